@@ -1,0 +1,7 @@
+from django.apps import AppConfig
+
+
+class DeadLettersConfig(AppConfig):
+    name = "apps.platform.dead_letters"
+    label = "dead_letters"
+    default_auto_field = "django.db.models.BigAutoField"

@@ -1,0 +1,172 @@
+"""What middleware and apps may ask of any broker, and the shapes they exchange.
+
+Dramatiq's own ``Broker`` enqueues and acknowledges. Switchyard also moves a message that a worker holds: to its
+retry lane, to its dead list, or back to its queue for later. Every move is at-least-once: it may leave two copies
+after a crash, never none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+
+import dramatiq
+from dramatiq.broker import Broker
+from dramatiq.message import Message
+
+if TYPE_CHECKING:
+    from broker.alert_groups import AlertGroups
+    from broker.pool_reports import PoolReports
+    from broker.records import JobRecords
+    from broker.topology import Yard
+    from broker.windows import SlidingWindows
+
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A message that was given up, as its dead list holds it.
+
+    Args:
+        id: The message's id, hence the job's.
+        queue: Name of the queue it belongs to (``webhook``, never ``webhook-retry``).
+        message: The message as Dramatiq encodes it: queue_name, actor_name, args, kwargs, options, …
+        reason: ``exhausted``, ``permanent``, ``poison`` or ``time_limit``.
+        exception: Class name; ``error``: its text; ``traceback``: formatted.
+        attempts: Times it was started.
+        enqueued_at, died_at: Milliseconds since the epoch.
+        duration_ms: Run time of the last attempt.
+        fingerprint: Same for failures with one cause: of actor, exception and the traceback's frames.
+    """
+
+    id: str
+    queue: str
+    actor: str
+    message: dict[str, Any]
+    reason: str
+    exception: str
+    error: str
+    traceback: str
+    attempts: int
+    enqueued_at: int
+    died_at: int
+    duration_ms: int
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """Bytes from a queue that are no message, kept for a person to look at (at most 4 KiB of them)."""
+
+    id: str
+    queue: str
+    raw: bytes
+    size_bytes: int
+    error: str
+    seen_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class LaneStats:
+    """How a lane (a queue or a retry lane) stands. Ages in ms; ``None`` when nothing waits."""
+
+    name: str
+    waiting: int
+    scheduled: int
+    running: int
+    oldest_age_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class QueueStats:
+    """How a queue family stands."""
+
+    queue: str
+    live: LaneStats
+    retry: LaneStats
+    dead: int
+    quarantined: int
+    paused: bool = False
+
+
+@dataclass(frozen=True)
+class Page(Generic[T]):
+    """One page of a listing; ``cursor`` asks for the next, ``None`` says there is none."""
+
+    items: Sequence[T]
+    cursor: int | None = None
+
+
+class Transport(Protocol):
+    """Moves and inspects messages. ``held`` is a message a worker is processing: it is acknowledged by the worker."""
+
+    def divert(self, held: Message[Any], *, lane: str, delay_ms: int, options: dict[str, Any]) -> None:
+        """Put a copy of a held message, with changed options, into a lane, due in ``delay_ms``."""
+
+    def defer(self, held: Message[Any], *, delay_ms: int, options: dict[str, Any]) -> None:
+        """Put a held message back to where it came from, due in ``delay_ms``, without spending an attempt."""
+
+    def dead_letter(self, letter: DeadLetter) -> None:
+        """Add a letter to its queue's dead list. The same id twice stays one letter."""
+
+    def requeue(self, queue: str, letter_id: str) -> str:
+        """Move a dead letter back to its live queue, attempts forgotten, and return the message id.
+
+        Raises:
+            NoSuchLetter: it is not in the dead list.
+        """
+
+    def discard(self, queue: str, letter_id: str) -> None:
+        """Drop a dead letter for good.
+
+        Raises:
+            NoSuchLetter: it is not in the dead list.
+        """
+
+    def letter(self, queue: str, letter_id: str) -> DeadLetter | None:
+        """Return one dead letter, or ``None``."""
+
+    def letters(self, queue: str, *, cursor: int = 0, limit: int = 100) -> Page[DeadLetter]:
+        """Return dead letters, newest first."""
+
+    def unreadable(self, queue: str, *, cursor: int = 0, limit: int = 100) -> Page[Unreadable]:
+        """Return quarantined messages, newest first."""
+
+    def stats(self, queue: str) -> QueueStats:
+        """Return how a queue family stands."""
+
+
+@dataclass(frozen=True, slots=True)
+class Facilities:
+    """Everything that is shared by the processes of a yard and reached through its broker."""
+
+    yard: Yard
+    transport: Transport
+    records: JobRecords
+    windows: SlidingWindows
+    alerts: AlertGroups
+    pools: PoolReports
+
+
+def attach(broker: Broker, facilities: Facilities) -> None:
+    """Make a broker carry its yard's facilities."""
+    broker.switchyard = facilities  # type: ignore[attr-defined]
+
+
+def facilities(broker: Broker | None = None) -> Facilities:
+    """Return what was attached to ``broker``, or to Dramatiq's global one.
+
+    Raises:
+        RuntimeError: the broker was not built by ``project/wiring.py``.
+    """
+    broker = broker or dramatiq.get_broker()
+    found = getattr(broker, "switchyard", None)
+    if not isinstance(found, Facilities):
+        raise RuntimeError(
+            f"{type(broker).__name__} carries no Switchyard facilities; "
+            "build it with project.wiring.build_broker (django-dramatiq's DRAMATIQ_BROKER names it)"
+        )
+    return found

@@ -1,0 +1,137 @@
+"""The dataclasses a yard is declared with. A yard's own declaration is ``project/topology.py``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+from broker.errors import UnknownPool, UnknownQueue
+
+RETRY_SUFFIX = "-retry"
+DEAD_SUFFIX = "-dead"
+
+PoolKind = Literal["threads", "processes", "gevent"]
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """How often and how late a failed message is tried again.
+
+    Args:
+        max_retries: Retries after the first attempt; 0 means none.
+        base_ms: Longest delay before the first retry.
+        cap_ms: Longest delay before any retry.
+        backoff: Own function from the number of the retry (1 …) to its delay in ms, taken as it is:
+            neither jitter nor cap is added.
+    """
+
+    max_retries: int = 5
+    base_ms: int = 1_000
+    cap_ms: int = 300_000
+    backoff: Callable[[int], int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """A queue with its promise. Its retry lane and dead list come with it.
+
+    Args:
+        objective_ms: A message starts within this time; ``None`` promises nothing.
+        soft_limit_ms: An exception is raised in a task that runs longer.
+        hard_limit_ms: The child that runs a task for longer is killed.
+        retry: Policy for actors that name none of their own.
+    """
+
+    name: str
+    objective_ms: int | None
+    soft_limit_ms: int
+    hard_limit_ms: int
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
+
+    @property
+    def retry_lane(self) -> str:
+        """Queue in which this queue's retries wait."""
+        return self.name + RETRY_SUFFIX
+
+    @property
+    def dead_list(self) -> str:
+        """List that holds what this queue gave up. Nothing consumes it."""
+        return self.name + DEAD_SUFFIX
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """Workers of one kind for queues of one latency class.
+
+    Args:
+        queues: Queues and retry lanes it serves.
+        processes: Children.
+        slots: Messages a child runs at once (threads or greenlets).
+        prefetch: Messages a child may hold, running ones included; ``None`` is twice the slots.
+        nice: Added to the children's niceness, 0 … 19.
+        database_connections: Database connections the pool may open; ``None`` is one for each slot.
+        shared_retries: Serves every retry lane that no pool names.
+    """
+
+    name: str
+    kind: PoolKind
+    queues: tuple[str, ...]
+    processes: int
+    slots: int
+    prefetch: int | None = None
+    nice: int = 0
+    database_connections: int | None = None
+    shared_retries: bool = False
+
+    @property
+    def total_slots(self) -> int:
+        """Messages the whole pool runs at once."""
+        return self.processes * self.slots
+
+
+@dataclass(frozen=True, slots=True)
+class Yard:
+    """Every queue and every pool of a deployment, declared once and read by everything."""
+
+    queues: tuple[Queue, ...]
+    pools: tuple[Pool, ...]
+
+    @property
+    def lanes(self) -> tuple[str, ...]:
+        """Names of everything a worker may consume: queues and their retry lanes, never a dead list."""
+        return tuple(name for queue in self.queues for name in (queue.name, queue.retry_lane))
+
+    def family(self, lane: str) -> Queue:
+        """Return the queue a lane belongs to; ``webhook-retry`` and ``webhook-dead`` belong to ``webhook``.
+
+        Raises:
+            UnknownQueue: no queue of the yard has that lane.
+        """
+        for queue in self.queues:
+            if lane in (queue.name, queue.retry_lane, queue.dead_list):
+                return queue
+        raise UnknownQueue(lane, tuple(queue.name for queue in self.queues))
+
+    def pool(self, name: str) -> Pool:
+        """Return the pool of that name.
+
+        Raises:
+            UnknownPool: the yard has none of that name.
+        """
+        for pool in self.pools:
+            if pool.name == name:
+                return pool
+        raise UnknownPool(name, tuple(pool.name for pool in self.pools))
+
+    def served_by(self, pool: Pool) -> tuple[str, ...]:
+        """Return the lanes a pool consumes, the shared retry lanes included."""
+        if not pool.shared_retries:
+            return pool.queues
+        named = {lane for other in self.pools for lane in other.queues}
+        shared = tuple(queue.retry_lane for queue in self.queues if queue.retry_lane not in named)
+        return pool.queues + shared
+
+    def pools_of(self, lane: str) -> tuple[Pool, ...]:
+        """Return the pools that consume a lane; empty for a dead list."""
+        return tuple(pool for pool in self.pools if lane in self.served_by(pool))

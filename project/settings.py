@@ -1,0 +1,136 @@
+"""Django settings, built from the environment's :class:`project.config.Config`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from urllib.parse import unquote, urlsplit
+
+import dj_database_url
+
+from project.config import BASE_DIR, ConfigError, load
+from project.topology import YARD as YARD
+
+EX_CONFIG = 78
+
+try:
+    SWITCHYARD = load(os.environ)
+except ConfigError as error:
+    print(f"switchyard: refused to start: {error}", file=sys.stderr)
+    raise SystemExit(EX_CONFIG) from error
+
+# prometheus-client chooses its storage when it is first imported, by this variable.
+os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", str(SWITCHYARD.metrics_dir))
+SWITCHYARD.metrics_dir.mkdir(parents=True, exist_ok=True)
+
+DEBUG = SWITCHYARD.debug
+SECRET_KEY = SWITCHYARD.secret_key
+ALLOWED_HOSTS = list(SWITCHYARD.allowed_hosts)
+ROOT_URLCONF = "project.urls"
+ASGI_APPLICATION = "project.asgi.application"
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+TIME_ZONE = "UTC"
+USE_TZ = True
+LANGUAGE_CODE = "en"
+
+PLATFORM_APPS = [
+    "apps.platform.api",
+    "apps.platform.outbound",
+    "apps.platform.jobs",
+    "apps.platform.workers",
+    "apps.platform.dead_letters",
+    "apps.platform.alerts",
+    "apps.platform.operations",
+    "apps.platform.schedules",
+]
+PRODUCT_APPS = [
+    "apps.product.shop",
+    "apps.product.mail",
+    "apps.product.reports",
+    "apps.product.images",
+    "apps.product.webhooks",
+    "apps.product.billing",
+    "apps.product.exports",
+]
+INSTALLED_APPS = [
+    "unfold",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "ninja",
+    "django_dramatiq",
+    *PLATFORM_APPS,
+    *PRODUCT_APPS,
+]
+
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "servestatic.middleware.ServeStaticMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
+
+DATABASES = {"default": dj_database_url.parse(SWITCHYARD.database_url)}
+if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
+    # IMMEDIATE takes the writer's lock when a transaction begins: without it, writers that read first fail as "locked".
+    DATABASES["default"]["OPTIONS"] = {
+        "transaction_mode": "IMMEDIATE",
+        "timeout": 20,
+        "init_command": "PRAGMA journal_mode=WAL;PRAGMA synchronous=NORMAL;PRAGMA journal_size_limit=67108864",
+    }
+
+DRAMATIQ_BROKER = {"BROKER": "project.wiring.build_broker", "OPTIONS": {}, "MIDDLEWARE": []}
+DRAMATIQ_AUTODISCOVER_MODULES = ["actors"]
+DRAMATIQ_TASKS_DATABASE = "default"
+
+STATIC_URL = "static/"
+STATIC_ROOT = BASE_DIR / "staticfiles"
+SERVESTATIC_USE_FINDERS = True
+SERVESTATIC_AUTOREFRESH = DEBUG
+MEDIA_ROOT = unquote(urlsplit(SWITCHYARD.storage_url).path)
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
+}
+DATA_UPLOAD_MAX_MEMORY_SIZE = 1024 * 1024
+FILE_UPLOAD_MAX_MEMORY_SIZE = 1024 * 1024
+
+_smtp = urlsplit(SWITCHYARD.smtp_url)
+EMAIL_BACKEND = "django.core.mail.backends.smtp.EmailBackend"
+EMAIL_HOST = _smtp.hostname
+EMAIL_PORT = _smtp.port or (465 if _smtp.scheme == "smtps" else 25)
+EMAIL_HOST_USER = unquote(_smtp.username or "")
+EMAIL_HOST_PASSWORD = unquote(_smtp.password or "")
+EMAIL_USE_SSL = _smtp.scheme == "smtps"
+EMAIL_TIMEOUT = 8
+DEFAULT_FROM_EMAIL = "Switchyard <no-reply@switchyard.example>"
+
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = not DEBUG
+SECURE_CONTENT_TYPE_NOSNIFF = True
+X_FRAME_OPTIONS = "DENY"
+SECURE_PROXY_SSL_HEADER = None
+
+LOGGING_CONFIG = None  # middleware/logs.py configures logging, the same in web, workers and scheduler
+
+UNFOLD = {"SITE_TITLE": "Switchyard", "SITE_HEADER": "Switchyard", "SITE_SYMBOL": "alt_route"}
