@@ -1,0 +1,41 @@
+"""Connections to the Redis or Valkey server: one factory, three profiles.
+
+redis-py 8 retries ten times by default and abandons a blocking read after its socket timeout, which may lose what
+was popped; so nothing here uses its defaults.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import redis
+from redis.backoff import ExponentialBackoff, NoBackoff
+from redis.retry import Retry
+
+Profile = Literal["quick", "normal", "blocking"]
+
+
+def options(profile: Profile) -> dict[str, Any]:
+    """Return the connection options of a profile, for the plain and the asyncio client alike.
+
+    ``quick`` answers or fails within a second (health checks, reports); ``normal`` rides out a restart of the
+    server's connections; ``blocking`` waits as long as the command says and never repeats it.
+    """
+    if profile == "quick":
+        return {"socket_timeout": 1.0, "socket_connect_timeout": 1.0, "protocol": 2}
+    if profile == "normal":
+        return {"socket_timeout": 5.0, "socket_connect_timeout": 2.0, "protocol": 2, "health_check_interval": 30}
+    return {"socket_timeout": None, "socket_connect_timeout": 2.0, "protocol": 2, "socket_keepalive": True}
+
+
+def connect(url: str, *, profile: Profile = "normal") -> redis.Redis:
+    """Return a client. Nothing is sent before the first command.
+
+    Args:
+        url: ``redis://``, ``rediss://`` or ``unix://``.
+    """
+    if profile == "normal":
+        retry = Retry(ExponentialBackoff(cap=0.2, base=0.02), 2)
+    else:
+        retry = Retry(NoBackoff(), 0)
+    return redis.Redis.from_url(url, retry=retry, **options(profile))

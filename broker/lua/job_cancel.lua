@@ -1,0 +1,19 @@
+-- job_cancel: ask a job to stop; one that is not running ends here.
+-- KEYS[1] job: hash
+-- KEYS[2] events: stream
+-- ARGV[1] ttl_ms of a finished job
+-- ARGV[2] event data for the state cancelled, JSON
+-- Returns "unknown", "ended", "asked" (running: it stops at its next step) or "cancelled". O(1).
+--@include now_ms
+
+local state = redis.call("HGET", KEYS[1], "state")
+if not state then return "unknown" end
+if state == "cancelled" or state == "succeeded" or state == "expired" or state == "dead" then return "ended" end
+redis.call("HSET", KEYS[1], "cancel", 1)
+if state == "running" then return "asked" end
+redis.call("HSET", KEYS[1], "state", "cancelled", "finished_at", now_ms(), "next_attempt_at", "")
+redis.call("XADD", KEYS[2], "*", "event", "state", "data", ARGV[2])
+redis.call("XADD", KEYS[2], "*", "event", "end", "data", ARGV[2])
+redis.call("PEXPIRE", KEYS[1], ARGV[1])
+redis.call("PEXPIRE", KEYS[2], ARGV[1])
+return "cancelled"

@@ -1,0 +1,13 @@
+-- job_progress: record how far a running job is, and tell whether it was asked to stop.
+-- KEYS[1] job: hash
+-- KEYS[2] events: stream
+-- ARGV[1] progress, JSON
+-- Returns 1 when the job is to stop, else 0. O(1).
+
+if redis.call("HGET", KEYS[1], "state") == "running" then
+  redis.call("HSET", KEYS[1], "progress", ARGV[1])
+  redis.call("XADD", KEYS[2], "MAXLEN", "~", 256, "*", "event", "progress", "data", ARGV[1])
+  local ttl = redis.call("PTTL", KEYS[1])
+  if ttl > 0 then redis.call("PEXPIRE", KEYS[2], ttl) end
+end
+return tonumber(redis.call("HGET", KEYS[1], "cancel") or 0)

@@ -1,0 +1,23 @@
+-- job_write: record where a job stands, unless something newer is recorded.
+-- KEYS[1] job: hash
+-- KEYS[2] events: stream
+-- ARGV[1] sequence: grows with each step of a job; a lower one is late news
+-- ARGV[2] ttl_ms
+-- ARGV[3] event name
+-- ARGV[4] event data, JSON
+-- ARGV[5] "1" when no event may follow this one
+-- ARGV[6...] field, value, ...
+-- Returns 1 written, 0 late, -1 the job was cancelled before this step. O(1).
+
+local sequence = tonumber(ARGV[1])
+local recorded = tonumber(redis.call("HGET", KEYS[1], "sequence") or -1)
+if redis.call("HGET", KEYS[1], "state") == "cancelled" and math.floor(recorded / 1048576) >= math.floor(sequence / 1048576) then
+  return -1
+end
+if sequence < recorded then return 0 end
+redis.call("HSET", KEYS[1], "sequence", sequence, unpack(ARGV, 6))
+redis.call("PEXPIRE", KEYS[1], ARGV[2])
+redis.call("XADD", KEYS[2], "MAXLEN", "~", 256, "*", "event", ARGV[3], "data", ARGV[4])
+if ARGV[5] == "1" then redis.call("XADD", KEYS[2], "*", "event", "end", "data", ARGV[4]) end
+redis.call("PEXPIRE", KEYS[2], ARGV[2])
+return 1

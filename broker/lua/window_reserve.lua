@@ -1,0 +1,24 @@
+-- window_reserve: start now, or reserve the next start, under a limit of N starts in any window.
+-- KEYS[1] window: sorted set, member -> start or reserved start (ms since epoch)
+-- ARGV[1] member (message id)
+-- ARGV[2] limit N
+-- ARGV[3] window_ms
+-- Returns the ms to wait; 0 means start now. O(log M + N).
+-- A member that comes for its slot starts unless others that started late fill the window: then it reserves anew.
+--@include now_ms
+
+local now, limit, window = now_ms(), tonumber(ARGV[2]), tonumber(ARGV[3])
+local mine = redis.call("ZSCORE", KEYS[1], ARGV[1])
+if mine and tonumber(mine) > now then return tonumber(mine) - now end
+redis.call("ZREM", KEYS[1], ARGV[1])
+redis.call("ZREMRANGEBYSCORE", KEYS[1], "-inf", now - window)
+
+-- Who holds a due slot answers only to starts of the past; who has none also to every slot already reserved.
+local upper = mine and now or "+inf"
+local before = redis.call("ZREVRANGEBYSCORE", KEYS[1], upper, "-inf", "WITHSCORES", "LIMIT", limit - 1, 1)
+local start = now
+if before[2] then start = math.max(now, tonumber(before[2]) + window) end
+redis.call("ZADD", KEYS[1], start, ARGV[1])
+local last = redis.call("ZRANGE", KEYS[1], -1, -1, "WITHSCORES")
+redis.call("PEXPIRE", KEYS[1], math.max(start, tonumber(last[2])) - now + 2 * window)
+return start - now
