@@ -41,6 +41,7 @@ class Config:
     release: str
     log_format: str
     smtp_url: str
+    public_url: str
     payment_secret: str
     state_dir: Path
 
@@ -67,6 +68,7 @@ def load(environ: Mapping[str, str]) -> Config:
         release=environ.get("SWITCHYARD_RELEASE") or _git_release(),
         log_format=_choice(environ, "SWITCHYARD_LOG_FORMAT", LOG_FORMATS, default="console" if debug else "json"),
         smtp_url=_smtp_url(environ),
+        public_url=_public_url(environ, debug=debug),
         payment_secret=_secret(environ, "SWITCHYARD_PAYMENT_SECRET", debug=debug),
         state_dir=state_dir,
     )
@@ -103,7 +105,9 @@ def _allowed_hosts(environ: Mapping[str, str], *, debug: bool) -> tuple[str, ...
     if not hosts:
         raise ConfigError("DJANGO_ALLOWED_HOSTS", "is not set", "name the hosts, for example yard.example.com")
     if "*" in hosts:
-        raise ConfigError("DJANGO_ALLOWED_HOSTS", "'*' allows every host", "name the hosts, for example yard.example.com")
+        raise ConfigError(
+            "DJANGO_ALLOWED_HOSTS", "'*' allows every host", "name the hosts, for example yard.example.com"
+        )
     return hosts
 
 
@@ -141,6 +145,15 @@ def _smtp_url(environ: Mapping[str, str]) -> str:
     return value
 
 
+def _public_url(environ: Mapping[str, str], *, debug: bool) -> str:
+    default = "http://127.0.0.1:8000" if debug else f"https://{_allowed_hosts(environ, debug=debug)[0].lstrip('.')}"
+    value = (environ.get("SWITCHYARD_PUBLIC_URL") or default).rstrip("/")
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ConfigError("SWITCHYARD_PUBLIC_URL", f"{value!r} is no web address", "use https://yard.example.com")
+    return value
+
+
 def _addresses(environ: Mapping[str, str], name: str) -> frozenset[tuple[str, int]]:
     found = set()
     for entry in environ.get(name, "").replace(",", " ").split():
@@ -155,7 +168,10 @@ def _git_release() -> str:
     try:
         done = subprocess.run(
             ["git", "-C", str(BASE_DIR), "rev-parse", "--short=12", "HEAD"],
-            capture_output=True, text=True, timeout=5, check=True,
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=True,
         )
     except (OSError, subprocess.SubprocessError):
         return "unknown"
