@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dramatiq.errors import ConnectionClosed
+
 
 class SwitchyardError(Exception):
     """Root of every error that Switchyard raises."""
 
 
-class BrokerUnavailable(SwitchyardError):
+class BrokerUnavailable(SwitchyardError, ConnectionClosed):
     """The broker did not answer.
 
     Args:

@@ -165,7 +165,7 @@ def facilities(broker: Broker | None = None) -> Facilities:
     broker = broker or dramatiq.get_broker()
     found = getattr(broker, "switchyard", None)
     if not isinstance(found, Facilities):
-        raise RuntimeError(
+        raise RuntimeError(  # noqa: TRY004  a matter of wiring, not of types
             f"{type(broker).__name__} carries no Switchyard facilities; "
             "build it with project.wiring.build_broker (django-dramatiq's DRAMATIQ_BROKER names it)"
         )

@@ -2,8 +2,11 @@
 -- KEYS[1] dead list: ids, oldest first
 -- KEYS[2] dead letters: hash id -> JSON
 -- ARGV[1] id
+-- ARGV[2] the letter as it was read, or "": one that died again meanwhile is another letter and stays
 -- Returns 1 when removed, 0 when it was not there. O(N) of the list.
 
-local removed = redis.call("HDEL", KEYS[2], ARGV[1])
+local letter = redis.call("HGET", KEYS[2], ARGV[1])
+if not letter or (ARGV[2] ~= "" and ARGV[2] ~= letter) then return 0 end
+redis.call("HDEL", KEYS[2], ARGV[1])
 redis.call("LREM", KEYS[1], 0, ARGV[1])
-return removed
+return 1

@@ -1,0 +1,107 @@
+"""Moves on any Dramatiq broker: put it where it goes, then let the worker acknowledge.
+
+A crash between the two leaves a message in both places: it may be done twice, it is never lost.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Protocol, cast
+
+from dramatiq.broker import Broker
+from dramatiq.message import Message
+
+from broker.dead_lists import DeadLists
+from broker.errors import NoSuchLetter
+from broker.interface import DeadLetter, LaneStats, Page, QueueStats, Unreadable
+from broker.quarantine import Quarantine
+from broker.topology import Yard
+
+# Options that tell of one stay in one place; a message that moves leaves them behind.
+LOCAL_OPTIONS = frozenset({"redis_message_id", "eta", "due_at"})
+
+
+class CountsLanes(Protocol):
+    """A broker that can tell how a lane stands."""
+
+    def lane_stats(self, lane: str) -> LaneStats:
+        """Return how a lane stands."""
+
+    def rejected(self, lane: str) -> int:
+        """Return how many messages the broker itself set aside."""
+
+
+class PortableTransport:
+    """The :class:`broker.interface.Transport` that needs nothing but ``enqueue`` and a place for dead lists."""
+
+    def __init__(self, broker: Broker, yard: Yard, dead_lists: DeadLists, quarantine: Quarantine) -> None:
+        self._broker = broker
+        self._yard = yard
+        self._dead = dead_lists
+        self._quarantine = quarantine
+
+    def divert(self, held: Message[Any], *, lane: str, delay_ms: int, options: dict[str, Any]) -> None:
+        """Enqueue a copy in a lane, due in ``delay_ms``."""
+        self._broker.enqueue(_moved(held, lane, options), delay=delay_ms)
+
+    def defer(self, held: Message[Any], *, delay_ms: int, options: dict[str, Any]) -> None:
+        """Enqueue a copy where it came from, due in ``delay_ms``."""
+        self._broker.enqueue(_moved(held, held.queue_name, options), delay=delay_ms)
+
+    def dead_letter(self, letter: DeadLetter) -> None:
+        """Add a letter to its queue's dead list, once."""
+        self._dead.add(letter)
+
+    def requeue(self, queue: str, letter_id: str) -> str:
+        """Enqueue a dead letter's message anew, then remove the letter."""
+        letter = self._dead.get(queue, letter_id)
+        if letter is None:
+            raise NoSuchLetter(queue, letter_id)
+        message: Message[Any] = Message(**{**letter.message, "args": tuple(letter.message["args"])})
+        options = {"attempts": 0, "generation": int(message.options.get("generation", 0)) + 1, "enqueued_at": _now_ms()}
+        self._broker.enqueue(_moved(message, self._yard.family(queue).name, options))
+        self._dead.remove(queue, letter_id, as_read=letter)
+        return letter.id
+
+    def discard(self, queue: str, letter_id: str) -> None:
+        """Remove a dead letter for good."""
+        if not self._dead.remove(queue, letter_id):
+            raise NoSuchLetter(queue, letter_id)
+
+    def letter(self, queue: str, letter_id: str) -> DeadLetter | None:
+        """Return one dead letter, or ``None``."""
+        return self._dead.get(queue, letter_id)
+
+    def letters(self, queue: str, *, cursor: int = 0, limit: int = 100) -> Page[DeadLetter]:
+        """Return dead letters, newest first."""
+        return self._dead.page(queue, cursor=cursor, limit=limit)
+
+    def unreadable(self, queue: str, *, cursor: int = 0, limit: int = 100) -> Page[Unreadable]:
+        """Return quarantined messages, newest first."""
+        return self._quarantine.page(queue, cursor=cursor, limit=limit)
+
+    def stats(self, queue: str) -> QueueStats:
+        """Return how a queue family stands."""
+        family = self._yard.family(queue)
+        counting = cast(CountsLanes, self._broker)
+        lanes = (family.name, family.retry_lane)
+        live, retry = (counting.lane_stats(lane) for lane in lanes)
+        set_aside = self._quarantine.count(family.name) + sum(counting.rejected(lane) for lane in lanes)
+        return QueueStats(family.name, live, retry, dead=self._dead.count(family.name), quarantined=set_aside)
+
+
+def _moved(message: Message[Any], lane: str, options: dict[str, Any]) -> Message[Any]:
+    kept = {name: value for name, value in message.options.items() if name not in LOCAL_OPTIONS}
+    return Message(
+        queue_name=lane,
+        actor_name=message.actor_name,
+        args=message.args,
+        kwargs=message.kwargs,
+        options={**kept, **options},
+        message_id=message.message_id,
+        message_timestamp=message.message_timestamp,
+    )
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

@@ -1,0 +1,174 @@
+"""Records of jobs: state, attempts, progress, result and error, each kept for a while and followed live.
+
+A job's record is a hash; its events are a short stream beside it. Late news never overwrites newer: each write
+carries a sequence that grows with the job (requeues, attempts, step within the attempt).
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from typing import Any, Final, cast
+
+import redis
+
+from broker.keys import Keys
+from broker.scripts import load
+
+HOUR_MS = 3_600_000
+LIVE_TTL_MS: Final = 9 * 24 * HOUR_MS
+FINISHED_TTL_MS: Final = 24 * HOUR_MS
+DEAD_TTL_MS: Final = 90 * 24 * HOUR_MS
+ENDED: Final = frozenset({"succeeded", "cancelled", "expired", "dead"})
+
+# Steps of one attempt, in order. What happens before a worker has it may be told late, hence the numbers.
+STEPS: Final = {"scheduled": 1, "queued": 1, "running": 2, "retrying": 3, **dict.fromkeys(ENDED, 4)}
+
+
+@dataclass(frozen=True, slots=True)
+class JobRecord:
+    """One job as it stands. Times in ms since the epoch; ``None`` where it has not happened.
+
+    Args:
+        state: As in the table of job states: scheduled, queued, running, retrying, succeeded, cancelled, expired, dead.
+        reason: Why it is scheduled or dead.
+        attempts: Times it was started.
+        progress: ``{"done", "total", "note"}``.
+        error: ``{"type", "message"}`` of the last failure.
+        cancel_asked: Somebody asked for it to stop.
+    """
+
+    id: str
+    actor: str
+    queue: str
+    state: str
+    reason: str | None
+    attempts: int
+    progress: dict[str, Any] | None
+    enqueued_at: int | None
+    started_at: int | None
+    finished_at: int | None
+    next_attempt_at: int | None
+    result: Any
+    error: dict[str, str] | None
+    owner: str
+    cancel_asked: bool
+
+    @property
+    def ended(self) -> bool:
+        """Nothing more happens to it by itself."""
+        return self.state in ENDED
+
+
+def sequence(*, generation: int, attempts: int, state: str) -> int:
+    """Return the place of a step in a job's life.
+
+    Args:
+        generation: Times an operator requeued it.
+        attempts: Attempts started, the one spoken of included.
+    """
+    return generation * 1_048_576 + min(attempts, 100_000) * 8 + STEPS[state]
+
+
+class JobRecords:
+    """Write and read records."""
+
+    def __init__(self, client: redis.Redis, keys: Keys) -> None:
+        self.client = client
+        self.keys = keys
+        self._write = load(client, "job_write")
+        self._progress = load(client, "job_progress")
+        self._cancel = load(client, "job_cancel")
+
+    def stream_key(self, job_id: str) -> str:
+        """Name of the stream of a job's events: fields ``event`` (state, progress, end) and ``data`` (JSON)."""
+        return self.keys.job_events(job_id)
+
+    def write(self, job_id: str, *, sequence: int, state: str, fields: dict[str, Any], ttl_ms: int) -> str:
+        """Record a step of a job.
+
+        Args:
+            fields: More fields of the record; ``None`` empties one, dicts and lists are kept as JSON.
+
+        Returns:
+            ``written``, ``late`` when a later step is known, or ``cancelled`` when the job was cancelled before this.
+        """
+        flat: list[str | int] = ["state", state]
+        for name, value in fields.items():
+            flat += [name, _encoded(name, value)]
+        data = json.dumps({"state": state, "at": _now_ms(), **_public(fields)})
+        ended = "1" if state in ENDED else "0"
+        keys = [self.keys.job(job_id), self.keys.job_events(job_id)]
+        answer = int(self._write(keys=keys, args=[sequence, ttl_ms, "state", data, ended, *flat]))
+        return {1: "written", 0: "late", -1: "cancelled"}[answer]
+
+    def progress(self, job_id: str, progress: dict[str, Any]) -> bool:
+        """Record how far a running job is; ``True`` when it was asked to stop."""
+        keys = [self.keys.job(job_id), self.keys.job_events(job_id)]
+        return bool(self._progress(keys=keys, args=[json.dumps(progress)]))
+
+    def cancel(self, job_id: str) -> str:
+        """Ask a job to stop.
+
+        Returns:
+            ``unknown``, ``ended``, ``asked`` (it runs, and stops at its next step) or ``cancelled`` (it never starts).
+        """
+        data = json.dumps({"state": "cancelled", "at": _now_ms()})
+        keys = [self.keys.job(job_id), self.keys.job_events(job_id)]
+        return str(self._cancel(keys=keys, args=[FINISHED_TTL_MS, data]), "utf-8")
+
+    def cancel_asked(self, job_id: str) -> bool:
+        """Whether somebody asked the job to stop."""
+        return self.client.hget(self.keys.job(job_id), "cancel") == b"1"
+
+    def read(self, job_id: str) -> JobRecord | None:
+        """Return a job's record, or ``None`` when it is unknown or expired."""
+        found = cast("dict[bytes, bytes]", self.client.hgetall(self.keys.job(job_id)))
+        if b"state" not in found:
+            return None
+        raw = {str(name, "utf-8"): str(value, "utf-8") for name, value in found.items()}
+        return JobRecord(
+            id=job_id,
+            actor=raw.get("actor", ""),
+            queue=raw.get("queue", ""),
+            state=raw["state"],
+            reason=raw.get("reason") or None,
+            attempts=int(raw.get("attempts") or 0),
+            progress=_decoded(raw.get("progress")),
+            enqueued_at=_milliseconds(raw.get("enqueued_at")),
+            started_at=_milliseconds(raw.get("started_at")),
+            finished_at=_milliseconds(raw.get("finished_at")),
+            next_attempt_at=_milliseconds(raw.get("next_attempt_at")),
+            result=_decoded(raw.get("result")),
+            error=_decoded(raw.get("error")),
+            owner=raw.get("owner", ""),
+            cancel_asked=raw.get("cancel") == "1",
+        )
+
+
+JSON_FIELDS: Final = frozenset({"progress", "result", "error"})
+
+
+def _encoded(name: str, value: Any) -> str | int:
+    if value is None:
+        return ""
+    if name in JSON_FIELDS:
+        return json.dumps(value)
+    return value if isinstance(value, int) else str(value)
+
+
+def _decoded(value: str | None) -> Any:
+    return json.loads(value) if value else None
+
+
+def _milliseconds(value: str | None) -> int | None:
+    return int(float(value)) if value else None
+
+
+def _public(fields: dict[str, Any]) -> dict[str, Any]:
+    return {name: fields[name] for name in ("attempts", "reason", "next_attempt_at", "error") if fields.get(name)}
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
