@@ -1,0 +1,59 @@
+"""Who may call what: bearer tokens with scopes, as authentication objects of django-ninja."""
+
+from __future__ import annotations
+
+from django.http import HttpRequest
+from ninja.security import HttpBearer
+
+from apps.platform.api.models import Token
+from apps.platform.api.problems import Problem
+from apps.platform.api.tokens import find_token, note_use
+
+# Where a token that was checked is kept for the rest of its request.
+_CHECKED = "_switchyard_token"
+
+
+def token_of(request: HttpRequest) -> Token | None:
+    """Return the token a request carries, checked once a request, or ``None``."""
+    if not hasattr(request, _CHECKED):
+        scheme, _, plain = request.headers.get("Authorization", "").partition(" ")
+        token = find_token(plain.strip()) if scheme.lower() == "bearer" else None
+        if token is not None:
+            note_use(token)
+        setattr(request, _CHECKED, token)
+    found: Token | None = getattr(request, _CHECKED)
+    return found
+
+
+class BearerToken(HttpBearer):
+    """Let a request in whose token has a scope; ``request.auth`` is then the ``Token``.
+
+    Args:
+        scope: ``submit``, ``read`` or ``operate``.
+
+    Raises:
+        Problem: 403, the token lacks the scope. Without a token the API answers 401.
+    """
+
+    def __init__(self, scope: str) -> None:
+        super().__init__()
+        self.scope = scope
+
+    def __call__(self, request: HttpRequest) -> Token | None:
+        token = token_of(request)
+        if token is not None and not token.allows(self.scope):
+            raise Problem(
+                403,
+                f"the token has the scopes {', '.join(token.scopes)}, this request needs {self.scope}; "
+                "use a token that has it",
+            )
+        return token
+
+    def authenticate(self, request: HttpRequest, token: str) -> Token | None:
+        """Not called: ``__call__`` reads the header itself."""
+        return token_of(request)
+
+
+submit_scope = BearerToken("submit")
+read_scope = BearerToken("read")
+operate_scope = BearerToken("operate")

@@ -1,0 +1,76 @@
+"""Tokens, and the first answers to requests that carried an ``Idempotency-Key``."""
+
+from __future__ import annotations
+
+from django.conf import settings
+from django.core.exceptions import ValidationError
+from django.db import models
+from django.utils import timezone
+
+SCOPES = {
+    "submit": "submit work and cancel one's own",
+    "read": "read one's own jobs",
+    "operate": "see and cancel everybody's jobs",
+}
+
+
+def validate_scopes(scopes: object) -> None:
+    """Refuse anything but a non-empty list of known scopes.
+
+    Raises:
+        ValidationError: naming what is not known.
+    """
+    if not isinstance(scopes, list) or not scopes:
+        raise ValidationError(f"scopes: none given; choose from {', '.join(SCOPES)}")
+    unknown = [str(scope) for scope in scopes if scope not in SCOPES]
+    if unknown:
+        raise ValidationError(f"scopes: {', '.join(unknown)} not known; choose from {', '.join(SCOPES)}")
+
+
+class Token(models.Model):
+    """A bearer token. Only a hash of its secret is kept: whoever reads the database cannot use it."""
+
+    name = models.CharField(max_length=100, help_text="Where it is used, for people.")
+    owner = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="api_tokens")
+    scopes = models.JSONField(default=list, validators=[validate_scopes])
+    prefix = models.CharField(max_length=12, unique=True, editable=False)
+    secret_hash = models.CharField(max_length=64, editable=False)
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+    last_used_at = models.DateTimeField(null=True, editable=False)
+    revoked_at = models.DateTimeField(null=True, editable=False)
+
+    class Meta:
+        ordering = ["-created_at"]
+
+    def __str__(self) -> str:
+        return f"{self.name} (sy_{self.prefix}_…)"
+
+    @property
+    def owner_key(self) -> str:
+        """Key of the owner that jobs are marked with: all tokens of a user see the same jobs."""
+        return f"user:{self.owner_id}"
+
+    def allows(self, scope: str) -> bool:
+        """Say whether the token has a scope; who operates may read as well."""
+        return scope in self.scopes or (scope == "read" and "operate" in self.scopes)
+
+
+class IdempotentRequest(models.Model):
+    """The first request with an ``Idempotency-Key``, and its answer once there is one.
+
+    ``status`` is empty while the request is in flight. ``claimed_at`` tells one claim from the next.
+    """
+
+    token = models.ForeignKey(Token, on_delete=models.CASCADE, related_name="idempotent_requests")
+    key = models.CharField(max_length=255)
+    fingerprint = models.CharField(max_length=64, help_text="SHA-256 of method, path and body.")
+    status = models.PositiveSmallIntegerField(null=True)
+    headers = models.JSONField(default=dict)
+    body = models.BinaryField(default=bytes)
+    claimed_at = models.DateTimeField(default=timezone.now, db_index=True)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["token", "key"], name="one_request_per_key")]
+
+    def __str__(self) -> str:
+        return f"{self.key} ({self.status or 'in flight'})"

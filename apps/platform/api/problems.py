@@ -1,0 +1,92 @@
+"""Refusals of the API as RFC 9457 problem documents: one shape for everything that goes wrong."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from http import HTTPStatus
+from typing import Any
+
+from django.http import HttpResponse
+
+CONTENT_TYPE = "application/problem+json"
+# Python 3.11 still has the phrases of RFC 7231 for these.
+TITLES = {413: "Content Too Large", 422: "Unprocessable Content"}
+
+
+@dataclass(frozen=True, slots=True)
+class FieldError:
+    """What is wrong with one field.
+
+    Args:
+        field: Path to it in the body (``events.0``), or the name of a parameter or header; empty for the body itself.
+        message: What is wrong and what would do. Shown to the caller.
+    """
+
+    field: str
+    message: str
+
+
+class Problem(Exception):
+    """A request that is refused; raised anywhere below a view, answered as ``application/problem+json``.
+
+    Args:
+        status: HTTP status, 400 … 599.
+        detail: What was wrong with this very request, for the caller's eyes: no secrets, no internals.
+        errors: The fields that are wrong.
+        headers: Further headers, for example ``Retry-After`` in seconds.
+        type: A URI that names the kind of problem, where the status alone does not.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        detail: str,
+        *,
+        errors: Sequence[FieldError] = (),
+        headers: Mapping[str, str] | None = None,
+        type: str = "about:blank",
+    ) -> None:
+        self.status = status
+        self.detail = detail
+        self.errors = tuple(errors)
+        self.headers = dict(headers or {})
+        self.type = type
+        super().__init__(f"{status}: {detail}")
+
+    def document(self) -> dict[str, Any]:
+        """Return the body: ``type``, ``title``, ``status``, ``detail`` and, if fields are wrong, ``errors``."""
+        body: dict[str, Any] = {
+            "type": self.type,
+            "title": title_of(self.status),
+            "status": self.status,
+            "detail": self.detail,
+        }
+        if self.errors:
+            body["errors"] = [asdict(error) for error in self.errors]
+        return body
+
+    def response(self) -> HttpResponse:
+        """Return the answer to send."""
+        return HttpResponse(
+            json.dumps(self.document()),
+            status=self.status,
+            content_type=CONTENT_TYPE,
+            headers=self.headers,
+        )
+
+
+def title_of(status: int) -> str:
+    """Return the short name of a status, as RFC 9110 has it."""
+    if status in TITLES:
+        return TITLES[status]
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return "Error"
+
+
+def not_found(what: str = "nothing is here") -> Problem:
+    """Return the problem for something that does not exist, or that the caller must not know of."""
+    return Problem(404, what)

@@ -1,0 +1,36 @@
+"""Read what the yard knows of a job."""
+
+from __future__ import annotations
+
+import re
+
+from apps.platform.jobs.availability import answered
+from broker.interface import facilities
+from broker.records import JobRecord
+
+_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+def is_job_id(text: str) -> bool:
+    """Say whether a text has the form of a job id: a UUID in lower case."""
+    return _ID.fullmatch(text) is not None
+
+
+def find_job(job_id: str) -> JobRecord | None:
+    """Return a job's record, or ``None``: never heard of, no id at all, or expired.
+
+    Raises:
+        BrokerUnavailable: the broker did not answer.
+    """
+    if not is_job_id(job_id):
+        return None
+    with answered("a job's record"):
+        return facilities().records.read(job_id)
+
+
+def visible_job(job_id: str, *, owner: str, operator: bool) -> JobRecord | None:
+    """Return a job's record if its owner or an operator asks, otherwise ``None``."""
+    job = find_job(job_id)
+    if job is None or not (operator or (owner and job.owner == owner)):
+        return None
+    return job

@@ -1,0 +1,87 @@
+"""Files that jobs leave behind, kept in the default storage under names the server makes."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import uuid
+from pathlib import Path
+from typing import Any
+
+from django.core.files.base import ContentFile, File
+from django.core.files.storage import default_storage
+from django.utils import timezone
+
+FOLDER = "results"
+MAX_NAME_CHARACTERS = 80
+CHUNK_BYTES = 64 * 1024
+_UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
+_STORED = re.compile(FOLDER + r"/[0-9]{4}/[0-9]{2}/[0-9a-f]{32}/[A-Za-z0-9_-][A-Za-z0-9._-]*")
+
+
+def save_file(filename: str, content: bytes | File[Any], content_type: str) -> dict[str, Any]:
+    """Store a file and return the result that an actor hands back.
+
+    It appears under its name only when all of it is written.
+
+    Args:
+        filename: What people see when they download it; it never decides where it is stored.
+        content_type: For example ``application/pdf``; sent with the download.
+
+    Returns:
+        ``{"file": storage name, "filename", "content_type", "size_bytes", "sha256"}``.
+    """
+    file: File[Any] = ContentFile(content) if isinstance(content, bytes) else content
+    digest, size_bytes = _measure(file)
+    shown = safe_name(filename)
+    day = timezone.now()
+    wanted = f"{FOLDER}/{day:%Y}/{day:%m}/{uuid.uuid4().hex}/{shown}"
+    stored = default_storage.save(wanted, file)
+    return {
+        "file": stored,
+        "filename": shown,
+        "content_type": content_type,
+        "size_bytes": size_bytes,
+        "sha256": digest,
+    }
+
+
+def save_path(filename: str, path: Path | str, content_type: str) -> dict[str, Any]:
+    """Store a copy of a local file, read in pieces; otherwise as ``save_file``. The local file stays."""
+    with Path(path).open("rb") as opened:
+        return save_file(filename, File(opened), content_type)
+
+
+def open_result(name: str) -> File[Any] | None:
+    """Open a stored result, or return ``None``: it was removed, or the name is none that ``save_file`` makes."""
+    if not is_result_name(name):
+        return None
+    try:
+        return default_storage.open(name, "rb")
+    except FileNotFoundError:
+        return None
+
+
+def is_result_name(name: object) -> bool:
+    """Say whether a storage name is one that ``save_file`` makes, hence inside of the results' folder."""
+    return isinstance(name, str) and _STORED.fullmatch(name) is not None
+
+
+def safe_name(filename: str) -> str:
+    """Return a file name of letters, digits, ``.``, ``_`` and ``-``: no folder, not hidden, at most 80 characters."""
+    cleaned = _UNSAFE.sub("_", filename.replace("\\", "/").rpartition("/")[2]).strip("._")
+    stem, dot, suffix = cleaned.rpartition(".")
+    if not dot:
+        return cleaned[:MAX_NAME_CHARACTERS] or "result"
+    suffix = suffix[:16]
+    return f"{stem[: MAX_NAME_CHARACTERS - len(suffix) - 1]}.{suffix}"
+
+
+def _measure(file: File[Any]) -> tuple[str, int]:
+    digest = hashlib.sha256()
+    size_bytes = 0
+    for chunk in file.chunks(CHUNK_BYTES):
+        digest.update(chunk)
+        size_bytes += len(chunk)
+    file.seek(0)
+    return digest.hexdigest(), size_bytes

@@ -1,0 +1,115 @@
+"""Send work, follow it, stop it. A job is a message: its id is the message's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db import transaction
+from dramatiq.actor import Actor
+from dramatiq.broker import Broker
+from dramatiq.message import Message
+from dramatiq.middleware import CurrentMessage
+
+from apps.platform.jobs.availability import answered
+from broker.interface import facilities
+
+
+def submit(
+    actor: Actor[Any, Any],
+    *,
+    owner: str = "",
+    delay_ms: int | None = None,
+    kwargs: dict[str, Any],
+) -> str:
+    """Enqueue work now and return its job id.
+
+    Inside a transaction use ``enqueue_on_commit``: a worker may start before the commit.
+
+    Args:
+        owner: ``Token.owner_key`` of whoever may see the job through the API; empty: operators only.
+        delay_ms: Start no sooner than in so many milliseconds.
+        kwargs: The actor's arguments, checked against its signature here.
+
+    Raises:
+        BrokerUnavailable: the broker did not answer. The job may have been sent nevertheless.
+        ArgumentMismatch: the arguments do not fit the actor.
+    """
+    message = _message(actor, owner, kwargs)
+    _enqueue(actor.broker, message, delay_ms)
+    return message.message_id
+
+
+def enqueue_on_commit(
+    actor: Actor[Any, Any],
+    *,
+    owner: str = "",
+    using: str = "default",
+    kwargs: dict[str, Any],
+) -> str:
+    """Enqueue work when the current transaction commits, never when it rolls back; return its job id at once.
+
+    Outside a transaction it is enqueued now. If the broker is down at the commit, the commit stands, the job is not
+    sent, and ``BrokerUnavailable`` comes out of the transaction's block.
+
+    Args:
+        owner: As for ``submit``.
+        using: Alias of the database whose transaction is meant.
+        kwargs: The actor's arguments, checked against its signature here.
+
+    Raises:
+        ArgumentMismatch: the arguments do not fit the actor.
+        BrokerUnavailable: see above.
+    """
+    message = _message(actor, owner, kwargs)
+    transaction.on_commit(lambda: _enqueue(actor.broker, message, None), using=using)
+    return message.message_id
+
+
+def current_job_id() -> str | None:
+    """Return the id of the job this code runs in, or ``None`` outside of a worker."""
+    message = CurrentMessage.get_current_message()
+    return None if message is None else message.message_id
+
+
+def report_progress(done: int, total: int, note: str = "") -> None:
+    """Tell how far the current job is, and stop here if it was cancelled. Outside of a worker nothing happens.
+
+    Call it between steps, where stopping leaves nothing half done.
+
+    Args:
+        done: Steps done; ``total``: steps in all.
+        note: What is being done, for people.
+
+    Raises:
+        Cancelled: somebody cancelled the job.
+    """
+    job_id = current_job_id()
+    if job_id is None:
+        return
+    from middleware.errors import Cancelled
+
+    with answered("a progress report"):
+        stop = facilities().records.progress(job_id, {"done": done, "total": total, "note": note})
+    if stop:
+        raise Cancelled(job_id)
+
+
+def request_cancel(job_id: str) -> str:
+    """Ask for a job to be cancelled: at once when it waits, between two of its steps when it runs.
+
+    Returns:
+        ``asked``, ``ended`` (too late) or ``unknown``.
+    """
+    with answered("a request to cancel"):
+        answer = facilities().records.cancel(job_id)
+    return "asked" if answer == "cancelled" else answer
+
+
+def _message(actor: Actor[Any, Any], owner: str, kwargs: dict[str, Any]) -> Message[Any]:
+    options = {"owner": owner} if owner else {}
+    return actor.message_with_options(kwargs=kwargs, **options)
+
+
+def _enqueue(broker: Broker, message: Message[Any], delay_ms: int | None) -> None:
+    with answered("an enqueue"):
+        broker.enqueue(message, delay=delay_ms)
