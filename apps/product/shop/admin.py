@@ -1,0 +1,107 @@
+"""The shop in the admin. Lists load what they show in a fixed number of queries."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import admin
+from django.db.models import Count, QuerySet
+from django.http import HttpRequest
+from unfold.admin import ModelAdmin, TabularInline
+from unfold.decorators import display
+
+from apps.product.shop.models import Customer, Invoice, InvoiceLine, InvoiceStatus, Payment
+
+STATUS_COLOURS = {
+    InvoiceStatus.OPEN: "info",
+    InvoiceStatus.PARTLY_PAID: "warning",
+    InvoiceStatus.PAID: "success",
+    InvoiceStatus.OVERPAID: "danger",
+}
+
+
+@admin.register(Customer)
+class CustomerAdmin(ModelAdmin):
+    """Customers, with how many invoices each was sent."""
+
+    list_display = ["name", "company", "country", "email", "invoice_count", "created_at"]
+    list_filter = ["country"]
+    search_fields = ["name", "company", "email"]
+    date_hierarchy = "created_at"
+    list_per_page = 50
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Customer]:
+        """Count the invoices in the list's own query."""
+        customers: QuerySet[Customer] = super().get_queryset(request)
+        return customers.annotate(_invoice_count=Count("invoices"))
+
+    @display(description="Invoices", ordering="_invoice_count")
+    def invoice_count(self, customer: Any) -> int:
+        """Return how many invoices the customer was sent."""
+        return int(customer._invoice_count)
+
+
+class InvoiceLineInline(TabularInline):
+    """The lines of an invoice, on its page."""
+
+    model = InvoiceLine
+    extra = 0
+
+
+class PaymentInline(TabularInline):
+    """The payments of an invoice, on its page."""
+
+    model = Payment
+    extra = 0
+    can_delete = False
+    fields = readonly_fields = ["external_id", "amount", "currency", "method", "received_at"]
+
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Payments are added on their own page."""
+        return False
+
+
+@admin.register(Invoice)
+class InvoiceAdmin(ModelAdmin):
+    """Invoices with their lines and payments."""
+
+    list_display = ["number", "customer", "issued_on", "due_on", "total", "currency", "shown_status"]
+    list_filter = ["status", "currency", "issued_on"]
+    list_select_related = ["customer"]
+    search_fields = ["number", "customer__name", "customer__company", "customer__email"]
+    autocomplete_fields = ["customer"]
+    date_hierarchy = "issued_on"
+    ordering = ["-issued_on", "-id"]
+    inlines = [InvoiceLineInline, PaymentInline]
+    list_per_page = 50
+
+    @display(description="Status", ordering="status", label=STATUS_COLOURS)
+    def shown_status(self, invoice: Invoice) -> tuple[str, str]:
+        """Return the status and its label."""
+        return invoice.status, invoice.get_status_display()
+
+
+@admin.register(InvoiceLine)
+class InvoiceLineAdmin(ModelAdmin):
+    """Every line of every invoice, to find who bought what."""
+
+    list_display = ["description", "quantity", "unit_price", "invoice"]
+    list_select_related = ["invoice"]
+    search_fields = ["description", "invoice__number"]
+    list_filter = ["invoice__currency"]
+    autocomplete_fields = ["invoice"]
+    list_per_page = 50
+
+
+@admin.register(Payment)
+class PaymentAdmin(ModelAdmin):
+    """Payments, linked to their invoice or not."""
+
+    list_display = ["external_id", "customer", "invoice", "amount", "currency", "method", "reference", "received_at"]
+    list_filter = ["method", "currency", ("invoice", admin.EmptyFieldListFilter), "received_at"]
+    list_select_related = ["customer", "invoice"]
+    search_fields = ["external_id", "reference", "customer__name", "customer__company", "invoice__number"]
+    autocomplete_fields = ["customer", "invoice"]
+    date_hierarchy = "received_at"
+    ordering = ["-received_at", "-id"]
+    list_per_page = 50
