@@ -1,0 +1,108 @@
+"""Dead letters from a terminal: list, show, requeue, discard."""
+
+from __future__ import annotations
+
+import getpass
+import json
+from argparse import ArgumentParser
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandError
+
+from apps.platform.dead_letters import presentation, queries, services
+from apps.platform.dead_letters.errors import UnknownDeadLetter, UnknownGroup
+from apps.platform.dead_letters.models import DeadLetter
+from broker.errors import BrokerUnavailable
+
+
+class Command(BaseCommand):
+    """Triage dead letters. Exit 1: an id or group is unknown, or a letter could not be moved; stderr says which."""
+
+    help = "List, show, requeue and discard dead letters."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        verbs = parser.add_subparsers(dest="verb", required=True)
+        listing = verbs.add_parser("list", help="open dead letters, newest first")
+        listing.add_argument("--queue", choices=[queue.name for queue in settings.YARD.queues], default="")
+        listing.add_argument("--group", metavar="FP", default="", help="only this fingerprint")
+        listing.add_argument("--state", choices=DeadLetter.State.values, default="", help="instead of the open ones")
+        listing.add_argument("--limit", type=int, default=100)
+        listing.add_argument("--quarantined", action="store_true", help="messages that nobody can read")
+        show = verbs.add_parser("show", help="one dead letter with its traceback")
+        show.add_argument("id")
+        for verb, text in (("requeue", "send back to their queues"), ("discard", "drop for good")):
+            move = verbs.add_parser(verb, help=f"{text}, by id or by group")
+            move.add_argument("ids", nargs="*", metavar="ID")
+            move.add_argument("--group", metavar="FP", default="", help="all open letters of this fingerprint")
+            move.add_argument("--reason", default="", help="why, for the history")
+        for sub in verbs.choices.values():
+            sub.add_argument("--json", action="store_true", help="print JSON")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        verb = {"list": self._list, "show": self._show, "requeue": self._move, "discard": self._move}[options["verb"]]
+        try:
+            verb(options)
+        except (UnknownDeadLetter, UnknownGroup, BrokerUnavailable) as error:
+            raise CommandError(str(error)) from error
+
+    def _list(self, options: dict[str, Any]) -> None:
+        if options["limit"] < 1:
+            raise CommandError(f"--limit: {options['limit']} is below 1; ask for at least one letter")
+        if options["quarantined"]:
+            self._quarantined(options)
+            return
+        self._catch_up()
+        states = (options["state"],) if options["state"] else ()
+        rows = queries.listing(queue=options["queue"], fingerprint=options["group"], states=states)[: options["limit"]]
+        if options["json"]:
+            self._print_json([presentation.summary(row) for row in rows])
+            return
+        presentation.print_letters(list(rows), self.stdout)
+
+    def _quarantined(self, options: dict[str, Any]) -> None:
+        items = queries.unreadable(queue=options["queue"], limit=options["limit"])
+        if options["json"]:
+            self._print_json([presentation.unreadable_summary(item) for item in items])
+            return
+        presentation.print_unreadable(items, self.stdout)
+
+    def _show(self, options: dict[str, Any]) -> None:
+        row = queries.find(options["id"])
+        if options["json"]:
+            self._print_json(presentation.detail(row))
+            return
+        presentation.print_letter(row, self.stdout)
+
+    def _move(self, options: dict[str, Any]) -> None:
+        by, reason, ids, group = f"{getpass.getuser()} (shell)", options["reason"], options["ids"], options["group"]
+        if bool(ids) == bool(group):
+            raise CommandError(f"{options['verb']}: name ids, or one group with --group FP")
+        outcome: services.Outcome
+        if group:
+            whole = {"requeue": services.requeue_group, "discard": services.discard_group}
+            outcome = whole[options["verb"]](group, by=by, reason=reason)
+        else:
+            one: dict[str, Callable[..., services.Act]] = {"requeue": services.requeue, "discard": services.discard}
+            outcome = services.each(one[options["verb"]], list(dict.fromkeys(ids)), by=by, reason=reason)
+        if options["json"]:
+            self._print_json(asdict(outcome))
+        else:
+            past = {"requeue": "Requeued", "discard": "Discarded"}[options["verb"]]
+            left = f", {outcome.left} of the group are left: run it again" if outcome.left else ""
+            self.stdout.write(f"{past} {presentation.letters(len(outcome.done))}{left}.")
+        for words in (*outcome.skipped, *filter(None, [outcome.stopped])):
+            self.stderr.write(words)
+        if outcome.skipped or outcome.stopped:
+            raise SystemExit(1)
+
+    def _catch_up(self) -> None:
+        try:
+            services.reconcile_all()
+        except BrokerUnavailable as error:
+            self.stderr.write(f"The list may be old: {error}")
+
+    def _print_json(self, value: object) -> None:
+        self.stdout.write(json.dumps(value, indent=2))

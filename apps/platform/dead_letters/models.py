@@ -1,0 +1,63 @@
+"""The mirror of the broker's dead lists that people read and act on."""
+
+from __future__ import annotations
+
+from django.conf import settings
+from django.db import models
+
+
+class DeadLetter(models.Model):
+    """One message that was given up.
+
+    The broker's dead list is the truth: this row is made from it, and ``reconcile`` makes them agree after a crash.
+    ``claim_*`` says which act an operator has begun and the broker has not yet confirmed; see ``acts``.
+    """
+
+    class State(models.TextChoices):
+        NEW = "new", "New"
+        ACKNOWLEDGED = "acknowledged", "Acknowledged"
+        REPLAYED = "replayed", "Replayed"
+        DISCARDED = "discarded", "Discarded"
+        MISSING = "missing", "Missing in the broker"
+
+    message_id = models.CharField("job", max_length=64, unique=True)
+    queue = models.CharField(max_length=64)
+    actor = models.CharField(max_length=255)
+    reason = models.CharField(max_length=32)
+    exception = models.CharField(max_length=255)
+    error = models.TextField()
+    traceback = models.TextField()
+    attempts = models.PositiveIntegerField()
+    deaths = models.PositiveIntegerField(default=1)
+    payload = models.JSONField()
+    fingerprint = models.CharField(max_length=64, db_index=True)
+    enqueued_at = models.DateTimeField()
+    died_at = models.DateTimeField(db_index=True)
+    duration_ms = models.PositiveBigIntegerField()
+    state = models.CharField(max_length=16, choices=State.choices, default=State.NEW)
+    state_at = models.DateTimeField()
+    state_by = models.CharField(max_length=150, blank=True)
+    history = models.JSONField(default=list)
+
+    claim_token = models.CharField(max_length=32, blank=True, default="")
+    claim_act = models.CharField(max_length=16, blank=True, default="")
+    claim_by = models.CharField(max_length=150, blank=True, default="")
+    claim_note = models.CharField(max_length=500, blank=True, default="")
+    claim_at = models.DateTimeField(null=True)
+    claim_user = models.ForeignKey(settings.AUTH_USER_MODEL, models.SET_NULL, null=True, related_name="+")
+
+    class Meta:
+        ordering = ("-died_at", "-id")
+        default_permissions = ("view",)
+        permissions = (
+            ("acknowledge_deadletter", "Can acknowledge dead letters"),
+            ("requeue_deadletter", "Can requeue dead letters"),
+            ("discard_deadletter", "Can discard dead letters"),
+        )
+        indexes = (models.Index(fields=("state", "queue"), name="dead_letter_state_queue"),)
+
+    def __str__(self) -> str:
+        return f"{self.actor} {self.message_id}"
+
+
+OPEN_STATES = (DeadLetter.State.NEW, DeadLetter.State.ACKNOWLEDGED)

@@ -1,0 +1,127 @@
+"""How dead letters look in a terminal, and as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any, TextIO, cast
+
+from django.core.management.base import OutputWrapper
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from apps.platform.dead_letters.models import DeadLetter
+from apps.platform.dead_letters.queries import hex_dump
+from broker.interface import Unreadable
+
+CONTROL = {code: f"\\x{code:02x}" for code in (*range(9), *range(11, 32), *range(0x7F, 0xA0))}
+
+
+def letters(count: int) -> str:
+    """Return ``1 dead letter`` or ``5 dead letters``."""
+    return f"{count:,} dead letter" + ("" if count == 1 else "s")
+
+
+def summary(row: DeadLetter) -> dict[str, Any]:
+    """Return what a list says of a letter, as a JSON value. Times are ISO 8601 in UTC."""
+    return {
+        "id": row.message_id,
+        "queue": row.queue,
+        "actor": row.actor,
+        "state": row.state,
+        "reason": row.reason,
+        "exception": row.exception,
+        "error": row.error,
+        "attempts": row.attempts,
+        "deaths": row.deaths,
+        "fingerprint": row.fingerprint,
+        "enqueued_at": _iso(row.enqueued_at),
+        "died_at": _iso(row.died_at),
+    }
+
+
+def detail(row: DeadLetter) -> dict[str, Any]:
+    """Return everything about a letter, as a JSON value."""
+    return summary(row) | {
+        "duration_ms": row.duration_ms,
+        "traceback": row.traceback,
+        "payload": row.payload,
+        "history": row.history,
+    }
+
+
+def unreadable_summary(item: Unreadable) -> dict[str, Any]:
+    """Return a quarantined message as a JSON value; its bytes in hexadecimal."""
+    return {
+        "id": item.id,
+        "queue": item.queue,
+        "error": item.error,
+        "size_bytes": item.size_bytes,
+        "seen_at": _iso(seen_at(item)),
+        "raw_hex": item.raw.hex(),
+    }
+
+
+def print_letters(rows: Sequence[DeadLetter], out: OutputWrapper) -> None:
+    """Print a table of letters."""
+    table = Table("id", "queue", "actor", "failure", "reason", "tries", "died (UTC)", "state", "group", box=None)
+    for row in rows:
+        table.add_row(
+            row.message_id, row.queue, row.actor, _plain(f"{row.exception}: {row.error}"[:60]), row.reason,
+            str(row.attempts), f"{row.died_at:%Y-%m-%d %H:%M:%S}", row.state, row.fingerprint[:16],
+        )  # fmt: skip
+    _console(out).print(table if rows else "No dead letters.")
+
+
+def print_unreadable(items: Sequence[Unreadable], out: OutputWrapper) -> None:
+    """Print quarantined messages with their bytes."""
+    console = _console(out)
+    if not items:
+        console.print("No quarantined messages.")
+    for item in items:
+        console.print(_plain(f"{item.id}  {item.queue}  {item.size_bytes} bytes  {item.error}"))
+        console.print(Text(hex_dump(item.raw)))
+
+
+def print_letter(row: DeadLetter, out: OutputWrapper) -> None:
+    """Print one letter in full."""
+    facts = (
+        ("job", row.message_id),
+        ("actor", f"{row.actor} on {row.queue}"),
+        ("state", row.state),
+        ("failed", f"{row.exception}: {row.error}"),
+        ("reason", row.reason),
+        ("attempts", f"{row.attempts}, the last took {row.duration_ms} ms"),
+        ("enqueued", _iso(row.enqueued_at)),
+        ("died", _iso(row.died_at)),
+        ("group", row.fingerprint),
+    )
+    console = _console(out)
+    for name, value in facts:
+        console.print(_plain(f"{name:<9} {value}"))
+    console.print(_plain(f"\n{row.traceback}"))
+    console.print(_plain(json.dumps(row.payload, indent=2, ensure_ascii=False)))
+    for entry in row.history:
+        words = " ".join(filter(None, (entry["at"], entry["act"], entry["by"] and f"by {entry['by']}", entry["note"])))
+        console.print(_plain(words))
+
+
+def seen_at(item: Unreadable) -> datetime:
+    """Return when a quarantined message was found."""
+    return datetime.fromtimestamp(item.seen_at / 1000, UTC)
+
+
+def _console(out: OutputWrapper) -> Console:
+    terminal = out.isatty()
+    return Console(file=cast(TextIO, out), width=None if terminal else 240, highlight=False, soft_wrap=True)
+
+
+def _plain(text: str) -> Text:
+    # Text of a failure may carry escape codes that would drive the operator's terminal.
+    return Text(text.translate(CONTROL))
+
+
+def _iso(moment: datetime) -> str:
+    return moment.isoformat(timespec="microseconds")

@@ -1,0 +1,70 @@
+"""Reads of dead letters."""
+
+from __future__ import annotations
+
+from django.conf import settings
+from django.db.models import Count, QuerySet
+
+from apps.platform.dead_letters.errors import UnknownDeadLetter
+from apps.platform.dead_letters.mirror import mirror
+from apps.platform.dead_letters.models import OPEN_STATES, DeadLetter
+from broker.interface import Unreadable, facilities
+
+HEX_WIDTH = 16
+
+
+def find(letter: DeadLetter | str) -> DeadLetter:
+    """Return the row of a message id. One that only its dead list knows yet gets its row now.
+
+    Raises:
+        UnknownDeadLetter: there is none.
+    """
+    if isinstance(letter, DeadLetter):
+        return letter
+    row = DeadLetter.objects.filter(message_id=letter).first()
+    if row is not None:
+        return row
+    for queue in settings.YARD.queues:
+        found = facilities().transport.letter(queue.name, letter)
+        if found is not None:
+            mirror(found)
+            return DeadLetter.objects.get(message_id=letter)
+    raise UnknownDeadLetter(letter)
+
+
+def listing(*, queue: str = "", fingerprint: str = "", states: tuple[str, ...] = ()) -> QuerySet[DeadLetter]:
+    """Return dead letters, newest first; without ``states`` those that are open."""
+    rows = DeadLetter.objects.filter(state__in=states or OPEN_STATES)
+    if queue:
+        rows = rows.filter(queue=queue)
+    return rows.filter(fingerprint=fingerprint) if fingerprint else rows
+
+
+def open_ids(fingerprint: str, *, limit: int) -> list[str]:
+    """Return the ids of a group's open letters, oldest first."""
+    rows = listing(fingerprint=fingerprint).order_by("died_at", "id")
+    return list(rows.values_list("message_id", flat=True)[:limit])
+
+
+def open_counts() -> dict[str, int]:
+    """Return how many letters of each fingerprint are open."""
+    rows = (
+        DeadLetter.objects.filter(state__in=OPEN_STATES).order_by().values("fingerprint").annotate(letters=Count("id"))
+    )
+    return {row["fingerprint"]: row["letters"] for row in rows}
+
+
+def unreadable(*, queue: str = "", limit: int = 100) -> list[Unreadable]:
+    """Return quarantined messages, newest first, at most ``limit`` of each queue."""
+    names = [queue] if queue else [queue.name for queue in settings.YARD.queues]
+    return [item for name in names for item in facilities().transport.unreadable(name, limit=limit).items]
+
+
+def hex_dump(raw: bytes) -> str:
+    """Return bytes as lines of offset, hexadecimal and printable ASCII."""
+    lines = []
+    for at in range(0, len(raw), HEX_WIDTH):
+        part = raw[at : at + HEX_WIDTH]
+        text = "".join(chr(byte) if 0x20 <= byte < 0x7F else "." for byte in part)
+        lines.append(f"{at:06x}  {part.hex(' '):<{HEX_WIDTH * 3}} {text}")
+    return "\n".join(lines)

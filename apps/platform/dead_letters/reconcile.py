@@ -1,0 +1,154 @@
+"""Makes rows and dead lists agree after any crash, in bounded steps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+import structlog
+from django.conf import settings
+from django.db import transaction
+from django.utils import timezone
+
+from apps.platform.dead_letters.acts import CLAIM_S, settle
+from apps.platform.dead_letters.mirror import clear_claim, mirror, moment, note
+from apps.platform.dead_letters.models import OPEN_STATES, DeadLetter
+from broker.interface import DeadLetter as Letter
+from broker.interface import facilities
+
+log = structlog.get_logger(__name__)
+
+PAGE = 200
+KEEP_DAYS = 90
+# Where the walk over a long list goes on at the next call. Another process starts at the newest: it loses nothing.
+_positions: dict[str, int] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a reconciliation changed.
+
+    Args:
+        made: Rows made, or made new again, from a dead list.
+        missing: Open rows whose letter is in no list any more.
+        settled: Interrupted acts whose end was found out.
+        pruned: Triaged rows older than 90 days that were deleted.
+    """
+
+    made: int = 0
+    missing: int = 0
+    settled: int = 0
+    pruned: int = 0
+
+
+def reconcile_all(*, pages: int = 10) -> Report:
+    """Make rows and dead lists agree. Safe to repeat, and to run in two processes at once.
+
+    Each call looks at the newest page of every list, then at up to ``pages`` more of 200 where the last call stopped,
+    and at as many open rows.
+
+    Raises:
+        BrokerUnavailable: the broker did not answer; rows are left as they are.
+    """
+    made = sum(_from_list(queue.name, pages) for queue in settings.YARD.queues)
+    report = Report(made=made, settled=_settle_stale(), missing=_find_missing(pages), pruned=_prune())
+    if report != Report():
+        log.info(
+            "dead letters reconciled",
+            made=report.made, missing=report.missing, settled=report.settled, pruned=report.pruned,
+        )  # fmt: skip
+    return report
+
+
+def _from_list(queue: str, pages: int) -> int:
+    transport = facilities().transport
+    newest = transport.letters(queue, limit=PAGE)
+    made = _mirror_page(newest.items)
+    if newest.cursor is None:
+        _positions.pop(f"list {queue}", None)
+        return made
+    cursor: int | None = _positions.get(f"list {queue}", newest.cursor)
+    for _ in range(pages):
+        page = transport.letters(queue, cursor=cursor or 0, limit=PAGE)
+        made += _mirror_page(page.items)
+        cursor = page.cursor
+        if cursor is None:
+            break
+    if cursor is None:
+        _positions.pop(f"list {queue}", None)
+    else:
+        _positions[f"list {queue}"] = cursor
+    return made
+
+
+def _mirror_page(letters: Sequence[Letter]) -> int:
+    page = {letter.id: letter for letter in letters}
+    known = {row.message_id: row for row in DeadLetter.objects.filter(message_id__in=page)}
+    made = 0
+    for message_id, letter in page.items():
+        row = known.get(message_id)
+        if row is not None and row.state not in OPEN_STATES and not row.claim_token:
+            made += _reopen(row)
+        elif row is None or row.died_at < moment(letter.died_at):
+            made += mirror(letter)
+    return made
+
+
+def _reopen(row: DeadLetter) -> int:
+    # The page may be older than the row: only a letter that is in the list now, after the row was read, counts.
+    letter = facilities().transport.letter(row.queue, row.message_id)
+    if letter is None:
+        return 0
+    if mirror(letter):
+        return 1
+    with transaction.atomic():
+        now = DeadLetter.objects.select_for_update().get(pk=row.pk)
+        if (now.state, now.state_at, now.claim_token) != (row.state, row.state_at, ""):
+            return 0
+        note(now, act="reopened", by="", text=f"was {now.state}, yet the dead list still holds it")
+        now.state, now.state_at, now.state_by = DeadLetter.State.NEW, timezone.now(), ""
+        now.save()
+    return 1
+
+
+def _settle_stale() -> int:
+    before = timezone.now() - timedelta(seconds=CLAIM_S)
+    stale = DeadLetter.objects.filter(claim_at__lt=before).exclude(claim_token="").order_by("claim_at")[:PAGE]
+    names = {queue.name for queue in settings.YARD.queues}
+    rows = [row for row in stale if row.queue in names]
+    for row in rows:
+        settle(row)
+    return len(rows)
+
+
+def _find_missing(pages: int) -> int:
+    names = [queue.name for queue in settings.YARD.queues]
+    rows = DeadLetter.objects.filter(state__in=OPEN_STATES, claim_token="", queue__in=names).order_by("id")
+    after = _positions.get("rows", 0)
+    chunk = list(rows.filter(id__gt=after)[: PAGE * pages])
+    _positions["rows"] = chunk[-1].pk if len(chunk) == PAGE * pages else 0
+    transport = facilities().transport
+    gone = [row for row in chunk if transport.letter(row.queue, row.message_id) is None]
+    return sum(_mark_missing(row) for row in gone)
+
+
+def _mark_missing(row: DeadLetter) -> bool:
+    with transaction.atomic():
+        now = DeadLetter.objects.select_for_update().get(pk=row.pk)
+        if (now.state, now.died_at, now.claim_token) != (row.state, row.died_at, ""):
+            return False
+        note(now, act="missing", by="", text="the broker's dead list no longer holds it")
+        now.state, now.state_at, now.state_by = DeadLetter.State.MISSING, timezone.now(), ""
+        clear_claim(now)
+        now.save()
+    return True
+
+
+def _prune() -> int:
+    before = timezone.now() - timedelta(days=KEEP_DAYS)
+    old = DeadLetter.objects.exclude(state__in=OPEN_STATES).filter(state_at__lt=before).order_by("id")
+    ids = list(old.values_list("id", flat=True)[:PAGE])
+    if ids:
+        DeadLetter.objects.filter(id__in=ids).delete()
+    return len(ids)
