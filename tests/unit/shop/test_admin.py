@@ -1,0 +1,65 @@
+"""The shop's admin pages open, search, filter, and need no query per row."""
+
+from __future__ import annotations
+
+import pytest
+from django.urls import reverse
+
+from apps.product.shop.models import Invoice
+from tests.factories.shop import make_invoice, make_payment
+
+pytestmark = pytest.mark.django_db
+PAGES = ["customer", "invoice", "invoiceline", "payment"]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_list_needs_as_many_queries_for_thirty_rows_as_for_two(page, admin_client, django_assert_max_num_queries):
+    address = reverse(f"admin:shop_{page}_changelist")
+    for _ in range(2):
+        make_payment(make_invoice())
+    admin_client.get(address)
+
+    with django_assert_max_num_queries(40) as few:
+        admin_client.get(address)
+    for _ in range(28):
+        make_payment(make_invoice())
+    with django_assert_max_num_queries(len(few.captured_queries)):
+        answer = admin_client.get(address)
+
+    assert answer.status_code == 200
+    assert b"30" in answer.content
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_list_can_be_searched_and_a_row_opened(page, admin_client):
+    make_payment(make_invoice())
+
+    assert admin_client.get(reverse(f"admin:shop_{page}_changelist"), {"q": "nothing like it"}).status_code == 200
+    assert admin_client.get(reverse(f"admin:shop_{page}_add")).status_code == 200
+
+
+def test_an_invoices_page_shows_its_lines_and_payments(admin_client):
+    invoice = make_invoice()
+    payment = make_payment(invoice)
+
+    page = admin_client.get(reverse("admin:shop_invoice_change", args=[invoice.pk])).content.decode()
+
+    assert "Consulting, hour" in page
+    assert payment.external_id in page
+
+
+def test_payments_without_an_invoice_can_be_filtered(admin_client):
+    linked, stray = make_payment(make_invoice()), make_payment(reference="thank you")
+
+    page = admin_client.get(reverse("admin:shop_payment_changelist"), {"invoice__isempty": "1"}).content.decode()
+
+    assert stray.external_id in page
+    assert linked.external_id not in page
+
+
+def test_a_customer_with_invoices_cannot_be_deleted(admin_client):
+    invoice = make_invoice()
+
+    admin_client.post(reverse("admin:shop_customer_delete", args=[invoice.customer_id]), {"post": "yes"})
+
+    assert Invoice.objects.filter(pk=invoice.pk).exists()

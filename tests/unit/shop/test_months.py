@@ -1,0 +1,36 @@
+"""Months are read strictly, and their bounds hold over the turn of a year."""
+
+from __future__ import annotations
+
+import datetime
+
+import pytest
+
+from apps.product.shop import months
+
+
+@pytest.mark.parametrize(
+    "text", ["2026-13", "2026-00", "2026-1", "26-10", "2026/10", "0000-01", "2026-10-01", "٢٠٢٦-10", ""]
+)
+def test_a_month_that_does_not_exist_is_refused(text):
+    with pytest.raises(ValueError, match="is no month; write it as YYYY-MM"):
+        months.first_day(text)
+
+
+def test_bounds_end_where_the_next_month_begins():
+    assert months.bounds("2026-10") == (datetime.date(2026, 10, 1), datetime.date(2026, 11, 1))
+    assert months.bounds("2026-12") == (datetime.date(2026, 12, 1), datetime.date(2027, 1, 1))
+
+
+def test_the_last_month_of_the_calendar_has_no_bounds():
+    with pytest.raises(ValueError, match="no day follows it"):
+        months.bounds("9999-12")
+
+
+def test_going_back_crosses_the_turn_of_a_year():
+    assert months.later(datetime.date(2026, 2, 1), -12) == datetime.date(2025, 2, 1)
+    assert months.later(datetime.date(2026, 1, 1), -1) == datetime.date(2025, 12, 1)
+
+
+def test_a_day_knows_its_month():
+    assert months.month_of(datetime.date(2026, 3, 31)) == "2026-03"
