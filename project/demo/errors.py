@@ -1,0 +1,40 @@
+"""Why the demo did not start, or could not go on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from broker.errors import SwitchyardError
+
+
+class DemoError(SwitchyardError):
+    """The demo stops with exit 1 and this message."""
+
+
+class PartFailed(DemoError):
+    """A part of the demo did not start."""
+
+    def __init__(self, part: str, fact: str, log: Path, last_lines: str) -> None:
+        said = "".join(f"\n    {line}" for line in last_lines.splitlines())
+        super().__init__(f"{part}: {fact}; its log is {log}" + (f" and ends with:{said}" if said else " and is empty"))
+
+
+class PortTaken(DemoError):
+    """The port that was asked for cannot be had."""
+
+    def __init__(self, port: int, cause: str) -> None:
+        super().__init__(f"port {port}: {cause}; choose another with --port, or give none")
+
+
+class StateInUse(DemoError):
+    """Another demo runs on the same folder."""
+
+    def __init__(self, folder: Path, owner: str) -> None:
+        super().__init__(
+            f"state folder {folder}: in use by {owner}; "
+            "open that one, stop it, or start a second beside it: bin/demo --state DIR"
+        )
+
+
+class Stopped(DemoError):
+    """Somebody asked the demo to stop before it was ready."""
