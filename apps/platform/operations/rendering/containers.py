@@ -1,0 +1,40 @@
+"""What every container of the yard has in common: no root, no capabilities, nothing to write on, a ceiling."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def hardened(memory_mib: int, *, cpus: float, pids: int = 256) -> dict[str, Any]:
+    """Return the keys that confine a container.
+
+    Args:
+        memory_mib: The kernel kills the container above it.
+        cpus: Processors' worth of time, for example 1.5.
+        pids: Most processes and threads.
+    """
+    return {
+        "read_only": True,
+        "tmpfs": ["/tmp"],  # noqa: S108 - in the container, and its own
+        "cap_drop": ["ALL"],
+        "security_opt": ["no-new-privileges:true"],
+        "restart": "unless-stopped",
+        "deploy": {"resources": {"limits": {"cpus": f"{cpus:.2f}", "memory": f"{memory_mib}M", "pids": pids}}},
+        "logging": {"driver": "json-file", "options": {"max-size": "20m", "max-file": "5"}},
+    }
+
+
+def required(name: str) -> str:
+    """Return compose's reference to a variable without which it refuses to start anything."""
+    return f"${{{name}:?set {name} in ops/production.env}}"
+
+
+def healthcheck(*command: str, interval_s: int = 10, start_period_s: int = 30) -> dict[str, Any]:
+    """Return a health check that runs ``command`` and calls three failures in a row unhealthy."""
+    return {
+        "test": list(command),
+        "interval": f"{interval_s}s",
+        "timeout": "5s",
+        "retries": 3,
+        "start_period": f"{start_period_s}s",
+    }

@@ -1,0 +1,112 @@
+"""The yard's own containers: the web, one for each pool, the scheduler, and the migration that comes before them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from apps.platform.operations.rendering import sizes
+from apps.platform.operations.rendering.containers import hardened, healthcheck, required
+from broker.topology import Pool, Yard
+
+WEB_PORT = 8000
+METRICS_PORT = 9191
+# A pool lets running tasks end for 25 s and then hands them back; the kill must come later.
+DRAIN_GRACE_S = 25
+STOP_GRACE_S = DRAIN_GRACE_S + 15
+
+
+def services(yard: Yard) -> dict[str, Any]:
+    """Return every container that runs the project's own code."""
+    pools = {f"pool-{pool.name}": _pool(pool) for pool in yard.pools}
+    return {"migrate": _migrate(), "web": _web(), "scheduler": _scheduler(), **pools}
+
+
+def _project(command: list[str]) -> dict[str, Any]:
+    return {
+        "image": "switchyard:${SWITCHYARD_RELEASE:-local}",
+        "build": {
+            "context": "..",
+            "dockerfile": "ops/Dockerfile",
+            "args": {"SWITCHYARD_RELEASE": "${SWITCHYARD_RELEASE:-local}"},
+        },
+        "command": command,
+        "init": True,
+        "environment": _environment(),
+        "networks": ["yard", "outside"],
+    }
+
+
+def _environment() -> dict[str, str]:
+    return {
+        "DJANGO_DEBUG": "0",
+        "DJANGO_SECRET_KEY": required("DJANGO_SECRET_KEY"),
+        "DJANGO_ALLOWED_HOSTS": required("DJANGO_ALLOWED_HOSTS"),
+        "DATABASE_URL": f"postgres://switchyard:{required('POSTGRES_PASSWORD')}@postgres:5432/switchyard",
+        "SWITCHYARD_BROKER_URL": f"redis://default:{required('VALKEY_PASSWORD')}@valkey:6379/0",
+        "SWITCHYARD_STORAGE_URL": "file:///srv/media",
+        "SWITCHYARD_STATE_DIR": "/tmp/switchyard",  # noqa: S108 - in the container: memory, its own
+        "SWITCHYARD_SMTP_URL": required("SWITCHYARD_SMTP_URL"),
+        "SWITCHYARD_PAYMENT_SECRET": required("SWITCHYARD_PAYMENT_SECRET"),
+        "SWITCHYARD_METRICS_TOKEN": required("SWITCHYARD_METRICS_TOKEN"),
+        "SWITCHYARD_PUBLIC_URL": required("SWITCHYARD_PUBLIC_URL"),
+        "SWITCHYARD_ALERT_URLS": "${SWITCHYARD_ALERT_URLS:-}",
+        "SWITCHYARD_ALLOWED_PRIVATE_ADDRESSES": "${SWITCHYARD_ALLOWED_PRIVATE_ADDRESSES:-}",
+        "SWITCHYARD_RELEASE": "${SWITCHYARD_RELEASE:-local}",
+        "SWITCHYARD_LOG_FORMAT": "json",
+    }
+
+
+def _after_migration() -> dict[str, Any]:
+    return {
+        "migrate": {"condition": "service_completed_successfully"},
+        "valkey": {"condition": "service_healthy"},
+        "postgres": {"condition": "service_healthy"},
+    }
+
+
+def _probe(port: int, path: str) -> dict[str, Any]:
+    return healthcheck("CMD", "python", "ops/probe.py", str(port), path)
+
+
+def _migrate() -> dict[str, Any]:
+    return {
+        **_project(["python", "manage.py", "migrate", "--noinput"]),
+        "depends_on": {"valkey": {"condition": "service_healthy"}, "postgres": {"condition": "service_healthy"}},
+        **hardened(512, cpus=1),
+        "restart": "on-failure:3",
+    }
+
+
+def _web() -> dict[str, Any]:
+    command = ["uvicorn", "project.asgi:application", "--host", "0.0.0.0", "--port", str(WEB_PORT)]  # noqa: S104
+    return {
+        **_project([*command, "--timeout-graceful-shutdown", "20", "--no-server-header"]),
+        "ports": [f"127.0.0.1:{WEB_PORT}:{WEB_PORT}"],
+        "volumes": ["media:/srv/media"],
+        "depends_on": _after_migration(),
+        "healthcheck": _probe(WEB_PORT, "/healthz"),
+        "stop_grace_period": "30s",
+        **hardened(512, cpus=1),
+    }
+
+
+def _scheduler() -> dict[str, Any]:
+    return {
+        **_project(["python", "manage.py", "runscheduler"]),
+        "depends_on": _after_migration(),
+        "healthcheck": {"disable": True},
+        "stop_grace_period": "15s",
+        **hardened(256, cpus=0.5),
+    }
+
+
+def _pool(pool: Pool) -> dict[str, Any]:
+    command = ["python", "manage.py", "runpool", pool.name, "--metrics-port", str(METRICS_PORT)]
+    return {
+        **_project(command),
+        "volumes": ["media:/srv/media"],
+        "depends_on": _after_migration(),
+        "healthcheck": _probe(METRICS_PORT, "/metrics"),
+        "stop_grace_period": f"{STOP_GRACE_S}s",
+        **hardened(sizes.memory_mib(pool), cpus=sizes.cpus(pool), pids=sizes.pids(pool)),
+    }

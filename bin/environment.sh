@@ -1,0 +1,96 @@
+# shellcheck shell=bash
+# Sourced by bin/demo and bin/test, from the repository's root.
+#
+#   prepare_environment runtime|dev
+#
+# makes .venv and installs the pinned, hashed packages: requirements.txt, or requirements-dev.txt, which holds the
+# runtime as well. Where the locks are those of the last time it does nothing. PYTHON names another interpreter.
+# Returns 1 and says the one command that helps when it cannot.
+
+say() { printf 'switchyard: %s\n' "$*" >&2; }
+
+# Prints the first interpreter that is new enough.
+find_python() {
+  local candidate
+  for candidate in ${PYTHON:+"$PYTHON"} python3 python3.13 python3.12 python3.11; do
+    if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+      command -v "$candidate"
+      return 0
+    fi
+  done
+  return 1
+}
+
+# Prints Debian's package that brings venv to the interpreter $1.
+venv_package() {
+  case $(readlink -f "$1") in
+    "$(readlink -f /usr/bin/python3 2>/dev/null)") echo python3-venv ;;
+    *) "$1" -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])' ;;
+  esac
+}
+
+can_make_venv() { "$1" -c 'import ensurepip, venv' 2>/dev/null; }
+
+# Prints what an environment of kind $1 is made from; the path is in it because a venv cannot be moved.
+environment_stamp() {
+  local locks=(requirements.txt)
+  [ "$1" = dev ] && locks+=(requirements-dev.txt)
+  printf '%s ' "$(pwd -P)"
+  cat "${locks[@]}" | cksum
+}
+
+environment_is_ready() {
+  [ -x .venv/bin/python ] && [ "$(cat ".venv/.$1" 2>/dev/null)" = "$(environment_stamp "$1")" ] &&
+    .venv/bin/python -c '' 2>/dev/null
+}
+
+make_venv() {
+  local python
+  if ! python=$(find_python); then
+    say "no Python 3.11 or newer was found; run: sudo apt install python3 python3-venv (or set PYTHON=/path/to/python)"
+    return 1
+  fi
+  if ! can_make_venv "$python"; then
+    say "$python has no venv module; run: sudo apt install $(venv_package "$python")"
+    return 1
+  fi
+  rm -rf .venv && "$python" -m venv .venv
+}
+
+install_lock() {
+  local lock=$1
+  if [ -x .venv/bin/uv ] &&
+    .venv/bin/uv pip install --quiet --python .venv/bin/python --require-hashes -r "$lock" 2>/dev/null; then
+    return 0
+  fi
+  .venv/bin/python -m pip install --quiet --no-input --disable-pip-version-check --require-hashes -r "$lock"
+}
+
+install_environment() {
+  local kind=$1 lock=requirements.txt log=var/environment.log started=$SECONDS
+  [ "$kind" = dev ] && lock=requirements-dev.txt
+  environment_is_ready "$kind" && return 0 # another process did it while this one waited
+  if ! .venv/bin/python -c 'import pip' 2>/dev/null || ! grep -qsF "$(pwd -P)/.venv" .venv/bin/activate; then
+    make_venv || return 1
+  fi
+  printf 'switchyard: installing the pinned packages of %s into .venv ... ' "$lock" >&2
+  rm -f .venv/.runtime .venv/.dev
+  if ! install_lock "$lock" >"$log" 2>&1; then
+    echo 'failed' >&2
+    tail -n 15 "$log" >&2
+    say "pip could not install $lock; its output is in $log; check the network and run this again"
+    return 1
+  fi
+  echo "done in $((SECONDS - started)) s" >&2
+  environment_stamp runtime >.venv/.runtime
+  if [ "$kind" = dev ]; then environment_stamp dev >.venv/.dev; fi
+}
+
+prepare_environment() {
+  environment_is_ready "$1" && return 0
+  mkdir -p var
+  (
+    if command -v flock >/dev/null; then flock 9; fi
+    install_environment "$1"
+  ) 9>var/environment.lock
+}

@@ -1,0 +1,30 @@
+"""Health check of a container: ``python ops/probe.py PORT PATH`` exits 0 when that answers 200 on loopback."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import sys
+
+
+def main(port: int, path: str) -> int:
+    """Ask once, for at most 4 s, under a name in DJANGO_ALLOWED_HOSTS and with the metrics token if there is one."""
+    hosts = os.environ.get("DJANGO_ALLOWED_HOSTS", "").replace(",", " ").split()
+    headers = {"Host": hosts[0].lstrip(".") if hosts else "localhost"}
+    if token := os.environ.get("SWITCHYARD_METRICS_TOKEN"):
+        headers["Authorization"] = f"Bearer {token}"
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=4)
+    try:
+        connection.request("GET", path, headers=headers)
+        status = connection.getresponse().status
+    except (OSError, http.client.HTTPException) as error:
+        sys.stderr.write(f"127.0.0.1:{port}{path} did not answer: {error}\n")
+        return 1
+    if status != http.client.OK:
+        sys.stderr.write(f"127.0.0.1:{port}{path} answered {status}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(int(sys.argv[1]), sys.argv[2]))
