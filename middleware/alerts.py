@@ -1,0 +1,70 @@
+"""Alerts: a dead letter raises one, in one call; grouping makes a handful of messages of a thousand of them.
+
+Channels are somebody else's work (``apps/platform/alerts``): nothing here sends, waits or fails a job.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import structlog
+from dramatiq.broker import Broker, MessageProxy
+from dramatiq.middleware import Middleware
+
+from broker.alert_groups import AlertFact, AlertGroups
+from broker.interface import DeadLetter
+
+log = structlog.get_logger(__name__)
+
+
+class Alerts(Middleware):
+    """Raise an alert for each dead letter, unless the actor says ``alert=False``.
+
+    Listed before :class:`middleware.dead_letters.DeadLetters`, which leaves the letter on the message.
+    """
+
+    def __init__(self, *, groups: AlertGroups) -> None:
+        self._groups = groups
+
+    @property
+    def actor_options(self) -> set[str]:
+        """Options that actors may set."""
+        return {"alert"}
+
+    def after_process_message(
+        self,
+        broker: Broker,
+        message: MessageProxy[Any],
+        *,
+        result: Any = None,
+        exception: BaseException | None = None,
+    ) -> None:
+        """Raise an alert when the message was buried."""
+        self._raise(broker, message)
+
+    def after_nack(self, broker: Broker, message: MessageProxy[Any]) -> None:
+        """Raise an alert for a message that no worker could start."""
+        self._raise(broker, message)
+
+    def _raise(self, broker: Broker, message: MessageProxy[Any]) -> None:
+        letter = getattr(message, "letter", None)
+        actor = broker.actors.get(message.actor_name)
+        if not isinstance(letter, DeadLetter) or (actor is not None and actor.options.get("alert") is False):
+            return
+        try:
+            self._groups.raise_(fact_of(letter))
+        except Exception:
+            log.exception("alert not raised", job_id=letter.id, fingerprint=letter.fingerprint)
+
+
+def fact_of(letter: DeadLetter) -> AlertFact:
+    """Return what an alert says of a dead letter: never its arguments."""
+    return AlertFact(
+        fingerprint=letter.fingerprint,
+        kind="dead_letter",
+        title=f"{letter.actor} gave up: {letter.exception}",
+        detail=f"{letter.reason} after {letter.attempts} attempts in {letter.queue}: {letter.error}"[:500],
+        queue=letter.queue,
+        actor=letter.actor,
+        at=letter.died_at,
+    )

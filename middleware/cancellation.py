@@ -1,0 +1,38 @@
+"""Cancellation: a job that was asked to stop never starts; one that runs stops between two of its steps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dramatiq.broker import Broker, MessageProxy
+from dramatiq.middleware import CurrentMessage, Middleware, SkipMessage
+
+from broker.records import JobRecords
+from middleware.errors import Cancelled
+from middleware.outcomes import Outcome, decide
+
+
+class Cancellation(Middleware):
+    """Skip messages whose job was cancelled while it was queued, scheduled or waiting for a retry."""
+
+    def __init__(self, *, records: JobRecords) -> None:
+        self._records = records
+
+    def before_process_message(self, broker: Broker, message: MessageProxy[Any]) -> None:
+        """Skip a cancelled job."""
+        if self._records.cancel_asked(message.message_id):
+            decide(message, Outcome("cancelled"))
+            raise SkipMessage("cancelled before it started")
+
+
+def report(records: JobRecords, *, done: int, total: int, note: str = "") -> None:
+    """Record how far the running job is, and stop it here when it was cancelled. Does nothing outside a worker.
+
+    Raises:
+        Cancelled: somebody asked for the job to stop.
+    """
+    message = CurrentMessage.get_current_message()
+    if message is None:
+        return
+    if records.progress(message.message_id, {"done": done, "total": total, "note": note}):
+        raise Cancelled(f"job {message.message_id} was cancelled after {done} of {total} steps")

@@ -1,0 +1,119 @@
+"""Dead letters: what was given up goes to ``<queue>-dead``, where nothing consumes it and a person finds it."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+import structlog
+from dramatiq.broker import Broker, MessageProxy
+from dramatiq.errors import ActorNotFound
+from dramatiq.middleware import Middleware, MiddlewareError
+
+from broker.errors import BrokerUnavailable, SwitchyardError
+from broker.interface import DeadLetter, Transport
+from broker.portable import LOCAL_OPTIONS
+from broker.topology import Yard
+from middleware.envelope import now_ms
+from middleware.fingerprints import fingerprint
+from middleware.outcomes import attempt, outcome_of
+
+log = structlog.get_logger(__name__)
+
+AWAY_PAUSE_S = 2.0
+TRACEBACK_CHARACTERS = 20_000
+ERROR_CHARACTERS = 2_000
+
+
+class NotBuried(SwitchyardError, MiddlewareError):
+    """A message that Dramatiq rejected could not be put into its dead list. It stays with its worker."""
+
+
+class DeadLetters(Middleware):
+    """Bury messages whose outcome is ``dead``, and those that Dramatiq rejects, such as for an unknown actor.
+
+    The worker acknowledges a buried message: a failed one would be kept a second time by Dramatiq.
+
+    Args:
+        on_dead: Told of each letter after it is buried. What one raises is logged; the letter stays.
+    """
+
+    def __init__(
+        self, *, yard: Yard, transport: Transport, on_dead: tuple[Callable[[DeadLetter], None], ...] = ()
+    ) -> None:
+        self._yard = yard
+        self._transport = transport
+        self._on_dead = on_dead
+
+    def after_process_message(
+        self,
+        broker: Broker,
+        message: MessageProxy[Any],
+        *,
+        result: Any = None,
+        exception: BaseException | None = None,
+    ) -> None:
+        """Bury a message that was given up."""
+        outcome = outcome_of(message, exception)
+        if outcome.kind != "dead":
+            return
+        try:
+            self._bury(message, outcome.reason, outcome.exception or exception)
+        except Exception:
+            log.exception("not buried, left to the broker's own dead letters", job_id=message.message_id)
+            message.fail()
+
+    def before_nack(self, broker: Broker, message: MessageProxy[Any]) -> None:
+        """Bury a message that Dramatiq rejects before it reaches a worker thread.
+
+        Raises:
+            NotBuried: it stays unacknowledged, and comes back when its worker is gone.
+        """
+        if getattr(message, "buried", False):
+            return
+        error = message._exception or ActorNotFound(message.actor_name)
+        try:
+            self._bury(message, "permanent", error)
+        except Exception as cause:
+            raise NotBuried(f"message {message.message_id} of {message.actor_name}: not buried: {cause!r}") from cause
+
+    def _bury(self, message: MessageProxy[Any], reason: str, exception: BaseException | None) -> None:
+        letter = self._letter(message, reason, exception)
+        while True:
+            try:
+                self._transport.dead_letter(letter)
+                break
+            except BrokerUnavailable as error:
+                log.warning("broker away, dead letter held", job_id=letter.id, queue=letter.queue, error=str(error))
+                time.sleep(AWAY_PAUSE_S)
+        message.buried = True  # type: ignore[attr-defined]
+        message.letter = letter  # type: ignore[attr-defined]
+        for tell in self._on_dead:
+            try:
+                tell(letter)
+            except Exception:
+                log.exception("dead letter not mirrored yet", job_id=letter.id)
+
+    def _letter(self, message: MessageProxy[Any], reason: str, exception: BaseException | None) -> DeadLetter:
+        cause = exception or RuntimeError("no exception was recorded")
+        payload = message._message.asdict()
+        payload["options"] = {name: value for name, value in message.options.items() if name not in LOCAL_OPTIONS}
+        started = getattr(message, "started_ms", None)
+        died_at = now_ms()
+        return DeadLetter(
+            id=message.message_id,
+            queue=self._yard.family(message.queue_name.removesuffix(".DQ")).name,
+            actor=message.actor_name,
+            message={**payload, "args": list(payload["args"])},
+            reason=reason,
+            exception=type(cause).__name__,
+            error=str(cause)[:ERROR_CHARACTERS],
+            traceback="".join(traceback.format_exception(cause))[-TRACEBACK_CHARACTERS:],
+            attempts=attempt(message) if started is not None else int(message.options.get("attempts", 0)),
+            enqueued_at=int(message.options.get("enqueued_at", message.message_timestamp)),
+            died_at=died_at,
+            duration_ms=max(died_at - started, 0) if started is not None else 0,
+            fingerprint=fingerprint(message.actor_name, cause),
+        )

@@ -1,0 +1,53 @@
+"""What an actor raises to say how its failure is to be treated, and what our middleware raises."""
+
+from __future__ import annotations
+
+from dramatiq.errors import Retry
+from dramatiq.middleware import MiddlewareError
+
+from broker.errors import SwitchyardError
+
+
+class RetryLater(SwitchyardError, Retry):
+    """Try this job again, no sooner than the other side asked for (``Retry-After``). Spends a retry.
+
+    Args:
+        delay_s: Seconds to wait at least.
+        reason: What a person should read.
+    """
+
+    def __init__(self, delay_s: float, reason: str) -> None:
+        super().__init__(reason, delay=max(int(delay_s * 1000), 0))
+
+
+class PermanentFailure(SwitchyardError):
+    """This job will never succeed: it goes to the dead list without retries."""
+
+
+class Cancelled(SwitchyardError):
+    """The job was asked to stop and did, between two of its steps."""
+
+
+class ArgumentMismatch(SwitchyardError, MiddlewareError):
+    """Arguments that do not fit the actor's signature."""
+
+    def __init__(self, actor_name: str, fact: str, signature: str) -> None:
+        super().__init__(f"actor {actor_name}: {fact}; it is declared as {actor_name}{signature}")
+
+
+class UnknownOption(SwitchyardError, MiddlewareError):
+    """An option that no middleware knows, most likely misspelt."""
+
+
+class InvalidOption(SwitchyardError, MiddlewareError):
+    """An actor's option has a value that cannot be used."""
+
+    def __init__(self, actor_name: str, option: str, value: object, remedy: str) -> None:
+        super().__init__(f"actor {actor_name}: {option} is {value!r}; {remedy}")
+
+
+class DeferFailed(SwitchyardError, MiddlewareError):
+    """A message that had to wait could not be put back. It takes the retry path instead of running too early."""
+
+    def __init__(self, actor_name: str, cause: str) -> None:
+        super().__init__(f"actor {actor_name}: a message over its limit could not be deferred: {cause}")

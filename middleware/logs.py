@@ -1,0 +1,109 @@
+"""Logs: one line for each attempt, as JSON or for a terminal, with the job's id on everything logged meanwhile.
+
+Message arguments are never logged: Dramatiq's own worker lines, which show them, are silenced.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from typing import Any, Literal
+
+import structlog
+from dramatiq.broker import Broker, MessageProxy
+from dramatiq.middleware import Middleware
+from structlog.contextvars import bind_contextvars, clear_contextvars
+
+from middleware.outcomes import attempt, outcome_of
+
+log = structlog.get_logger("switchyard.jobs")
+
+# They log messages with their arguments.
+SILENCED = ("dramatiq.worker.WorkerThread", "dramatiq.worker.ConsumerThread")
+
+
+class Logs(Middleware):
+    """Log how each attempt ended, with job id, actor, queue, attempt, duration and exception."""
+
+    def before_process_message(self, broker: Broker, message: MessageProxy[Any]) -> None:
+        """Put the job's names on every line that the actor logs."""
+        clear_contextvars()
+        bind_contextvars(**_names(message))
+        message.logged_s = time.monotonic()  # type: ignore[attr-defined]
+
+    def after_process_message(
+        self,
+        broker: Broker,
+        message: MessageProxy[Any],
+        *,
+        result: Any = None,
+        exception: BaseException | None = None,
+    ) -> None:
+        """Log the end."""
+        outcome = outcome_of(message, exception)
+        names = _names(message)
+        duration_ms = int((time.monotonic() - getattr(message, "logged_s", time.monotonic())) * 1000)
+        cause = outcome.exception or exception
+        if outcome.kind == "dead":
+            log.error("dead", reason=outcome.reason, duration_ms=duration_ms, exc_info=cause, **names)
+        elif outcome.kind == "retried":
+            error = {"exception": type(cause).__name__, "error": str(cause)[:500]}
+            log.warning("retried", duration_ms=duration_ms, delay_ms=outcome.delay_ms, **error, **names)
+        else:
+            log.info(outcome.kind, duration_ms=duration_ms, **names)
+        clear_contextvars()
+
+    def after_skip_message(self, broker: Broker, message: MessageProxy[Any]) -> None:
+        """Log a message that did not start."""
+        outcome = outcome_of(message)
+        log.info(outcome.kind, reason=outcome.reason, delay_ms=outcome.delay_ms, **_names(message))
+        clear_contextvars()
+
+    def after_nack(self, broker: Broker, message: MessageProxy[Any]) -> None:
+        """Log a message that no worker could start."""
+        log.error("dead", reason="permanent", exception=type(message._exception).__name__, **_names(message))
+
+
+def _names(message: MessageProxy[Any]) -> dict[str, Any]:
+    return {
+        "job_id": message.message_id,
+        "actor": message.actor_name,
+        "queue": message.queue_name,
+        "attempt": attempt(message),
+    }
+
+
+def configure(log_format: Literal["json", "console"], *, level: int = logging.INFO) -> None:
+    """Send every log of this process to standard error, in one format.
+
+    Args:
+        log_format: ``json`` for machines, ``console`` for people.
+    """
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+    render: list[Any] = [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+    if log_format == "json":
+        render = [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+    handler = logging.StreamHandler()
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *render],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(level)
+    for name in SILENCED:
+        logging.getLogger(name).setLevel(logging.CRITICAL)

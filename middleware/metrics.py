@@ -1,0 +1,114 @@
+"""Metrics of what workers do, for Prometheus. Depth and age of queues come from the broker when it is scraped."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from dramatiq.broker import Broker, MessageProxy
+from dramatiq.middleware import Middleware
+from prometheus_client import CollectorRegistry, Counter, Histogram
+
+from middleware.envelope import now_ms, ready_since
+from middleware.outcomes import outcome_of
+
+# Doubling from 5 ms: one scale for a start within 80 ms and a report of 5 minutes.
+BUCKETS_S = tuple(0.005 * 2**step for step in range(18))
+
+# Labels are bounded: beyond these, the rest counts as "other".
+ACTORS = 500
+EXCEPTIONS = 200
+
+
+class Metrics(Middleware):
+    """Count and time every attempt, by queue and actor.
+
+    Listed before what decides the outcome, so that it reads it.
+
+    Args:
+        registry: Where the metrics are registered; in a worker their values go to prometheus-client's
+            multiprocess files.
+    """
+
+    def __init__(self, *, registry: CollectorRegistry | None = None) -> None:
+        registry = registry or CollectorRegistry()
+        both = ("queue", "actor")
+        self.registry = registry
+        self.wait = Histogram(
+            "switchyard_message_wait_seconds",
+            "Time from a message being ready to its start.",
+            both,
+            buckets=BUCKETS_S,
+            registry=registry,
+        )
+        self.duration = Histogram(
+            "switchyard_message_duration_seconds",
+            "Run time of an attempt.",
+            both,
+            buckets=BUCKETS_S,
+            registry=registry,
+        )
+        self.messages = Counter(
+            "switchyard_messages", "Attempts by how they ended.", (*both, "outcome"), registry=registry
+        )
+        self.retries = Counter(
+            "switchyard_retries",
+            "Attempts that will be retried, by exception.",
+            (*both, "exception"),
+            registry=registry,
+        )
+        self._actors = Bounded(ACTORS)
+        self._exceptions = Bounded(EXCEPTIONS)
+
+    def before_process_message(self, broker: Broker, message: MessageProxy[Any]) -> None:
+        """Take the time, and note how long the message waited."""
+        message.started_ms = now_ms()  # type: ignore[attr-defined]
+        message.started_s = time.monotonic()  # type: ignore[attr-defined]
+        waited_s = max(message.started_ms - ready_since(message), 0) / 1000  # type: ignore[attr-defined]
+        self.wait.labels(*self._labels(message)).observe(waited_s)
+
+    def after_process_message(
+        self,
+        broker: Broker,
+        message: MessageProxy[Any],
+        *,
+        result: Any = None,
+        exception: BaseException | None = None,
+    ) -> None:
+        """Note how the attempt ended and how long it ran."""
+        outcome = outcome_of(message, exception)
+        labels = self._labels(message)
+        started_s = getattr(message, "started_s", None)
+        if started_s is not None:
+            self.duration.labels(*labels).observe(time.monotonic() - started_s)
+        self.messages.labels(*labels, outcome.kind).inc()
+        if outcome.kind == "retried" and outcome.exception is not None:
+            self.retries.labels(*labels, self._exceptions.name(type(outcome.exception).__name__)).inc()
+
+    def after_skip_message(self, broker: Broker, message: MessageProxy[Any]) -> None:
+        """Note a message that was deferred or cancelled before it started."""
+        self.messages.labels(*self._labels(message), outcome_of(message).kind).inc()
+
+    def after_nack(self, broker: Broker, message: MessageProxy[Any]) -> None:
+        """Note a message that no worker could start."""
+        self.messages.labels(*self._labels(message), "dead").inc()
+
+    def _labels(self, message: MessageProxy[Any]) -> tuple[str, str]:
+        return message.queue_name.removesuffix(".DQ"), self._actors.name(message.actor_name)
+
+
+class Bounded:
+    """Names that were seen, up to a number; any further one is ``other``."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._seen: set[str] = set()
+
+    def name(self, name: str) -> str:
+        """Return the name, or ``other``."""
+        if name in self._seen:
+            return name
+        if len(self._seen) >= self._most:
+            return "other"
+        self._seen.add(name)
+        return name

@@ -1,0 +1,49 @@
+"""How an attempt ended: decided once a message, read by every middleware that comes after.
+
+Dramatiq calls after-hooks from the last middleware to the first, and drops what they raise. So one of them decides
+(:mod:`middleware.retries`), and the ones listed before it read the decision here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from dramatiq.broker import MessageProxy
+
+Kind = Literal["succeeded", "retried", "dead", "cancelled", "expired", "deferred"]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How an attempt ended.
+
+    Args:
+        reason: Why it is dead (``exhausted``, ``permanent``, ``poison``, ``time_limit``) or deferred.
+        delay_ms: When it runs again, for ``retried`` and ``deferred``.
+        exception: What it raised.
+    """
+
+    kind: Kind
+    reason: str = ""
+    delay_ms: int | None = None
+    exception: BaseException | None = None
+
+
+def decide(message: MessageProxy[Any], outcome: Outcome) -> Outcome:
+    """Note how a message's attempt ended."""
+    message.outcome = outcome  # type: ignore[attr-defined]
+    return outcome
+
+
+def outcome_of(message: MessageProxy[Any], exception: BaseException | None = None) -> Outcome:
+    """Return what was decided; without a decision, what the exception says by itself."""
+    decided = getattr(message, "outcome", None)
+    if isinstance(decided, Outcome):
+        return decided
+    return Outcome("succeeded") if exception is None else Outcome("dead", "exhausted", exception=exception)
+
+
+def attempt(message: Any) -> int:
+    """Return the number of the attempt that runs, from 1."""
+    return int(message.options.get("attempts", 0)) + 1

@@ -1,0 +1,18 @@
+"""The option ``periodic``: when an actor is to be sent by the scheduler.
+
+periodiq declares it with a middleware that also drops ticks which are 30 s late; ours only declares it, and
+``apps/platform/schedules`` sends the ticks.
+"""
+
+from __future__ import annotations
+
+from dramatiq.middleware import Middleware
+
+
+class Periodic(Middleware):
+    """Let actors say ``periodic=cron("0 2 * * *")`` with periodiq's ``cron``."""
+
+    @property
+    def actor_options(self) -> set[str]:
+        """Options that actors may set."""
+        return {"periodic"}

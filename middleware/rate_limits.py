@@ -1,0 +1,85 @@
+"""Rate limits: at most N starts of an actor in any window, over all workers, without spending a retry."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from dramatiq.actor import Actor
+from dramatiq.broker import Broker, MessageProxy
+from dramatiq.middleware import Middleware, SkipMessage
+
+from broker.errors import BrokerUnavailable
+from broker.interface import Transport
+from broker.windows import SlidingWindows
+from middleware.errors import DeferFailed, InvalidOption
+from middleware.outcomes import Outcome, decide
+
+SPEC = re.compile(r"^([1-9][0-9]*)/([smhd])$")
+UNIT_MS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """At most ``limit`` starts in any ``window_ms``."""
+
+    limit: int
+    window_ms: int
+
+
+class RateLimits(Middleware):
+    """Defer a message whose actor has had its starts: it comes back at the slot reserved for it.
+
+    Option of an actor: ``rate_limit``, such as ``"10/m"`` (s, m, h, d).
+
+    Raises:
+        InvalidOption: when an actor with a limit that cannot be read is declared.
+        DeferFailed: the broker is away; the message takes the retry path, for it must not run too early.
+    """
+
+    def __init__(self, *, windows: SlidingWindows, transport: Transport) -> None:
+        self._windows = windows
+        self._transport = transport
+
+    @property
+    def actor_options(self) -> set[str]:
+        """Options that actors may set."""
+        return {"rate_limit"}
+
+    def before_declare_actor(self, broker: Broker, actor: Actor[..., Any]) -> None:
+        """Refuse a limit that cannot be read."""
+        spec = actor.options.get("rate_limit")
+        if spec is not None and (not isinstance(spec, str) or not SPEC.match(spec)):
+            raise InvalidOption(actor.actor_name, "rate_limit", spec, 'write for example "10/m"; units are s, m, h, d')
+
+    def before_process_message(self, broker: Broker, message: MessageProxy[Any]) -> None:
+        """Let the message start, or defer it to its slot."""
+        actor = broker.actors.get(message.actor_name)
+        spec = actor.options.get("rate_limit") if actor else None
+        if spec is None:
+            return
+        rate = rate_of(spec)
+        try:
+            delay_ms = self._windows.reserve(
+                message.actor_name, message.message_id, limit=rate.limit, window_ms=rate.window_ms
+            )
+            if delay_ms == 0:
+                return
+            self._transport.defer(message, delay_ms=delay_ms, options={"deferred_by": "rate_limit"})
+        except BrokerUnavailable as error:
+            raise DeferFailed(message.actor_name, str(error)) from error
+        decide(message, Outcome("deferred", "rate_limit", delay_ms=delay_ms))
+        raise SkipMessage(f"rate_limit {spec}: deferred by {delay_ms} ms")
+
+
+def rate_of(spec: str) -> Rate:
+    """Return what ``"10/m"`` says.
+
+    Raises:
+        ValueError: it cannot be read.
+    """
+    match = SPEC.match(spec)
+    if match is None:
+        raise ValueError(f"rate {spec!r} cannot be read; write for example '10/m'")
+    return Rate(int(match[1]), UNIT_MS[match[2]])

@@ -1,0 +1,116 @@
+"""Retries: a failed message goes to its queue's retry lane, so that a storm of retries never delays live work."""
+
+from __future__ import annotations
+
+import random
+import time
+from typing import Any
+
+import structlog
+from dramatiq.broker import Broker, MessageProxy
+from dramatiq.errors import Retry
+from dramatiq.middleware import Middleware, TimeLimitExceeded
+
+from broker.errors import BrokerUnavailable
+from broker.interface import Transport
+from broker.topology import RetryPolicy, Yard
+from middleware.errors import ArgumentMismatch, Cancelled, PermanentFailure
+from middleware.outcomes import Outcome, attempt, decide
+
+log = structlog.get_logger(__name__)
+
+# A broker that is away: tried again this often, as Dramatiq does with its acks, until the worker is stopped.
+AWAY_PAUSE_S = 2.0
+
+
+class Retries(Middleware):
+    """Decide how a failed attempt ends, and divert it when it is to run again.
+
+    Options of an actor: ``max_retries``, ``backoff`` (function from the retry's number to ms), ``permanent``
+    (exception classes that are never retried). What an actor leaves out, its queue's policy says.
+
+    Listed after what reads the outcome (:mod:`middleware.outcomes`): after-hooks run from last to first. While the
+    broker is away the worker's slot is held, because a message that is neither diverted nor held would be lost.
+    """
+
+    def __init__(self, *, yard: Yard, transport: Transport) -> None:
+        self._yard = yard
+        self._transport = transport
+
+    @property
+    def actor_options(self) -> set[str]:
+        """Options that actors may set."""
+        return {"max_retries", "backoff", "permanent"}
+
+    def after_process_message(
+        self,
+        broker: Broker,
+        message: MessageProxy[Any],
+        *,
+        result: Any = None,
+        exception: BaseException | None = None,
+    ) -> None:
+        """Decide, and divert."""
+        outcome = decide(message, self._judge(broker, message, exception))
+        if outcome.kind != "retried":
+            return
+        try:
+            self._divert(message, outcome.delay_ms or 0)
+        except Exception as refusal:  # noqa: BLE001  any hook may refuse; the message must end somewhere
+            log.error("retry refused", job_id=message.message_id, actor=message.actor_name, refusal=repr(refusal))
+            decide(message, Outcome("dead", "exhausted", exception=exception))
+
+    def _judge(self, broker: Broker, message: MessageProxy[Any], exception: BaseException | None) -> Outcome:
+        if exception is None:
+            return Outcome("succeeded")
+        if isinstance(exception, Cancelled):
+            return Outcome("cancelled", exception=exception)
+        actor = broker.actors.get(message.actor_name)
+        options = actor.options if actor else {}
+        permanent = (PermanentFailure, ArgumentMismatch, *options.get("permanent", ()))
+        if actor is None or isinstance(exception, permanent):
+            return Outcome("dead", "permanent", exception=exception)
+        policy = self._yard.family(message.queue_name).retry
+        retry = attempt(message)
+        if retry > _first(options.get("max_retries"), policy.max_retries):
+            reason = "time_limit" if isinstance(exception, TimeLimitExceeded) else "exhausted"
+            return Outcome("dead", reason, exception=exception)
+        delay_ms = delay_of(retry, policy, exception, options.get("backoff"))
+        return Outcome("retried", delay_ms=delay_ms, exception=exception)
+
+    def _divert(self, message: MessageProxy[Any], delay_ms: int) -> None:
+        lane = self._yard.family(message.queue_name).retry_lane
+        options = {"attempts": attempt(message)}
+        while True:
+            try:
+                self._transport.divert(message, lane=lane, delay_ms=delay_ms, options=options)
+                return
+            except BrokerUnavailable as error:
+                log.warning("broker away, retry held", job_id=message.message_id, lane=lane, error=str(error))
+                time.sleep(AWAY_PAUSE_S)
+
+
+def delay_of(retry: int, policy: RetryPolicy, exception: BaseException, backoff: Any = None) -> int:
+    """Return the delay before a retry, in ms.
+
+    Exponential backoff with full jitter: uniform between zero and ``base × 2^(retry-1)``, capped.
+    An exception that says when to come back (``Retry-After``) is obeyed, with up to ``base`` on top so that those
+    who were sent away together do not come back together.
+
+    Source: M. Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
+
+    Args:
+        retry: Its number, from 1.
+        backoff: An actor's own function; it goes before the policy's.
+    """
+    if isinstance(exception, Retry) and exception.delay is not None:
+        return exception.delay + random.randint(0, policy.base_ms)  # noqa: S311  no secret
+    own = backoff or policy.backoff
+    if own is not None:
+        return int(own(retry))
+    highest_ms = min(policy.cap_ms, policy.base_ms * 2 ** min(retry - 1, 30))
+    return random.randint(0, highest_ms)  # noqa: S311  no secret
+
+
+def _first(*values: int | None) -> int:
+    return next(value for value in values if value is not None)

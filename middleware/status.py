@@ -1,0 +1,126 @@
+"""Status: where each job stands, kept for a day after its end; results only for actors that ask."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dramatiq.broker import Broker, MessageProxy
+from dramatiq.message import Message
+from dramatiq.middleware import Middleware, SkipMessage
+
+from broker.records import DEAD_TTL_MS, FINISHED_TTL_MS, LIVE_TTL_MS, JobRecords, sequence
+from broker.topology import Yard
+from middleware.envelope import now_ms
+from middleware.outcomes import Outcome, attempt, decide, outcome_of
+
+ERROR_CHARACTERS = 500
+
+
+class Status(Middleware):
+    """Write a job's record as it is enqueued, started and ended.
+
+    Options of an actor: ``store_results`` keeps what it returns (must be JSON); ``track=False`` keeps no record.
+    Option of a message: ``owner``, who may see it.
+    """
+
+    def __init__(self, *, yard: Yard, records: JobRecords) -> None:
+        self._yard = yard
+        self._records = records
+
+    @property
+    def actor_options(self) -> set[str]:
+        """Options that actors may set."""
+        return {"store_results", "track"}
+
+    def after_enqueue(self, broker: Broker, message: Message[Any], delay: int | None) -> None:
+        """Record a job that was sent or deferred; a retry is recorded where it was decided."""
+        if int(message.options.get("attempts", 0)) > 0 or not self._tracked(broker, message):
+            return
+        if delay is None:
+            self._write(message, "queued", attempts=0, fields={"next_attempt_at": None, "reason": None})
+            return
+        reason = message.options.get("deferred_by", "delay")
+        due_at = message.options.get("due_at", now_ms() + delay)
+        self._write(message, "scheduled", attempts=0, fields={"next_attempt_at": due_at, "reason": reason})
+
+    def before_process_message(self, broker: Broker, message: MessageProxy[Any]) -> None:
+        """Record the start; a job that was cancelled this instant does not start."""
+        if not self._tracked(broker, message):
+            return
+        fields = {"started_at": now_ms(), "next_attempt_at": None, "reason": None}
+        if self._write(message, "running", attempts=attempt(message), fields=fields) == "cancelled":
+            decide(message, Outcome("cancelled"))
+            raise SkipMessage("cancelled before it started")
+
+    def after_process_message(
+        self,
+        broker: Broker,
+        message: MessageProxy[Any],
+        *,
+        result: Any = None,
+        exception: BaseException | None = None,
+    ) -> None:
+        """Record the end, or that it will be tried again."""
+        if not self._tracked(broker, message):
+            return
+        outcome = outcome_of(message, exception)
+        attempts = attempt(message)
+        if outcome.kind == "retried":
+            due_at = now_ms() + (outcome.delay_ms or 0)
+            fields = {"next_attempt_at": due_at, "error": _error(outcome.exception)}
+            self._write(message, "retrying", attempts=attempts, fields=fields)
+            return
+        fields = {"finished_at": now_ms(), "next_attempt_at": None}
+        if outcome.kind == "dead":
+            fields |= {"reason": outcome.reason, "error": _error(outcome.exception)}
+            self._write(message, "dead", attempts=attempts, fields=fields, ttl_ms=DEAD_TTL_MS)
+            return
+        if outcome.kind == "succeeded":
+            fields |= {"error": None, "result": result if self._keeps_results(broker, message) else None}
+        self._write(message, outcome.kind, attempts=attempts, fields=fields, ttl_ms=FINISHED_TTL_MS)
+
+    def after_skip_message(self, broker: Broker, message: MessageProxy[Any]) -> None:
+        """Record a job that was cancelled before it started."""
+        if outcome_of(message).kind != "cancelled" or not self._tracked(broker, message):
+            return
+        attempts = int(message.options.get("attempts", 0))
+        self._write(message, "cancelled", attempts=attempts, fields={"finished_at": now_ms()}, ttl_ms=FINISHED_TTL_MS)
+
+    def after_nack(self, broker: Broker, message: MessageProxy[Any]) -> None:
+        """Record a job that no worker could start."""
+        error = message._exception
+        fields = {"finished_at": now_ms(), "reason": "permanent", "error": _error(error)}
+        attempts = int(message.options.get("attempts", 0))
+        self._write(message, "dead", attempts=attempts, fields=fields, ttl_ms=DEAD_TTL_MS)
+
+    def _write(
+        self, message: Any, state: str, *, attempts: int, fields: dict[str, Any], ttl_ms: int = LIVE_TTL_MS
+    ) -> str:
+        generation = int(message.options.get("generation", 0))
+        always = {
+            "actor": message.actor_name,
+            "queue": self._yard.family(message.queue_name.removesuffix(".DQ")).name,
+            "enqueued_at": message.options.get("enqueued_at", message.message_timestamp),
+            "owner": message.options.get("owner", ""),
+            "attempts": attempts,
+        }
+        order = sequence(generation=generation, attempts=attempts, state=state)
+        return self._records.write(
+            message.message_id, sequence=order, state=state, fields={**always, **fields}, ttl_ms=ttl_ms
+        )
+
+    @staticmethod
+    def _tracked(broker: Broker, message: Any) -> bool:
+        actor = broker.actors.get(message.actor_name)
+        return actor is None or actor.options.get("track", True) is not False
+
+    @staticmethod
+    def _keeps_results(broker: Broker, message: Any) -> bool:
+        actor = broker.actors.get(message.actor_name)
+        return actor is not None and actor.options.get("store_results") is True
+
+
+def _error(exception: BaseException | None) -> dict[str, str] | None:
+    if exception is None:
+        return None
+    return {"type": type(exception).__name__, "message": str(exception)[:ERROR_CHARACTERS]}

@@ -1,0 +1,119 @@
+"""Builds the broker with its middleware, in order. django-dramatiq's settings name :func:`build_broker`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import redis
+from django.conf import settings
+from django_dramatiq.middleware import DbConnectionsMiddleware
+from dramatiq.broker import Broker
+from dramatiq.middleware import AsyncIO, Callbacks, CurrentMessage, Middleware, Pipelines
+
+from broker.alert_groups import AlertGroups
+from broker.clients import connect
+from broker.dead_lists import DeadLists
+from broker.interface import DeadLetter, Facilities, attach
+from broker.keys import Keys
+from broker.pool_reports import PoolReports
+from broker.portable import PortableTransport
+from broker.quarantine import Quarantine
+from broker.records import JobRecords
+from broker.redis_broker import RedisBroker
+from broker.topology import Yard
+from broker.windows import SlidingWindows
+from middleware import logs
+from middleware.alerts import Alerts
+from middleware.arguments import Arguments
+from middleware.cancellation import Cancellation
+from middleware.dead_letters import DeadLetters
+from middleware.envelope import Envelope
+from middleware.logs import Logs
+from middleware.metrics import Metrics
+from middleware.options import Options, refuse_unknown
+from middleware.periodic import Periodic
+from middleware.rate_limits import RateLimits
+from middleware.redaction import Redaction
+from middleware.retries import Retries
+from middleware.status import Status
+from middleware.time_limits import TimeLimits
+
+
+def build_broker(middleware: list[Middleware] | None = None) -> Broker:
+    """Return this project's broker. Nothing is sent to the server yet.
+
+    Args:
+        middleware: What django-dramatiq's settings add; it goes last.
+    """
+    logs.configure(settings.SWITCHYARD.log_format)
+    client = connect(settings.SWITCHYARD.broker_url)
+    return build_yard(settings.YARD, client, Keys(), extra=middleware or [], on_dead=(_mirror,))
+
+
+def build_yard(
+    yard: Yard,
+    client: redis.Redis,
+    keys: Keys,
+    *,
+    extra: list[Middleware] | None = None,
+    on_dead: tuple[Any, ...] = (),
+    **options: Any,
+) -> RedisBroker:
+    """Return a broker for any yard on any server: what the project runs on, and what tests run on.
+
+    Args:
+        on_dead: Told of each dead letter after it is in its list.
+        options: For :class:`broker.redis_broker.RedisBroker`.
+    """
+    broker = RedisBroker(client, keys, middleware=[], **options)
+    facilities = Facilities(
+        yard=yard,
+        transport=PortableTransport(broker, yard, DeadLists(client, keys), Quarantine(client, keys)),
+        records=JobRecords(client, keys),
+        windows=SlidingWindows(client, keys),
+        alerts=AlertGroups(client, keys),
+        pools=PoolReports(client, keys),
+    )
+    attach(broker, facilities)
+    for entry in [*in_order(facilities, on_dead), *(extra or [])]:
+        broker.add_middleware(entry)
+    refuse_unknown(broker)
+    for lane in yard.lanes:
+        broker.declare_queue(lane)
+    return broker
+
+
+def in_order(facilities: Facilities, on_dead: tuple[Any, ...] = ()) -> list[Middleware]:
+    """Return the middleware in the order that matters.
+
+    Before-hooks run from first to last, after-hooks from last to first. So: connections around everything; what may
+    stop a message before what records its start; what reads the outcome before what decides it.
+    """
+    yard, transport, records = facilities.yard, facilities.transport, facilities.records
+    return [
+        DbConnectionsMiddleware(),
+        Options(),
+        Arguments(),
+        Cancellation(records=records),
+        RateLimits(windows=facilities.windows, transport=transport),
+        Logs(),
+        Metrics(),
+        Status(yard=yard, records=records),
+        Alerts(groups=facilities.alerts),
+        DeadLetters(yard=yard, transport=transport, on_dead=on_dead),
+        Retries(yard=yard, transport=transport),
+        Callbacks(),
+        Pipelines(),
+        AsyncIO(),
+        CurrentMessage(),
+        Redaction(),
+        Periodic(),
+        Envelope(),
+        TimeLimits(yard=yard),
+    ]
+
+
+def _mirror(letter: DeadLetter) -> None:
+    from apps.platform.dead_letters import services  # models are not loaded yet when the broker is built
+
+    services.record(letter)
