@@ -51,7 +51,7 @@ class DeadLists:
 
     def count(self, queue: str) -> int:
         """Return how many letters a queue's dead list holds."""
-        return cast(int, self._client.llen(self._keys.dead_list(queue)))
+        return int(self._client.llen(self._keys.dead_list(queue)))
 
     def _both(self, queue: str) -> list[str]:
         return [self._keys.dead_list(queue), self._keys.dead_letters(queue)]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import dramatiq
-from dramatiq.broker import Broker
+from dramatiq.broker import Broker, MessageProxy
 from dramatiq.message import Message
 
 if TYPE_CHECKING:
@@ -103,10 +103,10 @@ class Page(Generic[T]):
 class Transport(Protocol):
     """Moves and inspects messages. ``held`` is a message a worker is processing: it is acknowledged by the worker."""
 
-    def divert(self, held: Message[Any], *, lane: str, delay_ms: int, options: dict[str, Any]) -> None:
+    def divert(self, held: Message[Any] | MessageProxy, *, lane: str, delay_ms: int, options: dict[str, Any]) -> None:
         """Put a copy of a held message, with changed options, into a lane, due in ``delay_ms``."""
 
-    def defer(self, held: Message[Any], *, delay_ms: int, options: dict[str, Any]) -> None:
+    def defer(self, held: Message[Any] | MessageProxy, *, delay_ms: int, options: dict[str, Any]) -> None:
         """Put a held message back to where it came from, due in ``delay_ms``, without spending an attempt."""
 
     def dead_letter(self, letter: DeadLetter) -> None:

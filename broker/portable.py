@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from typing import Any, Protocol, cast
 
-from dramatiq.broker import Broker
+from dramatiq.broker import Broker, MessageProxy
 from dramatiq.message import Message
 
 from broker.dead_lists import DeadLists
@@ -40,11 +40,11 @@ class PortableTransport:
         self._dead = dead_lists
         self._quarantine = quarantine
 
-    def divert(self, held: Message[Any], *, lane: str, delay_ms: int, options: dict[str, Any]) -> None:
+    def divert(self, held: Message[Any] | MessageProxy, *, lane: str, delay_ms: int, options: dict[str, Any]) -> None:
         """Enqueue a copy in a lane, due in ``delay_ms``."""
         self._broker.enqueue(_moved(held, lane, options), delay=delay_ms)
 
-    def defer(self, held: Message[Any], *, delay_ms: int, options: dict[str, Any]) -> None:
+    def defer(self, held: Message[Any] | MessageProxy, *, delay_ms: int, options: dict[str, Any]) -> None:
         """Enqueue a copy where it came from, due in ``delay_ms``."""
         self._broker.enqueue(_moved(held, held.queue_name, options), delay=delay_ms)
 
@@ -90,7 +90,7 @@ class PortableTransport:
         return QueueStats(family.name, live, retry, dead=self._dead.count(family.name), quarantined=set_aside)
 
 
-def _moved(message: Message[Any], lane: str, options: dict[str, Any]) -> Message[Any]:
+def _moved(message: Message[Any] | MessageProxy, lane: str, options: dict[str, Any]) -> Message[Any]:
     kept = {name: value for name, value in message.options.items() if name not in LOCAL_OPTIONS}
     return Message(
         queue_name=lane,

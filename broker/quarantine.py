@@ -46,4 +46,4 @@ class Quarantine:
 
     def count(self, queue: str) -> int:
         """Return how many unreadable messages of a queue are kept."""
-        return cast(int, self._client.llen(self._keys.quarantine(queue)))
+        return int(self._client.llen(self._keys.quarantine(queue)))

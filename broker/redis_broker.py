@@ -91,7 +91,10 @@ class RedisBroker(DramatiqRedisBroker):
         """Return how a lane stands. ``running`` counts what workers hold, started or not."""
         live, delayed = f"{self.namespace}:{lane}", f"{self.namespace}:{dq_name(lane)}"
         with self.client.pipeline(transaction=True) as pipe:
-            pipe.llen(live).hlen(f"{live}.msgs").hlen(f"{delayed}.msgs").lindex(live, 0)
+            pipe.llen(live)
+            pipe.hlen(f"{live}.msgs")
+            pipe.hlen(f"{delayed}.msgs")
+            pipe.lindex(live, 0)
             waiting, bodies, scheduled, oldest = pipe.execute()
         age_ms = self._age_ms(live, oldest) if oldest is not None else None
         return LaneStats(lane, waiting, scheduled, max(bodies - waiting, 0), age_ms)
@@ -115,7 +118,7 @@ class RedisBroker(DramatiqRedisBroker):
 class Consumer(_RedisConsumer):
     """Reads one lane. What cannot be read goes to the quarantine; what breaks on the way is a lost connection."""
 
-    def __next__(self) -> MessageProxy[Any] | None:
+    def __next__(self) -> MessageProxy | None:
         try:
             while self.message_cache:
                 data = self.message_cache[0]
@@ -129,18 +132,18 @@ class Consumer(_RedisConsumer):
                     self.message_cache.pop(0)
                     continue
                 break
-            return cast("MessageProxy[Any] | None", super().__next__())
+            return cast("MessageProxy | None", super().__next__())
         except redis.RedisError as error:
             raise ConnectionClosed(error) from error
 
-    def ack(self, message: MessageProxy[Any]) -> None:
+    def ack(self, message: MessageProxy) -> None:
         """Forget a processed message."""
         try:
             super().ack(message)
         except redis.RedisError as error:
             raise ConnectionClosed(error) from error
 
-    def nack(self, message: MessageProxy[Any]) -> None:
+    def nack(self, message: MessageProxy) -> None:
         """Forget a message that is in its dead list; leave any other to Dramatiq, which keeps it for 7 days."""
         if getattr(message, "buried", False):
             self.ack(message)
@@ -150,7 +153,7 @@ class Consumer(_RedisConsumer):
         except redis.RedisError as error:
             raise ConnectionClosed(error) from error
 
-    def requeue(self, messages: Iterable[MessageProxy[Any]]) -> None:
+    def requeue(self, messages: Iterable[MessageProxy]) -> None:
         """Give messages back that were not started."""
         try:
             super().requeue(messages)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import redis
 
+from broker.errors import BrokerUnavailable
 from broker.keys import Keys
 from broker.scripts import load
 
@@ -24,5 +25,11 @@ class SlidingWindows:
 
         Returns:
             Milliseconds until the reserved start; 0 means start now.
+
+        Raises:
+            BrokerUnavailable: the server did not answer.
         """
-        return int(self._reserve(keys=[self._keys.window(name)], args=[member, limit, window_ms]))
+        try:
+            return int(self._reserve(keys=[self._keys.window(name)], args=[member, limit, window_ms]))
+        except redis.RedisError as error:
+            raise BrokerUnavailable(f"window of {name}", str(error)) from error

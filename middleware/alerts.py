@@ -34,7 +34,7 @@ class Alerts(Middleware):
     def after_process_message(
         self,
         broker: Broker,
-        message: MessageProxy[Any],
+        message: MessageProxy,
         *,
         result: Any = None,
         exception: BaseException | None = None,
@@ -42,11 +42,11 @@ class Alerts(Middleware):
         """Raise an alert when the message was buried."""
         self._raise(broker, message)
 
-    def after_nack(self, broker: Broker, message: MessageProxy[Any]) -> None:
+    def after_nack(self, broker: Broker, message: MessageProxy) -> None:
         """Raise an alert for a message that no worker could start."""
         self._raise(broker, message)
 
-    def _raise(self, broker: Broker, message: MessageProxy[Any]) -> None:
+    def _raise(self, broker: Broker, message: MessageProxy) -> None:
         letter = getattr(message, "letter", None)
         actor = broker.actors.get(message.actor_name)
         if not isinstance(letter, DeadLetter) or (actor is not None and actor.options.get("alert") is False):

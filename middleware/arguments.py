@@ -29,11 +29,11 @@ class Arguments(Middleware):
         if "enqueued_at" not in message.options:
             self._bind(broker, message)
 
-    def before_process_message(self, broker: Broker, message: MessageProxy[Any]) -> None:
+    def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
         """Check a message that is about to run."""
         self._bind(broker, message)
 
-    def _bind(self, broker: Broker, message: Message[Any] | MessageProxy[Any]) -> None:
+    def _bind(self, broker: Broker, message: Message[Any] | MessageProxy) -> None:
         actor = broker.actors.get(message.actor_name)
         if actor is None:
             return

@@ -18,7 +18,7 @@ class Cancellation(Middleware):
     def __init__(self, *, records: JobRecords) -> None:
         self._records = records
 
-    def before_process_message(self, broker: Broker, message: MessageProxy[Any]) -> None:
+    def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
         """Skip a cancelled job."""
         if self._records.cancel_asked(message.message_id):
             decide(message, Outcome("cancelled"))

@@ -50,7 +50,7 @@ class DeadLetters(Middleware):
     def after_process_message(
         self,
         broker: Broker,
-        message: MessageProxy[Any],
+        message: MessageProxy,
         *,
         result: Any = None,
         exception: BaseException | None = None,
@@ -65,7 +65,7 @@ class DeadLetters(Middleware):
             log.exception("not buried, left to the broker's own dead letters", job_id=message.message_id)
             message.fail()
 
-    def before_nack(self, broker: Broker, message: MessageProxy[Any]) -> None:
+    def before_nack(self, broker: Broker, message: MessageProxy) -> None:
         """Bury a message that Dramatiq rejects before it reaches a worker thread.
 
         Raises:
@@ -79,7 +79,7 @@ class DeadLetters(Middleware):
         except Exception as cause:
             raise NotBuried(f"message {message.message_id} of {message.actor_name}: not buried: {cause!r}") from cause
 
-    def _bury(self, message: MessageProxy[Any], reason: str, exception: BaseException | None) -> None:
+    def _bury(self, message: MessageProxy, reason: str, exception: BaseException | None) -> None:
         letter = self._letter(message, reason, exception)
         while True:
             try:
@@ -96,7 +96,7 @@ class DeadLetters(Middleware):
             except Exception:
                 log.exception("dead letter not mirrored yet", job_id=letter.id)
 
-    def _letter(self, message: MessageProxy[Any], reason: str, exception: BaseException | None) -> DeadLetter:
+    def _letter(self, message: MessageProxy, reason: str, exception: BaseException | None) -> DeadLetter:
         cause = exception or RuntimeError("no exception was recorded")
         payload = message._message.asdict()
         payload["options"] = {name: value for name, value in message.options.items() if name not in LOCAL_OPTIONS}

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from typing import Any, Literal
+from typing import Any
 
 import structlog
 from dramatiq.broker import Broker, MessageProxy
@@ -26,7 +26,7 @@ SILENCED = ("dramatiq.worker.WorkerThread", "dramatiq.worker.ConsumerThread")
 class Logs(Middleware):
     """Log how each attempt ended, with job id, actor, queue, attempt, duration and exception."""
 
-    def before_process_message(self, broker: Broker, message: MessageProxy[Any]) -> None:
+    def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
         """Put the job's names on every line that the actor logs."""
         clear_contextvars()
         bind_contextvars(**_names(message))
@@ -35,7 +35,7 @@ class Logs(Middleware):
     def after_process_message(
         self,
         broker: Broker,
-        message: MessageProxy[Any],
+        message: MessageProxy,
         *,
         result: Any = None,
         exception: BaseException | None = None,
@@ -54,18 +54,18 @@ class Logs(Middleware):
             log.info(outcome.kind, duration_ms=duration_ms, **names)
         clear_contextvars()
 
-    def after_skip_message(self, broker: Broker, message: MessageProxy[Any]) -> None:
+    def after_skip_message(self, broker: Broker, message: MessageProxy) -> None:
         """Log a message that did not start."""
         outcome = outcome_of(message)
         log.info(outcome.kind, reason=outcome.reason, delay_ms=outcome.delay_ms, **_names(message))
         clear_contextvars()
 
-    def after_nack(self, broker: Broker, message: MessageProxy[Any]) -> None:
+    def after_nack(self, broker: Broker, message: MessageProxy) -> None:
         """Log a message that no worker could start."""
         log.error("dead", reason="permanent", exception=type(message._exception).__name__, **_names(message))
 
 
-def _names(message: MessageProxy[Any]) -> dict[str, Any]:
+def _names(message: MessageProxy) -> dict[str, Any]:
     return {
         "job_id": message.message_id,
         "actor": message.actor_name,
@@ -74,7 +74,7 @@ def _names(message: MessageProxy[Any]) -> dict[str, Any]:
     }
 
 
-def configure(log_format: Literal["json", "console"], *, level: int = logging.INFO) -> None:
+def configure(log_format: str, *, level: int = logging.INFO) -> None:
     """Send every log of this process to standard error, in one format.
 
     Args:

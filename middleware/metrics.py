@@ -60,17 +60,17 @@ class Metrics(Middleware):
         self._actors = Bounded(ACTORS)
         self._exceptions = Bounded(EXCEPTIONS)
 
-    def before_process_message(self, broker: Broker, message: MessageProxy[Any]) -> None:
+    def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
         """Take the time, and note how long the message waited."""
         message.started_ms = now_ms()  # type: ignore[attr-defined]
         message.started_s = time.monotonic()  # type: ignore[attr-defined]
-        waited_s = max(message.started_ms - ready_since(message), 0) / 1000  # type: ignore[attr-defined]
+        waited_s = max(message.started_ms - ready_since(message), 0) / 1000
         self.wait.labels(*self._labels(message)).observe(waited_s)
 
     def after_process_message(
         self,
         broker: Broker,
-        message: MessageProxy[Any],
+        message: MessageProxy,
         *,
         result: Any = None,
         exception: BaseException | None = None,
@@ -85,15 +85,15 @@ class Metrics(Middleware):
         if outcome.kind == "retried" and outcome.exception is not None:
             self.retries.labels(*labels, self._exceptions.name(type(outcome.exception).__name__)).inc()
 
-    def after_skip_message(self, broker: Broker, message: MessageProxy[Any]) -> None:
+    def after_skip_message(self, broker: Broker, message: MessageProxy) -> None:
         """Note a message that was deferred or cancelled before it started."""
         self.messages.labels(*self._labels(message), outcome_of(message).kind).inc()
 
-    def after_nack(self, broker: Broker, message: MessageProxy[Any]) -> None:
+    def after_nack(self, broker: Broker, message: MessageProxy) -> None:
         """Note a message that no worker could start."""
         self.messages.labels(*self._labels(message), "dead").inc()
 
-    def _labels(self, message: MessageProxy[Any]) -> tuple[str, str]:
+    def _labels(self, message: MessageProxy) -> tuple[str, str]:
         return message.queue_name.removesuffix(".DQ"), self._actors.name(message.actor_name)
 
 

@@ -30,13 +30,13 @@ class Outcome:
     exception: BaseException | None = None
 
 
-def decide(message: MessageProxy[Any], outcome: Outcome) -> Outcome:
+def decide(message: MessageProxy, outcome: Outcome) -> Outcome:
     """Note how a message's attempt ended."""
     message.outcome = outcome  # type: ignore[attr-defined]
     return outcome
 
 
-def outcome_of(message: MessageProxy[Any], exception: BaseException | None = None) -> Outcome:
+def outcome_of(message: MessageProxy, exception: BaseException | None = None) -> Outcome:
     """Return what was decided; without a decision, what the exception says by itself."""
     decided = getattr(message, "outcome", None)
     if isinstance(decided, Outcome):

@@ -53,7 +53,7 @@ class RateLimits(Middleware):
         if spec is not None and (not isinstance(spec, str) or not SPEC.match(spec)):
             raise InvalidOption(actor.actor_name, "rate_limit", spec, 'write for example "10/m"; units are s, m, h, d')
 
-    def before_process_message(self, broker: Broker, message: MessageProxy[Any]) -> None:
+    def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
         """Let the message start, or defer it to its slot."""
         actor = broker.actors.get(message.actor_name)
         spec = actor.options.get("rate_limit") if actor else None

@@ -45,7 +45,7 @@ class Retries(Middleware):
     def after_process_message(
         self,
         broker: Broker,
-        message: MessageProxy[Any],
+        message: MessageProxy,
         *,
         result: Any = None,
         exception: BaseException | None = None,
@@ -60,7 +60,7 @@ class Retries(Middleware):
             log.error("retry refused", job_id=message.message_id, actor=message.actor_name, refusal=repr(refusal))
             decide(message, Outcome("dead", "exhausted", exception=exception))
 
-    def _judge(self, broker: Broker, message: MessageProxy[Any], exception: BaseException | None) -> Outcome:
+    def _judge(self, broker: Broker, message: MessageProxy, exception: BaseException | None) -> Outcome:
         if exception is None:
             return Outcome("succeeded")
         if isinstance(exception, Cancelled):
@@ -78,7 +78,7 @@ class Retries(Middleware):
         delay_ms = delay_of(retry, policy, exception, options.get("backoff"))
         return Outcome("retried", delay_ms=delay_ms, exception=exception)
 
-    def _divert(self, message: MessageProxy[Any], delay_ms: int) -> None:
+    def _divert(self, message: MessageProxy, delay_ms: int) -> None:
         lane = self._yard.family(message.queue_name).retry_lane
         options = {"attempts": attempt(message)}
         while True:

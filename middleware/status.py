@@ -43,7 +43,7 @@ class Status(Middleware):
         due_at = message.options.get("due_at", now_ms() + delay)
         self._write(message, "scheduled", attempts=0, fields={"next_attempt_at": due_at, "reason": reason})
 
-    def before_process_message(self, broker: Broker, message: MessageProxy[Any]) -> None:
+    def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
         """Record the start; a job that was cancelled this instant does not start."""
         if not self._tracked(broker, message):
             return
@@ -55,7 +55,7 @@ class Status(Middleware):
     def after_process_message(
         self,
         broker: Broker,
-        message: MessageProxy[Any],
+        message: MessageProxy,
         *,
         result: Any = None,
         exception: BaseException | None = None,
@@ -67,10 +67,10 @@ class Status(Middleware):
         attempts = attempt(message)
         if outcome.kind == "retried":
             due_at = now_ms() + (outcome.delay_ms or 0)
-            fields = {"next_attempt_at": due_at, "error": _error(outcome.exception)}
-            self._write(message, "retrying", attempts=attempts, fields=fields)
+            waits = {"next_attempt_at": due_at, "error": _error(outcome.exception)}
+            self._write(message, "retrying", attempts=attempts, fields=waits)
             return
-        fields = {"finished_at": now_ms(), "next_attempt_at": None}
+        fields: dict[str, Any] = {"finished_at": now_ms(), "next_attempt_at": None}
         if outcome.kind == "dead":
             fields |= {"reason": outcome.reason, "error": _error(outcome.exception)}
             self._write(message, "dead", attempts=attempts, fields=fields, ttl_ms=DEAD_TTL_MS)
@@ -79,14 +79,14 @@ class Status(Middleware):
             fields |= {"error": None, "result": result if self._keeps_results(broker, message) else None}
         self._write(message, outcome.kind, attempts=attempts, fields=fields, ttl_ms=FINISHED_TTL_MS)
 
-    def after_skip_message(self, broker: Broker, message: MessageProxy[Any]) -> None:
+    def after_skip_message(self, broker: Broker, message: MessageProxy) -> None:
         """Record a job that was cancelled before it started."""
         if outcome_of(message).kind != "cancelled" or not self._tracked(broker, message):
             return
         attempts = int(message.options.get("attempts", 0))
         self._write(message, "cancelled", attempts=attempts, fields={"finished_at": now_ms()}, ttl_ms=FINISHED_TTL_MS)
 
-    def after_nack(self, broker: Broker, message: MessageProxy[Any]) -> None:
+    def after_nack(self, broker: Broker, message: MessageProxy) -> None:
         """Record a job that no worker could start."""
         error = message._exception
         fields = {"finished_at": now_ms(), "reason": "permanent", "error": _error(error)}

@@ -7,6 +7,7 @@
 -- ARGV[4] event data, JSON
 -- ARGV[5] "1" when no event may follow this one
 -- ARGV[6...] field, value, ...
+-- A requeued job (sequence over 2^20 more) starts with a clean record.
 -- Returns 1 written, 0 late, -1 the job was cancelled before this step. O(1).
 
 local sequence = tonumber(ARGV[1])
@@ -15,6 +16,9 @@ if redis.call("HGET", KEYS[1], "state") == "cancelled" and math.floor(recorded /
   return -1
 end
 if sequence < recorded then return 0 end
+if recorded >= 0 and math.floor(sequence / 1048576) > math.floor(recorded / 1048576) then
+  redis.call("HDEL", KEYS[1], "cancel", "finished_at", "result", "error", "progress", "reason")
+end
 redis.call("HSET", KEYS[1], "sequence", sequence, unpack(ARGV, 6))
 redis.call("PEXPIRE", KEYS[1], ARGV[2])
 redis.call("XADD", KEYS[2], "MAXLEN", "~", 256, "*", "event", ARGV[3], "data", ARGV[4])

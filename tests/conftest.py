@@ -1,0 +1,99 @@
+"""Fixtures that every test may use: the real Valkey, this project's broker, workers in this process."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from typing import Any
+
+import dramatiq
+import pytest
+import redis
+from django.conf import settings
+from dramatiq import Worker
+from dramatiq.broker import Broker
+
+from broker.clients import connect
+from broker.interface import Facilities
+from broker.interface import facilities as facilities_of
+from broker.keys import Keys
+from broker.redis_broker import RedisBroker
+from broker.topology import Yard
+from project.wiring import build_yard
+from tests.environment import SERVER
+
+RunWorker = Callable[..., AbstractContextManager[Worker]]
+
+
+@pytest.fixture(scope="session")
+def valkey_url() -> str:
+    """Address of the real Valkey of this test run."""
+    return SERVER.url
+
+
+@pytest.fixture
+def valkey(valkey_url: str) -> Iterator[redis.Redis]:
+    """A client of an emptied Valkey."""
+    client = connect(valkey_url)
+    client.flushdb()
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def facilities(valkey: redis.Redis) -> Facilities:
+    """The facilities of this project's own broker, with nothing in them."""
+    return facilities_of(dramatiq.get_broker())
+
+
+@pytest.fixture
+def yard_broker(valkey: redis.Redis) -> Iterator[Callable[..., RedisBroker]]:
+    """Build a broker for any yard, with keys of its own."""
+    built: list[RedisBroker] = []
+
+    def build(yard: Yard = settings.YARD, **options: Any) -> RedisBroker:
+        keys = Keys(prefix=f"test-{uuid.uuid4().hex[:8]}")
+        built.append(build_yard(yard, valkey, keys, **options))
+        return built[-1]
+
+    yield build
+
+
+_booted: set[int] = set()
+
+
+@pytest.fixture
+def run_worker() -> RunWorker:
+    """Run a Dramatiq worker in this process: ``with run_worker("urgent", "urgent-retry"): …``."""
+
+    @contextlib.contextmanager
+    def run(*queues: str, broker: Broker | None = None, threads: int = 4, poll_ms: int = 10) -> Iterator[Worker]:
+        broker = broker or dramatiq.get_broker()
+        if id(broker) not in _booted:
+            _booted.add(id(broker))
+            broker.emit_after("process_boot")
+        before = list(broker.middleware)
+        worker = Worker(broker, queues=set(queues) or None, worker_threads=threads, worker_timeout=poll_ms)
+        worker.start()
+        try:
+            yield worker
+        finally:
+            worker.stop(timeout=5_000)
+            broker.middleware[:] = before
+
+    return run
+
+
+@pytest.fixture
+def process_environment(valkey_url: str, request: pytest.FixtureRequest) -> dict[str, str]:
+    """Environment for a process that works on this test's Valkey and database (use with ``transactional_db``)."""
+    return {**os.environ, "SWITCHYARD_BROKER_URL": valkey_url, "DATABASE_URL": _database_url()}
+
+
+def _database_url() -> str:
+    from django.db import connection
+
+    return f"sqlite:///{connection.settings_dict['NAME']}"
