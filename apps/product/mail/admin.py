@@ -1,0 +1,127 @@
+"""The mail product in the admin: what was sent, sending again, and the development mailbox."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import admin, messages
+from django.core.exceptions import PermissionDenied
+from django.db import transaction
+from django.db.models import QuerySet
+from django.http import Http404, HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
+from django.urls import path
+from unfold.admin import ModelAdmin
+from unfold.decorators import display
+
+from apps.product.mail import mailbox, requests
+from apps.product.mail.models import Mailbox, MailState, SentMail, Template
+
+MAX_PAGE = 10_000
+
+
+class ReadOnly:
+    """Rows that only the program writes."""
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        """Never: a mail is sent by a job."""
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Never by hand."""
+        return False
+
+
+@admin.register(SentMail)
+class SentMailAdmin(ReadOnly, ModelAdmin):
+    """Every mail of every job, and sending a reset mail to the same address again."""
+
+    list_display = ("template", "to", "shown_state", "runs", "created_at", "sent_at")
+    list_filter = ("state", "template", "created_at")
+    search_fields = ("to", "=job_id", "=message_id")
+    search_help_text = "Address, job id or Message-ID"
+    date_hierarchy = "created_at"
+    actions = ("send_reset_mail_again", "send_again")
+    list_per_page = 50
+
+    @display(
+        description="state",
+        ordering="state",
+        label={MailState.SENT: "success", MailState.CLAIMED: "info", MailState.REFUSED: "danger"},
+    )
+    def shown_state(self, mail: SentMail) -> tuple[str, str]:
+        """Return the state, coloured."""
+        return mail.state, mail.get_state_display()
+
+    def has_send_permission(self, request: HttpRequest) -> bool:
+        """Return whether the user may send mails from here."""
+        return request.user.has_perm("mail.send_mail")
+
+    @admin.action(description="Send a reset mail again", permissions=["send"])
+    def send_reset_mail_again(self, request: HttpRequest, mails: QuerySet[SentMail]) -> None:
+        """Enqueue a new password reset mail, with a new link, for every chosen address."""
+        addresses = sorted(set(mails.values_list("to", flat=True)))
+        with transaction.atomic():
+            for address in addresses:
+                requests.request_mail_on_commit(Template.PASSWORD_RESET, address)
+        messages.success(request, f"{len(addresses)} reset {_mails(len(addresses))} on the way, each with a new link.")
+
+    @admin.action(description="Send the same mail again", permissions=["send"])
+    def send_again(self, request: HttpRequest, mails: QuerySet[SentMail]) -> None:
+        """Enqueue a new job for every chosen welcome or reset mail; newsletters are left out."""
+        chosen = mails.filter(template__in=requests.ACTORS).values_list("template", "to").order_by("id")
+        pairs = list(dict.fromkeys(chosen))
+        with transaction.atomic():
+            for template, address in pairs:
+                requests.request_mail_on_commit(template, address)
+        messages.success(request, f"{len(pairs)} {_mails(len(pairs))} on the way; welcome mails go out ten a minute.")
+
+
+@admin.register(Mailbox)
+class MailboxAdmin(ReadOnly, ModelAdmin):
+    """The development mailbox at ``/admin/mail/mailbox/``. Reads files; the proxy model only gives it a place."""
+
+    def get_urls(self) -> list[Any]:
+        """Return the list and one mail's page, nothing else."""
+        shown = self.admin_site.admin_view(self.show_mail)
+        listed = self.admin_site.admin_view(self.changelist_view)
+        return [
+            path("", listed, name="mail_mailbox_changelist"),
+            path("<str:name>/", shown, name="mail_mailbox_mail"),
+        ]
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Never: the files belong to the mail server."""
+        return False
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        """List the mails, newest first."""
+        self._check(request)
+        asked = request.GET.get("page", "1")
+        number = min(max(int(asked), 1), MAX_PAGE) if asked.isascii() and asked[:6].isdigit() and len(asked) < 6 else 1
+        search = request.GET.get("q", "")[:200]
+        mails, older = mailbox.page(number, search)
+        context = {"title": "Mailbox", "mails": mails, "older": older, "number": number, "search": search}
+        return self._render(request, "admin/mail/mailbox.html", context | {"folder": mailbox.folder()})
+
+    def show_mail(self, request: HttpRequest, name: str) -> HttpResponse:
+        """Show one mail: its HTML in a sandboxed frame, and its text."""
+        self._check(request)
+        mail = mailbox.read(name)
+        if mail is None:
+            raise Http404("no such mail in the mailbox")
+        return self._render(request, "admin/mail/mail.html", {"title": mail.subject or "No subject", "mail": mail})
+
+    def _check(self, request: HttpRequest) -> None:
+        # Reset links can be read here: staff alone is not enough.
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+
+    def _render(self, request: HttpRequest, template: str, context: dict[str, Any]) -> HttpResponse:
+        return TemplateResponse(
+            request, template, {**self.admin_site.each_context(request), "opts": self.opts, **context}
+        )
+
+
+def _mails(count: int) -> str:
+    return "mail is" if count == 1 else "mails are"

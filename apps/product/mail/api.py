@@ -1,0 +1,49 @@
+"""Mails through the API."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from django.core.exceptions import ValidationError
+from django.core.validators import validate_email
+from django.http import HttpRequest
+from ninja import Router, Status
+from pydantic import AfterValidator, Field
+from pydantic_core import PydanticCustomError
+
+from apps.platform.api.answers import accepted
+from apps.platform.api.auth import submit_scope
+from apps.platform.api.schemas import Accepted, StrictSchema
+from apps.product.mail import requests
+
+router = Router(tags=["Mail"])
+MAX_ADDRESS_CHARACTERS = 254
+
+
+def _address(value: str) -> str:
+    try:
+        validate_email(value)
+    except ValidationError:
+        raise PydanticCustomError("address", "is no e-mail address; give one such as ada@example.com") from None
+    return value
+
+
+Address = Annotated[
+    str,
+    AfterValidator(_address),
+    Field(max_length=MAX_ADDRESS_CHARACTERS, json_schema_extra={"format": "email"}, examples=["ada@example.com"]),
+]
+
+
+class EmailRequest(StrictSchema):
+    """A mail to one address, from a template."""
+
+    to: Address
+    template: Literal["welcome", "password_reset"]
+
+
+@router.post("", auth=submit_scope, response={202: Accepted}, operation_id="send_email")
+def send_email(request: HttpRequest, body: EmailRequest) -> Status[dict[str, str]]:
+    """Send a mail. A password reset overtakes everything else; welcome mails go out ten a minute."""
+    owner = request.auth.owner_key  # type: ignore[attr-defined]  # set by submit_scope
+    return Status(202, accepted(request, requests.request_mail(body.template, body.to, owner=owner)))

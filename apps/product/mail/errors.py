@@ -1,0 +1,37 @@
+"""What can go wrong between us and a mail server. No text names a recipient: it would end up in logs."""
+
+from __future__ import annotations
+
+from broker.errors import SwitchyardError
+
+
+class MailNotSent(SwitchyardError):
+    """The mail server was not reached, or did not take the mail now. Worth another try.
+
+    Args:
+        reply: The server's codes, for example ``451 4.7.1``; or the exception's class when it said nothing.
+        asked_to_wait: The server answered 4xx, so that a try within seconds is pointless.
+    """
+
+    def __init__(self, reply: str, *, asked_to_wait: bool = False) -> None:
+        self.reply = reply
+        self.asked_to_wait = asked_to_wait
+        super().__init__(
+            f"mail server: did not take the mail ({reply}); it is tried again, see SWITCHYARD_SMTP_URL if this stays"
+        )
+
+
+class MailRefused(SwitchyardError):
+    """The mail server will never take this mail: recipient or content are refused for good."""
+
+    def __init__(self, reply: str) -> None:
+        self.reply = reply
+        super().__init__(f"mail server: refused the mail for good ({reply}); check the recipient's address")
+
+
+class LinkInvalid(SwitchyardError):
+    """A reset link that was not made by us, is too old, or was used before."""
+
+    def __init__(self, fact: str) -> None:
+        self.fact = fact
+        super().__init__(f"reset link: {fact}; ask for a new mail")

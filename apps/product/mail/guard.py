@@ -1,0 +1,78 @@
+"""Send each mail once, although jobs run at least once.
+
+A run claims the mail's row, talks to the server, and marks the row ``sent``. A repeated run meets the mark and sends
+nothing; a second run beside the first meets the claim and waits until it lapses.
+
+What remains: a worker that dies after the server accepted the mail and before the mark was committed (a few
+milliseconds), or a connection that breaks after the last byte and before the server's answer. Nobody can tell then
+whether the mail went out, so it is sent again: a missing reset mail is worse than a second one. Both copies carry the
+same Message-ID, by which receiving servers and mail programs drop the second.
+"""
+
+from __future__ import annotations
+
+import datetime
+
+from django.conf import settings
+from django.db.models import F
+from django.utils import timezone
+
+from apps.product.mail.models import MailState, SentMail
+
+# Longer than any run: the actors' soft limit of 12 s and one socket operation of EMAIL_TIMEOUT (8 s) on top.
+CLAIM_S = 30
+
+
+def key_of(job_id: str, template: str) -> str:
+    """Return the key of a job's mail, of which there is never more than one."""
+    return f"{job_id}:{template}"
+
+
+def claim(key: str, to: str) -> SentMail | None:
+    """Claim a mail for this run.
+
+    Returns:
+        The claimed row, or ``None`` when it was sent or another run holds the claim; :func:`find` tells which.
+    """
+    now = timezone.now()
+    job_id, _, template = key.partition(":")
+    message_id = f"<{job_id}.{template}@{_domain()}>"
+    mail, _ = SentMail.objects.get_or_create(
+        key=key, defaults={"job_id": job_id, "template": template, "to": to, "message_id": message_id}
+    )
+    free = SentMail.objects.filter(pk=mail.pk).exclude(state=MailState.SENT).exclude(claimed_until__gt=now)
+    lapses_at = now + datetime.timedelta(seconds=CLAIM_S)
+    claimed = free.update(state=MailState.CLAIMED, to=to, reply="", runs=F("runs") + 1, claimed_until=lapses_at)
+    if claimed == 0:
+        return None
+    mail.refresh_from_db()
+    return mail
+
+
+def find(key: str) -> SentMail:
+    """Return a mail that was claimed before, by this run or another."""
+    return SentMail.objects.get(key=key)
+
+
+def mark_sent(mail: SentMail) -> None:
+    """Note that the server accepted the mail; from now on no run sends it again."""
+    _finish(mail, state=MailState.SENT, sent_at=timezone.now())
+
+
+def mark_refused(mail: SentMail, reply: str) -> None:
+    """Note that the server refused the mail for good, with its codes."""
+    _finish(mail, state=MailState.REFUSED, reply=reply)
+
+
+def release(mail: SentMail, reply: str) -> None:
+    """Give the claim back after a failure, so that the next try need not wait for it to lapse."""
+    _finish(mail, reply=reply)
+
+
+def _finish(mail: SentMail, **changes: object) -> None:
+    SentMail.objects.filter(pk=mail.pk).update(claimed_until=None, **changes)
+    mail.refresh_from_db()
+
+
+def _domain() -> str:
+    return settings.DEFAULT_FROM_EMAIL.rpartition("@")[2].strip(" >")

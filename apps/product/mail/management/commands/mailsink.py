@@ -1,0 +1,28 @@
+"""``manage.py mailsink``: a mail server for development that keeps every mail as a file."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import BaseCommand
+
+from apps.product.mail import mailbox, sink
+
+
+class Command(BaseCommand):
+    """Take every mail and keep it as a file; the admin's mailbox page shows them."""
+
+    help = __doc__ or ""
+    requires_system_checks = ()
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        """Declare ``--port`` and ``--dir``; the folder defaults to the one the admin reads."""
+        sink.add_arguments(parser, folder=mailbox.folder())
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        """Serve until SIGTERM or SIGINT."""
+        if settings.DEBUG is False:
+            self.stderr.write("mailsink: meant for development; whoever may reach the port can send mail into it")
+        sink.run(options["port"], options["dir"])

@@ -1,0 +1,62 @@
+"""The guard that keeps a repeated run from sending a mail twice, and the mailbox page's place in the admin."""
+
+from __future__ import annotations
+
+from django.db import models
+from django.utils import timezone
+
+
+class Template(models.TextChoices):
+    """Every mail this product sends."""
+
+    WELCOME = "welcome", "Welcome"
+    PASSWORD_RESET = "password_reset", "Password reset"
+    NEWSLETTER = "newsletter", "Newsletter"
+
+
+class MailState(models.TextChoices):
+    """How far a mail is. Only ``sent`` and ``refused`` are final."""
+
+    CLAIMED = "claimed", "Claimed"
+    SENT = "sent", "Sent"
+    REFUSED = "refused", "Refused"
+
+
+class SentMail(models.Model):
+    """One mail of one job. A run claims it, sends, and marks it; a repeated run finds the mark and sends nothing.
+
+    ``claimed_until`` keeps a second run of the same job away while the first one talks to the mail server. It lies in
+    the past once a run knows that it sent nothing. See ``guard.py`` for what a crash leaves open.
+    """
+
+    key = models.CharField(max_length=80, unique=True, help_text="Job id and template.")
+    job_id = models.CharField(max_length=40, db_index=True)
+    template = models.CharField(max_length=20, choices=Template)
+    to = models.EmailField("recipient", db_index=True)
+    state = models.CharField(max_length=10, choices=MailState, default=MailState.CLAIMED, db_index=True)
+    message_id = models.CharField("Message-ID", max_length=320)
+    runs = models.PositiveIntegerField(default=0, help_text="Times a worker set out to send it.")
+    reply = models.CharField("server's last refusal", max_length=40, blank=True, help_text="SMTP codes only.")
+    created_at = models.DateTimeField(default=timezone.now, db_index=True)
+    claimed_until = models.DateTimeField(null=True, blank=True)
+    sent_at = models.DateTimeField(null=True, blank=True)
+    link_used_at = models.DateTimeField(null=True, blank=True, help_text="When the reset link was used.")
+
+    class Meta:
+        ordering = ["-id"]
+        verbose_name = "mail"
+        verbose_name_plural = "sent mails"
+        permissions = [("send_mail", "Can send a mail again")]
+
+    def __str__(self) -> str:
+        return f"{self.get_template_display()} to {self.to}"
+
+
+class Mailbox(SentMail):
+    """No data of its own: gives the page that reads the demo's mailbox its address and its permission."""
+
+    class Meta:
+        proxy = True
+        default_permissions = ("view",)
+        verbose_name = "mailbox"
+        verbose_name_plural = "mailbox"

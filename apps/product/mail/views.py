@@ -1,0 +1,41 @@
+"""Pages that mails lead to: set a new password."""
+
+from __future__ import annotations
+
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_GET, require_http_methods
+
+from apps.product.mail import links
+from apps.product.mail.errors import LinkInvalid
+from apps.product.mail.forms import NewPasswordForm
+
+_SESSION_KEY = "mail_reset_token"
+
+
+@never_cache
+@require_GET
+def open_reset_link(request: HttpRequest, token: str) -> HttpResponse:
+    """Take the token out of the address, so that neither history nor a referrer keeps it, and show the form."""
+    request.session[_SESSION_KEY] = token
+    response = redirect("mail-choose-password")
+    response["Referrer-Policy"] = "no-referrer"
+    return response
+
+
+@never_cache
+@require_http_methods(["GET", "POST"])
+def choose_password(request: HttpRequest) -> HttpResponse:
+    """Ask for a new password and set it; the link is used up by that, not by looking at the page."""
+    token = request.session.get(_SESSION_KEY, "")
+    try:
+        mail = links.open_link(token)
+        form = NewPasswordForm(request.POST or None, user=links.account_of(mail.to))
+        if request.method == "POST" and form.is_valid():
+            found = links.set_password(token, form.cleaned_data["password"])
+            del request.session[_SESSION_KEY]
+            return render(request, "mail/reset_done.html", {"found": found, "to": mail.to})
+    except LinkInvalid as invalid:
+        return render(request, "mail/reset_invalid.html", {"fact": invalid.fact}, status=410)
+    return render(request, "mail/reset_form.html", {"form": form, "to": mail.to})

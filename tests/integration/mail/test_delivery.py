@@ -1,0 +1,177 @@
+"""Mails go out once over real SMTP, and the server's refusals decide whether they are tried again."""
+
+from __future__ import annotations
+
+import re
+import socket
+import traceback
+import uuid
+
+import pytest
+
+from apps.product.mail import guard, services
+from apps.product.mail.errors import MailNotSent
+from apps.product.mail.models import MailState, SentMail, Template
+from middleware.errors import PermanentFailure, RetryLater
+from tests.factories.shop import make_customer
+
+pytestmark = pytest.mark.django_db(transaction=True)
+TO = "ada@mail.example"
+
+
+def job() -> str:
+    return str(uuid.uuid4())
+
+
+def test_a_repeated_run_of_a_job_sends_its_mail_once(smtp):
+    job_id = job()
+
+    first = services.send_welcome(TO, job_id=job_id)
+    second = services.send_welcome(TO, job_id=job_id)
+
+    assert (first, second) == (True, False)
+    assert smtp.recipients == [TO]
+    assert SentMail.objects.get().state == MailState.SENT
+
+
+def test_two_jobs_send_two_mails(smtp):
+    services.send_welcome(TO, job_id=job())
+    services.send_welcome(TO, job_id=job())
+
+    assert len(smtp.mails) == 2
+
+
+def test_a_mail_has_a_text_and_an_html_version_and_the_jobs_message_id(smtp):
+    make_customer(name="Ada <b>Lovelace</b>", email=TO)
+    job_id = job()
+
+    services.send_welcome(TO, job_id=job_id)
+
+    (mail,) = smtp.mails
+    text, html = mail.get_body(("plain",)).get_content(), mail.get_body(("html",)).get_content()
+    assert mail["Message-ID"] == f"<{job_id}.welcome@switchyard.example>"
+    assert mail["To"] == TO
+    assert "Welcome, Ada <b>Lovelace</b>." in text
+    assert "Welcome, Ada &lt;b&gt;Lovelace&lt;/b&gt;." in html
+
+
+def test_a_crash_after_the_server_accepted_sends_again_under_the_same_message_id(smtp):
+    job_id = job()
+    mail = guard.claim(guard.key_of(job_id, Template.WELCOME), TO)
+    services.smtp.send(services.messages.compose(mail))  # the worker dies here, before mark_sent
+    SentMail.objects.update(claimed_until=None)  # the claim lapsed
+
+    services.send_welcome(TO, job_id=job_id)
+
+    assert len(smtp.mails) == 2
+    assert smtp.mails[0]["Message-ID"] == smtp.mails[1]["Message-ID"]
+
+
+def test_a_second_run_beside_the_first_waits_until_the_claim_lapses(smtp):
+    job_id = job()
+    guard.claim(guard.key_of(job_id, Template.WELCOME), TO)
+
+    with pytest.raises(RetryLater) as held:
+        services.send_welcome(TO, job_id=job_id)
+
+    assert 1_000 < held.value.delay <= (guard.CLAIM_S + 1) * 1_000
+    assert smtp.mails == []
+
+
+def test_a_recipient_that_is_refused_for_good_fails_for_good(smtp):
+    smtp.replies = ["550 5.1.1 <ada@mail.example> no such user"]
+
+    with pytest.raises(PermanentFailure) as refused:
+        services.send_welcome(TO, job_id=job())
+
+    mail = SentMail.objects.get()
+    assert "550 5.1.1" in str(refused.value)
+    assert (mail.state, mail.reply, mail.claimed_until) == (MailState.REFUSED, "550 5.1.1", None)
+
+
+def test_content_that_is_refused_for_good_fails_for_good(smtp):
+    smtp.data_replies = ["554 5.7.1 looks like spam"]
+
+    with pytest.raises(PermanentFailure, match=r"554 5\.7\.1"):
+        services.send_welcome(TO, job_id=job())
+
+
+def test_a_greylisting_server_is_asked_again_in_a_minute_and_then_takes_it(smtp):
+    smtp.replies = ["451 4.7.1 come back later"]
+    job_id = job()
+
+    with pytest.raises(RetryLater, match=r"451 4\.7\.1") as later:
+        services.send_welcome(TO, job_id=job_id)
+    sent = services.send_welcome(TO, job_id=job_id)
+
+    assert later.value.delay == 60_000
+    assert sent
+    assert SentMail.objects.get().runs == 2
+    assert len(smtp.mails) == 1
+
+
+def test_a_server_that_is_not_there_means_another_try(settings):
+    settings.EMAIL_BACKEND = "django.core.mail.backends.smtp.EmailBackend"
+    with socket.socket() as closed_again:
+        closed_again.bind(("127.0.0.1", 0))
+        settings.EMAIL_HOST, settings.EMAIL_PORT = closed_again.getsockname()
+
+    with pytest.raises(MailNotSent, match="ConnectionRefusedError"):
+        services.send_password_reset(TO, job_id=job())
+
+    assert SentMail.objects.get().claimed_until is None
+
+
+def test_a_connection_lost_before_the_answer_means_another_try(smtp):
+    smtp.hang_up_after_data = True
+
+    with pytest.raises(MailNotSent, match="SMTPServerDisconnected"):
+        services.send_welcome(TO, job_id=job())
+
+
+@pytest.mark.parametrize("reply", ["550 5.1.1 <ada@mail.example> unknown", "451 4.7.1 <ada@mail.example> wait"])
+def test_no_traceback_of_a_refusal_holds_the_recipient(smtp, reply):
+    smtp.replies = [reply]
+
+    with pytest.raises((PermanentFailure, RetryLater)) as refused:
+        services.send_welcome(TO, job_id=job())
+
+    assert TO not in "".join(traceback.format_exception(refused.value))
+
+
+@pytest.mark.parametrize("address", ["", "nobody", "a@b@c.example", "ada@mail.example\nBcc: eve@mail.example"])
+def test_what_is_no_address_fails_for_good_before_anything_is_sent(smtp, address):
+    with pytest.raises(PermanentFailure, match="no e-mail address"):
+        services.send_welcome(address, job_id=job())
+
+    assert smtp.mails == []
+    assert not SentMail.objects.exists()
+
+
+def test_a_reset_mail_carries_a_link_that_no_table_holds(smtp):
+    services.send_password_reset(TO, job_id=job())
+
+    (mail,) = smtp.mails
+    text, html = mail.get_body(("plain",)).get_content(), mail.get_body(("html",)).get_content()
+    link = re.search(r"http://\S+/reset/(\S+)/", text)
+    assert link is not None
+    assert html.count(link[0]) == 3
+    assert link[1] not in str(list(SentMail.objects.values()))
+
+
+def test_a_newsletter_that_is_refused_is_dropped_without_a_failure(smtp):
+    smtp.replies = ["550 5.1.1 gone"]
+
+    sent = services.send_newsletter(TO, "News", ["One thing."], job_id=job())
+
+    assert sent is False
+
+
+def test_a_newsletter_says_its_headline_and_how_to_leave(smtp):
+    services.send_newsletter(TO, "Two new\nthings", ["One & two."], job_id=job())
+
+    (mail,) = smtp.mails
+    assert mail["Subject"] == "Two new things"
+    assert mail["List-Unsubscribe"].startswith("<mailto:unsubscribe@")
+    assert "One & two." in mail.get_body(("plain",)).get_content()
+    assert "One &amp; two." in mail.get_body(("html",)).get_content()
