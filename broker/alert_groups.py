@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
+from typing import cast
 
 import redis
 
@@ -72,7 +73,7 @@ class AlertGroups:
         """Claim groups that are due. A claim that is not settled lapses after 30 s, and the group is due again."""
         due = self._client.zrange(self._keys.alerts_due(), 0, limit - 1)
         claimed = []
-        for fingerprint in (str(item, "utf-8") for item in due):
+        for fingerprint in (str(item, "utf-8") for item in cast("list[bytes]", due)):
             keys = [self._keys.alerts_due(), self._keys.alert_group(fingerprint)]
             found = self._claim(keys=keys, args=[fingerprint, CLAIM_MS])
             if found:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from dramatiq.broker import Broker, MessageProxy
 from dramatiq.middleware import CurrentMessage, Middleware, SkipMessage
 
