@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
+from django.conf import settings
 from django.http import HttpRequest
 from django.urls import reverse
 
@@ -16,6 +19,21 @@ def accepted(request: HttpRequest, job_id: str) -> dict[str, str]:
 
 
 def job_url(request: HttpRequest, job_id: str, *, part: str = "") -> str:
-    """Return the absolute URL of a job, or of its ``events`` or ``result``."""
+    """Return the absolute URL of a job, or of its ``events`` or ``result``.
+
+    In production it starts with SWITCHYARD_PUBLIC_URL: behind a proxy the request does not know how it was reached.
+    """
     name = f"api:job_{part}" if part else "api:job"
-    return request.build_absolute_uri(reverse(name, kwargs={"job_id": job_id}))
+    path = reverse(name, kwargs={"job_id": job_id})
+    if settings.SWITCHYARD.debug:
+        return request.build_absolute_uri(path)
+    return f"{settings.SWITCHYARD.public_url}{path}"
+
+
+def iso_time(ms: int | None) -> str | None:
+    """Return milliseconds since the epoch as the API writes times: ISO 8601 in UTC with microseconds."""
+    if ms is None:
+        return None
+    seconds, rest_ms = divmod(ms, 1000)
+    moment = datetime.fromtimestamp(seconds, UTC).replace(microsecond=rest_ms * 1000)
+    return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")

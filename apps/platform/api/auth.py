@@ -29,22 +29,22 @@ class BearerToken(HttpBearer):
     """Let a request in whose token has a scope; ``request.auth`` is then the ``Token``.
 
     Args:
-        scope: ``submit``, ``read`` or ``operate``.
+        scopes: ``submit``, ``read`` or ``operate``; any one of those given will do.
 
     Raises:
         Problem: 403, the token lacks the scope. Without a token the API answers 401.
     """
 
-    def __init__(self, scope: str) -> None:
+    def __init__(self, *scopes: str) -> None:
         super().__init__()
-        self.scope = scope
+        self.scopes = scopes
 
     def __call__(self, request: HttpRequest) -> Token | None:
         token = token_of(request)
-        if token is not None and not token.allows(self.scope):
+        if token is not None and not any(token.allows(scope) for scope in self.scopes):
             raise Problem(
                 403,
-                f"the token has the scopes {', '.join(token.scopes)}, this request needs {self.scope}; "
+                f"the token has the scopes {', '.join(token.scopes)}, this request needs {' or '.join(self.scopes)}; "
                 "use a token that has it",
             )
         return token
@@ -57,3 +57,4 @@ class BearerToken(HttpBearer):
 submit_scope = BearerToken("submit")
 read_scope = BearerToken("read")
 operate_scope = BearerToken("operate")
+cancel_scope = BearerToken("submit", "operate")

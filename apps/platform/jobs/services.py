@@ -12,6 +12,7 @@ from dramatiq.middleware import CurrentMessage
 
 from apps.platform.jobs.availability import answered
 from broker.interface import facilities
+from middleware.errors import Cancelled
 
 
 def submit(
@@ -86,12 +87,10 @@ def report_progress(done: int, total: int, note: str = "") -> None:
     job_id = current_job_id()
     if job_id is None:
         return
-    from middleware.errors import Cancelled
-
     with answered("a progress report"):
         stop = facilities().records.progress(job_id, {"done": done, "total": total, "note": note})
     if stop:
-        raise Cancelled(job_id)
+        raise Cancelled(f"job {job_id}: somebody asked it to stop; it did after step {done} of {total}")
 
 
 def request_cancel(job_id: str) -> str:
@@ -106,7 +105,7 @@ def request_cancel(job_id: str) -> str:
 
 
 def _message(actor: Actor[Any, Any], owner: str, kwargs: dict[str, Any]) -> Message[Any]:
-    options = {"owner": owner} if owner else {}
+    options: dict[str, Any] = {"owner": owner} if owner else {}
     return actor.message_with_options(kwargs=kwargs, **options)
 
 

@@ -1,0 +1,175 @@
+"""``Idempotency-Key``: the same request sent again gets the first answer again, and does its work once.
+
+Follows draft-ietf-httpapi-idempotency-key-header. Keys belong to a token and are kept for a day.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import re
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from inspect import iscoroutinefunction
+from typing import Any
+
+from django.core.files.uploadedfile import UploadedFile
+from django.db import IntegrityError, transaction
+from django.http import HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
+from django.utils import timezone
+
+from apps.platform.api.auth import token_of
+from apps.platform.api.models import IdempotentRequest, Token
+from apps.platform.api.problems import Problem
+from apps.platform.api.refusals import answer
+
+KEPT = timedelta(hours=24)
+# A request in flight for longer lost its process; whoever sends it again takes over.
+LAPSES = timedelta(seconds=60)
+PURGE_EVERY = 100
+PURGE_AT_ONCE = 1_000
+STORED_HEADERS = ("Content-Type", "Location")
+# Refusals from before any work began, which the same request may overcome; and our own failures.
+UNSTORED = frozenset({401, 403, 413, 415, 429})
+_KEY = re.compile(r"[\x21-\x7e]([\x20-\x7e]{0,253}[\x21-\x7e])?")
+
+Run = Callable[..., Any]
+
+
+def once(run: Run) -> Run:
+    """Decorate an operation of the API so that a POST with an ``Idempotency-Key`` runs once.
+
+    Only operations that are plain functions are covered: an async one can be cancelled between work and answer.
+    Requests without a valid token pass through, for example signed inbound events.
+    """
+    if iscoroutinefunction(run):
+        return run
+
+    @functools.wraps(run)
+    def run_once(request: HttpRequest, **path: Any) -> Any:
+        key = request.headers.get("Idempotency-Key")
+        if key is None or request.method != "POST":
+            return run(request, **path)
+        try:
+            token = token_of(request)
+            if token is None:
+                return run(request, **path)
+            claimed = claim(token, key, fingerprint(request))
+        except Exception as error:  # noqa: BLE001  every error becomes a problem document, as in an operation
+            return answer(request, error)
+        if isinstance(claimed, HttpResponse):
+            return claimed
+        response = run(request, **path)
+        settle(claimed, response)
+        return response
+
+    return run_once
+
+
+def claim(token: Token, key: str, fingerprint: str) -> IdempotentRequest | HttpResponse:
+    """Take a key for a request, or return the answer that was given to it before.
+
+    Raises:
+        Problem: 400 unusable key, 422 the key came with another request, 409 that request is in flight.
+    """
+    if _KEY.fullmatch(key) is None:
+        raise Problem(400, "Idempotency-Key: not 1 to 255 printable ASCII characters; use for example a UUID")
+    now = timezone.now()
+    try:
+        with transaction.atomic():
+            made = IdempotentRequest.objects.create(token=token, key=key, fingerprint=fingerprint, claimed_at=now)
+    except IntegrityError:
+        return _known(token, key, fingerprint)
+    if made.pk % PURGE_EVERY == 0:
+        purge()
+    return made
+
+
+def settle(claimed: IdempotentRequest, response: HttpResponseBase) -> None:
+    """Keep the answer to a claimed request, or free its key when the answer is no final one."""
+    ours = IdempotentRequest.objects.filter(pk=claimed.pk, claimed_at=claimed.claimed_at, status__isnull=True)
+    if response.status_code >= 500 or response.status_code in UNSTORED or not isinstance(response, HttpResponse):
+        ours.delete()
+        return
+    headers = {name: response[name] for name in STORED_HEADERS if name in response}
+    ours.update(status=response.status_code, headers=headers, body=response.content)
+
+
+def purge() -> int:
+    """Forget requests older than a day, a bounded number at once; return how many."""
+    old = IdempotentRequest.objects.filter(claimed_at__lt=timezone.now() - KEPT).order_by("claimed_at")
+    doomed = list(old.values_list("pk", flat=True)[:PURGE_AT_ONCE])
+    return IdempotentRequest.objects.filter(pk__in=doomed).delete()[0]
+
+
+def fingerprint(request: HttpRequest) -> str:
+    """Return the SHA-256 of method, path and body; of a multipart body its parts count, not its boundary."""
+    digest = hashlib.sha256()
+    for part in (request.method or "", request.get_full_path()):
+        digest.update(f"{len(part)}:{part}".encode())
+    if request.content_type == "multipart/form-data":
+        for piece in _multipart(request):
+            digest.update(piece)
+    else:
+        digest.update(request.body)
+    return digest.hexdigest()
+
+
+def _known(token: Token, key: str, fingerprint: str) -> IdempotentRequest | HttpResponse:
+    found = IdempotentRequest.objects.filter(token=token, key=key).first()
+    if found is None:  # settled with a failure since
+        raise _in_flight()
+    age = timezone.now() - found.claimed_at
+    if age < KEPT:
+        if found.fingerprint != fingerprint:
+            raise Problem(
+                422,
+                "Idempotency-Key: it came with another request before; use a new key for a new request",
+                type="urn:switchyard:problem:idempotency-key-reused",
+            )
+        if found.status is not None:
+            return _replay(found)
+        if age < LAPSES:
+            raise _in_flight()
+    return _take_over(found, fingerprint)
+
+
+def _take_over(found: IdempotentRequest, fingerprint: str) -> IdempotentRequest:
+    now = timezone.now()
+    same = IdempotentRequest.objects.filter(pk=found.pk, claimed_at=found.claimed_at)
+    if not same.update(claimed_at=now, fingerprint=fingerprint, status=None, headers={}, body=b""):
+        raise _in_flight()
+    found.claimed_at = now
+    return found
+
+
+def _replay(found: IdempotentRequest) -> HttpResponse:
+    response = HttpResponse(bytes(found.body), status=found.status, headers=found.headers)
+    response["Idempotency-Replayed"] = "true"
+    return response
+
+
+def _in_flight() -> Problem:
+    return Problem(
+        409,
+        "Idempotency-Key: the first request with it is still running; send it again in a second",
+        headers={"Retry-After": "1"},
+        type="urn:switchyard:problem:idempotency-key-in-flight",
+    )
+
+
+def _multipart(request: HttpRequest) -> Iterator[bytes]:
+    for name, values in sorted(request.POST.lists()):
+        for value in values:
+            yield f"field {len(name)}:{name} {len(value)}:{value}".encode()
+    for name, files in sorted(request.FILES.lists()):
+        for file in files:
+            yield from _file(name, file)
+
+
+def _file(name: str, file: UploadedFile[Any]) -> Iterator[bytes]:
+    label = f"{file.name} {file.content_type}"
+    yield f"file {len(name)}:{name} {len(label)}:{label} {file.size}:".encode()
+    yield from file.chunks()
+    file.seek(0)

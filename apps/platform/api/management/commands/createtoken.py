@@ -1,0 +1,39 @@
+"""Make an API token and print its plain form, once."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from django.contrib.auth import get_user_model
+from django.core.exceptions import ValidationError
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from apps.platform.api.models import SCOPES
+from apps.platform.api.tokens import create_token
+
+
+class Command(BaseCommand):
+    help = "Make an API token for a user and print it. It cannot be shown again."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--user", required=True, metavar="NAME", help="user name of the owner")
+        parser.add_argument("--scopes", required=True, metavar="LIST", help=f"comma-separated: {', '.join(SCOPES)}")
+        parser.add_argument("--name", default="", help="where it is used, for people")
+        parser.add_argument("--json", action="store_true", dest="as_json", help="print it with its scopes as JSON")
+
+    def handle(self, *args: Any, user: str, scopes: str, name: str, as_json: bool, **options: Any) -> None:
+        users = get_user_model()
+        try:
+            owner = users._default_manager.get_by_natural_key(user)
+        except users.DoesNotExist as error:
+            raise CommandError(f"--user: nobody is named {user!r}; make one with manage.py createsuperuser") from error
+        wanted = [scope.strip() for scope in scopes.split(",") if scope.strip()]
+        try:
+            token, plain = create_token(owner=owner, scopes=wanted, name=name or f"made for {user} by command")
+        except ValidationError as error:
+            raise CommandError("; ".join(error.messages)) from error
+        if as_json:
+            self.stdout.write(json.dumps({"token": plain, "prefix": token.prefix, "scopes": token.scopes}))
+        else:
+            self.stdout.write(plain)

@@ -1,0 +1,65 @@
+"""Problem documents for what never reaches an operation of the API: unknown paths, wrong methods, broken requests."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from inspect import iscoroutinefunction
+from typing import Any
+
+from django.http import HttpRequest
+from django.http.response import HttpResponseBase
+from django.utils.decorators import sync_and_async_middleware
+
+from apps.platform.api.application import PREFIX
+from apps.platform.api.problems import CONTENT_TYPE, Problem
+
+DETAILS = {
+    400: "the request cannot be read; see how it was encoded",
+    403: "this is not allowed",
+    404: "nothing is here; see {root}docs",
+    405: "{method} is not known here",
+    413: "the body is too large; send less",
+    500: "something went wrong on our side; it was logged, try again later",
+}
+KEPT_HEADERS = ("Allow", "Retry-After", "WWW-Authenticate")
+logger = logging.getLogger(__name__)
+
+
+@sync_and_async_middleware
+def problem_documents(get_response: Callable[[HttpRequest], Any]) -> Callable[[HttpRequest], Any]:
+    """Answer every refusal below the API's root with a problem document, and keep all answers out of caches."""
+    if iscoroutinefunction(get_response):
+        return _async(get_response)
+
+    def middleware(request: HttpRequest) -> HttpResponseBase:
+        return finish(request, get_response(request))
+
+    return middleware
+
+
+def _async(
+    get_response: Callable[[HttpRequest], Awaitable[HttpResponseBase]],
+) -> Callable[[HttpRequest], Awaitable[HttpResponseBase]]:
+    async def middleware(request: HttpRequest) -> HttpResponseBase:
+        return finish(request, await get_response(request))
+
+    return middleware
+
+
+def finish(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
+    """Return the response as the API gives it; responses to other addresses are returned as they are."""
+    root = f"/{PREFIX}"
+    if not f"{request.path_info}/".startswith(root):
+        return response
+    if response.status_code >= 400 and response.get("Content-Type") != CONTENT_TYPE:
+        headers = {name: response[name] for name in KEPT_HEADERS if name in response}
+        if "Allow" in headers:
+            headers["Allow"] = ", ".join(sorted(headers["Allow"].split(", ")))
+        detail = DETAILS.get(response.status_code, "the request is refused")
+        problem = Problem(response.status_code, detail.format(root=root, method=request.method), headers=headers)
+        response.close()
+        response = problem.response()
+    if "Cache-Control" not in response:
+        response["Cache-Control"] = "no-store"
+    return response

@@ -1,0 +1,55 @@
+"""One job's story, from a terminal."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from apps.platform.jobs.presentation import job_body
+from apps.platform.jobs.queries import find_job
+from apps.platform.jobs.services import request_cancel
+from broker.errors import BrokerUnavailable
+
+
+class Command(BaseCommand):
+    help = "Show a job, or ask for it to be cancelled."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+        show = actions.add_parser("show", help="print where a job stands")
+        show.add_argument("id", metavar="ID")
+        show.add_argument("--json", action="store_true", dest="as_json", help="print it as JSON")
+        cancel = actions.add_parser("cancel", help="cancel a job: at once when it waits, at its next step when it runs")
+        cancel.add_argument("id", metavar="ID")
+
+    def handle(self, *args: Any, action: str, id: str, as_json: bool = False, **options: Any) -> None:
+        try:
+            self._show(id, as_json) if action == "show" else self._cancel(id)
+        except BrokerUnavailable as error:
+            raise CommandError(str(error)) from error
+
+    def _show(self, job_id: str, as_json: bool) -> None:
+        job = find_job(job_id)
+        if job is None:
+            raise _unknown(job_id)
+        body = job_body(job, result_url=None)
+        if as_json:
+            self.stdout.write(json.dumps(body | {"owner": job.owner, "result": job.result}, indent=2))
+            return
+        shown = {name: value for name, value in body.items() if value is not None and name != "result_url"}
+        for name, value in shown.items():
+            self.stdout.write(f"{name:16} {value if isinstance(value, str | int) else json.dumps(value)}")
+
+    def _cancel(self, job_id: str) -> None:
+        answer = request_cancel(job_id) if find_job(job_id) else "unknown"
+        if answer == "unknown":
+            raise _unknown(job_id)
+        if answer == "ended":
+            raise CommandError(f"job {job_id}: it has ended already; there is nothing to cancel")
+        self.stdout.write(f"job {job_id}: asked to stop")
+
+
+def _unknown(job_id: str) -> CommandError:
+    return CommandError(f"job {job_id}: no job has this id, or it has expired; finished jobs are kept for 24 hours")

@@ -1,0 +1,58 @@
+"""Turn a job's record into what the API, the command line and the admin show."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from apps.platform.api.answers import iso_time
+from apps.platform.jobs.results import is_result_name
+from broker.records import JobRecord
+
+TIMES = ("enqueued_at", "started_at", "finished_at", "next_attempt_at")
+
+
+def job_body(job: JobRecord, *, result_url: str | None) -> dict[str, Any]:
+    """Return a job as the API shows it.
+
+    Args:
+        result_url: Where its file is, if it has one (see ``result_file``).
+    """
+    return {
+        "id": job.id,
+        "actor": job.actor,
+        "queue": job.queue,
+        "state": job.state,
+        "reason": job.reason,
+        "attempts": job.attempts,
+        "progress": job.progress,
+        "enqueued_at": iso_time(job.enqueued_at),
+        "started_at": iso_time(job.started_at),
+        "finished_at": iso_time(job.finished_at),
+        "result": public_result(job.result),
+        "result_url": result_url,
+        "error": job.error,
+        "next_attempt_at": iso_time(job.next_attempt_at),
+    }
+
+
+def result_file(job: JobRecord) -> dict[str, Any] | None:
+    """Return the stored file a job ended with, as ``results.save_file`` describes it, or ``None``."""
+    result = job.result
+    if job.state == "succeeded" and isinstance(result, dict) and is_result_name(result.get("file")):
+        return result
+    return None
+
+
+def public_result(result: Any) -> Any:
+    """Return a result without the name it is stored under, which is nobody's business outside."""
+    if isinstance(result, dict) and is_result_name(result.get("file")):
+        return {name: value for name, value in result.items() if name != "file"}
+    return result
+
+
+def snapshot(job: JobRecord) -> dict[str, Any]:
+    """Return a job as its ``state`` events show it."""
+    data: dict[str, Any] = {"state": job.state, "attempts": job.attempts}
+    data |= {name: shown for name in TIMES if (shown := iso_time(getattr(job, name))) is not None}
+    optional = {"reason": job.reason, "progress": job.progress, "error": job.error}
+    return data | {name: value for name, value in optional.items() if value is not None}

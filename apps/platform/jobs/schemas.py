@@ -1,0 +1,43 @@
+"""What the API says of a job."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel
+
+State = Literal["scheduled", "queued", "running", "retrying", "succeeded", "cancelled", "expired", "dead"]
+
+
+class JobProgress(BaseModel):
+    """How far a job is: steps done of all steps, and what is being done."""
+
+    done: int
+    total: int
+    note: str
+
+
+class JobFailure(BaseModel):
+    """Why the last attempt failed."""
+
+    type: str
+    message: str
+
+
+class JobBody(BaseModel):
+    """A job as it stands. Times are ISO 8601 in UTC with microseconds; null where it has not happened."""
+
+    id: str
+    actor: str
+    queue: str
+    state: State
+    reason: str | None
+    attempts: int
+    progress: JobProgress | None
+    enqueued_at: str | None
+    started_at: str | None
+    finished_at: str | None
+    result: Any
+    result_url: str | None
+    error: JobFailure | None
+    next_attempt_at: str | None

@@ -1,0 +1,35 @@
+"""Where files are kept: on disk, and under their names only when they are whole."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from pathlib import Path
+from typing import Any
+
+from django.core.files.base import File
+from django.core.files.storage import FileSystemStorage
+
+
+class WholeFileStorage(FileSystemStorage):
+    """Django's storage on disk, which writes beside the name, syncs, and renames.
+
+    A full disk or a killed process leaves nothing under the name. A left-over ``.part`` file may be deleted.
+    """
+
+    def _save(self, name: str, content: File[Any]) -> str:
+        target = Path(self.path(name))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part = target.with_name(f".{uuid.uuid4().hex}.part")
+        try:
+            with part.open("xb") as out:
+                for chunk in content.chunks():
+                    out.write(chunk if isinstance(chunk, bytes) else str(chunk).encode())
+                out.flush()
+                os.fsync(out.fileno())
+            if self.file_permissions_mode is not None:
+                part.chmod(self.file_permissions_mode)
+            part.rename(target)
+        finally:
+            part.unlink(missing_ok=True)
+        return name.replace("\\", "/")
