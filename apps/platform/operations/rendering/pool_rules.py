@@ -56,7 +56,7 @@ def _memory(pool: Pool) -> dict[str, Any]:
         severity="ticket",
         where="workers",
         pool=pool.name,
-        summary=f"pool {pool.name}: {{{{ $value | humanize1024 }}}}B of the {limit_mib} MiB its container may use",
+        summary=f"pool {pool.name}: uses {{{{ $value | humanize1024 }}}}B of its container's {limit_mib} MiB",
         cause="An actor keeps memory, or its work is bigger than the pool was sized for.",
         next_step="Restart the pool to gain time; then raise its size in rendering/sizes.py or mend the actor.",
     )

@@ -45,7 +45,7 @@ def _dead_letters_waiting() -> dict[str, Any]:
         hold_s=86_400,
         severity="ticket",
         where="tasks",
-        summary="{{ $labels.queue }}: {{ $value }} dead letters have waited for a day",
+        summary="{{ $labels.queue }}: dead letters have waited for a day, {{ $value }} of them",
         cause="Nobody has looked at what was given up.",
         next_step="Open Dead letters in the admin; requeue or discard them group by group.",
     )
