@@ -1,7 +1,14 @@
 from django.apps import AppConfig
+from django.core import checks
 
 
 class BillingConfig(AppConfig):
     name = "apps.product.billing"
     label = "billing"
+    verbose_name = "Billing"
     default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        from apps.product.billing.checks import check_payment_secret
+
+        checks.register(check_payment_secret)

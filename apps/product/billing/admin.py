@@ -1,0 +1,145 @@
+"""Billing in the admin: read what runs found, start a run, apply a payment event again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import admin, messages
+from django.db import transaction
+from django.db.models import QuerySet
+from django.forms import ModelForm
+from django.http import HttpRequest
+from django.urls import reverse
+from django.utils.html import format_html
+from dramatiq.actor import Actor
+from unfold.admin import ModelAdmin
+from unfold.decorators import display
+
+from apps.platform.jobs.services import submit
+from apps.product.billing.actors import apply_payment_event, reconcile_month
+from apps.product.billing.models import EventState, Outcome, PaymentEvent, Reconciliation, ReconciliationEntry
+from broker.errors import BrokerUnavailable
+
+OUTCOME_COLOURS = {
+    Outcome.MATCHED: "success",
+    Outcome.MISSING: "danger",
+    Outcome.UNDERPAID: "warning",
+    Outcome.OVERPAID: "warning",
+}
+STATE_COLOURS = {EventState.RECEIVED: "info", EventState.APPLIED: "success", EventState.UNPLACED: "danger"}
+
+
+def send_each(
+    model_admin: ModelAdmin, request: HttpRequest, actor: Actor[Any, Any], calls: list[dict[str, Any]], verb: str
+) -> None:
+    """Send one job a call once what the admin wrote is committed, and tell the user what became of it."""
+
+    def send() -> None:
+        sent = []
+        try:
+            for kwargs in calls:
+                sent.append(submit(actor, kwargs=kwargs))
+        except BrokerUnavailable as error:
+            model_admin.message_user(request, f"{len(sent)} of {len(calls)} sent: {error}", messages.ERROR)
+        else:
+            names = f" (job {', '.join(sent[:10])}{' …' if len(sent) > 10 else ''})" if sent else ""
+            model_admin.message_user(request, f"{len(sent)} {verb}{names}", messages.SUCCESS)
+
+    transaction.on_commit(send)
+
+
+class ReadOnly(ModelAdmin):
+    """Rows that only the work itself writes."""
+
+    list_per_page = 50
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        """Nobody adds rows by hand."""
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Nobody changes rows by hand."""
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Nobody deletes rows by hand."""
+        return False
+
+
+@admin.register(Reconciliation)
+class ReconciliationAdmin(ReadOnly):
+    """Months and how they stand. Adding a month reconciles it."""
+
+    list_display = ["month", "matched", "unmatched", "corrected", "started_at", "finished_at", "invoices"]
+    search_fields = ["month"]
+    readonly_fields = ["matched", "unmatched", "corrected", "started_at", "finished_at"]
+    actions = ["reconcile_again"]
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        """Whoever may add a reconciliation may start one."""
+        return self.has_run_permission(request)
+
+    def has_run_permission(self, request: HttpRequest) -> bool:
+        """Return whether the user may start a reconciliation."""
+        return request.user.has_perm("billing.add_reconciliation")
+
+    def save_model(self, request: HttpRequest, obj: Any, form: ModelForm[Any], change: bool) -> None:
+        """Keep the month and send the work with it."""
+        super().save_model(request, obj, form, change)
+        self._enqueue(request, [obj.month])
+
+    @admin.action(description="Reconcile this month", permissions=["run"])
+    def reconcile_again(self, request: HttpRequest, queryset: QuerySet[Reconciliation]) -> None:
+        """Send a reconciliation of each chosen month."""
+        self._enqueue(request, list(queryset.values_list("month", flat=True)))
+
+    @display(description="Invoices")
+    def invoices(self, reconciliation: Reconciliation) -> str:
+        """Link to the month's entries."""
+        address = reverse("admin:billing_reconciliationentry_changelist")
+        return format_html('<a href="{}?reconciliation__id__exact={}">Show</a>', address, reconciliation.pk)
+
+    def _enqueue(self, request: HttpRequest, months: list[str]) -> None:
+        send_each(self, request, reconcile_month, [{"month": month} for month in months], "reconciling")
+
+
+@admin.register(ReconciliationEntry)
+class ReconciliationEntryAdmin(ReadOnly):
+    """Invoices and what their payments said."""
+
+    list_display = ["invoice", "reconciliation", "expected", "paid", "shown_outcome", "corrected_from", "corrected_at"]
+    list_filter = ["outcome", "corrected_from", "reconciliation"]
+    list_select_related = ["invoice", "reconciliation"]
+    search_fields = ["invoice__number", "invoice__customer__name", "invoice__customer__company"]
+
+    @display(description="Outcome", ordering="outcome", label=OUTCOME_COLOURS)
+    def shown_outcome(self, entry: ReconciliationEntry) -> tuple[str, str]:
+        """Return the outcome and its label."""
+        return entry.outcome, entry.get_outcome_display()
+
+
+@admin.register(PaymentEvent)
+class PaymentEventAdmin(ReadOnly):
+    """Payment events as they came in."""
+
+    list_display = ["external_id", "shown_state", "payment", "received_at", "applied_at"]
+    list_filter = ["state", "received_at"]
+    list_select_related = ["payment"]
+    search_fields = ["external_id", "payment__external_id", "job_id"]
+    date_hierarchy = "received_at"
+    actions = ["apply_again"]
+
+    def has_run_permission(self, request: HttpRequest) -> bool:
+        """Return whether the user may have events applied."""
+        return request.user.has_perm("billing.change_paymentevent")
+
+    @admin.action(description="Apply again what was not applied", permissions=["run"])
+    def apply_again(self, request: HttpRequest, queryset: QuerySet[PaymentEvent]) -> None:
+        """Send the chosen events that were not applied, for example after their invoice was made."""
+        waiting = queryset.exclude(state=EventState.APPLIED).values_list("pk", flat=True)
+        send_each(self, request, apply_payment_event, [{"event_id": pk} for pk in waiting], "applying")
+
+    @display(description="State", ordering="state", label=STATE_COLOURS)
+    def shown_state(self, event: PaymentEvent) -> tuple[str, str]:
+        """Return the state and its label."""
+        return event.state, event.get_state_display()

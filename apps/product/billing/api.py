@@ -1,0 +1,82 @@
+"""Billing's part of the API. ``router`` is for ``/reconciliations``, ``payments_router`` for ``/payments``."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from django.conf import settings
+from django.http import HttpRequest
+from ninja import Router
+
+from apps.platform.api.answers import accepted
+from apps.platform.api.auth import submit_scope
+from apps.platform.api.bodies import read_json
+from apps.platform.api.problems import Problem
+from apps.platform.api.schemas import Accepted, ProblemBody
+from apps.platform.jobs.services import submit
+from apps.product.billing import services, signatures
+from apps.product.billing.actors import apply_payment_event, reconcile_month
+from apps.product.billing.schemas import (
+    EventTaken,
+    PaymentData,
+    PaymentReceived,
+    ReconciliationRequest,
+    body_schema,
+)
+
+logger = logging.getLogger(__name__)
+router = Router(tags=["billing"])
+payments_router = Router(tags=["billing"])
+
+_SIGNATURE_HEADERS = {
+    signatures.ID_HEADER: "Id of the event, the same when it is sent again.",
+    signatures.TIMESTAMP_HEADER: "Now, in whole seconds since the epoch; at most 5 minutes off.",
+    signatures.SIGNATURE_HEADER: "`v1,` and the base64 of HMAC-SHA256 over `<id>.<timestamp>.<body>`.",
+}
+# The body is read after the signature was checked, so django-ninja cannot know of either.
+_SIGNED_EVENT: dict[str, Any] = {
+    "parameters": [
+        {"in": "header", "name": name, "required": True, "description": text, "schema": {"type": "string"}}
+        for name, text in _SIGNATURE_HEADERS.items()
+    ],
+    "requestBody": {
+        "required": True,
+        "content": {"application/json": {"schema": body_schema(PaymentReceived, data=PaymentData)}},
+    },
+}
+
+
+@router.post("", auth=submit_scope, response={202: Accepted}, summary="Reconcile a month")
+def create_reconciliation(request: Any, body: ReconciliationRequest) -> tuple[int, dict[str, str]]:
+    """Hold a month's invoices against the payments. The result is `{"matched", "unmatched", "corrected"}`."""
+    job_id = submit(reconcile_month, owner=request.auth.owner_key, kwargs={"month": body.month})
+    return 202, accepted(request, job_id)
+
+
+@payments_router.post(
+    "/events",
+    auth=None,
+    response={202: EventTaken, 401: ProblemBody, 409: ProblemBody},
+    summary="Take in a payment event",
+    openapi_extra=_SIGNED_EVENT,
+)
+def create_payment_event(request: HttpRequest) -> tuple[int, dict[str, str]]:
+    """Keep a signed event and apply it soon. No bearer token: the signature says who sends it.
+
+    Signed as [Standard Webhooks](https://www.standardwebhooks.com) has it, with the secret in
+    `SWITCHYARD_PAYMENT_SECRET`. The same `webhook-id` again is the same event: it gets 202 again and is applied once.
+    """
+    try:
+        external_id = signatures.verify(settings.SWITCHYARD.payment_secret, request.headers, request.body)
+    except signatures.SignatureRefused as error:
+        logger.warning("payment event refused: %s", error)
+        raise Problem(401, str(error), headers={"WWW-Authenticate": "Signature"}) from error
+    body = read_json(request, PaymentReceived)
+    try:
+        event, unsent = services.receive_event(external_id, body.model_dump(mode="json"))
+    except services.EventDiffers as error:
+        raise Problem(409, str(error)) from error
+    if unsent:
+        services.note_job(event, submit(apply_payment_event, kwargs={"event_id": event.pk}))
+    return 202, {"event_id": external_id}
