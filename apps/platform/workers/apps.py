@@ -1,7 +1,22 @@
 from django.apps import AppConfig
+from django.utils.module_loading import autodiscover_modules
+
+from apps.platform.workers import checks
+from apps.platform.workers.preflight import refuse
+from broker.errors import SwitchyardError
 
 
 class WorkersConfig(AppConfig):
+    """Makes every process of the yard know every actor, and registers the system checks."""
+
     name = "apps.platform.workers"
     label = "workers"
     default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        """Declare all actors; one that is declared wrongly stops the process with exit 78."""
+        try:
+            autodiscover_modules("actors")
+        except SwitchyardError as error:
+            refuse(str(error))
+        checks.register_all()

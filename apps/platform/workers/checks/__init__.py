@@ -1,0 +1,87 @@
+"""System checks that keep a wrong yard from starting. Each message carries the fix; ids are ``switchyard.E001`` …
+
+``manage.py check`` runs those that need nothing but the code; ``check --database default`` and ``check --deploy`` ask
+the broker's server as well. Workers, web and scheduler run them before they start
+(:mod:`apps.platform.workers.preflight`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import dramatiq
+from django.apps import AppConfig
+from django.conf import settings
+from django.core.checks import CheckMessage, Tags, register
+from dramatiq.broker import Broker
+
+from apps.platform.workers.checks import actors, http_clients, pools, queues
+from apps.platform.workers.checks.broker_server import unsafe_server
+from broker.topology import Yard
+
+TAG = "switchyard"
+
+Apps = Sequence[AppConfig] | None
+Databases = Sequence[str] | None
+
+
+def register_all() -> None:
+    """Make Django run the checks."""
+    register(yard_is_sound, TAG)
+    register(actors_are_sound, TAG)
+    register(clients_have_time_limits, TAG)
+    register(server_keeps_work, TAG, Tags.database)
+    register(server_keeps_work_deployed, TAG, deploy=True)
+
+
+def yard_is_sound(app_configs: Apps, **options: Any) -> list[CheckMessage]:
+    """Check ``settings.YARD``."""
+    return check_yard(settings.YARD)
+
+
+def actors_are_sound(app_configs: Apps, **options: Any) -> list[CheckMessage]:
+    """Check the actors that the installed apps declared."""
+    return check_actors(settings.YARD, dramatiq.get_broker())
+
+
+def clients_have_time_limits(app_configs: Apps, **options: Any) -> list[CheckMessage]:
+    """Check that nothing the project's own code calls may hang for ever."""
+    return http_clients.endless_http_calls() + http_clients.endless_mail()
+
+
+def server_keeps_work(app_configs: Apps, databases: Databases = None, **options: Any) -> list[CheckMessage]:
+    """Ask the broker's server, but only when databases are to be asked."""
+    if not databases:
+        return []
+    return unsafe_server(settings.SWITCHYARD.broker_url, debug=settings.DEBUG)
+
+
+def server_keeps_work_deployed(app_configs: Apps, databases: Databases = None, **options: Any) -> list[CheckMessage]:
+    """Ask the broker's server on ``check --deploy``, unless it is asked anyway."""
+    return [] if databases else server_keeps_work(app_configs, databases=["default"])
+
+
+def check_yard(yard: Yard) -> list[CheckMessage]:
+    """Return everything that is wrong with a yard's declaration."""
+    return [
+        *queues.duplicate_names(yard),
+        *queues.impossible_limits(yard),
+        *queues.unserved_lanes(yard),
+        *queues.consumed_dead_lists(yard),
+        *pools.impossible_pools(yard),
+        *pools.undeclared_lanes(yard),
+        *pools.pools_that_watch_everything(yard),
+        *pools.mixed_latency_classes(yard),
+        *pools.more_slots_than_connections(yard),
+    ]
+
+
+def check_actors(yard: Yard, broker: Broker) -> list[CheckMessage]:
+    """Return everything that is wrong with the actors declared with a broker."""
+    return [
+        *actors.undeclared_queues(yard, broker.actors.values()),
+        *actors.missing_time_limits(yard, broker),
+        *actors.limits_over_the_hard_limit(yard, broker),
+        *actors.consumed_dead_lists(yard, broker),
+    ]

@@ -1,0 +1,118 @@
+"""Mistakes in the actors that were declared: where they run, and for how long they may."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+from django.core.checks import CheckMessage, Error
+from dramatiq.actor import Actor
+from dramatiq.broker import Broker
+
+from apps.platform.workers.checks.queues import TOPOLOGY
+from broker.topology import Queue, Yard
+
+AnyActor = Actor[Any, Any]
+
+
+def undeclared_queues(yard: Yard, actors: Iterable[AnyActor]) -> list[CheckMessage]:
+    """E001: an actor on a queue that the yard does not declare, or straight on a retry lane."""
+    names = [queue.name for queue in yard.queues]
+    dead = {queue.dead_list for queue in yard.queues}
+    found: list[CheckMessage] = []
+    for actor in actors:
+        if actor.queue_name in names or actor.queue_name in dead:
+            continue
+        hint = f"Use one of {', '.join(names)}, or declare the queue in {TOPOLOGY}."
+        if actor.queue_name in yard.lanes:
+            hint = f"Use queue_name={yard.family(actor.queue_name).name!r}; only retries go to the retry lane."
+        found.append(
+            Error(
+                f"runs on queue {actor.queue_name!r}, which the yard does not declare",
+                hint=hint,
+                obj=f"actor {actor.actor_name}",
+                id="switchyard.E001",
+            )
+        )
+    return found
+
+
+def missing_time_limits(yard: Yard, broker: Broker) -> list[CheckMessage]:
+    """E002: an actor that may run for ever."""
+    enforced = "time_limit" in broker.actor_options
+    found: list[CheckMessage] = []
+    for actor, queue in _placed(yard, broker):
+        limit = _time_limit_ms(actor, queue)
+        if not enforced:
+            fact = "no middleware of the broker enforces time limits"
+            hint = "Add TimeLimits to the middleware in project/wiring.py."
+        elif limit is None:
+            fact = f"its time_limit is {actor.options.get('time_limit')!r}, so it may run for ever"
+            hint = (
+                f"Remove time_limit to inherit the {queue.soft_limit_ms} ms of queue {queue.name}, "
+                "or set milliseconds above 0."
+            )
+        else:
+            continue
+        found.append(Error(fact, hint=hint, obj=f"actor {actor.actor_name}", id="switchyard.E002"))
+    return found
+
+
+def limits_over_the_hard_limit(yard: Yard, broker: Broker) -> list[CheckMessage]:
+    """E003: an actor whose child is killed before the actor is told to stop."""
+    found: list[CheckMessage] = []
+    for actor, queue in _placed(yard, broker):
+        limit = _time_limit_ms(actor, queue)
+        if limit is not None and limit >= queue.hard_limit_ms:
+            found.append(
+                Error(
+                    f"its time_limit is {limit:g} ms, the hard limit of queue {queue.name} is {queue.hard_limit_ms} ms",
+                    hint=f"Lower time_limit below {queue.hard_limit_ms}, split the work, "
+                    f"or raise hard_limit_ms in {TOPOLOGY}.",
+                    obj=f"actor {actor.actor_name}",
+                    id="switchyard.E003",
+                )
+            )
+    return found
+
+
+def consumed_dead_lists(yard: Yard, broker: Broker) -> list[CheckMessage]:
+    """E011: a dead list that an actor runs on or that was declared with the broker, so that workers consume it."""
+    dead = {queue.dead_list: queue.name for queue in yard.queues}
+    found: list[CheckMessage] = [
+        Error(
+            f"runs on {actor.queue_name!r}, the dead list of queue {dead[actor.queue_name]}",
+            hint=f"Use queue_name={dead[actor.queue_name]!r}; messages come to the dead list by themselves.",
+            obj=f"actor {actor.actor_name}",
+            id="switchyard.E011",
+        )
+        for actor in broker.actors.values()
+        if actor.queue_name in dead
+    ]
+    used = {actor.queue_name for actor in broker.actors.values()}
+    found += [
+        Error(
+            f"is declared with the broker, but is the dead list of queue {dead[name]}; every worker would consume it",
+            hint=f"Remove the call of declare_queue({name!r}).",
+            obj=f"queue {name}",
+            id="switchyard.E011",
+        )
+        for name in sorted(broker.get_declared_queues())
+        if name in dead and name not in used
+    ]
+    return found
+
+
+def _placed(yard: Yard, broker: Broker) -> list[tuple[AnyActor, Queue]]:
+    """Return the actors whose queue is declared, each with it."""
+    queues = {queue.name: queue for queue in yard.queues}
+    return [(actor, queues[actor.queue_name]) for actor in broker.actors.values() if actor.queue_name in queues]
+
+
+def _time_limit_ms(actor: AnyActor, queue: Queue) -> float | None:
+    """Return the limit that holds for an actor, ``None`` when none does."""
+    limit = actor.options.get("time_limit", queue.soft_limit_ms)
+    if not isinstance(limit, int | float) or isinstance(limit, bool) or not 0 < limit < math.inf:
+        return None
+    return limit

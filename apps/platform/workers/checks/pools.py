@@ -1,0 +1,140 @@
+"""Mistakes in the pools of a yard: one that serves everything, mixes latency classes, or asks for too much."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+from django.core.checks import CheckMessage, Error
+
+from apps.platform.workers.checks.queues import TOPOLOGY
+from broker.topology import Pool, PoolKind, Yard
+
+WIDEST_CLASS = 4
+"""Objectives further apart than this factor are different latency classes."""
+
+NICE_LIMITS = (0, 19)
+
+
+def impossible_pools(yard: Yard) -> list[CheckMessage]:
+    """E014: a pool of a kind, size or niceness that cannot be started."""
+    found: list[CheckMessage] = []
+    for pool in yard.pools:
+        wrong = [f"{name} is {value}" for name, value in _sizes(pool).items() if value < 1]
+        if pool.kind not in get_args(PoolKind):
+            wrong.append(f"kind is {pool.kind!r}")
+        if not NICE_LIMITS[0] <= pool.nice <= NICE_LIMITS[1]:
+            wrong.append(f"nice is {pool.nice}")
+        if wrong:
+            found.append(
+                Error(
+                    f"{', '.join(wrong)}; such a pool cannot be started",
+                    hint=f"In {TOPOLOGY}, use one of the kinds {', '.join(get_args(PoolKind))}, "
+                    f"sizes of at least 1 and a nice of {NICE_LIMITS[0]} to {NICE_LIMITS[1]}.",
+                    obj=f"pool {pool.name}",
+                    id="switchyard.E014",
+                )
+            )
+    return found
+
+
+def undeclared_lanes(yard: Yard) -> list[CheckMessage]:
+    """E013: a pool that serves a lane which no queue of the yard has."""
+    known = {name for queue in yard.queues for name in (queue.name, queue.retry_lane, queue.dead_list)}
+    return [
+        Error(
+            f"serves {lane!r}, which no queue declares",
+            hint=f"Declare the queue in {TOPOLOGY}, or remove it from the pool.",
+            obj=f"pool {pool.name}",
+            id="switchyard.E013",
+        )
+        for pool in yard.pools
+        for lane in pool.queues
+        if lane not in known
+    ]
+
+
+def pools_that_watch_everything(yard: Yard) -> list[CheckMessage]:
+    """E008: a pool that serves every queue, or no lane at all, which Dramatiq takes for every queue."""
+    found: list[CheckMessage] = []
+    live = {queue.name for queue in yard.queues}
+    for pool in yard.pools:
+        served = set(yard.served_by(pool))
+        if not served:
+            fact = "serves no lane; Dramatiq takes an empty list for every queue there is"
+        elif len(live) > 1 and live <= served:
+            fact = f"serves all {len(live)} queues, so one slow kind of work holds up all the others"
+        else:
+            continue
+        found.append(
+            Error(
+                fact,
+                hint=f"Name only queues of one latency class in {TOPOLOGY}, or remove the pool.",
+                obj=f"pool {pool.name}",
+                id="switchyard.E008",
+            )
+        )
+    return found
+
+
+def mixed_latency_classes(yard: Yard) -> list[CheckMessage]:
+    """E009: a pool in which urgent work waits behind slow work, or live work behind retries."""
+    found: list[CheckMessage] = []
+    objectives = {queue.name: queue.objective_ms for queue in yard.queues}
+    for pool in yard.pools:
+        served = yard.served_by(pool)
+        live = [name for name in served if name in objectives]
+        retries = [name for name in served if name not in objectives]
+        fact = _spread({name: objectives[name] for name in live})
+        if live and retries:
+            fact = f"serves the queue {live[0]} together with the retry lane {retries[0]}; a retry storm would delay it"
+        if fact:
+            found.append(
+                Error(
+                    fact,
+                    hint=f"Give each latency class a pool of its own in {TOPOLOGY}; "
+                    "retry lanes go to the pool with shared_retries=True or to one of their own.",
+                    obj=f"pool {pool.name}",
+                    id="switchyard.E009",
+                )
+            )
+    return found
+
+
+def more_slots_than_connections(yard: Yard) -> list[CheckMessage]:
+    """E010: a pool that runs more messages at once than it may open database connections."""
+    return [
+        Error(
+            f"{pool.processes} × {pool.slots} slots need {pool.total_slots} database connections, "
+            f"database_connections is {pool.database_connections}",
+            hint=f"In {TOPOLOGY}, lower processes or slots, or raise database_connections "
+            "if the database has room for them.",
+            obj=f"pool {pool.name}",
+            id="switchyard.E010",
+        )
+        for pool in yard.pools
+        if pool.database_connections is not None and pool.total_slots > pool.database_connections
+    ]
+
+
+def _sizes(pool: Pool) -> dict[str, int]:
+    sizes = {"processes": pool.processes, "slots": pool.slots}
+    if pool.prefetch is not None:
+        sizes["prefetch"] = pool.prefetch
+    return sizes
+
+
+def _spread(objectives: dict[str, int | None]) -> str:
+    """Return what is wrong with serving these queues together, or ``""``."""
+    promised = {name: objective for name, objective in objectives.items() if objective is not None}
+    if not promised:
+        return ""
+    strict, loose = min(promised, key=promised.__getitem__), max(promised, key=promised.__getitem__)
+    if promised[loose] > WIDEST_CLASS * promised[strict]:
+        return (
+            f"mixes {strict} (objective {promised[strict]} ms) with {loose} (objective {promised[loose]} ms); "
+            f"more than {WIDEST_CLASS} times apart"
+        )
+    without = [name for name, objective in objectives.items() if objective is None]
+    if without:
+        return f"mixes {strict} (objective {promised[strict]} ms) with {without[0]}, which has no objective"
+    return ""

@@ -1,0 +1,37 @@
+"""A gevent child, executed anew: patched before anything else is loaded, so that all of it cooperates.
+
+A fork of a loaded process cannot be patched: locks and connections made before would block every greenlet.
+"""
+
+from gevent import monkey
+
+monkey.patch_all()
+
+import os  # noqa: E402
+import sys  # noqa: E402
+
+
+def main(arguments: list[str]) -> int:
+    """Serve a pool. Arguments: pool, number of the child, table's descriptor and rows, grace in seconds."""
+    import django
+
+    parent_pid = os.getppid()
+    pool_name, number, fd, rows, grace_s = arguments
+    django.setup()
+
+    from django.conf import settings
+
+    from apps.platform.workers.child import serve
+    from apps.platform.workers.processes import name_process
+    from apps.platform.workers.slots import Table
+
+    name_process(f"{pool_name} child {number}")
+    row = Table(int(fd), int(rows)).rows[int(number) - 1]
+    return serve(settings.YARD.pool(pool_name), row, grace_s=float(grace_s), parent_pid=parent_pid)
+
+
+if __name__ == "__main__":
+    code = main(sys.argv[1:])
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # greenlets that outlasted the grace must not hold up the end

@@ -1,0 +1,48 @@
+"""Run one pool's workers."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandParser
+
+from apps.platform.workers.preflight import refuse, refuse_if_wrong
+from apps.platform.workers.processes import name_process, run_or_crash
+from apps.platform.workers.supervisor import GRACE_S, Supervisor
+from broker.errors import UnknownPool
+
+
+class Command(BaseCommand):
+    """One supervisor and its children, until SIGTERM. Exits 0 drained, 70 crashed, 78 refused to start."""
+
+    help = "Run one pool's workers until SIGTERM or SIGINT drains them; a second signal stops them at once."
+    requires_system_checks = []  # refuse_if_wrong runs them, and exits as promised
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        """Declare the arguments."""
+        parser.add_argument("pool", metavar="NAME", help="a pool of project/topology.py")
+        parser.add_argument("--metrics-port", type=int, default=0, help="default: a free one, which is reported")
+        parser.add_argument("--metrics-host", default="127.0.0.1", help="default: loopback, only this machine reads it")
+        parser.add_argument("--grace", type=float, default=GRACE_S, help="seconds for running tasks to end, default 25")
+
+    def handle(self, **options: Any) -> None:
+        """Run the pool."""
+        try:
+            pool = settings.YARD.pool(options["pool"])
+        except UnknownPool as error:
+            refuse(str(error))
+        refuse_if_wrong()
+        name_process(f"pool {pool.name}")
+        try:
+            supervisor = Supervisor(
+                pool,
+                metrics_port=options["metrics_port"],
+                metrics_host=options["metrics_host"],
+                grace_s=options["grace"],
+            )
+        except OSError as error:
+            where = f"{options['metrics_host']}:{options['metrics_port']}"
+            refuse(f"pool {pool.name}: cannot serve metrics at {where} ({error.strerror}); name another --metrics-port")
+        sys.exit(run_or_crash(supervisor.run))

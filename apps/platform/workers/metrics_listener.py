@@ -1,0 +1,121 @@
+"""A tiny HTTP server for ``/metrics`` that lives in a selector's loop: a process that forks must have no threads."""
+
+from __future__ import annotations
+
+import contextlib
+import selectors
+import socket
+import time
+from collections.abc import Callable
+
+from prometheus_client import CONTENT_TYPE_LATEST
+
+LARGEST_REQUEST_BYTES = 8_192
+MOST_CONNECTIONS = 32
+LONGEST_CONNECTION_S = 5.0
+
+
+class MetricsListener:
+    """Answers ``GET /metrics`` and nothing else, one request a connection.
+
+    Args:
+        render: Returns the text; called in the loop, so it must be quick.
+        port: 0 finds a free one, see :attr:`port`.
+
+    Raises:
+        OSError: the port is taken.
+    """
+
+    def __init__(
+        self, selector: selectors.BaseSelector, render: Callable[[], bytes], *, host: str = "127.0.0.1", port: int = 0
+    ) -> None:
+        self._selector = selector
+        self._render = render
+        self._connections: dict[socket.socket, _Connection] = {}
+        self._listener = socket.create_server((host, port), backlog=16)
+        self._listener.setblocking(False)
+        self.port: int = self._listener.getsockname()[1]
+        selector.register(self._listener, selectors.EVENT_READ, self._accept)
+
+    def expire(self) -> None:
+        """Drop connections that take too long. Call it now and then."""
+        now = time.monotonic()
+        for connection in list(self._connections.values()):
+            if now > connection.deadline_s:
+                self._close(connection)
+
+    def close(self) -> None:
+        """Stop listening and drop all connections. In a forked child this touches nothing of the parent's."""
+        for connection in self._connections.values():
+            connection.socket.close()
+        self._listener.close()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):  # the client may be gone already
+            accepted, _ = self._listener.accept()
+            if len(self._connections) >= MOST_CONNECTIONS:
+                accepted.close()
+                return
+            accepted.setblocking(False)
+            connection = self._connections[accepted] = _Connection(accepted)
+            self._selector.register(accepted, selectors.EVENT_READ, lambda: self._read(connection))
+
+    def _read(self, connection: _Connection) -> None:
+        try:
+            data = connection.socket.recv(4096)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        connection.request += data
+        if not data or len(connection.request) > LARGEST_REQUEST_BYTES:
+            self._close(connection)
+        elif b"\r\n\r\n" in connection.request:
+            connection.answer = self._answer(connection.request)
+            self._selector.modify(connection.socket, selectors.EVENT_WRITE, lambda: self._write(connection))
+            self._write(connection)
+
+    def _write(self, connection: _Connection) -> None:
+        try:
+            sent = connection.socket.send(connection.answer)
+        except BlockingIOError:
+            return
+        except OSError:
+            sent = len(connection.answer)
+        connection.answer = connection.answer[sent:]
+        if not connection.answer:
+            self._close(connection)
+
+    def _answer(self, request: bytes) -> bytes:
+        method, _, rest = request.partition(b" ")
+        path = rest.partition(b" ")[0].partition(b"?")[0]
+        if method not in (b"GET", b"HEAD"):
+            return _response("405 Method Not Allowed", b"only GET\n")
+        if path != b"/metrics":
+            return _response("404 Not Found", b"see /metrics\n")
+        body = self._render()
+        return _response("200 OK", body, CONTENT_TYPE_LATEST, head=method == b"HEAD")
+
+    def _close(self, connection: _Connection) -> None:
+        self._connections.pop(connection.socket, None)
+        self._selector.unregister(connection.socket)
+        connection.socket.close()
+
+
+class _Connection:
+    def __init__(self, accepted: socket.socket) -> None:
+        self.socket = accepted
+        self.request = b""
+        self.answer = b""
+        self.deadline_s = time.monotonic() + LONGEST_CONNECTION_S
+
+
+def _response(status: str, body: bytes, content_type: str = "text/plain", *, head: bool = False) -> bytes:
+    lines = (
+        f"HTTP/1.1 {status}",
+        f"Content-Type: {content_type}",
+        f"Content-Length: {len(body)}",
+        "Connection: close",
+        "\r\n",
+    )
+    return "\r\n".join(lines).encode() + (b"" if head else body)

@@ -1,0 +1,112 @@
+"""The common parent of several pools: loads everything once and forks a supervisor for each, so that they share it."""
+
+from __future__ import annotations
+
+import logging
+import selectors
+import signal
+import time
+from collections.abc import Sequence
+
+from apps.platform.workers.keeper import Keeper
+from apps.platform.workers.processes import (
+    EX_CRASHED,
+    describe_exit,
+    fork,
+    name_process,
+    prepare_to_fork,
+)
+from apps.platform.workers.signals import SignalPipe
+from apps.platform.workers.slots import Table
+from apps.platform.workers.supervisor import EX_OK, GRACE_S, KILL_AFTER_GRACE_S, LOOK_FOR_READY_S, Supervisor
+from broker.topology import Pool
+
+# Longer than a supervisor takes to kill its own children.
+KILL_MARGIN_S = KILL_AFTER_GRACE_S + 5.0
+
+logger = logging.getLogger("switchyard.workers")
+
+
+class PoolsParent:
+    """Runs several pools until it is told to drain. A supervisor that dies is started again, the others go on.
+
+    Args:
+        grace_s: Seconds that running tasks may take to end once the pools drain.
+    """
+
+    def __init__(self, pools: Sequence[Pool], *, grace_s: float = GRACE_S) -> None:
+        self._pools = tuple(pools)
+        self._grace_s = grace_s
+        self._table = Table.create(len(self._pools))
+        self._all_ready = False
+        self._unclean = False
+        self._kill_at_s: float | None = None
+        self._selector = selectors.DefaultSelector()
+        self._signals = SignalPipe(noted=(signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGCHLD))
+        self._keeper = Keeper(self._selector, len(self._pools), start=self._start, ended=self._ended)
+
+    def run(self) -> int:
+        """Keep the supervisors running; return 0 after a drain, 70 when something had to be killed for it."""
+        name_process("pools")
+        prepare_to_fork()
+        self._selector.register(self._signals.read_fd, selectors.EVENT_READ, lambda: None)
+        while True:
+            self._obey(self._signals.take())
+            next_start_s = self._keeper.work()
+            if self._keeper.stopping and not self._keeper.pids:
+                break
+            self._notice_ready()
+            for key, _ in self._selector.select(self._sleep_s(next_start_s)):
+                key.data()
+        logger.info("pools: all drained" if not self._unclean else "pools: stopped, not all were drained")
+        return EX_CRASHED if self._unclean else EX_OK
+
+    def _obey(self, signals: list[int]) -> None:
+        for signum in signals:
+            if signum == signal.SIGCHLD:
+                continue
+            if self._keeper.stopping or signum == signal.SIGQUIT:
+                # SIGQUIT, not a second SIGTERM: a process manager that signals everybody must not cut the drain short.
+                self._keeper.stop(signal.SIGQUIT)
+            else:
+                self._kill_at_s = time.monotonic() + self._grace_s + KILL_MARGIN_S
+                self._keeper.stop(signal.SIGTERM)
+        if self._kill_at_s is not None and time.monotonic() >= self._kill_at_s:
+            self._kill_at_s = None
+            self._keeper.stop(signal.SIGKILL)
+
+    def _start(self, number: int) -> int:
+        pool, row = self._pools[number - 1], self._table.rows[number - 1]
+        row.clear()
+
+        def run() -> int:
+            return Supervisor(pool, grace_s=self._grace_s, own_row=row).run()
+
+        return fork(run, title=f"pool {pool.name}", shed=[self._shed])
+
+    def _ended(self, number: int, pid: int, status: int, wait_s: float | None) -> None:
+        _, told = describe_exit(status)
+        name = self._pools[number - 1].name
+        if wait_s is None:
+            self._unclean = self._unclean or status != 0
+            return
+        logger.error("pool %s: its supervisor (pid %d) %s; it is started again in %.1f s", name, pid, told, wait_s)
+
+    def _shed(self) -> None:
+        """Let go, in a supervisor, of what is the parent's."""
+        self._selector.close()
+        self._keeper.shed()
+        self._signals.close()
+
+    def _notice_ready(self) -> None:
+        if not self._all_ready and all(row.read().ready for row in self._table.rows):
+            self._all_ready = True
+            logger.info("pools: all ready")
+
+    def _sleep_s(self, next_start_s: float | None) -> float | None:
+        waits = [] if self._all_ready else [LOOK_FOR_READY_S]
+        if next_start_s is not None:
+            waits.append(next_start_s)
+        if self._kill_at_s is not None:
+            waits.append(max(self._kill_at_s - time.monotonic(), 0.0))
+        return min(waits, default=None)

@@ -1,0 +1,43 @@
+"""What every long-running process does first: refuse to start in a wrong yard, and say what to change."""
+
+from __future__ import annotations
+
+import sys
+from typing import NoReturn
+
+from django.core.checks import CheckMessage, run_checks
+
+from apps.platform.workers.checks import TAG
+
+EX_CONFIG = 78
+
+
+def refuse_if_wrong(*, ask_broker: bool = True) -> None:
+    """Run the yard's system checks; print what is wrong to standard error and exit 78.
+
+    Warnings are printed and do not stop the start: a broker that is down now may be up when it is needed.
+
+    Args:
+        ask_broker: Ask the broker's server too whether it keeps work. Takes up to two seconds when it is down.
+    """
+    found = run_checks(tags=[TAG], databases=["default"] if ask_broker else None)
+    found = [message for message in found if not message.is_silenced()]
+    wrong = [message for message in found if message.is_serious()]
+    for message in found:
+        if message not in wrong:
+            sys.stderr.write(f"switchyard: warning: {_line(message)}\n")
+    if wrong:
+        refuse(*(_line(message) for message in wrong))
+
+
+def refuse(*facts: str) -> NoReturn:
+    """Print why the process does not start and exit 78 (EX_CONFIG)."""
+    for fact in facts:
+        sys.stderr.write(f"switchyard: refused to start: {fact}\n")
+    sys.stderr.flush()
+    raise SystemExit(EX_CONFIG)
+
+
+def _line(message: CheckMessage) -> str:
+    hint = f" {message.hint}" if message.hint else ""
+    return f"{message.obj}: {message.msg}.{hint} ({message.id})"

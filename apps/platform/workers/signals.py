@@ -1,0 +1,52 @@
+"""Signals as something a selector can wait for. Handlers only note; the loop decides."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Iterable
+from types import FrameType
+
+# What may be sent to a process of ours. Not SIGCHLD: gevent cannot see a subprocess end while that is blocked.
+HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)
+
+
+class SignalPipe:
+    """Notes signals and makes a descriptor readable when one came. One for each process, in its main thread.
+
+    Nothing is locked in the handler: an ``Event`` set there could wait for the very thread it interrupts.
+
+    Args:
+        noted: Signals to note.
+        ignored: Signals to ignore, because somebody else passes their meaning on.
+    """
+
+    def __init__(self, noted: Iterable[int], ignored: Iterable[int] = ()) -> None:
+        self._came: list[int] = []
+        self.read_fd, self._write_fd = os.pipe()
+        os.set_blocking(self.read_fd, False)
+        os.set_blocking(self._write_fd, False)
+        signal.set_wakeup_fd(self._write_fd, warn_on_full_buffer=False)
+        for signum in noted:
+            signal.signal(signum, self._note)
+        for signum in ignored:
+            signal.signal(signum, signal.SIG_IGN)
+        # Blocked since the fork that made this process, see processes.fork.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)
+
+    def take(self) -> list[int]:
+        """Return the signals that came since the last call, oldest first."""
+        with contextlib.suppress(BlockingIOError):
+            while os.read(self.read_fd, 512):
+                pass
+        came, self._came = self._came, []
+        return came
+
+    def close(self) -> None:
+        """Close both ends. For a forked child, whose own wake-ups would wake its parent."""
+        os.close(self.read_fd)
+        os.close(self._write_fd)
+
+    def _note(self, signum: int, frame: FrameType | None) -> None:
+        self._came.append(signum)
