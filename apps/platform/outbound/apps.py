@@ -1,3 +1,5 @@
+import logging
+
 from django.apps import AppConfig
 
 
@@ -5,3 +7,7 @@ class OutboundConfig(AppConfig):
     name = "apps.platform.outbound"
     label = "outbound"
     default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        """Keep URLs, whose paths may be secrets, out of the log: urllib3 warns with them of malformed headers."""
+        logging.getLogger("urllib3.connection").setLevel(logging.ERROR)

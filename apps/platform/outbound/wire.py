@@ -1,0 +1,216 @@
+"""One connection to one checked address, with an end to its time and to what it reads.
+
+A timeout of a socket bounds a single read, so a peer that sends a byte now and then holds its caller for ever. Two
+guards see to the whole: the ``Watchdog`` ends whatever waits, the ``Meter`` ends whatever is kept busy.
+"""
+
+from __future__ import annotations
+
+import io
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable
+from ipaddress import ip_address
+from typing import Any
+
+from urllib3.connection import HTTPConnection, HTTPSConnection
+
+from apps.platform.outbound.addresses import Place
+from apps.platform.outbound.errors import DeadlineExceeded, TooLarge, Unreachable
+
+Connect = Callable[[str, int, float], socket.socket]
+"""From address, port and timeout in seconds to a connected socket."""
+
+
+class Deadline:
+    """The end of a whole request.
+
+    Args:
+        seconds: From now.
+    """
+
+    def __init__(self, host: str, seconds: float) -> None:
+        self.host = host
+        self.seconds = seconds
+        self.started = time.monotonic()
+
+    @property
+    def elapsed_ms(self) -> int:
+        """Milliseconds since the start, rounded."""
+        return round((time.monotonic() - self.started) * 1000)
+
+    def left(self, doing: str) -> float:
+        """Return the seconds that are left.
+
+        Raises:
+            DeadlineExceeded: none are.
+        """
+        seconds = self.started + self.seconds - time.monotonic()
+        if seconds <= 0:
+            raise DeadlineExceeded(self.host, self.seconds, doing)
+        return seconds
+
+
+class Watchdog:
+    """Shuts a connection down when its time is up, whatever it waits for: handshake, sending, headers or body.
+
+    It holds a twin of the socket, since TLS takes the original over. A timer runs in a thread, or, patched, in a
+    greenlet. Use as a context manager.
+    """
+
+    def __init__(self, sock: socket.socket, after_s: float) -> None:
+        self._twin: socket.socket | None = sock.dup()
+        self._lock = threading.Lock()
+        self._timer = threading.Timer(after_s, self._bark)
+        self._timer.name = "outbound-watchdog"
+        self._timer.daemon = True
+
+    def __enter__(self) -> Watchdog:
+        self._timer.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._timer.cancel()
+        with self._lock:
+            if self._twin is not None:
+                self._twin.close()
+                self._twin = None
+
+    def _bark(self) -> None:
+        # The lock keeps a number that the system has given to another connection from being shut down.
+        with self._lock:
+            if self._twin is not None:
+                try:
+                    self._twin.shutdown(socket.SHUT_RDWR)
+                except OSError:
+                    # The peer was faster: nothing is left to shut down.
+                    return
+
+
+class Meter:
+    """Counts what comes in. A peer that never pauses (endless headers or chunk frames) is ended by it."""
+
+    def __init__(self, deadline: Deadline) -> None:
+        self.deadline = deadline
+        self._part = ""
+        self._limit_bytes = self._left_bytes = 0
+
+    def allow(self, part: str, limit_bytes: int) -> None:
+        """Begin a part of the answer and let so many bytes of it in."""
+        self._part = part
+        self._limit_bytes = self._left_bytes = limit_bytes
+
+    def count(self, received_bytes: int) -> None:
+        """Note what was read.
+
+        Raises:
+            TooLarge: it is more than was allowed.
+            DeadlineExceeded: time is up.
+        """
+        self.deadline.left("the answer was read")
+        self._left_bytes -= received_bytes
+        if self._left_bytes < 0:
+            raise TooLarge(self.deadline.host, self._part, self._limit_bytes)
+
+
+class _MeteredReader(io.RawIOBase):
+    def __init__(self, raw: Any, meter: Meter) -> None:
+        self._raw = raw
+        self._meter = meter
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        received_bytes: int = self._raw.readinto(buffer) or 0
+        self._meter.count(received_bytes)
+        return received_bytes
+
+    def close(self) -> None:
+        if not self.closed:
+            self._raw.close()
+        super().close()
+
+
+class MeteredSocket:
+    """A connected socket, as much of it as ``http.client`` uses, whose reads are counted."""
+
+    def __init__(self, sock: socket.socket, meter: Meter) -> None:
+        self._sock = sock
+        self._meter = meter
+
+    def makefile(self, mode: str, *args: Any, **kwargs: Any) -> io.BufferedReader:
+        """Return a reader of the connection; it may be open longer than this object."""
+        return io.BufferedReader(_MeteredReader(self._sock.makefile("rb", buffering=0), self._meter))
+
+    def sendall(self, data: Any) -> None:
+        """Send everything."""
+        self._sock.sendall(data)
+
+    def settimeout(self, seconds: float | None) -> None:
+        """Bound a single read or write; the whole is the watchdog's."""
+        self._sock.settimeout(seconds)
+
+    def shutdown(self, how: int) -> None:
+        """Shut the connection down."""
+        self._sock.shutdown(how)
+
+    def close(self) -> None:
+        """Close the connection once its readers are closed."""
+        self._sock.close()
+
+
+class _PinnedHTTP(HTTPConnection):
+    pinned: socket.socket
+
+    def _new_conn(self) -> socket.socket:
+        return self.pinned
+
+
+class _PinnedHTTPS(HTTPSConnection):
+    pinned: socket.socket
+
+    def _new_conn(self) -> socket.socket:
+        return self.pinned
+
+
+def connect_tcp(address: str, port: int, timeout_s: float) -> socket.socket:
+    """Connect to an address (never a name: nothing is resolved here).
+
+    Raises:
+        Unreachable: the other end is not the address that was checked.
+        OSError: no connection.
+    """
+    wanted = ip_address(address)
+    sock = socket.socket(socket.AF_INET if wanted.version == 4 else socket.AF_INET6, socket.SOCK_STREAM)
+    try:
+        sock.settimeout(timeout_s)
+        sock.connect((address, port))
+        if ip_address(sock.getpeername()[0]) != wanted:
+            raise Unreachable(address, "another address answered")
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def open_connection(
+    place: Place, sock: socket.socket, timeout_s: float, tls: ssl.SSLContext
+) -> HTTPConnection | HTTPSConnection:
+    """Return an HTTP connection over a connected socket; for ``https`` after the handshake, the certificate checked.
+
+    Raises:
+        OSError: the handshake failed, or the certificate is not one for ``place.host``.
+    """
+    if place.scheme == "http":
+        plain = _PinnedHTTP(place.host, place.port, timeout=timeout_s)
+        plain.pinned = sock
+        plain.connect()
+        return plain
+    # OpenSSL compares the certificate with server_hostname: the context has check_hostname.
+    secure = _PinnedHTTPS(place.host, place.port, timeout=timeout_s, ssl_context=tls, server_hostname=place.host)
+    secure.pinned = sock
+    secure.connect()
+    return secure

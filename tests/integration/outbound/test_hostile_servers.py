@@ -1,0 +1,247 @@
+"""Servers that are slow, endless or lying: a request ends in time and takes no more memory than it may."""
+
+from __future__ import annotations
+
+import gzip
+import socket
+import ssl
+import struct
+import time
+import zlib
+from pathlib import Path
+
+import psutil
+import pytest
+
+from apps.platform.outbound.http import DeadlineExceeded, TooLarge, Unreachable, send
+from tests.integration.outbound.listener import Listener, answering, dripping, flooding, listening, read_request
+
+OK = b"HTTP/1.1 200 OK\r\n"
+DEADLINE_S = 0.4
+# Above the deadline: what a busy machine of two cores may add.
+SLACK_S = 0.7
+CERTIFICATE = Path(__file__).parent / "certificates" / "server.pem"
+
+
+def silent(listener: Listener, client: socket.socket) -> None:
+    listener.stopped.wait()
+
+
+def one_byte_of_tls(listener: Listener, client: socket.socket) -> None:
+    """Begin a TLS record of 16 KiB and send it byte by byte."""
+    client.recv(65536)
+    client.sendall(struct.pack("!BHH", 22, 0x0303, 16384))
+    while not listener.pause(0.1):
+        client.sendall(b"\0")
+
+
+SLOW = {
+    "nothing": silent,
+    "headers": dripping(b"", b"H"),
+    "header lines": dripping(OK, b"X-Slow: 1\r\n"),
+    "a body of a known length": dripping(OK + b"Content-Length: 100000\r\n\r\n", b"."),
+    "a body until the end of the stream": dripping(OK + b"\r\n", b"."),
+    "chunks": dripping(OK + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\n.\r\n"),
+    "a chunk's size": dripping(OK + b"Transfer-Encoding: chunked\r\n\r\n", b"0"),
+    "trailers": dripping(OK + b"Transfer-Encoding: chunked\r\n\r\n0\r\n", b"X: 1\r\n"),
+    "interim answers": dripping(b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+}
+
+ENDLESS = {
+    "header lines": flooding(OK, b"X-Many: 1\r\n"),
+    "one header": flooding(OK + b"X-Long: ", b"a"),
+    "a status line": flooding(b"HTTP/1.1 200 ", b"a"),
+    "headers of 60 KiB": flooding(OK, b"X-Long: " + b"a" * 60_000 + b"\r\n"),
+    "interim answers": flooding(b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+    "a body": flooding(OK + b"\r\n", b"a"),
+    "a body of a known length": flooding(OK + b"Content-Length: 99999999999\r\n\r\n", b"a"),
+    "chunks": flooding(OK + b"Transfer-Encoding: chunked\r\n\r\n", b"400\r\n" + b"a" * 1024 + b"\r\n"),
+    "chunks of one byte": flooding(OK + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\na\r\n"),
+    "a chunk's size": flooding(OK + b"Transfer-Encoding: chunked\r\n\r\n", b"0"),
+    "a chunk's extension": flooding(OK + b"Transfer-Encoding: chunked\r\n\r\n1;", b"a"),
+    "trailers": flooding(OK + b"Transfer-Encoding: chunked\r\n\r\n0\r\n", b"X-Many: 1\r\n"),
+}
+
+
+@pytest.mark.parametrize("what", SLOW)
+def test_a_server_that_drips_is_left_at_the_deadline(what: str, allow) -> None:
+    with listening(SLOW[what]) as listener:
+        url = allow(listener)
+        started = time.monotonic()
+
+        with pytest.raises(DeadlineExceeded):
+            send("GET", url, deadline_s=DEADLINE_S, max_bytes=65536)
+
+        assert DEADLINE_S - 0.01 <= time.monotonic() - started < DEADLINE_S + SLACK_S
+
+
+def test_a_server_that_drips_into_a_truncated_body_is_left_at_the_deadline_too(allow) -> None:
+    with listening(SLOW["a body until the end of the stream"]) as listener, pytest.raises(DeadlineExceeded):
+        send("GET", allow(listener), deadline_s=DEADLINE_S, max_bytes=65536, truncate=True)
+
+
+@pytest.mark.parametrize("act", [silent, one_byte_of_tls])
+def test_a_tls_handshake_that_never_ends_is_left_at_the_deadline(act, allow) -> None:
+    with listening(act) as listener:
+        url = allow(listener).replace("http:", "https:")
+        started = time.monotonic()
+
+        with pytest.raises(DeadlineExceeded):
+            send("GET", url, deadline_s=DEADLINE_S, max_bytes=65536)
+
+        assert time.monotonic() - started < DEADLINE_S + SLACK_S
+
+
+def test_a_server_that_never_reads_is_left_at_the_deadline(allow) -> None:
+    with listening(silent) as listener:
+        url = allow(listener)
+        started = time.monotonic()
+
+        with pytest.raises(DeadlineExceeded):
+            send("POST", url, body=b"a" * 16 * 1024 * 1024, deadline_s=DEADLINE_S, max_bytes=65536)
+
+        assert time.monotonic() - started < DEADLINE_S + SLACK_S
+
+
+@pytest.mark.parametrize("what", ENDLESS)
+def test_an_endless_answer_is_refused_at_its_limit_with_little_memory(what: str, allow) -> None:
+    process = psutil.Process()
+    with listening(ENDLESS[what]) as listener:
+        url = allow(listener)
+        before_bytes = process.memory_info().rss
+        started = time.monotonic()
+
+        with pytest.raises((TooLarge, Unreachable)):
+            send("GET", url, deadline_s=10, max_bytes=65536)
+
+        assert time.monotonic() - started < 2
+        assert process.memory_info().rss - before_bytes < 5 * 1024 * 1024
+
+
+def test_an_endless_body_is_cut_where_the_caller_wants_only_its_beginning(allow) -> None:
+    with listening(ENDLESS["a body"]) as listener:
+        answer = send("GET", allow(listener), deadline_s=5, max_bytes=65536, truncate=True)
+
+    assert (answer.status, len(answer.body), answer.truncated) == (200, 65536, True)
+
+
+@pytest.mark.parametrize("size", [65535, 65536, 65537])
+def test_a_body_of_exactly_the_limit_is_taken_and_one_byte_more_is_not(size: int, allow) -> None:
+    with listening(answering(OK + b"\r\n" + b"a" * size)) as listener:
+        url = allow(listener)
+
+        cut = send("GET", url, deadline_s=5, max_bytes=65536, truncate=True)
+        if size > 65536:
+            with pytest.raises(TooLarge):
+                send("GET", url, deadline_s=5, max_bytes=65536)
+
+    assert (len(cut.body), cut.truncated) == (min(size, 65536), size > 65536)
+
+
+@pytest.mark.parametrize("coding", ["gzip", "deflate", "br", "zstd", "gzip, gzip", ", ".join(["gzip"] * 200)])
+def test_a_compressed_body_is_never_decompressed(coding: str, allow) -> None:
+    packed = gzip.compress(gzip.compress(bytes(20 * 1024 * 1024))) if "gzip" in coding else zlib.compress(bytes(10**7))
+    head = OK + f"Content-Encoding: {coding}\r\nContent-Length: {len(packed)}\r\n\r\n".encode()
+    with listening(answering(head + packed)) as listener:
+        answer = send("GET", allow(listener), deadline_s=5, max_bytes=65536)
+
+    assert answer.body == packed
+    assert b"accept-encoding: identity" in listener.requests[0].lower()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        b"\0" * 100,
+        b"SSH-2.0-OpenSSH_9.2\r\n",
+        b"HTTP/1.1 abc canary\r\n\r\n",
+        b"HTTP/1.1 99999 canary\r\n\r\n",
+        b"220 mail.example ESMTP canary\r\n",
+        OK + b"Content-Length: 100\r\n\r\nshort",
+        OK + b"Transfer-Encoding: chunked\r\n\r\nzz\r\ncanary",
+        OK + b"X-Cut",
+    ],
+)
+def test_what_is_no_http_is_unreachable_and_is_not_quoted(answer: bytes, allow) -> None:
+    with listening(answering(answer)) as listener:
+        url = allow(listener)
+
+        try:
+            status = send("GET", url + "canary?canary", deadline_s=5, max_bytes=65536).status
+        except Unreachable as error:
+            assert "canary" not in str(error)
+        else:
+            assert (answer, status) == (OK + b"X-Cut", 200)
+
+
+def test_a_refused_connection_is_unreachable(allow) -> None:
+    with listening(silent) as listener:
+        url = allow(listener)
+
+    with pytest.raises(Unreachable, match="refused"):
+        send("GET", url, deadline_s=5, max_bytes=10)
+
+
+def test_an_answer_that_comes_before_the_body_is_read_counts(allow) -> None:
+    def impatient(listener: Listener, client: socket.socket) -> None:
+        client.recv(1)
+        client.sendall(b"HTTP/1.1 410 Gone\r\nContent-Length: 0\r\n\r\n")
+        read_request(listener, client)
+
+    with listening(impatient) as listener:
+        answer = send("POST", allow(listener), body=b"a" * 100_000, deadline_s=5, max_bytes=65536)
+
+    assert answer.status == 410
+
+
+def test_a_request_leaves_no_socket_and_no_watchdog_behind(allow) -> None:
+    process = psutil.Process()
+    with listening(answering(OK + b"Content-Length: 2\r\n\r\nok")) as listener:
+        url = allow(listener)
+        send("GET", url, deadline_s=5, max_bytes=65536)
+        before = process.num_fds()
+        for _ in range(20):
+            send("GET", url, deadline_s=5, max_bytes=65536)
+
+        assert process.num_fds() <= before + 1
+
+
+def tls_server(listener: Listener, client: socket.socket) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(CERTIFICATE)
+    with context.wrap_socket(client, server_side=True) as secure:
+        read_request(listener, secure)
+        secure.sendall(OK + b"Content-Length: 2\r\n\r\nok")
+
+
+def test_a_certificate_counts_for_the_name_in_the_url_not_for_the_address(allow) -> None:
+    trusting = ssl.create_default_context(cafile=str(CERTIFICATE.with_name("authority.pem")))
+    with listening(tls_server) as listener:
+
+        def connect(address: str, port: int, timeout_s: float) -> socket.socket:
+            assert (address, port) == ("93.184.216.34", 443)
+            return socket.create_connection(("127.0.0.1", listener.port), timeout_s)
+
+        def request(host: str, tls: ssl.SSLContext | None = trusting) -> int:
+            answers = ["93.184.216.34"]
+            return send(
+                "POST",
+                f"https://{host}/hook",
+                body=b"{}",
+                deadline_s=5,
+                max_bytes=100,
+                resolve=lambda *asked: answers,
+                connect=connect,
+                tls=tls,
+            ).status
+
+        assert request("example.com") == 200
+        assert request("93.184.216.34") == 200
+        assert listener.requests[0].startswith(b"POST /hook HTTP/1.1\r\n")
+        assert b"\r\nhost: example.com\r\n" in listener.requests[0]
+        with pytest.raises(Unreachable, match=r"not trusted.*mismatch"):
+            request("other.example")
+        with pytest.raises(Unreachable, match="not trusted"):
+            request("example.com", tls=None)
+        assert len(listener.requests) == 2
