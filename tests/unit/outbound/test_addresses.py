@@ -254,7 +254,12 @@ def test_an_inner_address_is_allowed_for_exactly_the_host_and_port_that_are_set(
 
 def test_a_resolver_that_never_answers_is_left_behind_at_the_deadline(monkeypatch) -> None:
     over = threading.Event()
-    monkeypatch.setattr("socket.getaddrinfo", lambda *args, **kwargs: [][: over.wait(10)])
+
+    def stall(*args: object, **kwargs: object) -> list[object]:
+        over.wait(10)
+        return []
+
+    monkeypatch.setattr("socket.getaddrinfo", stall)
     started = time.monotonic()
 
     with pytest.raises(DeadlineExceeded, match="name was looked up"):
