@@ -15,7 +15,7 @@ import redis
 from dramatiq.broker import MessageProxy
 from dramatiq.brokers.redis import RedisBroker as DramatiqRedisBroker
 from dramatiq.brokers.redis import _RedisConsumer
-from dramatiq.common import dq_name
+from dramatiq.common import compute_backoff, dq_name
 from dramatiq.errors import ConnectionClosed
 from dramatiq.message import Message
 from dramatiq.middleware import Middleware
@@ -120,19 +120,20 @@ class Consumer(_RedisConsumer):
 
     def __next__(self) -> MessageProxy | None:
         try:
-            while self.message_cache:
-                data = self.message_cache[0]
-                if data is None:
-                    self.message_cache.pop(0)
-                    continue
-                try:
-                    readable(data, self.queue_name)
-                except UnreadableMessage as error:
-                    self._set_aside(data, str(error))
-                    self.message_cache.pop(0)
-                    continue
-                break
-            return cast("MessageProxy | None", super().__next__())
+            while True:
+                while self.message_cache:
+                    message = self._readable(self.message_cache.pop(0))
+                    if message is not None:
+                        self.misses = 0
+                        self.queued_message_ids.add(message.message_id)
+                        return MessageProxy(message)
+                room = self.prefetch - self.outstanding_message_count
+                if room > 0:
+                    self.message_cache = self.broker.do_fetch(self.queue_name, room)
+                if not self.message_cache:
+                    self.misses, backoff_ms = compute_backoff(self.misses, max_backoff=self.timeout)
+                    time.sleep(backoff_ms / 1000)
+                    return None
         except redis.RedisError as error:
             raise ConnectionClosed(error) from error
 
@@ -159,6 +160,15 @@ class Consumer(_RedisConsumer):
             super().requeue(messages)
         except redis.RedisError as error:
             raise ConnectionClosed(error) from error
+
+    def _readable(self, data: bytes | None) -> Message[Any] | None:
+        if data is None:  # an id without a body: it was acknowledged by another
+            return None
+        try:
+            return readable(data, self.queue_name)
+        except UnreadableMessage as error:
+            self._set_aside(data, str(error))
+            return None
 
     def _set_aside(self, data: bytes, error: str) -> None:
         broker, lane = self.broker, self.queue_name

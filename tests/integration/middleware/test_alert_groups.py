@@ -1,0 +1,63 @@
+"""Many failures with one cause are few alerts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import dramatiq
+
+from broker.alert_groups import AlertFact, AlertGroups
+from broker.interface import facilities
+from broker.keys import Keys
+from broker.redis_broker import RedisBroker
+from tests.factories.yards import small_yard
+from tests.waiting import wait_for
+
+BuildBroker = Callable[..., RedisBroker]
+
+
+def test_a_hundred_dead_letters_of_one_cause_are_one_group(yard_broker: BuildBroker, run_worker: Any) -> None:
+    broker = yard_broker(small_yard(max_retries=0))
+    alerts = facilities(broker).alerts
+
+    @dramatiq.actor(broker=broker, queue_name="work")
+    def broken(number: int) -> None:
+        raise RuntimeError(f"number {number} is wrong")
+
+    @dramatiq.actor(broker=broker, queue_name="work", alert=False)
+    def silent() -> None:
+        raise RuntimeError("nobody cares")
+
+    with run_worker(broker=broker):
+        for number in range(100):
+            broken.send(number)
+        silent.send()
+        wait_for(lambda: facilities(broker).transport.stats("work").dead == 101)
+        wait_for(lambda: facilities(broker).transport.stats("work").live.running == 0)
+    groups = alerts.claim_due()
+
+    assert [(group.count, group.sample.actor) for group in groups] == [(100, "broken")]
+    assert "number" in groups[0].sample.detail
+
+
+def test_a_group_is_sent_at_once_and_again_as_a_digest_when_it_grew(valkey: Any) -> None:
+    alerts = AlertGroups(valkey, Keys("digest"), window_ms=150)
+    alerts.raise_(_fact())
+
+    first = alerts.claim_due()
+    assert alerts.claim_due() == [], "a claimed group is claimed by one"
+    assert alerts.settle(first[0])
+    alerts.raise_(_fact())
+    alerts.raise_(_fact())
+    assert alerts.claim_due() == [], "the window has not ended"
+    digest = wait_for(alerts.claim_due)
+
+    assert (first[0].count, first[0].sent_count) == (1, 0)
+    assert (digest[0].count, digest[0].sent_count) == (3, 1)
+    assert alerts.settle(digest[0])
+    wait_for(lambda: alerts.claim_due() == [] and not valkey.keys("digest:*"), what="a quiet group is forgotten")
+
+
+def _fact() -> AlertFact:
+    return AlertFact("f", "dead_letter", "title", "detail", "work", "actor", 0)

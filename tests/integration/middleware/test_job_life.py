@@ -1,0 +1,233 @@
+"""What a job's record tells, and how a job is limited, cancelled and timed."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import dramatiq
+import pytest
+
+from broker.interface import facilities
+from broker.records import sequence
+from broker.redis_broker import RedisBroker
+from middleware.cancellation import report
+from tests.factories.yards import small_yard
+from tests.waiting import wait_for
+
+BuildBroker = Callable[..., RedisBroker]
+
+
+def test_a_record_tells_a_jobs_life(yard_broker: BuildBroker, run_worker: Any) -> None:
+    broker = yard_broker(small_yard())
+    records = facilities(broker).records
+
+    @dramatiq.actor(broker=broker, queue_name="work", store_results=True)
+    def add(a: int, b: int) -> dict[str, int]:
+        report(records, done=1, total=2, note="adding")
+        return {"sum": a + b}
+
+    sent = add.send_with_options(args=(1, 2), owner="user:1")
+    queued = records.read(sent.message_id)
+    with run_worker(broker=broker):
+        wait_for(lambda: records.read(sent.message_id).ended)
+
+    record = records.read(sent.message_id)
+    assert (queued.state, queued.attempts, queued.owner) == ("queued", 0, "user:1")
+    assert (record.state, record.attempts, record.result) == ("succeeded", 1, {"sum": 3})
+    assert record.progress == {"done": 1, "total": 2, "note": "adding"}
+    assert record.enqueued_at <= record.started_at <= record.finished_at
+    events = records.client.xrange(records.stream_key(sent.message_id))
+    assert [fields[b"event"] for _, fields in events] == [b"state", b"state", b"progress", b"state", b"end"]
+
+
+def test_results_are_kept_only_for_actors_that_ask_and_nothing_for_untracked(
+    yard_broker: BuildBroker, run_worker: Any
+) -> None:
+    broker = yard_broker(small_yard())
+    records = facilities(broker).records
+
+    @dramatiq.actor(broker=broker, queue_name="work")
+    def quiet() -> int:
+        return 42
+
+    done = threading.Event()
+
+    @dramatiq.actor(broker=broker, queue_name="work", track=False)
+    def untracked() -> None:
+        done.set()
+
+    with run_worker(broker=broker):
+        job_id, other = quiet.send().message_id, untracked.send().message_id
+        wait_for(lambda: records.read(job_id).ended)
+        assert done.wait(5)
+
+    assert records.read(job_id).result is None
+    assert records.read(other) is None
+
+
+def test_a_delayed_job_is_scheduled_then_runs_when_due(yard_broker: BuildBroker, run_worker: Any) -> None:
+    broker = yard_broker(small_yard())
+    records = facilities(broker).records
+    started: list[float] = []
+
+    @dramatiq.actor(broker=broker, queue_name="work")
+    def later() -> None:
+        started.append(time.time())
+
+    sent_at = time.time()
+    job_id = later.send_with_options(delay=300).message_id
+    record = records.read(job_id)
+    with run_worker(broker=broker):
+        wait_for(lambda: records.read(job_id).ended)
+
+    assert (record.state, record.reason) == ("scheduled", "delay")
+    assert record.next_attempt_at == pytest.approx(sent_at * 1000 + 300, abs=200)
+    assert started[0] >= sent_at + 0.299
+
+
+def test_late_news_never_overwrites_newer(valkey: Any, yard_broker: BuildBroker) -> None:
+    records = facilities(yard_broker(small_yard())).records
+
+    records.write(
+        "j", sequence=sequence(generation=0, attempts=1, state="running"), state="running", fields={}, ttl_ms=10_000
+    )
+    late = records.write(
+        "j", sequence=sequence(generation=0, attempts=0, state="queued"), state="queued", fields={}, ttl_ms=10_000
+    )
+
+    assert late == "late"
+    assert records.read("j").state == "running"
+
+
+def test_a_rate_limit_is_exact_in_every_window_and_spends_no_retry(yard_broker: BuildBroker, run_worker: Any) -> None:
+    broker = yard_broker(small_yard(max_retries=0))
+    records = facilities(broker).records
+    started: list[int] = []
+
+    @dramatiq.actor(broker=broker, queue_name="work", rate_limit="5/s")
+    def limited() -> None:
+        seconds, micros = records.client.time()
+        started.append(seconds * 1000 + micros // 1000)
+
+    with run_worker(broker=broker, threads=8):
+        ids = [limited.send().message_id for _ in range(14)]
+        wait_for(lambda: len(started) == 14, timeout_s=20)
+        wait_for(lambda: all(records.read(job_id).state == "succeeded" for job_id in ids))
+
+    started.sort()
+    spans = [started[place + 5] - started[place] for place in range(len(started) - 5)]
+    # The start is decided in the server, a moment before the actor's first line reads the clock.
+    assert min(spans) >= 1000 - 25
+    assert all(records.read(job_id).attempts == 1 for job_id in ids)
+    assert facilities(broker).transport.stats("work").dead == 0
+
+
+def test_a_deferred_job_says_why_it_waits(yard_broker: BuildBroker, run_worker: Any) -> None:
+    broker = yard_broker(small_yard())
+    records = facilities(broker).records
+
+    @dramatiq.actor(broker=broker, queue_name="work", rate_limit="1/h")
+    def hourly() -> None: ...
+
+    with run_worker(broker=broker, threads=1):
+        hourly.send()
+        hourly_id = hourly.send().message_id
+        record = wait_for(lambda: _with_reason(records, hourly_id, "rate_limit"))
+
+    assert record.state == "scheduled"
+    assert record.next_attempt_at > time.time() * 1000 + 3_500_000
+
+
+def test_queued_and_scheduled_jobs_that_are_cancelled_never_start(yard_broker: BuildBroker, run_worker: Any) -> None:
+    broker = yard_broker(small_yard())
+    records = facilities(broker).records
+    runs: list[str] = []
+
+    @dramatiq.actor(broker=broker, queue_name="work")
+    def record_run(name: str) -> None:
+        runs.append(name)
+
+    queued = record_run.send("queued").message_id
+    scheduled = record_run.send_with_options(args=("scheduled",), delay=50).message_id
+    answers = [records.cancel(queued), records.cancel(scheduled)]
+    last = record_run.send_with_options(args=("last",), delay=150).message_id
+    with run_worker(broker=broker):
+        wait_for(lambda: records.read(last).ended)
+
+    assert answers == ["cancelled", "cancelled"]
+    assert runs == ["last"]
+    assert [records.read(job_id).state for job_id in (queued, scheduled)] == ["cancelled", "cancelled"]
+    assert records.cancel(queued) == "ended"
+    assert records.cancel("nobody") == "unknown"
+
+
+def test_a_running_job_stops_between_two_steps(yard_broker: BuildBroker, run_worker: Any) -> None:
+    broker = yard_broker(small_yard())
+    records = facilities(broker).records
+    started, steps = threading.Event(), []
+
+    @dramatiq.actor(broker=broker, queue_name="work")
+    def long() -> None:
+        for step in range(1000):
+            steps.append(step)
+            started.set()
+            report(records, done=step, total=1000)
+            time.sleep(0.005)
+
+    with run_worker(broker=broker):
+        job_id = long.send().message_id
+        assert started.wait(5)
+        answer = records.cancel(job_id)
+        wait_for(lambda: records.read(job_id).ended)
+
+    assert answer == "asked"
+    assert records.read(job_id).state == "cancelled"
+    assert len(steps) < 1000
+    assert facilities(broker).transport.stats("work").dead == 0
+
+
+def test_a_job_waiting_for_its_retry_can_be_cancelled(yard_broker: BuildBroker, run_worker: Any) -> None:
+    broker = yard_broker(small_yard())
+    records = facilities(broker).records
+    runs: list[int] = []
+
+    @dramatiq.actor(broker=broker, queue_name="work", backoff=lambda retry: 200)
+    def failing() -> None:
+        runs.append(1)
+        raise RuntimeError("no")
+
+    with run_worker(broker=broker):
+        job_id = failing.send().message_id
+        wait_for(lambda: records.read(job_id).state == "retrying")
+        records.cancel(job_id)
+        wait_for(lambda: facilities(broker).transport.stats("work").retry.scheduled == 0)
+
+    assert runs == [1]
+    assert records.read(job_id).state == "cancelled"
+
+
+def test_a_task_past_its_queues_soft_limit_is_interrupted_and_ends_dead_as_time_limit(
+    yard_broker: BuildBroker, run_worker: Any
+) -> None:
+    broker = yard_broker(small_yard(max_retries=0, soft_limit_ms=300))
+
+    @dramatiq.actor(broker=broker, queue_name="work")
+    def endless() -> None:
+        while True:
+            time.sleep(0.01)
+
+    with run_worker(broker=broker):
+        job_id = endless.send().message_id
+        letter = wait_for(lambda: facilities(broker).transport.letter("work", job_id))
+
+    assert endless.options["time_limit"] == 300
+    assert (letter.reason, letter.exception) == ("time_limit", "TimeLimitExceeded")
+    assert 300 <= letter.duration_ms < 1500
+
+
+def _with_reason(records: Any, job_id: str, reason: str) -> Any:
+    record = records.read(job_id)
+    return record if record.reason == reason else None

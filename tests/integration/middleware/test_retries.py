@@ -1,0 +1,216 @@
+"""What becomes of messages that fail."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import dramatiq
+import pytest
+from dramatiq.middleware import Middleware, MiddlewareError
+
+from broker.errors import BrokerUnavailable
+from broker.interface import facilities
+from broker.redis_broker import RedisBroker
+from middleware.errors import PermanentFailure, RetryLater
+from tests.factories.yards import small_yard
+from tests.waiting import wait_for
+
+BuildBroker = Callable[..., RedisBroker]
+
+
+def test_a_failed_message_is_tried_again_in_the_retry_lane_only(yard_broker: BuildBroker, run_worker: Any) -> None:
+    broker = yard_broker(small_yard())
+    seen: list[str] = []
+
+    @dramatiq.actor(broker=broker, queue_name="work")
+    def flaky() -> None:
+        message = dramatiq.middleware.CurrentMessage.get_current_message()
+        assert message is not None
+        seen.append(message.queue_name)
+        if len(seen) < 3:
+            raise RuntimeError("not yet")
+
+    with run_worker(broker=broker):
+        job_id = flaky.send().message_id
+        wait_for(lambda: facilities(broker).records.read(job_id).state == "succeeded")
+
+    assert seen == ["work", "work-retry", "work-retry"]
+    assert facilities(broker).records.read(job_id).attempts == 3
+
+
+def test_after_its_retries_a_message_is_one_dead_letter_and_nowhere_else(
+    yard_broker: BuildBroker, run_worker: Any
+) -> None:
+    broker = yard_broker(small_yard(max_retries=5))
+
+    @dramatiq.actor(broker=broker, queue_name="work")
+    def broken(order: int) -> None:
+        raise ValueError(f"order {order} cannot be shipped")
+
+    with run_worker(broker=broker):
+        job_id = broken.send(7).message_id
+        wait_for(lambda: facilities(broker).transport.stats("work").dead == 1)
+        wait_for(lambda: facilities(broker).records.read(job_id).state == "dead")
+        wait_for(lambda: facilities(broker).transport.stats("work").retry.running == 0)
+
+    letter = facilities(broker).transport.letter("work", job_id)
+    stats = facilities(broker).transport.stats("work")
+    assert letter is not None
+    assert (letter.attempts, letter.reason, letter.exception) == (6, "exhausted", "ValueError")
+    assert letter.message["args"] == [7]
+    assert "cannot be shipped" in letter.traceback
+    assert letter.enqueued_at <= letter.died_at
+    assert stats.live.waiting + stats.live.scheduled + stats.retry.waiting + stats.retry.scheduled == 0
+    assert stats.quarantined == 0, "Dramatiq keeps a second copy"
+
+
+def test_a_permanent_failure_skips_its_retries(yard_broker: BuildBroker, run_worker: Any) -> None:
+    broker = yard_broker(small_yard())
+    runs: list[int] = []
+
+    @dramatiq.actor(broker=broker, queue_name="work", permanent=(KeyError,))
+    def declared(kind: str) -> None:
+        runs.append(1)
+        raise KeyError(kind) if kind == "declared" else PermanentFailure(kind)
+
+    with run_worker(broker=broker):
+        ids = [declared.send("declared").message_id, declared.send("raised").message_id]
+        wait_for(lambda: facilities(broker).transport.stats("work").dead == 2)
+
+    letters = [facilities(broker).transport.letter("work", job_id) for job_id in ids]
+    assert [letter.reason for letter in letters if letter] == ["permanent", "permanent"]
+    assert len(runs) == 2
+
+
+def test_retry_after_is_the_least_delay(yard_broker: BuildBroker, run_worker: Any) -> None:
+    broker = yard_broker(small_yard())
+
+    @dramatiq.actor(broker=broker, queue_name="work")
+    def limited() -> None:
+        raise RetryLater(120, "the provider asked for two minutes")
+
+    with run_worker(broker=broker):
+        job_id = limited.send().message_id
+        record = wait_for(lambda: _retrying(broker, job_id))
+
+    assert 119_000 <= record.next_attempt_at - record.started_at <= 125_000
+    assert record.error == {"type": "RetryLater", "message": "the provider asked for two minutes"}
+
+
+def test_an_actors_own_backoff_and_retries_go_before_the_policy(yard_broker: BuildBroker, run_worker: Any) -> None:
+    broker = yard_broker(small_yard())
+    asked: list[int] = []
+
+    def backoff(retry: int) -> int:
+        asked.append(retry)
+        return 1
+
+    @dramatiq.actor(broker=broker, queue_name="work", max_retries=2, backoff=backoff)
+    def stubborn() -> None:
+        raise RuntimeError("no")
+
+    with run_worker(broker=broker):
+        stubborn.send()
+        wait_for(lambda: facilities(broker).transport.stats("work").dead == 1)
+
+    assert asked == [1, 2]
+
+
+def test_a_hook_that_refuses_a_retry_does_not_lose_the_message(yard_broker: BuildBroker, run_worker: Any) -> None:
+    class RefusesRetries(Middleware):
+        def before_enqueue(self, broker: Any, message: Any, delay: int | None) -> None:
+            if message.options.get("attempts"):
+                raise MiddlewareError("no retries on Fridays")
+
+    broker = yard_broker(small_yard(), extra=[RefusesRetries()])
+
+    @dramatiq.actor(broker=broker, queue_name="work")
+    def broken() -> None:
+        raise RuntimeError("the first failure")
+
+    with run_worker(broker=broker):
+        job_id = broken.send().message_id
+        wait_for(lambda: facilities(broker).transport.stats("work").dead == 1)
+
+    letter = facilities(broker).transport.letter("work", job_id)
+    assert letter is not None
+    assert (letter.reason, letter.error) == ("exhausted", "the first failure")
+
+
+def test_what_other_hooks_raise_neither_fails_nor_loses_a_job(yard_broker: BuildBroker, run_worker: Any) -> None:
+    class Clumsy(Middleware):
+        def before_process_message(self, broker: Any, message: Any) -> None:
+            raise RuntimeError("dropped by Dramatiq")
+
+        after_process_message = before_process_message
+
+    broker = yard_broker(small_yard(), extra=[Clumsy()])
+
+    @dramatiq.actor(broker=broker, queue_name="work")
+    def fine() -> None: ...
+
+    with run_worker(broker=broker):
+        job_id = fine.send().message_id
+        wait_for(lambda: facilities(broker).records.read(job_id).state == "succeeded")
+
+
+def test_a_middleware_error_before_a_run_takes_the_retry_path(yard_broker: BuildBroker, run_worker: Any) -> None:
+    runs: list[int] = []
+
+    class Gate(Middleware):
+        refused = 0
+
+        def before_process_message(self, broker: Any, message: Any) -> None:
+            if self.refused == 0:
+                self.refused = 1
+                raise MiddlewareError("not now")
+
+    broker = yard_broker(small_yard(), extra=[Gate()])
+
+    @dramatiq.actor(broker=broker, queue_name="work")
+    def fine() -> None:
+        runs.append(1)
+
+    with run_worker(broker=broker):
+        job_id = fine.send().message_id
+        wait_for(lambda: facilities(broker).records.read(job_id).state == "succeeded")
+
+    assert runs == [1]
+    assert facilities(broker).records.read(job_id).attempts == 2
+
+
+def test_a_broker_that_is_away_holds_a_retry_until_it_is_back(
+    yard_broker: BuildBroker, run_worker: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker = yard_broker(small_yard())
+    enqueue, refused = broker.do_enqueue, threading.Event()
+
+    def away_once(queue_name: str, *args: Any) -> Any:
+        if queue_name.startswith("work-retry") and not refused.is_set():
+            refused.set()
+            raise BrokerUnavailable("enqueue", "connection refused")
+        return enqueue(queue_name, *args)
+
+    monkeypatch.setattr("middleware.retries.AWAY_PAUSE_S", 0.01)
+    monkeypatch.setattr(broker, "do_enqueue", away_once, raising=False)
+    runs: list[int] = []
+
+    @dramatiq.actor(broker=broker, queue_name="work")
+    def flaky() -> None:
+        runs.append(1)
+        if len(runs) == 1:
+            raise RuntimeError("once")
+
+    with run_worker(broker=broker):
+        job_id = flaky.send().message_id
+        wait_for(lambda: facilities(broker).records.read(job_id).state == "succeeded")
+
+    assert refused.is_set()
+    assert len(runs) == 2
+
+
+def _retrying(broker: RedisBroker, job_id: str) -> Any:
+    record = facilities(broker).records.read(job_id)
+    return record if record and record.state == "retrying" else None
