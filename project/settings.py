@@ -67,8 +67,8 @@ INSTALLED_APPS = [
 ]
 
 MIDDLEWARE = [
-    "apps.platform.api.middleware.problem_documents",
     "django.middleware.security.SecurityMiddleware",
+    "apps.platform.api.middleware.problem_documents",
     "servestatic.middleware.ServeStaticMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",

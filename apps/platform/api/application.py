@@ -9,7 +9,7 @@ from ninja.errors import ValidationErrorContext
 from ninja.openapi.schema import OpenAPISchema
 
 from apps.platform.api.bodies import StrictParser, field_errors, invalid
-from apps.platform.api.description import DESCRIPTION, describe
+from apps.platform.api.description import DESCRIPTION, ApiDocument
 from apps.platform.api.idempotency import once
 from apps.platform.api.problems import FieldError, Problem
 from apps.platform.api.refusals import answer
@@ -41,7 +41,7 @@ class SwitchyardAPI(NinjaAPI):
         self, *, path_prefix: str | None = None, path_params: dict[str, Any] | None = None
     ) -> OpenAPISchema:
         """Return the OpenAPI document, with every refusal."""
-        return describe(super().get_openapi_schema(path_prefix=path_prefix, path_params=path_params))
+        return ApiDocument(self, path_prefix or self.get_root_path(path_params or {}))
 
 
 def build_api(*routers: tuple[str, str]) -> SwitchyardAPI:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -98,7 +97,7 @@ def _too_large(limit_bytes: int) -> Problem:
 
 
 async def _answer(problem: Problem, send: Send) -> None:
-    body = json.dumps(problem.document()).encode()
+    body = problem.encoded()
     headers = [(b"content-type", CONTENT_TYPE.encode()), (b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": problem.status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Any
 
+from ninja.openapi.schema import OpenAPISchema
+from ninja.operation import Operation
+
+from apps.platform.api.auth import BearerToken
 from apps.platform.api.problems import CONTENT_TYPE, title_of
 from apps.platform.api.schemas import ProblemBody
 
@@ -40,43 +44,55 @@ IDEMPOTENCY_KEY = {
     "description": "Makes the request safe to repeat: at most 255 printable ASCII characters, kept for 24 hours.",
     "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
 }
-METHODS = ("get", "post", "put", "patch", "delete")
-
-D = TypeVar("D", bound=dict[str, Any])
 
 
-def describe(document: D) -> D:
-    """Complete an OpenAPI document in place and return it."""
-    document["components"]["schemas"]["Problem"] = _problem_schema()
-    scheme = document["components"].get("securitySchemes", {}).get(SCHEME)
-    if scheme is not None:
-        scheme["description"] = "A token `sy_<prefix>_<secret>`, made in the admin or by `manage.py createtoken`."
-    for operations in document["paths"].values():
-        for method in METHODS:
-            if method in operations:
-                _describe_operation(method, operations[method])
-    return document
+class ApiDocument(OpenAPISchema):
+    """django-ninja's OpenAPI document with every refusal, the scopes, and the header that makes a POST repeatable."""
+
+    def operation_details(self, operation: Operation) -> dict[str, Any]:
+        """Return one operation."""
+        details: dict[str, Any] = super().operation_details(operation)
+        responses = {int(status): response for status, response in details["responses"].items()}
+        refusals = _statuses(operation, details) | {status for status in responses if status >= 400}
+        responses |= {status: _refusal(status, responses.get(status, {})) for status in refusals}
+        details["responses"] = dict(sorted(responses.items()))
+        if "POST" in operation.methods and operation.auth_callbacks:
+            details["parameters"] = [*details["parameters"], IDEMPOTENCY_KEY]
+        return details
+
+    def operation_security(self, operation: Operation) -> list[dict[str, Any]] | None:
+        """Return who may call an operation: OpenAPI 3.1 takes scopes for any scheme."""
+        scopes = {scope for auth in operation.auth_callbacks if isinstance(auth, BearerToken) for scope in auth.scopes}
+        if not scopes:
+            return None
+        self.securitySchemes[SCHEME] = {
+            "type": "http",
+            "scheme": "bearer",
+            "description": "A token `sy_<prefix>_<secret>`, made in the admin or by `manage.py createtoken`. "
+            "An operation names the scopes of which the token needs one.",
+        }
+        return [{SCHEME: [scope]} for scope in sorted(scopes)]
+
+    def get_components(self) -> dict[str, Any]:
+        """Return the shared schemas, the problem document among them."""
+        self.schemas["Problem"] = _problem_schema()
+        components: dict[str, Any] = super().get_components()
+        return components
 
 
-def _describe_operation(method: str, operation: dict[str, Any]) -> None:
-    responses = operation["responses"]
-    for status in sorted(_statuses(method, operation) | {int(known) for known in responses if int(known) >= 400}):
-        responses[status] = _refusal(status, responses.get(status, {}))
-    if method == "post" and "security" in operation:
-        operation.setdefault("parameters", []).append(IDEMPOTENCY_KEY)
-
-
-def _statuses(method: str, operation: dict[str, Any]) -> set[int]:
+def _statuses(operation: Operation, details: dict[str, Any]) -> set[int]:
+    post = "POST" in operation.methods
+    places = {parameter["in"] for parameter in details["parameters"]}
     statuses = {500, 503}
-    if "security" in operation:
+    if operation.auth_callbacks:
         statuses |= {401, 403, 429}
-        if method == "post":
-            statuses |= {400, 409, 422}
-    if "requestBody" in operation:
+    if operation.auth_callbacks and post:
+        statuses |= {400, 409, 422}
+    if "requestBody" in details:
         statuses |= {400, 413, 415, 422}
-    if any(parameter["in"] == "path" for parameter in operation.get("parameters", [])):
+    if "path" in places:
         statuses.add(404)
-    if any(parameter["in"] == "query" for parameter in operation.get("parameters", [])):
+    if "query" in places:
         statuses.add(422)
     return statuses
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Awaitable, Callable
 from inspect import iscoroutinefunction
 from typing import Any
 
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.utils.decorators import sync_and_async_middleware
 
@@ -22,8 +21,6 @@ DETAILS = {
     413: "the body is too large; send less",
     500: "something went wrong on our side; it was logged, try again later",
 }
-KEPT_HEADERS = ("Allow", "Retry-After", "WWW-Authenticate")
-logger = logging.getLogger(__name__)
 
 
 @sync_and_async_middleware
@@ -53,13 +50,22 @@ def finish(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase
     if not f"{request.path_info}/".startswith(root):
         return response
     if response.status_code >= 400 and response.get("Content-Type") != CONTENT_TYPE:
-        headers = {name: response[name] for name in KEPT_HEADERS if name in response}
-        if "Allow" in headers:
-            headers["Allow"] = ", ".join(sorted(headers["Allow"].split(", ")))
-        detail = DETAILS.get(response.status_code, "the request is refused")
-        problem = Problem(response.status_code, detail.format(root=root, method=request.method), headers=headers)
-        response.close()
-        response = problem.response()
+        response = _as_problem(request, response, root)
     if "Cache-Control" not in response:
         response["Cache-Control"] = "no-store"
+    return response
+
+
+def _as_problem(request: HttpRequest, response: HttpResponseBase, root: str) -> HttpResponseBase:
+    detail = DETAILS.get(response.status_code, "the request is refused").format(root=root, method=request.method)
+    problem = Problem(response.status_code, detail)
+    if not isinstance(response, HttpResponse):
+        response.close()
+        return problem.response()
+    response.content = problem.encoded()
+    response["Content-Type"] = CONTENT_TYPE
+    if "Content-Length" in response:
+        response["Content-Length"] = str(len(response.content))
+    if "Allow" in response:
+        response["Allow"] = ", ".join(sorted(response["Allow"].split(", ")))
     return response

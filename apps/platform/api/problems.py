@@ -67,10 +67,14 @@ class Problem(Exception):
             body["errors"] = [asdict(error) for error in self.errors]
         return body
 
+    def encoded(self) -> bytes:
+        """Return the body as it is sent."""
+        return json.dumps(self.document(), ensure_ascii=False).encode()
+
     def response(self) -> HttpResponse:
         """Return the answer to send."""
         return HttpResponse(
-            json.dumps(self.document()),
+            self.encoded(),
             status=self.status,
             content_type=CONTENT_TYPE,
             headers=self.headers,
