@@ -1,0 +1,75 @@
+"""The middleware needs nothing of our own broker: here it runs on Dramatiq's in-memory one."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+import dramatiq
+from dramatiq.brokers.stub import StubBroker
+
+from broker.alert_groups import AlertGroups
+from broker.dead_lists import DeadLists
+from broker.interface import Facilities, attach
+from broker.keys import Keys
+from broker.pool_reports import PoolReports
+from broker.portable import PortableTransport
+from broker.quarantine import Quarantine
+from broker.records import JobRecords
+from broker.windows import SlidingWindows
+from project.wiring import in_order
+from tests.factories.yards import small_yard
+from tests.waiting import wait_for
+
+
+def test_a_failing_job_takes_its_retries_and_ends_in_its_dead_list(valkey: Any, run_worker: Any) -> None:
+    broker, facilities = _stub_yard(valkey)
+    lanes: list[str] = []
+
+    @dramatiq.actor(broker=broker, queue_name="work")
+    def broken() -> None:
+        message = dramatiq.middleware.CurrentMessage.get_current_message()
+        lanes.append(message.queue_name if message else "?")
+        raise RuntimeError("no")
+
+    with run_worker(broker=broker):
+        job_id = broken.send().message_id
+        wait_for(lambda: facilities.records.read(job_id).state == "dead")
+
+    letter = facilities.transport.letter("work", job_id)
+    assert lanes == ["work", "work-retry", "work-retry"]
+    assert letter is not None
+    assert letter.attempts == 3
+    assert len(facilities.alerts.claim_due()) == 1
+    assert broker.dead_letters == [], "Dramatiq keeps a second copy"
+
+
+def test_a_rate_limit_defers_and_the_job_still_runs(valkey: Any, run_worker: Any) -> None:
+    broker, facilities = _stub_yard(valkey)
+
+    @dramatiq.actor(broker=broker, queue_name="work", rate_limit="2/s")
+    def limited() -> None: ...
+
+    with run_worker(broker=broker):
+        ids = [limited.send().message_id for _ in range(4)]
+        wait_for(lambda: all(facilities.records.read(job_id).state == "succeeded" for job_id in ids))
+
+
+def _stub_yard(valkey: Any) -> tuple[StubBroker, Facilities]:
+    yard, keys = small_yard(max_retries=2), Keys(prefix=f"test-{uuid.uuid4().hex[:8]}")
+    broker = StubBroker(middleware=[])
+    transport = PortableTransport(broker, yard, DeadLists(valkey, keys), Quarantine(valkey, keys))
+    facilities = Facilities(
+        yard=yard,
+        transport=transport,
+        records=JobRecords(valkey, keys),
+        windows=SlidingWindows(valkey, keys),
+        alerts=AlertGroups(valkey, keys),
+        pools=PoolReports(valkey, keys),
+    )
+    attach(broker, facilities)
+    for entry in in_order(facilities):
+        broker.add_middleware(entry)
+    for lane in yard.lanes:
+        broker.declare_queue(lane)
+    return broker, facilities

@@ -1,0 +1,80 @@
+"""Misspelt options and wrong calls fail where they are written."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import dramatiq
+import pytest
+from dramatiq.brokers.stub import StubBroker
+
+from middleware.arguments import Arguments
+from middleware.envelope import Envelope
+from middleware.errors import ArgumentMismatch, InvalidOption, UnknownOption
+from middleware.options import Options, refuse_unknown
+from middleware.rate_limits import RateLimits, rate_of
+from middleware.redaction import HIDDEN, redacted
+
+
+@pytest.fixture
+def broker() -> StubBroker:
+    limits: Any = RateLimits(windows=None, transport=None)  # type: ignore[arg-type]  declared only, never run
+    broker = StubBroker(middleware=[Options(), Arguments(), limits, Envelope()])
+    refuse_unknown(broker)
+    return broker
+
+
+def test_a_misspelt_actor_option_names_what_was_meant(broker: StubBroker) -> None:
+    with pytest.raises(UnknownOption, match=r"'rate_limits' \(did you mean 'rate_limit'\?\)"):
+
+        @dramatiq.actor(broker=broker, rate_limits="10/m")
+        def actor() -> None: ...
+
+
+def test_a_misspelt_message_option_is_refused_when_it_is_sent(broker: StubBroker) -> None:
+    @dramatiq.actor(broker=broker)
+    def actor() -> None: ...
+
+    with pytest.raises(UnknownOption, match="message option 'ratelimit'"):
+        actor.send_with_options(ratelimit="1/s")
+
+
+@pytest.mark.parametrize("spec", ["10", "0/m", "10/y", "-1/s", "10/ m", 10, "", "1e3/s"])
+def test_a_rate_that_cannot_be_read_is_refused_when_the_actor_is_declared(broker: StubBroker, spec: Any) -> None:
+    with pytest.raises(InvalidOption, match="rate_limit is"):
+
+        @dramatiq.actor(broker=broker, rate_limit=spec)
+        def actor() -> None: ...
+
+
+def test_rates_are_read_with_their_unit() -> None:
+    assert (rate_of("10/m").limit, rate_of("10/m").window_ms) == (10, 60_000)
+    assert rate_of("1/d").window_ms == 86_400_000
+
+
+def test_a_wrong_call_fails_where_it_is_written_and_enqueues_nothing(broker: StubBroker) -> None:
+    @dramatiq.actor(broker=broker)
+    def report(customer_id: int, *, month: str) -> None: ...
+
+    with pytest.raises(ArgumentMismatch, match=r"actor report: missing a required argument: 'month'"):
+        report.send(3)
+    with pytest.raises(ArgumentMismatch, match="unexpected keyword argument 'moth'"):
+        report.send(3, moth="2026-01")
+
+    assert broker.queues["default"].qsize() == 0
+
+
+def test_redacted_arguments_are_hidden_by_name_and_by_place(broker: StubBroker) -> None:
+    def mail(to: str, template: str, token: str = "") -> None: ...
+
+    actor = dramatiq.Actor(
+        mail, broker=broker, actor_name="mail", queue_name="default", priority=0, options={"redact": ("to", "token")}
+    )
+
+    shown = redacted(actor, {"args": ["a@b.example", "welcome"], "kwargs": {"token": "t"}, "other": 1})
+
+    assert shown == {"args": [HIDDEN, "welcome"], "kwargs": {"token": HIDDEN}, "other": 1}
+
+
+def test_everything_of_an_unknown_actor_is_hidden() -> None:
+    assert redacted(None, {"args": [1], "kwargs": {"a": 2}}) == {"args": [HIDDEN], "kwargs": {"a": HIDDEN}}

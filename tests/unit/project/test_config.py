@@ -1,0 +1,77 @@
+"""The environment is checked at start, and every refusal names variable, fact and remedy."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from project.config import ConfigError, load
+
+GOOD = {
+    "DJANGO_DEBUG": "0",
+    "DJANGO_SECRET_KEY": "x" * 50,
+    "SWITCHYARD_PAYMENT_SECRET": "whsec_" + "y" * 44,
+    "DJANGO_ALLOWED_HOSTS": "yard.example.com",
+    "SWITCHYARD_BROKER_URL": "redis://user:pw@valkey:6379/0",
+    "DATABASE_URL": "postgres://u:p@db/yard",
+    "SWITCHYARD_PUBLIC_URL": "https://yard.example.com/",
+}
+
+
+def test_development_needs_nothing() -> None:
+    config = load({})
+
+    assert config.debug
+    assert config.broker_url.startswith("unix://")
+    assert config.database_url.endswith("db.sqlite3")
+
+
+def test_a_complete_production_environment_is_taken() -> None:
+    config = load(GOOD)
+
+    assert not config.debug
+    assert config.allowed_hosts == ("yard.example.com",)
+    assert config.log_format == "json"
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "fact"),
+    [
+        ("DJANGO_SECRET_KEY", "", "is not set"),
+        ("DJANGO_SECRET_KEY", "short", "has 5 characters"),
+        ("DJANGO_ALLOWED_HOSTS", "", "is not set"),
+        ("DJANGO_ALLOWED_HOSTS", "*", "allows every host"),
+        ("SWITCHYARD_BROKER_URL", "", "is not set"),
+        ("SWITCHYARD_BROKER_URL", "redis://valkey:6379/0", "without a password"),
+        ("SWITCHYARD_BROKER_URL", "http://valkey", "'http'"),
+        ("SWITCHYARD_PAYMENT_SECRET", "", "is not set"),
+        ("DJANGO_DEBUG", "yes", "neither 0 nor 1"),
+        ("SWITCHYARD_LOG_FORMAT", "xml", "'xml'"),
+        ("SWITCHYARD_ALLOWED_PRIVATE_ADDRESSES", "127.0.0.1", "no host:port"),
+        ("SWITCHYARD_STORAGE_URL", "s3://bucket", "no file: URL"),
+        ("SWITCHYARD_SMTP_URL", "mail.example.com", "no smtp: URL"),
+    ],
+)
+def test_what_cannot_or_must_not_be_is_refused_by_name(variable: str, value: str, fact: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        load({**GOOD, variable: value})
+
+    assert refused.value.variable == variable
+    assert fact in str(refused.value)
+
+
+def test_a_refusal_ends_the_process_with_78_and_one_line(tmp_path: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("SWITCHYARD_")}
+    environment |= {"DJANGO_DEBUG": "0", "DJANGO_SECRET_KEY": "", "SWITCHYARD_STATE_DIR": str(tmp_path)}
+
+    done = subprocess.run(
+        [sys.executable, "manage.py", "check"], env=environment, capture_output=True, text=True, timeout=60
+    )
+
+    assert done.returncode == 78
+    assert "refused to start: DJANGO_SECRET_KEY: is not set" in done.stderr
+    assert "Traceback" not in done.stderr
