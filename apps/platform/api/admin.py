@@ -1,0 +1,108 @@
+"""Tokens in the admin: made, named and revoked there; and the requests that were kept for their keys."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django import forms
+from django.contrib import admin, messages
+from django.db.models import QuerySet
+from django.forms import ModelForm
+from django.http import HttpRequest
+from django.utils.html import format_html
+from unfold.admin import ModelAdmin
+from unfold.decorators import display
+from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget
+
+from apps.platform.api.models import SCOPES, IdempotentRequest, Token
+from apps.platform.api.tokens import issue_secret, revoke_token
+
+
+class TokenForm(forms.ModelForm):  # type: ignore[type-arg]
+    """A token with its scopes as boxes to tick."""
+
+    scopes = forms.MultipleChoiceField(
+        choices=[(scope, f"{scope}: {meaning}") for scope, meaning in SCOPES.items()],
+        widget=UnfoldAdminCheckboxSelectMultipleWidget,
+    )
+
+    class Meta:
+        model = Token
+        fields = ("name", "owner", "scopes")
+
+
+@admin.register(Token)
+class TokenAdmin(ModelAdmin):
+    """Make a token, see when it was last used, revoke it. Its plain form is shown once, after it was made."""
+
+    form = TokenForm
+    list_display = ("name", "owner", "shown_prefix", "shown_scopes", "shown_state", "last_used_at", "created_at")
+    list_filter = ("revoked_at", "created_at")
+    search_fields = ("name", "prefix", "owner__username")
+    list_select_related = ("owner",)
+    autocomplete_fields = ("owner",)
+    actions = ("revoke",)
+    kept = ("owner", "shown_scopes", "shown_prefix", "created_at", "last_used_at", "revoked_at")
+
+    @display(description="token")
+    def shown_prefix(self, token: Token) -> str:
+        """Return what may be shown of a token."""
+        return f"sy_{token.prefix}_…"
+
+    @display(description="scopes")
+    def shown_scopes(self, token: Token) -> str:
+        """Return the scopes in one line."""
+        return ", ".join(token.scopes)
+
+    @display(description="state", label={"usable": "success", "revoked": "danger"})
+    def shown_state(self, token: Token) -> str:
+        """Return whether the token still works."""
+        return "usable" if token.revoked_at is None else "revoked"
+
+    def get_fields(self, request: HttpRequest, obj: Token | None = None) -> tuple[str, ...]:
+        """Return the fields: once made, only the name of a token changes."""
+        return ("name", "owner", "scopes") if obj is None else ("name", *self.kept)
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Token | None = None) -> tuple[str, ...]:
+        """Return what cannot be changed."""
+        return () if obj is None else self.kept
+
+    def save_model(self, request: HttpRequest, obj: Token, form: ModelForm[Token], change: bool) -> None:
+        """Save a token; a new one gets its secret, which is shown now and never again."""
+        plain = "" if change else issue_secret(obj)
+        super().save_model(request, obj, form, change)
+        if plain:
+            text = "The token, shown only now: <code>{}</code>"
+            messages.success(request, format_html(text, plain))
+
+    @admin.action(description="Revoke", permissions=["change"])
+    def revoke(self, request: HttpRequest, tokens: QuerySet[Token]) -> None:
+        """Make tokens useless, for good."""
+        usable = tokens.filter(revoked_at__isnull=True)
+        prefixes = list(usable.values_list("prefix", flat=True))
+        for prefix in prefixes:
+            revoke_token(prefix)
+        messages.success(request, f"Revoked: {len(prefixes)}. They are refused from now on.")
+
+
+@admin.register(IdempotentRequest)
+class IdempotentRequestAdmin(ModelAdmin):
+    """Which requests were kept for their Idempotency-Key, and with what answer. The program writes them."""
+
+    list_display = ("key", "token", "shown_status", "claimed_at")
+    search_fields = ("=key", "token__prefix", "token__name")
+    list_select_related = ("token",)
+    fields = ("token", "key", "fingerprint", "shown_status", "claimed_at")
+
+    @display(description="answer")
+    def shown_status(self, kept: IdempotentRequest) -> str:
+        """Return the status that was answered."""
+        return str(kept.status or "in flight")
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        """Never by hand."""
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Never by hand."""
+        return False

@@ -1,0 +1,106 @@
+"""Look a job up by its id, read its story, cancel it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import admin, messages
+from django.core.exceptions import PermissionDenied
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed
+from django.shortcuts import redirect
+from django.template.response import TemplateResponse
+from django.urls import path, reverse
+from unfold.admin import ModelAdmin
+
+from apps.platform.jobs.models import Job
+from apps.platform.jobs.queries import find_job
+from apps.platform.jobs.services import request_cancel
+from apps.platform.jobs.story import story_of
+from broker.errors import BrokerUnavailable
+
+CANCEL_ANSWERS = {
+    "asked": (messages.SUCCESS, "Asked to stop. A waiting job is cancelled now, a running one at its next step."),
+    "ended": (messages.WARNING, "The job has ended already; there is nothing to cancel."),
+    "unknown": (messages.ERROR, "No job has this id any more."),
+}
+
+
+@admin.register(Job)
+class JobAdmin(ModelAdmin):
+    """Jobs at ``/admin/jobs/job/``. Their records are in the broker; the model only gives them a place here."""
+
+    def get_urls(self) -> list[Any]:
+        """Return the look-up, a job's story, and cancelling it."""
+        view = self.admin_site.admin_view
+        return [
+            path("", view(self.changelist_view), name="jobs_job_changelist"),
+            path("<str:job_id>/", view(self.show_job), name="jobs_job_change"),
+            path("<str:job_id>/cancel/", view(self.cancel_job), name="jobs_job_cancel"),
+        ]
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        """Never: jobs come from code."""
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Never: a job's record is written by the workers."""
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Never: records expire."""
+        return False
+
+    def has_cancel_permission(self, request: HttpRequest) -> bool:
+        """Say whether the user may cancel jobs."""
+        return bool(request.user.has_perm("jobs.cancel_job"))
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        """Ask for a job's id, and go to its story."""
+        self._check_view(request)
+        asked = request.GET.get("id", "").strip()[:100]
+        if asked and self._find(request, asked.lower()):
+            return redirect("admin:jobs_job_change", asked.lower())
+        return self._render(request, "jobs/look_up.html", {"title": "Jobs", "asked": asked})
+
+    def show_job(self, request: HttpRequest, job_id: str) -> HttpResponse:
+        """Show one job's story."""
+        self._check_view(request)
+        job = self._find(request, job_id)
+        if job is None:
+            return self._render(request, "jobs/look_up.html", {"title": "Jobs", "asked": job_id[:100]}, status=404)
+        context = {
+            "title": job.actor,
+            "subtitle": job.id,
+            "job": job,
+            "story": story_of(job),
+            "may_cancel": not job.ended and not job.cancel_asked and self.has_cancel_permission(request),
+        }
+        return self._render(request, "jobs/story.html", context)
+
+    def cancel_job(self, request: HttpRequest, job_id: str) -> HttpResponse:
+        """Ask for a job to be cancelled."""
+        if request.method != "POST":
+            return HttpResponseNotAllowed(["POST"])
+        self._check_view(request)
+        if not self.has_cancel_permission(request):
+            raise PermissionDenied
+        if self._find(request, job_id) is None:
+            raise Http404("no such job")
+        level, text = CANCEL_ANSWERS[request_cancel(job_id)]
+        messages.add_message(request, level, text)
+        return redirect(reverse("admin:jobs_job_change", args=[job_id]))
+
+    def _find(self, request: HttpRequest, job_id: str) -> Any:
+        try:
+            return find_job(job_id)
+        except BrokerUnavailable:
+            messages.error(request, "The broker does not answer, so no job can be looked up. Run manage.py doctor.")
+            return None
+
+    def _check_view(self, request: HttpRequest) -> None:
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+
+    def _render(self, request: HttpRequest, template: str, context: dict[str, Any], status: int = 200) -> HttpResponse:
+        shared = {**self.admin_site.each_context(request), "opts": self.opts}
+        return TemplateResponse(request, template, {**shared, **context}, status=status)

@@ -1,0 +1,113 @@
+"""A job's story for people: what happened when, and what came of it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from apps.platform.jobs.presentation import public_result
+from broker.records import JobRecord
+
+# Colours of unfold's labels.
+TONES = {
+    "scheduled": "info",
+    "queued": "info",
+    "running": "primary",
+    "retrying": "warning",
+    "succeeded": "success",
+    "cancelled": "default",
+    "expired": "warning",
+    "dead": "danger",
+}
+ENDINGS = {"succeeded": "Succeeded", "cancelled": "Cancelled", "expired": "Expired", "dead": "Given up"}
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Something that happened, or will. ``note`` adds what matters about it."""
+
+    name: str
+    at: datetime
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """A job as the admin shows it.
+
+    Args:
+        tone: Colour of its state.
+        facts: Names and values, in order.
+        percent: Progress, 0 … 100; ``None`` when none was reported.
+        result: What it returned, as indented JSON; empty when nothing is kept.
+    """
+
+    tone: str
+    facts: tuple[tuple[str, str], ...]
+    steps: tuple[Step, ...]
+    percent: int | None
+    progress_note: str
+    result: str
+
+
+def story_of(job: JobRecord) -> Story:
+    """Return a job's story."""
+    done, total, note = _progress(job.progress)
+    result = public_result(job.result)
+    return Story(
+        tone=TONES.get(job.state, "default"),
+        facts=tuple((name, value) for name, value in _facts(job) if value),
+        steps=tuple(_steps(job)),
+        percent=min(100 * done // total, 100) if total > 0 else None,
+        progress_note=f"{done:,} of {total:,}{f', {note}' if note else ''}" if total > 0 else "",
+        result="" if result is None else json.dumps(result, indent=2, ensure_ascii=False),
+    )
+
+
+def _facts(job: JobRecord) -> list[tuple[str, str]]:
+    return [
+        ("Actor", job.actor),
+        ("Queue", job.queue),
+        ("Reason", (job.reason or "").replace("_", " ")),
+        ("Attempts", str(job.attempts)),
+        ("Owner", job.owner),
+        ("Waited", _span(job.enqueued_at, job.started_at)),
+        ("Ran", _span(job.started_at, job.finished_at)),
+        ("Stop asked", "yes, it ends at its next step" if job.cancel_asked and not job.ended else ""),
+    ]
+
+
+def _steps(job: JobRecord) -> list[Step]:
+    steps = []
+    if job.enqueued_at is not None:
+        steps.append(Step("Enqueued", _moment(job.enqueued_at)))
+    if job.started_at is not None:
+        steps.append(Step("Started", _moment(job.started_at), f"attempt {job.attempts}"))
+    if job.next_attempt_at is not None:
+        name = "Tried again" if job.state == "retrying" else "Due"
+        steps.append(Step(name, _moment(job.next_attempt_at), "not before"))
+    if job.finished_at is not None:
+        steps.append(Step(ENDINGS.get(job.state, "Ended"), _moment(job.finished_at)))
+    return steps
+
+
+def _progress(progress: dict[str, Any] | None) -> tuple[int, int, str]:
+    if not progress:
+        return 0, 0, ""
+    return int(progress.get("done") or 0), int(progress.get("total") or 0), str(progress.get("note") or "")
+
+
+def _moment(ms: int) -> datetime:
+    return datetime.fromtimestamp(ms / 1000, UTC)
+
+
+def _span(start: int | None, end: int | None) -> str:
+    if start is None or end is None or end < start:
+        return ""
+    span_ms = end - start
+    if span_ms < 1_000:
+        return f"{span_ms} ms"
+    seconds = span_ms / 1000
+    return f"{seconds:.1f} s" if seconds < 120 else f"{seconds / 60:.1f} min"
