@@ -59,7 +59,7 @@ def test_a_wrong_call_fails_where_it_is_written_and_enqueues_nothing(broker: Stu
     with pytest.raises(ArgumentMismatch, match=r"actor report: missing a required argument: 'month'"):
         report.send(3)
     with pytest.raises(ArgumentMismatch, match="unexpected keyword argument 'moth'"):
-        report.send(3, moth="2026-01")
+        report.send(3, month="2026-01", moth="2026-01")
 
     assert broker.queues["default"].qsize() == 0
 

@@ -1,0 +1,91 @@
+"""A yard of real processes in a throw-away folder, for measurements: Valkey, database, mail sink, pools."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from broker.embedded import EmbeddedServer
+from broker.parent_death import die_with_parent
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@dataclass
+class ThrowawayYard:
+    """What runs, and where. Its environment is also this process's, so that Django here works on the same yard."""
+
+    state_dir: Path
+    server: EmbeddedServer
+    processes: list[subprocess.Popen[str]] = field(default_factory=list)
+
+    def run(self, *command: str) -> None:
+        """Run a management command to its end."""
+        subprocess.run([sys.executable, "manage.py", *command], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+
+    def start(self, *command: str, ready: str) -> subprocess.Popen[str]:
+        """Start a management command and wait until its output holds ``ready``."""
+        log = self.state_dir / f"{command[0]}-{len(self.processes)}.log"
+        with log.open("w") as output:
+            process = subprocess.Popen(
+                [sys.executable, "manage.py", *command],
+                cwd=ROOT,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                text=True,
+                preexec_fn=die_with_parent(15),
+            )
+        self.processes.append(process)
+        until(lambda: ready in log.read_text(), timeout_s=60, what=f"{' '.join(command)}: {ready!r} in {log}")
+        return process
+
+    def stop(self) -> None:
+        """Stop everything."""
+        for process in reversed(self.processes):
+            process.terminate()
+        for process in self.processes:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=40)
+        self.server.stop()
+
+
+@contextlib.contextmanager
+def throwaway_yard(**environment: str) -> Iterator[ThrowawayYard]:
+    """Prepare server, database and sample shop; clean up at the end. Sets up Django in this process."""
+    state_dir = Path(tempfile.mkdtemp(prefix="switchyard-bench-"))
+    server = EmbeddedServer(state_dir / "valkey").start()
+    os.environ.update(
+        DJANGO_SETTINGS_MODULE="project.settings",
+        SWITCHYARD_STATE_DIR=str(state_dir),
+        SWITCHYARD_BROKER_URL=server.url,
+        **environment,
+    )
+    yard = ThrowawayYard(state_dir, server)
+    try:
+        yard.run("migrate", "--verbosity=0")
+        yard.run("seed")
+        yield yard
+    finally:
+        yard.stop()
+        shutil.rmtree(state_dir, ignore_errors=True)
+
+
+def until(condition: Callable[[], object], *, timeout_s: float, what: str) -> None:
+    """Wait for a condition.
+
+    Raises:
+        TimeoutError: it was not true in time.
+    """
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"not within {timeout_s} s: {what}")
+        time.sleep(0.05)
