@@ -10,9 +10,9 @@ from dramatiq.middleware import Middleware
 
 
 class Periodic(Middleware):
-    """Let actors say ``periodic=cron("0 2 * * *")`` with periodiq's ``cron``."""
+    """Let actors say ``periodic=cron("0 2 * * *")`` with periodiq's ``cron``, and how to ``catch_up`` missed ticks."""
 
     @property
     def actor_options(self) -> set[str]:
         """Options that actors may set."""
-        return {"periodic"}
+        return {"periodic", "catch_up"}

@@ -1,7 +1,14 @@
 from django.apps import AppConfig
+from django.core import checks
 
 
 class SchedulesConfig(AppConfig):
     name = "apps.platform.schedules"
     label = "schedules"
+    verbose_name = "Schedules"
     default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        from apps.platform.schedules.checks import check_schedules
+
+        checks.register(check_schedules, "switchyard")

@@ -11,4 +11,4 @@ class BillingConfig(AppConfig):
     def ready(self) -> None:
         from apps.product.billing.checks import check_payment_secret
 
-        checks.register(check_payment_secret)
+        checks.register(check_payment_secret, "switchyard")

@@ -1,0 +1,56 @@
+"""What the leading scheduler does beside its ticks, each in a thread of its own, so that none delays another."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from django.db import close_old_connections
+
+from apps.platform.schedules.complaints import Complaints
+
+
+@dataclass(frozen=True, slots=True)
+class Chore:
+    """Something to do again and again.
+
+    Args:
+        every_s: Seconds between the end of one run and the beginning of the next.
+    """
+
+    name: str
+    every_s: float
+    run: Callable[[], Any]
+
+
+def yard_chores() -> tuple[Chore, ...]:
+    """Return the yard's chores: send the alerts that are due, make the rows of dead letters agree with their lists."""
+    from apps.platform.alerts.services import dispatch_due
+    from apps.platform.dead_letters.services import reconcile_all
+
+    return (Chore("alerts", 1.0, dispatch_due), Chore("dead letters", 30.0, reconcile_all))
+
+
+def start(chore: Chore, *, leading: Callable[[], bool], stop: threading.Event) -> threading.Thread:
+    """Do a chore in a new thread while ``leading``, until ``stop``. What it raises is logged; it goes on."""
+    thread = threading.Thread(target=_keep_doing, args=(chore, leading, stop), name=f"chore {chore.name}", daemon=True)
+    thread.start()
+    return thread
+
+
+def _keep_doing(chore: Chore, leading: Callable[[], bool], stop: threading.Event) -> None:
+    complaints = Complaints(chore.name)
+    while not stop.wait(chore.every_s):
+        if not leading():
+            continue
+        close_old_connections()
+        try:
+            chore.run()
+        except Exception as error:  # noqa: BLE001  logged by complaints; a chore that fails once has to go on
+            complaints.failed(error)
+        else:
+            complaints.fine()
+        finally:
+            close_old_connections()

@@ -1,0 +1,70 @@
+"""``manage.py schedules list`` and ``schedules run NAME``."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import json
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import DatabaseError
+from django.utils import timezone
+
+from apps.platform.schedules import queries, services
+from broker.errors import BrokerUnavailable
+
+HEADINGS = ("schedule", "cron (UTC)", "queue", "last", "late", "next")
+
+
+class Command(BaseCommand):
+    """List periodic work, or run one of it now."""
+
+    help = "List periodic work, or run one of it now."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        """Declare the two forms."""
+        forms = parser.add_subparsers(dest="form", required=True)
+        listing = forms.add_parser("list", help="every schedule, with its last tick and its next")
+        listing.add_argument("--json", action="store_true", help="for machines")
+        run = forms.add_parser("run", help="enqueue a schedule's actor now, beside its ticks")
+        run.add_argument("name", metavar="NAME", help="name of the actor, see list")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        """Print the list, or the id of the job that was sent."""
+        if options["form"] == "run":
+            try:
+                self.stdout.write(services.run_now(options["name"]))
+            except (services.UnknownSchedule, BrokerUnavailable) as error:
+                raise CommandError(str(error)) from error
+            return
+        try:
+            rows = queries.overview(timezone.now())
+        except DatabaseError as error:
+            raise CommandError(f"the database cannot say: {error}; is it up, and was manage.py migrate run?") from error
+        self.stdout.write(_json(rows) if options["json"] else _table(rows))
+
+
+def _json(rows: list[queries.ScheduleRow]) -> str:
+    return json.dumps([dataclasses.asdict(row) for row in rows], default=_iso, indent=2)
+
+
+def _iso(moment: datetime.datetime) -> str:
+    return moment.astimezone(datetime.UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def _table(rows: list[queries.ScheduleRow]) -> str:
+    if not rows:
+        return "no actor is periodic; declare one with periodic=cron(…)"
+    cells = [HEADINGS, *(_cells(row) for row in rows)]
+    widths = [max(len(line[column]) for line in cells) for column in range(len(HEADINGS))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells
+    )
+
+
+def _cells(row: queries.ScheduleRow) -> tuple[str, ...]:
+    last = f"{row.last_tick:%Y-%m-%d %H:%M}" if row.last_tick else "never yet"
+    late = f"{row.lateness_ms / 1000:.1f} s" if row.lateness_ms is not None else ""
+    due = f"{row.next_tick:%Y-%m-%d %H:%M}" if row.next_tick else "never"
+    return row.name, row.spec, row.queue, last, late, due

@@ -1,0 +1,23 @@
+"""What the scheduler remembers of each schedule."""
+
+from __future__ import annotations
+
+from django.db import models
+
+
+class ScheduleState(models.Model):
+    """One periodic actor: how far it came. Written by the scheduler only."""
+
+    actor = models.CharField(max_length=200, unique=True)
+    spec = models.CharField(max_length=200, verbose_name="schedule")
+    since = models.DateTimeField(help_text="Ticks up to here are done.")
+    last_tick = models.DateTimeField(null=True, blank=True, help_text="The minute that was due last.")
+    last_job_id = models.CharField(max_length=36, blank=True)
+    lateness_ms = models.PositiveBigIntegerField(null=True, blank=True, help_text="How late the last tick was sent.")
+
+    class Meta:
+        ordering = ["actor"]
+        permissions = [("run_schedule", "Can run a schedule now")]
+
+    def __str__(self) -> str:
+        return self.actor

@@ -1,0 +1,87 @@
+"""Send ticks, each once, and remember how far each schedule came."""
+
+from __future__ import annotations
+
+import datetime
+import difflib
+import uuid
+
+from apps.platform.jobs.availability import answered
+from apps.platform.jobs.services import submit
+from apps.platform.schedules.declared import Schedule, schedules
+from apps.platform.schedules.models import ScheduleState
+from broker.errors import SwitchyardError
+from broker.interface import facilities
+
+TICK_KEPT_S = 7 * 24 * 3600
+CLAIMED, SENT = b"claimed", b"sent"
+_TICKS = uuid.UUID("5b0a1c51-6d0f-5f0e-9d9e-6f1d1b0f7c11")
+
+
+class UnknownSchedule(SwitchyardError):
+    """A schedule that no actor declares."""
+
+    def __init__(self, name: str, known: list[str]) -> None:
+        near = difflib.get_close_matches(name, known, n=1)
+        remedy = f"did you mean {near[0]}?" if near else "see manage.py schedules list"
+        super().__init__(f"schedule {name}: no actor of that name is periodic; {remedy}")
+
+
+def run_now(name: str) -> str:
+    """Enqueue a schedule's actor at once, beside its ticks, and return the job id.
+
+    Raises:
+        UnknownSchedule: no periodic actor has that name.
+        BrokerUnavailable: the broker did not answer.
+    """
+    known = {schedule.name: schedule for schedule in schedules()}
+    if name not in known:
+        raise UnknownSchedule(name, list(known))
+    return submit(known[name].actor, kwargs={})
+
+
+def known_state(schedule: Schedule, minute: datetime.datetime) -> ScheduleState:
+    """Return how far a schedule came. One that is new, or whose expression changed, begins with this minute."""
+    before = minute - datetime.timedelta(minutes=1)
+    state, created = ScheduleState.objects.get_or_create(
+        actor=schedule.name, defaults={"spec": schedule.text, "since": before}
+    )
+    if not created and state.spec != schedule.text:
+        state.spec, state.since = schedule.text, before
+        state.save(update_fields=["spec", "since"])
+    return state
+
+
+def send_tick(schedule: Schedule, tick: datetime.datetime, now: datetime.datetime) -> str | None:
+    """Enqueue one tick and remember it; return the job id, or ``None`` when another scheduler had sent it.
+
+    A tick is claimed by a key that is kept for 7 days, sent, then marked as sent. A scheduler that dies in between
+    leaves a claim: whoever finds it looks whether the job exists, whose id follows from actor and minute, before it
+    sends it again.
+
+    Raises:
+        BrokerUnavailable: the broker did not answer; call again.
+    """
+    job_id = str(uuid.uuid5(_TICKS, f"{schedule.name} {tick.isoformat()}"))
+    sent_now = _send_once(schedule, tick, job_id)
+    fields = {"since": tick, "last_tick": tick, "last_job_id": job_id}
+    if sent_now:
+        lateness = now - tick
+        fields["lateness_ms"] = max(int(lateness.total_seconds() * 1000), 0)
+    ScheduleState.objects.filter(actor=schedule.name, since__lt=tick).update(**fields)
+    return job_id if sent_now else None
+
+
+def _send_once(schedule: Schedule, tick: datetime.datetime, job_id: str) -> bool:
+    records = facilities(schedule.actor.broker).records
+    key = records.keys.tick(schedule.name, tick.strftime("%Y-%m-%dT%H:%MZ"))
+    with answered("a tick"):
+        sent = False
+        if not records.client.set(key, CLAIMED, nx=True, ex=TICK_KEPT_S):
+            if records.client.get(key) == SENT:
+                return False
+            sent = records.read(job_id) is not None
+        if not sent:
+            schedule.actor.broker.enqueue(schedule.actor.message().copy(message_id=job_id))
+        records.client.set(key, SENT, ex=TICK_KEPT_S)
+    return not sent
