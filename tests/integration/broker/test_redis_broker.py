@@ -1,0 +1,93 @@
+"""The broker underneath: what a dead worker held comes back, what cannot be reached is said."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import dramatiq
+import pytest
+import redis
+
+from broker.clients import connect
+from broker.errors import BrokerUnavailable
+from broker.interface import facilities
+from broker.keys import Keys
+from broker.pool_reports import PoolReport
+from broker.redis_broker import HEARTBEAT_TIMEOUT_MS, MAINTENANCE_CHANCE, RedisBroker
+from project.wiring import build_yard
+from tests.factories.yards import small_yard
+from tests.waiting import wait_for
+
+BuildBroker = Callable[..., RedisBroker]
+
+
+def test_what_a_dead_worker_held_runs_on_another(yard_broker: BuildBroker, run_worker: Any) -> None:
+    broker = yard_broker(small_yard(), heartbeat_timeout_ms=200)
+    done: list[int] = []
+
+    @dramatiq.actor(broker=broker, queue_name="work")
+    def job(number: int) -> None:
+        done.append(number)
+
+    for number in range(3):
+        job.send(number)
+    held = broker.consume("work", prefetch=3)
+    assert all(next(held) is not None for _ in range(3))
+    broker.renew_identity()  # who held them is never heard of again
+
+    with run_worker(broker=broker):
+        wait_for(lambda: sorted(done) == [0, 1, 2])
+
+
+def test_recovery_is_tuned_to_end_within_90_seconds() -> None:
+    slowest_poll_s = 1.0
+    polls_until_noticed = 24  # 0.75 ** 24 < 0.1 %
+
+    assert MAINTENANCE_CHANCE >= 250_000
+    assert HEARTBEAT_TIMEOUT_MS / 1000 + polls_until_noticed * slowest_poll_s <= 90
+
+
+def test_a_server_that_is_away_is_named_within_the_profiles_time() -> None:
+    broker = build_yard(small_yard(), connect("redis://127.0.0.1:1/0"), Keys("nowhere"))
+
+    @dramatiq.actor(broker=broker, queue_name="work")
+    def job() -> None: ...
+
+    started = time.monotonic()
+    with pytest.raises(BrokerUnavailable, match="SWITCHYARD_BROKER_URL") as refused:
+        job.send()
+
+    assert refused.value.outcome == "unknown"
+    assert time.monotonic() - started < 2
+
+
+def test_stats_count_waiting_scheduled_and_held(yard_broker: BuildBroker) -> None:
+    broker = yard_broker(small_yard())
+
+    @dramatiq.actor(broker=broker, queue_name="work")
+    def job() -> None: ...
+
+    for _ in range(3):
+        job.send()
+    job.send_with_options(delay=60_000)
+    held = next(broker.consume("work", prefetch=1))
+    stats = facilities(broker).transport.stats("work").live
+
+    assert held is not None
+    assert (stats.waiting, stats.scheduled, stats.running) == (2, 1, 1)
+    assert stats.oldest_age_ms is not None
+    assert 0 <= stats.oldest_age_ms < 5_000
+
+
+def test_a_pool_report_lapses_with_its_supervisor(valkey: redis.Redis, yard_broker: BuildBroker) -> None:
+    pools = facilities(yard_broker(small_yard())).pools
+    report = PoolReport("work", "host", 1, "threads", slots=4, busy=1, started_at=1, beat_at=2, state="up")
+
+    pools.write(report)
+    assert pools.read_all() == [report]
+    for key in valkey.scan_iter("*work:host:1"):
+        valkey.pexpire(key, 1)
+
+    wait_for(lambda: pools.read_all() == [])

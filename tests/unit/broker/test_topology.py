@@ -1,0 +1,35 @@
+"""A yard knows its lanes, who serves them, and what nobody may."""
+
+from __future__ import annotations
+
+import pytest
+
+from broker.errors import UnknownPool, UnknownQueue
+from project.topology import YARD
+
+
+def test_every_lane_of_this_yard_is_served_by_exactly_one_pool() -> None:
+    assert {lane: len(YARD.pools_of(lane)) for lane in YARD.lanes} == dict.fromkeys(YARD.lanes, 1)
+
+
+def test_no_pool_serves_a_dead_list() -> None:
+    assert all(not YARD.pools_of(queue.dead_list) for queue in YARD.queues)
+    assert not any(lane.endswith("-dead") for lane in YARD.lanes)
+
+
+def test_retry_lanes_that_no_pool_names_are_shared() -> None:
+    assert [pool.name for pool in YARD.pools_of("webhook-retry")] == ["webhook-retry"]
+    assert [pool.name for pool in YARD.pools_of("slow-retry")] == ["retries"]
+    assert "webhook-retry" not in YARD.served_by(YARD.pool("retries"))
+
+
+@pytest.mark.parametrize("lane", ["webhook", "webhook-retry", "webhook-dead"])
+def test_a_lane_belongs_to_its_family(lane: str) -> None:
+    assert YARD.family(lane).name == "webhook"
+
+
+def test_what_is_not_declared_is_named_with_what_is() -> None:
+    with pytest.raises(UnknownQueue, match="'web' is not declared; the yard has urgent, default"):
+        YARD.family("web")
+    with pytest.raises(UnknownPool, match="'web' is not declared"):
+        YARD.pool("web")
