@@ -56,3 +56,14 @@ def listen_again(port: int) -> socket.socket:
 def port_of(listener: socket.socket) -> int:
     """Return the port a socket listens on."""
     return int(listener.getsockname()[1])
+
+
+def free_again(port: int) -> int:
+    """Return ``port`` if it is free now, else 0, which lets a server that takes no socket choose its own."""
+    if port == 0:
+        return 0
+    try:
+        listen(port).close()
+    except PortTaken:
+        return 0
+    return port

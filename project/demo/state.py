@@ -60,6 +60,15 @@ class StateFolder:
         return self.root / "mail"
 
     @property
+    def deliveries(self) -> Path:
+        """What the webhook receiver was sent, a line of JSON each."""
+        return self.root / "deliveries.jsonl"
+
+    def count_mails(self) -> int:
+        """Return how many mails the sink has kept."""
+        return sum(1 for _ in (self.mailbox / "new").glob("*.eml"))
+
+    @property
     def credentials(self) -> Path:
         """Addresses and passwords for people and scripts."""
         return self.root / "credentials.json"
@@ -68,6 +77,11 @@ class StateFolder:
     def identity(self) -> Path:
         """Secrets and ports that stay the same over restarts."""
         return self.root / "identity.json"
+
+    @property
+    def sample(self) -> Path:
+        """Which webhook endpoints the sample work has registered."""
+        return self.root / "sample.json"
 
     @property
     def lock(self) -> Path:

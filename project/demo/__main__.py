@@ -1,0 +1,31 @@
+"""``python -m project.demo``: see ``bin/demo --help``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from rich.console import Console
+
+from project.demo.arguments import parse
+from project.demo.check.run import check
+from project.demo.errors import DemoError
+from project.demo.run import run
+from project.demo.stopping import StopRequest
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the demo or its check and return the exit code."""
+    options = parse(argv)
+    stop = StopRequest()
+    stop.listen()
+    console = Console()
+    try:
+        return check(stop, console) if options.check else run(options, stop, console)
+    except DemoError as error:
+        Console(stderr=True).print(f"demo: {error}", markup=False, highlight=False, soft_wrap=True)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,1 @@
+"""``bin/demo --check``: every outcome of the sample work, expected against seen."""

@@ -1,0 +1,120 @@
+"""Starts a yard in a throw-away folder, sends the sample work, and waits for every outcome."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+import tempfile
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from project.demo.check.evidence import Evidence
+from project.demo.check.expectations import EXPECTATIONS
+from project.demo.check.seen import Seen
+from project.demo.errors import DemoError, Stopped
+from project.demo.feed import Feed
+from project.demo.leftovers import adopt_orphans, end_leftovers
+from project.demo.sample.run import SampleRun
+from project.demo.state import StateFolder
+from project.demo.stopping import StopRequest
+from project.demo.view.words import duration, megabytes
+from project.demo.yard import DemoYard
+
+PATIENCE_S = 90.0
+LOOK_EVERY_S = 0.5
+TABLE_WIDTH = 130
+
+
+def check(stop: StopRequest, console: Console) -> int:
+    """Run the check and return its exit code: 0 when every outcome was as expected, else 1."""
+    started_at = time.monotonic()
+    state = StateFolder(Path(tempfile.mkdtemp(prefix="switchyard-check-")))
+    feed = Feed(print_line=lambda text: console.print(f"  {text}", markup=False, highlight=False))
+    adopt_orphans()
+    yard = DemoYard(state, feed=feed, stop=stop)
+    found: dict[int, Seen] = {}
+    problem = ""
+    memory_bytes = 0
+    try:
+        console.print(f"starting a yard in {state.root}", markup=False, highlight=False)
+        yard.start()
+        console.print(f"up after {duration(time.monotonic() - started_at)}; sending the sample work", highlight=False)
+        found = wait_for_outcomes(yard, feed, stop)
+        memory_bytes = yard.memory_bytes
+    except Stopped:
+        problem = "stopped before every outcome was seen"
+    except DemoError as error:
+        problem = str(error)
+    finally:
+        yard.stop()
+    left = end_leftovers()
+    if left:
+        problem = problem or f"processes were left behind and killed: {', '.join(left)}"
+    good = not problem and bool(found) and all(seen.as_expected for seen in found.values())
+    if found:
+        console.print(table(found))
+        console.print(
+            f"memory {megabytes(memory_bytes)} (sum of proportional set sizes); "
+            f"all in all {duration(time.monotonic() - started_at)}",
+            highlight=False,
+        )
+    if good:
+        shutil.rmtree(state.root)
+        console.print("every outcome was as expected", style="green")
+        return 0
+    said = problem or "not every outcome was as expected"
+    console.print(
+        f"check failed: {said}\nthe logs are kept in {state.logs}", style="red", markup=False, highlight=False
+    )
+    return 1
+
+
+def wait_for_outcomes(yard: DemoYard, feed: Feed, stop: StopRequest) -> dict[int, Seen]:
+    """Send the sample work and look until everything is as expected, or patience ends.
+
+    Returns:
+        What was seen last of each expectation, by its place.
+    """
+    run = SampleRun(yard, feed, is_over=stop.wait)
+    run.start()
+    files: dict[str, bytes] = {}
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        yard.tend()
+        evidence = Evidence(run, yard.state, files)
+        found = {place: _look(place, evidence) for place in range(len(EXPECTATIONS))}
+        done = all(seen.as_expected for seen in found.values())
+        if done or run.error or time.monotonic() > deadline or stop.is_stopping():
+            return found
+        stop.wait(LOOK_EVERY_S)
+
+
+def table(found: dict[int, Seen]) -> Table:
+    """Return expected against seen."""
+    result = Table(width=TABLE_WIDTH)
+    for column in ("app", "what", "expected", "seen"):
+        result.add_column(column)
+    result.add_column("s", justify="right")
+    result.add_column("")
+    for place, expectation in enumerate(EXPECTATIONS):
+        seen = found[place]
+        result.add_row(
+            expectation.app,
+            expectation.what,
+            expectation.expected,
+            seen.text,
+            "" if seen.seconds is None else f"{seen.seconds:.1f}",
+            Text("ok", style="green") if seen.as_expected else Text("NO", style="bold red"),
+        )
+    return result
+
+
+def _look(place: int, evidence: Evidence) -> Seen:
+    try:
+        return EXPECTATIONS[place].look(evidence)
+    except sqlite3.OperationalError as error:
+        return Seen(f"the database does not tell: {error}", as_expected=False)

@@ -1,0 +1,46 @@
+"""What just happened, newest last, for the terminal and the log."""
+
+from __future__ import annotations
+
+import datetime
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+KEPT_LINES = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One thing that happened. ``tone`` is ``plain``, ``good``, ``bad`` or ``wait``."""
+
+    at: datetime.datetime
+    text: str
+    tone: str = "plain"
+
+
+class Feed:
+    """Collects lines from any thread.
+
+    Args:
+        print_line: Takes each line as it comes as well; ``None`` only keeps them.
+    """
+
+    def __init__(self, print_line: Callable[[str], None] | None = None) -> None:
+        self.print_line = print_line
+        self._lines: deque[Line] = deque(maxlen=KEPT_LINES)
+        self._lock = threading.Lock()
+
+    def add(self, text: str, tone: str = "plain") -> None:
+        """Add one line."""
+        with self._lock:
+            self._lines.append(Line(datetime.datetime.now().astimezone(), text, tone))
+            printed = self.print_line
+        if printed is not None:
+            printed(text)
+
+    def last(self, count: int) -> list[Line]:
+        """Return the newest lines, newest last."""
+        with self._lock:
+            return list(self._lines)[-count:]

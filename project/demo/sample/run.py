@@ -1,0 +1,99 @@
+"""One run of the sample work: sent and followed by two threads, so that the demo itself never waits for the web."""
+
+from __future__ import annotations
+
+import http
+import secrets
+import threading
+from collections.abc import Callable, Iterator
+
+from project.demo.client import Client, RequestFailed
+from project.demo.feed import Feed
+from project.demo.sample import endpoints, orders
+from project.demo.sample.follower import follow
+from project.demo.sample.journal import Journal
+from project.demo.sample.sender import Sender
+from project.demo.yard import DemoYard
+
+PAUSE_S = 0.05
+
+
+class SampleRun:
+    """Sends everything once.
+
+    Args:
+        is_over: Waits so many seconds and returns whether the demo is over.
+    """
+
+    def __init__(self, yard: DemoYard, feed: Feed, *, is_over: Callable[[float], bool]) -> None:
+        self.journal = Journal()
+        self.client = Client(yard.addresses.site, yard.token)
+        self.run = secrets.token_hex(4)
+        self.refusal = 0
+        self.payment_id = f"pay_demo_{self.run}"
+        self.payment_answers: list[int] = []
+        self.forged_answer = 0
+        self.cancel_answer = 0
+        self.error = ""
+        self.is_sent = threading.Event()
+        self._yard = yard
+        self._feed = feed
+        self._is_over = is_over
+
+    def start(self) -> list[threading.Thread]:
+        """Start sending and following, and return the threads."""
+        threads = [
+            threading.Thread(target=self._send, name="sample sender", daemon=True),
+            threading.Thread(target=self._follow, name="sample follower", daemon=True),
+        ]
+        for thread in threads:
+            thread.start()
+        return threads
+
+    def _follow(self) -> None:
+        follow(self.journal, self.client, self._feed, is_over=self._is_over)
+
+    def _send(self) -> None:
+        sender = Sender(self.client, self.journal, self._feed, self.run)
+        try:
+            endpoints.register(self.client, self._yard.addresses.receiver, self._yard.state.sample)
+            for _ in self._all(sender):
+                if self._is_over(PAUSE_S):
+                    return
+        except RequestFailed as error:
+            self.error = str(error)
+            self._feed.add(f"the sample work was not sent to its end: {error}", "bad")
+        finally:
+            self.is_sent.set()
+
+    def _all(self, sender: Sender) -> Iterator[object]:
+        facts = self._yard.facts
+        yield from endpoints.send_events(sender)
+        yield from self._scheduled(sender)
+        yield from orders.password_resets(sender)
+        yield from orders.statements(sender, facts)
+        yield from orders.thumbnails(sender, self._yard.addresses.receiver + "/picture.png")
+        yield from orders.exports(sender)
+        yield from orders.reconciliation(sender, facts)
+        yield from self._payment(sender)
+        yield from orders.welcome_mails(sender)
+        self.refusal = orders.request_private_url(sender)
+
+    def _scheduled(self, sender: Sender) -> Iterator[object]:
+        jobs = self._yard.facts["scheduled"]
+        yield sender.note("jobs", "later", "Newsletter scheduled for later", jobs["later"])
+        yield sender.note("jobs", "cancelled", "Newsletter that is cancelled", jobs["cancelled"])
+        self.cancel_answer = sender.attempt("DELETE", f"/api/v1/jobs/{jobs['cancelled']}").status
+
+    def _payment(self, sender: Sender) -> Iterator[object]:
+        if self._yard.facts["open_invoice"] is None:
+            return
+        event = orders.payment_event(self._yard.facts, self.payment_id)
+        secret = self._yard.identity.payment_secret
+        for _ in range(2):  # a provider that missed the first answer sends the event again
+            self.payment_answers.append(orders.send_payment_event(sender, secret, event))
+            if self.payment_answers[-1] == http.HTTPStatus.ACCEPTED:
+                self._feed.add("A payment provider's signed event was taken in", "good")
+            yield None
+        forged = orders.payment_event(self._yard.facts, f"{self.payment_id}_forged")
+        self.forged_answer = orders.send_payment_event(sender, "a secret that is not the yard's own", forged)

@@ -1,0 +1,119 @@
+"""The live screen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.panel import Panel
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from project.demo.sample.journal import SentJob
+from project.demo.snapshot import Snapshot
+from project.demo.view.words import counts, duration, megabytes
+
+TONES = {"plain": "", "good": "green", "bad": "bold red", "wait": "yellow"}
+STATES = {"succeeded": "green", "running": "cyan", "retrying": "yellow", "scheduled": "yellow", "dead": "bold red"}
+LEAST_LINES = 4
+BAR_WIDTH = 16
+
+
+def render(seen: Snapshot, addresses: list[tuple[str, str]], *, height: int) -> RenderableType:
+    """Return the screen for one moment.
+
+    Args:
+        height: Rows of the terminal; what happened gets what the rest leaves.
+    """
+    tables = Table.grid(padding=(0, 2), expand=True)
+    tables.add_column(ratio=3)
+    tables.add_column(ratio=2)
+    tables.add_row(_panel("Queues", _queues(seen.queues)), _panel("Pools", _pools(seen)))
+    rows: list[RenderableType] = [_headline(seen), _addresses(addresses), tables]
+    if seen.jobs:
+        rows.append(_panel("Sample work", _work(seen.jobs)))
+    used = len(addresses) + 6 + max(len(seen.queues), len(seen.pools)) + (len(_apps(seen.jobs)) + 2 if seen.jobs else 0)
+    rows.append(_panel("What just happened", _lines(seen, max(LEAST_LINES, height - used - 3))))
+    return Group(*rows)
+
+
+def _panel(title: str, content: RenderableType) -> Panel:
+    return Panel(content, title=title, title_align="left", border_style="dim", padding=(0, 1))
+
+
+def _headline(seen: Snapshot) -> Text:
+    words = Text(" Switchyard ", style="bold reverse")
+    words.append(f"  up {duration(seen.up_s)}", style="not bold not reverse")
+    words.append(f"   memory {megabytes(seen.memory_bytes)}", style="not bold not reverse")
+    words.append(f"   mails {seen.mails}", style="not bold not reverse")
+    words.append("   Ctrl-C stops it; data stay", style="dim not bold not reverse")
+    return words
+
+
+def _addresses(addresses: list[tuple[str, str]]) -> Table:
+    grid = Table.grid(padding=(0, 2))
+    for name, address in addresses:
+        grid.add_row(Text(f" {name}", style="bold"), Text(address))
+    return grid
+
+
+def _queues(queues: list[dict[str, Any]]) -> RenderableType:
+    table = Table(box=None, expand=True, pad_edge=False)
+    table.add_column("queue")
+    for name in ("waiting", "running", "retrying", "dead", "oldest"):
+        table.add_column(name, justify="right")
+    for queue in queues:
+        live, retry = queue.get("live", {}), queue.get("retry", {})
+        age_ms = live.get("oldest_age_ms")
+        table.add_row(
+            queue.get("queue", queue.get("name", "")),
+            _number(live.get("waiting", 0) + live.get("scheduled", 0)),
+            _number(live.get("running", 0) + retry.get("running", 0)),
+            _number(retry.get("waiting", 0) + retry.get("scheduled", 0), "yellow"),
+            _number(queue.get("dead", 0), "bold red"),
+            Text("-", style="dim") if age_ms is None else Text(duration(age_ms / 1000)),
+        )
+    return table
+
+
+def _pools(seen: Snapshot) -> RenderableType:
+    table = Table(box=None, expand=True, pad_edge=False)
+    table.add_column("pool")
+    table.add_column("busy", ratio=1)
+    table.add_column("slots", justify="right")
+    for pool in seen.pools:
+        bar = ProgressBar(total=max(pool.slots, 1), completed=pool.busy, width=BAR_WIDTH)
+        state = "" if pool.state == "up" else f" {pool.state}"
+        table.add_row(pool.pool, bar, f"{pool.busy}/{pool.slots}{state}")
+    return table
+
+
+def _work(jobs: list[SentJob]) -> RenderableType:
+    table = Table.grid(padding=(0, 2))
+    for app in _apps(jobs):
+        of_app = [job for job in jobs if job.app == app]
+        ended = sum(job.has_ended for job in of_app)
+        words = Text()
+        for state, count in counts(of_app).items():
+            words.append(f"{count} {state}  ", style=STATES.get(state, ""))
+        bar = ProgressBar(total=len(of_app), completed=ended, width=BAR_WIDTH)
+        table.add_row(app, bar, f"{ended}/{len(of_app)}", words)
+    return table
+
+
+def _apps(jobs: Iterable[SentJob]) -> list[str]:
+    return list(dict.fromkeys(job.app for job in jobs))
+
+
+def _lines(seen: Snapshot, count: int) -> Text:
+    words = Text(no_wrap=True, overflow="ellipsis")
+    for line in seen.lines[-count:]:
+        words.append(f"{line.at:%H:%M:%S}  ", style="dim")
+        words.append(f"{line.text}\n", style=TONES.get(line.tone, ""))
+    return words or Text("nothing yet", style="dim")
+
+
+def _number(value: int, style: str = "") -> Text:
+    return Text(str(value), style=style if value else "dim")

@@ -1,0 +1,211 @@
+"""The demo's yard: everything that runs, started in order, described in ``credentials.json``, stopped in order."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import sys
+from typing import Any
+
+from broker.embedded import EmbeddedServer
+from project.demo import environment, ports
+from project.demo.broker_part import BrokerPart
+from project.demo.credentials import Credentials
+from project.demo.errors import DemoError
+from project.demo.feed import Feed
+from project.demo.identity import Identity
+from project.demo.identity import load as load_identity
+from project.demo.manager import ProcessManager
+from project.demo.memory import proportional_bytes
+from project.demo.parts import CommandPart
+from project.demo.readiness import PoolsWatch, answers
+from project.demo.state import StateFolder, StateLock
+from project.demo.stopping import StopRequest
+from project.topology import YARD
+
+WEB_GRACE_S = 8.0
+POOLS_GRACE_S = 35.0
+SETUP_TIMEOUT_S = 120.0
+
+
+class DemoYard:
+    """One demo on one state folder.
+
+    Args:
+        web_port: Must be free; ``None`` takes the next one from ``first_port`` on.
+        first_port: 0 asks for any free port.
+        with_sample: Enqueue the sample work that starts later.
+    """
+
+    addresses: environment.Addresses
+    identity: Identity
+    pools: PoolsWatch
+    _credentials: Credentials
+    _environment: dict[str, str]
+
+    def __init__(
+        self,
+        state: StateFolder,
+        *,
+        feed: Feed,
+        stop: StopRequest,
+        web_port: int | None = None,
+        first_port: int = 0,
+        with_sample: bool = True,
+    ) -> None:
+        self.state = state
+        self.feed = feed
+        self.facts: dict[str, Any] = {}
+        self._lock = StateLock(state)
+        self._stop = stop
+        self._ports = (web_port, first_port)
+        self._setup_options = ("--sample",) if with_sample else ()
+        self._listeners: list[socket.socket] = []
+        self._manager = ProcessManager(
+            tell=feed.add, is_stopping=stop.is_stopping, is_in_a_hurry=stop.is_in_a_hurry, wait=stop.wait
+        )
+
+    def start(self) -> None:
+        """Start every part and return when the web answers and every pool is up.
+
+        Raises:
+            DemoError: a part did not start, the folder or the port is in use, or somebody asked to stop.
+                Whatever runs then goes on until :meth:`stop`.
+        """
+        self.state.make()
+        self._lock.acquire(is_stopping=self._stop.is_stopping)
+        shutil.rmtree(self.state.metrics)  # of processes that are gone
+        self.state.make()
+        kept = load_identity(self.state.identity)
+        broker = EmbeddedServer(
+            self.state.broker, port=ports.free_again(kept.broker_port), password=kept.broker_password
+        )
+        web, smtp, receiver = self._listen(kept)
+        self._manager.start([BrokerPart(broker)])
+        self.addresses = environment.Addresses(
+            web_port=ports.port_of(web),
+            smtp_port=ports.port_of(smtp),
+            receiver_port=ports.port_of(receiver),
+            broker_url=broker.url,
+        )
+        self.identity = kept.with_ports(
+            broker=broker.port, smtp=self.addresses.smtp_port, receiver=self.addresses.receiver_port
+        )
+        self.identity.save(self.state.identity)
+        self.pools = PoolsWatch(broker.url, YARD)
+        self._environment = environment.for_children(self.state, self.identity, self.addresses)
+
+        self._manager.start([self._sidecars(smtp, receiver)])
+        prepared = self._set_up()
+        self.facts = prepared["facts"]
+        self._credentials = Credentials(
+            url=self.addresses.site,
+            username=prepared["username"],
+            password=self.identity.admin_password,
+            api_token=prepared["api_token"],
+            broker_url=broker.url,
+            database_url=environment.database_url(self.state),
+            mail_dir_or_url=str(self.state.mailbox),
+            pids={},
+        )
+        self._save_credentials()
+        self.pools.expect_new()
+        self._manager.start([self._pools()], [self._scheduler(), self._web(web)])
+        self._save_credentials()
+        self._lock.announce(self.addresses.site)
+
+    @property
+    def token(self) -> str:
+        """API token that may submit, read and operate."""
+        return self._credentials.api_token
+
+    @property
+    def memory_bytes(self) -> int:
+        """Sum of the proportional set sizes of the demo and all its processes."""
+        return proportional_bytes(os.getpid())
+
+    def tend(self) -> None:
+        """Start again what has died. Call it often."""
+        if self._manager.tend():
+            self._save_credentials()
+
+    def stop(self) -> None:
+        """Drain and end every process, the broker last, and give the folder back."""
+        self._manager.stop()
+        for listener in self._listeners:
+            listener.close()
+        self._lock.release()
+
+    def _listen(self, kept: Identity) -> list[socket.socket]:
+        web_port, first_port = self._ports
+        web = ports.listen_near(first_port) if web_port is None else ports.listen(web_port)
+        self._listeners.append(web)
+        self._listeners.append(ports.listen_again(kept.smtp_port))
+        self._listeners.append(ports.listen_again(kept.receiver_port))
+        return self._listeners
+
+    def _set_up(self) -> dict[str, Any]:
+        reader, writer = os.pipe()
+        with os.fdopen(reader, "rb") as answer:
+            try:
+                part = self._python(
+                    "set-up", "project.demo.setup", str(writer), *self._setup_options, inherits=(writer,)
+                )
+                part.ready_timeout_s = SETUP_TIMEOUT_S
+                self._manager.run(part)
+            finally:
+                os.close(writer)
+            found = json.loads(answer.read() or "{}")
+        if not found:
+            raise DemoError(f"set-up: it told nothing; its log is {part.log_path}")
+        return dict(found)
+
+    def _sidecars(self, smtp: socket.socket, receiver: socket.socket) -> CommandPart:
+        part = self._python(
+            "sidecars",
+            "project.demo.sidecars",
+            str(smtp.fileno()),
+            str(receiver.fileno()),
+            inherits=(smtp.fileno(), receiver.fileno()),
+        )
+        part.readiness = answers(self.addresses.receiver_port, "/healthz")
+        return part
+
+    def _pools(self) -> CommandPart:
+        part = self._manage("pools", "runpools")
+        part.readiness = self.pools.missing
+        part.stop_timeout_s = POOLS_GRACE_S
+        return part
+
+    def _scheduler(self) -> CommandPart:
+        return self._manage("scheduler", "runscheduler")
+
+    def _web(self, listener: socket.socket) -> CommandPart:
+        part = self._python("web", "project.demo.web", str(listener.fileno()), inherits=(listener.fileno(),))
+        part.readiness = answers(self.addresses.web_port, "/readyz")
+        part.stop_timeout_s = WEB_GRACE_S
+        return part
+
+    def _python(self, name: str, module: str, *arguments: str, inherits: tuple[int, ...] = ()) -> CommandPart:
+        return CommandPart(
+            name,
+            (sys.executable, "-m", module, *arguments),
+            self._environment,
+            self.state.logs / f"{name}.log",
+            inherits=(self._lock.fileno, *inherits),
+        )
+
+    def _manage(self, name: str, *arguments: str) -> CommandPart:
+        return CommandPart(
+            name,
+            (sys.executable, "manage.py", *arguments),
+            self._environment,
+            self.state.logs / f"{name}.log",
+            inherits=(self._lock.fileno,),
+        )
+
+    def _save_credentials(self) -> None:
+        self._credentials = self._credentials.with_pids({"demo": os.getpid()} | self._manager.pids)
+        self._credentials.save(self.state.credentials)
