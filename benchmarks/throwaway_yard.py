@@ -31,8 +31,8 @@ class ThrowawayYard:
         """Run a management command to its end."""
         subprocess.run([sys.executable, "manage.py", *command], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
 
-    def start(self, *command: str, ready: str) -> subprocess.Popen[str]:
-        """Start a management command and wait until its output holds ``ready``."""
+    def start(self, *command: str, ready: str) -> str:
+        """Start a management command, wait until its output holds ``ready``, and return what follows on that line."""
         log = self.state_dir / f"{command[0]}-{len(self.processes)}.log"
         with log.open("w") as output:
             process = subprocess.Popen(
@@ -45,7 +45,7 @@ class ThrowawayYard:
             )
         self.processes.append(process)
         until(lambda: ready in log.read_text(), timeout_s=60, what=f"{' '.join(command)}: {ready!r} in {log}")
-        return process
+        return log.read_text().partition(ready)[2].partition("\n")[0].strip()
 
     def stop(self) -> None:
         """Stop everything."""
