@@ -47,7 +47,7 @@ def _plain_line(value: str) -> str:
     return value
 
 
-Line = Annotated[str, AfterValidator(_plain_line), Field(max_length=255)]
+Line = Annotated[str, Field(max_length=255), AfterValidator(_plain_line)]
 """One line of text without control characters, at most 255 characters."""
 
 

@@ -1,0 +1,95 @@
+"""A small API on the platform's own foundations, for tests of those alone."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from django.db import OperationalError
+from django.http import HttpRequest
+from django.urls import path
+from ninja import File, Router, Status
+from ninja.files import UploadedFile
+
+from apps.platform.api.application import PREFIX, build_api
+from apps.platform.api.auth import operate_scope, read_scope, submit_scope
+from apps.platform.api.problems import Problem
+from apps.platform.api.schemas import Line, Month, RowId, StrictSchema
+from broker.errors import BrokerUnavailable
+
+router = Router()
+calls: list[dict[str, Any]] = []
+hold = threading.Event()
+entered = threading.Event()
+
+
+class Order(StrictSchema):
+    """A body with one field of each kind."""
+
+    id: RowId
+    month: Month
+    note: Line = ""
+    tags: list[str] = []
+    extra: dict[str, Any] = {}
+
+
+@router.post("/orders", auth=submit_scope, response={201: dict[str, Any]})
+def create_order(request: HttpRequest, body: Order) -> Status[dict[str, Any]]:
+    calls.append(body.model_dump())
+    return Status(201, {"number": len(calls), "note": body.note})
+
+
+@router.post("/slow", auth=submit_scope, response={201: dict[str, Any]})
+def create_slowly(request: HttpRequest, body: Order) -> Status[dict[str, Any]]:
+    calls.append(body.model_dump())
+    entered.set()
+    assert hold.wait(10)
+    return Status(201, {"number": len(calls)})
+
+
+@router.post("/files", auth=submit_scope, response={201: dict[str, Any]})
+def create_file(request: HttpRequest, file: File[UploadedFile]) -> Status[dict[str, Any]]:
+    calls.append({"size": file.size})
+    return Status(201, {"number": len(calls), "content": file.read().decode()})
+
+
+@router.post("/fail/{status}", auth=submit_scope)
+def fail(request: HttpRequest, status: int) -> dict[str, Any]:
+    calls.append({"status": status})
+    raise Problem(status, "as asked")
+
+
+@router.post("/broken", auth=submit_scope)
+def broken(request: HttpRequest) -> dict[str, Any]:
+    calls.append({})
+    raise RuntimeError("a secret reason")
+
+
+@router.post("/unavailable/{what}", auth=submit_scope)
+def unavailable(request: HttpRequest, what: str) -> dict[str, Any]:
+    calls.append({})
+    raise BrokerUnavailable("an enqueue", "refused") if what == "broker" else OperationalError("database is locked")
+
+
+@router.get("/mine", auth=read_scope)
+def mine(request: Any) -> dict[str, Any]:
+    return {"owner": request.auth.owner_key}
+
+
+@router.get("/all", auth=operate_scope)
+def everything(request: HttpRequest) -> dict[str, Any]:
+    return {}
+
+
+@router.get("/open", auth=None)
+def open_to_all(request: HttpRequest, number: int = 1) -> dict[str, Any]:
+    return {"number": number}
+
+
+@router.post("/signed", auth=None)
+def signed(request: HttpRequest) -> dict[str, Any]:
+    calls.append({})
+    return {"number": len(calls)}
+
+
+urlpatterns = [path(PREFIX, build_api(("/probe", "tests.unit.api.probe_urls.router")).urls)]

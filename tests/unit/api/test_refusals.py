@@ -1,0 +1,193 @@
+"""Every refusal below /api/v1 is a problem document that says what was wrong."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from django.core.files.uploadedfile import SimpleUploadedFile
+from django.test import Client
+
+from tests.unit.api import probe_urls
+from tests.unit.api.conftest import Post, problem
+
+GOOD = {"id": 1, "month": "2026-10"}
+
+
+def test_a_good_body_is_taken(post: Post) -> None:
+    response = post("/orders", GOOD | {"note": "Grüße", "tags": ["a"], "extra": {"deep": [1, 2.5, None]}})
+
+    assert response.status_code == 201
+    assert probe_urls.calls[0]["note"] == "Grüße"
+
+
+@pytest.mark.parametrize(
+    ("change", "field", "message"),
+    [
+        ({"surprise": 1}, "surprise", "is not a known field"),
+        ({"id": "1"}, "id", "valid integer"),
+        ({"id": True}, "id", "valid integer"),
+        ({"id": 1.0}, "id", "valid integer"),
+        ({"id": None}, "id", "valid integer"),
+        ({"id": 0}, "id", "greater than or equal to 1"),
+        ({"id": 2**63}, "id", "less than or equal to"),
+        ({"month": "2026-13"}, "month", "is no month: '2026-13'"),
+        ({"month": "2026-1"}, "month", "is no month"),
+        ({"month": "0000-01"}, "month", "is no month"),
+        ({"month": "٢٠٢٦-10"}, "month", "is no month"),
+        ({"month": "2026-10\n"}, "month", "is no month"),
+        ({"month": 202610}, "month", "valid string"),
+        ({"note": "x" * 256}, "note", "at most 255 characters"),
+        ({"note": "two\nlines"}, "note", "control character"),
+        ({"note": "nul\0"}, "note", "NUL"),
+        ({"tags": ["x" * 10_001]}, "tags.0", "at most 10000 characters"),
+        ({"tags": "a"}, "tags", "valid list"),
+        ({"tags": [1]}, "tags.0", "valid string"),
+        ({"extra": {"a": ["b", "\0"]}}, "extra.a.1", "NUL"),
+        ({"extra": {"a\0b": 1}}, "extra.a\\0b (name)", "NUL"),
+        ({"extra": {"a": "\ud800"}}, "extra.a", "surrogate"),
+    ],
+)
+def test_a_wrong_field_is_named_with_its_reason(post: Post, change: dict[str, Any], field: str, message: str) -> None:
+    response = post("/orders", GOOD | change)
+
+    document = problem(response, 422)
+    assert [error["field"] for error in document["errors"]] == [field]
+    assert message in document["errors"][0]["message"]
+    assert field in document["detail"]
+    assert probe_urls.calls == []
+
+
+def test_a_missing_field_is_named(post: Post) -> None:
+    response = post("/orders", {"id": 1})
+
+    assert problem(response, 422)["errors"] == [{"field": "month", "message": "is required"}]
+
+
+def test_of_very_many_wrong_fields_only_the_first_are_named(post: Post) -> None:
+    response = post("/orders", GOOD | {f"field{number}": 1 for number in range(500)})
+
+    document = problem(response, 422)
+    assert len(document["errors"]) == 50
+    assert "and 499 more" in document["detail"]
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (b"", "is empty"),
+        (b"  \n", "is empty"),
+        (b"{", "is no JSON"),
+        (b"{'id': 1}", "is no JSON"),
+        (b'{"id": NaN}', "NaN is no JSON number"),
+        (b'{"id": -Infinity}', "-Infinity is no JSON number"),
+        (b'{"extra": {"a": 1e999}}', "too large"),
+        (b'{"id": 1, "id": 2}', "twice"),
+        (b'{"id": ' + b"9" * 5000 + b"}", "is no JSON"),
+        (b"\xff\xfe\xfa", "is no"),
+        (b'{"note": "\xc3\x28"}', "is no UTF-8"),
+        (b"[" * 100_000 + b"]" * 100_000, "nested deeper"),
+        (b'{"extra": ' + b'{"a":' * 80 + b"1" + b"}" * 80 + b"}", "nested deeper"),
+    ],
+)
+def test_an_unreadable_body_is_400(post: Post, body: bytes, reason: str) -> None:
+    response = post("/orders", body)
+
+    assert reason in problem(response, 400)["detail"]
+    assert probe_urls.calls == []
+
+
+@pytest.mark.parametrize("body", [b"[]", b"1", b"null", b'"text"'])
+def test_a_body_that_is_no_object_is_422(post: Post, body: bytes) -> None:
+    problem(post("/orders", body), 422)
+
+
+@pytest.mark.parametrize("content_type", ["text/plain", "application/x-www-form-urlencoded", "application/xml", ""])
+def test_another_content_type_is_415(probe: Client, bearer: dict[str, str], content_type: str) -> None:
+    body = json.dumps(GOOD).encode()
+
+    response = probe.post("/api/v1/probe/orders", body, content_type=content_type, headers=bearer)
+
+    assert "application/json" in problem(response, 415)["detail"]
+
+
+def test_a_body_over_a_mebibyte_is_413(post: Post) -> None:
+    response = post("/orders", b" " * (1024 * 1024 + 1))
+
+    problem(response, 413)
+
+
+def test_a_query_parameter_of_the_wrong_kind_is_422(probe: Client) -> None:
+    document = problem(probe.get("/api/v1/probe/open?number=many"), 422)
+
+    assert document["errors"][0]["field"] == "number"
+
+
+def test_a_nul_in_a_query_is_422(probe: Client) -> None:
+    problem(probe.get("/api/v1/probe/open?number=%00"), 422)
+
+
+@pytest.mark.parametrize("path", ["/api/v1/", "/api/v1/nothing", "/api/v1/probe/orders/1", "/api/v1/probe/%00"])
+def test_an_unknown_path_is_404(probe: Client, path: str) -> None:
+    problem(probe.get(path), 404)
+
+
+@pytest.mark.parametrize("method", ["get", "put", "patch", "delete", "options"])
+def test_an_unknown_method_is_405_and_names_those_that_are_known(probe: Client, method: str) -> None:
+    response = getattr(probe, method)("/api/v1/probe/orders")
+
+    problem(response, 405)
+    assert response["Allow"] == "POST"
+
+
+def test_an_unknown_host_is_400(probe: Client) -> None:
+    problem(probe.get("/api/v1/probe/open", headers={"Host": "elsewhere.example"}), 400)
+
+
+def test_paths_elsewhere_keep_their_own_refusals(probe: Client) -> None:
+    response = probe.get("/elsewhere")
+
+    assert response.status_code == 404
+    assert response["Content-Type"].startswith("text/html")
+
+
+def test_our_own_failure_says_nothing_outside_and_is_logged(post: Post, caplog: pytest.LogCaptureFixture) -> None:
+    response = post("/broken")
+
+    problem(response, 500)
+    assert "secret" not in response.content.decode()
+    assert any(record.exc_info for record in caplog.records)
+
+
+@pytest.mark.parametrize("what", ["broker", "database"])
+def test_a_part_that_does_not_answer_is_503_with_retry_after(post: Post, what: str) -> None:
+    response = post(f"/unavailable/{what}")
+
+    assert what in problem(response, 503)["detail"]
+    assert int(response["Retry-After"]) > 0
+
+
+def test_a_broken_multipart_body_is_400(probe: Client, bearer: dict[str, str]) -> None:
+    response = probe.post(
+        "/api/v1/probe/files", b"no parts", content_type="multipart/form-data; boundary=", headers=bearer
+    )
+
+    problem(response, 400)
+
+
+def test_a_missing_file_is_422(probe: Client, bearer: dict[str, str]) -> None:
+    response = probe.post("/api/v1/probe/files", {"other": "x"}, headers=bearer)
+
+    assert problem(response, 422)["errors"] == [{"field": "file", "message": "is required"}]
+
+
+def test_a_file_is_taken(probe: Client, bearer: dict[str, str]) -> None:
+    response = probe.post("/api/v1/probe/files", {"file": SimpleUploadedFile("a.txt", b"hello")}, headers=bearer)
+
+    assert response.json()["content"] == "hello"
+
+
+def test_answers_are_kept_out_of_caches(post: Post) -> None:
+    assert post("/orders", GOOD)["Cache-Control"] == "no-store"
+    assert post("/orders", {})["Cache-Control"] == "no-store"

@@ -1,0 +1,220 @@
+"""Tokens: made once, kept as a hash, checked on every request, revoked for good."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from io import StringIO
+
+import pytest
+import time_machine
+from django.contrib.auth.models import User
+from django.core.exceptions import ValidationError
+from django.core.management import CommandError, call_command
+from django.test import Client
+from pytest_django import DjangoAssertNumQueries
+
+from apps.platform.api.models import Token
+from apps.platform.api.tokens import create_token, find_token, note_use, revoke_token
+from tests.unit.api.conftest import problem
+
+MakeToken = Callable[..., tuple[Token, str]]
+NOON = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
+
+
+def test_a_token_is_found_by_its_plain_form(make_token: MakeToken) -> None:
+    token, plain = make_token("submit")
+
+    assert find_token(plain) == token
+    assert plain.startswith(f"sy_{token.prefix}_")
+
+
+def test_the_secret_is_256_bits_and_never_stored(make_token: MakeToken) -> None:
+    _, plain = make_token()
+    secret = plain.split("_", 2)[2]
+
+    assert len(secret) == 43  # 32 bytes in base64 without padding
+    stored = json.dumps(list(Token.objects.values()), default=str)
+    assert secret not in stored
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda plain: plain[:-1] + ("A" if plain[-1] != "A" else "B"),
+        lambda plain: plain + "A",
+        lambda plain: plain.replace("sy_", "xy_", 1),
+        lambda plain: "sy_000000000000_" + plain.split("_", 2)[2],
+        lambda plain: plain.split("_", 2)[2],
+        lambda plain: "",
+        lambda plain: plain + "\0",
+        lambda plain: "sy_" + "é" * 12 + "_" + "x" * 43,
+    ],
+)
+def test_anything_else_is_no_token(make_token: MakeToken, change: Callable[[str], str]) -> None:
+    _, plain = make_token()
+
+    assert find_token(change(plain)) is None
+
+
+def test_a_revoked_token_is_no_token(make_token: MakeToken) -> None:
+    token, plain = make_token()
+
+    revoke_token(token.prefix)
+
+    assert find_token(plain) is None
+
+
+def test_revoking_again_keeps_the_first_time(make_token: MakeToken) -> None:
+    token, _ = make_token()
+
+    first = revoke_token(token.prefix).revoked_at
+
+    assert revoke_token(token.prefix).revoked_at == first
+
+
+def test_the_token_of_an_inactive_user_is_no_token(make_token: MakeToken, owner: User) -> None:
+    _, plain = make_token()
+
+    User.objects.filter(pk=owner.pk).update(is_active=False)
+
+    assert find_token(plain) is None
+
+
+def test_unknown_scopes_are_refused(owner: User) -> None:
+    with pytest.raises(ValidationError, match="everything not known"):
+        create_token(owner=owner, scopes=["read", "everything"], name="x")
+
+
+def test_no_scopes_are_refused(owner: User) -> None:
+    with pytest.raises(ValidationError, match="none given"):
+        create_token(owner=owner, scopes=[], name="x")
+
+
+def test_use_is_noted_once_a_minute(make_token: MakeToken, django_assert_num_queries: DjangoAssertNumQueries) -> None:
+    token, _ = make_token()
+
+    with time_machine.travel(NOON, tick=False) as now:
+        note_use(token)
+        token.refresh_from_db()
+        assert token.last_used_at == NOON
+        now.shift(timedelta(seconds=59))
+        with django_assert_num_queries(0):
+            note_use(token)
+        now.shift(timedelta(seconds=2))
+        note_use(token)
+        token.refresh_from_db()
+
+    assert token.last_used_at == NOON + timedelta(seconds=61)
+
+
+def test_a_request_without_a_token_is_401_and_told_how(probe: Client) -> None:
+    response = probe.get("/api/v1/probe/mine")
+
+    assert "no token" in problem(response, 401)["detail"]
+    assert response["WWW-Authenticate"] == 'Bearer realm="switchyard"'
+
+
+@pytest.mark.parametrize("header", ["Bearer sy_x", "Bearer ", "Bearer", "Basic YTpi", "sy_x", "Bearer \xff"])
+def test_a_request_with_a_wrong_token_is_401(probe: Client, db: None, header: str) -> None:
+    response = probe.get("/api/v1/probe/mine", headers={"Authorization": header})
+
+    problem(response, 401)
+    assert 'error="invalid_token"' in response["WWW-Authenticate"]
+
+
+def test_the_scheme_is_not_case_sensitive(probe: Client, make_token: MakeToken) -> None:
+    _, plain = make_token("read")
+
+    assert probe.get("/api/v1/probe/mine", headers={"Authorization": f"bearer {plain}"}).status_code == 200
+
+
+def test_the_owner_is_the_same_for_all_tokens_of_a_user(probe: Client, make_token: MakeToken, owner: User) -> None:
+    answers = {
+        probe.get("/api/v1/probe/mine", headers={"Authorization": f"Bearer {make_token('read')[1]}"}).content
+        for _ in range(2)
+    }
+
+    assert answers == {json.dumps({"owner": f"user:{owner.pk}"}).encode()}
+
+
+@pytest.mark.parametrize(
+    ("scopes", "path", "method", "status"),
+    [
+        (["read"], "mine", "get", 200),
+        (["operate"], "mine", "get", 200),
+        (["submit"], "mine", "get", 403),
+        (["submit", "read"], "all", "get", 403),
+        (["operate"], "all", "get", 200),
+        (["read", "operate"], "orders", "post", 403),
+    ],
+)
+def test_a_token_may_what_its_scopes_say(
+    probe: Client, make_token: MakeToken, scopes: list[str], path: str, method: str, status: int
+) -> None:
+    _, plain = make_token(*scopes)
+
+    response = getattr(probe, method)(f"/api/v1/probe/{path}", headers={"Authorization": f"Bearer {plain}"})
+
+    assert response.status_code == status
+    if status == 403:
+        assert "this request needs" in problem(response, 403)["detail"]
+
+
+def test_createtoken_prints_a_token_that_works(owner: User) -> None:
+    out = StringIO()
+
+    call_command("createtoken", user="ada", scopes="submit, read", stdout=out)
+
+    token = find_token(out.getvalue().strip())
+    assert token is not None
+    assert token.scopes == ["submit", "read"]
+
+
+def test_createtoken_prints_json(owner: User) -> None:
+    out = StringIO()
+
+    call_command("createtoken", user="ada", scopes="operate", name="ci", as_json=True, stdout=out)
+
+    made = json.loads(out.getvalue())
+    assert made.keys() == {"token", "prefix", "scopes"}
+    found = find_token(made["token"])
+    assert found is not None
+    assert found.name == "ci"
+
+
+def test_createtoken_refuses_unknown_users(db: None) -> None:
+    with pytest.raises(CommandError, match="nobody is named 'bob'"):
+        call_command("createtoken", user="bob", scopes="read")
+
+
+def test_createtoken_refuses_unknown_scopes(owner: User) -> None:
+    with pytest.raises(CommandError, match="fly not known; choose from submit, read, operate"):
+        call_command("createtoken", user="ada", scopes="read,fly")
+
+
+def test_tokens_lists_without_secrets(make_token: MakeToken) -> None:
+    token, plain = make_token()
+    out = StringIO()
+
+    call_command("tokens", "list", "--json", stdout=out)
+    call_command("tokens", "list", stdout=out)
+
+    assert token.prefix in out.getvalue()
+    assert plain.split("_", 2)[2] not in out.getvalue()
+    assert token.secret_hash not in out.getvalue()
+
+
+@pytest.mark.parametrize("shorten", [lambda plain: plain, lambda plain: plain.split("_")[1]])
+def test_tokens_revokes_by_prefix_or_whole(make_token: MakeToken, shorten: Callable[[str], str]) -> None:
+    _, plain = make_token()
+
+    call_command("tokens", "revoke", shorten(plain), stdout=StringIO())
+
+    assert find_token(plain) is None
+
+
+def test_tokens_refuses_to_revoke_what_is_not_there(db: None) -> None:
+    with pytest.raises(CommandError, match="none has this prefix"):
+        call_command("tokens", "revoke", "000000000000")
