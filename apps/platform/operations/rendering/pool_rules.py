@@ -1,4 +1,7 @@
-"""Alerts of one pool: gone, crashing, too big."""
+"""Alerts of one pool: gone, crashing, too big.
+
+The web tells of every pool and each pool of itself: the same figure twice, so the larger is taken, never the sum.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ def _down(pool: Pool) -> dict[str, Any]:
     up = f'switchyard_worker_up{{pool="{pool.name}"}}'
     return alert(
         "SwitchyardPoolDown",
-        f"sum({up}) == 0 or absent({up})",
+        f"max({up}) == 0 or absent({up})",
         hold_s=30,
         severity="page",
         where="workers",
@@ -33,9 +36,10 @@ def _down(pool: Pool) -> dict[str, Any]:
 
 
 def _crashing(pool: Pool) -> dict[str, Any]:
+    restarts = f'increase(switchyard_worker_restarts_total{{pool="{pool.name}"}}[10m])'
     return alert(
         "SwitchyardPoolCrashing",
-        f'sum(increase(switchyard_worker_restarts_total{{pool="{pool.name}"}}[10m])) > {CRASHES_IN_TEN_MINUTES}',
+        f"sum(max by (reason) ({restarts})) > {CRASHES_IN_TEN_MINUTES}",
         hold_s=0,
         severity="ticket",
         where="workers",
@@ -51,7 +55,7 @@ def _memory(pool: Pool) -> dict[str, Any]:
     threshold = int(limit_mib * MEMORY_SHARE) * 1024 * 1024
     return alert(
         "SwitchyardPoolMemory",
-        f'sum(switchyard_worker_memory_bytes{{pool="{pool.name}"}}) > {threshold}',
+        f'max(switchyard_worker_memory_bytes{{pool="{pool.name}"}}) > {threshold}',
         hold_s=300,
         severity="ticket",
         where="workers",

@@ -6,13 +6,15 @@ from typing import Any
 
 from apps.platform.operations.rendering import sizes
 from apps.platform.operations.rendering.containers import hardened, healthcheck, required
+from apps.platform.workers.supervisor import GRACE_S
 from broker.topology import Pool, Yard
 
 WEB_PORT = 8000
 METRICS_PORT = 9191
-# A pool lets running tasks end for 25 s and then hands them back; the kill must come later.
-DRAIN_GRACE_S = 25
-STOP_GRACE_S = DRAIN_GRACE_S + 15
+# A pool lets running tasks end for its grace period and then hands them back; the kill must come later.
+STOP_GRACE_S = int(GRACE_S) + 15
+# Where a TLS proxy's requests come from on Docker's default networks; only from there is X-Forwarded-Proto believed.
+PROXY_NETWORKS = "127.0.0.1,172.16.0.0/12,192.168.0.0/16"
 
 
 def services(yard: Yard) -> dict[str, Any]:
@@ -21,7 +23,7 @@ def services(yard: Yard) -> dict[str, Any]:
     return {"migrate": _migrate(), "web": _web(), "scheduler": _scheduler(), **pools}
 
 
-def _project(command: list[str]) -> dict[str, Any]:
+def _project(command: list[str], **environment: str) -> dict[str, Any]:
     return {
         "image": "switchyard:${SWITCHYARD_RELEASE:-local}",
         "build": {
@@ -31,7 +33,7 @@ def _project(command: list[str]) -> dict[str, Any]:
         },
         "command": command,
         "init": True,
-        "environment": _environment(),
+        "environment": _environment() | environment,
         "networks": ["yard", "outside"],
     }
 
@@ -40,7 +42,8 @@ def _environment() -> dict[str, str]:
     return {
         "DJANGO_DEBUG": "0",
         "DJANGO_SECRET_KEY": required("DJANGO_SECRET_KEY"),
-        "DJANGO_ALLOWED_HOSTS": required("DJANGO_ALLOWED_HOSTS"),
+        # Prometheus calls the web by its name on the network.
+        "DJANGO_ALLOWED_HOSTS": required("DJANGO_ALLOWED_HOSTS") + " web",
         "DATABASE_URL": f"postgres://switchyard:{required('POSTGRES_PASSWORD')}@postgres:5432/switchyard",
         "SWITCHYARD_BROKER_URL": f"redis://default:{required('VALKEY_PASSWORD')}@valkey:6379/0",
         "SWITCHYARD_STORAGE_URL": "file:///srv/media",
@@ -80,7 +83,10 @@ def _migrate() -> dict[str, Any]:
 def _web() -> dict[str, Any]:
     command = ["uvicorn", "project.asgi:application", "--host", "0.0.0.0", "--port", str(WEB_PORT)]  # noqa: S104
     return {
-        **_project([*command, "--timeout-graceful-shutdown", "20", "--no-server-header"]),
+        **_project(
+            [*command, "--timeout-graceful-shutdown", "20", "--no-server-header"],
+            FORWARDED_ALLOW_IPS=f"${{FORWARDED_ALLOW_IPS:-{PROXY_NETWORKS}}}",
+        ),
         "ports": [f"127.0.0.1:{WEB_PORT}:{WEB_PORT}"],
         "volumes": ["media:/srv/media"],
         "depends_on": _after_migration(),
@@ -101,9 +107,10 @@ def _scheduler() -> dict[str, Any]:
 
 
 def _pool(pool: Pool) -> dict[str, Any]:
-    command = ["python", "manage.py", "runpool", pool.name, "--metrics-port", str(METRICS_PORT)]
+    # The port is not published: only the yard's own network reaches it.
+    metrics = ["--metrics-host", "0.0.0.0", "--metrics-port", str(METRICS_PORT)]  # noqa: S104
     return {
-        **_project(command),
+        **_project(["python", "manage.py", "runpool", pool.name, *metrics]),
         "volumes": ["media:/srv/media"],
         "depends_on": _after_migration(),
         "healthcheck": _probe(METRICS_PORT, "/metrics"),

@@ -36,7 +36,9 @@ def _is_late(queue: Queue) -> str:
 
 def _busy_share(yard: Yard, queue: Queue) -> str:
     pools = "|".join(pool.name for pool in yard.pools_of(queue.name))
-    return f'sum(switchyard_worker_slots_busy{{pool=~"{pools}"}}) / sum(switchyard_worker_slots{{pool=~"{pools}"}})'
+    busy = f'sum(max by (pool) (switchyard_worker_slots_busy{{pool=~"{pools}"}}))'
+    slots = f'sum(max by (pool) (switchyard_worker_slots{{pool=~"{pools}"}}))'
+    return f"{busy} / {slots}"
 
 
 def _attempts(queue: Queue, outcomes: str) -> str:

@@ -17,19 +17,25 @@ def config(yard: Yard) -> dict[str, Any]:
         "global": {"scrape_interval": f"{INTERVAL_S}s", "evaluation_interval": f"{INTERVAL_S}s"},
         "rule_files": ["rules.yml"],
         "scrape_configs": [
-            _job("web", [f"web:{WEB_PORT}"]),
-            *(_job(f"pool-{pool.name}", [f"pool-{pool.name}:{METRICS_PORT}"]) for pool in yard.pools),
+            _web(),
+            *(_pool(f"pool-{pool.name}") for pool in yard.pools),
         ],
     }
 
 
-def _job(name: str, targets: list[str]) -> dict[str, Any]:
+def _web() -> dict[str, Any]:
     return {
-        "job_name": name,
+        "job_name": "web",
         "scrape_timeout": "5s",
         "authorization": {"credentials_file": "/tmp/metrics_token"},  # noqa: S108 - in Prometheus's container
-        "dns_sd_configs": [
-            {"names": [target.partition(":")[0]], "type": "A", "port": int(target.partition(":")[2])}
-            for target in targets
-        ],
+        "static_configs": [{"targets": [f"web:{WEB_PORT}"]}],
+    }
+
+
+def _pool(service: str) -> dict[str, Any]:
+    # By DNS, so that every container of a scaled pool is scraped.
+    return {
+        "job_name": service,
+        "scrape_timeout": "5s",
+        "dns_sd_configs": [{"names": [service], "type": "A", "port": METRICS_PORT}],
     }

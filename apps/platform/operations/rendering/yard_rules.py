@@ -9,7 +9,7 @@ from apps.platform.operations.rendering.rule import alert
 
 def rules() -> list[dict[str, Any]]:
     """Return the rules of the yard as a whole."""
-    return [_web_down(), _scheduler_missing(), _dead_letters_waiting(), _queue_paused()]
+    return [_web_down(), _broker_down(), _scheduler_missing(), _dead_letters_waiting(), _quarantined(), _queue_paused()]
 
 
 def _web_down() -> dict[str, Any]:
@@ -25,10 +25,36 @@ def _web_down() -> dict[str, Any]:
     )
 
 
+def _broker_down() -> dict[str, Any]:
+    return alert(
+        "SwitchyardBrokerDown",
+        "max(switchyard_broker_up) == 0",
+        hold_s=20,
+        severity="page",
+        where="queue",
+        summary="the broker does not answer the web",
+        cause="Valkey is down, full, or refuses the password.",
+        next_step="Look at its log, its memory and SWITCHYARD_BROKER_URL. Nothing that was accepted is lost meanwhile.",
+    )
+
+
+def _quarantined() -> dict[str, Any]:
+    return alert(
+        "SwitchyardQuarantined",
+        "delta(switchyard_quarantined[5m]) > 0",
+        hold_s=0,
+        severity="ticket",
+        where="tasks",
+        summary="{{ $labels.queue }}: messages arrived that nobody can read",
+        cause="Something else writes to the queue, or a producer runs another version.",
+        next_step="`manage.py deadletters list --quarantined` shows them; find who sent them.",
+    )
+
+
 def _scheduler_missing() -> dict[str, Any]:
     return alert(
         "SwitchyardSchedulerMissing",
-        "sum(switchyard_scheduler_up) == 0 or absent(switchyard_scheduler_up)",
+        "max(switchyard_scheduler_up) == 0",
         hold_s=60,
         severity="page",
         where="queue",
