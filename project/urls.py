@@ -7,15 +7,21 @@ from django.urls import include, path
 
 from apps.platform.api.application import PREFIX, build_api
 
-PLATFORM_ROUTERS = (("/jobs", "apps.platform.jobs.api.router"),)
+PLATFORM_ROUTERS = (
+    ("/jobs", "apps.platform.jobs.api.router"),
+    ("/queues", "apps.platform.operations.api.router"),
+)
 PRODUCT_ROUTERS = (
+    ("/reports", "apps.product.reports.api.router"),
     ("/emails", "apps.product.mail.api.router"),
     ("/reconciliations", "apps.product.billing.api.router"),
     ("/payments", "apps.product.billing.api.payments_router"),
+    ("/webhooks", "apps.product.webhooks.api.router"),
 )
 PRODUCT_PAGES = (("account/", "apps.product.mail.urls"),)
 
 urlpatterns = [
+    path("", include("apps.platform.operations.urls")),
     path("admin/", admin.site.urls),
     path(PREFIX, build_api(*PLATFORM_ROUTERS, *PRODUCT_ROUTERS).urls),
     *(path(prefix, include(pages)) for prefix, pages in PRODUCT_PAGES),
