@@ -1,0 +1,46 @@
+"""Hand out stored results as downloads, in pieces, from synchronous and asynchronous views alike."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from typing import Any
+
+from asgiref.sync import sync_to_async
+from django.core.files.base import File
+from django.http import StreamingHttpResponse
+from django.utils.http import content_disposition_header
+
+from apps.platform.jobs.results import open_result
+
+CHUNK_BYTES = 64 * 1024
+
+
+def download(name: str, *, filename: str, content_type: str) -> StreamingHttpResponse | None:
+    """Return a stored result as an attachment, or ``None`` when it was removed.
+
+    Args:
+        name: Name in the storage, as ``save_file`` returned it.
+        filename: What the downloaded file is called.
+    """
+    file = open_result(name)
+    if file is None:
+        return None
+    return StreamingHttpResponse(
+        _chunks(file),
+        content_type=content_type,
+        headers={
+            "Content-Length": str(file.size),
+            "Content-Disposition": content_disposition_header(True, filename) or "attachment",
+            "Content-Security-Policy": "default-src 'none'; sandbox",
+            "X-Content-Type-Options": "nosniff",
+        },
+    )
+
+
+async def _chunks(file: File[Any]) -> AsyncGenerator[bytes]:
+    read = sync_to_async(file.read, thread_sensitive=False)
+    try:
+        while chunk := await read(CHUNK_BYTES):
+            yield chunk
+    finally:
+        await sync_to_async(file.close, thread_sensitive=False)()

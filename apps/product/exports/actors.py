@@ -1,0 +1,16 @@
+"""The jobs of the exports product."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import dramatiq
+
+from apps.platform.jobs.services import current_job_id
+from apps.product.exports import services
+
+
+@dramatiq.actor(queue_name="slow", store_results=True)
+def export_dataset(dataset: str, format: str) -> dict[str, Any]:
+    """Export ``invoices``, ``payments`` or ``customers`` as ``csv`` or ``xlsx``. Safe to repeat."""
+    return services.export(dataset, format, job_id=current_job_id())

@@ -1,0 +1,85 @@
+"""Exports in the admin: what was exported, downloading it, and exporting again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import admin, messages
+from django.contrib.admin.utils import unquote
+from django.core.exceptions import PermissionDenied
+from django.db import transaction
+from django.db.models import QuerySet
+from django.http import Http404, HttpRequest
+from django.http.response import HttpResponseBase
+from django.template.defaultfilters import filesizeformat
+from django.urls import path, reverse
+from django.utils.html import format_html
+from unfold.admin import ModelAdmin
+from unfold.decorators import display
+
+from apps.platform.jobs.downloads import download
+from apps.product.exports import requests
+from apps.product.exports.models import Export
+
+
+@admin.register(Export)
+class ExportAdmin(ModelAdmin):
+    """Every export that is complete."""
+
+    list_display = ("filename", "dataset", "format", "row_count", "shown_size", "created_at", "download_link")
+    list_filter = ("dataset", "format", "created_at")
+    search_fields = ("filename", "=job_id")
+    search_help_text = "File name or job id"
+    actions = ("export_again",)
+    list_per_page = 50
+
+    def get_urls(self) -> list[Any]:
+        """Add the download."""
+        view = self.admin_site.admin_view(self.download_view)
+        return [path("<path:object_id>/download/", view, name="exports_export_download"), *super().get_urls()]
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        """Never: an export is written by a job."""
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Never by hand."""
+        return False
+
+    def has_run_permission(self, request: HttpRequest) -> bool:
+        """Return whether the user may export."""
+        return request.user.has_perm("exports.run_export")
+
+    @display(description="size", ordering="size_bytes")
+    def shown_size(self, export: Export) -> str:
+        """Return the file's size for people."""
+        return filesizeformat(export.size_bytes)
+
+    @display(description="file")
+    def download_link(self, export: Export) -> str:
+        """Return a link to the file."""
+        address = reverse("admin:exports_export_download", args=[export.pk])
+        return format_html(
+            '<a class="text-primary-600 underline dark:text-primary-500" href="{}">Download</a>', address
+        )
+
+    @admin.action(description="Export again", permissions=["run"])
+    def export_again(self, request: HttpRequest, exports: QuerySet[Export]) -> None:
+        """Enqueue the chosen exports anew, each dataset and format once."""
+        pairs = sorted(set(exports.order_by().values_list("dataset", "format")))
+        with transaction.atomic():
+            for dataset, file_format in pairs:
+                requests.request_export_on_commit(dataset, file_format)
+        messages.success(
+            request, "1 export is on the way." if len(pairs) == 1 else f"{len(pairs)} exports are on the way."
+        )
+
+    def download_view(self, request: HttpRequest, object_id: str) -> HttpResponseBase:
+        """Hand out the file."""
+        export = self.get_object(request, unquote(object_id))
+        if not self.has_view_permission(request, export):
+            raise PermissionDenied
+        answer = export and download(export.file, filename=export.filename, content_type=export.content_type)
+        if not answer:
+            raise Http404("no such export, or its file was removed; export again")
+        return answer

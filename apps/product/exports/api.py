@@ -1,0 +1,28 @@
+"""Exports through the API."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from ninja import Router, Status
+
+from apps.platform.api.answers import accepted
+from apps.platform.api.auth import submit_scope
+from apps.platform.api.schemas import Accepted, StrictSchema
+from apps.product.exports import requests
+
+router = Router(tags=["Exports"])
+
+
+class ExportRequest(StrictSchema):
+    """A dataset and the format to write it in."""
+
+    dataset: Literal["invoices", "payments", "customers"]
+    format: Literal["csv", "xlsx"]
+
+
+@router.post("", auth=submit_scope, response={202: Accepted}, operation_id="create_export")
+def create_export(request: Any, body: ExportRequest) -> Status[dict[str, str]]:
+    """Export a dataset as a file. Text is written so that no spreadsheet takes it for a formula."""
+    job_id = requests.request_export(body.dataset, body.format, owner=request.auth.owner_key)
+    return Status(202, accepted(request, job_id))

@@ -1,0 +1,43 @@
+"""The files that were exported."""
+
+from __future__ import annotations
+
+from django.db import models
+from django.utils import timezone
+
+
+class Dataset(models.TextChoices):
+    """What can be exported."""
+
+    INVOICES = "invoices", "Invoices"
+    PAYMENTS = "payments", "Payments"
+    CUSTOMERS = "customers", "Customers"
+
+
+class Format(models.TextChoices):
+    """How it is written."""
+
+    CSV = "csv", "CSV"
+    XLSX = "xlsx", "Excel (XLSX)"
+
+
+class Export(models.Model):
+    """One export that is complete. A job that runs again finds its row and writes no second file."""
+
+    job_id = models.CharField(max_length=40, unique=True)
+    dataset = models.CharField(max_length=20, choices=Dataset)
+    format = models.CharField(max_length=4, choices=Format)
+    row_count = models.PositiveBigIntegerField("rows")
+    file = models.CharField(max_length=255, help_text="Name in the storage.")
+    filename = models.CharField(max_length=100)
+    content_type = models.CharField(max_length=100)
+    size_bytes = models.PositiveBigIntegerField()
+    sha256 = models.CharField("SHA-256 of the file", max_length=64)
+    created_at = models.DateTimeField(default=timezone.now, db_index=True)
+
+    class Meta:
+        ordering = ["-created_at", "-id"]
+        permissions = [("run_export", "Can export again")]
+
+    def __str__(self) -> str:
+        return self.filename

@@ -1,0 +1,15 @@
+"""The jobs of the reports product."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import dramatiq
+
+from apps.product.reports import services
+
+
+@dramatiq.actor(queue_name="slow", store_results=True)
+def generate_report(customer_id: int, month: str) -> dict[str, Any]:
+    """Make a customer's statement of one month (``YYYY-MM``) as PDF. Unchanged content is not written again."""
+    return services.generate(customer_id, month)

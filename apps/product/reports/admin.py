@@ -1,0 +1,86 @@
+"""Statements in the admin: what was made, downloading it, and making it again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import admin, messages
+from django.contrib.admin.utils import unquote
+from django.core.exceptions import PermissionDenied
+from django.db import transaction
+from django.db.models import QuerySet
+from django.http import Http404, HttpRequest
+from django.http.response import HttpResponseBase
+from django.template.defaultfilters import filesizeformat
+from django.urls import path, reverse
+from django.utils.html import format_html
+from unfold.admin import ModelAdmin
+from unfold.decorators import display
+
+from apps.platform.jobs.downloads import download
+from apps.product.reports import requests
+from apps.product.reports.models import Report
+
+
+@admin.register(Report)
+class ReportAdmin(ModelAdmin):
+    """Every statement as it was last written."""
+
+    list_display = ("month", "customer", "generated_at", "shown_size", "download_link")
+    list_display_links = ("month", "customer")
+    list_filter = ("month", "generated_at")
+    list_select_related = ("customer",)
+    search_fields = ("customer__name", "customer__company", "customer__email", "=month")
+    search_help_text = "Customer or month (2026-10)"
+    actions = ("regenerate",)
+    list_per_page = 50
+
+    def get_urls(self) -> list[Any]:
+        """Add the download."""
+        view = self.admin_site.admin_view(self.download_view)
+        return [path("<path:object_id>/download/", view, name="reports_report_download"), *super().get_urls()]
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        """Never: a statement is made by a job."""
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Never by hand."""
+        return False
+
+    def has_generate_permission(self, request: HttpRequest) -> bool:
+        """Return whether the user may have statements made."""
+        return request.user.has_perm("reports.generate_report")
+
+    @display(description="size", ordering="size_bytes")
+    def shown_size(self, report: Report) -> str:
+        """Return the file's size for people."""
+        return filesizeformat(report.size_bytes)
+
+    @display(description="file")
+    def download_link(self, report: Report) -> str:
+        """Return a link to the PDF."""
+        address = reverse("admin:reports_report_download", args=[report.pk])
+        return format_html(
+            '<a class="text-primary-600 underline dark:text-primary-500" href="{}">Download</a>', address
+        )
+
+    @admin.action(description="Regenerate report", permissions=["generate"])
+    def regenerate(self, request: HttpRequest, reports: QuerySet[Report]) -> None:
+        """Enqueue every chosen statement anew. What has not changed is not written again."""
+        pairs = list(reports.values_list("customer_id", "month"))
+        with transaction.atomic():
+            for customer_id, month in pairs:
+                requests.request_report_on_commit(customer_id, month)
+        done = "1 statement is" if len(pairs) == 1 else f"{len(pairs)} statements are"
+        messages.success(request, f"{done} on the way; what has not changed keeps its file.")
+
+    def download_view(self, request: HttpRequest, object_id: str) -> HttpResponseBase:
+        """Hand out the PDF."""
+        report = self.get_object(request, unquote(object_id))
+        if not self.has_view_permission(request, report):
+            raise PermissionDenied
+        answer = report and download(report.file, filename=report.filename, content_type=report.content_type)
+        if not answer:
+            raise Http404("no such report, or its file was removed; regenerate it")
+        return answer
