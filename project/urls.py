@@ -13,6 +13,7 @@ PLATFORM_ROUTERS = (
 )
 PRODUCT_ROUTERS = (
     ("/reports", "apps.product.reports.api.router"),
+    ("/exports", "apps.product.exports.api.router"),
     ("/emails", "apps.product.mail.api.router"),
     ("/reconciliations", "apps.product.billing.api.router"),
     ("/payments", "apps.product.billing.api.payments_router"),
