@@ -1,0 +1,30 @@
+"""The jobs of the webhooks product."""
+
+from __future__ import annotations
+
+import dramatiq
+from django.conf import settings
+from dramatiq.middleware import CurrentMessage
+from periodiq import cron
+
+from apps.product.webhooks import delivering, services
+from middleware.outcomes import attempt
+
+QUEUE = "webhook"
+
+
+@dramatiq.actor(queue_name=QUEUE)
+def deliver_webhook(delivery_id: str) -> None:
+    """Deliver one event to one endpoint. At least once: receivers tell repeats by the ``webhook-id``."""
+    delivering.deliver(delivery_id, is_last=_is_last())
+
+
+@dramatiq.actor(queue_name="default", periodic=cron("40 3 * * *"))
+def purge_delivery_attempts() -> None:
+    """Delete records of attempts that are older than 30 days. Safe to repeat."""
+    services.purge_attempts()
+
+
+def _is_last() -> bool:
+    message = CurrentMessage.get_current_message()
+    return message is not None and attempt(message) > settings.YARD.family(QUEUE).retry.max_retries

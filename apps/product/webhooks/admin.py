@@ -1,0 +1,226 @@
+"""Webhooks in the admin: who gets what, how each delivery went, and sending one again."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from django.contrib import admin, messages
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
+from unfold.admin import ModelAdmin, TabularInline
+from unfold.decorators import display
+
+from apps.platform.jobs.queries import find_job
+from apps.product.webhooks import publishing, services
+from apps.product.webhooks.models import Attempt, Delivery, DeliveryState, Endpoint, Event
+from broker.errors import BrokerUnavailable
+
+STATE_COLOURS = {
+    DeliveryState.PENDING: "info",
+    DeliveryState.RETRYING: "warning",
+    DeliveryState.SUCCEEDED: "success",
+    DeliveryState.DEAD: "danger",
+}
+MAX_ROTATED = 20
+
+
+class ReadOnly:
+    """Rows that only the program writes; who may view them may look, and nobody edits them by hand."""
+
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Never."""
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Never by hand."""
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Never by hand."""
+        return False
+
+
+class AttemptInline(ReadOnly, TabularInline):
+    """The attempts of a delivery, on its page."""
+
+    model = Attempt
+    extra = 0
+    fields = readonly_fields = ("number", "at", "status_code", "duration_ms", "error", "response_excerpt")
+
+
+class DeliveryInline(ReadOnly, TabularInline):
+    """The deliveries of an event, on its page."""
+
+    model = Delivery
+    extra = 0
+    show_change_link = True
+    fields = readonly_fields = ("endpoint", "state", "attempts_count", "last_status_code", "last_attempt_at")
+
+
+@admin.register(Endpoint)
+class EndpointAdmin(ReadOnly, ModelAdmin):
+    """Endpoints. Their secrets are shown once, when they are made; here only their last characters."""
+
+    list_display = ("shown_url", "shown_events", "shown_active", "owner_key", "created_at")
+    list_filter = ("active", "created_at")
+    search_fields = ("url", "=owner_key")
+    fields = readonly_fields = (
+        "id", "owner_key", "shown_url", "shown_events", "shown_active", "disabled_reason", "shown_secret", "created_at",
+    )  # fmt: skip
+    actions = ("enable", "disable", "rotate_secret")
+    list_per_page = 50
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Endpoints can be deleted, with their deliveries."""
+        return request.user.has_perm("webhooks.delete_endpoint")
+
+    def has_operate_permission(self, request: HttpRequest) -> bool:
+        """Return whether the user may enable, disable and rotate."""
+        return request.user.has_perm("webhooks.operate_endpoint")
+
+    @display(description="URL", ordering="url")
+    def shown_url(self, endpoint: Endpoint) -> str:
+        """Return the URL without its query."""
+        return endpoint.shown_url
+
+    @display(description="Events")
+    def shown_events(self, endpoint: Endpoint) -> str:
+        """Return the types of events it gets."""
+        return ", ".join(endpoint.events)
+
+    @display(description="Active", ordering="active", label={"active": "success", "disabled": "danger"})
+    def shown_active(self, endpoint: Endpoint) -> tuple[str, str]:
+        """Return whether it gets deliveries."""
+        return ("active", "Active") if endpoint.active else ("disabled", "Disabled")
+
+    @display(description="Secret")
+    def shown_secret(self, endpoint: Endpoint) -> str:
+        """Return enough of the secret to tell it from another one."""
+        shown = f"whsec_…{endpoint.secret[-4:]}"
+        if len(endpoint.active_secrets) > 1:
+            shown += f", and the one before until {endpoint.previous_secret_until:%Y-%m-%d %H:%M} UTC"
+        return shown
+
+    @admin.action(description="Enable", permissions=["operate"])
+    def enable(self, request: HttpRequest, endpoints: QuerySet[Endpoint]) -> None:
+        """Let the chosen endpoints get deliveries again."""
+        count = sum(services.enable(pk) for pk in endpoints.values_list("pk", flat=True))
+        messages.success(request, f"{count} enabled. What was skipped meanwhile can be redelivered.")
+
+    @admin.action(description="Disable", permissions=["operate"])
+    def disable(self, request: HttpRequest, endpoints: QuerySet[Endpoint]) -> None:
+        """Send the chosen endpoints nothing more."""
+        reason = f"disabled by {request.user.get_username()}"
+        count = sum(services.disable(pk, reason) for pk in endpoints.values_list("pk", flat=True))
+        messages.success(request, f"{count} disabled. Deliveries on their way to them are skipped.")
+
+    @admin.action(description="Rotate secret", permissions=["operate"])
+    def rotate_secret(self, request: HttpRequest, endpoints: QuerySet[Endpoint]) -> HttpResponse | None:
+        """Give each chosen endpoint a new secret and show it, this once."""
+        chosen = list(endpoints[: MAX_ROTATED + 1])
+        if len(chosen) > MAX_ROTATED:
+            messages.error(request, f"More than {MAX_ROTATED} endpoints are chosen; rotate fewer at once.")
+            return None
+        rotated = [(endpoint, services.rotate_secret(endpoint.pk)) for endpoint in chosen]
+        context = {
+            **self.admin_site.each_context(request),
+            "title": "New secrets",
+            "opts": self.opts,
+            "rotated": rotated,
+            "kept_hours": round(services.PREVIOUS_SECRET_KEPT.total_seconds() / 3600),
+        }
+        # Not as a message: those are kept in a cookie until the next page.
+        response = TemplateResponse(request, "admin/webhooks/new_secrets.html", context)
+        response["Cache-Control"] = "no-store"
+        return response
+
+
+@admin.register(Event)
+class EventAdmin(ReadOnly, ModelAdmin):
+    """Events, and where each went."""
+
+    list_display = ("type", "owner_key", "created_at")
+    list_filter = ("type", "created_at")
+    search_fields = ("=type", "=owner_key")
+    fields = readonly_fields = ("id", "type", "owner_key", "created_at", "shown_payload")
+    inlines = (DeliveryInline,)
+    list_per_page = 50
+
+    @display(description="Payload")
+    def shown_payload(self, event: Event) -> str:
+        """Return the payload, indented."""
+        return json.dumps(json.loads(event.payload), indent=2, ensure_ascii=False)
+
+
+@admin.register(Delivery)
+class DeliveryAdmin(ReadOnly, ModelAdmin):
+    """Deliveries with their attempts, and sending one again."""
+
+    list_display = (
+        "event_type", "shown_endpoint", "shown_state", "attempts_count", "last_status_code", "last_attempt_at",
+        "created_at",
+    )  # fmt: skip
+    list_filter = ("state", "endpoint__active", "created_at")
+    list_select_related = ("event", "endpoint")
+    search_fields = ("=job_id", "endpoint__url", "=event__type")
+    search_help_text = "Job id, URL or type of event"
+    fields = readonly_fields = (
+        "webhook_id", "event", "shown_endpoint", "shown_state", "attempts_count", "created_at", "last_attempt_at",
+        "finished_at", "job_id", "job",
+    )  # fmt: skip
+    inlines = (AttemptInline,)
+    actions = ("redeliver",)
+    list_per_page = 50
+
+    def has_redeliver_permission(self, request: HttpRequest) -> bool:
+        """Return whether the user may send deliveries again."""
+        return request.user.has_perm("webhooks.redeliver_delivery")
+
+    @display(description="Event", ordering="event__type")
+    def event_type(self, delivery: Delivery) -> str:
+        """Return the type of the event."""
+        return delivery.event.type
+
+    @display(description="Endpoint", ordering="endpoint__url")
+    def shown_endpoint(self, delivery: Delivery) -> str:
+        """Return the URL without its query."""
+        return delivery.endpoint.shown_url
+
+    @display(description="State", ordering="state", label=STATE_COLOURS)
+    def shown_state(self, delivery: Delivery) -> tuple[str, str]:
+        """Return the state, coloured."""
+        return delivery.state, delivery.get_state_display()
+
+    @display(description="Job now")
+    def job(self, delivery: Delivery) -> str:
+        """Return what the broker knows of the delivery's job."""
+        try:
+            found = find_job(delivery.job_id)
+        except BrokerUnavailable:
+            return "The broker does not answer."
+        if found is None:
+            return "No longer known."
+        return f"{found.state} on {found.queue}" + (f" ({found.reason})" if found.reason else "")
+
+    @admin.action(description="Redeliver", permissions=["redeliver"])
+    def redeliver(self, request: HttpRequest, deliveries: QuerySet[Delivery]) -> None:
+        """Send each chosen delivery again, with the same webhook-id, in a new job."""
+        try:
+            jobs = publishing.redeliver(deliveries.values_list("pk", flat=True))
+        except BrokerUnavailable as error:
+            messages.error(request, f"Not all were sent: {error}")
+        else:
+            messages.success(request, f"{len(jobs)} on the way again, each in a new job.")
+
+
+@admin.register(Attempt)
+class AttemptAdmin(ReadOnly, ModelAdmin):
+    """Every attempt of every delivery, to look for what went wrong when."""
+
+    list_display = ("at", "delivery", "number", "status_code", "duration_ms", "error")
+    list_filter = ("status_code", "at")
+    list_select_related = ("delivery__event",)
+    search_fields = ("error", "=delivery__job_id")
+    list_per_page = 50

@@ -1,0 +1,12 @@
+"""Failures of deliveries."""
+
+from __future__ import annotations
+
+from broker.errors import SwitchyardError
+
+
+class DeliveryFailed(SwitchyardError):
+    """An attempt got no answer, or one that is not 2xx. It is tried again."""
+
+    def __init__(self, host: str, fact: str) -> None:
+        super().__init__(f"{host}: {fact}; only 2xx is success, it is tried again")

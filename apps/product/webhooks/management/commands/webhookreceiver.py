@@ -1,0 +1,24 @@
+"""``manage.py webhookreceiver``: a receiver that works, fails, fails a while, is gone or is slow."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandParser
+
+from apps.product.webhooks import receiver
+
+
+class Command(BaseCommand):
+    """Run the receiver until SIGTERM."""
+
+    help = "Receive webhooks on loopback for demos and tests; prints `ready: http://127.0.0.1:PORT/`."
+    requires_system_checks = []
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        """Declare the options."""
+        receiver.add_arguments(parser)
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        """Serve."""
+        receiver.run(port=options["port"], secrets_file=options["secrets_file"], log_file=options["log_file"])

@@ -1,0 +1,57 @@
+"""Put events on their way, and deliveries on their way again."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable
+from functools import partial
+from typing import Any
+
+from django.db import transaction
+
+from apps.platform.jobs.services import enqueue_on_commit, request_cancel
+from apps.product.webhooks import queries
+from apps.product.webhooks.actors import deliver_webhook
+from apps.product.webhooks.models import Delivery, DeliveryState, Event
+from apps.product.webhooks.signing import canonical
+
+
+@transaction.atomic
+def publish(owner_key: str, event_type: str, payload: dict[str, Any]) -> list[str]:
+    """Record an event and deliver it to every subscribed endpoint of its owner once the transaction commits.
+
+    Returns:
+        Ids of the jobs, one for each delivery; none when nobody asked for this event.
+
+    Raises:
+        BrokerUnavailable: event and deliveries are kept, but were not all sent; redeliver them from the admin.
+    """
+    event = Event.objects.create(owner_key=owner_key, type=event_type, payload=canonical(payload))
+    deliveries = [Delivery(event=event, endpoint=endpoint) for endpoint in queries.subscribed(owner_key, event_type)]
+    for delivery in deliveries:
+        delivery.job_id = _enqueue(delivery.pk, owner_key)
+    Delivery.objects.bulk_create(deliveries, batch_size=100)
+    return [delivery.job_id for delivery in deliveries]
+
+
+@transaction.atomic
+def redeliver(delivery_ids: Iterable[uuid.UUID]) -> list[str]:
+    """Send deliveries again, those that succeeded as well, each in a new job. Its old job is cancelled if it waits.
+
+    Returns:
+        Ids of the new jobs.
+    """
+    jobs = []
+    chosen = Delivery.objects.select_related("event").select_for_update(of=("self",)).filter(pk__in=list(delivery_ids))
+    for delivery in chosen.order_by("created_at"):
+        transaction.on_commit(partial(request_cancel, delivery.job_id))
+        delivery.job_id = _enqueue(delivery.pk, delivery.event.owner_key)
+        delivery.state = DeliveryState.PENDING
+        delivery.finished_at = None
+        delivery.save(update_fields=["job_id", "state", "finished_at"])
+        jobs.append(delivery.job_id)
+    return jobs
+
+
+def _enqueue(delivery_id: uuid.UUID, owner_key: str) -> str:
+    return enqueue_on_commit(deliver_webhook, owner=owner_key, kwargs={"delivery_id": str(delivery_id)})

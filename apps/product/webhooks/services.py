@@ -1,0 +1,113 @@
+"""Writes of the webhooks product: endpoints and their secrets, and what came of attempts."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+from django.db import transaction
+from django.utils import timezone
+
+from apps.product.webhooks.models import EXCERPT_BYTES, Attempt, Delivery, DeliveryState, Endpoint
+from apps.product.webhooks.signing import new_secret
+
+PREVIOUS_SECRET_KEPT = timedelta(hours=24)
+ATTEMPTS_KEPT = timedelta(days=30)
+PURGE_AT_ONCE = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptOutcome:
+    """What came of one attempt.
+
+    Args:
+        state: State the delivery is in now.
+        disable_reason: The endpoint is to be sent nothing more, for this reason.
+    """
+
+    state: DeliveryState
+    duration_ms: int
+    status_code: int | None = None
+    response: bytes = b""
+    error: str = ""
+    disable_reason: str = ""
+
+
+def create_endpoint(owner_key: str, url: str, events: Sequence[str]) -> tuple[Endpoint, str]:
+    """Register an endpoint and return it with its secret. The URL was checked before."""
+    secret = new_secret()
+    endpoint = Endpoint.objects.create(owner_key=owner_key, url=url, events=list(events), secret=secret)
+    return endpoint, secret
+
+
+def enable(endpoint_id: uuid.UUID) -> bool:
+    """Let an endpoint get deliveries again; ``False`` if it did."""
+    changed = Endpoint.objects.filter(pk=endpoint_id, active=False).update(active=True, disabled_reason="")
+    return bool(changed)
+
+
+def disable(endpoint_id: uuid.UUID, reason: str) -> bool:
+    """Send an endpoint nothing more; what is on its way to it is skipped. ``False`` if it was disabled before."""
+    changed = Endpoint.objects.filter(pk=endpoint_id, active=True).update(active=False, disabled_reason=reason[:200])
+    return bool(changed)
+
+
+@transaction.atomic
+def rotate_secret(endpoint_id: uuid.UUID) -> str:
+    """Give an endpoint a new secret and return it. For a day deliveries are signed with the one before as well."""
+    endpoint = Endpoint.objects.select_for_update().get(pk=endpoint_id)
+    endpoint.previous_secret = endpoint.secret
+    endpoint.previous_secret_until = timezone.now() + PREVIOUS_SECRET_KEPT
+    endpoint.secret = new_secret()
+    endpoint.save(update_fields=["secret", "previous_secret", "previous_secret_until"])
+    return endpoint.secret
+
+
+def skip(delivery_id: uuid.UUID) -> None:
+    """Note that a delivery was not sent because its endpoint is disabled."""
+    Delivery.objects.filter(pk=delivery_id).update(state=DeliveryState.SKIPPED, finished_at=timezone.now())
+
+
+@transaction.atomic
+def record_attempt(delivery_id: uuid.UUID, outcome: AttemptOutcome) -> bool:
+    """Write down an attempt and what follows from it; ``False`` if the delivery was deleted meanwhile."""
+    # Two runs of one delivery, after a worker was lost, must not take the same number.
+    delivery = Delivery.objects.select_for_update().filter(pk=delivery_id).first()
+    if delivery is None:
+        return False
+    now = timezone.now()
+    delivery.attempts_count += 1
+    delivery.last_attempt_at = now
+    delivery.last_status_code = outcome.status_code
+    delivery.state = outcome.state
+    delivery.finished_at = None if outcome.state == DeliveryState.RETRYING else now
+    delivery.save(update_fields=["attempts_count", "last_attempt_at", "last_status_code", "state", "finished_at"])
+    Attempt.objects.create(
+        delivery=delivery,
+        number=delivery.attempts_count,
+        status_code=outcome.status_code,
+        duration_ms=outcome.duration_ms,
+        response_excerpt=excerpt_of(outcome.response),
+        error=outcome.error,
+        at=now,
+    )
+    if outcome.disable_reason:
+        disable(delivery.endpoint_id, outcome.disable_reason)
+    return True
+
+
+def excerpt_of(response: bytes) -> str:
+    """Return the beginning of a response as text that any database holds, at most 4 KiB of it in UTF-8."""
+    text = response[:EXCERPT_BYTES].decode(errors="replace").replace("\0", "\ufffd")
+    return text.encode()[:EXCERPT_BYTES].decode(errors="ignore")
+
+
+def purge_attempts() -> int:
+    """Delete attempts that are older than 30 days, a thousand at once; return how many."""
+    before = timezone.now() - ATTEMPTS_KEPT
+    deleted = 0
+    while doomed := list(Attempt.objects.filter(at__lt=before).values_list("pk", flat=True)[:PURGE_AT_ONCE]):
+        deleted += Attempt.objects.filter(pk__in=doomed).delete()[0]
+    return deleted
