@@ -1,0 +1,77 @@
+"""The dashboard's check finds what it is there for, and the dashboard passes it."""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+import json
+import re
+from types import ModuleType
+from typing import Any
+
+import pytest
+from django.conf import settings
+
+DASHBOARD = json.loads((settings.BASE_DIR / "ops/grafana/dashboard.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def check() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("dashboard_check", settings.BASE_DIR / "ops/grafana/check.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def board() -> dict[str, Any]:
+    return copy.deepcopy(DASHBOARD)
+
+
+def test_dashboard_has_nothing_wrong(check: ModuleType, board: dict[str, Any]) -> None:
+    assert list(check.problems(board)) == []
+
+
+def test_same_id_twice_is_found(check: ModuleType, board: dict[str, Any]) -> None:
+    board["panels"][3]["id"] = board["panels"][2]["id"]
+
+    assert any("is used by 2 panels" in problem for problem in check.problems(board))
+
+
+def test_panel_over_another_is_found(check: ModuleType, board: dict[str, Any]) -> None:
+    board["panels"][2]["gridPos"] = dict(board["panels"][1]["gridPos"])
+
+    assert any("lies over" in problem for problem in check.problems(board))
+
+
+def test_panel_without_description_is_found(check: ModuleType, board: dict[str, Any]) -> None:
+    del board["panels"][1]["description"]
+
+    assert any("has no description" in problem for problem in check.problems(board))
+
+
+def test_no_variable_of_grafana_is_left_in_a_query(check: ModuleType, board: dict[str, Any]) -> None:
+    assert not [query for query in check.expressions(board) if "$" in query]
+
+
+@pytest.mark.parametrize(
+    "metric",
+    [
+        "queue_depth",
+        "queue_oldest_age_seconds",
+        "message_wait_seconds_bucket",
+        "messages_total",
+        "retries_total",
+        "message_duration_seconds_bucket",
+        "worker_slots_busy",
+        "worker_memory_bytes",
+        "worker_restarts_total",
+        "dead_letters",
+    ],
+)
+def test_dashboard_shows(metric: str, check: ModuleType, board: dict[str, Any]) -> None:
+    shown = {name for query in check.expressions(board) for name in re.findall(r"switchyard_(\w+)", query)}
+
+    assert metric in shown

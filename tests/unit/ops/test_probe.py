@@ -1,0 +1,65 @@
+"""The containers' health check, against a real server on loopback."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import pytest
+from django.conf import settings
+
+PROBE = settings.BASE_DIR / "ops/probe.py"
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Answers 200 to the right host and token, and 503 to everything else."""
+
+    def do_GET(self) -> None:
+        right = self.headers["Host"] == "yard.example.com" and self.headers["Authorization"] == "Bearer word"
+        self.send_response(200 if right and self.path == "/healthz" else 503)
+        self.end_headers()
+
+    def log_message(self, *arguments: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def port() -> Iterator[int]:
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield server.server_port
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def probe(port: int, path: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {
+        "DJANGO_ALLOWED_HOSTS": ".yard.example.com other.example.com",
+        "SWITCHYARD_METRICS_TOKEN": "word",
+    }
+    command = [sys.executable, str(PROBE), str(port), path]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_answer_200_is_healthy(port: int) -> None:
+    assert probe(port, "/healthz").returncode == 0
+
+
+def test_any_other_answer_is_unhealthy_and_says_which(port: int) -> None:
+    done = probe(port, "/metrics")
+
+    assert done.returncode == 1
+    assert "answered 503" in done.stderr
+
+
+def test_no_answer_is_unhealthy(port: int) -> None:
+    done = probe(1, "/healthz")
+
+    assert done.returncode == 1
+    assert "did not answer" in done.stderr
