@@ -14,6 +14,7 @@ from django.utils import timezone
 
 FOLDER = "results"
 MAX_NAME_CHARACTERS = 80
+MAX_SUFFIX_CHARACTERS = 16
 CHUNK_BYTES = 64 * 1024
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 _STORED = re.compile(FOLDER + r"/[0-9]{4}/[0-9]{2}/[0-9a-f]{32}/[A-Za-z0-9_-][A-Za-z0-9._-]*")
@@ -70,10 +71,9 @@ def is_result_name(name: object) -> bool:
 def safe_name(filename: str) -> str:
     """Return a file name of letters, digits, ``.``, ``_`` and ``-``: no folder, not hidden, at most 80 characters."""
     cleaned = _UNSAFE.sub("_", filename.replace("\\", "/").rpartition("/")[2]).strip("._")
-    stem, dot, suffix = cleaned.rpartition(".")
-    if not dot:
-        return cleaned[:MAX_NAME_CHARACTERS] or "result"
-    suffix = suffix[:16]
+    stem, _, suffix = cleaned.rpartition(".")
+    if not stem or not suffix.isalnum() or len(suffix) > MAX_SUFFIX_CHARACTERS:
+        return cleaned[:MAX_NAME_CHARACTERS].rstrip("._") or "result"
     return f"{stem[: MAX_NAME_CHARACTERS - len(suffix) - 1]}.{suffix}"
 
 

@@ -1,0 +1,132 @@
+"""A job's record as the API and the admin show it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from apps.platform.api.answers import iso_time
+from apps.platform.jobs.presentation import job_body, public_result, result_file, snapshot
+from apps.platform.jobs.queries import is_job_id
+from apps.platform.jobs.story import story_of
+from broker.records import JobRecord
+
+ID = "0d6f3c2e-7f3a-4c62-9a41-3a8f0a3b9c11"
+FILE = {"file": f"results/2026/11/{'a' * 32}/a.pdf", "filename": "a.pdf", "content_type": "application/pdf"}
+
+
+def record(**changes: Any) -> JobRecord:
+    """Return a job that waits, with changes."""
+    values: dict[str, Any] = {
+        "id": ID,
+        "actor": "build_report",
+        "queue": "slow",
+        "state": "queued",
+        "reason": None,
+        "attempts": 0,
+        "progress": None,
+        "enqueued_at": 1_763_640_000_123,
+        "started_at": None,
+        "finished_at": None,
+        "next_attempt_at": None,
+        "result": None,
+        "error": None,
+        "owner": "user:1",
+        "cancel_asked": False,
+    }
+    return JobRecord(**values | changes)
+
+
+def test_times_are_iso_8601_in_utc_with_microseconds() -> None:
+    assert iso_time(1_763_640_000_123) == "2025-11-20T12:00:00.123000Z"
+    assert iso_time(None) is None
+
+
+def test_a_job_has_exactly_the_promised_fields() -> None:
+    body = job_body(record(), result_url=None)
+
+    assert list(body) == [
+        "id",
+        "actor",
+        "queue",
+        "state",
+        "reason",
+        "attempts",
+        "progress",
+        "enqueued_at",
+        "started_at",
+        "finished_at",
+        "result",
+        "result_url",
+        "error",
+        "next_attempt_at",
+    ]
+
+
+def test_where_a_file_is_stored_stays_inside() -> None:
+    shown = public_result(FILE | {"pages": 3})
+
+    assert shown == {"filename": "a.pdf", "content_type": "application/pdf", "pages": 3}
+    assert public_result({"file": "mine.txt"}) == {"file": "mine.txt"}
+    assert public_result([1]) == [1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "has_file"),
+    [
+        ({"state": "succeeded", "result": FILE}, True),
+        ({"state": "running", "result": FILE}, False),
+        ({"state": "succeeded", "result": {"file": "../../etc/passwd"}}, False),
+        ({"state": "succeeded", "result": None}, False),
+        ({"state": "succeeded", "result": "text"}, False),
+    ],
+)
+def test_only_a_stored_file_of_a_job_that_succeeded_is_served(changes: dict[str, Any], has_file: bool) -> None:
+    assert (result_file(record(**changes)) is not None) == has_file
+
+
+def test_a_snapshot_leaves_out_what_is_not_known() -> None:
+    assert snapshot(record()) == {"state": "queued", "attempts": 0, "enqueued_at": "2025-11-20T12:00:00.123000Z"}
+
+
+@pytest.mark.parametrize("text", ["", "1", ID.upper(), ID + "\n", ID[:-1], "../" + ID, ID.replace("-", "")])
+def test_other_texts_are_no_job_ids(text: str) -> None:
+    assert is_job_id(ID)
+    assert not is_job_id(text)
+
+
+def test_a_story_tells_what_happened_in_order() -> None:
+    job = record(
+        state="dead",
+        reason="exhausted",
+        attempts=6,
+        started_at=1_763_640_001_123,
+        finished_at=1_763_640_003_623,
+        error={"type": "ValueError", "message": "no"},
+    )
+
+    story = story_of(job)
+
+    assert [step.name for step in story.steps] == ["Enqueued", "Started", "Given up"]
+    assert story.tone == "danger"
+    facts = dict(story.facts)
+    assert facts["Waited"] == "1.0 s"
+    assert facts["Ran"] == "2.5 s"
+    assert facts["Reason"] == "exhausted"
+
+
+def test_a_story_shows_progress_in_per_cent() -> None:
+    story = story_of(record(state="running", progress={"done": 1, "total": 3, "note": "page 1"}))
+
+    assert story.percent == 33
+    assert story.progress_note == "1 of 3, page 1"
+
+
+@pytest.mark.parametrize("progress", [{}, {"done": 1}, {"done": 0, "total": 0, "note": ""}])
+def test_a_story_without_a_total_shows_no_progress(progress: dict[str, Any]) -> None:
+    assert story_of(record(progress=progress)).percent is None
+
+
+def test_progress_never_exceeds_a_hundred_per_cent() -> None:
+    assert story_of(record(progress={"done": 5, "total": 3, "note": ""})).percent == 100
