@@ -1,0 +1,139 @@
+"""Real supervisors, children and commands on the small yard of :mod:`tests.integration.workers.bench`."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import redis
+from dramatiq import Message
+
+from broker.clients import connect
+from broker.keys import Keys
+from broker.pool_reports import PoolReport, PoolReports
+from broker.redis_broker import RedisBroker
+from tests.integration.workers.bench.actors import ENDED, STARTED
+from tests.waiting import wait_for
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+class Bench:
+    """The small yard from outside: start its commands, send it work, look at what it did."""
+
+    def __init__(self, url: str, folder: Path) -> None:
+        self.folder = folder
+        self.client: redis.Redis = connect(url)
+        self.reports = PoolReports(self.client, Keys())
+        self.environment = {
+            **os.environ,
+            "DJANGO_SETTINGS_MODULE": "tests.integration.workers.bench.settings",
+            "SWITCHYARD_BROKER_URL": url,
+            "SWITCHYARD_STATE_DIR": str(folder),
+            "PROMETHEUS_MULTIPROC_DIR": str(folder / "metrics"),
+            "SWITCHYARD_RELEASE": "bench",
+            "dramatiq_restart_delay": "100",
+        }
+        self._broker = RedisBroker(self.client, Keys(), middleware=[])
+        self._started: list[subprocess.Popen[bytes]] = []
+
+    def start(self, *arguments: str, settings: str = "settings", log: str = "log") -> subprocess.Popen[bytes]:
+        """Start ``manage.py`` with arguments, in a process group of its own."""
+        with (self.folder / log).open("wb") as output:
+            process = subprocess.Popen(
+                [sys.executable, str(ROOT / "manage.py"), *arguments],
+                cwd=self.folder,  # anywhere must do
+                env={**self.environment, "DJANGO_SETTINGS_MODULE": f"tests.integration.workers.bench.{settings}"},
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self._started.append(process)
+        return process
+
+    def log(self, log: str = "log") -> str:
+        """Return what was printed."""
+        return (self.folder / log).read_text()
+
+    def wait_for_log(self, text: str, timeout_s: float = 30.0, log: str = "log") -> None:
+        """Wait until something was printed."""
+        wait_for(lambda: text in self.log(log), timeout_s, what=f"{text!r} in the log")
+
+    def send(self, queue: str, ms: int = 0) -> str:
+        """Enqueue a job that takes so long and return its token."""
+        token = uuid.uuid4().hex
+        message: Message[Any] = Message(
+            queue_name=queue, actor_name=f"{queue}_job", args=(token, ms), kwargs={}, options={}
+        )
+        self._broker.enqueue(message)
+        return token
+
+    def notes(self, key: str) -> list[dict[str, Any]]:
+        """Return what the actors noted."""
+        return [json.loads(note) for note in self.client.lrange(key, 0, -1)]  # type: ignore[union-attr]
+
+    def started(self, token: str) -> dict[str, Any] | None:
+        """Return where a job started, ``None`` before it did."""
+        return next((note for note in self.notes(STARTED) if note["token"] == token), None)
+
+    def ended(self, token: str) -> dict[str, Any] | None:
+        """Return where a job ended, ``None`` before it did."""
+        return next((note for note in self.notes(ENDED) if note["token"] == token), None)
+
+    def waiting(self, queue: str) -> int:
+        """Return how many messages wait."""
+        return self._broker.lane_stats(queue).waiting
+
+    def report(self, pool: str) -> PoolReport | None:
+        """Return a pool's report."""
+        return next((report for report in self.reports.read_all() if report.pool == pool), None)
+
+    def stop_all(self) -> None:
+        """End what is left."""
+        for process in self._started:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        self.client.close()
+
+
+@pytest.fixture(scope="module")
+def module_bench(valkey_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    """A bench on an emptied Valkey, for all tests of a module."""
+    bench = Bench(valkey_url, tmp_path_factory.mktemp("bench"))
+    bench.client.flushdb()
+    yield bench
+    bench.stop_all()
+
+
+@pytest.fixture
+def bench(valkey: redis.Redis, valkey_url: str, tmp_path: Path) -> Iterator[Bench]:
+    """A bench on an emptied Valkey."""
+    bench = Bench(valkey_url, tmp_path)
+    yield bench
+    bench.stop_all()
+
+
+@pytest.fixture
+def children_of() -> Callable[[int], dict[str, int]]:
+    """Return title -> pid of all processes below one."""
+    return titles_below
+
+
+def titles_below(pid: int) -> dict[str, int]:
+    """Return title (without ``switchyard: ``) -> pid of all processes below one."""
+    found = {}
+    for process in psutil.Process(pid).children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            found[" ".join(process.cmdline()).strip().removeprefix("switchyard: ")] = process.pid
+    return found

@@ -1,0 +1,175 @@
+"""One ``runpools`` with a pool of each kind: what its children are, what they do, what dies and what does not."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+
+import psutil
+import pytest
+
+from tests.integration.workers.bench.actors import ENDED
+from tests.integration.workers.conftest import Bench, titles_below
+from tests.waiting import wait_for
+
+CHILDREN = {"urgent child 1", "slow child 1", "slow child 2", "webhook child 1", "retries child 1"}
+SUPERVISORS = {"pool urgent", "pool slow", "pool webhook", "pool retries"}
+
+
+@pytest.fixture(scope="module")
+def pools(module_bench: Bench) -> Iterator[subprocess.Popen[bytes]]:
+    """All pools of the small yard, up."""
+    process = module_bench.start("runpools")
+    module_bench.wait_for_log("pools: all ready")
+    yield process
+
+
+def test_each_pool_says_when_it_is_ready(module_bench: Bench, pools: subprocess.Popen[bytes]) -> None:
+    log = module_bench.log()
+
+    assert "pool urgent: ready (1 × 4 threads)" in log
+    assert "pool slow: ready (2 × 1 processes)" in log
+    assert "pool webhook: ready (1 × 8 gevent)" in log
+
+
+def test_processes_are_named_for_ps(pools: subprocess.Popen[bytes]) -> None:
+    names = titles_below(pools.pid)
+
+    assert set(names) == CHILDREN | SUPERVISORS
+
+
+@pytest.mark.parametrize(
+    ("queue", "patched", "nice"), [("urgent", False, 0), ("slow", False, 10), ("webhook", True, 0)]
+)
+def test_a_pool_of_each_kind_runs_jobs(
+    module_bench: Bench, pools: subprocess.Popen[bytes], queue: str, patched: bool, nice: int
+) -> None:
+    token = module_bench.send(queue)
+
+    ended = wait_for(lambda: module_bench.ended(token))
+
+    assert ended["patched"] is patched
+    assert ended["nice"] == os.nice(0) + nice
+    assert ended["pid"] in {pid for title, pid in titles_below(pools.pid).items() if title.startswith(f"{queue} child")}
+
+
+def test_greenlets_of_one_child_wait_side_by_side(module_bench: Bench, pools: subprocess.Popen[bytes]) -> None:
+    tokens = [module_bench.send("webhook", ms=400) for _ in range(8)]
+
+    ends = [wait_for(lambda token=token: module_bench.ended(token)) for token in tokens]
+
+    starts = [module_bench.started(token)["at"] for token in tokens]  # type: ignore[index]
+    assert max(starts) < min(end["at"] for end in ends)
+
+
+def test_each_child_is_a_worker_of_its_own_to_the_broker(module_bench: Bench, pools: subprocess.Popen[bytes]) -> None:
+    tokens = [module_bench.send("slow", ms=300) for _ in range(4)]
+
+    ends = [wait_for(lambda token=token: module_bench.ended(token)) for token in tokens]
+
+    by_pid = {end["pid"]: end["broker_id"] for end in ends}
+    assert len(by_pid) == 2
+    assert len(set(by_pid.values())) == 2
+
+
+def test_the_reports_tell_slots_children_and_work(module_bench: Bench, pools: subprocess.Popen[bytes]) -> None:
+    token = module_bench.send("slow", ms=3_000)
+    wait_for(lambda: module_bench.started(token))
+
+    report = wait_for(lambda: (found := module_bench.report("slow")) and found.busy == 1 and found)
+
+    assert (report.kind, report.slots, report.state, report.release) == ("processes", 2, "up", "bench")
+    assert [child["ready"] for child in report.children] == [True, True]
+    assert all(child["rss_bytes"] > 10_000_000 for child in report.children)
+    assert titles_below(pools.pid)["pool slow"] == report.pid
+    wait_for(lambda: module_bench.ended(token))
+
+
+def test_a_pool_serves_its_own_metrics_to_this_machine_only(
+    module_bench: Bench, pools: subprocess.Popen[bytes]
+) -> None:
+    token = module_bench.send("urgent")
+    wait_for(lambda: module_bench.ended(token))
+    report = wait_for(lambda: module_bench.report("urgent"))
+
+    url = f"http://127.0.0.1:{report.metrics_port}"
+    counted = 'switchyard_messages_total{actor="urgent_job",outcome="succeeded",queue="urgent"}'
+    text = wait_for(lambda: (read := fetch(f"{url}/metrics")) and counted in read and read)
+
+    assert 'switchyard_worker_up{pool="urgent"} 1.0' in text
+    assert 'switchyard_worker_slots{pool="urgent"} 4.0' in text
+    assert 'switchyard_worker_slots_busy{pool="urgent"} 0.0' in text
+    assert 'switchyard_worker_memory_bytes{pool="urgent"}' in text
+    assert "slow_job" not in text
+    with pytest.raises(urllib.error.HTTPError, match="404"):
+        fetch(f"{url}/elsewhere")
+    listening = {c.laddr.ip for c in psutil.Process(report.pid).net_connections("inet") if c.status == "LISTEN"}
+    assert listening == {"127.0.0.1"}
+
+
+def test_promtool_has_nothing_to_say_about_a_pools_metrics(module_bench: Bench, pools: subprocess.Popen[bytes]) -> None:
+    report = wait_for(lambda: module_bench.report("slow"))
+    text = fetch(f"http://127.0.0.1:{report.metrics_port}/metrics")
+
+    linted = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, text=True, check=False)
+
+    assert (linted.returncode, linted.stdout, linted.stderr) == (0, "", "")
+
+
+def test_after_kill_9_of_a_child_under_load_every_job_completes_and_no_other_child_stops(
+    module_bench: Bench, pools: subprocess.Popen[bytes]
+) -> None:
+    before = titles_below(pools.pid)
+    tokens = [module_bench.send("slow", ms=20) for _ in range(150)]
+    held = [module_bench.send("slow", ms=700) for _ in range(2)]
+    tokens += held + [module_bench.send("slow", ms=20) for _ in range(50)]
+    wait_for(lambda: any(module_bench.started(token) for token in held))
+    victim = next(note["pid"] for token in held if (note := module_bench.started(token)))
+
+    killed_at = time.time()
+    os.kill(victim, signal.SIGKILL)
+
+    wait_for(lambda: set(tokens) <= {note["token"] for note in module_bench.notes(ENDED)}, timeout_s=60)
+    after = titles_below(pools.pid)
+    [killed] = [title for title, pid in before.items() if pid == victim]
+    assert set(after) == set(before)
+    assert [title for title in after if after[title] != before[title]] == [killed]
+    sibling = before[{"slow child 1": "slow child 2", "slow child 2": "slow child 1"}[killed]]
+    ends = [note["at"] for note in module_bench.notes(ENDED) if note["pid"] == sibling]
+    assert any(killed_at < at < killed_at + 1.5 for at in ends)
+    report = wait_for(lambda: (found := module_bench.report("slow")) and found.restarts and found)
+    assert report.restarts == {"SIGKILL": 1}
+
+
+def test_a_dead_supervisor_is_started_again_and_the_other_pools_go_on(
+    module_bench: Bench, pools: subprocess.Popen[bytes]
+) -> None:
+    before = titles_below(pools.pid)
+
+    os.kill(before["pool webhook"], signal.SIGKILL)
+
+    module_bench.wait_for_log("its supervisor (pid")
+    token = module_bench.send("webhook")
+    wait_for(lambda: module_bench.ended(token), timeout_s=20)
+    after = titles_below(pools.pid)
+    assert {title for title in before if after.get(title) != before[title]} == {"pool webhook", "webhook child 1"}
+
+
+def test_all_pools_load_django_once(pools: subprocess.Popen[bytes]) -> None:
+    members = [pools.pid, *titles_below(pools.pid).values()]
+
+    megabytes = sum(psutil.Process(pid).memory_full_info().pss for pid in members) / 1e6
+
+    assert megabytes < 350
+
+
+def fetch(url: str) -> str:
+    """Return what an address answers."""
+    with urllib.request.urlopen(url, timeout=5) as answer:
+        body: bytes = answer.read()
+        return body.decode()

@@ -1,0 +1,47 @@
+"""django-dramatiq's own command works on the yard's queues and cannot touch a dead list."""
+
+from __future__ import annotations
+
+from broker.dead_lists import DeadLists
+from broker.interface import DeadLetter
+from broker.keys import Keys
+from tests.integration.workers.conftest import ROOT, Bench
+from tests.waiting import wait_for
+
+LETTER = DeadLetter(
+    id="0a52e5b6-2e5c-4b1e-9b39-2d0f6a1f3c11",
+    queue="webhook",
+    actor="webhook_job",
+    message={
+        "queue_name": "webhook",
+        "actor_name": "webhook_job",
+        "args": ["given up", 0],
+        "kwargs": {},
+        "options": {},
+        "message_id": "0a52e5b6-2e5c-4b1e-9b39-2d0f6a1f3c11",
+        "message_timestamp": 1_795_000_000_000,
+    },
+    reason="exhausted",
+    exception="Unreachable",
+    error="no answer",
+    traceback="",
+    attempts=6,
+    enqueued_at=1_795_000_000_000,
+    died_at=1_795_000_060_000,
+    duration_ms=12,
+    fingerprint="f" * 16,
+)
+
+
+def test_rundramatiq_serves_the_live_queues_and_leaves_webhook_dead_untouched(bench: Bench) -> None:
+    dead = DeadLists(bench.client, Keys())
+    dead.add(LETTER)
+
+    bench.start("rundramatiq", "--processes", "1", "--threads", "2", "--path", str(ROOT))
+    tokens = [bench.send(queue) for queue in ("webhook", "urgent", "slow")]
+
+    for token in tokens:
+        wait_for(lambda token=token: bench.ended(token), timeout_s=30)
+    assert dead.get("webhook", LETTER.id) == LETTER
+    assert dead.count("webhook") == 1
+    assert not [note for note in bench.notes("bench:started") if note["token"] == "given up"]

@@ -1,0 +1,95 @@
+"""What keeps a pool from starting, and what does not."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+from broker.embedded import EmbeddedServer
+from tests.integration.workers.conftest import Bench
+from tests.waiting import wait_for
+
+
+def test_an_unknown_pool_is_refused_by_name_with_those_that_exist(bench: Bench) -> None:
+    pool = bench.start("runpool", "urgnet")
+
+    assert pool.wait(20) == 78
+    assert "refused to start: pool 'urgnet' is not declared; the yard has urgent, slow, webhook, retries" in bench.log()
+
+
+def test_an_unknown_pool_among_several_is_refused(bench: Bench) -> None:
+    pools = bench.start("runpools", "urgent", "slwo")
+
+    assert pools.wait(20) == 78
+    assert "'slwo'" in bench.log()
+
+
+def test_a_wrong_yard_is_refused_with_each_mistake_and_its_fix(bench: Bench) -> None:
+    pool = bench.start("runpool", "urgent", settings="wrong_settings")
+
+    assert pool.wait(20) == 78
+    log = bench.log()
+    assert "(switchyard.E010)" in log
+    assert "lower processes or slots, or raise database_connections" in log
+    assert "(switchyard.E011)" in log
+
+
+def test_runpools_refuses_a_wrong_yard_as_well(bench: Bench) -> None:
+    pools = bench.start("runpools", settings="wrong_settings")
+
+    assert pools.wait(20) == 78
+
+
+def test_manage_check_names_the_mistakes_of_a_wrong_yard(bench: Bench) -> None:
+    check = bench.start("check", settings="wrong_settings")
+
+    assert check.wait(20) == 1
+    assert "pool urgent: (switchyard.E011) serves 'webhook-dead'" in bench.log()
+
+
+def test_a_broker_that_throws_work_away_is_refused(bench: Bench, tmp_path: Path) -> None:
+    with EmbeddedServer(tmp_path / "valkey") as server:
+        evicting = Bench(server.url, tmp_path)
+        evicting.client.config_set("maxmemory-policy", "allkeys-lru")
+
+        pool = evicting.start("runpool", "urgent")
+
+        assert pool.wait(20) == 78
+        assert "maxmemory-policy is 'allkeys-lru'" in evicting.log()
+        evicting.stop_all()
+
+
+def test_a_taken_metrics_port_is_refused(bench: Bench) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        pool = bench.start("runpool", "urgent", "--metrics-port", str(taken.getsockname()[1]))
+
+        assert pool.wait(20) == 78
+        assert "cannot serve metrics" in bench.log()
+
+
+def test_a_pool_starts_without_its_broker_and_works_when_it_comes(bench: Bench, tmp_path: Path) -> None:
+    server = EmbeddedServer(tmp_path / "valkey").start()
+    server.stop()
+    late = Bench(server.url, tmp_path)
+    late.start("runpool", "urgent")
+    late.wait_for_log("pool urgent: ready")
+    assert "the server does not answer" in late.log()
+
+    server.start()
+    token = late.send("urgent")
+
+    wait_for(lambda: late.ended(token), timeout_s=15)
+    wait_for(lambda: late.report("urgent"), timeout_s=15)
+    late.stop_all()
+    server.stop()
+
+
+def test_two_supervisors_of_one_pool_keep_their_metrics_apart(bench: Bench) -> None:
+    bench.start("runpool", "urgent", log="first")
+    bench.wait_for_log("pool urgent: ready", log="first")
+
+    bench.start("runpool", "urgent", log="second")
+
+    bench.wait_for_log("pool urgent: ready", log="second")
+    wait_for(lambda: len({report.metrics_port for report in bench.reports.read_all()}) == 2)
+    assert {path.name for path in (bench.folder / "metrics").iterdir() if path.is_dir()} == {"urgent", "urgent.2"}

@@ -1,0 +1,121 @@
+"""How pools end: drained, cut short, killed; and what is left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import psutil
+import pytest
+
+from tests.integration.workers.conftest import Bench, titles_below
+from tests.waiting import wait_for
+
+
+def test_sigterm_lets_the_running_task_end_and_exits_0(bench: Bench) -> None:
+    pool = bench.start("runpool", "urgent")
+    bench.wait_for_log("pool urgent: ready")
+    token = bench.send("urgent", ms=1_000)
+    wait_for(lambda: bench.started(token))
+
+    pool.terminate()
+
+    assert pool.wait(15) == 0
+    assert bench.ended(token)
+    assert bench.report("urgent") is None
+    assert "drained" in bench.log()
+
+
+def test_a_drain_takes_no_new_work(bench: Bench) -> None:
+    pool = bench.start("runpool", "slow")
+    bench.wait_for_log("pool slow: ready")
+    running = [bench.send("slow", ms=1_000) for _ in range(2)]
+    wait_for(lambda: all(bench.started(token) for token in running))
+    pool.terminate()
+    bench.wait_for_log("draining")
+
+    late = [bench.send("slow") for _ in range(5)]
+
+    assert pool.wait(15) == 0
+    assert not any(bench.started(token) for token in late)
+    assert bench.waiting("slow") == 5
+
+
+def test_a_task_that_outlasts_the_grace_goes_back_to_its_queue(bench: Bench) -> None:
+    pool = bench.start("runpool", "urgent", "--grace", "0.5")
+    bench.wait_for_log("pool urgent: ready")
+    token = bench.send("urgent", ms=60_000)
+    wait_for(lambda: bench.started(token))
+
+    pool.terminate()
+
+    assert pool.wait(10) == 0
+    assert bench.waiting("urgent") == 1
+    assert not bench.ended(token)
+
+
+def test_greenlets_that_outlast_the_grace_go_back_too(bench: Bench) -> None:
+    pool = bench.start("runpool", "webhook", "--grace", "0.5")
+    bench.wait_for_log("pool webhook: ready")
+    tokens = [bench.send("webhook", ms=60_000) for _ in range(3)]
+    wait_for(lambda: all(bench.started(token) for token in tokens))
+
+    pool.terminate()
+
+    assert pool.wait(10) == 0
+    assert bench.waiting("webhook") == 3
+
+
+def test_a_second_signal_stops_a_pool_at_once(bench: Bench) -> None:
+    pool = bench.start("runpool", "urgent")
+    bench.wait_for_log("pool urgent: ready")
+    token = bench.send("urgent", ms=60_000)
+    wait_for(lambda: bench.started(token))
+    pool.send_signal(signal.SIGINT)
+    bench.wait_for_log("draining")
+
+    pool.send_signal(signal.SIGINT)
+
+    assert pool.wait(3) == 70
+
+
+def test_ctrl_c_in_a_terminal_drains_all_pools_once(bench: Bench) -> None:
+    parent = bench.start("runpools", "urgent", "slow")
+    bench.wait_for_log("pools: all ready")
+    token = bench.send("urgent", ms=1_000)
+    wait_for(lambda: bench.started(token))
+
+    os.killpg(parent.pid, signal.SIGINT)
+
+    assert parent.wait(15) == 0
+    assert bench.ended(token)
+    assert "pools: all drained" in bench.log()
+
+
+def test_a_second_signal_stops_all_pools_at_once(bench: Bench) -> None:
+    parent = bench.start("runpools", "urgent", "slow")
+    bench.wait_for_log("pools: all ready")
+    below = titles_below(parent.pid).values()
+    token = bench.send("urgent", ms=60_000)
+    wait_for(lambda: bench.started(token))
+    parent.terminate()
+    bench.wait_for_log("pool urgent: draining")
+
+    parent.terminate()
+
+    assert parent.wait(5) == 70
+    assert not any(psutil.pid_exists(pid) for pid in below)
+
+
+@pytest.mark.parametrize(("command", "processes"), [(("runpool", "slow"), 2), (("runpools",), 9)])
+def test_kill_9_of_the_supervisor_leaves_no_process(bench: Bench, command: tuple[str, ...], processes: int) -> None:
+    top = bench.start(*command)
+    bench.wait_for_log("pool slow: ready" if len(command) == 2 else "pools: all ready")
+    token = bench.send("slow", ms=60_000)
+    wait_for(lambda: bench.started(token))
+    below = [psutil.Process(pid) for pid in titles_below(top.pid).values()]
+    assert len(below) == processes
+
+    top.kill()
+
+    wait_for(lambda: not any(process.is_running() for process in below), timeout_s=5)
