@@ -7,6 +7,7 @@ import sys
 from urllib.parse import unquote, urlsplit
 
 import dj_database_url
+from django.templatetags.static import static
 
 from project.config import BASE_DIR, ConfigError, load
 from project.topology import YARD as YARD
@@ -136,4 +137,21 @@ SECURE_PROXY_SSL_HEADER = None
 
 LOGGING_CONFIG = None  # middleware/logs.py configures logging, the same in web, workers and scheduler
 
-UNFOLD = {"SITE_TITLE": "Switchyard", "SITE_HEADER": "Switchyard", "SITE_SYMBOL": "alt_route"}
+UNFOLD = {
+    "SITE_TITLE": "Switchyard",
+    "SITE_HEADER": "Switchyard",
+    "SITE_SYMBOL": "alt_route",
+    "STYLES": [lambda request: static("operations/room.css")],
+    "SIDEBAR": {"show_search": False, "navigation": "apps.platform.operations.navigation.groups"},
+    # The operations room's tokens (static/operations/room.css), so that forms and lists look like its pages.
+    "COLORS": {
+        "base": {
+            "50": "#f5f6f8", "100": "#eef0f4", "200": "#dce0e6", "300": "#b9c1cb", "400": "#97a2af", "500": "#5c6673",
+            "600": "#434c59", "700": "#3a4450", "800": "#2c3540", "900": "#161b22", "950": "#0e1217",
+        },
+        "primary": {
+            "50": "#e7f0fa", "100": "#d3e4f7", "200": "#b3d1f2", "300": "#9ac3f1", "400": "#8ebcf1", "500": "#82b5f0",
+            "600": "#1d5fa6", "700": "#195391", "800": "#16477c", "900": "#172739", "950": "#0c1a2b",
+        },
+    },
+}  # fmt: skip

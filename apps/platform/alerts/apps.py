@@ -1,7 +1,13 @@
 from django.apps import AppConfig
+from django.core.checks import register
 
 
 class AlertsConfig(AppConfig):
     name = "apps.platform.alerts"
     label = "alerts"
     default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        from apps.platform.alerts.checks import check_alert_urls
+
+        register(check_alert_urls, "switchyard")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from broker.errors import SwitchyardError
+from redis import RedisError
+
+from broker.errors import BrokerUnavailable, SwitchyardError
 
 
 class UnknownDeadLetter(SwitchyardError):
@@ -20,3 +22,7 @@ class UnknownGroup(SwitchyardError):
             f"group {fingerprint!r}: no open dead letter has this fingerprint; "
             "see `manage.py deadletters list` for those there are"
         )
+
+
+# What reads and moves raise when the broker does not answer.
+BROKER_AWAY = (BrokerUnavailable, RedisError)

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from apps.platform.dead_letters import acts
-from apps.platform.dead_letters.errors import UnknownDeadLetter, UnknownGroup
+from apps.platform.dead_letters.errors import BROKER_AWAY, UnknownDeadLetter, UnknownGroup
 from apps.platform.dead_letters.queries import listing, open_ids
-from broker.errors import BrokerUnavailable
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
@@ -65,8 +64,8 @@ def each(
             result = act(letter, by=by, reason=reason)
         except UnknownDeadLetter as error:
             skipped.append(str(error))
-        except BrokerUnavailable as error:
-            return Outcome(tuple(done), tuple(skipped), stopped=str(error))
+        except BROKER_AWAY as error:
+            return Outcome(tuple(done), tuple(skipped), stopped=f"The broker did not answer: {error}")
         else:
             if result.done:
                 done.append(result.row.message_id)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 import re
 from typing import Any
 
 import dramatiq
-from dramatiq.errors import ActorNotFound
 
-HIDDEN = "(hidden)"
+from middleware.arguments import signature_of
+from middleware.redaction import HIDDEN, redacted
+
 SECRET_NAME = re.compile(r"passw|secret|token|authori[sz]ation|api_?key|credential|cookie", re.IGNORECASE)
 LONGEST_TEXT = 4_000
 DEEPEST = 20
@@ -19,14 +19,19 @@ DEEPEST = 20
 def readable(message: dict[str, Any]) -> dict[str, Any]:
     """Return a message as a JSON value that may be stored and shown.
 
-    Arguments that the actor lists in ``redact``, and all whose name is that of a secret, read ``(hidden)``. Of an
-    actor that this process does not know nobody can say what it hides, so every argument is hidden. Characters that
-    PostgreSQL cannot store are escaped.
+    Beside the arguments that its actor lists in ``redact`` (all of them for an unknown actor), whatever is named like
+    a secret is hidden, at any depth. Characters that PostgreSQL cannot store are escaped.
     """
-    actor_name = str(message.get("actor_name", ""))
-    arguments = _arguments(actor_name, message.get("args") or (), message.get("kwargs") or {})
-    options = {key: value for key, value in (message.get("options") or {}).items() if key not in ("traceback",)}
-    return {"actor": actor_name, "arguments": _clean(arguments, 0), "options": _clean(options, 0)}
+    actor = dramatiq.get_broker().actors.get(str(message["actor_name"]))
+    names = [] if actor is None else list(signature_of(actor.fn).parameters)
+    shown = redacted(actor, message)
+    arguments = {
+        names[place] if place < len(names) else f"argument {place + 1}": value
+        for place, value in enumerate(shown["args"])
+    }
+    arguments |= shown["kwargs"]
+    options = {name: value for name, value in shown["options"].items() if name != "traceback"}
+    return {"actor": message["actor_name"], "arguments": _clean(arguments), "options": _clean(options)}
 
 
 def clean_text(text: str) -> str:
@@ -34,21 +39,7 @@ def clean_text(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode("utf-8").replace("\x00", "\\x00")
 
 
-def _arguments(actor_name: str, args: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
-    try:
-        actor = dramatiq.get_broker().get_actor(actor_name)
-    except ActorNotFound:
-        names: list[str] = []
-        hidden: set[str] | None = None
-    else:
-        names = list(inspect.signature(actor.fn).parameters)
-        hidden = set(actor.options.get("redact") or ())
-    named = {names[at] if at < len(names) else f"argument {at + 1}": value for at, value in enumerate(args)}
-    named |= {str(key): value for key, value in kwargs.items()}
-    return {name: HIDDEN if hidden is None or name in hidden else value for name, value in named.items()}
-
-
-def _clean(value: Any, depth: int) -> Any:
+def _clean(value: Any, depth: int = 0) -> Any:
     if depth > DEEPEST:
         return "(nested too deep)"
     if isinstance(value, dict):

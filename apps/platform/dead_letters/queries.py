@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from datetime import datetime
+
 from django.conf import settings
-from django.db.models import Count, QuerySet
+from django.db.models import Count, Max, Min, Q, QuerySet
 
 from apps.platform.dead_letters.errors import UnknownDeadLetter
 from apps.platform.dead_letters.mirror import mirror
@@ -11,6 +14,20 @@ from apps.platform.dead_letters.models import OPEN_STATES, DeadLetter
 from broker.interface import Unreadable, facilities
 
 HEX_WIDTH = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Open letters of one fingerprint. ``new``: those that nobody has acknowledged."""
+
+    fingerprint: str
+    exception: str
+    actor: str
+    queue: str
+    letters: int
+    new: int
+    first_at: datetime
+    last_at: datetime
 
 
 def find(letter: DeadLetter | str) -> DeadLetter:
@@ -46,12 +63,29 @@ def open_ids(fingerprint: str, *, limit: int) -> list[str]:
     return list(rows.values_list("message_id", flat=True)[:limit])
 
 
-def open_counts() -> dict[str, int]:
-    """Return how many letters of each fingerprint are open."""
+def open_count() -> int:
+    """Return how many letters are open."""
+    return DeadLetter.objects.filter(state__in=OPEN_STATES).count()
+
+
+def groups(*, since: datetime | None = None, limit: int = 20) -> list[Group]:
+    """Return the open groups, largest first; with ``since`` of the letters that died after it."""
+    letters = listing() if since is None else listing().filter(died_at__gt=since)
     rows = (
-        DeadLetter.objects.filter(state__in=OPEN_STATES).order_by().values("fingerprint").annotate(letters=Count("id"))
+        letters.order_by()
+        .values("fingerprint")
+        .annotate(
+            exception=Max("exception"),
+            actor=Max("actor"),
+            queue=Max("queue"),
+            letters=Count("id"),
+            new=Count("id", filter=Q(state=DeadLetter.State.NEW)),
+            first_at=Min("died_at"),
+            last_at=Max("died_at"),
+        )
+        .order_by("-letters", "fingerprint")[:limit]
     )
-    return {row["fingerprint"]: row["letters"] for row in rows}
+    return [Group(**row) for row in rows]
 
 
 def unreadable(*, queue: str = "", limit: int = 100) -> list[Unreadable]:

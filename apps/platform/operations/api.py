@@ -1,4 +1,4 @@
-"""Queues through the API: how much waits, for how long, and whether it is paused."""
+"""Queues through the API."""
 
 from __future__ import annotations
 
@@ -6,46 +6,40 @@ from typing import Any
 
 from django.http import HttpRequest
 from ninja import Router
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from apps.platform.api.auth import read_scope
-from apps.platform.jobs.availability import answered
-from apps.platform.operations.queries import QueueState, queues
+from apps.platform.operations import queries
 
 router = Router(tags=["Queues"])
 
 
 class QueueBody(BaseModel):
-    """A queue as it stands. ``depth`` is everything in it that is neither finished nor dead."""
+    """How one queue stands, its retry lane and dead list included."""
 
-    name: str
-    depth: int
-    waiting: int
-    scheduled: int
+    queue: str
+    depth: int = Field(description="Messages that wait to be started.")
+    scheduled: int = Field(description="Messages that are not due yet.")
     running: int
-    retrying: int
+    retrying: int = Field(description="Messages in the queue's retry lane.")
     dead: int
-    oldest_age_seconds: float | None
+    quarantined: int = Field(description="Messages that nobody can read.")
+    oldest_age_seconds: float | None = Field(description="Of the oldest that waits; null when nothing does.")
+    objective_seconds: float | None = Field(description="A message starts within this time; null promises nothing.")
     paused: bool
+    pools: list[str]
+    pools_up: int
+    slots: int
+    slots_busy: int
 
 
-@router.get("", auth=read_scope, response={200: list[QueueBody]}, url_name="queues", operation_id="list_queues")
-def list_queues(request: HttpRequest) -> list[dict[str, Any]]:
+class QueuesBody(BaseModel):
+    """Every queue of the yard, in its order."""
+
+    queues: list[QueueBody]
+
+
+@router.get("", auth=read_scope, response={200: QueuesBody}, url_name="queues", operation_id="list_queues")
+def list_queues(request: HttpRequest) -> dict[str, Any]:
     """Tell how every queue stands."""
-    with answered("the queues' state"):
-        states = queues()
-    return [_body(state) for state in states]
-
-
-def _body(state: QueueState) -> dict[str, Any]:
-    return {
-        "name": state.queue,
-        "depth": state.waiting + state.scheduled + state.running + state.retrying,
-        "waiting": state.waiting,
-        "scheduled": state.scheduled,
-        "running": state.running,
-        "retrying": state.retrying,
-        "dead": state.dead,
-        "oldest_age_seconds": None if state.oldest_age_ms is None else state.oldest_age_ms / 1000,
-        "paused": state.paused,
-    }
+    return {"queues": [queue.as_json() for queue in queries.queues()]}

@@ -13,9 +13,8 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
 from apps.platform.dead_letters import presentation, queries, services
-from apps.platform.dead_letters.errors import UnknownDeadLetter, UnknownGroup
+from apps.platform.dead_letters.errors import BROKER_AWAY, UnknownDeadLetter, UnknownGroup
 from apps.platform.dead_letters.models import DeadLetter
-from broker.errors import BrokerUnavailable
 
 
 class Command(BaseCommand):
@@ -45,7 +44,7 @@ class Command(BaseCommand):
         verb = {"list": self._list, "show": self._show, "requeue": self._move, "discard": self._move}[options["verb"]]
         try:
             verb(options)
-        except (UnknownDeadLetter, UnknownGroup, BrokerUnavailable) as error:
+        except (UnknownDeadLetter, UnknownGroup, *BROKER_AWAY) as error:
             raise CommandError(str(error)) from error
 
     def _list(self, options: dict[str, Any]) -> None:
@@ -101,7 +100,7 @@ class Command(BaseCommand):
     def _catch_up(self) -> None:
         try:
             services.reconcile_all()
-        except BrokerUnavailable as error:
+        except BROKER_AWAY as error:
             self.stderr.write(f"The list may be old: {error}")
 
     def _print_json(self, value: object) -> None:

@@ -1,0 +1,26 @@
+"""Alerts as log lines."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import structlog
+
+from apps.platform.alerts.notice import Notice
+
+log = structlog.get_logger("switchyard.alerts")
+
+
+@dataclass(frozen=True, slots=True)
+class LogChannel:
+    """Writes each message as one log line."""
+
+    name: str = "log"
+
+    def send(self, notice: Notice) -> None:
+        """Write one line; cannot fail."""
+        log.error(
+            "alert",
+            title=notice.title, kind=notice.kind, severity=notice.severity, queue=notice.queue, actor=notice.actor,
+            count=notice.count, new=notice.count - notice.told, fingerprint=notice.fingerprint, link=notice.link,
+        )  # fmt: skip

@@ -1,0 +1,62 @@
+"""Alert channels from the URLs of SWITCHYARD_ALERT_URLS."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from urllib.parse import unquote, urlsplit
+
+from django.core.exceptions import ValidationError
+from django.core.validators import validate_email
+
+from apps.platform.alerts.channels import Channel
+from apps.platform.alerts.channels.email import EmailChannel
+from apps.platform.alerts.channels.log import LogChannel
+from apps.platform.alerts.channels.webhook import WebhookChannel
+from apps.platform.alerts.errors import InvalidAlertUrl
+
+
+def channels(urls: Sequence[str]) -> tuple[Channel, ...]:
+    """Return a channel for each URL, doubles left out; without any URL alerts go to the log.
+
+    Raises:
+        InvalidAlertUrl: one cannot be used. The message names its place in the list, never the URL.
+    """
+    found = {channel.name: channel for channel in (parse(url, at + 1) for at, url in enumerate(urls))}
+    return tuple(found.values()) or (LogChannel(),)
+
+
+def parse(url: str, position: int = 1) -> Channel:
+    """Return the channel of one URL.
+
+    Args:
+        position: Its place in the list, from 1, for the error.
+
+    Raises:
+        InvalidAlertUrl: it cannot be used.
+    """
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise InvalidAlertUrl(position, "is no URL") from error
+    if parts.scheme == "log":
+        return LogChannel()
+    if parts.scheme == "mailto":
+        return EmailChannel(_recipients(parts.path, position))
+    if parts.scheme not in ("http", "https"):
+        raise InvalidAlertUrl(position, f"has the scheme {parts.scheme!r}")
+    if not parts.hostname or port == 0:
+        raise InvalidAlertUrl(position, "names no host")
+    return WebhookChannel(url)
+
+
+def _recipients(path: str, position: int) -> tuple[str, ...]:
+    addresses = tuple(address.strip() for address in unquote(path).split(",") if address.strip())
+    if not addresses:
+        raise InvalidAlertUrl(position, "names no address after mailto:")
+    for address in addresses:
+        try:
+            validate_email(address)
+        except ValidationError as error:
+            raise InvalidAlertUrl(position, f"names {address!r}, which is no e-mail address") from error
+    return addresses

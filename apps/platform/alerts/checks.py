@@ -1,0 +1,24 @@
+"""System check of SWITCHYARD_ALERT_URLS."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from django.conf import settings
+from django.core.checks import CheckMessage, Error
+
+from apps.platform.alerts.channels.parse import parse
+from apps.platform.alerts.errors import InvalidAlertUrl
+
+
+def check_alert_urls(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[CheckMessage]:
+    """Refuse alert URLs that no channel can use."""
+    found: list[CheckMessage] = []
+    for position, url in enumerate(settings.SWITCHYARD.alert_urls, start=1):
+        try:
+            parse(url, position)
+        except InvalidAlertUrl as error:
+            fact, _, remedy = str(error).partition("; ")
+            found.append(Error(fact, hint=remedy, id="switchyard.E040"))
+    return found

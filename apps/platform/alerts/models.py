@@ -1,0 +1,75 @@
+"""What the yard wanted somebody to know, and whom it told."""
+
+from __future__ import annotations
+
+from django.db import models
+
+
+class Alert(models.Model):
+    """Like alerts from the first of them until they stop, one row."""
+
+    class State(models.TextChoices):
+        OPEN = "open", "Open"
+        ACKNOWLEDGED = "acknowledged", "Acknowledged"
+
+    class Severity(models.TextChoices):
+        CRITICAL = "critical", "Critical"
+        WARNING = "warning", "Warning"
+
+    fingerprint = models.CharField(max_length=128)
+    kind = models.CharField(max_length=64)
+    title = models.CharField(max_length=300)
+    severity = models.CharField(max_length=16, choices=Severity.choices)
+    sample = models.TextField()
+    queue = models.CharField(max_length=64, blank=True)
+    actor = models.CharField(max_length=255, blank=True)
+    link = models.CharField(max_length=500, blank=True)
+    count = models.PositiveIntegerField()
+    first_at = models.DateTimeField()
+    last_at = models.DateTimeField(db_index=True)
+    state = models.CharField(max_length=16, choices=State.choices, default=State.OPEN)
+    acknowledged_by = models.CharField(max_length=150, blank=True)
+    acknowledged_at = models.DateTimeField(null=True)
+
+    class Meta:
+        ordering = ("-last_at", "-id")
+        default_permissions = ("view",)
+        permissions = (("acknowledge_alert", "Can acknowledge alerts"),)
+        constraints = (models.UniqueConstraint(fields=("fingerprint", "first_at"), name="one_alert_a_group"),)
+
+    def __str__(self) -> str:
+        return self.title
+
+
+class Delivery(models.Model):
+    """One message of an alert to one channel: the first at once, a digest when a window ends and the count grew.
+
+    ``told`` is the count that the messages before this one told of: it makes the message unique.
+    """
+
+    class State(models.TextChoices):
+        PENDING = "pending", "Pending"
+        SENT = "sent", "Sent"
+        GIVEN_UP = "given_up", "Given up"
+
+    alert = models.ForeignKey(Alert, models.CASCADE, related_name="deliveries")
+    channel = models.CharField(max_length=200)
+    told = models.PositiveIntegerField()
+    count = models.PositiveIntegerField()
+    state = models.CharField(max_length=16, choices=State.choices, default=State.PENDING)
+    tries = models.PositiveSmallIntegerField(default=0)
+    next_try_at = models.DateTimeField()
+    sent_at = models.DateTimeField(null=True)
+    error = models.CharField(max_length=300, blank=True)
+
+    class Meta:
+        ordering = ("id",)
+        default_permissions = ()
+        verbose_name_plural = "deliveries"
+        constraints = (
+            models.UniqueConstraint(fields=("alert", "channel", "told"), name="one_delivery_a_channel_and_message"),
+        )
+        indexes = (models.Index(fields=("state", "next_try_at"), name="alert_delivery_due"),)
+
+    def __str__(self) -> str:
+        return f"{self.channel}: {self.state}"

@@ -1,0 +1,75 @@
+"""What a channel is told: one alert as plain values and as text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """One message to people.
+
+    Args:
+        id: Same for every try of the same message, so that a receiver can drop a repetition.
+        count: Occurrences since the first; ``told``: those that earlier messages told of.
+        link: Absolute URL of the page to look at, or "".
+    """
+
+    id: str
+    fingerprint: str
+    kind: str
+    severity: str
+    title: str
+    sample: str
+    queue: str
+    actor: str
+    count: int
+    told: int
+    first_at: datetime
+    last_at: datetime
+    link: str
+
+    @property
+    def headline(self) -> str:
+        """One line: the severity, the title and how often."""
+        often = "" if self.count == 1 else f" ({self.count:,} times)"
+        return f"[{self.severity}] {self.title}{often}"
+
+    @property
+    def text(self) -> str:
+        """The whole message as plain text."""
+        lines = [self.title, ""]
+        if self.told:
+            since = f"{self.first_at:%Y-%m-%d %H:%M:%S} UTC"
+            lines.append(f"{self.count - self.told:,} more, {self.count:,} since {since}.")
+        elif self.count > 1:
+            lines.append(f"{self.count:,} times so far.")
+        facts = (("Queue", self.queue), ("Actor", self.actor), ("First", self._clock(self.first_at)))
+        lines += [f"{name}: {value}" for name, value in (*facts, ("Last", self._clock(self.last_at))) if value]
+        lines += ["", self.sample]
+        if self.link:
+            lines += ["", self.link]
+        return "\n".join(lines)
+
+    def as_json(self) -> dict[str, object]:
+        """Return the body that a webhook gets. Times are ISO 8601 in UTC."""
+        return {
+            "id": self.id,
+            "type": f"switchyard.alert.{self.kind}",
+            "fingerprint": self.fingerprint,
+            "severity": self.severity,
+            "title": self.title,
+            "text": self.sample,
+            "queue": self.queue,
+            "actor": self.actor,
+            "count": self.count,
+            "new": self.count - self.told,
+            "first_at": self.first_at.isoformat(timespec="microseconds"),
+            "last_at": self.last_at.isoformat(timespec="microseconds"),
+            "link": self.link,
+        }
+
+    @staticmethod
+    def _clock(moment: datetime) -> str:
+        return f"{moment:%Y-%m-%d %H:%M:%S} UTC"

@@ -1,0 +1,130 @@
+"""Dead letters in the admin: list with groups, detail, and the ways to the acts in ``views``."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from django.contrib import admin
+from django.contrib.admin.utils import unquote
+from django.core.exceptions import PermissionDenied
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpResponseNotAllowed
+from django.template.response import TemplateResponse
+from django.urls import URLPattern, path
+from unfold.admin import ModelAdmin
+from unfold.decorators import display
+
+from apps.platform.dead_letters import queries
+from apps.platform.dead_letters.filters import StateFilter
+from apps.platform.dead_letters.models import OPEN_STATES, DeadLetter
+from apps.platform.dead_letters.views import ActViews
+
+STATE_COLOURS = {
+    "new": "danger",
+    "acknowledged": "warning",
+    "replayed": "success",
+    "discarded": "info",
+    "missing": "danger",
+}
+
+
+@admin.register(DeadLetter)
+class DeadLetterAdmin(ActViews, ModelAdmin):
+    """Nobody adds, edits or deletes a dead letter: it is requeued, discarded or acknowledged."""
+
+    list_display = ("failure", "actor", "queue", "reason", "attempts", "died_at", "shown_state")
+    list_display_links = ("failure",)
+    list_filter = (StateFilter, "queue", "reason", "actor", "died_at")
+    list_fullwidth = True
+    list_before_template = "dead_letters/groups.html"
+    list_per_page = 50
+    show_full_result_count = False
+    search_fields = ("message_id", "exception", "error", "actor", "fingerprint")
+    actions = ("acknowledge_chosen", "requeue_chosen", "discard_chosen")
+
+    @display(description="Failure", ordering="exception")
+    def failure(self, row: DeadLetter) -> str:
+        """Exception and the first line of its text."""
+        error = row.error.strip().split("\n", 1)[0]
+        return f"{row.exception}: {error}"[:90] if error else row.exception
+
+    @display(description="State", label=STATE_COLOURS, ordering="state")
+    def shown_state(self, row: DeadLetter) -> tuple[str, str]:
+        """State as a coloured word."""
+        return row.state, row.get_state_display()
+
+    @admin.action(description="Acknowledge", permissions=["acknowledge"])
+    def acknowledge_chosen(self, request: HttpRequest, queryset: QuerySet[DeadLetter]) -> HttpResponseBase:
+        """Ask, then acknowledge what is selected."""
+        return self.confirm_rows(request, "acknowledge", queryset)
+
+    @admin.action(description="Requeue…", permissions=["requeue"])
+    def requeue_chosen(self, request: HttpRequest, queryset: QuerySet[DeadLetter]) -> HttpResponseBase:
+        """Ask, then requeue what is selected."""
+        return self.confirm_rows(request, "requeue", queryset)
+
+    @admin.action(description="Discard…", permissions=["discard"])
+    def discard_chosen(self, request: HttpRequest, queryset: QuerySet[DeadLetter]) -> HttpResponseBase:
+        """Ask, then discard what is selected."""
+        return self.confirm_rows(request, "discard", queryset)
+
+    def get_urls(self) -> list[URLPattern]:
+        """Add the acts and the quarantine."""
+        guard = self.admin_site.admin_view
+        own = [
+            path("quarantine/", guard(self.quarantine_view), name="dead_letters_quarantine"),
+            path("chosen/<str:act>/", guard(self.chosen_view), name="dead_letters_chosen"),
+            path("group/<str:fingerprint>/<str:act>/", guard(self.group_view), name="dead_letters_group"),
+            path("<int:pk>/<str:act>/do/", guard(self.one_view), name="dead_letters_one"),
+        ]
+        return own + super().get_urls()
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        """List, with the open groups above it."""
+        groups = queries.groups()
+        context = {
+            "title": "Dead letters",
+            "groups": groups,
+            "letter_count": sum(group.letters for group in groups),
+            "rights": self.rights(request),
+        }
+        return super().changelist_view(request, context | (extra_context or {}))
+
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """Show one letter."""
+        if request.method not in ("GET", "HEAD"):
+            return HttpResponseNotAllowed(["GET", "HEAD"])
+        row = self.get_object(request, unquote(object_id))
+        if row is None:
+            return self._get_obj_does_not_exist_redirect(request, self.opts, object_id)
+        if not self.has_view_permission(request, row):
+            raise PermissionDenied
+        context = {
+            **self.admin_site.each_context(request),
+            "title": row.exception,
+            "subtitle": None,
+            "opts": self.opts,
+            "row": row,
+            "open": row.state in OPEN_STATES,
+            "alike": queries.listing(fingerprint=row.fingerprint).count(),
+            "waited_s": (row.died_at - row.enqueued_at).total_seconds(),
+            "payload": json.dumps(row.payload, indent=2, ensure_ascii=False),
+            "history": list(reversed(row.history)),
+            "rights": self.rights(request),
+        }
+        return TemplateResponse(request, "dead_letters/detail.html", context | (extra_context or {}))
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        """Nobody adds one."""
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: DeadLetter | None = None) -> bool:
+        """Nobody edits one."""
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: DeadLetter | None = None) -> bool:
+        """Nobody deletes one: discarding is an act of its own."""
+        return False

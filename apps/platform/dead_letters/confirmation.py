@@ -1,0 +1,87 @@
+"""What the page says that asks before a destructive or bulk act."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from apps.platform.dead_letters.models import DeadLetter
+from apps.platform.dead_letters.presentation import letters
+
+PAST = {"acknowledge": "Acknowledged", "requeue": "Requeued", "discard": "Discarded"}
+WORDS = {
+    "acknowledge": ("Nothing moves:", "the letters stay, marked as known."),
+    "requeue": ("They run again,", "each from its first attempt. What they did before they failed may be done twice."),
+    "discard": ("They will never run.", "Whoever asked for them gets nothing, and is not told."),
+}
+UNDO = {
+    "acknowledge": "Not needed: it only marks them.",
+    "requeue": "Cancel the jobs while they wait. Those that fail again come back as dead letters.",
+    "discard": "None in the broker. Rows with traceback and history stay for 90 days.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Confirmation:
+    """A question with its facts.
+
+    Args:
+        to: Where the answer is posted; "" is the page itself.
+        back: Where "Keep them" leads.
+        ids: Rows it is about, for the form.
+    """
+
+    TYPED_ABOVE: ClassVar[int] = 100
+
+    act: str
+    count: int
+    title: str
+    headline: str
+    tail: str
+    facts: tuple[tuple[str, str], ...]
+    button: str
+    to: str
+    back: str
+    ids: str
+
+    @property
+    def destructive(self) -> bool:
+        """Whether it cannot be undone."""
+        return self.act == "discard"
+
+    @property
+    def typed(self) -> bool:
+        """Whether the count must be typed."""
+        return self.count > self.TYPED_ABOVE
+
+
+def of_rows(act: str, rows: Sequence[DeadLetter], *, to: str = "", back: str) -> Confirmation:
+    """Return the question whether to do ``act`` to these rows."""
+    count = len(rows)
+    headline, tail = WORDS[act]
+    causes = sorted({f"{row.exception} in {row.actor}" for row in rows})
+    shown = ", ".join(causes[:3]) + (f" and {len(causes) - 3} more" if len(causes) > 3 else "")
+    queues = ", ".join(sorted({row.queue for row in rows}))
+    first, last = min(row.died_at for row in rows), max(row.died_at for row in rows)
+    facts = (
+        ("Failures", shown),
+        (
+            "Letters",
+            f"{count:,}, died {first:%Y-%m-%d %H:%M} to {last:%Y-%m-%d %H:%M} UTC. Later ones are not touched.",
+        ),
+        ("Queues", queues),
+        ("Undo", UNDO[act]),
+    )
+    return Confirmation(
+        act=act,
+        count=count,
+        title=f"{act.capitalize()} {letters(count)}?",
+        headline=headline,
+        tail=tail,
+        facts=facts,
+        button=f"{act.capitalize()} {count:,} letter{'' if count == 1 else 's'}",
+        to=to,
+        back=back,
+        ids=",".join(str(row.pk) for row in rows),
+    )

@@ -1,0 +1,36 @@
+"""Who may read the metrics: this machine itself, or whoever has the token."""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+
+from django.http import HttpRequest
+
+FORWARDED = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-IP", "Via")
+
+
+def may_scrape(request: HttpRequest, token: str) -> bool:
+    """Return whether a request comes from loopback, untouched by a proxy, or carries the token.
+
+    Args:
+        token: What is set; "" lets no token in.
+    """
+    return _from_loopback(request) or _has_token(request, token)
+
+
+def _from_loopback(request: HttpRequest) -> bool:
+    if any(name in request.headers for name in FORWARDED):
+        return False
+    try:
+        address = ipaddress.ip_address(request.META.get("REMOTE_ADDR") or "")
+    except ValueError:
+        return False
+    mapped = getattr(address, "ipv4_mapped", None)
+    return (mapped or address).is_loopback
+
+
+def _has_token(request: HttpRequest, token: str) -> bool:
+    scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+    right = hmac.compare_digest(given.strip().encode(), token.encode())
+    return bool(token) and scheme.lower() == "bearer" and right

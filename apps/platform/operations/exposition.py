@@ -1,0 +1,82 @@
+"""The broker's side of the metrics: queues, dead lists and pools, read when they are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+from apps.platform.dead_letters.errors import BROKER_AWAY
+from apps.platform.operations.deadlines import NoAnswer, Question
+from apps.platform.operations.queries import YardState, yard_state
+
+TIMEOUT_S = 3.0
+YARD_STATE = Question("broker", yard_state)
+
+
+class BrokerSide:
+    """Collects what the broker knows. A broker that is away leaves ``switchyard_broker_up 0`` alone."""
+
+    def collect(self) -> Iterator[Metric]:
+        """Return the metric families."""
+        try:
+            state = YARD_STATE.answer(TIMEOUT_S)
+        except (NoAnswer, *BROKER_AWAY):
+            yield GaugeMetricFamily("switchyard_broker_up", "Whether the broker answers.", value=0)
+            return
+        yield GaugeMetricFamily("switchyard_broker_up", "Whether the broker answers.", value=1)
+        yield from _lanes(state)
+        yield from _families(state)
+        yield from _pools(state)
+
+
+def _lanes(state: YardState) -> Iterator[Metric]:
+    depth = GaugeMetricFamily(
+        "switchyard_queue_depth", "Messages in a queue or retry lane, by where they are.", labels=("queue", "state")
+    )
+    oldest = GaugeMetricFamily(
+        "switchyard_queue_oldest_age_seconds",
+        "Age of the oldest waiting message; 0 when nothing waits.",
+        labels=("queue",),
+    )
+    for lane in (lane for stats in state.queues for lane in (stats.live, stats.retry)):
+        for name, count in (("waiting", lane.waiting), ("scheduled", lane.scheduled), ("running", lane.running)):
+            depth.add_metric((lane.name, name), count)
+        oldest.add_metric((lane.name,), (lane.oldest_age_ms or 0) / 1_000)
+    yield depth
+    yield oldest
+
+
+def _families(state: YardState) -> Iterator[Metric]:
+    dead = GaugeMetricFamily("switchyard_dead_letters", "Messages in a queue's dead list.", labels=("queue",))
+    paused = GaugeMetricFamily("switchyard_queue_paused", "Whether a queue is paused.", labels=("queue",))
+    quarantined = GaugeMetricFamily(
+        "switchyard_quarantined", "Messages of a queue that nobody can read.", labels=("queue",)
+    )
+    for stats in state.queues:
+        dead.add_metric((stats.queue,), stats.dead)
+        paused.add_metric((stats.queue,), int(stats.paused))
+        quarantined.add_metric((stats.queue,), stats.quarantined)
+    yield from (dead, paused, quarantined)
+
+
+def _pools(state: YardState) -> Iterator[Metric]:
+    up = GaugeMetricFamily("switchyard_worker_up", "Whether a pool has a supervisor that reports.", labels=("pool",))
+    slots = GaugeMetricFamily("switchyard_worker_slots", "Messages a pool can run at once.", labels=("pool",))
+    busy = GaugeMetricFamily("switchyard_worker_slots_busy", "Messages a pool runs now.", labels=("pool",))
+    memory = GaugeMetricFamily(
+        "switchyard_worker_memory_bytes", "Resident memory of a pool's children.", labels=("pool",)
+    )
+    restarts = CounterMetricFamily(
+        "switchyard_worker_restarts",
+        "Children restarted since the pool's supervisor started, by reason.",
+        labels=("pool", "reason"),
+    )
+    for name, pool in state.pools.items():
+        up.add_metric((name,), int(pool.up))
+        slots.add_metric((name,), pool.slots)
+        busy.add_metric((name,), pool.busy)
+        memory.add_metric((name,), pool.memory_bytes)
+        for reason, count in sorted(pool.restarts.items()):
+            restarts.add_metric((name, reason), count)
+    yield from (up, slots, busy, memory, restarts)

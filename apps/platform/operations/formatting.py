@@ -1,0 +1,57 @@
+"""Numbers and times as people read them."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from django.utils import timezone
+
+MINUTE_S, HOUR_S, DAY_S = 60, 3_600, 86_400
+
+
+def duration(ms: float) -> str:
+    """Return a time span: ``11 ms``, ``3.8 s``, ``41 s``, ``1 min 02 s``, ``2 h 05 min``, ``3 days``."""
+    if ms < 1_000:
+        return f"{ms:.0f} ms"
+    seconds = ms / 1_000
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < MINUTE_S:
+        return f"{whole} s"
+    if whole < HOUR_S:
+        return f"{whole // MINUTE_S} min {whole % MINUTE_S:02d} s"
+    if whole < DAY_S:
+        return f"{whole // HOUR_S} h {whole % HOUR_S // MINUTE_S:02d} min"
+    days = whole // DAY_S
+    return f"{days} day{'' if days == 1 else 's'}"
+
+
+def promise(objective_ms: int | None) -> str:
+    """Return a queue's objective: ``start in 80 ms``, ``start in 5 min``, ``no promise``."""
+    if objective_ms is None:
+        return "no promise"
+    for unit_ms, unit in ((3_600_000, "h"), (60_000, "min"), (1_000, "s")):
+        if objective_ms >= unit_ms and objective_ms % unit_ms == 0:
+            return f"start in {objective_ms // unit_ms} {unit}"
+    return f"start in {duration(objective_ms)}"
+
+
+def ago(moment: datetime) -> str:
+    """Return how long ago something was, ``in …`` for the future."""
+    seconds = (timezone.now() - moment).total_seconds()
+    if abs(seconds) < 1:
+        return "just now"
+    return f"{duration(seconds * 1_000)} ago" if seconds > 0 else f"in {duration(-seconds * 1_000)}"
+
+
+def size(count_bytes: float) -> str:
+    """Return bytes as ``118 MB`` or ``1.27 GB``."""
+    if count_bytes >= 1_000_000_000:
+        return f"{count_bytes / 1_000_000_000:.2f} GB"
+    return f"{count_bytes / 1_000_000:.0f} MB"
+
+
+def times(ratio: float) -> str:
+    """Return a ratio to a promise: ``3.4 ×``, ``41 ×``."""
+    return f"{ratio:.1f} ×" if ratio < 9.95 else f"{ratio:,.0f} ×"

@@ -1,0 +1,65 @@
+"""Whether this process can do its work: each dependency asked, quickly."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from django.db import DatabaseError, connection
+
+from apps.platform.dead_letters.errors import BROKER_AWAY
+from apps.platform.operations.deadlines import NoAnswer, Question
+from broker.interface import facilities
+
+TIMEOUT_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Dependency:
+    """How a dependency answered. ``fact`` is for people and names no address and no secret."""
+
+    name: str
+    ok: bool
+    fact: str
+
+
+def _ask_broker() -> None:
+    facilities().pools.read_all()
+
+
+def _ask_database() -> None:
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+    finally:
+        connection.close()
+
+
+# One for the process: a dependency that hangs holds one thread, however many probes come.
+BROKER = Question("broker", _ask_broker)
+DATABASE = Question("database", _ask_database)
+
+
+def dependencies() -> tuple[Dependency, ...]:
+    """Ask the broker and the database; takes at most two seconds each."""
+    return _broker(), _database()
+
+
+def _broker() -> Dependency:
+    try:
+        BROKER.answer(TIMEOUT_S)
+    except (NoAnswer, *BROKER_AWAY) as error:
+        return Dependency("broker", False, _fact(error))
+    return Dependency("broker", True, "answers")
+
+
+def _database() -> Dependency:
+    try:
+        DATABASE.answer(TIMEOUT_S)
+    except (NoAnswer, DatabaseError) as error:
+        return Dependency("database", False, _fact(error))
+    return Dependency("database", True, "answers")
+
+
+def _fact(error: Exception) -> str:
+    # The clients' own words may hold addresses and users.
+    return f"no answer within {TIMEOUT_S:g} s" if isinstance(error, NoAnswer) else type(error).__name__

@@ -1,0 +1,15 @@
+"""The right to see the operations room. It has no rows: what it shows comes from the broker."""
+
+from __future__ import annotations
+
+from django.db import models
+
+
+class OperationsRoom(models.Model):
+    """Carries the permission."""
+
+    class Meta:
+        managed = False
+        default_permissions = ()
+        permissions = (("view_operations", "Can see the operations room"),)
+        verbose_name_plural = "operations room"

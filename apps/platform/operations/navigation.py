@@ -1,0 +1,65 @@
+"""The admin's sidebar: the operations room first, then every installed app."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import admin
+from django.http import HttpRequest
+from django.urls import reverse
+
+from apps.platform.dead_letters.queries import open_count
+
+ROOM_MODELS = frozenset({("dead_letters", "DeadLetter"), ("alerts", "Alert")})
+LEFT_OUT_APPS = frozenset({"django_dramatiq"})
+
+
+def groups(request: HttpRequest) -> list[dict[str, Any]]:
+    """Return the sidebar's groups for this user."""
+    may = request.user.has_perm
+    room = [
+        _item("Overview", "alt_route", "operations", may("operations.view_operations"), exact=True),
+        _item(
+            "Dead letters",
+            "outbound",
+            "admin:dead_letters_deadletter_changelist",
+            may("dead_letters.view_deadletter"),
+            badge="apps.platform.operations.navigation.open_letters",
+        ),
+        _item("Quarantine", "block", "admin:dead_letters_quarantine", may("dead_letters.view_deadletter")),
+        _item("Alerts", "notifications", "admin:alerts_alert_changelist", may("alerts.view_alert")),
+    ]
+    quarantine = reverse("admin:dead_letters_quarantine")
+    letters = reverse("admin:dead_letters_deadletter_changelist")
+    room[1]["active"] = request.path.startswith(letters) and request.path != quarantine
+    room[2]["active"] = request.path == quarantine
+    others = [_app(app) for app in admin.site.get_app_list(request) if app["app_label"] not in LEFT_OUT_APPS]
+    return [{"title": "Operations room", "items": room}, *(group for group in others if group["items"])]
+
+
+def open_letters(request: HttpRequest) -> str:
+    """Return how many dead letters wait for triage, or "" for none."""
+    if not request.user.has_perm("dead_letters.view_deadletter"):
+        return ""
+    count = open_count()
+    return f"{count:,}" if count else ""
+
+
+def _item(
+    title: str, icon: str, address: str, allowed: bool, *, exact: bool = False, badge: str = ""
+) -> dict[str, Any]:
+    link = reverse(address)
+    item: dict[str, Any] = {"title": title, "icon": icon, "link": link, "permission": lambda request: allowed}
+    if exact:
+        item["active"] = lambda request: request.path == link
+    return item | ({"badge": badge, "badge_variant": "danger"} if badge else {})
+
+
+def _app(app: dict[str, Any]) -> dict[str, Any]:
+    models = [
+        model
+        for model in app["models"]
+        if model.get("admin_url") and (app["app_label"], model["object_name"]) not in ROOM_MODELS
+    ]
+    items = [{"title": str(model["name"]), "link": model["admin_url"]} for model in models]
+    return {"title": str(app["name"]), "collapsible": True, "separator": True, "items": items}

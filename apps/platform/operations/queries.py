@@ -1,0 +1,159 @@
+"""How the yard stands: queues and their lanes, pools and their slots."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from django.conf import settings
+
+from apps.platform.jobs.availability import answered
+from broker.interface import LaneStats, QueueStats, facilities
+from broker.pool_reports import PoolReport
+from broker.topology import Pool, Yard
+
+
+@dataclass(frozen=True, slots=True)
+class QueueState:
+    """One queue with its retry lane, dead list and slots.
+
+    Args:
+        waiting, scheduled, running: Of the queue itself; ``running`` is what workers hold.
+        retrying: Messages in the retry lane, whatever their state there.
+        oldest_age_ms, objective_ms: ``None`` when nothing waits, or nothing is promised.
+        slots: Of the pools that serve the queue and are up; ``slots_busy``: those that run something.
+        pools_up: How many of ``pools`` have a supervisor that reports.
+    """
+
+    queue: str
+    waiting: int
+    scheduled: int
+    running: int
+    retrying: int
+    dead: int
+    quarantined: int
+    oldest_age_ms: int | None
+    objective_ms: int | None
+    paused: bool
+    pools: tuple[str, ...]
+    pools_up: int
+    slots: int
+    slots_busy: int
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as the API and ``manage.py queues --json`` give it; ``depth`` is what waits to be started."""
+        return {
+            "queue": self.queue,
+            "depth": self.waiting,
+            "scheduled": self.scheduled,
+            "running": self.running,
+            "retrying": self.retrying,
+            "dead": self.dead,
+            "quarantined": self.quarantined,
+            "oldest_age_seconds": _seconds(self.oldest_age_ms),
+            "objective_seconds": _seconds(self.objective_ms),
+            "paused": self.paused,
+            "pools": list(self.pools),
+            "pools_up": self.pools_up,
+            "slots": self.slots,
+            "slots_busy": self.slots_busy,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class PoolState:
+    """One pool of the yard over all hosts. ``up`` is ``False`` when no supervisor reports."""
+
+    pool: Pool
+    up: bool
+    state: str
+    slots: int
+    busy: int
+    memory_bytes: int
+    beat_at: int | None
+    restarts: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class YardState:
+    """Everything the broker knows at one moment."""
+
+    queues: tuple[QueueStats, ...]
+    pools: dict[str, PoolState]
+
+    def lane(self, name: str) -> LaneStats:
+        """Return how a queue or a retry lane stands."""
+        for stats in self.queues:
+            for lane in (stats.live, stats.retry):
+                if lane.name == name:
+                    return lane
+        raise LookupError(f"lane {name!r} is in no queue of the yard")
+
+
+def yard_state() -> YardState:
+    """Ask the broker for everything.
+
+    Raises:
+        BrokerUnavailable: it did not answer.
+    """
+    yard: Yard = settings.YARD
+    found = facilities()
+    with answered("the state of the yard"):
+        stats = tuple(found.transport.stats(queue.name) for queue in yard.queues)
+        reports = found.pools.read_all()
+    return YardState(stats, {pool.name: _pool_state(pool, reports) for pool in yard.pools})
+
+
+def queues() -> list[QueueState]:
+    """Return every queue of the yard, in its order.
+
+    Raises:
+        BrokerUnavailable: the broker did not answer.
+    """
+    state = yard_state()
+    return [_queue_state(stats, state) for stats in state.queues]
+
+
+def _queue_state(stats: QueueStats, state: YardState) -> QueueState:
+    queue = settings.YARD.family(stats.queue)
+    pools = [state.pools[pool.name] for pool in settings.YARD.pools_of(stats.queue)]
+    return QueueState(
+        queue=stats.queue,
+        waiting=stats.live.waiting,
+        scheduled=stats.live.scheduled,
+        running=stats.live.running,
+        retrying=stats.retry.waiting + stats.retry.scheduled + stats.retry.running,
+        dead=stats.dead,
+        quarantined=stats.quarantined,
+        oldest_age_ms=stats.live.oldest_age_ms,
+        objective_ms=queue.objective_ms,
+        paused=stats.paused,
+        pools=tuple(pool.pool.name for pool in pools),
+        pools_up=sum(pool.up for pool in pools),
+        slots=sum(pool.slots for pool in pools),
+        slots_busy=sum(pool.busy for pool in pools),
+    )
+
+
+def _pool_state(pool: Pool, reports: Sequence[PoolReport]) -> PoolState:
+    mine = [report for report in reports if report.pool == pool.name]
+    up = [report for report in mine if report.state != "starting"]
+    restarts: dict[str, int] = {}
+    for report in mine:
+        for reason, count in report.restarts.items():
+            restarts[reason] = restarts.get(reason, 0) + count
+    return PoolState(
+        pool=pool,
+        up=bool(up),
+        state=up[0].state if up else mine[0].state if mine else "down",
+        slots=sum(report.slots for report in up),
+        busy=sum(report.busy for report in up),
+        memory_bytes=sum(int(child.get("rss_bytes", 0)) for report in mine for child in report.children),
+        beat_at=max((report.beat_at for report in mine), default=None),
+        restarts=restarts,
+    )
+
+
+def _seconds(ms: int | None) -> float | None:
+    return None if ms is None else ms / 1_000

@@ -1,0 +1,66 @@
+// Keeps the overview live: fetches the part that changes, says how old it is, and stops when asked to.
+"use strict";
+
+(() => {
+  const EVERY_MS = 2000;
+  const STALE_MS = 10000;
+  const room = document.getElementById("sy-room");
+  if (!room) return;
+  const part = document.getElementById("sy-live");
+  const bar = document.getElementById("sy-livebar");
+  const age = document.getElementById("sy-age");
+  const pause = document.getElementById("sy-pause");
+  const announce = document.getElementById("sy-announce");
+  let verdict = part.firstElementChild.dataset.verdict;
+  let seen = Date.now();
+  let paused = false;
+  let asking = false;
+
+  function show(html) {
+    const next = new DOMParser().parseFromString(html, "text/html").body.firstElementChild;
+    if (!next || !next.dataset.verdict) throw new Error("no overview in the answer");
+    const focused = part.contains(document.activeElement) ? document.activeElement.getAttribute("href") : null;
+    part.replaceChildren(next);
+    if (focused) part.querySelector(`a[href="${CSS.escape(focused)}"]`)?.focus({ preventScroll: true });
+    if (next.dataset.verdict !== verdict) {
+      verdict = next.dataset.verdict;
+      announce.textContent = verdict;
+    }
+    seen = Date.now();
+  }
+
+  async function fetchPart() {
+    if (paused || asking || document.hidden) return;
+    asking = true;
+    try {
+      const answer = await fetch(room.dataset.live, {
+        credentials: "same-origin", redirect: "error", signal: AbortSignal.timeout(STALE_MS),
+      });
+      if (answer.ok && !paused) show(await answer.text());
+    } catch {
+      // The age below says it: the page keeps what it has.
+    } finally {
+      asking = false;
+    }
+  }
+
+  function tell() {
+    const seconds = Math.round((Date.now() - seen) / 1000);
+    const stale = !paused && Date.now() - seen > STALE_MS;
+    room.classList.toggle("sy-stale", stale);
+    room.classList.toggle("sy-paused", paused);
+    const word = paused ? "Paused" : stale ? "Stale, last answer" : "Live,";
+    age.textContent = `${word} ${seconds} s ago`;
+  }
+
+  pause.addEventListener("click", () => {
+    paused = !paused;
+    pause.textContent = paused ? "Resume updates" : "Pause updates";
+    tell();
+    fetchPart();
+  });
+  bar.hidden = false;
+  setInterval(fetchPart, EVERY_MS);
+  setInterval(tell, 1000);
+  tell();
+})();

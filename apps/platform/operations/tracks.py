@@ -1,0 +1,213 @@
+"""The yard as rows: every queue, every retry lane with its own pool, and the pool that works the other lanes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from apps.platform.operations.formatting import promise, times
+from apps.platform.operations.queries import PoolState, YardState
+from broker.interface import LaneStats, QueueStats
+from broker.topology import Queue, Yard
+
+Level = Literal["ok", "warn", "bad", "calm"]
+Signal = Literal["open", "paused", "cross"]
+BAD_RATIO = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """A state in a word, with what it is based on."""
+
+    word: str
+    level: Level
+    detail: str = ""
+
+
+UNKNOWN = Word("Unknown", "calm", "broker away")
+
+
+@dataclass(frozen=True, slots=True)
+class Track:
+    """One row of the yard.
+
+    Args:
+        queue: Whose dead list the row shows, or "".
+        kind: ``queue``, ``lane`` (a retry lane with a pool of its own) or ``pool`` (serves several retry lanes).
+        waiting, held: Due and not yet due; ``None``: the broker is away.
+        ratio: The oldest's age over the promise; ``None`` without a promise or without anything waiting.
+        retrying, dead: ``None`` where the row has no siding or buffer stop of its own.
+        own_track: Its retries run on the row below.
+    """
+
+    name: str
+    queue: str
+    kind: Literal["queue", "lane", "pool"]
+    promise: str
+    waiting: int | None
+    held: int
+    oldest_age_ms: int | None
+    ratio: float | None
+    slots: int
+    busy: int
+    retrying: int | None
+    dead: int | None
+    own_track: bool
+    signal: Signal
+    state: Word
+
+    @property
+    def folds(self) -> bool:
+        """Whether a phone may show it as one line."""
+        return self.state.level in ("ok", "calm") and not self.dead
+
+
+def tracks(yard: Yard, state: YardState | None) -> list[Track]:
+    """Return the rows in the order of the topology. ``None`` says the broker is away."""
+    return [row for queue in yard.queues for row in _family(yard, queue, state)] + _shared(yard, state)
+
+
+def _family(yard: Yard, queue: Queue, state: YardState | None) -> Iterator[Track]:
+    own = [pool for pool in yard.pools if queue.retry_lane in pool.queues]
+    if state is None:
+        yield _unknown(queue.name, "queue", promise(queue.objective_ms), own_track=bool(own))
+        if own:
+            yield _unknown(queue.retry_lane, "lane", "no promise", own_track=False)
+        return
+    stats = next(stats for stats in state.queues if stats.queue == queue.name)
+    pools = [state.pools[pool.name] for pool in yard.pools_of(queue.name)]
+    yield _queue(queue, stats, pools, own_track=bool(own))
+    if own:
+        yield _lane(stats, [state.pools[pool.name] for pool in own])
+
+
+def _queue(queue: Queue, stats: QueueStats, pools: list[PoolState], *, own_track: bool) -> Track:
+    live, age = stats.live, stats.live.oldest_age_ms
+    ratio = age / queue.objective_ms if age is not None and queue.objective_ms else None
+    up = any(pool.up for pool in pools)
+    return Track(
+        name=queue.name,
+        queue=queue.name,
+        kind="queue",
+        promise=promise(queue.objective_ms),
+        waiting=live.waiting,
+        held=live.scheduled,
+        oldest_age_ms=age,
+        ratio=ratio,
+        slots=sum(pool.slots for pool in pools),
+        busy=sum(pool.busy for pool in pools),
+        retrying=None if own_track else _count(stats.retry),
+        dead=None if own_track else stats.dead,
+        own_track=own_track,
+        signal=_signal(up=up, paused=stats.paused),
+        state=_word(stats, ratio, pools, up=up),
+    )
+
+
+def _lane(stats: QueueStats, pools: list[PoolState]) -> Track:
+    up = any(pool.up for pool in pools)
+    return Track(
+        name=stats.retry.name,
+        queue=stats.queue,
+        kind="lane",
+        promise="no promise",
+        waiting=stats.retry.waiting,
+        held=stats.retry.scheduled,
+        oldest_age_ms=stats.retry.oldest_age_ms,
+        ratio=None,
+        slots=sum(pool.slots for pool in pools),
+        busy=sum(pool.busy for pool in pools),
+        retrying=None,
+        dead=stats.dead,
+        own_track=False,
+        signal=_signal(up=up, paused=False),
+        state=_flow(pools, "", waiting=_count(stats.retry)),
+    )
+
+
+def _shared(yard: Yard, state: YardState | None) -> list[Track]:
+    rows = []
+    for pool in (pool for pool in yard.pools if pool.shared_retries):
+        lanes = yard.served_by(pool)
+        works = f"works {len(lanes)} sidings"
+        if state is None:
+            rows.append(_unknown(pool.name, "pool", works, own_track=False))
+            continue
+        now = state.pools[pool.name]
+        stats = [state.lane(lane) for lane in lanes]
+        ages = [lane.oldest_age_ms for lane in stats if lane.oldest_age_ms is not None]
+        rows.append(
+            Track(
+                name=pool.name,
+                queue="",
+                kind="pool",
+                promise=works,
+                waiting=sum(lane.waiting for lane in stats),
+                held=sum(lane.scheduled for lane in stats),
+                oldest_age_ms=max(ages, default=None),
+                ratio=None,
+                slots=now.slots,
+                busy=now.busy,
+                retrying=None,
+                dead=None,
+                own_track=False,
+                signal=_signal(up=now.up, paused=False),
+                state=_flow([now], "pool, no queue", waiting=sum(_count(lane) for lane in stats)),
+            )
+        )
+    return rows
+
+
+def _word(stats: QueueStats, ratio: float | None, pools: list[PoolState], *, up: bool) -> Word:
+    live = stats.live
+    if not up:
+        return _no_pool(pools, waiting=live.waiting + live.scheduled)
+    if stats.paused:
+        return Word("Paused", "warn", f"{live.waiting:,} wait")
+    if ratio is not None and ratio > 1:
+        return Word("Late", "bad" if ratio >= BAD_RATIO else "warn", f"{times(ratio)} its promise")
+    if not live.waiting + live.running + live.scheduled:
+        return Word("Quiet", "calm")
+    return Word("On time", "ok")
+
+
+def _flow(pools: list[PoolState], detail: str, *, waiting: int) -> Word:
+    if not any(pool.up for pool in pools):
+        return _no_pool(pools, waiting=waiting)
+    return Word("Flowing", "ok", detail) if waiting else Word("Quiet", "calm", detail)
+
+
+def _no_pool(pools: list[PoolState], *, waiting: int) -> Word:
+    detail = "starting" if any(pool.state == "starting" for pool in pools) else "no supervisor reports"
+    return Word("No pool", "bad" if waiting and detail != "starting" else "warn", detail)
+
+
+def _signal(*, up: bool, paused: bool) -> Signal:
+    if not up:
+        return "cross"
+    return "paused" if paused else "open"
+
+
+def _count(lane: LaneStats) -> int:
+    return lane.waiting + lane.scheduled + lane.running
+
+
+def _unknown(name: str, kind: Literal["queue", "lane", "pool"], promised: str, *, own_track: bool) -> Track:
+    return Track(
+        name=name,
+        queue="",
+        kind=kind,
+        promise=promised,
+        waiting=None,
+        held=0,
+        oldest_age_ms=None,
+        ratio=None,
+        slots=0,
+        busy=0,
+        retrying=None,
+        dead=None,
+        own_track=own_track,
+        signal="cross",
+        state=UNKNOWN,
+    )

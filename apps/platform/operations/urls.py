@@ -1,0 +1,16 @@
+"""Addresses of operations; included at the root, before the admin."""
+
+from __future__ import annotations
+
+from django.contrib import admin
+from django.urls import path
+
+from apps.platform.operations import room_views, views
+
+urlpatterns = [
+    path("metrics", views.metrics, name="metrics"),
+    path("healthz", views.healthz, name="healthz"),
+    path("readyz", views.readyz, name="readyz"),
+    path("admin/operations/", admin.site.admin_view(room_views.overview), name="operations"),
+    path("admin/operations/live/", admin.site.admin_view(room_views.live), name="operations-live"),
+]
