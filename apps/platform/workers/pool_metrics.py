@@ -62,6 +62,6 @@ def exposition(folder: Path, report: PoolReport, memory_bytes: int) -> bytes:
         memory_bytes: Of the children, now.
     """
     registry = CollectorRegistry()
-    MultiProcessCollector(registry, path=str(folder))  # type: ignore[no-untyped-call]
+    MultiProcessCollector(registry, path=str(folder))
     registry.register(PoolCollector([report], {report.pool: memory_bytes}))
     return generate_latest(registry)

@@ -135,7 +135,7 @@ class Supervisor:
         return start_child(self.pool, number, self._table, grace_s=self._grace_s, shed=[self._shed])
 
     def _ended(self, number: int, pid: int, status: int, wait_s: float | None) -> None:
-        mark_process_dead(pid, path=str(self._folder))  # type: ignore[no-untyped-call]
+        mark_process_dead(pid, path=str(self._folder))
         self._table.rows[number - 1].clear()
         reason, told = describe_exit(status)
         if wait_s is None:

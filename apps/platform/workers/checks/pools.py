@@ -80,10 +80,11 @@ def mixed_latency_classes(yard: Yard) -> list[CheckMessage]:
     """E009: a pool in which urgent work waits behind slow work, or live work behind retries."""
     found: list[CheckMessage] = []
     objectives = {queue.name: queue.objective_ms for queue in yard.queues}
+    retry_lanes = {queue.retry_lane for queue in yard.queues}
     for pool in yard.pools:
         served = yard.served_by(pool)
         live = [name for name in served if name in objectives]
-        retries = [name for name in served if name not in objectives]
+        retries = [name for name in served if name in retry_lanes and name not in objectives]
         fact = _spread({name: objectives[name] for name in live})
         if live and retries:
             fact = f"serves the queue {live[0]} together with the retry lane {retries[0]}; a retry storm would delay it"

@@ -14,7 +14,7 @@ TOPOLOGY = "project/topology.py"
 
 def duplicate_names(yard: Yard) -> list[CheckMessage]:
     """E012: two queues or two pools of one name, or a queue named as another's retry lane."""
-    lanes = [name for queue in yard.queues for name in (queue.name, queue.retry_lane)]
+    lanes = [queue.name for queue in yard.queues] + sorted({queue.retry_lane for queue in yard.queues})
     found: list[CheckMessage] = [
         Error(
             f"{count} queues or retry lanes have this name",

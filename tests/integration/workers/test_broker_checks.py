@@ -1,0 +1,91 @@
+"""The broker's server is asked whether it keeps work: with the real thing, also when it is away or silent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import redis
+from django.conf import settings
+from django.core.checks import run_checks
+from django.test import override_settings
+
+from apps.platform.workers.checks import TAG
+from apps.platform.workers.checks.broker_server import unsafe_server
+from broker.clients import connect
+from broker.embedded import EmbeddedServer
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
+    """A server whose settings these tests may change."""
+    with EmbeddedServer(tmp_path_factory.mktemp("valkey")) as server:
+        yield server
+
+
+@pytest.fixture
+def admin(server: EmbeddedServer) -> Iterator[redis.Redis]:
+    """A client that puts things right afterwards."""
+    client = connect(server.url)
+    yield client
+    client.config_set("maxmemory-policy", "noeviction")
+    client.config_set("appendonly", "yes")
+    client.close()
+
+
+def ids(url: str, *, debug: bool = False) -> list[str | None]:
+    return [message.id for message in unsafe_server(url, debug=debug)]
+
+
+def test_the_embedded_server_is_safe(server: EmbeddedServer) -> None:
+    assert ids(server.url) == []
+
+
+@pytest.mark.parametrize("policy", ["allkeys-lru", "volatile-ttl"])
+def test_a_server_that_evicts_is_refused_everywhere(server: EmbeddedServer, admin: redis.Redis, policy: str) -> None:
+    admin.config_set("maxmemory-policy", policy)
+
+    [message] = unsafe_server(server.url, debug=True)
+
+    assert message.id == "switchyard.E015"
+    assert "CONFIG SET maxmemory-policy noeviction" in str(message.hint)
+
+
+def test_a_server_without_persistence_is_refused_in_production(server: EmbeddedServer, admin: redis.Redis) -> None:
+    admin.config_set("appendonly", "no")
+
+    assert ids(server.url, debug=False) == ["switchyard.E016"]
+    assert ids(server.url, debug=True) == []
+
+
+def test_a_server_that_does_not_answer_is_a_warning(tmp_path: Path) -> None:
+    [message] = unsafe_server(f"unix://{tmp_path / 'nobody.sock'}", debug=False)
+
+    assert message.id == "switchyard.W001"
+    assert not message.is_serious()
+
+
+def test_a_server_that_hides_its_settings_is_a_warning(server: EmbeddedServer, admin: redis.Redis) -> None:
+    admin.execute_command("ACL SETUSER plain on >secret ~* +@all -config")
+
+    [message] = unsafe_server(server.url.replace("redis://", "redis://plain:secret@"), debug=False)
+
+    assert message.id == "switchyard.W002"
+    assert "secret" not in f"{message.msg}{message.hint}"
+
+
+def test_only_a_check_of_databases_or_of_a_deployment_asks_the_server(
+    server: EmbeddedServer, admin: redis.Redis
+) -> None:
+    admin.config_set("maxmemory-policy", "allkeys-lru")
+
+    with override_settings(SWITCHYARD=replace(settings.SWITCHYARD, broker_url=server.url)):
+        plain = run_checks(tags=[TAG])
+        of_databases = run_checks(tags=[TAG], databases=["default"])
+        of_deployment = run_checks(tags=[TAG], include_deployment_checks=True)
+
+    assert plain == []
+    assert [message.id for message in of_databases] == ["switchyard.E015"]
+    assert [message.id for message in of_deployment] == ["switchyard.E015"]

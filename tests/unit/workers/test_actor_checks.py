@@ -1,0 +1,83 @@
+"""Mistakes in actors: a queue nobody declared, a dead list, no limit of time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import dramatiq
+import pytest
+from dramatiq.brokers.stub import StubBroker
+from dramatiq.middleware import Middleware
+
+from apps.platform.workers.checks import check_actors
+from broker.topology import Pool, Queue, Yard
+
+YARD = Yard(
+    queues=(Queue("work", objective_ms=100, soft_limit_ms=1_000, hard_limit_ms=2_000),),
+    pools=(
+        Pool("work", "threads", ("work",), processes=1, slots=1),
+        Pool("retries", "threads", (), processes=1, slots=1, shared_retries=True),
+    ),
+)
+
+
+class Limits(Middleware):
+    """Knows the option."""
+
+    @property
+    def actor_options(self) -> set[str]:
+        return {"time_limit"}
+
+
+def broker_with(middleware: tuple[Middleware, ...] = (Limits(),), **options: Any) -> StubBroker:
+    """Return a broker with one actor of these options."""
+    broker = StubBroker(middleware=list(middleware))
+    dramatiq.actor(lambda: None, actor_name="one", broker=broker, **options)
+    return broker
+
+
+def told(broker: StubBroker) -> list[tuple[str | None, Any]]:
+    return [(message.id, message.obj) for message in check_actors(YARD, broker)]
+
+
+def test_an_actor_that_inherits_its_queues_limit_is_sound() -> None:
+    assert told(broker_with(queue_name="work")) == []
+
+
+def test_an_actor_on_an_undeclared_queue_is_refused_with_those_that_exist() -> None:
+    messages = check_actors(YARD, broker_with(queue_name="wrok"))
+
+    assert [(message.id, message.obj) for message in messages] == [("switchyard.E001", "actor one")]
+    assert "Use one of work" in str(messages[0].hint)
+
+
+def test_an_actor_on_a_retry_lane_is_sent_to_the_live_queue() -> None:
+    [message] = check_actors(YARD, broker_with(queue_name="work-retry"))
+
+    assert message.id == "switchyard.E001"
+    assert "queue_name='work'" in str(message.hint)
+
+
+@pytest.mark.parametrize("limit", [None, float("inf"), 0, -1, "5s"])
+def test_an_actor_without_a_time_limit_is_refused(limit: object) -> None:
+    assert told(broker_with(queue_name="work", time_limit=limit)) == [("switchyard.E002", "actor one")]
+
+
+def test_a_broker_that_enforces_no_limit_leaves_every_actor_without_one() -> None:
+    assert told(broker_with(middleware=(), queue_name="work")) == [("switchyard.E002", "actor one")]
+
+
+@pytest.mark.parametrize(("limit", "ids"), [(1_999, []), (2_000, ["switchyard.E003"]), (9_000, ["switchyard.E003"])])
+def test_an_actors_limit_stays_below_its_queues_hard_limit(limit: int, ids: list[str]) -> None:
+    assert [id for id, _ in told(broker_with(queue_name="work", time_limit=limit))] == ids
+
+
+def test_an_actor_on_a_dead_list_is_refused() -> None:
+    assert told(broker_with(queue_name="work-dead")) == [("switchyard.E011", "actor one")]
+
+
+def test_a_dead_list_declared_as_a_queue_is_refused() -> None:
+    broker = broker_with(queue_name="work")
+    broker.declare_queue("work-dead")
+
+    assert told(broker) == [("switchyard.E011", "queue work-dead")]

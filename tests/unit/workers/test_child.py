@@ -1,0 +1,41 @@
+"""How a child's worker is set up for its pool."""
+
+from __future__ import annotations
+
+import pytest
+from django.conf import settings
+from dramatiq.brokers.stub import StubBroker
+
+from apps.platform.workers.child import make_worker, poll_ms
+from broker.topology import Pool, Yard
+
+
+@pytest.mark.parametrize(
+    ("pool", "expected_ms"),
+    [("urgent", 20), ("default", 250), ("images", 1_000), ("billing", 1_000), ("webhook", 250), ("retries", 500)],
+)
+def test_a_pool_polls_by_a_quarter_of_its_strictest_objective(pool: str, expected_ms: int) -> None:
+    assert poll_ms(settings.YARD, settings.YARD.pool(pool)) == expected_ms
+
+
+@pytest.mark.parametrize(("pool", "prefetch"), [("urgent", 4), ("slow", 1), ("default", 16)])
+def test_a_pool_prefetches_what_it_declares_or_twice_its_slots(pool: str, prefetch: int) -> None:
+    worker = make_worker(settings.YARD, settings.YARD.pool(pool), StubBroker())
+
+    assert worker.queue_prefetch == prefetch
+
+
+def test_a_worker_consumes_its_pools_lanes_and_no_others() -> None:
+    pool = settings.YARD.pool("retries")
+
+    worker = make_worker(settings.YARD, pool, StubBroker())
+
+    assert worker.consumer_whitelist == set(settings.YARD.served_by(pool))
+    assert "webhook-retry" not in worker.consumer_whitelist
+
+
+def test_a_pool_without_lanes_never_becomes_a_worker_of_all_queues() -> None:
+    idle = Pool("idle", "threads", (), processes=1, slots=1)
+
+    with pytest.raises(ValueError, match="pool idle: it serves no lane"):
+        make_worker(Yard(queues=settings.YARD.queues, pools=(idle,)), idle, StubBroker())

@@ -1,0 +1,36 @@
+"""A process that would run in a wrong yard exits 78 and says what to change."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from django.conf import settings
+from django.test import override_settings
+
+from apps.platform.workers.preflight import refuse_if_wrong
+from broker.topology import Yard
+
+WRONG = Yard(queues=settings.YARD.queues, pools=(replace(settings.YARD.pools[0], slots=0), *settings.YARD.pools[1:]))
+
+
+def test_a_sound_yard_starts(capsys: pytest.CaptureFixture[str]) -> None:
+    refuse_if_wrong(ask_broker=False)
+
+    assert capsys.readouterr().err == ""
+
+
+def test_a_wrong_yard_exits_78_with_subject_fact_fix_and_id(capsys: pytest.CaptureFixture[str]) -> None:
+    with override_settings(YARD=WRONG), pytest.raises(SystemExit) as exit:
+        refuse_if_wrong(ask_broker=False)
+
+    assert exit.value.code == 78
+    said = capsys.readouterr().err
+    assert said.startswith("switchyard: refused to start: pool urgent: slots is 0; such a pool cannot be started.")
+    assert "project/topology.py" in said
+    assert "(switchyard.E014)" in said
+
+
+def test_a_silenced_check_does_not_stop_the_start() -> None:
+    with override_settings(YARD=WRONG, SILENCED_SYSTEM_CHECKS=["switchyard.E014"]):
+        refuse_if_wrong(ask_broker=False)

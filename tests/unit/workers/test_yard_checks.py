@@ -1,0 +1,156 @@
+"""Each mistake that a yard can be declared with is found, named by its id, and told how to mend."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from django.conf import settings
+
+from apps.platform.workers.checks import check_yard
+from broker.topology import Pool, Queue, Yard
+
+FAST = Queue("fast", objective_ms=100, soft_limit_ms=1_000, hard_limit_ms=2_000)
+LONG = Queue("long", objective_ms=60_000, soft_limit_ms=1_000, hard_limit_ms=2_000)
+FAST_POOL = Pool("fast", "threads", ("fast",), processes=1, slots=4)
+LONG_POOL = Pool("long", "processes", ("long",), processes=2, slots=1)
+RETRIES = Pool("retries", "threads", (), processes=1, slots=4, shared_retries=True)
+SOUND = Yard(queues=(FAST, LONG), pools=(FAST_POOL, LONG_POOL, RETRIES))
+
+
+def yard(*pools: Pool, queues: tuple[Queue, ...] = (FAST, LONG)) -> Yard:
+    return Yard(queues=queues, pools=pools)
+
+
+def found(wrong: Yard) -> list[str]:
+    return [str(message.id) for message in check_yard(wrong)]
+
+
+def test_a_sound_yard_has_nothing_wrong_with_it() -> None:
+    assert check_yard(SOUND) == []
+
+
+def test_the_projects_own_yard_is_sound() -> None:
+    assert check_yard(settings.YARD) == []
+
+
+@pytest.mark.parametrize(
+    ("wrong", "expected", "subject"),
+    [
+        pytest.param(
+            yard(FAST_POOL, LONG_POOL, RETRIES, queues=(replace(FAST, soft_limit_ms=2_000), LONG)),
+            "switchyard.E004",
+            "queue fast",
+            id="a soft limit at its hard limit",
+        ),
+        pytest.param(
+            yard(FAST_POOL, LONG_POOL, RETRIES, queues=(replace(FAST, soft_limit_ms=0), LONG)),
+            "switchyard.E004",
+            "queue fast",
+            id="no soft limit",
+        ),
+        pytest.param(yard(FAST_POOL, RETRIES), "switchyard.E007", "queue long", id="a queue that no pool serves"),
+        pytest.param(
+            yard(FAST_POOL, LONG_POOL, Pool("retries", "threads", ("fast-retry",), processes=1, slots=1)),
+            "switchyard.E007",
+            "retry lane long-retry",
+            id="a retry lane that no pool serves",
+        ),
+        pytest.param(
+            yard(FAST_POOL, LONG_POOL, RETRIES, Pool("idle", "threads", (), processes=1, slots=1)),
+            "switchyard.E008",
+            "pool idle",
+            id="a pool without lanes, which would consume all",
+        ),
+        pytest.param(
+            yard(replace(FAST_POOL, queues=("fast", "other")), replace(LONG_POOL, queues=("long",)), RETRIES),
+            "switchyard.E013",
+            "pool fast",
+            id="a pool that serves an undeclared queue",
+        ),
+        pytest.param(
+            yard(FAST_POOL, replace(LONG_POOL, queues=("long", "fast-retry")), RETRIES),
+            "switchyard.E009",
+            "pool long",
+            id="a pool that serves live work beside retries",
+        ),
+        pytest.param(
+            yard(FAST_POOL, LONG_POOL, replace(RETRIES, queues=("fast",))),
+            "switchyard.E009",
+            "pool retries",
+            id="a pool of shared retries that serves live work",
+        ),
+        pytest.param(
+            yard(replace(FAST_POOL, database_connections=3), LONG_POOL, RETRIES),
+            "switchyard.E010",
+            "pool fast",
+            id="more slots than database connections",
+        ),
+        pytest.param(
+            yard(replace(FAST_POOL, queues=("fast", "long-dead")), LONG_POOL, RETRIES),
+            "switchyard.E011",
+            "pool fast",
+            id="a pool that serves a dead list",
+        ),
+        pytest.param(
+            yard(FAST_POOL, LONG_POOL, replace(FAST_POOL, queues=("long",)), RETRIES),
+            "switchyard.E012",
+            "pool fast",
+            id="two pools of one name",
+        ),
+        pytest.param(
+            yard(FAST_POOL, LONG_POOL, RETRIES, queues=(FAST, LONG, FAST)),
+            "switchyard.E012",
+            "queue fast",
+            id="two queues of one name",
+        ),
+        pytest.param(
+            yard(replace(FAST_POOL, slots=0), LONG_POOL, RETRIES), "switchyard.E014", "pool fast", id="no slots"
+        ),
+        pytest.param(
+            yard(replace(FAST_POOL, kind="fibers"), LONG_POOL, RETRIES),  # type: ignore[arg-type]
+            "switchyard.E014",
+            "pool fast",
+            id="an unknown kind",
+        ),
+        pytest.param(
+            yard(replace(FAST_POOL, nice=-5), LONG_POOL, RETRIES), "switchyard.E014", "pool fast", id="negative nice"
+        ),
+    ],
+)
+def test_a_mistake_is_named_with_its_fix(wrong: Yard, expected: str, subject: str) -> None:
+    messages = check_yard(wrong)
+
+    assert [(message.id, message.obj) for message in messages] == [(expected, subject)]
+    assert messages[0].is_serious()
+    assert "project/topology.py" in str(messages[0].hint)
+
+
+def test_a_pool_that_watches_everything_is_refused() -> None:
+    everything = Pool("all", "threads", ("fast", "long"), processes=1, slots=8)
+
+    assert found(yard(everything, RETRIES)) == ["switchyard.E008", "switchyard.E009"]
+
+
+def test_a_single_queue_may_have_a_single_pool() -> None:
+    assert found(yard(FAST_POOL, RETRIES, queues=(FAST,))) == []
+
+
+@pytest.mark.parametrize(("objective_ms", "ids"), [(400, []), (401, ["switchyard.E009"]), (None, ["switchyard.E009"])])
+def test_objectives_more_than_four_times_apart_do_not_share_a_pool(objective_ms: int | None, ids: list[str]) -> None:
+    other = replace(LONG, name="other", objective_ms=objective_ms)
+    both = Pool("both", "threads", ("fast", "other"), processes=1, slots=4)
+
+    assert found(yard(both, LONG_POOL, RETRIES, queues=(FAST, LONG, other))) == ids
+
+
+def test_a_queue_named_as_a_dead_list_is_refused() -> None:
+    dead = Queue("fast-dead", objective_ms=100, soft_limit_ms=1_000, hard_limit_ms=2_000)
+
+    assert "switchyard.E011" in found(yard(FAST_POOL, LONG_POOL, RETRIES, queues=(FAST, LONG, dead)))
+
+
+def test_a_queue_named_as_a_retry_lane_is_refused() -> None:
+    retry = Queue("fast-retry", objective_ms=100, soft_limit_ms=1_000, hard_limit_ms=2_000)
+
+    assert "switchyard.E012" in found(yard(FAST_POOL, LONG_POOL, RETRIES, queues=(FAST, LONG, retry)))
