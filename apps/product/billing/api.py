@@ -7,7 +7,7 @@ from typing import Any
 
 from django.conf import settings
 from django.http import HttpRequest
-from ninja import Router
+from ninja import Router, Status
 
 from apps.platform.api.answers import accepted
 from apps.platform.api.auth import submit_scope
@@ -48,10 +48,10 @@ _SIGNED_EVENT: dict[str, Any] = {
 
 
 @router.post("", auth=submit_scope, response={202: Accepted}, summary="Reconcile a month")
-def create_reconciliation(request: Any, body: ReconciliationRequest) -> tuple[int, dict[str, str]]:
+def create_reconciliation(request: Any, body: ReconciliationRequest) -> Status[dict[str, str]]:
     """Hold a month's invoices against the payments. The result is `{"matched", "unmatched", "corrected"}`."""
     job_id = submit(reconcile_month, owner=request.auth.owner_key, kwargs={"month": body.month})
-    return 202, accepted(request, job_id)
+    return Status(202, accepted(request, job_id))
 
 
 @payments_router.post(
@@ -61,7 +61,7 @@ def create_reconciliation(request: Any, body: ReconciliationRequest) -> tuple[in
     summary="Take in a payment event",
     openapi_extra=_SIGNED_EVENT,
 )
-def create_payment_event(request: HttpRequest) -> tuple[int, dict[str, str]]:
+def create_payment_event(request: HttpRequest) -> Status[dict[str, str]]:
     """Keep a signed event and apply it soon. No bearer token: the signature says who sends it.
 
     Signed as [Standard Webhooks](https://www.standardwebhooks.com) has it, with the secret in
@@ -79,4 +79,4 @@ def create_payment_event(request: HttpRequest) -> tuple[int, dict[str, str]]:
         raise Problem(409, str(error)) from error
     if unsent:
         services.note_job(event, submit(apply_payment_event, kwargs={"event_id": event.pk}))
-    return 202, {"event_id": external_id}
+    return Status(202, {"event_id": external_id})

@@ -1,0 +1,134 @@
+"""Billing's admin: pages open, actions send work, nothing can be edited by hand."""
+
+from __future__ import annotations
+
+import pytest
+from django.contrib.auth.models import Permission
+from django.test import Client
+from django.urls import reverse
+
+from apps.product.billing import services
+from apps.product.billing.models import PaymentEvent, Reconciliation, ReconciliationEntry
+from tests.factories.shop import make_invoice, make_payment
+from tests.waiting import wait_for
+
+pytestmark = pytest.mark.django_db(transaction=True)
+PAGES = ["reconciliation", "reconciliationentry", "paymentevent"]
+
+
+def reconcile(month: str = "2026-10") -> Reconciliation:
+    services.reconcile(month, lambda done, total, note: None)
+    return Reconciliation.objects.get(month=month)
+
+
+def received(serial: int) -> PaymentEvent:
+    data = {
+        "id": f"pay_{serial}",
+        "amount": "100.00",
+        "currency": "EUR",
+        "paid_at": "2026-10-20T12:00:00Z",
+        "invoice_number": "",
+        "reference": make_invoice().number,
+    }
+    return services.receive_event(f"evt_{serial}", {"type": "payment.received", "data": data})[0]
+
+
+def act(client: Client, page: str, action: str, *rows):
+    address = reverse(f"admin:billing_{page}_changelist")
+    chosen = [row.pk for row in rows]
+    return client.post(address, {"action": action, "_selected_action": chosen}, follow=True)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_list_needs_as_many_queries_for_ten_rows_as_for_two(page, admin_client, django_assert_max_num_queries):
+    address = reverse(f"admin:billing_{page}_changelist")
+
+    def grow(count: int) -> None:
+        for _ in range(count):
+            serial = PaymentEvent.objects.count()
+            services.apply_event(received(serial).pk)
+            reconcile(f"{2000 + serial}-10")
+        reconcile()
+
+    grow(2)
+    admin_client.get(address)
+    with django_assert_max_num_queries(40) as few:
+        admin_client.get(address)
+    grow(8)
+
+    with django_assert_max_num_queries(len(few.captured_queries)):
+        assert admin_client.get(address).status_code == 200
+
+
+def test_adding_a_month_reconciles_it(admin_client, facilities, run_worker):
+    make_payment(make_invoice())
+
+    page = admin_client.post(reverse("admin:billing_reconciliation_add"), {"month": "2026-10"}, follow=True)
+    with run_worker("billing"):
+        wait_for(lambda: Reconciliation.objects.get().finished_at)
+
+    assert "1 reconciling (job " in page.content.decode()
+    assert Reconciliation.objects.get().matched == 1
+
+
+@pytest.mark.parametrize("month", ["2026-13", "9999-12", "october"])
+def test_a_month_that_does_not_exist_cannot_be_added(month, admin_client, facilities):
+    admin_client.post(reverse("admin:billing_reconciliation_add"), {"month": month})
+
+    assert not Reconciliation.objects.exists()
+    assert facilities.transport.stats("billing").live.waiting == 0
+
+
+def test_reconcile_this_month_sends_one_job_a_month(admin_client, facilities):
+    act(admin_client, "reconciliation", "reconcile_again", reconcile("2026-09"), reconcile("2026-10"))
+
+    assert facilities.transport.stats("billing").live.waiting == 2
+
+
+def test_only_events_that_were_not_applied_are_applied_again(admin_client, facilities):
+    applied, waiting = received(1), received(2)
+    services.apply_event(applied.pk)
+
+    act(admin_client, "paymentevent", "apply_again", applied, waiting)
+
+    assert facilities.transport.stats("urgent").live.waiting == 1
+
+
+def test_a_broker_that_refuses_is_told_and_the_page_stays_up(admin_client, facilities, full_broker):
+    with full_broker():
+        page = admin_client.post(reverse("admin:billing_reconciliation_add"), {"month": "2026-10"}, follow=True)
+
+    assert page.status_code == 200
+    assert "0 of 1 sent: broker did not answer" in page.content.decode()
+
+
+def test_rows_cannot_be_changed_or_deleted_by_hand(admin_client):
+    make_invoice()
+    reconciliation = reconcile()
+    entry = ReconciliationEntry.objects.get()
+
+    for page, row in (
+        ("reconciliation", reconciliation),
+        ("reconciliationentry", entry),
+        ("paymentevent", received(1)),
+    ):
+        change = reverse(f"admin:billing_{page}_change", args=[row.pk])
+        assert admin_client.get(change).status_code == 200
+        assert admin_client.post(change, {"month": "2020-01"}).status_code == 403
+        assert (
+            admin_client.post(reverse(f"admin:billing_{page}_delete", args=[row.pk]), {"post": "yes"}).status_code
+            == 403
+        )
+
+
+def test_who_may_only_look_may_not_start_anything(client, django_user_model, facilities):
+    viewer = django_user_model.objects.create_user("viewer", is_staff=True)
+    viewer.user_permissions.set(Permission.objects.filter(codename__startswith="view_"))
+    client.force_login(viewer)
+
+    act(client, "reconciliation", "reconcile_again", reconcile())
+    act(client, "paymentevent", "apply_again", received(1))
+    added = client.post(reverse("admin:billing_reconciliation_add"), {"month": "2026-09"})
+
+    assert added.status_code == 403
+    assert facilities.transport.stats("billing").live.waiting == facilities.transport.stats("urgent").live.waiting == 0

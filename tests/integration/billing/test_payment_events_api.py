@@ -1,0 +1,199 @@
+"""Signed payment events come in once, whoever sends them, however often."""
+
+from __future__ import annotations
+
+import json
+import threading
+import uuid
+from typing import Any
+
+import pytest
+from django.conf import settings
+from django.db import connections
+from django.test import Client
+
+from apps.platform.jobs.queries import find_job
+from apps.platform.jobs.services import submit
+from apps.product.billing import signatures
+from apps.product.billing.actors import apply_payment_event
+from apps.product.billing.models import EventState, PaymentEvent
+from apps.product.shop.models import Invoice, InvoiceStatus, Payment
+from tests.factories.shop import make_invoice
+from tests.waiting import wait_for
+
+pytestmark = pytest.mark.django_db(transaction=True)
+PATH = "/api/v1/payments/events"
+
+
+def body(**changes: Any) -> bytes:
+    data = {"id": "pay_1", "amount": "100.00", "currency": "EUR", "paid_at": "2026-10-20T12:00:00Z", "reference": "x"}
+    return json.dumps({"type": "payment.received", "data": data | changes}).encode()
+
+
+def post(content: bytes, webhook_id: str = "evt_1", *, secret: str | None = None, **changes: str):
+    signed = signatures.signed_headers(secret or settings.SWITCHYARD.payment_secret, webhook_id, content)
+    sent = {name: value for name, value in (signed | changes).items() if value}
+    return Client().post(PATH, data=content, content_type="application/json", headers=sent)
+
+
+@pytest.fixture
+def waiting(facilities):
+    """Messages that wait in ``urgent``."""
+    return lambda: facilities.transport.stats("urgent").live.waiting
+
+
+def test_an_event_is_taken_and_its_invoice_paid(facilities, run_worker):
+    invoice = make_invoice(total="100.00")
+
+    answer = post(body(reference=f"payment for {invoice.number}"))
+    with run_worker("urgent"):
+        wait_for(lambda: PaymentEvent.objects.filter(state=EventState.APPLIED).exists())
+
+    assert (answer.status_code, answer.json()) == (202, {"event_id": "evt_1"})
+    assert Payment.objects.get().invoice == invoice
+    assert Invoice.objects.get().status == InvoiceStatus.PAID
+
+
+def test_the_same_event_twice_is_taken_twice_and_applied_once(waiting, run_worker):
+    content = body(invoice_number=make_invoice().number)
+
+    answers = [post(content), post(content)]
+    enqueued = waiting()
+    with run_worker("urgent"):
+        wait_for(lambda: PaymentEvent.objects.filter(state=EventState.APPLIED).exists())
+    late = post(content)
+
+    assert [answer.status_code for answer in [*answers, late]] == [202, 202, 202]
+    assert len({answer.content for answer in [*answers, late]}) == 1
+    assert (enqueued, waiting()) == (1, 0)
+    assert (PaymentEvent.objects.count(), Payment.objects.count()) == (1, 1)
+
+
+def test_the_same_event_from_ten_senders_at_once_is_applied_once(facilities, run_worker):
+    content = body(invoice_number=make_invoice().number)
+    start, statuses = threading.Barrier(10), []
+
+    def send() -> None:
+        start.wait()
+        statuses.append(post(content).status_code)
+        connections.close_all()
+
+    threads = [threading.Thread(target=send) for _ in range(10)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    with run_worker("urgent"):
+        wait_for(lambda: PaymentEvent.objects.filter(state=EventState.APPLIED).exists())
+        wait_for(lambda: facilities.transport.stats("urgent").live.running == 0)
+
+    assert statuses == [202] * 10
+    assert (PaymentEvent.objects.count(), Payment.objects.count()) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"webhook-signature": ""},
+        {"webhook-signature": "v1,AAAA"},
+        {"webhook-timestamp": ""},
+        {"webhook-timestamp": "1"},
+        {"webhook-id": ""},
+        {"webhook-id": "evt_2"},
+        {"webhook-id": "ä"},
+    ],
+)
+def test_what_is_not_signed_with_our_secret_is_refused(changes, waiting):
+    answer = post(body(), **changes)
+
+    assert (answer.status_code, answer["Content-Type"]) == (401, "application/problem+json")
+    assert "webhook-" in answer.json()["detail"]
+    assert not PaymentEvent.objects.exists() and waiting() == 0
+
+
+def test_a_wrong_secret_is_refused_before_the_body_is_read(facilities):
+    assert post(b"no json", secret="some other secret that nobody knows of").status_code == 401
+
+
+def test_a_bearer_token_is_no_signature(facilities):
+    answer = Client().post(
+        PATH, data=body(), content_type="application/json", headers={"Authorization": f"Bearer {uuid.uuid4()}"}
+    )
+
+    assert answer.status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("content", "status", "field"),
+    [
+        (b" ", 400, None),
+        (b"{", 400, None),
+        (b"\xff", 400, None),
+        (b"[]", 422, ""),
+        (b"{}", 422, "type"),
+        (body(amount="-1"), 422, "data.amount"),
+        (body(amount=None), 422, "data.amount"),
+        (body(paid_at="yesterday"), 422, "data.paid_at"),
+        (body(currency="eur"), 422, "data.currency"),
+        (body(note="?"), 422, "data.note"),
+        (body(reference=""), 422, "data"),
+        (body(reference="a\x00b"), 422, "data.reference"),
+        (body().replace(b"payment.received", b"payment.refunded"), 422, "type"),
+    ],
+)
+def test_a_signed_body_that_is_wrong_is_refused_and_the_field_named(content, status, field, waiting):
+    answer = post(content)
+
+    assert (answer.status_code, answer["Content-Type"]) == (status, "application/problem+json")
+    if field is not None:
+        assert answer.json()["errors"][0]["field"] == field
+    assert not PaymentEvent.objects.exists() and waiting() == 0
+
+
+def test_another_event_under_the_same_id_is_refused(waiting):
+    post(body())
+
+    answer = post(body(amount="1.00"))
+
+    assert answer.status_code == 409
+    assert waiting() == 1
+
+
+def test_the_same_event_written_differently_is_the_same(waiting):
+    post(body(amount="100.00"))
+
+    assert post(body(amount=100) + b"\n").status_code == 202
+    assert waiting() == 1
+
+
+def test_an_event_whose_enqueue_failed_is_enqueued_when_it_comes_again(waiting, full_broker):
+    with full_broker():
+        refused = post(body())
+    taken = post(body())
+
+    assert (refused.status_code, taken.status_code) == (503, 202)
+    assert refused["Retry-After"]
+    assert (PaymentEvent.objects.count(), waiting()) == (1, 1)
+
+
+def test_a_job_whose_event_was_deleted_is_dead_at_once(facilities, run_worker):
+    job_id = submit(apply_payment_event, kwargs={"event_id": 10**6})
+    with run_worker("urgent"):
+        job = wait_for(lambda: (found := find_job(job_id)) and found.ended and found)
+
+    assert (job.state, job.reason) == ("dead", "permanent")
+
+
+def test_the_document_of_the_api_says_how_an_event_is_signed():
+    document = Client().get("/api/v1/openapi.json").json()
+
+    operation = document["paths"]["/api/v1/payments/events"]["post"]
+    schema = operation["requestBody"]["content"]["application/json"]["schema"]
+    assert {parameter["name"] for parameter in operation["parameters"]} == {
+        "webhook-id",
+        "webhook-timestamp",
+        "webhook-signature",
+    }
+    assert "security" not in operation and {"202", "401", "409", "422"} <= set(operation["responses"])
+    assert schema["properties"]["data"]["required"] == ["id", "amount", "currency", "paid_at"]
+    assert "$ref" not in json.dumps(schema)

@@ -1,0 +1,97 @@
+"""A month is reconciled from the API to the job's result, by a real worker."""
+
+from __future__ import annotations
+
+import pytest
+from django.test import Client
+
+from apps.platform.jobs.queries import find_job
+from apps.product.billing.actors import reconcile_current_month
+from apps.product.billing.models import Reconciliation
+from tests.factories.shop import make_invoice, make_payment
+from tests.waiting import wait_for
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+def finished(job_id: str):
+    def look():
+        job = find_job(job_id)
+        return job if job is not None and job.ended else None
+
+    return wait_for(look, what=f"job {job_id} ended")
+
+
+def test_a_month_is_reconciled_and_the_result_is_kept(submit, run_worker):
+    make_payment(make_invoice())
+    make_invoice()
+
+    answer = submit({"month": "2026-10"})
+    with run_worker("billing"):
+        job = finished(answer.json()["job_id"])
+
+    assert answer.status_code == 202
+    assert job.state == "succeeded"
+    assert job.result == {"matched": 1, "unmatched": 1, "corrected": 1}
+    assert (job.progress["done"], job.progress["total"]) == (2, 2)
+
+
+def test_a_second_run_corrects_nothing(submit, run_worker):
+    make_payment(make_invoice())
+
+    with run_worker("billing"):
+        results = [finished(submit({"month": "2026-10"}).json()["job_id"]).result for _ in range(2)]
+
+    assert [result["corrected"] for result in results] == [1, 0]
+
+
+def test_a_month_without_invoices_reconciles_to_zeros(submit, run_worker):
+    with run_worker("billing"):
+        job = finished(submit({"month": "2199-12"}).json()["job_id"])
+
+    assert job.result == {"matched": 0, "unmatched": 0, "corrected": 0}
+
+
+@pytest.mark.parametrize("month", ["2026-13", "2026-00", "2026-1", "0000-01", "9999-12", "", 202610, None, ["2026-10"]])
+def test_a_month_that_does_not_exist_is_refused_and_nothing_is_enqueued(month, submit, facilities):
+    answer = submit({"month": month})
+
+    assert (answer.status_code, answer["Content-Type"]) == (422, "application/problem+json")
+    assert [error["field"] for error in answer.json()["errors"]] == ["month"]
+    assert facilities.transport.stats("billing").live.waiting == 0
+
+
+def test_an_unknown_field_is_refused(submit):
+    answer = submit({"month": "2026-10", "force": True})
+
+    assert answer.status_code == 422
+    assert [error["field"] for error in answer.json()["errors"]] == ["force"]
+
+
+def test_no_token_is_refused(facilities):
+    answer = Client().post("/api/v1/reconciliations", data={"month": "2026-10"}, content_type="application/json")
+
+    assert answer.status_code == 401
+    assert facilities.transport.stats("billing").live.waiting == 0
+
+
+def test_a_hand_made_message_with_a_wrong_month_is_dead_at_once(facilities, run_worker):
+    from apps.platform.jobs.services import submit as send
+    from apps.product.billing.actors import reconcile_month
+
+    job_id = send(reconcile_month, kwargs={"month": "2026-13"})
+    with run_worker("billing"):
+        job = finished(job_id)
+
+    assert (job.state, job.reason, job.attempts) == ("dead", "permanent", 1)
+
+
+def test_the_nightly_run_covers_the_running_month_and_the_one_before(facilities, run_worker, time_machine):
+    time_machine.move_to("2027-01-05T02:15:00Z", tick=True)
+    from apps.platform.jobs.services import submit as send
+
+    with run_worker("billing"):
+        job = finished(send(reconcile_current_month, kwargs={}))
+
+    assert list(job.result) == ["2026-12", "2027-01"]
+    assert set(Reconciliation.objects.values_list("month", flat=True)) == {"2026-12", "2027-01"}
