@@ -36,7 +36,7 @@ def claim(key: str, to: str) -> SentMail | None:
     """
     now = timezone.now()
     job_id, _, template = key.partition(":")
-    message_id = f"<{job_id}.{template}@{_domain()}>"
+    message_id = f"<{job_id}@{_domain()}>"
     mail, _ = SentMail.objects.get_or_create(
         key=key, defaults={"job_id": job_id, "template": template, "to": to, "message_id": message_id}
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import itertools
+import logging
 import os
 import signal
 import time
@@ -58,6 +59,8 @@ def run(port: int, folder: Path) -> None:
 async def _serve(port: int, mailbox: Mailbox) -> None:
     loop = asyncio.get_running_loop()
     stopped = asyncio.Event()
+    # It logs every line of every conversation, addresses included.
+    logging.getLogger("mail.log").setLevel(logging.WARNING)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
     server = await loop.create_server(lambda: _protocol(mailbox, loop), host="127.0.0.1", port=port)

@@ -49,7 +49,7 @@ def test_a_mail_has_a_text_and_an_html_version_and_the_jobs_message_id(smtp):
 
     (mail,) = smtp.mails
     text, html = mail.get_body(("plain",)).get_content(), mail.get_body(("html",)).get_content()
-    assert mail["Message-ID"] == f"<{job_id}.welcome@switchyard.example>"
+    assert mail["Message-ID"] == f"<{job_id}@switchyard.example>"
     assert mail["To"] == TO
     assert "Welcome, Ada <b>Lovelace</b>." in text
     assert "Welcome, Ada &lt;b&gt;Lovelace&lt;/b&gt;." in html

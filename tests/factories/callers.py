@@ -1,0 +1,36 @@
+"""Somebody who calls the API."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from django.contrib.auth.models import User
+from django.http import HttpResponse
+from django.test import Client
+
+from apps.platform.api.tokens import create_token
+
+
+class Caller:
+    """A client with a token that may submit and read."""
+
+    def __init__(self, name: str = "caller") -> None:
+        owner = User.objects.get_or_create(username=name)[0]
+        self.token, secret = create_token(owner=owner, scopes=("submit", "read"), name="test")
+        self.client = Client(raise_request_exception=False)
+        self.headers = {"Authorization": f"Bearer {secret}"}
+
+    def post(self, path: str, body: Any) -> HttpResponse:
+        data = json.dumps(body).encode()
+        return self.client.post(f"/api/v1{path}", data, content_type="application/json", headers=self.headers)
+
+    def get(self, path: str) -> HttpResponse:
+        return self.client.get(f"/api/v1{path}", headers=self.headers)
+
+    def refused(self, path: str, body: Any) -> dict[str, str]:
+        """Send a body that must be answered 422 and return what is wrong, by field."""
+        answer = self.post(path, body)
+        assert answer.status_code == 422, answer.content
+        assert answer["Content-Type"] == "application/problem+json"
+        return {error["field"]: error["message"] for error in answer.json()["errors"]}

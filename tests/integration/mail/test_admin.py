@@ -1,0 +1,77 @@
+"""The admin shows what was sent and sends again, for those who may."""
+
+from __future__ import annotations
+
+import pytest
+from django.contrib.auth.models import Permission, User
+from django.urls import reverse
+
+from apps.product.mail import guard
+from apps.product.mail.models import SentMail
+
+pytestmark = pytest.mark.django_db(transaction=True)
+LIST = "admin:mail_sentmail_changelist"
+
+
+def make_mail(to, template="password_reset", job="j1"):
+    mail = guard.claim(guard.key_of(f"{job}-{to}", template), to)
+    guard.mark_sent(mail)
+    return mail
+
+
+def choose(client, action, *mails):
+    return client.post(reverse(LIST), {"action": action, "_selected_action": [mail.pk for mail in mails]}, follow=True)
+
+
+def waiting(facilities, queue):
+    return facilities.transport.stats(queue).live.waiting
+
+
+def test_a_reset_mail_is_sent_again_once_for_each_address(admin_client, facilities):
+    mails = [make_mail("ada@mail.example"), make_mail("ada@mail.example", job="j2"), make_mail("bob@mail.example")]
+
+    page = choose(admin_client, "send_reset_mail_again", *mails).content.decode()
+
+    assert waiting(facilities, "urgent") == 2
+    assert "2 reset mails are on the way, each with a new link." in page
+
+
+def test_a_welcome_mail_is_sent_again_and_a_newsletter_is_not(admin_client, facilities):
+    mails = [make_mail("ada@mail.example", "welcome"), make_mail("bob@mail.example", "newsletter")]
+
+    page = choose(admin_client, "send_again", *mails).content.decode()
+
+    assert waiting(facilities, "default") == 1
+    assert "1 mail is on the way" in page
+
+
+def test_who_may_only_look_cannot_send(client, facilities):
+    staff = User.objects.create_user("staff", is_staff=True)
+    staff.user_permissions.add(Permission.objects.get(codename="view_sentmail"))
+    client.force_login(staff)
+    mail = make_mail("ada@mail.example")
+
+    page = choose(client, "send_reset_mail_again", mail)
+
+    assert page.status_code == 200
+    assert waiting(facilities, "urgent") == 0
+
+
+def test_the_list_and_a_mails_page_open_and_nothing_can_be_added(admin_client):
+    mail = make_mail("ada@mail.example")
+
+    listed = admin_client.get(reverse(LIST), {"q": "ada@", "state": "sent"}).content.decode()
+
+    assert "ada@mail.example" in listed
+    assert admin_client.get(reverse("admin:mail_sentmail_change", args=[mail.pk])).status_code == 200
+    assert admin_client.get(reverse("admin:mail_sentmail_add")).status_code == 403
+
+
+def test_a_long_list_needs_no_query_for_each_row(admin_client, django_assert_max_num_queries):
+    for number in range(30):
+        make_mail(f"a{number}@mail.example")
+
+    with django_assert_max_num_queries(20):
+        admin_client.get(reverse(LIST))
+
+    assert SentMail.objects.count() == 30
