@@ -6,15 +6,11 @@ from broker.errors import SwitchyardError
 
 
 class OutboundError(SwitchyardError):
-    """An outgoing request has no answer that could be used."""
-
-
-class ForbiddenAddress(OutboundError):
-    """A URL that must not be requested: malformed, an odd port, or a host inside a network that is not public.
+    """An outgoing request has no answer that could be used.
 
     Args:
         subject: The host, as far as it could be read.
-        fact: What is wrong with it; ``remedy``: what would do. Both are fit for the eyes of whoever gave the URL.
+        fact: What happened; ``remedy``: what would do. Both are fit for the eyes of whoever gave the URL.
     """
 
     def __init__(self, subject: str, fact: str, remedy: str) -> None:
@@ -23,26 +19,27 @@ class ForbiddenAddress(OutboundError):
         super().__init__(f"{subject}: {fact}; {remedy}")
 
 
+class ForbiddenAddress(OutboundError):
+    """A URL that must not be requested: malformed, an odd port, or a host inside a network that is not public."""
+
+
 class Unreachable(OutboundError):
     """The other side could not be found, connected to, trusted or understood."""
 
     def __init__(self, host: str, cause: str) -> None:
-        super().__init__(f"{host}: {cause}; see that its name resolves, it listens, and its certificate is valid")
+        super().__init__(host, cause, "see that its name resolves, it listens, and its certificate is valid")
 
 
 class DeadlineExceeded(OutboundError):
     """The whole request, from the name's look-up to the answer's last byte, took too long."""
 
     def __init__(self, host: str, deadline_s: float, doing: str) -> None:
-        super().__init__(
-            f"{host}: not done after {deadline_s:g} s, while {doing}; it is too slow, or give a longer deadline_s"
-        )
+        fact = f"not done after {deadline_s:g} s, while {doing}"
+        super().__init__(host, fact, "it is too slow, or give a longer deadline_s")
 
 
 class TooLarge(OutboundError):
     """The answer is longer than the caller takes."""
 
     def __init__(self, host: str, part: str, limit_bytes: int) -> None:
-        super().__init__(
-            f"{host}: {part} longer than {limit_bytes} bytes; the answer was dropped, ask for a smaller one"
-        )
+        super().__init__(host, f"{part} is longer than {limit_bytes} bytes", "ask for something smaller")

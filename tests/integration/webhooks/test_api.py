@@ -1,0 +1,170 @@
+"""Endpoints and events through the API, as the contract has them."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from apps.product.webhooks.models import Delivery, Endpoint, Event
+from broker.interface import facilities as facilities_of
+
+pytestmark = pytest.mark.django_db(transaction=True)
+ENDPOINTS = "/webhooks/endpoints"
+EVENTS = "/webhooks/events"
+URL = "https://93.184.216.34/hook?key=1"
+
+
+def waiting() -> int:
+    return facilities_of().transport.stats("webhook").live.waiting
+
+
+def fields(response) -> list[str]:
+    document = json.loads(response.content)
+    assert response["Content-Type"] == "application/problem+json"
+    return [error["field"] for error in document["errors"]]
+
+
+def test_an_endpoint_is_registered_and_its_secret_given_once(post):
+    response = post(ENDPOINTS, {"url": URL, "events": ["invoice.paid", "invoice.sent"]})
+
+    assert response.status_code == 201
+    body = response.json()
+    endpoint = Endpoint.objects.get()
+    assert body == {"id": str(endpoint.pk), "secret": endpoint.secret}
+    assert body["secret"].startswith("whsec_") and len(body["secret"]) == 50
+    assert (endpoint.url, endpoint.events, endpoint.active) == (URL, ["invoice.paid", "invoice.sent"], True)
+
+
+def test_a_name_that_does_not_resolve_yet_is_taken(post):
+    assert post(ENDPOINTS, {"url": "https://not-there-yet.invalid/", "events": ["a"]}).status_code == 201
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://127.0.0.1/",
+        "http://localhost/",
+        "https://10.1.2.3/hook",
+        "http://[::1]/",
+        "http://169.254.169.254/latest/meta-data/",
+        "http://2130706433/",
+        "http://[::ffff:127.0.0.1]/",
+        "http://user:password@93.184.216.34/",
+        "http://93.184.216.34:6379/",
+        "ftp://93.184.216.34/",
+        "no url",
+        "",
+        "https://93.184.216.34/" + "a" * 2048,
+        None,
+        7,
+    ],
+)
+def test_a_url_that_must_not_be_called_is_refused(post, url):
+    response = post(ENDPOINTS, {"url": url, "events": ["invoice.paid"]})
+
+    assert response.status_code == 422
+    assert fields(response) == ["url"]
+    assert not Endpoint.objects.exists()
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        [],
+        ["a", "b", "a"],
+        [""],
+        ["a b"],
+        ["a."],
+        [".a"],
+        ["a..b"],
+        ["ä"],
+        ["a\n"],
+        ["a" * 101],
+        [1],
+        "a",
+        {},
+        None,
+        ["a"] * 2,
+    ],
+)
+def test_events_that_are_none_or_repeat_are_refused(post, events):
+    response = post(ENDPOINTS, {"url": URL, "events": events})
+
+    assert response.status_code == 422
+    assert fields(response)[0].startswith("events")
+    assert not Endpoint.objects.exists()
+
+
+@pytest.mark.parametrize(
+    "body", [{"url": URL}, {"events": ["a"]}, {"url": URL, "events": ["a"], "secret": "mine"}, [], 1]
+)
+def test_a_body_of_another_shape_is_refused(post, body):
+    assert post(ENDPOINTS, body).status_code == 422
+    assert post(EVENTS, body).status_code == 422
+
+
+def test_an_event_goes_to_each_active_subscribed_endpoint_of_its_owner_only(post, facilities):
+    wanted = [post(ENDPOINTS, {"url": URL, "events": ["invoice.paid", "other"]}).json()["id"] for _ in range(2)]
+    post(ENDPOINTS, {"url": URL, "events": ["other"]})
+    disabled = post(ENDPOINTS, {"url": URL, "events": ["invoice.paid"]}).json()["id"]
+    Endpoint.objects.filter(pk=disabled).update(active=False)
+    post(ENDPOINTS, {"url": URL, "events": ["invoice.paid"]}, user="eve")
+
+    response = post(EVENTS, {"event": "invoice.paid", "payload": {"b": 1, "a": [None]}})
+
+    assert response.status_code == 202
+    jobs = response.json()["job_ids"]
+    deliveries = Delivery.objects.all()
+    assert sorted(str(delivery.endpoint_id) for delivery in deliveries) == sorted(wanted)
+    assert sorted(jobs) == sorted(delivery.job_id for delivery in deliveries)
+    assert Event.objects.get().payload == '{"a":[null],"b":1}'
+    assert waiting() == 2
+    records = [facilities.records.read(job) for job in jobs]
+    assert {(record.queue, record.state, record.owner) for record in records} == {
+        ("webhook", "queued", Event.objects.get().owner_key)
+    }
+
+
+def test_an_event_that_nobody_wants_is_accepted_and_sends_nothing(post, facilities):
+    response = post(EVENTS, {"event": "invoice.paid", "payload": {}})
+
+    assert (response.status_code, response.json()) == (202, {"job_ids": []})
+    assert waiting() == 0
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"event": "invoice.paid"},
+        {"event": "", "payload": {}},
+        {"event": "a b", "payload": {}},
+        {"event": "invoice.paid", "payload": []},
+        {"event": "invoice.paid", "payload": None},
+        {"event": "invoice.paid", "payload": "{}"},
+        {"event": "invoice.paid", "payload": {"a": "x" * 70_000}},
+        {"event": "invoice.paid", "payload": {"a": "x\0"}},
+        {"event": "invoice.paid", "payload": {}, "to": "me"},
+    ],
+)
+def test_an_event_that_is_none_is_refused_and_nothing_is_kept(post, facilities, body):
+    post(ENDPOINTS, {"url": URL, "events": ["invoice.paid"]})
+
+    response = post(EVENTS, body)
+
+    assert response.status_code == 422
+    assert not Event.objects.exists()
+    assert waiting() == 0
+
+
+@pytest.mark.parametrize(
+    "raw", [b"", b"{", b'{"event": "a", "payload": {"x": NaN}}', b"\xff", b"[" * 5000 + b"]" * 5000]
+)
+def test_a_body_that_is_no_json_is_refused(post, raw):
+    assert post(EVENTS, raw).status_code == 400
+
+
+def test_without_a_token_nothing_is_registered(client, db):
+    for path in (ENDPOINTS, EVENTS):
+        response = client.post(f"/api/v1{path}", b"{}", content_type="application/json")
+        assert response.status_code == 401

@@ -1,0 +1,243 @@
+"""One attempt against a real receiver: what it sends, what it writes down, and what it raises."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from django.utils import timezone
+from standardwebhooks.webhooks import Webhook
+
+from apps.product.webhooks import delivering, services
+from apps.product.webhooks.delivering import deliver
+from apps.product.webhooks.errors import DeliveryFailed
+from apps.product.webhooks.models import Attempt, Delivery, DeliveryState, Endpoint
+from middleware.errors import PermanentFailure, RetryLater
+from tests.integration.outbound.listener import answering, flooding, listening
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def allow(settings):
+    import dataclasses
+
+    def let(listener) -> str:
+        allowed = frozenset({("127.0.0.1", listener.port)})
+        settings.SWITCHYARD = dataclasses.replace(settings.SWITCHYARD, allowed_private_addresses=allowed)
+        return listener.url
+
+    return let
+
+
+def answer_with(status: int, headers: str = "", body: str = ""):
+    return answering(f"HTTP/1.1 {status} X\r\nContent-Length: {len(body)}\r\n{headers}\r\n{body}".encode())
+
+
+def run(delivery: Delivery, *, is_last: bool = False) -> Delivery:
+    deliver(str(delivery.pk), is_last=is_last)
+    delivery.refresh_from_db()
+    return delivery
+
+
+def test_a_delivery_is_signed_and_its_attempt_is_written_down(receiver, make_delivery):
+    delivery = make_delivery(receiver.url + "healthy")
+    receiver.secrets_file.write_text(delivery.endpoint.secret)
+
+    run(delivery)
+
+    (arrived,) = receiver.log
+    assert (arrived["id"], arrived["path"], arrived["status"]) == (delivery.webhook_id, "/healthy", 200)
+    assert arrived["signature_ok"] is True
+    assert (delivery.state, delivery.attempts_count, delivery.last_status_code) == (DeliveryState.SUCCEEDED, 1, 200)
+    assert delivery.finished_at == delivery.last_attempt_at
+    attempt = delivery.attempts.get()
+    assert (attempt.number, attempt.status_code, attempt.error) == (1, 200, "")
+    assert attempt.response_excerpt == '{"status": 200}'
+    assert 0 <= attempt.duration_ms < 5_000
+
+
+def test_every_attempt_sends_the_same_id_and_bytes_and_a_time_of_its_own(make_delivery, allow):
+    with listening(answer_with(500)) as listener:
+        delivery = make_delivery(allow(listener))
+        for _ in range(2):
+            with pytest.raises(DeliveryFailed):
+                run(delivery)
+
+    first, second = (request.partition(b"\r\n\r\n") for request in listener.requests)
+    assert first[2] == second[2]
+    for head, _, body in (first, second):
+        headers = dict(line.decode().lower().split(": ", 1) for line in head.split(b"\r\n")[1:])
+        assert headers["webhook-id"] == delivery.webhook_id
+        assert headers["content-type"] == "application/json"
+        raw = dict(line.decode().split(": ", 1) for line in head.split(b"\r\n")[1:])
+        Webhook(delivery.endpoint.secret).verify(body, raw)
+
+
+def test_after_a_rotation_old_and_new_secret_verify(receiver, make_delivery):
+    delivery = make_delivery(receiver.url + "healthy")
+    old = delivery.endpoint.secret
+    new = services.rotate_secret(delivery.endpoint.pk)
+    for secret in (old, new):
+        receiver.secrets_file.write_text(secret)
+        Delivery.objects.update(state=DeliveryState.PENDING)
+        run(delivery)
+
+    assert old != new
+    assert [arrived["signature_ok"] for arrived in receiver.log] == [True, True]
+
+
+def test_a_wrong_secret_is_noticed_by_the_receiver(receiver, make_delivery):
+    delivery = make_delivery(receiver.url + "healthy")
+    receiver.secrets_file.write_text("whsec_d3Jvbmcgc2VjcmV0IGZvciBzdXJl")
+
+    with pytest.raises(DeliveryFailed, match="answered 401"):
+        run(delivery)
+
+    assert receiver.log[0]["signature_ok"] is False
+
+
+@pytest.mark.parametrize("status", [200, 201, 202, 204, 299])
+def test_every_2xx_is_success(status: int, make_delivery, allow):
+    with listening(answer_with(status)) as listener:
+        delivery = run(make_delivery(allow(listener)))
+
+    assert (delivery.state, delivery.last_status_code) == (DeliveryState.SUCCEEDED, status)
+
+
+@pytest.mark.parametrize("status", [101, 300, 301, 302, 304, 307, 400, 401, 403, 404, 409, 429, 500, 502, 503, 599])
+def test_anything_else_fails_and_is_tried_again(status: int, make_delivery, allow):
+    with listening(answer_with(status)) as listener:
+        delivery = make_delivery(allow(listener))
+        with pytest.raises(DeliveryFailed, match=f"127.0.0.1: answered {status}"):
+            run(delivery)
+        delivery.refresh_from_db()
+
+    assert (delivery.state, delivery.last_status_code, delivery.finished_at) == (DeliveryState.RETRYING, status, None)
+    assert delivery.attempts.get().error.startswith(f"127.0.0.1: answered {status}")
+
+
+def test_the_last_failure_is_noted_as_given_up(receiver, make_delivery):
+    delivery = make_delivery(receiver.url + "broken")
+
+    with pytest.raises(DeliveryFailed):
+        run(delivery, is_last=True)
+
+    delivery.refresh_from_db()
+    assert delivery.state == DeliveryState.DEAD
+    assert delivery.finished_at is not None
+
+
+def test_gone_disables_the_endpoint_and_is_final(receiver, make_delivery):
+    delivery = make_delivery(receiver.url + "gone")
+    later = Delivery.objects.create(event=delivery.event, endpoint=delivery.endpoint, job_id="")
+
+    with pytest.raises(PermanentFailure, match="410 Gone"):
+        run(delivery)
+    run(later)
+
+    endpoint = Endpoint.objects.get()
+    delivery.refresh_from_db()
+    assert (endpoint.active, endpoint.disabled_reason[:17]) == (False, "answered 410 Gone")
+    assert (delivery.state, later.state, later.attempts_count) == (DeliveryState.DEAD, DeliveryState.SKIPPED, 0)
+    assert len(receiver.log) == 1
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_an_endpoint_that_asks_to_wait_is_obeyed_up_to_an_hour(status: int, make_delivery, allow):
+    waits = []
+    for asked in ("7", "86400"):
+        with listening(answer_with(status, f"Retry-After: {asked}\r\n")) as listener:
+            delivery = make_delivery(allow(listener))
+            with pytest.raises(RetryLater) as later:
+                run(delivery)
+            waits.append(later.value.delay)
+            delivery.refresh_from_db()
+            assert delivery.state == DeliveryState.RETRYING
+
+    assert waits == [7_000, 3_600_000]
+
+
+def test_a_500_with_retry_after_is_an_ordinary_failure(make_delivery, allow):
+    with listening(answer_with(500, "Retry-After: 7\r\n")) as listener, pytest.raises(DeliveryFailed):
+        run(make_delivery(allow(listener)))
+
+
+def test_a_forbidden_address_is_final_and_nothing_is_sent(make_delivery):
+    with listening(answer_with(200)) as listener:
+        delivery = make_delivery(listener.url)
+        with pytest.raises(PermanentFailure, match="port"):
+            run(delivery)
+
+    delivery.refresh_from_db()
+    assert listener.accepted == 0
+    assert (delivery.state, delivery.last_status_code) == (DeliveryState.DEAD, None)
+    assert "is not allowed" in delivery.attempts.get().error
+
+
+def test_a_refused_connection_and_a_missing_answer_are_tried_again(make_delivery, allow):
+    with listening(answering(b"")) as listener:
+        delivery = make_delivery(allow(listener))
+        with pytest.raises(DeliveryFailed, match="without an answer"):
+            run(delivery)
+    with pytest.raises(DeliveryFailed, match="refused"):
+        run(delivery)
+
+    assert list(Attempt.objects.values_list("number", "status_code")) == [(1, None), (2, None)]
+
+
+def test_a_slow_endpoint_is_left_at_the_deadline(receiver, make_delivery, monkeypatch):
+    monkeypatch.setattr(delivering, "DEADLINE_S", 0.3)
+    delivery = make_delivery(receiver.url + "slow")
+    started = time.monotonic()
+
+    with pytest.raises(DeliveryFailed, match=r"not done after 0\.3 s"):
+        run(delivery)
+
+    assert time.monotonic() - started < 1.5
+
+
+def test_of_an_endless_answer_four_kibibytes_are_kept(make_delivery, allow):
+    with listening(flooding(b"HTTP/1.1 200 OK\r\n\r\n", "€\0".encode())) as listener:
+        delivery = run(make_delivery(allow(listener)))
+
+    kept = delivery.attempts.get().response_excerpt
+    assert 4_000 < len(kept.encode()) <= 4_096
+    assert "\0" not in kept
+
+
+def test_a_delivery_that_succeeded_is_not_sent_again_when_its_message_comes_twice(receiver, make_delivery):
+    delivery = make_delivery(receiver.url + "healthy")
+
+    run(delivery)
+    run(delivery)
+
+    assert len(receiver.log) == 1
+
+
+def test_a_delivery_that_was_deleted_is_final():
+    for unknown in ("5f1b1a0e-0000-4000-8000-000000000000", "no id at all", ""):
+        with pytest.raises(PermanentFailure, match="does not exist"):
+            deliver(unknown, is_last=False)
+
+
+def test_a_failure_names_neither_path_nor_query_nor_secret(make_delivery, allow):
+    with listening(answer_with(500, body="no")) as listener:
+        delivery = make_delivery(allow(listener) + "canary?key=canary")
+        with pytest.raises(DeliveryFailed) as failed:
+            run(delivery)
+
+    stored = delivery.attempts.get().error
+    assert "canary" not in str(failed.value) + stored
+    assert delivery.endpoint.secret not in str(failed.value) + stored
+
+
+def test_attempts_are_deleted_after_thirty_days(make_delivery, receiver):
+    delivery = run(make_delivery(receiver.url + "healthy"))
+    old = timezone.now() - services.ATTEMPTS_KEPT
+    Attempt.objects.bulk_create(
+        Attempt(delivery=delivery, number=number, duration_ms=1, at=old) for number in range(2, 1_103)
+    )
+
+    assert services.purge_attempts() == 1_101
+    assert delivery.attempts.count() == 1
