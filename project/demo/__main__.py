@@ -5,13 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from rich.console import Console
-
 from project.demo.arguments import parse
 from project.demo.check.run import check
 from project.demo.errors import DemoError
 from project.demo.run import run
 from project.demo.stopping import StopRequest
+from project.demo.view.console import line_console
 
 
 def main(argv: Sequence[str]) -> int:
@@ -19,11 +18,11 @@ def main(argv: Sequence[str]) -> int:
     options = parse(argv)
     stop = StopRequest()
     stop.listen()
-    console = Console()
+    console = line_console(sys.stdout)
     try:
         return check(stop, console) if options.check else run(options, stop, console)
     except DemoError as error:
-        Console(stderr=True).print(f"demo: {error}", markup=False, highlight=False, soft_wrap=True)
+        line_console(sys.stderr).print(f"demo: {error}")
         return 1
 
 

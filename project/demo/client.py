@@ -58,6 +58,7 @@ class Client:
         """Send one request and return the answer, whatever its status.
 
         Args:
+            path: Below the site's root, or a whole address that the API gave.
             body: Sent as JSON; ``raw``: sent as it is; ``fields``: sent as a form with files.
             key: ``Idempotency-Key``: the same key twice does the work once.
             anonymous: Send no token.
@@ -77,7 +78,7 @@ class Client:
         try:
             answer = self._pool.request(
                 method,
-                self._site + path,
+                self._site + path.removeprefix(self._site),
                 body=raw,
                 fields=fields,
                 headers=sent,

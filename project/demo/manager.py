@@ -11,7 +11,7 @@ from broker.errors import SwitchyardError
 from project.demo.errors import PartFailed, Stopped
 from project.demo.parts import Part, last_lines
 
-POLL_S = 0.05
+POLL_S = 0.1
 SETTLED_S = 30.0
 LONGEST_PAUSE_S = 30.0
 

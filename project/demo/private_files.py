@@ -10,12 +10,12 @@ from typing import Any
 
 def write_private(path: Path, content: dict[str, Any]) -> None:
     """Replace ``path`` by JSON that only its owner may read. A crash leaves the old file or the new one."""
+    text = json.dumps(content, indent=2) + "\n"
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     draft.unlink(missing_ok=True)
     handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(handle, "w", encoding="utf-8") as file:
-        json.dump(content, file, indent=2)
-        file.write("\n")
+        file.write(text)
         file.flush()
         os.fsync(file.fileno())
     draft.replace(path)

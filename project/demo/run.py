@@ -35,7 +35,7 @@ def run(options: Options, stop: StopRequest, console: Console) -> int:
     Raises:
         DemoError: it did not start; what had started was stopped.
     """
-    feed = Feed(print_line=lambda text: console.print(text, markup=False, highlight=False))
+    feed = Feed(print_line=lambda text: console.print(text))
     yard = DemoYard(
         StateFolder(options.state),
         feed=feed,
@@ -46,19 +46,19 @@ def run(options: Options, stop: StopRequest, console: Console) -> int:
     )
     adopt_orphans()
     try:
-        console.print(f"starting a yard in {options.state}", markup=False, highlight=False)
+        console.print(f"starting a yard in {options.state}")
         yard.start()
         show(yard, feed, stop, console, with_sample=options.sample)
     except Stopped:
         pass
     finally:
-        feed.print_line = lambda text: console.print(text, markup=False, highlight=False)
+        feed.print_line = lambda text: console.print(text)
         console.print("stopping: the pools finish what they are doing; press Ctrl-C again to stop at once")
         yard.stop()
         left = end_leftovers()
         if left:
-            console.print(f"killed what was left: {', '.join(left)}", markup=False, highlight=False)
-    console.print("stopped; everything is kept for the next start", highlight=False)
+            console.print(f"killed what was left: {', '.join(left)}")
+    console.print("stopped; everything is kept for the next start")
     return 0
 
 
@@ -66,8 +66,8 @@ def show(yard: DemoYard, feed: Feed, stop: StopRequest, console: Console, *, wit
     """Announce the yard, send the sample work and show what happens until somebody asks to stop."""
     addresses = to_open(yard.addresses.site, USERNAME, yard.state.credentials)
     for name, address in addresses:
-        console.print(f"  {name:<18} {address}", markup=False, highlight=False, soft_wrap=True)
-    console.print(f"ready: {yard.addresses.site}", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"  {name:<18} {address}")
+    console.print(f"ready: {yard.addresses.site}")
     journal = Journal()
     threads: list[threading.Thread] = []
     if with_sample:
@@ -94,10 +94,10 @@ def _live(
     addresses: list[tuple[str, str]],
 ) -> None:
     feed.print_line = None
-    with Live(console=console, screen=False, auto_refresh=False, vertical_overflow="crop") as live:
+    with Live(console=Console(), screen=False, auto_refresh=False, vertical_overflow="crop") as live:
         while not stop.wait(TEND_S):
             yard.tend()
-            live.update(screen.render(observer.snapshot(), addresses, height=console.height), refresh=True)
+            live.update(screen.render(observer.snapshot(), addresses, height=live.console.height), refresh=True)
 
 
 def _lines(yard: DemoYard, observer: Observer, stop: StopRequest, console: Console) -> None:
@@ -107,6 +107,6 @@ def _lines(yard: DemoYard, observer: Observer, stop: StopRequest, console: Conso
         if time.monotonic() < next_at:
             continue
         seen = observer.snapshot()
-        console.print(lines.summary(seen), markup=False, highlight=False, soft_wrap=True)
+        console.print(lines.summary(seen))
         is_busy = any(not job.has_ended for job in seen.jobs)
         next_at = time.monotonic() + (LINE_EVERY_S if is_busy else QUIET_LINE_EVERY_S)

@@ -20,7 +20,7 @@ from project.demo.state import StateFolder
 
 @dataclass(frozen=True, slots=True)
 class KeptMail:
-    """One mail of the mailbox."""
+    """One mail of the mailbox. ``message_id`` is without its angle brackets."""
 
     to: str
     subject: str
@@ -81,4 +81,4 @@ class Evidence:
 def _read_mail(raw: bytes) -> KeptMail:
     found = email.message_from_bytes(raw, policy=email.policy.default)
     to = str(found["X-Envelope-To"] or found["To"])
-    return KeptMail(to, str(found["Subject"]), str(found["Message-ID"]))
+    return KeptMail(to, str(found["Subject"]), str(found["Message-ID"]).strip(" <>"))

@@ -49,4 +49,4 @@ def cancelled(evidence: Evidence) -> Seen:
 def _mails(evidence: Evidence, jobs: list[SentJob]) -> int:
     """Count the mails of some jobs; one that was sent twice counts twice."""
     ids = tuple(job.job_id for job in jobs)
-    return sum(1 for mail in evidence.mails if mail.message_id.strip("<>").startswith(ids))
+    return sum(1 for mail in evidence.mails if mail.message_id.startswith(ids))

@@ -33,16 +33,16 @@ def check(stop: StopRequest, console: Console) -> int:
     """Run the check and return its exit code: 0 when every outcome was as expected, else 1."""
     started_at = time.monotonic()
     state = StateFolder(Path(tempfile.mkdtemp(prefix="switchyard-check-")))
-    feed = Feed(print_line=lambda text: console.print(f"  {text}", markup=False, highlight=False))
+    feed = Feed(print_line=lambda text: console.print(f"  {text}"))
     adopt_orphans()
     yard = DemoYard(state, feed=feed, stop=stop)
     found: dict[int, Seen] = {}
     problem = ""
     memory_bytes = 0
     try:
-        console.print(f"starting a yard in {state.root}", markup=False, highlight=False)
+        console.print(f"starting a yard in {state.root}")
         yard.start()
-        console.print(f"up after {duration(time.monotonic() - started_at)}; sending the sample work", highlight=False)
+        console.print(f"up after {duration(time.monotonic() - started_at)}; sending the sample work")
         found = wait_for_outcomes(yard, feed, stop)
         memory_bytes = yard.memory_bytes
     except Stopped:
@@ -56,20 +56,17 @@ def check(stop: StopRequest, console: Console) -> int:
         problem = problem or f"processes were left behind and killed: {', '.join(left)}"
     good = not problem and bool(found) and all(seen.as_expected for seen in found.values())
     if found:
-        console.print(table(found))
+        console.print(table(found), soft_wrap=False)
         console.print(
             f"memory {megabytes(memory_bytes)} (sum of proportional set sizes); "
-            f"all in all {duration(time.monotonic() - started_at)}",
-            highlight=False,
+            f"all in all {duration(time.monotonic() - started_at)}"
         )
     if good:
         shutil.rmtree(state.root)
         console.print("every outcome was as expected", style="green")
         return 0
     said = problem or "not every outcome was as expected"
-    console.print(
-        f"check failed: {said}\nthe logs are kept in {state.logs}", style="red", markup=False, highlight=False
-    )
+    console.print(f"check failed: {said}\nthe logs are kept in {state.logs}", style="red")
     return 1
 
 
@@ -88,7 +85,8 @@ def wait_for_outcomes(yard: DemoYard, feed: Feed, stop: StopRequest) -> dict[int
         evidence = Evidence(run, yard.state, files)
         found = {place: _look(place, evidence) for place in range(len(EXPECTATIONS))}
         done = all(seen.as_expected for seen in found.values())
-        if done or run.error or time.monotonic() > deadline or stop.is_stopping():
+        if done or time.monotonic() > deadline or stop.is_stopping():
+            stop.ask()  # the run's threads end
             return found
         stop.wait(LOOK_EVERY_S)
 

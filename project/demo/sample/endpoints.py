@@ -52,8 +52,9 @@ def register(client: Client, receiver: str, kept: Path) -> None:
         write_private(kept, known)
 
 
-def send_events(sender: Sender) -> Iterator[str]:
-    """Send the events that the endpoints wait for."""
+def deliveries(sender: Sender, receiver: str, kept: Path) -> Iterator[str]:
+    """Register the endpoints where they are missing, and send the events they wait for; arguments as above."""
+    register(sender.client, receiver, kept)
     for behaviour in BEHAVIOURS:
         for number in range(1, behaviour.deliveries + 1):
             title = f"Webhook {behaviour.event} to the {behaviour.kind} endpoint"

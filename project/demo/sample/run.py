@@ -34,8 +34,7 @@ class SampleRun:
         self.payment_answers: list[int] = []
         self.forged_answer = 0
         self.cancel_answer = 0
-        self.error = ""
-        self.is_sent = threading.Event()
+        self.errors: list[str] = []
         self._yard = yard
         self._feed = feed
         self._is_over = is_over
@@ -55,29 +54,33 @@ class SampleRun:
 
     def _send(self) -> None:
         sender = Sender(self.client, self.journal, self._feed, self.run)
-        try:
-            endpoints.register(self.client, self._yard.addresses.receiver, self._yard.state.sample)
-            for _ in self._all(sender):
-                if self._is_over(PAUSE_S):
-                    return
-        except RequestFailed as error:
-            self.error = str(error)
-            self._feed.add(f"the sample work was not sent to its end: {error}", "bad")
-        finally:
-            self.is_sent.set()
+        for order in self._orders(sender):
+            try:
+                for _ in order:
+                    if self._is_over(PAUSE_S):
+                        return
+            except RequestFailed as error:
+                self.errors.append(str(error))
+                self._feed.add(f"sample work could not be sent: {error}", "bad")
 
-    def _all(self, sender: Sender) -> Iterator[object]:
-        facts = self._yard.facts
-        yield from endpoints.send_events(sender)
-        yield from self._scheduled(sender)
-        yield from orders.password_resets(sender)
-        yield from orders.statements(sender, facts)
-        yield from orders.thumbnails(sender, self._yard.addresses.receiver + "/picture.png")
-        yield from orders.exports(sender)
-        yield from orders.reconciliation(sender, facts)
-        yield from self._payment(sender)
-        yield from orders.welcome_mails(sender)
+    def _orders(self, sender: Sender) -> tuple[Iterator[object], ...]:
+        addresses, facts = self._yard.addresses, self._yard.facts
+        return (
+            endpoints.deliveries(sender, addresses.receiver, self._yard.state.sample),
+            self._scheduled(sender),
+            orders.password_resets(sender),
+            orders.statements(sender, facts),
+            orders.thumbnails(sender, f"{addresses.receiver}/image.jpg"),
+            orders.exports(sender),
+            orders.reconciliation(sender, facts),
+            self._payment(sender),
+            orders.welcome_mails(sender),
+            self._private_url(sender),
+        )
+
+    def _private_url(self, sender: Sender) -> Iterator[object]:
         self.refusal = orders.request_private_url(sender)
+        yield None
 
     def _scheduled(self, sender: Sender) -> Iterator[object]:
         jobs = self._yard.facts["scheduled"]

@@ -1,0 +1,31 @@
+"""The command line of ``bin/demo``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from project.config import BASE_DIR
+from project.demo.arguments import Options, parse
+
+
+def test_without_arguments_the_state_is_in_var_and_the_sample_is_sent() -> None:
+    assert parse([]) == Options(port=None, state=(BASE_DIR / "var").resolve(), sample=True, check=False)
+
+
+def test_port_state_and_sample_can_be_chosen(tmp_path: Path) -> None:
+    found = parse(["--port", "9000", "--state", str(tmp_path), "--no-sample"])
+
+    assert found == Options(port=9000, state=tmp_path.resolve(), sample=False, check=False)
+
+
+@pytest.mark.parametrize(
+    "argv", [["--port", "0"], ["--port", "65536"], ["--port", "web"], ["--check", "--port", "1"], ["--chekc"]]
+)
+def test_nonsense_is_refused_with_usage(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        parse(argv)
+
+    assert ended.value.code == 2
+    assert "usage: bin/demo" in capsys.readouterr().err

@@ -1,0 +1,40 @@
+"""The environment of the demo's processes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from project.config import load as load_config
+from project.demo.environment import Addresses, for_children
+from project.demo.identity import load as load_identity
+from project.demo.state import StateFolder
+
+ADDRESSES = Addresses(web_port=8001, smtp_port=8002, receiver_port=8003, broker_url="redis://:pw@127.0.0.1:8004/0")
+
+
+def test_children_reach_exactly_the_demos_own_parts(tmp_path: Path) -> None:
+    identity = load_identity(tmp_path / "none")
+
+    config = load_config(for_children(StateFolder(tmp_path), identity, ADDRESSES, base={}))
+
+    assert config.allowed_private_addresses == {("127.0.0.1", 8003)}
+    assert config.broker_url == ADDRESSES.broker_url
+    assert config.smtp_url == "smtp://127.0.0.1:8002"
+    assert config.public_url == "http://127.0.0.1:8001"
+    assert config.payment_secret == identity.payment_secret
+    assert config.secret_key == identity.django_secret_key
+    assert config.alert_urls == ("log:", "mailto:operations@switchyard.example")
+    assert config.database_url == f"sqlite:///{tmp_path}/db.sqlite3"
+    assert config.storage_url == f"file://{tmp_path}/media"
+    assert config.state_dir == tmp_path
+
+
+def test_settings_of_another_yard_do_not_leak_in(tmp_path: Path) -> None:
+    base = {"PATH": "/bin", "DJANGO_DEBUG": "0", "SWITCHYARD_METRICS_TOKEN": "x", "DATABASE_URL": "postgres://other"}
+
+    environment = for_children(StateFolder(tmp_path), load_identity(tmp_path / "none"), ADDRESSES, base=base)
+
+    assert environment["PATH"] == "/bin"
+    assert environment["DJANGO_DEBUG"] == "1"
+    assert environment["DATABASE_URL"].startswith("sqlite://")
+    assert "SWITCHYARD_METRICS_TOKEN" not in environment

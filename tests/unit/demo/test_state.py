@@ -1,0 +1,139 @@
+"""The state folder: one demo at a time, secrets for their owner only, the same after a restart."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from project.config import BASE_DIR
+from project.demo.credentials import Credentials, kept_token
+from project.demo.errors import StateInUse, Stopped
+from project.demo.identity import load
+from project.demo.private_files import read_private, write_private
+from project.demo.state import StateFolder, StateLock
+
+
+def never() -> bool:
+    return False
+
+
+def folder_at(path: Path) -> StateFolder:
+    state = StateFolder(path / "state")
+    state.make()
+    return state
+
+
+def test_second_demo_on_a_folder_is_told_who_runs_the_first_and_how_to_start_beside_it(tmp_path: Path) -> None:
+    state = folder_at(tmp_path)
+    first = StateLock(state)
+    first.acquire(is_stopping=never)
+    first.announce("http://127.0.0.1:8000/")
+
+    with pytest.raises(StateInUse) as refusal:
+        StateLock(state).acquire(is_stopping=never)
+
+    said = str(refusal.value)
+    assert str(state.root) in said
+    assert f"process {os.getpid()}, http://127.0.0.1:8000/" in said
+    assert "bin/demo --state DIR" in said
+    first.release()
+
+
+def test_released_folder_can_be_taken_again(tmp_path: Path) -> None:
+    state = folder_at(tmp_path)
+    first, second = StateLock(state), StateLock(state)
+    first.acquire(is_stopping=never)
+    first.release()
+
+    second.acquire(is_stopping=never)
+
+    assert read_private(state.owner)["pid"] == os.getpid()
+    second.release()
+    assert not state.owner.exists()
+
+
+def test_processes_that_a_killed_demo_left_are_waited_for(tmp_path: Path) -> None:
+    state = folder_at(tmp_path)
+    program = (
+        "import sys, subprocess; from pathlib import Path; from project.demo.state import StateFolder, StateLock\n"
+        "lock = StateLock(StateFolder(Path(sys.argv[1]))); lock.acquire(is_stopping=lambda: False)\n"
+        "subprocess.Popen(['sleep', '0.5'], pass_fds=(lock.fileno,)); import os; os._exit(9)"
+    )
+    subprocess.run([sys.executable, "-c", program, str(state.root)], cwd=BASE_DIR, check=False)
+    lock = StateLock(state)
+    with pytest.raises(StateInUse, match="processes of a demo that was killed"):
+        lock.acquire(is_stopping=never, timeout_s=0.05)
+
+    lock.acquire(is_stopping=never)
+
+    lock.release()
+
+
+def test_waiting_for_a_folder_ends_when_somebody_asks_to_stop(tmp_path: Path) -> None:
+    state = folder_at(tmp_path)
+    first = StateLock(state)
+    first.acquire(is_stopping=never)
+    write_private(state.owner, {"pid": 0})
+
+    with pytest.raises(Stopped):
+        StateLock(state).acquire(is_stopping=lambda: True)
+
+    first.release()
+
+
+def test_folder_and_its_secrets_are_for_their_owner_only(tmp_path: Path) -> None:
+    state = folder_at(tmp_path)
+    load(state.identity).save(state.identity)
+
+    assert stat.S_IMODE(state.root.stat().st_mode) == 0o700
+    assert stat.S_IMODE(state.identity.stat().st_mode) == 0o600
+
+
+def test_identity_stays_the_same_over_restarts(tmp_path: Path) -> None:
+    path = tmp_path / "identity.json"
+    first = load(path).with_ports(broker=1234, smtp=2345, receiver=3456)
+    first.save(path)
+
+    assert load(path) == first
+    assert len({first.django_secret_key, first.payment_secret, first.broker_password, first.admin_password}) == 4
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{", '{"django_secret_key": "", "broker_port": "1"}'])
+def test_identity_that_cannot_be_used_is_made_anew(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "identity.json"
+    path.write_text(content)
+
+    made = load(path)
+
+    assert len(made.django_secret_key) >= 32
+    assert made.broker_port == 0
+
+
+def test_credentials_have_exactly_the_promised_keys_and_keep_their_token(tmp_path: Path) -> None:
+    path = tmp_path / "credentials.json"
+    made = Credentials("http://127.0.0.1:1/", "admin", "p", "sy_token", "redis://", "sqlite:///", "/mail", {})
+
+    made.with_pids({"demo": 1, "web": 2}).save(path)
+
+    assert set(read_private(path)) == {
+        "url", "username", "password", "api_token", "broker_url", "database_url", "mail_dir_or_url", "pids",
+    }  # fmt: skip
+    assert read_private(path)["pids"] == {"demo": 1, "web": 2}
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert kept_token(path) == "sy_token"
+
+
+def test_private_file_is_replaced_whole(tmp_path: Path) -> None:
+    path = tmp_path / "secrets.json"
+    write_private(path, {"a": 1})
+
+    with pytest.raises(TypeError):
+        write_private(path, {"a": object()})
+
+    assert read_private(path) == {"a": 1}
+    assert [entry.name for entry in tmp_path.iterdir()] == ["secrets.json"]
