@@ -19,12 +19,17 @@ def main(arguments: list[str]) -> int:
     pool_name, number, fd, rows, grace_s = arguments
     django.setup()
 
+    import dramatiq
     from django.conf import settings
+    from dramatiq.middleware import AsyncIO
 
     from apps.platform.workers.child import serve
     from apps.platform.workers.processes import name_process
     from apps.platform.workers.slots import Table
 
+    # All greenlets share one thread, and Django refuses its database in a thread that runs an event loop.
+    broker = dramatiq.get_broker()
+    broker.middleware = [entry for entry in broker.middleware if not isinstance(entry, AsyncIO)]
     name_process(f"{pool_name} child {number}")
     row = Table(int(fd), int(rows)).rows[int(number) - 1]
     return serve(settings.YARD.pool(pool_name), row, grace_s=float(grace_s), parent_pid=parent_pid)
