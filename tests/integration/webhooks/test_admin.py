@@ -1,0 +1,126 @@
+"""The admin: every page loads, actions check their own permission, secrets stay hidden."""
+
+from __future__ import annotations
+
+import pytest
+from django.contrib.auth.models import Permission, User
+from django.test import Client
+from django.urls import reverse
+
+from apps.product.webhooks import delivering
+from apps.product.webhooks.errors import DeliveryFailed
+from apps.product.webhooks.models import DeliveryState, Endpoint
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+def log_in(*permissions: str) -> Client:
+    """A client of staff with just these permissions; with none given, of a superuser."""
+    if permissions:
+        user = User.objects.create_user("staff", is_staff=True)
+        user.user_permissions.set(Permission.objects.filter(codename__in=permissions))
+    else:
+        user = User.objects.create_superuser("root")
+    client = Client()
+    client.force_login(user)
+    return client
+
+
+def act(client: Client, model: str, action: str, *keys: object):
+    url = reverse(f"admin:webhooks_{model}_changelist")
+    return client.post(url, {"action": action, "_selected_action": [str(key) for key in keys]}, follow=True)
+
+
+@pytest.fixture
+def failed(receiver, make_delivery, facilities):
+    delivery = make_delivery(receiver.url + "broken")
+    with pytest.raises(DeliveryFailed):
+        delivering.deliver(str(delivery.pk), is_last=True)
+    return delivery
+
+
+def test_every_page_loads_and_shows_no_secret(failed):
+    client = log_in()
+    pages = [reverse(f"admin:webhooks_{model}_changelist") for model in ("endpoint", "event", "delivery", "attempt")]
+    pages += [
+        reverse("admin:webhooks_endpoint_change", args=[failed.endpoint_id]),
+        reverse("admin:webhooks_event_change", args=[failed.event_id]),
+        reverse("admin:webhooks_delivery_change", args=[failed.pk]),
+        reverse("admin:webhooks_attempt_change", args=[failed.attempts.get().pk]),
+    ]
+
+    texts = [client.get(page) for page in pages]
+
+    assert [page.status_code for page in texts] == [200] * 8
+    assert all(failed.endpoint.secret not in page.content.decode() for page in texts)
+    assert failed.endpoint.secret[-4:] in texts[4].content.decode()
+    delivery_page = texts[6].content.decode()
+    assert failed.webhook_id in delivery_page and "answered 500" in delivery_page
+    assert "No longer known." in delivery_page
+
+
+def test_hostile_text_is_shown_as_text(failed):
+    failed.attempts.update(response_excerpt="<script>alert(1)</script>", error="<img src=x onerror=alert(2)>")
+    Endpoint.objects.update(url="http://127.0.0.1/<svg/onload=alert(3)>")
+
+    page = log_in().get(reverse("admin:webhooks_delivery_change", args=[failed.pk])).content.decode()
+
+    assert "<script>alert(1)" not in page and "<img src=x" not in page and "<svg/onload" not in page
+    assert "&lt;script&gt;alert(1)" in page
+
+
+def test_redelivering_enqueues_a_new_job(failed, facilities):
+    page = act(log_in(), "delivery", "redeliver", failed.pk)
+
+    failed.refresh_from_db()
+    assert "1 on the way again" in page.content.decode()
+    assert failed.state == DeliveryState.PENDING
+    assert facilities.records.read(failed.job_id).state == "queued"
+
+
+def test_endpoints_are_disabled_and_enabled(failed):
+    client = log_in()
+
+    act(client, "endpoint", "disable", failed.endpoint_id)
+    disabled = Endpoint.objects.get()
+    act(client, "endpoint", "enable", failed.endpoint_id)
+
+    assert (disabled.active, disabled.disabled_reason) == (False, "disabled by root")
+    assert (Endpoint.objects.get().active, Endpoint.objects.get().disabled_reason) == (True, "")
+
+
+def test_a_new_secret_is_shown_once_and_kept_out_of_caches_and_cookies(failed):
+    client = log_in()
+    old = failed.endpoint.secret
+
+    page = act(client, "endpoint", "rotate_secret", failed.endpoint_id)
+
+    new = Endpoint.objects.get()
+    assert page.status_code == 200 and new.secret in page.content.decode() and old not in page.content.decode()
+    assert "no-store" in page["Cache-Control"]
+    assert new.active_secrets == (new.secret, old)
+    assert all(new.secret not in cookie.value for cookie in client.cookies.values())
+    again = client.get(reverse("admin:webhooks_endpoint_change", args=[new.pk])).content.decode()
+    assert new.secret not in again and "and the one before until" in again
+
+
+def test_who_may_only_look_cannot_act(failed):
+    client = log_in("view_endpoint", "view_delivery")
+
+    act(client, "endpoint", "disable", failed.endpoint_id)
+    act(client, "endpoint", "rotate_secret", failed.endpoint_id)
+    act(client, "delivery", "redeliver", failed.pk)
+    deleted = client.post(reverse("admin:webhooks_endpoint_delete", args=[failed.endpoint_id]), {"post": "yes"})
+
+    failed.refresh_from_db()
+    assert deleted.status_code == 403
+    assert (failed.state, failed.job_id) == (DeliveryState.DEAD, "")
+    endpoint = Endpoint.objects.get()
+    assert (endpoint.active, endpoint.secret) == (True, failed.endpoint.secret)
+
+
+def test_nobody_without_a_permission_sees_anything(failed):
+    client = log_in("view_attempt")
+
+    for model in ("endpoint", "event", "delivery"):
+        assert client.get(reverse(f"admin:webhooks_{model}_changelist")).status_code == 403
