@@ -45,7 +45,7 @@ def _crashing(pool: Pool) -> dict[str, Any]:
         where="workers",
         pool=pool.name,
         summary=f"pool {pool.name}: {{{{ $value | humanize }}}} children were replaced within ten minutes",
-        cause="A task kills its child, runs past the hard limit, or takes more memory than there is.",
+        cause="A task kills its child: a crash in C code, or more memory than there is.",
         next_step="The pool's log names the signal and the messages that ran; move that actor aside or mend it.",
     )
 

@@ -86,5 +86,5 @@ def _queue_paused() -> dict[str, Any]:
         where="queue",
         summary="{{ $labels.queue }}: paused for a quarter of an hour",
         cause="Someone paused it.",
-        next_step="Ask whether it still has to be; `manage.py queues resume` starts it again.",
+        next_step="Ask whether it still has to be, and resume it.",
     )
