@@ -97,7 +97,7 @@ async def follow_job(request: HttpRequest, job_id: str) -> HttpResponseBase:
     if not await live.has_news(job, after):
         return HttpResponse(status=204)
     return StreamingHttpResponse(
-        live.follow(job, after=after),
+        live.follow(job, after=after, heartbeat_s=live.HEARTBEAT_S),
         content_type="text/event-stream",
         headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
     )

@@ -47,7 +47,7 @@ async def has_news(job: JobRecord, after: str) -> bool:
     return bool(found)
 
 
-async def follow(job: JobRecord, *, after: str = "", heartbeat_s: float = HEARTBEAT_S) -> AsyncGenerator[bytes]:
+async def follow(job: JobRecord, *, after: str, heartbeat_s: float) -> AsyncGenerator[bytes]:
     """Yield a job's events in the form of server-sent events, up to the one named ``end``.
 
     First its state, or what it missed after the event ``after``; then what happens. Every ``heartbeat_s`` seconds

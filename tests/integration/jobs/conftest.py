@@ -1,0 +1,43 @@
+"""Users with tokens, and clients of the API that act for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from django.contrib.auth.models import User
+from django.test import Client
+
+from apps.platform.api.tokens import create_token
+from broker.interface import Facilities
+from tests.integration.jobs import probe_actors
+
+MakeHeaders = Callable[..., dict[str, str]]
+
+
+@pytest.fixture(autouse=True)
+def fresh_yard(facilities: Facilities) -> None:
+    """Start with an empty broker and actors that wait."""
+    probe_actors.go_on.clear()
+
+
+@pytest.fixture
+def ada(transactional_db: None) -> User:
+    return User.objects.create_user("ada")
+
+
+@pytest.fixture
+def headers(ada: User) -> MakeHeaders:
+    """Headers with a new token: ``headers("read", user=…)``."""
+
+    def make(*scopes: str, user: User | None = None) -> dict[str, str]:
+        _, plain = create_token(owner=user or ada, scopes=scopes or ("submit", "read"), name="test")
+        return {"Authorization": f"Bearer {plain}"}
+
+    return make
+
+
+@pytest.fixture
+def api(headers: MakeHeaders) -> Client:
+    """A client of the API with Ada's token."""
+    return Client(headers=headers())

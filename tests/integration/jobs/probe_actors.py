@@ -1,0 +1,42 @@
+"""Actors for tests of jobs, on this project's broker."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import dramatiq
+
+from apps.platform.jobs.results import save_file
+from apps.platform.jobs.services import report_progress
+from middleware.errors import PermanentFailure
+
+go_on = threading.Event()
+
+
+@dramatiq.actor(queue_name="default", actor_name="probe_add", store_results=True)
+def add(a: int, b: int) -> dict[str, int]:
+    """Return the sum."""
+    return {"sum": a + b}
+
+
+@dramatiq.actor(queue_name="default", actor_name="probe_write", store_results=True)
+def write(text: str, filename: str = "hello.txt") -> dict[str, Any]:
+    """Leave a file behind."""
+    return save_file(filename, text.encode(), "text/plain") | {"lines": text.count("\n")}
+
+
+@dramatiq.actor(queue_name="default", actor_name="probe_steps", store_results=True)
+def steps(total: int) -> dict[str, int]:
+    """Report progress, wait, and report the rest: cancelled in between, it stops."""
+    report_progress(1, total, "first")
+    assert go_on.wait(10)
+    for done in range(2, total + 1):
+        report_progress(done, total, "more")
+    return {"total": total}
+
+
+@dramatiq.actor(queue_name="default", actor_name="probe_fail")
+def fail(reason: str) -> None:
+    """Fail for good."""
+    raise PermanentFailure(reason)

@@ -1,0 +1,217 @@
+"""Jobs through the API, as CONTRACT has them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from asgiref.sync import async_to_sync
+from django.contrib.auth.models import User
+from django.http import HttpResponse
+from django.test import AsyncClient, Client
+
+from apps.platform.jobs.services import submit
+from broker.interface import facilities
+from tests.conftest import RunWorker
+from tests.integration.jobs import probe_actors
+from tests.integration.jobs.conftest import MakeHeaders
+from tests.unit.api.conftest import problem
+from tests.waiting import wait_for
+
+UNKNOWN = "0d6f3c2e-7f3a-4c62-9a41-3a8f0a3b9c11"
+TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
+
+
+@pytest.fixture
+def media(tmp_path: Path, settings: Any) -> Path:
+    settings.MEDIA_ROOT = str(tmp_path)
+    return tmp_path
+
+
+def run_to_end(run_worker: RunWorker, api: Client, job_id: str) -> dict[str, Any]:
+    """Run a job, and return what the API says of it."""
+    with run_worker("default", "default-retry"):
+        wait_for(lambda: api.get(f"/api/v1/jobs/{job_id}").json()["finished_at"])
+    body: dict[str, Any] = api.get(f"/api/v1/jobs/{job_id}").json()
+    return body
+
+
+def download(path: str, headers: dict[str, str]) -> tuple[HttpResponse, bytes]:
+    """Get a path from the asynchronous handler, with all of its content."""
+
+    async def get() -> tuple[Any, bytes]:
+        response = await AsyncClient().get(path, headers=headers)
+        if not response.streaming:
+            return response, response.content
+        return response, b"".join([chunk async for chunk in response])
+
+    return async_to_sync(get)()
+
+
+def test_a_job_is_shown_from_start_to_end(api: Client, ada: User, run_worker: RunWorker) -> None:
+    job_id = submit(probe_actors.add, owner=f"user:{ada.pk}", kwargs={"a": 1, "b": 2})
+
+    queued = api.get(f"/api/v1/jobs/{job_id}").json()
+    done = run_to_end(run_worker, api, job_id)
+
+    assert queued == {
+        "id": job_id,
+        "actor": "probe_add",
+        "queue": "default",
+        "state": "queued",
+        "reason": None,
+        "attempts": 0,
+        "progress": None,
+        "enqueued_at": queued["enqueued_at"],
+        "started_at": None,
+        "finished_at": None,
+        "result": None,
+        "result_url": None,
+        "error": None,
+        "next_attempt_at": None,
+    }
+    assert done["state"] == "succeeded"
+    assert done["result"] == {"sum": 3}
+    assert done["result_url"] is None
+    for name in ("enqueued_at", "started_at", "finished_at"):
+        assert TIME.fullmatch(done[name])
+    assert done["enqueued_at"] <= done["started_at"] <= done["finished_at"]
+
+
+def test_a_failed_job_says_why(api: Client, ada: User, run_worker: RunWorker) -> None:
+    job_id = submit(probe_actors.fail, owner=f"user:{ada.pk}", kwargs={"reason": "no such thing"})
+
+    done = run_to_end(run_worker, api, job_id)
+
+    assert (done["state"], done["reason"], done["attempts"]) == ("dead", "permanent", 1)
+    assert done["error"] == {"type": "PermanentFailure", "message": "no such thing"}
+
+
+def test_a_scheduled_job_says_when_it_is_due(api: Client, ada: User) -> None:
+    job_id = submit(probe_actors.add, owner=f"user:{ada.pk}", delay_ms=60_000, kwargs={"a": 1, "b": 2})
+
+    body = api.get(f"/api/v1/jobs/{job_id}").json()
+
+    assert (body["state"], body["reason"]) == ("scheduled", "delay")
+    assert TIME.fullmatch(body["next_attempt_at"])
+
+
+@pytest.mark.parametrize("job_id", [UNKNOWN, UNKNOWN.upper(), "1", "null", "a" * 3000, "..", "%00", "%2e%2e%2f", "ä"])
+@pytest.mark.parametrize("part", ["", "/events", "/result"])
+def test_an_id_that_is_none_is_404(api: Client, job_id: str, part: str) -> None:
+    problem(api.get(f"/api/v1/jobs/{job_id}{part}"), 404)
+
+
+def test_another_owners_job_is_404(headers: MakeHeaders, ada: User) -> None:
+    bob = User.objects.create_user("bob")
+    job_id = submit(probe_actors.add, owner=f"user:{ada.pk}", kwargs={"a": 1, "b": 2})
+    client = Client(headers=headers("submit", "read", user=bob))
+
+    for part in ("", "/events", "/result"):
+        problem(client.get(f"/api/v1/jobs/{job_id}{part}"), 404)
+    problem(client.delete(f"/api/v1/jobs/{job_id}"), 404)
+    assert facilities().records.read(job_id).state == "queued"  # type: ignore[union-attr]
+
+
+def test_an_operator_sees_and_cancels_every_job(headers: MakeHeaders, ada: User) -> None:
+    operator = User.objects.create_user("op")
+    job_id = submit(probe_actors.add, owner=f"user:{ada.pk}", kwargs={"a": 1, "b": 2})
+    client = Client(headers=headers("operate", user=operator))
+
+    assert client.get(f"/api/v1/jobs/{job_id}").status_code == 200
+    assert client.delete(f"/api/v1/jobs/{job_id}").status_code == 202
+
+
+def test_a_job_is_cancelled(api: Client, ada: User) -> None:
+    job_id = submit(probe_actors.add, owner=f"user:{ada.pk}", kwargs={"a": 1, "b": 2})
+
+    response = api.delete(f"/api/v1/jobs/{job_id}")
+
+    assert response.status_code == 202
+    assert response.json() == {
+        "job_id": job_id,
+        "status_url": f"http://testserver/api/v1/jobs/{job_id}",
+        "events_url": f"http://testserver/api/v1/jobs/{job_id}/events",
+    }
+    assert api.get(f"/api/v1/jobs/{job_id}").json()["state"] == "cancelled"
+
+
+def test_a_job_that_ended_is_409(api: Client, ada: User) -> None:
+    job_id = submit(probe_actors.add, owner=f"user:{ada.pk}", kwargs={"a": 1, "b": 2})
+    api.delete(f"/api/v1/jobs/{job_id}")
+
+    problem(api.delete(f"/api/v1/jobs/{job_id}"), 409)
+
+
+@pytest.mark.parametrize("job_id", [UNKNOWN, "1"])
+def test_cancelling_an_unknown_job_is_404(api: Client, job_id: str) -> None:
+    problem(api.delete(f"/api/v1/jobs/{job_id}"), 404)
+
+
+def test_reading_needs_the_scope_and_cancelling_another(headers: MakeHeaders, ada: User) -> None:
+    job_id = submit(probe_actors.add, owner=f"user:{ada.pk}", kwargs={"a": 1, "b": 2})
+
+    problem(Client(headers=headers("submit")).get(f"/api/v1/jobs/{job_id}"), 403)
+    problem(Client(headers=headers("read")).delete(f"/api/v1/jobs/{job_id}"), 403)
+    problem(Client().get(f"/api/v1/jobs/{job_id}"), 401)
+
+
+def test_a_file_is_downloaded_and_never_shown_in_a_page(
+    api: Client, ada: User, headers: MakeHeaders, run_worker: RunWorker, media: Path
+) -> None:
+    job_id = submit(probe_actors.write, owner=f"user:{ada.pk}", kwargs={"text": "hello\n" * 50_000})
+    body = run_to_end(run_worker, api, job_id)
+
+    response, content = download(body["result_url"].removeprefix("http://testserver"), headers())
+
+    assert body["result"].keys() == {"filename", "content_type", "size_bytes", "sha256", "lines"}
+    assert content == b"hello\n" * 50_000
+    assert response["Content-Type"] == "text/plain"
+    assert response["Content-Length"] == str(len(content))
+    assert response["Content-Disposition"] == 'attachment; filename="hello.txt"'
+    assert response["X-Content-Type-Options"] == "nosniff"
+
+
+def test_a_file_that_was_removed_is_404(
+    api: Client, ada: User, headers: MakeHeaders, run_worker: RunWorker, media: Path
+) -> None:
+    job_id = submit(probe_actors.write, owner=f"user:{ada.pk}", kwargs={"text": "x"})
+    run_to_end(run_worker, api, job_id)
+    next(path for path in media.rglob("*") if path.is_file()).unlink()
+
+    response, _ = download(f"/api/v1/jobs/{job_id}/result", headers())
+
+    problem(response, 404)
+
+
+def test_a_job_without_a_file_is_404_once_it_ended_and_409_before(
+    api: Client, ada: User, headers: MakeHeaders, run_worker: RunWorker
+) -> None:
+    job_id = submit(probe_actors.add, owner=f"user:{ada.pk}", kwargs={"a": 1, "b": 2})
+
+    problem(download(f"/api/v1/jobs/{job_id}/result", headers())[0], 409)
+    run_to_end(run_worker, api, job_id)
+    problem(download(f"/api/v1/jobs/{job_id}/result", headers())[0], 404)
+
+
+def test_queues_are_listed(api: Client, ada: User) -> None:
+    submit(probe_actors.add, kwargs={"a": 1, "b": 2})
+    submit(probe_actors.add, delay_ms=60_000, kwargs={"a": 1, "b": 2})
+
+    response = api.get("/api/v1/queues")
+
+    assert response.status_code == 200
+    found = {queue["queue"]: queue for queue in response.json()["queues"]}
+    assert list(found) == ["urgent", "default", "images", "slow", "billing", "webhook"]
+    default = found["default"]
+    assert (default["depth"], default["scheduled"], default["running"]) == (1, 1, 0)
+    assert (default["retrying"], default["dead"], default["paused"]) == (0, 0, False)
+    assert default["oldest_age_seconds"] >= 0
+    assert found["slow"]["oldest_age_seconds"] is None
+
+
+@pytest.mark.parametrize("path", ["/api/v1/queues", f"/api/v1/jobs/{UNKNOWN}", f"/api/v1/jobs/{UNKNOWN}/events"])
+def test_everything_needs_a_token(db: None, path: str) -> None:
+    problem(Client().get(path), 401)

@@ -1,0 +1,270 @@
+"""Jobs followed live: server-sent events over a real socket."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+import redis
+import urllib3
+from django.contrib.auth.models import User
+
+from apps.platform.jobs import live
+from apps.platform.jobs.services import request_cancel, submit
+from broker.interface import facilities
+from project.asgi import application
+from tests.conftest import RunWorker
+from tests.factories.web import serving
+from tests.integration.jobs import probe_actors
+from tests.integration.jobs.conftest import MakeHeaders
+from tests.waiting import wait_for
+
+
+@pytest.fixture(scope="module")
+def web() -> Iterator[str]:
+    with serving(application) as address:
+        yield address
+
+
+@pytest.fixture
+def short_heartbeat(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "HEARTBEAT_S", 0.1)
+
+
+@dataclass
+class Follower:
+    """Reads a job's events in a thread of its own."""
+
+    url: str
+    headers: dict[str, str]
+    status: int = 0
+    answer: dict[str, str] = field(default_factory=dict)
+    events: list[dict[str, Any]] = field(default_factory=list)
+    comments: list[str] = field(default_factory=list)
+    closed: bool = False
+
+    def __post_init__(self) -> None:
+        self.response: Any = None
+        self.thread = threading.Thread(target=self._read, daemon=True)
+        self.thread.start()
+
+    def names(self) -> list[str]:
+        return [event["event"] for event in self.events]
+
+    def ended(self) -> bool:
+        self.thread.join(10)
+        return self.closed
+
+    def _read(self) -> None:
+        pool = urllib3.PoolManager(retries=False)
+        self.response = pool.request("GET", self.url, headers=self.headers, preload_content=False, timeout=20)
+        self.status, self.answer = self.response.status, dict(self.response.headers)
+        event: dict[str, Any] = {}
+        for line in self._lines():
+            if line.startswith(":"):
+                self.comments.append(line)
+            elif line:
+                name, _, value = line.partition(": ")
+                event[name] = value
+            else:
+                if "event" in event:
+                    self.events.append(event | {"data": json.loads(event["data"])})
+                event = {}
+        self.closed = True
+        pool.clear()
+
+    def _lines(self) -> Iterator[str]:
+        rest = b""
+        for chunk in self.response.stream(1, decode_content=False):
+            *lines, rest = (rest + chunk).split(b"\n")
+            yield from (line.decode() for line in lines)
+
+
+def readers_at(valkey: redis.Redis) -> int:
+    """Return how many connections of the broker follow a stream."""
+    return sum(client["cmd"] == "xread" for client in valkey.client_list())
+
+
+def raw_request(job_id: str, host: str, token: str) -> bytes:
+    lines = (f"GET /api/v1/jobs/{job_id}/events HTTP/1.1", f"Host: {host}", f"Authorization: {token}", "", "")
+    return "\r\n".join(lines).encode()
+
+
+def test_a_job_is_followed_to_its_end(web: str, ada: User, headers: MakeHeaders, run_worker: RunWorker) -> None:
+    job_id = submit(probe_actors.steps, owner=f"user:{ada.pk}", kwargs={"total": 3})
+    follower = Follower(f"{web}/api/v1/jobs/{job_id}/events", headers())
+
+    wait_for(lambda: follower.events)
+    with run_worker("default"):
+        wait_for(lambda: "progress" in follower.names())
+        probe_actors.go_on.set()
+        assert follower.ended()
+
+    assert follower.status == 200
+    assert follower.answer["content-type"] == "text/event-stream"
+    assert follower.answer["cache-control"] == "no-store"
+    assert follower.answer["x-accel-buffering"] == "no"
+    states = [event["data"]["state"] for event in follower.events if event["event"] == "state"]
+    assert states == ["queued", "running", "succeeded"]
+    progress = [event["data"] for event in follower.events if event["event"] == "progress"]
+    assert progress == [
+        {"done": 1, "total": 3, "note": "first"},
+        {"done": 2, "total": 3, "note": "more"},
+        {"done": 3, "total": 3, "note": "more"},
+    ]
+    assert follower.names()[-1] == "end"
+    assert follower.names().count("end") == 1
+    ids = [tuple(map(int, event["id"].split("-"))) for event in follower.events]
+    assert ids == sorted(ids)
+
+
+def test_a_reader_that_comes_back_goes_on_where_it_was(
+    web: str, ada: User, headers: MakeHeaders, run_worker: RunWorker
+) -> None:
+    job_id = submit(probe_actors.steps, owner=f"user:{ada.pk}", kwargs={"total": 4})
+    probe_actors.go_on.set()
+    whole = Follower(f"{web}/api/v1/jobs/{job_id}/events", headers())
+    wait_for(lambda: whole.events)
+    with run_worker("default"):
+        assert whole.ended()
+
+    for index, event in enumerate(whole.events[:-1]):
+        rest = Follower(f"{web}/api/v1/jobs/{job_id}/events", headers() | {"Last-Event-ID": event["id"]})
+        assert rest.ended()
+        missed = [later for later in whole.events[index + 1 :] if later["id"] != event["id"]]
+        assert rest.events == missed
+
+
+def test_a_reader_that_read_the_end_is_told_not_to_come_back(
+    web: str, ada: User, headers: MakeHeaders, run_worker: RunWorker
+) -> None:
+    job_id = submit(probe_actors.add, owner=f"user:{ada.pk}", kwargs={"a": 1, "b": 2})
+    follower = Follower(f"{web}/api/v1/jobs/{job_id}/events", headers())
+    wait_for(lambda: follower.events)
+    with run_worker("default"):
+        assert follower.ended()
+
+    again = Follower(f"{web}/api/v1/jobs/{job_id}/events", headers() | {"Last-Event-ID": follower.events[-1]["id"]})
+
+    assert again.ended()
+    assert again.status == 204
+
+
+@pytest.mark.parametrize("last", ["", "nonsense", "1", "-", "9" * 400, "1-1\u00e4"])
+def test_a_job_that_ended_is_told_at_once(web: str, ada: User, headers: MakeHeaders, last: str) -> None:
+    job_id = submit(probe_actors.add, owner=f"user:{ada.pk}", kwargs={"a": 1, "b": 2})
+    request_cancel(job_id)
+
+    follower = Follower(f"{web}/api/v1/jobs/{job_id}/events", headers() | {"Last-Event-ID": last})
+
+    assert follower.ended()
+    assert follower.names() == ["state", "end"]
+    assert {event["data"]["state"] for event in follower.events} == {"cancelled"}
+
+
+def test_times_in_events_are_iso_8601(web: str, ada: User, headers: MakeHeaders) -> None:
+    job_id = submit(probe_actors.add, owner=f"user:{ada.pk}", kwargs={"a": 1, "b": 2})
+    follower = Follower(f"{web}/api/v1/jobs/{job_id}/events", headers())
+    wait_for(lambda: follower.events)
+    request_cancel(job_id)
+    assert follower.ended()
+
+    assert follower.events[-1]["data"]["at"].endswith("Z")
+
+
+def test_a_silent_job_is_kept_alive_by_comments(
+    web: str, ada: User, headers: MakeHeaders, short_heartbeat: None
+) -> None:
+    job_id = submit(probe_actors.add, owner=f"user:{ada.pk}", kwargs={"a": 1, "b": 2})
+    follower = Follower(f"{web}/api/v1/jobs/{job_id}/events", headers())
+
+    wait_for(lambda: len(follower.comments) >= 3)
+    request_cancel(job_id)
+
+    assert follower.ended()
+    assert set(follower.comments) == {": heartbeat"}
+
+
+def test_a_job_whose_events_are_gone_still_comes_to_its_end(
+    web: str, ada: User, headers: MakeHeaders, valkey: redis.Redis, short_heartbeat: None
+) -> None:
+    job_id = submit(probe_actors.add, owner=f"user:{ada.pk}", kwargs={"a": 1, "b": 2})
+    follower = Follower(f"{web}/api/v1/jobs/{job_id}/events", headers())
+    wait_for(lambda: follower.events)
+
+    with valkey.pipeline(transaction=True) as together:
+        together.hset(facilities().records.keys.job(job_id), "state", "succeeded")
+        together.delete(facilities().records.stream_key(job_id))
+        together.execute()
+
+    assert follower.ended()
+    assert follower.names()[-2:] == ["state", "end"]
+
+
+def test_a_record_that_expires_closes_the_stream(
+    web: str, ada: User, headers: MakeHeaders, valkey: redis.Redis, short_heartbeat: None
+) -> None:
+    job_id = submit(probe_actors.add, owner=f"user:{ada.pk}", kwargs={"a": 1, "b": 2})
+    follower = Follower(f"{web}/api/v1/jobs/{job_id}/events", headers())
+    wait_for(lambda: follower.events)
+
+    valkey.delete(facilities().records.keys.job(job_id))
+
+    assert follower.ended()
+    assert "end" not in follower.names()
+
+
+def test_a_broker_that_goes_away_closes_the_stream_without_an_end(
+    web: str, ada: User, headers: MakeHeaders, valkey: redis.Redis
+) -> None:
+    job_id = submit(probe_actors.add, owner=f"user:{ada.pk}", kwargs={"a": 1, "b": 2})
+    follower = Follower(f"{web}/api/v1/jobs/{job_id}/events", headers())
+    wait_for(lambda: follower.events)
+    blocked = wait_for(lambda: [client for client in valkey.client_list() if client["cmd"] == "xread"])
+
+    for client in blocked:
+        valkey.client_kill_filter(_id=client["id"])
+
+    assert follower.ended()
+    assert "end" not in follower.names()
+
+
+def test_readers_that_leave_leave_nothing_behind(
+    web: str, ada: User, headers: MakeHeaders, valkey: redis.Redis
+) -> None:
+    job_id = submit(probe_actors.steps, owner=f"user:{ada.pk}", kwargs={"total": 3})
+    address, token = urlsplit(web), headers()["Authorization"]
+
+    for _ in range(4):
+        readers = [socket.create_connection((address.hostname, address.port)) for _ in range(25)]
+        for reader in readers:
+            reader.sendall(raw_request(job_id, address.netloc, token))
+        wait_for(lambda: readers_at(valkey) == 25)
+        for reader in readers:
+            reader.close()
+        wait_for(lambda: readers_at(valkey) == 0, 15, what="the readers' connections to close")
+
+
+def test_a_reader_that_never_reads_is_dropped_with_its_connection(
+    web: str, ada: User, headers: MakeHeaders, valkey: redis.Redis
+) -> None:
+    job_id = submit(probe_actors.add, owner=f"user:{ada.pk}", kwargs={"a": 1, "b": 2})
+    address, token = urlsplit(web), headers()["Authorization"]
+    reader = socket.socket()
+    reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    reader.connect((address.hostname, address.port))
+    reader.sendall(raw_request(job_id, address.netloc, token))
+    wait_for(lambda: readers_at(valkey))
+    key, note = facilities().records.stream_key(job_id), "x" * 20_000
+    for number in range(400):
+        valkey.xadd(key, {"event": "progress", "data": json.dumps({"done": number, "total": 400, "note": note})})
+
+    reader.close()
+
+    wait_for(lambda: readers_at(valkey) == 0, 15, what="the reader's connection to close")

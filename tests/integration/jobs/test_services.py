@@ -1,0 +1,196 @@
+"""Work is sent, followed and stopped through the services of jobs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import dramatiq
+import pytest
+import redis
+from django.db import transaction
+
+from apps.platform.jobs.queries import find_job, visible_job
+from apps.platform.jobs.services import current_job_id, enqueue_on_commit, report_progress, request_cancel, submit
+from broker.clients import connect
+from broker.errors import BrokerUnavailable
+from broker.interface import facilities
+from broker.keys import Keys
+from middleware.errors import ArgumentMismatch
+from project.wiring import build_yard
+from tests.conftest import RunWorker
+from tests.integration.jobs import probe_actors
+from tests.waiting import wait_for
+
+
+def state(job_id: str) -> str:
+    job = find_job(job_id)
+    return "" if job is None else job.state
+
+
+def test_a_submitted_job_is_queued_runs_and_keeps_its_result(db: None, run_worker: RunWorker) -> None:
+    job_id = submit(probe_actors.add, owner="user:1", kwargs={"a": 1, "b": 2})
+
+    queued = find_job(job_id)
+    with run_worker("default"):
+        wait_for(lambda: state(job_id) == "succeeded")
+    done = find_job(job_id)
+
+    assert queued is not None
+    assert (queued.state, queued.owner, queued.attempts) == ("queued", "user:1", 0)
+    assert done is not None
+    assert (done.result, done.attempts) == ({"sum": 3}, 1)
+
+
+def test_arguments_that_do_not_fit_are_refused_where_they_are_sent(valkey: redis.Redis) -> None:
+    with pytest.raises(ArgumentMismatch):
+        submit(probe_actors.add, kwargs={"a": 1})
+
+    assert facilities().transport.stats("default").live.waiting == 0
+
+
+def test_a_delayed_job_is_scheduled(valkey: redis.Redis) -> None:
+    job_id = submit(probe_actors.add, delay_ms=60_000, kwargs={"a": 1, "b": 2})
+
+    job = find_job(job_id)
+
+    assert job is not None
+    assert (job.state, job.reason) == ("scheduled", "delay")
+    assert job.next_attempt_at is not None
+    assert job.enqueued_at is not None
+    assert job.next_attempt_at - job.enqueued_at == pytest.approx(60_000, abs=1_000)
+
+
+@pytest.mark.usefixtures("transactional_db")
+def test_a_job_is_sent_when_the_transaction_commits() -> None:
+    with transaction.atomic():
+        job_id = enqueue_on_commit(probe_actors.add, owner="user:1", kwargs={"a": 1, "b": 2})
+        before = find_job(job_id)
+
+    assert before is None
+    assert state(job_id) == "queued"
+
+
+@pytest.mark.usefixtures("transactional_db")
+def test_a_job_is_never_sent_when_the_transaction_rolls_back() -> None:
+    with pytest.raises(ZeroDivisionError), transaction.atomic():
+        job_id = enqueue_on_commit(probe_actors.add, kwargs={"a": 1, "b": 2})
+        1 / 0  # noqa: B018
+
+    assert find_job(job_id) is None
+    assert facilities().transport.stats("default").live.waiting == 0
+
+
+@pytest.mark.usefixtures("transactional_db")
+def test_arguments_are_checked_before_the_commit() -> None:
+    with pytest.raises(ArgumentMismatch), transaction.atomic():
+        enqueue_on_commit(probe_actors.add, kwargs={"c": 1})
+
+
+def test_outside_of_a_worker_nothing_is_reported() -> None:
+    report_progress(1, 2)
+
+    assert current_job_id() is None
+
+
+def test_progress_is_recorded(db: None, run_worker: RunWorker) -> None:
+    job_id = submit(probe_actors.steps, kwargs={"total": 3})
+
+    with run_worker("default"):
+        wait_for(lambda: (job := find_job(job_id)) and job.progress)
+        job = find_job(job_id)
+        probe_actors.go_on.set()
+        wait_for(lambda: state(job_id) == "succeeded")
+
+    assert job is not None
+    assert job.progress == {"done": 1, "total": 3, "note": "first"}
+
+
+def test_a_running_job_stops_at_its_next_step(db: None, run_worker: RunWorker) -> None:
+    job_id = submit(probe_actors.steps, kwargs={"total": 3})
+
+    with run_worker("default"):
+        wait_for(lambda: (job := find_job(job_id)) and job.progress)
+        answer = request_cancel(job_id)
+        probe_actors.go_on.set()
+        wait_for(lambda: state(job_id) == "cancelled")
+
+    assert answer == "asked"
+    job = find_job(job_id)
+    assert job is not None
+    assert job.progress is not None
+    assert job.progress["done"] < 3
+
+
+@pytest.mark.parametrize("delay_ms", [None, 60_000])
+def test_a_waiting_job_is_cancelled_at_once_and_never_runs(
+    db: None, run_worker: RunWorker, delay_ms: int | None
+) -> None:
+    job_id = submit(probe_actors.add, delay_ms=delay_ms, kwargs={"a": 1, "b": 2})
+
+    answer = request_cancel(job_id)
+    assert state(job_id) == "cancelled"
+    after = submit(probe_actors.add, kwargs={"a": 1, "b": 2})
+    with run_worker("default"):
+        wait_for(lambda: state(after) == "succeeded")
+
+    assert answer == "asked"
+    assert state(job_id) == "cancelled"
+
+
+def test_a_job_that_ended_cannot_be_cancelled(db: None, run_worker: RunWorker) -> None:
+    job_id = submit(probe_actors.add, kwargs={"a": 1, "b": 2})
+    with run_worker("default"):
+        wait_for(lambda: state(job_id) == "succeeded")
+
+    assert request_cancel(job_id) == "ended"
+
+
+def test_an_unknown_job_is_unknown(valkey: redis.Redis) -> None:
+    assert request_cancel("0d6f3c2e-7f3a-4c62-9a41-3a8f0a3b9c11") == "unknown"
+    assert find_job("0d6f3c2e-7f3a-4c62-9a41-3a8f0a3b9c11") is None
+    assert find_job("no id at all") is None
+
+
+@pytest.mark.parametrize(
+    ("owner", "asks", "operator", "seen"),
+    [
+        ("user:1", "user:1", False, True),
+        ("user:1", "user:2", False, False),
+        ("user:1", "user:2", True, True),
+        ("", "", False, False),
+        ("", "user:1", False, False),
+        ("", "user:1", True, True),
+    ],
+)
+def test_a_job_is_seen_by_its_owner_and_by_operators(
+    valkey: redis.Redis, owner: str, asks: str, operator: bool, seen: bool
+) -> None:
+    job_id = submit(probe_actors.add, owner=owner, kwargs={"a": 1, "b": 2})
+
+    assert (visible_job(job_id, owner=asks, operator=operator) is not None) == seen
+
+
+@pytest.fixture
+def broken_broker(valkey: redis.Redis, settings: Any) -> Any:
+    """This project's broker on a server that is not there."""
+    whole = dramatiq.get_broker()
+    dead = build_yard(settings.YARD, connect("redis://127.0.0.1:1"), Keys())
+    moved = [probe_actors.add]
+    dramatiq.set_broker(dead)
+    for actor in moved:
+        dead.declare_actor(actor)
+        actor.broker = dead
+    yield dead
+    for actor in moved:
+        actor.broker = whole
+    dramatiq.set_broker(whole)
+
+
+def test_a_broker_that_is_down_is_named_as_such(broken_broker: Any) -> None:
+    for attempt in (
+        lambda: submit(probe_actors.add, kwargs={"a": 1, "b": 2}),
+        lambda: find_job("0d6f3c2e-7f3a-4c62-9a41-3a8f0a3b9c11"),
+        lambda: request_cancel("0d6f3c2e-7f3a-4c62-9a41-3a8f0a3b9c11"),
+    ):
+        with pytest.raises(BrokerUnavailable):
+            attempt()
