@@ -142,6 +142,9 @@ UNFOLD = {
     "SITE_TITLE": "Switchyard",
     "SITE_HEADER": "Switchyard",
     "SITE_SYMBOL": "alt_route",
+    "SITE_FAVICONS": [
+        {"rel": "icon", "type": "image/svg+xml", "href": lambda request: static("operations/favicon.svg")},
+    ],
     "STYLES": [lambda request: static("operations/room.css")],
     "SIDEBAR": {"show_search": False, "navigation": "apps.platform.operations.navigation.groups"},
     # The operations room's tokens (static/operations/room.css), so that forms and lists look like its pages.

@@ -12,6 +12,7 @@ from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpResponseNotAllowed
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path
+from django.utils.text import Truncator
 from unfold.admin import ModelAdmin
 from unfold.decorators import display
 
@@ -33,7 +34,7 @@ STATE_COLOURS = {
 class DeadLetterAdmin(ActViews, ModelAdmin):
     """Nobody adds, edits or deletes a dead letter: it is requeued, discarded or acknowledged."""
 
-    list_display = ("failure", "actor", "queue", "reason", "attempts", "died_at", "shown_state")
+    list_display = ("failure", "actor", "queue", "reason", "attempts", "died", "shown_state")
     list_display_links = ("failure",)
     list_filter = (StateFilter, "queue", "reason", "actor", "died_at")
     list_fullwidth = True
@@ -47,7 +48,12 @@ class DeadLetterAdmin(ActViews, ModelAdmin):
     def failure(self, row: DeadLetter) -> str:
         """Exception and the first line of its text."""
         error = row.error.strip().split("\n", 1)[0]
-        return f"{row.exception}: {error}"[:90] if error else row.exception
+        return Truncator(f"{row.exception}: {error}" if error else row.exception).chars(90)
+
+    @display(description="Died (UTC)", ordering="died_at")
+    def died(self, row: DeadLetter) -> str:
+        """Time of death."""
+        return f"{row.died_at:%Y-%m-%d %H:%M:%S}"
 
     @display(description="State", label=STATE_COLOURS, ordering="state")
     def shown_state(self, row: DeadLetter) -> tuple[str, str]:

@@ -4,4 +4,5 @@ from django.apps import AppConfig
 class DeadLettersConfig(AppConfig):
     name = "apps.platform.dead_letters"
     label = "dead_letters"
+    verbose_name = "Dead letters"
     default_auto_field = "django.db.models.BigAutoField"

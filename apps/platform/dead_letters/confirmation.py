@@ -11,14 +11,16 @@ from apps.platform.dead_letters.presentation import letters
 
 PAST = {"acknowledge": "Acknowledged", "requeue": "Requeued", "discard": "Discarded"}
 WORDS = {
-    "acknowledge": ("Nothing moves:", "the letters stay, marked as known."),
-    "requeue": ("They run again,", "each from its first attempt. What they did before they failed may be done twice."),
-    "discard": ("They will never run.", "Whoever asked for them gets nothing, and is not told."),
+    "acknowledge": ("Nothing moves:", "{they} {stay} where {they} {are}, marked as known."),
+    "requeue": ("{They} {run} again,", "from the first attempt. What was done before the failure may be done twice."),
+    "discard": ("{They} will never run.", "Whoever asked for {them} gets nothing, and is not told."),
 }
+ONE = {"they": "it", "They": "It", "them": "it", "stay": "stays", "are": "is", "run": "runs"}
+MANY = {"they": "they", "They": "They", "them": "them", "stay": "stay", "are": "are", "run": "run"}
 UNDO = {
-    "acknowledge": "Not needed: it only marks them.",
-    "requeue": "Cancel the jobs while they wait. Those that fail again come back as dead letters.",
-    "discard": "None in the broker. Rows with traceback and history stay for 90 days.",
+    "acknowledge": "Not needed: it is a mark only.",
+    "requeue": "Cancel the job while it waits. What fails again comes back as a dead letter.",
+    "discard": "None in the broker. The row with traceback and history stays for 90 days.",
 }
 
 
@@ -59,7 +61,7 @@ class Confirmation:
 def of_rows(act: str, rows: Sequence[DeadLetter], *, to: str = "", back: str) -> Confirmation:
     """Return the question whether to do ``act`` to these rows."""
     count = len(rows)
-    headline, tail = WORDS[act]
+    headline, tail = (words.format(**(ONE if count == 1 else MANY)) for words in WORDS[act])
     causes = sorted({f"{row.exception} in {row.actor}" for row in rows})
     shown = ", ".join(causes[:3]) + (f" and {len(causes) - 3} more" if len(causes) > 3 else "")
     queues = ", ".join(sorted({row.queue for row in rows}))

@@ -4,4 +4,5 @@ from django.apps import AppConfig
 class OperationsConfig(AppConfig):
     name = "apps.platform.operations"
     label = "operations"
+    verbose_name = "Operations room"
     default_auto_field = "django.db.models.BigAutoField"

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 
 from apps.platform.operations.tracks import Track
 
-TRAIN_WIDTH = 260
-PROMISE_X = 104
-SIGNAL_X = 244
+PROMISE_X = 136
+SIGNAL_X = 284
 LINEAR = SIGNAL_X - PROMISE_X
-LOGARITHMIC = 46
+LOGARITHMIC = 60
 WAGON, GAP = 7, 2
 SLOT, SLOT_GAP = 11, 4
 SINGLE_SLOTS = 8

@@ -105,9 +105,9 @@ def _failing(recent: Sequence[Group]) -> list[Verdict]:
     if not count:
         return []
     worst = recent[0]
-    several = f", {worst.letters:,} of them" if len(recent) > 1 else ""
+    several = f", {worst.letters:,} of them" if len(recent) > 1 else ","
     sentence = (
-        f"{count:,} job{'' if count == 1 else 's'} gave up in the last 10 minutes{several}, "
+        f"{count:,} job{'' if count == 1 else 's'} gave up in the last 10 minutes{several} "
         f"because {worst.actor} fails with {worst.exception}."
     )
     return [
