@@ -1,0 +1,121 @@
+"""A receiver that fails 2,000 deliveries delays no others: retries wait in their own lane, for their own pool."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from django.conf import settings
+
+from apps.product.webhooks import publishing
+from apps.product.webhooks.models import Endpoint
+from broker.clients import connect
+from broker.interface import Facilities
+from broker.parent_death import die_with_parent
+from tests.waiting import wait_for
+
+ENDPOINTS, EVENTS, HEALTHY = 20, 100, 60
+ROOT = Path(__file__).resolve().parents[2]
+LIVE_BODIES = re.compile(r'"hset" "switchyard:q:webhook(?:\.DQ)?\.msgs"', re.IGNORECASE)
+ATTEMPTS = re.compile(r'\\"attempts\\": ?([1-9])')
+
+
+@pytest.fixture
+def start(process_environment: dict[str, str], tmp_path: Path) -> Iterator[Any]:
+    """Start Python with arguments, wait for ``ready`` in what it prints, and return what follows on that line."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def run(*arguments: str, ready: str, **environment: str) -> str:
+        log = tmp_path / f"{len(started)}.log"
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [sys.executable, *arguments],
+                cwd=ROOT,
+                env={**process_environment, **environment},
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                preexec_fn=die_with_parent(15),
+            )
+        started.append(process)
+        wait_for(lambda: ready in log.read_text(), 30, what=f"{ready!r} in {log.read_text()[-2000:]}")
+        return log.read_text().partition(ready)[2].partition("\n")[0].strip()
+
+    yield run
+    for process in reversed(started):
+        process.terminate()
+    for process in started:
+        process.wait(timeout=40)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_new_deliveries_start_within_the_objective_while_2000_fail(
+    facilities: Facilities, start: Any, valkey_url: str
+) -> None:
+    receiver = start("-m", "apps.product.webhooks.receiver", "--port", "0", ready="ready: ").rstrip("/")
+    allowed = receiver.removeprefix("http://")
+    watch = LiveQueueWatch(valkey_url)
+    start("manage.py", "runpools", "webhook", "webhook-retry", ready="pools: all ready",
+          SWITCHYARD_ALLOWED_PRIVATE_ADDRESSES=allowed, SWITCHYARD_LOG_FORMAT="json")  # fmt: skip
+    for number in range(ENDPOINTS):
+        _endpoint(f"{receiver}/broken?{number}", "order.broken")
+    _endpoint(f"{receiver}/healthy", "order.fine")
+
+    for number in range(EVENTS):
+        publishing.publish("owner", "order.broken", {"order": number})
+    stats = facilities.transport.stats
+    wait_for(lambda: stats("webhook").live.waiting == 0, 90, what="every first attempt was made")
+    storm = stats("webhook")
+    waits_ms = []
+    for number in range(HEALTHY):
+        waits_ms.append(_wait_ms(facilities, publishing.publish("owner", "order.fine", {"order": number})[0]))
+
+    retrying = storm.retry.waiting + storm.retry.scheduled + storm.retry.running
+    objective_ms = settings.YARD.family("webhook").objective_ms
+    assert retrying + storm.dead > ENDPOINTS * EVENTS * 0.9, "there is no storm"
+    assert stats("webhook").retry.waiting + stats("webhook").retry.scheduled > 0, "the storm was over too soon"
+    assert max(waits_ms) <= objective_ms, sorted(waits_ms)[-5:]
+    assert watch.bodies_seen >= ENDPOINTS * EVENTS + HEALTHY
+    assert watch.retries_seen == 0, "the live queue held a retry"
+
+
+class LiveQueueWatch:
+    """Reads everything that is ever put into the live queue, from the server's own account of its commands."""
+
+    def __init__(self, url: str) -> None:
+        self.bodies_seen = 0
+        self.retries_seen = 0
+        self._client: redis.Redis = connect(url, profile="blocking")
+        self._monitor = self._client.monitor().__enter__()
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def _watch(self) -> None:
+        while True:
+            try:
+                command = str(self._monitor.next_command()["command"])
+            except (redis.RedisError, ValueError, OSError):
+                return
+            if command.lower().startswith("hset switchyard:q:webhook.msgs") or LIVE_BODIES.match(command):
+                self.bodies_seen += 1
+                body = json.loads(command[command.index("{") : command.rindex("}") + 1])
+                self.retries_seen += body["options"].get("attempts", 0) > 0
+
+
+def _endpoint(url: str, event: str) -> None:
+    Endpoint.objects.create(url=url, events=[event], owner_key="owner")
+
+
+def _wait_ms(facilities: Facilities, job_id: str) -> int:
+    def started() -> Any:
+        record = facilities.records.read(job_id)
+        return record if record and record.started_at else None
+
+    record = wait_for(started, 30, what="a healthy delivery's start")
+    return int(record.started_at - record.enqueued_at)
