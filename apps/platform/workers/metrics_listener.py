@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import selectors
 import socket
 import time
@@ -13,6 +14,8 @@ from prometheus_client import CONTENT_TYPE_LATEST
 LARGEST_REQUEST_BYTES = 8_192
 MOST_CONNECTIONS = 32
 LONGEST_CONNECTION_S = 5.0
+
+logger = logging.getLogger("switchyard.workers")
 
 
 class MetricsListener:
@@ -93,7 +96,12 @@ class MetricsListener:
             return _response("405 Method Not Allowed", b"only GET\n")
         if path != b"/metrics":
             return _response("404 Not Found", b"see /metrics\n")
-        body = self._render()
+        try:
+            body = self._render()
+        except Exception:
+            # Somebody who reads figures must not end a pool.
+            logger.exception("metrics could not be rendered")
+            return _response("500 Internal Server Error", b"see the pool's log\n")
         return _response("200 OK", body, CONTENT_TYPE_LATEST, head=method == b"HEAD")
 
     def _close(self, connection: _Connection) -> None:

@@ -54,6 +54,18 @@ class PoolCollector(Collector):
         return found
 
 
+class ChildrenCollector(Collector):
+    """What the children of one pool counted and timed, ended ones included, from their multiprocess files."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the merged metrics. A file that a child is just making is left for the next scrape."""
+        files = [str(path) for path in sorted(self._folder.glob("*.db")) if _is_readable(path)]
+        yield from MultiProcessCollector.merge(files)
+
+
 def exposition(folder: Path, report: PoolReport, memory_bytes: int) -> bytes:
     """Return a pool's metrics as Prometheus text.
 
@@ -62,6 +74,14 @@ def exposition(folder: Path, report: PoolReport, memory_bytes: int) -> bytes:
         memory_bytes: Of the children, now.
     """
     registry = CollectorRegistry()
-    MultiProcessCollector(registry, path=str(folder))
+    registry.register(ChildrenCollector(folder))
     registry.register(PoolCollector([report], {report.pool: memory_bytes}))
     return generate_latest(registry)
+
+
+def _is_readable(path: Path) -> bool:
+    # A child makes a file empty and then gives it its size; what lies between has no length to read.
+    try:
+        return path.stat().st_size > 0
+    except FileNotFoundError:
+        return False

@@ -39,5 +39,8 @@ def refuse(*facts: str) -> NoReturn:
 
 
 def _line(message: CheckMessage) -> str:
-    hint = f" {message.hint}" if message.hint else ""
-    return f"{message.obj}: {message.msg}.{hint} ({message.id})"
+    subject = f"{message.obj}: " if message.obj is not None else ""
+    hint = (message.hint or "").rstrip(".")
+    if hint[1:2].islower():
+        hint = hint[0].lower() + hint[1:]  # it goes on the same line
+    return "; ".join(filter(None, (f"{subject}{message.msg}", hint))) + f" ({message.id})"

@@ -48,11 +48,18 @@ class Bench:
         self._started: list[subprocess.Popen[bytes]] = []
 
     def start(self, *arguments: str, settings: str = "settings", log: str = "log") -> subprocess.Popen[bytes]:
-        """Start ``manage.py`` with arguments, in a process group of its own."""
+        """Start ``manage.py`` with arguments, from anywhere, in a process group of its own."""
+        return self._spawn(str(ROOT / "manage.py"), *arguments, folder=self.folder, settings=settings, log=log)
+
+    def start_module(self, *arguments: str, settings: str = "settings", log: str = "log") -> subprocess.Popen[bytes]:
+        """Start a module with arguments, from the repository, in a process group of its own."""
+        return self._spawn("-m", *arguments, folder=ROOT, settings=settings, log=log)
+
+    def _spawn(self, *arguments: str, folder: Path, settings: str, log: str) -> subprocess.Popen[bytes]:
         with (self.folder / log).open("wb") as output:
             process = subprocess.Popen(
-                [sys.executable, str(ROOT / "manage.py"), *arguments],
-                cwd=self.folder,  # anywhere must do
+                [sys.executable, *arguments],
+                cwd=folder,
                 env={**self.environment, "DJANGO_SETTINGS_MODULE": f"tests.integration.workers.bench.{settings}"},
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -69,11 +76,11 @@ class Bench:
         """Wait until something was printed."""
         wait_for(lambda: text in self.log(log), timeout_s, what=f"{text!r} in the log")
 
-    def send(self, queue: str, ms: int = 0) -> str:
+    def send(self, queue: str, ms: int = 0, **options: Any) -> str:
         """Enqueue a job that takes so long and return its token."""
         token = uuid.uuid4().hex
         message: Message[Any] = Message(
-            queue_name=queue, actor_name=f"{queue}_job", args=(token, ms), kwargs={}, options={}
+            queue_name=queue, actor_name=f"{queue}_job", args=(token, ms), kwargs={}, options=options
         )
         self._broker.enqueue(message)
         return token

@@ -13,6 +13,8 @@ from collections.abc import Iterator
 import psutil
 import pytest
 
+from broker.dead_lists import DeadLists
+from broker.keys import Keys
 from tests.integration.workers.bench.actors import ENDED
 from tests.integration.workers.conftest import Bench, titles_below
 from tests.waiting import wait_for
@@ -54,8 +56,22 @@ def test_a_pool_of_each_kind_runs_jobs(
     ended = wait_for(lambda: module_bench.ended(token))
 
     assert ended["patched"] is patched
+    assert ended["database"] == 42
     assert ended["nice"] == os.nice(0) + nice
     assert ended["pid"] in {pid for title, pid in titles_below(pools.pid).items() if title.startswith(f"{queue} child")}
+
+
+@pytest.mark.parametrize("queue", ["urgent", "slow", "webhook"])
+def test_the_soft_limit_ends_a_task_in_every_kind_of_child(
+    module_bench: Bench, pools: subprocess.Popen[bytes], queue: str
+) -> None:
+    dead = DeadLists(module_bench.client, Keys())
+    before = dead.count(queue)
+
+    token = module_bench.send(queue, ms=60_000, time_limit=300)
+
+    wait_for(lambda: dead.count(queue) == before + 1)
+    assert not module_bench.ended(token)
 
 
 def test_greenlets_of_one_child_wait_side_by_side(module_bench: Bench, pools: subprocess.Popen[bytes]) -> None:

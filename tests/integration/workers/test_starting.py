@@ -93,3 +93,12 @@ def test_two_supervisors_of_one_pool_keep_their_metrics_apart(bench: Bench) -> N
     bench.wait_for_log("pool urgent: ready", log="second")
     wait_for(lambda: len({report.metrics_port for report in bench.reports.read_all()}) == 2)
     assert {path.name for path in (bench.folder / "metrics").iterdir() if path.is_dir()} == {"urgent", "urgent.2"}
+
+
+def test_the_web_and_the_scheduler_refuse_a_wrong_yard_as_well(bench: Bench) -> None:
+    scheduler = bench.start("runscheduler", settings="wrong_settings", log="scheduler")
+    web = bench.start_module("uvicorn", "project.asgi:application", "--port", "0", settings="wrong_settings", log="web")
+
+    assert (scheduler.wait(20), web.wait(20)) == (78, 78)
+    assert "(switchyard.E011)" in bench.log("scheduler")
+    assert "(switchyard.E011)" in bench.log("web")

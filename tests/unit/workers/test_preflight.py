@@ -26,7 +26,7 @@ def test_a_wrong_yard_exits_78_with_subject_fact_fix_and_id(capsys: pytest.Captu
 
     assert exit.value.code == 78
     said = capsys.readouterr().err
-    assert said.startswith("switchyard: refused to start: pool urgent: slots is 0; such a pool cannot be started.")
+    assert said.startswith("switchyard: refused to start: pool urgent: slots is 0; such a pool cannot be started; in")
     assert "project/topology.py" in said
     assert "(switchyard.E014)" in said
 

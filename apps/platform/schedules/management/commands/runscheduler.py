@@ -13,6 +13,7 @@ from django.core.management.base import BaseCommand
 
 from apps.platform.schedules.chores import yard_chores
 from apps.platform.schedules.runner import Scheduler
+from apps.platform.workers.preflight import refuse_if_wrong
 
 EX_SOFTWARE = 70
 STOP_WITHIN_S = 5.0
@@ -24,9 +25,11 @@ class Command(BaseCommand):
     """Run the scheduler until SIGTERM or SIGINT. Several may run: one leads, the others stand by."""
 
     help = "Run the scheduler: periodic actors, alerts, and the dead letters' rows. Several may run; one leads."
+    requires_system_checks = []  # refuse_if_wrong runs them, and exits as promised
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Run until a signal; exit 0, or 70 when the scheduler broke down."""
+        """Run until a signal; exit 0, 70 when the scheduler broke down, or 78 when the yard is wrong."""
+        refuse_if_wrong()
         # Blocked in every thread and waited for here: a handler could interrupt a thread that holds the event's lock.
         signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
         stop = threading.Event()
