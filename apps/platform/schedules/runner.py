@@ -57,6 +57,7 @@ class Scheduler:
         threads = [chores.start(chore, leading=self.leadership.held, stop=stop) for chore in self._chores]
         try:
             while not stop.is_set():
+                close_old_connections()
                 self.step()
                 stop.wait(self._pause_s())
         finally:
@@ -68,7 +69,6 @@ class Scheduler:
 
     def step(self) -> None:
         """Look once: take or renew the lease, and send what is due. Failures are logged and tried again."""
-        close_old_connections()
         try:
             leading = self.leadership.tend()
         except Exception as error:  # noqa: BLE001  logged by complaints; the loop must outlive every failure

@@ -15,7 +15,7 @@ Submit = Callable[[Any], Any]
 
 
 @pytest.fixture
-def headers(transactional_db, django_user_model) -> dict[str, str]:
+def headers(db, django_user_model) -> dict[str, str]:
     """Headers of a request whose token may submit and read."""
     user = django_user_model.objects.create_user("ada")
     _, plain = create_token(owner=user, scopes=["submit", "read"], name="test")

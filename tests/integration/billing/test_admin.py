@@ -12,7 +12,8 @@ from apps.product.billing.models import PaymentEvent, Reconciliation, Reconcilia
 from tests.factories.shop import make_invoice, make_payment
 from tests.waiting import wait_for
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = pytest.mark.django_db
+LIVE = pytest.mark.django_db(transaction=True)  # work is sent when the transaction commits
 PAGES = ["reconciliation", "reconciliationentry", "paymentevent"]
 
 
@@ -60,6 +61,7 @@ def test_a_list_needs_as_many_queries_for_ten_rows_as_for_two(page, admin_client
         assert admin_client.get(address).status_code == 200
 
 
+@LIVE
 def test_adding_a_month_reconciles_it(admin_client, facilities, run_worker):
     make_payment(make_invoice())
 
@@ -79,12 +81,14 @@ def test_a_month_that_does_not_exist_cannot_be_added(month, admin_client, facili
     assert facilities.transport.stats("billing").live.waiting == 0
 
 
+@LIVE
 def test_reconcile_this_month_sends_one_job_a_month(admin_client, facilities):
     act(admin_client, "reconciliation", "reconcile_again", reconcile("2026-09"), reconcile("2026-10"))
 
     assert facilities.transport.stats("billing").live.waiting == 2
 
 
+@LIVE
 def test_only_events_that_were_not_applied_are_applied_again(admin_client, facilities):
     applied, waiting = received(1), received(2)
     services.apply_event(applied.pk)
@@ -94,6 +98,7 @@ def test_only_events_that_were_not_applied_are_applied_again(admin_client, facil
     assert facilities.transport.stats("urgent").live.waiting == 1
 
 
+@LIVE
 def test_a_broker_that_refuses_is_told_and_the_page_stays_up(admin_client, facilities, full_broker):
     with full_broker():
         page = admin_client.post(reverse("admin:billing_reconciliation_add"), {"month": "2026-10"}, follow=True)
@@ -121,6 +126,7 @@ def test_rows_cannot_be_changed_or_deleted_by_hand(admin_client):
         )
 
 
+@LIVE
 def test_who_may_only_look_may_not_start_anything(client, django_user_model, facilities):
     viewer = django_user_model.objects.create_user("viewer", is_staff=True)
     viewer.user_permissions.set(Permission.objects.filter(codename__startswith="view_"))

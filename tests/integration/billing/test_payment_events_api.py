@@ -21,7 +21,8 @@ from apps.product.shop.models import Invoice, InvoiceStatus, Payment
 from tests.factories.shop import make_invoice
 from tests.waiting import wait_for
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = pytest.mark.django_db
+LIVE = pytest.mark.django_db(transaction=True)  # a worker or another thread reads what the test writes
 PATH = "/api/v1/payments/events"
 
 
@@ -42,6 +43,7 @@ def waiting(facilities):
     return lambda: facilities.transport.stats("urgent").live.waiting
 
 
+@LIVE
 def test_an_event_is_taken_and_its_invoice_paid(facilities, run_worker):
     invoice = make_invoice(total="100.00")
 
@@ -54,6 +56,7 @@ def test_an_event_is_taken_and_its_invoice_paid(facilities, run_worker):
     assert Invoice.objects.get().status == InvoiceStatus.PAID
 
 
+@LIVE
 def test_the_same_event_twice_is_taken_twice_and_applied_once(waiting, run_worker):
     content = body(invoice_number=make_invoice().number)
 
@@ -69,6 +72,7 @@ def test_the_same_event_twice_is_taken_twice_and_applied_once(waiting, run_worke
     assert (PaymentEvent.objects.count(), Payment.objects.count()) == (1, 1)
 
 
+@LIVE
 def test_the_same_event_from_ten_senders_at_once_is_applied_once(facilities, run_worker):
     content = body(invoice_number=make_invoice().number)
     start, statuses = threading.Barrier(10), []
@@ -176,6 +180,7 @@ def test_an_event_whose_enqueue_failed_is_enqueued_when_it_comes_again(waiting, 
     assert (PaymentEvent.objects.count(), waiting()) == (1, 1)
 
 
+@LIVE
 def test_a_job_whose_event_was_deleted_is_dead_at_once(facilities, run_worker):
     job_id = submit(apply_payment_event, kwargs={"event_id": 10**6})
     with run_worker("urgent"):

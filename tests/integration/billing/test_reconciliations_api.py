@@ -6,12 +6,14 @@ import pytest
 from django.test import Client
 
 from apps.platform.jobs.queries import find_job
-from apps.product.billing.actors import reconcile_current_month
+from apps.platform.jobs.services import submit as send
+from apps.product.billing.actors import reconcile_current_month, reconcile_month
 from apps.product.billing.models import Reconciliation
 from tests.factories.shop import make_invoice, make_payment
 from tests.waiting import wait_for
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = pytest.mark.django_db
+LIVE = pytest.mark.django_db(transaction=True)  # a worker reads what the test writes
 
 
 def finished(job_id: str):
@@ -22,6 +24,7 @@ def finished(job_id: str):
     return wait_for(look, what=f"job {job_id} ended")
 
 
+@LIVE
 def test_a_month_is_reconciled_and_the_result_is_kept(submit, run_worker):
     make_payment(make_invoice())
     make_invoice()
@@ -36,6 +39,7 @@ def test_a_month_is_reconciled_and_the_result_is_kept(submit, run_worker):
     assert (job.progress["done"], job.progress["total"]) == (2, 2)
 
 
+@LIVE
 def test_a_second_run_corrects_nothing(submit, run_worker):
     make_payment(make_invoice())
 
@@ -45,6 +49,7 @@ def test_a_second_run_corrects_nothing(submit, run_worker):
     assert [result["corrected"] for result in results] == [1, 0]
 
 
+@LIVE
 def test_a_month_without_invoices_reconciles_to_zeros(submit, run_worker):
     with run_worker("billing"):
         job = finished(submit({"month": "2199-12"}).json()["job_id"])
@@ -75,10 +80,8 @@ def test_no_token_is_refused(facilities):
     assert facilities.transport.stats("billing").live.waiting == 0
 
 
+@LIVE
 def test_a_hand_made_message_with_a_wrong_month_is_dead_at_once(facilities, run_worker):
-    from apps.platform.jobs.services import submit as send
-    from apps.product.billing.actors import reconcile_month
-
     job_id = send(reconcile_month, kwargs={"month": "2026-13"})
     with run_worker("billing"):
         job = finished(job_id)
@@ -86,10 +89,9 @@ def test_a_hand_made_message_with_a_wrong_month_is_dead_at_once(facilities, run_
     assert (job.state, job.reason, job.attempts) == ("dead", "permanent", 1)
 
 
+@LIVE
 def test_the_nightly_run_covers_the_running_month_and_the_one_before(facilities, run_worker, time_machine):
     time_machine.move_to("2027-01-05T02:15:00Z", tick=True)
-    from apps.platform.jobs.services import submit as send
-
     with run_worker("billing"):
         job = finished(send(reconcile_current_month, kwargs={}))
 

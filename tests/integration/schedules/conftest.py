@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable
+
+import dramatiq
+import pytest
+from periodiq import cron
+
+from apps.platform.schedules.runner import Scheduler
+from broker.interface import facilities as facilities_of
+
+START = datetime.datetime(2026, 11, 20, 8, 30, tzinfo=datetime.UTC)
+
+
+class Clock:
+    """A wall clock that a test moves."""
+
+    def __init__(self) -> None:
+        self.now = START
+
+    def __call__(self) -> datetime.datetime:
+        return self.now
+
+    def forward(self, **delta: float) -> datetime.datetime:
+        self.now += datetime.timedelta(**delta)
+        return self.now
+
+
+class Yard:
+    """A broker of its own with periodic actors, and schedulers on it."""
+
+    def __init__(self, broker: dramatiq.Broker, clock: Clock) -> None:
+        self.broker, self.clock = broker, clock
+        self.facilities = facilities_of(broker)
+
+    def declare(
+        self, name: str = "tick", spec: str = "* * * * *", function: Callable = lambda: None, **options
+    ) -> None:
+        dramatiq.actor(
+            function, broker=self.broker, actor_name=name, queue_name="default", periodic=cron(spec), **options
+        )
+
+    def scheduler(self, **options) -> Scheduler:
+        return Scheduler(self.broker, now=self.clock, **options)
+
+    def lapse(self) -> None:
+        """Let the lease run out, as 15 s without a renewal do."""
+        self.facilities.records.client.delete(self.facilities.records.keys.lock("scheduler"))
+
+    def sent(self) -> int:
+        """Jobs that were enqueued."""
+        return self.facilities.transport.stats("default").live.waiting
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def yard(db, yard_broker, clock) -> Yard:
+    return Yard(yard_broker(), clock)

@@ -1,0 +1,100 @@
+"""After a downtime each schedule catches up as it says; a new or changed one begins now."""
+
+from __future__ import annotations
+
+from apps.platform.schedules.models import ScheduleState
+
+
+def run_for(yard, minutes: int) -> None:
+    scheduler = yard.scheduler()
+    for _ in range(minutes):
+        scheduler.step()
+        yard.clock.forward(minutes=1)
+    scheduler.leadership.release()
+
+
+def test_once_is_the_default_and_sends_one_late_tick(yard, clock):
+    yard.declare(spec="*/2 * * * *")
+    run_for(yard, 2)
+    before = yard.sent()
+
+    clock.forward(minutes=9, seconds=10)
+    scheduler = yard.scheduler()
+    scheduler.step()
+    scheduler.step()
+
+    state = ScheduleState.objects.get()
+    assert (before, yard.sent()) == (1, 2)
+    assert (state.last_tick.minute, state.lateness_ms) == (40, 70_000)
+
+
+def test_skip_sends_nothing_of_a_downtime(yard, clock):
+    yard.declare(spec="45 * * * *", catch_up="skip")
+    run_for(yard, 1)
+
+    clock.forward(hours=3)
+    yard.scheduler().step()
+
+    assert yard.sent() == 0
+
+
+def test_all_sends_each_missed_tick(yard, clock):
+    yard.declare(spec="*/5 * * * *", catch_up="all")
+    run_for(yard, 1)
+
+    clock.forward(minutes=19)
+    yard.scheduler().step()
+
+    assert yard.sent() == 1 + 4
+
+
+def test_a_new_schedule_does_not_send_what_was_before_it(yard, clock):
+    yard.declare(spec="0 2 * * *")
+
+    yard.scheduler().step()
+
+    assert yard.sent() == 0
+    assert ScheduleState.objects.get().last_tick is None
+
+
+def test_a_changed_expression_does_not_count_as_missed(yard, clock):
+    yard.declare(spec="0 9 * * *")
+    run_for(yard, 1)
+    ScheduleState.objects.update(spec="0 10 * * *")
+
+    clock.forward(hours=5)
+    yard.scheduler().step()
+
+    assert yard.sent() == 0
+    assert ScheduleState.objects.get().spec == "0 9 * * *"
+
+
+def test_a_broker_that_refuses_delays_a_tick_and_loses_none(yard, clock, valkey):
+    yard.declare()
+    scheduler = yard.scheduler()
+    scheduler.step()
+
+    clock.forward(minutes=1)
+    valkey.config_set("maxmemory", 1)
+    try:
+        scheduler.step()
+    finally:
+        valkey.config_set("maxmemory", 0)
+    sent_meanwhile = yard.sent()
+    clock.forward(seconds=5)
+    scheduler.step()
+
+    assert (sent_meanwhile, yard.sent()) == (1, 2)
+    assert ScheduleState.objects.get().lateness_ms == 5000
+
+
+def test_a_schedule_that_cannot_be_sent_holds_no_other_up(yard):
+    yard.declare("a_broken", function=lambda month: None)
+    yard.declare("b_fine")
+
+    scheduler = yard.scheduler()
+    scheduler.step()
+    scheduler.step()
+
+    assert yard.sent() == 1
+    assert ScheduleState.objects.get(actor="b_fine").last_tick is not None

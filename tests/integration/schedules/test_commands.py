@@ -1,0 +1,103 @@
+"""The scheduler as a process, and the commands beside it."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from django.contrib.auth.models import Permission
+from django.core.management import CommandError, call_command
+
+from apps.platform.schedules.models import ScheduleState
+from project.config import BASE_DIR
+from tests.waiting import wait_for
+
+
+@pytest.fixture
+def start(process_environment, transactional_db, facilities, tmp_path):
+    """Start ``manage.py runscheduler``; returns the process and a function that reads its log."""
+    started = []
+
+    def run():
+        log = tmp_path / f"scheduler-{len(started)}.log"
+        with log.open("wb") as output:
+            command = [sys.executable, str(BASE_DIR / "manage.py"), "runscheduler"]
+            process = subprocess.Popen(command, env=process_environment, stdout=output, stderr=output)
+        started.append(process)
+        return process, log.read_text
+
+    yield run
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_scheduler_with_0_and_the_next_leads_at_once(number, start):
+    leader, log = start()
+    wait_for(lambda: "leading" in log(), timeout_s=60, what="it leads")
+    _, heir_log = start()
+    wait_for(lambda: "scheduler started" in heir_log(), timeout_s=60, what="the other stands by")
+
+    asked_s = time.monotonic()
+    leader.send_signal(number)
+    code = leader.wait(timeout=20)
+
+    assert code == 0 and time.monotonic() - asked_s < 5
+    assert "scheduler stopped" in log() and "Traceback" not in log()
+    wait_for(lambda: "leading" in heir_log(), timeout_s=15, what="the other leads")
+
+
+def test_the_list_names_every_schedule(db, capsys):
+    call_command("schedules", "list", "--json")
+    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
+    call_command("schedules", "list")
+    table = capsys.readouterr().out
+
+    nightly = rows["reconcile_current_month"]
+    assert (nightly["spec"], nightly["queue"], nightly["catch_up"]) == ("15 2 * * *", "billing", "once")
+    assert nightly["last_tick"] is None and nightly["next_tick"].endswith("T02:15:00.000000Z")
+    assert "reconcile_current_month  15 2 * * *" in table and "never yet" in table
+
+
+def test_a_schedule_can_be_run_now(db, facilities, capsys):
+    call_command("schedules", "run", "reconcile_current_month")
+
+    job = facilities.records.read(capsys.readouterr().out.strip())
+    assert (job.actor, job.state) == ("reconcile_current_month", "queued")
+
+
+def test_a_schedule_that_is_none_is_refused_with_the_near_miss(db, facilities):
+    with pytest.raises(CommandError, match=r"did you mean reconcile_current_month\?"):
+        call_command("schedules", "run", "reconcile_curent_month")
+
+
+def test_the_admin_shows_schedules_and_runs_one(admin_client, facilities):
+    known = ScheduleState.objects.create(actor="reconcile_current_month", spec="15 2 * * *", since="2026-11-20T02:15Z")
+    gone = ScheduleState.objects.create(actor="gone", spec="@daily", since="2026-11-20T00:00Z")
+    address = "/admin/schedules/schedulestate/"
+
+    page = admin_client.get(address).content.decode()
+    run = {"action": "run_now", "_selected_action": [known.pk, gone.pk]}
+    after = admin_client.post(address, run, follow=True).content.decode()
+
+    assert "not declared any more" in page
+    assert "reconcile_current_month runs as job" in after and "schedule gone: no actor of that name" in after
+    assert facilities.transport.stats("billing").live.waiting == 1
+    assert admin_client.get(f"{address}{known.pk}/change/").status_code == 200
+    assert admin_client.post(f"{address}{known.pk}/change/", {"actor": "x"}).status_code == 403
+
+
+def test_who_may_only_look_may_not_run_a_schedule(client, django_user_model, facilities):
+    viewer = django_user_model.objects.create_user("viewer", is_staff=True)
+    viewer.user_permissions.set(Permission.objects.filter(codename="view_schedulestate"))
+    client.force_login(viewer)
+    state = ScheduleState.objects.create(actor="reconcile_current_month", spec="15 2 * * *", since="2026-11-20T02:15Z")
+
+    client.post("/admin/schedules/schedulestate/", {"action": "run_now", "_selected_action": [state.pk]})
+
+    assert facilities.transport.stats("billing").live.waiting == 0

@@ -1,0 +1,156 @@
+"""One leads at a time; the next takes over when it leaves or dies."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from apps.platform.schedules.chores import Chore
+from apps.platform.schedules.leadership import Leadership
+from tests.waiting import wait_for
+
+LEASE_S = 0.4
+
+
+def leadership(facilities, **options) -> Leadership:
+    records = facilities.records
+    return Leadership(records.client, records.keys, lease_s=LEASE_S, renew_s=0.1, **options)
+
+
+def test_who_dies_is_followed_when_the_lease_ran_out(facilities):
+    dead, heir = leadership(facilities), leadership(facilities)
+    started_s = time.monotonic()
+
+    assert dead.tend() and not heir.tend()
+    wait_for(heir.tend, timeout_s=5)
+
+    assert LEASE_S * 0.9 <= time.monotonic() - started_s < LEASE_S + 3
+    assert not dead.held(), "the old leader knows by its own clock"
+
+
+def test_a_leader_that_renews_keeps_leading(facilities):
+    leader, other = leadership(facilities), leadership(facilities)
+    leader.tend()
+    until_s = time.monotonic() + 3 * LEASE_S
+
+    def renewed_long_enough() -> bool:
+        assert leader.tend() and not other.tend()
+        return time.monotonic() > until_s
+
+    wait_for(renewed_long_enough)
+
+
+def test_who_leaves_is_followed_at_once(facilities):
+    leader, heir = leadership(facilities), leadership(facilities)
+    leader.tend()
+
+    leader.release()
+
+    assert heir.tend() and not leader.held()
+
+
+def test_an_old_leader_cannot_give_back_what_another_holds(facilities):
+    old, heir, third = (leadership(facilities) for _ in range(3))
+    old.tend()
+    facilities.records.client.delete(facilities.records.keys.lock("scheduler"))
+    heir.tend()
+
+    old.release()
+
+    assert not third.tend()
+
+
+@pytest.mark.parametrize(("lease_s", "renew_s"), [(15, 15), (15, 0), (1, 5)])
+def test_a_lease_that_cannot_be_renewed_in_time_is_refused(lease_s, renew_s, facilities):
+    with pytest.raises(ValueError, match="renew_s must be between 0 and lease_s"):
+        Leadership(facilities.records.client, facilities.records.keys, lease_s=lease_s, renew_s=renew_s)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_scheduler_stops_at_once_and_lets_go(yard):
+    yard.declare()
+    stop, scheduler = threading.Event(), yard.scheduler()
+    thread = threading.Thread(target=scheduler.run, args=(stop,))
+    thread.start()
+    wait_for(scheduler.leadership.held)
+
+    started_s = time.monotonic()
+    stop.set()
+    thread.join(5)
+
+    assert time.monotonic() - started_s < 2
+    assert yard.scheduler().leadership.tend()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_chores_run_while_leading_go_on_after_a_failure_and_end_with_the_scheduler(yard):
+    done: list[str] = []
+
+    def fails() -> None:
+        done.append("tried")
+        raise ValueError("a chore that fails")
+
+    chores = [Chore("fails", 0.01, fails), Chore("works", 0.01, lambda: done.append("worked"))]
+    stop, scheduler = threading.Event(), yard.scheduler(chores_done=chores)
+    thread = threading.Thread(target=scheduler.run, args=(stop,))
+    thread.start()
+
+    wait_for(lambda: done.count("tried") > 3 and done.count("worked") > 3)
+    stop.set()
+    thread.join(5)
+
+    before = len(done)
+    assert not [other for other in threading.enumerate() if other.name.startswith("chore ")]
+    assert len(done) == before
+
+
+@pytest.mark.django_db(transaction=True)
+def test_who_stands_by_does_no_chores(yard):
+    done: list[str] = []
+    assert yard.scheduler().leadership.tend()
+    stop = threading.Event()
+    scheduler = yard.scheduler(chores_done=[Chore("never", 0.01, lambda: done.append("?"))], poll_s=0.01)
+    steps = []
+    step = scheduler.step
+    scheduler.step = lambda: (step(), steps.append(1))
+    thread = threading.Thread(target=scheduler.run, args=(stop,))
+    thread.start()
+
+    wait_for(lambda: len(steps) > 10)
+    stop.set()
+    thread.join(5)
+
+    assert done == []
+
+
+SCHEDULER = """
+import threading, django
+django.setup()
+from apps.platform.schedules.runner import Scheduler
+Scheduler(lease_s=1.5, renew_s=0.3, poll_s=0.1).run(threading.Event())
+"""
+
+
+def test_a_killed_process_is_followed(process_environment, facilities, transactional_db):
+    records = facilities.records
+    key = records.keys.lock("scheduler")
+    environment = {**process_environment, "DJANGO_SETTINGS_MODULE": "project.settings"}
+    processes = []
+    try:
+        processes.append(subprocess.Popen([sys.executable, "-c", SCHEDULER], env=environment))
+        first = wait_for(lambda: records.client.get(key), what="the first leads")
+        processes.append(subprocess.Popen([sys.executable, "-c", SCHEDULER], env=environment))
+        processes[0].kill()
+        killed_s = time.monotonic()
+        heir = wait_for(lambda: (token := records.client.get(key)) != first and token, what="the second leads")
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+    assert heir != first
+    assert time.monotonic() - killed_s < 15

@@ -1,0 +1,112 @@
+"""Each tick is sent once, whoever leads and whatever dies."""
+
+from __future__ import annotations
+
+import datetime
+
+import pytest
+
+from apps.platform.schedules import services
+from apps.platform.schedules.declared import schedules
+from apps.platform.schedules.models import ScheduleState
+from tests.waiting import wait_for
+
+MINUTE = datetime.timedelta(minutes=1)
+
+
+def test_two_schedulers_send_one_tick_a_minute(yard, clock):
+    yard.declare()
+    first, second = yard.scheduler(), yard.scheduler()
+
+    for _ in range(10):
+        for scheduler in (first, second, first):
+            scheduler.step()
+        clock.forward(minutes=1)
+
+    assert yard.sent() == 10
+    assert (first.leadership.held(), second.leadership.held()) == (True, False)
+
+
+def test_ticks_stay_single_while_leaders_die(yard, clock):
+    yard.declare()
+    standing_by = yard.scheduler()
+
+    for minute in range(60):
+        leader, standing_by = standing_by, yard.scheduler()
+        leader.step()
+        clock.forward(seconds=20)
+        standing_by.step()
+        if minute % 3 == 0:
+            yard.lapse()  # the leader was killed: nobody gives the lease back
+        else:
+            leader.leadership.release()
+        standing_by.step()
+        clock.forward(seconds=40)
+
+    assert yard.sent() == 60
+
+
+def test_two_that_both_believe_to_lead_send_one_tick(yard, clock):
+    yard.declare()
+    stopped, leader = yard.scheduler(), yard.scheduler()
+    stopped.step()
+    yard.lapse()
+    leader.step()
+
+    for _ in range(5):
+        clock.forward(minutes=1)
+        stopped.step()
+        leader.step()
+
+    assert stopped.leadership.held() and leader.leadership.held()
+    assert yard.sent() == 6
+
+
+def test_a_tick_that_was_claimed_but_never_sent_is_sent_by_the_next_leader(yard, clock):
+    yard.declare()
+    records = yard.facilities.records
+    records.client.set(records.keys.tick("tick", clock().strftime("%Y-%m-%dT%H:%MZ")), services.CLAIMED)
+
+    yard.scheduler().step()
+
+    assert yard.sent() == 1
+
+
+def test_a_tick_that_was_sent_but_not_marked_is_not_sent_again(yard, clock):
+    yard.declare()
+    (schedule,) = schedules(yard.broker)
+    services.known_state(schedule, clock())
+    services.send_tick(schedule, clock(), clock())
+    records = yard.facilities.records
+    records.client.set(records.keys.tick("tick", clock().strftime("%Y-%m-%dT%H:%MZ")), services.CLAIMED)
+    ScheduleState.objects.update(since=clock() - MINUTE)
+
+    yard.scheduler().step()
+
+    assert yard.sent() == 1
+    assert ScheduleState.objects.get().since == clock()
+
+
+def test_a_tick_is_kept_in_mind_for_seven_days(yard, clock):
+    yard.declare()
+    yard.scheduler().step()
+
+    records = yard.facilities.records
+    left_s = records.client.ttl(records.keys.tick("tick", clock().strftime("%Y-%m-%dT%H:%MZ")))
+    assert 7 * 24 * 3600 - 60 < left_s <= 7 * 24 * 3600
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_job_of_a_tick_runs_and_is_remembered(yard, clock, run_worker):
+    ran = []
+    yard.declare(function=lambda: ran.append(clock()))
+    clock.forward(seconds=2.5)
+    yard.scheduler().step()
+
+    with run_worker("default", broker=yard.broker):
+        wait_for(lambda: ran)
+
+    state = ScheduleState.objects.get()
+    assert (state.actor, state.spec, state.lateness_ms) == ("tick", "* * * * *", 2500)
+    assert state.last_tick == clock().replace(second=0, microsecond=0)
+    wait_for(lambda: yard.facilities.records.read(state.last_job_id).state == "succeeded")

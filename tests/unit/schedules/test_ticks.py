@@ -1,0 +1,86 @@
+"""When cron expressions are due, held against a search minute by minute."""
+
+from __future__ import annotations
+
+import datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from periodiq import cron
+
+from apps.platform.schedules import ticks
+
+MINUTE = datetime.timedelta(minutes=1)
+
+
+def at(text: str) -> datetime.datetime:
+    return datetime.datetime.fromisoformat(text).replace(tzinfo=datetime.UTC)
+
+
+@pytest.mark.parametrize(
+    ("spec", "after", "expected"),
+    [
+        ("* * * * *", "2026-11-20T08:30", "2026-11-20T08:31"),
+        ("15 2 * * *", "2026-11-20T02:14", "2026-11-20T02:15"),
+        ("15 2 * * *", "2026-11-20T02:15", "2026-11-21T02:15"),
+        ("*/10 * * * *", "2026-11-20T23:51", "2026-11-21T00:00"),
+        ("0 0 1 1 *", "2026-11-20T00:00", "2027-01-01T00:00"),
+        ("0 0 29 2 *", "2026-11-20T00:00", "2028-02-29T00:00"),
+        ("0 0 29 2 *", "2096-03-01T00:00", "2104-02-29T00:00"),
+        ("0 0 31 * *", "2026-11-20T00:00", "2026-12-31T00:00"),
+        ("0 3 * * mon", "2026-11-20T00:00", "2026-11-23T03:00"),
+        ("0 3 * * sun", "2026-11-20T00:00", "2026-11-22T03:00"),
+        ("0 3 * * 0", "2026-11-20T00:00", "2026-11-22T03:00"),
+        ("0 3 * * 7", "2026-11-20T00:00", "2026-11-22T03:00"),
+        ("0 3 * * 0-6", "2026-11-22T00:00", "2026-11-22T03:00"),
+        ("@weekly", "2026-11-20T00:00", "2026-11-22T00:00"),
+        ("0 0 13 * fri", "2026-11-21T00:00", "2026-11-27T00:00"),
+        ("0 12 * 6 *", "2026-11-20T00:00", "2027-06-01T12:00"),
+    ],
+)
+def test_the_next_tick(spec, after, expected):
+    assert ticks.next_tick(ticks.normalised(cron(spec)), at(after)) == at(expected)
+
+
+@pytest.mark.parametrize("spec", ["0 0 30 2 *", "99 2 * * *", "0 25 * * *"])
+def test_a_schedule_that_is_never_due_has_no_next_tick(spec):
+    assert ticks.next_tick(cron(spec), at("2026-11-20T00:00")) is None
+
+
+fields = [(0, 59), (0, 23), (1, 31), (1, 12), (0, 7)]
+values = [
+    st.one_of(st.just("*"), st.lists(st.integers(*span), min_size=1, max_size=4).map(lambda v: ",".join(map(str, v))))
+    for span in fields
+]
+specs = st.tuples(*values).map(" ".join)
+moments = st.integers(0, 8 * 365 * 24 * 3600).map(lambda s: at("2024-01-01T00:00") + datetime.timedelta(seconds=s))
+
+
+@given(spec=specs, moment=moments)
+def test_ticks_back_are_the_minutes_that_fit_newest_first(spec, moment):
+    parsed = ticks.normalised(cron(spec))
+    until = ticks.minute_of(moment)
+    after = until - datetime.timedelta(days=2)
+
+    minutes = (until - MINUTE * back for back in range(2 * 24 * 60))
+    assert list(ticks.ticks_back(parsed, after, until)) == [minute for minute in minutes if parsed.validate(minute)]
+
+
+@given(spec=specs, moment=moments)
+def test_the_next_tick_is_later_and_no_minute_before_it_fits(spec, moment):
+    parsed = ticks.normalised(cron(spec))
+
+    found = ticks.next_tick(parsed, moment)
+
+    if found is not None:
+        assert found > moment and parsed.validate(found)
+        first = ticks.minute_of(moment) + MINUTE
+        looked_at = range(min(int((found - first) / MINUTE), 2000))
+        assert not any(parsed.validate(first + MINUTE * step) for step in looked_at)
+
+
+def test_ticks_back_cross_a_long_gap_quickly():
+    last = next(ticks.ticks_back(cron("0 0 1 1 *"), at("2020-01-01T00:00"), at("2026-11-20T00:00")))
+
+    assert last == at("2026-01-01T00:00")
