@@ -15,7 +15,7 @@ from typing import Any
 from project.demo.client import RequestFailed
 from project.demo.sample.journal import SentJob
 from project.demo.sample.run import SampleRun
-from project.demo.state import StateFolder
+from project.demo.yard import DemoYard
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +30,10 @@ class KeptMail:
 class Evidence:
     """One look at everything. Make a new one for the next look."""
 
-    def __init__(self, run: SampleRun, state: StateFolder, files: dict[str, bytes]) -> None:
+    def __init__(self, run: SampleRun, yard: DemoYard, files: dict[str, bytes]) -> None:
         self.run = run
-        self._state = state
+        self.receiver = yard.addresses.receiver
+        self._state = yard.state
         self._files = files
 
     def jobs(self, kind: str) -> list[SentJob]:
@@ -44,9 +45,12 @@ class Evidence:
         """Mails that the sink keeps."""
         return [_read_mail(path.read_bytes()) for path in sorted((self._state.mailbox / "new").glob("*.eml"))]
 
+    def arrived(self, path: str) -> list[dict[str, Any]]:
+        """Return the requests that an endpoint of the receiver answered, oldest first."""
+        return [entry for entry in self._deliveries if entry["path"] == path]
+
     @cached_property
-    def deliveries(self) -> list[dict[str, Any]]:
-        """Requests that the webhook receiver answered, oldest first."""
+    def _deliveries(self) -> list[dict[str, Any]]:
         try:
             lines = self._state.deliveries.read_text().splitlines()
         except FileNotFoundError:
