@@ -18,7 +18,7 @@ from apps.platform.api.models import SCOPES, IdempotentRequest, Token
 from apps.platform.api.tokens import issue_secret, revoke_token
 
 
-class TokenForm(forms.ModelForm):  # type: ignore[type-arg]
+class TokenForm(forms.ModelForm):
     """A token with its scopes as boxes to tick."""
 
     scopes = forms.MultipleChoiceField(

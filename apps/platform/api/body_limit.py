@@ -16,10 +16,6 @@ Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 MIB = 1024 * 1024
 
 
-class BodyTooLarge(Exception):
-    """A body grew over its limit while it was read."""
-
-
 class BodyLimit:
     """Refuse bodies over a limit with 413: by ``Content-Length`` at once, otherwise as soon as they are over it.
 
@@ -65,22 +61,20 @@ class BodyLimit:
 
         async def receive_counted() -> Message:
             nonlocal seen_bytes
-            message = await receive()
-            seen_bytes += len(message.get("body", b""))
-            if seen_bytes > limit_bytes:
-                raise BodyTooLarge
-            return message
+            if seen_bytes <= limit_bytes:
+                message = await receive()
+                seen_bytes += len(message.get("body", b""))
+            # A client that left is what the application knows how to clean up after.
+            return message if seen_bytes <= limit_bytes else {"type": "http.disconnect"}
 
         async def send_noted(message: Message) -> None:
             nonlocal started
             started = True
             await send(message)
 
-        try:
-            await self.application(scope, receive_counted, send_noted)
-        except BodyTooLarge:
-            if not started:
-                await _answer(_too_large(limit_bytes), send)
+        await self.application(scope, receive_counted, send_noted)
+        if seen_bytes > limit_bytes and not started:
+            await _answer(_too_large(limit_bytes), send)
 
     def _limit(self, scope: Scope) -> int:
         multipart = _header(scope, b"content-type").strip().lower().startswith(b"multipart/form-data")

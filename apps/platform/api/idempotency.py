@@ -75,12 +75,18 @@ def claim(token: Token, key: str, fingerprint: str) -> IdempotentRequest | HttpR
     """
     if _KEY.fullmatch(key) is None:
         raise Problem(400, "Idempotency-Key: not 1 to 255 printable ASCII characters; use for example a UUID")
+    kept = IdempotentRequest.objects.filter(token=token, key=key)
+    # Reading first spares all but the first few the database's write lock.
+    if (found := kept.first()) is not None:
+        return _known(found, fingerprint)
     now = timezone.now()
     try:
         with transaction.atomic():
             made = IdempotentRequest.objects.create(token=token, key=key, fingerprint=fingerprint, claimed_at=now)
     except IntegrityError:
-        return _known(token, key, fingerprint)
+        if (found := kept.first()) is not None:
+            return _known(found, fingerprint)
+        raise _in_flight() from None  # it failed since, and freed the key
     if made.pk % PURGE_EVERY == 0:
         purge()
     return made
@@ -116,10 +122,7 @@ def fingerprint(request: HttpRequest) -> str:
     return digest.hexdigest()
 
 
-def _known(token: Token, key: str, fingerprint: str) -> IdempotentRequest | HttpResponse:
-    found = IdempotentRequest.objects.filter(token=token, key=key).first()
-    if found is None:  # settled with a failure since
-        raise _in_flight()
+def _known(found: IdempotentRequest, fingerprint: str) -> IdempotentRequest | HttpResponse:
     age = timezone.now() - found.claimed_at
     if age < KEPT:
         if found.fingerprint != fingerprint:

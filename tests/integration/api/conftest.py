@@ -1,0 +1,16 @@
+"""A user with a token."""
+
+from __future__ import annotations
+
+import pytest
+from django.contrib.auth.models import User
+
+from apps.platform.api.tokens import create_token
+
+
+@pytest.fixture
+def bearer(transactional_db: None) -> dict[str, str]:
+    """Headers with a token that may do everything."""
+    user = User.objects.create_user("ada")
+    _, plain = create_token(owner=user, scopes=["submit", "read", "operate"], name="test")
+    return {"Authorization": f"Bearer {plain}"}

@@ -1,0 +1,97 @@
+"""Fifty requests with one key at once: one job."""
+
+from __future__ import annotations
+
+import json
+import threading
+import uuid
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from django.db import connection
+from django.http import HttpResponse
+from django.test import Client
+from django.urls import path
+from ninja import Router, Status
+
+from apps.platform.api.answers import accepted
+from apps.platform.api.application import PREFIX, build_api
+from apps.platform.api.auth import submit_scope
+from apps.platform.api.models import IdempotentRequest
+from apps.platform.api.schemas import Accepted, StrictSchema
+from apps.platform.jobs.services import submit
+from broker.interface import Facilities
+from tests.integration.jobs import probe_actors
+
+CALLERS = 50
+ROUNDS = 10
+
+router = Router()
+
+
+class Sum(StrictSchema):
+    """Two numbers."""
+
+    a: int
+    b: int
+
+
+@router.post("", auth=submit_scope, response={202: Accepted})
+def create_sum(request: Any, body: Sum) -> Status[dict[str, str]]:
+    """Send a job."""
+    job_id = submit(probe_actors.add, owner=request.auth.owner_key, kwargs=body.model_dump())
+    return Status(202, accepted(request, job_id))
+
+
+api = build_api(("/jobs", "apps.platform.jobs.api.router"), ("/sums", f"{__name__}.router"))
+urlpatterns = [path(PREFIX, api.urls)]
+
+
+@pytest.fixture
+def sums(settings: Any, bearer: dict[str, str]) -> dict[str, str]:
+    settings.ROOT_URLCONF = __name__
+    return bearer
+
+
+def test_of_fifty_concurrent_requests_one_makes_the_job(sums: dict[str, str], facilities: Facilities) -> None:
+    barrier = threading.Barrier(CALLERS)
+    client = Client()
+    client.get("/api/v1/nothing")  # loads the middleware, once for all threads
+
+    def send(key: str) -> HttpResponse:
+        try:
+            barrier.wait(10)
+            return client.post(
+                "/api/v1/sums",
+                json.dumps({"a": 1, "b": 2}),
+                content_type="application/json",
+                headers=sums | {"Idempotency-Key": key},
+            )
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(CALLERS) as callers:
+        for done in range(1, ROUNDS + 1):
+            key = str(uuid.uuid4())
+            answers = list(callers.map(send, [key] * CALLERS))
+            statuses = Counter(answer.status_code for answer in answers)
+            assert set(statuses) <= {202, 409}, statuses
+            assert len({answer.content for answer in answers if answer.status_code == 202}) == 1
+            assert facilities.transport.stats("default").live.waiting == done
+
+    assert IdempotentRequest.objects.count() == ROUNDS
+
+
+def test_the_job_of_a_repeated_request_is_the_first_ones(sums: dict[str, str], facilities: Facilities) -> None:
+    def send(body: dict[str, int]) -> HttpResponse:
+        headers = sums | {"Idempotency-Key": "one"}
+        return Client().post("/api/v1/sums", json.dumps(body), content_type="application/json", headers=headers)
+
+    first, again, other = send({"a": 1, "b": 2}), send({"a": 1, "b": 2}), send({"a": 1, "b": 3})
+
+    assert again.content == first.content
+    assert other.status_code == 422
+    assert facilities.transport.stats("default").live.waiting == 1
+    assert Client().get(first.json()["status_url"], headers=sums).json()["state"] == "queued"
