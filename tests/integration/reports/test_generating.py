@@ -1,0 +1,114 @@
+"""A statement's PDF says what the database says, on several numbered pages, and is written only when that changed."""
+
+from __future__ import annotations
+
+import io
+import re
+
+import pypdf
+import pytest
+from django.core.files.storage import default_storage
+
+from apps.product.reports import services
+from apps.product.reports.models import Report
+from apps.product.shop.models import InvoiceLine
+from middleware.errors import PermanentFailure
+from tests.factories.shop import make_customer, make_invoice, make_payment
+
+pytestmark = pytest.mark.django_db
+MONTH = "2026-10"
+
+
+def pages_of(result):
+    with default_storage.open(result["file"]) as file:
+        reader = pypdf.PdfReader(io.BytesIO(file.read()))
+    return [re.sub(r"\s+", " ", page.extract_text()) for page in reader.pages]
+
+
+@pytest.fixture
+def ada():
+    return make_customer(name="Ada Lovelace", company="Engines Ltd", email="ada@mail.example")
+
+
+def test_the_pdf_has_several_numbered_pages_with_the_figures(ada):
+    invoice = make_invoice(ada, total="1234.50")
+    make_payment(invoice, amount="1000.00")
+
+    pages = pages_of(services.generate(ada.pk, MONTH))
+
+    assert len(pages) >= 2
+    assert all(f"Page {number} of {len(pages)}" in page for number, page in enumerate(pages, start=1))
+    for said in ("October 2026", "Engines Ltd", "Ada Lovelace", "1,234.50", "1,000.00", "234.50"):
+        assert said in pages[0]
+    assert invoice.number in pages[1]
+    assert "Consulting, hour" in pages[1]
+
+
+def test_a_table_that_is_longer_than_a_page_runs_over_with_its_heading(ada):
+    for _ in range(60):
+        invoice = make_invoice(ada)
+        InvoiceLine.objects.create(invoice=invoice, description="Storage, 100 GB", quantity=3, unit_price="0.00")
+
+    pages = pages_of(services.generate(ada.pk, MONTH))
+
+    with_invoices = [page for page in pages if "Invoice and what it is for" in page]
+    assert len(with_invoices) >= 3
+    assert "Invoiced in October 2026 6,000.00" in " ".join(pages)
+
+
+def test_unchanged_content_is_not_written_again(ada, storage):
+    make_invoice(ada)
+
+    first = services.generate(ada.pk, MONTH)
+    second = services.generate(ada.pk, MONTH)
+
+    assert (first["unchanged"], second["unchanged"]) == (False, True)
+    assert {**first, "unchanged": True} == second
+    assert len([path for path in storage.rglob("*") if path.is_file()]) == 1
+
+
+def test_changed_content_is_written_to_a_new_file_and_the_row_points_to_it(ada):
+    make_invoice(ada)
+    first = services.generate(ada.pk, MONTH)
+    make_payment(customer=ada)
+
+    second = services.generate(ada.pk, MONTH)
+
+    assert not second["unchanged"]
+    assert first["file"] != second["file"]
+    assert Report.objects.get().file == second["file"]
+    assert default_storage.exists(first["file"])
+
+
+def test_a_file_that_was_removed_is_written_again(ada):
+    first = services.generate(ada.pk, MONTH)
+    default_storage.delete(first["file"])
+
+    second = services.generate(ada.pk, MONTH)
+
+    assert not second["unchanged"]
+    assert first["sha256"] == second["sha256"]
+
+
+def test_a_month_without_anything_is_a_statement_too(ada):
+    pages = pages_of(services.generate(ada.pk, "2020-02"))
+
+    assert "No invoice was sent in February 2020." in pages[1]
+    assert "Nothing is open." in pages[0]
+
+
+def test_text_from_the_database_is_set_and_never_evaluated(ada):
+    ada.company = '#panic("x") $1/0$ *b* \\ @ref <label> // = #include "/etc/passwd"'
+    ada.save()
+    make_payment(customer=ada, reference='"], #sys.inputs [')
+
+    pages = pages_of(services.generate(ada.pk, MONTH))
+
+    assert '#panic("x") $1/0$ *b* \\ @ref <label>' in pages[0]
+    assert '"], #sys.inputs [' in " ".join(pages)
+
+
+@pytest.mark.parametrize(("customer_id", "month"), [(0, MONTH), (2**70, MONTH), (None, "2026-13"), (None, "10/2026")])
+def test_an_unknown_customer_or_month_fails_for_good(ada, customer_id, month):
+    with pytest.raises(PermanentFailure):
+        services.generate(ada.pk if customer_id is None else customer_id, month)

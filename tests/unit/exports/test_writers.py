@@ -1,0 +1,120 @@
+"""What is read back from a CSV or XLSX file is what was in the database, typed, and safe."""
+
+from __future__ import annotations
+
+import csv
+import datetime
+from decimal import Decimal
+
+import openpyxl
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from apps.product.exports.cells import TRIGGERS
+from apps.product.exports.datasets import Column, Table
+from apps.product.exports.writers import open_writer
+
+MOMENT = datetime.datetime(2026, 10, 31, 23, 59, 58, 123456, tzinfo=datetime.UTC)
+TABLE = Table(
+    "Things",
+    (
+        Column("Name", "text", 20, lambda row: row[0]),
+        Column("Amount", "money", 12, lambda row: row[1]),
+        Column("Count", "integer", 8, lambda row: row[2]),
+        Column("Day", "date", 12, lambda row: row[3]),
+        Column("At", "moment", 20, lambda row: row[4]),
+    ),
+    lambda: 0,
+    lambda: iter(()),
+)
+ROW = ("Ada", Decimal("-1234.50"), 7, datetime.date(2026, 10, 31), MOMENT)
+# What XML and databases can hold: no NUL, no surrogates, no non-characters.
+TEXT = st.text(st.characters(exclude_categories=["Cs", "Cc", "Cn"], include_characters="\t\n"), max_size=60)
+TEXTS = st.lists(
+    st.builds("{}{}".format, st.sampled_from(["", *sorted(TRIGGERS - {"\r"}), " =", "\u200b+"]), TEXT), max_size=8
+)
+
+
+def write(path, rows, file_format, **options):
+    with open_writer(file_format, path, TABLE, **options) as put:
+        for row in rows:
+            put(row)
+    return path
+
+
+def read_csv(path):
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.reader(file))
+
+
+def read_xlsx(path):
+    book = openpyxl.load_workbook(path)
+    return book, [[cell.value for cell in row] for row in book.worksheets[0].iter_rows()]
+
+
+def test_csv_leaves_numbers_unquoted_and_quotes_text(tmp_path):
+    raw = write(tmp_path / "a.csv", [ROW, ('O"Neill, Ada', Decimal("0.10"), 0, None, None)], "csv").read_bytes()
+
+    assert raw.decode() == (
+        '"Name","Amount","Count","Day","At"\r\n'
+        '"Ada",-1234.50,7,"2026-10-31","2026-10-31 23:59:58"\r\n'
+        '"O""Neill, Ada",0.10,0,"",""\r\n'
+    )
+
+
+def test_xlsx_keeps_numbers_and_dates_typed_and_styles_its_heading(tmp_path):
+    book, rows = read_xlsx(write(tmp_path / "a.xlsx", [ROW], "xlsx"))
+
+    sheet = book.worksheets[0]
+    assert rows[0] == ["Name", "Amount", "Count", "Day", "At"]
+    assert rows[1][:4] == ["Ada", -1234.5, 7, datetime.datetime(2026, 10, 31)]  # noqa: DTZ001
+    assert rows[1][4].replace(microsecond=0) == datetime.datetime(2026, 10, 31, 23, 59, 58)  # noqa: DTZ001
+    assert sheet["A1"].font.bold
+    assert sheet["B2"].number_format == "#,##0.00"
+    assert sheet.freeze_panes == "A2"
+    assert sheet.column_dimensions["A"].width == pytest.approx(20, abs=1)
+
+
+def test_a_day_that_excel_cannot_hold_is_written_as_text(tmp_path):
+    _, rows = read_xlsx(write(tmp_path / "a.xlsx", [("Ada", None, None, datetime.date(1899, 5, 1), None)], "xlsx"))
+
+    assert rows[1][3] == "1899-05-01"
+
+
+def test_a_full_sheet_is_followed_by_another_with_its_own_heading(tmp_path):
+    book, _ = read_xlsx(write(tmp_path / "a.xlsx", [ROW] * 5, "xlsx", sheet_rows=3))
+
+    assert book.sheetnames == ["Things", "Things 2", "Things 3"]
+    assert [sheet.max_row for sheet in book.worksheets] == [3, 3, 2]
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(TEXTS)
+def test_no_csv_cell_is_a_formula_and_every_text_comes_back(tmp_path, texts):
+    rows = read_csv(write(tmp_path / "a.csv", [(text, Decimal("1.00"), 1, None, None) for text in texts], "csv"))[1:]
+
+    assert not [cell for row in rows for cell in row if cell[:1] in TRIGGERS and cell]
+    assert all(row[0] in (text, "'" + text) for row, text in zip(rows, texts, strict=True))
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(TEXTS)
+def test_no_xlsx_cell_is_a_formula_and_every_text_comes_back(tmp_path, texts):
+    book, rows = read_xlsx(
+        write(tmp_path / "a.xlsx", [(text, Decimal("1.00"), 1, None, None) for text in texts], "xlsx")
+    )
+
+    cells = [cell for row in book.worksheets[0].iter_rows(min_row=2) for cell in row if cell.value is not None]
+    assert {cell.data_type for cell in cells} <= {"s", "n"}
+    assert not [cell.value for cell in cells if cell.data_type == "s" and cell.value[:1] in TRIGGERS]
+    assert all((row[0] or "") in (text, "'" + text) for row, text in zip(rows[1:], texts, strict=True))
+
+
+@pytest.mark.parametrize("file_format", ["csv", "xlsx"])
+def test_a_failure_leaves_no_more_than_the_folder_it_was_given(tmp_path, file_format):
+    with pytest.raises(ZeroDivisionError), open_writer(file_format, tmp_path / "a", TABLE) as put:
+        put(ROW)
+        raise ZeroDivisionError
+
+    assert {path.name for path in tmp_path.iterdir()} <= {"a"}
