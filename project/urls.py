@@ -13,8 +13,9 @@ PLATFORM_ROUTERS = (
 )
 PRODUCT_ROUTERS = (
     ("/reports", "apps.product.reports.api.router"),
-    ("/exports", "apps.product.exports.api.router"),
     ("/emails", "apps.product.mail.api.router"),
+    ("/thumbnails", "apps.product.images.api.router"),
+    ("/exports", "apps.product.exports.api.router"),
     ("/reconciliations", "apps.product.billing.api.router"),
     ("/payments", "apps.product.billing.api.payments_router"),
     ("/webhooks", "apps.product.webhooks.api.router"),
