@@ -11,33 +11,24 @@ from tests.waiting import wait_for
 
 
 def test_an_unknown_pool_is_refused_by_name_with_those_that_exist(bench: Bench) -> None:
-    pool = bench.start("runpool", "urgnet")
+    one = bench.start("runpool", "urgnet", log="one")
+    several = bench.start("runpools", "urgent", "slwo", log="several")
 
-    assert pool.wait(20) == 78
-    assert "refused to start: pool 'urgnet' is not declared; the yard has urgent, slow, webhook, retries" in bench.log()
-
-
-def test_an_unknown_pool_among_several_is_refused(bench: Bench) -> None:
-    pools = bench.start("runpools", "urgent", "slwo")
-
-    assert pools.wait(20) == 78
-    assert "'slwo'" in bench.log()
+    assert (one.wait(20), several.wait(20)) == (78, 78)
+    fact = "refused to start: pool 'urgnet' is not declared; the yard has urgent, slow, webhook, retries"
+    assert fact in bench.log("one")
+    assert "pool 'slwo' is not declared" in bench.log("several")
 
 
 def test_a_wrong_yard_is_refused_with_each_mistake_and_its_fix(bench: Bench) -> None:
-    pool = bench.start("runpool", "urgent", settings="wrong_settings")
+    one = bench.start("runpool", "urgent", settings="wrong_settings", log="one")
+    several = bench.start("runpools", settings="wrong_settings", log="several")
 
-    assert pool.wait(20) == 78
-    log = bench.log()
-    assert "(switchyard.E010)" in log
-    assert "lower processes or slots, or raise database_connections" in log
-    assert "(switchyard.E011)" in log
-
-
-def test_runpools_refuses_a_wrong_yard_as_well(bench: Bench) -> None:
-    pools = bench.start("runpools", settings="wrong_settings")
-
-    assert pools.wait(20) == 78
+    assert (one.wait(20), several.wait(20)) == (78, 78)
+    for log in (bench.log("one"), bench.log("several")):
+        assert "(switchyard.E010)" in log
+        assert "lower processes or slots, or raise database_connections" in log
+        assert "(switchyard.E011)" in log
 
 
 def test_manage_check_names_the_mistakes_of_a_wrong_yard(bench: Bench) -> None:
