@@ -7,7 +7,6 @@ from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.panel import Panel
-from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
@@ -65,15 +64,14 @@ def _queues(queues: list[dict[str, Any]]) -> RenderableType:
     for name in ("waiting", "running", "retrying", "dead", "oldest"):
         table.add_column(name, justify="right")
     for queue in queues:
-        live, retry = queue.get("live", {}), queue.get("retry", {})
-        age_ms = live.get("oldest_age_ms")
+        age_s = queue.get("oldest_age_seconds")
         table.add_row(
-            queue.get("queue", queue.get("name", "")),
-            _number(live.get("waiting", 0) + live.get("scheduled", 0)),
-            _number(live.get("running", 0) + retry.get("running", 0)),
-            _number(retry.get("waiting", 0) + retry.get("scheduled", 0), "yellow"),
+            str(queue.get("queue", "")),
+            _number(queue.get("depth", 0) + queue.get("scheduled", 0)),
+            _number(queue.get("running", 0), "cyan"),
+            _number(queue.get("retrying", 0), "yellow"),
             _number(queue.get("dead", 0), "bold red"),
-            Text("-", style="dim") if age_ms is None else Text(duration(age_ms / 1000)),
+            Text("-", style="dim") if age_s is None else Text(duration(age_s)),
         )
     return table
 
@@ -84,7 +82,7 @@ def _pools(seen: Snapshot) -> RenderableType:
     table.add_column("busy", ratio=1)
     table.add_column("slots", justify="right")
     for pool in seen.pools:
-        bar = ProgressBar(total=max(pool.slots, 1), completed=pool.busy, width=BAR_WIDTH)
+        bar = _bar(pool.busy, pool.slots, "cyan")
         state = "" if pool.state == "up" else f" {pool.state}"
         table.add_row(pool.pool, bar, f"{pool.busy}/{pool.slots}{state}")
     return table
@@ -98,8 +96,7 @@ def _work(jobs: list[SentJob]) -> RenderableType:
         words = Text()
         for state, count in counts(of_app).items():
             words.append(f"{count} {state}  ", style=STATES.get(state, ""))
-        bar = ProgressBar(total=len(of_app), completed=ended, width=BAR_WIDTH)
-        table.add_row(app, bar, f"{ended}/{len(of_app)}", words)
+        table.add_row(app, _bar(ended, len(of_app), "green"), f"{ended}/{len(of_app)}", words)
     return table
 
 
@@ -112,7 +109,13 @@ def _lines(seen: Snapshot, count: int) -> Text:
     for line in seen.lines[-count:]:
         words.append(f"{line.at:%H:%M:%S}  ", style="dim")
         words.append(f"{line.text}\n", style=TONES.get(line.tone, ""))
+    words.rstrip()
     return words or Text("nothing yet", style="dim")
+
+
+def _bar(done: int, total: int, style: str) -> Text:
+    filled = min(BAR_WIDTH, -(-BAR_WIDTH * done // max(total, 1)))
+    return Text("━" * filled, style=style).append("━" * (BAR_WIDTH - filled), style="bright_black")
 
 
 def _number(value: int, style: str = "") -> Text:

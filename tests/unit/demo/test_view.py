@@ -1,0 +1,103 @@
+"""What people see of a running demo."""
+
+from __future__ import annotations
+
+import datetime
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from broker.pool_reports import PoolReport
+from project.demo.feed import Feed, Line
+from project.demo.sample.journal import SentJob
+from project.demo.snapshot import Snapshot
+from project.demo.view import lines, screen
+from project.demo.view.addresses import to_open
+from project.demo.view.words import duration, megabytes
+
+QUEUE = {
+    "queue": "webhook", "depth": 3, "scheduled": 1, "running": 2, "retrying": 5, "dead": 7, "oldest_age_seconds": 12.4,
+}  # fmt: skip
+ADDRESSES = to_open("http://127.0.0.1:8000/", "admin", Path("/state/credentials.json"))
+
+
+def snapshot() -> Snapshot:
+    return Snapshot(
+        up_s=75.0,
+        queues=[QUEUE],
+        pools=[PoolReport("slow", "host", 1, "processes", slots=2, busy=1, started_at=0, beat_at=0, state="up")],
+        jobs=[
+            SentJob("reports", "statement", "Statement", "1", body={"state": "succeeded"}),
+            SentJob("reports", "statement", "Statement", "2", body={"state": "running"}),
+        ],
+        lines=[Line(datetime.datetime.now().astimezone(), f"thing {number}") for number in range(100)],
+        memory_bytes=512_000_000,
+        mails=9,
+    )
+
+
+def shown(seen: Snapshot, *, height: int = 50, width: int = 120) -> str:
+    console = Console(file=io.StringIO(), width=width)
+    console.print(screen.render(seen, ADDRESSES, height=height))
+    return console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_screen_shows_queues_pools_work_news_and_addresses() -> None:
+    text = shown(snapshot())
+
+    assert "up 1 min 15 s" in text
+    assert "512 MB" in text
+    assert next(line.split("│")[1].split() for line in text.splitlines() if "webhook" in line) == [
+        "webhook",
+        "4",
+        "2",
+        "5",
+        "7",
+        "12",
+        "s",
+    ]
+    assert "1/2" in text
+    assert "1 succeeded  1 running" in text
+    assert "thing 99" in text
+    assert "http://127.0.0.1:8000/admin/operations/" in text
+    assert "user admin, password in /state/credentials.json" in text
+
+
+@pytest.mark.parametrize("height", [40, 60])
+def test_screen_fits_its_terminal(height: int) -> None:
+    assert len(shown(snapshot(), height=height).splitlines()) < height
+
+
+def test_empty_yard_can_be_shown() -> None:
+    assert "nothing yet" in shown(Snapshot())
+
+
+def test_line_for_logs_says_the_same_in_short() -> None:
+    assert lines.summary(snapshot()) == (
+        "up 1 min 15 s: jobs 1 succeeded, 1 running; pools 1 with 1 of 2 slots busy; 9 mails; memory 512 MB"
+    )
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(0.04, "0.0 s"), (9.94, "9.9 s"), (59.4, "59 s"), (60, "1 min 00 s"), (7_500, "2 h 05 min")]
+)
+def test_durations_are_said_as_people_say_them(seconds: float, words: str) -> None:
+    assert duration(seconds) == words
+
+
+def test_no_memory_is_a_dash() -> None:
+    assert megabytes(0) == "-"
+
+
+def test_feed_keeps_the_newest_lines_and_prints_each() -> None:
+    printed: list[str] = []
+    feed = Feed(print_line=printed.append)
+
+    for number in range(300):
+        feed.add(f"line {number}")
+
+    assert [line.text for line in feed.last(2)] == ["line 298", "line 299"]
+    assert len(feed.last(1000)) == 200
+    assert len(printed) == 300
