@@ -28,6 +28,8 @@ class BrokerSide:
         yield from _lanes(state)
         yield from _families(state)
         yield from _pools(state)
+        leads = "Whether a scheduler leads."
+        yield GaugeMetricFamily("switchyard_scheduler_up", leads, value=int(state.scheduler_up))
 
 
 def _lanes(state: YardState) -> Iterator[Metric]:

@@ -9,6 +9,7 @@ from typing import Any
 from django.conf import settings
 
 from apps.platform.jobs.availability import answered
+from apps.platform.schedules.leadership import anyone_leads
 from broker.interface import LaneStats, QueueStats, facilities
 from broker.pool_reports import PoolReport
 from broker.topology import Pool, Yard
@@ -81,6 +82,7 @@ class YardState:
 
     queues: tuple[QueueStats, ...]
     pools: dict[str, PoolState]
+    scheduler_up: bool
 
     def lane(self, name: str) -> LaneStats:
         """Return how a queue or a retry lane stands."""
@@ -102,7 +104,9 @@ def yard_state() -> YardState:
     with answered("the state of the yard"):
         stats = tuple(found.transport.stats(queue.name) for queue in yard.queues)
         reports = found.pools.read_all()
-    return YardState(stats, {pool.name: _pool_state(pool, reports) for pool in yard.pools})
+        scheduler_up = anyone_leads(found.records.client, found.records.keys)
+    pools = {pool.name: _pool_state(pool, reports) for pool in yard.pools}
+    return YardState(stats, pools, scheduler_up)
 
 
 def queues() -> list[QueueState]:

@@ -16,7 +16,8 @@ from apps.platform.operations.task_side import TaskSide
 BROKER_SIDE_NAMES = frozenset(
     f"switchyard_{name}"
     for name in (
-        "broker_up", "queue_depth", "queue_oldest_age_seconds", "dead_letters", "queue_paused", "quarantined",
+        "broker_up", "scheduler_up",
+        "queue_depth", "queue_oldest_age_seconds", "dead_letters", "queue_paused", "quarantined",
         "worker_up", "worker_slots", "worker_slots_busy", "worker_memory_bytes", "worker_restarts",
     )
 )  # fmt: skip

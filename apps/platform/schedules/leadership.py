@@ -10,8 +10,14 @@ import redis
 from broker.keys import Keys
 from broker.locks import Lock
 
+LOCK = "scheduler"
 LEASE_S = 15.0
 RENEW_S = 5.0
+
+
+def anyone_leads(client: redis.Redis, keys: Keys) -> bool:
+    """Return whether a scheduler holds the lease, on whatever machine."""
+    return bool(client.exists(keys.lock(LOCK)))
 
 
 class Leadership:
@@ -33,7 +39,7 @@ class Leadership:
     ) -> None:
         if not 0 < renew_s < lease_s:
             raise ValueError(f"renew_s must be between 0 and lease_s ({lease_s}), got {renew_s}")
-        self._lock = Lock(client, keys, "scheduler", lease_ms=int(lease_s * 1000))
+        self._lock = Lock(client, keys, LOCK, lease_ms=int(lease_s * 1000))
         self._lease_s, self._renew_s, self._clock = lease_s, renew_s, clock
         self._renewed_s: float | None = None
 
