@@ -1,0 +1,39 @@
+"""Links inside the documentation lead somewhere."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.unit.documentation.pages import PAGES, anchors, name_of
+
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_every_link_within_the_repository_resolves(page: Path) -> None:
+    for target in LINK.findall(page.read_text(encoding="utf-8")):
+        if re.match(r"[a-z]+:", target):
+            continue
+        path, _, anchor = target.partition("#")
+        file = page if path == "" else (page.parent / path).resolve()
+        assert file.exists(), f"{name_of(page)} links to {target}, which is not there"
+        if anchor:
+            assert anchor in anchors(file.read_text(encoding="utf-8")), f"{name_of(page)}: no heading {target}"
+
+
+def test_every_page_can_be_reached_from_the_readme() -> None:
+    start = next(page for page in PAGES if page.name == "README.md" and page.parent.name != "docs")
+    seen: set[Path] = set()
+    ahead = [start.resolve()]
+    while ahead:
+        page = ahead.pop()
+        if page in seen or page.suffix != ".md":
+            continue
+        seen.add(page)
+        targets = (target.partition("#")[0] for target in LINK.findall(page.read_text(encoding="utf-8")))
+        ahead += [(page.parent / path).resolve() for path in targets if path and not re.match(r"[a-z]+:", path)]
+
+    assert {name_of(page) for page in PAGES} - {name_of(page) for page in seen} == set()

@@ -1,0 +1,123 @@
+"""The reference names everything there is, and nothing that is not."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import dramatiq
+import pytest
+import yaml
+from django.apps import apps
+from django.conf import settings
+from django.core.management import get_commands
+
+from project.urls import PLATFORM_ROUTERS, PRODUCT_ROUTERS
+from tests.unit.documentation.pages import PAGES, ROOT, name_of, read
+
+OWN_SOURCES = [path for folder in ("apps", "broker", "middleware", "project") for path in (ROOT / folder).rglob("*.py")]
+RULES = yaml.safe_load(read("ops/prometheus/rules.yml"))
+# Dramatiq's own, set by its pipelines and never by hand.
+INTERNAL_OPTIONS = {"pipe_target"}
+
+
+def first_column(page: str) -> set[str]:
+    """Return what stands in backticks in the first cells of a page's tables."""
+    cells = re.findall(r"^\| ([^|]+) \|", read(page), flags=re.MULTILINE)
+    return {name for cell in cells for name in re.findall(r"`([^`]+)`", cell)}
+
+
+def own_commands() -> set[str]:
+    own = {config.name for config in apps.get_app_configs() if config.name.startswith("apps.")}
+    return {name for name, app in get_commands().items() if app in own}
+
+
+def test_every_variable_that_is_read_is_described_and_no_other() -> None:
+    source = read("project/config.py")
+    variables = set(re.findall(r'"((?:SWITCHYARD|DJANGO)_\w+|DATABASE_URL|PROMETHEUS_MULTIPROC_DIR)"', source))
+
+    assert len(variables) > 10
+    assert first_column("docs/reference/environment.md") == variables
+
+
+def test_every_variable_of_the_compose_file_is_in_its_example() -> None:
+    needed = set(re.findall(r"\$\{(\w+)", read("ops/compose.yaml"))) - {"FORWARDED_ALLOW_IPS"}
+
+    assert needed == set(re.findall(r"^(\w+)=", read("ops/production.env.example"), flags=re.MULTILINE))
+
+
+def test_every_command_of_ours_is_described() -> None:
+    page = read("docs/reference/commands.md")
+
+    assert [name for name in sorted(own_commands()) if f"`manage.py {name}" not in page] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_no_page_names_a_command_that_does_not_exist(page: Path) -> None:
+    named = set(re.findall(r"manage(?:\.py)? ([a-z]{4,})\b", page.read_text(encoding="utf-8")))
+
+    assert named - set(get_commands()) == set()
+
+
+@pytest.mark.parametrize("group", RULES["groups"], ids=lambda group: group["name"])
+def test_no_alert_names_a_command_that_does_not_exist(group: dict[str, Any]) -> None:
+    named = set(re.findall(r"manage\.py (\w+)", json.dumps(group)))
+
+    assert named - set(get_commands()) == set()
+
+
+def test_every_option_of_an_actor_is_described() -> None:
+    options = set(dramatiq.get_broker().actor_options) - INTERNAL_OPTIONS
+
+    assert options - first_column("docs/reference/actor-options.md") == set()
+
+
+def test_every_system_check_is_described_and_no_other() -> None:
+    known = {found for path in OWN_SOURCES for found in re.findall(r"switchyard\.[EW]\d{3}", path.read_text())}
+
+    assert first_column("docs/reference/system-checks.md") >= known
+    assert {name for name in first_column("docs/reference/system-checks.md") if name.startswith("switchyard.")} == known
+
+
+def test_every_metric_that_ops_asks_for_is_described() -> None:
+    described = {name for name in first_column("docs/reference/metrics.md") if name.startswith("switchyard_")}
+    asked = read("ops/prometheus/rules.yml") + read("ops/grafana/dashboard.json")
+    names = {re.sub(r"_(bucket|sum|count)$", "", name) for name in re.findall(r"switchyard_[a-z_]+", asked)}
+
+    assert names - described == set()
+
+
+def test_every_metric_that_is_described_is_made_somewhere() -> None:
+    sources = "".join(path.read_text() for path in OWN_SOURCES if "rendering" not in path.parts)
+    described = {name for name in first_column("docs/reference/metrics.md") if name.startswith("switchyard_")}
+
+    assert {name for name in described if f'"{name.removesuffix("_total")}"' not in sources} == set()
+
+
+def test_every_alert_is_described_and_no_other() -> None:
+    alerts = {rule["alert"] for group in RULES["groups"] for rule in group["rules"]}
+    described = {name for name in first_column("docs/reference/metrics.md") if name.startswith("Switchyard")}
+
+    assert described == alerts
+
+
+def test_every_address_of_the_api_is_described() -> None:
+    page = read("docs/reference/http-api.md")
+
+    roots = [path for path, _ in (*PLATFORM_ROUTERS, *PRODUCT_ROUTERS)]
+    assert [path for path in roots if f"/api/v1{path}" not in page] == []
+
+
+def test_every_direct_dependency_earns_its_line() -> None:
+    lines = [line for file in ("requirements.in", "requirements-dev.in") for line in read(file).splitlines()]
+    names = {re.split(r"[=\[<>]", line)[0].strip().lower() for line in lines if line and line[0] not in "#-"}
+
+    assert {name.lower() for name in first_column("docs/dependencies.md")} == names
+
+
+def test_readme_names_the_two_commands() -> None:
+    assert "bin/demo" in read("README.md")
+    assert "bin/test" in read("README.md")
+    assert settings.BASE_DIR == ROOT
