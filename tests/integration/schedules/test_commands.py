@@ -8,9 +8,11 @@ import subprocess
 import sys
 import time
 
+import dramatiq
 import pytest
 from django.contrib.auth.models import Permission
 from django.core.management import CommandError, call_command
+from periodiq import cron
 
 from apps.platform.schedules.models import ScheduleState
 from project.config import BASE_DIR
@@ -52,32 +54,44 @@ def test_a_signal_ends_the_scheduler_with_0_and_the_next_leads_at_once(number, s
     wait_for(lambda: "leading" in heir_log(), timeout_s=15, what="the other leads")
 
 
-def test_the_list_names_every_schedule(db, capsys):
+@pytest.fixture
+def nightly(facilities):
+    """A periodic actor of this project's own broker."""
+    broker = dramatiq.get_broker()
+    dramatiq.actor(
+        lambda: None, broker=broker, actor_name="sweep_the_yard", queue_name="billing", periodic=cron("15 2 * * *")
+    )
+    yield "sweep_the_yard"
+    del broker.actors["sweep_the_yard"]
+
+
+def test_the_list_names_every_schedule(db, nightly, capsys):
     call_command("schedules", "list", "--json")
     rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
     call_command("schedules", "list")
     table = capsys.readouterr().out
 
-    nightly = rows["reconcile_current_month"]
-    assert (nightly["spec"], nightly["queue"], nightly["catch_up"]) == ("15 2 * * *", "billing", "once")
-    assert nightly["last_tick"] is None and nightly["next_tick"].endswith("T02:15:00.000000Z")
-    assert "reconcile_current_month  15 2 * * *" in table and "never yet" in table
+    row = rows[nightly]
+    assert (row["spec"], row["queue"], row["catch_up"]) == ("15 2 * * *", "billing", "once")
+    assert row["last_tick"] is None and row["next_tick"].endswith("T02:15:00.000000Z")
+    assert any(line.split()[:6] == [nightly, "15", "2", "*", "*", "*"] for line in table.splitlines())
+    assert "never yet" in table
 
 
-def test_a_schedule_can_be_run_now(db, facilities, capsys):
-    call_command("schedules", "run", "reconcile_current_month")
+def test_a_schedule_can_be_run_now(db, nightly, facilities, capsys):
+    call_command("schedules", "run", nightly)
 
     job = facilities.records.read(capsys.readouterr().out.strip())
-    assert (job.actor, job.state) == ("reconcile_current_month", "queued")
+    assert (job.actor, job.state) == (nightly, "queued")
 
 
-def test_a_schedule_that_is_none_is_refused_with_the_near_miss(db, facilities):
-    with pytest.raises(CommandError, match=r"did you mean reconcile_current_month\?"):
-        call_command("schedules", "run", "reconcile_curent_month")
+def test_a_schedule_that_is_none_is_refused_with_the_near_miss(db, nightly):
+    with pytest.raises(CommandError, match=r"did you mean sweep_the_yard\?"):
+        call_command("schedules", "run", "sweep_teh_yard")
 
 
-def test_the_admin_shows_schedules_and_runs_one(admin_client, facilities):
-    known = ScheduleState.objects.create(actor="reconcile_current_month", spec="15 2 * * *", since="2026-11-20T02:15Z")
+def test_the_admin_shows_schedules_and_runs_one(admin_client, nightly, facilities):
+    known = ScheduleState.objects.create(actor=nightly, spec="15 2 * * *", since="2026-11-20T02:15Z")
     gone = ScheduleState.objects.create(actor="gone", spec="@daily", since="2026-11-20T00:00Z")
     address = "/admin/schedules/schedulestate/"
 
@@ -86,18 +100,39 @@ def test_the_admin_shows_schedules_and_runs_one(admin_client, facilities):
     after = admin_client.post(address, run, follow=True).content.decode()
 
     assert "not declared any more" in page
-    assert "reconcile_current_month runs as job" in after and "schedule gone: no actor of that name" in after
+    assert f"{nightly} runs as job" in after and "schedule gone: no actor of that name" in after
     assert facilities.transport.stats("billing").live.waiting == 1
     assert admin_client.get(f"{address}{known.pk}/change/").status_code == 200
     assert admin_client.post(f"{address}{known.pk}/change/", {"actor": "x"}).status_code == 403
 
 
-def test_who_may_only_look_may_not_run_a_schedule(client, django_user_model, facilities):
+def test_who_may_only_look_may_not_run_a_schedule(client, django_user_model, nightly, facilities):
     viewer = django_user_model.objects.create_user("viewer", is_staff=True)
     viewer.user_permissions.set(Permission.objects.filter(codename="view_schedulestate"))
     client.force_login(viewer)
-    state = ScheduleState.objects.create(actor="reconcile_current_month", spec="15 2 * * *", since="2026-11-20T02:15Z")
+    state = ScheduleState.objects.create(actor=nightly, spec="15 2 * * *", since="2026-11-20T02:15Z")
 
     client.post("/admin/schedules/schedulestate/", {"action": "run_now", "_selected_action": [state.pk]})
 
     assert facilities.transport.stats("billing").live.waiting == 0
+
+
+def test_a_schedule_that_is_never_due_stops_the_start_with_78(process_environment, tmp_path, transactional_db):
+    (tmp_path / "wrong_settings.py").write_text(
+        "from project.settings import *\nINSTALLED_APPS = [*INSTALLED_APPS, 'wrong_app']\n"
+    )
+    (tmp_path / "wrong_app").mkdir()
+    (tmp_path / "wrong_app" / "__init__.py").touch()
+    (tmp_path / "wrong_app" / "actors.py").write_text(
+        "import dramatiq\nfrom periodiq import cron\n"
+        "@dramatiq.actor(queue_name='default', periodic=cron('0 0 31 2 *'))\ndef never() -> None: ...\n"
+    )
+    environment = {**process_environment, "PYTHONPATH": str(tmp_path), "DJANGO_SETTINGS_MODULE": "wrong_settings"}
+
+    done = subprocess.run(
+        [sys.executable, str(BASE_DIR / "manage.py"), "runscheduler"],
+        env=environment, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+
+    assert done.returncode == 78
+    assert "actor never: the schedule '0 0 31 2 *' is never due" in done.stderr and "switchyard.E051" in done.stderr
