@@ -1,0 +1,110 @@
+"""The README's actor and the tutorial, followed to the letter in a copy of the project."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.unit.documentation.pages import ROOT, code_blocks, read
+
+COPIED = ("apps", "broker", "middleware", "project")
+COPIED_FILES = (
+    "manage.py",
+    "pyproject.toml",
+    *(f"tests/{name}.py" for name in ("__init__", "conftest", "environment", "waiting")),
+    "tests/integration/__init__.py",
+)
+TUTORIAL = "docs/tutorial/first-actor.md"
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the project, with what README and tutorial tell the reader to write."""
+    copy = tmp_path_factory.mktemp("clone")
+    for folder in COPIED:
+        shutil.copytree(ROOT / folder, copy / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    for file in COPIED_FILES:
+        (copy / file).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / file, copy / file)
+    _follow(copy)
+    return copy
+
+
+def _follow(copy: Path) -> None:
+    [greetings] = code_blocks(read("README.md"), "python")
+    _write(copy / "apps/product/greetings/actors.py", greetings)
+    decorators = []
+    for code in code_blocks(read(TUTORIAL), "python"):
+        if place := re.match(r"# (\S+\.py)\n", code):
+            _write(copy / place[1], code.removeprefix(place[0]))
+        else:
+            decorators.append(code.strip())
+    [mended] = decorators
+    actors = copy / "apps/product/loyalty/actors.py"
+    actors.write_text(re.sub(r"@dramatiq\.actor\(.*\)", lambda _: mended, actors.read_text()))
+    _insert(
+        copy / "project/settings.py", "PRODUCT_APPS = [", '    "apps.product.greetings",\n    "apps.product.loyalty",'
+    )
+    [router] = re.findall(r"Add `(.+)` to `PRODUCT_ROUTERS`", read(TUTORIAL))
+    _insert(copy / "project/urls.py", "PRODUCT_ROUTERS = (", f"    {router}")
+    shutil.copy(Path(__file__).with_name("probe.py"), copy / "tests/integration/loyalty/test_probe.py")
+
+
+def _write(file: Path, code: str) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    (file.parent / "__init__.py").touch()
+    file.write_text(code)
+
+
+def _insert(file: Path, after: str, line: str) -> None:
+    text = file.read_text()
+    assert text.count(f"{after}\n") == 1
+    file.write_text(text.replace(f"{after}\n", f"{after}\n{line}\n"))
+
+
+def run(project: Path, *command: str) -> str:
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("SWITCHYARD_", "DJANGO_", "PROMETHEUS_", "PYTEST_"))
+    }
+    environment["SWITCHYARD_STATE_DIR"] = str(project / "var")
+    done = subprocess.run(
+        [sys.executable, *command],
+        cwd=project,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_yard_knows_the_new_actors(project: Path) -> None:
+    run(project, "manage.py", "check")
+    yard = json.loads(run(project, "manage.py", "topology", "--json"))
+
+    [default] = [queue for queue in yard["queues"] if queue["name"] == "default"]
+    assert {"count_points", "greet"} <= set(default["actors"])
+
+
+def test_work_test_and_address_do_what_the_tutorial_says(project: Path) -> None:
+    output = run(project, "-m", "pytest", "tests/integration/loyalty")
+
+    assert "5 passed" in output
+
+
+def test_code_of_the_tutorial_passes_the_linters(project: Path) -> None:
+    new = ("apps/product/loyalty", "apps/product/greetings", "tests/integration/loyalty/test_points.py")
+
+    run(project, "-m", "ruff", "check", "--no-cache", *new)
+    run(project, "-m", "ruff", "format", "--no-cache", "--check", *new)
