@@ -22,9 +22,11 @@ PRODUCT_ROUTERS = (
 )
 PRODUCT_PAGES = (("account/", "apps.product.mail.urls"),)
 
+api = build_api(*PLATFORM_ROUTERS, *PRODUCT_ROUTERS)
+
 urlpatterns = [
     path("", include("apps.platform.operations.urls")),
     path("admin/", admin.site.urls),
-    path(PREFIX, build_api(*PLATFORM_ROUTERS, *PRODUCT_ROUTERS).urls),
+    path(PREFIX, api.urls),
     *(path(prefix, include(pages)) for prefix, pages in PRODUCT_PAGES),
 ]

@@ -27,6 +27,21 @@ from broker.records import JobRecord
 router = Router(tags=["Jobs"])
 
 CHUNK_BYTES = 64 * 1024
+EVENT: dict[str, Any] = {
+    "title": "JobEvent",
+    "type": "object",
+    "required": ["id", "event", "data"],
+    "properties": {
+        "id": {"type": "string"},
+        "event": {"enum": ["state", "progress", "end"]},
+        "data": {
+            "type": "string",
+            "contentMediaType": "application/json",
+            "description": "`state` and `end`: an object with `state` and what is known of it; "
+            "`progress`: `done`, `total` and `note`.",
+        },
+    },
+}
 EVENTS_DOC: dict[str, Any] = {
     "parameters": [
         {
@@ -40,7 +55,7 @@ EVENTS_DOC: dict[str, Any] = {
     "responses": {
         200: {
             "description": "Events `state`, `progress` and, last, `end`; a comment every 15 s.",
-            "content": {"text/event-stream": {"schema": {"type": "string"}}},
+            "content": {"text/event-stream": {"schema": EVENT}},
         },
         204: {"description": "The job has ended and its last event was read: nothing follows."},
     },
