@@ -106,7 +106,7 @@ def _columns(group: AlertGroup) -> dict[str, Any]:
     return {
         "kind": fact.kind[:64],
         "title": _clean(fact.title)[:300],
-        "severity": severity,
+        "severity": severity.value,
         "sample": _clean(fact.detail)[:LONGEST_SAMPLE],
         "queue": fact.queue[:64],
         "actor": fact.actor[:255],

@@ -10,7 +10,7 @@ import structlog
 from django.conf import settings
 from django.contrib.admin.models import CHANGE, LogEntry
 from django.contrib.contenttypes.models import ContentType
-from django.db import DatabaseError, close_old_connections, transaction
+from django.db import DatabaseError, transaction
 from django.utils import timezone
 
 from apps.platform.alerts.channels import Channel
@@ -38,6 +38,8 @@ def dispatch_due() -> int:
 
     The scheduler calls this each second. It takes at most about ten seconds, when a channel hangs. Safe to run in
     two processes. A database that does not answer only costs the rows: the messages go out without them.
+
+    The caller renews its database connection between calls.
 
     Raises:
         BrokerUnavailable: the broker did not answer.
@@ -95,7 +97,6 @@ def _send_without_rows(group: AlertGroup, targets: tuple[Channel, ...]) -> int:
 
 
 def _complain(error: DatabaseError) -> None:
-    close_old_connections()
     name, now = type(error).__name__, time.monotonic()
     with _complaint_lock:
         if now - _complained_at.get(name, -COMPLAIN_EVERY_S) < COMPLAIN_EVERY_S:

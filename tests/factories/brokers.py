@@ -1,0 +1,26 @@
+"""Brokers for tests that are not the project's own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import dramatiq
+from django.conf import settings
+
+from broker.clients import connect
+from broker.keys import Keys
+from project.wiring import build_yard
+
+
+@contextmanager
+def broker_without_server() -> Iterator[None]:
+    """Make the global broker one whose server does not exist; its actors stay."""
+    before = dramatiq.get_broker()
+    nobody = build_yard(settings.YARD, connect("redis://127.0.0.1:1", profile="quick"), Keys("away"))
+    nobody.actors = before.actors
+    dramatiq.set_broker(nobody)
+    try:
+        yield
+    finally:
+        dramatiq.set_broker(before)

@@ -1,0 +1,40 @@
+"""Dead letters for tests."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from typing import Any
+
+from broker.interface import DeadLetter
+
+
+def letter(**changes: Any) -> DeadLetter:
+    """Return a dead letter as the middleware makes one."""
+    now = time.time_ns() // 1_000_000
+    message_id = changes.get("id", str(uuid.uuid4()))
+    queue, actor = changes.get("queue", "default"), changes.get("actor", "fail_always")
+    values: dict[str, Any] = {
+        "id": message_id,
+        "queue": queue,
+        "actor": actor,
+        "message": {
+            "queue_name": queue,
+            "actor_name": actor,
+            "args": [],
+            "kwargs": {"number": 7},
+            "options": {"enqueued_at": now - 5_000},
+            "message_id": message_id,
+            "message_timestamp": now - 5_000,
+        },
+        "reason": "exhausted",
+        "exception": "KeyError",
+        "error": "'vat_rate'",
+        "traceback": "Traceback (most recent call last):\n  File \"a.py\", line 1, in f\nKeyError: 'vat_rate'\n",
+        "attempts": 6,
+        "enqueued_at": now - 5_000,
+        "died_at": now,
+        "duration_ms": 12,
+        "fingerprint": "f00dfacef00dface",
+    }
+    return DeadLetter(**(values | changes))

@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import dramatiq
+import pytest
+import redis
+
+from broker.alert_groups import AlertFact, AlertGroups
+from broker.interface import Facilities, attach
+from broker.keys import Keys
+
+
+class Receiver:
+    """A real HTTP receiver. ``answers``: statuses for the next requests, then 204; ``hang``: held until set."""
+
+    def __init__(self) -> None:
+        self.bodies: list[dict[str, Any]] = []
+        self.headers: list[dict[str, str]] = []
+        self.answers: list[int] = []
+        self.hang: threading.Event | None = None
+        receiver = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                if receiver.hang is not None:
+                    receiver.hang.wait(30)
+                status = receiver.answers.pop(0) if receiver.answers else 204
+                if status < 300:
+                    receiver.bodies.append(json.loads(body))
+                    receiver.headers.append({name.lower(): value for name, value in self.headers.items()})
+                self.send_response(status)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def log_message(self, format: str, *args: Any) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.port = self._server.server_address[1]
+        self.url = f"http://127.0.0.1:{self.port}/hooks/canary-secret?key=canary-secret"
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop it."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join(5)
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    """One receiver."""
+    made = Receiver()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def second_receiver() -> Iterator[Receiver]:
+    """Another."""
+    made = Receiver()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def groups(valkey: redis.Redis, facilities: Facilities) -> Iterator[AlertGroups]:
+    """The yard's alert groups, with windows of a fifth of a second."""
+    made = AlertGroups(valkey, Keys("alerts-test"), window_ms=200)
+    attach(dramatiq.get_broker(), dataclasses.replace(facilities, alerts=made))
+    yield made
+    attach(dramatiq.get_broker(), facilities)
+
+
+def fact(**changes: Any) -> AlertFact:
+    """Return something to alert of."""
+    values = {
+        "fingerprint": "f00dfacef00dface",
+        "kind": "dead_letter",
+        "title": "generate_report gave up: KeyError",
+        "detail": "exhausted after 6 attempts in slow: 'vat_rate'",
+        "queue": "slow",
+        "actor": "generate_report",
+        "at": time.time_ns() // 1_000_000,
+    }
+    return AlertFact(**(values | changes))
+
+
+Configure = Callable[..., Any]

@@ -1,0 +1,248 @@
+from __future__ import annotations
+
+import json
+import threading
+import time
+from typing import Any
+
+import pytest
+import redis
+from django.db import DatabaseError, connection
+from django.test import override_settings
+from django.utils import timezone
+
+from apps.platform.alerts import services
+from apps.platform.alerts.models import Alert, Delivery
+from broker.alert_groups import AlertGroups
+from tests.factories.smtp import smtp_server
+from tests.integration.alerts.conftest import Receiver, fact
+from tests.unit.alerts.configuration import with_alert_urls
+from tests.waiting import wait_for
+
+pytestmark = pytest.mark.django_db
+
+
+def configured(*receivers: Receiver, first: tuple[str, ...] = ()) -> Any:
+    """Configure receivers as channels, their addresses allowed."""
+    allowed = frozenset(("127.0.0.1", receiver.port) for receiver in receivers)
+    urls = (*first, *(receiver.url for receiver in receivers))
+    return with_alert_urls(*urls, allowed_private_addresses=allowed)
+
+
+def make_due() -> None:
+    """Bring what waits for its next try forward to now."""
+    Delivery.objects.filter(state="pending").update(next_try_at=timezone.now())
+
+
+def test_first_alert_of_a_group_leaves_at_once(groups: AlertGroups, receiver: Receiver) -> None:
+    groups.raise_(fact())
+
+    with configured(receiver):
+        assert services.dispatch_due() == 1
+
+    body, alert = receiver.bodies[0], Alert.objects.get()
+    assert (body["title"], body["count"], body["severity"]) == ("generate_report gave up: KeyError", 1, "critical")
+    assert body["link"].endswith("/admin/dead_letters/deadletter/?fingerprint=f00dfacef00dface")
+    assert receiver.headers[0]["idempotency-key"] == f"{alert.pk}-0"
+    assert (alert.count, alert.state, alert.deliveries.get().state) == (1, "open", "sent")
+
+
+def test_a_thousand_alerts_of_one_cause_are_a_handful_of_messages(groups: AlertGroups, receiver: Receiver) -> None:
+    with configured(receiver):
+        for index in range(1_000):
+            groups.raise_(fact())
+            if index % 100 == 0:
+                services.dispatch_due()
+        wait_for(lambda: services.dispatch_due() or sum(body["new"] for body in receiver.bodies) == 1_000)
+        wait_for(lambda: services.dispatch_due() == 0 and receiver.bodies[-1]["count"] == 1_000)
+
+    assert len(receiver.bodies) <= 10
+    assert sum(body["new"] for body in receiver.bodies) == 1_000
+    assert Alert.objects.get().count == 1_000
+
+
+def test_other_causes_are_alerts_of_their_own(groups: AlertGroups, receiver: Receiver) -> None:
+    for number in range(3):
+        groups.raise_(fact(fingerprint=f"cause-{number}"))
+
+    with configured(receiver):
+        services.dispatch_due()
+
+    assert sorted(body["fingerprint"] for body in receiver.bodies) == ["cause-0", "cause-1", "cause-2"]
+
+
+def test_failing_channel_is_tried_five_times_and_holds_up_no_other(
+    groups: AlertGroups, receiver: Receiver, second_receiver: Receiver
+) -> None:
+    receiver.answers = [500] * 10
+    groups.raise_(fact())
+
+    with configured(receiver, second_receiver):
+        services.dispatch_due()
+        assert len(second_receiver.bodies) == 1
+        for _ in range(8):
+            make_due()
+            services.dispatch_due()
+
+    failing = Delivery.objects.get(state="given_up")
+    assert (failing.tries, failing.error) == (5, "answered 500")
+    assert len(receiver.answers) == 5
+    assert len(second_receiver.bodies) == 1
+
+
+def test_channel_that_recovers_gets_the_message(groups: AlertGroups, receiver: Receiver) -> None:
+    receiver.answers = [503, 503]
+    groups.raise_(fact())
+
+    with configured(receiver):
+        services.dispatch_due()
+        waits = Delivery.objects.get().next_try_at - timezone.now()
+        assert 3 < waits.total_seconds() <= 5
+        for _ in range(2):
+            make_due()
+            services.dispatch_due()
+
+    assert len(receiver.bodies) == 1
+    assert Delivery.objects.get().tries == 3
+
+
+def test_hanging_channel_ends_at_its_deadline_while_the_other_is_told(
+    groups: AlertGroups, receiver: Receiver, second_receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    receiver.hang = threading.Event()
+    monkeypatch.setattr("apps.platform.alerts.channels.webhook.DEADLINE_S", 0.5)
+    groups.raise_(fact())
+    started = time.monotonic()
+
+    with configured(receiver, second_receiver):
+        assert services.dispatch_due() == 1
+
+    assert time.monotonic() - started < 3
+    assert len(second_receiver.bodies) == 1
+    assert Delivery.objects.get(state="pending").error == "DeadlineExceeded"
+    receiver.hang.set()
+
+
+def test_address_that_is_not_allowed_is_not_contacted(groups: AlertGroups, receiver: Receiver) -> None:
+    groups.raise_(fact())
+
+    with with_alert_urls(receiver.url):
+        assert services.dispatch_due() == 0
+
+    assert receiver.bodies == []
+    assert Delivery.objects.get().error == "ForbiddenAddress"
+
+
+def test_mail_is_sent_over_real_smtp_once(groups: AlertGroups) -> None:
+    groups.raise_(fact(title="bad\r\nBcc: evil@example.com"))
+    backend = "django.core.mail.backends.smtp.EmailBackend"
+
+    with (
+        smtp_server() as server,
+        with_alert_urls("mailto:ops@example.com,on-call@example.com"),
+        override_settings(EMAIL_BACKEND=backend, EMAIL_HOST="127.0.0.1", EMAIL_PORT=server.port),
+    ):
+        assert services.dispatch_due() == 1
+        assert services.dispatch_due() == 0
+
+    mail = server.mails[0]
+    assert server.recipients == ["ops@example.com", "on-call@example.com"]
+    assert mail["Subject"] == "[critical] bad Bcc: evil@example.com"
+    assert mail["Message-ID"] == f"<alert-{Alert.objects.get().pk}-0@switchyard>"
+    assert "exhausted after 6 attempts" in mail.get_content()
+
+
+def test_mail_server_that_is_away_is_a_failed_try(groups: AlertGroups) -> None:
+    groups.raise_(fact())
+    backend = "django.core.mail.backends.smtp.EmailBackend"
+
+    with (
+        with_alert_urls("mailto:ops@example.com"),
+        override_settings(EMAIL_BACKEND=backend, EMAIL_HOST="127.0.0.1", EMAIL_PORT=1),
+    ):
+        assert services.dispatch_due() == 0
+
+    assert Delivery.objects.get().error == "ConnectionRefusedError from the mail server"
+
+
+def test_process_killed_before_settling_sends_nothing_twice(
+    groups: AlertGroups, receiver: Receiver, valkey: redis.Redis
+) -> None:
+    groups.raise_(fact())
+    with configured(receiver):
+        services.dispatch_due()
+        lapse(valkey, sent=0)
+        groups.raise_(fact())
+
+        services.dispatch_due()
+
+    assert [body["count"] for body in receiver.bodies] == [1]
+    assert Alert.objects.get().count == 2
+    with configured(receiver):
+        wait_for(lambda: services.dispatch_due() or len(receiver.bodies) == 2)
+    assert [body["new"] for body in receiver.bodies] == [1, 1]
+
+
+def test_process_killed_before_sending_is_made_up_for(groups: AlertGroups, receiver: Receiver) -> None:
+    groups.raise_(fact())
+    with configured(receiver):
+        receiver.answers = [500]
+        services.dispatch_due()
+        Delivery.objects.update(next_try_at=timezone.now(), tries=1)
+
+        services.dispatch_due()
+
+    assert len(receiver.bodies) == 1
+
+
+def lapse(valkey: redis.Redis, *, sent: int) -> None:
+    """Leave the group as a process does that was killed before it settled it, 30 s later."""
+    key = next(key for key in valkey.scan_iter("alerts-test:*group*"))
+    valkey.hset(key, "sent", sent)
+    valkey.zadd("alerts-test:{alerts}:due", {"f00dfacef00dface": 0})
+
+
+@pytest.mark.django_db(transaction=True)
+def test_database_that_is_away_costs_the_row_not_the_message(groups: AlertGroups, receiver: Receiver) -> None:
+    groups.raise_(fact())
+
+    def refuse(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
+        raise DatabaseError("away")
+
+    with configured(receiver, first=("log:",)), connection.execute_wrapper(refuse):
+        assert services.dispatch_due() == 2
+        assert services.dispatch_due() == 0
+
+    assert receiver.bodies[0]["count"] == 1
+    assert Alert.objects.count() == 0
+
+
+def test_failure_to_alert_raises_no_alert_and_names_no_secret(
+    groups: AlertGroups, receiver: Receiver, valkey: redis.Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    receiver.answers = [500] * 5
+    groups.raise_(fact())
+
+    with configured(receiver):
+        services.dispatch_due()
+        for _ in range(6):
+            make_due()
+            services.dispatch_due()
+
+    assert len(list(valkey.scan_iter("alerts-test:*group*"))) <= 1
+    assert "alert given up" in caplog.text
+    assert "canary-secret" not in caplog.text
+    assert "canary-secret" not in json.dumps(list(Delivery.objects.values("channel", "error")))
+
+
+def test_channel_that_was_taken_out_of_the_settings_is_given_up(groups: AlertGroups, receiver: Receiver) -> None:
+    receiver.answers = [500]
+    groups.raise_(fact())
+    with configured(receiver):
+        services.dispatch_due()
+
+    make_due()
+    with with_alert_urls("log:"):
+        services.dispatch_due()
+
+    assert Delivery.objects.get(channel__startswith="webhook").state == "given_up"

@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import dramatiq
+import pytest
+from django.contrib.auth.models import Permission, User
+from dramatiq.actor import Actor
+
+from broker.interface import DeadLetter as Letter
+from broker.interface import Facilities
+from tests.factories.brokers import broker_without_server
+from tests.factories.letters import letter
+
+
+@pytest.fixture
+def fail_always(facilities: Facilities) -> Iterator[Actor[Any, Any]]:
+    """An actor of the real yard that always fails, at once and for good."""
+
+    @dramatiq.actor(actor_name="fail_always", queue_name="default", max_retries=0, redact=("address",))
+    def fail_always(number: int = 7, address: str = "") -> None:
+        raise KeyError("vat_rate")
+
+    yield fail_always
+    del dramatiq.get_broker().actors["fail_always"]
+
+
+@pytest.fixture
+def bury(facilities: Facilities, fail_always: Actor[Any, Any]) -> Callable[..., Letter]:
+    """Put a letter into its dead list, as a worker does, without its row."""
+
+    def put(**changes: Any) -> Letter:
+        made = letter(**changes)
+        facilities.transport.dead_letter(made)
+        return made
+
+    return put
+
+
+@pytest.fixture
+def operator(db: None) -> User:
+    """A staff user with every right on dead letters."""
+    user = User.objects.create_user("a.lind", is_staff=True)
+    user.user_permissions.set(Permission.objects.filter(content_type__app_label="dead_letters"))
+    return user
+
+
+@pytest.fixture
+def broker_away() -> Iterator[None]:
+    """The broker does not answer."""
+    with broker_without_server():
+        yield

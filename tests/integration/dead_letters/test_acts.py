@@ -1,0 +1,208 @@
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+
+import pytest
+from django.contrib.admin.models import LogEntry
+from django.contrib.auth.models import User
+from django.db import connection
+from django.utils import timezone
+
+from apps.platform.dead_letters import services
+from apps.platform.dead_letters.errors import UnknownDeadLetter, UnknownGroup
+from apps.platform.dead_letters.models import DeadLetter
+from broker.interface import DeadLetter as Letter
+from broker.interface import Facilities
+
+pytestmark = pytest.mark.django_db
+
+
+def waiting(facilities: Facilities) -> int:
+    return facilities.transport.stats("default").live.waiting
+
+
+def test_requeue_moves_the_letter_and_says_who(
+    bury: Callable[..., Letter], facilities: Facilities, operator: User
+) -> None:
+    made = bury()
+    services.record(made)
+
+    act = services.requeue(made.id, by=operator, reason="mended")
+
+    row = DeadLetter.objects.get()
+    assert act.done
+    assert (row.state, row.state_by, row.claim_token) == ("replayed", "a.lind", "")
+    assert [(entry["act"], entry["by"], entry["note"]) for entry in row.history] == [("requeue", "a.lind", "mended")]
+    assert LogEntry.objects.get().change_message == "Replayed: mended"
+    assert waiting(facilities) == 1
+    assert facilities.transport.stats("default").dead == 0
+
+
+def test_requeue_repeated_sends_nothing_twice(bury: Callable[..., Letter], facilities: Facilities) -> None:
+    made = bury()
+    services.record(made)
+
+    first, second = (services.requeue(made.id, by="a.lind") for _ in range(2))
+
+    assert (first.done, second.done) == (True, False)
+    assert "is replayed already" in second.words
+    assert waiting(facilities) == 1
+
+
+def test_letter_without_a_row_yet_can_be_requeued(bury: Callable[..., Letter], facilities: Facilities) -> None:
+    made = bury()
+
+    assert services.requeue(made.id, by="a.lind").done
+
+    assert DeadLetter.objects.get().state == "replayed"
+
+
+def test_discard_drops_the_letter_and_keeps_the_row(
+    bury: Callable[..., Letter], facilities: Facilities, operator: User
+) -> None:
+    made = bury()
+
+    assert services.discard(made.id, by=operator, reason="duplicate").done
+
+    assert DeadLetter.objects.get().state == "discarded"
+    assert LogEntry.objects.get().change_message == "Discarded: duplicate"
+    assert (facilities.transport.stats("default").dead, waiting(facilities)) == (0, 0)
+
+
+def test_acknowledged_letter_stays_and_can_still_be_requeued(
+    bury: Callable[..., Letter], facilities: Facilities, operator: User
+) -> None:
+    made = bury()
+
+    assert services.acknowledge(made.id, by=operator).done
+    assert not services.acknowledge(made.id, by=operator).done
+    assert facilities.transport.stats("default").dead == 1
+
+    assert services.requeue(made.id, by=operator).done
+
+
+def test_letter_that_something_else_took_is_missing(bury: Callable[..., Letter], facilities: Facilities) -> None:
+    made = bury()
+    services.record(made)
+    facilities.transport.discard("default", made.id)
+
+    act = services.requeue(made.id, by="a.lind")
+
+    assert not act.done
+    assert DeadLetter.objects.get().state == "missing"
+    assert waiting(facilities) == 0
+
+
+def test_unknown_ids_and_groups_are_refused(facilities: Facilities) -> None:
+    with pytest.raises(UnknownDeadLetter, match="'nope'"):
+        services.requeue("nope", by="a.lind")
+    with pytest.raises(UnknownGroup, match="'nope'"):
+        services.requeue_group("nope", by="a.lind")
+
+
+def test_group_is_requeued_oldest_first_up_to_the_limit(bury: Callable[..., Letter], facilities: Facilities) -> None:
+    made = [bury(died_at=1_800_000_000_000 + index) for index in range(5)]
+    bury(fingerprint="another")
+    services.reconcile_all()
+
+    outcome = services.requeue_group("f00dfacef00dface", by="a.lind", limit=3)
+
+    assert outcome.done == tuple(letter.id for letter in made[:3])
+    assert outcome.left == 2
+    assert waiting(facilities) == 3
+
+
+@pytest.mark.django_db(transaction=True)
+def test_two_operators_at_once_requeue_a_letter_once(bury: Callable[..., Letter], facilities: Facilities) -> None:
+    made = [bury() for _ in range(5)]
+    services.reconcile_all()
+    barrier = threading.Barrier(2)
+
+    def click(name: str, act: Callable[..., services.Act]) -> list[bool]:
+        done = []
+        try:
+            for letter in made:
+                barrier.wait(10)
+                done.append(act(letter.id, by=name).done)
+        finally:
+            connection.close()
+        return done
+
+    with ThreadPoolExecutor(2) as pool:
+        requeued = pool.submit(click, "a.lind", services.requeue)
+        discarded = pool.submit(click, "m.keller", services.discard)
+
+    pairs = list(zip(requeued.result(), discarded.result(), strict=True))
+    assert all(pair in ((True, False), (False, True)) for pair in pairs)
+    assert waiting(facilities) == sum(requeue for requeue, _ in pairs)
+    assert facilities.transport.stats("default").dead == 0
+    states = {row.message_id: row.state for row in DeadLetter.objects.all()}
+    expected = ["replayed" if requeue else "discarded" for requeue, _ in pairs]
+    assert [states[letter.id] for letter in made] == expected
+
+
+def interrupt(message_id: str, act: str, *, seconds_ago: int = 120) -> None:
+    """Leave the row as a process does that was killed after it claimed the row."""
+    DeadLetter.objects.filter(message_id=message_id).update(
+        claim_token="dead-process",
+        claim_act=act,
+        claim_by="a.lind",
+        claim_at=timezone.now() - timedelta(seconds=seconds_ago),
+    )
+
+
+def test_act_killed_before_the_letter_moved_changes_nothing(
+    bury: Callable[..., Letter], facilities: Facilities
+) -> None:
+    made = bury()
+    services.record(made)
+    interrupt(made.id, "requeue")
+
+    report = services.reconcile_all()
+
+    row = DeadLetter.objects.get()
+    assert (report.settled, row.state, row.claim_token) == (1, "new", "")
+    assert "interrupted before the letter moved" in row.history[-1]["note"]
+    assert services.requeue(made.id, by="m.keller").done
+
+
+@pytest.mark.parametrize(("act", "state"), [("requeue", "replayed"), ("discard", "discarded")])
+def test_act_killed_after_the_letter_moved_is_finished(
+    bury: Callable[..., Letter], facilities: Facilities, act: str, state: str
+) -> None:
+    made = bury()
+    services.record(made)
+    getattr(facilities.transport, act)("default", made.id)
+    interrupt(made.id, act)
+
+    services.reconcile_all()
+    services.reconcile_all()
+
+    row = DeadLetter.objects.get()
+    assert (row.state, row.state_by, row.claim_token) == (state, "a.lind", "")
+    assert len(row.history) == 1
+
+
+def test_act_just_begun_elsewhere_is_not_done_twice(bury: Callable[..., Letter], facilities: Facilities) -> None:
+    made = bury()
+    services.record(made)
+    interrupt(made.id, "requeue", seconds_ago=1)
+
+    act = services.discard(made.id, by="m.keller")
+
+    assert not act.done
+    assert "a.lind has begun to requeue" in act.words
+    assert facilities.transport.stats("default").dead == 1
+
+
+def test_old_claim_is_settled_by_whoever_acts_next(bury: Callable[..., Letter], facilities: Facilities) -> None:
+    made = bury()
+    services.record(made)
+    interrupt(made.id, "requeue")
+
+    assert services.discard(made.id, by="m.keller").done
+
+    assert DeadLetter.objects.get().state == "discarded"

@@ -1,0 +1,258 @@
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import Permission, User
+from django.test import Client
+from django.urls import reverse
+
+from apps.platform.dead_letters import services
+from apps.platform.dead_letters.models import DeadLetter
+from broker.interface import DeadLetter as Letter
+from broker.interface import Facilities
+
+pytestmark = pytest.mark.django_db
+
+LIST = "admin:dead_letters_deadletter_changelist"
+EVIL = "<script>alert(1)</script>"
+
+
+@pytest.fixture
+def client(operator: User) -> Client:
+    client = Client()
+    client.force_login(operator)
+    return client
+
+
+@pytest.fixture
+def reader(db: None) -> Client:
+    """May look, nothing else."""
+    user = User.objects.create_user("reader", is_staff=True)
+    user.user_permissions.add(Permission.objects.get(codename="view_deadletter"))
+    client = Client()
+    client.force_login(user)
+    return client
+
+
+def page_of(row: DeadLetter) -> str:
+    return reverse("admin:dead_letters_deadletter_change", args=[row.pk])
+
+
+def one(row: DeadLetter, act: str) -> str:
+    return reverse("admin:dead_letters_one", args=[row.pk, act])
+
+
+def mirrored(made: Letter) -> DeadLetter:
+    services.record(made)
+    return DeadLetter.objects.get(message_id=made.id)
+
+
+def test_list_counts_bugs_and_shows_open_letters_only(bury: Callable[..., Letter], client: Client) -> None:
+    mirrored(bury(error="the open one"))
+    mirrored(bury(error="the other one", fingerprint="beef"))
+    services.discard(mirrored(bury(error="the discarded one")), by="a.lind")
+
+    page = client.get(reverse(LIST)).content.decode()
+
+    assert "2 open dead letters are 2 bugs" in page
+    assert "the open one" in page and "the discarded one" not in page
+    assert "the discarded one" in client.get(reverse(LIST), {"state": "all"}).content.decode()
+
+
+def test_link_of_an_alert_shows_its_group(bury: Callable[..., Letter], client: Client) -> None:
+    mirrored(bury(error="of this group"))
+    mirrored(bury(error="of the other group", fingerprint="beef"))
+
+    page = client.get(reverse(LIST), {"fingerprint": "beef"}).content.decode()
+
+    rows = page[page.index("result_list") :]
+    assert "of the other group" in rows and "of this group" not in rows
+
+
+@pytest.mark.parametrize(
+    "query", ["?q=vat_rate", "?queue=default&reason=exhausted", "?died_at__gte=2026-01-01T00:00:00Z", "?o=-6"]
+)
+def test_list_can_be_searched_filtered_and_sorted(bury: Callable[..., Letter], client: Client, query: str) -> None:
+    mirrored(bury())
+
+    answer = client.get(reverse(LIST) + query)
+
+    assert answer.status_code == 200
+    assert "KeyError: &#x27;vat_rate&#x27;" in answer.content.decode()
+
+
+def test_detail_shows_traceback_payload_and_history_escaped(bury: Callable[..., Letter], client: Client) -> None:
+    made = bury(
+        exception=EVIL,
+        error=EVIL,
+        traceback=EVIL,
+        message={**bury().message, "kwargs": {"number": EVIL, "address": "ada"}},
+    )
+    row = mirrored(made)
+    services.acknowledge(row, by="a.lind", reason=EVIL)
+
+    page = client.get(page_of(row)).content.decode()
+
+    assert EVIL not in page
+    assert page.count("&lt;script&gt;") >= 5
+    assert "[redacted]" in page and ">ada<" not in page
+
+
+def test_detail_offers_what_the_user_may_do(bury: Callable[..., Letter], client: Client, reader: Client) -> None:
+    row = mirrored(bury())
+
+    full, poor = (who.get(page_of(row)).content.decode() for who in (client, reader))
+
+    assert all(word in full for word in ("Requeue letter", "Discard letter…", "Acknowledge"))
+    assert not any(word in poor for word in ("Requeue letter", "Discard letter…", "Acknowledge"))
+
+
+def test_requeue_button_requeues(bury: Callable[..., Letter], client: Client, facilities: Facilities) -> None:
+    row = mirrored(bury())
+
+    answer = client.post(one(row, "requeue"), follow=True)
+
+    assert "Requeued 1 dead letter." in answer.content.decode()
+    assert facilities.transport.stats("default").live.waiting == 1
+    history = client.get(reverse("admin:dead_letters_deadletter_history", args=[row.pk])).content.decode()
+    assert "Replayed" in history
+
+
+def test_discard_asks_first_and_wants_a_reason(
+    bury: Callable[..., Letter], client: Client, facilities: Facilities
+) -> None:
+    row = mirrored(bury())
+
+    asked = client.get(one(row, "discard")).content.decode()
+    unexplained = client.post(one(row, "discard"), {"confirmed": "1"})
+    assert "It will never run." in asked
+    assert "say why" in unexplained.content.decode()
+    assert facilities.transport.stats("default").dead == 1
+
+    client.post(one(row, "discard"), {"confirmed": "1", "reason": "duplicate"})
+
+    row.refresh_from_db()
+    assert (row.state, row.history[-1]["note"]) == ("discarded", "duplicate")
+
+
+@pytest.mark.parametrize("act", ["requeue", "discard", "acknowledge"])
+def test_every_act_checks_its_right_and_names_it(
+    bury: Callable[..., Letter], reader: Client, facilities: Facilities, act: str
+) -> None:
+    row = mirrored(bury())
+    addresses = [
+        one(row, act),
+        reverse("admin:dead_letters_chosen", args=[act]),
+        reverse("admin:dead_letters_group", args=[row.fingerprint, act]),
+    ]
+
+    for address in addresses:
+        answer = reader.post(address, {"confirmed": "1", "reason": "x", "ids": str(row.pk)})
+        assert answer.status_code == 403
+        assert f"dead_letters.{act}_deadletter" in answer.content.decode()
+
+    row.refresh_from_db()
+    assert row.state == "new"
+    assert facilities.transport.stats("default").dead == 1
+
+
+def test_nothing_changes_on_get(bury: Callable[..., Letter], client: Client, facilities: Facilities) -> None:
+    row = mirrored(bury())
+
+    assert client.get(one(row, "requeue")).status_code == 405
+    assert client.get(one(row, "acknowledge")).status_code == 405
+    assert client.get(one(row, "discard")).status_code == 200
+    assert client.get(reverse("admin:dead_letters_group", args=[row.fingerprint, "requeue"])).status_code == 200
+    assert client.get(reverse("admin:dead_letters_chosen", args=["requeue"])).status_code == 405
+    assert client.post(page_of(row), {"state": "discarded"}).status_code == 405
+
+    row.refresh_from_db()
+    assert (row.state, facilities.transport.stats("default").dead) == ("new", 1)
+
+
+def test_acts_refuse_forged_requests(bury: Callable[..., Letter], operator: User) -> None:
+    row = mirrored(bury())
+    strict = Client(enforce_csrf_checks=True)
+    strict.force_login(operator)
+
+    assert strict.post(one(row, "requeue")).status_code == 403
+
+    row.refresh_from_db()
+    assert row.state == "new"
+
+
+def test_selected_letters_are_requeued_after_asking(
+    bury: Callable[..., Letter], client: Client, facilities: Facilities
+) -> None:
+    rows = [mirrored(bury()) for _ in range(3)]
+    chosen = {"action": "requeue_chosen", "_selected_action": [row.pk for row in rows[:2]]}
+
+    asked = client.post(reverse(LIST), chosen).content.decode()
+    assert "Requeue 2 dead letters?" in asked
+    assert facilities.transport.stats("default").dead == 3
+
+    ids = re.search(r'name="ids" value="([0-9,]+)"', asked)
+    assert ids is not None
+    address = reverse("admin:dead_letters_chosen", args=["requeue"])
+    client.post(address, {"confirmed": "1", "ids": ids[1]})
+
+    assert facilities.transport.stats("default").dead == 1
+
+
+def test_more_than_a_hundred_letters_want_their_count_typed(
+    bury: Callable[..., Letter], client: Client, facilities: Facilities
+) -> None:
+    for _ in range(101):
+        bury()
+    services.reconcile_all()
+    ids = ",".join(str(pk) for pk in DeadLetter.objects.values_list("pk", flat=True))
+    address = reverse("admin:dead_letters_chosen", args=["discard"])
+    form: dict[str, Any] = {"confirmed": "1", "ids": ids, "reason": "old"}
+
+    assert "type 101" in client.post(address, form).content.decode()
+    assert facilities.transport.stats("default").dead == 101
+
+    client.post(address, form | {"typed": "101"})
+
+    assert facilities.transport.stats("default").dead == 0
+
+
+def test_letter_triaged_by_somebody_else_meanwhile_is_said(bury: Callable[..., Letter], client: Client) -> None:
+    row = mirrored(bury())
+    services.discard(row, by="m.keller")
+
+    page = client.post(one(row, "requeue"), follow=True).content.decode()
+
+    assert "is discarded already" in page and "by m.keller" in page
+
+
+@pytest.mark.parametrize("ids", ["", "x", "9" * 40, "-1", "1;drop"])
+def test_nonsense_ids_do_nothing(client: Client, facilities: Facilities, ids: str) -> None:
+    answer = client.post(reverse("admin:dead_letters_chosen", args=["requeue"]), {"confirmed": "1", "ids": ids})
+
+    assert answer.status_code == 302
+
+
+def test_nobody_adds_or_deletes(bury: Callable[..., Letter]) -> None:
+    row = mirrored(bury())
+    root = Client()
+    root.force_login(User.objects.create_superuser("root"))
+
+    assert root.get(reverse("admin:dead_letters_deadletter_add")).status_code == 403
+    assert root.post(reverse("admin:dead_letters_deadletter_delete", args=[row.pk]), {"post": "yes"}).status_code == 403
+
+
+def test_pages_survive_a_broker_that_is_away(operator: User, client: Client, broker_away: None) -> None:
+    row = DeadLetter.objects.create(
+        message_id="m", queue="default", actor="a", reason="exhausted", exception="E", error="", traceback="",
+        attempts=1, payload={}, fingerprint="f", enqueued_at="2026-11-01T00:00Z", died_at="2026-11-01T00:00Z", duration_ms=1,
+        state_at="2026-11-01T00:00Z",
+    )  # fmt: skip
+
+    assert client.get(reverse(LIST)).status_code == 200
+    assert client.get(page_of(row)).status_code == 200
+    assert "does not answer" in client.get(reverse("admin:dead_letters_quarantine")).content.decode()
+    assert "did not answer" in client.post(one(row, "requeue"), follow=True).content.decode()

@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import io
+import json
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import dramatiq
+import pytest
+import redis
+from django.core.management import CommandError, call_command
+from dramatiq.brokers.redis import RedisBroker
+
+from apps.platform.dead_letters.models import DeadLetter
+from broker.interface import DeadLetter as Letter
+from broker.interface import Facilities
+from tests.waiting import wait_for
+
+pytestmark = pytest.mark.django_db
+
+
+def run(*arguments: str) -> str:
+    out = io.StringIO()
+    call_command("deadletters", *arguments, stdout=out, stderr=io.StringIO())
+    return out.getvalue()
+
+
+def test_list_shows_letters_that_have_no_row_yet(bury: Callable[..., Letter]) -> None:
+    made = bury()
+
+    assert made.id in run("list")
+    assert [item["id"] for item in json.loads(run("list", "--json"))] == [made.id]
+
+
+def test_list_filters_by_queue_group_and_state(bury: Callable[..., Letter]) -> None:
+    one = bury(queue="webhook", fingerprint="aaaa")
+    two = bury()
+
+    assert [item["id"] for item in json.loads(run("list", "--json", "--queue", "webhook"))] == [one.id]
+    assert [item["id"] for item in json.loads(run("list", "--json", "--group", two.fingerprint))] == [two.id]
+    assert json.loads(run("list", "--json", "--state", "discarded")) == []
+
+
+def test_empty_list_says_so(facilities: Facilities) -> None:
+    assert run("list").strip() == "No dead letters."
+    assert run("list", "--quarantined").strip() == "No quarantined messages."
+
+
+def test_show_tells_everything_and_drives_no_terminal(bury: Callable[..., Letter]) -> None:
+    made = bury(error="\x1b]0;evil\x07 red \x1b[31m")
+
+    text = run("show", made.id)
+
+    assert "Traceback (most recent call last)" in text
+    assert "\x1b" not in text and "\\x1b]0;evil" in text
+    assert json.loads(run("show", made.id, "--json"))["payload"]["arguments"] == {"number": 7}
+
+
+def test_requeue_and_discard_by_id(bury: Callable[..., Letter], facilities: Facilities) -> None:
+    one, two, three = bury(), bury(), bury()
+
+    assert "Requeued 2 dead letters." in run("requeue", one.id, two.id, one.id)
+    assert json.loads(run("discard", three.id, "--json", "--reason", "old"))["done"] == [three.id]
+
+    stats = facilities.transport.stats("default")
+    assert (stats.dead, stats.live.waiting) == (0, 2)
+    assert "(shell)" in DeadLetter.objects.get(message_id=three.id).history[0]["by"]
+
+
+def test_requeue_by_group(bury: Callable[..., Letter]) -> None:
+    made = {bury().id for _ in range(3)}
+    run("list")
+
+    assert set(json.loads(run("requeue", "--group", "f00dfacef00dface", "--json"))["done"]) == made
+
+
+def test_unknown_id_is_named_and_fails_while_the_others_are_done(bury: Callable[..., Letter]) -> None:
+    made, err = bury(), io.StringIO()
+
+    with pytest.raises(SystemExit) as exit_:
+        call_command("deadletters", "requeue", made.id, "nope", stdout=io.StringIO(), stderr=err)
+
+    assert exit_.value.code == 1
+    assert "'nope'" in err.getvalue()
+    assert DeadLetter.objects.get().state == "replayed"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("show", "nope"),
+        ("requeue", "--group", "nope"),
+        ("requeue",),
+        ("discard", "x", "--group", "y"),
+        ("list", "--limit", "0"),
+    ],
+)
+def test_wrong_calls_fail_with_words(facilities: Facilities, arguments: tuple[str, ...]) -> None:
+    with pytest.raises(CommandError, match=r"none|no open dead letter|name ids|at least one"):
+        run(*arguments)
+
+
+def test_broker_that_is_away_is_said(broker_away: None) -> None:
+    err = io.StringIO()
+
+    call_command("deadletters", "list", stdout=io.StringIO(), stderr=err)
+    with pytest.raises(CommandError):
+        run("show", "nope")
+
+    assert "The list may be old" in err.getvalue()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_quarantined_messages_are_listed_with_their_bytes(
+    valkey: redis.Redis, facilities: Facilities, run_worker: Callable[..., Any]
+) -> None:
+    broker = dramatiq.get_broker()
+    assert isinstance(broker, RedisBroker)
+    broken, key = str(uuid.uuid4()), f"{broker.namespace}:default"
+    valkey.hset(f"{key}.msgs", broken, b"\x00<b>no message</b>")
+    valkey.rpush(key, broken)
+
+    with run_worker("default"):
+        wait_for(lambda: facilities.transport.stats("default").quarantined)
+
+    text, items = run("list", "--quarantined"), json.loads(run("list", "--quarantined", "--json"))
+    assert "00 3c 62 3e 6e 6f" in text and ".<b>no message</" in text
+    assert [bytes.fromhex(item["raw_hex"]) for item in items] == [b"\x00<b>no message</b>"]

@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from datetime import timedelta
+
+import pytest
+from django.utils import timezone
+
+from apps.platform.dead_letters import services
+from apps.platform.dead_letters.models import DeadLetter
+from broker.interface import DeadLetter as Letter
+from broker.interface import Facilities
+
+pytestmark = pytest.mark.django_db
+
+
+def test_rows_are_made_for_letters_that_have_none(bury: Callable[..., Letter]) -> None:
+    made = {bury(queue=queue).id for queue in ("default", "webhook", "slow")}
+
+    report = services.reconcile_all()
+
+    assert report.made == 3
+    assert set(DeadLetter.objects.values_list("message_id", flat=True)) == made
+    assert services.reconcile_all() == services.Report()
+
+
+def test_long_list_is_walked_over_several_calls(bury: Callable[..., Letter]) -> None:
+    for _ in range(650):
+        bury()
+
+    counts = []
+    for _ in range(4):
+        services.reconcile_all(pages=1)
+        counts.append(DeadLetter.objects.count())
+
+    assert counts == [400, 600, 650, 650]
+
+
+def test_rows_whose_letter_is_gone_are_marked(bury: Callable[..., Letter], facilities: Facilities) -> None:
+    gone, there = bury(), bury()
+    services.reconcile_all()
+    facilities.transport.discard("default", gone.id)
+
+    report = services.reconcile_all()
+
+    assert report.missing == 1
+    assert DeadLetter.objects.get(message_id=gone.id).state == "missing"
+    assert DeadLetter.objects.get(message_id=there.id).state == "new"
+
+
+def test_letter_that_died_again_unseen_is_new_again(bury: Callable[..., Letter], facilities: Facilities) -> None:
+    made = bury()
+    services.requeue(made.id, by="a.lind")
+    facilities.transport.dead_letter(dataclasses.replace(made, died_at=made.died_at + 5_000))
+
+    assert services.reconcile_all().made == 1
+
+    assert DeadLetter.objects.get().state == "new"
+
+
+def test_letter_still_listed_though_its_row_says_replayed_is_reopened(
+    bury: Callable[..., Letter], facilities: Facilities
+) -> None:
+    made = bury()
+    services.requeue(made.id, by="a.lind")
+    facilities.transport.dead_letter(made)
+
+    assert services.reconcile_all().made == 1
+
+    row = DeadLetter.objects.get()
+    assert (row.state, row.history[-1]["act"]) == ("new", "reopened")
+
+
+def test_triaged_rows_are_deleted_after_ninety_days(bury: Callable[..., Letter]) -> None:
+    old, fresh, still_open = bury(), bury(), bury()
+    services.reconcile_all()
+    for made in (old, fresh):
+        services.discard(made.id, by="a.lind")
+    long_ago = timezone.now() - timedelta(days=91)
+    DeadLetter.objects.filter(message_id__in=[old.id, still_open.id]).update(state_at=long_ago)
+
+    assert services.reconcile_all().pruned == 1
+
+    assert set(DeadLetter.objects.values_list("message_id", flat=True)) == {fresh.id, still_open.id}
+
+
+def test_everything_agrees_after_each_interruption(bury: Callable[..., Letter], facilities: Facilities) -> None:
+    """Each step of record, requeue and discard is left undone in turn; reconciling once mends it."""
+    only_listed, only_row, moved = bury(), bury(), bury()
+    services.record(only_row)
+    services.record(moved)
+    facilities.transport.discard("default", only_row.id)
+    services.requeue(moved.id, by="a.lind")
+    DeadLetter.objects.filter(message_id=moved.id).update(
+        state="new", claim_token="x", claim_act="requeue", claim_at=timezone.now() - timedelta(minutes=5)
+    )
+
+    services.reconcile_all()
+
+    states = dict(DeadLetter.objects.values_list("message_id", "state"))
+    assert states == {only_listed.id: "new", only_row.id: "missing", moved.id: "replayed"}

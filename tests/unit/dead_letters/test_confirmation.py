@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from apps.platform.dead_letters.confirmation import of_rows
+from apps.platform.dead_letters.models import DeadLetter
+
+DIED = datetime(2026, 11, 20, 2, 54, tzinfo=UTC)
+
+
+def rows(count: int) -> list[DeadLetter]:
+    return [
+        DeadLetter(pk=index, queue="slow", actor="report", exception="KeyError", died_at=DIED) for index in range(count)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("act", "count", "title", "headline"),
+    [
+        ("discard", 1, "Discard 1 dead letter?", "It will never run."),
+        ("discard", 147, "Discard 147 dead letters?", "They will never run."),
+        ("requeue", 1, "Requeue 1 dead letter?", "It runs again,"),
+        ("requeue", 2, "Requeue 2 dead letters?", "They run again,"),
+    ],
+)
+def test_question_says_how_many_and_what_happens(act: str, count: int, title: str, headline: str) -> None:
+    question = of_rows(act, rows(count), back="/")
+
+    assert (question.title, question.headline) == (title, headline)
+
+
+def test_count_is_typed_above_a_hundred_only() -> None:
+    assert not of_rows("requeue", rows(100), back="/").typed
+    assert of_rows("requeue", rows(101), back="/").typed
+
+
+def test_only_discarding_is_destructive() -> None:
+    assert [of_rows(act, rows(1), back="/").destructive for act in ("acknowledge", "requeue", "discard")] == [
+        False,
+        False,
+        True,
+    ]
