@@ -40,7 +40,6 @@ class SentMailAdmin(ReadOnly, ModelAdmin):
     list_filter = ("state", "template", "created_at")
     search_fields = ("to", "=job_id", "=message_id")
     search_help_text = "Address, job id or Message-ID"
-    date_hierarchy = "created_at"
     actions = ("send_reset_mail_again", "send_again")
     list_per_page = 50
 
