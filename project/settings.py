@@ -105,6 +105,13 @@ if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
     # A file, not memory: tests share it between threads and processes, as the yard does.
     DATABASES["default"]["TEST"] = {"NAME": str(SWITCHYARD.state_dir / "test.sqlite3")}
 
+_VALIDATION = "django.contrib.auth.password_validation"
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": f"{_VALIDATION}.UserAttributeSimilarityValidator"},
+    {"NAME": f"{_VALIDATION}.MinimumLengthValidator", "OPTIONS": {"min_length": 10}},
+    {"NAME": f"{_VALIDATION}.CommonPasswordValidator"},
+]
+
 DRAMATIQ_BROKER = {"BROKER": "project.wiring.build_broker", "OPTIONS": {}, "MIDDLEWARE": []}
 DRAMATIQ_AUTODISCOVER_MODULES = ["actors"]
 DRAMATIQ_TASKS_DATABASE = "default"
