@@ -1,0 +1,301 @@
+"""Every request that is promised to the outside: what it answers when right, and when wrong in each way."""
+
+from __future__ import annotations
+
+import datetime
+import io
+import json
+import secrets
+import time
+from typing import Any
+
+import pytest
+from django.conf import settings
+from django.contrib.auth.models import User
+from django.core.files.uploadedfile import SimpleUploadedFile
+from django.http import HttpResponse
+from django.test import Client
+from PIL import Image
+
+from apps.platform.api.tokens import create_token, revoke_token
+from apps.product.billing.signatures import sign
+from broker.interface import Facilities
+from tests.factories.shop import make_customer, make_invoice
+from tests.unit.api.conftest import problem
+
+pytestmark = pytest.mark.usefixtures("facilities")
+
+MONTH = f"{datetime.datetime.now(datetime.UTC):%Y}-01"
+PRIVATE = [
+    "http://127.0.0.1/",
+    "http://localhost:8000/",
+    "http://10.0.0.1/",
+    "https://192.0.2.1/",
+    "http://169.254.169.254/latest/meta-data/",
+    "http://[::1]/",
+    "http://[::ffff:127.0.0.1]/",
+    "http://2130706433/",
+    "http://0.0.0.0/",
+    "file:///etc/passwd",
+    "ftp://example.com/",
+    "http://user:secret@127.0.0.1/",
+    "no url",
+    "",
+]
+
+SUBMITS: dict[str, dict[str, Any]] = {
+    "reports": {"customer_id": 1, "month": MONTH},
+    "emails": {"to": "ada@example.com", "template": "welcome"},
+    "thumbnails": {"url": "https://1.1.1.1/cat.png", "width": 100, "height": 100},
+    "exports": {"dataset": "invoices", "format": "csv"},
+    "reconciliations": {"month": MONTH},
+    "webhooks/endpoints": {"url": "https://1.1.1.1/hook", "events": ["invoice.paid"]},
+    "webhooks/events": {"event": "invoice.paid", "payload": {"number": 1}},
+}
+
+
+@pytest.fixture
+def ada(transactional_db: None) -> User:
+    return User.objects.create_user("ada")
+
+
+@pytest.fixture
+def client(ada: User) -> Client:
+    _, plain = create_token(owner=ada, scopes=["submit", "read"], name="test")
+    return Client(headers={"Authorization": f"Bearer {plain}"})
+
+
+def post(client: Client, path: str, body: Any, **headers: str) -> HttpResponse:
+    """Send JSON."""
+    return client.post(f"/api/v1/{path}", json.dumps(body), content_type="application/json", headers=headers)
+
+
+def waiting(facilities: Facilities) -> dict[str, int]:
+    """Return how many messages wait in each queue that has some."""
+    counts = {queue.name: facilities.transport.stats(queue.name).live.waiting for queue in settings.YARD.queues}
+    return {name: count for name, count in counts.items() if count}
+
+
+def accepted(client: Client, response: HttpResponse, queue: str) -> dict[str, Any]:
+    """Check a 202, and that its job is where it says; return what the job's status is."""
+    assert response.status_code == 202, response.content
+    body = response.json()
+    assert body.keys() == {"job_id", "status_url", "events_url"}
+    assert body["events_url"] == body["status_url"] + "/events"
+    job = client.get(body["status_url"])
+    assert job.status_code == 200
+    status: dict[str, Any] = job.json()
+    assert (status["id"], status["queue"], status["state"]) == (body["job_id"], queue, "queued")
+    return status
+
+
+def test_a_report_is_accepted(client: Client) -> None:
+    accepted(client, post(client, "reports", {"customer_id": make_customer().pk, "month": MONTH}), "slow")
+
+
+@pytest.mark.parametrize(("template", "queue"), [("welcome", "default"), ("password_reset", "urgent")])
+def test_a_mail_is_accepted_on_its_queue(client: Client, template: str, queue: str) -> None:
+    accepted(client, post(client, "emails", {"to": "ada@example.com", "template": template}), queue)
+
+
+def test_a_thumbnail_of_an_upload_is_accepted(client: Client) -> None:
+    picture = io.BytesIO()
+    Image.new("RGB", (10, 10), "red").save(picture, "PNG")
+    file = SimpleUploadedFile("cat.png", picture.getvalue(), "image/png")
+
+    response = client.post("/api/v1/thumbnails", {"file": file, "width": "5", "height": "5"})
+
+    accepted(client, response, "images")
+
+
+@pytest.mark.parametrize("dataset", ["invoices", "payments", "customers"])
+@pytest.mark.parametrize("form", ["csv", "xlsx"])
+def test_an_export_is_accepted(client: Client, dataset: str, form: str) -> None:
+    accepted(client, post(client, "exports", {"dataset": dataset, "format": form}), "slow")
+
+
+def test_a_reconciliation_is_accepted(client: Client) -> None:
+    accepted(client, post(client, "reconciliations", {"month": MONTH}), "billing")
+
+
+def test_an_event_is_delivered_once_for_each_subscribed_endpoint(client: Client) -> None:
+    for events in (["invoice.paid"], ["invoice.paid", "invoice.sent"], ["invoice.sent"]):
+        made = post(client, "webhooks/endpoints", {"url": "https://1.1.1.1/hook", "events": events})
+        assert made.status_code == 201
+        assert made.json().keys() == {"id", "secret"}
+
+    response = post(client, "webhooks/events", {"event": "invoice.paid", "payload": {"number": 1}})
+
+    assert response.status_code == 202
+    job_ids = response.json()["job_ids"]
+    assert len(set(job_ids)) == 2
+    for job_id in job_ids:
+        assert client.get(f"/api/v1/jobs/{job_id}").json()["queue"] == "webhook"
+
+
+def signed(body: bytes, *, secret: str | None = None, at: int | None = None) -> dict[str, str]:
+    """Return the headers of a signed inbound event."""
+    event_id, now = f"evt_{secrets.token_hex(4)}", at or int(time.time())
+    key = secret or settings.SWITCHYARD.payment_secret
+    signature = sign(key, event_id, now, body)
+    return {"webhook-id": event_id, "webhook-timestamp": str(now), "webhook-signature": signature}
+
+
+def payment(number: str) -> bytes:
+    """Return an inbound payment event."""
+    data = {
+        "id": "pay_1",
+        "amount": "100.00",
+        "currency": "EUR",
+        "paid_at": "2026-11-20T08:30:00Z",
+        "invoice_number": number,
+    }
+    return json.dumps({"type": "payment.received", "data": data}).encode()
+
+
+def inbound(body: bytes, headers: dict[str, str]) -> HttpResponse:
+    """Send an inbound event, without a token."""
+    return Client().post("/api/v1/payments/events", body, content_type="application/json", headers=headers)
+
+
+def test_a_signed_payment_event_is_accepted_on_the_urgent_queue(ada: User, facilities: Facilities) -> None:
+    body = payment(make_invoice().number)
+
+    response = inbound(body, signed(body))
+
+    assert response.status_code == 202
+    assert waiting(facilities) == {"urgent": 1}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda body, headers: (body, {}),
+        lambda body, headers: (body + b" ", headers),
+        lambda body, headers: (body, signed(body, secret="x" * 40)),
+        lambda body, headers: (body, signed(body, at=int(time.time()) - 3600)),
+        lambda body, headers: (body, headers | {"webhook-signature": "v1,AAAA"}),
+    ],
+)
+def test_an_inbound_event_that_is_not_signed_is_401(ada: User, facilities: Facilities, change: Any) -> None:
+    body = payment("INV-1")
+
+    problem(inbound(*change(body, signed(body))), 401)
+    assert waiting(facilities) == {}
+
+
+@pytest.mark.parametrize(
+    ("path", "change", "field"),
+    [
+        ("reports", {"customer_id": 987654}, "customer_id"),
+        ("reports", {"customer_id": "1"}, "customer_id"),
+        ("reports", {"customer_id": 2**63}, "customer_id"),
+        ("reports", {"month": "2026-13"}, "month"),
+        ("reports", {"month": "2026-00"}, "month"),
+        ("reports", {"month": "2026-1"}, "month"),
+        ("emails", {"to": "nobody"}, "to"),
+        ("emails", {"to": "a@b@c.example"}, "to"),
+        ("emails", {"to": "ada@example.com\nBcc: eve@example.com"}, "to"),
+        ("emails", {"to": "a" * 300 + "@example.com"}, "to"),
+        ("emails", {"to": ["ada@example.com"]}, "to"),
+        ("emails", {"template": "newsletter"}, "template"),
+        ("exports", {"dataset": "users"}, "dataset"),
+        ("exports", {"format": "pdf"}, "format"),
+        ("exports", {"format": None}, "format"),
+        ("reconciliations", {"month": "0000-01"}, "month"),
+        ("reconciliations", {"month": 202611}, "month"),
+        ("thumbnails", {"width": 0}, "width"),
+        ("thumbnails", {"width": "100"}, "width"),
+        ("thumbnails", {"height": 10**9}, "height"),
+        ("webhooks/endpoints", {"events": []}, "events"),
+        ("webhooks/endpoints", {"events": ["no event!"]}, "events.0"),
+        ("webhooks/endpoints", {"events": "invoice.paid"}, "events"),
+        ("webhooks/events", {"event": ""}, "event"),
+        ("webhooks/events", {"payload": []}, "payload"),
+        ("webhooks/events", {"payload": {"a": "\0"}}, "payload.a"),
+        *(("thumbnails", {"url": url}, "url") for url in PRIVATE),
+        *(("webhooks/endpoints", {"url": url}, "url") for url in PRIVATE),
+        *((path, {"surprise": 1}, "surprise") for path in SUBMITS),
+    ],
+)
+def test_a_wrong_field_is_422_named_and_nothing_is_enqueued(
+    client: Client, facilities: Facilities, path: str, change: dict[str, Any], field: str
+) -> None:
+    body = SUBMITS[path] | change
+    if path == "reports" and "customer_id" not in change:
+        body["customer_id"] = make_customer().pk
+
+    document = problem(post(client, path, body), 422)
+
+    assert field in [error["field"] for error in document["errors"]]
+    assert waiting(facilities) == {}
+
+
+@pytest.mark.parametrize("path", SUBMITS)
+@pytest.mark.parametrize(
+    ("body", "content_type", "status"),
+    [
+        (b" ", "application/json", 400),
+        (b"{", "application/json", 400),
+        (b"\xff", "application/json", 400),
+        (b"[]", "application/json", 422),
+        (b"{}", "application/json", 422),
+        (b"{}", "text/plain", 415),
+        (b" " * (1024 * 1024 + 1), "application/json", 413),
+    ],
+)
+def test_an_unusable_body_is_refused(
+    client: Client, facilities: Facilities, path: str, body: bytes, content_type: str, status: int
+) -> None:
+    problem(client.post(f"/api/v1/{path}", body, content_type=content_type), status)
+    assert waiting(facilities) == {}
+
+
+@pytest.mark.parametrize("path", SUBMITS)
+def test_no_token_a_wrong_one_or_one_without_the_scope_is_refused(ada: User, facilities: Facilities, path: str) -> None:
+    revoked, old = create_token(owner=ada, scopes=["submit"], name="old")
+    revoke_token(revoked.prefix)
+    _, reader = create_token(owner=ada, scopes=["read"], name="reader")
+    client = Client()
+
+    problem(post(client, path, SUBMITS[path]), 401)
+    problem(post(client, path, SUBMITS[path], Authorization="Bearer sy_000000000000_" + "x" * 43), 401)
+    problem(post(client, path, SUBMITS[path], Authorization=f"Bearer {old}"), 401)
+    problem(post(client, path, SUBMITS[path], Authorization=f"Bearer {reader}"), 403)
+    assert waiting(facilities) == {}
+
+
+def test_the_same_key_and_body_is_the_first_answer_and_another_body_is_422(
+    client: Client, facilities: Facilities
+) -> None:
+    def send(form: str) -> HttpResponse:
+        return post(client, "exports", {"dataset": "invoices", "format": form}, **{"Idempotency-Key": "one"})
+
+    first, again, other = send("csv"), send("csv"), send("xlsx")
+
+    assert again.content == first.content
+    problem(other, 422)
+    assert waiting(facilities) == {"slow": 1}
+
+
+def test_the_description_names_every_request(client: Client) -> None:
+    document = Client().get("/api/v1/openapi.json").json()
+
+    assert document["openapi"].startswith("3.1")
+    offered = {(method, path.removeprefix("/api/v1/")) for path, ways in document["paths"].items() for method in ways}
+    promised = {("post", path) for path in SUBMITS} | {
+        ("post", "payments/events"),
+        ("get", "jobs/{job_id}"),
+        ("delete", "jobs/{job_id}"),
+        ("get", "jobs/{job_id}/events"),
+        ("get", "jobs/{job_id}/result"),
+        ("get", "queues"),
+    }
+    assert offered == promised
+
+
+def test_the_page_of_the_description_takes_nothing_from_elsewhere(client: Client) -> None:
+    page = Client().get("/api/v1/docs")
+
+    assert page.status_code == 200
+    assert "//" not in page.content.decode().replace("https://www.w3.org", "").replace("<!--", "")
