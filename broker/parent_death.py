@@ -9,21 +9,35 @@ import sys
 from collections.abc import Callable
 
 PR_SET_PDEATHSIG = 1
+PR_SET_CHILD_SUBREAPER = 36
 
 
-def die_with_parent(signum: int = signal.SIGTERM) -> Callable[[], None] | None:
+def die_with_parent(signum: int = signal.SIGTERM, *, parent_pid: int | None = None) -> Callable[[], None] | None:
     """Return a ``preexec_fn`` for ``subprocess`` that has the kernel send ``signum`` when this process ends.
 
     The kernel watches the thread that forked, not the process: start children from a thread that stays.
+    Args:
+        parent_pid: Made in the child itself, its parent; by default this process is to be the parent.
+
     Returns ``None`` where the kernel cannot do it (anything but Linux).
     """
     if sys.platform != "linux":
         return None
-    prctl = ctypes.CDLL(None, use_errno=True).prctl
-    parent_pid = os.getpid()
+    prctl = _prctl()
+    parent_pid = parent_pid or os.getpid()
 
     def ask_kernel() -> None:
         if prctl(PR_SET_PDEATHSIG, int(signum), 0, 0, 0) != 0 or os.getppid() != parent_pid:
             os._exit(1)
 
     return ask_kernel
+
+
+def adopt_orphans() -> bool:
+    """Become the parent of every descendant whose own parent ends; return whether the kernel can do it (Linux)."""
+    return sys.platform == "linux" and _prctl()(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
+
+
+def _prctl() -> Callable[..., int]:
+    found: Callable[..., int] = ctypes.CDLL(None, use_errno=True).prctl
+    return found

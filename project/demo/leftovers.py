@@ -3,19 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import sys
 
 import psutil
 
-PR_SET_CHILD_SUBREAPER = 36
 PATIENCE_S = 2.0
-
-
-def adopt_orphans() -> None:
-    """Become the parent of every descendant whose own parent ends (on Linux; elsewhere nothing happens)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def end_leftovers() -> list[str]:

@@ -61,6 +61,22 @@ class Part(Protocol):
         """End it at once."""
 
 
+class AdoptedProcess:
+    """A child that ``subprocess`` knows nothing of."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.returncode: int | None = None
+
+    def poll(self) -> int | None:
+        """Return how it ended (minus the signal when killed by one); ``None`` while it runs."""
+        if self.returncode is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid != 0:
+                self.returncode = os.waitstatus_to_exitcode(status)
+        return self.returncode
+
+
 @dataclass
 class CommandPart:
     """A part that is a command of its own.
@@ -82,7 +98,7 @@ class CommandPart:
     ready_timeout_s: float = 60.0
     stop_timeout_s: float = 15.0
     log_start_bytes: int = field(default=0, init=False, repr=False)
-    _process: subprocess.Popen[bytes] | None = field(default=None, init=False, repr=False)
+    _process: subprocess.Popen[bytes] | AdoptedProcess | None = field(default=None, init=False, repr=False)
 
     @property
     def pid(self) -> int | None:
@@ -90,8 +106,10 @@ class CommandPart:
         return self._process.pid if self._process is not None and self._process.poll() is None else None
 
     def start(self) -> None:
-        """Start the command, its output appended to the log."""
-        with self._open_log() as log:
+        """Start the command, its output appended to the log. Does nothing while it runs."""
+        if self.pid is not None:
+            return
+        with self.open_log() as log:
             self._process = subprocess.Popen(
                 list(self.command),
                 cwd=BASE_DIR,
@@ -103,6 +121,10 @@ class CommandPart:
                 pass_fds=tuple(self.inherits),
                 preexec_fn=die_with_parent(signal.SIGTERM),
             )
+
+    def adopt(self, pid: int) -> None:
+        """Take a process that another one forked, and that is our child now, for its first start."""
+        self._process = AdoptedProcess(pid)
 
     def exit_code(self) -> int | None:
         """Return how the process ended (minus the signal when killed by one); ``None`` while it runs."""
@@ -129,7 +151,8 @@ class CommandPart:
             else:
                 os.kill(self.pid, signum)
 
-    def _open_log(self) -> IO[bytes]:
+    def open_log(self) -> IO[bytes]:
+        """Open the log for another start, and put it aside first where it is too long."""
         if self.log_path.exists() and self.log_path.stat().st_size > LOG_LIMIT_BYTES:
             self.log_path.replace(self.log_path.with_suffix(".log.1"))
         log = self.log_path.open("ab")

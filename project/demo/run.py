@@ -13,7 +13,7 @@ from project.demo.arguments import DEFAULT_PORT, Options
 from project.demo.client import Client
 from project.demo.errors import Stopped
 from project.demo.feed import Feed
-from project.demo.leftovers import adopt_orphans, end_leftovers
+from project.demo.leftovers import end_leftovers
 from project.demo.sample.journal import Journal
 from project.demo.sample.run import SampleRun
 from project.demo.setup import USERNAME
@@ -44,7 +44,6 @@ def run(options: Options, stop: StopRequest, console: Console) -> int:
         first_port=DEFAULT_PORT,
         with_sample=options.sample,
     )
-    adopt_orphans()
     try:
         console.print(f"starting a yard in {options.state}")
         yard.start()

@@ -1,17 +1,21 @@
-"""``python -m project.demo.setup FD [--sample]``: everything the database needs before the parts start, in one process.
+"""``python -m project.demo.setup FD WEB_FD [--sample] [--fork NAMES]``: everything the parts need, in one process.
 
-Writes what the demo must know as JSON to the descriptor ``FD``. Changes nothing that is there already, so every start
-runs it.
+Prepares the database, changing nothing that is there already, so every start runs it. Then forks the parts that are
+named, so that Django is loaded once, and writes what the demo must know as JSON to the descriptor ``FD``.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
-import sys
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import django
+
+from project.demo.forking import fork_parts
 
 USERNAME = "admin"
 TOKEN_NAME = "demo"  # noqa: S105 (a name, no secret)
@@ -62,7 +66,54 @@ def _ensure_token(user: Any, kept: str) -> str:
     return create_token(owner=user, scopes=SCOPES, name=TOKEN_NAME)[1]
 
 
-if __name__ == "__main__":
+def load_everything() -> None:
+    """Load what the forked parts would load each for itself: addresses, the web's application and its server."""
+    from importlib import import_module
+
+    from django.core.checks import run_checks
+
+    run_checks()
+    import_module("project.asgi")
+    import_module("uvicorn.protocols.http.httptools_impl")
+    import_module("uvloop")
+
+
+def job_of(name: str, web_descriptor: int) -> Callable[[], Any]:
+    """Return what a forked part runs."""
+    if name == "web":
+        from project.demo.web import serve
+
+        return lambda: serve(web_descriptor)
+    from django.core.management import execute_from_command_line
+
+    return lambda: execute_from_command_line(["manage.py", f"run{name}"])
+
+
+def main() -> None:
+    """Run as the docstring of the module says."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("answer", type=int)
+    parser.add_argument("web", type=int)
+    parser.add_argument("--sample", action="store_true")
+    parser.add_argument("--fork", type=lambda names: names.split(","), default=[])
+    asked = parser.parse_args()
     django.setup()
-    with os.fdopen(int(sys.argv[1]), "w") as answer:
-        json.dump(prepare(with_sample="--sample" in sys.argv), answer)
+    found = prepare(with_sample=asked.sample)
+
+    if asked.fork:
+        load_everything()
+
+    from django.db import connections
+
+    from project.demo.state import StateFolder
+
+    connections.close_all()
+    logs = StateFolder(Path(os.environ["SWITCHYARD_STATE_DIR"])).logs
+    own = {"web": {asked.web}, "set-up": {asked.answer}}
+    found["pids"] = fork_parts({name: job_of(name, asked.web) for name in asked.fork}, logs, own)
+    with os.fdopen(asked.answer, "w") as answer:
+        json.dump(found, answer)
+
+
+if __name__ == "__main__":
+    main()

@@ -2,32 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import socket
-import sys
 from typing import Any
 
 from broker.embedded import EmbeddedServer
+from broker.parent_death import adopt_orphans
 from project.demo import environment, ports
 from project.demo.broker_part import BrokerPart
 from project.demo.credentials import Credentials
-from project.demo.errors import DemoError
 from project.demo.feed import Feed
 from project.demo.identity import Identity
 from project.demo.identity import load as load_identity
 from project.demo.manager import ProcessManager
 from project.demo.memory import proportional_bytes
-from project.demo.parts import CommandPart
-from project.demo.readiness import PoolsWatch, answers
+from project.demo.readiness import PoolsWatch
 from project.demo.state import StateFolder, StateLock
 from project.demo.stopping import StopRequest
+from project.demo.yard_parts import YardParts
 from project.topology import YARD
-
-WEB_GRACE_S = 8.0
-POOLS_GRACE_S = 35.0
-SETUP_TIMEOUT_S = 120.0
 
 
 class DemoYard:
@@ -43,7 +37,6 @@ class DemoYard:
     identity: Identity
     pools: PoolsWatch
     _credentials: Credentials
-    _environment: dict[str, str]
 
     def __init__(
         self,
@@ -61,7 +54,7 @@ class DemoYard:
         self._lock = StateLock(state)
         self._stop = stop
         self._ports = (web_port, first_port)
-        self._setup_options = ("--sample",) if with_sample else ()
+        self._with_sample = with_sample
         self._listeners: list[socket.socket] = []
         self._manager = ProcessManager(
             tell=feed.add, is_stopping=stop.is_stopping, is_in_a_hurry=stop.is_in_a_hurry, wait=stop.wait
@@ -95,10 +88,19 @@ class DemoYard:
         )
         self.identity.save(self.state.identity)
         self.pools = PoolsWatch(broker.url, YARD)
-        self._environment = environment.for_children(self.state, self.identity, self.addresses)
-
-        self._manager.start([self._sidecars(smtp, receiver)])
-        prepared = self._set_up()
+        parts = YardParts(
+            self.state,
+            environment.for_children(self.state, self.identity, self.addresses),
+            self.addresses,
+            self.pools,
+            self._lock.fileno,
+        )
+        self._manager.start([parts.sidecars(smtp, receiver)])
+        self.pools.expect_new()
+        pools, scheduler, site = parts.pools(), parts.scheduler(), parts.web(web)
+        # Where the kernel gives us the orphans of a process, the parts are forked from one that has loaded Django.
+        forked = [pools, scheduler, site] if adopt_orphans() else []
+        prepared = parts.set_up(self._manager, web, forked, with_sample=self._with_sample)
         self.facts = prepared["facts"]
         self._credentials = Credentials(
             url=self.addresses.site,
@@ -111,8 +113,7 @@ class DemoYard:
             pids={},
         )
         self._save_credentials()
-        self.pools.expect_new()
-        self._manager.start([self._pools()], [self._scheduler(), self._web(web)])
+        self._manager.start([pools], [scheduler, site])
         self._save_credentials()
         self._lock.announce(self.addresses.site)
 
@@ -145,66 +146,6 @@ class DemoYard:
         self._listeners.append(ports.listen_again(kept.smtp_port))
         self._listeners.append(ports.listen_again(kept.receiver_port))
         return self._listeners
-
-    def _set_up(self) -> dict[str, Any]:
-        reader, writer = os.pipe()
-        with os.fdopen(reader, "rb") as answer:
-            try:
-                part = self._python(
-                    "set-up", "project.demo.setup", str(writer), *self._setup_options, inherits=(writer,)
-                )
-                part.ready_timeout_s = SETUP_TIMEOUT_S
-                self._manager.run(part)
-            finally:
-                os.close(writer)
-            found = json.loads(answer.read() or "{}")
-        if not found:
-            raise DemoError(f"set-up: it told nothing; its log is {part.log_path}")
-        return dict(found)
-
-    def _sidecars(self, smtp: socket.socket, receiver: socket.socket) -> CommandPart:
-        part = self._python(
-            "sidecars",
-            "project.demo.sidecars",
-            str(smtp.fileno()),
-            str(receiver.fileno()),
-            inherits=(smtp.fileno(), receiver.fileno()),
-        )
-        part.readiness = answers(self.addresses.receiver_port, "/healthz")
-        return part
-
-    def _pools(self) -> CommandPart:
-        part = self._manage("pools", "runpools")
-        part.readiness = self.pools.missing
-        part.stop_timeout_s = POOLS_GRACE_S
-        return part
-
-    def _scheduler(self) -> CommandPart:
-        return self._manage("scheduler", "runscheduler")
-
-    def _web(self, listener: socket.socket) -> CommandPart:
-        part = self._python("web", "project.demo.web", str(listener.fileno()), inherits=(listener.fileno(),))
-        part.readiness = answers(self.addresses.web_port, "/readyz")
-        part.stop_timeout_s = WEB_GRACE_S
-        return part
-
-    def _python(self, name: str, module: str, *arguments: str, inherits: tuple[int, ...] = ()) -> CommandPart:
-        return CommandPart(
-            name,
-            (sys.executable, "-m", module, *arguments),
-            self._environment,
-            self.state.logs / f"{name}.log",
-            inherits=(self._lock.fileno, *inherits),
-        )
-
-    def _manage(self, name: str, *arguments: str) -> CommandPart:
-        return CommandPart(
-            name,
-            (sys.executable, "manage.py", *arguments),
-            self._environment,
-            self.state.logs / f"{name}.log",
-            inherits=(self._lock.fileno,),
-        )
 
     def _save_credentials(self) -> None:
         self._credentials = self._credentials.with_pids({"demo": os.getpid()} | self._manager.pids)

@@ -17,7 +17,7 @@ from project.demo.check.expectations import EXPECTATIONS, Expectation
 from project.demo.check.seen import Seen
 from project.demo.errors import DemoError, Stopped
 from project.demo.feed import Feed
-from project.demo.leftovers import adopt_orphans, end_leftovers
+from project.demo.leftovers import end_leftovers
 from project.demo.sample.run import SampleRun
 from project.demo.state import StateFolder
 from project.demo.stopping import StopRequest
@@ -34,7 +34,6 @@ def check(stop: StopRequest, console: Console) -> int:
     started_at = time.monotonic()
     state = StateFolder(Path(tempfile.mkdtemp(prefix="switchyard-check-")))
     feed = Feed(print_line=lambda text: console.print(f"  {text}"))
-    adopt_orphans()
     yard = DemoYard(state, feed=feed, stop=stop)
     found: list[Seen] = []
     problem = ""
