@@ -13,6 +13,7 @@ import dramatiq
 import pytest
 import redis
 from django.conf import settings
+from django.test import override_settings
 from dramatiq import Worker
 from dramatiq.broker import Broker
 
@@ -26,6 +27,13 @@ from project.wiring import build_yard
 from tests.environment import SERVER
 
 RunWorker = Callable[..., AbstractContextManager[Worker]]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def quick_passwords() -> Iterator[None]:
+    """Hash passwords of test users quickly: they protect nothing."""
+    with override_settings(PASSWORD_HASHERS=["django.contrib.auth.hashers.MD5PasswordHasher"]):
+        yield
 
 
 @pytest.fixture(scope="session")
