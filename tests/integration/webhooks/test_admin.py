@@ -11,7 +11,7 @@ from apps.product.webhooks import delivering
 from apps.product.webhooks.errors import DeliveryFailed
 from apps.product.webhooks.models import DeliveryState, Endpoint
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = pytest.mark.django_db
 
 
 def log_in(*permissions: str) -> Client:
@@ -69,6 +69,7 @@ def test_hostile_text_is_shown_as_text(failed):
     assert "&lt;script&gt;alert(1)" in page
 
 
+@pytest.mark.django_db(transaction=True)
 def test_redelivering_enqueues_a_new_job(failed, facilities):
     page = act(log_in(), "delivery", "redeliver", failed.pk)
 

@@ -9,7 +9,7 @@ import pytest
 from apps.product.webhooks.models import Delivery, Endpoint, Event
 from broker.interface import facilities as facilities_of
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = pytest.mark.django_db
 ENDPOINTS = "/webhooks/endpoints"
 EVENTS = "/webhooks/events"
 URL = "https://93.184.216.34/hook?key=1"
@@ -104,6 +104,7 @@ def test_a_body_of_another_shape_is_refused(post, body):
     assert post(EVENTS, body).status_code == 422
 
 
+@pytest.mark.django_db(transaction=True)
 def test_an_event_goes_to_each_active_subscribed_endpoint_of_its_owner_only(post, facilities):
     wanted = [post(ENDPOINTS, {"url": URL, "events": ["invoice.paid", "other"]}).json()["id"] for _ in range(2)]
     post(ENDPOINTS, {"url": URL, "events": ["other"]})
@@ -126,6 +127,7 @@ def test_an_event_goes_to_each_active_subscribed_endpoint_of_its_owner_only(post
     }
 
 
+@pytest.mark.django_db(transaction=True)
 def test_an_event_that_nobody_wants_is_accepted_and_sends_nothing(post, facilities):
     response = post(EVENTS, {"event": "invoice.paid", "payload": {}})
 

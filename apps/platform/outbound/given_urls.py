@@ -1,0 +1,26 @@
+"""URLs that callers of the API give us to request later."""
+
+from __future__ import annotations
+
+from apps.platform.api.bodies import invalid
+from apps.platform.api.problems import FieldError
+from apps.platform.outbound.addresses import check_url
+from apps.platform.outbound.errors import ForbiddenAddress, OutboundError
+
+DEADLINE_S = 2.0
+
+
+def refuse_forbidden(field: str, url: str) -> None:
+    """Refuse a URL that must not be requested. One whose name does not resolve yet is let through.
+
+    Every request checks anew; this only tells the caller early.
+
+    Raises:
+        Problem: 422 for ``field``.
+    """
+    try:
+        check_url(url, deadline_s=DEADLINE_S)
+    except ForbiddenAddress as error:
+        raise invalid([FieldError(field, f"{error.fact}; {error.remedy}")]) from error
+    except OutboundError:
+        return

@@ -1,0 +1,15 @@
+"""The job of the images product."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import dramatiq
+
+from apps.product.images import making
+
+
+@dramatiq.actor(queue_name="images", store_results=True)
+def make_thumbnail(thumbnail_id: int) -> dict[str, Any]:
+    """Make one thumbnail. Safe to repeat: what was made is returned again."""
+    return making.make(thumbnail_id)

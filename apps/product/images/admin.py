@@ -1,0 +1,152 @@
+"""Pictures and thumbnails in the admin, with a preview, and making one again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import admin, messages
+from django.core.exceptions import PermissionDenied
+from django.db.models import QuerySet
+from django.http import FileResponse, Http404, HttpRequest
+from django.urls import path, reverse
+from django.utils.html import format_html
+from unfold.admin import ModelAdmin, TabularInline
+from unfold.decorators import display
+
+from apps.platform.jobs.results import open_result
+from apps.product.images import requests
+from apps.product.images.models import Picture, Thumbnail, ThumbnailState
+from broker.errors import BrokerUnavailable
+
+STATE_COLOURS = {ThumbnailState.WAITING: "info", ThumbnailState.MADE: "success", ThumbnailState.REFUSED: "danger"}
+PREVIEW_TYPES = ("image/webp", "image/png")
+
+
+class ReadOnly:
+    """Rows that only the program writes."""
+
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Never."""
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Never by hand."""
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Never by hand."""
+        return False
+
+
+@admin.register(Thumbnail)
+class ThumbnailAdmin(ReadOnly, ModelAdmin):
+    """Thumbnails, each with what it looks like."""
+
+    list_display = ("small_preview", "source", "box", "shown_state", "refusal", "created_at", "finished_at")
+    list_display_links = ("small_preview", "source")
+    list_filter = ("state", "created_at")
+    list_select_related = ("picture",)
+    search_fields = ("=job_id", "picture__source_url", "picture__sent_name")
+    search_help_text = "Job id, URL or file name"
+    fields = readonly_fields = (
+        "preview", "source", "box", "size", "shown_state", "refusal", "job_id", "created_at", "finished_at",
+    )  # fmt: skip
+    actions = ("make_again",)
+    list_per_page = 50
+
+    def get_urls(self) -> list[Any]:
+        """Add the address that previews are served from."""
+        shown = self.admin_site.admin_view(self.serve_preview)
+        return [path("<int:pk>/preview/", shown, name="images_thumbnail_preview"), *super().get_urls()]
+
+    def has_remake_permission(self, request: HttpRequest) -> bool:
+        """Return whether the user may have thumbnails made again."""
+        return request.user.has_perm("images.remake_thumbnail")
+
+    def serve_preview(self, request: HttpRequest, pk: int) -> FileResponse:
+        """Serve a thumbnail: always one that we encoded, never a picture as it came."""
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        thumbnail = Thumbnail.objects.filter(pk=pk, state=ThumbnailState.MADE).first()
+        result = thumbnail.result if thumbnail and thumbnail.result else {}
+        file = open_result(result.get("file", ""))
+        if file is None or result["content_type"] not in PREVIEW_TYPES:
+            raise Http404("this thumbnail has no file")
+        return FileResponse(
+            file,
+            content_type=result["content_type"],
+            headers={"Content-Security-Policy": "default-src 'none'; sandbox"},
+        )
+
+    @display(description="Preview")
+    def small_preview(self, thumbnail: Thumbnail) -> str:
+        """Return the thumbnail, small."""
+        return _image(thumbnail, "max-h-10 rounded")
+
+    @display(description="Preview")
+    def preview(self, thumbnail: Thumbnail) -> str:
+        """Return the thumbnail."""
+        return _image(thumbnail, "max-h-96 max-w-full rounded")
+
+    @display(description="Picture", ordering="picture")
+    def source(self, thumbnail: Thumbnail) -> str:
+        """Return where the picture came from."""
+        return str(thumbnail.picture)
+
+    @display(description="At most")
+    def box(self, thumbnail: Thumbnail) -> str:
+        """Return the size that was asked for."""
+        return f"{thumbnail.width} × {thumbnail.height}"
+
+    @display(description="Is")
+    def size(self, thumbnail: Thumbnail) -> str:
+        """Return the size and kind that came out."""
+        made = thumbnail.result
+        if not made:
+            return "–"
+        return f"{made['width']} × {made['height']}, {made['size_bytes']} bytes, {made['content_type']}"
+
+    @display(description="State", ordering="state", label=STATE_COLOURS)
+    def shown_state(self, thumbnail: Thumbnail) -> tuple[str, str]:
+        """Return the state, coloured."""
+        return thumbnail.state, thumbnail.get_state_display()
+
+    @admin.action(description="Make again", permissions=["remake"])
+    def make_again(self, request: HttpRequest, thumbnails: QuerySet[Thumbnail]) -> None:
+        """Make each chosen thumbnail anew, in a new job; the picture is fetched again."""
+        try:
+            jobs = requests.make_again(thumbnails.values_list("pk", flat=True))
+        except BrokerUnavailable as error:
+            messages.error(request, f"Not all were sent: {error}")
+        else:
+            messages.success(request, f"{len(jobs)} on the way, each in a new job.")
+
+
+class ThumbnailInline(ReadOnly, TabularInline):
+    """The thumbnails of a picture, on its page."""
+
+    model = Thumbnail
+    extra = 0
+    show_change_link = True
+    fields = readonly_fields = ("width", "height", "state", "refusal", "finished_at")
+
+
+@admin.register(Picture)
+class PictureAdmin(ReadOnly, ModelAdmin):
+    """Pictures as they came, and what they turned out to be."""
+
+    list_display = ("__str__", "format", "width", "height", "size_bytes", "owner_key", "created_at")
+    list_filter = ("format", "created_at")
+    search_fields = ("source_url", "sent_name", "=owner_key")
+    fields = readonly_fields = (
+        "shown_source", "sent_type", "format", "width", "height", "size_bytes", "owner_key", "created_at",
+    )  # fmt: skip
+    inlines = (ThumbnailInline,)
+    list_per_page = 50
+
+
+def _image(thumbnail: Thumbnail, classes: str) -> str:
+    if thumbnail.state != ThumbnailState.MADE:
+        return "–"
+    address = reverse("admin:images_thumbnail_preview", args=[thumbnail.pk])
+    return format_html('<img src="{}" alt="{}" class="{}" loading="lazy">', address, str(thumbnail), classes)

@@ -1,0 +1,57 @@
+"""What a picture's name and content type claim, held against what it is."""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+
+from apps.product.images.errors import PictureRefused
+
+CONTENT_TYPES = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp", "GIF": "image/gif"}
+# Types that claim nothing, and other names for ours.
+UNSPECIFIC = ("", "application/octet-stream", "binary/octet-stream", "image/*")
+SYNONYMS = {
+    "image/jpg": "image/jpeg",
+    "image/pjpeg": "image/jpeg",
+    "image/x-png": "image/png",
+    "image/apng": "image/png",
+}
+SUFFIXES = {
+    ".png": "PNG",
+    ".apng": "PNG",
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".jpe": "JPEG",
+    ".jfif": "JPEG",
+    ".webp": "WEBP",
+    ".gif": "GIF",
+}
+
+
+def check_content_type(claimed: str, format_name: str) -> None:
+    """Refuse a picture whose content type claims something else.
+
+    Args:
+        claimed: As sent, parameters included; a type that claims nothing is fine.
+
+    Raises:
+        PictureRefused: it lies.
+    """
+    essence = claimed.partition(";")[0].strip().lower()
+    if essence not in UNSPECIFIC and SYNONYMS.get(essence, essence) != CONTENT_TYPES[format_name]:
+        raise PictureRefused(f"came as {essence[:60]!r} and is {format_name}", "send its true content type")
+
+
+def check_name(name: str, format_name: str, *, is_url: bool) -> None:
+    """Refuse a picture whose name ends as another kind of file does.
+
+    Args:
+        is_url: The name is of a URL's path, where endings that are no picture's (``.php``) claim nothing.
+
+    Raises:
+        PictureRefused: it lies.
+    """
+    suffix = PurePosixPath(name).suffix.lower()
+    claimed = SUFFIXES.get(suffix)
+    if claimed == format_name or (claimed is None and (is_url or not suffix)):
+        return
+    raise PictureRefused(f"is named {suffix[:20]!r} and is {format_name}", "give it its true ending")

@@ -1,0 +1,69 @@
+"""Pictures that were sent to us or fetched, and the thumbnails made of them."""
+
+from __future__ import annotations
+
+import uuid
+
+from django.db import models
+from django.utils import timezone
+
+
+def stored_name(picture: Picture, sent_name: str) -> str:
+    """Name for an uploaded file: ours alone, whatever the sender called it."""
+    return f"pictures/{timezone.now():%Y/%m}/{uuid.uuid4().hex}"
+
+
+class Picture(models.Model):
+    """A picture as it came: uploaded, or a URL to fetch it from. What it is stands here once it was verified."""
+
+    owner_key = models.CharField(max_length=64, db_index=True)
+    source_url = models.CharField(max_length=2048, blank=True)
+    file = models.FileField(upload_to=stored_name, blank=True)
+    sent_name = models.CharField(max_length=255, blank=True, help_text="Claimed, never used as a path.")
+    sent_type = models.CharField(max_length=100, blank=True, help_text="Claimed.")
+    format = models.CharField(max_length=4, blank=True)
+    width = models.PositiveIntegerField(null=True, blank=True)
+    height = models.PositiveIntegerField(null=True, blank=True)
+    size_bytes = models.PositiveIntegerField(null=True, blank=True)
+    created_at = models.DateTimeField(default=timezone.now, db_index=True)
+
+    class Meta:
+        ordering = ["-id"]
+
+    def __str__(self) -> str:
+        return self.shown_source
+
+    @property
+    def shown_source(self) -> str:
+        """Where it came from, for people: of a URL without what follows ``?``, which may be a secret."""
+        base, mark, _ = self.source_url.partition("?")
+        return base + ("?…" if mark else "") or f"upload {self.sent_name or self.pk}"
+
+
+class ThumbnailState(models.TextChoices):
+    """How far a thumbnail is."""
+
+    WAITING = "waiting", "Waiting"
+    MADE = "made", "Made"
+    REFUSED = "refused", "Refused"
+
+
+class Thumbnail(models.Model):
+    """One thumbnail, at most ``width`` by ``height``. ``result`` is what its job returned."""
+
+    picture = models.ForeignKey(Picture, on_delete=models.CASCADE, related_name="thumbnails")
+    width = models.PositiveIntegerField()
+    height = models.PositiveIntegerField()
+    job_id = models.CharField(max_length=40, db_index=True)
+    state = models.CharField(max_length=10, choices=ThumbnailState, default=ThumbnailState.WAITING, db_index=True)
+    refusal = models.CharField(max_length=300, blank=True)
+    result = models.JSONField(null=True, blank=True)
+    created_at = models.DateTimeField(default=timezone.now, db_index=True)
+    finished_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ["-id"]
+        permissions = [("remake_thumbnail", "Can have a thumbnail made again")]
+
+    def __str__(self) -> str:
+        return f"{self.width} × {self.height} of {self.picture}"

@@ -1,0 +1,64 @@
+"""Ask for thumbnails: rows and job in one transaction."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from functools import partial
+from typing import Any
+
+from django.core.files.base import File
+from django.core.files.uploadedfile import UploadedFile
+from django.db import transaction
+
+from apps.platform.jobs.services import enqueue_on_commit, request_cancel
+from apps.product.images.actors import make_thumbnail
+from apps.product.images.models import Picture, Thumbnail, ThumbnailState
+
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f]")
+
+
+@transaction.atomic
+def request_by_url(owner_key: str, url: str, width: int, height: int) -> str:
+    """Have a picture fetched and made small, and return the job's id. The URL was checked before."""
+    picture = Picture.objects.create(owner_key=owner_key, source_url=url)
+    return _request(picture, width, height)
+
+
+@transaction.atomic
+def request_by_upload(owner_key: str, file: UploadedFile[Any], width: int, height: int) -> str:
+    """Keep an uploaded picture under a name of ours, have it made small, and return the job's id."""
+    picture = Picture.objects.create(
+        owner_key=owner_key,
+        file=File(file, name="picture"),  # its own name would be Django's reason to skip it when it is empty
+        sent_name=_UNPRINTABLE.sub("", file.name or "")[-255:],
+        sent_type=_UNPRINTABLE.sub("", file.content_type or "")[:100],
+    )
+    return _request(picture, width, height)
+
+
+@transaction.atomic
+def make_again(thumbnail_ids: Iterable[int]) -> list[str]:
+    """Make thumbnails anew, each in a new job, and return the jobs' ids. Its old job is cancelled if it waits."""
+    jobs = []
+    chosen = Thumbnail.objects.select_related("picture").select_for_update(of=("self",))
+    for thumbnail in chosen.filter(pk__in=list(thumbnail_ids)).order_by("id"):
+        transaction.on_commit(partial(request_cancel, thumbnail.job_id))
+        thumbnail.job_id = _enqueue(thumbnail)
+        thumbnail.state = ThumbnailState.WAITING
+        thumbnail.refusal = ""
+        thumbnail.finished_at = None
+        thumbnail.save(update_fields=["job_id", "state", "refusal", "finished_at"])
+        jobs.append(thumbnail.job_id)
+    return jobs
+
+
+def _request(picture: Picture, width: int, height: int) -> str:
+    thumbnail = Thumbnail.objects.create(picture=picture, width=width, height=height)
+    thumbnail.job_id = _enqueue(thumbnail)
+    thumbnail.save(update_fields=["job_id"])
+    return thumbnail.job_id
+
+
+def _enqueue(thumbnail: Thumbnail) -> str:
+    return enqueue_on_commit(make_thumbnail, owner=thumbnail.picture.owner_key, kwargs={"thumbnail_id": thumbnail.pk})

@@ -1,0 +1,35 @@
+"""Writes of the images product: what became of pictures and thumbnails."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db import transaction
+from django.utils import timezone
+
+from apps.product.images.containers import Facts
+from apps.product.images.models import Picture, Thumbnail, ThumbnailState
+
+
+def note_claims(picture: Picture, *, content_type: str) -> None:
+    """Keep the content type that a fetched picture came with."""
+    picture.sent_type = content_type[:100].replace("\0", "")
+    picture.save(update_fields=["sent_type"])
+
+
+@transaction.atomic
+def mark_made(thumbnail: Thumbnail, facts: Facts, size_bytes: int, result: dict[str, Any]) -> None:
+    """Keep what the picture turned out to be, and the result."""
+    Picture.objects.filter(pk=thumbnail.picture_id).update(
+        format=facts.format, width=facts.width, height=facts.height, size_bytes=size_bytes
+    )
+    _finish(thumbnail, ThumbnailState.MADE, result=result, refusal="")
+
+
+def mark_refused(thumbnail: Thumbnail, refusal: str) -> None:
+    """Keep why no thumbnail was made."""
+    _finish(thumbnail, ThumbnailState.REFUSED, result=None, refusal=refusal[:300])
+
+
+def _finish(thumbnail: Thumbnail, state: ThumbnailState, **fields: Any) -> None:
+    Thumbnail.objects.filter(pk=thumbnail.pk).update(state=state, finished_at=timezone.now(), **fields)

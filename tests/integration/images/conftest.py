@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+from django.http import HttpResponse
+from django.test import Client
+
+from apps.platform.api.tokens import create_token
+from apps.product.images.models import Picture, Thumbnail
+from tests.integration.outbound.listener import Listener, listening, read_request
+
+OWNER = "user:1"
+
+
+@pytest.fixture(autouse=True)
+def storage(settings, tmp_path: Path) -> Path:
+    """Files of this test alone."""
+    settings.MEDIA_ROOT = str(tmp_path / "media")
+    return tmp_path / "media"
+
+
+@pytest.fixture
+def serve(settings) -> Iterator[Callable[..., str]]:
+    """Serve one answer at a URL that may be fetched: ``serve(content, "image/png", path="a.png")``."""
+    with contextlib.ExitStack() as stack:
+
+        def start(content: bytes, content_type: str = "image/png", *, path: str = "picture", status: int = 200) -> str:
+            head = f"HTTP/1.1 {status} X\r\nContent-Length: {len(content)}\r\nContent-Type: {content_type}\r\n\r\n"
+
+            def act(listener: Listener, client: Any) -> None:
+                read_request(listener, client)
+                client.sendall(head.encode() + content)
+
+            listener = stack.enter_context(listening(act))
+            allowed = settings.SWITCHYARD.allowed_private_addresses | {("127.0.0.1", listener.port)}
+            settings.SWITCHYARD = dataclasses.replace(settings.SWITCHYARD, allowed_private_addresses=allowed)
+            return listener.url + path
+
+        yield start
+
+
+@pytest.fixture
+def make_thumbnail(db: None) -> Callable[..., Thumbnail]:
+    """Make a thumbnail's row for a URL."""
+
+    def make(url: str, width: int = 100, height: int = 100) -> Thumbnail:
+        picture = Picture.objects.create(owner_key=OWNER, source_url=url)
+        return Thumbnail.objects.create(picture=picture, width=width, height=height, job_id="")
+
+    return make
+
+
+@pytest.fixture
+def post(db: None) -> Callable[..., HttpResponse]:
+    """Send to ``/api/v1/thumbnails``: JSON when given bytes or a dict as ``json``, a form when given fields."""
+    client = Client(raise_request_exception=False)
+    token = create_token(owner=User.objects.create_user("ada"), scopes=("submit", "read"), name="test")[1]
+    headers = {"Authorization": f"Bearer {token}"}
+
+    def send(**request: Any) -> HttpResponse:
+        if "json" in request:
+            return client.post("/api/v1/thumbnails", request["json"], content_type="application/json", headers=headers)
+        if "raw" in request:
+            return client.post("/api/v1/thumbnails", request["raw"], content_type=request["type"], headers=headers)
+        return client.post("/api/v1/thumbnails", request, headers=headers)
+
+    send.get = lambda path: client.get(path, headers=headers)
+    return send

@@ -1,0 +1,109 @@
+"""The admin: previews are ours alone, actions check their own permission."""
+
+from __future__ import annotations
+
+import pytest
+from django.contrib.auth.models import Permission, User
+from django.test import Client
+from django.urls import reverse
+
+from apps.product.images.making import make
+from apps.product.images.models import Picture, Thumbnail, ThumbnailState
+from tests.factories.pictures import encode, gradient
+
+pytestmark = pytest.mark.django_db
+
+
+def log_in(*permissions: str) -> Client:
+    """A client of staff with just these permissions; with none given, of a superuser."""
+    if permissions:
+        user = User.objects.create_user("staff", is_staff=True)
+        user.user_permissions.set(Permission.objects.filter(codename__in=permissions))
+    else:
+        user = User.objects.create_superuser("root")
+    client = Client()
+    client.force_login(user)
+    return client
+
+
+def preview_url(thumbnail: Thumbnail) -> str:
+    return reverse("admin:images_thumbnail_preview", args=[thumbnail.pk])
+
+
+@pytest.fixture
+def made(serve, make_thumbnail, facilities) -> Thumbnail:
+    thumbnail = make_thumbnail(serve(encode(gradient(), "PNG"), path="yard.png?key=canary"))
+    make(thumbnail.pk)
+    thumbnail.refresh_from_db()
+    return thumbnail
+
+
+def test_every_page_loads_and_shows_the_thumbnail_but_no_query(made):
+    client = log_in()
+
+    pages = [
+        client.get(reverse("admin:images_thumbnail_changelist")),
+        client.get(reverse("admin:images_thumbnail_change", args=[made.pk])),
+        client.get(reverse("admin:images_picture_changelist")),
+        client.get(reverse("admin:images_picture_change", args=[made.picture_id])),
+    ]
+
+    assert [page.status_code for page in pages] == [200] * 4
+    assert all(preview_url(made) in page.content.decode() for page in pages[:2])
+    assert all("canary" not in page.content.decode() for page in pages)
+
+
+def test_a_preview_is_an_image_that_can_do_nothing(made):
+    response = log_in().get(preview_url(made))
+
+    assert (response.status_code, response["Content-Type"]) == (200, "image/webp")
+    assert response["X-Content-Type-Options"] == "nosniff"
+    assert response["Content-Security-Policy"] == "default-src 'none'; sandbox"
+    assert b"".join(response.streaming_content).startswith(b"RIFF")
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        None,
+        {},
+        {"file": "../../etc/passwd", "content_type": "image/png"},
+        {"file": "results/x", "content_type": "text/html"},
+    ],
+)
+def test_a_preview_of_anything_else_is_not_found(made, result):
+    Thumbnail.objects.update(result=result)
+
+    assert log_in().get(preview_url(made)).status_code == 404
+
+
+def test_a_preview_needs_the_permission_to_view(made):
+    assert log_in("view_picture").get(preview_url(made)).status_code == 403
+    assert Client().get(preview_url(made)).status_code == 302
+
+
+@pytest.mark.django_db(transaction=True)
+def test_making_again_is_a_new_job(made, facilities):
+    url = reverse("admin:images_thumbnail_changelist")
+    page = log_in().post(url, {"action": "make_again", "_selected_action": [made.pk]}, follow=True)
+
+    made.refresh_from_db()
+    assert "1 on the way" in page.content.decode()
+    assert made.state == ThumbnailState.WAITING
+    assert facilities.records.read(made.job_id).state == "queued"
+
+
+def test_who_may_only_look_cannot_make_again(made):
+    url = reverse("admin:images_thumbnail_changelist")
+    log_in("view_thumbnail").post(url, {"action": "make_again", "_selected_action": [made.pk]})
+
+    made.refresh_from_db()
+    assert made.state == ThumbnailState.MADE
+
+
+def test_a_hostile_name_is_shown_as_text(made):
+    Picture.objects.update(source_url="", sent_name='"><script>alert(1)</script>')
+
+    page = log_in().get(reverse("admin:images_thumbnail_changelist")).content.decode()
+
+    assert "<script>alert(1)" not in page

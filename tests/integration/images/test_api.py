@@ -1,0 +1,205 @@
+"""Thumbnails through the API: by URL and by upload, through a real worker to the result."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import pytest
+from asgiref.sync import async_to_sync
+from django.contrib.auth.models import User
+from django.core.files.uploadedfile import SimpleUploadedFile
+from PIL import Image
+
+from apps.platform.api.tokens import create_token
+from apps.product.images.models import Picture, Thumbnail
+from broker.interface import facilities as facilities_of
+from tests.factories.pictures import encode, gradient
+from tests.waiting import wait_for
+
+pytestmark = pytest.mark.django_db
+URL = "https://93.184.216.34/cat.png"
+PNG = encode(gradient(), "PNG")
+
+
+def upload(name: str = "yard.png", content: bytes = PNG, content_type: str = "image/png") -> SimpleUploadedFile:
+    return SimpleUploadedFile(name, content, content_type)
+
+
+def fields(response) -> list[str]:
+    document = json.loads(response.content)
+    assert response["Content-Type"] == "application/problem+json"
+    return sorted({error["field"] for error in document["errors"]})
+
+
+@async_to_sync
+async def content_of(download) -> bytes:
+    return b"".join([piece async for piece in download.streaming_content])
+
+
+def nothing_happened() -> bool:
+    waiting = facilities_of().transport.stats("images").live.waiting
+    return waiting == 0 and not Picture.objects.exists() and not Thumbnail.objects.exists()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_by_url_and_by_upload_a_job_ends_with_an_image(post, serve, facilities, run_worker):
+    by_url = post(json={"url": serve(PNG), "width": 64, "height": 64})
+    by_upload = post(file=upload(), width="80", height="9")
+    answers = [by_url, by_upload]
+    assert [answer.status_code for answer in answers] == [202, 202]
+    assert by_url.json().keys() == {"job_id", "status_url", "events_url"}
+
+    with run_worker("images", "images-retry"):
+        jobs = wait_for(
+            lambda: (
+                (found := [post.get(f"/api/v1/jobs/{answer.json()['job_id']}").json() for answer in answers])
+                and all(job["state"] == "succeeded" for job in found)
+                and found
+            )
+        )
+
+    for job, size in zip(jobs, ((64, 40), (14, 9)), strict=True):
+        result = post.get(job["result_url"])
+        with Image.open(io.BytesIO(content_of(result))) as picture:
+            assert (result.status_code, result["Content-Type"], picture.size) == (200, "image/webp", size)
+        assert (job["result"]["width"], job["result"]["height"]) == size
+        assert "file" not in job["result"]
+        assert job["progress"]["done"] == job["progress"]["total"]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_liar_is_dead_at_once_and_says_why(post, facilities, run_worker):
+    job_id = post(file=upload(content=b"<html>"), width="80", height="80").json()["job_id"]
+
+    with run_worker("images", "images-retry"):
+        job = wait_for(lambda: (found := post.get(f"/api/v1/jobs/{job_id}").json())["state"] == "dead" and found)
+
+    assert (job["reason"], job["attempts"]) == ("permanent", 1)
+    assert "is no PNG" in job["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"url": "http://127.0.0.1/a.png"}, "url"),
+        ({"url": "http://169.254.169.254/latest/meta-data/"}, "url"),
+        ({"url": "http://localhost/a.png"}, "url"),
+        ({"url": "file:///etc/passwd"}, "url"),
+        ({"url": ""}, "url"),
+        ({"url": None}, "url"),
+        ({"width": 0}, "width"),
+        ({"width": -1}, "width"),
+        ({"width": 4097}, "width"),
+        ({"height": 4097}, "height"),
+        ({"height": 1.5}, "height"),
+        ({"height": "100"}, "height"),
+        ({"height": True}, "height"),
+        ({"height": None}, "height"),
+        ({"crop": True}, "crop"),
+    ],
+)
+def test_a_wrong_request_by_url_is_refused_by_field(post, facilities, change, field):
+    response = post(json={"url": URL, "width": 100, "height": 100} | change)
+
+    assert response.status_code == 422
+    assert fields(response) == [field]
+    assert nothing_happened()
+
+
+@pytest.mark.parametrize(
+    ("form", "wrong"),
+    [
+        ({}, ["file", "height", "width"]),
+        ({"width": "1", "height": "1"}, ["file"]),
+        ({"file": "text", "width": "1", "height": "1"}, ["file"]),
+        ({"file": [upload(), upload()], "width": "1", "height": "1"}, ["file"]),
+        ({"file": upload(content=b""), "width": "1", "height": "1"}, ["file"]),
+        ({"file": upload(), "width": "0", "height": "4097"}, ["height", "width"]),
+        ({"file": upload(), "width": "١", "height": "1e2"}, ["height", "width"]),
+        ({"file": upload(), "width": "-1", "height": " 1"}, ["height", "width"]),
+        ({"file": upload(), "width": "9" * 5000, "height": "1"}, ["width"]),
+        ({"file": upload(), "width": ["1", "2"], "height": "1"}, ["width"]),
+        ({"file": upload(), "width": "1", "height": "1", "url": URL}, ["url"]),
+        ({"file": upload(), "other": upload(), "width": "1", "height": "1"}, ["other"]),
+        ({"file": upload(), "width": "1", "height": "1", "x": "a\0"}, ["x"]),
+    ],
+)
+def test_a_wrong_upload_is_refused_by_field(post, facilities, storage, form, wrong):
+    for file in form.values():
+        for one in file if isinstance(file, list) else [file]:
+            if hasattr(one, "seek"):
+                one.seek(0)
+
+    response = post(**form)
+
+    assert response.status_code == 422
+    assert fields(response) == wrong
+    assert nothing_happened()
+    assert not storage.exists()
+
+
+def test_an_upload_above_twenty_mebibytes_is_too_large(post, facilities):
+    at_most = 20 * 1024 * 1024
+
+    assert post(file=upload(content=PNG + bytes(at_most + 1 - len(PNG))), width="1", height="1").status_code == 413
+    assert nothing_happened()
+    assert post(file=upload(content=PNG + bytes(at_most - len(PNG))), width="1", height="1").status_code == 202
+
+
+@pytest.mark.parametrize(
+    ("raw", "content_type", "status"),
+    [
+        (b" ", "application/json", 400),
+        (b"{", "application/json", 400),
+        (b"[]", "application/json", 422),
+        (b"a=b", "application/x-www-form-urlencoded", 415),
+        (PNG, "image/png", 415),
+        (b"", "text/plain", 415),
+        (b"rubbish", "multipart/form-data; boundary=x", 422),
+        (b"rubbish", "multipart/form-data", 400),
+        (
+            b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\nab',
+            "multipart/form-data; boundary=x",
+            422,
+        ),
+    ],
+)
+def test_a_body_of_another_kind_is_refused(post, facilities, raw, content_type, status):
+    response = post(raw=raw, type=content_type)
+
+    assert response.status_code == status
+    assert response["Content-Type"] == "application/problem+json"
+    assert nothing_happened()
+
+
+def test_without_a_token_nothing_is_made(client, facilities):
+    response = client.post("/api/v1/thumbnails", {"file": upload(), "width": "1", "height": "1"})
+
+    assert response.status_code == 401
+    assert nothing_happened()
+
+
+def test_the_openapi_document_shows_both_bodies(client, db):
+    document = client.get("/api/v1/openapi.json").json()
+
+    content = document["paths"]["/api/v1/thumbnails"]["post"]["requestBody"]["content"]
+    assert content["application/json"]["schema"]["required"] == ["width", "height", "url"]
+    assert content["multipart/form-data"]["schema"]["required"] == ["file", "width", "height"]
+    assert content["multipart/form-data"]["schema"]["properties"]["file"]["format"] == "binary"
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_same_idempotency_key_makes_one_job(post, facilities, client):
+    token = create_token(owner=User.objects.create_user("eve"), scopes=("submit",), name="t")[1]
+    headers = {"Authorization": f"Bearer {token}", "Idempotency-Key": "once"}
+    big = PNG + bytes(3 * 1024 * 1024)
+
+    answers = [
+        client.post("/api/v1/thumbnails", {"file": upload(content=big), "width": "9", "height": "9"}, headers=headers)
+        for _ in range(2)
+    ]
+
+    assert [answer.status_code for answer in answers] == [202, 202]
+    assert answers[0].content == answers[1].content
+    assert Thumbnail.objects.count() == 1
