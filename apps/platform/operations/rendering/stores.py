@@ -15,6 +15,7 @@ printf 'requirepass "%s"\\n' "$$VALKEY_PASSWORD" > /tmp/valkey.conf
 exec valkey-server /tmp/valkey.conf --dir /data --appendonly yes --appendfsync everysec \
 --maxmemory 512mb --maxmemory-policy noeviction --save ""
 """
+VALKEY_ASK = r"""printf 'AUTH %s\nPING\n' "$$VALKEY_PASSWORD" | valkey-cli | grep -q PONG"""
 
 
 def services(yard: Yard) -> dict[str, Any]:
@@ -28,13 +29,10 @@ def _valkey() -> dict[str, Any]:
         "user": "999:1000",
         "entrypoint": ["/bin/sh", "-c"],
         "command": [VALKEY_START],
-        "environment": {
-            "VALKEY_PASSWORD": required("VALKEY_PASSWORD"),
-            "REDISCLI_AUTH": required("VALKEY_PASSWORD"),
-        },
+        "environment": {"VALKEY_PASSWORD": required("VALKEY_PASSWORD")},
         "volumes": ["valkey:/data"],
         "networks": ["yard"],
-        "healthcheck": healthcheck("CMD-SHELL", "valkey-cli ping | grep -q PONG", start_period_s=60),
+        "healthcheck": healthcheck("CMD-SHELL", VALKEY_ASK, start_period_s=60),
         "stop_grace_period": "30s",
         **hardened(768, cpus=1, pids=64),
     }
