@@ -6,7 +6,7 @@ from typing import Any
 
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
-from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed
+from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed
 from django.shortcuts import redirect
 from django.template.response import TemplateResponse
 from django.urls import path, reverse
@@ -58,16 +58,23 @@ class JobAdmin(ModelAdmin):
         """Ask for a job's id, and go to its story."""
         self._check_view(request)
         asked = request.GET.get("id", "").strip()[:100]
-        if asked and self._find(request, asked.lower()):
-            return redirect("admin:jobs_job_change", asked.lower())
-        return self._render(request, "jobs/look_up.html", {"title": "Jobs", "asked": asked})
+        try:
+            found = find_job(asked.lower()) if asked else None
+        except BrokerUnavailable:
+            return self._unavailable(request)
+        if found is not None:
+            return redirect("admin:jobs_job_change", found.id)
+        return self._look_up(request, asked)
 
     def show_job(self, request: HttpRequest, job_id: str) -> HttpResponse:
         """Show one job's story."""
         self._check_view(request)
-        job = self._find(request, job_id)
+        try:
+            job = find_job(job_id)
+        except BrokerUnavailable:
+            return self._unavailable(request)
         if job is None:
-            return self._render(request, "jobs/look_up.html", {"title": "Jobs", "asked": job_id[:100]}, status=404)
+            return self._look_up(request, job_id[:100], status=404)
         context = {
             "title": job.actor,
             "subtitle": job.id,
@@ -84,18 +91,20 @@ class JobAdmin(ModelAdmin):
         self._check_view(request)
         if not self.has_cancel_permission(request):
             raise PermissionDenied
-        if self._find(request, job_id) is None:
-            raise Http404("no such job")
-        level, text = CANCEL_ANSWERS[request_cancel(job_id)]
+        try:
+            answer = request_cancel(job_id) if find_job(job_id) else "unknown"
+        except BrokerUnavailable:
+            return self._unavailable(request)
+        level, text = CANCEL_ANSWERS[answer]
         messages.add_message(request, level, text)
         return redirect(reverse("admin:jobs_job_change", args=[job_id]))
 
-    def _find(self, request: HttpRequest, job_id: str) -> Any:
-        try:
-            return find_job(job_id)
-        except BrokerUnavailable:
-            messages.error(request, "The broker does not answer, so no job can be looked up. Run manage.py doctor.")
-            return None
+    def _look_up(self, request: HttpRequest, asked: str, status: int = 200) -> HttpResponse:
+        return self._render(request, "jobs/look_up.html", {"title": "Jobs", "asked": asked}, status)
+
+    def _unavailable(self, request: HttpRequest) -> HttpResponse:
+        messages.error(request, "The broker does not answer, so no job can be looked up. Run manage.py doctor.")
+        return self._look_up(request, "", status=503)
 
     def _check_view(self, request: HttpRequest) -> None:
         if not self.has_view_permission(request):

@@ -1,0 +1,148 @@
+"""Jobs in the admin: looked up, read, cancelled."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from django.contrib.auth.models import Permission, User
+from django.test import Client
+from django.urls import reverse
+
+from apps.platform.jobs.queries import find_job
+from apps.platform.jobs.services import submit
+from broker.interface import facilities
+from tests.conftest import RunWorker
+from tests.integration.jobs import probe_actors
+from tests.waiting import wait_for
+
+UNKNOWN = "0d6f3c2e-7f3a-4c62-9a41-3a8f0a3b9c11"
+LOOK_UP = "admin:jobs_job_changelist"
+
+
+def staff(*permissions: str) -> Client:
+    """Return a client of somebody with permissions."""
+    user = User.objects.create_user(f"staff{User.objects.count()}", is_staff=True)
+    user.user_permissions.set(Permission.objects.filter(codename__in=permissions))
+    client = Client()
+    client.force_login(user)
+    return client
+
+
+@pytest.fixture
+def job_id(transactional_db: None) -> str:
+    return submit(probe_actors.add, owner="user:1", kwargs={"a": 1, "b": 2})
+
+
+def story(job_id: str) -> str:
+    return reverse("admin:jobs_job_change", args=[job_id])
+
+
+def cancel(job_id: str) -> str:
+    return reverse("admin:jobs_job_cancel", args=[job_id])
+
+
+def test_a_job_is_found_by_its_id(job_id: str) -> None:
+    client = staff("view_job")
+
+    form = client.get(reverse(LOOK_UP))
+    found = client.get(reverse(LOOK_UP), {"id": f" {job_id.upper()} "}, follow=True)
+
+    assert form.status_code == 200
+    assert found.redirect_chain == [(story(job_id), 302)]
+    page = found.content.decode()
+    assert "probe_add" in page
+    assert "user:1" in page
+
+
+@pytest.mark.parametrize("asked", [UNKNOWN, "x", "<script>alert(1)</script>", "\0", "a" * 1000])
+def test_an_id_that_is_none_is_said_so(transactional_db: None, asked: str) -> None:
+    page = staff("view_job").get(reverse(LOOK_UP), {"id": asked})
+
+    assert page.status_code == 200
+    assert "No job has the id" in page.content.decode()
+    assert "<script>alert" not in page.content.decode()
+
+
+def test_the_story_of_an_unknown_job_is_404(transactional_db: None) -> None:
+    assert staff("view_job").get(story(UNKNOWN)).status_code == 404
+
+
+def test_a_failure_is_shown_escaped(transactional_db: None, run_worker: RunWorker) -> None:
+    job_id = submit(probe_actors.fail, kwargs={"reason": "<img src=x onerror=alert(1)>"})
+    with run_worker("default"):
+        wait_for(lambda: (job := find_job(job_id)) and job.ended)
+
+    page = staff("view_job").get(story(job_id)).content.decode()
+
+    assert "PermanentFailure" in page
+    assert "&lt;img src=x" in page
+    assert "<img src=x" not in page
+
+
+def test_progress_and_result_are_shown(transactional_db: None, run_worker: RunWorker) -> None:
+    probe_actors.go_on.set()
+    job_id = submit(probe_actors.steps, kwargs={"total": 4})
+    with run_worker("default"):
+        wait_for(lambda: (job := find_job(job_id)) and job.ended)
+
+    page = staff("view_job").get(story(job_id)).content.decode()
+
+    assert "4 of 4, more" in page
+    assert "&quot;total&quot;: 4" in page
+
+
+def test_a_job_is_cancelled_from_its_page(job_id: str) -> None:
+    client = staff("view_job", "cancel_job")
+
+    offered = cancel(job_id) in client.get(story(job_id)).content.decode()
+    page = client.post(cancel(job_id), follow=True).content.decode()
+
+    assert offered
+    assert "Asked to stop" in page
+    assert cancel(job_id) not in page
+    job = find_job(job_id)
+    assert job is not None
+    assert job.state == "cancelled"
+
+
+def test_cancelling_what_has_ended_is_said_so(job_id: str) -> None:
+    client = staff("view_job", "cancel_job")
+    client.post(cancel(job_id))
+
+    assert "has ended already" in client.post(cancel(job_id), follow=True).content.decode()
+
+
+def test_who_may_only_look_cannot_cancel(job_id: str) -> None:
+    client = staff("view_job")
+
+    assert cancel(job_id) not in client.get(story(job_id)).content.decode()
+    assert client.post(cancel(job_id)).status_code == 403
+    assert dataclasses.asdict(find_job(job_id))["state"] == "queued"  # type: ignore[arg-type]
+
+
+def test_a_get_cancels_nothing(job_id: str) -> None:
+    assert staff("view_job", "cancel_job").get(cancel(job_id)).status_code == 405
+    assert facilities().records.read(job_id).state == "queued"  # type: ignore[union-attr]
+
+
+def test_cancelling_needs_the_forms_token(job_id: str) -> None:
+    client = staff("view_job", "cancel_job")
+    client.handler.enforce_csrf_checks = True
+
+    assert client.post(cancel(job_id)).status_code == 403
+
+
+def test_without_the_permission_nothing_is_shown(job_id: str) -> None:
+    client = staff()
+
+    assert client.get(reverse(LOOK_UP)).status_code == 403
+    assert client.get(story(job_id)).status_code == 403
+    assert client.post(cancel(job_id)).status_code == 403
+
+
+def test_strangers_are_sent_to_the_login(job_id: str) -> None:
+    for address in (reverse(LOOK_UP), story(job_id)):
+        response = Client().get(address)
+        assert response.status_code == 302
+        assert "/admin/login/" in response["Location"]

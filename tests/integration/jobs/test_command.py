@@ -1,0 +1,64 @@
+"""One job's story, from a terminal."""
+
+from __future__ import annotations
+
+import json
+from io import StringIO
+
+import pytest
+from django.core.management import CommandError, call_command
+
+from apps.platform.jobs.queries import find_job
+from apps.platform.jobs.services import submit
+from tests.integration.jobs import probe_actors
+
+UNKNOWN = "0d6f3c2e-7f3a-4c62-9a41-3a8f0a3b9c11"
+
+
+@pytest.fixture
+def job_id() -> str:
+    return submit(probe_actors.add, owner="user:1", kwargs={"a": 1, "b": 2})
+
+
+def run(*arguments: str) -> str:
+    out = StringIO()
+    call_command("jobs", *arguments, stdout=out)
+    return out.getvalue()
+
+
+def test_show_prints_where_a_job_stands(job_id: str) -> None:
+    printed = run("show", job_id)
+
+    assert "state            queued\n" in printed
+    assert "actor            probe_add\n" in printed
+    assert "finished_at" not in printed
+
+
+def test_show_prints_json(job_id: str) -> None:
+    printed = json.loads(run("show", job_id, "--json"))
+
+    assert (printed["id"], printed["state"], printed["owner"]) == (job_id, "queued", "user:1")
+
+
+def test_cancel_cancels(job_id: str) -> None:
+    assert run("cancel", job_id) == f"job {job_id}: asked to stop\n"
+
+    job = find_job(job_id)
+    assert job is not None
+    assert job.state == "cancelled"
+
+
+def test_cancel_refuses_what_has_ended(job_id: str) -> None:
+    run("cancel", job_id)
+
+    with pytest.raises(CommandError, match="has ended already") as refused:
+        run("cancel", job_id)
+    assert refused.value.returncode == 1
+
+
+@pytest.mark.parametrize("action", ["show", "cancel"])
+@pytest.mark.parametrize("job_id", [UNKNOWN, "x", "../x"])
+def test_an_unknown_job_is_refused_with_exit_1(action: str, job_id: str) -> None:
+    with pytest.raises(CommandError, match=f"job {job_id}: no job has this id") as refused:
+        run(action, job_id)
+    assert refused.value.returncode == 1

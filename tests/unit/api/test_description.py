@@ -1,0 +1,85 @@
+"""The OpenAPI document says how to authenticate, what is refused, and how to repeat a request."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from django.test import Client
+
+
+@pytest.fixture
+def document(probe: Client) -> dict[str, Any]:
+    found: dict[str, Any] = probe.get("/api/v1/openapi.json").json()
+    return found
+
+
+def operation(document: dict[str, Any], path: str, method: str = "post") -> dict[str, Any]:
+    """Return one operation of the probe API."""
+    found: dict[str, Any] = document["paths"][f"/api/v1/probe{path}"][method]
+    return found
+
+
+def test_every_refusal_is_a_problem_document(document: dict[str, Any]) -> None:
+    refusals = [
+        response
+        for operations in document["paths"].values()
+        for details in operations.values()
+        for status, response in details["responses"].items()
+        if int(status) >= 400
+    ]
+
+    assert refusals
+    reference = {"$ref": "#/components/schemas/Problem"}
+    assert all(refusal["content"] == {"application/problem+json": {"schema": reference}} for refusal in refusals)
+
+
+def test_the_problem_document_is_described(document: dict[str, Any]) -> None:
+    problem = document["components"]["schemas"]["Problem"]
+
+    assert problem["required"] == ["type", "title", "status", "detail"]
+    assert problem["properties"]["errors"]["items"]["required"] == ["field", "message"]
+
+
+def test_an_operation_names_the_scope_it_needs(document: dict[str, Any]) -> None:
+    assert operation(document, "/orders")["security"] == [{"BearerToken": ["submit"]}]
+    assert operation(document, "/all", "get")["security"] == [{"BearerToken": ["operate"]}]
+    assert "security" not in operation(document, "/open", "get")
+    assert document["components"]["securitySchemes"]["BearerToken"]["scheme"] == "bearer"
+
+
+def test_a_post_with_a_token_takes_an_idempotency_key(document: dict[str, Any]) -> None:
+    def headers(details: dict[str, Any]) -> list[str]:
+        return [parameter["name"] for parameter in details["parameters"] if parameter["in"] == "header"]
+
+    assert headers(operation(document, "/orders")) == ["Idempotency-Key"]
+    assert headers(operation(document, "/signed")) == []
+    assert headers(operation(document, "/mine", "get")) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "method", "statuses"),
+    [
+        ("/orders", "post", {201, 400, 401, 403, 409, 413, 415, 422, 429, 500, 503}),
+        ("/mine", "get", {200, 401, 403, 429, 500, 503}),
+        ("/open", "get", {200, 422, 500, 503}),
+        ("/fail/{status}", "post", {200, 400, 401, 403, 404, 409, 422, 429, 500, 503}),
+    ],
+)
+def test_an_operation_lists_every_status(document: dict[str, Any], path: str, method: str, statuses: set[int]) -> None:
+    assert {int(status) for status in operation(document, path, method)["responses"]} == statuses
+
+
+def test_a_429_and_a_503_say_when_to_come_back(document: dict[str, Any]) -> None:
+    responses = operation(document, "/orders")["responses"]
+
+    assert "Retry-After" in responses["429"]["headers"]
+    assert "Retry-After" in responses["503"]["headers"]
+
+
+def test_unknown_fields_are_ruled_out_in_the_schema_too(document: dict[str, Any]) -> None:
+    order = document["components"]["schemas"]["Order"]
+
+    assert order["additionalProperties"] is False
+    assert order["properties"]["note"]["maxLength"] == 255
+    assert order["properties"]["month"]["pattern"].startswith("^(19|20|21)")
