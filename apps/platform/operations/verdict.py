@@ -46,7 +46,7 @@ def judge(rows: Sequence[Track], state: YardState | None, recent: Sequence[Group
     """
     if state is None:
         return _broker_away()
-    found = [*_pools_down(rows), *_late(rows), *_failing(recent or ()), *_pools_missing(rows)]
+    found = [*_pools_down(rows), *_late(rows), *_failing(recent or ()), *_pools_missing(rows), *_no_scheduler(state)]
     facts = _facts(rows, state, open_letters)
     if not found:
         return Verdict("ok", "Healthy", "Every queue is on time.", facts)
@@ -72,7 +72,7 @@ def _pools_down(rows: Sequence[Track]) -> list[Verdict]:
         Verdict(
             "bad",
             "No pool",
-            f"{row.name} starts nothing, because no pool serves it; {_jobs(row)} wait.",
+            f"{row.name} starts nothing, because no pool serves it; {_jobs(row)}.",
             then=f"Start the pool of {row.name} with `manage.py runpool`, or look into its log. Nothing is lost.",
         )
         for row in rows
@@ -94,7 +94,7 @@ def _late(rows: Sequence[Track]) -> list[Verdict]:
         )
         sentence = (
             f"{row.name} is {times(row.ratio or 0)} behind its promise, because {cause}; "
-            f"{_jobs(row)} wait, the oldest for {duration(row.oldest_age_ms or 0)}."
+            f"{_jobs(row)}, the oldest for {duration(row.oldest_age_ms or 0)}."
         )
         found.append(Verdict(row.state.level, "Late", sentence, then=then))
     return found
@@ -137,6 +137,19 @@ def _pools_missing(rows: Sequence[Track]) -> list[Verdict]:
     ]
 
 
+def _no_scheduler(state: YardState) -> list[Verdict]:
+    if state.scheduler_up:
+        return []
+    return [
+        Verdict(
+            "warn",
+            "No scheduler",
+            "No schedule starts and no alert is sent, because no scheduler leads.",
+            then="Start `manage.py runscheduler`. Missed ticks are caught up as each schedule says; alerts wait.",
+        )
+    ]
+
+
 def _facts(rows: Sequence[Track], state: YardState, open_letters: int) -> tuple[tuple[str, str], ...]:
     slots = sum(pool.slots for pool in state.pools.values())
     busy = sum(pool.busy for pool in state.pools.values())
@@ -158,4 +171,4 @@ def _facts(rows: Sequence[Track], state: YardState, open_letters: int) -> tuple[
 
 def _jobs(row: Track) -> str:
     count = (row.waiting or 0) + row.held
-    return f"{count:,} job{'' if count == 1 else 's'}"
+    return "1 job waits" if count == 1 else f"{count:,} jobs wait"

@@ -248,7 +248,8 @@ def test_nobody_adds_or_deletes(bury: Callable[..., Letter]) -> None:
 def test_pages_survive_a_broker_that_is_away(operator: User, client: Client, broker_away: None) -> None:
     row = DeadLetter.objects.create(
         message_id="m", queue="default", actor="a", reason="exhausted", exception="E", error="", traceback="",
-        attempts=1, payload={}, fingerprint="f", enqueued_at="2026-11-01T00:00Z", died_at="2026-11-01T00:00Z", duration_ms=1,
+        attempts=1, payload={}, fingerprint="f", enqueued_at="2026-11-01T00:00Z", died_at="2026-11-01T00:00Z",
+        duration_ms=1,
         state_at="2026-11-01T00:00Z",
     )  # fmt: skip
 

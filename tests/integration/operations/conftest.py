@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import pytest
+from django.contrib.auth.models import Permission, User
+from django.test import Client
+
+from broker.interface import Facilities
+from broker.pool_reports import PoolReport
+from tests.factories.brokers import broker_without_server
+
+
+@pytest.fixture
+def broker_away() -> Iterator[None]:
+    """The broker does not answer."""
+    with broker_without_server():
+        yield
+
+
+@pytest.fixture
+def watcher(db: None) -> Client:
+    """A logged-in staff user who may see the operations room."""
+    user = User.objects.create_user("watcher", is_staff=True)
+    user.user_permissions.set(
+        Permission.objects.filter(codename__in=["view_operations", "view_deadletter", "view_alert"])
+    )
+    client = Client()
+    client.force_login(user)
+    return client
+
+
+@pytest.fixture
+def slow_pool(facilities: Facilities) -> PoolReport:
+    """The slow pool reports: two children, one of them busy, one restarted before."""
+    now = time.time_ns() // 1_000_000
+    children = [{"pid": 2, "ready": True, "busy": 1, "done": 3, "rss_bytes": 151_000_000} for _ in range(2)]
+    report = PoolReport(
+        pool="slow", host="h", pid=1, kind="processes", slots=2, busy=1, started_at=now, beat_at=now, state="up",
+        children=children, restarts={"memory": 1},
+    )  # fmt: skip
+    facilities.pools.write(report)
+    return report

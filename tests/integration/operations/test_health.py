@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import dramatiq
+import pytest
+from django.conf import settings
+from django.db import connection
+from django.test import Client
+
+from apps.platform.operations import health
+from apps.platform.operations.deadlines import Question
+from broker.clients import connect
+from broker.interface import Facilities
+from broker.keys import Keys
+from project.wiring import build_yard
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+def test_liveness_asks_nobody(broker_away: None) -> None:
+    answer = Client().get("/healthz")
+
+    assert (answer.status_code, answer.content) == (200, b"ok\n")
+
+
+def test_readiness_names_each_dependency(facilities: Facilities) -> None:
+    answer = Client().get("/readyz")
+
+    assert answer.status_code == 200
+    assert answer.json() == {
+        "ready": True,
+        "dependencies": {"broker": {"ok": True, "fact": "answers"}, "database": {"ok": True, "fact": "answers"}},
+    }
+
+
+def test_broker_that_is_away_is_named_without_its_address(broker_away: None) -> None:
+    answer = Client().get("/readyz")
+
+    assert answer.status_code == 503
+    assert answer.json()["dependencies"]["broker"] == {"ok": False, "fact": "ConnectionError"}
+    assert answer.json()["dependencies"]["database"]["ok"]
+    assert "127.0.0.1" not in answer.content.decode()
+
+
+@pytest.fixture
+def silent_broker() -> Iterator[None]:
+    """A broker whose server takes connections and never answers."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    before = dramatiq.get_broker()
+    port = listener.getsockname()[1]
+    dramatiq.set_broker(build_yard(settings.YARD, connect(f"redis://127.0.0.1:{port}"), Keys("silent")))
+    yield
+    dramatiq.set_broker(before)
+    listener.close()
+
+
+def test_broker_that_hangs_is_named_in_time(silent_broker: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health, "TIMEOUT_S", 0.2)
+    monkeypatch.setattr(health, "BROKER", Question("broker", health._ask_broker))
+    started = time.monotonic()
+
+    for _ in range(3):
+        assert Client().get("/readyz").json()["dependencies"]["broker"]["fact"] == "no answer within 0.2 s"
+
+    assert time.monotonic() - started < 3
+    assert sum(thread.name == "ask broker" for thread in threading.enumerate()) <= 2
+
+
+def test_database_that_is_away_is_named_without_its_name(
+    facilities: Facilities, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name: Any = connection.settings_dict["NAME"]
+    monkeypatch.setitem(connection.settings_dict, "NAME", "/nowhere/canary.sqlite3")
+    try:
+        answer = Client().get("/readyz")
+    finally:
+        monkeypatch.setitem(connection.settings_dict, "NAME", name)
+
+    assert answer.status_code == 503
+    assert answer.json()["dependencies"]["database"] == {"ok": False, "fact": "OperationalError"}
+    assert "canary" not in answer.content.decode()

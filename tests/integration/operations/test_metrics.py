@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import dramatiq
+import pytest
+from django.conf import settings
+from django.test import Client, override_settings
+
+from broker.interface import Facilities
+from broker.pool_reports import PoolReport
+from tests.factories.letters import letter
+from tests.unit.operations.test_task_side import child_of
+
+
+@pytest.fixture
+def metrics_dir(tmp_path: Path) -> Iterator[Path]:
+    """A folder of pools with two children that counted."""
+    for pool in ("default", "slow"):
+        child_of(tmp_path / pool)
+    config = dataclasses.replace(settings.SWITCHYARD, metrics_dir=tmp_path, metrics_token="the-token")
+    with override_settings(SWITCHYARD=config):
+        yield tmp_path
+
+
+def scrape() -> str:
+    answer = Client().get("/metrics")
+    assert (answer.status_code, answer["Content-Type"]) == (200, "text/plain; version=0.0.4; charset=utf-8")
+    return answer.content.decode()
+
+
+def test_queue_side_says_how_every_lane_stands(facilities: Facilities, metrics_dir: Path) -> None:
+    @dramatiq.actor(actor_name="counted", queue_name="slow")
+    def counted() -> None:
+        pass
+
+    for _ in range(3):
+        counted.send()
+    counted.send_with_options(delay=60_000)
+    facilities.transport.dead_letter(letter(queue="slow"))
+    del dramatiq.get_broker().actors["counted"]
+
+    lines = scrape().splitlines()
+
+    assert 'switchyard_queue_depth{queue="slow",state="waiting"} 3.0' in lines
+    assert 'switchyard_queue_depth{queue="slow",state="scheduled"} 1.0' in lines
+    assert 'switchyard_queue_depth{queue="slow-retry",state="waiting"} 0.0' in lines
+    assert 'switchyard_dead_letters{queue="slow"} 1.0' in lines
+    assert 'switchyard_queue_paused{queue="slow"} 0.0' in lines
+    assert 'switchyard_quarantined{queue="slow"} 0.0' in lines
+    ages = [line for line in lines if line.startswith('switchyard_queue_oldest_age_seconds{queue="slow"}')]
+    assert 0 <= float(ages[0].split()[1]) < 30
+
+
+def test_worker_side_says_of_every_pool_whether_it_is_up(
+    facilities: Facilities, slow_pool: PoolReport, metrics_dir: Path
+) -> None:
+    lines = scrape().splitlines()
+
+    assert 'switchyard_worker_up{pool="slow"} 1.0' in lines
+    assert 'switchyard_worker_up{pool="webhook-retry"} 0.0' in lines
+    assert 'switchyard_worker_slots{pool="slow"} 2.0' in lines
+    assert 'switchyard_worker_slots_busy{pool="slow"} 1.0' in lines
+    assert 'switchyard_worker_memory_bytes{pool="slow"} 3.02e+08' in lines
+    assert 'switchyard_worker_restarts_total{pool="slow",reason="memory"} 1.0' in lines
+
+
+def test_task_side_of_all_pools_is_added_up(facilities: Facilities, metrics_dir: Path) -> None:
+    assert 'switchyard_messages_total{outcome="succeeded",queue="mail"} 6.0' in scrape()
+
+
+def test_broker_that_is_away_leaves_the_task_side(broker_away: None, metrics_dir: Path) -> None:
+    text = scrape()
+
+    assert "switchyard_broker_up 0.0" in text
+    assert "switchyard_queue_depth" not in text and "switchyard_worker_up" not in text
+    assert 'switchyard_messages_total{outcome="succeeded",queue="mail"} 6.0' in text
+
+
+def test_promtool_has_nothing_to_say(facilities: Facilities, slow_pool: PoolReport, metrics_dir: Path) -> None:
+    promtool = shutil.which("promtool")
+    assert promtool, "promtool is not installed; apt-get install prometheus"
+
+    checked = subprocess.run([promtool, "check", "metrics"], input=scrape(), capture_output=True, text=True, timeout=60)
+
+    assert (checked.returncode, checked.stdout, checked.stderr) == (0, "", "")
+
+
+def test_strangers_are_refused_and_the_token_lets_in(facilities: Facilities, metrics_dir: Path) -> None:
+    stranger = Client(REMOTE_ADDR="192.0.2.7")
+
+    refused = stranger.get("/metrics")
+    assert (refused.status_code, refused["WWW-Authenticate"]) == (401, 'Bearer realm="metrics"')
+    assert "switchyard_" not in refused.content.decode()
+    assert Client().get("/metrics", HTTP_X_FORWARDED_FOR="127.0.0.1").status_code == 401
+    assert stranger.get("/metrics", HTTP_AUTHORIZATION="Bearer the-token").status_code == 200
+    assert Client().post("/metrics").status_code == 405

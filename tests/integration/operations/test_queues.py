@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import io
+import json
+
+import dramatiq
+import pytest
+from django.core.management import CommandError, call_command
+
+from broker.interface import Facilities
+from broker.pool_reports import PoolReport
+from tests.factories.callers import Caller
+from tests.factories.letters import letter
+
+FIELDS = {
+    "queue", "depth", "scheduled", "running", "retrying", "dead", "quarantined", "oldest_age_seconds",
+    "objective_seconds", "paused", "pools", "pools_up", "slots", "slots_busy",
+}  # fmt: skip
+
+
+def run(*arguments: str) -> str:
+    out = io.StringIO()
+    call_command("queues", *arguments, stdout=out)
+    return out.getvalue()
+
+
+@pytest.fixture
+def busy(facilities: Facilities, slow_pool: PoolReport) -> None:
+    """Two messages wait on slow, one letter is dead."""
+
+    @dramatiq.actor(actor_name="waits", queue_name="slow")
+    def waits() -> None:
+        pass
+
+    for _ in range(2):
+        waits.send()
+    facilities.transport.dead_letter(letter(queue="slow"))
+    del dramatiq.get_broker().actors["waits"]
+
+
+def test_table_shows_every_queue_in_order(busy: None) -> None:
+    text = run()
+
+    names = [line.split()[0] for line in text.splitlines()[1:]]
+    assert names == ["urgent", "default", "images", "slow", "billing", "webhook"]
+    slow = next(line for line in text.splitlines() if line.split()[0] == "slow")
+    assert "start in 5 min" in slow and slow.split()[-1] == "1/2"
+    assert "no pool" in text
+
+
+def test_json_holds_the_same_as_the_api(busy: None) -> None:
+    slow = next(queue for queue in json.loads(run("--json")) if queue["queue"] == "slow")
+
+    assert set(slow) == FIELDS
+    assert (slow["depth"], slow["dead"], slow["slots"], slow["slots_busy"], slow["pools_up"]) == (2, 1, 2, 1, 1)
+    assert 0 <= slow["oldest_age_seconds"] < 30
+    assert slow["objective_seconds"] == 300
+
+
+def test_broker_that_is_away_ends_with_words(broker_away: None) -> None:
+    with pytest.raises(CommandError, match="check SWITCHYARD_BROKER_URL"):
+        run()
+
+
+@pytest.mark.django_db
+def test_api_tells_every_queue(busy: None) -> None:
+    answer = Caller().get("/queues")
+
+    assert answer.status_code == 200
+    found = answer.json()["queues"]
+    assert [queue["queue"] for queue in found] == ["urgent", "default", "images", "slow", "billing", "webhook"]
+    assert all(set(queue) == FIELDS for queue in found)
+
+
+@pytest.mark.django_db
+def test_api_without_a_broker_answers_503(broker_away: None) -> None:
+    answer = Caller().get("/queues")
+
+    assert (answer.status_code, answer["Content-Type"]) == (503, "application/problem+json")
+    assert "Retry-After" in answer

@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from apps.platform.dead_letters.queries import Group
+from apps.platform.operations.queries import YardState
+from apps.platform.operations.tracks import tracks
+from apps.platform.operations.verdict import Verdict, judge
+from tests.unit.operations.yards import YARD, down, lane, pool, state
+
+NOW = datetime(2026, 11, 20, tzinfo=UTC)
+LATE = lane("mail", 64, running=4, age_ms=41_000)
+
+
+def verdict(now: YardState | None, *groups: Group, open_letters: int = 0) -> Verdict:
+    return judge(tracks(YARD, now), now, groups, open_letters)
+
+
+def group(letters: int, exception: str = "KeyError") -> Group:
+    return Group("f00d", exception, "report", "slow", letters, letters, NOW, NOW)
+
+
+def test_quiet_yard_is_on_time() -> None:
+    found = verdict(state())
+
+    assert (found.level, found.sentence) == ("ok", "Every queue is on time.")
+    assert found.facts[1] == ("108 of 108", "slots idle")
+
+
+def test_broker_that_is_away_comes_before_everything() -> None:
+    found = verdict(None, group(5))
+
+    assert (found.level, found.label) == ("bad", "Broker away")
+    assert "safe" in found.then
+
+
+def test_pool_that_is_down_with_work_waiting_is_named() -> None:
+    found = verdict(state(lane("mail", 3, age_ms=41_000), down("mail")))
+
+    assert found.sentence == "mail starts nothing, because no pool serves it; 3 jobs wait."
+
+
+def test_late_because_every_slot_is_busy() -> None:
+    found = verdict(state(LATE, pool("mail", busy=4)))
+
+    assert found.sentence == (
+        "mail is 41 × behind its promise, because all 4 slots are busy; 64 jobs wait, the oldest for 41 s."
+    )
+
+
+def test_late_with_free_slots_says_so() -> None:
+    assert "its free slots take nothing up" in verdict(state(LATE, pool("mail", busy=1))).sentence
+
+
+def test_wait_below_a_second_is_no_verdict() -> None:
+    yard = state(lane("mail", 1, age_ms=999))
+
+    assert verdict(yard).label == "Healthy"
+
+
+def test_failures_name_actor_exception_and_number() -> None:
+    found = verdict(state(), group(9), group(3, "ValueError"), open_letters=12)
+
+    assert found.sentence == "12 jobs gave up in the last 10 minutes, 9 of them because report fails with KeyError."
+    assert (found.action, found.query) == ("Triage 9 dead letters", "?fingerprint=f00d")
+    one = verdict(state(), group(1)).sentence
+    assert one == "1 job gave up in the last 10 minutes, because report fails with KeyError."
+
+
+def test_worst_finding_leads_and_the_others_follow() -> None:
+    found = verdict(state(LATE, pool("mail", busy=4), down("hooks")), group(9))
+
+    assert found.label == "Late"
+    assert [sentence.split(",")[0] for sentence in found.also] == [
+        "9 jobs gave up in the last 10 minutes",
+        "No pool serves hooks; nothing waits there yet.",
+    ]
+
+
+def test_missing_pools_without_work_are_a_warning() -> None:
+    found = verdict(state(None, down("hooks"), down("retries")))
+
+    assert (found.level, found.sentence) == ("warn", "No pool serves hooks, retries; nothing waits there yet.")
+
+
+def test_yard_without_a_scheduler_is_a_warning() -> None:
+    found = verdict(state(scheduler_up=False))
+
+    assert (found.level, found.label) == ("warn", "No scheduler")
+
+
+def test_database_that_is_away_leaves_the_rest_of_the_verdict() -> None:
+    assert judge(tracks(YARD, state()), state(), None, 0).label == "Healthy"

@@ -1,0 +1,55 @@
+"""States of a small yard."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from apps.platform.operations.queries import PoolState, YardState
+from broker.interface import LaneStats, QueueStats
+from broker.topology import Pool, Queue, Yard
+
+YARD = Yard(
+    queues=(
+        Queue("mail", objective_ms=1_000, soft_limit_ms=10_000, hard_limit_ms=15_000),
+        Queue("hooks", objective_ms=1_000, soft_limit_ms=10_000, hard_limit_ms=15_000),
+    ),
+    pools=(
+        Pool("mail", "threads", ("mail",), processes=1, slots=4),
+        Pool("hooks", "gevent", ("hooks",), processes=1, slots=64),
+        Pool("hooks-retry", "gevent", ("hooks-retry",), processes=1, slots=32),
+        Pool("retries", "threads", (), processes=1, slots=8, shared_retries=True),
+    ),
+)
+
+
+def lane(name: str, waiting: int = 0, scheduled: int = 0, running: int = 0, age_ms: int | None = None) -> LaneStats:
+    """Return how a lane stands."""
+    return LaneStats(name, waiting, scheduled, running, age_ms)
+
+
+def pool(name: str, **changes: Any) -> PoolState:
+    """Return a pool that is up and idle."""
+    values = {"up": True, "state": "up", "slots": YARD.pool(name).total_slots, "busy": 0, "memory_bytes": 100_000_000}
+    return PoolState(pool=YARD.pool(name), beat_at=1, restarts={}, **(values | changes))  # type: ignore[arg-type]
+
+
+def down(name: str, state: str = "down") -> PoolState:
+    """Return a pool that no supervisor reports."""
+    return pool(name, up=False, state=state, slots=0, memory_bytes=0)
+
+
+def state(
+    mail: LaneStats | None = None,
+    *pools: PoolState,
+    retry: LaneStats | None = None,
+    dead: int = 0,
+    paused: bool = False,
+    scheduler_up: bool = True,
+) -> YardState:
+    """Return the yard with one queue as given and everything else quiet."""
+    stats = (
+        QueueStats("mail", mail or lane("mail"), retry or lane("mail-retry"), dead, quarantined=0, paused=paused),
+        QueueStats("hooks", lane("hooks"), lane("hooks-retry"), 0, quarantined=0),
+    )
+    all_pools = {one.name: pool(one.name) for one in YARD.pools}
+    return YardState(stats, all_pools | {one.pool.name: one for one in pools}, scheduler_up)
