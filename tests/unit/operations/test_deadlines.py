@@ -28,7 +28,7 @@ def test_question_that_hangs_ends_in_time_and_holds_one_thread() -> None:
 
     question = Question("broker", hang)
     for _ in range(5):
-        with pytest.raises(NoAnswer, match="broker: no answer within 0.01 s"):
+        with pytest.raises(NoAnswer, match=r"broker: no answer within 0\.01 s"):
             question.answer(0.01)
     assert len(asked) == 1
 
