@@ -33,6 +33,7 @@ def prepare(*, with_sample: bool) -> dict[str, Any]:
 
     from apps.platform.api.tokens import find_token
     from project.demo import credentials, identity, scheduled_work
+    from project.demo.moved_receiver import follow_receiver
     from project.demo.shop_facts import find_facts
     from project.demo.state import StateFolder
 
@@ -41,6 +42,8 @@ def prepare(*, with_sample: bool) -> dict[str, Any]:
     user = _ensure_user(identity.load(state.identity).admin_password)
     token = _ensure_token(user, credentials.kept_token(state.credentials))
     call_command("seed")
+    for host, port in settings.SWITCHYARD.allowed_private_addresses:
+        follow_receiver(state.sample, f"http://{host}:{port}")
     facts = find_facts()
     if with_sample:
         found = find_token(token)

@@ -1,0 +1,125 @@
+"""The demo as a person uses it: started, stopped in the midst of work, started again, killed."""
+
+from __future__ import annotations
+
+import email
+import json
+import signal
+import stat
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from project.config import BASE_DIR
+from tests.integration.demo.running import RunningDemo, is_alive
+from tests.waiting import wait_for
+
+RESETS = 30
+HEALTHY = 30
+FLAKY = 4
+PARTS = {"demo", "valkey", "sidecars", "pools", "scheduler", "web"}
+
+Start = Any
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Start demos on one state folder; whatever the test leaves is killed."""
+    started: list[RunningDemo] = []
+
+    def begin(*arguments: str, terminal: bool = False) -> RunningDemo:
+        started.append(RunningDemo(tmp_path / "state", *arguments, terminal=terminal))
+        started[-1].wait_until_ready()
+        return started[-1]
+
+    yield begin
+    for demo in started:
+        demo.kill()
+
+
+def send_work(demo: RunningDemo) -> list[str]:
+    """Send quick and slow work of several apps and return the job ids."""
+    port = json.loads((demo.state / "identity.json").read_text())["receiver_port"]
+    for kind in ("healthy", "flaky"):
+        body = {"url": f"http://127.0.0.1:{port}/{kind}", "events": [f"test.{kind}"]}
+        demo.ask("POST", "/api/v1/webhooks/endpoints", body)
+    jobs: list[str] = []
+    for _ in range(4):
+        jobs.append(demo.ask("POST", "/api/v1/exports", {"dataset": "invoices", "format": "csv"})["job_id"])
+    for number in range(FLAKY):
+        jobs += demo.ask("POST", "/api/v1/webhooks/events", {"event": "test.flaky", "payload": {"n": number}})[
+            "job_ids"
+        ]
+    for number in range(RESETS):
+        body = {"to": f"reader-{number}@example.com", "template": "password_reset"}
+        jobs.append(demo.ask("POST", "/api/v1/emails", body)["job_id"])
+    for number in range(HEALTHY):
+        event = {"event": "test.healthy", "payload": {"n": number}}
+        jobs += demo.ask("POST", "/api/v1/webhooks/events", event)["job_ids"]
+    return jobs
+
+
+def test_nothing_is_lost_or_doubled_when_the_demo_is_stopped_in_the_midst_and_started_again(start: Start) -> None:
+    demo = start("--no-sample")
+    first = demo.credentials
+    family = [process.pid for process in psutil.Process(demo.pid).children(recursive=True)]
+    jobs = send_work(demo)
+
+    demo.signal(signal.SIGTERM)
+
+    assert demo.end() == 0
+    assert not [pid for pid in family if is_alive(pid)]
+    demo = start("--no-sample", terminal=True)
+    assert {**demo.credentials, "pids": 0} == {**first, "pids": 0, "url": demo.credentials["url"]}
+    wait_for(lambda: states(demo, jobs) == {"succeeded": len(jobs)}, timeout_s=60.0, what="every job succeeded")
+    mails = Counter(mail["Message-ID"].strip() for mail in mails_of(demo.state))
+    assert len(mails) == RESETS
+    assert set(mails.values()) == {1}
+    taken = Counter(entry["id"] for entry in deliveries_of(demo.state) if entry["status"] == 200)
+    assert len(taken) == HEALTHY + FLAKY
+    assert set(taken.values()) == {1}
+    demo.wait_for_line("Queues")
+    demo.signal(signal.SIGINT)
+    assert demo.end() == 0
+
+
+def test_dead_part_is_started_again_a_second_demo_is_sent_away_and_a_killed_one_leaves_nothing(start: Start) -> None:
+    demo = start("--no-sample")
+    assert set(demo.credentials["pids"]) == PARTS
+    assert stat.S_IMODE((demo.state / "credentials.json").stat().st_mode) == 0o600
+    web = demo.credentials["pids"]["web"]
+
+    psutil.Process(web).kill()
+    demo.wait_for_line("web ended with SIGKILL; starting it again now")
+    second = subprocess.run(
+        [sys.executable, "-m", "project.demo", "--state", str(demo.state)],
+        cwd=BASE_DIR, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    demo.wait_for_line("web is back")
+
+    assert second.returncode == 1
+    assert f"in use by process {demo.pid}, {demo.credentials['url']}" in second.stderr
+    assert demo.credentials["pids"]["web"] != web
+    assert demo.ask("GET", "/api/v1/queues")["queues"]
+    family = [demo.pid, *(process.pid for process in psutil.Process(demo.pid).children(recursive=True))]
+    demo.signal(signal.SIGKILL)
+    demo.end()
+    wait_for(lambda: not [pid for pid in family if is_alive(pid)], timeout_s=40.0, what="no process left")
+
+
+def states(demo: RunningDemo, jobs: list[str]) -> Counter[str]:
+    return Counter(demo.ask("GET", f"/api/v1/jobs/{job_id}")["state"] for job_id in jobs)
+
+
+def mails_of(state: Path) -> list[Any]:
+    return [email.message_from_bytes(path.read_bytes()) for path in (state / "mail" / "new").glob("*.eml")]
+
+
+def deliveries_of(state: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (state / "deliveries.jsonl").read_text().splitlines()]
