@@ -20,6 +20,7 @@ def main(arguments: list[str]) -> int:
     django.setup()
 
     import dramatiq
+    import gevent
     from django.conf import settings
     from dramatiq.middleware import AsyncIO
 
@@ -31,8 +32,11 @@ def main(arguments: list[str]) -> int:
     broker = dramatiq.get_broker()
     broker.middleware = [entry for entry in broker.middleware if not isinstance(entry, AsyncIO)]
     name_process(f"{pool_name} child {number}")
+    pool = settings.YARD.pool(pool_name)
+    # Names are looked up in real threads, ten by default: as many that never resolve would hold up every other slot.
+    gevent.get_hub().threadpool.maxsize = max(10, pool.slots)
     row = Table(int(fd), int(rows)).rows[int(number) - 1]
-    return serve(settings.YARD.pool(pool_name), row, grace_s=float(grace_s), parent_pid=parent_pid)
+    return serve(pool, row, grace_s=float(grace_s), parent_pid=parent_pid)
 
 
 if __name__ == "__main__":
