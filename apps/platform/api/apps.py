@@ -5,3 +5,4 @@ class ApiConfig(AppConfig):
     name = "apps.platform.api"
     label = "api"
     default_auto_field = "django.db.models.BigAutoField"
+    verbose_name = "API"

@@ -103,7 +103,7 @@ class JobAdmin(ModelAdmin):
         return self._render(request, "jobs/look_up.html", {"title": "Jobs", "asked": asked}, status)
 
     def _unavailable(self, request: HttpRequest) -> HttpResponse:
-        messages.error(request, "The broker does not answer, so no job can be looked up. Run manage.py doctor.")
+        messages.error(request, "The broker does not answer, so no job can be looked up; see /readyz, then try again.")
         return self._look_up(request, "", status=503)
 
     def _check_view(self, request: HttpRequest) -> None:

@@ -32,6 +32,11 @@ class Step:
     at: datetime
     note: str = ""
 
+    @property
+    def shown_at(self) -> str:
+        """The time in UTC, to the millisecond."""
+        return f"{self.at:%d %b %Y, %H:%M:%S}.{self.at.microsecond // 1000:03d}".removeprefix("0")
+
 
 @dataclass(frozen=True, slots=True)
 class Story:
