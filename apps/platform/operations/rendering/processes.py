@@ -81,10 +81,13 @@ def _migrate() -> dict[str, Any]:
 
 
 def _web() -> dict[str, Any]:
+    # An empty logging configuration: uvicorn's lines take the project's format. Addresses of requests may hold secrets,
+    # such as those of password resets, so the proxy in front decides what to log of them.
     command = ["uvicorn", "project.asgi:application", "--host", "0.0.0.0", "--port", str(WEB_PORT)]  # noqa: S104
+    command += ["--log-config", "ops/uvicorn-logging.json", "--no-access-log", "--no-server-header"]
     return {
         **_project(
-            [*command, "--timeout-graceful-shutdown", "20", "--no-server-header"],
+            [*command, "--timeout-graceful-shutdown", "20"],
             FORWARDED_ALLOW_IPS=f"${{FORWARDED_ALLOW_IPS:-{PROXY_NETWORKS}}}",
         ),
         "ports": [f"127.0.0.1:{WEB_PORT}:{WEB_PORT}"],
