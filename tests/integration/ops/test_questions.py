@@ -1,0 +1,71 @@
+"""Alert rules and dashboard ask for metrics and labels that the yard really has."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+
+import pytest
+import yaml
+from django.conf import settings
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import Metric
+
+from apps.platform.operations.exposition import BrokerSide
+from apps.platform.workers.pool_metrics import PoolCollector
+from broker.interface import Facilities
+from broker.pool_reports import PoolReport
+from middleware.metrics import Metrics
+
+SELECTOR = re.compile(r"(switchyard_[a-z_]+)(?:\{([^}]*)\})?")
+SUFFIX = re.compile(r"_(total|bucket|sum|count)$")
+
+
+def queries() -> list[str]:
+    rules = yaml.safe_load((settings.BASE_DIR / "ops/prometheus/rules.yml").read_text())
+    dashboard = json.loads((settings.BASE_DIR / "ops/grafana/dashboard.json").read_text())
+    found = [rule["expr"] for group in rules["groups"] for rule in group["rules"]]
+    return found + [target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", [])]
+
+
+def asked() -> set[tuple[str, str]]:
+    """Return each metric that is asked for with each label it is asked by."""
+    pairs = set()
+    for query in queries():
+        for metric, selector in SELECTOR.findall(query):
+            name = SUFFIX.sub("", metric)
+            pairs.add((name, ""))
+            pairs |= {(name, label) for label in re.findall(r"(\w+)\s*(?:=~|!~|=|!=)\s*\"", selector)}
+    return pairs
+
+
+def labels_of(families: Iterator[Metric]) -> set[tuple[str, str]]:
+    pairs = set()
+    for family in families:
+        pairs.add((family.name, ""))
+        pairs |= {(family.name, label) for sample in family.samples for label in sample.labels}
+    return pairs
+
+
+@pytest.fixture
+def offered(facilities: Facilities) -> set[tuple[str, str]]:
+    report = PoolReport(
+        pool="slow", host="here", pid=1, kind="processes", slots=2, busy=1, started_at=0, beat_at=0, state="up",
+        restarts={"exit": 1},
+    )  # fmt: skip
+    metrics = Metrics(registry=CollectorRegistry())
+    both = {"queue": "slow", "actor": "generate_report"}
+    metrics.wait.labels(**both)
+    metrics.duration.labels(**both)
+    metrics.messages.labels(**both, outcome="dead")
+    metrics.retries.labels(**both, exception="KeyError")
+    pools = labels_of(iter(PoolCollector([report]).collect()))
+    return labels_of(BrokerSide().collect()) | pools | labels_of(iter(metrics.registry.collect()))
+
+
+def test_every_metric_and_label_that_is_asked_for_is_there(offered: set[tuple[str, str]]) -> None:
+    pairs = asked()
+
+    assert len(pairs) > 20
+    assert pairs - offered == set()
