@@ -105,6 +105,8 @@ class Status(Middleware):
             "attempts": attempts,
         }
         order = sequence(generation=generation, attempts=attempts, state=state)
+        if attempts == 0 and "deferred_by" in message.options:
+            order += 1  # a worker was quicker than the sender's own news that the job is queued
         return self._records.write(
             message.message_id, sequence=order, state=state, fields={**always, **fields}, ttl_ms=ttl_ms
         )

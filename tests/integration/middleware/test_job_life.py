@@ -141,6 +141,24 @@ def test_a_deferred_job_says_why_it_waits(yard_broker: BuildBroker, run_worker: 
     assert record.next_attempt_at > time.time() * 1000 + 3_500_000
 
 
+def test_news_of_the_sender_that_comes_late_does_not_hide_that_a_job_was_deferred(
+    yard_broker: BuildBroker, run_worker: Any
+) -> None:
+    broker = yard_broker(small_yard())
+    records = facilities(broker).records
+
+    @dramatiq.actor(broker=broker, queue_name="work", rate_limit="1/h")
+    def hourly() -> None: ...
+
+    with run_worker(broker=broker, threads=1):
+        hourly.send()
+        sent = hourly.send()
+        wait_for(lambda: _with_reason(records, sent.message_id, "rate_limit"))
+        broker.emit_after("enqueue", sent, None)
+
+        assert _with_reason(records, sent.message_id, "rate_limit").state == "scheduled"
+
+
 def test_queued_and_scheduled_jobs_that_are_cancelled_never_start(yard_broker: BuildBroker, run_worker: Any) -> None:
     broker = yard_broker(small_yard())
     records = facilities(broker).records
