@@ -7,7 +7,7 @@ from typing import Any
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
-from django.http import FileResponse, Http404, HttpRequest
+from django.http import Http404, HttpRequest, HttpResponse
 from django.urls import path, reverse
 from django.utils.html import format_html
 from unfold.admin import ModelAdmin, TabularInline
@@ -20,6 +20,9 @@ from broker.errors import BrokerUnavailable
 
 STATE_COLOURS = {ThumbnailState.WAITING: "info", ThumbnailState.MADE: "success", ThumbnailState.REFUSED: "danger"}
 PREVIEW_TYPES = ("image/webp", "image/png")
+# Width and height in CSS pixels.
+SMALL_PREVIEW = (64, 40)
+PREVIEW = (640, 480)
 
 
 class ReadOnly:
@@ -49,7 +52,7 @@ class ThumbnailAdmin(ReadOnly, ModelAdmin):
     search_fields = ("=job_id", "picture__source_url", "picture__sent_name")
     search_help_text = "Job id, URL or file name"
     fields = readonly_fields = (
-        "preview", "source", "box", "size", "shown_state", "refusal", "job_id", "created_at", "finished_at",
+        "preview", "source", "box", "size", "state", "refusal", "job_id", "created_at", "finished_at",
     )  # fmt: skip
     actions = ("make_again",)
     list_per_page = 50
@@ -63,7 +66,7 @@ class ThumbnailAdmin(ReadOnly, ModelAdmin):
         """Return whether the user may have thumbnails made again."""
         return request.user.has_perm("images.remake_thumbnail")
 
-    def serve_preview(self, request: HttpRequest, pk: int) -> FileResponse:
+    def serve_preview(self, request: HttpRequest, pk: int) -> HttpResponse:
         """Serve a thumbnail: always one that we encoded, never a picture as it came."""
         if not self.has_view_permission(request):
             raise PermissionDenied
@@ -72,21 +75,22 @@ class ThumbnailAdmin(ReadOnly, ModelAdmin):
         file = open_result(result.get("file", ""))
         if file is None or result["content_type"] not in PREVIEW_TYPES:
             raise Http404("this thumbnail has no file")
-        return FileResponse(
-            file,
-            content_type=result["content_type"],
-            headers={"Content-Security-Policy": "default-src 'none'; sandbox"},
-        )
+        with file:
+            return HttpResponse(
+                file.read(),
+                content_type=result["content_type"],
+                headers={"Content-Security-Policy": "default-src 'none'; sandbox"},
+            )
 
     @display(description="Preview")
     def small_preview(self, thumbnail: Thumbnail) -> str:
         """Return the thumbnail, small."""
-        return _image(thumbnail, "max-h-10 rounded")
+        return _image(thumbnail, SMALL_PREVIEW)
 
     @display(description="Preview")
     def preview(self, thumbnail: Thumbnail) -> str:
         """Return the thumbnail."""
-        return _image(thumbnail, "max-h-96 max-w-full rounded")
+        return _image(thumbnail, PREVIEW)
 
     @display(description="Picture", ordering="picture")
     def source(self, thumbnail: Thumbnail) -> str:
@@ -128,6 +132,7 @@ class ThumbnailInline(ReadOnly, TabularInline):
     model = Thumbnail
     extra = 0
     show_change_link = True
+    hide_title = True
     fields = readonly_fields = ("width", "height", "state", "refusal", "finished_at")
 
 
@@ -145,8 +150,15 @@ class PictureAdmin(ReadOnly, ModelAdmin):
     list_per_page = 50
 
 
-def _image(thumbnail: Thumbnail, classes: str) -> str:
-    if thumbnail.state != ThumbnailState.MADE:
+def _image(thumbnail: Thumbnail, box: tuple[int, int]) -> str:
+    made = thumbnail.result
+    if thumbnail.state != ThumbnailState.MADE or not made:
         return "–"
-    address = reverse("admin:images_thumbnail_preview", args=[thumbnail.pk])
-    return format_html('<img src="{}" alt="{}" class="{}" loading="lazy">', address, str(thumbnail), classes)
+    scale = min(1.0, box[0] / made["width"], box[1] / made["height"])
+    return format_html(
+        '<img src="{}" alt="{}" width="{}" height="{}" loading="lazy">',
+        reverse("admin:images_thumbnail_preview", args=[thumbnail.pk]),
+        str(thumbnail),
+        max(1, round(made["width"] * scale)),
+        max(1, round(made["height"] * scale)),
+    )

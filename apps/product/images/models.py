@@ -20,7 +20,7 @@ class Picture(models.Model):
     source_url = models.CharField(max_length=2048, blank=True)
     file = models.FileField(upload_to=stored_name, blank=True)
     sent_name = models.CharField(max_length=255, blank=True, help_text="Claimed, never used as a path.")
-    sent_type = models.CharField(max_length=100, blank=True, help_text="Claimed.")
+    sent_type = models.CharField(max_length=100, blank=True, help_text="What its sender called it; never trusted.")
     format = models.CharField(max_length=4, blank=True)
     width = models.PositiveIntegerField(null=True, blank=True)
     height = models.PositiveIntegerField(null=True, blank=True)

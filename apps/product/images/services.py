@@ -11,12 +11,6 @@ from apps.product.images.containers import Facts
 from apps.product.images.models import Picture, Thumbnail, ThumbnailState
 
 
-def note_claims(picture: Picture, *, content_type: str) -> None:
-    """Keep the content type that a fetched picture came with."""
-    picture.sent_type = content_type[:100].replace("\0", "")
-    picture.save(update_fields=["sent_type"])
-
-
 @transaction.atomic
 def mark_made(thumbnail: Thumbnail, facts: Facts, size_bytes: int, result: dict[str, Any]) -> None:
     """Keep what the picture turned out to be, and the result."""

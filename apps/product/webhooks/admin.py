@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 from django.contrib import admin, messages
@@ -47,7 +48,13 @@ class AttemptInline(ReadOnly, TabularInline):
 
     model = Attempt
     extra = 0
-    fields = readonly_fields = ("number", "at", "status_code", "duration_ms", "error", "response_excerpt")
+    hide_title = True
+    fields = readonly_fields = ("number", "when", "status_code", "duration_ms", "error", "response_excerpt")
+
+    @display(description="At (UTC)")
+    def when(self, attempt: Attempt) -> str:
+        """Return when it ended, with seconds."""
+        return f"{attempt.at:%Y-%m-%d %H:%M:%S}"
 
 
 class DeliveryInline(ReadOnly, TabularInline):
@@ -55,6 +62,7 @@ class DeliveryInline(ReadOnly, TabularInline):
 
     model = Delivery
     extra = 0
+    hide_title = True
     show_change_link = True
     fields = readonly_fields = ("endpoint", "state", "attempts_count", "last_status_code", "last_attempt_at")
 
@@ -67,7 +75,7 @@ class EndpointAdmin(ReadOnly, ModelAdmin):
     list_filter = ("active", "created_at")
     search_fields = ("url", "=owner_key")
     fields = readonly_fields = (
-        "id", "owner_key", "shown_url", "shown_events", "shown_active", "disabled_reason", "shown_secret", "created_at",
+        "id", "owner_key", "shown_url", "shown_events", "active", "disabled_reason", "shown_secret", "created_at",
     )  # fmt: skip
     actions = ("enable", "disable", "rotate_secret")
     list_per_page = 50
@@ -167,7 +175,7 @@ class DeliveryAdmin(ReadOnly, ModelAdmin):
     search_fields = ("=job_id", "endpoint__url", "=event__type")
     search_help_text = "Job id, URL or type of event"
     fields = readonly_fields = (
-        "webhook_id", "event", "shown_endpoint", "shown_state", "attempts_count", "created_at", "last_attempt_at",
+        "webhook_id", "event", "shown_endpoint", "state", "attempts_count", "created_at", "last_attempt_at",
         "finished_at", "job_id", "job",
     )  # fmt: skip
     inlines = (AttemptInline,)
@@ -195,14 +203,17 @@ class DeliveryAdmin(ReadOnly, ModelAdmin):
 
     @display(description="Job now")
     def job(self, delivery: Delivery) -> str:
-        """Return what the broker knows of the delivery's job."""
+        """Return what the broker knows of the delivery's job, and when it is tried again."""
         try:
             found = find_job(delivery.job_id)
         except BrokerUnavailable:
             return "The broker does not answer."
         if found is None:
             return "No longer known."
-        return f"{found.state} on {found.queue}" + (f" ({found.reason})" if found.reason else "")
+        shown = f"{found.state} on {found.queue}" + (f" ({found.reason})" if found.reason else "")
+        if found.next_attempt_at is not None and not found.ended:
+            shown += f", next attempt at {datetime.fromtimestamp(found.next_attempt_at / 1000, UTC):%Y-%m-%d %H:%M:%S}"
+        return shown
 
     @admin.action(description="Redeliver", permissions=["redeliver"])
     def redeliver(self, request: HttpRequest, deliveries: QuerySet[Delivery]) -> None:

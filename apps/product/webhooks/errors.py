@@ -6,7 +6,7 @@ from broker.errors import SwitchyardError
 
 
 class DeliveryFailed(SwitchyardError):
-    """An attempt got no answer, or one that is not 2xx. It is tried again."""
+    """An attempt got no answer, or one that is not 2xx."""
 
     def __init__(self, host: str, fact: str) -> None:
-        super().__init__(f"{host}: {fact}; only 2xx is success, it is tried again")
+        super().__init__(f"{host}: {fact}; only 2xx is success, see what the endpoint itself logged")

@@ -32,7 +32,7 @@ class Endpoint(models.Model):
         permissions = [("operate_endpoint", "Can enable, disable and give a new secret")]
 
     def __str__(self) -> str:
-        return self.shown_url
+        return f"endpoint {self.shown_url}"
 
     @property
     def shown_url(self) -> str:
@@ -95,7 +95,7 @@ class Delivery(models.Model):
         permissions = [("redeliver_delivery", "Can send a delivery again")]
 
     def __str__(self) -> str:
-        return f"{self.webhook_id} of {self.event.type}"
+        return f"delivery {self.webhook_id}"
 
     @property
     def webhook_id(self) -> str:

@@ -125,3 +125,19 @@ def test_nobody_without_a_permission_sees_anything(failed):
 
     for model in ("endpoint", "event", "delivery"):
         assert client.get(reverse(f"admin:webhooks_{model}_changelist")).status_code == 403
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_delivery_that_waits_says_when_it_is_tried_again(failed, facilities):
+    act(log_in(), "delivery", "redeliver", failed.pk)
+    failed.refresh_from_db()
+    in_ms = 4_102_444_800_000
+    facilities.records.write(
+        failed.job_id, sequence=10**6, state="retrying", fields={"next_attempt_at": in_ms}, ttl_ms=60_000
+    )
+    client = Client()
+    client.force_login(User.objects.get(username="root"))
+
+    page = client.get(reverse("admin:webhooks_delivery_change", args=[failed.pk])).content.decode()
+
+    assert "retrying on webhook, next attempt at 2100-01-01 00:00:00" in page

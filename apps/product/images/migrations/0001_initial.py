@@ -22,7 +22,7 @@ class Migration(migrations.Migration):
                 ('source_url', models.CharField(blank=True, max_length=2048)),
                 ('file', models.FileField(blank=True, upload_to=apps.product.images.models.stored_name)),
                 ('sent_name', models.CharField(blank=True, help_text='Claimed, never used as a path.', max_length=255)),
-                ('sent_type', models.CharField(blank=True, help_text='Claimed.', max_length=100)),
+                ('sent_type', models.CharField(blank=True, help_text='What its sender called it; never trusted.', max_length=100)),
                 ('format', models.CharField(blank=True, max_length=4)),
                 ('width', models.PositiveIntegerField(blank=True, null=True)),
                 ('height', models.PositiveIntegerField(blank=True, null=True)),
