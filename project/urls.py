@@ -20,7 +20,9 @@ PRODUCT_ROUTERS = (
     ("/payments", "apps.product.billing.api.payments_router"),
     ("/webhooks", "apps.product.webhooks.api.router"),
 )
-PRODUCT_PAGES = (("account/", "apps.product.mail.urls"),)
+PRODUCT_PAGES = [
+    ("account/", "apps.product.mail.urls"),
+]
 
 api = build_api(*PLATFORM_ROUTERS, *PRODUCT_ROUTERS)
 

@@ -1,0 +1,93 @@
+"""With ``apps/product/`` and its lines in ``project/`` gone, an empty yard starts and the platform's tests pass."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from project.config import BASE_DIR
+
+PRODUCTS = ("shop", "mail", "reports", "images", "webhooks", "billing", "exports")
+COPIED = ("apps", "broker", "middleware", "project", "tests", "manage.py", "pyproject.toml")
+# What the copy is tested with: enough to see requests, tokens, jobs and workers alive, in seconds.
+PLATFORM_TESTS = (
+    "tests/unit/api/test_admin.py",
+    "tests/unit/api/test_idempotency.py",
+    "tests/unit/jobs/test_presentation.py",
+    "tests/integration/jobs/test_api.py",
+    "tests/integration/jobs/test_services.py",
+)
+START = """
+from django.test import Client
+from project.asgi import application
+document = Client(headers={"Host": "localhost"}).get("/api/v1/openapi.json").json()
+print("paths:", *sorted({path.split("/")[3] for path in document["paths"]}))
+"""
+
+
+@pytest.fixture(scope="module")
+def empty_yard(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of this project as a team has it that is about to put its own work there."""
+    copy = tmp_path_factory.mktemp("yard")
+    for name in COPIED:
+        source = BASE_DIR / name
+        if source.is_dir():
+            shutil.copytree(source, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, copy / name)
+    shutil.rmtree(copy / "apps" / "product")
+    # The demo shows the products at work, and goes with them.
+    shutil.rmtree(copy / "project" / "demo", ignore_errors=True)
+    for file in (copy / "project").glob("*.py"):
+        lines = file.read_text().splitlines(keepends=True)
+        file.write_text("".join(line for line in lines if "apps.product" not in line))
+    for product in PRODUCTS:
+        for kind in ("unit", "integration"):
+            shutil.rmtree(copy / "tests" / kind / product, ignore_errors=True)
+    return copy
+
+
+def run(yard: Path, *command: str) -> str:
+    """Run Python in the copy, with an environment of its own."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("SWITCHYARD_", "DJANGO_"))}
+    for name in ("DATABASE_URL", "PYTHONPATH", "PROMETHEUS_MULTIPROC_DIR"):
+        kept.pop(name, None)
+    done = subprocess.run(
+        [sys.executable, *command],
+        cwd=yard,
+        env=kept | {"SWITCHYARD_STATE_DIR": str(yard / "var"), "SWITCHYARD_RELEASE": "test"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_nothing_in_the_project_names_a_product_any_more(empty_yard: Path) -> None:
+    folders = ("apps", "broker", "middleware", "project")
+    named = [
+        path for name in folders for path in (empty_yard / name).rglob("*.py") if "apps.product" in path.read_text()
+    ]
+
+    assert named == []
+
+
+def test_the_empty_yard_passes_its_checks_and_makes_its_tables(empty_yard: Path) -> None:
+    run(empty_yard, "manage.py", "check")
+    run(empty_yard, "manage.py", "migrate", "--verbosity", "0")
+
+
+def test_the_empty_yards_web_starts_with_the_platforms_requests_alone(empty_yard: Path) -> None:
+    printed = run(empty_yard, "manage.py", "shell", "--verbosity", "0", "--command", START)
+
+    assert "paths: jobs queues\n" in printed
+
+
+def test_the_platforms_tests_pass_in_the_empty_yard(empty_yard: Path) -> None:
+    run(empty_yard, "-m", "pytest", *PLATFORM_TESTS)
