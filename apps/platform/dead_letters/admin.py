@@ -17,7 +17,7 @@ from unfold.admin import ModelAdmin
 from unfold.decorators import display
 
 from apps.platform.dead_letters import queries
-from apps.platform.dead_letters.filters import StateFilter
+from apps.platform.dead_letters.filters import ActorFilter, QueueFilter, ReasonFilter, StateFilter
 from apps.platform.dead_letters.models import OPEN_STATES, DeadLetter
 from apps.platform.dead_letters.views import ActViews
 
@@ -36,7 +36,7 @@ class DeadLetterAdmin(ActViews, ModelAdmin):
 
     list_display = ("failure", "actor", "queue", "reason", "attempts", "died", "shown_state")
     list_display_links = ("failure",)
-    list_filter = (StateFilter, "queue", "reason", "actor", "died_at")
+    list_filter = (StateFilter, QueueFilter, ReasonFilter, ActorFilter, "died_at")
     list_fullwidth = True
     list_before_template = "dead_letters/groups.html"
     list_per_page = 50
@@ -88,11 +88,11 @@ class DeadLetterAdmin(ActViews, ModelAdmin):
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         """List, with the open groups above it."""
-        groups = queries.groups()
         context = {
             "title": "Dead letters",
-            "groups": groups,
-            "letter_count": sum(group.letters for group in groups),
+            "groups": queries.groups(),
+            "group_count": queries.group_count(),
+            "letter_count": queries.open_count(),
             "rights": self.rights(request),
         }
         return super().changelist_view(request, context | (extra_context or {}))

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+import dramatiq
+from django.conf import settings
 from django.contrib.admin import ModelAdmin, SimpleListFilter
 from django.contrib.admin.views.main import ChangeList
 from django.db.models import QuerySet
 from django.http import HttpRequest
 
-from apps.platform.dead_letters.models import OPEN_STATES, DeadLetter
+from apps.platform.dead_letters.models import DeadLetter
+
+REASONS = ("exhausted", "permanent", "poison", "time_limit")
 
 
 class StateFilter(SimpleListFilter):
@@ -35,4 +39,43 @@ class StateFilter(SimpleListFilter):
         chosen = self.value()
         if chosen == "all":
             return queryset
-        return queryset.filter(state__in=OPEN_STATES if chosen == "open" else (chosen,))
+        return queryset.filter(is_open=1) if chosen == "open" else queryset.filter(state=chosen)
+
+
+class FieldFilter(SimpleListFilter):
+    """One column, with values that are known without reading the table."""
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[DeadLetter]) -> QuerySet[DeadLetter]:
+        """Filter."""
+        chosen = self.value()
+        return queryset.filter(**{str(self.parameter_name): chosen}) if chosen else queryset
+
+
+class QueueFilter(FieldFilter):
+    """Queues of the yard."""
+
+    title = parameter_name = "queue"
+
+    def lookups(self, request: HttpRequest, model_admin: ModelAdmin[Any]) -> list[tuple[str, str]]:
+        """Every queue."""
+        return [(queue.name, queue.name) for queue in settings.YARD.queues]
+
+
+class ReasonFilter(FieldFilter):
+    """Why a message was given up."""
+
+    title = parameter_name = "reason"
+
+    def lookups(self, request: HttpRequest, model_admin: ModelAdmin[Any]) -> list[tuple[str, str]]:
+        """Every reason."""
+        return [(reason, reason.replace("_", " ")) for reason in REASONS]
+
+
+class ActorFilter(FieldFilter):
+    """Actors that this process knows; one that is gone is found by searching."""
+
+    title = parameter_name = "actor"
+
+    def lookups(self, request: HttpRequest, model_admin: ModelAdmin[Any]) -> list[tuple[str, str]]:
+        """Every actor."""
+        return [(name, name) for name in sorted(dramatiq.get_broker().actors)]

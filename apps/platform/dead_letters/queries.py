@@ -10,7 +10,7 @@ from django.db.models import Count, Max, Min, Q, QuerySet
 
 from apps.platform.dead_letters.errors import UnknownDeadLetter
 from apps.platform.dead_letters.mirror import mirror
-from apps.platform.dead_letters.models import OPEN_STATES, DeadLetter
+from apps.platform.dead_letters.models import DeadLetter
 from broker.interface import Unreadable, facilities
 
 HEX_WIDTH = 16
@@ -51,7 +51,7 @@ def find(letter: DeadLetter | str) -> DeadLetter:
 
 def listing(*, queue: str = "", fingerprint: str = "", states: tuple[str, ...] = ()) -> QuerySet[DeadLetter]:
     """Return dead letters, newest first; without ``states`` those that are open."""
-    rows = DeadLetter.objects.filter(state__in=states or OPEN_STATES)
+    rows = DeadLetter.objects.filter(state__in=states) if states else DeadLetter.objects.filter(is_open=1)
     if queue:
         rows = rows.filter(queue=queue)
     return rows.filter(fingerprint=fingerprint) if fingerprint else rows
@@ -65,27 +65,46 @@ def open_ids(fingerprint: str, *, limit: int) -> list[str]:
 
 def open_count() -> int:
     """Return how many letters are open."""
-    return DeadLetter.objects.filter(state__in=OPEN_STATES).count()
+    return DeadLetter.objects.filter(is_open=1).count()
 
 
 def groups(*, since: datetime | None = None, limit: int = 20) -> list[Group]:
     """Return the open groups, largest first; with ``since`` of the letters that died after it."""
     letters = listing() if since is None else listing().filter(died_at__gt=since)
-    rows = (
+    rows = list(
         letters.order_by()
         .values("fingerprint")
         .annotate(
-            exception=Max("exception"),
-            actor=Max("actor"),
-            queue=Max("queue"),
             letters=Count("id"),
             new=Count("id", filter=Q(state=DeadLetter.State.NEW)),
             first_at=Min("died_at"),
             last_at=Max("died_at"),
+            sample=Max("id"),
         )
         .order_by("-letters", "fingerprint")[:limit]
     )
-    return [Group(**row) for row in rows]
+    samples = DeadLetter.objects.only("exception", "actor", "queue").in_bulk([row["sample"] for row in rows])
+    found = []
+    for row in rows:
+        sample = samples[row["sample"]]
+        found.append(
+            Group(
+                fingerprint=row["fingerprint"],
+                exception=sample.exception,
+                actor=sample.actor,
+                queue=sample.queue,
+                letters=row["letters"],
+                new=row["new"],
+                first_at=row["first_at"],
+                last_at=row["last_at"],
+            )
+        )
+    return found
+
+
+def group_count() -> int:
+    """Return how many open groups there are."""
+    return DeadLetter.objects.filter(is_open=1).order_by().values("fingerprint").distinct().count()
 
 
 def unreadable(*, queue: str = "", limit: int = 100) -> list[Unreadable]:
