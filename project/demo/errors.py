@@ -36,5 +36,12 @@ class StateInUse(DemoError):
         )
 
 
+class StateUnusable(DemoError):
+    """The folder cannot keep a demo's state."""
+
+    def __init__(self, folder: Path, cause: str) -> None:
+        super().__init__(f"state folder {folder}: {cause}; choose one that you may write to with --state DIR")
+
+
 class Stopped(DemoError):
     """Somebody asked the demo to stop before it was ready."""

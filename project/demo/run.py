@@ -52,7 +52,8 @@ def run(options: Options, stop: StopRequest, console: Console) -> int:
         pass
     finally:
         feed.print_line = lambda text: console.print(text)
-        console.print("stopping: the pools finish what they are doing; press Ctrl-C again to stop at once")
+        if yard.is_running:
+            console.print("stopping: the pools finish what they are doing; press Ctrl-C again to stop at once")
         yard.stop()
         left = end_leftovers()
         if left:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from project.demo.errors import StateInUse, Stopped
+from project.demo.errors import StateInUse, StateUnusable, Stopped
 from project.demo.private_files import read_private, write_private
 
 LEFTOVERS_TIMEOUT_S = 30.0
@@ -24,10 +24,18 @@ class StateFolder:
     root: Path
 
     def make(self) -> None:
-        """Create the folders that are missing. The root is for its owner only: it holds credentials."""
-        self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
-        for folder in (self.logs, self.metrics, self.media, self.mailbox):
-            folder.mkdir(exist_ok=True)
+        """Create the folders that are missing. The root is for its owner only: it holds credentials.
+
+        Raises:
+            StateUnusable: they cannot be created, or not be written to.
+        """
+        try:
+            self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+            for folder in (self.logs, self.metrics, self.media, self.mailbox):
+                folder.mkdir(exist_ok=True)
+            self.lock.touch(mode=0o600)
+        except OSError as error:
+            raise StateUnusable(self.root, str(error.strerror).lower()) from error
 
     @property
     def logs(self) -> Path:

@@ -123,6 +123,11 @@ class DemoYard:
         return self._credentials.api_token
 
     @property
+    def is_running(self) -> bool:
+        """Whether any of its parts runs."""
+        return bool(self._manager.pids)
+
+    @property
     def memory_bytes(self) -> int:
         """Sum of the proportional set sizes of the demo and all its processes."""
         return proportional_bytes(os.getpid())

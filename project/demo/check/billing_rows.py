@@ -23,8 +23,8 @@ def reconciliation(evidence: Evidence) -> Seen:
 
 def payment(evidence: Evidence) -> Seen:
     """See a payment that was announced twice booked once."""
-    answers = evidence.run.payment_answers
-    booked = evidence.count_rows(BOOKED, evidence.run.payment_id)
+    answers = evidence.answers.payment
+    booked = evidence.count_rows(BOOKED, evidence.answers.payment_id)
     text = ", ".join(str(answer) for answer in answers) or "not sent yet"
     as_expected = answers == [http.HTTPStatus.ACCEPTED] * 2 and booked == 1
     return Seen(f"{text}, booked {booked} times" if booked != 1 else f"{text}, booked once", as_expected)
@@ -32,7 +32,7 @@ def payment(evidence: Evidence) -> Seen:
 
 def forged(evidence: Evidence) -> Seen:
     """See a forged event refused."""
-    status = evidence.run.forged_answer
-    booked = evidence.count_rows(BOOKED, f"{evidence.run.payment_id}_forged")
+    status = evidence.answers.forged
+    booked = evidence.count_rows(BOOKED, evidence.answers.forged_payment_id)
     text = f"{status}, booked {booked} times" if booked else f"{status}, booked never"
     return Seen(text if status else "not sent yet", status == http.HTTPStatus.UNAUTHORIZED and not booked)

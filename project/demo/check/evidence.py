@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from project.demo.client import RequestFailed
-from project.demo.sample.journal import SentJob
-from project.demo.sample.run import SampleRun
-from project.demo.yard import DemoYard
+from project.demo.client import Client, RequestFailed
+from project.demo.sample.answers import Answers
+from project.demo.sample.journal import Journal, SentJob
+from project.demo.state import StateFolder
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,17 +28,32 @@ class KeptMail:
 
 
 class Evidence:
-    """One look at everything. Make a new one for the next look."""
+    """One look at everything. Make a new one for the next look.
 
-    def __init__(self, run: SampleRun, yard: DemoYard, files: dict[str, bytes]) -> None:
-        self.run = run
-        self.receiver = yard.addresses.receiver
-        self._state = yard.state
+    Args:
+        receiver: Root of the webhook receiver, without a slash at the end.
+        files: Result files that were fetched before, by job; what is fetched now is added.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        answers: Answers,
+        client: Client,
+        state: StateFolder,
+        receiver: str,
+        files: dict[str, bytes],
+    ) -> None:
+        self.answers = answers
+        self.receiver = receiver
+        self._journal = journal
+        self._client = client
+        self._state = state
         self._files = files
 
     def jobs(self, kind: str) -> list[SentJob]:
         """Return the sample jobs of one kind."""
-        return self.run.journal.of(kind)
+        return self._journal.of(kind)
 
     @cached_property
     def mails(self) -> list[KeptMail]:
@@ -62,7 +77,7 @@ class Evidence:
         url = job.body.get("result_url")
         if job.job_id not in self._files and url:
             with contextlib.suppress(RequestFailed):
-                answer = self.run.client.send("GET", url)
+                answer = self._client.send("GET", url)
                 if answer.status == http.HTTPStatus.OK:
                     self._files[job.job_id] = answer.body
         return self._files.get(job.job_id, b"")
@@ -70,7 +85,7 @@ class Evidence:
     def text_of(self, path: str) -> str:
         """Return what a page of the site says; empty when it does not answer with 200."""
         with contextlib.suppress(RequestFailed):
-            answer = self.run.client.send("GET", path)
+            answer = self._client.send("GET", path)
             if answer.status == http.HTTPStatus.OK:
                 return answer.body.decode()
         return ""

@@ -40,7 +40,7 @@ def export_xlsx(evidence: Evidence) -> Seen:
 
 def private_url(evidence: Evidence) -> Seen:
     """See the request for a private address refused."""
-    status = evidence.run.refusal
+    status = evidence.answers.private_url
     return Seen(f"answered {status}" if status else "not asked yet", status == http.HTTPStatus.UNPROCESSABLE_ENTITY)
 
 

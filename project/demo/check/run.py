@@ -82,7 +82,7 @@ def wait_for_outcomes(yard: DemoYard, feed: Feed, stop: StopRequest) -> list[See
     deadline = time.monotonic() + PATIENCE_S
     while not stop.is_stopping():
         yard.tend()
-        evidence = Evidence(run, yard, files)
+        evidence = Evidence(run.journal, run.answers, run.client, yard.state, yard.addresses.receiver, files)
         # What was right is looked at again in the end: "once" and "never" can still turn out wrong.
         is_last_look = all(seen.as_expected for seen in found) or time.monotonic() > deadline
         for place, expectation in enumerate(EXPECTATIONS):

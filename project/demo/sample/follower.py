@@ -33,6 +33,7 @@ def follow(journal: Journal, client: Client, feed: Feed, *, is_over: Callable[[f
 
 def tell(feed: Feed, job: SentJob) -> None:
     """Say where a job is now, if that is news to people."""
+    attempts = "1 attempt" if job.attempts == 1 else f"{job.attempts} attempts"
     error = (job.body.get("error") or {}).get("type", "an error")
     if job.state == "succeeded":
         again = f" at attempt {job.attempts}" if job.attempts > 1 else ""
@@ -40,7 +41,7 @@ def tell(feed: Feed, job: SentJob) -> None:
     elif job.state == "retrying":
         feed.add(f"{job.title}: attempt {job.attempts} failed ({error}); it waits in its retry queue", "wait")
     elif job.state == "dead":
-        feed.add(f"{job.title}: given up after {job.attempts} attempts ({error}); see the dead letters", "bad")
+        feed.add(f"{job.title}: given up after {attempts} ({error}); see the dead letters", "bad")
     elif job.state == "scheduled" and job.reason == "rate_limit":
         feed.add(f"{job.title}: held back by the rate limit", "wait")
     elif job.state in ("cancelled", "expired"):

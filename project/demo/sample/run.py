@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from project.demo.client import Client, RequestFailed
 from project.demo.feed import Feed
 from project.demo.sample import endpoints, orders
+from project.demo.sample.answers import Answers
 from project.demo.sample.follower import follow
 from project.demo.sample.journal import Journal
 from project.demo.sample.sender import Sender
@@ -29,12 +30,7 @@ class SampleRun:
         self.journal = Journal()
         self.client = Client(yard.addresses.site, yard.token)
         self.run = secrets.token_hex(4)
-        self.refusal = 0
-        self.payment_id = f"pay_demo_{self.run}"
-        self.payment_answers: list[int] = []
-        self.forged_answer = 0
-        self.cancel_answer = 0
-        self.errors: list[str] = []
+        self.answers = Answers(payment_id=f"pay_demo_{self.run}")
         self._yard = yard
         self._feed = feed
         self._is_over = is_over
@@ -60,7 +56,6 @@ class SampleRun:
                     if self._is_over(PAUSE_S):
                         return
             except RequestFailed as error:
-                self.errors.append(str(error))
                 self._feed.add(f"sample work could not be sent: {error}", "bad")
 
     def _orders(self, sender: Sender) -> tuple[Iterator[object], ...]:
@@ -79,24 +74,24 @@ class SampleRun:
         )
 
     def _private_url(self, sender: Sender) -> Iterator[object]:
-        self.refusal = orders.request_private_url(sender)
+        self.answers.private_url = orders.request_private_url(sender)
         yield None
 
     def _scheduled(self, sender: Sender) -> Iterator[object]:
         jobs = self._yard.facts["scheduled"]
         yield sender.note("jobs", "later", "Newsletter scheduled for later", jobs["later"])
         yield sender.note("jobs", "cancelled", "Newsletter that is cancelled", jobs["cancelled"])
-        self.cancel_answer = sender.attempt("DELETE", f"/api/v1/jobs/{jobs['cancelled']}").status
+        sender.attempt("DELETE", f"/api/v1/jobs/{jobs['cancelled']}")
 
     def _payment(self, sender: Sender) -> Iterator[object]:
         if self._yard.facts["open_invoice"] is None:
             return
-        event = orders.payment_event(self._yard.facts, self.payment_id)
+        event = orders.payment_event(self._yard.facts, self.answers.payment_id)
         secret = self._yard.identity.payment_secret
         for _ in range(2):  # a provider that missed the first answer sends the event again
-            self.payment_answers.append(orders.send_payment_event(sender, secret, event))
-            if self.payment_answers[-1] == http.HTTPStatus.ACCEPTED:
+            self.answers.payment.append(orders.send_payment_event(sender, secret, event))
+            if self.answers.payment[-1] == http.HTTPStatus.ACCEPTED:
                 self._feed.add("A payment provider's signed event was taken in", "good")
             yield None
-        forged = orders.payment_event(self._yard.facts, f"{self.payment_id}_forged")
-        self.forged_answer = orders.send_payment_event(sender, "a secret that is not the yard's own", forged)
+        forged = orders.payment_event(self._yard.facts, self.answers.forged_payment_id)
+        self.answers.forged = orders.send_payment_event(sender, "a secret that is not the yard's own", forged)

@@ -89,8 +89,15 @@ def test_nothing_is_lost_or_doubled_when_the_demo_is_stopped_in_the_midst_and_st
     assert demo.end() == 0
 
 
-def test_dead_part_is_started_again_a_second_demo_is_sent_away_and_a_killed_one_leaves_nothing(start: Start) -> None:
-    demo = start("--no-sample")
+def test_sample_work_is_sent_a_dead_part_starts_again_a_second_demo_is_sent_away_and_kill_9_leaves_nothing(
+    start: Start,
+) -> None:
+    demo = start()
+    demo.wait_for_line("Newsletter that is cancelled: cancelled")
+    demo.wait_for_line("A payment provider's signed event was taken in")
+    demo.wait_for_line("Thumbnail of an uploaded picture: done")
+    demo.wait_for_line("held back by the rate limit", timeout_s=60.0)
+    assert "could not be sent" not in demo.output
     assert set(demo.credentials["pids"]) == PARTS
     assert stat.S_IMODE((demo.state / "credentials.json").stat().st_mode) == 0o600
     web = demo.credentials["pids"]["web"]
