@@ -16,6 +16,7 @@ from django.conf import settings
 from django.test import override_settings
 from dramatiq import Worker
 from dramatiq.broker import Broker
+from hypothesis import settings as hypothesis_settings
 
 from broker.clients import connect
 from broker.interface import Facilities
@@ -25,6 +26,10 @@ from broker.redis_broker import RedisBroker
 from broker.topology import Yard
 from project.wiring import build_yard
 from tests.environment import SERVER
+
+# The same examples in every run, and none that fails because the machine is busy.
+hypothesis_settings.register_profile("yard", deadline=None, derandomize=True, database=None)
+hypothesis_settings.load_profile("yard")
 
 RunWorker = Callable[..., AbstractContextManager[Worker]]
 
