@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from django.contrib import admin
 from django.urls import include, path
+from django.views.generic import RedirectView
 
 from apps.platform.api.application import PREFIX, build_api
 
@@ -27,6 +28,7 @@ PRODUCT_PAGES = [
 api = build_api(*PLATFORM_ROUTERS, *PRODUCT_ROUTERS)
 
 urlpatterns = [
+    path("", RedirectView.as_view(pattern_name="operations"), name="home"),
     path("", include("apps.platform.operations.urls")),
     path("admin/", admin.site.urls),
     path(PREFIX, api.urls),

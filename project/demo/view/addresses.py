@@ -12,9 +12,8 @@ def to_open(site: str, username: str, credentials: Path) -> list[tuple[str, str]
         site: Root of the web, ending in a slash.
     """
     return [
-        ("Site", site),
-        ("Operations room", f"{site}admin/operations/"),
-        ("Admin", f"{site}admin/   user {username}, password in {shown(credentials)}"),
+        ("Operations room", f"{site}   user {username}, password in {shown(credentials)}"),
+        ("Admin", f"{site}admin/"),
         ("Mailbox", f"{site}admin/mail/mailbox/"),
         ("API and its docs", f"{site}api/v1/docs"),
         ("Metrics", f"{site}metrics"),

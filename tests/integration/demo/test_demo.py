@@ -23,6 +23,7 @@ from tests.waiting import wait_for
 RESETS = 30
 HEALTHY = 30
 FLAKY = 4
+RECOVERY_S = 95.0  # a job that a worker could not hand back in time runs again after 90 s at the latest
 PARTS = {"demo", "valkey", "sidecars", "pools", "scheduler", "web"}
 
 Start = Any
@@ -77,7 +78,8 @@ def test_nothing_is_lost_or_doubled_when_the_demo_is_stopped_in_the_midst_and_st
     assert not [pid for pid in family if is_alive(pid)]
     demo = start("--no-sample", terminal=True)
     assert {**demo.credentials, "pids": 0} == {**first, "pids": 0, "url": demo.credentials["url"]}
-    wait_for(lambda: states(demo, jobs) == {"succeeded": len(jobs)}, timeout_s=60.0, what="every job succeeded")
+    unfinished = list(jobs)
+    wait_for(lambda: not still_unfinished(demo, unfinished), timeout_s=RECOVERY_S, what="every job succeeded")
     mails = Counter(mail["Message-ID"].strip() for mail in mails_of(demo.state))
     assert len(mails) == RESETS
     assert set(mails.values()) == {1}
@@ -120,8 +122,14 @@ def test_sample_work_is_sent_a_dead_part_starts_again_a_second_demo_is_sent_away
     wait_for(lambda: not [pid for pid in family if is_alive(pid)], timeout_s=40.0, what="no process left")
 
 
-def states(demo: RunningDemo, jobs: list[str]) -> Counter[str]:
-    return Counter(demo.ask("GET", f"/api/v1/jobs/{job_id}")["state"] for job_id in jobs)
+def still_unfinished(demo: RunningDemo, jobs: list[str]) -> list[str]:
+    """Ask for each job in the list, take those that succeeded out, and return the list."""
+    for job_id in list(jobs):
+        state = demo.ask("GET", f"/api/v1/jobs/{job_id}")["state"]
+        assert state not in ("dead", "expired", "cancelled")
+        if state == "succeeded":
+            jobs.remove(job_id)
+    return jobs
 
 
 def mails_of(state: Path) -> list[Any]:

@@ -61,7 +61,7 @@ def test_screen_shows_queues_pools_work_news_and_addresses() -> None:
     assert "1/2" in text
     assert "1 succeeded  1 running" in text
     assert "thing 99" in text
-    assert "http://127.0.0.1:8000/admin/operations/" in text
+    assert "http://127.0.0.1:8000/admin/mail/mailbox/" in text
     assert "user admin, password in /state/credentials.json" in text
 
 
