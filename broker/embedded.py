@@ -51,6 +51,7 @@ class EmbeddedServer:
         data_dir: Folder for data, socket (``valkey.sock``) and log (``valkey.log``); made when missing.
         port: TCP port, 1 … 65535; 0 finds a free one.
         password: Required of every client; "" asks for none.
+        socket_path: Unix socket; by default ``valkey.sock`` in ``data_dir``.
         binary: Server to run instead of the bundled one.
         start_timeout_s: Longest wait, in seconds, until it answers.
 
@@ -64,6 +65,7 @@ class EmbeddedServer:
         *,
         port: int = 0,
         password: str = "",
+        socket_path: Path | str | None = None,
         binary: Path | str | None = None,
         start_timeout_s: float = 30.0,
     ) -> None:
@@ -74,6 +76,7 @@ class EmbeddedServer:
         self.data_dir = Path(data_dir).resolve()
         self.port = port
         self.password = password
+        self.socket_path = Path(socket_path or self.data_dir / "valkey.sock").resolve()
         self.start_timeout_s = start_timeout_s
         self._binary = binary
         self._port_is_ours_to_choose = port == 0
@@ -86,15 +89,10 @@ class EmbeddedServer:
 
     @property
     def socket_url(self) -> str:
-        """Address over the Unix socket; the TCP one where the folder's path is too long for a socket."""
+        """Address over the Unix socket; the TCP one where the socket's path is too long for the system."""
         if not self._has_socket:
             return self.url
         return f"unix://{self._login}{self.socket_path}?db=0"
-
-    @property
-    def socket_path(self) -> Path:
-        """The Unix socket."""
-        return self.data_dir / "valkey.sock"
 
     @property
     def log_path(self) -> Path:

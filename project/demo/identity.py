@@ -18,7 +18,6 @@ class Identity:
 
     django_secret_key: str
     payment_secret: str
-    broker_password: str
     admin_password: str
     broker_port: int = 0
     smtp_port: int = 0
@@ -39,7 +38,6 @@ def load(path: Path) -> Identity:
     made = Identity(
         django_secret_key=secrets.token_urlsafe(SECRET_BYTES),
         payment_secret=secrets.token_urlsafe(SECRET_BYTES),
-        broker_password=secrets.token_urlsafe(SECRET_BYTES),
         admin_password=secrets.token_urlsafe(PASSWORD_BYTES),
     )
     usable = {

@@ -48,6 +48,11 @@ class StateFolder:
         return self.root / "valkey"
 
     @property
+    def broker_socket(self) -> Path:
+        """Its Unix socket, where the settings look for it by default."""
+        return self.root / "valkey.sock"
+
+    @property
     def database(self) -> Path:
         """The SQLite database."""
         return self.root / "db.sqlite3"

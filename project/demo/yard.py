@@ -72,8 +72,9 @@ class DemoYard:
         shutil.rmtree(self.state.metrics)  # of processes that are gone
         self.state.make()
         kept = load_identity(self.state.identity)
+        # No password, and the socket where the settings look by default: `manage.py` in another terminal finds it.
         broker = EmbeddedServer(
-            self.state.broker, port=ports.free_again(kept.broker_port), password=kept.broker_password
+            self.state.broker, port=ports.free_again(kept.broker_port), socket_path=self.state.broker_socket
         )
         web, smtp, receiver = self._listen(kept)
         self._manager.start([BrokerPart(broker)])

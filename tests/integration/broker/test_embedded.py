@@ -56,6 +56,14 @@ def test_answers_over_tcp_and_over_its_socket(tmp_path: Path) -> None:
     assert server.pid is None
 
 
+def test_socket_can_be_elsewhere(tmp_path: Path) -> None:
+    (tmp_path / "sockets").mkdir()
+    with EmbeddedServer(tmp_path / "data", socket_path=tmp_path / "sockets" / "s") as server:
+        assert server.socket_url == f"unix://{tmp_path}/sockets/s?db=0"
+        with client_of(server.socket_url) as client:
+            assert client.ping()
+
+
 def test_data_survive_kill_and_restart_on_the_same_port(tmp_path: Path) -> None:
     server = EmbeddedServer(tmp_path).start()
     port = server.port

@@ -9,7 +9,7 @@ from project.demo.environment import Addresses, for_children
 from project.demo.identity import load as load_identity
 from project.demo.state import StateFolder
 
-ADDRESSES = Addresses(web_port=8001, smtp_port=8002, receiver_port=8003, broker_url="redis://:pw@127.0.0.1:8004/0")
+ADDRESSES = Addresses(web_port=8001, smtp_port=8002, receiver_port=8003, broker_url="redis://127.0.0.1:8004/0")
 
 
 def test_children_reach_exactly_the_demos_own_parts(tmp_path: Path) -> None:
@@ -38,3 +38,13 @@ def test_settings_of_another_yard_do_not_leak_in(tmp_path: Path) -> None:
     assert environment["DJANGO_DEBUG"] == "1"
     assert environment["DATABASE_URL"].startswith("sqlite://")
     assert "SWITCHYARD_METRICS_TOKEN" not in environment
+
+
+def test_another_terminal_needs_no_more_than_the_state_folder(tmp_path: Path) -> None:
+    state = StateFolder(tmp_path)
+
+    config = load_config({"SWITCHYARD_STATE_DIR": str(tmp_path)})
+
+    assert config.broker_url == f"unix://{state.broker_socket}"
+    assert config.database_url == f"sqlite:///{state.database}"
+    assert config.storage_url == f"file://{state.media}"

@@ -100,7 +100,7 @@ def test_identity_stays_the_same_over_restarts(tmp_path: Path) -> None:
     first.save(path)
 
     assert load(path) == first
-    assert len({first.django_secret_key, first.payment_secret, first.broker_password, first.admin_password}) == 4
+    assert len({first.django_secret_key, first.payment_secret, first.admin_password}) == 3
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{", '{"django_secret_key": "", "broker_port": "1"}'])
