@@ -1,0 +1,75 @@
+"""``bin/environment.sh``: makes the virtual environment, once, and says what to do when it cannot."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from django.conf import settings
+
+SCRIPT = settings.BASE_DIR / "bin/environment.sh"
+REAL = Path(sys.executable).resolve()
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    """A folder with locks that ask for nothing."""
+    (tmp_path / "requirements.txt").write_text("# nothing\n")
+    (tmp_path / "requirements-dev.txt").write_text("# nothing either\n")
+    return tmp_path
+
+
+def prepare(clone: Path, kind: str = "runtime", **environment: str) -> subprocess.CompletedProcess[str]:
+    command = ["bash", "-c", f'. "{SCRIPT}" && prepare_environment {kind}']
+    return subprocess.run(
+        command, cwd=clone, env=os.environ | environment, capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+def interpreter(folder: Path, refuses: str) -> str:
+    """Write an interpreter that fails where its program holds ``refuses``, and return its path."""
+    file = folder / "python-that-lacks-something"
+    file.write_text(f'#!/bin/sh\ncase "$2" in *"{refuses}"*) exit 1 ;; esac\nexec {REAL} "$@"\n')
+    file.chmod(0o755)
+    return str(file)
+
+
+def test_environment_is_made_once_and_changed_only_for_another_lock(clone: Path) -> None:
+    first = prepare(clone, PYTHON=str(REAL))
+    second = prepare(clone)
+    (clone / "requirements.txt").write_text("# another lock\n")
+    third = prepare(clone)
+    (clone / "requirements.txt").write_text("no-such-package-at-all==1.0 --hash=sha256:" + "0" * 64 + "\n")
+    fourth = prepare(clone, PIP_NO_INDEX="1")
+
+    assert [run.returncode for run in (first, second, third)] == [0, 0, 0], first.stderr + third.stderr
+    assert "installing the pinned packages of requirements.txt" in first.stderr
+    assert second.stderr == ""
+    assert "installing the pinned packages of requirements.txt" in third.stderr
+    assert fourth.returncode == 1
+    assert "no-such-package-at-all" in fourth.stderr
+    assert "var/environment.log" in fourth.stderr
+
+
+def test_python_without_venv_gets_the_one_command_that_helps(clone: Path) -> None:
+    done = prepare(clone, PYTHON=interpreter(clone, "ensurepip"))
+
+    assert done.returncode == 1
+    assert done.stderr.count("run: sudo apt install python3") == 1
+    assert not (clone / ".venv").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [(["--help"], 0, "--without NAME"), (["--without"], 2, "--without needs a name")],
+)
+def test_call_of_bin_test_explains_itself(arguments: list[str], code: int, words: str) -> None:
+    command = [str(settings.BASE_DIR / "bin/test"), *arguments]
+
+    done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+
+    assert done.returncode == code
+    assert words in done.stdout + done.stderr
