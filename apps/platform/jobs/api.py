@@ -22,6 +22,7 @@ from apps.platform.jobs.queries import visible_job
 from apps.platform.jobs.results import open_result
 from apps.platform.jobs.schemas import JobBody
 from apps.platform.jobs.services import request_cancel
+from apps.platform.jobs.streaming import Stream, free_database
 from broker.records import JobRecord
 
 router = Router(tags=["Jobs"])
@@ -111,8 +112,9 @@ async def follow_job(request: HttpRequest, job_id: str) -> HttpResponseBase:
     after = request.headers.get("Last-Event-ID", "")
     if not await live.has_news(job, after):
         return HttpResponse(status=204)
+    await free_database()
     return StreamingHttpResponse(
-        live.follow(job, after=after, heartbeat_s=live.HEARTBEAT_S),
+        Stream(live.follow(job, after=after, heartbeat_s=live.HEARTBEAT_S)),
         content_type="text/event-stream",
         headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
     )
@@ -134,8 +136,9 @@ async def get_job_result(request: HttpRequest, job_id: str) -> HttpResponseBase:
     file = None if described is None else await sync_to_async(open_result)(described["file"])
     if described is None or file is None:
         raise not_found("the job left no file, or it was removed")
+    await free_database()
     return StreamingHttpResponse(
-        _chunks(file),
+        Stream(_chunks(file), source=file),
         content_type=described["content_type"],
         headers={
             "Content-Length": str(file.size),
@@ -158,8 +161,5 @@ def _visible(request: HttpRequest, job_id: str) -> JobRecord:
 
 async def _chunks(file: File[Any]) -> AsyncGenerator[bytes]:
     read = sync_to_async(file.read, thread_sensitive=False)
-    try:
-        while chunk := await read(CHUNK_BYTES):
-            yield chunk
-    finally:
-        await sync_to_async(file.close, thread_sensitive=False)()
+    while chunk := await read(CHUNK_BYTES):
+        yield chunk

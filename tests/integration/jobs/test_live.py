@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import socket
 import threading
@@ -14,6 +15,7 @@ import pytest
 import redis
 import urllib3
 from django.contrib.auth.models import User
+from django.db.backends.base.base import BaseDatabaseWrapper
 
 from apps.platform.jobs import live
 from apps.platform.jobs.services import request_cancel, submit
@@ -89,6 +91,12 @@ class Follower:
 def readers_at(valkey: redis.Redis) -> int:
     """Return how many connections of the broker follow a stream."""
     return sum(client["cmd"] == "xread" for client in valkey.client_list())
+
+
+def open_connections() -> int:
+    """Return how many database connections this process has open."""
+    found = [thing for thing in gc.get_objects() if isinstance(thing, BaseDatabaseWrapper)]
+    return sum(wrapper.connection is not None for wrapper in found)
 
 
 def raw_request(job_id: str, host: str, token: str) -> bytes:
@@ -249,6 +257,24 @@ def test_readers_that_leave_leave_nothing_behind(
         for reader in readers:
             reader.close()
         wait_for(lambda: readers_at(valkey) == 0, 15, what="the readers' connections to close")
+
+
+def test_readers_that_wait_hold_no_database_connection(
+    web: str, ada: User, headers: MakeHeaders, valkey: redis.Redis
+) -> None:
+    job_id = submit(probe_actors.add, owner=f"user:{ada.pk}", kwargs={"a": 1, "b": 2})
+    address, token = urlsplit(web), headers()["Authorization"]
+    before = open_connections()
+
+    readers = [socket.create_connection((address.hostname, address.port)) for _ in range(20)]
+    for reader in readers:
+        reader.sendall(raw_request(job_id, address.netloc, token))
+    wait_for(lambda: readers_at(valkey) == 20)
+
+    assert open_connections() <= before
+    for reader in readers:
+        reader.close()
+    wait_for(lambda: readers_at(valkey) == 0, 15)
 
 
 def test_a_reader_that_never_reads_is_dropped_with_its_connection(
