@@ -17,6 +17,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from apps.platform.api.answers import iso_time
+from apps.platform.jobs.availability import answered
 from apps.platform.jobs.presentation import snapshot
 from apps.platform.jobs.queries import find_job
 from broker.errors import BrokerUnavailable
@@ -36,12 +37,17 @@ Entry = tuple[str, str, dict[str, Any]]
 
 
 async def has_news(job: JobRecord, after: str) -> bool:
-    """Say whether anything follows the event ``after``: a job that ended and was read to its end has nothing more."""
+    """Say whether anything follows the event ``after``: a job that ended and was read to its end has nothing more.
+
+    Raises:
+        BrokerUnavailable: the broker did not answer.
+    """
     if not job.ended or not is_event_id(after):
         return True
     client = _client()
     try:
-        found = await client.xrange(facilities().records.stream_key(job.id), min=f"({after}", count=1)
+        with answered("a job's events"):
+            found = await client.xrange(facilities().records.stream_key(job.id), min=f"({after}", count=1)
     finally:
         await client.aclose()
     return bool(found)
