@@ -16,7 +16,9 @@ from project.demo.view.words import counts, duration, megabytes
 
 TONES = {"plain": "", "good": "green", "bad": "bold red", "wait": "yellow"}
 STATES = {"succeeded": "green", "running": "cyan", "retrying": "yellow", "scheduled": "yellow", "dead": "bold red"}
-LEAST_LINES = 4
+FRAME_ROWS = 2
+ROWS_FOR_WORK, ROWS_FOR_ADDRESSES = 28, 40  # smaller terminals do without; the addresses were printed before
+LEAST_LINES = 3
 BAR_WIDTH = 16
 
 
@@ -30,11 +32,18 @@ def render(seen: Snapshot, addresses: list[tuple[str, str]], *, height: int) -> 
     tables.add_column(ratio=3)
     tables.add_column(ratio=2)
     tables.add_row(_panel("Queues", _queues(seen.queues)), _panel("Pools", _pools(seen)))
-    rows: list[RenderableType] = [_headline(seen), _addresses(addresses), tables]
-    if seen.jobs:
+    rows: list[RenderableType] = [_headline(seen)]
+    used = 1 + FRAME_ROWS + 1 + max(len(seen.queues), len(seen.pools))
+    if height >= ROWS_FOR_ADDRESSES:
+        rows.append(_addresses(addresses))
+        used += len(addresses)
+    rows.append(tables)
+    if seen.jobs and height >= ROWS_FOR_WORK:
         rows.append(_panel("Sample work", _work(seen.jobs)))
-    used = len(addresses) + 6 + max(len(seen.queues), len(seen.pools)) + (len(_apps(seen.jobs)) + 2 if seen.jobs else 0)
-    rows.append(_panel("What just happened", _lines(seen, max(LEAST_LINES, height - used - 3))))
+        used += FRAME_ROWS + len(_apps(seen.jobs))
+    news = height - used - FRAME_ROWS - 1
+    if news >= LEAST_LINES:
+        rows.append(_panel("What just happened", _lines(seen, news)))
     return Group(*rows)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -65,9 +66,15 @@ def test_screen_shows_queues_pools_work_news_and_addresses() -> None:
     assert "user admin, password in /state/credentials.json" in text
 
 
-@pytest.mark.parametrize("height", [40, 60])
-def test_screen_fits_its_terminal(height: int) -> None:
-    assert len(shown(snapshot(), height=height).splitlines()) < height
+@pytest.mark.parametrize("height", [24, 30, 40, 60])
+def test_screen_fits_its_terminal_and_keeps_room_for_news(height: int) -> None:
+    one = snapshot()
+    whole = replace(one, queues=one.queues * 6, pools=one.pools * 8, jobs=one.jobs * 4)
+
+    text = shown(whole, height=height)
+
+    assert len(text.splitlines()) < height
+    assert "thing 99" in text
 
 
 def test_empty_yard_can_be_shown() -> None:
