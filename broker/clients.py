@@ -25,7 +25,7 @@ def options(profile: Profile) -> dict[str, Any]:
         return {"socket_timeout": 1.0, "socket_connect_timeout": 1.0, "protocol": 2}
     if profile == "normal":
         return {"socket_timeout": 5.0, "socket_connect_timeout": 2.0, "protocol": 2, "health_check_interval": 30}
-    return {"socket_timeout": None, "socket_connect_timeout": 2.0, "protocol": 2, "socket_keepalive": True}
+    return {"socket_timeout": None, "socket_connect_timeout": 2.0, "protocol": 2}
 
 
 def connect(url: str, *, profile: Profile = "normal") -> redis.Redis:
