@@ -19,6 +19,7 @@ from unfold.decorators import display
 from apps.platform.dead_letters import queries
 from apps.platform.dead_letters.filters import ActorFilter, QueueFilter, ReasonFilter, StateFilter
 from apps.platform.dead_letters.models import OPEN_STATES, DeadLetter
+from apps.platform.dead_letters.presentation import short_paths
 from apps.platform.dead_letters.views import ActViews
 
 STATE_COLOURS = {
@@ -117,6 +118,7 @@ class DeadLetterAdmin(ActViews, ModelAdmin):
             "open": row.state in OPEN_STATES,
             "alike": queries.listing(fingerprint=row.fingerprint).count(),
             "waited_s": (row.died_at - row.enqueued_at).total_seconds(),
+            "traceback": short_paths(row.traceback),
             "payload": json.dumps(row.payload, indent=2, ensure_ascii=False),
             "history": list(reversed(row.history)),
             "rights": self.rights(request),

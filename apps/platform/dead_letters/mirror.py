@@ -49,6 +49,8 @@ def mirror(letter: Letter) -> bool:
             return True
         if row.died_at >= values["died_at"]:
             return False
+        if row.deaths == 1:
+            row.history = [*_first_life(row), *row.history]
         if row.claim_token:
             note(row, act=row.claim_act, by=row.claim_by, text=row.claim_note)
             clear_claim(row)
@@ -79,6 +81,14 @@ def row_values(letter: Letter) -> dict[str, Any]:
         "state_at": timezone.now(),
         "state_by": "",
     }
+
+
+def _first_life(row: DeadLetter) -> list[dict[str, str]]:
+    died = f"{row.exception} after {row.attempts} attempts"
+    return [
+        {"at": row.enqueued_at.isoformat(), "act": "sent", "by": "", "note": f"to {row.queue}"},
+        {"at": row.died_at.isoformat(), "act": "died", "by": "", "note": died},
+    ]
 
 
 def moment(at_ms: int) -> datetime:

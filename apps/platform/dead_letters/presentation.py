@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, TextIO, cast
 
+from django.conf import settings
 from django.core.management.base import OutputWrapper
 from rich.console import Console
 from rich.table import Table
@@ -16,7 +18,13 @@ from apps.platform.dead_letters.models import DeadLetter
 from apps.platform.dead_letters.queries import hex_dump
 from broker.interface import Unreadable
 
+INSTALLED = re.compile(r'File "[^"\n]*/(?:site-packages|lib/python3\.\d+)/')
 CONTROL = {code: f"\\x{code:02x}" for code in (*range(9), *range(11, 32), *range(0x7F, 0xA0))}
+
+
+def short_paths(traceback: str) -> str:
+    """Return a traceback whose files are named from the project's root, or from their package."""
+    return INSTALLED.sub('File "', traceback).replace(f'File "{settings.BASE_DIR}/', 'File "')
 
 
 def letters(count: int) -> str:
@@ -101,7 +109,7 @@ def print_letter(row: DeadLetter, out: OutputWrapper) -> None:
     console = _console(out)
     for name, value in facts:
         console.print(_plain(f"{name:<9} {value}"))
-    console.print(_plain(f"\n{row.traceback}"))
+    console.print(_plain(f"\n{short_paths(row.traceback)}"))
     console.print(_plain(json.dumps(row.payload, indent=2, ensure_ascii=False)))
     for entry in row.history:
         words = " ".join(filter(None, (entry["at"], entry["act"], entry["by"] and f"by {entry['by']}", entry["note"])))

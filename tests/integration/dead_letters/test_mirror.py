@@ -38,7 +38,7 @@ def test_letter_that_died_again_is_new_again_with_its_history(bury: Callable[...
 
     row = DeadLetter.objects.get()
     assert (row.state, row.deaths, row.attempts, row.error) == ("new", 2, 1, "again")
-    assert [entry["act"] for entry in row.history] == ["requeue", "died again"]
+    assert [entry["act"] for entry in row.history] == ["sent", "died", "requeue", "died again"]
 
 
 def test_late_news_of_an_earlier_death_changes_nothing(bury: Callable[..., Letter]) -> None:

@@ -25,6 +25,19 @@ def test_rows_are_made_for_letters_that_have_none(bury: Callable[..., Letter]) -
     assert services.reconcile_all() == services.Report()
 
 
+def test_a_letter_that_cannot_be_read_hides_no_other(bury: Callable[..., Letter], facilities: Facilities) -> None:
+    keys, client = facilities.records.keys, facilities.records.client
+    for rubbish in (b"{", b"[]", b'{"id": "of a release to come", "more": 1}'):
+        client.hset(keys.dead_letters("default"), rubbish, rubbish)
+        client.rpush(keys.dead_list("default"), rubbish)
+    made = bury()
+
+    services.reconcile_all()
+
+    assert [row.message_id for row in DeadLetter.objects.all()] == [made.id]
+    assert facilities.transport.letter("default", "{") is None
+
+
 def test_long_list_is_walked_over_several_calls(bury: Callable[..., Letter]) -> None:
     for _ in range(650):
         bury()
