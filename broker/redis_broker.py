@@ -15,7 +15,7 @@ import redis
 from dramatiq.broker import MessageProxy
 from dramatiq.brokers.redis import RedisBroker as DramatiqRedisBroker
 from dramatiq.brokers.redis import _RedisConsumer
-from dramatiq.common import compute_backoff, dq_name
+from dramatiq.common import compute_backoff, dq_name, q_name
 from dramatiq.errors import ConnectionClosed
 from dramatiq.message import Message
 from dramatiq.middleware import Middleware
@@ -32,6 +32,10 @@ HEARTBEAT_TIMEOUT_MS = 30_000
 # Commands in a million that look for dead workers. With one poll a second and lane, half a minute at the 99.9th
 # percentile, so that recovery takes at most 90 s.
 MAINTENANCE_CHANCE = 250_000
+
+# How often a consumer looks for messages that are in its name, but not in its hands.
+LOOK_FOR_LOST_S = 15.0
+GIVEN_BACK_AT_ONCE = 1_000
 
 
 class UnreadableMessage(Exception):
@@ -62,6 +66,7 @@ class RedisBroker(DramatiqRedisBroker):
             maintenance_chance=MAINTENANCE_CHANCE,
         )
         self.keys = keys
+        self.held: dict[str, set[str]] = {}
         self.quarantine_script = load(client, "quarantine")
 
     @property
@@ -72,6 +77,7 @@ class RedisBroker(DramatiqRedisBroker):
     def renew_identity(self) -> None:
         """Become a worker of its own. Call it in a forked child: a shared identity hides the child's death."""
         self.broker_id = str(uuid.uuid4())
+        self.held = {}
 
     def enqueue(self, message: Message[Any], *, delay: int | None = None) -> Message[Any]:
         """Enqueue a message.
@@ -116,7 +122,20 @@ class RedisBroker(DramatiqRedisBroker):
 
 
 class Consumer(_RedisConsumer):
-    """Reads one lane. What cannot be read goes to the quarantine; what breaks on the way is a lost connection."""
+    """Reads one lane. What cannot be read goes to the quarantine; what breaks on the way is a lost connection.
+
+    The server notes what each worker took. What stands there in our name but is not in our hands would be stuck for as
+    long as we live: the answer to a fetch was lost, or Dramatiq forgot what it had of a lane when it lost the
+    connection (delayed messages, and what a consumer had not handed out). So it is looked for, and given back.
+    """
+
+    def __init__(self, broker: RedisBroker, queue_name: str, prefetch: int, timeout: int) -> None:
+        super().__init__(broker, queue_name, prefetch, timeout)
+        if queue_name != q_name(queue_name):
+            broker.held[queue_name] = set()  # only the consumer has delayed messages, and this one has none yet
+        self._held = broker.held.setdefault(queue_name, set())
+        self._taken = f"{broker.namespace}:__acks__.{broker.broker_id}.{queue_name}"
+        self._look_at_s = 0.0
 
     def __next__(self) -> MessageProxy | None:
         try:
@@ -126,7 +145,9 @@ class Consumer(_RedisConsumer):
                     if message is not None:
                         self.misses = 0
                         self.queued_message_ids.add(message.message_id)
+                        self._held.add(message.options["redis_message_id"])
                         return MessageProxy(message)
+                self._give_back_lost()
                 room = self.prefetch - self.outstanding_message_count
                 if room > 0:
                     self.message_cache = self.broker.do_fetch(self.queue_name, room)
@@ -143,6 +164,7 @@ class Consumer(_RedisConsumer):
             super().ack(message)
         except redis.RedisError as error:
             raise ConnectionClosed(error) from error
+        self._held.discard(message.options["redis_message_id"])
 
     def nack(self, message: MessageProxy) -> None:
         """Forget a message that is in its dead list; leave any other to Dramatiq, which keeps it for 7 days."""
@@ -153,13 +175,40 @@ class Consumer(_RedisConsumer):
             super().nack(message)
         except redis.RedisError as error:
             raise ConnectionClosed(error) from error
+        self._held.discard(message.options["redis_message_id"])
 
     def requeue(self, messages: Iterable[MessageProxy]) -> None:
         """Give messages back that were not started."""
+        given_back = list(messages)
         try:
-            super().requeue(messages)
+            super().requeue(given_back)
         except redis.RedisError as error:
             raise ConnectionClosed(error) from error
+        self._held.difference_update(message.options["redis_message_id"] for message in given_back)
+
+    def close(self) -> None:
+        """Give back what was not handed out."""
+        self.message_cache = []
+        self._look_at_s = 0.0
+        try:
+            self._give_back_lost()
+        except redis.RedisError as error:
+            raise ConnectionClosed(error) from error
+
+    def _give_back_lost(self) -> None:
+        now_s = time.monotonic()
+        if now_s < self._look_at_s:
+            return
+        self._look_at_s = now_s + LOOK_FOR_LOST_S
+        client = self.broker.client
+        if client.scard(self._taken) <= len(self._held):
+            return
+        taken = [str(item, "utf-8") for item in client.smembers(self._taken)]
+        lost = [message_id for message_id in taken if message_id not in self._held]
+        for start in range(0, len(lost), GIVEN_BACK_AT_ONCE):
+            self.broker.do_requeue(self.queue_name, *lost[start : start + GIVEN_BACK_AT_ONCE])
+        if lost:
+            self.logger.warning("%d messages of %s were taken and not had; given back", len(lost), self.queue_name)
 
     def _readable(self, data: bytes | None) -> Message[Any] | None:
         if data is None:  # an id without a body: it was acknowledged by another
@@ -200,6 +249,9 @@ def readable(data: bytes, lane: str) -> Message[Any]:
     for name, kind in shapes:
         if not isinstance(getattr(message, name), kind):
             raise UnreadableMessage(f"{name} is a {type(getattr(message, name)).__name__}")
+    for name in ("attempts", "generation", "enqueued_at", "due_at"):
+        if not isinstance(message.options.get(name, 0), int):
+            raise UnreadableMessage(f"option {name} is a {type(message.options[name]).__name__}")
     if message.queue_name != lane:
         raise UnreadableMessage(f"queue_name is {message.queue_name!r}, but it lay in {lane!r}")
     if not isinstance(message.options.get("redis_message_id"), str):
