@@ -67,7 +67,7 @@ def serve(pool: Pool, row: Row, *, grace_s: float, parent_pid: int) -> int:
     row.beat()
     worker.start()
     row.set_ready()
-    while not signals.take():
+    while not signals.take() and all_work(worker):
         row.beat()
         select.select([signals.read_fd], [], [], BEAT_S)
         if os.getppid() != parent_pid:
@@ -87,6 +87,14 @@ def make_worker(yard: Yard, pool: Pool, broker: Broker) -> dramatiq.Worker:
     worker = dramatiq.Worker(broker, queues=lanes, worker_threads=pool.slots, worker_timeout=poll_ms(yard, pool))
     worker.queue_prefetch = pool.prefetch or 2 * pool.slots
     return worker
+
+
+def all_work(worker: dramatiq.Worker) -> bool:
+    """Say whether every thread of a worker is there. One that ended by an exception would leave its slot empty."""
+    ended = [thread.name for thread in (*worker.workers, *worker.consumers.values()) if not thread.is_alive()]
+    if ended:
+        logger.error("%s ended by an exception; this child drains, to be started again", ", ".join(ended))
+    return not ended
 
 
 def become_a_worker_of_its_own(broker: Broker) -> None:
