@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from django.db import transaction
@@ -11,8 +12,11 @@ from dramatiq.message import Message
 from dramatiq.middleware import CurrentMessage
 
 from apps.platform.jobs.availability import answered
+from broker.errors import BrokerUnavailable
 from broker.interface import facilities
 from middleware.errors import Cancelled
+
+logger = logging.getLogger(__name__)
 
 
 def submit(
@@ -75,7 +79,7 @@ def current_job_id() -> str | None:
 def report_progress(done: int, total: int, note: str = "") -> None:
     """Tell how far the current job is, and stop here if it was cancelled. Outside of a worker nothing happens.
 
-    Call it between steps, where stopping leaves nothing half done.
+    Call it between steps, where stopping leaves nothing half done. A broker that is away costs the report, not the job.
 
     Args:
         done: Steps done; ``total``: steps in all.
@@ -87,8 +91,12 @@ def report_progress(done: int, total: int, note: str = "") -> None:
     job_id = current_job_id()
     if job_id is None:
         return
-    with answered("a progress report"):
-        stop = facilities().records.progress(job_id, {"done": done, "total": total, "note": note})
+    try:
+        with answered("a progress report"):
+            stop = facilities().records.progress(job_id, {"done": done, "total": total, "note": note})
+    except BrokerUnavailable as error:
+        logger.warning("progress of job %s not reported: %s", job_id, error)
+        return
     if stop:
         raise Cancelled(f"job {job_id}: somebody asked it to stop; it did after step {done} of {total}")
 

@@ -18,6 +18,7 @@ from broker.keys import Keys
 from middleware.errors import ArgumentMismatch
 from project.wiring import build_yard
 from tests.conftest import RunWorker
+from tests.factories.brokers import broker_without_server
 from tests.integration.jobs import probe_actors
 from tests.waiting import wait_for
 
@@ -90,6 +91,13 @@ def test_outside_of_a_worker_nothing_is_reported() -> None:
     report_progress(1, 2)
 
     assert current_job_id() is None
+
+
+def test_a_broker_that_is_away_costs_a_progress_report_and_not_the_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("apps.platform.jobs.services.current_job_id", lambda: "a job")
+
+    with broker_without_server():
+        report_progress(1, 2)
 
 
 def test_progress_is_recorded(db: None, run_worker: RunWorker) -> None:
