@@ -81,8 +81,9 @@ def record_attempt(delivery_id: uuid.UUID, outcome: AttemptOutcome) -> bool:
     delivery.attempts_count += 1
     delivery.last_attempt_at = now
     delivery.last_status_code = outcome.status_code
-    delivery.state = outcome.state
-    delivery.finished_at = None if outcome.state == DeliveryState.RETRYING else now
+    if delivery.state != DeliveryState.SUCCEEDED:  # what arrived has arrived, whatever a second run of it says
+        delivery.state = outcome.state
+        delivery.finished_at = None if outcome.state == DeliveryState.RETRYING else now
     delivery.save(update_fields=["attempts_count", "last_attempt_at", "last_status_code", "state", "finished_at"])
     Attempt.objects.create(
         delivery=delivery,
