@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import asdict
 from typing import cast
 
 import redis
 
+from broker.errors import BrokerUnavailable
 from broker.interface import DeadLetter, Page
 from broker.keys import Keys
 from broker.scripts import load
+
+logger = logging.getLogger(__name__)
 
 
 class DeadLists:
@@ -23,8 +27,15 @@ class DeadLists:
         self._remove = load(client, "dead_remove")
 
     def add(self, letter: DeadLetter) -> bool:
-        """Add a letter; ``False`` when its id was there already, and its content is renewed."""
-        return bool(self._add(keys=self._both(letter.queue), args=[letter.id, json.dumps(asdict(letter))]))
+        """Add a letter; ``False`` when its id was there already, and its content is renewed.
+
+        Raises:
+            BrokerUnavailable: the server did not answer; the letter may be there.
+        """
+        try:
+            return bool(self._add(keys=self._both(letter.queue), args=[letter.id, json.dumps(asdict(letter))]))
+        except redis.RedisError as error:
+            raise BrokerUnavailable(f"dead letter of {letter.actor}", str(error)) from error
 
     def remove(self, queue: str, letter_id: str, *, as_read: DeadLetter | None = None) -> bool:
         """Take a letter out; ``False`` when it was not there.
@@ -36,18 +47,18 @@ class DeadLists:
         return bool(self._remove(keys=self._both(queue), args=[letter_id, expected]))
 
     def get(self, queue: str, letter_id: str) -> DeadLetter | None:
-        """Return one letter, or ``None``."""
+        """Return one letter, or ``None`` when there is none that can be read."""
         found = cast("bytes | None", self._client.hget(self._keys.dead_letters(queue), letter_id))
-        return None if found is None else DeadLetter(**json.loads(found))
+        return None if found is None else _read(queue, found)
 
     def page(self, queue: str, *, cursor: int, limit: int) -> Page[DeadLetter]:
-        """Return letters, newest first; ``cursor`` counts from the newest."""
+        """Return the letters that can be read, newest first; ``cursor`` counts from the newest."""
         ids = cast("list[bytes]", self._client.lrange(self._keys.dead_list(queue), -cursor - limit, -cursor - 1))
         if not ids:
             return Page([])
         found = cast("list[bytes | None]", self._client.hmget(self._keys.dead_letters(queue), ids[::-1]))
-        letters = [DeadLetter(**json.loads(letter)) for letter in found if letter is not None]
-        return Page(letters, cursor + limit if len(ids) == limit else None)
+        letters = [_read(queue, letter) for letter in found if letter is not None]
+        return Page([letter for letter in letters if letter is not None], cursor + limit if len(ids) == limit else None)
 
     def count(self, queue: str) -> int:
         """Return how many letters a queue's dead list holds."""
@@ -55,3 +66,11 @@ class DeadLists:
 
     def _both(self, queue: str) -> list[str]:
         return [self._keys.dead_list(queue), self._keys.dead_letters(queue)]
+
+
+def _read(queue: str, data: bytes) -> DeadLetter | None:
+    try:
+        return DeadLetter(**json.loads(data))
+    except (TypeError, ValueError) as error:  # of another release, or written by hand: it must not hide all others
+        logger.error("a letter of %d bytes in %s-dead cannot be read: %s", len(data), queue, error)
+        return None
