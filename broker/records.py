@@ -13,6 +13,7 @@ from typing import Any, Final, cast
 
 import redis
 
+from broker.errors import BrokerUnavailable
 from broker.keys import Keys
 from broker.scripts import load
 
@@ -93,6 +94,9 @@ class JobRecords:
 
         Returns:
             ``written``, ``late`` when a later step is known, or ``cancelled`` when the job was cancelled before this.
+
+        Raises:
+            BrokerUnavailable: the server did not answer.
         """
         flat: list[str | int] = ["state", state]
         for name, value in fields.items():
@@ -100,7 +104,10 @@ class JobRecords:
         data = json.dumps({"state": state, "at": _now_ms(), **_public(fields)})
         ended = "1" if state in ENDED else "0"
         keys = [self.keys.job(job_id), self.keys.job_events(job_id)]
-        answer = int(self._write(keys=keys, args=[sequence, ttl_ms, "state", data, ended, *flat]))
+        try:
+            answer = int(self._write(keys=keys, args=[sequence, ttl_ms, "state", data, ended, *flat]))
+        except (redis.ConnectionError, redis.TimeoutError) as error:
+            raise BrokerUnavailable("a job's record", str(error)) from error
         return {1: "written", 0: "late", -1: "cancelled"}[answer]
 
     def progress(self, job_id: str, progress: dict[str, Any]) -> bool:
@@ -114,9 +121,10 @@ class JobRecords:
         Returns:
             ``unknown``, ``ended``, ``asked`` (it runs, and stops at its next step) or ``cancelled`` (it never starts).
         """
+        # Kept as if it lived: its message may be due in a week, and must still find here that it is cancelled.
         data = json.dumps({"state": "cancelled", "at": _now_ms()})
         keys = [self.keys.job(job_id), self.keys.job_events(job_id)]
-        return str(self._cancel(keys=keys, args=[FINISHED_TTL_MS, data]), "utf-8")
+        return str(self._cancel(keys=keys, args=[LIVE_TTL_MS, data]), "utf-8")
 
     def cancel_asked(self, job_id: str) -> bool:
         """Whether somebody asked the job to stop."""

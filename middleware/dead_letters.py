@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import time
 import traceback
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import structlog
@@ -12,17 +12,17 @@ from dramatiq.broker import Broker, MessageProxy
 from dramatiq.errors import ActorNotFound
 from dramatiq.middleware import Middleware, MiddlewareError
 
-from broker.errors import BrokerUnavailable, SwitchyardError
+from broker.errors import SwitchyardError
 from broker.interface import DeadLetter, Transport
 from broker.portable import LOCAL_OPTIONS
 from broker.topology import Yard
+from middleware.away import hold
 from middleware.envelope import now_ms
 from middleware.fingerprints import fingerprint
-from middleware.outcomes import attempt, outcome_of
+from middleware.outcomes import attempt, outcome_of, text_of
 
 log = structlog.get_logger(__name__)
 
-AWAY_PAUSE_S = 2.0
 TRACEBACK_CHARACTERS = 20_000
 ERROR_CHARACTERS = 2_000
 
@@ -81,13 +81,7 @@ class DeadLetters(Middleware):
 
     def _bury(self, message: MessageProxy, reason: str, exception: BaseException | None) -> None:
         letter = self._letter(message, reason, exception)
-        while True:
-            try:
-                self._transport.dead_letter(letter)
-                break
-            except BrokerUnavailable as error:
-                log.warning("broker away, dead letter held", job_id=letter.id, queue=letter.queue, error=str(error))
-                time.sleep(AWAY_PAUSE_S)
+        hold(partial(self._transport.dead_letter, letter), job_id=letter.id, what="dead letter")
         message.buried = True  # type: ignore[attr-defined]
         message.letter = letter  # type: ignore[attr-defined]
         for tell in self._on_dead:
@@ -109,7 +103,7 @@ class DeadLetters(Middleware):
             message={**payload, "args": list(payload["args"])},
             reason=reason,
             exception=type(cause).__name__,
-            error=str(cause)[:ERROR_CHARACTERS],
+            error=text_of(cause)[:ERROR_CHARACTERS],
             traceback="".join(traceback.format_exception(cause))[-TRACEBACK_CHARACTERS:],
             attempts=attempt(message) if started is not None else int(message.options.get("attempts", 0)),
             enqueued_at=int(message.options.get("enqueued_at", message.message_timestamp)),

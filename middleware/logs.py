@@ -15,7 +15,7 @@ from dramatiq.broker import Broker, MessageProxy
 from dramatiq.middleware import Middleware
 from structlog.contextvars import bind_contextvars, clear_contextvars
 
-from middleware.outcomes import attempt, outcome_of
+from middleware.outcomes import attempt, outcome_of, text_of
 
 log = structlog.get_logger("switchyard.jobs")
 
@@ -48,7 +48,7 @@ class Logs(Middleware):
         if outcome.kind == "dead":
             log.error("dead", reason=outcome.reason, duration_ms=duration_ms, exc_info=cause, **names)
         elif outcome.kind == "retried":
-            error = {"exception": type(cause).__name__, "error": str(cause)[:500]}
+            error = {"exception": type(cause).__name__, "error": text_of(cause)[:500] if cause else ""}
             log.warning("retried", duration_ms=duration_ms, delay_ms=outcome.delay_ms, **error, **names)
         else:
             log.info(outcome.kind, duration_ms=duration_ms, **names)

@@ -44,6 +44,14 @@ def outcome_of(message: MessageProxy, exception: BaseException | None = None) ->
     return Outcome("succeeded") if exception is None else Outcome("dead", "exhausted", exception=exception)
 
 
+def text_of(exception: BaseException) -> str:
+    """Return an exception's text, whatever happens when it is made: a hook must not fail for it."""
+    try:
+        return str(exception)
+    except Exception:  # noqa: BLE001  the actor's own code
+        return "(its text could not be made)"
+
+
 def attempt(message: Any) -> int:
     """Return the number of the attempt that runs, from 1."""
     return int(message.options.get("attempts", 0)) + 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-import time
+from functools import partial
 from typing import Any
 
 import structlog
@@ -11,16 +11,13 @@ from dramatiq.broker import Broker, MessageProxy
 from dramatiq.errors import Retry
 from dramatiq.middleware import Middleware, TimeLimitExceeded
 
-from broker.errors import BrokerUnavailable
 from broker.interface import Transport
 from broker.topology import RetryPolicy, Yard
+from middleware.away import hold
 from middleware.errors import ArgumentMismatch, Cancelled, PermanentFailure
 from middleware.outcomes import Outcome, attempt, decide
 
 log = structlog.get_logger(__name__)
-
-# A broker that is away: tried again this often, as Dramatiq does with its acks, until the worker is stopped.
-AWAY_PAUSE_S = 2.0
 
 
 class Retries(Middleware):
@@ -42,6 +39,25 @@ class Retries(Middleware):
         """Options that actors may set."""
         return {"max_retries", "backoff", "permanent"}
 
+    def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
+        """Note that the attempt began, so that its end can be missed."""
+        message.open = True  # type: ignore[attr-defined]
+
+    def after_skip_message(self, broker: Broker, message: MessageProxy) -> None:
+        """Note that the attempt did not take place."""
+        message.open = False  # type: ignore[attr-defined]
+
+    def before_ack(self, broker: Broker, message: MessageProxy) -> None:
+        """End an attempt whose end something interrupted, such as a time limit; acknowledged now it would be lost.
+
+        Dramatiq acknowledges a message even if a ``BaseException`` leaves its after-hooks.
+        """
+        if getattr(message, "open", False) and not getattr(message, "buried", False):
+            cause = message._exception or RuntimeError("the end of the attempt was interrupted")
+            names = {"job_id": message.message_id, "actor": message.actor_name}
+            log.error("interrupted at its end", exception=type(cause).__name__, **names)
+            broker.emit_after("process_message", message, exception=cause)
+
     def after_process_message(
         self,
         broker: Broker,
@@ -53,9 +69,12 @@ class Retries(Middleware):
         """Decide, and divert."""
         outcome = decide(message, self._judge(broker, message, exception))
         if outcome.kind != "retried":
+            # Until it is buried, a dead one may still be lost.
+            message.open = outcome.kind == "dead"  # type: ignore[attr-defined]
             return
         try:
             self._divert(message, outcome.delay_ms or 0)
+            message.open = False  # type: ignore[attr-defined]
         except Exception as refusal:  # noqa: BLE001  any hook may refuse; the message must end somewhere
             log.error("retry refused", job_id=message.message_id, actor=message.actor_name, refusal=repr(refusal))
             decide(message, Outcome("dead", "exhausted", exception=exception))
@@ -81,13 +100,8 @@ class Retries(Middleware):
     def _divert(self, message: MessageProxy, delay_ms: int) -> None:
         lane = self._yard.family(message.queue_name).retry_lane
         options = {"attempts": attempt(message)}
-        while True:
-            try:
-                self._transport.divert(message, lane=lane, delay_ms=delay_ms, options=options)
-                return
-            except BrokerUnavailable as error:
-                log.warning("broker away, retry held", job_id=message.message_id, lane=lane, error=str(error))
-                time.sleep(AWAY_PAUSE_S)
+        divert = partial(self._transport.divert, message, lane=lane, delay_ms=delay_ms, options=options)
+        hold(divert, job_id=message.message_id, what="retry")
 
 
 def delay_of(retry: int, policy: RetryPolicy, exception: BaseException, backoff: Any = None) -> int:

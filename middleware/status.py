@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
+import structlog
 from dramatiq.broker import Broker, MessageProxy
 from dramatiq.message import Message
 from dramatiq.middleware import Middleware, SkipMessage
 
 from broker.records import DEAD_TTL_MS, FINISHED_TTL_MS, LIVE_TTL_MS, JobRecords, sequence
 from broker.topology import Yard
+from middleware.away import hold
 from middleware.envelope import now_ms
-from middleware.outcomes import Outcome, attempt, decide, outcome_of
+from middleware.outcomes import Outcome, attempt, decide, outcome_of, text_of
+
+log = structlog.get_logger(__name__)
 
 ERROR_CHARACTERS = 500
 
@@ -60,7 +65,10 @@ class Status(Middleware):
         result: Any = None,
         exception: BaseException | None = None,
     ) -> None:
-        """Record the end, or that it will be tried again."""
+        """Record the end, or that it will be tried again.
+
+        The end waits for a broker that is away: whoever follows the job would wait for it in vain.
+        """
         if not self._tracked(broker, message):
             return
         outcome = outcome_of(message, exception)
@@ -73,18 +81,26 @@ class Status(Middleware):
         fields: dict[str, Any] = {"finished_at": now_ms(), "next_attempt_at": None}
         if outcome.kind == "dead":
             fields |= {"reason": outcome.reason, "error": _error(outcome.exception)}
-            self._write(message, "dead", attempts=attempts, fields=fields, ttl_ms=DEAD_TTL_MS)
+            self._write_end(message, "dead", attempts=attempts, fields=fields, ttl_ms=DEAD_TTL_MS)
             return
         if outcome.kind == "succeeded":
             fields |= {"error": None, "result": result if self._keeps_results(broker, message) else None}
-        self._write(message, outcome.kind, attempts=attempts, fields=fields, ttl_ms=FINISHED_TTL_MS)
+        try:
+            self._write_end(message, outcome.kind, attempts=attempts, fields=fields, ttl_ms=FINISHED_TTL_MS)
+        except (TypeError, ValueError, RecursionError) as error:
+            log.error("result is no JSON, not kept", job_id=message.message_id, actor=message.actor_name)
+            fields |= {"error": _error(error), "result": None}
+            self._write_end(message, outcome.kind, attempts=attempts, fields=fields, ttl_ms=FINISHED_TTL_MS)
 
     def after_skip_message(self, broker: Broker, message: MessageProxy) -> None:
         """Record a job that was cancelled before it started."""
         if outcome_of(message).kind != "cancelled" or not self._tracked(broker, message):
             return
+        # Its worker may have died after it started: the end comes after that start.
+        fields = {"finished_at": now_ms(), "next_attempt_at": None}
         attempts = int(message.options.get("attempts", 0))
-        self._write(message, "cancelled", attempts=attempts, fields={"finished_at": now_ms()}, ttl_ms=FINISHED_TTL_MS)
+        details = {"attempts": attempts, "started": attempt(message), "ttl_ms": FINISHED_TTL_MS}
+        self._write_end(message, "cancelled", fields=fields, **details)
 
     def after_nack(self, broker: Broker, message: MessageProxy) -> None:
         """Record a job that no worker could start."""
@@ -93,8 +109,18 @@ class Status(Middleware):
         attempts = int(message.options.get("attempts", 0))
         self._write(message, "dead", attempts=attempts, fields=fields, ttl_ms=DEAD_TTL_MS)
 
+    def _write_end(self, message: Any, state: str, **details: Any) -> None:
+        hold(partial(self._write, message, state, **details), job_id=message.message_id, what="end of a job")
+
     def _write(
-        self, message: Any, state: str, *, attempts: int, fields: dict[str, Any], ttl_ms: int = LIVE_TTL_MS
+        self,
+        message: Any,
+        state: str,
+        *,
+        attempts: int,
+        fields: dict[str, Any],
+        ttl_ms: int = LIVE_TTL_MS,
+        started: int | None = None,
     ) -> str:
         generation = int(message.options.get("generation", 0))
         always = {
@@ -104,7 +130,7 @@ class Status(Middleware):
             "owner": message.options.get("owner", ""),
             "attempts": attempts,
         }
-        order = sequence(generation=generation, attempts=attempts, state=state)
+        order = sequence(generation=generation, attempts=attempts if started is None else started, state=state)
         if attempts == 0 and "deferred_by" in message.options:
             order += 1  # a worker was quicker than the sender's own news that the job is queued
         return self._records.write(
@@ -125,4 +151,4 @@ class Status(Middleware):
 def _error(exception: BaseException | None) -> dict[str, str] | None:
     if exception is None:
         return None
-    return {"type": type(exception).__name__, "message": str(exception)[:ERROR_CHARACTERS]}
+    return {"type": type(exception).__name__, "message": text_of(exception)[:ERROR_CHARACTERS]}

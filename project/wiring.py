@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import redis
 from django.conf import settings
 from django_dramatiq.middleware import DbConnectionsMiddleware
 from dramatiq.broker import Broker
-from dramatiq.middleware import AsyncIO, Callbacks, CurrentMessage, Middleware, Pipelines
+from dramatiq.middleware import AsyncIO, CurrentMessage, Middleware
 
 from broker.alert_groups import AlertGroups
 from broker.clients import connect
@@ -26,6 +27,7 @@ from middleware import logs
 from middleware.alerts import Alerts
 from middleware.arguments import Arguments
 from middleware.cancellation import Cancellation
+from middleware.chains import HeldCallbacks, HeldPipelines
 from middleware.dead_letters import DeadLetters
 from middleware.envelope import Envelope
 from middleware.logs import Logs
@@ -43,7 +45,7 @@ def build_broker(middleware: list[Middleware] | None = None) -> Broker:
     """Return this project's broker. Nothing is sent to the server yet.
 
     Args:
-        middleware: What django-dramatiq's settings add; it goes last.
+        middleware: What django-dramatiq's settings add; it goes last but for the time limit.
     """
     logs.configure(settings.SWITCHYARD.log_format)
     client = connect(settings.SWITCHYARD.broker_url)
@@ -75,7 +77,7 @@ def build_yard(
         pools=PoolReports(client, keys),
     )
     attach(broker, facilities)
-    for entry in [*in_order(facilities, on_dead), *(extra or [])]:
+    for entry in in_order(facilities, on_dead, extra or []):
         broker.add_middleware(entry)
     refuse_unknown(broker)
     for lane in yard.lanes:
@@ -83,11 +85,14 @@ def build_yard(
     return broker
 
 
-def in_order(facilities: Facilities, on_dead: tuple[Any, ...] = ()) -> list[Middleware]:
+def in_order(
+    facilities: Facilities, on_dead: tuple[Any, ...] = (), extra: Sequence[Middleware] = ()
+) -> list[Middleware]:
     """Return the middleware in the order that matters.
 
     Before-hooks run from first to last, after-hooks from last to first. So: connections around everything; what may
-    stop a message before what records its start; what reads the outcome before what decides it.
+    stop a message before what records its start; what reads the outcome before what decides it; the clock of the time
+    limit last, so that it ticks for the task alone and never fires in a hook.
     """
     yard, transport, records = facilities.yard, facilities.transport, facilities.records
     return [
@@ -102,13 +107,14 @@ def in_order(facilities: Facilities, on_dead: tuple[Any, ...] = ()) -> list[Midd
         Alerts(groups=facilities.alerts),
         DeadLetters(yard=yard, transport=transport, on_dead=on_dead),
         Retries(yard=yard, transport=transport),
-        Callbacks(),
-        Pipelines(),
+        HeldCallbacks(),
+        HeldPipelines(),
         AsyncIO(),
         CurrentMessage(),
         Redaction(),
         Periodic(),
         Envelope(),
+        *extra,
         TimeLimits(yard=yard),
     ]
 

@@ -1,7 +1,7 @@
 -- job_cancel: ask a job to stop; one that is not running ends here.
 -- KEYS[1] job: hash
 -- KEYS[2] events: stream
--- ARGV[1] ttl_ms of a finished job
+-- ARGV[1] ttl_ms of a job that ends here
 -- ARGV[2] event data for the state cancelled, JSON
 -- Returns "unknown", "ended", "asked" (running: it stops at its next step) or "cancelled". O(1).
 --@include now_ms

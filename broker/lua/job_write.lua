@@ -6,7 +6,7 @@
 -- ARGV[3] event name
 -- ARGV[4] event data, JSON
 -- ARGV[5] "1" when no event may follow this one
--- ARGV[6...] field, value, ...
+-- ARGV[6...] field, value, ...; the first is the state
 -- A requeued job (sequence over 2^20 more) starts with a clean record.
 -- Returns 1 written, 0 late, -1 the job was cancelled before this step. O(1).
 
@@ -22,6 +22,8 @@ end
 redis.call("HSET", KEYS[1], "sequence", sequence, unpack(ARGV, 6))
 redis.call("PEXPIRE", KEYS[1], ARGV[2])
 redis.call("XADD", KEYS[2], "MAXLEN", "~", 256, "*", "event", ARGV[3], "data", ARGV[4])
+-- It may be requeued, and must not start its next life cancelled.
+if ARGV[7] == "dead" then redis.call("HDEL", KEYS[1], "cancel") end
 if ARGV[5] == "1" then redis.call("XADD", KEYS[2], "*", "event", "end", "data", ARGV[4]) end
 redis.call("PEXPIRE", KEYS[2], ARGV[2])
 return 1

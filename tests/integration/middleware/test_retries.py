@@ -193,7 +193,7 @@ def test_a_broker_that_is_away_holds_a_retry_until_it_is_back(
             raise BrokerUnavailable("enqueue", "connection refused")
         return enqueue(queue_name, *args)
 
-    monkeypatch.setattr("middleware.retries.AWAY_PAUSE_S", 0.01)
+    monkeypatch.setattr("middleware.away.PAUSE_S", 0.01)
     monkeypatch.setattr(broker, "do_enqueue", away_once, raising=False)
     runs: list[int] = []
 

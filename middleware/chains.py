@@ -1,0 +1,47 @@
+"""What follows a job: the next step of its pipeline, and its callbacks. Dramatiq's own, but for an outage.
+
+Dramatiq drops what an after-hook raises. A step that could not be sent because the broker was away would be missing for
+ever, although the job before it is acknowledged as soon as the broker is back.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from dramatiq.broker import Broker, MessageProxy
+from dramatiq.middleware import Callbacks, Pipelines
+
+from middleware.away import hold
+
+
+class HeldPipelines(Pipelines):
+    """Send the next step of a pipeline, however long the broker is away."""
+
+    def after_process_message(
+        self,
+        broker: Broker,
+        message: MessageProxy,
+        *,
+        result: Any = None,
+        exception: BaseException | None = None,
+    ) -> None:
+        """Send the next step."""
+        send = partial(super().after_process_message, broker, message, result=result, exception=exception)
+        hold(send, job_id=message.message_id, what="next step of a pipeline")
+
+
+class HeldCallbacks(Callbacks):
+    """Send a job's callback, however long the broker is away."""
+
+    def after_process_message(
+        self,
+        broker: Broker,
+        message: MessageProxy,
+        *,
+        result: Any = None,
+        exception: BaseException | None = None,
+    ) -> None:
+        """Send the callback."""
+        send = partial(super().after_process_message, broker, message, result=result, exception=exception)
+        hold(send, job_id=message.message_id, what="callback")

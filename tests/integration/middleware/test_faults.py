@@ -1,0 +1,292 @@
+"""What becomes of messages when something breaks between the end of a task and the acknowledgement."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import dramatiq
+import pytest
+import redis
+from dramatiq.middleware import Middleware
+
+from broker.errors import BrokerUnavailable
+from broker.interface import facilities
+from broker.records import LIVE_TTL_MS
+from broker.redis_broker import RedisBroker
+from tests.factories.yards import small_yard
+from tests.waiting import wait_for
+
+BuildBroker = Callable[..., RedisBroker]
+
+
+class SlowOnce(Middleware):
+    """Added by a project, so its after-hook runs first, while the time limit still counts."""
+
+    def __init__(self) -> None:
+        self.was_slow = False
+
+    def after_process_message(
+        self, broker: Any, message: Any, *, result: Any = None, exception: BaseException | None = None
+    ) -> None:
+        if not self.was_slow:
+            self.was_slow = True
+            for _ in range(200):
+                time.sleep(0.01)
+
+
+@pytest.mark.parametrize("fails", [True, False])
+def test_a_time_limit_that_fires_in_a_hook_loses_neither_message_nor_thread(
+    yard_broker: BuildBroker, run_worker: Any, fails: bool
+) -> None:
+    broker = yard_broker(small_yard(soft_limit_ms=200), extra=[SlowOnce()])
+    runs: list[int] = []
+
+    @dramatiq.actor(broker=broker, queue_name="work")
+    def once_broken() -> None:
+        runs.append(1)
+        if fails and len(runs) == 1:
+            raise RuntimeError("the first time")
+
+    with run_worker(broker=broker, threads=1) as worker:
+        job_id = once_broken.send().message_id
+        wait_for(lambda: facilities(broker).records.read(job_id).state == "succeeded")
+        alive = [thread.is_alive() for thread in worker.workers]
+
+    assert alive == [True]
+    assert len(runs) == (2 if fails else 1)
+
+
+class Interrupting(Middleware):
+    """Leaves its first after-hook with what is no ``Exception``, as a timeout of gevent does."""
+
+    interrupted = False
+
+    def after_process_message(
+        self, broker: Any, message: Any, *, result: Any = None, exception: BaseException | None = None
+    ) -> None:
+        if exception is not None and not self.interrupted:
+            self.interrupted = True
+            raise SystemExit
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_failed_message_whose_end_is_interrupted_is_retried(yard_broker: BuildBroker, run_worker: Any) -> None:
+    broker = yard_broker(small_yard(), extra=[Interrupting()])
+    runs: list[int] = []
+
+    @dramatiq.actor(broker=broker, queue_name="work")
+    def once_broken() -> None:
+        runs.append(1)
+        if len(runs) == 1:
+            raise RuntimeError("the first time")
+
+    with run_worker(broker=broker):
+        job_id = once_broken.send().message_id
+        wait_for(lambda: facilities(broker).records.read(job_id).state == "succeeded")
+
+    assert len(runs) == 2
+
+
+def test_a_broker_that_is_away_holds_a_dead_letter_until_it_is_back(
+    yard_broker: BuildBroker, run_worker: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker = yard_broker(small_yard(max_retries=0))
+    dead_lists = facilities(broker).transport._dead  # type: ignore[attr-defined]
+    add, refused = dead_lists._add, []
+
+    def away_thrice(**call: Any) -> Any:
+        if len(refused) < 3:
+            refused.append(1)
+            raise redis.ConnectionError("connection refused")
+        return add(**call)
+
+    monkeypatch.setattr("middleware.away.PAUSE_S", 0.01)
+    monkeypatch.setattr(dead_lists, "_add", away_thrice)
+
+    @dramatiq.actor(broker=broker, queue_name="work")
+    def broken() -> None:
+        raise RuntimeError("no")
+
+    with run_worker(broker=broker):
+        job_id = broken.send().message_id
+        wait_for(lambda: facilities(broker).transport.letter("work", job_id))
+        wait_for(lambda: facilities(broker).transport.stats("work").live.running == 0)
+
+    assert len(refused) == 3
+    assert facilities(broker).records.read(job_id).state == "dead"
+
+
+class Unprintable(Exception):
+    def __str__(self) -> str:
+        raise KeyError("a text of an error that cannot be made")
+
+
+def test_an_exception_whose_text_cannot_be_made_is_a_dead_letter(yard_broker: BuildBroker, run_worker: Any) -> None:
+    broker = yard_broker(small_yard(max_retries=1))
+
+    @dramatiq.actor(broker=broker, queue_name="work")
+    def broken() -> None:
+        raise Unprintable
+
+    with run_worker(broker=broker):
+        job_id = broken.send().message_id
+        letter = wait_for(lambda: facilities(broker).transport.letter("work", job_id))
+        wait_for(lambda: facilities(broker).records.read(job_id).ended)
+
+    record = facilities(broker).records.read(job_id)
+    assert (letter.exception, letter.attempts) == ("Unprintable", 2)
+    assert record.error["type"] == "Unprintable"
+
+
+def test_a_result_that_is_no_json_ends_the_job_nevertheless(yard_broker: BuildBroker, run_worker: Any) -> None:
+    broker = yard_broker(small_yard())
+
+    @dramatiq.actor(broker=broker, queue_name="work", store_results=True)
+    def answer() -> set[int]:
+        return {42}
+
+    with run_worker(broker=broker):
+        job_id = answer.send().message_id
+        record = wait_for(lambda: _ended(broker, job_id))
+
+    assert (record.state, record.result) == ("succeeded", None)
+    assert record.error["type"] == "TypeError"
+
+
+def test_a_broker_that_is_away_at_the_end_of_a_job_loses_neither_state_nor_result(
+    yard_broker: BuildBroker, run_worker: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker = yard_broker(small_yard())
+    records = facilities(broker).records
+    write, refused = records._write, threading.Event()
+
+    @dramatiq.actor(broker=broker, queue_name="work", store_results=True)
+    def answer() -> int:
+        def away_once(**call: Any) -> Any:
+            if not refused.is_set():
+                refused.set()
+                raise redis.ConnectionError("connection refused")
+            return write(**call)
+
+        monkeypatch.setattr(records, "_write", away_once)
+        return 42
+
+    monkeypatch.setattr("middleware.away.PAUSE_S", 0.01)
+    with run_worker(broker=broker):
+        job_id = answer.send().message_id
+        record = wait_for(lambda: _ended(broker, job_id))
+
+    assert refused.is_set()
+    assert (record.state, record.result) == ("succeeded", 42)
+
+
+def test_a_broker_that_is_away_holds_the_next_step_of_a_pipeline(
+    yard_broker: BuildBroker, run_worker: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker = yard_broker(small_yard())
+    enqueue, refused, done = broker.do_enqueue, threading.Event(), threading.Event()
+
+    def away_once(queue_name: str, *args: Any) -> Any:
+        if b'"second"' in args[1].split(b'"pipe_target"')[0] and not refused.is_set():
+            refused.set()
+            raise BrokerUnavailable("enqueue", "connection refused")
+        return enqueue(queue_name, *args)
+
+    monkeypatch.setattr("middleware.away.PAUSE_S", 0.01)
+    monkeypatch.setattr(broker, "do_enqueue", away_once, raising=False)
+
+    @dramatiq.actor(broker=broker, queue_name="work")
+    def first() -> int:
+        return 1
+
+    @dramatiq.actor(broker=broker, queue_name="work")
+    def second(number: int) -> None:
+        done.set()
+
+    with run_worker(broker=broker):
+        dramatiq.pipeline([first.message(), second.message()], broker=broker).run()
+        assert done.wait(5)
+
+    assert refused.is_set()
+
+
+def test_a_running_job_that_was_asked_to_stop_and_lost_its_worker_ends_cancelled(
+    yard_broker: BuildBroker, run_worker: Any
+) -> None:
+    broker = yard_broker(small_yard())
+    records = facilities(broker).records
+
+    @dramatiq.actor(broker=broker, queue_name="work")
+    def job() -> None: ...
+
+    message = job.send()
+    status = next(entry for entry in broker.middleware if type(entry).__name__ == "Status")
+    status.before_process_message(broker, message)  # a worker starts it, and dies
+    asked = records.cancel(message.message_id)
+    with run_worker(broker=broker):
+        wait_for(lambda: facilities(broker).transport.stats("work").live.running == 0)
+        record = wait_for(lambda: _ended(broker, message.message_id), 3)
+
+    assert asked == "asked"
+    assert record.state == "cancelled"
+
+
+def test_a_cancelled_job_that_is_due_in_days_stays_cancelled_until_then(yard_broker: BuildBroker) -> None:
+    broker = yard_broker(small_yard())
+    records = facilities(broker).records
+
+    @dramatiq.actor(broker=broker, queue_name="work")
+    def later() -> None: ...
+
+    job_id = later.send_with_options(delay=6 * 24 * 3_600_000).message_id
+    records.cancel(job_id)
+
+    left_ms = records.client.pttl(records.keys.job(job_id))
+    assert left_ms > LIVE_TTL_MS - 60_000
+
+
+def test_a_requeued_job_is_not_cancelled_by_what_was_asked_in_its_last_life(
+    yard_broker: BuildBroker, run_worker: Any
+) -> None:
+    ended = threading.Event()
+
+    class LateNews(Middleware):
+        """The worker is faster than whoever requeues: it has the message before its record is written."""
+
+        def after_enqueue(self, broker: Any, message: Any, delay: int | None) -> None:
+            if message.options.get("generation"):
+                ended.wait(5)
+
+        def after_ack(self, broker: Any, message: Any) -> None:
+            if message.options.get("generation"):
+                ended.set()
+
+    broker = yard_broker(small_yard(max_retries=0), extra=[LateNews()])
+    records = facilities(broker).records
+    runs: list[int] = []
+
+    @dramatiq.actor(broker=broker, queue_name="work")
+    def broken_once() -> None:
+        runs.append(1)
+        if len(runs) == 1:
+            records.cancel(sent.message_id)
+            raise RuntimeError("before it saw that it was to stop")
+
+    with run_worker(broker=broker):
+        sent = broken_once.message()
+        broker.enqueue(sent)
+        wait_for(lambda: _ended(broker, sent.message_id))
+        wait_for(lambda: facilities(broker).transport.stats("work").dead == 1)
+        facilities(broker).transport.requeue("work", sent.message_id)
+        wait_for(ended.is_set)
+
+    assert len(runs) == 2
+    assert records.read(sent.message_id).state == "succeeded"
+
+
+def _ended(broker: RedisBroker, job_id: str) -> Any:
+    record = facilities(broker).records.read(job_id)
+    return record if record and record.ended else None
