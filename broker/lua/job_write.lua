@@ -19,6 +19,8 @@ if sequence < recorded then return 0 end
 if recorded >= 0 and math.floor(sequence / 1048576) > math.floor(recorded / 1048576) then
   redis.call("HDEL", KEYS[1], "cancel", "finished_at", "result", "error", "progress", "reason")
 end
+-- A script that begins with freeing may go on when the server is full: the end of a job must not get lost.
+if ARGV[5] == "1" then redis.call("HDEL", KEYS[1], "next_attempt_at") end
 redis.call("HSET", KEYS[1], "sequence", sequence, unpack(ARGV, 6))
 redis.call("PEXPIRE", KEYS[1], ARGV[2])
 redis.call("XADD", KEYS[2], "MAXLEN", "~", 256, "*", "event", ARGV[3], "data", ARGV[4])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import dramatiq
@@ -12,10 +13,14 @@ import pytest
 import redis
 from dramatiq.middleware import Middleware
 
+from broker.clients import connect
+from broker.embedded import EmbeddedServer
 from broker.errors import BrokerUnavailable
 from broker.interface import facilities
+from broker.keys import Keys
 from broker.records import LIVE_TTL_MS
 from broker.redis_broker import RedisBroker
+from project.wiring import build_yard
 from tests.factories.yards import small_yard
 from tests.waiting import wait_for
 
@@ -290,3 +295,23 @@ def test_a_requeued_job_is_not_cancelled_by_what_was_asked_in_its_last_life(
 def _ended(broker: RedisBroker, job_id: str) -> Any:
     record = facilities(broker).records.read(job_id)
     return record if record and record.ended else None
+
+
+def test_a_full_server_takes_the_end_of_a_job(tmp_path: Path, run_worker: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dramatiq.worker.POST_PROCESS_MESSAGE_RETRY_DELAY_SECS", 0.1)
+    monkeypatch.setattr("dramatiq.worker.CONSUMER_RESTART_DELAY_SECS", 0.1)
+    with EmbeddedServer(tmp_path / "valkey") as server:
+        broker = build_yard(small_yard(), connect(server.url), Keys("full"))
+
+        @dramatiq.actor(broker=broker, queue_name="work", store_results=True)
+        def fills() -> int:
+            broker.client.config_set("maxmemory", 1)
+            return 42
+
+        with run_worker(broker=broker):
+            job_id = fills.send().message_id
+            record = wait_for(lambda: _ended(broker, job_id), 3)
+            broker.client.config_set("maxmemory", 0)
+            wait_for(lambda: facilities(broker).transport.stats("work").live.running == 0)
+
+    assert (record.state, record.result) == ("succeeded", 42)
