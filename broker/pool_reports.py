@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import asdict, dataclass, field
 from typing import Any, cast
 
@@ -11,6 +12,8 @@ import redis
 from broker.keys import Keys
 
 REPORT_TTL_MS = 15_000
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,4 +74,13 @@ class PoolReports:
         lapsed = [member for member, report in zip(members, found, strict=True) if report is None]
         if lapsed:
             self._client.srem(index, *lapsed)
-        return [PoolReport(**json.loads(report)) for report in found if report is not None]
+        reports = [_read(report) for report in found if report is not None]
+        return [report for report in reports if report is not None]
+
+
+def _read(data: bytes) -> PoolReport | None:
+    try:
+        return PoolReport(**json.loads(data))
+    except (TypeError, ValueError) as error:  # of another release, while pools are replaced one by one
+        logger.warning("a pool's report cannot be read: %s", error)
+        return None

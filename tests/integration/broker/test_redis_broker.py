@@ -91,3 +91,15 @@ def test_a_pool_report_lapses_with_its_supervisor(valkey: redis.Redis, yard_brok
         valkey.pexpire(key, 1)
 
     wait_for(lambda: pools.read_all() == [])
+
+
+def test_a_pools_report_that_cannot_be_read_hides_no_other(yard_broker: BuildBroker) -> None:
+    broker = yard_broker(small_yard())
+    pools, keys = facilities(broker).pools, broker.keys
+    fine = PoolReport("work", "a", 1, "threads", slots=4, busy=0, started_at=1, beat_at=2, state="up")
+    pools.write(fine)
+    for rubbish in (b"{", b'{"pool": "of a release to come", "more": 1}'):
+        broker.client.set(keys.pool_report(str(rubbish)), rubbish)
+        broker.client.sadd(keys.pool_reports(), str(rubbish))
+
+    assert pools.read_all() == [fine]
