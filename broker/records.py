@@ -127,8 +127,15 @@ class JobRecords:
         return str(self._cancel(keys=keys, args=[LIVE_TTL_MS, data]), "utf-8")
 
     def cancel_asked(self, job_id: str) -> bool:
-        """Whether somebody asked the job to stop."""
-        return self.client.hget(self.keys.job(job_id), "cancel") == b"1"
+        """Whether somebody asked the job to stop.
+
+        Raises:
+            BrokerUnavailable: the server did not answer.
+        """
+        try:
+            return self.client.hget(self.keys.job(job_id), "cancel") == b"1"
+        except (redis.ConnectionError, redis.TimeoutError) as error:
+            raise BrokerUnavailable("whether a job was cancelled", str(error)) from error
 
     def read(self, job_id: str) -> JobRecord | None:
         """Return a job's record, or ``None`` when it is unknown or expired."""

@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import TypeVar
 
 import structlog
 
 from broker.errors import BrokerUnavailable
+
+T = TypeVar("T")
 
 log = structlog.get_logger(__name__)
 
 PAUSE_S = 2.0
 
 
-def hold(act: Callable[[], object], *, job_id: str, what: str) -> None:
-    """Do something, again and again while the broker does not answer, until the worker is stopped.
+def hold(act: Callable[[], T], *, job_id: str, what: str) -> T:
+    """Do something and return its result, again and again while the broker does not answer, until the worker stops.
 
     Args:
         what: What is held, for the log.
     """
     while True:
         try:
-            act()
-            return
+            return act()
         except BrokerUnavailable as error:
             log.warning("broker away, held", what=what, job_id=job_id, error=str(error))
             time.sleep(PAUSE_S)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from dramatiq.broker import Broker, MessageProxy
 from dramatiq.middleware import CurrentMessage, Middleware, SkipMessage
 
 from broker.records import JobRecords
+from middleware.away import hold
 from middleware.errors import Cancelled
 from middleware.outcomes import Outcome, decide
 
@@ -17,8 +20,8 @@ class Cancellation(Middleware):
         self._records = records
 
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
-        """Skip a cancelled job."""
-        if self._records.cancel_asked(message.message_id):
+        """Skip a cancelled job. While the broker is away nobody knows, so none starts."""
+        if hold(partial(self._records.cancel_asked, message.message_id), job_id=message.message_id, what="start"):
             decide(message, Outcome("cancelled"))
             raise SkipMessage("cancelled before it started")
 

@@ -253,6 +253,41 @@ def test_a_cancelled_job_that_is_due_in_days_stays_cancelled_until_then(yard_bro
     assert left_ms > LIVE_TTL_MS - 60_000
 
 
+def test_a_cancelled_job_does_not_start_because_the_broker_is_away_when_it_is_asked(
+    yard_broker: BuildBroker, run_worker: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker = yard_broker(small_yard())
+    records = facilities(broker).records
+    hget, write, refused, runs = records.client.hget, records._write, [], []
+
+    def asked(*call: Any) -> Any:
+        if not refused:
+            refused.append(1)
+            raise redis.ConnectionError("connection refused")
+        return hget(*call)
+
+    def write_no_start(**call: Any) -> Any:
+        if call["args"][6] == "running":
+            raise redis.ConnectionError("connection refused")
+        return write(**call)
+
+    @dramatiq.actor(broker=broker, queue_name="work")
+    def job() -> None:
+        runs.append(1)
+
+    job_id = job.send().message_id
+    records.cancel(job_id)
+    monkeypatch.setattr("middleware.away.PAUSE_S", 0.01)
+    monkeypatch.setattr(records, "_write", write_no_start)
+    with monkeypatch.context() as outage:
+        outage.setattr(records.client, "hget", asked)
+        with run_worker(broker=broker):
+            wait_for(lambda: refused)
+            wait_for(lambda: broker.do_qsize("work") == 0)
+
+    assert runs == []
+
+
 def test_a_requeued_job_is_not_cancelled_by_what_was_asked_in_its_last_life(
     yard_broker: BuildBroker, run_worker: Any
 ) -> None:
