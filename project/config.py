@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import subprocess
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -25,23 +25,26 @@ class ConfigError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """What the environment says, checked. Names follow the variables, see docs/reference/environment.md."""
+    """What the environment says, checked. Names follow the variables, see docs/reference/environment.md.
+
+    What is or may hold a secret is left out of its ``repr``: debug pages and tracebacks show that.
+    """
 
     debug: bool
-    secret_key: str
+    secret_key: str = field(repr=False)
     allowed_hosts: tuple[str, ...]
-    broker_url: str
-    database_url: str
+    broker_url: str = field(repr=False)
+    database_url: str = field(repr=False)
     storage_url: str
-    alert_urls: tuple[str, ...]
+    alert_urls: tuple[str, ...] = field(repr=False)
     allowed_private_addresses: frozenset[tuple[str, int]]
-    metrics_token: str
+    metrics_token: str = field(repr=False)
     metrics_dir: Path
     release: str
     log_format: str
-    smtp_url: str
+    smtp_url: str = field(repr=False)
     public_url: str
-    payment_secret: str
+    payment_secret: str = field(repr=False)
     state_dir: Path
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pprint
 import subprocess
 import sys
 from pathlib import Path
@@ -75,3 +76,21 @@ def test_a_refusal_ends_the_process_with_78_and_one_line(tmp_path: Path) -> None
     assert done.returncode == 78
     assert "refused to start: DJANGO_SECRET_KEY: is not set" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_what_is_secret_is_not_shown_with_the_rest() -> None:
+    secrets = {
+        "DJANGO_SECRET_KEY": "canary-1" + "x" * 50,
+        "SWITCHYARD_PAYMENT_SECRET": "canary-2" + "y" * 44,
+        "SWITCHYARD_METRICS_TOKEN": "canary-3",
+        "SWITCHYARD_BROKER_URL": "redis://user:canary-4@valkey:6379/0",
+        "DATABASE_URL": "postgres://u:canary-5@db/yard",
+        "SWITCHYARD_SMTP_URL": "smtp://u:canary-6@mail:587",
+        "SWITCHYARD_ALERT_URLS": "https://chat.example.com/canary-7",
+    }
+
+    config = load({**GOOD, **secrets})
+
+    assert "canary" not in repr(config)
+    assert "canary" not in pprint.pformat(config)  # what Django's debug page prints
+    assert "yard.example.com" in repr(config)
