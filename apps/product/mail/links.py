@@ -69,9 +69,18 @@ def set_password(token: str, password: str) -> bool:
 
 
 def account_of(address: str) -> User | None:
-    """Return the active account with this e-mail address, or ``None`` when there is none or it is not unique."""
+    """Return the active account with this e-mail address, or ``None`` when there is none or it is not unique.
+
+    The mail goes to ``address``, so it must be the account's own. Databases that compare Unicode without case take
+    ``\u0131`` for ``i``, and so somebody else's domain for the account's.
+    """
     found = list(User.objects.filter(email__iexact=address, is_active=True)[:2])
-    return found[0] if len(found) == 1 else None
+    return found[0] if len(found) == 1 and _is_same(found[0].email, address) else None
+
+
+def _is_same(email: str, address: str) -> bool:
+    """Compare two addresses; only ASCII letters may differ in case."""
+    return email.encode().lower() == address.encode().lower()
 
 
 def _account_state(address: str) -> str:

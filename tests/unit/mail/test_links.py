@@ -8,6 +8,7 @@ import re
 import pytest
 import time_machine
 from django.contrib.auth.models import User
+from django.db import connection
 from django.urls import reverse
 
 from apps.product.mail import guard, links
@@ -128,3 +129,29 @@ def test_the_page_says_what_is_wrong_with_a_password(client, ada, typed, said):
     page = client.post("/account/reset/", typed)
 
     assert said in page.content.decode()
+
+
+@pytest.fixture
+def compares_without_case():
+    """SQLite, which knows the case of ASCII letters only, made to compare as PostgreSQL does."""
+
+    def like(pattern, value, escape="\\"):
+        plain = pattern.replace(escape, "").upper()
+        return plain == value.upper() if value is not None else False
+
+    connection.ensure_connection()
+    connection.connection.create_function("like", 3, like)
+    yield
+    connection.connection.create_function("like", 3, None)
+
+
+@pytest.mark.parametrize("address", ["g\u0131na@mail.example", "gina@ma\u0131l.example", "gina@\u017fhop.example"])
+def test_an_address_that_only_looks_like_the_accounts_is_not_its(address, compares_without_case):
+    User.objects.create_user("gina", address.replace("\u0131", "i").replace("\u017f", "s"), "old password 1")
+
+    assert User.objects.filter(email__iexact=address).exists()
+    assert links.account_of(address) is None
+
+
+def test_the_case_of_an_address_does_not_matter(ada):
+    assert links.account_of("ADA@Mail.example") == ada
