@@ -30,7 +30,9 @@ BATCH = 100
 # A server that says nothing for so long after a read should have ended is gone.
 GRACE_S = 5.0
 TIMES = ("at", "next_attempt_at")
-_EVENT_ID = re.compile(r"[0-9]{1,20}-[0-9]{1,20}")
+_EVENT_ID = re.compile(r"([0-9]{1,20})-([0-9]{1,20})")
+# The broker counts in 64 bits and refuses more.
+_MAX_ID_PART = 2**64 - 1
 logger = logging.getLogger(__name__)
 
 Entry = tuple[str, str, dict[str, Any]]
@@ -73,8 +75,9 @@ async def follow(job: JobRecord, *, after: str, heartbeat_s: float) -> AsyncGene
 
 
 def is_event_id(text: str) -> bool:
-    """Say whether a text has the form of an event's id."""
-    return _EVENT_ID.fullmatch(text) is not None
+    """Say whether a text is an event's id as the broker takes it, with room for one after it."""
+    found = _EVENT_ID.fullmatch(text)
+    return found is not None and all(int(part) < _MAX_ID_PART for part in found.groups())
 
 
 async def _events(client: redis.asyncio.Redis, job: JobRecord, after: str, heartbeat_s: float) -> AsyncGenerator[bytes]:

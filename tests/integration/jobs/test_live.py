@@ -164,7 +164,10 @@ def test_a_reader_that_read_the_end_is_told_not_to_come_back(
     assert again.status == 204
 
 
-@pytest.mark.parametrize("last", ["", "nonsense", "1", "-", "9" * 400, "1-1\u00e4"])
+TOO_LARGE = [f"{2**64}-0", f"0-{2**64}", "9" * 20 + "-0", f"{2**64 - 1}-{2**64 - 1}"]
+
+
+@pytest.mark.parametrize("last", ["", "nonsense", "1", "-", "9" * 400, "1-1\u00e4", *TOO_LARGE])
 def test_a_job_that_ended_is_told_at_once(web: str, ada: User, headers: MakeHeaders, last: str) -> None:
     job_id = submit(probe_actors.add, owner=f"user:{ada.pk}", kwargs={"a": 1, "b": 2})
     request_cancel(job_id)
