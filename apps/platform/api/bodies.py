@@ -64,7 +64,9 @@ def decode(body: bytes) -> Any:
     if not body.strip():
         raise Problem(400, "the body is empty; send a JSON object")
     try:
-        value = json.loads(body, parse_constant=_no_constant, parse_float=_finite, object_pairs_hook=_unique)
+        # Text, not bytes: of those json would take UTF-16 and UTF-32 as well, and halves of surrogate pairs.
+        text = body.decode("utf-8-sig")
+        value = json.loads(text, parse_constant=_no_constant, parse_float=_finite, object_pairs_hook=_unique)
     except RecursionError as error:
         raise Problem(400, f"the body is nested deeper than {MAX_DEPTH} levels; flatten it") from error
     except ValueError as error:
