@@ -115,11 +115,11 @@ def test_a_pool_serves_its_own_metrics_to_this_machine_only(
 
     url = f"http://127.0.0.1:{report.metrics_port}"
     counted = 'switchyard_messages_total{actor="urgent_job",outcome="succeeded",queue="urgent"}'
-    text = wait_for(lambda: (read := fetch(f"{url}/metrics")) and counted in read and read)
+    idle = 'switchyard_worker_slots_busy{pool="urgent"} 0.0'
+    text = wait_for(lambda: (read := fetch(f"{url}/metrics")) and counted in read and idle in read and read)
 
     assert 'switchyard_worker_up{pool="urgent"} 1.0' in text
     assert 'switchyard_worker_slots{pool="urgent"} 4.0' in text
-    assert 'switchyard_worker_slots_busy{pool="urgent"} 0.0' in text
     assert 'switchyard_worker_memory_bytes{pool="urgent"}' in text
     assert "slow_job" not in text
     with pytest.raises(urllib.error.HTTPError, match="404"):
