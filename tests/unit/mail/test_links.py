@@ -132,7 +132,7 @@ def test_the_page_says_what_is_wrong_with_a_password(client, ada, typed, said):
 
 
 @pytest.fixture
-def compares_without_case():
+def compares_without_case(transactional_db):
     """SQLite, which knows the case of ASCII letters only, made to compare as PostgreSQL does."""
 
     def like(pattern, value, escape="\\"):
@@ -142,7 +142,7 @@ def compares_without_case():
     connection.ensure_connection()
     connection.connection.create_function("like", 3, like)
     yield
-    connection.connection.create_function("like", 3, None)
+    connection.close()
 
 
 @pytest.mark.parametrize("address", ["g\u0131na@mail.example", "gina@ma\u0131l.example", "gina@\u017fhop.example"])
