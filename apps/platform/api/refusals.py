@@ -55,7 +55,7 @@ def _validation(request: HttpRequest, error: ValidationError) -> Problem:
 
 
 def _unavailable(request: HttpRequest, error: Exception) -> Problem:
-    logger.warning("api request refused, %s: %s %s", type(error).__name__, request.method, request.path)
+    logger.warning("api request refused, %s: %s %s: %s", type(error).__name__, request.method, request.path, error)
     what = "broker" if isinstance(error, BrokerUnavailable) else "database"
     return Problem(
         503,

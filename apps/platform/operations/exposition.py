@@ -22,14 +22,18 @@ class BrokerSide:
         try:
             state = YARD_STATE.answer(TIMEOUT_S)
         except (NoAnswer, *BROKER_AWAY):
-            yield GaugeMetricFamily("switchyard_broker_up", "Whether the broker answers.", value=0)
+            yield _broker_up(is_up=False)
             return
-        yield GaugeMetricFamily("switchyard_broker_up", "Whether the broker answers.", value=1)
+        yield _broker_up(is_up=not state.server.refusal)
         yield from _lanes(state)
         yield from _families(state)
         yield from _pools(state)
         leads = "Whether a scheduler leads."
         yield GaugeMetricFamily("switchyard_scheduler_up", leads, value=int(state.scheduler_up))
+
+
+def _broker_up(*, is_up: bool) -> Metric:
+    return GaugeMetricFamily("switchyard_broker_up", "Whether the broker answers and takes work.", value=int(is_up))
 
 
 def _lanes(state: YardState) -> Iterator[Metric]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from django.db import DatabaseError, connection
 
 from apps.platform.dead_letters.errors import BROKER_AWAY
+from apps.platform.operations.broker_server import ask_server
 from apps.platform.operations.deadlines import NoAnswer, Question
 from broker.interface import facilities
 
@@ -22,8 +23,11 @@ class Dependency:
     fact: str
 
 
-def _ask_broker() -> None:
-    facilities().pools.read_all()
+def _ask_broker() -> str:
+    """Return why the broker takes no work, "" when it does."""
+    found = facilities()
+    found.pools.read_all()
+    return ask_server(found.records.client, found.records.keys).refusal
 
 
 def _ask_database() -> None:
@@ -46,9 +50,11 @@ def dependencies() -> tuple[Dependency, ...]:
 
 def _broker() -> Dependency:
     try:
-        BROKER.answer(TIMEOUT_S)
+        refusal = BROKER.answer(TIMEOUT_S)
     except (NoAnswer, *BROKER_AWAY) as error:
         return Dependency("broker", False, _fact(error))
+    if refusal:
+        return Dependency("broker", False, f"takes no work: {refusal}")
     return Dependency("broker", True, "answers")
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from django.conf import settings
 
 from apps.platform.jobs.availability import answered
+from apps.platform.operations.broker_server import TAKES_WORK, ServerState, ask_server
 from apps.platform.schedules.leadership import anyone_leads
 from broker.interface import LaneStats, QueueStats, facilities
 from broker.pool_reports import PoolReport
@@ -83,6 +84,7 @@ class YardState:
     queues: tuple[QueueStats, ...]
     pools: dict[str, PoolState]
     scheduler_up: bool
+    server: ServerState = TAKES_WORK
 
     def lane(self, name: str) -> LaneStats:
         """Return how a queue or a retry lane stands."""
@@ -105,8 +107,9 @@ def yard_state() -> YardState:
         stats = tuple(found.transport.stats(queue.name) for queue in yard.queues)
         reports = found.pools.read_all()
         scheduler_up = anyone_leads(found.records.client, found.records.keys)
+        server = ask_server(found.records.client, found.records.keys)
     pools = {pool.name: _pool_state(pool, reports) for pool in yard.pools}
-    return YardState(stats, pools, scheduler_up)
+    return YardState(stats, pools, scheduler_up, server)
 
 
 def queues() -> list[QueueState]:
@@ -115,7 +118,11 @@ def queues() -> list[QueueState]:
     Raises:
         BrokerUnavailable: the broker did not answer.
     """
-    state = yard_state()
+    return queues_of(yard_state())
+
+
+def queues_of(state: YardState) -> list[QueueState]:
+    """Return every queue of the yard, in its order, as it stood."""
     return [_queue_state(stats, state) for stats in state.queues]
 
 

@@ -6,12 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from apps.platform.dead_letters.queries import Group
+from apps.platform.operations.broker_server import ServerState
 from apps.platform.operations.formatting import duration, times
 from apps.platform.operations.queries import YardState
 from apps.platform.operations.tracks import Level, Track
+from broker.interface import LaneStats
 
 # One look cannot tell a wait of less than a second from a message that is just being picked up.
 SEEN_MS = 1_000
+# A few retries are daily life; this many of one queue at once have a cause.
+MANY_RETRIES = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +50,18 @@ def judge(rows: Sequence[Track], state: YardState | None, recent: Sequence[Group
     """
     if state is None:
         return _broker_away()
-    found = [*_pools_down(rows), *_late(rows), *_failing(recent or ()), *_pools_missing(rows), *_no_scheduler(state)]
     facts = _facts(rows, state, open_letters)
+    if state.server.refusal:
+        return _broker_refuses(state.server, facts)
+    found = [
+        *_pools_down(rows),
+        *_late(rows),
+        *_failing(recent or ()),
+        *_retrying(state),
+        *_pools_missing(rows),
+        *_no_scheduler(state),
+        *_broker_evicts(state.server),
+    ]
     if not found:
         return Verdict("ok", "Healthy", "Every queue is on time.", facts)
     first, rest = found[0], found[1:]
@@ -63,8 +77,32 @@ def _broker_away() -> Verdict:
         "Broker away",
         "Nothing starts, because the broker does not answer.",
         then="Messages that were accepted are safe in the broker's files. New jobs are refused with 503 until it is "
-        "back. Check that the server runs and that SWITCHYARD_BROKER_URL names it; `manage.py doctor` tells more.",
+        "back. Check that the server runs and that SWITCHYARD_BROKER_URL names it; the web's log holds its last words.",
     )
+
+
+def _broker_refuses(server: ServerState, facts: tuple[tuple[str, str], ...]) -> Verdict:
+    return Verdict(
+        "bad",
+        "Broker refuses",
+        f"Nothing starts and new jobs are refused, because the broker takes no work: {server.refusal}.",
+        facts,
+        # Whatever else the page shows follows from it: reports and leases lapse when they cannot be written.
+        then=f"{server.then} Pools and scheduler only cannot say that they run: there is no need to restart them.",
+    )
+
+
+def _broker_evicts(server: ServerState) -> list[Verdict]:
+    if not server.eviction:
+        return []
+    return [
+        Verdict(
+            "warn",
+            "Unsafe",
+            f"The broker deletes waiting jobs when its memory is full, because maxmemory-policy is {server.eviction}.",
+            then="Run `CONFIG SET maxmemory-policy noeviction` on it and write that into its configuration.",
+        )
+    ]
 
 
 def _pools_down(rows: Sequence[Track]) -> list[Verdict]:
@@ -123,6 +161,23 @@ def _failing(recent: Sequence[Group]) -> list[Verdict]:
     ]
 
 
+def _retrying(state: YardState) -> list[Verdict]:
+    counts = {stats.queue: _in_lane(stats.retry) for stats in state.queues}
+    many = {queue: count for queue, count in counts.items() if count >= MANY_RETRIES}
+    if not many:
+        return []
+    named = ", ".join(f"{count:,} of {queue}" for queue, count in many.items())
+    return [
+        Verdict(
+            "warn",
+            "Retrying",
+            f"Jobs that failed wait to be tried again: {named}.",
+            then="Why is in the pools' log, in the lines `retried`, and by actor and exception in "
+            "switchyard_retries_total. Mend that and they end by themselves; until then nothing is lost.",
+        )
+    ]
+
+
 def _pools_missing(rows: Sequence[Track]) -> list[Verdict]:
     missing = [row.name for row in rows if row.state.word == "No pool" and row.state.level == "warn"]
     if not missing:
@@ -154,7 +209,7 @@ def _facts(rows: Sequence[Track], state: YardState, open_letters: int) -> tuple[
     slots = sum(pool.slots for pool in state.pools.values())
     busy = sum(pool.busy for pool in state.pools.values())
     waiting = sum(stats.live.waiting for stats in state.queues)
-    retrying = sum(stats.retry.waiting + stats.retry.scheduled + stats.retry.running for stats in state.queues)
+    retrying = sum(_in_lane(stats.retry) for stats in state.queues)
     closest = max((row for row in rows if row.ratio is not None), key=lambda row: row.ratio or 0, default=None)
     first = ("None", "waits past its promise")
     if closest is not None and closest.ratio is not None:
@@ -167,6 +222,10 @@ def _facts(rows: Sequence[Track], state: YardState, open_letters: int) -> tuple[
         (f"{waiting:,}", f"wait, {retrying:,} more retry"),
         (f"{open_letters:,}", f"dead letter{'' if open_letters == 1 else 's'} to triage"),
     )
+
+
+def _in_lane(lane: LaneStats) -> int:
+    return lane.waiting + lane.scheduled + lane.running
 
 
 def _jobs(row: Track) -> str:

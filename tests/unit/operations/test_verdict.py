@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from apps.platform.dead_letters.queries import Group
+from apps.platform.operations.broker_server import REFUSALS, ServerState
 from apps.platform.operations.queries import YardState
 from apps.platform.operations.tracks import tracks
 from apps.platform.operations.verdict import Verdict, judge
@@ -32,6 +34,36 @@ def test_broker_that_is_away_comes_before_everything() -> None:
 
     assert (found.level, found.label) == ("bad", "Broker away")
     assert "safe" in found.then
+
+
+def test_broker_that_is_away_names_no_command_that_is_not_there() -> None:
+    assert "doctor" not in verdict(None).then
+
+
+def test_broker_that_refuses_work_is_the_cause_of_everything_else() -> None:
+    silent = replace(
+        state(lane("mail", 3, age_ms=41_000), down("mail"), down("hooks"), scheduler_up=False),
+        server=ServerState(*REFUSALS["OOM"]),
+    )
+    found = verdict(silent, group(9))
+
+    assert (found.level, found.label, found.also) == ("bad", "Broker refuses", ())
+    assert "its memory is full" in found.sentence
+    assert "CONFIG SET maxmemory" in found.then and "no need to restart" in found.then
+
+
+def test_broker_that_may_drop_work_is_a_warning() -> None:
+    found = verdict(replace(state(), server=ServerState(eviction="allkeys-lru")))
+
+    assert (found.level, found.label) == ("warn", "Unsafe")
+    assert "allkeys-lru" in found.sentence and "CONFIG SET maxmemory-policy noeviction" in found.then
+
+
+def test_many_retries_are_told_before_the_first_job_gives_up() -> None:
+    found = verdict(state(retry=lane("mail-retry", 3, scheduled=6, running=1)))
+
+    assert (found.level, found.sentence) == ("warn", "Jobs that failed wait to be tried again: 10 of mail.")
+    assert verdict(state(retry=lane("mail-retry", scheduled=9))).label == "Healthy"
 
 
 def test_pool_that_is_down_with_work_waiting_is_named() -> None:

@@ -25,11 +25,16 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
-            found = queries.queues()
+            state = queries.yard_state()
         except BROKER_AWAY as error:
             raise CommandError(
                 f"queues: the broker does not answer: {error}; check SWITCHYARD_BROKER_URL and that the server is up"
             ) from error
+        if state.server.refusal:
+            self.stderr.write(f"queues: the broker takes no work: {state.server.refusal}. {state.server.then}")
+        if state.server.eviction:
+            self.stderr.write(f"queues: the broker deletes jobs when it is full: {state.server.eviction}")
+        found = queries.queues_of(state)
         if options["json"]:
             self.stdout.write(json.dumps([queue.as_json() for queue in found], indent=2))
             return
