@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -16,6 +17,8 @@ from project.demo.view.console import line_console
 def main(argv: Sequence[str]) -> int:
     """Run the demo or its check and return the exit code."""
     options = parse(argv)
+    # Database, mails and logs hold secrets, and the state folder may be one that others can look into.
+    os.umask(0o077)
     stop = StopRequest()
     stop.listen()
     console = line_console(sys.stdout)

@@ -26,6 +26,8 @@ class StateFolder:
     def make(self) -> None:
         """Create the folders that are missing. The root is for its owner only: it holds credentials.
 
+        A root that was there keeps its mode, it may be anybody's; what is ours in it is closed to others.
+
         Raises:
             StateUnusable: they cannot be created, or not be written to.
         """
@@ -33,6 +35,9 @@ class StateFolder:
             self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
             for folder in (self.logs, self.metrics, self.media, self.mailbox):
                 folder.mkdir(exist_ok=True)
+                folder.chmod(0o700)
+            if self.database.exists():
+                self.database.chmod(0o600)
             self.lock.touch(mode=0o600)
         except OSError as error:
             raise StateUnusable(self.root, str(error.strerror).lower()) from error

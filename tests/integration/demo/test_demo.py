@@ -102,6 +102,7 @@ def test_sample_work_is_sent_a_dead_part_starts_again_a_second_demo_is_sent_away
     assert "could not be sent" not in demo.output
     assert set(demo.credentials["pids"]) == PARTS
     assert stat.S_IMODE((demo.state / "credentials.json").stat().st_mode) == 0o600
+    assert [path for path in demo.state.iterdir() if path.stat().st_mode & 0o077] == []
     web = demo.credentials["pids"]["web"]
 
     psutil.Process(web).kill()

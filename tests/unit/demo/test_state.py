@@ -94,6 +94,18 @@ def test_folder_and_its_secrets_are_for_their_owner_only(tmp_path: Path) -> None
     assert stat.S_IMODE(state.identity.stat().st_mode) == 0o600
 
 
+def test_what_is_ours_in_a_folder_that_others_can_look_into_is_closed_to_them(tmp_path: Path) -> None:
+    state = StateFolder(tmp_path / "state")
+    state.root.mkdir(mode=0o755)
+    state.mailbox.mkdir(mode=0o755)
+    state.database.touch(mode=0o644)
+
+    state.make()
+
+    ours = (state.logs, state.metrics, state.media, state.mailbox, state.database, state.lock)
+    assert [path.name for path in ours if path.stat().st_mode & 0o077] == []
+
+
 def test_identity_stays_the_same_over_restarts(tmp_path: Path) -> None:
     path = tmp_path / "identity.json"
     first = load(path).with_ports(broker=1234, smtp=2345, receiver=3456)
