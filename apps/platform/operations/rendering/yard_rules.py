@@ -32,9 +32,9 @@ def _broker_down() -> dict[str, Any]:
         hold_s=20,
         severity="page",
         where="queue",
-        summary="the broker does not answer the web",
-        cause="Valkey is down, full, or refuses the password.",
-        next_step="Look at its log, its memory and SWITCHYARD_BROKER_URL. Nothing that was accepted is lost meanwhile.",
+        summary="the broker does not answer, or takes no work",
+        cause="Valkey is down, full, a replica, or refuses the password.",
+        next_step="/readyz and `manage.py queues` say which, and what to do. What was accepted is not lost.",
     )
 
 
