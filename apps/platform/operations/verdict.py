@@ -122,12 +122,14 @@ def _late(rows: Sequence[Track]) -> list[Verdict]:
     late = [row for row in rows if row.state.word == "Late" and (row.oldest_age_ms or 0) >= SEEN_MS]
     found = []
     for row in sorted(late, key=lambda row: row.ratio or 0, reverse=True):
-        full = row.busy >= row.slots
-        cause = f"all {row.slots} slots are busy" if full else "its free slots take nothing up"
+        # A pool that works without pause shows a slot or two between two jobs at any moment.
+        working = row.busy * 2 >= row.slots
+        share = "all" if row.busy >= row.slots else f"{row.busy} of"
+        cause = f"{share} {row.slots} slots are busy" if working else "its free slots take nothing up"
         then = (
             "It is on time again when the jobs that run now end faster than new ones come. If it stays, give the "
             "pool more slots in project/topology.py, or move its slow actor to another queue."
-            if full
+            if working
             else "Most likely its workers have just started or cannot reach the broker: look into the pool's log."
         )
         sentence = (

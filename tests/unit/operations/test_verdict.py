@@ -84,6 +84,13 @@ def test_late_with_free_slots_says_so() -> None:
     assert "its free slots take nothing up" in verdict(state(LATE, pool("mail", busy=1))).sentence
 
 
+def test_pool_that_works_without_pause_has_a_free_slot_now_and_then() -> None:
+    found = verdict(state(LATE, pool("mail", busy=3)))
+
+    assert "because 3 of 4 slots are busy" in found.sentence
+    assert "more slots in project/topology.py" in found.then
+
+
 def test_wait_below_a_second_is_no_verdict() -> None:
     yard = state(lane("mail", 1, age_ms=999))
 
