@@ -18,7 +18,9 @@ from apps.platform.dead_letters.models import DeadLetter
 from apps.platform.dead_letters.queries import hex_dump
 from broker.interface import Unreadable
 
+LONGEST_FAILURE = 60
 INSTALLED = re.compile(r'File "[^"\n]*/(?:site-packages|lib/python3\.\d+)/')
+LISTED_BYTES = 128
 CONTROL = {code: f"\\x{code:02x}" for code in (*range(9), *range(11, 32), *range(0x7F, 0xA0))}
 
 
@@ -77,20 +79,22 @@ def print_letters(rows: Sequence[DeadLetter], out: OutputWrapper) -> None:
     table = Table("id", "queue", "actor", "failure", "reason", "tries", "died (UTC)", "state", "group", box=None)
     for row in rows:
         table.add_row(
-            row.message_id, row.queue, row.actor, _plain(f"{row.exception}: {row.error}"[:60]), row.reason,
+            row.message_id, row.queue, row.actor, _plain(_cut(f"{row.exception}: {row.error}")), row.reason,
             str(row.attempts), f"{row.died_at:%Y-%m-%d %H:%M:%S}", row.state, row.fingerprint[:16],
         )  # fmt: skip
     _console(out).print(table if rows else "No dead letters.")
 
 
 def print_unreadable(items: Sequence[Unreadable], out: OutputWrapper) -> None:
-    """Print quarantined messages with their bytes."""
+    """Print quarantined messages with their first bytes."""
     console = _console(out)
     if not items:
         console.print("No quarantined messages.")
     for item in items:
         console.print(_plain(f"{item.id}  {item.queue}  {item.size_bytes} bytes  {item.error}"))
-        console.print(Text(hex_dump(item.raw)))
+        console.print(Text(hex_dump(item.raw[:LISTED_BYTES])))
+        if len(item.raw) > LISTED_BYTES:
+            console.print(f"… {len(item.raw) - LISTED_BYTES:,} bytes more with --json")
 
 
 def print_letter(row: DeadLetter, out: OutputWrapper) -> None:
@@ -102,8 +106,8 @@ def print_letter(row: DeadLetter, out: OutputWrapper) -> None:
         ("failed", f"{row.exception}: {row.error}"),
         ("reason", row.reason),
         ("attempts", f"{row.attempts}, the last took {row.duration_ms} ms"),
-        ("enqueued", _iso(row.enqueued_at)),
-        ("died", _iso(row.died_at)),
+        ("enqueued", _moment(row.enqueued_at)),
+        ("died", _moment(row.died_at)),
         ("group", row.fingerprint),
     )
     console = _console(out)
@@ -112,7 +116,8 @@ def print_letter(row: DeadLetter, out: OutputWrapper) -> None:
     console.print(_plain(f"\n{short_paths(row.traceback)}"))
     console.print(_plain(json.dumps(row.payload, indent=2, ensure_ascii=False)))
     for entry in row.history:
-        words = " ".join(filter(None, (entry["at"], entry["act"], entry["by"] and f"by {entry['by']}", entry["note"])))
+        at = _moment(datetime.fromisoformat(entry["at"]))
+        words = " ".join(filter(None, (at, entry["act"], entry["by"] and f"by {entry['by']}", entry["note"])))
         console.print(_plain(words))
 
 
@@ -129,6 +134,14 @@ def _console(out: OutputWrapper) -> Console:
 def _plain(text: str) -> Text:
     # Text of a failure may carry escape codes that would drive the operator's terminal.
     return Text(text.translate(CONTROL))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= LONGEST_FAILURE else f"{text[: LONGEST_FAILURE - 1]}…"
+
+
+def _moment(moment: datetime) -> str:
+    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def _iso(moment: datetime) -> str:

@@ -10,11 +10,13 @@ import dramatiq
 import pytest
 import redis
 from django.core.management import CommandError, call_command
+from django.core.management.base import OutputWrapper
 from dramatiq.brokers.redis import RedisBroker
 
 from apps.platform.dead_letters.models import DeadLetter
+from apps.platform.dead_letters.presentation import print_unreadable
 from broker.interface import DeadLetter as Letter
-from broker.interface import Facilities
+from broker.interface import Facilities, Unreadable
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.django_db
@@ -127,3 +129,13 @@ def test_quarantined_messages_are_listed_with_their_bytes(
     text, items = run("list", "--quarantined"), json.loads(run("list", "--quarantined", "--json"))
     assert "00 3c 62 3e 6e 6f" in text and ".<b>no message</" in text
     assert [bytes.fromhex(item["raw_hex"]) for item in items] == [b"\x00<b>no message</b>"]
+
+
+def test_long_quarantined_message_leaves_the_terminal_readable() -> None:
+    out = io.StringIO()
+    item = Unreadable("id", "default", b"x" * 4_096, 200_000, "no message", 0)
+
+    print_unreadable([item], OutputWrapper(out))
+
+    assert len(out.getvalue().splitlines()) <= 10
+    assert "3,968 bytes more with --json" in out.getvalue()
