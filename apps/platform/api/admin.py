@@ -8,8 +8,8 @@ from django import forms
 from django.contrib import admin, messages
 from django.db.models import QuerySet
 from django.forms import ModelForm
-from django.http import HttpRequest
-from django.utils.html import format_html
+from django.http import HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
 from unfold.admin import ModelAdmin
 from unfold.decorators import display
 from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget
@@ -69,11 +69,20 @@ class TokenAdmin(ModelAdmin):
 
     def save_model(self, request: HttpRequest, obj: Token, form: ModelForm[Token], change: bool) -> None:
         """Save a token; a new one gets its secret, which is shown now and never again."""
-        plain = "" if change else issue_secret(obj)
+        obj.plain = "" if change else issue_secret(obj)
         super().save_model(request, obj, form, change)
-        if plain:
-            text = "The token, shown only now: <code>{}</code>"
-            messages.success(request, format_html(text, plain))
+
+    def response_add(self, request: HttpRequest, obj: Token, post_url_continue: str | None = None) -> HttpResponse:
+        """Show a new token's plain form, this once."""
+        context = {
+            **self.admin_site.each_context(request),
+            "title": "New token",
+            "opts": self.opts,
+            "token": obj,
+            "plain": obj.plain,
+        }
+        # Not as a message: those are kept in a cookie until the next page.
+        return TemplateResponse(request, "admin/api/new_token.html", context)
 
     @admin.action(description="Revoke", permissions=["change"])
     def revoke(self, request: HttpRequest, tokens: QuerySet[Token]) -> None:

@@ -38,6 +38,8 @@ class Token(models.Model):
     created_at = models.DateTimeField(default=timezone.now, editable=False)
     last_used_at = models.DateTimeField(null=True, editable=False)
     revoked_at = models.DateTimeField(null=True, editable=False)
+    # Its plain form, on the very object that was made; never saved.
+    plain = ""
 
     class Meta:
         ordering = ["-created_at"]

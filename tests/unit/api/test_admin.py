@@ -38,6 +38,18 @@ def test_a_token_is_made_and_its_plain_form_shown_once(admin: Client, owner: Use
     assert shown[0] not in again
 
 
+def test_a_new_token_is_in_no_cookie_and_no_cache(admin: Client, owner: User) -> None:
+    form = {"name": "<b>ci", "owner": owner.pk, "scopes": ["read"], "_continue": "1"}
+
+    answer = admin.post(reverse("admin:api_token_add"), form)
+
+    prefix = Token.objects.get().prefix
+    assert f"sy_{prefix}_" in answer.content.decode()
+    assert f"sy_{prefix}_" not in answer.cookies.output()
+    assert "no-store" in answer["Cache-Control"]
+    assert b"<b>ci" not in answer.content
+
+
 @pytest.mark.parametrize("scopes", [[], ["everything"]])
 def test_a_token_without_known_scopes_is_not_made(admin: Client, owner: User, scopes: list[str]) -> None:
     form = {"name": "ci", "owner": owner.pk, "scopes": scopes}
