@@ -17,7 +17,14 @@ _SESSION_KEY = "mail_reset_token"
 @never_cache
 @require_GET
 def open_reset_link(request: HttpRequest, token: str) -> HttpResponse:
-    """Take the token out of the address, so that neither history nor a referrer keeps it, and show the form."""
+    """Take the token out of the address, so that neither history nor a referrer keeps it, and show the form.
+
+    One that opens nothing starts no session: those are rows that anybody could make us write.
+    """
+    try:
+        links.open_link(token)
+    except LinkInvalid as invalid:
+        return _refused(request, invalid)
     request.session[_SESSION_KEY] = token
     response = redirect("mail-choose-password")
     response["Referrer-Policy"] = "no-referrer"
@@ -37,5 +44,9 @@ def choose_password(request: HttpRequest) -> HttpResponse:
             del request.session[_SESSION_KEY]
             return render(request, "mail/reset_done.html", {"found": found, "to": mail.to})
     except LinkInvalid as invalid:
-        return render(request, "mail/reset_invalid.html", {"fact": invalid.fact}, status=410)
+        return _refused(request, invalid)
     return render(request, "mail/reset_form.html", {"form": form, "to": mail.to})
+
+
+def _refused(request: HttpRequest, invalid: LinkInvalid) -> HttpResponse:
+    return render(request, "mail/reset_invalid.html", {"fact": invalid.fact}, status=410)

@@ -8,6 +8,7 @@ import re
 import pytest
 import time_machine
 from django.contrib.auth.models import User
+from django.contrib.sessions.models import Session
 from django.db import connection
 from django.urls import reverse
 
@@ -107,6 +108,12 @@ def test_the_page_takes_the_token_out_of_its_address_and_sets_the_password(clien
     assert "Your password is changed" in done.content.decode()
     assert ada.check_password(PASSWORD)
     assert again.status_code == 410
+
+
+def test_a_link_that_opens_nothing_starts_no_session(client):
+    assert client.get(f"/account/reset/{'x' * 500}/").status_code == 410
+
+    assert not Session.objects.exists()
 
 
 def test_looking_at_the_page_does_not_use_up_the_link(client, ada):
