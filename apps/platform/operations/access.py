@@ -7,7 +7,9 @@ import ipaddress
 
 from django.http import HttpRequest
 
-FORWARDED = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-IP", "Via")
+FORWARDED = frozenset(
+    ("forwarded", "via", "x-real-ip", "x-client-ip", "x-cluster-client-ip", "true-client-ip", "cf-connecting-ip")
+)
 
 
 def may_scrape(request: HttpRequest, token: str) -> bool:
@@ -20,7 +22,8 @@ def may_scrape(request: HttpRequest, token: str) -> bool:
 
 
 def _from_loopback(request: HttpRequest) -> bool:
-    if any(name in request.headers for name in FORWARDED):
+    names = [name.lower() for name in request.headers]
+    if any(name in FORWARDED or name.startswith("x-forwarded") for name in names):
         return False
     try:
         address = ipaddress.ip_address(request.META.get("REMOTE_ADDR") or "")
