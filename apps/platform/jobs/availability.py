@@ -23,5 +23,7 @@ def answered(operation: str) -> Iterator[None]:
     """
     try:
         yield
+    except BrokerUnavailable:
+        raise  # it says all of it already
     except (redis.RedisError, BrokerConnectionError, OSError) as error:
         raise BrokerUnavailable(operation, str(error) or type(error).__name__) from error

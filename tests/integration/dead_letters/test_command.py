@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import uuid
 from collections.abc import Callable
 from typing import Any
@@ -139,3 +140,22 @@ def test_long_quarantined_message_leaves_the_terminal_readable() -> None:
 
     assert len(out.getvalue().splitlines()) <= 10
     assert "3,968 bytes more with --json" in out.getvalue()
+
+
+def test_times_and_long_failures_read_well(bury: Callable[..., Letter]) -> None:
+    made = bury(error="word " * 40)
+    run("discard", made.id)
+
+    shown = run("show", made.id)
+
+    assert re.search(r"^died +\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC$", shown, re.MULTILINE)
+    assert re.search(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC discard by", shown, re.MULTILINE)
+    assert "word word…" in run("list", "--state", "discarded")
+
+
+@pytest.mark.parametrize("arguments", [("list", "--limit", "0"), ("requeue",), ("discard", "ID", "--group", "FP")])
+def test_wrong_arguments_end_with_2(arguments: tuple[str, ...], facilities: Facilities) -> None:
+    with pytest.raises(CommandError) as caught:
+        run(*arguments)
+
+    assert caught.value.returncode == 2

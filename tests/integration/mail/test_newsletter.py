@@ -8,6 +8,7 @@ import pytest
 from django.core.management import call_command
 
 from apps.product.mail.actors import newsletter, send_welcome_mail
+from apps.product.mail.management.commands.newsletter import Command
 from tests.factories.shop import make_customer
 from tests.waiting import wait_for
 
@@ -35,6 +36,14 @@ def test_one_address_can_be_chosen(smtp, facilities, run_worker):
         wait_for(lambda: smtp.recipients)
 
     assert smtp.recipients == ["ada@mail.example"]
+
+
+def test_what_is_no_address_is_refused(facilities, capsys):
+    with pytest.raises(SystemExit) as caught:
+        Command().run_from_argv(["manage.py", "newsletter", "Two new things", "One.", "--to", "nobody"])
+
+    assert caught.value.code == 2
+    assert "'nobody' is no address" in capsys.readouterr().err
 
 
 def test_other_mails_of_the_queue_come_first():

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import signal
 import smtplib
+import socket
 import subprocess
 import sys
 import time
 
 import pytest
+from django.core.management import CommandError, call_command
 
 from tests.waiting import wait_for
 
@@ -56,3 +58,9 @@ def test_the_sink_keeps_the_mails_of_many_clients_at_once(tmp_path):
         process.terminate()
         process.wait(5)
         process.stdout.close()
+
+
+def test_a_port_that_is_taken_is_said_in_one_line(tmp_path):
+    refused = pytest.raises(CommandError, match="already in use; choose another --port")
+    with socket.create_server(("127.0.0.1", 0)) as taken, refused:
+        call_command("mailsink", port=taken.getsockname()[1], dir=tmp_path)

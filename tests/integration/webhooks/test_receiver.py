@@ -85,3 +85,13 @@ def test_a_broken_signature_is_no_crash(receiver, signature: str) -> None:
 
     assert ask(receiver.url + "healthy", b"{}", **headers)[0] == 401
     assert len(receiver.log) == 1
+
+
+@pytest.mark.parametrize("port", [1 << 16, -1])
+def test_a_port_that_is_none_is_said_in_one_line(port: int) -> None:
+    done = subprocess.run(
+        [*COMMANDS[0], f"--port={port}"], cwd=ROOT, capture_output=True, text=True, timeout=30, check=False
+    )
+
+    assert done.returncode == 1
+    assert "choose another --port" in done.stderr and "Traceback" not in done.stderr

@@ -190,8 +190,10 @@ def test_createtoken_refuses_unknown_users(db: None) -> None:
 
 
 def test_createtoken_refuses_unknown_scopes(owner: User) -> None:
-    with pytest.raises(CommandError, match="fly not known; choose from submit, read, operate"):
+    with pytest.raises(CommandError, match="fly not known; choose from submit, read, operate") as caught:
         call_command("createtoken", user="ada", scopes="read,fly")
+
+    assert caught.value.returncode == 2
 
 
 def test_tokens_lists_without_secrets(make_token: MakeToken) -> None:
@@ -204,6 +206,27 @@ def test_tokens_lists_without_secrets(make_token: MakeToken) -> None:
     assert token.prefix in out.getvalue()
     assert plain.split("_", 2)[2] not in out.getvalue()
     assert token.secret_hash not in out.getvalue()
+
+
+def test_tokens_are_a_table_that_drives_no_terminal(make_token: MakeToken) -> None:
+    token, _ = make_token()
+    token.name = "[red]evil\x1b[31m"
+    token.save()
+    out = StringIO()
+
+    call_command("tokens", "list", stdout=out)
+
+    head, line = out.getvalue().splitlines()
+    assert head.split()[:4] == ["prefix", "state", "owner", "scopes"]
+    assert "never" in line and "[red]evil[31m" in line and "\x1b" not in line
+
+
+def test_no_tokens_say_how_to_make_one(db: None) -> None:
+    out = StringIO()
+
+    call_command("tokens", "list", stdout=out)
+
+    assert "manage.py createtoken" in out.getvalue()
 
 
 @pytest.mark.parametrize("shorten", [lambda plain: plain, lambda plain: plain.split("_")[1]])

@@ -11,6 +11,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from apps.platform.api.models import SCOPES
 from apps.platform.api.tokens import create_token
+from apps.platform.operations.terminal import WRONG_ARGUMENTS, in_words
 
 
 class Command(BaseCommand):
@@ -23,6 +24,10 @@ class Command(BaseCommand):
         parser.add_argument("--json", action="store_true", dest="as_json", help="print it with its scopes as JSON")
 
     def handle(self, *args: Any, user: str, scopes: str, name: str, as_json: bool, **options: Any) -> None:
+        with in_words("token"):
+            self._make(user, scopes, name, as_json)
+
+    def _make(self, user: str, scopes: str, name: str, as_json: bool) -> None:
         users = get_user_model()
         try:
             owner = users._default_manager.get_by_natural_key(user)
@@ -32,7 +37,7 @@ class Command(BaseCommand):
         try:
             token, plain = create_token(owner=owner, scopes=wanted, name=name or f"made for {user} by command")
         except ValidationError as error:
-            raise CommandError("; ".join(error.messages)) from error
+            raise CommandError("; ".join(error.messages), returncode=WRONG_ARGUMENTS) from error
         if as_json:
             self.stdout.write(json.dumps({"token": plain, "prefix": token.prefix, "scopes": token.scopes}))
         else:

@@ -3,40 +3,43 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from datetime import datetime
+from typing import Any, TextIO, cast
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 from apps.platform.api.models import Token
 from apps.platform.api.tokens import revoke_token
+from apps.platform.operations.terminal import in_words
 
 
 class Command(BaseCommand):
     help = "List API tokens, or revoke one."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+        actions = parser.add_subparsers(dest="action", required=True)
         listing = actions.add_parser("list", help="print every token, without its secret")
         listing.add_argument("--json", action="store_true", dest="as_json", help="print them as JSON")
         revoke = actions.add_parser("revoke", help="make a token useless, for good")
-        revoke.add_argument("prefix", help="the part between sy_ and the secret, or all that was printed")
+        revoke.add_argument(
+            "prefix", metavar="PREFIX", help="the part between sy_ and the secret, or all that was printed"
+        )
 
     def handle(self, *args: Any, action: str, as_json: bool = False, prefix: str = "", **options: Any) -> None:
-        if action == "list":
-            self._list(as_json)
-        else:
-            self._revoke(prefix)
+        with in_words("tokens"):
+            self._list(as_json) if action == "list" else self._revoke(prefix)
 
     def _list(self, as_json: bool) -> None:
-        rows = [_row(token) for token in Token.objects.select_related("owner")]
+        tokens = list(Token.objects.select_related("owner"))
         if as_json:
-            self.stdout.write(json.dumps(rows, indent=2))
+            self.stdout.write(json.dumps([_row(token) for token in tokens], indent=2))
             return
-        for row in rows:
-            state = "revoked" if row["revoked_at"] else "usable"
-            scopes = ",".join(row["scopes"])
-            last_used = row["last_used_at"] or "never used"
-            self.stdout.write(f"{row['prefix']}  {state:7}  {row['owner']}  {scopes}  {last_used}  {row['name']}")
+        width = None if self.stdout.isatty() else 240
+        console = Console(file=cast(TextIO, self.stdout), width=width, highlight=False, markup=False, soft_wrap=True)
+        console.print(_table(tokens) if tokens else "No tokens; make one with manage.py createtoken.")
 
     def _revoke(self, given: str) -> None:
         prefix = given.removeprefix("sy_").partition("_")[0]
@@ -45,6 +48,21 @@ class Command(BaseCommand):
         except Token.DoesNotExist as error:
             raise CommandError(f"token {prefix!r}: none has this prefix; see manage.py tokens list") from error
         self.stdout.write(f"token {token.prefix}: revoked")
+
+
+def _table(tokens: list[Token]) -> Table:
+    table = Table("prefix", "state", "owner", "scopes", "last used (UTC)", "name", box=None)
+    for token in tokens:
+        state = "revoked" if token.revoked_at else "usable"
+        # A name is somebody's free text: as Text it is no markup, and without control characters it drives no terminal.
+        name = Text("".join(letter for letter in token.name if letter.isprintable()))
+        scopes = ",".join(token.scopes)
+        table.add_row(token.prefix, state, token.owner.get_username(), scopes, _moment(token.last_used_at), name)
+    return table
+
+
+def _moment(moment: datetime | None) -> str:
+    return f"{moment:%Y-%m-%d %H:%M:%S}" if moment else "never"
 
 
 def _row(token: Token) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from django.core.management.base import BaseCommand, CommandError
 from apps.platform.dead_letters import presentation, queries, services
 from apps.platform.dead_letters.errors import BROKER_AWAY, UnknownDeadLetter, UnknownGroup
 from apps.platform.dead_letters.models import DeadLetter
+from apps.platform.operations.terminal import WRONG_ARGUMENTS, in_words
 
 
 class Command(BaseCommand):
@@ -28,10 +29,10 @@ class Command(BaseCommand):
         listing.add_argument("--queue", choices=[queue.name for queue in settings.YARD.queues], default="")
         listing.add_argument("--group", metavar="FP", default="", help="only this fingerprint")
         listing.add_argument("--state", choices=DeadLetter.State.values, default="", help="instead of the open ones")
-        listing.add_argument("--limit", type=int, default=100)
+        listing.add_argument("--limit", type=int, default=100, metavar="N", help="at most so many (default: 100)")
         listing.add_argument("--quarantined", action="store_true", help="messages that nobody can read")
         show = verbs.add_parser("show", help="one dead letter with its traceback")
-        show.add_argument("id")
+        show.add_argument("id", metavar="ID")
         for verb, text in (("requeue", "send back to their queues"), ("discard", "drop for good")):
             move = verbs.add_parser(verb, help=f"{text}, by id or by group")
             move.add_argument("ids", nargs="*", metavar="ID")
@@ -43,13 +44,15 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         verb = {"list": self._list, "show": self._show, "requeue": self._move, "discard": self._move}[options["verb"]]
         try:
-            verb(options)
-        except (UnknownDeadLetter, UnknownGroup, *BROKER_AWAY) as error:
+            with in_words("dead letters"):
+                verb(options)
+        except (UnknownDeadLetter, UnknownGroup) as error:
             raise CommandError(str(error)) from error
 
     def _list(self, options: dict[str, Any]) -> None:
         if options["limit"] < 1:
-            raise CommandError(f"--limit: {options['limit']} is below 1; ask for at least one letter")
+            words = f"--limit: {options['limit']} is below 1; ask for at least one letter"
+            raise CommandError(words, returncode=WRONG_ARGUMENTS)
         if options["quarantined"]:
             self._quarantined(options)
             return
@@ -78,7 +81,8 @@ class Command(BaseCommand):
     def _move(self, options: dict[str, Any]) -> None:
         by, reason, ids, group = f"{getpass.getuser()} (shell)", options["reason"], options["ids"], options["group"]
         if bool(ids) == bool(group):
-            raise CommandError(f"{options['verb']}: name ids, or one group with --group FP")
+            words = f"{options['verb']}: name ids, or one group with --group FP"
+            raise CommandError(words, returncode=WRONG_ARGUMENTS)
         outcome: services.Outcome
         if group:
             whole = {"requeue": services.requeue_group, "discard": services.discard_group}

@@ -10,14 +10,14 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from apps.platform.jobs.presentation import job_body
 from apps.platform.jobs.queries import find_job
 from apps.platform.jobs.services import request_cancel
-from broker.errors import BrokerUnavailable
+from apps.platform.operations.terminal import in_words
 
 
 class Command(BaseCommand):
     help = "Show a job, or ask for it to be cancelled."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+        actions = parser.add_subparsers(dest="action", required=True)
         show = actions.add_parser("show", help="print where a job stands")
         show.add_argument("id", metavar="ID")
         show.add_argument("--json", action="store_true", dest="as_json", help="print it as JSON")
@@ -25,10 +25,8 @@ class Command(BaseCommand):
         cancel.add_argument("id", metavar="ID")
 
     def handle(self, *args: Any, action: str, id: str, as_json: bool = False, **options: Any) -> None:
-        try:
+        with in_words(f"job {id}"):
             self._show(id, as_json) if action == "show" else self._cancel(id)
-        except BrokerUnavailable as error:
-            raise CommandError(str(error)) from error
 
     def _show(self, job_id: str, as_json: bool) -> None:
         job = find_job(job_id)

@@ -6,13 +6,13 @@ import json
 from argparse import ArgumentParser
 from typing import Any, TextIO, cast
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import BaseCommand
 from rich.console import Console
 from rich.table import Table
 
-from apps.platform.dead_letters.errors import BROKER_AWAY
 from apps.platform.operations import queries
 from apps.platform.operations.formatting import duration, promise
+from apps.platform.operations.terminal import in_words
 
 
 class Command(BaseCommand):
@@ -24,12 +24,8 @@ class Command(BaseCommand):
         parser.add_argument("--json", action="store_true", help="print JSON")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        try:
+        with in_words("queues"):
             state = queries.yard_state()
-        except BROKER_AWAY as error:
-            raise CommandError(
-                f"queues: the broker does not answer: {error}; check SWITCHYARD_BROKER_URL and that the server is up"
-            ) from error
         if state.server.refusal:
             self.stderr.write(f"queues: the broker takes no work: {state.server.refusal}. {state.server.then}")
         if state.server.eviction:

@@ -8,11 +8,10 @@ import json
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
-from django.db import DatabaseError
 from django.utils import timezone
 
+from apps.platform.operations.terminal import in_words
 from apps.platform.schedules import queries, services
-from broker.errors import BrokerUnavailable
 
 HEADINGS = ("schedule", "cron (UTC)", "queue", "last", "late", "next")
 
@@ -24,7 +23,7 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Declare the two forms."""
-        forms = parser.add_subparsers(dest="form", required=True)
+        forms = parser.add_subparsers(dest="action", required=True)
         listing = forms.add_parser("list", help="every schedule, with its last tick and its next")
         listing.add_argument("--json", action="store_true", help="for machines")
         run = forms.add_parser("run", help="enqueue a schedule's actor now, beside its ticks")
@@ -32,16 +31,15 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Print the list, or the id of the job that was sent."""
-        if options["form"] == "run":
+        if options["action"] == "run":
             try:
-                self.stdout.write(services.run_now(options["name"]))
-            except (services.UnknownSchedule, BrokerUnavailable) as error:
+                with in_words("schedules"):
+                    self.stdout.write(services.run_now(options["name"]))
+            except services.UnknownSchedule as error:
                 raise CommandError(str(error)) from error
             return
-        try:
+        with in_words("schedules"):
             rows = queries.overview(timezone.now())
-        except DatabaseError as error:
-            raise CommandError(f"the database cannot say: {error}; is it up, and was manage.py migrate run?") from error
         self.stdout.write(_json(rows) if options["json"] else _table(rows))
 
 

@@ -6,7 +6,7 @@ from argparse import ArgumentParser
 from typing import Any
 
 from django.conf import settings
-from django.core.management.base import BaseCommand
+from django.core.management.base import BaseCommand, CommandError
 
 from apps.product.mail import mailbox, sink
 
@@ -25,4 +25,7 @@ class Command(BaseCommand):
         """Serve until SIGTERM or SIGINT."""
         if settings.DEBUG is False:
             self.stderr.write("mailsink: meant for development; whoever may reach the port can send mail into it")
-        sink.run(options["port"], options["dir"])
+        try:
+            sink.run(options["port"], options["dir"])
+        except (OSError, OverflowError) as error:
+            raise CommandError(f"mailsink: {error}; choose another --port, 0 takes a free one") from error

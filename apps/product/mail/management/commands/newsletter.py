@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser
+from argparse import ArgumentParser, ArgumentTypeError
 from typing import Any
 
+from django.core.exceptions import ValidationError
 from django.core.management.base import BaseCommand
+from django.core.validators import validate_email
 
+from apps.platform.operations.terminal import in_words
 from apps.product.mail.requests import request_newsletter
 from apps.product.shop import queries as shop
 
@@ -18,15 +21,28 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Declare the headline, the paragraphs and ``--to``."""
-        parser.add_argument("headline", help="subject and headline, for example 'Statements are faster'")
-        parser.add_argument("paragraph", nargs="+", help="one paragraph of plain text; as many as you like")
-        parser.add_argument("--to", action="append", metavar="ADDRESS", help="only to this address; may be repeated")
+        parser.add_argument(
+            "headline", metavar="HEADLINE", help="subject and headline, for example 'Statements are faster'"
+        )
+        parser.add_argument("paragraph", nargs="+", metavar="PARAGRAPH", help="plain text; as many as you like")
+        parser.add_argument(
+            "--to", action="append", type=_address, metavar="ADDRESS", help="only to this address; may be repeated"
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Enqueue the mails and say how many."""
         addresses = options["to"] or (customer.email for customer in shop.stream_customers())
         count = 0
-        for address in addresses:
-            request_newsletter(address, options["headline"], options["paragraph"])
-            count += 1
-        self.stdout.write(f"newsletter: {count} mails enqueued")
+        with in_words("newsletter"):
+            for address in addresses:
+                request_newsletter(address, options["headline"], options["paragraph"])
+                count += 1
+        self.stdout.write(f"newsletter: {count} mail{'' if count == 1 else 's'} enqueued")
+
+
+def _address(text: str) -> str:
+    try:
+        validate_email(text)
+    except ValidationError:
+        raise ArgumentTypeError(f"{text!r} is no address; give one such as ada@example.com") from None
+    return text

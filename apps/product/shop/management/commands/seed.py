@@ -9,6 +9,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandParser
 from django.utils import timezone
 
+from apps.platform.operations.terminal import in_words
 from apps.product.shop import sample
 
 MOST_CUSTOMERS = 100_000
@@ -21,14 +22,19 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Declare the options."""
-        parser.add_argument("--customers", type=_count, default=300, help="how many (default: %(default)s)")
-        parser.add_argument("--seed", type=int, default=1, help="same seed and day, same shop (default: %(default)s)")
-        parser.add_argument("--until", type=_day, default=None, help="last day, YYYY-MM-DD (default: today in UTC)")
+        parser.add_argument("--customers", type=_count, default=300, metavar="N", help="how many (default: 300)")
+        parser.add_argument(
+            "--seed", type=int, default=1, metavar="N", help="same seed and day, same shop (default: 1)"
+        )
+        parser.add_argument(
+            "--until", type=_day, default=None, metavar="DAY", help="last day, YYYY-MM-DD (default: today, UTC)"
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Fill the shop and say what it holds."""
         until = options["until"] or timezone.now().date()
-        made = sample.create(customers=options["customers"], seed=options["seed"], until=until)
+        with in_words("shop"):
+            made = sample.create(customers=options["customers"], seed=options["seed"], until=until)
         verb = "made" if made.created else "already there, nothing changed"
         self.stdout.write(
             f"shop: {made.customers} customers, {made.invoices} invoices, {made.payments} payments {verb}"

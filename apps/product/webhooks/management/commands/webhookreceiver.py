@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandParser
+from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from apps.product.webhooks import receiver
 
@@ -21,4 +21,7 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Serve."""
-        receiver.run(port=options["port"], secrets_file=options["secrets_file"], log_file=options["log_file"])
+        try:
+            receiver.run(port=options["port"], secrets_file=options["secrets_file"], log_file=options["log_file"])
+        except (OSError, OverflowError) as error:
+            raise CommandError(f"webhookreceiver: {error}; choose another --port, 0 takes a free one") from error
