@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from asgiref.sync import async_to_sync
+from django.conf import settings
 from django.contrib.auth.models import User
 from django.http import HttpResponse
 from django.test import AsyncClient, Client
@@ -204,7 +205,7 @@ def test_queues_are_listed(api: Client, ada: User) -> None:
 
     assert response.status_code == 200
     found = {queue["queue"]: queue for queue in response.json()["queues"]}
-    assert list(found) == ["urgent", "default", "images", "slow", "billing", "webhook"]
+    assert list(found) == [queue.name for queue in settings.YARD.queues]
     default = found["default"]
     assert (default["depth"], default["scheduled"], default["running"]) == (1, 1, 0)
     assert (default["retrying"], default["dead"], default["paused"]) == (0, 0, False)

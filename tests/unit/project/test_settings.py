@@ -1,0 +1,27 @@
+"""Settings that follow from the environment, read by a process of their own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+PRINT = "from project import settings as s; print(s.EMAIL_USE_TLS, s.EMAIL_USE_SSL)"
+
+
+@pytest.mark.parametrize(
+    ("url", "printed"),
+    [
+        ("smtp://127.0.0.1:8025", "False False"),
+        ("smtp://user:password@mail.example:587", "True False"),
+        ("smtps://user:password@mail.example", "False True"),
+    ],
+)
+def test_no_mail_servers_password_goes_over_an_open_line(url: str, printed: str) -> None:
+    environment = os.environ | {"SWITCHYARD_SMTP_URL": url}
+
+    done = subprocess.run([sys.executable, "-c", PRINT], env=environment, capture_output=True, text=True, check=True)
+
+    assert done.stdout.strip() == printed
