@@ -10,6 +10,9 @@ from pydantic import BaseModel, Field
 
 from apps.platform.api.auth import read_scope
 from apps.platform.operations import queries
+from apps.platform.operations.deadlines import NoAnswer
+from apps.platform.operations.exposition import TIMEOUT_S, YARD_STATE
+from broker.errors import BrokerUnavailable
 
 router = Router(tags=["Queues"])
 
@@ -42,4 +45,8 @@ class QueuesBody(BaseModel):
 @router.get("", auth=read_scope, response={200: QueuesBody}, url_name="queues", operation_id="list_queues")
 def list_queues(request: HttpRequest) -> dict[str, Any]:
     """Tell how every queue stands."""
-    return {"queues": [queue.as_json() for queue in queries.queues()]}
+    try:
+        state = YARD_STATE.answer(TIMEOUT_S)
+    except NoAnswer as error:
+        raise BrokerUnavailable("the state of the yard", str(error)) from error
+    return {"queues": [queue.as_json() for queue in queries.queues_of(state)]}

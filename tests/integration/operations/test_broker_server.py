@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import logging
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -11,7 +12,10 @@ from django.conf import settings
 from django.core.management import call_command
 from django.test import Client, override_settings
 
+from apps.platform.operations import api
 from apps.platform.operations.broker_server import ServerState, ask_server
+from apps.platform.operations.deadlines import Question
+from apps.platform.operations.queries import YardState, yard_state
 from broker.interface import Facilities
 from tests.factories.callers import Caller
 
@@ -93,3 +97,19 @@ def test_refused_request_is_logged_with_the_servers_words(full: None, caplog: py
 
     assert answer.status_code == 503
     assert "used memory > 'maxmemory'" in caplog.text
+
+
+def test_queues_of_a_broker_that_hangs_are_refused_in_time(
+    facilities: Facilities, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def hang() -> YardState:
+        time.sleep(1.0)
+        return yard_state()
+
+    monkeypatch.setattr(api, "TIMEOUT_S", 0.1)
+    monkeypatch.setattr(api, "YARD_STATE", Question("broker", hang))
+
+    answer = Caller().get("/queues")
+
+    assert answer.status_code == 503
+    assert "Retry-After" in answer
