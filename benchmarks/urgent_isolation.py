@@ -79,9 +79,8 @@ def _resets(count: int, seconds: float) -> list[float]:
 
 def _saturate(yard: ThrowawayYard) -> list[str]:
     """Queue statements without end, and return their ids once every slot is held."""
-    from apps.product.reports.actors import generate_report
-
     from apps.platform.jobs.services import submit
+    from apps.product.reports.actors import generate_report
     from apps.product.shop.queries import months_with_invoices
     from broker.interface import facilities
 

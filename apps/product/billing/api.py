@@ -26,8 +26,8 @@ from apps.product.billing.schemas import (
 )
 
 logger = logging.getLogger(__name__)
-router = Router(tags=["billing"])
-payments_router = Router(tags=["billing"])
+router = Router(tags=["Billing"])
+payments_router = Router(tags=["Billing"])
 
 _SIGNATURE_HEADERS = {
     signatures.ID_HEADER: "Id of the event, the same when it is sent again.",

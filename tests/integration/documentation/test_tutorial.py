@@ -49,9 +49,8 @@ def _follow(copy: Path) -> None:
     [mended] = decorators
     actors = copy / "apps/product/loyalty/actors.py"
     actors.write_text(re.sub(r"@dramatiq\.actor\(.*\)", lambda _: mended, actors.read_text()))
-    _insert(
-        copy / "project/settings.py", "PRODUCT_APPS = [", '    "apps.product.greetings",\n    "apps.product.loyalty",'
-    )
+    products = ('    "apps.product.greetings",', '    "apps.product.loyalty",')
+    _insert(copy / "project/settings.py", "PRODUCT_APPS = [", *products)
     [router] = re.findall(r"Add `(.+)` to `PRODUCT_ROUTERS`", read(TUTORIAL))
     _insert(copy / "project/urls.py", "PRODUCT_ROUTERS = (", f"    {router}")
     shutil.copy(Path(__file__).with_name("probe.py"), copy / "tests/integration/loyalty/test_probe.py")
@@ -63,10 +62,12 @@ def _write(file: Path, code: str) -> None:
     file.write_text(code)
 
 
-def _insert(file: Path, after: str, line: str) -> None:
+def _insert(file: Path, after: str, *lines: str) -> None:
+    """Add lines that are not there yet: a clone in which the tutorial was followed passes as well."""
     text = file.read_text()
     assert text.count(f"{after}\n") == 1
-    file.write_text(text.replace(f"{after}\n", f"{after}\n{line}\n"))
+    new = "".join(f"{line}\n" for line in lines if f"{line}\n" not in text)
+    file.write_text(text.replace(f"{after}\n", f"{after}\n{new}"))
 
 
 def run(project: Path, *command: str) -> str:
