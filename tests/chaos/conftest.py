@@ -1,0 +1,68 @@
+"""Servers to harm, brokers on them, workers that do not wait long, and the ledger of what they did."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from dramatiq.broker import Broker
+
+from broker.clients import connect
+from broker.keys import Keys
+from project.wiring import build_yard
+from tests.chaos.ledger import Ledger
+from tests.chaos.load import YARD, declare_job
+from tests.chaos.server import ServerUnderTest, server_binaries
+
+BrokerOn = Callable[[str], Broker]
+
+SERVERS = server_binaries()
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run whatever asks for a server on every server that this machine has."""
+    if "server_name" in metafunc.fixturenames:
+        metafunc.parametrize("server_name", SERVERS)
+
+
+@pytest.fixture
+def server(server_name: str, tmp_path: Path) -> Iterator[ServerUnderTest]:
+    """A server of this test's own."""
+    with ServerUnderTest(tmp_path / "server", SERVERS[server_name]) as server:
+        yield server
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    """An empty ledger; its account is printed at the end."""
+    ledger = Ledger(tmp_path / "ledger")
+    yield ledger
+    print(ledger.account())
+    ledger.close()
+
+
+@pytest.fixture
+def broker_on(ledger: Ledger) -> BrokerOn:
+    """Build brokers that share their keys, each with the job of :mod:`tests.chaos.load`: ``broker_on(url)``."""
+    keys = Keys(f"chaos-{uuid.uuid4().hex[:8]}")
+
+    def build(url: str) -> Broker:
+        broker = build_yard(YARD, connect(url), keys)
+        declare_job(broker, ledger)
+        return broker
+
+    return build
+
+
+@pytest.fixture
+def soon_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let workers of this process come back from a fault in a tenth of a second, where a deployment takes seconds."""
+    for pause in (
+        "dramatiq.worker.CONSUMER_RESTART_DELAY_SECS",
+        "dramatiq.worker.POST_PROCESS_MESSAGE_RETRY_DELAY_SECS",
+        "middleware.away.PAUSE_S",
+        "broker.redis_broker.LOOK_FOR_LOST_S",
+    ):
+        monkeypatch.setattr(pause, 0.1, raising=False)

@@ -1,0 +1,320 @@
+"""A TCP proxy on loopback that does to a connection what networks do, switched while it runs.
+
+It works in a thread of its own. Every verb takes effect at once, for connections that are open and for those to come,
+and returns when it has taken effect.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import socket
+import struct
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Literal, TypeVar
+
+T = TypeVar("T")
+Direction = Literal["to_server", "to_client"]
+BOTH: tuple[Direction, Direction] = ("to_server", "to_client")
+RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+CHUNK_BYTES = 65_536
+QUEUED_CHUNKS = 256  # beyond, a sender that is held feels it, as it does on a network
+
+
+@dataclass(eq=False)
+class Link:
+    """One client's connection and its other half to the server."""
+
+    client: asyncio.StreamWriter
+    server: asyncio.StreamWriter
+    silent: bool = False  # its peer has vanished: what is sent goes nowhere
+    swallowed: bool = False  # bytes are missing from its stream, so it must never be used again
+    fault: Literal["", "drop", "cut"] = ""  # what the next reply meets
+    tasks: list[asyncio.Task[None]] = field(default_factory=list)
+
+
+@dataclass
+class Fault:
+    """What is to befall the next replies to some commands."""
+
+    kind: Literal["drop", "cut"]
+    count: int
+    of: bytes
+
+
+class FaultProxy:
+    """Listen on a free loopback port and forward to ``127.0.0.1:server_port``.
+
+    ``with FaultProxy(port) as proxy: connect(proxy.url)``. While the server is away, connections are accepted and
+    closed at once.
+
+    Args:
+        server_port: Where the server listens.
+        seed: Of the jitter.
+    """
+
+    def __init__(self, server_port: int, *, seed: int = 0) -> None:
+        self.server_port = server_port
+        self.port = 0
+        self.accepted_count = 0  # connections ever
+        self.faults_met_count = 0  # replies dropped or cut
+        self.swallowed_bytes = 0
+        self._random = random.Random(seed)
+        self._links: set[Link] = set()
+        self._faults: list[Fault] = []
+        self._blackhole = False
+        self._delay_s = self._jitter_s = 0.0
+        self._bytes_per_s: float | None = None
+        self._open: dict[Direction, asyncio.Event] = {}
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="fault proxy", daemon=True)
+        self._server: asyncio.Server | None = None
+
+    @property
+    def url(self) -> str:
+        """Address for clients."""
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    @property
+    def open_count(self) -> int:
+        """Connections that are open now."""
+        return len(self._links)
+
+    def pass_(self) -> None:
+        """Forward everything again. Connections that lost bytes are reset: what was lost never comes."""
+
+        def heal() -> None:
+            self._blackhole = False
+            self._delay_s = self._jitter_s = 0.0
+            self._bytes_per_s = None
+            self._faults.clear()
+            for link in list(self._links):
+                link.silent = False
+                link.fault = ""
+                if link.swallowed:
+                    self._reset(link)
+            for gate in self._open.values():
+                gate.set()
+
+        self._do(heal)
+
+    def blackhole(self) -> None:
+        """Read everything and forward nothing, both ways, until :meth:`pass_`. Connecting still works."""
+
+        def swallow() -> None:
+            self._blackhole = True
+            for link in self._links:
+                link.silent = True
+
+        self._do(swallow)
+
+    def half_open(self) -> None:
+        """Let the peer of every open connection vanish without a word; new connections work."""
+
+        def vanish() -> None:
+            for link in self._links:
+                link.silent = link.swallowed = True
+
+        self._do(vanish)
+
+    def stall(self, *directions: Direction) -> None:
+        """Hold what goes in these directions (by default both) until :meth:`pass_`. Nothing is lost."""
+
+        def hold() -> None:
+            for direction in directions or BOTH:
+                self._open[direction].clear()
+
+        self._do(hold)
+
+    def delay(self, ms: float, jitter_ms: float = 0.0) -> None:
+        """Deliver everything so much later, each way, plus a random time up to the jitter. Order stays."""
+
+        def slow_down() -> None:
+            self._delay_s, self._jitter_s = ms / 1000, jitter_ms / 1000
+
+        self._do(slow_down)
+
+    def rate(self, bytes_per_s: float) -> None:
+        """Forward no more than so many bytes a second, on each connection and each way."""
+
+        def narrow() -> None:
+            self._bytes_per_s = bytes_per_s
+
+        self._do(narrow)
+
+    def reset(self) -> int:
+        """Reset (RST) every open connection and return how many there were."""
+
+        def storm() -> int:
+            links = list(self._links)
+            for link in links:
+                self._reset(link)
+            return len(links)
+
+        return self._do(storm)
+
+    def drop_reply(self, n: int = 1, *, of: bytes = b"") -> None:
+        """Have the next ``n`` commands done and their replies lost, each with its connection.
+
+        Args:
+            of: Only of commands that hold these bytes. Health checks and greetings of a client are commands too.
+        """
+        self._do(lambda: self._faults.append(Fault("drop", n, of)))
+
+    def cut_mid_frame(self, n: int = 1, *, of: bytes = b"") -> None:
+        """Deliver half of each of the next ``n`` replies (see :meth:`drop_reply`), then cut the connection."""
+        self._do(lambda: self._faults.append(Fault("cut", n, of)))
+
+    def close(self) -> None:
+        """Close every connection and end the thread."""
+        if not self._thread.is_alive():
+            return
+        asyncio.run_coroutine_threadsafe(self._close(), self._loop).result(10)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10)
+        self._loop.close()
+
+    def __enter__(self) -> FaultProxy:
+        self._thread.start()
+        asyncio.run_coroutine_threadsafe(self._listen(), self._loop).result(10)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _do(self, act: Callable[[], T]) -> T:
+        async def on_loop() -> T:
+            return act()
+
+        return asyncio.run_coroutine_threadsafe(on_loop(), self._loop).result(10)
+
+    async def _listen(self) -> None:
+        for direction in BOTH:
+            self._open[direction] = asyncio.Event()
+            self._open[direction].set()
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def _close(self) -> None:
+        if self._server is not None:
+            self._server.close()
+        tasks = [task for link in self._links for task in link.tasks]
+        for link in list(self._links):
+            self._reset(link)
+        await asyncio.gather(*tasks, return_exceptions=True)
+        others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+
+    async def _serve(self, from_client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
+        self.accepted_count += 1
+        try:
+            from_server, to_server = await asyncio.open_connection("127.0.0.1", self.server_port)
+        except OSError:
+            to_client.transport.abort()
+            return
+        link = Link(to_client, to_server, silent=self._blackhole)
+        self._links.add(link)
+        link.tasks = [
+            asyncio.create_task(self._carry(link, "to_server", from_client, to_server)),
+            asyncio.create_task(self._carry(link, "to_client", from_server, to_client)),
+        ]
+        await asyncio.wait(link.tasks)
+        self._links.discard(link)
+        for writer in (to_client, to_server):
+            writer.close()
+
+    async def _carry(
+        self, link: Link, direction: Direction, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        """Forward one direction: one task reads and stamps, this one waits and writes."""
+        chunks: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(QUEUED_CHUNKS)
+        reading = asyncio.create_task(self._read(reader, chunks))
+        try:
+            while True:
+                due, chunk = await chunks.get()
+                if (early_s := due - self._loop.time()) > 0:
+                    await asyncio.sleep(early_s)
+                await self._open[direction].wait()
+                if link.silent:
+                    self.swallowed_bytes += len(chunk)
+                    link.swallowed = True
+                    continue
+                if not chunk:
+                    break
+                await self._forward(link, direction, writer, chunk)
+        except OSError:
+            pass  # the other half has gone; whoever reads from this one learns it below
+        finally:
+            reading.cancel()
+            if not link.silent:
+                self._end(link)
+
+    async def _read(self, reader: asyncio.StreamReader, chunks: asyncio.Queue[tuple[float, bytes]]) -> None:
+        due = 0.0
+        chunk = b"-"
+        while chunk:
+            try:
+                chunk = await reader.read(CHUNK_BYTES)
+            except OSError:
+                chunk = b""
+            due = max(due, self._loop.time() + self._delay_s + self._random.random() * self._jitter_s)
+            await chunks.put((due, chunk))
+
+    async def _forward(self, link: Link, direction: Direction, writer: asyncio.StreamWriter, chunk: bytes) -> None:
+        if direction == "to_server":
+            link.fault = link.fault or self._take_fault(chunk)
+        elif link.fault:
+            self.faults_met_count += 1
+            if link.fault == "cut":
+                writer.write(chunk[: len(chunk) // 2])
+                await writer.drain()
+                raise ConnectionAbortedError
+            self._reset(link)
+            raise ConnectionResetError
+        if self._bytes_per_s is None:
+            writer.write(chunk)
+            await writer.drain()
+            return
+        slice_bytes = max(int(self._bytes_per_s / 50), 1)
+        for start in range(0, len(chunk), slice_bytes):
+            part = chunk[start : start + slice_bytes]
+            writer.write(part)
+            await writer.drain()
+            if self._bytes_per_s is not None:
+                await asyncio.sleep(len(part) / self._bytes_per_s)
+
+    def _take_fault(self, command: bytes) -> Literal["", "drop", "cut"]:
+        for fault in self._faults:
+            if fault.of in command:
+                fault.count -= 1
+                if fault.count == 0:
+                    self._faults.remove(fault)
+                return fault.kind
+        return ""
+
+    def _end(self, link: Link) -> None:
+        for writer in (link.client, link.server):
+            with contextlib.suppress(OSError, RuntimeError):
+                writer.close()
+        for task in link.tasks:
+            if task is not asyncio.current_task():
+                task.cancel()
+
+    def _reset(self, link: Link) -> None:
+        for writer in (link.client, link.server):
+            with contextlib.suppress(OSError):
+                endpoint: socket.socket = writer.get_extra_info("socket")
+                endpoint.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
+            writer.transport.abort()
+        for task in link.tasks:
+            if task is not asyncio.current_task():
+                task.cancel()
+        self._links.discard(link)

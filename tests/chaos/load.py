@@ -1,0 +1,160 @@
+"""Producers that note what became of each enqueue, and the actor that notes what became of each job."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import dramatiq
+import redis
+from dramatiq import Actor
+from dramatiq.broker import Broker
+from dramatiq.message import Message
+from dramatiq.middleware import CurrentMessage
+
+from broker.errors import BrokerUnavailable
+from broker.interface import facilities
+from broker.topology import Pool, Queue, RetryPolicy, Yard
+from tests.chaos.ledger import Ledger
+from tests.waiting import wait_for
+
+QUEUE = "work"
+JOBS_THAT_FAIL_ONCE = "7"  # those whose name ends so: every tenth job goes through the retry lane
+YARD = Yard(
+    queues=(Queue(QUEUE, 1_000, 60_000, 90_000, retry=RetryPolicy(max_retries=20, base_ms=5, cap_ms=50)),),
+    pools=(Pool("work", "threads", (QUEUE,), processes=2, slots=4, shared_retries=True),),
+)
+
+
+class FailsOnce(Exception):
+    """What a job raises that is to fail the first time."""
+
+
+def let_pass(seconds: float) -> None:
+    """Let a fault last."""
+    threading.Event().wait(seconds)
+
+
+def declare_job(broker: Broker, ledger: Ledger) -> Actor[Any, Any]:
+    """Return an actor that notes its start, takes as long as it is told, and notes its end.
+
+    Jobs of :data:`JOBS_THAT_FAIL_ONCE` fail in between, the first time.
+    """
+
+    @dramatiq.actor(broker=broker, queue_name=QUEUE)
+    def chaos_job(job: str, ms: int = 0) -> None:
+        run(ledger, job, ms)
+
+    return chaos_job
+
+
+def run(ledger: Ledger, job: str, ms: int) -> None:
+    """Do the actor's work."""
+    ledger.note("started", job)
+    let_pass(ms / 1000)
+    current = CurrentMessage.get_current_message()
+    if job.endswith(JOBS_THAT_FAIL_ONCE) and current is not None and not current.options.get("attempts"):
+        raise FailsOnce(job)
+    ledger.note("completed", job)
+
+
+def enqueue(broker: Broker, ledger: Ledger, job: str, ms: int = 0, *, delay_ms: int | None = None) -> bool:
+    """Enqueue a job once, note what came of it, and return whether it was accepted."""
+    message: Message[Any] = Message(
+        queue_name=QUEUE, actor_name="chaos_job", args=(job, ms), kwargs={}, options={}, message_id=job
+    )
+    ledger.note("attempted", job)
+    try:
+        broker.enqueue(message, delay=delay_ms)
+    except BrokerUnavailable:
+        ledger.note("refused", job)
+        return False
+    ledger.note("accepted", job)
+    return True
+
+
+class Producers:
+    """Threads that enqueue at a steady pace until they are told to stop.
+
+    Args:
+        per_s: Jobs a second, all threads together; 0 for as many as go.
+    """
+
+    def __init__(self, broker: Broker, ledger: Ledger, *, per_s: float, threads: int, ms: int) -> None:
+        self._broker, self._ledger, self._ms = broker, ledger, ms
+        self._pause_s = threads / per_s if per_s else 0.0
+        self._stop = threading.Event()
+        self._counting = threading.Lock()
+        self._numbers = itertools.count()
+        self._threads = [threading.Thread(target=self._produce, daemon=True) for _ in range(threads)]
+        self.accepted_count = 0
+        self.refused_count = 0
+        self.longest_s = 0.0  # the slowest enqueue, however it ended
+
+    def start(self) -> None:
+        """Start."""
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self, timeout_s: float = 60.0) -> None:
+        """Stop after what is being enqueued.
+
+        Raises:
+            AssertionError: an enqueue did not end.
+        """
+        self._stop.set()
+        deadline = time.monotonic() + timeout_s
+        for thread in self._threads:
+            thread.join(max(deadline - time.monotonic(), 0))
+        assert not any(thread.is_alive() for thread in self._threads), f"an enqueue takes more than {timeout_s} s"
+
+    def wait_for_accepted(self, more: int, timeout_s: float = 30.0) -> None:
+        """Wait until so many more are accepted."""
+        enough = self.accepted_count + more
+        wait_for(lambda: self.accepted_count >= enough, timeout_s, what=f"{more} more jobs accepted")
+
+    def wait_for_refused(self, more: int, timeout_s: float = 30.0) -> None:
+        """Wait until so many more are refused."""
+        enough = self.refused_count + more
+        wait_for(lambda: self.refused_count >= enough, timeout_s, what=f"{more} more jobs refused")
+
+    def _produce(self) -> None:
+        while not self._stop.wait(self._pause_s):
+            started_s = time.monotonic()
+            accepted = enqueue(self._broker, self._ledger, f"job-{next(self._numbers):06d}", self._ms)
+            with self._counting:
+                self.longest_s = max(self.longest_s, time.monotonic() - started_s)
+                self.accepted_count += accepted
+                self.refused_count += not accepted
+
+
+@contextlib.contextmanager
+def load(broker: Broker, ledger: Ledger, *, per_s: float = 200, threads: int = 2, ms: int = 5) -> Iterator[Producers]:
+    """Keep a broker under load for the time of the block."""
+    producers = Producers(broker, ledger, per_s=per_s, threads=threads, ms=ms)
+    producers.start()
+    try:
+        yield producers
+    finally:
+        producers.stop()
+
+
+def drained(broker: Broker) -> bool:
+    """Return whether nothing waits, is delayed, runs or is to be retried."""
+    stats = facilities(broker).transport.stats(QUEUE)
+    return not any(lane.waiting + lane.scheduled + lane.running for lane in (stats.live, stats.retry))
+
+
+def wait_until_drained(broker: Broker, timeout_s: float = 20.0) -> None:
+    """Wait until a broker has nothing left to do."""
+
+    def nothing_left() -> bool:
+        with contextlib.suppress(redis.RedisError, BrokerUnavailable):  # the server may still be away
+            return drained(broker)
+        return False
+
+    wait_for(nothing_left, timeout_s, what="drained")

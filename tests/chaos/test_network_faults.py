@@ -1,0 +1,171 @@
+"""What a network that resets, swallows, stalls and drops does to work that was accepted: nothing is lost."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import psutil
+import pytest
+from dramatiq import Worker
+
+from tests.chaos.conftest import BrokerOn
+from tests.chaos.fault_proxy import FaultProxy
+from tests.chaos.ledger import Ledger
+from tests.chaos.load import enqueue, let_pass, load, wait_until_drained
+from tests.environment import SERVER
+from tests.waiting import wait_for
+
+pytestmark = pytest.mark.usefixtures("soon_again", "valkey")
+long = pytest.mark.long
+
+
+@pytest.fixture
+def proxy() -> Iterator[FaultProxy]:
+    with FaultProxy(SERVER.port) as proxy:
+        yield proxy
+
+
+@pytest.mark.parametrize("storm_s", [3, pytest.param(60, marks=long)])
+def test_a_storm_of_resets_loses_nothing_and_leaks_nothing(
+    proxy: FaultProxy, broker_on: BrokerOn, run_worker: Any, ledger: Ledger, storm_s: float
+) -> None:
+    broker = broker_on(proxy.url)
+    pause = random.Random(23)
+
+    with run_worker(broker=broker), load(broker, ledger) as producers:
+        producers.wait_for_accepted(60)
+        open_files, connections = psutil.Process().num_fds(), proxy.accepted_count
+        calm_at_s = time.monotonic() + storm_s
+        while time.monotonic() < calm_at_s:
+            proxy.reset()
+            let_pass(pause.uniform(0.05, 0.2))
+        connects_per_s = (proxy.accepted_count - connections) / storm_s
+        producers.wait_for_accepted(60)
+        open_files_after = psutil.Process().num_fds()
+        producers.stop()
+        wait_until_drained(broker)
+
+    print(f"{connects_per_s:.0f} connects a second")
+    found = ledger.account()
+    assert (found.lost, found.unexpected) == ((), ())
+    assert abs(open_files_after - open_files) <= 10
+
+
+@pytest.mark.parametrize("verb", ["drop_reply", "cut_mid_frame"])
+def test_answers_that_a_worker_never_gets_lose_nothing(
+    proxy: FaultProxy, broker_on: BrokerOn, run_worker: Any, ledger: Ledger, verb: str
+) -> None:
+    broker, worker_broker = broker_on(SERVER.url), broker_on(proxy.url)
+
+    with run_worker(broker=worker_broker), load(broker, ledger) as producers:
+        for _ in range(20):
+            producers.wait_for_accepted(10)
+            getattr(proxy, verb)(1)
+        producers.stop()
+        wait_until_drained(broker)
+
+    found = ledger.account()
+    assert (found.lost, found.unexpected) == ((), ())
+    assert proxy.faults_met_count >= 20
+
+
+@pytest.mark.parametrize("dark_s", [1, pytest.param(20, marks=long)])
+def test_a_worker_goes_on_without_restart_after_a_blackhole(
+    proxy: FaultProxy, broker_on: BrokerOn, run_worker: Any, ledger: Ledger, dark_s: float
+) -> None:
+    broker, worker_broker = broker_on(SERVER.url), broker_on(proxy.url)
+
+    with run_worker(broker=worker_broker) as worker:
+        do_jobs(broker, ledger, "before")
+        proxy.blackhole()
+        wait_for(lambda: proxy.swallowed_bytes > 0)
+        for number in range(20):
+            enqueue(broker, ledger, f"dark-{number}")
+        let_pass(dark_s)
+        completed_in_the_dark = [job for job in ledger.jobs("completed") if job.startswith("dark")]
+        proxy.pass_()
+        healed_s = time.monotonic()
+        wait_until_drained(broker)
+        back_s = time.monotonic() - healed_s
+        everyone_lives = all_alive(worker)
+
+    print(f"drained {back_s:.2f} s after the heal")
+    found = ledger.account()
+    assert completed_in_the_dark == []
+    assert (found.lost, found.unexpected) == ((), ())
+    assert everyone_lives
+
+
+def test_a_worker_notices_that_its_peer_has_vanished(
+    proxy: FaultProxy, broker_on: BrokerOn, run_worker: Any, ledger: Ledger
+) -> None:
+    broker, worker_broker = broker_on(SERVER.url), broker_on(proxy.url)
+
+    with run_worker(broker=worker_broker) as worker:
+        do_jobs(broker, ledger, "before")
+        proxy.half_open()
+        vanished_s = time.monotonic()
+        enqueue(broker, ledger, "after")
+        wait_for(lambda: "after" in ledger.jobs("completed"), 30)
+        noticed_s = time.monotonic() - vanished_s
+        everyone_lives = all_alive(worker)
+        wait_until_drained(broker, 30)
+
+    print(f"noticed within {noticed_s:.1f} s")
+    found = ledger.account()
+    assert (found.lost, found.unexpected) == ((), ())
+    assert noticed_s <= 15
+    assert everyone_lives
+
+
+def test_a_slow_network_costs_time_and_nothing_else(
+    proxy: FaultProxy, broker_on: BrokerOn, run_worker: Any, ledger: Ledger
+) -> None:
+    broker = broker_on(proxy.url)
+    proxy.delay(10, jitter_ms=10)
+    proxy.rate(64_000)
+
+    with run_worker(broker=broker):
+        do_jobs(broker, ledger, "slow")
+
+    found = ledger.account()
+    assert (found.lost, found.duplicated, found.unexpected) == ((), (), ())
+
+
+@pytest.mark.parametrize("count", [200, pytest.param(10_000, marks=long)])
+def test_an_enqueue_whose_answer_is_lost_is_done_at_least_once(
+    proxy: FaultProxy, broker_on: BrokerOn, run_worker: Any, ledger: Ledger, count: int
+) -> None:
+    broker, worker_broker = broker_on(proxy.url), broker_on(SERVER.url)
+    assert enqueue(broker, ledger, "connected")
+
+    with run_worker(broker=worker_broker):
+        for number in range(count):
+            job = f"drop-{number}"
+            if number % 20 == 0:
+                proxy.drop_reply(of=b'["%s"' % job.encode())  # the message itself, not what is noted about it
+            enqueue(broker, ledger, job)
+        wait_until_drained(broker, 120)
+
+    found = ledger.account()
+    print(
+        f"{count // 20} of {count} answers lost: {len(found.duplicated)} duplicated, {len(found.recovered)} recovered"
+    )
+    assert proxy.faults_met_count == count // 20
+    assert (found.lost, found.unexpected) == ((), ())
+    assert set(found.completed) == set(found.attempted)
+
+
+def do_jobs(broker: Any, ledger: Ledger, name: str, count: int = 10) -> None:
+    """Enqueue some jobs and wait until they are done."""
+    for number in range(count):
+        enqueue(broker, ledger, f"{name}-{number}")
+    wait_until_drained(broker)
+
+
+def all_alive(worker: Worker) -> bool:
+    """Return whether every thread that a worker started still runs."""
+    return all(thread.is_alive() for thread in (*worker.workers, *worker.consumers.values()))

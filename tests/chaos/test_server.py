@@ -1,0 +1,103 @@
+"""Each verb of the server under test does what it says, on every server that this machine has."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import redis
+
+from tests.chaos.server import ServerUnderTest, server_binaries
+from tests.waiting import wait_for
+
+
+def test_a_killed_server_keeps_data_and_port(server: ServerUnderTest) -> None:
+    url = server.url
+    server.admin.set("kept", 1)
+
+    server.kill()
+    with pytest.raises(redis.ConnectionError):
+        server.admin.ping()
+    server.restart()
+
+    assert server.url == url
+    assert server.admin.get("kept") == b"1"
+
+
+def test_a_stopped_server_answers_when_it_goes_on(server: ServerUnderTest) -> None:
+    server.admin.ping()
+
+    server.stop()
+    with pytest.raises(redis.TimeoutError):
+        server.admin.ping()
+    assert server.running
+    server.cont()
+
+    assert server.admin.ping()
+
+
+def test_a_stopped_server_is_closed_nevertheless(server: ServerUnderTest) -> None:
+    server.stop()
+
+    server.close()
+
+    assert not server.running
+
+
+def test_a_server_starts_on_a_file_whose_tail_was_cut(server: ServerUnderTest) -> None:
+    for number in range(10):
+        server.admin.set(f"key-{number}", "x" * 100)
+
+    with pytest.raises(RuntimeError, match=r"kill\(\) it first"):
+        server.truncate_aof(1)
+    server.kill()
+    size_bytes = server.aof_path.stat().st_size
+    left_bytes = server.truncate_aof(150)
+    server.restart()
+
+    assert left_bytes == size_bytes - 150
+    assert server.admin.dbsize() == 8
+    assert "truncat" in server.log().lower()
+    server.kill()
+    with pytest.raises(ValueError, match="lost_bytes must be"):
+        server.truncate_aof(10**9)
+
+
+def test_a_full_server_refuses_until_there_is_room(server: ServerUnderTest) -> None:
+    server.fill()
+    with pytest.raises(redis.OutOfMemoryError):
+        server.admin.set("key", "x")
+    assert server.admin.get("key") is None
+    server.make_room()
+
+    assert server.admin.set("key", "x")
+
+
+def test_a_server_with_spare_memory_takes_something_before_it_refuses(server: ServerUnderTest) -> None:
+    server.fill(spare_bytes=1_000_000)
+    taken: list[int] = []
+
+    def fills() -> bool:
+        try:
+            server.admin.set(f"key-{len(taken)}", "x" * 100_000)
+        except redis.OutOfMemoryError:
+            return True
+        taken.append(1)
+        return False
+
+    wait_for(fills)
+
+    assert 1 <= len(taken) <= 20
+
+
+def test_config_set_changes_the_running_server(server: ServerUnderTest) -> None:
+    server.config_set("maxmemory-policy", "allkeys-lru")
+
+    assert "allkeys-lru" in str(server.admin.config_get("maxmemory-policy"))
+
+
+def test_a_redis_beside_the_interpreter_is_a_server_to_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "redis-server").symlink_to(server_binaries()["valkey"])
+    monkeypatch.setattr("sys.executable", str(tmp_path / "python"))
+
+    assert server_binaries()["redis"] == tmp_path / "redis-server"

@@ -1,0 +1,147 @@
+"""What a server that is killed, stopped, filled or cut does to work that was accepted: nothing is lost."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+
+from broker.errors import BrokerUnavailable
+from broker.interface import facilities
+from tests.chaos.conftest import BrokerOn
+from tests.chaos.ledger import Ledger
+from tests.chaos.load import QUEUE, enqueue, let_pass, load, wait_until_drained
+from tests.chaos.server import ServerUnderTest
+from tests.waiting import wait_for
+
+pytestmark = pytest.mark.usefixtures("soon_again")
+long = pytest.mark.long
+
+
+@pytest.mark.parametrize("kills", [2, pytest.param(20, marks=long)])
+def test_a_server_that_is_killed_under_load_loses_nothing(
+    server: ServerUnderTest, broker_on: BrokerOn, run_worker: Any, ledger: Ledger, kills: int
+) -> None:
+    broker = broker_on(server.url)
+    back_s = []
+
+    with run_worker(broker=broker), load(broker, ledger) as producers:
+        for _ in range(kills):
+            producers.wait_for_accepted(60)
+            server.kill()
+            producers.wait_for_refused(2)
+            server.restart()
+            back_s.append(seconds_until_one_completes(ledger))
+        producers.wait_for_accepted(60)
+        producers.stop()
+        wait_until_drained(broker)
+
+    print(f"a job completed {max(back_s):.2f} s after the restart at the latest")
+    found = ledger.account()
+    assert (found.lost, found.unexpected) == ((), ())
+    assert max(back_s) < 5
+
+
+def test_a_server_that_is_stopped_for_a_moment_costs_time_and_nothing_else(
+    server: ServerUnderTest, broker_on: BrokerOn, run_worker: Any, ledger: Ledger
+) -> None:
+    broker = broker_on(server.url)
+
+    with run_worker(broker=broker), load(broker, ledger) as producers:
+        producers.wait_for_accepted(60)
+        server.stop()
+        let_pass(2)
+        server.cont()
+        producers.wait_for_accepted(60)
+        producers.stop()
+        wait_until_drained(broker)
+
+    found = ledger.account()
+    assert (found.lost, found.duplicated, found.unexpected) == ((), (), ())
+
+
+@long
+def test_a_server_that_is_stopped_for_half_a_minute_loses_nothing(
+    server: ServerUnderTest, broker_on: BrokerOn, run_worker: Any, ledger: Ledger
+) -> None:
+    broker = broker_on(server.url)
+
+    with run_worker(broker=broker), load(broker, ledger) as producers:
+        producers.wait_for_accepted(60)
+        server.stop()
+        let_pass(30)
+        server.cont()
+        back_s = seconds_until_one_completes(ledger)
+        producers.wait_for_accepted(60)
+        producers.stop()
+        wait_until_drained(broker)
+
+    print(f"the slowest enqueue took {producers.longest_s:.1f} s; a job completed {back_s:.2f} s after the stop")
+    found = ledger.account()
+    assert (found.lost, found.unexpected) == ((), ())
+    assert back_s < 5
+
+
+def test_a_full_server_refuses_work_and_loses_none(
+    server: ServerUnderTest, broker_on: BrokerOn, run_worker: Any, ledger: Ledger
+) -> None:
+    broker = broker_on(server.url)
+
+    with run_worker(broker=broker), load(broker, ledger) as producers:
+        producers.wait_for_accepted(60)
+        server.fill()
+        producers.wait_for_refused(30)
+        server.make_room()
+        producers.wait_for_accepted(60)
+        producers.stop()
+        wait_until_drained(broker)
+
+    found = ledger.account()
+    assert (found.lost, found.duplicated, found.unexpected) == ((), (), ())
+    assert found.recovered == (), "what a full server refuses is not there"
+
+
+def test_an_enqueue_that_fills_the_server_is_refused_by_name(server: ServerUnderTest, broker_on: BrokerOn) -> None:
+    broker = broker_on(server.url)
+    job = broker.get_actor("chaos_job")
+    job.send("before")
+
+    server.fill()
+    with pytest.raises(BrokerUnavailable, match="chaos_job"):
+        job.send("refused")
+    server.make_room()
+
+    assert facilities(broker).transport.stats(QUEUE).live.waiting == 1
+
+
+@pytest.mark.parametrize("lost_bytes", [1, 3_000, 20_000])
+def test_a_loss_of_power_costs_what_came_last_and_the_ledger_tells(
+    server: ServerUnderTest, broker_on: BrokerOn, run_worker: Any, ledger: Ledger, lost_bytes: int
+) -> None:
+    broker = broker_on(server.url)
+    for number in range(100):
+        assert enqueue(broker, ledger, f"job-{number:06d}")
+    server.kill()
+    job_bytes = server.aof_path.stat().st_size / 100
+
+    server.truncate_aof(lost_bytes)
+    server.restart()
+    survivors = facilities(broker).transport.stats(QUEUE).live.waiting
+    with run_worker(broker=broker):
+        wait_until_drained(broker)
+
+    found = ledger.account()
+    accepted = found.accepted
+    print(f"{lost_bytes} bytes lost, of {job_bytes:.0f} a job: {len(found.lost)} jobs lost")
+    assert "truncat" in server.log().lower()
+    assert found.lost == accepted[survivors:]
+    assert len(found.lost) <= lost_bytes / job_bytes + 1
+    assert (found.duplicated, found.unexpected) == ((), ())
+
+
+def seconds_until_one_completes(ledger: Ledger, timeout_s: float = 30.0) -> float:
+    """Return how long it takes until one more job is completed."""
+    before, started_s = len(ledger.jobs("completed")), time.monotonic()
+    wait_for(lambda: len(ledger.jobs("completed")) > before, timeout_s, what="a job completed")
+    return time.monotonic() - started_s
