@@ -58,6 +58,12 @@ def reconcile_all(*, pages: int = 10) -> Report:
             "dead letters reconciled",
             made=report.made, missing=report.missing, settled=report.settled, pruned=report.pruned,
         )  # fmt: skip
+    if report.missing:
+        log.warning(
+            "dead letters are gone from the broker: it was emptied, restored or made another; jobs that waited may be "
+            "gone as well, see `manage.py deadletters list --state missing`",
+            count=report.missing,
+        )
     return report
 
 

@@ -6,6 +6,7 @@ from datetime import timedelta
 
 import pytest
 from django.utils import timezone
+from structlog.testing import capture_logs
 
 from apps.platform.dead_letters import services
 from apps.platform.dead_letters.models import DeadLetter
@@ -55,9 +56,13 @@ def test_rows_whose_letter_is_gone_are_marked(bury: Callable[..., Letter], facil
     services.reconcile_all()
     facilities.transport.discard("default", gone.id)
 
-    report = services.reconcile_all()
+    with capture_logs() as lines:
+        report = services.reconcile_all()
 
     assert report.missing == 1
+    assert [(line["log_level"], line["count"]) for line in lines if "gone from the broker" in line["event"]] == [
+        ("warning", 1)
+    ]
     assert DeadLetter.objects.get(message_id=gone.id).state == "missing"
     assert DeadLetter.objects.get(message_id=there.id).state == "new"
 
