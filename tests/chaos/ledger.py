@@ -28,6 +28,8 @@ class Ledger:
 
     A line is one ``write`` with ``O_APPEND``: it is there whole or not at all, also after ``kill -9``.
 
+    One thread reads it.
+
     Args:
         path: Made when missing.
     """
@@ -35,6 +37,8 @@ class Ledger:
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
         self._file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        self._entries: list[Entry] = []
+        self._read_bytes = 0
 
     def note(self, phase: str, job: str) -> None:
         """Append that a job came to a phase.
@@ -47,11 +51,16 @@ class Ledger:
         os.write(self._file, f"{phase} {job} {os.getpid()} {time.monotonic():.6f}\n".encode())
 
     def entries(self) -> list[Entry]:
-        """Return everything noted so far, in order."""
-        return [
-            Entry(phase, job, int(pid), float(at_s))
-            for phase, job, pid, at_s in (line.split() for line in self.path.read_text().splitlines())
-        ]
+        """Return everything noted so far, in order. Only what is new is read: ask as often as you like."""
+        with self.path.open("rb") as file:
+            file.seek(self._read_bytes)
+            new = file.read()
+        new = new[: new.rfind(b"\n") + 1]
+        self._read_bytes += len(new)
+        for line in new.decode().splitlines():
+            phase, job, pid, at_s = line.split()
+            self._entries.append(Entry(phase, job, int(pid), float(at_s)))
+        return self._entries
 
     def jobs(self, phase: str) -> list[str]:
         """Return the jobs that came to a phase, as often as they did."""

@@ -26,7 +26,10 @@ QUEUE = "work"
 JOBS_THAT_FAIL_ONCE = "7"  # those whose name ends so: every tenth job goes through the retry lane
 YARD = Yard(
     queues=(Queue(QUEUE, 1_000, 60_000, 90_000, retry=RetryPolicy(max_retries=20, base_ms=5, cap_ms=50)),),
-    pools=(Pool("work", "threads", (QUEUE,), processes=2, slots=4, shared_retries=True),),
+    pools=(
+        Pool("work", "threads", (QUEUE,), processes=2, slots=4),
+        Pool("retries", "threads", (), processes=1, slots=2, shared_retries=True),
+    ),
 )
 
 
