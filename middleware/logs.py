@@ -5,10 +5,12 @@ Message arguments are never logged: Dramatiq's own worker lines, which show them
 
 from __future__ import annotations
 
+import io
 import logging
 import sys
 import time
-from typing import Any
+from collections.abc import MutableMapping
+from typing import Any, TextIO
 
 import structlog
 from dramatiq.broker import Broker, MessageProxy
@@ -74,6 +76,24 @@ def _names(message: MessageProxy) -> dict[str, Any]:
     }
 
 
+def _printable(logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Show control characters instead of sending them: a name in a message must not forge lines or move a cursor."""
+    return {name: _shown(value) if isinstance(value, str) else value for name, value in event.items()}
+
+
+def _plain(output: TextIO, exception: Any) -> None:
+    """Write a traceback without local variables, arguments among them, and without control characters."""
+    text = io.StringIO()
+    structlog.dev.plain_traceback(text, exception)
+    output.write("\n".join(_shown(line) for line in text.getvalue().split("\n")))
+
+
+def _shown(text: str) -> str:
+    if text.isprintable():
+        return text
+    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
+
+
 def configure(log_format: str, *, level: int = logging.INFO) -> None:
     """Send every log of this process to standard error, in one format.
 
@@ -92,8 +112,10 @@ def configure(log_format: str, *, level: int = logging.INFO) -> None:
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
-    plain = structlog.dev.plain_traceback  # a rich one shows local variables, arguments among them
-    render: list[Any] = [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)]
+    render: list[Any] = [
+        _printable,
+        structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=_plain),
+    ]
     if log_format == "json":
         render = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     handler = logging.StreamHandler()
