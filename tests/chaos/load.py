@@ -24,6 +24,8 @@ from tests.waiting import wait_for
 
 QUEUE = "work"
 JOBS_THAT_FAIL_ONCE = "7"  # those whose name ends so: every tenth job goes through the retry lane
+JOBS_THAT_ARE_DELAYED = "3"  # and every tenth is due a little later
+DELAY_MS = 50
 YARD = Yard(
     queues=(Queue(QUEUE, 1_000, 60_000, 90_000, retry=RetryPolicy(max_retries=20, base_ms=5, cap_ms=50)),),
     pools=(
@@ -128,7 +130,9 @@ class Producers:
     def _produce(self) -> None:
         while not self._stop.wait(self._pause_s):
             started_s = time.monotonic()
-            accepted = enqueue(self._broker, self._ledger, f"job-{next(self._numbers):06d}", self._ms)
+            job = f"job-{next(self._numbers):06d}"
+            delay_ms = DELAY_MS if job.endswith(JOBS_THAT_ARE_DELAYED) else None
+            accepted = enqueue(self._broker, self._ledger, job, self._ms, delay_ms=delay_ms)
             with self._counting:
                 self.longest_s = max(self.longest_s, time.monotonic() - started_s)
                 self.accepted_count += accepted
