@@ -96,7 +96,7 @@ class RedisBroker(DramatiqRedisBroker):
     def lane_stats(self, lane: str) -> LaneStats:
         """Return how a lane stands. ``running`` counts what workers hold, started or not."""
         live, delayed = f"{self.namespace}:{lane}", f"{self.namespace}:{dq_name(lane)}"
-        with self.client.pipeline(transaction=True) as pipe:
+        with self.client.pipeline(transaction=False) as pipe:  # a full Redis 7 refuses every MULTI, even of reads
             pipe.llen(live)
             pipe.hlen(f"{live}.msgs")
             pipe.hlen(f"{delayed}.msgs")

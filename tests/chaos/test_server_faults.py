@@ -115,6 +115,17 @@ def test_an_enqueue_that_fills_the_server_is_refused_by_name(server: ServerUnder
     assert facilities(broker).transport.stats(QUEUE).live.waiting == 1
 
 
+def test_a_full_server_tells_how_a_queue_stands(server: ServerUnderTest, broker_on: BrokerOn, ledger: Ledger) -> None:
+    broker = broker_on(server.url)
+    for number in range(3):
+        enqueue(broker, ledger, f"job-{number}")
+
+    server.fill()
+    stats = facilities(broker).transport.stats(QUEUE)
+
+    assert (stats.live.waiting, stats.live.running, stats.retry.waiting, stats.dead) == (3, 0, 0, 0)
+
+
 @pytest.mark.parametrize("lost_bytes", [1, 3_000, 20_000])
 def test_a_loss_of_power_costs_what_came_last_and_the_ledger_tells(
     server: ServerUnderTest, broker_on: BrokerOn, run_worker: Any, ledger: Ledger, lost_bytes: int
