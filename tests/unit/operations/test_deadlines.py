@@ -39,7 +39,7 @@ def test_question_that_hangs_ends_in_time_and_holds_one_thread() -> None:
 
 
 def test_callers_at_the_same_time_share_one_answer() -> None:
-    barrier, asked = threading.Barrier(5), []
+    barrier, asked, entered = threading.Barrier(5), [], []
     release = threading.Event()
 
     def ask() -> int:
@@ -51,12 +51,13 @@ def test_callers_at_the_same_time_share_one_answer() -> None:
 
     def call() -> int:
         barrier.wait(5)
+        entered.append(1)
         return question.answer(5)
 
     with ThreadPoolExecutor(5) as pool:
         answers = [pool.submit(call) for _ in range(4)]
         barrier.wait(5)
-        wait_for(lambda: asked)
+        wait_for(lambda: asked and len(entered) == 4)
         release.set()
         found = {answer.result() for answer in answers}
 
