@@ -18,13 +18,14 @@ Profile = Literal["quick", "normal", "blocking"]
 def options(profile: Profile) -> dict[str, Any]:
     """Return the connection options of a profile, for the plain and the asyncio client alike.
 
-    ``quick`` answers or fails within a second (health checks, reports); ``normal`` rides out a restart of the
-    server's connections; ``blocking`` waits as long as the command says and never repeats it.
+    ``quick`` answers or fails within a second (health checks, reports). ``normal`` rides out a restart of the
+    server's connections, and gives up after 3 s on a server that hangs. ``blocking`` waits as long as the command
+    says and never repeats it.
     """
     if profile == "quick":
         return {"socket_timeout": 1.0, "socket_connect_timeout": 1.0, "protocol": 2}
     if profile == "normal":
-        return {"socket_timeout": 5.0, "socket_connect_timeout": 2.0, "protocol": 2, "health_check_interval": 30}
+        return {"socket_timeout": 3.0, "socket_connect_timeout": 2.0, "protocol": 2, "health_check_interval": 30}
     return {"socket_timeout": None, "socket_connect_timeout": 2.0, "protocol": 2}
 
 
@@ -35,7 +36,8 @@ def connect(url: str, *, profile: Profile = "normal") -> redis.Redis:
         url: ``redis://``, ``rediss://`` or ``unix://``.
     """
     if profile == "normal":
-        retry = Retry(ExponentialBackoff(cap=0.2, base=0.02), 2)
+        # A refused or broken connection is tried again. A timeout is not: each try would cost as much once more.
+        retry = Retry(ExponentialBackoff(cap=0.2, base=0.02), 2, supported_errors=(redis.ConnectionError,))
     else:
         retry = Retry(NoBackoff(), 0)
     return redis.Redis.from_url(url, retry=retry, **options(profile))

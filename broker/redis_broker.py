@@ -203,8 +203,8 @@ class Consumer(_RedisConsumer):
         client = self.broker.client
         if client.scard(self._taken) <= len(self._held):
             return
-        taken = [str(item, "utf-8") for item in client.smembers(self._taken)]
-        lost = [message_id for message_id in taken if message_id not in self._held]
+        taken = client.smembers(self._taken)  # as bytes: what somebody pushed by hand may be anything
+        lost = [item for item in taken if item.decode(errors="replace") not in self._held]
         for start in range(0, len(lost), GIVEN_BACK_AT_ONCE):
             self.broker.do_requeue(self.queue_name, *lost[start : start + GIVEN_BACK_AT_ONCE])
         if lost:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import dramatiq
@@ -11,6 +14,7 @@ import pytest
 import redis
 
 from broker.clients import connect
+from broker.embedded import EmbeddedServer
 from broker.errors import BrokerUnavailable
 from broker.interface import facilities
 from broker.keys import Keys
@@ -103,3 +107,36 @@ def test_a_pools_report_that_cannot_be_read_hides_no_other(yard_broker: BuildBro
         broker.client.sadd(keys.pool_reports(), str(rubbish))
 
     assert pools.read_all() == [fine]
+
+
+def test_a_server_that_hangs_costs_seconds_and_not_a_multiple_of_them(tmp_path: Path) -> None:
+    with EmbeddedServer(tmp_path / "valkey") as server:
+        client = connect(server.url)
+        client.ping()
+        os.kill(server.pid or 0, signal.SIGSTOP)
+        try:
+            started = time.monotonic()
+            with pytest.raises(redis.TimeoutError):
+                client.get("anything")
+            took_s = time.monotonic() - started
+        finally:
+            os.kill(server.pid or 0, signal.SIGCONT)
+
+    assert took_s < 5
+
+
+def test_an_id_that_is_no_text_stops_no_consumer(yard_broker: BuildBroker, run_worker: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr("broker.redis_broker.LOOK_FOR_LOST_S", 0.05)
+    broker = yard_broker(small_yard())
+    done: list[int] = []
+
+    @dramatiq.actor(broker=broker, queue_name="work")
+    def job() -> None:
+        done.append(1)
+
+    broker.client.rpush(f"{broker.namespace}:work", b"\xff\xfe")
+    with run_worker(broker=broker):
+        taken = f"{broker.namespace}:__acks__.{broker.broker_id}.work"
+        job.send()
+        wait_for(lambda: done)
+        wait_for(lambda: broker.client.scard(taken) == 0)
