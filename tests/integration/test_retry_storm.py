@@ -15,8 +15,8 @@ import pytest
 import redis
 from django.conf import settings
 
-from apps.product.webhooks import publishing
-from apps.product.webhooks.models import Endpoint
+from apps.product.webhooks import publishing, services
+from apps.product.webhooks.models import Attempt, Delivery, DeliveryState
 from broker.clients import connect
 from broker.interface import Facilities, LaneStats
 from broker.parent_death import die_with_parent
@@ -77,8 +77,12 @@ def test_new_deliveries_start_within_the_objective_while_2000_fail(
     for number in range(HEALTHY):
         waits_ms.append(_wait_ms(facilities, publishing.publish("owner", "order.fine", {"order": number})[0]))
 
+    failed = Attempt.objects.filter(delivery__event__type="order.broken", status_code=500).count()
+    delivered = Delivery.objects.filter(event__type="order.fine", state=DeliveryState.SUCCEEDED)
+    wait_for(lambda: delivered.count() == HEALTHY, 10, what="every healthy delivery arrived")
     retrying = storm.retry.waiting + storm.retry.scheduled + storm.retry.running
     objective_ms = settings.YARD.family("webhook").objective_ms
+    assert failed > ENDPOINTS * EVENTS, "the receiver was not asked"
     assert retrying + storm.dead > ENDPOINTS * EVENTS * 0.9, "there is no storm"
     assert stats("webhook").retry.waiting + stats("webhook").retry.scheduled > 0, "the storm was over too soon"
     assert max(waits_ms) <= objective_ms, sorted(waits_ms)[-5:]
@@ -113,7 +117,7 @@ def _at_rest(lane: LaneStats) -> bool:
 
 
 def _endpoint(url: str, event: str) -> None:
-    Endpoint.objects.create(url=url, events=[event], owner_key="owner")
+    services.create_endpoint("owner", url, [event])
 
 
 def _wait_ms(facilities: Facilities, job_id: str) -> int:

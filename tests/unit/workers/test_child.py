@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 from django.conf import settings
+from django.db import connections
+from django.db.backends.base.base import BaseDatabaseWrapper
 from dramatiq.brokers.stub import StubBroker
 
-from apps.platform.workers.child import make_worker, poll_ms
+from apps.platform.workers.child import keep_database_connections, make_worker, poll_ms
 from broker.topology import Pool, Yard
 
 
@@ -39,3 +41,16 @@ def test_a_pool_without_lanes_never_becomes_a_worker_of_all_queues() -> None:
 
     with pytest.raises(ValueError, match="pool idle: it serves no lane"):
         make_worker(Yard(queues=settings.YARD.queues, pools=(idle,)), idle, StubBroker())
+
+
+def test_a_child_keeps_its_connections_but_no_log_of_queries(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("CONN_MAX_AGE", "CONN_HEALTH_CHECKS"):
+        monkeypatch.setitem(connections.settings["default"], name, connections.settings["default"][name])
+    monkeypatch.setattr(BaseDatabaseWrapper, "queries_limit", BaseDatabaseWrapper.queries_limit)
+
+    keep_database_connections()
+
+    connection = connections.create_connection("default")
+    assert connection.settings_dict["CONN_MAX_AGE"] > 0
+    assert connection.settings_dict["CONN_HEALTH_CHECKS"] is True
+    assert connection.queries_log.maxlen == 0
