@@ -28,7 +28,7 @@ def proxy() -> Iterator[FaultProxy]:
         yield proxy
 
 
-@pytest.mark.parametrize("storm_s", [3, pytest.param(60, marks=long)])
+@pytest.mark.parametrize("storm_s", [2, pytest.param(60, marks=long)])
 def test_a_storm_of_resets_loses_nothing_and_leaks_nothing(
     proxy: FaultProxy, broker_on: BrokerOn, run_worker: Any, ledger: Ledger, storm_s: float
 ) -> None:

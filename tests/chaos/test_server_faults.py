@@ -51,7 +51,7 @@ def test_a_server_that_is_stopped_for_a_moment_costs_time_and_nothing_else(
     with run_worker(broker=broker), load(broker, ledger) as producers:
         producers.wait_for_accepted(60)
         server.stop()
-        let_pass(2)
+        let_pass(1)
         server.cont()
         producers.wait_for_accepted(60)
         producers.stop()
