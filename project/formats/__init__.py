@@ -1,0 +1,1 @@
+"""How this project writes dates: formats for each language."""
