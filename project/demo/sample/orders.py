@@ -12,7 +12,7 @@ from project.demo.sample.picture import make_picture
 from project.demo.sample.sender import Sender
 
 PEOPLE = (
-    "ada", "alan", "barbara", "claude", "donald", "edsger", "frances", "grace", "hedy", "ida", "joan", "katherine",
+    "ada", "alan", "barbara", "cecilia", "donald", "edsger", "frances", "grace", "hedy", "ida", "joan", "katherine",
 )  # fmt: skip
 RESETS = 5
 WELCOMES = 12
