@@ -96,12 +96,3 @@ TABLES: dict[str, Table] = {
         shop.stream_customers,
     ),
 }
-
-
-def table_of(dataset: str) -> Table:
-    """Return a dataset's table.
-
-    Raises:
-        KeyError: there is no such dataset.
-    """
-    return TABLES[dataset]

@@ -14,6 +14,7 @@ from unfold.admin import ModelAdmin, TabularInline
 from unfold.decorators import display
 
 from apps.platform.jobs.results import open_result
+from apps.platform.operations.read_only import ReadOnly
 from apps.product.images import requests
 from apps.product.images.models import Picture, Thumbnail, ThumbnailState
 from broker.errors import BrokerUnavailable
@@ -23,22 +24,6 @@ PREVIEW_TYPES = ("image/webp", "image/png")
 # Width and height in CSS pixels.
 SMALL_PREVIEW = (64, 40)
 PREVIEW = (640, 480)
-
-
-class ReadOnly:
-    """Rows that only the program writes."""
-
-    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Never."""
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Never by hand."""
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Never by hand."""
-        return False
 
 
 @admin.register(Thumbnail)

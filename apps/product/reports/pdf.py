@@ -21,31 +21,22 @@ def render(content: dict[str, Any]) -> bytes:
     Raises:
         typst.TypstError: the template does not fit the content.
     """
-    return _compile(content, format="pdf")
-
-
-def render_pages(content: dict[str, Any], *, ppi: float = 96) -> list[bytes]:
-    """Return each page as PNG, for previews."""
-    pages = _compile(content, format="png", ppi=ppi)
-    return pages if isinstance(pages, list) else [pages]
+    # The data is an input of the document, never part of its source: nothing in it can be evaluated. System fonts
+    # stay in, after ours, for names in scripts that Inter lacks.
+    pdf: bytes = typst.compile(
+        TEMPLATE,
+        format="pdf",
+        root=FOLDER,
+        font_paths=[FONTS],
+        sys_inputs={"data": _encode(content).decode()},
+        timestamp=0,
+    )
+    return pdf
 
 
 def checksum(content: dict[str, Any]) -> str:
     """Return the SHA-256 of what the statement says and of its design."""
     return hashlib.sha256(_design() + _encode(content)).hexdigest()
-
-
-def _compile(content: dict[str, Any], **options: Any) -> Any:
-    # The data is an input of the document, never part of its source: nothing in it can be evaluated. System fonts
-    # stay in, after ours, for names in scripts that Inter lacks.
-    return typst.compile(
-        TEMPLATE,
-        root=FOLDER,
-        font_paths=[FONTS],
-        sys_inputs={"data": _encode(content).decode()},
-        timestamp=0,
-        **options,
-    )
 
 
 def _encode(content: dict[str, Any]) -> bytes:

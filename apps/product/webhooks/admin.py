@@ -14,6 +14,7 @@ from unfold.admin import ModelAdmin, TabularInline
 from unfold.decorators import display
 
 from apps.platform.jobs.queries import find_job
+from apps.platform.operations.read_only import ReadOnly
 from apps.product.webhooks import publishing, services
 from apps.product.webhooks.models import Attempt, Delivery, DeliveryState, Endpoint, Event
 from broker.errors import BrokerUnavailable
@@ -25,22 +26,6 @@ STATE_COLOURS = {
     DeliveryState.DEAD: "danger",
 }
 MAX_ROTATED = 20
-
-
-class ReadOnly:
-    """Rows that only the program writes; who may view them may look, and nobody edits them by hand."""
-
-    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Never."""
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Never by hand."""
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Never by hand."""
-        return False
 
 
 class AttemptInline(ReadOnly, TabularInline):

@@ -8,8 +8,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,26 +17,12 @@ from redis.retry import Retry
 
 from broker.embedded import EmbeddedServer, EmbeddedServerFailed, free_port
 from broker.server_binary import bundled_binary
+from tests.processes import is_alive
+from tests.waiting import wait_for
 
 
 def client_of(url: str) -> redis.Redis:
     return redis.Redis.from_url(url, retry=Retry(NoBackoff(), 0), decode_responses=True)
-
-
-def eventually(condition: Callable[[], bool], timeout_s: float = 10.0) -> bool:
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        if condition():
-            return True
-        time.sleep(0.01)
-    return condition()
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
-    except FileNotFoundError:
-        return False
 
 
 def test_answers_over_tcp_and_over_its_socket(tmp_path: Path) -> None:
@@ -109,7 +93,7 @@ def test_server_is_gone_after_kill_9_of_its_parent_and_its_data_are_not(tmp_path
 
         os.kill(parent.pid, signal.SIGKILL)
 
-    assert eventually(lambda: not is_alive(int(pid)))
+    wait_for(lambda: not is_alive(int(pid)))
     with EmbeddedServer(tmp_path) as server, client_of(server.url) as client:
         assert client.get("kept") == "yes"
 

@@ -100,11 +100,3 @@ class RunningDemo:
                 os.close(descriptor)
                 return
             self.output += piece.decode(errors="replace")
-
-
-def is_alive(pid: int) -> bool:
-    """Whether a process runs; one that has ended and waits to be noticed does not."""
-    try:
-        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
-    except FileNotFoundError:
-        return False

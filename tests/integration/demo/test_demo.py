@@ -17,7 +17,8 @@ import psutil
 import pytest
 
 from project.config import BASE_DIR
-from tests.integration.demo.running import RunningDemo, is_alive
+from tests.integration.demo.running import RunningDemo
+from tests.processes import is_alive
 from tests.waiting import wait_for
 
 RESETS = 30

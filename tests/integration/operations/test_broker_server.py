@@ -3,7 +3,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import logging
-import time
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -102,14 +102,17 @@ def test_refused_request_is_logged_with_the_servers_words(full: None, caplog: py
 def test_queues_of_a_broker_that_hangs_are_refused_in_time(
     facilities: Facilities, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    answered = threading.Event()
+
     def hang() -> YardState:
-        time.sleep(1.0)
+        answered.wait(10)
         return yard_state()
 
     monkeypatch.setattr(api, "TIMEOUT_S", 0.1)
     monkeypatch.setattr(api, "YARD_STATE", Question("broker", hang))
 
     answer = Caller().get("/queues")
+    answered.set()
 
     assert answer.status_code == 503
     assert "Retry-After" in answer

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from project.config import BASE_DIR
+from tests.processes import is_alive
 from tests.waiting import wait_for
 
 FORKER = """
@@ -54,13 +55,6 @@ print(parts["web"].exit_code(), flush=True)
 def owner(folder: Path, *more: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-c", OWNER, str(folder), FORKER, *more]
     return subprocess.Popen(command, cwd=BASE_DIR, stdout=subprocess.PIPE, text=True)
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
-    except FileNotFoundError:
-        return False
 
 
 def test_forked_parts_become_our_children_with_logs_and_exit_codes_of_their_own(tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,22 +15,8 @@ from project.config import BASE_DIR
 from project.demo.errors import PartFailed, Stopped
 from project.demo.manager import ProcessManager
 from project.demo.parts import CommandPart
-
-
-def eventually(condition: Callable[[], bool], timeout_s: float = 10.0) -> bool:
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        if condition():
-            return True
-        time.sleep(0.01)
-    return condition()
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
-    except FileNotFoundError:
-        return False
+from tests.processes import is_alive
+from tests.waiting import wait_for
 
 
 def part_of(folder: Path, name: str, script: str, **more: object) -> CommandPart:
@@ -127,7 +112,7 @@ def test_part_that_dies_is_started_again_and_both_are_said(tmp_path: Path) -> No
 
     os.kill(first, signal.SIGKILL)
 
-    assert eventually(lambda: bool(manager.tend() and len(said) == 2))
+    wait_for(lambda: bool(manager.tend() and len(said) == 2))
     assert part.pid not in (None, first)
     assert said[0].startswith("web ended with SIGKILL; starting it again now")
     assert said[1] == "web is back"
@@ -139,10 +124,10 @@ def test_part_that_dies_again_and_again_is_started_at_growing_intervals(tmp_path
     part = part_of(tmp_path, "web", f"test -e {tmp_path}/once && exit 1; touch {tmp_path}/once; sleep 60")
     manager = ProcessManager(tell=said.append)
     manager.start([part])
-    assert eventually((tmp_path / "once").exists)
+    wait_for((tmp_path / "once").exists)
     part.kill()
 
-    assert eventually(lambda: bool(manager.tend() and "starting it again in 1 s" in said[-1]))
+    wait_for(lambda: bool(manager.tend() and "starting it again in 1 s" in said[-1]))
     assert not manager.tend()
     manager.stop()
 
@@ -199,4 +184,4 @@ def test_parts_end_with_a_manager_that_was_killed(tmp_path: Path) -> None:
 
         owner.kill()
 
-    assert eventually(lambda: not is_alive(pid))
+    wait_for(lambda: not is_alive(pid))
