@@ -24,8 +24,7 @@ YARD = Yard(
         Pool("slow", "processes", ("slow",), processes=2, slots=1, prefetch=1, nice=10),
         Pool("billing", "threads", ("billing",), processes=1, slots=4, database_connections=4),
         Pool("webhook", "gevent", ("webhook",), processes=1, slots=64),
-        # Retries are nice: a storm of them leaves the processor to first attempts.
-        Pool("webhook-retry", "gevent", ("webhook-retry",), processes=1, slots=32, nice=10),
-        Pool("retries", "threads", (), processes=1, slots=8, nice=10, shared_retries=True),
+        Pool("webhook-retry", "gevent", ("webhook-retry",), processes=1, slots=32),
+        Pool("retries", "threads", (), processes=1, slots=8, shared_retries=True),
     ),
 )
