@@ -52,3 +52,42 @@ class NoSuchLetter(SwitchyardError):
             f"dead letter {letter_id!r} is not in {queue_name}-dead; "
             "it was requeued or discarded before, see `manage.py deadletters list`"
         )
+
+
+class BrokerFull(BrokerUnavailable):
+    """The server has no memory left for new messages. What is there can still be worked off.
+
+    Args:
+        operation: What was refused.
+        cause: The server's own words.
+    """
+
+    def __init__(self, operation: str, cause: str) -> None:
+        super().__init__(operation, f"out of memory: {cause}", outcome="refused")
+
+
+class QueueFull(SwitchyardError):
+    """A queue that holds as many messages as it may.
+
+    Args:
+        queue_name: The full one.
+        depth: Messages waiting or scheduled in it.
+        limit: What its declaration allows.
+    """
+
+    def __init__(self, queue_name: str, depth: int, limit: int) -> None:
+        self.queue_name, self.depth, self.limit = queue_name, depth, limit
+        super().__init__(
+            f"queue {queue_name!r} holds {depth} messages of at most {limit}, nothing was added; "
+            "send again later, or raise max_depth in project/topology.py"
+        )
+
+
+class InvalidMessageId(SwitchyardError):
+    """A message id that cannot be a key: it must be 1 to 200 printable ASCII characters without spaces."""
+
+    def __init__(self, message_id: object) -> None:
+        super().__init__(
+            f"message id {message_id!r:.210} is not allowed; use 1 to 200 printable ASCII characters without spaces, "
+            "for example a UUID"
+        )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from broker.family_keys import FamilyKeys
+
 
 @dataclass(frozen=True, slots=True)
 class Keys:
@@ -17,6 +19,10 @@ class Keys:
     def dramatiq_namespace(self) -> str:
         """Prefix of the keys that Dramatiq's Redis broker keeps."""
         return f"{self.prefix}:q"
+
+    def family(self, queue: str) -> FamilyKeys:
+        """Keys of a queue family."""
+        return FamilyKeys(f"{self.prefix}:{{{queue}}}:", queue)
 
     def dead_list(self, queue: str) -> str:
         """List: ids of dead letters, oldest first. Nothing consumes it."""

@@ -1,0 +1,356 @@
+"""One queue family on the server: every operation that changes where a message is.
+
+Each is one Lua script (``broker/lua/queue``): it happens or it does not, and repeated after a lost answer it changes
+nothing more and answers the same. Bodies are opaque. Only the server's clock counts. A message is leased to an *owner*
+(one consumer of one lane in one process) under a *token*, a number that only grows: whoever comes with an older one has
+lost the message and changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal, NamedTuple
+
+from broker.errors import QueueFull
+from broker.family_keys import LANES, FamilyKeys, Lane
+from broker.wire import BUDGET_S, Wire, Word, script
+
+LEASE_MS: Final = 15_000
+SWEEP_GAP_MS: Final = 10_000
+CRASH_WINDOW_MS: Final = 72 * 3_600_000
+# Lua's stack takes about 8,000 values; a call of so many messages takes the server well under 10 ms.
+AT_ONCE: Final = 500
+PROMOTED_AT_ONCE: Final = 200
+
+Move = Literal["divert", "defer"]
+HIGH, NORMAL, LOW = 1, 2, 3
+
+
+class Entry(NamedTuple):
+    """A message to enqueue: its id, its body, and the unique key that at most one unfinished message holds."""
+
+    id: str
+    body: bytes
+    unique_key: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A message that an owner holds: its id and the fencing token, both as the server wrote them."""
+
+    owner: str
+    id: bytes
+    token: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """A message that was fetched.
+
+    Args:
+        crashes: Times it took its worker down.
+        body: ``None`` when somebody put an id into the lane without one.
+    """
+
+    lease: Lease
+    crashes: int
+    body: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """What a fetch brought.
+
+    Args:
+        state: ``ok``; ``paused``; or ``gone`` when the owner has no lease and must go on under another name.
+        stale: Leases, of those acknowledged with it, that were no longer valid.
+        next_due_ms: Milliseconds until the next scheduled message is due; ``None`` when none is.
+        left: Messages wait still.
+    """
+
+    state: str
+    grants: list[Grant]
+    stale: list[Lease]
+    next_due_ms: int | None
+    left: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Suspect:
+    """A message that ran while its worker died. ``lease`` and ``body`` are there when a keeper got it."""
+
+    id: str
+    crashes: int
+    lease: Lease | None
+    body: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Reclaimed:
+    """What became of a dead owner's messages: how many went back to the head of their lane, and who is suspect."""
+
+    returned: int
+    suspects: list[Suspect]
+
+
+class Family:
+    """The operations of one queue family.
+
+    Every method may raise what :meth:`broker.wire.Wire.call` raises.
+    """
+
+    def __init__(self, wire: Wire, keys: FamilyKeys) -> None:
+        self.wire = wire
+        self.keys = keys
+        k = keys
+        self._enqueue_keys = {
+            lane: [k.bodies, *k.waiting(lane), k.due(lane), k.bell(lane), *k.done, k.letters, k.unique, k.notes]
+            for lane in LANES
+        }
+
+    def enqueue(
+        self,
+        entries: Sequence[Entry],
+        *,
+        lane: Lane = "live",
+        delay_ms: int = 0,
+        level: int = NORMAL,
+        limit: int = 0,
+        budget_s: float = BUDGET_S,
+    ) -> list[str]:
+        """Put messages into a lane; an id that is known, waiting or finished, is not put there again.
+
+        Args:
+            limit: Messages the lane may hold, waiting or scheduled; 0 for any number.
+
+        Returns:
+            For each entry the id that stands for it: its own, or that of the holder of its unique key.
+
+        Raises:
+            QueueFull: no room for the first 500 of them; or, with more, for all of a later 500. Earlier ones are there.
+        """
+        standing: list[str] = []
+        for start in range(0, len(entries), AT_ONCE):
+            chunk = entries[start : start + AT_ONCE]
+            keyed = any(entry.unique_key for entry in chunk)
+            args: list[Word] = [limit, delay_ms, level, "1" if keyed else "0"]
+            for entry in chunk:
+                args += (entry.id, entry.body, entry.unique_key) if keyed else (entry.id, entry.body)
+            answer = self.wire.call(script("enqueue"), self._enqueue_keys[lane], args, budget_s=budget_s)
+            if len(answer) == 2 and isinstance(answer[1], int):
+                raise QueueFull(self.keys.lane_name(lane), answer[1], limit)
+            standing += [str(found, "ascii") for found in answer]
+        return standing
+
+    def join(self, owner: str, *, lease_ms: int = LEASE_MS) -> None:
+        """Give a new owner its lease. Its name must be unique for ever, and end with ``/live`` or ``/retry``."""
+        self.wire.call(script("join"), [self.keys.leases], [owner, lease_ms])
+
+    def fetch_call(
+        self, owner: str, count: int, *, request: int, acked: Sequence[Lease] = ()
+    ) -> tuple[list[str], list[Word]]:
+        """Return keys and arguments of a fetch, for a caller that sends it by itself."""
+        args: list[Word] = [owner, count, request, PROMOTED_AT_ONCE]
+        for lease in acked:
+            args += (lease.id, lease.token)
+        return self._fetch_keys(owner), args
+
+    def fetch(self, owner: str, count: int, *, request: int, acked: Sequence[Lease] = ()) -> Fetched:
+        """Lease up to ``count`` messages of the owner's lane (at most 500), acknowledging others in the same step.
+
+        Args:
+            request: Number of this fetch, greater than any before of this owner's; repeated, it gets the same messages.
+            acked: At most 500.
+        """
+        keys, args = self.fetch_call(owner, count, request=request, acked=acked)
+        return fetched(owner, self.wire.call(script("fetch"), keys, args), acked)
+
+    def ack(self, owner: str, leases: Sequence[Lease]) -> list[Lease]:
+        """Forget messages that were worked off; return those whose token is stale, which are left as they are."""
+        keys = [self.keys.hold(owner), self.keys.bodies, *self.keys.done, self.keys.notes, self.keys.unique]
+        stale: list[Lease] = []
+        for chunk in _chunks(leases):
+            answer = self.wire.call(script("ack"), keys, _words(chunk))
+            stale += [chunk[position - 1] for position in answer]
+        return stale
+
+    def move(self, lease: Lease, *, move: Move, lane: Lane, body: bytes, delay_ms: int, level: int = NORMAL) -> bool:
+        """Put a leased message, with a new body, into a lane; ``False`` when its token is stale."""
+        k = self.keys
+        keys = [k.bodies, k.hold(lease.owner), *k.waiting(lane), k.due(lane), k.bell(lane), k.notes, *k.done]
+        args: list[Word] = [lease.id, lease.token, move, body, delay_ms, level]
+        return bool(self.wire.call(script("move"), keys, args))
+
+    def bury(self, lease: Lease, letter: bytes) -> bool:
+        """Make a leased message a dead letter (JSON); ``False`` when its token is stale."""
+        k = self.keys
+        keys = [k.bodies, k.hold(lease.owner), k.dead, k.letters, k.notes, k.unique, *k.done, k.asked]
+        return bool(self.wire.call(script("bury"), keys, [lease.id, lease.token, letter]))
+
+    def release(self, owner: str, leases: Sequence[Lease], *, side: Literal["head", "tail"] = "head") -> list[Lease]:
+        """Give messages back unstarted, no attempt and no crash counted; return those whose token is stale.
+
+        At the head they are the next ones, in the order given.
+        """
+        k, lane = self.keys, lane_of(owner)
+        keys = [k.hold(owner), *k.waiting(lane), k.bell(lane), k.notes, *k.done]
+        stale: list[Lease] = []
+        chunks = list(_chunks(leases))
+        for chunk in reversed(chunks) if side == "head" else chunks:
+            answer = self.wire.call(script("release"), keys, [side, *_words(chunk)])
+            stale += [chunk[position - 1] for position in answer]
+        return stale
+
+    def quarantine(self, lease: Lease, entry: bytes) -> bool:
+        """Set an unreadable message aside, described by ``entry`` (JSON); ``False`` when its token is stale."""
+        k = self.keys
+        keys = [k.hold(lease.owner), k.bodies, k.quarantine, *k.done, k.notes, k.unique]
+        return bool(self.wire.call(script("quarantine"), keys, [lease.id, lease.token, entry]))
+
+    def renew(self, owners: Sequence[str], *, lease_ms: int = LEASE_MS) -> list[str]:
+        """Prolong leases; return the owners that have none any more and must not go on."""
+        answer = self.wire.call(script("renew"), [self.keys.leases], [lease_ms, *owners])
+        return [str(owner, "utf-8") for owner in answer]
+
+    def lapsed(self, *, lease_ms: int = LEASE_MS, gap_ms: int = SWEEP_GAP_MS) -> list[str]:
+        """Return owners whose lease ran out; none after a gap in which nobody looked, when all leases start anew."""
+        answer = self.wire.call(script("lapsed"), [self.keys.leases, self.keys.swept], [lease_ms, gap_ms])
+        return [str(owner, "utf-8") for owner in answer if owner != b"rearmed"]
+
+    def reclaim(
+        self,
+        owner: str,
+        *,
+        only_lapsed: bool = False,
+        finished: Sequence[Lease] = (),
+        running: Sequence[str] = (),
+        keeper: str = "",
+    ) -> Reclaimed | None:
+        """Take an owner's messages from it: to the head of their lane, but for what it finished or ran.
+
+        Args:
+            only_lapsed: Do nothing unless its lease ran out.
+            finished: What it had worked off, its acknowledgement not sent yet; with ``running`` at most 250.
+            running: Ids it was running: their crash is counted.
+            keeper: An owner, with a lease of its own, that gets ``running`` under new tokens.
+
+        Returns:
+            ``None`` when the owner has no lease to take.
+        """
+        k, lane = self.keys, lane_of(owner)
+        keys = [k.leases, k.hold(owner), k.bodies, *k.waiting(lane), k.bell(lane), *k.done, k.notes, k.unique]
+        keys += [k.hold(keeper or owner), k.token]
+        mode = "lapsed" if only_lapsed else "now"
+        args: list[Word] = [owner, mode, keeper, CRASH_WINDOW_MS, len(finished), *_words(finished), *running]
+        answer = self.wire.call(script("reclaim"), keys, args)
+        if answer[0] < 0:
+            return None
+        suspects = [
+            Suspect(str(id_, "ascii"), int(crashes), Lease(keeper, id_, token) if token else None, body or None)
+            for id_, crashes, token, body in zip(*[iter(answer[2:])] * 4, strict=True)
+        ]
+        returned = answer[0]
+        while answer[1]:
+            answer = self.wire.call(script("reclaim"), keys, [owner, mode, keeper, CRASH_WINDOW_MS, 0])
+            returned += max(answer[0], 0)
+        return Reclaimed(returned, suspects)
+
+    def requeue(self, letter_id: str, *, as_read: bytes, body: bytes, level: int = NORMAL, nonce: str) -> bool:
+        """Make a dead letter a waiting message; ``False`` when it is not there as it was read."""
+        k = self.keys
+        keys = [k.letters, k.dead, k.bodies, *k.waiting("live"), k.bell("live"), k.notes, *k.done]
+        return bool(self.wire.call(script("requeue"), keys, [letter_id, as_read, body, level, nonce]))
+
+    def discard(self, letter_id: str, *, nonce: str) -> bool:
+        """Drop a dead letter for good; ``False`` when there is none."""
+        k = self.keys
+        keys = [k.letters, k.dead, k.bodies, *k.done, k.notes, k.unique]
+        return bool(self.wire.call(script("discard"), keys, [letter_id, nonce]))
+
+    def cancel(self, message_id: str) -> str:
+        """Keep a message from starting.
+
+        Returns:
+            ``cancelled``: it never starts; ``asked``: it is leased, and asked to stop; ``unknown``: it is not here.
+        """
+        k = self.keys
+        keys = [k.bodies, k.due("live"), k.due("retry"), *k.done, k.notes, k.unique, k.asked, k.leases]
+        while True:
+            owners = self.owners()
+            holds = [k.hold(owner) for owner in owners]
+            answer = str(self.wire.call(script("cancel"), keys + holds, [message_id, *owners]), "ascii")
+            if answer != "owners":
+                return answer
+
+    def pause(self) -> bool:
+        """Hand out nothing; ``False`` when it was paused already."""
+        return bool(self.wire.call(script("pause"), [self.keys.paused], []))
+
+    def resume(self) -> bool:
+        """Hand out messages again; ``False`` when it was not paused."""
+        keys = [self.keys.paused, *map(self.keys.bell, LANES)]
+        return bool(self.wire.call(script("resume"), keys, []))
+
+    def ring(self, lane: Lane) -> None:
+        """Wake one consumer of a lane."""
+        self.wire.call(script("ring"), [self.keys.bell(lane)], [])
+
+    def flush(self) -> None:
+        """Drop every message that waits, is scheduled or is leased."""
+        k = self.keys
+        lanes = [key for lane in LANES for key in (*k.waiting(lane), k.due(lane), k.bell(lane))]
+        holds = [k.hold(owner) for owner in self.owners()]
+        self.wire.call(script("flush"), [k.bodies, *lanes, k.notes, k.unique, k.asked, *holds], [])
+
+    def owners(self) -> list[str]:
+        """Return the owners that have a lease."""
+        return [str(owner, "utf-8") for owner in self.wire.command("ZRANGE", self.keys.leases, 0, -1)]
+
+    def held(self, owner: str) -> list[Lease]:
+        """Return what an owner holds."""
+        answer = self.wire.command("HGETALL", self.keys.hold(owner))
+        pairs = zip(answer[::2], answer[1::2], strict=True)
+        return [Lease(owner, id_, token) for id_, token in pairs if id_ != b"#"]
+
+    def _fetch_keys(self, owner: str) -> list[str]:
+        k, lane = self.keys, lane_of(owner)
+        lists = [k.bodies, *k.waiting(lane), k.due(lane), k.bell(lane), k.leases, k.hold(owner), k.token, k.paused]
+        return [*lists, *k.done, k.notes, k.unique]
+
+
+def lane_of(owner: str) -> Lane:
+    """Return the lane in which an owner's messages wait, as its name says.
+
+    Raises:
+        ValueError: it says none.
+    """
+    for lane in LANES:
+        if owner.endswith(f"/{lane}"):
+            return lane
+    raise ValueError(f"owner {owner!r} names no lane; its name must end with /live or /retry")
+
+
+def fetched(owner: str, answer: list[object], acked: Sequence[Lease] = ()) -> Fetched:
+    """Return what a fetch's answer says."""
+    state, stale, next_due_ms, left = answer[:4]
+    grants = [
+        Grant(Lease(owner, id_, token), int(crashes), body)
+        for id_, token, crashes, body in zip(*[iter(answer[4:])] * 4, strict=True)  # type: ignore[call-overload]
+    ]
+    return Fetched(
+        state=str(state, "ascii"),  # type: ignore[call-overload]
+        grants=grants,
+        stale=[acked[position - 1] for position in stale],  # type: ignore[attr-defined]
+        next_due_ms=next_due_ms if isinstance(next_due_ms, int) and next_due_ms >= 0 else None,
+        left=left == 1,
+    )
+
+
+def _words(leases: Sequence[Lease]) -> list[Word]:
+    return [word for lease in leases for word in (lease.id, lease.token)]
+
+
+def _chunks(leases: Sequence[Lease]) -> Iterator[Sequence[Lease]]:
+    for start in range(0, len(leases), AT_ONCE // 2):
+        yield leases[start : start + AT_ONCE // 2]

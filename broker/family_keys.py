@@ -1,0 +1,108 @@
+"""Names of the keys of one queue family: a queue, its retry lane, its dead list. All of them share one hash tag."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+Lane = Literal["live", "retry"]
+LANES: Final[tuple[Lane, Lane]] = ("live", "retry")
+
+
+@dataclass(frozen=True, slots=True)
+class FamilyKeys:
+    """Key names of a family. ``docs/reference/keys.md`` is made from the docstrings.
+
+    Args:
+        base: Everything before the family's own part: ``<prefix>:{<queue>}:``.
+        queue: Name of the queue, without ``-retry`` or ``-dead``.
+    """
+
+    base: str
+    queue: str
+
+    def lane_name(self, lane: Lane) -> str:
+        """Name of a lane as actors and messages know it: ``webhook``, ``webhook-retry``."""
+        return self.queue if lane == "live" else f"{self.queue}-retry"
+
+    @property
+    def bodies(self) -> str:
+        """Hash: id of a message that waits, is scheduled or is leased -> its body."""
+        return f"{self.base}bodies"
+
+    def waiting(self, lane: Lane) -> tuple[str, str, str]:
+        """Lists: ids that wait in a lane, next one first: of high, normal and low priority."""
+        name = f"{self.base}{self.lane_name(lane)}"
+        return f"{name}.high", name, f"{name}.low"
+
+    def due(self, lane: Lane) -> str:
+        """Sorted set: id that is scheduled in a lane -> when it is due, ms since the epoch by the server's clock."""
+        return f"{self.base}{self.lane_name(lane)}.due"
+
+    def bell(self, lane: Lane) -> str:
+        """List: at most one token, there when somebody should look at the lane. Idle consumers block on it."""
+        return f"{self.base}{self.lane_name(lane)}.bell"
+
+    @property
+    def leases(self) -> str:
+        """Sorted set: owner -> when its lease lapses, ms since the epoch; 0 for one that is being cleared."""
+        return f"{self.base}leases"
+
+    def hold(self, owner: str) -> str:
+        """Hash: id leased to an owner -> fencing token; ``#`` -> number, first token and count of its last fetch."""
+        return f"{self.base}hold:{owner}"
+
+    @property
+    def token(self) -> str:
+        """String: the last fencing token that was given out."""
+        return f"{self.base}token"
+
+    @property
+    def done(self) -> tuple[str, str]:
+        """Hashes: finished id -> token that finished it. They take turns every 10 minutes, and expire."""
+        return f"{self.base}done:0", f"{self.base}done:1"
+
+    @property
+    def notes(self) -> str:
+        """Hash: what is remembered of few messages.
+
+        ``level:<id>`` its priority (1 high, 3 low), ``key:<id>`` its unique key, ``crash:<id>`` how often it took its
+        worker down and since when (ms since the epoch), ``spent:<id>`` the last move and its token, ``cancel:<id>``
+        that it is not to start.
+        """
+        return f"{self.base}notes"
+
+    @property
+    def unique(self) -> str:
+        """Hash: unique key -> id of the message that holds it."""
+        return f"{self.base}unique"
+
+    @property
+    def paused(self) -> str:
+        """String: there while nothing of the family is handed out; since when, ms since the epoch."""
+        return f"{self.base}paused"
+
+    @property
+    def swept(self) -> str:
+        """String: when lapsed leases were looked for last, ms since the epoch."""
+        return f"{self.base}swept"
+
+    @property
+    def asked(self) -> str:
+        """Set: leased ids whose job was asked to stop."""
+        return f"{self.base}asked"
+
+    @property
+    def dead(self) -> str:
+        """List: ids of dead letters, oldest first. Nothing consumes it."""
+        return f"{self.base}{self.queue}-dead"
+
+    @property
+    def letters(self) -> str:
+        """Hash: id of a dead letter -> the letter as JSON."""
+        return f"{self.base}{self.queue}-dead.letters"
+
+    @property
+    def quarantine(self) -> str:
+        """List: unreadable messages as JSON, newest first."""
+        return f"{self.base}{self.queue}-quarantine"

@@ -1,0 +1,21 @@
+-- Acknowledge id, token pairs of ARGV[first..last] for an owner's hold. Needs finish.
+-- Returns the positions (1 …) of those whose token is no longer valid; they change nothing.
+local function acked(first, last, hold, bodies, done_0, done_1, notes, unique)
+  local stale, ids, words = {}, {}, {}
+  if last < first then return stale end
+  local asked = {}
+  for i = first, last, 2 do asked[#asked + 1] = ARGV[i] end
+  local tokens = redis.call("HMGET", hold, unpack(asked))
+  for n, id in ipairs(asked) do
+    local token = ARGV[first + 2 * n - 1]
+    if tokens[n] == token then
+      ids[#ids + 1], words[#words + 1] = id, token
+    else
+      local word = ended_by(id, done_0, done_1)
+      -- Acknowledged before with this token: the answer is the same again.
+      if not word or string.match(word, "^%S+") ~= token then stale[#stale + 1] = n end
+    end
+  end
+  finish(ids, words, hold, bodies, done_0, done_1, notes, unique)
+  return stale
+end

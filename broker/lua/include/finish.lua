@@ -1,0 +1,28 @@
+-- Ids that ended: forgotten everywhere, remembered in the younger of two hashes for 10 to 20 minutes.
+-- `words` says of each what ended it. Needs now_ms.
+local function finish(ids, words, hold, bodies, done_0, done_1, notes, unique)
+  if #ids == 0 then return end
+  if hold then redis.call("HDEL", hold, unpack(ids)) end
+  redis.call("HDEL", bodies, unpack(ids))
+  local noted = redis.call("EXISTS", notes) == 1
+  local pairs_ = {}
+  for n, id in ipairs(ids) do
+    local word = words[n]
+    if noted then
+      local spent, key = unpack(redis.call("HMGET", notes, "spent:" .. id, "key:" .. id))
+      if spent then word = word .. " " .. spent end
+      if key and redis.call("HGET", unique, key) == id then redis.call("HDEL", unique, key) end
+      redis.call("HDEL", notes, "spent:" .. id, "key:" .. id, "level:" .. id, "crash:" .. id, "cancel:" .. id)
+    end
+    pairs_[2 * n - 1], pairs_[2 * n] = id, word
+  end
+  local turn = math.floor(now_ms() / 600000)
+  local done = turn % 2 == 0 and done_0 or done_1
+  redis.call("HSET", done, unpack(pairs_))
+  redis.call("PEXPIREAT", done, (turn + 2) * 600000)
+end
+
+-- The word with which an id ended, or nil: one it was remembered with, not older than 20 minutes.
+local function ended_by(id, done_0, done_1)
+  return redis.call("HGET", done_0, id) or redis.call("HGET", done_1, id) or nil
+end

@@ -1,0 +1,67 @@
+#!lua
+-- enqueue: put messages into a lane, each id once, however often it is repeated.
+-- KEYS[1] bodies: hash
+-- KEYS[2..4] waiting, by priority: lists
+-- KEYS[5] due: sorted set
+-- KEYS[6] bell: list
+-- KEYS[7..8] done: hashes
+-- KEYS[9] letters: hash
+-- KEYS[10] unique: hash
+-- KEYS[11] notes: hash
+-- ARGV[1] limit: messages the lane may hold, waiting and scheduled; 0 for any number
+-- ARGV[2] delay_ms
+-- ARGV[3] level: 1 high, 2 normal, 3 low priority
+-- ARGV[4] "1" when a unique key follows each body
+-- ARGV[5...] id, body (and unique key, "" for none), at most 500 of them
+-- Returns for each message the id that stands for it: its own, or that of the message which holds its unique key; or
+-- {"full", depth} with the depth as a number, when the lane has no room for all that are new: then it takes none.
+-- O(messages), and O(log scheduled) for each delayed one.
+--@include now_ms
+--@include put
+
+local limit, delay_ms, level = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local keyed = ARGV[4] == "1"
+local step = keyed and 3 or 2
+local remembered = redis.call("EXISTS", KEYS[7], KEYS[8], KEYS[9]) > 0
+
+local function known(id)
+  if redis.call("HEXISTS", KEYS[1], id) == 1 then return true end
+  return remembered
+    and (redis.call("HEXISTS", KEYS[7], id) == 1 or redis.call("HEXISTS", KEYS[8], id) == 1 or redis.call("HEXISTS", KEYS[9], id) == 1)
+end
+
+local new, standing, taken = {}, {}, {}
+for i = 5, #ARGV, step do
+  local id, key = ARGV[i], keyed and ARGV[i + 2] or ""
+  standing[#standing + 1] = id
+  if not taken[id] and not known(id) then
+    local holder = key ~= "" and (taken["key " .. key] or redis.call("HGET", KEYS[10], key))
+    if holder then
+      standing[#standing] = holder
+    else
+      taken[id] = true
+      if key ~= "" then taken["key " .. key] = id end
+      new[#new + 1] = i
+    end
+  end
+end
+
+if limit > 0 and #new > 0 then
+  local depth = redis.call("ZCARD", KEYS[5])
+  for n = 2, 4 do depth = depth + redis.call("LLEN", KEYS[n]) end
+  if depth + #new > limit then return { "full", depth } end
+end
+
+local bodies, ids = {}, {}
+for n, i in ipairs(new) do
+  local id = ARGV[i]
+  ids[n], bodies[2 * n - 1], bodies[2 * n] = id, id, ARGV[i + 1]
+  if keyed and ARGV[i + 2] ~= "" then
+    redis.call("HSET", KEYS[10], ARGV[i + 2], id)
+    redis.call("HSET", KEYS[11], "key:" .. id, ARGV[i + 2])
+  end
+  if level ~= 2 then redis.call("HSET", KEYS[11], "level:" .. id, level) end
+end
+if #ids > 0 then redis.call("HSET", KEYS[1], unpack(bodies)) end
+put(ids, level, delay_ms > 0 and now_ms() + delay_ms, { KEYS[2], KEYS[3], KEYS[4] }, KEYS[5], KEYS[6])
+return standing

@@ -1,0 +1,124 @@
+#!lua flags=allow-oom
+-- fetch: acknowledge what is done, make due what is due, lease what waits.
+-- KEYS[1] bodies: hash
+-- KEYS[2..4] waiting, by priority: lists
+-- KEYS[5] due: sorted set
+-- KEYS[6] bell: list
+-- KEYS[7] leases: sorted set
+-- KEYS[8] hold: hash
+-- KEYS[9] token: string
+-- KEYS[10] paused: string
+-- KEYS[11..12] done: hashes
+-- KEYS[13] notes: hash
+-- KEYS[14] unique: hash
+-- ARGV[1] owner
+-- ARGV[2] count: messages wanted, at most 500
+-- ARGV[3] request: number of this fetch, grows with each of the owner's; the same number gets the same answer
+-- ARGV[4] promote: at most so many become due in one call
+-- ARGV[5...] id, token: acknowledged, at most 500 pairs
+-- Returns {state, stale positions, next_due_in_ms (-1 none), left, id, token, crashes, body, …}
+-- with state "ok", "paused", or "gone" when the owner has no lease: it may not go on under this name.
+-- `left` is 1 when messages wait still. A body is nil when somebody put an id there without one. O(messages).
+--@include now_ms
+--@include finish
+--@include acked
+--@include put
+
+local hold = KEYS[8]
+local stale = acked(5, #ARGV, hold, KEYS[1], KEYS[11], KEYS[12], KEYS[13], KEYS[14])
+local lease = redis.call("ZSCORE", KEYS[7], ARGV[1])
+if not lease or tonumber(lease) == 0 then return { "gone", stale, -1, 0 } end
+
+local answer = { "ok", stale, -1, 0 }
+local function grant(ids, tokens)
+  if #ids == 0 then return end
+  local crashes = {}
+  if redis.call("EXISTS", KEYS[13]) == 1 then
+    for n, id in ipairs(ids) do
+      crashes[n] = string.match(redis.call("HGET", KEYS[13], "crash:" .. id) or "0", "^%d+")
+    end
+  end
+  local bodies = redis.call("HMGET", KEYS[1], unpack(ids))
+  for n, id in ipairs(ids) do
+    local at = #answer
+    answer[at + 1], answer[at + 2], answer[at + 3], answer[at + 4] = id, tokens[n], crashes[n] or "0", bodies[n]
+  end
+end
+
+local request, first, count = string.match(redis.call("HGET", hold, "#") or "", "^(%d+) (%d+) (%d+)$")
+if request == ARGV[3] then -- the reply was lost
+  local held = redis.call("HGETALL", hold)
+  local again = {}
+  for n = 1, #held, 2 do
+    local token = tonumber(held[n + 1])
+    if token and token >= tonumber(first) and token < tonumber(first) + tonumber(count) then
+      again[#again + 1] = { held[n], token }
+    end
+  end
+  table.sort(again, function(a, b) return a[2] < b[2] end)
+  local ids, tokens = {}, {}
+  for n, pair in ipairs(again) do ids[n], tokens[n] = pair[1], tostring(pair[2]) end
+  grant(ids, tokens)
+  if #ids > 0 then return answer end
+end
+
+local levels = { KEYS[2], KEYS[3], KEYS[4] }
+local noted = redis.call("EXISTS", KEYS[10], KEYS[13]) > 0
+if noted and redis.call("EXISTS", KEYS[10]) == 1 then
+  answer[1] = "paused"
+  return answer
+end
+
+local now = now_ms()
+local head = redis.call("ZRANGE", KEYS[5], 0, 0, "WITHSCORES")
+if #head > 0 and tonumber(head[2]) <= now then
+  local due = redis.call("ZRANGEBYSCORE", KEYS[5], "-inf", now, "LIMIT", 0, ARGV[4])
+  redis.call("ZREM", KEYS[5], unpack(due))
+  if noted then
+    for _, id in ipairs(due) do
+      redis.call("RPUSH", levels[tonumber(redis.call("HGET", KEYS[13], "level:" .. id) or 2)], id)
+    end
+  else
+    redis.call("RPUSH", levels[2], unpack(due))
+  end
+  head = redis.call("ZRANGE", KEYS[5], 0, 0, "WITHSCORES")
+end
+if #head > 0 then answer[3] = math.max(tonumber(head[2]) - now, 0) end
+
+local ids, wanted = {}, tonumber(ARGV[2])
+for _, list in ipairs(levels) do
+  while #ids < wanted do
+    local popped = redis.call("LPOP", list, wanted - #ids)
+    if not popped then break end
+    local cancelled, words = {}, {}
+    for _, id in ipairs(popped) do
+      if noted and redis.call("HEXISTS", KEYS[13], "cancel:" .. id) == 1 then
+        cancelled[#cancelled + 1], words[#words + 1] = id, "cancel"
+      else
+        ids[#ids + 1] = id
+      end
+    end
+    finish(cancelled, words, nil, KEYS[1], KEYS[11], KEYS[12], KEYS[13], KEYS[14])
+  end
+end
+
+if #ids > 0 then
+  local last = redis.call("INCRBY", KEYS[9], #ids)
+  local tokens, leased = {}, { "#", ARGV[3] .. " " .. string.format("%d", last - #ids + 1) .. " " .. #ids }
+  for n, id in ipairs(ids) do
+    tokens[n] = string.format("%d", last - #ids + n)
+    leased[#leased + 1], leased[#leased + 2] = id, tokens[n]
+  end
+  redis.call("HSET", hold, unpack(leased))
+  grant(ids, tokens)
+end
+if #ids == wanted then
+  for _, list in ipairs(levels) do
+    if redis.call("LLEN", list) > 0 then
+      answer[4] = 1
+      ring(KEYS[6])
+      break
+    end
+  end
+end
+return answer

@@ -1,0 +1,19 @@
+#!lua flags=allow-oom
+-- lapsed: name the owners whose lease ran out, for their messages to be reclaimed.
+-- KEYS[1] leases: sorted set
+-- KEYS[2] swept: string
+-- ARGV[1] lease_ms
+-- ARGV[2] gap_ms: after a longer pause, or a clock set back, every lease starts anew instead of lapsing, because the
+--   server or the clock stood still and nobody could renew
+-- Returns the owners, at most 100, or {"rearmed"} first and none. O(owners).
+--@include now_ms
+
+local now = now_ms()
+local before = tonumber(redis.call("GET", KEYS[2]) or now)
+redis.call("SET", KEYS[2], now)
+if now - before > tonumber(ARGV[2]) or now < before then
+  local owners = redis.call("ZRANGEBYSCORE", KEYS[1], "(0", "+inf")
+  for _, owner in ipairs(owners) do redis.call("ZADD", KEYS[1], now + tonumber(ARGV[1]), owner) end
+  return { "rearmed" }
+end
+return redis.call("ZRANGEBYSCORE", KEYS[1], "-inf", now, "LIMIT", 0, 100)

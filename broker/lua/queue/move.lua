@@ -1,0 +1,35 @@
+#!lua flags=allow-oom
+-- move: put a leased message, with a new body, into a lane of its family: a retry, or a deferral.
+-- KEYS[1] bodies: hash
+-- KEYS[2] hold: hash
+-- KEYS[3..5] waiting in the lane, by priority: lists
+-- KEYS[6] due in the lane: sorted set
+-- KEYS[7] bell of the lane: list
+-- KEYS[8] notes: hash
+-- KEYS[9..10] done: hashes
+-- ARGV[1] id
+-- ARGV[2] token
+-- ARGV[3] move: its name; a repeated move is known by name and token
+-- ARGV[4] body
+-- ARGV[5] delay_ms
+-- ARGV[6] level: 1 high, 2 normal, 3 low priority
+-- Returns 1 when it is there, also by an earlier call; 0 when the token is stale. O(log scheduled).
+--@include now_ms
+--@include finish
+--@include held
+--@include put
+
+local id, token, move = ARGV[1], ARGV[2], ARGV[3]
+local state = held(KEYS[2], id, token, move, KEYS[8], KEYS[9], KEYS[10])
+if state ~= "yes" then return state == "done" and 1 or 0 end
+redis.call("HDEL", KEYS[2], id)
+redis.call("HSET", KEYS[1], id, ARGV[4])
+redis.call("HSET", KEYS[8], "spent:" .. id, move .. " " .. token)
+local level, delay_ms = tonumber(ARGV[6]), tonumber(ARGV[5])
+if level == 2 then
+  redis.call("HDEL", KEYS[8], "level:" .. id)
+else
+  redis.call("HSET", KEYS[8], "level:" .. id, level)
+end
+put({ id }, level, delay_ms > 0 and now_ms() + delay_ms, { KEYS[3], KEYS[4], KEYS[5] }, KEYS[6], KEYS[7])
+return 1

@@ -1,0 +1,23 @@
+#!lua flags=allow-oom
+-- quarantine: set aside a leased message that nobody can read.
+-- KEYS[1] hold: hash
+-- KEYS[2] bodies: hash
+-- KEYS[3] quarantine: list
+-- KEYS[4..5] done: hashes
+-- KEYS[6] notes: hash
+-- KEYS[7] unique: hash
+-- ARGV[1] id
+-- ARGV[2] token
+-- ARGV[3] entry, JSON: what was found
+-- Returns 1 when it is set aside, also by an earlier call; 0 when the token is stale. O(1).
+--@include now_ms
+--@include finish
+--@include held
+
+local id, token = ARGV[1], ARGV[2]
+local word = "quarantine " .. token
+local state = held(KEYS[1], id, token, "quarantine", KEYS[6], KEYS[4], KEYS[5])
+if state ~= "yes" then return state == "done" and 1 or 0 end
+finish({ id }, { word }, KEYS[1], KEYS[2], KEYS[4], KEYS[5], KEYS[6], KEYS[7])
+redis.call("LPUSH", KEYS[3], ARGV[3])
+return 1

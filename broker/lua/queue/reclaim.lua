@@ -1,0 +1,77 @@
+#!lua flags=allow-oom
+-- reclaim: take an owner's lease away, acknowledge what it had worked off, count the crash of what it was running, and
+-- put everything back to the head of its lane, oldest lease first.
+-- KEYS[1] leases: sorted set
+-- KEYS[2] hold of the owner: hash
+-- KEYS[3] bodies: hash
+-- KEYS[4..6] waiting, by priority: lists
+-- KEYS[7] bell: list
+-- KEYS[8..9] done: hashes
+-- KEYS[10] notes: hash
+-- KEYS[11] unique: hash
+-- KEYS[12] hold of the keeper: hash
+-- KEYS[13] token: string
+-- ARGV[1] owner
+-- ARGV[2] "lapsed" to do it only when its lease ran out, else "now"
+-- ARGV[3] keeper: owner that gets what was running, under new tokens; "" for it to go back with the rest
+-- ARGV[4] crash_window_ms: crashes longer ago are forgotten
+-- ARGV[5] pairs: how many id, token pairs follow that were worked off
+-- ARGV[6...] those pairs, then the ids that were running; at most 500 words in all
+-- A message at a time is in one place only, and a call that did not finish is finished by the next.
+-- Returns {returned, left, id, crashes, token, body, …}: how many went back, whether more calls are needed (1), and what was
+-- running; token and body are empty unless the keeper has it. Returns {-1, 0} when the owner has no lease to take.
+-- O(messages held), at most 500 a call.
+--@include now_ms
+--@include finish
+--@include acked
+--@include put
+
+local owner, keeper = ARGV[1], ARGV[3]
+local now = now_ms()
+local lease = redis.call("ZSCORE", KEYS[1], owner)
+if not lease or (ARGV[2] == "lapsed" and tonumber(lease) > now) then return { -1, 0 } end
+redis.call("ZADD", KEYS[1], 0, owner) -- fenced: from here on it cannot fetch, nor renew
+
+local hold, notes = KEYS[2], KEYS[10]
+local last_pair = 5 + 2 * tonumber(ARGV[5])
+acked(6, last_pair, hold, KEYS[3], KEYS[8], KEYS[9], notes, KEYS[11])
+redis.call("HDEL", hold, "#")
+
+local answer = { 0, 0 }
+for i = last_pair + 1, #ARGV do
+  local id = ARGV[i]
+  if redis.call("HEXISTS", hold, id) == 1 then
+    local count, since = string.match(redis.call("HGET", notes, "crash:" .. id) or "", "^(%d+) (%d+)$")
+    if not count or now - tonumber(since) > tonumber(ARGV[4]) then count, since = 0, string.format("%d", now) end
+    count = string.format("%d", tonumber(count) + 1)
+    redis.call("HSET", notes, "crash:" .. id, count .. " " .. since)
+    local token, body = "", ""
+    if keeper ~= "" then
+      token = string.format("%d", redis.call("INCR", KEYS[13]))
+      redis.call("HDEL", hold, id)
+      redis.call("HSET", KEYS[12], id, token)
+      body = redis.call("HGET", KEYS[3], id)
+    end
+    local at = #answer
+    answer[at + 1], answer[at + 2], answer[at + 3], answer[at + 4] = id, count, token, body
+  end
+end
+
+local held = redis.call("HGETALL", hold)
+local back = {}
+for n = 1, #held, 2 do back[#back + 1] = { held[n], tonumber(held[n + 1]) } end
+table.sort(back, function(a, b) return a[2] > b[2] end)
+for n = 1, math.min(#back, 500) do
+  local id = back[n][1]
+  redis.call("HDEL", hold, id)
+  redis.call("LPUSH", KEYS[3 + tonumber(redis.call("HGET", notes, "level:" .. id) or 2)], id)
+  answer[1] = answer[1] + 1
+end
+if answer[1] > 0 then ring(KEYS[7]) end
+if #back > 500 then
+  answer[2] = 1
+else
+  redis.call("ZREM", KEYS[1], owner)
+  redis.call("DEL", hold)
+end
+return answer

@@ -1,0 +1,33 @@
+#!lua flags=allow-oom
+-- release: give leased messages back to their lane, without an attempt or a crash being counted.
+-- KEYS[1] hold: hash
+-- KEYS[2..4] waiting, by priority: lists
+-- KEYS[5] bell: list
+-- KEYS[6] notes: hash
+-- KEYS[7..8] done: hashes
+-- ARGV[1] side: "head" to be the next ones, in the order given, or "tail"
+-- ARGV[2...] id, token, at most 500 pairs
+-- Returns the positions (1 …) of pairs whose token is stale; they change nothing. O(messages).
+--@include now_ms
+--@include finish
+--@include held
+--@include put
+
+local head = ARGV[1] == "head"
+local stale = {}
+local first, last, step = 2, #ARGV - 1, 2
+if head then first, last, step = #ARGV - 1, 2, -2 end
+for i = first, last, step do
+  local id, token = ARGV[i], ARGV[i + 1]
+  local state = held(KEYS[1], id, token, "release", KEYS[6], KEYS[7], KEYS[8])
+  if state == "yes" then
+    local level = tonumber(redis.call("HGET", KEYS[6], "level:" .. id) or 2)
+    redis.call("HDEL", KEYS[1], id)
+    redis.call("HSET", KEYS[6], "spent:" .. id, "release " .. token)
+    redis.call(head and "LPUSH" or "RPUSH", KEYS[1 + level], id)
+    ring(KEYS[5])
+  elseif state == "stale" then
+    stale[#stale + 1] = i / 2
+  end
+end
+return stale

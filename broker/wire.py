@@ -1,0 +1,160 @@
+"""Script calls over kept connections, each within a budget of wall-clock time.
+
+Every operation may be repeated: the server recognises it (see ``broker/lua/queue``). So a call whose answer got lost is
+made again, until the budget is spent; then nobody knows whether it happened, and the error says so.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from hashlib import sha1
+from typing import Any, TypeVar
+
+import redis
+from redis.backoff import NoBackoff
+from redis.connection import ConnectionPool
+from redis.exceptions import (
+    BusyLoadingError,
+    ClusterDownError,
+    MasterDownError,
+    NoScriptError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    TryAgainError,
+)
+from redis.retry import Retry
+
+from broker.errors import BrokerFull, BrokerUnavailable
+from broker.scripts import source
+
+T = TypeVar("T")
+Word = str | bytes | int
+
+BUDGET_S = 2.0
+# Within the budget a lost answer is asked for once more.
+ANSWER_S = 0.9
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.02, 0.3
+RECONNECT_S = 1.0
+
+# What a server says that cannot serve now: it starts, follows another one, or lost its master.
+AWAY = (
+    redis.ConnectionError,
+    redis.TimeoutError,
+    BusyLoadingError,
+    ClusterDownError,
+    MasterDownError,
+    ReadOnlyError,
+    TryAgainError,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """A Lua operation: its name, text and SHA-1."""
+
+    name: str
+    text: str
+    sha: str
+
+
+@cache
+def script(name: str) -> Script:
+    """Return the operation in ``broker/lua/queue/<name>.lua``."""
+    text = source(f"queue/{name}")
+    return Script(name, text, sha1(text.encode(), usedforsecurity=False).hexdigest())
+
+
+class Wire:
+    """Calls scripts on one server, from any thread or greenlet, also after a fork.
+
+    Args:
+        client: Connected by :func:`broker.clients.connect`; its address and its TLS are used, not its connections.
+    """
+
+    def __init__(self, client: redis.Redis) -> None:
+        self._pool: ConnectionPool = client.connection_pool
+        self._idle: list[Any] = []
+        self._pid = os.getpid()
+
+    def call(self, operation: Script, keys: Sequence[str], args: Sequence[Word], *, budget_s: float = BUDGET_S) -> Any:
+        """Run an operation and return its answer, with strings as bytes.
+
+        Args:
+            budget_s: Seconds after which it is given up.
+
+        Raises:
+            BrokerUnavailable: no answer within the budget. ``outcome`` is ``refused`` when it was never sent.
+            BrokerFull: the server has no memory left, and did nothing.
+            redis.ResponseError: the server refused it, for example because a key is of a wrong type.
+        """
+        return self._until(
+            budget_s, operation.name, lambda connection, s: evaluate(connection, operation, keys, args, s)
+        )
+
+    def command(self, *words: Word, budget_s: float = BUDGET_S) -> Any:
+        """Run a plain command that may be repeated, like :meth:`call`."""
+        return self._until(budget_s, str(words[0]), lambda connection, s: ask(connection, words, s))
+
+    def _until(self, budget_s: float, name: str, act: Callable[[Any, float], T]) -> T:
+        deadline = time.monotonic() + budget_s
+        pause_s = FIRST_PAUSE_S
+        sent = False
+        while True:
+            connection = self.take()
+            try:
+                left_s = max(deadline - time.monotonic(), 0.001)
+                connection.socket_connect_timeout = min(left_s, RECONNECT_S)
+                connection.connect()
+                sent = True
+                return act(connection, min(left_s, ANSWER_S))
+            except OutOfMemoryError as error:
+                raise BrokerFull(name, str(error)) from error
+            except AWAY as error:
+                connection.disconnect()
+                if time.monotonic() + pause_s >= deadline:
+                    outcome = "unknown" if sent else "refused"
+                    raise BrokerUnavailable(name, str(error), outcome=outcome) from error
+            finally:
+                self.give(connection)
+            time.sleep(random.uniform(pause_s / 2, pause_s))  # noqa: S311  no secret
+            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+
+    def take(self) -> Any:
+        """Return a connection for the caller alone, connected or not; :meth:`give` it back."""
+        if self._pid != os.getpid():  # forked: the parent's connections are the parent's
+            self._idle, self._pid = [], os.getpid()
+        try:
+            return self._idle.pop()
+        except IndexError:
+            connection: Any = self._pool.make_connection()
+            connection.retry = Retry(NoBackoff(), 0)
+            return connection
+
+    def give(self, connection: Any) -> None:
+        """Take a connection back. One whose answer was not read must be disconnected before."""
+        if self._pid == os.getpid():
+            self._idle.append(connection)
+
+    def close(self) -> None:
+        """Close the idle connections."""
+        while self._idle:
+            self._idle.pop().disconnect()
+
+
+def evaluate(connection: Any, operation: Script, keys: Sequence[str], args: Sequence[Word], answer_s: float) -> Any:
+    """Run an operation on a connection. A server that does not know it, new or flushed, is given its text."""
+    try:
+        return ask(connection, ("EVALSHA", operation.sha, len(keys), *keys, *args), answer_s)
+    except NoScriptError:
+        return ask(connection, ("EVAL", operation.text, len(keys), *keys, *args), answer_s)
+
+
+def ask(connection: Any, words: Sequence[Word], answer_s: float) -> Any:
+    """Send a command and return its answer, waiting ``answer_s`` seconds for it at most."""
+    connection.send_packed_command(connection.pack_command(*words), check_health=False)
+    return connection.read_response(disable_decoding=True, timeout=answer_s)
