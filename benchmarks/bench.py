@@ -1,0 +1,48 @@
+"""What a benchmark is given, and what it gives back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from benchmarks.environments import Environments
+from benchmarks.peers import Peer
+from benchmarks.stage import Stage
+
+Figures = dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """The ground benchmarks stand on.
+
+    Args:
+        size: Share of the full size, 0 … 1: ``--quick`` and tests measure less and say less.
+    """
+
+    environments: Environments
+    size: float = 1.0
+
+    def stage(self, peer: Peer) -> Stage:
+        """Return a fresh server with a sender for one run of one peer."""
+        return Stage(peer, self.environments)
+
+    def count(self, full: int, least: int = 20) -> int:
+        """Return how many of something to measure, ``full`` at full size."""
+        return max(int(full * self.size), min(least, full))
+
+
+@dataclass(frozen=True, slots=True)
+class Benchmark:
+    """One question.
+
+    Args:
+        question: One sentence for ``--list``.
+        measure: Does one run of one peer; its figures' names end in their units.
+        peers: Whom it is asked of.
+    """
+
+    name: str
+    question: str
+    measure: Callable[[Bench, Peer], Figures]
+    peers: tuple[Peer, ...]

@@ -1,0 +1,21 @@
+"""How long does a task wait for an idle worker?"""
+
+from __future__ import annotations
+
+import random
+
+from benchmarks.bench import Bench, Benchmark, Figures
+from benchmarks.figures import waits
+from benchmarks.peers import PEERS, Peer
+
+
+def measure(bench: Bench, peer: Peer) -> Figures:
+    """Send a task 300 to 500 ms after the one before."""
+    gaps_s = [random.uniform(0.3, 0.5) for _ in range(bench.count(100, least=5))]
+    with bench.stage(peer) as stage:
+        stage.start_workers(1, slots=8)
+        stage.sender.paced(gaps_s)
+        return waits("idle", stage.wait_for_records(len(gaps_s)))
+
+
+BENCHMARK = Benchmark("idle", "How long does a task wait for an idle worker?", measure, tuple(PEERS.values()))

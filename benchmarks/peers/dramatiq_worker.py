@@ -1,0 +1,30 @@
+"""Dramatiq's own worker around an adapter's ``broker``, the same for stock Dramatiq and for Switchyard.
+
+python -m benchmarks.peers.dramatiq_worker ADAPTER SLOTS
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import sys
+import threading
+
+if os.environ.get("BENCH_GEVENT"):
+    from gevent import monkey
+
+    monkey.patch_all()
+
+from dramatiq import Worker
+
+if __name__ == "__main__":
+    broker = importlib.import_module(f"benchmarks.peers.{sys.argv[1]}").broker
+    queues = set(os.environ.get("BENCH_QUEUES", "bench").split())
+    broker.emit_after("process_boot")
+    worker = Worker(broker, queues=queues, worker_threads=int(sys.argv[2]))
+    worker.start()
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    stop.wait()
+    worker.stop(timeout=5_000)

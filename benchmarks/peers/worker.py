@@ -1,0 +1,14 @@
+"""Becomes a worker of one adapter.
+
+python -m benchmarks.peers.worker ADAPTER SLOTS
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+
+if __name__ == "__main__":
+    adapter = importlib.import_module(f"benchmarks.peers.{sys.argv[1]}")
+    os.execv(sys.executable, [sys.executable, *adapter.worker_command(int(sys.argv[2]))])

@@ -1,0 +1,36 @@
+"""The server that all peers are measured on: the bundled Valkey, in memory, and what it says of itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from broker.clients import connect
+from broker.embedded import EmbeddedServer
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a server has used since its start."""
+
+    cpu_s: float
+    commands: int  # those that scripts call included
+    used_bytes: int
+
+    def since(self, before: Usage) -> Usage:
+        """Return the difference."""
+        return Usage(self.cpu_s - before.cpu_s, self.commands - before.commands, self.used_bytes - before.used_bytes)
+
+
+class MemoryServer(EmbeddedServer):
+    """A Valkey that writes nothing to disk."""
+
+    def _configuration(self) -> str:
+        return super()._configuration() + "appendonly no\n"
+
+    def usage(self) -> Usage:
+        """Ask the server for its processor time, commands and memory."""
+        with connect(self.url) as client:
+            about: dict[str, Any] = client.info("everything")
+        calls = sum(entry["calls"] for name, entry in about.items() if name.startswith("cmdstat_"))
+        return Usage(about["used_cpu_user"] + about["used_cpu_sys"], calls, about["used_memory"])

@@ -1,0 +1,203 @@
+"""One run of one peer: a fresh server, a sender, workers, and the records that its tasks leave."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from benchmarks.environments import Environments
+from benchmarks.peers import Peer
+from benchmarks.records import LAYOUT, PROBE, Record, read
+from benchmarks.server import MemoryServer
+from broker.parent_death import die_with_parent
+
+ROOT = Path(__file__).resolve().parent.parent
+MEMORY_DIR = Path("/dev/shm")
+PROBE_EVERY_S = 0.1
+
+
+class WorkerFailed(Exception):
+    """A peer did not do what was asked of it in time."""
+
+
+class Sender:
+    """The process that sends tasks (``benchmarks/peers/sender.py``)."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+
+    def one_by_one(self, count: int, **options: Any) -> float:
+        """Enqueue ``count`` tasks one after another and return the seconds it took."""
+        return self._ask("one_by_one", numbers=[count], **options)
+
+    def bulk(self, count: int, **options: Any) -> float:
+        """Enqueue ``count`` tasks at once and return the seconds it took."""
+        return self._ask("bulk", numbers=[count], **options)
+
+    def paced(self, gaps_s: Sequence[float], **options: Any) -> float:
+        """Enqueue a task after each gap, and return when all are sent."""
+        return self._ask("paced", numbers=[len(gaps_s)], gaps_s=list(gaps_s), **options)
+
+    def probe(self, count: int) -> None:
+        """Enqueue tasks that only show whether workers are there."""
+        for _ in range(count):
+            self._ask("one_by_one", numbers=[PROBE, PROBE + 1])
+
+    def _ask(self, verb: str, **options: Any) -> float:
+        stdin, stdout = _pipe(self._process.stdin), _pipe(self._process.stdout)
+        stdin.write(json.dumps({"verb": verb, **options}) + "\n")
+        stdin.flush()
+        answer = stdout.readline()
+        if not answer:
+            raise WorkerFailed(f"the sender ended with code {self._process.wait()}")
+        return float(json.loads(answer)["took_s"])
+
+
+class Stage:
+    """Everything of one run.
+
+    ``with Stage(peer, environments) as stage: stage.start_workers(1, slots=8)``; leaving it ends every process.
+    """
+
+    def __init__(self, peer: Peer, environments: Environments) -> None:
+        self.peer = peer
+        self.workers: list[subprocess.Popen[str]] = []
+        self._environments = environments
+        self._open = contextlib.ExitStack()
+
+    def __enter__(self) -> Stage:
+        with contextlib.ExitStack() as stack:
+            in_memory = MEMORY_DIR if MEMORY_DIR.is_dir() else None
+            self.folder = Path(tempfile.mkdtemp(prefix="switchyard-bench-", dir=in_memory))
+            stack.callback(shutil.rmtree, self.folder, ignore_errors=True)
+            self.records_path = self.folder / "records"
+            self.records_path.touch()
+            self.server = stack.enter_context(MemoryServer(self.folder / "valkey"))
+            self.url = self.server.url
+            stack.callback(self._end_workers)
+            self.sender = Sender(stack.enter_context(self._sender_process()))
+            self._open = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._open.close()
+
+    def start_workers(self, count: int, *, slots: int, **environment: str) -> None:
+        """Start worker commands, each in a process group of its own, and wait until every one has run a task."""
+        for _ in range(count):
+            self._start_worker(slots, environment)
+        self._warm_up()
+
+    @contextlib.contextmanager
+    def paused_workers(self) -> Iterator[None]:
+        """Stop every worker process for a moment: a backlog grows, and all start on it at once."""
+        self.signal_workers(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.signal_workers(signal.SIGCONT)
+
+    def signal_workers(self, signum: signal.Signals) -> None:
+        """Send a signal to every process of every worker."""
+        for worker in self.workers:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(worker.pid, signum)
+
+    def fill(self, count: int) -> None:
+        """Enqueue tasks as fast as the library can."""
+        if self.peer.bulk:
+            self.sender.bulk(count)
+        else:
+            self.sender.one_by_one(count)
+
+    def wait_for_records(self, count: int, *, timeout_s: float = 120.0) -> list[Record]:
+        """Wait until so many tasks have started, and return their records in the order of their starts."""
+        self._wait(lambda: self._size() >= count, timeout_s, lambda: f"{self._size()} of {count} tasks started")
+        return sorted(read(self.records_path), key=lambda record: record.started_s)
+
+    def log(self) -> str:
+        """Return what the processes wrote."""
+        return "\n".join(path.read_text(errors="replace") for path in sorted(self.folder.glob("*.log")))
+
+    def _sender_process(self) -> contextlib.AbstractContextManager[subprocess.Popen[str]]:
+        return self._process(
+            self._environments.sender(self.peer), "sender", stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+
+    def _start_worker(self, slots: int, environment: dict[str, str]) -> None:
+        index = len(self.workers)
+        command = self._environments.worker(self.peer, slots)
+        self.workers.append(self._process(command, f"worker-{index}", BENCH_WORKER=str(index), **environment))
+
+    def _process(
+        self, command: list[str], name: str, *, stdin: Any = subprocess.DEVNULL, stdout: Any = None, **environment: str
+    ) -> subprocess.Popen[str]:
+        with (self.folder / f"{name}.log").open("w") as log:
+            return subprocess.Popen(
+                command,
+                cwd=ROOT,
+                env={**os.environ, **self._variables(), **environment},
+                stdin=stdin,
+                stdout=stdout or log,
+                stderr=log,
+                text=True,
+                start_new_session=True,
+                preexec_fn=die_with_parent(signal.SIGKILL),
+            )
+
+    def _variables(self) -> dict[str, str]:
+        return {
+            "BENCH_URL": self.url,
+            "BENCH_RECORDS": str(self.records_path),
+            "BENCH_WORKER": "0",
+            "DJANGO_SETTINGS_MODULE": "project.settings",
+            "SWITCHYARD_STATE_DIR": str(self.folder / "yard"),
+            "SWITCHYARD_BROKER_URL": self.url,
+            "PROMETHEUS_MULTIPROC_DIR": str(self.folder / "metrics"),
+            **self.peer.environment,
+        }
+
+    def _warm_up(self, timeout_s: float = 60.0) -> None:
+        """Send probes until every worker has run one, wait for the last of them, and forget them."""
+        sent, seen = 0, set[int]()
+        deadline = time.monotonic() + timeout_s
+        while len(seen) < len(self.workers):
+            if time.monotonic() > deadline or any(worker.poll() is not None for worker in self.workers):
+                raise WorkerFailed(f"{self.peer.name}: {len(seen)} of {len(self.workers)} workers run\n{self.log()}")
+            self.sender.probe(4 * len(self.workers))
+            sent += 4 * len(self.workers)
+            time.sleep(PROBE_EVERY_S)
+            seen = {fields[2] for fields in LAYOUT.iter_unpack(self.records_path.read_bytes())}
+        self._wait(lambda: self._size() >= sent, timeout_s, lambda: f"{self._size()} of {sent} probes ran")
+        os.truncate(self.records_path, 0)
+
+    def _size(self) -> int:
+        return self.records_path.stat().st_size // LAYOUT.size
+
+    def _wait(self, condition: Callable[[], bool], timeout_s: float, what: Callable[[], str]) -> None:
+        deadline = time.monotonic() + timeout_s
+        while not condition():
+            if time.monotonic() > deadline:
+                raise WorkerFailed(f"{self.peer.name}: not within {timeout_s:g} s: {what()}\n{self.log()}")
+            time.sleep(0.005)
+
+    def _end_workers(self) -> None:
+        self.signal_workers(signal.SIGCONT)
+        self.signal_workers(signal.SIGKILL)
+        for worker in self.workers:
+            worker.wait()
+
+
+def _pipe(stream: IO[str] | None) -> IO[str]:
+    if stream is None:
+        raise ValueError("the process was started without this pipe")
+    return stream
