@@ -336,7 +336,7 @@ def fetched(owner: str, answer: list[object], acked: Sequence[Lease] = ()) -> Fe
     state, stale, next_due_ms, left = answer[:4]
     grants = [
         Grant(Lease(owner, id_, token), int(crashes), body)
-        for id_, token, crashes, body in zip(*[iter(answer[4:])] * 4, strict=True)  # type: ignore[call-overload]
+        for id_, token, crashes, body in zip(*[iter(answer[4:])] * 4, strict=True)
     ]
     return Fetched(
         state=str(state, "ascii"),  # type: ignore[call-overload]
