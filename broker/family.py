@@ -143,9 +143,9 @@ class Family:
             standing += [str(found, "ascii") for found in answer]
         return standing
 
-    def join(self, owner: str, *, lease_ms: int = LEASE_MS) -> None:
+    def join(self, owner: str, *, lease_ms: int = LEASE_MS, budget_s: float = BUDGET_S) -> None:
         """Give a new owner its lease. Its name must be unique for ever, and end with ``/live`` or ``/retry``."""
-        self.wire.call(script("join"), [self.keys.leases], [owner, lease_ms])
+        self.wire.call(script("join"), [self.keys.leases], [owner, lease_ms], budget_s=budget_s)
 
     def fetch_call(
         self, owner: str, count: int, *, request: int, acked: Sequence[Lease] = ()
@@ -166,12 +166,12 @@ class Family:
         keys, args = self.fetch_call(owner, count, request=request, acked=acked)
         return fetched(owner, self.wire.call(script("fetch"), keys, args), acked)
 
-    def ack(self, owner: str, leases: Sequence[Lease]) -> list[Lease]:
+    def ack(self, owner: str, leases: Sequence[Lease], *, budget_s: float = BUDGET_S) -> list[Lease]:
         """Forget messages that were worked off; return those whose token is stale, which are left as they are."""
         keys = [self.keys.hold(owner), self.keys.bodies, *self.keys.done, self.keys.notes, self.keys.unique]
         stale: list[Lease] = []
         for chunk in _chunks(leases):
-            answer = self.wire.call(script("ack"), keys, _words(chunk))
+            answer = self.wire.call(script("ack"), keys, _words(chunk), budget_s=budget_s)
             stale += [chunk[position - 1] for position in answer]
         return stale
 
@@ -208,14 +208,15 @@ class Family:
         keys = [k.hold(lease.owner), k.bodies, k.quarantine, *k.done, k.notes, k.unique]
         return bool(self.wire.call(script("quarantine"), keys, [lease.id, lease.token, entry]))
 
-    def renew(self, owners: Sequence[str], *, lease_ms: int = LEASE_MS) -> list[str]:
+    def renew(self, owners: Sequence[str], *, lease_ms: int = LEASE_MS, budget_s: float = BUDGET_S) -> list[str]:
         """Prolong leases; return the owners that have none any more and must not go on."""
-        answer = self.wire.call(script("renew"), [self.keys.leases], [lease_ms, *owners])
+        answer = self.wire.call(script("renew"), [self.keys.leases], [lease_ms, *owners], budget_s=budget_s)
         return [str(owner, "utf-8") for owner in answer]
 
-    def lapsed(self, *, lease_ms: int = LEASE_MS, gap_ms: int = SWEEP_GAP_MS) -> list[str]:
+    def lapsed(self, *, lease_ms: int = LEASE_MS, gap_ms: int = SWEEP_GAP_MS, budget_s: float = BUDGET_S) -> list[str]:
         """Return owners whose lease ran out; none after a gap in which nobody looked, when all leases start anew."""
-        answer = self.wire.call(script("lapsed"), [self.keys.leases, self.keys.swept], [lease_ms, gap_ms])
+        keys = [self.keys.leases, self.keys.swept]
+        answer = self.wire.call(script("lapsed"), keys, [lease_ms, gap_ms], budget_s=budget_s)
         return [str(owner, "utf-8") for owner in answer if owner != b"rearmed"]
 
     def reclaim(
@@ -226,6 +227,7 @@ class Family:
         finished: Sequence[Lease] = (),
         running: Sequence[str] = (),
         keeper: str = "",
+        budget_s: float = BUDGET_S,
     ) -> Reclaimed | None:
         """Take an owner's messages from it: to the head of their lane, but for what it finished or ran.
 
@@ -236,23 +238,24 @@ class Family:
             keeper: An owner, with a lease of its own, that gets ``running`` under new tokens.
 
         Returns:
-            ``None`` when the owner has no lease to take.
+            ``None`` when the owner has no lease to take, and the keeper nothing of it.
         """
         k, lane = self.keys, lane_of(owner)
         keys = [k.leases, k.hold(owner), k.bodies, *k.waiting(lane), k.bell(lane), *k.done, k.notes, k.unique]
         keys += [k.hold(keeper or owner), k.token]
         mode = "lapsed" if only_lapsed else "now"
         args: list[Word] = [owner, mode, keeper, CRASH_WINDOW_MS, len(finished), *_words(finished), *running]
-        answer = self.wire.call(script("reclaim"), keys, args)
-        if answer[0] < 0:
+        answer = self.wire.call(script("reclaim"), keys, args, budget_s=budget_s)
+        if answer[0] < 0 and len(answer) == 2:
             return None
         suspects = [
             Suspect(str(id_, "ascii"), int(crashes), Lease(keeper, id_, token) if token else None, body or None)
             for id_, crashes, token, body in zip(*[iter(answer[2:])] * 4, strict=True)
         ]
-        returned = answer[0]
+        returned = max(answer[0], 0)
         while answer[1]:
-            answer = self.wire.call(script("reclaim"), keys, [owner, mode, keeper, CRASH_WINDOW_MS, 0])
+            again: list[Word] = [owner, mode, keeper, CRASH_WINDOW_MS, 0]
+            answer = self.wire.call(script("reclaim"), keys, again, budget_s=budget_s)
             returned += max(answer[0], 0)
         return Reclaimed(returned, suspects)
 

@@ -19,7 +19,8 @@
 -- ARGV[6...] those pairs, then the ids that were running; at most 500 words in all
 -- A message at a time is in one place only, and a call that did not finish is finished by the next.
 -- Returns {returned, left, id, crashes, token, body, …}: how many went back, whether more calls are needed (1), and what was
--- running; token and body are empty unless the keeper has it. Returns {-1, 0} when the owner has no lease to take.
+-- running; token and body are empty unless the keeper has it. Returns {-1, 0, …} when the owner has no lease to take: what
+-- the keeper got from it by an earlier call, whose answer was lost, is named again.
 -- O(messages held), at most 500 a call.
 --@include now_ms
 --@include finish
@@ -28,19 +29,39 @@
 
 local owner, keeper = ARGV[1], ARGV[3]
 local now = now_ms()
-local lease = redis.call("ZSCORE", KEYS[1], owner)
-if not lease or (ARGV[2] == "lapsed" and tonumber(lease) > now) then return { -1, 0 } end
-redis.call("ZADD", KEYS[1], 0, owner) -- fenced: from here on it cannot fetch, nor renew
-
 local hold, notes = KEYS[2], KEYS[10]
 local last_pair = 5 + 2 * tonumber(ARGV[5])
+local answer = { 0, 0 }
+local function name(id, count, token, body)
+  local at = #answer
+  answer[at + 1], answer[at + 2], answer[at + 3], answer[at + 4] = id, count, token, body
+end
+
+local function name_again(id)
+  local token = keeper ~= "" and redis.call("HGET", KEYS[12], id)
+  if token then
+    local count = string.match(redis.call("HGET", notes, "crash:" .. id) or "0", "^%d+")
+    name(id, count, token, redis.call("HGET", KEYS[3], id))
+  end
+end
+
+local lease = redis.call("ZSCORE", KEYS[1], owner)
+if not lease then
+  answer[1] = -1
+  for i = last_pair + 1, #ARGV do name_again(ARGV[i]) end
+  return answer
+end
+if ARGV[2] == "lapsed" and tonumber(lease) > now then return { -1, 0 } end
+redis.call("ZADD", KEYS[1], 0, owner) -- fenced: from here on it cannot fetch, nor renew
+
 acked(6, last_pair, hold, KEYS[3], KEYS[8], KEYS[9], notes, KEYS[11])
 redis.call("HDEL", hold, "#")
 
-local answer = { 0, 0 }
 for i = last_pair + 1, #ARGV do
   local id = ARGV[i]
-  if redis.call("HEXISTS", hold, id) == 1 then
+  if redis.call("HEXISTS", hold, id) == 0 then
+    name_again(id)
+  else
     local count, since = string.match(redis.call("HGET", notes, "crash:" .. id) or "", "^(%d+) (%d+)$")
     if not count or now - tonumber(since) > tonumber(ARGV[4]) then count, since = 0, string.format("%d", now) end
     count = string.format("%d", tonumber(count) + 1)
@@ -52,8 +73,7 @@ for i = last_pair + 1, #ARGV do
       redis.call("HSET", KEYS[12], id, token)
       body = redis.call("HGET", KEYS[3], id)
     end
-    local at = #answer
-    answer[at + 1], answer[at + 2], answer[at + 3], answer[at + 4] = id, count, token, body
+    name(id, count, token, body)
   end
 end
 
