@@ -1,22 +1,32 @@
-"""Switchyard beside its peers, in one run.
+"""Switchyard beside its peers, in one run: figures, their spread, and whether the targets hold.
 
-bin/bench [NAME…] [--quick] [--json FILE]
+    bin/bench [NAME…] [--quick] [--json FILE] [--plot FILE]
+
+Peers are installed on first use. Exits 1 when a ratio misses its target by more than a tenth.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import os
 import sys
 from pathlib import Path
+
+from rich.console import Console
 
 from benchmarks.bench import Bench
 from benchmarks.catalogue import BENCHMARKS
 from benchmarks.environments import Environments
-from benchmarks.figures import spread
+from benchmarks.judging import judge
+from benchmarks.machine import describe
 from benchmarks.peers import PEERS
+from benchmarks.plot import draw
+from benchmarks.report import show_figures, show_judgements
 from benchmarks.runs import Runs, run
+from benchmarks.targets import TARGETS
 
-QUICK = 0.2
+QUICK_SIZE, QUICK_ROUNDS, ROUNDS = 0.2, 3, 5
 
 
 def main() -> int:
@@ -26,20 +36,30 @@ def main() -> int:
         for benchmark in BENCHMARKS.values():
             print(f"{benchmark.name:<12} {benchmark.question}")
         return 0
-    bench = Bench(Environments(asked.state), QUICK if asked.quick else 1.0)
+    console = Console(width=None if sys.stdout.isatty() else 140, highlight=False)
+    runs = _measure(asked)
+    judgements = [judge(target, runs.values) for target in TARGETS]
+    show_figures(console, runs.values)
+    show_judgements(console, judgements)
+    for failure in runs.failures:
+        print(f"failed: {failure}", file=sys.stderr)
+    if asked.json:
+        asked.json.write_text(json.dumps({"machine": describe(), **runs.as_dict(judgements)}, indent=2) + "\n")
+    if asked.plot:
+        asked.plot.write_text(draw(runs.values))
+    return int(any(entry.is_ratio and entry.holds is False for entry in judgements))
+
+
+def _measure(asked: argparse.Namespace) -> Runs:
+    environments = Environments(asked.state, streams_checkout=asked.streams_checkout)
+    bench = Bench(environments, QUICK_SIZE if asked.quick else 1.0)
+    rounds = asked.rounds or (QUICK_ROUNDS if asked.quick else ROUNDS)
     runs = Runs()
     for name in asked.names or BENCHMARKS:
-        benchmark = BENCHMARKS[name]
-        peers = [peer for peer in benchmark.peers if not asked.peers or peer.name in asked.peers]
-        run(benchmark, bench, peers, asked.rounds or (3 if asked.quick else 5), runs)
-    for figure, of_peers in runs.values.items():
-        print(f"\n{figure}")
-        for peer, values in of_peers.items():
-            row = spread([value for value in values if value is not None])
-            print(f"  {PEERS[peer].title:<44} {row.median:12,.2f}  ({row.lowest:,.2f} - {row.highest:,.2f})")
-    for failure in runs.failures:
-        print(failure, file=sys.stderr)
-    return 0
+        peers = [peer for peer in BENCHMARKS[name].peers if not asked.peers or peer.name in asked.peers]
+        present = environments.prepare(peers, runs.failures)
+        run(BENCHMARKS[name], bench, present, rounds, runs)
+    return runs
 
 
 def _arguments() -> argparse.Namespace:
@@ -49,14 +69,25 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("names", nargs="*", metavar="NAME", help="benchmarks; all by default")
     parser.add_argument("--list", action="store_true", help="name the benchmarks")
     parser.add_argument("--quick", action="store_true", help="smaller and fewer runs: rough figures")
-    parser.add_argument("--peers", nargs="*", metavar="PEER", help="only these")
-    parser.add_argument("--rounds", type=int, help="runs of each peer; 5 by default, 3 with --quick")
+    parser.add_argument("--peers", nargs="+", metavar="PEER", help=f"only these of {', '.join(PEERS)}")
+    parser.add_argument("--rounds", type=int, help=f"runs of each peer; {ROUNDS}, or {QUICK_ROUNDS} with --quick")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every run there")
-    parser.add_argument("--state", type=Path, default=Path("var/bench"), help="where peers are installed")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the main figures there, as SVG")
+    parser.add_argument(
+        "--state", type=Path, default=Path("var/bench"), metavar="DIR", help="where peers are installed"
+    )
+    parser.add_argument(
+        "--streams-checkout",
+        type=Path,
+        default=os.environ.get("BENCH_STREAMS_CHECKOUT"),
+        metavar="DIR",
+        help="a checkout of dramatiq-redis-streams; without one it is left out",
+    )
     asked = parser.parse_args()
-    unknown = [name for name in asked.names if name not in BENCHMARKS]
-    if unknown:
-        parser.error(f"no benchmark {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}")
+    for given, known, what in ((asked.names, BENCHMARKS, "benchmark"), (asked.peers or [], PEERS, "peer")):
+        unknown = [name for name in given if name not in known]
+        if unknown:
+            parser.error(f"no {what} {', '.join(unknown)}; there are {', '.join(known)}")
     return asked
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from benchmarks import drain, idle
+from benchmarks import drain, enqueue, idle, steady
 from benchmarks.bench import Benchmark
 
-BENCHMARKS: dict[str, Benchmark] = {module.BENCHMARK.name: module.BENCHMARK for module in (drain, idle)}
+_MODULES = (enqueue, drain, idle, steady)
+BENCHMARKS: dict[str, Benchmark] = {module.BENCHMARK.name: module.BENCHMARK for module in _MODULES}

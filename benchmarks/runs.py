@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 from benchmarks.bench import Bench, Benchmark
+from benchmarks.figures import spread
+from benchmarks.judging import Judgement
 from benchmarks.peers import Peer
 from benchmarks.stage import WorkerFailed
 
@@ -22,6 +24,15 @@ class Runs:
     values: dict[str, dict[str, list[float | None]]] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
 
+    def as_dict(self, judgements: Sequence[Judgement]) -> dict[str, object]:
+        """Return everything for JSON: each run, its spread, the targets."""
+        spreads = {
+            figure: {peer: spread(present).as_dict() for peer, of in peers.items() if (present := _present(of))}
+            for figure, peers in self.values.items()
+        }
+        targets = [asdict(judgement) for judgement in judgements]
+        return {"spreads": spreads, "targets": targets, "runs": self.values, "failures": self.failures}
+
     def add(self, peer: str, round_number: int, figures: dict[str, float]) -> None:
         """Note the figures of one run."""
         for figure, value in figures.items():
@@ -34,9 +45,18 @@ def run(benchmark: Benchmark, bench: Bench, peers: Sequence[Peer], rounds: int, 
     """Measure every peer once a round."""
     for number in range(rounds):
         for peer in peers:
-            print(f"\r\x1b[K{benchmark.name}: {peer.title}, run {number + 1} of {rounds}", end="", file=sys.stderr)
+            _tell(f"{benchmark.name}: {peer.title}, run {number + 1} of {rounds}")
             try:
                 into.add(peer.name, number, benchmark.measure(bench, peer))
             except (WorkerFailed, TimeoutError) as error:
                 into.failures.append(f"{benchmark.name}, {peer.name}, run {number + 1}: {error}")
-    print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+    _tell("")
+
+
+def _tell(line: str) -> None:
+    if sys.stderr.isatty():
+        print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)
+
+
+def _present(values: Sequence[float | None]) -> list[float]:
+    return [value for value in values if value is not None]

@@ -82,6 +82,7 @@ class Stage:
             self.records_path = self.folder / "records"
             self.records_path.touch()
             self.server = stack.enter_context(MemoryServer(self.folder / "valkey"))
+            self._database_url = stack.enter_context(self._environments.database(self.peer))
             self.url = self.server.url
             stack.callback(self._end_workers)
             self.sender = Sender(stack.enter_context(self._sender_process()))
@@ -163,6 +164,8 @@ class Stage:
             "SWITCHYARD_STATE_DIR": str(self.folder / "yard"),
             "SWITCHYARD_BROKER_URL": self.url,
             "PROMETHEUS_MULTIPROC_DIR": str(self.folder / "metrics"),
+            "DATABASE_URL": self._database_url or f"sqlite:///{self.folder / 'db.sqlite3'}",
+            **self._environments.variables(self.peer),
             **self.peer.environment,
         }
 

@@ -1,0 +1,78 @@
+"""What Switchyard is to reach, as data, so that ``bin/bench`` can judge itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+OURS, STACK, STOCK = "switchyard", "switchyard-stack", "dramatiq"
+MEBIBYTE = 1024 * 1024
+
+# Names for the best of a group, by its median. What they mean: ``benchmarks/judging.py``.
+EVERY_PEER = "the best peer"
+EVERY_PYTHON_PEER = "the best Python peer"
+EVERY_KEEPING_PEER = "the best peer that keeps work until it is done"
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """A figure that is to stay at or below a value. Its median counts."""
+
+    figure: str
+    peer: str
+    at_most: float
+
+
+@dataclass(frozen=True, slots=True)
+class Ratio:
+    """A figure of one peer over one of another, run by run.
+
+    Args:
+        top, bottom: Figure and peer; the bottom's peer may be the best of a group.
+        at_least, at_most: One of the two.
+    """
+
+    top: tuple[str, str]
+    bottom: tuple[str, str]
+    at_least: float | None = None
+    at_most: float | None = None
+
+
+Target = Limit | Ratio
+
+
+def _over(figure: str, top: str, bottom: str, **bound: float) -> Ratio:
+    return Ratio((figure, top), (figure, bottom), **bound)
+
+
+TARGETS: tuple[Target, ...] = (
+    _over("drain_1x8_per_s", OURS, STOCK, at_least=9),
+    _over("drain_1x8_per_s", OURS, "dramatiq-64", at_least=3.5),
+    _over("drain_1x8_per_s", OURS, "bullmq", at_least=1.2),
+    _over("drain_1x8_per_s", OURS, EVERY_PEER, at_least=1),
+    _over("drain_2x8_per_s", OURS, STOCK, at_least=8),
+    _over("drain_2x8_per_s", OURS, "bullmq", at_least=2.5),
+    _over("drain_1x8_per_s", STACK, OURS, at_least=0.6),
+    _over("drain_2x8_per_s", STACK, OURS, at_least=0.6),
+    _over("drain_1x8_per_s", STACK, EVERY_PYTHON_PEER, at_least=1),
+    _over("enqueue_per_s", OURS, STOCK, at_least=1.2),
+    _over("enqueue_per_s", OURS, EVERY_KEEPING_PEER, at_least=1),
+    _over("enqueue_bulk_per_s", OURS, EVERY_PEER, at_least=5),
+    Limit("idle_p50_ms", OURS, at_most=1.0),
+    Limit("idle_p99_ms", OURS, at_most=2.0),
+    _over("idle_p50_ms", STOCK, OURS, at_least=100),
+    Limit("steady_p50_ms", OURS, at_most=0.5),
+    Limit("steady_p99_ms", OURS, at_most=1.5),
+    _over("steady_server_us_per_task", OURS, STOCK, at_most=1),
+    Limit("storm_urgent_p99_ms", OURS, at_most=8),
+    _over("queued_bytes", OURS, STOCK, at_most=0.75),
+    _over("drain_1x8_server_us_per_task", OURS, STOCK, at_most=0.25),
+    Limit("later_worker_growth_bytes", OURS, at_most=1 * MEBIBYTE),
+    Limit("later_first_late_ms", OURS, at_most=50),
+    Ratio(("backlog_1000000_enqueue_us", OURS), ("backlog_1000_enqueue_us", OURS), at_most=1.2),
+    Ratio(("backlog_1000000_fetch_us", OURS), ("backlog_1000_fetch_us", OURS), at_most=1.2),
+    Ratio(("greenlets_per_s", OURS), ("greenlets_ceiling_per_s", OURS), at_least=0.95),
+    Limit("http_p50_ms", STACK, at_most=15),
+    Limit("http_p99_ms", STACK, at_most=60),
+    Ratio(("distance_far_drain_per_s", OURS), ("distance_near_drain_per_s", OURS), at_least=0.7),
+    Limit("distance_added_p50_ms", OURS, at_most=2.5),
+)
