@@ -104,9 +104,9 @@ class Family:
         self.wire = wire
         self.keys = keys
         k = keys
+        others = [k.letters, k.unique, k.notes, k.asked]
         self._enqueue_keys = {
-            lane: [k.bodies, *k.waiting(lane), k.due(lane), k.bell(lane), *k.done, k.letters, k.unique, k.notes]
-            for lane in LANES
+            lane: [k.bodies, *k.waiting(lane), k.due(lane), k.bell(lane), *k.done, *others] for lane in LANES
         }
 
     def enqueue(
@@ -235,7 +235,7 @@ class Family:
             only_lapsed: Do nothing unless its lease ran out.
             finished: What it had worked off, its acknowledgement not sent yet; with ``running`` at most 250.
             running: Ids it was running: their crash is counted.
-            keeper: An owner, with a lease of its own, that gets ``running`` under new tokens.
+            keeper: An owner that gets ``running`` under new tokens. Has it no lease, they go back with the rest.
 
         Returns:
             ``None`` when the owner has no lease to take, and the keeper nothing of it.
@@ -320,6 +320,13 @@ class Family:
         k, lane = self.keys, lane_of(owner)
         lists = [k.bodies, *k.waiting(lane), k.due(lane), k.bell(lane), k.leases, k.hold(owner), k.token, k.paused]
         return [*lists, *k.done, k.notes, k.unique]
+
+
+def level_of(priority: object) -> int:
+    """Return the level of a message's ``priority``: a lower number goes first, 0 is normal."""
+    if not isinstance(priority, (int, float)) or priority == 0:
+        return NORMAL
+    return HIGH if priority < 0 else LOW
 
 
 def lane_of(owner: str) -> Lane:

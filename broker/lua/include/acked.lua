@@ -16,6 +16,11 @@ local function acked(first, last, hold, bodies, done_0, done_1, notes, unique)
       if not word or string.match(word, "^%S+") ~= token then stale[#stale + 1] = n end
     end
   end
-  finish(ids, words, hold, bodies, done_0, done_1, notes, unique)
+  local before = finish(ids, words, hold, bodies, done_0, done_1, notes, unique)
+  if next(before) then
+    for n, id in ipairs(asked) do
+      if before[id] and tokens[n] == ARGV[first + 2 * n - 1] then stale[#stale + 1] = n end
+    end
+  end
   return stale
 end

@@ -1,9 +1,25 @@
--- Ids that ended: forgotten everywhere, remembered in the younger of two hashes for 10 to 20 minutes.
+-- The word with which an id ended, or nil: one it was remembered with, not older than 20 minutes.
+local function ended_by(id, done_0, done_1)
+  return redis.call("HGET", done_0, id) or redis.call("HGET", done_1, id) or nil
+end
+
+-- Ids that end: forgotten everywhere, remembered in the younger of two hashes for 10 to 20 minutes.
 -- `words` says of each what ended it. Needs now_ms.
+-- Returns a set of those that had ended before, because an id was in the lane twice: the first end stands.
 local function finish(ids, words, hold, bodies, done_0, done_1, notes, unique)
-  if #ids == 0 then return end
+  local before = {}
+  if #ids == 0 then return before end
   if hold then redis.call("HDEL", hold, unpack(ids)) end
-  redis.call("HDEL", bodies, unpack(ids))
+  if redis.call("HDEL", bodies, unpack(ids)) < #ids then
+    for n = #ids, 1, -1 do
+      if ended_by(ids[n], done_0, done_1) then
+        before[ids[n]] = true
+        table.remove(ids, n)
+        table.remove(words, n)
+      end
+    end
+    if #ids == 0 then return before end
+  end
   local noted = redis.call("EXISTS", notes) == 1
   local pairs_ = {}
   for n, id in ipairs(ids) do
@@ -20,9 +36,5 @@ local function finish(ids, words, hold, bodies, done_0, done_1, notes, unique)
   local done = turn % 2 == 0 and done_0 or done_1
   redis.call("HSET", done, unpack(pairs_))
   redis.call("PEXPIREAT", done, (turn + 2) * 600000)
-end
-
--- The word with which an id ended, or nil: one it was remembered with, not older than 20 minutes.
-local function ended_by(id, done_0, done_1)
-  return redis.call("HGET", done_0, id) or redis.call("HGET", done_1, id) or nil
+  return before
 end

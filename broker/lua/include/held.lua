@@ -2,11 +2,14 @@
 local function repeated(id, spent, notes, done_0, done_1)
   if redis.call("HGET", notes, "spent:" .. id) == spent then return true end
   local word = ended_by(id, done_0, done_1)
-  return word ~= nil and (word == spent or string.sub(word, -#spent - 1) == " " .. spent)
+  if not word then return false end
+  -- "<what ended it>", or "<what ended it> <the last move before>".
+  return word == spent or string.sub(word, 1, #spent + 1) == spent .. " " or string.sub(word, -#spent - 1) == " " .. spent
 end
 
 -- Whether an owner holds an id under a token: "yes", "done" when this very move of it happened before, or "stale".
+-- One that ended while it was held, because its id was in the lane twice, is nobody's any more.
 local function held(hold, id, token, move, notes, done_0, done_1)
-  if redis.call("HGET", hold, id) == token then return "yes" end
+  if redis.call("HGET", hold, id) == token and not ended_by(id, done_0, done_1) then return "yes" end
   return repeated(id, move .. " " .. token, notes, done_0, done_1) and "done" or "stale"
 end

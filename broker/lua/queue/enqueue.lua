@@ -8,6 +8,7 @@
 -- KEYS[9] letters: hash
 -- KEYS[10] unique: hash
 -- KEYS[11] notes: hash
+-- KEYS[12] asked: set
 -- ARGV[1] limit: messages the lane may hold, waiting and scheduled; 0 for any number
 -- ARGV[2] delay_ms
 -- ARGV[3] level: 1 high, 2 normal, 3 low priority
@@ -22,7 +23,7 @@
 local limit, delay_ms, level = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local keyed = ARGV[4] == "1"
 local step = keyed and 3 or 2
-local remembered = redis.call("EXISTS", KEYS[7], KEYS[8], KEYS[9]) > 0
+local remembered = redis.call("EXISTS", KEYS[7], KEYS[8], KEYS[9], KEYS[12]) > 0
 
 local function known(id)
   if redis.call("HEXISTS", KEYS[1], id) == 1 then return true end
@@ -62,6 +63,10 @@ for n, i in ipairs(new) do
   end
   if level ~= 2 then redis.call("HSET", KEYS[11], "level:" .. id, level) end
 end
-if #ids > 0 then redis.call("HSET", KEYS[1], unpack(bodies)) end
+if #ids > 0 then
+  redis.call("HSET", KEYS[1], unpack(bodies))
+  -- An earlier message of that id may have been asked to stop; this one was not.
+  if remembered then redis.call("SREM", KEYS[12], unpack(ids)) end
+end
 put(ids, level, delay_ms > 0 and now_ms() + delay_ms, { KEYS[2], KEYS[3], KEYS[4] }, KEYS[5], KEYS[6])
 return standing

@@ -18,7 +18,8 @@
 -- ARGV[5...] id, token: acknowledged, at most 500 pairs
 -- Returns {state, stale positions, next_due_in_ms (-1 none), left, id, token, crashes, body, …}
 -- with state "ok", "paused", or "gone" when the owner has no lease: it may not go on under this name.
--- `left` is 1 when messages wait still. A body is nil when somebody put an id there without one. O(messages).
+-- `left` is 1 when messages wait still. A body is nil when somebody put an id there without one; an id that has ended is
+-- dropped when somebody put it there again. O(messages).
 --@include now_ms
 --@include finish
 --@include acked
@@ -29,19 +30,35 @@ local stale = acked(5, #ARGV, hold, KEYS[1], KEYS[11], KEYS[12], KEYS[13], KEYS[
 local lease = redis.call("ZSCORE", KEYS[7], ARGV[1])
 if not lease or tonumber(lease) == 0 then return { "gone", stale, -1, 0 } end
 
+local levels = { KEYS[2], KEYS[3], KEYS[4] }
+local now = now_ms()
 local answer = { "ok", stale, -1, 0 }
-local function grant(ids, tokens)
-  if #ids == 0 then return end
+local function grant(ids, tokens, bodies)
   local crashes = {}
   if redis.call("EXISTS", KEYS[13]) == 1 then
     for n, id in ipairs(ids) do
       crashes[n] = string.match(redis.call("HGET", KEYS[13], "crash:" .. id) or "0", "^%d+")
     end
   end
-  local bodies = redis.call("HMGET", KEYS[1], unpack(ids))
   for n, id in ipairs(ids) do
     local at = #answer
     answer[at + 1], answer[at + 2], answer[at + 3], answer[at + 4] = id, tokens[n], crashes[n] or "0", bodies[n]
+  end
+end
+
+local function say_next_due()
+  local head = redis.call("ZRANGE", KEYS[5], 0, 0, "WITHSCORES")
+  if #head > 0 then answer[3] = math.max(tonumber(head[2]) - now, 0) end
+  return answer[3] == 0
+end
+
+local function say_left()
+  for _, list in ipairs(levels) do
+    if redis.call("LLEN", list) > 0 then
+      answer[4] = 1
+      ring(KEYS[6])
+      break
+    end
   end
 end
 
@@ -58,20 +75,21 @@ if request == ARGV[3] then -- the reply was lost
   table.sort(again, function(a, b) return a[2] < b[2] end)
   local ids, tokens = {}, {}
   for n, pair in ipairs(again) do ids[n], tokens[n] = pair[1], tostring(pair[2]) end
-  grant(ids, tokens)
-  if #ids > 0 then return answer end
+  if #ids > 0 then
+    grant(ids, tokens, redis.call("HMGET", KEYS[1], unpack(ids)))
+    say_next_due()
+    say_left()
+    return answer
+  end
 end
 
-local levels = { KEYS[2], KEYS[3], KEYS[4] }
 local noted = redis.call("EXISTS", KEYS[10], KEYS[13]) > 0
 if noted and redis.call("EXISTS", KEYS[10]) == 1 then
   answer[1] = "paused"
   return answer
 end
 
-local now = now_ms()
-local head = redis.call("ZRANGE", KEYS[5], 0, 0, "WITHSCORES")
-if #head > 0 and tonumber(head[2]) <= now then
+if say_next_due() then
   local due = redis.call("ZRANGEBYSCORE", KEYS[5], "-inf", now, "LIMIT", 0, ARGV[4])
   redis.call("ZREM", KEYS[5], unpack(due))
   if noted then
@@ -81,9 +99,9 @@ if #head > 0 and tonumber(head[2]) <= now then
   else
     redis.call("RPUSH", levels[2], unpack(due))
   end
-  head = redis.call("ZRANGE", KEYS[5], 0, 0, "WITHSCORES")
+  answer[3] = -1
+  say_next_due()
 end
-if #head > 0 then answer[3] = math.max(tonumber(head[2]) - now, 0) end
 
 local ids, wanted = {}, tonumber(ARGV[2])
 for _, list in ipairs(levels) do
@@ -102,6 +120,14 @@ for _, list in ipairs(levels) do
   end
 end
 
+local full = #ids == wanted
+local bodies = #ids > 0 and redis.call("HMGET", KEYS[1], unpack(ids)) or {}
+for n = #ids, 1, -1 do
+  if not bodies[n] and ended_by(ids[n], KEYS[11], KEYS[12]) then
+    table.remove(ids, n)
+    table.remove(bodies, n)
+  end
+end
 if #ids > 0 then
   local last = redis.call("INCRBY", KEYS[9], #ids)
   local tokens, leased = {}, { "#", ARGV[3] .. " " .. string.format("%d", last - #ids + 1) .. " " .. #ids }
@@ -110,15 +136,7 @@ if #ids > 0 then
     leased[#leased + 1], leased[#leased + 2] = id, tokens[n]
   end
   redis.call("HSET", hold, unpack(leased))
-  grant(ids, tokens)
+  grant(ids, tokens, bodies)
 end
-if #ids == wanted then
-  for _, list in ipairs(levels) do
-    if redis.call("LLEN", list) > 0 then
-      answer[4] = 1
-      ring(KEYS[6])
-      break
-    end
-  end
-end
+if full then say_left() end
 return answer

@@ -13,7 +13,8 @@
 -- KEYS[13] token: string
 -- ARGV[1] owner
 -- ARGV[2] "lapsed" to do it only when its lease ran out, else "now"
--- ARGV[3] keeper: owner that gets what was running, under new tokens; "" for it to go back with the rest
+-- ARGV[3] keeper: owner that gets what was running, under new tokens; "", or one without a lease, for it to go back with
+--   the rest
 -- ARGV[4] crash_window_ms: crashes longer ago are forgotten
 -- ARGV[5] pairs: how many id, token pairs follow that were worked off
 -- ARGV[6...] those pairs, then the ids that were running; at most 500 words in all
@@ -29,6 +30,8 @@
 
 local owner, keeper = ARGV[1], ARGV[3]
 local now = now_ms()
+-- What a keeper without a lease got would be taken back by nobody.
+if keeper ~= "" and tonumber(redis.call("ZSCORE", KEYS[1], keeper) or 0) == 0 then keeper = "" end
 local hold, notes = KEYS[2], KEYS[10]
 local last_pair = 5 + 2 * tonumber(ARGV[5])
 local answer = { 0, 0 }
@@ -87,7 +90,7 @@ for n = 1, math.min(#back, 500) do
   redis.call("LPUSH", KEYS[3 + tonumber(redis.call("HGET", notes, "level:" .. id) or 2)], id)
   answer[1] = answer[1] + 1
 end
-if answer[1] > 0 then ring(KEYS[7]) end
+ring(KEYS[7]) -- also when nothing went back: it may have been the only one that knew when the next one is due
 if #back > 500 then
   answer[2] = 1
 else
