@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import logging
-from dataclasses import asdict
 from typing import cast
 
 import redis
@@ -12,9 +9,8 @@ import redis
 from broker.errors import BrokerUnavailable
 from broker.interface import DeadLetter, Page
 from broker.keys import Keys
+from broker.letters import decode, encode
 from broker.scripts import load
-
-logger = logging.getLogger(__name__)
 
 
 class DeadLists:
@@ -33,7 +29,7 @@ class DeadLists:
             BrokerUnavailable: the server did not answer; the letter may be there.
         """
         try:
-            return bool(self._add(keys=self._both(letter.queue), args=[letter.id, json.dumps(asdict(letter))]))
+            return bool(self._add(keys=self._both(letter.queue), args=[letter.id, encode(letter)]))
         except redis.RedisError as error:
             raise BrokerUnavailable(f"dead letter of {letter.actor}", str(error)) from error
 
@@ -43,13 +39,13 @@ class DeadLists:
         Args:
             as_read: Remove this very letter only: a message that was requeued may have died again meanwhile.
         """
-        expected = json.dumps(asdict(as_read)) if as_read else ""
+        expected = encode(as_read) if as_read else ""
         return bool(self._remove(keys=self._both(queue), args=[letter_id, expected]))
 
     def get(self, queue: str, letter_id: str) -> DeadLetter | None:
         """Return one letter, or ``None`` when there is none that can be read."""
         found = cast("bytes | None", self._client.hget(self._keys.dead_letters(queue), letter_id))
-        return None if found is None else _read(queue, found)
+        return None if found is None else decode(queue, found)
 
     def page(self, queue: str, *, cursor: int, limit: int) -> Page[DeadLetter]:
         """Return the letters that can be read, newest first; ``cursor`` counts from the newest."""
@@ -57,7 +53,7 @@ class DeadLists:
         if not ids:
             return Page([])
         found = cast("list[bytes | None]", self._client.hmget(self._keys.dead_letters(queue), ids[::-1]))
-        letters = [_read(queue, letter) for letter in found if letter is not None]
+        letters = [decode(queue, letter) for letter in found if letter is not None]
         return Page([letter for letter in letters if letter is not None], cursor + limit if len(ids) == limit else None)
 
     def count(self, queue: str) -> int:
@@ -66,11 +62,3 @@ class DeadLists:
 
     def _both(self, queue: str) -> list[str]:
         return [self._keys.dead_list(queue), self._keys.dead_letters(queue)]
-
-
-def _read(queue: str, data: bytes) -> DeadLetter | None:
-    try:
-        return DeadLetter(**json.loads(data))
-    except (TypeError, ValueError) as error:  # of another release, or written by hand: it must not hide all others
-        logger.error("a letter of %d bytes in %s-dead cannot be read: %s", len(data), queue, error)
-        return None

@@ -91,3 +91,50 @@ class InvalidMessageId(SwitchyardError):
             f"message id {message_id!r:.210} is not allowed; use 1 to 200 printable ASCII characters without spaces, "
             "for example a UUID"
         )
+
+
+class PayloadTooLarge(SwitchyardError):
+    """A message that is longer than a queue carries. Nothing was sent.
+
+    Args:
+        actor_name: Whom it was for.
+        size_bytes: What its body has, or at the least would have.
+        limit_bytes: What a body may have.
+    """
+
+    def __init__(self, actor_name: str, size_bytes: int, limit_bytes: int) -> None:
+        self.actor_name, self.size_bytes, self.limit_bytes = actor_name, size_bytes, limit_bytes
+        super().__init__(
+            f"actor {actor_name}: message has {size_bytes} bytes or more of at most {limit_bytes}, it was not sent; "
+            "store what is large, and send its name"
+        )
+
+
+class UnencodablePayload(SwitchyardError, ValueError):
+    """A message that would not arrive as it was sent. Nothing was sent.
+
+    Args:
+        actor_name: Whom it was for.
+        path: Where the value is: ``args[0]['due']``.
+        fact: What is wrong with it.
+    """
+
+    def __init__(self, actor_name: str, path: str, fact: str) -> None:
+        self.actor_name, self.path, self.fact = actor_name, path, fact
+        super().__init__(
+            f"actor {actor_name}: {path or 'the message'} {fact}; "
+            "send text, finite numbers, true, false, null, lists, and dicts with text as keys"
+        )
+
+
+class UnreadablePayload(SwitchyardError, ValueError):
+    """Bytes that are no strict JSON object.
+
+    Args:
+        path: Where it goes wrong: ``args[0]['due']``, ``byte 12``, ``character 7``; empty for all of it.
+        fact: What is wrong there.
+    """
+
+    def __init__(self, path: str, fact: str) -> None:
+        self.path, self.fact = path, fact
+        super().__init__(f"{path or 'the body'} {fact}; see what enqueued it")

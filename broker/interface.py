@@ -109,8 +109,8 @@ class Transport(Protocol):
     def defer(self, held: Message[Any] | MessageProxy, *, delay_ms: int, options: dict[str, Any]) -> None:
         """Put a held message back to where it came from, due in ``delay_ms``, without spending an attempt."""
 
-    def dead_letter(self, letter: DeadLetter) -> None:
-        """Add a letter to its queue's dead list. The same id twice stays one letter."""
+    def dead_letter(self, held: Message[Any] | MessageProxy, letter: DeadLetter) -> None:
+        """Put a held message into its queue's dead list, as the letter tells of it. The same id twice stays one."""
 
     def requeue(self, queue: str, letter_id: str) -> str:
         """Move a dead letter back to its live queue, attempts forgotten, and return the message id.

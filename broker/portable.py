@@ -5,7 +5,6 @@ A crash between the two leaves a message in both places: it may be done twice, i
 
 from __future__ import annotations
 
-import time
 from typing import Any, Protocol, cast
 
 from dramatiq.broker import Broker, MessageProxy
@@ -14,11 +13,9 @@ from dramatiq.message import Message
 from broker.dead_lists import DeadLists
 from broker.errors import NoSuchLetter
 from broker.interface import DeadLetter, LaneStats, Page, QueueStats, Unreadable
+from broker.moved import moved, requeued
 from broker.quarantine import Quarantine
 from broker.topology import Yard
-
-# Options that tell of one stay in one place; a message that moves leaves them behind.
-LOCAL_OPTIONS = frozenset({"redis_message_id", "eta", "due_at"})
 
 
 class CountsLanes(Protocol):
@@ -42,13 +39,13 @@ class PortableTransport:
 
     def divert(self, held: Message[Any] | MessageProxy, *, lane: str, delay_ms: int, options: dict[str, Any]) -> None:
         """Enqueue a copy in a lane, due in ``delay_ms``."""
-        self._broker.enqueue(_moved(held, lane, options), delay=delay_ms)
+        self._broker.enqueue(moved(held, lane, options), delay=delay_ms)
 
     def defer(self, held: Message[Any] | MessageProxy, *, delay_ms: int, options: dict[str, Any]) -> None:
         """Enqueue a copy where it came from, due in ``delay_ms``."""
-        self._broker.enqueue(_moved(held, held.queue_name, options), delay=delay_ms)
+        self._broker.enqueue(moved(held, held.queue_name, options), delay=delay_ms)
 
-    def dead_letter(self, letter: DeadLetter) -> None:
+    def dead_letter(self, held: Message[Any] | MessageProxy, letter: DeadLetter) -> None:
         """Add a letter to its queue's dead list, once."""
         self._dead.add(letter)
 
@@ -57,9 +54,7 @@ class PortableTransport:
         letter = self._dead.get(queue, letter_id)
         if letter is None:
             raise NoSuchLetter(queue, letter_id)
-        message: Message[Any] = Message(**{**letter.message, "args": tuple(letter.message["args"])})
-        options = {"attempts": 0, "generation": int(message.options.get("generation", 0)) + 1, "enqueued_at": _now_ms()}
-        self._broker.enqueue(_moved(message, self._yard.family(queue).name, options))
+        self._broker.enqueue(requeued(letter, self._yard.family(queue).name))
         self._dead.remove(queue, letter_id, as_read=letter)
         return letter.id
 
@@ -88,20 +83,3 @@ class PortableTransport:
         live, retry = (counting.lane_stats(lane) for lane in lanes)
         set_aside = self._quarantine.count(family.name) + sum(counting.rejected(lane) for lane in lanes)
         return QueueStats(family.name, live, retry, dead=self._dead.count(family.name), quarantined=set_aside)
-
-
-def _moved(message: Message[Any] | MessageProxy, lane: str, options: dict[str, Any]) -> Message[Any]:
-    kept = {name: value for name, value in message.options.items() if name not in LOCAL_OPTIONS}
-    return Message(
-        queue_name=lane,
-        actor_name=message.actor_name,
-        args=message.args,
-        kwargs=message.kwargs,
-        options={**kept, **options},
-        message_id=message.message_id,
-        message_timestamp=message.message_timestamp,
-    )
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

@@ -1,53 +1,43 @@
-"""Dramatiq's own Redis broker, made fit to run a yard: recovery tuned, errors translated, rubbish set aside.
-
-It polls, and it recovers a killed worker's messages by its own heartbeats; docs/decisions/0001 says why that is the
-start. Nothing above reaches around ``broker/interface.py``.
-"""
+"""Dramatiq's broker on Switchyard's queue families: wakes at once, moves atomically, leases with fencing tokens."""
 
 from __future__ import annotations
 
+import re
+import threading
 import time
-import uuid
-from collections.abc import Iterable
-from typing import Any, cast
+from collections.abc import Sequence
+from typing import Any
 
 import redis
-from dramatiq.broker import MessageProxy
-from dramatiq.brokers.redis import RedisBroker as DramatiqRedisBroker
-from dramatiq.brokers.redis import _RedisConsumer
-from dramatiq.common import compute_backoff, dq_name, q_name
-from dramatiq.errors import ConnectionClosed
+from dramatiq.broker import Broker
+from dramatiq.errors import QueueJoinTimeout, QueueNotFound
 from dramatiq.message import Message
 from dramatiq.middleware import Middleware
 
-from broker.errors import BrokerUnavailable
-from broker.interface import LaneStats
+from broker import codec
+from broker.acks import Acks
+from broker.budget import Budget
+from broker.consumer import Consumer, HeldMessage
+from broker.errors import InvalidMessageId
+from broker.family import Entry, Family, level_of
+from broker.family_keys import Lane
 from broker.keys import Keys
-from broker.quarantine import Quarantine
-from broker.scripts import load
+from broker.letters import encode, rejected
+from broker.own_leases import OwnLeases
+from broker.topology import RETRY_SUFFIX
+from broker.wire import Wire
 
-# A worker that was not heard of for so long is dead: its messages go back. Its consumers poll at least once a second.
-HEARTBEAT_TIMEOUT_MS = 30_000
-
-# Commands in a million that look for dead workers. With one poll a second and lane, half a minute at the 99.9th
-# percentile, so that recovery takes at most 90 s.
-MAINTENANCE_CHANCE = 250_000
-
-# How often a consumer looks for messages that are in its name, but not in its hands.
-LOOK_FOR_LOST_S = 15.0
-GIVEN_BACK_AT_ONCE = 1_000
+MESSAGE_ID = re.compile(r"[!-~]{1,200}")
 
 
-class UnreadableMessage(Exception):
-    """Bytes in a queue that are no message for it."""
+class RedisBroker(Broker):
+    """Keeps messages on a Redis (7 or later) or Valkey (8 or later) server.
 
-
-class RedisBroker(DramatiqRedisBroker):
-    """Dramatiq's Redis broker on our keys and our clients.
+    A queue whose name ends with ``-retry`` is the retry lane of the queue before it: both are one family.
 
     Args:
         client: Connected by :func:`broker.clients.connect`.
-        heartbeat_timeout_ms: A worker silent for longer is taken for dead.
+        limits: Messages that a queue may hold, by its name; others hold any number.
     """
 
     def __init__(
@@ -56,204 +46,217 @@ class RedisBroker(DramatiqRedisBroker):
         keys: Keys,
         *,
         middleware: list[Middleware] | None = None,
-        heartbeat_timeout_ms: int = HEARTBEAT_TIMEOUT_MS,
+        limits: dict[str, int] | None = None,
     ) -> None:
-        super().__init__(
-            client=client,
-            middleware=middleware,
-            namespace=keys.dramatiq_namespace(),
-            heartbeat_timeout=heartbeat_timeout_ms,
-            maintenance_chance=MAINTENANCE_CHANCE,
-        )
+        super().__init__(middleware=middleware)
+        self.client = client
         self.keys = keys
-        self.held: dict[str, set[str]] = {}
-        self.quarantine_script = load(client, "quarantine")
+        self.wire = Wire(client)
+        self.families: dict[str, Family] = {}
+        self.in_flight: dict[str, HeldMessage] = {}
+        self.draining = False
+        self.slots: int | None = None
+        self._limits = limits or {}
+        self._lanes: dict[str, tuple[Family, Lane]] = {}
+        self._acks: dict[str, Acks] = {}
+        self._consumers: list[Consumer] = []
+        self._budget: Budget | None = None
+        self._lock = threading.RLock()
+        self._child: str | None = None
+        self._own_leases: OwnLeases | None = None
 
-    @property
-    def consumer_class(self) -> type[_RedisConsumer]:
-        """Consumer that sets rubbish aside."""
-        return Consumer
+    # --- Being a worker ---
 
-    def renew_identity(self) -> None:
-        """Become a worker of its own. Call it in a forked child: a shared identity hides the child's death."""
-        self.broker_id = str(uuid.uuid4())
-        self.held = {}
+    def become(self, child: str, *, slots: int | None = None) -> None:
+        """Work under the name of a pool's child. Its leases are its parent's to join, renew and reclaim.
 
-    def enqueue(self, message: Message[Any], *, delay: int | None = None) -> Message[Any]:
-        """Enqueue a message.
+        Call it in the child, before anything is consumed. A name is used once.
 
         Args:
-            delay: Milliseconds, less than 7 days.
+            slots: Messages that run at once; without it half of what a worker may hold.
+        """
+        self._child, self.slots = child, slots
+        self.in_flight, self._acks, self._consumers, self._budget, self._own_leases = {}, {}, [], None, None
+
+    @property
+    def budget(self) -> Budget:
+        """What the worker of this process may hold. There is one once it consumes."""
+        if self._budget is None:
+            raise RuntimeError("this process does not consume; the budget comes with the first consumer")
+        return self._budget
+
+    def acks_of(self, family: Family, owner: str) -> Acks:
+        """Return the acknowledgements of an owner, which outlive its consumers."""
+        with self._lock:
+            return self._acks.setdefault(f"{family.keys.queue} {owner}", Acks(family, owner))
+
+    def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 30_000) -> Consumer:
+        """Return a consumer of a lane.
+
+        Args:
+            prefetch: Messages that this process may hold, running ones included, over all lanes.
+            timeout: Milliseconds after which a consumer that found nothing looks up.
 
         Raises:
-            BrokerUnavailable: the server did not answer; the message may be there.
+            QueueNotFound: the lane was never declared.
         """
-        try:
-            return super().enqueue(message, delay=delay)
-        except redis.RedisError as error:
-            raise BrokerUnavailable(f"enqueue of {message.actor_name}", str(error)) from error
+        family, lane = self.lane(queue_name)
+        with self._lock:
+            if self._budget is None:
+                self._budget = Budget(prefetch, self.slots or max(1, prefetch // 2))
+            owner = self._owner(family, lane)
+            consumer = Consumer(self, family, owner, timeout_ms=timeout)
+            self._consumers = [*self._consumers, consumer]
+        return consumer
 
-    def lane_stats(self, lane: str) -> LaneStats:
-        """Return how a lane stands. ``running`` counts what workers hold, started or not."""
-        live, delayed = f"{self.namespace}:{lane}", f"{self.namespace}:{dq_name(lane)}"
-        with self.client.pipeline(transaction=False) as pipe:  # a full Redis 7 refuses every MULTI, even of reads
-            pipe.llen(live)
-            pipe.hlen(f"{live}.msgs")
-            pipe.hlen(f"{delayed}.msgs")
-            pipe.lindex(live, 0)
-            waiting, bodies, scheduled, oldest = pipe.execute()
-        age_ms = self._age_ms(live, oldest) if oldest is not None else None
-        return LaneStats(lane, waiting, scheduled, max(bodies - waiting, 0), age_ms)
+    def drain(self) -> None:
+        """Fetch nothing any more, from this moment on. What is held is worked off or given back."""
+        self.draining = True
+        for consumer in self._consumers:
+            consumer.interrupt()
 
-    def rejected(self, lane: str) -> int:
-        """Return how many messages Dramatiq itself set aside (see :meth:`Consumer.nack`)."""
-        return cast(int, self.client.zcard(f"{self.namespace}:{lane}.XQ"))
-
-    def _age_ms(self, live: str, oldest: bytes) -> int | None:
-        body = cast("bytes | None", self.client.hget(f"{live}.msgs", str(oldest, "utf-8")))
-        if body is None:
-            return None
-        try:
-            message = Message.decode(body)
-            since = message.options.get("due_at") or message.options.get("enqueued_at") or message.message_timestamp
-            return max(int(time.time() * 1000) - int(since), 0)
-        except Exception:  # noqa: BLE001  whatever stands there is for the quarantine, not for a page of figures
-            return None
-
-
-class Consumer(_RedisConsumer):
-    """Reads one lane. What cannot be read goes to the quarantine; what breaks on the way is a lost connection.
-
-    The server notes what each worker took. What stands there in our name but is not in our hands would be stuck for as
-    long as we live: the answer to a fetch was lost, or Dramatiq forgot what it had of a lane when it lost the
-    connection (delayed messages, and what a consumer had not handed out). So it is looked for, and given back.
-    """
-
-    def __init__(self, broker: RedisBroker, queue_name: str, prefetch: int, timeout: int) -> None:
-        super().__init__(broker, queue_name, prefetch, timeout)
-        if queue_name != q_name(queue_name):
-            broker.held[queue_name] = set()  # only the consumer has delayed messages, and this one has none yet
-        self._held = broker.held.setdefault(queue_name, set())
-        self._taken = f"{broker.namespace}:__acks__.{broker.broker_id}.{queue_name}"
-        self._look_at_s = 0.0
-
-    def __next__(self) -> MessageProxy | None:
-        try:
-            while True:
-                while self.message_cache:
-                    message = self._readable(self.message_cache.pop(0))
-                    if message is not None:
-                        self.misses = 0
-                        self.queued_message_ids.add(message.message_id)
-                        self._held.add(message.options["redis_message_id"])
-                        return MessageProxy(message)
-                self._give_back_lost()
-                room = self.prefetch - self.outstanding_message_count
-                if room > 0:
-                    self.message_cache = self.broker.do_fetch(self.queue_name, room)
-                if not self.message_cache:
-                    self.misses, backoff_ms = compute_backoff(self.misses, max_backoff=self.timeout)
-                    time.sleep(backoff_ms / 1000)
-                    return None
-        except redis.RedisError as error:
-            raise ConnectionClosed(error) from error
-
-    def ack(self, message: MessageProxy) -> None:
-        """Forget a processed message."""
-        try:
-            super().ack(message)
-        except redis.RedisError as error:
-            raise ConnectionClosed(error) from error
-        self._held.discard(message.options["redis_message_id"])
-
-    def nack(self, message: MessageProxy) -> None:
-        """Forget a message that is in its dead list; leave any other to Dramatiq, which keeps it for 7 days."""
-        if getattr(message, "buried", False):
-            self.ack(message)
-            return
-        try:
-            super().nack(message)
-        except redis.RedisError as error:
-            raise ConnectionClosed(error) from error
-        self._held.discard(message.options["redis_message_id"])
-
-    def requeue(self, messages: Iterable[MessageProxy]) -> None:
-        """Give messages back that were not started."""
-        given_back = list(messages)
-        try:
-            super().requeue(given_back)
-        except redis.RedisError as error:
-            raise ConnectionClosed(error) from error
-        self._held.difference_update(message.options["redis_message_id"] for message in given_back)
+    def lost_lease(self, owner: str) -> None:
+        """Note that an owner may not go on. Under a parent, which sees it as well, the whole child is replaced."""
+        self.logger.error("%s lost its lease: others have its messages now", owner)
+        if self._own_leases is not None:
+            self._own_leases.drop(owner)
 
     def close(self) -> None:
-        """Give back what was not handed out."""
-        self.message_cache = []
-        self._look_at_s = 0.0
-        try:
-            self._give_back_lost()
-        except redis.RedisError as error:
-            raise ConnectionClosed(error) from error
+        """Give back what is in the name of this process, unless that is its parent's to do, and close connections."""
+        with self._lock:
+            own_leases, self._own_leases = self._own_leases, None
+        if own_leases is not None:
+            own_leases.stop()
+        self.wire.close()
 
-    def _give_back_lost(self) -> None:
-        now_s = time.monotonic()
-        if now_s < self._look_at_s:
+    def _owner(self, family: Family, lane: Lane) -> str:
+        if self._child is not None:
+            return f"{self._child}/{lane}"
+        if self._own_leases is None:
+            self._own_leases = OwnLeases(self.client)
+        return self._own_leases.owner(family, lane)
+
+    # --- Queues ---
+
+    def declare_queue(self, queue_name: str) -> None:
+        """Declare a queue or retry lane. Its scheduled messages need no queue of their own."""
+        if queue_name in self.queues:
             return
-        self._look_at_s = now_s + LOOK_FOR_LOST_S
-        client = self.broker.client
-        if client.scard(self._taken) <= len(self._held):
-            return
-        taken = client.smembers(self._taken)  # as bytes: what somebody pushed by hand may be anything
-        lost = [item for item in taken if item.decode(errors="replace") not in self._held]
-        for start in range(0, len(lost), GIVEN_BACK_AT_ONCE):
-            self.broker.do_requeue(self.queue_name, *lost[start : start + GIVEN_BACK_AT_ONCE])
-        if lost:
-            self.logger.warning("%d messages of %s were taken and not had; given back", len(lost), self.queue_name)
+        self.emit_before("declare_queue", queue_name)
+        base = queue_name.removesuffix(RETRY_SUFFIX)
+        lane: Lane = "live" if base == queue_name else "retry"
+        family = self.families.setdefault(base, Family(self.wire, self.keys.family(base)))
+        self._lanes[queue_name] = (family, lane)
+        self.queues[queue_name] = None
+        self.emit_after("declare_queue", queue_name)
 
-    def _readable(self, data: bytes | None) -> Message[Any] | None:
-        if data is None:  # an id without a body: it was acknowledged by another
-            return None
+    def lane(self, queue_name: str) -> tuple[Family, Lane]:
+        """Return the family and the lane behind a queue's name.
+
+        Raises:
+            QueueNotFound: it was never declared.
+        """
         try:
-            return readable(data, self.queue_name)
-        except UnreadableMessage as error:
-            self._set_aside(data, str(error))
-            return None
+            return self._lanes[queue_name]
+        except KeyError:
+            raise QueueNotFound(queue_name) from None
 
-    def _set_aside(self, data: bytes, error: str) -> None:
-        broker, lane = self.broker, self.queue_name
-        canonical = lane.removesuffix(".DQ")
-        queue = broker.switchyard.yard.family(canonical).name if hasattr(broker, "switchyard") else canonical
-        keys = [
-            f"{broker.namespace}:__acks__.{broker.broker_id}.{lane}",
-            f"{broker.namespace}:{lane}.msgs",
-            broker.keys.quarantine(queue),
-        ]
-        broker.quarantine_script(keys=keys, args=[data, Quarantine.entry(canonical, data, error)])
-        self.logger.error("unreadable message of %d bytes in %s set aside: %s", len(data), lane, error)
+    # --- Sending ---
 
+    def enqueue(self, message: Message[Any], *, delay: int | None = None) -> Message[Any]:
+        """Enqueue a message; one whose id is known, waiting or finished, is not enqueued again.
 
-def readable(data: bytes, lane: str) -> Message[Any]:
-    """Return the message in ``data``.
+        A message that this process is working on is moved instead: what Dramatiq's own retries ask for.
 
-    Raises:
-        UnreadableMessage: it is none, or none that a worker of this lane could acknowledge.
-    """
-    try:
-        message: Message[Any] = Message.decode(data)
-    except Exception as error:
-        raise UnreadableMessage(f"no message: {type(error).__name__}: {error}") from error
-    shapes = (
-        ("queue_name", str), ("actor_name", str), ("message_id", str),
-        ("args", (list, tuple)), ("kwargs", dict), ("options", dict), ("message_timestamp", int),
-    )  # fmt: skip
-    for name, kind in shapes:
-        if not isinstance(getattr(message, name), kind):
-            raise UnreadableMessage(f"{name} is a {type(getattr(message, name)).__name__}")
-    for name in ("attempts", "generation", "enqueued_at", "due_at"):
-        if not isinstance(message.options.get(name, 0), int):
-            raise UnreadableMessage(f"option {name} is a {type(message.options[name]).__name__}")
-    if message.queue_name != lane:
-        raise UnreadableMessage(f"queue_name is {message.queue_name!r}, but it lay in {lane!r}")
-    if not isinstance(message.options.get("redis_message_id"), str):
-        raise UnreadableMessage("options hold no redis_message_id")
-    return message
+        Args:
+            delay: Milliseconds.
+
+        Returns:
+            The message; or, when another unfinished one holds its unique key, a copy under that one's id.
+
+        Raises:
+            BrokerUnavailable: the server did not answer in 2 s; with ``outcome`` unknown, the message may be there.
+            BrokerFull: the server has no memory left. QueueFull: the queue holds as many as it may.
+            QueueNotFound: the queue was never declared.
+        """
+        return self.enqueue_many([message], delay=delay)[0]
+
+    def enqueue_many(self, messages: Sequence[Message[Any]], *, delay: int | None = None) -> list[Message[Any]]:
+        """Enqueue messages, up to 500 of a lane in one call to the server; see :meth:`enqueue`.
+
+        Raises:
+            QueueFull: for a lane; what came before may be there. Enqueue all again once there is room.
+        """
+        grouped: dict[tuple[str, int], list[int]] = {}
+        entries: list[Entry] = []
+        for position, message in enumerate(messages):
+            self.lane(message.queue_name)
+            self.emit_before("enqueue", message, delay)
+            entries.append(self._entry(message))
+            grouped.setdefault((message.queue_name, level_of(message.options.get("priority"))), []).append(position)
+        answers = list(messages)
+        for (queue_name, level), positions in grouped.items():
+            family, lane = self._lanes[queue_name]
+            positions = [
+                at for at in positions if not self._moved(messages[at], entries[at], family, lane, delay, level)
+            ]
+            limit = self._limits.get(queue_name, 0)
+            batch = [entries[at] for at in positions]
+            standing = family.enqueue(batch, lane=lane, delay_ms=delay or 0, level=level, limit=limit)
+            for at, id_ in zip(positions, standing, strict=True):
+                if id_ != messages[at].message_id:
+                    answers[at] = messages[at].copy(message_id=id_)
+        for message, answer in zip(messages, answers, strict=True):
+            if answer is message:
+                self.emit_after("enqueue", message, delay)
+        return answers
+
+    def _entry(self, message: Message[Any]) -> Entry:
+        id_ = message.message_id
+        if not isinstance(id_, str) or not MESSAGE_ID.fullmatch(id_) or id_ == "#":
+            raise InvalidMessageId(id_)
+        return Entry(id_, codec.encode(message), str(message.options.get("unique_key", "")))
+
+    def _moved(
+        self, message: Message[Any], entry: Entry, family: Family, lane: Lane, delay: int | None, level: int
+    ) -> bool:
+        held = self.in_flight.get(message.message_id)
+        if held is None or held.family is not family or held.moved:
+            return False
+        family.move(held.lease, move="divert", lane=lane, body=entry.body, delay_ms=delay or 0, level=level)
+        held.moved = True
+        return True
+
+    # --- Ends ---
+
+    def bury(self, held: HeldMessage) -> None:
+        """Make a message that Dramatiq rejected a dead letter, where no middleware did."""
+        letter = rejected(held, held.family.keys.queue)
+        held.family.bury(held.lease, encode(letter).encode())
+        held.moved = True
+
+    def flush(self, queue_name: str) -> None:
+        """Drop every message of a queue and of its retry lane, but for the dead letters."""
+        self.lane(queue_name)[0].flush()
+
+    def flush_all(self) -> None:
+        """Drop every message of every declared queue."""
+        for family in self.families.values():
+            family.flush()
+
+    def join(self, queue_name: str, *, timeout: int | None = None, interval: int = 20) -> None:
+        """Wait until a queue and its retry lane are worked off; for tests.
+
+        Args:
+            timeout: Milliseconds.
+            interval: Milliseconds between two looks.
+
+        Raises:
+            QueueJoinTimeout: it is not.
+        """
+        family = self.lane(queue_name)[0]
+        deadline = None if timeout is None else time.monotonic() + timeout / 1000
+        while family.wire.command("HLEN", family.keys.bodies):
+            if deadline is not None and time.monotonic() >= deadline:
+                raise QueueJoinTimeout(queue_name)
+            time.sleep(interval / 1000)

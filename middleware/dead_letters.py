@@ -14,7 +14,7 @@ from dramatiq.middleware import Middleware, MiddlewareError
 
 from broker.errors import SwitchyardError
 from broker.interface import DeadLetter, Transport
-from broker.portable import LOCAL_OPTIONS
+from broker.letters import payload_of
 from broker.topology import Yard
 from middleware.away import hold
 from middleware.envelope import now_ms
@@ -81,7 +81,7 @@ class DeadLetters(Middleware):
 
     def _bury(self, message: MessageProxy, reason: str, exception: BaseException | None) -> None:
         letter = self._letter(message, reason, exception)
-        hold(partial(self._transport.dead_letter, letter), job_id=letter.id, what="dead letter")
+        hold(partial(self._transport.dead_letter, message, letter), job_id=letter.id, what="dead letter")
         message.buried = True  # type: ignore[attr-defined]
         message.letter = letter  # type: ignore[attr-defined]
         for tell in self._on_dead:
@@ -92,15 +92,13 @@ class DeadLetters(Middleware):
 
     def _letter(self, message: MessageProxy, reason: str, exception: BaseException | None) -> DeadLetter:
         cause = exception or RuntimeError("no exception was recorded")
-        payload = message._message.asdict()
-        payload["options"] = {name: value for name, value in message.options.items() if name not in LOCAL_OPTIONS}
         started = getattr(message, "started_ms", None)
         died_at = now_ms()
         return DeadLetter(
             id=message.message_id,
             queue=self._yard.family(message.queue_name.removesuffix(".DQ")).name,
             actor=message.actor_name,
-            message={**payload, "args": list(payload["args"])},
+            message=payload_of(message),
             reason=reason,
             exception=type(cause).__name__,
             error=text_of(cause)[:ERROR_CHARACTERS],

@@ -12,12 +12,12 @@ from dramatiq.broker import Broker
 from dramatiq.middleware import AsyncIO, CurrentMessage, Middleware
 
 from broker.alert_groups import AlertGroups
+from broker.atomic import AtomicTransport
 from broker.clients import connect
 from broker.dead_lists import DeadLists
 from broker.interface import DeadLetter, Facilities, attach
 from broker.keys import Keys
 from broker.pool_reports import PoolReports
-from broker.portable import PortableTransport
 from broker.quarantine import Quarantine
 from broker.records import JobRecords
 from broker.redis_broker import RedisBroker
@@ -70,7 +70,7 @@ def build_yard(
     broker = RedisBroker(client, keys, middleware=[], **options)
     facilities = Facilities(
         yard=yard,
-        transport=PortableTransport(broker, yard, DeadLists(client, keys), Quarantine(client, keys)),
+        transport=AtomicTransport(broker, yard, DeadLists(client, keys), Quarantine(client, keys)),
         records=JobRecords(client, keys),
         windows=SlidingWindows(client, keys),
         alerts=AlertGroups(client, keys),

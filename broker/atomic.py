@@ -1,0 +1,115 @@
+"""Moves on Switchyard's own broker: one step on the server each, so that a message is never in two places or none."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any, cast
+
+from dramatiq.broker import MessageProxy
+from dramatiq.message import Message
+
+from broker import codec
+from broker.acks import tell_stale
+from broker.consumer import HeldMessage
+from broker.dead_lists import DeadLists
+from broker.errors import NoSuchLetter
+from broker.family import Family, Move, level_of
+from broker.interface import DeadLetter, Page, QueueStats, Unreadable
+from broker.letters import decode, encode
+from broker.moved import moved, requeued
+from broker.quarantine import Quarantine
+from broker.redis_broker import RedisBroker
+from broker.stats import family_stats
+from broker.topology import Yard
+
+
+class AtomicTransport:
+    """The :class:`broker.interface.Transport` of :class:`broker.redis_broker.RedisBroker`.
+
+    A message that its worker has lost meanwhile is moved by whoever has it now: here it is only logged.
+    """
+
+    def __init__(self, broker: RedisBroker, yard: Yard, dead_lists: DeadLists, quarantine: Quarantine) -> None:
+        self._broker = broker
+        self._yard = yard
+        self._dead = dead_lists
+        self._quarantine = quarantine
+
+    def divert(self, held: Message[Any] | MessageProxy, *, lane: str, delay_ms: int, options: dict[str, Any]) -> None:
+        """Move a held message, with changed options, into a lane of its family, due in ``delay_ms``."""
+        self._move(held, "divert", lane, delay_ms, options)
+
+    def defer(self, held: Message[Any] | MessageProxy, *, delay_ms: int, options: dict[str, Any]) -> None:
+        """Move a held message back to where it came from, due in ``delay_ms``."""
+        self._move(held, "defer", held.queue_name, delay_ms, options)
+
+    def dead_letter(self, held: Message[Any] | MessageProxy, letter: DeadLetter) -> None:
+        """Move a held message to its queue's dead list, as the letter tells of it."""
+        message = _held(held)
+        if not message.family.bury(message.lease, encode(letter).encode()):
+            tell_stale([message.lease])
+        message.moved = True
+
+    def requeue(self, queue: str, letter_id: str) -> str:
+        """Move a dead letter back to its live queue, attempts forgotten, and return the message's id."""
+        family = self._family(queue)
+        as_read = cast("bytes | None", self._broker.client.hget(family.keys.letters, letter_id))
+        letter = decode(queue, as_read) if as_read is not None else None
+        if as_read is None or letter is None:
+            raise NoSuchLetter(queue, letter_id)
+        message = requeued(letter, family.keys.queue)
+        self._broker.emit_before("enqueue", message, None)
+        body = codec.encode(message, grown=True)
+        level = level_of(message.options.get("priority"))
+        if not family.requeue(letter.id, as_read=as_read, body=body, level=level, nonce=uuid.uuid4().hex):
+            raise NoSuchLetter(queue, letter_id)
+        self._broker.emit_after("enqueue", message, None)
+        return letter.id
+
+    def discard(self, queue: str, letter_id: str) -> None:
+        """Drop a dead letter for good."""
+        if not self._family(queue).discard(letter_id, nonce=uuid.uuid4().hex):
+            raise NoSuchLetter(queue, letter_id)
+
+    def letter(self, queue: str, letter_id: str) -> DeadLetter | None:
+        """Return one dead letter, or ``None``."""
+        return self._dead.get(queue, letter_id)
+
+    def letters(self, queue: str, *, cursor: int = 0, limit: int = 100) -> Page[DeadLetter]:
+        """Return dead letters, newest first."""
+        return self._dead.page(queue, cursor=cursor, limit=limit)
+
+    def unreadable(self, queue: str, *, cursor: int = 0, limit: int = 100) -> Page[Unreadable]:
+        """Return quarantined messages, newest first."""
+        return self._quarantine.page(queue, cursor=cursor, limit=limit)
+
+    def stats(self, queue: str) -> QueueStats:
+        """Return how a queue family stands."""
+        return family_stats(self._broker.client, self._family(queue).keys)
+
+    def _move(
+        self, held: Message[Any] | MessageProxy, move: Move, lane: str, delay_ms: int, options: dict[str, Any]
+    ) -> None:
+        message = _held(held)
+        family, to = self._broker.lane(lane)
+        if family is not message.family:
+            raise ValueError(f"{message.message_id} cannot move from {message.queue_name} to {lane}: another family")
+        copy = moved(held, lane, options)
+        self._broker.emit_before("enqueue", copy, delay_ms)
+        body = codec.encode(copy, grown=True)
+        level = level_of(copy.options.get("priority"))
+        there = family.move(message.lease, move=move, lane=to, body=body, delay_ms=delay_ms, level=level)
+        message.moved = True
+        if there:
+            self._broker.emit_after("enqueue", copy, delay_ms)
+        else:
+            tell_stale([message.lease])
+
+    def _family(self, queue: str) -> Family:
+        return self._broker.lane(self._yard.family(queue).name)[0]
+
+
+def _held(held: Message[Any] | MessageProxy) -> HeldMessage:
+    if not isinstance(held, HeldMessage):
+        raise TypeError(f"{held!r:.200} is held by no worker of this broker; only such a message can be moved")
+    return held

@@ -1,0 +1,257 @@
+"""Consumer of one lane: leases messages, hands them to Dramatiq's worker, and acknowledges them in batches."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import time
+from collections import deque
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import redis
+from dramatiq.broker import Consumer as DramatiqConsumer
+from dramatiq.broker import MessageProxy
+from dramatiq.errors import ConnectionClosed
+from dramatiq.message import Message
+
+from broker import codec
+from broker.acks import tell_stale
+from broker.doorbell import Doorbell
+from broker.errors import BrokerUnavailable
+from broker.family import AT_ONCE, Family, Fetched, Grant, Lease, fetched, lane_of
+from broker.quarantine import Quarantine
+from broker.wire import script
+
+if TYPE_CHECKING:
+    from broker.redis_broker import RedisBroker
+
+logger = logging.getLogger("switchyard.broker")
+
+DRAINING_PAUSE_S = 0.05
+
+
+class HeldMessage(MessageProxy):
+    """A leased message.
+
+    Args:
+        lease: What its owner holds it by, in its ``family``.
+        crashes: Times it took its worker down.
+    """
+
+    def __init__(self, message: Message[Any], lease: Lease, family: Family, crashes: int = 0) -> None:
+        super().__init__(message)
+        self.lease = lease
+        self.family = family
+        self.crashes = crashes
+        self.has_room = True  # it counts against its worker's budget
+        self.moved = False  # it is somewhere else already; the worker's acknowledgement is not for it
+
+
+class Consumer(DramatiqConsumer):
+    """Reads one lane for one owner.
+
+    What was worked off is acknowledged with the next fetch. While there is nothing to fetch, the thread that worked it
+    off acknowledges it at once.
+    """
+
+    def __init__(self, broker: RedisBroker, family: Family, owner: str, *, timeout_ms: int) -> None:
+        self._broker = broker
+        self._family = family
+        self._owner = owner
+        self._lane = lane_of(owner)
+        self._lane_name = family.keys.lane_name(self._lane)
+        self._timeout_s = timeout_ms / 1000
+        self._budget = broker.budget
+        self._budget.consumers += 1
+        self._acks = broker.acks_of(family, owner)
+        self._requests = itertools.count(time.time_ns())
+        self._request = 0
+        self._ready: deque[HeldMessage] = deque()
+        self._doorbell = Doorbell(family.wire, family.keys.bell(self._lane))
+        self._reserved = 0
+        self._settled = False
+        self._listening = False
+        self._empty = False
+        self._due_at_s: float | None = None
+
+    def __next__(self) -> HeldMessage | None:
+        """Return the next message, or ``None`` when none came within the timeout.
+
+        Raises:
+            ConnectionClosed: the server is away, or this owner lost its lease. Dramatiq asks for another consumer.
+        """
+        give_up_s = time.monotonic() + self._timeout_s
+        try:
+            while True:
+                if self._ready:
+                    return self._hand_out()
+                if self._broker.draining:
+                    self._stop_listening()
+                    time.sleep(DRAINING_PAUSE_S)
+                    return None
+                left_s = give_up_s - time.monotonic()
+                if left_s <= 0:
+                    return None
+                self._work(left_s)
+        except (redis.RedisError, BrokerUnavailable) as error:
+            self._stop_listening()
+            if self._broker.draining:
+                return None
+            raise ConnectionClosed(error) from error
+
+    def ack(self, message: MessageProxy) -> None:
+        """Forget a message that was worked off. It does not fail: what cannot be sent now is sent later."""
+        assert isinstance(message, HeldMessage)  # noqa: S101  what a worker acknowledges came from a consumer of ours
+        if not message.moved:
+            self._acks.add(message.lease)
+        self._let_go(message)
+        if self._listening:
+            self._acks.send()
+
+    def nack(self, message: MessageProxy) -> None:
+        """Make a rejected message a dead letter, unless a middleware did so."""
+        assert isinstance(message, HeldMessage)  # noqa: S101  see ack
+        if not message.moved:
+            try:
+                self._broker.bury(message)
+            except redis.RedisError as error:
+                raise ConnectionClosed(error) from error
+        self._let_go(message)
+
+    def requeue(self, messages: Iterable[MessageProxy]) -> None:
+        """Give messages back to the head of their lane, in their order."""
+        held = [message for message in messages if isinstance(message, HeldMessage) and not message.moved]
+        try:
+            self._family.release(self._owner, [message.lease for message in held])
+        except redis.RedisError as error:
+            raise ConnectionClosed(error) from error
+        for message in held:
+            self._let_go(message)
+
+    def close(self) -> None:
+        """Stop listening, send what is left to be acknowledged, give back what was not handed out."""
+        self._budget.consumers -= 1
+        self._stop_listening()
+        self._budget.give(len(self._ready))
+        self._ready.clear()
+        try:
+            self._acks.send()
+            self._settle()
+        except redis.RedisError as error:
+            raise ConnectionClosed(error) from error
+
+    def interrupt(self) -> None:
+        """Make a consumer that listens in another thread look up."""
+        self._doorbell.interrupt()
+
+    def _work(self, timeout_s: float) -> None:
+        """Take one step: settle what an earlier consumer left, fetch, or listen for the bell."""
+        if not self._settled:
+            self._settle()
+            self._settled = True
+        if self._doorbell.asked:
+            self._listen(timeout_s)
+        elif self._empty:
+            self._ask(timeout_s)
+        elif room := self._budget.take(self, timeout_s=timeout_s):
+            self._fetch(room)
+
+    def _hand_out(self) -> HeldMessage:
+        message = self._ready.popleft()
+        self._broker.in_flight[message.message_id] = message
+        return message
+
+    def _let_go(self, message: HeldMessage) -> None:
+        if self._broker.in_flight.get(message.message_id) is message:
+            self._broker.in_flight.pop(message.message_id, None)
+        if message.has_room:
+            message.has_room = False
+            self._budget.give(1)
+
+    def _fetch(self, room: int) -> None:
+        self._request = next(self._requests)
+        acked = self._acks.take()
+        try:
+            found = self._family.fetch(self._owner, min(room, AT_ONCE), request=self._request, acked=acked)
+        except BaseException:
+            self._acks.give_back(acked)
+            self._budget.give(room)
+            raise
+        self._receive(found, room)
+
+    def _ask(self, timeout_s: float) -> None:
+        """Listen for the bell. The only consumer of a worker keeps its room for it, and asks for the fetch as well."""
+        if self._budget.consumers > 1:
+            self._doorbell.ask()
+        elif room := self._budget.take(self, timeout_s=timeout_s):
+            self._reserved = room
+            self._request = next(self._requests)
+            call = self._family.fetch_call(self._owner, min(room, AT_ONCE), request=self._request)
+            self._doorbell.ask(script("fetch"), *call)
+        else:
+            return
+        self._listening = True
+        self._acks.send()
+
+    def _listen(self, timeout_s: float) -> None:
+        if self._due_at_s is not None:
+            until_due_s = self._due_at_s - time.monotonic()
+            if until_due_s <= 0:
+                # Whoever listens fetches it. A blocking read that ends by itself may do so 100 ms late.
+                self._due_at_s = None
+                self._family.ring(self._lane)
+                return
+            timeout_s = min(timeout_s, until_due_s)
+        heard = self._doorbell.hear(timeout_s)
+        if heard is None:
+            return
+        self._listening = False
+        room, self._reserved = self._reserved, 0
+        if heard.answer is not None:
+            self._receive(fetched(self._owner, heard.answer), room)
+        elif room:
+            self._receive(self._family.fetch(self._owner, min(room, AT_ONCE), request=self._request), room)
+        elif room := self._budget.take(self, timeout_s=0):
+            self._fetch(room)
+        else:
+            self._empty = False
+            if heard.rang:
+                self._family.ring(self._lane)  # for another process, that has room
+
+    def _receive(self, found: Fetched, room: int) -> None:
+        tell_stale(found.stale)
+        if found.state == "gone":
+            self._budget.give(room)
+            self._broker.lost_lease(self._owner)
+            raise redis.ConnectionError(f"{self._owner} lost its lease")
+        self._due_at_s = None
+        if found.next_due_ms:
+            self._due_at_s = time.monotonic() + found.next_due_ms / 1000
+        more_is_due = found.next_due_ms == 0 and found.state == "ok"
+        self._empty = not more_is_due and not found.left and len(found.grants) < room
+        held = [message for grant in found.grants if (message := self._readable(grant)) is not None]
+        self._ready.extend(held)
+        self._budget.give(room - len(held))
+
+    def _readable(self, grant: Grant) -> HeldMessage | None:
+        try:
+            if grant.body is None:
+                raise codec.UnreadableMessage("an id without a body")
+            message = codec.decode(grant.body, message_id=str(grant.lease.id, "ascii"), lane=self._lane_name)
+        except (codec.UnreadableMessage, UnicodeDecodeError) as error:
+            raw = grant.lease.id if grant.body is None else grant.body
+            self._family.quarantine(grant.lease, Quarantine.entry(self._lane_name, raw, str(error)).encode())
+            logger.error("unreadable message of %d bytes in %s set aside: %s", len(raw), self._lane_name, error)
+            return None
+        return HeldMessage(message, grant.lease, self._family, grant.crashes)
+
+    def _settle(self) -> None:
+        self._acks.release_unknown([held.lease for held in list(self._broker.in_flight.values())])
+
+    def _stop_listening(self) -> None:
+        self._listening = False
+        self._empty = False
+        self._doorbell.hang_up()
+        self._budget.give(self._reserved)
+        self._reserved = 0

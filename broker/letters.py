@@ -1,0 +1,68 @@
+"""Dead letters as they are kept: JSON of :class:`broker.interface.DeadLetter`."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+import traceback
+from dataclasses import asdict
+from typing import Any
+
+from dramatiq.broker import MessageProxy
+from dramatiq.errors import ActorNotFound
+
+from broker.interface import DeadLetter
+
+logger = logging.getLogger("switchyard.broker")
+
+# Options that tell of one stay in one place; a message that moves leaves them behind.
+LOCAL_OPTIONS = frozenset({"redis_message_id", "eta", "due_at"})
+
+
+def encode(letter: DeadLetter) -> str:
+    """Return the letter as JSON."""
+    return json.dumps(asdict(letter))
+
+
+def decode(queue: str, data: bytes) -> DeadLetter | None:
+    """Return the letter in JSON; ``None`` for one of another release, or written by hand."""
+    try:
+        return DeadLetter(**json.loads(data))
+    except (TypeError, ValueError) as error:
+        logger.error("a letter of %d bytes in %s-dead cannot be read: %s", len(data), queue, error)
+        return None
+
+
+def payload_of(message: Any) -> dict[str, Any]:
+    """Return a message as a letter keeps it."""
+    options = {name: value for name, value in message.options.items() if name not in LOCAL_OPTIONS}
+    return {
+        "queue_name": message.queue_name,
+        "actor_name": message.actor_name,
+        "args": list(message.args),
+        "kwargs": message.kwargs,
+        "options": options,
+        "message_id": message.message_id,
+        "message_timestamp": message.message_timestamp,
+    }
+
+
+def rejected(message: MessageProxy, queue: str) -> DeadLetter:
+    """Return the letter of a message that Dramatiq rejected, when no middleware wrote one."""
+    error = message._exception or ActorNotFound(message.actor_name)
+    return DeadLetter(
+        id=message.message_id,
+        queue=queue,
+        actor=message.actor_name,
+        message=payload_of(message),
+        reason="permanent",
+        exception=type(error).__name__,
+        error=str(error),
+        traceback="".join(traceback.format_exception(error)),
+        attempts=int(message.options.get("attempts", 0)),
+        enqueued_at=int(message.options.get("enqueued_at", message.message_timestamp)),
+        died_at=time.time_ns() // 1_000_000,
+        duration_ms=0,
+        fingerprint=f"{message.actor_name} {type(error).__name__}",
+    )
