@@ -13,7 +13,7 @@ import redis
 from broker.clients import connect
 from broker.family import Entry, Family, Reclaimed
 from broker.keys import Keys
-from broker.leases import RENEW_S, LeaseKeeper, Left, owner_of
+from broker.leases import RENEW_S, LaneKey, Left, LeaseKeeper, owner_of
 from broker.wire import Wire
 from tests.chaos.fault_proxy import FaultProxy
 from tests.waiting import wait_for
