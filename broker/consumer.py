@@ -41,6 +41,10 @@ class HeldMessage(MessageProxy):
 
     def __init__(self, message: Message[Any], lease: Lease, family: Family, crashes: int = 0) -> None:
         super().__init__(message)
+        # Read many times for each message, and slow to reach through the proxy.
+        self.queue_name, self.actor_name = message.queue_name, message.actor_name
+        self.args, self.kwargs, self.options = message.args, message.kwargs, message.options
+        self.message_id, self.message_timestamp = message.message_id, message.message_timestamp
         self.lease = lease
         self.family = family
         self.crashes = crashes

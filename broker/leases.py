@@ -51,9 +51,15 @@ class _Queue:
     """A family that is served, with the times of its next renewal and sweep."""
 
     family: Family
-    lanes: list[Lane] = field(default_factory=list)
     renew_at_s: float = 0.0
     sweep_at_s: float = 0.0
+
+
+@dataclass(slots=True)
+class _Child:
+    lanes: tuple[LaneKey, ...]
+    joined: set[LaneKey] = field(default_factory=set)
+    lost: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +79,7 @@ class LeaseKeeper:
 
     Args:
         families: Queue -> its family, on a :class:`broker.wire.Wire` that nobody else uses.
-        lanes: Lanes that each child serves. All their families are swept.
+        lanes: Lanes that a child may serve. All their families are swept.
         reclaimed: Told child, lane and what became of its messages, now or at a later tick.
     """
 
@@ -87,31 +93,33 @@ class LeaseKeeper:
         self._lanes = tuple(lanes)
         self._told = reclaimed
         self._queues = {queue: _Queue(families[queue]) for queue, _ in self._lanes}
-        for queue, lane in self._lanes:
-            self._queues[queue].lanes.append(lane)
-        self._joined: dict[str, set[LaneKey]] = {}
+        self._children: dict[str, _Child] = {}
         self._lost: dict[str, None] = {}
-        self._told_lost: set[str] = set()
         self._reclaims: list[_Reclaim] = []
         self._away_until_s: float | None = None
 
-    def adopt(self, child: str) -> None:
-        """Give a child, whose name nobody ever had, its leases at the next tick, and renew them from then on."""
-        self._joined[child] = set()
+    def adopt(self, child: str, lanes: Sequence[LaneKey] | None = None) -> None:
+        """Give a child, whose name nobody ever had, its leases at the next tick, and renew them from then on.
+
+        Args:
+            lanes: Those it serves; by default all.
+        """
+        self._children[child] = _Child(tuple(lanes) if lanes is not None else self._lanes)
 
     def has_leases(self, child: str) -> bool:
         """Say whether the child may fetch."""
-        return len(self._joined.get(child, ())) == len(self._lanes)
+        found = self._children.get(child)
+        return found is not None and len(found.joined) == len(found.lanes)
 
     def seconds_to_next(self) -> float:
         """Return in how many seconds something is due."""
         now = time.monotonic()
         if self._away_until_s is not None and self._away_until_s > now:
             return self._away_until_s - now
-        if self._reclaims or not all(map(self.has_leases, self._joined)):
+        if self._reclaims or not all(map(self.has_leases, self._children)):
             return 0.0
         times = [queue.sweep_at_s for queue in self._queues.values()]
-        if self._joined:
+        if self._children:
             times += [queue.renew_at_s for queue in self._queues.values()]
         return max(min(times, default=now + SWEEP_S) - now, 0.0)
 
@@ -127,18 +135,15 @@ class LeaseKeeper:
 
     def reclaim(self, child: str, left: Mapping[LaneKey, Left] | None = None) -> None:
         """Take a dead child's messages back to the heads of their lanes, at once or as soon as the server answers."""
-        self._let_go(child)
-        self._reclaims += [_Reclaim(child, key, (left or {}).get(key, Left())) for key in self._lanes]
+        found = self._children.pop(child, None)
+        self._lost.pop(child, None)
+        lanes = found.lanes if found is not None else self._lanes
+        self._reclaims += [_Reclaim(child, key, (left or {}).get(key, Left())) for key in lanes]
         self._within_a_tick(self._reclaim_all)
 
     def forget(self, child: str) -> None:
         """Give up the leases of a child that drained, and take back whatever it left nevertheless."""
         self.reclaim(child)
-
-    def _let_go(self, child: str) -> None:
-        self._joined.pop(child, None)
-        self._lost.pop(child, None)
-        self._told_lost.discard(child)
 
     def _within_a_tick(self, act: Callable[[_Budget], None]) -> None:
         now = time.monotonic()
@@ -162,11 +167,11 @@ class LeaseKeeper:
         for name, queue in self._queues.items():
             if time.monotonic() >= queue.renew_at_s:
                 self._renew(name, queue, budget)
-        for child, joined in self._joined.items():
-            for key in self._lanes:
-                if key not in joined:
-                    self._queues[key[0]].family.join(owner_of(child, key), budget_s=budget.left())
-                    joined.add(key)
+        for name, child in self._children.items():
+            for key in child.lanes:
+                if key not in child.joined:
+                    self._queues[key[0]].family.join(owner_of(name, key), budget_s=budget.left())
+                    child.joined.add(key)
         self._reclaim_all(budget)
         for name, queue in self._queues.items():
             if time.monotonic() >= queue.sweep_at_s:
@@ -174,19 +179,19 @@ class LeaseKeeper:
 
     def _renew(self, name: str, queue: _Queue, budget: _Budget) -> None:
         owners = {
-            owner_of(child, (name, lane)): child
-            for child, joined in self._joined.items()
-            for lane in queue.lanes
-            if (name, lane) in joined and child not in self._told_lost
+            owner_of(child, key): child
+            for child, found in self._children.items()
+            for key in found.joined
+            if key[0] == name and not found.lost
         }
         if owners:
             for owner in queue.family.renew(list(owners), budget_s=budget.left()):
+                self._children[owners[owner]].lost = True
                 self._lost[owners[owner]] = None
-                self._told_lost.add(owners[owner])
         queue.renew_at_s = time.monotonic() + RENEW_S
 
     def _sweep(self, name: str, queue: _Queue, budget: _Budget) -> None:
-        own = {owner_of(child, (name, lane)) for child in self._joined for lane in queue.lanes}
+        own = {owner_of(child, key) for child, found in self._children.items() for key in found.lanes}
         for owner in queue.family.lapsed(budget_s=budget.left()):
             if owner in own:
                 continue

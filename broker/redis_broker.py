@@ -12,7 +12,7 @@ import redis
 from dramatiq.broker import Broker
 from dramatiq.errors import QueueJoinTimeout, QueueNotFound
 from dramatiq.message import Message
-from dramatiq.middleware import Middleware
+from dramatiq.middleware import Middleware, MiddlewareError
 
 from broker import codec
 from broker.acks import Acks
@@ -24,8 +24,10 @@ from broker.family_keys import Lane
 from broker.keys import Keys
 from broker.letters import encode, rejected
 from broker.own_leases import OwnLeases
+from broker.signals import Hooks
 from broker.topology import RETRY_SUFFIX
 from broker.wire import Wire
+from broker.work_queue import WorkQueue
 
 MESSAGE_ID = re.compile(r"[!-~]{1,200}")
 
@@ -48,6 +50,7 @@ class RedisBroker(Broker):
         middleware: list[Middleware] | None = None,
         limits: dict[str, int] | None = None,
     ) -> None:
+        self._hooks = Hooks()
         super().__init__(middleware=middleware)
         self.client = client
         self.keys = keys
@@ -135,6 +138,29 @@ class RedisBroker(Broker):
         if self._own_leases is None:
             self._own_leases = OwnLeases(self.client)
         return self._own_leases.owner(family, lane)
+
+    # --- Signals, as Dramatiq gives them ---
+
+    def emit_before(self, signal: str, *args: Any, **kwargs: Any) -> None:
+        """Call the hooks ``before_<signal>``, first to last. Only a ``MiddlewareError`` leaves one."""
+        if signal == "worker_boot":
+            worker = args[0]
+            worker.work_queue, self.slots = WorkQueue(), self.slots or worker.worker_threads
+        for hook, middleware in self._hooks.named(f"before_{signal}", self.middleware):
+            try:
+                hook(self, *args, **kwargs)
+            except MiddlewareError:
+                raise
+            except Exception:
+                self.logger.critical("Unexpected failure in before_%s of %r.", signal, middleware, exc_info=True)
+
+    def emit_after(self, signal: str, *args: Any, **kwargs: Any) -> None:
+        """Call the hooks ``after_<signal>``, last to first. No exception leaves one."""
+        for hook, middleware in reversed(self._hooks.named(f"after_{signal}", self.middleware)):
+            try:
+                hook(self, *args, **kwargs)
+            except Exception:
+                self.logger.critical("Unexpected failure in after_%s of %r.", signal, middleware, exc_info=True)
 
     # --- Queues ---
 
