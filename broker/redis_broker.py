@@ -125,9 +125,13 @@ class RedisBroker(Broker):
             self._own_leases.drop(owner)
 
     def close(self) -> None:
-        """Give back what is in the name of this process, unless that is its parent's to do, and close connections."""
+        """Give back what is in the name of this process, unless that is its parent's to do, and close connections.
+
+        It may be used again, as if it were new.
+        """
         with self._lock:
             own_leases, self._own_leases = self._own_leases, None
+            self.in_flight, self._acks, self._consumers, self._budget = {}, {}, [], None
         if own_leases is not None:
             own_leases.stop()
         self.wire.close()

@@ -73,6 +73,8 @@ def yard_broker(valkey: redis.Redis) -> Iterator[Callable[..., RedisBroker]]:
         return built[-1]
 
     yield build
+    for broker in built:
+        broker.close()
 
 
 _booted: set[int] = set()
@@ -96,6 +98,7 @@ def run_worker() -> RunWorker:
         finally:
             worker.stop(timeout=5_000)
             broker.middleware[:] = before
+            broker.close()
 
     return run
 
