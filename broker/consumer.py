@@ -37,9 +37,12 @@ class HeldMessage(MessageProxy):
     Args:
         lease: What its owner holds it by, in its ``family``.
         crashes: Times it took its worker down.
+        asked: Its job was asked to stop.
     """
 
-    def __init__(self, message: Message[Any], lease: Lease, family: Family, crashes: int = 0) -> None:
+    def __init__(
+        self, message: Message[Any], lease: Lease, family: Family, crashes: int = 0, asked: bool = False
+    ) -> None:
         super().__init__(message)
         # Read many times for each message, and slow to reach through the proxy.
         self.queue_name, self.actor_name = message.queue_name, message.actor_name
@@ -48,6 +51,7 @@ class HeldMessage(MessageProxy):
         self.lease = lease
         self.family = family
         self.crashes = crashes
+        self.asked = asked
         self.has_room = True  # it counts against its worker's budget
         self.moved = False  # it is somewhere else already; the worker's acknowledgement is not for it
 
@@ -248,7 +252,7 @@ class Consumer(DramatiqConsumer):
             self._family.quarantine(grant.lease, Quarantine.entry(self._lane_name, raw, str(error)).encode())
             logger.error("unreadable message of %d bytes in %s set aside: %s", len(raw), self._lane_name, error)
             return None
-        return HeldMessage(message, grant.lease, self._family, grant.crashes)
+        return HeldMessage(message, grant.lease, self._family, grant.crashes, grant.asked)
 
     def _settle(self) -> None:
         self._acks.release_unknown([held.lease for held in list(self._broker.in_flight.values())])

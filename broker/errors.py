@@ -66,6 +66,22 @@ class BrokerFull(BrokerUnavailable):
         super().__init__(operation, f"out of memory: {cause}", outcome="refused")
 
 
+class BrokerUnsafe(BrokerUnavailable):
+    """The server would delete waiting messages, so it is given no new ones. What is there can still be worked off.
+
+    Args:
+        operation: What was refused.
+        seen: What makes it unsafe, as whoever watches the server wrote it.
+    """
+
+    def __init__(self, operation: str, seen: str) -> None:
+        super().__init__(operation, seen, outcome="refused")
+        self.args = (
+            f"{operation} is refused, nothing was added: {seen}; "
+            "run `CONFIG SET maxmemory-policy noeviction` on the broker's server, then send again",
+        )
+
+
 class QueueFull(SwitchyardError):
     """A queue that holds as many messages as it may.
 
@@ -80,6 +96,16 @@ class QueueFull(SwitchyardError):
         super().__init__(
             f"queue {queue_name!r} holds {depth} messages of at most {limit}, nothing was added; "
             "send again later, or raise max_depth in project/topology.py"
+        )
+
+
+class InvalidQueueName(SwitchyardError):
+    """A queue name that cannot be part of a key, or that is the name of a key beside the queue's."""
+
+    def __init__(self, queue_name: object) -> None:
+        super().__init__(
+            f"queue name {queue_name!r:.70} is not allowed; use 1 to 64 of a-z, 0-9, '_', '.' and '-', "
+            "and none of the broker's own words (bodies, leases, token, notes, unique, asked, swept, paused, refused)"
         )
 
 

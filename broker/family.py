@@ -12,7 +12,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple
 
-from broker.errors import QueueFull
+import redis
+
+from broker.errors import BrokerUnsafe, QueueFull
 from broker.family_keys import LANES, FamilyKeys, Lane
 from broker.wire import BUDGET_S, Wire, Word, script
 
@@ -22,6 +24,7 @@ CRASH_WINDOW_MS: Final = 72 * 3_600_000
 # Lua's stack takes about 8,000 values; a call of so many messages takes the server well under 10 ms.
 AT_ONCE: Final = 500
 PROMOTED_AT_ONCE: Final = 200
+UNSAFE: Final = "UNSAFE "
 
 Move = Literal["divert", "defer"]
 HIGH, NORMAL, LOW = 1, 2, 3
@@ -50,11 +53,13 @@ class Grant:
 
     Args:
         crashes: Times it took its worker down.
+        asked: Its job was asked to stop while somebody had it.
         body: ``None`` when somebody put an id into the lane without one.
     """
 
     lease: Lease
     crashes: int
+    asked: bool
     body: bytes | None
 
 
@@ -104,7 +109,7 @@ class Family:
         self.wire = wire
         self.keys = keys
         k = keys
-        others = [k.letters, k.unique, k.notes, k.asked]
+        others = [k.letters, k.unique, k.notes, k.asked, k.refused]
         self._enqueue_keys = {
             lane: [k.bodies, *k.waiting(lane), k.due(lane), k.bell(lane), *k.done, *others] for lane in LANES
         }
@@ -128,6 +133,7 @@ class Family:
             For each entry the id that stands for it: its own, or that of the holder of its unique key.
 
         Raises:
+            BrokerUnsafe: the server would delete messages, as whoever watches it found.
             QueueFull: no room for the first 500 of them; or, with more, for all of a later 500. Earlier ones are there.
         """
         standing: list[str] = []
@@ -137,7 +143,12 @@ class Family:
             args: list[Word] = [limit, delay_ms, level, "1" if keyed else "0"]
             for entry in chunk:
                 args += (entry.id, entry.body, entry.unique_key) if keyed else (entry.id, entry.body)
-            answer = self.wire.call(script("enqueue"), self._enqueue_keys[lane], args, budget_s=budget_s)
+            try:
+                answer = self.wire.call(script("enqueue"), self._enqueue_keys[lane], args, budget_s=budget_s)
+            except redis.ResponseError as error:
+                if str(error).startswith(UNSAFE):
+                    raise BrokerUnsafe("enqueue", str(error).removeprefix(UNSAFE)) from error
+                raise
             if len(answer) == 2 and isinstance(answer[1], int):
                 raise QueueFull(self.keys.lane_name(lane), answer[1], limit)
             standing += [str(found, "ascii") for found in answer]
@@ -185,7 +196,7 @@ class Family:
     def bury(self, lease: Lease, letter: bytes) -> bool:
         """Make a leased message a dead letter (JSON); ``False`` when its token is stale."""
         k = self.keys
-        keys = [k.bodies, k.hold(lease.owner), k.dead, k.letters, k.notes, k.unique, *k.done, k.asked]
+        keys = [k.bodies, k.hold(lease.owner), k.dead, k.letters, k.notes, k.unique, *k.done]
         return bool(self.wire.call(script("bury"), keys, [lease.id, lease.token, letter]))
 
     def release(self, owner: str, leases: Sequence[Lease], *, side: Literal["head", "tail"] = "head") -> list[Lease]:
@@ -278,13 +289,20 @@ class Family:
             ``cancelled``: it never starts; ``asked``: it is leased, and asked to stop; ``unknown``: it is not here.
         """
         k = self.keys
-        keys = [k.bodies, k.due("live"), k.due("retry"), *k.done, k.notes, k.unique, k.asked, k.leases]
+        keys = [k.bodies, k.due("live"), k.due("retry"), *k.done, k.notes, k.unique, k.leases]
         while True:
             owners = self.owners()
             holds = [k.hold(owner) for owner in owners]
             answer = str(self.wire.call(script("cancel"), keys + holds, [message_id, *owners]), "ascii")
             if answer != "owners":
                 return answer
+
+    def asked(self, ids: Sequence[str]) -> set[str]:
+        """Return those of some ids whose jobs were asked to stop."""
+        if not ids:
+            return set()
+        answer = self.wire.command("HMGET", self.keys.notes, *(f"asked:{id_}" for id_ in ids))
+        return {id_ for id_, found in zip(ids, answer, strict=True) if found is not None}
 
     def pause(self) -> bool:
         """Hand out nothing; ``False`` when it was paused already."""
@@ -304,7 +322,7 @@ class Family:
         k = self.keys
         lanes = [key for lane in LANES for key in (*k.waiting(lane), k.due(lane), k.bell(lane))]
         holds = [k.hold(owner) for owner in self.owners()]
-        self.wire.call(script("flush"), [k.bodies, *lanes, k.notes, k.unique, k.asked, *holds], [])
+        self.wire.call(script("flush"), [k.bodies, *lanes, k.notes, k.unique, *holds], [])
 
     def owners(self) -> list[str]:
         """Return the owners that have a lease."""
@@ -345,7 +363,7 @@ def fetched(owner: str, answer: list[object], acked: Sequence[Lease] = ()) -> Fe
     """Return what a fetch's answer says."""
     state, stale, next_due_ms, left = answer[:4]
     grants = [
-        Grant(Lease(owner, id_, token), int(crashes), body)
+        Grant(Lease(owner, id_, token), int(crashes.partition(b" ")[0]), crashes.endswith(b" asked"), body)
         for id_, token, crashes, body in zip(*[iter(answer[4:])] * 4, strict=True)
     ]
     return Fetched(

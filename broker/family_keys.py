@@ -68,7 +68,7 @@ class FamilyKeys:
 
         ``level:<id>`` its priority (1 high, 3 low), ``key:<id>`` its unique key, ``crash:<id>`` how often it took its
         worker down and since when (ms since the epoch), ``spent:<id>`` the last move and its token, ``cancel:<id>``
-        that it is not to start.
+        that it is not to start, ``asked:<id>`` that it was asked to stop when it was leased.
         """
         return f"{self.base}notes"
 
@@ -83,14 +83,14 @@ class FamilyKeys:
         return f"{self.base}paused"
 
     @property
+    def refused(self) -> str:
+        """String: why nothing may be enqueued, while the server would delete it. Lapses with whoever wrote it."""
+        return f"{self.base}refused"
+
+    @property
     def swept(self) -> str:
         """String: when lapsed leases were looked for last, ms since the epoch."""
         return f"{self.base}swept"
-
-    @property
-    def asked(self) -> str:
-        """Set: leased ids whose job was asked to stop."""
-        return f"{self.base}asked"
 
     @property
     def dead(self) -> str:
@@ -106,3 +106,10 @@ class FamilyKeys:
     def quarantine(self) -> str:
         """List: unreadable messages as JSON, newest first."""
         return f"{self.base}{self.queue}-quarantine"
+
+    def all_keys(self) -> tuple[str, ...]:
+        """Return every key of the family but what its owners hold."""
+        lanes = [key for lane in LANES for key in (*self.waiting(lane), self.due(lane), self.bell(lane))]
+        ends = [*self.done, self.dead, self.letters, self.quarantine]
+        others = [self.bodies, self.leases, self.token, self.notes, self.unique, self.asked, self.swept]
+        return (*lanes, *ends, *others, self.paused, self.refused)

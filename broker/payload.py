@@ -54,7 +54,7 @@ def encode(fields: Mapping[str, Any], *, limit_bytes: int | None = LIMIT_BYTES) 
     """Return a message's fields as compact UTF-8 JSON. A body over 64 KiB is logged, once for each actor.
 
     Args:
-        fields: What :meth:`dramatiq.Message.asdict` returns.
+        fields: ``actor`` among them names whom it is for.
         limit_bytes: Longest body; ``None`` for a message that was accepted before and only grew its options.
 
     Raises:
@@ -255,7 +255,7 @@ def _shortened(path: str) -> str:
 
 
 def _actor(fields: Mapping[str, Any]) -> str:
-    return str(fields.get("actor_name", "?"))
+    return str(fields.get("actor", "?"))
 
 
 def _warn(actor_name: str, size_bytes: int) -> None:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
-from broker.errors import UnknownPool, UnknownQueue
+from broker.errors import InvalidQueueName, UnknownPool, UnknownQueue
+from broker.family_keys import FamilyKeys
 
 RETRY_SUFFIX = "-retry"
 DEAD_SUFFIX = "-dead"
 
 PoolKind = Literal["threads", "processes", "gevent"]
+
+QUEUE_NAME = re.compile(r"[a-z0-9_.-]{1,64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +45,9 @@ class Queue:
         soft_limit_ms: An exception is raised in a task that runs longer.
         hard_limit_ms: The child that runs a task for longer is killed.
         retry: Policy for actors that name none of their own.
+
+    Raises:
+        InvalidQueueName: the name cannot be part of a key, or would be the key of something else.
     """
 
     name: str
@@ -48,6 +55,9 @@ class Queue:
     soft_limit_ms: int
     hard_limit_ms: int
     retry: RetryPolicy = field(default_factory=RetryPolicy)
+
+    def __post_init__(self) -> None:
+        check_queue_name(self.name)
 
     @property
     def retry_lane(self) -> str:
@@ -135,3 +145,16 @@ class Yard:
     def pools_of(self, lane: str) -> tuple[Pool, ...]:
         """Return the pools that consume a lane; empty for a dead list."""
         return tuple(pool for pool in self.pools if lane in self.served_by(pool))
+
+
+def check_queue_name(name: str) -> None:
+    """Refuse a name that cannot be part of a key, or with which a lane would share the key of something else.
+
+    Raises:
+        InvalidQueueName: it is one.
+    """
+    if not isinstance(name, str) or not QUEUE_NAME.fullmatch(name):
+        raise InvalidQueueName(name)
+    keys = FamilyKeys("", name).all_keys()
+    if len(set(keys)) < len(keys):
+        raise InvalidQueueName(name)

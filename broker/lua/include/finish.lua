@@ -28,7 +28,8 @@ local function finish(ids, words, hold, bodies, done_0, done_1, notes, unique)
       local spent, key = unpack(redis.call("HMGET", notes, "spent:" .. id, "key:" .. id))
       if spent then word = word .. " " .. spent end
       if key and redis.call("HGET", unique, key) == id then redis.call("HDEL", unique, key) end
-      redis.call("HDEL", notes, "spent:" .. id, "key:" .. id, "level:" .. id, "crash:" .. id, "cancel:" .. id)
+      redis.call("HDEL", notes, "spent:" .. id, "key:" .. id, "level:" .. id, "crash:" .. id, "cancel:" .. id,
+        "asked:" .. id)
     end
     pairs_[2 * n - 1], pairs_[2 * n] = id, word
   end

@@ -7,7 +7,6 @@
 -- KEYS[5] notes: hash
 -- KEYS[6] unique: hash
 -- KEYS[7..8] done: hashes
--- KEYS[9] asked: set
 -- ARGV[1] id
 -- ARGV[2] token
 -- ARGV[3] letter, JSON
@@ -23,8 +22,7 @@ redis.call("HDEL", KEYS[2], id)
 redis.call("HDEL", KEYS[1], id)
 local key = redis.call("HGET", KEYS[5], "key:" .. id)
 if key and redis.call("HGET", KEYS[6], key) == id then redis.call("HDEL", KEYS[6], key) end
-redis.call("HDEL", KEYS[5], "key:" .. id, "crash:" .. id, "cancel:" .. id)
-redis.call("SREM", KEYS[9], id)
+redis.call("HDEL", KEYS[5], "key:" .. id, "crash:" .. id, "cancel:" .. id, "asked:" .. id)
 redis.call("HSET", KEYS[5], "spent:" .. id, "bury " .. token)
 redis.call("HSET", KEYS[4], id, ARGV[3])
 redis.call("RPUSH", KEYS[3], id)

@@ -5,9 +5,8 @@
 -- KEYS[4..5] done: hashes
 -- KEYS[6] notes: hash
 -- KEYS[7] unique: hash
--- KEYS[8] asked: set
--- KEYS[9] leases: sorted set
--- KEYS[10...] holds of the owners: hashes
+-- KEYS[8] leases: sorted set
+-- KEYS[9...] holds of the owners: hashes
 -- ARGV[1] id
 -- ARGV[2...] the owners, in the order of their holds
 -- One that waits stays in its list until it is its turn, and is dropped then: to look for it would take long.
@@ -18,17 +17,16 @@
 local id = ARGV[1]
 local known = {}
 for i = 2, #ARGV do known[ARGV[i]] = true end
-for _, owner in ipairs(redis.call("ZRANGE", KEYS[9], 0, -1)) do
+for _, owner in ipairs(redis.call("ZRANGE", KEYS[8], 0, -1)) do
   if not known[owner] then return "owners" end
 end
 if redis.call("HEXISTS", KEYS[1], id) == 0 then
   local word = ended_by(id, KEYS[4], KEYS[5])
   return word and string.match(word, "^%S+") == "cancel" and "cancelled" or "unknown"
 end
-for i = 10, #KEYS do
+for i = 9, #KEYS do
   if redis.call("HEXISTS", KEYS[i], id) == 1 then
-    redis.call("SADD", KEYS[8], id)
-    redis.call("EXPIRE", KEYS[8], 86400)
+    redis.call("HSET", KEYS[6], "asked:" .. id, 1)
     return "asked"
   end
 end

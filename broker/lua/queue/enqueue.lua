@@ -9,13 +9,15 @@
 -- KEYS[10] unique: hash
 -- KEYS[11] notes: hash
 -- KEYS[12] asked: set
+-- KEYS[13] refused: string
 -- ARGV[1] limit: messages the lane may hold, waiting and scheduled; 0 for any number
 -- ARGV[2] delay_ms
 -- ARGV[3] level: 1 high, 2 normal, 3 low priority
 -- ARGV[4] "1" when a unique key follows each body
 -- ARGV[5...] id, body (and unique key, "" for none), at most 500 of them
 -- Returns for each message the id that stands for it: its own, or that of the message which holds its unique key; or
--- {"full", depth} with the depth as a number, when the lane has no room for all that are new: then it takes none.
+-- {"full", depth} with the depth as a number, when the lane has no room for all that are new: then it takes none. The
+-- error UNSAFE, with the reason, while nothing may be enqueued.
 -- O(messages), and O(log scheduled) for each delayed one.
 --@include now_ms
 --@include put
@@ -23,7 +25,11 @@
 local limit, delay_ms, level = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local keyed = ARGV[4] == "1"
 local step = keyed and 3 or 2
-local remembered = redis.call("EXISTS", KEYS[7], KEYS[8], KEYS[9], KEYS[12]) > 0
+-- One command for two questions: a key that is named five times counts five.
+local r = KEYS[13]
+local found = redis.call("EXISTS", KEYS[7], KEYS[8], KEYS[9], KEYS[12], r, r, r, r, r)
+if found > 4 then return redis.error_reply("UNSAFE " .. redis.call("GET", r)) end
+local remembered = found > 0
 
 local function known(id)
   if redis.call("HEXISTS", KEYS[1], id) == 1 then return true end

@@ -24,7 +24,7 @@ if letter ~= ARGV[2] then return repeated(id, "requeue " .. ARGV[5], KEYS[8], KE
 redis.call("LREM", KEYS[2], -1, id)
 redis.call("HDEL", KEYS[1], id)
 redis.call("HSET", KEYS[3], id, ARGV[3])
-redis.call("HDEL", KEYS[8], "crash:" .. id, "cancel:" .. id, "level:" .. id)
+redis.call("HDEL", KEYS[8], "crash:" .. id, "cancel:" .. id, "asked:" .. id, "level:" .. id)
 redis.call("HSET", KEYS[8], "spent:" .. id, "requeue " .. ARGV[5])
 local level = tonumber(ARGV[4])
 if level ~= 2 then redis.call("HSET", KEYS[8], "level:" .. id, level) end
