@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from benchmarks.bench import Bench, Benchmark, Figures
 from benchmarks.figures import drain_rate
-from benchmarks.peers import PEERS, Peer
+from benchmarks.peers import EVERYONE, Peer
 
 SLOTS = 8
 
@@ -16,20 +16,16 @@ def measure(bench: Bench, peer: Peer) -> Figures:
 
 def drain(bench: Bench, peer: Peer, *, workers: int) -> Figures:
     """Stop the workers, let a backlog grow, let them go."""
-    backlog = bench.count(peer.backlog, least=200)
+    name, backlog = f"drain_{workers}x{SLOTS}", bench.count(peer.backlog, least=200)
+    figures: Figures = {}
     with bench.stage(peer) as stage:
         stage.start_workers(workers, slots=SLOTS)
-        with stage.paused_workers():
-            stage.fill(backlog)
-            before = stage.server.usage()
-        records = stage.wait_for_records(backlog)
-        used = stage.server.usage().since(before)
-    name = f"drain_{workers}x{SLOTS}"
-    return {
-        f"{name}_per_s": drain_rate(records),
-        f"{name}_server_us_per_task": used.cpu_s * 1e6 / backlog,
-        f"{name}_commands_per_task": used.commands / backlog,
-    }
+        stage.pause_workers()
+        stage.fill(backlog)
+        with stage.metered(name, backlog, figures):
+            stage.resume_workers()
+            records = stage.wait_for_records(backlog)
+    return {f"{name}_per_s": drain_rate(records), **figures}
 
 
-BENCHMARK = Benchmark("drain", "How fast is a backlog of no-ops worked off?", measure, tuple(PEERS.values()))
+BENCHMARK = Benchmark("drain", "How fast is a backlog of no-ops worked off?", measure, EVERYONE)

@@ -98,14 +98,13 @@ class Stage:
             self._start_worker(slots, environment)
         self._warm_up()
 
-    @contextlib.contextmanager
-    def paused_workers(self) -> Iterator[None]:
-        """Stop every worker process for a moment: a backlog grows, and all start on it at once."""
+    def pause_workers(self) -> None:
+        """Stop every worker process: a backlog grows meanwhile, and all start on it at once."""
         self.signal_workers(signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            self.signal_workers(signal.SIGCONT)
+
+    def resume_workers(self) -> None:
+        """Let every worker process go on."""
+        self.signal_workers(signal.SIGCONT)
 
     def signal_workers(self, signum: signal.Signals) -> None:
         """Send a signal to every process of every worker."""
@@ -124,6 +123,16 @@ class Stage:
         """Wait until so many tasks have started, and return their records in the order of their starts."""
         self._wait(lambda: self._size() >= count, timeout_s, lambda: f"{self._size()} of {count} tasks started")
         return sorted(read(self.records_path), key=lambda record: record.started_s)
+
+    @contextlib.contextmanager
+    def metered(self, name: str, tasks: int, into: dict[str, float]) -> Iterator[None]:
+        """Note what happens meanwhile costs the server for each of so many tasks."""
+        before = self.server.usage()
+        yield
+        if self.peer.on_server:
+            used = self.server.usage().since(before)
+            into[f"{name}_server_us_per_task"] = used.cpu_s * 1e6 / tasks
+            into[f"{name}_commands_per_task"] = used.commands / tasks
 
     def log(self) -> str:
         """Return what the processes wrote."""
@@ -194,7 +203,6 @@ class Stage:
             time.sleep(0.005)
 
     def _end_workers(self) -> None:
-        self.signal_workers(signal.SIGCONT)
         self.signal_workers(signal.SIGKILL)
         for worker in self.workers:
             worker.wait()

@@ -1,8 +1,8 @@
 """The libraries that are measured side by side, and what each needs. Standard library only: all environments read it.
 
 A peer is an adapter, a module of this package, under one configuration. An adapter has ``enqueue(task)``, plain or
-async; ``enqueue_many(tasks)`` if the library has it; and ``worker_command(slots)``, the arguments of its interpreter
-that start a worker of so many tasks at once.
+async; ``enqueue_many(tasks)`` if the library has it; ``start()`` if its sender must connect first; and
+``worker_command(slots)``, the arguments of its interpreter that start a worker of so many tasks at once.
 """
 
 from __future__ import annotations
@@ -38,6 +38,11 @@ class Peer:
     needs: Literal["", "postgres", "node", "streams-checkout"] = ""
     whole_stack: bool = False
 
+    @property
+    def on_server(self) -> bool:
+        """Whether its tasks wait on the Redis or Valkey server, so that this server's accounts tell what they cost."""
+        return self.needs != "postgres"
+
 
 OURS = (
     Peer("switchyard", "switchyard", "Switchyard, Dramatiq's default middleware", backlog=40_000),
@@ -51,9 +56,24 @@ OURS = (
     ),
 )
 STOCK = Peer("dramatiq", "dramatiq", "Dramatiq")
-OTHERS = (
-    STOCK,
+TUNED = (
     Peer("dramatiq-64", "dramatiq", "Dramatiq, prefetch 64", {"dramatiq_queue_prefetch": "64"}, backlog=15_000),
     Peer("dramatiq-512", "dramatiq", "Dramatiq, prefetch 512", {"dramatiq_queue_prefetch": "512"}, backlog=15_000),
 )
-PEERS = {peer.name: peer for peer in (*OURS, *OTHERS)}
+OTHERS = (
+    Peer("celery-prefork", "celery", "Celery, prefork, acks_late", {"BENCH_POOL": "prefork"}, backlog=5_000),
+    Peer("celery-threads", "celery", "Celery, threads, acks_late", {"BENCH_POOL": "threads"}, backlog=5_000),
+    Peer("rq-simple", "rq", "RQ, SimpleWorker", {"BENCH_WORKER_CLASS": "rq.SimpleWorker"}, backlog=3_000, bulk=True),
+    Peer("rq", "rq", "RQ, Worker (fork per job)", {"BENCH_WORKER_CLASS": "rq.Worker"}, backlog=600, bulk=True),
+    Peer("huey", "huey", "Huey, threads", keeps_work=False),
+    Peer("arq", "arq", "arq", backlog=1_000),
+    Peer("arq-fast", "arq", "arq, poll_delay 0.02 s", {"BENCH_POLL_DELAY_S": "0.02"}, backlog=5_000),
+    Peer("taskiq-list", "taskiq", "Taskiq, list", {"BENCH_KIND": "list"}, keeps_work=False),
+    Peer("taskiq-stream", "taskiq", "Taskiq, stream", {"BENCH_KIND": "stream"}),
+    Peer("streaq", "streaq", "streaq", bulk=True),
+    Peer("procrastinate", "procrastinate", "Procrastinate", backlog=2_000, bulk=True, needs="postgres"),
+    Peer("streams", "streams", "dramatiq-redis-streams", backlog=15_000, needs="streams-checkout"),
+    Peer("bullmq", "bullmq", "BullMQ", backlog=20_000, bulk=True, language="node", needs="node"),
+)
+EVERYONE = (*OURS, STOCK, *TUNED, *OTHERS)
+PEERS = {peer.name: peer for peer in EVERYONE}

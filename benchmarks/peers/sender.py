@@ -55,6 +55,8 @@ VERBS = {"one_by_one": one_by_one, "bulk": bulk, "paced": paced}
 
 
 async def _serve(adapter: ModuleType) -> None:
+    if hasattr(adapter, "start"):
+        await adapter.start()
     for line in sys.stdin:
         asked = json.loads(line)
         took_s = await VERBS[asked.pop("verb")](adapter, **asked)

@@ -10,5 +10,6 @@ import os
 import sys
 
 if __name__ == "__main__":
+    os.environ["BENCH_SLOTS"] = sys.argv[2]  # for libraries that take it where the worker is declared
     adapter = importlib.import_module(f"benchmarks.peers.{sys.argv[1]}")
     os.execv(sys.executable, [sys.executable, *adapter.worker_command(int(sys.argv[2]))])

@@ -1,0 +1,32 @@
+"""Celery with late acknowledgement, so that a task stays on the server until it is done; no result store."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from celery import Celery
+
+from benchmarks.records import run
+
+app = Celery("bench", broker=os.environ["BENCH_URL"])
+app.conf.task_default_queue = "bench"
+app.conf.broker_connection_retry_on_startup = True
+
+
+@app.task(name="work", acks_late=True, ignore_result=True)
+def work(task: dict[str, float]) -> None:
+    """The task."""
+    run(task)
+
+
+def enqueue(task: dict[str, Any]) -> None:
+    """Enqueue one."""
+    work.delay(task)
+
+
+def worker_command(slots: int) -> list[str]:
+    """Start a worker of so many processes or threads."""
+    pool = os.environ["BENCH_POOL"]
+    app_name = "benchmarks.peers.celery"
+    return ["-m", "celery", "-A", app_name, "worker", "-P", pool, "-c", str(slots), "--loglevel", "WARNING"]
