@@ -109,7 +109,7 @@ class Family:
         self.wire = wire
         self.keys = keys
         k = keys
-        others = [k.letters, k.unique, k.notes, k.asked, k.refused]
+        others = [k.letters, k.unique, k.notes, k.refused]
         self._enqueue_keys = {
             lane: [k.bodies, *k.waiting(lane), k.due(lane), k.bell(lane), *k.done, *others] for lane in LANES
         }

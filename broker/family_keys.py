@@ -111,5 +111,5 @@ class FamilyKeys:
         """Return every key of the family but what its owners hold."""
         lanes = [key for lane in LANES for key in (*self.waiting(lane), self.due(lane), self.bell(lane))]
         ends = [*self.done, self.dead, self.letters, self.quarantine]
-        others = [self.bodies, self.leases, self.token, self.notes, self.unique, self.asked, self.swept]
+        others = [self.bodies, self.leases, self.token, self.notes, self.unique, self.swept]
         return (*lanes, *ends, *others, self.paused, self.refused)

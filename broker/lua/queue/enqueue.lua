@@ -8,8 +8,7 @@
 -- KEYS[9] letters: hash
 -- KEYS[10] unique: hash
 -- KEYS[11] notes: hash
--- KEYS[12] asked: set
--- KEYS[13] refused: string
+-- KEYS[12] refused: string
 -- ARGV[1] limit: messages the lane may hold, waiting and scheduled; 0 for any number
 -- ARGV[2] delay_ms
 -- ARGV[3] level: 1 high, 2 normal, 3 low priority
@@ -25,10 +24,10 @@
 local limit, delay_ms, level = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local keyed = ARGV[4] == "1"
 local step = keyed and 3 or 2
--- One command for two questions: a key that is named five times counts five.
-local r = KEYS[13]
-local found = redis.call("EXISTS", KEYS[7], KEYS[8], KEYS[9], KEYS[12], r, r, r, r, r)
-if found > 4 then return redis.error_reply("UNSAFE " .. redis.call("GET", r)) end
+-- One command for two questions: a key that is named four times counts four.
+local r = KEYS[12]
+local found = redis.call("EXISTS", KEYS[7], KEYS[8], KEYS[9], r, r, r, r)
+if found > 3 then return redis.error_reply("UNSAFE " .. redis.call("GET", r)) end
 local remembered = found > 0
 
 local function known(id)
@@ -69,10 +68,6 @@ for n, i in ipairs(new) do
   end
   if level ~= 2 then redis.call("HSET", KEYS[11], "level:" .. id, level) end
 end
-if #ids > 0 then
-  redis.call("HSET", KEYS[1], unpack(bodies))
-  -- An earlier message of that id may have been asked to stop; this one was not.
-  if remembered then redis.call("SREM", KEYS[12], unpack(ids)) end
-end
+if #ids > 0 then redis.call("HSET", KEYS[1], unpack(bodies)) end
 put(ids, level, delay_ms > 0 and now_ms() + delay_ms, { KEYS[2], KEYS[3], KEYS[4] }, KEYS[5], KEYS[6])
 return standing
