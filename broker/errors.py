@@ -105,7 +105,7 @@ class InvalidQueueName(SwitchyardError):
     def __init__(self, queue_name: object) -> None:
         super().__init__(
             f"queue name {queue_name!r:.70} is not allowed; use 1 to 64 of a-z, 0-9, '_', '.' and '-', "
-            "and none of the broker's own words (bodies, leases, token, notes, unique, asked, swept, paused, refused)"
+            "and none of the broker's own words (bodies, leases, token, notes, unique, swept, paused, refused)"
         )
 
 

@@ -38,7 +38,7 @@ Point = namedtuple("Point", "x y")
 
 
 def fields(*args: Any, **kwargs: Any) -> dict[str, Any]:
-    return {"actor_name": "send", "args": args, "kwargs": kwargs}
+    return {"actor": "send", "args": args, "kwargs": kwargs}
 
 
 def nested(levels: int) -> list[Any]:
@@ -153,7 +153,7 @@ def test_nesting_has_one_limit_in_both_directions() -> None:
         with pytest.raises(UnencodablePayload, match=f"deeper than {DEEPEST}"):
             encode(fields(nested(levels)))
         with pytest.raises(UnreadablePayload, match="nested"):
-            decode(b'{"actor_name":"send","args":[' + b"[" * levels + b"]" * levels + b"]}")
+            decode(b'{"actor":"send","args":[' + b"[" * levels + b"]" * levels + b"]}")
 
 
 def test_a_value_that_holds_itself_is_refused() -> None:
@@ -225,8 +225,8 @@ def test_a_large_body_is_warned_of_once_for_each_actor(
     caplog.set_level(logging.WARNING, "switchyard.payload")
 
     for actor_name in ("a", "b", "a", "b"):
-        encode({"actor_name": actor_name, "args": ["x" * (WARN_BYTES - 100)]})
-        encode({"actor_name": actor_name, "args": ["x" * WARN_BYTES]})
+        encode({"actor": actor_name, "args": ["x" * (WARN_BYTES - 100)]})
+        encode({"actor": actor_name, "args": ["x" * WARN_BYTES]})
 
     assert [record.args[0] for record in caplog.records if isinstance(record.args, tuple)] == ["a", "b"]
 
@@ -249,7 +249,7 @@ elif kind == "lines":
 else:
     value = {"numbers": [0] * (mib << 17)}  # eight bytes each
 try:
-    encode({"actor_name": "send", "args": (value,), "kwargs": {}})
+    encode({"actor": "send", "args": (value,), "kwargs": {}})
 except PayloadTooLarge:
     print((peak_mib() - before) / mib)
 """

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import event, given
+from hypothesis import strategies as st
 
-from broker.errors import UnknownPool, UnknownQueue
+from broker.errors import InvalidQueueName, UnknownPool, UnknownQueue
+from broker.keys import Keys
+from broker.topology import Queue
 from project.topology import YARD
 
 
@@ -33,3 +37,40 @@ def test_what_is_not_declared_is_named_with_what_is() -> None:
         YARD.family("web")
     with pytest.raises(UnknownPool, match="'web' is not declared"):
         YARD.pool("web")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "a:b",
+        "__acks__:x",
+        "",
+        "A",
+        "x" * 65,
+        "x" * 10_000,
+        "a\0",
+        "a b",
+        "ä",
+        "a{b}",
+        "a\n",
+        "bodies",
+        "token",
+        "refused",
+    ],
+)
+def test_a_hostile_queue_name_is_refused_when_it_is_declared(name: str) -> None:
+    with pytest.raises(InvalidQueueName, match="not allowed; use 1 to 64"):
+        Queue(name, objective_ms=None, soft_limit_ms=1, hard_limit_ms=2)
+
+
+@given(st.text(alphabet="abcz09_.-:{}/ é\0\n") | st.text())
+def test_a_name_is_taken_only_if_its_keys_are_its_own(name: str) -> None:
+    try:
+        Queue(name, objective_ms=None, soft_limit_ms=1, hard_limit_ms=2)
+    except InvalidQueueName:
+        event("refused")
+        return
+    event("taken")
+    keys = Keys("p").family(name).all_keys()
+    assert len(set(keys)) == len(keys)
+    assert all(key.startswith(f"p:{{{name}}}:") and key.count("{") == key.count("}") == 1 for key in keys)
