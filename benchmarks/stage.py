@@ -32,8 +32,9 @@ class WorkerFailed(Exception):
 class Sender:
     """The process that sends tasks (``benchmarks/peers/sender.py``)."""
 
-    def __init__(self, process: subprocess.Popen[str]) -> None:
+    def __init__(self, process: subprocess.Popen[str], log_path: Path) -> None:
         self._process = process
+        self._log_path = log_path
 
     def one_by_one(self, count: int, **options: Any) -> float:
         """Enqueue ``count`` tasks one after another and return the seconds it took."""
@@ -58,7 +59,7 @@ class Sender:
         stdin.flush()
         answer = stdout.readline()
         if not answer:
-            raise WorkerFailed(f"the sender ended with code {self._process.wait()}")
+            raise WorkerFailed(f"the sender ended with code {self._process.wait()}\n{self._log_path.read_text()}")
         return float(json.loads(answer)["took_s"])
 
 
@@ -85,7 +86,7 @@ class Stage:
             self._database_url = stack.enter_context(self._environments.database(self.peer))
             self.url = self.server.url
             stack.callback(self._end_workers)
-            self.sender = Sender(stack.enter_context(self._sender_process()))
+            self.sender = Sender(stack.enter_context(self._sender_process()), self.folder / "sender.log")
             self._open = stack.pop_all()
         return self
 

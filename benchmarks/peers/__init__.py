@@ -45,13 +45,14 @@ class Peer:
 
 
 OURS = (
-    Peer("switchyard", "switchyard", "Switchyard, Dramatiq's default middleware", backlog=40_000),
+    Peer("switchyard", "switchyard", "Switchyard, Dramatiq's default middleware", backlog=40_000, bulk=True),
     Peer(
         "switchyard-stack",
         "switchyard",
         "Switchyard, whole stack",
         {"BENCH_STACK": "1"},
         backlog=20_000,
+        bulk=True,
         whole_stack=True,
     ),
 )

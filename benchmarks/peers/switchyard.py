@@ -51,6 +51,11 @@ def enqueue(task: dict[str, Any]) -> None:
     work.send(task)
 
 
+def enqueue_many(tasks: list[dict[str, Any]]) -> None:
+    """Enqueue many."""
+    broker.enqueue_many([work.message(task) for task in tasks])
+
+
 def worker_command(slots: int) -> list[str]:
     """Start a worker of so many threads."""
     return ["-m", "benchmarks.peers.dramatiq_worker", "switchyard", str(slots)]
