@@ -12,11 +12,11 @@ import sys  # noqa: E402
 
 
 def main(arguments: list[str]) -> int:
-    """Serve a pool. Arguments: pool, number of the child, table's descriptor and rows, grace in seconds."""
+    """Serve a pool. Arguments: pool, number and name of the child, table's descriptor and rows, grace in seconds."""
     import django
 
     parent_pid = os.getppid()
-    pool_name, number, fd, rows, grace_s = arguments
+    pool_name, number, child, fd, rows, grace_s = arguments
     django.setup()
 
     import dramatiq
@@ -26,7 +26,7 @@ def main(arguments: list[str]) -> int:
 
     from apps.platform.workers.child import serve
     from apps.platform.workers.processes import name_process
-    from apps.platform.workers.slots import Table
+    from apps.platform.workers.table import Table
 
     # All greenlets share one thread, and Django refuses its database in a thread that runs an event loop.
     broker = dramatiq.get_broker()
@@ -35,8 +35,8 @@ def main(arguments: list[str]) -> int:
     pool = settings.YARD.pool(pool_name)
     # Names are looked up in real threads, ten by default: as many that never resolve would hold up every other slot.
     gevent.get_hub().threadpool.maxsize = max(10, pool.slots)
-    row = Table(int(fd), int(rows)).rows[int(number) - 1]
-    return serve(pool, row, grace_s=float(grace_s), parent_pid=parent_pid)
+    row = Table(int(fd), int(rows), pool.slots).rows[int(number) - 1]
+    return serve(pool, row, child=child, grace_s=float(grace_s), parent_pid=parent_pid)
 
 
 if __name__ == "__main__":

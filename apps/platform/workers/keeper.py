@@ -1,4 +1,4 @@
-"""Keeps a set of child processes running: starts them, sees each end at once, starts it again with back-off."""
+"""Keeps places filled with child processes: starts them, sees each end at once, starts it again with back-off."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from apps.platform.workers.backoff import RestartDelay
 
+HEALTHY_AFTER_S = 10.0
 HAS_PIDFD = hasattr(os, "pidfd_open")
 
 logger = logging.getLogger("switchyard.workers")
@@ -20,22 +21,30 @@ logger = logging.getLogger("switchyard.workers")
 
 @dataclass(slots=True)
 class Member:
-    """One place in the set and the process that fills it, if any."""
+    """One place and the process that fills it, if any.
+
+    Args:
+        wanted: A process belongs there; without, one that is there is not followed by another.
+    """
 
     number: int
+    wanted: bool = True
     pid: int = 0
     pidfd: int = -1
     started_s: float = 0.0
-    start_at_s: float | None = 0.0
+    start_at_s: float = 0.0
     delay: RestartDelay = field(default_factory=RestartDelay)
 
 
 class Keeper:
-    """A fixed number of child processes, each watched by itself: the end of one never touches another.
+    """Child processes, each watched by itself: the end of one never touches another.
 
     Args:
+        count: Places that are filled.
+        spare: Places after them that are empty until :meth:`fill`.
         start: Forks the process for a place (1 …) and returns its pid.
-        ended: Told number, pid, wait status and seconds until the restart (``None`` when stopping).
+        ended: Told place, pid and wait status of a process that ended; says whether it had worked, so that another is
+            started at once. One that never did, and lived for less than 10 s, is started later and later.
     """
 
     def __init__(
@@ -43,13 +52,14 @@ class Keeper:
         selector: selectors.BaseSelector,
         count: int,
         *,
+        spare: int = 0,
         start: Callable[[int], int],
-        ended: Callable[[int, int, int, float | None], None],
+        ended: Callable[[int, int, int], bool],
     ) -> None:
         self._selector = selector
         self._start = start
         self._ended = ended
-        self.members = [Member(number) for number in range(1, count + 1)]
+        self.members = [Member(number, wanted=number <= count) for number in range(1, count + spare + 1)]
         self.stopping = False
 
     @property
@@ -63,7 +73,7 @@ class Keeper:
             self._collect(member)
         waits = []
         for member in self.members:
-            if member.start_at_s is None or self.stopping:
+            if member.pid or not member.wanted or self.stopping:
                 continue
             wait = member.start_at_s - time.monotonic()
             if wait <= 0:
@@ -72,13 +82,21 @@ class Keeper:
                 waits.append(wait)
         return min(waits, default=None)
 
+    def fill(self, member: Member) -> None:
+        """Have a process in a place, from now on."""
+        member.wanted = True
+        member.start_at_s = 0.0
+
+    def end(self, member: Member, signum: int = signal.SIGTERM) -> None:
+        """Signal the process of a place, and start none after it."""
+        member.wanted = False
+        send(member, signum)
+
     def stop(self, signum: int = signal.SIGTERM) -> None:
         """Signal all processes and start none again."""
         self.stopping = True
-        for pid in self.pids:
-            # Not reaped yet, so the pid cannot belong to anybody else.
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signum)
+        for member in self.members:
+            send(member, signum)
 
     def shed(self) -> None:
         """Let go of descriptors in a forked child; the processes stay the parent's."""
@@ -90,11 +108,10 @@ class Keeper:
         try:
             member.pid = self._start(member.number)
         except OSError as error:  # no memory or no process ids left: the others go on, this one is tried again
-            wait = member.delay.after(0.0)
+            wait = member.delay.after(worked=False)
             member.start_at_s = time.monotonic() + wait
             logger.error("a process could not be started: %s; tried again in %.1f s", error.strerror, wait)
             return
-        member.start_at_s = None
         member.started_s = time.monotonic()
         if HAS_PIDFD:
             member.pidfd = os.pidfd_open(member.pid)
@@ -111,11 +128,15 @@ class Keeper:
             self._selector.unregister(member.pidfd)
             os.close(member.pidfd)
         member.pid, member.pidfd = 0, -1
-        wait = None
-        if not self.stopping:
-            wait = member.delay.after(time.monotonic() - member.started_s)
-            member.start_at_s = time.monotonic() + wait
-        self._ended(member.number, pid, status, wait)
+        worked = self._ended(member.number, pid, status) or time.monotonic() - member.started_s >= HEALTHY_AFTER_S
+        member.start_at_s = time.monotonic() + member.delay.after(worked=worked)
+
+
+def send(member: Member, signum: int) -> None:
+    """Signal the process of a place, if there is one. It is not reaped yet, so its pid is nobody else's."""
+    if member.pid:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(member.pid, signum)
 
 
 def _nothing() -> None:

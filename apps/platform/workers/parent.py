@@ -17,8 +17,8 @@ from apps.platform.workers.processes import (
     prepare_to_fork,
 )
 from apps.platform.workers.signals import SignalPipe
-from apps.platform.workers.slots import Table
 from apps.platform.workers.supervisor import EX_OK, GRACE_S, KILL_AFTER_GRACE_S, LOOK_FOR_READY_S, Supervisor
+from apps.platform.workers.table import Table
 from broker.topology import Pool
 
 # Longer than a supervisor takes to kill its own children.
@@ -84,13 +84,14 @@ class PoolsParent:
 
         return fork(run, title=f"pool {pool.name}", shed=[self._shed])
 
-    def _ended(self, number: int, pid: int, status: int, wait_s: float | None) -> None:
+    def _ended(self, number: int, pid: int, status: int) -> bool:
         _, told = describe_exit(status)
         name = self._pools[number - 1].name
-        if wait_s is None:
+        if self._keeper.stopping:
             self._unclean = self._unclean or status != 0
-            return
-        logger.error("pool %s: its supervisor (pid %d) %s; it is started again in %.1f s", name, pid, told, wait_s)
+        else:
+            logger.error("pool %s: its supervisor (pid %d) %s; it is started again", name, pid, told)
+        return self._table.rows[number - 1].read().ready
 
     def _shed(self) -> None:
         """Let go, in a supervisor, of what is the parent's."""

@@ -13,7 +13,7 @@ import redis
 from django.conf import settings
 
 from apps.platform.workers.processes import resident_bytes
-from apps.platform.workers.slots import ChildState
+from apps.platform.workers.table import ChildState
 from broker.clients import connect
 from broker.keys import Keys
 from broker.pool_reports import PoolReport, PoolReports

@@ -11,18 +11,20 @@ import selectors
 import signal
 import time
 
+import dramatiq
 from django.conf import settings
 from prometheus_client.multiprocess import mark_process_dead
 
 from apps.platform.workers.children import start_child
-from apps.platform.workers.keeper import Keeper
+from apps.platform.workers.keeper import Keeper, send
 from apps.platform.workers.metrics_dirs import claim
 from apps.platform.workers.metrics_listener import MetricsListener
+from apps.platform.workers.pool_leases import Estate, PoolLeases
 from apps.platform.workers.pool_metrics import exposition
 from apps.platform.workers.processes import EX_CRASHED, describe_exit, memory_bytes, prepare_to_fork
 from apps.platform.workers.reporting import Reporter
 from apps.platform.workers.signals import SignalPipe
-from apps.platform.workers.slots import Row, Table
+from apps.platform.workers.table import Row, Table
 from broker.pool_reports import PoolReport
 from broker.topology import Pool
 
@@ -63,7 +65,10 @@ class Supervisor:
         self._grace_s = grace_s
         self._parent_pid = os.getppid()
         self._own_row = own_row
-        self._table = Table.create(pool.processes)
+        self._table = Table.create(pool.processes, pool.slots)
+        self._rows = dict(enumerate(self._table.rows, start=1))
+        self._leases = PoolLeases(pool, settings.YARD, dramatiq.get_broker(), settings.SWITCHYARD.broker_url)
+        self._estates: list[Estate] = []
         self._restarts: dict[str, int] = {}
         self._state = "starting"
         self._kill_at_s: float | None = None
@@ -84,6 +89,7 @@ class Supervisor:
         while True:
             self._obey(self._signals.take())
             next_start_s = self._keeper.work()
+            self._hold_leases()
             if self._keeper.stopping and not self._keeper.pids:
                 break
             self._notice_ready()
@@ -131,28 +137,45 @@ class Supervisor:
         self._killed = True
         self._keeper.stop(signal.SIGKILL)
 
-    def _start(self, number: int) -> int:
-        return start_child(self.pool, number, self._table, grace_s=self._grace_s, shed=[self._shed])
+    def _hold_leases(self) -> None:
+        """Take back what the dead left, after others were started in their places, and keep what the living hold."""
+        for estate in self._estates:
+            self._leases.settle(estate)
+        self._estates = []
+        if self._leases.seconds_to_next() > 0:
+            return
+        for place in self._leases.tick(self._rows):
+            logger.error("pool %s: child %d lost its lease, others have its messages; killed", self.pool.name, place)
+            send(self._keeper.members[place - 1], signal.SIGKILL)
 
-    def _ended(self, number: int, pid: int, status: int, wait_s: float | None) -> None:
+    def _start(self, number: int) -> int:
+        row = self._rows[number]
+        row.clear()
+        child = self._leases.adopt(number, row)
+        return start_child(self.pool, number, self._table, child=child, grace_s=self._grace_s, shed=[self._shed])
+
+    def _ended(self, number: int, pid: int, status: int) -> bool:
         mark_process_dead(pid, path=str(self._folder))
-        self._table.rows[number - 1].clear()
+        row = self._rows[number]
+        worked = row.read().done > 0
+        self._estates.append(self._leases.ended(number, row))
+        row.clear()
         reason, told = describe_exit(status)
-        if wait_s is None:
+        if self._keeper.stopping:
             if status:
                 logger.warning("pool %s: child %d (pid %d) %s", self.pool.name, number, pid, told)
-            return
+            return worked
         self._restarts[reason] = self._restarts.get(reason, 0) + 1
         self._report_at_s = 0.0
-        logger.error(
-            "pool %s: child %d (pid %d) %s; it is started again in %.1f s", self.pool.name, number, pid, told, wait_s
-        )
+        logger.error("pool %s: child %d (pid %d) %s; it is replaced", self.pool.name, number, pid, told)
+        return worked
 
     def _shed(self) -> None:
         """Let go, in a child, of what is the supervisor's."""
         self._selector.close()
         self._keeper.shed()
         self._listener.close()
+        self._leases.close()
         self._signals.close()
         os.close(self._folder_lock)
 
@@ -183,7 +206,7 @@ class Supervisor:
         return exposition(self._folder, self._build_report(), memory_bytes(self._keeper.pids))
 
     def _sleep_s(self, next_start_s: float | None) -> float:
-        waits = [LONGEST_SLEEP_S, self._report_at_s - time.monotonic()]
+        waits = [LONGEST_SLEEP_S, self._report_at_s - time.monotonic(), self._leases.seconds_to_next()]
         if self._state == "starting":
             waits.append(LOOK_FOR_READY_S)
         if next_start_s is not None:

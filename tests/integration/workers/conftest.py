@@ -22,7 +22,9 @@ from broker.clients import connect
 from broker.keys import Keys
 from broker.pool_reports import PoolReport, PoolReports
 from broker.redis_broker import RedisBroker
+from broker.stats import family_stats
 from tests.integration.workers.bench.actors import ENDED, STARTED
+from tests.integration.workers.bench.yard import YARD
 from tests.waiting import wait_for
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -45,6 +47,8 @@ class Bench:
             "dramatiq_restart_delay": "100",
         }
         self._broker = RedisBroker(self.client, Keys(), middleware=[])
+        for lane in YARD.lanes:
+            self._broker.declare_queue(lane)
         self._started: list[subprocess.Popen[bytes]] = []
 
     def start(self, *arguments: str, settings: str = "settings", log: str = "log") -> subprocess.Popen[bytes]:
@@ -99,7 +103,7 @@ class Bench:
 
     def waiting(self, queue: str) -> int:
         """Return how many messages wait."""
-        return self._broker.lane_stats(queue).waiting
+        return family_stats(self.client, Keys().family(queue)).live.waiting
 
     def report(self, pool: str) -> PoolReport | None:
         """Return a pool's report."""
@@ -111,6 +115,7 @@ class Bench:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+        self._broker.close()
         self.client.close()
 
 

@@ -88,7 +88,7 @@ def test_each_child_is_a_worker_of_its_own_to_the_broker(module_bench: Bench, po
 
     ends = [wait_for(lambda token=token: module_bench.ended(token)) for token in tokens]
 
-    by_pid = {end["pid"]: end["broker_id"] for end in ends}
+    by_pid = {end["pid"]: end["owner"] for end in ends}
     assert len(by_pid) == 2
     assert len(set(by_pid.values())) == 2
 

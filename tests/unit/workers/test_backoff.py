@@ -5,25 +5,25 @@ from __future__ import annotations
 from apps.platform.workers.backoff import RestartDelay
 
 
-def test_a_process_that_lived_is_started_again_at_once() -> None:
-    assert RestartDelay().after(60.0) == 0.0
+def test_a_process_that_worked_is_started_again_at_once() -> None:
+    assert RestartDelay().after(worked=True) == 0.0
 
 
-def test_a_process_that_dies_right_away_waits_longer_each_time_up_to_30_s() -> None:
+def test_a_process_that_dies_before_it_worked_waits_longer_each_time_up_to_30_s() -> None:
     delay = RestartDelay()
 
-    waits = [delay.after(0.01) for _ in range(12)]
+    waits = [delay.after(worked=False) for _ in range(12)]
 
     assert waits[:4] == [0.1, 0.2, 0.4, 0.8]
     assert waits[-1] == 30.0
     assert waits == sorted(waits)
 
 
-def test_a_long_life_forgives_early_deaths() -> None:
+def test_work_forgives_idle_deaths() -> None:
     delay = RestartDelay()
     for _ in range(5):
-        delay.after(0.01)
+        delay.after(worked=False)
 
-    delay.after(60.0)
+    delay.after(worked=True)
 
-    assert delay.after(0.01) == 0.1
+    assert delay.after(worked=False) == 0.1

@@ -8,16 +8,8 @@ from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from dramatiq.brokers.stub import StubBroker
 
-from apps.platform.workers.child import keep_database_connections, make_worker, poll_ms
+from apps.platform.workers.child import keep_database_connections, make_worker
 from broker.topology import Pool, Yard
-
-
-@pytest.mark.parametrize(
-    ("pool", "expected_ms"),
-    [("urgent", 20), ("default", 250), ("images", 1_000), ("billing", 1_000), ("webhook", 250), ("retries", 500)],
-)
-def test_a_pool_polls_by_a_quarter_of_its_strictest_objective(pool: str, expected_ms: int) -> None:
-    assert poll_ms(settings.YARD, settings.YARD.pool(pool)) == expected_ms
 
 
 @pytest.mark.parametrize(("pool", "prefetch"), [("urgent", 4), ("slow", 1), ("default", 16)])

@@ -1,16 +1,24 @@
-"""The shared table: what a child writes is what its supervisor reads, also when the child was forked."""
+"""The shared table and the middleware that fills it in: what a child writes is what its supervisor reads."""
 
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from typing import Any
 
 import dramatiq
+import pytest
 from dramatiq import Worker
+from dramatiq.broker import MessageProxy
 from dramatiq.brokers.stub import StubBroker
+from dramatiq.message import Message
 from dramatiq.middleware import Middleware, SkipMessage
 
-from apps.platform.workers.slots import ChildState, Table, install
+from apps.platform.workers.slots import Slots, install
+from apps.platform.workers.table import RING, ChildState, Finished, Row, Table
+from tests.factories.yards import small_yard
+
+LANES = ("work", "work-retry")
 
 
 class Skips(Middleware):
@@ -20,60 +28,144 @@ class Skips(Middleware):
         raise SkipMessage("not now")
 
 
+@dataclass
+class Held:
+    """What a message is held by."""
+
+    id: bytes
+    token: bytes
+
+
+def message(id_: str, token: int, lane: str = "work") -> MessageProxy:
+    """Return a message that is held under a token."""
+    proxy = MessageProxy(Message(lane, "job", (), {}, {}, id_, 0))
+    proxy.lease = Held(id_.encode(), b"%d" % token)  # type: ignore[attr-defined]
+    return proxy
+
+
+@pytest.fixture
+def row() -> Row:
+    """A row for two slots."""
+    return Table.create(1, 2).rows[0]
+
+
+@pytest.fixture
+def slots(row: Row) -> Slots:
+    """The middleware that fills it in."""
+    return Slots(row, small_yard(), LANES, 2)
+
+
 def test_a_forked_child_writes_and_its_parent_reads() -> None:
-    table = Table.create(3)
+    table = Table.create(3, 2)
     pid = os.fork()
     if pid == 0:
         table.rows[1].set_ready()
-        table.rows[1].started()
+        table.rows[1].start(1, 0, b"a", 7, 5_000)
         os._exit(0)
 
     os.waitpid(pid, 0)
 
-    assert table.rows[1].read() == ChildState(ready=True, beat_ns=0, taken=1, done=0, busy=1)
+    state = table.rows[1].read()
+    assert (state.ready, state.taken, state.done, state.busy) == (True, 1, 0, 1)
+    [running] = table.rows[1].running()
+    assert (running.id, running.token, running.lane, running.limit_ns) == (b"a", 7, 0, 5_000)
+    assert running.over_at_ns == running.start_ns + 5_000
     assert table.rows[0].read() == table.rows[2].read() == ChildState(False, 0, 0, 0, 0)
 
 
 def test_a_table_is_found_again_by_its_descriptor() -> None:
-    table = Table.create(2)
+    table = Table.create(2, 4)
 
-    Table(table.fd, 2).rows[1].beat()
+    Table(table.fd, 2, 4).rows[1].finish(1, b"a", 3)
 
-    assert table.rows[1].read().beat_ns > 0
+    assert table.rows[1].finished() == [Finished(1, b"a", 3)]
 
 
-def test_a_row_is_cleared_for_the_next_child() -> None:
-    row = Table.create(1).rows[0]
+def test_a_row_is_cleared_for_the_next_child(row: Row) -> None:
     row.set_ready()
-    row.started()
+    row.set_leased()
+    row.start(0, 0, b"a", 1, 0)
+    row.finish(0, b"b", 2)
 
     row.clear()
 
     assert row.read() == ChildState(False, 0, 0, 0, 0)
+    assert (row.running(), row.finished(), row.leased) == ([], [], False)
 
 
-def test_slots_count_what_succeeds_fails_and_is_skipped() -> None:
-    for middleware, failing in (([], False), ([], True), ([Skips()], False)):
-        broker = StubBroker(middleware=list(middleware))
-        row = Table.create(1).rows[0]
-        seen: list[int] = []
+def test_a_slot_is_busy_until_its_message_is_acknowledged(row: Row, slots: Slots) -> None:
+    held = message("a", 5, "work-retry")
+    slots.before_process_message(StubBroker(), held)
+    runs = row.running()
+    slots.after_process_message(StubBroker(), held)
+    ended = row.running()
+    at_work = slots.running
 
-        @dramatiq.actor(broker=broker)
-        def job(failing: bool = failing, seen: list[int] = seen, row: Any = row) -> None:
-            seen.append(row.read().busy)
-            if failing:
-                raise ValueError("as asked")
+    slots.after_ack(StubBroker(), held)
 
-        slots = install(broker, row)
-        worker = Worker(broker, worker_timeout=10, worker_threads=1)
-        worker.start()
-        job.send()
-        broker.join("default", fail_fast=False)
-        worker.join()
-        worker.stop()
+    assert [(found.id, found.lane, found.token) for found in runs] == [(b"a", 1, 5)]
+    assert runs[0].over_at_ns is not None
+    assert [found.over_at_ns for found in ended] == [None]
+    assert at_work == []
+    assert row.running() == []
+    assert row.finished() == [Finished(1, b"a", 5)]
+    assert row.read().done == 1
 
-        state = row.read()
-        assert (state.taken, state.done, state.busy) == (1, 1, 0)
-        assert seen == ([] if middleware else [1])
-        assert slots.running == []
-        assert broker.middleware[0] is slots
+
+def test_what_was_moved_is_not_finished(row: Row, slots: Slots) -> None:
+    held = message("a", 5)
+    slots.before_process_message(StubBroker(), held)
+    held.moved = True  # type: ignore[attr-defined]
+
+    slots.after_ack(StubBroker(), held)
+
+    assert (row.running(), row.finished()) == ([], [])
+
+
+def test_an_end_that_an_interrupt_swallowed_is_counted_with_the_acknowledgement(row: Row, slots: Slots) -> None:
+    held = message("a", 5)
+    slots.before_process_message(StubBroker(), held)
+
+    slots.after_ack(StubBroker(), held)
+
+    assert (row.read().done, row.read().busy) == (1, 0)
+
+
+def test_the_ring_remembers_the_last_ones(row: Row) -> None:
+    for token in range(RING + 3):
+        row.finish(0, b"m%d" % token, token)
+
+    assert {found.token for found in row.finished()} == set(range(3, RING + 3))
+
+
+def test_an_id_that_is_too_long_to_be_told_apart_is_not_told(row: Row) -> None:
+    row.start(0, 0, b"x" * 201, 1, 0)
+
+    assert row.running() == []
+
+
+@pytest.mark.parametrize(("middleware", "failing"), [((), False), ((), True), ((Skips(),), False)])
+def test_slots_count_what_succeeds_fails_and_is_skipped(middleware: tuple[Middleware, ...], failing: bool) -> None:
+    broker = StubBroker(middleware=list(middleware))
+    row = Table.create(1, 1).rows[0]
+    seen: list[int] = []
+
+    @dramatiq.actor(broker=broker, queue_name="work")
+    def job() -> None:
+        seen.append(row.read().busy)
+        if failing:
+            raise ValueError("as asked")
+
+    slots = install(broker, Slots(row, small_yard(), LANES, 1))
+    worker = Worker(broker, worker_timeout=10, worker_threads=1)
+    worker.start()
+    job.send()
+    broker.join("work", fail_fast=False)
+    worker.join()
+    worker.stop()
+
+    state = row.read()
+    assert (state.taken, state.done, state.busy) == (1, 1, 0)
+    assert seen == ([] if middleware else [1])
+    assert (slots.running, row.running()) == ([], [])
+    assert broker.middleware[0] is slots

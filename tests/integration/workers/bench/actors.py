@@ -9,6 +9,7 @@ from typing import Any
 
 import dramatiq
 from django.db import connection
+from dramatiq.middleware import CurrentMessage
 from gevent import monkey
 
 STARTED, ENDED = "bench:started", "bench:ended"
@@ -40,7 +41,7 @@ def run(token: str, ms: int) -> None:
         "pid": os.getpid(),
         "nice": os.nice(0),
         "patched": bool(monkey.saved),
-        "broker_id": dramatiq.get_broker().broker_id,  # type: ignore[attr-defined]
+        "owner": CurrentMessage.get_current_message().lease.owner,  # type: ignore[union-attr]
     }
     client.rpush(STARTED, json.dumps({**place, "at": time.time()}))
     with connection.cursor() as cursor:

@@ -1,4 +1,4 @@
-"""The project's broker, but for how soon a silent worker counts as dead."""
+"""The project's broker."""
 
 from __future__ import annotations
 
@@ -12,11 +12,9 @@ from broker.redis_broker import RedisBroker
 from middleware import logs
 from project.wiring import build_yard
 
-HEARTBEAT_TIMEOUT_MS = 3_000
-
 
 def build_broker(middleware: list[Any] | None = None) -> RedisBroker:
     """Return the broker of ``settings.YARD``."""
     logs.configure(settings.SWITCHYARD.log_format)
     client = connect(settings.SWITCHYARD.broker_url)
-    return build_yard(settings.YARD, client, Keys(), heartbeat_timeout_ms=HEARTBEAT_TIMEOUT_MS)
+    return build_yard(settings.YARD, client, Keys())

@@ -1,0 +1,210 @@
+"""The table that a supervisor shares with its children: a row each, with what the child runs and what it finished.
+
+A row needs nothing of the child when it is read: one that hangs, or died, still shows what it was doing. Writing costs
+a message about two microseconds.
+"""
+
+from __future__ import annotations
+
+import itertools
+import mmap
+import os
+import struct
+import tempfile
+import threading
+import time
+from dataclasses import dataclass
+
+CELL_BYTES = 8
+HEADER_CELLS = 16  # more than are used, so that a row can grow where it stands
+READY, BEAT, TAKEN, DONE, BUSY, LEASED, FINISHED, PROGRESS = range(8)
+
+# As long as an id may be. What somebody put there with a longer one cannot be told apart, and counts as not running.
+ID_BYTES = 200
+_RUNNING = struct.Struct(f"<4qH{ID_BYTES}s")  # token, start, limit, lane, length of the id, id
+SLOT_BYTES = CELL_BYTES + 240
+_FINISHED = struct.Struct(f"<2qH{ID_BYTES}s")  # token, lane, length of the id, id
+RING = 512
+RING_BYTES = 224
+NO_LIMIT = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ChildState:
+    """What a child's row says.
+
+    Args:
+        ready: It is up.
+        beat_ns: Monotonic time of its last sign of life; 0 before the first.
+        taken: Messages it started; ``done``: ended, well or not; ``busy``: running now.
+        progress_ns: Monotonic time when it last started or ended a message, or found nothing to do.
+    """
+
+    ready: bool
+    beat_ns: int
+    taken: int
+    done: int
+    busy: int
+    progress_ns: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A message in a slot.
+
+    Args:
+        lane: Position of its lane among those that the child serves.
+        limit_ns: Time it may take; 0 once its task has ended, or without a limit.
+        start_ns: Monotonic.
+    """
+
+    lane: int
+    id: bytes
+    token: int
+    start_ns: int
+    limit_ns: int
+
+    @property
+    def over_at_ns(self) -> int | None:
+        """Monotonic time at which its limit is over."""
+        return self.start_ns + self.limit_ns if self.limit_ns else None
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A message that was worked off, acknowledged or not."""
+
+    lane: int
+    id: bytes
+    token: int
+
+
+class Row:
+    """One child's part. Written by the child, but for the lease; cleared by the supervisor while there is no child.
+
+    Args:
+        memory: Of :meth:`Table.row_bytes` bytes.
+    """
+
+    def __init__(self, memory: memoryview, slots: int) -> None:
+        self._memory = memory
+        self._cells = memory.cast("q")
+        self._slots = slots
+        self._ring_at = (HEADER_CELLS * CELL_BYTES) + slots * SLOT_BYTES
+        self._finished = itertools.count()
+        self._counting = threading.Lock()
+
+    def read(self) -> ChildState:
+        """Return what the child wrote last."""
+        cells = self._cells
+        return ChildState(bool(cells[READY]), cells[BEAT], cells[TAKEN], cells[DONE], cells[BUSY], cells[PROGRESS])
+
+    def clear(self) -> None:
+        """Forget the child before."""
+        self._memory[:] = bytes(len(self._memory))
+
+    def beat(self) -> None:
+        """Give a sign of life."""
+        self._cells[BEAT] = time.monotonic_ns()
+
+    def progressed(self) -> None:
+        """Note that work goes on, or that there is none."""
+        self._cells[PROGRESS] = time.monotonic_ns()
+
+    def set_ready(self) -> None:
+        """Say that the child is up."""
+        self._cells[READY] = 1
+
+    def set_leased(self) -> None:
+        """Say, as its supervisor, that the child has its leases and may fetch."""
+        self._cells[LEASED] = 1
+
+    @property
+    def leased(self) -> bool:
+        """Whether the child may fetch."""
+        return bool(self._cells[LEASED])
+
+    def start(self, slot: int, lane: int, id_: bytes, token: int, limit_ns: int) -> None:
+        """Put a message that starts into a slot."""
+        at = self._slot_at(slot)
+        now_ns = time.monotonic_ns()
+        _RUNNING.pack_into(self._memory, at + CELL_BYTES, token, now_ns, limit_ns, lane, len(id_), id_)
+        self._cells[at // CELL_BYTES] = 1  # last: a slot that is busy is complete
+        with self._counting:
+            self._cells[TAKEN] += 1
+            self._cells[BUSY] += 1
+        self._cells[PROGRESS] = now_ns
+
+    def end(self, slot: int) -> None:
+        """Note that a slot's task has ended; its message is still to be acknowledged."""
+        self._cells[self._slot_at(slot) // CELL_BYTES + 3] = NO_LIMIT
+        with self._counting:
+            self._cells[DONE] += 1
+            self._cells[BUSY] -= 1
+        self.progressed()
+
+    def free(self, slot: int) -> None:
+        """Empty a slot."""
+        self._cells[self._slot_at(slot) // CELL_BYTES] = 0
+
+    def finish(self, lane: int, id_: bytes, token: int) -> None:
+        """Remember a message that was worked off, until 512 others were."""
+        turn = next(self._finished)
+        _FINISHED.pack_into(self._memory, self._ring_at + (turn % RING) * RING_BYTES, token, lane, len(id_), id_)
+        self._cells[FINISHED] = turn + 1
+
+    def running(self) -> list[Running]:
+        """Return what the slots hold."""
+        found = []
+        for slot in range(self._slots):
+            at = self._slot_at(slot)
+            if self._cells[at // CELL_BYTES]:
+                token, start_ns, limit_ns, lane, length, id_ = _RUNNING.unpack_from(self._memory, at + CELL_BYTES)
+                if 0 < length <= ID_BYTES:
+                    found.append(Running(lane, id_[:length], token, start_ns, limit_ns))
+        return found
+
+    def finished(self) -> list[Finished]:
+        """Return the messages that were worked off last, up to 512."""
+        found = []
+        for turn in range(min(self._cells[FINISHED], RING)):
+            token, lane, length, id_ = _FINISHED.unpack_from(self._memory, self._ring_at + turn * RING_BYTES)
+            if 0 < length <= ID_BYTES:
+                found.append(Finished(lane, id_[:length], token))
+        return found
+
+    def _slot_at(self, slot: int) -> int:
+        return HEADER_CELLS * CELL_BYTES + slot * SLOT_BYTES
+
+
+class Table:
+    """Rows in memory that is shared by fork, and by exec through its file descriptor.
+
+    Args:
+        fd: Of an anonymous file that holds the rows; owned by the table.
+        slots: Messages that a row's child runs at once.
+    """
+
+    def __init__(self, fd: int, rows: int, slots: int = 0) -> None:
+        self.fd = fd
+        self.slots = slots
+        size = self.row_bytes(slots)
+        self._map = mmap.mmap(fd, rows * size)
+        memory = memoryview(self._map)
+        self.rows = tuple(Row(memory[row * size : (row + 1) * size], slots) for row in range(rows))
+
+    @staticmethod
+    def row_bytes(slots: int) -> int:
+        """Return the size of a row."""
+        return HEADER_CELLS * CELL_BYTES + slots * SLOT_BYTES + (RING * RING_BYTES if slots else 0)
+
+    @classmethod
+    def create(cls, rows: int, slots: int = 0) -> Table:
+        """Return an empty table. Its descriptor is not inherited by exec unless asked."""
+        if hasattr(os, "memfd_create"):
+            fd = os.memfd_create("switchyard-slots")
+        else:
+            with tempfile.TemporaryFile() as unnamed:
+                fd = os.dup(unnamed.fileno())
+        os.ftruncate(fd, rows * cls.row_bytes(slots))
+        return cls(fd, rows, slots)
