@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import redis
 
@@ -18,9 +18,14 @@ SENT_AT_ONCE = AT_ONCE // 2
 
 
 class Acks:
-    """What an owner has worked off and the server does not know yet. It outlives the owner's consumers."""
+    """What an owner has worked off and the server does not know yet. It outlives the owner's consumers.
 
-    def __init__(self, family: Family, owner: str) -> None:
+    Args:
+        first: Called before any are sent: writes what must be known before the message is forgotten.
+    """
+
+    def __init__(self, family: Family, owner: str, *, first: Callable[[], None]) -> None:
+        self._first = first
         self._family = family
         self._owner = owner
         self._waiting: deque[Lease] = deque()
@@ -31,13 +36,23 @@ class Acks:
         self._waiting.append(lease)
 
     def take(self) -> list[Lease]:
-        """Return some, for a caller that sends them along with something else, or gives them back."""
+        """Return some, for a caller that sends them along with something else, or gives them back.
+
+        Raises:
+            BrokerUnavailable: what must be known first could not be written; all are kept.
+        """
         taken: list[Lease] = []
         while self._waiting and len(taken) < SENT_AT_ONCE:
             try:
                 taken.append(self._waiting.popleft())
             except IndexError:  # another thread was quicker
                 break
+        if taken:
+            try:
+                self._first()
+            except BaseException:
+                self.give_back(taken)
+                raise
         return taken
 
     def give_back(self, leases: list[Lease]) -> None:

@@ -83,6 +83,14 @@ class AtomicTransport:
         """Return quarantined messages, newest first."""
         return self._quarantine.page(queue, cursor=cursor, limit=limit)
 
+    def cancel(self, queue: str, message_id: str) -> str:
+        """Take a scheduled message out, have a waiting one dropped in its turn, ask the worker of a leased one."""
+        return self._family(queue).cancel(message_id)
+
+    def asked_to_stop(self, held: Message[Any] | MessageProxy) -> bool:
+        """Say what is known here: it came with the message, or was looked up since, twice a second."""
+        return _held(held).asked
+
     def stats(self, queue: str) -> QueueStats:
         """Return how a queue family stands."""
         return family_stats(self._broker.client, self._family(queue).keys)

@@ -91,6 +91,7 @@ class Consumer(DramatiqConsumer):
         """
         give_up_s = time.monotonic() + self._timeout_s
         try:
+            self._broker.look_for_asked()
             while True:
                 if self._ready:
                     return self._hand_out()

@@ -75,10 +75,10 @@ class BrokerUnsafe(BrokerUnavailable):
     """
 
     def __init__(self, operation: str, seen: str) -> None:
-        super().__init__(operation, seen, outcome="refused")
-        self.args = (
+        self.outcome = "refused"
+        super(BrokerUnavailable, self).__init__(
             f"{operation} is refused, nothing was added: {seen}; "
-            "run `CONFIG SET maxmemory-policy noeviction` on the broker's server, then send again",
+            "run `CONFIG SET maxmemory-policy noeviction` on the broker's server, then send again"
         )
 
 

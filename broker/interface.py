@@ -18,6 +18,7 @@ from dramatiq.message import Message
 if TYPE_CHECKING:
     from broker.alert_groups import AlertGroups
     from broker.pool_reports import PoolReports
+    from broker.record_buffer import RecordBuffer
     from broker.records import JobRecords
     from broker.topology import Yard
     from broker.windows import SlidingWindows
@@ -135,6 +136,20 @@ class Transport(Protocol):
     def unreadable(self, queue: str, *, cursor: int = 0, limit: int = 100) -> Page[Unreadable]:
         """Return quarantined messages, newest first."""
 
+    def cancel(self, queue: str, message_id: str) -> str:
+        """Keep a message from starting.
+
+        Returns:
+            ``cancelled``: it never starts. ``asked``: a worker has it. ``unknown``: the broker cannot tell.
+        """
+
+    def asked_to_stop(self, held: Message[Any] | MessageProxy) -> bool:
+        """Whether a held message is not to start, because somebody asked for it to stop.
+
+        Raises:
+            BrokerUnavailable: the server had to be asked, and did not answer.
+        """
+
     def stats(self, queue: str) -> QueueStats:
         """Return how a queue family stands."""
 
@@ -146,6 +161,7 @@ class Facilities:
     yard: Yard
     transport: Transport
     records: JobRecords
+    steps: RecordBuffer
     windows: SlidingWindows
     alerts: AlertGroups
     pools: PoolReports

@@ -15,6 +15,7 @@ from broker.errors import NoSuchLetter
 from broker.interface import DeadLetter, LaneStats, Page, QueueStats, Unreadable
 from broker.moved import moved, requeued
 from broker.quarantine import Quarantine
+from broker.records import JobRecords
 from broker.topology import Yard
 
 
@@ -31,11 +32,14 @@ class CountsLanes(Protocol):
 class PortableTransport:
     """The :class:`broker.interface.Transport` that needs nothing but ``enqueue`` and a place for dead lists."""
 
-    def __init__(self, broker: Broker, yard: Yard, dead_lists: DeadLists, quarantine: Quarantine) -> None:
+    def __init__(
+        self, broker: Broker, yard: Yard, dead_lists: DeadLists, quarantine: Quarantine, records: JobRecords
+    ) -> None:
         self._broker = broker
         self._yard = yard
         self._dead = dead_lists
         self._quarantine = quarantine
+        self._records = records
 
     def divert(self, held: Message[Any] | MessageProxy, *, lane: str, delay_ms: int, options: dict[str, Any]) -> None:
         """Enqueue a copy in a lane, due in ``delay_ms``."""
@@ -74,6 +78,14 @@ class PortableTransport:
     def unreadable(self, queue: str, *, cursor: int = 0, limit: int = 100) -> Page[Unreadable]:
         """Return quarantined messages, newest first."""
         return self._quarantine.page(queue, cursor=cursor, limit=limit)
+
+    def cancel(self, queue: str, message_id: str) -> str:
+        """Say that only the job's record tells: a message cannot be taken out of any queue."""
+        return "unknown"
+
+    def asked_to_stop(self, held: Message[Any] | MessageProxy) -> bool:
+        """Ask the job's record."""
+        return self._records.cancel_asked(held.message_id)
 
     def stats(self, queue: str) -> QueueStats:
         """Return how a queue family stands."""

@@ -7,7 +7,9 @@ carries a sequence that grows with the job (requeues, attempts, step within the 
 from __future__ import annotations
 
 import json
+import logging
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
@@ -16,6 +18,9 @@ import redis
 from broker.errors import BrokerUnavailable
 from broker.keys import Keys
 from broker.scripts import load
+from broker.wire import Wire, script
+
+logger = logging.getLogger("switchyard.broker")
 
 HOUR_MS = 3_600_000
 LIVE_TTL_MS: Final = 9 * 24 * HOUR_MS
@@ -72,13 +77,45 @@ def sequence(*, generation: int, attempts: int, state: str) -> int:
     return generation * 1_048_576 + min(attempts, 100_000) * 8 + STEPS[state]
 
 
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A step of a job as it is written.
+
+    Args:
+        fields: More fields of the record, encoded.
+        event: What followers of the job are told, JSON.
+    """
+
+    job_id: str
+    sequence: int
+    state: str
+    fields: dict[str, str | int]
+    event: str
+    ttl_ms: int
+
+
+def step(job_id: str, *, sequence: int, state: str, fields: dict[str, Any], ttl_ms: int) -> Step:
+    """Return a step.
+
+    Args:
+        sequence: See :func:`sequence`.
+        fields: More fields of the record; ``None`` empties one, dicts and lists are kept as JSON.
+
+    Raises:
+        TypeError, ValueError, RecursionError: a field is no JSON.
+    """
+    encoded = {name: _encoded(name, value) for name, value in fields.items()}
+    event = json.dumps({"state": state, "at": _now_ms(), **_public(fields)})
+    return Step(job_id, sequence, state, encoded, event, ttl_ms)
+
+
 class JobRecords:
     """Write and read records."""
 
     def __init__(self, client: redis.Redis, keys: Keys) -> None:
         self.client = client
         self.keys = keys
-        self._write = load(client, "job_write")
+        self._wire = Wire(client)
         self._progress = load(client, "job_progress")
         self._cancel = load(client, "job_cancel")
 
@@ -86,37 +123,44 @@ class JobRecords:
         """Name of the stream of a job's events: fields ``event`` (state, progress, end) and ``data`` (JSON)."""
         return self.keys.job_events(job_id)
 
-    def write(self, job_id: str, *, sequence: int, state: str, fields: dict[str, Any], ttl_ms: int) -> str:
-        """Record a step of a job.
-
-        Args:
-            fields: More fields of the record; ``None`` empties one, dicts and lists are kept as JSON.
+    def write(self, steps: Sequence[Step]) -> list[str]:
+        """Record steps, in one round trip.
 
         Returns:
-            ``written``, ``late`` when a later step is known, or ``cancelled`` when the job was cancelled before this.
+            For each ``written``; ``late`` when a later step is known; ``cancelled`` when the job was cancelled before
+            it; ``refused`` when the server would not have it, which is logged.
 
         Raises:
             BrokerUnavailable: the server did not answer.
         """
-        flat: list[str | int] = ["state", state]
-        for name, value in fields.items():
-            flat += [name, _encoded(name, value)]
-        data = json.dumps({"state": state, "at": _now_ms(), **_public(fields)})
-        ended = "1" if state in ENDED else "0"
-        keys = [self.keys.job(job_id), self.keys.job_events(job_id)]
-        try:
-            answer = int(self._write(keys=keys, args=[sequence, ttl_ms, "state", data, ended, *flat]))
-        except (redis.ConnectionError, redis.TimeoutError) as error:
-            raise BrokerUnavailable("a job's record", str(error)) from error
-        return {1: "written", 0: "late", -1: "cancelled"}[answer]
+        answers = self._wire.call_many(script("job_write", folder=""), [self._call(step) for step in steps])
+        told: list[str] = []
+        for step, answer in zip(steps, answers, strict=True):
+            if isinstance(answer, redis.ResponseError):
+                logger.error("job %s is not recorded as %s: %s", step.job_id, step.state, answer)
+                told.append("refused")
+            else:
+                told.append({1: "written", 0: "late", -1: "cancelled"}[answer])
+        return told
+
+    def _call(self, step: Step) -> tuple[list[str], list[str | int]]:
+        ended = "1" if step.state in ENDED else "0"
+        args: list[str | int] = [step.sequence, step.ttl_ms, "state", step.event, ended, "state", step.state]
+        for name, value in step.fields.items():
+            args += (name, value)
+        return [self.keys.job(step.job_id), self.keys.job_events(step.job_id)], args
 
     def progress(self, job_id: str, progress: dict[str, Any]) -> bool:
         """Record how far a running job is; ``True`` when it was asked to stop."""
         keys = [self.keys.job(job_id), self.keys.job_events(job_id)]
         return bool(self._progress(keys=keys, args=[json.dumps(progress)]))
 
-    def cancel(self, job_id: str) -> str:
-        """Ask a job to stop.
+    def cancel(self, job_id: str, *, place: str = "unknown") -> str:
+        """Record that a job is to stop.
+
+        Args:
+            place: What the broker said: ``cancelled`` when it never starts, ``asked`` when a worker has it. Otherwise
+                the record itself tells whether it runs.
 
         Returns:
             ``unknown``, ``ended``, ``asked`` (it runs, and stops at its next step) or ``cancelled`` (it never starts).
@@ -124,7 +168,7 @@ class JobRecords:
         # Kept as if it lived: its message may be due in a week, and must still find here that it is cancelled.
         data = json.dumps({"state": "cancelled", "at": _now_ms()})
         keys = [self.keys.job(job_id), self.keys.job_events(job_id)]
-        return str(self._cancel(keys=keys, args=[LIVE_TTL_MS, data]), "utf-8")
+        return str(self._cancel(keys=keys, args=[LIVE_TTL_MS, data, place]), "utf-8")
 
     def cancel_asked(self, job_id: str) -> bool:
         """Whether somebody asked the job to stop.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import redis
@@ -18,7 +18,7 @@ from broker import codec
 from broker.acks import Acks
 from broker.budget import Budget
 from broker.consumer import Consumer, HeldMessage
-from broker.errors import InvalidMessageId
+from broker.errors import BrokerUnavailable, InvalidMessageId
 from broker.family import Entry, Family, level_of
 from broker.family_keys import Lane
 from broker.keys import Keys
@@ -29,6 +29,7 @@ from broker.topology import RETRY_SUFFIX
 from broker.wire import Wire
 from broker.work_queue import WorkQueue
 
+LOOK_FOR_ASKED_S = 0.5
 MESSAGE_ID = re.compile(r"[!-~]{1,200}")
 
 
@@ -40,6 +41,8 @@ class RedisBroker(Broker):
     Args:
         client: Connected by :func:`broker.clients.connect`.
         limits: Messages that a queue may hold, by its name; others hold any number.
+        before_acks: Called before messages are acknowledged, and after some were enqueued: writes what is to be known
+            by then.
     """
 
     def __init__(
@@ -49,6 +52,7 @@ class RedisBroker(Broker):
         *,
         middleware: list[Middleware] | None = None,
         limits: dict[str, int] | None = None,
+        before_acks: Callable[[], None] = lambda: None,
     ) -> None:
         self._hooks = Hooks()
         super().__init__(middleware=middleware)
@@ -60,6 +64,8 @@ class RedisBroker(Broker):
         self.draining = False
         self.slots: int | None = None
         self._limits = limits or {}
+        self._before_acks = before_acks
+        self._look_at_s = 0.0
         self._lanes: dict[str, tuple[Family, Lane]] = {}
         self._acks: dict[str, Acks] = {}
         self._consumers: list[Consumer] = []
@@ -91,7 +97,7 @@ class RedisBroker(Broker):
     def acks_of(self, family: Family, owner: str) -> Acks:
         """Return the acknowledgements of an owner, which outlive its consumers."""
         with self._lock:
-            return self._acks.setdefault(f"{family.keys.queue} {owner}", Acks(family, owner))
+            return self._acks.setdefault(f"{family.keys.queue} {owner}", Acks(family, owner, first=self._before_acks))
 
     def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 30_000) -> Consumer:
         """Return a consumer of a lane.
@@ -117,6 +123,19 @@ class RedisBroker(Broker):
         self.draining = True
         for consumer in self._consumers:
             consumer.interrupt()
+
+    def look_for_asked(self) -> None:
+        """Look up, twice a second, which of the messages in hand were asked to stop."""
+        if (now := time.monotonic()) < self._look_at_s:
+            return
+        self._look_at_s = now + LOOK_FOR_ASKED_S
+        in_hand: dict[str, list[HeldMessage]] = {}
+        for held in list(self.in_flight.values()):
+            in_hand.setdefault(held.family.keys.queue, []).append(held)
+        for queue, messages in in_hand.items():
+            asked = self.families[queue].asked([held.message_id for held in messages])
+            for held in messages:
+                held.asked = held.asked or held.message_id in asked
 
     def lost_lease(self, owner: str) -> None:
         """Note that an owner may not go on. Under a parent, which sees it as well, the whole child is replaced."""
@@ -239,6 +258,10 @@ class RedisBroker(Broker):
         for message, answer in zip(messages, answers, strict=True):
             if answer is message:
                 self.emit_after("enqueue", message, delay)
+        try:
+            self._before_acks()
+        except BrokerUnavailable as error:  # they are there; what was to be known of them is written later
+            self.logger.warning("%d messages are enqueued, but not recorded yet: %s", len(messages), error)
         return answers
 
     def _entry(self, message: Message[Any]) -> Entry:

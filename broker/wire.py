@@ -63,9 +63,9 @@ class Script:
 
 
 @cache
-def script(name: str) -> Script:
-    """Return the operation in ``broker/lua/queue/<name>.lua``."""
-    text = source(f"queue/{name}")
+def script(name: str, *, folder: str = "queue/") -> Script:
+    """Return the operation in ``broker/lua/<folder><name>.lua``."""
+    text = source(folder + name)
     return Script(name, text, sha1(text.encode(), usedforsecurity=False).hexdigest())
 
 
@@ -94,6 +94,20 @@ class Wire:
         """
         return self._until(
             budget_s, operation.name, lambda connection, s: evaluate(connection, operation, keys, args, s)
+        )
+
+    def call_many(
+        self, operation: Script, calls: Sequence[tuple[Sequence[str], Sequence[Word]]], *, budget_s: float = BUDGET_S
+    ) -> list[Any]:
+        """Run an operation on several sets of keys and arguments, sent together; return the answers.
+
+        An answer may be a ``redis.ResponseError``: the server refused that one.
+
+        Raises:
+            BrokerUnavailable: as :meth:`call`; some may have been run.
+        """
+        return self._until(
+            budget_s, operation.name, lambda connection, s: evaluate_many(connection, operation, calls, s)
         )
 
     def command(self, *words: Word, budget_s: float = BUDGET_S) -> Any:
@@ -152,6 +166,30 @@ def evaluate(connection: Any, operation: Script, keys: Sequence[str], args: Sequ
         return ask(connection, ("EVALSHA", operation.sha, len(keys), *keys, *args), answer_s)
     except NoScriptError:
         return ask(connection, ("EVAL", operation.text, len(keys), *keys, *args), answer_s)
+
+
+def evaluate_many(
+    connection: Any, operation: Script, calls: Sequence[tuple[Sequence[str], Sequence[Word]]], answer_s: float
+) -> list[Any]:
+    """Run an operation several times, in one write; return answers and refusals."""
+    commands = [
+        word
+        for keys, args in calls
+        for word in connection.pack_command("EVALSHA", operation.sha, len(keys), *keys, *args)
+    ]
+    connection.send_packed_command([b"".join(commands)], check_health=False)
+    answers: list[Any] = []
+    for _ in calls:
+        try:
+            answers.append(connection.read_response(disable_decoding=True, timeout=answer_s))
+        except AWAY:
+            raise
+        except redis.ResponseError as error:
+            answers.append(error)
+    for position, answer in enumerate(answers):
+        if isinstance(answer, NoScriptError):
+            answers[position] = evaluate(connection, operation, *calls[position], answer_s)
+    return answers
 
 
 def ask(connection: Any, words: Sequence[Word], answer_s: float) -> Any:

@@ -7,6 +7,7 @@ from functools import partial
 from dramatiq.broker import Broker, MessageProxy
 from dramatiq.middleware import CurrentMessage, Middleware, SkipMessage
 
+from broker.interface import Transport
 from broker.records import JobRecords
 from middleware.away import hold
 from middleware.errors import Cancelled
@@ -14,14 +15,14 @@ from middleware.outcomes import Outcome, decide
 
 
 class Cancellation(Middleware):
-    """Skip messages whose job was cancelled while it was queued, scheduled or waiting for a retry."""
+    """Skip messages that were asked to stop while a worker had them; others that are cancelled never come here."""
 
-    def __init__(self, *, records: JobRecords) -> None:
-        self._records = records
+    def __init__(self, *, transport: Transport) -> None:
+        self._transport = transport
 
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
         """Skip a cancelled job. While the broker is away nobody knows, so none starts."""
-        if hold(partial(self._records.cancel_asked, message.message_id), job_id=message.message_id, what="start"):
+        if hold(partial(self._transport.asked_to_stop, message), job_id=message.message_id, what="start"):
             decide(message, Outcome("cancelled"))
             raise SkipMessage("cancelled before it started")
 

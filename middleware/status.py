@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import structlog
 from dramatiq.broker import Broker, MessageProxy
 from dramatiq.message import Message
-from dramatiq.middleware import Middleware, SkipMessage
+from dramatiq.middleware import Middleware
 
-from broker.records import DEAD_TTL_MS, FINISHED_TTL_MS, LIVE_TTL_MS, JobRecords, sequence
+from broker.record_buffer import RecordBuffer
+from broker.records import DEAD_TTL_MS, FINISHED_TTL_MS, LIVE_TTL_MS, sequence, step
 from broker.topology import Yard
-from middleware.away import hold
 from middleware.envelope import now_ms
-from middleware.outcomes import Outcome, attempt, decide, outcome_of, text_of
+from middleware.outcomes import attempt, outcome_of, text_of
 
 log = structlog.get_logger(__name__)
 
@@ -22,15 +21,17 @@ ERROR_CHARACTERS = 500
 
 
 class Status(Middleware):
-    """Write a job's record as it is enqueued, started and ended.
+    """Note each step of a job, for its record, as it is enqueued, started and ended.
+
+    The broker writes them before it acknowledges what they tell of, and when something was enqueued.
 
     Options of an actor: ``store_results`` keeps what it returns (must be JSON); ``track=False`` keeps no record.
     Option of a message: ``owner``, who may see it.
     """
 
-    def __init__(self, *, yard: Yard, records: JobRecords) -> None:
+    def __init__(self, *, yard: Yard, steps: RecordBuffer) -> None:
         self._yard = yard
-        self._records = records
+        self._steps = steps
 
     @property
     def actor_options(self) -> set[str]:
@@ -38,7 +39,7 @@ class Status(Middleware):
         return {"store_results", "track"}
 
     def after_enqueue(self, broker: Broker, message: Message[Any], delay: int | None) -> None:
-        """Record a job that was sent or deferred; a retry is recorded where it was decided."""
+        """Note a job that was sent or deferred; a retry is recorded where it was decided."""
         if int(message.options.get("attempts", 0)) > 0 or not self._tracked(broker, message):
             return
         if delay is None:
@@ -48,14 +49,19 @@ class Status(Middleware):
         due_at = message.options.get("due_at", now_ms() + delay)
         self._write(message, "scheduled", attempts=0, fields={"next_attempt_at": due_at, "reason": reason})
 
+    def before_worker_boot(self, broker: Broker, worker: Any) -> None:
+        """Write in the background while this process works."""
+        self._steps.start()
+
+    def after_worker_shutdown(self, broker: Broker, worker: Any) -> None:
+        """Write what is left."""
+        self._steps.stop()
+
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
-        """Record the start; a job that was cancelled this instant does not start."""
-        if not self._tracked(broker, message):
-            return
-        fields = {"started_at": now_ms(), "next_attempt_at": None, "reason": None}
-        if self._write(message, "running", attempts=attempt(message), fields=fields) == "cancelled":
-            decide(message, Outcome("cancelled"))
-            raise SkipMessage("cancelled before it started")
+        """Note the start."""
+        if self._tracked(broker, message):
+            fields = {"started_at": now_ms(), "next_attempt_at": None, "reason": None}
+            self._write(message, "running", attempts=attempt(message), fields=fields)
 
     def after_process_message(
         self,
@@ -65,10 +71,7 @@ class Status(Middleware):
         result: Any = None,
         exception: BaseException | None = None,
     ) -> None:
-        """Record the end, or that it will be tried again.
-
-        The end waits for a broker that is away: whoever follows the job would wait for it in vain.
-        """
+        """Note the end, or that it will be tried again."""
         if not self._tracked(broker, message):
             return
         outcome = outcome_of(message, exception)
@@ -81,36 +84,33 @@ class Status(Middleware):
         fields: dict[str, Any] = {"finished_at": now_ms(), "next_attempt_at": None}
         if outcome.kind == "dead":
             fields |= {"reason": outcome.reason, "error": _error(outcome.exception)}
-            self._write_end(message, "dead", attempts=attempts, fields=fields, ttl_ms=DEAD_TTL_MS)
+            self._write(message, "dead", attempts=attempts, fields=fields, ttl_ms=DEAD_TTL_MS)
             return
         if outcome.kind == "succeeded":
             fields |= {"error": None, "result": result if self._keeps_results(broker, message) else None}
         try:
-            self._write_end(message, outcome.kind, attempts=attempts, fields=fields, ttl_ms=FINISHED_TTL_MS)
+            self._write(message, outcome.kind, attempts=attempts, fields=fields, ttl_ms=FINISHED_TTL_MS)
         except (TypeError, ValueError, RecursionError) as error:
             log.error("result is no JSON, not kept", job_id=message.message_id, actor=message.actor_name)
             fields |= {"error": _error(error), "result": None}
-            self._write_end(message, outcome.kind, attempts=attempts, fields=fields, ttl_ms=FINISHED_TTL_MS)
+            self._write(message, outcome.kind, attempts=attempts, fields=fields, ttl_ms=FINISHED_TTL_MS)
 
     def after_skip_message(self, broker: Broker, message: MessageProxy) -> None:
-        """Record a job that was cancelled before it started."""
+        """Note a job that was cancelled before it started."""
         if outcome_of(message).kind != "cancelled" or not self._tracked(broker, message):
             return
         # Its worker may have died after it started: the end comes after that start.
         fields = {"finished_at": now_ms(), "next_attempt_at": None}
         attempts = int(message.options.get("attempts", 0))
         details = {"attempts": attempts, "started": attempt(message), "ttl_ms": FINISHED_TTL_MS}
-        self._write_end(message, "cancelled", fields=fields, **details)
+        self._write(message, "cancelled", fields=fields, **details)
 
     def after_nack(self, broker: Broker, message: MessageProxy) -> None:
-        """Record a job that no worker could start."""
+        """Note a job that no worker could start."""
         error = message._exception
         fields = {"finished_at": now_ms(), "reason": "permanent", "error": _error(error)}
         attempts = int(message.options.get("attempts", 0))
         self._write(message, "dead", attempts=attempts, fields=fields, ttl_ms=DEAD_TTL_MS)
-
-    def _write_end(self, message: Any, state: str, **details: Any) -> None:
-        hold(partial(self._write, message, state, **details), job_id=message.message_id, what="end of a job")
 
     def _write(
         self,
@@ -121,7 +121,7 @@ class Status(Middleware):
         fields: dict[str, Any],
         ttl_ms: int = LIVE_TTL_MS,
         started: int | None = None,
-    ) -> str:
+    ) -> None:
         generation = int(message.options.get("generation", 0))
         always = {
             "actor": message.actor_name,
@@ -133,8 +133,8 @@ class Status(Middleware):
         order = sequence(generation=generation, attempts=attempts if started is None else started, state=state)
         if attempts == 0 and "deferred_by" in message.options:
             order += 1  # a worker was quicker than the sender's own news that the job is queued
-        return self._records.write(
-            message.message_id, sequence=order, state=state, fields={**always, **fields}, ttl_ms=ttl_ms
+        self._steps.add(
+            step(message.message_id, sequence=order, state=state, fields={**always, **fields}, ttl_ms=ttl_ms)
         )
 
     @staticmethod

@@ -19,6 +19,7 @@ from broker.interface import DeadLetter, Facilities, attach
 from broker.keys import Keys
 from broker.pool_reports import PoolReports
 from broker.quarantine import Quarantine
+from broker.record_buffer import RecordBuffer
 from broker.records import JobRecords
 from broker.redis_broker import RedisBroker
 from broker.topology import Yard
@@ -67,11 +68,14 @@ def build_yard(
         on_dead: Told of each dead letter after it is in its list.
         options: For :class:`broker.redis_broker.RedisBroker`.
     """
-    broker = RedisBroker(client, keys, middleware=[], **options)
+    records = JobRecords(client, keys)
+    steps = RecordBuffer(records)
+    broker = RedisBroker(client, keys, middleware=[], before_acks=steps.flush, **options)
     facilities = Facilities(
         yard=yard,
         transport=AtomicTransport(broker, yard, DeadLists(client, keys), Quarantine(client, keys)),
-        records=JobRecords(client, keys),
+        records=records,
+        steps=steps,
         windows=SlidingWindows(client, keys),
         alerts=AlertGroups(client, keys),
         pools=PoolReports(client, keys),
@@ -94,16 +98,16 @@ def in_order(
     stop a message before what records its start; what reads the outcome before what decides it; the clock of the time
     limit last, so that it ticks for the task alone and never fires in a hook.
     """
-    yard, transport, records = facilities.yard, facilities.transport, facilities.records
+    yard, transport = facilities.yard, facilities.transport
     return [
         DbConnectionsMiddleware(),
         Options(),
         Arguments(),
-        Cancellation(records=records),
+        Cancellation(transport=transport),
         RateLimits(windows=facilities.windows, transport=transport),
         Logs(),
         Metrics(),
-        Status(yard=yard, records=records),
+        Status(yard=yard, steps=facilities.steps),
         Alerts(groups=facilities.alerts),
         DeadLetters(yard=yard, transport=transport, on_dead=on_dead),
         Retries(yard=yard, transport=transport),

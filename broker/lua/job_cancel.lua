@@ -3,6 +3,7 @@
 -- KEYS[2] events: stream
 -- ARGV[1] ttl_ms of a job that ends here
 -- ARGV[2] event data for the state cancelled, JSON
+-- ARGV[3] where its message is: "cancelled" (it never starts), "asked" (a worker has it), or else by its state
 -- Returns "unknown", "ended", "asked" (running: it stops at its next step) or "cancelled". O(1).
 --@include now_ms
 
@@ -10,7 +11,7 @@ local state = redis.call("HGET", KEYS[1], "state")
 if not state then return "unknown" end
 if state == "cancelled" or state == "succeeded" or state == "expired" or state == "dead" then return "ended" end
 redis.call("HSET", KEYS[1], "cancel", 1)
-if state == "running" then return "asked" end
+if ARGV[3] == "asked" or (ARGV[3] ~= "cancelled" and state == "running") then return "asked" end
 redis.call("HSET", KEYS[1], "state", "cancelled", "finished_at", now_ms(), "next_attempt_at", "")
 redis.call("XADD", KEYS[2], "*", "event", "state", "data", ARGV[2])
 redis.call("XADD", KEYS[2], "*", "event", "end", "data", ARGV[2])

@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- job_write: record where a job stands, unless something newer is recorded.
 -- KEYS[1] job: hash
 -- KEYS[2] events: stream
@@ -11,15 +12,15 @@
 -- Returns 1 written, 0 late, -1 the job was cancelled before this step. O(1).
 
 local sequence = tonumber(ARGV[1])
-local recorded = tonumber(redis.call("HGET", KEYS[1], "sequence") or -1)
-if redis.call("HGET", KEYS[1], "state") == "cancelled" and math.floor(recorded / 1048576) >= math.floor(sequence / 1048576) then
+local state, recorded = unpack(redis.call("HMGET", KEYS[1], "state", "sequence"))
+recorded = tonumber(recorded or -1)
+if state == "cancelled" and math.floor(recorded / 1048576) >= math.floor(sequence / 1048576) then
   return -1
 end
 if sequence < recorded then return 0 end
 if recorded >= 0 and math.floor(sequence / 1048576) > math.floor(recorded / 1048576) then
   redis.call("HDEL", KEYS[1], "cancel", "finished_at", "result", "error", "progress", "reason")
 end
--- A script that begins with freeing may go on when the server is full: the end of a job must not get lost.
 if ARGV[5] == "1" then redis.call("HDEL", KEYS[1], "next_attempt_at") end
 redis.call("HSET", KEYS[1], "sequence", sequence, unpack(ARGV, 6))
 redis.call("PEXPIRE", KEYS[1], ARGV[2])

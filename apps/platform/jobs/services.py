@@ -12,6 +12,7 @@ from dramatiq.message import Message
 from dramatiq.middleware import CurrentMessage
 
 from apps.platform.jobs.availability import answered
+from broker.cancelling import cancel
 from broker.errors import BrokerUnavailable
 from broker.interface import facilities
 from middleware.errors import Cancelled
@@ -108,7 +109,7 @@ def request_cancel(job_id: str) -> str:
         ``asked``, ``ended`` (too late) or ``unknown``.
     """
     with answered("a request to cancel"):
-        answer = facilities().records.cancel(job_id)
+        answer = cancel(facilities(), job_id)
     return "asked" if answer == "cancelled" else answer
 
 

@@ -1,0 +1,108 @@
+"""Steps of jobs, written in batches: a job that is over before its start was written costs one write, not two.
+
+They are written at the latest before the messages they tell of are acknowledged, and within a few milliseconds
+otherwise. So a job's record may lag behind the job a little; it never misses how the job ended.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from dataclasses import replace
+
+from broker.errors import BrokerUnavailable
+from broker.records import JobRecords, Step
+
+logger = logging.getLogger("switchyard.broker")
+
+LAG_S = 0.005
+AWAY_PAUSE_S = 1.0
+WRITTEN_AT_ONCE = 200
+
+
+class RecordBuffer:
+    """Collects steps from all threads of a process.
+
+    A process that works calls :meth:`start`, so that steps are written although nothing is acknowledged for long.
+    """
+
+    def __init__(self, records: JobRecords) -> None:
+        self._records = records
+        self._steps: dict[str, Step] = {}
+        self._lock = threading.Lock()
+        self._writing = threading.Lock()
+        self._some = threading.Event()
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def add(self, step: Step) -> None:
+        """Note a step, to be written soon."""
+        with self._lock:
+            self._steps[step.job_id] = _later(self._steps.get(step.job_id), step)
+        if self._thread is not None and not self._some.is_set():
+            self._some.set()
+
+    def flush(self) -> None:
+        """Write what was noted before this call.
+
+        Raises:
+            BrokerUnavailable: the server did not answer; the steps are kept.
+        """
+        if not self._steps and not self._writing.locked():
+            return
+        with self._writing:  # also waits for what another thread is just writing
+            while self._steps:
+                self._write_some()
+
+    def start(self) -> None:
+        """Write in the background from now on, in this process."""
+        if self._thread is None:
+            self._stopping.clear()
+            self._thread = threading.Thread(target=self._write_soon, name="switchyard-records", daemon=True)
+            self._thread.start()
+
+    def stop(self) -> None:
+        """End the background, and write what is left.
+
+        Raises:
+            BrokerUnavailable: see :meth:`flush`.
+        """
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            self._stopping.set()
+            self._some.set()
+            thread.join()
+        self.flush()
+
+    def _write_some(self) -> None:
+        with self._lock:
+            ids = list(self._steps)[:WRITTEN_AT_ONCE]
+            steps = [self._steps.pop(id_) for id_ in ids]
+        try:
+            self._records.write(steps)
+        except BaseException:
+            with self._lock:
+                for step in steps:
+                    newer = self._steps.get(step.job_id)
+                    self._steps[step.job_id] = step if newer is None else _later(step, newer)
+            raise
+
+    def _write_soon(self) -> None:
+        while not self._stopping.is_set():
+            self._some.wait()
+            self._some.clear()
+            self._stopping.wait(LAG_S)
+            try:
+                self.flush()
+            except BrokerUnavailable as error:
+                logger.warning("%d job records wait for the broker: %s", len(self._steps), error)
+                self._stopping.wait(AWAY_PAUSE_S)
+                self._some.set()
+
+
+def _later(known: Step | None, step: Step) -> Step:
+    """Return one step for two of a job; the fields of the earlier one that the later one does not set stay."""
+    if known is None or step.sequence >= known.sequence:
+        earlier = {} if known is None else known.fields
+        return replace(step, fields={**earlier, **step.fields}) if earlier else step
+    return known
