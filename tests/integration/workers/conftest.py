@@ -46,9 +46,10 @@ class Bench:
             "SWITCHYARD_RELEASE": "bench",
             "dramatiq_restart_delay": "100",
         }
-        self._broker = RedisBroker(self.client, Keys(), middleware=[])
+        self.broker = RedisBroker(self.client, Keys(), middleware=[])
         for lane in YARD.lanes:
-            self._broker.declare_queue(lane)
+            self.broker.declare_queue(lane)
+        self.ids: dict[str, str] = {}
         self._started: list[subprocess.Popen[bytes]] = []
 
     def start(self, *arguments: str, settings: str = "settings", log: str = "log") -> subprocess.Popen[bytes]:
@@ -80,13 +81,14 @@ class Bench:
         """Wait until something was printed."""
         wait_for(lambda: text in self.log(log), timeout_s, what=f"{text!r} in the log")
 
-    def send(self, queue: str, ms: int = 0, **options: Any) -> str:
-        """Enqueue a job that takes so long and return its token."""
+    def send(self, queue: str, ms: int = 0, how: str = "sleep", **options: Any) -> str:
+        """Enqueue a job that takes so long, in a way that :func:`bench.actors.run` knows, and return its token."""
         token = uuid.uuid4().hex
         message: Message[Any] = Message(
-            queue_name=queue, actor_name=f"{queue}_job", args=(token, ms), kwargs={}, options=options
+            queue_name=queue, actor_name=f"{queue}_job", args=(token, ms, how), kwargs={}, options=options
         )
-        self._broker.enqueue(message)
+        self.ids[token] = message.message_id
+        self.broker.enqueue(message)
         return token
 
     def notes(self, key: str) -> list[dict[str, Any]]:
@@ -115,7 +117,7 @@ class Bench:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-        self._broker.close()
+        self.broker.close()
         self.client.close()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import time
@@ -16,25 +17,30 @@ STARTED, ENDED = "bench:started", "bench:ended"
 
 
 @dramatiq.actor(queue_name="urgent")
-def urgent_job(token: str, ms: int) -> None:
+def urgent_job(token: str, ms: int, how: str = "sleep") -> None:
     """Run in the threads pool."""
-    run(token, ms)
+    run(token, ms, how)
 
 
 @dramatiq.actor(queue_name="slow")
-def slow_job(token: str, ms: int) -> None:
+def slow_job(token: str, ms: int, how: str = "sleep") -> None:
     """Run in the processes pool."""
-    run(token, ms)
+    run(token, ms, how)
 
 
 @dramatiq.actor(queue_name="webhook")
-def webhook_job(token: str, ms: int) -> None:
+def webhook_job(token: str, ms: int, how: str = "sleep") -> None:
     """Run in the gevent pool."""
-    run(token, ms)
+    run(token, ms, how)
 
 
-def run(token: str, ms: int) -> None:
-    """Note the start, wait, note the end."""
+def run(token: str, ms: int, how: str) -> None:
+    """Note the start, do something for a while, note the end.
+
+    Args:
+        how: ``sleep``; ``hold``, without letting go of the interpreter; ``hang``, in C, having let go of it;
+            ``crash`` after the time.
+    """
     client: Any = dramatiq.get_broker().client  # type: ignore[attr-defined]
     place: dict[str, Any] = {
         "token": token,
@@ -47,7 +53,31 @@ def run(token: str, ms: int) -> None:
     with connection.cursor() as cursor:
         cursor.execute("SELECT 42")
         place["database"] = cursor.fetchone()[0]
-    deadline = time.monotonic() + ms / 1000
-    while (left := deadline - time.monotonic()) > 0:
-        time.sleep(min(left, 0.05))  # a time limit strikes between two calls, never within one
+    WAYS[how](ms / 1000)
     client.rpush(ENDED, json.dumps({**place, "at": time.time()}))
+
+
+def sleep(seconds: float) -> None:
+    """Sleep in pieces: a time limit strikes between two calls, never within one."""
+    deadline = time.monotonic() + seconds
+    while (left := deadline - time.monotonic()) > 0:
+        time.sleep(min(left, 0.05))
+
+
+def hold(seconds: float) -> None:
+    """Sleep in C with the interpreter's lock."""
+    ctypes.PyDLL(None).usleep(ctypes.c_uint(int(seconds * 1_000_000)))
+
+
+def hang(seconds: float) -> None:
+    """Sleep in C without the interpreter's lock."""
+    ctypes.CDLL(None).usleep(ctypes.c_uint(int(seconds * 1_000_000)))
+
+
+def crash(seconds: float) -> None:
+    """Sleep, then read where nothing is."""
+    sleep(seconds)
+    ctypes.string_at(0)
+
+
+WAYS = {"sleep": sleep, "hold": hold, "hang": hang, "crash": crash}
