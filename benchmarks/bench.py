@@ -23,9 +23,9 @@ class Bench:
     environments: Environments
     size: float = 1.0
 
-    def stage(self, peer: Peer) -> Stage:
-        """Return a fresh server with a sender for one run of one peer."""
-        return Stage(peer, self.environments)
+    def stage(self, peer: Peer, **variables: str) -> Stage:
+        """Return a fresh server with a sender for one run of one peer, these variables in its processes."""
+        return Stage(peer, self.environments, **variables)
 
     def count(self, full: int, least: int = 20) -> int:
         """Return how many of something to measure, ``full`` at full size."""

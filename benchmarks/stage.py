@@ -23,6 +23,7 @@ from broker.parent_death import die_with_parent
 ROOT = Path(__file__).resolve().parent.parent
 MEMORY_DIR = Path("/dev/shm")
 PROBE_EVERY_S = 0.1
+FILL_AT_ONCE = 50_000
 
 
 class WorkerFailed(Exception):
@@ -36,22 +37,34 @@ class Sender:
         self._process = process
         self._log_path = log_path
 
-    def one_by_one(self, count: int, **options: Any) -> float:
-        """Enqueue ``count`` tasks one after another and return the seconds it took."""
-        return self._ask("one_by_one", numbers=[count], **options)
+    def one_by_one(self, count: int, *, first: int = 0, **options: Any) -> float:
+        """Enqueue tasks one after another and return the seconds it took."""
+        return self._ask("one_by_one", numbers=[first, first + count], **options)
 
-    def bulk(self, count: int, **options: Any) -> float:
-        """Enqueue ``count`` tasks at once and return the seconds it took."""
-        return self._ask("bulk", numbers=[count], **options)
+    def bulk(self, count: int, *, first: int = 0, **options: Any) -> float:
+        """Enqueue tasks at once and return the seconds it took."""
+        return self._ask("bulk", numbers=[first, first + count], **options)
 
     def paced(self, gaps_s: Sequence[float], **options: Any) -> float:
         """Enqueue a task after each gap, and return when all are sent."""
         return self._ask("paced", numbers=[len(gaps_s)], gaps_s=list(gaps_s), **options)
 
-    def probe(self, count: int) -> None:
+    def later(self, count: int, *, after_s: float, **options: Any) -> float:
+        """Enqueue tasks that fall due ``after_s`` from now, or spread over ``spread_s`` after that."""
+        return self._ask("later", numbers=[count], after_s=after_s, **options)
+
+    def turn_over(self, count: int) -> float:
+        """Fetch and acknowledge tasks without any worker, and return the seconds it took."""
+        return self._ask("turn_over", count=count)
+
+    def group(self, count: int, *, work_s: float) -> float:
+        """Run a group of tasks, wait for it, and return the seconds it took."""
+        return self._ask("group", numbers=[count], work_s=work_s)
+
+    def probe(self, count: int, **options: Any) -> None:
         """Enqueue tasks that only show whether workers are there."""
         for _ in range(count):
-            self._ask("one_by_one", numbers=[PROBE, PROBE + 1])
+            self._ask("one_by_one", numbers=[PROBE, PROBE + 1], **options)
 
     def _ask(self, verb: str, **options: Any) -> float:
         stdin, stdout = _pipe(self._process.stdin), _pipe(self._process.stdout)
@@ -67,10 +80,14 @@ class Stage:
     """Everything of one run.
 
     ``with Stage(peer, environments) as stage: stage.start_workers(1, slots=8)``; leaving it ends every process.
+
+    Args:
+        variables: For the environment of every process, above the peer's own.
     """
 
-    def __init__(self, peer: Peer, environments: Environments) -> None:
+    def __init__(self, peer: Peer, environments: Environments, **variables: str) -> None:
         self.peer = peer
+        self._more_variables = variables
         self.workers: list[subprocess.Popen[str]] = []
         self._environments = environments
         self._open = contextlib.ExitStack()
@@ -93,11 +110,24 @@ class Stage:
     def __exit__(self, *_: object) -> None:
         self._open.close()
 
-    def start_workers(self, count: int, *, slots: int, **environment: str) -> None:
-        """Start worker commands, each in a process group of its own, and wait until every one has run a task."""
-        for _ in range(count):
-            self._start_worker(slots, environment)
-        self._warm_up()
+    def start_workers(self, count: int, *, slots: int, queue: str = "", **environment: str) -> None:
+        """Start worker commands, each in a process group of its own, and wait until every one has run a task.
+
+        Args:
+            queue: The only queue they serve; all by default.
+        """
+        where = {"queue": queue} if queue else {}
+        if queue:
+            environment["BENCH_QUEUES"] = queue
+        started = [self.start_worker(slots, **environment) for _ in range(count)]
+        self._warm_up(started, where)
+
+    def start_worker(self, slots: int, **environment: str) -> int:
+        """Start one worker command, do not wait for it, and return its index."""
+        index = len(self.workers)
+        command = self._environments.worker(self.peer, slots)
+        self.workers.append(self._process(command, f"worker-{index}", BENCH_WORKER=str(index), **environment))
+        return index
 
     def pause_workers(self) -> None:
         """Stop every worker process: a backlog grows meanwhile, and all start on it at once."""
@@ -115,10 +145,9 @@ class Stage:
 
     def fill(self, count: int) -> None:
         """Enqueue tasks as fast as the library can."""
-        if self.peer.bulk:
-            self.sender.bulk(count)
-        else:
-            self.sender.one_by_one(count)
+        for start in range(0, count, FILL_AT_ONCE):
+            enqueue = self.sender.bulk if self.peer.bulk else self.sender.one_by_one
+            enqueue(min(FILL_AT_ONCE, count - start), first=start)
 
     def wait_for_records(self, count: int, *, timeout_s: float = 120.0) -> list[Record]:
         """Wait until so many tasks have started, and return their records in the order of their starts."""
@@ -143,11 +172,6 @@ class Stage:
         return self._process(
             self._environments.sender(self.peer), "sender", stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
-
-    def _start_worker(self, slots: int, environment: dict[str, str]) -> None:
-        index = len(self.workers)
-        command = self._environments.worker(self.peer, slots)
-        self.workers.append(self._process(command, f"worker-{index}", BENCH_WORKER=str(index), **environment))
 
     def _process(
         self, command: list[str], name: str, *, stdin: Any = subprocess.DEVNULL, stdout: Any = None, **environment: str
@@ -177,17 +201,18 @@ class Stage:
             "DATABASE_URL": self._database_url or f"sqlite:///{self.folder / 'db.sqlite3'}",
             **self._environments.variables(self.peer),
             **self.peer.environment,
+            **self._more_variables,
         }
 
-    def _warm_up(self, timeout_s: float = 60.0) -> None:
-        """Send probes until every worker has run one, wait for the last of them, and forget them."""
+    def _warm_up(self, started: Sequence[int], where: dict[str, str], timeout_s: float = 60.0) -> None:
+        """Send probes until every new worker has run one, wait for the last of them, and forget them."""
         sent, seen = 0, set[int]()
         deadline = time.monotonic() + timeout_s
-        while len(seen) < len(self.workers):
-            if time.monotonic() > deadline or any(worker.poll() is not None for worker in self.workers):
-                raise WorkerFailed(f"{self.peer.name}: {len(seen)} of {len(self.workers)} workers run\n{self.log()}")
-            self.sender.probe(4 * len(self.workers))
-            sent += 4 * len(self.workers)
+        while not seen.issuperset(started):
+            if time.monotonic() > deadline or any(self.workers[index].poll() is not None for index in started):
+                raise WorkerFailed(f"{self.peer.name}: {len(seen)} of {len(started)} workers run\n{self.log()}")
+            self.sender.probe(4 * len(started), **where)
+            sent += 4 * len(started)
             time.sleep(PROBE_EVERY_S)
             seen = {fields[2] for fields in LAYOUT.iter_unpack(self.records_path.read_bytes())}
         self._wait(lambda: self._size() >= sent, timeout_s, lambda: f"{self._size()} of {sent} probes ran")

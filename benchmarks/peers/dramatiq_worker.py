@@ -1,11 +1,10 @@
-"""Dramatiq's own worker around an adapter's ``broker``, the same for stock Dramatiq and for Switchyard.
+"""Dramatiq's own worker around a broker, the same for stock Dramatiq and for Switchyard.
 
 python -m benchmarks.peers.dramatiq_worker ADAPTER SLOTS
 """
 
 from __future__ import annotations
 
-import importlib
 import os
 import signal
 import sys
@@ -18,9 +17,12 @@ if os.environ.get("BENCH_GEVENT"):
 
 from dramatiq import Worker
 
+from benchmarks.peers.loading import load
+from benchmarks.peers.on_dramatiq import LANES
+
 if __name__ == "__main__":
-    broker = importlib.import_module(f"benchmarks.peers.{sys.argv[1]}").broker
-    queues = set(os.environ.get("BENCH_QUEUES", "bench").split())
+    broker = load(sys.argv[1]).broker
+    queues = set(os.environ.get("BENCH_QUEUES", "").split()) or set(LANES)
     broker.emit_after("process_boot")
     worker = Worker(broker, queues=queues, worker_threads=int(sys.argv[2]))
     worker.start()

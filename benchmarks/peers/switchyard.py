@@ -2,60 +2,36 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from typing import Any
 
-import dramatiq
 from dramatiq.middleware import default_middleware
 
-from benchmarks.records import run
+from benchmarks.peers.on_dramatiq import LANES, OnDramatiq
 from broker.clients import connect
 from broker.keys import Keys
 from broker.redis_broker import RedisBroker
+from broker.topology import RETRY_SUFFIX, Pool, Queue, Yard
 
-STACK = os.environ.get("BENCH_STACK") == "1"
 
-
-def _plain() -> RedisBroker:
+def plain() -> RedisBroker:
+    """Return the broker as stock Dramatiq would use it."""
     middleware = [entry() for entry in default_middleware]
     return RedisBroker(connect(os.environ["BENCH_URL"]), Keys("bench"), middleware=middleware)
 
 
-def _stack() -> RedisBroker:
-    import logging
-
+def whole_stack() -> RedisBroker:
+    """Return the broker as a yard uses it: metrics, records of jobs, limits, retries, logs from warnings on."""
     import django
-
-    from broker.topology import Pool, Queue, Yard
 
     django.setup()
     logging.getLogger().setLevel(logging.WARNING)
     from project.wiring import build_yard
 
-    queue = Queue("bench", objective_ms=80, soft_limit_ms=60_000, hard_limit_ms=90_000)
-    pool = Pool("bench", "threads", ("bench",), processes=1, slots=8)
-    return build_yard(Yard((queue,), (pool,)), connect(os.environ["BENCH_URL"]), Keys("bench"))
+    names = [lane for lane in LANES if not lane.endswith(RETRY_SUFFIX)]
+    queues = tuple(Queue(name, objective_ms=80, soft_limit_ms=60_000, hard_limit_ms=90_000) for name in names)
+    pool = Pool("bench", "threads", LANES, processes=1, slots=8)
+    return build_yard(Yard(queues, (pool,)), connect(os.environ["BENCH_URL"]), Keys("bench"))
 
 
-broker = _stack() if STACK else _plain()
-
-
-@dramatiq.actor(queue_name="bench", broker=broker)
-def work(task: dict[str, float]) -> None:
-    """The task."""
-    run(task)
-
-
-def enqueue(task: dict[str, Any]) -> None:
-    """Enqueue one."""
-    work.send(task)
-
-
-def enqueue_many(tasks: list[dict[str, Any]]) -> None:
-    """Enqueue many."""
-    broker.enqueue_many([work.message(task) for task in tasks])
-
-
-def worker_command(slots: int) -> list[str]:
-    """Start a worker of so many threads."""
-    return ["-m", "benchmarks.peers.dramatiq_worker", "switchyard", str(slots)]
+adapter = OnDramatiq(whole_stack() if os.environ.get("BENCH_STACK") else plain(), "switchyard")

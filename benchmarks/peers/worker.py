@@ -5,11 +5,12 @@ python -m benchmarks.peers.worker ADAPTER SLOTS
 
 from __future__ import annotations
 
-import importlib
 import os
 import sys
 
+from benchmarks.peers.loading import load
+
 if __name__ == "__main__":
-    os.environ["BENCH_SLOTS"] = sys.argv[2]  # for libraries that take it where the worker is declared
-    adapter = importlib.import_module(f"benchmarks.peers.{sys.argv[1]}")
-    os.execv(sys.executable, [sys.executable, *adapter.worker_command(int(sys.argv[2]))])
+    name, slots = sys.argv[1], int(sys.argv[2])
+    os.environ["BENCH_SLOTS"] = str(slots)  # for libraries that take it where the worker is declared
+    os.execv(sys.executable, [sys.executable, *load(name).worker_command(slots)])

@@ -1,0 +1,12 @@
+"""Finds an adapter by its name."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+
+def load(name: str) -> Any:
+    """Return the adapter: the object ``adapter`` of its module, or the module itself."""
+    module = importlib.import_module(f"benchmarks.peers.{name}")
+    return getattr(module, "adapter", module)

@@ -1,0 +1,74 @@
+"""What the adapters of every broker for Dramatiq share: the actor, the queues, and the ways to send."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any
+
+import dramatiq
+from dramatiq.broker import Broker
+from dramatiq.results import Results
+from dramatiq.results.backends import RedisBackend
+
+from benchmarks.records import run
+
+LANES = tuple(os.environ.get("BENCH_LANES", "bench").split())
+
+
+class OnDramatiq:
+    """An adapter around a broker.
+
+    Args:
+        name: Module of the adapter, for its workers.
+    """
+
+    def __init__(self, broker: Broker, name: str) -> None:
+        self.broker = broker
+        self._name = name
+        options = {}
+        if os.environ.get("BENCH_RESULTS"):
+            broker.add_middleware(Results(backend=RedisBackend(url=os.environ["BENCH_URL"])))
+            options = {"store_results": True}
+        self.work = dramatiq.actor(run, actor_name="work", queue_name=LANES[0], broker=broker, **options)
+        for lane in LANES:
+            broker.declare_queue(lane)
+
+    def enqueue(self, task: dict[str, Any], *, queue: str = LANES[0]) -> None:
+        """Enqueue one."""
+        self.broker.enqueue(self._message(task, queue))
+
+    def enqueue_many(self, tasks: list[dict[str, Any]], *, queue: str = LANES[0], delay_ms: int | None = None) -> None:
+        """Enqueue many at once, or one by one where the broker cannot."""
+        messages = [self._message(task, queue) for task in tasks]
+        if hasattr(self.broker, "enqueue_many"):
+            self.broker.enqueue_many(messages, delay=delay_ms)
+            return
+        for message in messages:
+            self.broker.enqueue(message, delay=delay_ms)
+
+    def turn_over(self, count: int) -> float:
+        """Fetch and acknowledge so many messages, without any worker, and return the seconds it took."""
+        consumer = self.broker.consume(LANES[0], prefetch=16, timeout=1_000)
+        started_s, done = time.perf_counter(), 0
+        while done < count:
+            message = next(consumer)
+            if message is not None:
+                consumer.ack(message)
+                done += 1
+        took_s = time.perf_counter() - started_s
+        consumer.close()
+        return took_s
+
+    def group(self, tasks: list[dict[str, Any]]) -> None:
+        """Run a group and wait for the result of each."""
+        running = dramatiq.group([self.work.message(task) for task in tasks], broker=self.broker).run()
+        running.wait(timeout=300_000)
+
+    def worker_command(self, slots: int) -> list[str]:
+        """Start Dramatiq's own worker with so many threads, or greenlets."""
+        return ["-m", "benchmarks.peers.dramatiq_worker", self._name, str(slots)]
+
+    def _message(self, task: dict[str, Any], queue: str) -> dramatiq.Message[Any]:
+        message = self.work.message(task)
+        return message if queue == message.queue_name else message.copy(queue_name=queue)
