@@ -39,13 +39,13 @@ end
 local new, standing, taken = {}, {}, {}
 for i = 5, #ARGV, step do
   local id, key = ARGV[i], keyed and ARGV[i + 2] or ""
-  standing[#standing + 1] = id
+  standing[#standing + 1] = taken[id] or id
   if not taken[id] and not known(id) then
     local holder = key ~= "" and (taken["key " .. key] or redis.call("HGET", KEYS[10], key))
+    taken[id] = holder or id
     if holder then
       standing[#standing] = holder
     else
-      taken[id] = true
       if key ~= "" then taken["key " .. key] = id end
       new[#new + 1] = i
     end
