@@ -64,6 +64,14 @@ class Keys:
         """String: one supervisor's report as JSON, gone when the supervisor is."""
         return f"{self.prefix}:{{pools}}:{member}"
 
+    def generation(self) -> str:
+        """Hash: ``id`` of this keyspace, ``made_at`` (ms since the epoch), ``instead_of`` the ids of lost ones."""
+        return f"{self.prefix}:generation"
+
+    def generations_missed(self) -> str:
+        """Set: ids of keyspaces that somebody had seen and then did not find. Nothing runs until they are accepted."""
+        return f"{self.prefix}:generation:missed"
+
     def lock(self, name: str) -> str:
         """String: token of whoever holds a named lock."""
         return f"{self.prefix}:lock:{name}"

@@ -125,7 +125,8 @@ def judge(facts: ServerFacts, *, production: bool) -> list[Finding]:
             Finding(
                 "unverified",
                 "warning",
-                f"the server refuses to show its settings ({facts.hidden}); eviction and persistence cannot be verified",
+                f"the server refuses to show its settings ({facts.hidden}); eviction and persistence cannot be "
+                "verified",
                 f"Allow this user `+info +config|get`, or make sure of `maxmemory-policy {SAFE_POLICY}` and "
                 "`appendonly yes`.",
             )
@@ -217,8 +218,8 @@ def _busy(facts: ServerFacts) -> list[Finding]:
             Finding(
                 "nearly_full",
                 "warning",
-                f"the server uses {share} % of its memory ({facts.used_bytes:,} of {facts.max_bytes:,} bytes); at 100 % "
-                "new work is refused",
+                f"the server uses {share} % of its memory ({facts.used_bytes:,} of {facts.max_bytes:,} bytes); "
+                "when it is full, new work is refused",
                 "Raise `maxmemory`, or let the pools catch up; leave maxmemory-policy alone, any other deletes jobs.",
             )
         )

@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- alert_claim: take one due group for sending; another may take it when the claim lapses.
 -- KEYS[1] due: sorted set, fingerprint -> ms since epoch
 -- KEYS[2] group: hash

@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- alert_raise: count an alert in its group; the first of a window makes the group due.
 -- KEYS[1] due: sorted set, fingerprint -> ms since epoch
 -- KEYS[2] group: hash

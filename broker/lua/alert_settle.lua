@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- alert_settle: note what was sent of a claimed group; it is due again at the window's end.
 -- KEYS[1] due: sorted set, fingerprint -> ms since epoch
 -- KEYS[2] group: hash

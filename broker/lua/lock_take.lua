@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- lock_take: take a named lock, or renew it for its holder.
 -- KEYS[1] lock: string, token of the holder
 -- ARGV[1] token

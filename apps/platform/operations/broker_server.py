@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, cast
 
 import redis
+from django.conf import settings
 
+from broker.generation import finding, marker_of
 from broker.keys import Keys
+from broker.server_health import Finding, judge, read_facts
 
-SAFE_POLICY = "noeviction"
 # First word of the server's refusal -> why it takes no work, and what to do.
 REFUSALS = {
     "OOM": (
@@ -26,6 +27,8 @@ REFUSALS = {
         "Free its disk and look into its log; work then goes on by itself.",
     ),
 }
+# Findings that a refusal has told already.
+TOLD_BY_REFUSAL = frozenset({"replica", "disk", "loading", "nearly_full"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,25 +38,38 @@ class ServerState:
     Args:
         refusal: Why it takes none, as half a sentence; "" when it takes it.
         then: What to do about that.
-        eviction: The policy by which it drops work when its memory is full; "" when it drops none.
+        findings: What else should be changed, worst first; what cannot be verified is not among it.
     """
 
     refusal: str = ""
     then: str = ""
-    eviction: str = ""
+    findings: tuple[Finding, ...] = ()
+
+    @property
+    def errors(self) -> tuple[Finding, ...]:
+        """Findings by which work is lost or held up."""
+        return tuple(found for found in self.findings if found.severity == "error")
+
+    @property
+    def warnings(self) -> tuple[Finding, ...]:
+        """Findings that will become errors, or that cost no more than a part of the work."""
+        return tuple(found for found in self.findings if found.severity == "warning")
 
 
 TAKES_WORK = ServerState()
 
 
 def ask_server(client: redis.Redis, keys: Keys) -> ServerState:
-    """Ask for leave to write, writing nothing, and for the policy.
+    """Ask for leave to write, writing nothing, what the server says of itself, and whether its keyspace is the old one.
 
     Raises:
         redis.ConnectionError, redis.TimeoutError: it does not answer.
     """
     refusal, then = _refusal(client, keys)
-    return ServerState(refusal, then, _eviction(client))
+    found = [item for item in judge(read_facts(client), production=not settings.DEBUG) if item.code != "unverified"]
+    if refusal:
+        found = [item for item in found if item.code not in TOLD_BY_REFUSAL]
+    return ServerState(refusal, then, (*_lost_keyspace(client, keys), *found))
 
 
 def _refusal(client: redis.Redis, keys: Keys) -> tuple[str, str]:
@@ -69,10 +85,12 @@ def _refusal(client: redis.Redis, keys: Keys) -> tuple[str, str]:
     return "", ""
 
 
-def _eviction(client: redis.Redis) -> str:
+def _lost_keyspace(client: redis.Redis, keys: Keys) -> list[Finding]:
+    """Return what those who watch left word of: they had seen another keyspace here."""
     try:
-        memory = cast("dict[str, Any]", client.info("memory"))
-    except redis.ResponseError:  # this user may not ask
-        return ""
-    policy = str(memory.get("maxmemory_policy", SAFE_POLICY))
-    return "" if policy == SAFE_POLICY else policy
+        marker = marker_of(client.hgetall(keys.generation()), client.smembers(keys.generations_missed()))
+    except redis.ResponseError:  # a replica without a primary; it was asked for more above
+        return []
+    if not marker.missed:
+        return []
+    return finding("another" if marker.id else "missing")

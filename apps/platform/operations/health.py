@@ -24,10 +24,13 @@ class Dependency:
 
 
 def _ask_broker() -> str:
-    """Return why the broker takes no work, "" when it does."""
+    """Return why the broker takes no work or would lose it, "" when it is sound."""
     found = facilities()
     found.pools.read_all()
-    return ask_server(found.records.client, found.records.keys).refusal
+    server = ask_server(found.records.client, found.records.keys)
+    if server.refusal:
+        return f"takes no work: {server.refusal}"
+    return "; ".join(error.seen for error in server.errors)
 
 
 def _ask_database() -> None:
@@ -54,7 +57,7 @@ def _broker() -> Dependency:
     except (NoAnswer, *BROKER_AWAY) as error:
         return Dependency("broker", False, _fact(error))
     if refusal:
-        return Dependency("broker", False, f"takes no work: {refusal}")
+        return Dependency("broker", False, refusal)
     return Dependency("broker", True, "answers")
 
 

@@ -11,6 +11,7 @@ from apps.platform.operations.formatting import duration, times
 from apps.platform.operations.queries import YardState
 from apps.platform.operations.tracks import Level, Track
 from broker.interface import LaneStats
+from broker.server_health import Finding
 
 # One look cannot tell a wait of less than a second from a message that is just being picked up.
 SEEN_MS = 1_000
@@ -54,13 +55,14 @@ def judge(rows: Sequence[Track], state: YardState | None, recent: Sequence[Group
     if state.server.refusal:
         return _broker_refuses(state.server, facts)
     found = [
+        *_broker_unsafe(state.server.errors),
         *_pools_down(rows),
         *_late(rows),
         *_failing(recent or ()),
         *_retrying(state),
         *_pools_missing(rows),
         *_no_scheduler(state),
-        *_broker_evicts(state.server),
+        *_broker_unsafe(state.server.warnings),
     ]
     if not found:
         return Verdict("ok", "Healthy", "Every queue is on time.", facts)
@@ -92,17 +94,20 @@ def _broker_refuses(server: ServerState, facts: tuple[tuple[str, str], ...]) -> 
     )
 
 
-def _broker_evicts(server: ServerState) -> list[Verdict]:
-    if not server.eviction:
-        return []
+def _broker_unsafe(findings: Sequence[Finding]) -> list[Verdict]:
     return [
         Verdict(
-            "warn",
+            "bad" if found.severity == "error" else "warn",
             "Unsafe",
-            f"The broker deletes waiting jobs when its memory is full, because maxmemory-policy is {server.eviction}.",
-            then="Run `CONFIG SET maxmemory-policy noeviction` on it and write that into its configuration.",
+            f"The broker is not safe: {found.seen}.",
+            then=f"{found.remedy}{_FOLLOWS.get(found.code, '')}",
         )
+        for found in findings
     ]
+
+
+# What the page's other lines cannot say.
+_FOLLOWS = {"evicting": " New jobs are refused with 503 until then; what waits is worked off."}
 
 
 def _pools_down(rows: Sequence[Track]) -> list[Verdict]:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import sys
 from typing import NoReturn
 
-from django.core.checks import CheckMessage, run_checks
+import redis
+from django.core.checks import CheckMessage, Warning, run_checks
 
+from apps.platform.workers.broker_watch import make_watch
 from apps.platform.workers.checks import TAG
+from broker.generation import ACCEPT
 
 EX_CONFIG = 78
 
@@ -15,7 +18,8 @@ EX_CONFIG = 78
 def refuse_if_wrong(*, ask_broker: bool = True) -> None:
     """Run the yard's system checks; print what is wrong to standard error and exit 78.
 
-    Warnings are printed and do not stop the start: a broker that is down now may be up when it is needed.
+    Warnings are printed and do not stop the start: a broker that is down now may be up when it is needed. A broker
+    that may be used is marked, see :mod:`broker.generation`.
 
     Args:
         ask_broker: Ask the broker's server too whether it keeps work. Takes up to two seconds when it is down.
@@ -23,11 +27,37 @@ def refuse_if_wrong(*, ask_broker: bool = True) -> None:
     found = run_checks(tags=[TAG], databases=["default"] if ask_broker else None)
     found = [message for message in found if not message.is_silenced()]
     wrong = [message for message in found if message.is_serious()]
+    if ask_broker and not wrong:
+        found += mark_keyspace()
     for message in found:
         if message not in wrong:
             sys.stderr.write(f"switchyard: warning: {_line(message)}\n")
     if wrong:
         refuse(*(_line(message) for message in wrong))
+
+
+def mark_keyspace() -> list[CheckMessage]:
+    """Mark the broker's keyspace if it is a new one: W006 when it is in use and has no marker.
+
+    One that does not answer is marked by whoever starts next.
+    """
+    watch = make_watch()
+    try:
+        marked = watch.generation.prepare()
+    except redis.RedisError:
+        return []
+    finally:
+        watch.close()
+    if marked:
+        return []
+    return [
+        Warning(
+            "the keyspace is in use and has no marker, so nobody can tell whether a part of it is gone",
+            hint=f"Run `{ACCEPT}` once; see docs/how-to/mend-the-broker.md.",
+            obj="broker",
+            id="switchyard.W006",
+        )
+    ]
 
 
 def refuse(*facts: str) -> NoReturn:

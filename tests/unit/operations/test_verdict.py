@@ -8,6 +8,7 @@ from apps.platform.operations.broker_server import REFUSALS, ServerState
 from apps.platform.operations.queries import YardState
 from apps.platform.operations.tracks import tracks
 from apps.platform.operations.verdict import Verdict, judge
+from broker.server_health import Finding
 from tests.unit.operations.yards import YARD, down, lane, pool, state
 
 NOW = datetime(2026, 11, 20, tzinfo=UTC)
@@ -52,11 +53,25 @@ def test_broker_that_refuses_work_is_the_cause_of_everything_else() -> None:
     assert "CONFIG SET maxmemory" in found.then and "no need to restart" in found.then
 
 
-def test_broker_that_may_drop_work_is_a_warning() -> None:
-    found = verdict(replace(state(), server=ServerState(eviction="allkeys-lru")))
+def test_broker_that_would_drop_work_is_told_first() -> None:
+    evicting = Finding("evicting", "error", "maxmemory-policy is 'allkeys-lru'", "Run `CONFIG SET`.")
+    found = verdict(
+        replace(state(lane("mail", 3, age_ms=41_000), down("mail")), server=ServerState(findings=(evicting,)))
+    )
 
-    assert (found.level, found.label) == ("warn", "Unsafe")
-    assert "allkeys-lru" in found.sentence and "CONFIG SET maxmemory-policy noeviction" in found.then
+    assert (found.level, found.label) == ("bad", "Unsafe")
+    assert found.sentence == "The broker is not safe: maxmemory-policy is 'allkeys-lru'."
+    assert found.then == "Run `CONFIG SET`. New jobs are refused with 503 until then; what waits is worked off."
+    assert len(found.also) == 1
+
+
+def test_broker_that_is_nearly_full_is_told_last() -> None:
+    full = Finding("nearly_full", "warning", "the server uses 93 % of its memory", "Raise it.")
+    found = verdict(replace(state(scheduler_up=False), server=ServerState(findings=(full,))))
+
+    assert found.label == "No scheduler"
+    assert found.also == ("The broker is not safe: the server uses 93 % of its memory.",)
+    assert verdict(replace(state(), server=ServerState(findings=(full,)))).level == "warn"
 
 
 def test_many_retries_are_told_before_the_first_job_gives_up() -> None:

@@ -28,8 +28,8 @@ class Command(BaseCommand):
             state = queries.yard_state()
         if state.server.refusal:
             self.stderr.write(f"queues: the broker takes no work: {state.server.refusal}. {state.server.then}")
-        if state.server.eviction:
-            self.stderr.write(f"queues: the broker deletes jobs when it is full: {state.server.eviction}")
+        for item in state.server.findings:
+            self.stderr.write(f"queues: {item.severity}: {item.seen}; {item.remedy}")
         found = queries.queues_of(state)
         if options["json"]:
             self.stdout.write(json.dumps([queue.as_json() for queue in found], indent=2))

@@ -1,0 +1,16 @@
+"""This yard's watch over its broker's server, for whoever has a loop: a supervisor, the scheduler, the web."""
+
+from __future__ import annotations
+
+from django.conf import settings
+
+from broker.clients import connect
+from broker.keys import Keys
+from broker.watch import Watch
+
+
+def make_watch() -> Watch:
+    """Return a watch with a connection of its own, that nobody else may use at the same time."""
+    client = connect(settings.SWITCHYARD.broker_url, profile="quick")
+    queues = [queue.name for queue in settings.YARD.queues]
+    return Watch(client, Keys(), queues, production=not settings.DEBUG)
