@@ -38,10 +38,17 @@ class HeldMessage(MessageProxy):
         lease: What its owner holds it by, in its ``family``.
         crashes: Times it took its worker down.
         asked: Its job was asked to stop.
+        cause: What ended its last worker, see :class:`broker.family.Grant`.
     """
 
     def __init__(
-        self, message: Message[Any], lease: Lease, family: Family, crashes: int = 0, asked: bool = False
+        self,
+        message: Message[Any],
+        lease: Lease,
+        family: Family,
+        crashes: int = 0,
+        asked: bool = False,
+        cause: str = "",
     ) -> None:
         super().__init__(message)
         # Read many times for each message, and slow to reach through the proxy.
@@ -52,6 +59,7 @@ class HeldMessage(MessageProxy):
         self.family = family
         self.crashes = crashes
         self.asked = asked
+        self.cause = cause
         self.has_room = True  # it counts against its worker's budget
         self.moved = False  # it is somewhere else already; the worker's acknowledgement is not for it
 
@@ -253,7 +261,7 @@ class Consumer(DramatiqConsumer):
             self._family.quarantine(grant.lease, Quarantine.entry(self._lane_name, raw, str(error)).encode())
             logger.error("unreadable message of %d bytes in %s set aside: %s", len(raw), self._lane_name, error)
             return None
-        return HeldMessage(message, grant.lease, self._family, grant.crashes, grant.asked)
+        return HeldMessage(message, grant.lease, self._family, grant.crashes, grant.asked, grant.cause)
 
     def _settle(self) -> None:
         self._acks.release_unknown([held.lease for held in list(self._broker.in_flight.values())])

@@ -15,7 +15,7 @@ from typing import Final, Literal, NamedTuple
 import redis
 
 from broker.errors import BrokerUnsafe, QueueFull
-from broker.family_keys import LANES, FamilyKeys, Lane
+from broker.family_keys import ALL_LANES, LANES, FamilyKeys, Lane
 from broker.wire import BUDGET_S, Wire, Word, script
 
 LEASE_MS: Final = 15_000
@@ -54,12 +54,15 @@ class Grant:
     Args:
         crashes: Times it took its worker down.
         asked: Its job was asked to stop while somebody had it.
+        cause: What ended its last worker, or ``alone`` after a move since; it starts with ``limit`` when the worker was
+            killed for this message's hard limit.
         body: ``None`` when somebody put an id into the lane without one.
     """
 
     lease: Lease
     crashes: int
     asked: bool
+    cause: str
     body: bytes | None
 
 
@@ -193,6 +196,12 @@ class Family:
         args: list[Word] = [lease.id, lease.token, move, body, delay_ms, level]
         return bool(self.wire.call(script("move"), keys, args))
 
+    def isolate(self, lease: Lease, *, budget_s: float = BUDGET_S) -> bool:
+        """Put a leased message into the lane whose messages run alone; ``False`` when its token is stale."""
+        k = self.keys
+        keys = [k.hold(lease.owner), *k.waiting("alone"), k.bell("alone"), k.notes, *k.done]
+        return bool(self.wire.call(script("isolate"), keys, [lease.id, lease.token], budget_s=budget_s))
+
     def bury(self, lease: Lease, letter: bytes) -> bool:
         """Make a leased message a dead letter (JSON); ``False`` when its token is stale."""
         k = self.keys
@@ -237,6 +246,7 @@ class Family:
         only_lapsed: bool = False,
         finished: Sequence[Lease] = (),
         running: Sequence[str] = (),
+        cause: str = "",
         keeper: str = "",
         budget_s: float = BUDGET_S,
     ) -> Reclaimed | None:
@@ -246,6 +256,7 @@ class Family:
             only_lapsed: Do nothing unless its lease ran out.
             finished: What it had worked off, its acknowledgement not sent yet; with ``running`` at most 250.
             running: Ids it was running: their crash is counted.
+            cause: What ended it, for who fetches them next. One that starts with ``limit`` is no crash and counts none.
             keeper: An owner that gets ``running`` under new tokens. Has it no lease, they go back with the rest.
 
         Returns:
@@ -255,7 +266,7 @@ class Family:
         keys = [k.leases, k.hold(owner), k.bodies, *k.waiting(lane), k.bell(lane), *k.done, k.notes, k.unique]
         keys += [k.hold(keeper or owner), k.token]
         mode = "lapsed" if only_lapsed else "now"
-        args: list[Word] = [owner, mode, keeper, CRASH_WINDOW_MS, len(finished), *_words(finished), *running]
+        args: list[Word] = [owner, mode, keeper, CRASH_WINDOW_MS, cause, len(finished), *_words(finished), *running]
         answer = self.wire.call(script("reclaim"), keys, args, budget_s=budget_s)
         if answer[0] < 0 and len(answer) == 2:
             return None
@@ -265,7 +276,7 @@ class Family:
         ]
         returned = max(answer[0], 0)
         while answer[1]:
-            again: list[Word] = [owner, mode, keeper, CRASH_WINDOW_MS, 0]
+            again: list[Word] = [owner, mode, keeper, CRASH_WINDOW_MS, "", 0]
             answer = self.wire.call(script("reclaim"), keys, again, budget_s=budget_s)
             returned += max(answer[0], 0)
         return Reclaimed(returned, suspects)
@@ -289,7 +300,7 @@ class Family:
             ``cancelled``: it never starts; ``asked``: it is leased, and asked to stop; ``unknown``: it is not here.
         """
         k = self.keys
-        keys = [k.bodies, k.due("live"), k.due("retry"), *k.done, k.notes, k.unique, k.leases]
+        keys = [k.bodies, *map(k.due, ALL_LANES), *k.done, k.notes, k.unique, k.leases]
         while True:
             owners = self.owners()
             holds = [k.hold(owner) for owner in owners]
@@ -310,7 +321,7 @@ class Family:
 
     def resume(self) -> bool:
         """Hand out messages again; ``False`` when it was not paused."""
-        keys = [self.keys.paused, *map(self.keys.bell, LANES)]
+        keys = [self.keys.paused, *map(self.keys.bell, ALL_LANES)]
         return bool(self.wire.call(script("resume"), keys, []))
 
     def ring(self, lane: Lane) -> None:
@@ -320,7 +331,7 @@ class Family:
     def flush(self) -> None:
         """Drop every message that waits, is scheduled or is leased."""
         k = self.keys
-        lanes = [key for lane in LANES for key in (*k.waiting(lane), k.due(lane), k.bell(lane))]
+        lanes = [key for lane in ALL_LANES for key in (*k.waiting(lane), k.due(lane), k.bell(lane))]
         holds = [k.hold(owner) for owner in self.owners()]
         self.wire.call(script("flush"), [k.bodies, *lanes, k.notes, k.unique, *holds], [])
 
@@ -353,17 +364,17 @@ def lane_of(owner: str) -> Lane:
     Raises:
         ValueError: it says none.
     """
-    for lane in LANES:
+    for lane in ALL_LANES:
         if owner.endswith(f"/{lane}"):
             return lane
-    raise ValueError(f"owner {owner!r} names no lane; its name must end with /live or /retry")
+    raise ValueError(f"owner {owner!r} names no lane; its name must end with /live, /retry or /alone")
 
 
 def fetched(owner: str, answer: list[object], acked: Sequence[Lease] = ()) -> Fetched:
     """Return what a fetch's answer says."""
     state, stale, next_due_ms, left = answer[:4]
     grants = [
-        Grant(Lease(owner, id_, token), int(crashes.partition(b" ")[0]), crashes.endswith(b" asked"), body)
+        Grant(Lease(owner, id_, token), *_noted(crashes), body)
         for id_, token, crashes, body in zip(*[iter(answer[4:])] * 4, strict=True)
     ]
     return Fetched(
@@ -373,6 +384,12 @@ def fetched(owner: str, answer: list[object], acked: Sequence[Lease] = ()) -> Fe
         next_due_ms=next_due_ms if isinstance(next_due_ms, int) and next_due_ms >= 0 else None,
         left=left == 1,
     )
+
+
+def _noted(crashes: bytes) -> tuple[int, bool, str]:
+    """Return count, whether it was asked to stop, and cause, of what a fetch says about crashes."""
+    count, _, cause = str(crashes, "utf-8", "replace").partition(": ")
+    return int(count.partition(" ")[0]), count.endswith(" asked"), cause
 
 
 def _words(leases: Sequence[Lease]) -> list[Word]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal
 
-Lane = Literal["live", "retry"]
+Lane = Literal["live", "retry", "alone"]
+# What pools serve; and with the lane whose messages run alone, because one of them may take its worker down.
 LANES: Final[tuple[Lane, Lane]] = ("live", "retry")
+ALL_LANES: Final[tuple[Lane, Lane, Lane]] = (*LANES, "alone")
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +24,8 @@ class FamilyKeys:
     queue: str
 
     def lane_name(self, lane: Lane) -> str:
-        """Name of a lane as actors and messages know it: ``webhook``, ``webhook-retry``."""
-        return self.queue if lane == "live" else f"{self.queue}-retry"
+        """Name of a lane as actors and messages know it: ``webhook``, ``webhook-retry``, ``webhook-alone``."""
+        return self.queue if lane == "live" else f"{self.queue}-{lane}"
 
     @property
     def bodies(self) -> str:
@@ -67,7 +69,8 @@ class FamilyKeys:
         """Hash: what is remembered of few messages.
 
         ``level:<id>`` its priority (1 high, 3 low), ``key:<id>`` its unique key, ``crash:<id>`` how often it took its
-        worker down and since when (ms since the epoch), ``spent:<id>`` the last move and its token, ``cancel:<id>``
+        worker down, since when (ms since the epoch), and what happened last: a signal, ``limit`` when it was killed for
+        its hard limit, ``alone`` when it was moved since; ``spent:<id>`` the last move and its token, ``cancel:<id>``
         that it is not to start, ``asked:<id>`` that it was asked to stop when it was leased.
         """
         return f"{self.base}notes"
@@ -109,7 +112,7 @@ class FamilyKeys:
 
     def all_keys(self) -> tuple[str, ...]:
         """Return every key of the family but what its owners hold."""
-        lanes = [key for lane in LANES for key in (*self.waiting(lane), self.due(lane), self.bell(lane))]
+        lanes = [key for lane in ALL_LANES for key in (*self.waiting(lane), self.due(lane), self.bell(lane))]
         ends = [*self.done, self.dead, self.letters, self.quarantine]
         others = [self.bodies, self.leases, self.token, self.notes, self.unique, self.swept]
         return (*lanes, *ends, *others, self.paused, self.refused)

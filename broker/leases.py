@@ -38,11 +38,13 @@ class Left:
     Args:
         finished: Id and token of what it had worked off, its acknowledgement not confirmed.
         running: Ids that it ran when it ended.
+        cause: What ended it.
         keeper: Child whose owner of this lane gets what ran, under new tokens.
     """
 
     finished: Sequence[tuple[bytes, bytes]] = ()
     running: Sequence[str] = ()
+    cause: str = ""
     keeper: str = ""
 
 
@@ -212,6 +214,7 @@ class LeaseKeeper:
                 owner,
                 finished=finished,
                 running=left.running[:RUNNING_AT_ONCE],
+                cause=left.cause,
                 keeper=owner_of(left.keeper, due.key) if left.keeper else "",
                 budget_s=budget.left(),
             )

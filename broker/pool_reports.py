@@ -25,7 +25,7 @@ class PoolReport:
         children: One dict each: ``pid``, ``ready``, ``busy``, ``done``, ``rss_bytes``.
         restarts: Reason -> children restarted since the supervisor started.
         started_at, beat_at: Milliseconds since the epoch.
-        state: ``starting``, ``up`` or ``draining``.
+        state: ``starting``, ``up``, ``draining``, or ``paused`` while the broker's keyspace is not the one it knew.
     """
 
     pool: str

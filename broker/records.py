@@ -83,14 +83,16 @@ class Step:
 
     Args:
         fields: More fields of the record, encoded.
-        event: What followers of the job are told, JSON.
+        at: When it happened, ms since the epoch.
+        public: What followers of the job are told beside state and time.
     """
 
     job_id: str
     sequence: int
     state: str
     fields: dict[str, str | int]
-    event: str
+    at: int
+    public: dict[str, Any]
     ttl_ms: int
 
 
@@ -105,8 +107,7 @@ def step(job_id: str, *, sequence: int, state: str, fields: dict[str, Any], ttl_
         TypeError, ValueError, RecursionError: a field is no JSON.
     """
     encoded = {name: _encoded(name, value) for name, value in fields.items()}
-    event = json.dumps({"state": state, "at": _now_ms(), **_public(fields)})
-    return Step(job_id, sequence, state, encoded, event, ttl_ms)
+    return Step(job_id, sequence, state, encoded, _now_ms(), _public(fields), ttl_ms)
 
 
 class JobRecords:
@@ -145,7 +146,8 @@ class JobRecords:
 
     def _call(self, step: Step) -> tuple[list[str], list[str | int]]:
         ended = "1" if step.state in ENDED else "0"
-        args: list[str | int] = [step.sequence, step.ttl_ms, "state", step.event, ended, "state", step.state]
+        event = json.dumps({"state": step.state, "at": step.at, **step.public})
+        args: list[str | int] = [step.sequence, step.ttl_ms, "state", event, ended, "state", step.state]
         for name, value in step.fields.items():
             args += (name, value)
         return [self.keys.job(step.job_id), self.keys.job_events(step.job_id)], args

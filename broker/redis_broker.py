@@ -25,7 +25,7 @@ from broker.keys import Keys
 from broker.letters import encode, rejected
 from broker.own_leases import OwnLeases
 from broker.signals import Hooks
-from broker.topology import RETRY_SUFFIX
+from broker.topology import lane_of_name
 from broker.wire import Wire
 from broker.work_queue import WorkQueue
 
@@ -192,8 +192,7 @@ class RedisBroker(Broker):
         if queue_name in self.queues:
             return
         self.emit_before("declare_queue", queue_name)
-        base = queue_name.removesuffix(RETRY_SUFFIX)
-        lane: Lane = "live" if base == queue_name else "retry"
+        base, lane = lane_of_name(queue_name)
         family = self.families.setdefault(base, Family(self.wire, self.keys.family(base)))
         self._lanes[queue_name] = (family, lane)
         self.queues[queue_name] = None

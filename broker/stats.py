@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import Any, Final
 
 import redis
 
 from broker import codec
-from broker.family_keys import LANES, FamilyKeys
+from broker.family_keys import ALL_LANES, FamilyKeys, Lane
 from broker.interface import LaneStats, QueueStats
+
+COUNTED: Final[tuple[tuple[Lane, ...], ...]] = (("live", "alone"), ("retry",))
 
 
 def family_stats(client: redis.Redis, keys: FamilyKeys) -> QueueStats:
-    """Return depth, age and state of both lanes, and what is dead or unreadable."""
+    """Return depth, age and state of both lanes, and what is dead or unreadable.
+
+    What runs alone, because it may take its worker down, counts among the live.
+    """
     with client.pipeline(transaction=False) as pipe:  # a full Redis 7 refuses every MULTI, even of reads
         pipe.zrange(keys.leases, 0, -1)
         pipe.llen(keys.dead)
         pipe.llen(keys.quarantine)
         pipe.exists(keys.paused)
-        for lane in LANES:
+        for lane in ALL_LANES:
             pipe.zcard(keys.due(lane))
             for waiting in keys.waiting(lane):
                 pipe.llen(waiting)
@@ -29,23 +34,23 @@ def family_stats(client: redis.Redis, keys: FamilyKeys) -> QueueStats:
         for _, hold in holds:
             pipe.hlen(hold)
             pipe.hexists(hold, "#")
-        width = len(of_lanes) // 2
-        heads = [[head for head in of_lanes[start + 2 : start + width : 2] if head] for start in (0, width)]
-        for lane_heads in heads:
-            pipe.hmget(keys.bodies, [*lane_heads, ""])
-        *held, live_bodies, retry_bodies = pipe.execute()
-    running: dict[str, int] = dict.fromkeys(LANES, 0)
+        width = len(of_lanes) // len(ALL_LANES)
+        by_lane = {lane: of_lanes[at * width : (at + 1) * width] for at, lane in enumerate(ALL_LANES)}
+        for lane in ALL_LANES:
+            pipe.hmget(keys.bodies, [*filter(None, by_lane[lane][2::2]), ""])
+        *held, live_bodies, retry_bodies, alone_bodies = pipe.execute()
+    running: dict[str, int] = dict.fromkeys(ALL_LANES, 0)
     for (lane, _), count, numbered in zip(holds, held[::2], held[1::2], strict=True):
         running[lane] += count - bool(numbered)
     live, retry = (
         LaneStats(
-            name=keys.lane_name(lane),
-            waiting=sum(of_lanes[start + 1 : start + width : 2]),
-            scheduled=of_lanes[start],
-            running=running[lane],
+            name=keys.lane_name(lanes[0]),
+            waiting=sum(count for lane in lanes for count in by_lane[lane][1::2]),
+            scheduled=sum(by_lane[lane][0] for lane in lanes),
+            running=sum(running[lane] for lane in lanes),
             oldest_age_ms=_oldest_age_ms(bodies),
         )
-        for lane, start, bodies in zip(LANES, (0, width), (live_bodies, retry_bodies), strict=True)
+        for lanes, bodies in zip(COUNTED, ([*live_bodies, *alone_bodies], retry_bodies), strict=True)
     )
     return QueueStats(keys.queue, live, retry, dead=dead, quarantined=quarantined, paused=bool(paused))
 

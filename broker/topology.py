@@ -8,13 +8,15 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from broker.errors import InvalidQueueName, UnknownPool, UnknownQueue
-from broker.family_keys import FamilyKeys
+from broker.family_keys import FamilyKeys, Lane
 
 RETRY_SUFFIX = "-retry"
+ALONE_SUFFIX = "-alone"
 DEAD_SUFFIX = "-dead"
 
 PoolKind = Literal["threads", "processes", "gevent"]
 
+_SUFFIXES: dict[str, Lane] = {RETRY_SUFFIX: "retry", ALONE_SUFFIX: "alone"}
 QUEUE_NAME = re.compile(r"[a-z0-9_.-]{1,64}")
 
 
@@ -63,6 +65,11 @@ class Queue:
     def retry_lane(self) -> str:
         """Queue in which this queue's retries wait."""
         return self.name + RETRY_SUFFIX
+
+    @property
+    def alone_lane(self) -> str:
+        """Queue in which those wait that may take their worker down. Nobody declares who serves it: see ``runpool``."""
+        return self.name + ALONE_SUFFIX
 
     @property
     def dead_list(self) -> str:
@@ -119,7 +126,7 @@ class Yard:
             UnknownQueue: no queue of the yard has that lane.
         """
         for queue in self.queues:
-            if lane in (queue.name, queue.retry_lane, queue.dead_list):
+            if lane in (queue.name, queue.retry_lane, queue.alone_lane, queue.dead_list):
                 return queue
         raise UnknownQueue(lane, tuple(queue.name for queue in self.queues))
 
@@ -145,6 +152,14 @@ class Yard:
     def pools_of(self, lane: str) -> tuple[Pool, ...]:
         """Return the pools that consume a lane; empty for a dead list."""
         return tuple(pool for pool in self.pools if lane in self.served_by(pool))
+
+
+def lane_of_name(name: str) -> tuple[str, Lane]:
+    """Return the queue that a lane's name belongs to, and which of its lanes it is."""
+    for suffix, lane in _SUFFIXES.items():
+        if name.endswith(suffix):
+            return name.removesuffix(suffix), lane
+    return name, "live"
 
 
 def check_queue_name(name: str) -> None:

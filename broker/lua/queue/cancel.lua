@@ -1,12 +1,12 @@
 #!lua flags=allow-oom
 -- cancel: keep a message from starting; one that is leased is only asked to stop.
 -- KEYS[1] bodies: hash
--- KEYS[2..3] due in the live and in the retry lane: sorted sets
--- KEYS[4..5] done: hashes
--- KEYS[6] notes: hash
--- KEYS[7] unique: hash
--- KEYS[8] leases: sorted set
--- KEYS[9...] holds of the owners: hashes
+-- KEYS[2..4] due in the live, the retry and the alone lane: sorted sets
+-- KEYS[5..6] done: hashes
+-- KEYS[7] notes: hash
+-- KEYS[8] unique: hash
+-- KEYS[9] leases: sorted set
+-- KEYS[10...] holds of the owners: hashes
 -- ARGV[1] id
 -- ARGV[2...] the owners, in the order of their holds
 -- One that waits stays in its list until it is its turn, and is dropped then: to look for it would take long.
@@ -17,22 +17,22 @@
 local id = ARGV[1]
 local known = {}
 for i = 2, #ARGV do known[ARGV[i]] = true end
-for _, owner in ipairs(redis.call("ZRANGE", KEYS[8], 0, -1)) do
+for _, owner in ipairs(redis.call("ZRANGE", KEYS[9], 0, -1)) do
   if not known[owner] then return "owners" end
 end
 if redis.call("HEXISTS", KEYS[1], id) == 0 then
-  local word = ended_by(id, KEYS[4], KEYS[5])
+  local word = ended_by(id, KEYS[5], KEYS[6])
   return word and string.match(word, "^%S+") == "cancel" and "cancelled" or "unknown"
 end
-for i = 9, #KEYS do
+for i = 10, #KEYS do
   if redis.call("HEXISTS", KEYS[i], id) == 1 then
-    redis.call("HSET", KEYS[6], "asked:" .. id, 1)
+    redis.call("HSET", KEYS[7], "asked:" .. id, 1)
     return "asked"
   end
 end
-if redis.call("ZREM", KEYS[2], id) + redis.call("ZREM", KEYS[3], id) > 0 then
-  finish({ id }, { "cancel" }, nil, KEYS[1], KEYS[4], KEYS[5], KEYS[6], KEYS[7])
+if redis.call("ZREM", KEYS[2], id) + redis.call("ZREM", KEYS[3], id) + redis.call("ZREM", KEYS[4], id) > 0 then
+  finish({ id }, { "cancel" }, nil, KEYS[1], KEYS[5], KEYS[6], KEYS[7], KEYS[8])
 else
-  redis.call("HSET", KEYS[6], "cancel:" .. id, 1)
+  redis.call("HSET", KEYS[7], "cancel:" .. id, 1)
 end
 return "cancelled"

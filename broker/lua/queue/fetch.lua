@@ -17,7 +17,7 @@
 -- ARGV[4] promote: at most so many become due in one call
 -- ARGV[5...] id, token: acknowledged, at most 500 pairs
 -- Returns {state, stale positions, next_due_in_ms (-1 none), left, id, token, crashes, body, …}, with " asked" behind the
--- crashes of a message that was asked to stop while somebody had it,
+-- crashes of a message that was asked to stop while somebody had it, and ": <cause>" of what is noted of its last crash,
 -- and with state "ok", "paused", or "gone" when the owner has no lease: it may not go on under this name.
 -- `left` is 1 when messages wait still. A body is nil when somebody put an id there without one; an id that has ended is
 -- dropped when somebody put it there again. O(messages).
@@ -39,7 +39,8 @@ local function grant(ids, tokens, bodies)
   if redis.call("EXISTS", KEYS[13]) == 1 then
     for n, id in ipairs(ids) do
       local crashed, asked = unpack(redis.call("HMGET", KEYS[13], "crash:" .. id, "asked:" .. id))
-      crashes[n] = string.match(crashed or "0", "^%d+") .. (asked and " asked" or "")
+      local cause = string.match(crashed or "", "^%d+ %d+ (.+)$")
+      crashes[n] = string.match(crashed or "0", "^%d+") .. (asked and " asked" or "") .. (cause and ": " .. cause or "")
     end
   end
   for n, id in ipairs(ids) do

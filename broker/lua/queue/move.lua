@@ -31,5 +31,7 @@ if level == 2 then
 else
   redis.call("HSET", KEYS[8], "level:" .. id, level)
 end
+local crashes = string.match(redis.call("HGET", KEYS[8], "crash:" .. id) or "", "^%d+ %d+")
+if crashes then redis.call("HSET", KEYS[8], "crash:" .. id, crashes .. " alone") end
 put({ id }, level, delay_ms > 0 and now_ms() + delay_ms, { KEYS[3], KEYS[4], KEYS[5] }, KEYS[6], KEYS[7])
 return 1

@@ -16,8 +16,9 @@
 -- ARGV[3] keeper: owner that gets what was running, under new tokens; "", or one without a lease, for it to go back with
 --   the rest
 -- ARGV[4] crash_window_ms: crashes longer ago are forgotten
--- ARGV[5] pairs: how many id, token pairs follow that were worked off
--- ARGV[6...] those pairs, then the ids that were running; at most 500 words in all
+-- ARGV[5] cause: what ended it, noted with what was running; one that starts with "limit" is no crash and counts none
+-- ARGV[6] pairs: how many id, token pairs follow that were worked off
+-- ARGV[7...] those pairs, then the ids that were running; at most 500 words in all
 -- A message at a time is in one place only, and a call that did not finish is finished by the next.
 -- Returns {returned, left, id, crashes, token, body, …}: how many went back, whether more calls are needed (1), and what was
 -- running; token and body are empty unless the keeper has it. Returns {-1, 0, …} when the owner has no lease to take: what
@@ -33,7 +34,7 @@ local now = now_ms()
 -- What a keeper without a lease got would be taken back by nobody.
 if keeper ~= "" and tonumber(redis.call("ZSCORE", KEYS[1], keeper) or 0) == 0 then keeper = "" end
 local hold, notes = KEYS[2], KEYS[10]
-local last_pair = 5 + 2 * tonumber(ARGV[5])
+local last_pair = 6 + 2 * tonumber(ARGV[6])
 local answer = { 0, 0 }
 local function name(id, count, token, body)
   local at = #answer
@@ -57,7 +58,7 @@ end
 if ARGV[2] == "lapsed" and tonumber(lease) > now then return { -1, 0 } end
 redis.call("ZADD", KEYS[1], 0, owner) -- fenced: from here on it cannot fetch, nor renew
 
-acked(6, last_pair, hold, KEYS[3], KEYS[8], KEYS[9], notes, KEYS[11])
+acked(7, last_pair, hold, KEYS[3], KEYS[8], KEYS[9], notes, KEYS[11])
 redis.call("HDEL", hold, "#")
 
 for i = last_pair + 1, #ARGV do
@@ -65,10 +66,10 @@ for i = last_pair + 1, #ARGV do
   if redis.call("HEXISTS", hold, id) == 0 then
     name_again(id)
   else
-    local count, since = string.match(redis.call("HGET", notes, "crash:" .. id) or "", "^(%d+) (%d+)$")
+    local count, since = string.match(redis.call("HGET", notes, "crash:" .. id) or "", "^(%d+) (%d+)")
     if not count or now - tonumber(since) > tonumber(ARGV[4]) then count, since = 0, string.format("%d", now) end
-    count = string.format("%d", tonumber(count) + 1)
-    redis.call("HSET", notes, "crash:" .. id, count .. " " .. since)
+    count = string.format("%d", tonumber(count) + (string.match(ARGV[5], "^limit") and 0 or 1))
+    redis.call("HSET", notes, "crash:" .. id, count .. " " .. since .. " " .. ARGV[5])
     local token, body = "", ""
     if keeper ~= "" then
       token = string.format("%d", redis.call("INCR", KEYS[13]))

@@ -1,11 +1,12 @@
 #!lua flags=allow-oom
 -- resume: hand out a family's messages again.
 -- KEYS[1] paused: string
--- KEYS[2..3] bells: lists
+-- KEYS[2..4] bells: lists
 -- Returns 1, or 0 when it was not paused. O(1).
 --@include put
 
 local was = redis.call("DEL", KEYS[1])
 ring(KEYS[2])
 ring(KEYS[3])
+ring(KEYS[4])
 return was
