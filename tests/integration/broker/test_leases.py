@@ -13,7 +13,7 @@ import redis
 from broker.clients import connect
 from broker.family import Entry, Family, Reclaimed
 from broker.keys import Keys
-from broker.leases import RENEW_S, LaneKey, Left, LeaseKeeper, owner_of
+from broker.leases import RENEW_S, LaneKey, LeaseKeeper, Left, owner_of
 from broker.wire import Wire
 from tests.chaos.fault_proxy import FaultProxy
 from tests.waiting import wait_for
@@ -129,7 +129,7 @@ def test_what_it_had_finished_is_forgotten_and_what_it_ran_is_kept_apart(family:
     grants = family.fetch("child.1/live", 4, request=1).grants
 
     done = grants[0].lease
-    keeper.reclaim("child.1", {LIVE: Left([(done.id, done.token)], ["c"], "suspects.1")})
+    keeper.reclaim("child.1", {LIVE: Left([(done.id, done.token)], ["c"], keeper="suspects.1")})
 
     assert fetched_ids(family, "child.2/live") == [b"b", b"d"]
     [(child, answer)] = told
