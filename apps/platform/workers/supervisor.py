@@ -15,6 +15,7 @@ import dramatiq
 from django.conf import settings
 from prometheus_client.multiprocess import mark_process_dead
 
+from apps.platform.workers.broker_watch import make_watch
 from apps.platform.workers.children import start_child
 from apps.platform.workers.keeper import Keeper, send
 from apps.platform.workers.metrics_dirs import claim
@@ -69,6 +70,7 @@ class Supervisor:
         self._rows = dict(enumerate(self._table.rows, start=1))
         self._leases = PoolLeases(pool, settings.YARD, dramatiq.get_broker(), settings.SWITCHYARD.broker_url)
         self._estates: list[Estate] = []
+        self._watch = make_watch()
         self._restarts: dict[str, int] = {}
         self._state = "starting"
         self._kill_at_s: float | None = None
@@ -90,6 +92,7 @@ class Supervisor:
             self._obey(self._signals.take())
             next_start_s = self._keeper.work()
             self._hold_leases()
+            self._heed_broker()
             if self._keeper.stopping and not self._keeper.pids:
                 break
             self._notice_ready()
@@ -144,9 +147,36 @@ class Supervisor:
         self._estates = []
         if self._leases.seconds_to_next() > 0:
             return
-        for place in self._leases.tick(self._rows):
+        lost = self._leases.tick(self._rows)
+        if lost and self._heed_broker(at_once=True):
+            return  # with its keyspace; nobody has its messages
+        for place in lost:
             logger.error("pool %s: child %d lost its lease, others have its messages; killed", self.pool.name, place)
             send(self._keeper.members[place - 1], signal.SIGKILL)
+
+    def _heed_broker(self, *, at_once: bool = False) -> bool:
+        """Look at the broker's server when it is time; end the children while its keyspace is not the one they knew.
+
+        Their running tasks may end. Say whether the pool pauses.
+        """
+        paused = self._state == "paused"
+        if self._keeper.stopping or not (at_once or self._watch.due()):
+            return paused
+        why = self._watch.look().pause
+        if bool(why) == paused:
+            return paused
+        self._report_at_s = 0.0
+        if why:
+            logger.error("pool %s: paused, it fetches nothing: %s", self.pool.name, why)
+            self._state = "paused"
+            for member in self._keeper.members:
+                self._keeper.end(member)
+        else:
+            logger.info("pool %s: goes on", self.pool.name)
+            self._state = "starting"
+            for member in self._keeper.members[: self.pool.processes]:
+                self._keeper.fill(member)
+        return bool(why)
 
     def _start(self, number: int) -> int:
         row = self._rows[number]
@@ -161,7 +191,7 @@ class Supervisor:
         self._estates.append(self._leases.ended(number, row))
         row.clear()
         reason, told = describe_exit(status)
-        if self._keeper.stopping:
+        if self._keeper.stopping or self._state == "paused":
             if status:
                 logger.warning("pool %s: child %d (pid %d) %s", self.pool.name, number, pid, told)
             return worked
@@ -176,6 +206,7 @@ class Supervisor:
         self._keeper.shed()
         self._listener.close()
         self._leases.close()
+        self._watch.close()
         self._signals.close()
         os.close(self._folder_lock)
 
@@ -207,6 +238,7 @@ class Supervisor:
 
     def _sleep_s(self, next_start_s: float | None) -> float:
         waits = [LONGEST_SLEEP_S, self._report_at_s - time.monotonic(), self._leases.seconds_to_next()]
+        waits.append(self._watch.seconds_to_next())
         if self._state == "starting":
             waits.append(LOOK_FOR_READY_S)
         if next_start_s is not None:

@@ -1,0 +1,26 @@
+"""Servers of a test's own, whose settings it may change: Valkey and Redis."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.chaos.server import SERVER_NAMES, ServerUnderTest, server_binary
+
+
+@pytest.fixture(scope="module", params=SERVER_NAMES)
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerUnderTest]:
+    """A server for all tests of a module; each leaves its settings as they were."""
+    with ServerUnderTest(tmp_path_factory.mktemp("server") / "data", server_binary(request.param)) as server:
+        yield server
+
+
+@pytest.fixture
+def emptied(server: ServerUnderTest) -> Iterator[ServerUnderTest]:
+    """The module's server with nothing in it, and as it was configured afterwards."""
+    server.admin.flushall()
+    yield server
+    server.admin.execute_command("REPLICAOF", "NO", "ONE")
+    for name, value in (("maxmemory", 0), ("maxmemory-policy", "noeviction"), ("appendonly", "yes"), ("save", "")):
+        server.config_set(name, value)

@@ -1,0 +1,174 @@
+"""A server that starts to lose work is noticed while the yard runs, and is given none."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from broker.clients import connect
+from broker.errors import BrokerUnavailable, BrokerUnsafe
+from broker.family import Entry, Family
+from broker.keys import Keys
+from broker.server_health import judge, read_facts
+from broker.watch import EVERY_S, Health, Watch
+from broker.wire import Wire
+from tests.chaos.server import ServerUnderTest
+
+KEYS = Keys("watched")
+QUEUES = ("mail", "slow")
+EVICTING = (
+    "allkeys-lru", "allkeys-lfu", "allkeys-random", "volatile-lru", "volatile-lfu", "volatile-random", "volatile-ttl",
+)  # fmt: skip
+
+MakeWatch = Callable[[], Watch]
+
+
+@pytest.fixture
+def make_watch(emptied: ServerUnderTest) -> Iterator[MakeWatch]:
+    made: list[Watch] = []
+
+    def make() -> Watch:
+        made.append(Watch(connect(emptied.url, profile="quick"), KEYS, QUEUES, production=True))
+        return made[-1]
+
+    yield make
+    for watch in made:
+        watch.close()
+
+
+@pytest.fixture
+def family(emptied: ServerUnderTest) -> Iterator[Family]:
+    wire = Wire(connect(emptied.url))
+    yield Family(wire, KEYS.family("mail"))
+    wire.close()
+
+
+def codes(health: Health) -> list[str]:
+    return [item.code for item in health.findings]
+
+
+def enqueue(family: Family, id_: str) -> None:
+    assert family.enqueue([Entry(id_, b"{}")]) == [id_]
+
+
+def test_a_sound_server_is_left_as_it_was(make_watch: MakeWatch, emptied: ServerUnderTest) -> None:
+    assert make_watch().look() == Health()
+    assert emptied.admin.dbsize() == 0
+
+
+def test_it_is_due_every_five_seconds(make_watch: MakeWatch) -> None:
+    watch = make_watch()
+    assert watch.due() and watch.seconds_to_next() == 0
+
+    watch.look()
+
+    assert not watch.due()
+    assert EVERY_S - 1 < watch.seconds_to_next() <= EVERY_S
+
+
+@pytest.mark.parametrize("policy", EVICTING)
+def test_each_evicting_policy_is_an_error_with_its_remedy(emptied: ServerUnderTest, policy: str) -> None:
+    emptied.config_set("maxmemory-policy", policy)
+
+    [found] = judge(read_facts(emptied.admin), production=False)
+
+    assert (found.code, found.severity) == ("evicting", "error")
+    assert policy in found.seen and "CONFIG SET maxmemory-policy noeviction" in found.remedy
+
+
+def test_a_policy_that_is_set_live_stops_enqueuing_and_nothing_else(
+    make_watch: MakeWatch, emptied: ServerUnderTest, family: Family, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "switchyard.broker")
+    watch = make_watch()
+    watch.look()
+    enqueue(family, "before")
+    family.join("w/live")
+
+    emptied.config_set("maxmemory-policy", "volatile-lru")
+    first, second = watch.look(), watch.look()
+
+    assert first.red and codes(first) == [item.code for item in first.news] == ["evicting"]
+    assert codes(second) == ["evicting"] and second.news == ()
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+    with pytest.raises(BrokerUnsafe, match=r"volatile-lru.*CONFIG SET maxmemory-policy noeviction") as refused:
+        enqueue(family, "after")
+    assert isinstance(refused.value, BrokerUnavailable) and refused.value.outcome == "refused"
+    [grant] = family.fetch("w/live", 1, request=1).grants
+    assert family.move(grant.lease, move="divert", lane="retry", body=b"{}", delay_ms=0)
+
+    emptied.config_set("maxmemory-policy", "noeviction")
+    assert watch.look() == Health()
+    enqueue(family, "after")
+
+
+def test_the_refusal_lapses_with_whoever_wrote_it(
+    make_watch: MakeWatch, emptied: ServerUnderTest, family: Family
+) -> None:
+    emptied.config_set("maxmemory-policy", "allkeys-lru")
+    make_watch().look()
+
+    left_ms = emptied.admin.pttl(family.keys.refused)
+
+    assert 0 < left_ms <= 20_000
+    assert all(emptied.admin.exists(KEYS.family(queue).refused) for queue in QUEUES)
+
+
+def test_memory_that_runs_out_is_told_before_it_is_full(make_watch: MakeWatch, emptied: ServerUnderTest) -> None:
+    used_bytes = int(emptied.admin.info("memory")["used_memory"])  # type: ignore[index]
+    emptied.config_set("maxmemory", int(used_bytes / 0.95))
+
+    health = make_watch().look()
+
+    assert codes(health) == ["nearly_full"] and not health.red
+    assert re.search(r"uses 9\d % of its memory", health.findings[0].seen)
+
+
+def test_persistence_that_is_switched_off_is_red_in_production(make_watch: MakeWatch, emptied: ServerUnderTest) -> None:
+    watch = make_watch()
+    emptied.config_set("appendonly", "no")
+    assert codes(watch.look()) == ["nothing_kept"] and watch.health.red
+
+    emptied.config_set("save", "3600 1")
+    assert codes(watch.look()) == ["snapshots_only"] and not watch.health.red
+
+
+def test_a_user_who_may_not_ask_cannot_verify(emptied: ServerUnderTest) -> None:
+    emptied.admin.execute_command("ACL", "SETUSER", "plain", "on", ">secret", "~*", "&*", "+@all", "-config")
+    client = connect(emptied.url.replace("redis://", "redis://plain:secret@"), profile="quick")
+
+    health = Watch(client, KEYS, QUEUES, production=True).look()
+    emptied.config_set("maxmemory-policy", "allkeys-lru")
+    with_eviction = Watch(client, KEYS, QUEUES, production=True).look()
+    client.close()
+
+    assert codes(health) == ["unverified"] and "cannot be verified" in health.findings[0].seen
+    assert codes(with_eviction) == ["evicting", "unverified"]  # the policy is told without CONFIG
+
+
+def test_a_server_that_hangs_costs_a_look_two_seconds_at_most(make_watch: MakeWatch, emptied: ServerUnderTest) -> None:
+    watch = make_watch()
+    watch.look()
+    emptied.stop()
+    try:
+        started = time.monotonic()
+        health = watch.look()
+        took_s = time.monotonic() - started
+    finally:
+        emptied.cont()
+
+    assert codes(health) == ["away"] and not health.red
+    assert took_s < 2.5
+    assert watch.look() == Health()
+
+
+def test_a_key_of_another_type_is_a_red_flag(make_watch: MakeWatch, emptied: ServerUnderTest) -> None:
+    emptied.admin.set(KEYS.generation(), "text")
+
+    health = make_watch().look()
+
+    assert codes(health) == ["unreadable"] and health.red

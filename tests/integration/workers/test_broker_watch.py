@@ -1,0 +1,107 @@
+"""Pools on a server that becomes unsafe, loses its keyspace, or is unsafe from the start."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from broker.embedded import EmbeddedServer
+from broker.errors import BrokerUnsafe
+from broker.keys import Keys
+from tests.integration.workers.conftest import Bench
+from tests.waiting import wait_for
+
+DETECTED_WITHIN_S = 15.0
+EVICTING = (
+    "allkeys-lru", "allkeys-lfu", "allkeys-random", "volatile-lru", "volatile-lfu", "volatile-random", "volatile-ttl",
+)  # fmt: skip
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Iterator[Bench]:
+    """A bench on a server of its own."""
+    (tmp_path / "bench").mkdir()
+    with EmbeddedServer(tmp_path / "valkey") as server:
+        bench = Bench(server.url, tmp_path / "bench")
+        yield bench
+        bench.stop_all()
+
+
+def test_no_pool_starts_on_a_server_with_an_evicting_policy(own: Bench) -> None:
+    for policy in EVICTING:
+        own.client.config_set("maxmemory-policy", policy)
+
+        process = own.start("runpool", "urgent")
+
+        assert process.wait(30) == 78, policy
+        [line] = [line for line in own.log().splitlines() if "refused to start" in line]
+        assert policy in line and "CONFIG SET maxmemory-policy noeviction" in line
+    assert own.client.dbsize() == 0
+
+
+def test_a_policy_that_is_set_live_stops_enqueuing_within_15_s(own: Bench) -> None:
+    own.start("runpool", "urgent")
+    own.wait_for_log("pool urgent: ready")
+
+    own.client.config_set("maxmemory-policy", "allkeys-lru")
+    took_s = refused_after_s(own)
+    own.client.config_set("maxmemory-policy", "noeviction")
+
+    print(f"enqueuing stopped {took_s:.1f} s after the policy was set")
+    assert took_s < DETECTED_WITHIN_S
+    token = wait_for(lambda: accepted(own), DETECTED_WITHIN_S, what="enqueuing goes on")
+    wait_for(lambda: own.ended(token))
+
+
+def test_a_pool_whose_keyspace_was_emptied_pauses_until_it_is_accepted(own: Bench) -> None:
+    pool = own.start("runpool", "urgent")
+    own.wait_for_log("pool urgent: ready")
+    first = own.send("urgent")
+    wait_for(lambda: own.ended(first))
+
+    own.client.flushdb()
+    flushed_s = time.monotonic()
+    own.wait_for_log("paused, it fetches nothing", DETECTED_WITHIN_S)
+    took_s = time.monotonic() - flushed_s
+    report = wait_for(lambda: (found := own.report("urgent")) and not found.children and found)
+    token = own.send("urgent")
+
+    print(f"noticed {took_s:.1f} s after FLUSHDB")
+    assert report.state == "paused"
+    assert own.waiting("urgent") == 1
+    assert not own.client.exists(Keys().generation())
+    accepted = own.start("broker", "accept", log="accept")
+    assert accepted.wait(30) == 0
+    wait_for(lambda: own.ended(token), DETECTED_WITHIN_S, what="the waiting job runs")
+    assert own.log().count("paused, it fetches nothing") == 1
+    pool.send_signal(signal.SIGTERM)
+    assert pool.wait(30) == 0
+
+
+def test_a_running_job_may_end_when_the_keyspace_is_gone(own: Bench) -> None:
+    own.start("runpool", "slow")
+    own.wait_for_log("pool slow: ready")
+    token = own.send("slow", ms=8_000)
+    wait_for(lambda: own.started(token))
+
+    own.client.flushdb()
+
+    wait_for(lambda: own.ended(token), 20, what="the job that ran")
+    own.wait_for_log("paused, it fetches nothing")
+
+
+def refused_after_s(bench: Bench) -> float:
+    started_s = time.monotonic()
+    wait_for(lambda: accepted(bench) is None, 2 * DETECTED_WITHIN_S, what="enqueuing is refused")
+    return time.monotonic() - started_s
+
+
+def accepted(bench: Bench) -> str | None:
+    try:
+        return bench.send("urgent")
+    except BrokerUnsafe:
+        return None
