@@ -40,9 +40,11 @@ class Benchmark:
         question: One sentence for ``--list``.
         measure: Does one run of one peer; its figures' names end in their units.
         peers: Whom it is asked of.
+        most_rounds: Runs of each peer at most, where one takes minutes.
     """
 
     name: str
     question: str
     measure: Callable[[Bench, Peer], Figures]
     peers: tuple[Peer, ...]
+    most_rounds: int = 100

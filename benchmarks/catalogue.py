@@ -2,8 +2,36 @@
 
 from __future__ import annotations
 
-from benchmarks import drain, enqueue, idle, steady
+from benchmarks import (
+    backlog,
+    concurrency,
+    distance,
+    drain,
+    enqueue,
+    greenlets,
+    group,
+    growth,
+    idle,
+    later,
+    recovery,
+    steady,
+    storm,
+)
 from benchmarks.bench import Benchmark
 
-_MODULES = (enqueue, drain, idle, steady)
+_MODULES = (
+    enqueue,
+    drain,
+    idle,
+    steady,
+    recovery,
+    backlog,
+    growth,
+    later,
+    greenlets,
+    storm,
+    distance,
+    group,
+    concurrency,
+)
 BENCHMARKS: dict[str, Benchmark] = {module.BENCHMARK.name: module.BENCHMARK for module in _MODULES}

@@ -43,6 +43,7 @@ class Runs:
 
 def run(benchmark: Benchmark, bench: Bench, peers: Sequence[Peer], rounds: int, into: Runs) -> None:
     """Measure every peer once a round."""
+    rounds = min(rounds, benchmark.most_rounds)
     for number in range(rounds):
         for peer in peers:
             _tell(f"{benchmark.name}: {peer.title}, run {number + 1} of {rounds}")

@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -45,13 +46,13 @@ class Sender:
         """Enqueue tasks at once and return the seconds it took."""
         return self._ask("bulk", numbers=[first, first + count], **options)
 
-    def paced(self, gaps_s: Sequence[float], **options: Any) -> float:
+    def paced(self, gaps_s: Sequence[float], *, first: int = 0, **options: Any) -> float:
         """Enqueue a task after each gap, and return when all are sent."""
-        return self._ask("paced", numbers=[len(gaps_s)], gaps_s=list(gaps_s), **options)
+        return self._ask("paced", numbers=[first, first + len(gaps_s)], gaps_s=list(gaps_s), **options)
 
-    def later(self, count: int, *, after_s: float, **options: Any) -> float:
+    def later(self, count: int, *, after_s: float, first: int = 0, **options: Any) -> float:
         """Enqueue tasks that fall due ``after_s`` from now, or spread over ``spread_s`` after that."""
-        return self._ask("later", numbers=[count], after_s=after_s, **options)
+        return self._ask("later", numbers=[first, first + count], after_s=after_s, **options)
 
     def turn_over(self, count: int) -> float:
         """Fetch and acknowledge tasks without any worker, and return the seconds it took."""
@@ -90,7 +91,13 @@ class Stage:
         self._more_variables = variables
         self.workers: list[subprocess.Popen[str]] = []
         self._environments = environments
+        self._away_ms = 0.0
         self._open = contextlib.ExitStack()
+
+    def away(self, one_way_ms: float) -> Stage:
+        """Put a proxy before the server that delays everything so much, each way."""
+        self._away_ms = one_way_ms
+        return self
 
     def __enter__(self) -> Stage:
         with contextlib.ExitStack() as stack:
@@ -101,7 +108,7 @@ class Stage:
             self.records_path.touch()
             self.server = stack.enter_context(MemoryServer(self.folder / "valkey"))
             self._database_url = stack.enter_context(self._environments.database(self.peer))
-            self.url = self.server.url
+            self.url = self.server.url if self._away_ms == 0 else self._proxy(stack)
             stack.callback(self._end_workers)
             self.sender = Sender(stack.enter_context(self._sender_process()), self.folder / "sender.log")
             self._open = stack.pop_all()
@@ -143,16 +150,16 @@ class Stage:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(worker.pid, signum)
 
-    def fill(self, count: int) -> None:
+    def fill(self, count: int, **options: Any) -> None:
         """Enqueue tasks as fast as the library can."""
         for start in range(0, count, FILL_AT_ONCE):
             enqueue = self.sender.bulk if self.peer.bulk else self.sender.one_by_one
-            enqueue(min(FILL_AT_ONCE, count - start), first=start)
+            enqueue(min(FILL_AT_ONCE, count - start), first=start, **options)
 
     def wait_for_records(self, count: int, *, timeout_s: float = 120.0) -> list[Record]:
         """Wait until so many tasks have started, and return their records in the order of their starts."""
         self._wait(lambda: self._size() >= count, timeout_s, lambda: f"{self._size()} of {count} tasks started")
-        return sorted(read(self.records_path), key=lambda record: record.started_s)
+        return self.records()
 
     @contextlib.contextmanager
     def metered(self, name: str, tasks: int, into: dict[str, float]) -> Iterator[None]:
@@ -164,9 +171,28 @@ class Stage:
             into[f"{name}_server_us_per_task"] = used.cpu_s * 1e6 / tasks
             into[f"{name}_commands_per_task"] = used.commands / tasks
 
+    def wait_until(
+        self, condition: Callable[[list[Record]], bool], what: str, *, timeout_s: float = 120.0
+    ) -> list[Record]:
+        """Wait until the records are as they should be, and return them."""
+        self._wait(lambda: condition(self.records()), timeout_s, lambda: what)
+        return self.records()
+
+    def records(self) -> list[Record]:
+        """Return the records there are, in the order of their starts."""
+        return sorted(read(self.records_path), key=lambda record: record.started_s)
+
     def log(self) -> str:
         """Return what the processes wrote."""
         return "\n".join(path.read_text(errors="replace") for path in sorted(self.folder.glob("*.log")))
+
+    def _proxy(self, stack: contextlib.ExitStack) -> str:
+        self.url = self.server.url
+        command = [sys.executable, "-m", "benchmarks.delay_proxy", str(self.server.port), str(self._away_ms)]
+        proxy = self._process(command, "proxy", stdout=subprocess.PIPE)
+        stack.callback(proxy.wait)
+        stack.callback(proxy.kill)
+        return f"redis://127.0.0.1:{int(_pipe(proxy.stdout).readline())}/0"
 
     def _sender_process(self) -> contextlib.AbstractContextManager[subprocess.Popen[str]]:
         return self._process(

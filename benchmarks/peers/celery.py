@@ -1,4 +1,4 @@
-"""Celery with late acknowledgement, so that a task stays on the server until it is done; no result store."""
+"""Celery with late acknowledgement, so that a task stays on the server until it is done; results only for groups."""
 
 from __future__ import annotations
 
@@ -6,15 +6,17 @@ import os
 from typing import Any
 
 from celery import Celery
+from celery import group as celery_group
 
 from benchmarks.records import run
 
-app = Celery("bench", broker=os.environ["BENCH_URL"])
+RESULTS = bool(os.environ.get("BENCH_RESULTS"))
+app = Celery("bench", broker=os.environ["BENCH_URL"], backend=os.environ["BENCH_URL"] if RESULTS else None)
 app.conf.task_default_queue = "bench"
 app.conf.broker_connection_retry_on_startup = True
 
 
-@app.task(name="work", acks_late=True, ignore_result=True)
+@app.task(name="work", acks_late=True, ignore_result=not RESULTS)
 def work(task: dict[str, float]) -> None:
     """The task."""
     run(task)
@@ -23,6 +25,11 @@ def work(task: dict[str, float]) -> None:
 def enqueue(task: dict[str, Any]) -> None:
     """Enqueue one."""
     work.delay(task)
+
+
+def group(tasks: list[dict[str, Any]]) -> None:
+    """Run a group and wait for the result of each."""
+    celery_group(work.s(task) for task in tasks)().get(timeout=300)
 
 
 def worker_command(slots: int) -> list[str]:

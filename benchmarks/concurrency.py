@@ -1,0 +1,37 @@
+"""With how many slots does a pool stop becoming quicker? Raises them until the 95th percentile no longer improves."""
+
+from __future__ import annotations
+
+from benchmarks.bench import Bench, Benchmark, Figures
+from benchmarks.figures import quantile
+from benchmarks.peers import OURS, Peer
+
+LEVELS = (1, 2, 4, 8, 16, 32, 64)
+RATE_PER_S, WORK_S = 200, 0.05
+WORTH_IT = 0.9  # a level that does not bring the 95th percentile below this share of the last one is one too many
+
+
+def measure(bench: Bench, peer: Peer) -> Figures:
+    """Send the same load to a pool with ever more slots; name the last level that was worth it."""
+    figures: Figures = {}
+    best, best_ms = 0, float("inf")
+    for slots in LEVELS:
+        p95_ms = _p95_ms(bench, peer, slots)
+        figures[f"concurrency_{slots}_p95_ms"] = p95_ms
+        if p95_ms > WORTH_IT * best_ms:
+            break
+        best, best_ms = slots, p95_ms
+    return {"concurrency_best_slots": best, "concurrency_best_p95_ms": best_ms, **figures}
+
+
+def _p95_ms(bench: Bench, peer: Peer, slots: int) -> float:
+    count = RATE_PER_S * bench.count(5, least=2)
+    with bench.stage(peer) as stage:
+        stage.start_workers(1, slots=slots)
+        stage.sender.paced([1 / RATE_PER_S] * count, work_s=WORK_S)
+        return quantile([record.waited_ms for record in stage.wait_for_records(count)], 0.95)
+
+
+BENCHMARK = Benchmark(
+    "concurrency", "With how many slots does a pool stop becoming quicker?", measure, OURS, most_rounds=3
+)

@@ -1,0 +1,46 @@
+"""What do more queues and more workers cost, busy and idle?"""
+
+from __future__ import annotations
+
+import time
+
+from benchmarks.bench import Bench, Benchmark, Figures
+from benchmarks.figures import quantile
+from benchmarks.peers import OURS, STOCK, Peer
+from benchmarks.stage import Stage
+
+QUEUES = (1, 10, 50)
+WORKERS = (1, 4, 12)
+RATE_PER_S = 50
+
+
+def measure(bench: Bench, peer: Peer) -> Figures:
+    """One worker with ever more queues; then ever more workers on one queue. One queue has work, slowly."""
+    figures: Figures = {}
+    for count in QUEUES:
+        lanes = " ".join(f"bench{number}" for number in range(count))
+        with bench.stage(peer, BENCH_LANES=lanes) as stage:
+            stage.start_workers(1, slots=8)
+            figures |= _cost(bench, stage, f"growth_{count}_queues")
+    for count in WORKERS:
+        with bench.stage(peer) as stage:
+            stage.start_workers(count, slots=2)
+            figures |= _cost(bench, stage, f"growth_{count}_workers")
+    return figures
+
+
+def _cost(bench: Bench, stage: Stage, name: str) -> Figures:
+    quiet_s = bench.count(5, least=2)
+    before = stage.server.usage()
+    time.sleep(quiet_s)
+    idle = stage.server.usage().since(before)
+    count = RATE_PER_S * bench.count(5, least=2)
+    figures = {f"{name}_idle_commands_per_s": idle.commands / quiet_s}
+    with stage.metered(name, count, figures):
+        stage.sender.paced([1 / RATE_PER_S] * count)
+        records = stage.wait_for_records(count)
+    figures[f"{name}_p50_ms"] = quantile([record.waited_ms for record in records], 0.5)
+    return figures
+
+
+BENCHMARK = Benchmark("growth", "What do more queues and more workers cost?", measure, (*OURS, STOCK), most_rounds=3)
