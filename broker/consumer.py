@@ -78,6 +78,7 @@ class Consumer(DramatiqConsumer):
         self._lane = lane_of(owner)
         self._lane_name = family.keys.lane_name(self._lane)
         self._timeout_s = timeout_ms / 1000
+        self.closed = False
         self._budget = broker.budget
         self._budget.consumers += 1
         self._acks = broker.acks_of(family, owner)
@@ -148,6 +149,9 @@ class Consumer(DramatiqConsumer):
 
     def close(self) -> None:
         """Stop listening, send what is left to be acknowledged, give back what was not handed out."""
+        if self.closed:  # Dramatiq closes it again when there is no other one yet
+            return
+        self.closed = True
         self._budget.consumers -= 1
         self._stop_listening()
         self._budget.give(len(self._ready))
@@ -157,6 +161,11 @@ class Consumer(DramatiqConsumer):
             self._settle()
         except redis.RedisError as error:
             raise ConnectionClosed(error) from error
+
+    def share(self) -> None:
+        """Let go of room that is kept while listening: another lane is consumed as well now."""
+        if self._reserved:
+            self._family.ring(self._lane)
 
     def interrupt(self) -> None:
         """Make a consumer that listens in another thread look up."""
@@ -203,6 +212,10 @@ class Consumer(DramatiqConsumer):
             self._doorbell.ask()
         elif room := self._budget.take(self, timeout_s=timeout_s):
             self._reserved = room
+            if self._budget.consumers > 1:  # since a moment; it may not have seen that we kept the room
+                self._reserved = 0
+                self._budget.give(room)
+                return
             self._request = next(self._requests)
             call = self._family.fetch_call(self._owner, min(room, AT_ONCE), request=self._request)
             self._doorbell.ask(script("fetch"), *call)

@@ -115,7 +115,10 @@ class RedisBroker(Broker):
                 self._budget = Budget(prefetch, self.slots or max(1, prefetch // 2))
             owner = self._owner(family, lane)
             consumer = Consumer(self, family, owner, timeout_ms=timeout)
-            self._consumers = [*self._consumers, consumer]
+            others = [other for other in self._consumers if not other.closed]
+            self._consumers = [*others, consumer]
+        for other in others:
+            other.share()
         return consumer
 
     def drain(self) -> None:

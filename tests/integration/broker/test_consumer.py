@@ -1,0 +1,73 @@
+"""Consumers of one worker: they share its room, and give it up for one another."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import dramatiq
+from dramatiq.message import Message
+
+from broker import codec
+from broker.consumer import Consumer
+from broker.family import Entry
+from broker.redis_broker import RedisBroker
+from tests.factories.yards import small_yard
+from tests.waiting import wait_for
+
+BuildBroker = Callable[..., RedisBroker]
+
+
+def put(broker: RedisBroker, id_: str, *, lane: Any = "live") -> None:
+    """Put a message into a lane, past the middleware."""
+    family = broker.families["work"]
+    message: Message[Any] = Message(family.keys.lane_name(lane), "job", (), {}, {})
+    family.enqueue([Entry(id_, codec.encode(message))], lane=lane)
+
+
+def listening(consumer: Consumer) -> bool:
+    """Return whether a consumer waits for its bell."""
+    return consumer._doorbell.asked
+
+
+def test_a_lane_that_is_consumed_later_waits_for_no_room(yard_broker: BuildBroker) -> None:
+    broker = yard_broker(small_yard())
+    alone = broker.consume("work", prefetch=4)
+    thread = threading.Thread(target=lambda: next(alone), daemon=True)
+    thread.start()
+    wait_for(lambda: listening(alone))
+    put(broker, "retry-1", lane="retry")
+
+    found = next(broker.consume("work-retry", prefetch=4, timeout=1_000))
+    put(broker, "last")
+    thread.join(5)
+
+    assert found is not None
+    assert found.message_id == "retry-1"
+
+
+def test_a_consumer_that_is_closed_twice_counts_once(yard_broker: BuildBroker) -> None:
+    broker = yard_broker(small_yard())
+    first, second = broker.consume("work"), broker.consume("work-retry")
+
+    first.close()
+    first.close()
+
+    assert broker.budget.consumers == 1
+    second.close()
+
+
+def test_a_worker_of_many_lanes_never_waits_for_a_bell_that_rang(yard_broker: BuildBroker, run_worker: Any) -> None:
+    broker = yard_broker(small_yard())
+    done = threading.Event()
+
+    @dramatiq.actor(broker=broker, queue_name="work")
+    def job() -> None:
+        done.set()
+
+    for _ in range(15):
+        done.clear()
+        with run_worker(broker=broker):
+            job.send()
+            assert done.wait(1.5)
