@@ -1,4 +1,4 @@
-"""The name of every key that Switchyard keeps, one function each. Dramatiq's own keys start with ``<prefix>:q:``."""
+"""The name of every key that Switchyard keeps, one function each."""
 
 from __future__ import annotations
 
@@ -15,10 +15,6 @@ class Keys:
     """
 
     prefix: str = "switchyard"
-
-    def dramatiq_namespace(self) -> str:
-        """Prefix of the keys that Dramatiq's Redis broker keeps."""
-        return f"{self.prefix}:q"
 
     def family(self, queue: str) -> FamilyKeys:
         """Keys of a queue family."""

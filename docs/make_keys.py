@@ -1,0 +1,123 @@
+"""Write the tables of ``docs/reference/keys.md`` from the docstrings of ``broker/keys.py`` and ``family_keys.py``.
+
+python -m docs.make_keys [--check]
+
+With ``--check`` nothing is written; exits 1 when the page differs. A docstring starts with the type of its key.
+"""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from broker.keys import Keys
+
+PAGE = Path(__file__).parent / "reference" / "keys.md"
+QUEUE = "webhook"
+READ = {
+    "Hash": "HSCAN {key} 0 COUNT 10",
+    "List": "LRANGE {key} 0 9",
+    "Set": "SMEMBERS {key}",
+    "Sorted set": "ZRANGE {key} 0 9 WITHSCORES",
+    "Stream": "XREVRANGE {key} + - COUNT 10",
+    "String": "GET {key}",
+}
+TYPED = re.compile(r"(Hash|List|Set|Sorted set|Stream|String)(?:e?s)?: (.+)", re.DOTALL)
+# What a method is asked for, where it stands for anything.
+PLACEHOLDERS: dict[str, Any] = {
+    "lane": "live",
+    "owner": "OWNER",
+    "job_id": "ID",
+    "name": "NAME",
+    "fingerprint": "FINGERPRINT",
+    "member": "MEMBER",
+    "actor": "ACTOR",
+    "at": "TICK",
+    "queue": QUEUE,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """Keys of one docstring.
+
+    Args:
+        kind: Type, as in :data:`READ`.
+        meaning: What the docstring says after it.
+    """
+
+    names: tuple[str, ...]
+    kind: str
+    meaning: str
+
+    @property
+    def command(self) -> str:
+        """A command that shows the first of them, or as much of it as fits a screen."""
+        return READ[self.kind].format(key=f"'{self.names[0]}'")
+
+
+def rows(keys: object) -> Iterator[Row]:
+    """Yield what the docstrings of a class of key names say."""
+    for name, member in vars(type(keys)).items():
+        function: Any = member.fget if isinstance(member, property) else member
+        typed = TYPED.fullmatch(inspect.getdoc(function) or "") if inspect.isfunction(function) else None
+        if typed is None:
+            continue
+        asked = list(inspect.signature(function).parameters)[1:]
+        found = getattr(keys, name) if isinstance(member, property) else member(keys, *map(PLACEHOLDERS.get, asked))
+        names = (found,) if isinstance(found, str) else tuple(found)
+        yield Row(names, typed[1], " ".join(typed[2].split()).replace("``", "`"))
+
+
+def family_rows() -> list[Row]:
+    """Return the keys of a queue family."""
+    return list(rows(Keys().family(QUEUE)))
+
+
+def shared_rows() -> list[Row]:
+    """Return the keys that are no family's."""
+    known = {name for row in family_rows() for name in row.names}
+    return [row for row in rows(Keys()) if not known.issuperset(row.names)]
+
+
+def table(of: list[Row]) -> str:
+    """Return rows as a table in Markdown."""
+    lines = ["| key | type | what | to look |", "| --- | --- | --- | --- |"]
+    for row in of:
+        names = "<br>".join(f"`{name}`" for name in row.names)
+        meaning = row.meaning.replace("|", "\\|")
+        lines.append(f"| {names} | {row.kind.lower()} | {meaning} | `{row.command}` |")
+    return "\n".join(lines)
+
+
+def written(page: str) -> str:
+    """Return the page with its tables made anew."""
+    for name, of in (("family", family_rows()), ("shared", shared_rows())):
+        start, end = f"<!-- {name}: made by docs/make_keys.py -->", f"<!-- end of {name} -->"
+        before, _, rest = page.partition(start)
+        _, _, after = rest.partition(end)
+        page = f"{before}{start}\n\n{table(of)}\n\n{end}{after}"
+    return page
+
+
+def main() -> int:
+    """Write the page, or compare it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true")
+    check = parser.parse_args().check
+    page = PAGE.read_text(encoding="utf-8")
+    made = written(page)
+    if check:
+        return int(made != page)
+    PAGE.write_text(made, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,129 @@
+"""The page of keys: made from the docstrings, and every command in it works on a server that holds each key."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+
+import pytest
+import redis
+
+from broker.alert_groups import AlertFact
+from broker.family import Entry, Family
+from broker.interface import Facilities
+from broker.keys import Keys
+from broker.locks import Lock
+from broker.pool_reports import PoolReport
+from broker.records import step
+from broker.wire import Wire
+from docs import make_keys
+from tests.unit.documentation.pages import code_blocks, read
+
+PAGE = read("docs/reference/keys.md")
+OWNER = "webhook.host.4711.ab12.1.0/live"
+MEMBER = "webhook:host:4711"
+KNOWN = {
+    "OWNER": OWNER,
+    "ID": "held",
+    "NAME": "a-name",
+    "FINGERPRINT": "a-fingerprint",
+    "MEMBER": MEMBER,
+    "ACTOR": "an_actor",
+    "TICK": "2026-11-20T00:00Z",
+}
+# Written by parts of the platform that have tests of their own: named here so that no other key goes unwritten.
+BY_HAND = {"String": "SET", "Hash": "HSET", "Set": "SADD"}
+
+
+def filled(line: str) -> str:
+    """Return a command of the page with real names in place of its capitals."""
+    return re.sub(r"\b(OWNER|ID|NAME|FINGERPRINT|MEMBER|ACTOR|TICK)\b", lambda found: KNOWN[found[0]], line)
+
+
+def shown_commands() -> Iterator[str]:
+    for block in code_blocks(PAGE, "text"):
+        yield from (line for line in block.splitlines() if not line.startswith("valkey-cli"))
+
+
+@pytest.fixture
+def server(valkey: redis.Redis, facilities: Facilities) -> redis.Redis:
+    """A server on which the yard has done something of everything, under the page's names."""
+    keys = Keys()
+    family = Family(Wire(valkey), keys.family(make_keys.QUEUE))
+    family.join(OWNER)
+    family.lapsed()
+    family.enqueue([Entry("done", b"{}"), Entry("dead", b"{}"), Entry("odd", b"{}"), Entry("held", b"{}", "a-key")])
+    done, dead, odd, _ = family.fetch(OWNER, 4, request=1).grants
+    family.ack(OWNER, [done.lease])
+    family.bury(dead.lease, b"{}")
+    family.quarantine(odd.lease, b"{}")
+    for level in (1, 2, 3):
+        family.enqueue([Entry(f"waits-{level}", b"{}")], level=level)
+    family.enqueue([Entry("later", b"{}")], delay_ms=3_600_000)
+    family.pause()
+    facilities.records.write([step("held", sequence=1, state="queued", fields={}, ttl_ms=60_000)])
+    facilities.windows.reserve("a-name", "held", limit=1, window_ms=60_000)
+    facilities.alerts.raise_(AlertFact("a-fingerprint", "dead", "title", "text", "webhook", "an_actor", 1))
+    facilities.pools.write(PoolReport("webhook", "host", 4711, "gevent", 64, 0, 1, 1, "up"))
+    Lock(valkey, keys, "a-name", lease_ms=60_000).take()
+    for row in [*make_keys.family_rows(), *make_keys.shared_rows()]:
+        for name in map(filled, row.names):
+            if row.kind in BY_HAND and name.partition(":")[2] in NOT_MADE_HERE:
+                valkey.execute_command(BY_HAND[row.kind], name, *(["field"] if row.kind == "Hash" else []), "value")
+    return valkey
+
+
+NOT_MADE_HERE = {"{webhook}:refused", "generation", "generation:missed", "tick:an_actor:2026-11-20T00:00Z"}
+
+
+def test_the_page_says_what_the_docstrings_say() -> None:
+    assert make_keys.written(PAGE) == PAGE, "run .venv/bin/python -m docs.make_keys"
+
+
+def test_every_method_that_names_a_key_is_on_the_page() -> None:
+    names = {name for row in [*make_keys.family_rows(), *make_keys.shared_rows()] for name in row.names}
+
+    assert len(names) > 25
+    live = {re.sub(r":webhook-(retry|alone)", ":webhook", key) for key in Keys().family(make_keys.QUEUE).all_keys()}
+    assert live <= names
+
+
+def test_every_key_is_of_the_type_the_page_says(server: redis.Redis) -> None:
+    kinds = {"Sorted set": "zset"}
+    for row in [*make_keys.family_rows(), *make_keys.shared_rows()]:
+        found = {server.type(filled(name)).decode() for name in row.names} - {"none"}
+
+        assert found == {kinds.get(row.kind, row.kind.lower())}, row
+
+
+def test_every_key_can_be_looked_at_with_its_command(server: redis.Redis) -> None:
+    for row in [*make_keys.family_rows(), *make_keys.shared_rows()]:
+        answers = []
+        for name in row.names:
+            command = filled(row.command.replace(row.names[0], name))
+            answer = server.execute_command(*shlex.split(command))
+            answers.append(answer[1] if row.kind == "Hash" and "HSCAN" in command else answer)
+
+        assert any(answers), row
+
+
+@pytest.mark.parametrize("line", list(shown_commands()))
+def test_every_question_is_answered_and_changes_nothing(server: redis.Redis, line: str) -> None:
+    before = everything(server)
+
+    server.execute_command(*shlex.split(filled(line)))
+
+    assert everything(server) == before
+
+
+def test_the_questions_find_a_message_that_is_held(server: redis.Redis) -> None:
+    [block] = [block for block in code_blocks(PAGE, "text") if "LPOS" in block]
+
+    answers = [server.execute_command(*shlex.split(filled(line))) for line in block.splitlines()]
+
+    assert [answer for answer in answers if answer] == [1, b"4"]
+
+
+def everything(server: redis.Redis) -> dict[bytes, object]:
+    return {key: server.dump(key) for key in server.scan_iter()}
