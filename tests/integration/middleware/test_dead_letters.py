@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +10,8 @@ import pytest
 from dramatiq.message import Message
 
 from broker.errors import NoSuchLetter
-from broker.interface import DeadLetter, facilities
+from broker.family import Entry
+from broker.interface import facilities
 from broker.redis_broker import RedisBroker
 from tests.factories.yards import small_yard
 from tests.waiting import wait_for
@@ -77,7 +77,7 @@ def test_bytes_that_are_no_message_are_set_aside_and_block_nothing(
     def known() -> None:
         done.append(1)
 
-    broker.do_enqueue("work", "rubbish", body)
+    broker.families["work"].enqueue([Entry("rubbish", body)])
     with run_worker(broker=broker):
         known.send()
         wait_for(lambda: done, timeout_s=2)
@@ -86,22 +86,18 @@ def test_bytes_that_are_no_message_are_set_aside_and_block_nothing(
     entry = facilities(broker).transport.unreadable("work").items[0]
     assert entry.raw == body[:4096]
     assert entry.size_bytes == len(body)
-    assert broker.do_qsize("work") == 0
+    broker.join("work", timeout=2_000)
 
 
-def test_a_message_in_the_wrong_queue_or_without_its_id_is_set_aside(yard_broker: BuildBroker, run_worker: Any) -> None:
+def test_an_id_without_a_body_is_set_aside(yard_broker: BuildBroker, run_worker: Any) -> None:
     broker = yard_broker(small_yard())
-    good = Message(queue_name="work", actor_name="known", args=(), kwargs={}, options={"redis_message_id": "a"})
-    stray, nameless = good.asdict() | {"queue_name": "elsewhere"}, good.asdict() | {"options": {}}
-    broker.do_enqueue("work", "a", json.dumps(stray).encode())
-    broker.do_enqueue("work", "b", json.dumps(nameless).encode())
+    broker.client.rpush(broker.families["work"].keys.waiting("live")[1], "nobody")
 
     with run_worker(broker=broker):
-        wait_for(lambda: facilities(broker).transport.stats("work").quarantined == 2)
+        wait_for(lambda: facilities(broker).transport.stats("work").quarantined == 1)
 
-    errors = [entry.error for entry in facilities(broker).transport.unreadable("work").items]
-    assert any("'elsewhere'" in error for error in errors)
-    assert any("redis_message_id" in error for error in errors)
+    entry = facilities(broker).transport.unreadable("work").items[0]
+    assert (entry.raw, entry.error) == (b"nobody", "an id without a body")
 
 
 def test_a_requeued_letter_runs_again_with_fresh_attempts(yard_broker: BuildBroker, run_worker: Any) -> None:
@@ -126,68 +122,6 @@ def test_a_requeued_letter_runs_again_with_fresh_attempts(yard_broker: BuildBrok
     assert facilities(broker).transport.stats("work").dead == 0
     with pytest.raises(NoSuchLetter, match="not in work-dead"):
         facilities(broker).transport.requeue("work", job_id)
-
-
-def test_a_letter_that_died_again_while_it_was_requeued_is_not_removed(yard_broker: BuildBroker) -> None:
-    broker = yard_broker(small_yard())
-    transport = facilities(broker).transport
-    first, second = _letter(died_at=1), _letter(died_at=2)
-    transport.dead_letter(first)
-
-    class DiesAtOnce:
-        """The requeued message runs and dies before the requeue removes the letter it came from."""
-
-        def __call__(self, *args: Any) -> None:
-            transport.dead_letter(second)
-
-    broker.do_enqueue = DiesAtOnce()
-    transport.requeue("work", "job")
-
-    assert transport.letter("work", "job") == second
-    assert transport.stats("work").dead == 1
-
-
-def test_burying_twice_keeps_one_letter(yard_broker: BuildBroker) -> None:
-    transport = facilities(yard_broker(small_yard())).transport
-
-    transport.dead_letter(_letter(died_at=1))
-    transport.dead_letter(_letter(died_at=1))
-
-    assert transport.stats("work").dead == 1
-    assert len(transport.letters("work").items) == 1
-
-
-def test_letters_are_listed_newest_first_page_by_page(yard_broker: BuildBroker) -> None:
-    transport = facilities(yard_broker(small_yard())).transport
-    for number in range(5):
-        transport.dead_letter(_letter(died_at=number, id=f"job-{number}"))
-
-    first = transport.letters("work", limit=2)
-    second = transport.letters("work", cursor=first.cursor or 0, limit=2)
-    third = transport.letters("work", cursor=second.cursor or 0, limit=2)
-
-    pages = [[letter.id for letter in page.items] for page in (first, second, third)]
-    assert pages == [["job-4", "job-3"], ["job-2", "job-1"], ["job-0"]]
-    assert third.cursor is None
-
-
-def test_discarding_is_final_and_said_when_there_is_nothing(yard_broker: BuildBroker) -> None:
-    transport = facilities(yard_broker(small_yard())).transport
-    transport.dead_letter(_letter(died_at=1))
-
-    transport.discard("work", "job")
-
-    assert transport.stats("work").dead == 0
-    with pytest.raises(NoSuchLetter, match="deadletters list"):
-        transport.discard("work", "job")
-
-
-def _letter(*, died_at: int, id: str = "job") -> DeadLetter:
-    message = Message(queue_name="work", actor_name="a", args=(), kwargs={}, options={}, message_id=id).asdict()
-    return DeadLetter(
-        id=id, queue="work", actor="a", message={**message, "args": []}, reason="exhausted", exception="E", error="e",
-        traceback="t", attempts=6, enqueued_at=0, died_at=died_at, duration_ms=1, fingerprint="f",
-    )  # fmt: skip
 
 
 def _succeeded(broker: RedisBroker, job_id: str) -> Any:

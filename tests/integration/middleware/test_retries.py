@@ -185,16 +185,17 @@ def test_a_broker_that_is_away_holds_a_retry_until_it_is_back(
     yard_broker: BuildBroker, run_worker: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broker = yard_broker(small_yard())
-    enqueue, refused = broker.do_enqueue, threading.Event()
+    family = broker.families["work"]
+    move, refused = family.move, threading.Event()
 
-    def away_once(queue_name: str, *args: Any) -> Any:
-        if queue_name.startswith("work-retry") and not refused.is_set():
+    def away_once(*args: Any, **options: Any) -> bool:
+        if not refused.is_set():
             refused.set()
-            raise BrokerUnavailable("enqueue", "connection refused")
-        return enqueue(queue_name, *args)
+            raise BrokerUnavailable("move", "connection refused")
+        return move(*args, **options)
 
     monkeypatch.setattr("middleware.away.PAUSE_S", 0.01)
-    monkeypatch.setattr(broker, "do_enqueue", away_once, raising=False)
+    monkeypatch.setattr(family, "move", away_once)
     runs: list[int] = []
 
     @dramatiq.actor(broker=broker, queue_name="work")
