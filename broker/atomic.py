@@ -43,6 +43,14 @@ class AtomicTransport:
         """Move a held message back to where it came from, due in ``delay_ms``."""
         self._move(held, "defer", held.queue_name, delay_ms, options)
 
+    def isolate(self, held: Message[Any] | MessageProxy) -> bool:
+        """Move a held message into the lane whose messages run alone."""
+        message = _held(held)
+        if not message.family.isolate(message.lease):
+            tell_stale([message.lease])
+        message.moved = True
+        return True
+
     def dead_letter(self, held: Message[Any] | MessageProxy, letter: DeadLetter) -> None:
         """Move a held message to its queue's dead list, as the letter tells of it."""
         message = _held(held)

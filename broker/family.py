@@ -222,6 +222,25 @@ class Family:
             stale += [chunk[position - 1] for position in answer]
         return stale
 
+    def take(self, owner: str, count: int, *, level: int) -> list[tuple[Lease, bytes | None]]:
+        """Lease up to ``count`` waiting messages of a priority, in order to move them, also while they are paused.
+
+        Raises:
+            LookupError: the owner has no lease.
+        """
+        k, lane = self.keys, lane_of(owner)
+        keys = [k.bodies, k.waiting(lane)[level - 1], k.leases, k.hold(owner), k.token]
+        answer = self.wire.call(script("take"), keys, [owner, count])
+        if answer == b"gone":
+            raise LookupError(f"{owner} has no lease in {k.queue}; join first, and renew within 15 s")
+        return [(Lease(owner, id_, token), body) for id_, token, body in zip(*[iter(answer)] * 3, strict=True)]
+
+    def forget(self, owner: str, leases: Sequence[Lease]) -> None:
+        """Drop leased messages that are in another family now, without remembering them as finished."""
+        k = self.keys
+        for chunk in _chunks(leases):
+            self.wire.call(script("forget"), [k.hold(owner), k.bodies, k.notes, k.unique], _words(chunk))
+
     def quarantine(self, lease: Lease, entry: bytes) -> bool:
         """Set an unreadable message aside, described by ``entry`` (JSON); ``False`` when its token is stale."""
         k = self.keys
@@ -334,6 +353,10 @@ class Family:
         lanes = [key for lane in ALL_LANES for key in (*k.waiting(lane), k.due(lane), k.bell(lane))]
         holds = [k.hold(owner) for owner in self.owners()]
         self.wire.call(script("flush"), [k.bodies, *lanes, k.notes, k.unique, *holds], [])
+
+    def depth(self, lane: Lane, level: int) -> int:
+        """Return how many messages of a priority wait in a lane."""
+        return int(self.wire.command("LLEN", self.keys.waiting(lane)[level - 1]))
 
     def owners(self) -> list[str]:
         """Return the owners that have a lease."""

@@ -110,6 +110,9 @@ class Transport(Protocol):
     def defer(self, held: Message[Any] | MessageProxy, *, delay_ms: int, options: dict[str, Any]) -> None:
         """Put a held message back to where it came from, due in ``delay_ms``, without spending an attempt."""
 
+    def isolate(self, held: Message[Any] | MessageProxy) -> bool:
+        """Put a held message where it runs alone, no attempt spent; ``False`` where there is no such place."""
+
     def dead_letter(self, held: Message[Any] | MessageProxy, letter: DeadLetter) -> None:
         """Put a held message into its queue's dead list, as the letter tells of it. The same id twice stays one."""
 

@@ -49,6 +49,10 @@ class PortableTransport:
         """Enqueue a copy where it came from, due in ``delay_ms``."""
         self._broker.enqueue(moved(held, held.queue_name, options), delay=delay_ms)
 
+    def isolate(self, held: Message[Any] | MessageProxy) -> bool:
+        """Say that there is no place where messages run alone."""
+        return False
+
     def dead_letter(self, held: Message[Any] | MessageProxy, letter: DeadLetter) -> None:
         """Add a letter to its queue's dead list, once."""
         self._dead.add(letter)

@@ -76,14 +76,23 @@ class RedisBroker(Broker):
 
     # --- Being a worker ---
 
-    def become(self, child: str, *, slots: int | None = None) -> None:
+    def become(
+        self,
+        child: str,
+        *,
+        slots: int | None = None,
+        around_acks: Callable[[Callable[[], None]], None] = lambda write: write(),
+    ) -> None:
         """Work under the name of a pool's child. Its leases are its parent's to join, renew and reclaim.
 
         Call it in the child, before anything is consumed. A name is used once.
 
         Args:
             slots: Messages that run at once; without it half of what a worker may hold.
+            around_acks: Called with what is to be called before acknowledgements are sent.
         """
+        before_acks = self._before_acks
+        self._before_acks = lambda: around_acks(before_acks)
         self._child, self.slots = child, slots
         self.in_flight, self._acks, self._consumers, self._budget, self._own_leases = {}, {}, [], None, None
 

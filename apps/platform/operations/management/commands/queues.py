@@ -1,42 +1,143 @@
-"""Queues at a glance, from a terminal."""
+"""Queues from a terminal: at a glance, and what an operator does to them."""
 
 from __future__ import annotations
 
 import json
-from argparse import ArgumentParser
+from argparse import SUPPRESS, ArgumentParser, RawDescriptionHelpFormatter
+from datetime import UTC, datetime
 from typing import Any, TextIO, cast
 
-from django.core.management.base import BaseCommand
+import dramatiq
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandError
 from rich.console import Console
 from rich.table import Table
 
 from apps.platform.operations import queries
 from apps.platform.operations.formatting import duration, promise
 from apps.platform.operations.terminal import in_words
+from broker.errors import UnknownQueue
+from broker.family import Family
+from broker.family_keys import Lane
+from broker.inspecting import Seen, look
+from broker.redis_broker import RedisBroker
+from broker.relocate import relocate
+from middleware.redaction import redacted
+
+EXAMPLES = """examples:
+  manage.py queues                                        every queue at a glance
+  manage.py queues pause slow                             hand out nothing of slow; what runs goes on
+  manage.py queues resume slow
+  manage.py queues show webhook --lane retry --place scheduled --limit 20
+  manage.py queues relocate render_report --from default --to slow"""
 
 
 class Command(BaseCommand):
-    """List the queues. Exit 1: the broker does not answer."""
+    """Exit 1: the broker does not answer, or there is no such queue."""
 
-    help = "Show every queue: what waits, runs, retries and is dead, how old the oldest is, and who serves it."
+    help = "Show every queue; pause, resume or look into one; move an actor's waiting messages to another."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.epilog = EXAMPLES
+        parser.formatter_class = RawDescriptionHelpFormatter
         parser.add_argument("--json", action="store_true", help="print JSON")
+        acts = parser.add_subparsers(dest="act", metavar="pause|resume|show|relocate")
+        for act, told in (("pause", "hand out nothing; what runs goes on"), ("resume", "hand out messages again")):
+            acts.add_parser(act, help=told).add_argument("queue", metavar="QUEUE")
+        show = acts.add_parser("show", help="list messages")
+        show.add_argument("queue", metavar="QUEUE")
+        show.add_argument("--lane", choices=["live", "retry"], default="live")
+        show.add_argument("--place", choices=["waiting", "scheduled", "leased"], default="waiting")
+        show.add_argument("--limit", type=int, default=20, help="messages, at most 500 (default 20)")
+        show.add_argument("--cursor", type=int, default=0, help="where the page before ended")
+        show.add_argument("--json", action="store_true", default=SUPPRESS, help="print JSON")
+        move = acts.add_parser("relocate", help="move an actor's waiting messages to another queue")
+        move.add_argument("actor", metavar="ACTOR")
+        move.add_argument("--from", dest="source", metavar="QUEUE", required=True)
+        move.add_argument("--to", dest="target", metavar="QUEUE", required=True)
 
     def handle(self, *args: Any, **options: Any) -> None:
         with in_words("queues"):
-            state = queries.yard_state()
+            match options["act"]:
+                case "pause" | "resume" as act:
+                    self._pause_or_resume(act, options["queue"])
+                case "show":
+                    self._show(options)
+                case "relocate":
+                    self._relocate(options["actor"], options["source"], options["target"])
+                case _:
+                    self._list(as_json=options["json"])
+
+    def _pause_or_resume(self, act: str, queue: str) -> None:
+        family = _family(queue)
+        changed = family.pause() if act == "pause" else family.resume()
+        told = {"pause": "paused: nothing of it is handed out, what runs goes on", "resume": "handed out again"}[act]
+        self.stdout.write(f"{queue}: {told}" + ("" if changed else " (as before)"))
+
+    def _show(self, options: dict[str, Any]) -> None:
+        family = _family(options["queue"])
+        lane, limit = cast(Lane, options["lane"]), min(max(options["limit"], 1), 500)
+        page = look(family, lane, options["place"], cursor=max(options["cursor"], 0), limit=limit)
+        found = [_described(seen) for seen in page.items]
+        if options["json"]:
+            self.stdout.write(json.dumps({"messages": found, "cursor": page.cursor}, indent=2))
+            return
+        for item in found:
+            self.stdout.write("  ".join(f"{name}={value}" for name, value in item.items() if value is not None))
+        if not found:
+            self.stdout.write(f"{family.keys.lane_name(lane)}: nothing is {options['place']}")
+        if page.cursor is not None:
+            self.stdout.write(f"more: --cursor {page.cursor}")
+
+    def _relocate(self, actor: str, source: str, target: str) -> None:
+        if source == target:
+            raise CommandError(f"relocate: {source!r} is both the old and the new queue")
+        for lane in ("live", "retry"):
+            for step in relocate(_family(source), _family(target), actor=actor, lane=cast(Lane, lane)):
+                self.stdout.write(f"{lane}: {step.looked_at:,} of {step.waiting:,} looked at, {step.moved:,} moved")
+        self.stdout.write(f"{actor}: what waited in {source} waits in {target}; declare the actor there as well")
+
+    def _list(self, *, as_json: bool) -> None:
+        state = queries.yard_state()
         if state.server.refusal:
             self.stderr.write(f"queues: the broker takes no work: {state.server.refusal}. {state.server.then}")
         for item in state.server.findings:
             self.stderr.write(f"queues: {item.severity}: {item.seen}; {item.remedy}")
         found = queries.queues_of(state)
-        if options["json"]:
+        if as_json:
             self.stdout.write(json.dumps([queue.as_json() for queue in found], indent=2))
             return
         terminal = self.stdout.isatty()
         console = Console(file=cast(TextIO, self.stdout), width=None if terminal else 160, highlight=False)
         console.print(_table(found))
+
+
+def _family(queue: str) -> Family:
+    try:
+        name = settings.YARD.family(queue).name
+    except UnknownQueue as error:
+        raise CommandError(str(error)) from error
+    broker = dramatiq.get_broker()
+    if not isinstance(broker, RedisBroker):
+        raise CommandError(f"queues: a {type(broker).__name__} cannot be looked into or paused")
+    return broker.lane(name)[0]
+
+
+def _described(seen: Seen) -> dict[str, Any]:
+    message = seen.message
+    payload: dict[str, Any] = {}
+    if message is not None:
+        actor = dramatiq.get_broker().actors.get(message.actor_name)
+        payload = redacted(actor, {"args": list(message.args), "kwargs": message.kwargs})
+    return {
+        "id": seen.id,
+        "actor": message.actor_name if message else None,
+        "due_at": datetime.fromtimestamp(seen.due_at / 1000, UTC).isoformat() if seen.due_at else None,
+        "owner": seen.owner,
+        "attempts": message.options.get("attempts", 0) if message else None,
+        "size_bytes": seen.size_bytes,
+        **payload,
+    }
 
 
 def _table(found: list[queries.QueueState]) -> Table:

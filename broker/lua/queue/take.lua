@@ -1,0 +1,26 @@
+#!lua flags=allow-oom
+-- take: lease the next waiting messages to somebody who moves them, also while the family is paused.
+-- KEYS[1] bodies: hash
+-- KEYS[2] waiting, of one priority: list
+-- KEYS[3] leases: sorted set
+-- KEYS[4] hold: hash
+-- KEYS[5] token: string
+-- ARGV[1] owner
+-- ARGV[2] count: at most 500
+-- Repeated after a lost answer it takes others; the first ones go back when the owner's lease lapses.
+-- Returns {id, token, body, …}, or "gone" when the owner has no lease. O(messages).
+
+local lease = redis.call("ZSCORE", KEYS[3], ARGV[1])
+if not lease or tonumber(lease) == 0 then return "gone" end
+local ids = redis.call("LPOP", KEYS[2], ARGV[2])
+if not ids then return {} end
+local last = redis.call("INCRBY", KEYS[5], #ids)
+local bodies = redis.call("HMGET", KEYS[1], unpack(ids))
+local answer, leased = {}, {}
+for n, id in ipairs(ids) do
+  local token = string.format("%d", last - #ids + n)
+  leased[2 * n - 1], leased[2 * n] = id, token
+  answer[3 * n - 2], answer[3 * n - 1], answer[3 * n] = id, token, bodies[n]
+end
+redis.call("HSET", KEYS[4], unpack(leased))
+return answer
