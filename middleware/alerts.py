@@ -47,7 +47,9 @@ class Alerts(Middleware):
         self._raise(broker, message)
 
     def _raise(self, broker: Broker, message: MessageProxy) -> None:
-        letter = getattr(message, "letter", None)
+        letter = vars(message).get("letter")  # hardly one has it, and a proxy is slow to say that it has not
+        if letter is None:
+            return
         actor = broker.actors.get(message.actor_name)
         if not isinstance(letter, DeadLetter) or (actor is not None and actor.options.get("alert") is False):
             return

@@ -51,9 +51,9 @@ Calls = dict[int, tuple[frozenset[str], frozenset[str]]]
 
 
 def fits(calls: Calls, places: int, names: KeysView[str]) -> bool:
-    """Return whether a call is known to fit. One that is not may still: ``Signature.bind`` decides, 8 times slower."""
-    needed, allowed = calls.get(places, (_NEVER, _NEVER))
-    return needed <= names <= allowed
+    """Return whether a call is known to fit. One that is not may still: ``Signature.bind`` decides, more slowly."""
+    call = calls.get(places)
+    return call is not None and call[0] <= names <= call[1]
 
 
 @functools.cache

@@ -27,6 +27,8 @@ class HeldPipelines(Pipelines):
         exception: BaseException | None = None,
     ) -> None:
         """Send the next step."""
+        if message.options.get("pipe_target") is None:
+            return
         send = partial(super().after_process_message, broker, message, result=result, exception=exception)
         hold(send, job_id=message.message_id, what="next step of a pipeline")
 
@@ -43,5 +45,9 @@ class HeldCallbacks(Callbacks):
         exception: BaseException | None = None,
     ) -> None:
         """Send the callback."""
+        name = "on_success" if exception is None else "on_failure"
+        actor = broker.actors.get(message.actor_name)
+        if actor is None or not (message.options.get(name) or actor.options.get(name)):
+            return
         send = partial(super().after_process_message, broker, message, result=result, exception=exception)
         hold(send, job_id=message.message_id, what="callback")

@@ -10,16 +10,19 @@ import logging
 import sys
 import time
 from collections.abc import MutableMapping
+from contextvars import ContextVar
 from typing import Any, TextIO
 
 import structlog
 from dramatiq.broker import Broker, MessageProxy
 from dramatiq.middleware import Middleware
-from structlog.contextvars import bind_contextvars, clear_contextvars
+from structlog.contextvars import clear_contextvars
 
-from middleware.outcomes import attempt, outcome_of, text_of
+from middleware.outcomes import Outcome, attempt, outcome_of, text_of
 
 log = structlog.get_logger("switchyard.jobs")
+
+_running: ContextVar[MessageProxy | None] = ContextVar("switchyard_running", default=None)
 
 # They log messages with their arguments.
 SILENCED = ("dramatiq.worker.WorkerThread", "dramatiq.worker.ConsumerThread")
@@ -28,10 +31,15 @@ SILENCED = ("dramatiq.worker.WorkerThread", "dramatiq.worker.ConsumerThread")
 class Logs(Middleware):
     """Log how each attempt ended, with job id, actor, queue, attempt, duration and exception."""
 
+    def __init__(self) -> None:
+        # Asked whether a line is wanted: structlog first makes it, and then drops it.
+        self._sink = logging.getLogger("switchyard.jobs")
+
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
         """Put the job's names on every line that the actor logs."""
-        clear_contextvars()
-        bind_contextvars(**_names(message))
+        if _running.get() is not None:
+            _forget()  # something interrupted the end of the one before
+        _running.set(message)
         message.logged_s = time.monotonic()  # type: ignore[attr-defined]
 
     def after_process_message(
@@ -44,6 +52,22 @@ class Logs(Middleware):
     ) -> None:
         """Log the end."""
         outcome = outcome_of(message, exception)
+        if outcome.kind in ("dead", "retried") or self._sink.isEnabledFor(logging.INFO):
+            self._tell(message, outcome, exception)
+        _forget()
+
+    def after_skip_message(self, broker: Broker, message: MessageProxy) -> None:
+        """Log a message that did not start."""
+        if self._sink.isEnabledFor(logging.INFO):
+            outcome = outcome_of(message)
+            log.info(outcome.kind, reason=outcome.reason, delay_ms=outcome.delay_ms, **_names(message))
+        _forget()
+
+    def after_nack(self, broker: Broker, message: MessageProxy) -> None:
+        """Log a message that no worker could start."""
+        log.error("dead", reason="permanent", exception=type(message._exception).__name__, **_names(message))
+
+    def _tell(self, message: MessageProxy, outcome: Outcome, exception: BaseException | None) -> None:
         names = _names(message)
         duration_ms = int((time.monotonic() - getattr(message, "logged_s", time.monotonic())) * 1000)
         cause = outcome.exception or exception
@@ -54,17 +78,18 @@ class Logs(Middleware):
             log.warning("retried", duration_ms=duration_ms, delay_ms=outcome.delay_ms, **error, **names)
         else:
             log.info(outcome.kind, duration_ms=duration_ms, **names)
-        clear_contextvars()
 
-    def after_skip_message(self, broker: Broker, message: MessageProxy) -> None:
-        """Log a message that did not start."""
-        outcome = outcome_of(message)
-        log.info(outcome.kind, reason=outcome.reason, delay_ms=outcome.delay_ms, **_names(message))
-        clear_contextvars()
 
-    def after_nack(self, broker: Broker, message: MessageProxy) -> None:
-        """Log a message that no worker could start."""
-        log.error("dead", reason="permanent", exception=type(message._exception).__name__, **_names(message))
+def _forget() -> None:
+    """Take the job's names off the lines to come, and what its actor bound beside them."""
+    _running.set(None)
+    clear_contextvars()
+
+
+def _of_job(logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Name the running job on a line. Its names are made here, as most jobs log nothing."""
+    message = _running.get()
+    return event if message is None else {**_names(message), **event}
 
 
 def _names(message: MessageProxy) -> dict[str, Any]:
@@ -102,6 +127,7 @@ def configure(log_format: str, *, level: int = logging.INFO) -> None:
     """
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
+        _of_job,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),

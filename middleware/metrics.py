@@ -57,6 +57,9 @@ class Metrics(Middleware):
             (*both, "exception"),
             registry=registry,
         )
+        self._waits = Children(self.wait)
+        self._durations = Children(self.duration)
+        self._messages = Children(self.messages)
         self._actors = Bounded(ACTORS)
         self._exceptions = Bounded(EXCEPTIONS)
 
@@ -65,7 +68,7 @@ class Metrics(Middleware):
         message.started_ms = now_ms()  # type: ignore[attr-defined]
         message.started_s = time.monotonic()  # type: ignore[attr-defined]
         waited_s = max(message.started_ms - ready_since(message), 0) / 1000
-        self.wait.labels(*self._labels(message)).observe(waited_s)
+        self._waits[self._labels(message)].observe(waited_s)
 
     def after_process_message(
         self,
@@ -80,21 +83,32 @@ class Metrics(Middleware):
         labels = self._labels(message)
         started_s = getattr(message, "started_s", None)
         if started_s is not None:
-            self.duration.labels(*labels).observe(time.monotonic() - started_s)
-        self.messages.labels(*labels, outcome.kind).inc()
+            self._durations[labels].observe(time.monotonic() - started_s)
+        self._messages[*labels, outcome.kind].inc()
         if outcome.kind == "retried" and outcome.exception is not None:
             self.retries.labels(*labels, self._exceptions.name(type(outcome.exception).__name__)).inc()
 
     def after_skip_message(self, broker: Broker, message: MessageProxy) -> None:
         """Note a message that was deferred or cancelled before it started."""
-        self.messages.labels(*self._labels(message), outcome_of(message).kind).inc()
+        self._messages[*self._labels(message), outcome_of(message).kind].inc()
 
     def after_nack(self, broker: Broker, message: MessageProxy) -> None:
         """Note a message that no worker could start."""
-        self.messages.labels(*self._labels(message), "dead").inc()
+        self._messages[*self._labels(message), "dead"].inc()
 
     def _labels(self, message: MessageProxy) -> tuple[str, str]:
         return message.queue_name.removesuffix(".DQ"), self._actors.name(message.actor_name)
+
+
+class Children(dict[tuple[str, ...], Any]):
+    """A metric's children by their labels: found by a look, where ``labels()`` checks and locks each time."""
+
+    def __init__(self, metric: Counter | Histogram) -> None:
+        self._metric = metric
+
+    def __missing__(self, labels: tuple[str, ...]) -> Any:
+        child = self[labels] = self._metric.labels(*labels)
+        return child
 
 
 class Bounded:

@@ -30,6 +30,9 @@ class Outcome:
     exception: BaseException | None = None
 
 
+SUCCEEDED = Outcome("succeeded")
+
+
 def decide(message: MessageProxy, outcome: Outcome) -> Outcome:
     """Note how a message's attempt ended."""
     message.outcome = outcome  # type: ignore[attr-defined]
@@ -41,7 +44,7 @@ def outcome_of(message: MessageProxy, exception: BaseException | None = None) ->
     decided = getattr(message, "outcome", None)
     if isinstance(decided, Outcome):
         return decided
-    return Outcome("succeeded") if exception is None else Outcome("dead", "exhausted", exception=exception)
+    return SUCCEEDED if exception is None else Outcome("dead", "exhausted", exception=exception)
 
 
 def text_of(exception: BaseException) -> str:

@@ -15,7 +15,7 @@ from broker.interface import Transport
 from broker.topology import RetryPolicy, Yard
 from middleware.away import hold
 from middleware.errors import ArgumentMismatch, Cancelled, PermanentFailure
-from middleware.outcomes import Outcome, attempt, decide
+from middleware.outcomes import SUCCEEDED, Outcome, attempt, decide
 
 log = structlog.get_logger(__name__)
 
@@ -81,7 +81,7 @@ class Retries(Middleware):
 
     def _judge(self, broker: Broker, message: MessageProxy, exception: BaseException | None) -> Outcome:
         if exception is None:
-            return Outcome("succeeded")
+            return SUCCEEDED
         if isinstance(exception, Cancelled):
             return Outcome("cancelled", exception=exception)
         actor = broker.actors.get(message.actor_name)

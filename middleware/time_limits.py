@@ -31,8 +31,7 @@ class TimeLimits(TimeLimit):
     def __init__(self, *, yard: Yard) -> None:
         super().__init__(interval=INTERVAL_MS)
         self._yard = yard
-        self._in_threads = isinstance(self.manager, _CtypesTimeoutManager)
-        if self._in_threads:
+        if isinstance(self.manager, _CtypesTimeoutManager):
             self.manager = _Deadlines(INTERVAL_MS)
 
     def before_declare_actor(self, broker: Broker, actor: Actor[..., Any]) -> None:
@@ -54,9 +53,7 @@ class TimeLimits(TimeLimit):
         """Stop the clock. A limit that is reached in this moment comes too late: the task has ended."""
         while True:
             try:
-                super().after_process_message(broker, message, result=result, exception=exception)
-                if self._in_threads:
-                    _withdraw(threading.get_ident())
+                self.manager.remove_timeout(threading.get_ident())
                 return
             except TimeLimitExceeded:
                 continue
@@ -70,6 +67,13 @@ class _Deadlines(_CtypesTimeoutManager):
     def _handle_deadlines(self) -> None:
         with self.mu:
             super()._handle_deadlines()
+
+    def remove_timeout(self, thread_id: int) -> None:
+        """Stop a thread's clock. An exception is on its way only to one whose deadline is gone already."""
+        with self.mu:
+            if self.deadlines.get(thread_id) is None:
+                _withdraw(thread_id)
+            self.deadlines[thread_id] = None
 
 
 def _withdraw(thread_id: int) -> None:

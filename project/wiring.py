@@ -7,7 +7,6 @@ from typing import Any
 
 import redis
 from django.conf import settings
-from django_dramatiq.middleware import DbConnectionsMiddleware
 from dramatiq.broker import Broker
 from dramatiq.middleware import AsyncIO, CurrentMessage, Middleware
 
@@ -40,6 +39,7 @@ from middleware.redaction import Redaction
 from middleware.retries import Retries
 from middleware.status import Status
 from middleware.time_limits import TimeLimits
+from project.connections import Connections
 
 
 def build_broker(middleware: list[Middleware] | None = None) -> Broker:
@@ -100,7 +100,7 @@ def in_order(
     """
     yard, transport = facilities.yard, facilities.transport
     return [
-        DbConnectionsMiddleware(),
+        Connections(),
         Options(),
         Arguments(),
         Cancellation(transport=transport),

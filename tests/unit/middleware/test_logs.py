@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import structlog
+from dramatiq.broker import MessageProxy
+from dramatiq.message import Message
 
 from middleware import logs
+from middleware.outcomes import Outcome, decide
 
 NASTY = "actor\x1b[2J\nforged line\r\u202e"
 
@@ -21,6 +25,19 @@ def restored() -> Iterator[None]:
     yield
     root.handlers[:], root.level = handlers, level
     structlog.configure(**config)
+
+
+@pytest.fixture
+def middleware() -> Any:
+    return logs.Logs()
+
+
+def _message() -> MessageProxy:
+    return MessageProxy(Message("work", "mail", (), {}, {"attempts": 2}))
+
+
+def _lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in capsys.readouterr().err.splitlines()]
 
 
 def test_control_characters_are_shown_in_a_terminals_log(capsys: pytest.CaptureFixture[str]) -> None:
@@ -60,3 +77,65 @@ def test_json_logs_are_one_object_a_line(capsys: pytest.CaptureFixture[str]) -> 
 
     (line,) = capsys.readouterr().err.splitlines()
     assert json.loads(line)["actor"] == NASTY
+
+
+def test_what_is_logged_meanwhile_names_its_job_and_what_the_actor_bound(
+    capsys: pytest.CaptureFixture[str], middleware: Any
+) -> None:
+    logs.configure("json")
+    message = _message()
+
+    middleware.before_process_message(None, message)
+    structlog.contextvars.bind_contextvars(customer=7)
+    structlog.stdlib.get_logger("ours").info("working")
+    logging.getLogger("other").info("working")
+    middleware.after_process_message(None, message)
+    structlog.stdlib.get_logger("ours").info("idle")
+
+    *during, ended, idle = _lines(capsys)
+    names = {"job_id": message.message_id, "actor": "mail", "queue": "work", "attempt": 3}
+    assert [{**line, **names, "customer": 7} for line in (*during, ended)] == [*during, ended]
+    assert [line["event"] for line in (*during, ended)] == ["working", "working", "succeeded"]
+    assert not {*names, "customer"} & {*idle}
+
+
+def test_a_job_whose_end_was_interrupted_lends_its_names_to_nobody(
+    capsys: pytest.CaptureFixture[str], middleware: Any
+) -> None:
+    logs.configure("json")
+    second = _message()
+
+    middleware.before_process_message(None, _message())
+    structlog.contextvars.bind_contextvars(customer=7)
+    middleware.before_process_message(None, second)
+    middleware.after_process_message(None, second)
+
+    (line,) = _lines(capsys)
+    assert line["job_id"] == second.message_id
+    assert "customer" not in line
+
+
+@pytest.mark.parametrize(
+    ("outcome", "events"),
+    [
+        (Outcome("succeeded"), []),
+        (Outcome("cancelled"), []),
+        (Outcome("retried", delay_ms=5, exception=ValueError("no")), ["retried"]),
+        (Outcome("dead", "exhausted", exception=ValueError("no")), ["dead"]),
+    ],
+)
+def test_at_warning_only_failures_are_logged_and_nothing_is_made_of_the_rest(
+    outcome: Outcome, events: list[str], capsys: pytest.CaptureFixture[str], middleware: Any, monkeypatch: Any
+) -> None:
+    logs.configure("json", level=logging.WARNING)
+    made: list[str] = []
+    names_of: Any = logs._names
+    monkeypatch.setattr(logs, "_names", lambda message: made.append(message.message_id) or names_of(message))
+    message = _message()
+
+    middleware.before_process_message(None, message)
+    decide(message, outcome)
+    middleware.after_process_message(None, message)
+
+    assert [line["event"] for line in _lines(capsys)] == events
+    assert bool(made) == bool(events)

@@ -1,0 +1,76 @@
+"""The quick look at a call and ``Signature.bind`` never disagree about one that the look lets through."""
+
+from __future__ import annotations
+
+import inspect
+from inspect import Parameter
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from middleware.arguments import calls_of, fits
+
+NAMES = ("a", "b", "c", "d")
+PLAIN = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
+STARRED = {"args": Parameter.VAR_POSITIONAL, "others": Parameter.VAR_KEYWORD}
+
+calls = st.tuples(st.integers(0, 6), st.sets(st.sampled_from((*NAMES, "args", "others", "", "e"))))
+
+
+def _signature(kinds: list[inspect._ParameterKind], optional: list[bool], starred: set[str]) -> inspect.Signature:
+    parameters, defaulted = [], False
+    for name, kind, has_default in zip(NAMES, sorted(kinds), optional, strict=False):
+        # By place, whatever follows one with a default has one, too.
+        defaulted = has_default or (defaulted and kind is not Parameter.KEYWORD_ONLY)
+        parameters.append(Parameter(name, kind, default=0 if defaulted else Parameter.empty))
+    parameters += [Parameter(name, STARRED[name]) for name in starred]
+    return inspect.Signature(sorted(parameters, key=lambda each: each.kind))
+
+
+signatures = st.builds(
+    _signature,
+    st.lists(st.sampled_from(PLAIN), max_size=len(NAMES)),
+    st.lists(st.booleans(), min_size=len(NAMES), max_size=len(NAMES)),
+    st.sets(st.sampled_from(tuple(STARRED))),
+)
+
+
+def _binds(signature: inspect.Signature, places: int, names: set[str]) -> bool:
+    try:
+        signature.bind(*range(places), **dict.fromkeys(names))
+    except TypeError:
+        return False
+    return True
+
+
+def _looks_right(signature: inspect.Signature, places: int, names: set[str]) -> bool:
+    def function() -> None: ...
+
+    function.__signature__ = signature  # type: ignore[attr-defined]
+    return fits(calls_of(function), places, dict.fromkeys(names).keys())
+
+
+@given(signatures, calls)
+def test_what_the_look_lets_through_binds(signature: inspect.Signature, call: tuple[int, set[str]]) -> None:
+    if _looks_right(signature, *call):
+        assert _binds(signature, *call), str(signature)
+
+
+@given(signatures, calls)
+def test_every_call_without_stars_is_let_through_if_it_binds(
+    signature: inspect.Signature, call: tuple[int, set[str]]
+) -> None:
+    starred = any(each.kind in STARRED.values() for each in signature.parameters.values())
+
+    if not starred and _binds(signature, *call):
+        assert _looks_right(signature, *call), str(signature)
+
+
+def test_what_stars_take_is_left_to_bind() -> None:
+    def function(a: int, *args: int, b: int = 0, **others: int) -> None: ...
+
+    found = calls_of(function)
+
+    assert fits(found, 1, {"b": 1}.keys())
+    assert not fits(found, 2, {}.keys())
+    assert not fits(found, 1, {"c": 1}.keys())
