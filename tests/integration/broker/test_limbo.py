@@ -13,13 +13,15 @@ import pytest
 import redis
 from dramatiq.message import Message
 
-from broker import redis_broker
+from broker import codec
 from broker.clients import connect
 from broker.embedded import EmbeddedServer
+from broker.family import Entry
 from broker.interface import facilities
 from broker.keys import Keys
 from broker.redis_broker import RedisBroker
 from project.wiring import build_yard
+from tests.chaos.load import let_pass
 from tests.factories.yards import small_yard
 from tests.waiting import wait_for
 
@@ -27,8 +29,7 @@ BuildBroker = Callable[..., RedisBroker]
 
 
 @pytest.fixture(autouse=True)
-def look_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(redis_broker, "LOOK_FOR_LOST_S", 0.1, raising=False)
+def soon_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dramatiq.worker.CONSUMER_RESTART_DELAY_SECS", 0.1)
 
 
@@ -44,37 +45,32 @@ def test_a_delayed_message_runs_although_the_server_was_away_meanwhile(tmp_path:
 
         with run_worker(broker=broker):
             job.send_with_options(delay=3_000)
-            held = f"{broker.namespace}:__acks__.{broker.broker_id}.work.DQ"
-            wait_for(lambda: broker.client.scard(held) == 1)
+            wait_for(lambda: facilities(broker).transport.stats("work").live.scheduled == 1)
             server.stop()
-            threading.Event().wait(1.5)
+            let_pass(1.5)
             server.start()
             assert done.wait(10)
     finally:
         server.stop()
 
 
-@pytest.mark.parametrize("lane", ["work", "work.DQ"])
-def test_messages_whose_fetch_was_answered_into_nowhere_run(
-    yard_broker: BuildBroker, run_worker: Any, lane: str
+@pytest.mark.parametrize("lane", ["work", "work-retry"])
+def test_messages_whose_fetch_was_answered_into_nowhere_come_to_the_next_consumer(
+    yard_broker: BuildBroker, lane: str
 ) -> None:
     broker = yard_broker(small_yard())
-    done: list[int] = []
+    family, which = broker.lane(lane)
+    before = broker.consume(lane, prefetch=4, timeout=1)
+    assert next(before) is None
+    (owner,) = family.owners()
+    family.enqueue([Entry(f"job-{number}", body()) for number in range(2)], lane=which)
+    assert len(family.fetch(owner, 2, request=1).grants) == 2
 
-    @dramatiq.actor(broker=broker, queue_name="work")
-    def job(number: int) -> None:
-        done.append(number)
+    before.close()
+    after = broker.consume(lane, prefetch=4)
+    found = [next(after), next(after)]
 
-    with run_worker(broker=broker):
-        job.send(1)
-        wait_for(lambda: done == [1])
-    for number in (2, 3):
-        job.send_with_options(args=(number,), delay=10 if lane.endswith(".DQ") else None)
-    assert len(broker.do_fetch(lane, 2)) == 2
-    with run_worker(broker=broker):
-        wait_for(lambda: sorted(done) == [1, 2, 3])
-
-    assert broker.client.hlen(f"{broker.namespace}:{lane}.msgs") == 0
+    assert [message and message.message_id for message in found] == ["job-0", "job-1"]
 
 
 def test_a_running_message_is_not_taken_for_lost(yard_broker: BuildBroker, run_worker: Any) -> None:
@@ -109,8 +105,8 @@ def test_a_consumer_that_stops_gives_back_what_it_had_not_handed_out(yard_broker
     consumer.close()
 
     assert handed_out is not None
-    assert broker.do_qsize("work") == 4, "three bodies, one held"
-    assert broker.client.llen(f"{broker.namespace}:work") == 2
+    live = facilities(broker).transport.stats("work").live
+    assert (live.waiting, live.running) == (2, 1)
 
 
 @pytest.mark.parametrize("option", ["attempts", "generation", "enqueued_at", "due_at"])
@@ -125,10 +121,14 @@ def test_a_message_with_a_number_that_is_none_is_set_aside(
         runs.append(1)
         raise RuntimeError("no")
 
-    message: Message[Any] = broken.message()
-    rubbish = message.copy(options={"redis_message_id": "x", option: "many"})
-    broker.do_enqueue("work", "x", rubbish.encode())
+    broker.families["work"].enqueue([Entry("x", body(**{option: "many"}))])
     with run_worker(broker=broker), contextlib.suppress(redis.RedisError):
         wait_for(lambda: facilities(broker).transport.stats("work").quarantined == 1)
 
     assert runs == []
+
+
+def body(**options: Any) -> bytes:
+    """Return the body of a message with these options."""
+    message: Message[Any] = Message("work", "broken", (), {}, options)
+    return codec.encode(message)

@@ -3,21 +3,20 @@ from __future__ import annotations
 import io
 import json
 import re
-import uuid
 from collections.abc import Callable
 from typing import Any
 
 import dramatiq
 import pytest
-import redis
 from django.core.management import CommandError, call_command
 from django.core.management.base import OutputWrapper
-from dramatiq.brokers.redis import RedisBroker
 
 from apps.platform.dead_letters.models import DeadLetter
 from apps.platform.dead_letters.presentation import print_unreadable
+from broker.family import Entry
 from broker.interface import DeadLetter as Letter
 from broker.interface import Facilities, Unreadable
+from broker.redis_broker import RedisBroker
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.django_db
@@ -116,13 +115,11 @@ def test_broker_that_is_away_is_said(broker_away: None) -> None:
 
 @pytest.mark.django_db(transaction=True)
 def test_quarantined_messages_are_listed_with_their_bytes(
-    valkey: redis.Redis, facilities: Facilities, run_worker: Callable[..., Any]
+    facilities: Facilities, run_worker: Callable[..., Any]
 ) -> None:
     broker = dramatiq.get_broker()
     assert isinstance(broker, RedisBroker)
-    broken, key = str(uuid.uuid4()), f"{broker.namespace}:default"
-    valkey.hset(f"{key}.msgs", broken, b"\x00<b>no message</b>")
-    valkey.rpush(key, broken)
+    broker.families["default"].enqueue([Entry("broken", b"\x00<b>no message</b>")])
 
     with run_worker("default"):
         wait_for(lambda: facilities.transport.stats("default").quarantined)

@@ -16,6 +16,7 @@ from dramatiq.middleware import Middleware
 from broker.clients import connect
 from broker.embedded import EmbeddedServer
 from broker.errors import BrokerUnavailable
+from broker.family import Entry
 from broker.interface import facilities
 from broker.keys import Keys
 from broker.records import LIVE_TTL_MS
@@ -99,17 +100,17 @@ def test_a_broker_that_is_away_holds_a_dead_letter_until_it_is_back(
     yard_broker: BuildBroker, run_worker: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broker = yard_broker(small_yard(max_retries=0))
-    dead_lists = facilities(broker).transport._dead  # type: ignore[attr-defined]
-    add, refused = dead_lists._add, []
+    family = broker.families["work"]
+    bury, refused = family.bury, []
 
-    def away_thrice(**call: Any) -> Any:
+    def away_thrice(*call: Any) -> bool:
         if len(refused) < 3:
             refused.append(1)
-            raise redis.ConnectionError("connection refused")
-        return add(**call)
+            raise BrokerUnavailable("bury", "connection refused")
+        return bury(*call)
 
     monkeypatch.setattr("middleware.away.PAUSE_S", 0.01)
-    monkeypatch.setattr(dead_lists, "_add", away_thrice)
+    monkeypatch.setattr(family, "bury", away_thrice)
 
     @dramatiq.actor(broker=broker, queue_name="work")
     def broken() -> None:
@@ -192,16 +193,17 @@ def test_a_broker_that_is_away_holds_the_next_step_of_a_pipeline(
     yard_broker: BuildBroker, run_worker: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broker = yard_broker(small_yard())
-    enqueue, refused, done = broker.do_enqueue, threading.Event(), threading.Event()
+    family = broker.families["work"]
+    enqueue, refused, done = family.enqueue, threading.Event(), threading.Event()
 
-    def away_once(queue_name: str, *args: Any) -> Any:
-        if b'"second"' in args[1].split(b'"pipe_target"')[0] and not refused.is_set():
+    def away_once(entries: list[Entry], **options: Any) -> list[str]:
+        if entries[0].body.startswith(b'{"actor":"second"') and not refused.is_set():
             refused.set()
             raise BrokerUnavailable("enqueue", "connection refused")
-        return enqueue(queue_name, *args)
+        return enqueue(entries, **options)
 
     monkeypatch.setattr("middleware.away.PAUSE_S", 0.01)
-    monkeypatch.setattr(broker, "do_enqueue", away_once, raising=False)
+    monkeypatch.setattr(family, "enqueue", away_once)
 
     @dramatiq.actor(broker=broker, queue_name="work")
     def first() -> int:
@@ -283,7 +285,7 @@ def test_a_cancelled_job_does_not_start_because_the_broker_is_away_when_it_is_as
         outage.setattr(records.client, "hget", asked)
         with run_worker(broker=broker):
             wait_for(lambda: refused)
-            wait_for(lambda: broker.do_qsize("work") == 0)
+            broker.join("work", timeout=5_000)
 
     assert runs == []
 
