@@ -8,8 +8,10 @@ lost the message and changes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final, Literal, NamedTuple
 
 import redis
@@ -119,7 +121,7 @@ class Family:
 
     def enqueue(
         self,
-        entries: Sequence[Entry],
+        entries: Iterable[Entry],
         *,
         lane: Lane = "live",
         delay_ms: int = 0,
@@ -130,6 +132,7 @@ class Family:
         """Put messages into a lane; an id that is known, waiting or finished, is not put there again.
 
         Args:
+            entries: Taken 500 at a time; the next ones are made while the server works on the last.
             limit: Messages the lane may hold, waiting or scheduled; 0 for any number.
 
         Returns:
@@ -139,22 +142,30 @@ class Family:
             BrokerUnsafe: the server would delete messages, as whoever watches it found.
             QueueFull: no room for the first 500 of them; or, with more, for all of a later 500. Earlier ones are there.
         """
+        keys = self._enqueue_keys[lane]
+        waiting = iter(entries)
+        chunks: deque[list[Entry]] = deque()
+
+        def calls() -> Iterator[tuple[list[str], list[Word]]]:
+            while chunk := list(islice(waiting, AT_ONCE)):
+                chunks.append(chunk)
+                keyed = any(entry.unique_key for entry in chunk)
+                args: list[Word] = [limit, delay_ms, level, "1" if keyed else "0"]
+                for entry in chunk:
+                    args += entry if keyed else entry[:2]
+                yield keys, args
+
         standing: list[str] = []
-        for start in range(0, len(entries), AT_ONCE):
-            chunk = entries[start : start + AT_ONCE]
-            keyed = any(entry.unique_key for entry in chunk)
-            args: list[Word] = [limit, delay_ms, level, "1" if keyed else "0"]
-            for entry in chunk:
-                args += (entry.id, entry.body, entry.unique_key) if keyed else (entry.id, entry.body)
-            try:
-                answer = self.wire.call(script("enqueue"), self._enqueue_keys[lane], args, budget_s=budget_s)
-            except redis.ResponseError as error:
-                if str(error).startswith(UNSAFE):
-                    raise BrokerUnsafe("enqueue", str(error).removeprefix(UNSAFE)) from error
-                raise
-            if len(answer) == 2 and isinstance(answer[1], int):
-                raise QueueFull(self.keys.lane_name(lane), answer[1], limit)
-            standing += [str(found, "ascii") for found in answer]
+        try:
+            for answer in self.wire.stream(script("enqueue"), calls(), budget_s=budget_s):
+                chunk = chunks.popleft()
+                if len(answer) == 2 and isinstance(answer[1], int):
+                    raise QueueFull(self.keys.lane_name(lane), answer[1], limit)
+                standing += [str(found, "ascii") for found in answer] if answer else [entry.id for entry in chunk]
+        except redis.ResponseError as error:
+            if str(error).startswith(UNSAFE):
+                raise BrokerUnsafe("enqueue", str(error).removeprefix(UNSAFE)) from error
+            raise
         return standing
 
     def join(self, owner: str, *, lease_ms: int = LEASE_MS, budget_s: float = BUDGET_S) -> None:

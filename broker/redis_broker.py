@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import redis
@@ -239,47 +239,51 @@ class RedisBroker(Broker):
             BrokerFull: the server has no memory left. QueueFull: the queue holds as many as it may.
             QueueNotFound: the queue was never declared.
         """
-        return self.enqueue_many([message], delay=delay)[0]
+        family, lane = self.lane(message.queue_name)
+        self.emit_before("enqueue", message, delay)
+        entry, level = _entry(message), level_of(message.options.get("priority"))
+        if not self._moved(message, entry, family, lane, delay, level):
+            limit = self._limits.get(message.queue_name, 0)
+            [id_] = family.enqueue((entry,), lane=lane, delay_ms=delay or 0, level=level, limit=limit)
+            if id_ != entry.id:
+                return message.copy(message_id=id_)
+        self.emit_after("enqueue", message, delay)
+        self._record(1)
+        return message
 
-    def enqueue_many(self, messages: Sequence[Message[Any]], *, delay: int | None = None) -> list[Message[Any]]:
-        """Enqueue messages, up to 500 of a lane in one call to the server; see :meth:`enqueue`.
+    def enqueue_many(self, messages: Iterable[Message[Any]], *, delay: int | None = None) -> list[Message[Any]]:
+        """Enqueue messages, 500 of a lane in one call to the server; see :meth:`enqueue`.
+
+        Args:
+            delay: Milliseconds, for each.
 
         Raises:
-            QueueFull: for a lane; what came before may be there. Enqueue all again once there is room.
+            As :meth:`enqueue`, and what the message it concerns says. Those before it may be there: enqueue all of
+            them again, none is there twice.
         """
-        grouped: dict[tuple[str, int], list[int]] = {}
-        entries: list[Entry] = []
+        messages = list(messages)
+        by_lane: dict[tuple[str, int], list[int]] = {}
+        listens = self._hooks.named("before_enqueue", self.middleware)
+        heard = self._hooks.named("after_enqueue", self.middleware)
         for position, message in enumerate(messages):
-            self.lane(message.queue_name)
-            self.emit_before("enqueue", message, delay)
-            entries.append(self._entry(message))
-            grouped.setdefault((message.queue_name, level_of(message.options.get("priority"))), []).append(position)
-        answers = list(messages)
-        for (queue_name, level), positions in grouped.items():
-            family, lane = self._lanes[queue_name]
-            positions = [
-                at for at in positions if not self._moved(messages[at], entries[at], family, lane, delay, level)
-            ]
+            if listens:
+                self.emit_before("enqueue", message, delay)
+            by_lane.setdefault((message.queue_name, level_of(message.options.get("priority"))), []).append(position)
+        standing = [message.message_id for message in messages]
+        for (queue_name, level), positions in by_lane.items():
+            family, lane = self.lane(queue_name)
             limit = self._limits.get(queue_name, 0)
-            batch = [entries[at] for at in positions]
-            standing = family.enqueue(batch, lane=lane, delay_ms=delay or 0, level=level, limit=limit)
-            for at, id_ in zip(positions, standing, strict=True):
-                if id_ != messages[at].message_id:
-                    answers[at] = messages[at].copy(message_id=id_)
-        for message, answer in zip(messages, answers, strict=True):
-            if answer is message:
+            entries = (_entry(messages[position]) for position in positions)
+            ids = family.enqueue(entries, lane=lane, delay_ms=delay or 0, level=level, limit=limit)
+            for position, id_ in zip(positions, ids, strict=True):
+                standing[position] = id_
+        for position, message in enumerate(messages):
+            if standing[position] != message.message_id:
+                messages[position] = message.copy(message_id=standing[position])
+            elif heard:
                 self.emit_after("enqueue", message, delay)
-        try:
-            self._before_acks()
-        except BrokerUnavailable as error:  # they are there; what was to be known of them is written later
-            self.logger.warning("%d messages are enqueued, but not recorded yet: %s", len(messages), error)
-        return answers
-
-    def _entry(self, message: Message[Any]) -> Entry:
-        id_ = message.message_id
-        if not isinstance(id_, str) or not MESSAGE_ID.fullmatch(id_) or id_ == "#":
-            raise InvalidMessageId(id_)
-        return Entry(id_, codec.encode(message), str(message.options.get("unique_key", "")))
+        self._record(len(messages))
+        return messages
 
     def _moved(
         self, message: Message[Any], entry: Entry, family: Family, lane: Lane, delay: int | None, level: int
@@ -290,6 +294,12 @@ class RedisBroker(Broker):
         family.move(held.lease, move="divert", lane=lane, body=entry.body, delay_ms=delay or 0, level=level)
         held.moved = True
         return True
+
+    def _record(self, count: int) -> None:
+        try:
+            self._before_acks()
+        except BrokerUnavailable as error:  # they are there; what is to be known of them is written later
+            self.logger.warning("%d messages are enqueued, but not recorded yet: %s", count, error)
 
     # --- Ends ---
 
@@ -324,3 +334,10 @@ class RedisBroker(Broker):
             if deadline is not None and time.monotonic() >= deadline:
                 raise QueueJoinTimeout(queue_name)
             time.sleep(interval / 1000)
+
+
+def _entry(message: Message[Any]) -> Entry:
+    id_ = message.message_id
+    if not isinstance(id_, str) or not MESSAGE_ID.fullmatch(id_) or id_ == "#":
+        raise InvalidMessageId(id_)
+    return Entry(id_, codec.encode(message), str(message.options.get("unique_key", "")))

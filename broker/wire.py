@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from hashlib import sha1
@@ -96,6 +97,69 @@ class Wire:
             budget_s, operation.name, lambda connection, s: evaluate(connection, operation, keys, args, s)
         )
 
+    def stream(
+        self, operation: Script, calls: Iterable[tuple[Sequence[str], Sequence[Word]]], *, budget_s: float = BUDGET_S
+    ) -> Iterator[Any]:
+        """Run an operation on one set of keys and arguments after the other, and yield the answers in order.
+
+        While the server works on one, the next one is made ready and sent.
+
+        Args:
+            budget_s: Seconds for each.
+
+        Raises:
+            As :meth:`call`. What was sent before may have been run.
+        """
+        unanswered: deque[tuple[Sequence[str], Sequence[Word]]] = deque()
+        connection: Any = self.take()
+        try:
+            for keys, args in calls:
+                unanswered.append((keys, args))
+                if connection is not None and not _sent(connection, operation, keys, args):
+                    self._give_up(connection)
+                    connection = None
+                while len(unanswered) > (1 if connection is not None else 0):
+                    answer, connection = self._next_answer(connection, operation, unanswered, budget_s)
+                    yield answer
+            while unanswered:
+                answer, connection = self._next_answer(connection, operation, unanswered, budget_s)
+                yield answer
+        finally:
+            if connection is not None:
+                if unanswered:
+                    connection.disconnect()
+                self.give(connection)
+
+    def _next_answer(
+        self,
+        connection: Any,
+        operation: Script,
+        unanswered: deque[tuple[Sequence[str], Sequence[Word]]],
+        budget_s: float,
+    ) -> tuple[Any, Any]:
+        """Return the next answer, and the connection unless it broke: then every call is made anew, by itself."""
+        if connection is not None:
+            try:
+                answer = connection.read_response(disable_decoding=True, timeout=min(budget_s, ANSWER_S))
+            except NoScriptError:
+                answer = self.call(operation, *unanswered[0], budget_s=budget_s)
+            except OutOfMemoryError as error:
+                raise BrokerFull(operation.name, str(error)) from error
+            except AWAY:
+                self._give_up(connection)
+                connection = None
+            else:
+                unanswered.popleft()
+                return answer, connection
+        if connection is None:
+            answer = self.call(operation, *unanswered[0], budget_s=budget_s)
+        unanswered.popleft()
+        return answer, connection
+
+    def _give_up(self, connection: Any) -> None:
+        connection.disconnect()
+        self.give(connection)
+
     def call_many(
         self, operation: Script, calls: Sequence[tuple[Sequence[str], Sequence[Word]]], *, budget_s: float = BUDGET_S
     ) -> list[Any]:
@@ -158,6 +222,16 @@ class Wire:
         """Close the idle connections."""
         while self._idle:
             self._idle.pop().disconnect()
+
+
+def _sent(connection: Any, operation: Script, keys: Sequence[str], args: Sequence[Word]) -> bool:
+    try:
+        connection.connect()
+        command = connection.pack_command("EVALSHA", operation.sha, len(keys), *keys, *args)
+        connection.send_packed_command(command, check_health=False)
+    except AWAY:
+        return False
+    return True
 
 
 def evaluate(connection: Any, operation: Script, keys: Sequence[str], args: Sequence[Word], answer_s: float) -> Any:

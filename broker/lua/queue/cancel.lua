@@ -9,7 +9,8 @@
 -- KEYS[10...] holds of the owners: hashes
 -- ARGV[1] id
 -- ARGV[2...] the owners, in the order of their holds
--- One that waits stays in its list until it is its turn, and is dropped then: to look for it would take long.
+-- One that waits stays in its list until it is its turn, and is dropped then: to look for it would take long. Its
+-- unique key is free at once: who sends the same again wants it done.
 -- Returns "cancelled" (it never starts), "asked", "unknown", or "owners" when there are others by now. O(owners).
 --@include now_ms
 --@include finish
@@ -34,5 +35,10 @@ if redis.call("ZREM", KEYS[2], id) + redis.call("ZREM", KEYS[3], id) + redis.cal
   finish({ id }, { "cancel" }, nil, KEYS[1], KEYS[5], KEYS[6], KEYS[7], KEYS[8])
 else
   redis.call("HSET", KEYS[7], "cancel:" .. id, 1)
+  local key = redis.call("HGET", KEYS[7], "key:" .. id)
+  if key then
+    redis.call("HDEL", KEYS[7], "key:" .. id)
+    if redis.call("HGET", KEYS[8], key) == id then redis.call("HDEL", KEYS[8], key) end
+  end
 end
 return "cancelled"

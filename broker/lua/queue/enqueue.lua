@@ -14,9 +14,9 @@
 -- ARGV[3] level: 1 high, 2 normal, 3 low priority
 -- ARGV[4] "1" when a unique key follows each body
 -- ARGV[5...] id, body (and unique key, "" for none), at most 500 of them
--- Returns for each message the id that stands for it: its own, or that of the message which holds its unique key; or
--- {"full", depth} with the depth as a number, when the lane has no room for all that are new: then it takes none. The
--- error UNSAFE, with the reason, while nothing may be enqueued.
+-- Returns for each message the id that stands for it: its own, or that of the message which holds its unique key; {} when
+-- each stands for itself; or {"full", depth} with the depth as a number, when the lane has no room for all that are new:
+-- then it takes none. The error UNSAFE, with the reason, while nothing may be enqueued.
 -- O(messages), and O(log scheduled) for each delayed one.
 --@include now_ms
 --@include put
@@ -36,15 +36,18 @@ local function known(id)
     and (redis.call("HEXISTS", KEYS[7], id) == 1 or redis.call("HEXISTS", KEYS[8], id) == 1 or redis.call("HEXISTS", KEYS[9], id) == 1)
 end
 
-local new, standing, taken = {}, {}, {}
+local new, standing, taken, for_others = {}, {}, {}, false
 for i = 5, #ARGV, step do
   local id, key = ARGV[i], keyed and ARGV[i + 2] or ""
-  standing[#standing + 1] = taken[id] or id
+  local own = taken[id] or id
+  standing[#standing + 1] = own
+  for_others = for_others or own ~= id
   if not taken[id] and not known(id) then
     local holder = key ~= "" and (taken["key " .. key] or redis.call("HGET", KEYS[10], key))
     taken[id] = holder or id
     if holder then
       standing[#standing] = holder
+      for_others = for_others or holder ~= id
     else
       if key ~= "" then taken["key " .. key] = id end
       new[#new + 1] = i
@@ -70,4 +73,4 @@ for n, i in ipairs(new) do
 end
 if #ids > 0 then redis.call("HSET", KEYS[1], unpack(bodies)) end
 put(ids, level, delay_ms > 0 and now_ms() + delay_ms, { KEYS[2], KEYS[3], KEYS[4] }, KEYS[5], KEYS[6])
-return standing
+return for_others and standing or {}
