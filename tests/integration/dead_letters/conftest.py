@@ -11,7 +11,7 @@ from dramatiq.actor import Actor
 from broker.interface import DeadLetter as Letter
 from broker.interface import Facilities
 from tests.factories.brokers import broker_without_server
-from tests.factories.letters import letter
+from tests.factories.letters import keep, letter
 
 
 @pytest.fixture
@@ -31,9 +31,7 @@ def bury(facilities: Facilities, fail_always: Actor[Any, Any]) -> Callable[..., 
     """Put a letter into its dead list, as a worker does, without its row."""
 
     def put(**changes: Any) -> Letter:
-        made = letter(**changes)
-        facilities.transport.dead_letter(made)
-        return made
+        return keep(letter(**changes))
 
     return put
 

@@ -12,6 +12,7 @@ from apps.platform.dead_letters import services
 from apps.platform.dead_letters.models import DeadLetter
 from broker.interface import DeadLetter as Letter
 from broker.interface import Facilities
+from tests.factories.letters import keep
 
 pytestmark = pytest.mark.django_db
 
@@ -70,7 +71,7 @@ def test_rows_whose_letter_is_gone_are_marked(bury: Callable[..., Letter], facil
 def test_letter_that_died_again_unseen_is_new_again(bury: Callable[..., Letter], facilities: Facilities) -> None:
     made = bury()
     services.requeue(made.id, by="a.lind")
-    facilities.transport.dead_letter(dataclasses.replace(made, died_at=made.died_at + 5_000))
+    keep(dataclasses.replace(made, died_at=made.died_at + 5_000))
 
     assert services.reconcile_all().made == 1
 
@@ -82,7 +83,7 @@ def test_letter_still_listed_though_its_row_says_replayed_is_reopened(
 ) -> None:
     made = bury()
     services.requeue(made.id, by="a.lind")
-    facilities.transport.dead_letter(made)
+    keep(made)
 
     assert services.reconcile_all().made == 1
 

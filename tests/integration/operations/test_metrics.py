@@ -13,7 +13,7 @@ from django.test import Client, override_settings
 
 from broker.interface import Facilities
 from broker.pool_reports import PoolReport
-from tests.factories.letters import letter
+from tests.factories.letters import keep, letter
 from tests.unit.operations.test_task_side import child_of
 
 
@@ -41,7 +41,7 @@ def test_queue_side_says_how_every_lane_stands(facilities: Facilities, metrics_d
     for _ in range(3):
         counted.send()
     counted.send_with_options(delay=60_000)
-    facilities.transport.dead_letter(letter(queue="slow"))
+    keep(letter(queue="slow"))
     del dramatiq.get_broker().actors["counted"]
 
     lines = scrape().splitlines()

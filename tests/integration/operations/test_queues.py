@@ -11,7 +11,7 @@ from django.core.management import CommandError, call_command
 from broker.interface import Facilities
 from broker.pool_reports import PoolReport
 from tests.factories.callers import Caller
-from tests.factories.letters import letter
+from tests.factories.letters import keep, letter
 
 FIELDS = {
     "queue", "depth", "scheduled", "running", "retrying", "dead", "quarantined", "oldest_age_seconds",
@@ -35,7 +35,7 @@ def busy(facilities: Facilities, slow_pool: PoolReport) -> None:
 
     for _ in range(2):
         waits.send()
-    facilities.transport.dead_letter(letter(queue="slow"))
+    keep(letter(queue="slow"))
     del dramatiq.get_broker().actors["waits"]
 
 
