@@ -11,12 +11,15 @@ local function finish(ids, words, hold, bodies, done_0, done_1, notes, unique)
   if #ids == 0 then return before end
   if hold then redis.call("HDEL", hold, unpack(ids)) end
   if redis.call("HDEL", bodies, unpack(ids)) < #ids then
+    local seen = {}
     for n = #ids, 1, -1 do
-      if ended_by(ids[n], done_0, done_1) then
-        before[ids[n]] = true
+      local id = ids[n]
+      if ended_by(id, done_0, done_1) then before[id] = true end
+      if before[id] or seen[id] then
         table.remove(ids, n)
         table.remove(words, n)
       end
+      seen[id] = true
     end
     if #ids == 0 then return before end
   end
