@@ -113,6 +113,11 @@ class LeaseKeeper:
         found = self._children.get(child)
         return found is not None and len(found.joined) == len(found.lanes)
 
+    @property
+    def away(self) -> bool:
+        """Whether the server did not answer the last time."""
+        return self._away_until_s is not None
+
     def seconds_to_next(self) -> float:
         """Return in how many seconds something is due."""
         now = time.monotonic()

@@ -14,6 +14,7 @@ from dramatiq.middleware import Middleware, TimeLimitExceeded
 from broker.interface import Transport
 from broker.topology import RetryPolicy, Yard
 from middleware.away import hold
+from middleware.crashes import Poison
 from middleware.errors import ArgumentMismatch, Cancelled, PermanentFailure
 from middleware.outcomes import SUCCEEDED, Outcome, attempt, decide
 
@@ -86,6 +87,8 @@ class Retries(Middleware):
             return Outcome("cancelled", exception=exception)
         actor = broker.actors.get(message.actor_name)
         options = actor.options if actor else {}
+        if isinstance(exception, Poison):
+            return Outcome("dead", "poison", exception=exception)
         permanent = (PermanentFailure, ArgumentMismatch, *options.get("permanent", ()))
         if actor is None or isinstance(exception, permanent):
             return Outcome("dead", "permanent", exception=exception)

@@ -28,6 +28,7 @@ from middleware.alerts import Alerts
 from middleware.arguments import Arguments
 from middleware.cancellation import Cancellation
 from middleware.chains import HeldCallbacks, HeldPipelines
+from middleware.crashes import Crashes
 from middleware.dead_letters import DeadLetters
 from middleware.envelope import Envelope
 from middleware.logs import Logs
@@ -104,6 +105,7 @@ def in_order(
         Options(),
         Arguments(),
         Cancellation(transport=transport),
+        Crashes(transport=transport),
         RateLimits(windows=facilities.windows, transport=transport),
         Logs(),
         Metrics(),
