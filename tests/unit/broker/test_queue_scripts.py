@@ -1,0 +1,177 @@
+"""Every operation of ``broker/lua/queue`` has a header that tells the truth, and is called as its header says."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from broker.family import Entry, Family, Lease
+from broker.keys import Keys
+from broker.scripts import INCLUDE, LUA
+from broker.wire import Script, Word
+
+FILES = sorted((LUA / "queue").glob("*.lua"))
+NAMES = {file.stem for file in FILES}
+DECLARED = re.compile(r"^-- (KEYS|ARGV)\[(\d+)(?:\.\.(\d+)|(\.\.\.))?\] \S", re.MULTILINE)
+USED = re.compile(r"\b(KEYS|ARGV)\[(\d+)\]")
+COMPUTED = re.compile(r"#(KEYS|ARGV)\b|\b(KEYS|ARGV)\[[^\]]*[a-z]|unpack\((KEYS|ARGV)\)")
+
+# An operation that takes memory for good is refused by a full server; everything else frees some.
+REFUSED_WHEN_FULL = {"enqueue"}
+
+
+@dataclass(frozen=True)
+class Words:
+    """What a header declares of ``KEYS`` or of ``ARGV``.
+
+    Args:
+        numbers: Indexes, each with whether it is one of several that are declared in one line.
+        is_open: Any number may follow the last one.
+    """
+
+    numbers: dict[int, bool]
+    is_open: bool
+
+    def fit(self, count: int) -> bool:
+        """Whether a call may pass so many."""
+        return count == len(self.numbers) or (self.is_open and count >= len(self.numbers) - 1)
+
+
+def header(file: Path) -> str:
+    """Return the comment at the head of a script, includes left out."""
+    lines = file.read_text().splitlines()[1:]
+    end = next(n for n, line in enumerate(lines) if not line.startswith("--") or INCLUDE.match(line))
+    return "\n".join(lines[:end])
+
+
+def code(file: Path) -> str:
+    """Return a script without its comments."""
+    return re.sub(r"--.*", "", file.read_text())
+
+
+def declared(file: Path, kind: str) -> Words:
+    """Return what the header declares of ``KEYS`` or ``ARGV``."""
+    numbers: dict[int, bool] = {}
+    is_open = False
+    for match in DECLARED.finditer(header(file)):
+        if match[1] == kind:
+            first, last = int(match[2]), int(match[3] or match[2])
+            assert not is_open, f"{file.name}: {match[0]} comes after one without an end"
+            is_open = bool(match[4])
+            numbers |= dict.fromkeys(range(first, last + 1), last > first or is_open)
+    assert list(numbers) == list(range(1, len(numbers) + 1)), f"{file.name}: {kind} has gaps in its numbers"
+    return Words(numbers, is_open)
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+class TestHeader:
+    def test_shebang_says_what_a_full_server_does(self, file: Path) -> None:
+        shebang = file.read_text().splitlines()[0]
+
+        assert shebang == ("#!lua" if file.stem in REFUSED_WHEN_FULL else "#!lua flags=allow-oom")
+
+    def test_it_tells_name_and_purpose_first(self, file: Path) -> None:
+        assert re.match(rf"-- {file.stem}: [a-z].+", header(file))
+
+    def test_it_tells_answer_and_cost(self, file: Path) -> None:
+        assert re.search(r"\bReturns\b", header(file))
+        assert re.search(r"\bO\(", header(file))
+
+    @pytest.mark.parametrize("kind", ["KEYS", "ARGV"])
+    def test_every_word_used_is_declared_and_every_word_declared_is_used(self, file: Path, kind: str) -> None:
+        words = declared(file, kind)
+        used = {int(match[2]) for match in USED.finditer(code(file)) if match[1] == kind}
+        is_computed = any(kind in match.groups() for match in COMPUTED.finditer(code(file)))
+
+        assert used <= words.numbers.keys()
+        unused = {number for number, is_one_of_several in words.numbers.items() if number not in used}
+        assert all(words.numbers[number] and is_computed for number in unused), f"declared, never used: {unused}"
+
+    def test_its_includes_exist(self, file: Path) -> None:
+        included = set(INCLUDE.findall(file.read_text()))
+
+        assert included <= {include.stem for include in (LUA / "include").glob("*.lua")}
+
+
+ANSWERS: dict[str, Any] = {
+    "enqueue": [],
+    "fetch": [b"ok", [], -1, 0],
+    "ack": [],
+    "release": [],
+    "renew": [],
+    "lapsed": [],
+    "take": [],
+    "reclaim": [-1, 0],
+    "cancel": b"unknown",
+}
+
+
+class Recorder:
+    """Stands in for a wire: notes what is called, and answers that nothing happened."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, list[str], list[Word]]] = []
+
+    def call(self, operation: Script, keys: Sequence[str], args: Sequence[Word], **_: Any) -> Any:
+        self.calls.append((operation.name, list(keys), list(args)))
+        return ANSWERS.get(operation.name, 1)
+
+    def stream(self, operation: Script, calls: Iterator[tuple[list[str], list[Word]]], **_: Any) -> Iterator[Any]:
+        for keys, args in calls:
+            yield self.call(operation, keys, args)
+
+    def command(self, *words: Word, **_: Any) -> Any:
+        return [b"other/live"]
+
+
+@pytest.fixture
+def calls() -> list[tuple[str, list[str], list[Word]]]:
+    """Each operation of a family, called."""
+    wire = Recorder()
+    family = Family(wire, Keys("test").family("mail"))  # type: ignore[arg-type]
+    owner, lease = "child/live", Lease("child/live", b"id", b"1")
+    family.enqueue([Entry("a", b"{}"), Entry("b", b"{}")])
+    family.enqueue([Entry("a", b"{}", "key")], lane="retry", delay_ms=5, level=1, limit=7)
+    family.join(owner)
+    family.fetch(owner, 3, request=1, acked=[lease])
+    family.ack(owner, [lease, lease])
+    family.move(lease, move="divert", lane="retry", body=b"{}", delay_ms=5)
+    family.isolate(lease)
+    family.bury(lease, b"{}")
+    family.release(owner, [lease])
+    family.take(owner, 2, level=1)
+    family.forget(owner, [lease])
+    family.quarantine(lease, b"{}")
+    family.renew([owner])
+    family.lapsed()
+    family.reclaim(owner, finished=[lease], running=["b"], keeper="other/live")
+    family.requeue("a", as_read=b"{}", body=b"{}", nonce="n")
+    family.discard("a", nonce="n")
+    family.cancel("a")
+    family.pause()
+    family.resume()
+    family.ring("retry")
+    family.flush()
+    return wire.calls
+
+
+def test_every_operation_has_a_method_that_calls_it(calls: list[tuple[str, list[str], list[Word]]]) -> None:
+    assert {name for name, _, _ in calls} == NAMES
+
+
+def test_every_call_passes_what_the_header_declares(calls: list[tuple[str, list[str], list[Word]]]) -> None:
+    for name, keys, args in calls:
+        file = LUA / "queue" / f"{name}.lua"
+        assert declared(file, "KEYS").fit(len(keys)), f"{name} is passed {len(keys)} keys"
+        assert declared(file, "ARGV").fit(len(args)), f"{name} is passed {len(args)} arguments"
+
+
+def test_all_keys_of_a_call_share_one_hash_tag(calls: list[tuple[str, list[str], list[Word]]]) -> None:
+    for name, keys, _ in calls:
+        assert keys, name
+        assert {re.findall(r"\{(.*?)\}", key)[0] for key in keys} == {"mail"}, name
