@@ -43,11 +43,11 @@ class PortableTransport:
 
     def divert(self, held: Message[Any] | MessageProxy, *, lane: str, delay_ms: int, options: dict[str, Any]) -> None:
         """Enqueue a copy in a lane, due in ``delay_ms``."""
-        self._broker.enqueue(moved(held, lane, options), delay=delay_ms)
+        self._broker.enqueue(moved(held, lane, options), delay=delay_ms or None)
 
     def defer(self, held: Message[Any] | MessageProxy, *, delay_ms: int, options: dict[str, Any]) -> None:
         """Enqueue a copy where it came from, due in ``delay_ms``."""
-        self._broker.enqueue(moved(held, held.queue_name, options), delay=delay_ms)
+        self._broker.enqueue(moved(held, held.queue_name, options), delay=delay_ms or None)
 
     def isolate(self, held: Message[Any] | MessageProxy) -> bool:
         """Say that there is no place where messages run alone."""

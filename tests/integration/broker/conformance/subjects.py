@@ -1,0 +1,210 @@
+"""The transports under test, each on its broker: ours, and Dramatiq's own for Redis, which stands for foreign ones."""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import redis
+from dramatiq.broker import Broker, MessageProxy
+from dramatiq.brokers.redis import MAINTENANCE_SCALE
+from dramatiq.brokers.redis import RedisBroker as DramatiqsBroker
+from dramatiq.common import dq_name
+from dramatiq.message import Message
+from dramatiq.middleware import CurrentMessage, Middleware
+
+from broker.atomic import AtomicTransport
+from broker.dead_lists import DeadLists
+from broker.family import Entry
+from broker.family_keys import LANES
+from broker.interface import LaneStats, Transport
+from broker.keys import Keys
+from broker.portable import PortableTransport
+from broker.quarantine import Quarantine
+from broker.records import JobRecords
+from broker.redis_broker import RedisBroker
+from middleware.envelope import Envelope
+from tests.factories.yards import small_yard
+from tests.waiting import wait_for
+
+YARD = small_yard()
+
+
+@dataclass(frozen=True)
+class Promises:
+    """What a transport keeps. This is every difference that the suite allows.
+
+    Args:
+        places: Where a moved message may be until its worker acknowledges it, and so how often it may run when the
+            worker dies in between. One is exactly once; more is at least once.
+        requeues_what_it_read: A letter that died again while it was requeued stays, and its message stays where it is.
+        takes_out: A waiting message can be kept from starting by the broker; otherwise only its job's record tells.
+        isolates: A message can be moved to where it runs alone.
+    """
+
+    places: int
+    requeues_what_it_read: bool
+    takes_out: bool
+    isolates: bool
+
+
+PROMISES = {
+    "atomic": Promises(places=1, requeues_what_it_read=True, takes_out=True, isolates=True),
+    "portable": Promises(places=2, requeues_what_it_read=False, takes_out=False, isolates=False),
+}
+
+
+class Meanwhile(Middleware):
+    """Does something once, in the middle of a requeue."""
+
+    def __init__(self) -> None:
+        self.act: Callable[[], object] | None = None
+
+    def before_enqueue(self, broker: Broker, message: Message[Any], delay: int | None) -> None:
+        """Do it."""
+        act, self.act = self.act, None
+        if act is not None:
+            act()
+
+
+class Subject:
+    """A transport with two processes' brokers: one that sends and works, and one that holds messages and may die."""
+
+    def __init__(self, client: redis.Redis, name: str) -> None:
+        self.client = client
+        self.keys = Keys(f"test-{uuid.uuid4().hex[:8]}")
+        self.promises = PROMISES[name]
+        self.dead_lists = DeadLists(client, self.keys)
+        self.quarantine = Quarantine(client, self.keys)
+        self.records = JobRecords(client, self.keys)
+        self.meanwhile = Meanwhile()
+        self.broker, _ = self.build()
+        self._holder, self.transport = self.build()
+        self._consumers: dict[str, Any] = {}
+
+    def build(self) -> tuple[Broker, Transport]:
+        """Return a process's broker with its transport."""
+        raise NotImplementedError
+
+    def spoil(self, raw: bytes) -> None:
+        """Let bytes that are no message come into the queue, and be found."""
+        raise NotImplementedError
+
+    def crash(self) -> None:
+        """Let the holder die, and what it held be given to others."""
+        raise NotImplementedError
+
+    def send(self, number: int = 0, *, delay_ms: int | None = None) -> str:
+        """Send a message and return its id."""
+        message: Message[Any] = Message("work", "job", (number,), {}, {})
+        return self.broker.enqueue(message, delay=delay_ms).message_id
+
+    def hold(self, lane: str = "work") -> MessageProxy:
+        """Return the next message of a lane, held by the holder."""
+        if lane not in self._consumers:
+            self._consumers[lane] = self._holder.consume(lane, prefetch=8, timeout=100)
+        return wait_for(lambda: next(self._consumers[lane]))
+
+    def settle(self, held: MessageProxy) -> None:
+        """Acknowledge a message, as its worker does when its task is over."""
+        consumer = self._consumers[held.queue_name]
+        consumer.ack(held)
+
+    def places(self, queue: str = "work") -> int:
+        """Return in how many places messages are."""
+        stats = self.transport.stats(queue)
+        lanes = sum(lane.waiting + lane.scheduled + lane.running for lane in (stats.live, stats.retry))
+        return lanes + stats.dead
+
+    def at_rest(self) -> bool:
+        """Return whether nothing waits, is scheduled or runs."""
+        return self.places() == self.transport.stats("work").dead
+
+    def close(self) -> None:
+        """End both processes."""
+        for consumer in self._consumers.values():
+            consumer.close()
+        self._holder.close()
+        self.broker.close()
+
+    def _middleware(self) -> list[Middleware]:
+        return [self.meanwhile, Envelope(), CurrentMessage()]
+
+
+class Atomic(Subject):
+    """:class:`AtomicTransport` on our broker."""
+
+    def build(self) -> tuple[RedisBroker, Transport]:
+        broker = RedisBroker(self.client, self.keys, middleware=self._middleware())
+        for lane in YARD.lanes:
+            broker.declare_queue(lane)
+        self.family = broker.families["work"]
+        return broker, AtomicTransport(broker, YARD, self.dead_lists, self.quarantine)
+
+    def hold(self, lane: str = "work") -> MessageProxy:
+        if not self._consumers:
+            assert isinstance(self._holder, RedisBroker)
+            self._holder.become("holder.1")
+            for known in LANES:
+                self.family.join(f"holder.1/{known}")
+        return super().hold(lane)
+
+    def spoil(self, raw: bytes) -> None:
+        self.family.enqueue([Entry(f"rubbish-{len(raw)}", raw)])
+        consumer = self.broker.consume("work", timeout=1)
+        assert next(consumer) is None
+        consumer.close()
+
+    def crash(self) -> None:
+        for consumer in self._consumers.values():
+            consumer.interrupt()
+        self._consumers.clear()
+        for known in LANES:
+            self.family.reclaim(f"holder.1/{known}")
+
+
+class StockBroker(DramatiqsBroker):
+    """Dramatiq's broker, with the one thing that Switchyard asks of a foreign one: how a lane stands."""
+
+    def lane_stats(self, lane: str) -> LaneStats:
+        """Return how a lane stands."""
+        key, delayed = f"{self.namespace}:{lane}", f"{self.namespace}:{dq_name(lane)}"
+        waiting, bodies = self.client.llen(key), self.client.hlen(f"{key}.msgs")
+        head = self.client.lindex(key, 0)
+        body = json.loads(self.client.hget(f"{key}.msgs", head)) if head else None
+        age_ms = time.time_ns() // 1_000_000 - body["message_timestamp"] if body else None
+        return LaneStats(lane, waiting, self.client.hlen(f"{delayed}.msgs"), bodies - waiting, age_ms)
+
+    def rejected(self, lane: str) -> int:
+        """Return how many messages it set aside itself."""
+        return int(self.client.zcard(f"{self.namespace}:{lane}.XQ"))
+
+
+class Portable(Subject):
+    """:class:`PortableTransport` on Dramatiq's broker."""
+
+    def build(self) -> tuple[StockBroker, Transport]:
+        broker = StockBroker(
+            client=self.client,
+            namespace=f"{self.keys.prefix}:foreign",
+            middleware=self._middleware(),
+            maintenance_chance=MAINTENANCE_SCALE,
+            heartbeat_timeout=200,
+        )
+        for lane in YARD.lanes:
+            broker.declare_queue(lane)
+        return broker, PortableTransport(broker, YARD, self.dead_lists, self.quarantine, self.records)
+
+    def spoil(self, raw: bytes) -> None:
+        # What a broker does with it is its own affair; this is where it may put it.
+        self.client.lpush(self.keys.quarantine("work"), Quarantine.entry("work", raw, "no message"))
+
+    def crash(self) -> None:
+        self._consumers.clear()
+
+
+SUBJECTS: dict[str, type[Subject]] = {"atomic": Atomic, "portable": Portable}

@@ -1,0 +1,143 @@
+"""Dead letters, unreadable messages and figures, as an operator meets them."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+
+from broker.errors import NoSuchLetter
+from broker.interface import DeadLetter
+from broker.letters import payload_of
+from broker.records import sequence, step
+from tests.factories.letters import letter
+from tests.integration.broker.conformance.subjects import Subject
+from tests.waiting import wait_for
+
+
+def bury(subject: Subject, number: int = 0) -> DeadLetter:
+    """Send a message, hold it, and make it a letter."""
+    id_ = subject.send(number)
+    held = subject.hold()
+    made = letter(id=id_, queue="work", actor="job", message=payload_of(held))
+    subject.transport.dead_letter(held, made)
+    subject.settle(held)
+    wait_for(lambda: subject.transport.stats("work").live.running == 0)
+    return made
+
+
+def test_a_requeued_letter_waits_in_its_live_queue_in_a_new_life(subject: Subject) -> None:
+    made = bury(subject, number=7)
+
+    assert subject.transport.requeue("work", made.id) == made.id
+    again = subject.hold()
+
+    assert (again.message_id, again.queue_name, tuple(again.args)) == (made.id, "work", (7,))
+    assert (again.options["attempts"], again.options["generation"]) == (0, 1)
+    assert subject.transport.stats("work").dead == 0
+    with pytest.raises(NoSuchLetter, match="not in work-dead"):
+        subject.transport.requeue("work", made.id)
+
+
+def test_a_letter_that_died_again_while_it_was_requeued_stays(subject: Subject) -> None:
+    made = bury(subject)
+    second = dataclasses.replace(made, died_at=made.died_at + 1)
+    subject.meanwhile.act = lambda: subject.dead_lists.add(second)
+
+    def requeue() -> None:
+        subject.transport.requeue("work", made.id)
+
+    if subject.promises.requeues_what_it_read:
+        with pytest.raises(NoSuchLetter):
+            requeue()
+    else:
+        requeue()
+
+    stats = subject.transport.stats("work")
+    assert subject.transport.letter("work", made.id) == second
+    assert stats.dead == 1
+    assert stats.live.waiting == (0 if subject.promises.requeues_what_it_read else 1)
+
+
+def test_letters_are_listed_newest_first_page_by_page(subject: Subject) -> None:
+    made = [bury(subject, number).id for number in range(5)]
+
+    pages: list[Any] = []
+    cursor: int | None = 0
+    while cursor is not None:
+        page = subject.transport.letters("work", cursor=cursor, limit=2)
+        pages.append([found.id for found in page.items])
+        cursor = page.cursor
+
+    assert pages == [made[:2:-1], made[2:0:-1], made[:1]]
+
+
+def test_a_discarded_letter_is_gone_and_a_second_time_is_said(subject: Subject) -> None:
+    made = bury(subject)
+
+    subject.transport.discard("work", made.id)
+
+    assert subject.transport.letter("work", made.id) is None
+    assert subject.places() == 0
+    with pytest.raises(NoSuchLetter, match="deadletters list"):
+        subject.transport.discard("work", made.id)
+
+
+def test_a_letter_that_nobody_wrote_is_none(subject: Subject) -> None:
+    assert subject.transport.letter("work", "nobody") is None
+    assert subject.transport.letters("work").items == []
+
+
+def test_what_nobody_can_read_is_listed_newest_first_and_counted(subject: Subject) -> None:
+    for raw in (b"\xff\xfe", b"[" * 5_000):
+        subject.spoil(raw)
+
+    found = subject.transport.unreadable("work").items
+
+    assert [(item.size_bytes, item.raw) for item in found] == [(5_000, b"[" * 4_096), (2, b"\xff\xfe")]
+    assert subject.transport.stats("work").quarantined == 2
+
+
+def test_stats_tell_what_waits_is_scheduled_runs_and_is_dead(subject: Subject) -> None:
+    bury(subject)
+    subject.send(1)
+    subject.hold()
+    for number in range(3):
+        subject.send(number)
+    subject.send(9, delay_ms=60_000)
+
+    stats = subject.transport.stats("work")
+
+    live, retry = stats.live, stats.retry
+    assert live.waiting + live.running == 4, "a holder may have prefetched"
+    assert live.running >= 1
+    assert (live.scheduled, stats.dead, stats.quarantined) == (1, 1, 0)
+    assert (retry.waiting, retry.scheduled, retry.running, retry.oldest_age_ms) == (0, 0, 0, None)
+    assert live.waiting == 0 or (live.oldest_age_ms is not None and 0 <= live.oldest_age_ms < 5_000)
+
+
+def test_a_cancelled_message_is_taken_out_where_that_is_promised(subject: Subject) -> None:
+    waiting, unknown = subject.send(), "nobody"
+
+    answer = subject.transport.cancel("work", waiting)
+
+    assert answer == ("cancelled" if subject.promises.takes_out else "unknown")
+    assert subject.transport.cancel("work", unknown) == "unknown"
+
+
+def test_a_message_whose_worker_died_knows_that_it_was_asked_to_stop(subject: Subject) -> None:
+    id_ = subject.send()
+    order = sequence(generation=0, attempts=1, state="running")
+    subject.records.write([step(id_, sequence=order, state="running", fields={}, ttl_ms=60_000)])
+    before = subject.transport.asked_to_stop(subject.hold())
+
+    place = subject.transport.cancel("work", id_)
+    subject.records.cancel(id_, place=place)
+    subject.crash()
+    consumer = subject.broker.consume("work", timeout=100)
+    again = wait_for(lambda: next(consumer))
+
+    assert place == ("asked" if subject.promises.takes_out else "unknown")
+    assert (before, subject.transport.asked_to_stop(again)) == (False, True)
+    consumer.close()

@@ -1,0 +1,164 @@
+"""A message that a worker holds goes where it is moved, with what it carries, and never to nowhere."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import dramatiq
+from dramatiq.middleware import CurrentMessage
+
+from tests.factories.letters import letter
+from tests.integration.broker.conformance.subjects import Subject
+from tests.waiting import wait_for
+
+
+def test_a_diverted_message_is_in_the_other_lane_with_its_options(subject: Subject) -> None:
+    id_ = subject.send(7)
+    held = subject.hold()
+
+    subject.transport.divert(held, lane="work-retry", delay_ms=0, options={"attempts": 1})
+    subject.settle(held)
+    again = subject.hold("work-retry")
+
+    assert (again.message_id, again.queue_name, tuple(again.args)) == (id_, "work-retry", (7,))
+    assert again.options["attempts"] == 1
+    assert again.options["enqueued_at"] == held.options["enqueued_at"]
+    assert subject.places() == 1
+
+
+def test_a_deferred_message_goes_back_to_where_it_came_from(subject: Subject) -> None:
+    id_ = subject.send()
+    held = subject.hold()
+
+    subject.transport.defer(held, delay_ms=0, options={"deferred_by": "rate_limit"})
+    subject.settle(held)
+    again = subject.hold()
+
+    assert (again.message_id, again.queue_name) == (id_, "work")
+    assert again.options["deferred_by"] == "rate_limit"
+    assert "attempts" not in again.options
+
+
+def test_a_message_moved_for_later_is_scheduled(subject: Subject) -> None:
+    subject.send()
+    held = subject.hold()
+
+    subject.transport.divert(held, lane="work-retry", delay_ms=60_000, options={})
+    subject.settle(held)
+
+    wait_for(lambda: subject.places() == 1)
+    stats = subject.transport.stats("work")
+    assert (stats.live.running, stats.retry.scheduled, stats.retry.waiting) == (0, 1, 0)
+
+
+def test_a_message_moved_for_later_runs_then_and_not_before(subject: Subject, run_worker: Any) -> None:
+    ran = record_runs(subject)
+    subject.send()
+    held = subject.hold()
+
+    moved_s = time.time()
+    subject.transport.defer(held, delay_ms=300, options={})
+    subject.settle(held)
+    with run_worker(broker=subject.broker):
+        wait_for(lambda: ran)
+        wait_for(subject.at_rest)
+
+    assert len(ran) == 1
+    assert ran[0][1] - moved_s >= 0.3
+
+
+def test_a_moved_message_is_in_no_more_places_than_promised(subject: Subject) -> None:
+    subject.send()
+    held = subject.hold()
+
+    subject.transport.divert(held, lane="work-retry", delay_ms=0, options={})
+    before_the_ack = subject.places()
+    subject.settle(held)
+
+    assert before_the_ack == subject.promises.places
+    wait_for(lambda: subject.places() == 1)
+
+
+def test_a_worker_that_dies_after_a_move_loses_nothing_and_doubles_no_more_than_promised(
+    subject: Subject, run_worker: Any
+) -> None:
+    ran = record_runs(subject)
+    id_ = subject.send()
+    held = subject.hold()
+
+    subject.transport.divert(held, lane="work-retry", delay_ms=0, options={"attempts": 1})
+    subject.crash()
+    with run_worker(broker=subject.broker):
+        wait_for(lambda: len(ran) == subject.promises.places)
+        wait_for(subject.at_rest)
+
+    assert [run[0] for run in ran] == [id_] * subject.promises.places
+
+
+def test_a_worker_that_dies_without_a_move_has_its_message_run_once(subject: Subject, run_worker: Any) -> None:
+    ran = record_runs(subject)
+    id_ = subject.send()
+    subject.hold()
+
+    subject.crash()
+    with run_worker(broker=subject.broker):
+        wait_for(lambda: ran)
+        wait_for(subject.at_rest)
+
+    assert [run[0] for run in ran] == [id_]
+
+
+def test_a_buried_message_is_a_letter_and_nowhere_else(subject: Subject) -> None:
+    id_ = subject.send()
+    held = subject.hold()
+
+    subject.transport.dead_letter(held, letter(id=id_, queue="work"))
+    subject.transport.dead_letter(held, letter(id=id_, queue="work"))
+    subject.settle(held)
+
+    wait_for(lambda: subject.places() == 1)
+    found = subject.transport.letter("work", id_)
+    assert subject.transport.stats("work").dead == 1, "the same id twice is one letter"
+    assert found is not None
+    assert (found.id, found.reason) == (id_, "exhausted")
+
+
+def test_a_worker_that_dies_after_a_burial_has_it_run_no_more_often_than_promised(
+    subject: Subject, run_worker: Any
+) -> None:
+    ran = record_runs(subject)
+    id_ = subject.send()
+    held = subject.hold()
+
+    subject.transport.dead_letter(held, letter(id=id_, queue="work"))
+    subject.crash()
+    with run_worker(broker=subject.broker):
+        subject.send()
+        wait_for(lambda: len(ran) >= subject.promises.places)
+        wait_for(subject.at_rest)
+
+    assert [run[0] for run in ran].count(id_) == subject.promises.places - 1
+    assert subject.transport.letter("work", id_) is not None
+
+
+def test_a_message_is_isolated_where_that_is_promised(subject: Subject) -> None:
+    subject.send()
+    held = subject.hold()
+
+    moved = subject.transport.isolate(held)
+    subject.settle(held)
+
+    assert moved is subject.promises.isolates
+
+
+def record_runs(subject: Subject) -> list[tuple[str, float]]:
+    """Declare the job, and return where each run's message id and time will be."""
+    ran: list[tuple[str, float]] = []
+
+    @dramatiq.actor(broker=subject.broker, queue_name="work")
+    def job(number: int) -> None:
+        current = CurrentMessage.get_current_message()
+        ran.append((current.message_id if current else "", time.time()))
+
+    return ran
