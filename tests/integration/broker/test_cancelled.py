@@ -1,0 +1,42 @@
+"""Messages that are cancelled while they wait: they hold up nothing, neither their unique key nor the server."""
+
+from __future__ import annotations
+
+import pytest
+import redis
+
+from broker.family import Entry, Family
+from broker.keys import Keys
+from broker.wire import Wire
+
+
+@pytest.fixture
+def family(valkey: redis.Redis) -> Family:
+    """A queue family with one owner, ``worker/live``."""
+    found = Family(Wire(valkey), Keys(prefix="cancelled").family("q"))
+    found.join("worker/live")
+    return found
+
+
+def test_the_unique_key_of_a_cancelled_message_is_free(family: Family) -> None:
+    family.enqueue([Entry("first", b"1", "a-key")])
+
+    assert family.cancel("first") == "cancelled"
+
+    assert family.enqueue([Entry("second", b"2", "a-key")]) == ["second"]
+    assert [grant.lease.id for grant in family.fetch("worker/live", 5, request=1).grants] == [b"second"]
+    assert family.enqueue([Entry("third", b"3", "a-key")]) == ["second"]
+
+
+def test_a_long_row_of_cancelled_messages_is_dropped_in_bounded_calls(family: Family) -> None:
+    ids = [f"message-{number}" for number in range(1_200)]
+    family.enqueue([Entry(id_, b"") for id_ in ids])
+    for id_ in ids:
+        family.cancel(id_)
+    family.enqueue([Entry("last", b"")])
+
+    answers = [family.fetch("worker/live", 1, request=request) for request in (1, 2, 3)]
+
+    assert [len(answer.grants) for answer in answers] == [0, 0, 1]
+    assert [answer.left for answer in answers] == [True, True, False]
+    assert answers[2].grants[0].lease.id == b"last"
