@@ -111,12 +111,12 @@ class Wire:
             As :meth:`call`. What was sent before may have been run.
         """
         unanswered: deque[tuple[Sequence[str], Sequence[Word]]] = deque()
-        connection: Any = self.take()
+        own = self.take()
+        connection: Any = own
         try:
             for keys, args in calls:
                 unanswered.append((keys, args))
                 if connection is not None and not _sent(connection, operation, keys, args):
-                    self._give_up(connection)
                     connection = None
                 while len(unanswered) > (1 if connection is not None else 0):
                     answer, connection = self._next_answer(connection, operation, unanswered, budget_s)
@@ -125,10 +125,9 @@ class Wire:
                 answer, connection = self._next_answer(connection, operation, unanswered, budget_s)
                 yield answer
         finally:
-            if connection is not None:
-                if unanswered:
-                    connection.disconnect()
-                self.give(connection)
+            if unanswered or connection is None:
+                own.disconnect()
+            self.give(own)
 
     def _next_answer(
         self,
@@ -146,7 +145,6 @@ class Wire:
             except OutOfMemoryError as error:
                 raise BrokerFull(operation.name, str(error)) from error
             except AWAY:
-                self._give_up(connection)
                 connection = None
             else:
                 unanswered.popleft()
@@ -155,10 +153,6 @@ class Wire:
             answer = self.call(operation, *unanswered[0], budget_s=budget_s)
         unanswered.popleft()
         return answer, connection
-
-    def _give_up(self, connection: Any) -> None:
-        connection.disconnect()
-        self.give(connection)
 
     def call_many(
         self, operation: Script, calls: Sequence[tuple[Sequence[str], Sequence[Word]]], *, budget_s: float = BUDGET_S
