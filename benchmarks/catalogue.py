@@ -16,6 +16,7 @@ from benchmarks import (
     recovery,
     steady,
     storm,
+    submit,
 )
 from benchmarks.bench import Benchmark
 
@@ -30,6 +31,7 @@ _MODULES = (
     later,
     greenlets,
     storm,
+    submit,
     distance,
     group,
     concurrency,

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import math
+
 from benchmarks.bench import Bench, Benchmark, Figures
 from benchmarks.figures import quantile
 from benchmarks.peers import OURS, Peer
 
 LEVELS = (1, 2, 4, 8, 16, 32, 64)
 RATE_PER_S, WORK_S = 200, 0.05
-WORTH_IT = 0.9  # a level that does not bring the 95th percentile below this share of the last one is one too many
+# A level is worth its slots when it takes a tenth off the 95th percentile, and a millisecond: less is weather.
+WORTH_SHARE, WORTH_MS = 0.1, 1.0
 
 
 def measure(bench: Bench, peer: Peer) -> Figures:
     """Send the same load to a pool with ever more slots; name the last level that was worth it."""
     figures: Figures = {}
-    best, best_ms = 0, float("inf")
+    best, best_ms = 0, math.inf
     for slots in LEVELS:
         p95_ms = _p95_ms(bench, peer, slots)
         figures[f"concurrency_{slots}_p95_ms"] = p95_ms
-        if p95_ms > WORTH_IT * best_ms:
+        if best_ms - p95_ms < max(WORTH_SHARE * best_ms, WORTH_MS):
             break
         best, best_ms = slots, p95_ms
     return {"concurrency_best_slots": best, "concurrency_best_p95_ms": best_ms, **figures}

@@ -27,16 +27,28 @@ class ThrowawayYard:
     server: EmbeddedServer
     processes: list[subprocess.Popen[str]] = field(default_factory=list)
 
-    def run(self, *command: str) -> None:
-        """Run a management command to its end."""
-        subprocess.run([sys.executable, "manage.py", *command], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    def run(self, *command: str) -> str:
+        """Run a management command to its end and return what it printed."""
+        done = subprocess.run(
+            [sys.executable, "manage.py", *command], cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True
+        )
+        return done.stdout.strip()
 
     def start(self, *command: str, ready: str) -> str:
         """Start a management command, wait until its output holds ``ready``, and return what follows on that line."""
-        log = self.state_dir / f"{command[0]}-{len(self.processes)}.log"
+        return self._start(["manage.py", *command], ready)
+
+    def start_web(self) -> str:
+        """Start one web process and return its address."""
+        address = ["--host", "127.0.0.1", "--port", "0", "--lifespan", "off", "--no-access-log"]
+        url = self._start(["-m", "uvicorn", "project.asgi:application", *address], "Uvicorn running on ")
+        return url.split()[0]
+
+    def _start(self, arguments: list[str], ready: str) -> str:
+        log = self.state_dir / f"process-{len(self.processes)}.log"
         with log.open("w") as output:
             process = subprocess.Popen(
-                [sys.executable, "manage.py", *command],
+                [sys.executable, *arguments],
                 cwd=ROOT,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -44,7 +56,7 @@ class ThrowawayYard:
                 preexec_fn=die_with_parent(15),
             )
         self.processes.append(process)
-        until(lambda: ready in log.read_text(), timeout_s=60, what=f"{' '.join(command)}: {ready!r} in {log}")
+        until(lambda: ready in log.read_text(), timeout_s=60, what=f"{' '.join(arguments)}: {ready!r} in {log}")
         return log.read_text().partition(ready)[2].partition("\n")[0].strip()
 
     def stop(self) -> None:
@@ -59,7 +71,8 @@ class ThrowawayYard:
 
 @contextlib.contextmanager
 def throwaway_yard(**environment: str) -> Iterator[ThrowawayYard]:
-    """Prepare server, database and sample shop; clean up at the end. Sets up Django in this process."""
+    """Prepare server, database and sample shop; clean up at the end, the environment of this process included."""
+    before = dict(os.environ)
     state_dir = Path(tempfile.mkdtemp(prefix="switchyard-bench-"))
     server = EmbeddedServer(state_dir / "valkey").start()
     os.environ.update(
@@ -75,6 +88,8 @@ def throwaway_yard(**environment: str) -> Iterator[ThrowawayYard]:
         yield yard
     finally:
         yard.stop()
+        os.environ.clear()
+        os.environ.update(before)
         shutil.rmtree(state_dir, ignore_errors=True)
 
 
