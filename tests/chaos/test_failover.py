@@ -1,0 +1,149 @@
+"""A primary that is lost and a replica that is promoted: work goes on, and what was lost is said."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from broker.clients import connect
+from broker.errors import BrokerUnavailable
+from broker.family import Entry, Family
+from broker.keys import Keys
+from broker.watch import Watch
+from broker.wire import Wire
+from tests.chaos.conftest import BrokerOn
+from tests.chaos.fault_proxy import FaultProxy
+from tests.chaos.ledger import Ledger
+from tests.chaos.load import load, wait_until_drained
+from tests.chaos.server import ServerUnderTest, server_binary
+from tests.waiting import wait_for
+
+RESUMES_WITHIN_S = 10.0
+
+
+@pytest.fixture
+def replica(server: ServerUnderTest, server_name: str, tmp_path: Path) -> Iterator[ServerUnderTest]:
+    """A replica of the server, in step with it."""
+    with ServerUnderTest(tmp_path / "replica", server_binary(server_name)) as replica:
+        follow(replica, server)
+        yield replica
+
+
+@pytest.fixture
+def address(server: ServerUnderTest) -> Iterator[FaultProxy]:
+    """The name that clients know, which leads to one server and then to the other."""
+    with FaultProxy(server.port) as proxy:
+        yield proxy
+
+
+def follow(replica: ServerUnderTest, primary: ServerUnderTest) -> None:
+    primary.config_set("repl-diskless-sync-delay", 0)
+    replica.admin.execute_command("REPLICAOF", "127.0.0.1", str(primary.port))
+    wait_for(lambda: replica.admin.info("replication")["master_link_status"] == "up", 30)  # type: ignore[index]
+
+
+def promote(replica: ServerUnderTest) -> None:
+    replica.admin.execute_command("REPLICAOF", "NO", "ONE")
+
+
+@pytest.mark.parametrize("planned", [True, False], ids=["planned", "sudden"])
+@pytest.mark.usefixtures("soon_again")
+def test_consumption_resumes_after_a_promotion(
+    server: ServerUnderTest,
+    replica: ServerUnderTest,
+    address: FaultProxy,
+    broker_on: BrokerOn,
+    run_worker: Any,
+    ledger: Ledger,
+    planned: bool,
+) -> None:
+    broker = broker_on(address.url)
+
+    with run_worker(broker=broker), load(broker, ledger) as producers:
+        producers.wait_for_accepted(100)
+        if planned:
+            server.admin.execute_command("CLIENT", "PAUSE", "60000", "WRITE")
+            assert server.admin.wait(1, 1_000) == 1
+        address.server_port = replica.port
+        server.kill()
+        address.reset()
+        producers.wait_for_refused(2)  # it only reads
+        promote(replica)
+        took_s = seconds_until_new_work_completes(ledger)
+        producers.wait_for_accepted(100)
+        producers.stop()
+        wait_until_drained(broker)
+
+    found = ledger.account()
+    print(f"a job that was enqueued after the promotion completed after {took_s:.2f} s; lost {len(found.lost)}")
+    assert took_s < RESUMES_WITHIN_S
+    assert found.unexpected == ()
+    assert found.lost == () if planned else len(found.lost) <= 10  # what the replica had not got yet
+
+
+def test_a_replica_takes_no_call_half_and_all_of_them_after_its_promotion(
+    server: ServerUnderTest, replica: ServerUnderTest
+) -> None:
+    wire = Wire(connect(replica.url))
+    family = Family(wire, Keys("p").family("q"))
+    before = replica.admin.dbsize()
+
+    started_s = time.monotonic()
+    with pytest.raises(BrokerUnavailable) as refused:
+        family.enqueue([Entry("a", b"{}")])
+    took_s = time.monotonic() - started_s
+    promote(replica)
+    answer = family.enqueue([Entry("a", b"{}")])
+    wire.close()
+
+    assert (refused.value.outcome, answer) == ("unknown", ["a"])
+    assert took_s < 2.5
+    assert before == 0 and replica.admin.hlen(family.keys.bodies) == 1
+
+
+def test_the_watch_follows_a_failover_and_knows_the_keyspace_again(
+    server: ServerUnderTest, replica: ServerUnderTest, address: FaultProxy
+) -> None:
+    watch = Watch(connect(address.url, profile="quick"), Keys("p"), ("q",), production=True)
+    watch.generation.prepare()
+    assert server.admin.wait(1, 1_000) == 1
+
+    address.server_port = replica.port
+    server.kill()
+    address.reset()
+    as_replica = watch.look() if not watch.look().findings else watch.health
+    promote(replica)
+    promoted = watch.look()
+    watch.close()
+
+    assert [item.code for item in as_replica.findings] in (["replica"], ["away"])
+    assert promoted.findings == () and promoted.pause == ""
+
+
+def test_a_failover_to_an_empty_server_pauses(
+    server: ServerUnderTest, server_name: str, address: FaultProxy, tmp_path: Path
+) -> None:
+    watch = Watch(connect(address.url, profile="quick"), Keys("p"), ("q",), production=True)
+    watch.generation.prepare()
+
+    with ServerUnderTest(tmp_path / "empty", server_binary(server_name)) as empty:
+        address.server_port = empty.port
+        address.reset()
+        pause = wait_for(lambda: watch.look().pause, 5)
+        address.server_port = server.port
+        address.reset()
+        wait_for(lambda: not watch.look().pause, 5, what="it goes on where its marker is")
+    watch.close()
+
+    assert "emptied" in pause
+
+
+def seconds_until_new_work_completes(ledger: Ledger) -> float:
+    """Return how long it takes until a job completes that was accepted from now on."""
+    known, started_s = set(ledger.jobs("accepted")), time.monotonic()
+    wait_for(lambda: set(ledger.jobs("completed")) - known, 30, what="new work completed")
+    return time.monotonic() - started_s
