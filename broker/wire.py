@@ -52,6 +52,8 @@ AWAY = (
     ReadOnlyError,
     TryAgainError,
 )
+# The same in words that redis-py has no class for: too few replicas, a disk that is full, a script that runs for long.
+NOT_NOW = ("NOREPLICAS", "MISCONF", "BUSY ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,13 +146,18 @@ class Wire:
                 answer = self.call(operation, *unanswered[0], budget_s=budget_s)
             except OutOfMemoryError as error:
                 raise BrokerFull(operation.name, str(error)) from error
-            except AWAY:
+            except redis.RedisError as error:
+                if not _is_away(error):
+                    raise
                 connection = None
             else:
                 unanswered.popleft()
                 return answer, connection
         if connection is None:
-            answer = self.call(operation, *unanswered[0], budget_s=budget_s)
+            try:
+                answer = self.call(operation, *unanswered[0], budget_s=budget_s)
+            except BrokerFull as error:  # the answer to an earlier try may have been lost
+                raise BrokerUnavailable(operation.name, str(error)) from error
         unanswered.popleft()
         return answer, connection
 
@@ -177,6 +184,7 @@ class Wire:
         pause_s = FIRST_PAUSE_S
         sent = False
         while True:
+            sent_before = sent
             connection = self.take()
             try:
                 left_s = max(deadline - time.monotonic(), 0.001)
@@ -185,12 +193,19 @@ class Wire:
                 sent = True
                 return act(connection, min(left_s, ANSWER_S))
             except OutOfMemoryError as error:
+                if sent_before:  # the answer to an earlier try was lost: it may have happened
+                    raise BrokerUnavailable(name, str(error)) from error
                 raise BrokerFull(name, str(error)) from error
-            except AWAY as error:
+            except redis.RedisError as error:
+                if not _is_away(error):
+                    raise
                 connection.disconnect()
                 if time.monotonic() + pause_s >= deadline:
                     outcome = "unknown" if sent else "refused"
                     raise BrokerUnavailable(name, str(error), outcome=outcome) from error
+            except BaseException:  # such as a time limit, raised by another thread: the answer may still be to come
+                connection.disconnect()
+                raise
             finally:
                 self.give(connection)
             time.sleep(random.uniform(pause_s / 2, pause_s))  # noqa: S311  no secret
@@ -216,6 +231,10 @@ class Wire:
         """Close the idle connections."""
         while self._idle:
             self._idle.pop().disconnect()
+
+
+def _is_away(error: redis.RedisError) -> bool:
+    return isinstance(error, AWAY) or str(error).startswith(NOT_NOW)
 
 
 def _sent(connection: Any, operation: Script, keys: Sequence[str], args: Sequence[Word]) -> bool:
