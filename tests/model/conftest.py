@@ -1,0 +1,23 @@
+"""Servers of their own for the model test: Valkey and Redis."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.chaos.server import SERVER_NAMES, ServerUnderTest, server_binary
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run whatever asks for a server on Valkey and on Redis, and name it in the test's id."""
+    if "server_name" in metafunc.fixturenames:
+        metafunc.parametrize("server_name", SERVER_NAMES)
+
+
+@pytest.fixture
+def server(server_name: str, tmp_path: Path) -> Iterator[ServerUnderTest]:
+    """A server of this test's own."""
+    with ServerUnderTest(tmp_path / "server", server_binary(server_name)) as server:
+        yield server

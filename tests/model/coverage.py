@@ -1,0 +1,106 @@
+"""What a run of the machine has visited: the proof that it looked everywhere."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from hypothesis import event
+
+from tests.model.keyspace import ACTIVE, DEAD, FINISHED, NOWHERE, QUARANTINED, SCHEDULED, STATES, WAITING
+
+Transition = tuple[str, str, str]
+
+# Operation, where a message was, where it is then: everything that may happen to one.
+TRANSITIONS: frozenset[Transition] = frozenset(
+    {
+        ("enqueue", NOWHERE, WAITING),
+        ("enqueue", NOWHERE, SCHEDULED),
+        ("stray", NOWHERE, WAITING),
+        ("fetch", WAITING, ACTIVE),
+        ("fetch", WAITING, FINISHED),  # cancelled
+        ("fetch", SCHEDULED, ACTIVE),
+        ("fetch", SCHEDULED, WAITING),
+        ("fetch", ACTIVE, FINISHED),  # acknowledged with it
+        ("ack", ACTIVE, FINISHED),
+        ("move", ACTIVE, WAITING),
+        ("move", ACTIVE, SCHEDULED),
+        ("isolate", ACTIVE, WAITING),
+        ("take", WAITING, ACTIVE),
+        ("forget", ACTIVE, NOWHERE),
+        ("bury", ACTIVE, DEAD),
+        ("quarantine", ACTIVE, QUARANTINED),
+        ("release", ACTIVE, WAITING),
+        ("reclaim", ACTIVE, WAITING),
+        ("reclaim", ACTIVE, FINISHED),
+        ("reclaim", ACTIVE, ACTIVE),  # to the keeper
+        ("requeue", DEAD, WAITING),
+        ("discard", DEAD, FINISHED),
+        ("cancel", SCHEDULED, FINISHED),
+        ("flush", WAITING, NOWHERE),
+        ("flush", SCHEDULED, NOWHERE),
+        ("flush", ACTIVE, NOWHERE),
+        ("advance", FINISHED, NOWHERE),
+        ("advance", QUARANTINED, NOWHERE),
+    }
+)
+
+# What else must have happened; the machine calls each by its name.
+HAPPENINGS = frozenset(
+    {
+        "repeated call", "repeated fetch", "stale token", "wrong owner", "late repeat", "lost lease", "paused",
+        "rearmed", "unique key", "queue full", "server full", "server unsafe", "server killed", "scripts flushed",
+        "crash limit", "keeper gone", "asked to stop", "hard limit", "missing body", "malformed body",
+    }
+)  # fmt: skip
+
+STATE_SHARE = 0.05  # of the examples, in which a state is to be visited
+
+
+@dataclass
+class Coverage:
+    """Counts of one run; :meth:`check` them at its end."""
+
+    examples: int = 0
+    states: Counter[str] = field(default_factory=Counter)  # examples that visited one
+    transitions: Counter[Transition] = field(default_factory=Counter)
+    happenings: Counter[str] = field(default_factory=Counter)
+
+    def example(self, visited: Iterable[str]) -> None:
+        """Count an example that is over, with the states that it visited."""
+        self.examples += 1
+        for state in visited:
+            self.states[state] += 1
+            event(f"state {state}")
+
+    def transition(self, operation: str, before: str, after: str) -> None:
+        """Count what an operation did to a message."""
+        self.transitions[operation, before, after] += 1
+
+    def happened(self, what: str) -> None:
+        """Count one of :data:`HAPPENINGS`."""
+        if what not in HAPPENINGS:
+            raise ValueError(f"{what!r} is none of the happenings that are to be covered")
+        self.happenings[what] += 1
+
+    def check(self) -> None:
+        """Fail unless every state, transition and happening was met, each state in enough examples."""
+        assert self.examples, "no example ran"
+        rare = {state: self.states[state] for state in STATES if self.states[state] < STATE_SHARE * self.examples}
+        assert not rare, f"states visited in too few of {self.examples} examples: {rare}"
+        assert set(self.transitions) == TRANSITIONS, (
+            f"transitions never made: {TRANSITIONS - set(self.transitions)}; "
+            f"made, but not foreseen: {set(self.transitions) - TRANSITIONS}"
+        )
+        assert not HAPPENINGS - set(self.happenings), f"never happened: {HAPPENINGS - set(self.happenings)}"
+
+    def table(self) -> str:
+        """Return the counts, for whoever reads the test's output."""
+        lines = [f"{self.examples} examples"]
+        lines += [f"  {state:<12} in {self.states[state] / max(self.examples, 1):4.0%} of them" for state in STATES]
+        lines += [
+            f"  {' '.join(made[:1]):<12} {made[1]} → {made[2]}: {n}" for made, n in sorted(self.transitions.items())
+        ]
+        lines += [f"  {what}: {count}" for what, count in sorted(self.happenings.items())]
+        return "\n".join(lines)

@@ -1,0 +1,131 @@
+"""Defects that the machine must find: each is the broker with one thing wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from broker.family import Family, Fetched, Lease
+from broker.wire import Wire
+from tests.model.scripts import Change
+
+
+@dataclass(frozen=True)
+class Defect:
+    """Something wrong.
+
+    Args:
+        name: What the broker does then.
+        changes: In its Lua.
+        family: Stands in for :class:`broker.family.Family`, for what is wrong in Python.
+    """
+
+    name: str
+    changes: Sequence[Change] = ()
+    family: Callable[[Wire, Any], Family] = field(default=Family)
+
+
+def lua(name: str, file: str, old: str, new: str = "") -> Defect:
+    """Return a defect that is one change of one file."""
+    return Defect(name, [Change(file, old, new)])
+
+
+class ForgetsItsRequest(Family):
+    """Repeats a fetch under a new number."""
+
+    count = 0
+
+    def fetch(self, owner: str, count: int, *, request: int, acked: Sequence[Lease] = ()) -> Fetched:
+        self.count += 1
+        return super().fetch(owner, count, request=request * 1000 + self.count, acked=acked)
+
+
+class HidesStaleTokens(Family):
+    """Does not tell that an acknowledgement came too late."""
+
+    def ack(self, owner: str, leases: Sequence[Lease], **options: Any) -> list[Lease]:
+        super().ack(owner, leases, **options)
+        return []
+
+
+class ReclaimsAlways(Family):
+    """Takes leases that did not lapse."""
+
+    def reclaim(self, owner: str, *, only_lapsed: bool = False, **options: Any) -> Any:
+        return super().reclaim(owner, only_lapsed=False, **options)
+
+
+DEFECTS = (
+    # The nine of the prototype, and what each operation can lose, keep or do twice.
+    lua(
+        "enqueue is not idempotent", "queue/enqueue", "if not taken[id] and not known(id) then", "if not taken[id] then"
+    ),
+    lua("an acknowledgement is not fenced", "include/acked", "if tokens[n] == token then", "if tokens[n] then"),
+    lua(
+        "moves are not fenced",
+        "include/held",
+        'if redis.call("HGET", hold, id) == token and',
+        'if redis.call("HGET", hold, id) and',
+    ),
+    lua("ack keeps the body", "include/finish", 'redis.call("HDEL", bodies, unpack(ids)) < #ids', "false"),
+    lua(
+        "reclaim leaves a copy",
+        "queue/reclaim",
+        "  answer[1] = answer[1] + 1\n",
+        '  answer[1] = answer[1] + 1\n  redis.call("RPUSH", KEYS[4], id)\n',
+    ),
+    lua("reclaim keeps the owner", "queue/reclaim", '  redis.call("ZREM", KEYS[1], owner)\n'),
+    lua("promotion stops early", "queue/fetch", '"LIMIT", 0, ARGV[4]', '"LIMIT", 0, 1'),
+    lua("release drops", "queue/release", '    redis.call(head and "LPUSH" or "RPUSH", KEYS[1 + level], id)\n'),
+    lua("requeue drops", "queue/requeue", "put({ id }", "put({}"),
+    lua("crashes are not counted", "queue/reclaim", "tonumber(count) + 1", "tonumber(count)"),
+    lua("a repeated fetch grants anew", "queue/fetch", "if request == ARGV[3] then", "if false then"),
+    lua("move keeps the hold", "queue/move", 'redis.call("HDEL", KEYS[2], id)\n'),
+    lua("finished ids are not remembered", "include/finish", '  redis.call("HSET", done, unpack(pairs_))\n'),
+    lua(
+        "messages start early",
+        "queue/fetch",
+        'redis.call("ZRANGEBYSCORE", KEYS[5], "-inf", now,',
+        'redis.call("ZRANGEBYSCORE", KEYS[5], "-inf", now + 5000,',
+    ),
+    lua("a gap without sweeps lapses every lease", "queue/lapsed", "now - before > tonumber(ARGV[2])", "false"),
+    lua("a cleared lease is renewed", "queue/renew", "if lease and tonumber(lease) > 0 then", "if true then"),
+    lua("tokens repeat", "queue/fetch", 'redis.call("INCRBY", KEYS[9], #ids)', "#ids"),
+    lua("release wakes nobody", "queue/release", "    ring(KEYS[5])\n"),
+    lua("release turns the order round", "queue/release", "if head then first, last, step = #ARGV - 1, 2, -2 end\n"),
+    lua(
+        "a unique key is never free again",
+        "include/finish",
+        'if key and redis.call("HGET", unique, key) == id then',
+        "if false then",
+    ),
+    lua(
+        "a cancelled message starts",
+        "queue/fetch",
+        'if noted and redis.call("HEXISTS"',
+        'if false and redis.call("HEXISTS"',
+    ),
+    lua("discard leaves the id in the dead list", "queue/discard", 'redis.call("LREM", KEYS[2], -1, id)\n'),
+    lua("a pause is not minded", "queue/fetch", '  answer[1] = "paused"\n  return answer\n'),
+    lua("enqueue fills a full server", "queue/enqueue", "#!lua\n", "#!lua flags=allow-oom\n"),
+    lua("a burial forgets nothing of crashes", "queue/bury", '"crash:" .. id, '),
+    # These the machine found, or its writing did.
+    lua(
+        "a discard repeated is answered anew",
+        "include/held",
+        'string.sub(word, 1, #spent + 1) == spent .. " "',
+        "false",
+    ),
+    lua(
+        "a keeper without a lease keeps",
+        "queue/reclaim",
+        'if keeper ~= "" and tonumber(redis.call("ZSCORE", KEYS[1], keeper) or 0) == 0 then keeper = "" end\n',
+    ),
+    lua("a repeated fetch hides what is due", "queue/fetch", "    say_next_due()\n    say_left()\n"),
+    lua("nobody learns when the next one is due", "queue/reclaim", "ring(KEYS[7]) --", "--"),
+    # In Python.
+    Defect("a fetch is repeated under a new number", family=ForgetsItsRequest),
+    Defect("stale tokens are hidden", family=HidesStaleTokens),
+    Defect("leases that did not lapse are taken", family=ReclaimsAlways),
+)
