@@ -13,7 +13,7 @@ from broker.acks import tell_stale
 from broker.consumer import HeldMessage
 from broker.dead_lists import DeadLists
 from broker.errors import NoSuchLetter
-from broker.family import Family, Move, level_of
+from broker.family import Family, Move
 from broker.interface import DeadLetter, Page, QueueStats, Unreadable
 from broker.letters import decode, encode
 from broker.moved import moved, requeued
@@ -68,7 +68,7 @@ class AtomicTransport:
         message = requeued(letter, family.keys.queue)
         self._broker.emit_before("enqueue", message, None)
         body = codec.encode(message, grown=True)
-        level = level_of(message.options.get("priority"))
+        level = self._broker.level(message)
         if not family.requeue(letter.id, as_read=as_read, body=body, level=level, nonce=uuid.uuid4().hex):
             raise NoSuchLetter(queue, letter_id)
         self._broker.emit_after("enqueue", message, None)
@@ -113,7 +113,7 @@ class AtomicTransport:
         copy = moved(held, lane, options)
         self._broker.emit_before("enqueue", copy, delay_ms)
         body = codec.encode(copy, grown=True)
-        level = level_of(copy.options.get("priority"))
+        level = self._broker.level(copy)
         there = family.move(message.lease, move=move, lane=to, body=body, delay_ms=delay_ms, level=level)
         message.moved = True
         if there:

@@ -23,6 +23,7 @@ from broker.family import Entry, Family, level_of
 from broker.family_keys import Lane
 from broker.keys import Keys
 from broker.letters import encode, rejected
+from broker.limits import Limits
 from broker.own_leases import OwnLeases
 from broker.signals import Hooks
 from broker.topology import lane_of_name
@@ -63,7 +64,7 @@ class RedisBroker(Broker):
         self.in_flight: dict[str, HeldMessage] = {}
         self.draining = False
         self.slots: int | None = None
-        self._limits = limits or {}
+        self._limits = Limits(limits or {})
         self._before_acks = before_acks
         self._look_at_s = 0.0
         self._lanes: dict[str, tuple[Family, Lane]] = {}
@@ -241,9 +242,9 @@ class RedisBroker(Broker):
         """
         family, lane = self.lane(message.queue_name)
         self.emit_before("enqueue", message, delay)
-        entry, level = _entry(message), level_of(message.options.get("priority"))
+        entry, level = _entry(message), self.level(message)
         if not self._moved(message, entry, family, lane, delay, level):
-            limit = self._limits.get(message.queue_name, 0)
+            limit = self._limits.of(message.queue_name)
             [id_] = family.enqueue((entry,), lane=lane, delay_ms=delay or 0, level=level, limit=limit)
             if id_ != entry.id:
                 return message.copy(message_id=id_)
@@ -268,11 +269,11 @@ class RedisBroker(Broker):
         for position, message in enumerate(messages):
             if listens:
                 self.emit_before("enqueue", message, delay)
-            by_lane.setdefault((message.queue_name, level_of(message.options.get("priority"))), []).append(position)
+            by_lane.setdefault((message.queue_name, self.level(message)), []).append(position)
         standing = [message.message_id for message in messages]
         for (queue_name, level), positions in by_lane.items():
             family, lane = self.lane(queue_name)
-            limit = self._limits.get(queue_name, 0)
+            limit = self._limits.of(queue_name)
             entries = (_entry(messages[position]) for position in positions)
             ids = family.enqueue(entries, lane=lane, delay_ms=delay or 0, level=level, limit=limit)
             for position, id_ in zip(positions, ids, strict=True):
@@ -284,6 +285,14 @@ class RedisBroker(Broker):
                 self.emit_after("enqueue", message, delay)
         self._record(len(messages))
         return messages
+
+    def level(self, message: Message[Any]) -> int:
+        """Return the level of a message: of its own priority, else of its actor's."""
+        priority = message.options.get("priority")
+        if priority is None:
+            actor = self.actors.get(message.actor_name)
+            priority = 0 if actor is None else actor.priority
+        return level_of(priority)
 
     def _moved(
         self, message: Message[Any], entry: Entry, family: Family, lane: Lane, delay: int | None, level: int

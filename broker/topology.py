@@ -47,8 +47,11 @@ class Queue:
         soft_limit_ms: An exception is raised in a task that runs longer.
         hard_limit_ms: The child that runs a task for longer is killed.
         retry: Policy for actors that name none of their own.
+        max_depth: New messages are refused while so many wait or are scheduled; ``None`` takes any number. Retries,
+            and what follows a job, are never refused.
 
     Raises:
+        ValueError: ``max_depth`` is below 1.
         InvalidQueueName: the name cannot be part of a key, or would be the key of something else.
     """
 
@@ -57,9 +60,12 @@ class Queue:
     soft_limit_ms: int
     hard_limit_ms: int
     retry: RetryPolicy = field(default_factory=RetryPolicy)
+    max_depth: int | None = None
 
     def __post_init__(self) -> None:
         check_queue_name(self.name)
+        if self.max_depth is not None and self.max_depth < 1:
+            raise ValueError(f"queue {self.name}: max_depth is {self.max_depth}; give it 1 or more, or leave it out")
 
     @property
     def retry_lane(self) -> str:

@@ -9,6 +9,7 @@ from typing import TypeVar
 import structlog
 
 from broker.errors import BrokerUnavailable
+from broker.limits import limits_lifted
 
 T = TypeVar("T")
 
@@ -20,12 +21,15 @@ PAUSE_S = 2.0
 def hold(act: Callable[[], T], *, job_id: str, what: str) -> T:
     """Do something and return its result, again and again while the broker does not answer, until the worker stops.
 
+    What it enqueues goes into full queues as well.
+
     Args:
         what: What is held, for the log.
     """
     while True:
         try:
-            return act()
+            with limits_lifted():
+                return act()
         except BrokerUnavailable as error:
             log.warning("broker away, held", what=what, job_id=job_id, error=str(error))
             time.sleep(PAUSE_S)

@@ -10,7 +10,7 @@ from dramatiq.broker import Broker
 from dramatiq.message import Message
 from dramatiq.middleware import Middleware
 
-from middleware.errors import UnknownOption
+from middleware.errors import InvalidOption, UnknownOption
 
 # What our own middleware and Dramatiq write into a message's options; nobody sends them by hand.
 INTERNAL = frozenset(
@@ -31,7 +31,18 @@ class KnownOptions(set[str]):
 
 
 class Options(Middleware):
-    """Refuse misspelt options of messages when they are sent; :func:`refuse_unknown` does it for actors."""
+    """Refuse misspelt options of messages when they are sent; :func:`refuse_unknown` does it for actors.
+
+    Option of a message: ``priority``, an integer, instead of its actor's.
+
+    Raises:
+        UnknownOption: nobody knows the option. InvalidOption: a priority is no integer.
+    """
+
+    @property
+    def actor_options(self) -> set[str]:
+        """Options that actors may set."""
+        return {"priority"}
 
     def before_enqueue(self, broker: Broker, message: Message[Any], delay: int | None) -> None:
         """Refuse unknown options of a message that is sent for the first time.
@@ -43,6 +54,9 @@ class Options(Middleware):
         unknown = {name for name in message.options if name not in broker.actor_options and name not in INTERNAL}
         if unknown:
             raise UnknownOption(_misspelt("message option", unknown, broker.actor_options))
+        priority = message.options.get("priority")
+        if priority is not None and type(priority) is not int:
+            raise InvalidOption(message.actor_name, "priority", priority, "write an integer; a lower one goes first")
 
 
 def refuse_unknown(broker: Broker) -> None:

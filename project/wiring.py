@@ -40,6 +40,7 @@ from middleware.redaction import Redaction
 from middleware.retries import Retries
 from middleware.status import Status
 from middleware.time_limits import TimeLimits
+from middleware.unique_keys import UniqueKeys
 from project.connections import Connections
 
 
@@ -71,7 +72,8 @@ def build_yard(
     """
     records = JobRecords(client, keys)
     steps = RecordBuffer(records)
-    broker = RedisBroker(client, keys, middleware=[], before_acks=steps.flush, **options)
+    limits = {queue.name: queue.max_depth for queue in yard.queues if queue.max_depth is not None}
+    broker = RedisBroker(client, keys, middleware=[], limits=limits, before_acks=steps.flush, **options)
     facilities = Facilities(
         yard=yard,
         transport=AtomicTransport(broker, yard, DeadLists(client, keys), Quarantine(client, keys)),
@@ -104,6 +106,7 @@ def in_order(
         Connections(),
         Options(),
         Arguments(),
+        UniqueKeys(),
         Cancellation(transport=transport),
         Crashes(transport=transport),
         RateLimits(windows=facilities.windows, transport=transport),

@@ -14,7 +14,7 @@ from ninja.errors import AuthenticationError, HttpError, ValidationError
 
 from apps.platform.api.bodies import invalid
 from apps.platform.api.problems import FieldError, Problem
-from broker.errors import BrokerUnavailable
+from broker.errors import BrokerFull, BrokerUnavailable, QueueFull
 
 RETRY_AFTER_S = 5
 logger = logging.getLogger(__name__)
@@ -56,10 +56,22 @@ def _validation(request: HttpRequest, error: ValidationError) -> Problem:
 
 def _unavailable(request: HttpRequest, error: Exception) -> Problem:
     logger.warning("api request refused, %s: %s %s: %s", type(error).__name__, request.method, request.path, error)
-    what = "broker" if isinstance(error, BrokerUnavailable) else "database"
+    if isinstance(error, BrokerFull):
+        what = "broker has no room for more work"
+    else:
+        what = f"{'broker' if isinstance(error, BrokerUnavailable) else 'database'} does not answer"
     return Problem(
         503,
-        f"the {what} does not answer; send the request again with the same Idempotency-Key",
+        f"the {what}; send the request again with the same Idempotency-Key",
+        headers={"Retry-After": str(RETRY_AFTER_S)},
+    )
+
+
+def _full(request: HttpRequest, error: QueueFull) -> Problem:
+    logger.warning("api request refused: %s %s: %s", request.method, request.path, error)
+    return Problem(
+        429,
+        f"queue {error.queue_name} holds as much work as it may; send the request again with the same Idempotency-Key",
         headers={"Retry-After": str(RETRY_AFTER_S)},
     )
 
@@ -69,6 +81,7 @@ REFUSALS: tuple[tuple[Any, Callable[[HttpRequest, Any], Problem]], ...] = (
     (AuthenticationError, _unauthenticated),
     (HttpError, _http_error),
     (ValidationError, _validation),
+    (QueueFull, _full),
     ((BrokerUnavailable, OperationalError), _unavailable),
     (Http404, lambda request, error: Problem(404, "nothing is here")),
     (PermissionDenied, lambda request, error: Problem(403, "this is not allowed")),

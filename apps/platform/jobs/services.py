@@ -27,7 +27,7 @@ def submit(
     delay_ms: int | None = None,
     kwargs: dict[str, Any],
 ) -> str:
-    """Enqueue work now and return its job id.
+    """Enqueue work now and return its job id: that of an unfinished one, when it holds the same unique key.
 
     Inside a transaction use ``enqueue_on_commit``: a worker may start before the commit.
 
@@ -38,11 +38,11 @@ def submit(
 
     Raises:
         BrokerUnavailable: the broker did not answer. The job may have been sent nevertheless.
+        QueueFull: the queue holds as many as it may.
         ArgumentMismatch: the arguments do not fit the actor.
     """
     message = _message(actor, owner, kwargs)
-    _enqueue(actor.broker, message, delay_ms)
-    return message.message_id
+    return _enqueue(actor.broker, message, delay_ms)
 
 
 def enqueue_on_commit(
@@ -55,7 +55,8 @@ def enqueue_on_commit(
     """Enqueue work when the current transaction commits, never when it rolls back; return its job id at once.
 
     Outside a transaction it is enqueued now. If the broker is down at the commit, the commit stands, the job is not
-    sent, and ``BrokerUnavailable`` comes out of the transaction's block.
+    sent, and ``BrokerUnavailable`` comes out of the transaction's block; so does ``QueueFull``. A job that is not sent
+    because an unfinished one holds its unique key is unknown under the id returned here.
 
     Args:
         owner: As for ``submit``.
@@ -64,7 +65,7 @@ def enqueue_on_commit(
 
     Raises:
         ArgumentMismatch: the arguments do not fit the actor.
-        BrokerUnavailable: see above.
+        BrokerUnavailable, QueueFull: see above.
     """
     message = _message(actor, owner, kwargs)
     transaction.on_commit(lambda: _enqueue(actor.broker, message, None), using=using)
@@ -119,6 +120,6 @@ def _message(actor: Actor[Any, Any], owner: str, kwargs: dict[str, Any]) -> Mess
     return actor.message_with_options(kwargs=kwargs, **options)
 
 
-def _enqueue(broker: Broker, message: Message[Any], delay_ms: int | None) -> None:
+def _enqueue(broker: Broker, message: Message[Any], delay_ms: int | None) -> str:
     with answered("an enqueue"):
-        broker.enqueue(message, delay=delay_ms)
+        return broker.enqueue(message, delay=delay_ms).message_id

@@ -15,7 +15,7 @@ from apps.platform.api.application import PREFIX, build_api
 from apps.platform.api.auth import operate_scope, read_scope, submit_scope
 from apps.platform.api.problems import Problem
 from apps.platform.api.schemas import Line, Month, RowId, StrictSchema
-from broker.errors import BrokerUnavailable
+from broker.errors import BrokerFull, BrokerUnavailable, QueueFull
 
 router = Router()
 calls: list[dict[str, Any]] = []
@@ -68,7 +68,13 @@ def broken(request: HttpRequest) -> dict[str, Any]:
 @router.post("/unavailable/{what}", auth=submit_scope)
 def unavailable(request: HttpRequest, what: str) -> dict[str, Any]:
     calls.append({})
-    raise BrokerUnavailable("an enqueue", "refused") if what == "broker" else OperationalError("database is locked")
+    errors = {
+        "broker": BrokerUnavailable("an enqueue", "refused"),
+        "full": BrokerFull("an enqueue", "used memory > 'maxmemory'"),
+        "queue": QueueFull("default", 10, 10),
+        "database": OperationalError("database is locked"),
+    }
+    raise errors[what]
 
 
 @router.get("/mine", auth=read_scope)

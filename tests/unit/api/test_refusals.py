@@ -172,6 +172,16 @@ def test_a_part_that_does_not_answer_is_503_with_retry_after(post: Post, what: s
     assert int(response["Retry-After"]) > 0
 
 
+@pytest.mark.parametrize(
+    ("what", "status", "said"), [("full", 503, "has no room for more work"), ("queue", 429, "queue default holds")]
+)
+def test_what_is_full_says_so_and_when_to_come_back(post: Post, what: str, status: int, said: str) -> None:
+    response = post(f"/unavailable/{what}")
+
+    assert said in problem(response, status)["detail"]
+    assert int(response["Retry-After"]) > 0
+
+
 def test_a_broken_multipart_body_is_400(probe: Client, bearer: dict[str, str]) -> None:
     response = probe.post(
         "/api/v1/probe/files", b"no parts", content_type="multipart/form-data; boundary=", headers=bearer
