@@ -193,7 +193,7 @@ class Consumer(DramatiqConsumer):
             self._broker.in_flight.pop(message.message_id, None)
         if message.has_room:
             message.has_room = False
-            self._budget.give(1)
+            self._budget.work_off()
 
     def _fetch(self, room: int) -> None:
         self._request = next(self._requests)
