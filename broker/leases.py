@@ -118,6 +118,11 @@ class LeaseKeeper:
         """Whether the server did not answer the last time."""
         return self._away_until_s is not None
 
+    @property
+    def settled(self) -> bool:
+        """Whether everything that was to be taken back is."""
+        return not self._reclaims
+
     def seconds_to_next(self) -> float:
         """Return in how many seconds something is due."""
         now = time.monotonic()

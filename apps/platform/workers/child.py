@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import select
@@ -13,14 +14,21 @@ from django.conf import settings
 from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from dramatiq.broker import Broker
+from dramatiq.common import iter_queue
+from dramatiq.errors import ConnectionClosed
 
+from apps.platform.workers.children import Assignment
 from apps.platform.workers.signals import SignalPipe
 from apps.platform.workers.slots import Slots, install
 from apps.platform.workers.table import Row
-from broker.topology import Pool, Yard
+from broker.consumer import HeldMessage
+from broker.errors import BrokerUnavailable
+from broker.interface import facilities
 
 BEAT_S = 0.5
 EX_LEFT_WORK = 3
+# A child for what runs alone stays so long without work: the next such message does not wait for a start.
+ALONE_IDLE_S = 10.0
 CONNECTION_AGE_S = 60
 
 # How soon a thread without work sees that it should stop, in ms.
@@ -30,27 +38,27 @@ LOOK_FOR_LEASES_S = 0.02
 logger = logging.getLogger("switchyard.workers")
 
 
-def serve(pool: Pool, row: Row, *, child: str, grace_s: float, parent_pid: int) -> int:
+def serve(assignment: Assignment, row: Row, *, parent_pid: int) -> int:
     """Work for a pool until SIGTERM, then drain; return 0, or 3 when tasks outlasted the grace.
 
     Runs in a process of its own, whose broker and database connections nobody else uses.
 
     Args:
         row: Where to write what this child does, and to read whether its supervisor has leases for it.
-        child: Name under which the supervisor holds them.
-        grace_s: Seconds that running tasks may take to end.
         parent_pid: The supervisor; when it is gone, so is this process.
     """
     # Ctrl-C reaches every process of a terminal, the supervisor decides what it means.
     signals = SignalPipe(noted=(signal.SIGTERM,), ignored=(signal.SIGINT, signal.SIGHUP, signal.SIGQUIT))
     broker = dramatiq.get_broker()
-    broker.become(child, slots=pool.slots)  # type: ignore[attr-defined]
+    broker.become(assignment.child, slots=assignment.slots, around_acks=row.write_finished)  # type: ignore[attr-defined]
     keep_database_connections()
-    if pool.nice:
-        os.nice(pool.nice)
-    slots = install(broker, Slots(row, settings.YARD, settings.YARD.served_by(pool), pool.slots))
+    if assignment.pool.nice:
+        os.nice(assignment.pool.nice)
+    for lane in assignment.lanes:
+        broker.declare_queue(lane)
+    slots = install(broker, Slots(row, settings.YARD, assignment.lanes, assignment.slots))
     broker.emit_after("process_boot")
-    worker = make_worker(settings.YARD, pool, broker)
+    worker = make_worker(assignment, broker)
     row.beat()
     row.set_ready()
     told: list[int] = []
@@ -59,9 +67,16 @@ def serve(pool: Pool, row: Row, *, child: str, grace_s: float, parent_pid: int) 
     if told:
         return 0
     worker.start()
-    while not told and all_work(worker):
+    row.progressed()
+    while not told and all_work(worker) and not (assignment.alone and idle_s(row) > ALONE_IDLE_S):
         told = wait(signals, row, BEAT_S, parent_pid)
-    return drain(worker, slots, row, grace_s)
+    return drain(worker, slots, row, assignment.grace_s)
+
+
+def idle_s(row: Row) -> float:
+    """Return for how long a child has run nothing."""
+    state = row.read()
+    return 0.0 if state.busy else (time.monotonic_ns() - state.progress_ns) / 1e9
 
 
 def wait(signals: SignalPipe, row: Row, longest_s: float, parent_pid: int) -> list[int]:
@@ -73,17 +88,17 @@ def wait(signals: SignalPipe, row: Row, longest_s: float, parent_pid: int) -> li
     return signals.take()
 
 
-def make_worker(yard: Yard, pool: Pool, broker: Broker) -> dramatiq.Worker:
-    """Return Dramatiq's worker for a pool, not started.
+def make_worker(assignment: Assignment, broker: Broker) -> dramatiq.Worker:
+    """Return Dramatiq's worker for a child, not started.
 
     Raises:
-        ValueError: the pool serves no lane; Dramatiq would consume every queue.
+        ValueError: it serves no lane; Dramatiq would consume every queue.
     """
-    lanes = set(yard.served_by(pool))
-    if not lanes:
-        raise ValueError(f"pool {pool.name}: it serves no lane; name its queues in project/topology.py")
-    worker = dramatiq.Worker(broker, queues=lanes, worker_threads=pool.slots, worker_timeout=LOOK_UP_MS)
-    worker.queue_prefetch = pool.prefetch or 2 * pool.slots
+    if not assignment.lanes:
+        raise ValueError(f"pool {assignment.pool.name}: it serves no lane; name its queues in project/topology.py")
+    slots = assignment.slots
+    worker = dramatiq.Worker(broker, queues=set(assignment.lanes), worker_threads=slots, worker_timeout=LOOK_UP_MS)
+    worker.queue_prefetch = 1 if assignment.alone else assignment.pool.prefetch or 2 * slots
     return worker
 
 
@@ -109,10 +124,9 @@ def keep_database_connections() -> None:
 
 
 def drain(worker: dramatiq.Worker, slots: Slots, row: Row, grace_s: float) -> int:
-    """Take no more work, let running tasks end within the grace; return the exit code.
+    """Take no more work, give back what does not run, let the rest end within the grace; return the exit code.
 
-    What is left, run or not, is taken back by the supervisor when this process has ended. It gives all of it back in
-    one step and in order, and acknowledges what was not yet.
+    What runs still is taken back by the supervisor when this process has ended, and what ended is acknowledged by it.
     """
     deadline = time.monotonic() + grace_s
     worker.broker.emit_before("worker_shutdown", worker)
@@ -121,10 +135,23 @@ def drain(worker: dramatiq.Worker, slots: Slots, row: Row, grace_s: float) -> in
         thread.stop()
     for thread in worker.workers:
         while thread.is_alive() and (left_s := deadline - time.monotonic()) > 0:
+            give_back(worker)
             row.beat()
             thread.join(min(BEAT_S, left_s))
     left = len(slots.running)
     if left:
         logger.warning("%d tasks did not end within the grace period and are given back", left)
     worker.broker.emit_after("worker_shutdown", worker)
+    with contextlib.suppress(BrokerUnavailable):  # then the supervisor gives back what nobody knows to be finished
+        row.write_finished(facilities(worker.broker).steps.flush)
     return EX_LEFT_WORK if left else 0
+
+
+def give_back(worker: dramatiq.Worker) -> None:
+    """Give what waits for a thread back to the heads of its lanes; what the server does not take stays held."""
+    unstarted: dict[str, list[HeldMessage]] = {}
+    for item in iter_queue(worker.work_queue):
+        unstarted.setdefault(item.message.queue_name, []).append(item.message)
+    for lane, messages in unstarted.items():
+        with contextlib.suppress(ConnectionClosed):
+            worker.consumers[lane].requeue_messages(sorted(messages, key=lambda held: int(held.lease.token)))

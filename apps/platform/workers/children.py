@@ -2,44 +2,77 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
 from typing import NoReturn
 
 from django.conf import settings
 
-from apps.platform.workers.child import serve
 from apps.platform.workers.processes import fork
 from apps.platform.workers.table import Table
 from broker.topology import Pool
 
 
-def start_child(
-    pool: Pool, number: int, table: Table, *, child: str, grace_s: float, shed: Iterable[Callable[[], None]]
-) -> int:
-    """Start child ``number`` (1 …) of a pool and return its pid.
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """What a child is to be.
 
     Args:
+        title: Shown by ``ps``.
         child: Its name with the broker.
+        place: Its row of the table, from 1.
+        lanes: Names of the lanes it serves.
+        slots: Messages it runs at once.
+        grace_s: Seconds that its tasks may take to end when it drains.
+        alone: It runs what may take it down, and ends when there is nothing left of it.
+    """
+
+    pool: Pool
+    title: str
+    child: str
+    place: int
+    lanes: tuple[str, ...]
+    slots: int
+    grace_s: float
+    alone: bool
+
+    def words(self) -> str:
+        """Return it as one word for a command line."""
+        return json.dumps({**asdict(self), "pool": self.pool.name})
+
+
+def read_assignment(words: str) -> Assignment:
+    """Return the assignment of a command line, with this yard's pool of that name."""
+    fields = json.loads(words)
+    return Assignment(**{**fields, "pool": settings.YARD.pool(fields["pool"]), "lanes": tuple(fields["lanes"])})
+
+
+def start_child(assignment: Assignment, table: Table, *, shed: Iterable[Callable[[], None]]) -> int:
+    """Start a child and return its pid.
+
+    Args:
         shed: What the child lets go of that is the supervisor's alone.
     """
-    row = table.rows[number - 1]
     supervisor_pid = os.getpid()
 
     def run() -> int:
-        if pool.kind == "gevent":
-            _execute(pool, number, table, child, grace_s)
-        return serve(pool, row, child=child, grace_s=grace_s, parent_pid=supervisor_pid)
+        if assignment.pool.kind == "gevent":
+            _execute(assignment, table)
+        from apps.platform.workers.child import serve
 
-    return fork(run, title=f"{pool.name} child {number}", shed=shed)
+        return serve(assignment, table.rows[assignment.place - 1], parent_pid=supervisor_pid)
+
+    return fork(run, title=assignment.title, shed=shed)
 
 
-def _execute(pool: Pool, number: int, table: Table, child: str, grace_s: float) -> NoReturn:
+def _execute(assignment: Assignment, table: Table) -> NoReturn:
     os.set_inheritable(table.fd, True)
     # Started from wherever manage.py was: the project's own folder comes first, as it does for manage.py.
     path = os.pathsep.join(filter(None, (str(settings.BASE_DIR), os.environ.get("PYTHONPATH"))))
-    arguments = [pool.name, str(number), child, str(table.fd), str(len(table.rows)), str(grace_s)]
+    arguments = [assignment.words(), str(table.fd), str(len(table.rows)), str(table.slots)]
     os.execve(  # noqa: S606  our own interpreter and module
         sys.executable,
         [sys.executable, "-m", "apps.platform.workers.gevent_child", *arguments],

@@ -12,31 +12,31 @@ import sys  # noqa: E402
 
 
 def main(arguments: list[str]) -> int:
-    """Serve a pool. Arguments: pool, number and name of the child, table's descriptor and rows, grace in seconds."""
+    """Serve a pool. Arguments: the child's assignment, the table's descriptor, rows and slots."""
     import django
 
     parent_pid = os.getppid()
-    pool_name, number, child, fd, rows, grace_s = arguments
+    words, fd, rows, slots = arguments
     django.setup()
 
     import dramatiq
     import gevent
-    from django.conf import settings
     from dramatiq.middleware import AsyncIO
 
     from apps.platform.workers.child import serve
+    from apps.platform.workers.children import read_assignment
     from apps.platform.workers.processes import name_process
     from apps.platform.workers.table import Table
 
     # All greenlets share one thread, and Django refuses its database in a thread that runs an event loop.
     broker = dramatiq.get_broker()
     broker.middleware = [entry for entry in broker.middleware if not isinstance(entry, AsyncIO)]
-    name_process(f"{pool_name} child {number}")
-    pool = settings.YARD.pool(pool_name)
+    assignment = read_assignment(words)
+    name_process(assignment.title)
     # Names are looked up in real threads, ten by default: as many that never resolve would hold up every other slot.
-    gevent.get_hub().threadpool.maxsize = max(10, pool.slots)
-    row = Table(int(fd), int(rows), pool.slots).rows[int(number) - 1]
-    return serve(pool, row, child=child, grace_s=float(grace_s), parent_pid=parent_pid)
+    gevent.get_hub().threadpool.maxsize = max(10, assignment.slots)
+    row = Table(int(fd), int(rows), int(slots)).rows[assignment.place - 1]
+    return serve(assignment, row, parent_pid=parent_pid)
 
 
 if __name__ == "__main__":

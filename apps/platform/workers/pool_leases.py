@@ -1,78 +1,118 @@
-"""The leases of a pool's children: their supervisor holds them, and takes back what a child leaves behind."""
+"""The leases of a pool's children: their supervisor holds them, and decides what becomes of what a child leaves."""
 
 from __future__ import annotations
 
 import os
 import socket
+import time
 import uuid
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from dramatiq.broker import Broker
 
 from apps.platform.workers.table import Finished, Row, Running
 from broker.clients import connect
-from broker.family import Family
-from broker.leases import LaneKey, LeaseKeeper, Left
+from broker.errors import BrokerUnavailable
+from broker.family import Family, Lease, Reclaimed
+from broker.leases import ANSWER_S, LaneKey, LeaseKeeper, Left
 from broker.redis_broker import RedisBroker
 from broker.topology import Pool, Yard
 from broker.wire import Wire
 
+LOOK_FOR_ALONE_S = 2.0
+# A scheduled one that is due so soon is worth a child that waits for it.
+SOON_MS = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """The lanes that a child serves: their names, and their keys in the same order."""
+
+    names: tuple[str, ...]
+    keys: tuple[LaneKey, ...]
+
 
 @dataclass(frozen=True, slots=True)
 class Estate:
-    """What a child that ended left: its name, what its slots held, what it had worked off."""
+    """What a child that ended left: what its slots held, what it had worked off and is written down."""
 
     child: str
-    running: list[Running]
-    finished: list[Finished]
+    served: Served
+    running: list[Running] = field(default_factory=list)
+    finished: list[Finished] = field(default_factory=list)
 
 
 class PoolLeases:
-    """Names children, gives them leases before they start, and reclaims when they end.
+    """Names children, gives them leases before they start, and takes back what they leave.
+
+    What a child ran when it crashed is put where it runs alone; see :class:`middleware.crashes.Crashes`. With a single
+    slot it ran alone already, and goes back with the rest.
 
     Args:
-        broker: This yard's; its keys and its server's address are used, over connections of our own.
+        broker: This yard's; its keys are used, over connections of our own.
         url: Address of its server.
+        alone: Told how many messages wait to be run alone by a child of this pool.
     """
 
-    def __init__(self, pool: Pool, yard: Yard, broker: Broker, url: str) -> None:
+    def __init__(self, pool: Pool, yard: Yard, broker: Broker, url: str, *, alone: Callable[[int], None]) -> None:
         if not isinstance(broker, RedisBroker):
             raise TypeError(f"pools run on RedisBroker, not on {type(broker).__name__}; use manage.py rundramatiq")
-        self.lanes = yard.served_by(pool)
-        self._keys: list[LaneKey] = []
-        for lane in self.lanes:
-            family, kind = broker.lane(lane)
-            self._keys.append((family.keys.queue, kind))
+        lanes = [(lane, *broker.lane(lane)) for lane in yard.served_by(pool)]
+        self.served = Served(
+            tuple(lane for lane, _, _ in lanes), tuple((family.keys.queue, kind) for _, family, kind in lanes)
+        )
+        queues = dict.fromkeys(queue for queue, _ in self.served.keys)
+        self.alone = Served(
+            tuple(yard.family(queue).alone_lane for queue in queues), tuple((queue, "alone") for queue in queues)
+        )
         self._wire = Wire(connect(url, profile="quick"))
-        families = {queue: Family(self._wire, broker.families[queue].keys) for queue, _ in self._keys}
-        self._keeper = LeaseKeeper(families, self._keys)
+        self._families = {queue: Family(self._wire, broker.families[queue].keys) for queue in queues}
+        # Another pool may serve a queue's retries; it does not look after what runs alone as well.
+        self._looks_after = [queue for queue, kind in self.served.keys if kind == "live"]
+        self._tell_alone = alone
+        self._look_at_s = 0.0
+        self._keeper = LeaseKeeper(self._families, [*self.served.keys, *self.alone.keys], reclaimed=self._reclaimed)
         self._name = f"{pool.name}.{socket.gethostname()}.{os.getpid()}.{uuid.uuid4().hex[:8]}"
+        self._own = f"{self._name}.suspects"
+        self._isolates = pool.slots > 1
+        if self._isolates:
+            self._keeper.adopt(self._own)
+        self._suspects: list[tuple[str, Lease]] = []
         self._generations: dict[int, int] = {}
-        self._children: dict[int, str] = {}
+        self._children: dict[int, tuple[str, Served]] = {}
 
-    def adopt(self, place: int, row: Row) -> str:
+    def adopt(self, place: int, row: Row, served: Served) -> str:
         """Name the child that is about to start in a place, and give it leases if the server answers within a second.
 
         The row says to the child whether it has them; :meth:`tick` gives them later.
         """
         generation = self._generations[place] = self._generations.get(place, 0) + 1
-        child = self._children[place] = f"{self._name}.{place}.{generation}"
-        self._keeper.adopt(child)
+        child = f"{self._name}.{place}.{generation}"
+        self._children[place] = (child, served)
+        self._keeper.adopt(child, served.keys)
         self._keeper.tick()
         self._tell(place, row)
         return child
 
     def tick(self, rows: Mapping[int, Row]) -> list[int]:
-        """Do what is due, for a second at most; return the places of children that lost a lease and must end.
+        """Do what is due, for a second or so; return the places of children that lost a lease and must end.
 
         Args:
             rows: Place -> row.
         """
         lost = self._keeper.tick()
+        if self._own in lost:
+            self._keeper.forget(self._own)
+            self._generations[0] = self._generations.get(0, 0) + 1
+            self._own = f"{self._name}.suspects.{self._generations[0]}"
+            self._keeper.adopt(self._own)
+        if not self._keeper.away:
+            self._isolate()
+            self._look_for_alone()
         for place in self._children:
             self._tell(place, rows[place])
-        return [place for place, child in self._children.items() if child in lost]
+        return [place for place, (child, _) in self._children.items() if child in lost]
 
     def seconds_to_next(self) -> float:
         """Return in how many seconds something is due."""
@@ -80,20 +120,81 @@ class PoolLeases:
 
     def ended(self, place: int, row: Row) -> Estate:
         """Return what the child of a place left, before its row is cleared."""
-        return Estate(self._children.pop(place), row.running(), row.finished())
+        child, served = self._children.pop(place)
+        return Estate(child, served, row.running(), row.finished())
 
-    def settle(self, estate: Estate) -> None:
-        """Take back an estate: what was worked off is acknowledged, the rest goes to the heads of its lanes."""
+    def settle(self, estate: Estate, guilty: Sequence[Running] = (), cause: str = "") -> None:
+        """Take back an estate: what was worked off is acknowledged, the rest goes to the heads of its lanes.
+
+        Args:
+            guilty: Those of its running messages that ended it, or may have.
+            cause: What ended it, as :meth:`broker.family.Family.reclaim` wants it.
+        """
         left = {
-            key: Left(finished=[(done.id, b"%d" % done.token) for done in estate.finished if done.lane == lane])
-            for lane, key in enumerate(self._keys)
+            key: Left(
+                finished=[(done.id, b"%d" % done.token) for done in estate.finished if done.lane == lane],
+                running=[str(ran.id, "ascii", "replace") for ran in guilty if ran.lane == lane],
+                cause=cause,
+                keeper=self._own if self._isolates and key[1] != "alone" else "",
+            )
+            for lane, key in enumerate(estate.served.keys)
         }
         self._keeper.reclaim(estate.child, left)
+        if not self._keeper.away:
+            self._isolate()
+        back = [ran for ran in guilty if estate.served.keys[ran.lane][1] == "alone"]
+        if back:
+            self._tell_alone(len(back))
+
+    @property
+    def settled(self) -> bool:
+        """Whether all estates are taken back."""
+        return self._keeper.settled and not self._suspects
 
     def close(self) -> None:
-        """Close the connections; in a forked child, those it inherited."""
+        """Give up the own leases, and close the connections."""
+        if self._isolates:
+            self._keeper.forget(self._own)
+        self._wire.close()
+
+    def shed(self) -> None:
+        """Close, in a forked child, the connections it inherited."""
         self._wire.close()
 
     def _tell(self, place: int, row: Row) -> None:
-        if not row.leased and self._keeper.has_leases(self._children[place]):
+        if not row.leased and self._keeper.has_leases(self._children[place][0]):
             row.set_leased()
+
+    def _reclaimed(self, child: str, key: LaneKey, answer: Reclaimed) -> None:
+        # Those that the keeper did not get went back with the rest; who fetches them sets them apart.
+        self._suspects += [(key[0], suspect.lease) for suspect in answer.suspects if suspect.lease is not None]
+
+    def _isolate(self) -> None:
+        """Put suspects where they run alone; what the server does not answer for now is done with the next tick."""
+        count = len(self._suspects)
+        try:
+            while self._suspects:
+                queue, lease = self._suspects[0]
+                self._families[queue].isolate(lease, budget_s=ANSWER_S)
+                self._suspects.pop(0)
+        except BrokerUnavailable:
+            pass
+        if count > len(self._suspects):
+            self._tell_alone(count - len(self._suspects))
+
+    def _look_for_alone(self) -> None:
+        """Notice what others put there: a supervisor that is gone, or a worker that fetched a marked message."""
+        if time.monotonic() < self._look_at_s:
+            return
+        self._look_at_s = time.monotonic() + LOOK_FOR_ALONE_S
+        try:
+            for queue in self._looks_after:
+                keys = self._families[queue].keys
+                waiting = self._wire.command("EXISTS", *keys.waiting("alone"), budget_s=ANSWER_S)
+                soon = self._wire.command(
+                    "ZCOUNT", keys.due("alone"), "-inf", time.time_ns() // 1_000_000 + SOON_MS, budget_s=ANSWER_S
+                )
+                if waiting or soon:
+                    self._tell_alone(1)
+        except BrokerUnavailable:
+            pass  # said by whoever holds the leases

@@ -13,11 +13,12 @@ import struct
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 CELL_BYTES = 8
 HEADER_CELLS = 16  # more than are used, so that a row can grow where it stands
-READY, BEAT, TAKEN, DONE, BUSY, LEASED, FINISHED, PROGRESS = range(8)
+READY, BEAT, TAKEN, DONE, BUSY, LEASED, FINISHED, WRITTEN, PROGRESS = range(9)
 
 # As long as an id may be. What somebody put there with a longer one cannot be told apart, and counts as not running.
 ID_BYTES = 200
@@ -153,6 +154,12 @@ class Row:
         _FINISHED.pack_into(self._memory, self._ring_at + (turn % RING) * RING_BYTES, token, lane, len(id_), id_)
         self._cells[FINISHED] = turn + 1
 
+    def write_finished(self, write: Callable[[], None]) -> None:
+        """Write, with ``write``, what is to be known of the finished messages, and note that it is."""
+        finished = self._cells[FINISHED]
+        write()
+        self._cells[WRITTEN] = finished
+
     def running(self) -> list[Running]:
         """Return what the slots hold."""
         found = []
@@ -165,10 +172,10 @@ class Row:
         return found
 
     def finished(self) -> list[Finished]:
-        """Return the messages that were worked off last, up to 512."""
+        """Return the messages that were worked off last and of which all is written, up to 512."""
         found = []
-        for turn in range(min(self._cells[FINISHED], RING)):
-            token, lane, length, id_ = _FINISHED.unpack_from(self._memory, self._ring_at + turn * RING_BYTES)
+        for turn in range(max(self._cells[FINISHED] - RING, 0), self._cells[WRITTEN]):
+            token, lane, length, id_ = _FINISHED.unpack_from(self._memory, self._ring_at + (turn % RING) * RING_BYTES)
             if 0 < length <= ID_BYTES:
                 found.append(Finished(lane, id_[:length], token))
         return found

@@ -76,7 +76,9 @@ def test_a_forked_child_writes_and_its_parent_reads() -> None:
 def test_a_table_is_found_again_by_its_descriptor() -> None:
     table = Table.create(2, 4)
 
-    Table(table.fd, 2, 4).rows[1].finish(1, b"a", 3)
+    row = Table(table.fd, 2, 4).rows[1]
+    row.finish(1, b"a", 3)
+    row.write_finished(lambda: None)
 
     assert table.rows[1].finished() == [Finished(1, b"a", 3)]
 
@@ -102,6 +104,7 @@ def test_a_slot_is_busy_until_its_message_is_acknowledged(row: Row, slots: Slots
     at_work = slots.running
 
     slots.after_ack(StubBroker(), held)
+    row.write_finished(lambda: None)
 
     assert [(found.id, found.lane, found.token) for found in runs] == [(b"a", 1, 5)]
     assert runs[0].over_at_ns is not None
@@ -134,8 +137,25 @@ def test_an_end_that_an_interrupt_swallowed_is_counted_with_the_acknowledgement(
 def test_the_ring_remembers_the_last_ones(row: Row) -> None:
     for token in range(RING + 3):
         row.finish(0, b"m%d" % token, token)
+    row.write_finished(lambda: None)
 
     assert {found.token for found in row.finished()} == set(range(3, RING + 3))
+
+
+def test_what_is_not_written_down_of_a_message_keeps_it_from_being_finished(row: Row) -> None:
+    row.finish(0, b"a", 1)
+    row.write_finished(lambda: row.finish(0, b"b", 2))
+    row.finish(0, b"c", 3)
+
+    with pytest.raises(OSError, match="away"):
+        row.write_finished(failing)
+
+    assert row.finished() == [Finished(0, b"a", 1)]
+
+
+def failing() -> None:
+    """Write nothing."""
+    raise OSError("the server is away")
 
 
 def test_an_id_that_is_too_long_to_be_told_apart_is_not_told(row: Row) -> None:

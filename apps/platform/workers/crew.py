@@ -1,0 +1,260 @@
+"""A pool's children: started, replaced, ended at a limit, and what each of them leaves is settled."""
+
+from __future__ import annotations
+
+import logging
+import os
+import selectors
+import signal
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from dramatiq.broker import Broker
+
+from apps.platform.workers.children import Assignment, start_child
+from apps.platform.workers.keeper import Keeper, Member, send
+from apps.platform.workers.pool_leases import Estate, PoolLeases
+from apps.platform.workers.processes import describe_exit
+from apps.platform.workers.table import ChildState, Running, Table
+from broker.topology import Pool, Yard
+
+# A child that was told to end for a task over its hard limit is killed so much later.
+KILL_AFTER_LIMIT_S = 5.0
+# Children with a single slot, for messages that may take them down; executed ones cost more to start.
+MOST_ALONE = {"threads": 4, "processes": 4, "gevent": 2}
+CLEAN_EXITS = (0, 3)
+
+logger = logging.getLogger("switchyard.workers")
+
+
+@dataclass(slots=True)
+class Ending:
+    """Why the supervisor ends a child.
+
+    Args:
+        why: For metrics.
+        over: The messages over their limits that it is ended for.
+        crash: What it says to those who fetch what it ran, when that counts as a crash.
+    """
+
+    why: str
+    over: tuple[Running, ...] = ()
+    crash: str = ""
+    killed: bool = False
+
+
+class Crew:
+    """The children of a pool, in places: the pool's own, one for a replacement, and some for what runs alone.
+
+    Args:
+        grace_s: Seconds that a child's tasks may take to end.
+        shed: What a child lets go of that is the supervisor's alone.
+        ended: Told the pid of each child that ended.
+    """
+
+    def __init__(
+        self,
+        selector: selectors.BaseSelector,
+        pool: Pool,
+        yard: Yard,
+        broker: Broker,
+        url: str,
+        *,
+        grace_s: float,
+        shed: Iterable[Callable[[], None]],
+        ended: Callable[[int], None],
+    ) -> None:
+        self.pool = pool
+        self.restarts: dict[str, int] = {}
+        self._grace_s = grace_s
+        self._shed = (*shed, self.shed)
+        self._told_end = ended
+        spare = 1 + MOST_ALONE[pool.kind]
+        self._table = Table.create(pool.processes + spare, pool.slots)
+        self._rows = dict(enumerate(self._table.rows, start=1))
+        self._keeper = Keeper(selector, pool.processes, spare=spare, start=self._start, ended=self._ended)
+        self._own = self._keeper.members[: pool.processes + 1]
+        self._alone = self._keeper.members[pool.processes + 1 :]
+        self._leases = PoolLeases(pool, yard, broker, url, alone=self._want_alone)
+        self._estates: list[tuple[Estate, tuple[Running, ...], str]] = []
+        self._endings: dict[int, Ending] = {}
+        self._resting = False
+
+    @property
+    def pids(self) -> list[int]:
+        """Processes that run."""
+        return self._keeper.pids
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the children end for good."""
+        return self._keeper.stopping
+
+    @property
+    def settled(self) -> bool:
+        """Whether what ended children left is taken back."""
+        return self._leases.settled
+
+    @property
+    def ready(self) -> bool:
+        """Whether every child of the pool is up."""
+        return sum(self._rows[member.number].read().ready for member in self._own if member.pid) >= self.pool.processes
+
+    def states(self) -> list[tuple[int, ChildState]]:
+        """Return pid and state of each child that runs."""
+        return [(member.pid, self._rows[member.number].read()) for member in self._keeper.members if member.pid]
+
+    def work(self) -> float:
+        """Start and collect, settle what ended, hold leases, mind limits; return seconds until something is due."""
+        next_start_s = self._keeper.work()
+        estates, self._estates = self._estates, []
+        for estate, guilty, cause in estates:
+            self._leases.settle(estate, guilty, cause)
+        waits = [self._mind_limits(), self._leases.seconds_to_next()]
+        if next_start_s is not None:
+            waits.append(next_start_s)
+        return min(waits)
+
+    def hold_leases(self) -> list[int]:
+        """Do what is due for leases; return the places of children that lost theirs."""
+        return self._leases.tick(self._rows) if self._leases.seconds_to_next() <= 0 else []
+
+    def kill(self, place: int, why: str, told: str) -> None:
+        """Kill a child that must not go on, for no fault of what it runs."""
+        logger.error("pool %s: child %d %s; killed", self.pool.name, place, told)
+        self._kill(self._keeper.members[place - 1], Ending(why))
+
+    def stop(self, signum: int) -> None:
+        """Signal all children, and start none again."""
+        for member in self._keeper.members:
+            self._endings.setdefault(member.number, Ending("stop")).killed |= signum == signal.SIGKILL
+        self._keeper.stop(signum)
+
+    def rest(self) -> None:
+        """Have all children end when their tasks have, until :meth:`resume`."""
+        self._resting = True
+        for member in self._keeper.members:
+            self._keeper.end(member)
+
+    def resume(self) -> None:
+        """Start children again after :meth:`rest`."""
+        self._resting = False
+        for member in self._own[: self.pool.processes]:
+            self._keeper.fill(member)
+
+    def close(self) -> None:
+        """Give up the leases once all children have ended."""
+        self._leases.close()
+
+    def shed(self) -> None:
+        """Let go, in a child, of what is the supervisor's."""
+        self._keeper.shed()
+        self._leases.shed()
+
+    # --- Starting ---
+
+    def _start(self, place: int) -> int:
+        row = self._rows[place]
+        row.clear()
+        self._endings.pop(place, None)
+        alone = self._keeper.members[place - 1] in self._alone
+        served = self._leases.alone if alone else self._leases.served
+        assignment = Assignment(
+            pool=self.pool,
+            title=f"{self.pool.name} {'alone' if alone else 'child'} {place - len(self._own) if alone else place}",
+            child=self._leases.adopt(place, row, served),
+            place=place,
+            lanes=served.names,
+            slots=1 if alone else self.pool.slots,
+            grace_s=self._grace_s,
+            alone=alone,
+        )
+        return start_child(assignment, self._table, shed=self._shed)
+
+    def _want_alone(self, count: int) -> None:
+        """Have as many children for what runs alone as there are such messages, up to the most."""
+        if self._keeper.stopping or self._resting:
+            return
+        missing = min(count, len(self._alone)) - sum(member.wanted for member in self._alone)
+        for member in [member for member in self._alone if not member.wanted][: max(missing, 0)]:
+            self._keeper.fill(member)
+
+    def _replace(self, member: Member) -> None:
+        """Tell a child to end, and start another one beside it, if there is room for one more."""
+        spare = next((other for other in self._own if not other.pid and not other.wanted), None)
+        if spare is None or member in self._alone:
+            send(member, signal.SIGTERM)  # followed in its own place
+            return
+        self._keeper.end(member)
+        self._keeper.fill(spare)
+
+    # --- Ending ---
+
+    def _mind_limits(self) -> float:
+        """End children whose tasks are over their hard limits; return seconds until the next one may be."""
+        now_ns = time.monotonic_ns()
+        next_ns = now_ns + 1_000_000_000
+        for member in self._keeper.members:
+            if not member.pid:
+                continue
+            running = [(at_ns, ran) for ran in self._rows[member.number].running() if (at_ns := ran.over_at_ns)]
+            over = tuple(ran for at_ns, ran in running if at_ns <= now_ns)
+            ending = self._endings.get(member.number)
+            if over and ending is None:
+                limit_s = over[0].limit_ns / 1e9
+                logger.error(
+                    "pool %s: child %d: %d tasks are over their hard limit, one of %g s; it has %g s to end",
+                    self.pool.name, member.number, len(over), limit_s, KILL_AFTER_LIMIT_S,
+                )  # fmt: skip
+                self._endings[member.number] = Ending("hard_limit", over)
+                self._replace(member)
+            kill_at_ns = [at_ns + int(KILL_AFTER_LIMIT_S * 1e9) for at_ns, _ in running]
+            if any(at_ns <= now_ns for at_ns in kill_at_ns) and not (ending and ending.killed):
+                self._kill(member, Ending("hard_limit", over))
+            next_ns = min([next_ns, *(at for at in (*kill_at_ns, *(at for at, _ in running)) if at > now_ns)])
+        return (next_ns - now_ns) / 1e9
+
+    def _kill(self, member: Member, ending: Ending) -> None:
+        ending.killed = True
+        self._endings[member.number] = ending
+        send(member, signal.SIGKILL)
+
+    def _ended(self, place: int, pid: int, status: int) -> bool:
+        row = self._rows[place]
+        state = row.read()
+        estate = self._leases.ended(place, row)
+        ending = self._endings.pop(place, None)
+        row.clear()
+        self._told_end(pid)
+        reason, told = describe_exit(status)
+        clean = os.WIFEXITED(status) and os.WEXITSTATUS(status) in CLEAN_EXITS
+        guilty, cause = self._blame(estate, ending, clean=clean, told=f"{told}, pid {pid}")
+        self._estates.append((estate, guilty, cause))
+        member = self._keeper.members[place - 1]
+        alone = member in self._alone
+        if alone:
+            member.wanted = bool(guilty)  # what it ran waits to be run alone again
+        if (clean and not member.wanted) or self._keeper.stopping or self._resting:
+            if not clean:
+                logger.warning("pool %s: child %d (pid %d) %s", self.pool.name, place, pid, told)
+            return True
+        reason = ending.why if ending is not None else reason
+        self.restarts[reason] = self.restarts.get(reason, 0) + 1
+        logger.error("pool %s: child %d (pid %d) %s; it is replaced", self.pool.name, place, pid, told)
+        return alone or state.done > 0 or bool(guilty)
+
+    def _blame(
+        self, estate: Estate, ending: Ending | None, *, clean: bool, told: str
+    ) -> tuple[tuple[Running, ...], str]:
+        """Return the messages that ended a child, or may have, and what is said of it."""
+        if ending is not None and ending.over and not clean:
+            over = {(ran.lane, ran.id, ran.token) for ran in ending.over}
+            guilty = tuple(ran for ran in estate.running if (ran.lane, ran.id, ran.token) in over and ran.limit_ns)
+            return guilty, f"limit of {ending.over[0].limit_ns / 1e9:g} s" if guilty else ""
+        running = tuple(ran for ran in estate.running if ran.limit_ns)
+        if ending is not None and ending.crash:
+            return running, ending.crash
+        if clean or (ending is not None and ending.killed):
+            return (), ""
+        return running, told
