@@ -67,7 +67,7 @@ def test_consumption_resumes_after_a_promotion(
         producers.wait_for_accepted(100)
         if planned:
             server.admin.execute_command("CLIENT", "PAUSE", "60000", "WRITE")
-            assert server.admin.wait(1, 1_000) == 1
+            wait_for(lambda: server.admin.wait(1, 200) == 1, what="the replica has it all")
         address.server_port = replica.port
         server.kill()
         address.reset()
@@ -110,7 +110,7 @@ def test_the_watch_follows_a_failover_and_knows_the_keyspace_again(
 ) -> None:
     watch = Watch(connect(address.url, profile="quick"), Keys("p"), ("q",), production=True)
     watch.generation.prepare()
-    assert server.admin.wait(1, 1_000) == 1
+    wait_for(lambda: server.admin.wait(1, 200) == 1, what="the replica has it")
 
     address.server_port = replica.port
     server.kill()
