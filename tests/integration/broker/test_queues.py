@@ -1,0 +1,324 @@
+"""Queues of our broker by themselves, without any middleware: what goes in, in which order, and what is refused."""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import dramatiq
+import pytest
+import redis
+from dramatiq.errors import QueueJoinTimeout, QueueNotFound
+from dramatiq.message import Message
+
+from broker.errors import InvalidMessageId, PayloadTooLarge, QueueFull, UnencodablePayload
+from broker.keys import Keys
+from broker.redis_broker import RedisBroker
+from tests.waiting import wait_for
+
+Build = Callable[..., RedisBroker]
+
+
+@pytest.fixture
+def build(valkey: redis.Redis) -> Iterator[Build]:
+    """Build a bare broker with the queue ``work`` and keys of its own."""
+    built: list[RedisBroker] = []
+
+    def make(**options: Any) -> RedisBroker:
+        broker = RedisBroker(valkey, Keys(f"test-{uuid.uuid4().hex[:8]}"), middleware=[], **options)
+        broker.declare_queue("work")
+        built.append(broker)
+        return broker
+
+    yield make
+    for broker in built:
+        broker.close()
+
+
+def message(number: int = 0, *, queue: str = "work", id_: str | None = None, **options: Any) -> Message[Any]:
+    named = {"message_id": id_} if id_ is not None else {}
+    return Message(queue, "job", (number,), {}, options, **named)
+
+
+def numbers(broker: RedisBroker, count: int) -> list[int]:
+    """Return the arguments of the next messages, in their order."""
+    consumer = broker.consume("work", prefetch=count, timeout=1_000)
+    found = [next(consumer) for _ in range(count)]
+    return [message.args[0] for message in found if message is not None]
+
+
+def depth(broker: RedisBroker) -> int:
+    return int(broker.client.hlen(broker.families["work"].keys.bodies))
+
+
+def test_messages_come_in_the_order_they_were_sent(build: Build) -> None:
+    broker = build()
+    for number in range(20):
+        broker.enqueue(message(number))
+
+    assert numbers(broker, 20) == list(range(20))
+
+
+@pytest.mark.parametrize("with_actor", [True, False])
+def test_a_lower_priority_number_goes_first(build: Build, with_actor: bool) -> None:
+    broker = build()
+    priority = {"low": 5, "normal": 0, "high": -5}
+    for number, name in enumerate(("low", "normal", "high", "low", "normal", "high")):
+        if with_actor:
+            if name not in broker.actors:
+                dramatiq.actor(lambda number: None, broker=broker, queue_name="work", actor_name=name,
+                               priority=priority[name])  # fmt: skip
+            broker.actors[name].send(number)
+        else:
+            broker.enqueue(message(number, priority=priority[name]))
+
+    assert numbers(broker, 6) == [2, 5, 1, 4, 0, 3]
+
+
+def test_many_are_enqueued_in_their_order_with_each_ones_id(build: Build) -> None:
+    broker = build()
+    sent = [message(number) for number in range(1_200)]
+
+    answers = broker.enqueue_many(sent)
+
+    assert [answer.message_id for answer in answers] == [one.message_id for one in sent]
+    assert depth(broker) == 1_200
+    assert numbers(broker, 50) == list(range(50))
+
+
+def test_the_same_id_is_enqueued_once_however_often_it_is_sent(build: Build, run_worker: Any) -> None:
+    broker = build()
+    runs: list[int] = []
+
+    @dramatiq.actor(broker=broker, queue_name="work")
+    def job(number: int) -> None:
+        runs.append(number)
+
+    once = message(id_="once")
+    broker.enqueue(once)
+    broker.enqueue_many([once, once])
+    with run_worker(broker=broker):
+        broker.join("work", timeout=5_000)
+        broker.enqueue(once)
+        broker.join("work", timeout=5_000)
+
+    assert runs == [0]
+
+
+def test_a_queue_that_nobody_declared_is_named(build: Build) -> None:
+    broker = build()
+
+    for act in (
+        lambda: broker.enqueue(message(queue="elsewhere")),
+        lambda: broker.enqueue_many([message(queue="elsewhere")]),
+        lambda: broker.consume("elsewhere"),
+        lambda: broker.flush("elsewhere"),
+        lambda: broker.join("elsewhere"),
+    ):
+        with pytest.raises(QueueNotFound, match="elsewhere"):
+            act()
+
+
+@pytest.mark.parametrize("id_", ["", " ", "a b", "ä", "x" * 201, "a\nb", "a\0", "#", 7])
+def test_an_id_that_can_be_no_key_is_refused(build: Build, id_: Any) -> None:
+    broker = build()
+
+    with pytest.raises(InvalidMessageId, match="printable ASCII"):
+        broker.enqueue(message(id_=id_))
+    assert depth(broker) == 0
+
+
+@pytest.mark.parametrize(
+    ("argument", "error"),
+    [(float("nan"), UnencodablePayload), (object(), UnencodablePayload), ("x" * 2**20, PayloadTooLarge)],
+    ids=["nan", "object", "long"],
+)
+def test_what_cannot_travel_is_refused_before_it_is_sent(build: Build, argument: Any, error: type[Exception]) -> None:
+    broker = build()
+
+    with pytest.raises(error, match="actor job"):
+        broker.enqueue(message(argument))
+    assert depth(broker) == 0
+
+
+def test_a_full_queue_refuses_what_is_new_and_takes_it_when_there_is_room(build: Build, run_worker: Any) -> None:
+    broker = build(limits={"work": 3})
+    first = message(0)
+    broker.enqueue_many([first, message(1)])
+    broker.enqueue(message(2), delay=60_000)
+
+    with pytest.raises(QueueFull, match="holds 3 messages of at most 3") as refused:
+        broker.enqueue(message(3))
+    broker.enqueue(first)  # known: not new
+
+    assert (refused.value.queue_name, refused.value.depth, refused.value.limit) == ("work", 3, 3)
+    assert numbers(broker, 1) == [0]
+    broker.enqueue(message(3))
+    assert depth(broker) == 4, "one of them is held, not waiting"
+
+
+def test_all_or_none_of_what_is_sent_together_goes_into_a_queue_with_too_little_room(build: Build) -> None:
+    broker = build(limits={"work": 3})
+
+    with pytest.raises(QueueFull):
+        broker.enqueue_many([message(number) for number in range(4)])
+
+    assert depth(broker) == 0
+
+
+def test_a_unique_key_stands_for_one_message_until_that_has_ended(build: Build, run_worker: Any) -> None:
+    broker = build()
+    runs: list[int] = []
+
+    @dramatiq.actor(broker=broker, queue_name="work")
+    def job(number: int) -> None:
+        runs.append(number)
+
+    first = broker.enqueue(message(1, unique_key="report"))
+    second = broker.enqueue(message(2, unique_key="report"))
+    other = broker.enqueue(message(3, unique_key="other"))
+    together = broker.enqueue_many([message(4, unique_key="new"), message(5, unique_key="new")])
+    with run_worker(broker=broker):
+        broker.join("work", timeout=5_000)
+        later = broker.enqueue(message(6, unique_key="report"))
+        broker.join("work", timeout=5_000)
+
+    assert second.message_id == first.message_id
+    assert len({one.message_id for one in together}) == 1
+    assert len({first.message_id, other.message_id, later.message_id}) == 3
+    assert sorted(runs) == [1, 3, 4, 6]
+
+
+def test_a_delayed_message_waits_for_its_time_and_no_longer(build: Build, run_worker: Any) -> None:
+    broker = build()
+    started_s: list[float] = []
+
+    @dramatiq.actor(broker=broker, queue_name="work")
+    def job() -> None:
+        started_s.append(time.monotonic())
+
+    with run_worker(broker=broker):
+        sent_s = time.monotonic()
+        job.send_with_options(delay=400)
+        broker.join("work", timeout=5_000)
+
+    assert 0.399 <= started_s[0] - sent_s < 1.4
+
+
+def test_delayed_messages_run_in_the_order_they_are_due(build: Build, run_worker: Any) -> None:
+    broker = build()
+    runs: list[int] = []
+
+    @dramatiq.actor(broker=broker, queue_name="work")
+    def job(number: int) -> None:
+        runs.append(number)
+
+    for number, delay_ms in enumerate((400, 200, 300, 100)):
+        job.send_with_options(args=(number,), delay=delay_ms)
+    with run_worker(broker=broker, threads=1):
+        broker.join("work", timeout=5_000)
+
+    assert runs == [3, 1, 2, 0]
+
+
+def test_flushing_drops_what_waits_is_scheduled_or_held(build: Build) -> None:
+    broker = build()
+    broker.declare_queue("other")
+    for number in range(4):
+        broker.enqueue(message(number))
+    broker.enqueue(message(5), delay=60_000)
+    broker.enqueue(message(6, queue="other"))
+    consumer = broker.consume("work", timeout=1_000)
+    held = next(consumer)
+
+    broker.flush("work")
+    consumer.ack(held)
+    consumer.close()
+
+    assert depth(broker) == 0
+    assert broker.client.hlen(broker.families["other"].keys.bodies) == 1
+    broker.flush_all()
+    assert broker.client.hlen(broker.families["other"].keys.bodies) == 0
+    broker.enqueue(message(7))
+    assert numbers(broker, 1) == [7]
+
+
+def test_joining_waits_until_all_is_worked_off_and_says_when_it_is_not(build: Build, run_worker: Any) -> None:
+    broker = build()
+    end, done = threading.Event(), threading.Event()
+
+    @dramatiq.actor(broker=broker, queue_name="work")
+    def job() -> None:
+        end.wait(5)
+        done.set()
+
+    job.send()
+    with run_worker(broker=broker):
+        with pytest.raises(QueueJoinTimeout):
+            broker.join("work", timeout=150)
+        end.set()
+        broker.join("work", timeout=5_000)
+
+    assert done.is_set()
+
+
+def test_a_worker_that_stops_gives_back_what_it_has_not_started(build: Build, run_worker: Any) -> None:
+    broker = build()
+    runs: list[int] = []
+    started, end = threading.Event(), threading.Event()
+
+    @dramatiq.actor(broker=broker, queue_name="work")
+    def job(number: int) -> None:
+        runs.append(number)
+        started.set()
+        end.wait(5)
+
+    for number in range(4):
+        job.send(number)
+    with run_worker(broker=broker, threads=1) as worker:
+        assert started.wait(5)
+        wait_for(lambda: worker.work_queue.unfinished_tasks >= 2, what="one more fetched than runs")
+        threading.Timer(0.1, end.set).start()
+
+    assert runs == [0]
+    assert numbers(broker, 3) == [1, 2, 3], "in their order"
+
+
+def test_what_nobody_can_run_and_what_fails_for_good_is_a_dead_letter_even_without_middleware(
+    build: Build, run_worker: Any
+) -> None:
+    broker = build()
+
+    @dramatiq.actor(broker=broker, queue_name="work")
+    def job(number: int) -> None: ...
+
+    gone = broker.enqueue(Message("work", "gone", (), {}, {}))
+    with run_worker(broker=broker):
+        broker.enqueue(message())
+        broker.join("work", timeout=5_000)
+
+    dead = broker.client.lrange(broker.families["work"].keys.dead, 0, -1)
+    assert dead == [gone.message_id.encode()]
+    assert b'"exception": "ActorNotFound"' in broker.client.hget(broker.families["work"].keys.letters, dead[0])
+
+
+def test_what_an_actor_raises_stops_neither_worker_nor_queue(build: Build, run_worker: Any) -> None:
+    broker = build()
+    runs: list[int] = []
+
+    @dramatiq.actor(broker=broker, queue_name="work")
+    def job(number: int) -> None:
+        runs.append(number)
+        raise [RuntimeError("no"), SystemExit(), KeyboardInterrupt(), BaseException("no")][number % 4]
+
+    with run_worker(broker=broker, threads=2) as worker:
+        for number in range(8):
+            job.send(number)
+        broker.join("work", timeout=5_000)
+        alive = [thread.is_alive() for thread in worker.workers]
+
+    assert sorted(runs) == list(range(8))
+    assert all(alive)
