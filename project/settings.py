@@ -97,6 +97,7 @@ TEMPLATES = [
 
 DATABASES = {"default": dj_database_url.parse(SWITCHYARD.database_url)}
 if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
+    DATABASES["default"]["ENGINE"] = "project.sqlite"
     # IMMEDIATE takes the writer's lock when a transaction begins: without it, writers that read first fail as "locked".
     DATABASES["default"]["OPTIONS"] = {
         "transaction_mode": "IMMEDIATE",

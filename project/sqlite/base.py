@@ -1,0 +1,69 @@
+"""SQLite for many writers: who waits for the writer's lock waits outside of SQLite, and looks often.
+
+SQLite's own busy wait is bad company in three ways. It holds the mutex of its connection, so when the thread that has
+the writer's lock happens to collect garbage with a cursor of the waiting connection in it, both stand still until the
+wait is over. It stops every greenlet of its thread. And it sleeps longer with each look, up to 100 ms, so whoever
+writes all the time keeps the lock from the others.
+
+Here SQLite does not wait: a statement that finds the database locked is tried again after some milliseconds, for as
+long as the connection's ``timeout`` says.
+
+Source: docs/decisions/0007-waiting-for-sqlite.md
+"""
+
+from __future__ import annotations
+
+import random
+import sqlite3
+import time
+from typing import Any
+
+from django.db.backends.sqlite3 import base
+
+LOOK_MS = (2, 8)
+DEFAULT_TIMEOUT_S = 5.0  # Python's own
+
+
+class Cursor(base.SQLiteCursorWrapper):
+    """Waits outside of SQLite until a statement can run. ``executemany`` outside of a transaction does not wait."""
+
+    timeout_s = DEFAULT_TIMEOUT_S
+
+    def execute(self, query: str, params: Any = None) -> Cursor:
+        """Run a statement.
+
+        Raises:
+            sqlite3.OperationalError: the database is locked, for longer than the timeout; or another error, at once.
+        """
+        # What is in a transaction has the lock that it needs since the BEGIN IMMEDIATE.
+        timeout_s = 0.0 if self.connection.in_transaction else self.timeout_s
+        deadline = time.monotonic() + timeout_s
+        while not self._ran(query, params, is_last_try=time.monotonic() >= deadline):
+            time.sleep(random.uniform(*LOOK_MS) / 1000)  # noqa: S311  no secret
+        return self
+
+    def _ran(self, query: str, params: Any, *, is_last_try: bool) -> bool:
+        try:
+            super().execute(query, params)
+        except sqlite3.OperationalError as error:
+            is_busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY  # the low byte is the primary code
+            if is_last_try or not is_busy:
+                raise
+            return False
+        return True
+
+
+class DatabaseWrapper(base.DatabaseWrapper):
+    """Django's SQLite connection with a wait for locks that holds up nobody else."""
+
+    def get_new_connection(self, conn_params: dict[str, Any]) -> sqlite3.Connection:
+        """Connect. SQLite itself waits for what opens the database, then no more."""
+        connection: sqlite3.Connection = super().get_new_connection(conn_params)
+        connection.execute("PRAGMA busy_timeout = 0")
+        return connection
+
+    def create_cursor(self, name: str | None = None) -> Cursor:
+        """Return a cursor that waits."""
+        cursor: Cursor = self.connection.cursor(factory=Cursor)
+        cursor.timeout_s = float(self.settings_dict["OPTIONS"].get("timeout", DEFAULT_TIMEOUT_S))
+        return cursor

@@ -1,0 +1,66 @@
+"""Run by a test in a process of its own, patched: one greenlet holds the writer's lock, the others want it."""
+
+from gevent import monkey
+
+monkey.patch_all()
+
+import json  # noqa: E402
+import os  # noqa: E402
+import time  # noqa: E402
+
+import gevent  # noqa: E402
+
+os.environ["DJANGO_SETTINGS_MODULE"] = "project.settings"
+
+import django  # noqa: E402
+from django.db import connection, transaction  # noqa: E402
+
+GREENLETS = 64
+HELD_S = 1.0
+
+
+def write() -> None:
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("UPDATE counted SET number = number + 1")
+
+
+def hold() -> None:
+    """Write, and let others run before the commit, as code does that asks a server meanwhile."""
+    with transaction.atomic():
+        write()
+        gevent.sleep(HELD_S)
+
+
+def longest_pause_s(pauses: list[float]) -> None:
+    while True:
+        before = time.monotonic()
+        gevent.sleep(0.01)
+        pauses.append(time.monotonic() - before)
+
+
+def main() -> None:
+    django.setup()
+    with connection.cursor() as cursor:
+        cursor.execute("CREATE TABLE counted (number INTEGER)")
+        cursor.execute("INSERT INTO counted VALUES (0)")
+    pauses: list[float] = []
+    holder = gevent.spawn(hold)
+    gevent.sleep(0)
+    writers = [gevent.spawn(write) for _ in range(GREENLETS)]
+    gevent.sleep(HELD_S / 5)  # their connections are open
+    watcher, used_s = gevent.spawn(longest_pause_s, pauses), time.process_time()
+    gevent.sleep(HELD_S / 2)
+    used_s = time.process_time() - used_s
+    gevent.joinall([holder, *writers], raise_error=True)
+    watcher.kill()
+    with connection.cursor() as cursor:
+        (number,) = cursor.execute("SELECT number FROM counted").fetchone()
+    print(
+        json.dumps(
+            {"number": number, "greenlets": GREENLETS, "longest_pause_s": max(pauses), "processor_s": round(used_s, 3)}
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,176 @@
+"""Who waits for SQLite's writer's lock gets it soon after it is free, and holds up nobody meanwhile."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from django.conf import settings
+from django.db import OperationalError, connections
+from django.db.utils import ConnectionHandler
+
+from project.sqlite.base import DatabaseWrapper
+from tests.waiting import wait_for
+
+TIMEOUT_S = 2.0
+WRITERS = 8
+WRITES = 25
+
+
+def begin(waiting: DatabaseWrapper) -> None:
+    waiting.set_autocommit(False, force_begin_transaction_with_broken_autocommit=True)
+    waiting.rollback()
+    waiting.set_autocommit(True)
+
+
+def write(waiting: DatabaseWrapper) -> None:
+    with waiting.cursor() as cursor:
+        cursor.execute("UPDATE counted SET number = number + 1")
+
+
+pytestmark = pytest.mark.django_db
+both = pytest.mark.parametrize("statement", [begin, write])
+Statement = Callable[[DatabaseWrapper], None]
+
+
+@pytest.fixture
+def connect(tmp_path: Path) -> Iterator[Callable[[], DatabaseWrapper]]:
+    """Open connections of ours to a database of this test's own, whose writers wait two seconds."""
+    options = {**settings.DATABASES["default"]["OPTIONS"], "timeout": TIMEOUT_S}
+    engine = settings.DATABASES["default"]["ENGINE"]
+    opened: list[DatabaseWrapper] = []
+
+    def connect() -> DatabaseWrapper:
+        handler = ConnectionHandler({"default": {"ENGINE": engine, "NAME": str(tmp_path / "db"), "OPTIONS": options}})
+        connection = handler["default"]
+        assert isinstance(connection, DatabaseWrapper)
+        connection.inc_thread_sharing()
+        connection.ensure_connection()
+        opened.append(connection)
+        return connection
+
+    with connect().cursor() as cursor:
+        cursor.execute("CREATE TABLE counted (number INTEGER)")
+        cursor.execute("INSERT INTO counted VALUES (0)")
+    yield connect
+    for connection in opened:
+        connection.close()
+
+
+@pytest.fixture
+def holder(connect: Callable[[], DatabaseWrapper], tmp_path: Path) -> Iterator[sqlite3.Connection]:
+    """Another writer, which holds the lock."""
+    other = sqlite3.connect(tmp_path / "db", isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    yield other
+    other.close()
+
+
+def test_the_yards_database_waits_like_that() -> None:
+    with connections["default"].cursor() as cursor:
+        assert cursor.execute("PRAGMA busy_timeout").fetchone() == (0,)
+        assert cursor.cursor.timeout_s == settings.DATABASES["default"]["OPTIONS"]["timeout"]
+
+
+@both
+def test_a_waiter_goes_on_soon_after_the_lock_is_free(
+    statement: Statement, connect: Callable[[], DatabaseWrapper], holder: sqlite3.Connection
+) -> None:
+    waiting, late_s = connect(), []
+    freed: list[float] = []
+
+    def free() -> None:
+        holder.execute("COMMIT")
+        freed.append(time.monotonic())
+
+    # Three times, for a machine that is busy: SQLite itself would look after 328 and again after 428 ms.
+    for _ in range(3):
+        timer = threading.Timer(0.34, free)
+        timer.start()
+        statement(waiting)
+        went_on = time.monotonic()
+        timer.join()
+        late_s.append(went_on - freed[-1])
+        holder.execute("BEGIN IMMEDIATE")
+
+    assert min(late_s) < 0.04
+
+
+@both
+def test_a_lock_that_is_never_free_is_an_error_after_the_timeout(
+    statement: Statement, connect: Callable[[], DatabaseWrapper], holder: sqlite3.Connection
+) -> None:
+    waiting, started = connect(), time.monotonic()
+    with pytest.raises(OperationalError, match="database is locked"):
+        statement(waiting)
+
+    assert TIMEOUT_S <= time.monotonic() - started < TIMEOUT_S + 2
+
+
+def test_other_errors_are_raised_at_once(connect: Callable[[], DatabaseWrapper]) -> None:
+    started = time.monotonic()
+    with connect().cursor() as cursor, pytest.raises(OperationalError, match="no such table"):
+        cursor.execute("SELECT * FROM missing")
+
+    assert time.monotonic() - started < TIMEOUT_S
+
+
+@both
+def test_the_lock_holder_may_collect_a_waiters_garbage(
+    statement: Statement, connect: Callable[[], DatabaseWrapper], holder: sqlite3.Connection
+) -> None:
+    waiting = connect()
+    cycle: list[object] = [waiting.connection.execute("SELECT 1 UNION SELECT 2")]
+    cycle.append(cycle)
+    gc.collect()  # so that what follows finds the cycle only
+    tried: list[str] = []
+    waiting.connection.set_trace_callback(tried.append)
+    with ThreadPoolExecutor(1) as pool:
+        waiter = pool.submit(statement, waiting)
+        wait_for(lambda: tried)
+
+        del cycle
+        started = time.monotonic()
+        gc.collect()
+        took_s = time.monotonic() - started
+        holder.execute("COMMIT")
+
+        waiter.result(TIMEOUT_S)
+    assert took_s < TIMEOUT_S / 2
+
+
+def test_every_writer_of_a_process_gets_its_turn(connect: Callable[[], DatabaseWrapper]) -> None:
+    connections = [connect() for _ in range(WRITERS)]
+
+    def write_often(waiting: DatabaseWrapper) -> None:
+        for _ in range(WRITES):
+            write(waiting)
+
+    with ThreadPoolExecutor(WRITERS) as pool:
+        list(pool.map(write_often, connections))
+
+    with connections[0].cursor() as cursor:
+        assert cursor.execute("SELECT number FROM counted").fetchone() == (WRITERS * WRITES,)
+
+
+def test_a_greenlet_that_waits_lets_the_others_of_its_process_go_on(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.integration.project.greenlets"],
+        env={**os.environ, "DATABASE_URL": f"sqlite:///{tmp_path / 'db'}"},
+        capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+
+    seen = json.loads(done.stdout)
+    assert seen["number"] == seen["greenlets"] + 1
+    assert seen["longest_pause_s"] < 0.5
+    assert seen["processor_s"] < 0.25
