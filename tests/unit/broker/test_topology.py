@@ -27,6 +27,12 @@ def test_retry_lanes_that_no_pool_names_are_shared() -> None:
     assert "webhook-retry" not in YARD.served_by(YARD.pool("retries"))
 
 
+@pytest.mark.parametrize("max_depth", [0, -1])
+def test_a_depth_that_takes_nothing_is_refused(max_depth: int) -> None:
+    with pytest.raises(ValueError, match=f"queue work: max_depth is {max_depth}"):
+        Queue("work", None, 1, 2, max_depth=max_depth)
+
+
 @pytest.mark.parametrize("lane", ["webhook", "webhook-retry", "webhook-dead"])
 def test_a_lane_belongs_to_its_family(lane: str) -> None:
     assert YARD.family(lane).name == "webhook"

@@ -14,12 +14,13 @@ from middleware.errors import ArgumentMismatch, InvalidOption, UnknownOption
 from middleware.options import Options, refuse_unknown
 from middleware.rate_limits import RateLimits, rate_of
 from middleware.redaction import HIDDEN, redacted
+from middleware.unique_keys import UniqueKeys
 
 
 @pytest.fixture
 def broker() -> StubBroker:
     limits: Any = RateLimits(windows=None, transport=None)  # type: ignore[arg-type]  declared only, never run
-    broker = StubBroker(middleware=[Options(), Arguments(), limits, Envelope()])
+    broker = StubBroker(middleware=[Options(), Arguments(), UniqueKeys(), limits, Envelope()])
     refuse_unknown(broker)
     return broker
 
@@ -37,6 +38,45 @@ def test_a_misspelt_message_option_is_refused_when_it_is_sent(broker: StubBroker
 
     with pytest.raises(UnknownOption, match="message option 'ratelimit'"):
         actor.send_with_options(ratelimit="1/s")
+
+
+@pytest.mark.parametrize("priority", ["high", 1.5, True, [1]])
+def test_a_priority_that_is_no_integer_is_refused_when_it_is_sent(broker: StubBroker, priority: Any) -> None:
+    @dramatiq.actor(broker=broker)
+    def actor() -> None: ...
+
+    with pytest.raises(InvalidOption, match=r"actor actor: priority is .*; write an integer"):
+        actor.send_with_options(priority=priority)
+    assert actor.send_with_options(priority=-1).options["priority"] == -1
+
+
+@pytest.mark.parametrize("key", ["", "x" * 201, 7, b"report"])
+def test_a_unique_key_that_is_no_short_text_is_refused(broker: StubBroker, key: Any) -> None:
+    @dramatiq.actor(broker=broker)
+    def actor() -> None: ...
+
+    @dramatiq.actor(broker=broker, unique_key=lambda: key)
+    def with_function() -> None: ...
+
+    for send in (lambda: actor.send_with_options(unique_key=key), with_function.send):
+        with pytest.raises(InvalidOption, match=r"unique_key is .*; write 1 to 200 characters"):
+            send()
+    with pytest.raises(InvalidOption, match="unique_key"):
+
+        @dramatiq.actor(broker=broker, unique_key=key)
+        def declared() -> None: ...
+
+
+def test_an_actors_unique_key_is_made_of_the_arguments_and_a_messages_own_goes_first(broker: StubBroker) -> None:
+    @dramatiq.actor(broker=broker, unique_key=lambda customer_id, month="1": f"{customer_id}-{month}")
+    def report(customer_id: int, month: str = "1") -> None: ...
+
+    @dramatiq.actor(broker=broker, unique_key="only one")
+    def sweep() -> None: ...
+
+    assert report.send(3, month="2").options["unique_key"] == "3-2"
+    assert report.send_with_options(args=(3,), unique_key="own").options["unique_key"] == "own"
+    assert sweep.send().options["unique_key"] == "only one"
 
 
 @pytest.mark.parametrize("spec", ["10", "0/m", "10/y", "-1/s", "10/ m", 10, "", "1e3/s"])

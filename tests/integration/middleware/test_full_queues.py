@@ -1,0 +1,98 @@
+"""A queue with a depth refuses what is new, and never what follows a job that ran."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import dramatiq
+import pytest
+
+from apps.platform.jobs import services
+from broker.errors import QueueFull
+from broker.interface import facilities
+from broker.redis_broker import RedisBroker
+from broker.topology import Yard
+from tests.factories.yards import small_yard
+from tests.waiting import wait_for
+
+BuildBroker = Callable[..., RedisBroker]
+
+
+def shallow_yard(max_depth: int) -> Yard:
+    """Return a yard whose queue holds so many messages."""
+    yard = small_yard()
+    return dataclasses.replace(yard, queues=(dataclasses.replace(yard.queues[0], max_depth=max_depth),))
+
+
+def test_the_next_step_of_a_pipeline_and_a_retry_go_into_a_full_queue(
+    yard_broker: BuildBroker, run_worker: Any
+) -> None:
+    broker = yard_broker(shallow_yard(1))
+    started, full, done = threading.Event(), threading.Event(), threading.Event()
+
+    @dramatiq.actor(broker=broker, queue_name="work")
+    def first() -> int:
+        if not started.is_set():
+            started.set()
+            full.wait(5)
+            raise RuntimeError("the first time")
+        return 1
+
+    @dramatiq.actor(broker=broker, queue_name="work")
+    def second(number: int) -> None:
+        done.set()
+
+    @dramatiq.actor(broker=broker, queue_name="work")
+    def filler() -> None: ...
+
+    with run_worker(broker=broker, threads=1):
+        dramatiq.pipeline([first.message(), second.message()], broker=broker).run()
+        assert started.wait(5)
+        filler.send_with_options(delay=60_000)
+        with pytest.raises(QueueFull, match="'work' holds 1 messages of at most 1"):
+            filler.send()
+        full.set()
+        assert done.wait(5)
+
+
+def test_a_job_that_a_full_queue_refused_is_not_recorded(yard_broker: BuildBroker) -> None:
+    broker = yard_broker(shallow_yard(1))
+
+    @dramatiq.actor(broker=broker, queue_name="work")
+    def job() -> None: ...
+
+    job.send()
+    refused = job.message()
+    with pytest.raises(QueueFull):
+        broker.enqueue(refused)
+
+    assert facilities(broker).records.read(refused.message_id) is None
+
+
+def test_a_job_with_a_unique_key_is_submitted_under_the_id_of_the_unfinished_one(
+    yard_broker: BuildBroker, run_worker: Any
+) -> None:
+    broker = yard_broker(small_yard(max_retries=0))
+    runs: list[int] = []
+
+    @dramatiq.actor(broker=broker, queue_name="work", unique_key=lambda number: f"report-{number}")
+    def report(number: int) -> None:
+        runs.append(number)
+        if number == 9:
+            raise RuntimeError("no")
+
+    first = services.submit(report, kwargs={"number": 1})
+    assert services.submit(report, kwargs={"number": 1}) == first
+    assert services.submit(report, kwargs={"number": 2}) != first
+    dead = services.submit(report, kwargs={"number": 9})
+    with run_worker(broker=broker):
+        wait_for(lambda: facilities(broker).transport.stats("work").dead == 1)
+        broker.join("work", timeout=5_000)
+        assert services.submit(report, kwargs={"number": 1}) != first, "free again after its end"
+        assert services.submit(report, kwargs={"number": 9}) != dead, "free again after its death"
+        broker.join("work", timeout=5_000)
+
+    assert sorted(runs) == [1, 1, 2, 9, 9]
