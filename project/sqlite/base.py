@@ -8,7 +8,7 @@ writes all the time keeps the lock from the others.
 Here SQLite does not wait: a statement that finds the database locked is tried again after some milliseconds, for as
 long as the connection's ``timeout`` says.
 
-Source: docs/decisions/0007-waiting-for-sqlite.md
+Source: docs/decisions/0008-waiting-for-sqlite.md
 """
 
 from __future__ import annotations
