@@ -14,7 +14,7 @@ from ninja.errors import AuthenticationError, HttpError, ValidationError
 
 from apps.platform.api.bodies import invalid
 from apps.platform.api.problems import FieldError, Problem
-from broker.errors import BrokerFull, BrokerUnavailable, QueueFull
+from broker.errors import BrokerFull, BrokerUnavailable, BrokerUnsafe, PayloadTooLarge, QueueFull, UnencodablePayload
 
 RETRY_AFTER_S = 5
 logger = logging.getLogger(__name__)
@@ -58,6 +58,8 @@ def _unavailable(request: HttpRequest, error: Exception) -> Problem:
     logger.warning("api request refused, %s: %s %s: %s", type(error).__name__, request.method, request.path, error)
     if isinstance(error, BrokerFull):
         what = "broker has no room for more work"
+    elif isinstance(error, BrokerUnsafe):
+        what = "broker is given no work until it is safe again"
     else:
         what = f"{'broker' if isinstance(error, BrokerUnavailable) else 'database'} does not answer"
     return Problem(
@@ -76,12 +78,22 @@ def _full(request: HttpRequest, error: QueueFull) -> Problem:
     )
 
 
+def _unencodable(request: HttpRequest, error: UnencodablePayload) -> Problem:
+    logger.warning("api request refused: %s %s: %s", request.method, request.path, error)
+    return invalid([FieldError("", f"holds a value that cannot be enqueued: it {error.fact}")])
+
+
 REFUSALS: tuple[tuple[Any, Callable[[HttpRequest, Any], Problem]], ...] = (
     (Problem, lambda request, error: error),
     (AuthenticationError, _unauthenticated),
     (HttpError, _http_error),
     (ValidationError, _validation),
     (QueueFull, _full),
+    (
+        PayloadTooLarge,
+        lambda request, error: Problem(413, f"the job would be larger than {error.limit_bytes} bytes; send less"),
+    ),
+    (UnencodablePayload, _unencodable),
     ((BrokerUnavailable, OperationalError), _unavailable),
     (Http404, lambda request, error: Problem(404, "nothing is here")),
     (PermissionDenied, lambda request, error: Problem(403, "this is not allowed")),

@@ -15,7 +15,8 @@ from apps.platform.api.application import PREFIX, build_api
 from apps.platform.api.auth import operate_scope, read_scope, submit_scope
 from apps.platform.api.problems import Problem
 from apps.platform.api.schemas import Line, Month, RowId, StrictSchema
-from broker.errors import BrokerFull, BrokerUnavailable, QueueFull
+from broker.errors import BrokerFull, BrokerUnavailable, BrokerUnsafe, QueueFull
+from broker.payload import encode
 
 router = Router()
 calls: list[dict[str, Any]] = []
@@ -70,11 +71,19 @@ def unavailable(request: HttpRequest, what: str) -> dict[str, Any]:
     calls.append({})
     errors = {
         "broker": BrokerUnavailable("an enqueue", "refused"),
+        "unsafe": BrokerUnsafe("enqueue", "maxmemory-policy is 'allkeys-lru'"),
         "full": BrokerFull("an enqueue", "used memory > 'maxmemory'"),
         "queue": QueueFull("default", 10, 10),
         "database": OperationalError("database is locked"),
     }
     raise errors[what]
+
+
+@router.post("/enqueued/{what}", auth=submit_scope)
+def enqueue(request: HttpRequest, what: str) -> dict[str, Any]:
+    calls.append({})
+    values = {"large": "x" * 2_000_000, "infinite": float("inf")}
+    return {"bytes": len(encode({"actor": "probe", "args": [values[what]]}))}
 
 
 @router.get("/mine", auth=read_scope)

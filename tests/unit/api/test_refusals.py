@@ -205,3 +205,19 @@ def test_a_file_is_taken(probe: Client, bearer: dict[str, str]) -> None:
 def test_answers_are_kept_out_of_caches(post: Post) -> None:
     assert post("/orders", GOOD)["Cache-Control"] == "no-store"
     assert post("/orders", {})["Cache-Control"] == "no-store"
+
+
+def test_a_job_that_is_too_large_for_a_queue_is_413(post: Post) -> None:
+    assert "larger than 1048576 bytes" in problem(post("/enqueued/large", {}), 413)["detail"]
+
+
+def test_a_value_that_no_queue_carries_is_422(post: Post) -> None:
+    assert "is inf, which JSON does not have" in problem(post("/enqueued/infinite", {}), 422)["detail"]
+
+
+def test_a_broker_that_would_lose_work_is_503_and_keeps_its_settings_to_itself(post: Post) -> None:
+    response = post("/unavailable/unsafe", {})
+
+    assert "until it is safe again" in problem(response, 503)["detail"]
+    assert response["Retry-After"]
+    assert "allkeys" not in response.content.decode()
