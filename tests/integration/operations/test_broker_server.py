@@ -84,6 +84,48 @@ def test_command_tells_of_a_full_broker_beside_the_queues(full: None) -> None:
     assert "takes no work: its memory is full" in err.getvalue() and "CONFIG SET maxmemory" in err.getvalue()
 
 
+def test_broker_that_would_drop_work_is_not_ready_and_says_why(evicting: None) -> None:
+    answer = Client().get("/readyz")
+
+    assert answer.status_code == 503
+    assert "allkeys-lru" in answer.json()["dependencies"]["broker"]["fact"]
+
+
+def test_broker_whose_keyspace_is_missed_is_not_ready_until_it_is_accepted(
+    facilities: Facilities, valkey: redis.Redis
+) -> None:
+    valkey.sadd(facilities.records.keys.generations_missed(), "0123")
+
+    missed = Client().get("/readyz")
+    out = io.StringIO()
+    call_command("broker", "accept", stdout=out)
+    accepted = Client().get("/readyz")
+
+    assert missed.status_code == 503
+    assert "emptied" in missed.json()["dependencies"]["broker"]["fact"]
+    assert "accepted" in out.getvalue()
+    assert accepted.status_code == 200
+
+
+def test_command_shows_what_is_wrong_and_what_to_do(
+    evicting: None, facilities: Facilities, valkey: redis.Redis
+) -> None:
+    out = io.StringIO()
+    with pytest.raises(SystemExit) as ended:
+        call_command("broker", stdout=out)
+
+    assert ended.value.code == 1
+    assert "error: maxmemory-policy is 'allkeys-lru'" in out.getvalue()
+    assert "CONFIG SET maxmemory-policy noeviction" in out.getvalue()
+
+
+def test_command_says_that_nothing_is_wrong(facilities: Facilities) -> None:
+    out = io.StringIO()
+    call_command("broker", stdout=out)
+
+    assert out.getvalue() == "broker: nothing is wrong with its server\n"
+
+
 def test_command_tells_of_a_broker_that_drops_work(evicting: None) -> None:
     err = io.StringIO()
     call_command("queues", stdout=io.StringIO(), stderr=err)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,9 +14,11 @@ from django.core.checks import run_checks
 from django.test import override_settings
 
 from apps.platform.workers.checks import TAG
-from apps.platform.workers.checks.broker_server import unsafe_server
+from apps.platform.workers.checks.broker_server import IDS, unsafe_server
+from apps.platform.workers.preflight import mark_keyspace
 from broker.clients import connect
 from broker.embedded import EmbeddedServer
+from broker.keys import Keys
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +35,7 @@ def admin(server: EmbeddedServer) -> Iterator[redis.Redis]:
     yield client
     client.config_set("maxmemory-policy", "noeviction")
     client.config_set("appendonly", "yes")
+    client.config_set("save", "")
     client.close()
 
 
@@ -58,6 +62,54 @@ def test_a_server_without_persistence_is_refused_in_production(server: EmbeddedS
 
     assert ids(server.url, debug=False) == ["switchyard.E016"]
     assert ids(server.url, debug=True) == []
+
+
+def test_snapshots_alone_are_a_warning_in_production(server: EmbeddedServer, admin: redis.Redis) -> None:
+    admin.config_set("appendonly", "no")
+    admin.config_set("save", "3600 1")
+
+    [message] = unsafe_server(server.url, debug=False)
+
+    assert message.id == "switchyard.W003" and not message.is_serious()
+    assert ids(server.url, debug=True) == []
+
+
+def test_a_replica_is_refused(server: EmbeddedServer, admin: redis.Redis) -> None:
+    admin.execute_command("REPLICAOF", "127.0.0.1", "1")
+    try:
+        assert ids(server.url, debug=True) == ["switchyard.E017"]
+    finally:
+        admin.execute_command("REPLICAOF", "NO", "ONE")
+
+
+def test_every_finding_of_a_server_has_a_check() -> None:
+    source = (settings.BASE_DIR / "broker/server_health.py").read_text()
+
+    assert set(re.findall(r'Finding\(\s*"(\w+)"', source)) == set(IDS)
+
+
+def test_a_start_marks_a_new_keyspace_and_tells_of_one_in_use(server: EmbeddedServer, admin: redis.Redis) -> None:
+    admin.flushdb()
+    with override_settings(SWITCHYARD=replace(settings.SWITCHYARD, broker_url=server.url)):
+        assert mark_keyspace() == []
+        marker = admin.hget(Keys().generation(), "id")
+        assert mark_keyspace() == [] and admin.hget(Keys().generation(), "id") == marker
+
+        admin.flushdb()
+        admin.rpush(Keys().family("default").waiting("live")[1], "a")
+        [message] = mark_keyspace()
+
+    assert message.id == "switchyard.W006" and "manage.py broker accept" in str(message.hint)
+    assert marker and not admin.exists(Keys().generation())
+
+
+def test_a_check_alone_marks_nothing(server: EmbeddedServer, admin: redis.Redis) -> None:
+    admin.flushdb()
+
+    with override_settings(SWITCHYARD=replace(settings.SWITCHYARD, broker_url=server.url)):
+        run_checks(tags=[TAG], databases=["default"])
+
+    assert admin.dbsize() == 0
 
 
 def test_a_server_that_does_not_answer_is_a_warning(tmp_path: Path) -> None:

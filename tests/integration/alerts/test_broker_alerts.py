@@ -1,0 +1,83 @@
+"""What befalls the broker's server raises one alert, however often it is looked at, also when its memory is full."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import redis
+
+from apps.platform.alerts.broker_alerts import BrokerAlerts
+from apps.platform.schedules.chores import yard_chores
+from apps.platform.schedules.leadership import Leadership
+from broker.alert_groups import AlertGroup
+from broker.interface import Facilities
+
+
+@pytest.fixture
+def server(facilities: Facilities, valkey: redis.Redis) -> Iterator[redis.Redis]:
+    """The broker's server, as it was configured afterwards."""
+    yield valkey
+    valkey.config_set("maxmemory", 0)
+    valkey.config_set("maxmemory-policy", "noeviction")
+    valkey.delete(*(facilities.records.keys.family(queue.name).refused for queue in facilities.yard.queues))
+
+
+def claimed(found: Facilities) -> list[AlertGroup]:
+    return found.alerts.claim_due()
+
+
+def test_a_sound_server_raises_nothing(facilities: Facilities, server: redis.Redis) -> None:
+    BrokerAlerts().look()
+
+    assert claimed(facilities) == []
+
+
+def test_an_evicting_policy_alerts_once_while_it_lasts_and_again_when_it_returns(
+    facilities: Facilities, server: redis.Redis
+) -> None:
+    alerts = BrokerAlerts()
+    server.config_set("maxmemory-policy", "allkeys-lru")
+    for _ in range(3):
+        alerts.look()
+
+    [group] = claimed(facilities)
+    assert (group.count, group.sample.kind, group.fingerprint) == (1, "broker", "broker-evicting")
+    assert "allkeys-lru" in group.sample.title and "CONFIG SET" in group.sample.detail
+
+    server.config_set("maxmemory-policy", "noeviction")
+    alerts.look()
+    server.config_set("maxmemory-policy", "allkeys-lru")
+    alerts.look()
+    facilities.alerts.settle(group)
+    assert server.hget(facilities.records.keys.alert_group("broker-evicting"), "count") == b"2"
+
+
+def test_an_emptied_keyspace_alerts(facilities: Facilities, server: redis.Redis) -> None:
+    alerts = BrokerAlerts()
+    alerts._watch.generation.prepare()
+    alerts.look()
+    server.flushdb()
+    alerts.look()
+
+    [group] = claimed(facilities)
+    assert group.fingerprint == "broker-keyspace"
+
+
+def test_a_full_server_still_takes_its_alert_and_the_schedulers_lease(
+    facilities: Facilities, server: redis.Redis
+) -> None:
+    server.config_set("maxmemory", 1)
+
+    BrokerAlerts().look()
+
+    [group] = claimed(facilities)
+    assert group.fingerprint == "broker-nearly_full"
+    assert facilities.alerts.settle(group)
+    assert Leadership(facilities.records.client, facilities.records.keys).tend()
+
+
+def test_the_scheduler_looks_often_enough() -> None:
+    [chore] = [chore for chore in yard_chores() if chore.name == "broker's server"]
+
+    assert chore.every_s <= 5
