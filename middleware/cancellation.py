@@ -1,16 +1,14 @@
-"""Cancellation: a job that was asked to stop never starts; one that runs stops between two of its steps."""
+"""Cancellation: a job that was asked to stop never starts. One that runs stops at its next report of progress."""
 
 from __future__ import annotations
 
 from functools import partial
 
 from dramatiq.broker import Broker, MessageProxy
-from dramatiq.middleware import CurrentMessage, Middleware, SkipMessage
+from dramatiq.middleware import Middleware, SkipMessage
 
 from broker.interface import Transport
-from broker.records import JobRecords
 from middleware.away import hold
-from middleware.errors import Cancelled
 from middleware.outcomes import Outcome, decide
 
 
@@ -25,16 +23,3 @@ class Cancellation(Middleware):
         if hold(partial(self._transport.asked_to_stop, message), job_id=message.message_id, what="start"):
             decide(message, Outcome("cancelled"))
             raise SkipMessage("cancelled before it started")
-
-
-def report(records: JobRecords, *, done: int, total: int, note: str = "") -> None:
-    """Record how far the running job is, and stop it here when it was cancelled. Does nothing outside a worker.
-
-    Raises:
-        Cancelled: somebody asked for the job to stop.
-    """
-    message = CurrentMessage.get_current_message()
-    if message is None:
-        return
-    if records.progress(message.message_id, {"done": done, "total": total, "note": note}):
-        raise Cancelled(f"job {message.message_id} was cancelled after {done} of {total} steps")

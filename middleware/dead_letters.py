@@ -96,7 +96,7 @@ class DeadLetters(Middleware):
         died_at = now_ms()
         return DeadLetter(
             id=message.message_id,
-            queue=self._yard.family(message.queue_name.removesuffix(".DQ")).name,
+            queue=self._yard.family(message.queue_name).name,
             actor=message.actor_name,
             message=payload_of(message),
             reason=reason,

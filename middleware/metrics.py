@@ -97,7 +97,7 @@ class Metrics(Middleware):
         self._messages[*self._labels(message), "dead"].inc()
 
     def _labels(self, message: MessageProxy) -> tuple[str, str]:
-        return message.queue_name.removesuffix(".DQ"), self._actors.name(message.actor_name)
+        return message.queue_name, self._actors.name(message.actor_name)
 
 
 class Children(dict[tuple[str, ...], Any]):

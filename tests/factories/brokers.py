@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import dramatiq
 from django.conf import settings
+from dramatiq.broker import Broker
 
 from broker.clients import connect
 from broker.keys import Keys
@@ -16,10 +17,17 @@ from project.wiring import build_yard
 @contextmanager
 def broker_without_server() -> Iterator[None]:
     """Make the global broker one whose server does not exist; its actors stay."""
-    before = dramatiq.get_broker()
     nobody = build_yard(settings.YARD, connect("redis://127.0.0.1:1", profile="quick"), Keys("away"))
-    nobody.actors = before.actors
-    dramatiq.set_broker(nobody)
+    nobody.actors = dramatiq.get_broker().actors
+    with the_global_broker(nobody):
+        yield
+
+
+@contextmanager
+def the_global_broker(broker: Broker) -> Iterator[None]:
+    """Make a broker the global one for a while."""
+    before = dramatiq.get_broker()
+    dramatiq.set_broker(broker)
     try:
         yield
     finally:

@@ -6,17 +6,22 @@ import uuid
 from typing import Any
 
 import dramatiq
+import pytest
+import redis
 from dramatiq.brokers.stub import StubBroker
 
 from broker.alert_groups import AlertGroups
+from broker.cancelling import cancel
 from broker.dead_lists import DeadLists
 from broker.interface import Facilities, attach
 from broker.keys import Keys
 from broker.pool_reports import PoolReports
 from broker.portable import PortableTransport
 from broker.quarantine import Quarantine
+from broker.record_buffer import RecordBuffer
 from broker.records import JobRecords
 from broker.windows import SlidingWindows
+from middleware.prompt_records import PromptRecords
 from project.wiring import in_order
 from tests.factories.yards import small_yard
 from tests.waiting import wait_for
@@ -55,20 +60,51 @@ def test_a_rate_limit_defers_and_the_job_still_runs(valkey: Any, run_worker: Any
         wait_for(lambda: all(facilities.records.read(job_id).state == "succeeded" for job_id in ids))
 
 
+def test_a_cancelled_job_does_not_start_because_its_record_cannot_be_asked(
+    valkey: Any, run_worker: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker, facilities = _stub_yard(valkey)
+    hget, refused, runs = valkey.hget, [], []
+
+    def away_once(*call: Any) -> Any:
+        if not refused:
+            refused.append(1)
+            raise redis.ConnectionError("connection refused")
+        return hget(*call)
+
+    @dramatiq.actor(broker=broker, queue_name="work")
+    def job() -> None:
+        runs.append(1)
+
+    job_id = job.send().message_id
+    assert cancel(facilities, job_id) == "cancelled"
+    monkeypatch.setattr("middleware.away.PAUSE_S", 0.01)
+    with monkeypatch.context() as outage:
+        outage.setattr(valkey, "hget", away_once)
+        with run_worker(broker=broker):
+            wait_for(lambda: refused)
+            broker.join("work", timeout=5_000)
+
+    assert runs == []
+    assert facilities.records.read(job_id).state == "cancelled"
+
+
 def _stub_yard(valkey: Any) -> tuple[StubBroker, Facilities]:
     yard, keys = small_yard(max_retries=2), Keys(prefix=f"test-{uuid.uuid4().hex[:8]}")
     broker = StubBroker(middleware=[])
-    transport = PortableTransport(broker, yard, DeadLists(valkey, keys), Quarantine(valkey, keys))
+    records = JobRecords(valkey, keys)
+    transport = PortableTransport(broker, yard, DeadLists(valkey, keys), Quarantine(valkey, keys), records)
     facilities = Facilities(
         yard=yard,
         transport=transport,
-        records=JobRecords(valkey, keys),
+        records=records,
+        steps=RecordBuffer(records),
         windows=SlidingWindows(valkey, keys),
         alerts=AlertGroups(valkey, keys),
         pools=PoolReports(valkey, keys),
     )
     attach(broker, facilities)
-    for entry in in_order(facilities):
+    for entry in [PromptRecords(steps=facilities.steps), *in_order(facilities)]:
         broker.add_middleware(entry)
     for lane in yard.lanes:
         broker.declare_queue(lane)

@@ -10,10 +10,12 @@ from typing import Any
 import dramatiq
 import pytest
 
+from apps.platform.jobs.services import report_progress
+from broker.cancelling import cancel
 from broker.interface import facilities
-from broker.records import sequence
+from broker.records import sequence, step
 from broker.redis_broker import RedisBroker
-from middleware.cancellation import report
+from tests.factories.brokers import the_global_broker
 from tests.factories.yards import small_yard
 from tests.waiting import wait_for
 
@@ -26,12 +28,12 @@ def test_a_record_tells_a_jobs_life(yard_broker: BuildBroker, run_worker: Any) -
 
     @dramatiq.actor(broker=broker, queue_name="work", store_results=True)
     def add(a: int, b: int) -> dict[str, int]:
-        report(records, done=1, total=2, note="adding")
+        report_progress(1, 2, "adding")
         return {"sum": a + b}
 
     sent = add.send_with_options(args=(1, 2), owner="user:1")
     queued = records.read(sent.message_id)
-    with run_worker(broker=broker):
+    with the_global_broker(broker), run_worker(broker=broker):
         wait_for(lambda: records.read(sent.message_id).ended)
 
     record = records.read(sent.message_id)
@@ -91,14 +93,12 @@ def test_a_delayed_job_is_scheduled_then_runs_when_due(yard_broker: BuildBroker,
 def test_late_news_never_overwrites_newer(valkey: Any, yard_broker: BuildBroker) -> None:
     records = facilities(yard_broker(small_yard())).records
 
-    records.write(
-        "j", sequence=sequence(generation=0, attempts=1, state="running"), state="running", fields={}, ttl_ms=10_000
-    )
-    late = records.write(
-        "j", sequence=sequence(generation=0, attempts=0, state="queued"), state="queued", fields={}, ttl_ms=10_000
-    )
+    def write(state: str, attempts: int) -> list[str]:
+        order = sequence(generation=0, attempts=attempts, state=state)
+        return records.write([step("j", sequence=order, state=state, fields={}, ttl_ms=10_000)])
 
-    assert late == "late"
+    assert write("running", 1) == ["written"]
+    assert write("queued", 0) == ["late"]
     assert records.read("j").state == "running"
 
 
@@ -170,7 +170,7 @@ def test_queued_and_scheduled_jobs_that_are_cancelled_never_start(yard_broker: B
 
     queued = record_run.send("queued").message_id
     scheduled = record_run.send_with_options(args=("scheduled",), delay=50).message_id
-    answers = [records.cancel(queued), records.cancel(scheduled)]
+    answers = [cancel(facilities(broker), job_id) for job_id in (queued, scheduled)]
     last = record_run.send_with_options(args=("last",), delay=150).message_id
     with run_worker(broker=broker):
         wait_for(lambda: records.read(last).ended)
@@ -178,8 +178,8 @@ def test_queued_and_scheduled_jobs_that_are_cancelled_never_start(yard_broker: B
     assert answers == ["cancelled", "cancelled"]
     assert runs == ["last"]
     assert [records.read(job_id).state for job_id in (queued, scheduled)] == ["cancelled", "cancelled"]
-    assert records.cancel(queued) == "ended"
-    assert records.cancel("nobody") == "unknown"
+    assert cancel(facilities(broker), queued) == "ended"
+    assert cancel(facilities(broker), "nobody") == "unknown"
 
 
 def test_a_running_job_stops_between_two_steps(yard_broker: BuildBroker, run_worker: Any) -> None:
@@ -189,16 +189,16 @@ def test_a_running_job_stops_between_two_steps(yard_broker: BuildBroker, run_wor
 
     @dramatiq.actor(broker=broker, queue_name="work")
     def long() -> None:
-        for step in range(1000):
-            steps.append(step)
+        for number in range(1000):
+            steps.append(number)
             started.set()
-            report(records, done=step, total=1000)
+            report_progress(number, 1000)
             time.sleep(0.005)
 
-    with run_worker(broker=broker):
+    with the_global_broker(broker), run_worker(broker=broker):
         job_id = long.send().message_id
         assert started.wait(5)
-        answer = records.cancel(job_id)
+        answer = cancel(facilities(broker), job_id)
         wait_for(lambda: records.read(job_id).ended)
 
     assert answer == "asked"
@@ -220,7 +220,7 @@ def test_a_job_waiting_for_its_retry_can_be_cancelled(yard_broker: BuildBroker, 
     with run_worker(broker=broker):
         job_id = failing.send().message_id
         wait_for(lambda: records.read(job_id).state == "retrying")
-        records.cancel(job_id)
+        cancel(facilities(broker), job_id)
         wait_for(lambda: facilities(broker).transport.stats("work").retry.scheduled == 0)
 
     assert runs == [1]

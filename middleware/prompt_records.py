@@ -1,0 +1,42 @@
+"""Prompt records: on a broker that is not our own, job records are written as soon as there is something to write."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import structlog
+from dramatiq.broker import Broker, MessageProxy
+from dramatiq.message import Message
+from dramatiq.middleware import Middleware
+
+from broker.errors import BrokerUnavailable
+from broker.record_buffer import RecordBuffer
+from middleware.away import hold
+
+log = structlog.get_logger(__name__)
+
+
+class PromptRecords(Middleware):
+    """Write what :class:`middleware.status.Status` noted after each enqueue, and before each acknowledgement.
+
+    Listed before it: after-hooks run from last to first. Switchyard's own broker does the same for many messages at
+    once, and needs no such middleware.
+    """
+
+    def __init__(self, *, steps: RecordBuffer) -> None:
+        self._steps = steps
+
+    def after_enqueue(self, broker: Broker, message: Message[Any], delay: int | None) -> None:
+        """Write that a job was sent. It was: a server of records that is away is no reason to fail."""
+        try:
+            self._steps.flush()
+        except BrokerUnavailable as error:
+            log.warning("record not written yet", job_id=message.message_id, error=str(error))
+
+    def before_ack(self, broker: Broker, message: MessageProxy) -> None:
+        """Write how a job ended, before its message is forgotten."""
+        hold(self._steps.flush, job_id=message.message_id, what="end of a job")
+
+    def after_nack(self, broker: Broker, message: MessageProxy) -> None:
+        """Write that a job was rejected."""
+        hold(self._steps.flush, job_id=message.message_id, what="end of a job")
