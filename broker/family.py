@@ -236,11 +236,14 @@ class Family:
     def take(self, owner: str, count: int, *, level: int) -> list[tuple[Lease, bytes | None]]:
         """Lease up to ``count`` waiting messages of a priority, in order to move them, also while they are paused.
 
+        Returns:
+            Leases with bodies; ``None`` for a message that is cancelled, or has no body.
+
         Raises:
             LookupError: the owner has no lease.
         """
         k, lane = self.keys, lane_of(owner)
-        keys = [k.bodies, k.waiting(lane)[level - 1], k.leases, k.hold(owner), k.token]
+        keys = [k.bodies, k.waiting(lane)[level - 1], k.leases, k.hold(owner), k.token, k.notes]
         answer = self.wire.call(script("take"), keys, [owner, count])
         if answer == b"gone":
             raise LookupError(f"{owner} has no lease in {k.queue}; join first, and renew within 15 s")

@@ -240,7 +240,7 @@ class Model:
         for message in taken:
             self._leave_list(message)
             self._lease(message, owner)
-        return [(message.lease, message.body) for message in taken]
+        return [(message.lease, None if message.cancelled else message.body) for message in taken]
 
     def forget(self, owner: str, leases: Sequence[Lease]) -> None:
         for lease in leases:

@@ -5,10 +5,12 @@
 -- KEYS[3] leases: sorted set
 -- KEYS[4] hold: hash
 -- KEYS[5] token: string
+-- KEYS[6] notes: hash
 -- ARGV[1] owner
 -- ARGV[2] count: at most 500
 -- Repeated after a lost answer it takes others; the first ones go back when the owner's lease lapses.
--- Returns {id, token, body, …}, or "gone" when the owner has no lease. O(messages).
+-- Returns {id, token, body, …}, or "gone" when the owner has no lease. The body of a cancelled message is nil: it stays
+-- where it is known to be cancelled. O(messages).
 
 local lease = redis.call("ZSCORE", KEYS[3], ARGV[1])
 if not lease or tonumber(lease) == 0 then return "gone" end
@@ -16,8 +18,10 @@ local ids = redis.call("LPOP", KEYS[2], ARGV[2])
 if not ids then return {} end
 local last = redis.call("INCRBY", KEYS[5], #ids)
 local bodies = redis.call("HMGET", KEYS[1], unpack(ids))
+local noted = redis.call("EXISTS", KEYS[6]) == 1
 local answer, leased = {}, {}
 for n, id in ipairs(ids) do
+  if noted and redis.call("HEXISTS", KEYS[6], "cancel:" .. id) == 1 then bodies[n] = false end
   local token = string.format("%d", last - #ids + n)
   leased[2 * n - 1], leased[2 * n] = id, token
   answer[3 * n - 2], answer[3 * n - 1], answer[3 * n] = id, token, bodies[n]

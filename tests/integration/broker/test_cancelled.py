@@ -7,6 +7,7 @@ import redis
 
 from broker.family import Entry, Family
 from broker.keys import Keys
+from broker.relocate import relocate
 from broker.wire import Wire
 
 
@@ -40,3 +41,18 @@ def test_a_long_row_of_cancelled_messages_is_dropped_in_bounded_calls(family: Fa
     assert [len(answer.grants) for answer in answers] == [0, 0, 1]
     assert [answer.left for answer in answers] == [True, True, False]
     assert answers[2].grants[0].lease.id == b"last"
+
+
+def test_a_cancelled_message_is_not_relocated_to_where_it_would_start(family: Family) -> None:
+    target = Family(family.wire, Keys(prefix="cancelled").family("other"))
+    target.join("worker/live")
+    body = b'{"actor":"an_actor","sent_at":1}'
+    family.enqueue([Entry("wanted", body), Entry("cancelled", body)])
+    family.cancel("cancelled")
+
+    *_, told = relocate(family, target, actor="an_actor")
+
+    assert (told.looked_at, told.moved) == (2, 1)
+    assert [grant.lease.id for grant in target.fetch("worker/live", 5, request=1).grants] == [b"wanted"]
+    assert family.fetch("worker/live", 5, request=1).grants == []
+    assert family.cancel("cancelled") == "cancelled"
