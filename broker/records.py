@@ -212,6 +212,8 @@ JSON_FIELDS: Final = frozenset({"progress", "result", "error"})
 
 
 def _encoded(name: str, value: Any) -> str | int:
+    if type(value) is int or (type(value) is str and name not in JSON_FIELDS):
+        return value
     if value is None:
         return ""
     if name in JSON_FIELDS:

@@ -32,6 +32,7 @@ class Status(Middleware):
     def __init__(self, *, yard: Yard, steps: RecordBuffer) -> None:
         self._yard = yard
         self._steps = steps
+        self._queues: dict[str, str] = {}
 
     @property
     def actor_options(self) -> set[str]:
@@ -43,7 +44,7 @@ class Status(Middleware):
         if int(message.options.get("attempts", 0)) > 0 or not self._tracked(broker, message):
             return
         if delay is None:
-            self._write(message, "queued", attempts=0, fields={"next_attempt_at": None, "reason": None})
+            self._write(message, "queued", attempts=0, fields={})
             return
         reason = message.options.get("deferred_by", "delay")
         due_at = message.options.get("due_at", now_ms() + delay)
@@ -60,8 +61,7 @@ class Status(Middleware):
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
         """Note the start."""
         if self._tracked(broker, message):
-            fields = {"started_at": now_ms(), "next_attempt_at": None, "reason": None}
-            self._write(message, "running", attempts=attempt(message), fields=fields)
+            self._write(message, "running", attempts=attempt(message), fields={"started_at": now_ms()})
 
     def after_process_message(
         self,
@@ -81,13 +81,13 @@ class Status(Middleware):
             waits = {"next_attempt_at": due_at, "error": _error(outcome.exception)}
             self._write(message, "retrying", attempts=attempts, fields=waits)
             return
-        fields: dict[str, Any] = {"finished_at": now_ms(), "next_attempt_at": None}
+        fields: dict[str, Any] = {"finished_at": now_ms()}
         if outcome.kind == "dead":
             fields |= {"reason": outcome.reason, "error": _error(outcome.exception)}
             self._write(message, "dead", attempts=attempts, fields=fields, ttl_ms=DEAD_TTL_MS)
             return
-        if outcome.kind == "succeeded":
-            fields |= {"error": None, "result": result if self._keeps_results(broker, message) else None}
+        if outcome.kind == "succeeded" and self._keeps_results(broker, message):
+            fields["result"] = result
         try:
             self._write(message, outcome.kind, attempts=attempts, fields=fields, ttl_ms=FINISHED_TTL_MS)
         except (TypeError, ValueError, RecursionError) as error:
@@ -100,7 +100,7 @@ class Status(Middleware):
         if outcome_of(message).kind != "cancelled" or not self._tracked(broker, message):
             return
         # Its worker may have died after it started: the end comes after that start.
-        fields = {"finished_at": now_ms(), "next_attempt_at": None}
+        fields = {"finished_at": now_ms()}
         attempts = int(message.options.get("attempts", 0))
         details = {"attempts": attempts, "started": attempt(message), "ttl_ms": FINISHED_TTL_MS}
         self._write(message, "cancelled", fields=fields, **details)
@@ -125,17 +125,24 @@ class Status(Middleware):
         generation = int(message.options.get("generation", 0))
         always = {
             "actor": message.actor_name,
-            "queue": self._yard.family(message.queue_name.removesuffix(".DQ")).name,
+            "queue": self._queue_of(message.queue_name),
             "enqueued_at": message.options.get("enqueued_at", message.message_timestamp),
-            "owner": message.options.get("owner", ""),
             "attempts": attempts,
         }
+        if owner := message.options.get("owner"):
+            always["owner"] = owner
         order = sequence(generation=generation, attempts=attempts if started is None else started, state=state)
         if attempts == 0 and "deferred_by" in message.options:
             order += 1  # a worker was quicker than the sender's own news that the job is queued
         self._steps.add(
             step(message.message_id, sequence=order, state=state, fields={**always, **fields}, ttl_ms=ttl_ms)
         )
+
+    def _queue_of(self, lane: str) -> str:
+        known = self._queues.get(lane)
+        if known is None:
+            known = self._queues[lane] = self._yard.family(lane.removesuffix(".DQ")).name
+        return known
 
     @staticmethod
     def _tracked(broker: Broker, message: Any) -> bool:
