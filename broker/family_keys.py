@@ -110,9 +110,16 @@ class FamilyKeys:
         """List: unreadable messages as JSON, newest first."""
         return f"{self.base}{self.queue}-quarantine"
 
+    def kinds(self) -> tuple[tuple[str, str], ...]:
+        """Return every key of the family but what its owners hold, each with the type that it has when it is there."""
+        lists = [key for lane in ALL_LANES for key in (*self.waiting(lane), self.bell(lane))]
+        lists += [self.dead, self.quarantine]
+        hashes = [self.bodies, *self.done, self.letters, self.notes, self.unique]
+        scored = [*map(self.due, ALL_LANES), self.leases]
+        texts = [self.token, self.swept, self.paused, self.refused]
+        kinds = (("list", lists), ("hash", hashes), ("zset", scored), ("string", texts))
+        return tuple((key, kind) for kind, keys in kinds for key in keys)
+
     def all_keys(self) -> tuple[str, ...]:
         """Return every key of the family but what its owners hold."""
-        lanes = [key for lane in ALL_LANES for key in (*self.waiting(lane), self.due(lane), self.bell(lane))]
-        ends = [*self.done, self.dead, self.letters, self.quarantine]
-        others = [self.bodies, self.leases, self.token, self.notes, self.unique, self.swept]
-        return (*lanes, *ends, *others, self.paused, self.refused)
+        return tuple(key for key, _ in self.kinds())

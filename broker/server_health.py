@@ -23,7 +23,8 @@ class Finding:
 
     Args:
         code: Short name: ``evicting``, ``nothing_kept``, ``snapshots_only``, ``replica``, ``too_old``, ``cluster``,
-            ``loading``, ``nearly_full``, ``disk``, ``unverified``, ``away``; see also :mod:`broker.generation`.
+            ``loading``, ``nearly_full``, ``disk``, ``unverified``, ``away``; see also :mod:`broker.generation` and
+            :mod:`broker.key_types`.
         severity: ``error`` when work is or will be lost or refused.
         seen: What was seen, as half a sentence. Holds no address and no secret.
         remedy: What to do, in one line.

@@ -16,6 +16,7 @@ from typing import Final
 import redis
 
 from broker.generation import Generation, State, finding
+from broker.key_types import ask_types, wrong_types
 from broker.keys import Keys
 from broker.server_health import Finding, ask_facts, away, facts_of, judge
 from broker.wire import AWAY
@@ -106,8 +107,10 @@ class Watch:
         with self._client.pipeline(transaction=False) as pipe:
             ask_facts(pipe)
             self.generation.ask(pipe)
-            info, config, marker, missed = pipe.execute(raise_on_error=False)
+            ask_types(pipe, self._families)
+            info, config, marker, missed, *types = pipe.execute(raise_on_error=False)
         found = judge(facts_of(info, config), production=self._production)
+        found += wrong_types(self._families, types)
         failed = next((answer for answer in (marker, missed) if isinstance(answer, Exception)), None)
         if failed is None:
             self._state = self.generation.look(marker, missed)

@@ -8,6 +8,7 @@ import redis
 from django.conf import settings
 
 from broker.generation import finding, marker_of
+from broker.key_types import ask_types, wrong_types
 from broker.keys import Keys
 from broker.server_health import Finding, judge, read_facts
 
@@ -60,7 +61,7 @@ TAKES_WORK = ServerState()
 
 
 def ask_server(client: redis.Redis, keys: Keys) -> ServerState:
-    """Ask for leave to write, writing nothing, what the server says of itself, and whether its keyspace is the old one.
+    """Ask for leave to write, writing nothing, what the server says of itself, and whether its keys are ours.
 
     Raises:
         redis.ConnectionError, redis.TimeoutError: it does not answer.
@@ -69,7 +70,7 @@ def ask_server(client: redis.Redis, keys: Keys) -> ServerState:
     found = [item for item in judge(read_facts(client), production=not settings.DEBUG) if item.code != "unverified"]
     if refusal:
         found = [item for item in found if item.code not in TOLD_BY_REFUSAL]
-    return ServerState(refusal, then, (*_lost_keyspace(client, keys), *found))
+    return ServerState(refusal, then, (*_lost_keyspace(client, keys), *_wrong_types(client, keys), *found))
 
 
 def _refusal(client: redis.Redis, keys: Keys) -> tuple[str, str]:
@@ -83,6 +84,13 @@ def _refusal(client: redis.Redis, keys: Keys) -> tuple[str, str]:
     except redis.ResponseError as error:
         return REFUSALS.get(str(error).partition(" ")[0], ("", ""))
     return "", ""
+
+
+def _wrong_types(client: redis.Redis, keys: Keys) -> list[Finding]:
+    families = [keys.family(queue.name) for queue in settings.YARD.queues]
+    with client.pipeline(transaction=False) as pipe:
+        ask_types(pipe, families)
+        return wrong_types(families, pipe.execute(raise_on_error=False))
 
 
 def _lost_keyspace(client: redis.Redis, keys: Keys) -> list[Finding]:

@@ -172,3 +172,56 @@ def test_a_key_of_another_type_is_a_red_flag(make_watch: MakeWatch, emptied: Ser
     health = make_watch().look()
 
     assert codes(health) == ["unreadable"] and health.red
+
+
+def test_a_queues_key_of_another_type_is_a_red_flag_that_names_it(
+    make_watch: MakeWatch, emptied: ServerUnderTest, family: Family
+) -> None:
+    emptied.admin.set(family.keys.bodies, "text")
+
+    health = make_watch().look()
+
+    assert codes(health) == ["wrong_type"] and health.red
+    assert family.keys.bodies in health.findings[0].seen
+
+
+def test_every_key_of_a_family_in_use_has_the_type_that_is_looked_for(
+    make_watch: MakeWatch, emptied: ServerUnderTest, family: Family
+) -> None:
+    work_in(family)
+    known = dict(family.keys.kinds())
+
+    found = {str(key, "ascii"): str(emptied.admin.type(key), "ascii") for key in emptied.admin.scan_iter()}
+
+    assert make_watch().look() == Health()
+    assert {key: kind for key, kind in found.items() if key in known} == {
+        key: known[key] for key in found if key in known
+    }
+    assert all(":hold:" in key for key in found if key not in known), "every other key is an owner's"
+    assert len(found) >= 8
+
+
+@pytest.mark.parametrize("name", ["a", "a.low", "a.due", "a-x", "a-retry.high", "..", "-", "_"])
+def test_work_in_one_family_touches_no_other(emptied: ServerUnderTest, family: Family, name: str) -> None:
+    others = [Family(family.wire, KEYS.family(other)) for other in ("a", "a.low", "a-x", ".", "__") if other != name]
+    for other in others:
+        enqueue(other, "id")
+    before = {key: emptied.admin.dump(key) for key in emptied.admin.scan_iter()}
+
+    work_in(Family(family.wire, KEYS.family(name)))
+
+    assert before
+    assert {key: emptied.admin.dump(key) for key in before} == before
+
+
+def work_in(family: Family) -> None:
+    """Do something of everything in a family."""
+    family.enqueue([Entry(f"{n}", b"{}", unique_key=f"key {n}") for n in range(4)])
+    family.enqueue([Entry("late", b"{}")], delay_ms=60_000, lane="retry", level=1)
+    family.join("w/live")
+    grants = family.fetch("w/live", 3, request=1).grants
+    family.ack("w/live", [grants[0].lease])
+    family.bury(grants[1].lease, b"{}")
+    family.quarantine(grants[2].lease, b"{}")
+    family.pause()
+    family.lapsed()
