@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from benchmarks.bench import Bench, Benchmark
 from benchmarks.figures import spread
 from benchmarks.judging import Judgement
-from benchmarks.peers import Peer
+from benchmarks.peers import OURS, Peer
 from benchmarks.stage import WorkerFailed
 
 
@@ -19,10 +19,12 @@ class Runs:
 
     Args:
         failures: What went wrong, for the report.
+        own_failed: A run of Switchyard itself was among it.
     """
 
     values: dict[str, dict[str, list[float | None]]] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
+    own_failed: bool = False
 
     def as_dict(self, judgements: Sequence[Judgement]) -> dict[str, object]:
         """Return everything for JSON: each run, its spread, the targets."""
@@ -50,7 +52,8 @@ def run(benchmark: Benchmark, bench: Bench, peers: Sequence[Peer], rounds: int, 
             try:
                 into.add(peer.name, number, benchmark.measure(bench, peer))
             except (WorkerFailed, TimeoutError) as error:
-                into.failures.append(f"{benchmark.name}, {peer.name}, run {number + 1}: {error}")
+                into.failures.append(f"{benchmark.name}, {peer.name}, run {number + 1} failed: {error}")
+                into.own_failed |= peer in OURS
     _tell("")
 
 

@@ -76,10 +76,12 @@ def throwaway_yard(**environment: str) -> Iterator[ThrowawayYard]:
     state_dir = Path(tempfile.mkdtemp(prefix="switchyard-bench-"))
     server = EmbeddedServer(state_dir / "valkey").start()
     os.environ.update(
-        DJANGO_SETTINGS_MODULE="project.settings",
-        SWITCHYARD_STATE_DIR=str(state_dir),
-        SWITCHYARD_BROKER_URL=server.url,
-        **environment,
+        {
+            "DJANGO_SETTINGS_MODULE": "project.settings",
+            "SWITCHYARD_STATE_DIR": str(state_dir),
+            "SWITCHYARD_BROKER_URL": server.url,
+            **environment,
+        }
     )
     yard = ThrowawayYard(state_dir, server)
     try:

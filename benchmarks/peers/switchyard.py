@@ -25,9 +25,10 @@ def whole_stack() -> RedisBroker:
     import django
 
     django.setup()
-    logging.getLogger().setLevel(logging.WARNING)
+    from middleware import logs
     from project.wiring import build_yard
 
+    logs.configure("json", level=logging.WARNING)
     names = [lane for lane in LANES if not lane.endswith(RETRY_SUFFIX)]
     queues = tuple(Queue(name, objective_ms=80, soft_limit_ms=60_000, hard_limit_ms=90_000) for name in names)
     pool = Pool("bench", "threads", LANES, processes=1, slots=8)

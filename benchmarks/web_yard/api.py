@@ -1,0 +1,27 @@
+"""The route, made as a product makes its own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ninja import Router, Status
+
+from apps.platform.api.answers import accepted
+from apps.platform.api.auth import submit_scope
+from apps.platform.api.schemas import Accepted, StrictSchema
+from apps.platform.jobs.services import submit
+from benchmarks.web_yard.actors import nothing
+
+router = Router(tags=["Benchmark"])
+
+
+class NothingRequest(StrictSchema):
+    """A job that does nothing."""
+
+    note: str
+
+
+@router.post("", auth=submit_scope, response={202: Accepted}, operation_id="do_nothing")
+def do_nothing(request: Any, body: NothingRequest) -> Status[dict[str, str]]:
+    """Enqueue the job."""
+    return Status(202, accepted(request, submit(nothing, owner=request.auth.owner_key, kwargs={"note": body.note})))

@@ -1,0 +1,11 @@
+"""The API with the route; no pages."""
+
+from __future__ import annotations
+
+from django.urls import path
+
+from apps.platform.api.application import PREFIX, build_api
+from project.urls import PLATFORM_ROUTERS
+
+api = build_api(*PLATFORM_ROUTERS, ("/nothings", "benchmarks.web_yard.api.router"))
+urlpatterns = [path(PREFIX, api.urls)]
