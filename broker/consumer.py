@@ -181,7 +181,7 @@ class Consumer(DramatiqConsumer):
         elif self._empty:
             self._ask(timeout_s)
         elif room := self._budget.take(self, timeout_s=timeout_s):
-            self._fetch(room)
+            self._fetch(room, next(self._requests))
 
     def _hand_out(self) -> HeldMessage:
         message = self._ready.popleft()
@@ -195,11 +195,11 @@ class Consumer(DramatiqConsumer):
             message.has_room = False
             self._budget.work_off()
 
-    def _fetch(self, room: int) -> None:
-        self._request = next(self._requests)
-        acked = self._acks.take()
+    def _fetch(self, room: int, request: int) -> None:
+        acked: list[Lease] = []
         try:
-            found = self._family.fetch(self._owner, min(room, AT_ONCE), request=self._request, acked=acked)
+            acked = self._acks.take()
+            found = self._family.fetch(self._owner, min(room, AT_ONCE), request=request, acked=acked)
         except BaseException:
             self._acks.give_back(acked)
             self._budget.give(room)
@@ -241,9 +241,9 @@ class Consumer(DramatiqConsumer):
         if heard.answer is not None:
             self._receive(fetched(self._owner, heard.answer), room)
         elif room:
-            self._receive(self._family.fetch(self._owner, min(room, AT_ONCE), request=self._request), room)
+            self._fetch(room, self._request)
         elif room := self._budget.take(self, timeout_s=0):
-            self._fetch(room)
+            self._fetch(room, next(self._requests))
         else:
             self._empty = False
             if heard.rang:
@@ -260,9 +260,13 @@ class Consumer(DramatiqConsumer):
             self._due_at_s = time.monotonic() + found.next_due_ms / 1000
         more_is_due = found.next_due_ms == 0 and found.state == "ok"
         self._empty = not more_is_due and not found.left and len(found.grants) < room
-        held = [message for grant in found.grants if (message := self._readable(grant)) is not None]
-        self._ready.extend(held)
-        self._budget.give(room - len(held))
+        try:
+            for grant in found.grants:
+                if (message := self._readable(grant)) is not None:
+                    self._ready.append(message)
+                    room -= 1
+        finally:
+            self._budget.give(room)
 
     def _readable(self, grant: Grant) -> HeldMessage | None:
         try:
