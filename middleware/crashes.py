@@ -11,6 +11,7 @@ from dramatiq.middleware import Middleware, MiddlewareError, SkipMessage, TimeLi
 from broker.errors import SwitchyardError
 from broker.interface import Transport
 from middleware.away import hold
+from middleware.envelope import now_ms
 from middleware.outcomes import Outcome, decide
 
 log = structlog.get_logger(__name__)
@@ -57,8 +58,10 @@ class Crashes(Middleware):
         if not crashes and not cause:
             return
         if cause.startswith("limit"):
+            message.started_ms = now_ms()  # type: ignore[attr-defined]
             raise HardLimitExceeded(message.actor_name, cause)
         if crashes >= MOST_CRASHES:
+            message.started_ms = now_ms()  # type: ignore[attr-defined]
             raise Poison(message.actor_name, crashes, cause)
         if getattr(broker, "slots", 1) == 1:
             return

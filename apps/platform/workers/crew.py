@@ -107,14 +107,12 @@ class Crew:
 
     def work(self) -> float:
         """Start and collect, settle what ended, hold leases, mind limits; return seconds until something is due."""
-        next_start_s = self._keeper.work()
+        self._keeper.work()
         estates, self._estates = self._estates, []
         for estate, guilty, cause in estates:
             self._leases.settle(estate, guilty, cause)
-        waits = [self._mind_limits(), self._leases.seconds_to_next()]
-        if next_start_s is not None:
-            waits.append(next_start_s)
-        return min(waits)
+        next_s = self._mind_limits()
+        return min(next_s, self._leases.seconds_to_next(), self._keeper.seconds_to_next())
 
     def hold_leases(self) -> list[int]:
         """Do what is due for leases; return the places of children that lost theirs."""

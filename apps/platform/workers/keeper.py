@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import selectors
 import signal
@@ -67,20 +68,17 @@ class Keeper:
         """Processes that run."""
         return [member.pid for member in self.members if member.pid]
 
-    def work(self) -> float | None:
-        """Collect what ended and start what is due; return seconds until the next start, ``None`` for none."""
+    def work(self) -> None:
+        """Collect what ended and start what is due."""
         for member in self.members:
             self._collect(member)
-        waits = []
-        for member in self.members:
-            if member.pid or not member.wanted or self.stopping:
-                continue
-            wait = member.start_at_s - time.monotonic()
-            if wait <= 0:
+        for member in self._missing():
+            if member.start_at_s <= time.monotonic():
                 self._launch(member)
-            else:
-                waits.append(wait)
-        return min(waits, default=None)
+
+    def seconds_to_next(self) -> float:
+        """Return in how many seconds a start is due; infinity for none."""
+        return min((member.start_at_s - time.monotonic() for member in self._missing()), default=math.inf)
 
     def fill(self, member: Member) -> None:
         """Have a process in a place, from now on."""
@@ -97,6 +95,9 @@ class Keeper:
         self.stopping = True
         for member in self.members:
             send(member, signum)
+
+    def _missing(self) -> list[Member]:
+        return [member for member in self.members if member.wanted and not member.pid and not self.stopping]
 
     def shed(self) -> None:
         """Let go of descriptors in a forked child; the processes stay the parent's."""

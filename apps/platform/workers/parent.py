@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import selectors
 import signal
 import time
@@ -52,11 +53,11 @@ class PoolsParent:
         self._selector.register(self._signals.read_fd, selectors.EVENT_READ, lambda: None)
         while True:
             self._obey(self._signals.take())
-            next_start_s = self._keeper.work()
+            self._keeper.work()
             if self._keeper.stopping and not self._keeper.pids:
                 break
             self._notice_ready()
-            for key, _ in self._selector.select(self._sleep_s(next_start_s)):
+            for key, _ in self._selector.select(self._sleep_s()):
                 key.data()
         logger.info("pools: all drained" if not self._unclean else "pools: stopped, not all were drained")
         return EX_CRASHED if self._unclean else EX_OK
@@ -104,10 +105,11 @@ class PoolsParent:
             self._all_ready = True
             logger.info("pools: all ready")
 
-    def _sleep_s(self, next_start_s: float | None) -> float | None:
+    def _sleep_s(self) -> float | None:
         waits = [] if self._all_ready else [LOOK_FOR_READY_S]
-        if next_start_s is not None:
-            waits.append(next_start_s)
+        next_start_s = self._keeper.seconds_to_next()
+        if next_start_s < math.inf:
+            waits.append(max(next_start_s, 0.0))
         if self._kill_at_s is not None:
             waits.append(max(self._kill_at_s - time.monotonic(), 0.0))
         return min(waits, default=None)

@@ -78,8 +78,15 @@ class Bench:
         return (self.folder / log).read_text()
 
     def wait_for_log(self, text: str, timeout_s: float = 30.0, log: str = "log") -> None:
-        """Wait until something was printed."""
-        wait_for(lambda: text in self.log(log), timeout_s, what=f"{text!r} in the log")
+        """Wait until something was printed.
+
+        Raises:
+            AssertionError: it was not, and what was instead.
+        """
+        try:
+            wait_for(lambda: text in self.log(log), timeout_s)
+        except AssertionError as error:
+            raise AssertionError(f"{text!r} not in the log within {timeout_s} s:\n{self.log(log)[-4_000:]}") from error
 
     def send(self, queue: str, ms: int = 0, how: str = "sleep", **options: Any) -> str:
         """Enqueue a job that takes so long, in a way that :func:`bench.actors.run` knows, and return its token."""

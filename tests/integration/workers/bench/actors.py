@@ -38,8 +38,8 @@ def run(token: str, ms: int, how: str) -> None:
     """Note the start, do something for a while, note the end.
 
     Args:
-        how: ``sleep``; ``hold``, without letting go of the interpreter; ``hang``, in C, having let go of it;
-            ``crash`` after the time.
+        how: ``sleep``; ``hold``, without letting go of the interpreter; ``crash`` after the time; for ever in C:
+            ``hang``, having let go of the interpreter, or ``seize``, holding it.
     """
     client: Any = dramatiq.get_broker().client  # type: ignore[attr-defined]
     place: dict[str, Any] = {
@@ -70,8 +70,20 @@ def hold(seconds: float) -> None:
 
 
 def hang(seconds: float) -> None:
-    """Sleep in C without the interpreter's lock."""
-    ctypes.CDLL(None).usleep(ctypes.c_uint(int(seconds * 1_000_000)))
+    """Wait in C for what never comes, whatever signal does, without the interpreter's lock."""
+    lock_twice(ctypes.CDLL(None))
+
+
+def seize(seconds: float) -> None:
+    """Wait in C for what never comes, whatever signal does, with the interpreter's lock."""
+    lock_twice(ctypes.PyDLL(None))
+
+
+def lock_twice(library: ctypes.CDLL) -> None:
+    """Wait for a mutex that this thread holds."""
+    mutex = ctypes.create_string_buffer(64)
+    library.pthread_mutex_lock(mutex)
+    library.pthread_mutex_lock(mutex)
 
 
 def crash(seconds: float) -> None:
@@ -80,4 +92,4 @@ def crash(seconds: float) -> None:
     ctypes.string_at(0)
 
 
-WAYS = {"sleep": sleep, "hold": hold, "hang": hang, "crash": crash}
+WAYS = {"sleep": sleep, "hold": hold, "hang": hang, "seize": seize, "crash": crash}

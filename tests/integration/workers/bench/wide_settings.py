@@ -1,0 +1,11 @@
+"""The small yard with four children in its pool of threads."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from broker.topology import Yard
+from tests.integration.workers.bench.settings import *  # noqa: F403
+from tests.integration.workers.bench.settings import YARD as SMALL
+
+YARD = Yard(queues=SMALL.queues, pools=(replace(SMALL.pools[0], processes=4), *SMALL.pools[1:]))
