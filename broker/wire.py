@@ -218,7 +218,8 @@ class Wire:
         try:
             return self._idle.pop()
         except IndexError:
-            connection: Any = self._pool.make_connection()
+            # Not by the pool: it counts what it ever made, and refuses more than 100.
+            connection: Any = self._pool.connection_class(**self._pool.connection_kwargs)
             connection.retry = Retry(NoBackoff(), 0)
             return connection
 
