@@ -7,16 +7,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from dramatiq.broker import Broker
 
 from broker.clients import connect
 from broker.keys import Keys
+from broker.redis_broker import RedisBroker
 from project.wiring import build_yard
 from tests.chaos.ledger import Ledger
 from tests.chaos.load import YARD, declare_job
 from tests.chaos.server import SERVER_NAMES, ServerUnderTest, server_binary
 
-BrokerOn = Callable[[str], Broker]
+BrokerOn = Callable[[str], RedisBroker]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -42,16 +42,21 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
 
 
 @pytest.fixture
-def broker_on(ledger: Ledger) -> BrokerOn:
+def broker_on(ledger: Ledger) -> Iterator[BrokerOn]:
     """Build brokers that share their keys, each with the job of :mod:`tests.chaos.load`: ``broker_on(url)``."""
     keys = Keys(f"chaos-{uuid.uuid4().hex[:8]}")
 
-    def build(url: str) -> Broker:
+    built: list[RedisBroker] = []
+
+    def build(url: str) -> RedisBroker:
         broker = build_yard(YARD, connect(url), keys)
         declare_job(broker, ledger)
+        built.append(broker)
         return broker
 
-    return build
+    yield build
+    for broker in built:
+        broker.close()
 
 
 @pytest.fixture
@@ -61,6 +66,5 @@ def soon_again(monkeypatch: pytest.MonkeyPatch) -> None:
         "dramatiq.worker.CONSUMER_RESTART_DELAY_SECS",
         "dramatiq.worker.POST_PROCESS_MESSAGE_RETRY_DELAY_SECS",
         "middleware.away.PAUSE_S",
-        "broker.redis_broker.LOOK_FOR_LOST_S",
     ):
         monkeypatch.setattr(pause, 0.1, raising=False)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import pickle
 import random
-from dataclasses import dataclass
+import uuid
+from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
 from dramatiq import Worker
-from dramatiq.message import Message
 
+from broker.family import Entry
 from broker.interface import facilities
 from tests.chaos.conftest import BrokerOn
 from tests.chaos.ledger import Ledger
@@ -28,23 +30,31 @@ BY_HAND = [
     b"[]",
     b"{}",
     b"\xff\xfe\x00",
-    b'{"queue_name": "work"}',
-    b'{"queue_name": 1, "actor_name": "chaos_job", "args": [], "kwargs": {}, "options": {}, "message_id": "x"}',
-    b'{"queue_name": "elsewhere", "actor_name": "chaos_job", "args": [], "kwargs": {}, "options": {},'
-    b' "message_id": "x", "message_timestamp": 1}',
+    b'{"actor": "chaos_job"}',
+    b'{"actor": 1, "sent_at": 1}',
+    b'{"actor": "chaos_job", "sent_at": "now"}',
+    b'{"actor": "chaos_job", "sent_at": 1, "args": {}}',
+    b'{"actor": "chaos_job", "sent_at": 1, "kwargs": []}',
+    b'{"actor": "chaos_job", "sent_at": 1, "options": 7}',
+    b'{"actor": "chaos_job", "sent_at": 1, "options": {"attempts": "many"}}',
+    b'{"actor": "chaos_job", "sent_at": 1, "args": [NaN]}',
     b"[" * 5_000,
 ]
 
 
-@dataclass(frozen=True)
-class Rubbish(Message[Any]):
-    """A message whose encoder has gone mad: any broker takes it, nobody can read it."""
+def put(broker: Any, raw: bytes) -> None:
+    """Put bytes that are no message into the queue, past the broker's own encoder."""
+    broker.families[QUEUE].enqueue([Entry(uuid.uuid4().hex, raw)])
 
-    raw: bytes = b""
 
-    def encode(self) -> bytes:
-        """Return what is no message."""
-        return self.raw
+class Canary:
+    """What is pickled so that whoever unpickles it makes a file."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return open, (self.path, "w")
 
 
 def test_rubbish_is_set_aside_and_the_rest_is_done(broker_on: BrokerOn, run_worker: Any, ledger: Ledger) -> None:
@@ -57,7 +67,7 @@ def test_rubbish_is_set_aside_and_the_rest_is_done(broker_on: BrokerOn, run_work
         before = consumers_of(worker)
         for raw in rubbish:
             producers.wait_for_accepted(2)
-            broker.enqueue(Rubbish(QUEUE, "chaos_job", ("rubbish",), {}, {}, raw=raw))
+            put(broker, raw)
         producers.wait_for_accepted(20)
         producers.stop()
         wait_for(lambda: facilities(broker).transport.stats(QUEUE).quarantined == len(rubbish))
@@ -78,13 +88,72 @@ def test_rubbish_of_a_gone_release_does_not_hold_up_the_next_job(
 ) -> None:
     broker = broker_on(SERVER.url)
     for number in range(500):
-        broker.enqueue(Rubbish(QUEUE, "chaos_job", ("rubbish",), {}, {}, raw=b"\x80\x04rubbish %d" % number))
+        put(broker, b"\x80\x04rubbish %d" % number)
     enqueue(broker, ledger, "good")
 
     with run_worker(broker=broker):
         wait_for(lambda: ledger.jobs("completed") == ["good"])
 
     assert facilities(broker).transport.stats(QUEUE).quarantined == 500
+
+
+def test_a_pickle_is_never_opened(broker_on: BrokerOn, run_worker: Any, tmp_path: Path) -> None:
+    broker, canary = broker_on(SERVER.url), tmp_path / "canary"
+    put(broker, pickle.dumps(Canary(str(canary))))
+
+    with run_worker(broker=broker):
+        wait_for(lambda: facilities(broker).transport.stats(QUEUE).quarantined == 1)
+
+    assert not canary.exists()
+
+
+def test_a_key_of_a_wrong_type_is_named_and_harms_no_consumer(
+    broker_on: BrokerOn, run_worker: Any, ledger: Ledger, valkey: redis.Redis
+) -> None:
+    broker = broker_on(SERVER.url)
+    waiting = broker.families[QUEUE].keys.waiting("live")[1]
+
+    with run_worker(broker=broker) as worker:
+        do_one(broker, ledger, "before")
+        valkey.set(waiting, "not a list")
+        with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
+            broker.get_actor("chaos_job").send("never")
+        valkey.delete(waiting)
+        do_one(broker, ledger, "after")
+        alive = all(thread.is_alive() for thread in worker.consumers.values())
+
+    found = ledger.account()
+    assert alive
+    assert (found.lost, found.duplicated) == ((), ())
+
+
+@pytest.mark.timeout(1_200)
+@pytest.mark.parametrize("repeated", [200, pytest.param(100_000, marks=pytest.mark.long)])
+def test_an_id_that_is_pushed_again_by_hand_is_run_once_by_its_worker(
+    broker_on: BrokerOn, run_worker: Any, ledger: Ledger, valkey: redis.Redis, repeated: int
+) -> None:
+    broker = broker_on(SERVER.url)
+    waiting = broker.families[QUEUE].keys.waiting("live")[1]
+
+    with run_worker(broker=broker):
+        for number in range(repeated):
+            job = f"twice-{number}."
+            enqueue(broker, ledger, job)
+            valkey.rpush(waiting, job, job)
+        wait_until_drained(broker, 600)
+        for number in range(0, repeated, 10):
+            valkey.rpush(waiting, f"twice-{number}.")
+        wait_until_drained(broker, 600)
+
+    found = ledger.account()
+    assert (found.lost, found.duplicated, found.unexpected) == ((), (), ())
+    assert len(found.completed) == repeated
+
+
+def do_one(broker: Any, ledger: Ledger, job: str) -> None:
+    """Enqueue a job and wait until it is done."""
+    enqueue(broker, ledger, job)
+    wait_for(lambda: job in ledger.jobs("completed"), 15)
 
 
 def consumers_of(worker: Worker) -> dict[str, Any]:

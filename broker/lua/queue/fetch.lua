@@ -126,12 +126,18 @@ for _, list in ipairs(levels) do
 end
 
 local full = #ids == wanted or dropped >= 500
-local bodies = #ids > 0 and redis.call("HMGET", KEYS[1], unpack(ids)) or {}
-for n = #ids, 1, -1 do
-  if not bodies[n] and ended_by(ids[n], KEYS[11], KEYS[12]) then
-    table.remove(ids, n)
-    table.remove(bodies, n)
+local bodies = {}
+if #ids > 0 then
+  -- Somebody may have put an id there by hand: one that has ended, or that this owner has, is not leased again.
+  local texts, mine = redis.call("HMGET", KEYS[1], unpack(ids)), redis.call("HMGET", hold, unpack(ids))
+  local fresh, seen = {}, {}
+  for n, id in ipairs(ids) do
+    if not seen[id] and not mine[n] and (texts[n] or not ended_by(id, KEYS[11], KEYS[12])) then
+      seen[id] = true
+      fresh[#fresh + 1], bodies[#bodies + 1] = id, texts[n]
+    end
   end
+  ids = fresh
 end
 if #ids > 0 then
   local last = redis.call("INCRBY", KEYS[9], #ids)
