@@ -10,7 +10,7 @@ from benchmarks.bench import Bench, Benchmark
 from benchmarks.figures import spread
 from benchmarks.judging import Judgement
 from benchmarks.peers import OURS, Peer
-from benchmarks.stage import WorkerFailed
+from benchmarks.sending import PeerFailed
 
 
 @dataclass
@@ -51,7 +51,7 @@ def run(benchmark: Benchmark, bench: Bench, peers: Sequence[Peer], rounds: int, 
             _tell(f"{benchmark.name}: {peer.title}, run {number + 1} of {rounds}")
             try:
                 into.add(peer.name, number, benchmark.measure(bench, peer))
-            except (WorkerFailed, TimeoutError) as error:
+            except (PeerFailed, TimeoutError) as error:
                 into.failures.append(f"{benchmark.name}, {peer.name}, run {number + 1} failed: {error}")
                 into.own_failed |= peer in OURS
     _tell("")

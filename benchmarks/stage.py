@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 import signal
@@ -13,11 +12,12 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from benchmarks.environments import Environments
 from benchmarks.peers import Peer
-from benchmarks.records import LAYOUT, PROBE, Record, read
+from benchmarks.records import LAYOUT, Record, read
+from benchmarks.sending import PeerFailed, Sender, end, pipe
 from benchmarks.server import MemoryServer
 from broker.parent_death import die_with_parent
 
@@ -25,56 +25,6 @@ ROOT = Path(__file__).resolve().parent.parent
 MEMORY_DIR = Path("/dev/shm")
 PROBE_EVERY_S = 0.1
 FILL_AT_ONCE = 50_000
-
-
-class WorkerFailed(Exception):
-    """A peer did not do what was asked of it in time."""
-
-
-class Sender:
-    """The process that sends tasks (``benchmarks/peers/sender.py``)."""
-
-    def __init__(self, process: subprocess.Popen[str], log_path: Path) -> None:
-        self._process = process
-        self._log_path = log_path
-
-    def one_by_one(self, count: int, *, first: int = 0, **options: Any) -> float:
-        """Enqueue tasks one after another and return the seconds it took."""
-        return self._ask("one_by_one", numbers=[first, first + count], **options)
-
-    def bulk(self, count: int, *, first: int = 0, **options: Any) -> float:
-        """Enqueue tasks at once and return the seconds it took."""
-        return self._ask("bulk", numbers=[first, first + count], **options)
-
-    def paced(self, gaps_s: Sequence[float], *, first: int = 0, **options: Any) -> float:
-        """Enqueue a task after each gap, and return when all are sent."""
-        return self._ask("paced", numbers=[first, first + len(gaps_s)], gaps_s=list(gaps_s), **options)
-
-    def later(self, count: int, *, after_s: float, first: int = 0, **options: Any) -> float:
-        """Enqueue tasks that fall due ``after_s`` from now, or spread over ``spread_s`` after that."""
-        return self._ask("later", numbers=[first, first + count], after_s=after_s, **options)
-
-    def turn_over(self, count: int) -> float:
-        """Fetch and acknowledge tasks without any worker, and return the seconds it took."""
-        return self._ask("turn_over", count=count)
-
-    def group(self, count: int, *, work_s: float) -> float:
-        """Run a group of tasks, wait for it, and return the seconds it took."""
-        return self._ask("group", numbers=[count], work_s=work_s)
-
-    def probe(self, count: int, **options: Any) -> None:
-        """Enqueue tasks that only show whether workers are there."""
-        for _ in range(count):
-            self._ask("one_by_one", numbers=[PROBE, PROBE + 1], **options)
-
-    def _ask(self, verb: str, **options: Any) -> float:
-        stdin, stdout = _pipe(self._process.stdin), _pipe(self._process.stdout)
-        stdin.write(json.dumps({"verb": verb, **options}) + "\n")
-        stdin.flush()
-        answer = stdout.readline()
-        if not answer:
-            raise WorkerFailed(f"the sender ended with code {self._process.wait()}\n{self._log_path.read_text()}")
-        return float(json.loads(answer)["took_s"])
 
 
 class Stage:
@@ -110,7 +60,7 @@ class Stage:
             self._database_url = stack.enter_context(self._environments.database(self.peer))
             self.url = self.server.url if self._away_ms == 0 else self._proxy(stack)
             stack.callback(self._end_workers)
-            self.sender = Sender(stack.enter_context(self._sender_process()), self.folder / "sender.log")
+            self.sender = Sender(self._sender_process(stack), self.folder / "sender.log")
             self._open = stack.pop_all()
         return self
 
@@ -190,14 +140,14 @@ class Stage:
         self.url = self.server.url
         command = [sys.executable, "-m", "benchmarks.delay_proxy", str(self.server.port), str(self._away_ms)]
         proxy = self._process(command, "proxy", stdout=subprocess.PIPE)
-        stack.callback(proxy.wait)
-        stack.callback(proxy.kill)
-        return f"redis://127.0.0.1:{int(_pipe(proxy.stdout).readline())}/0"
+        stack.callback(end, proxy)
+        return f"redis://127.0.0.1:{int(pipe(proxy.stdout).readline())}/0"
 
-    def _sender_process(self) -> contextlib.AbstractContextManager[subprocess.Popen[str]]:
-        return self._process(
-            self._environments.sender(self.peer), "sender", stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        )
+    def _sender_process(self, stack: contextlib.ExitStack) -> subprocess.Popen[str]:
+        command = self._environments.sender(self.peer)
+        process = self._process(command, "sender", stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        stack.callback(end, process)
+        return process
 
     def _process(
         self, command: list[str], name: str, *, stdin: Any = subprocess.DEVNULL, stdout: Any = None, **environment: str
@@ -236,7 +186,7 @@ class Stage:
         deadline = time.monotonic() + timeout_s
         while not seen.issuperset(started):
             if time.monotonic() > deadline or any(self.workers[index].poll() is not None for index in started):
-                raise WorkerFailed(f"{self.peer.name}: {len(seen)} of {len(started)} workers run\n{self.log()}")
+                raise PeerFailed(f"{self.peer.name}: {len(seen)} of {len(started)} workers run\n{self.log()}")
             self.sender.probe(4 * len(started), **where)
             sent += 4 * len(started)
             time.sleep(PROBE_EVERY_S)
@@ -251,16 +201,10 @@ class Stage:
         deadline = time.monotonic() + timeout_s
         while not condition():
             if time.monotonic() > deadline:
-                raise WorkerFailed(f"{self.peer.name}: not within {timeout_s:g} s: {what()}\n{self.log()}")
+                raise PeerFailed(f"{self.peer.name}: not within {timeout_s:g} s: {what()}\n{self.log()}")
             time.sleep(0.005)
 
     def _end_workers(self) -> None:
         self.signal_workers(signal.SIGKILL)
         for worker in self.workers:
             worker.wait()
-
-
-def _pipe(stream: IO[str] | None) -> IO[str]:
-    if stream is None:
-        raise ValueError("the process was started without this pipe")
-    return stream

@@ -8,7 +8,7 @@ from benchmarks.bench import Bench, Benchmark, Figures
 from benchmarks.environments import Environments
 from benchmarks.peers import PEERS, Peer
 from benchmarks.runs import Runs, run
-from benchmarks.stage import WorkerFailed
+from benchmarks.sending import PeerFailed
 
 OURS, STOCK = PEERS["switchyard"], PEERS["dramatiq"]
 
@@ -39,7 +39,7 @@ def test_a_failed_run_leaves_a_gap_in_its_round() -> None:
 
     def measure(bench: Bench, peer: Peer) -> Figures:
         if peer is OURS and next(failing):
-            raise WorkerFailed("it did not start")
+            raise PeerFailed("it did not start")
         return {"thing_ms": 7.0}
 
     runs = measured(measure, rounds=2)
