@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from dataclasses import replace
+from collections.abc import Callable
 
 from broker.errors import BrokerUnavailable
 from broker.records import JobRecords, Step
@@ -24,20 +24,36 @@ class RecordBuffer:
     """Collects steps from all threads of a process.
 
     A process that works calls :meth:`start`, so that steps are written although nothing is acknowledged for long.
+
+    Attributes:
+        around: Calls what writes in the background; for somebody who wants to know what is written.
     """
 
     def __init__(self, records: JobRecords) -> None:
+        self.around: Callable[[Callable[[], None]], None] = lambda write: write()
         self._records = records
         self._steps: dict[str, Step] = {}
+        self._begun: dict[str, Callable[[], Step]] = {}
         self._lock = threading.Lock()
         self._writing = threading.Lock()
         self._some = threading.Event()
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
 
+    def begin(self, job_id: str, make: Callable[[], Step]) -> None:
+        """Note the start of an attempt; ``make`` is called only if it is written before the attempt has ended.
+
+        The step that ends the attempt must say all that its start says.
+        """
+        with self._lock:
+            self._begun[job_id] = make
+        if self._thread is not None and not self._some.is_set():
+            self._some.set()
+
     def add(self, step: Step) -> None:
         """Note a step, to be written soon."""
         with self._lock:
+            self._begun.pop(step.job_id, None)
             self._steps[step.job_id] = _later(self._steps.get(step.job_id), step)
         if self._thread is not None and not self._some.is_set():
             self._some.set()
@@ -48,10 +64,10 @@ class RecordBuffer:
         Raises:
             BrokerUnavailable: the server did not answer; the steps are kept.
         """
-        if not self._steps and not self._writing.locked():
+        if not self._steps and not self._begun and not self._writing.locked():
             return
         with self._writing:  # also waits for what another thread is just writing
-            while self._steps:
+            while self._steps or self._begun:
                 self._write_some()
 
     def start(self) -> None:
@@ -76,6 +92,9 @@ class RecordBuffer:
 
     def _write_some(self) -> None:
         with self._lock:
+            for job_id, make in self._begun.items():
+                self._steps[job_id] = _later(self._steps.get(job_id), make())
+            self._begun.clear()
             ids = list(self._steps)[:WRITTEN_AT_ONCE]
             steps = [self._steps.pop(id_) for id_ in ids]
         try:
@@ -93,7 +112,7 @@ class RecordBuffer:
             self._some.clear()
             self._stopping.wait(LAG_S)
             try:
-                self.flush()
+                self.around(self.flush)
             except BrokerUnavailable as error:
                 logger.warning("%d job records wait for the broker: %s", len(self._steps), error)
                 self._stopping.wait(AWAY_PAUSE_S)
@@ -104,5 +123,5 @@ def _later(known: Step | None, step: Step) -> Step:
     """Return one step for two of a job; the fields of the earlier one that the later one does not set stay."""
     if known is None or step.sequence >= known.sequence:
         earlier = {} if known is None else known.fields
-        return replace(step, fields={**earlier, **step.fields}) if earlier else step
+        return step._replace(fields={**earlier, **step.fields}) if earlier else step
     return known

@@ -11,8 +11,9 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, cast
+from typing import Any, Final, NamedTuple, cast
 
+import msgspec
 import redis
 
 from broker.errors import BrokerUnavailable
@@ -26,6 +27,9 @@ HOUR_MS = 3_600_000
 LIVE_TTL_MS: Final = 9 * 24 * HOUR_MS
 FINISHED_TTL_MS: Final = 24 * HOUR_MS
 DEAD_TTL_MS: Final = 90 * 24 * HOUR_MS
+_JSON: Final = msgspec.json.Encoder()
+_PACK: Final = msgspec.msgpack.Encoder()
+
 ENDED: Final = frozenset({"succeeded", "cancelled", "expired", "dead"})
 
 # Steps of one attempt, in order. What happens before a worker has it may be told late, hence the numbers.
@@ -77,8 +81,7 @@ def sequence(*, generation: int, attempts: int, state: str) -> int:
     return generation * 1_048_576 + min(attempts, 100_000) * 8 + STEPS[state]
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(NamedTuple):
     """A step of a job as it is written.
 
     Args:
@@ -94,6 +97,12 @@ class Step:
     at: int
     public: dict[str, Any]
     ttl_ms: int
+
+
+def _packed(step: Step) -> bytes:
+    event = str(_JSON.encode({"state": step.state, "at": step.at, **step.public}), "utf-8")  # Lua knows no binary
+    fields = ["state", step.state, *(word for field in step.fields.items() for word in field)]
+    return _PACK.encode((step.sequence, step.ttl_ms, event, step.state in ENDED, fields))
 
 
 def step(job_id: str, *, sequence: int, state: str, fields: dict[str, Any], ttl_ms: int) -> Step:
@@ -134,23 +143,16 @@ class JobRecords:
         Raises:
             BrokerUnavailable: the server did not answer.
         """
-        answers = self._wire.call_many(script("job_write", folder=""), [self._call(step) for step in steps])
+        keys = [key for step in steps for key in (self.keys.job(step.job_id), self.keys.job_events(step.job_id))]
+        answers = self._wire.call(script("job_write", folder=""), keys, [_packed(step) for step in steps])
         told: list[str] = []
         for step, answer in zip(steps, answers, strict=True):
-            if isinstance(answer, redis.ResponseError):
-                logger.error("job %s is not recorded as %s: %s", step.job_id, step.state, answer)
+            if isinstance(answer, bytes):
+                logger.error("job %s is not recorded as %s: %s", step.job_id, step.state, str(answer, "utf-8"))
                 told.append("refused")
             else:
                 told.append({1: "written", 0: "late", -1: "cancelled"}[answer])
         return told
-
-    def _call(self, step: Step) -> tuple[list[str], list[str | int]]:
-        ended = "1" if step.state in ENDED else "0"
-        event = json.dumps({"state": step.state, "at": step.at, **step.public})
-        args: list[str | int] = [step.sequence, step.ttl_ms, "state", event, ended, "state", step.state]
-        for name, value in step.fields.items():
-            args += (name, value)
-        return [self.keys.job(step.job_id), self.keys.job_events(step.job_id)], args
 
     def progress(self, job_id: str, progress: dict[str, Any]) -> bool:
         """Record how far a running job is; ``True`` when it was asked to stop."""

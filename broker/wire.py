@@ -31,6 +31,7 @@ from redis.exceptions import (
 from redis.retry import Retry
 
 from broker.errors import BrokerFull, BrokerUnavailable
+from broker.pace import Pace
 from broker.scripts import source
 
 T = TypeVar("T")
@@ -41,6 +42,7 @@ BUDGET_S = 2.0
 ANSWER_S = 0.9
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.02, 0.3
 RECONNECT_S = 1.0
+PACE = Pace()
 
 # What a server says that cannot serve now: it starts, follows another one, or lost its master.
 AWAY = (
@@ -161,20 +163,6 @@ class Wire:
         unanswered.popleft()
         return answer, connection
 
-    def call_many(
-        self, operation: Script, calls: Sequence[tuple[Sequence[str], Sequence[Word]]], *, budget_s: float = BUDGET_S
-    ) -> list[Any]:
-        """Run an operation on several sets of keys and arguments, sent together; return the answers.
-
-        An answer may be a ``redis.ResponseError``: the server refused that one.
-
-        Raises:
-            BrokerUnavailable: as :meth:`call`; some may have been run.
-        """
-        return self._until(
-            budget_s, operation.name, lambda connection, s: evaluate_many(connection, operation, calls, s)
-        )
-
     def command(self, *words: Word, budget_s: float = BUDGET_S) -> Any:
         """Run a plain command that may be repeated, like :meth:`call`."""
         return self._until(budget_s, str(words[0]), lambda connection, s: ask(connection, words, s))
@@ -200,7 +188,8 @@ class Wire:
                 if not _is_away(error):
                     raise
                 connection.disconnect()
-                if time.monotonic() + pause_s >= deadline:
+                wait_s = max(random.uniform(pause_s / 2, pause_s), PACE.turn_s())  # noqa: S311  no secret
+                if time.monotonic() + wait_s >= deadline:
                     outcome = "unknown" if sent else "refused"
                     raise BrokerUnavailable(name, str(error), outcome=outcome) from error
             except BaseException:  # such as a time limit, raised by another thread: the answer may still be to come
@@ -208,7 +197,7 @@ class Wire:
                 raise
             finally:
                 self.give(connection)
-            time.sleep(random.uniform(pause_s / 2, pause_s))  # noqa: S311  no secret
+            time.sleep(wait_s)
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
     def take(self) -> Any:
@@ -254,30 +243,6 @@ def evaluate(connection: Any, operation: Script, keys: Sequence[str], args: Sequ
         return ask(connection, ("EVALSHA", operation.sha, len(keys), *keys, *args), answer_s)
     except NoScriptError:
         return ask(connection, ("EVAL", operation.text, len(keys), *keys, *args), answer_s)
-
-
-def evaluate_many(
-    connection: Any, operation: Script, calls: Sequence[tuple[Sequence[str], Sequence[Word]]], answer_s: float
-) -> list[Any]:
-    """Run an operation several times, in one write; return answers and refusals."""
-    commands = [
-        word
-        for keys, args in calls
-        for word in connection.pack_command("EVALSHA", operation.sha, len(keys), *keys, *args)
-    ]
-    connection.send_packed_command([b"".join(commands)], check_health=False)
-    answers: list[Any] = []
-    for _ in calls:
-        try:
-            answers.append(connection.read_response(disable_decoding=True, timeout=answer_s))
-        except AWAY:
-            raise
-        except redis.ResponseError as error:
-            answers.append(error)
-    for position, answer in enumerate(answers):
-        if isinstance(answer, NoScriptError):
-            answers[position] = evaluate(connection, operation, *calls[position], answer_s)
-    return answers
 
 
 def ask(connection: Any, words: Sequence[Word], answer_s: float) -> Any:

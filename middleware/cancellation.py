@@ -7,6 +7,7 @@ from functools import partial
 from dramatiq.broker import Broker, MessageProxy
 from dramatiq.middleware import Middleware, SkipMessage
 
+from broker.errors import BrokerUnavailable
 from broker.interface import Transport
 from middleware.away import hold
 from middleware.outcomes import Outcome, decide
@@ -20,6 +21,11 @@ class Cancellation(Middleware):
 
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
         """Skip a cancelled job. While the broker is away nobody knows, so none starts."""
-        if hold(partial(self._transport.asked_to_stop, message), job_id=message.message_id, what="start"):
+        try:
+            asked = self._transport.asked_to_stop(message)
+        except BrokerUnavailable:
+            ask = partial(self._transport.asked_to_stop, message)
+            asked = hold(ask, job_id=message.message_id, what="start")
+        if asked:
             decide(message, Outcome("cancelled"))
             raise SkipMessage("cancelled before it started")

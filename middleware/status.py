@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import structlog
@@ -10,7 +11,7 @@ from dramatiq.message import Message
 from dramatiq.middleware import Middleware
 
 from broker.record_buffer import RecordBuffer
-from broker.records import DEAD_TTL_MS, FINISHED_TTL_MS, LIVE_TTL_MS, sequence, step
+from broker.records import DEAD_TTL_MS, FINISHED_TTL_MS, LIVE_TTL_MS, Step, sequence, step
 from broker.topology import Yard
 from middleware.envelope import now_ms
 from middleware.outcomes import attempt, outcome_of, text_of
@@ -61,7 +62,10 @@ class Status(Middleware):
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
         """Note the start."""
         if self._tracked(broker, message):
-            self._write(message, "running", attempts=attempt(message), fields={"started_at": now_ms()})
+            started = {"started_at": now_ms()}
+            message.record_started = started  # type: ignore[attr-defined]
+            make = partial(self._step, message, "running", attempts=attempt(message), fields=started)
+            self._steps.begin(message.message_id, make)
 
     def after_process_message(
         self,
@@ -76,12 +80,13 @@ class Status(Middleware):
             return
         outcome = outcome_of(message, exception)
         attempts = attempt(message)
+        started = vars(message).get("record_started", {})
         if outcome.kind == "retried":
             due_at = now_ms() + (outcome.delay_ms or 0)
-            waits = {"next_attempt_at": due_at, "error": _error(outcome.exception)}
+            waits = {**started, "next_attempt_at": due_at, "error": _error(outcome.exception)}
             self._write(message, "retrying", attempts=attempts, fields=waits)
             return
-        fields: dict[str, Any] = {"finished_at": now_ms()}
+        fields: dict[str, Any] = {**started, "finished_at": now_ms()}
         if outcome.kind == "dead":
             fields |= {"reason": outcome.reason, "error": _error(outcome.exception)}
             self._write(message, "dead", attempts=attempts, fields=fields, ttl_ms=DEAD_TTL_MS)
@@ -112,7 +117,10 @@ class Status(Middleware):
         attempts = int(message.options.get("attempts", 0))
         self._write(message, "dead", attempts=attempts, fields=fields, ttl_ms=DEAD_TTL_MS)
 
-    def _write(
+    def _write(self, message: Any, state: str, **details: Any) -> None:
+        self._steps.add(self._step(message, state, **details))
+
+    def _step(
         self,
         message: Any,
         state: str,
@@ -121,7 +129,7 @@ class Status(Middleware):
         fields: dict[str, Any],
         ttl_ms: int = LIVE_TTL_MS,
         started: int | None = None,
-    ) -> None:
+    ) -> Step:
         generation = int(message.options.get("generation", 0))
         always = {
             "actor": message.actor_name,
@@ -134,9 +142,7 @@ class Status(Middleware):
         order = sequence(generation=generation, attempts=attempts if started is None else started, state=state)
         if attempts == 0 and "deferred_by" in message.options:
             order += 1  # a worker was quicker than the sender's own news that the job is queued
-        self._steps.add(
-            step(message.message_id, sequence=order, state=state, fields={**always, **fields}, ttl_ms=ttl_ms)
-        )
+        return step(message.message_id, sequence=order, state=state, fields={**always, **fields}, ttl_ms=ttl_ms)
 
     def _queue_of(self, lane: str) -> str:
         known = self._queues.get(lane)
@@ -158,4 +164,9 @@ class Status(Middleware):
 def _error(exception: BaseException | None) -> dict[str, str] | None:
     if exception is None:
         return None
-    return {"type": type(exception).__name__, "message": text_of(exception)[:ERROR_CHARACTERS]}
+    return {"type": type(exception).__name__, "message": _speakable(text_of(exception)[:ERROR_CHARACTERS])}
+
+
+def _speakable(text: str) -> str:
+    """Return a text that UTF-8 can say: an error may quote bytes that were decoded loosely."""
+    return text.encode("utf-8", "backslashreplace").decode()
