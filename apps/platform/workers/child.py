@@ -51,6 +51,7 @@ def serve(assignment: Assignment, row: Row, *, parent_pid: int) -> int:
     signals = SignalPipe(noted=(signal.SIGTERM,), ignored=(signal.SIGINT, signal.SIGHUP, signal.SIGQUIT))
     broker = dramatiq.get_broker()
     broker.become(assignment.child, slots=assignment.slots, around_acks=row.write_finished)  # type: ignore[attr-defined]
+    facilities(broker).steps.around = row.write_finished
     keep_database_connections()
     if assignment.pool.nice:
         os.nice(assignment.pool.nice)
