@@ -37,7 +37,7 @@ class Keys:
         return f"{self.prefix}:job:{{{job_id}}}"
 
     def job_events(self, job_id: str) -> str:
-        """Stream: what happened to a job, for live followers."""
+        """Stream: what happened to a job since somebody followed it."""
         return f"{self.prefix}:job:{{{job_id}}}:events"
 
     def window(self, name: str) -> str:

@@ -154,6 +154,14 @@ class JobRecords:
                 told.append({1: "written", 0: "late", -1: "cancelled"}[answer])
         return told
 
+    def follow(self, job_id: str) -> None:
+        """Have a job's events kept from now on. Nobody's are before: they take more memory than the job.
+
+        Raises:
+            BrokerUnavailable: the server did not answer.
+        """
+        self._wire.call(script("job_follow", folder=""), [self.keys.job(job_id)], [])
+
     def progress(self, job_id: str, progress: dict[str, Any]) -> bool:
         """Record how far a running job is; ``True`` when it was asked to stop."""
         keys = [self.keys.job(job_id), self.keys.job_events(job_id)]

@@ -13,8 +13,10 @@ if state == "cancelled" or state == "succeeded" or state == "expired" or state =
 redis.call("HSET", KEYS[1], "cancel", 1)
 if ARGV[3] == "asked" or (ARGV[3] ~= "cancelled" and state == "running") then return "asked" end
 redis.call("HSET", KEYS[1], "state", "cancelled", "finished_at", now_ms(), "next_attempt_at", "")
-redis.call("XADD", KEYS[2], "*", "event", "state", "data", ARGV[2])
-redis.call("XADD", KEYS[2], "*", "event", "end", "data", ARGV[2])
+if redis.call("HEXISTS", KEYS[1], "followed") == 1 then
+  redis.call("XADD", KEYS[2], "*", "event", "state", "data", ARGV[2])
+  redis.call("XADD", KEYS[2], "*", "event", "end", "data", ARGV[2])
+end
 redis.call("PEXPIRE", KEYS[1], ARGV[1])
 redis.call("PEXPIRE", KEYS[2], ARGV[1])
 return "cancelled"

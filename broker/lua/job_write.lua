@@ -10,7 +10,7 @@
 
 local function write(job, events, step)
   local sequence, ttl_ms, event, ended, fields = unpack(step)
-  local state, recorded = unpack(redis.call("HMGET", job, "state", "sequence"))
+  local state, recorded, followed = unpack(redis.call("HMGET", job, "state", "sequence", "followed"))
   recorded = tonumber(recorded or -1)
   if state == "cancelled" and math.floor(recorded / 1048576) >= math.floor(sequence / 1048576) then
     return -1
@@ -25,11 +25,13 @@ local function write(job, events, step)
   if fields[2] == "succeeded" then redis.call("HDEL", job, "error") end
   redis.call("HSET", job, "sequence", sequence, unpack(fields))
   redis.call("PEXPIRE", job, ttl_ms)
-  redis.call("XADD", events, "MAXLEN", "~", 256, "*", "event", "state", "data", event)
   -- It may be requeued, and must not start its next life cancelled.
   if fields[2] == "dead" then redis.call("HDEL", job, "cancel") end
-  if ended then redis.call("XADD", events, "*", "event", "end", "data", event) end
-  redis.call("PEXPIRE", events, ttl_ms)
+  if followed then
+    redis.call("XADD", events, "MAXLEN", "~", 256, "*", "event", "state", "data", event)
+    if ended then redis.call("XADD", events, "*", "event", "end", "data", event) end
+    redis.call("PEXPIRE", events, ttl_ms)
+  end
   return 1
 end
 

@@ -81,7 +81,9 @@ def is_event_id(text: str) -> bool:
 
 
 async def _events(client: redis.asyncio.Redis, job: JobRecord, after: str, heartbeat_s: float) -> AsyncGenerator[bytes]:
-    key = facilities().records.stream_key(job.id)
+    records = facilities().records
+    key = records.stream_key(job.id)
+    await sync_to_async(records.follow, thread_sensitive=False)(job.id)
     if is_event_id(after):
         last = after
     else:

@@ -33,6 +33,7 @@ def test_a_record_tells_a_jobs_life(yard_broker: BuildBroker, run_worker: Any) -
 
     sent = add.send_with_options(args=(1, 2), owner="user:1")
     queued = records.read(sent.message_id)
+    records.follow(sent.message_id)
     with the_global_broker(broker), run_worker(broker=broker):
         wait_for(lambda: records.read(sent.message_id).ended)
 
@@ -42,7 +43,23 @@ def test_a_record_tells_a_jobs_life(yard_broker: BuildBroker, run_worker: Any) -
     assert record.progress == {"done": 1, "total": 2, "note": "adding"}
     assert record.enqueued_at <= record.started_at <= record.finished_at
     events = records.client.xrange(records.stream_key(sent.message_id))
-    assert [fields[b"event"] for _, fields in events] == [b"state", b"state", b"progress", b"state", b"end"]
+    assert [fields[b"event"] for _, fields in events] == [b"state", b"progress", b"state", b"end"]
+
+
+def test_a_job_that_nobody_follows_keeps_no_events(yard_broker: BuildBroker, run_worker: Any) -> None:
+    broker = yard_broker(small_yard())
+    records = facilities(broker).records
+
+    @dramatiq.actor(broker=broker, queue_name="work")
+    def alone() -> None: ...
+
+    job_id = alone.send().message_id
+    with run_worker(broker=broker):
+        wait_for(lambda: records.read(job_id).ended)
+
+    assert not records.client.exists(records.stream_key(job_id))
+    records.follow("nobody")
+    assert not records.client.exists(records.keys.job("nobody"))
 
 
 def test_results_are_kept_only_for_actors_that_ask_and_nothing_for_untracked(
