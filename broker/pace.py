@@ -6,7 +6,7 @@ import random
 import time
 from typing import Final
 
-APART_S: Final = 0.08
+APART_S: Final = 0.1
 LONGEST_S: Final = 0.4
 
 

@@ -30,30 +30,41 @@ def proxy() -> Iterator[FaultProxy]:
 
 @pytest.mark.parametrize("storm_s", [2, pytest.param(60, marks=long)])
 def test_a_storm_of_resets_loses_nothing_and_leaks_nothing(
-    proxy: FaultProxy, broker_on: BrokerOn, run_worker: Any, ledger: Ledger, storm_s: float
+    proxy: FaultProxy,
+    broker_on: BrokerOn,
+    run_worker: Any,
+    ledger: Ledger,
+    monkeypatch: pytest.MonkeyPatch,
+    storm_s: float,
 ) -> None:
+    monkeypatch.setattr("dramatiq.worker.CONSUMER_RESTART_DELAY_SECS", 3.0)  # as in a deployment
     broker = broker_on(proxy.url)
     pause = random.Random(23)
 
     with run_worker(broker=broker), load(broker, ledger) as producers:
         producers.wait_for_accepted(60)
-        open_files, connections = psutil.Process().num_fds(), proxy.accepted_count
+        process = psutil.Process()
+        open_files, threads, connections = process.num_fds(), process.num_threads(), proxy.accepted_count
+        process.cpu_percent()
         calm_at_s = time.monotonic() + storm_s
         while time.monotonic() < calm_at_s:
             proxy.reset()
             let_pass(pause.uniform(0.05, 0.2))
+        cpu_percent = process.cpu_percent()
         connects_per_s = (proxy.accepted_count - connections) / storm_s
         producers.wait_for_accepted(60)
-        open_files_after = psutil.Process().num_fds()
+        open_files_after, threads_after = process.num_fds(), process.num_threads()
         producers.stop()
         wait_until_drained(broker)
 
-    print(f"{connects_per_s:.0f} connects a second")
+    print(f"{connects_per_s:.0f} connects a second, {cpu_percent:.0f} % of a core, the proxy's share included")
     found = ledger.account()
     assert (found.lost, found.unexpected) == ((), ())
     assert found.duplicated == (), "neither enqueued nor run twice"
     assert connects_per_s <= 20
-    assert abs(open_files_after - open_files) <= 10
+    assert cpu_percent < 50
+    assert threads_after - threads <= 2
+    assert open_files_after - open_files <= 10
 
 
 @pytest.mark.parametrize("verb", ["drop_reply", "cut_mid_frame"])
@@ -121,6 +132,34 @@ def test_a_worker_notices_that_its_peer_has_vanished(
     assert (found.lost, found.unexpected) == ((), ())
     assert noticed_s <= 15
     assert everyone_lives
+
+
+@long
+@pytest.mark.timeout(900)
+def test_a_slow_network_for_ten_minutes_takes_no_lease_from_anybody(
+    proxy: FaultProxy, broker_on: BrokerOn, run_worker: Any, ledger: Ledger
+) -> None:
+    broker, worker_broker = broker_on(SERVER.url), broker_on(proxy.url)
+    family, threads, rtt_s = broker.families[QUEUE], 4, 0.25
+    for number in range(5_000):
+        enqueue(broker, ledger, f"slow-{number}.")
+
+    proxy.delay(100, jitter_ms=50)
+    proxy.rate(64_000)
+    with run_worker(broker=worker_broker, threads=threads, poll_ms=1_000):
+        wait_for(lambda: ledger.jobs("completed"), 30)
+        owners, started_s, done = set(family.owners()), time.monotonic(), len(ledger.jobs("completed"))
+        let_pass(600)
+        per_s = (len(ledger.jobs("completed")) - done) / (time.monotonic() - started_s)
+        owners_after = set(family.owners())
+        proxy.pass_()
+        wait_until_drained(broker, 60)
+
+    print(f"{per_s:.1f} jobs a second over a round trip of {rtt_s:.2f} s")
+    found = ledger.account()
+    assert (found.lost, found.duplicated, found.unexpected) == ((), (), ())
+    assert owners_after == owners, "nobody lost a lease"
+    assert per_s >= 0.6 * threads / (4 * rtt_s)
 
 
 def test_a_slow_network_costs_time_and_nothing_else(
