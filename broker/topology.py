@@ -95,6 +95,10 @@ class Pool:
         nice: Added to the children's niceness, 0 … 19.
         database_connections: Database connections the pool may open; ``None`` is one for each slot.
         shared_retries: Serves every retry lane that no pool names.
+        recycle_after: Messages after which a child is replaced; ``None`` for never.
+        recycle_above_bytes: Resident memory above which it is, its tasks ended in peace; ``None`` for any.
+        memory_limit_bytes: Resident memory at which it is killed, and what it ran is suspect. With a single slot the
+            task gets a ``MemoryError`` somewhat before. ``None`` for any.
     """
 
     name: str
@@ -106,6 +110,9 @@ class Pool:
     nice: int = 0
     database_connections: int | None = None
     shared_retries: bool = False
+    recycle_after: int | None = None
+    recycle_above_bytes: int | None = None
+    memory_limit_bytes: int | None = None
 
     @property
     def total_slots(self) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import resource
 import select
 import signal
 import time
@@ -55,6 +56,8 @@ def serve(assignment: Assignment, row: Row, *, parent_pid: int) -> int:
     keep_database_connections()
     if assignment.pool.nice:
         os.nice(assignment.pool.nice)
+    if assignment.pool.memory_limit_bytes and assignment.slots == 1:
+        limit_memory(assignment.pool.memory_limit_bytes)
     for lane in assignment.lanes:
         broker.declare_queue(lane)
     slots = install(broker, Slots(row, settings.YARD, assignment.lanes, assignment.slots))
@@ -69,9 +72,20 @@ def serve(assignment: Assignment, row: Row, *, parent_pid: int) -> int:
         return 0
     worker.start()
     row.progressed()
+    row.set_working()
     while not told and all_work(worker) and not (assignment.alone and idle_s(row) > ALONE_IDLE_S):
         told = wait(signals, row, BEAT_S, parent_pid)
     return drain(worker, slots, row, assignment.grace_s)
+
+
+def limit_memory(limit_bytes: int) -> None:
+    """Have what this process allocates end in a ``MemoryError``, where a process that grew would be killed.
+
+    Memory that is only reserved counts as well, such as the stacks of threads: it strikes before the limit.
+    """
+    _, highest = resource.getrlimit(resource.RLIMIT_DATA)
+    if highest == resource.RLIM_INFINITY or highest > limit_bytes:
+        resource.setrlimit(resource.RLIMIT_DATA, (limit_bytes, highest))
 
 
 def idle_s(row: Row) -> float:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import selectors
 import signal
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from dramatiq.broker import Broker
@@ -15,7 +16,7 @@ from dramatiq.broker import Broker
 from apps.platform.workers.children import Assignment, start_child
 from apps.platform.workers.keeper import Keeper, Member, send
 from apps.platform.workers.pool_leases import Estate, PoolLeases
-from apps.platform.workers.processes import describe_exit
+from apps.platform.workers.processes import describe_exit, resident_bytes
 from apps.platform.workers.table import ChildState, Running, Table
 from broker.topology import Pool, Yard
 
@@ -24,6 +25,9 @@ KILL_AFTER_LIMIT_S = 5.0
 # Children with a single slot, for messages that may take them down; executed ones cost more to start.
 MOST_ALONE = {"threads": 4, "processes": 4, "gevent": 2}
 CLEAN_EXITS = (0, 3)
+# A process grows by some 10 MB meanwhile; reading its size takes 20 microseconds.
+WEIGH_EVERY_S = 0.1
+LOOK_FOR_SUCCESSOR_S = 0.02
 
 logger = logging.getLogger("switchyard.workers")
 
@@ -80,6 +84,8 @@ class Crew:
         self._estates: list[tuple[Estate, tuple[Running, ...], str]] = []
         self._endings: dict[int, Ending] = {}
         self._resting = False
+        self._successor: tuple[Member, Member] | None = None
+        self._weigh_at_s = 0.0
 
     @property
     def pids(self) -> list[int]:
@@ -111,7 +117,7 @@ class Crew:
         estates, self._estates = self._estates, []
         for estate, guilty, cause in estates:
             self._leases.settle(estate, guilty, cause)
-        next_s = self._mind_limits()
+        next_s = min(self._mind_limits(), self._mind_age())
         return min(next_s, self._leases.seconds_to_next(), self._keeper.seconds_to_next())
 
     def hold_leases(self) -> list[int]:
@@ -187,6 +193,55 @@ class Crew:
         self._keeper.end(member)
         self._keeper.fill(spare)
 
+    def _mind_age(self) -> float:
+        """Replace a child that did enough or holds too much, its successor first; kill one over the memory limit.
+
+        Return seconds until it is time to look again.
+        """
+        pool = self.pool
+        if self._keeper.stopping or self._resting:
+            return math.inf
+        weighed: dict[int, int] = {}
+        if (pool.recycle_above_bytes or pool.memory_limit_bytes) and time.monotonic() >= self._weigh_at_s:
+            self._weigh_at_s = time.monotonic() + WEIGH_EVERY_S
+            weighed = {member.number: resident_bytes(member.pid) for member in self._keeper.members if member.pid}
+            self._end_gluttons(weighed)
+        if self._successor is None:
+            self._choose_successor(weighed)
+        elif self._rows[self._successor[1].number].working:
+            old, _ = self._successor
+            self._successor = None
+            if old.pid:
+                self._endings.setdefault(old.number, Ending("recycled"))
+            self._keeper.end(old)
+        if self._successor is not None:
+            return LOOK_FOR_SUCCESSOR_S
+        return max(self._weigh_at_s - time.monotonic(), 0.0) if self._weigh_at_s else math.inf
+
+    def _end_gluttons(self, weighed: Mapping[int, int]) -> None:
+        limit = self.pool.memory_limit_bytes
+        for place, size in weighed.items():
+            ending = self._endings.get(place)
+            if limit and size > limit and not (ending and ending.killed):
+                told = f"takes {size / 1e6:.0f} MB, over its {limit / 1e6:.0f} MB"
+                logger.error("pool %s: child %d %s; killed", self.pool.name, place, told)
+                crash = f"killed for memory: its worker {told}"
+                self._kill(self._keeper.members[place - 1], Ending("memory", crash=crash))
+
+    def _choose_successor(self, weighed: Mapping[int, int]) -> None:
+        after, above = self.pool.recycle_after, self.pool.recycle_above_bytes
+        spare = next((other for other in self._own if not other.pid and not other.wanted), None)
+        if spare is None:
+            return  # one after the other
+        for member in self._own:
+            if not member.pid or not member.wanted or member.number in self._endings:
+                continue
+            done = self._rows[member.number].read().done
+            if (after and done >= after) or (above and weighed.get(member.number, 0) > above):
+                self._successor = (member, spare)
+                self._keeper.fill(spare)
+                return
+
     # --- Ending ---
 
     def _mind_limits(self) -> float:
@@ -233,6 +288,10 @@ class Crew:
         alone = member in self._alone
         if alone:
             member.wanted = bool(guilty)  # what it ran waits to be run alone again
+        if ending is not None and ending.why == "recycled" and clean:
+            self.restarts["recycled"] = self.restarts.get("recycled", 0) + 1
+            logger.info("pool %s: child %d (pid %d) is replaced after %d tasks", self.pool.name, place, pid, state.done)
+            return True
         if (clean and not member.wanted) or self._keeper.stopping or self._resting:
             if not clean:
                 logger.warning("pool %s: child %d (pid %d) %s", self.pool.name, place, pid, told)

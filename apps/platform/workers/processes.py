@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import NoReturn
 
 import psutil
@@ -18,6 +19,7 @@ from apps.platform.workers.signals import HANDLED
 from broker.parent_death import die_with_parent
 
 EX_CRASHED = 70
+PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 logger = logging.getLogger("switchyard.workers")
 
@@ -88,6 +90,10 @@ def memory_bytes(pids: Iterable[int]) -> int:
 
 def resident_bytes(pid: int) -> int:
     """Return a process's resident size, shared pages counted in full; 0 when it is gone."""
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_bytes().split()[1]) * PAGE_BYTES
+    except (FileNotFoundError, ProcessLookupError):
+        pass  # gone, or not Linux
     try:
         return psutil.Process(pid).memory_info().rss
     except psutil.Error:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 CELL_BYTES = 8
 HEADER_CELLS = 16  # more than are used, so that a row can grow where it stands
-READY, BEAT, TAKEN, DONE, BUSY, LEASED, FINISHED, WRITTEN, PROGRESS = range(9)
+READY, BEAT, TAKEN, DONE, BUSY, LEASED, FINISHED, WRITTEN, PROGRESS, WORKING = range(10)
 
 # As long as an id may be. What somebody put there with a longer one cannot be told apart, and counts as not running.
 ID_BYTES = 200
@@ -115,6 +115,15 @@ class Row:
     def set_ready(self) -> None:
         """Say that the child is up."""
         self._cells[READY] = 1
+
+    def set_working(self) -> None:
+        """Say that it consumes."""
+        self._cells[WORKING] = 1
+
+    @property
+    def working(self) -> bool:
+        """Whether the child consumes."""
+        return bool(self._cells[WORKING])
 
     def set_leased(self) -> None:
         """Say, as its supervisor, that the child has its leases and may fetch."""

@@ -102,7 +102,8 @@ def test_a_child_that_is_killed_again_and_again_loses_nothing_and_its_siblings_g
     began_s = time.monotonic()
     while (now_s := time.monotonic() - began_s) < 8:
         tokens += [bench.send("urgent", ms=20) for _ in range(10)]
-        wait_for(lambda: bench.client.llen(ENDED) > len(tokens) - 40, 5)
+        sent = len(tokens)
+        wait_for(lambda sent=sent: bench.client.llen(ENDED) > sent - 40, 5)
         if now_s > 2 * kills + 1:
             kills += 1
             os.kill(bench.notes(STARTED)[-1]["pid"], signal.SIGKILL)

@@ -38,8 +38,7 @@ def run(token: str, ms: int, how: str) -> None:
     """Note the start, do something for a while, note the end.
 
     Args:
-        how: ``sleep``; ``hold``, without letting go of the interpreter; ``crash`` after the time; for ever in C:
-            ``hang``, having let go of the interpreter, or ``seize``, holding it.
+        how: Name of one of the functions below.
     """
     client: Any = dramatiq.get_broker().client  # type: ignore[attr-defined]
     place: dict[str, Any] = {
@@ -92,4 +91,25 @@ def crash(seconds: float) -> None:
     ctypes.string_at(0)
 
 
-WAYS = {"sleep": sleep, "hold": hold, "hang": hang, "seize": seize, "crash": crash}
+def leak(seconds: float) -> None:
+    """Keep 5 MB for ever."""
+    sleep(seconds)
+    KEPT.append(b"x" * 5_000_000)
+
+
+def gobble(seconds: float) -> None:
+    """Take a gigabyte at once."""
+    KEPT.append(b"x" * 1_000_000_000)
+
+
+def gobble_slowly(seconds: float) -> None:
+    """Take half a gigabyte, 10 MB at a time."""
+    taken = []
+    for _ in range(50):
+        taken.append(b"x" * 10_000_000)
+        time.sleep(0.02)
+    sleep(5)
+
+
+KEPT: list[bytes] = []
+WAYS = {way.__name__: way for way in (sleep, hold, hang, seize, crash, leak, gobble, gobble_slowly)}
