@@ -119,15 +119,18 @@ class Wire:
         connection: Any = own
         try:
             for keys, args in calls:
+                give_up_s = time.monotonic() + budget_s
                 unanswered.append((keys, args))
                 if connection is not None and not _sent(connection, operation, keys, args):
                     connection = None
                 while len(unanswered) > (1 if connection is not None else 0):
-                    answer, connection = self._next_answer(connection, operation, unanswered, budget_s)
+                    answer, connection = self._next_answer(connection, operation, unanswered, give_up_s)
                     yield answer
+                    give_up_s = time.monotonic() + budget_s
             while unanswered:
-                answer, connection = self._next_answer(connection, operation, unanswered, budget_s)
+                answer, connection = self._next_answer(connection, operation, unanswered, give_up_s)
                 yield answer
+                give_up_s = time.monotonic() + budget_s
         finally:
             if unanswered or connection is None:
                 own.disconnect()
@@ -138,14 +141,14 @@ class Wire:
         connection: Any,
         operation: Script,
         unanswered: deque[tuple[Sequence[str], Sequence[Word]]],
-        budget_s: float,
+        give_up_s: float,
     ) -> tuple[Any, Any]:
         """Return the next answer, and the connection unless it broke: then every call is made anew, by itself."""
         if connection is not None:
             try:
-                answer = connection.read_response(disable_decoding=True, timeout=min(budget_s, ANSWER_S))
+                answer = connection.read_response(disable_decoding=True, timeout=min(_left_s(give_up_s), ANSWER_S))
             except NoScriptError:
-                answer = self.call(operation, *unanswered[0], budget_s=budget_s)
+                answer = self.call(operation, *unanswered[0], budget_s=_left_s(give_up_s))
             except OutOfMemoryError as error:
                 raise BrokerFull(operation.name, str(error)) from error
             except redis.RedisError as error:
@@ -157,7 +160,7 @@ class Wire:
                 return answer, connection
         if connection is None:
             try:
-                answer = self.call(operation, *unanswered[0], budget_s=budget_s)
+                answer = self.call(operation, *unanswered[0], budget_s=_left_s(give_up_s))
             except BrokerFull as error:  # the answer to an earlier try may have been lost
                 raise BrokerUnavailable(operation.name, str(error)) from error
         unanswered.popleft()
@@ -175,9 +178,8 @@ class Wire:
             sent_before = sent
             connection = self.take()
             try:
-                left_s = max(deadline - time.monotonic(), 0.001)
-                connection.socket_connect_timeout = min(left_s, RECONNECT_S)
-                connection.connect()
+                left_s = _left_s(deadline)
+                _connect(connection, left_s)
                 sent = True
                 return act(connection, min(left_s, ANSWER_S))
             except OutOfMemoryError as error:
@@ -210,6 +212,8 @@ class Wire:
             # Not by the pool: it counts what it ever made, and refuses more than 100.
             connection: Any = self._pool.connection_class(**self._pool.connection_kwargs)
             connection.retry = Retry(NoBackoff(), 0)
+            connection.driver_info = None  # its name and version: two round trips, each of which may hang
+            connection.socket_timeout = ANSWER_S
             return connection
 
     def give(self, connection: Any) -> None:
@@ -227,9 +231,19 @@ def _is_away(error: redis.RedisError) -> bool:
     return isinstance(error, AWAY) or str(error).startswith(NOT_NOW)
 
 
+def _left_s(give_up_s: float) -> float:
+    return max(give_up_s - time.monotonic(), 0.001)
+
+
+def _connect(connection: Any, within_s: float) -> None:
+    connection.socket_connect_timeout = min(within_s, RECONNECT_S)
+    connection.socket_timeout = max(connection.socket_connect_timeout / 2, 0.1)  # of the login, and of the database
+    connection.connect()
+
+
 def _sent(connection: Any, operation: Script, keys: Sequence[str], args: Sequence[Word]) -> bool:
     try:
-        connection.connect()
+        _connect(connection, RECONNECT_S)
         command = connection.pack_command("EVALSHA", operation.sha, len(keys), *keys, *args)
         connection.send_packed_command(command, check_health=False)
     except AWAY:

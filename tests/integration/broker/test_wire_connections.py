@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import time
+
+import pytest
+
 from broker.clients import connect
-from broker.wire import Wire
+from broker.errors import BrokerUnavailable
+from broker.family import Entry, Family
+from broker.keys import Keys
+from broker.wire import BUDGET_S, Wire
+from tests.chaos.server import ServerUnderTest
 
 
 def test_four_hundred_greenlets_get_a_connection_each(valkey_url: str) -> None:
@@ -20,3 +28,23 @@ def test_a_wire_that_is_closed_again_and_again_connects_anew(valkey_url: str) ->
     for _ in range(150):
         assert wire.command("PING") == b"PONG"
         wire.close()
+
+
+def test_a_server_that_hangs_ends_a_call_in_its_budget_on_old_and_on_new_connections(emptied: ServerUnderTest) -> None:
+    wire = Wire(connect(emptied.url))
+    family = Family(wire, Keys("hangs").family("q"))
+    assert wire.command("PING") == b"PONG"
+    took_s = []
+
+    emptied.stop()
+    try:
+        for act in (*[lambda: family.enqueue([Entry("a", b"{}")])] * 2, family.owners):
+            started_s = time.monotonic()
+            with pytest.raises(BrokerUnavailable) as refused:
+                act()
+            took_s.append(time.monotonic() - started_s)
+            assert refused.value.outcome == "unknown"
+    finally:
+        emptied.cont()
+
+    assert max(took_s) < BUDGET_S + 0.4
