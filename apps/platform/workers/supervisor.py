@@ -13,11 +13,10 @@ import time
 
 import dramatiq
 from django.conf import settings
-from prometheus_client.multiprocess import mark_process_dead
 
 from apps.platform.workers.broker_watch import make_watch
 from apps.platform.workers.crew import Crew
-from apps.platform.workers.metrics_dirs import claim
+from apps.platform.workers.metrics_dirs import claim, fold
 from apps.platform.workers.metrics_listener import MetricsListener
 from apps.platform.workers.pool_metrics import exposition
 from apps.platform.workers.processes import EX_CRASHED, memory_bytes, prepare_to_fork
@@ -82,7 +81,7 @@ class Supervisor:
             settings.SWITCHYARD.broker_url,
             grace_s=grace_s,
             shed=[self._shed],
-            ended=lambda pid: mark_process_dead(pid, path=str(self._folder)),
+            ended=lambda pid: fold(self._folder, pid),
         )
 
     def run(self) -> int:

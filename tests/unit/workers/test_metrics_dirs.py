@@ -1,0 +1,60 @@
+"""Files of metrics whose processes ended: their counts stay, they do not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.mmap_dict import MmapedDict, mmap_key
+
+from apps.platform.workers.metrics_dirs import fold
+from apps.platform.workers.pool_metrics import ChildrenCollector
+
+
+def count(folder: Path, pid: int, value: float) -> None:
+    """Leave the file of a process that counted so many jobs."""
+    counted = MmapedDict(str(folder / f"counter_{pid}.db"))
+    counted.write_value(mmap_key("jobs", "jobs_total", ["actor"], ["a"], "Jobs."), value, 0.0)
+    counted.close()
+
+
+def text_of(folder: Path) -> str:
+    """Return what a scrape would read."""
+    registry = CollectorRegistry()
+    registry.register(ChildrenCollector(folder))
+    return generate_latest(registry).decode()
+
+
+def test_a_thousand_ended_children_lose_no_count_and_leave_one_file(tmp_path: Path) -> None:
+    for pid in range(1, 1_001):
+        count(tmp_path, pid, pid)
+        fold(tmp_path, pid)
+    count(tmp_path, 5_000, 1)
+
+    text = text_of(tmp_path)
+
+    assert f'jobs_total{{actor="a"}} {1_000 * 1_001 / 2 + 1}' in text
+    assert {path.name for path in tmp_path.iterdir()} == {"counter_ended.db", "counter_5000.db"}
+
+
+def test_what_only_a_living_process_can_say_is_not_kept(tmp_path: Path) -> None:
+    gauge = MmapedDict(str(tmp_path / "gauge_livesum_7.db"))
+    gauge.write_value(mmap_key("busy", "busy", [], [], "Busy."), 3.0, 0.0)
+    gauge.close()
+
+    fold(tmp_path, 7)
+
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("left", [b"", b"\xff\x00\x00\x00" + b"\x00" * 60])
+def test_a_file_that_was_being_written_is_let_go(tmp_path: Path, left: bytes) -> None:
+    count(tmp_path, 1, 2)
+    fold(tmp_path, 1)
+    (tmp_path / "counter_7.db").write_bytes(left)
+
+    fold(tmp_path, 7)
+
+    assert {path.name for path in tmp_path.iterdir()} == {"counter_ended.db"}
+    assert 'jobs_total{actor="a"} 2.0' in text_of(tmp_path)
