@@ -18,12 +18,13 @@
 local id, token = ARGV[1], ARGV[2]
 local state = held(KEYS[2], id, token, "bury", KEYS[5], KEYS[7], KEYS[8])
 if state ~= "yes" then return state == "done" and 1 or 0 end
-redis.call("HDEL", KEYS[2], id)
-redis.call("HDEL", KEYS[1], id)
+-- Put there first, taken away last: should a key be of a wrong type, the script ends there and nothing is lost.
+redis.call("HSET", KEYS[4], id, ARGV[3])
+redis.call("RPUSH", KEYS[3], id)
 local key = redis.call("HGET", KEYS[5], "key:" .. id)
 if key and redis.call("HGET", KEYS[6], key) == id then redis.call("HDEL", KEYS[6], key) end
 redis.call("HDEL", KEYS[5], "key:" .. id, "crash:" .. id, "cancel:" .. id, "asked:" .. id)
 redis.call("HSET", KEYS[5], "spent:" .. id, "bury " .. token)
-redis.call("HSET", KEYS[4], id, ARGV[3])
-redis.call("RPUSH", KEYS[3], id)
+redis.call("HDEL", KEYS[2], id)
+redis.call("HDEL", KEYS[1], id)
 return 1

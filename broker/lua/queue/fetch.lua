@@ -35,9 +35,12 @@ if not lease or tonumber(lease) == 0 then return { "gone", stale, -1, 0 } end
 local levels = { KEYS[2], KEYS[3], KEYS[4] }
 local now = now_ms()
 local answer = { "ok", stale, -1, 0 }
+-- Most queues have nothing paused, noted, scheduled, or of high or low priority, most of the time.
+local rare = redis.call("EXISTS", KEYS[10], KEYS[13], KEYS[2], KEYS[4], KEYS[5]) > 0
+local noted = rare and redis.call("EXISTS", KEYS[13]) == 1
 local function grant(ids, tokens, bodies)
   local crashes = {}
-  if redis.call("EXISTS", KEYS[13]) == 1 then
+  if noted then
     for n, id in ipairs(ids) do
       local crashed, asked = unpack(redis.call("HMGET", KEYS[13], "crash:" .. id, "asked:" .. id))
       local cause = string.match(crashed or "", "^%d+ %d+ (.+)$")
@@ -87,13 +90,12 @@ if request == ARGV[3] then -- the reply was lost
   end
 end
 
-local noted = redis.call("EXISTS", KEYS[10], KEYS[13]) > 0
-if noted and redis.call("EXISTS", KEYS[10]) == 1 then
+if rare and redis.call("EXISTS", KEYS[10]) == 1 then
   answer[1] = "paused"
   return answer
 end
 
-if say_next_due() then
+if rare and say_next_due() then
   local due = redis.call("ZRANGEBYSCORE", KEYS[5], "-inf", now, "LIMIT", 0, ARGV[4])
   redis.call("ZREM", KEYS[5], unpack(due))
   if noted then
@@ -108,7 +110,7 @@ if say_next_due() then
 end
 
 local ids, wanted, dropped = {}, tonumber(ARGV[2]), 0
-for _, list in ipairs(levels) do
+for _, list in ipairs(rare and levels or { levels[2] }) do
   while #ids < wanted and dropped < 500 do
     local popped = redis.call("LPOP", list, wanted - #ids)
     if not popped then break end

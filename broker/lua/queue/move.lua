@@ -22,7 +22,7 @@
 local id, token, move = ARGV[1], ARGV[2], ARGV[3]
 local state = held(KEYS[2], id, token, move, KEYS[8], KEYS[9], KEYS[10])
 if state ~= "yes" then return state == "done" and 1 or 0 end
-redis.call("HDEL", KEYS[2], id)
+-- Put there first, taken away last: should a key be of a wrong type, the script ends there and nothing is lost.
 redis.call("HSET", KEYS[1], id, ARGV[4])
 redis.call("HSET", KEYS[8], "spent:" .. id, move .. " " .. token)
 local level, delay_ms = tonumber(ARGV[6]), tonumber(ARGV[5])
@@ -34,4 +34,5 @@ end
 local crashes = string.match(redis.call("HGET", KEYS[8], "crash:" .. id) or "", "^%d+ %d+")
 if crashes then redis.call("HSET", KEYS[8], "crash:" .. id, crashes .. " alone") end
 put({ id }, level, delay_ms > 0 and now_ms() + delay_ms, { KEYS[3], KEYS[4], KEYS[5] }, KEYS[6], KEYS[7])
+redis.call("HDEL", KEYS[2], id)
 return 1

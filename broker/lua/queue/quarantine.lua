@@ -18,6 +18,6 @@ local id, token = ARGV[1], ARGV[2]
 local word = "quarantine " .. token
 local state = held(KEYS[1], id, token, "quarantine", KEYS[6], KEYS[4], KEYS[5])
 if state ~= "yes" then return state == "done" and 1 or 0 end
-finish({ id }, { word }, KEYS[1], KEYS[2], KEYS[4], KEYS[5], KEYS[6], KEYS[7])
 redis.call("LPUSH", KEYS[3], ARGV[3])
+finish({ id }, { word }, KEYS[1], KEYS[2], KEYS[4], KEYS[5], KEYS[6], KEYS[7])
 return 1

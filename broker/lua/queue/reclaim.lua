@@ -73,8 +73,8 @@ for i = last_pair + 1, #ARGV do
     local token, body = "", ""
     if keeper ~= "" then
       token = string.format("%d", redis.call("INCR", KEYS[13]))
-      redis.call("HDEL", hold, id)
       redis.call("HSET", KEYS[12], id, token)
+      redis.call("HDEL", hold, id)
       body = redis.call("HGET", KEYS[3], id)
     end
     name(id, count, token, body)
@@ -87,8 +87,8 @@ for n = 1, #held, 2 do back[#back + 1] = { held[n], tonumber(held[n + 1]) } end
 table.sort(back, function(a, b) return a[2] > b[2] end)
 for n = 1, math.min(#back, 500) do
   local id = back[n][1]
-  redis.call("HDEL", hold, id)
   redis.call("LPUSH", KEYS[3 + tonumber(redis.call("HGET", notes, "level:" .. id) or 2)], id)
+  redis.call("HDEL", hold, id)
   answer[1] = answer[1] + 1
 end
 ring(KEYS[7]) -- also when nothing went back: it may have been the only one that knew when the next one is due

@@ -22,9 +22,9 @@ for i = first, last, step do
   local state = held(KEYS[1], id, token, "release", KEYS[6], KEYS[7], KEYS[8])
   if state == "yes" then
     local level = tonumber(redis.call("HGET", KEYS[6], "level:" .. id) or 2)
-    redis.call("HDEL", KEYS[1], id)
-    redis.call("HSET", KEYS[6], "spent:" .. id, "release " .. token)
     redis.call(head and "LPUSH" or "RPUSH", KEYS[1 + level], id)
+    redis.call("HSET", KEYS[6], "spent:" .. id, "release " .. token)
+    redis.call("HDEL", KEYS[1], id)
     ring(KEYS[5])
   elseif state == "stale" then
     stale[#stale + 1] = i / 2

@@ -21,12 +21,13 @@
 local id = ARGV[1]
 local letter = redis.call("HGET", KEYS[1], id)
 if letter ~= ARGV[2] then return repeated(id, "requeue " .. ARGV[5], KEYS[8], KEYS[9], KEYS[10]) and 1 or 0 end
-redis.call("LREM", KEYS[2], -1, id)
-redis.call("HDEL", KEYS[1], id)
+-- Put there first, taken away last: should a key be of a wrong type, the script ends there and nothing is lost.
 redis.call("HSET", KEYS[3], id, ARGV[3])
 redis.call("HDEL", KEYS[8], "crash:" .. id, "cancel:" .. id, "asked:" .. id, "level:" .. id)
 redis.call("HSET", KEYS[8], "spent:" .. id, "requeue " .. ARGV[5])
 local level = tonumber(ARGV[4])
 if level ~= 2 then redis.call("HSET", KEYS[8], "level:" .. id, level) end
 put({ id }, level, false, { KEYS[4], KEYS[5], KEYS[6] }, nil, KEYS[7])
+redis.call("HDEL", KEYS[1], id)
+redis.call("LREM", KEYS[2], -1, id)
 return 1
