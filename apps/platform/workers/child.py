@@ -21,6 +21,7 @@ from dramatiq.errors import ConnectionClosed
 from apps.platform.workers.children import Assignment
 from apps.platform.workers.signals import SignalPipe
 from apps.platform.workers.slots import Slots, install
+from apps.platform.workers.stacks import dump_on_signal, stacks_file
 from apps.platform.workers.table import Row
 from broker.consumer import HeldMessage
 from broker.errors import BrokerUnavailable
@@ -48,6 +49,7 @@ def serve(assignment: Assignment, row: Row, *, parent_pid: int) -> int:
         row: Where to write what this child does, and to read whether its supervisor has leases for it.
         parent_pid: The supervisor; when it is gone, so is this process.
     """
+    dump_on_signal(stacks_file(assignment.pool.name, os.getpid()))
     # Ctrl-C reaches every process of a terminal, the supervisor decides what it means.
     signals = SignalPipe(noted=(signal.SIGTERM,), ignored=(signal.SIGINT, signal.SIGHUP, signal.SIGQUIT))
     broker = dramatiq.get_broker()

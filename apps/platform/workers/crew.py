@@ -17,6 +17,7 @@ from apps.platform.workers.children import Assignment, start_child
 from apps.platform.workers.keeper import Keeper, Member, send
 from apps.platform.workers.pool_leases import Estate, PoolLeases
 from apps.platform.workers.processes import describe_exit, resident_bytes
+from apps.platform.workers.stacks import last_words, stacks_file
 from apps.platform.workers.table import ChildState, Running, Table
 from broker.topology import Pool, Yard
 
@@ -128,6 +129,15 @@ class Crew:
         """Kill a child that must not go on, for no fault of what it runs."""
         logger.error("pool %s: child %d %s; killed", self.pool.name, place, told)
         self._kill(self._keeper.members[place - 1], Ending(why))
+
+    def dump_stacks(self) -> None:
+        """Have every child write where its threads stand."""
+        for member in self._keeper.members:
+            if member.pid:
+                logger.info(
+                    "pool %s: child %d: %s", self.pool.name, member.number, stacks_file(self.pool.name, member.pid)
+                )
+                send(member, signal.SIGUSR1)
 
     def stop(self, signum: int) -> None:
         """Signal all children, and start none again."""
@@ -282,6 +292,9 @@ class Crew:
         self._told_end(pid)
         reason, told = describe_exit(status)
         clean = os.WIFEXITED(status) and os.WEXITSTATUS(status) in CLEAN_EXITS
+        at = last_words(stacks_file(self.pool.name, pid))
+        if at:
+            told += f" in {at}"
         guilty, cause = self._blame(estate, ending, clean=clean, told=f"{told}, pid {pid}")
         self._estates.append((estate, guilty, cause))
         member = self._keeper.members[place - 1]

@@ -9,7 +9,7 @@ import signal
 import time
 from collections.abc import Sequence
 
-from apps.platform.workers.keeper import Keeper
+from apps.platform.workers.keeper import Keeper, send
 from apps.platform.workers.processes import (
     EX_CRASHED,
     describe_exit,
@@ -17,7 +17,7 @@ from apps.platform.workers.processes import (
     name_process,
     prepare_to_fork,
 )
-from apps.platform.workers.signals import SignalPipe
+from apps.platform.workers.signals import HANDLED, SignalPipe
 from apps.platform.workers.supervisor import EX_OK, GRACE_S, KILL_AFTER_GRACE_S, LOOK_FOR_READY_S, Supervisor
 from apps.platform.workers.table import Table
 from broker.topology import Pool
@@ -43,7 +43,7 @@ class PoolsParent:
         self._unclean = False
         self._kill_at_s: float | None = None
         self._selector = selectors.DefaultSelector()
-        self._signals = SignalPipe(noted=(signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGCHLD))
+        self._signals = SignalPipe(noted=(*HANDLED, signal.SIGCHLD))
         self._keeper = Keeper(self._selector, len(self._pools), start=self._start, ended=self._ended)
 
     def run(self) -> int:
@@ -65,6 +65,10 @@ class PoolsParent:
     def _obey(self, signals: list[int]) -> None:
         for signum in signals:
             if signum == signal.SIGCHLD:
+                continue
+            if signum == signal.SIGUSR1:
+                for member in self._keeper.members:
+                    send(member, signum)
                 continue
             if self._keeper.stopping or signum == signal.SIGQUIT:
                 # SIGQUIT, not a second SIGTERM: a process manager that signals everybody must not cut the drain short.

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from types import FrameType
 
 # What may be sent to a process of ours. Not SIGCHLD: gevent cannot see a subprocess end while that is blocked.
-HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)
+HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1)
 
 
 class SignalPipe:

@@ -21,7 +21,7 @@ from apps.platform.workers.metrics_listener import MetricsListener
 from apps.platform.workers.pool_metrics import exposition
 from apps.platform.workers.processes import EX_CRASHED, memory_bytes, prepare_to_fork
 from apps.platform.workers.reporting import Reporter
-from apps.platform.workers.signals import SignalPipe
+from apps.platform.workers.signals import HANDLED, SignalPipe
 from apps.platform.workers.table import Row
 from broker.pool_reports import PoolReport
 from broker.topology import Pool
@@ -113,15 +113,19 @@ class Supervisor:
 
     def _listen_to_signals(self) -> SignalPipe:
         if self._own_row is None:
-            return SignalPipe(noted=(signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGCHLD))
+            return SignalPipe(noted=(*HANDLED, signal.SIGCHLD))
         # The parent passes on what a terminal sends to all of us.
         return SignalPipe(
-            noted=(signal.SIGTERM, signal.SIGQUIT, signal.SIGCHLD), ignored=(signal.SIGINT, signal.SIGHUP)
+            noted=(signal.SIGTERM, signal.SIGQUIT, signal.SIGUSR1, signal.SIGCHLD),
+            ignored=(signal.SIGINT, signal.SIGHUP),
         )
 
     def _obey(self, signals: list[int]) -> None:
         for signum in signals:
             if signum == signal.SIGCHLD:
+                continue
+            if signum == signal.SIGUSR1:
+                self._crew.dump_stacks()
                 continue
             at_once = signum == signal.SIGQUIT or (self._own_row is None and self._crew.stopping)
             if at_once:

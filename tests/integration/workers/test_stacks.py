@@ -1,0 +1,53 @@
+"""Stacks of children, on a signal and after a crash."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+from tests.integration.workers.conftest import Bench
+from tests.waiting import wait_for
+
+
+@pytest.mark.parametrize(("pool", "how"), [("urgent", "seize"), ("urgent", "hang"), ("webhook", "sleep")])
+def test_a_signal_shows_where_every_child_stands_even_while_c_holds_the_interpreter(
+    bench: Bench, pool: str, how: str
+) -> None:
+    supervisor = bench.start("runpool", pool)
+    bench.wait_for_log(f"pool {pool}: ready")
+    token = bench.send(pool, ms=30_000, how=how)
+    pid = wait_for(lambda: bench.started(token))["pid"]
+
+    shown = bench.folder / "stacks" / f"{pool}-{pid}.txt"
+    where = "actors.py" if how == "sleep" else "in lock_twice"
+
+    def is_shown() -> bool:
+        supervisor.send_signal(signal.SIGUSR1)  # again, until the task is where it stays
+        return shown.exists() and where in shown.read_text()
+
+    wait_for(is_shown)
+    assert str(shown) in bench.log()
+    assert supervisor.poll() is None
+
+
+def test_one_signal_to_the_common_parent_reaches_all_pools_and_ends_none(bench: Bench) -> None:
+    parent = bench.start("runpools", "urgent", "slow")
+    bench.wait_for_log("pools: all ready")
+
+    parent.send_signal(signal.SIGUSR1)
+
+    wait_for(lambda: sum(bool(path.read_text()) for path in (bench.folder / "stacks").iterdir()) == 3)
+    assert parent.poll() is None
+
+
+def test_a_crash_says_where_it_was_and_leaves_no_file(bench: Bench) -> None:
+    bench.start("runpool", "urgent")
+    bench.wait_for_log("pool urgent: ready")
+    pid = wait_for(lambda: bench.started(bench.send("urgent", ms=50, how="crash")))["pid"]
+
+    bench.wait_for_log("killed by SIGSEGV in ")
+
+    assert "actors.py" in bench.log()
+    assert "crash" in bench.log()
+    wait_for(lambda: not (bench.folder / "stacks" / f"urgent-{pid}.txt").exists())
