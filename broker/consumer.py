@@ -176,6 +176,7 @@ class Consumer(DramatiqConsumer):
         if not self._settled:
             self._settle()
             self._settled = True
+        timeout_s = self._until_due(timeout_s)
         if self._doorbell.asked:
             self._listen(timeout_s)
         elif self._empty:
@@ -225,14 +226,6 @@ class Consumer(DramatiqConsumer):
         self._acks.send()
 
     def _listen(self, timeout_s: float) -> None:
-        if self._due_at_s is not None:
-            until_due_s = self._due_at_s - time.monotonic()
-            if until_due_s <= 0:
-                # Whoever listens fetches it. A blocking read that ends by itself may do so 100 ms late.
-                self._due_at_s = None
-                self._family.ring(self._lane)
-                return
-            timeout_s = min(timeout_s, until_due_s)
         heard = self._doorbell.hear(timeout_s)
         if heard is None:
             return
@@ -248,6 +241,20 @@ class Consumer(DramatiqConsumer):
             self._empty = False
             if heard.rang:
                 self._family.ring(self._lane)  # for another process, that has room
+
+    def _until_due(self, timeout_s: float) -> float:
+        """Return how long to wait, at most until the next message is due; when it is, ring for whoever listens.
+
+        Blocking reads end by themselves up to 100 ms late; and we may have no room for it, but others have.
+        """
+        if self._due_at_s is None:
+            return timeout_s
+        until_due_s = self._due_at_s - time.monotonic()
+        if until_due_s > 0:
+            return min(timeout_s, until_due_s)
+        self._due_at_s = None
+        self._family.ring(self._lane)
+        return timeout_s
 
     def _receive(self, found: Fetched, room: int) -> None:
         tell_stale(found.stale)

@@ -365,8 +365,11 @@ class Family:
         """Drop every message that waits, is scheduled or is leased."""
         k = self.keys
         lanes = [key for lane in ALL_LANES for key in (*k.waiting(lane), k.due(lane), k.bell(lane))]
-        holds = [k.hold(owner) for owner in self.owners()]
-        self.wire.call(script("flush"), [k.bodies, *lanes, k.notes, k.unique, *holds], [])
+        dropped = 0
+        while not dropped:
+            owners = self.owners()
+            keys = [k.leases, k.bodies, *lanes, k.notes, k.unique, *map(k.hold, owners)]
+            dropped = self.wire.call(script("flush"), keys, owners)
 
     def depth(self, lane: Lane, level: int) -> int:
         """Return how many messages of a priority wait in a lane."""

@@ -1,7 +1,15 @@
 #!lua flags=allow-oom
 -- flush: drop every message of a family that is not dead, quarantined or finished.
--- KEYS[1...] bodies, waiting, due, bells, notes, unique, holds
--- Leases stay. Whoever works on a message that was dropped finds its token stale. Returns 1. O(keys), freed later.
+-- KEYS[1] leases: sorted set
+-- KEYS[2...] bodies, waiting, due, bells, notes, unique, holds
+-- ARGV[1...] the owners whose holds are among the keys
+-- Leases stay. Whoever works on a message that was dropped finds its token stale.
+-- Returns 1, or 0 when there are other owners by now, and does nothing. O(owners and keys), freed later.
 
-redis.call("UNLINK", unpack(KEYS))
+local known = {}
+for _, owner in ipairs(ARGV) do known[owner] = true end
+for _, owner in ipairs(redis.call("ZRANGE", KEYS[1], 0, -1)) do
+  if not known[owner] then return 0 end
+end
+redis.call("UNLINK", unpack(KEYS, 2))
 return 1
