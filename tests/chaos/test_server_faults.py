@@ -19,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("soon_again")
 long = pytest.mark.long
 
 
-@pytest.mark.parametrize("kills", [2, pytest.param(20, marks=long)])
+@pytest.mark.parametrize("kills", [1, pytest.param(20, marks=long)])
 def test_a_server_that_is_killed_under_load_loses_nothing(
     server: ServerUnderTest, broker_on: BrokerOn, run_worker: Any, ledger: Ledger, kills: int
 ) -> None:
@@ -119,7 +119,7 @@ def test_a_full_server_is_worked_off_to_nothing(
     assert left == 0
 
 
-@pytest.mark.parametrize("flushes", [100, pytest.param(2_000, marks=long)])
+@pytest.mark.parametrize("flushes", [50, pytest.param(2_000, marks=long)])
 def test_scripts_that_are_flushed_again_and_again_cost_callers_nothing(
     server: ServerUnderTest,
     broker_on: BrokerOn,
