@@ -63,6 +63,8 @@ def server(valkey: redis.Redis, facilities: Facilities) -> redis.Redis:
     family.enqueue([Entry("later", b"{}")], delay_ms=3_600_000)
     family.pause()
     facilities.records.write([step("held", sequence=1, state="queued", fields={}, ttl_ms=60_000)])
+    facilities.records.follow("held")
+    facilities.records.write([step("held", sequence=2, state="running", fields={}, ttl_ms=60_000)])
     facilities.windows.reserve("a-name", "held", limit=1, window_ms=60_000)
     facilities.alerts.raise_(AlertFact("a-fingerprint", "dead", "title", "text", "webhook", "an_actor", 1))
     facilities.pools.write(PoolReport("webhook", "host", 4711, "gevent", 64, 0, 1, 1, "up"))
