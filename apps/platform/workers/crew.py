@@ -26,6 +26,9 @@ KILL_AFTER_LIMIT_S = 5.0
 # Children with a single slot, for messages that may take them down; executed ones cost more to start.
 MOST_ALONE = {"threads": 4, "processes": 4, "gevent": 2}
 CLEAN_EXITS = (0, 3)
+# A child beats twice a second; one that starts, and loads everything first, not before it is up.
+HUNG_S, BOOT_S = 10.0, 60.0
+STUCK_S = 30.0
 # A process grows by some 10 MB meanwhile; reading its size takes 20 microseconds.
 WEIGH_EVERY_S = 0.1
 LOOK_FOR_SUCCESSOR_S = 0.02
@@ -87,6 +90,9 @@ class Crew:
         self._resting = False
         self._successor: tuple[Member, Member] | None = None
         self._weigh_at_s = 0.0
+        self._looked_s = time.monotonic()
+        self._pulses: dict[int, tuple[int, float]] = {}
+        self._took = (-1, time.monotonic())
 
     @property
     def pids(self) -> list[int]:
@@ -108,6 +114,20 @@ class Crew:
         """Whether every child of the pool is up."""
         return sum(self._rows[member.number].read().ready for member in self._own if member.pid) >= self.pool.processes
 
+    def unwell(self) -> str:
+        """Return why the pool cannot be said to work; empty when it does.
+
+        A process that is up is not enough: messages are taken, or there are none.
+        """
+        states = [self._rows[member.number].read() for member in self._own if member.pid]
+        if not any(self._rows[member.number].working for member in self._own if member.pid):
+            return "no child works"
+        taken, now_s = sum(state.taken for state in states), time.monotonic()
+        if taken != self._took[0] or any(state.busy for state in states) or not self._leases.waiting:
+            self._took = (taken, now_s)
+        idle_s = now_s - self._took[1]
+        return f"messages wait, and none was taken for {idle_s:.0f} s" if idle_s > STUCK_S else ""
+
     def states(self) -> list[tuple[int, ChildState]]:
         """Return pid and state of each child that runs."""
         return [(member.pid, self._rows[member.number].read()) for member in self._keeper.members if member.pid]
@@ -118,6 +138,7 @@ class Crew:
         estates, self._estates = self._estates, []
         for estate, guilty, cause in estates:
             self._leases.settle(estate, guilty, cause)
+        self._mind_pulse()
         next_s = min(self._mind_limits(), self._mind_age())
         return min(next_s, self._leases.seconds_to_next(), self._keeper.seconds_to_next())
 
@@ -227,6 +248,27 @@ class Crew:
         if self._successor is not None:
             return LOOK_FOR_SUCCESSOR_S
         return max(self._weigh_at_s - time.monotonic(), 0.0) if self._weigh_at_s else math.inf
+
+    def _mind_pulse(self) -> None:
+        """Kill children that hang though they run nothing; one that runs something has until its hard limit."""
+        now_s = time.monotonic()
+        if now_s - self._looked_s > HUNG_S / 2:
+            self._pulses.clear()  # it was this process that stood still, its children may have as well
+        self._looked_s = now_s
+        for member in self._keeper.members:
+            if not member.pid:
+                self._pulses.pop(member.number, None)
+                continue
+            row = self._rows[member.number]
+            state = row.read()
+            beat_ns, since_s = self._pulses.get(member.number, (-1, now_s))
+            if beat_ns != state.beat_ns:
+                self._pulses[member.number] = (state.beat_ns, now_s)
+                continue
+            silent_s = now_s - since_s
+            runs = any(ran.limit_ns for ran in row.running())
+            if silent_s > (HUNG_S if state.ready else BOOT_S) and not runs and member.number not in self._endings:
+                self.kill(member.number, "hung", f"gave no sign of life for {silent_s:.0f} s")
 
     def _end_gluttons(self, weighed: Mapping[int, int]) -> None:
         limit = self.pool.memory_limit_bytes

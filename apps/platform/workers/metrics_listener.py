@@ -1,4 +1,4 @@
-"""A tiny HTTP server for ``/metrics`` that lives in a selector's loop: a process that forks must have no threads."""
+"""A tiny HTTP server for ``/metrics`` and ``/health`` in a selector's loop: who forks must have no threads."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ logger = logging.getLogger("switchyard.workers")
 
 
 class MetricsListener:
-    """Answers ``GET /metrics`` and nothing else, one request a connection.
+    """Answers ``GET /metrics`` and ``GET /health``, and nothing else, one request a connection.
 
     Args:
+        unwell: Returns why ``/health`` is to answer 503; empty for 200.
         render: Returns the text; called in the loop, so it must be quick.
         port: 0 finds a free one, see :attr:`port`.
 
@@ -30,10 +31,17 @@ class MetricsListener:
     """
 
     def __init__(
-        self, selector: selectors.BaseSelector, render: Callable[[], bytes], *, host: str = "127.0.0.1", port: int = 0
+        self,
+        selector: selectors.BaseSelector,
+        render: Callable[[], bytes],
+        unwell: Callable[[], str],
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
     ) -> None:
         self._selector = selector
         self._render = render
+        self._unwell = unwell
         self._connections: dict[socket.socket, _Connection] = {}
         self._listener = socket.create_server((host, port), backlog=16)
         self._listener.setblocking(False)
@@ -94,8 +102,11 @@ class MetricsListener:
         path = rest.partition(b" ")[0].partition(b"?")[0]
         if method not in (b"GET", b"HEAD"):
             return _response("405 Method Not Allowed", b"only GET\n")
+        if path == b"/health":
+            why = self._unwell()
+            return _response("503 Service Unavailable" if why else "200 OK", f"{why or 'ok'}\n".encode())
         if path != b"/metrics":
-            return _response("404 Not Found", b"see /metrics\n")
+            return _response("404 Not Found", b"see /metrics and /health\n")
         try:
             body = self._render()
         except Exception:

@@ -15,6 +15,7 @@ from apps.platform.workers.table import Finished, Row, Running
 from broker.clients import connect
 from broker.errors import BrokerUnavailable
 from broker.family import Family, Lease, Reclaimed
+from broker.family_keys import Lane
 from broker.leases import ANSWER_S, LaneKey, LeaseKeeper, Left
 from broker.redis_broker import RedisBroker
 from broker.topology import Pool, Yard
@@ -72,6 +73,7 @@ class PoolLeases:
         self._looks_after = [queue for queue, kind in self.served.keys if kind == "live"]
         self._tell_alone = alone
         self._look_at_s = 0.0
+        self.waiting = False
         self._keeper = LeaseKeeper(self._families, [*self.served.keys, *self.alone.keys], reclaimed=self._reclaimed)
         self._name = f"{pool.name}.{socket.gethostname()}.{os.getpid()}.{uuid.uuid4().hex[:8]}"
         self._own = f"{self._name}.suspects"
@@ -109,7 +111,7 @@ class PoolLeases:
             self._keeper.adopt(self._own)
         if not self._keeper.away:
             self._isolate()
-            self._look_for_alone()
+            self._look()
         for place in self._children:
             self._tell(place, rows[place])
         return [place for place, (child, _) in self._children.items() if child in lost]
@@ -182,12 +184,16 @@ class PoolLeases:
         if count > len(self._suspects):
             self._tell_alone(count - len(self._suspects))
 
-    def _look_for_alone(self) -> None:
-        """Notice what others put there: a supervisor that is gone, or a worker that fetched a marked message."""
+    def _look(self) -> None:
+        """Notice whether messages wait, and what others put where it runs alone.
+
+        Those are a supervisor that is gone, or a worker that fetched a marked message.
+        """
         if time.monotonic() < self._look_at_s:
             return
         self._look_at_s = time.monotonic() + LOOK_FOR_ALONE_S
         try:
+            self.waiting = any(self._waits(queue, lane) for queue, lane in self.served.keys)
             for queue in self._looks_after:
                 keys = self._families[queue].keys
                 waiting = self._wire.command("EXISTS", *keys.waiting("alone"), budget_s=ANSWER_S)
@@ -197,4 +203,9 @@ class PoolLeases:
                 if waiting or soon:
                     self._tell_alone(1)
         except BrokerUnavailable:
-            pass  # said by whoever holds the leases
+            self.waiting = False  # said by whoever holds the leases
+
+    def _waits(self, queue: str, lane: Lane) -> bool:
+        keys = self._families[queue].keys
+        waiting = self._wire.command("EXISTS", *keys.waiting(lane), budget_s=ANSWER_S)
+        return bool(waiting) and not self._wire.command("EXISTS", keys.paused, budget_s=ANSWER_S)

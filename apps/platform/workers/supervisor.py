@@ -71,7 +71,9 @@ class Supervisor:
         self._selector = selectors.DefaultSelector()
         self._signals = self._listen_to_signals()
         self._folder, self._folder_lock = claim(settings.SWITCHYARD.metrics_dir, pool.name)
-        self._listener = MetricsListener(self._selector, self._metrics, host=metrics_host, port=metrics_port)
+        self._listener = MetricsListener(
+            self._selector, self._metrics, self._unwell, host=metrics_host, port=metrics_port
+        )
         self._reporter = Reporter(pool)
         self._crew = Crew(
             self._selector,
@@ -209,6 +211,10 @@ class Supervisor:
             state=self._state,
             metrics_port=self._listener.port,
         )
+
+    def _unwell(self) -> str:
+        # Neither a restart nor more traffic helps a pool that drains, or waits for a person to look at the broker.
+        return "" if self._state in ("draining", "paused") else self._crew.unwell()
 
     def _metrics(self) -> bytes:
         return exposition(self._folder, self._build_report(), memory_bytes(self._crew.pids))

@@ -44,7 +44,8 @@ def test_one_signal_to_the_common_parent_reaches_all_pools_and_ends_none(bench: 
 def test_a_crash_says_where_it_was_and_leaves_no_file(bench: Bench) -> None:
     bench.start("runpool", "urgent")
     bench.wait_for_log("pool urgent: ready")
-    pid = wait_for(lambda: bench.started(bench.send("urgent", ms=50, how="crash")))["pid"]
+    token = bench.send("urgent", ms=50, how="crash")
+    pid = wait_for(lambda: bench.started(token))["pid"]
 
     bench.wait_for_log("killed by SIGSEGV in ")
 

@@ -1,0 +1,75 @@
+"""What tells a pool that works from one that is only there."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+import urllib.error
+import urllib.request
+
+import psutil
+
+from tests.integration.workers.bench.actors import STARTED
+from tests.integration.workers.conftest import Bench, titles_below
+from tests.waiting import wait_for
+
+
+def health(bench: Bench, pool: str) -> tuple[int, str]:
+    """Return what a pool's probe is answered."""
+    report = wait_for(lambda: bench.report(pool))
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{report.metrics_port}/health", timeout=5) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
+
+
+def test_a_pool_is_well_while_it_idles_works_and_waits_for_a_long_task(bench: Bench) -> None:
+    bench.start("runpool", "slow")
+    bench.wait_for_log("pool slow: ready")
+    wait_for(lambda: health(bench, "slow") == (200, "ok\n"))
+    tokens = [bench.send("slow", ms=60_000) for _ in range(3)]
+    wait_for(lambda: len(bench.notes(STARTED)) == 2)
+
+    assert health(bench, "slow") == (200, "ok\n")
+    assert len(tokens) == 3
+
+
+def test_an_idle_child_that_hangs_is_replaced_and_the_probe_does_not_hang_with_it(bench: Bench) -> None:
+    pool = bench.start("runpool", "urgent")
+    bench.wait_for_log("pool urgent: ready")
+    child = titles_below(pool.pid)["urgent child 1"]
+
+    os.kill(child, signal.SIGSTOP)
+
+    bench.wait_for_log("gave no sign of life for 10 s; killed", 20)
+    token = bench.send("urgent")
+    wait_for(lambda: bench.ended(token))
+    assert not psutil.pid_exists(child)
+    assert health(bench, "urgent")[0] == 200
+
+
+def test_a_pool_that_was_stopped_as_a_whole_kills_nobody_for_it(bench: Bench) -> None:
+    pool = bench.start("runpool", "urgent")
+    bench.wait_for_log("pool urgent: ready")
+    below = titles_below(pool.pid)
+    members = [pool.pid, *below.values()]
+
+    for pid in members:
+        os.kill(pid, signal.SIGSTOP)
+    stopped_s = time.monotonic()
+    wait_for(lambda: time.monotonic() - stopped_s > 11, 15)
+    for pid in members:
+        os.kill(pid, signal.SIGCONT)
+
+    token = bench.send("urgent")
+    wait_for(lambda: bench.ended(token))
+    assert titles_below(pool.pid) == below
+
+
+def test_a_pool_without_a_working_child_says_so(bench: Bench) -> None:
+    bench.start("runpool", "urgent", settings="crashing_settings")
+
+    assert wait_for(lambda: (found := health(bench, "urgent"))[0] == 503 and found) == (503, "no child works\n")
