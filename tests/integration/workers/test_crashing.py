@@ -49,7 +49,8 @@ def test_a_message_that_kills_its_worker_dies_with_the_third_crash_and_no_neighb
     assert len(twice) == len(set(twice))
     assert letters(bench, queue) == [f"poison {pill}"]
     [letter] = DeadLists(bench.client, Keys()).page(queue, cursor=0, limit=1).items
-    assert "SIGSEGV, pid" in letter.error
+    assert "killed by SIGSEGV in " in letter.error
+    assert "actors.py" in letter.error
 
 
 def test_a_child_for_what_runs_alone_ends_when_there_is_none(bench: Bench) -> None:
