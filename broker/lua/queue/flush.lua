@@ -6,10 +6,11 @@
 -- Leases stay. Whoever works on a message that was dropped finds its token stale.
 -- Returns 1, or 0 when there are other owners by now, and does nothing. O(owners and keys), freed later.
 
-local known = {}
-for _, owner in ipairs(ARGV) do known[owner] = true end
+local known, dropped = {}, {}
+for i = 1, #ARGV do known[ARGV[i]] = true end
+for i = 2, #KEYS do dropped[#dropped + 1] = KEYS[i] end
 for _, owner in ipairs(redis.call("ZRANGE", KEYS[1], 0, -1)) do
   if not known[owner] then return 0 end
 end
-redis.call("UNLINK", unpack(KEYS, 2))
+redis.call("UNLINK", unpack(dropped))
 return 1
