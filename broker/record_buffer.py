@@ -11,12 +11,13 @@ import threading
 from collections.abc import Callable
 
 from broker.errors import BrokerUnavailable
-from broker.records import JobRecords, Step
+from broker.records import ENDED, JobRecords, Step
 
 logger = logging.getLogger("switchyard.broker")
 
 LAG_S = 0.005
 AWAY_PAUSE_S = 1.0
+ENDS_ATTEMPT = {*ENDED, "retrying"}
 WRITTEN_AT_ONCE = 200
 
 
@@ -53,7 +54,8 @@ class RecordBuffer:
     def add(self, step: Step) -> None:
         """Note a step, to be written soon."""
         with self._lock:
-            self._begun.pop(step.job_id, None)
+            if step.state in ENDS_ATTEMPT:  # and not the sender's own news, which may come after the start
+                self._begun.pop(step.job_id, None)
             self._steps[step.job_id] = _later(self._steps.get(step.job_id), step)
         if self._thread is not None and not self._some.is_set():
             self._some.set()

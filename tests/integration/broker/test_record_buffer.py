@@ -1,0 +1,57 @@
+"""Steps of jobs in the buffer: whatever order they come in, the record says where the job is."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+
+import pytest
+import redis
+
+from broker.keys import Keys
+from broker.record_buffer import RecordBuffer
+from broker.records import LIVE_TTL_MS, JobRecords, Step, sequence, step
+
+
+@pytest.fixture
+def records(valkey: redis.Redis) -> JobRecords:
+    return JobRecords(valkey, Keys(f"test-{uuid.uuid4().hex[:8]}"))
+
+
+def a_step(state: str, attempts: int) -> Step:
+    order = sequence(generation=0, attempts=attempts, state=state)
+    return step("job", sequence=order, state=state, fields={"attempts": attempts}, ttl_ms=LIVE_TTL_MS)
+
+
+def start(buffer: RecordBuffer) -> None:
+    buffer.begin("job", lambda: a_step("running", 1))
+
+
+def queue(buffer: RecordBuffer) -> None:
+    buffer.add(a_step("queued", 0))
+
+
+def end(buffer: RecordBuffer) -> None:
+    buffer.add(a_step("succeeded", 1))
+
+
+@pytest.mark.parametrize(
+    ("steps", "state"),
+    [
+        ([queue, start], "running"),
+        ([start, queue], "running"),  # the worker was quicker than the sender
+        ([start, end, queue], "succeeded"),
+        ([queue, start, end], "succeeded"),
+    ],
+)
+def test_the_latest_step_is_written(
+    records: JobRecords, steps: list[Callable[[RecordBuffer], None]], state: str
+) -> None:
+    buffer = RecordBuffer(records)
+    for act in steps:
+        act(buffer)
+    buffer.flush()
+    record = records.read("job")
+
+    assert record is not None
+    assert (record.state, record.attempts) == (state, 1)
