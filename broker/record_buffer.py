@@ -33,6 +33,7 @@ class RecordBuffer:
     def __init__(self, records: JobRecords) -> None:
         self.around: Callable[[Callable[[], None]], None] = lambda write: write()
         self._records = records
+        self._with: list[Callable[[], None]] = []
         self._steps: dict[str, Step] = {}
         self._begun: dict[str, Callable[[], Step]] = {}
         self._lock = threading.Lock()
@@ -41,6 +42,18 @@ class RecordBuffer:
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
 
+    def write_with(self, write: Callable[[], None]) -> None:
+        """Call a function at each :meth:`flush`, before steps are written, and also when there are none.
+
+        What it raises is logged: no acknowledgement waits for it.
+        """
+        self._with.append(write)
+
+    def wake(self) -> None:
+        """Have the background write soon, if there is one."""
+        if self._thread is not None and not self._some.is_set():
+            self._some.set()
+
     def begin(self, job_id: str, make: Callable[[], Step]) -> None:
         """Note the start of an attempt; ``make`` is called only if it is written before the attempt has ended.
 
@@ -48,8 +61,7 @@ class RecordBuffer:
         """
         with self._lock:
             self._begun[job_id] = make
-        if self._thread is not None and not self._some.is_set():
-            self._some.set()
+        self.wake()
 
     def add(self, step: Step) -> None:
         """Note a step, to be written soon."""
@@ -57,8 +69,7 @@ class RecordBuffer:
             if step.state in ENDS_ATTEMPT:  # and not the sender's own news, which may come after the start
                 self._begun.pop(step.job_id, None)
             self._steps[step.job_id] = _later(self._steps.get(step.job_id), step)
-        if self._thread is not None and not self._some.is_set():
-            self._some.set()
+        self.wake()
 
     def flush(self) -> None:
         """Write what was noted before this call.
@@ -66,6 +77,11 @@ class RecordBuffer:
         Raises:
             BrokerUnavailable: the server did not answer; the steps are kept.
         """
+        for write in self._with:
+            try:
+                write()
+            except Exception:
+                logger.critical("%r failed; what it was to write is lost", write, exc_info=True)
         if not self._steps and not self._begun and not self._writing.locked():
             return
         with self._writing:  # also waits for what another thread is just writing

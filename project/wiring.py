@@ -23,7 +23,7 @@ from broker.records import JobRecords
 from broker.redis_broker import RedisBroker
 from broker.topology import Yard
 from broker.windows import SlidingWindows
-from middleware import logs
+from middleware import arguments, logs
 from middleware.alerts import Alerts
 from middleware.arguments import Arguments
 from middleware.cancellation import Cancellation
@@ -31,9 +31,11 @@ from middleware.chains import HeldCallbacks, HeldPipelines
 from middleware.crashes import Crashes
 from middleware.dead_letters import DeadLetters
 from middleware.envelope import Envelope
+from middleware.interrupts import make_interrupts
 from middleware.logs import Logs
 from middleware.metrics import Metrics
 from middleware.options import Options, refuse_unknown
+from middleware.parking import Parking
 from middleware.periodic import Periodic
 from middleware.rate_limits import RateLimits
 from middleware.redaction import Redaction
@@ -73,7 +75,9 @@ def build_yard(
     records = JobRecords(client, keys)
     steps = RecordBuffer(records)
     limits = {queue.name: queue.max_depth for queue in yard.queues if queue.max_depth is not None}
-    broker = RedisBroker(client, keys, middleware=[], limits=limits, before_acks=steps.flush, **options)
+    broker = RedisBroker(
+        client, keys, middleware=[], limits=limits, before_acks=steps.flush, knows=arguments.knows, **options
+    )
     facilities = Facilities(
         yard=yard,
         transport=AtomicTransport(broker, yard, DeadLists(client, keys), Quarantine(client, keys)),
@@ -101,17 +105,18 @@ def in_order(
     stop a message before what records its start; what reads the outcome before what decides it; the clock of the time
     limit last, so that it ticks for the task alone and never fires in a hook.
     """
-    yard, transport = facilities.yard, facilities.transport
+    yard, transport, interrupts = facilities.yard, facilities.transport, make_interrupts()
     return [
         Connections(),
         Options(),
         Arguments(),
+        Parking(transport=transport),
         UniqueKeys(),
-        Cancellation(transport=transport),
+        Cancellation(transport=transport, interrupts=interrupts),
         Crashes(transport=transport),
         RateLimits(windows=facilities.windows, transport=transport),
         Logs(),
-        Metrics(),
+        Metrics(steps=facilities.steps),
         Status(yard=yard, steps=facilities.steps),
         Alerts(groups=facilities.alerts),
         DeadLetters(yard=yard, transport=transport, on_dead=on_dead),
@@ -124,7 +129,7 @@ def in_order(
         Periodic(),
         Envelope(),
         *extra,
-        TimeLimits(yard=yard),
+        TimeLimits(yard=yard, interrupts=interrupts),
     ]
 
 
