@@ -96,7 +96,7 @@ class AtomicTransport:
         return self._family(queue).cancel(message_id)
 
     def asked_to_stop(self, held: Message[Any] | MessageProxy) -> bool:
-        """Say what is known here: it came with the message, or was looked up since, twice a second."""
+        """Say what is known here: it came with the message, or was looked up since, four times a second."""
         return _held(held).asked
 
     def stats(self, queue: str) -> QueueStats:

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger("switchyard.broker")
 
 DRAINING_PAUSE_S = 0.05
+# How often it is looked up which messages in hand were asked to stop.
+LOOK_FOR_ASKED_S = 0.25
 
 
 class HeldMessage(MessageProxy):
@@ -100,8 +102,8 @@ class Consumer(DramatiqConsumer):
         """
         give_up_s = time.monotonic() + self._timeout_s
         try:
-            self._broker.look_for_asked()
             while True:
+                self._broker.look_for_asked()
                 if self._ready:
                     return self._hand_out()
                 if self._broker.draining:
@@ -111,7 +113,7 @@ class Consumer(DramatiqConsumer):
                 left_s = give_up_s - time.monotonic()
                 if left_s <= 0:
                     return None
-                self._work(left_s)
+                self._work(min(left_s, LOOK_FOR_ASKED_S) if self._broker.in_flight else left_s)
         except (redis.RedisError, BrokerUnavailable) as error:
             self._stop_listening()
             if self._broker.draining:

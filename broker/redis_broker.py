@@ -17,7 +17,7 @@ from dramatiq.middleware import Middleware, MiddlewareError
 from broker import codec
 from broker.acks import Acks
 from broker.budget import Budget
-from broker.consumer import Consumer, HeldMessage
+from broker.consumer import LOOK_FOR_ASKED_S, Consumer, HeldMessage
 from broker.errors import BrokerUnavailable, InvalidMessageId
 from broker.family import Entry, Family, level_of
 from broker.family_keys import Lane
@@ -30,7 +30,6 @@ from broker.topology import lane_of_name
 from broker.wire import Wire
 from broker.work_queue import WorkQueue
 
-LOOK_FOR_ASKED_S = 0.5
 MESSAGE_ID = re.compile(r"[!-~]{1,200}")
 
 
@@ -138,7 +137,10 @@ class RedisBroker(Broker):
             consumer.interrupt()
 
     def look_for_asked(self) -> None:
-        """Look up, twice a second, which of the messages in hand were asked to stop."""
+        """Look up, four times a second, which of the messages in hand were asked to stop, and tell the middleware.
+
+        It is told by ``after_ask_to_stop``, with the message, once.
+        """
         if (now := time.monotonic()) < self._look_at_s:
             return
         self._look_at_s = now + LOOK_FOR_ASKED_S
@@ -148,7 +150,9 @@ class RedisBroker(Broker):
         for queue, messages in in_hand.items():
             asked = self.families[queue].asked([held.message_id for held in messages])
             for held in messages:
-                held.asked = held.asked or held.message_id in asked
+                if held.message_id in asked and not held.asked:
+                    held.asked = True
+                    self.emit_after("ask_to_stop", held)
 
     def lost_lease(self, owner: str) -> None:
         """Note that an owner may not go on. Under a parent, which sees it as well, the whole child is replaced."""

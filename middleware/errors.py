@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dramatiq.errors import Retry
 from dramatiq.middleware import MiddlewareError
+from dramatiq.threading import Interrupt
 
 from broker.errors import SwitchyardError
 
@@ -26,6 +27,14 @@ class PermanentFailure(SwitchyardError):
 
 class Cancelled(SwitchyardError):
     """The job was asked to stop and did, between two of its steps."""
+
+
+class CancelInterrupt(Interrupt):
+    """Raised in the task of a job that was asked to stop and did not by itself.
+
+    Like Dramatiq's time limit no ``Exception``: ``except Exception`` lets it pass. A task may catch it to clean up, and
+    raises it again.
+    """
 
 
 class ArgumentMismatch(SwitchyardError, MiddlewareError):

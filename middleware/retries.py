@@ -15,7 +15,7 @@ from broker.interface import Transport
 from broker.topology import RetryPolicy, Yard
 from middleware.away import hold
 from middleware.crashes import Poison
-from middleware.errors import ArgumentMismatch, Cancelled, PermanentFailure
+from middleware.errors import ArgumentMismatch, CancelInterrupt, Cancelled, PermanentFailure
 from middleware.outcomes import SUCCEEDED, Outcome, attempt, decide
 
 log = structlog.get_logger(__name__)
@@ -83,7 +83,8 @@ class Retries(Middleware):
     def _judge(self, broker: Broker, message: MessageProxy, exception: BaseException | None) -> Outcome:
         if exception is None:
             return SUCCEEDED
-        if isinstance(exception, Cancelled):
+        # Whatever a job fails with that was asked to stop: nobody wants it again.
+        if isinstance(exception, (Cancelled, CancelInterrupt)) or getattr(message, "asked", False):
             return Outcome("cancelled", exception=exception)
         actor = broker.actors.get(message.actor_name)
         options = actor.options if actor else {}

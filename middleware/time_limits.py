@@ -2,37 +2,38 @@
 
 from __future__ import annotations
 
-import ctypes
-import threading
+import math
 from typing import Any
 
 from dramatiq.actor import Actor
 from dramatiq.broker import Broker, MessageProxy
-from dramatiq.middleware import TimeLimit, TimeLimitExceeded
-from dramatiq.middleware.time_limit import _CtypesTimeoutManager
+from dramatiq.middleware import Middleware
 
 from broker.errors import UnknownQueue
 from broker.topology import Yard
-
-# How often deadlines are looked at, in threads; gevent sets a timer for each.
-INTERVAL_MS = 250
+from middleware.interrupts import Interrupts
 
 
-class TimeLimits(TimeLimit):
-    """Give every actor the soft limit of its queue, unless it names its own ``time_limit`` (ms).
+class TimeLimits(Middleware):
+    """Give every actor the soft limit of its queue, unless it names its own ``time_limit`` (ms), as may a message.
 
-    The exception arrives when the task next runs Python code: a call that stays in C is not interrupted. A system
-    check refuses actors whose limit is missing or reaches the queue's hard limit.
+    A system check refuses actors whose limit is missing or reaches the queue's hard limit.
 
-    Listed last, so that the clock ticks for the task alone. An exception in a hook would end the worker's thread, and
-    the message would be acknowledged without having been retried.
+    Listed last, so that the clock ticks for the task alone, and nothing but the task is interrupted. An exception in a
+    hook would end the worker's thread, and the message would be acknowledged without having been retried.
+
+    Args:
+        interrupts: Told which task runs where, from its start to its end. They raise Dramatiq's ``TimeLimitExceeded``.
     """
 
-    def __init__(self, *, yard: Yard) -> None:
-        super().__init__(interval=INTERVAL_MS)
+    def __init__(self, *, yard: Yard, interrupts: Interrupts) -> None:
         self._yard = yard
-        if isinstance(self.manager, _CtypesTimeoutManager):
-            self.manager = _Deadlines(INTERVAL_MS)
+        self._interrupts = interrupts
+
+    @property
+    def actor_options(self) -> set[str]:
+        """Options that actors may set."""
+        return {"time_limit"}
 
     def before_declare_actor(self, broker: Broker, actor: Actor[..., Any]) -> None:
         """Let the actor inherit its queue's limit."""
@@ -41,6 +42,19 @@ class TimeLimits(TimeLimit):
         except UnknownQueue:
             return  # the system check names it
         actor.options.setdefault("time_limit", soft_limit_ms)
+
+    def after_process_boot(self, broker: Broker) -> None:
+        """Watch the clocks."""
+        self._interrupts.start()
+
+    def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
+        """Start the clock."""
+        limit_ms = message.options.get("time_limit")
+        if not limit_ms:
+            limit_ms = broker.get_actor(message.actor_name).options.get("time_limit", math.inf)
+        self._interrupts.begin(message.message_id, limit_ms / 1000)
+        if getattr(message, "asked", False):  # since it was let start, when there was no task to interrupt yet
+            self._interrupts.cancel(message.message_id, after_s=0)
 
     def after_process_message(
         self,
@@ -51,31 +65,6 @@ class TimeLimits(TimeLimit):
         exception: BaseException | None = None,
     ) -> None:
         """Stop the clock. A limit that is reached in this moment comes too late: the task has ended."""
-        while True:
-            try:
-                self.manager.remove_timeout(threading.get_ident())
-                return
-            except TimeLimitExceeded:
-                continue
+        self._interrupts.end()
 
     after_skip_message = after_process_message
-
-
-class _Deadlines(_CtypesTimeoutManager):
-    """Dramatiq's, which raises after it let go of its lock: in a task that ended meanwhile, or in the one after it."""
-
-    def _handle_deadlines(self) -> None:
-        with self.mu:
-            super()._handle_deadlines()
-
-    def remove_timeout(self, thread_id: int) -> None:
-        """Stop a thread's clock. An exception is on its way only to one whose deadline is gone already."""
-        with self.mu:
-            if self.deadlines.get(thread_id) is None:
-                _withdraw(thread_id)
-            self.deadlines[thread_id] = None
-
-
-def _withdraw(thread_id: int) -> None:
-    """Forget an exception that was set for a thread and has not arrived."""
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread_id), None)

@@ -1,4 +1,4 @@
-"""A time limit that is reached at the very moment in which its task ends."""
+"""A task's time limit: whose it is, and that it never strikes what comes after the task."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ from typing import Any
 import pytest
 from dramatiq.middleware import TimeLimitExceeded
 
-from middleware.time_limits import TimeLimits
-from tests.factories.yards import small_yard
+from middleware.interrupts import ThreadInterrupts
 
 
 def test_a_limit_that_is_raised_late_stays_out_of_what_comes_after_the_task(monkeypatch: pytest.MonkeyPatch) -> None:
-    limits = TimeLimits(yard=small_yard())
+    interrupts = ThreadInterrupts()
     raising, ended = threading.Event(), threading.Event()
     arrived: list[BaseException] = []
     raise_now: Any = __import__("dramatiq.threading", fromlist=["x"]).raise_thread_exception
@@ -25,20 +24,20 @@ def test_a_limit_that_is_raised_late_stays_out_of_what_comes_after_the_task(monk
 
     def task() -> None:
         try:
-            limits.manager.add_timeout(threading.get_ident(), 0)
+            interrupts.begin("a-job", 0)
             raising.wait(5)
-            limits.after_process_message(None, None)  # type: ignore[arg-type]
+            interrupts.end()
             ended.set()
             for _ in range(100):
                 threading.Event().wait(0.002)
         except TimeLimitExceeded as late:
             arrived.append(late)
 
-    monkeypatch.setattr("dramatiq.middleware.time_limit.raise_thread_exception", raise_late)
+    monkeypatch.setattr("middleware.interrupts.raise_thread_exception", raise_late)
     thread = threading.Thread(target=task)
     thread.start()
     while not raising.is_set():
-        limits.manager._handle_deadlines()
+        interrupts.raise_due()
     thread.join(5)
 
     assert arrived == []

@@ -1,0 +1,211 @@
+"""Exceptions that are raised in tasks from outside: at a time limit, or because somebody cancelled the job."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import structlog
+from dramatiq.middleware import TimeLimitExceeded
+from dramatiq.threading import Interrupt, is_gevent_active, raise_thread_exception
+
+from middleware.errors import CancelInterrupt
+
+# How often threads' time limits are looked at; greenlets have timers.
+INTERVAL_S = 0.25
+
+log = structlog.get_logger(__name__)
+
+
+class Interrupts(Protocol):
+    """The running tasks of this process, each in its thread or greenlet.
+
+    An exception arrives when the task next runs Python code: a call that stays in C is not interrupted.
+    """
+
+    def start(self) -> None:
+        """Watch from now on, in this process."""
+
+    def begin(self, job_id: str, limit_s: float) -> None:
+        """Note that a task starts here, and may take so long; infinity for any time."""
+
+    def end(self) -> None:
+        """Note that the task here has ended. What is on its way to it never arrives."""
+
+    def cancel(self, job_id: str, *, after_s: float) -> None:
+        """Raise :class:`middleware.errors.CancelInterrupt` in a job's task, once, unless it ends until then."""
+
+    def cancel_here(self, is_asked: Callable[[str], bool]) -> None:
+        """Do it now, for a caller that interrupted whatever runs in this thread, such as a signal's handler.
+
+        Args:
+            is_asked: Whether a job was asked to stop.
+
+        Raises:
+            CancelInterrupt: what runs here was asked to stop.
+        """
+
+
+def make_interrupts() -> Interrupts:
+    """Return those of this process: of greenlets where gevent has patched it, else of threads."""
+    return GreenletInterrupts() if is_gevent_active() else ThreadInterrupts()
+
+
+@dataclass(slots=True)
+class _ThreadTask:
+    job_id: str
+    limit_at_s: float
+    cancel_at_s: float = math.inf
+    cancelled: bool = False
+    raised: bool = False  # an exception may be on its way
+
+
+class ThreadInterrupts:
+    """Raises in threads, watched by one of its own."""
+
+    def __init__(self) -> None:
+        self._tasks: dict[int, _ThreadTask] = {}
+        self._lock = threading.RLock()
+        self._soon = threading.Event()
+        self._watcher: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Start the thread that watches."""
+        if self._watcher is None:
+            self._watcher = threading.Thread(target=self._watch, name="switchyard-interrupts", daemon=True)
+            self._watcher.start()
+
+    def begin(self, job_id: str, limit_s: float) -> None:
+        """Note the task of this thread."""
+        with self._lock:
+            self._tasks[threading.get_ident()] = _ThreadTask(job_id, time.monotonic() + limit_s)
+
+    def end(self) -> None:
+        """Forget the task of this thread. Raising and ending exclude each other, so that neither misses the other."""
+        while True:
+            try:
+                with self._lock:
+                    ident = threading.get_ident()
+                    task = self._tasks.get(ident)
+                    if task is None:
+                        return
+                    if task.raised:
+                        _withdraw(ident)
+                    del self._tasks[ident]
+            except Interrupt:  # it came too late: the task has ended
+                continue
+
+    def cancel(self, job_id: str, *, after_s: float) -> None:
+        """Raise in the thread of a job, after a while."""
+        with self._lock:
+            for task in self._tasks.values():
+                if task.job_id == job_id and not task.cancelled:
+                    task.cancelled, task.cancel_at_s = True, time.monotonic() + after_s
+                    self._soon.set()
+
+    def cancel_here(self, is_asked: Callable[[str], bool]) -> None:
+        """Do nothing: no handler interrupts a thread that works."""
+
+    def raise_due(self) -> float:
+        """Raise what is due; return in how many seconds to look again."""
+        now_s = time.monotonic()
+        next_s = now_s + INTERVAL_S
+        with self._lock:
+            for ident, task in self._tasks.items():
+                if task.cancel_at_s <= now_s:
+                    task.cancel_at_s, task.raised = math.inf, True
+                    _raise_in(ident, task.job_id, CancelInterrupt)
+                elif task.limit_at_s <= now_s:
+                    task.limit_at_s, task.raised = math.inf, True
+                    _raise_in(ident, task.job_id, TimeLimitExceeded)
+                next_s = min(next_s, task.cancel_at_s)
+        return max(next_s - now_s, 0.0)
+
+    def _watch(self) -> None:
+        while True:
+            self._soon.wait(self.raise_due())
+            self._soon.clear()
+
+
+@dataclass(slots=True, eq=False)
+class _GreenletTask:
+    job_id: str
+    greenlet: Any
+    timers: list[Any]
+    cancelled: bool = False  # the exception was raised
+
+
+class GreenletInterrupts:
+    """Raises in greenlets, by timers of their hub."""
+
+    def __init__(self) -> None:
+        self._tasks: dict[int, _GreenletTask] = {}
+
+    def start(self) -> None:
+        """Do nothing: the hub watches."""
+
+    def begin(self, job_id: str, limit_s: float) -> None:
+        """Note the task of this greenlet."""
+        from gevent import getcurrent
+
+        task = self._tasks[threading.get_ident()] = _GreenletTask(job_id, getcurrent(), [])
+        if limit_s < math.inf:
+            self._raise_after(limit_s, task, TimeLimitExceeded)
+
+    def end(self) -> None:
+        """Forget the task of this greenlet."""
+        while True:
+            try:
+                task = self._tasks.pop(threading.get_ident(), None)
+                for timer in task.timers if task is not None else ():
+                    timer.close()
+                return
+            except Interrupt:  # from a signal: the task has ended
+                continue
+
+    def cancel(self, job_id: str, *, after_s: float) -> None:
+        """Raise in the greenlet of a job, after a while."""
+        for task in list(self._tasks.values()):
+            if task.job_id == job_id:
+                self._raise_after(after_s, task, CancelInterrupt)
+
+    def cancel_here(self, is_asked: Callable[[str], bool]) -> None:
+        """Raise in the greenlet that runs now, if it was asked to stop: it lets no other one run, not even the hub."""
+        task = self._tasks.get(threading.get_ident())
+        if task is not None and not task.cancelled and is_asked(task.job_id):
+            task.cancelled = True
+            _tell(task.job_id, CancelInterrupt)
+            raise CancelInterrupt
+
+    def _raise_after(self, after_s: float, task: _GreenletTask, exception: type[Interrupt]) -> None:
+        from gevent import get_hub
+
+        timer = get_hub().loop.timer(after_s)
+        task.timers.append(timer)
+        timer.start(self._raise, task, exception)
+
+    def _raise(self, task: _GreenletTask, exception: type[Interrupt]) -> None:
+        if task not in self._tasks.values() or (exception is CancelInterrupt and task.cancelled):
+            return
+        task.cancelled |= exception is CancelInterrupt
+        _tell(task.job_id, exception)
+        task.greenlet.throw(exception)
+
+
+def _raise_in(thread_id: int, job_id: str, exception: type[Interrupt]) -> None:
+    _tell(job_id, exception)
+    raise_thread_exception(thread_id, exception)
+
+
+def _tell(job_id: str, exception: type[Interrupt]) -> None:
+    log.warning("interrupted", job_id=job_id, exception=exception.__name__)
+
+
+def _withdraw(thread_id: int) -> None:
+    """Forget an exception that was set for a thread and has not arrived."""
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread_id), None)
