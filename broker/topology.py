@@ -96,6 +96,7 @@ class Pool:
         database_connections: Database connections the pool may open; ``None`` is one for each slot.
         shared_retries: Serves every retry lane that no pool names.
         recycle_after: Messages after which a child is replaced; ``None`` for never.
+        cpus: Numbers of the CPUs that the children may run on; empty for all.
         recycle_above_bytes: Resident memory above which it is, its tasks ended in peace; ``None`` for any.
         memory_limit_bytes: Resident memory at which it is killed, and what it ran is suspect. With a single slot the
             task gets a ``MemoryError`` somewhat before. ``None`` for any.
@@ -113,6 +114,7 @@ class Pool:
     recycle_after: int | None = None
     recycle_above_bytes: int | None = None
     memory_limit_bytes: int | None = None
+    cpus: tuple[int, ...] = ()
 
     @property
     def total_slots(self) -> int:

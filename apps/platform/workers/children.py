@@ -11,6 +11,7 @@ from typing import NoReturn
 
 from django.conf import settings
 
+from apps.platform.workers.pinning import pin
 from apps.platform.workers.processes import fork
 from apps.platform.workers.table import Table
 from broker.topology import Pool
@@ -59,7 +60,9 @@ def start_child(assignment: Assignment, table: Table, *, shed: Iterable[Callable
     supervisor_pid = os.getpid()
 
     def run() -> int:
-        if assignment.pool.kind == "gevent":
+        pin(assignment.pool)  # here, because threads, and what is executed, take it over
+        # What runs alone has nobody to share its time with: it does not wait for another interpreter to load.
+        if assignment.pool.kind == "gevent" and not assignment.alone:
             _execute(assignment, table)
         from apps.platform.workers.child import serve
 

@@ -116,6 +116,12 @@ def test_the_projects_own_yard_is_sound() -> None:
         pytest.param(
             yard(replace(FAST_POOL, nice=-5), LONG_POOL, RETRIES), "switchyard.E014", "pool fast", id="negative nice"
         ),
+        pytest.param(
+            yard(replace(FAST_POOL, cpus=(0, 0)), LONG_POOL, RETRIES), "switchyard.E014", "pool fast", id="a CPU twice"
+        ),
+        pytest.param(
+            yard(replace(FAST_POOL, cpus=(-1,)), LONG_POOL, RETRIES), "switchyard.E014", "pool fast", id="CPU -1"
+        ),
     ],
 )
 def test_a_mistake_is_named_with_its_fix(wrong: Yard, expected: str, subject: str) -> None:

@@ -16,7 +16,7 @@ NICE_LIMITS = (0, 19)
 
 
 def impossible_pools(yard: Yard) -> list[CheckMessage]:
-    """E014: a pool of a kind, size or niceness that cannot be started."""
+    """E014: a pool of a kind, size, niceness or with CPUs that cannot be started."""
     found: list[CheckMessage] = []
     for pool in yard.pools:
         wrong = [f"{name} is {value}" for name, value in _sizes(pool).items() if value < 1]
@@ -24,12 +24,15 @@ def impossible_pools(yard: Yard) -> list[CheckMessage]:
             wrong.append(f"kind is {pool.kind!r}")
         if not NICE_LIMITS[0] <= pool.nice <= NICE_LIMITS[1]:
             wrong.append(f"nice is {pool.nice}")
+        if any(not isinstance(cpu, int) or cpu < 0 for cpu in pool.cpus) or len(set(pool.cpus)) < len(pool.cpus):
+            wrong.append(f"cpus is {pool.cpus!r}")
         if wrong:
             found.append(
                 Error(
                     f"{', '.join(wrong)}; such a pool cannot be started",
                     hint=f"In {TOPOLOGY}, use one of the kinds {', '.join(get_args(PoolKind))}, "
-                    f"sizes of at least 1 and a nice of {NICE_LIMITS[0]} to {NICE_LIMITS[1]}.",
+                    f"sizes of at least 1, a nice of {NICE_LIMITS[0]} to {NICE_LIMITS[1]} "
+                    "and CPUs by number, each once, such as cpus=(0, 1).",
                     obj=f"pool {pool.name}",
                     id="switchyard.E014",
                 )

@@ -8,6 +8,7 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandParser
 
+from apps.platform.workers.pinning import refuse_if_not_pinnable
 from apps.platform.workers.preflight import refuse, refuse_if_wrong
 from apps.platform.workers.processes import name_process, run_or_crash
 from apps.platform.workers.supervisor import GRACE_S, Supervisor
@@ -34,6 +35,7 @@ class Command(BaseCommand):
         except UnknownPool as error:
             refuse(str(error))
         refuse_if_wrong()
+        refuse_if_not_pinnable([pool])
         name_process(f"pool {pool.name}")
         try:
             supervisor = Supervisor(

@@ -9,6 +9,7 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandParser
 
 from apps.platform.workers.parent import PoolsParent
+from apps.platform.workers.pinning import refuse_if_not_pinnable
 from apps.platform.workers.preflight import refuse, refuse_if_wrong
 from apps.platform.workers.processes import run_or_crash
 from apps.platform.workers.supervisor import GRACE_S
@@ -33,6 +34,8 @@ class Command(BaseCommand):
             pools = [settings.YARD.pool(name) for name in dict.fromkeys(options["pools"])]
         except UnknownPool as error:
             refuse(str(error))
+        pools = pools or list(settings.YARD.pools)
         refuse_if_wrong()
-        parent = PoolsParent(pools or settings.YARD.pools, grace_s=options["grace"])
+        refuse_if_not_pinnable(pools)
+        parent = PoolsParent(pools, grace_s=options["grace"])
         sys.exit(run_or_crash(parent.run))

@@ -1,0 +1,59 @@
+"""Pinning a pool's children to CPUs, so that work that computes leaves the others to work that must start at once."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable
+
+from django.conf import settings
+
+from apps.platform.workers.preflight import refuse
+from broker.topology import Pool
+
+logger = logging.getLogger("switchyard.workers")
+
+
+def usable_cpus() -> frozenset[int] | None:
+    """Return the CPUs that this process may use; ``None`` where the platform pins no processes (macOS)."""
+    return frozenset(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
+
+
+def refuse_if_not_pinnable(pools: Iterable[Pool]) -> None:
+    """Exit 78 when a pool names a CPU that this process may not use.
+
+    On a development machine that is a warning: the pool runs on those that are there. So is a platform without pinning.
+    """
+    usable = usable_cpus()
+    for pool in pools:
+        if not pool.cpus:
+            continue
+        if usable is None:
+            logger.warning("pool %s: cpus is ignored, this platform pins no processes", pool.name)
+            continue
+        missing = sorted(set(pool.cpus) - usable)
+        if not missing:
+            continue
+        fact = (
+            f"pool {pool.name}: cpus names {_listed(missing)}, this process may use {_listed(usable)}; "
+            "name some of these in project/topology.py, or leave cpus out"
+        )
+        if not settings.DEBUG:
+            refuse(fact)
+        logger.warning("%s", fact)
+
+
+def pin(pool: Pool) -> None:
+    """Have this process, and the threads and processes it will start, run on a pool's CPUs alone."""
+    usable = usable_cpus()
+    if not pool.cpus or usable is None:
+        return
+    there = usable.intersection(pool.cpus)
+    if there:
+        os.sched_setaffinity(0, there)
+    else:
+        logger.warning("pool %s: not pinned, none of its CPUs may be used: %s", pool.name, _listed(pool.cpus))
+
+
+def _listed(cpus: Iterable[int]) -> str:
+    return ", ".join(str(cpu) for cpu in sorted(cpus))

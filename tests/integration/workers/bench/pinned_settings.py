@@ -1,0 +1,16 @@
+"""The small yard with its children on one CPU, but for those of a pool."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+
+from broker.topology import Yard
+from tests.integration.workers.bench.settings import *  # noqa: F403
+from tests.integration.workers.bench.settings import YARD as SMALL
+
+CPU = max(os.sched_getaffinity(0))
+YARD = Yard(
+    queues=SMALL.queues,
+    pools=tuple(pool if pool.name == "retries" else replace(pool, cpus=(CPU,)) for pool in SMALL.pools),
+)
