@@ -11,7 +11,7 @@ from typing import Final
 import redis
 
 from broker.errors import BrokerUnavailable
-from broker.family import Family, Lease, Reclaimed
+from broker.family import LEASE_MS, Family, Lease, Reclaimed
 from broker.family_keys import Lane
 
 RENEW_S: Final = 4.0
@@ -21,6 +21,7 @@ TICK_S: Final = 1.0
 ANSWER_S: Final = 0.5
 # After an answer that did not come.
 AWAY_S: Final = 1.0
+AWAY_IN_A_HURRY_S: Final = 0.25
 
 # As many words as a reclaim takes; a child with more slots gets the rest of what it ran back uncounted.
 FINISHED_AT_ONCE: Final = 100
@@ -61,6 +62,7 @@ class _Queue:
 class _Child:
     lanes: tuple[LaneKey, ...]
     joined: set[LaneKey] = field(default_factory=set)
+    until_s: dict[LaneKey, float] = field(default_factory=dict)
     lost: bool = False
 
 
@@ -99,6 +101,8 @@ class LeaseKeeper:
         self._lost: dict[str, None] = {}
         self._reclaims: list[_Reclaim] = []
         self._away_until_s: float | None = None
+        self._again_after_s = AWAY_S
+        self._unanswered = 0
 
     def adopt(self, child: str, lanes: Sequence[LaneKey] | None = None) -> None:
         """Give a child, whose name nobody ever had, its leases at the next tick, and renew them from then on.
@@ -113,10 +117,30 @@ class LeaseKeeper:
         found = self._children.get(child)
         return found is not None and len(found.joined) == len(found.lanes)
 
+    def leased_until_s(self, child: str) -> float:
+        """Return the monotonic time until which the child's leases last for sure; 0 as long as it has not all."""
+        found = self._children.get(child)
+        if found is None or found.lost or not self.has_leases(child):
+            return 0.0
+        return min(found.until_s.values())
+
     @property
     def away(self) -> bool:
         """Whether the server did not answer the last time."""
         return self._away_until_s is not None
+
+    @property
+    def silent(self) -> bool:
+        """Whether the server did not answer twice in a row."""
+        return self._unanswered > 1
+
+    def hurry(self) -> None:
+        """Ask the server at the next tick, and soon again where it does not answer: little time is left."""
+        self._again_after_s = AWAY_IN_A_HURRY_S
+        if self._away_until_s is not None:
+            self._away_until_s = time.monotonic()
+        for queue in self._queues.values():
+            queue.sweep_at_s = 0.0
 
     @property
     def settled(self) -> bool:
@@ -166,13 +190,15 @@ class LeaseKeeper:
         except (BrokerUnavailable, redis.RedisError) as error:
             if self._away_until_s is None:
                 logger.warning("leases are not renewed, the broker does not answer: %s", error)
-            self._away_until_s = time.monotonic() + AWAY_S
+            self._unanswered += 1
+            self._away_until_s = time.monotonic() + self._again_after_s
         except _Spent:
             pass  # the rest is due still
         else:
             if self._away_until_s is not None:
                 logger.info("the broker answers, leases are renewed again")
             self._away_until_s = None
+            self._unanswered = 0
 
     def _work(self, budget: _Budget) -> None:
         # Renewed before anything lapsed is looked for: after an outage the own leases may be among it.
@@ -182,8 +208,10 @@ class LeaseKeeper:
         for name, child in self._children.items():
             for key in child.lanes:
                 if key not in child.joined:
+                    asked_s = time.monotonic()
                     self._queues[key[0]].family.join(owner_of(name, key), budget_s=budget.left())
                     child.joined.add(key)
+                    child.until_s[key] = asked_s + LEASE_MS / 1000
         self._reclaim_all(budget)
         for name, queue in self._queues.items():
             if time.monotonic() >= queue.sweep_at_s:
@@ -191,15 +219,20 @@ class LeaseKeeper:
 
     def _renew(self, name: str, queue: _Queue, budget: _Budget) -> None:
         owners = {
-            owner_of(child, key): child
+            owner_of(child, key): (child, key)
             for child, found in self._children.items()
             for key in found.joined
             if key[0] == name and not found.lost
         }
         if owners:
-            for owner in queue.family.renew(list(owners), budget_s=budget.left()):
-                self._children[owners[owner]].lost = True
-                self._lost[owners[owner]] = None
+            asked_s = time.monotonic()
+            lost = queue.family.renew(list(owners), budget_s=budget.left())
+            for child, key in owners.values():
+                self._children[child].until_s[key] = asked_s + LEASE_MS / 1000
+            for owner in lost:
+                child, _ = owners[owner]
+                self._children[child].lost = True
+                self._lost[child] = None
         queue.renew_at_s = time.monotonic() + RENEW_S
 
     def _sweep(self, name: str, queue: _Queue, budget: _Budget) -> None:

@@ -79,6 +79,11 @@ class Watch:
         """Return in how many seconds a look is due."""
         return max(self._look_at_s - time.monotonic(), 0.0)
 
+    @property
+    def told_away(self) -> bool:
+        """Whether the server did not answer the last look."""
+        return any(found.code == "away" for found in self.health.findings)
+
     def look(self) -> Health:
         """Look now; log what is new and what is over. Raises nothing for a server that is away."""
         before = {found.code for found in self.health.findings}

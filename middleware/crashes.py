@@ -12,7 +12,9 @@ from broker.errors import SwitchyardError
 from broker.interface import Transport
 from middleware.away import hold
 from middleware.envelope import now_ms
+from middleware.fingerprints import fingerprint_of
 from middleware.outcomes import Outcome, decide
+from middleware.redaction import redacted, without_arguments
 
 log = structlog.get_logger(__name__)
 
@@ -20,13 +22,24 @@ MOST_CRASHES = 3
 
 
 class Poison(SwitchyardError, MiddlewareError):
-    """A message that took its worker down three times within 72 hours."""
+    """A message that took its worker down three times within 72 hours.
 
-    def __init__(self, actor_name: str, crashes: int, cause: str) -> None:
+    What is known of its last end stands below the traceback.
+
+    Args:
+        cause: What ended its last worker; on further lines, what that logged last.
+        arguments: Fingerprint of the message's arguments.
+    """
+
+    def __init__(self, actor_name: str, crashes: int, cause: str, *, arguments: str) -> None:
+        cause, _, lines = cause.partition("\n")
         super().__init__(
             f"actor {actor_name}: this message took its worker down {crashes} times, last {cause or 'unseen'}; "
             "requeue it when the cause is mended"
         )
+        self.add_note(f"\nActor: {actor_name}\nFingerprint of its arguments: {arguments}")
+        self.add_note(f"Its worker ended: {cause or 'nobody saw how'}")
+        self.add_note(f"The worker's last log lines:\n{lines}" if lines else "The worker's log: nothing was kept")
 
 
 class HardLimitExceeded(SwitchyardError, MiddlewareError, TimeLimitExceeded):
@@ -62,10 +75,17 @@ class Crashes(Middleware):
             raise HardLimitExceeded(message.actor_name, cause)
         if crashes >= MOST_CRASHES:
             message.started_ms = now_ms()  # type: ignore[attr-defined]
-            raise Poison(message.actor_name, crashes, cause)
+            raise self._poison(broker, message, crashes, cause)
         if getattr(broker, "slots", 1) == 1:
             return
         if hold(partial(self._transport.isolate, message), job_id=message.message_id, what="a run alone"):
-            log.info("runs alone", job_id=message.message_id, actor=message.actor_name, crashes=crashes, cause=cause)
+            told = cause.partition("\n")[0]
+            log.info("runs alone", job_id=message.message_id, actor=message.actor_name, crashes=crashes, cause=told)
             decide(message, Outcome("deferred", "alone"))
             raise SkipMessage("it runs alone, because it may take its worker down")
+
+    def _poison(self, broker: Broker, message: MessageProxy, crashes: int, cause: str) -> Poison:
+        actor = broker.actors.get(message.actor_name)
+        payload = {"args": list(message.args), "kwargs": dict(message.kwargs)}
+        shown = without_arguments(actor, payload, cause)
+        return Poison(message.actor_name, crashes, shown, arguments=fingerprint_of(redacted(actor, payload)))

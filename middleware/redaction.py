@@ -1,8 +1,9 @@
-"""Redaction: arguments that an actor names in ``redact`` are never shown."""
+"""Redaction: arguments that an actor names in ``redact`` are never shown, nor what looks like a secret in a text."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from dramatiq.actor import Actor
@@ -11,6 +12,17 @@ from dramatiq.middleware import Middleware
 from middleware.arguments import signature_of
 
 HIDDEN = "[redacted]"
+# Shorter ones are found in every line, and are no secrets worth the name.
+SHORTEST_SECRET = 4
+
+SECRET_NAME = re.compile(r"passw|secret|token|authori[sz]ation|api_?key|credential|cookie", re.IGNORECASE)
+_NAMED = re.compile(
+    rf"""(["']?[\w.-]*(?:{SECRET_NAME.pattern})[\w.-]*["']?\s*[:=]\s*)("[^"]*"?|'[^']*'?|[^\s,;&}}\])]+)""",
+    re.IGNORECASE,
+)
+_SCHEME = re.compile(r"\b(Bearer|Basic)\s+[\w.~+/=-]+", re.IGNORECASE)
+_USER = re.compile(r"(://)[^/@\s]+@")
+_QUERY = re.compile(r"(\w://[^\s?\"']+\?)[^\s\"']+")
 
 
 class Redaction(Middleware):
@@ -29,16 +41,45 @@ def redacted(actor: Actor[..., Any] | None, payload: dict[str, Any]) -> dict[str
         actor: Who the message is for; of an unknown actor every argument is hidden.
         payload: With ``args`` and ``kwargs``, as a dead letter holds it.
     """
-    if actor is None:
-        return _hide(payload, set(payload["kwargs"]), set(range(len(payload["args"]))))
-    names: Iterable[str] = actor.options.get("redact", ())
-    places = {place for place, name in enumerate(signature_of(actor.fn).parameters) if name in set(names)}
-    return _hide(payload, set(names), places)
-
-
-def _hide(payload: dict[str, Any], names: set[str], places: set[int]) -> dict[str, Any]:
+    names, places = _hidden(actor, payload)
     return {
         **payload,
         "args": [HIDDEN if place in places else value for place, value in enumerate(payload["args"])],
         "kwargs": {name: HIDDEN if name in names else value for name, value in payload["kwargs"].items()},
     }
+
+
+def without_secrets(text: str) -> str:
+    """Return a text in which nothing is left that is named like a secret, nor users and queries of addresses."""
+    text = _SCHEME.sub(rf"\1 {HIDDEN}", text)
+    text = _USER.sub(rf"\1{HIDDEN}@", text)
+    text = _QUERY.sub(rf"\1{HIDDEN}", text)
+    return _NAMED.sub(rf"\1{HIDDEN}", text)
+
+
+def without_arguments(actor: Actor[..., Any] | None, payload: dict[str, Any], text: str) -> str:
+    """Return a text in which the values of a message's redacted arguments do not occur."""
+    names, places = _hidden(actor, payload)
+    hidden = [payload["args"][place] for place in places if place < len(payload["args"])]
+    hidden += [payload["kwargs"][name] for name in names if name in payload["kwargs"]]
+    for secret in sorted({text for value in hidden for text in _texts(value)}, key=len, reverse=True):
+        text = text.replace(secret, HIDDEN)
+    return text
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        for item in value:
+            yield from _texts(item)
+    elif len(text := str(value)) >= SHORTEST_SECRET:
+        yield text
+
+
+def _hidden(actor: Actor[..., Any] | None, payload: dict[str, Any]) -> tuple[set[str], set[int]]:
+    """Return names and places of the arguments that are not to be shown."""
+    if actor is None:
+        return set(payload["kwargs"]), set(range(len(payload["args"])))
+    names: Iterable[str] = actor.options.get("redact", ())
+    return set(names), {place for place, name in enumerate(signature_of(actor.fn).parameters) if name in set(names)}

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import select
+import time
 from pathlib import Path
+
+import psutil
 
 
 def is_alive(pid: int) -> bool:
@@ -11,3 +17,31 @@ def is_alive(pid: int) -> bool:
         return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
     except (FileNotFoundError, ProcessLookupError):
         return False
+
+
+def titles_below(pid: int) -> dict[str, int]:
+    """Return title (without ``switchyard: ``) -> pid of all processes below one."""
+    found = {}
+    for process in psutil.Process(pid).children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            found[" ".join(process.cmdline()).strip().removeprefix("switchyard: ")] = process.pid
+    return found
+
+
+def wait_for_end(pid: int, timeout_s: float) -> float:
+    """Wait until a process has ended, and return the monotonic time of it.
+
+    Raises:
+        AssertionError: it runs still.
+    """
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return time.monotonic()
+    try:
+        ended, _, _ = select.select([pidfd], [], [], timeout_s)
+        at_s = time.monotonic()
+    finally:
+        os.close(pidfd)
+    assert ended, f"process {pid} runs still after {timeout_s} s"
+    return at_s

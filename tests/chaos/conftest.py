@@ -14,9 +14,11 @@ from broker.redis_broker import RedisBroker
 from project.wiring import build_yard
 from tests.chaos.ledger import Ledger
 from tests.chaos.load import YARD, declare_job
+from tests.chaos.pools import Pools
 from tests.chaos.server import SERVER_NAMES, ServerUnderTest, server_binary
 
 BrokerOn = Callable[[str], RedisBroker]
+PoolsOn = Callable[..., Pools]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -57,6 +59,20 @@ def broker_on(ledger: Ledger) -> Iterator[BrokerOn]:
     yield build
     for broker in built:
         broker.close()
+
+
+@pytest.fixture
+def pools_on(ledger: Ledger, tmp_path: Path) -> Iterator[PoolsOn]:
+    """Start real pools: ``pools_on("threads", url).start("runpool", "work")``; the server is to be empty."""
+    made: list[Pools] = []
+
+    def make(yard: str, url: str) -> Pools:
+        made.append(Pools(tmp_path, ledger, url, yard))
+        return made[-1]
+
+    yield make
+    for pools in made:
+        pools.stop_all()
 
 
 @pytest.fixture

@@ -66,6 +66,10 @@ class Ledger:
         """Return the jobs that came to a phase, as often as they did."""
         return [entry.job for entry in self.entries() if entry.phase == phase]
 
+    def of(self, phase: str, job: str) -> list[Entry]:
+        """Return when and where a job came to a phase, each time."""
+        return [entry for entry in self.entries() if entry.phase == phase and entry.job == job]
+
     def account(self) -> Account:
         """Return the account of everything noted so far."""
         return account(self.entries())

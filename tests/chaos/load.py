@@ -21,6 +21,7 @@ from broker.interface import facilities
 from broker.topology import Pool, Queue, RetryPolicy, Yard
 from tests.chaos.ledger import Ledger
 from tests.waiting import wait_for
+from tests.ways import WAYS
 
 QUEUE = "work"
 JOBS_THAT_FAIL_ONCE = "7"  # those whose name ends so: every tenth job goes through the retry lane
@@ -44,33 +45,52 @@ def let_pass(seconds: float) -> None:
     threading.Event().wait(seconds)
 
 
-def declare_job(broker: Broker, ledger: Ledger) -> Actor[Any, Any]:
+def declare_job(broker: Broker, ledger: Ledger, queue: str = QUEUE) -> Actor[Any, Any]:
     """Return an actor that notes its start, takes as long as it is told, and notes its end.
 
     Jobs of :data:`JOBS_THAT_FAIL_ONCE` fail in between, the first time.
     """
 
-    @dramatiq.actor(broker=broker, queue_name=QUEUE)
-    def chaos_job(job: str, ms: int = 0) -> None:
-        run(ledger, job, ms)
+    @dramatiq.actor(broker=broker, queue_name=queue, actor_name=actor_of(queue))
+    def chaos_job(job: str, ms: int = 0, how: str = "sleep") -> None:
+        run(ledger, job, ms, how)
 
     return chaos_job
 
 
-def run(ledger: Ledger, job: str, ms: int) -> None:
-    """Do the actor's work."""
+def actor_of(queue: str) -> str:
+    """Return the name of a queue's actor."""
+    return "chaos_job" if queue == QUEUE else f"{queue}_job"
+
+
+def run(ledger: Ledger, job: str, ms: int, how: str) -> None:
+    """Do the actor's work.
+
+    Args:
+        how: Name of one of :mod:`tests.ways`.
+    """
     ledger.note("started", job)
-    let_pass(ms / 1000)
+    WAYS[how](ms / 1000)
     current = CurrentMessage.get_current_message()
     if job.endswith(JOBS_THAT_FAIL_ONCE) and current is not None and not current.options.get("attempts"):
         raise FailsOnce(job)
     ledger.note("completed", job)
 
 
-def enqueue(broker: Broker, ledger: Ledger, job: str, ms: int = 0, *, delay_ms: int | None = None) -> bool:
+def enqueue(
+    broker: Broker,
+    ledger: Ledger,
+    job: str,
+    ms: int = 0,
+    how: str = "sleep",
+    *,
+    delay_ms: int | None = None,
+    queue: str = QUEUE,
+    **options: Any,
+) -> bool:
     """Enqueue a job once, note what came of it, and return whether it was accepted."""
     message: Message[Any] = Message(
-        queue_name=QUEUE, actor_name="chaos_job", args=(job, ms), kwargs={}, options={}, message_id=job
+        queue_name=queue, actor_name=actor_of(queue), args=(job, ms, how), kwargs={}, options=options, message_id=job
     )
     ledger.note("attempted", job)
     try:
@@ -87,10 +107,14 @@ class Producers:
 
     Args:
         per_s: Jobs a second, all threads together; 0 for as many as go.
+        plain: No job fails, and none is delayed.
     """
 
-    def __init__(self, broker: Broker, ledger: Ledger, *, per_s: float, threads: int, ms: int) -> None:
+    def __init__(
+        self, broker: Broker, ledger: Ledger, *, per_s: float, threads: int, ms: int, plain: bool = False
+    ) -> None:
         self._broker, self._ledger, self._ms = broker, ledger, ms
+        self._end = "." if plain else ""
         self._pause_s = threads / per_s if per_s else 0.0
         self._stop = threading.Event()
         self._counting = threading.Lock()
@@ -134,7 +158,7 @@ class Producers:
     def _produce(self) -> None:
         while not self._stop.wait(self._pause_s):
             started_s = time.monotonic()
-            job = f"job-{next(self._numbers):06d}"
+            job = f"job-{next(self._numbers):06d}{self._end}"
             delay_ms = DELAY_MS if job.endswith(JOBS_THAT_ARE_DELAYED) else None
             accepted = enqueue(self._broker, self._ledger, job, self._ms, delay_ms=delay_ms)
             with self._counting:
@@ -144,9 +168,11 @@ class Producers:
 
 
 @contextlib.contextmanager
-def load(broker: Broker, ledger: Ledger, *, per_s: float = 200, threads: int = 2, ms: int = 5) -> Iterator[Producers]:
+def load(
+    broker: Broker, ledger: Ledger, *, per_s: float = 200, threads: int = 2, ms: int = 5, plain: bool = False
+) -> Iterator[Producers]:
     """Keep a broker under load for the time of the block."""
-    producers = Producers(broker, ledger, per_s=per_s, threads=threads, ms=ms)
+    producers = Producers(broker, ledger, per_s=per_s, threads=threads, ms=ms, plain=plain)
     producers.start()
     try:
         yield producers
@@ -155,9 +181,12 @@ def load(broker: Broker, ledger: Ledger, *, per_s: float = 200, threads: int = 2
 
 
 def drained(broker: Broker) -> bool:
-    """Return whether nothing waits, is delayed, runs or is to be retried."""
-    stats = facilities(broker).transport.stats(QUEUE)
-    return not any(lane.waiting + lane.scheduled + lane.running for lane in (stats.live, stats.retry))
+    """Return whether nothing waits, is delayed, runs, is to be retried or to run alone."""
+    for queue in facilities(broker).yard.queues:
+        stats = facilities(broker).transport.stats(queue.name)
+        if any(lane.waiting + lane.scheduled + lane.running for lane in (stats.live, stats.retry)):
+            return False
+    return True
 
 
 def wait_until_drained(broker: Broker, timeout_s: float = 20.0) -> None:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import math
-import re
 from typing import Any
 
 import dramatiq
 
 from middleware.arguments import signature_of
-from middleware.redaction import HIDDEN, redacted
+from middleware.redaction import HIDDEN, SECRET_NAME, redacted
 
-SECRET_NAME = re.compile(r"passw|secret|token|authori[sz]ation|api_?key|credential|cookie", re.IGNORECASE)
 LONGEST_TEXT = 4_000
 DEEPEST = 20
 

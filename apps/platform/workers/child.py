@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
-import resource
 import select
 import signal
 import time
+from typing import TextIO
 
 import dramatiq
 from django.conf import settings
 from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
-from dramatiq.broker import Broker
+from dramatiq.broker import Broker, MessageProxy
 from dramatiq.common import iter_queue
 from dramatiq.errors import ConnectionClosed
 
+from apps.platform.workers.ceiling import Ceiling, limit_allocations
 from apps.platform.workers.children import Assignment
 from apps.platform.workers.signals import SignalPipe
 from apps.platform.workers.slots import Slots, install
@@ -58,13 +60,14 @@ def serve(assignment: Assignment, row: Row, *, parent_pid: int) -> int:
     keep_database_connections()
     if assignment.pool.nice:
         os.nice(assignment.pool.nice)
-    if assignment.pool.memory_limit_bytes and assignment.slots == 1:
-        limit_memory(assignment.pool.memory_limit_bytes)
     for lane in assignment.lanes:
         broker.declare_queue(lane)
     slots = install(broker, Slots(row, settings.YARD, assignment.lanes, assignment.slots))
     broker.emit_after("process_boot")
     worker = make_worker(assignment, broker)
+    if assignment.pool.memory_limit_bytes:
+        keep_under(assignment.pool.memory_limit_bytes, worker, row, alone=assignment.slots == 1)
+    keep_last_lines(row)
     row.beat()
     row.set_ready()
     told: list[int] = []
@@ -75,19 +78,41 @@ def serve(assignment: Assignment, row: Row, *, parent_pid: int) -> int:
     worker.start()
     row.progressed()
     row.set_working()
-    while not told and all_work(worker) and not (assignment.alone and idle_s(row) > ALONE_IDLE_S):
+    while not told and all_work(worker) and not (assignment.alone and (row.full or idle_s(row) > ALONE_IDLE_S)):
         told = wait(signals, row, BEAT_S, parent_pid)
-    return drain(worker, slots, row, assignment.grace_s)
+    return drain(worker, slots, row, signals, assignment.grace_s)
 
 
-def limit_memory(limit_bytes: int) -> None:
-    """Have what this process allocates end in a ``MemoryError``, where a process that grew would be killed.
+def keep_under(limit_bytes: int, worker: dramatiq.Worker, row: Row, *, alone: bool) -> None:
+    """Have a child start nothing that does not fit into its memory, and a task that runs alone fail at its limit."""
 
-    Memory that is only reserved counts as well, such as the stacks of threads: it strikes before the limit.
-    """
-    _, highest = resource.getrlimit(resource.RLIMIT_DATA)
-    if highest == resource.RLIM_INFINITY or highest > limit_bytes:
-        resource.setrlimit(resource.RLIMIT_DATA, (limit_bytes, highest))
+    def return_all(message: MessageProxy) -> None:
+        give_back(worker)
+        give_back_one(worker, message)
+
+    install(worker.broker, Ceiling(row, limit_bytes, give_back=return_all))
+    if alone:
+        limit_allocations(limit_bytes)
+
+
+def keep_last_lines(row: Row) -> None:
+    """Copy what this process logs into its row, where its supervisor finds it when it has crashed."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.StreamHandler):
+            handler.setStream(Copied(handler.stream, row))
+
+
+class Copied:
+    """A stream that copies what is written to it into a row. Handlers lock themselves around it."""
+
+    def __init__(self, stream: TextIO, row: Row) -> None:
+        self._stream, self._row = stream, row
+        self.flush = stream.flush
+
+    def write(self, text: str) -> int:
+        """Write."""
+        self._row.log(text)
+        return self._stream.write(text)
 
 
 def idle_s(row: Row) -> float:
@@ -140,12 +165,14 @@ def keep_database_connections() -> None:
         database["CONN_HEALTH_CHECKS"] = True
 
 
-def drain(worker: dramatiq.Worker, slots: Slots, row: Row, grace_s: float) -> int:
+def drain(worker: dramatiq.Worker, slots: Slots, row: Row, signals: SignalPipe, grace_s: float) -> int:
     """Take no more work, give back what does not run, let the rest end within the grace; return the exit code.
+
+    The tasks of a child whose successor works already have no grace but their own limits, until the pool drains.
 
     What runs still is taken back by the supervisor when this process has ended, and what ended is acknowledged by it.
     """
-    deadline = time.monotonic() + grace_s
+    deadline = math.inf if row.retired else time.monotonic() + grace_s
     worker.broker.emit_before("worker_shutdown", worker)
     worker.broker.drain()  # type: ignore[attr-defined]
     for thread in worker.workers:
@@ -155,6 +182,8 @@ def drain(worker: dramatiq.Worker, slots: Slots, row: Row, grace_s: float) -> in
             give_back(worker)
             row.beat()
             thread.join(min(BEAT_S, left_s))
+            if signals.take():
+                deadline = min(deadline, time.monotonic() + grace_s)
     left = len(slots.running)
     if left:
         logger.warning("%d tasks did not end within the grace period and are given back", left)
@@ -162,6 +191,13 @@ def drain(worker: dramatiq.Worker, slots: Slots, row: Row, grace_s: float) -> in
     with contextlib.suppress(BrokerUnavailable):  # then the supervisor gives back what nobody knows to be finished
         row.write_finished(facilities(worker.broker).steps.flush)
     return EX_LEFT_WORK if left else 0
+
+
+def give_back_one(worker: dramatiq.Worker, message: MessageProxy) -> None:
+    """Give a message back to the head of its lane, or leave it held where the server does not take it."""
+    with contextlib.suppress(ConnectionClosed):
+        worker.consumers[message.queue_name].requeue_messages([message])
+    message.moved = True  # type: ignore[attr-defined]
 
 
 def give_back(worker: dramatiq.Worker) -> None:

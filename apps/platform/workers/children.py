@@ -57,6 +57,8 @@ def start_child(assignment: Assignment, table: Table, *, shed: Iterable[Callable
     Args:
         shed: What the child lets go of that is the supervisor's alone.
     """
+    from apps.platform.workers.child import serve  # before the fork: no child depends on what lies on the disk by then
+
     supervisor_pid = os.getpid()
 
     def run() -> int:

@@ -8,7 +8,7 @@ import os
 import selectors
 import signal
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from dramatiq.broker import Broker
@@ -20,17 +20,22 @@ from apps.platform.workers.processes import describe_exit, resident_bytes
 from apps.platform.workers.stacks import last_words, stacks_file
 from apps.platform.workers.table import ChildState, Running, Table
 from broker.topology import Pool, Yard
+from middleware.redaction import without_secrets
 
-# A child that was told to end for a task over its hard limit is killed so much later.
+# A child that was told to end for a task over its hard limit, or that does not stop, is killed so much later.
 KILL_AFTER_LIMIT_S = 5.0
 # Children with a single slot, for messages that may take them down; executed ones cost more to start.
 MOST_ALONE = {"threads": 4, "processes": 4, "gevent": 2}
 CLEAN_EXITS = (0, 3)
+# Of the log of a child that crashed, kept with what it ran.
+MOST_LINES, LONGEST_LINE = 10, 400
 # A child beats twice a second; one that starts, and loads everything first, not before it is up.
 HUNG_S, BOOT_S = 10.0, 60.0
 STUCK_S = 30.0
-# A process grows by some 10 MB meanwhile; reading its size takes 20 microseconds.
-WEIGH_EVERY_S = 0.1
+# A process that may be killed for its size is looked at as often as it could have come to its limit, growing as fast
+# as a processor writes; reading its size takes 20 microseconds.
+WEIGH_EVERY_S, WEIGH_AT_MOST_EVERY_S = 0.1, 0.01
+GROWTH_BYTES_S = 2e9
 LOOK_FOR_SUCCESSOR_S = 0.02
 
 logger = logging.getLogger("switchyard.workers")
@@ -50,6 +55,11 @@ class Ending:
     over: tuple[Running, ...] = ()
     crash: str = ""
     killed: bool = False
+
+
+def shown(lines: Sequence[str]) -> list[str]:
+    """Return the last of a child's log lines as they may be shown to people, at most so many and so long."""
+    return [without_secrets(line)[:LONGEST_LINE] for line in lines[-MOST_LINES:]]
 
 
 class Crew:
@@ -108,6 +118,20 @@ class Crew:
     def settled(self) -> bool:
         """Whether what ended children left is taken back."""
         return self._leases.settled
+
+    @property
+    def away(self) -> bool:
+        """Whether the broker did not answer the last time."""
+        return self._leases.away
+
+    @property
+    def silent(self) -> bool:
+        """Whether the broker did not answer twice in a row."""
+        return self._leases.silent
+
+    def hurry(self) -> None:
+        """Find out, with the next call of :meth:`hold_leases` and soon again, whether the broker answers."""
+        self._leases.hurry()
 
     @property
     def ready(self) -> bool:
@@ -234,16 +258,16 @@ class Crew:
             return math.inf
         weighed: dict[int, int] = {}
         if (pool.recycle_above_bytes or pool.memory_limit_bytes) and time.monotonic() >= self._weigh_at_s:
-            self._weigh_at_s = time.monotonic() + WEIGH_EVERY_S
             weighed = {member.number: resident_bytes(member.pid) for member in self._keeper.members if member.pid}
             self._end_gluttons(weighed)
+            soon_s = ((pool.memory_limit_bytes or math.inf) - max(weighed.values(), default=0)) / GROWTH_BYTES_S
+            self._weigh_at_s = time.monotonic() + max(min(soon_s, WEIGH_EVERY_S), WEIGH_AT_MOST_EVERY_S)
         if self._successor is None:
             self._choose_successor(weighed)
         elif self._rows[self._successor[1].number].working:
             old, _ = self._successor
             self._successor = None
-            if old.pid:
-                self._endings.setdefault(old.number, Ending("recycled"))
+            self._retire(old)
             self._keeper.end(old)
         if self._successor is not None:
             return LOOK_FOR_SUCCESSOR_S
@@ -283,21 +307,33 @@ class Crew:
     def _choose_successor(self, weighed: Mapping[int, int]) -> None:
         after, above = self.pool.recycle_after, self.pool.recycle_above_bytes
         spare = next((other for other in self._own if not other.pid and not other.wanted), None)
-        if spare is None:
-            return  # one after the other
         for member in self._own:
+            row = self._rows[member.number]
             if not member.pid or not member.wanted or member.number in self._endings:
                 continue
-            done = self._rows[member.number].read().done
-            if (after and done >= after) or (above and weighed.get(member.number, 0) > above):
+            state = row.read()
+            if spare is None:  # one after the other, but for those that do nothing any more
+                if row.full and not state.busy:
+                    self._retire(member)
+                    send(member, signal.SIGTERM)
+                continue
+            if row.full or (after and state.done >= after) or (above and weighed.get(member.number, 0) > above):
                 self._successor = (member, spare)
                 self._keeper.fill(spare)
                 return
 
+    def _retire(self, member: Member) -> None:
+        if member.pid:
+            self._rows[member.number].retire()
+            self._endings.setdefault(member.number, Ending("recycled"))
+
     # --- Ending ---
 
     def _mind_limits(self) -> float:
-        """End children whose tasks are over their hard limits; return seconds until the next one may be."""
+        """End children whose tasks are over their hard limits, or do not stop though they were asked to.
+
+        Return seconds until the next one may be.
+        """
         now_ns = time.monotonic_ns()
         next_ns = now_ns + 1_000_000_000
         for member in self._keeper.members:
@@ -330,6 +366,7 @@ class Crew:
         state = row.read()
         estate = self._leases.ended(place, row)
         ending = self._endings.pop(place, None)
+        last_lines = shown(row.logged())
         row.clear()
         self._told_end(pid)
         reason, told = describe_exit(status)
@@ -337,10 +374,14 @@ class Crew:
         at = last_words(stacks_file(self.pool.name, pid))
         if at:
             told += f" in {at}"
-        guilty, cause = self._blame(estate, ending, clean=clean, told=f"{told}, pid {pid}")
-        self._estates.append((estate, guilty, cause))
         member = self._keeper.members[place - 1]
         alone = member in self._alone
+        guilty, cause = self._blame(estate, ending, clean=clean, told=told)
+        if cause and not cause.startswith("limit"):
+            cause += f", pid {pid}, at most {member.peak_bytes / 1e6:.0f} MB"
+            if alone or self.pool.slots == 1:
+                cause = "\n".join([cause, *last_lines])
+        self._estates.append((estate, guilty, cause))
         if alone:
             member.wanted = bool(guilty)  # what it ran waits to be run alone again
         if ending is not None and ending.why == "recycled" and clean:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from apps.platform.workers.backoff import RestartDelay
+from apps.platform.workers.processes import peak_bytes
 
 HEALTHY_AFTER_S = 10.0
 HAS_PIDFD = hasattr(os, "pidfd_open")
@@ -26,6 +27,7 @@ class Member:
 
     Args:
         wanted: A process belongs there; without, one that is there is not followed by another.
+        peak_bytes: Resident memory that the process before took at most.
     """
 
     number: int
@@ -34,6 +36,7 @@ class Member:
     pidfd: int = -1
     started_s: float = 0.0
     start_at_s: float = 0.0
+    peak_bytes: int = 0
     delay: RestartDelay = field(default_factory=RestartDelay)
 
 
@@ -122,9 +125,10 @@ class Keeper:
     def _collect(self, member: Member) -> None:
         if not member.pid:
             return
-        pid, status = os.waitpid(member.pid, os.WNOHANG)
+        pid, status, used = os.wait4(member.pid, os.WNOHANG)
         if not pid:
             return
+        member.peak_bytes = peak_bytes(used)
         if member.pidfd >= 0:
             self._selector.unregister(member.pidfd)
             os.close(member.pidfd)

@@ -87,7 +87,7 @@ class PoolLeases:
     def adopt(self, place: int, row: Row, served: Served) -> str:
         """Name the child that is about to start in a place, and give it leases if the server answers within a second.
 
-        The row says to the child whether it has them; :meth:`tick` gives them later.
+        The row says to the child until when it has them; :meth:`tick` gives them later, and prolongs them.
         """
         generation = self._generations[place] = self._generations.get(place, 0) + 1
         child = f"{self._name}.{place}.{generation}"
@@ -153,6 +153,20 @@ class PoolLeases:
         """Whether all estates are taken back."""
         return self._keeper.settled and not self._suspects
 
+    @property
+    def away(self) -> bool:
+        """Whether the server did not answer the last time."""
+        return self._keeper.away
+
+    @property
+    def silent(self) -> bool:
+        """Whether the server did not answer twice in a row."""
+        return self._keeper.silent
+
+    def hurry(self) -> None:
+        """Find out at the next tick, and soon again, whether the server answers."""
+        self._keeper.hurry()
+
     def close(self) -> None:
         """Give up the own leases, and close the connections."""
         if self._isolates:
@@ -164,8 +178,7 @@ class PoolLeases:
         self._wire.close()
 
     def _tell(self, place: int, row: Row) -> None:
-        if not row.leased and self._keeper.has_leases(self._children[place][0]):
-            row.set_leased()
+        row.lease(self._keeper.leased_until_s(self._children[place][0]))
 
     def _reclaimed(self, child: str, key: LaneKey, answer: Reclaimed) -> None:
         # Those that the keeper did not get went back with the rest; who fetches them sets them apart.

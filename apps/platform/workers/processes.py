@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import resource
 import signal
 import sys
 from collections.abc import Callable, Iterable
@@ -98,6 +99,11 @@ def resident_bytes(pid: int) -> int:
         return psutil.Process(pid).memory_info().rss
     except psutil.Error:
         return 0
+
+
+def peak_bytes(used: resource.struct_rusage) -> int:
+    """Return the resident size that a process had at most."""
+    return int(used.ru_maxrss) * (1 if sys.platform == "darwin" else 1024)
 
 
 def describe_exit(status: int) -> tuple[str, str]:

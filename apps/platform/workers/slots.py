@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from collections import deque
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from dramatiq.broker import Broker, MessageProxy
-from dramatiq.middleware import Middleware
+from dramatiq.middleware import Middleware, SkipMessage
 
 from apps.platform.workers.table import NO_LIMIT, Row
 from broker.topology import Yard
+from middleware.outcomes import Outcome, decide
+
+LOOK_FOR_LEASES_S = 0.05
+
+logger = logging.getLogger("switchyard.workers")
 
 
 class Slots(Middleware):
@@ -30,6 +37,7 @@ class Slots(Middleware):
         self._limits_ns = [yard.family(lane).hard_limit_ms * 1_000_000 for lane in lanes]
         self._free = deque(range(slots))
         self._busy: dict[int, MessageProxy] = {}
+        self._waiting = False
 
     @property
     def running(self) -> list[MessageProxy]:
@@ -38,7 +46,19 @@ class Slots(Middleware):
         return sorted(held, key=lambda message: _lease_of(message)[1])
 
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
-        """Mark a slot busy."""
+        """Mark a slot busy.
+
+        A message does not start while nobody knows whether it is still this child's: its supervisor has not reached
+        the server for as long as a lease lasts. If others got it meanwhile, this child is killed; if it drains, the
+        message is left to its supervisor.
+
+        Raises:
+            SkipMessage: it was not to start before the child drained.
+        """
+        if not self._row.leased and not self._leased_again(broker):
+            message.moved = True  # type: ignore[attr-defined]
+            decide(message, Outcome("deferred", "lease"))
+            raise SkipMessage("its lease may have lapsed")
         slot = self._free.popleft()
         lane = self._lanes.get(message.queue_name, 0)
         id_, token = _lease_of(message)
@@ -76,6 +96,18 @@ class Slots(Middleware):
         if slot is not None:
             self._let_go(message, slot)
 
+    def _leased_again(self, broker: Broker) -> bool:
+        """Wait until the leases are known to last, and say so; ``False`` when the child drains before."""
+        if not self._waiting:
+            self._waiting = True
+            logger.warning("nothing is started: the leases were not renewed in time, others may have the messages")
+        while not self._row.leased:
+            if getattr(broker, "draining", False):
+                return False
+            time.sleep(LOOK_FOR_LEASES_S)
+        self._waiting = False
+        return True
+
     def _end(self, message: MessageProxy) -> None:
         slot = getattr(message, "slot", None)
         if slot is not None and not message.slot_ended:
@@ -90,13 +122,16 @@ class Slots(Middleware):
         self._free.append(slot)
 
 
-def install(broker: Broker, slots: Slots) -> Slots:
-    """Put :class:`Slots` in front of a broker's middleware and return it."""
+M = TypeVar("M", bound=Middleware)
+
+
+def install(broker: Broker, middleware: M) -> M:
+    """Put a middleware in front of a broker's others and return it."""
     if broker.middleware:
-        broker.add_middleware(slots, before=type(broker.middleware[0]))
+        broker.add_middleware(middleware, before=type(broker.middleware[0]))
     else:
-        broker.add_middleware(slots)
-    return slots
+        broker.add_middleware(middleware)
+    return middleware
 
 
 def _lease_of(message: MessageProxy) -> tuple[bytes, int]:

@@ -22,6 +22,7 @@ from apps.platform.workers.pool_metrics import exposition
 from apps.platform.workers.processes import EX_CRASHED, memory_bytes, prepare_to_fork
 from apps.platform.workers.reporting import Reporter
 from apps.platform.workers.signals import HANDLED, SignalPipe
+from apps.platform.workers.stacks_on_request import StacksOnRequest
 from apps.platform.workers.table import Row
 from broker.pool_reports import PoolReport
 from broker.topology import Pool
@@ -75,6 +76,8 @@ class Supervisor:
             self._selector, self._metrics, self._unwell, host=metrics_host, port=metrics_port
         )
         self._reporter = Reporter(pool)
+        # Only children that run are signalled: they are not waited for yet, so their pids are nobody else's.
+        self._stacks = StacksOnRequest(pool.name, send=os.kill, answer=self._reporter.answer_stacks)
         self._crew = Crew(
             self._selector,
             pool,
@@ -109,7 +112,8 @@ class Supervisor:
             )
             self._killed = True
         self._crew.close()
-        self._reporter.remove()
+        if not self._crew.silent:
+            self._reporter.remove()
         logger.info("pool %s: drained" if not self._killed else "pool %s: stopped by force", self.pool.name)
         return EX_CRASHED if self._killed else EX_OK
 
@@ -136,6 +140,8 @@ class Supervisor:
                 self._drain()
         if os.getppid() != self._parent_pid and self._own_row is not None:
             self._kill("the parent is gone")  # where the kernel does not kill orphans
+        if self._kill_at_s is not None and self._crew.silent and self._crew.pids:
+            self._kill("the broker does not answer, they can neither give back nor acknowledge what they hold")
         if self._kill_at_s is not None and time.monotonic() >= self._kill_at_s and self._crew.pids:
             self._kill(f"not done {KILL_AFTER_GRACE_S:g} s after the grace period of {self._grace_s:g} s")
 
@@ -144,6 +150,7 @@ class Supervisor:
         self._state = "draining"
         self._kill_at_s = time.monotonic() + self._grace_s + KILL_AFTER_GRACE_S
         self._report_at_s = 0.0
+        self._crew.hurry()
         self._crew.stop(signal.SIGTERM)
 
     def _kill(self, why: str) -> None:
@@ -168,6 +175,8 @@ class Supervisor:
         paused = self._state == "paused"
         if self._crew.stopping or not (at_once or self._watch.due()):
             return paused
+        if self._crew.away and self._watch.told_away:
+            return paused  # nothing new, for a second that the children need
         why = self._watch.look().pause
         if bool(why) == paused:
             return paused
@@ -201,8 +210,12 @@ class Supervisor:
         logger.info("pool %s: ready (%d × %d %s)", pool.name, pool.processes, pool.slots, pool.kind)
 
     def _report(self) -> None:
-        if time.monotonic() >= self._report_at_s:
+        if time.monotonic() >= self._report_at_s and not self._crew.away:
             self._report_at_s = time.monotonic() + self._reporter.write(self._build_report())
+            if self._reporter.asked:
+                self._stacks.begin(self._reporter.asked, self._crew.pids)
+                self._reporter.asked = ""
+        self._stacks.finish()
 
     def _build_report(self) -> PoolReport:
         return self._reporter.build(
@@ -220,8 +233,9 @@ class Supervisor:
         return exposition(self._folder, self._build_report(), memory_bytes(self._crew.pids))
 
     def _sleep_s(self, next_s: float) -> float:
-        waits = [LONGEST_SLEEP_S, self._report_at_s - time.monotonic(), next_s]
-        waits.append(self._watch.seconds_to_next())
+        waits = [LONGEST_SLEEP_S, next_s, self._stacks.seconds_to_next()]
+        if not self._crew.away:
+            waits += [self._report_at_s - time.monotonic(), self._watch.seconds_to_next()]
         if self._state == "starting":
             waits.append(LOOK_FOR_READY_S)
         if self._kill_at_s is not None:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 CELL_BYTES = 8
 HEADER_CELLS = 16  # more than are used, so that a row can grow where it stands
-READY, BEAT, TAKEN, DONE, BUSY, LEASED, FINISHED, WRITTEN, PROGRESS, WORKING = range(10)
+READY, BEAT, TAKEN, DONE, BUSY, LEASED, FINISHED, WRITTEN, PROGRESS, WORKING, FULL, RETIRED, LOGGED = range(13)
 
 # As long as an id may be. What somebody put there with a longer one cannot be told apart, and counts as not running.
 ID_BYTES = 200
@@ -27,6 +27,7 @@ SLOT_BYTES = CELL_BYTES + 240
 _FINISHED = struct.Struct(f"<2qH{ID_BYTES}s")  # token, lane, length of the id, id
 RING = 512
 RING_BYTES = 224
+LOG_BYTES = 4_096
 NO_LIMIT = 0
 
 
@@ -81,7 +82,8 @@ class Finished:
 
 
 class Row:
-    """One child's part. Written by the child, but for the lease; cleared by the supervisor while there is no child.
+    """One child's part. Written by the child, but for what its supervisor says to it, and cleared by the supervisor
+    while there is no child.
 
     Args:
         memory: Of :meth:`Table.row_bytes` bytes.
@@ -92,6 +94,7 @@ class Row:
         self._cells = memory.cast("q")
         self._slots = slots
         self._ring_at = (HEADER_CELLS * CELL_BYTES) + slots * SLOT_BYTES
+        self._log_at = self._ring_at + RING * RING_BYTES
         self._finished = itertools.count()
         self._counting = threading.Lock()
 
@@ -125,14 +128,50 @@ class Row:
         """Whether the child consumes."""
         return bool(self._cells[WORKING])
 
-    def set_leased(self) -> None:
-        """Say, as its supervisor, that the child has its leases and may fetch."""
-        self._cells[LEASED] = 1
+    def lease(self, until_s: float) -> None:
+        """Say, as its supervisor, until which monotonic time the child's leases last for sure."""
+        self._cells[LEASED] = int(until_s * 1e9)
 
     @property
     def leased(self) -> bool:
-        """Whether the child may fetch."""
-        return bool(self._cells[LEASED])
+        """Whether the child may fetch and start messages."""
+        return self._cells[LEASED] > time.monotonic_ns()
+
+    def set_full(self) -> None:
+        """Say that the child starts nothing more, because it has no memory left for it."""
+        self._cells[FULL] = 1
+
+    @property
+    def full(self) -> bool:
+        """Whether the child is to be replaced for want of memory."""
+        return bool(self._cells[FULL])
+
+    def retire(self) -> None:
+        """Say, as its supervisor, that a successor is there: what the child runs may end in peace."""
+        self._cells[RETIRED] = 1
+
+    @property
+    def retired(self) -> bool:
+        """Whether another child works in this one's stead."""
+        return bool(self._cells[RETIRED])
+
+    def log(self, text: str) -> None:
+        """Keep what the child logs, the last 4 KiB of it. Not for several threads at once."""
+        data = text.encode("utf-8", "backslashreplace")[-LOG_BYTES:]
+        logged = self._cells[LOGGED]
+        at = logged % LOG_BYTES
+        first = data[: LOG_BYTES - at]
+        self._memory[self._log_at + at : self._log_at + at + len(first)] = first
+        self._memory[self._log_at : self._log_at + len(data) - len(first)] = data[len(first) :]
+        self._cells[LOGGED] = logged + len(data)
+
+    def logged(self) -> list[str]:
+        """Return the last lines that the child logged, whole ones."""
+        logged = self._cells[LOGGED]
+        kept = bytes(self._memory[self._log_at : self._log_at + min(logged, LOG_BYTES)])
+        if logged > LOG_BYTES:
+            _, _, kept = (kept[logged % LOG_BYTES :] + kept[: logged % LOG_BYTES]).partition(b"\n")
+        return kept.decode("utf-8", "replace").splitlines()
 
     def start(self, slot: int, lane: int, id_: bytes, token: int, limit_ns: int) -> None:
         """Put a message that starts into a slot."""
@@ -212,7 +251,7 @@ class Table:
     @staticmethod
     def row_bytes(slots: int) -> int:
         """Return the size of a row."""
-        return HEADER_CELLS * CELL_BYTES + slots * SLOT_BYTES + (RING * RING_BYTES if slots else 0)
+        return HEADER_CELLS * CELL_BYTES + slots * SLOT_BYTES + (RING * RING_BYTES + LOG_BYTES if slots else 0)
 
     @classmethod
     def create(cls, rows: int, slots: int = 0) -> Table:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 
 import dramatiq
+from django.conf import settings
 
 from tests.chaos.ledger import Ledger
 from tests.chaos.load import declare_job
 
 LEDGER = Ledger(os.environ["CHAOS_LEDGER"])
 
-chaos_job = declare_job(dramatiq.get_broker(), LEDGER)
+for queue in settings.YARD.queues:
+    declare_job(dramatiq.get_broker(), LEDGER, queue.name)

@@ -1,10 +1,14 @@
-"""The project without its products, on the yard of :mod:`tests.chaos.load`."""
+"""The project without its products, on a yard of :mod:`tests.chaos.yard.yards`."""
 
 from __future__ import annotations
 
+import os
+
 from project.settings import *  # noqa: F403
 from project.settings import INSTALLED_APPS as PROJECT_APPS
-from tests.chaos.load import YARD as YARD
+from tests.chaos.yard.yards import YARDS
+
+YARD = YARDS[os.environ.get("CHAOS_YARD", "load")]
 
 INSTALLED_APPS = [*(app for app in PROJECT_APPS if not app.startswith("apps.product.")), "tests.chaos.yard"]
 DRAMATIQ_BROKER = {"BROKER": "project.wiring.build_broker", "OPTIONS": {}, "MIDDLEWARE": []}

@@ -9,11 +9,10 @@ import signal
 import subprocess
 import sys
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 import redis
 from dramatiq import Message
@@ -25,6 +24,7 @@ from broker.redis_broker import RedisBroker
 from broker.stats import family_stats
 from tests.integration.workers.bench.actors import ENDED, STARTED
 from tests.integration.workers.bench.yard import YARD
+from tests.processes import titles_below as titles_below
 from tests.waiting import wait_for
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -143,18 +143,3 @@ def bench(valkey: redis.Redis, valkey_url: str, tmp_path: Path) -> Iterator[Benc
     bench = Bench(valkey_url, tmp_path)
     yield bench
     bench.stop_all()
-
-
-@pytest.fixture
-def children_of() -> Callable[[int], dict[str, int]]:
-    """Return title -> pid of all processes below one."""
-    return titles_below
-
-
-def titles_below(pid: int) -> dict[str, int]:
-    """Return title (without ``switchyard: ``) -> pid of all processes below one."""
-    found = {}
-    for process in psutil.Process(pid).children(recursive=True):
-        with contextlib.suppress(psutil.Error):
-            found[" ".join(process.cmdline()).strip().removeprefix("switchyard: ")] = process.pid
-    return found

@@ -11,7 +11,8 @@ import pytest
 from broker.dead_lists import DeadLists
 from broker.keys import Keys
 from tests.integration.workers.bench.actors import ENDED, STARTED
-from tests.integration.workers.conftest import Bench, titles_below
+from tests.integration.workers.conftest import Bench
+from tests.processes import titles_below
 from tests.waiting import wait_for
 
 

@@ -11,7 +11,8 @@ import pytest
 
 from broker.family import Family
 from tests.chaos.server import ServerUnderTest
-from tests.integration.workers.conftest import Bench, titles_below
+from tests.integration.workers.conftest import Bench
+from tests.processes import titles_below
 from tests.waiting import wait_for
 
 

@@ -11,7 +11,8 @@ import urllib.request
 import psutil
 
 from tests.integration.workers.bench.actors import STARTED
-from tests.integration.workers.conftest import Bench, titles_below
+from tests.integration.workers.conftest import Bench
+from tests.processes import titles_below
 from tests.waiting import wait_for
 
 

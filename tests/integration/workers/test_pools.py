@@ -16,7 +16,8 @@ import pytest
 from broker.dead_lists import DeadLists
 from broker.keys import Keys
 from tests.integration.workers.bench.actors import ENDED
-from tests.integration.workers.conftest import Bench, titles_below
+from tests.integration.workers.conftest import Bench
+from tests.processes import titles_below
 from tests.waiting import wait_for
 
 CHILDREN = {"urgent child 1", "slow child 1", "slow child 2", "webhook child 1", "retries child 1"}

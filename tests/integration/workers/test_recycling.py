@@ -10,7 +10,8 @@ from broker.interface import QueueStats
 from broker.keys import Keys
 from broker.stats import family_stats
 from tests.integration.workers.bench.actors import ENDED, STARTED
-from tests.integration.workers.conftest import Bench, titles_below
+from tests.integration.workers.conftest import Bench
+from tests.processes import titles_below
 from tests.waiting import wait_for
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import signal
 
-import psutil
 import pytest
 
-from tests.integration.workers.conftest import Bench, titles_below
+from tests.integration.workers.conftest import Bench
+from tests.processes import is_alive, titles_below
 from tests.waiting import wait_for
 
 
@@ -95,7 +95,7 @@ def test_ctrl_c_in_a_terminal_drains_all_pools_once(bench: Bench) -> None:
 def test_a_second_signal_stops_all_pools_at_once(bench: Bench) -> None:
     parent = bench.start("runpools", "urgent", "slow")
     bench.wait_for_log("pools: all ready")
-    below = [psutil.Process(pid) for pid in titles_below(parent.pid).values()]
+    below = titles_below(parent.pid).values()
     token = bench.send("urgent", ms=60_000)
     wait_for(lambda: bench.started(token))
     parent.terminate()
@@ -104,7 +104,7 @@ def test_a_second_signal_stops_all_pools_at_once(bench: Bench) -> None:
     parent.terminate()
 
     assert parent.wait(5) == 70
-    wait_for(lambda: not any(runs(process) for process in below))
+    wait_for(lambda: not any(is_alive(pid) for pid in below))
 
 
 @pytest.mark.parametrize(("command", "processes"), [(("runpool", "slow"), 2), (("runpools",), 9)])
@@ -113,17 +113,9 @@ def test_kill_9_of_the_supervisor_leaves_no_process(bench: Bench, command: tuple
     bench.wait_for_log("pool slow: ready" if len(command) == 2 else "pools: all ready")
     token = bench.send("slow", ms=60_000)
     wait_for(lambda: bench.started(token))
-    below = [psutil.Process(pid) for pid in titles_below(top.pid).values()]
+    below = titles_below(top.pid).values()
     assert len(below) == processes
 
     top.kill()
 
-    wait_for(lambda: not any(runs(process) for process in below), timeout_s=5)
-
-
-def runs(process: psutil.Process) -> bool:
-    """Return whether a process does anything: one that ended and was not collected does not."""
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
+    wait_for(lambda: not any(is_alive(pid) for pid in below), timeout_s=5)

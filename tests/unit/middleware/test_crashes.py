@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import traceback
 from typing import Any
 
+import dramatiq
 import pytest
 from dramatiq.broker import MessageProxy
 from dramatiq.brokers.stub import StubBroker
@@ -11,7 +13,9 @@ from dramatiq.message import Message
 from dramatiq.middleware import SkipMessage, TimeLimitExceeded
 
 from middleware.crashes import Crashes, HardLimitExceeded, Poison
+from middleware.fingerprints import fingerprint_of
 from middleware.outcomes import outcome_of
+from middleware.redaction import HIDDEN, Redaction
 
 
 class Transport:
@@ -78,6 +82,36 @@ def test_the_third_crash_is_the_last(slots: int) -> None:
         Crashes(transport=Transport()).before_process_message(  # type: ignore[arg-type]
             broker(slots), message(3, "killed by SIGSEGV, pid 7")
         )
+
+
+def test_a_poison_message_tells_how_its_worker_ended_and_hides_what_its_actor_hides() -> None:
+    known = broker(1)
+
+    known.add_middleware(Redaction())
+
+    @dramatiq.actor(broker=known, actor_name="job", redact=["card"])
+    def job(order: int, card: str) -> None:
+        """Never runs."""
+
+    held = MessageProxy(Message("default", "job", (7,), {"card": "4111 1111"}, {}))
+    held.crashes = 3  # type: ignore[attr-defined]
+    held.cause = "killed by SIGSEGV, pid 7, at most 93 MB\ncharging 4111 1111\nsent"  # type: ignore[attr-defined]
+
+    with pytest.raises(Poison) as raised:
+        Crashes(transport=Transport()).before_process_message(known, held)  # type: ignore[arg-type]
+
+    told = "".join(traceback.format_exception(raised.value))
+    assert "charging" not in str(raised.value)
+    assert "Actor: job\n" in told
+    assert f"Fingerprint of its arguments: {fingerprint_of({'args': [7], 'kwargs': {'card': HIDDEN}})}\n" in told
+    assert "Its worker ended: killed by SIGSEGV, pid 7, at most 93 MB\n" in told
+    assert "last log lines:\ncharging [redacted]\nsent\n" in told
+    assert "4111" not in told
+
+
+def test_equal_arguments_have_one_fingerprint() -> None:
+    assert fingerprint_of({"a": [1], "b": 2}) == fingerprint_of({"b": 2, "a": [1]})
+    assert fingerprint_of({"a": [1]}) != fingerprint_of({"a": [2]})
 
 
 @pytest.mark.parametrize("slots", [1, 8])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import threading
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +18,7 @@ from dramatiq.middleware import Middleware, SkipMessage
 
 from apps.platform.workers.slots import Slots, install
 from apps.platform.workers.table import RING, ChildState, Finished, Row, Table
+from middleware.outcomes import outcome_of
 from tests.factories.yards import small_yard
 
 LANES = ("work", "work-retry")
@@ -43,10 +46,16 @@ def message(id_: str, token: int, lane: str = "work") -> MessageProxy:
     return proxy
 
 
+def leased(row: Row, seconds: float = 60.0) -> Row:
+    """Return a row whose child has its leases for so long."""
+    row.lease(time.monotonic() + seconds)
+    return row
+
+
 @pytest.fixture
 def row() -> Row:
-    """A row for two slots."""
-    return Table.create(1, 2).rows[0]
+    """A row for two slots, of a child that has its leases."""
+    return leased(Table.create(1, 2).rows[0])
 
 
 @pytest.fixture
@@ -85,14 +94,17 @@ def test_a_table_is_found_again_by_its_descriptor() -> None:
 
 def test_a_row_is_cleared_for_the_next_child(row: Row) -> None:
     row.set_ready()
-    row.set_leased()
+    row.set_full()
+    row.retire()
+    row.log("said\n")
     row.start(0, 0, b"a", 1, 0)
     row.finish(0, b"b", 2)
 
     row.clear()
 
     assert row.read() == ChildState(False, 0, 0, 0, 0)
-    assert (row.running(), row.finished(), row.leased) == ([], [], False)
+    assert (row.running(), row.finished(), row.logged()) == ([], [], [])
+    assert (row.leased, row.full, row.retired) == (False, False, False)
 
 
 def test_a_slot_is_busy_until_its_message_is_acknowledged(row: Row, slots: Slots) -> None:
@@ -167,7 +179,7 @@ def test_an_id_that_is_too_long_to_be_told_apart_is_not_told(row: Row) -> None:
 @pytest.mark.parametrize(("middleware", "failing"), [((), False), ((), True), ((Skips(),), False)])
 def test_slots_count_what_succeeds_fails_and_is_skipped(middleware: tuple[Middleware, ...], failing: bool) -> None:
     broker = StubBroker(middleware=list(middleware))
-    row = Table.create(1, 1).rows[0]
+    row = leased(Table.create(1, 1).rows[0])
     seen: list[int] = []
 
     @dramatiq.actor(broker=broker, queue_name="work")
@@ -189,3 +201,50 @@ def test_slots_count_what_succeeds_fails_and_is_skipped(middleware: tuple[Middle
     assert seen == ([] if middleware else [1])
     assert (slots.running, row.running()) == ([], [])
     assert broker.middleware[0] is slots
+
+
+def test_nothing_starts_while_the_lease_may_have_lapsed(row: Row, slots: Slots) -> None:
+    row.lease(time.monotonic() - 1)
+    thread = threading.Thread(target=slots.before_process_message, args=(StubBroker(), message("a", 5)))
+
+    thread.start()
+    thread.join(0.2)
+    taken = row.read().taken
+    leased(row)
+    thread.join(5)
+
+    assert taken == 0
+    assert row.read().taken == 1
+
+
+def test_what_waits_for_a_lease_is_left_to_the_supervisor_by_a_child_that_drains(row: Row, slots: Slots) -> None:
+    row.lease(time.monotonic() - 1)
+    held, broker = message("a", 5), StubBroker()
+    broker.draining = True  # type: ignore[attr-defined]
+
+    with pytest.raises(SkipMessage):
+        slots.before_process_message(broker, held)
+
+    assert held.moved
+    assert (row.read().taken, outcome_of(held).kind) == (0, "deferred")
+
+
+@pytest.mark.parametrize("lines", [3, 40, 400])
+def test_a_row_keeps_the_last_lines_that_its_child_logged(row: Row, lines: int) -> None:
+    said = [f"line {number} " + "x" * (number % 90) for number in range(lines)]
+
+    for line in said:
+        row.log(f"{line}\n")
+
+    kept = row.logged()
+    assert kept == said[-len(kept) :]
+    assert len(kept) >= min(lines, 30)
+
+
+def test_a_line_longer_than_a_row_keeps_is_cut(row: Row) -> None:
+    row.log("x" * 10_000)
+    row.log("end\n")
+
+    assert row.logged() == []
+    row.log("after\n")
+    assert row.logged() == ["after"]

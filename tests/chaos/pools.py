@@ -1,0 +1,135 @@
+"""Real pools, as a deployment runs them, on a yard of :mod:`tests.chaos.yard.yards`, and what is sent to them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from broker.clients import connect
+from broker.keys import Keys
+from broker.redis_broker import RedisBroker
+from project.wiring import build_yard
+from tests.chaos.ledger import Entry, Ledger
+from tests.chaos.load import declare_job
+from tests.chaos.yard.yards import YARDS
+from tests.processes import titles_below
+from tests.waiting import wait_for
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass
+class RunningPool:
+    """A ``runpool`` or ``runpools`` that was started.
+
+    Args:
+        log_path: What it and its children print.
+    """
+
+    process: subprocess.Popen[bytes]
+    log_path: Path
+
+    @property
+    def pid(self) -> int:
+        """Of the supervisor, or of the parent of several."""
+        return self.process.pid
+
+    def log(self) -> str:
+        """Return what was printed."""
+        return self.log_path.read_text(errors="replace")
+
+    def wait_for_log(self, pattern: str, timeout_s: float = 30.0) -> str:
+        """Wait until something that matches was printed, and return it.
+
+        Raises:
+            AssertionError: it was not, and what was instead.
+        """
+        try:
+            return wait_for(lambda: (found := re.search(pattern, self.log())) and found.group(), timeout_s)
+        except AssertionError as error:
+            tail = self.log()[-4_000:]
+            raise AssertionError(f"{pattern!r} not in the log within {timeout_s} s:\n{tail}") from error
+
+    def children(self) -> dict[str, int]:
+        """Return title -> pid of what runs below it."""
+        return titles_below(self.pid)
+
+    def signal_all(self, signum: int) -> None:
+        """Signal it and everything below, the supervisor first."""
+        for pid in (self.pid, *self.children().values()):
+            os.kill(pid, signum)
+
+
+class Pools:
+    """Starts pools of one yard on one server, each in a process group of its own; ends them all.
+
+    Args:
+        yard: Name of one of :data:`tests.chaos.yard.yards.YARDS`.
+    """
+
+    def __init__(self, folder: Path, ledger: Ledger, url: str, yard: str) -> None:
+        self._folder, self._ledger, self._url, self._yard = folder, ledger, url, yard
+        self._started: list[RunningPool] = []
+        self.broker: RedisBroker = build_yard(YARDS[yard], connect(url), Keys())
+        for queue in YARDS[yard].queues:
+            declare_job(self.broker, ledger, queue.name)
+
+    def start(
+        self, *arguments: str, url: str = "", settings: str = "tests.chaos.yard.settings", ready: bool = True
+    ) -> RunningPool:
+        """Start ``manage.py`` with arguments and wait until its pools are ready.
+
+        Args:
+            url: Instead of the server's own address, such as that of a proxy.
+        """
+        folder = self._folder / f"pool-{len(self._started)}"
+        folder.mkdir()
+        log = folder / "log"
+        environment = {
+            **os.environ,
+            "DJANGO_SETTINGS_MODULE": settings,
+            "SWITCHYARD_BROKER_URL": url or self._url,
+            "SWITCHYARD_STATE_DIR": str(folder),
+            "PROMETHEUS_MULTIPROC_DIR": str(folder / "metrics"),
+            "CHAOS_LEDGER": str(self._ledger.path),
+            "CHAOS_YARD": self._yard,
+        }
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [sys.executable, str(ROOT / "manage.py"), *arguments],
+                cwd=folder,
+                env=environment,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        pool = RunningPool(process, log)
+        self._started.append(pool)
+        if ready:
+            pool.wait_for_log("pools: all ready" if arguments[0] == "runpools" else f"pool {arguments[1]}: ready")
+        return pool
+
+    def stop_all(self) -> None:
+        """End what is left."""
+        for pool in self._started:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(pool.pid, signal.SIGKILL)
+            pool.process.wait()
+        self.broker.close()
+        self.broker.client.close()
+
+
+def started(ledger: Ledger, job: str, times: int = 1, timeout_s: float = 10.0) -> Entry:
+    """Wait until a job has started so many times, and return where and when the last of them was."""
+
+    def starts() -> list[Entry] | None:
+        found = ledger.of("started", job)
+        return found if len(found) >= times else None
+
+    return wait_for(starts, timeout_s, what=f"start {times} of {job}")[-1]

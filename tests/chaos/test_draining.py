@@ -1,0 +1,142 @@
+"""F03 and F04: a pool that is told to end in the middle of long tasks, twice, or while the server is away."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from broker.interface import facilities
+from tests.chaos.conftest import PoolsOn
+from tests.chaos.fault_proxy import FaultProxy
+from tests.chaos.ledger import Ledger
+from tests.chaos.load import enqueue, let_pass, load, wait_until_drained
+from tests.chaos.pools import RunningPool, started
+from tests.environment import SERVER
+from tests.waiting import wait_for
+
+pytestmark = pytest.mark.usefixtures("valkey")
+GRACE_S = 5.0
+# A thread that looks for its next message in the moment of the signal starts it.
+LOOKING_S = 0.3
+
+
+@pytest.fixture
+def proxy() -> Iterator[FaultProxy]:
+    with FaultProxy(SERVER.port) as proxy:
+        yield proxy
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("task_s", [10, pytest.param(60, marks=pytest.mark.long)])
+@pytest.mark.parametrize("yard", ["threads", "greenlets"])
+def test_a_task_that_outlasts_the_grace_starts_elsewhere_with_its_attempt_unspent(
+    pools_on: PoolsOn, valkey_url: str, ledger: Ledger, yard: str, task_s: int
+) -> None:
+    pools = pools_on(yard, valkey_url)
+    old = pools.start("runpool", "work", "--grace", f"{GRACE_S:g}")
+    enqueue(pools.broker, ledger, "long", task_s * 1000)
+    first = started(ledger, "long")
+    new = pools.start("runpool", "work")
+
+    with load(pools.broker, ledger, per_s=100, ms=20, plain=True) as producers:
+        producers.wait_for_accepted(50)
+        ending = set(old.children().values())
+        told_s = time.monotonic()
+        old.process.terminate()
+        code = old.process.wait(20)
+        ended_s = time.monotonic()
+        producers.wait_for_accepted(50)
+        producers.stop()
+    again = started(ledger, "long", 2)
+    wait_until_drained(pools.broker, task_s + 20)
+
+    record = facilities(pools.broker).records.read("long")
+    late = [e for e in ledger.entries() if e.phase == "started" and e.pid in ending and e.at_s > told_s + LOOKING_S]
+    print(f"exit after {ended_s - told_s:.2f} s, started elsewhere {again.at_s - ended_s:+.3f} s later")
+    found = ledger.account()
+    assert (found.lost, found.duplicated, found.unexpected) == ((), (), ())
+    assert (code, late) == (0, [])
+    assert GRACE_S <= ended_s - told_s <= GRACE_S + 3
+    assert again.pid in new.children().values()
+    assert again.at_s - ended_s <= 2
+    assert again.pid != first.pid
+    assert record is not None
+    assert record.attempts == 1
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_ends_a_pool_at_once_and_its_tasks_start_elsewhere(
+    pools_on: PoolsOn, valkey_url: str, ledger: Ledger, signum: int
+) -> None:
+    pools = pools_on("threads", valkey_url)
+    old = pools.start("runpool", "work")
+    jobs = [f"long-{number}." for number in range(4)]
+    for job in jobs:
+        enqueue(pools.broker, ledger, job, 3_000)
+        started(ledger, job)
+    pools.start("runpool", "work")
+    old.process.send_signal(signum)
+    old.wait_for_log("draining")
+
+    told_s = time.monotonic()
+    old.process.send_signal(signum)
+    code = old.process.wait(10)
+    took_s = time.monotonic() - told_s
+    again_s = [started(ledger, job, 2, 25).at_s - told_s for job in jobs]
+    wait_until_drained(pools.broker)
+
+    print(f"exit {code} after {took_s:.2f} s, started elsewhere after {max(again_s):.2f} s at the latest")
+    found = ledger.account()
+    assert (found.lost, found.duplicated, found.unexpected) == ((), (), ())
+    assert code != 0
+    assert took_s <= 2
+    assert max(again_s) <= 20
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("away", ["before", "during"])
+def test_a_pool_that_drains_without_its_server_ends_at_once_and_says_so(
+    pools_on: PoolsOn, valkey_url: str, ledger: Ledger, proxy: FaultProxy, away: str
+) -> None:
+    pools = pools_on("threads", valkey_url)
+    old = pools.start("runpool", "work", url=proxy.url)
+    jobs = [f"long-{number}." for number in range(4)]
+    for job in jobs:
+        enqueue(pools.broker, ledger, job, 20_000)
+        started(ledger, job)
+    new = pools.start("runpool", "work")
+
+    if away == "before":
+        proxy.blackhole()
+        old.wait_for_log("leases are not renewed")
+        told_s = time.monotonic()
+        old.process.terminate()
+    else:
+        old.process.terminate()
+        old.wait_for_log("draining")
+        let_pass(1)
+        proxy.blackhole()
+        told_s = time.monotonic()
+    code = old.process.wait(30)
+    took_s = time.monotonic() - told_s
+    again_s = [started(ledger, job, 2, 25).at_s - told_s for job in jobs]
+    wait_until_drained(pools.broker, 40)
+
+    print(f"exit {code} after {took_s:.2f} s, started elsewhere after {max(again_s):.2f} s at the latest")
+    found = ledger.account()
+    assert (found.lost, found.duplicated, found.unexpected) == ((), (), ())
+    assert code != 0
+    # A server that goes away in the middle of a drain is found out with the next renewal or sweep.
+    assert took_s <= (2 if away == "before" else 5)
+    assert "what its children held starts when its leases lapse" in old.log()
+    assert max(again_s) <= 20
+    assert all_in(ledger, jobs, new)
+
+
+def all_in(ledger: Ledger, jobs: list[str], pool: RunningPool) -> bool:
+    """Return whether jobs completed in a pool."""
+    pids = set(pool.children().values())
+    return all(wait_for(lambda job=job: ledger.of("completed", job))[0].pid in pids for job in jobs)

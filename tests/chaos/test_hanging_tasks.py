@@ -1,0 +1,74 @@
+"""F06: tasks that hang in C. Their child alone is killed, at their limit, and its other tasks just go on elsewhere."""
+
+from __future__ import annotations
+
+import pytest
+
+from broker.interface import facilities
+from tests.chaos.conftest import PoolsOn
+from tests.chaos.ledger import Ledger
+from tests.chaos.load import enqueue, wait_until_drained
+from tests.chaos.pools import started
+from tests.chaos.yard.yards import BRIEF
+from tests.processes import wait_for_end
+from tests.waiting import wait_for
+
+pytestmark = pytest.mark.usefixtures("valkey")
+LIMIT_S = 3.0
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("how", ["hang", "seize"])
+@pytest.mark.parametrize(("yard", "again_s"), [("limited threads", 0.2), ("limited greenlets", 2.0)])
+def test_a_task_past_its_hard_limit_is_killed_with_its_child_and_retried_its_neighbours_go_on_elsewhere(
+    pools_on: PoolsOn, valkey_url: str, ledger: Ledger, yard: str, again_s: float, how: str
+) -> None:
+    pools = pools_on(yard, valkey_url)
+    pools.start("runpools")
+    broker, transport = pools.broker, facilities(pools.broker).transport
+    neighbours = ["neighbour-1", "neighbour-2"]
+    for job in neighbours:
+        enqueue(broker, ledger, job, 9_000)
+        started(ledger, job)
+
+    enqueue(broker, ledger, "guilty", 60_000, how, queue=BRIEF, time_limit=60_000)
+    began = started(ledger, "guilty")
+    killed_at_s = wait_for_end(began.pid, 15)
+    took_s = [started(ledger, job, 2).at_s - killed_at_s for job in neighbours]
+    again = started(ledger, "guilty", 2)
+    wait_for_end(again.pid, 20)
+    wait_for(lambda: transport.stats(BRIEF).dead == 1, 20)
+    wait_until_drained(broker, 30)
+
+    killed_s = killed_at_s - began.at_s
+    print(f"limit {LIMIT_S:g} s: killed after {killed_s:.2f} s, neighbours again {max(took_s):.3f} s later")
+    [letter] = transport.letters(BRIEF).items
+    found = ledger.account()
+    assert (found.lost, found.duplicated, found.unexpected) == (("guilty",), (), ())
+    assert (letter.id, letter.reason, letter.exception, letter.attempts) == (
+        "guilty", "time_limit", "HardLimitExceeded", 2,
+    )  # fmt: skip
+    assert LIMIT_S + 4.9 <= killed_s <= LIMIT_S + 5.5 + 0.5
+    assert max(took_s) <= again_s + 0.3
+    records = facilities(broker).records
+    for job in neighbours:
+        assert len(ledger.of("started", job)) == 2, "the retry did not kill it again"
+        assert records.read(job).attempts == 1, "no attempt was spent"  # type: ignore[union-attr]
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("ms", [17_000, pytest.param(60_000, marks=pytest.mark.long)])
+def test_a_task_that_never_lets_go_of_the_interpreter_keeps_its_lease_within_its_limit(
+    pools_on: PoolsOn, valkey_url: str, ledger: Ledger, ms: int
+) -> None:
+    pools = pools_on("threads", valkey_url)
+    pools.start("runpool", "work")
+    enqueue(pools.broker, ledger, "holds", ms, "hold")
+    began = started(ledger, "holds")
+
+    wait_for(lambda: ledger.of("completed", "holds"), ms / 1000 + 10)
+
+    wait_until_drained(pools.broker)
+    found = ledger.account()
+    assert (found.lost, found.duplicated, found.unexpected) == ((), (), ())
+    assert ledger.of("started", "holds") == [began]

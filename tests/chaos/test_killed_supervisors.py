@@ -1,0 +1,48 @@
+"""F02: a supervisor that is killed leaves no process behind, and what ran starts again under the next."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from tests.chaos.conftest import PoolsOn
+from tests.chaos.ledger import Ledger
+from tests.chaos.load import enqueue, load, wait_until_drained
+from tests.chaos.pools import started
+from tests.processes import is_alive
+from tests.waiting import wait_for
+
+pytestmark = pytest.mark.usefixtures("valkey")
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("yard", ["threads", pytest.param("greenlets", marks=pytest.mark.long)])
+def test_what_a_killed_supervisors_children_ran_starts_again_under_the_next(
+    pools_on: PoolsOn, valkey_url: str, ledger: Ledger, yard: str
+) -> None:
+    pools = pools_on(yard, valkey_url)
+    first = pools.start("runpool", "work")
+    jobs = [f"long-{number}." for number in range(4)]
+    for job in jobs:
+        enqueue(pools.broker, ledger, job, 2_000)
+    for job in jobs:
+        started(ledger, job)
+    below = first.children().values()
+
+    with load(pools.broker, ledger, per_s=100, ms=20, plain=True) as producers:
+        producers.wait_for_accepted(50)
+        killed_s = time.monotonic()
+        first.process.kill()
+        wait_for(lambda: not any(is_alive(pid) for pid in below), 5)
+        gone_s = time.monotonic() - killed_s
+        pools.start("runpool", "work")
+        producers.stop()
+    again_s = [started(ledger, job, 2, 25).at_s - killed_s for job in jobs]
+    wait_until_drained(pools.broker, 30)
+
+    print(f"no process left after {gone_s:.2f} s, started again after {min(again_s):.1f} to {max(again_s):.1f} s")
+    found = ledger.account()
+    assert (found.lost, found.unexpected) == ((), ())
+    assert len(found.duplicated) <= 2
+    assert max(again_s) <= 20

@@ -1,0 +1,114 @@
+"""F05: tasks that take too much memory. They end, or their child alone does, and what they keep never adds up."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from apps.platform.workers.processes import resident_bytes
+from broker.interface import facilities
+from tests.chaos.conftest import PoolsOn
+from tests.chaos.ledger import Ledger
+from tests.chaos.load import QUEUE, enqueue, wait_until_drained
+from tests.chaos.pools import RunningPool, started
+from tests.chaos.yard.yards import MB
+from tests.waiting import wait_for
+
+pytestmark = pytest.mark.usefixtures("valkey")
+LIMIT_BYTES = 250 * MB
+long = pytest.mark.long
+
+
+class Heaviest:
+    """Weighs a pool's children all the time, in a thread; ``bytes`` is what the heaviest came to."""
+
+    def __init__(self, pool: RunningPool) -> None:
+        self._pool = pool
+        self._stop = threading.Event()
+        self.bytes = 0
+        self._thread = threading.Thread(target=self._weigh, daemon=True)
+        self._thread.start()
+
+    def stop(self) -> int:
+        """Stop, and return what the heaviest came to."""
+        self._stop.set()
+        self._thread.join()
+        return self.bytes
+
+    def _weigh(self) -> None:
+        pids: list[int] = []
+        look_at_s = 0.0
+        while not self._stop.wait(0.003):
+            if time.monotonic() > look_at_s:
+                pids, look_at_s = list(self._pool.children().values()), time.monotonic() + 0.1
+            self.bytes = max([self.bytes, *map(resident_bytes, pids)])
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("jobs", [200, pytest.param(1_000, marks=long)])
+@pytest.mark.parametrize("yard", ["ceiling threads", "ceiling processes", "ceiling greenlets"])
+def test_a_leak_of_5_mb_a_run_never_takes_a_child_over_its_ceiling(
+    pools_on: PoolsOn, valkey_url: str, ledger: Ledger, yard: str, jobs: int
+) -> None:
+    pools = pools_on(yard, valkey_url)
+    pool = pools.start("runpool", "work")
+    heaviest = Heaviest(pool)
+
+    for number in range(jobs):
+        enqueue(pools.broker, ledger, f"leaks-{number}.", 5, "leak")
+    wait_until_drained(pools.broker, 120)
+
+    most = heaviest.stop()
+    children = len({entry.pid for entry in ledger.entries() if entry.phase == "completed"})
+    print(f"{jobs} jobs keep 5 MB each: {children} children, the heaviest {most / 1e6:.0f} of {LIMIT_BYTES / 1e6:g} MB")
+    found = ledger.account()
+    assert (found.lost, found.duplicated, found.unexpected) == ((), (), ())
+    assert len(ledger.jobs("started")) == jobs, "none was interrupted"
+    assert "killed" not in pool.log()
+    assert most <= LIMIT_BYTES
+
+
+def test_a_task_that_takes_all_memory_at_once_fails_by_itself_where_it_is_alone(
+    pools_on: PoolsOn, valkey_url: str, ledger: Ledger
+) -> None:
+    pools = pools_on("ceiling processes", valkey_url)
+    pool = pools.start("runpools")
+    transport = facilities(pools.broker).transport
+    heaviest = Heaviest(pool)
+
+    enqueue(pools.broker, ledger, "glutton", 0, "gobble")
+    wait_for(lambda: transport.stats(QUEUE).dead == 1, 20)
+
+    [letter] = transport.letters(QUEUE).items
+    assert (letter.reason, letter.exception) == ("exhausted", "MemoryError")
+    assert "killed" not in pool.log()
+    assert heaviest.stop() <= LIMIT_BYTES
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("yard", ["ceiling threads", "ceiling greenlets"])
+def test_a_child_that_a_task_takes_over_its_ceiling_is_killed_and_its_neighbours_run_again(
+    pools_on: PoolsOn, valkey_url: str, ledger: Ledger, yard: str
+) -> None:
+    pools = pools_on(yard, valkey_url)
+    pool = pools.start("runpools")
+    transport = facilities(pools.broker).transport
+    neighbours = [f"neighbour-{number}." for number in range(3)]
+    for job in neighbours:
+        enqueue(pools.broker, ledger, job, 3_000)
+        started(ledger, job)
+    heaviest = Heaviest(pool)
+
+    enqueue(pools.broker, ledger, "glutton", 0, "gobble_slowly")
+    pool.wait_for_log(r"takes \d+ MB, over its 250 MB; killed")
+    wait_until_drained(pools.broker, 60)
+
+    most = heaviest.stop()
+    print(f"the heaviest child came to {most / 1e6:.0f} of {LIMIT_BYTES / 1e6:g} MB")
+    found = ledger.account()
+    # Alone it fails by itself, or is killed twice more.
+    assert (found.lost, found.duplicated, found.unexpected) == (("glutton",), (), ())
+    assert [letter.id for letter in transport.letters(QUEUE).items] == ["glutton"]
+    assert most <= 1.1 * LIMIT_BYTES

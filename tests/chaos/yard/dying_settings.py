@@ -1,0 +1,10 @@
+"""The yard's settings in which children kill themselves at the moment that ``CHAOS_MOMENT`` names."""
+
+from __future__ import annotations
+
+import os
+
+from tests.chaos.yard.moments import MOMENTS, die_at
+from tests.chaos.yard.settings import *  # noqa: F403
+
+die_at(*MOMENTS[os.environ["CHAOS_MOMENT"]])

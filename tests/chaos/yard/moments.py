@@ -1,0 +1,58 @@
+"""Moments of a message's way at which a child kills itself, three times in all.
+
+``CHAOS_MOMENT_MARK`` is the beginning of the files that count.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+from apps.platform.workers.slots import Slots
+from broker.acks import Acks
+from broker.consumer import Consumer
+from broker.family import Family
+
+DEATHS = 3
+# Moment -> class, method, whether it is before or after it.
+MOMENTS = {
+    "before the fetch": (Family, "fetch", "before"),
+    "after the fetch": (Family, "fetch", "after"),
+    "before it is handed out": (Consumer, "_hand_out", "before"),
+    "before the slot": (Slots, "before_process_message", "before"),
+    "after the slot": (Slots, "before_process_message", "after"),
+    "after the task": (Slots, "after_process_message", "before"),
+    "before the note": (Slots, "after_ack", "before"),
+    "after the note": (Slots, "after_ack", "after"),
+    "before the acknowledgement": (Acks, "send", "before"),
+    "after the acknowledgement": (Acks, "send", "after"),
+}
+
+
+def die() -> None:
+    """Kill this process, unless it was done often enough."""
+    for number in range(DEATHS):
+        try:
+            Path(f"{os.environ['CHAOS_MOMENT_MARK']}-{number}").open("x").close()
+        except FileExistsError:
+            continue
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def die_at(owner: type[Any], name: str, side: str) -> None:
+    """Have children die when they come to a method."""
+    method = getattr(owner, name)
+
+    @functools.wraps(method)
+    def dying(*args: Any, **kwargs: Any) -> Any:
+        if side == "before":
+            die()
+        answer = method(*args, **kwargs)
+        if side == "after":
+            die()
+        return answer
+
+    setattr(owner, name, dying)

@@ -1,0 +1,33 @@
+"""What looks like a secret in a text that people are shown."""
+
+from __future__ import annotations
+
+import pytest
+
+from middleware.redaction import without_secrets
+
+CANARY = "c4n4ry"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        f"password={CANARY}",
+        f"{{'api_key': '{CANARY}', 'n': 1}}",
+        f'{{"access_token": "{CANARY} more", "n": 1}}',
+        f"Authorization: Bearer {CANARY}",
+        f"sent Basic {CANARY}",
+        f"redis://user:{CANARY}@host:6379/0",
+        f"GET https://example.com/a?sig={CANARY}&x=1",
+        f"client_secret : {CANARY}",
+        f"Set-Cookie: {CANARY}",
+    ],
+)
+def test_a_secret_is_hidden(line: str) -> None:
+    assert CANARY not in without_secrets(f"before {line}")
+    assert "before" in without_secrets(f"before {line}")
+
+
+@pytest.mark.parametrize("line", ["order 17 of 3 items", "https://example.com/a", "at 12:30: 4 sent", '{"n": 1}'])
+def test_the_rest_stays(line: str) -> None:
+    assert without_secrets(line) == line

@@ -1,0 +1,106 @@
+"""Whether one more message fits into a child's memory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from dramatiq.broker import MessageProxy
+from dramatiq.brokers.stub import StubBroker
+from dramatiq.message import Message
+from dramatiq.middleware import SkipMessage
+
+from apps.platform.workers import ceiling
+from apps.platform.workers.ceiling import Ceiling, scales
+from apps.platform.workers.table import Row, Table
+from middleware.outcomes import outcome_of
+
+MB = 1_000_000
+
+
+class Scales:
+    """What a child weighs, as a test says."""
+
+    def __init__(self) -> None:
+        self.size = self.peak = 60 * MB
+
+    def __call__(self) -> int:
+        return self.size
+
+    def grow(self, kept: int, meanwhile: int = 0) -> None:
+        """Let a task take so much, and keep some of it."""
+        self.peak = max(self.peak, self.size + kept + meanwhile)
+        self.size += kept
+
+
+class Draining(StubBroker):
+    """Notes that it was told to drain."""
+
+    draining = False
+
+    def drain(self) -> None:
+        self.draining = True
+
+
+@pytest.fixture
+def weight(monkeypatch: pytest.MonkeyPatch) -> Scales:
+    """The child's weight."""
+    found = Scales()
+    monkeypatch.setattr(ceiling, "scales", lambda: found)
+    monkeypatch.setattr(ceiling, "_peak_bytes", lambda: found.peak)
+    return found
+
+
+@pytest.fixture
+def row() -> Row:
+    """Of one slot."""
+    return Table.create(1, 1).rows[0]
+
+
+def run(under: Ceiling, broker: Any, weight: Scales, kept: int, meanwhile: int = 0) -> MessageProxy | None:
+    """Run a message that takes so much; return it if it was let."""
+    held = MessageProxy(Message("work", "job", (), {}, {}))
+    try:
+        under.before_process_message(broker, held)
+    except SkipMessage:
+        assert outcome_of(held).kind == "deferred"
+        return None
+    weight.grow(kept, meanwhile)
+    under.after_process_message(broker, held)
+    return held
+
+
+def test_a_leak_stops_before_the_limit(weight: Scales, row: Row) -> None:
+    back: list[MessageProxy] = []
+    under, broker = Ceiling(row, 100 * MB, give_back=back.append), Draining()
+
+    ran = [bool(run(under, broker, weight, 5 * MB)) for _ in range(12)]
+
+    assert weight.size == 100 * MB
+    assert ran == [True] * 8 + [False] * 4
+    assert (row.full, broker.draining, len(back)) == (True, True, 4)
+
+
+def test_what_a_task_takes_for_a_while_is_kept_free_for_the_next(weight: Scales, row: Row) -> None:
+    under, broker = Ceiling(row, 100 * MB, give_back=lambda message: None), Draining()
+
+    ran = [bool(run(under, broker, weight, MB, meanwhile=30 * MB)) for _ in range(12)]
+
+    assert ran.count(True) == 10  # the eleventh could come to 60 + 10 + 31
+    assert weight.peak <= 100 * MB
+
+
+def test_the_first_message_starts_whatever_the_child_weighs(weight: Scales, row: Row) -> None:
+    under, broker = Ceiling(row, MB, give_back=lambda message: None), Draining()
+
+    assert run(under, broker, weight, 0)
+    assert not run(under, broker, weight, 0)
+
+
+def test_the_scales_see_what_is_taken() -> None:
+    weigh = scales()
+    before = weigh()
+
+    taken = b"x" * 20 * MB
+
+    assert len(taken) / 2 < weigh() - before < 3 * len(taken)
