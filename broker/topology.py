@@ -16,6 +16,9 @@ DEAD_SUFFIX = "-dead"
 
 PoolKind = Literal["threads", "processes", "gevent"]
 
+# Children with a single slot, for messages that may take them down; executed ones cost more to start.
+MOST_ALONE: dict[PoolKind, int] = {"threads": 4, "processes": 4, "gevent": 2}
+
 _SUFFIXES: dict[str, Lane] = {RETRY_SUFFIX: "retry", ALONE_SUFFIX: "alone"}
 QUEUE_NAME = re.compile(r"[a-z0-9_.-]{1,64}")
 
@@ -93,10 +96,10 @@ class Pool:
         slots: Messages a child runs at once (threads or greenlets).
         prefetch: Messages a child may hold, running ones included; ``None`` is twice the slots.
         nice: Added to the children's niceness, 0 … 19.
-        database_connections: Database connections the pool may open; ``None`` is one for each slot.
+        cpus: Numbers of the CPUs that the children may run on; empty for all.
+        database_connections: Database connections the pool may open; ``None`` for as many as ``most_running``.
         shared_retries: Serves every retry lane that no pool names.
         recycle_after: Messages after which a child is replaced; ``None`` for never.
-        cpus: Numbers of the CPUs that the children may run on; empty for all.
         recycle_above_bytes: Resident memory above which it is, its tasks ended in peace; ``None`` for any.
         memory_limit_bytes: Resident memory at which it is killed, and what it ran is suspect. With a single slot the
             task gets a ``MemoryError`` somewhat before. ``None`` for any.
@@ -120,6 +123,20 @@ class Pool:
     def total_slots(self) -> int:
         """Messages the whole pool runs at once."""
         return self.processes * self.slots
+
+    @property
+    def most_running(self) -> int:
+        """Messages that may run at once at most, each with a database connection.
+
+        Beside the pool's own children those that run what must run alone, and one that replaces another.
+        """
+        replacing = self.slots if self.recycle_after or self.recycle_above_bytes else 0
+        return self.total_slots + replacing + MOST_ALONE.get(self.kind, 0)
+
+    @property
+    def most_connections(self) -> int:
+        """Database connections the pool may open."""
+        return self.most_running if self.database_connections is None else self.database_connections
 
 
 @dataclass(frozen=True, slots=True)

@@ -156,7 +156,27 @@ def test_a_queue_named_as_a_dead_list_is_refused() -> None:
     assert "switchyard.E011" in found(yard(FAST_POOL, LONG_POOL, RETRIES, queues=(FAST, LONG, dead)))
 
 
-def test_a_queue_named_as_a_retry_lane_is_refused() -> None:
-    retry = Queue("fast-retry", objective_ms=100, soft_limit_ms=1_000, hard_limit_ms=2_000)
+@pytest.mark.parametrize("name", ["fast-retry", "fast-alone", "other-retry", "other-alone"])
+def test_a_queue_named_as_a_lane_is_refused(name: str) -> None:
+    lane = Queue(name, objective_ms=100, soft_limit_ms=1_000, hard_limit_ms=2_000)
 
-    assert "switchyard.E012" in found(yard(FAST_POOL, LONG_POOL, RETRIES, queues=(FAST, LONG, retry)))
+    messages = check_yard(yard(FAST_POOL, LONG_POOL, RETRIES, queues=(FAST, LONG, lane)))
+
+    assert ("switchyard.E012", f"queue {name}") in [(message.id, message.obj) for message in messages]
+
+
+def test_a_pool_that_serves_what_runs_alone_is_refused() -> None:
+    assert found(yard(replace(FAST_POOL, queues=("fast", "fast-alone")), LONG_POOL, RETRIES)) == ["switchyard.E013"]
+
+
+@pytest.mark.parametrize(
+    ("pool", "needed"),
+    [
+        pytest.param(FAST_POOL, 4 + 4, id="children that run what must run alone"),
+        pytest.param(replace(FAST_POOL, recycle_after=500), 4 + 4 + 4, id="a child that replaces another"),
+        pytest.param(replace(FAST_POOL, kind="gevent"), 4 + 2, id="executed children"),
+    ],
+)
+def test_every_child_that_may_run_counts_for_the_database(pool: Pool, needed: int) -> None:
+    assert found(yard(replace(pool, database_connections=needed), LONG_POOL, RETRIES)) == []
+    assert found(yard(replace(pool, database_connections=needed - 1), LONG_POOL, RETRIES)) == ["switchyard.E010"]

@@ -31,7 +31,5 @@ def pids(pool: Pool) -> int:
 
 def database_connections(yard: Yard) -> int:
     """Return how many connections the database must offer: every pool's share, the web's, and some to spare."""
-    pools = sum(
-        pool.total_slots if pool.database_connections is None else pool.database_connections for pool in yard.pools
-    )
+    pools = sum(pool.most_connections for pool in yard.pools)
     return pools + WEB_DATABASE_CONNECTIONS + SPARE_DATABASE_CONNECTIONS

@@ -89,7 +89,7 @@ def _pool(yard: Yard, pool: Pool) -> dict[str, Any]:
         "prefetch": 2 * pool.slots if pool.prefetch is None else pool.prefetch,
         "nice": pool.nice,
         "cpus": list(pool.cpus),
-        "database_connections": pool.total_slots if pool.database_connections is None else pool.database_connections,
+        "database_connections": pool.most_connections,
         "serves": list(yard.served_by(pool)),
     }
 

@@ -105,10 +105,11 @@ def mixed_latency_classes(yard: Yard) -> list[CheckMessage]:
 
 
 def more_slots_than_connections(yard: Yard) -> list[CheckMessage]:
-    """E010: a pool that runs more messages at once than it may open database connections."""
+    """E010: a pool that may run more messages at once than it may open database connections."""
     return [
         Error(
-            f"{pool.processes} × {pool.slots} slots need {pool.total_slots} database connections, "
+            f"{pool.processes} × {pool.slots} slots, and {pool.most_running - pool.total_slots} for what runs alone or "
+            f"replaces a child, need {pool.most_running} database connections; "
             f"database_connections is {pool.database_connections}",
             hint=f"In {TOPOLOGY}, lower processes or slots, or raise database_connections "
             "if the database has room for them.",
@@ -116,7 +117,7 @@ def more_slots_than_connections(yard: Yard) -> list[CheckMessage]:
             id="switchyard.E010",
         )
         for pool in yard.pools
-        if pool.database_connections is not None and pool.total_slots > pool.database_connections
+        if pool.most_running > pool.most_connections
     ]
 
 

@@ -7,22 +7,33 @@ from collections.abc import Iterable
 
 from django.core.checks import CheckMessage, Error
 
-from broker.topology import DEAD_SUFFIX, RETRY_SUFFIX, Yard
+from broker.topology import ALONE_SUFFIX, DEAD_SUFFIX, RETRY_SUFFIX, Yard
 
 TOPOLOGY = "project/topology.py"
 
 
 def duplicate_names(yard: Yard) -> list[CheckMessage]:
-    """E012: two queues or two pools of one name, or a queue named as another's retry lane."""
-    lanes = [queue.name for queue in yard.queues] + sorted({queue.retry_lane for queue in yard.queues})
+    """E012: two queues or two pools of one name, or a queue named as another's lane."""
     found: list[CheckMessage] = [
         Error(
-            f"{count} queues or retry lanes have this name",
-            hint=f"Rename all but one in {TOPOLOGY}. A name that ends in {RETRY_SUFFIX} is another queue's retry lane.",
+            f"{count} queues have this name",
+            hint=f"Rename all but one in {TOPOLOGY}.",
             obj=f"queue {name}",
             id="switchyard.E012",
         )
-        for name, count in _repeated(lanes)
+        for name, count in _repeated(queue.name for queue in yard.queues)
+    ]
+    # The broker takes such a name for a lane of another queue, whether that is declared or not.
+    found += [
+        Error(
+            f"ends in {suffix}, as the {word} of another queue does",
+            hint=f"Give the queue a name that does not end in {suffix} in {TOPOLOGY}.",
+            obj=f"queue {queue.name}",
+            id="switchyard.E012",
+        )
+        for queue in yard.queues
+        for suffix, word in ((RETRY_SUFFIX, "retry lane"), (ALONE_SUFFIX, "lane of what runs alone"))
+        if queue.name.endswith(suffix)
     ]
     found += [
         Error(

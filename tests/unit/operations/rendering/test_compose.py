@@ -10,6 +10,7 @@ from django.conf import settings
 
 from apps.platform.operations.rendering import compose, sizes
 from apps.platform.workers.supervisor import GRACE_S
+from broker.topology import MOST_ALONE
 from project.config import load
 from tests.unit.operations.rendering.yards import SPARE, VANS, YARD
 
@@ -95,7 +96,7 @@ def test_memory_of_a_pool_grows_with_its_children() -> None:
 def test_database_offers_what_all_pools_and_the_web_may_open() -> None:
     spare = sizes.WEB_DATABASE_CONNECTIONS + sizes.SPARE_DATABASE_CONNECTIONS
 
-    assert sizes.database_connections(YARD) == VANS.total_slots + 2 + spare
+    assert sizes.database_connections(YARD) == VANS.total_slots + MOST_ALONE["processes"] + 2 + spare
     assert SPARE.database_connections == 2
 
 
