@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import random
 import uuid
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from dramatiq.broker import MessageProxy
 from dramatiq.message import Message
@@ -13,14 +14,17 @@ from broker.acks import tell_stale
 from broker.consumer import HeldMessage
 from broker.dead_lists import DeadLists
 from broker.errors import NoSuchLetter
-from broker.family import Family, Move
+from broker.family import Family, Move, lane_of
 from broker.interface import DeadLetter, Page, QueueStats, Unreadable
 from broker.letters import decode, encode
 from broker.moved import moved, requeued
+from broker.parked import ParkedLane
 from broker.quarantine import Quarantine
 from broker.redis_broker import RedisBroker
 from broker.stats import family_stats
 from broker.topology import Yard
+
+LEAST_PARKED_MS: Final = 30_000
 
 
 class AtomicTransport:
@@ -42,6 +46,26 @@ class AtomicTransport:
     def defer(self, held: Message[Any] | MessageProxy, *, delay_ms: int, options: dict[str, Any]) -> None:
         """Move a held message back to where it came from, due in ``delay_ms``."""
         self._move(held, "defer", held.queue_name, delay_ms, options)
+
+    def park(self, held: Message[Any] | MessageProxy, *, call: str, parked_ms: int, options: dict[str, Any]) -> int:
+        """Schedule a held message anew where it came from, then put it on the list for workers that know it.
+
+        Killed in between, it is not on the list and waits until it is due.
+        """
+        lane = self._lane(held)
+        # So long as it has waited already: a million parked messages are not looked at all the time.
+        delay_ms = int(max(parked_ms, LEAST_PARKED_MS) * random.uniform(0.8, 1.2))  # noqa: S311  no secret
+        self._move(held, "defer", held.queue_name, delay_ms, {**options, "parked_ms": parked_ms + delay_ms})
+        lane.add(held.message_id, call)
+        return delay_ms
+
+    def unpark(self, held: Message[Any] | MessageProxy, *, call: str) -> None:
+        """Take a message that is about to run off the list."""
+        self._lane(held).remove(held.message_id, call)
+
+    def known_lately(self, held: Message[Any] | MessageProxy, *, call: str, within_ms: int) -> bool:
+        """Whether a worker that knows it looked at the list."""
+        return self._lane(held).known_lately(call, within_ms)
 
     def isolate(self, held: Message[Any] | MessageProxy) -> bool:
         """Move a held message into the lane whose messages run alone."""
@@ -120,6 +144,10 @@ class AtomicTransport:
             self._broker.emit_after("enqueue", copy, delay_ms)
         else:
             tell_stale([message.lease])
+
+    def _lane(self, held: Message[Any] | MessageProxy) -> ParkedLane:
+        message = _held(held)
+        return ParkedLane(message.family, lane_of(message.lease.owner))
 
     def _family(self, queue: str) -> Family:
         return self._broker.lane(self._yard.family(queue).name)[0]

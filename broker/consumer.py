@@ -20,6 +20,7 @@ from broker.acks import tell_stale
 from broker.doorbell import Doorbell
 from broker.errors import BrokerUnavailable
 from broker.family import AT_ONCE, Family, Fetched, Grant, Lease, fetched, lane_of
+from broker.parked import ParkedLane
 from broker.quarantine import Quarantine
 from broker.wire import script
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("switchyard.broker")
 
 DRAINING_PAUSE_S = 0.05
+LOOK_FOR_PARKED_S = 2.0
 # How often it is looked up which messages in hand were asked to stop.
 LOOK_FOR_ASKED_S = 0.25
 
@@ -93,6 +95,9 @@ class Consumer(DramatiqConsumer):
         self._listening = False
         self._empty = False
         self._due_at_s: float | None = None
+        self._parked = ParkedLane(family, self._lane)
+        self._look_at_s = 0.0
+        self._calls: list[str] = []
 
     def __next__(self) -> HeldMessage | None:
         """Return the next message, or ``None`` when none came within the timeout.
@@ -174,17 +179,22 @@ class Consumer(DramatiqConsumer):
         self._doorbell.interrupt()
 
     def _work(self, timeout_s: float) -> None:
-        """Take one step: settle what an earlier consumer left, fetch, or listen for the bell."""
+        """Take one step: settle what an earlier consumer left, fetch or adopt, or listen for the bell."""
+        if time.monotonic() >= self._look_at_s:
+            self._look_for_parked()
         if not self._settled:
             self._settle()
             self._settled = True
         timeout_s = self._until_due(timeout_s)
         if self._doorbell.asked:
             self._listen(timeout_s)
-        elif self._empty:
+        elif self._empty and not self._calls:
             self._ask(timeout_s)
         elif room := self._budget.take(self, timeout_s=timeout_s):
-            self._fetch(room, next(self._requests))
+            if self._calls:
+                self._adopt(room)
+            else:
+                self._fetch(room, next(self._requests))
 
     def _hand_out(self) -> HeldMessage:
         message = self._ready.popleft()
@@ -208,6 +218,31 @@ class Consumer(DramatiqConsumer):
             self._budget.give(room)
             raise
         self._receive(found, room)
+
+    def _look_for_parked(self) -> None:
+        """Look whether something is parked that our actors can run, and if so stop listening, to adopt it."""
+        self._look_at_s = time.monotonic() + LOOK_FOR_PARKED_S
+        self._calls = [call for call in self._parked.calls() if self._broker.knows(call)]
+        for call in self._calls:
+            self._parked.adopt(self._owner, call, ())  # there may be no room for a while, but it is known
+        if self._calls and self._doorbell.asked:
+            self._stop_listening()
+            self._settled = False  # the fetch that was sent ahead may have brought something
+
+    def _adopt(self, room: int) -> None:
+        """Take parked messages of one call."""
+        try:
+            self._acks.send()
+            ours = {*self._broker.in_flight, *(held.message_id for held in self._ready)}
+            found = self._parked.ids(self._calls[0], min(room + len(ours), AT_ONCE))
+            ids = [id_ for id_ in found if str(id_, "ascii") not in ours][:room]
+            adopted = self._parked.adopt(self._owner, self._calls[0], ids)
+        except BaseException:
+            self._budget.give(room)
+            raise
+        if len(adopted.grants) < room:
+            self._calls.pop(0)
+        self._keep(adopted, room)
 
     def _ask(self, timeout_s: float) -> None:
         """Listen for the bell. The only consumer of a worker keeps its room for it, and asks for the fetch as well."""
@@ -260,15 +295,19 @@ class Consumer(DramatiqConsumer):
 
     def _receive(self, found: Fetched, room: int) -> None:
         tell_stale(found.stale)
-        if found.state == "gone":
-            self._budget.give(room)
-            self._broker.lost_lease(self._owner)
-            raise redis.ConnectionError(f"{self._owner} lost its lease")
         self._due_at_s = None
         if found.next_due_ms:
             self._due_at_s = time.monotonic() + found.next_due_ms / 1000
         more_is_due = found.next_due_ms == 0 and found.state == "ok"
         self._empty = not more_is_due and not found.left and len(found.grants) < room
+        self._keep(found, room)
+
+    def _keep(self, found: Fetched, room: int) -> None:
+        """Make ready what was leased, and give back the room that is left."""
+        if found.state == "gone":
+            self._budget.give(room)
+            self._broker.lost_lease(self._owner)
+            raise redis.ConnectionError(f"{self._owner} lost its lease")
         try:
             for grant in found.grants:
                 if (message := self._readable(grant)) is not None:

@@ -41,6 +41,19 @@ class FamilyKeys:
         """Sorted set: id that is scheduled in a lane -> when it is due, ms since the epoch by the server's clock."""
         return f"{self.base}{self.lane_name(lane)}.due"
 
+    def parked(self, lane: Lane) -> str:
+        """Sorted set: messages scheduled in a lane because no worker knew their actor or their arguments.
+
+        Each is what it calls (JSON: actor, number of arguments by place, names), a line break, its id; all score 0. A
+        list for workers that know it: the messages are scheduled with or without it. Expires 20 minutes after the last.
+        """
+        return f"{self.base}{self.lane_name(lane)}.parked"
+
+    @property
+    def known(self) -> str:
+        """Hash: what parked messages call -> when a worker that knows it looked last, ms since the epoch."""
+        return f"{self.base}known"
+
     def bell(self, lane: Lane) -> str:
         """List: at most one token, there when somebody should look at the lane. Idle consumers block on it."""
         return f"{self.base}{self.lane_name(lane)}.bell"
@@ -114,8 +127,8 @@ class FamilyKeys:
         """Return every key of the family but what its owners hold, each with the type that it has when it is there."""
         lists = [key for lane in ALL_LANES for key in (*self.waiting(lane), self.bell(lane))]
         lists += [self.dead, self.quarantine]
-        hashes = [self.bodies, *self.done, self.letters, self.notes, self.unique]
-        scored = [*map(self.due, ALL_LANES), self.leases]
+        hashes = [self.bodies, *self.done, self.letters, self.notes, self.unique, self.known]
+        scored = [*map(self.due, ALL_LANES), *map(self.parked, ALL_LANES), self.leases]
         texts = [self.token, self.swept, self.paused, self.refused]
         kinds = (("list", lists), ("hash", hashes), ("zset", scored), ("string", texts))
         return tuple((key, kind) for kind, keys in kinds for key in keys)

@@ -83,7 +83,11 @@ class LaneStats:
 
 @dataclass(frozen=True, slots=True)
 class QueueStats:
-    """How a queue family stands."""
+    """How a queue family stands.
+
+    Args:
+        parked: Of what is scheduled, how many wait for a worker that knows them.
+    """
 
     queue: str
     live: LaneStats
@@ -91,6 +95,7 @@ class QueueStats:
     dead: int
     quarantined: int
     paused: bool = False
+    parked: int = 0
 
 
 @dataclass(frozen=True)
@@ -109,6 +114,23 @@ class Transport(Protocol):
 
     def defer(self, held: Message[Any] | MessageProxy, *, delay_ms: int, options: dict[str, Any]) -> None:
         """Put a held message back to where it came from, due in ``delay_ms``, without spending an attempt."""
+
+    def park(self, held: Message[Any] | MessageProxy, *, call: str, parked_ms: int, options: dict[str, Any]) -> int:
+        """Put a held message back to where it came from, until a worker is there that knows what it calls.
+
+        Args:
+            call: See :func:`middleware.arguments.call_of`.
+            parked_ms: How long it was parked before; what is added now is written on the message as ``parked_ms``.
+
+        Returns:
+            Milliseconds after which it is tried at the latest, whoever is there.
+        """
+
+    def unpark(self, held: Message[Any] | MessageProxy, *, call: str) -> None:
+        """Note that a message that was parked is about to run."""
+
+    def known_lately(self, held: Message[Any] | MessageProxy, *, call: str, within_ms: int) -> bool:
+        """Whether somebody saw a worker, in the last ``within_ms``, that knows what a held message calls."""
 
     def isolate(self, held: Message[Any] | MessageProxy) -> bool:
         """Put a held message where it runs alone, no attempt spent; ``False`` where there is no such place."""

@@ -17,7 +17,7 @@ from broker.interface import DeadLetter
 logger = logging.getLogger("switchyard.broker")
 
 # Options that tell of one stay in one place; a message that moves leaves them behind.
-LOCAL_OPTIONS = frozenset({"redis_message_id", "eta", "due_at"})
+LOCAL_OPTIONS = frozenset({"redis_message_id", "eta", "due_at", "parked_ms"})
 
 
 def encode(letter: DeadLetter) -> str:

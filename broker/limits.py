@@ -22,6 +22,11 @@ def limits_lifted() -> Iterator[None]:
         _lifted.reset(token)
 
 
+def follows_a_job() -> bool:
+    """Say whether what the current thread enqueues follows a job: refusing it would lose it."""
+    return _lifted.get()
+
+
 class Limits:
     """Messages that queues may hold, waiting or scheduled, by name; others hold any number."""
 

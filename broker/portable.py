@@ -5,7 +5,8 @@ A crash between the two leaves a message in both places: it may be done twice, i
 
 from __future__ import annotations
 
-from typing import Any, Protocol, cast
+import random
+from typing import Any, Final, Protocol, cast
 
 from dramatiq.broker import Broker, MessageProxy
 from dramatiq.message import Message
@@ -17,6 +18,9 @@ from broker.moved import moved, requeued
 from broker.quarantine import Quarantine
 from broker.records import JobRecords
 from broker.topology import Yard
+
+FIRST_PARKED_MS: Final = 1_000
+MOST_PARKED_MS: Final = 10_000
 
 
 class CountsLanes(Protocol):
@@ -48,6 +52,20 @@ class PortableTransport:
     def defer(self, held: Message[Any] | MessageProxy, *, delay_ms: int, options: dict[str, Any]) -> None:
         """Enqueue a copy where it came from, due in ``delay_ms``."""
         self._broker.enqueue(moved(held, held.queue_name, options), delay=delay_ms or None)
+
+    def park(self, held: Message[Any] | MessageProxy, *, call: str, parked_ms: int, options: dict[str, Any]) -> int:
+        """Enqueue a copy where it came from. Chance decides who gets it, so it is due soon: in 1 s, at most in 10 s."""
+        highest_ms = min(max(parked_ms, FIRST_PARKED_MS), MOST_PARKED_MS)
+        delay_ms = int(highest_ms * random.uniform(0.8, 1.0))  # noqa: S311  no secret
+        self.defer(held, delay_ms=delay_ms, options={**options, "parked_ms": parked_ms + delay_ms})
+        return delay_ms
+
+    def unpark(self, held: Message[Any] | MessageProxy, *, call: str) -> None:
+        """Do nothing: there is no list."""
+
+    def known_lately(self, held: Message[Any] | MessageProxy, *, call: str, within_ms: int) -> bool:
+        """Say no: nobody can tell."""
+        return False
 
     def isolate(self, held: Message[Any] | MessageProxy) -> bool:
         """Say that there is no place where messages run alone."""

@@ -6,6 +6,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import redis
@@ -43,6 +44,8 @@ class RedisBroker(Broker):
         limits: Messages that a queue may hold, by its name; others hold any number.
         before_acks: Called before messages are acknowledged, and after some were enqueued: writes what is to be known
             by then.
+        knows: Says whether the actors of a broker can be called in a way that messages are parked for, see
+            :mod:`broker.parked`.
     """
 
     def __init__(
@@ -53,6 +56,7 @@ class RedisBroker(Broker):
         middleware: list[Middleware] | None = None,
         limits: dict[str, int] | None = None,
         before_acks: Callable[[], None] = lambda: None,
+        knows: Callable[[Broker, str], bool] = lambda broker, call: False,
     ) -> None:
         self._hooks = Hooks()
         super().__init__(middleware=middleware)
@@ -62,6 +66,7 @@ class RedisBroker(Broker):
         self.families: dict[str, Family] = {}
         self.in_flight: dict[str, HeldMessage] = {}
         self.draining = False
+        self.knows = partial(knows, self)
         self.slots: int | None = None
         self._limits = Limits(limits or {})
         self._before_acks = before_acks

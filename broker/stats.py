@@ -25,11 +25,14 @@ def family_stats(client: redis.Redis, keys: FamilyKeys) -> QueueStats:
         pipe.llen(keys.quarantine)
         pipe.exists(keys.paused)
         for lane in ALL_LANES:
+            pipe.zcard(keys.parked(lane))
+        for lane in ALL_LANES:
             pipe.zcard(keys.due(lane))
             for waiting in keys.waiting(lane):
                 pipe.llen(waiting)
                 pipe.lindex(waiting, 0)
         owners, dead, quarantined, paused, *of_lanes = pipe.execute()
+        parked, of_lanes = sum(of_lanes[: len(ALL_LANES)]), of_lanes[len(ALL_LANES) :]
         holds = [(owner.rpartition(b"/")[2].decode(), keys.hold(owner.decode())) for owner in owners]
         for _, hold in holds:
             pipe.hlen(hold)
@@ -52,7 +55,7 @@ def family_stats(client: redis.Redis, keys: FamilyKeys) -> QueueStats:
         )
         for lanes, bodies in zip(COUNTED, ([*live_bodies, *alone_bodies], retry_bodies), strict=True)
     )
-    return QueueStats(keys.queue, live, retry, dead=dead, quarantined=quarantined, paused=bool(paused))
+    return QueueStats(keys.queue, live, retry, dead=dead, quarantined=quarantined, paused=bool(paused), parked=parked)
 
 
 def _oldest_age_ms(bodies: list[bytes | None]) -> int | None:

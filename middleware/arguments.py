@@ -1,19 +1,21 @@
-"""Arguments: bound to the actor's signature when they are sent, and again before they run.
+"""Arguments: bound to the actor's signature when they are sent, so that a wrong call fails where it is written.
 
-A wrong call fails where it is written. A message from other code, whose arguments do not fit, never enters the actor.
+What is sent by other code, and does not fit the worker's, is looked at again before it runs: :mod:`middleware.parking`.
 """
 
 from __future__ import annotations
 
 import functools
 import inspect
+import json
 from collections.abc import Callable, KeysView
 from typing import Any
 
-from dramatiq.broker import Broker, MessageProxy
+from dramatiq.broker import Broker
 from dramatiq.message import Message
 from dramatiq.middleware import Middleware
 
+from broker.limits import follows_a_job
 from middleware.errors import ArgumentMismatch
 
 
@@ -21,29 +23,22 @@ class Arguments(Middleware):
     """Refuse arguments that do not fit.
 
     Raises:
-        ArgumentMismatch: from ``send`` when the call is wrong; before a run it goes to the dead list (``permanent``).
+        ArgumentMismatch: from ``send`` when the call is wrong.
     """
 
     def before_enqueue(self, broker: Broker, message: Message[Any], delay: int | None) -> None:
-        """Check a message that is sent for the first time; refusing a retry would lose it."""
-        if "enqueued_at" not in message.options:
-            self._bind(broker, message)
+        """Check a message that is sent for the first time.
 
-    def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
-        """Check a message that is about to run."""
-        self._bind(broker, message)
-
-    def _bind(self, broker: Broker, message: Message[Any] | MessageProxy) -> None:
+        Refusing a retry would lose it, and so would refusing what follows a job: its next step was written by whoever
+        sent the first one, maybe for other code than this worker's.
+        """
+        if "enqueued_at" in message.options or follows_a_job():
+            return
         actor = broker.actors.get(message.actor_name)
-        if actor is None:
+        if actor is None or fits(calls_of(actor.fn), len(message.args), message.kwargs.keys()):
             return
-        signature = signature_of(actor.fn)
-        if fits(calls_of(actor.fn), len(message.args), message.kwargs.keys()):
-            return
-        try:
-            signature.bind(*message.args, **message.kwargs)
-        except TypeError as error:
-            raise ArgumentMismatch(message.actor_name, str(error), str(signature)) from error
+        if (wrong := misfit(actor.fn, len(message.args), message.kwargs.keys())) is not None:
+            raise ArgumentMismatch(message.actor_name, wrong, str(signature_of(actor.fn)))
 
 
 # By the number of arguments by place: the names that must be given beside them, and those that may.
@@ -51,9 +46,18 @@ Calls = dict[int, tuple[frozenset[str], frozenset[str]]]
 
 
 def fits(calls: Calls, places: int, names: KeysView[str]) -> bool:
-    """Return whether a call is known to fit. One that is not may still: ``Signature.bind`` decides, more slowly."""
+    """Return whether a call is known to fit. One that is not may still: :func:`misfit` decides, more slowly."""
     call = calls.get(places)
     return call is not None and call[0] <= names <= call[1]
+
+
+def misfit(function: Callable[..., Any], places: int, names: KeysView[str]) -> str | None:
+    """Return what is wrong with a call, or ``None`` when it fits. Values do not matter."""
+    try:
+        signature_of(function).bind(*range(places), **dict.fromkeys(names))
+    except TypeError as error:
+        return str(error)
+    return None
 
 
 @functools.cache
@@ -74,3 +78,18 @@ def calls_of(function: Callable[..., Any]) -> Calls:
 def signature_of(function: Callable[..., Any]) -> inspect.Signature:
     """Return a function's signature; looked up once."""
     return inspect.signature(function)
+
+
+def call_of(message: Any) -> str:
+    """Return what a message asks of a worker, as JSON: its actor, how many arguments by place, which by name.
+
+    Whether code can run a message depends on nothing else.
+    """
+    return json.dumps([message.actor_name, len(message.args), sorted(message.kwargs)])
+
+
+def knows(broker: Broker, call: str) -> bool:
+    """Say whether a broker's actors can be called like this."""
+    name, places, names = json.loads(call)
+    actor = broker.actors.get(name)
+    return actor is not None and misfit(actor.fn, places, dict.fromkeys(names).keys()) is None

@@ -29,6 +29,9 @@ class HeldPipelines(Pipelines):
         """Send the next step."""
         if message.options.get("pipe_target") is None:
             return
+        lane = message.options["pipe_target"].get("queue_name")
+        if exception is None and lane not in broker.queues:  # it is of newer code, whose workers wait for it
+            broker.declare_queue(lane)
         send = partial(super().after_process_message, broker, message, result=result, exception=exception)
         hold(send, job_id=message.message_id, what="next step of a pipeline")
 

@@ -71,7 +71,7 @@ class DeadLetters(Middleware):
         Raises:
             NotBuried: it stays unacknowledged, and comes back when its worker is gone.
         """
-        if getattr(message, "buried", False):
+        if getattr(message, "buried", False) or outcome_of(message, message._exception).kind == "deferred":
             return
         error = message._exception or ActorNotFound(message.actor_name)
         try:

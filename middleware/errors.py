@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dramatiq.errors import Retry
+from dramatiq.errors import ActorNotFound, Retry
 from dramatiq.middleware import MiddlewareError
 from dramatiq.threading import Interrupt
 
@@ -42,6 +42,16 @@ class ArgumentMismatch(SwitchyardError, MiddlewareError):
 
     def __init__(self, actor_name: str, fact: str, signature: str) -> None:
         super().__init__(f"actor {actor_name}: {fact}; it is declared as {actor_name}{signature}")
+
+
+class UnknownActor(SwitchyardError, ActorNotFound):
+    """An actor that the worker's code does not have."""
+
+    def __init__(self, actor_name: str) -> None:
+        super().__init__(
+            f"actor {actor_name}: the workers of its queue do not know it; deploy code that has it, then requeue this "
+            "message, or discard it"
+        )
 
 
 class UnknownOption(SwitchyardError, MiddlewareError):

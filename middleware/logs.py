@@ -64,7 +64,11 @@ class Logs(Middleware):
         _forget()
 
     def after_nack(self, broker: Broker, message: MessageProxy) -> None:
-        """Log a message that no worker could start."""
+        """Log a message that this worker could not start."""
+        outcome = outcome_of(message, message._exception)
+        if outcome.kind == "deferred":
+            log.info("deferred", reason=outcome.reason, delay_ms=outcome.delay_ms, **_names(message))
+            return
         log.error("dead", reason="permanent", exception=type(message._exception).__name__, **_names(message))
 
     def _tell(self, message: MessageProxy, outcome: Outcome, exception: BaseException | None) -> None:

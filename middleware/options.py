@@ -10,11 +10,12 @@ from dramatiq.broker import Broker
 from dramatiq.message import Message
 from dramatiq.middleware import Middleware
 
+from broker.limits import follows_a_job
 from middleware.errors import InvalidOption, UnknownOption
 
 # What our own middleware and Dramatiq write into a message's options; nobody sends them by hand.
 INTERNAL = frozenset(
-    {"attempts", "enqueued_at", "due_at", "generation", "deferred_by", "redis_message_id", "eta", "owner"}
+    {"attempts", "enqueued_at", "due_at", "generation", "deferred_by", "parked_ms", "redis_message_id", "eta", "owner"}
     | {"pipe_target", "pipe_ignore", "group_completion_uuid", "group_completion_callbacks", "traceback", "retries"}
     | {"asyncio_loop", "on_success", "on_failure"}
 )
@@ -47,9 +48,10 @@ class Options(Middleware):
     def before_enqueue(self, broker: Broker, message: Message[Any], delay: int | None) -> None:
         """Refuse unknown options of a message that is sent for the first time.
 
-        A retry is enqueued from an after-hook, where refusing would lose the message; so only first sends are checked.
+        A retry, and what follows a job, is enqueued from an after-hook, where refusing would lose the message; so only
+        first sends are checked.
         """
-        if "enqueued_at" in message.options:
+        if "enqueued_at" in message.options or follows_a_job():
             return
         unknown = {name for name in message.options if name not in broker.actor_options and name not in INTERNAL}
         if unknown:

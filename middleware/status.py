@@ -42,6 +42,9 @@ class Status(Middleware):
 
     def after_enqueue(self, broker: Broker, message: Message[Any], delay: int | None) -> None:
         """Note a job that was sent or deferred; a retry is recorded where it was decided."""
+        if "parked_ms" in message.options:
+            self._note_parked(message)
+            return
         if int(message.options.get("attempts", 0)) > 0 or not self._tracked(broker, message):
             return
         if delay is None:
@@ -50,6 +53,12 @@ class Status(Middleware):
         reason = message.options.get("deferred_by", "delay")
         due_at = message.options.get("due_at", now_ms() + delay)
         self._write(message, "scheduled", attempts=0, fields={"next_attempt_at": due_at, "reason": reason})
+
+    def _note_parked(self, message: Message[Any]) -> None:
+        """Note a job that waits for a worker that knows it: before its next start, and after its last."""
+        waits = {"next_attempt_at": message.options.get("due_at", now_ms()), "reason": "parked"}
+        attempts = int(message.options.get("attempts", 0))
+        self._write(message, "scheduled", attempts=attempts, started=attempts + 1, fields=waits)
 
     def before_worker_boot(self, broker: Broker, worker: Any) -> None:
         """Write in the background while this process works."""
@@ -111,7 +120,9 @@ class Status(Middleware):
         self._write(message, "cancelled", fields=fields, **details)
 
     def after_nack(self, broker: Broker, message: MessageProxy) -> None:
-        """Note a job that no worker could start."""
+        """Note a job that no worker could start, unless it waits for one."""
+        if outcome_of(message, message._exception).kind == "deferred":
+            return
         error = message._exception
         fields = {"finished_at": now_ms(), "reason": "permanent", "error": _error(error)}
         attempts = int(message.options.get("attempts", 0))

@@ -1,0 +1,48 @@
+#!lua flags=allow-oom
+-- adopt: lease parked messages to an owner that can run them, before they are due; note that somebody can.
+-- KEYS[1] bodies: hash
+-- KEYS[2] due: sorted set
+-- KEYS[3] leases: sorted set
+-- KEYS[4] hold: hash
+-- KEYS[5] token: string
+-- KEYS[6] paused: string
+-- KEYS[7] notes: hash
+-- KEYS[8] parked: sorted set
+-- KEYS[9] known: hash
+-- ARGV[1] owner
+-- ARGV[2] call: what they are parked for
+-- ARGV[3] kept_ms: so long it is noted that somebody knew it
+-- ARGV[4...] ids that were on the list, at most 500
+-- An id that is not scheduled any more is not leased. One that the owner holds is what this call leased before, its
+-- answer lost, if it is off the list; if it is still on it, the owner fetched it when it was due.
+-- Returns {state, id, token, crashes, body, …}, as fetch does. O(ids · log scheduled).
+--@include now_ms
+
+local lease = redis.call("ZSCORE", KEYS[3], ARGV[1])
+if not lease or tonumber(lease) == 0 then return { "gone" } end
+redis.call("HSET", KEYS[9], ARGV[2], now_ms())
+redis.call("PEXPIRE", KEYS[9], ARGV[3])
+if redis.call("EXISTS", KEYS[6]) == 1 then return { "paused" } end
+
+local answer = { "ok" }
+for i = 4, #ARGV do
+  local id = ARGV[i]
+  local token = redis.call("HGET", KEYS[4], id)
+  local listed = redis.call("ZREM", KEYS[8], ARGV[2] .. "\n" .. id) == 1
+  if token then
+    if listed then token = nil end
+  elseif redis.call("ZSCORE", KEYS[2], id) then
+    token = string.format("%d", redis.call("INCR", KEYS[5]))
+    redis.call("HSET", KEYS[4], id, token)
+    redis.call("ZREM", KEYS[2], id)
+  end
+  if token then
+    local crashed, asked = unpack(redis.call("HMGET", KEYS[7], "crash:" .. id, "asked:" .. id))
+    local cause = string.match(crashed or "", "^%d+ %d+ (.+)$")
+    local at = #answer
+    answer[at + 1], answer[at + 2] = id, token
+    answer[at + 3] = string.match(crashed or "0", "^%d+") .. (asked and " asked" or "") .. (cause and ": " .. cause or "")
+    answer[at + 4] = redis.call("HGET", KEYS[1], id)
+  end
+end
+return answer

@@ -1,0 +1,90 @@
+"""Parking: a message for code that this worker does not have waits for a worker that has it.
+
+While new code is rolled out, messages for it meet old workers, and messages of old code meet new ones.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from functools import partial
+from typing import Any, Final
+
+import structlog
+from dramatiq.broker import Broker, MessageProxy
+from dramatiq.errors import ActorNotFound
+from dramatiq.middleware import Middleware, SkipMessage
+
+from broker.interface import Transport
+from middleware.arguments import call_of, calls_of, fits, misfit, signature_of
+from middleware.away import hold
+from middleware.errors import ArgumentMismatch, UnknownActor
+from middleware.outcomes import Outcome, decide
+
+log = structlog.get_logger(__name__)
+
+# A roll-out takes minutes. A message for code that nobody has is to be seen by a person after that.
+GIVE_UP_MS: Final = 600_000
+TOLD_EVERY_S: Final = 60.0
+
+
+class Parking(Middleware):
+    """Park messages whose actor is unknown here, or whose arguments do not fit. The actor is not entered.
+
+    Neither an attempt nor a crash is counted. Workers that know the actor and its arguments take such messages as soon
+    as they have room, see :class:`broker.interface.Transport`. After 10 minutes in which there was none, a message
+    becomes a dead letter (``permanent``). The time is what it was scheduled for, not what clocks of workers say.
+
+    Listed before :class:`middleware.dead_letters.DeadLetters`, which leaves alone what was parked here.
+
+    Raises:
+        ArgumentMismatch: arguments did not fit for so long.
+
+    Source: docs/decisions/0010-parking.md
+    """
+
+    def __init__(self, *, transport: Transport) -> None:
+        self._transport = transport
+        self._told_s: defaultdict[str, float] = defaultdict(lambda: -TOLD_EVERY_S)
+
+    def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
+        """Park a message whose arguments do not fit."""
+        function = broker.get_actor(message.actor_name).fn
+        if not fits(calls_of(function), len(message.args), message.kwargs.keys()):
+            wrong = misfit(function, len(message.args), message.kwargs.keys())
+            # One whose attempt ended at the hard limit takes the retry path first.
+            if wrong is not None and not getattr(message, "cause", "").startswith("limit"):
+                mismatch = ArgumentMismatch(message.actor_name, wrong, str(signature_of(function)))
+                if self._park(message, str(mismatch)):
+                    raise SkipMessage("parked until a worker is there whose actor takes its arguments")
+                raise mismatch
+        if "parked_ms" in message.options:
+            unpark = partial(self._transport.unpark, message, call=call_of(message))
+            hold(unpark, job_id=message.message_id, what="a start")
+
+    def before_nack(self, broker: Broker, message: MessageProxy) -> None:
+        """Park a message that Dramatiq rejects because it knows no such actor."""
+        if isinstance(message._exception, ActorNotFound):
+            unknown = UnknownActor(message.actor_name)
+            if not self._park(message, str(unknown)):
+                message.stuff_exception(unknown)
+
+    def _park(self, message: MessageProxy, why: str) -> bool:
+        call, parked_ms = call_of(message), message.options.get("parked_ms", 0)
+        if type(parked_ms) is not int:
+            parked_ms = 0
+        names = {"job_id": message.message_id, "actor": message.actor_name, "queue": message.queue_name}
+        if parked_ms >= GIVE_UP_MS:
+            is_known = partial(self._transport.known_lately, message, call=call, within_ms=GIVE_UP_MS)
+            if not hold(is_known, job_id=message.message_id, what="whether it is parked for good"):
+                return False
+        options: dict[str, Any] = {"enqueued_at": message.options.get("enqueued_at", message.message_timestamp)}
+        if getattr(message, "cause", "").startswith("limit"):
+            options["attempts"] = int(message.options.get("attempts", 0)) + 1
+        park = partial(self._transport.park, message, call=call, parked_ms=parked_ms, options=options)
+        delay_ms = hold(park, job_id=message.message_id, what="parking")
+        decide(message, Outcome("deferred", "parked", delay_ms=delay_ms))
+        if time.monotonic() - self._told_s[call] >= TOLD_EVERY_S:
+            self._told_s[call] = time.monotonic()
+            log.warning("parked until a worker knows it (said once a minute)", error=why, **names)
+        return True
