@@ -60,6 +60,14 @@ class Keys:
         """String: one supervisor's report as JSON, gone when the supervisor is."""
         return f"{self.prefix}:{{pools}}:{member}"
 
+    def stacks_asked(self, member: str) -> str:
+        """String: the last request for the stacks of a pool's children; gone when it is taken, or after 15 s."""
+        return f"{self.prefix}:{{pools}}:asked:{member}"
+
+    def stacks_answer(self, request: str) -> str:
+        """String: the stacks that were asked for, as JSON, for a minute."""
+        return f"{self.prefix}:{{pools}}:stacks:{request}"
+
     def generation(self) -> str:
         """Hash: ``id`` of this keyspace, ``made_at`` (ms since the epoch), ``instead_of`` the ids of lost ones."""
         return f"{self.prefix}:generation"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, cast
 
@@ -12,6 +13,7 @@ import redis
 from broker.keys import Keys
 
 REPORT_TTL_MS = 15_000
+ANSWER_TTL_MS = 60_000
 
 logger = logging.getLogger(__name__)
 
@@ -42,27 +44,69 @@ class PoolReport:
     metrics_port: int = 0
     release: str = ""
 
+    @property
+    def member(self) -> str:
+        """The supervisor's name: no other one has it at the same time."""
+        return f"{self.pool}:{self.host}:{self.pid}"
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """Where a thread or greenlet stands: frames as ``file:line function``, innermost first."""
+
+    of: str
+    frames: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class ChildStacks:
+    """Where all of a child's threads stand."""
+
+    pid: int
+    stacks: list[Stack]
+
 
 class PoolReports:
-    """Write and read reports."""
+    """Write and read reports, ask a supervisor for its children's stacks, and answer."""
 
     def __init__(self, client: redis.Redis, keys: Keys) -> None:
         self._client = client
         self._keys = keys
 
-    def write(self, report: PoolReport) -> None:
-        """Write a report; it lapses after 15 s."""
-        member = f"{report.pool}:{report.host}:{report.pid}"
+    def write(self, report: PoolReport) -> str:
+        """Write a report, which lapses after 15 s; return the request for stacks that came meanwhile, or ""."""
+        member = report.member
         with self._client.pipeline(transaction=False) as pipe:
             pipe.set(self._keys.pool_report(member), json.dumps(asdict(report)), px=REPORT_TTL_MS)
             pipe.sadd(self._keys.pool_reports(), member)
-            pipe.execute()
+            pipe.getdel(self._keys.stacks_asked(member))
+            request = pipe.execute()[-1]
+        return str(request or b"", "utf-8")
+
+    def ask_for_stacks(self, member: str, request: str) -> None:
+        """Ask a supervisor for its children's stacks; it looks with its next report.
+
+        Args:
+            request: A name for the request, hard to guess.
+        """
+        self._client.set(self._keys.stacks_asked(member), request, px=REPORT_TTL_MS)
+
+    def answer_stacks(self, request: str, children: Sequence[ChildStacks]) -> None:
+        """Give the answer to a request, for a minute."""
+        data = json.dumps([asdict(child) for child in children])
+        self._client.set(self._keys.stacks_answer(request), data, px=ANSWER_TTL_MS)
+
+    def read_stacks(self, request: str) -> list[ChildStacks] | None:
+        """Return the answer to a request, or ``None`` while there is none."""
+        data = cast("bytes | None", self._client.get(self._keys.stacks_answer(request)))
+        if data is None:
+            return None
+        return [ChildStacks(child["pid"], [Stack(**stack) for stack in child["stacks"]]) for child in json.loads(data)]
 
     def remove(self, report: PoolReport) -> None:
         """Take a report back when its supervisor ends."""
-        member = f"{report.pool}:{report.host}:{report.pid}"
-        self._client.delete(self._keys.pool_report(member))
-        self._client.srem(self._keys.pool_reports(), member)
+        self._client.delete(self._keys.pool_report(report.member))
+        self._client.srem(self._keys.pool_reports(), report.member)
 
     def read_all(self) -> list[PoolReport]:
         """Return the reports of all live supervisors, by pool and host; forget those that lapsed."""

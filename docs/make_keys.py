@@ -37,6 +37,7 @@ PLACEHOLDERS: dict[str, Any] = {
     "name": "NAME",
     "fingerprint": "FINGERPRINT",
     "member": "MEMBER",
+    "request": "REQUEST",
     "actor": "ACTOR",
     "at": "TICK",
     "queue": QUEUE,

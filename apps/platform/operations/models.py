@@ -11,5 +11,8 @@ class OperationsRoom(models.Model):
     class Meta:
         managed = False
         default_permissions = ()
-        permissions = (("view_operations", "Can see the operations room"),)
+        permissions = (
+            ("view_operations", "Can see the operations room"),
+            ("dump_stacks", "Can see where the threads of workers stand"),
+        )
         verbose_name_plural = "operations room"

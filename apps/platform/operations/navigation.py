@@ -19,6 +19,7 @@ def groups(request: HttpRequest) -> list[dict[str, Any]]:
     may = request.user.has_perm
     room = [
         _item("Overview", "alt_route", "operations", may("operations.view_operations"), exact=True),
+        _item("Workers", "engineering", "operations-workers", may("operations.view_operations")),
         _item(
             "Dead letters",
             "outbound",
@@ -31,8 +32,8 @@ def groups(request: HttpRequest) -> list[dict[str, Any]]:
     ]
     quarantine = reverse("admin:dead_letters_quarantine")
     letters = reverse("admin:dead_letters_deadletter_changelist")
-    room[1]["active"] = request.path.startswith(letters) and request.path != quarantine
-    room[2]["active"] = request.path == quarantine
+    room[2]["active"] = request.path.startswith(letters) and request.path != quarantine
+    room[3]["active"] = request.path == quarantine
     others = [_app(app) for app in admin.site.get_app_list(request) if app["app_label"] not in LEFT_OUT_APPS]
     return [{"title": "Operations room", "items": room}, *(group for group in others if group["items"])]
 

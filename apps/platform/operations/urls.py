@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.contrib import admin
 from django.urls import path
 
-from apps.platform.operations import room_views, views
+from apps.platform.operations import room_views, views, worker_views
 
 urlpatterns = [
     path("metrics", views.metrics, name="metrics"),
@@ -13,4 +13,15 @@ urlpatterns = [
     path("readyz", views.readyz, name="readyz"),
     path("admin/operations/", admin.site.admin_view(room_views.overview), name="operations"),
     path("admin/operations/live/", admin.site.admin_view(room_views.live), name="operations-live"),
+    path("admin/operations/workers/", admin.site.admin_view(worker_views.workers), name="operations-workers"),
+    path(
+        "admin/operations/workers/<str:member>/stacks/",
+        admin.site.admin_view(worker_views.ask_for_stacks),
+        name="operations-ask-for-stacks",
+    ),
+    path(
+        "admin/operations/workers/<str:member>/stacks/<str:name>/",
+        admin.site.admin_view(worker_views.stacks),
+        name="operations-stacks",
+    ),
 ]

@@ -16,7 +16,7 @@ from apps.platform.workers.processes import resident_bytes
 from apps.platform.workers.table import ChildState
 from broker.clients import connect
 from broker.keys import Keys
-from broker.pool_reports import PoolReport, PoolReports
+from broker.pool_reports import ChildStacks, PoolReport, PoolReports
 from broker.topology import Pool
 
 EVERY_S = 2.0
@@ -34,6 +34,7 @@ class Reporter:
         self._started_at = _now_ms()
         self._last: PoolReport | None = None
         self._away = False
+        self.asked = ""  # the request for stacks that was found last
         # A client of its own: the broker's waits and retries for longer than a supervisor may stand still.
         self._reports = PoolReports(connect(settings.SWITCHYARD.broker_url, profile="quick"), Keys())
 
@@ -71,7 +72,7 @@ class Reporter:
         """Write a report and return the seconds until the next is due. An outage is logged once."""
         self._last = report
         try:
-            self._reports.write(report)
+            self.asked = self._reports.write(report)
         except redis.RedisError as error:
             if not self._away:
                 logger.warning("pool %s: the broker takes no report: %s", self._pool.name, type(error).__name__)
@@ -81,6 +82,13 @@ class Reporter:
             logger.info("pool %s: the broker takes reports again", self._pool.name)
         self._away = False
         return EVERY_S
+
+    def answer_stacks(self, request: str, children: list[ChildStacks]) -> None:
+        """Give the children's stacks to whoever asked for them; when the server is away they are asked for again."""
+        try:
+            self._reports.answer_stacks(request, children)
+        except redis.RedisError as error:
+            logger.warning("pool %s: the broker takes no stacks: %s", self._pool.name, type(error).__name__)
 
     def remove(self) -> None:
         """Take the report back; it lapses by itself where that fails."""

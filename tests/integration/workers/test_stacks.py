@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import signal
+import uuid
 
 import pytest
 
@@ -52,3 +54,28 @@ def test_a_crash_says_where_it_was_and_leaves_no_file(bench: Bench) -> None:
     assert "actors.py" in bench.log()
     assert "crash" in bench.log()
     wait_for(lambda: not (bench.folder / "stacks" / f"urgent-{pid}.txt").exists())
+
+
+@pytest.mark.parametrize(("pool", "how"), [("urgent", "seize"), ("webhook", "sleep")])
+def test_who_asks_through_the_broker_is_shown_where_every_child_stands(bench: Bench, pool: str, how: str) -> None:
+    bench.start("runpools", pool)
+    bench.wait_for_log("pools: all ready")
+    token = bench.send(pool, ms=30_000, how=how)
+    pid = wait_for(lambda: bench.started(token))["pid"]
+    report = wait_for(lambda: bench.report(pool))
+
+    def answer() -> list[str]:
+        request = uuid.uuid4().hex
+        bench.reports.ask_for_stacks(report.member, request)
+        [child] = wait_for(lambda: bench.reports.read_stacks(request), timeout_s=5)
+        assert child.pid == pid
+        return [frame for stack in child.stacks for frame in stack.frames]
+
+    where = "tests/ways.py" if how == "sleep" else "lock_twice"
+
+    def frames_there() -> list[str]:
+        frames = answer()
+        return frames if any(where in frame for frame in frames) else []
+
+    frames = wait_for(frames_there, timeout_s=20)
+    assert all(re.fullmatch(r"\S+:\d+ [\w.<>]+", frame) for frame in frames)

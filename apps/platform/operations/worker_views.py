@@ -1,0 +1,94 @@
+"""Workers in the admin: who runs where, and where the threads of a pool stand right now."""
+
+from __future__ import annotations
+
+import logging
+import re
+import secrets
+import time
+from dataclasses import dataclass
+
+import dramatiq
+import redis
+from django.contrib import admin
+from django.core.exceptions import PermissionDenied
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import redirect
+from django.template.response import TemplateResponse
+from django.urls import reverse
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_POST, require_safe
+
+from broker.interface import facilities
+from broker.pool_reports import PoolReport
+
+# A supervisor looks for requests every two seconds, and its children have half a second.
+PATIENCE_S = 10.0
+REQUEST = re.compile(r"\d{1,12}-[\w-]{22}")
+
+logger = logging.getLogger("switchyard.operations")
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request for stacks, and what has come of it.
+
+    Args:
+        late: No answer is to be expected any more.
+    """
+
+    name: str
+    late: bool
+
+
+@require_safe
+@never_cache
+def workers(request: HttpRequest) -> TemplateResponse:
+    """Every supervisor with its children."""
+    _check(request, "view_operations")
+    context = {"title": "Workers", "supervisors": _supervisors(), "is_fullwidth": "1"}
+    return TemplateResponse(request, "operations/workers.html", {**admin.site.each_context(request), **context})
+
+
+@require_POST
+def ask_for_stacks(request: HttpRequest, member: str) -> HttpResponse:
+    """Ask a supervisor for its children's stacks, and go where they will be shown."""
+    _check(request, "dump_stacks")
+    found = _supervisors()
+    if found is None or member not in {supervisor.member for supervisor in found}:
+        raise Http404("No such supervisor reports; it has ended, or the broker is away.")
+    name = f"{int(time.time())}-{secrets.token_urlsafe(16)}"
+    facilities(dramatiq.get_broker()).pools.ask_for_stacks(member, name)
+    logger.info("stacks of %s asked for by user %s", member, request.user.pk)
+    return redirect(reverse("operations-stacks", args=[member, name]))
+
+
+@require_safe
+@never_cache
+def stacks(request: HttpRequest, member: str, name: str) -> TemplateResponse:
+    """Show the stacks that were asked for; until they are there, look again every second."""
+    _check(request, "dump_stacks")
+    if not REQUEST.fullmatch(name):
+        raise Http404("No such request.")
+    try:
+        children = facilities(dramatiq.get_broker()).pools.read_stacks(name)
+    except redis.RedisError:
+        children = None
+    late = time.time() - int(name.partition("-")[0]) > PATIENCE_S
+    context = {
+        "title": "Stacks", "member": member, "children": children, "asked": Asked(name, late), "is_fullwidth": "1",
+    }  # fmt: skip
+    return TemplateResponse(request, "operations/stacks.html", {**admin.site.each_context(request), **context})
+
+
+def _supervisors() -> list[PoolReport] | None:
+    """Return the reports of all supervisors, or ``None`` while the broker is away."""
+    try:
+        return facilities(dramatiq.get_broker()).pools.read_all()
+    except redis.RedisError:
+        return None
+
+
+def _check(request: HttpRequest, right: str) -> None:
+    if not request.user.has_perm(f"operations.{right}"):
+        raise PermissionDenied(f"The missing right is operations.{right}.")

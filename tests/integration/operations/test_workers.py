@@ -1,0 +1,91 @@
+"""The page of workers, and stacks that are asked for from it."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from django.contrib.auth.models import Permission, User
+from django.test import Client
+from django.urls import reverse
+
+from broker.interface import Facilities
+from broker.pool_reports import ChildStacks, PoolReport, Stack
+
+pytestmark = pytest.mark.django_db
+
+PAGE = reverse("operations-workers")
+
+
+@pytest.fixture
+def looker() -> Client:
+    """A logged-in staff user who may see workers and their stacks."""
+    return client_with("view_operations", "dump_stacks")
+
+
+def client_with(*rights: str, enforce_csrf_checks: bool = False) -> Client:
+    user = User.objects.create_user("-".join(rights), is_staff=True)
+    user.user_permissions.set(Permission.objects.filter(codename__in=rights))
+    client = Client(enforce_csrf_checks=enforce_csrf_checks)
+    client.force_login(user)
+    return client
+
+
+def test_page_names_every_supervisor_and_its_children(looker: Client, slow_pool: PoolReport) -> None:
+    page = looker.get(PAGE).content.decode()
+
+    assert "slow</code> on h, pid 1" in page
+    assert page.count("pid 2</th>") == 2
+    assert "Show stacks" in page
+
+
+def test_button_is_not_there_for_who_may_not(watcher: Client, slow_pool: PoolReport) -> None:
+    assert "Show stacks" not in watcher.get(PAGE).content.decode()
+
+
+def test_stacks_are_refused_to_staff_without_the_right(watcher: Client, slow_pool: PoolReport) -> None:
+    asked = watcher.post(reverse("operations-ask-for-stacks", args=[slow_pool.member]))
+    shown = watcher.get(reverse("operations-stacks", args=[slow_pool.member, "1-" + "x" * 22]))
+
+    assert (asked.status_code, shown.status_code) == (403, 403)
+
+
+def test_stacks_are_asked_for_by_a_form_of_ours_alone(slow_pool: PoolReport) -> None:
+    client = client_with("dump_stacks", enforce_csrf_checks=True)
+    address = reverse("operations-ask-for-stacks", args=[slow_pool.member])
+
+    assert client.post(address).status_code == 403
+    assert client.get(address).status_code == 405
+
+
+def test_request_reaches_the_supervisor_once_and_its_answer_the_page(
+    looker: Client, facilities: Facilities, slow_pool: PoolReport
+) -> None:
+    asked = looker.post(reverse("operations-ask-for-stacks", args=[slow_pool.member]))
+    waiting = looker.get(asked["Location"]).content.decode()
+    request = facilities.pools.write(slow_pool)
+    facilities.pools.answer_stacks(request, [ChildStacks(2, [Stack("thread", ["actors.py:7 <lambda>"])])])
+
+    shown = looker.get(asked["Location"]).content.decode()
+
+    assert 'http-equiv="refresh"' in waiting
+    assert request == asked["Location"].rstrip("/").rpartition("/")[2]
+    assert facilities.pools.write(slow_pool) == ""
+    assert "actors.py:7 &lt;lambda&gt;" in shown
+    assert 'http-equiv="refresh"' not in shown
+
+
+def test_request_that_nobody_answers_stops_looking(looker: Client, slow_pool: PoolReport) -> None:
+    page = looker.get(reverse("operations-stacks", args=[slow_pool.member, "1000-" + "x" * 22])).content.decode()
+
+    assert "No answer." in page
+    assert 'http-equiv="refresh"' not in page
+
+
+def test_supervisor_that_does_not_report_is_not_asked(looker: Client, slow_pool: PoolReport) -> None:
+    assert looker.post(reverse("operations-ask-for-stacks", args=["slow:elsewhere:1"])).status_code == 404
+
+
+@pytest.mark.usefixtures("broker_away")
+def test_page_says_that_the_broker_is_away(looker: Client) -> None:
+    assert re.search("Unknown while the broker is away", looker.get(PAGE).content.decode())
