@@ -101,8 +101,9 @@ class Pool:
         shared_retries: Serves every retry lane that no pool names.
         recycle_after: Messages after which a child is replaced; ``None`` for never.
         recycle_above_bytes: Resident memory above which it is, its tasks ended in peace; ``None`` for any.
-        memory_limit_bytes: Resident memory at which it is killed, and what it ran is suspect. With a single slot the
-            task gets a ``MemoryError`` somewhat before. ``None`` for any.
+        memory_limit_bytes: Resident memory of a child at most: it starts no message that may not fit, and is replaced.
+            One that a task takes over it is killed, and what it ran is suspect; with a single slot the task gets a
+            ``MemoryError`` before. ``None`` for any.
     """
 
     name: str

@@ -265,3 +265,58 @@ def test_a_server_that_was_never_there_is_no_error() -> None:
 
 def test_an_owner_is_a_childs_consumer_of_a_lane() -> None:
     assert owner_of("slow.host.1.x.1.1", RETRY) == "slow.host.1.x.1.1/retry"
+
+
+def test_a_keeper_says_until_when_a_childs_leases_last_for_sure(keeper: LeaseKeeper, family: Family) -> None:
+    keeper.adopt("child")
+    before_s = keeper.leased_until_s("child")
+    asked_s = time.monotonic()
+    keeper.tick()
+    joined_s = keeper.leased_until_s("child")
+
+    let_lapse(family, owner_of("child", LIVE))
+    family.reclaim(owner_of("child", LIVE), only_lapsed=True)
+    wait_for(lambda: "child" in keeper.tick(), RENEW_S + 2)
+
+    assert (before_s, keeper.leased_until_s("stranger")) == (0.0, 0.0)
+    assert asked_s + 15 <= joined_s <= time.monotonic() + 15
+    assert keeper.leased_until_s("child") == 0.0
+
+
+def test_a_renewal_prolongs_what_is_sure_and_an_outage_does_not(
+    family: Family, proxy: FaultProxy, valkey_url: str
+) -> None:
+    wire = Wire(connect(proxy.url, profile="quick"))
+    keeper = LeaseKeeper({"work": Family(wire, family.keys)}, [LIVE])
+    keeper.adopt("child")
+    keeper.tick()
+    joined_s = keeper.leased_until_s("child")
+
+    wait_for(lambda: not keeper.tick() and keeper.leased_until_s("child") > joined_s, RENEW_S + 2)
+    renewed_s = keeper.leased_until_s("child")
+    proxy.blackhole()
+    wait_for(lambda: not keeper.tick() and keeper.away, RENEW_S + 2)
+
+    assert renewed_s > joined_s
+    assert keeper.leased_until_s("child") == renewed_s
+    proxy.pass_()
+    wire.close()
+
+
+def test_a_keeper_in_a_hurry_knows_within_a_second_and_a_half_that_a_server_is_silent(
+    family: Family, proxy: FaultProxy
+) -> None:
+    wire = Wire(connect(proxy.url, profile="quick"))
+    keeper = LeaseKeeper({"work": Family(wire, family.keys)}, [LIVE])
+    keeper.tick()
+    proxy.blackhole()
+
+    asked_s = time.monotonic()
+    keeper.hurry()
+    wait_for(lambda: not keeper.tick() and keeper.silent, 5)
+    took_s = time.monotonic() - asked_s
+    proxy.pass_()
+    wait_for(lambda: not keeper.tick() and not keeper.silent, 5)
+
+    assert took_s < 2
+    wire.close()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from pathlib import Path
 
 import pytest
@@ -25,37 +24,6 @@ def held(bench: Bench, queue: str) -> list[str]:
     """Return the owner of each leased message."""
     found = family(bench, queue)
     return [owner for owner in found.owners() for _ in found.held(owner)]
-
-
-def test_what_a_killed_child_ran_starts_elsewhere_at_once(bench: Bench) -> None:
-    bench.start("runpool", "slow")
-    bench.wait_for_log("pool slow: ready")
-    took_s = []
-    for _ in range(5):
-        token = bench.send("slow", ms=500)
-        first = wait_for(lambda token=token: bench.started(token))
-
-        killed_at = time.time()
-        os.kill(first["pid"], signal.SIGKILL)
-
-        wait_for(lambda token=token: bench.ended(token))
-        _, second = (note for note in bench.notes("bench:started") if note["token"] == token)
-        took_s.append(second["at"] - killed_at)
-
-    print(f"started again after {sorted(round(1000 * s) for s in took_s)} ms")
-    assert sorted(took_s)[2] < 0.2  # 0.1 on a machine that does nothing else
-
-
-def test_a_task_that_never_lets_go_of_the_interpreter_keeps_its_lease(bench: Bench) -> None:
-    bench.start("runpool", "urgent")
-    bench.wait_for_log("pool urgent: ready")
-    token = bench.send("urgent", ms=20_000, how="hold")
-    started = wait_for(lambda: bench.started(token))
-
-    ended = wait_for(lambda: bench.ended(token), 30)
-
-    assert ended["pid"] == started["pid"]
-    assert [note["token"] for note in bench.notes("bench:started")] == [token]
 
 
 def test_a_child_that_lost_its_lease_is_killed_and_replaced(bench: Bench) -> None:

@@ -68,9 +68,3 @@ def test_a_pool_that_was_stopped_as_a_whole_kills_nobody_for_it(bench: Bench) ->
     token = bench.send("urgent")
     wait_for(lambda: bench.ended(token))
     assert titles_below(pool.pid) == below
-
-
-def test_a_pool_without_a_working_child_says_so(bench: Bench) -> None:
-    bench.start("runpool", "urgent", settings="crashing_settings")
-
-    assert wait_for(lambda: (found := health(bench, "urgent"))[0] == 503 and found) == (503, "no child works\n")

@@ -4,20 +4,10 @@ from __future__ import annotations
 
 import itertools
 
-import psutil
-
-from broker.interface import QueueStats
-from broker.keys import Keys
-from broker.stats import family_stats
 from tests.integration.workers.bench.actors import ENDED, STARTED
 from tests.integration.workers.conftest import Bench
 from tests.processes import titles_below
 from tests.waiting import wait_for
-
-
-def stats(bench: Bench, queue: str) -> QueueStats:
-    """Return how a queue stands."""
-    return family_stats(bench.client, Keys().family(queue))
 
 
 def test_children_are_replaced_by_count_and_nothing_runs_twice_or_waits(bench: Bench) -> None:
@@ -42,46 +32,34 @@ def test_children_are_replaced_by_count_and_nothing_runs_twice_or_waits(bench: B
     assert set(report.restarts) == {"recycled"}
 
 
-def test_a_leak_never_reaches_the_limit(bench: Bench) -> None:
-    pool = bench.start("runpool", "slow", settings="aging_settings")
-    bench.wait_for_log("pool slow: ready")
+def test_a_long_task_of_a_child_that_is_replaced_ends_in_peace(bench: Bench) -> None:
+    bench.start("runpool", "urgent", "--grace", "0.2", settings="aging_settings")
+    bench.wait_for_log("pool urgent: ready")
+    long = bench.send("urgent", ms=4_000)
+    first = wait_for(lambda: bench.started(long))
+    for _ in range(200):
+        bench.send("urgent", ms=5)
+    wait_for(lambda: f"(pid {first['pid']}) is replaced" in bench.log() or bench.ended(long))
 
-    tokens = [bench.send("slow", ms=5, how="leak") for _ in range(150)]
-    largest = 0
-    while bench.client.llen(ENDED) < 150:
-        for title, pid in titles_below(pool.pid).items():
-            if "child" in title and psutil.pid_exists(pid):
-                largest = max(largest, psutil.Process(pid).memory_info().rss)
+    ended = wait_for(lambda: bench.ended(long))
 
-    assert sorted(note["token"] for note in bench.notes(STARTED)) == sorted(tokens)
-    assert sorted(note["token"] for note in bench.notes(ENDED)) == sorted(tokens)
-    print(f"largest child {largest / 1e6:.0f} MB")
-    assert largest < 350e6
-
-
-def test_a_task_that_takes_all_memory_fails_by_itself_where_it_is_alone(bench: Bench) -> None:
-    bench.start("runpool", "slow", settings="aging_settings")
-    bench.wait_for_log("pool slow: ready")
-
-    bench.send("slow", how="gobble")
-
-    wait_for(lambda: stats(bench, "slow").retry.scheduled == 1)
-    bench.wait_for_log("retried")
-    assert "killed" not in bench.log()
+    assert ended["pid"] == first["pid"]
+    assert [note["token"] for note in bench.notes(STARTED)].count(long) == 1
+    bench.wait_for_log(f"(pid {first['pid']}) is replaced")
 
 
-def test_a_child_over_its_memory_limit_is_killed_for_it_and_its_neighbour_runs_again(bench: Bench) -> None:
-    bench.start("runpool", "webhook", settings="aging_settings")
-    bench.wait_for_log("pool webhook: ready")
-    neighbour = bench.send("webhook", ms=3_000)
-    wait_for(lambda: bench.started(neighbour))
+def test_a_drain_gives_a_child_that_is_replaced_its_grace_and_no_more(bench: Bench) -> None:
+    pool = bench.start("runpool", "urgent", "--grace", "0.2", settings="aging_settings")
+    bench.wait_for_log("pool urgent: ready")
+    long = bench.send("urgent", ms=60_000)
+    wait_for(lambda: bench.started(long))
+    children = set(titles_below(pool.pid))
+    for _ in range(200):
+        bench.send("urgent", ms=5)
+    wait_for(lambda: bench.client.llen(ENDED) == 200)
+    wait_for(lambda: set(titles_below(pool.pid)) - children)
 
-    glutton = bench.send("webhook", ms=100, how="gobble_slowly")
+    pool.terminate()
 
-    bench.wait_for_log("MB, over its 350 MB; killed")
-    wait_for(lambda: bench.ended(neighbour), 20)
-    # Alone it fails by itself, or is killed twice more.
-    wait_for(lambda: (found := stats(bench, "webhook")).retry.scheduled + found.dead == 1, 30)
-    assert len([note for note in bench.notes(STARTED) if note["token"] == glutton]) >= 2
-    report = wait_for(lambda: (found := bench.report("webhook")) and found.restarts and found)
-    assert report.restarts["memory"] >= 1
+    assert pool.wait(5) == 0
+    assert bench.waiting("urgent") == 1

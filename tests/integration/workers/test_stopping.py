@@ -41,44 +41,6 @@ def test_a_drain_takes_no_new_work(bench: Bench) -> None:
     assert bench.waiting("slow") == 5
 
 
-def test_a_task_that_outlasts_the_grace_goes_back_to_its_queue(bench: Bench) -> None:
-    pool = bench.start("runpool", "urgent", "--grace", "0.5")
-    bench.wait_for_log("pool urgent: ready")
-    token = bench.send("urgent", ms=60_000)
-    wait_for(lambda: bench.started(token))
-
-    pool.terminate()
-
-    assert pool.wait(10) == 0
-    assert bench.waiting("urgent") == 1
-    assert not bench.ended(token)
-
-
-def test_greenlets_that_outlast_the_grace_go_back_too(bench: Bench) -> None:
-    pool = bench.start("runpool", "webhook", "--grace", "0.5")
-    bench.wait_for_log("pool webhook: ready")
-    tokens = [bench.send("webhook", ms=60_000) for _ in range(3)]
-    wait_for(lambda: all(bench.started(token) for token in tokens))
-
-    pool.terminate()
-
-    assert pool.wait(10) == 0
-    assert bench.waiting("webhook") == 3
-
-
-def test_a_second_signal_stops_a_pool_at_once(bench: Bench) -> None:
-    pool = bench.start("runpool", "urgent")
-    bench.wait_for_log("pool urgent: ready")
-    token = bench.send("urgent", ms=60_000)
-    wait_for(lambda: bench.started(token))
-    pool.send_signal(signal.SIGINT)
-    bench.wait_for_log("draining")
-
-    pool.send_signal(signal.SIGINT)
-
-    assert pool.wait(3) == 70
-
-
 def test_ctrl_c_in_a_terminal_drains_all_pools_once(bench: Bench) -> None:
     parent = bench.start("runpools", "urgent", "slow")
     bench.wait_for_log("pools: all ready")
