@@ -341,11 +341,11 @@ class Family:
             if answer != "owners":
                 return answer
 
-    def asked(self, ids: Sequence[str]) -> set[str]:
+    def asked(self, ids: Sequence[str], *, budget_s: float = BUDGET_S) -> set[str]:
         """Return those of some ids whose jobs were asked to stop."""
         if not ids:
             return set()
-        answer = self.wire.command("HMGET", self.keys.notes, *(f"asked:{id_}" for id_ in ids))
+        answer = self.wire.command("HMGET", self.keys.notes, *(f"asked:{id_}" for id_ in ids), budget_s=budget_s)
         return {id_ for id_, found in zip(ids, answer, strict=True) if found is not None}
 
     def pause(self) -> bool:

@@ -21,13 +21,14 @@ from dramatiq.errors import ConnectionClosed
 
 from apps.platform.workers.ceiling import Ceiling, limit_allocations
 from apps.platform.workers.children import Assignment
-from apps.platform.workers.signals import SignalPipe
+from apps.platform.workers.signals import INTERRUPT, SignalPipe
 from apps.platform.workers.slots import Slots, install
 from apps.platform.workers.stacks import dump_on_signal, stacks_file
 from apps.platform.workers.table import Row
 from broker.consumer import HeldMessage
 from broker.errors import BrokerUnavailable
 from broker.interface import facilities
+from middleware.cancellation import Cancellation
 
 BEAT_S = 0.5
 EX_LEFT_WORK = 3
@@ -64,6 +65,8 @@ def serve(assignment: Assignment, row: Row, *, parent_pid: int) -> int:
         broker.declare_queue(lane)
     slots = install(broker, Slots(row, settings.YARD, assignment.lanes, assignment.slots))
     broker.emit_after("process_boot")
+    if assignment.pool.kind == "gevent" and not assignment.alone:
+        interrupt_on_signal(broker, slots)
     worker = make_worker(assignment, broker)
     if assignment.pool.memory_limit_bytes:
         keep_under(assignment.pool.memory_limit_bytes, worker, row, alone=assignment.slots == 1)
@@ -113,6 +116,16 @@ class Copied:
         """Write."""
         self._row.log(text)
         return self._stream.write(text)
+
+
+def interrupt_on_signal(broker: Broker, slots: Slots) -> None:
+    """Have a signal raise in the greenlet that runs right now, if its job was asked to stop.
+
+    The handler runs in that greenlet. One that computes, or waits without giving way, hears of it in no other way.
+    """
+    [cancellation] = (entry for entry in broker.middleware if isinstance(entry, Cancellation))
+    signal.signal(INTERRUPT, lambda signum, frame: cancellation.interrupt_here(slots.is_asked))
+    signal.siginterrupt(INTERRUPT, False)
 
 
 def idle_s(row: Row) -> float:

@@ -9,7 +9,7 @@ import selectors
 import signal
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dramatiq.broker import Broker
 
@@ -17,15 +17,15 @@ from apps.platform.workers.children import Assignment, start_child
 from apps.platform.workers.keeper import Keeper, Member, send
 from apps.platform.workers.pool_leases import Estate, PoolLeases
 from apps.platform.workers.processes import describe_exit, resident_bytes
+from apps.platform.workers.signals import INTERRUPT
 from apps.platform.workers.stacks import last_words, stacks_file
+from apps.platform.workers.stops import LOOK_EVERY_S, Stops
 from apps.platform.workers.table import ChildState, Running, Table
-from broker.topology import Pool, Yard
+from broker.topology import MOST_ALONE, Pool, Yard
 from middleware.redaction import without_secrets
 
 # A child that was told to end for a task over its hard limit, or that does not stop, is killed so much later.
 KILL_AFTER_LIMIT_S = 5.0
-# Children with a single slot, for messages that may take them down; executed ones cost more to start.
-MOST_ALONE = {"threads": 4, "processes": 4, "gevent": 2}
 CLEAN_EXITS = (0, 3)
 # Of the log of a child that crashed, kept with what it ran.
 MOST_LINES, LONGEST_LINE = 10, 400
@@ -47,7 +47,7 @@ class Ending:
 
     Args:
         why: For metrics.
-        over: The messages over their limits that it is ended for.
+        over: The messages over their limits, or asked to stop, that it is ended for.
         crash: What it says to those who fetch what it ran, when that counts as a crash.
     """
 
@@ -95,6 +95,7 @@ class Crew:
         self._own = self._keeper.members[: pool.processes + 1]
         self._alone = self._keeper.members[pool.processes + 1 :]
         self._leases = PoolLeases(pool, yard, broker, url, alone=self._want_alone)
+        self._stops = Stops(self._leases.asked_to_stop)
         self._estates: list[tuple[Estate, tuple[Running, ...], str]] = []
         self._endings: dict[int, Ending] = {}
         self._resting = False
@@ -163,7 +164,7 @@ class Crew:
         for estate, guilty, cause in estates:
             self._leases.settle(estate, guilty, cause)
         self._mind_pulse()
-        next_s = min(self._mind_limits(), self._mind_age())
+        next_s = min(self._mind_stops(), self._mind_limits(), self._mind_age())
         return min(next_s, self._leases.seconds_to_next(), self._keeper.seconds_to_next())
 
     def hold_leases(self) -> list[int]:
@@ -329,6 +330,19 @@ class Crew:
 
     # --- Ending ---
 
+    def _mind_stops(self) -> float:
+        """Look who was asked to stop, and interrupt the greenlets among them; return seconds until the next look."""
+        rows = {member.number: self._rows[member.number] for member in self._keeper.members if member.pid}
+        running = {place: [ran for ran in row.running() if ran.limit_ns] for place, row in rows.items()}
+        next_s = self._stops.mind(running)
+        if self.pool.kind == "gevent":
+            for place, ran in self._stops.to_interrupt():
+                if (member := self._keeper.members[place - 1]) in self._own:  # what runs alone has a thread
+                    rows[place].ask(ran)
+                    send(member, INTERRUPT)
+            next_s = min(next_s, LOOK_EVERY_S)
+        return next_s
+
     def _mind_limits(self) -> float:
         """End children whose tasks are over their hard limits, or do not stop though they were asked to.
 
@@ -339,20 +353,26 @@ class Crew:
         for member in self._keeper.members:
             if not member.pid:
                 continue
-            running = [(at_ns, ran) for ran in self._rows[member.number].running() if (at_ns := ran.over_at_ns)]
+            place = member.number
+            running = [
+                (at_ns, ran)
+                for ran in self._rows[place].running()
+                if ran.limit_ns and (at_ns := self._stops.over_at_ns(place, ran))
+            ]
             over = tuple(ran for at_ns, ran in running if at_ns <= now_ns)
-            ending = self._endings.get(member.number)
+            why = "cancelled" if all(self._stops.is_asked(place, ran) for ran in over) else "hard_limit"
+            ending = self._endings.get(place)
             if over and ending is None:
-                limit_s = over[0].limit_ns / 1e9
+                told = "asked to stop" if why == "cancelled" else "over their hard limit"
                 logger.error(
-                    "pool %s: child %d: %d tasks are over their hard limit, one of %g s; it has %g s to end",
-                    self.pool.name, member.number, len(over), limit_s, KILL_AFTER_LIMIT_S,
+                    "pool %s: child %d: %d tasks are %s, one may take %g s; it has %g s to end",
+                    self.pool.name, place, len(over), told, over[0].limit_ns / 1e9, KILL_AFTER_LIMIT_S,
                 )  # fmt: skip
-                self._endings[member.number] = Ending("hard_limit", over)
+                self._endings[place] = Ending(why, over)
                 self._replace(member)
             kill_at_ns = [at_ns + int(KILL_AFTER_LIMIT_S * 1e9) for at_ns, _ in running]
             if any(at_ns <= now_ns for at_ns in kill_at_ns) and not (ending and ending.killed):
-                self._kill(member, Ending("hard_limit", over))
+                self._kill(member, Ending(why, over))
             next_ns = min([next_ns, *(at for at in (*kill_at_ns, *(at for at, _ in running)) if at > now_ns)])
         return (next_ns - now_ns) / 1e9
 
@@ -364,7 +384,7 @@ class Crew:
     def _ended(self, place: int, pid: int, status: int) -> bool:
         row = self._rows[place]
         state = row.read()
-        estate = self._leases.ended(place, row)
+        estate = self._without_cancelled(place, self._leases.ended(place, row))
         ending = self._endings.pop(place, None)
         last_lines = shown(row.logged())
         row.clear()
@@ -395,7 +415,12 @@ class Crew:
         reason = ending.why if ending is not None else reason
         self.restarts[reason] = self.restarts.get(reason, 0) + 1
         logger.error("pool %s: child %d (pid %d) %s; it is replaced", self.pool.name, place, pid, told)
-        return alone or state.done > 0 or bool(guilty)
+        return alone or state.done > 0 or bool(guilty or estate.cancelled)
+
+    def _without_cancelled(self, place: int, estate: Estate) -> Estate:
+        """Take what was asked to stop from what ran: it never runs again, so that it is not blamed."""
+        cancelled = [ran for ran in estate.running if ran.limit_ns and self._stops.is_asked(place, ran)]
+        return replace(estate, running=[ran for ran in estate.running if ran not in cancelled], cancelled=cancelled)
 
     def _blame(
         self, estate: Estate, ending: Ending | None, *, clean: bool, told: str
@@ -404,7 +429,7 @@ class Crew:
         if ending is not None and ending.over and not clean:
             over = {(ran.lane, ran.id, ran.token) for ran in ending.over}
             guilty = tuple(ran for ran in estate.running if (ran.lane, ran.id, ran.token) in over and ran.limit_ns)
-            return guilty, f"limit of {ending.over[0].limit_ns / 1e9:g} s" if guilty else ""
+            return guilty, f"limit of {guilty[0].limit_ns / 1e9:g} s" if guilty else ""
         running = tuple(ran for ran in estate.running if ran.limit_ns)
         if ending is not None and ending.crash:
             return running, ending.crash

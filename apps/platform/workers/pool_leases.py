@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import time
@@ -9,6 +10,7 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import redis
 from dramatiq.broker import Broker
 
 from apps.platform.workers.table import Finished, Row, Running
@@ -17,9 +19,12 @@ from broker.errors import BrokerUnavailable
 from broker.family import Family, Lease, Reclaimed
 from broker.family_keys import Lane
 from broker.leases import ANSWER_S, LaneKey, LeaseKeeper, Left
+from broker.records import JobRecords
 from broker.redis_broker import RedisBroker
 from broker.topology import Pool, Yard
 from broker.wire import Wire
+
+logger = logging.getLogger("switchyard.workers")
 
 LOOK_FOR_ALONE_S = 2.0
 # A scheduled one that is due so soon is worth a child that waits for it.
@@ -36,12 +41,17 @@ class Served:
 
 @dataclass(frozen=True, slots=True)
 class Estate:
-    """What a child that ended left: what its slots held, what it had worked off and is written down."""
+    """What a child that ended left: what its slots held, what it had worked off and is written down.
+
+    Args:
+        cancelled: Held by its slots as well: tasks that were asked to stop and had not ended.
+    """
 
     child: str
     served: Served
     running: list[Running] = field(default_factory=list)
     finished: list[Finished] = field(default_factory=list)
+    cancelled: list[Running] = field(default_factory=list)
 
 
 class PoolLeases:
@@ -67,7 +77,9 @@ class PoolLeases:
         self.alone = Served(
             tuple(yard.family(queue).alone_lane for queue in queues), tuple((queue, "alone") for queue in queues)
         )
-        self._wire = Wire(connect(url, profile="quick"))
+        client = connect(url, profile="quick")
+        self._wire = Wire(client)
+        self._records = JobRecords(client, broker.keys)
         self._families = {queue: Family(self._wire, broker.families[queue].keys) for queue in queues}
         # Another pool may serve a queue's retries; it does not look after what runs alone as well.
         self._looks_after = [queue for queue, kind in self.served.keys if kind == "live"]
@@ -125,6 +137,24 @@ class PoolLeases:
         child, served = self._children.pop(place)
         return Estate(child, served, row.running(), row.finished())
 
+    def asked_to_stop(self, running: Mapping[int, Sequence[Running]]) -> set[tuple[int, Running]]:
+        """Return those of the messages that children run, by place, which somebody cancelled.
+
+        Raises:
+            BrokerUnavailable: the server did not answer.
+        """
+        by_queue: dict[str, list[tuple[int, Running]]] = {}
+        for place, messages in running.items():
+            keys = self._children[place][1].keys
+            for ran in messages:
+                by_queue.setdefault(keys[ran.lane][0], []).append((place, ran))
+        found: set[tuple[int, Running]] = set()
+        for queue, messages_of in by_queue.items():
+            ids = [_text(ran.id) for _, ran in messages_of]
+            asked = self._families[queue].asked(ids, budget_s=ANSWER_S)
+            found.update(key for key, id_ in zip(messages_of, ids, strict=True) if id_ in asked)
+        return found
+
     def settle(self, estate: Estate, guilty: Sequence[Running] = (), cause: str = "") -> None:
         """Take back an estate: what was worked off is acknowledged, the rest goes to the heads of its lanes.
 
@@ -132,10 +162,11 @@ class PoolLeases:
             guilty: Those of its running messages that ended it, or may have.
             cause: What ended it, as :meth:`broker.family.Family.reclaim` wants it.
         """
+        self._record_cancelled(estate)
         left = {
             key: Left(
                 finished=[(done.id, b"%d" % done.token) for done in estate.finished if done.lane == lane],
-                running=[str(ran.id, "ascii", "replace") for ran in guilty if ran.lane == lane],
+                running=[_text(ran.id) for ran in guilty if ran.lane == lane],
                 cause=cause,
                 keeper=self._own if self._isolates and key[1] != "alone" else "",
             )
@@ -176,6 +207,16 @@ class PoolLeases:
     def shed(self) -> None:
         """Close, in a forked child, the connections it inherited."""
         self._wire.close()
+
+    def _record_cancelled(self, estate: Estate) -> None:
+        """Record at once what ends cancelled with its child; otherwise who fetches it next does, and drops it."""
+        if self._keeper.away:
+            return
+        try:
+            for ran in estate.cancelled:
+                self._records.cancel(_text(ran.id), place="cancelled")
+        except redis.RedisError as error:
+            logger.warning("jobs that were killed for being cancelled are recorded later: %s", error)
 
     def _tell(self, place: int, row: Row) -> None:
         row.lease(self._keeper.leased_until_s(self._children[place][0]))
@@ -222,3 +263,7 @@ class PoolLeases:
         keys = self._families[queue].keys
         waiting = self._wire.command("EXISTS", *keys.waiting(lane), budget_s=ANSWER_S)
         return bool(waiting) and not self._wire.command("EXISTS", keys.paused, budget_s=ANSWER_S)
+
+
+def _text(id_: bytes) -> str:
+    return str(id_, "ascii", "replace")

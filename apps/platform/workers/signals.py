@@ -10,6 +10,8 @@ from types import FrameType
 
 # What may be sent to a process of ours. Not SIGCHLD: gevent cannot see a subprocess end while that is blocked.
 HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1)
+# From a supervisor to its gevent child: a task there was asked to stop, and may not let the child know.
+INTERRUPT = signal.SIGUSR2
 
 
 class SignalPipe:

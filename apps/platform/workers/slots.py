@@ -45,6 +45,12 @@ class Slots(Middleware):
         held = [message for message in list(self._busy.values()) if not message.slot_ended]
         return sorted(held, key=lambda message: _lease_of(message)[1])
 
+    def is_asked(self, message_id: str) -> bool:
+        """Whether the supervisor says that a running message was asked to stop."""
+        return any(
+            message.message_id == message_id and self._row.is_asked(slot) for slot, message in list(self._busy.items())
+        )
+
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
         """Mark a slot busy.
 

@@ -23,7 +23,8 @@ READY, BEAT, TAKEN, DONE, BUSY, LEASED, FINISHED, WRITTEN, PROGRESS, WORKING, FU
 # As long as an id may be. What somebody put there with a longer one cannot be told apart, and counts as not running.
 ID_BYTES = 200
 _RUNNING = struct.Struct(f"<4qH{ID_BYTES}s")  # token, start, limit, lane, length of the id, id
-SLOT_BYTES = CELL_BYTES + 240
+ASKED_AT = CELL_BYTES + 240
+SLOT_BYTES = ASKED_AT + CELL_BYTES
 _FINISHED = struct.Struct(f"<2qH{ID_BYTES}s")  # token, lane, length of the id, id
 RING = 512
 RING_BYTES = 224
@@ -178,6 +179,7 @@ class Row:
         at = self._slot_at(slot)
         now_ns = time.monotonic_ns()
         _RUNNING.pack_into(self._memory, at + CELL_BYTES, token, now_ns, limit_ns, lane, len(id_), id_)
+        self._cells[(at + ASKED_AT) // CELL_BYTES] = 0
         self._cells[at // CELL_BYTES] = 1  # last: a slot that is busy is complete
         with self._counting:
             self._cells[TAKEN] += 1
@@ -196,6 +198,19 @@ class Row:
         """Empty a slot."""
         self._cells[self._slot_at(slot) // CELL_BYTES] = 0
 
+    def ask(self, ran: Running) -> None:
+        """Say, as its supervisor, that a running message was asked to stop."""
+        for slot in range(self._slots):
+            at = self._slot_at(slot)
+            if self._cells[at // CELL_BYTES] and self._running_in(slot) == ran:
+                self._cells[(at + ASKED_AT) // CELL_BYTES] = ran.token
+
+    def is_asked(self, slot: int) -> bool:
+        """Whether the message in a slot was asked to stop."""
+        at = self._slot_at(slot)
+        token = self._cells[at // CELL_BYTES + 1]
+        return token > 0 and self._cells[(at + ASKED_AT) // CELL_BYTES] == token
+
     def finish(self, lane: int, id_: bytes, token: int) -> None:
         """Remember a message that was worked off, until 512 others were."""
         turn = next(self._finished)
@@ -210,14 +225,8 @@ class Row:
 
     def running(self) -> list[Running]:
         """Return what the slots hold."""
-        found = []
-        for slot in range(self._slots):
-            at = self._slot_at(slot)
-            if self._cells[at // CELL_BYTES]:
-                token, start_ns, limit_ns, lane, length, id_ = _RUNNING.unpack_from(self._memory, at + CELL_BYTES)
-                if 0 < length <= ID_BYTES:
-                    found.append(Running(lane, id_[:length], token, start_ns, limit_ns))
-        return found
+        busy = (slot for slot in range(self._slots) if self._cells[self._slot_at(slot) // CELL_BYTES])
+        return [ran for slot in busy if (ran := self._running_in(slot)) is not None]
 
     def finished(self) -> list[Finished]:
         """Return the messages that were worked off last and of which all is written, up to 512."""
@@ -227,6 +236,11 @@ class Row:
             if 0 < length <= ID_BYTES:
                 found.append(Finished(lane, id_[:length], token))
         return found
+
+    def _running_in(self, slot: int) -> Running | None:
+        at = self._slot_at(slot) + CELL_BYTES
+        token, start_ns, limit_ns, lane, length, id_ = _RUNNING.unpack_from(self._memory, at)
+        return Running(lane, id_[:length], token, start_ns, limit_ns) if 0 < length <= ID_BYTES else None
 
     def _slot_at(self, slot: int) -> int:
         return HEADER_CELLS * CELL_BYTES + slot * SLOT_BYTES
