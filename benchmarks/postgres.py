@@ -49,7 +49,7 @@ def temporary() -> Iterator[str]:
     programs, port = provide(), free_port()
     folder = Path(tempfile.mkdtemp(prefix="switchyard-bench-postgres-"))
     data, log = folder / "data", folder / "log"
-    account = _account()
+    account = postgres_account()
     if account:
         os.chown(folder, account.pw_uid, account.pw_gid)
     user = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []} if account else {}
@@ -90,7 +90,7 @@ def _programs() -> Path | None:
     return next((folder for folder in folders if (folder / "initdb").exists() and (folder / "postgres").exists()), None)
 
 
-def _account() -> pwd.struct_passwd | None:
+def postgres_account() -> pwd.struct_passwd | None:
     """Return the account to run it as: PostgreSQL refuses to be root."""
     if os.geteuid() != 0:
         return None

@@ -1,0 +1,98 @@
+"""A PostgreSQL under test: it is stopped, started again, and its connections are cut."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import psycopg
+
+from benchmarks.postgres import postgres_account, provide
+from broker.embedded import free_port
+from broker.parent_death import die_with_parent
+from tests.waiting import wait_for
+
+
+class PostgresUnderTest:
+    """A server on loopback with an empty database. Port and data stay over :meth:`stop` and :meth:`start`.
+
+    It ends with the thread that starts it.
+    """
+
+    def __init__(self) -> None:
+        self._programs = provide()
+        self._folder = Path(tempfile.mkdtemp(prefix="switchyard-postgres-"))
+        self._process: subprocess.Popen[bytes] | None = None
+        self.port = free_port()
+        found = postgres_account()
+        self._as: dict[str, Any] = {}
+        if found:
+            os.chown(self._folder, found.pw_uid, found.pw_gid)
+            self._as = {"user": found.pw_uid, "group": found.pw_gid, "extra_groups": []}
+        subprocess.run(
+            [self._programs / "initdb", "-D", self._folder / "data", "-U", "yard", "-A", "trust", "--no-sync"],
+            capture_output=True, check=True, cwd=self._folder, **self._as,
+        )  # fmt: skip
+
+    @property
+    def url(self) -> str:
+        """Address for Django."""
+        return f"postgresql://yard@127.0.0.1:{self.port}/postgres"
+
+    def start(self) -> None:
+        """Start it on its data; return when it answers."""
+        with (self._folder / "log").open("a") as log:
+            self._process = subprocess.Popen(
+                [self._programs / "postgres", "-D", self._folder / "data", "-p", str(self.port),
+                 "-c", f"unix_socket_directories={self._folder}", "-c", "fsync=off"],
+                stdout=log, stderr=log, cwd=self._folder, preexec_fn=die_with_parent(signal.SIGQUIT), **self._as,
+            )  # fmt: skip
+        wait_for(self._answers, 30, what="PostgreSQL")
+
+    def stop(self) -> None:
+        """Stop it at once: every connection is closed, and new ones are refused."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGINT)
+            self._process.wait(30)
+
+    def signal(self, signum: int) -> None:
+        """Signal the process that takes new connections."""
+        if self._process is not None:
+            self._process.send_signal(signum)
+
+    def execute(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
+        """Run a statement over a connection of its own and return its rows."""
+        with psycopg.connect(self.url, autocommit=True, connect_timeout=5) as connection:
+            cursor = connection.execute(statement, values)
+            return cursor.fetchall() if cursor.description else []
+
+    def cut_connections(self) -> int:
+        """End every client's connection and return how many there were."""
+        return len(
+            self.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'"
+            )
+        )
+
+    def __enter__(self) -> PostgresUnderTest:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _answers(self) -> bool:
+        try:
+            return self.execute("SELECT 1") == [(1,)]
+        except psycopg.OperationalError:
+            return False

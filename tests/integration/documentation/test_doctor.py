@@ -1,0 +1,32 @@
+"""The check of the doctor's page works on a real yard."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from broker.family import Entry, Family
+from broker.keys import Keys
+from broker.wire import Wire
+from tests.unit.documentation.pages import ROOT, code_blocks, read
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_check_of_the_page_names_what_is_next(
+    valkey: Any, process_environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [code] = code_blocks(read("docs/how-to/ask-the-doctor.md"), "python")
+    shown: dict[str, Any] = {}
+    exec(compile(code, "ask-the-doctor.md", "exec"), shown)
+    for name, value in process_environment.items():
+        monkeypatch.setenv(name, value)
+    Family(Wire(valkey), Keys().family("slow")).enqueue([Entry("waits", b"{}")])
+
+    report = shown["ask"](str(ROOT / "manage.py"))
+
+    assert (report["verdict"], report["exit_code"]) == ("errors", 2)
+    to_do = shown["to_do"](report)
+    assert to_do[0].startswith("pools: slow has no supervisor that reports, and 1 messages wait for it")
+    assert to_do[0].endswith("-> manage.py runpool slow")
+    assert any("manage.py runscheduler" in line for line in to_do[1:])
