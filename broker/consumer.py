@@ -222,9 +222,15 @@ class Consumer(DramatiqConsumer):
     def _look_for_parked(self) -> None:
         """Look whether something is parked that our actors can run, and if so stop listening, to adopt it."""
         self._look_at_s = time.monotonic() + LOOK_FOR_PARKED_S
-        self._calls = [call for call in self._parked.calls() if self._broker.knows(call)]
-        for call in self._calls:
-            self._parked.adopt(self._owner, call, ())  # there may be no room for a while, but it is known
+        self._calls = []
+        try:
+            known = [call for call in self._parked.calls() if self._broker.knows(call)]
+            for call in known:
+                self._parked.adopt(self._owner, call, ())  # there may be no room for a while, but it is known
+        except (redis.RedisError, BrokerUnavailable) as error:
+            logger.warning("%s: what is parked cannot be looked at now: %s", self._lane_name, error)
+            return
+        self._calls = known
         if self._calls and self._doorbell.asked:
             self._stop_listening()
             self._settled = False  # the fetch that was sent ahead may have brought something
@@ -235,7 +241,7 @@ class Consumer(DramatiqConsumer):
             self._acks.send()
             ours = {*self._broker.in_flight, *(held.message_id for held in self._ready)}
             found = self._parked.ids(self._calls[0], min(room + len(ours), AT_ONCE))
-            ids = [id_ for id_ in found if str(id_, "ascii") not in ours][:room]
+            ids = [id_ for id_ in found if str(id_, "utf-8", "replace") not in ours][:room]
             adopted = self._parked.adopt(self._owner, self._calls[0], ids)
         except BaseException:
             self._budget.give(room)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 from typing import Any, Final, Protocol, cast
 
-from dramatiq.broker import Broker, MessageProxy
+from dramatiq.broker import Broker, Consumer, MessageProxy
 from dramatiq.message import Message
 
 from broker.dead_lists import DeadLists
@@ -34,7 +34,10 @@ class CountsLanes(Protocol):
 
 
 class PortableTransport:
-    """The :class:`broker.interface.Transport` that needs nothing but ``enqueue`` and a place for dead lists."""
+    """The :class:`broker.interface.Transport` that needs nothing but ``enqueue`` and a place for dead lists.
+
+    What was moved is acknowledged, also where Dramatiq rejects it: its broker would keep a second copy.
+    """
 
     def __init__(
         self, broker: Broker, yard: Yard, dead_lists: DeadLists, quarantine: Quarantine, records: JobRecords
@@ -44,14 +47,16 @@ class PortableTransport:
         self._dead = dead_lists
         self._quarantine = quarantine
         self._records = records
+        _acknowledge_what_was_moved(broker)
 
     def divert(self, held: Message[Any] | MessageProxy, *, lane: str, delay_ms: int, options: dict[str, Any]) -> None:
         """Enqueue a copy in a lane, due in ``delay_ms``."""
         self._broker.enqueue(moved(held, lane, options), delay=delay_ms or None)
+        held.moved = True  # type: ignore[union-attr]
 
     def defer(self, held: Message[Any] | MessageProxy, *, delay_ms: int, options: dict[str, Any]) -> None:
         """Enqueue a copy where it came from, due in ``delay_ms``."""
-        self._broker.enqueue(moved(held, held.queue_name, options), delay=delay_ms or None)
+        self.divert(held, lane=held.queue_name, delay_ms=delay_ms, options=options)
 
     def park(self, held: Message[Any] | MessageProxy, *, call: str, parked_ms: int, options: dict[str, Any]) -> int:
         """Enqueue a copy where it came from. Chance decides who gets it, so it is due soon: in 1 s, at most in 10 s."""
@@ -74,6 +79,7 @@ class PortableTransport:
     def dead_letter(self, held: Message[Any] | MessageProxy, letter: DeadLetter) -> None:
         """Add a letter to its queue's dead list, once."""
         self._dead.add(letter)
+        held.moved = True  # type: ignore[union-attr]
 
     def requeue(self, queue: str, letter_id: str) -> str:
         """Enqueue a dead letter's message anew, then remove the letter."""
@@ -117,3 +123,22 @@ class PortableTransport:
         live, retry = (counting.lane_stats(lane) for lane in lanes)
         set_aside = self._quarantine.count(family.name) + sum(counting.rejected(lane) for lane in lanes)
         return QueueStats(family.name, live, retry, dead=self._dead.count(family.name), quarantined=set_aside)
+
+
+def _acknowledge_what_was_moved(broker: Broker) -> None:
+    consume = broker.consume
+
+    def consume_and_acknowledge(*args: Any, **kwargs: Any) -> Consumer:
+        consumer = consume(*args, **kwargs)
+        nack = consumer.nack
+
+        def nack_unless_moved(message: MessageProxy) -> None:
+            if getattr(message, "moved", False):
+                consumer.ack(message)
+            else:
+                nack(message)
+
+        consumer.nack = nack_unless_moved  # type: ignore[method-assign]
+        return consumer
+
+    broker.consume = consume_and_acknowledge  # type: ignore[method-assign]

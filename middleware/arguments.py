@@ -89,7 +89,10 @@ def call_of(message: Any) -> str:
 
 
 def knows(broker: Broker, call: str) -> bool:
-    """Say whether a broker's actors can be called like this."""
-    name, places, names = json.loads(call)
-    actor = broker.actors.get(name)
-    return actor is not None and misfit(actor.fn, places, dict.fromkeys(names).keys()) is None
+    """Say whether a broker's actors can be called like this. What cannot be read is known to nobody."""
+    try:
+        name, places, names = json.loads(call)
+        actor = broker.actors.get(name)
+        return actor is not None and misfit(actor.fn, places, dict.fromkeys(names).keys()) is None
+    except (TypeError, ValueError):
+        return False

@@ -49,7 +49,7 @@ class Parking(Middleware):
 
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
         """Park a message whose arguments do not fit."""
-        function = broker.get_actor(message.actor_name).fn
+        function = broker.actors[message.actor_name].fn  # Dramatiq rejects a message whose actor it does not know
         if not fits(calls_of(function), len(message.args), message.kwargs.keys()):
             wrong = misfit(function, len(message.args), message.kwargs.keys())
             # One whose attempt ended at the hard limit takes the retry path first.
@@ -77,6 +77,8 @@ class Parking(Middleware):
         if parked_ms >= GIVE_UP_MS:
             is_known = partial(self._transport.known_lately, message, call=call, within_ms=GIVE_UP_MS)
             if not hold(is_known, job_id=message.message_id, what="whether it is parked for good"):
+                unpark = partial(self._transport.unpark, message, call=call)
+                hold(unpark, job_id=message.message_id, what="the end of parking")
                 return False
         options: dict[str, Any] = {"enqueued_at": message.options.get("enqueued_at", message.message_timestamp)}
         if getattr(message, "cause", "").startswith("limit"):

@@ -126,7 +126,8 @@ class Status(Middleware):
         error = message._exception
         fields = {"finished_at": now_ms(), "reason": "permanent", "error": _error(error)}
         attempts = int(message.options.get("attempts", 0))
-        self._write(message, "dead", attempts=attempts, fields=fields, ttl_ms=DEAD_TTL_MS)
+        # It may have been parked, which comes before its next start: the end comes after that.
+        self._write(message, "dead", attempts=attempts, started=attempts + 1, fields=fields, ttl_ms=DEAD_TTL_MS)
 
     def _write(self, message: Any, state: str, **details: Any) -> None:
         self._steps.add(self._step(message, state, **details))

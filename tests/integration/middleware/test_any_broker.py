@@ -109,3 +109,30 @@ def _stub_yard(valkey: Any) -> tuple[StubBroker, Facilities]:
     for lane in yard.lanes:
         broker.declare_queue(lane)
     return broker, facilities
+
+
+def test_what_this_code_does_not_know_is_parked_and_runs_when_it_does(valkey: Any, run_worker: Any) -> None:
+    broker, facilities = _stub_yard(valkey)
+    ran: list[int] = []
+
+    @dramatiq.actor(broker=broker, queue_name="work", actor_name="report")
+    def old_report() -> None:
+        ran.append(-1)
+
+    stamped = {"enqueued_at": 1}
+    messages = [
+        dramatiq.Message("work", "audit", (1,), {}, {**stamped}),
+        dramatiq.Message("work", "report", (2,), {}, {**stamped}),
+    ]
+    ids = [broker.enqueue(message).message_id for message in messages]
+    with run_worker(broker=broker):
+        wait_for(lambda: {facilities.records.read(id_).reason for id_ in ids} == {"parked"})
+        rejected = list(broker.dead_letters)
+        del broker.actors["report"]  # the process is not another one, but its code is
+        for name in ("report", "audit"):
+            dramatiq.actor(broker=broker, queue_name="work", actor_name=name)(lambda number: ran.append(number))
+        wait_for(lambda: all(facilities.records.read(id_).state == "succeeded" for id_ in ids), 15)
+
+    assert sorted(ran) == [1, 2]
+    assert rejected == broker.dead_letters == [], "Dramatiq keeps a second copy"
+    assert [facilities.records.read(id_).attempts for id_ in ids] == [1, 1]

@@ -19,9 +19,10 @@ from tests.waiting import wait_for
 BuildBroker = Callable[..., RedisBroker]
 
 
-def test_a_message_for_an_unknown_actor_is_a_dead_letter_and_blocks_nothing(
-    yard_broker: BuildBroker, run_worker: Any
+def test_a_message_for_an_actor_that_nobody_knows_in_time_is_a_dead_letter_and_blocks_nothing(
+    yard_broker: BuildBroker, run_worker: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("middleware.parking.GIVE_UP_MS", 0)
     broker = yard_broker(small_yard())
     done: list[int] = []
 
@@ -43,7 +44,10 @@ def test_a_message_for_an_unknown_actor_is_a_dead_letter_and_blocks_nothing(
     assert len(facilities(broker).alerts.claim_due()) == 1
 
 
-def test_arguments_that_do_not_fit_never_enter_the_actor(yard_broker: BuildBroker, run_worker: Any) -> None:
+def test_arguments_that_do_not_fit_never_enter_the_actor(
+    yard_broker: BuildBroker, run_worker: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("middleware.parking.GIVE_UP_MS", 0)
     broker = yard_broker(small_yard())
     entered: list[int] = []
 

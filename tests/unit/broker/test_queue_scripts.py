@@ -12,6 +12,7 @@ import pytest
 
 from broker.family import Entry, Family, Lease
 from broker.keys import Keys
+from broker.parked import ParkedLane
 from broker.scripts import INCLUDE, LUA
 from broker.wire import Script, Word
 
@@ -106,6 +107,7 @@ ANSWERS: dict[str, Any] = {
     "renew": [],
     "lapsed": [],
     "take": [],
+    "adopt": [b"ok"],
     "reclaim": [-1, 0],
     "cancel": b"unknown",
 }
@@ -145,6 +147,7 @@ def calls() -> list[tuple[str, list[str], list[Word]]]:
     family.bury(lease, b"{}")
     family.release(owner, [lease])
     family.take(owner, 2, level=1)
+    ParkedLane(family, "live").adopt(owner, "[]", [b"a"])
     family.forget(owner, [lease])
     family.quarantine(lease, b"{}")
     family.renew([owner])

@@ -21,12 +21,14 @@ from broker.atomic import AtomicTransport
 from broker.dead_lists import DeadLists
 from broker.family import Entry
 from broker.family_keys import LANES
+from broker.inspecting import look
 from broker.interface import LaneStats, Transport
 from broker.keys import Keys
 from broker.portable import PortableTransport
 from broker.quarantine import Quarantine
 from broker.records import JobRecords
 from broker.redis_broker import RedisBroker
+from middleware.arguments import knows
 from middleware.envelope import Envelope
 from tests.factories.yards import small_yard
 from tests.waiting import wait_for
@@ -44,17 +46,19 @@ class Promises:
         requeues_what_it_read: A letter that died again while it was requeued stays, and its message stays where it is.
         takes_out: A waiting message can be kept from starting by the broker; otherwise only its job's record tells.
         isolates: A message can be moved to where it runs alone.
+        lists_parked: Workers find what is parked before it is due; otherwise it is due soon, again and again.
     """
 
     places: int
     requeues_what_it_read: bool
     takes_out: bool
     isolates: bool
+    lists_parked: bool
 
 
 PROMISES = {
-    "atomic": Promises(places=1, requeues_what_it_read=True, takes_out=True, isolates=True),
-    "portable": Promises(places=2, requeues_what_it_read=False, takes_out=False, isolates=False),
+    "atomic": Promises(places=1, requeues_what_it_read=True, takes_out=True, isolates=True, lists_parked=True),
+    "portable": Promises(places=2, requeues_what_it_read=False, takes_out=False, isolates=False, lists_parked=False),
 }
 
 
@@ -88,6 +92,10 @@ class Subject:
 
     def build(self) -> tuple[Broker, Transport]:
         """Return a process's broker with its transport."""
+        raise NotImplementedError
+
+    def scheduled(self, **options: Any) -> set[str]:
+        """Return ids of scheduled messages with some options."""
         raise NotImplementedError
 
     def spoil(self, raw: bytes) -> None:
@@ -139,7 +147,7 @@ class Atomic(Subject):
     """:class:`AtomicTransport` on our broker."""
 
     def build(self) -> tuple[RedisBroker, Transport]:
-        broker = RedisBroker(self.client, self.keys, middleware=self._middleware())
+        broker = RedisBroker(self.client, self.keys, middleware=self._middleware(), knows=knows)
         for lane in YARD.lanes:
             broker.declare_queue(lane)
         self.family = broker.families["work"]
@@ -152,6 +160,10 @@ class Atomic(Subject):
             for known in LANES:
                 self.family.join(f"holder.1/{known}")
         return super().hold(lane)
+
+    def scheduled(self, **options: Any) -> set[str]:
+        page = look(self.family, "live", "scheduled")
+        return {found.id for found in page.items if found.message and options.items() <= found.message.options.items()}
 
     def spoil(self, raw: bytes) -> None:
         self.family.enqueue([Entry(f"rubbish-{len(raw)}", raw)])
@@ -198,6 +210,11 @@ class Portable(Subject):
         for lane in YARD.lanes:
             broker.declare_queue(lane)
         return broker, PortableTransport(broker, YARD, self.dead_lists, self.quarantine, self.records)
+
+    def scheduled(self, **options: Any) -> set[str]:
+        bodies = self.client.hvals(f"{self.keys.prefix}:foreign:{dq_name('work')}.msgs")
+        found = [json.loads(body) for body in bodies]
+        return {body["message_id"] for body in found if options.items() <= body["options"].items()}
 
     def spoil(self, raw: bytes) -> None:
         # What a broker does with it is its own affair; this is where it may put it.

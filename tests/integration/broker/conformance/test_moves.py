@@ -12,6 +12,8 @@ from tests.factories.letters import letter
 from tests.integration.broker.conformance.subjects import Subject
 from tests.waiting import wait_for
 
+CALL = '["job", 1, []]'
+
 
 def test_a_diverted_message_is_in_the_other_lane_with_its_options(subject: Subject) -> None:
     id_ = subject.send(7)
@@ -38,6 +40,67 @@ def test_a_deferred_message_goes_back_to_where_it_came_from(subject: Subject) ->
     assert (again.message_id, again.queue_name) == (id_, "work")
     assert again.options["deferred_by"] == "rate_limit"
     assert "attempts" not in again.options
+
+
+def test_a_parked_message_is_scheduled_where_it_came_from_and_says_how_long_it_was_parked(subject: Subject) -> None:
+    id_ = subject.send(7)
+    held = subject.hold()
+
+    delay_ms = subject.transport.park(held, call=CALL, parked_ms=0, options={})
+    subject.settle(held)
+
+    wait_for(lambda: subject.places() == 1)
+    stats = subject.transport.stats("work")
+    assert (stats.live.scheduled, stats.live.waiting, stats.live.running, stats.dead) == (1, 0, 0, 0)
+    assert stats.parked == (1 if subject.promises.lists_parked else 0)
+    assert delay_ms <= (36_000 if subject.promises.lists_parked else 1_000)
+    assert id_ in subject.scheduled(parked_ms=delay_ms)
+
+
+def test_a_parked_message_runs_when_a_worker_knows_it(subject: Subject, run_worker: Any) -> None:
+    id_ = subject.send()
+    held = subject.hold()
+    subject.transport.park(held, call=CALL, parked_ms=0, options={})
+    subject.settle(held)
+    ran = record_runs(subject)
+
+    started_s = time.monotonic()
+    with run_worker(broker=subject.broker):
+        wait_for(lambda: ran, 15)
+        took_s = time.monotonic() - started_s
+        wait_for(subject.at_rest)
+
+    assert [run[0] for run in ran] == [id_]
+    assert took_s < 15
+
+
+def test_a_worker_that_dies_after_parking_loses_nothing_and_doubles_no_more_than_promised(subject: Subject) -> None:
+    subject.send()
+    held = subject.hold()
+
+    subject.transport.park(held, call=CALL, parked_ms=0, options={})
+    before_the_ack = subject.places()
+    subject.crash()
+
+    assert before_the_ack == subject.promises.places
+    assert subject.places() == subject.promises.places
+
+
+def test_whether_a_worker_knows_a_call_is_told_where_that_is_promised(subject: Subject, run_worker: Any) -> None:
+    subject.send()
+    held = subject.hold()
+    subject.transport.park(held, call=CALL, parked_ms=0, options={})
+
+    def known() -> bool:
+        return subject.transport.known_lately(held, call=CALL, within_ms=60_000)
+
+    before = known()
+    record_runs(subject)
+    with run_worker(broker=subject.broker):
+        if subject.promises.lists_parked:
+            wait_for(known)
+
+    assert (before, known()) == (False, subject.promises.lists_parked)
 
 
 def test_a_message_moved_for_later_is_scheduled(subject: Subject) -> None:

@@ -1,0 +1,271 @@
+"""Messages for other code than the worker's: they wait for a worker that knows them, on our broker and on others."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import dramatiq
+import pytest
+from dramatiq import Message
+from dramatiq.middleware import AsyncIO
+
+from broker.interface import facilities
+from broker.redis_broker import RedisBroker
+from broker.topology import Yard
+from project.wiring import build_yard
+from tests.factories.yards import small_yard
+from tests.waiting import wait_for
+
+BuildBroker = Callable[..., RedisBroker]
+
+VISIBLE_WITHIN_S = 5.0
+RUNS_WITHIN_S = 15.0
+
+
+class Deploy:
+    """Old and new code on the same queue, each with a broker of its own.
+
+    The old code has ``report(month)``; the new one ``report(month, *, language)`` and ``audit(number)``.
+    """
+
+    def __init__(self, old: RedisBroker, yard: Yard) -> None:
+        self.old, self.new = old, build_yard(yard, old.client, old.keys)
+        for broker in (self.old, self.new):  # its event loop is the process's: there is one worker in a process
+            broker.middleware[:] = [each for each in broker.middleware if not isinstance(each, AsyncIO)]
+        self.transport = facilities(old).transport
+        self.ran: list[tuple[str, Any]] = []
+
+        def report(month: str) -> None:
+            self.ran.append(("old", month))
+
+        def new_report(month: str, *, language: str) -> None:
+            self.ran.append(("new", (month, language)))
+            if language == "fails":
+                raise RuntimeError("the first time")
+
+        def audit(number: int) -> None:
+            self.ran.append(("new", number))
+
+        dramatiq.actor(broker=self.old, queue_name="work")(report)
+        self.new_report = dramatiq.actor(broker=self.new, queue_name="work", actor_name="report")(new_report)
+        self.audit = dramatiq.actor(broker=self.new, queue_name="work")(audit)
+
+    def record(self, job_id: str) -> Any:
+        """Return a job's record."""
+        return facilities(self.old).records.read(job_id)
+
+    def is_parked(self, job_id: str) -> bool:
+        """Say whether a job's record says so."""
+        return (self.record(job_id).state, self.record(job_id).reason) == ("scheduled", "parked")
+
+
+@pytest.fixture
+def deploy(yard_broker: BuildBroker) -> Deploy:
+    """A deploy in progress."""
+    yard = small_yard()
+    return Deploy(yard_broker(yard), yard)
+
+
+def test_what_old_code_does_not_know_is_seen_parked_and_runs_soon_after_a_new_worker_started(
+    deploy: Deploy, run_worker: Any
+) -> None:
+    with run_worker(broker=deploy.old):
+        sent_s = time.monotonic()
+        ids = [deploy.audit.send(1).message_id, deploy.new_report.send("May", language="de").message_id]
+        wait_for(lambda: all(map(deploy.is_parked, ids)))
+        wait_for(lambda: deploy.transport.stats("work").parked == 2)
+        seen_s = time.monotonic() - sent_s
+        stats = deploy.transport.stats("work")
+        started_s = time.monotonic()
+        with run_worker(broker=deploy.new):
+            wait_for(lambda: all(deploy.record(job_id).state == "succeeded" for job_id in ids))
+            took_s = time.monotonic() - started_s
+
+    print(f"seen after {seen_s:.3f} s, ended {took_s:.3f} s after a worker that knows them started")
+    assert seen_s < VISIBLE_WITHIN_S and took_s < RUNS_WITHIN_S
+    assert (stats.live.scheduled, stats.dead) == (2, 0)
+    assert sorted(deploy.ran, key=str) == [("new", ("May", "de")), ("new", 1)]
+    assert [deploy.record(job_id).attempts for job_id in ids] == [1, 1]
+    assert [deploy.record(job_id).reason for job_id in ids] == [None, None]
+    assert deploy.transport.stats("work").parked == 0
+
+
+def test_old_and_new_workers_together_run_every_job_once_each_by_one_that_can(deploy: Deploy, run_worker: Any) -> None:
+    with run_worker(broker=deploy.old), run_worker(broker=deploy.new):
+        ids = []
+        for number in range(60):
+            ids.append(deploy.audit.send(number).message_id)
+            ids.append(deploy.new_report.send(f"m{number}", language="de").message_id)
+            ids.append(deploy.old.actors["report"].send(f"m{number}").message_id)
+        wait_for(lambda: all(deploy.record(job_id).state == "succeeded" for job_id in ids), 30)
+
+    expected = [("new", n) for n in range(60)] + [("new", (f"m{n}", "de")) for n in range(60)]
+    expected += [("old", f"m{n}") for n in range(60)]
+    assert sorted(deploy.ran, key=str) == sorted(expected, key=str)
+    assert {deploy.record(job_id).attempts for job_id in ids} == {1}
+    assert deploy.transport.stats("work").dead == 0
+
+
+def test_a_new_worker_that_is_idle_or_full_takes_what_is_parked_before_it_is_due(
+    deploy: Deploy, run_worker: Any
+) -> None:
+    gate, entered = threading.Event(), threading.Semaphore(0)
+
+    @dramatiq.actor(broker=deploy.new, queue_name="work")
+    def slow() -> None:
+        entered.release()
+        gate.wait(30)
+
+    with run_worker(broker=deploy.new, threads=1):
+        slow.send()
+        assert entered.acquire(timeout=10)
+        with run_worker(broker=deploy.old):
+            ids = [deploy.audit.send(number).message_id for number in range(20)]
+            wait_for(lambda: sum(map(deploy.is_parked, ids)) >= 18)  # the full one may have one or two in stock
+            gate.set()
+            wait_for(lambda: all(deploy.record(job_id).state == "succeeded" for job_id in ids))
+
+    assert sorted(number for _, number in deploy.ran) == list(range(20))
+
+
+def test_without_a_worker_that_knows_it_a_message_is_dead_and_says_why(
+    deploy: Deploy, run_worker: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("broker.atomic.LEAST_PARKED_MS", 100)
+    monkeypatch.setattr("middleware.parking.GIVE_UP_MS", 500)
+    with run_worker(broker=deploy.old):
+        ids = [deploy.audit.send(1).message_id, deploy.new_report.send("May", language="de").message_id]
+        letters = [wait_for(lambda id_=id_: deploy.transport.letter("work", id_)) for id_ in ids]
+        wait_for(lambda: all(deploy.record(job_id).state == "dead" for job_id in ids))
+
+    assert [(letter.reason, letter.exception, letter.attempts) for letter in letters] == [
+        ("permanent", "UnknownActor", 0),
+        ("permanent", "ArgumentMismatch", 0),
+    ]
+    assert "actor audit: " in letters[0].error and "deploy code that has it" in letters[0].error
+    assert "actor report: got an unexpected keyword argument 'language'" in letters[1].error
+    assert all("parked_ms" not in letter.message["options"] for letter in letters)
+    assert deploy.ran == []
+
+
+def test_a_message_that_some_worker_knows_is_not_given_up_however_long_it_waits_for_it(
+    deploy: Deploy, run_worker: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("broker.atomic.LEAST_PARKED_MS", 50)
+    monkeypatch.setattr("broker.consumer.LOOK_FOR_PARKED_S", 0.05)
+    gate, entered = threading.Event(), threading.Semaphore(0)
+
+    @dramatiq.actor(broker=deploy.new, queue_name="work")
+    def slow() -> None:
+        entered.release()
+        gate.wait(30)
+
+    with run_worker(broker=deploy.new, threads=1):
+        for _ in range(3):  # one runs, two are in stock
+            slow.send()
+        assert entered.acquire(timeout=10)
+        wait_for(lambda: deploy.transport.stats("work").live.running >= 2)
+        with run_worker("work", broker=deploy.old):
+            monkeypatch.setattr("middleware.parking.GIVE_UP_MS", 400)
+            job_id = deploy.audit.send(1).message_id
+            raw = deploy.old.families["work"]
+            wait_for(lambda: _parked_ms(raw, job_id) > 2_000, 20)
+            gate.set()
+            wait_for(lambda: deploy.record(job_id).state == "succeeded")
+
+    assert deploy.transport.stats("work").dead == 0
+
+
+def test_a_retry_that_meets_old_code_keeps_its_attempts_and_says_that_it_is_parked(
+    deploy: Deploy, run_worker: Any
+) -> None:
+    with run_worker("work", broker=deploy.new):
+        job_id = deploy.new_report.send("May", language="fails").message_id
+        wait_for(lambda: deploy.record(job_id).state == "retrying")
+    with run_worker("work-retry", broker=deploy.old):
+        wait_for(lambda: deploy.is_parked(job_id))
+    parked = deploy.record(job_id)
+    with run_worker("work-retry", broker=deploy.new):
+        wait_for(lambda: deploy.record(job_id).attempts >= 2)
+
+    assert parked.attempts == 1
+    assert deploy.ran[:2] == [("new", ("May", "fails"))] * 2
+
+
+def test_a_step_of_a_pipeline_for_new_code_is_sent_by_an_old_worker_and_waits_for_a_new_one(
+    deploy: Deploy, run_worker: Any
+) -> None:
+    done: list[Any] = []
+
+    @dramatiq.actor(broker=deploy.old, queue_name="work")
+    def first() -> str:
+        return "May"
+
+    def second(month: str, *, language: str, retries: int = 0) -> None:
+        done.append((month, language))
+
+    @dramatiq.actor(broker=deploy.old, queue_name="work", actor_name="second")
+    def old_second(month: str) -> None:
+        done.append("with the wrong arguments")
+
+    new_second = dramatiq.actor(broker=deploy.new, queue_name="work")(second)
+    dramatiq.actor(broker=deploy.new, queue_name="work", actor_name="first")(lambda: "May")
+    with run_worker(broker=deploy.old):
+        chain = first.message() | new_second.message(language="de")
+        dramatiq.pipeline([chain], broker=deploy.new).run()
+        wait_for(lambda: deploy.transport.stats("work").parked == 1)
+        with run_worker(broker=deploy.new):
+            wait_for(lambda: done)
+
+    assert done == [("May", "de")]
+
+
+def test_a_parked_message_that_is_cancelled_never_starts(deploy: Deploy, run_worker: Any) -> None:
+    with run_worker(broker=deploy.old):
+        job_id = deploy.audit.send(1).message_id
+        wait_for(lambda: deploy.is_parked(job_id))
+        assert deploy.transport.cancel("work", job_id) == "cancelled"
+        last = deploy.audit.send(2).message_id
+        with run_worker(broker=deploy.new):
+            wait_for(lambda: deploy.record(last).state == "succeeded")
+
+    assert deploy.ran == [("new", 2)]
+    assert deploy.transport.stats("work").parked == 0
+
+
+def test_a_requeued_letter_is_parked_anew(deploy: Deploy, run_worker: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as hasty:
+        hasty.setattr("broker.atomic.LEAST_PARKED_MS", 50)
+        hasty.setattr("middleware.parking.GIVE_UP_MS", 100)
+        with run_worker(broker=deploy.old):
+            job_id = deploy.audit.send(1).message_id
+            wait_for(lambda: deploy.transport.letter("work", job_id))
+    with run_worker(broker=deploy.old):
+        deploy.transport.requeue("work", job_id)
+        wait_for(lambda: deploy.is_parked(job_id))
+        with run_worker(broker=deploy.new):
+            wait_for(lambda: deploy.record(job_id).state == "succeeded")
+
+    assert deploy.ran == [("new", 1)]
+
+
+def test_rubbish_in_the_option_that_counts_parking_does_no_harm(deploy: Deploy, run_worker: Any) -> None:
+    stamped = {"enqueued_at": 1, "parked_ms": "rubbish"}
+    message: Message[Any] = Message("work", "audit", (1,), {}, stamped)
+
+    deploy.new.enqueue(message)
+
+    with run_worker(broker=deploy.old):
+        wait_for(lambda: deploy.transport.stats("work").parked == 1)
+    with run_worker(broker=deploy.new):
+        wait_for(lambda: deploy.ran == [("new", 1)])
+
+
+def _parked_ms(family: Any, job_id: str) -> int:
+    from broker import codec
+
+    body = family.wire.command("HGET", family.keys.bodies, job_id)
+    return codec.decode(body, message_id=job_id, lane="work").options.get("parked_ms", 0) if body else 0
