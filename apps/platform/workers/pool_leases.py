@@ -200,7 +200,7 @@ class PoolLeases:
 
     def close(self) -> None:
         """Give up the own leases, and close the connections."""
-        if self._isolates:
+        if self._isolates and not self._keeper.silent:
             self._keeper.forget(self._own)
         self._wire.close()
 

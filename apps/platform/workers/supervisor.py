@@ -175,8 +175,8 @@ class Supervisor:
         paused = self._state == "paused"
         if self._crew.stopping or not (at_once or self._watch.due()):
             return paused
-        if self._crew.away and self._watch.told_away:
-            return paused  # nothing new, for a second that the children need
+        if self._crew.away and (self._watch.told_away or not self._crew.silent):
+            return paused  # it would take a second, which may be needed, to tell what is known
         why = self._watch.look().pause
         if bool(why) == paused:
             return paused
