@@ -1,0 +1,56 @@
+"""The letter of a poison message tells how its worker ended, wherever people read it."""
+
+from __future__ import annotations
+
+import io
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+from django.core.management import call_command
+from django.test import Client
+from django.urls import reverse
+from django.utils.html import escape
+
+from apps.platform.dead_letters import services
+from apps.platform.dead_letters.models import DeadLetter
+from broker.interface import DeadLetter as Letter
+from middleware.crashes import Poison
+
+pytestmark = pytest.mark.django_db
+CAUSE = "killed by SIGSEGV in ways.py:43 crash, pid 7, at most 83 MB\nabout to crash <at 3>\nreading"
+TOLD = (
+    "killed by SIGSEGV in ways.py:43 crash, pid 7, at most 83 MB",
+    "Actor: fail_always",
+    "Fingerprint of its arguments: 0123456789abcdef",
+    "last log lines:\nabout to crash <at 3>\nreading",
+)
+
+
+@pytest.fixture
+def poisoned(bury: Callable[..., Letter]) -> Letter:
+    """A letter as the middleware writes it."""
+    error = Poison("fail_always", 3, CAUSE, arguments="0123456789abcdef")
+    told: dict[str, Any] = {"traceback": "".join(traceback.format_exception(error)), "error": str(error)}
+    return bury(reason="poison", exception="Poison", **told)
+
+
+def test_command_shows_how_the_worker_of_a_poison_message_ended(poisoned: Letter) -> None:
+    out = io.StringIO()
+
+    call_command("deadletters", "show", poisoned.id, stdout=out)
+
+    assert [line for line in TOLD if line not in out.getvalue()] == []
+
+
+def test_page_shows_how_the_worker_of_a_poison_message_ended(poisoned: Letter, operator: User) -> None:
+    client = Client()
+    client.force_login(operator)
+    services.record(poisoned)
+    row = DeadLetter.objects.get(message_id=poisoned.id)
+
+    page = client.get(reverse("admin:dead_letters_deadletter_change", args=[row.pk])).content.decode()
+
+    assert [line for line in TOLD if escape(line) not in page] == []
