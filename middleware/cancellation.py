@@ -6,12 +6,11 @@ from collections.abc import Callable
 from functools import partial
 
 from dramatiq.broker import Broker, MessageProxy
-from dramatiq.middleware import CurrentMessage, Middleware, SkipMessage
+from dramatiq.middleware import Middleware, SkipMessage
 
 from broker.errors import BrokerUnavailable
 from broker.interface import Transport
 from middleware.away import hold
-from middleware.errors import Cancelled
 from middleware.interrupts import Interrupts
 from middleware.outcomes import Outcome, decide
 
@@ -22,8 +21,8 @@ STOP_BY_ITSELF_S = 0.3
 class Cancellation(Middleware):
     """Skip messages that were asked to stop while a worker had them; others that are cancelled never come here.
 
-    A task that runs may end by itself, see :func:`check_cancelled`. If it does not, an exception is raised in it.
-    What does not return to Python is killed, with its process, by the pool's supervisor.
+    A task that runs may see it, from its message's ``asked``, and end by itself. If it does not, an exception is raised
+    in it. What does not return to Python is killed, with its process, by the pool's supervisor.
 
     Args:
         interrupts: Of this process's tasks.
@@ -55,17 +54,3 @@ class Cancellation(Middleware):
             CancelInterrupt: it was.
         """
         self._interrupts.cancel_here(is_asked)
-
-
-def check_cancelled() -> None:
-    """Stop the current job here if somebody cancelled it.
-
-    Call it as often as you like: it costs no look at the broker, which tells its workers four times a second. Does
-    nothing outside a worker.
-
-    Raises:
-        Cancelled: somebody did.
-    """
-    message = CurrentMessage.get_current_message()
-    if message is not None and getattr(message, "asked", False):
-        raise Cancelled(f"job {message.message_id}: somebody asked it to stop, and it did")

@@ -19,7 +19,8 @@ from apps.platform.jobs.story import story_of
 from broker.errors import BrokerUnavailable
 
 CANCEL_ANSWERS = {
-    "asked": (messages.SUCCESS, "Asked to stop. A waiting job is cancelled now, a running one at its next step."),
+    "cancelled": (messages.SUCCESS, "Cancelled. It never starts."),
+    "asked": (messages.SUCCESS, "Asked to stop. It runs, and is over within 10 seconds."),
     "ended": (messages.WARNING, "The job has ended already; there is nothing to cancel."),
     "unknown": (messages.ERROR, "No job has this id any more."),
 }

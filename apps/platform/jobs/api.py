@@ -89,7 +89,7 @@ def get_job(request: HttpRequest, job_id: str) -> dict[str, Any]:
     openapi_extra={"responses": {409: {"description": "The job has ended already."}}},
 )
 def cancel_job(request: HttpRequest, job_id: str) -> Status[dict[str, str]]:
-    """Ask for a job to be cancelled: at once when it waits, between two of its steps when it runs."""
+    """Ask for a job to be cancelled: one that waits never starts, one that runs is over within 10 seconds."""
     job = _visible(request, job_id)
     outcome = request_cancel(job.id)
     if outcome == "unknown":

@@ -10,7 +10,9 @@ from django.core.management import CommandError, call_command
 
 from apps.platform.jobs.queries import find_job
 from apps.platform.jobs.services import submit
+from tests.conftest import RunWorker
 from tests.integration.jobs import probe_actors
+from tests.waiting import wait_for
 
 UNKNOWN = "0d6f3c2e-7f3a-4c62-9a41-3a8f0a3b9c11"
 
@@ -41,11 +43,27 @@ def test_show_prints_json(job_id: str) -> None:
 
 
 def test_cancel_cancels(job_id: str) -> None:
-    assert run("cancel", job_id) == f"job {job_id}: asked to stop\n"
+    assert run("cancel", job_id) == f"job {job_id}: cancelled, it never starts\n"
 
     job = find_job(job_id)
     assert job is not None
     assert job.state == "cancelled"
+
+
+def test_cancel_prints_json(job_id: str) -> None:
+    assert json.loads(run("cancel", job_id, "--json")) == {"id": job_id, "answer": "cancelled"}
+
+
+def test_cancel_says_that_a_job_runs(job_id: str, run_worker: RunWorker) -> None:
+    running = submit(probe_actors.steps, kwargs={"total": 2})
+    with run_worker("default"):
+        wait_for(lambda: (job := find_job(running)) and job.progress)
+
+        printed = run("cancel", running)
+
+        probe_actors.go_on.set()
+        wait_for(lambda: (job := find_job(running)) and job.state == "cancelled")
+    assert printed == f"job {running}: asked to stop, it is over within 10 seconds\n"
 
 
 def test_cancel_refuses_what_has_ended(job_id: str) -> None:

@@ -141,7 +141,7 @@ def test_a_waiting_job_is_cancelled_at_once_and_never_runs(
     with run_worker("default"):
         wait_for(lambda: state(after) == "succeeded")
 
-    assert answer == "asked"
+    assert answer == "cancelled"
     assert state(job_id) == "cancelled"
 
 

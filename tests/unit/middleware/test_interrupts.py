@@ -1,14 +1,111 @@
-"""A task's time limit: whose it is, and that it never strikes what comes after the task."""
+"""Exceptions raised in tasks: in whose, when, and that they never strike what comes after the task."""
 
 from __future__ import annotations
 
+import math
 import threading
+import time
 from typing import Any
 
 import pytest
 from dramatiq.middleware import TimeLimitExceeded
+from dramatiq.threading import Interrupt
 
+from middleware.errors import CancelInterrupt
 from middleware.interrupts import ThreadInterrupts
+
+
+class Task:
+    """A job's task that runs in a thread until something is raised in it."""
+
+    def __init__(self, interrupts: ThreadInterrupts, job_id: str, limit_s: float = math.inf) -> None:
+        self._interrupts, self._job_id, self._limit_s = interrupts, job_id, limit_s
+        self.raised: list[type[BaseException]] = []
+        self.go_on = threading.Event()
+        self._began = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+        assert self._began.wait(5)
+
+    def _run(self) -> None:
+        self._interrupts.begin(self._job_id, self._limit_s)
+        try:
+            self._began.set()
+            while not self.go_on.is_set():
+                time.sleep(0.001)
+        except Interrupt as interrupt:
+            self.raised.append(type(interrupt))
+        finally:
+            self._interrupts.end()
+
+    def join(self) -> list[type[BaseException]]:
+        """Return what was raised, once the task has ended."""
+        self._thread.join(5)
+        assert not self._thread.is_alive()
+        return self.raised
+
+
+@pytest.fixture
+def interrupts() -> ThreadInterrupts:
+    """Interrupts of threads, watched."""
+    started = ThreadInterrupts()
+    started.start()
+    return started
+
+
+def test_a_cancelled_job_is_interrupted_after_a_while_and_no_other(interrupts: ThreadInterrupts) -> None:
+    cancelled, other = Task(interrupts, "cancelled"), Task(interrupts, "other")
+    asked_s = time.monotonic()
+
+    interrupts.cancel("cancelled", after_s=0.1)
+
+    assert cancelled.join() == [CancelInterrupt]
+    assert 0.1 <= time.monotonic() - asked_s < 1
+    other.go_on.set()
+    assert other.join() == []
+
+
+def test_a_job_that_ends_in_time_is_not_interrupted_nor_is_the_next_one_there(interrupts: ThreadInterrupts) -> None:
+    arrived: list[BaseException] = []
+
+    def two_tasks() -> None:
+        try:
+            interrupts.begin("cancelled", math.inf)
+            interrupts.cancel("cancelled", after_s=0.05)
+            interrupts.end()
+            interrupts.begin("next", math.inf)
+            for _ in range(100):
+                time.sleep(0.002)
+            interrupts.end()
+        except Interrupt as late:
+            arrived.append(late)
+
+    thread = threading.Thread(target=two_tasks)
+    thread.start()
+    thread.join(5)
+
+    assert arrived == []
+
+
+def test_what_catches_the_exception_still_has_its_time_limit(interrupts: ThreadInterrupts) -> None:
+    raised: list[type[BaseException]] = []
+
+    def stubborn() -> None:
+        interrupts.begin("stubborn", 0.4)
+        interrupts.cancel("stubborn", after_s=0)
+        while len(raised) < 2:
+            try:
+                while True:
+                    time.sleep(0.001)
+            except Interrupt as interrupt:
+                raised.append(type(interrupt))
+        interrupts.end()
+
+    thread = threading.Thread(target=stubborn)
+    thread.start()
+    thread.join(5)
+
+    assert raised == [CancelInterrupt, TimeLimitExceeded]
 
 
 def test_a_limit_that_is_raised_late_stays_out_of_what_comes_after_the_task(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,8 @@ from apps.platform.jobs.queries import find_job
 from apps.platform.jobs.services import request_cancel
 from apps.platform.operations.terminal import in_words
 
+ANSWERS = {"cancelled": "cancelled, it never starts", "asked": "asked to stop, it is over within 10 seconds"}
+
 
 class Command(BaseCommand):
     help = "Show a job, or ask for it to be cancelled."
@@ -21,12 +23,13 @@ class Command(BaseCommand):
         show = actions.add_parser("show", help="print where a job stands")
         show.add_argument("id", metavar="ID")
         show.add_argument("--json", action="store_true", dest="as_json", help="print it as JSON")
-        cancel = actions.add_parser("cancel", help="cancel a job: at once when it waits, at its next step when it runs")
+        cancel = actions.add_parser("cancel", help="cancel a job: at once when it waits, within 10 s when it runs")
         cancel.add_argument("id", metavar="ID")
+        cancel.add_argument("--json", action="store_true", dest="as_json", help="print the answer as JSON")
 
     def handle(self, *args: Any, action: str, id: str, as_json: bool = False, **options: Any) -> None:
         with in_words(f"job {id}"):
-            self._show(id, as_json) if action == "show" else self._cancel(id)
+            self._show(id, as_json) if action == "show" else self._cancel(id, as_json)
 
     def _show(self, job_id: str, as_json: bool) -> None:
         job = find_job(job_id)
@@ -40,13 +43,16 @@ class Command(BaseCommand):
         for name, value in shown.items():
             self.stdout.write(f"{name:16} {value if isinstance(value, str | int) else json.dumps(value)}")
 
-    def _cancel(self, job_id: str) -> None:
+    def _cancel(self, job_id: str, as_json: bool) -> None:
         answer = request_cancel(job_id) if find_job(job_id) else "unknown"
         if answer == "unknown":
             raise _unknown(job_id)
         if answer == "ended":
             raise CommandError(f"job {job_id}: it has ended already; there is nothing to cancel")
-        self.stdout.write(f"job {job_id}: asked to stop")
+        if as_json:
+            self.stdout.write(json.dumps({"id": job_id, "answer": answer}))
+        else:
+            self.stdout.write(f"job {job_id}: {ANSWERS[answer]}")
 
 
 def _unknown(job_id: str) -> CommandError:
