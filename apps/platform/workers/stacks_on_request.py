@@ -24,10 +24,11 @@ MOST_STACKS, MOST_FRAMES = 100, 40
 MOST_BYTES = 400_000
 
 _FRAME = re.compile(r'^[\s|:+-]*File "(?P<file>[^"]*)", line (?P<line>\d+),? in (?P<function>[\w.<>]+)\s*$')
-_THREAD = re.compile(r"^(?P<current>Current t|T)hread 0x(?P<id>[0-9a-f]+)")
+# As C writes it. What gevent says of threads is the same once more, of its own dump.
+_THREAD = re.compile(r"^(?P<current>Current t|T)hread 0x[0-9a-f]+ .*\(most recent call first\)")
 _GREENLET = re.compile(r'^[\s|:+-]*<(?P<kind>\w*Greenlet\w*|Hub|greenlet\.greenlet)(?: "(?P<name>[\w.-]+)")?')
 # What a greenlet's own stack is not: where it was made, and what its locals are.
-_OTHER = re.compile(r"^[\s|:+-]*(Spawned at|Parent|Greenlet Locals|Spawn Tree Locals)\b")
+_OTHER = re.compile(r"^[\s|:+-]*(Thread 0x|Spawned at|Parent|Greenlet Locals|Spawn Tree Locals)\b")
 _RUNNING = re.compile(r"^[\s|:+-]*(Running|Currently)\b")
 
 

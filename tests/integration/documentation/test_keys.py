@@ -14,6 +14,7 @@ from broker.family import Entry, Family
 from broker.interface import Facilities
 from broker.keys import Keys
 from broker.locks import Lock
+from broker.parked import ParkedLane
 from broker.pool_reports import PoolReport
 from broker.records import step
 from broker.wire import Wire
@@ -28,6 +29,7 @@ KNOWN = {
     "ID": "held",
     "NAME": "a-name",
     "FINGERPRINT": "a-fingerprint",
+    "REQUEST": "a-request",
     "MEMBER": MEMBER,
     "ACTOR": "an_actor",
     "TICK": "2026-11-20T00:00Z",
@@ -38,7 +40,7 @@ BY_HAND = {"String": "SET", "Hash": "HSET", "Set": "SADD"}
 
 def filled(line: str) -> str:
     """Return a command of the page with real names in place of its capitals."""
-    return re.sub(r"\b(OWNER|ID|NAME|FINGERPRINT|MEMBER|ACTOR|TICK)\b", lambda found: KNOWN[found[0]], line)
+    return re.sub(r"\b(OWNER|ID|NAME|FINGERPRINT|MEMBER|REQUEST|ACTOR|TICK)\b", lambda found: KNOWN[found[0]], line)
 
 
 def shown_commands() -> Iterator[str]:
@@ -61,6 +63,9 @@ def server(valkey: redis.Redis, facilities: Facilities) -> redis.Redis:
     for level in (1, 2, 3):
         family.enqueue([Entry(f"waits-{level}", b"{}")], level=level)
     family.enqueue([Entry("later", b"{}")], delay_ms=3_600_000)
+    parked = ParkedLane(family, "live")
+    parked.add("later", '["an_actor", 0, []]')
+    parked.adopt(OWNER, '["an_actor", 0, []]', [])
     family.pause()
     facilities.records.write([step("held", sequence=1, state="queued", fields={}, ttl_ms=60_000)])
     facilities.records.follow("held")
@@ -68,6 +73,8 @@ def server(valkey: redis.Redis, facilities: Facilities) -> redis.Redis:
     facilities.windows.reserve("a-name", "held", limit=1, window_ms=60_000)
     facilities.alerts.raise_(AlertFact("a-fingerprint", "dead", "title", "text", "webhook", "an_actor", 1))
     facilities.pools.write(PoolReport("webhook", "host", 4711, "gevent", 64, 0, 1, 1, "up"))
+    facilities.pools.ask_for_stacks("webhook:host:4711", "a-request")
+    facilities.pools.answer_stacks("a-request", [])
     Lock(valkey, keys, "a-name", lease_ms=60_000).take()
     for row in [*make_keys.family_rows(), *make_keys.shared_rows()]:
         for name in map(filled, row.names):
