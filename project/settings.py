@@ -106,6 +106,18 @@ if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
     }
     # A file, not memory: tests share it between threads and processes, as the yard does.
     DATABASES["default"]["TEST"] = {"NAME": str(SWITCHYARD.state_dir / "test.sqlite3")}
+elif DATABASES["default"]["ENGINE"].endswith("postgresql"):
+    # A server that vanished is noticed within 20 s, and whoever waits for a lock tries again later: nothing else ends
+    # such a wait but the kill of the whole child at the hard limit.
+    DATABASES["default"]["OPTIONS"] = {
+        "connect_timeout": 5,
+        "keepalives_idle": 10,
+        "keepalives_interval": 3,
+        "keepalives_count": 3,
+        "tcp_user_timeout": 20_000,
+        "options": "-c lock_timeout=5s",
+        **DATABASES["default"].get("OPTIONS", {}),
+    }
 
 _VALIDATION = "django.contrib.auth.password_validation"
 AUTH_PASSWORD_VALIDATORS = [

@@ -7,6 +7,7 @@ from typing import Any
 
 import redis
 from django.conf import settings
+from django.db import close_old_connections
 from dramatiq.broker import Broker
 from dramatiq.middleware import AsyncIO, CurrentMessage, Middleware
 
@@ -136,4 +137,5 @@ def in_order(
 def _mirror(letter: DeadLetter) -> None:
     from apps.platform.dead_letters import services  # models are not loaded yet when the broker is built
 
+    close_old_connections()  # a task may have left a broken one, and a consumer's thread has nobody who looks
     services.record(letter)

@@ -6,6 +6,7 @@ import threading
 from typing import Any
 
 import pytest
+from asgiref.sync import SyncToAsync
 from django.db import connection
 
 from project.connections import Connections
@@ -57,3 +58,18 @@ def test_a_connection_that_was_opened_in_a_message_is_looked_at_when_it_ends(loo
     _in_thread("with", message)
 
     assert looks == ["with"]
+
+
+def test_the_thread_of_async_actors_looks_for_itself(looks: list[str]) -> None:
+    connections = Connections()
+    thread = SyncToAsync.single_thread_executor
+
+    def open_one() -> str:
+        connection.ensure_connection()
+        return threading.current_thread().name
+
+    name = thread.submit(open_one).result(5)
+    _in_thread("without", lambda: _run_message(connections))
+    thread.submit(lambda: connection.close()).result(5)
+
+    assert looks == [name]

@@ -1,0 +1,11 @@
+"""The project without its products, on the yard of :mod:`tests.chaos.database_yard.yard`."""
+
+from __future__ import annotations
+
+from project.settings import *  # noqa: F403
+from project.settings import INSTALLED_APPS as PROJECT_APPS
+from tests.chaos.database_yard.yard import YARD as YARD
+
+INSTALLED_APPS = [*(app for app in PROJECT_APPS if not app.startswith("apps.product.")), "tests.chaos.database_yard"]
+DRAMATIQ_BROKER = {"BROKER": "project.wiring.build_broker", "OPTIONS": {}, "MIDDLEWARE": []}
+ROOT_URLCONF = "tests.chaos.yard.urls"

@@ -1,0 +1,213 @@
+"""Real pools of :mod:`tests.chaos.database_yard` on a database that is taken away, and what is sent to them."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import urllib.error
+import urllib.request
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import redis
+from dramatiq.message import Message
+
+from broker.clients import connect
+from broker.interface import facilities
+from broker.keys import Keys
+from broker.pool_reports import PoolReport
+from project.wiring import build_yard
+from tests.chaos.database_yard.yard import YARD
+from tests.chaos.ledger import Ledger
+from tests.waiting import wait_for
+
+ROOT = Path(__file__).resolve().parents[2]
+TABLE = "CREATE TABLE IF NOT EXISTS chaos_row (id INTEGER GENERATED ALWAYS AS IDENTITY, job VARCHAR(60))"
+SQLITE_TABLE = "CREATE TABLE IF NOT EXISTS chaos_row (id INTEGER PRIMARY KEY, job VARCHAR(60))"
+
+
+class DatabaseYard:
+    """The pools from outside.
+
+    Args:
+        database_url: Of a database with the platform's tables and ``chaos_row``.
+    """
+
+    def __init__(self, folder: Path, ledger: Ledger, broker_url: str, database_url: str) -> None:
+        self.ledger = ledger
+        self.broker = build_yard(YARD, connect(broker_url), Keys())
+        self.environment = environment(folder, ledger, broker_url, database_url)
+        self._log = folder / "pools.log"
+        self._process: subprocess.Popen[bytes] | None = None
+        self._numbers = itertools.count()
+
+    def start(self) -> None:
+        """Start all pools and wait until they are ready."""
+        with self._log.open("wb") as output:
+            self._process = subprocess.Popen(
+                [sys.executable, str(ROOT / "manage.py"), "runpools"],
+                env=self.environment,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        wait_for(lambda: "pools: all ready" in self.log() or self._process.poll() is not None, 60, what="pools ready")
+        assert self._process.poll() is None, self.log()
+
+    def stop(self) -> None:
+        """End them."""
+        if self._process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+        self.broker.close()
+        self.broker.client.close()
+
+    def log(self) -> str:
+        """Return what they printed."""
+        return self._log.read_text(errors="replace")
+
+    def processes(self) -> list[psutil.Process]:
+        """Return the parent, the supervisors and the children."""
+        assert self._process is not None
+        parent = psutil.Process(self._process.pid)
+        return [parent, *parent.children(recursive=True)]
+
+    def signal_parent(self, signum: int) -> None:
+        """Signal the process that starts the supervisors."""
+        assert self._process is not None
+        self._process.send_signal(signum)
+
+    def reports(self) -> list[PoolReport]:
+        """Return what the supervisors say of themselves."""
+        return facilities(self.broker).pools.read_all()
+
+    def live(self) -> dict[str, int]:
+        """Return pool -> status of its liveness."""
+        return {report.pool: status_of(f"http://127.0.0.1:{report.metrics_port}/health") for report in self.reports()}
+
+    def send(self, actor: str, queue: str, ms: int = 0) -> str:
+        """Enqueue a job and return its name."""
+        job = f"{actor}-{next(self._numbers):06d}"
+        self.ledger.note("attempted", job)
+        message: Message[Any] = Message(
+            queue_name=queue, actor_name=actor, args=(job, ms), kwargs={}, options={}, message_id=job
+        )
+        self.broker.enqueue(message)
+        self.ledger.note("accepted", job)
+        return job
+
+    def send_rows(self, count: int, *, kinds: tuple[str, ...]) -> list[str]:
+        """Enqueue so many jobs that write a row, spread over kinds of pools."""
+        return [self.send(f"{kind}_row", kind) for kind in itertools.islice(itertools.cycle(kinds), count)]
+
+    def wait_for_completed(self, jobs: list[str], timeout_s: float = 60.0) -> None:
+        """Wait until each of some jobs has completed."""
+        wanted = set(jobs)
+        wait_for(lambda: wanted <= set(self.ledger.jobs("completed")), timeout_s, what=f"{len(jobs)} jobs completed")
+
+    def wait_until_drained(self, timeout_s: float = 60.0) -> None:
+        """Wait until nothing waits, runs or is to be retried."""
+
+        def nothing_left() -> bool:
+            with contextlib.suppress(redis.RedisError):
+                stats = [facilities(self.broker).transport.stats(queue.name) for queue in YARD.queues]
+                lanes = [lane for queue in stats for lane in (queue.live, queue.retry)]
+                return not any(lane.waiting + lane.scheduled + lane.running for lane in lanes)
+            return False
+
+        wait_for(nothing_left, timeout_s, what="drained")
+
+    def dead(self) -> int:
+        """Return how many jobs were given up."""
+        return sum(facilities(self.broker).transport.stats(queue.name).dead for queue in YARD.queues)
+
+    def attempts_spent(self) -> int:
+        """Return how many starts there were beyond one a job."""
+        return sum(count - 1 for count in Counter(self.ledger.jobs("started")).values())
+
+    def waits_ms(self, jobs: list[str]) -> list[float]:
+        """Return how long each of some jobs waited from being accepted to its start, ordered."""
+        at = {(entry.phase, entry.job): entry.at_s for entry in self.ledger.entries()}
+        return sorted(max(at["started", job] - at["accepted", job], 0) * 1000 for job in jobs)
+
+    def manage(self, *arguments: str) -> str:
+        """Run ``manage.py`` with arguments and return what it printed."""
+        return manage(self.environment, *arguments)
+
+
+def environment(folder: Path, ledger: Ledger, broker_url: str, database_url: str) -> dict[str, str]:
+    """Return the environment of the pools' processes."""
+    return {
+        **os.environ,
+        "DJANGO_SETTINGS_MODULE": "tests.chaos.database_yard.settings",
+        "SWITCHYARD_BROKER_URL": broker_url,
+        "SWITCHYARD_STATE_DIR": str(folder),
+        "PROMETHEUS_MULTIPROC_DIR": str(folder / "metrics"),
+        "DATABASE_URL": database_url,
+        "CHAOS_LEDGER": str(ledger.path),
+    }
+
+
+def manage(environment: dict[str, str], *arguments: str) -> str:
+    """Run ``manage.py`` with arguments and return what it printed.
+
+    Raises:
+        AssertionError: it failed.
+    """
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "manage.py"), *arguments], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def status_of(url: str) -> int:
+    """Return the status with which an address answers; 0 when it does not."""
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+    except OSError:
+        return 0
+
+
+@contextlib.contextmanager
+def sqlite_writer(path: Path) -> Iterator[None]:
+    """Hold the writer's lock of an SQLite database for the time of the block."""
+    holder = sqlite3.connect(path, isolation_level=None, timeout=10)
+    holder.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    finally:
+        holder.execute("ROLLBACK")
+        holder.close()
+
+
+@contextlib.contextmanager
+def steadily(send: Any, every_s: float) -> Iterator[list[str]]:
+    """Send a job every so often for the time of the block; give the list that their names go into."""
+    sent: list[str] = []
+    stop = threading.Event()
+
+    def produce() -> None:
+        while not stop.wait(every_s):
+            sent.append(send())
+
+    thread = threading.Thread(target=produce, daemon=True)
+    thread.start()
+    try:
+        yield sent
+    finally:
+        stop.set()
+        thread.join(30)

@@ -1,0 +1,278 @@
+"""What a database that is away, locked, or cuts its connections does to real pools of every kind: no job is lost."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+import redis
+
+from tests.chaos.database_yard.yard import KINDS, PLAIN
+from tests.chaos.databases import (
+    SQLITE_TABLE,
+    TABLE,
+    DatabaseYard,
+    environment,
+    manage,
+    sqlite_writer,
+    steadily,
+)
+from tests.chaos.ledger import Ledger
+from tests.chaos.load import let_pass
+from tests.chaos.postgres import PostgresUnderTest
+from tests.waiting import wait_for
+
+long = pytest.mark.long
+Lock = Callable[[], AbstractContextManager[None]]
+READINESS = (
+    "import json; from apps.platform.operations.health import dependencies; "
+    "print(json.dumps({d.name: d.ok for d in dependencies()}))"
+)
+
+
+@pytest.fixture(scope="module")
+def postgres(valkey_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresUnderTest]:
+    """A PostgreSQL with the platform's tables, for all tests of the module."""
+    folder = tmp_path_factory.mktemp("migrating")
+    with PostgresUnderTest() as server:
+        ledger = Ledger(folder / "ledger")
+        manage(environment(folder, ledger, valkey_url, server.url), "migrate", "--verbosity=0")
+        ledger.close()
+        server.execute(TABLE)
+        yield server
+
+
+@pytest.fixture
+def yard_on(valkey: redis.Redis, valkey_url: str, ledger: Ledger, tmp_path: Path) -> Iterator[Any]:
+    """Start real pools on a database: ``yard_on(url)``."""
+    started: list[DatabaseYard] = []
+
+    def start(database_url: str) -> DatabaseYard:
+        yard = DatabaseYard(tmp_path, ledger, valkey_url, database_url)
+        started.append(yard)
+        yard.start()
+        return yard
+
+    yield start
+    for yard in started:
+        print(yard.log()[-4_000:])
+        yard.stop()
+
+
+@pytest.fixture
+def postgres_yard(postgres: PostgresUnderTest, yard_on: Any) -> DatabaseYard:
+    """Real pools on PostgreSQL."""
+    return yard_on(postgres.url)
+
+
+@pytest.fixture
+def sqlite_path(tmp_path: Path, valkey_url: str, ledger: Ledger) -> Path:
+    """An SQLite database with the platform's tables."""
+    path = tmp_path / "db.sqlite3"
+    manage(environment(tmp_path, ledger, valkey_url, f"sqlite:///{path}"), "migrate", "--verbosity=0")
+    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(SQLITE_TABLE)
+    return path
+
+
+def accounted(yard: DatabaseYard) -> None:
+    """Nothing is lost, nothing came from nowhere, and nobody gave up."""
+    found = yard.ledger.account()
+    assert (found.lost, found.unexpected, yard.dead()) == ((), (), 0)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("away_s", [4, pytest.param(60, marks=long)])
+def test_postgres_that_is_away_costs_time_and_no_job(
+    postgres: PostgresUnderTest, postgres_yard: DatabaseYard, away_s: float
+) -> None:
+    yard = postgres_yard
+    yard.wait_for_completed(yard.send_rows(60, kinds=KINDS))
+    before = {process.pid for process in yard.processes()}
+    ready_before = readiness(yard)
+
+    with steadily(lambda: yard.send_rows(1, kinds=KINDS)[0], 0.05) as rows:
+        with steadily(lambda: yard.send("plain_job", PLAIN), 0.05) as plain:
+            postgres.stop()
+            unready = readiness(yard)
+            away_since = time.monotonic()
+            live = [yard.live()]
+            while (left_s := away_since + away_s - time.monotonic()) > 0:
+                let_pass(min(left_s, 5.0))
+                live.append(yard.live())
+            untouched = list(plain)
+        held = list(rows)
+        completed_before = len(yard.ledger.jobs("completed"))
+        restarted = time.monotonic()
+        postgres.start()
+        wait_for(lambda: len(yard.ledger.jobs("completed")) > completed_before + len(plain) - len(untouched), 30)
+    yard.wait_for_completed(held)
+    back_s = time.monotonic() - restarted
+    yard.wait_until_drained()
+
+    waits = yard.waits_ms(untouched)
+    print(
+        f"away {away_s} s: {len(held)} jobs with a database sent meanwhile, all completed {back_s:.1f} s after it was "
+        f"back; {len(untouched)} without, started after {waits[len(waits) // 2]:.0f} ms (median), {waits[-1]:.0f} ms "
+        f"(worst); attempts spent {yard.attempts_spent()}"
+    )
+    accounted(yard)
+    assert set(untouched) <= set(yard.ledger.jobs("completed"))
+    assert {process.pid for process in yard.processes()} == before, yard.log()
+    assert [set(answers.values()) for answers in live] == [{200}] * len(live)
+    assert (ready_before["database"], unready["database"], readiness(yard)["database"]) == (True, False, True)
+    assert back_s <= 10
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("held_s", [3, pytest.param(30, marks=long)])
+@pytest.mark.parametrize("database", ["postgres", "sqlite"])
+def test_a_locked_table_holds_up_nothing_but_who_wants_it(
+    database: str, held_s: float, request: pytest.FixtureRequest, yard_on: Any
+) -> None:
+    if database == "postgres":
+        server = request.getfixturevalue("postgres")
+        url, lock = server.url, lambda: locked_table(server)
+    else:
+        path = request.getfixturevalue("sqlite_path")
+        url, lock = f"sqlite:///{path}", lambda: sqlite_writer(path)
+    yard = yard_on(url)
+    yard.wait_for_completed(yard.send_rows(60, kinds=KINDS))
+
+    free = plain_waits(yard, held_s)
+    with lock():
+        rows = yard.send_rows(30, kinds=KINDS)
+        wait_for(lambda: set(rows) & set(yard.ledger.jobs("started")))
+        locked = plain_waits(yard, held_s)
+        written = set(rows) & set(yard.ledger.jobs("completed"))
+    freed = time.monotonic()
+    yard.wait_for_completed(rows)
+    back_s = time.monotonic() - freed
+    yard.wait_until_drained()
+
+    print(
+        f"{database} locked {held_s} s: {len(free)} and {len(locked)} jobs without a database started after "
+        f"{median(free):.1f} and {median(locked):.1f} ms (median), {p99(free):.1f} and {p99(locked):.1f} ms (p99); "
+        f"those that waited for the lock completed {back_s:.2f} s after it was free; attempts spent "
+        f"{yard.attempts_spent()}"
+    )
+    accounted(yard)
+    assert written == set()
+    assert median(locked) < median(free) * 1.5 + 2
+    assert back_s <= 10
+    if database == "postgres":
+        assert server.execute("SELECT sum(deadlocks) FROM pg_stat_database") == [(0,)]
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("rounds", [10, pytest.param(50, marks=long)])
+def test_connections_that_postgres_cut_between_tasks_cost_no_attempt(
+    postgres: PostgresUnderTest, postgres_yard: DatabaseYard, rounds: int
+) -> None:
+    yard, cut = postgres_yard, []
+    for _ in range(rounds):
+        jobs = yard.send_rows(90, kinds=KINDS) + [yard.send("async_row", "threads") for _ in range(10)]
+        yard.wait_for_completed(jobs)
+        yard.wait_until_drained()
+        cut.append(postgres.cut_connections())
+
+    print(f"{rounds * 100} tasks, {sum(cut)} connections cut between them; attempts spent {yard.attempts_spent()}")
+    accounted(yard)
+    assert min(cut) >= len(KINDS)
+    assert yard.attempts_spent() == 0, yard.log()[-4_000:]
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("cuts", [10, pytest.param(100, marks=long)])
+def test_connections_that_postgres_cut_in_the_act_fail_nobody_for_good(
+    postgres: PostgresUnderTest, postgres_yard: DatabaseYard, cuts: int
+) -> None:
+    yard, cut = postgres_yard, 0
+    with steadily(lambda: yard.send_rows(1, kinds=KINDS)[0], 0.005) as rows:
+        for _ in range(cuts):
+            before = len(rows)
+            wait_for(lambda before=before: len(rows) > before + 50)
+            cut += postgres.cut_connections()
+    yard.wait_for_completed(rows)
+    yard.wait_until_drained()
+
+    print(f"{len(rows)} tasks, {cut} connections cut under load; attempts spent {yard.attempts_spent()}")
+    accounted(yard)
+    assert yard.attempts_spent() <= cut
+
+
+def test_a_dead_letter_gets_its_row_over_a_connection_that_postgres_cut(
+    postgres: PostgresUnderTest, postgres_yard: DatabaseYard
+) -> None:
+    job = postgres_yard.send("gives_up", "threads")
+    noted = "SELECT job FROM chaos_row WHERE job LIKE %s"
+    [(row,)] = wait_for(lambda: postgres.execute(noted, f"{job}:%"), what="its connection")
+
+    postgres.execute("SELECT pg_terminate_backend(%s::int)", row.rpartition(":")[2])
+
+    rows = "SELECT reason FROM dead_letters_deadletter WHERE message_id = %s"
+    assert wait_for(lambda: postgres.execute(rows, job), what="the dead letter's row") == [("permanent",)]
+    assert "dead letter not mirrored" not in postgres_yard.log()
+
+
+def test_no_process_has_another_ones_connection_to_postgres(
+    postgres_yard: DatabaseYard, postgres: PostgresUnderTest
+) -> None:
+    yard = postgres_yard
+    fresh = connections_of(yard, postgres.port)
+    yard.wait_for_completed(yard.send_rows(120, kinds=KINDS))
+
+    used = connections_of(yard, postgres.port)
+
+    assert len(used) >= len(KINDS)
+    for found in (fresh, used):
+        assert len(set(found)) == len(found), "two processes share a connection"
+
+
+def connections_of(yard: DatabaseYard, port: int) -> list[int]:
+    """Return the local ports of every process's connections to the database, each as often as it is held."""
+    return [
+        connection.laddr.port
+        for process in yard.processes()
+        for connection in process.net_connections("tcp")
+        if connection.raddr and connection.raddr.port == port
+    ]
+
+
+def locked_table(server: PostgresUnderTest) -> AbstractContextManager[Any]:
+    """Hold a lock on the whole table for the time of the block."""
+    connection = psycopg.connect(server.url)
+    connection.execute("LOCK TABLE chaos_row IN ACCESS EXCLUSIVE MODE")
+    return connection
+
+
+def plain_waits(yard: DatabaseYard, seconds: float) -> list[float]:
+    """Return how long jobs that need no database waited for their start, ordered."""
+    with steadily(lambda: yard.send("plain_job", PLAIN), 0.02) as plain:
+        let_pass(seconds)
+    yard.wait_for_completed(plain)
+    return yard.waits_ms(plain)
+
+
+def readiness(yard: DatabaseYard) -> dict[str, bool]:
+    """Return dependency -> whether it is ready, as the web would say."""
+    answer: dict[str, bool] = json.loads(yard.manage("shell", "--verbosity=0", "-c", READINESS).splitlines()[-1])
+    return answer
+
+
+def median(ordered: list[float]) -> float:
+    """Return the middle of ordered figures."""
+    return ordered[len(ordered) // 2]
+
+
+def p99(ordered: list[float]) -> float:
+    """Return the 99th percentile of ordered figures."""
+    return ordered[min(len(ordered) - 1, int(len(ordered) * 0.99))]

@@ -1,0 +1,78 @@
+"""The doctor finds what was done to real pools."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from tests.chaos.databases import ROOT, SQLITE_TABLE, DatabaseYard, environment, manage
+from tests.chaos.ledger import Ledger
+from tests.waiting import wait_for
+
+
+@pytest.fixture
+def yard(valkey: redis.Redis, valkey_url: str, ledger: Ledger, tmp_path: Path) -> Iterator[DatabaseYard]:
+    """Real pools of every kind on SQLite."""
+    path = tmp_path / "db.sqlite3"
+    manage(environment(tmp_path, ledger, valkey_url, f"sqlite:///{path}"), "migrate", "--verbosity=0")
+    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(SQLITE_TABLE)
+    yard = DatabaseYard(tmp_path, ledger, valkey_url, f"sqlite:///{path}")
+    yard.start()
+    yield yard
+    yard.stop()
+
+
+def ask(yard: DatabaseYard) -> dict[str, Any]:
+    """Return the doctor's report from a process of its own."""
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "manage.py"), "doctor", "--json"],
+        env=yard.environment, capture_output=True, text=True, timeout=30,
+    )  # fmt: skip
+    report: dict[str, Any] = json.loads(done.stdout)
+    assert done.returncode == report["exit_code"]
+    return report
+
+
+def test_a_pool_that_was_killed_is_found_and_the_others_are_well(yard: DatabaseYard) -> None:
+    well = ask(yard)
+    with scheduler(yard):
+        healthy = wait_for(lambda: (report := ask(yard))["exit_code"] == 0 and report, 20, what="a healthy yard")
+    [gone] = [report for report in yard.reports() if report.pool == "processes"]
+    yard.signal_parent(signal.SIGSTOP)  # or it would start the pool again
+    os.kill(gone.pid, signal.SIGKILL)
+    job = yard.send("processes_row", "processes")
+    killed = wait_for(lambda: (report := ask(yard))["exit_code"] == 2 and report, 30, what="the pool is missed")
+    yard.signal_parent(signal.SIGCONT)
+    yard.wait_for_completed([job])
+
+    assert [found["code"] for found in well["findings"] if found["severity"] == "warning"] == ["down"]  # no scheduler
+    assert healthy["verdict"] == "healthy"
+    down = [found for found in killed["findings"] if found["group"] == "pools" and found["severity"] != "ok"]
+    assert [(found["code"], found["subject"]) for found in down] == [("down", "processes")]
+    assert down[0]["next"] == "manage.py runpool processes"
+
+
+@contextlib.contextmanager
+def scheduler(yard: DatabaseYard) -> Iterator[None]:
+    """Run a scheduler for the time of the block."""
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "manage.py"), "runscheduler"],
+        env=yard.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait(15)
