@@ -7,7 +7,6 @@ import os
 import resource
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from dramatiq.broker import Broker, MessageProxy
@@ -37,8 +36,22 @@ class Ceiling(Middleware):
         self._limit_bytes = limit_bytes
         self._give_back = give_back
         self._weigh = scales()
+        self._allocated_bytes: int | None = None
         self._growth_bytes = 0
         self._begun = False
+
+    def limit_allocations(self) -> None:
+        """Have what this process allocates beyond its ceiling end in a ``MemoryError``, where it would be killed.
+
+        For a child that runs one message at a time, once its threads are there. The kernel counts what is allocated,
+        not what is resident: what is reserved and not used now may stay so.
+        """
+        resident, allocated = self._weigh()
+        limit_bytes = allocated + max(self._limit_bytes - resident, 0)
+        _, highest = resource.getrlimit(resource.RLIMIT_DATA)
+        if highest == resource.RLIM_INFINITY or highest > limit_bytes:
+            resource.setrlimit(resource.RLIMIT_DATA, (limit_bytes, highest))
+        self._allocated_bytes = limit_bytes
 
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
         """Let a message start if there is room.
@@ -46,14 +59,14 @@ class Ceiling(Middleware):
         Raises:
             SkipMessage: there is none, and it went back.
         """
-        size = self._weigh()
+        resident, size = self._used()
         if self._row.full or (self._begun and size + self._growth_bytes > self._limit_bytes):
             self._close(broker, size)
             self._give_back(message)
             decide(message, Outcome("deferred", "memory"))
             raise SkipMessage("its worker has no memory left for it")
         self._begun = True
-        message.weighed = size, _peak_bytes()  # type: ignore[attr-defined]
+        message.weighed = size, resident, _peak_bytes()  # type: ignore[attr-defined]
 
     def after_process_message(
         self,
@@ -67,12 +80,20 @@ class Ceiling(Middleware):
         weighed = getattr(message, "weighed", None)
         if weighed is None:
             return
-        before, peak_before = weighed
-        size, peak = self._weigh(), _peak_bytes()
+        before, resident_before, peak_before = weighed
+        (_, size), peak = self._used(), _peak_bytes()
         # A peak that was there before says nothing of this one.
-        self._growth_bytes = max(self._growth_bytes, (peak if peak > peak_before else size) - before)
+        went_up = peak - resident_before if peak > peak_before else 0
+        self._growth_bytes = max(self._growth_bytes, went_up, size - before)
         if not self._row.full and size + self._growth_bytes > self._limit_bytes:
             self._close(broker, size)
+
+    def _used(self) -> tuple[int, int]:
+        """Return what is resident, and how much of the ceiling is used: by that, or by what is allocated."""
+        resident, allocated = self._weigh()
+        if self._allocated_bytes is None:
+            return resident, resident
+        return resident, max(resident, self._limit_bytes - self._allocated_bytes + allocated)
 
     def _close(self, broker: Broker, size: int) -> None:
         if self._row.full:
@@ -85,30 +106,20 @@ class Ceiling(Middleware):
         )  # fmt: skip
 
 
-def limit_allocations(limit_bytes: int) -> None:
-    """Have what this process allocates end in a ``MemoryError``, where a process that grew would be killed.
+def scales() -> Callable[[], tuple[int, int]]:
+    """Return a function that returns this process's resident and allocated bytes.
 
-    The kernel counts what is allocated, and not the files that are mapped; those that are now go off the limit. Memory
-    that is only reserved counts as well, such as the stacks of threads: it strikes before the limit.
+    It takes two microseconds. Where the kernel does not tell (anything but Linux), both are the resident ones.
     """
-    _, highest = resource.getrlimit(resource.RLIMIT_DATA)
-    allowed_bytes = max(limit_bytes - _mapped_bytes(), 0)
-    if highest == resource.RLIM_INFINITY or highest > allowed_bytes:
-        resource.setrlimit(resource.RLIMIT_DATA, (allowed_bytes, highest))
-
-
-def scales() -> Callable[[], int]:
-    """Return a function that returns this process's resident bytes, in two microseconds where the kernel tells."""
     if sys.platform != "linux":
-        return lambda: resident_bytes(os.getpid())
+        return lambda: (resident_bytes(os.getpid()),) * 2
     statm = os.open("/proc/self/statm", os.O_RDONLY)
-    return lambda: int(os.pread(statm, 100, 0).split()[1]) * PAGE_BYTES
 
+    def weigh() -> tuple[int, int]:
+        pages = os.pread(statm, 100, 0).split()
+        return int(pages[1]) * PAGE_BYTES, int(pages[5]) * PAGE_BYTES
 
-def _mapped_bytes() -> int:
-    if sys.platform != "linux":
-        return 0
-    return int(Path("/proc/self/statm").read_bytes().split()[2]) * PAGE_BYTES
+    return weigh
 
 
 def _peak_bytes() -> int:

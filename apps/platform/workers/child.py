@@ -19,7 +19,7 @@ from dramatiq.broker import Broker, MessageProxy
 from dramatiq.common import iter_queue
 from dramatiq.errors import ConnectionClosed
 
-from apps.platform.workers.ceiling import Ceiling, limit_allocations
+from apps.platform.workers.ceiling import Ceiling
 from apps.platform.workers.children import Assignment
 from apps.platform.workers.signals import INTERRUPT, SignalPipe
 from apps.platform.workers.slots import Slots, install
@@ -68,8 +68,7 @@ def serve(assignment: Assignment, row: Row, *, parent_pid: int) -> int:
     if assignment.pool.kind == "gevent" and not assignment.alone:
         interrupt_on_signal(broker, slots)
     worker = make_worker(assignment, broker)
-    if assignment.pool.memory_limit_bytes:
-        keep_under(assignment.pool.memory_limit_bytes, worker, row, alone=assignment.slots == 1)
+    ceiling = put_ceiling(assignment.pool.memory_limit_bytes, worker, row)
     keep_last_lines(row)
     row.beat()
     row.set_ready()
@@ -79,6 +78,8 @@ def serve(assignment: Assignment, row: Row, *, parent_pid: int) -> int:
     if told:
         return 0
     worker.start()
+    if ceiling is not None and assignment.slots == 1:
+        ceiling.limit_allocations()
     row.progressed()
     row.set_working()
     while not told and all_work(worker) and not (assignment.alone and (row.full or idle_s(row) > ALONE_IDLE_S)):
@@ -86,16 +87,16 @@ def serve(assignment: Assignment, row: Row, *, parent_pid: int) -> int:
     return drain(worker, slots, row, signals, assignment.grace_s)
 
 
-def keep_under(limit_bytes: int, worker: dramatiq.Worker, row: Row, *, alone: bool) -> None:
-    """Have a child start nothing that does not fit into its memory, and a task that runs alone fail at its limit."""
+def put_ceiling(limit_bytes: int | None, worker: dramatiq.Worker, row: Row) -> Ceiling | None:
+    """Have a child start nothing that does not fit into its memory; return what sees to it, if there is a limit."""
+    if limit_bytes is None:
+        return None
 
     def return_all(message: MessageProxy) -> None:
         give_back(worker)
         give_back_one(worker, message)
 
-    install(worker.broker, Ceiling(row, limit_bytes, give_back=return_all))
-    if alone:
-        limit_allocations(limit_bytes)
+    return install(worker.broker, Ceiling(row, limit_bytes, give_back=return_all))
 
 
 def keep_last_lines(row: Row) -> None:

@@ -332,6 +332,8 @@ class Crew:
 
     def _mind_stops(self) -> float:
         """Look who was asked to stop, and interrupt the greenlets among them; return seconds until the next look."""
+        if self._leases.away:
+            return math.inf  # nobody can be asked, and each question would hold up the children
         rows = {member.number: self._rows[member.number] for member in self._keeper.members if member.pid}
         running = {place: [ran for ran in row.running() if ran.limit_ns] for place, row in rows.items()}
         next_s = self._stops.mind(running)

@@ -24,8 +24,11 @@ PROCESSES = Pool("work", "processes", (QUEUE,), processes=4, slots=1)
 
 
 def of(pool: Pool) -> Yard:
-    """Return a yard of one queue with a pool, and another for retries."""
-    return Yard(queues=LIMITED[:1], pools=(pool, RETRIES))
+    """Return a yard of one queue with a pool, and another for retries, with the same ceiling."""
+    retries = RETRIES
+    if pool.memory_limit_bytes is not None:
+        retries = replace(RETRIES, slots=1, memory_limit_bytes=pool.memory_limit_bytes)
+    return Yard(queues=LIMITED[:1], pools=(pool, retries))
 
 
 YARDS = {

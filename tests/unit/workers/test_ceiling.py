@@ -23,9 +23,10 @@ class Scales:
 
     def __init__(self) -> None:
         self.size = self.peak = 60 * MB
+        self.reserved = 0
 
-    def __call__(self) -> int:
-        return self.size
+    def __call__(self) -> tuple[int, int]:
+        return self.size, self.size + self.reserved
 
     def grow(self, kept: int, meanwhile: int = 0) -> None:
         """Let a task take so much, and keep some of it."""
@@ -102,5 +103,22 @@ def test_the_scales_see_what_is_taken() -> None:
     before = weigh()
 
     taken = b"x" * 20 * MB
+    after = weigh()
 
-    assert len(taken) / 2 < weigh() - before < 3 * len(taken)
+    assert all(len(taken) / 2 < now - then < 3 * len(taken) for then, now in zip(before, after, strict=True))
+
+
+def test_what_is_allocated_counts_where_it_is_limited(
+    weight: Scales, row: Row, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits: list[tuple[int, int]] = []
+    monkeypatch.setattr(ceiling.resource, "setrlimit", lambda what, limit: limits.append(limit))
+    under, broker = Ceiling(row, 100 * MB, give_back=lambda message: None), Draining()
+    weight.reserved = 40 * MB
+    under.limit_allocations()
+
+    weight.reserved += 30 * MB  # a thread's stack
+    ran = [bool(run(under, broker, weight, 5 * MB)) for _ in range(12)]
+
+    assert limits[0][0] == 140 * MB
+    assert ran.count(True) == 2
