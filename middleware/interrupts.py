@@ -56,13 +56,15 @@ def make_interrupts() -> Interrupts:
     return GreenletInterrupts() if is_gevent_active() else ThreadInterrupts()
 
 
-@dataclass(slots=True)
 class _ThreadTask:
-    job_id: str
-    limit_at_s: float
-    cancel_at_s: float = math.inf
-    cancelled: bool = False
-    raised: bool = False  # an exception may be on its way
+    # Set on few of them only: there is one for each message.
+    cancel_at_s = math.inf
+    cancelled = False
+    raised = False  # an exception may be on its way
+
+    def __init__(self, job_id: str, limit_at_s: float) -> None:
+        self.job_id = job_id
+        self.limit_at_s = limit_at_s
 
 
 class ThreadInterrupts:
@@ -82,15 +84,14 @@ class ThreadInterrupts:
 
     def begin(self, job_id: str, limit_s: float) -> None:
         """Note the task of this thread."""
-        with self._lock:
-            self._tasks[threading.get_ident()] = _ThreadTask(job_id, time.monotonic() + limit_s)
+        self._tasks[threading.get_ident()] = _ThreadTask(job_id, time.monotonic() + limit_s)
 
     def end(self) -> None:
         """Forget the task of this thread. Raising and ending exclude each other, so that neither misses the other."""
         while True:
             try:
+                ident = threading.get_ident()
                 with self._lock:
-                    ident = threading.get_ident()
                     task = self._tasks.get(ident)
                     if task is None:
                         return
@@ -103,7 +104,7 @@ class ThreadInterrupts:
     def cancel(self, job_id: str, *, after_s: float) -> None:
         """Raise in the thread of a job, after a while."""
         with self._lock:
-            for task in self._tasks.values():
+            for task in list(self._tasks.values()):
                 if task.job_id == job_id and not task.cancelled:
                     task.cancelled, task.cancel_at_s = True, time.monotonic() + after_s
                     self._soon.set()
@@ -116,7 +117,7 @@ class ThreadInterrupts:
         now_s = time.monotonic()
         next_s = now_s + INTERVAL_S
         with self._lock:
-            for ident, task in self._tasks.items():
+            for ident, task in list(self._tasks.items()):
                 if task.cancel_at_s <= now_s:
                     task.cancel_at_s, task.raised = math.inf, True
                     _raise_in(ident, task.job_id, CancelInterrupt)

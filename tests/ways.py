@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import logging
 import time
@@ -12,6 +13,35 @@ def sleep(seconds: float) -> None:
     deadline = time.monotonic() + seconds
     while (left := deadline - time.monotonic()) > 0:
         time.sleep(min(left, 0.05))
+
+
+def spin(seconds: float) -> None:
+    """Compute in Python, without giving way to anything."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        pass
+
+
+def defy(seconds: float) -> None:
+    """Go on whatever exception comes, as a loop that must not end for one bad item."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        with contextlib.suppress(Exception):
+            time.sleep(0.01)
+
+
+def refuse(seconds: float) -> None:
+    """Go on whatever is raised."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        with contextlib.suppress(BaseException):
+            time.sleep(0.01)
+
+
+def fail(seconds: float) -> None:
+    """Sleep, then fail."""
+    sleep(seconds)
+    raise RuntimeError("as it was told to")
 
 
 def hold(seconds: float) -> None:
@@ -65,4 +95,7 @@ def gobble_slowly(seconds: float) -> None:
 
 KEPT: list[bytes] = []
 CANARY = "c4n4ry"  # a secret that nobody may be shown
-WAYS = {way.__name__: way for way in (sleep, hold, hang, seize, crash, leak, gobble, gobble_slowly)}
+WAYS = {
+    way.__name__: way
+    for way in (sleep, spin, defy, refuse, fail, hold, hang, seize, crash, leak, gobble, gobble_slowly)
+}

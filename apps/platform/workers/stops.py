@@ -15,7 +15,7 @@ LOOK_AGAIN_S = 1.0
 # The child knows by itself, and raises in the task, before this; a greenlet that lets no other run cannot be told so.
 INTERRUPT_AFTER_S = 0.4
 # The child is told to end then, and killed 5 s later: in all, with the time until it was seen, within 10 s.
-END_AFTER_S = 3.5
+END_AFTER_S = 3.0
 
 Key = tuple[int, Running]
 

@@ -1,0 +1,215 @@
+"""Jobs that are cancelled in real pools: queued and retrying ones never start, running ones end, neighbours go on."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from dramatiq import Message
+
+from broker.cancelling import cancel
+from broker.dead_lists import DeadLists
+from broker.interface import Facilities, facilities
+from broker.keys import Keys
+from broker.records import JobRecord
+from project.wiring import build_yard
+from tests.integration.workers.bench.actors import STARTED
+from tests.integration.workers.bench.yard import YARD
+from tests.integration.workers.conftest import Bench
+from tests.waiting import wait_for
+
+
+class Jobs:
+    """Jobs of a bench, each with its record."""
+
+    def __init__(self, bench: Bench) -> None:
+        self.bench = bench
+        bench.broker = build_yard(YARD, bench.client, Keys())
+        self.facilities: Facilities = facilities(bench.broker)
+
+    def record(self, token: str) -> JobRecord:
+        """Return a job's record."""
+        found = self.facilities.records.read(self.bench.ids[token])
+        assert found is not None
+        return found
+
+    def starts(self, token: str) -> list[dict[str, Any]]:
+        """Return where and when a job started."""
+        return [note for note in self.bench.notes(STARTED) if note["token"] == token]
+
+    def running(self, queue: str, how: str = "sleep", ms: int = 60_000) -> str:
+        """Return a job that runs. Its record may say so later: a task that gives way to nothing keeps it from that."""
+        token = self.bench.send(queue, ms=ms, how=how)
+        wait_for(lambda: self.starts(token))
+        return token
+
+    def scheduled(self, queue: str, *, delay_ms: int) -> str:
+        """Return a job that starts later."""
+        token = uuid.uuid4().hex
+        message: Message[Any] = Message(queue, f"{queue}_job", (token, 0), {}, {})
+        self.bench.ids[token] = message.message_id
+        self.bench.broker.enqueue(message, delay=delay_ms)
+        return token
+
+    def cancel(self, token: str) -> str:
+        """Cancel a job."""
+        return cancel(self.facilities, self.bench.ids[token])
+
+    def cancelled_after_s(self, token: str, timeout_s: float) -> float:
+        """Cancel a job that runs, and return after how many seconds it had ended."""
+        asked_s = time.monotonic()
+        assert self.cancel(token) == "asked"
+        wait_for(lambda: self.record(token).ended, timeout_s)
+        took_s = time.monotonic() - asked_s
+        assert self.record(token).state == "cancelled"
+        return took_s
+
+    def assert_forgotten(self, token: str, queue: str) -> None:
+        """Check that a job never starts again, and that nobody was blamed."""
+        family = self.bench.broker.families[queue]
+        wait_for(lambda: not family.wire.command("HEXISTS", family.keys.bodies, self.bench.ids[token]), 20)
+        assert len(self.starts(token)) == 1
+        assert DeadLists(self.bench.client, Keys()).page(queue, cursor=0, limit=1).items == []
+        crashes = [note for note in family.wire.command("HKEYS", family.keys.notes) if note.startswith(b"crash:")]
+        assert crashes == []
+
+
+@pytest.fixture
+def jobs(bench: Bench) -> Iterator[Jobs]:
+    """Jobs on an emptied Valkey."""
+    return Jobs(bench)
+
+
+@pytest.mark.parametrize("how", ["sleep", "spin", "defy"])
+@pytest.mark.parametrize("queue", ["urgent", "slow", "webhook"])
+def test_a_task_that_runs_python_ends_within_a_second_and_its_neighbours_go_on(
+    jobs: Jobs, queue: str, how: str
+) -> None:
+    jobs.bench.start("runpool", queue)
+    jobs.bench.wait_for_log(f"pool {queue}: ready")
+    neighbour = jobs.running(queue, ms=3_000)
+    token = jobs.running(queue, how)
+
+    took_s = jobs.cancelled_after_s(token, 5)
+
+    print(f"{queue}, {how}: ended {took_s:.3f} s after it was cancelled")
+    assert took_s < 1
+    wait_for(lambda: jobs.record(neighbour).ended)
+    assert jobs.record(neighbour).state == "succeeded"
+    assert len(jobs.starts(neighbour)) == 1
+    jobs.assert_forgotten(token, queue)
+
+
+@pytest.mark.parametrize(
+    ("queue", "how"),
+    [("urgent", "hang"), ("urgent", "seize"), ("webhook", "seize"), ("slow", "hang"), ("slow", "refuse")],
+)
+def test_a_task_that_does_not_return_is_killed_within_10_s_and_its_neighbours_start_again_at_once(
+    jobs: Jobs, queue: str, how: str
+) -> None:
+    pool = jobs.bench.start("runpool", queue)
+    jobs.bench.wait_for_log(f"pool {queue}: ready")
+    neighbours = [] if queue == "slow" else [jobs.running(queue) for _ in range(2)]
+    token = jobs.running(queue, how)
+
+    took_s = jobs.cancelled_after_s(token, 12)
+
+    ended_s = time.time()
+    print(f"{queue}, {how}: ended {took_s:.3f} s after it was cancelled")
+    assert took_s < 10
+    for neighbour in neighbours:
+        wait_for(lambda neighbour=neighbour: len(jobs.starts(neighbour)) == 2, 5)
+        again_s = jobs.starts(neighbour)[1]["at"] - ended_s
+        print(f"a neighbour started again {again_s:.3f} s later")
+        assert again_s < 0.5
+        wait_for(lambda neighbour=neighbour: jobs.record(neighbour).state == "running")
+        assert jobs.record(neighbour).attempts == 1
+    jobs.assert_forgotten(token, queue)
+    assert pool.poll() is None
+    wait_for(lambda: (report := jobs.bench.report(queue)) and report.restarts == {"cancelled": 1})
+
+
+def test_c_code_that_a_signal_wakes_ends_in_a_gevent_pool_without_its_child(jobs: Jobs) -> None:
+    jobs.bench.start("runpool", "webhook")
+    jobs.bench.wait_for_log("pool webhook: ready")
+    neighbour = jobs.running("webhook", ms=3_000)
+    token = jobs.running("webhook", "hold")
+
+    took_s = jobs.cancelled_after_s(token, 5)
+
+    assert took_s < 1
+    wait_for(lambda: jobs.record(neighbour).ended)
+    assert len(jobs.starts(neighbour)) == 1
+
+
+def test_a_killed_child_reruns_its_tasks_but_for_the_one_that_was_asked_to_stop(jobs: Jobs) -> None:
+    jobs.bench.start("runpool", "urgent")
+    jobs.bench.wait_for_log("pool urgent: ready")
+    neighbour = jobs.running("urgent", ms=4_000)
+    token = jobs.running("urgent", "refuse")
+    assert jobs.cancel(token) == "asked"
+    jobs.bench.wait_for_log("CancelInterrupt")
+
+    os.kill(jobs.starts(token)[0]["pid"], signal.SIGKILL)
+
+    wait_for(lambda: jobs.record(token).state == "cancelled", 2)
+    wait_for(lambda: jobs.record(neighbour).state == "succeeded", 15)
+    assert len(jobs.starts(neighbour)) == 2
+    jobs.assert_forgotten(token, "urgent")
+
+
+def test_what_runs_alone_ends_as_well(jobs: Jobs) -> None:
+    jobs.bench.start("runpool", "urgent")
+    jobs.bench.wait_for_log("pool urgent: ready")
+    token = jobs.running("urgent", "spin")
+    os.kill(jobs.starts(token)[0]["pid"], signal.SIGKILL)
+    wait_for(lambda: len(jobs.starts(token)) == 2)
+    assert jobs.starts(token)[1]["owner"].endswith("/alone")
+
+    assert jobs.cancelled_after_s(token, 5) < 1
+
+    assert len(jobs.starts(token)) == 2
+
+
+def test_what_waits_is_scheduled_or_is_to_be_retried_never_starts(jobs: Jobs) -> None:
+    jobs.bench.start("runpool", "urgent")
+    jobs.bench.wait_for_log("pool urgent: ready")
+    failed = jobs.bench.send("urgent", how="fail")
+    wait_for(lambda: jobs.record(failed).state == "retrying")
+    for _ in range(4):
+        jobs.running("urgent", ms=1_000)
+    queued = jobs.bench.send("urgent")
+    scheduled = jobs.scheduled("urgent", delay_ms=500)
+
+    answers = [jobs.cancel(token) for token in (failed, queued, scheduled)]
+
+    assert answers == ["cancelled"] * 3
+    assert {jobs.record(token).state for token in (failed, queued, scheduled)} == {"cancelled"}
+    jobs.bench.start("runpool", "retries", log="retries")
+    marks = [jobs.bench.send("urgent", how="fail"), jobs.scheduled("urgent", delay_ms=600)]
+    wait_for(lambda: [len(jobs.starts(mark)) for mark in marks] == [2, 1], 20)
+    assert [len(jobs.starts(token)) for token in (failed, queued, scheduled)] == [1, 0, 0]
+    for token in (failed, queued, scheduled):
+        family = jobs.bench.broker.families["urgent"]
+        assert not family.wire.command("HEXISTS", family.keys.bodies, jobs.bench.ids[token])
+
+
+def test_what_a_worker_has_in_stock_does_not_start(jobs: Jobs) -> None:
+    jobs.bench.start("runpool", "webhook")
+    jobs.bench.wait_for_log("pool webhook: ready")
+    running = [jobs.running("webhook", ms=1_500) for _ in range(8)]
+    stocked = [jobs.bench.send("webhook") for _ in range(3)]
+    family = jobs.bench.broker.families["webhook"]
+    wait_for(lambda: sum(len(family.held(owner)) for owner in family.owners()) == 11)
+
+    assert {jobs.cancel(token) for token in stocked} == {"asked"}
+
+    wait_for(lambda: all(jobs.record(token).ended for token in (*running, *stocked)), 20)
+    assert {jobs.record(token).state for token in running} == {"succeeded"}
+    assert [len(jobs.starts(token)) for token in stocked] == [0, 0, 0]
+    assert {jobs.record(token).state for token in stocked} == {"cancelled"}
