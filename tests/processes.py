@@ -22,10 +22,18 @@ def is_alive(pid: int) -> bool:
 def titles_below(pid: int) -> dict[str, int]:
     """Return title (without ``switchyard: ``) -> pid of all processes below one."""
     found = {}
-    for process in psutil.Process(pid).children(recursive=True):
+    for process in _below(pid):
         with contextlib.suppress(psutil.Error):
             found[" ".join(process.cmdline()).strip().removeprefix("switchyard: ")] = process.pid
     return found
+
+
+def _below(pid: int) -> list[psutil.Process]:
+    """Return all processes below one. psutil gives up when one ends while it looks."""
+    while is_alive(pid):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            return psutil.Process(pid).children(recursive=True)
+    return []
 
 
 def wait_for_end(pid: int, timeout_s: float) -> float:

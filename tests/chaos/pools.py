@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,8 +89,7 @@ class Pools:
         Args:
             url: Instead of the server's own address, such as that of a proxy.
         """
-        folder = self._folder / f"pool-{len(self._started)}"
-        folder.mkdir()
+        folder = Path(tempfile.mkdtemp(prefix="pool-", dir=self._folder))
         log = folder / "log"
         environment = {
             **os.environ,

@@ -27,15 +27,16 @@ class Heaviest:
     def __init__(self, pool: RunningPool) -> None:
         self._pool = pool
         self._stop = threading.Event()
-        self.bytes = 0
         self._thread = threading.Thread(target=self._weigh, daemon=True)
-        self._thread.start()
+        self.bytes = 0
 
-    def stop(self) -> int:
-        """Stop, and return what the heaviest came to."""
+    def __enter__(self) -> Heaviest:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join()
-        return self.bytes
 
     def _weigh(self) -> None:
         pids: list[int] = []
@@ -54,13 +55,13 @@ def test_a_leak_of_5_mb_a_run_never_takes_a_child_over_its_ceiling(
 ) -> None:
     pools = pools_on(yard, valkey_url)
     pool = pools.start("runpool", "work")
-    heaviest = Heaviest(pool)
 
-    for number in range(jobs):
-        enqueue(pools.broker, ledger, f"leaks-{number}.", 5, "leak")
-    wait_until_drained(pools.broker, 120)
+    with Heaviest(pool) as heaviest:
+        for number in range(jobs):
+            enqueue(pools.broker, ledger, f"leaks-{number}.", 5, "leak")
+        wait_until_drained(pools.broker, 120)
 
-    most = heaviest.stop()
+    most = heaviest.bytes
     children = len({entry.pid for entry in ledger.entries() if entry.phase == "completed"})
     print(f"{jobs} jobs keep 5 MB each: {children} children, the heaviest {most / 1e6:.0f} of {LIMIT_BYTES / 1e6:g} MB")
     found = ledger.account()
@@ -76,15 +77,15 @@ def test_a_task_that_takes_all_memory_at_once_fails_by_itself_where_it_is_alone(
     pools = pools_on("ceiling processes", valkey_url)
     pool = pools.start("runpools")
     transport = facilities(pools.broker).transport
-    heaviest = Heaviest(pool)
 
-    enqueue(pools.broker, ledger, "glutton", 0, "gobble")
-    wait_for(lambda: transport.stats(QUEUE).dead == 1, 20)
+    with Heaviest(pool) as heaviest:
+        enqueue(pools.broker, ledger, "glutton", 0, "gobble")
+        wait_for(lambda: transport.stats(QUEUE).dead == 1, 20)
 
     [letter] = transport.letters(QUEUE).items
     assert (letter.reason, letter.exception) == ("exhausted", "MemoryError")
     assert "killed" not in pool.log()
-    assert heaviest.stop() <= LIMIT_BYTES
+    assert heaviest.bytes <= LIMIT_BYTES
 
 
 @pytest.mark.timeout(120)
@@ -99,13 +100,13 @@ def test_a_child_that_a_task_takes_over_its_ceiling_is_killed_and_its_neighbours
     for job in neighbours:
         enqueue(pools.broker, ledger, job, 3_000)
         started(ledger, job)
-    heaviest = Heaviest(pool)
 
-    enqueue(pools.broker, ledger, "glutton", 0, "gobble_slowly")
-    pool.wait_for_log(r"takes \d+ MB, over its 250 MB; killed")
-    wait_until_drained(pools.broker, 60)
+    with Heaviest(pool) as heaviest:
+        enqueue(pools.broker, ledger, "glutton", 0, "gobble_slowly")
+        pool.wait_for_log(r"takes \d+ MB, over its 250 MB; killed")
+        wait_until_drained(pools.broker, 60)
 
-    most = heaviest.stop()
+    most = heaviest.bytes
     print(f"the heaviest child came to {most / 1e6:.0f} of {LIMIT_BYTES / 1e6:g} MB")
     found = ledger.account()
     # Alone it fails by itself, or is killed twice more.
