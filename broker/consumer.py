@@ -239,7 +239,7 @@ class Consumer(DramatiqConsumer):
         """Take parked messages of one call."""
         try:
             self._acks.send()
-            ours = {*self._broker.in_flight, *(held.message_id for held in self._ready)}
+            ours = {*list(self._broker.in_flight), *(held.message_id for held in self._ready)}
             found = self._parked.ids(self._calls[0], min(room + len(ours), AT_ONCE))
             ids = [id_ for id_ in found if str(id_, "utf-8", "replace") not in ours][:room]
             adopted = self._parked.adopt(self._owner, self._calls[0], ids)

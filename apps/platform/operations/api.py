@@ -26,6 +26,7 @@ class QueueBody(BaseModel):
     running: int
     retrying: int = Field(description="Messages in the queue's retry lane.")
     dead: int
+    parked: int = Field(description="Scheduled messages that wait for a worker whose code knows them.")
     quarantined: int = Field(description="Messages that nobody can read.")
     oldest_age_seconds: float | None = Field(description="Of the oldest that waits; null when nothing does.")
     objective_seconds: float | None = Field(description="A message starts within this time; null promises nothing.")

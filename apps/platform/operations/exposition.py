@@ -59,11 +59,15 @@ def _families(state: YardState) -> Iterator[Metric]:
     quarantined = GaugeMetricFamily(
         "switchyard_quarantined", "Messages of a queue that nobody can read.", labels=("queue",)
     )
+    parked = GaugeMetricFamily(
+        "switchyard_parked", "Messages of a queue that wait for a worker whose code knows them.", labels=("queue",)
+    )
     for stats in state.queues:
+        parked.add_metric((stats.queue,), stats.parked)
         dead.add_metric((stats.queue,), stats.dead)
         paused.add_metric((stats.queue,), int(stats.paused))
         quarantined.add_metric((stats.queue,), stats.quarantined)
-    yield from (dead, paused, quarantined)
+    yield from (dead, paused, quarantined, parked)
 
 
 def _pools(state: YardState) -> Iterator[Metric]:

@@ -22,6 +22,7 @@ class QueueState:
 
     Args:
         waiting, scheduled, running: Of the queue itself; ``running`` is what workers hold.
+        parked: Of what is scheduled, also in the retry lane, what waits for a worker whose code knows it.
         retrying: Messages in the retry lane, whatever their state there.
         oldest_age_ms, objective_ms: ``None`` when nothing waits, or nothing is promised.
         slots: Of the pools that serve the queue and are up; ``slots_busy``: those that run something.
@@ -42,6 +43,7 @@ class QueueState:
     pools_up: int
     slots: int
     slots_busy: int
+    parked: int
 
     def as_json(self) -> dict[str, Any]:
         """Return it as the API and ``manage.py queues --json`` give it; ``depth`` is what waits to be started."""
@@ -49,6 +51,7 @@ class QueueState:
             "queue": self.queue,
             "depth": self.waiting,
             "scheduled": self.scheduled,
+            "parked": self.parked,
             "running": self.running,
             "retrying": self.retrying,
             "dead": self.dead,
@@ -144,6 +147,7 @@ def _queue_state(stats: QueueStats, state: YardState) -> QueueState:
         pools_up=sum(pool.up for pool in pools),
         slots=sum(pool.slots for pool in pools),
         slots_busy=sum(pool.busy for pool in pools),
+        parked=stats.parked,
     )
 
 

@@ -14,7 +14,7 @@ from tests.factories.callers import Caller
 from tests.factories.letters import keep, letter
 
 FIELDS = {
-    "queue", "depth", "scheduled", "running", "retrying", "dead", "quarantined", "oldest_age_seconds",
+    "queue", "depth", "scheduled", "parked", "running", "retrying", "dead", "quarantined", "oldest_age_seconds",
     "objective_seconds", "paused", "pools", "pools_up", "slots", "slots_busy",
 }  # fmt: skip
 

@@ -142,18 +142,18 @@ def _described(seen: Seen) -> dict[str, Any]:
 
 def _table(found: list[queries.QueueState]) -> Table:
     table = Table(box=None, header_style="bold")
-    for name in ("queue", "waiting", "scheduled", "running", "retrying", "dead", "quarantined", "oldest", "promise"):
+    counted = ("waiting", "scheduled", "parked", "running", "retrying", "dead", "quarantined")
+    for name in ("queue", *counted, "oldest", "promise"):
         table.add_column(name, justify="left" if name in ("queue", "promise") else "right")
     table.add_column("busy/slots", justify="right")
     for queue in found:
         age, objective = queue.oldest_age_ms, queue.objective_ms
         late = age is not None and objective is not None and age > objective
         slots = f"{queue.slots_busy}/{queue.slots}" if queue.pools_up else "no pool"
-        counts = (queue.waiting, queue.scheduled, queue.running, queue.retrying, queue.dead, queue.quarantined)
         oldest = "" if age is None else duration(age)
         table.add_row(
             queue.queue + (" (paused)" if queue.paused else ""),
-            *(f"{count:,}" for count in counts),
+            *(f"{getattr(queue, name):,}" for name in counted),
             f"[red]{oldest}[/red]" if late else oldest,
             promise(objective),
             slots,

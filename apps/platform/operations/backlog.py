@@ -1,0 +1,163 @@
+"""The backlog against the code: which of the messages that wait could this code not run?
+
+Meant for the code that is about to be deployed, before it is. Only reads.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any, Final
+
+from dramatiq.broker import Broker
+
+from broker import codec
+from broker.family import Family
+from broker.interface import QueueStats
+from broker.redis_broker import RedisBroker
+from broker.stats import family_stats
+from broker.topology import Yard
+from middleware.arguments import call_of, misfit, signature_of
+
+AT_ONCE: Final = 1_000
+SAMPLES: Final = 3
+# What Dramatiq's callbacks are called with: the message, and the result or the exception.
+CALLBACK_ARGUMENTS: Final = 2
+
+
+@dataclass(slots=True)
+class Trouble:
+    """Messages that the code cannot run, for one reason.
+
+    Args:
+        kind: ``unknown_actor``, ``arguments``, ``queue`` (none of the yard, or no pool serves it), ``unreadable``.
+        detail: What does not fit.
+        samples: Ids of a few of them.
+    """
+
+    queue: str
+    actor: str
+    kind: str
+    detail: str
+    count: int = 0
+    samples: list[str] = field(default_factory=list)
+
+    def note(self, message_id: str) -> None:
+        """Count one more."""
+        self.count += 1
+        if len(self.samples) < SAMPLES:
+            self.samples.append(message_id)
+
+
+@dataclass(slots=True)
+class Backlog:
+    """What was found: how many messages, of which actors, and the trouble with some."""
+
+    looked_at: int = 0
+    by_actor: dict[tuple[str, str], int] = field(default_factory=dict)
+    troubles: dict[tuple[str, str, str, str], Trouble] = field(default_factory=dict)
+
+    def trouble(self, queue: str, actor: str, kind: str, detail: str) -> Trouble:
+        """Return where messages with one trouble are counted."""
+        at = (queue, actor, kind, detail)
+        return self.troubles.setdefault(at, Trouble(*at))
+
+
+def families(broker: RedisBroker, yard: Yard) -> dict[str, Family]:
+    """Return queue families by name: those of the yard, then those that only the server has."""
+    pattern = re.compile(re.escape(broker.keys.family("QUEUE").bodies).replace("QUEUE", "(.+)"))
+    keys = broker.client.scan_iter(match=broker.keys.family("*").bodies, count=10 * AT_ONCE)
+    found = (pattern.fullmatch(str(key, "utf-8", "replace")) for key in keys)
+    names = [*(queue.name for queue in yard.queues), *sorted(match[1] for match in found if match)]
+    return {name: Family(broker.wire, broker.keys.family(name)) for name in names}
+
+
+def look_through(
+    found: Iterable[Family], broker: RedisBroker, yard: Yard, *, told: Callable[[int], None] = lambda count: None
+) -> Backlog:
+    """Compare every message of some families that waits, is scheduled, retries or runs, with the code.
+
+    What follows a message is looked at as well: the next steps of its pipeline, its group's callbacks. Reads 1,000
+    messages at a time and keeps none. What is enqueued or ends meanwhile may be missed.
+
+    Args:
+        told: Called after each 1,000 messages with how many were looked at.
+    """
+    backlog = Backlog()
+    verdicts: dict[str, tuple[str, str, str] | None] = {}
+    declared = {queue.name for queue in yard.queues}
+    for family in found:
+        queue = family.keys.queue
+        if queue in declared:
+            _note_unserved(backlog, family_stats(broker.client, family.keys), yard)
+        for id_, body in _bodies(family):
+            backlog.looked_at += 1
+            if backlog.looked_at % AT_ONCE == 0:
+                told(backlog.looked_at)
+            try:
+                message = codec.decode(body, message_id=id_, lane=queue)
+            except codec.UnreadableMessage as error:
+                backlog.trouble(queue, "?", "unreadable", str(error)).note(id_)
+                continue
+            at = (queue, message.actor_name)
+            backlog.by_actor[at] = backlog.by_actor.get(at, 0) + 1
+            if queue not in declared:
+                backlog.trouble(*at, "queue", f"the topology has no queue {queue}").note(id_)
+            for call in (call_of(message), *_following(broker, message.actor_name, message.options)):
+                if call not in verdicts:
+                    verdicts[call] = _verdict(broker, call)
+                if (verdict := verdicts[call]) is not None:
+                    backlog.trouble(queue, *verdict).note(id_)
+    return backlog
+
+
+def _bodies(family: Family) -> Iterator[tuple[str, bytes]]:
+    cursor = b"0"
+    while True:
+        cursor, found = family.wire.command("HSCAN", family.keys.bodies, cursor, "COUNT", AT_ONCE)
+        for id_, body in zip(found[::2], found[1::2], strict=True):
+            yield str(id_, "utf-8", "replace"), body
+        if cursor == b"0":
+            return
+
+
+def _note_unserved(backlog: Backlog, stats: QueueStats, yard: Yard) -> None:
+    for lane in (stats.live, stats.retry):
+        if (count := lane.waiting + lane.scheduled + lane.running) and not yard.pools_of(lane.name):
+            backlog.trouble(stats.queue, "*", "queue", f"no pool serves {lane.name}").count += count
+
+
+def _verdict(broker: Broker, call: str) -> tuple[str, str, str] | None:
+    """Return actor, kind and detail of what is wrong with a call."""
+    name, places, names = json.loads(call)
+    actor = broker.actors.get(name)
+    if actor is None:
+        return name, "unknown_actor", "this code has no such actor"
+    wrong = misfit(actor.fn, places, dict.fromkeys(names).keys())
+    return None if wrong is None else (name, "arguments", f"{wrong}; declared as {name}{signature_of(actor.fn)}")
+
+
+def _following(broker: Broker, actor_name: str, options: dict[str, Any]) -> Iterator[str]:
+    """Yield the calls that a message leads to, whatever stands in its options."""
+    for name in ("on_success", "on_failure"):
+        if isinstance(callback := options.get(name), str):
+            yield json.dumps([callback, CALLBACK_ARGUMENTS, []])
+    step = options.get("pipe_target")
+    actor = broker.actors.get(actor_name)
+    if isinstance(step, dict):
+        step_options = step.get("options") or {}
+        ignores = step_options.get("pipe_ignore") or (actor is not None and actor.options.get("pipe_ignore"))
+        yield from _described(broker, step, more=0 if ignores else 1)
+    for callback in options.get("group_completion_callbacks") or ():
+        yield from _described(broker, callback, more=0)
+
+
+def _described(broker: Broker, message: Any, *, more: int) -> Iterator[str]:
+    """Yield the call of a message that is described in another's options, with so many arguments more."""
+    if isinstance(message, dict) and isinstance(name := message.get("actor_name"), str):
+        args = [*message.get("args", ()), *[None] * more]
+        yield call_of(SimpleNamespace(actor_name=name, args=args, kwargs=message.get("kwargs") or {}))
+        yield from _following(broker, name, message.get("options") or {})

@@ -1,0 +1,140 @@
+"""The backlog against the code that is about to be deployed."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import dramatiq
+import pytest
+import redis
+from django.core.management import CommandError, call_command
+from dramatiq import Message, pipeline
+
+from broker.family import Entry, Family
+from broker.interface import Facilities
+from broker.redis_broker import RedisBroker
+
+
+def check(*arguments: str) -> tuple[int, str]:
+    """Return exit code and output."""
+    out = io.StringIO()
+    try:
+        call_command("check_backlog", *arguments, stdout=out, stderr=io.StringIO())
+    except SystemExit as end:
+        return int(str(end.code)), out.getvalue()
+    return 0, out.getvalue()
+
+
+@pytest.fixture
+def broker(facilities: Facilities) -> Iterator[RedisBroker]:
+    """The project's broker, with an actor more: ``bill(customer, *, month)``."""
+    found = dramatiq.get_broker()
+    assert isinstance(found, RedisBroker)
+
+    @dramatiq.actor(actor_name="bill", queue_name="default")
+    def bill(customer: int, *, month: str) -> None: ...
+
+    yield found
+    del found.actors["bill"]
+
+
+def put(broker: RedisBroker, actor: str, *args: Any, lane: str = "default", delay: int = 0, **kwargs: Any) -> str:
+    """Enqueue a message as other code would have, and return its id."""
+    message: Message[Any] = Message(lane, actor, args, kwargs, {"enqueued_at": 1})
+    return broker.enqueue(message, delay=delay or None).message_id
+
+
+def test_a_backlog_that_the_code_can_run_is_fine(broker: RedisBroker) -> None:
+    put(broker, "bill", 1, month="May")
+    put(broker, "bill", 1, month="May", delay=60_000)
+
+    code, told = check()
+
+    assert (code, told) == (0, "2 messages of 1 actors looked at; this code can run all of them\n")
+    assert check("--queue", "billing")[1].startswith("0 messages")
+
+
+def test_an_empty_backlog_is_fine(broker: RedisBroker) -> None:
+    assert check()[0] == 0
+
+
+def test_every_place_is_looked_into_and_trouble_is_told_by_actor_with_samples(
+    broker: RedisBroker, valkey: redis.Redis
+) -> None:
+    waits = [put(broker, "gone", number) for number in range(5)]
+    later = put(broker, "bill", 1, mont="May", delay=60_000)
+    retries = put(broker, "bill", 1, 2, 3, month="May", lane="default-retry")
+    fine = put(broker, "bill", 1, month="May", lane="billing")
+    family = broker.families["default"]
+    family.join("somebody/live")
+    [leased] = family.fetch("somebody/live", 1, request=1).grants
+    family.enqueue([Entry("odd", b"no JSON")])
+    before = everything(valkey)
+
+    code, told = check("--json")
+    shown = json.loads(told)
+
+    assert code == 1
+    assert everything(valkey) == before, "it only reads"
+    assert (shown["ok"], shown["looked_at"]) == (False, 9)
+    troubles = sorted((found["actor"], found["kind"], found["count"]) for found in shown["troubles"])
+    assert troubles == [
+        ("?", "unreadable", 1), ("bill", "arguments", 1), ("bill", "arguments", 1), ("gone", "unknown_actor", 5),
+    ]  # fmt: skip
+    details = {found["detail"].partition(";")[0]: found["samples"] for found in shown["troubles"]}
+    assert details["missing a required argument: 'month'"] == [later]
+    assert details["too many positional arguments"] == [retries]
+    assert details["this code has no such actor"][0] in waits and len(details["this code has no such actor"]) == 3
+    assert str(leased.lease.id, "ascii") in waits
+    assert fine not in told
+    assert check("--queue", "billing")[0] == 0
+    assert "default: 5 of gone: this code has no such actor (such as " in check()[1]
+
+
+def test_a_queue_that_the_topology_has_not_any_more_is_trouble(broker: RedisBroker, valkey: redis.Redis) -> None:
+    old = Family(broker.wire, broker.keys.family("retired"))
+    old.enqueue([Entry("left", b'{"actor":"bill","sent_at":1,"args":[1],"kwargs":{"month":"May"}}')])
+
+    code, told = check()
+
+    assert code == 1
+    assert "retired: 1 of bill: the topology has no queue retired (such as left)" in told
+
+
+def test_what_follows_a_message_is_looked_at_too(broker: RedisBroker) -> None:
+    def step(actor: str, *args: Any, **kwargs: Any) -> Message[Any]:
+        return Message("default", actor, args, kwargs, {})
+
+    pipeline([step("bill", 1, month="May"), step("bill", month="June"), step("gone")], broker=broker).run()
+    code, told = check("--json")
+    first = {found["detail"].partition(";")[0] for found in json.loads(told)["troubles"]}
+    broker.flush_all()
+    pipeline([step("bill", 1, month="May"), step("bill", month="June").copy(options={"pipe_ignore": True})]).run()
+    ignored, told_then = check("--json")
+    broker.flush_all()
+    options = {"enqueued_at": 1, "on_failure": "lost", "group_completion_callbacks": [step("bill", 1).asdict()]}
+    broker.enqueue(Message("default", "bill", (1,), {"month": "May"}, options))
+    followed = {found["actor"] for found in json.loads(check("--json")[1])["troubles"]}
+
+    assert (code, first) == (1, {"this code has no such actor"}), "the second step gets the first one's result"
+    assert ignored == 1 and "missing a required argument: 'customer'" in told_then
+    assert followed == {"lost", "bill"}
+
+
+def test_a_queue_that_nobody_knows_is_said(broker: RedisBroker) -> None:
+    with pytest.raises(CommandError, match="no queue nobody; there are urgent"):
+        check("--queue", "nobody")
+
+
+def everything(server: redis.Redis) -> dict[bytes, object]:
+    """Return what every key holds, whatever order the server keeps it in."""
+    read: dict[bytes, Any] = {
+        b"hash": server.hgetall,
+        b"list": lambda key: server.lrange(key, 0, -1),
+        b"zset": lambda key: server.zrange(key, 0, -1, withscores=True),
+        b"set": server.smembers,
+    }
+    return {key: read.get(server.type(key), server.get)(key) for key in server.scan_iter()}
