@@ -1,0 +1,140 @@
+"""The ledger of a yard under chaos names what is lost, and nothing else."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+from apps.platform.workers.chaos.account import Account, make_account, read_notes
+from apps.platform.workers.chaos.plan import Plan, read_rate
+from apps.platform.workers.chaos.witness import Witness
+from broker.clients import connect
+from broker.family import Entry, Family
+from broker.keys import Keys
+from broker.records import JobRecords, step
+from broker.wire import Wire
+from tests.waiting import wait_for
+
+OWNER = "pool.host.1.x.1.1/live"
+ODD = 'an "odd" id\\ of ünïcode'
+
+
+@pytest.fixture
+def family(valkey: redis.Redis, valkey_url: str) -> Family:
+    """A queue on an emptied server."""
+    return Family(Wire(connect(valkey_url)), Keys().family("work"))
+
+
+@pytest.fixture
+def witness(family: Family, valkey_url: str) -> Iterator[Witness]:
+    """Who watches the server."""
+    witness = Witness(valkey_url)
+    yield witness
+    witness.close()
+
+
+def saw(witness: Witness, count: int) -> Witness:
+    """Return the witness once it saw so many accepted."""
+
+    def look() -> bool:
+        witness.read()
+        return len(witness.accepted) >= count
+
+    wait_for(look)
+    return witness
+
+
+def account(witness: Witness, family: Family, notes: str = "", before: frozenset[str] = frozenset()) -> Account:
+    """Return the account of what was seen and noted."""
+    counted: dict[str, Counter[str]] = {phase: Counter() for phase in ("completed", "failed", "skipped")}
+    for phase, _, id_ in (line.partition(" ") for line in notes.splitlines()):
+        counted[phase][id_] += 1
+    return make_account(
+        attempted=witness.attempted,
+        accepted=witness.accepted,
+        before=before,
+        notes=counted,
+        families=[family],
+        records=JobRecords(connect_of(family), Keys()),
+    )
+
+
+def connect_of(family: Family) -> redis.Redis:
+    """Return a client of the same server."""
+    return redis.Redis(connection_pool=family.wire._pool)
+
+
+def test_witness_sees_single_bulk_unique_and_odd_ids_and_what_was_refused(family: Family, witness: Witness) -> None:
+    family.enqueue([Entry("one", b"{}")])
+    family.enqueue([Entry(f"bulk-{n}", b'{"body": "\\" HSET"}') for n in range(3)], delay_ms=60_000)
+    family.enqueue([Entry("unique", b"{}", "key"), Entry("its-twin", b"{}", "key")])
+    family.enqueue([Entry(ODD, b"\x00\xff\r\n")])
+    family.enqueue([Entry("one", b"{}")])
+
+    saw(witness, 6)
+
+    assert set(witness.accepted) == {"one", "bulk-0", "bulk-1", "bulk-2", "unique", ODD}
+    assert witness.attempted == {*witness.accepted, "its-twin"}
+
+
+def test_a_message_that_is_nowhere_and_was_never_completed_is_lost(family: Family, witness: Witness) -> None:
+    family.enqueue([Entry(name, b"{}") for name in ("completed", "gone", "waits", "buried", "acknowledged")])
+    family.join(OWNER)
+    grants = {grant.lease.id.decode(): grant.lease for grant in family.fetch(OWNER, 5, request=1).grants}
+    family.release(OWNER, [grants["waits"]])
+    family.bury(grants["buried"], b"{}")
+    family.ack(OWNER, [grants["completed"], grants["acknowledged"]])
+    connect_of(family).hdel(family.keys.bodies, "gone")
+    connect_of(family).hdel(family.keys.hold(OWNER), "gone")
+
+    found = account(saw(witness, 5), family, "completed completed\n")
+
+    assert set(found.lost) == {"gone", "acknowledged"}
+    assert (found.completed, found.waiting, found.dead) == (("completed",), ("waits",), ("buried",))
+    assert "lost 2" in str(found) and "gone" in str(found)
+
+
+def test_what_was_cancelled_or_gave_up_elsewhere_is_not_lost(family: Family, witness: Witness) -> None:
+    family.enqueue([Entry(name, b"{}") for name in ("cancelled", "discarded")])
+    JobRecords(connect_of(family), Keys()).write(
+        [
+            step("cancelled", sequence=9, state="cancelled", fields={}, ttl_ms=60_000),
+            step("discarded", sequence=9, state="dead", fields={}, ttl_ms=60_000),
+        ]
+    )
+    family.flush()
+
+    found = account(saw(witness, 2), family)
+
+    assert (found.cancelled, found.dead, found.lost) == (("cancelled",), ("discarded",), ())
+
+
+def test_completed_twice_is_duplicated_and_completed_out_of_nothing_is_unexpected(
+    family: Family, witness: Witness
+) -> None:
+    family.enqueue([Entry("twice", b"{}")])
+    notes = "completed twice\ncompleted twice\ncompleted twice\ncompleted stray\ncompleted old\nfailed twice\n"
+
+    found = account(saw(witness, 1), family, notes, before=frozenset({"old"}))
+
+    assert (found.duplicated, found.unexpected) == (("twice", "twice"), ("stray",))
+
+
+def test_notes_are_read_from_where_children_append_them(tmp_path: Path) -> None:
+    (tmp_path / "notes").write_text("completed a\nfailed b\ncompleted a\nskipped c\n")
+
+    notes = read_notes(tmp_path / "notes")
+
+    assert notes == {"completed": Counter(a=2), "failed": Counter(b=1), "skipped": Counter(c=1)}
+    assert read_notes(tmp_path / "none")["completed"] == Counter()
+
+
+def test_the_same_seed_draws_the_same() -> None:
+    draws = [[Plan(1, seed).draws().random() for _ in range(3)] for seed in (7, 7, 8)]
+
+    assert draws[0] == draws[1] != draws[2]
+    assert (read_rate("6/m"), read_rate("2/s"), read_rate("9/h")) == (0.1, 2, 0.0025)
