@@ -17,6 +17,7 @@ from benchmarks import (
     steady,
     storm,
     submit,
+    supervised,
 )
 from benchmarks.bench import Benchmark
 
@@ -35,5 +36,6 @@ _MODULES = (
     distance,
     group,
     concurrency,
+    supervised,
 )
 BENCHMARKS: dict[str, Benchmark] = {module.BENCHMARK.name: module.BENCHMARK for module in _MODULES}

@@ -54,6 +54,7 @@ TARGETS: tuple[Target, ...] = (
     _over("drain_1x8_per_s", STACK, OURS, at_least=0.6),
     _over("drain_2x8_per_s", STACK, OURS, at_least=0.6),
     _over("drain_1x8_per_s", STACK, EVERY_PYTHON_PEER, at_least=1),
+    _over("supervised_drain_per_s", "switchyard-pool", STACK, at_least=0.97),
     _over("enqueue_per_s", OURS, STOCK, at_least=1.2),
     _over("enqueue_per_s", OURS, EVERY_KEEPING_PEER, at_least=1),
     _over("enqueue_bulk_per_s", OURS, EVERY_PEER, at_least=5),

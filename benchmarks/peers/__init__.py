@@ -7,7 +7,7 @@ async; ``enqueue_many(tasks)`` if the library has it; ``start()`` if its sender 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 
@@ -44,17 +44,26 @@ class Peer:
         return self.needs != "postgres"
 
 
-OURS = (
-    Peer("switchyard", "switchyard", "Switchyard, Dramatiq's default middleware", backlog=40_000, bulk=True),
-    Peer(
-        "switchyard-stack",
-        "switchyard",
-        "Switchyard, whole stack",
-        {"BENCH_STACK": "1"},
-        backlog=20_000,
-        bulk=True,
-        whole_stack=True,
-    ),
+STACK = Peer(
+    "switchyard-stack",
+    "switchyard",
+    "Switchyard, whole stack",
+    {"BENCH_STACK": "1"},
+    backlog=20_000,
+    bulk=True,
+    whole_stack=True,
+)
+OURS = (Peer("switchyard", "switchyard", "Switchyard, Dramatiq's default middleware", backlog=40_000, bulk=True), STACK)
+# The same under runpool instead of in a worker of Dramatiq's own: for the question what that costs.
+SUPERVISED = replace(
+    STACK,
+    name="switchyard-pool",
+    title="Switchyard, whole stack, under its supervisor",
+    environment={
+        "BENCH_STACK": "1",
+        "BENCH_SUPERVISED": "1",
+        "DJANGO_SETTINGS_MODULE": "benchmarks.supervised_yard.settings",
+    },
 )
 STOCK = Peer("dramatiq", "dramatiq", "Dramatiq")
 TUNED = (
@@ -77,4 +86,4 @@ OTHERS = (
     Peer("bullmq", "bullmq", "BullMQ", backlog=20_000, bulk=True, language="node", needs="node"),
 )
 EVERYONE = (*OURS, STOCK, *TUNED, *OTHERS)
-PEERS = {peer.name: peer for peer in EVERYONE}
+PEERS = {peer.name: peer for peer in (*EVERYONE, SUPERVISED)}

@@ -47,5 +47,11 @@ class OnSwitchyard(OnDramatiq):
         else:
             self.broker.enqueue_many(messages(self.work, ((task,) for task in tasks)), delay=delay_ms)
 
+    def worker_command(self, slots: int) -> list[str]:
+        """Start Dramatiq's own worker, or a pool, whose slots its yard declares."""
+        if os.environ.get("BENCH_SUPERVISED"):
+            return ["manage.py", "runpool", "bench"]
+        return super().worker_command(slots)
+
 
 adapter = OnSwitchyard(whole_stack() if os.environ.get("BENCH_STACK") else plain(), "switchyard")

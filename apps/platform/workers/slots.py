@@ -67,8 +67,8 @@ class Slots(Middleware):
             raise SkipMessage("its lease may have lapsed")
         slot = self._free.popleft()
         lane = self._lanes.get(message.queue_name, 0)
-        id_, token = _lease_of(message)
-        message.slot, message.slot_ended = slot, False  # type: ignore[attr-defined]
+        id_, token = lease = _lease_of(message)
+        message.slot, message.slot_ended, message.slot_lease = slot, False, lease  # type: ignore[attr-defined]
         self._busy[slot] = message
         self._row.start(slot, lane, id_, token, self._limits_ns[lane] if self._limits_ns else NO_LIMIT)
 
@@ -89,11 +89,11 @@ class Slots(Middleware):
 
     def after_ack(self, broker: Broker, message: MessageProxy) -> None:
         """Remember a message as finished, and free its slot. The acknowledgement may be on its way still."""
-        slot = getattr(message, "slot", None)
+        slot = message.__dict__.get("slot")
         if slot is None:
             return
-        if not getattr(message, "moved", False):
-            self._row.finish(self._lanes.get(message.queue_name, 0), *_lease_of(message))
+        if not message.__dict__.get("moved"):
+            self._row.finish(self._lanes.get(message.queue_name, 0), *message.slot_lease)
         self._let_go(message, slot)
 
     def after_nack(self, broker: Broker, message: MessageProxy) -> None:
@@ -115,13 +115,14 @@ class Slots(Middleware):
         return True
 
     def _end(self, message: MessageProxy) -> None:
-        slot = getattr(message, "slot", None)
+        slot = message.__dict__.get("slot")
         if slot is not None and not message.slot_ended:
             message.slot_ended = True  # type: ignore[attr-defined]
             self._row.end(slot)
 
     def _let_go(self, message: MessageProxy, slot: int) -> None:
-        self._end(message)  # where an interrupt left the hooks early
+        if not message.slot_ended:  # an interrupt left the hooks early
+            self._end(message)
         message.slot = None  # type: ignore[attr-defined]
         del self._busy[slot]
         self._row.free(slot)

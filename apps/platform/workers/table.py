@@ -11,20 +11,22 @@ import mmap
 import os
 import struct
 import tempfile
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 CELL_BYTES = 8
 HEADER_CELLS = 16  # more than are used, so that a row can grow where it stands
-READY, BEAT, TAKEN, DONE, BUSY, LEASED, FINISHED, WRITTEN, PROGRESS, WORKING, FULL, RETIRED, LOGGED = range(13)
+READY, BEAT, LEASED, FINISHED, WRITTEN, PROGRESS, WORKING, FULL, RETIRED, LOGGED = range(10)
 
 # As long as an id may be. What somebody put there with a longer one cannot be told apart, and counts as not running.
 ID_BYTES = 200
 _RUNNING = struct.Struct(f"<4qH{ID_BYTES}s")  # token, start, limit, lane, length of the id, id
 ASKED_AT = CELL_BYTES + 240
-SLOT_BYTES = ASKED_AT + CELL_BYTES
+SLOT_BYTES = ASKED_AT + 3 * CELL_BYTES
+# Cells of a slot: whether it is busy, the limit of its message, and how many it has started and ended.
+BUSY, LIMIT, ASKED = 0, 3, ASKED_AT // CELL_BYTES
+STARTED, ENDED = ASKED + 1, ASKED + 2
 _FINISHED = struct.Struct(f"<2qH{ID_BYTES}s")  # token, lane, length of the id, id
 RING = 512
 RING_BYTES = 224
@@ -40,7 +42,7 @@ class ChildState:
         ready: It is up.
         beat_ns: Monotonic time of its last sign of life; 0 before the first.
         taken: Messages it started; ``done``: ended, well or not; ``busy``: running now.
-        progress_ns: Monotonic time when it last started or ended a message, or found nothing to do.
+        progress_ns: Monotonic time of the first sign of life after it last started or ended a message.
     """
 
     ready: bool
@@ -97,23 +99,30 @@ class Row:
         self._ring_at = (HEADER_CELLS * CELL_BYTES) + slots * SLOT_BYTES
         self._log_at = self._ring_at + RING * RING_BYTES
         self._finished = itertools.count()
-        self._counting = threading.Lock()
+        # Where each slot begins, in cells, and its message, in bytes: each start and end of a message needs them.
+        self._slot_cells = [self._slot_at(slot) // CELL_BYTES for slot in range(slots)]
+        self._messages_at = [self._slot_at(slot) + CELL_BYTES for slot in range(slots)]
+        self._moved = 0
 
     def read(self) -> ChildState:
         """Return what the child wrote last."""
         cells = self._cells
-        return ChildState(bool(cells[READY]), cells[BEAT], cells[TAKEN], cells[DONE], cells[BUSY], cells[PROGRESS])
+        taken, done = self._counts()
+        return ChildState(bool(cells[READY]), cells[BEAT], taken, done, max(taken - done, 0), cells[PROGRESS])
 
     def clear(self) -> None:
         """Forget the child before."""
         self._memory[:] = bytes(len(self._memory))
 
     def beat(self) -> None:
-        """Give a sign of life."""
-        self._cells[BEAT] = time.monotonic_ns()
+        """Give a sign of life, and say whether messages were started or ended since the one before."""
+        now_ns = self._cells[BEAT] = time.monotonic_ns()
+        moved = sum(self._counts())
+        if moved != self._moved:
+            self._moved, self._cells[PROGRESS] = moved, now_ns
 
     def progressed(self) -> None:
-        """Note that work goes on, or that there is none."""
+        """Note that work goes on."""
         self._cells[PROGRESS] = time.monotonic_ns()
 
     def set_ready(self) -> None:
@@ -175,41 +184,35 @@ class Row:
         return kept.decode("utf-8", "replace").splitlines()
 
     def start(self, slot: int, lane: int, id_: bytes, token: int, limit_ns: int) -> None:
-        """Put a message that starts into a slot."""
-        at = self._slot_at(slot)
+        """Put a message that starts into a slot, which is the calling thread's until it is freed."""
         now_ns = time.monotonic_ns()
-        _RUNNING.pack_into(self._memory, at + CELL_BYTES, token, now_ns, limit_ns, lane, len(id_), id_)
-        self._cells[(at + ASKED_AT) // CELL_BYTES] = 0
-        self._cells[at // CELL_BYTES] = 1  # last: a slot that is busy is complete
-        with self._counting:
-            self._cells[TAKEN] += 1
-            self._cells[BUSY] += 1
-        self._cells[PROGRESS] = now_ns
+        _RUNNING.pack_into(self._memory, self._messages_at[slot], token, now_ns, limit_ns, lane, len(id_), id_)
+        cells, at = self._cells, self._slot_cells[slot]
+        cells[at + ASKED] = 0
+        cells[at] = 1  # last: a slot that is busy is complete
+        cells[at + STARTED] += 1
 
     def end(self, slot: int) -> None:
         """Note that a slot's task has ended; its message is still to be acknowledged."""
-        self._cells[self._slot_at(slot) // CELL_BYTES + 3] = NO_LIMIT
-        with self._counting:
-            self._cells[DONE] += 1
-            self._cells[BUSY] -= 1
-        self.progressed()
+        cells, at = self._cells, self._slot_cells[slot]
+        cells[at + LIMIT] = NO_LIMIT
+        cells[at + ENDED] += 1
 
     def free(self, slot: int) -> None:
         """Empty a slot."""
-        self._cells[self._slot_at(slot) // CELL_BYTES] = 0
+        self._cells[self._slot_cells[slot]] = 0
 
     def ask(self, ran: Running) -> None:
         """Say, as its supervisor, that a running message was asked to stop."""
-        for slot in range(self._slots):
-            at = self._slot_at(slot)
-            if self._cells[at // CELL_BYTES] and self._running_in(slot) == ran:
-                self._cells[(at + ASKED_AT) // CELL_BYTES] = ran.token
+        for slot, at in enumerate(self._slot_cells):
+            if self._cells[at] and self._running_in(slot) == ran:
+                self._cells[at + ASKED] = ran.token
 
     def is_asked(self, slot: int) -> bool:
         """Whether the message in a slot was asked to stop."""
-        at = self._slot_at(slot)
-        token = self._cells[at // CELL_BYTES + 1]
-        return token > 0 and self._cells[(at + ASKED_AT) // CELL_BYTES] == token
+        at = self._slot_cells[slot]
+        token = self._cells[at + 1]
+        return token > 0 and self._cells[at + ASKED] == token
 
     def finish(self, lane: int, id_: bytes, token: int) -> None:
         """Remember a message that was worked off, until 512 others were."""
@@ -225,7 +228,7 @@ class Row:
 
     def running(self) -> list[Running]:
         """Return what the slots hold."""
-        busy = (slot for slot in range(self._slots) if self._cells[self._slot_at(slot) // CELL_BYTES])
+        busy = (slot for slot, at in enumerate(self._slot_cells) if self._cells[at + BUSY])
         return [ran for slot in busy if (ran := self._running_in(slot)) is not None]
 
     def finished(self) -> list[Finished]:
@@ -238,11 +241,17 @@ class Row:
         return found
 
     def _running_in(self, slot: int) -> Running | None:
-        at = self._slot_at(slot) + CELL_BYTES
-        token, start_ns, limit_ns, lane, length, id_ = _RUNNING.unpack_from(self._memory, at)
+        token, start_ns, limit_ns, lane, length, id_ = _RUNNING.unpack_from(self._memory, self._messages_at[slot])
         return Running(lane, id_[:length], token, start_ns, limit_ns) if 0 < length <= ID_BYTES else None
 
-    def _slot_at(self, slot: int) -> int:
+    def _counts(self) -> tuple[int, int]:
+        """Return how many messages were started, and how many ended. Each slot counts its own, without a lock."""
+        cells = self._cells
+        ended = sum(cells[at + ENDED] for at in self._slot_cells)
+        return sum(cells[at + STARTED] for at in self._slot_cells), ended
+
+    @staticmethod
+    def _slot_at(slot: int) -> int:
         return HEADER_CELLS * CELL_BYTES + slot * SLOT_BYTES
 
 

@@ -1,0 +1,22 @@
+"""The project without its products, on a yard of the queue that benchmarks use."""
+
+from __future__ import annotations
+
+from benchmarks.peers.on_dramatiq import LANES
+from broker.topology import Pool, Queue, Yard
+from project.settings import *  # noqa: F403
+from project.settings import INSTALLED_APPS as PROJECT_APPS
+
+YARD = Yard(
+    queues=tuple(Queue(lane, objective_ms=80, soft_limit_ms=60_000, hard_limit_ms=90_000) for lane in LANES),
+    pools=(
+        Pool("bench", "threads", LANES, processes=1, slots=8),
+        Pool("retries", "threads", (), processes=1, slots=1, shared_retries=True),
+    ),
+)
+INSTALLED_APPS = [
+    *(app for app in PROJECT_APPS if not app.startswith("apps.product.")),
+    "benchmarks.supervised_yard",
+]
+DRAMATIQ_BROKER = {"BROKER": "benchmarks.supervised_yard.broker.build_broker", "OPTIONS": {}, "MIDDLEWARE": []}
+ROOT_URLCONF = "benchmarks.supervised_yard.urls"
