@@ -91,6 +91,12 @@ def _set_aside(queue: Queue, look: QueueLook) -> Iterator[Finding]:
         cause = "Something other than Switchyard writes to the queue, or the server deleted bodies"
         step = f"manage.py deadletters list --quarantined --queue {queue.name}"
         yield Finding(GROUP, "quarantined", "warning", seen, cause, step, queue.name)
+    if stats.parked:
+        actors = ", ".join(look.unknown[:SHOWN]) or "?"
+        seen = f"{queue.name}: {stats.parked:,} messages wait for a worker that knows them; they call {actors}"
+        cause = "A deploy that is under way, or that sends before it works; ten minutes make them dead letters"
+        step = "manage.py check_backlog, with the code that the pools run; then deploy what knows them"
+        yield Finding(GROUP, "parked", "warning", seen, cause, step, queue.name)
 
 
 def _undeclared(snapshot: Snapshot) -> Iterator[Finding]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections.abc import Iterator
@@ -13,13 +14,14 @@ import redis
 from django.conf import settings
 
 from broker.clients import connect
-from broker.family_keys import FamilyKeys
+from broker.family_keys import ALL_LANES, FamilyKeys
 from broker.interface import QueueStats
 from broker.keys import Keys
 from broker.pool_reports import PoolReport, PoolReports
 from broker.stats import family_stats
 
 CRASH_NOTES = 1_000
+PARKED_SHOWN = 100
 LOOKED_AT_KEYS = 200_000
 LOOK_S = 0.5
 
@@ -32,12 +34,14 @@ class QueueLook:
         lapsed: Owner whose lease ran out -> seconds since it did.
         lapsed_messages: What those owners hold.
         crashed: Message id -> how often it took its worker down.
+        unknown: Actors that parked messages call; of many messages only some are looked at.
     """
 
     stats: QueueStats
     lapsed: dict[str, float]
     lapsed_messages: int
     crashed: dict[str, int]
+    unknown: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +87,9 @@ def _queue(client: redis.Redis, keys: FamilyKeys, now_ms: int) -> QueueLook:
     with client.pipeline(transaction=False) as pipe:
         pipe.zrangebyscore(keys.leases, "(0", now_ms, withscores=True)  # an owner with 0 is being cleared right now
         pipe.hscan(keys.notes, 0, match="crash:*", count=CRASH_NOTES)
-        found, (_, notes) = pipe.execute()
+        for lane in ALL_LANES:
+            pipe.zrange(keys.parked(lane), 0, PARKED_SHOWN - 1)
+        found, (_, notes), *parked = pipe.execute()
         lapsed = {str(owner, "utf-8"): (now_ms - until) / 1000 for owner, until in found}
         for owner in lapsed:
             pipe.hlen(keys.hold(owner))
@@ -95,7 +101,17 @@ def _queue(client: redis.Redis, keys: FamilyKeys, now_ms: int) -> QueueLook:
         for name, note in notes.items()
         if (count := re.match(rb"\d+", note)) and int(count[0])
     }
-    return QueueLook(stats, lapsed, held, crashed)
+    unknown = sorted({_actor(member) for members in parked for member in members})
+    return QueueLook(stats, lapsed, held, crashed, tuple(unknown))
+
+
+def _actor(member: bytes) -> str:
+    """Return the actor that a parked message calls, from its place in the list of them."""
+    try:
+        call = json.loads(member.partition(b"\n")[0])
+        return str(call[0])[:80]
+    except (ValueError, LookupError, TypeError):
+        return "?"
 
 
 def _undeclared(client: redis.Redis, keys: Keys) -> dict[str, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import dramatiq
 import pytest
 from dramatiq.message import Message
 
@@ -12,6 +13,8 @@ from apps.platform.operations.doctor import queues, snapshot
 from apps.platform.operations.doctor.finding import Finding
 from broker import codec
 from broker.family import Entry
+from broker.interface import Facilities
+from tests.conftest import RunWorker
 from tests.integration.operations.doctor.conftest import of
 from tests.waiting import wait_for
 
@@ -66,6 +69,17 @@ def test_unreadable_messages_are_a_warning(enqueue: Any) -> None:
     family.quarantine(odd.lease, b"{}")
 
     assert of(look(), "warning")["quarantined"].next == "manage.py deadletters list --quarantined --queue slow"
+
+
+def test_messages_that_no_worker_knows_are_a_warning_that_names_what_they_call(
+    facilities: Facilities, run_worker: RunWorker
+) -> None:
+    dramatiq.get_broker().enqueue(Message("slow", "from_the_future", (), {}, {}))
+    with run_worker("slow"):
+        found = wait_for(lambda: of(look(), "warning").get("parked"))
+
+    assert found.seen == "slow: 1 messages wait for a worker that knows them; they call from_the_future"
+    assert found.next.startswith("manage.py check_backlog")
 
 
 def test_messages_that_took_their_worker_down_twice_are_named(enqueue: Any) -> None:
