@@ -9,8 +9,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from typing import NoReturn
 
+import dramatiq
 from django.conf import settings
 
+from apps.platform.workers.chaos.notes import keep_notes
+from apps.platform.workers.greenlets import become_child, is_patched
 from apps.platform.workers.pinning import pin
 from apps.platform.workers.processes import fork
 from apps.platform.workers.table import Table
@@ -64,10 +67,12 @@ def start_child(assignment: Assignment, table: Table, *, shed: Iterable[Callable
     def run() -> int:
         pin(assignment.pool)  # here, because threads, and what is executed, take it over
         # What runs alone has nobody to share its time with: it does not wait for another interpreter to load.
-        if assignment.pool.kind == "gevent" and not assignment.alone:
-            _execute(assignment, table)
-        from apps.platform.workers.child import serve
-
+        if assignment.pool.kind == "gevent":
+            if is_patched():
+                become_child(dramatiq.get_broker(), assignment.slots)
+            elif not assignment.alone:
+                _execute(assignment, table)
+        keep_notes(dramatiq.get_broker())
         return serve(assignment, table.rows[assignment.place - 1], parent_pid=supervisor_pid)
 
     return fork(run, title=assignment.title, shed=shed)
@@ -75,11 +80,16 @@ def start_child(assignment: Assignment, table: Table, *, shed: Iterable[Callable
 
 def _execute(assignment: Assignment, table: Table) -> NoReturn:
     os.set_inheritable(table.fd, True)
+    arguments = [assignment.words(), str(table.fd), str(len(table.rows)), str(table.slots)]
+    execute("apps.platform.workers.gevent_child", arguments)
+
+
+def execute(module: str, arguments: Iterable[str]) -> NoReturn:
+    """Become a module of the project, run anew with arguments."""
     # Started from wherever manage.py was: the project's own folder comes first, as it does for manage.py.
     path = os.pathsep.join(filter(None, (str(settings.BASE_DIR), os.environ.get("PYTHONPATH"))))
-    arguments = [assignment.words(), str(table.fd), str(len(table.rows)), str(table.slots)]
     os.execve(  # noqa: S606  our own interpreter and module
         sys.executable,
-        [sys.executable, "-m", "apps.platform.workers.gevent_child", *arguments],
+        [sys.executable, "-m", module, *arguments],
         {**os.environ, "PYTHONPATH": path, "SWITCHYARD_RELEASE": settings.SWITCHYARD.release},
     )

@@ -20,21 +20,18 @@ def main(arguments: list[str]) -> int:
     django.setup()
 
     import dramatiq
-    import gevent
-    from dramatiq.middleware import AsyncIO
 
+    from apps.platform.workers.chaos.notes import keep_notes
     from apps.platform.workers.child import serve
     from apps.platform.workers.children import read_assignment
+    from apps.platform.workers.greenlets import become_child
     from apps.platform.workers.processes import name_process
     from apps.platform.workers.table import Table
 
-    # All greenlets share one thread, and Django refuses its database in a thread that runs an event loop.
-    broker = dramatiq.get_broker()
-    broker.middleware = [entry for entry in broker.middleware if not isinstance(entry, AsyncIO)]
     assignment = read_assignment(words)
+    become_child(dramatiq.get_broker(), assignment.slots)
+    keep_notes(dramatiq.get_broker())
     name_process(assignment.title)
-    # Names are looked up in real threads, ten by default: as many that never resolve would hold up every other slot.
-    gevent.get_hub().threadpool.maxsize = max(10, assignment.slots)
     row = Table(int(fd), int(rows), int(slots)).rows[assignment.place - 1]
     return serve(assignment, row, parent_pid=parent_pid)
 

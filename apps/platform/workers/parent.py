@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
+import os
 import selectors
 import signal
+import sys
 import time
 from collections.abc import Sequence
 
+from apps.platform.workers.chaos.process import Chaos
+from apps.platform.workers.children import execute
+from apps.platform.workers.greenlets import is_patched
 from apps.platform.workers.keeper import Keeper, send
 from apps.platform.workers.processes import (
     EX_CRASHED,
@@ -19,11 +25,14 @@ from apps.platform.workers.processes import (
 )
 from apps.platform.workers.signals import HANDLED, SignalPipe
 from apps.platform.workers.supervisor import EX_OK, GRACE_S, KILL_AFTER_GRACE_S, LOOK_FOR_READY_S, Supervisor
-from apps.platform.workers.table import Table
+from apps.platform.workers.table import Row, Table
 from broker.topology import Pool
 
 # Longer than a supervisor takes to kill its own children.
 KILL_MARGIN_S = KILL_AFTER_GRACE_S + 5.0
+GREENLETS = "greenlet pools"
+# A parent below another one, which passes on what a terminal sends to all of them.
+NOTED_BELOW = (signal.SIGTERM, signal.SIGQUIT, signal.SIGUSR1, signal.SIGCHLD)
 
 logger = logging.getLogger("switchyard.workers")
 
@@ -33,23 +42,40 @@ class PoolsParent:
 
     Args:
         grace_s: Seconds that running tasks may take to end once the pools drain.
+        chaos: What harms the pools, for development.
+        own_row: Where the parent of this one looks whether all pools are ready.
     """
 
-    def __init__(self, pools: Sequence[Pool], *, grace_s: float = GRACE_S) -> None:
-        self._pools = tuple(pools)
+    def __init__(
+        self,
+        pools: Sequence[Pool],
+        *,
+        grace_s: float = GRACE_S,
+        chaos: Chaos | None = None,
+        own_row: Row | None = None,
+    ) -> None:
+        self._parts = _parts(pools)
+        self._chaos = chaos
+        self._own_row = own_row
         self._grace_s = grace_s
-        self._table = Table.create(len(self._pools))
+        self._table = Table.create(len(self._parts))
         self._all_ready = False
         self._unclean = False
         self._kill_at_s: float | None = None
         self._selector = selectors.DefaultSelector()
-        self._signals = SignalPipe(noted=(*HANDLED, signal.SIGCHLD))
-        self._keeper = Keeper(self._selector, len(self._pools), start=self._start, ended=self._ended)
+        self._signals = (
+            SignalPipe(noted=(*HANDLED, signal.SIGCHLD))
+            if own_row is None
+            else SignalPipe(noted=NOTED_BELOW, ignored=(signal.SIGINT, signal.SIGHUP))
+        )
+        self._keeper = Keeper(self._selector, len(self._parts), start=self._start, ended=self._ended)
 
     def run(self) -> int:
         """Keep the supervisors running; return 0 after a drain, 70 when something had to be killed for it."""
-        name_process("pools")
+        name_process("pools" if self._own_row is None else GREENLETS)
         prepare_to_fork()
+        if self._chaos is not None:
+            self._chaos.start(self._shed)
         self._selector.register(self._signals.read_fd, selectors.EVENT_READ, lambda: None)
         while True:
             self._obey(self._signals.take())
@@ -59,7 +85,10 @@ class PoolsParent:
             self._notice_ready()
             for key, _ in self._selector.select(self._sleep_s()):
                 key.data()
-        logger.info("pools: all drained" if not self._unclean else "pools: stopped, not all were drained")
+        if self._chaos is not None:
+            self._chaos.finish()
+        if self._own_row is None:
+            logger.info("pools: all drained" if not self._unclean else "pools: stopped, not all were drained")
         return EX_CRASHED if self._unclean else EX_OK
 
     def _obey(self, signals: list[int]) -> None:
@@ -74,6 +103,8 @@ class PoolsParent:
                 # SIGQUIT, not a second SIGTERM: a process manager that signals everybody must not cut the drain short.
                 self._keeper.stop(signal.SIGQUIT)
             else:
+                if self._chaos is not None:
+                    self._chaos.calm()
                 self._kill_at_s = time.monotonic() + self._grace_s + KILL_MARGIN_S
                 self._keeper.stop(signal.SIGTERM)
         if self._kill_at_s is not None and time.monotonic() >= self._kill_at_s:
@@ -81,21 +112,28 @@ class PoolsParent:
             self._keeper.stop(signal.SIGKILL)
 
     def _start(self, number: int) -> int:
-        pool, row = self._pools[number - 1], self._table.rows[number - 1]
+        part, table = self._parts[number - 1], self._table
+        row = table.rows[number - 1]
         row.clear()
 
         def run() -> int:
-            return Supervisor(pool, grace_s=self._grace_s, own_row=row).run()
+            if len(part) > 1:
+                os.set_inheritable(table.fd, True)
+                names = json.dumps([pool.name for pool in part])
+                arguments = [names, str(self._grace_s), str(table.fd), str(len(table.rows)), str(number)]
+                execute("apps.platform.workers.greenlet_parent", arguments)
+            return Supervisor(part[0], grace_s=self._grace_s, own_row=row).run()
 
-        return fork(run, title=f"pool {pool.name}", shed=[self._shed])
+        return fork(run, title=f"pool {part[0].name}" if len(part) == 1 else GREENLETS, shed=[self._shed])
 
     def _ended(self, number: int, pid: int, status: int) -> bool:
         _, told = describe_exit(status)
-        name = self._pools[number - 1].name
+        part = self._parts[number - 1]
         if self._keeper.stopping:
             self._unclean = self._unclean or status != 0
         else:
-            logger.error("pool %s: its supervisor (pid %d) %s; it is started again", name, pid, told)
+            names, who = ", ".join(pool.name for pool in part), "supervisor" if len(part) == 1 else "parent"
+            logger.error("pool %s: its %s (pid %d) %s; it is started again", names, who, pid, told)
         return self._table.rows[number - 1].read().ready
 
     def _shed(self) -> None:
@@ -107,7 +145,10 @@ class PoolsParent:
     def _notice_ready(self) -> None:
         if not self._all_ready and all(row.read().ready for row in self._table.rows):
             self._all_ready = True
-            logger.info("pools: all ready")
+            if self._own_row is None:
+                logger.info("pools: all ready")
+            else:
+                self._own_row.set_ready()
 
     def _sleep_s(self) -> float | None:
         waits = [] if self._all_ready else [LOOK_FOR_READY_S]
@@ -117,3 +158,16 @@ class PoolsParent:
         if self._kill_at_s is not None:
             waits.append(max(self._kill_at_s - time.monotonic(), 0.0))
         return min(waits, default=None)
+
+
+def _parts(pools: Sequence[Pool]) -> tuple[tuple[Pool, ...], ...]:
+    """Return what is forked one by one: each pool, but for gevent pools, which share a parent that loads once.
+
+    They come first: it loads while the others start.
+    """
+    greenlets = tuple(pool for pool in pools if pool.kind == "gevent")
+    others = tuple((pool,) for pool in pools if pool.kind != "gevent")
+    # Where the kernel does not end orphans, a parent in between would outlive a killed one.
+    if len(greenlets) > 1 and not is_patched() and sys.platform == "linux":
+        return greenlets, *others
+    return *((pool,) for pool in greenlets), *others

@@ -16,6 +16,7 @@ import psutil
 from django.db import connections
 from setproctitle import setproctitle
 
+from apps.platform.workers import greenlets
 from apps.platform.workers.signals import HANDLED
 from broker.parent_death import die_with_parent
 
@@ -127,6 +128,7 @@ def _be_child(
     try:
         if end_with_parent is not None:
             end_with_parent()
+        greenlets.after_fork()
         signal.set_wakeup_fd(-1)
         for handled in (*HANDLED, signal.SIGCHLD):
             signal.signal(handled, signal.SIG_DFL)

@@ -1,0 +1,93 @@
+"""``runpools --reload``: the code that runs is the code that is there."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+from dramatiq import Message
+
+from tests.integration.workers.conftest import Bench
+from tests.unit.documentation.pages import code_blocks, read
+from tests.waiting import wait_for
+
+PAGE = "docs/how-to/develop-with-workers.md"
+SAID = "bench:said"
+
+
+class Changing:
+    """An app with one actor, which says a word."""
+
+    def __init__(self, bench: Bench) -> None:
+        self.bench = bench
+        self.file = bench.folder / "changing" / "actors.py"
+        self.file.parent.mkdir()
+        (self.file.parent / "__init__.py").touch()
+        bench.environment["PYTHONPATH"] = str(bench.folder)
+
+    def write(self, word: str) -> None:
+        """Have the actor say a word, from now on."""
+        self.replace(
+            "import dramatiq\n\n@dramatiq.actor(queue_name='urgent')\ndef say():\n"
+            f"    dramatiq.get_broker().client.rpush({SAID!r}, {word!r})\n"
+        )
+
+    def replace(self, code: str) -> None:
+        """Write the file, as an editor does."""
+        new = self.file.with_suffix(".new")
+        new.write_text(code)
+        new.replace(self.file)
+
+    def says(self) -> str:
+        """Return what the actor says now."""
+        before = self.bench.client.llen(SAID)
+        message: Message[None] = Message(queue_name="urgent", actor_name="say", args=(), kwargs={}, options={})
+        self.bench.broker.enqueue(message)
+        wait_for(lambda: self.bench.client.llen(SAID) > before, timeout_s=20)
+        return str(self.bench.client.lindex(SAID, -1), "utf-8")  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def changing(bench: Bench) -> Changing:
+    """The app, saying "one"."""
+    app = Changing(bench)
+    app.write("one")
+    return app
+
+
+def test_changed_code_runs_after_a_drain_and_a_syntax_error_changes_nothing(bench: Bench, changing: Changing) -> None:
+    [command] = code_blocks(read(PAGE), "sh")
+    words = command.split()
+    assert words[:2] == ["manage.py", "runpools"]
+    reloader = bench.start(*words[1:], "urgent", settings="reloaded_settings")
+    bench.wait_for_log("pools: all ready")
+    assert changing.says() == "one"
+    held = bench.send("urgent", ms=1_500)
+    wait_for(lambda: bench.started(held))
+
+    changing.replace("def say(:\n")
+    bench.wait_for_log("the pools go on with the code they have")
+    still = changing.says()
+    changing.write("two")
+    wait_for(lambda: bench.log().count("pools: all ready") == 2, timeout_s=30)
+
+    assert (still, changing.says()) == ("one", "two")
+    assert bench.ended(held) is not None
+    assert len([note for note in bench.notes("bench:started") if note["token"] == held]) == 1
+    os.kill(reloader.pid, signal.SIGINT)
+    assert reloader.wait(30) == 0
+    assert bench.log().count("pools: all drained") == 2
+
+
+def test_code_that_fails_to_start_is_tried_again_with_the_next_change(bench: Bench, changing: Changing) -> None:
+    reloader = bench.start("runpools", "--reload", "urgent", settings="reloaded_settings")
+    bench.wait_for_log("pools: all ready")
+
+    changing.replace("raise RuntimeError('half done')\n")
+    bench.wait_for_log("they start again when a file changes")
+    changing.write("three")
+
+    wait_for(lambda: bench.log().count("pools: all ready") == 2, timeout_s=30)
+    assert changing.says() == "three"
+    assert reloader.poll() is None
