@@ -1,0 +1,134 @@
+"""From old code to new with work waiting: pools of both releases on one queue, real processes with different actors."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+import uuid
+from typing import Any
+
+import pytest
+from dramatiq import Message
+
+from broker.keys import Keys
+from broker.records import JobRecord, JobRecords
+from broker.stats import family_stats
+from tests.integration.workers.bench.actors import ENDED, STARTED
+from tests.integration.workers.conftest import Bench
+from tests.integration.workers.newer import ENDED as NEWER_ENDED
+from tests.processes import titles_below
+from tests.waiting import wait_for
+
+VISIBLE_WITHIN_S = 5.0
+RUNS_WITHIN_S = 15.0
+
+
+class Roll:
+    """A bench on which old pools (``urgent_job(token, ms, how)``) and new ones run."""
+
+    def __init__(self, bench: Bench) -> None:
+        self.bench = bench
+        self.records = JobRecords(bench.client, Keys())
+        self.ids: dict[str, str] = {}
+
+    def start(self, release: str) -> Any:
+        """Start the pools of a release, and wait until they are ready."""
+        settings = {"old": "settings", "new": "newer_settings"}[release]
+        pool = self.bench.start("runpool", "urgent", settings=settings, log=release)
+        self.bench.wait_for_log("pool urgent: ready", log=release)
+        return pool
+
+    def send(self, actor: str, *args: Any, lane: str = "urgent", **kwargs: Any) -> str:
+        """Enqueue a message of the newer code, and return its token."""
+        token = uuid.uuid4().hex
+        message: Message[Any] = Message(lane, actor, (token, *args), kwargs, {})
+        self.ids[token] = self.bench.broker.enqueue(message).message_id
+        return token
+
+    def record(self, token: str) -> JobRecord | None:
+        """Return a job's record."""
+        return self.records.read(self.ids[token])
+
+    def parked(self) -> int:
+        """Return how many messages are parked."""
+        return family_stats(self.bench.client, Keys().family("urgent")).parked
+
+    def ran(self) -> list[tuple[str, float]]:
+        """Return what the newer actors ran, and with what."""
+        notes = [json.loads(note) for note in self.bench.client.lrange(NEWER_ENDED, 0, -1)]  # type: ignore[union-attr]
+        return [(note["token"], note["seconds"]) for note in notes]
+
+
+@pytest.fixture
+def roll(bench: Bench) -> Roll:
+    """A deploy."""
+    return Roll(bench)
+
+
+def test_what_only_new_code_knows_is_seen_parked_and_runs_when_a_new_pool_starts(roll: Roll) -> None:
+    roll.start("old")
+    sent_s = time.monotonic()
+    tokens = {roll.send("audit", 0.0): 0.0 for _ in range(20)} | {
+        roll.send("urgent_job", seconds=0.001): 0.001 for _ in range(20)
+    }
+
+    wait_for(lambda: all((found := roll.record(token)) and found.reason == "parked" for token in tokens))
+    wait_for(lambda: roll.parked() == 40)
+    seen_s = time.monotonic() - sent_s
+    records = [roll.record(token) for token in tokens]
+    roll.start("new")
+    ready_s = time.monotonic()
+    wait_for(lambda: len(roll.ran()) == 40, RUNS_WITHIN_S)
+    took_s = time.monotonic() - ready_s
+
+    print(f"attempted 40, completed {len(roll.ran())}; seen after {seen_s:.2f} s, done {took_s:.2f} s after ready")
+    assert seen_s < VISIBLE_WITHIN_S
+    assert {(found.state, found.attempts) for found in records if found} == {("scheduled", 0)}
+    assert dict(roll.ran()) == tokens
+    assert roll.bench.notes(STARTED) == [], "the old actor was entered"
+    wait_for(lambda: {found.state for token in tokens if (found := roll.record(token))} == {"succeeded"})
+    assert {found.attempts for token in tokens if (found := roll.record(token))} == {1}
+
+
+def test_rolling_with_work_waiting_has_every_job_done_by_a_worker_that_can_none_lost_none_with_wrong_arguments(
+    roll: Roll,
+) -> None:
+    old_tokens = [roll.bench.send("urgent", ms=5) for _ in range(60)]
+    new_tokens = {roll.send("audit", 0.005): 0.005 for _ in range(60)}
+    old = roll.start("old")
+    new = roll.start("new")
+    for number in range(60):
+        old_tokens.append(roll.bench.send("urgent", ms=5))
+        new_tokens[roll.send("urgent_job", seconds=0.005)] = 0.005
+        if number == 30:
+            os.kill(titles_below(new.pid)["urgent child 1"], signal.SIGKILL)
+    wait_for(lambda: {note["token"] for note in roll.bench.notes(ENDED)} >= set(old_tokens), 60)
+    old.send_signal(signal.SIGTERM)
+    assert old.wait(60) == 0
+    wait_for(lambda: {token for token, _ in roll.ran()} >= set(new_tokens), 60)
+
+    old_ran = [note["token"] for note in roll.bench.notes(ENDED)]
+    new_ran = roll.ran()
+    twice = len(old_ran) + len(new_ran) - len(old_tokens) - len(new_tokens)
+    dead = family_stats(roll.bench.client, Keys().family("urgent")).dead
+    print(f"attempted 240, completed {len(set(old_ran)) + len(dict(new_ran))}, lost 0, twice {twice}, dead {dead}")
+    assert set(old_ran) == set(old_tokens)
+    assert dict(new_ran) == new_tokens
+    assert twice <= 4, "as many as ran in the child that was killed"
+    assert dead == 0
+
+
+def test_check_backlog_of_the_new_code_tells_what_it_would_break(roll: Roll) -> None:
+    for _ in range(5):
+        roll.bench.send("urgent")
+    roll.send("audit")
+
+    old = roll.bench.start("check_backlog", log="old")
+    new = roll.bench.start("check_backlog", "--json", settings="newer_settings", log="new")
+
+    assert (old.wait(60), new.wait(60)) == (1, 1)
+    assert "urgent: 1 of audit: this code has no such actor" in roll.bench.log("old")
+    [trouble] = json.loads(roll.bench.log("new"))["troubles"]
+    assert (trouble["actor"], trouble["kind"], trouble["count"]) == ("urgent_job", "arguments", 5)
