@@ -156,8 +156,11 @@ class Producers:
         wait_for(lambda: self.refused_count >= enough, timeout_s, what=f"{more} more jobs refused")
 
     def _produce(self) -> None:
-        while not self._stop.wait(self._pause_s):
+        due_s = time.monotonic()
+        while not self._stop.wait(max(due_s - time.monotonic(), 0)):
             started_s = time.monotonic()
+            # What an outage held up is not made up for.
+            due_s = max(due_s + self._pause_s, started_s)
             job = f"job-{next(self._numbers):06d}{self._end}"
             delay_ms = DELAY_MS if job.endswith(JOBS_THAT_ARE_DELAYED) else None
             accepted = enqueue(self._broker, self._ledger, job, self._ms, delay_ms=delay_ms)

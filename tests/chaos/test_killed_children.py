@@ -26,7 +26,9 @@ EVERY_S = 2.0
 # The figures are for a machine that does nothing else, and for more kills than the short runs have.
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(("kills", "slack"), [(3, 4), pytest.param(30, 1, marks=pytest.mark.long)])
-@pytest.mark.parametrize(("yard", "median_s", "worst_s"), [("threads", 0.1, 0.5), ("greenlets", 2.0, 2.0)])
+@pytest.mark.parametrize(
+    ("yard", "median_s", "worst_s", "whole_s"), [("threads", 0.1, 0.5, 3), ("greenlets", 0.1, 2.0, 10)]
+)
 def test_what_a_killed_child_ran_starts_again_at_once_and_no_sibling_stops(
     pools_on: PoolsOn,
     valkey_url: str,
@@ -34,6 +36,7 @@ def test_what_a_killed_child_ran_starts_again_at_once_and_no_sibling_stops(
     yard: str,
     median_s: float,
     worst_s: float,
+    whole_s: float,
     kills: int,
     slack: float,
 ) -> None:
@@ -43,7 +46,7 @@ def test_what_a_killed_child_ran_starts_again_at_once_and_no_sibling_stops(
     killed: dict[int, float] = {}
     back_s: list[float] = []
 
-    with load(pools.broker, ledger, per_s=220, ms=20, plain=True) as producers:
+    with load(pools.broker, ledger, per_s=200, ms=20, plain=True) as producers:
         began_s = time.monotonic()
         for number in range(1, kills + 1):
             let_pass(max(began_s + EVERY_S * number - time.monotonic(), 0))
@@ -72,7 +75,7 @@ def test_what_a_killed_child_ran_starts_again_at_once_and_no_sibling_stops(
     assert len(found.duplicated) <= 0.5 * slack * kills
     assert statistics.median(again_s) <= median_s * slack
     assert again_s[-1] <= worst_s * slack
-    assert max(back_s) <= 3
+    assert max(back_s) <= whole_s
 
 
 def restarts(pools: Pools) -> dict[str, int]:
