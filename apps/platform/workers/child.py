@@ -65,7 +65,7 @@ def serve(assignment: Assignment, row: Row, *, parent_pid: int) -> int:
         broker.declare_queue(lane)
     slots = install(broker, Slots(row, settings.YARD, assignment.lanes, assignment.slots))
     broker.emit_after("process_boot")
-    if assignment.pool.kind == "gevent" and not assignment.alone:
+    if assignment.pool.kind == "gevent":
         interrupt_on_signal(broker, slots)
     worker = make_worker(assignment, broker)
     ceiling = put_ceiling(assignment.pool.memory_limit_bytes, worker, row)
@@ -123,6 +123,7 @@ def interrupt_on_signal(broker: Broker, slots: Slots) -> None:
     """Have a signal raise in the greenlet that runs right now, if its job was asked to stop.
 
     The handler runs in that greenlet. One that computes, or waits without giving way, hears of it in no other way.
+    Where tasks have threads it does nothing.
     """
     [cancellation] = (entry for entry in broker.middleware if isinstance(entry, Cancellation))
     signal.signal(INTERRUPT, lambda signum, frame: cancellation.interrupt_here(slots.is_asked))

@@ -339,9 +339,8 @@ class Crew:
         next_s = self._stops.mind(running)
         if self.pool.kind == "gevent":
             for place, ran in self._stops.to_interrupt():
-                if (member := self._keeper.members[place - 1]) in self._own:  # what runs alone has a thread
-                    rows[place].ask(ran)
-                    send(member, INTERRUPT)
+                rows[place].ask(ran)
+                send(self._keeper.members[place - 1], INTERRUPT)
             next_s = min(next_s, LOOK_EVERY_S)
         return next_s
 
