@@ -9,10 +9,10 @@ from collections import deque
 # A fetch for one message costs as much as one for many; so with work in stock it may wait for more room, so long.
 WORTH_WAITING_S = 0.002
 
-# The stock is for the time until the next fetch is answered: a round trip, and as much again.
-STOCK_S = 0.005
+# The stock is for the time until the next fetch is answered, on a busy machine or a millisecond away.
+STOCK_S = 0.010
 # But a message may turn out to be long, and what is in stock behind it waits: so many at most for each slot.
-STOCK_A_SLOT = 8
+STOCK_A_SLOT = 16
 
 
 class Budget:

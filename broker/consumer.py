@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger("switchyard.broker")
 
 DRAINING_PAUSE_S = 0.05
+# Acknowledgements wait for the next fetch, but no longer than this where there is no room for one.
+ACKS_WAIT_S = 0.02
 LOOK_FOR_PARKED_S = 2.0
 # How often it is looked up which messages in hand were asked to stop.
 LOOK_FOR_ASKED_S = 0.25
@@ -190,11 +192,13 @@ class Consumer(DramatiqConsumer):
             self._listen(timeout_s)
         elif self._empty and not self._calls:
             self._ask(timeout_s)
-        elif room := self._budget.take(self, timeout_s=timeout_s):
+        elif room := self._budget.take(self, timeout_s=min(timeout_s, ACKS_WAIT_S) if self._acks.some else timeout_s):
             if self._calls:
                 self._adopt(room)
             else:
                 self._fetch(room, next(self._requests))
+        else:
+            self._acks.send()
 
     def _hand_out(self) -> HeldMessage:
         message = self._ready.popleft()

@@ -27,11 +27,15 @@ class RecordBuffer:
     A process that works calls :meth:`start`, so that steps are written although nothing is acknowledged for long.
 
     Attributes:
-        around: Calls what writes in the background; for somebody who wants to know what is written.
+        around: Calls what writes; for somebody who wants to know what is written.
+        noted: Grows with each thing that is noted.
+        written: What ``noted`` was when the last write began that has ended.
     """
 
     def __init__(self, records: JobRecords) -> None:
         self.around: Callable[[Callable[[], None]], None] = lambda write: write()
+        self.noted = 0
+        self.written = 0
         self._records = records
         self._with: list[Callable[[], None]] = []
         self._steps: dict[str, Step] = {}
@@ -49,8 +53,18 @@ class RecordBuffer:
         """
         self._with.append(write)
 
-    def wake(self) -> None:
-        """Have the background write soon, if there is one."""
+    @property
+    def in_background(self) -> bool:
+        """Whether what is noted is written soon, without a call of :meth:`flush`."""
+        return self._thread is not None
+
+    def note(self) -> None:
+        """Note that there is something to write for who asked to be called."""
+        with self._lock:
+            self.noted += 1
+        self._wake()
+
+    def _wake(self) -> None:
         if self._thread is not None and not self._some.is_set():
             self._some.set()
 
@@ -61,7 +75,8 @@ class RecordBuffer:
         """
         with self._lock:
             self._begun[job_id] = make
-        self.wake()
+            self.noted += 1
+        self._wake()
 
     def add(self, step: Step) -> None:
         """Note a step, to be written soon."""
@@ -69,7 +84,8 @@ class RecordBuffer:
             if step.state in ENDS_ATTEMPT:  # and not the sender's own news, which may come after the start
                 self._begun.pop(step.job_id, None)
             self._steps[step.job_id] = _later(self._steps.get(step.job_id), step)
-        self.wake()
+            self.noted += 1
+        self._wake()
 
     def flush(self) -> None:
         """Write what was noted before this call.
@@ -77,16 +93,20 @@ class RecordBuffer:
         Raises:
             BrokerUnavailable: the server did not answer; the steps are kept.
         """
+        self.around(self._write)
+
+    def _write(self) -> None:
+        noted = self.noted
         for write in self._with:
             try:
                 write()
             except Exception:
                 logger.critical("%r failed; what it was to write is lost", write, exc_info=True)
-        if not self._steps and not self._begun and not self._writing.locked():
-            return
-        with self._writing:  # also waits for what another thread is just writing
-            while self._steps or self._begun:
-                self._write_some()
+        if self._steps or self._begun or self._writing.locked():
+            with self._writing:  # also waits for what another thread is just writing
+                while self._steps or self._begun:
+                    self._write_some()
+        self.written = max(self.written, noted)
 
     def start(self) -> None:
         """Write in the background from now on, in this process."""
@@ -130,7 +150,7 @@ class RecordBuffer:
             self._some.clear()
             self._stopping.wait(LAG_S)
             try:
-                self.around(self.flush)
+                self.flush()
             except BrokerUnavailable as error:
                 logger.warning("%d job records wait for the broker: %s", len(self._steps), error)
                 self._stopping.wait(AWAY_PAUSE_S)

@@ -26,6 +26,7 @@ from broker.keys import Keys
 from broker.letters import encode, rejected
 from broker.limits import Limits
 from broker.own_leases import OwnLeases
+from broker.record_buffer import RecordBuffer
 from broker.signals import Hooks
 from broker.topology import lane_of_name
 from broker.wire import Wire
@@ -42,8 +43,7 @@ class RedisBroker(Broker):
     Args:
         client: Connected by :func:`broker.clients.connect`.
         limits: Messages that a queue may hold, by its name; others hold any number.
-        before_acks: Called before messages are acknowledged, and after some were enqueued: writes what is to be known
-            by then.
+        steps: Records of jobs, written before messages are acknowledged, and after some were enqueued.
         knows: Says whether the actors of a broker can be called in a way that messages are parked for, see
             :mod:`broker.parked`.
     """
@@ -55,7 +55,7 @@ class RedisBroker(Broker):
         *,
         middleware: list[Middleware] | None = None,
         limits: dict[str, int] | None = None,
-        before_acks: Callable[[], None] = lambda: None,
+        steps: RecordBuffer | None = None,
         knows: Callable[[Broker, str], bool] = lambda broker, call: False,
     ) -> None:
         self._hooks = Hooks()
@@ -69,7 +69,7 @@ class RedisBroker(Broker):
         self.knows = partial(knows, self)
         self.slots: int | None = None
         self._limits = Limits(limits or {})
-        self._before_acks = before_acks
+        self._steps = steps
         self._look_at_s = 0.0
         self._lanes: dict[str, tuple[Family, Lane]] = {}
         self._acks: dict[str, Acks] = {}
@@ -86,7 +86,6 @@ class RedisBroker(Broker):
         child: str,
         *,
         slots: int | None = None,
-        around_acks: Callable[[Callable[[], None]], None] = lambda write: write(),
     ) -> None:
         """Work under the name of a pool's child. Its leases are its parent's to join, renew and reclaim.
 
@@ -94,10 +93,7 @@ class RedisBroker(Broker):
 
         Args:
             slots: Messages that run at once; without it half of what a worker may hold.
-            around_acks: Called with what is to be called before acknowledgements are sent.
         """
-        before_acks = self._before_acks
-        self._before_acks = lambda: around_acks(before_acks)
         self._child, self.slots = child, slots
         self.in_flight, self._acks, self._consumers, self._budget, self._own_leases = {}, {}, [], None, None
 
@@ -111,7 +107,7 @@ class RedisBroker(Broker):
     def acks_of(self, family: Family, owner: str) -> Acks:
         """Return the acknowledgements of an owner, which outlive its consumers."""
         with self._lock:
-            return self._acks.setdefault(f"{family.keys.queue} {owner}", Acks(family, owner, first=self._before_acks))
+            return self._acks.setdefault(f"{family.keys.queue} {owner}", Acks(family, owner, steps=self._steps))
 
     def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 30_000) -> Consumer:
         """Return a consumer of a lane.
@@ -314,8 +310,10 @@ class RedisBroker(Broker):
         return True
 
     def _record(self, count: int) -> None:
+        if self._steps is None:
+            return
         try:
-            self._before_acks()
+            self._steps.flush()
         except BrokerUnavailable as error:  # they are there; what is to be known of them is written later
             self.logger.warning("%d messages are enqueued, but not recorded yet: %s", count, error)
 

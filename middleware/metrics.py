@@ -123,7 +123,7 @@ class Metrics(Middleware):
         if self._steps is None:
             self.fold()
         else:
-            self._steps.wake()
+            self._steps.note()
 
     def _labels(self, message: MessageProxy) -> tuple[str, str]:
         return message.queue_name, self._actors.name(message.actor_name)

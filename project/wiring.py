@@ -77,7 +77,7 @@ def build_yard(
     steps = RecordBuffer(records)
     limits = {queue.name: queue.max_depth for queue in yard.queues if queue.max_depth is not None}
     broker = RedisBroker(
-        client, keys, middleware=[], limits=limits, before_acks=steps.flush, knows=arguments.knows, **options
+        client, keys, middleware=[], limits=limits, steps=steps, knows=arguments.knows, **options
     )
     facilities = Facilities(
         yard=yard,

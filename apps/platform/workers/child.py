@@ -56,7 +56,7 @@ def serve(assignment: Assignment, row: Row, *, parent_pid: int) -> int:
     # Ctrl-C reaches every process of a terminal, the supervisor decides what it means.
     signals = SignalPipe(noted=(signal.SIGTERM,), ignored=(signal.SIGINT, signal.SIGHUP, signal.SIGQUIT))
     broker = dramatiq.get_broker()
-    broker.become(assignment.child, slots=assignment.slots, around_acks=row.write_finished)  # type: ignore[attr-defined]
+    broker.become(assignment.child, slots=assignment.slots)  # type: ignore[attr-defined]
     facilities(broker).steps.around = row.write_finished
     keep_database_connections()
     if assignment.pool.nice:
@@ -204,7 +204,7 @@ def drain(worker: dramatiq.Worker, slots: Slots, row: Row, signals: SignalPipe, 
         logger.warning("%d tasks did not end within the grace period and are given back", left)
     worker.broker.emit_after("worker_shutdown", worker)
     with contextlib.suppress(BrokerUnavailable):  # then the supervisor gives back what nobody knows to be finished
-        row.write_finished(facilities(worker.broker).steps.flush)
+        facilities(worker.broker).steps.flush()
     return EX_LEFT_WORK if left else 0
 
 

@@ -31,7 +31,7 @@ def test_stock_grows_with_short_tasks_and_shrinks_with_long_ones(monkeypatch: py
     assert take_all(budget) == 16
     for _ in range(16):
         budget.work_off()
-    now[0] += 0.005  # 16 in 5 ms
+    now[0] += module.STOCK_S
     assert take_all(budget) == 8 + 16
     for _ in range(24):
         budget.work_off()
@@ -39,7 +39,7 @@ def test_stock_grows_with_short_tasks_and_shrinks_with_long_ones(monkeypatch: py
     assert take_all(budget) == 16
 
 
-def test_stock_is_never_more_than_eight_a_slot(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stock_is_bounded_for_each_slot(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
     budget = Budget(16, slots=8)
@@ -47,7 +47,7 @@ def test_stock_is_never_more_than_eight_a_slot(monkeypatch: pytest.MonkeyPatch) 
     for _ in range(20):
         for _ in range(out):
             budget.work_off()
-        now[0] += 0.005
+        now[0] += module.STOCK_S
         out = take_all(budget)
     assert out <= 8 + module.STOCK_A_SLOT * 8
 
