@@ -11,6 +11,7 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Final, NamedTuple, cast
 
 import msgspec
@@ -101,7 +102,7 @@ class Step(NamedTuple):
 
 def _packed(step: Step) -> bytes:
     event = str(_JSON.encode({"state": step.state, "at": step.at, **step.public}), "utf-8")  # Lua knows no binary
-    fields = ["state", step.state, *(word for field in step.fields.items() for word in field)]
+    fields = ["state", step.state, *chain.from_iterable(step.fields.items())]
     return _PACK.encode((step.sequence, step.ttl_ms, event, step.state in ENDED, fields))
 
 
@@ -115,7 +116,7 @@ def step(job_id: str, *, sequence: int, state: str, fields: dict[str, Any], ttl_
     Raises:
         TypeError, ValueError, RecursionError: a field is no JSON.
     """
-    encoded = {name: _encoded(name, value) for name, value in fields.items()}
+    encoded = {name: value if type(value) is int else _encoded(name, value) for name, value in fields.items()}
     return Step(job_id, sequence, state, encoded, _now_ms(), _public(fields), ttl_ms)
 
 
@@ -219,10 +220,12 @@ class JobRecords:
 
 
 JSON_FIELDS: Final = frozenset({"progress", "result", "error"})
+# What a follower of a job is told beside its state.
+PUBLIC: Final = ("attempts", "reason", "next_attempt_at", "error")
 
 
 def _encoded(name: str, value: Any) -> str | int:
-    if type(value) is int or (type(value) is str and name not in JSON_FIELDS):
+    if type(value) is str and name not in JSON_FIELDS:
         return value
     if value is None:
         return ""
@@ -240,7 +243,7 @@ def _milliseconds(value: str | None) -> int | None:
 
 
 def _public(fields: dict[str, Any]) -> dict[str, Any]:
-    return {name: fields[name] for name in ("attempts", "reason", "next_attempt_at", "error") if fields.get(name)}
+    return {name: value for name in PUBLIC if (value := fields.get(name))}
 
 
 def _now_ms() -> int:

@@ -143,18 +143,19 @@ class Status(Middleware):
         started: int | None = None,
     ) -> Step:
         generation = int(message.options.get("generation", 0))
-        always = {
+        told = {
             "actor": message.actor_name,
             "queue": self._queue_of(message.queue_name),
             "enqueued_at": message.options.get("enqueued_at", message.message_timestamp),
             "attempts": attempts,
+            **fields,
         }
         if owner := message.options.get("owner"):
-            always["owner"] = owner
+            told["owner"] = owner
         order = sequence(generation=generation, attempts=attempts if started is None else started, state=state)
         if attempts == 0 and "deferred_by" in message.options:
             order += 1  # a worker was quicker than the sender's own news that the job is queued
-        return step(message.message_id, sequence=order, state=state, fields={**always, **fields}, ttl_ms=ttl_ms)
+        return step(message.message_id, sequence=order, state=state, fields=told, ttl_ms=ttl_ms)
 
     def _queue_of(self, lane: str) -> str:
         known = self._queues.get(lane)
