@@ -14,6 +14,7 @@ from pathlib import Path
 
 from broker.clients import connect
 from broker.keys import Keys
+from broker.pool_reports import PoolReports
 from broker.redis_broker import RedisBroker
 from project.wiring import build_yard
 from tests.chaos.ledger import Entry, Ledger
@@ -133,3 +134,9 @@ def started(ledger: Ledger, job: str, times: int = 1, timeout_s: float = 10.0) -
         return found if len(found) >= times else None
 
     return wait_for(starts, timeout_s, what=f"start {times} of {job}")[-1]
+
+
+def restarts(pools: Pools, name: str) -> dict[str, int]:
+    """Return what a pool reports of its restarts."""
+    [report] = (found for found in PoolReports(pools.broker.client, Keys()).read_all() if found.pool == name)
+    return report.restarts

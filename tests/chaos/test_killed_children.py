@@ -11,12 +11,10 @@ import time
 import pytest
 
 from broker.interface import facilities
-from broker.keys import Keys
-from broker.pool_reports import PoolReports
 from tests.chaos.conftest import PoolsOn
 from tests.chaos.ledger import Ledger
 from tests.chaos.load import QUEUE, let_pass, load, wait_until_drained
-from tests.chaos.pools import Pools, RunningPool
+from tests.chaos.pools import RunningPool, restarts
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.usefixtures("valkey")
@@ -71,16 +69,11 @@ def test_what_a_killed_child_ran_starts_again_at_once_and_no_sibling_stops(
     )
     assert (found.lost, found.unexpected, interrupted) == ((), (), 0)
     assert facilities(pools.broker).transport.stats(QUEUE).dead == 0
-    wait_for(lambda: restarts(pools) == {"SIGKILL": kills})
+    wait_for(lambda: restarts(pools, "work") == {"SIGKILL": kills})
     assert len(found.duplicated) <= 0.5 * slack * kills
     assert statistics.median(again_s) <= median_s * slack
     assert again_s[-1] <= worst_s * slack
     assert max(back_s) <= whole_s
-
-
-def restarts(pools: Pools) -> dict[str, int]:
-    """Return what the pool reports of its restarts."""
-    return PoolReports(pools.broker.client, Keys()).read_all()[0].restarts
 
 
 def workers(pool: RunningPool) -> set[int]:

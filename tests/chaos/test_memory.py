@@ -12,7 +12,7 @@ from broker.interface import facilities
 from tests.chaos.conftest import PoolsOn
 from tests.chaos.ledger import Ledger
 from tests.chaos.load import QUEUE, enqueue, wait_until_drained
-from tests.chaos.pools import RunningPool, started
+from tests.chaos.pools import RunningPool, restarts, started
 from tests.chaos.yard.yards import MB
 from tests.waiting import wait_for
 
@@ -112,4 +112,5 @@ def test_a_child_that_a_task_takes_over_its_ceiling_is_killed_and_its_neighbours
     # Alone it fails by itself, or is killed twice more.
     assert (found.lost, found.duplicated, found.unexpected) == (("glutton",), (), ())
     assert [letter.id for letter in transport.letters(QUEUE).items] == ["glutton"]
+    wait_for(lambda: restarts(pools, "work").get("memory"))
     assert most <= 1.1 * LIMIT_BYTES

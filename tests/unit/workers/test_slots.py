@@ -248,3 +248,36 @@ def test_a_line_longer_than_a_row_keeps_is_cut(row: Row) -> None:
     assert row.logged() == []
     row.log("after\n")
     assert row.logged() == ["after"]
+
+
+def test_progress_is_the_first_sign_of_life_after_a_message_started_or_ended(row: Row) -> None:
+    row.beat()
+    idle_ns = row.read().progress_ns
+    row.start(0, 0, b"a", 1, 0)
+    row.beat()
+    started_ns = row.read().progress_ns
+    row.beat()
+    still_ns = row.read().progress_ns
+    row.end(0)
+    row.beat()
+
+    assert idle_ns == 0
+    assert 0 < started_ns == still_ns < row.read().progress_ns == row.read().beat_ns
+
+
+def test_slots_are_counted_by_several_threads_at_once() -> None:
+    row = Table.create(1, 8).rows[0]
+
+    def run(slot: int) -> None:
+        for token in range(2_000):
+            row.start(slot, 0, b"a", token, 0)
+            row.end(slot)
+            row.free(slot)
+
+    threads = [threading.Thread(target=run, args=(slot,)) for slot in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert (row.read().taken, row.read().done, row.read().busy) == (16_000, 16_000, 0)
