@@ -50,12 +50,14 @@ class AtomicTransport:
     def park(self, held: Message[Any] | MessageProxy, *, call: str, parked_ms: int, options: dict[str, Any]) -> int:
         """Schedule a held message anew where it came from, then put it on the list for workers that know it.
 
-        Killed in between, it is not on the list and waits until it is due.
+        One that is to run alone waits in the live lane: which pool's child for such messages gets it is chance, and
+        who serves the live lane sends it there again. Killed in between, it is not on the list and waits until it is
+        due.
         """
         lane = self._lane(held)
         # So long as it has waited already: a million parked messages are not looked at all the time.
         delay_ms = int(max(parked_ms, LEAST_PARKED_MS) * random.uniform(0.8, 1.2))  # noqa: S311  no secret
-        self._move(held, "defer", held.queue_name, delay_ms, {**options, "parked_ms": parked_ms + delay_ms})
+        self._move(held, "defer", lane.name, delay_ms, {**options, "parked_ms": parked_ms + delay_ms})
         lane.add(held.message_id, call)
         return delay_ms
 
@@ -147,7 +149,8 @@ class AtomicTransport:
 
     def _lane(self, held: Message[Any] | MessageProxy) -> ParkedLane:
         message = _held(held)
-        return ParkedLane(message.family, lane_of(message.lease.owner))
+        lane = lane_of(message.lease.owner)
+        return ParkedLane(message.family, "live" if lane == "alone" else lane)
 
     def _family(self, queue: str) -> Family:
         return self._broker.lane(self._yard.family(queue).name)[0]

@@ -31,6 +31,7 @@ class ParkedLane:
     def __init__(self, family: Family, lane: Lane) -> None:
         self._family = family
         self._lane = lane
+        self.name = family.keys.lane_name(lane)
         self._key = family.keys.parked(lane)
 
     def add(self, message_id: str, call: str) -> None:

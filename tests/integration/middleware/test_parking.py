@@ -236,6 +236,22 @@ def test_a_parked_message_that_is_cancelled_never_starts(deploy: Deploy, run_wor
     assert deploy.transport.stats("work").parked == 0
 
 
+def test_a_suspect_that_old_code_would_run_alone_waits_where_new_workers_look(deploy: Deploy, run_worker: Any) -> None:
+    family = deploy.old.families["work"]
+    deploy.old.declare_queue("work-alone")
+    job_id = deploy.audit.send(1).message_id
+    family.join("dead/live")
+    [granted] = family.fetch("dead/live", 1, request=1).grants
+    family.isolate(granted.lease)
+    with run_worker("work-alone", broker=deploy.old):
+        wait_for(lambda: deploy.is_parked(job_id))
+        parked = deploy.transport.stats("work").parked
+    with run_worker("work", broker=deploy.new):
+        wait_for(lambda: deploy.ran == [("new", 1)])
+
+    assert parked == 1
+
+
 def test_a_requeued_letter_is_parked_anew(deploy: Deploy, run_worker: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as hasty:
         hasty.setattr("broker.atomic.LEAST_PARKED_MS", 50)
