@@ -1,0 +1,11 @@
+"""The small yard with its retries in greenlets as well: two gevent pools."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from broker.topology import Yard
+from tests.integration.workers.bench.settings import *  # noqa: F403
+from tests.integration.workers.bench.settings import YARD as SMALL
+
+YARD = Yard(queues=SMALL.queues, pools=(*SMALL.pools[:3], replace(SMALL.pools[3], kind="gevent", slots=4)))
