@@ -15,6 +15,8 @@ from broker.cancelling import cancel
 from broker.interface import facilities
 from broker.records import sequence, step
 from broker.redis_broker import RedisBroker
+from middleware.errors import CancelInterrupt
+from middleware.metrics import Metrics
 from tests.factories.brokers import the_global_broker
 from tests.factories.yards import small_yard
 from tests.waiting import wait_for
@@ -222,6 +224,44 @@ def test_a_running_job_stops_between_two_steps(yard_broker: BuildBroker, run_wor
     assert records.read(job_id).state == "cancelled"
     assert len(steps) < 1000
     assert facilities(broker).transport.stats("work").dead == 0
+
+
+@pytest.mark.parametrize(("how", "state"), [("stops", "cancelled"), ("fails", "cancelled"), ("returns", "succeeded")])
+def test_a_running_job_that_does_not_look_is_interrupted_within_a_second(
+    yard_broker: BuildBroker, run_worker: Any, how: str, state: str
+) -> None:
+    broker = yard_broker(small_yard())
+    records = facilities(broker).records
+    started, interrupted = threading.Event(), threading.Event()
+
+    name = f"interrupted_and_{how}"
+
+    @dramatiq.actor(broker=broker, queue_name="work", actor_name=name)
+    def long() -> None:
+        started.set()
+        try:
+            while True:
+                time.sleep(0.001)
+        except CancelInterrupt as interrupt:
+            interrupted.set()
+            if how == "fails":
+                raise RuntimeError("of being interrupted") from interrupt
+            if how == "stops":
+                raise
+
+    with run_worker(broker=broker, poll_ms=1_000):
+        job_id = long.send().message_id
+        assert started.wait(5)
+        assert cancel(facilities(broker), job_id) == "asked"
+        assert interrupted.wait(1)
+        wait_for(lambda: records.read(job_id).ended)
+        wait_for(lambda: facilities(broker).transport.stats("work").live.running == 0)
+
+    assert records.read(job_id).state == state
+    [metrics] = (entry for entry in broker.middleware if isinstance(entry, Metrics))
+    assert metrics.messages.labels("work", name, state)._value.get() == 1
+    stats = facilities(broker).transport.stats("work")
+    assert (stats.dead, stats.retry.scheduled, stats.retry.waiting) == (0, 0, 0)
 
 
 def test_a_job_waiting_for_its_retry_can_be_cancelled(yard_broker: BuildBroker, run_worker: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+import urllib.request
 import uuid
 from collections.abc import Iterator
 from typing import Any
@@ -69,6 +70,13 @@ class Jobs:
         assert self.record(token).state == "cancelled"
         return took_s
 
+    def metrics(self, pool: str) -> str:
+        """Return what a pool counted."""
+        report = self.bench.report(pool)
+        assert report is not None
+        with urllib.request.urlopen(f"http://127.0.0.1:{report.metrics_port}/metrics", timeout=5) as answer:
+            return str(answer.read(), "utf-8")
+
     def assert_forgotten(self, token: str, queue: str) -> None:
         """Check that a job never starts again, and that nobody was blamed."""
         family = self.bench.broker.families[queue]
@@ -132,6 +140,20 @@ def test_a_task_that_does_not_return_is_killed_within_10_s_and_its_neighbours_st
     jobs.assert_forgotten(token, queue)
     assert pool.poll() is None
     wait_for(lambda: (report := jobs.bench.report(queue)) and report.restarts == {"cancelled": 1})
+    wait_for(lambda: f'actor="{queue}_job",outcome="cancelled",queue="{queue}"}} 1.0' in jobs.metrics(queue))
+
+
+def test_a_greenlet_that_computes_ends_in_pools_that_share_a_parent(jobs: Jobs) -> None:
+    jobs.bench.start("runpools", "webhook", "retries", settings="two_gevent_settings")
+    jobs.bench.wait_for_log("pool webhook: ready")
+    neighbour = jobs.running("webhook", ms=3_000)
+    token = jobs.running("webhook", "spin")
+
+    assert jobs.cancelled_after_s(token, 5) < 1
+
+    wait_for(lambda: jobs.record(neighbour).ended)
+    assert len(jobs.starts(neighbour)) == 1
+    jobs.assert_forgotten(token, "webhook")
 
 
 def test_c_code_that_a_signal_wakes_ends_in_a_gevent_pool_without_its_child(jobs: Jobs) -> None:
@@ -163,10 +185,11 @@ def test_a_killed_child_reruns_its_tasks_but_for_the_one_that_was_asked_to_stop(
     jobs.assert_forgotten(token, "urgent")
 
 
-def test_what_runs_alone_ends_as_well(jobs: Jobs) -> None:
-    jobs.bench.start("runpool", "urgent")
-    jobs.bench.wait_for_log("pool urgent: ready")
-    token = jobs.running("urgent", "spin")
+@pytest.mark.parametrize("queue", ["urgent", "webhook"])
+def test_what_runs_alone_ends_as_well(jobs: Jobs, queue: str) -> None:
+    jobs.bench.start("runpool", queue)
+    jobs.bench.wait_for_log(f"pool {queue}: ready")
+    token = jobs.running(queue, "spin")
     os.kill(jobs.starts(token)[0]["pid"], signal.SIGKILL)
     wait_for(lambda: len(jobs.starts(token)) == 2)
     assert jobs.starts(token)[1]["owner"].endswith("/alone")

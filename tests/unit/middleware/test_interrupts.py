@@ -8,11 +8,16 @@ import time
 from typing import Any
 
 import pytest
+from dramatiq.broker import MessageProxy
+from dramatiq.brokers.stub import StubBroker
+from dramatiq.message import Message
 from dramatiq.middleware import TimeLimitExceeded
 from dramatiq.threading import Interrupt
 
 from middleware.errors import CancelInterrupt
 from middleware.interrupts import ThreadInterrupts
+from middleware.time_limits import TimeLimits
+from tests.factories.yards import small_yard
 
 
 class Task:
@@ -106,6 +111,19 @@ def test_what_catches_the_exception_still_has_its_time_limit(interrupts: ThreadI
     thread.join(5)
 
     assert raised == [CancelInterrupt, TimeLimitExceeded]
+
+
+def test_a_task_that_was_cancelled_while_it_was_let_start_is_interrupted(interrupts: ThreadInterrupts) -> None:
+    broker = StubBroker(middleware=[limits := TimeLimits(yard=small_yard(), interrupts=interrupts)])
+    message = MessageProxy(Message("work", "job", (), {}, {"time_limit": 60_000}))
+    message.asked = True  # type: ignore[attr-defined]
+
+    limits.before_process_message(broker, message)
+
+    with pytest.raises(CancelInterrupt):
+        while True:
+            time.sleep(0.001)
+    limits.after_process_message(broker, message)
 
 
 def test_a_limit_that_is_raised_late_stays_out_of_what_comes_after_the_task(monkeypatch: pytest.MonkeyPatch) -> None:
