@@ -28,6 +28,7 @@ TRANSITIONS: frozenset[Transition] = frozenset(
         ("move", ACTIVE, SCHEDULED),
         ("isolate", ACTIVE, WAITING),
         ("take", WAITING, ACTIVE),
+        ("adopt", SCHEDULED, ACTIVE),
         ("forget", ACTIVE, NOWHERE),
         ("bury", ACTIVE, DEAD),
         ("quarantine", ACTIVE, QUARANTINED),

@@ -85,6 +85,10 @@ DEFECTS = (
     lua("move keeps the hold", "queue/move", 'redis.call("HDEL", KEYS[2], id)\n'),
     lua("isolate keeps the hold", "queue/isolate", 'redis.call("HDEL", KEYS[1], id)\n'),
     lua("forget keeps the body", "queue/forget", '    redis.call("HDEL", KEYS[2], id)\n'),
+    lua("adopt leaves it scheduled", "queue/adopt", '    redis.call("ZREM", KEYS[2], id)\n'),
+    lua("adopt leases what is not scheduled", "queue/adopt", 'redis.call("ZSCORE", KEYS[2], id)', "true"),
+    lua("adopt ignores a pause", "queue/adopt", 'redis.call("EXISTS", KEYS[6]) == 1', "false"),
+    lua("adopt leases to nobody", "queue/adopt", "not lease or tonumber(lease) == 0", "false"),
     lua("take leases to nobody", "queue/take", 'if not lease or tonumber(lease) == 0 then return "gone" end\n'),
     lua("finished ids are not remembered", "include/finish", '  redis.call("HSET", done, unpack(pairs_))\n'),
     Defect(

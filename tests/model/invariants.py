@@ -77,8 +77,8 @@ def kept(operation: str, before: Places, after: Places) -> None:
 
 
 def on_time(operation: str, before: Keyspace, after: Places, now_ms: int) -> None:
-    """Nothing leaves the schedule before it is due, but by an operator's command."""
-    if operation in ("cancel", "flush"):
+    """Nothing leaves the schedule before it is due, but by an operator's command, or for a worker it was parked for."""
+    if operation in ("cancel", "flush", "adopt"):
         return
     for due in before.scheduled.values():
         for id_, due_ms in due.items():

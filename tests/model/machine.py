@@ -17,6 +17,7 @@ from broker.errors import BrokerUnavailable, BrokerUnsafe, QueueFull
 from broker.family import LEASE_MS, NORMAL, SWEEP_GAP_MS, Entry, Family, Fetched, Lease, lane_of
 from broker.family_keys import ALL_LANES, LANES, Lane
 from broker.keys import Keys
+from broker.parked import ParkedLane
 from broker.wire import Wire
 from tests.chaos.server import ServerUnderTest
 from tests.model import invariants
@@ -30,6 +31,7 @@ T = TypeVar("T")
 # Far ahead, so that nothing which the scripts let expire does so by the server's own clock.
 START_MS = 4_102_444_800_000
 CRASH_LIMIT = 3
+CALL = '["actor", 0, []]'
 IDS = [f"m{n}" for n in range(6)]
 STRAYS = ["stray0", "stray1"]
 SET_CLOCK = script_of("set clock", "#!lua flags=allow-oom\nreturn redis.call('SET', KEYS[1], ARGV[1])")
@@ -103,7 +105,7 @@ def run(bench: Bench, examples: int, steps: int = 50, *, shrink: bool = False) -
         report_multiple_bugs=False,
         suppress_health_check=list(HealthCheck),
     )
-    with mock.patch("broker.family.script", bench.scripts):
+    with mock.patch("broker.family.script", bench.scripts), mock.patch("broker.parked.script", bench.scripts):
         run_state_machine_as_test(lambda: FamilyMachine(bench), settings=chosen)
 
 
@@ -300,6 +302,31 @@ class FamilyMachine(RuleBasedStateMachine):
         if leases and not stay:
             self.model.forget(name, leases)
             self._step("forget", None, lambda: self.family.forget(name, leases), again=again)
+
+    @rule(owner=owners_back, wanted=st.lists(ids, min_size=1, max_size=3, unique=True), due=st.booleans(), again=again)
+    def adopt(self, owner: int, wanted: list[str], due: bool, again: bool) -> None:
+        """Parked messages are leased before they are due, as the list says; it may be behind."""
+        name = self._owner(owner)
+        free = [id_ for id_ in IDS if self.model.place(id_) == NOWHERE]
+        if self.full:
+            return
+        if free and due and self.calm and lane_of(name) in LANES:
+            self._enqueue([Entry(free[0], self._body(False))], lane_of(name), delay_ms=5_000)
+            wanted = [free[0], *wanted]
+        # None that the owner has: it would not ask for them.
+        wanted = [id_ for id_ in dict.fromkeys(wanted) if id_ not in {held.id for held in self.model.held_by(name)}]
+        parked = ParkedLane(self.family, lane_of(name))
+        for id_ in wanted:
+            parked.add(id_, CALL)
+        self.found = self._read()
+        expected = self.model.adopt(name, wanted)
+
+        def call() -> tuple[str, list[Lease]]:
+            adopted = parked.adopt(name, CALL, [id_.encode() for id_ in wanted])
+            return adopted.state, [grant.lease for grant in adopted.grants]
+
+        self._step("adopt", expected, call, again=again)
+        self.grants += expected[1]
 
     # Their leases.
 

@@ -242,6 +242,14 @@ class Model:
             self._lease(message, owner)
         return [(message.lease, None if message.cancelled else message.body) for message in taken]
 
+    def adopt(self, owner: str, ids: Sequence[str]) -> tuple[str, list[Lease]]:
+        if owner not in self.leases or self.paused:
+            return "paused" if owner in self.leases else "gone", []
+        adopted = [m for m in map(self.messages.get, ids) if m and (m.place, m.lane) == (SCHEDULED, lane_of(owner))]
+        for message in adopted:
+            self._lease(message, owner)
+        return "ok", [message.lease for message in adopted]
+
     def forget(self, owner: str, leases: Sequence[Lease]) -> None:
         for lease in leases:
             if self._active(owner, lease):
