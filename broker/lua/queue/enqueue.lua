@@ -24,16 +24,17 @@
 local limit, delay_ms, level = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local keyed = ARGV[4] == "1"
 local step = keyed and 3 or 2
--- One command for two questions: a key that is named four times counts four.
-local r = KEYS[12]
-local found = redis.call("EXISTS", KEYS[7], KEYS[8], KEYS[9], r, r, r, r)
-if found > 3 then return redis.error_reply("UNSAFE " .. redis.call("GET", r)) end
-local remembered = found > 0
+-- One command for four questions: a key that is named twice counts two.
+local d, l, r = KEYS[8], KEYS[9], KEYS[12]
+local found = redis.call("EXISTS", KEYS[7], d, d, l, l, l, l, r, r, r, r, r, r, r, r)
+if found >= 8 then return redis.error_reply("UNSAFE " .. redis.call("GET", r)) end
+local remembered_0, remembered_1, buried = found % 2 >= 1, found % 4 >= 2, found >= 4
 
 local function known(id)
-  if redis.call("HEXISTS", KEYS[1], id) == 1 then return true end
-  return remembered
-    and (redis.call("HEXISTS", KEYS[7], id) == 1 or redis.call("HEXISTS", KEYS[8], id) == 1 or redis.call("HEXISTS", KEYS[9], id) == 1)
+  return redis.call("HEXISTS", KEYS[1], id) == 1
+    or remembered_0 and redis.call("HEXISTS", KEYS[7], id) == 1
+    or remembered_1 and redis.call("HEXISTS", KEYS[8], id) == 1
+    or buried and redis.call("HEXISTS", KEYS[9], id) == 1
 end
 
 local new, standing, taken, for_others = {}, {}, {}, false

@@ -33,7 +33,7 @@ local lease = redis.call("ZSCORE", KEYS[7], ARGV[1])
 if not lease or tonumber(lease) == 0 then return { "gone", stale, -1, 0 } end
 
 local levels = { KEYS[2], KEYS[3], KEYS[4] }
-local now = now_ms()
+local now
 local answer = { "ok", stale, -1, 0 }
 -- Most queues have nothing paused, noted, scheduled, or of high or low priority, most of the time.
 local rare = redis.call("EXISTS", KEYS[10], KEYS[13], KEYS[2], KEYS[4], KEYS[5]) > 0
@@ -55,6 +55,7 @@ end
 
 local function say_next_due()
   local head = redis.call("ZRANGE", KEYS[5], 0, 0, "WITHSCORES")
+  now = now or now_ms()
   if #head > 0 then answer[3] = math.max(tonumber(head[2]) - now, 0) end
   return answer[3] == 0
 end

@@ -125,3 +125,16 @@ def test_records_that_cannot_be_written_keep_the_messages_held(family: Family, s
     steps.around = lambda write: write()
     acks.send()
     assert family.held(OWNER) == []
+
+
+def test_finished_ids_are_remembered_for_ten_to_twenty_minutes(family: Family, valkey: redis.Redis) -> None:
+    first, second = hold(family, 2)
+    family.ack(OWNER, [first])
+    expires_at = [valkey.pexpiretime(done) for done in family.keys.done if valkey.exists(done)]
+    family.ack(OWNER, [second])
+    seconds, microseconds = valkey.time()
+    left_ms = expires_at[0] - seconds * 1000 - microseconds / 1000
+
+    assert len(expires_at) == 1
+    assert 600_000 - 5_000 < left_ms <= 1_200_000
+    assert {valkey.pexpiretime(done) for done in family.keys.done if valkey.exists(done)} >= {expires_at[0]}
