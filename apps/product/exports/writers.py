@@ -13,14 +13,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
-
-import xlsxwriter
-from xlsxwriter.format import Format
-from xlsxwriter.worksheet import Worksheet
+from typing import TYPE_CHECKING, Any
 
 from apps.product.exports.cells import safe_text
 from apps.product.exports.datasets import Cell, Column, Table
+
+if TYPE_CHECKING:
+    from xlsxwriter.format import Format
+    from xlsxwriter.worksheet import Worksheet
 
 WriteRow = Callable[[Sequence[Cell]], None]
 CONTENT_TYPES = {
@@ -72,6 +72,8 @@ def _plain(cell: Cell) -> str | int | Decimal:
 
 @contextmanager
 def _xlsx(path: Path, table: Table, sheet_rows: int) -> Iterator[WriteRow]:
+    import xlsxwriter  # here: memory that only the process that writes a sheet needs
+
     # constant_memory writes each row out as soon as the next one begins; its own files stay beside ours.
     options = {"constant_memory": True, "tmpdir": str(path.parent), "default_date_format": "yyyy-mm-dd"}
     with xlsxwriter.Workbook(str(path), options) as book:

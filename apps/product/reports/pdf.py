@@ -8,8 +8,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import typst
-
 FOLDER = Path(__file__).parent / "typst"
 TEMPLATE = FOLDER / "statement.typ"
 FONTS = FOLDER / "fonts"
@@ -21,6 +19,8 @@ def render(content: dict[str, Any]) -> bytes:
     Raises:
         typst.TypstError: the template does not fit the content.
     """
+    import typst  # here: 7 MB that only the process that sets a report needs
+
     # The data is an input of the document, never part of its source: nothing in it can be evaluated. System fonts
     # stay in, after ours, for names in scripts that Inter lacks.
     pdf: bytes = typst.compile(
