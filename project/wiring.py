@@ -76,9 +76,7 @@ def build_yard(
     records = JobRecords(client, keys)
     steps = RecordBuffer(records)
     limits = {queue.name: queue.max_depth for queue in yard.queues if queue.max_depth is not None}
-    broker = RedisBroker(
-        client, keys, middleware=[], limits=limits, steps=steps, knows=arguments.knows, **options
-    )
+    broker = RedisBroker(client, keys, middleware=[], limits=limits, steps=steps, knows=arguments.knows, **options)
     facilities = Facilities(
         yard=yard,
         transport=AtomicTransport(broker, yard, DeadLists(client, keys), Quarantine(client, keys)),
