@@ -100,7 +100,7 @@ class Acks:
         The answer to its fetch got lost, or nobody started it.
         """
         with self._sending:
-            ours = {*known, *(lease for _, lease in self._waiting)}
+            ours = {*known, *(lease for _, lease in list(self._waiting))}  # others append meanwhile
             unknown = [lease for lease in self._family.held(self._owner) if lease not in ours]
             self._family.release(self._owner, sorted(unknown, key=lambda lease: int(lease.token)))
 

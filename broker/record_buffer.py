@@ -102,11 +102,10 @@ class RecordBuffer:
                 write()
             except Exception:
                 logger.critical("%r failed; what it was to write is lost", write, exc_info=True)
-        if self._steps or self._begun or self._writing.locked():
-            with self._writing:  # also waits for what another thread is just writing
-                while self._steps or self._begun:
-                    self._write_some()
-        self.written = max(self.written, noted)
+        with self._writing:  # also waits for what another thread is just writing, and may have to put back
+            while self._steps or self._begun:
+                self._write_some()
+            self.written = max(self.written, noted)
 
     def start(self) -> None:
         """Write in the background from now on, in this process."""
@@ -129,19 +128,24 @@ class RecordBuffer:
         self.flush()
 
     def _write_some(self) -> None:
-        with self._lock:
-            for job_id, make in self._begun.items():
-                self._steps[job_id] = _later(self._steps.get(job_id), make())
-            self._begun.clear()
-            ids = list(self._steps)[:WRITTEN_AT_ONCE]
-            steps = [self._steps.pop(id_) for id_ in ids]
+        taken: dict[str, Step] = {}
         try:
-            self._records.write(steps)
-        except BaseException:
             with self._lock:
-                for step in steps:
-                    newer = self._steps.get(step.job_id)
-                    self._steps[step.job_id] = step if newer is None else _later(step, newer)
+                for job_id, make in self._begun.items():
+                    if (begun := _made(job_id, make)) is not None:
+                        self._steps[job_id] = _later(self._steps.get(job_id), begun)
+                self._begun.clear()
+                for job_id in list(self._steps)[:WRITTEN_AT_ONCE]:
+                    taken[job_id] = self._steps[job_id]
+                    del self._steps[job_id]
+            self._records.write(list(taken.values()))
+        except (
+            BaseException
+        ):  # also a task's time limit, which may arrive at any line: a task that sends writes as well
+            with self._lock:
+                for job_id, step in taken.items():
+                    newer = self._steps.get(job_id)
+                    self._steps[job_id] = step if newer is None else _later(step, newer)
             raise
 
     def _write_soon(self) -> None:
@@ -155,6 +159,18 @@ class RecordBuffer:
                 logger.warning("%d job records wait for the broker: %s", len(self._steps), error)
                 self._stopping.wait(AWAY_PAUSE_S)
                 self._some.set()
+            except Exception:  # this thread must go on: acknowledgements of many wait for it alone
+                logger.critical("%d job records cannot be written now", len(self._steps), exc_info=True)
+                self._stopping.wait(AWAY_PAUSE_S)
+                self._some.set()
+
+
+def _made(job_id: str, make: Callable[[], Step]) -> Step | None:
+    try:
+        return make()
+    except Exception:  # what its sender wrote into the message: every other job waits for this call
+        logger.exception("job %s is not recorded as started", job_id)
+        return None
 
 
 def _later(known: Step | None, step: Step) -> Step:

@@ -139,13 +139,20 @@ class JobRecords:
 
         Returns:
             For each ``written``; ``late`` when a later step is known; ``cancelled`` when the job was cancelled before
-            it; ``refused`` when the server would not have it, which is logged.
+            it; ``refused`` when it cannot be sent or the server would not have it, which is logged.
 
         Raises:
             BrokerUnavailable: the server did not answer.
         """
+        try:
+            packed = [_packed(step) for step in steps]
+        except (ValueError, OverflowError) as error:  # a number over 64 bits, say, that a sender wrote into its message
+            if len(steps) > 1:  # the others are not to wait for it
+                return [told for step in steps for told in self.write([step])]
+            logger.error("job %s is not recorded as %s: %s", steps[0].job_id, steps[0].state, error)
+            return ["refused"]
         keys = [key for step in steps for key in (self.keys.job(step.job_id), self.keys.job_events(step.job_id))]
-        answers = self._wire.call(script("job_write", folder=""), keys, [_packed(step) for step in steps])
+        answers = self._wire.call(script("job_write", folder=""), keys, packed)
         told: list[str] = []
         for step, answer in zip(steps, answers, strict=True):
             if isinstance(answer, bytes):
