@@ -166,7 +166,7 @@ def test_a_locked_table_holds_up_nothing_but_who_wants_it(
     )
     accounted(yard)
     assert written == set()
-    assert median(locked) < median(free) * 1.5 + 2
+    assert median(locked) < 250  # ms: a fetch that took a lock would have waited for seconds
     assert back_s <= 10
     if database == "postgres":
         assert server.execute("SELECT sum(deadlocks) FROM pg_stat_database") == [(0,)]
