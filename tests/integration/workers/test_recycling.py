@@ -27,7 +27,7 @@ def test_children_are_replaced_by_count_and_nothing_runs_twice_or_waits(bench: B
     at = sorted(note["at"] for note in ends)
     longest_s = max(later - earlier for earlier, later in itertools.pairwise(at))
     print(f"{len(set(pids))} children, longest time without an end {longest_s:.3f} s")
-    assert longest_s < 2  # a child takes longer to start on a busy machine; tests/chaos/test_recycling.py has the figure
+    assert longest_s < 2  # on a busy machine; the figure is of tests/chaos/test_recycling.py
     report = wait_for(lambda: (found := bench.report("urgent")) and found.restarts and found)
     assert set(report.restarts) == {"recycled"}
 
