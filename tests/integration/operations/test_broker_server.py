@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import json
 import logging
 import threading
 from collections.abc import Iterator
@@ -117,6 +118,23 @@ def test_command_shows_what_is_wrong_and_what_to_do(
     assert ended.value.code == 1
     assert "error: maxmemory-policy is 'allkeys-lru'" in out.getvalue()
     assert "CONFIG SET maxmemory-policy noeviction" in out.getvalue()
+
+
+def test_command_tells_the_same_as_json(evicting: None, facilities: Facilities) -> None:
+    out = io.StringIO()
+    with pytest.raises(SystemExit) as ended:
+        call_command("broker", "--json", stdout=out)
+
+    told = json.loads(out.getvalue())
+    assert (ended.value.code, told["ok"]) == (1, False)
+    assert [found["severity"] for found in told["findings"] if found["code"] == "evicting"] == ["error"]
+
+
+def test_command_says_as_json_that_nothing_is_wrong(facilities: Facilities) -> None:
+    out = io.StringIO()
+    call_command("broker", "--json", stdout=out)
+
+    assert json.loads(out.getvalue()) == {"ok": True, "findings": []}
 
 
 def test_command_says_that_nothing_is_wrong(facilities: Facilities) -> None:

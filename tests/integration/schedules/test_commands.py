@@ -84,6 +84,9 @@ def test_a_schedule_can_be_run_now(db, nightly, facilities, capsys):
     job = facilities.records.read(capsys.readouterr().out.strip())
     assert (job.actor, job.state) == (nightly, "queued")
 
+    call_command("schedules", "run", nightly, "--json")
+    assert facilities.records.read(json.loads(capsys.readouterr().out)["id"]).actor == nightly
+
 
 def test_a_schedule_that_is_none_is_refused_with_the_near_miss(db, nightly):
     with pytest.raises(CommandError, match=r"did you mean sweep_the_yard\?"):

@@ -238,6 +238,16 @@ def test_tokens_revokes_by_prefix_or_whole(make_token: MakeToken, shorten: Calla
     assert find_token(plain) is None
 
 
+def test_tokens_tells_as_json_what_it_revoked(make_token: MakeToken) -> None:
+    token, plain = make_token()
+    out = StringIO()
+    call_command("tokens", "revoke", plain, "--json", stdout=out)
+
+    told = json.loads(out.getvalue())
+    assert told["prefix"] == token.prefix and told["revoked_at"] is not None
+    assert plain not in out.getvalue()
+
+
 def test_tokens_refuses_to_revoke_what_is_not_there(db: None) -> None:
     with pytest.raises(CommandError, match="none has this prefix"):
         call_command("tokens", "revoke", "000000000000")

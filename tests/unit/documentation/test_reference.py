@@ -54,6 +54,13 @@ def test_every_command_of_ours_is_described() -> None:
     assert [name for name in sorted(own_commands()) if f"`manage.py {name}" not in page] == []
 
 
+def test_no_command_is_described_twice() -> None:
+    rows = re.findall(r"^\| (`[^|]+) \|", read("docs/reference/commands.md"), flags=re.MULTILINE)
+
+    assert len(rows) > 30
+    assert [row for row in rows if rows.count(row) > 1] == []
+
+
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_no_page_names_a_command_that_does_not_exist(page: Path) -> None:
     named = set(re.findall(r"manage(?:\.py)? ([a-z]{4,})\b", page.read_text(encoding="utf-8")))

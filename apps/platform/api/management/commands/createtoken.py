@@ -11,13 +11,18 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from apps.platform.api.models import SCOPES
 from apps.platform.api.tokens import create_token
+from apps.platform.operations.command_help import show_examples
 from apps.platform.operations.terminal import WRONG_ARGUMENTS, in_words
+
+EXAMPLES = """examples:
+  manage.py createtoken --user ada --scopes submit,read --name 'billing system'"""
 
 
 class Command(BaseCommand):
     help = "Make an API token for a user and print it. It cannot be shown again."
 
     def add_arguments(self, parser: CommandParser) -> None:
+        show_examples(parser, EXAMPLES)
         parser.add_argument("--user", required=True, metavar="NAME", help="user name of the owner")
         parser.add_argument("--scopes", required=True, metavar="LIST", help=f"comma-separated: {', '.join(SCOPES)}")
         parser.add_argument("--name", default="", help="where it is used, for people")

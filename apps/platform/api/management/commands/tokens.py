@@ -13,13 +13,19 @@ from rich.text import Text
 
 from apps.platform.api.models import Token
 from apps.platform.api.tokens import revoke_token
+from apps.platform.operations.command_help import show_examples
 from apps.platform.operations.terminal import in_words
+
+EXAMPLES = """examples:
+  manage.py tokens list
+  manage.py tokens revoke 3f9a1c07b2de"""
 
 
 class Command(BaseCommand):
     help = "List API tokens, or revoke one."
 
     def add_arguments(self, parser: CommandParser) -> None:
+        show_examples(parser, EXAMPLES)
         actions = parser.add_subparsers(dest="action", required=True)
         listing = actions.add_parser("list", help="print every token, without its secret")
         listing.add_argument("--json", action="store_true", dest="as_json", help="print them as JSON")
@@ -27,10 +33,11 @@ class Command(BaseCommand):
         revoke.add_argument(
             "prefix", metavar="PREFIX", help="the part between sy_ and the secret, or all that was printed"
         )
+        revoke.add_argument("--json", action="store_true", dest="as_json", help="print the token as JSON")
 
     def handle(self, *args: Any, action: str, as_json: bool = False, prefix: str = "", **options: Any) -> None:
         with in_words("tokens"):
-            self._list(as_json) if action == "list" else self._revoke(prefix)
+            self._list(as_json) if action == "list" else self._revoke(prefix, as_json)
 
     def _list(self, as_json: bool) -> None:
         tokens = list(Token.objects.select_related("owner"))
@@ -41,13 +48,13 @@ class Command(BaseCommand):
         console = Console(file=cast(TextIO, self.stdout), width=width, highlight=False, markup=False, soft_wrap=True)
         console.print(_table(tokens) if tokens else "No tokens; make one with manage.py createtoken.")
 
-    def _revoke(self, given: str) -> None:
+    def _revoke(self, given: str, as_json: bool) -> None:
         prefix = given.removeprefix("sy_").partition("_")[0]
         try:
             token = revoke_token(prefix)
         except Token.DoesNotExist as error:
             raise CommandError(f"token {prefix!r}: none has this prefix; see manage.py tokens list") from error
-        self.stdout.write(f"token {token.prefix}: revoked")
+        self.stdout.write(json.dumps(_row(token), indent=2) if as_json else f"token {token.prefix}: revoked")
 
 
 def _table(tokens: list[Token]) -> Table:

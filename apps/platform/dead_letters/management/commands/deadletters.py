@@ -15,7 +15,14 @@ from django.core.management.base import BaseCommand, CommandError
 from apps.platform.dead_letters import presentation, queries, services
 from apps.platform.dead_letters.errors import BROKER_AWAY, UnknownDeadLetter, UnknownGroup
 from apps.platform.dead_letters.models import DeadLetter
+from apps.platform.operations.command_help import show_examples
 from apps.platform.operations.terminal import WRONG_ARGUMENTS, in_words
+
+EXAMPLES = """examples:
+  manage.py deadletters list --limit 20
+  manage.py deadletters show 0f8fad5b-d9cb-469f-a165-70867728950e      its traceback and history
+  manage.py deadletters requeue --group 1f2e3d4c5b6a                   all of one cause, once it is mended
+  manage.py deadletters discard 0f8fad5b-d9cb-469f-a165-70867728950e --reason 'the customer is gone'"""
 
 
 class Command(BaseCommand):
@@ -24,6 +31,7 @@ class Command(BaseCommand):
     help = "List, show, requeue and discard dead letters."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
+        show_examples(parser, EXAMPLES)
         verbs = parser.add_subparsers(dest="verb", required=True)
         listing = verbs.add_parser("list", help="open dead letters, newest first")
         listing.add_argument("--queue", choices=[queue.name for queue in settings.YARD.queues], default="")

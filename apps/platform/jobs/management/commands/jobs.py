@@ -10,15 +10,23 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from apps.platform.jobs.presentation import job_body
 from apps.platform.jobs.queries import find_job
 from apps.platform.jobs.services import request_cancel
+from apps.platform.operations.command_help import show_examples
 from apps.platform.operations.terminal import in_words
 
 ANSWERS = {"cancelled": "cancelled, it never starts", "asked": "asked to stop, it is over within 10 seconds"}
+
+
+EXAMPLES = """examples:
+  manage.py jobs show 0f8fad5b-d9cb-469f-a165-70867728950e
+  manage.py jobs show 0f8fad5b-d9cb-469f-a165-70867728950e --json
+  manage.py jobs cancel 0f8fad5b-d9cb-469f-a165-70867728950e"""
 
 
 class Command(BaseCommand):
     help = "Show a job, or ask for it to be cancelled."
 
     def add_arguments(self, parser: CommandParser) -> None:
+        show_examples(parser, EXAMPLES)
         actions = parser.add_subparsers(dest="action", required=True)
         show = actions.add_parser("show", help="print where a job stands")
         show.add_argument("id", metavar="ID")

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from argparse import ArgumentParser
+from dataclasses import asdict
 from typing import Any
 
 from django.core.management.base import BaseCommand
 
+from apps.platform.operations.command_help import show_examples
 from apps.platform.operations.terminal import in_words
 from apps.platform.workers.broker_watch import make_watch
+
+EXAMPLES = """examples:
+  manage.py broker             what is wrong with its server
+  manage.py broker --json      for a program; exit 1: not safe, or away
+  manage.py broker accept      after its keyspace was emptied, and nothing can be restored"""
 
 
 class Command(BaseCommand):
@@ -19,7 +27,9 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Declare the arguments."""
+        show_examples(parser, EXAMPLES)
         parser.add_argument("action", nargs="?", choices=("show", "accept"), default="show")
+        parser.add_argument("--json", action="store_true", help="print JSON")
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Do it."""
@@ -28,14 +38,20 @@ class Command(BaseCommand):
             if options["action"] == "accept":
                 with in_words("broker"):
                     watch.generation.accept()
-                self.stdout.write("broker: the keyspace is accepted as it is; workers that paused go on within seconds")
+                told = "broker: the keyspace is accepted as it is; workers that paused go on within seconds"
+                self.stdout.write(json.dumps({"accepted": True}) if options["json"] else told)
                 return
             health = watch.look()
         finally:
             watch.close()
-        for found in health.findings:
-            self.stdout.write(f"{found.severity}: {found.seen}; {found.remedy}")
-        if health.red or any(found.code == "away" for found in health.findings):
+        wrong = health.red or any(found.code == "away" for found in health.findings)
+        if options["json"]:
+            findings = [asdict(found) for found in health.findings]
+            self.stdout.write(json.dumps({"ok": not wrong, "findings": findings}, indent=2))
+        else:
+            for found in health.findings:
+                self.stdout.write(f"{found.severity}: {found.seen}; {found.remedy}")
+            if not health.findings:
+                self.stdout.write("broker: nothing is wrong with its server")
+        if wrong:
             sys.exit(1)
-        if not health.findings:
-            self.stdout.write("broker: nothing is wrong with its server")

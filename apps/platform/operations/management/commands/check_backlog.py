@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from argparse import ArgumentParser
 from dataclasses import asdict
 from typing import Any
 
@@ -14,6 +14,7 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
 from apps.platform.operations.backlog import Backlog, families, look_through
+from apps.platform.operations.command_help import show_examples
 from apps.platform.operations.terminal import in_words
 from broker.redis_broker import RedisBroker
 
@@ -35,8 +36,7 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Declare the arguments."""
-        parser.epilog = EXAMPLES
-        parser.formatter_class = RawDescriptionHelpFormatter
+        show_examples(parser, EXAMPLES)
         parser.add_argument("--json", action="store_true", help="print JSON")
         parser.add_argument(
             "--queue", action="append", default=[], metavar="QUEUE", help="only this one; may be repeated"

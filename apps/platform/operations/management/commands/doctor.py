@@ -10,9 +10,14 @@ from typing import Any
 
 from django.core.management.base import BaseCommand
 
+from apps.platform.operations.command_help import show_examples
 from apps.platform.operations.doctor.examine import examine
 from apps.platform.operations.doctor.finding import EXIT_CODES, worst
 from apps.platform.operations.doctor.printing import as_json, lines
+
+EXAMPLES = """examples:
+  manage.py doctor
+  manage.py doctor --json      for a program; exit 0 healthy, 1 warnings, 2 errors"""
 
 
 class Command(BaseCommand):
@@ -23,6 +28,7 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Declare the arguments."""
+        show_examples(parser, EXAMPLES)
         parser.add_argument("--json", action="store_true", help="print JSON")
 
     def handle(self, *args: Any, **options: Any) -> None:

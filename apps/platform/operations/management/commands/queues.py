@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from argparse import SUPPRESS, ArgumentParser, RawDescriptionHelpFormatter
+from argparse import SUPPRESS, ArgumentParser
 from datetime import UTC, datetime
 from typing import Any, TextIO, cast
 
@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from apps.platform.operations import queries
+from apps.platform.operations.command_help import show_examples
 from apps.platform.operations.formatting import duration, promise
 from apps.platform.operations.terminal import in_words
 from broker.errors import UnknownQueue
@@ -38,12 +39,13 @@ class Command(BaseCommand):
     help = "Show every queue; pause, resume or look into one; move an actor's waiting messages to another."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.epilog = EXAMPLES
-        parser.formatter_class = RawDescriptionHelpFormatter
+        show_examples(parser, EXAMPLES)
         parser.add_argument("--json", action="store_true", help="print JSON")
         acts = parser.add_subparsers(dest="act", metavar="pause|resume|show|relocate")
         for act, told in (("pause", "hand out nothing; what runs goes on"), ("resume", "hand out messages again")):
-            acts.add_parser(act, help=told).add_argument("queue", metavar="QUEUE")
+            turn = acts.add_parser(act, help=told)
+            turn.add_argument("queue", metavar="QUEUE")
+            turn.add_argument("--json", action="store_true", default=SUPPRESS, help="print JSON")
         show = acts.add_parser("show", help="list messages")
         show.add_argument("queue", metavar="QUEUE")
         show.add_argument("--lane", choices=["live", "retry"], default="live")
@@ -55,22 +57,26 @@ class Command(BaseCommand):
         move.add_argument("actor", metavar="ACTOR")
         move.add_argument("--from", dest="source", metavar="QUEUE", required=True)
         move.add_argument("--to", dest="target", metavar="QUEUE", required=True)
+        move.add_argument("--json", action="store_true", default=SUPPRESS, help="print JSON")
 
     def handle(self, *args: Any, **options: Any) -> None:
         with in_words("queues"):
             match options["act"]:
                 case "pause" | "resume" as act:
-                    self._pause_or_resume(act, options["queue"])
+                    self._pause_or_resume(act, options["queue"], as_json=options["json"])
                 case "show":
                     self._show(options)
                 case "relocate":
-                    self._relocate(options["actor"], options["source"], options["target"])
+                    self._relocate(options["actor"], options["source"], options["target"], as_json=options["json"])
                 case _:
                     self._list(as_json=options["json"])
 
-    def _pause_or_resume(self, act: str, queue: str) -> None:
+    def _pause_or_resume(self, act: str, queue: str, *, as_json: bool) -> None:
         family = _family(queue)
         changed = family.pause() if act == "pause" else family.resume()
+        if as_json:
+            self.stdout.write(json.dumps({"queue": queue, "paused": act == "pause", "changed": bool(changed)}))
+            return
         told = {"pause": "paused: nothing of it is handed out, what runs goes on", "resume": "handed out again"}[act]
         self.stdout.write(f"{queue}: {told}" + ("" if changed else " (as before)"))
 
@@ -89,13 +95,21 @@ class Command(BaseCommand):
         if page.cursor is not None:
             self.stdout.write(f"more: --cursor {page.cursor}")
 
-    def _relocate(self, actor: str, source: str, target: str) -> None:
+    def _relocate(self, actor: str, source: str, target: str, *, as_json: bool) -> None:
         if source == target:
             raise CommandError(f"relocate: {source!r} is both the old and the new queue")
-        for lane in ("live", "retry"):
+        moved = {"live": 0, "retry": 0}
+        for lane in moved:
             for step in relocate(_family(source), _family(target), actor=actor, lane=cast(Lane, lane)):
-                self.stdout.write(f"{lane}: {step.looked_at:,} of {step.waiting:,} looked at, {step.moved:,} moved")
-        self.stdout.write(f"{actor}: what waited in {source} waits in {target}; declare the actor there as well")
+                moved[lane] = step.moved
+                if not as_json:
+                    self.stdout.write(f"{lane}: {step.looked_at:,} of {step.waiting:,} looked at, {step.moved:,} moved")
+        if as_json:
+            self.stdout.write(json.dumps({"actor": actor, "from": source, "to": target, "moved": moved}))
+        elif any(moved.values()):
+            self.stdout.write(f"{actor}: what waited in {source} waits in {target}; declare the actor there as well")
+        else:
+            self.stdout.write(f"{actor}: nothing of it waited in {source}; see manage.py queues show {source}")
 
     def _list(self, *, as_json: bool) -> None:
         state = queries.yard_state()

@@ -9,7 +9,14 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
+from apps.platform.operations.command_help import show_examples
 from apps.platform.operations.rendering import documents, yard_table
+
+EXAMPLES = """examples:
+  manage.py topology                             queues, pools and actors
+  manage.py topology --json
+  manage.py topology render compose              write the files below ops/
+  manage.py topology render compose --check      exit 1 when they differ"""
 
 
 class Command(BaseCommand):
@@ -19,6 +26,7 @@ class Command(BaseCommand):
     requires_system_checks: list[str] = []
 
     def add_arguments(self, parser: ArgumentParser) -> None:
+        show_examples(parser, EXAMPLES)
         parser.add_argument("--json", action="store_true", help="print the yard as JSON")
         actions = parser.add_subparsers(dest="action", metavar="render")
         render = actions.add_parser("render", help="write the deployment files")

@@ -10,10 +10,16 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.utils import timezone
 
+from apps.platform.operations.command_help import show_examples
 from apps.platform.operations.terminal import in_words
 from apps.platform.schedules import queries, services
 
 HEADINGS = ("schedule", "cron (UTC)", "queue", "last", "late", "next")
+
+
+EXAMPLES = """examples:
+  manage.py schedules list
+  manage.py schedules run purge_delivery_attempts      now, beside its ticks; prints the job's id"""
 
 
 class Command(BaseCommand):
@@ -23,20 +29,23 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Declare the two forms."""
+        show_examples(parser, EXAMPLES)
         forms = parser.add_subparsers(dest="action", required=True)
         listing = forms.add_parser("list", help="every schedule, with its last tick and its next")
         listing.add_argument("--json", action="store_true", help="for machines")
         run = forms.add_parser("run", help="enqueue a schedule's actor now, beside its ticks")
         run.add_argument("name", metavar="NAME", help="name of the actor, see list")
+        run.add_argument("--json", action="store_true", help="for machines")
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Print the list, or the id of the job that was sent."""
         if options["action"] == "run":
             try:
                 with in_words("schedules"):
-                    self.stdout.write(services.run_now(options["name"]))
+                    job_id = services.run_now(options["name"])
             except services.UnknownSchedule as error:
                 raise CommandError(str(error)) from error
+            self.stdout.write(json.dumps({"id": job_id}) if options["json"] else job_id)
             return
         with in_words("schedules"):
             rows = queries.overview(timezone.now())

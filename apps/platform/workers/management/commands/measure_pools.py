@@ -8,6 +8,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+from apps.platform.operations.command_help import show_examples
 from apps.platform.workers.measuring.choice import choose
 from apps.platform.workers.measuring.contenders import Contender, read_contender, usual_contenders
 from apps.platform.workers.measuring.run import Figures, NotMeasured, measure
@@ -15,6 +16,11 @@ from apps.platform.workers.measuring.slow_server import slow_server
 from apps.platform.workers.measuring.work import SAMPLES, Work, read_work
 
 COLUMNS = ("pool", "tasks/s", "p50 ms", "p95 ms", "memory MB", "CPU %", "failed")
+
+EXAMPLES = """examples:
+  manage.py measure_pools                                              the samples, in every kind
+  manage.py measure_pools make_thumbnail '[7]' --tasks 50              an actor of yours; it runs for real
+  manage.py measure_pools http --pools threads:1x8 gevent:1x64         only these: kind:PROCESSESxSLOTS"""
 
 
 class Command(BaseCommand):
@@ -24,13 +30,14 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Declare the arguments."""
+        show_examples(parser, EXAMPLES)
         samples = ", ".join(SAMPLES)
         parser.add_argument("actor", nargs="?", help=f"an actor of the project, or a sample ({samples}); default these")
         parser.add_argument("arguments", nargs="?", default="", help="its arguments as JSON: a list, or an object")
         parser.add_argument("--pools", nargs="+", metavar="KIND:PxS", help="default: each kind in two or three widths")
         parser.add_argument("--tasks", type=int, default=200, help="tasks for each pool, default 200")
         parser.add_argument("--timeout", type=float, default=120.0, help="seconds for each pool, default 120")
-        parser.add_argument("--json", action="store_true")
+        parser.add_argument("--json", action="store_true", help="print JSON, once all is measured")
 
     def handle(self, **options: Any) -> None:
         """Measure and print."""

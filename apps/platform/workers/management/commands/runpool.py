@@ -8,11 +8,16 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandParser
 
+from apps.platform.operations.command_help import show_examples
 from apps.platform.workers.pinning import refuse_if_not_pinnable
 from apps.platform.workers.preflight import refuse, refuse_if_wrong
 from apps.platform.workers.processes import name_process, run_or_crash
 from apps.platform.workers.supervisor import GRACE_S, Supervisor
 from broker.errors import UnknownPool
+
+EXAMPLES = """examples:
+  manage.py runpool default
+  manage.py runpool slow --metrics-port 9100 --metrics-host 0.0.0.0 --grace 60"""
 
 
 class Command(BaseCommand):
@@ -23,6 +28,7 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Declare the arguments."""
+        show_examples(parser, EXAMPLES)
         parser.add_argument("pool", metavar="NAME", help="a pool of project/topology.py")
         parser.add_argument("--metrics-port", type=int, default=0, help="default: a free one, which is reported")
         parser.add_argument("--metrics-host", default="127.0.0.1", help="default: loopback, only this machine reads it")

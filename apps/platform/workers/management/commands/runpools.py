@@ -11,6 +11,7 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+from apps.platform.operations.command_help import show_examples
 from apps.platform.workers.chaos.plan import Plan, read_rate
 from apps.platform.workers.chaos.process import Chaos
 from apps.platform.workers.parent import PoolsParent
@@ -21,6 +22,11 @@ from apps.platform.workers.reloading import keep_reloaded
 from apps.platform.workers.supervisor import GRACE_S
 from broker.errors import UnknownPool
 
+EXAMPLES = """examples:
+  manage.py runpools                                 all pools; Ctrl-C drains them
+  manage.py runpools urgent default --reload         two of them, started again when code changes
+  manage.py runpools --chaos 6/m --chaos-seed 7      harm them so often, and count what came through"""
+
 
 class Command(BaseCommand):
     """All pools, or those that are named, until SIGTERM. Exits 0 drained, 70 crashed, 78 refused to start."""
@@ -30,6 +36,7 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Declare the arguments."""
+        show_examples(parser, EXAMPLES)
         parser.add_argument("pools", metavar="NAME", nargs="*", help="pools of project/topology.py; default all")
         parser.add_argument(
             "--chaos", metavar="RATE", help="harm the pools so often, such as 6/m; for development only"

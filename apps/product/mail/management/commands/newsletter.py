@@ -9,9 +9,13 @@ from django.core.exceptions import ValidationError
 from django.core.management.base import BaseCommand
 from django.core.validators import validate_email
 
+from apps.platform.operations.command_help import show_examples
 from apps.platform.operations.terminal import in_words
 from apps.product.mail.requests import request_newsletter
 from apps.product.shop import queries as shop
+
+EXAMPLES = """examples:
+  manage.py newsletter 'Statements are faster' 'They take a second now.' --to ada@example.com"""
 
 
 class Command(BaseCommand):
@@ -21,6 +25,7 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Declare the headline, the paragraphs and ``--to``."""
+        show_examples(parser, EXAMPLES)
         parser.add_argument(
             "headline", metavar="HEADLINE", help="subject and headline, for example 'Statements are faster'"
         )

@@ -9,10 +9,15 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandParser
 from django.utils import timezone
 
+from apps.platform.operations.command_help import show_examples
 from apps.platform.operations.terminal import in_words
 from apps.product.shop import sample
 
 MOST_CUSTOMERS = 100_000
+
+
+EXAMPLES = """examples:
+  manage.py seed --customers 50 --until 2026-11-20"""
 
 
 class Command(BaseCommand):
@@ -22,6 +27,7 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Declare the options."""
+        show_examples(parser, EXAMPLES)
         parser.add_argument("--customers", type=_count, default=300, metavar="N", help="how many (default: 300)")
         parser.add_argument(
             "--seed", type=int, default=1, metavar="N", help="same seed and day, same shop (default: 1)"

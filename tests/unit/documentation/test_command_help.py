@@ -1,0 +1,67 @@
+"""The help of a command shows how it is called, and the reference names each of its parts."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from argparse import ArgumentParser, _SubParsersAction
+
+import pytest
+from django.core.management import get_commands, load_command_class
+
+from tests.unit.documentation.pages import read
+from tests.unit.documentation.test_reference import own_commands
+
+# Development servers, whose two options need no example, and one without any option.
+PLAIN = {"mailsink", "webhookreceiver", "runscheduler"}
+
+
+def parser_of(command: str) -> ArgumentParser:
+    return load_command_class(str(get_commands()[command]), command).create_parser("manage.py", command)
+
+
+def examples_of(command: str) -> list[list[str]]:
+    """Return the example calls in a command's help as lists of arguments, without what is said beside them."""
+    lines = re.findall(r"^  manage\.py (.+)$", parser_of(command).format_help(), flags=re.MULTILINE)
+    return [shlex.split(re.split(r" {2,}", line)[0]) for line in lines]
+
+
+def subcommands() -> list[tuple[str, str]]:
+    parsers = {command: parser_of(command) for command in sorted(own_commands())}
+    return [
+        (command, part)
+        for command, parser in parsers.items()
+        for action in parser._actions
+        if isinstance(action, _SubParsersAction)
+        for part in action.choices
+    ]
+
+
+@pytest.mark.parametrize("command", sorted(own_commands() - PLAIN))
+def test_help_shows_examples_that_the_command_takes(command: str) -> None:
+    examples = examples_of(command)
+
+    assert examples != []
+    for name, *arguments in examples:
+        assert name == command
+        parser_of(command).parse_args(arguments)  # a wrong one raises CommandError
+
+
+@pytest.mark.parametrize("command", sorted(own_commands() - PLAIN))
+def test_help_shows_the_commands_own_arguments_before_djangos(command: str) -> None:
+    own = [action.option_strings[0] for action in parser_of(command)._actions if action.option_strings]
+    options = parser_of(command).format_help().partition("options:")[2]
+    djangos = options.index("--settings SETTINGS")
+
+    mine = [name for name in own if name not in parser_of_django() and name != "-h"]
+    assert [name for name in mine if not 0 <= options.find(f"  {name}") < djangos] == []
+
+
+def parser_of_django() -> set[str]:
+    """Return the options that every command has."""
+    return {name for action in parser_of("runscheduler")._actions for name in action.option_strings} | {"--skip-checks"}
+
+
+@pytest.mark.parametrize(("command", "part"), subcommands())
+def test_the_reference_names_each_part_of_a_command(command: str, part: str) -> None:
+    assert re.search(rf"`(manage\.py )?{command} {part}\b|`{part}\b", read("docs/reference/commands.md"))
