@@ -364,7 +364,7 @@ class Family:
     def flush(self) -> None:
         """Drop every message that waits, is scheduled or is leased."""
         k = self.keys
-        lanes = [key for lane in ALL_LANES for key in (*k.waiting(lane), k.due(lane), k.bell(lane))]
+        lanes = [key for lane in ALL_LANES for key in (*k.waiting(lane), k.due(lane), k.bell(lane), k.parked(lane))]
         dropped = 0
         while not dropped:
             owners = self.owners()

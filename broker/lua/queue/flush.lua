@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- flush: drop every message of a family that is not dead, quarantined or finished.
 -- KEYS[1] leases: sorted set
--- KEYS[2...] bodies, waiting, due, bells, notes, unique, holds
+-- KEYS[2...] bodies, waiting, due, bells, parked, notes, unique, holds
 -- ARGV[1...] the owners whose holds are among the keys
 -- Leases stay. Whoever works on a message that was dropped finds its token stale.
 -- Returns 1, or 0 when there are other owners by now, and does nothing. O(owners and keys), freed later.

@@ -16,6 +16,7 @@ from dramatiq.message import Message
 
 from broker.errors import InvalidMessageId, PayloadTooLarge, QueueFull, UnencodablePayload
 from broker.keys import Keys
+from broker.parked import ParkedLane
 from broker.redis_broker import RedisBroker
 from tests.waiting import wait_for
 
@@ -233,12 +234,15 @@ def test_flushing_drops_what_waits_is_scheduled_or_held(build: Build) -> None:
     broker.enqueue(message(6, queue="other"))
     consumer = broker.consume("work", timeout=1_000)
     held = next(consumer)
+    parked = ParkedLane(broker.families["work"], "live")
+    parked.add("5", '["job", 1, []]')
 
     broker.flush("work")
     consumer.ack(held)
     consumer.close()
 
     assert depth(broker) == 0
+    assert parked.calls() == []
     assert broker.client.hlen(broker.families["other"].keys.bodies) == 1
     broker.flush_all()
     assert broker.client.hlen(broker.families["other"].keys.bodies) == 0
