@@ -55,3 +55,14 @@ def test_the_latest_step_is_written(
 
     assert record is not None
     assert (record.state, record.attempts) == (state, 1)
+
+
+def test_a_step_that_cannot_be_sent_is_told_and_holds_up_no_other(
+    records: JobRecords, caplog: pytest.LogCaptureFixture
+) -> None:
+    ends = sequence(generation=0, attempts=1, state="succeeded")
+    bad = step("bad", sequence=ends, state="succeeded", fields={"enqueued_at": 2**70}, ttl_ms=LIVE_TTL_MS)
+    good = step("good", sequence=ends, state="succeeded", fields={}, ttl_ms=LIVE_TTL_MS)
+
+    assert records.write([good, bad]) == ["written", "refused"]
+    assert "job bad is not recorded" in caplog.text
