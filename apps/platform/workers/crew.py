@@ -194,6 +194,7 @@ class Crew:
     def rest(self) -> None:
         """Have all children end when their tasks have, until :meth:`resume`."""
         self._resting = True
+        self._successor = None  # it ends as well, and would be waited for for ever
         for member in self._keeper.members:
             self._keeper.end(member)
 
@@ -427,7 +428,7 @@ class Crew:
         self, estate: Estate, ending: Ending | None, *, clean: bool, told: str
     ) -> tuple[tuple[Running, ...], str]:
         """Return the messages that ended a child, or may have, and what is said of it."""
-        if ending is not None and ending.over and not clean:
+        if ending is not None and ending.over:  # clean or not: one that left them when its grace was over, too
             over = {(ran.lane, ran.id, ran.token) for ran in ending.over}
             guilty = tuple(ran for ran in estate.running if (ran.lane, ran.id, ran.token) in over and ran.limit_ns)
             return guilty, f"limit of {guilty[0].limit_ns / 1e9:g} s" if guilty else ""

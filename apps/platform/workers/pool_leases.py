@@ -95,6 +95,7 @@ class PoolLeases:
         self._suspects: list[tuple[str, Lease]] = []
         self._generations: dict[int, int] = {}
         self._children: dict[int, tuple[str, Served]] = {}
+        self._lost: set[str] = set()  # noticed when another child was given its leases
 
     def adopt(self, place: int, row: Row, served: Served) -> str:
         """Name the child that is about to start in a place, and give it leases if the server answers within a second.
@@ -103,9 +104,11 @@ class PoolLeases:
         """
         generation = self._generations[place] = self._generations.get(place, 0) + 1
         child = f"{self._name}.{place}.{generation}"
+        if place in self._children:  # named before, and could not be started
+            self._keeper.forget(self._children[place][0])
         self._children[place] = (child, served)
         self._keeper.adopt(child, served.keys)
-        self._keeper.tick()
+        self._lost.update(self._keeper.tick())
         self._tell(place, row)
         return child
 
@@ -115,7 +118,7 @@ class PoolLeases:
         Args:
             rows: Place -> row.
         """
-        lost = self._keeper.tick()
+        lost, self._lost = self._lost.union(self._keeper.tick()), set()
         if self._own in lost:
             self._keeper.forget(self._own)
             self._generations[0] = self._generations.get(0, 0) + 1
@@ -130,7 +133,7 @@ class PoolLeases:
 
     def seconds_to_next(self) -> float:
         """Return in how many seconds something is due."""
-        return self._keeper.seconds_to_next()
+        return 0.0 if self._lost else self._keeper.seconds_to_next()
 
     def ended(self, place: int, row: Row) -> Estate:
         """Return what the child of a place left, before its row is cleared."""
@@ -233,8 +236,8 @@ class PoolLeases:
                 queue, lease = self._suspects[0]
                 self._families[queue].isolate(lease, budget_s=ANSWER_S)
                 self._suspects.pop(0)
-        except BrokerUnavailable:
-            pass
+        except (BrokerUnavailable, redis.RedisError) as error:
+            logger.warning("%d messages that may be suspect are set apart later: %s", len(self._suspects), error)
         if count > len(self._suspects):
             self._tell_alone(count - len(self._suspects))
 
@@ -258,6 +261,9 @@ class PoolLeases:
                     self._tell_alone(1)
         except BrokerUnavailable:
             self.waiting = False  # said by whoever holds the leases
+        except redis.RedisError as error:
+            self.waiting = False
+            logger.warning("what waits cannot be looked at now: %s", error)
 
     def _waits(self, queue: str, lane: Lane) -> bool:
         keys = self._families[queue].keys

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+
+import redis
 
 from apps.platform.workers.table import Running
 from broker.errors import BrokerUnavailable
@@ -19,13 +22,15 @@ END_AFTER_S = 3.0
 
 Key = tuple[int, Running]
 
+logger = logging.getLogger("switchyard.workers")
+
 
 class Stops:
     """Remembers since when running messages are asked to stop.
 
     Args:
         look: Given place -> what runs there, returns those of it that were asked to stop, by place. May raise
-            ``BrokerUnavailable``.
+            ``BrokerUnavailable`` or ``redis.RedisError``: no reason for a supervisor to end, and its children with it.
     """
 
     def __init__(self, look: Callable[[Mapping[int, Sequence[Running]]], set[Key]]) -> None:
@@ -53,6 +58,9 @@ class Stops:
                 for key in self._look(running):
                     self._since_ns.setdefault(key, time.monotonic_ns())
             except BrokerUnavailable:
+                self._look_at_s = now_s + LOOK_AGAIN_S
+            except redis.RedisError as error:
+                logger.warning("who was asked to stop cannot be looked up now: %s", error)
                 self._look_at_s = now_s + LOOK_AGAIN_S
         return max(self._look_at_s - time.monotonic(), 0.0)
 

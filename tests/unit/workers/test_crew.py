@@ -1,0 +1,145 @@
+"""What a pool's supervisor makes of a child that ended, and of a pause in the middle of a replacement."""
+
+from __future__ import annotations
+
+import math
+import selectors
+from typing import cast
+
+import pytest
+import redis
+
+from apps.platform.workers.crew import LOOK_FOR_SUCCESSOR_S, Crew, Ending
+from apps.platform.workers.keeper import Keeper
+from apps.platform.workers.pool_leases import Estate, PoolLeases, Served
+from apps.platform.workers.stops import LOOK_AGAIN_S, Stops
+from apps.platform.workers.table import Running, Table
+from broker.family import Family
+from broker.keys import Keys
+from broker.leases import LeaseKeeper
+from broker.topology import Pool
+from broker.wire import Wire
+
+SERVED = Served(("work",), (("work", "live"),))
+OVER = Running(lane=0, id=b"over", token=1, start_ns=0, limit_ns=2_000_000_000)
+NEIGHBOUR = Running(lane=0, id=b"neighbour", token=2, start_ns=0, limit_ns=60_000_000_000)
+
+
+def blame(running: list[Running], *, clean: bool) -> tuple[tuple[Running, ...], str]:
+    ending = Ending("hard_limit", over=(OVER,))
+    return Crew._blame(cast(Crew, None), Estate("child", SERVED, running), ending, clean=clean, told="exited with 3")
+
+
+@pytest.mark.parametrize("clean", [True, False])
+def test_who_is_over_its_hard_limit_is_blamed_also_where_the_grace_is_shorter_than_the_time_to_end(clean: bool) -> None:
+    assert blame([OVER, NEIGHBOUR], clean=clean) == ((OVER,), "limit of 2 s")
+
+
+def test_who_ended_in_that_time_is_not() -> None:
+    assert blame([NEIGHBOUR], clean=True) == ((), "")
+
+
+def test_a_pause_in_the_middle_of_a_replacement_does_not_end_all_replacements() -> None:
+    crew = Crew.__new__(Crew)
+    crew.pool = Pool("work", queues=("work",), kind="threads", processes=1, slots=1, recycle_after=10)
+    crew._keeper = Keeper(
+        selectors.DefaultSelector(), 1, spare=1, start=lambda place: 0, ended=lambda place, pid, status: True
+    )
+    crew._own, crew._alone = crew._keeper.members, []
+    crew._rows = dict(enumerate(Table.create(2, 1).rows, start=1))
+    crew._endings, crew._weigh_at_s, crew._resting = {}, 0.0, False
+    crew._successor = (crew._own[0], crew._own[1])
+    assert crew._mind_age() == LOOK_FOR_SUCCESSOR_S
+
+    crew.rest()
+    crew.resume()
+
+    assert crew._mind_age() == math.inf
+
+
+class Leases:
+    """Remembers who was given leases, and who gave them up; says once who lost them."""
+
+    away = True
+
+    def __init__(self) -> None:
+        self.children: list[str] = []
+        self.lost: list[str] = []
+
+    def adopt(self, child: str, lanes: object) -> None:
+        """Adopt."""
+        self.children.append(child)
+
+    def forget(self, child: str) -> None:
+        """Forget."""
+        self.children.remove(child)
+
+    def tick(self) -> list[str]:
+        """Say who lost a lease."""
+        lost, self.lost = self.lost, []
+        return lost
+
+    def seconds_to_next(self) -> float:
+        """Return a time."""
+        return 1.0
+
+    def leased_until_s(self, child: str) -> float:
+        """Return a time."""
+        return 0.0
+
+
+@pytest.fixture
+def leases() -> PoolLeases:
+    """The leases of a pool, of which nobody has any."""
+    leases = PoolLeases.__new__(PoolLeases)
+    leases._keeper = cast(LeaseKeeper, Leases())
+    leases._name, leases._own, leases._generations, leases._children, leases._lost = "pool", "own", {}, {}, set()
+    return leases
+
+
+def test_a_child_that_could_not_be_started_keeps_no_lease(leases: PoolLeases) -> None:
+    [row] = Table.create(1, 1).rows
+    names = [leases.adopt(1, row, SERVED) for _ in range(3)]
+
+    assert cast(Leases, leases._keeper).children == names[-1:]
+
+
+def test_a_child_is_told_of_that_lost_its_leases_just_when_another_one_was_given_some(leases: PoolLeases) -> None:
+    rows = dict(enumerate(Table.create(2, 1).rows, start=1))
+    loser = leases.adopt(1, rows[1], SERVED)
+    cast(Leases, leases._keeper).lost = [loser]
+    leases.adopt(2, rows[2], SERVED)
+
+    assert leases.seconds_to_next() == 0.0
+    assert leases.tick(rows) == [1]
+    assert leases.tick(rows) == []
+
+
+class Refusing:
+    """A server that answers with an error, as it does where a key is of a wrong type."""
+
+    def command(self, *words: object, budget_s: float) -> None:
+        """Refuse."""
+        raise redis.ResponseError("WRONGTYPE Operation against a key holding the wrong kind of value")
+
+
+def test_a_server_that_refuses_to_say_who_was_asked_to_stop_does_not_end_the_supervisor() -> None:
+    def refuse(running: object) -> set[tuple[int, Running]]:
+        raise redis.ResponseError("WRONGTYPE Operation against a key holding the wrong kind of value")
+
+    stops = Stops(refuse)
+
+    assert 0.9 * LOOK_AGAIN_S < stops.mind({1: [OVER]}) <= LOOK_AGAIN_S
+
+
+def test_a_server_that_refuses_to_say_what_waits_does_not_end_the_supervisor() -> None:
+    leases = PoolLeases.__new__(PoolLeases)
+    leases._wire, leases._families = (
+        cast(Wire, Refusing()),
+        {"work": Family(cast(Wire, Refusing()), Keys().family("work"))},
+    )
+    leases.served, leases._looks_after, leases._look_at_s = SERVED, ["work"], 0.0
+
+    leases._look()
+
+    assert not leases.waiting
