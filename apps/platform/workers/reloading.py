@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from django.apps import apps
@@ -30,24 +30,21 @@ logger = logging.getLogger("switchyard.workers")
 class Changes(StatReloader):
     """The files of the project, and what changed of them since the last look."""
 
-    SLEEP_TIME = 0  # who asks waits
-
     def __init__(self) -> None:
         super().__init__()
-        self._changed: list[Path] = []
-        for folder in own_folders():
+        self._folders = own_folders()
+        for folder in self._folders:
             self.watch_dir(folder, "**/*.py")
-        self._ticks = self.tick()
+        self._known = dict(self.snapshot_files())
 
     def look(self) -> list[Path]:
-        """Return the files that were written since the last call; the first one only remembers."""
-        next(self._ticks)
-        changed, self._changed = self._changed, []
-        return changed
+        """Return the files that were written since the last call, and those of the project that are new."""
+        known, self._known = self._known, dict(self.snapshot_files())
+        return [path for path, mtime in self._known.items() if known.get(path) != mtime and self._counts(path, known)]
 
-    def notify_file_changed(self, path: str | os.PathLike[str]) -> None:
-        """Remember a file. Django's reloader would end the process."""
-        self._changed.append(Path(path))
+    def _counts(self, path: Path, known: Mapping[Path, float]) -> bool:
+        # A module of a library is seen for the first time when something imports it: that is no change.
+        return path in known or any(path.is_relative_to(folder) for folder in self._folders)
 
 
 def own_folders() -> set[Path]:
@@ -71,8 +68,8 @@ def keep_reloaded(arguments: Sequence[str]) -> int:
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, lambda signum, frame: told.append(signum))
     changes = Changes()
-    changes.look()
     pools: subprocess.Popen[bytes] | None = _start(arguments)
+    pending: set[Path] = set()  # changed since the pools started: while one of these does not compile, none is loaded
     while True:
         time.sleep(LOOK_S)
         if told:
@@ -81,9 +78,11 @@ def keep_reloaded(arguments: Sequence[str]) -> int:
             logger.error("reload: the pools ended with %d; they start again when a file changes", code)
             pools = None
         changed = changes.look()
-        if not changed or not _compile(changed):
+        pending.update(changed)
+        if not changed or not _compile(pending):
             continue
-        logger.info("reload: %s changed; the pools drain", ", ".join(path.name for path in changed))
+        logger.info("reload: %s changed; the pools drain", ", ".join(sorted(path.name for path in pending)))
+        pending.clear()
         if pools is not None:
             code = _end(pools, told)
             if told:

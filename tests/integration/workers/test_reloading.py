@@ -80,6 +80,22 @@ def test_changed_code_runs_after_a_drain_and_a_syntax_error_changes_nothing(benc
     assert bench.log().count("pools: all drained") == 2
 
 
+def test_a_file_that_does_not_compile_holds_back_what_is_saved_after_it(bench: Bench, changing: Changing) -> None:
+    bench.start("runpools", "--reload", "urgent", settings="reloaded_settings")
+    bench.wait_for_log("pools: all ready")
+    other = changing.file.with_name("services.py")
+
+    other.write_text("def half(:\n")
+    bench.wait_for_log("the pools go on with the code they have")
+    changing.write("two")
+    wait_for(lambda: bench.log().count("the pools go on with the code they have") == 2, timeout_s=10)
+    still = changing.says()
+    other.write_text("WHOLE = True\n")
+    wait_for(lambda: bench.log().count("pools: all ready") == 2, timeout_s=30)
+
+    assert (still, changing.says()) == ("one", "two")
+
+
 def test_code_that_fails_to_start_is_tried_again_with_the_next_change(bench: Bench, changing: Changing) -> None:
     reloader = bench.start("runpools", "--reload", "urgent", settings="reloaded_settings")
     bench.wait_for_log("pools: all ready")
