@@ -47,6 +47,20 @@ def test_a_yard_under_chaos_is_harmed_in_every_way_and_its_ledger_adds_up(bench:
     assert not list((bench.folder / "chaos").iterdir())
 
 
+def test_pools_of_somebody_else_are_named_beside_the_ledger(bench: Bench) -> None:
+    others = bench.start("runpools", "slow", log="others")
+    bench.wait_for_log("pools: all ready", log="others")
+    parent = bench.start("runpools", "urgent", "--chaos", "1/h")
+    bench.wait_for_log("pools: all ready")
+
+    parent.send_signal(signal.SIGTERM)
+    parent.wait(45)
+    others.send_signal(signal.SIGTERM)
+    others.wait(45)
+
+    assert bench.log().count("pools that this parent did not start ran as well (slow)") == 2
+
+
 def test_chaos_is_refused_in_production(bench: Bench) -> None:
     bench.environment |= {
         "DJANGO_DEBUG": "0",

@@ -25,6 +25,7 @@ from broker.clients import connect
 from broker.errors import BrokerUnavailable
 from broker.family import Family
 from broker.keys import Keys
+from broker.pool_reports import PoolReports
 from broker.records import JobRecords
 from broker.topology import Yard
 from broker.wire import Wire
@@ -84,6 +85,7 @@ def run(plan: Plan, yard: Yard, url: str, notes: Path, parent_pid: int) -> int:
     try:
         witness = Witness(url)
         before = _there(families)
+        others = sorted({report.pool for report in PoolReports(client, Keys()).read_all()})  # ours have not started
     except (redis.RedisError, BrokerUnavailable) as error:
         logger.error("no chaos: the server does not show what is enqueued, so there would be no ledger: %s", error)
         return EX_CRASHED
@@ -93,6 +95,8 @@ def run(plan: Plan, yard: Yard, url: str, notes: Path, parent_pid: int) -> int:
     calm, gap = False, False
     act_at_s = time.monotonic() + draws.expovariate(plan.per_s)
     logger.warning("chaos: %.2g acts a second, --chaos-seed %d", plan.per_s, plan.seed)
+    if others:
+        logger.warning("chaos: %s", _of_others(others))
     while True:
         select.select([signals.read_fd, witness.fd], [], [], READ_EVERY_S)
         try:
@@ -119,6 +123,7 @@ def run(plan: Plan, yard: Yard, url: str, notes: Path, parent_pid: int) -> int:
     )
     acts = "  ".join(f"{name} {done[name]}" for name in ACTS)
     warning = "the server was away meanwhile: the ledger has a gap\n" if gap else ""
+    warning += f"{_of_others(others)}\n" if others else ""
     sys.stdout.write(f"chaos: {acts}\n{warning}{account}\n")
     return 0
 
@@ -135,6 +140,13 @@ def _act(harm: Harm, name: str, done: Counter[str]) -> None:
         logger.warning("chaos: %s", told)
     else:
         logger.info("chaos: %s: nobody to harm", name)
+
+
+def _of_others(pools: list[str]) -> str:
+    return (
+        f"pools that this parent did not start ran as well ({', '.join(pools)}): what they complete counts as lost; "
+        "stop them first, those of a demo too"
+    )
 
 
 def _there(families: Iterable[Family]) -> frozenset[str]:
