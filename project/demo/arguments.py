@@ -23,12 +23,14 @@ class Options:
         port: Web port that was asked for; ``None`` takes 8000, or the next that is free.
         state: Folder that keeps everything.
         sample: Send the sample work.
+        reload: Start the pools again when a Python file of the project changes.
         check: Verify every outcome in a throw-away folder, then stop.
     """
 
     port: int | None
     state: Path
     sample: bool
+    reload: bool
     check: bool
 
 
@@ -41,15 +43,19 @@ def parse(argv: Sequence[str]) -> Options:
     parser.add_argument("--state", type=Path, metavar="DIR", help="folder that keeps everything (default var/)")
     parser.add_argument("--no-sample", action="store_true", help="start without sending the sample work")
     parser.add_argument(
+        "--reload", action="store_true", help="drain the pools and start them again when a Python file changes"
+    )
+    parser.add_argument(
         "--check", action="store_true", help="send the sample work in a throw-away folder, verify every outcome, stop"
     )
     found = parser.parse_args(argv)
-    if found.check and (found.state or found.port or found.no_sample):
+    if found.check and (found.state or found.port or found.no_sample or found.reload):
         parser.error("--check uses its own folder and ports and needs the sample work; give it alone")
     return Options(
         port=found.port,
         state=(found.state or BASE_DIR / "var").resolve(),
         sample=not found.no_sample,
+        reload=found.reload,
         check=found.check,
     )
 

@@ -43,6 +43,7 @@ def run(options: Options, stop: StopRequest, console: Console) -> int:
         web_port=options.port,
         first_port=DEFAULT_PORT,
         with_sample=options.sample,
+        with_reload=options.reload,
     )
     try:
         console.print(f"starting a yard in {options.state}")

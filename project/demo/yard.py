@@ -31,6 +31,7 @@ class DemoYard:
         web_port: Must be free; ``None`` takes the next one from ``first_port`` on.
         first_port: 0 asks for any free port.
         with_sample: Enqueue the sample work that starts later.
+        with_reload: Start the pools again when code changes.
     """
 
     addresses: environment.Addresses
@@ -47,6 +48,7 @@ class DemoYard:
         web_port: int | None = None,
         first_port: int = 0,
         with_sample: bool = True,
+        with_reload: bool = False,
     ) -> None:
         self.state = state
         self.feed = feed
@@ -54,7 +56,7 @@ class DemoYard:
         self._lock = StateLock(state)
         self._stop = stop
         self._ports = (web_port, first_port)
-        self._with_sample = with_sample
+        self._with_sample, self._with_reload = with_sample, with_reload
         self._listeners: list[socket.socket] = []
         self._manager = ProcessManager(
             tell=feed.add, is_stopping=stop.is_stopping, is_in_a_hurry=stop.is_in_a_hurry, wait=stop.wait
@@ -98,9 +100,9 @@ class DemoYard:
         )
         self._manager.start([parts.sidecars(smtp, receiver)])
         self.pools.expect_new()
-        pools, scheduler, site = parts.pools(), parts.scheduler(), parts.web(web)
+        pools, scheduler, site = parts.pools(reload=self._with_reload), parts.scheduler(), parts.web(web)
         # Where the kernel gives us the orphans of a process, the parts are forked from one that has loaded Django.
-        forked = [pools, scheduler, site] if adopt_orphans() else []
+        forked = [*([] if self._with_reload else [pools]), scheduler, site] if adopt_orphans() else []
         prepared = parts.set_up(self._manager, web, forked, with_sample=self._with_sample)
         self.facts = prepared["facts"]
         self._credentials = Credentials(

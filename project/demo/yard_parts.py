@@ -44,9 +44,9 @@ class YardParts:
         part.readiness = answers(self._addresses.receiver_port, "/healthz")
         return part
 
-    def pools(self) -> CommandPart:
-        """Every worker pool."""
-        part = self._part("pools", "manage.py", "runpools")
+    def pools(self, *, reload: bool = False) -> CommandPart:
+        """Every worker pool; with ``reload`` started again when code changes, for which it is not to be forked."""
+        part = self._part("pools", "manage.py", "runpools", *["--reload"] * reload)
         part.readiness = self._pools_watch.missing
         part.stop_timeout_s = POOLS_GRACE_S
         return part

@@ -101,6 +101,7 @@ def test_sample_work_is_sent_a_dead_part_starts_again_a_second_demo_is_sent_away
     demo.wait_for_line("Thumbnail of an uploaded picture: done")
     demo.wait_for_line("held back by the rate limit", timeout_s=60.0)
     assert "could not be sent" not in demo.output
+    assert "no marker" not in (demo.state / "logs" / "pools.log").read_text()
     assert set(demo.credentials["pids"]) == PARTS
     assert stat.S_IMODE((demo.state / "credentials.json").stat().st_mode) == 0o600
     assert [path for path in demo.state.iterdir() if path.stat().st_mode & 0o077] == []
@@ -122,6 +123,20 @@ def test_sample_work_is_sent_a_dead_part_starts_again_a_second_demo_is_sent_away
     demo.signal(signal.SIGKILL)
     demo.end()
     wait_for(lambda: not [pid for pid in family if is_alive(pid)], timeout_s=40.0, what="no process left")
+
+
+def test_reload_puts_the_pools_below_what_watches_the_code(start: Start) -> None:
+    demo = start("--no-sample", "--reload")
+    watching = psutil.Process(demo.credentials["pids"]["pools"])
+    family = [process.pid for process in psutil.Process(demo.pid).children(recursive=True)]
+
+    assert watching.cmdline()[0] == "switchyard: reloader"
+    jobs = [demo.ask("POST", "/api/v1/exports", {"dataset": "invoices", "format": "csv"})["job_id"]]
+    wait_for(lambda: not still_unfinished(demo, jobs), timeout_s=30.0, what="the job succeeded")
+    demo.signal(signal.SIGINT)
+    assert demo.end() == 0
+    assert not [pid for pid in family if is_alive(pid)]
+    assert "killed what was left" not in demo.output
 
 
 def still_unfinished(demo: RunningDemo, jobs: list[str]) -> list[str]:

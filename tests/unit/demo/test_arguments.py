@@ -11,17 +11,25 @@ from project.demo.arguments import Options, parse
 
 
 def test_without_arguments_the_state_is_in_var_and_the_sample_is_sent() -> None:
-    assert parse([]) == Options(port=None, state=(BASE_DIR / "var").resolve(), sample=True, check=False)
+    assert parse([]) == Options(port=None, state=(BASE_DIR / "var").resolve(), sample=True, reload=False, check=False)
 
 
-def test_port_state_and_sample_can_be_chosen(tmp_path: Path) -> None:
-    found = parse(["--port", "9000", "--state", str(tmp_path), "--no-sample"])
+def test_port_state_sample_and_reload_can_be_chosen(tmp_path: Path) -> None:
+    found = parse(["--port", "9000", "--state", str(tmp_path), "--no-sample", "--reload"])
 
-    assert found == Options(port=9000, state=tmp_path.resolve(), sample=False, check=False)
+    assert found == Options(port=9000, state=tmp_path.resolve(), sample=False, reload=True, check=False)
 
 
 @pytest.mark.parametrize(
-    "argv", [["--port", "0"], ["--port", "65536"], ["--port", "web"], ["--check", "--port", "1"], ["--chekc"]]
+    "argv",
+    [
+        ["--port", "0"],
+        ["--port", "65536"],
+        ["--port", "web"],
+        ["--check", "--port", "1"],
+        ["--check", "--reload"],
+        ["--chekc"],
+    ],
 )
 def test_nonsense_is_refused_with_usage(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
