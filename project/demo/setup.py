@@ -32,12 +32,14 @@ def prepare(*, with_sample: bool) -> dict[str, Any]:
     from django.core.management import call_command
 
     from apps.platform.api.tokens import find_token
+    from apps.platform.workers.preflight import mark_keyspace
     from project.demo import credentials, identity, scheduled_work
     from project.demo.moved_receiver import follow_receiver
     from project.demo.shop_facts import find_facts
     from project.demo.state import StateFolder
 
     state = StateFolder(settings.SWITCHYARD.state_dir)
+    mark_keyspace()  # before anything is sent: only a keyspace without work is taken for a new one
     call_command("migrate", interactive=False, verbosity=1)
     user = _ensure_user(identity.load(state.identity).admin_password)
     token = _ensure_token(user, credentials.kept_token(state.credentials))
