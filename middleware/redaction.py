@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -16,13 +17,14 @@ HIDDEN = "[redacted]"
 SHORTEST_SECRET = 4
 
 SECRET_NAME = re.compile(r"passw|secret|token|authori[sz]ation|api_?key|credential|cookie", re.IGNORECASE)
-_NAMED = re.compile(
-    rf"""(["']?[\w.-]*(?:{SECRET_NAME.pattern})[\w.-]*["']?\s*[:=]\s*)("[^"]*"?|'[^']*'?|[^\s,;&}}\])]+)""",
-    re.IGNORECASE,
-)
-_SCHEME = re.compile(r"\b(Bearer|Basic)\s+[\w.~+/=-]+", re.IGNORECASE)
-_USER = re.compile(r"(://)[^/@\s]+@")
-_QUERY = re.compile(r"(\w://[^\s?\"']+\?)[^\s\"']+")
+# Each takes time that grows with the text and hardly faster: what strangers write gets into logs, and the process that
+# reads them renews a pool's leases. A name is looked at once, from its start, and nothing matched is given back (`+`).
+_NAME = rf"(?<![\w.-])(?=[\w.-]*?(?:{SECRET_NAME.pattern}))[\w.-]++"
+_VALUE = r"""\\"[^"]*+"?|"(?:[^"\\]|\\.)*+"?|'[^']*+'?|\[[^\]]*+\]?|\{[^}]*+\}?|[^\s,;&}\])]+"""
+_NAMED = re.compile(rf"""({_NAME}\\?["']?\s*+[:=]\s*+)({_VALUE})""", re.IGNORECASE)
+_SCHEME = re.compile(r"\b(Bearer|Basic|(?<=: )Token)\s++[\w.~+/=-]++", re.IGNORECASE)
+_USER = re.compile(r"(://)[^/\s]*@")
+_QUERY = re.compile(r"(\w://[^\s?\"']++\?)[^\s\"']++")
 
 
 class Redaction(Middleware):
@@ -58,11 +60,12 @@ def without_secrets(text: str) -> str:
 
 
 def without_arguments(actor: Actor[..., Any] | None, payload: dict[str, Any], text: str) -> str:
-    """Return a text in which the values of a message's redacted arguments do not occur."""
+    """Return a text without the values of a message's redacted arguments, plain or as JSON and Python write them."""
     names, places = _hidden(actor, payload)
     hidden = [payload["args"][place] for place in places if place < len(payload["args"])]
     hidden += [payload["kwargs"][name] for name in names if name in payload["kwargs"]]
-    for secret in sorted({text for value in hidden for text in _texts(value)}, key=len, reverse=True):
+    secrets = {form for value in hidden for text in _texts(value) for form in _written(text)}
+    for secret in sorted(secrets, key=len, reverse=True):
         text = text.replace(secret, HIDDEN)
     return text
 
@@ -75,6 +78,11 @@ def _texts(value: Any) -> Iterator[str]:
             yield from _texts(item)
     elif len(text := str(value)) >= SHORTEST_SECRET:
         yield text
+
+
+def _written(text: str) -> tuple[str, ...]:
+    """Return the forms in which a log may hold a text."""
+    return text, json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1], repr(text)[1:-1]
 
 
 def _hidden(actor: Actor[..., Any] | None, payload: dict[str, Any]) -> tuple[set[str], set[int]]:

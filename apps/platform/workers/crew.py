@@ -388,7 +388,7 @@ class Crew:
         state = row.read()
         estate = self._without_cancelled(place, self._leases.ended(place, row))
         ending = self._endings.pop(place, None)
-        last_lines = shown(row.logged())
+        logged = row.logged()
         row.clear()
         self._told_end(pid)
         reason, told = describe_exit(status)
@@ -402,7 +402,7 @@ class Crew:
         if cause and not cause.startswith("limit"):
             cause += f", pid {pid}, at most {member.peak_bytes / 1e6:.0f} MB"
             if alone or self.pool.slots == 1:
-                cause = "\n".join([cause, *last_lines])
+                cause = "\n".join([cause, *shown(logged)])
         self._estates.append((estate, guilty, cause))
         if alone:
             member.wanted = bool(guilty)  # what it ran waits to be run alone again

@@ -167,8 +167,9 @@ class Row:
 
     def log(self, text: str) -> None:
         """Keep what the child logs, the last 4 KiB of it. Not for several threads at once."""
-        data = text.encode("utf-8", "backslashreplace")[-LOG_BYTES:]
-        logged = self._cells[LOGGED]
+        data = text.encode("utf-8", "backslashreplace")
+        # What is cut counts as well: that a line has lost its beginning, where a secret may be named, is to be seen.
+        logged, data = self._cells[LOGGED] + max(len(data) - LOG_BYTES, 0), data[-LOG_BYTES:]
         at = logged % LOG_BYTES
         first = data[: LOG_BYTES - at]
         self._memory[self._log_at + at : self._log_at + at + len(first)] = first

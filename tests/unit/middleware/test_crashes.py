@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import traceback
+from collections.abc import Callable
 from typing import Any
 
 import dramatiq
@@ -15,7 +17,7 @@ from dramatiq.middleware import SkipMessage, TimeLimitExceeded
 from middleware.crashes import Crashes, HardLimitExceeded, Poison
 from middleware.fingerprints import fingerprint_of
 from middleware.outcomes import outcome_of
-from middleware.redaction import HIDDEN, Redaction
+from middleware.redaction import HIDDEN, Redaction, without_arguments
 
 
 class Transport:
@@ -107,6 +109,22 @@ def test_a_poison_message_tells_how_its_worker_ended_and_hides_what_its_actor_hi
     assert "Its worker ended: killed by SIGSEGV, pid 7, at most 93 MB\n" in told
     assert "last log lines:\ncharging [redacted]\nsent\n" in told
     assert "4111" not in told
+
+
+@pytest.mark.parametrize("card", ["4111 größe", 'a "quoted" one', "two\nlines", "back\\slash"])
+@pytest.mark.parametrize("write", [str, json.dumps, repr])
+def test_hidden_arguments_are_found_however_a_log_writes_them(card: str, write: Callable[[str], str]) -> None:
+    known = broker(1)
+    known.add_middleware(Redaction())
+
+    @dramatiq.actor(broker=known, actor_name="job", redact=["card"])
+    def job(card: str) -> None:
+        """Never runs."""
+
+    said = without_arguments(job, {"args": [], "kwargs": {"card": card}}, f"charging {write(card)}, please")
+
+    assert write(card).strip("\"'") not in said
+    assert "charging" in said and "please" in said
 
 
 def test_equal_arguments_have_one_fingerprint() -> None:

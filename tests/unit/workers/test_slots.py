@@ -250,6 +250,14 @@ def test_a_line_longer_than_a_row_keeps_is_cut(row: Row) -> None:
     assert row.logged() == ["after"]
 
 
+def test_what_has_lost_its_beginning_is_no_line(row: Row) -> None:
+    row.log("password=" + "x" * 5_000 + "\n")
+
+    assert row.logged() == []
+    row.log("after\n")
+    assert row.logged() == ["after"]
+
+
 def test_progress_is_the_first_sign_of_life_after_a_message_started_or_ended(row: Row) -> None:
     row.beat()
     idle_ns = row.read().progress_ns
