@@ -10,6 +10,10 @@ from broker import payload
 from broker.errors import UnreadablePayload
 
 NUMBERS: Final = ("attempts", "generation", "enqueued_at", "due_at")
+# The last millisecond of the year 9999. What counts with larger numbers, or negative ones, breaks elsewhere.
+LARGEST: Final = 253_402_300_799_999
+# What is sent has no longer id; supervisors could not see a message with one run.
+LONGEST_ID: Final = 200
 
 
 class UnreadableMessage(Exception):
@@ -41,6 +45,8 @@ def decode(body: bytes, *, message_id: str, lane: str) -> Message[Any]:
     Raises:
         UnreadableMessage: it is none.
     """
+    if len(message_id) > LONGEST_ID or not message_id.isprintable():
+        raise UnreadableMessage(f"its id is no id: {message_id[:50]!r}")
     try:
         fields = payload.decode(body)
     except UnreadablePayload as error:
@@ -49,6 +55,8 @@ def decode(body: bytes, *, message_id: str, lane: str) -> Message[Any]:
     args, kwargs, options = fields.get("args", ()), fields.get("kwargs"), fields.get("options")
     if type(actor) is not str or type(sent_at) is not int:
         raise UnreadableMessage(f"it names no actor and no time it was sent at: {_shown(fields)}")
+    if not 0 <= sent_at <= LARGEST:
+        raise UnreadableMessage("sent_at is no time in milliseconds")
     if type(args) is not list and args != ():
         raise UnreadableMessage(f"args is a {type(args).__name__}, not a list")
     if type(kwargs) is not dict and kwargs is not None:
@@ -59,8 +67,12 @@ def decode(body: bytes, *, message_id: str, lane: str) -> Message[Any]:
         raise UnreadableMessage(f"options is a {type(options).__name__}, not an object")
     else:
         for name in NUMBERS:
-            if type(options.get(name, 0)) is not int:
-                raise UnreadableMessage(f"option {name} is a {type(options[name]).__name__}, not an int")
+            if name in options:
+                value = options[name]
+                if type(value) is not int:
+                    raise UnreadableMessage(f"option {name} is a {type(value).__name__}, not an int")
+                if not 0 <= value <= LARGEST:
+                    raise UnreadableMessage(f"option {name} is out of range, which ends with the year 9999")
     return Message(lane, actor, tuple(args), {} if kwargs is None else kwargs, options, message_id, sent_at)
 
 
