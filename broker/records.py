@@ -116,7 +116,11 @@ def step(job_id: str, *, sequence: int, state: str, fields: dict[str, Any], ttl_
     Raises:
         TypeError, ValueError, RecursionError: a field is no JSON.
     """
-    encoded = {name: value if type(value) is int else _encoded(name, value) for name, value in fields.items()}
+    # The server's Lua takes every number for a float: a result that is one is exact as text alone.
+    encoded = {
+        name: value if type(value) is int and name != "result" else _encoded(name, value)
+        for name, value in fields.items()
+    }
     return Step(job_id, sequence, state, encoded, _now_ms(), _public(fields), ttl_ms)
 
 

@@ -151,7 +151,7 @@ class Status(Middleware):
             **fields,
         }
         if owner := message.options.get("owner"):
-            told["owner"] = owner
+            told["owner"] = str(owner)
         order = sequence(generation=generation, attempts=attempts if started is None else started, state=state)
         if attempts == 0 and "deferred_by" in message.options:
             order += 1  # a worker was quicker than the sender's own news that the job is queued

@@ -48,6 +48,39 @@ def test_a_record_tells_a_jobs_life(yard_broker: BuildBroker, run_worker: Any) -
     assert [fields[b"event"] for _, fields in events] == [b"state", b"progress", b"state", b"end"]
 
 
+@pytest.mark.parametrize("number", [0, -1, 2**53 + 1, 1_234_567_890_123_456_789, 2**64, -(10**30)])
+def test_a_result_that_is_a_number_is_kept_as_it_is(yard_broker: BuildBroker, run_worker: Any, number: int) -> None:
+    broker = yard_broker(small_yard())
+    records = facilities(broker).records
+
+    @dramatiq.actor(broker=broker, queue_name="work", store_results=True)
+    def count() -> int:
+        return number
+
+    job_id = count.send().message_id
+    with run_worker(broker=broker):
+        wait_for(lambda: records.read(job_id).ended)
+
+    assert records.read(job_id).result == number
+
+
+@pytest.mark.parametrize("owner", [10**30, {"a": 1}, [2]])
+def test_an_owner_that_is_no_text_keeps_no_record_from_being_written(
+    yard_broker: BuildBroker, run_worker: Any, owner: object
+) -> None:
+    broker = yard_broker(small_yard())
+    records = facilities(broker).records
+
+    @dramatiq.actor(broker=broker, queue_name="work")
+    def quiet() -> None: ...
+
+    job_id = quiet.send_with_options(owner=owner).message_id
+    with run_worker(broker=broker):
+        wait_for(lambda: records.read(job_id).ended)
+
+    assert records.read(job_id).owner == str(owner)
+
+
 def test_a_job_that_nobody_follows_keeps_no_events(yard_broker: BuildBroker, run_worker: Any) -> None:
     broker = yard_broker(small_yard())
     records = facilities(broker).records
