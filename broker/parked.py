@@ -19,6 +19,8 @@ KEPT_MS: Final = 20 * 60_000
 LOOK_S: Final = 0.5
 # A call with a thousand names is nobody's: its messages wait until they are due.
 LONGEST_CALL: Final = 2_000
+# Found at one look, so that a list of very many does not keep its readers from work; the next look goes on from there.
+MOST_CALLS: Final = 200
 
 
 class ParkedLane:
@@ -33,6 +35,7 @@ class ParkedLane:
         self._lane = lane
         self.name = family.keys.lane_name(lane)
         self._key = family.keys.parked(lane)
+        self._look_from = b"-"
 
     def add(self, message_id: str, call: str) -> None:
         """Put a message on the list."""
@@ -45,17 +48,22 @@ class ParkedLane:
         self._family.wire.command("ZREM", self._key, f"{call}\n{message_id}")
 
     def calls(self) -> list[str]:
-        """Return every call that something is parked for: one command each, and one more.
+        """Return the calls that something is parked for, 200 at most: one command each, and one more.
 
-        Whoever looks has better to do than to wait for a server that is away: it is given up after half a second.
+        Where there are more, the next look finds those. Whoever looks has better to do than to wait for a server that
+        is away: it is given up after half a second.
         """
         found: list[str] = []
-        start = b"-"
         look = partial(self._family.wire.command, "ZRANGEBYLEX", self._key, budget_s=LOOK_S)
-        while page := look(start, "+", "LIMIT", 0, 1):
+        for _ in range(MOST_CALLS):
+            page = look(self._look_from, "+", "LIMIT", 0, 1)
+            if not page:
+                self._look_from = b"-"
+                break
             call = page[0].partition(b"\n")[0]
-            found.append(str(call, "utf-8", "replace"))
-            start = b"[" + call + b"\x0b"
+            if len(call) <= LONGEST_CALL:
+                found.append(str(call, "utf-8", "replace"))
+            self._look_from = b"[" + call + b"\x0b"
         return found
 
     def ids(self, call: str, limit: int) -> list[bytes]:

@@ -9,7 +9,7 @@ import functools
 import inspect
 import json
 from collections.abc import Callable, KeysView
-from typing import Any
+from typing import Any, Final
 
 from dramatiq.broker import Broker
 from dramatiq.message import Message
@@ -40,6 +40,9 @@ class Arguments(Middleware):
         if (wrong := misfit(actor.fn, len(message.args), message.kwargs.keys())) is not None:
             raise ArgumentMismatch(message.actor_name, wrong, str(signature_of(actor.fn)))
 
+
+# As many as fit into a body of a message; more were written by hand, and trying them would take all memory.
+MOST_PLACES: Final = 1_000_000
 
 # By the number of arguments by place: the names that must be given beside them, and those that may.
 Calls = dict[int, tuple[frozenset[str], frozenset[str]]]
@@ -93,6 +96,8 @@ def knows(broker: Broker, call: str) -> bool:
     try:
         name, places, names = json.loads(call)
         actor = broker.actors.get(name)
-        return actor is not None and misfit(actor.fn, places, dict.fromkeys(names).keys()) is None
-    except (TypeError, ValueError):
+        if actor is None or not 0 <= places <= MOST_PLACES:
+            return False
+        return misfit(actor.fn, places, dict.fromkeys(names).keys()) is None
+    except (TypeError, ValueError, RecursionError):
         return False

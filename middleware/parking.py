@@ -25,6 +25,8 @@ log = structlog.get_logger(__name__)
 
 # A roll-out takes minutes. A message for code that nobody has is to be seen by a person after that.
 GIVE_UP_MS: Final = 600_000
+# Of what some worker knows, and none that knows it takes. More was written by hand, and begins anew.
+LONGEST_MS: Final = 30 * 24 * 3_600_000
 TOLD_EVERY_S: Final = 60.0
 
 
@@ -71,7 +73,7 @@ class Parking(Middleware):
 
     def _park(self, message: MessageProxy, why: str) -> bool:
         call, parked_ms = call_of(message), message.options.get("parked_ms", 0)
-        if type(parked_ms) is not int:
+        if type(parked_ms) is not int or not 0 <= parked_ms <= LONGEST_MS:
             parked_ms = 0
         names = {"job_id": message.message_id, "actor": message.actor_name, "queue": message.queue_name}
         if parked_ms >= GIVE_UP_MS:

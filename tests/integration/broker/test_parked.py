@@ -9,7 +9,7 @@ import redis
 
 from broker.family import Entry, Family
 from broker.keys import Keys
-from broker.parked import LONGEST_CALL, ParkedLane
+from broker.parked import LONGEST_CALL, MOST_CALLS, ParkedLane
 from broker.wire import Wire
 
 CALL, OTHER = '["audit", 1, []]', '["audit", 1, ["b"]]'
@@ -144,6 +144,17 @@ def test_what_somebody_wrote_onto_the_list_by_hand_stops_nobody(family: Family, 
 
     assert CALL in lane.calls() and len(lane.calls()) == 4
     assert lane.adopt(ME, "no call", [b"id"]).grants == []
+
+
+def test_a_list_without_end_is_looked_at_bit_by_bit(family: Family, lane: ParkedLane) -> None:
+    calls = [f'["a", {number}, []]' for number in range(2 * MOST_CALLS + 10)]
+    for call in calls:
+        lane.add("a", call)
+
+    looks = [lane.calls() for _ in range(4)]
+
+    assert [len(look) for look in looks] == [MOST_CALLS, MOST_CALLS, 10, MOST_CALLS]
+    assert sorted(call for look in looks[:3] for call in look) == sorted(calls)
 
 
 def test_the_list_expires(family: Family, lane: ParkedLane) -> None:

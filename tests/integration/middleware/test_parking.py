@@ -268,14 +268,18 @@ def test_a_requeued_letter_is_parked_anew(deploy: Deploy, run_worker: Any, monke
     assert deploy.ran == [("new", 1)]
 
 
-def test_rubbish_in_the_option_that_counts_parking_does_no_harm(deploy: Deploy, run_worker: Any) -> None:
-    stamped = {"enqueued_at": 1, "parked_ms": "rubbish"}
+@pytest.mark.parametrize("rubbish", ["rubbish", -(10**12), 10**30])
+def test_rubbish_in_the_option_that_counts_parking_does_no_harm(
+    deploy: Deploy, run_worker: Any, rubbish: object
+) -> None:
+    stamped = {"enqueued_at": 1, "parked_ms": rubbish}
     message: Message[Any] = Message("work", "audit", (1,), {}, stamped)
 
     deploy.new.enqueue(message)
 
     with run_worker(broker=deploy.old):
         wait_for(lambda: deploy.transport.stats("work").parked == 1)
+    assert 0 < _parked_ms(deploy.new.families["work"], message.message_id) < 60_000
     with run_worker(broker=deploy.new):
         wait_for(lambda: deploy.ran == [("new", 1)])
 

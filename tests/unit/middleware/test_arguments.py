@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import inspect
 from inspect import Parameter
+from types import SimpleNamespace
+from typing import cast
 
+import pytest
+from dramatiq.broker import Broker
 from hypothesis import given
 from hypothesis import strategies as st
 
-from middleware.arguments import calls_of, fits
+from middleware.arguments import calls_of, fits, knows
 
 NAMES = ("a", "b", "c", "d")
 PLAIN = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
@@ -74,3 +78,29 @@ def test_what_stars_take_is_left_to_bind() -> None:
     assert fits(found, 1, {"b": 1}.keys())
     assert not fits(found, 2, {}.keys())
     assert not fits(found, 1, {"c": 1}.keys())
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "",
+        "\\ufffd",
+        "null",
+        "[" * 2_000,
+        '["take", 1]',
+        '["take", 1000000000000, []]',
+        '["take", -1, []]',
+        '["take", 1.0, []]',
+        '["take", "1", []]',
+        '["take", 1, [[]]]',
+        '["take", 1, 7]',
+        '[["take"], 1, []]',
+        '["other", 1, []]',
+    ],
+)
+def test_what_somebody_wrote_as_a_call_is_known_to_nobody(call: str) -> None:
+    def take(*values: object) -> None: ...
+
+    broker = cast(Broker, SimpleNamespace(actors={"take": SimpleNamespace(fn=take)}))
+    assert not knows(broker, call)
+    assert knows(broker, '["take", 3, []]')
