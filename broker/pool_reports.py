@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, cast
@@ -14,6 +15,8 @@ from broker.keys import Keys
 
 REPORT_TTL_MS = 15_000
 ANSWER_TTL_MS = 60_000
+# A request for stacks. What is there in another form was written by hand, and is left out.
+REQUEST = re.compile(rb"[\w-]{1,64}")
 
 logger = logging.getLogger(__name__)
 
@@ -81,13 +84,13 @@ class PoolReports:
             pipe.sadd(self._keys.pool_reports(), member)
             pipe.getdel(self._keys.stacks_asked(member))
             request = pipe.execute()[-1]
-        return str(request or b"", "utf-8")
+        return str(request, "ascii") if request and REQUEST.fullmatch(request) else ""
 
     def ask_for_stacks(self, member: str, request: str) -> None:
         """Ask a supervisor for its children's stacks; it looks with its next report.
 
         Args:
-            request: A name for the request, hard to guess.
+            request: A name for the request, hard to guess: at most 64 letters, digits, ``-`` and ``_``.
         """
         self._client.set(self._keys.stacks_asked(member), request, px=REPORT_TTL_MS)
 
@@ -111,7 +114,7 @@ class PoolReports:
     def read_all(self) -> list[PoolReport]:
         """Return the reports of all live supervisors, by pool and host; forget those that lapsed."""
         index = self._keys.pool_reports()
-        members = sorted(str(member, "utf-8") for member in cast("set[bytes]", self._client.smembers(index)))
+        members = sorted(str(member, "utf-8", "replace") for member in cast("set[bytes]", self._client.smembers(index)))
         if not members:
             return []
         found = cast("list[bytes | None]", self._client.mget([self._keys.pool_report(member) for member in members]))

@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 
 import pytest
+import redis
 from django.contrib.auth.models import Permission, User
 from django.test import Client
 from django.urls import reverse
 
 from broker.interface import Facilities
+from broker.keys import Keys
 from broker.pool_reports import ChildStacks, PoolReport, Stack
 
 pytestmark = pytest.mark.django_db
@@ -73,6 +75,25 @@ def test_request_reaches_the_supervisor_once_and_its_answer_the_page(
     assert facilities.pools.write(slow_pool) == ""
     assert "actors.py:7 &lt;lambda&gt;" in shown
     assert 'http-equiv="refresh"' not in shown
+
+
+@pytest.mark.parametrize(
+    "written", [b"\xff\xfe", b"", b"a request", b"x" * 65, "\N{GREEK SMALL LETTER ALPHA}".encode()]
+)
+def test_request_that_somebody_wrote_by_hand_stops_no_supervisor(
+    facilities: Facilities, slow_pool: PoolReport, valkey: redis.Redis, written: bytes
+) -> None:
+    valkey.set(Keys().stacks_asked(slow_pool.member), written)
+
+    assert facilities.pools.write(slow_pool) == ""
+
+
+def test_name_of_a_supervisor_that_is_no_text_hides_no_other(
+    facilities: Facilities, slow_pool: PoolReport, valkey: redis.Redis
+) -> None:
+    valkey.sadd(Keys().pool_reports(), b"\xff\xfe")
+
+    assert slow_pool.member in {report.member for report in facilities.pools.read_all()}
 
 
 def test_request_that_nobody_answers_stops_looking(looker: Client, slow_pool: PoolReport) -> None:
