@@ -107,17 +107,18 @@ def _names(message: MessageProxy) -> dict[str, Any]:
 
 def _printable(logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """Show control characters instead of sending them: a name in a message must not forge lines or move a cursor."""
-    return {name: _shown(value) if isinstance(value, str) else value for name, value in event.items()}
+    return {name: printable(value) if isinstance(value, str) else value for name, value in event.items()}
 
 
 def _plain(output: TextIO, exception: Any) -> None:
     """Write a traceback without local variables, arguments among them, and without control characters."""
     text = io.StringIO()
     structlog.dev.plain_traceback(text, exception)
-    output.write("\n".join(_shown(line) for line in text.getvalue().split("\n")))
+    output.write("\n".join(printable(line) for line in text.getvalue().split("\n")))
 
 
-def _shown(text: str) -> str:
+def printable(text: str) -> str:
+    """Return a text with its control characters written out, so that none reaches a terminal."""
     if text.isprintable():
         return text
     return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)

@@ -78,10 +78,11 @@ def print_letters(rows: Sequence[DeadLetter], out: OutputWrapper) -> None:
     """Print a table of letters."""
     table = Table("id", "queue", "actor", "failure", "reason", "tries", "died (UTC)", "state", "group", box=None)
     for row in rows:
-        table.add_row(
-            row.message_id, row.queue, row.actor, _plain(_cut(f"{row.exception}: {row.error}")), row.reason,
+        cells = (
+            row.message_id, row.queue, row.actor, _cut(f"{row.exception}: {row.error}"), row.reason,
             str(row.attempts), f"{row.died_at:%Y-%m-%d %H:%M:%S}", row.state, row.fingerprint[:16],
         )  # fmt: skip
+        table.add_row(*map(_plain, cells))
     _console(out).print(table if rows else "No dead letters.")
 
 
@@ -132,7 +133,7 @@ def _console(out: OutputWrapper) -> Console:
 
 
 def _plain(text: str) -> Text:
-    # Text of a failure may carry escape codes that would drive the operator's terminal.
+    # Names and texts of a message may carry escape codes that would drive the operator's terminal, and markup.
     return Text(text.translate(CONTROL))
 
 

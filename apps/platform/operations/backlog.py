@@ -106,7 +106,12 @@ def look_through(
             backlog.by_actor[at] = backlog.by_actor.get(at, 0) + 1
             if queue not in declared:
                 backlog.trouble(*at, "queue", f"the topology has no queue {queue}").note(id_)
-            for call in (call_of(message), *_following(broker, message.actor_name, message.options)):
+            try:
+                calls = [call_of(message), *_following(broker, message.actor_name, message.options)]
+            except (TypeError, AttributeError) as error:  # nobody checked what follows
+                backlog.trouble(*at, "unreadable", f"what follows it cannot be read: {error}").note(id_)
+                continue
+            for call in calls:
                 if call not in verdicts:
                     verdicts[call] = _verdict(broker, call)
                 if (verdict := verdicts[call]) is not None:

@@ -49,6 +49,13 @@ def test_empty_list_says_so(facilities: Facilities) -> None:
     assert run("list", "--quarantined").strip() == "No quarantined messages."
 
 
+@pytest.mark.parametrize("name", ["[/]", "[link=file:///etc/passwd]here", "\x1b[2Jgone"])
+def test_a_name_that_somebody_made_up_is_listed_as_it_is(bury: Callable[..., Letter], name: str) -> None:
+    bury(actor=name)
+
+    assert name.replace("\x1b", "\\x1b") in run("list")
+
+
 def test_show_tells_everything_and_drives_no_terminal(bury: Callable[..., Letter]) -> None:
     made = bury(error="\x1b]0;evil\x07 red \x1b[31m")
 

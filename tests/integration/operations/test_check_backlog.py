@@ -13,6 +13,7 @@ import redis
 from django.core.management import CommandError, call_command
 from dramatiq import Message, pipeline
 
+from broker import codec
 from broker.family import Entry, Family
 from broker.interface import Facilities
 from broker.redis_broker import RedisBroker
@@ -122,6 +123,29 @@ def test_what_follows_a_message_is_looked_at_too(broker: RedisBroker) -> None:
     assert (code, first) == (1, {"this code has no such actor"}), "the second step gets the first one's result"
     assert ignored == 1 and "missing a required argument: 'customer'" in told_then
     assert followed == {"lost", "bill"}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"pipe_target": {"actor_name": "bill", "args": 5}},
+        {"pipe_target": {"actor_name": "bill", "kwargs": [1, "a"]}},
+        {"pipe_target": {"actor_name": "bill", "options": "none"}},
+        {"pipe_target": {"options": 7}},
+        {"group_completion_callbacks": 5},
+    ],
+)
+def test_what_cannot_be_read_of_what_follows_is_trouble_and_stops_nothing(
+    broker: RedisBroker, options: dict[str, Any]
+) -> None:
+    for id_, odd in (("odd", options), ("plain", {"enqueued_at": 1})):
+        body = codec.encode(Message("default", "bill", (1,), {"month": "May"}, odd, id_, 1))
+        broker.families["default"].enqueue([Entry(id_, body)])
+
+    code, told = check("--json")
+
+    assert (code, json.loads(told)["looked_at"]) == (1, 2)
+    assert [(found["kind"], found["samples"]) for found in json.loads(told)["troubles"]] == [("unreadable", ["odd"])]
 
 
 def test_a_queue_that_nobody_knows_is_said(broker: RedisBroker) -> None:

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from apps.platform.operations.doctor.finding import EXIT_CODES, Finding, Severity, worst
+from middleware.logs import printable
 
 VERDICTS: dict[Severity, str] = {"ok": "healthy", "warning": "warnings", "error": "errors"}
 WIDTH = max(map(len, EXIT_CODES))
@@ -35,10 +36,12 @@ def lines(findings: list[Finding], paint: Any, *, took_ms: int) -> Iterator[str]
     for group in groups:
         yield group
         for found in (found for found in findings if found.group == group):
-            yield f"  {paint(found.severity, found.severity.ljust(WIDTH))}  {found.seen}"
+            yield f"  {paint(found.severity, found.severity.ljust(WIDTH))}  {printable(found.seen)}"
             if found.severity in ("warning", "error"):
                 yield from (
-                    f"{INDENT}{word}: {text}" for word, text in (("why", found.cause), ("next", found.next)) if text
+                    f"{INDENT}{word}: {printable(text)}"
+                    for word, text in (("why", found.cause), ("next", found.next))
+                    if text
                 )
         yield ""
     yield _verdict(findings, paint, took_ms)
@@ -54,7 +57,7 @@ def _verdict(findings: list[Finding], paint: Any, took_ms: int) -> str:
         if (count := _count(findings, level))
     ]
     first = next(found for found in findings if found.severity == severity)
-    return paint(severity, f"{' and '.join(counts)}; begin with: {first.seen}")
+    return paint(severity, f"{' and '.join(counts)}; begin with: {printable(first.seen)}")
 
 
 def _count(findings: Iterable[Finding], severity: str) -> int:

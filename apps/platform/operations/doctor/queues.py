@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 
 from django.conf import settings
@@ -79,9 +80,8 @@ def _failing(queue: Queue, look: QueueLook) -> Iterator[Finding]:
         named = ", ".join(list(crashed)[:SHOWN])
         seen = f"{queue.name}: {len(crashed)} messages took their worker down {MANY_CRASHES} times or more ({named})"
         cause = "A task that crashes its process; the third time makes it a dead letter `poison`"
-        yield Finding(
-            GROUP, "crashing", "warning", seen, cause, f"manage.py jobs show {next(iter(crashed))}", queue.name
-        )
+        step = f"manage.py jobs show {shlex.quote(next(iter(crashed)))}"  # it is pasted, and anybody may name a message
+        yield Finding(GROUP, "crashing", "warning", seen, cause, step, queue.name)
 
 
 def _set_aside(queue: Queue, look: QueueLook) -> Iterator[Finding]:

@@ -90,7 +90,7 @@ def _queue(client: redis.Redis, keys: FamilyKeys, now_ms: int) -> QueueLook:
         for lane in ALL_LANES:
             pipe.zrange(keys.parked(lane), 0, PARKED_SHOWN - 1)
         found, (_, notes), *parked = pipe.execute()
-        lapsed = {str(owner, "utf-8"): (now_ms - until) / 1000 for owner, until in found}
+        lapsed = {str(owner, "utf-8", "replace"): (now_ms - until) / 1000 for owner, until in found}
         for owner in lapsed:
             pipe.hlen(keys.hold(owner))
             pipe.hexists(keys.hold(owner), "#")
@@ -99,7 +99,7 @@ def _queue(client: redis.Redis, keys: FamilyKeys, now_ms: int) -> QueueLook:
     crashed = {
         str(name, "utf-8", "replace").removeprefix("crash:"): int(count[0])
         for name, note in notes.items()
-        if (count := re.match(rb"\d+", note)) and int(count[0])
+        if (count := re.match(rb"\d{1,9}", note)) and int(count[0])
     }
     unknown = sorted({_actor(member) for members in parked for member in members})
     return QueueLook(stats, lapsed, held, crashed, tuple(unknown))
@@ -110,7 +110,7 @@ def _actor(member: bytes) -> str:
     try:
         call = json.loads(member.partition(b"\n")[0])
         return str(call[0])[:80]
-    except (ValueError, LookupError, TypeError):
+    except (ValueError, LookupError, TypeError, RecursionError):
         return "?"
 
 

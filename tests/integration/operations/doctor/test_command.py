@@ -83,6 +83,16 @@ def test_people_read_what_was_seen_why_and_what_is_next(monkeypatch: pytest.Monk
     ]
 
 
+def test_what_a_message_says_drives_no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    evil = "an id \x1b[2J\n  ok       nothing"
+    findings_are(monkeypatch, Finding("queues", "crashing", "warning", evil, evil, evil))
+
+    _, printed = run()
+
+    assert "\x1b" not in printed
+    assert len(printed.splitlines()) == 6
+
+
 def test_a_terminal_gets_colours_and_a_file_gets_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DJANGO_COLORS", "dark")
     monkeypatch.setenv("TERM", "xterm")

@@ -95,6 +95,17 @@ def test_messages_that_took_their_worker_down_twice_are_named(enqueue: Any) -> N
     assert "1 messages" in found.seen and "poison" in found.seen and "innocent" not in found.seen
 
 
+def test_a_command_that_names_a_message_can_be_pasted_whatever_its_id(enqueue: Any) -> None:
+    family = enqueue("slow", Entry("$(touch /tmp/a)", b"{}"))
+    for number in (1, 2):
+        owner = f"slow.host.{number}.ab.1.0/live"
+        family.join(owner)
+        family.fetch(owner, 1, request=1)
+        family.reclaim(owner, running=["$(touch /tmp/a)"], cause="SIGSEGV")
+
+    assert of(look(), "warning")["crashing"].next == "manage.py jobs show '$(touch /tmp/a)'"
+
+
 def test_many_retries_are_a_warning_and_a_few_are_daily_life(enqueue: Any) -> None:
     few = [Entry(f"few-{number}", b"{}") for number in range(9)]
     enqueue("slow", *few, lane="retry", delay_ms=60_000)
