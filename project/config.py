@@ -124,6 +124,11 @@ def _broker_url(environ: Mapping[str, str], state_dir: Path, *, debug: bool) -> 
     if parts.scheme not in BROKER_SCHEMES:
         fact = f"scheme {parts.scheme!r} is not one of {', '.join(BROKER_SCHEMES)}"
         raise ConfigError("SWITCHYARD_BROKER_URL", fact, "use for example redis://127.0.0.1:6379/0")
+    try:
+        parts.port  # noqa: B018  what it raises quotes a part of the address, maybe of its password
+    except ValueError:
+        remedy = "write /, ? and # within a password as %2F, %3F and %23"
+        raise ConfigError("SWITCHYARD_BROKER_URL", "has a port that is no number", remedy) from None
     loopback = parts.hostname in ("localhost", "127.0.0.1", "::1")
     if not debug and parts.scheme != "unix" and not loopback and not parts.password:
         remedy = "put a user and password into the URL, for example redis://user:password@valkey:6379/0"
