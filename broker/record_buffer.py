@@ -103,8 +103,10 @@ class RecordBuffer:
             except Exception:
                 logger.critical("%r failed; what it was to write is lost", write, exc_info=True)
         with self._writing:  # also waits for what another thread is just writing, and may have to put back
-            while self._steps or self._begun:
-                self._write_some()
+            # No more than is there now: where others note without a pause, the buffer is never empty.
+            left = self._gather()
+            while left > 0:
+                left -= self._write_some()
             self.written = max(self.written, noted)
 
     def start(self) -> None:
@@ -127,21 +129,26 @@ class RecordBuffer:
             thread.join()
         self.flush()
 
-    def _write_some(self) -> None:
+    def _gather(self) -> int:
+        """Make steps of what began; return how many there are."""
+        with self._lock:
+            for job_id, make in self._begun.items():
+                if (begun := _made(job_id, make)) is not None:
+                    self._steps[job_id] = _later(self._steps.get(job_id), begun)
+            self._begun.clear()
+            return len(self._steps)
+
+    def _write_some(self) -> int:
+        """Write the oldest steps, and return how many."""
         taken: dict[str, Step] = {}
         try:
             with self._lock:
-                for job_id, make in self._begun.items():
-                    if (begun := _made(job_id, make)) is not None:
-                        self._steps[job_id] = _later(self._steps.get(job_id), begun)
-                self._begun.clear()
                 for job_id in list(self._steps)[:WRITTEN_AT_ONCE]:
                     taken[job_id] = self._steps[job_id]
                     del self._steps[job_id]
             self._records.write(list(taken.values()))
-        except (
-            BaseException
-        ):  # also a task's time limit, which may arrive at any line: a task that sends writes as well
+            return len(taken)
+        except BaseException:  # also the time limit of a task that sends, which may arrive at any line
             with self._lock:
                 for job_id, step in taken.items():
                     newer = self._steps.get(job_id)

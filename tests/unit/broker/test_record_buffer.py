@@ -114,3 +114,19 @@ def test_a_start_that_cannot_be_told_holds_up_no_other() -> None:
 
     assert records.written == ["good"]
     assert steps.written == steps.noted
+
+
+def test_a_write_ends_although_others_note_without_a_pause() -> None:
+    records = Records()
+    steps = make(records)
+
+    def note_more() -> None:
+        assert len(records.written) < 5
+        steps.add(end(f"{len(records.written)}"))
+
+    records.instead = [note_more] * 10
+    steps.add(end("a"))
+    steps.flush()
+
+    assert records.written == ["a"]
+    assert steps.written == steps.noted - 1
