@@ -1,4 +1,4 @@
-"""Jobs as the admin knows them. Their records live in the broker; there is no table."""
+"""Jobs as the admin knows them, whose records live in the broker, and what was done once."""
 
 from __future__ import annotations
 
@@ -17,3 +17,24 @@ class Job(models.Model):
 
     def __str__(self) -> str:
         return self.id
+
+
+class DoneOnce(models.Model):
+    """What a job did and no run does again, see ``once``.
+
+    ``job_id`` and ``token`` tell who did it: the message, and the lease under which it was held. Both are empty when it
+    was done outside of a worker.
+    """
+
+    key = models.CharField(max_length=200)
+    job_id = models.CharField(max_length=200, blank=True)
+    token = models.BigIntegerField(null=True)
+    created_at = models.DateTimeField(db_index=True)
+
+    class Meta:
+        default_permissions = ()
+        # Not "unique": PostgreSQL would get a second index, for searches by a key's beginning.
+        constraints = [models.UniqueConstraint(fields=["key"], name="one_row_per_key")]
+
+    def __str__(self) -> str:
+        return self.key

@@ -28,16 +28,19 @@ class Chore:
 def yard_chores() -> tuple[Chore, ...]:
     """Return the yard's chores.
 
-    Send the alerts that are due, watch the broker's server, make the rows of dead letters agree with their lists.
+    Send the alerts that are due, watch the broker's server, make the rows of dead letters agree with their lists,
+    forget what was done once long ago.
     """
     from apps.platform.alerts.broker_alerts import BrokerAlerts
     from apps.platform.alerts.services import dispatch_due
     from apps.platform.dead_letters.services import reconcile_all
+    from apps.platform.jobs.once import forget_old
 
     return (
         Chore("alerts", 1.0, dispatch_due),
         Chore("broker's server", 5.0, BrokerAlerts().look),
         Chore("dead letters", 30.0, reconcile_all),
+        Chore("done once", 60.0, forget_old),
     )
 
 
