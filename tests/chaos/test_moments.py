@@ -1,14 +1,22 @@
-"""F08 and F09: children that die at one moment of a message's way: nothing is lost at any of them."""
+"""F08 and F09: children that die at one moment of a message's way: nothing is lost, once stays once."""
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from dramatiq.message import Message
 
 from tests.chaos.conftest import PoolsOn
+from tests.chaos.databases import SQLITE_TABLE, TABLE, environment, manage
 from tests.chaos.ledger import Ledger
-from tests.chaos.load import enqueue, wait_until_drained
+from tests.chaos.load import QUEUE, enqueue, wait_until_drained
+from tests.chaos.postgres import PostgresUnderTest
 from tests.chaos.yard.moments import MOMENTS
 
 pytestmark = pytest.mark.usefixtures("valkey")
@@ -48,3 +56,62 @@ def test_a_child_that_dies_at_a_moment_of_a_messages_way_loses_nothing(
     # What has ended is acknowledged in batches, after its record is written; until then it runs again with its child's
     # death. Before its end nothing can be twice.
     assert len(found.duplicated) <= (0 if moment in EARLY else deaths * MOST_HELD)
+
+
+Execute = Callable[[str], list[tuple[Any, ...]]]
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def execute(
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    ledger: Ledger,
+    valkey_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Execute]:
+    """Run a statement on the pools' database, which has the platform's tables and ``chaos_row``."""
+    with contextlib.ExitStack() as stack:
+        if request.param == "postgres":
+            server = stack.enter_context(PostgresUnderTest())
+            url, table, execute = server.url, TABLE, server.execute
+        else:
+            file = tmp_path / "db.sqlite3"
+            connection = stack.enter_context(contextlib.closing(sqlite3.connect(file, isolation_level=None)))
+            url, table = f"sqlite:///{file}", SQLITE_TABLE
+            execute = lambda statement: connection.execute(statement).fetchall()  # noqa: E731
+        manage(environment(tmp_path, ledger, valkey_url, url), "migrate", "--verbosity=0")
+        execute(table)
+        monkeypatch.setenv("DATABASE_URL", url)
+        yield execute
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("moment", ["after the task", "before the note"])
+def test_what_is_done_once_is_not_done_again_after_a_death_before_the_acknowledgement(
+    execute: Execute,
+    pools_on: PoolsOn,
+    valkey_url: str,
+    ledger: Ledger,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    moment: str,
+) -> None:
+    monkeypatch.setenv("CHAOS_MOMENT", moment)
+    monkeypatch.setenv("CHAOS_MOMENT_MARK", str(tmp_path / "died"))
+    pools = pools_on("threads", valkey_url)
+    jobs = [f"job-{number:02d}." for number in range(JOBS)]
+    for job in jobs:
+        ledger.note("attempted", job)
+        pools.broker.enqueue(Message(QUEUE, "once_row", (job,), {}, {}, message_id=job))
+        ledger.note("accepted", job)
+
+    pools.start("runpool", "work", settings="tests.chaos.yard.dying_settings")
+    wait_until_drained(pools.broker, 30)
+
+    found, runs = ledger.account(), Counter(ledger.jobs("completed"))
+    print(f"{moment}: {sum(runs.values())} runs came to their end, of {len(jobs)} jobs")
+    assert (found.lost, found.unexpected) == ((), ())
+    assert len(list(tmp_path.glob("died*"))) == 3
+    assert max(runs.values()) >= 2
+    assert sorted(execute("SELECT job FROM chaos_row")) == [(job,) for job in jobs]
+    assert sorted(execute("SELECT key FROM jobs_doneonce WHERE job_id = key AND token > 0")) == [(job,) for job in jobs]

@@ -1,4 +1,7 @@
-"""The job of :mod:`tests.chaos.load`, in a process of its own; ``CHAOS_LEDGER`` names its ledger."""
+"""The job of :mod:`tests.chaos.load`, in a process of its own, and one that writes a row once.
+
+``CHAOS_LEDGER`` names the ledger.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,24 @@ import os
 
 import dramatiq
 from django.conf import settings
+from django.db import connection
 
+from apps.platform.jobs.once import once
 from tests.chaos.ledger import Ledger
-from tests.chaos.load import declare_job
+from tests.chaos.load import QUEUE, declare_job
 
 LEDGER = Ledger(os.environ["CHAOS_LEDGER"])
 
 for queue in settings.YARD.queues:
     declare_job(dramatiq.get_broker(), LEDGER, queue.name)
+
+
+@dramatiq.actor(queue_name=QUEUE)
+def once_row(job: str) -> None:
+    """Write a row that no other run of this job writes."""
+    LEDGER.note("started", job)
+    with once() as first:
+        if first:
+            with connection.cursor() as cursor:
+                cursor.execute("INSERT INTO chaos_row (job) VALUES (%s)", [job])
+    LEDGER.note("completed", job)

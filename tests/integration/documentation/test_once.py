@@ -1,0 +1,79 @@
+"""The actor of the guide credits an account once, however often its job is run."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import dramatiq
+import pytest
+
+from apps.platform.jobs.models import DoneOnce
+from apps.platform.jobs.queries import find_job
+from apps.platform.jobs.services import submit
+from broker.interface import Facilities
+from tests.conftest import RunWorker
+from tests.unit.documentation.pages import code_blocks, read
+from tests.waiting import wait_for
+
+
+class Account:
+    """An account that fails to be saved as often as it is told to."""
+
+    def __init__(self) -> None:
+        self.objects = self
+        self.balance_cents = self.saved_cents = self.failures = 0
+
+    def select_for_update(self) -> Account:
+        return self
+
+    def get(self, pk: int) -> Account:
+        self.balance_cents = self.saved_cents
+        return self
+
+    def save(self, update_fields: list[str]) -> None:
+        if self.failures:
+            self.failures -= 1
+            raise ConnectionError("the database went away")
+        self.saved_cents = self.balance_cents
+
+
+@pytest.fixture
+def account(monkeypatch: pytest.MonkeyPatch) -> Account:
+    """What the guide's model gives."""
+    account, models = Account(), ModuleType("apps.product.bonuses.models")
+    models.Account = account  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "apps.product.bonuses", ModuleType("apps.product.bonuses"))
+    monkeypatch.setitem(sys.modules, models.__name__, models)
+    return account
+
+
+@pytest.fixture
+def shown(account: Account) -> Iterator[Any]:
+    """The guide's actor, and its question."""
+    actor, question = code_blocks(read("docs/how-to/do-something-once.md"), "python")
+    names: dict[str, Any] = {}
+    exec(compile(actor, "do-something-once.md", "exec"), names)
+    yield SimpleNamespace(credit_bonus=names["credit_bonus"], question=question)
+    del dramatiq.get_broker().actors["credit_bonus"]
+
+
+@pytest.mark.usefixtures("transactional_db")
+def test_the_guides_bonus_is_credited_once(
+    facilities: Facilities, run_worker: RunWorker, account: Account, shown: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    account.failures = 1  # the first run takes its key back
+    arguments = {"account_id": 17, "month": "2026-10", "cents": 500}
+    with run_worker("default", "default-retry"):
+        jobs = [submit(shown.credit_bonus, kwargs=arguments) for _ in range(3)]
+        wait_for(lambda: all((job := find_job(id_)) and job.ended for id_ in jobs), 30)
+
+    assert [find_job(id_).state for id_ in jobs] == ["succeeded"] * 3
+    assert account.failures == 0
+    assert account.saved_cents == 500
+    row = DoneOnce.objects.get()
+    assert row.job_id in jobs
+    exec(shown.question)
+    assert f"'token': {row.token}" in capsys.readouterr().out
