@@ -53,3 +53,13 @@ def test_what_cannot_be_measured_is_refused(bench: Bench, arguments: list[str], 
 
     assert command.wait(30) == 2
     assert said in bench.log()
+
+
+def test_tasks_that_always_fail_suit_no_pool(bench: Bench) -> None:
+    command = bench.start(
+        "measure_pools", "urgent_job", '["measured", 1, "no such way"]', "--tasks=4", "--pools", "threads:1x4"
+    )
+
+    assert command.wait(90) == 1, bench.log()
+    assert "urgent_job: tasks failed in every pool, so no figure says what suits them" in bench.log()
+    assert "picked:" not in bench.log()

@@ -47,7 +47,14 @@ def test_a_measured_pool_alone_serves_its_queue_in_a_sound_yard(queue: str) -> N
     ],
 )
 def test_the_smallest_of_the_fast_ones_is_picked(others: list[Figures], picked: str) -> None:
-    assert choose([SOME, *others]).pool == picked
+    found = choose([SOME, *others])
+
+    assert found is not None
+    assert found.pool == picked
+
+
+def test_none_is_picked_when_tasks_fail_in_all() -> None:
+    assert choose([replace(SOME, failed=1), replace(SOME, pool="b", tasks_per_s=900, failed=20)]) is None
 
 
 def test_an_actor_of_the_project_is_sent_to_its_own_queue() -> None:

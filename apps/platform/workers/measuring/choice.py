@@ -10,16 +10,13 @@ from apps.platform.workers.measuring.run import Figures
 AS_FAST = 0.9
 
 
-def choose(figures: Sequence[Figures]) -> Figures:
+def choose(figures: Sequence[Figures]) -> Figures | None:
     """Return the pool with the least memory among those that are as fast as the fastest, within a tenth.
 
-    One in which tasks failed is taken only when they failed in all.
-
-    Raises:
-        ValueError: there are none.
+    One in which tasks failed is not taken, because what fails early looks fast; ``None`` when they failed in all.
     """
-    if not figures:
-        raise ValueError("nothing was measured")
-    sound = [one for one in figures if not one.failed] or list(figures)
+    sound = [one for one in figures if not one.failed]
+    if not sound:
+        return None
     best = max(one.tasks_per_s for one in sound)
     return min((one for one in sound if one.tasks_per_s >= AS_FAST * best), key=lambda one: one.memory_mb)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import asdict
 from typing import Any
 
@@ -56,12 +57,16 @@ class Command(BaseCommand):
                 picked = choose(figures)
                 told[work.actor.removeprefix("sample_")] = {
                     "pools": [asdict(one) for one in figures],
-                    "picked": picked.pool,
+                    "picked": picked.pool if picked else None,
                 }
-                if not options["json"]:
+                if picked is None:
+                    self.stderr.write(f"{work.actor}: tasks failed in every pool, so no figure says what suits them")
+                elif not options["json"]:
                     self.stdout.write(f"picked: {picked.pool}\n")
         if options["json"]:
             self.stdout.write(json.dumps(told, indent=2))
+        if any(one["picked"] is None for one in told.values()):
+            sys.exit(1)
 
     def _measure(self, work: Work, contenders: list[Contender], options: dict[str, Any]) -> list[Figures]:
         if not options["json"]:
