@@ -54,7 +54,7 @@ def test_a_backlog_that_the_code_can_run_is_fine(broker: RedisBroker) -> None:
 
     code, told = check()
 
-    assert (code, told) == (0, "2 messages of 1 actors looked at; this code can run all of them\n")
+    assert (code, told) == (0, "2 messages of 1 actor looked at; this code can run all of them\n")
     assert check("--queue", "billing")[1].startswith("0 messages")
 
 
@@ -146,6 +146,17 @@ def test_what_cannot_be_read_of_what_follows_is_trouble_and_stops_nothing(
 
     assert (code, json.loads(told)["looked_at"]) == (1, 2)
     assert [(found["kind"], found["samples"]) for found in json.loads(told)["troubles"]] == [("unreadable", ["odd"])]
+
+
+def test_a_name_that_somebody_made_up_drives_no_terminal(broker: RedisBroker) -> None:
+    put(broker, "\x1b[2Jevil")
+
+    told = check()[1]
+    shown = io.StringIO()
+    call_command("queues", "show", "default", stdout=shown)
+
+    for text in (told, shown.getvalue()):
+        assert "\\x1b[2Jevil" in text and "\x1b" not in text
 
 
 def test_a_queue_that_nobody_knows_is_said(broker: RedisBroker) -> None:

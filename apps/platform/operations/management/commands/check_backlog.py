@@ -17,6 +17,7 @@ from apps.platform.operations.backlog import Backlog, families, look_through
 from apps.platform.operations.command_help import show_examples
 from apps.platform.operations.terminal import in_words
 from broker.redis_broker import RedisBroker
+from middleware.logs import printable
 
 EXAMPLES = """run it with the new code against the broker of the old one, before you deploy:
   manage.py check_backlog                       everything that waits, is scheduled, retries or runs
@@ -71,12 +72,17 @@ class Command(BaseCommand):
     def _show(self, backlog: Backlog) -> None:
         for trouble in backlog.troubles.values():
             samples = f" (such as {', '.join(trouble.samples)})" if trouble.samples else ""
-            self.stdout.write(f"{trouble.queue}: {trouble.count:,} of {trouble.actor}: {trouble.detail}{samples}")
-        actors = f"{backlog.looked_at:,} messages of {len(backlog.by_actor)} actors looked at"
+            told = f"{trouble.queue}: {trouble.count:,} of {trouble.actor}: {trouble.detail}{samples}"
+            self.stdout.write(printable(told))
+        actors = f"{_count(backlog.looked_at, 'message')} of {_count(len(backlog.by_actor), 'actor')} looked at"
         if backlog.troubles:
             self.stdout.write(f"{actors}; this code cannot run all of them")
         else:
             self.stdout.write(f"{actors}; this code can run all of them")
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _as_json(backlog: Backlog) -> dict[str, Any]:
