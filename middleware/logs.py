@@ -24,8 +24,10 @@ log = structlog.get_logger("switchyard.jobs")
 
 _running: ContextVar[MessageProxy | None] = ContextVar("switchyard_running", default=None)
 
-# They log messages with their arguments.
-SILENCED = ("dramatiq.worker.WorkerThread", "dramatiq.worker.ConsumerThread")
+# It logs messages with their arguments.
+SILENCED = ("dramatiq.worker.WorkerThread",)
+# Dramatiq says it of every message that is parked, with a traceback, and that it was moved elsewhere, which is not so.
+UNTRUE = "Received message for undefined actor"
 
 
 class Logs(Middleware):
@@ -150,6 +152,7 @@ def configure(log_format: str, *, level: int = logging.INFO) -> None:
     if log_format == "json":
         render = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     handler = logging.StreamHandler()
+    handler.addFilter(lambda record: not str(record.msg).startswith(UNTRUE))
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,

@@ -9,11 +9,14 @@ from typing import Any
 
 import pytest
 import structlog
+from dramatiq import Worker
 from dramatiq.broker import MessageProxy
+from dramatiq.brokers.stub import StubBroker
 from dramatiq.message import Message
 
 from middleware import logs
 from middleware.outcomes import Outcome, decide
+from tests.waiting import wait_for
 
 NASTY = "actor\x1b[2J\nforged line\r\u202e"
 
@@ -50,6 +53,22 @@ def test_control_characters_are_shown_in_a_terminals_log(capsys: pytest.CaptureF
     assert len(lines) == 2
     assert all("forged line" in line for line in lines)
     assert all(line.isprintable() for line in lines)
+
+
+def test_a_parked_message_is_not_said_to_be_given_up(capsys: pytest.CaptureFixture[str]) -> None:
+    stub_broker = StubBroker()
+    logs.configure("json")
+    worker = Worker(stub_broker, worker_timeout=10)
+    stub_broker.declare_queue("work")
+
+    worker.start()
+    stub_broker.enqueue(Message("work", "nobody", (), {}, {}))
+    wait_for(lambda: stub_broker.dead_letters)
+    logging.getLogger("dramatiq.worker.ConsumerThread(work)").error("something else")
+    worker.stop()
+
+    told = [line["event"] for line in _lines(capsys) if "ConsumerThread(work)" in line["logger"]]
+    assert told == ["something else"]
 
 
 def test_a_traceback_keeps_its_lines_but_no_control_characters_nor_variables(

@@ -23,6 +23,7 @@ from broker.family_keys import Lane
 from broker.inspecting import Seen, look
 from broker.redis_broker import RedisBroker
 from broker.relocate import relocate
+from middleware.logs import printable
 from middleware.redaction import redacted
 
 EXAMPLES = """examples:
@@ -89,7 +90,8 @@ class Command(BaseCommand):
             self.stdout.write(json.dumps({"messages": found, "cursor": page.cursor}, indent=2))
             return
         for item in found:
-            self.stdout.write("  ".join(f"{name}={value}" for name, value in item.items() if value is not None))
+            told = "  ".join(f"{name}={value}" for name, value in item.items() if value is not None)
+            self.stdout.write(printable(told))
         if not found:
             self.stdout.write(f"{family.keys.lane_name(lane)}: nothing is {options['place']}")
         if page.cursor is not None:
