@@ -40,14 +40,13 @@ def look(snapshot: Snapshot) -> Iterator[Finding]:
 
 def _down(pool: Pool, snapshot: Snapshot) -> Finding:
     waiting = sum(_waiting(lane) for lane in _lanes(pool, snapshot))
+    cause = "It was not started, was killed, stands still (kill -CONT), or cannot reach the broker; nothing is lost"
+    step = f"manage.py runpool {pool.name}"
     if not waiting:
         seen = f"{pool.name} has no supervisor that reports; nothing waits for it"
-        return Finding(
-            GROUP, "down", "warning", seen, "It was not started", f"manage.py runpool {pool.name}", pool.name
-        )
+        return Finding(GROUP, "down", "warning", seen, cause, step, pool.name)
     seen = f"{pool.name} has no supervisor that reports, and {waiting:,} messages wait for it"
-    cause = "It was not started, was killed, or cannot reach the broker; nothing is lost"
-    return Finding(GROUP, "down", "error", seen, cause, f"manage.py runpool {pool.name}", pool.name)
+    return Finding(GROUP, "down", "error", seen, cause, step, pool.name)
 
 
 def _supervisor(pool: Pool, report: PoolReport, now_ms: int) -> Iterator[Finding]:
@@ -78,6 +77,8 @@ def _supervisor(pool: Pool, report: PoolReport, now_ms: int) -> Iterator[Finding
         counted = ", ".join(f"{count} × {reason}" for reason, count in sorted(crashes.items()))
         seen = f"{name} replaced children since it started {duration(up_s * 1000)} ago: {counted}"
         cause = "A task that crashes, leaks or does not end; it becomes a dead letter `poison` or `time_limit`"
+        if "SIGKILL" in crashes:
+            cause += ". SIGKILL: the kernel for want of memory (dmesg), or a person"
         yield Finding(GROUP, "restarts", "warning", seen, cause, "manage.py deadletters list", pool.name)
     ahead_s = (report.beat_at - now_ms) / 1000
     # A report is two seconds old at the most, five while the broker was away.

@@ -60,6 +60,7 @@ def test_a_pool_that_does_not_run_is_a_warning_and_with_work_an_error(report: Re
     missed = of(look(), "error")["down"]
 
     assert idle.next == missed.next == "manage.py runpool slow"
+    assert "was killed" in idle.cause and idle.cause == missed.cause
     assert "1 messages wait for it" in missed.seen
 
 
@@ -87,7 +88,12 @@ def test_children_that_crash_are_a_warning_and_those_that_are_recycled_are_none(
 
     report(restarts={"recycled": 400, "SIGSEGV": 3})
 
-    assert "3 × SIGSEGV" in of(look(), "warning")["restarts"].seen
+    crashed = of(look(), "warning")["restarts"]
+    report(restarts={"SIGKILL": 3})
+    killed = of(look(), "warning")["restarts"]
+
+    assert "3 × SIGSEGV" in crashed.seen
+    assert ("dmesg" in crashed.cause, "dmesg" in killed.cause) == (False, True)
 
 
 def test_a_pool_of_another_release_is_a_warning(report: Report, facilities: Facilities) -> None:
