@@ -58,6 +58,8 @@ def judge(rows: Sequence[Track], state: YardState | None, recent: Sequence[Group
         *_broker_unsafe(state.server.errors),
         *_pools_down(rows),
         *_late(rows),
+        *_paused(rows),
+        *_parked(state),
         *_failing(recent or ()),
         *_retrying(state),
         *_pools_missing(rows),
@@ -143,6 +145,35 @@ def _late(rows: Sequence[Track]) -> list[Verdict]:
         )
         found.append(Verdict(row.state.level, "Late", sentence, then=then))
     return found
+
+
+def _paused(rows: Sequence[Track]) -> list[Verdict]:
+    return [
+        Verdict(
+            "warn",
+            "Paused",
+            f"{row.name} starts nothing, because somebody paused it; {_jobs(row)}.",
+            then=f"When the reason is gone: `manage.py queues resume {row.name}`.",
+        )
+        for row in rows
+        if row.state.word == "Paused"
+    ]
+
+
+def _parked(state: YardState) -> list[Verdict]:
+    parked = {stats.queue: stats.parked for stats in state.queues if stats.parked}
+    if not parked:
+        return []
+    named = ", ".join(f"{count:,} of {queue}" for queue, count in parked.items())
+    return [
+        Verdict(
+            "warn",
+            "Parked",
+            f"Jobs wait for a worker that knows their actor and arguments: {named}.",
+            then="A deploy is under way, or sends before it works. `manage.py check_backlog` names the actors; what "
+            "no pool knows within ten minutes becomes a dead letter.",
+        )
+    ]
 
 
 def _failing(recent: Sequence[Group]) -> list[Verdict]:

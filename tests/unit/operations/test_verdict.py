@@ -99,6 +99,22 @@ def test_late_with_free_slots_says_so() -> None:
     assert "its free slots take nothing up" in verdict(state(LATE, pool("mail", busy=1))).sentence
 
 
+def test_queue_that_somebody_paused_and_forgot_is_named_with_what_resumes_it() -> None:
+    found = verdict(state(lane("mail", 5, age_ms=41_000), paused=True))
+
+    assert (found.level, found.label) == ("warn", "Paused")
+    assert found.sentence == "mail starts nothing, because somebody paused it; 5 jobs wait."
+    assert "manage.py queues resume mail" in found.then
+
+
+def test_jobs_that_no_worker_knows_are_counted_by_queue() -> None:
+    now = state(lane("mail", scheduled=3))
+    found = verdict(replace(now, queues=(replace(now.queues[0], parked=3), now.queues[1])))
+
+    assert (found.level, found.label) == ("warn", "Parked")
+    assert "3 of mail" in found.sentence and "check_backlog" in found.then
+
+
 def test_pool_that_works_without_pause_has_a_free_slot_now_and_then() -> None:
     found = verdict(state(LATE, pool("mail", busy=3)))
 
