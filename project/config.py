@@ -61,7 +61,9 @@ def load(environ: Mapping[str, str]) -> Config:
         secret_key=_secret(environ, "DJANGO_SECRET_KEY", debug=debug),
         allowed_hosts=_allowed_hosts(environ, debug=debug),
         broker_url=_broker_url(environ, state_dir, debug=debug),
-        database_url=environ.get("DATABASE_URL") or f"sqlite:///{state_dir / 'db.sqlite3'}",
+        database_url=_with_a_port(
+            "DATABASE_URL", environ.get("DATABASE_URL") or f"sqlite:///{state_dir / 'db.sqlite3'}"
+        ),
         storage_url=_storage_url(environ, state_dir),
         alert_urls=tuple(environ.get("SWITCHYARD_ALERT_URLS", "").split()),
         allowed_private_addresses=_addresses(environ, "SWITCHYARD_ALLOWED_PRIVATE_ADDRESSES"),
@@ -124,16 +126,22 @@ def _broker_url(environ: Mapping[str, str], state_dir: Path, *, debug: bool) -> 
     if parts.scheme not in BROKER_SCHEMES:
         fact = f"scheme {parts.scheme!r} is not one of {', '.join(BROKER_SCHEMES)}"
         raise ConfigError("SWITCHYARD_BROKER_URL", fact, "use for example redis://127.0.0.1:6379/0")
-    try:
-        parts.port  # noqa: B018  what it raises quotes a part of the address, maybe of its password
-    except ValueError:
-        remedy = "write /, ? and # within a password as %2F, %3F and %23"
-        raise ConfigError("SWITCHYARD_BROKER_URL", "has a port that is no number", remedy) from None
+    _with_a_port("SWITCHYARD_BROKER_URL", value)
     loopback = parts.hostname in ("localhost", "127.0.0.1", "::1")
     if not debug and parts.scheme != "unix" and not loopback and not parts.password:
         remedy = "put a user and password into the URL, for example redis://user:password@valkey:6379/0"
         raise ConfigError("SWITCHYARD_BROKER_URL", f"{parts.hostname} is reached without a password", remedy)
     return value
+
+
+def _with_a_port(name: str, url: str) -> str:
+    """Return an address whose port, if it has one, is a number."""
+    try:
+        urlsplit(url).port  # noqa: B018  what it raises quotes a part of the address, maybe of its password
+    except ValueError:
+        remedy = "write /, ? and # within a password as %2F, %3F and %23"
+        raise ConfigError(name, "has a port that is no number", remedy) from None
+    return url
 
 
 def _storage_url(environ: Mapping[str, str], state_dir: Path) -> str:

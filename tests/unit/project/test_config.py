@@ -50,6 +50,7 @@ def test_a_complete_production_environment_is_taken() -> None:
         ("SWITCHYARD_BROKER_URL", "redis://valkey:6379/0", "without a password"),
         ("SWITCHYARD_BROKER_URL", "http://valkey", "'http'"),
         ("SWITCHYARD_BROKER_URL", "redis://user:pass/word@valkey:6379/0", "has a port that is no number"),
+        ("DATABASE_URL", "postgresql://user:pass/word@postgres:5432/name", "has a port that is no number"),
         ("SWITCHYARD_PAYMENT_SECRET", "", "is not set"),
         ("DJANGO_DEBUG", "yes", "neither 0 nor 1"),
         ("SWITCHYARD_LOG_FORMAT", "xml", "'xml'"),
