@@ -24,7 +24,11 @@ pytestmark = pytest.mark.usefixtures("valkey")
 @pytest.mark.timeout(150)
 @pytest.mark.parametrize(("watched_s", "most"), [(10, 7), pytest.param(60, 10, marks=pytest.mark.long)])
 @pytest.mark.parametrize(
-    ("yard", "settings"), [("one byte", "settings"), ("greenlet", "broken_settings")], ids=["killed", "bad import"]
+    ("yard", "settings"),
+    [
+        pytest.param("one byte", "settings", id="killed"),
+        pytest.param("greenlet", "broken_settings", marks=pytest.mark.long, id="bad import"),
+    ],
 )
 def test_a_crash_loop_costs_next_to_nothing_and_the_probe_says_so(
     pools_on: PoolsOn, valkey_url: str, ledger: Ledger, yard: str, settings: str, watched_s: float, most: int

@@ -134,7 +134,7 @@ def test_postgres_that_is_away_costs_time_and_no_job(
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("held_s", [3, pytest.param(30, marks=long)])
-@pytest.mark.parametrize("database", ["postgres", "sqlite"])
+@pytest.mark.parametrize("database", ["postgres", pytest.param("sqlite", marks=long)])
 def test_a_locked_table_holds_up_nothing_but_who_wants_it(
     database: str, held_s: float, request: pytest.FixtureRequest, yard_on: Any
 ) -> None:

@@ -31,7 +31,7 @@ def proxy() -> Iterator[FaultProxy]:
 
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("task_s", [10, pytest.param(60, marks=pytest.mark.long)])
-@pytest.mark.parametrize("yard", ["threads", "greenlets"])
+@pytest.mark.parametrize("yard", ["threads", pytest.param("greenlets", marks=pytest.mark.long)])
 def test_a_task_that_outlasts_the_grace_starts_elsewhere_with_its_attempt_unspent(
     pools_on: PoolsOn, valkey_url: str, ledger: Ledger, yard: str, task_s: int
 ) -> None:
@@ -67,7 +67,7 @@ def test_a_task_that_outlasts_the_grace_starts_elsewhere_with_its_attempt_unspen
     assert record.attempts == 1
 
 
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("signum", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.long)])
 def test_a_second_signal_ends_a_pool_at_once_and_its_tasks_start_elsewhere(
     pools_on: PoolsOn, valkey_url: str, ledger: Ledger, signum: int
 ) -> None:
@@ -75,7 +75,7 @@ def test_a_second_signal_ends_a_pool_at_once_and_its_tasks_start_elsewhere(
     old = pools.start("runpool", "work")
     jobs = [f"long-{number}." for number in range(4)]
     for job in jobs:
-        enqueue(pools.broker, ledger, job, 3_000)
+        enqueue(pools.broker, ledger, job, 10_000)  # longer than a pool takes to start on a busy machine
         started(ledger, job)
     pools.start("runpool", "work")
     old.process.send_signal(signum)
@@ -97,7 +97,7 @@ def test_a_second_signal_ends_a_pool_at_once_and_its_tasks_start_elsewhere(
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("away", ["before", "during"])
+@pytest.mark.parametrize("away", ["before", pytest.param("during", marks=pytest.mark.long)])
 def test_a_pool_that_drains_without_its_server_ends_at_once_and_says_so(
     pools_on: PoolsOn, valkey_url: str, ledger: Ledger, proxy: FaultProxy, away: str
 ) -> None:

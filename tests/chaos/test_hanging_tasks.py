@@ -19,7 +19,9 @@ LIMIT_S = 3.0
 
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("how", ["hang", "seize"])
-@pytest.mark.parametrize(("yard", "again_s"), [("limited threads", 0.2), ("limited greenlets", 2.0)])
+@pytest.mark.parametrize(
+    ("yard", "again_s"), [("limited threads", 0.2), pytest.param("limited greenlets", 2.0, marks=pytest.mark.long)]
+)
 def test_a_task_past_its_hard_limit_is_killed_with_its_child_and_retried_its_neighbours_go_on_elsewhere(
     pools_on: PoolsOn, valkey_url: str, ledger: Ledger, yard: str, again_s: float, how: str
 ) -> None:

@@ -25,7 +25,8 @@ EVERY_S = 2.0
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(("kills", "slack"), [(3, 4), pytest.param(30, 1, marks=pytest.mark.long)])
 @pytest.mark.parametrize(
-    ("yard", "median_s", "worst_s", "whole_s"), [("threads", 0.1, 0.5, 3), ("greenlets", 0.1, 2.0, 10)]
+    ("yard", "median_s", "worst_s", "whole_s"),
+    [("threads", 0.1, 0.5, 3), pytest.param("greenlets", 0.1, 2.0, 10, marks=pytest.mark.long)],
 )
 def test_what_a_killed_child_ran_starts_again_at_once_and_no_sibling_stops(
     pools_on: PoolsOn,

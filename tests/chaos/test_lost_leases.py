@@ -107,7 +107,7 @@ def test_a_pool_that_is_cut_off_for_less_than_a_lease_goes_on_as_if_nothing_was(
 
 
 @pytest.mark.timeout(180)
-@pytest.mark.parametrize("yard", ["threads", "greenlets"])
+@pytest.mark.parametrize("yard", ["threads", pytest.param("greenlets", marks=pytest.mark.long)])
 def test_a_pool_that_is_cut_off_for_longer_stops_starting_work_and_cannot_commit(
     pools_on: PoolsOn, valkey_url: str, ledger: Ledger, proxy: FaultProxy, yard: str
 ) -> None:

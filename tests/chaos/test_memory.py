@@ -49,7 +49,10 @@ class Heaviest:
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("jobs", [200, pytest.param(1_000, marks=long)])
-@pytest.mark.parametrize("yard", ["ceiling threads", "ceiling processes", "ceiling greenlets"])
+@pytest.mark.parametrize(
+    "yard",
+    ["ceiling threads", pytest.param("ceiling processes", marks=long), pytest.param("ceiling greenlets", marks=long)],
+)
 def test_a_leak_of_5_mb_a_run_never_takes_a_child_over_its_ceiling(
     pools_on: PoolsOn, valkey_url: str, ledger: Ledger, yard: str, jobs: int
 ) -> None:
@@ -89,7 +92,7 @@ def test_a_task_that_takes_all_memory_at_once_fails_by_itself_where_it_is_alone(
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("yard", ["ceiling threads", "ceiling greenlets"])
+@pytest.mark.parametrize("yard", ["ceiling threads", pytest.param("ceiling greenlets", marks=long)])
 def test_a_child_that_a_task_takes_over_its_ceiling_is_killed_and_its_neighbours_run_again(
     pools_on: PoolsOn, valkey_url: str, ledger: Ledger, yard: str
 ) -> None:
