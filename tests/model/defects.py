@@ -65,8 +65,8 @@ DEFECTS = (
     lua(
         "moves are not fenced",
         "include/held",
-        'if redis.call("HGET", hold, id) == token and',
-        'if redis.call("HGET", hold, id) and',
+        'return redis.call("HGET", hold, id) == token and',
+        'return redis.call("HGET", hold, id) and',
     ),
     lua("ack keeps the body", "include/finish", 'redis.call("HDEL", bodies, unpack(ids)) < #ids', "false"),
     lua(

@@ -273,15 +273,15 @@ class Model:
         return True
 
     def release(self, owner: str, leases: Sequence[Lease], side: str) -> list[Lease]:
-        stale = []
+        others = []
         for lease in reversed(leases) if side == "head" else leases:
             message = self._active(owner, lease)
             if message:
                 message.spent = f"release {message.token}"
                 self._give_back(message, side)
-            elif not self._repeated(lease, "release"):
-                stale.append(lease)
-        return stale
+            else:
+                others.append(lease)
+        return [lease for lease in others if not self._repeated(lease, "release")]
 
     def renew(self, owners: Sequence[str]) -> list[str]:
         for owner in owners:

@@ -288,12 +288,12 @@ class Crew:
             row = self._rows[member.number]
             state = row.read()
             beat_ns, since_s = self._pulses.get(member.number, (-1, now_s))
-            if beat_ns != state.beat_ns:
+            # Once a task that held the interpreter has ended, its child has as long to beat again as any other.
+            if beat_ns != state.beat_ns or any(ran.limit_ns for ran in row.running()):
                 self._pulses[member.number] = (state.beat_ns, now_s)
                 continue
             silent_s = now_s - since_s
-            runs = any(ran.limit_ns for ran in row.running())
-            if silent_s > (HUNG_S if state.ready else BOOT_S) and not runs and member.number not in self._endings:
+            if silent_s > (HUNG_S if state.ready else BOOT_S) and member.number not in self._endings:
                 self.kill(member.number, "hung", f"gave no sign of life for {silent_s:.0f} s")
 
     def _end_gluttons(self, weighed: Mapping[int, int]) -> None:

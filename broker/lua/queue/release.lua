@@ -14,20 +14,23 @@
 --@include put
 
 local head = ARGV[1] == "head"
-local stale = {}
+local others, stale = {}, {}
 local first, last, step = 2, #ARGV - 1, 2
 if head then first, last, step = #ARGV - 1, 2, -2 end
 for i = first, last, step do
   local id, token = ARGV[i], ARGV[i + 1]
-  local state = held(KEYS[1], id, token, "release", KEYS[6], KEYS[7], KEYS[8])
-  if state == "yes" then
+  if holds(KEYS[1], id, token, KEYS[7], KEYS[8]) then
     local level = tonumber(redis.call("HGET", KEYS[6], "level:" .. id) or 2)
     redis.call(head and "LPUSH" or "RPUSH", KEYS[1 + level], id)
     redis.call("HSET", KEYS[6], "spent:" .. id, "release " .. token)
     redis.call("HDEL", KEYS[1], id)
     ring(KEYS[5])
-  elseif state == "stale" then
-    stale[#stale + 1] = i / 2
+  else
+    others[#others + 1] = i
   end
+end
+-- Judged when all have moved, or a call that names an id under an old and a new token were answered otherwise when repeated.
+for _, i in ipairs(others) do
+  if not repeated(ARGV[i], "release " .. ARGV[i + 1], KEYS[6], KEYS[7], KEYS[8]) then stale[#stale + 1] = i / 2 end
 end
 return stale

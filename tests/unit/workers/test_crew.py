@@ -57,6 +57,33 @@ def test_a_pause_in_the_middle_of_a_replacement_does_not_end_all_replacements() 
     assert crew._mind_age() == math.inf
 
 
+def test_who_held_the_interpreter_for_long_may_end_in_peace_once_his_task_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s, killed = 1_000.0, []
+    monkeypatch.setattr("apps.platform.workers.crew.time.monotonic", lambda: now_s)
+    crew = Crew.__new__(Crew)
+    crew._keeper = Keeper(selectors.DefaultSelector(), 1, start=lambda place: 0, ended=lambda place, pid, status: True)
+    crew._keeper.members[0].pid = 1
+    [row] = Table.create(1, 1).rows
+    crew._rows, crew._endings, crew._pulses, crew._looked_s = {1: row}, {}, {}, now_s
+    monkeypatch.setattr(crew, "kill", lambda place, why, told: killed.append((now_s, why)))
+    row.set_ready()
+    row.start(0, 0, b"holds", 1, 60_000_000_000)
+
+    def look_until(end_s: float) -> None:
+        nonlocal now_s
+        while now_s < end_s:
+            now_s += 1.0
+            crew._mind_pulse()
+
+    look_until(1_017.0)
+    row.end(0)  # the thread that ran it is the first to go on; the one that beats follows
+    look_until(1_018.0)
+    assert killed == []
+
+    look_until(1_028.0)
+    assert killed == [(1_028.0, "hung")]
+
+
 class Leases:
     """Remembers who was given leases, and who gave them up; says once who lost them."""
 
