@@ -116,7 +116,7 @@ def _pool(pool: Pool) -> dict[str, Any]:
         **_project(["python", "manage.py", "runpool", pool.name, *metrics]),
         "volumes": ["media:/srv/media"],
         "depends_on": _after_migration(),
-        "healthcheck": _probe(METRICS_PORT, "/metrics"),
+        "healthcheck": _probe(METRICS_PORT, "/health"),
         "stop_grace_period": f"{STOP_GRACE_S}s",
         **hardened(sizes.memory_mib(pool), cpus=sizes.cpus(pool), pids=sizes.pids(pool)),
     }

@@ -1,0 +1,71 @@
+"""The page about looking into a worker, step by step, on a real pool."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+from broker.embedded import free_port
+from tests.integration.workers.conftest import ROOT, Bench
+from tests.processes import titles_below
+from tests.unit.documentation.pages import code_blocks, read
+from tests.waiting import wait_for
+
+START, PROBE, STACKS = code_blocks(read("docs/how-to/look-into-a-worker.md"), "sh")
+
+
+def words_of(command: str, port: int) -> list[str]:
+    """Return the words of a command of the page, run by this interpreter from the root, on another port."""
+    python, *words = shlex.split(command.replace("9100", str(port)))
+    assert python == "python"
+    return [sys.executable, *words]
+
+
+def test_probe_of_the_page_tells_a_pool_that_works_from_one_that_is_gone(bench: Bench) -> None:
+    port = free_port()
+    _, manage, *arguments = words_of(START, port)
+    pool = bench.start(*arguments)
+    bench.wait_for_log("pool slow: ready")
+
+    def probe() -> subprocess.CompletedProcess[str]:
+        return subprocess.run(words_of(PROBE, port), cwd=ROOT, capture_output=True, text=True, check=False)
+
+    assert manage == "manage.py"
+    assert wait_for(lambda: (done := probe()).returncode == 0 and done).stderr == ""
+    pool.terminate()
+    pool.wait(30)
+    gone = probe()
+    assert (gone.returncode, gone.stderr) == (
+        1,
+        f"127.0.0.1:{port}/health did not answer: [Errno 111] Connection refused\n",
+    )
+
+
+def test_signal_of_the_page_writes_the_file_it_names(bench: Bench) -> None:
+    pool = bench.start("runpool", "slow")
+    bench.wait_for_log("pool slow: ready")
+    token = bench.send("slow", ms=60_000)
+    wait_for(lambda: bench.started(token))
+    shown, signal = STACKS.splitlines()
+    pattern = re.compile(shlex.split(shown)[-1])
+    listed = {
+        title: pid
+        for title, pid in {"pool slow": pool.pid, **titles_below(pool.pid)}.items()
+        if pattern.search(f"{pid} switchyard: {title}")
+    }
+    assert {"pool slow", "slow child 1"} <= listed.keys()
+
+    for title in ("slow child 1", "pool slow"):
+        file = bench.folder / "stacks" / f"slow-{listed['slow child 1']}.txt"
+        size = written(file)
+        subprocess.run(["bash", "-c", signal.replace("PID", str(listed[title]))], check=True)
+        wait_for(lambda file=file, size=size: written(file) > size, what=f"stacks after a signal to the {title}")
+        assert "actors.py" in file.read_text()
+
+
+def written(file: Path) -> int:
+    """Return the size of a file, 0 when it is not there."""
+    return file.stat().st_size if file.exists() else 0
