@@ -45,7 +45,7 @@ class DeadLetters(Middleware):
     ) -> None:
         self._yard = yard
         self._transport = transport
-        self._on_dead = on_dead
+        self.on_dead = on_dead
 
     def after_process_message(
         self,
@@ -84,7 +84,7 @@ class DeadLetters(Middleware):
         hold(partial(self._transport.dead_letter, message, letter), job_id=letter.id, what="dead letter")
         message.buried = True  # type: ignore[attr-defined]
         message.letter = letter  # type: ignore[attr-defined]
-        for tell in self._on_dead:
+        for tell in self.on_dead:
             try:
                 tell(letter)
             except Exception:

@@ -20,7 +20,7 @@ class DeadLetter(models.Model):
         DISCARDED = "discarded", "Discarded"
         MISSING = "missing", "Missing in the broker"
 
-    message_id = models.CharField("job", max_length=64, unique=True)
+    message_id = models.CharField("job", max_length=200, unique=True)  # as long as the broker lets ids be
     queue = models.CharField(max_length=64)
     actor = models.CharField(max_length=255)
     reason = models.CharField(max_length=32)

@@ -8,7 +8,7 @@ from datetime import timedelta
 
 import structlog
 from django.conf import settings
-from django.db import transaction
+from django.db import DataError, transaction
 from django.utils import timezone
 
 from apps.platform.dead_letters.acts import CLAIM_S, settle
@@ -97,8 +97,16 @@ def _mirror_page(letters: Sequence[Letter]) -> int:
         if row is not None and row.state not in OPEN_STATES and not row.claim_token:
             made += _reopen(row)
         elif row is None or row.died_at < moment(letter.died_at):
-            made += mirror(letter)
+            made += _mirrored(letter)
     return made
+
+
+def _mirrored(letter: Letter) -> bool:
+    try:
+        return mirror(letter)
+    except (DataError, OverflowError) as error:  # written by hand: the others are mirrored nevertheless
+        log.error("dead letter fits into no row, read it in the broker", message_id=letter.id, error=str(error))
+        return False
 
 
 def _reopen(row: DeadLetter) -> int:

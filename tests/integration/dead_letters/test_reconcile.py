@@ -12,6 +12,7 @@ from apps.platform.dead_letters import services
 from apps.platform.dead_letters.models import DeadLetter
 from broker.interface import DeadLetter as Letter
 from broker.interface import Facilities
+from broker.redis_broker import MESSAGE_ID
 from tests.factories.letters import keep
 
 pytestmark = pytest.mark.django_db
@@ -38,6 +39,26 @@ def test_a_letter_that_cannot_be_read_hides_no_other(bury: Callable[..., Letter]
 
     assert [row.message_id for row in DeadLetter.objects.all()] == [made.id]
     assert facilities.transport.letter("default", "{") is None
+
+
+def test_a_letter_that_fits_into_no_row_hides_no_other(bury: Callable[..., Letter]) -> None:
+    odd = [bury(attempts=10**30), bury(died_at=10**30)]
+    made = bury(id="a" * 200)  # as long as the broker takes ids
+
+    with capture_logs() as logged:
+        services.reconcile_all()
+
+    assert [row.message_id for row in DeadLetter.objects.all()] == [made.id]
+    told = {entry["message_id"] for entry in logged if "fits into no row" in entry["event"]}
+    assert told == {letter.id for letter in odd}
+
+
+def test_ids_as_long_as_the_broker_takes_them_fit() -> None:
+    longest = DeadLetter._meta.get_field("message_id").max_length
+
+    assert longest is not None
+    assert MESSAGE_ID.fullmatch("a" * longest)
+    assert not MESSAGE_ID.fullmatch("a" * (longest + 1))
 
 
 def test_long_list_is_walked_over_several_calls(bury: Callable[..., Letter]) -> None:

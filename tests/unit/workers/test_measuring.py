@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
+from typing import cast
 
 import dramatiq
 import pytest
 from django.conf import settings
+from dramatiq.brokers.stub import StubBroker
 
 from apps.platform.workers.checks import check_yard
+from apps.platform.workers.measuring.apps import MeasuringConfig
 from apps.platform.workers.measuring.choice import choose
 from apps.platform.workers.measuring.contenders import Contender, read_contender, usual_contenders, yard_with
 from apps.platform.workers.measuring.run import Figures
+from apps.platform.workers.measuring.stopwatch import VARIABLE, Stopwatch
 from apps.platform.workers.measuring.work import Work, read_work
+from broker.interface import Transport
+from middleware.dead_letters import DeadLetters
 
 URL = "http://127.0.0.1:1/"
 SOME = Figures("threads:1x4", tasks_per_s=100, p50_ms=1, p95_ms=2, memory_mb=90, cpu_percent=80, failed=0)
@@ -76,3 +83,18 @@ def test_arguments_that_cannot_be_read_are_refused_with_an_example(arguments: st
 def test_an_unknown_actor_is_refused_with_those_that_are_there() -> None:
     with pytest.raises(ValueError, match="samples are cpu, http, database"):
         read_work("no_such_actor", "", url=URL)
+
+
+def test_what_fails_in_a_measurement_is_nobodys_dead_letter(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    letters = DeadLetters(yard=settings.YARD, transport=cast(Transport, None), on_dead=(print,))
+    broker = StubBroker(middleware=[letters])
+    monkeypatch.setattr("dramatiq.get_broker", lambda: broker)
+    monkeypatch.setenv("SWITCHYARD_MEASURED_QUEUE", "urgent")
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "times"))
+
+    MeasuringConfig.ready(cast(MeasuringConfig, None))
+
+    assert letters.on_dead == ()
+    assert any(isinstance(entry, Stopwatch) for entry in broker.middleware)

