@@ -13,6 +13,8 @@ from broker.topology import Pool
 
 CRASHES_IN_TEN_MINUTES = 3
 MEMORY_SHARE = 0.9
+# Children that are replaced on purpose: worn out, or with a task that a person had stopped.
+ON_PURPOSE = "recycled|cancelled"
 
 
 def rules(pool: Pool) -> list[dict[str, Any]]:
@@ -36,7 +38,7 @@ def _down(pool: Pool) -> dict[str, Any]:
 
 
 def _crashing(pool: Pool) -> dict[str, Any]:
-    restarts = f'increase(switchyard_worker_restarts_total{{pool="{pool.name}"}}[10m])'
+    restarts = f'increase(switchyard_worker_restarts_total{{pool="{pool.name}",reason!~"{ON_PURPOSE}"}}[10m])'
     return alert(
         "SwitchyardPoolCrashing",
         f"sum(max by (reason) ({restarts})) > {CRASHES_IN_TEN_MINUTES}",
