@@ -29,7 +29,8 @@ from benchmarks.figures import quantile, spread
 from benchmarks.server import MemoryServer
 from broker.clients import connect
 from broker.doorbell import Doorbell
-from broker.family import AT_ONCE, Entry, Family, Lease, fetched
+from broker.family import AT_ONCE, Family
+from broker.grants import Entry, Lease, fetched
 from broker.keys import Keys
 from broker.wire import Wire, script
 

@@ -10,7 +10,8 @@ from collections.abc import Iterable
 import redis
 
 from broker.errors import BrokerUnavailable
-from broker.family import AT_ONCE, Family, Lease
+from broker.family import AT_ONCE, Family
+from broker.grants import Lease
 from broker.record_buffer import RecordBuffer
 
 logger = logging.getLogger("switchyard.broker")

@@ -19,7 +19,8 @@ from broker import codec
 from broker.acks import tell_stale
 from broker.doorbell import Doorbell
 from broker.errors import BrokerUnavailable
-from broker.family import AT_ONCE, Family, Fetched, Grant, Lease, fetched, lane_of
+from broker.family import AT_ONCE, Family, lane_of
+from broker.grants import Fetched, Grant, Lease, fetched
 from broker.parked import ParkedLane
 from broker.quarantine import Quarantine
 from broker.wire import script
@@ -44,7 +45,7 @@ class HeldMessage(MessageProxy):
         lease: What its owner holds it by, in its ``family``.
         crashes: Times it took its worker down.
         asked: Its job was asked to stop.
-        cause: What ended its last worker, see :class:`broker.family.Grant`.
+        cause: What ended its last worker, see :class:`broker.grants.Grant`.
     """
 
     def __init__(

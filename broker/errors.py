@@ -22,7 +22,7 @@ class BrokerUnavailable(SwitchyardError, ConnectionClosed):
         self.outcome = outcome
         super().__init__(
             f"broker did not answer {operation}: {cause} (outcome {outcome}); "
-            "check SWITCHYARD_BROKER_URL and that the server is up, then send again"
+            "check SWITCHYARD_BROKER_URL and that the server is up, then try again"
         )
 
 

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import islice
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal
 
 import redis
 
 from broker.errors import BrokerUnsafe, QueueFull
 from broker.family_keys import ALL_LANES, LANES, FamilyKeys, Lane
+from broker.grants import Entry, Fetched, Lease, Reclaimed, Suspect, fetched
 from broker.wire import BUDGET_S, Wire, Word, script
 
 LEASE_MS: Final = 15_000
@@ -30,78 +30,6 @@ UNSAFE: Final = "UNSAFE "
 
 Move = Literal["divert", "defer"]
 HIGH, NORMAL, LOW = 1, 2, 3
-
-
-class Entry(NamedTuple):
-    """A message to enqueue: its id, its body, and the unique key that at most one unfinished message holds."""
-
-    id: str
-    body: bytes
-    unique_key: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Lease:
-    """A message that an owner holds: its id and the fencing token, both as the server wrote them."""
-
-    owner: str
-    id: bytes
-    token: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Grant:
-    """A message that was fetched.
-
-    Args:
-        crashes: Times it took its worker down.
-        asked: Its job was asked to stop while somebody had it.
-        cause: What ended its last worker, or ``alone`` after a move since; it starts with ``limit`` when the worker was
-            killed for this message's hard limit.
-        body: ``None`` when somebody put an id into the lane without one.
-    """
-
-    lease: Lease
-    crashes: int
-    asked: bool
-    cause: str
-    body: bytes | None
-
-
-@dataclass(frozen=True, slots=True)
-class Fetched:
-    """What a fetch brought.
-
-    Args:
-        state: ``ok``; ``paused``; or ``gone`` when the owner has no lease and must go on under another name.
-        stale: Leases, of those acknowledged with it, that were no longer valid.
-        next_due_ms: Milliseconds until the next scheduled message is due; ``None`` when none is.
-        left: Messages wait still.
-    """
-
-    state: str
-    grants: list[Grant]
-    stale: list[Lease]
-    next_due_ms: int | None
-    left: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Suspect:
-    """A message that ran while its worker died. ``lease`` and ``body`` are there when a keeper got it."""
-
-    id: str
-    crashes: int
-    lease: Lease | None
-    body: bytes | None
-
-
-@dataclass(frozen=True, slots=True)
-class Reclaimed:
-    """What became of a dead owner's messages: how many went back to the head of their lane, and who is suspect."""
-
-    returned: int
-    suspects: list[Suspect]
 
 
 class Family:
@@ -408,28 +336,6 @@ def lane_of(owner: str) -> Lane:
         if owner.endswith(f"/{lane}"):
             return lane
     raise ValueError(f"owner {owner!r} names no lane; its name must end with /live, /retry or /alone")
-
-
-def fetched(owner: str, answer: list[object], acked: Sequence[Lease] = ()) -> Fetched:
-    """Return what a fetch's answer says."""
-    state, stale, next_due_ms, left = answer[:4]
-    grants = [
-        Grant(Lease(owner, id_, token), *_noted(crashes), body)
-        for id_, token, crashes, body in zip(*[iter(answer[4:])] * 4, strict=True)
-    ]
-    return Fetched(
-        state=str(state, "ascii"),  # type: ignore[call-overload]
-        grants=grants,
-        stale=[acked[position - 1] for position in stale],  # type: ignore[attr-defined]
-        next_due_ms=next_due_ms if isinstance(next_due_ms, int) and next_due_ms >= 0 else None,
-        left=left == 1,
-    )
-
-
-def _noted(crashes: bytes) -> tuple[int, bool, str]:
-    """Return count, whether it was asked to stop, and cause, of what a fetch says about crashes."""
-    count, _, cause = str(crashes, "utf-8", "replace").partition(": ")
-    return int(count.partition(" ")[0]), count.endswith(" asked"), cause
 
 
 def _words(leases: Sequence[Lease]) -> list[Word]:

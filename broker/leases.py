@@ -11,8 +11,9 @@ from typing import Final
 import redis
 
 from broker.errors import BrokerUnavailable
-from broker.family import LEASE_MS, Family, Lease, Reclaimed
+from broker.family import LEASE_MS, Family
 from broker.family_keys import Lane
+from broker.grants import Lease, Reclaimed
 
 RENEW_S: Final = 4.0
 SWEEP_S: Final = 2.0

@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Final
 
-from broker.family import AT_ONCE, Family, Fetched, fetched
+from broker.family import AT_ONCE, Family
 from broker.family_keys import Lane
+from broker.grants import Fetched, fetched
 from broker.wire import Word, script
 
 KEPT_MS: Final = 20 * 60_000

@@ -20,8 +20,9 @@ from broker.acks import Acks
 from broker.budget import Budget
 from broker.consumer import LOOK_FOR_ASKED_S, Consumer, HeldMessage
 from broker.errors import BrokerUnavailable, InvalidMessageId
-from broker.family import Entry, Family, level_of
+from broker.family import Family, level_of
 from broker.family_keys import Lane
+from broker.grants import Entry
 from broker.keys import Keys
 from broker.letters import encode, rejected
 from broker.limits import Limits

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from broker import codec
-from broker.family import HIGH, LOW, NORMAL, Entry, Family, Lease
+from broker.family import HIGH, LOW, NORMAL, Family
 from broker.family_keys import Lane
+from broker.grants import Entry, Lease
 
 BATCH = 200
 

@@ -11,7 +11,8 @@ import pytest
 
 from broker.clients import connect
 from broker.errors import BrokerUnavailable
-from broker.family import Entry, Family
+from broker.family import Family
+from broker.grants import Entry
 from broker.keys import Keys
 from broker.watch import Watch
 from broker.wire import Wire

@@ -12,7 +12,7 @@ import pytest
 import redis
 from dramatiq import Worker
 
-from broker.family import Entry
+from broker.grants import Entry
 from broker.interface import facilities
 from tests.chaos.conftest import BrokerOn
 from tests.chaos.ledger import Ledger

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from broker.family import Family, Fetched, Lease
+from broker.family import Family
+from broker.grants import Fetched, Lease
 from broker.wire import Wire
 from tests.model.scripts import Change
 

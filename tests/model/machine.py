@@ -14,8 +14,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from broker.clients import connect
 from broker.errors import BrokerUnavailable, BrokerUnsafe, QueueFull
-from broker.family import LEASE_MS, NORMAL, SWEEP_GAP_MS, Entry, Family, Fetched, Lease, lane_of
+from broker.family import LEASE_MS, NORMAL, SWEEP_GAP_MS, Family, lane_of
 from broker.family_keys import ALL_LANES, LANES, Lane
+from broker.grants import Entry, Fetched, Lease
 from broker.keys import Keys
 from broker.parked import ParkedLane
 from broker.wire import Wire

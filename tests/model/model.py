@@ -6,20 +6,9 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from broker.family import (
-    CRASH_WINDOW_MS,
-    LEASE_MS,
-    NORMAL,
-    SWEEP_GAP_MS,
-    Entry,
-    Fetched,
-    Grant,
-    Lease,
-    Reclaimed,
-    Suspect,
-    lane_of,
-)
+from broker.family import CRASH_WINDOW_MS, LEASE_MS, NORMAL, SWEEP_GAP_MS, lane_of
 from broker.family_keys import ALL_LANES, Lane
+from broker.grants import Entry, Fetched, Grant, Lease, Reclaimed, Suspect
 from tests.model.keyspace import ACTIVE, DEAD, FINISHED, NOWHERE, QUARANTINED, SCHEDULED, UNFINISHED, WAITING
 
 MEMORY_MS = 600_000  # of finished ids: a turn of it

@@ -9,8 +9,9 @@ from unittest import mock
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from broker.family import Entry, Family, Grant, Lease
+from broker.family import Family
 from broker.family_keys import FamilyKeys
+from broker.grants import Entry, Grant, Lease
 from broker.keys import Keys
 from broker.wire import Wire
 from tests.chaos.server import ServerUnderTest

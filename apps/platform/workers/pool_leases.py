@@ -16,8 +16,9 @@ from dramatiq.broker import Broker
 from apps.platform.workers.table import Finished, Row, Running
 from broker.clients import connect
 from broker.errors import BrokerUnavailable
-from broker.family import Family, Lease, Reclaimed
+from broker.family import Family
 from broker.family_keys import Lane
+from broker.grants import Lease, Reclaimed
 from broker.leases import ANSWER_S, LaneKey, LeaseKeeper, Left
 from broker.records import JobRecords
 from broker.redis_broker import RedisBroker

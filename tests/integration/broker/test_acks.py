@@ -11,7 +11,8 @@ import redis
 
 from broker.acks import MANY, Acks
 from broker.errors import BrokerUnavailable
-from broker.family import Entry, Family, Lease
+from broker.family import Family
+from broker.grants import Entry, Lease
 from broker.keys import Keys
 from broker.record_buffer import RecordBuffer
 from broker.records import LIVE_TTL_MS, JobRecords, sequence, step

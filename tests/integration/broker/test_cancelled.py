@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import redis
 
-from broker.family import Entry, Family
+from broker.family import Family
+from broker.grants import Entry
 from broker.keys import Keys
 from broker.relocate import relocate
 from broker.wire import Wire

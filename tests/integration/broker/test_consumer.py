@@ -11,7 +11,7 @@ from dramatiq.message import Message
 
 from broker import codec
 from broker.consumer import Consumer
-from broker.family import Entry
+from broker.grants import Entry
 from broker.redis_broker import RedisBroker
 from tests.factories.yards import small_yard
 from tests.waiting import wait_for

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from broker.clients import connect
-from broker.family import Entry, Family
+from broker.family import Family
 from broker.generation import Generation
+from broker.grants import Entry
 from broker.keys import Keys
 from broker.watch import Watch
 from broker.wire import Wire

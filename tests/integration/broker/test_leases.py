@@ -11,7 +11,8 @@ import pytest
 import redis
 
 from broker.clients import connect
-from broker.family import Entry, Family, Reclaimed
+from broker.family import Family
+from broker.grants import Entry, Reclaimed
 from broker.keys import Keys
 from broker.leases import RENEW_S, LaneKey, LeaseKeeper, Left, owner_of
 from broker.wire import Wire

@@ -16,7 +16,7 @@ from dramatiq.message import Message
 from broker import codec
 from broker.clients import connect
 from broker.embedded import EmbeddedServer
-from broker.family import Entry
+from broker.grants import Entry
 from broker.interface import facilities
 from broker.keys import Keys
 from broker.redis_broker import RedisBroker

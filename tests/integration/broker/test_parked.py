@@ -7,7 +7,8 @@ import uuid
 import pytest
 import redis
 
-from broker.family import Entry, Family
+from broker.family import Family
+from broker.grants import Entry
 from broker.keys import Keys
 from broker.parked import LONGEST_CALL, MOST_CALLS, ParkedLane
 from broker.wire import Wire

@@ -7,7 +7,8 @@ import uuid
 import pytest
 import redis
 
-from broker.family import Entry, Family, Grant, Lease
+from broker.family import Family
+from broker.grants import Entry, Grant, Lease
 from broker.keys import Keys
 from broker.stats import family_stats
 from broker.wire import Wire

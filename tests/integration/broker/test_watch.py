@@ -11,7 +11,8 @@ import pytest
 
 from broker.clients import connect
 from broker.errors import BrokerUnavailable, BrokerUnsafe
-from broker.family import Entry, Family
+from broker.family import Family
+from broker.grants import Entry
 from broker.keys import Keys
 from broker.server_health import judge, read_facts
 from broker.watch import EVERY_S, Health, Watch

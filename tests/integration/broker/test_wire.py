@@ -9,7 +9,8 @@ import pytest
 
 from broker.clients import connect
 from broker.errors import BrokerFull, BrokerUnavailable
-from broker.family import Entry, Family
+from broker.family import Family
+from broker.grants import Entry
 from broker.keys import Keys
 from broker.wire import Wire, script
 from tests.chaos.fault_proxy import FaultProxy

@@ -8,7 +8,8 @@ import pytest
 
 from broker.clients import connect
 from broker.errors import BrokerUnavailable
-from broker.family import Entry, Family
+from broker.family import Family
+from broker.grants import Entry
 from broker.keys import Keys
 from broker.wire import BUDGET_S, Wire
 from tests.chaos.server import ServerUnderTest

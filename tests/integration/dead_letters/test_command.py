@@ -13,7 +13,7 @@ from django.core.management.base import OutputWrapper
 
 from apps.platform.dead_letters.models import DeadLetter
 from apps.platform.dead_letters.presentation import print_unreadable
-from broker.family import Entry
+from broker.grants import Entry
 from broker.interface import DeadLetter as Letter
 from broker.interface import Facilities, Unreadable
 from broker.redis_broker import RedisBroker

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from broker.family import Entry, Family
+from broker.family import Family
+from broker.grants import Entry
 from broker.keys import Keys
 from broker.wire import Wire
 from tests.unit.documentation.pages import ROOT, code_blocks, read

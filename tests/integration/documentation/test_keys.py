@@ -10,7 +10,8 @@ import pytest
 import redis
 
 from broker.alert_groups import AlertFact
-from broker.family import Entry, Family
+from broker.family import Family
+from broker.grants import Entry
 from broker.interface import Facilities
 from broker.keys import Keys
 from broker.locks import Lock

@@ -10,7 +10,7 @@ import pytest
 from dramatiq.message import Message
 
 from broker.errors import NoSuchLetter
-from broker.family import Entry
+from broker.grants import Entry
 from broker.interface import facilities
 from broker.redis_broker import RedisBroker
 from tests.factories.yards import small_yard

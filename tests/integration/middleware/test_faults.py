@@ -16,7 +16,7 @@ from broker.cancelling import cancel
 from broker.clients import connect
 from broker.embedded import EmbeddedServer
 from broker.errors import BrokerUnavailable
-from broker.family import Entry
+from broker.grants import Entry
 from broker.interface import facilities
 from broker.keys import Keys
 from broker.records import LIVE_TTL_MS

@@ -14,7 +14,8 @@ from django.core.management import CommandError, call_command
 from dramatiq import Message, pipeline
 
 from broker import codec
-from broker.family import Entry, Family
+from broker.family import Family
+from broker.grants import Entry
 from broker.interface import Facilities
 from broker.redis_broker import RedisBroker
 

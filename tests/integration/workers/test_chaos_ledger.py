@@ -13,7 +13,8 @@ from apps.platform.workers.chaos.account import Account, make_account, read_note
 from apps.platform.workers.chaos.plan import Plan, read_rate
 from apps.platform.workers.chaos.witness import Witness
 from broker.clients import connect
-from broker.family import Entry, Family
+from broker.family import Family
+from broker.grants import Entry
 from broker.keys import Keys
 from broker.records import JobRecords, step
 from broker.wire import Wire

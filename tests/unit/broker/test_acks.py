@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import cast
 
 from broker.acks import Acks
-from broker.family import Family, Lease
+from broker.family import Family
+from broker.grants import Lease
 
 OWNER = "child/live"
 

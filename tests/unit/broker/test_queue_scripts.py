@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from broker.family import Entry, Family, Lease
+from broker.family import Family
+from broker.grants import Entry, Lease
 from broker.keys import Keys
 from broker.parked import ParkedLane
 from broker.scripts import INCLUDE, LUA

@@ -85,9 +85,7 @@ def test_an_unknown_actor_is_refused_with_those_that_are_there() -> None:
         read_work("no_such_actor", "", url=URL)
 
 
-def test_what_fails_in_a_measurement_is_nobodys_dead_letter(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_what_fails_in_a_measurement_is_nobodys_dead_letter(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     letters = DeadLetters(yard=settings.YARD, transport=cast(Transport, None), on_dead=(print,))
     broker = StubBroker(middleware=[letters])
     monkeypatch.setattr("dramatiq.get_broker", lambda: broker)

@@ -19,8 +19,8 @@ from dramatiq.middleware import CurrentMessage, Middleware
 
 from broker.atomic import AtomicTransport
 from broker.dead_lists import DeadLists
-from broker.family import Entry
 from broker.family_keys import LANES
+from broker.grants import Entry
 from broker.inspecting import look
 from broker.interface import LaneStats, Transport
 from broker.keys import Keys

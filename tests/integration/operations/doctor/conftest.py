@@ -11,7 +11,8 @@ from django.conf import settings
 from django.test import override_settings
 
 from apps.platform.operations.doctor.finding import Finding
-from broker.family import Entry, Family
+from broker.family import Family
+from broker.grants import Entry
 from broker.keys import Keys
 from broker.wire import Wire
 from tests.chaos.server import ServerUnderTest

@@ -11,7 +11,7 @@ from django.conf import settings
 
 from apps.platform.operations.doctor import pools, snapshot
 from apps.platform.operations.doctor.finding import Finding
-from broker.family import Entry
+from broker.grants import Entry
 from broker.interface import Facilities
 from broker.pool_reports import PoolReport
 from tests.integration.operations.doctor.conftest import of

@@ -12,7 +12,7 @@ from dramatiq.message import Message
 from apps.platform.operations.doctor import queues, snapshot
 from apps.platform.operations.doctor.finding import Finding
 from broker import codec
-from broker.family import Entry
+from broker.grants import Entry
 from broker.interface import Facilities
 from tests.conftest import RunWorker
 from tests.integration.operations.doctor.conftest import of
