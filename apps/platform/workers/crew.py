@@ -8,29 +8,25 @@ import os
 import selectors
 import signal
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 
 from dramatiq.broker import Broker
 
 from apps.platform.workers.children import Assignment, start_child
+from apps.platform.workers.endings import CLEAN_EXITS, Ending, blame, shown
 from apps.platform.workers.keeper import Keeper, Member, send
 from apps.platform.workers.pool_leases import Estate, PoolLeases
 from apps.platform.workers.processes import describe_exit, resident_bytes
+from apps.platform.workers.pulses import Pulses
 from apps.platform.workers.signals import INTERRUPT
 from apps.platform.workers.stacks import last_words, stacks_file
 from apps.platform.workers.stops import LOOK_EVERY_S, Stops
 from apps.platform.workers.table import ChildState, Running, Table
 from broker.topology import MOST_ALONE, Pool, Yard
-from middleware.redaction import without_secrets
 
 # A child that was told to end for a task over its hard limit, or that does not stop, is killed so much later.
 KILL_AFTER_LIMIT_S = 5.0
-CLEAN_EXITS = (0, 3)
-# Of the log of a child that crashed, kept with what it ran.
-MOST_LINES, LONGEST_LINE = 10, 400
-# A child beats twice a second; one that starts, and loads everything first, not before it is up.
-HUNG_S, BOOT_S = 10.0, 60.0
 STUCK_S = 30.0
 # A process that may be killed for its size is looked at as often as it could have come to its limit, growing as fast
 # as a processor writes; reading its size takes 20 microseconds.
@@ -39,27 +35,6 @@ GROWTH_BYTES_S = 2e9
 LOOK_FOR_SUCCESSOR_S = 0.02
 
 logger = logging.getLogger("switchyard.workers")
-
-
-@dataclass(slots=True)
-class Ending:
-    """Why the supervisor ends a child.
-
-    Args:
-        why: For metrics.
-        over: The messages over their limits, or asked to stop, that it is ended for.
-        crash: What it says to those who fetch what it ran, when that counts as a crash.
-    """
-
-    why: str
-    over: tuple[Running, ...] = ()
-    crash: str = ""
-    killed: bool = False
-
-
-def shown(lines: Sequence[str]) -> list[str]:
-    """Return the last of a child's log lines as they may be shown to people, at most so many and so long."""
-    return [without_secrets(line)[:LONGEST_LINE] for line in lines[-MOST_LINES:]]
 
 
 class Crew:
@@ -101,8 +76,7 @@ class Crew:
         self._resting = False
         self._successor: tuple[Member, Member] | None = None
         self._weigh_at_s = 0.0
-        self._looked_s = time.monotonic()
-        self._pulses: dict[int, tuple[int, float]] = {}
+        self._pulses = Pulses()
         self._took = (-1, time.monotonic())
 
     @property
@@ -277,24 +251,10 @@ class Crew:
 
     def _mind_pulse(self) -> None:
         """Kill children that hang though they run nothing; one that runs something has until its hard limit."""
-        now_s = time.monotonic()
-        if now_s - self._looked_s > HUNG_S / 2:
-            self._pulses.clear()  # it was this process that stood still, its children may have as well
-        self._looked_s = now_s
-        for member in self._keeper.members:
-            if not member.pid:
-                self._pulses.pop(member.number, None)
-                continue
-            row = self._rows[member.number]
-            state = row.read()
-            beat_ns, since_s = self._pulses.get(member.number, (-1, now_s))
-            # Once a task that held the interpreter has ended, its child has as long to beat again as any other.
-            if beat_ns != state.beat_ns or any(ran.limit_ns for ran in row.running()):
-                self._pulses[member.number] = (state.beat_ns, now_s)
-                continue
-            silent_s = now_s - since_s
-            if silent_s > (HUNG_S if state.ready else BOOT_S) and member.number not in self._endings:
-                self.kill(member.number, "hung", f"gave no sign of life for {silent_s:.0f} s")
+        rows = {member.number: self._rows[member.number] for member in self._keeper.members if member.pid}
+        for place, silent_s in self._pulses.silent(rows):
+            if place not in self._endings:
+                self.kill(place, "hung", f"gave no sign of life for {silent_s:.0f} s")
 
     def _end_gluttons(self, weighed: Mapping[int, int]) -> None:
         limit = self.pool.memory_limit_bytes
@@ -398,7 +358,7 @@ class Crew:
             told += f" in {at}"
         member = self._keeper.members[place - 1]
         alone = member in self._alone
-        guilty, cause = self._blame(estate, ending, clean=clean, told=told)
+        guilty, cause = blame(estate, ending, clean=clean, told=told)
         if cause and not cause.startswith("limit"):
             cause += f", pid {pid}, at most {member.peak_bytes / 1e6:.0f} MB"
             if alone or self.pool.slots == 1:
@@ -423,18 +383,3 @@ class Crew:
         """Take what was asked to stop from what ran: it never runs again, so that it is not blamed."""
         cancelled = [ran for ran in estate.running if ran.limit_ns and self._stops.is_asked(place, ran)]
         return replace(estate, running=[ran for ran in estate.running if ran not in cancelled], cancelled=cancelled)
-
-    def _blame(
-        self, estate: Estate, ending: Ending | None, *, clean: bool, told: str
-    ) -> tuple[tuple[Running, ...], str]:
-        """Return the messages that ended a child, or may have, and what is said of it."""
-        if ending is not None and ending.over:  # clean or not: one that left them when its grace was over, too
-            over = {(ran.lane, ran.id, ran.token) for ran in ending.over}
-            guilty = tuple(ran for ran in estate.running if (ran.lane, ran.id, ran.token) in over and ran.limit_ns)
-            return guilty, f"limit of {guilty[0].limit_ns / 1e9:g} s" if guilty else ""
-        running = tuple(ran for ran in estate.running if ran.limit_ns)
-        if ending is not None and ending.crash:
-            return running, ending.crash
-        if clean or (ending is not None and ending.killed):
-            return (), ""
-        return running, told

@@ -9,9 +9,9 @@ from typing import cast
 import pytest
 import redis
 
-from apps.platform.workers.crew import LOOK_FOR_SUCCESSOR_S, Crew, Ending
+from apps.platform.workers.crew import LOOK_FOR_SUCCESSOR_S, Crew
 from apps.platform.workers.keeper import Keeper
-from apps.platform.workers.pool_leases import Estate, PoolLeases, Served
+from apps.platform.workers.pool_leases import PoolLeases, Served
 from apps.platform.workers.stops import LOOK_AGAIN_S, Stops
 from apps.platform.workers.table import Running, Table
 from broker.family import Family
@@ -23,20 +23,6 @@ from broker.wire import Wire
 SERVED = Served(("work",), (("work", "live"),))
 OVER = Running(lane=0, id=b"over", token=1, start_ns=0, limit_ns=2_000_000_000)
 NEIGHBOUR = Running(lane=0, id=b"neighbour", token=2, start_ns=0, limit_ns=60_000_000_000)
-
-
-def blame(running: list[Running], *, clean: bool) -> tuple[tuple[Running, ...], str]:
-    ending = Ending("hard_limit", over=(OVER,))
-    return Crew._blame(cast(Crew, None), Estate("child", SERVED, running), ending, clean=clean, told="exited with 3")
-
-
-@pytest.mark.parametrize("clean", [True, False])
-def test_who_is_over_its_hard_limit_is_blamed_also_where_the_grace_is_shorter_than_the_time_to_end(clean: bool) -> None:
-    assert blame([OVER, NEIGHBOUR], clean=clean) == ((OVER,), "limit of 2 s")
-
-
-def test_who_ended_in_that_time_is_not() -> None:
-    assert blame([NEIGHBOUR], clean=True) == ((), "")
 
 
 def test_a_pause_in_the_middle_of_a_replacement_does_not_end_all_replacements() -> None:
@@ -55,33 +41,6 @@ def test_a_pause_in_the_middle_of_a_replacement_does_not_end_all_replacements() 
     crew.resume()
 
     assert crew._mind_age() == math.inf
-
-
-def test_who_held_the_interpreter_for_long_may_end_in_peace_once_his_task_has(monkeypatch: pytest.MonkeyPatch) -> None:
-    now_s, killed = 1_000.0, []
-    monkeypatch.setattr("apps.platform.workers.crew.time.monotonic", lambda: now_s)
-    crew = Crew.__new__(Crew)
-    crew._keeper = Keeper(selectors.DefaultSelector(), 1, start=lambda place: 0, ended=lambda place, pid, status: True)
-    crew._keeper.members[0].pid = 1
-    [row] = Table.create(1, 1).rows
-    crew._rows, crew._endings, crew._pulses, crew._looked_s = {1: row}, {}, {}, now_s
-    monkeypatch.setattr(crew, "kill", lambda place, why, told: killed.append((now_s, why)))
-    row.set_ready()
-    row.start(0, 0, b"holds", 1, 60_000_000_000)
-
-    def look_until(end_s: float) -> None:
-        nonlocal now_s
-        while now_s < end_s:
-            now_s += 1.0
-            crew._mind_pulse()
-
-    look_until(1_017.0)
-    row.end(0)  # the thread that ran it is the first to go on; the one that beats follows
-    look_until(1_018.0)
-    assert killed == []
-
-    look_until(1_028.0)
-    assert killed == [(1_028.0, "hung")]
 
 
 class Leases:

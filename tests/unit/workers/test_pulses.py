@@ -1,0 +1,54 @@
+"""What tells a child that hangs from one that is busy."""
+
+from __future__ import annotations
+
+import pytest
+
+from apps.platform.workers.pulses import Pulses
+from apps.platform.workers.table import Row, Table
+
+
+class Watched:
+    """One child, looked at every second of a clock that is set by hand."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now_s = 1_000.0
+        monkeypatch.setattr("apps.platform.workers.pulses.time.monotonic", lambda: self.now_s)
+        self.row: Row = Table.create(1, 1).rows[0]
+        self.pulses = Pulses()
+        self.row.set_ready()
+
+    def silent_after(self, seconds: int) -> list[tuple[int, float]]:
+        """Look every second for so long, and return what the last look found."""
+        found: list[tuple[int, float]] = []
+        for _ in range(seconds):
+            self.now_s += 1.0
+            found = self.pulses.silent({1: self.row})
+        return found
+
+
+@pytest.fixture
+def watched(monkeypatch: pytest.MonkeyPatch) -> Watched:
+    return Watched(monkeypatch)
+
+
+def test_a_child_that_runs_nothing_and_gives_no_sign_hangs(watched: Watched) -> None:
+    assert watched.silent_after(11) == []
+    assert watched.silent_after(1) == [(1, 11.0)]
+
+
+def test_who_held_the_interpreter_for_long_may_end_in_peace_once_its_task_has(watched: Watched) -> None:
+    watched.row.start(0, 0, b"holds", 1, 60_000_000_000)
+    assert watched.silent_after(17) == []
+
+    watched.row.end(0)  # the thread that ran it is the first to go on; the one that beats follows
+
+    assert watched.silent_after(1) == []
+    assert watched.silent_after(10) == [(1, 11.0)]
+
+
+def test_a_supervisor_that_stood_still_itself_blames_nobody(watched: Watched) -> None:
+    watched.silent_after(9)
+    watched.now_s += 60
+
+    assert watched.silent_after(1) == []
