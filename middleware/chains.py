@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 from dramatiq.broker import Broker, MessageProxy
+from dramatiq.message import Message
 from dramatiq.middleware import Callbacks, Pipelines
 
 from middleware.away import hold
@@ -37,7 +38,10 @@ class HeldPipelines(Pipelines):
 
 
 class HeldCallbacks(Callbacks):
-    """Send a job's callback, however long the broker is away."""
+    """Send a job's callback, however long the broker is away.
+
+    One that this code does not have is sent to the queue of the job: a worker of newer code runs it there.
+    """
 
     def after_process_message(
         self,
@@ -50,7 +54,13 @@ class HeldCallbacks(Callbacks):
         """Send the callback."""
         name = "on_success" if exception is None else "on_failure"
         actor = broker.actors.get(message.actor_name)
-        if actor is None or not (message.options.get(name) or actor.options.get(name)):
+        callback = actor and (message.options.get(name) or actor.options.get(name))
+        if actor is None or not callback:
             return
-        send = partial(super().after_process_message, broker, message, result=result, exception=exception)
+        if callback in broker.actors:
+            send = partial(super().after_process_message, broker, message, result=result, exception=exception)
+        else:
+            told = result if exception is None else {"type": type(exception).__name__, "message": str(exception)}
+            args = (message.asdict(), told)
+            send = partial(broker.enqueue, Message(actor.queue_name, callback, args=args, kwargs={}, options={}))
         hold(send, job_id=message.message_id, what="callback")

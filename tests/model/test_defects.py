@@ -9,8 +9,9 @@ import pytest
 
 from tests.chaos.server import ServerUnderTest, server_binary
 from tests.model.defects import DEFECTS, Defect
-from tests.model.machine import bench_on, run
+from tests.model.machine import run
 from tests.model.scripts import Change, ChangeDoesNotApply, Scripts
+from tests.model.steps import bench_on
 
 FOUND_WITHIN_S = 30.0  # of processor time: how busy the machine is says nothing of the test
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from tests.chaos.server import ServerUnderTest
-from tests.model.machine import bench_on, run
+from tests.model.machine import run
 from tests.model.scripts import Scripts
+from tests.model.steps import bench_on
 
 
 def test_the_invariants_hold_and_every_state_is_visited(server: ServerUnderTest) -> None:

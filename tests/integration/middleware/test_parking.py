@@ -223,6 +223,33 @@ def test_a_step_of_a_pipeline_for_new_code_is_sent_by_an_old_worker_and_waits_fo
     assert done == [("May", "de")]
 
 
+@pytest.mark.parametrize("name", ["on_success", "on_failure"])
+def test_a_callback_of_new_code_is_sent_by_an_old_worker_and_waits_for_a_new_one(
+    deploy: Deploy, run_worker: Any, name: str
+) -> None:
+    told: list[Any] = []
+
+    def first() -> int:
+        if name == "on_failure":
+            raise ValueError("no vat rate")
+        return 7
+
+    dramatiq.actor(broker=deploy.old, queue_name="work", max_retries=0)(first)
+    new_first = dramatiq.actor(broker=deploy.new, queue_name="work", max_retries=0)(first)
+
+    @dramatiq.actor(broker=deploy.new, queue_name="work")
+    def tell(message: dict[str, Any], outcome: Any) -> None:
+        told.append((message["actor_name"], outcome))
+
+    with run_worker(broker=deploy.old):
+        new_first.send_with_options(**{name: "tell"})
+        wait_for(lambda: deploy.transport.stats("work").parked == 1)
+        with run_worker(broker=deploy.new):
+            wait_for(lambda: told)
+
+    assert told == [("first", 7 if name == "on_success" else {"type": "ValueError", "message": "no vat rate"})]
+
+
 def test_a_parked_message_that_is_cancelled_never_starts(deploy: Deploy, run_worker: Any) -> None:
     with run_worker(broker=deploy.old):
         job_id = deploy.audit.send(1).message_id

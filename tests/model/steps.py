@@ -1,0 +1,387 @@
+"""One operation of a family at a time, on a real server and on the model, and everything checked after it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
+
+from broker.clients import connect
+from broker.errors import BrokerUnavailable, BrokerUnsafe, QueueFull
+from broker.family import NORMAL, Family, lane_of
+from broker.family_keys import ALL_LANES, Lane
+from broker.grants import Entry, Fetched, Lease
+from broker.keys import Keys
+from broker.wire import Wire
+from tests.chaos.server import ServerUnderTest
+from tests.model import invariants
+from tests.model.coverage import Coverage
+from tests.model.keyspace import ACTIVE, DEAD, NOWHERE, WAITING, Keyspace, read
+from tests.model.model import Full, Message, Model
+from tests.model.scripts import CLOCK_KEY, Scripts, script_of
+
+T = TypeVar("T")
+
+# Far ahead, so that nothing which the scripts let expire does so by the server's own clock.
+START_MS = 4_102_444_800_000
+IDS = [f"m{n}" for n in range(6)]
+STRAYS = ["stray0", "stray1"]
+SET_CLOCK = script_of("set clock", "#!lua flags=allow-oom\nreturn redis.call('SET', KEYS[1], ARGV[1])")
+
+
+@dataclass(frozen=True)
+class Pick:
+    """Which lease to use: the latest is 0; of those that are held if there are any, or of all that ever were."""
+
+    held: bool
+    back: int
+
+
+@dataclass(frozen=True)
+class Reclaim:
+    """What a reclaim is told; see :meth:`broker.family.Family.reclaim`."""
+
+    only_lapsed: bool = False
+    finished: Sequence[Lease] = ()
+    running: Sequence[str] = ()
+    cause: str = ""
+    keeper: str = ""
+
+
+@dataclass
+class Bench:
+    """A server, the operations under test on it, and what a run has visited."""
+
+    server: ServerUnderTest
+    family: Family
+    scripts: Scripts
+    coverage: Coverage
+
+
+def bench_on(server: ServerUnderTest, scripts: Scripts, family_class: Callable[[Wire, Any], Family] = Family) -> Bench:
+    """Return a bench on a running server."""
+    family = family_class(Wire(connect(server.url)), Keys("model").family("q"))
+    return Bench(server, family, scripts, Coverage())
+
+
+class Steps:
+    """A family, its model, and what is drawn for them. The rules that draw are the machine's."""
+
+    def __init__(self, bench: Bench) -> None:
+        super().__init__()
+        self.bench, self.family = bench, bench.family
+        self.model = Model(START_MS)
+        self.owners: list[str] = []
+        self.requests: dict[str, int] = {}
+        self.grants: list[Lease] = []  # every one ever given
+        self.drawn = 0
+        self.full = self.unsafe = self.broken = False
+        self.visited: set[str] = set()
+        self.family.wire.command("FLUSHDB")
+        self._set_clock()
+        self.found = self._read()
+        self.running: set[str] = set()  # what the reclaim that runs is told to have been running
+        owners = [self._join(lane) for lane in ALL_LANES]
+        self._enqueue([Entry(IDS[0], self._body(False))], "live")
+        self._fetch(owners[0], 1)
+
+    @property
+    def calm(self) -> bool:
+        """Whether messages go in and out."""
+        return not (self.full or self.unsafe or self.model.paused)
+
+    # One operation, on the server and on the model.
+
+    def _step(
+        self, operation: str, expected: T, call: Callable[[], T], *, again: bool = False, changes: bool = True
+    ) -> None:
+        """Run what the model has done already, and check everything.
+
+        Args:
+            again: Its answer is lost and it is repeated.
+            changes: It may change something: no token of it is stale, nothing refuses it.
+        """
+        self.broken = True
+        before = self.found
+        answer = call()
+        self.found = self._read()
+        if again:
+            self._happened("repeated call")
+            repeated = call()
+            assert repeated == answer, f"{operation} repeated answered {repeated}, and {answer} before"
+            found = self._read()
+            assert found.raw == self.found.raw, f"{operation} repeated changed {differences(self.found.raw, found.raw)}"
+        assert answer == expected, f"{operation} answered {answer}, not {expected}"
+        if not changes:
+            assert self.found.raw == before.raw, f"{operation} changed {differences(before.raw, self.found.raw)}"
+        self._check(operation, before)
+        self.broken = False
+
+    def _check(self, operation: str, before: Keyspace) -> None:
+        found, model = self.found, self.model
+        bodiless = {m.id for m in model.messages.values() if m.body is None}
+        invariants.conserved(found, set(model.messages), bodiless)
+        invariants.owned(found)
+        invariants.told(found, model.told_due_ms)
+        was = {id_: where[0] for id_, where in before.places().items()}
+        now = {id_: where[0] for id_, where in found.places().items()}
+        invariants.kept(operation, was, now)
+        invariants.on_time(operation, before, now, model.now_ms)
+        invariants.blamed(operation, before, found, self.running)
+        seen, foreseen = found.view(), model.view()
+        assert seen == foreseen, f"after {operation} the keys differ from the model: {differences(foreseen, seen)}"
+        for id_ in was.keys() | now.keys():
+            old, new = was.get(id_, NOWHERE), now.get(id_, NOWHERE)
+            moved_on = (
+                old == new == ACTIVE and operation == "reclaim" and self._token(before, id_) != self._token(found, id_)
+            )
+            if old != new or moved_on:
+                self.bench.coverage.transition(operation, old, new)
+        self.visited |= set(now.values())
+
+    def _enqueue(
+        self,
+        entries: Sequence[Entry],
+        lane: Lane,
+        *,
+        delay_ms: int = 0,
+        level: int = NORMAL,
+        limit: int = 0,
+        again: bool = False,
+    ) -> None:
+        expected: object
+        if self.full or self.unsafe:
+            expected = "server full" if self.full else "server unsafe"
+            self._happened(str(expected))
+        else:
+            expected = self.model.enqueue(entries, lane, delay_ms, level, limit)
+        if isinstance(expected, Full):
+            self._happened("queue full")
+        elif isinstance(expected, list) and expected != [entry.id for entry in entries]:
+            self._happened("unique key")
+
+        def call() -> object:
+            try:
+                return self.family.enqueue(entries, lane=lane, delay_ms=delay_ms, level=level, limit=limit)
+            except QueueFull as error:
+                return Full(error.depth)
+            except BrokerUnsafe:
+                return "server unsafe"
+            except BrokerUnavailable:
+                # Full; of unknown outcome when it was tried on a connection that a killed server has left.
+                if not self.full:
+                    raise
+                return "server full"
+
+        self._step("enqueue", expected, call, again=again, changes=isinstance(expected, list))
+
+    def _stray(self, stray: str, lane: Lane) -> None:
+        if self.full or self.model.place(stray) != NOWHERE:
+            return
+        self.model.stray(stray, lane)
+
+        def call() -> None:
+            self.family.wire.command("RPUSH", self.family.keys.waiting(lane)[1], stray)
+            self.family.ring(lane)
+
+        self._step("stray", None, call)
+
+    def _join(self, lane: Lane, *, again: bool = False) -> str:
+        owner = f"c{len(self.owners)}/{lane}"
+        self.owners.append(owner)
+        self.model.join(owner)
+        self._step("join", None, lambda: self.family.join(owner), again=again)
+        return owner
+
+    def _fetch(
+        self,
+        owner: str,
+        count: int,
+        acked: Sequence[Lease] = (),
+        *,
+        woken: bool = False,
+        repeated: bool = False,
+        again: bool = False,
+    ) -> Fetched:
+        """Fetch as a consumer does, which was ``woken`` by the bell or not, or ``repeated`` its last request."""
+        if repeated:
+            self._happened("repeated fetch")
+        else:
+            self.requests[owner] = self.requests.get(owner, 0) + 1
+        request = self.requests.setdefault(owner, 1)
+        last_token = self.model.token
+        valid = self._any_valid(owner, acked)
+        expected = self.model.fetch(owner, count, request, acked)
+        if expected.state == "gone":
+            self._happened("lost lease")
+        if expected.state == "paused":
+            self._happened("paused")
+        bell = self.family.keys.bell(lane_of(owner))
+        if woken:
+            self.family.wire.command("LPOP", bell)
+
+        def call() -> Fetched:
+            found = self.family.fetch(owner, count, request=request, acked=acked)
+            if found.state == "gone" and woken:
+                self.family.ring(lane_of(owner))  # for the one that was to be woken in its place
+            return found
+
+        self._step("fetch", expected, call, again=again, changes=valid or woken or expected.state == "ok")
+        if expected.state == "ok":
+            invariants.promoted(self.found, owner, self.model.now_ms)
+        for grant in expected.grants:
+            if int(grant.lease.token) > last_token:
+                self.grants.append(grant.lease)
+        return expected
+
+    def _bury(self, lease: Lease, *, again: bool = False) -> None:
+        valid = self.model.valid(lease)
+        letter = b'{"id": "%s", "token": %s}' % (lease.id, lease.token)
+        expected = self.model.bury(lease, letter)
+        self._note_late([lease], [] if expected else [lease], valid)
+        self._step("bury", expected, lambda: self.family.bury(lease, letter), again=again, changes=valid)
+
+    def _requeue(self, id_: str, *, as_read: bool, level: int, nonce: str, again: bool) -> None:
+        dead = self.model.place(id_) == DEAD
+        letter = self.model.messages[id_].letter if dead and as_read else b"{}"
+        body = self._body(False)
+        expected = self.model.requeue(id_, letter, body, level, nonce)
+
+        def call() -> bool:
+            return self.family.requeue(id_, as_read=letter, body=body, level=level, nonce=nonce)
+
+        self._step("requeue", expected, call, again=again, changes=dead and as_read)
+
+    def _sweep(self, *, again: bool = False) -> None:
+        before = dict(self.model.leases)
+        lapsed = self.model.lapsed()
+        if not lapsed and before != self.model.leases:
+            self._happened("rearmed")
+        self._step("lapsed", lapsed, self.family.lapsed, again=again)
+        for owner in lapsed:
+            self._reclaim(owner, Reclaim(only_lapsed=True))
+        invariants.swept(self.found, self.model.now_ms)
+
+    def _reclaim(self, owner: str, what: Reclaim, *, again: bool = False) -> None:
+        self.running = set(what.running) & {m.id for m in self.model.held_by(owner)}
+        leased = owner in self.model.leases
+        expected = self.model.reclaim(owner, **vars(what))
+        for suspect in expected.suspects if expected else ():
+            if suspect.lease is not None and suspect.lease not in self.grants:
+                self.grants.append(suspect.lease)
+        call = partial(self.family.reclaim, owner, **vars(what))
+        self._step("reclaim", expected, call, changes=leased and expected is not None)
+        if again:
+            # Who got nothing is told nothing the second time; a keeper is told again what it got.
+            self._step("reclaim", self.model.reclaim(owner, **vars(what)), call, changes=False)
+
+    def _quarantine(self, lease: Lease, *, again: bool) -> None:
+        valid = self.model.valid(lease)
+        entry = b'{"id": "%s", "token": %s}' % (lease.id, lease.token)
+        expected = self.model.quarantine(lease, entry)
+        self._step("quarantine", expected, lambda: self.family.quarantine(lease, entry), again=again, changes=valid)
+
+    # What the rules draw.
+
+    def _drive_to_active(self, id_: str) -> Message | None:
+        """Have a message that waits or is due leased by somebody; ``None`` when it cannot be."""
+        message = self.model.messages.get(id_)
+        if message is None or message.cancelled or message.body is None:
+            return None
+        if message.place == ACTIVE:
+            return message
+        if message.place != WAITING:
+            return None
+        self._fetch(self._living(message.lane), 10, woken=True)
+        return message
+
+    def _owner(self, back: int) -> str:
+        leased = [owner for owner in reversed(self.owners) if owner in self.model.leases]
+        ordered = leased + [owner for owner in reversed(self.owners) if owner not in self.model.leases]
+        return ordered[back % len(ordered)]
+
+    def _lease(self, pick: Pick) -> Lease:
+        leases = self.grants
+        if pick.held:
+            if not self._held() and self.calm:
+                self._begin_work()
+            leases = self._held() or self.grants
+        return leases[-1 - pick.back % len(leases)]
+
+    def _held(self) -> list[Lease]:
+        return [lease for lease in self.grants if self.model.valid(lease)]
+
+    def _begin_work(self) -> None:
+        """Have something leased, if anything can be."""
+        free = [id_ for id_ in IDS if self.model.place(id_) == NOWHERE]
+        if free:
+            self._enqueue([Entry(free[0], self._body(len(free) % 2 == 0))], "live")
+        self._fetch(self._living("live"), 2)
+
+    def _lease_unreadable(self, what: str) -> Lease | None:
+        """Have a message leased that nobody can read; ``None`` when there is no id for one."""
+        missing = what == "missing body"
+        free = [id_ for id_ in (STRAYS if missing else IDS) if self.model.place(id_) == NOWHERE]
+        if not free:
+            return None
+        if missing:
+            self._stray(free[0], "live")
+        else:
+            self._enqueue([Entry(free[0], self._body(True))], "live")
+        self._fetch(self._living("live"), 10, woken=True)
+        message = self.model.messages[free[0]]
+        return message.lease if message.place == ACTIVE else None
+
+    def _living(self, lane: Lane) -> str:
+        """Return an owner of the lane that has its lease."""
+        living = [owner for owner in reversed(self.owners) if owner in self.model.leases and lane_of(owner) == lane]
+        return living[0] if living else self._join(lane)
+
+    def _leases(self, picked: Sequence[Pick]) -> list[Lease]:
+        return [self._lease(pick) for pick in picked] if self.grants else []
+
+    def _of_one_owner(self, picked: Sequence[Pick], impostor: int, wrong_owner: bool) -> tuple[str, list[Lease]]:
+        """Return leases of one owner; or, with ``wrong_owner``, as if they were of some other one."""
+        leases = self._leases(picked) or [self.grants[-1]]
+        owner = leases[0].owner
+        if wrong_owner:
+            owner = self._owner(impostor)
+            self._happened("wrong owner")
+            return owner, [Lease(owner, lease.id, lease.token) for lease in leases]
+        return owner, [lease for lease in leases if lease.owner == owner]
+
+    def _any_valid(self, owner: str, leases: Sequence[Lease]) -> bool:
+        return any(self.model.valid(Lease(owner, lease.id, lease.token)) for lease in leases)
+
+    def _note_late(self, leases: Sequence[Lease], stale: Sequence[Lease], valid: bool) -> None:
+        if stale:
+            self._happened("stale token")
+        elif leases and not valid:
+            self._happened("late repeat")
+
+    def _body(self, malformed: bool) -> bytes:
+        self.drawn += 1
+        return b"\xff\x00" * malformed + b"body %d" % self.drawn
+
+    def _happened(self, what: str) -> None:
+        self.bench.coverage.happened(what)
+
+    def _token(self, keyspace: Keyspace, id_: str) -> int:
+        return next(held[id_] for held in keyspace.holds.values() if id_ in held)
+
+    def _set_clock(self) -> None:
+        wire, now_ms = self.family.wire, self.model.now_ms
+        wire.call(SET_CLOCK, [CLOCK_KEY], [now_ms])
+        for name, expires_at_ms in read(wire, self.family.keys).expiries.items():
+            if 0 < expires_at_ms <= now_ms:
+                wire.command("DEL", name)
+
+    def _read(self) -> Keyspace:
+        return read(self.family.wire, self.family.keys)
+
+
+def differences(before: dict[str, Any], after: dict[str, Any]) -> str:
+    """Return what differs between two mappings, by name."""
+    names = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
+    return "; ".join(f"{name}: {before.get(name)} → {after.get(name)}" for name in names)
