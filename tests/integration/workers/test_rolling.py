@@ -1,4 +1,4 @@
-"""From old code to new with work waiting: pools of both releases on one queue, real processes with different actors."""
+"""F30, F31: from old code to new with work waiting. Pools of both releases on one queue, real processes."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from dramatiq import Message
 from broker.keys import Keys
 from broker.records import JobRecord, JobRecords
 from broker.stats import family_stats
+from tests.chaos.ledger import Account, Entry, account
 from tests.integration.workers.bench.actors import ENDED, STARTED
 from tests.integration.workers.conftest import Bench
 from tests.integration.workers.newer import ENDED as NEWER_ENDED
@@ -55,6 +56,14 @@ class Roll:
         """Return how many messages are parked."""
         return family_stats(self.bench.client, Keys().family("urgent")).parked
 
+    def account(self) -> Account:
+        """Return the account of everything that was sent; what could not be would have raised."""
+        done = [note["token"] for note in self.bench.notes(ENDED)] + [token for token, _ in self.ran()]
+        sent = [
+            Entry(phase, token, 0, 0.0) for token in self.bench.ids | self.ids for phase in ("attempted", "accepted")
+        ]
+        return account([*sent, *(Entry("completed", token, 0, 0.0) for token in done)])
+
     def ran(self) -> list[tuple[str, float]]:
         """Return what the newer actors ran, and with what."""
         notes = [json.loads(note) for note in self.bench.client.lrange(NEWER_ENDED, 0, -1)]  # type: ignore[union-attr]
@@ -83,7 +92,9 @@ def test_what_only_new_code_knows_is_seen_parked_and_runs_when_a_new_pool_starts
     wait_for(lambda: len(roll.ran()) == 40, RUNS_WITHIN_S)
     took_s = time.monotonic() - ready_s
 
-    print(f"attempted 40, completed {len(roll.ran())}; seen after {seen_s:.2f} s, done {took_s:.2f} s after ready")
+    history = roll.account()
+    print(f"parked after {seen_s:.2f} s, done {took_s:.2f} s after a pool that knows them was ready\n{history}")
+    assert (len(history.accepted), history.lost, history.duplicated, history.unexpected) == (40, (), (), ())
     assert seen_s < VISIBLE_WITHIN_S
     assert {(found.state, found.attempts) for found in records if found} == {("scheduled", 0)}
     assert dict(roll.ran()) == tokens
@@ -109,14 +120,13 @@ def test_rolling_with_work_waiting_has_every_job_done_by_a_worker_that_can_none_
     assert old.wait(60) == 0
     wait_for(lambda: {token for token, _ in roll.ran()} >= set(new_tokens), 60)
 
-    old_ran = [note["token"] for note in roll.bench.notes(ENDED)]
-    new_ran = roll.ran()
-    twice = len(old_ran) + len(new_ran) - len(old_tokens) - len(new_tokens)
+    history = roll.account()
     dead = family_stats(roll.bench.client, Keys().family("urgent")).dead
-    print(f"attempted 240, completed {len(set(old_ran)) + len(dict(new_ran))}, lost 0, twice {twice}, dead {dead}")
-    assert set(old_ran) == set(old_tokens)
-    assert dict(new_ran) == new_tokens
-    assert twice <= 4, "as many as ran in the child that was killed"
+    print(f"dead letters {dead}\n{history}")
+    assert (len(history.accepted), history.lost, history.unexpected) == (240, (), ())
+    assert len(history.duplicated) <= 4, "as many as ran in the child that was killed"
+    assert {note["token"] for note in roll.bench.notes(ENDED)} == set(old_tokens)
+    assert dict(roll.ran()) == new_tokens
     assert dead == 0
 
 
