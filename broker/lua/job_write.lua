@@ -10,23 +10,27 @@
 
 local function write(job, events, step)
   local sequence, ttl_ms, event, ended, fields = unpack(step)
-  local state, recorded, followed = unpack(redis.call("HMGET", job, "state", "sequence", "followed"))
+  local state, recorded, followed, due, reason, failed =
+    unpack(redis.call("HMGET", job, "state", "sequence", "followed", "next_attempt_at", "reason", "error"))
+  local new = fields[2]
   recorded = tonumber(recorded or -1)
-  if state == "cancelled" and math.floor(recorded / 1048576) >= math.floor(sequence / 1048576) then
-    return -1
-  end
+  local known_life, life = math.floor(recorded / 1048576), math.floor(sequence / 1048576)
+  if state == "cancelled" and known_life >= life then return -1 end
   if sequence < recorded then return 0 end
-  if recorded >= 0 and math.floor(sequence / 1048576) > math.floor(recorded / 1048576) then
-    redis.call("HDEL", job, "cancel", "finished_at", "result", "error", "progress", "reason", "next_attempt_at")
+  local over = {} -- fields to forget; what is not there needs no command
+  if recorded >= 0 and life > known_life then
+    over = { "cancel", "finished_at", "result", "error", "progress", "reason", "next_attempt_at" }
+  else
+    local waits_no_more = ended or new == "running" or new == "retrying"
+    if waits_no_more and due then over[1] = "next_attempt_at" end
+    if waits_no_more and reason then over[#over + 1] = "reason" end
+    if new == "succeeded" and failed then over[#over + 1] = "error" end
+    -- It may be requeued, and must not start its next life cancelled.
+    if new == "dead" then over[#over + 1] = "cancel" end
   end
-  if ended or fields[2] == "running" or fields[2] == "retrying" then
-    redis.call("HDEL", job, "next_attempt_at", "reason")
-  end
-  if fields[2] == "succeeded" then redis.call("HDEL", job, "error") end
+  if #over > 0 then redis.call("HDEL", job, unpack(over)) end
   redis.call("HSET", job, "sequence", sequence, unpack(fields))
   redis.call("PEXPIRE", job, ttl_ms)
-  -- It may be requeued, and must not start its next life cancelled.
-  if fields[2] == "dead" then redis.call("HDEL", job, "cancel") end
   if followed then
     redis.call("XADD", events, "MAXLEN", "~", 256, "*", "event", "state", "data", event)
     if ended then redis.call("XADD", events, "*", "event", "end", "data", event) end
