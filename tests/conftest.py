@@ -15,6 +15,7 @@ import redis
 from django.conf import settings
 from django.test import override_settings
 from dramatiq import Worker
+from dramatiq.asyncio import get_event_loop_thread, set_event_loop_thread
 from dramatiq.broker import Broker
 from hypothesis import settings as hypothesis_settings
 
@@ -92,11 +93,17 @@ def run_worker() -> RunWorker:
             broker.emit_after("process_boot")
         before = list(broker.middleware)
         worker = Worker(broker, queues=set(queues) or None, worker_threads=threads, worker_timeout=poll_ms)
+        # Dramatiq knows one event loop a process. One that another worker started is to be there for its end, or its
+        # thread would keep this process from ending.
+        loop_before = get_event_loop_thread()
         worker.start()
+        loop = get_event_loop_thread()
         try:
             yield worker
         finally:
+            set_event_loop_thread(loop)
             worker.stop(timeout=5_000)
+            set_event_loop_thread(loop_before)
             broker.middleware[:] = before
             broker.close()
 
