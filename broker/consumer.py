@@ -69,6 +69,7 @@ class HeldMessage(MessageProxy):
         self.cause = cause
         self.has_room = True  # it counts against its worker's budget
         self.moved = False  # it is somewhere else already; the worker's acknowledgement is not for it
+        self.runs_in = 0  # ident of the thread, or greenlet, that works on it
 
 
 class Consumer(DramatiqConsumer):
@@ -115,8 +116,7 @@ class Consumer(DramatiqConsumer):
                 if self._ready:
                     return self._hand_out()
                 if self._broker.draining:
-                    self._stop_listening()
-                    time.sleep(DRAINING_PAUSE_S)
+                    self._drain()
                     return None
                 left_s = give_up_s - time.monotonic()
                 if left_s <= 0:
@@ -125,6 +125,7 @@ class Consumer(DramatiqConsumer):
         except (redis.RedisError, BrokerUnavailable) as error:
             self._stop_listening()
             if self._broker.draining:
+                self._settled = False  # no other consumer follows this one, and a fetch may have brought something
                 return None
             raise ConnectionClosed(error) from error
 
@@ -200,6 +201,16 @@ class Consumer(DramatiqConsumer):
                 self._fetch(room, next(self._requests))
         else:
             self._acks.send()
+
+    def _drain(self) -> None:
+        """Take nothing more, and give back what a fetch that was sent ahead brought meanwhile."""
+        if self._doorbell.asked:
+            self._settled = False
+        self._stop_listening()
+        time.sleep(DRAINING_PAUSE_S)  # the server sees the closed connection before it is asked what we hold
+        if not self._settled:
+            self._settle()
+            self._settled = True
 
     def _hand_out(self) -> HeldMessage:
         message = self._ready.popleft()

@@ -19,6 +19,12 @@ LAG_S = 0.005
 AWAY_PAUSE_S = 1.0
 ENDS_ATTEMPT = {*ENDED, "retrying"}
 WRITTEN_AT_ONCE = 200
+# State -> what is over with it. The server forgets it as well; see job_write.lua.
+WAITED = ("next_attempt_at", "reason")
+OVER_WITH = {
+    **dict.fromkeys(("running", "retrying", *ENDED), WAITED),
+    "succeeded": (*WAITED, "error"),
+}
 
 
 class RecordBuffer:
@@ -182,7 +188,10 @@ def _made(job_id: str, make: Callable[[], Step]) -> Step | None:
 
 def _later(known: Step | None, step: Step) -> Step:
     """Return one step for two of a job; the fields of the earlier one that the later one does not set stay."""
-    if known is None or step.sequence >= known.sequence:
-        earlier = {} if known is None else known.fields
-        return step._replace(fields={**earlier, **step.fields}) if earlier else step
-    return known
+    if known is None:
+        return step
+    if step.sequence < known.sequence:
+        return known
+    over = OVER_WITH.get(step.state, ())
+    earlier = {name: value for name, value in known.fields.items() if name not in over}
+    return step._replace(fields=earlier | step.fields)

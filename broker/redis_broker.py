@@ -188,6 +188,8 @@ class RedisBroker(Broker):
         if signal == "worker_boot":
             worker = args[0]
             worker.work_queue, self.slots = WorkQueue(), self.slots or worker.worker_threads
+        elif signal == "process_message":
+            args[0].runs_in = threading.get_ident()
         for hook, middleware in self._hooks.named(f"before_{signal}", self.middleware):
             try:
                 hook(self, *args, **kwargs)
@@ -305,6 +307,10 @@ class RedisBroker(Broker):
     ) -> bool:
         held = self.in_flight.get(message.message_id)
         if held is None or held.family is not family or held.moved:
+            return False
+        # Whoever works on it, or kept it until it was due. To all others in this process it is a message that is known.
+        itself: object = message
+        if held is not itself and held.runs_in != threading.get_ident() and "eta" not in held.options:
             return False
         family.move(held.lease, move="divert", lane=lane, body=entry.body, delay_ms=delay or 0, level=level)
         held.moved = True

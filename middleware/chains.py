@@ -57,10 +57,9 @@ class HeldCallbacks(Callbacks):
         callback = actor and (message.options.get(name) or actor.options.get(name))
         if actor is None or not callback:
             return
-        if callback in broker.actors:
-            send = partial(super().after_process_message, broker, message, result=result, exception=exception)
-        else:
-            told = result if exception is None else {"type": type(exception).__name__, "message": str(exception)}
-            args = (message.asdict(), told)
-            send = partial(broker.enqueue, Message(actor.queue_name, callback, args=args, kwargs={}, options={}))
-        hold(send, job_id=message.message_id, what="callback")
+        told = result if exception is None else {"type": type(exception).__name__, "message": str(exception)}
+        args = (message.asdict(), told)
+        known = broker.actors.get(callback)
+        # Made once: sent again after an answer that was lost, it is the same message.
+        follows = known.message(*args) if known else Message(actor.queue_name, callback, args, {}, {})
+        hold(partial(broker.enqueue, follows), job_id=message.message_id, what="callback")

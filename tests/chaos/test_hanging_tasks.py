@@ -7,8 +7,9 @@ import pytest
 from broker.interface import facilities
 from tests.chaos.conftest import PoolsOn
 from tests.chaos.ledger import Ledger
-from tests.chaos.load import enqueue, wait_until_drained
+from tests.chaos.load import JOBS_THAT_FAIL_ONCE, enqueue, let_pass, wait_until_drained
 from tests.chaos.pools import started
+from tests.chaos.server import ServerUnderTest
 from tests.chaos.yard.yards import BRIEF
 from tests.processes import wait_for_end
 from tests.waiting import wait_for
@@ -74,3 +75,25 @@ def test_a_task_that_never_lets_go_of_the_interpreter_keeps_its_lease_within_its
     found = ledger.account()
     assert (found.lost, found.duplicated, found.unexpected) == ((), (), ())
     assert ledger.of("started", "holds") == [began]
+
+
+@pytest.mark.timeout(120)
+def test_a_job_that_fails_while_the_broker_is_away_is_retried_and_nobody_killed_for_its_wait(
+    pools_on: PoolsOn, server: ServerUnderTest, ledger: Ledger
+) -> None:
+    pools = pools_on("limited threads", server.url)
+    pool = pools.start("runpools")
+    job = f"fails-{JOBS_THAT_FAIL_ONCE}"
+    enqueue(pools.broker, ledger, job, 1_000, queue=BRIEF)
+    began = started(ledger, job)
+
+    server.stop()
+    let_pass(LIMIT_S + 6)
+    server.cont()
+
+    wait_for(lambda: ledger.of("completed", job), 30)
+    wait_until_drained(pools.broker)
+    found = ledger.account()
+    assert (found.lost, found.duplicated, found.unexpected) == ((), (), ())
+    assert len(ledger.of("started", job)) == 2
+    assert began.pid in pool.children().values(), "it could not be moved before the broker was back, and that took time"

@@ -28,6 +28,7 @@ from apps.platform.workers.table import Row
 from broker.consumer import HeldMessage
 from broker.errors import BrokerUnavailable
 from broker.interface import facilities
+from middleware import away
 from middleware.cancellation import Cancellation
 
 BEAT_S = 0.5
@@ -64,6 +65,7 @@ def serve(assignment: Assignment, row: Row, *, parent_pid: int) -> int:
     for lane in assignment.lanes:
         broker.declare_queue(lane)
     slots = install(broker, Slots(row, settings.YARD, assignment.lanes, assignment.slots))
+    away.waiting = slots.without_limit
     broker.emit_after("process_boot")
     if assignment.pool.kind == "gevent":
         interrupt_on_signal(broker, slots)

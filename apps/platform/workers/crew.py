@@ -116,8 +116,11 @@ class Crew:
     def unwell(self) -> str:
         """Return why the pool cannot be said to work; empty when it does.
 
-        A process that is up is not enough: messages are taken, or there are none.
+        A process that is up is not enough: messages are taken, or there are none. While the broker is away nobody can
+        take one, and no restart would help.
         """
+        if self._leases.away:
+            return ""
         states = [self._rows[member.number].read() for member in self._own if member.pid]
         if not any(self._rows[member.number].working for member in self._own if member.pid):
             return "no child works"
@@ -192,6 +195,7 @@ class Crew:
     def _start(self, place: int) -> int:
         row = self._rows[place]
         row.clear()
+        self._pulses.forget(place)
         self._endings.pop(place, None)
         alone = self._keeper.members[place - 1] in self._alone
         served = self._leases.alone if alone else self._leases.served
@@ -365,7 +369,7 @@ class Crew:
                 cause = "\n".join([cause, *shown(logged)])
         self._estates.append((estate, guilty, cause))
         if alone:
-            member.wanted = bool(guilty)  # what it ran waits to be run alone again
+            member.wanted = bool(guilty) and not self._resting  # what it ran waits to be run alone again
         if ending is not None and ending.why == "recycled" and clean:
             self.restarts["recycled"] = self.restarts.get("recycled", 0) + 1
             logger.info("pool %s: child %d (pid %d) is replaced after %d tasks", self.pool.name, place, pid, state.done)

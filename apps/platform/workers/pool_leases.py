@@ -125,7 +125,9 @@ class PoolLeases:
             self._generations[0] = self._generations.get(0, 0) + 1
             self._own = f"{self._name}.suspects.{self._generations[0]}"
             self._keeper.adopt(self._own)
-        if not self._keeper.away:
+        if self._keeper.away:
+            self.waiting = False  # nobody knows, and a pool that was restarted could not take it either
+        else:
             self._isolate()
             self._look()
         for place in self._children:
@@ -261,7 +263,7 @@ class PoolLeases:
                 if waiting or soon:
                     self._tell_alone(1)
         except BrokerUnavailable:
-            self.waiting = False  # said by whoever holds the leases
+            self.waiting = False  # whoever holds the leases says so
         except redis.RedisError as error:
             self.waiting = False
             logger.warning("what waits cannot be looked at now: %s", error)

@@ -18,6 +18,10 @@ class Pulses:
         self._looked_s = time.monotonic()
         self._seen: dict[int, tuple[int, float]] = {}
 
+    def forget(self, place: int) -> None:
+        """Forget the child of a place: another one starts there."""
+        self._seen.pop(place, None)
+
     def silent(self, rows: Mapping[int, Row]) -> list[tuple[int, float]]:
         """Return place and seconds of each child that runs nothing and has given no sign of life for too long.
 

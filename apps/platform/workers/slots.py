@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
 from dramatiq.broker import Broker, MessageProxy
@@ -51,6 +52,24 @@ class Slots(Middleware):
             message.message_id == message_id and self._row.is_asked(slot) for slot, message in list(self._busy.items())
         )
 
+    @contextlib.contextmanager
+    def without_limit(self, job_id: str) -> Iterator[None]:
+        """Let a job's hard limit not count the time of the block, such as while it waits for the broker.
+
+        Afterwards it begins anew.
+        """
+        slot = next((slot for slot, message in list(self._busy.items()) if message.message_id == job_id), None)
+        if slot is None:
+            yield
+            return
+        message = self._busy[slot]
+        self._row.stop_clock(slot)
+        try:
+            yield
+        finally:
+            if not message.slot_ended:
+                self._row.start_clock(slot, self._limit_ns(message))
+
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
         """Mark a slot busy.
 
@@ -66,11 +85,10 @@ class Slots(Middleware):
             decide(message, Outcome("deferred", "lease"))
             raise SkipMessage("its lease may have lapsed")
         slot = self._free.popleft()
-        lane = self._lanes.get(message.queue_name, 0)
         id_, token = lease = _lease_of(message)
         message.slot, message.slot_ended, message.slot_lease = slot, False, lease  # type: ignore[attr-defined]
         self._busy[slot] = message
-        self._row.start(slot, lane, id_, token, self._limits_ns[lane] if self._limits_ns else NO_LIMIT)
+        self._row.start(slot, self._lane(message), id_, token, self._limit_ns(message))
 
     def after_process_message(
         self,
@@ -93,7 +111,7 @@ class Slots(Middleware):
         if slot is None:
             return
         if not message.__dict__.get("moved"):
-            self._row.finish(self._lanes.get(message.queue_name, 0), *message.slot_lease)
+            self._row.finish(self._lane(message), *message.slot_lease)
         self._let_go(message, slot)
 
     def after_nack(self, broker: Broker, message: MessageProxy) -> None:
@@ -101,6 +119,12 @@ class Slots(Middleware):
         slot = getattr(message, "slot", None)
         if slot is not None:
             self._let_go(message, slot)
+
+    def _lane(self, message: MessageProxy) -> int:
+        return self._lanes.get(message.queue_name, 0)
+
+    def _limit_ns(self, message: MessageProxy) -> int:
+        return self._limits_ns[self._lane(message)] if self._limits_ns else NO_LIMIT
 
     def _leased_again(self, broker: Broker) -> bool:
         """Wait until the leases are known to last, and say so; ``False`` when the child drains before."""

@@ -24,8 +24,8 @@ ID_BYTES = 200
 _RUNNING = struct.Struct(f"<4qH{ID_BYTES}s")  # token, start, limit, lane, length of the id, id
 ASKED_AT = CELL_BYTES + 240
 SLOT_BYTES = ASKED_AT + 3 * CELL_BYTES
-# Cells of a slot: whether it is busy, the limit of its message, and how many it has started and ended.
-BUSY, LIMIT, ASKED = 0, 3, ASKED_AT // CELL_BYTES
+# Cells of a slot: whether it is busy, start and limit of its message, and how many it has started and ended.
+BUSY, START, LIMIT, ASKED = 0, 2, 3, ASKED_AT // CELL_BYTES
 STARTED, ENDED = ASKED + 1, ASKED + 2
 _FINISHED = struct.Struct(f"<2qH{ID_BYTES}s")  # token, lane, length of the id, id
 RING = 512
@@ -193,6 +193,16 @@ class Row:
         cells[at] = 1  # last: a slot that is busy is complete
         cells[at + STARTED] += 1
 
+    def stop_clock(self, slot: int) -> None:
+        """Let no limit run for a slot's message."""
+        self._cells[self._slot_cells[slot] + LIMIT] = NO_LIMIT
+
+    def start_clock(self, slot: int, limit_ns: int) -> None:
+        """Let a limit run for a slot's message, from now on."""
+        cells, at = self._cells, self._slot_cells[slot]
+        cells[at + START] = time.monotonic_ns()
+        cells[at + LIMIT] = limit_ns  # last: it is never measured from the first start
+
     def end(self, slot: int) -> None:
         """Note that a slot's task has ended; its message is still to be acknowledged."""
         cells, at = self._cells, self._slot_cells[slot]
@@ -228,9 +238,17 @@ class Row:
         self._cells[WRITTEN] = finished
 
     def running(self) -> list[Running]:
-        """Return what the slots hold."""
-        busy = (slot for slot, at in enumerate(self._slot_cells) if self._cells[at + BUSY])
-        return [ran for slot in busy if (ran := self._running_in(slot)) is not None]
+        """Return what the slots hold.
+
+        One that is filled anew meanwhile may be seen half written: two looks must agree, and it be busy after them.
+        """
+        found = []
+        for slot, at in enumerate(self._slot_cells):
+            if self._cells[at + BUSY]:
+                ran = self._running_in(slot)
+                if ran is not None and ran == self._running_in(slot) and self._cells[at + BUSY]:
+                    found.append(ran)
+        return found
 
     def finished(self) -> list[Finished]:
         """Return the messages that were worked off last and of which all is written, up to 512."""

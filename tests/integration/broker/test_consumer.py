@@ -7,11 +7,14 @@ from collections.abc import Callable
 from typing import Any
 
 import dramatiq
+import pytest
 from dramatiq.message import Message
 
 from broker import codec
 from broker.consumer import Consumer
+from broker.errors import BrokerUnavailable
 from broker.grants import Entry
+from broker.interface import facilities
 from broker.redis_broker import RedisBroker
 from tests.factories.yards import small_yard
 from tests.waiting import wait_for
@@ -71,3 +74,40 @@ def test_a_worker_of_many_lanes_never_waits_for_a_bell_that_rang(yard_broker: Bu
         with run_worker(broker=broker):
             job.send()
             assert done.wait(1.5)
+
+
+def test_what_a_fetch_brought_in_the_moment_of_a_drain_goes_back(yard_broker: BuildBroker) -> None:
+    broker = yard_broker(small_yard())
+    consumer = broker.consume("work", prefetch=4, timeout=50)
+    assert next(consumer) is None
+    assert listening(consumer)
+    put(broker, "came")
+    family = broker.families["work"]
+    wait_for(lambda: [lease for owner in family.owners() for lease in family.held(owner)])
+
+    broker.drain()
+
+    assert next(consumer) is None
+    assert [lease for owner in family.owners() for lease in family.held(owner)] == []
+    assert facilities(broker).transport.stats("work").live.waiting == 1
+
+
+def test_a_drain_that_cannot_ask_what_it_holds_asks_again(
+    yard_broker: BuildBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker = yard_broker(small_yard())
+    consumer = broker.consume("work", prefetch=4, timeout=50)
+    next(consumer)
+    put(broker, "came")
+    family = broker.families["work"]
+    wait_for(lambda: [lease for owner in family.owners() for lease in family.held(owner)])
+
+    def refuse(owner: str) -> None:
+        raise BrokerUnavailable("held", "connection refused")
+
+    with monkeypatch.context() as away:
+        away.setattr(family, "held", refuse)
+        broker.drain()
+        assert next(consumer) is None
+    assert next(consumer) is None
+    assert facilities(broker).transport.stats("work").live.waiting == 1

@@ -66,3 +66,16 @@ def test_a_step_that_cannot_be_sent_is_told_and_holds_up_no_other(
 
     assert records.write([good, bad]) == ["written", "refused"]
     assert "job bad is not recorded" in caplog.text
+
+
+def test_what_is_over_with_a_later_step_is_not_written_with_it(records: JobRecords) -> None:
+    buffer = RecordBuffer(records)
+    waits = {"attempts": 1, "next_attempt_at": 7, "error": {"type": "E", "message": "no"}}
+    buffer.add(step("job", sequence=11, state="retrying", fields=waits, ttl_ms=LIVE_TTL_MS))
+    buffer.add(step("job", sequence=20, state="succeeded", fields={"attempts": 2}, ttl_ms=LIVE_TTL_MS))
+    buffer.flush()
+
+    record = records.read("job")
+
+    assert record is not None
+    assert (record.state, record.attempts, record.error, record.next_attempt_at) == ("succeeded", 2, None, None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -66,6 +67,53 @@ def test_a_server_that_is_away_is_named_within_the_profiles_time() -> None:
 
     assert refused.value.outcome == "refused", "it was never sent"
     assert time.monotonic() - started < 2.5
+
+
+def test_an_id_that_runs_is_known_to_the_other_tasks_of_its_worker_too(
+    yard_broker: BuildBroker, run_worker: Any
+) -> None:
+    broker = yard_broker(small_yard())
+    runs: list[int] = []
+    entered, go_on = threading.Event(), threading.Event()
+
+    @dramatiq.actor(broker=broker, queue_name="work")
+    def report(number: int) -> None:
+        runs.append(number)
+        entered.set()
+        go_on.wait(10)
+
+    @dramatiq.actor(broker=broker, queue_name="work")
+    def send_again() -> None:
+        broker.enqueue(report.message(2).copy(message_id="report-42"))
+
+    transport = facilities(broker).transport
+    with run_worker(broker=broker, threads=2):
+        broker.enqueue(report.message(1).copy(message_id="report-42"))
+        assert entered.wait(10)
+        sent = send_again.send()
+        wait_for(lambda: (found := facilities(broker).records.read(sent.message_id)) and found.state == "succeeded")
+        stats = transport.stats("work").live
+        go_on.set()
+        wait_for(lambda: not transport.stats("work").live.running)
+
+    assert (stats.waiting, stats.running) == (0, 1)
+    assert runs == [1]
+
+
+def test_what_continues_itself_runs_again_under_its_id(yard_broker: BuildBroker, run_worker: Any) -> None:
+    broker = yard_broker(small_yard())
+    runs: list[int] = []
+
+    @dramatiq.actor(broker=broker, queue_name="work")
+    def page(number: int) -> None:
+        runs.append(number)
+        if number < 3:
+            broker.enqueue(page.message(number + 1).copy(message_id="walk"))
+
+    with run_worker(broker=broker):
+        broker.enqueue(page.message(1).copy(message_id="walk"))
+        wait_for(lambda: runs == [1, 2, 3])
+        wait_for(lambda: not facilities(broker).transport.stats("work").live.running)
 
 
 def test_stats_count_waiting_scheduled_and_held(yard_broker: BuildBroker) -> None:

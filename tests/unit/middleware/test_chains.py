@@ -10,6 +10,7 @@ from dramatiq.broker import MessageProxy
 from dramatiq.brokers.stub import StubBroker
 from dramatiq.middleware import Callbacks, Pipelines
 
+from broker.errors import BrokerUnavailable
 from middleware.chains import HeldCallbacks, HeldPipelines
 
 FAILURE = ValueError("no")
@@ -51,3 +52,25 @@ def test_what_follows_is_what_follows_in_dramatiq(
     for ours, theirs in ((HeldPipelines(), Pipelines()), (HeldCallbacks(), Callbacks())):
         expected = [(each.actor_name, each.args) for each in _sent(broker, theirs, message, exception)]
         assert [(each.actor_name, each.args) for each in _sent(broker, ours, message, exception)] == expected
+
+
+@pytest.mark.parametrize("callback", ["told", "of newer code"])
+def test_a_callback_that_is_sent_again_after_a_lost_answer_is_the_same_message(
+    broker: StubBroker, monkeypatch: pytest.MonkeyPatch, callback: str
+) -> None:
+    enqueue, sent = broker.enqueue, []
+
+    def lose_answer(message: dramatiq.Message[Any]) -> dramatiq.Message[Any]:
+        sent.append(message.message_id)
+        if len(sent) == 1:
+            raise BrokerUnavailable("enqueue", "timed out")
+        return enqueue(message)
+
+    monkeypatch.setattr("middleware.away.PAUSE_S", 0.001)
+    monkeypatch.setattr(broker, "enqueue", lose_answer)
+    message = MessageProxy(broker.get_actor("alone").message_with_options(args=(3,), on_success=callback))
+
+    HeldCallbacks().after_process_message(broker, message, result=1)
+
+    assert len(sent) == 2
+    assert len(set(sent)) == 1

@@ -129,3 +129,17 @@ def test_a_server_that_refuses_to_say_what_waits_does_not_end_the_supervisor() -
     leases._look()
 
     assert not leases.waiting
+
+
+def test_a_pool_whose_broker_is_away_is_not_unwell_for_what_nobody_can_take() -> None:
+    leases = PoolLeases.__new__(PoolLeases)
+    leases._keeper = cast(LeaseKeeper, Leases())  # away
+    leases._lost, leases._children, leases._own, leases.waiting = set(), {}, "own", True
+    leases.tick({})
+    assert not leases.waiting
+
+    crew = Crew.__new__(Crew)
+    crew._leases, crew._own, crew._rows = leases, [], {}
+    assert crew.unwell() == ""
+    leases._keeper.away = False  # type: ignore[misc]
+    assert crew.unwell() == "no child works"

@@ -52,3 +52,14 @@ def test_a_supervisor_that_stood_still_itself_blames_nobody(watched: Watched) ->
     watched.now_s += 60
 
     assert watched.silent_after(1) == []
+
+
+def test_who_follows_a_child_that_never_gave_a_sign_has_its_own_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    watched = Watched(monkeypatch)
+    watched.row.clear()  # it never came up
+    assert watched.silent_after(62) == [(1, 61.0)]
+
+    watched.row.clear()
+    watched.pulses.forget(1)
+
+    assert watched.silent_after(60) == []

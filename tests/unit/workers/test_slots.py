@@ -16,8 +16,11 @@ from dramatiq.brokers.stub import StubBroker
 from dramatiq.message import Message
 from dramatiq.middleware import Middleware, SkipMessage
 
+from apps.platform.workers import table
 from apps.platform.workers.slots import Slots, install
 from apps.platform.workers.table import RING, ChildState, Finished, Row, Table
+from broker.errors import BrokerUnavailable
+from middleware.away import hold
 from middleware.outcomes import outcome_of
 from tests.factories.yards import small_yard
 
@@ -289,3 +292,71 @@ def test_slots_are_counted_by_several_threads_at_once() -> None:
         thread.join()
 
     assert (row.read().taken, row.read().done, row.read().busy) == (16_000, 16_000, 0)
+
+
+def test_time_that_a_job_waits_for_the_broker_is_none_of_its_limit(row: Row, monkeypatch: pytest.MonkeyPatch) -> None:
+    slots = Slots(row, small_yard(), LANES, slots=2)
+    monkeypatch.setattr("middleware.away.PAUSE_S", 0.001)
+    monkeypatch.setattr("middleware.away.waiting", slots.without_limit)
+    held = message("waits", 1)
+    slots.before_process_message(StubBroker(), held)
+    [before] = row.running()
+    meanwhile = []
+
+    def act() -> str:
+        meanwhile.append(row.running()[0].limit_ns)
+        if len(meanwhile) < 3:
+            raise BrokerUnavailable("move", "connection refused")
+        return "moved"
+
+    assert hold(act, job_id="waits", what="retry") == "moved"
+    [after] = row.running()
+    assert meanwhile == [0, 0, 0]
+    assert after.limit_ns == before.limit_ns > 0
+    assert after.start_ns > before.start_ns, "it begins anew"
+
+
+def test_a_limit_does_not_begin_again_for_a_task_that_has_ended(row: Row) -> None:
+    slots = Slots(row, small_yard(), LANES, slots=2)
+    held = message("ended", 1)
+    slots.before_process_message(StubBroker(), held)
+
+    with slots.without_limit("ended"):
+        slots.after_process_message(StubBroker(), held)
+
+    assert [ran.limit_ns for ran in row.running()] == [0]
+
+
+def test_a_job_that_is_not_here_may_wait_as_well(row: Row) -> None:
+    with Slots(row, small_yard(), LANES, slots=2).without_limit("sent from a command"):
+        assert row.running() == []
+
+
+def test_a_slot_that_is_filled_anew_while_it_is_read_is_never_seen_half_written(
+    row: Row, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row.start(0, 0, b"before", 1, 60_000_000_000)
+    layout = table._RUNNING
+
+    class Torn:
+        """Reads the first time what is there in the middle of a write, which then goes on."""
+
+        torn = False
+
+        def unpack_from(self, memory: memoryview, at: int) -> tuple[object, ...]:
+            if self.torn:
+                return layout.unpack_from(memory, at)
+            self.torn = True
+            row.free(0)
+            layout.pack_into(memory, at, 2, 0, 3_000_000_000, 0, 5, b"after")
+            seen = layout.unpack_from(memory, at)
+            row.start(0, 0, b"after", 2, 3_000_000_000)
+            return seen
+
+        def pack_into(self, *values: object) -> None:
+            layout.pack_into(*values)
+
+    monkeypatch.setattr(table, "_RUNNING", Torn())
+
+    assert row.running() == []
+    assert [(ran.id, ran.start_ns > 0) for ran in row.running()] == [(b"after", True)]
