@@ -71,7 +71,7 @@ def _families(state: YardState) -> Iterator[Metric]:
 
 
 def _pools(state: YardState) -> Iterator[Metric]:
-    up = GaugeMetricFamily("switchyard_worker_up", "Whether a pool has a supervisor that reports.", labels=("pool",))
+    up = GaugeMetricFamily("switchyard_worker_up", "1 while a pool has a child that takes work.", labels=("pool",))
     slots = GaugeMetricFamily("switchyard_worker_slots", "Messages a pool can run at once.", labels=("pool",))
     busy = GaugeMetricFamily("switchyard_worker_slots_busy", "Messages a pool runs now.", labels=("pool",))
     memory = GaugeMetricFamily(
@@ -83,7 +83,7 @@ def _pools(state: YardState) -> Iterator[Metric]:
         labels=("pool", "reason"),
     )
     for name, pool in state.pools.items():
-        up.add_metric((name,), int(pool.up))
+        up.add_metric((name,), int(pool.ready))
         slots.add_metric((name,), pool.slots)
         busy.add_metric((name,), pool.busy)
         memory.add_metric((name,), pool.memory_bytes)

@@ -68,10 +68,16 @@ class QueueState:
 
 @dataclass(frozen=True, slots=True)
 class PoolState:
-    """One pool of the yard over all hosts. ``up`` is ``False`` when no supervisor reports."""
+    """One pool of the yard over all hosts.
+
+    Args:
+        up: A supervisor reports that has been ready.
+        ready: It has a child now that takes work.
+    """
 
     pool: Pool
     up: bool
+    ready: bool
     state: str
     slots: int
     busy: int
@@ -161,6 +167,7 @@ def _pool_state(pool: Pool, reports: Sequence[PoolReport]) -> PoolState:
     return PoolState(
         pool=pool,
         up=bool(up),
+        ready=any(child.get("ready") for report in up if report.state != "paused" for child in report.children),
         state=up[0].state if up else mine[0].state if mine else "down",
         slots=sum(report.slots for report in up),
         busy=sum(report.busy for report in up),

@@ -20,7 +20,7 @@ from tests.unit.documentation.pages import code_blocks, read
 
 
 def test_limits_of_the_page_can_be_declared() -> None:
-    names: dict[str, Any] = {"Queue": Queue, "Pool": Pool, "MINUTE": 60_000, "MB": 1_000_000}
+    names: dict[str, Any] = {"Queue": Queue, "Pool": Pool, "MINUTE": 60_000}
     for code in code_blocks(read("docs/how-to/limit-a-worker.md"), "python"):
         exec(code, names)
 

@@ -29,13 +29,14 @@ def lane(name: str, waiting: int = 0, scheduled: int = 0, running: int = 0, age_
 
 def pool(name: str, **changes: Any) -> PoolState:
     """Return a pool that is up and idle."""
-    values = {"up": True, "state": "up", "slots": YARD.pool(name).total_slots, "busy": 0, "memory_bytes": 100_000_000}
+    values = {"up": True, "ready": True, "state": "up", "busy": 0, "memory_bytes": 100_000_000}
+    values["slots"] = YARD.pool(name).total_slots
     return PoolState(pool=YARD.pool(name), beat_at=1, restarts={}, **(values | changes))  # type: ignore[arg-type]
 
 
 def down(name: str, state: str = "down") -> PoolState:
     """Return a pool that no supervisor reports."""
-    return pool(name, up=False, state=state, slots=0, memory_bytes=0)
+    return pool(name, up=False, ready=False, state=state, slots=0, memory_bytes=0)
 
 
 def state(

@@ -30,8 +30,10 @@ def _severity(queue: Queue) -> Severity:
 
 
 def _is_late(queue: Queue) -> str:
+    """Return what is true of a queue whose work waits for too long; a paused one is late on purpose."""
     objective_s = (queue.objective_ms or 0) / 1000
-    return f'max(switchyard_queue_oldest_age_seconds{{queue="{queue.name}"}}) > {objective_s:g}'
+    late = f'max(switchyard_queue_oldest_age_seconds{{queue="{queue.name}"}}) > {objective_s:g}'
+    return f'{late}\nunless max(switchyard_queue_paused{{queue="{queue.name}"}}) == 1'
 
 
 def _busy_share(yard: Yard, queue: Queue) -> str:
