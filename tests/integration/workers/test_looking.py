@@ -48,22 +48,19 @@ def test_signal_of_the_page_writes_the_file_it_names(bench: Bench) -> None:
     pool = bench.start("runpool", "slow")
     bench.wait_for_log("pool slow: ready")
     token = bench.send("slow", ms=60_000)
-    wait_for(lambda: bench.started(token))
+    child = wait_for(lambda: bench.started(token))["pid"]
     shown, signal = STACKS.splitlines()
     pattern = re.compile(shlex.split(shown)[-1])
-    listed = {
-        title: pid
-        for title, pid in {"pool slow": pool.pid, **titles_below(pool.pid)}.items()
-        if pattern.search(f"{pid} switchyard: {title}")
-    }
-    assert {"pool slow", "slow child 1"} <= listed.keys()
+    below = {"pool slow": pool.pid, **titles_below(pool.pid)}
+    listed = {pid for title, pid in below.items() if pattern.search(f"{pid} switchyard: {title}")}
+    assert {pool.pid, child} <= listed
 
-    for title in ("slow child 1", "pool slow"):
-        file = bench.folder / "stacks" / f"slow-{listed['slow child 1']}.txt"
+    file = bench.folder / "stacks" / f"slow-{child}.txt"
+    for pid in (child, pool.pid):
         size = written(file)
-        subprocess.run(["bash", "-c", signal.replace("PID", str(listed[title]))], check=True)
-        wait_for(lambda file=file, size=size: written(file) > size, what=f"stacks after a signal to the {title}")
-        assert "actors.py" in file.read_text()
+        subprocess.run(["bash", "-c", signal.replace("PID", str(pid))], check=True)
+        wait_for(lambda size=size: written(file) > size, what=f"stacks after a signal to {pid}")
+        wait_for(lambda: "actors.py" in file.read_text(), what="where the task stands")
 
 
 def written(file: Path) -> int:
