@@ -130,8 +130,12 @@ class ServerUnderTest:
         self.config_set("maxmemory", 0)
 
     def config_set(self, name: str, value: str | int) -> None:
-        """Set a directive of its configuration; it lasts until the server ends."""
-        self.admin.config_set(name, value)
+        """Set a directive of its configuration; it lasts until the server ends.
+
+        A server that is to sync each write waits for the sync that runs: seconds, on a busy disk.
+        """
+        with redis.Redis.from_url(self.url, socket_timeout=60) as patient:
+            patient.config_set(name, value)
 
     def close(self) -> None:
         """End it, stopped or not."""
