@@ -64,7 +64,7 @@ def test_rubbish_is_set_aside_and_the_rest_is_done(broker_on: BrokerOn, run_work
 
     with run_worker(broker=broker) as worker, load(broker, ledger) as producers:
         producers.wait_for_accepted(2)
-        before = consumers_of(worker)
+        before = wait_for(lambda: all((found := consumers_of(worker)).values()) and found)
         for raw in rubbish:
             producers.wait_for_accepted(2)
             put(broker, raw)
