@@ -68,7 +68,7 @@ def test_consumption_resumes_after_a_promotion(
         producers.wait_for_accepted(100)
         if planned:
             server.admin.execute_command("CLIENT", "PAUSE", "60000", "WRITE")
-            wait_for(lambda: server.admin.wait(1, 200) == 1, what="the replica has it all")
+            wait_for(lambda: behind_bytes(server, replica) == 0, what="the replica has it all")
         address.server_port = replica.port
         server.kill()
         address.reset()
@@ -111,7 +111,7 @@ def test_the_watch_follows_a_failover_and_knows_the_keyspace_again(
 ) -> None:
     watch = Watch(connect(address.url, profile="quick"), Keys("p"), ("q",), production=True)
     watch.generation.prepare()
-    wait_for(lambda: server.admin.wait(1, 200) == 1, what="the replica has it")
+    wait_for(lambda: replica.admin.exists(Keys("p").generation()), what="the replica has it")
 
     address.server_port = replica.port
     server.kill()
@@ -141,6 +141,13 @@ def test_a_failover_to_an_empty_server_pauses(
     watch.close()
 
     assert "emptied" in pause
+
+
+def behind_bytes(server: ServerUnderTest, replica: ServerUnderTest) -> int:
+    """Return how much of what a server has written its replica has not got yet."""
+    written: Any = server.admin.info("replication")
+    got: Any = replica.admin.info("replication")
+    return int(written["master_repl_offset"]) - int(got["slave_repl_offset"])
 
 
 def seconds_until_new_work_completes(ledger: Ledger) -> float:
