@@ -17,6 +17,7 @@
 -- answer lost, if it is off the list; if it is still on it, the owner fetched it when it was due.
 -- Returns {state, id, token, crashes, body, …}, as fetch does. O(ids · log scheduled).
 --@include now_ms
+--@include noted
 
 local lease = redis.call("ZSCORE", KEYS[3], ARGV[1])
 if not lease or tonumber(lease) == 0 then return { "gone" } end
@@ -37,12 +38,9 @@ for i = 4, #ARGV do
     redis.call("ZREM", KEYS[2], id)
   end
   if token then
-    local crashed, asked = unpack(redis.call("HMGET", KEYS[7], "crash:" .. id, "asked:" .. id))
-    local cause = string.match(crashed or "", "^%d+ %d+ (.+)$")
     local at = #answer
     answer[at + 1], answer[at + 2] = id, token
-    answer[at + 3] = string.match(crashed or "0", "^%d+") .. (asked and " asked" or "") .. (cause and ": " .. cause or "")
-    answer[at + 4] = redis.call("HGET", KEYS[1], id)
+    answer[at + 3], answer[at + 4] = crashes_of(id, KEYS[7]), redis.call("HGET", KEYS[1], id)
   end
 end
 return answer

@@ -26,6 +26,7 @@
 --@include finish
 --@include acked
 --@include put
+--@include noted
 
 local hold = KEYS[8]
 local stale = acked(5, #ARGV, hold, KEYS[1], KEYS[11], KEYS[12], KEYS[13], KEYS[14])
@@ -41,11 +42,7 @@ local noted = rare and redis.call("EXISTS", KEYS[13]) == 1
 local function grant(ids, tokens, bodies)
   local crashes = {}
   if noted then
-    for n, id in ipairs(ids) do
-      local crashed, asked = unpack(redis.call("HMGET", KEYS[13], "crash:" .. id, "asked:" .. id))
-      local cause = string.match(crashed or "", "^%d+ %d+ (.+)$")
-      crashes[n] = string.match(crashed or "0", "^%d+") .. (asked and " asked" or "") .. (cause and ": " .. cause or "")
-    end
+    for n, id in ipairs(ids) do crashes[n] = crashes_of(id, KEYS[13]) end
   end
   for n, id in ipairs(ids) do
     local at = #answer
@@ -101,7 +98,7 @@ if rare and say_next_due() then
   redis.call("ZREM", KEYS[5], unpack(due))
   if noted then
     for _, id in ipairs(due) do
-      redis.call("RPUSH", levels[tonumber(redis.call("HGET", KEYS[13], "level:" .. id) or 2)], id)
+      redis.call("RPUSH", levels[level_of(id, KEYS[13])], id)
     end
   else
     redis.call("RPUSH", levels[2], unpack(due))

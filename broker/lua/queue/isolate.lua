@@ -12,12 +12,13 @@
 --@include finish
 --@include held
 --@include put
+--@include noted
 
 local id, token = ARGV[1], ARGV[2]
 local state = held(KEYS[1], id, token, "isolate", KEYS[6], KEYS[7], KEYS[8])
 if state ~= "yes" then return state == "done" and 1 or 0 end
 redis.call("HDEL", KEYS[1], id)
 redis.call("HSET", KEYS[6], "spent:" .. id, "isolate " .. token)
-redis.call("RPUSH", KEYS[1 + tonumber(redis.call("HGET", KEYS[6], "level:" .. id) or 2)], id)
+redis.call("RPUSH", KEYS[1 + level_of(id, KEYS[6])], id)
 ring(KEYS[5])
 return 1

@@ -28,6 +28,7 @@
 --@include finish
 --@include acked
 --@include put
+--@include noted
 
 local owner, keeper = ARGV[1], ARGV[3]
 local now = now_ms()
@@ -44,7 +45,7 @@ end
 local function name_again(id)
   local token = keeper ~= "" and redis.call("HGET", KEYS[12], id)
   if token then
-    local count = string.match(redis.call("HGET", notes, "crash:" .. id) or "0", "^%d+")
+    local count = string.match(redis.call("HGET", notes, "crash:" .. id) or "", "^%d+") or 0
     name(id, count, token, redis.call("HGET", KEYS[3], id))
   end
 end
@@ -83,11 +84,11 @@ end
 
 local held = redis.call("HGETALL", hold)
 local back = {}
-for n = 1, #held, 2 do back[#back + 1] = { held[n], tonumber(held[n + 1]) } end
+for n = 1, #held, 2 do back[#back + 1] = { held[n], tonumber(held[n + 1]) or 0 } end
 table.sort(back, function(a, b) return a[2] > b[2] end)
 for n = 1, math.min(#back, 500) do
   local id = back[n][1]
-  redis.call("LPUSH", KEYS[3 + tonumber(redis.call("HGET", notes, "level:" .. id) or 2)], id)
+  redis.call("LPUSH", KEYS[3 + level_of(id, notes)], id)
   redis.call("HDEL", hold, id)
   answer[1] = answer[1] + 1
 end

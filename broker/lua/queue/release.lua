@@ -12,6 +12,7 @@
 --@include finish
 --@include held
 --@include put
+--@include noted
 
 local head = ARGV[1] == "head"
 local others, stale = {}, {}
@@ -20,8 +21,7 @@ if head then first, last, step = #ARGV - 1, 2, -2 end
 for i = first, last, step do
   local id, token = ARGV[i], ARGV[i + 1]
   if holds(KEYS[1], id, token, KEYS[7], KEYS[8]) then
-    local level = tonumber(redis.call("HGET", KEYS[6], "level:" .. id) or 2)
-    redis.call(head and "LPUSH" or "RPUSH", KEYS[1 + level], id)
+    redis.call(head and "LPUSH" or "RPUSH", KEYS[1 + level_of(id, KEYS[6])], id)
     redis.call("HSET", KEYS[6], "spent:" .. id, "release " .. token)
     redis.call("HDEL", KEYS[1], id)
     ring(KEYS[5])
