@@ -24,3 +24,10 @@ def test_pool_that_is_niced_and_pinned_fits_the_queue_of_its_page() -> None:
     assert check_yard(Yard(yard.queues, (*yard.pools[:-1], shown))) == []
     assert (shown.nice, shown.cpus) == (10, (2, 3))
     assert replace(shown, nice=0, cpus=()) == yard.pools[-1]
+
+
+def test_yard_of_the_reference_fits_together() -> None:
+    [code] = code_blocks(read("docs/reference/topology.md"), "python")
+    exec(code, shown := {})
+
+    assert check_yard(shown["YARD"]) == []

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from django.apps import apps
 from django.conf import settings
 from django.core.management import get_commands
 
+from broker.topology import Pool, Queue, RetryPolicy
 from project.urls import PLATFORM_ROUTERS, PRODUCT_ROUTERS
 from tests.unit.documentation.pages import PAGES, ROOT, name_of, read
 
@@ -79,6 +82,20 @@ def test_every_option_of_an_actor_is_described() -> None:
     options = set(dramatiq.get_broker().actor_options) - INTERNAL_OPTIONS
 
     assert options - first_column("docs/reference/actor-options.md") == set()
+
+
+def test_every_option_of_the_topology_is_described_and_no_other() -> None:
+    options = {option.name for kind in (Queue, RetryPolicy, Pool) for option in fields(kind)}
+
+    assert first_column("docs/reference/topology.md") == options
+
+
+def test_defaults_of_the_topology_are_described_as_they_are() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| [^|]+ \| `([^`]+)`", read("docs/reference/topology.md"), flags=re.MULTILINE)
+    defaults = {option.name: option.default for kind in (Queue, RetryPolicy, Pool) for option in fields(kind)}
+
+    assert len(rows) > 10
+    assert {name: ast.literal_eval(default) for name, default in rows} == {name: defaults[name] for name, _ in rows}
 
 
 def test_every_system_check_is_described_and_no_other() -> None:
