@@ -7,8 +7,9 @@ import logging
 import time
 import traceback
 from dataclasses import asdict
-from typing import Any
+from typing import Any, TypedDict
 
+import msgspec
 from dramatiq.broker import MessageProxy
 from dramatiq.errors import ActorNotFound
 
@@ -20,6 +21,16 @@ logger = logging.getLogger("switchyard.broker")
 LOCAL_OPTIONS = frozenset({"redis_message_id", "eta", "due_at", "parked_ms"})
 
 
+class _Payload(TypedDict):
+    queue_name: str
+    actor_name: str
+    args: list[Any]
+    kwargs: dict[str, Any]
+    options: dict[str, Any]
+    message_id: str
+    message_timestamp: int
+
+
 def encode(letter: DeadLetter) -> str:
     """Return the letter as JSON."""
     return json.dumps(asdict(letter))
@@ -28,7 +39,10 @@ def encode(letter: DeadLetter) -> str:
 def decode(queue: str, data: bytes) -> DeadLetter | None:
     """Return the letter in JSON; ``None`` for one of another release, or written by hand."""
     try:
-        return DeadLetter(**json.loads(data))
+        letter = DeadLetter(**json.loads(data))
+        msgspec.convert(asdict(letter), DeadLetter)
+        msgspec.convert(letter.message, _Payload)
+        return letter
     except (TypeError, ValueError) as error:
         logger.error("a letter of %d bytes in %s-dead cannot be read: %s", len(data), queue, error)
         return None

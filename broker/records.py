@@ -205,6 +205,21 @@ class JobRecords:
         except (redis.ConnectionError, redis.TimeoutError) as error:
             raise BrokerUnavailable("whether a job was cancelled", str(error)) from error
 
+    def states(self, job_ids: Sequence[str]) -> list[str | None]:
+        """Return the state of each job, in one round trip; ``None`` for one that is unknown, expired or unreadable.
+
+        Raises:
+            BrokerUnavailable: the server did not answer.
+        """
+        try:
+            with self.client.pipeline(transaction=False) as pipe:
+                for job_id in job_ids:
+                    pipe.hget(self.keys.job(job_id), "state")
+                found = pipe.execute(raise_on_error=False)
+        except (redis.ConnectionError, redis.TimeoutError) as error:
+            raise BrokerUnavailable("the states of jobs", str(error)) from error
+        return [str(state, "utf-8") if isinstance(state, bytes) else None for state in found]
+
     def read(self, job_id: str) -> JobRecord | None:
         """Return a job's record, or ``None`` when it is unknown or expired."""
         found = cast("dict[bytes, bytes]", self.client.hgetall(self.keys.job(job_id)))

@@ -1,4 +1,4 @@
-"""Makes rows and dead lists agree after any crash, in bounded steps."""
+"""Makes rows, dead lists and records of jobs agree after any crash, in bounded steps."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from django.utils import timezone
 from apps.platform.dead_letters.acts import CLAIM_S, settle
 from apps.platform.dead_letters.mirror import clear_claim, mirror, moment, note
 from apps.platform.dead_letters.models import OPEN_STATES, DeadLetter
+from apps.platform.dead_letters.standing import record_deaths
 from broker.interface import DeadLetter as Letter
 from broker.interface import facilities
 
@@ -31,19 +32,21 @@ class Report:
 
     Args:
         made: Rows made, or made new again, from a dead list.
+        recorded: Jobs recorded as dead whose worker was killed before it could say so.
         missing: Open rows whose letter is in no list any more.
         settled: Interrupted acts whose end was found out.
         pruned: Triaged rows older than 90 days that were deleted.
     """
 
     made: int = 0
+    recorded: int = 0
     missing: int = 0
     settled: int = 0
     pruned: int = 0
 
 
 def reconcile_all(*, pages: int = 10) -> Report:
-    """Make rows and dead lists agree. Safe to repeat, and to run in two processes at once.
+    """Make rows, dead lists and records of jobs agree. Safe to repeat, and to run in two processes at once.
 
     Each call looks at the newest page of every list, then at up to ``pages`` more of 200 where the last call stopped,
     and at as many open rows.
@@ -51,13 +54,20 @@ def reconcile_all(*, pages: int = 10) -> Report:
     Raises:
         BrokerUnavailable: the broker did not answer; rows are left as they are.
     """
-    made = sum(_from_list(queue.name, pages) for queue in settings.YARD.queues)
-    report = Report(made=made, settled=_settle_stale(), missing=_find_missing(pages), pruned=_prune())
+    changed = [_from_list(queue.name, pages) for queue in settings.YARD.queues]
+    made, recorded = (sum(counts) for counts in zip(*changed, strict=True))
+    report = Report(
+        made=made, recorded=recorded, settled=_settle_stale(), missing=_find_missing(pages), pruned=_prune()
+    )
     if report != Report():
         log.info(
             "dead letters reconciled",
-            made=report.made, missing=report.missing, settled=report.settled, pruned=report.pruned,
-        )  # fmt: skip
+            made=report.made,
+            recorded=report.recorded,
+            missing=report.missing,
+            settled=report.settled,
+            pruned=report.pruned,
+        )
     if report.missing:
         log.warning(
             "dead letters are gone from the broker: it was emptied, restored or made another; jobs that waited may be "
@@ -67,17 +77,18 @@ def reconcile_all(*, pages: int = 10) -> Report:
     return report
 
 
-def _from_list(queue: str, pages: int) -> int:
+def _from_list(queue: str, pages: int) -> tuple[int, int]:
     transport = facilities().transport
     newest = transport.letters(queue, limit=PAGE)
-    made = _mirror_page(newest.items)
+    made, recorded = _mirror_page(newest.items), record_deaths(newest.items)
     if newest.cursor is None:
         _positions.pop(f"list {queue}", None)
-        return made
+        return made, recorded
     cursor: int | None = _positions.get(f"list {queue}", newest.cursor)
     for _ in range(pages):
         page = transport.letters(queue, cursor=cursor or 0, limit=PAGE)
         made += _mirror_page(page.items)
+        recorded += record_deaths(page.items)
         cursor = page.cursor
         if cursor is None:
             break
@@ -85,7 +96,7 @@ def _from_list(queue: str, pages: int) -> int:
         _positions.pop(f"list {queue}", None)
     else:
         _positions[f"list {queue}"] = cursor
-    return made
+    return made, recorded
 
 
 def _mirror_page(letters: Sequence[Letter]) -> int:

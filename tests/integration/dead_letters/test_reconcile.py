@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Callable
 from datetime import timedelta
 
@@ -12,8 +13,10 @@ from apps.platform.dead_letters import services
 from apps.platform.dead_letters.models import DeadLetter
 from broker.interface import DeadLetter as Letter
 from broker.interface import Facilities
+from broker.records import LIVE_TTL_MS, sequence, step
 from broker.redis_broker import MESSAGE_ID
 from tests.factories.letters import keep
+from tests.factories.letters import letter as made_letter
 
 pytestmark = pytest.mark.django_db
 
@@ -140,3 +143,62 @@ def test_everything_agrees_after_each_interruption(bury: Callable[..., Letter], 
 
     states = dict(DeadLetter.objects.values_list("message_id", "state"))
     assert states == {only_listed.id: "new", only_row.id: "missing", moved.id: "replayed"}
+
+
+def record(facilities: Facilities, job_id: str, state: str, *, generation: int = 0) -> None:
+    """Record where a job stands, as its worker did before it was killed."""
+    order = sequence(generation=generation, attempts=6, state=state)
+    facilities.records.write([step(job_id, sequence=order, state=state, fields={"attempts": 6}, ttl_ms=LIVE_TTL_MS)])
+
+
+def ago_ms(minutes: float) -> int:
+    return time.time_ns() // 1_000_000 - int(minutes * 60_000)
+
+
+def test_a_job_whose_worker_was_killed_before_it_could_say_so_is_recorded_as_dead(
+    bury: Callable[..., Letter], facilities: Facilities
+) -> None:
+    buried = bury(died_at=ago_ms(2))
+    record(facilities, buried.id, "running")
+
+    assert services.reconcile_all().recorded == 1
+
+    found = facilities.records.read(buried.id)
+    assert found is not None
+    assert (found.state, found.reason, found.attempts, found.finished_at) == ("dead", "exhausted", 6, buried.died_at)
+    assert found.error == {"type": "KeyError", "message": "'vat_rate'"}
+    assert services.reconcile_all() == services.Report()
+
+
+@pytest.mark.parametrize(("minutes", "state"), [(0.5, "running"), (2, "succeeded"), (2, "dead"), (61, "running")])
+def test_a_record_is_left_that_its_worker_may_still_write_or_that_has_ended(
+    bury: Callable[..., Letter], facilities: Facilities, minutes: float, state: str
+) -> None:
+    buried = bury(died_at=ago_ms(minutes))
+    record(facilities, buried.id, state)
+
+    assert services.reconcile_all().recorded == 0
+    assert facilities.records.states([buried.id]) == [state]
+
+
+def test_a_record_of_the_life_after_a_requeue_is_left(bury: Callable[..., Letter], facilities: Facilities) -> None:
+    buried = bury(died_at=ago_ms(2))
+    record(facilities, buried.id, "queued", generation=1)
+
+    assert services.reconcile_all().recorded == 0
+    assert facilities.records.states([buried.id]) == ["queued"]
+
+
+def test_letters_and_records_written_by_hand_stop_nothing(bury: Callable[..., Letter], facilities: Facilities) -> None:
+    odd = [bury(died_at=ago_ms(2), message={}), bury(died_at=ago_ms(2), attempts=10**30), bury(died_at="yesterday")]
+    for letter in odd:
+        record(facilities, letter.id, "running")
+    odd_options = made_letter().message | {"options": {"generation": "none"}}
+    no_hash, no_job, fine = (bury(died_at=ago_ms(2), message=odd_options) for _ in range(3))
+    facilities.records.client.set(facilities.records.keys.job(no_hash.id), "rubbish")
+    record(facilities, fine.id, "running")
+
+    services.reconcile_all()
+
+    states = facilities.records.states([no_hash.id, no_job.id, fine.id])
+    assert states == [None, None, "dead"]
