@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import statistics
+
 from benchmarks.bench import Bench, Benchmark, Figures
 from benchmarks.peers import OURS, STOCK, Peer
 from benchmarks.stage import Stage
@@ -12,18 +15,25 @@ DEPTHS = {
     "switchyard-stack": (1_000, 10_000, 100_000),
     "dramatiq": (1_000, 10_000, 100_000),
 }
+# A machine changes its pace within a run: short turns at each depth see the same of it, and the middle one counts.
+TURNS = 51
 
 
 def measure(bench: Bench, peer: Peer) -> Figures:
-    """Fill to each depth, then enqueue some and fetch as many, from one process, without workers."""
-    count = bench.count(5_000, least=500)
+    """Fill a server to each depth; then, in turns, enqueue some at each and fetch as many, without workers."""
+    count = bench.count(100, least=20)
+    with contextlib.ExitStack() as stages:
+        filled = {depth: stages.enter_context(bench.stage(peer)) for depth in DEPTHS[peer.name]}
+        for depth, stage in filled.items():
+            stage.fill(depth)
+        turns = [_turn(filled, count) for _ in range(TURNS)]
+    return {figure: statistics.median(turn[figure] for turn in turns) for figure in turns[0]}
+
+
+def _turn(filled: dict[int, Stage], count: int) -> Figures:
     figures: Figures = {}
-    with bench.stage(peer) as stage:
-        filled = 0
-        for depth in DEPTHS[peer.name]:
-            stage.fill(depth - filled)
-            filled = depth
-            figures |= _cost(stage, f"backlog_{depth}", count)
+    for depth, stage in filled.items():
+        figures |= _cost(stage, f"backlog_{depth}", count)
     return figures
 
 
