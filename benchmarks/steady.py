@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from benchmarks.bench import Bench, Benchmark, Figures
 from benchmarks.figures import waits
-from benchmarks.peers import EVERYONE, Peer
+from benchmarks.peers import EVERYONE, RAW_MOVE, Peer
 
 RATE_PER_S = 200
 
@@ -23,4 +23,4 @@ def measure(bench: Bench, peer: Peer) -> Figures:
     return {**waits("steady", records[RATE_PER_S:]), **figures}
 
 
-BENCHMARK = Benchmark("steady", "How long does a task wait at 200 a second?", measure, EVERYONE)
+BENCHMARK = Benchmark("steady", "How long does a task wait at 200 a second?", measure, (*EVERYONE, RAW_MOVE))

@@ -85,5 +85,7 @@ OTHERS = (
     Peer("streams", "streams", "dramatiq-redis-streams", backlog=15_000, needs="streams-checkout"),
     Peer("bullmq", "bullmq", "BullMQ", backlog=20_000, bulk=True, language="node", needs="node"),
 )
+# Not a peer, but what they all are made of: says what of a wait is the machine's.
+RAW_MOVE = Peer("raw-move", "raw_move", "a raw blocking move")
 EVERYONE = (*OURS, STOCK, *TUNED, *OTHERS)
-PEERS = {peer.name: peer for peer in (*EVERYONE, SUPERVISED)}
+PEERS = {peer.name: peer for peer in (*EVERYONE, SUPERVISED, RAW_MOVE)}
