@@ -35,7 +35,7 @@ class Slots(Middleware):
     def __init__(self, row: Row, yard: Yard, lanes: Sequence[str], slots: int) -> None:
         self._row = row
         self._lanes = {lane: at for at, lane in enumerate(lanes)}
-        self._limits_ns = [yard.family(lane).hard_limit_ms * 1_000_000 for lane in lanes]
+        self._limits_ns = [yard.family(lane).hard_limit_ms * 1_000_000 for lane in lanes] or [NO_LIMIT]
         self._free = deque(range(slots))
         self._busy: dict[int, MessageProxy] = {}
         self._waiting = False
@@ -68,7 +68,8 @@ class Slots(Middleware):
             yield
         finally:
             if not message.slot_ended:
-                self._row.start_clock(slot, self._limit_ns(message))
+                lane, _, _ = message.slot_work
+                self._row.start_clock(slot, self._limits_ns[lane])
 
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
         """Mark a slot busy.
@@ -84,11 +85,12 @@ class Slots(Middleware):
             message.moved = True  # type: ignore[attr-defined]
             decide(message, Outcome("deferred", "lease"))
             raise SkipMessage("its lease may have lapsed")
-        slot = self._free.popleft()
-        id_, token = lease = _lease_of(message)
-        message.slot, message.slot_ended, message.slot_lease = slot, False, lease  # type: ignore[attr-defined]
+        slot, lane = self._free.popleft(), self._lanes.get(message.queue_name, 0)
+        id_, token = _lease_of(message)
+        message.slot, message.slot_ended = slot, False  # type: ignore[attr-defined]
+        message.slot_work = (lane, id_, token)  # type: ignore[attr-defined]
         self._busy[slot] = message
-        self._row.start(slot, self._lane(message), id_, token, self._limit_ns(message))
+        self._row.start(slot, lane, id_, token, self._limits_ns[lane])
 
     def after_process_message(
         self,
@@ -99,32 +101,31 @@ class Slots(Middleware):
         exception: BaseException | None = None,
     ) -> None:
         """Note that the task ended."""
-        self._end(message)
+        about = message.__dict__
+        slot = about.get("slot")
+        if slot is not None and not about["slot_ended"]:
+            about["slot_ended"] = True
+            self._row.end(slot)
 
     def after_skip_message(self, broker: Broker, message: MessageProxy) -> None:
         """Note the end of a message that a middleware did not let run."""
-        self._end(message)
+        self.after_process_message(broker, message)
 
     def after_ack(self, broker: Broker, message: MessageProxy) -> None:
         """Remember a message as finished, and free its slot. The acknowledgement may be on its way still."""
-        slot = message.__dict__.get("slot")
+        about = message.__dict__
+        slot = about.get("slot")
         if slot is None:
             return
-        if not message.__dict__.get("moved"):
-            self._row.finish(self._lane(message), *message.slot_lease)
-        self._let_go(message, slot)
+        if not about.get("moved"):
+            self._row.finish(*about["slot_work"])
+        self._let_go(broker, message, slot)
 
     def after_nack(self, broker: Broker, message: MessageProxy) -> None:
         """Free the slot."""
         slot = getattr(message, "slot", None)
         if slot is not None:
-            self._let_go(message, slot)
-
-    def _lane(self, message: MessageProxy) -> int:
-        return self._lanes.get(message.queue_name, 0)
-
-    def _limit_ns(self, message: MessageProxy) -> int:
-        return self._limits_ns[self._lane(message)] if self._limits_ns else NO_LIMIT
+            self._let_go(broker, message, slot)
 
     def _leased_again(self, broker: Broker) -> bool:
         """Wait until the leases are known to last, and say so; ``False`` when the child drains before."""
@@ -138,15 +139,9 @@ class Slots(Middleware):
         self._waiting = False
         return True
 
-    def _end(self, message: MessageProxy) -> None:
-        slot = message.__dict__.get("slot")
-        if slot is not None and not message.slot_ended:
-            message.slot_ended = True  # type: ignore[attr-defined]
-            self._row.end(slot)
-
-    def _let_go(self, message: MessageProxy, slot: int) -> None:
+    def _let_go(self, broker: Broker, message: MessageProxy, slot: int) -> None:
         if not message.slot_ended:  # an interrupt left the hooks early
-            self._end(message)
+            self.after_process_message(broker, message)
         message.slot = None  # type: ignore[attr-defined]
         del self._busy[slot]
         self._row.free(slot)
@@ -166,5 +161,5 @@ def install(broker: Broker, middleware: M) -> M:
 
 
 def _lease_of(message: MessageProxy) -> tuple[bytes, int]:
-    lease = getattr(message, "lease", None)
+    lease = message.__dict__.get("lease")
     return (lease.id, int(lease.token)) if lease is not None else (message.message_id.encode(), 0)

@@ -21,7 +21,7 @@ READY, BEAT, LEASED, FINISHED, WRITTEN, PROGRESS, WORKING, FULL, RETIRED, LOGGED
 
 # As long as an id may be. What somebody put there with a longer one cannot be told apart, and counts as not running.
 ID_BYTES = 200
-_RUNNING = struct.Struct(f"<4qH{ID_BYTES}s")  # token, start, limit, lane, length of the id, id
+_RUNNING = struct.Struct(f"<4qH{ID_BYTES}s6x2q")  # token, start, limit, lane, length of the id, id, asked, started
 ASKED_AT = CELL_BYTES + 240
 SLOT_BYTES = ASKED_AT + 3 * CELL_BYTES
 # Cells of a slot: whether it is busy, start and limit of its message, and how many it has started and ended.
@@ -99,6 +99,7 @@ class Row:
         self._ring_at = (HEADER_CELLS * CELL_BYTES) + slots * SLOT_BYTES
         self._log_at = self._ring_at + RING * RING_BYTES
         self._finished = itertools.count()
+        self._started = [0] * slots
         # Where each slot begins, in cells, and its message, in bytes: each start and end of a message needs them.
         self._slot_cells = [self._slot_at(slot) // CELL_BYTES for slot in range(slots)]
         self._messages_at = [self._slot_at(slot) + CELL_BYTES for slot in range(slots)]
@@ -113,6 +114,7 @@ class Row:
     def clear(self) -> None:
         """Forget the child before."""
         self._memory[:] = bytes(len(self._memory))
+        self._started = [0] * self._slots
 
     def beat(self) -> None:
         """Give a sign of life, and say whether messages were started or ended since the one before."""
@@ -186,12 +188,10 @@ class Row:
 
     def start(self, slot: int, lane: int, id_: bytes, token: int, limit_ns: int) -> None:
         """Put a message that starts into a slot, which is the calling thread's until it is freed."""
-        now_ns = time.monotonic_ns()
-        _RUNNING.pack_into(self._memory, self._messages_at[slot], token, now_ns, limit_ns, lane, len(id_), id_)
-        cells, at = self._cells, self._slot_cells[slot]
-        cells[at + ASKED] = 0
-        cells[at] = 1  # last: a slot that is busy is complete
-        cells[at + STARTED] += 1
+        started = self._started[slot] = self._started[slot] + 1
+        at, now_ns = self._messages_at[slot], time.monotonic_ns()
+        _RUNNING.pack_into(self._memory, at, token, now_ns, limit_ns, lane, len(id_), id_, 0, started)
+        self._cells[self._slot_cells[slot]] = 1  # last: a slot that is busy is complete
 
     def stop_clock(self, slot: int) -> None:
         """Let no limit run for a slot's message."""
@@ -260,7 +260,8 @@ class Row:
         return found
 
     def _running_in(self, slot: int) -> Running | None:
-        token, start_ns, limit_ns, lane, length, id_ = _RUNNING.unpack_from(self._memory, self._messages_at[slot])
+        at = self._messages_at[slot]
+        token, start_ns, limit_ns, lane, length, id_, _, _ = _RUNNING.unpack_from(self._memory, at)
         return Running(lane, id_[:length], token, start_ns, limit_ns) if 0 < length <= ID_BYTES else None
 
     def _counts(self) -> tuple[int, int]:
