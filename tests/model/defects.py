@@ -78,7 +78,11 @@ DEFECTS = (
     ),
     lua("reclaim keeps the owner", "queue/reclaim", '  redis.call("ZREM", KEYS[1], owner)\n'),
     lua("promotion stops early", "queue/fetch", '"LIMIT", 0, ARGV[4]', '"LIMIT", 0, 1'),
-    lua("release drops", "queue/release", '    redis.call(head and "LPUSH" or "RPUSH", KEYS[1 + level_of(id, KEYS[6])], id)\n'),
+    lua(
+        "release drops",
+        "queue/release",
+        '    redis.call(head and "LPUSH" or "RPUSH", KEYS[1 + level_of(id, KEYS[6])], id)\n',
+    ),
     lua("requeue drops", "queue/requeue", "put({ id }", "put({}"),
     lua("crashes are not counted", "queue/reclaim", "tonumber(count) + (", "tonumber(count) + 0 * ("),
     lua("a hard limit counts as a crash", "queue/reclaim", '(string.match(ARGV[5], "^limit") and 0 or 1)', "1"),
