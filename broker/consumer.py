@@ -48,6 +48,14 @@ class HeldMessage(MessageProxy):
         cause: What ended its last worker, see :class:`broker.grants.Grant`.
     """
 
+    # What hooks may note of a message, and ask of each. A proxy without it asks the message inside, which is slow to
+    # say that it has none; and to ask for ``vars`` makes everything slower that is asked afterwards.
+    outcome: Any = None
+    letter: Any = None
+    record_started: dict[str, int] | None = None
+    slot: int | None = None
+    slot_ended = False
+
     def __init__(
         self,
         message: Message[Any],

@@ -47,7 +47,7 @@ class Alerts(Middleware):
         self._raise(broker, message)
 
     def _raise(self, broker: Broker, message: MessageProxy) -> None:
-        letter = vars(message).get("letter")  # hardly one has it, and a proxy is slow to say that it has not
+        letter = getattr(message, "letter", None)
         if letter is None:
             return
         actor = broker.actors.get(message.actor_name)

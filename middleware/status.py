@@ -89,7 +89,7 @@ class Status(Middleware):
             return
         outcome = outcome_of(message, exception)
         attempts = attempt(message)
-        started = vars(message).get("record_started", {})
+        started = getattr(message, "record_started", None) or {}
         if outcome.kind == "retried":
             due_at = now_ms() + (outcome.delay_ms or 0)
             waits = {**started, "next_attempt_at": due_at, "error": _error(outcome.exception)}

@@ -101,10 +101,9 @@ class Slots(Middleware):
         exception: BaseException | None = None,
     ) -> None:
         """Note that the task ended."""
-        about = message.__dict__
-        slot = about.get("slot")
-        if slot is not None and not about["slot_ended"]:
-            about["slot_ended"] = True
+        slot = getattr(message, "slot", None)
+        if slot is not None and not message.slot_ended:
+            message.slot_ended = True  # type: ignore[attr-defined]
             self._row.end(slot)
 
     def after_skip_message(self, broker: Broker, message: MessageProxy) -> None:
@@ -113,12 +112,11 @@ class Slots(Middleware):
 
     def after_ack(self, broker: Broker, message: MessageProxy) -> None:
         """Remember a message as finished, and free its slot. The acknowledgement may be on its way still."""
-        about = message.__dict__
-        slot = about.get("slot")
+        slot = getattr(message, "slot", None)
         if slot is None:
             return
-        if not about.get("moved"):
-            self._row.finish(*about["slot_work"])
+        if not getattr(message, "moved", False):
+            self._row.finish(*message.slot_work)
         self._let_go(broker, message, slot)
 
     def after_nack(self, broker: Broker, message: MessageProxy) -> None:
@@ -161,5 +159,5 @@ def install(broker: Broker, middleware: M) -> M:
 
 
 def _lease_of(message: MessageProxy) -> tuple[bytes, int]:
-    lease = message.__dict__.get("lease")
+    lease = getattr(message, "lease", None)
     return (lease.id, int(lease.token)) if lease is not None else (message.message_id.encode(), 0)
