@@ -42,7 +42,7 @@ def _cost(stage: Stage, name: str, count: int) -> Figures:
     with stage.metered(f"{name}_enqueue", count, figures):
         figures[f"{name}_enqueue_us"] = stage.sender.one_by_one(count) * 1e6 / count
     with stage.metered(f"{name}_fetch", count, figures):
-        figures[f"{name}_fetch_us"] = stage.sender.turn_over(count) * 1e6 / count
+        figures[f"{name}_fetch_us"] = stage.sender.turn_over(count - 1) * 1e6 / (count - 1)
     return {figure: value for figure, value in figures.items() if not figure.endswith("commands_per_task")}
 
 

@@ -39,11 +39,12 @@ def encode(letter: DeadLetter) -> str:
 def decode(queue: str, data: bytes) -> DeadLetter | None:
     """Return the letter in JSON; ``None`` for one of another release, or written by hand."""
     try:
-        letter = DeadLetter(**json.loads(data))
-        msgspec.convert(asdict(letter), DeadLetter)
+        fields = json.loads(data)
+        letter = DeadLetter(**fields)
+        msgspec.convert(fields, DeadLetter)
         msgspec.convert(letter.message, _Payload)
         return letter
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         logger.error("a letter of %d bytes in %s-dead cannot be read: %s", len(data), queue, error)
         return None
 
@@ -58,7 +59,7 @@ def payload_of(message: Any) -> dict[str, Any]:
         "kwargs": message.kwargs,
         "options": options,
         "message_id": message.message_id,
-        "message_timestamp": message.message_timestamp,
+        "message_timestamp": int(message.message_timestamp),
     }
 
 

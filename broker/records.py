@@ -218,7 +218,7 @@ class JobRecords:
                 found = pipe.execute(raise_on_error=False)
         except (redis.ConnectionError, redis.TimeoutError) as error:
             raise BrokerUnavailable("the states of jobs", str(error)) from error
-        return [str(state, "utf-8") if isinstance(state, bytes) else None for state in found]
+        return [str(state, "utf-8", "replace") if isinstance(state, bytes) else None for state in found]
 
     def read(self, job_id: str) -> JobRecord | None:
         """Return a job's record, or ``None`` when it is unknown or expired."""

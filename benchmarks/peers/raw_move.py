@@ -13,12 +13,12 @@ import redis
 
 from benchmarks.records import run
 
-client = redis.Redis.from_url(os.environ["BENCH_URL"])
+client = redis.Redis.from_url(os.environ["BENCH_URL"], socket_timeout=None)
 
 
 def enqueue(task: dict[str, Any]) -> None:
     """Enqueue one."""
-    client.lpush("waiting", json.dumps(task))
+    client.rpush("waiting", json.dumps(task))
 
 
 def worker_command(slots: int) -> list[str]:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
+from apps.platform.dead_letters.payload import clean_text
 from broker.interface import DeadLetter as Letter
 from broker.interface import facilities
-from broker.records import DEAD_TTL_MS, ENDED, Step, sequence, step
+from broker.records import DEAD_TTL_MS, ENDED, LIVE_TTL_MS, Step, sequence, step
 from middleware.status import ERROR_CHARACTERS
 
-# A worker says so within milliseconds, and after a minute it is not about to. A record that is older than an hour was
-# looked at a hundred times by then.
-LATEST_MS, EARLIEST_MS = 60_000, 3_600_000
+# A worker says so within milliseconds; after a minute it is not about to.
+SETTLED_MS = 60_000
 
 
 def record_deaths(letters: Sequence[Letter]) -> int:
@@ -22,12 +22,13 @@ def record_deaths(letters: Sequence[Letter]) -> int:
         BrokerUnavailable: the broker did not answer.
     """
     now = time.time_ns() // 1_000_000
-    recent = [letter for letter in letters if now - EARLIEST_MS < letter.died_at < now - LATEST_MS]
-    if not recent:
+    # A record that has not ended is gone after nine days.
+    told = [letter for letter in letters if now - LIVE_TTL_MS < letter.died_at < now - SETTLED_MS]
+    if not told:
         return 0
     records = facilities().records
-    states = records.states([letter.id for letter in recent])
-    late = [letter for letter, state in zip(recent, states, strict=True) if state is not None and state not in ENDED]
+    states = records.states([letter.id for letter in told])
+    late = [letter for letter, state in zip(told, states, strict=True) if state is not None and state not in ENDED]
     return records.write([_death(letter) for letter in late]).count("written") if late else 0
 
 
@@ -41,6 +42,6 @@ def _death(letter: Letter) -> Step:
         "attempts": letter.attempts,
         "finished_at": letter.died_at,
         "reason": letter.reason,
-        "error": {"type": letter.exception, "message": letter.error[:ERROR_CHARACTERS]},
+        "error": {"type": clean_text(letter.exception), "message": clean_text(letter.error)[:ERROR_CHARACTERS]},
     }
     return step(letter.id, sequence=order, state="dead", fields=told, ttl_ms=DEAD_TTL_MS)

@@ -21,7 +21,7 @@ READY, BEAT, LEASED, FINISHED, WRITTEN, PROGRESS, WORKING, FULL, RETIRED, LOGGED
 
 # As long as an id may be. What somebody put there with a longer one cannot be told apart, and counts as not running.
 ID_BYTES = 200
-_RUNNING = struct.Struct(f"<4qH{ID_BYTES}s6x2q")  # token, start, limit, lane, length of the id, id, asked, started
+_RUNNING = struct.Struct(f"<4qH{ID_BYTES}s6xq")  # token, start, limit, lane, length of the id, id, asked
 ASKED_AT = CELL_BYTES + 240
 SLOT_BYTES = ASKED_AT + 3 * CELL_BYTES
 # Cells of a slot: whether it is busy, start and limit of its message, and how many it has started and ended.
@@ -188,10 +188,12 @@ class Row:
 
     def start(self, slot: int, lane: int, id_: bytes, token: int, limit_ns: int) -> None:
         """Put a message that starts into a slot, which is the calling thread's until it is freed."""
-        started = self._started[slot] = self._started[slot] + 1
         at, now_ns = self._messages_at[slot], time.monotonic_ns()
-        _RUNNING.pack_into(self._memory, at, token, now_ns, limit_ns, lane, len(id_), id_, 0, started)
-        self._cells[self._slot_cells[slot]] = 1  # last: a slot that is busy is complete
+        _RUNNING.pack_into(self._memory, at, token, now_ns, limit_ns, lane, len(id_), id_, 0)
+        cells, at = self._cells, self._slot_cells[slot]
+        cells[at] = 1  # last: a slot that is busy is complete
+        started = self._started[slot] = self._started[slot] + 1
+        cells[at + STARTED] = started
 
     def stop_clock(self, slot: int) -> None:
         """Let no limit run for a slot's message."""
@@ -261,7 +263,7 @@ class Row:
 
     def _running_in(self, slot: int) -> Running | None:
         at = self._messages_at[slot]
-        token, start_ns, limit_ns, lane, length, id_, _, _ = _RUNNING.unpack_from(self._memory, at)
+        token, start_ns, limit_ns, lane, length, id_, _ = _RUNNING.unpack_from(self._memory, at)
         return Running(lane, id_[:length], token, start_ns, limit_ns) if 0 < length <= ID_BYTES else None
 
     def _counts(self) -> tuple[int, int]:

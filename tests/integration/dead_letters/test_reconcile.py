@@ -33,7 +33,7 @@ def test_rows_are_made_for_letters_that_have_none(bury: Callable[..., Letter]) -
 
 def test_a_letter_that_cannot_be_read_hides_no_other(bury: Callable[..., Letter], facilities: Facilities) -> None:
     keys, client = facilities.records.keys, facilities.records.client
-    for rubbish in (b"{", b"[]", b'{"id": "of a release to come", "more": 1}'):
+    for rubbish in (b"{", b"[]", b"[" * 100_000, b'{"id": "of a release to come", "more": 1}'):
         client.hset(keys.dead_letters("default"), rubbish, rubbish)
         client.rpush(keys.dead_list("default"), rubbish)
     made = bury()
@@ -158,7 +158,7 @@ def ago_ms(minutes: float) -> int:
 def test_a_job_whose_worker_was_killed_before_it_could_say_so_is_recorded_as_dead(
     bury: Callable[..., Letter], facilities: Facilities
 ) -> None:
-    buried = bury(died_at=ago_ms(2))
+    buried = bury(died_at=ago_ms(2), error="'vat_rate' in \udcff")
     record(facilities, buried.id, "running")
 
     assert services.reconcile_all().recorded == 1
@@ -166,11 +166,11 @@ def test_a_job_whose_worker_was_killed_before_it_could_say_so_is_recorded_as_dea
     found = facilities.records.read(buried.id)
     assert found is not None
     assert (found.state, found.reason, found.attempts, found.finished_at) == ("dead", "exhausted", 6, buried.died_at)
-    assert found.error == {"type": "KeyError", "message": "'vat_rate'"}
+    assert found.error == {"type": "KeyError", "message": "'vat_rate' in \\udcff"}
     assert services.reconcile_all() == services.Report()
 
 
-@pytest.mark.parametrize(("minutes", "state"), [(0.5, "running"), (2, "succeeded"), (2, "dead"), (61, "running")])
+@pytest.mark.parametrize(("minutes", "state"), [(0.5, "running"), (2, "succeeded"), (2, "dead")])
 def test_a_record_is_left_that_its_worker_may_still_write_or_that_has_ended(
     bury: Callable[..., Letter], facilities: Facilities, minutes: float, state: str
 ) -> None:
@@ -190,7 +190,11 @@ def test_a_record_of_the_life_after_a_requeue_is_left(bury: Callable[..., Letter
 
 
 def test_letters_and_records_written_by_hand_stop_nothing(bury: Callable[..., Letter], facilities: Facilities) -> None:
-    odd = [bury(died_at=ago_ms(2), message={}), bury(died_at=ago_ms(2), attempts=10**30), bury(died_at="yesterday")]
+    odd = [
+        bury(died_at=ago_ms(2), message={}),
+        bury(died_at=ago_ms(2), attempts=10**30),
+        bury(died_at="yesterday"),
+    ]
     for letter in odd:
         record(facilities, letter.id, "running")
     odd_options = made_letter().message | {"options": {"generation": "none"}}

@@ -348,7 +348,7 @@ def test_a_slot_that_is_filled_anew_while_it_is_read_is_never_seen_half_written(
                 return layout.unpack_from(memory, at)
             self.torn = True
             row.free(0)
-            layout.pack_into(memory, at, 2, 0, 3_000_000_000, 0, 5, b"after", 0, 2)
+            layout.pack_into(memory, at, 2, 0, 3_000_000_000, 0, 5, b"after", 0)
             seen = layout.unpack_from(memory, at)
             row.start(0, 0, b"after", 2, 3_000_000_000)
             return seen
