@@ -8,33 +8,20 @@ from unittest import mock
 
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
-from broker.family import LEASE_MS, NORMAL, SWEEP_GAP_MS, lane_of
+from broker.family import LEASE_MS, SWEEP_GAP_MS, lane_of
 from broker.family_keys import ALL_LANES, LANES, Lane
 from broker.grants import Entry, Lease
 from broker.parked import ParkedLane
 from tests.model import invariants
+from tests.model.draws import again, consumed, delays, few_picks, ids, lanes, levels, nonces, owners_back, picks
 from tests.model.keyspace import DEAD, NOWHERE
 from tests.model.model import LEVELS
-from tests.model.steps import IDS, STRAYS, Bench, Pick, Reclaim, Steps
+from tests.model.rare_states import RareStates
+from tests.model.steps import IDS, STRAYS, Bench, Pick, Reclaim
 
-CRASH_LIMIT = 3
 CALL = '["actor", 0, []]'
-
-ids = st.sampled_from(IDS)
-lanes = st.sampled_from(["live", "live", "retry"])
-consumed = st.sampled_from(["live", "live", "retry", "alone"])
-levels = st.sampled_from([2, 2, 1, 3])
-delays = st.sampled_from([0, 0, 1, 700, 5_000, 40_000])
-
-
-picks = st.builds(Pick, held=st.booleans(), back=st.integers(0, 15))
-few_picks = st.lists(picks, max_size=3)
-# The latest is 0; those without a lease come last.
-owners_back = st.integers(0, 5)
-nonces = st.sampled_from(["n0", "n1", "n2"])
-again = st.booleans()
 
 
 def run(bench: Bench, examples: int, steps: int = 50, *, shrink: bool = False) -> None:
@@ -60,7 +47,7 @@ def run(bench: Bench, examples: int, steps: int = 50, *, shrink: bool = False) -
         run_state_machine_as_test(lambda: FamilyMachine(bench), settings=chosen)
 
 
-class FamilyMachine(Steps, RuleBasedStateMachine):
+class FamilyMachine(RareStates, RuleBasedStateMachine):
     """One family, its consumers, its operators, and what befalls its server."""
 
     @initialize(count=st.integers(1, 4), lane=lanes, delay_ms=delays, key=st.sampled_from(["", "", "k1"]))
@@ -274,18 +261,13 @@ class FamilyMachine(Steps, RuleBasedStateMachine):
 
     @rule(id_=ids, nonce=nonces, again=again)
     def discard(self, id_: str, nonce: str, again: bool) -> None:
-        dead = self.model.place(id_) == DEAD
-        expected = self.model.discard(id_, nonce)
-        self._step("discard", expected, lambda: self.family.discard(id_, nonce=nonce), again=again, changes=dead)
+        self._discard(id_, nonce, again=again)
 
     @rule(id_=ids, running=again, again=again)
     def cancel(self, id_: str, running: bool, again: bool) -> None:
         if running and self._held():
             id_ = str(self._held()[-1].id, "ascii")
-        expected = self.model.cancel(id_)
-        if expected == "asked":
-            self._happened("asked to stop")
-        self._step("cancel", expected, lambda: self.family.cancel(id_), again=again, changes=expected != "unknown")
+        self._cancel(id_, again=again)
 
     @rule(what=st.sampled_from(["pause", "resume", "pause", "resume", "flush"]))
     def operate(self, what: str) -> None:
@@ -328,87 +310,6 @@ class FamilyMachine(Steps, RuleBasedStateMachine):
             self.full = False
             self._happened("server killed")
             self._step(what, None, server.restart, changes=False)
-
-    # Ways into rare states, which a random walk seldom finds.
-
-    @precondition(lambda self: self.calm)
-    @rule(
-        id_=ids, count=st.integers(1, CRASH_LIMIT + 1), cause=st.sampled_from(["signal 11", "signal 11", "limit 5 s"])
-    )
-    def crash_loop(self, id_: str, count: int, cause: str) -> None:
-        """A message takes its worker down, again and again, until it is buried at the limit."""
-        if self.model.place(id_) == NOWHERE:
-            self._enqueue([Entry(id_, self._body(False))], "live", level=1)
-        for _ in range(count):
-            held = self._drive_to_active(id_)
-            if held is None:
-                return
-            if held.crash_count >= CRASH_LIMIT:
-                self._happened("crash limit")
-                self._bury(held.lease)
-                return
-            self._reclaim(held.owner, Reclaim(running=[id_], cause=cause))
-
-    @precondition(lambda self: self.calm)
-    @rule(id_=ids, end=st.sampled_from(["requeue", "discard", "quarantine", "keep"]), again=again)
-    def die(self, id_: str, end: str, again: bool) -> None:
-        if self.model.place(id_) == NOWHERE:
-            self._enqueue([Entry(id_, self._body(False))], "live")
-        held = self._drive_to_active(id_)
-        if held is not None and end == "quarantine":
-            self._quarantine(held.lease, again=again)
-        elif held is not None:
-            self._bury(held.lease, again=again)
-        if end == "requeue":
-            self._requeue(id_, as_read=True, level=2, nonce="n0", again=again)
-        elif end == "discard":
-            self.discard(id_, "n0", again)
-
-    @precondition(lambda self: self.calm)
-    @rule(id_=ids, spare=st.booleans(), again=again)
-    def keep_suspect(self, id_: str, spare: bool, again: bool) -> None:
-        """A worker dies; another one of its pool gets what ran. ``spare`` says whether that one lives itself."""
-        held = self._drive_to_active(id_)
-        if held is None:
-            return
-        lane = lane_of(held.owner)
-        keeper = self._join(lane)
-        if not spare:
-            self._happened("keeper gone")
-            self._reclaim(keeper, Reclaim())
-        self._reclaim(held.owner, Reclaim(running=[id_], cause="signal 11", keeper=keeper), again=again)
-
-    @precondition(lambda self: self.calm)
-    @rule(id_=ids, how=st.sampled_from(["ack", "move", "bury", "release"]), again=again)
-    def come_late(self, id_: str, how: str, again: bool) -> None:
-        """A message is leased to the same owner anew; what is done under its old token changes nothing."""
-        held = self._drive_to_active(id_)
-        if held is None:
-            return
-        old = held.lease
-        self.model.release(old.owner, [old], "head")
-        self._step("release", [], lambda: self.family.release(old.owner, [old]))
-        self._fetch(old.owner, 10)
-        if how == "ack":
-            stale = self.model.ack(old.owner, [old])
-            self._step(how, stale, lambda: self.family.ack(old.owner, [old]), again=again, changes=False)
-        elif how == "move":
-            moved = self.model.move(old, "divert", "live", b"late", 0, NORMAL)
-            call = partial(self.family.move, old, move="divert", lane="live", body=b"late", delay_ms=0)
-            self._step(how, moved, call, again=again, changes=False)
-        elif how == "bury":
-            self._bury(old, again=again)
-        else:
-            stale = self.model.release(old.owner, [old], "tail")
-            self._step(
-                how, stale, lambda: self.family.release(old.owner, [old], side="tail"), again=again, changes=False
-            )
-
-    @rule(id_=ids, delay_ms=st.sampled_from([700, 5_000]), again=again)
-    def cancel_scheduled(self, id_: str, delay_ms: int, again: bool) -> None:
-        if self.model.place(id_) == NOWHERE:
-            self._enqueue([Entry(id_, self._body(False))], "live", delay_ms=delay_ms)
-            self.cancel(id_, False, again)
 
     def teardown(self) -> None:
         """From any state, fair repetition of what consumers and sweepers do works everything off."""

@@ -242,6 +242,17 @@ class Steps:
         self._note_late([lease], [] if expected else [lease], valid)
         self._step("bury", expected, lambda: self.family.bury(lease, letter), again=again, changes=valid)
 
+    def _discard(self, id_: str, nonce: str, *, again: bool) -> None:
+        dead = self.model.place(id_) == DEAD
+        expected = self.model.discard(id_, nonce)
+        self._step("discard", expected, lambda: self.family.discard(id_, nonce=nonce), again=again, changes=dead)
+
+    def _cancel(self, id_: str, *, again: bool) -> None:
+        expected = self.model.cancel(id_)
+        if expected == "asked":
+            self._happened("asked to stop")
+        self._step("cancel", expected, lambda: self.family.cancel(id_), again=again, changes=expected != "unknown")
+
     def _requeue(self, id_: str, *, as_read: bool, level: int, nonce: str, again: bool) -> None:
         dead = self.model.place(id_) == DEAD
         letter = self.model.messages[id_].letter if dead and as_read else b"{}"

@@ -14,9 +14,13 @@ import gevent  # noqa: E402
 os.environ["DJANGO_SETTINGS_MODULE"] = "project.settings"
 
 from apps.platform.outbound.http import OutboundError, send  # noqa: E402
+from tests.waiting import wait_for  # noqa: E402
+
+begun: list[str] = []
 
 
 def ended(url: str, deadline_s: float) -> tuple[str, float]:
+    begun.append(url)
     started = time.monotonic()
     try:
         outcome = str(send("POST", url, body=b"{}", deadline_s=deadline_s, max_bytes=65536).status)
@@ -28,7 +32,7 @@ def ended(url: str, deadline_s: float) -> tuple[str, float]:
 def main(healthy: str, hostile: list[str]) -> None:
     alone = [ended(healthy, 5) for _ in range(40)]
     crowd = [gevent.spawn(ended, url, 1.0) for url in hostile]
-    gevent.sleep(0.1)
+    wait_for(lambda: set(begun) >= set(hostile))
     beside = [ended(healthy, 5) for _ in range(40)]
     gevent.joinall(crowd)
     print(json.dumps({"alone": alone, "beside": beside, "hostile": [each.value for each in crowd]}))

@@ -15,8 +15,12 @@ os.environ["DJANGO_SETTINGS_MODULE"] = "project.settings"
 import django  # noqa: E402
 from django.db import connection, transaction  # noqa: E402
 
+from tests.waiting import wait_for  # noqa: E402
+
 GREENLETS = 64
 HELD_S = 1.0
+held: list[bool] = []
+connected: list[bool] = []
 
 
 def write() -> None:
@@ -24,10 +28,18 @@ def write() -> None:
         cursor.execute("UPDATE counted SET number = number + 1")
 
 
+def want() -> None:
+    """Open a connection, and wait for the lock."""
+    connection.ensure_connection()
+    connected.append(True)
+    write()
+
+
 def hold() -> None:
     """Write, and let others run before the commit, as code does that asks a server meanwhile."""
     with transaction.atomic():
         write()
+        held.append(True)
         gevent.sleep(HELD_S)
 
 
@@ -45,9 +57,9 @@ def main() -> None:
         cursor.execute("INSERT INTO counted VALUES (0)")
     pauses: list[float] = []
     holder = gevent.spawn(hold)
-    gevent.sleep(0)
-    writers = [gevent.spawn(write) for _ in range(GREENLETS)]
-    gevent.sleep(HELD_S / 5)  # their connections are open
+    wait_for(lambda: held)
+    writers = [gevent.spawn(want) for _ in range(GREENLETS)]
+    wait_for(lambda: len(connected) == GREENLETS)
     watcher, used_s = gevent.spawn(longest_pause_s, pauses), time.process_time()
     gevent.sleep(HELD_S / 2)
     used_s = time.process_time() - used_s

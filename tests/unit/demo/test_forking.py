@@ -32,6 +32,7 @@ import json, subprocess, sys, time
 from pathlib import Path
 from broker.parent_death import adopt_orphans
 from project.demo.parts import CommandPart
+from tests.waiting import wait_for
 
 assert adopt_orphans()
 done = subprocess.run([sys.executable, "-c", sys.argv[2], sys.argv[1]], capture_output=True, text=True, check=True)
@@ -39,15 +40,13 @@ pids = json.loads(done.stdout)
 parts = {name: CommandPart(name, (), {}, Path(sys.argv[1]) / f"{name}.log") for name in pids}
 for name, part in parts.items():
     part.adopt(pids[name])
-while parts["pools"].exit_code() is None:
-    time.sleep(0.01)
+wait_for(lambda: parts["pools"].exit_code() is not None)
 parts["web"].start()
 print(json.dumps([pids["web"], parts["web"].pid, parts["pools"].exit_code()]), flush=True)
 if len(sys.argv) > 3:
     time.sleep(600)
 parts["web"].terminate()
-while parts["web"].pid is not None:
-    time.sleep(0.01)
+wait_for(lambda: parts["web"].pid is None)
 print(parts["web"].exit_code(), flush=True)
 """
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 import uuid
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -75,7 +76,7 @@ class Meanwhile(Middleware):
             act()
 
 
-class Subject:
+class Subject(ABC):
     """A transport with two processes' brokers: one that sends and works, and one that holds messages and may die."""
 
     def __init__(self, client: redis.Redis, name: str) -> None:
@@ -90,21 +91,21 @@ class Subject:
         self._holder, self.transport = self.build()
         self._consumers: dict[str, Any] = {}
 
+    @abstractmethod
     def build(self) -> tuple[Broker, Transport]:
         """Return a process's broker with its transport."""
-        raise NotImplementedError
 
+    @abstractmethod
     def scheduled(self, **options: Any) -> set[str]:
         """Return ids of scheduled messages with some options."""
-        raise NotImplementedError
 
+    @abstractmethod
     def spoil(self, raw: bytes) -> None:
         """Let bytes that are no message come into the queue, and be found."""
-        raise NotImplementedError
 
+    @abstractmethod
     def crash(self) -> None:
         """Let the holder die, and what it held be given to others."""
-        raise NotImplementedError
 
     def send(self, number: int = 0, *, delay_ms: int | None = None) -> str:
         """Send a message and return its id."""

@@ -1,0 +1,99 @@
+"""Ways into rare states, which a random walk seldom finds: rules of the machine."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from hypothesis import strategies as st
+from hypothesis.stateful import precondition, rule
+
+from broker.family import NORMAL, lane_of
+from broker.grants import Entry
+from tests.model.draws import again, ids
+from tests.model.keyspace import NOWHERE
+from tests.model.steps import Reclaim, Steps
+
+CRASH_LIMIT = 3
+
+
+class RareStates(Steps):
+    """Rules that take several steps at once."""
+
+    @precondition(lambda self: self.calm)
+    @rule(
+        id_=ids, count=st.integers(1, CRASH_LIMIT + 1), cause=st.sampled_from(["signal 11", "signal 11", "limit 5 s"])
+    )
+    def crash_loop(self, id_: str, count: int, cause: str) -> None:
+        """A message takes its worker down, again and again, until it is buried at the limit."""
+        if self.model.place(id_) == NOWHERE:
+            self._enqueue([Entry(id_, self._body(False))], "live", level=1)
+        for _ in range(count):
+            held = self._drive_to_active(id_)
+            if held is None:
+                return
+            if held.crash_count >= CRASH_LIMIT:
+                self._happened("crash limit")
+                self._bury(held.lease)
+                return
+            self._reclaim(held.owner, Reclaim(running=[id_], cause=cause))
+
+    @precondition(lambda self: self.calm)
+    @rule(id_=ids, end=st.sampled_from(["requeue", "discard", "quarantine", "keep"]), again=again)
+    def die(self, id_: str, end: str, again: bool) -> None:
+        if self.model.place(id_) == NOWHERE:
+            self._enqueue([Entry(id_, self._body(False))], "live")
+        held = self._drive_to_active(id_)
+        if held is not None and end == "quarantine":
+            self._quarantine(held.lease, again=again)
+        elif held is not None:
+            self._bury(held.lease, again=again)
+        if end == "requeue":
+            self._requeue(id_, as_read=True, level=2, nonce="n0", again=again)
+        elif end == "discard":
+            self._discard(id_, "n0", again=again)
+
+    @precondition(lambda self: self.calm)
+    @rule(id_=ids, spare=st.booleans(), again=again)
+    def keep_suspect(self, id_: str, spare: bool, again: bool) -> None:
+        """A worker dies; another one of its pool gets what ran. ``spare`` says whether that one lives itself."""
+        held = self._drive_to_active(id_)
+        if held is None:
+            return
+        lane = lane_of(held.owner)
+        keeper = self._join(lane)
+        if not spare:
+            self._happened("keeper gone")
+            self._reclaim(keeper, Reclaim())
+        self._reclaim(held.owner, Reclaim(running=[id_], cause="signal 11", keeper=keeper), again=again)
+
+    @precondition(lambda self: self.calm)
+    @rule(id_=ids, how=st.sampled_from(["ack", "move", "bury", "release"]), again=again)
+    def come_late(self, id_: str, how: str, again: bool) -> None:
+        """A message is leased to the same owner anew; what is done under its old token changes nothing."""
+        held = self._drive_to_active(id_)
+        if held is None:
+            return
+        old = held.lease
+        self.model.release(old.owner, [old], "head")
+        self._step("release", [], lambda: self.family.release(old.owner, [old]))
+        self._fetch(old.owner, 10)
+        if how == "ack":
+            stale = self.model.ack(old.owner, [old])
+            self._step(how, stale, lambda: self.family.ack(old.owner, [old]), again=again, changes=False)
+        elif how == "move":
+            moved = self.model.move(old, "divert", "live", b"late", 0, NORMAL)
+            call = partial(self.family.move, old, move="divert", lane="live", body=b"late", delay_ms=0)
+            self._step(how, moved, call, again=again, changes=False)
+        elif how == "bury":
+            self._bury(old, again=again)
+        else:
+            stale = self.model.release(old.owner, [old], "tail")
+            self._step(
+                how, stale, lambda: self.family.release(old.owner, [old], side="tail"), again=again, changes=False
+            )
+
+    @rule(id_=ids, delay_ms=st.sampled_from([700, 5_000]), again=again)
+    def cancel_scheduled(self, id_: str, delay_ms: int, again: bool) -> None:
+        if self.model.place(id_) == NOWHERE:
+            self._enqueue([Entry(id_, self._body(False))], "live", delay_ms=delay_ms)
+            self._cancel(id_, again=again)
