@@ -75,7 +75,7 @@ class Logs(Middleware):
 
     def _tell(self, message: MessageProxy, outcome: Outcome, exception: BaseException | None) -> None:
         names = _names(message)
-        duration_ms = int((time.monotonic() - getattr(message, "logged_s", time.monotonic())) * 1000)
+        duration_ms = int((time.monotonic() - (getattr(message, "logged_s", None) or time.monotonic())) * 1000)
         cause = outcome.exception or exception
         if outcome.kind == "dead":
             log.error("dead", reason=outcome.reason, duration_ms=duration_ms, exc_info=cause, **names)

@@ -28,6 +28,7 @@ from apps.platform.workers.table import Row
 from broker.consumer import HeldMessage
 from broker.errors import BrokerUnavailable
 from broker.interface import facilities
+from broker.redis_broker import RedisBroker
 from middleware import away
 from middleware.cancellation import Cancellation
 
@@ -57,14 +58,15 @@ def serve(assignment: Assignment, row: Row, *, parent_pid: int) -> int:
     # Ctrl-C reaches every process of a terminal, the supervisor decides what it means.
     signals = SignalPipe(noted=(signal.SIGTERM,), ignored=(signal.SIGINT, signal.SIGHUP, signal.SIGQUIT))
     broker = dramatiq.get_broker()
-    broker.become(assignment.child, slots=assignment.slots)  # type: ignore[attr-defined]
+    assert isinstance(broker, RedisBroker)  # noqa: S101  its supervisor starts on no other
+    broker.become(assignment.child, slots=assignment.slots)
     facilities(broker).steps.around = row.write_finished
     keep_database_connections()
     if assignment.pool.nice:
         os.nice(assignment.pool.nice)
     for lane in assignment.lanes:
         broker.declare_queue(lane)
-    slots = install(broker, Slots(row, settings.YARD, assignment.lanes, assignment.slots))
+    slots = install(broker, Slots(broker, row, settings.YARD, assignment.lanes))
     away.waiting = slots.without_limit
     broker.emit_after("process_boot")
     if assignment.pool.kind == "gevent":

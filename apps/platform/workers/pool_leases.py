@@ -171,7 +171,7 @@ class PoolLeases:
         self._record_cancelled(estate)
         left = {
             key: Left(
-                finished=[(done.id, b"%d" % done.token) for done in estate.finished if done.lane == lane],
+                finished=[b"%d" % done.token for done in estate.finished if done.lane == lane],
                 running=[_text(ran.id) for ran in guilty if ran.lane == lane],
                 cause=cause,
                 keeper=self._own if self._isolates and key[1] != "alone" else "",

@@ -1,7 +1,10 @@
 """The table that a supervisor shares with its children: a row each, with what the child runs and what it finished.
 
-A row needs nothing of the child when it is read: one that hangs, or died, still shows what it was doing. Writing costs
-a message about two microseconds.
+A row needs nothing of the child when it is read: one that hangs, or died, still shows what it was doing.
+
+Each message pays for what is written here, and in a worker that does much else between two of them it pays for every
+object that is touched, not for the instructions. Hence one record for a message from its start to the end of its
+memory, one call that fills it in, and one cell that says what became of it.
 """
 
 from __future__ import annotations
@@ -12,24 +15,28 @@ import os
 import struct
 import tempfile
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 CELL_BYTES = 8
 HEADER_CELLS = 16  # more than are used, so that a row can grow where it stands
-READY, BEAT, LEASED, FINISHED, WRITTEN, PROGRESS, WORKING, FULL, RETIRED, LOGGED = range(10)
+READY, BEAT, LEASED, WRITTEN, PROGRESS, WORKING, FULL, RETIRED, LOGGED = range(9)
 
 # As long as an id may be. What somebody put there with a longer one cannot be told apart, and counts as not running.
 ID_BYTES = 200
-_RUNNING = struct.Struct(f"<4qH{ID_BYTES}s6xq")  # token, start, limit, lane, length of the id, id, asked
-ASKED_AT = CELL_BYTES + 240
-SLOT_BYTES = ASKED_AT + 3 * CELL_BYTES
-# Cells of a slot: whether it is busy, start and limit of its message, and how many it has started and ended.
-BUSY, START, LIMIT, ASKED = 0, 2, 3, ASKED_AT // CELL_BYTES
-STARTED, ENDED = ASKED + 1, ASKED + 2
-_FINISHED = struct.Struct(f"<2qH{ID_BYTES}s")  # token, lane, length of the id, id
-RING = 512
-RING_BYTES = 224
+# Start, limit, token, lane, length of the id, id, asked, state. The state comes last: once it says that the message
+# runs, the rest is there.
+_RECORD = struct.Struct(f"<2q20s2H{ID_BYTES}s2q")
+RECORD_CELLS = _RECORD.size // CELL_BYTES
+# A slot is the position of its record's state; of other cells from there.
+STATE = RECORD_CELLS - 1
+START, LIMIT, ASKED = -STATE, 1 - STATE, -1
+# A state is four times the number of the child's start or end that wrote it, and what that was. None is zero.
+RUNS, WORKED_OFF, GONE = 1, 2, 3
+KINDS = 4
+# So many messages that were worked off are remembered.
+KEPT = 512
 LOG_BYTES = 4_096
 NO_LIMIT = 0
 
@@ -77,10 +84,9 @@ class Running:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """A message that was worked off, acknowledged or not."""
+    """A message that was worked off, acknowledged or not. Within a lane no other has its token."""
 
     lane: int
-    id: bytes
     token: int
 
 
@@ -95,14 +101,12 @@ class Row:
     def __init__(self, memory: memoryview, slots: int) -> None:
         self._memory = memory
         self._cells = memory.cast("q")
-        self._slots = slots
-        self._ring_at = (HEADER_CELLS * CELL_BYTES) + slots * SLOT_BYTES
-        self._log_at = self._ring_at + RING * RING_BYTES
-        self._finished = itertools.count()
-        self._started = [0] * slots
-        # Where each slot begins, in cells, and its message, in bytes: each start and end of a message needs them.
-        self._slot_cells = [self._slot_at(slot) // CELL_BYTES for slot in range(slots)]
-        self._messages_at = [self._slot_at(slot) + CELL_BYTES for slot in range(slots)]
+        self._records = records_of(slots)
+        # The oldest end is overwritten first.
+        self._free = deque(HEADER_CELLS + place * RECORD_CELLS + STATE for place in range(self._records))
+        self._log_at = (HEADER_CELLS + self._records * RECORD_CELLS) * CELL_BYTES
+        self._events = itertools.count(KINDS, KINDS)
+        self._last_end = 0
         self._moved = 0
 
     def read(self) -> ChildState:
@@ -114,12 +118,11 @@ class Row:
     def clear(self) -> None:
         """Forget the child before."""
         self._memory[:] = bytes(len(self._memory))
-        self._started = [0] * self._slots
 
     def beat(self) -> None:
         """Give a sign of life, and say whether messages were started or ended since the one before."""
         now_ns = self._cells[BEAT] = time.monotonic_ns()
-        moved = sum(self._counts())
+        moved = max(self._states(), default=0)
         if moved != self._moved:
             self._moved, self._cells[PROGRESS] = moved, now_ns
 
@@ -186,95 +189,95 @@ class Row:
             _, _, kept = (kept[logged % LOG_BYTES :] + kept[: logged % LOG_BYTES]).partition(b"\n")
         return kept.decode("utf-8", "replace").splitlines()
 
-    def start(self, slot: int, lane: int, id_: bytes, token: int, limit_ns: int) -> None:
-        """Put a message that starts into a slot, which is the calling thread's until it is freed."""
-        at, now_ns = self._messages_at[slot], time.monotonic_ns()
-        _RUNNING.pack_into(self._memory, at, token, now_ns, limit_ns, lane, len(id_), id_, 0)
-        cells, at = self._cells, self._slot_cells[slot]
-        cells[at] = 1  # last: a slot that is busy is complete
-        started = self._started[slot] = self._started[slot] + 1
-        cells[at + STARTED] = started
+    def start(self, lane: int, id_: bytes, token: bytes, limit_ns: int) -> int | None:
+        """Put down a message that starts.
+
+        Returns:
+            Its slot until it ends; ``None`` if the child's leases may have lapsed, and nothing was put down.
+        """
+        now_ns = time.monotonic_ns()
+        if self._cells[LEASED] <= now_ns:
+            return None
+        slot = self._free.popleft()
+        state, at = next(self._events) + RUNS, (slot - STATE) * CELL_BYTES
+        _RECORD.pack_into(self._memory, at, now_ns, limit_ns, token, lane, len(id_), id_, 0, state)
+        return slot
+
+    def end(self, slot: int, *, worked_off: bool) -> None:
+        """Empty a slot, and remember a message that was worked off until 512 others were."""
+        self._cells[slot] = self._last_end = next(self._events) + (WORKED_OFF if worked_off else GONE)
+        self._free.append(slot)
 
     def stop_clock(self, slot: int) -> None:
         """Let no limit run for a slot's message."""
-        self._cells[self._slot_cells[slot] + LIMIT] = NO_LIMIT
+        self._cells[slot + LIMIT] = NO_LIMIT
 
     def start_clock(self, slot: int, limit_ns: int) -> None:
         """Let a limit run for a slot's message, from now on."""
-        cells, at = self._cells, self._slot_cells[slot]
-        cells[at + START] = time.monotonic_ns()
-        cells[at + LIMIT] = limit_ns  # last: it is never measured from the first start
-
-    def end(self, slot: int) -> None:
-        """Note that a slot's task has ended; its message is still to be acknowledged."""
-        cells, at = self._cells, self._slot_cells[slot]
-        cells[at + LIMIT] = NO_LIMIT
-        cells[at + ENDED] += 1
-
-    def free(self, slot: int) -> None:
-        """Empty a slot."""
-        self._cells[self._slot_cells[slot]] = 0
+        self._cells[slot + START] = time.monotonic_ns()
+        self._cells[slot + LIMIT] = limit_ns  # last: it is never measured from the first start
 
     def ask(self, ran: Running) -> None:
         """Say, as its supervisor, that a running message was asked to stop."""
-        for slot, at in enumerate(self._slot_cells):
-            if self._cells[at] and self._running_in(slot) == ran:
-                self._cells[at + ASKED] = ran.token
+        for slot, state, found in self._running():
+            if found == ran:
+                self._cells[slot + ASKED] = state
 
     def is_asked(self, slot: int) -> bool:
         """Whether the message in a slot was asked to stop."""
-        at = self._slot_cells[slot]
-        token = self._cells[at + 1]
-        return token > 0 and self._cells[at + ASKED] == token
-
-    def finish(self, lane: int, id_: bytes, token: int) -> None:
-        """Remember a message that was worked off, until 512 others were."""
-        turn = next(self._finished)
-        _FINISHED.pack_into(self._memory, self._ring_at + (turn % RING) * RING_BYTES, token, lane, len(id_), id_)
-        self._cells[FINISHED] = turn + 1
+        return self._cells[slot + ASKED] == self._cells[slot]
 
     def write_finished(self, write: Callable[[], None]) -> None:
         """Write, with ``write``, what is to be known of the finished messages, and note that it is."""
-        finished = self._cells[FINISHED]
+        last_end = self._last_end
         write()
-        self._cells[WRITTEN] = finished
+        self._cells[WRITTEN] = last_end
 
     def running(self) -> list[Running]:
-        """Return what the slots hold.
-
-        One that is filled anew meanwhile may be seen half written: two looks must agree, and it be busy after them.
-        """
-        found = []
-        for slot, at in enumerate(self._slot_cells):
-            if self._cells[at + BUSY]:
-                ran = self._running_in(slot)
-                if ran is not None and ran == self._running_in(slot) and self._cells[at + BUSY]:
-                    found.append(ran)
-        return found
+        """Return what the slots hold."""
+        return [ran for _, _, ran in self._running()]
 
     def finished(self) -> list[Finished]:
         """Return the messages that were worked off last and of which all is written, up to 512."""
         found = []
-        for turn in range(max(self._cells[FINISHED] - RING, 0), self._cells[WRITTEN]):
-            token, lane, length, id_ = _FINISHED.unpack_from(self._memory, self._ring_at + (turn % RING) * RING_BYTES)
-            if 0 < length <= ID_BYTES:
-                found.append(Finished(lane, id_[:length], token))
+        for place, state in enumerate(self._states()):
+            if state % KINDS == WORKED_OFF and state <= self._cells[WRITTEN]:
+                _, _, token, lane, *_ = self._record(place)
+                found.append(Finished(lane, int(token.rstrip(b"\0"))))
         return found
 
-    def _running_in(self, slot: int) -> Running | None:
-        at = self._messages_at[slot]
-        token, start_ns, limit_ns, lane, length, id_, _ = _RUNNING.unpack_from(self._memory, at)
-        return Running(lane, id_[:length], token, start_ns, limit_ns) if 0 < length <= ID_BYTES else None
+    def _running(self) -> Iterator[tuple[int, int, Running]]:
+        """Yield slot, state and message of what runs.
+
+        A record that is filled anew meanwhile may be seen half written: two looks must agree, on the state as well.
+        """
+        for place, state in enumerate(self._states()):
+            if state % KINDS != RUNS:
+                continue
+            record = self._record(place)
+            start_ns, limit_ns, token, lane, length, id_, _, seen = record
+            if seen == state and record == self._record(place) and 0 < length <= ID_BYTES:
+                slot = HEADER_CELLS + place * RECORD_CELLS + STATE
+                yield slot, state, Running(lane, id_[:length], int(token.rstrip(b"\0")), start_ns, limit_ns)
+
+    def _record(self, place: int) -> tuple[int, int, bytes, int, int, bytes, int, int]:
+        return _RECORD.unpack_from(self._memory, (HEADER_CELLS + place * RECORD_CELLS) * CELL_BYTES)
+
+    def _states(self) -> list[int]:
+        if not self._records:
+            return []
+        return self._cells[HEADER_CELLS + STATE : self._log_at // CELL_BYTES : RECORD_CELLS].tolist()
 
     def _counts(self) -> tuple[int, int]:
-        """Return how many messages were started, and how many ended. Each slot counts its own, without a lock."""
-        cells = self._cells
-        ended = sum(cells[at + ENDED] for at in self._slot_cells)
-        return sum(cells[at + STARTED] for at in self._slot_cells), ended
+        """Return how many messages were started, and how many ended. As many more were started as run."""
+        states = self._states()
+        events, busy = max(states, default=0) // KINDS, sum(state % KINDS == RUNS for state in states)
+        return (events + busy) // 2, max(events - busy, 0) // 2
 
-    @staticmethod
-    def _slot_at(slot: int) -> int:
-        return HEADER_CELLS * CELL_BYTES + slot * SLOT_BYTES
+
+def records_of(slots: int) -> int:
+    """Return how many records a row has: none for a process that runs no messages."""
+    return slots + KEPT if slots else 0
 
 
 class Table:
@@ -296,7 +299,7 @@ class Table:
     @staticmethod
     def row_bytes(slots: int) -> int:
         """Return the size of a row."""
-        return HEADER_CELLS * CELL_BYTES + slots * SLOT_BYTES + (RING * RING_BYTES + LOG_BYTES if slots else 0)
+        return HEADER_CELLS * CELL_BYTES + records_of(slots) * _RECORD.size + (LOG_BYTES if slots else 0)
 
     @classmethod
     def create(cls, rows: int, slots: int = 0) -> Table:

@@ -24,7 +24,7 @@ MOMENTS = {
     "before it is handed out": (Consumer, "_hand_out", "before"),
     "before the slot": (Slots, "before_process_message", "before"),
     "after the slot": (Slots, "before_process_message", "after"),
-    "after the task": (Slots, "after_process_message", "before"),
+    "after the task": (Consumer, "ack", "before"),
     "before the note": (Slots, "after_ack", "before"),
     "after the note": (Slots, "after_ack", "after"),
     "before the acknowledgement": (Acks, "send", "before"),

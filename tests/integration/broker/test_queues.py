@@ -13,7 +13,9 @@ import pytest
 import redis
 from dramatiq.errors import QueueJoinTimeout, QueueNotFound
 from dramatiq.message import Message
+from dramatiq.middleware import Middleware
 
+from broker.consumer import HeldMessage
 from broker.errors import InvalidMessageId, PayloadTooLarge, QueueFull, UnencodablePayload
 from broker.keys import Keys
 from broker.parked import ParkedLane
@@ -326,3 +328,32 @@ def test_what_an_actor_raises_stops_neither_worker_nor_queue(build: Build, run_w
 
     assert sorted(runs) == list(range(8))
     assert all(alive)
+
+
+def test_who_acknowledges_while_its_worker_listens_says_so_before_it_sends(build: Build) -> None:
+    said: list[object] = []
+
+    class Hears(Middleware):
+        def before_send_acks(self, broker: Any, held: HeldMessage) -> None:
+            said.append((held.message_id, depth(broker)))
+
+    broker = build()
+    broker.add_middleware(Hears())
+    for number in range(2):
+        broker.enqueue(message(number, id_=f"m{number}"))
+    consumer = broker.consume("work", prefetch=4, timeout=1_000)
+    first, second = next(consumer), next(consumer)
+    assert first is not None
+    assert second is not None
+
+    consumer.ack(first)
+    quiet = list(said)
+    thread = threading.Thread(target=next, args=(consumer,))
+    thread.start()
+    wait_for(lambda: consumer._listening and depth(broker) == 1)
+    consumer.ack(second)
+    thread.join(5)
+
+    assert quiet == []
+    assert said == [("m1", 1)]
+    assert depth(broker) == 0

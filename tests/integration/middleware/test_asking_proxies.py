@@ -1,13 +1,15 @@
-"""A message that succeeds is never asked for what it has not: its proxy raises two exceptions before it says no."""
+"""What a message costs that every hook asks and writes on: it has all that is asked for, and where it is quick."""
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from typing import Any
 
 import dramatiq
 import pytest
-from dramatiq.broker import MessageProxy
+from dramatiq.broker import Broker, MessageProxy
+from dramatiq.middleware import Middleware
 
 from apps.platform.jobs.queries import find_job
 from apps.platform.jobs.services import submit
@@ -43,6 +45,45 @@ def test_no_hook_asks_a_message_that_succeeds_for_what_it_has_not(run_worker: Ru
         del dramatiq.get_broker().actors["succeed"]
 
     assert asked == []
+
+
+class Keeps(Middleware):
+    """Keeps what was worked off."""
+
+    def __init__(self) -> None:
+        self.messages: list[MessageProxy] = []
+
+    def after_ack(self, broker: Broker, message: MessageProxy) -> None:
+        self.messages.append(message)
+
+
+def attributes(message: MessageProxy) -> list[object]:
+    """Return the dictionary of a message's attributes, where the interpreter had to make one."""
+    return [found for found in gc.get_referents(message) if isinstance(found, dict) and "message_id" in found]
+
+
+@pytest.mark.usefixtures("facilities")
+def test_no_hook_writes_what_a_message_has_no_place_for(run_worker: RunWorker) -> None:
+    """One would cost each message a dictionary, and all that read its attributes afterwards more time."""
+    keeps = Keeps()
+
+    @dramatiq.actor(queue_name="default")
+    def succeed() -> None:
+        return None
+
+    try:
+        with run_worker("default") as worker:
+            worker.broker.add_middleware(keeps)
+            submit(succeed, kwargs={})
+            wait_for(lambda: keeps.messages, 30)
+    finally:
+        del dramatiq.get_broker().actors["succeed"]
+
+    [message] = keeps.messages
+    assert attributes(message) == []
+    for number in range(30):
+        setattr(message, f"more_{number}", number)
+    assert attributes(message), "the look would not see it"
 
 
 def test_a_proxy_that_is_asked_is_noted(asked: list[str]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from apps.platform.workers.pulses import Pulses
@@ -38,10 +40,12 @@ def test_a_child_that_runs_nothing_and_gives_no_sign_hangs(watched: Watched) -> 
 
 
 def test_who_held_the_interpreter_for_long_may_end_in_peace_once_its_task_has(watched: Watched) -> None:
-    watched.row.start(0, 0, b"holds", 1, 60_000_000_000)
+    watched.row.lease(time.monotonic_ns() / 1e9 + 60)
+    slot = watched.row.start(0, b"holds", b"1", 60_000_000_000)
+    assert slot is not None
     assert watched.silent_after(17) == []
 
-    watched.row.end(0)  # the thread that ran it is the first to go on; the one that beats follows
+    watched.row.end(slot, worked_off=True)  # the thread that ran it is the first to go on; the one that beats follows
 
     assert watched.silent_after(1) == []
     assert watched.silent_after(10) == [(1, 11.0)]

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import pytest
 
-from apps.platform.workers.slots import Slots
 from apps.platform.workers.stops import END_AFTER_S, INTERRUPT_AFTER_S, LOOK_AGAIN_S, Stops
-from apps.platform.workers.table import Running, Table
+from apps.platform.workers.table import Running
 from broker.errors import BrokerUnavailable
-from tests.factories.yards import small_yard
-from tests.unit.workers.test_slots import LANES, message
 
 S = 1_000_000_000
 
@@ -124,20 +119,3 @@ def test_who_ended_is_forgotten(clock: Clock, server: Server) -> None:
     assert not stops.is_asked(1, ran)
     clock.pass_s(INTERRUPT_AFTER_S)
     assert stops.to_interrupt() == []
-
-
-def test_a_child_reads_who_was_asked_until_the_slot_is_anothers() -> None:
-    row = Table.create(1, 2).rows[0]
-    row.lease(time.monotonic() + 60)
-    slots: Any = Slots(row, small_yard(), LANES, 2)
-    first, second = message("first", 7), message("second", 8)
-    for held in (first, second):
-        slots.before_process_message(None, held)
-
-    row.ask(row.running()[0])
-
-    assert (slots.is_asked("first"), slots.is_asked("second"), slots.is_asked("nobody")) == (True, False, False)
-    slots.after_process_message(None, first)
-    slots.after_ack(None, first)
-    slots.before_process_message(None, message("third", 7))
-    assert not slots.is_asked("third")
