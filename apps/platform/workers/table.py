@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 CELL_BYTES = 8
 HEADER_CELLS = 16  # more than are used, so that a row can grow where it stands
-READY, BEAT, LEASED, WRITTEN, PROGRESS, WORKING, FULL, RETIRED, LOGGED = range(9)
+READY, BEAT, LEASED, LAST_END, WRITTEN, PROGRESS, WORKING, FULL, RETIRED, LOGGED = range(10)
 
 # As long as an id may be. What somebody put there with a longer one cannot be told apart, and counts as not running.
 ID_BYTES = 200
@@ -32,9 +32,9 @@ RECORD_CELLS = _RECORD.size // CELL_BYTES
 # A slot is the position of its record's state; of other cells from there.
 STATE = RECORD_CELLS - 1
 START, LIMIT, ASKED = -STATE, 1 - STATE, -1
-# A state is four times the number of the child's start or end that wrote it, and what that was. None is zero.
+# A state is the number of the child's start or end that wrote it, and in its lowest byte what became of the message.
 RUNS, WORKED_OFF, GONE = 1, 2, 3
-KINDS = 4
+KINDS = 256
 # So many messages that were worked off are remembered.
 KEPT = 512
 LOG_BYTES = 4_096
@@ -104,9 +104,9 @@ class Row:
         self._records = records_of(slots)
         # The oldest end is overwritten first.
         self._free = deque(HEADER_CELLS + place * RECORD_CELLS + STATE for place in range(self._records))
+        self._kinds_at = (HEADER_CELLS + STATE) * CELL_BYTES
         self._log_at = (HEADER_CELLS + self._records * RECORD_CELLS) * CELL_BYTES
         self._events = itertools.count(KINDS, KINDS)
-        self._last_end = 0
         self._moved = 0
 
     def read(self) -> ChildState:
@@ -122,7 +122,7 @@ class Row:
     def beat(self) -> None:
         """Give a sign of life, and say whether messages were started or ended since the one before."""
         now_ns = self._cells[BEAT] = time.monotonic_ns()
-        moved = max(self._states(), default=0)
+        moved = sum(self._counts())
         if moved != self._moved:
             self._moved, self._cells[PROGRESS] = moved, now_ns
 
@@ -205,7 +205,7 @@ class Row:
 
     def end(self, slot: int, *, worked_off: bool) -> None:
         """Empty a slot, and remember a message that was worked off until 512 others were."""
-        self._cells[slot] = self._last_end = next(self._events) + (WORKED_OFF if worked_off else GONE)
+        self._cells[slot] = self._cells[LAST_END] = next(self._events) + (WORKED_OFF if worked_off else GONE)
         self._free.append(slot)
 
     def stop_clock(self, slot: int) -> None:
@@ -229,7 +229,7 @@ class Row:
 
     def write_finished(self, write: Callable[[], None]) -> None:
         """Write, with ``write``, what is to be known of the finished messages, and note that it is."""
-        last_end = self._last_end
+        last_end = self._cells[LAST_END]
         write()
         self._cells[WRITTEN] = last_end
 
@@ -240,9 +240,9 @@ class Row:
     def finished(self) -> list[Finished]:
         """Return the messages that were worked off last and of which all is written, up to 512."""
         found = []
-        for place, state in enumerate(self._states()):
-            if state % KINDS == WORKED_OFF and state <= self._cells[WRITTEN]:
-                _, _, token, lane, *_ = self._record(place)
+        for slot in self._slots(WORKED_OFF):
+            if self._cells[slot] <= self._cells[WRITTEN]:
+                _, _, token, lane, *_ = self._record(slot)
                 found.append(Finished(lane, int(token.rstrip(b"\0"))))
         return found
 
@@ -251,27 +251,30 @@ class Row:
 
         A record that is filled anew meanwhile may be seen half written: two looks must agree, on the state as well.
         """
-        for place, state in enumerate(self._states()):
-            if state % KINDS != RUNS:
-                continue
-            record = self._record(place)
+        for slot in self._slots(RUNS):
+            state, record = self._cells[slot], self._record(slot)
             start_ns, limit_ns, token, lane, length, id_, _, seen = record
-            if seen == state and record == self._record(place) and 0 < length <= ID_BYTES:
-                slot = HEADER_CELLS + place * RECORD_CELLS + STATE
+            if state % KINDS == RUNS and seen == state and record == self._record(slot) and 0 < length <= ID_BYTES:
                 yield slot, state, Running(lane, id_[:length], int(token.rstrip(b"\0")), start_ns, limit_ns)
 
-    def _record(self, place: int) -> tuple[int, int, bytes, int, int, bytes, int, int]:
-        return _RECORD.unpack_from(self._memory, (HEADER_CELLS + place * RECORD_CELLS) * CELL_BYTES)
+    def _record(self, slot: int) -> tuple[int, int, bytes, int, int, bytes, int, int]:
+        return _RECORD.unpack_from(self._memory, (slot - STATE) * CELL_BYTES)
 
-    def _states(self) -> list[int]:
+    def _slots(self, kind: int) -> list[int]:
+        """Return the slots whose messages are of a kind. A supervisor asks up to a hundred times a second."""
         if not self._records:
             return []
-        return self._cells[HEADER_CELLS + STATE : self._log_at // CELL_BYTES : RECORD_CELLS].tolist()
+        kinds = self._memory[self._kinds_at : self._log_at : _RECORD.size].tobytes()
+        places, place = [], kinds.find(kind)
+        while place >= 0:
+            places.append(HEADER_CELLS + place * RECORD_CELLS + STATE)
+            place = kinds.find(kind, place + 1)
+        return places
 
     def _counts(self) -> tuple[int, int]:
         """Return how many messages were started, and how many ended. As many more were started as run."""
-        states = self._states()
-        events, busy = max(states, default=0) // KINDS, sum(state % KINDS == RUNS for state in states)
+        running = [state for slot in self._slots(RUNS) if (state := self._cells[slot]) % KINDS == RUNS]
+        events, busy = max([self._cells[LAST_END], *running]) // KINDS, len(running)
         return (events + busy) // 2, max(events - busy, 0) // 2
 
 

@@ -239,7 +239,7 @@ def test_a_record_that_is_filled_anew_while_it_is_read_is_never_seen_half_writte
             _, _, _, _, _, _, _, state = layout.unpack_from(memory, at)
             layout.pack_into(memory, at, 0, 3_000_000_000, b"2", 0, 5, b"af", 0, state)
             seen = layout.unpack_from(memory, at)
-            layout.pack_into(memory, at, 9, 3_000_000_000, b"2", 0, 5, b"after", 0, state + 8)
+            layout.pack_into(memory, at, 9, 3_000_000_000, b"2", 0, 5, b"after", 0, state + 2 * table.KINDS)
             return seen
 
     monkeypatch.setattr(table, "_RECORD", Torn())
