@@ -307,9 +307,9 @@ class Family:
         """Return the owners that have a lease."""
         return [str(owner, "utf-8") for owner in self.wire.command("ZRANGE", self.keys.leases, 0, -1)]
 
-    def held(self, owner: str, *, budget_s: float = BUDGET_S) -> list[Lease]:
+    def held(self, owner: str) -> list[Lease]:
         """Return what an owner holds."""
-        answer = self.wire.command("HGETALL", self.keys.hold(owner), budget_s=budget_s)
+        answer = self.wire.command("HGETALL", self.keys.hold(owner))
         pairs = zip(answer[::2], answer[1::2], strict=True)
         return [Lease(owner, id_, token) for id_, token in pairs if id_ != b"#"]
 

@@ -38,13 +38,13 @@ class Left:
     """What a child left of a lane that is not to go back with the rest.
 
     Args:
-        finished: Tokens of what it had worked off, its acknowledgement not confirmed.
+        finished: Id and token of what it had worked off, its acknowledgement not confirmed.
         running: Ids that it ran when it ended.
         cause: What ended it.
         keeper: Child whose owner of this lane gets what ran, under new tokens.
     """
 
-    finished: Sequence[bytes] = ()
+    finished: Sequence[tuple[bytes, bytes]] = ()
     running: Sequence[str] = ()
     cause: str = ""
     keeper: str = ""
@@ -250,10 +250,7 @@ class LeaseKeeper:
         while self._reclaims:
             due = self._reclaims[0]
             family, owner, left = self._queues[due.key[0]].family, owner_of(due.child, due.key), due.left
-            finished: list[Lease] = []
-            if left.finished:
-                held = family.held(owner, budget_s=budget.left())
-                finished = [lease for lease in held if lease.token in left.finished]
+            finished = [Lease(owner, id_, token) for id_, token in left.finished]
             if len(finished) > FINISHED_AT_ONCE:
                 family.ack(owner, finished, budget_s=budget.left())
                 finished = []

@@ -45,7 +45,7 @@ class Estate:
     """What a child that ended left: what its slots held, what it had worked off and is written down.
 
     Args:
-        cancelled: Held by its slots as well: tasks that were asked to stop and had not ended.
+        cancelled: Held by its slots as well: tasks that were asked to stop and were not worked off.
     """
 
     child: str
@@ -171,7 +171,7 @@ class PoolLeases:
         self._record_cancelled(estate)
         left = {
             key: Left(
-                finished=[b"%d" % done.token for done in estate.finished if done.lane == lane],
+                finished=[(done.id, b"%d" % done.token) for done in estate.finished if done.lane == lane],
                 running=[_text(ran.id) for ran in guilty if ran.lane == lane],
                 cause=cause,
                 keeper=self._own if self._isolates and key[1] != "alone" else "",

@@ -46,8 +46,8 @@ class Slots(Middleware):
 
     def is_asked(self, message_id: str) -> bool:
         """Whether the supervisor says that a running message was asked to stop."""
-        slot = self._slot_of(message_id)
-        return slot is not None and self._row.is_asked(slot)
+        message = self._broker.in_flight.get(message_id)
+        return message is not None and message.slot is not None and self._row.is_asked(message.slot)
 
     @contextlib.contextmanager
     def without_limit(self, job_id: str) -> Iterator[None]:
@@ -55,16 +55,15 @@ class Slots(Middleware):
 
         Afterwards it begins anew.
         """
-        slot = self._slot_of(job_id)
-        if slot is None:
+        message = self._broker.in_flight.get(job_id)
+        if message is None or (slot := message.slot) is None:
             yield
             return
-        _, limit_ns = self._lanes[self._broker.in_flight[job_id].queue_name]
-        self._row.stop_clock(slot)
+        limit_ns = self._row.stop_clock(slot)
         try:
             yield
         finally:
-            if self._slot_of(job_id) == slot:
+            if limit_ns and message.slot is not None:
                 self._row.start_clock(slot, limit_ns)
 
     # The broker hands out held messages, and no others.
@@ -105,10 +104,6 @@ class Slots(Middleware):
     def after_nack(self, broker: Broker, message: HeldMessage) -> None:  # type: ignore[override]
         """Empty the slot of a message that was buried."""
         self.after_ack(broker, message)
-
-    def _slot_of(self, message_id: str) -> int | None:
-        message = self._broker.in_flight.get(message_id)
-        return None if message is None else message.slot
 
     def _leased_again(self, broker: Broker) -> bool:
         """Wait until the leases are known to last, and say so; ``False`` when the child drains before."""

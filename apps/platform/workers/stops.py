@@ -43,7 +43,7 @@ class Stops:
         """Look up who was asked, if it is time to; return in how many seconds to call again.
 
         Args:
-            running: Place -> messages whose tasks have not ended. What is not among them is forgotten.
+            running: Place -> messages for which a limit runs. What is not among them is forgotten.
         """
         now_s = time.monotonic()
         if self._since_ns:

@@ -29,13 +29,13 @@ ID_BYTES = 200
 # runs, the rest is there.
 _RECORD = struct.Struct(f"<2q20s2H{ID_BYTES}s2q")
 RECORD_CELLS = _RECORD.size // CELL_BYTES
-# A slot is the position of its record's state; of other cells from there.
+# A slot is the cell that holds its record's state. Start, limit and asked are counted from there.
 STATE = RECORD_CELLS - 1
 START, LIMIT, ASKED = -STATE, 1 - STATE, -1
 # A state is the number of the child's start or end that wrote it, and in its lowest byte what became of the message.
+EVENT = 256
 RUNS, WORKED_OFF, GONE = 1, 2, 3
-KINDS = 256
-# So many messages that were worked off are remembered.
+# So many messages that ended are remembered at least.
 KEPT = 512
 LOG_BYTES = 4_096
 NO_LIMIT = 0
@@ -66,7 +66,7 @@ class Running:
 
     Args:
         lane: Position of its lane among those that the child serves.
-        limit_ns: Time it may take; 0 once its task has ended, or without a limit.
+        limit_ns: Time it may take; 0 without a limit, or while none runs because it waits for the broker.
         start_ns: Monotonic.
     """
 
@@ -84,9 +84,10 @@ class Running:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """A message that was worked off, acknowledged or not. Within a lane no other has its token."""
+    """A message that was worked off, acknowledged or not."""
 
     lane: int
+    id: bytes
     token: int
 
 
@@ -106,7 +107,7 @@ class Row:
         self._free = deque(HEADER_CELLS + place * RECORD_CELLS + STATE for place in range(self._records))
         self._kinds_at = (HEADER_CELLS + STATE) * CELL_BYTES
         self._log_at = (HEADER_CELLS + self._records * RECORD_CELLS) * CELL_BYTES
-        self._events = itertools.count(KINDS, KINDS)
+        self._events = itertools.count(EVENT, EVENT)
         self._moved = 0
 
     def read(self) -> ChildState:
@@ -204,13 +205,14 @@ class Row:
         return slot
 
     def end(self, slot: int, *, worked_off: bool) -> None:
-        """Empty a slot, and remember a message that was worked off until 512 others were."""
+        """Empty a slot, and remember until 512 others have ended what became of its message."""
         self._cells[slot] = self._cells[LAST_END] = next(self._events) + (WORKED_OFF if worked_off else GONE)
         self._free.append(slot)
 
-    def stop_clock(self, slot: int) -> None:
-        """Let no limit run for a slot's message."""
-        self._cells[slot + LIMIT] = NO_LIMIT
+    def stop_clock(self, slot: int) -> int:
+        """Let no limit run for a slot's message; return the one that did, or 0."""
+        limit_ns, self._cells[slot + LIMIT] = self._cells[slot + LIMIT], NO_LIMIT
+        return limit_ns
 
     def start_clock(self, slot: int, limit_ns: int) -> None:
         """Let a limit run for a slot's message, from now on."""
@@ -231,19 +233,23 @@ class Row:
         """Write, with ``write``, what is to be known of the finished messages, and note that it is."""
         last_end = self._cells[LAST_END]
         write()
-        self._cells[WRITTEN] = last_end
+        self._cells[WRITTEN] = max(self._cells[WRITTEN], last_end)  # a later one may have been quicker
 
     def running(self) -> list[Running]:
         """Return what the slots hold."""
         return [ran for _, _, ran in self._running()]
 
     def finished(self) -> list[Finished]:
-        """Return the messages that were worked off last and of which all is written, up to 512."""
+        """Return the messages that were worked off last and of which all is written.
+
+        For a child that has ended. It may have died while it filled a record anew, which clears that first: what has
+        no token or id any more is left out.
+        """
         found = []
         for slot in self._slots(WORKED_OFF):
-            if self._cells[slot] <= self._cells[WRITTEN]:
-                _, _, token, lane, *_ = self._record(slot)
-                found.append(Finished(lane, int(token.rstrip(b"\0"))))
+            _, _, token, lane, length, id_, _, state = self._record(slot)
+            if state <= self._cells[WRITTEN] and token.rstrip(b"\0").isdigit() and 0 < length <= ID_BYTES:
+                found.append(Finished(lane, id_[:length], int(token.rstrip(b"\0"))))
         return found
 
     def _running(self) -> Iterator[tuple[int, int, Running]]:
@@ -254,7 +260,7 @@ class Row:
         for slot in self._slots(RUNS):
             state, record = self._cells[slot], self._record(slot)
             start_ns, limit_ns, token, lane, length, id_, _, seen = record
-            if state % KINDS == RUNS and seen == state and record == self._record(slot) and 0 < length <= ID_BYTES:
+            if state % EVENT == RUNS and seen == state and record == self._record(slot) and 0 < length <= ID_BYTES:
                 yield slot, state, Running(lane, id_[:length], int(token.rstrip(b"\0")), start_ns, limit_ns)
 
     def _record(self, slot: int) -> tuple[int, int, bytes, int, int, bytes, int, int]:
@@ -273,8 +279,8 @@ class Row:
 
     def _counts(self) -> tuple[int, int]:
         """Return how many messages were started, and how many ended. As many more were started as run."""
-        running = [state for slot in self._slots(RUNS) if (state := self._cells[slot]) % KINDS == RUNS]
-        events, busy = max([self._cells[LAST_END], *running]) // KINDS, len(running)
+        running = [state for slot in self._slots(RUNS) if (state := self._cells[slot]) % EVENT == RUNS]
+        events, busy = max([self._cells[LAST_END], *running]) // EVENT, len(running)
         return (events + busy) // 2, max(events - busy, 0) // 2
 
 

@@ -130,7 +130,7 @@ def test_what_it_had_finished_is_forgotten_and_what_it_ran_is_kept_apart(family:
     grants = family.fetch("child.1/live", 4, request=1).grants
 
     done = grants[0].lease
-    keeper.reclaim("child.1", {LIVE: Left([done.token], ["c"], keeper="suspects.1")})
+    keeper.reclaim("child.1", {LIVE: Left([(done.id, done.token)], ["c"], keeper="suspects.1")})
 
     assert fetched_ids(family, "child.2/live") == [b"b", b"d"]
     [(child, answer)] = told
@@ -167,7 +167,7 @@ def test_a_child_that_finished_hundreds_unconfirmed_leaves_none_of_them_behind(
     keeper.tick()
     grants = family.fetch("child.1/live", 450, request=1).grants
 
-    finished = [grant.lease.token for grant in grants[:440]]
+    finished = [(grant.lease.id, grant.lease.token) for grant in grants[:440]]
     keeper.reclaim("child.1", {LIVE: Left(finished, [f"m{n}" for n in range(440, 450)])})
 
     keeper.adopt("child.2")

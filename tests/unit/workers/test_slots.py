@@ -67,7 +67,7 @@ def test_a_slot_is_busy_until_its_message_is_acknowledged(broker: RedisBroker, r
     assert runs[0].over_at_ns is not None
     assert at_work == [held]
     assert (slots.running, row.running()) == ([], [])
-    assert row.finished() == [Finished(1, 5)]
+    assert row.finished() == [Finished(1, b"a", 5)]
     assert row.read().done == 1
 
 
@@ -201,6 +201,32 @@ def test_a_limit_does_not_begin_again_for_a_message_that_is_worked_off(
         [started] = row.running()
 
     assert row.running() == [started]
+
+
+def test_a_limit_does_not_begin_again_for_a_message_that_waits_to_be_buried(
+    broker: RedisBroker, row: Row, slots: Slots
+) -> None:
+    held = hand_out(broker, "dead", 1)
+    slots.before_process_message(broker, held)
+    slots.before_nack(broker, held)
+
+    with slots.without_limit("dead"):
+        pass
+
+    assert [ran.limit_ns for ran in row.running()] == [0]
+
+
+def test_who_waits_finds_its_own_clock_though_its_id_is_anothers_by_then(
+    broker: RedisBroker, row: Row, slots: Slots
+) -> None:
+    slots.before_process_message(broker, hand_out(broker, "again", 1))
+
+    with slots.without_limit("again"):
+        slots.before_process_message(broker, hand_out(broker, "again", 2, "work-retry"))
+        stopped = {ran.token for ran in row.running() if not ran.limit_ns}
+
+    assert stopped == {1}
+    assert all(ran.limit_ns for ran in row.running())
 
 
 def test_a_job_that_is_not_here_may_wait_as_well(row: Row, slots: Slots) -> None:

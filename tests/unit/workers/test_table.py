@@ -59,7 +59,7 @@ def test_a_table_is_found_again_by_its_descriptor() -> None:
     work_off(row, 3, lane=1)
     row.write_finished(lambda: None)
 
-    assert table.rows[1].finished() == [Finished(1, 3)]
+    assert table.rows[1].finished() == [Finished(1, b"a", 3)]
 
 
 def test_a_row_is_cleared_for_the_next_child(row: Row) -> None:
@@ -124,7 +124,33 @@ def test_what_is_not_written_down_of_a_message_keeps_it_from_being_finished(row:
     with pytest.raises(OSError, match="away"):
         row.write_finished(failing)
 
-    assert row.finished() == [Finished(0, 1)]
+    assert row.finished() == [Finished(0, b"a", 1)]
+
+
+def test_written_is_what_the_quickest_flush_has_written(row: Row) -> None:
+    work_off(row, 1)
+
+    def overtaken() -> None:
+        work_off(row, 2)
+        row.write_finished(lambda: None)
+
+    row.write_finished(overtaken)
+
+    assert {found.token for found in row.finished()} == {1, 2}
+
+
+@pytest.mark.parametrize("cleared", [24, 64, 240])
+def test_what_died_while_a_record_was_cleared_to_be_filled_anew_is_left_out(row: Row, cleared: int) -> None:
+    """Not all of a record is cleared at once: the state may stand longer than the rest."""
+    slot = start(row)
+    row.end(slot, worked_off=True)
+    work_off(row, 2)
+    row.write_finished(lambda: None)
+    at = (slot - table.STATE) * table.CELL_BYTES
+
+    row._memory[at : at + cleared] = bytes(cleared)
+
+    assert [found.token for found in row.finished()] == [2]
 
 
 def failing() -> None:
@@ -239,7 +265,7 @@ def test_a_record_that_is_filled_anew_while_it_is_read_is_never_seen_half_writte
             _, _, _, _, _, _, _, state = layout.unpack_from(memory, at)
             layout.pack_into(memory, at, 0, 3_000_000_000, b"2", 0, 5, b"af", 0, state)
             seen = layout.unpack_from(memory, at)
-            layout.pack_into(memory, at, 9, 3_000_000_000, b"2", 0, 5, b"after", 0, state + 2 * table.KINDS)
+            layout.pack_into(memory, at, 9, 3_000_000_000, b"2", 0, 5, b"after", 0, state + 2 * table.EVENT)
             return seen
 
     monkeypatch.setattr(table, "_RECORD", Torn())
