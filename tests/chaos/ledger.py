@@ -1,4 +1,4 @@
-"""What was attempted, accepted, started and completed, written down as it happens, and the account of it."""
+"""What was attempted, accepted, started, completed and buried, written down as it happens, and the account of it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-PHASES = ("attempted", "accepted", "refused", "started", "completed")
+PHASES = ("attempted", "accepted", "refused", "started", "completed", "buried")
 SHOWN = 5
 
 
@@ -85,7 +85,8 @@ class Account:
 
     Args:
         attempted, accepted, completed: Jobs, each once.
-        lost: Accepted and never completed.
+        dead: Accepted, never completed, and found in the dead list instead.
+        lost: Accepted, never completed, and no dead letter.
         duplicated: Completed again, named once for each time too many.
         unexpected: Completed, though nobody attempted to enqueue them.
         recovered: Not accepted (refused, or no answer), and completed nevertheless: the error said "unknown".
@@ -94,6 +95,7 @@ class Account:
     attempted: tuple[str, ...]
     accepted: tuple[str, ...]
     completed: tuple[str, ...]
+    dead: tuple[str, ...]
     lost: tuple[str, ...]
     duplicated: tuple[str, ...]
     unexpected: tuple[str, ...]
@@ -104,7 +106,7 @@ class Account:
         named = [
             f"{name}: {', '.join(jobs[:SHOWN])}{' …' if len(jobs) > SHOWN else ''}"
             for name, jobs in vars(self).items()
-            if jobs and name in ("lost", "duplicated", "unexpected")
+            if jobs and name in ("dead", "lost", "duplicated", "unexpected")
         ]
         return "\n".join([counts, *named])
 
@@ -114,12 +116,13 @@ def account(entries: Iterable[Entry]) -> Account:
     seen: dict[str, Counter[str]] = {phase: Counter() for phase in PHASES}
     for entry in entries:
         seen[entry.phase][entry.job] += 1
-    attempted, accepted, completed = seen["attempted"], seen["accepted"], seen["completed"]
+    attempted, accepted, completed, buried = (seen[name] for name in ("attempted", "accepted", "completed", "buried"))
     return Account(
         attempted=tuple(attempted),
         accepted=tuple(accepted),
         completed=tuple(completed),
-        lost=tuple(job for job in accepted if job not in completed),
+        dead=tuple(job for job in accepted if job in buried and job not in completed),
+        lost=tuple(job for job in accepted if job not in buried and job not in completed),
         duplicated=tuple((completed - Counter(dict.fromkeys(completed, 1))).elements()),
         unexpected=tuple(job for job in completed if job not in attempted and job not in accepted),
         recovered=tuple(job for job in completed if job in attempted and job not in accepted),

@@ -27,6 +27,7 @@ def history(*lines: str) -> list[Entry]:
         (["attempted b", "accepted b", "completed b"], "accepted", ("a", "b")),
         (["attempted b", "accepted b", "completed b"], "completed", ("a", "b")),
         (["attempted b", "accepted b", "started b"], "lost", ("b",)),
+        (["attempted b", "accepted b", "started b", "buried b"], "dead", ("b",)),
         (["completed a", "completed a"], "duplicated", ("a", "a")),
         (["started b", "completed b"], "unexpected", ("b",)),
         (["attempted b", "refused b", "completed b"], "recovered", ("b",)),
@@ -41,7 +42,13 @@ def test_a_forged_history_moves_its_counter(lines: list[str], counter: str, jobs
 def test_an_honest_history_has_nothing_to_complain_of() -> None:
     found = account(history("attempted b", *GOOD, "refused b", "started c", "attempted c"))
 
-    assert (found.lost, found.duplicated, found.unexpected, found.recovered) == ((), (), (), ())
+    assert (found.dead, found.lost, found.duplicated, found.unexpected, found.recovered) == ((), (), (), (), ())
+
+
+def test_a_dead_letter_is_not_lost_and_what_completed_is_not_dead() -> None:
+    found = account(history("attempted b", "accepted b", "started b", "buried b", *GOOD, "buried a"))
+
+    assert (found.dead, found.lost) == (("b",), ())
 
 
 def test_a_start_that_came_to_nothing_is_no_duplicate() -> None:
@@ -60,7 +67,7 @@ def test_the_account_prints_every_counter_and_names_what_went_wrong() -> None:
     printed = str(account(history(*GOOD, *lost)))
 
     assert printed == (
-        "attempted 8  accepted 8  completed 1  lost 7  duplicated 0  unexpected 0  recovered 0\n"
+        "attempted 8  accepted 8  completed 1  dead 0  lost 7  duplicated 0  unexpected 0  recovered 0\n"
         "lost: job-0, job-1, job-2, job-3, job-4 …"
     )
 

@@ -44,13 +44,14 @@ def test_a_poison_message_dies_after_three_crashes_and_the_others_go_on(
     wait_until_drained(broker, 30)
     crashes = ledger.of("started", "pill")
     [letter] = transport.letters(QUEUE).items
+    ledger.note("buried", letter.id)
     within_s = crashes[-1].at_s - crashes[0].at_s
     print(
         f"{good} good jobs: {normal_per_s:.0f}/s without, {meanwhile_per_s:.0f}/s beside a poison message "
         f"({meanwhile_per_s / normal_per_s:.0%}); {len(crashes)} crashes within {within_s:.2f} s"
     )
     found = ledger.account()
-    assert (found.lost, found.unexpected) == (("pill",), ())
+    assert (found.dead, found.lost, found.unexpected) == (("pill",), (), ())
     assert len(found.duplicated) <= 2 * 3, "of what has just ended when its child dies, two a death may run again"
     assert len(crashes) == 3
     assert (letter.id, letter.reason) == ("pill", "poison")
