@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import redis
 
@@ -21,15 +21,33 @@ SENT_AT_ONCE = AT_ONCE // 2
 MANY = 16
 
 
+def tell_stale(leases: Iterable[Lease]) -> None:
+    """Log messages that were worked off by somebody who had lost them."""
+    for lease in leases:
+        logger.warning(
+            "stale token: message %s was lost to another worker meanwhile, its end here does not count",
+            str(lease.id, "utf-8"),
+        )
+
+
 class Acks:
     """What an owner has worked off and the server does not know yet. It outlives the owner's consumers.
 
     Args:
         steps: Records of jobs, written before the message they tell of is forgotten.
+        stale: Told of what was lost to another owner before it was acknowledged.
     """
 
-    def __init__(self, family: Family, owner: str, *, steps: RecordBuffer | None) -> None:
+    def __init__(
+        self,
+        family: Family,
+        owner: str,
+        *,
+        steps: RecordBuffer | None,
+        stale: Callable[[Iterable[Lease]], None] = tell_stale,
+    ) -> None:
         self._steps = steps
+        self._tell_stale = stale
         self._family = family
         self._owner = owner
         # With each, what of the records must be written first.
@@ -79,7 +97,7 @@ class Acks:
                 raise
             finally:
                 self._sending.release()
-            tell_stale(stale)
+            self._tell_stale(stale)
 
     def _written(self) -> list[Lease]:
         written = self._steps.written if self._steps else 0
@@ -104,12 +122,3 @@ class Acks:
             ours = {*known, *(lease for _, lease in list(self._waiting))}  # others append meanwhile
             unknown = [lease for lease in self._family.held(self._owner) if lease not in ours]
             self._family.release(self._owner, sorted(unknown, key=lambda lease: int(lease.token)))
-
-
-def tell_stale(leases: Iterable[Lease]) -> None:
-    """Log messages that were worked off by somebody who had lost them."""
-    for lease in leases:
-        logger.warning(
-            "stale token: message %s was lost to another worker meanwhile, its end here does not count",
-            str(lease.id, "utf-8"),
-        )

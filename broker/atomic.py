@@ -10,7 +10,6 @@ from dramatiq.broker import MessageProxy
 from dramatiq.message import Message
 
 from broker import codec
-from broker.acks import tell_stale
 from broker.consumer import HeldMessage
 from broker.dead_lists import DeadLists
 from broker.errors import NoSuchLetter
@@ -73,7 +72,7 @@ class AtomicTransport:
         """Move a held message into the lane whose messages run alone."""
         message = _held(held)
         if not message.family.isolate(message.lease):
-            tell_stale([message.lease])
+            self._broker.tell_stale(message.family, [message.lease])
         message.moved = True
         return True
 
@@ -81,7 +80,7 @@ class AtomicTransport:
         """Move a held message to its queue's dead list, as the letter tells of it."""
         message = _held(held)
         if not message.family.bury(message.lease, encode(letter).encode()):
-            tell_stale([message.lease])
+            self._broker.tell_stale(message.family, [message.lease])
         message.moved = True
 
     def requeue(self, queue: str, letter_id: str) -> str:
@@ -145,7 +144,7 @@ class AtomicTransport:
         if there:
             self._broker.emit_after("enqueue", copy, delay_ms)
         else:
-            tell_stale([message.lease])
+            self._broker.tell_stale(message.family, [message.lease])
 
     def _lane(self, held: Message[Any] | MessageProxy) -> ParkedLane:
         message = _held(held)

@@ -16,7 +16,6 @@ from dramatiq.errors import ConnectionClosed
 from dramatiq.message import Message
 
 from broker import codec
-from broker.acks import tell_stale
 from broker.doorbell import Doorbell
 from broker.errors import BrokerUnavailable
 from broker.family import AT_ONCE, Family, lane_of
@@ -331,7 +330,7 @@ class Consumer(DramatiqConsumer):
         return timeout_s
 
     def _receive(self, found: Fetched, room: int) -> None:
-        tell_stale(found.stale)
+        self._broker.tell_stale(self._family, found.stale)
         self._due_at_s = None
         if found.next_due_ms:
             self._due_at_s = time.monotonic() + found.next_due_ms / 1000

@@ -14,6 +14,8 @@ import redis
 from broker.keys import Keys
 
 REPORT_TTL_MS = 15_000
+# Why children are replaced on purpose: they are worn out, or run what a person had stopped.
+ON_PURPOSE = ("recycled", "cancelled")
 ANSWER_TTL_MS = 60_000
 # A request for stacks. What is there in another form was written by hand, and is left out.
 REQUEST = re.compile(rb"[\w-]{1,64}")
@@ -27,7 +29,7 @@ class PoolReport:
 
     Args:
         slots: Messages its children can run at once; ``busy``: run now.
-        children: One dict each: ``pid``, ``ready``, ``busy``, ``done``, ``rss_bytes``.
+        children: One dict each: ``pid``, ``ready`` (it takes work), ``busy``, ``done``, ``rss_bytes``.
         restarts: Reason -> children restarted since the supervisor started.
         started_at, beat_at: Milliseconds since the epoch.
         state: ``starting``, ``up``, ``draining``, or ``paused`` while the broker's keyspace is not the one it knew.

@@ -16,13 +16,13 @@ from dramatiq.message import Message
 from dramatiq.middleware import Middleware, MiddlewareError
 
 from broker import codec
-from broker.acks import Acks
+from broker.acks import Acks, tell_stale
 from broker.budget import Budget
 from broker.consumer import LOOK_FOR_ASKED_S, Consumer, HeldMessage
 from broker.errors import BrokerUnavailable, InvalidMessageId
 from broker.family import Family, level_of
 from broker.family_keys import Lane
-from broker.grants import Entry
+from broker.grants import Entry, Lease
 from broker.keys import Keys
 from broker.letters import encode, rejected
 from broker.limits import Limits
@@ -108,7 +108,8 @@ class RedisBroker(Broker):
     def acks_of(self, family: Family, owner: str) -> Acks:
         """Return the acknowledgements of an owner, which outlive its consumers."""
         with self._lock:
-            return self._acks.setdefault(f"{family.keys.queue} {owner}", Acks(family, owner, steps=self._steps))
+            acks = Acks(family, owner, steps=self._steps, stale=partial(self.tell_stale, family))
+            return self._acks.setdefault(f"{family.keys.queue} {owner}", acks)
 
     def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 30_000) -> Consumer:
         """Return a consumer of a lane.
@@ -155,6 +156,15 @@ class RedisBroker(Broker):
                 if held.message_id in asked and not held.asked:
                     held.asked = True
                     self.emit_after("ask_to_stop", held)
+
+    def tell_stale(self, family: Family, leases: Iterable[Lease]) -> None:
+        """Tell of messages of a family that were worked off here by somebody who had lost them.
+
+        The log is told, and the middleware by ``after_stale_end``, with the queue.
+        """
+        for lease in leases:
+            tell_stale([lease])
+            self.emit_after("stale_end", family.keys.queue)
 
     def lost_lease(self, owner: str) -> None:
         """Note that an owner may not go on. Under a parent, which sees it as well, the whole child is replaced."""

@@ -129,10 +129,10 @@ class Pool:
     def most_running(self) -> int:
         """Messages that may run at once at most, each with a database connection.
 
-        Beside the pool's own children those that run what must run alone, and one that replaces another.
+        Beside the pool's own children those that run what must run alone, and one that replaces another: in any pool,
+        when a task is over its hard limit or does not stop.
         """
-        replacing = self.slots if self.recycle_after or self.recycle_above_bytes else 0
-        return self.total_slots + replacing + MOST_ALONE.get(self.kind, 0)
+        return self.total_slots + self.slots + MOST_ALONE.get(self.kind, 0)
 
     @property
     def most_connections(self) -> int:

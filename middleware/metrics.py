@@ -65,6 +65,12 @@ class Metrics(Middleware):
             (*both, "exception"),
             registry=registry,
         )
+        self.stale = Counter(
+            "switchyard_stale_ends",
+            "Ends of messages that the worker had lost to another one; they did not count.",
+            ("queue",),
+            registry=registry,
+        )
         self._waits = Noted(Children(self.wait))
         self._durations = Noted(Children(self.duration))
         self._messages = Children(self.messages)
@@ -110,6 +116,10 @@ class Metrics(Middleware):
     def after_nack(self, broker: Broker, message: MessageProxy) -> None:
         """Note a message that this worker could not start."""
         self._messages[*self._labels(message), outcome_of(message, message._exception).kind].inc()
+
+    def after_stale_end(self, broker: Broker, queue: str) -> None:
+        """Note a message that was worked off for nothing: another worker had it by then."""
+        self.stale.labels(queue).inc()
 
     def fold(self) -> None:
         """Put into the metrics what was noted. A message that is acknowledged after this call is counted."""

@@ -22,7 +22,7 @@ YARD = Yard(
         Pool("default", "threads", ("default",), processes=1, slots=8),
         Pool("images", "processes", ("images",), processes=1, slots=1, prefetch=1),
         Pool("slow", "processes", ("slow",), processes=2, slots=1, prefetch=1, nice=10),
-        Pool("billing", "threads", ("billing",), processes=1, slots=4, database_connections=8),
+        Pool("billing", "threads", ("billing",), processes=1, slots=4, database_connections=12),
         Pool("webhook", "gevent", ("webhook",), processes=1, slots=64),
         Pool("webhook-retry", "gevent", ("webhook-retry",), processes=1, slots=32),
         Pool("retries", "threads", (), processes=1, slots=8, shared_retries=True),

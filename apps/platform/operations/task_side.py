@@ -11,6 +11,8 @@ from prometheus_client.core import Metric
 from prometheus_client.mmap_dict import MmapedDict
 from prometheus_client.multiprocess import MultiProcessCollector
 
+from apps.platform.workers.metrics_dirs import undisturbed
+
 log = structlog.get_logger(__name__)
 
 UNREADABLE = (OSError, ValueError, struct.error, RuntimeError)
@@ -35,12 +37,13 @@ class TaskSide:
                 yield family
 
     def _merged(self) -> list[Metric]:
-        files = sorted(str(path) for path in self._metrics_dir.glob("*/*.db"))
-        try:
-            return list(MultiProcessCollector.merge(files))
-        except UNREADABLE:
-            # A child that starts or ends meanwhile makes, folds or removes its files.
-            return list(MultiProcessCollector.merge([file for file in files if _readable(file)]))
+        with undisturbed(folder for folder in self._metrics_dir.glob("*") if folder.is_dir()):
+            files = sorted(str(path) for path in self._metrics_dir.glob("*/*.db"))
+            try:
+                return list(MultiProcessCollector.merge(files))
+            except UNREADABLE:
+                # A child that starts meanwhile makes its files.
+                return list(MultiProcessCollector.merge([file for file in files if _readable(file)]))
 
 
 def _readable(file: str) -> bool:

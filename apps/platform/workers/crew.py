@@ -378,7 +378,8 @@ class Crew:
             if not clean:
                 logger.warning("pool %s: child %d (pid %d) %s", self.pool.name, place, pid, told)
             return True
-        reason = ending.why if ending is not None else reason
+        if ending is not None and ending.why != "recycled":  # one that was to be replaced, and crashed before it ended
+            reason = ending.why
         self.restarts[reason] = self.restarts.get(reason, 0) + 1
         logger.error("pool %s: child %d (pid %d) %s; it is replaced", self.pool.name, place, pid, told)
         return alone or state.done > 0 or bool(guilty or estate.cancelled)

@@ -6,10 +6,14 @@ child that ended are added to one for all that did: a thousand children leave no
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import logging
+import math
 import os
 import struct
+import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from prometheus_client.mmap_dict import MmapedDict
@@ -17,15 +21,69 @@ from prometheus_client.mmap_dict import MmapedDict
 # Kinds whose values add up. Prometheus-client names a file <kind>_<pid>.db.
 ADDED_UP = ("counter", "histogram", "summary")
 VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
+FOLDING = "folding"
+# A scrape takes some 10 ms. One that stands still keeps no supervisor from its children, nor the other way round.
+LOOK_AGAIN_S = 0.05
+AT_MOST_S = 2.0
 
 logger = logging.getLogger("switchyard.workers")
 
 
-def fold(folder: Path, pid: int) -> None:
-    """Add what an ended process counted to what those before it did, and remove its files. Takes a few milliseconds.
+class Ended:
+    """Adds what ended processes counted to what those before them did, and removes their files.
 
-    Call it from one process, that also reads the metrics: in between, both would count.
+    In between, both would count. So it is done while nobody reads the folder; see :func:`undisturbed`.
     """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._pids: dict[int, float] = {}
+
+    def add(self, pid: int) -> None:
+        """Note that a process has ended."""
+        self._pids[pid] = time.monotonic()
+
+    def fold(self) -> float:
+        """Fold in who ended, for a few milliseconds each; return seconds until it is to be called again."""
+        if not self._pids:
+            return math.inf
+        with contextlib.ExitStack() as lock:
+            free = _lock(self._folder, fcntl.LOCK_EX, lock)
+            for pid, ended_s in list(self._pids.items()):
+                if free or time.monotonic() - ended_s > AT_MOST_S:
+                    fold(self._folder, pid)
+                    del self._pids[pid]
+        return LOOK_AGAIN_S if self._pids else math.inf
+
+
+@contextlib.contextmanager
+def undisturbed(folders: Iterable[Path]) -> Iterator[None]:
+    """Have nothing folded in some folders while they are read; one that is not free within two seconds is read so."""
+    until_s = time.monotonic() + AT_MOST_S
+    with contextlib.ExitStack() as locks:
+        for folder in folders:
+            while not _lock(folder, fcntl.LOCK_SH, locks) and time.monotonic() < until_s:
+                time.sleep(LOOK_AGAIN_S / 10)
+        yield
+
+
+def _lock(folder: Path, how: int, until: contextlib.ExitStack) -> bool:
+    """Lock a folder until the stack is left, if it is free. One that is not ours to lock counts as free."""
+    try:
+        lock = os.open(folder / FOLDING, os.O_RDONLY | os.O_CREAT, 0o600)
+    except OSError:
+        return True
+    try:
+        fcntl.flock(lock, how | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        return False
+    until.callback(os.close, lock)
+    return True
+
+
+def fold(folder: Path, pid: int) -> None:
+    """Add what an ended process counted to what those before it did, and remove its files. Takes a few milliseconds."""
     for file in folder.glob(f"*_{pid}.db"):
         kind = file.name.partition("_")[0]
         if kind in ADDED_UP:

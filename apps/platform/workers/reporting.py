@@ -103,7 +103,7 @@ class Reporter:
 def _child(pid: int, row: ChildState) -> dict[str, Any]:
     return {
         "pid": pid,
-        "ready": row.ready,
+        "ready": row.works,
         "busy": row.busy,
         "done": row.done,
         "rss_bytes": resident_bytes(pid),

@@ -16,7 +16,7 @@ from django.conf import settings
 
 from apps.platform.workers.broker_watch import make_watch
 from apps.platform.workers.crew import Crew
-from apps.platform.workers.metrics_dirs import claim, fold
+from apps.platform.workers.metrics_dirs import Ended, claim
 from apps.platform.workers.metrics_listener import MetricsListener
 from apps.platform.workers.pool_metrics import exposition
 from apps.platform.workers.processes import EX_CRASHED, memory_bytes, prepare_to_fork
@@ -72,6 +72,7 @@ class Supervisor:
         self._selector = selectors.DefaultSelector()
         self._signals = self._listen_to_signals()
         self._folder, self._folder_lock = claim(settings.SWITCHYARD.metrics_dir, pool.name)
+        self._ended = Ended(self._folder)
         self._listener = MetricsListener(
             self._selector, self._metrics, self._unwell, host=metrics_host, port=metrics_port
         )
@@ -86,7 +87,7 @@ class Supervisor:
             settings.SWITCHYARD.broker_url,
             grace_s=grace_s,
             shed=[self._shed],
-            ended=lambda pid: fold(self._folder, pid),
+            ended=self._ended.add,
         )
 
     def run(self) -> int:
@@ -96,7 +97,7 @@ class Supervisor:
         self._selector.register(self._signals.read_fd, selectors.EVENT_READ, lambda: None)
         while True:
             self._obey(self._signals.take())
-            next_s = self._crew.work()
+            next_s = min(self._crew.work(), self._ended.fold())
             self._hold_leases()
             self._heed_broker()
             if self._crew.stopping and not self._crew.pids:

@@ -50,6 +50,7 @@ class ChildState:
         beat_ns: Monotonic time of its last sign of life; 0 before the first.
         taken: Messages it started; ``done``: ended, well or not; ``busy``: running now.
         progress_ns: Monotonic time of the first sign of life after it last started or ended a message.
+        works: It is up, and its leases last.
     """
 
     ready: bool
@@ -58,6 +59,7 @@ class ChildState:
     done: int
     busy: int
     progress_ns: int = 0
+    works: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +116,8 @@ class Row:
         """Return what the child wrote last."""
         cells = self._cells
         taken, done = self._counts()
-        return ChildState(bool(cells[READY]), cells[BEAT], taken, done, max(taken - done, 0), cells[PROGRESS])
+        busy, ready = max(taken - done, 0), bool(cells[READY])
+        return ChildState(ready, cells[BEAT], taken, done, busy, cells[PROGRESS], ready and self.leased)
 
     def clear(self) -> None:
         """Forget the child before."""

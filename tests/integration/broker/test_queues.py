@@ -20,6 +20,7 @@ from broker.errors import InvalidMessageId, PayloadTooLarge, QueueFull, Unencoda
 from broker.keys import Keys
 from broker.parked import ParkedLane
 from broker.redis_broker import RedisBroker
+from middleware.metrics import Metrics
 from tests.waiting import wait_for
 
 Build = Callable[..., RedisBroker]
@@ -357,3 +358,22 @@ def test_who_acknowledges_while_its_worker_listens_says_so_before_it_sends(build
     assert quiet == []
     assert said == [("m1", 1)]
     assert depth(broker) == 0
+
+
+def test_an_end_that_comes_too_late_is_counted(build: Build) -> None:
+    broker, metrics = build(), Metrics()
+    broker.add_middleware(metrics)
+    broker.enqueue(message(id_="m"))
+    consumer = broker.consume("work", prefetch=1, timeout=1_000)
+    held = next(consumer)
+    assert isinstance(held, HeldMessage)
+    other = "other/live"
+    held.family.join(other)
+
+    held.family.reclaim(held.lease.owner)
+    held.family.fetch(other, 1, request=1)
+    consumer.ack(held)
+    consumer.close()
+
+    assert metrics.registry.get_sample_value("switchyard_stale_ends_total", {"queue": "work"}) == 1
+    assert len(held.family.held(other)) == 1, "it is the other one's still"

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
+import threading
 from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.mmap_dict import MmapedDict, mmap_key
 
-from apps.platform.workers.metrics_dirs import fold
+from apps.platform.operations.task_side import TaskSide
+from apps.platform.workers.metrics_dirs import FOLDING, Ended, fold, undisturbed
 from apps.platform.workers.pool_metrics import ChildrenCollector
 
 
@@ -58,3 +61,56 @@ def test_a_file_that_was_being_written_is_let_go(tmp_path: Path, left: bytes) ->
 
     assert {path.name for path in tmp_path.iterdir()} == {"counter_ended.db"}
     assert 'jobs_total{actor="a"} 2.0' in text_of(tmp_path)
+
+
+def test_nothing_is_folded_while_the_files_are_read(tmp_path: Path) -> None:
+    count(tmp_path, 1, 2)
+    ended = Ended(tmp_path)
+    ended.add(1)
+
+    with undisturbed([tmp_path]):
+        again_s = ended.fold()
+        meanwhile = {path.name for path in tmp_path.glob("*.db")}
+
+    assert (again_s, meanwhile) == (0.05, {"counter_1.db"})
+    assert ended.fold() == math.inf
+    assert {path.name for path in tmp_path.iterdir()} == {"counter_ended.db", FOLDING}
+
+
+def test_who_reads_for_ever_does_not_keep_a_supervisor_from_folding(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("apps.platform.workers.metrics_dirs.AT_MOST_S", 0.0)
+    count(tmp_path, 1, 2)
+    ended = Ended(tmp_path)
+    ended.add(1)
+
+    with undisturbed([tmp_path]):
+        ended.fold()
+
+    assert 'jobs_total{actor="a"} 2.0' in text_of(tmp_path)
+
+
+def test_another_process_never_reads_a_count_twice(tmp_path: Path) -> None:
+    """The web reads all pools' folders, in its own time."""
+    folder = tmp_path / "urgent"
+    folder.mkdir()
+    ended, over = Ended(folder), threading.Event()
+
+    def run() -> None:
+        for pid in range(1, 201):
+            count(folder, pid, 1)
+            ended.add(pid)
+            while ended.fold() != math.inf:
+                pass
+        over.set()
+
+    folding = threading.Thread(target=run)
+    folding.start()
+    seen = [0.0]
+    while not over.is_set():
+        seen += [sample.value for metric in TaskSide(tmp_path).collect() for sample in metric.samples]
+    folding.join()
+
+    assert seen == sorted(seen), "a counter that falls is a restart to Prometheus"
+    assert max(seen) <= 200

@@ -91,6 +91,15 @@ def test_nothing_is_put_down_for_a_child_without_leases(row: Row) -> None:
     assert (row.running(), row.read().taken) == ([], 0)
 
 
+def test_a_child_works_while_it_is_up_and_has_its_leases(row: Row) -> None:
+    loading = row.read().works
+    row.set_ready()
+    up = row.read().works
+    row.lease(time.monotonic() - 1)
+
+    assert (loading, up, row.read().works) == (False, True, False)
+
+
 def test_the_last_that_were_worked_off_are_remembered(row: Row) -> None:
     for token in range(KEPT + 5):
         work_off(row, token)

@@ -108,7 +108,8 @@ def _connections() -> Iterator[Finding]:
     needed = sum(pool.most_connections for pool in settings.YARD.pools)
     alone = sum(pool.most_running - pool.total_slots for pool in settings.YARD.pools)
     seen = (
-        f"{used} of {allowed} connections are open; all pools may open {needed} ({alone} of them for what runs alone)"
+        f"{used} of {allowed} connections are open; all pools may open {needed} "
+        f"({alone} of them for what runs alone or replaces a child)"
     )
     if used >= NEARLY_ALL * allowed:
         cause = "More processes than were planned for, or connections that nobody closes"

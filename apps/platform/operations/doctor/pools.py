@@ -10,15 +10,13 @@ from apps.platform.operations.doctor.finding import Finding
 from apps.platform.operations.doctor.snapshot import Snapshot
 from apps.platform.operations.formatting import duration
 from broker.interface import LaneStats
-from broker.pool_reports import PoolReport
+from broker.pool_reports import ON_PURPOSE, PoolReport
 from broker.topology import Pool
 
 GROUP = "pools"
 STARTING_S = 60
 CLOCK_S = 5.0
 MANY_CRASHES = 3
-# Reasons of a restart that are daily life.
-HARMLESS = frozenset({"recycled"})
 
 
 def look(snapshot: Snapshot) -> Iterator[Finding]:
@@ -72,7 +70,7 @@ def _supervisor(pool: Pool, report: PoolReport, now_ms: int) -> Iterator[Finding
         yield Finding(
             GROUP, report.state, "ok", f"{name}: {report.busy} of {report.slots} slots busy", subject=pool.name
         )
-    crashes = {reason: count for reason, count in report.restarts.items() if reason not in HARMLESS}
+    crashes = {reason: count for reason, count in report.restarts.items() if reason not in ON_PURPOSE}
     if sum(crashes.values()) >= MANY_CRASHES:
         counted = ", ".join(f"{count} × {reason}" for reason, count in sorted(crashes.items()))
         seen = f"{name} replaced children since it started {duration(up_s * 1000)} ago: {counted}"

@@ -9,12 +9,11 @@ from typing import Any
 
 from apps.platform.operations.rendering import sizes
 from apps.platform.operations.rendering.rule import alert
+from broker.pool_reports import ON_PURPOSE
 from broker.topology import Pool
 
 CRASHES_IN_TEN_MINUTES = 3
 MEMORY_SHARE = 0.9
-# Children that are replaced on purpose: worn out, or with a task that a person had stopped.
-ON_PURPOSE = "recycled|cancelled"
 
 
 def rules(pool: Pool) -> list[dict[str, Any]]:
@@ -38,7 +37,7 @@ def _down(pool: Pool) -> dict[str, Any]:
 
 
 def _crashing(pool: Pool) -> dict[str, Any]:
-    restarts = f'increase(switchyard_worker_restarts_total{{pool="{pool.name}",reason!~"{ON_PURPOSE}"}}[10m])'
+    restarts = f'increase(switchyard_worker_restarts_total{{pool="{pool.name}",reason!~"{"|".join(ON_PURPOSE)}"}}[10m])'
     return alert(
         "SwitchyardPoolCrashing",
         f"sum(max by (reason) ({restarts})) > {CRASHES_IN_TEN_MINUTES}",

@@ -83,7 +83,7 @@ def test_a_pool_without_one_of_its_children_is_a_warning(report: Report) -> None
 
 
 def test_children_that_crash_are_a_warning_and_those_that_are_recycled_are_none(report: Report) -> None:
-    report(restarts={"recycled": 400})
+    report(restarts={"recycled": 400, "cancelled": 12})
     assert of(look(), "warning") == {}
 
     report(restarts={"recycled": 400, "SIGSEGV": 3})

@@ -96,7 +96,8 @@ def test_memory_of_a_pool_grows_with_its_children() -> None:
 def test_database_offers_what_all_pools_and_the_web_may_open() -> None:
     spare = sizes.WEB_DATABASE_CONNECTIONS + sizes.SPARE_DATABASE_CONNECTIONS
 
-    assert sizes.database_connections(YARD) == VANS.total_slots + MOST_ALONE["processes"] + 2 + spare
+    vans = VANS.total_slots + VANS.slots + MOST_ALONE["processes"]
+    assert sizes.database_connections(YARD) == vans + 2 + spare
     assert SPARE.database_connections == 2
 
 
