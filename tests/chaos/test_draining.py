@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
+import socket
+import subprocess
 import time
 from collections.abc import Iterator
 
 import pytest
 
 from broker.interface import facilities
+from broker.redis_broker import RedisBroker
 from tests.chaos.conftest import PoolsOn
 from tests.chaos.fault_proxy import FaultProxy
 from tests.chaos.ledger import Ledger
-from tests.chaos.load import enqueue, let_pass, load, wait_until_drained
+from tests.chaos.load import QUEUE, enqueue, let_pass, load, wait_until_drained
 from tests.chaos.pools import RunningPool, started
 from tests.environment import SERVER
 from tests.waiting import wait_for
@@ -44,9 +48,11 @@ def test_a_task_that_outlasts_the_grace_starts_elsewhere_with_its_attempt_unspen
     with load(pools.broker, ledger, per_s=100, ms=20, plain=True) as producers:
         producers.wait_for_accepted(50)
         ending = set(old.children().values())
+        assert "long" in held_by(pools.broker, old)
         told_s = time.monotonic()
         old.process.terminate()
-        code = old.process.wait(20)
+        wait_for(lambda: held_by(pools.broker, old) == {"long"}, GRACE_S - 1, what="it holds what runs, and no more")
+        held = held_until_it_ends(pools.broker, old, 20)
         ended_s = time.monotonic()
         producers.wait_for_accepted(50)
         producers.stop()
@@ -58,7 +64,8 @@ def test_a_task_that_outlasts_the_grace_starts_elsewhere_with_its_attempt_unspen
     print(f"exit after {ended_s - told_s:.2f} s, started elsewhere {again.at_s - ended_s:+.3f} s later")
     found = ledger.account()
     assert (found.lost, found.duplicated, found.unexpected) == ((), (), ())
-    assert (code, late) == (0, [])
+    assert held <= {"long"}, "nothing is fetched"
+    assert (old.process.returncode, late) == (0, [])
     assert GRACE_S <= ended_s - told_s <= GRACE_S + 3
     assert again.pid in new.children().values()
     assert again.at_s - ended_s <= 2
@@ -134,6 +141,25 @@ def test_a_pool_that_drains_without_its_server_ends_at_once_and_says_so(
     assert "what its children held starts when its leases lapse" in old.log()
     assert max(again_s) <= 20
     assert all_in(ledger, jobs, new)
+
+
+def held_by(broker: RedisBroker, pool: RunningPool) -> set[str]:
+    """Return the ids of what a pool's children hold, as the server knows it."""
+    family = broker.families[QUEUE]
+    owners = [owner for owner in family.owners() if owner.startswith(f"work.{socket.gethostname()}.{pool.pid}.")]
+    return {str(lease.id, "utf-8") for owner in owners for lease in family.held(owner)}
+
+
+def held_until_it_ends(broker: RedisBroker, pool: RunningPool, timeout_s: float) -> set[str]:
+    """Wait until a pool has ended, and return the ids of all that it was seen to hold meanwhile."""
+    held: set[str] = set()
+    deadline = time.monotonic() + timeout_s
+    while pool.process.poll() is None:
+        assert time.monotonic() < deadline, f"it runs still after {timeout_s} s"
+        held |= held_by(broker, pool)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            pool.process.wait(0.01)
+    return held
 
 
 def all_in(ledger: Ledger, jobs: list[str], pool: RunningPool) -> bool:

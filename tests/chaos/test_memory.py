@@ -86,6 +86,9 @@ def test_a_task_that_takes_all_memory_at_once_fails_by_itself_where_it_is_alone(
         wait_for(lambda: transport.stats(QUEUE).dead == 1, 20)
 
     [letter] = transport.letters(QUEUE).items
+    ledger.note("buried", letter.id)
+    found = ledger.account()
+    assert (found.dead, found.lost, found.duplicated, found.unexpected) == (("glutton",), (), (), ())
     assert (letter.reason, letter.exception) == ("exhausted", "MemoryError")
     assert "killed" not in pool.log()
     assert heaviest.bytes <= LIMIT_BYTES

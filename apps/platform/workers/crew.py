@@ -120,6 +120,7 @@ class Crew:
         take one, and no restart would help.
         """
         if self._leases.away:
+            self._took = (self._took[0], time.monotonic())
             return ""
         states = [self._rows[member.number].read() for member in self._own if member.pid]
         if not any(self._rows[member.number].working for member in self._own if member.pid):
@@ -178,6 +179,7 @@ class Crew:
     def resume(self) -> None:
         """Start children again after :meth:`rest`."""
         self._resting = False
+        self._took = (-1, time.monotonic())
         for member in self._own[: self.pool.processes]:
             self._keeper.fill(member)
 

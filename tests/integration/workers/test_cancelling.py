@@ -24,8 +24,10 @@ from tests.integration.workers.bench.yard import YARD
 from tests.integration.workers.conftest import Bench
 from tests.waiting import wait_for
 
-# Alone on a machine a second at the most, see docs/reliability.md; here others compute as well.
-ENDS_WITHIN_S = 2.0
+# Promised in docs/reliability.md. By design 0.25 s until it is seen, 0.3 s for the task to stop by itself (a greenlet
+# that computes: 0.4 s, and 0.25 s until the next look), and up to 0.1 s until this test looks.
+PROMISED_S = 1.0
+ENDS_WITHIN_S = 2.0  # where other tests compute as well
 
 
 class Jobs:
@@ -96,9 +98,12 @@ def jobs(bench: Bench) -> Iterator[Jobs]:
     return Jobs(bench)
 
 
+@pytest.mark.parametrize("within_s", [ENDS_WITHIN_S, pytest.param(PROMISED_S, marks=pytest.mark.long)])
 @pytest.mark.parametrize("how", ["sleep", "spin", "defy"])
 @pytest.mark.parametrize("queue", ["urgent", "slow", "webhook"])
-def test_a_task_that_runs_python_ends_soon_and_its_neighbours_go_on(jobs: Jobs, queue: str, how: str) -> None:
+def test_a_task_that_runs_python_ends_soon_and_its_neighbours_go_on(
+    jobs: Jobs, queue: str, how: str, within_s: float
+) -> None:
     jobs.bench.start("runpool", queue)
     jobs.bench.wait_for_log(f"pool {queue}: ready")
     neighbour = jobs.running(queue, ms=3_000)
@@ -107,7 +112,7 @@ def test_a_task_that_runs_python_ends_soon_and_its_neighbours_go_on(jobs: Jobs, 
     took_s = jobs.cancelled_after_s(token, 5)
 
     print(f"{queue}, {how}: ended {took_s:.3f} s after it was cancelled")
-    assert took_s < ENDS_WITHIN_S
+    assert took_s < within_s
     wait_for(lambda: jobs.record(neighbour).ended)
     assert jobs.record(neighbour).state == "succeeded"
     assert len(jobs.starts(neighbour)) == 1

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import itertools
 
+from apps.platform.workers.processes import resident_bytes
 from tests.integration.workers.bench.actors import ENDED, STARTED
+from tests.integration.workers.bench.growing_settings import ABOVE_BYTES
 from tests.integration.workers.conftest import Bench
 from tests.processes import titles_below
 from tests.waiting import wait_for
+
+MB = 1_000_000
 
 
 def test_children_are_replaced_by_count_and_nothing_runs_twice_or_waits(bench: Bench) -> None:
@@ -30,6 +34,35 @@ def test_children_are_replaced_by_count_and_nothing_runs_twice_or_waits(bench: B
     assert longest_s < 2  # on a busy machine; the figure is of tests/chaos/test_recycling.py
     report = wait_for(lambda: (found := bench.report("urgent")) and found.restarts and found)
     assert set(report.restarts) == {"recycled"}
+
+
+def test_a_child_that_holds_too_much_is_replaced_and_what_it_runs_ends_in_peace(bench: Bench) -> None:
+    pool = bench.start("runpool", "urgent", "--grace", "0.2", settings="growing_settings")
+    bench.wait_for_log("pool urgent: ready")
+    child = titles_below(pool.pid)["urgent child 1"]
+    heaviest = resident_bytes(child)
+    long = bench.send("urgent", ms=4_000)
+    wait_for(lambda: bench.started(long))
+    tokens = [long]
+
+    while len(titles_below(pool.pid)) < 2:
+        assert heaviest < ABOVE_BYTES + 150 * MB, "it is not replaced"
+        tokens.append(bench.send("urgent", ms=30, how="leak"))  # it is weighed ten times a second
+        wait_for(lambda: bench.ended(tokens[-1]))
+        heaviest = max(heaviest, resident_bytes(child))
+    assert not bench.ended(long)
+    bench.wait_for_log(f"(pid {child}) is replaced")
+    last = bench.send("urgent")
+
+    ended = wait_for(lambda: bench.ended(last))
+    print(f"replaced with {heaviest / MB:.0f} MB, above {ABOVE_BYTES / MB:.0f}, after {len(tokens)} tasks")
+    assert heaviest > ABOVE_BYTES
+    assert bench.ended(long)["pid"] == child  # type: ignore[index]
+    assert ended["pid"] != child
+    assert sorted(note["token"] for note in bench.notes(STARTED)) == sorted([*tokens, last])
+    assert sorted(note["token"] for note in bench.notes(ENDED)) == sorted([*tokens, last])
+    report = wait_for(lambda: (found := bench.report("urgent")) and found.restarts and found)
+    assert report.restarts == {"recycled": 1}
 
 
 def test_a_long_task_of_a_child_that_is_replaced_ends_in_peace(bench: Bench) -> None:

@@ -13,7 +13,9 @@ from tests.integration.workers.conftest import Bench
 from tests.waiting import wait_for
 
 
-@pytest.mark.parametrize(("pool", "how"), [("urgent", "seize"), ("urgent", "hang"), ("webhook", "sleep")])
+@pytest.mark.parametrize(
+    ("pool", "how"), [("urgent", "seize"), ("urgent", "hang"), ("webhook", "sleep"), ("webhook", "seize")]
+)
 def test_a_signal_shows_where_every_child_stands_even_while_c_holds_the_interpreter(
     bench: Bench, pool: str, how: str
 ) -> None:
@@ -59,7 +61,7 @@ def test_a_crash_says_where_it_was_and_leaves_no_file(bench: Bench) -> None:
     wait_for(lambda: not (bench.folder / "stacks" / f"urgent-{pid}.txt").exists())
 
 
-@pytest.mark.parametrize(("pool", "how"), [("urgent", "seize"), ("webhook", "sleep")])
+@pytest.mark.parametrize(("pool", "how"), [("urgent", "seize"), ("webhook", "sleep"), ("webhook", "seize")])
 def test_who_asks_through_the_broker_is_shown_where_every_child_stands(bench: Bench, pool: str, how: str) -> None:
     bench.start("runpools", pool)
     bench.wait_for_log("pools: all ready")

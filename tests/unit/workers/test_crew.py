@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 import selectors
+import time
+from collections.abc import Callable
 from typing import cast
 
 import pytest
 import redis
 
-from apps.platform.workers.crew import LOOK_FOR_SUCCESSOR_S, Crew
-from apps.platform.workers.keeper import Keeper
+from apps.platform.workers.crew import LOOK_FOR_SUCCESSOR_S, STUCK_S, Crew
+from apps.platform.workers.keeper import Keeper, Member
 from apps.platform.workers.pool_leases import PoolLeases, Served
 from apps.platform.workers.stops import LOOK_AGAIN_S, Stops
-from apps.platform.workers.table import Running, Table
+from apps.platform.workers.table import Row, Running, Table
 from broker.family import Family
 from broker.keys import Keys
 from broker.leases import LeaseKeeper
@@ -143,3 +145,111 @@ def test_a_pool_whose_broker_is_away_is_not_unwell_for_what_nobody_can_take() ->
     assert crew.unwell() == ""
     leases._keeper.away = False  # type: ignore[misc]
     assert crew.unwell() == "no child works"
+
+
+class Clock:
+    """A time that is set by hand."""
+
+    now_s = 0.0
+
+    def monotonic(self) -> float:
+        """Return it."""
+        return self.now_s
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The time that a crew sees."""
+    clock = Clock()
+    monkeypatch.setattr("apps.platform.workers.crew.time", clock)
+    return clock
+
+
+@pytest.fixture
+def crew() -> Crew:
+    """The crew of a pool with two children that work, one free place, and messages that wait."""
+    leases = PoolLeases.__new__(PoolLeases)
+    leases._keeper, leases.waiting = cast(LeaseKeeper, Leases()), True
+    leases._keeper.away = False  # type: ignore[misc]
+    crew = Crew.__new__(Crew)
+    crew._leases, crew._took = leases, (-1, 0.0)
+    crew._rows = dict(enumerate(Table.create(3, 4).rows, start=1))
+    crew._own = [Member(1, pid=101), Member(2, pid=102), Member(3, wanted=False)]
+    for member in crew._own[:2]:
+        crew._rows[member.number].lease(time.monotonic() + 60)
+        crew._rows[member.number].set_working()
+    return crew
+
+
+def test_a_pool_that_takes_nothing_though_messages_wait_is_unwell(crew: Crew, clock: Clock) -> None:
+    assert crew.unwell() == ""
+    clock.now_s = STUCK_S
+    assert crew.unwell() == ""
+
+    clock.now_s = STUCK_S + 1
+    assert crew.unwell() == "messages wait, and none was taken for 31 s"
+
+    crew._rows[2].end(begin(crew._rows[2]), worked_off=True)
+    assert crew.unwell() == "", "it takes messages again"
+    clock.now_s += STUCK_S
+    assert crew.unwell() == "", "and has all the time anew"
+    clock.now_s += 1
+    assert crew.unwell() == "messages wait, and none was taken for 31 s"
+
+
+def test_a_pool_has_its_time_from_when_it_last_ran_something(crew: Crew, clock: Clock) -> None:
+    slot = begin(crew._rows[1])
+    clock.now_s = 10 * STUCK_S
+    assert crew.unwell() == ""
+    crew._rows[1].end(slot, worked_off=True)
+
+    clock.now_s = 11 * STUCK_S
+    assert crew.unwell() == ""
+    clock.now_s += 1
+    assert crew.unwell() == "messages wait, and none was taken for 31 s"
+
+
+def begin(row: Row) -> int:
+    """Take a message."""
+    slot = row.start(0, b"id", b"1", 0)
+    assert slot is not None
+    return slot
+
+
+def run_something(crew: Crew) -> None:
+    """Have a child run a message."""
+    begin(crew._rows[1])
+
+
+def have_nothing_wait(crew: Crew) -> None:
+    """Have no message wait, or all of them paused."""
+    crew._leases.waiting = False
+
+
+def lose_the_broker(crew: Crew) -> None:
+    """Have the broker not answer."""
+    crew._leases._keeper.away = True  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("excuse", [run_something, have_nothing_wait, lose_the_broker])
+def test_a_pool_that_runs_something_or_has_nothing_to_take_is_well_for_any_time(
+    crew: Crew, clock: Clock, excuse: Callable[[Crew], None]
+) -> None:
+    excuse(crew)
+
+    for clock.now_s in (0.0, STUCK_S + 1, 10 * STUCK_S):
+        assert crew.unwell() == ""
+
+
+def test_a_broker_that_was_away_gives_a_pool_all_its_time_anew(crew: Crew, clock: Clock) -> None:
+    assert crew.unwell() == ""
+    lose_the_broker(crew)
+    clock.now_s = 2 * STUCK_S
+    assert crew.unwell() == ""
+
+    crew._leases._keeper.away = False  # type: ignore[misc]
+
+    clock.now_s += 1
+    assert crew.unwell() == ""
+    clock.now_s += STUCK_S
+    assert crew.unwell() == "messages wait, and none was taken for 31 s"
