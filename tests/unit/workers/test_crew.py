@@ -142,6 +142,7 @@ def test_a_pool_whose_broker_is_away_is_not_unwell_for_what_nobody_can_take() ->
 
     crew = Crew.__new__(Crew)
     crew._leases, crew._own, crew._rows = leases, [], {}
+    crew._took = (-1, 0.0)
     assert crew.unwell() == ""
     leases._keeper.away = False  # type: ignore[misc]
     assert crew.unwell() == "no child works"
