@@ -217,7 +217,7 @@ class Consumer(DramatiqConsumer):
             self._acks.send()
 
     def _drain(self) -> None:
-        """Take nothing more, and give back what a fetch that was sent ahead brought meanwhile."""
+        """Take nothing more, give back what a fetch that was sent ahead brought meanwhile, acknowledge what ends."""
         if self._doorbell.asked:
             self._settled = False
         self._stop_listening()
@@ -225,6 +225,7 @@ class Consumer(DramatiqConsumer):
         if not self._settled:
             self._settle()
             self._settled = True
+        self._acks.send()
 
     def _hand_out(self) -> HeldMessage:
         message = self._ready.popleft()

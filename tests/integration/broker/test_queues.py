@@ -349,15 +349,28 @@ def test_who_acknowledges_while_its_worker_listens_says_so_before_it_sends(build
 
     consumer.ack(first)
     quiet = list(said)
-    thread = threading.Thread(target=next, args=(consumer,))
-    thread.start()
-    wait_for(lambda: consumer._listening and depth(broker) == 1)
+    consumer._ask(1.0)  # from now on it listens
     consumer.ack(second)
-    thread.join(5)
 
     assert quiet == []
     assert said == [("m1", 1)]
     assert depth(broker) == 0
+    consumer.close()
+
+
+def test_a_consumer_that_drains_acknowledges_what_ends_meanwhile(build: Build) -> None:
+    broker = build()
+    broker.enqueue(message(id_="m"))
+    consumer = broker.consume("work", prefetch=1, timeout=1_000)
+    held = next(consumer)
+    assert held is not None
+    broker.drain()
+
+    consumer.ack(held)
+    waits = depth(broker)
+
+    assert next(consumer) is None
+    assert (waits, depth(broker)) == (1, 0)
 
 
 def test_an_end_that_comes_too_late_is_counted(build: Build) -> None:
