@@ -1,6 +1,6 @@
 """What would Streams cost the server, and what do lists with Lua?
 
-One client, no Dramatiq. Lists: this project's own scripts (``broker/family.py``). Streams: a consumer group, where an
+One client, no Dramatiq. Lists: our own scripts (``broker/queue/operations.py``). Streams: a consumer group, where an
 acknowledged entry is also deleted, as a queue needs it. Printed, medians of alternating rounds: the server's processor
 time per message to enqueue 500 at a time, and to fetch and acknowledge ``B`` at a time (each acknowledged in the round
 trip that fetches the next); bytes per queued message, per
@@ -27,12 +27,12 @@ import redis
 
 from benchmarks.figures import quantile, spread
 from benchmarks.server import MemoryServer
-from broker.clients import connect
-from broker.doorbell import Doorbell
-from broker.family import AT_ONCE, Family
-from broker.grants import Entry, Lease, fetched
-from broker.keys import Keys
-from broker.wire import Wire, script
+from broker.keys.keys import Keys
+from broker.queue.operations import AT_ONCE, QueueOperations
+from broker.queue.results import Entry, Lease, fetched
+from broker.redis.calls import RedisCalls, script
+from broker.redis.connections import connect
+from broker.worker.wakeup import Wakeup
 
 BODY = b"x" * 180
 BATCHES = (1, 16, 64)
@@ -55,11 +55,11 @@ class Lists:
     """This project's own."""
 
     def __init__(self, url: str) -> None:
-        self._family = Family(Wire(connect(url)), Keys("bench").family("q"))
+        self._family = QueueOperations(RedisCalls(connect(url)), Keys("bench").queue("q"))
         self._family.join("bench/live", lease_ms=3_600_000)
         self._requests = itertools.count(1)
         self._held: list[Lease] = []
-        self._bell = Doorbell(self._family.wire, self._family.keys.bell("live"))
+        self._bell = Wakeup(self._family.wire, self._family.keys.bell("live"))
 
     def enqueue(self, ids: list[str]) -> None:
         self._family.enqueue([Entry(id_, BODY) for id_ in ids])
@@ -187,7 +187,7 @@ def _wakes(side: Side, url: str, build: type[Lists] | type[Streams], count: int)
 
     listener = threading.Thread(target=listen)
     listener.start()
-    sender = Family(Wire(connect(url)), Keys("bench").family("q"))
+    sender = QueueOperations(RedisCalls(connect(url)), Keys("bench").queue("q"))
     client: redis.Redis = connect(url)
     for _ in range(count):
         time.sleep(random.uniform(0.01, 0.03))

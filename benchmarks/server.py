@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from broker.clients import connect
-from broker.embedded import EmbeddedServer
+from apps.platform.embedded.server import EmbeddedServer
+from broker.redis.connections import connect
 
 
 @dataclass(frozen=True, slots=True)

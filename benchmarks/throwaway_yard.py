@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from broker.embedded import EmbeddedServer
-from broker.parent_death import die_with_parent
+from apps.platform.embedded.server import EmbeddedServer
+from apps.platform.workers.shared.parent_death import die_with_parent
 
 ROOT = Path(__file__).resolve().parent.parent
 

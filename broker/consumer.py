@@ -15,14 +15,14 @@ from dramatiq.broker import MessageProxy
 from dramatiq.errors import ConnectionClosed
 from dramatiq.message import Message
 
-from broker import codec
-from broker.doorbell import Doorbell
 from broker.errors import BrokerUnavailable
-from broker.family import AT_ONCE, Family, lane_of
-from broker.grants import Fetched, Grant, Lease, fetched
-from broker.parked import ParkedLane
-from broker.quarantine import Quarantine
-from broker.wire import script
+from broker.queue import codec
+from broker.queue.operations import AT_ONCE, QueueOperations, lane_of
+from broker.queue.results import Fetched, Grant, Lease, fetched
+from broker.queue.unroutable import UnroutableLane
+from broker.redis.calls import script
+from broker.stores.quarantine import Quarantine
+from broker.worker.wakeup import Wakeup
 
 if TYPE_CHECKING:
     from broker.redis_broker import RedisBroker
@@ -34,7 +34,7 @@ DRAINING_PAUSE_S = 0.05
 ACKS_WAIT_S = 0.02
 LOOK_FOR_PARKED_S = 2.0
 # How often it is looked up which messages in hand were asked to stop.
-LOOK_FOR_ASKED_S = 0.25
+POLL_CANCELLATIONS_S = 0.25
 
 
 class HeldMessage(MessageProxy):
@@ -44,14 +44,14 @@ class HeldMessage(MessageProxy):
         lease: What its owner holds it by, in its ``family``.
         crashes: Times it took its worker down.
         asked: Its job was asked to stop.
-        cause: What ended its last worker, see :class:`broker.grants.Grant`.
+        cause: What ended its last worker, see :class:`broker.queue.results.Grant`.
     """
 
     def __init__(
         self,
         message: Message[Any],
         lease: Lease,
-        family: Family,
+        family: QueueOperations,
         crashes: int = 0,
         asked: bool = False,
         cause: str = "",
@@ -71,7 +71,7 @@ class HeldMessage(MessageProxy):
         self.runs_in = 0  # ident of the thread, or greenlet, that works on it
         # What hooks note of it. All are set here, and are fewer than 30 with what a proxy has: one that is added later
         # makes every attribute slower, and one that is not there is asked of the message inside, which is slower still.
-        self.open = self.buried = False
+        self.open = self.dead_lettered = False
         self.outcome: Any = None
         self.letter: Any = None
         self.record_started: dict[str, int] | None = None
@@ -89,7 +89,7 @@ class Consumer(DramatiqConsumer):
     off acknowledges it at once.
     """
 
-    def __init__(self, broker: RedisBroker, family: Family, owner: str, *, timeout_ms: int) -> None:
+    def __init__(self, broker: RedisBroker, family: QueueOperations, owner: str, *, timeout_ms: int) -> None:
         self._broker = broker
         self._family = family
         self._owner = owner
@@ -103,13 +103,13 @@ class Consumer(DramatiqConsumer):
         self._requests = itertools.count(time.time_ns())
         self._request = 0
         self._ready: deque[HeldMessage] = deque()
-        self._doorbell = Doorbell(family.wire, family.keys.bell(self._lane))
+        self._doorbell = Wakeup(family.wire, family.keys.bell(self._lane))
         self._reserved = 0
         self._settled = False
         self._listening = False
         self._empty = False
         self._due_at_s: float | None = None
-        self._parked = ParkedLane(family, self._lane)
+        self._parked = UnroutableLane(family, self._lane)
         self._look_at_s = 0.0
         self._calls: list[str] = []
 
@@ -122,7 +122,7 @@ class Consumer(DramatiqConsumer):
         give_up_s = time.monotonic() + self._timeout_s
         try:
             while True:
-                self._broker.look_for_asked()
+                self._broker.poll_cancellations()
                 if self._ready:
                     return self._hand_out()
                 if self._broker.draining:
@@ -131,7 +131,7 @@ class Consumer(DramatiqConsumer):
                 left_s = give_up_s - time.monotonic()
                 if left_s <= 0:
                     return None
-                self._work(min(left_s, LOOK_FOR_ASKED_S) if self._broker.in_flight else left_s)
+                self._work(min(left_s, POLL_CANCELLATIONS_S) if self._broker.in_flight else left_s)
         except (redis.RedisError, BrokerUnavailable) as error:
             self._stop_listening()
             if self._broker.draining:
@@ -157,7 +157,7 @@ class Consumer(DramatiqConsumer):
         assert isinstance(message, HeldMessage)  # noqa: S101  see ack
         if not message.moved:
             try:
-                self._broker.bury(message)
+                self._broker.dead_letter(message)
             except redis.RedisError as error:
                 raise ConnectionClosed(error) from error
         self._let_go(message)
@@ -331,7 +331,7 @@ class Consumer(DramatiqConsumer):
         return timeout_s
 
     def _receive(self, found: Fetched, room: int) -> None:
-        self._broker.tell_stale(self._family, found.stale)
+        self._broker.report_stale(self._family, found.stale)
         self._due_at_s = None
         if found.next_due_ms:
             self._due_at_s = time.monotonic() + found.next_due_ms / 1000

@@ -16,12 +16,12 @@ from dramatiq.broker import Broker, MessageProxy
 from dramatiq.message import Message
 
 if TYPE_CHECKING:
-    from broker.alert_groups import AlertGroups
-    from broker.pool_reports import PoolReports
-    from broker.record_buffer import RecordBuffer
-    from broker.records import JobRecords
+    from broker.stores.alert_groups import AlertGroups
+    from broker.stores.job_records import JobRecords
+    from broker.stores.pool_reports import PoolReports
+    from broker.stores.rate_windows import RateWindows
     from broker.topology import Yard
-    from broker.windows import SlidingWindows
+    from broker.worker.ack_barrier import AckBarrier
 
 
 T = TypeVar("T")
@@ -186,8 +186,8 @@ class Facilities:
     yard: Yard
     transport: Transport
     records: JobRecords
-    steps: RecordBuffer
-    windows: SlidingWindows
+    steps: AckBarrier
+    windows: RateWindows
     alerts: AlertGroups
     pools: PoolReports
 
@@ -201,13 +201,13 @@ def facilities(broker: Broker | None = None) -> Facilities:
     """Return what was attached to ``broker``, or to Dramatiq's global one.
 
     Raises:
-        RuntimeError: the broker was not built by ``project/wiring.py``.
+        RuntimeError: the broker was not built by ``apps/platform/wiring.py``.
     """
     broker = broker or dramatiq.get_broker()
     found = getattr(broker, "switchyard", None)
     if not isinstance(found, Facilities):
         raise RuntimeError(  # noqa: TRY004  a matter of wiring, not of types
             f"{type(broker).__name__} carries no Switchyard facilities; "
-            "build it with project.wiring.build_broker (django-dramatiq's DRAMATIQ_BROKER names it)"
+            "build it with apps.platform.wiring.build_broker (django-dramatiq's DRAMATIQ_BROKER names it)"
         )
     return found

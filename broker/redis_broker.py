@@ -15,23 +15,23 @@ from dramatiq.errors import QueueJoinTimeout, QueueNotFound
 from dramatiq.message import Message
 from dramatiq.middleware import Middleware, MiddlewareError
 
-from broker import codec
-from broker.acks import Acks, tell_stale
-from broker.budget import Budget
-from broker.consumer import LOOK_FOR_ASKED_S, Consumer, HeldMessage
+from broker.consumer import POLL_CANCELLATIONS_S, Consumer, HeldMessage
 from broker.errors import BrokerUnavailable, InvalidMessageId
-from broker.family import Family, level_of
-from broker.family_keys import Lane
-from broker.grants import Entry, Lease
-from broker.keys import Keys
-from broker.letters import encode, rejected
-from broker.limits import Limits
-from broker.own_leases import OwnLeases
-from broker.record_buffer import RecordBuffer
-from broker.signals import Hooks
+from broker.keys.keys import Keys
+from broker.keys.queue_keys import Lane
+from broker.queue import codec
+from broker.queue.dead_letter_json import encode, rejected
+from broker.queue.depth_limits import DepthLimits
+from broker.queue.operations import QueueOperations, level_of
+from broker.queue.results import Entry, Lease
+from broker.queue.self_managed_leases import SelfManagedLeases
+from broker.redis.calls import RedisCalls
 from broker.topology import lane_of_name
-from broker.wire import Wire
-from broker.work_queue import WorkQueue
+from broker.worker.ack_barrier import AckBarrier
+from broker.worker.acks import Acks, report_stale
+from broker.worker.hooks import Hooks
+from broker.worker.prefetch import PrefetchCredit
+from broker.worker.work_queue import WorkQueue
 
 MESSAGE_ID = re.compile(r"[!-~]{1,200}")
 
@@ -42,11 +42,11 @@ class RedisBroker(Broker):
     A queue whose name ends with ``-retry`` is the retry lane of the queue before it: both are one family.
 
     Args:
-        client: Connected by :func:`broker.clients.connect`.
+        client: Connected by :func:`broker.redis.connections.connect`.
         limits: Messages that a queue may hold, by its name; others hold any number.
         steps: Records of jobs, written before messages are acknowledged, and after some were enqueued.
         knows: Says whether the actors of a broker can be called in a way that messages are parked for, see
-            :mod:`broker.parked`.
+            :mod:`broker.queue.unroutable`.
     """
 
     def __init__(
@@ -56,29 +56,29 @@ class RedisBroker(Broker):
         *,
         middleware: list[Middleware] | None = None,
         limits: dict[str, int] | None = None,
-        steps: RecordBuffer | None = None,
+        steps: AckBarrier | None = None,
         knows: Callable[[Broker, str], bool] = lambda broker, call: False,
     ) -> None:
         self._hooks = Hooks()
         super().__init__(middleware=middleware)
         self.client = client
         self.keys = keys
-        self.wire = Wire(client)
-        self.families: dict[str, Family] = {}
+        self.wire = RedisCalls(client)
+        self.families: dict[str, QueueOperations] = {}
         self.in_flight: dict[str, HeldMessage] = {}
         self.draining = False
         self.knows = partial(knows, self)
         self.slots: int | None = None
-        self._limits = Limits(limits or {})
+        self._limits = DepthLimits(limits or {})
         self._steps = steps
         self._look_at_s = 0.0
-        self._lanes: dict[str, tuple[Family, Lane]] = {}
+        self._lanes: dict[str, tuple[QueueOperations, Lane]] = {}
         self._acks: dict[str, Acks] = {}
         self._consumers: list[Consumer] = []
-        self._budget: Budget | None = None
+        self._budget: PrefetchCredit | None = None
         self._lock = threading.RLock()
         self._child: str | None = None
-        self._own_leases: OwnLeases | None = None
+        self._own_leases: SelfManagedLeases | None = None
 
     # --- Being a worker ---
 
@@ -99,16 +99,16 @@ class RedisBroker(Broker):
         self.in_flight, self._acks, self._consumers, self._budget, self._own_leases = {}, {}, [], None, None
 
     @property
-    def budget(self) -> Budget:
+    def budget(self) -> PrefetchCredit:
         """What the worker of this process may hold. There is one once it consumes."""
         if self._budget is None:
             raise RuntimeError("this process does not consume; the budget comes with the first consumer")
         return self._budget
 
-    def acks_of(self, family: Family, owner: str) -> Acks:
+    def acks_of(self, family: QueueOperations, owner: str) -> Acks:
         """Return the acknowledgements of an owner, which outlive its consumers."""
         with self._lock:
-            acks = Acks(family, owner, steps=self._steps, stale=partial(self.tell_stale, family))
+            acks = Acks(family, owner, steps=self._steps, stale=partial(self.report_stale, family))
             return self._acks.setdefault(f"{family.keys.queue} {owner}", acks)
 
     def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 30_000) -> Consumer:
@@ -124,7 +124,7 @@ class RedisBroker(Broker):
         family, lane = self.lane(queue_name)
         with self._lock:
             if self._budget is None:
-                self._budget = Budget(prefetch, self.slots or max(1, prefetch // 2))
+                self._budget = PrefetchCredit(prefetch, self.slots or max(1, prefetch // 2))
             owner = self._owner(family, lane)
             consumer = Consumer(self, family, owner, timeout_ms=timeout)
             others = [other for other in self._consumers if not other.closed]
@@ -139,14 +139,14 @@ class RedisBroker(Broker):
         for consumer in self._consumers:
             consumer.interrupt()
 
-    def look_for_asked(self) -> None:
+    def poll_cancellations(self) -> None:
         """Look up, four times a second, which of the messages in hand were asked to stop, and tell the middleware.
 
         It is told by ``after_ask_to_stop``, with the message, once.
         """
         if (now := time.monotonic()) < self._look_at_s:
             return
-        self._look_at_s = now + LOOK_FOR_ASKED_S
+        self._look_at_s = now + POLL_CANCELLATIONS_S
         in_hand: dict[str, list[HeldMessage]] = {}
         for held in list(self.in_flight.values()):
             in_hand.setdefault(held.family.keys.queue, []).append(held)
@@ -157,13 +157,13 @@ class RedisBroker(Broker):
                     held.asked = True
                     self.emit_after("ask_to_stop", held)
 
-    def tell_stale(self, family: Family, leases: Iterable[Lease]) -> None:
+    def report_stale(self, family: QueueOperations, leases: Iterable[Lease]) -> None:
         """Tell of messages of a family that were worked off here by somebody who had lost them.
 
         The log is told, and the middleware by ``after_stale_end``, with the queue.
         """
         for lease in leases:
-            tell_stale([lease])
+            report_stale([lease])
             self.emit_after("stale_end", family.keys.queue)
 
     def lost_lease(self, owner: str) -> None:
@@ -184,11 +184,11 @@ class RedisBroker(Broker):
             own_leases.stop()
         self.wire.close()
 
-    def _owner(self, family: Family, lane: Lane) -> str:
+    def _owner(self, family: QueueOperations, lane: Lane) -> str:
         if self._child is not None:
             return f"{self._child}/{lane}"
         if self._own_leases is None:
-            self._own_leases = OwnLeases(self.client)
+            self._own_leases = SelfManagedLeases(self.client)
         return self._own_leases.owner(family, lane)
 
     # --- Signals, as Dramatiq gives them ---
@@ -224,12 +224,12 @@ class RedisBroker(Broker):
             return
         self.emit_before("declare_queue", queue_name)
         base, lane = lane_of_name(queue_name)
-        family = self.families.setdefault(base, Family(self.wire, self.keys.family(base)))
+        family = self.families.setdefault(base, QueueOperations(self.wire, self.keys.queue(base)))
         self._lanes[queue_name] = (family, lane)
         self.queues[queue_name] = None
         self.emit_after("declare_queue", queue_name)
 
-    def lane(self, queue_name: str) -> tuple[Family, Lane]:
+    def lane(self, queue_name: str) -> tuple[QueueOperations, Lane]:
         """Return the family and the lane behind a queue's name.
 
         Raises:
@@ -313,7 +313,7 @@ class RedisBroker(Broker):
         return level_of(priority)
 
     def _moved(
-        self, message: Message[Any], entry: Entry, family: Family, lane: Lane, delay: int | None, level: int
+        self, message: Message[Any], entry: Entry, family: QueueOperations, lane: Lane, delay: int | None, level: int
     ) -> bool:
         held = self.in_flight.get(message.message_id)
         if held is None or held.family is not family or held.moved:
@@ -336,10 +336,10 @@ class RedisBroker(Broker):
 
     # --- Ends ---
 
-    def bury(self, held: HeldMessage) -> None:
+    def dead_letter(self, held: HeldMessage) -> None:
         """Make a message that Dramatiq rejected a dead letter, where no middleware did."""
         letter = rejected(held, held.family.keys.queue)
-        held.family.bury(held.lease, encode(letter).encode())
+        held.family.dead_letter(held.lease, encode(letter).encode())
         held.moved = True
 
     def flush(self, queue_name: str) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from broker.errors import InvalidQueueName, UnknownPool, UnknownQueue
-from broker.family_keys import FamilyKeys, Lane
+from broker.keys.queue_keys import Lane, QueueKeys
 
 RETRY_SUFFIX = "-retry"
 ALONE_SUFFIX = "-alone"
@@ -152,7 +152,7 @@ class Yard:
         """Names of everything a worker may consume: queues and their retry lanes, never a dead list."""
         return tuple(name for queue in self.queues for name in (queue.name, queue.retry_lane))
 
-    def family(self, lane: str) -> Queue:
+    def queue_of(self, lane: str) -> Queue:
         """Return the queue a lane belongs to; ``webhook-retry`` and ``webhook-dead`` belong to ``webhook``.
 
         Raises:
@@ -203,6 +203,6 @@ def check_queue_name(name: str) -> None:
     """
     if not isinstance(name, str) or not QUEUE_NAME.fullmatch(name):
         raise InvalidQueueName(name)
-    keys = FamilyKeys("", name).all_keys()
+    keys = QueueKeys("", name).all_keys()
     if len(set(keys)) < len(keys):
         raise InvalidQueueName(name)

@@ -1,4 +1,4 @@
-"""Write the tables of ``docs/reference/keys.md`` from the docstrings of ``broker/keys.py`` and ``family_keys.py``.
+"""Write the tables of ``docs/reference/keys.md`` from the docstrings of ``broker/keys/keys.py`` and ``family_keys.py``.
 
 python -m docs.make_keys [--check]
 
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from broker.keys import Keys
+from broker.keys.keys import Keys
 
 PAGE = Path(__file__).parent / "reference" / "keys.md"
 QUEUE = "webhook"
@@ -78,7 +78,7 @@ def rows(keys: object) -> Iterator[Row]:
 
 def family_rows() -> list[Row]:
     """Return the keys of a queue family."""
-    return list(rows(Keys().family(QUEUE)))
+    return list(rows(Keys().queue(QUEUE)))
 
 
 def shared_rows() -> list[Row]:

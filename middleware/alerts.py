@@ -11,8 +11,8 @@ import structlog
 from dramatiq.broker import Broker, MessageProxy
 from dramatiq.middleware import Middleware
 
-from broker.alert_groups import AlertFact, AlertGroups
 from broker.interface import DeadLetter
+from broker.stores.alert_groups import AlertFact, AlertGroups
 
 log = structlog.get_logger(__name__)
 

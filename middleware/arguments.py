@@ -15,7 +15,7 @@ from dramatiq.broker import Broker
 from dramatiq.message import Message
 from dramatiq.middleware import Middleware
 
-from broker.limits import follows_a_job
+from broker.queue.depth_limits import follows_a_job
 from middleware.errors import ArgumentMismatch
 
 

@@ -10,9 +10,9 @@ from dramatiq.middleware import Middleware, SkipMessage
 
 from broker.errors import BrokerUnavailable
 from broker.interface import Transport
-from middleware.away import hold
 from middleware.interrupts import Interrupts
 from middleware.outcomes import Outcome, decide
+from middleware.wait_for_broker import hold
 
 # For a task to stop by itself once its worker knows, which takes a quarter of a second: together well under a second.
 STOP_BY_ITSELF_S = 0.3

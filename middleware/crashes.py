@@ -10,11 +10,11 @@ from dramatiq.middleware import Middleware, MiddlewareError, SkipMessage, TimeLi
 
 from broker.errors import SwitchyardError
 from broker.interface import Transport
-from middleware.away import hold
 from middleware.envelope import now_ms
 from middleware.fingerprints import fingerprint_of
 from middleware.outcomes import Outcome, decide
 from middleware.redaction import redacted, without_arguments
+from middleware.wait_for_broker import hold
 
 log = structlog.get_logger(__name__)
 

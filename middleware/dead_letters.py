@@ -14,12 +14,12 @@ from dramatiq.middleware import Middleware, MiddlewareError
 
 from broker.errors import SwitchyardError
 from broker.interface import DeadLetter, Transport
-from broker.letters import payload_of
+from broker.queue.dead_letter_json import payload_of
 from broker.topology import Yard
-from middleware.away import hold
 from middleware.envelope import now_ms
 from middleware.fingerprints import fingerprint
 from middleware.outcomes import attempt, outcome_of, text_of
+from middleware.wait_for_broker import hold
 
 log = structlog.get_logger(__name__)
 
@@ -34,7 +34,7 @@ class NotBuried(SwitchyardError, MiddlewareError):
 class DeadLetters(Middleware):
     """Bury messages whose outcome is ``dead``, and those that Dramatiq rejects, such as for an unknown actor.
 
-    The worker acknowledges a buried message: a failed one would be kept a second time by Dramatiq.
+    The worker acknowledges a dead_lettered message: a failed one would be kept a second time by Dramatiq.
 
     Args:
         on_dead: Told of each letter after it is buried. What one raises is logged; the letter stays.
@@ -62,7 +62,7 @@ class DeadLetters(Middleware):
         try:
             self._bury(message, outcome.reason, outcome.exception or exception)
         except Exception:
-            log.exception("not buried, left to the broker's own dead letters", job_id=message.message_id)
+            log.exception("not dead_lettered, left to the broker's own dead letters", job_id=message.message_id)
             message.fail()
 
     def before_nack(self, broker: Broker, message: MessageProxy) -> None:
@@ -71,7 +71,7 @@ class DeadLetters(Middleware):
         Raises:
             NotBuried: it stays unacknowledged, and comes back when its worker is gone.
         """
-        if getattr(message, "buried", False) or outcome_of(message, message._exception).kind == "deferred":
+        if getattr(message, "dead_lettered", False) or outcome_of(message, message._exception).kind == "deferred":
             return
         error = message._exception or ActorNotFound(message.actor_name)
         try:
@@ -82,7 +82,7 @@ class DeadLetters(Middleware):
     def _bury(self, message: MessageProxy, reason: str, exception: BaseException | None) -> None:
         letter = self._letter(message, reason, exception)
         hold(partial(self._transport.dead_letter, message, letter), job_id=letter.id, what="dead letter")
-        message.buried = True  # type: ignore[attr-defined]
+        message.dead_lettered = True  # type: ignore[attr-defined]
         message.letter = letter  # type: ignore[attr-defined]
         for tell in self.on_dead:
             try:
@@ -96,7 +96,7 @@ class DeadLetters(Middleware):
         died_at = now_ms()
         return DeadLetter(
             id=message.message_id,
-            queue=self._yard.family(message.queue_name).name,
+            queue=self._yard.queue_of(message.queue_name).name,
             actor=message.actor_name,
             message=payload_of(message),
             reason=reason,

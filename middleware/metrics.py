@@ -14,7 +14,7 @@ from dramatiq.broker import Broker, MessageProxy
 from dramatiq.middleware import Middleware
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
-from broker.record_buffer import RecordBuffer
+from broker.worker.ack_barrier import AckBarrier
 from middleware.envelope import now_ms, ready_since
 from middleware.outcomes import outcome_of
 
@@ -38,7 +38,7 @@ class Metrics(Middleware):
             before any of them is acknowledged and within milliseconds. Without it, at once.
     """
 
-    def __init__(self, *, registry: CollectorRegistry | None = None, steps: RecordBuffer | None = None) -> None:
+    def __init__(self, *, registry: CollectorRegistry | None = None, steps: AckBarrier | None = None) -> None:
         registry = registry or CollectorRegistry()
         both = ("queue", "actor")
         self.registry = registry

@@ -10,7 +10,7 @@ from dramatiq.broker import Broker
 from dramatiq.message import Message
 from dramatiq.middleware import Middleware
 
-from broker.limits import follows_a_job
+from broker.queue.depth_limits import follows_a_job
 from middleware.errors import InvalidOption, UnknownOption
 
 # What our own middleware and Dramatiq write into a message's options; nobody sends them by hand.

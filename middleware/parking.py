@@ -17,9 +17,9 @@ from dramatiq.middleware import Middleware, SkipMessage
 
 from broker.interface import Transport
 from middleware.arguments import call_of, calls_of, fits, misfit, signature_of
-from middleware.away import hold
 from middleware.errors import ArgumentMismatch, UnknownActor
 from middleware.outcomes import Outcome, decide
+from middleware.wait_for_broker import hold
 
 log = structlog.get_logger(__name__)
 

@@ -10,8 +10,8 @@ from dramatiq.message import Message
 from dramatiq.middleware import Middleware
 
 from broker.errors import BrokerUnavailable
-from broker.record_buffer import RecordBuffer
-from middleware.away import hold
+from broker.worker.ack_barrier import AckBarrier
+from middleware.wait_for_broker import hold
 
 log = structlog.get_logger(__name__)
 
@@ -23,7 +23,7 @@ class PromptRecords(Middleware):
     once, and needs no such middleware.
     """
 
-    def __init__(self, *, steps: RecordBuffer) -> None:
+    def __init__(self, *, steps: AckBarrier) -> None:
         self._steps = steps
 
     def after_enqueue(self, broker: Broker, message: Message[Any], delay: int | None) -> None:

@@ -12,7 +12,7 @@ from dramatiq.middleware import Middleware, SkipMessage
 
 from broker.errors import BrokerUnavailable
 from broker.interface import Transport
-from broker.windows import SlidingWindows
+from broker.stores.rate_windows import RateWindows
 from middleware.errors import DeferFailed, InvalidOption
 from middleware.outcomes import Outcome, decide
 
@@ -38,7 +38,7 @@ class RateLimits(Middleware):
         DeferFailed: the broker is away; the message takes the retry path, for it must not run too early.
     """
 
-    def __init__(self, *, windows: SlidingWindows, transport: Transport) -> None:
+    def __init__(self, *, windows: RateWindows, transport: Transport) -> None:
         self._windows = windows
         self._transport = transport
 

@@ -13,10 +13,10 @@ from dramatiq.middleware import Middleware, TimeLimitExceeded
 
 from broker.interface import Transport
 from broker.topology import RetryPolicy, Yard
-from middleware.away import hold
 from middleware.crashes import Poison
 from middleware.errors import ArgumentMismatch, CancelInterrupt, Cancelled, PermanentFailure
 from middleware.outcomes import SUCCEEDED, Outcome, attempt, decide
+from middleware.wait_for_broker import hold
 
 log = structlog.get_logger(__name__)
 
@@ -53,7 +53,7 @@ class Retries(Middleware):
 
         Dramatiq acknowledges a message even if a ``BaseException`` leaves its after-hooks.
         """
-        if getattr(message, "open", False) and not getattr(message, "buried", False):
+        if getattr(message, "open", False) and not getattr(message, "dead_lettered", False):
             cause = message._exception or RuntimeError("the end of the attempt was interrupted")
             names = {"job_id": message.message_id, "actor": message.actor_name}
             log.error("interrupted at its end", exception=type(cause).__name__, **names)
@@ -70,7 +70,7 @@ class Retries(Middleware):
         """Decide, and divert."""
         outcome = decide(message, self._judge(broker, message, exception))
         if outcome.kind != "retried":
-            # Until it is buried, a dead one may still be lost.
+            # Until it is dead_lettered, a dead one may still be lost.
             message.open = outcome.kind == "dead"  # type: ignore[attr-defined]
             return
         try:
@@ -93,7 +93,7 @@ class Retries(Middleware):
         permanent = (PermanentFailure, ArgumentMismatch, *options.get("permanent", ()))
         if actor is None or isinstance(exception, permanent):
             return Outcome("dead", "permanent", exception=exception)
-        policy = self._yard.family(message.queue_name).retry
+        policy = self._yard.queue_of(message.queue_name).retry
         retry = attempt(message)
         if retry > _first(options.get("max_retries"), policy.max_retries):
             reason = "time_limit" if isinstance(exception, TimeLimitExceeded) else "exhausted"
@@ -102,7 +102,7 @@ class Retries(Middleware):
         return Outcome("retried", delay_ms=delay_ms, exception=exception)
 
     def _divert(self, message: MessageProxy, delay_ms: int) -> None:
-        lane = self._yard.family(message.queue_name).retry_lane
+        lane = self._yard.queue_of(message.queue_name).retry_lane
         options = {"attempts": attempt(message)}
         divert = partial(self._transport.divert, message, lane=lane, delay_ms=delay_ms, options=options)
         hold(divert, job_id=message.message_id, what="retry")

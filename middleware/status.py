@@ -10,9 +10,9 @@ from dramatiq.broker import Broker, MessageProxy
 from dramatiq.message import Message
 from dramatiq.middleware import Middleware
 
-from broker.record_buffer import RecordBuffer
-from broker.records import DEAD_TTL_MS, FINISHED_TTL_MS, LIVE_TTL_MS, Step, sequence, step
+from broker.stores.job_records import DEAD_TTL_MS, FINISHED_TTL_MS, LIVE_TTL_MS, Step, sequence, step
 from broker.topology import Yard
+from broker.worker.ack_barrier import AckBarrier
 from middleware.envelope import now_ms
 from middleware.outcomes import attempt, outcome_of, text_of
 
@@ -30,7 +30,7 @@ class Status(Middleware):
     Option of a message: ``owner``, who may see it.
     """
 
-    def __init__(self, *, yard: Yard, steps: RecordBuffer) -> None:
+    def __init__(self, *, yard: Yard, steps: AckBarrier) -> None:
         self._yard = yard
         self._steps = steps
         self._queues: dict[str, str] = {}
@@ -160,7 +160,7 @@ class Status(Middleware):
     def _queue_of(self, lane: str) -> str:
         known = self._queues.get(lane)
         if known is None:
-            known = self._queues[lane] = self._yard.family(lane.removesuffix(".DQ")).name
+            known = self._queues[lane] = self._yard.queue_of(lane.removesuffix(".DQ")).name
         return known
 
     @staticmethod

@@ -38,7 +38,7 @@ class TimeLimits(Middleware):
     def before_declare_actor(self, broker: Broker, actor: Actor[..., Any]) -> None:
         """Let the actor inherit its queue's limit."""
         try:
-            soft_limit_ms = self._yard.family(actor.queue_name).soft_limit_ms
+            soft_limit_ms = self._yard.queue_of(actor.queue_name).soft_limit_ms
         except UnknownQueue:
             return  # the system check names it
         actor.options.setdefault("time_limit", soft_limit_ms)

@@ -16,7 +16,7 @@ LOG_FORMATS = ("json", "console")
 
 
 class ConfigError(Exception):
-    """The environment asks for something that cannot or must not be done. Stops the start with exit 78."""
+    """The environment asks for something that cannot or must not be done. CancellationWatch the start with exit 78."""
 
     def __init__(self, variable: str, fact: str, remedy: str) -> None:
         self.variable = variable

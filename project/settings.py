@@ -44,6 +44,8 @@ PLATFORM_APPS = [
     "apps.platform.alerts",
     "apps.platform.operations",
     "apps.platform.schedules",
+    "apps.platform.doctor",
+    "apps.platform.deployment",
 ]
 PRODUCT_APPS = [
     "apps.product.shop",
@@ -126,7 +128,7 @@ AUTH_PASSWORD_VALIDATORS = [
     {"NAME": f"{_VALIDATION}.CommonPasswordValidator"},
 ]
 
-DRAMATIQ_BROKER = {"BROKER": "project.wiring.build_broker", "OPTIONS": {}, "MIDDLEWARE": []}
+DRAMATIQ_BROKER = {"BROKER": "apps.platform.wiring.build_broker", "OPTIONS": {}, "MIDDLEWARE": []}
 DRAMATIQ_AUTODISCOVER_MODULES = ["actors"]
 DRAMATIQ_TASKS_DATABASE = "default"
 

@@ -19,13 +19,13 @@ from dramatiq.asyncio import get_event_loop_thread, set_event_loop_thread
 from dramatiq.broker import Broker
 from hypothesis import settings as hypothesis_settings
 
-from broker.clients import connect
+from apps.platform.wiring import build_yard
 from broker.interface import Facilities
 from broker.interface import facilities as facilities_of
-from broker.keys import Keys
+from broker.keys.keys import Keys
+from broker.redis.connections import connect
 from broker.redis_broker import RedisBroker
 from broker.topology import Yard
-from project.wiring import build_yard
 from tests.environment import SERVER
 
 # The same examples in every run, and none that fails because the machine is busy.

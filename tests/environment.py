@@ -8,7 +8,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from broker.embedded import EmbeddedServer
+from apps.platform.embedded.server import EmbeddedServer
 
 STATE_DIR = Path(tempfile.mkdtemp(prefix="switchyard-tests-"))
 SERVER = EmbeddedServer(STATE_DIR / "valkey").start()

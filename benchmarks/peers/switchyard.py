@@ -9,9 +9,9 @@ from typing import Any
 from dramatiq.middleware import default_middleware
 
 from benchmarks.peers.on_dramatiq import LANES, OnDramatiq
-from broker.bulk import messages
-from broker.clients import connect
-from broker.keys import Keys
+from broker.batch import messages
+from broker.keys.keys import Keys
+from broker.redis.connections import connect
 from broker.redis_broker import RedisBroker
 from broker.topology import RETRY_SUFFIX, Pool, Queue, Yard
 
@@ -27,8 +27,8 @@ def whole_stack() -> RedisBroker:
     import django
 
     django.setup()
+    from apps.platform.wiring import build_yard
     from middleware import logs
-    from project.wiring import build_yard
 
     logs.configure("json", level=logging.WARNING)
     names = [lane for lane in LANES if not lane.endswith(RETRY_SUFFIX)]

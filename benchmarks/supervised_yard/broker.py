@@ -7,11 +7,11 @@ from typing import Any
 
 from django.conf import settings
 
-from broker.clients import connect
-from broker.keys import Keys
+from apps.platform.wiring import build_yard
+from broker.keys.keys import Keys
+from broker.redis.connections import connect
 from broker.redis_broker import RedisBroker
 from middleware import logs
-from project.wiring import build_yard
 
 
 def build_broker(middleware: list[Any] | None = None) -> RedisBroker:

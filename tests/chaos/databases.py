@@ -21,11 +21,11 @@ import psutil
 import redis
 from dramatiq.message import Message
 
-from broker.clients import connect
+from apps.platform.wiring import build_yard
 from broker.interface import facilities
-from broker.keys import Keys
-from broker.pool_reports import PoolReport
-from project.wiring import build_yard
+from broker.keys.keys import Keys
+from broker.redis.connections import connect
+from broker.stores.pool_reports import PoolReport
 from tests.chaos.database_yard.yard import YARD
 from tests.chaos.ledger import Ledger
 from tests.waiting import wait_for

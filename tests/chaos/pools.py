@@ -12,11 +12,11 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from broker.clients import connect
-from broker.keys import Keys
-from broker.pool_reports import PoolReports
+from apps.platform.wiring import build_yard
+from broker.keys.keys import Keys
+from broker.redis.connections import connect
 from broker.redis_broker import RedisBroker
-from project.wiring import build_yard
+from broker.stores.pool_reports import PoolReports
 from tests.chaos.ledger import Entry, Ledger
 from tests.chaos.load import declare_job
 from tests.chaos.yard.yards import YARDS

@@ -11,9 +11,9 @@ from types import TracebackType
 
 import redis
 
-from broker.clients import connect
-from broker.embedded import EmbeddedServer
-from broker.server_binary import bundled_binary
+from apps.platform.embedded.binary import bundled_binary
+from apps.platform.embedded.server import EmbeddedServer
+from broker.redis.connections import connect
 
 SERVER_NAMES = ("valkey-server", "redis-server")
 

@@ -9,8 +9,8 @@ import urllib.request
 import psutil
 import pytest
 
-from broker.keys import Keys
-from broker.pool_reports import PoolReports
+from broker.keys.keys import Keys
+from broker.stores.pool_reports import PoolReports
 from tests.chaos.conftest import PoolsOn
 from tests.chaos.ledger import Ledger
 from tests.chaos.load import enqueue, let_pass

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from broker.clients import connect
 from broker.errors import BrokerUnavailable
-from broker.family import Family
-from broker.grants import Entry
-from broker.keys import Keys
-from broker.watch import Watch
-from broker.wire import Wire
+from broker.health.watch import Watch
+from broker.keys.keys import Keys
+from broker.queue.operations import QueueOperations
+from broker.queue.results import Entry
+from broker.redis.calls import RedisCalls
+from broker.redis.connections import connect
 from tests.chaos.conftest import BrokerOn
 from tests.chaos.fault_proxy import FaultProxy
 from tests.chaos.ledger import Ledger
@@ -89,8 +89,8 @@ def test_consumption_resumes_after_a_promotion(
 def test_a_replica_takes_no_call_half_and_all_of_them_after_its_promotion(
     server: ServerUnderTest, replica: ServerUnderTest
 ) -> None:
-    wire = Wire(connect(replica.url))
-    family = Family(wire, Keys("p").family("q"))
+    wire = RedisCalls(connect(replica.url))
+    family = QueueOperations(wire, Keys("p").queue("q"))
     before = replica.admin.dbsize()
 
     started_s = time.monotonic()

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 import redis
 
-from broker.clients import connect
+from broker.redis.connections import connect
 from tests.chaos.fault_proxy import FaultProxy
 from tests.environment import SERVER
 from tests.waiting import wait_for

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from apps.platform.workers.processes import resident_bytes
+from apps.platform.workers.shared.fork import resident_bytes
 from broker.interface import facilities
 from tests.chaos.conftest import PoolsOn
 from tests.chaos.ledger import Ledger

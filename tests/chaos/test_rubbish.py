@@ -12,8 +12,8 @@ import pytest
 import redis
 from dramatiq import Worker
 
-from broker.grants import Entry
 from broker.interface import facilities
+from broker.queue.results import Entry
 from tests.chaos.conftest import BrokerOn
 from tests.chaos.ledger import Ledger
 from tests.chaos.load import QUEUE, enqueue, load, wait_until_drained

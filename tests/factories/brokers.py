@@ -9,9 +9,9 @@ import dramatiq
 from django.conf import settings
 from dramatiq.broker import Broker
 
-from broker.clients import connect
-from broker.keys import Keys
-from project.wiring import build_yard
+from apps.platform.wiring import build_yard
+from broker.keys.keys import Keys
+from broker.redis.connections import connect
 
 
 @contextmanager

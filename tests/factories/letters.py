@@ -8,9 +8,9 @@ from typing import Any
 
 import dramatiq
 
-from broker.dead_lists import DeadLists
 from broker.interface import DeadLetter
 from broker.redis_broker import RedisBroker
+from broker.stores.dead_lists import DeadLists
 
 
 def letter(**changes: Any) -> DeadLetter:

@@ -14,11 +14,11 @@ import pytest
 import redis
 from django.conf import settings
 
+from apps.platform.workers.shared.parent_death import die_with_parent
 from apps.product.webhooks import publishing, services
 from apps.product.webhooks.models import Attempt, Delivery, DeliveryState
-from broker.clients import connect
 from broker.interface import Facilities, LaneStats
-from broker.parent_death import die_with_parent
+from broker.redis.connections import connect
 from tests.waiting import wait_for
 
 ENDPOINTS, EVENTS, HEALTHY = 20, 100, 60
@@ -82,7 +82,7 @@ def test_new_deliveries_start_within_the_objective_while_2000_fail(
     delivered = Delivery.objects.filter(event__type="order.fine", state=DeliveryState.SUCCEEDED)
     wait_for(lambda: delivered.count() == HEALTHY, 10, what="every healthy delivery arrived")
     retrying = storm.retry.waiting + storm.retry.scheduled + storm.retry.running
-    objective_ms = settings.YARD.family("webhook").objective_ms
+    objective_ms = settings.YARD.queue_of("webhook").objective_ms
     assert failed > ENDPOINTS * EVENTS, "the receiver was not asked"
     assert retrying + storm.dead > ENDPOINTS * EVENTS * 0.9, "there is no storm"
     assert stats("webhook").retry.waiting + stats("webhook").retry.scheduled > 0, "the storm was over too soon"

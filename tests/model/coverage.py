@@ -30,7 +30,7 @@ TRANSITIONS: frozenset[Transition] = frozenset(
         ("take", WAITING, ACTIVE),
         ("adopt", SCHEDULED, ACTIVE),
         ("forget", ACTIVE, NOWHERE),
-        ("bury", ACTIVE, DEAD),
+        ("dead_letter", ACTIVE, DEAD),
         ("quarantine", ACTIVE, QUARANTINED),
         ("release", ACTIVE, WAITING),
         ("reclaim", ACTIVE, WAITING),

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from broker.family import Family
-from broker.grants import Fetched, Lease
-from broker.wire import Wire
+from broker.queue.operations import QueueOperations
+from broker.queue.results import Fetched, Lease
+from broker.redis.calls import RedisCalls
 from tests.model.scripts import Change
 
 
@@ -19,12 +19,12 @@ class Defect:
     Args:
         name: What the broker does then.
         changes: In its Lua.
-        family: Stands in for :class:`broker.family.Family`, for what is wrong in Python.
+        family: Stands in for :class:`broker.queue.operations.QueueOperations`, for what is wrong in Python.
     """
 
     name: str
     changes: Sequence[Change] = ()
-    family: Callable[[Wire, Any], Family] = field(default=Family)
+    family: Callable[[RedisCalls, Any], QueueOperations] = field(default=QueueOperations)
 
 
 def lua(name: str, file: str, old: str, new: str = "") -> Defect:
@@ -32,7 +32,7 @@ def lua(name: str, file: str, old: str, new: str = "") -> Defect:
     return Defect(name, [Change(file, old, new)])
 
 
-class ForgetsItsRequest(Family):
+class ForgetsItsRequest(QueueOperations):
     """Repeats a fetch under a new number."""
 
     count = 0
@@ -42,7 +42,7 @@ class ForgetsItsRequest(Family):
         return super().fetch(owner, count, request=request * 1000 + self.count, acked=acked)
 
 
-class HidesStaleTokens(Family):
+class HidesStaleTokens(QueueOperations):
     """Does not tell that an acknowledgement came too late."""
 
     def ack(self, owner: str, leases: Sequence[Lease], **options: Any) -> list[Lease]:
@@ -50,7 +50,7 @@ class HidesStaleTokens(Family):
         return []
 
 
-class ReclaimsAlways(Family):
+class ReclaimsAlways(QueueOperations):
     """Takes leases that did not lapse."""
 
     def reclaim(self, owner: str, *, only_lapsed: bool = False, **options: Any) -> Any:
@@ -123,7 +123,7 @@ DEFECTS = (
     lua("discard leaves the id in the dead list", "queue/discard", 'redis.call("LREM", KEYS[2], -1, id)\n'),
     lua("a pause is not minded", "queue/fetch", '  answer[1] = "paused"\n  return answer\n'),
     lua("enqueue fills a full server", "queue/enqueue", "#!lua\n", "#!lua flags=allow-oom\n"),
-    lua("a burial forgets nothing of crashes", "queue/bury", '"crash:" .. id, '),
+    lua("a burial forgets nothing of crashes", "queue/dead_letter", '"crash:" .. id, '),
     # These the machine found, or its writing did.
     lua(
         "a discard repeated is answered anew",

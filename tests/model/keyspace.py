@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from broker.family_keys import ALL_LANES, FamilyKeys, Lane
-from broker.wire import Wire
+from broker.keys.queue_keys import ALL_LANES, Lane, QueueKeys
+from broker.redis.calls import RedisCalls
 from tests.model.scripts import script_of
 
 WAITING, SCHEDULED, ACTIVE = "waiting", "scheduled", "active"
@@ -47,7 +47,7 @@ class Keyspace:
         expiries: Name -> when it goes, ms since the epoch, for those that were given a time and not a duration.
     """
 
-    keys: FamilyKeys
+    keys: QueueKeys
     raw: dict[str, Any]
     expiries: dict[str, int]
 
@@ -178,7 +178,7 @@ class Keyspace:
         return {str(member, "ascii"): int(score) for member, score in self.raw.get(name, {}).items()}
 
 
-def read(wire: Wire, keys: FamilyKeys) -> Keyspace:
+def read(wire: RedisCalls, keys: QueueKeys) -> Keyspace:
     """Return the family's keys, all of the same moment."""
     raw: dict[str, Any] = {}
     expiries: dict[str, int] = {}

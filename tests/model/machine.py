@@ -10,10 +10,10 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
-from broker.family import LEASE_MS, SWEEP_GAP_MS, lane_of
-from broker.family_keys import ALL_LANES, LANES, Lane
-from broker.grants import Entry, Lease
-from broker.parked import ParkedLane
+from broker.keys.queue_keys import ALL_LANES, LANES, Lane
+from broker.queue.operations import LEASE_MS, SWEEP_GAP_MS, lane_of
+from broker.queue.results import Entry, Lease
+from broker.queue.unroutable import UnroutableLane
 from tests.model import invariants
 from tests.model.draws import again, consumed, delays, few_picks, ids, lanes, levels, nonces, owners_back, picks
 from tests.model.keyspace import DEAD, NOWHERE
@@ -43,7 +43,10 @@ def run(bench: Bench, examples: int, steps: int = 50, *, shrink: bool = False) -
         report_multiple_bugs=False,
         suppress_health_check=list(HealthCheck),
     )
-    with mock.patch("broker.family.script", bench.scripts), mock.patch("broker.parked.script", bench.scripts):
+    with (
+        mock.patch("broker.queue.operations.script", bench.scripts),
+        mock.patch("broker.queue.unroutable.script", bench.scripts),
+    ):
         run_state_machine_as_test(lambda: FamilyMachine(bench), settings=chosen)
 
 
@@ -124,7 +127,7 @@ class FamilyMachine(RareStates, RuleBasedStateMachine):
         self._step("move", expected, call, again=again, changes=valid)
 
     @rule(pick=picks, again=again)
-    def bury(self, pick: Pick, again: bool) -> None:
+    def dead_letter(self, pick: Pick, again: bool) -> None:
         self._bury(self._lease(pick), again=again)
 
     @rule(pick=picks, what=st.sampled_from(["malformed body", "missing body", "any"]), again=again)
@@ -185,7 +188,7 @@ class FamilyMachine(RareStates, RuleBasedStateMachine):
             wanted = [free[0], *wanted]
         # None that the owner has: it would not ask for them.
         wanted = [id_ for id_ in dict.fromkeys(wanted) if id_ not in {held.id for held in self.model.held_by(name)}]
-        parked = ParkedLane(self.family, lane_of(name))
+        parked = UnroutableLane(self.family, lane_of(name))
         for id_ in wanted:
             parked.add(id_, CALL)
         self.found = self._read()

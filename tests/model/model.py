@@ -6,9 +6,9 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from broker.family import CRASH_WINDOW_MS, LEASE_MS, NORMAL, SWEEP_GAP_MS, lane_of
-from broker.family_keys import ALL_LANES, Lane
-from broker.grants import Entry, Fetched, Grant, Lease, Reclaimed, Suspect
+from broker.keys.queue_keys import ALL_LANES, Lane
+from broker.queue.operations import CRASH_WINDOW_MS, LEASE_MS, NORMAL, SWEEP_GAP_MS, lane_of
+from broker.queue.results import Entry, Fetched, Grant, Lease, Reclaimed, Suspect
 from tests.model.keyspace import ACTIVE, DEAD, FINISHED, NOWHERE, QUARANTINED, SCHEDULED, UNFINISHED, WAITING
 
 MEMORY_MS = 600_000  # of finished ids: a turn of it
@@ -70,7 +70,7 @@ class Full:
 
 
 class Model:
-    """Every operation of :class:`broker.family.Family` by its name, with the answer it is to give."""
+    """Every operation of :class:`broker.queue.operations.QueueOperations` by its name, with its answer."""
 
     def __init__(self, now_ms: int) -> None:
         self.now_ms = now_ms
@@ -244,11 +244,11 @@ class Model:
             if self._active(owner, lease):
                 del self.messages[str(lease.id, "ascii")]
 
-    def bury(self, lease: Lease, letter: bytes) -> bool:
+    def dead_letter(self, lease: Lease, letter: bytes) -> bool:
         message = self._active(lease.owner, lease)
         if not message:
-            return self._repeated(lease, "bury")
-        message.place, message.letter, message.spent = DEAD, letter, f"bury {message.token}"
+            return self._repeated(lease, "dead_letter")
+        message.place, message.letter, message.spent = DEAD, letter, f"dead_letter {message.token}"
         message.key, message.crashes, message.asked, message.cancelled = "", None, False, False
         self.dead.append(message.id)
         return True

@@ -7,8 +7,8 @@ from functools import partial
 from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 
-from broker.family import NORMAL, lane_of
-from broker.grants import Entry
+from broker.queue.operations import NORMAL, lane_of
+from broker.queue.results import Entry
 from tests.model.draws import again, ids
 from tests.model.keyspace import NOWHERE
 from tests.model.steps import Reclaim, Steps
@@ -67,7 +67,7 @@ class RareStates(Steps):
         self._reclaim(held.owner, Reclaim(running=[id_], cause="signal 11", keeper=keeper), again=again)
 
     @precondition(lambda self: self.calm)
-    @rule(id_=ids, how=st.sampled_from(["ack", "move", "bury", "release"]), again=again)
+    @rule(id_=ids, how=st.sampled_from(["ack", "move", "dead_letter", "release"]), again=again)
     def come_late(self, id_: str, how: str, again: bool) -> None:
         """A message is leased to the same owner anew; what is done under its old token changes nothing."""
         held = self._drive_to_active(id_)
@@ -84,7 +84,7 @@ class RareStates(Steps):
             moved = self.model.move(old, "divert", "live", b"late", 0, NORMAL)
             call = partial(self.family.move, old, move="divert", lane="live", body=b"late", delay_ms=0)
             self._step(how, moved, call, again=again, changes=False)
-        elif how == "bury":
+        elif how == "dead_letter":
             self._bury(old, again=again)
         else:
             stale = self.model.release(old.owner, [old], "tail")

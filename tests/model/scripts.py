@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha1
 
-from broker.scripts import INCLUDE, LUA
-from broker.wire import Script
+from broker.redis.calls import Script
+from broker.redis.scripts import INCLUDE, LUA
 
 # No operation declares this key; a server that is no cluster does not mind.
 CLOCK_KEY = "model-clock"
@@ -45,7 +45,7 @@ class Change:
 
 
 class Scripts:
-    """Stands in for :func:`broker.wire.script`: the same operations, with the test's clock and with changes."""
+    """Stands in for :func:`broker.redis.calls.script`: the same operations, with the test's clock and with changes."""
 
     def __init__(self, changes: Sequence[Change] = ()) -> None:
         self._changes = changes

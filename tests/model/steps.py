@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
-from broker.clients import connect
 from broker.errors import BrokerUnavailable, BrokerUnsafe, QueueFull
-from broker.family import NORMAL, Family, lane_of
-from broker.family_keys import ALL_LANES, Lane
-from broker.grants import Entry, Fetched, Lease
-from broker.keys import Keys
-from broker.wire import Wire
+from broker.keys.keys import Keys
+from broker.keys.queue_keys import ALL_LANES, Lane
+from broker.queue.operations import NORMAL, QueueOperations, lane_of
+from broker.queue.results import Entry, Fetched, Lease
+from broker.redis.calls import RedisCalls
+from broker.redis.connections import connect
 from tests.chaos.server import ServerUnderTest
 from tests.model import invariants
 from tests.model.coverage import Coverage
@@ -40,7 +40,7 @@ class Pick:
 
 @dataclass(frozen=True)
 class Reclaim:
-    """What a reclaim is told; see :meth:`broker.family.Family.reclaim`."""
+    """What a reclaim is told; see :meth:`broker.queue.operations.QueueOperations.reclaim`."""
 
     only_lapsed: bool = False
     finished: Sequence[Lease] = ()
@@ -54,14 +54,18 @@ class Bench:
     """A server, the operations under test on it, and what a run has visited."""
 
     server: ServerUnderTest
-    family: Family
+    family: QueueOperations
     scripts: Scripts
     coverage: Coverage
 
 
-def bench_on(server: ServerUnderTest, scripts: Scripts, family_class: Callable[[Wire, Any], Family] = Family) -> Bench:
+def bench_on(
+    server: ServerUnderTest,
+    scripts: Scripts,
+    family_class: Callable[[RedisCalls, Any], QueueOperations] = QueueOperations,
+) -> Bench:
     """Return a bench on a running server."""
-    family = family_class(Wire(connect(server.url)), Keys("model").family("q"))
+    family = family_class(RedisCalls(connect(server.url)), Keys("model").queue("q"))
     return Bench(server, family, scripts, Coverage())
 
 
@@ -238,9 +242,9 @@ class Steps:
     def _bury(self, lease: Lease, *, again: bool = False) -> None:
         valid = self.model.valid(lease)
         letter = b'{"id": "%s", "token": %s}' % (lease.id, lease.token)
-        expected = self.model.bury(lease, letter)
+        expected = self.model.dead_letter(lease, letter)
         self._note_late([lease], [] if expected else [lease], valid)
-        self._step("bury", expected, lambda: self.family.bury(lease, letter), again=again, changes=valid)
+        self._step("dead_letter", expected, lambda: self.family.dead_letter(lease, letter), again=again, changes=valid)
 
     def _discard(self, id_: str, nonce: str, *, again: bool) -> None:
         dead = self.model.place(id_) == DEAD

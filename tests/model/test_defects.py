@@ -41,4 +41,4 @@ def test_at_least_nine_defects_are_seeded() -> None:
 @pytest.mark.parametrize("old", ["no such text", "redis.call"])
 def test_a_change_that_does_not_apply_is_an_error(old: str) -> None:
     with pytest.raises(ChangeDoesNotApply):
-        Scripts([Change("queue/bury", old, "")])
+        Scripts([Change("queue/dead_letter", old, "")])

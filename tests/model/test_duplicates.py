@@ -9,11 +9,11 @@ from unittest import mock
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from broker.family import Family
-from broker.family_keys import FamilyKeys
-from broker.grants import Entry, Grant, Lease
-from broker.keys import Keys
-from broker.wire import Wire
+from broker.keys.keys import Keys
+from broker.keys.queue_keys import QueueKeys
+from broker.queue.operations import QueueOperations
+from broker.queue.results import Entry, Grant, Lease
+from broker.redis.calls import RedisCalls
 from tests.chaos.server import ServerUnderTest
 
 IDS = ["a", "b"]
@@ -21,14 +21,14 @@ OWNERS = ["w0/live", "w1/live"]
 # What happens next: an id is pushed by hand, somebody fetches, or somebody ends what he holds.
 pushes = st.tuples(st.just("push"), st.integers(0, len(IDS) - 1))
 fetches = st.tuples(st.just("fetch"), st.integers(0, len(OWNERS) - 1))
-ways_to_end = ["ack", "divert", "fetch and ack", "reclaim as finished", "release", "bury"]
+ways_to_end = ["ack", "divert", "fetch and ack", "reclaim as finished", "release", "dead_letter"]
 ends = st.tuples(st.sampled_from(ways_to_end), st.integers(0, 3))
 
 
 class Workers:
     """Two workers, what they hold in their own opinion, and what the broker took as completed."""
 
-    def __init__(self, family: Family) -> None:
+    def __init__(self, family: QueueOperations) -> None:
         self.family = family
         self.requests = 0
         self.held: list[Grant] = []
@@ -63,8 +63,8 @@ class Workers:
                 self.family.move(lease, move="divert", lane="live", body=b"again", delay_ms=0)
             case "release":
                 self.family.release(lease.owner, [lease])
-            case "bury":
-                self.family.bury(lease, b"{}")
+            case "dead_letter":
+                self.family.dead_letter(lease, b"{}")
         self.completed[lease.id] += completed
 
     def _end_of(self, lease: Lease) -> list[bytes | None]:
@@ -72,13 +72,13 @@ class Workers:
 
 
 def test_no_id_is_completed_twice_whoever_pushes_it_again(server: ServerUnderTest) -> None:
-    wire, keys = Wire(server.admin), Keys("twice").family("q")
+    wire, keys = RedisCalls(server.admin), Keys("twice").queue("q")
 
     @settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
     @given(st.lists(st.one_of(pushes, fetches, ends), min_size=8, max_size=30))
     def holds(happenings: list[tuple[str, int]]) -> None:
         wire.command("FLUSHDB")
-        workers = Workers(Family(wire, keys))
+        workers = Workers(QueueOperations(wire, keys))
         workers.family.enqueue([Entry(id_, b"body") for id_ in IDS])
         for what, number in happenings:
             if what == "push":
@@ -93,7 +93,7 @@ def test_no_id_is_completed_twice_whoever_pushes_it_again(server: ServerUnderTes
 
 
 def test_an_id_that_is_done_is_not_handed_out_again(server: ServerUnderTest) -> None:
-    family = Family(Wire(server.admin), Keys("twice").family("q"))
+    family = QueueOperations(RedisCalls(server.admin), Keys("twice").queue("q"))
     family.join("w/live")
     family.enqueue([Entry(id_, b"body") for id_ in IDS])
     first = family.fetch("w/live", 10, request=1)
@@ -109,10 +109,12 @@ def test_an_id_that_is_done_is_not_handed_out_again(server: ServerUnderTest) -> 
 
 def test_a_replayed_script_of_every_kind_completes_nothing_twice(server: ServerUnderTest) -> None:
     """Every call of a run is sent again, later and out of order, as a proxy or a person with a log might."""
-    wire, keys = Wire(server.admin), Keys("twice").family("q")
-    family = Family(wire, keys)
+    wire, keys = RedisCalls(server.admin), Keys("twice").queue("q")
+    family = QueueOperations(wire, keys)
     sent: list[tuple[object, ...]] = []
-    with mock.patch.object(wire, "call", side_effect=lambda *a, **kw: (sent.append(a), Wire.call(wire, *a, **kw))[1]):
+    with mock.patch.object(
+        wire, "call", side_effect=lambda *a, **kw: (sent.append(a), RedisCalls.call(wire, *a, **kw))[1]
+    ):
         family.join("w/live")
         family.enqueue([Entry(id_, b"body") for id_ in IDS])
         grants = family.fetch("w/live", 10, request=1).grants
@@ -122,11 +124,11 @@ def test_a_replayed_script_of_every_kind_completes_nothing_twice(server: ServerU
         family.ack("w/live", [grant.lease for grant in again])
         family.enqueue([Entry("c", b"body")])
         (last,) = family.fetch("w/live", 1, request=3).grants
-        family.bury(last.lease, b"{}")
+        family.dead_letter(last.lease, b"{}")
     ended = [wire.command("HGETALL", name) for name in keys.done]
 
     for call in [*sent, *reversed(sent)]:
-        Wire.call(wire, *call)  # type: ignore[arg-type]
+        RedisCalls.call(wire, *call)  # type: ignore[arg-type]
 
     assert [wire.command("HGETALL", name) for name in keys.done] == ended
     assert not family.held("w/live")
@@ -134,6 +136,6 @@ def test_a_replayed_script_of_every_kind_completes_nothing_twice(server: ServerU
     assert wire.command("LRANGE", keys.dead, 0, -1) == [last.lease.id]
 
 
-def push_again(wire: Wire, keys: FamilyKeys) -> None:
+def push_again(wire: RedisCalls, keys: QueueKeys) -> None:
     """Put every id into the lane by hand, twice."""
     wire.command("RPUSH", keys.waiting("live")[1], *IDS, *IDS)

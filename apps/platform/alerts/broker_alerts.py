@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 
 from apps.platform.workers.broker_watch import make_watch
-from broker.alert_groups import AlertFact
+from broker.health.server import Finding
 from broker.interface import facilities
-from broker.server_health import Finding
+from broker.stores.alert_groups import AlertFact
 
 # Of the warnings, the one that becomes an error by itself.
 ALERTED_WARNINGS = frozenset({"nearly_full"})

@@ -15,7 +15,7 @@ from django.utils.http import urlencode
 
 from apps.platform.alerts.models import Alert, Delivery
 from apps.platform.alerts.notice import Notice
-from broker.alert_groups import AlertGroup
+from broker.stores.alert_groups import AlertGroup
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 LONGEST_SAMPLE = 4_000

@@ -19,8 +19,8 @@ from apps.platform.alerts.channels.parse import channels
 from apps.platform.alerts.intake import notice_without_row, take_over
 from apps.platform.alerts.models import Alert
 from apps.platform.alerts.sending import Attempts, send_all, send_due
-from broker.alert_groups import AlertGroup
 from broker.interface import facilities
+from broker.stores.alert_groups import AlertGroup
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User

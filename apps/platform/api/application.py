@@ -8,11 +8,11 @@ from ninja import NinjaAPI
 from ninja.errors import ValidationErrorContext
 from ninja.openapi.schema import OpenAPISchema
 
-from apps.platform.api.bodies import StrictParser, field_errors, invalid
 from apps.platform.api.description import DESCRIPTION, ApiDocument
+from apps.platform.api.exception_handlers import answer
 from apps.platform.api.idempotency import once
+from apps.platform.api.parsing import StrictParser, field_errors, invalid
 from apps.platform.api.problems import FieldError, Problem
-from apps.platform.api.refusals import answer
 
 PREFIX = "api/v1/"
 

@@ -20,9 +20,9 @@ from django.http.response import HttpResponseBase
 from django.utils import timezone
 
 from apps.platform.api.auth import token_of
+from apps.platform.api.exception_handlers import answer
 from apps.platform.api.models import IdempotentRequest, Token
 from apps.platform.api.problems import Problem
-from apps.platform.api.refusals import answer
 
 KEPT = timedelta(hours=24)
 # A request in flight for longer lost its process; whoever sends it again takes over.

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from apps.platform.dead_letters import acts
+from apps.platform.dead_letters import actions
 from apps.platform.dead_letters.errors import BROKER_AWAY, UnknownDeadLetter, UnknownGroup
 from apps.platform.dead_letters.queries import listing, open_ids
 
@@ -41,7 +41,7 @@ def requeue_group(fingerprint: str, *, by: User | str, reason: str = "", limit: 
     Raises:
         UnknownGroup: no open letter has that fingerprint.
     """
-    return _group(acts.requeue, fingerprint, by, reason, limit)
+    return _group(actions.requeue, fingerprint, by, reason, limit)
 
 
 def discard_group(fingerprint: str, *, by: User | str, reason: str = "", limit: int = MOST_AT_ONCE) -> Outcome:
@@ -50,11 +50,11 @@ def discard_group(fingerprint: str, *, by: User | str, reason: str = "", limit: 
     Raises:
         UnknownGroup: no open letter has that fingerprint.
     """
-    return _group(acts.discard, fingerprint, by, reason, limit)
+    return _group(actions.discard, fingerprint, by, reason, limit)
 
 
 def each(
-    act: Callable[..., acts.Act], letters: Iterable[DeadLetter | str], *, by: User | str, reason: str = ""
+    act: Callable[..., actions.Act], letters: Iterable[DeadLetter | str], *, by: User | str, reason: str = ""
 ) -> Outcome:
     """Do an act to several letters. A broker that does not answer ends it; what was done stays done."""
     done: list[str] = []
@@ -74,7 +74,7 @@ def each(
     return Outcome(tuple(done), tuple(skipped))
 
 
-def _group(act: Callable[..., acts.Act], fingerprint: str, by: User | str, reason: str, limit: int) -> Outcome:
+def _group(act: Callable[..., actions.Act], fingerprint: str, by: User | str, reason: str, limit: int) -> Outcome:
     ids = open_ids(fingerprint, limit=limit)
     if not ids:
         raise UnknownGroup(fingerprint)

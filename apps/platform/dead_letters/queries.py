@@ -9,8 +9,8 @@ from django.conf import settings
 from django.db.models import Count, Max, Min, Q, QuerySet
 
 from apps.platform.dead_letters.errors import UnknownDeadLetter
-from apps.platform.dead_letters.mirror import mirror
 from apps.platform.dead_letters.models import DeadLetter
+from apps.platform.dead_letters.projection import mirror
 from broker.interface import Unreadable, facilities
 
 HEX_WIDTH = 16

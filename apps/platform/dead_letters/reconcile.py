@@ -11,10 +11,10 @@ from django.conf import settings
 from django.db import DataError, transaction
 from django.utils import timezone
 
-from apps.platform.dead_letters.acts import CLAIM_S, settle
-from apps.platform.dead_letters.mirror import clear_claim, mirror, moment, note
+from apps.platform.dead_letters.actions import CLAIM_S, settle
+from apps.platform.dead_letters.job_state_sync import record_deaths
 from apps.platform.dead_letters.models import OPEN_STATES, DeadLetter
-from apps.platform.dead_letters.standing import record_deaths
+from apps.platform.dead_letters.projection import clear_claim, mirror, moment, note
 from broker.interface import DeadLetter as Letter
 from broker.interface import facilities
 

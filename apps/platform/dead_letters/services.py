@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from apps.platform.dead_letters.acts import Act, acknowledge, discard, requeue
+from apps.platform.dead_letters.actions import Act, acknowledge, discard, requeue
 from apps.platform.dead_letters.groups import MOST_AT_ONCE, Outcome, discard_group, each, requeue_group
-from apps.platform.dead_letters.mirror import record
+from apps.platform.dead_letters.projection import record
 from apps.platform.dead_letters.reconcile import Report, reconcile_all
 
 __all__ = [

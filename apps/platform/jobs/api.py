@@ -12,9 +12,9 @@ from django.http.response import HttpResponseBase
 from django.utils.http import content_disposition_header
 from ninja import Router, Status
 
-from apps.platform.api.answers import accepted, job_url
 from apps.platform.api.auth import cancel_scope, read_scope, token_of
 from apps.platform.api.problems import Problem, not_found
+from apps.platform.api.responses import accepted, job_url
 from apps.platform.api.schemas import Accepted
 from apps.platform.jobs import live
 from apps.platform.jobs.presentation import job_body, result_file
@@ -23,7 +23,7 @@ from apps.platform.jobs.results import open_result
 from apps.platform.jobs.schemas import JobBody
 from apps.platform.jobs.services import request_cancel
 from apps.platform.jobs.streaming import Stream, free_database
-from broker.records import JobRecord
+from broker.stores.job_records import JobRecord
 
 router = Router(tags=["Jobs"])
 

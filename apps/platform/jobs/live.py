@@ -16,13 +16,13 @@ from django.conf import settings
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from apps.platform.api.answers import iso_time
+from apps.platform.api.responses import iso_time
 from apps.platform.jobs.availability import answered
 from apps.platform.jobs.presentation import snapshot
 from apps.platform.jobs.queries import find_job
 from broker.errors import BrokerUnavailable
 from broker.interface import facilities
-from broker.records import JobRecord
+from broker.stores.job_records import JobRecord
 
 HEARTBEAT_S = 15.0
 RECONNECT_MS = 2_000

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from apps.platform.api.answers import iso_time
+from apps.platform.api.responses import iso_time
 from apps.platform.jobs.results import is_result_name
-from broker.records import JobRecord
+from broker.stores.job_records import JobRecord
 
 TIMES = ("enqueued_at", "started_at", "finished_at", "next_attempt_at")
 

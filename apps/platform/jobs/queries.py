@@ -6,7 +6,7 @@ import re
 
 from apps.platform.jobs.availability import answered
 from broker.interface import facilities
-from broker.records import JobRecord
+from broker.stores.job_records import JobRecord
 
 _ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 

@@ -12,7 +12,7 @@ from dramatiq.message import Message
 from dramatiq.middleware import CurrentMessage
 
 from apps.platform.jobs.availability import answered
-from broker.cancelling import cancel
+from broker.admin.cancel import cancel
 from broker.errors import BrokerUnavailable
 from broker.interface import facilities
 from middleware.errors import Cancelled

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from apps.platform.jobs.presentation import public_result
-from broker.records import JobRecord
+from broker.stores.job_records import JobRecord
 
 # Colours of unfold's labels.
 TONES = {

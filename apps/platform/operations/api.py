@@ -10,8 +10,8 @@ from pydantic import BaseModel, Field
 
 from apps.platform.api.auth import read_scope
 from apps.platform.operations import queries
-from apps.platform.operations.deadlines import NoAnswer
-from apps.platform.operations.exposition import TIMEOUT_S, YARD_STATE
+from apps.platform.operations.metrics_broker import TIMEOUT_S, YARD_STATE
+from apps.platform.operations.timeouts import NoAnswer
 from broker.errors import BrokerUnavailable
 
 router = Router(tags=["Queues"])

@@ -14,11 +14,11 @@ from typing import Any, Final
 
 from dramatiq.broker import Broker
 
-from broker import codec
-from broker.family import Family
+from broker.admin.stats import family_stats
 from broker.interface import QueueStats
+from broker.queue import codec
+from broker.queue.operations import QueueOperations
 from broker.redis_broker import RedisBroker
-from broker.stats import family_stats
 from broker.topology import Yard
 from middleware.arguments import call_of, misfit, signature_of
 
@@ -66,17 +66,21 @@ class Backlog:
         return self.troubles.setdefault(at, Trouble(*at))
 
 
-def families(broker: RedisBroker, yard: Yard) -> dict[str, Family]:
+def families(broker: RedisBroker, yard: Yard) -> dict[str, QueueOperations]:
     """Return queue families by name: those of the yard, then those that only the server has."""
-    pattern = re.compile(re.escape(broker.keys.family("QUEUE").bodies).replace("QUEUE", "(.+)"))
-    keys = broker.client.scan_iter(match=broker.keys.family("*").bodies, count=10 * AT_ONCE)
+    pattern = re.compile(re.escape(broker.keys.queue("QUEUE").bodies).replace("QUEUE", "(.+)"))
+    keys = broker.client.scan_iter(match=broker.keys.queue("*").bodies, count=10 * AT_ONCE)
     found = (pattern.fullmatch(str(key, "utf-8", "replace")) for key in keys)
     names = [*(queue.name for queue in yard.queues), *sorted(match[1] for match in found if match)]
-    return {name: Family(broker.wire, broker.keys.family(name)) for name in names}
+    return {name: QueueOperations(broker.wire, broker.keys.queue(name)) for name in names}
 
 
 def look_through(
-    found: Iterable[Family], broker: RedisBroker, yard: Yard, *, told: Callable[[int], None] = lambda count: None
+    found: Iterable[QueueOperations],
+    broker: RedisBroker,
+    yard: Yard,
+    *,
+    told: Callable[[int], None] = lambda count: None,
 ) -> Backlog:
     """Compare every message of some families that waits, is scheduled, retries or runs, with the code.
 
@@ -119,7 +123,7 @@ def look_through(
     return backlog
 
 
-def _bodies(family: Family) -> Iterator[tuple[str, bytes]]:
+def _bodies(family: QueueOperations) -> Iterator[tuple[str, bytes]]:
     cursor = b"0"
     while True:
         cursor, found = family.wire.command("HSCAN", family.keys.bodies, cursor, "COUNT", AT_ONCE)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from django.db import DatabaseError, connection
 
 from apps.platform.dead_letters.errors import BROKER_AWAY
-from apps.platform.operations.broker_server import ask_server
-from apps.platform.operations.deadlines import NoAnswer, Question
+from apps.platform.operations.server_info import ask_server
+from apps.platform.operations.timeouts import NoAnswer, Question
 from broker.interface import facilities
 
 TIMEOUT_S = 2.0

@@ -9,10 +9,10 @@ from typing import Any
 from django.conf import settings
 
 from apps.platform.jobs.availability import answered
-from apps.platform.operations.broker_server import TAKES_WORK, ServerState, ask_server
+from apps.platform.operations.server_info import TAKES_WORK, ServerState, ask_server
 from apps.platform.schedules.leadership import anyone_leads
 from broker.interface import LaneStats, QueueStats, facilities
-from broker.pool_reports import PoolReport
+from broker.stores.pool_reports import PoolReport
 from broker.topology import Pool, Yard
 
 
@@ -136,7 +136,7 @@ def queues_of(state: YardState) -> list[QueueState]:
 
 
 def _queue_state(stats: QueueStats, state: YardState) -> QueueState:
-    queue = settings.YARD.family(stats.queue)
+    queue = settings.YARD.queue_of(stats.queue)
     pools = [state.pools[pool.name] for pool in settings.YARD.pools_of(stats.queue)]
     return QueueState(
         queue=stats.queue,

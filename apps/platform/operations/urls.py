@@ -5,14 +5,14 @@ from __future__ import annotations
 from django.contrib import admin
 from django.urls import path
 
-from apps.platform.operations import room_views, views, worker_views
+from apps.platform.operations import overview_views, views, worker_views
 
 urlpatterns = [
     path("metrics", views.metrics, name="metrics"),
     path("healthz", views.healthz, name="healthz"),
     path("readyz", views.readyz, name="readyz"),
-    path("admin/operations/", admin.site.admin_view(room_views.overview), name="operations"),
-    path("admin/operations/live/", admin.site.admin_view(room_views.live), name="operations-live"),
+    path("admin/operations/", admin.site.admin_view(overview_views.overview), name="operations"),
+    path("admin/operations/live/", admin.site.admin_view(overview_views.live), name="operations-live"),
     path("admin/operations/workers/", admin.site.admin_view(worker_views.workers), name="operations-workers"),
     path(
         "admin/operations/workers/<str:member>/stacks/",

@@ -9,9 +9,9 @@ from django.views.decorators.http import require_safe
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, CollectorRegistry, generate_latest
 
 from apps.platform.operations.access import may_scrape
-from apps.platform.operations.exposition import BrokerSide
 from apps.platform.operations.health import dependencies
-from apps.platform.operations.task_side import TaskSide
+from apps.platform.operations.metrics_broker import BrokerMetrics
+from apps.platform.operations.metrics_workers import WorkerMetrics
 
 BROKER_SIDE_NAMES = frozenset(
     f"switchyard_{name}"
@@ -33,8 +33,8 @@ def metrics(request: HttpRequest) -> HttpResponse:
         refusal["WWW-Authenticate"] = 'Bearer realm="metrics"'
         return refusal
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(BrokerSide())
-    registry.register(TaskSide(settings.SWITCHYARD.metrics_dir, taken=BROKER_SIDE_NAMES))
+    registry.register(BrokerMetrics())
+    registry.register(WorkerMetrics(settings.SWITCHYARD.metrics_dir, taken=BROKER_SIDE_NAMES))
     return HttpResponse(generate_latest(registry), content_type=CONTENT_TYPE_PLAIN_0_0_4)
 
 

@@ -20,7 +20,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST, require_safe
 
 from broker.interface import facilities
-from broker.pool_reports import PoolReport
+from broker.stores.pool_reports import PoolReport
 
 # A supervisor looks for requests every two seconds, and its children have half a second.
 PATIENCE_S = 10.0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from apps.platform.api.bodies import invalid
+from apps.platform.api.parsing import invalid
 from apps.platform.api.problems import FieldError
 from apps.platform.outbound.addresses import check_url
 from apps.platform.outbound.errors import ForbiddenAddress, OutboundError

@@ -17,13 +17,21 @@ from urllib3.exceptions import HTTPError
 from urllib3.response import HTTPResponse
 
 from apps.platform.outbound.addresses import RESOLVE_DEADLINE_S, Checked, check_url
+from apps.platform.outbound.connection import (
+    Connect,
+    Deadline,
+    Meter,
+    MeteredSocket,
+    Watchdog,
+    connect_tcp,
+    open_connection,
+)
 from apps.platform.outbound.errors import DeadlineExceeded as DeadlineExceeded
 from apps.platform.outbound.errors import ForbiddenAddress as ForbiddenAddress
 from apps.platform.outbound.errors import OutboundError as OutboundError
 from apps.platform.outbound.errors import TooLarge as TooLarge
 from apps.platform.outbound.errors import Unreachable as Unreachable
 from apps.platform.outbound.resolution import Resolve, look_up
-from apps.platform.outbound.wire import Connect, Deadline, Meter, MeteredSocket, Watchdog, connect_tcp, open_connection
 
 USER_AGENT = "Switchyard/1"
 MAX_HEADER_BYTES = 64 * 1024

@@ -10,7 +10,7 @@ from django.core.checks import CheckMessage, Error
 from django.utils import timezone
 from periodiq import CronSpec
 
-from apps.platform.schedules.declared import CATCH_UP, Schedule, schedules
+from apps.platform.schedules.registry import CATCH_UP, Schedule, schedules
 
 
 def check_schedules(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[CheckMessage]:

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import redis
 
-from broker.keys import Keys
-from broker.locks import Lock
+from broker.keys.keys import Keys
+from broker.stores.locks import Lock
 
 LOCK = "scheduler"
 LEASE_S = 15.0

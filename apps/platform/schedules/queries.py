@@ -5,8 +5,8 @@ from __future__ import annotations
 import datetime
 from dataclasses import dataclass
 
-from apps.platform.schedules.declared import schedules
 from apps.platform.schedules.models import ScheduleState
+from apps.platform.schedules.registry import schedules
 
 
 @dataclass(frozen=True, slots=True)

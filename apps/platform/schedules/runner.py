@@ -11,10 +11,10 @@ from django.db import close_old_connections
 from django.utils import timezone
 from dramatiq.broker import Broker
 
-from apps.platform.schedules import chores, services, ticks
-from apps.platform.schedules.complaints import Complaints
-from apps.platform.schedules.declared import Schedule, schedules
+from apps.platform.schedules import maintenance, services, ticks
 from apps.platform.schedules.leadership import LEASE_S, RENEW_S, Leadership
+from apps.platform.schedules.log_throttle import LogThrottle
+from apps.platform.schedules.registry import Schedule, schedules
 from broker.interface import facilities
 
 POLL_S = 1.0
@@ -37,7 +37,7 @@ class Scheduler:
         self,
         broker: Broker | None = None,
         *,
-        chores_done: Sequence[chores.Chore] = (),
+        chores_done: Sequence[maintenance.Chore] = (),
         now: Callable[[], datetime.datetime] = timezone.now,
         lease_s: float = LEASE_S,
         renew_s: float = RENEW_S,
@@ -46,15 +46,15 @@ class Scheduler:
         records = facilities(broker).records
         self.leadership = Leadership(records.client, records.keys, lease_s=lease_s, renew_s=renew_s)
         self._broker, self._chores, self._now, self._poll_s = broker, chores_done, now, poll_s
-        self._complaints: dict[str, Complaints] = {}
-        self._lease_complaints = Complaints("lease")
+        self._complaints: dict[str, LogThrottle] = {}
+        self._lease_complaints = LogThrottle("lease")
         self._led = False
         self._done: datetime.datetime | None = None
 
     def run(self, stop: threading.Event) -> None:
         """Go on until ``stop`` is set; then give the lease back."""
         log.info("scheduler started", schedules=len(schedules(self._broker)), chores=len(self._chores))
-        threads = [chores.start(chore, leading=self.leadership.held, stop=stop) for chore in self._chores]
+        threads = [maintenance.start(chore, leading=self.leadership.held, stop=stop) for chore in self._chores]
         try:
             while not stop.is_set():
                 close_old_connections()
@@ -90,7 +90,7 @@ class Scheduler:
             self._done = minute
 
     def _send(self, schedule: Schedule, minute: datetime.datetime, now: datetime.datetime) -> bool:
-        complaints = self._complaints.setdefault(schedule.name, Complaints(f"schedule {schedule.name}"))
+        complaints = self._complaints.setdefault(schedule.name, LogThrottle(f"schedule {schedule.name}"))
         try:
             since = services.known_state(schedule, minute).since
             for tick in schedule.due(since, minute):

@@ -8,8 +8,8 @@ import uuid
 
 from apps.platform.jobs.availability import answered
 from apps.platform.jobs.services import submit
-from apps.platform.schedules.declared import Schedule, schedules
 from apps.platform.schedules.models import ScheduleState
+from apps.platform.schedules.registry import Schedule, schedules
 from broker.errors import SwitchyardError
 from broker.interface import facilities
 

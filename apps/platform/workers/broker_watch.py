@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from django.conf import settings
 
-from broker.clients import connect
-from broker.keys import Keys
-from broker.watch import Watch
+from broker.health.watch import Watch
+from broker.keys.keys import Keys
+from broker.redis.connections import connect
 
 
 def make_watch() -> Watch:

@@ -10,7 +10,7 @@ from django.core.checks import CheckMessage, Warning, run_checks
 
 from apps.platform.workers.broker_watch import make_watch
 from apps.platform.workers.checks import TAG
-from broker.generation import ACCEPT
+from broker.health.keyspace_id import ACCEPT
 
 EX_CONFIG = 78
 
@@ -19,7 +19,7 @@ def refuse_if_wrong(*, ask_broker: bool = True) -> None:
     """Run the yard's system checks; print what is wrong to standard error and exit 78.
 
     Warnings are printed and do not stop the start: a broker that is down now may be up when it is needed. A broker
-    that may be used is marked, see :mod:`broker.generation`.
+    that may be used is marked, see :mod:`broker.health.keyspace_id`.
 
     Args:
         ask_broker: Ask the broker's server too whether it keeps work. Takes up to two seconds when it is down.

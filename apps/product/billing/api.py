@@ -9,10 +9,10 @@ from django.conf import settings
 from django.http import HttpRequest
 from ninja import Router, Status
 
-from apps.platform.api.answers import accepted
 from apps.platform.api.auth import submit_scope
-from apps.platform.api.bodies import read_json
+from apps.platform.api.parsing import read_json
 from apps.platform.api.problems import Problem
+from apps.platform.api.responses import accepted
 from apps.platform.api.schemas import Accepted, ProblemBody
 from apps.platform.jobs.services import submit
 from apps.product.billing import services, signatures

@@ -6,8 +6,8 @@ from typing import Any, Literal
 
 from ninja import Router, Status
 
-from apps.platform.api.answers import accepted
 from apps.platform.api.auth import submit_scope
+from apps.platform.api.responses import accepted
 from apps.platform.api.schemas import Accepted, StrictSchema
 from apps.product.exports import requests
 

@@ -13,8 +13,8 @@ from django.utils.html import format_html
 from unfold.admin import ModelAdmin, TabularInline
 from unfold.decorators import display
 
+from apps.platform.console.read_only import ReadOnly
 from apps.platform.jobs.results import open_result
-from apps.platform.operations.read_only import ReadOnly
 from apps.product.images import requests
 from apps.product.images.models import Picture, Thumbnail, ThumbnailState
 from broker.errors import BrokerUnavailable

@@ -10,10 +10,10 @@ from django.http import HttpRequest
 from ninja import Router, Status
 from pydantic import Field
 
-from apps.platform.api.answers import accepted
 from apps.platform.api.auth import submit_scope
-from apps.platform.api.bodies import field_errors, invalid, read_json, refuse_bad_text
+from apps.platform.api.parsing import field_errors, invalid, read_json, refuse_bad_text
 from apps.platform.api.problems import FieldError, Problem
+from apps.platform.api.responses import accepted
 from apps.platform.api.schemas import Accepted, StrictSchema
 from apps.platform.outbound.addresses import MAX_URL_CHARACTERS
 from apps.platform.outbound.given_urls import refuse_forbidden

@@ -10,8 +10,8 @@ from ninja import Router, Status
 from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
-from apps.platform.api.answers import accepted
 from apps.platform.api.auth import submit_scope
+from apps.platform.api.responses import accepted
 from apps.platform.api.schemas import Accepted, StrictSchema
 from apps.product.mail import requests
 

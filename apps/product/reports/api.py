@@ -7,9 +7,9 @@ from typing import Any
 from django.utils import timezone
 from ninja import Router, Status
 
-from apps.platform.api.answers import accepted
 from apps.platform.api.auth import submit_scope
 from apps.platform.api.problems import FieldError, Problem
+from apps.platform.api.responses import accepted
 from apps.platform.api.schemas import Accepted, Month, RowId, StrictSchema
 from apps.product.reports import requests
 from apps.product.shop import queries as shop

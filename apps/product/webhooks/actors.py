@@ -27,4 +27,4 @@ def purge_delivery_attempts() -> None:
 
 def _is_last() -> bool:
     message = CurrentMessage.get_current_message()
-    return message is not None and attempt(message) > settings.YARD.family(QUEUE).retry.max_retries
+    return message is not None and attempt(message) > settings.YARD.queue_of(QUEUE).retry.max_retries

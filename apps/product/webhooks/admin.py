@@ -13,8 +13,8 @@ from django.template.response import TemplateResponse
 from unfold.admin import ModelAdmin, TabularInline
 from unfold.decorators import display
 
+from apps.platform.console.read_only import ReadOnly
 from apps.platform.jobs.queries import find_job
-from apps.platform.operations.read_only import ReadOnly
 from apps.product.webhooks import publishing, services
 from apps.product.webhooks.models import Attempt, Delivery, DeliveryState, Endpoint, Event
 from broker.errors import BrokerUnavailable

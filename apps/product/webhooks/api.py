@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, Field
 from pydantic_core import PydanticCustomError
 
 from apps.platform.api.auth import submit_scope
-from apps.platform.api.bodies import invalid
+from apps.platform.api.parsing import invalid
 from apps.platform.api.problems import FieldError
 from apps.platform.api.schemas import StrictSchema
 from apps.platform.outbound.addresses import MAX_URL_CHARACTERS

@@ -7,5 +7,5 @@ from project.settings import INSTALLED_APPS as PROJECT_APPS
 from tests.chaos.database_yard.yard import YARD as YARD
 
 INSTALLED_APPS = [*(app for app in PROJECT_APPS if not app.startswith("apps.product.")), "tests.chaos.database_yard"]
-DRAMATIQ_BROKER = {"BROKER": "project.wiring.build_broker", "OPTIONS": {}, "MIDDLEWARE": []}
+DRAMATIQ_BROKER = {"BROKER": "apps.platform.wiring.build_broker", "OPTIONS": {}, "MIDDLEWARE": []}
 ROOT_URLCONF = "tests.chaos.yard.urls"

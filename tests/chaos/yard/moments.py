@@ -11,22 +11,22 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from apps.platform.workers.slots import Slots
-from broker.acks import Acks
+from apps.platform.workers.child.slot_tracking import SlotTracking
 from broker.consumer import Consumer
-from broker.family import Family
+from broker.queue.operations import QueueOperations
+from broker.worker.acks import Acks
 
 DEATHS = 3
 # Moment -> class, method, whether it is before or after it.
 MOMENTS = {
-    "before the fetch": (Family, "fetch", "before"),
-    "after the fetch": (Family, "fetch", "after"),
+    "before the fetch": (QueueOperations, "fetch", "before"),
+    "after the fetch": (QueueOperations, "fetch", "after"),
     "before it is handed out": (Consumer, "_hand_out", "before"),
-    "before the slot": (Slots, "before_process_message", "before"),
-    "after the slot": (Slots, "before_process_message", "after"),
+    "before the slot": (SlotTracking, "before_process_message", "before"),
+    "after the slot": (SlotTracking, "before_process_message", "after"),
     "after the task": (Consumer, "ack", "before"),
-    "before the note": (Slots, "after_ack", "before"),
-    "after the note": (Slots, "after_ack", "after"),
+    "before the note": (SlotTracking, "after_ack", "before"),
+    "after the note": (SlotTracking, "after_ack", "after"),
     "before the acknowledgement": (Acks, "send", "before"),
     "after the acknowledgement": (Acks, "send", "after"),
 }

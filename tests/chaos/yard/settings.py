@@ -11,5 +11,5 @@ from tests.chaos.yard.yards import YARDS
 YARD = YARDS[os.environ.get("CHAOS_YARD", "load")]
 
 INSTALLED_APPS = [*(app for app in PROJECT_APPS if not app.startswith("apps.product.")), "tests.chaos.yard"]
-DRAMATIQ_BROKER = {"BROKER": "project.wiring.build_broker", "OPTIONS": {}, "MIDDLEWARE": []}
+DRAMATIQ_BROKER = {"BROKER": "apps.platform.wiring.build_broker", "OPTIONS": {}, "MIDDLEWARE": []}
 ROOT_URLCONF = "tests.chaos.yard.urls"

@@ -12,9 +12,9 @@ import dramatiq
 import pytest
 import redis
 
-from broker.alert_groups import AlertFact, AlertGroups
 from broker.interface import Facilities, attach
-from broker.keys import Keys
+from broker.keys.keys import Keys
+from broker.stores.alert_groups import AlertFact, AlertGroups
 
 
 class Receiver:

@@ -8,7 +8,7 @@ from django.urls import reverse
 
 from apps.platform.alerts import services
 from apps.platform.alerts.models import Alert
-from broker.alert_groups import AlertGroups
+from broker.stores.alert_groups import AlertGroups
 from tests.integration.alerts.conftest import fact
 from tests.unit.alerts.configuration import with_alert_urls
 

@@ -8,10 +8,10 @@ import pytest
 import redis
 
 from apps.platform.alerts.broker_alerts import BrokerAlerts
-from apps.platform.schedules.chores import yard_chores
 from apps.platform.schedules.leadership import Leadership
-from broker.alert_groups import AlertGroup
+from apps.platform.schedules.maintenance import yard_chores
 from broker.interface import Facilities
+from broker.stores.alert_groups import AlertGroup
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def server(facilities: Facilities, valkey: redis.Redis) -> Iterator[redis.Redis]
     yield valkey
     valkey.config_set("maxmemory", 0)
     valkey.config_set("maxmemory-policy", "noeviction")
-    valkey.delete(*(facilities.records.keys.family(queue.name).refused for queue in facilities.yard.queues))
+    valkey.delete(*(facilities.records.keys.queue(queue.name).refused for queue in facilities.yard.queues))
 
 
 def claimed(found: Facilities) -> list[AlertGroup]:

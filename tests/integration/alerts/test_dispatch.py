@@ -13,7 +13,7 @@ from django.utils import timezone
 
 from apps.platform.alerts import services
 from apps.platform.alerts.models import Alert, Delivery
-from broker.alert_groups import AlertGroups
+from broker.stores.alert_groups import AlertGroups
 from tests.factories.smtp import smtp_server
 from tests.integration.alerts.conftest import Receiver, fact
 from tests.unit.alerts.configuration import with_alert_urls

@@ -16,10 +16,10 @@ from django.test import Client
 from django.urls import path
 from ninja import Router, Status
 
-from apps.platform.api.answers import accepted
 from apps.platform.api.application import PREFIX, build_api
 from apps.platform.api.auth import submit_scope
 from apps.platform.api.models import IdempotentRequest
+from apps.platform.api.responses import accepted
 from apps.platform.api.schemas import Accepted, StrictSchema
 from apps.platform.jobs.services import submit
 from broker.interface import Facilities

@@ -5,22 +5,22 @@ from __future__ import annotations
 import pytest
 import redis
 
-from broker.family import Family
-from broker.grants import Entry
-from broker.keys import Keys
-from broker.relocate import relocate
-from broker.wire import Wire
+from broker.admin.relocate import relocate
+from broker.keys.keys import Keys
+from broker.queue.operations import QueueOperations
+from broker.queue.results import Entry
+from broker.redis.calls import RedisCalls
 
 
 @pytest.fixture
-def family(valkey: redis.Redis) -> Family:
+def family(valkey: redis.Redis) -> QueueOperations:
     """A queue family with one owner, ``worker/live``."""
-    found = Family(Wire(valkey), Keys(prefix="cancelled").family("q"))
+    found = QueueOperations(RedisCalls(valkey), Keys(prefix="cancelled").family("q"))
     found.join("worker/live")
     return found
 
 
-def test_the_unique_key_of_a_cancelled_message_is_free(family: Family) -> None:
+def test_the_unique_key_of_a_cancelled_message_is_free(family: QueueOperations) -> None:
     family.enqueue([Entry("first", b"1", "a-key")])
 
     assert family.cancel("first") == "cancelled"
@@ -30,7 +30,7 @@ def test_the_unique_key_of_a_cancelled_message_is_free(family: Family) -> None:
     assert family.enqueue([Entry("third", b"3", "a-key")]) == ["second"]
 
 
-def test_a_long_row_of_cancelled_messages_is_dropped_in_bounded_calls(family: Family) -> None:
+def test_a_long_row_of_cancelled_messages_is_dropped_in_bounded_calls(family: QueueOperations) -> None:
     ids = [f"message-{number}" for number in range(1_200)]
     family.enqueue([Entry(id_, b"") for id_ in ids])
     for id_ in ids:
@@ -44,8 +44,8 @@ def test_a_long_row_of_cancelled_messages_is_dropped_in_bounded_calls(family: Fa
     assert answers[2].grants[0].lease.id == b"last"
 
 
-def test_a_cancelled_message_is_not_relocated_to_where_it_would_start(family: Family) -> None:
-    target = Family(family.wire, Keys(prefix="cancelled").family("other"))
+def test_a_cancelled_message_is_not_relocated_to_where_it_would_start(family: QueueOperations) -> None:
+    target = QueueOperations(family.wire, Keys(prefix="cancelled").family("other"))
     target.join("worker/live")
     body = b'{"actor":"an_actor","sent_at":1}'
     family.enqueue([Entry("wanted", body), Entry("cancelled", body)])

@@ -10,11 +10,11 @@ import dramatiq
 import pytest
 from dramatiq.message import Message
 
-from broker import codec
 from broker.consumer import Consumer
 from broker.errors import BrokerUnavailable
-from broker.grants import Entry
 from broker.interface import facilities
+from broker.queue import codec
+from broker.queue.results import Entry
 from broker.redis_broker import RedisBroker
 from tests.factories.yards import small_yard
 from tests.waiting import wait_for

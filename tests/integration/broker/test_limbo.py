@@ -13,14 +13,14 @@ import pytest
 import redis
 from dramatiq.message import Message
 
-from broker import codec
-from broker.clients import connect
-from broker.embedded import EmbeddedServer
-from broker.grants import Entry
+from apps.platform.embedded.server import EmbeddedServer
+from apps.platform.wiring import build_yard
 from broker.interface import facilities
-from broker.keys import Keys
+from broker.keys.keys import Keys
+from broker.queue import codec
+from broker.queue.results import Entry
+from broker.redis.connections import connect
 from broker.redis_broker import RedisBroker
-from project.wiring import build_yard
 from tests.chaos.load import let_pass
 from tests.factories.yards import small_yard
 from tests.waiting import wait_for

@@ -17,8 +17,8 @@ from dramatiq.middleware import Middleware
 
 from broker.consumer import HeldMessage
 from broker.errors import InvalidMessageId, PayloadTooLarge, QueueFull, UnencodablePayload
-from broker.keys import Keys
-from broker.parked import ParkedLane
+from broker.keys.keys import Keys
+from broker.queue.unroutable import UnroutableLane
 from broker.redis_broker import RedisBroker
 from middleware.metrics import Metrics
 from tests.waiting import wait_for
@@ -237,7 +237,7 @@ def test_flushing_drops_what_waits_is_scheduled_or_held(build: Build) -> None:
     broker.enqueue(message(6, queue="other"))
     consumer = broker.consume("work", timeout=1_000)
     held = next(consumer)
-    parked = ParkedLane(broker.families["work"], "live")
+    parked = UnroutableLane(broker.families["work"], "live")
     parked.add("5", '["job", 1, []]')
 
     broker.flush("work")

@@ -14,16 +14,16 @@ import dramatiq
 import pytest
 import redis
 
-from broker.clients import connect
-from broker.embedded import EmbeddedServer
+from apps.platform.embedded.server import EmbeddedServer
+from apps.platform.wiring import build_yard
 from broker.errors import BrokerUnavailable
-from broker.family import LEASE_MS
 from broker.interface import facilities
-from broker.keys import Keys
-from broker.leases import RENEW_S, SWEEP_S, TICK_S
-from broker.pool_reports import PoolReport
+from broker.keys.keys import Keys
+from broker.queue.leases import RENEW_S, SWEEP_S, TICK_S
+from broker.queue.operations import LEASE_MS
+from broker.redis.connections import connect
 from broker.redis_broker import RedisBroker
-from project.wiring import build_yard
+from broker.stores.pool_reports import PoolReport
 from tests.factories.yards import small_yard
 from tests.waiting import wait_for
 

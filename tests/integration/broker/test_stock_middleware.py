@@ -29,8 +29,8 @@ from dramatiq.rate_limits.backends import RedisBackend as RateLimiterBackend
 from dramatiq.results import ResultFailure, Results
 from dramatiq.results.backends import RedisBackend as ResultBackend
 
-from broker.clients import connect
-from broker.keys import Keys
+from broker.keys.keys import Keys
+from broker.redis.connections import connect
 from broker.redis_broker import RedisBroker
 
 Build = Callable[..., RedisBroker]

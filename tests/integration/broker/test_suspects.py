@@ -7,29 +7,29 @@ import uuid
 import pytest
 import redis
 
-from broker.family import Family
-from broker.grants import Entry, Grant, Lease
-from broker.keys import Keys
-from broker.stats import family_stats
-from broker.wire import Wire
+from broker.admin.stats import family_stats
+from broker.keys.keys import Keys
+from broker.queue.operations import QueueOperations
+from broker.queue.results import Entry, Grant, Lease
+from broker.redis.calls import RedisCalls
 
 
 @pytest.fixture
-def family(valkey: redis.Redis) -> Family:
+def family(valkey: redis.Redis) -> QueueOperations:
     """A queue family of this test's own, with a message, and owners that fetch once each."""
-    family = Family(Wire(valkey), Keys(f"test-{uuid.uuid4().hex[:8]}").family("work"))
+    family = QueueOperations(RedisCalls(valkey), Keys(f"test-{uuid.uuid4().hex[:8]}").family("work"))
     family.enqueue([Entry("a", b"A")])
     return family
 
 
-def grant(family: Family, owner: str) -> Grant:
+def grant(family: QueueOperations, owner: str) -> Grant:
     """Return what a new owner fetches."""
     family.join(owner)
     [found] = family.fetch(owner, 1, request=1).grants
     return found
 
 
-def test_a_crash_is_counted_with_its_cause_and_told_to_who_fetches_next(family: Family) -> None:
+def test_a_crash_is_counted_with_its_cause_and_told_to_who_fetches_next(family: QueueOperations) -> None:
     grant(family, "1/live")
     family.reclaim("1/live", running=["a"], cause="SIGSEGV, pid 7")
     again = grant(family, "2/live")
@@ -41,7 +41,7 @@ def test_a_crash_is_counted_with_its_cause_and_told_to_who_fetches_next(family: 
     assert (third.crashes, third.cause) == (2, "SIGKILL, pid 8")
 
 
-def test_a_kill_for_the_limit_is_marked_but_no_crash(family: Family) -> None:
+def test_a_kill_for_the_limit_is_marked_but_no_crash(family: QueueOperations) -> None:
     grant(family, "1/live")
 
     family.reclaim("1/live", running=["a"], cause="limit 3000 ms")
@@ -50,7 +50,7 @@ def test_a_kill_for_the_limit_is_marked_but_no_crash(family: Family) -> None:
     assert (found.crashes, found.cause) == (0, "limit 3000 ms")
 
 
-def test_what_was_moved_after_a_crash_still_runs_alone_but_has_no_limit_to_answer_for(family: Family) -> None:
+def test_what_was_moved_after_a_crash_still_runs_alone_but_has_no_limit_to_answer_for(family: QueueOperations) -> None:
     grant(family, "1/live")
     family.reclaim("1/live", running=["a"], cause="limit 3000 ms")
     held = grant(family, "2/live")
@@ -62,7 +62,7 @@ def test_what_was_moved_after_a_crash_still_runs_alone_but_has_no_limit_to_answe
 
 
 def test_an_isolated_message_waits_in_its_own_lane_with_its_count_and_counts_among_the_live(
-    family: Family, valkey: redis.Redis
+    family: QueueOperations, valkey: redis.Redis
 ) -> None:
     grant(family, "1/live")
     family.reclaim("1/live", running=["a"], cause="SIGSEGV")
@@ -81,7 +81,7 @@ def test_an_isolated_message_waits_in_its_own_lane_with_its_count_and_counts_amo
     assert not family.isolate(Lease("2/live", b"a", b"1"))
 
 
-def test_success_clears_the_count(family: Family) -> None:
+def test_success_clears_the_count(family: QueueOperations) -> None:
     grant(family, "1/live")
     family.reclaim("1/live", running=["a"], cause="SIGSEGV")
     held = grant(family, "2/live")
@@ -91,7 +91,7 @@ def test_success_clears_the_count(family: Family) -> None:
     assert family.wire.command("HLEN", family.keys.notes) == 0
 
 
-def test_what_runs_alone_can_be_cancelled_and_asked_to_stop(family: Family) -> None:
+def test_what_runs_alone_can_be_cancelled_and_asked_to_stop(family: QueueOperations) -> None:
     held = grant(family, "1/live")
     family.isolate(held.lease)
     grant(family, "2/alone")

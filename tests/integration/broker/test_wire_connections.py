@@ -6,17 +6,17 @@ import time
 
 import pytest
 
-from broker.clients import connect
 from broker.errors import BrokerUnavailable
-from broker.family import Family
-from broker.grants import Entry
-from broker.keys import Keys
-from broker.wire import BUDGET_S, Wire
+from broker.keys.keys import Keys
+from broker.queue.operations import QueueOperations
+from broker.queue.results import Entry
+from broker.redis.calls import BUDGET_S, RedisCalls
+from broker.redis.connections import connect
 from tests.chaos.server import ServerUnderTest
 
 
 def test_four_hundred_greenlets_get_a_connection_each(valkey_url: str) -> None:
-    wire = Wire(connect(valkey_url))
+    wire = RedisCalls(connect(valkey_url))
 
     taken = [wire.take() for _ in range(400)]
 
@@ -24,7 +24,7 @@ def test_four_hundred_greenlets_get_a_connection_each(valkey_url: str) -> None:
 
 
 def test_a_wire_that_is_closed_again_and_again_connects_anew(valkey_url: str) -> None:
-    wire = Wire(connect(valkey_url))
+    wire = RedisCalls(connect(valkey_url))
 
     for _ in range(150):
         assert wire.command("PING") == b"PONG"
@@ -32,8 +32,8 @@ def test_a_wire_that_is_closed_again_and_again_connects_anew(valkey_url: str) ->
 
 
 def test_a_server_that_hangs_ends_a_call_in_its_budget_on_old_and_on_new_connections(emptied: ServerUnderTest) -> None:
-    wire = Wire(connect(emptied.url))
-    family = Family(wire, Keys("hangs").family("q"))
+    wire = RedisCalls(connect(emptied.url))
+    family = QueueOperations(wire, Keys("hangs").queue("q"))
     assert wire.command("PING") == b"PONG"
     took_s = []
 

@@ -13,9 +13,9 @@ from django.core.management.base import OutputWrapper
 
 from apps.platform.dead_letters.models import DeadLetter
 from apps.platform.dead_letters.presentation import print_unreadable
-from broker.grants import Entry
 from broker.interface import DeadLetter as Letter
 from broker.interface import Facilities, Unreadable
+from broker.queue.results import Entry
 from broker.redis_broker import RedisBroker
 from tests.waiting import wait_for
 

@@ -29,7 +29,7 @@ class RunningDemo:
         self.output = ""
         reader, writer = pty.openpty() if terminal else os.pipe()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "project.demo", "--state", str(state), *arguments],
+            [sys.executable, "-m", "demo", "--state", str(state), *arguments],
             cwd=BASE_DIR,
             stdin=subprocess.DEVNULL,
             stdout=writer,

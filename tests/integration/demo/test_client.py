@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
-from project.demo.client import Client, RequestFailed
+from demo.client import Client, RequestFailed
 
 
 class Recorder(BaseHTTPRequestHandler):

@@ -110,7 +110,7 @@ def test_sample_work_is_sent_a_dead_part_starts_again_a_second_demo_is_sent_away
     psutil.Process(web).kill()
     demo.wait_for_line("web ended with SIGKILL; starting it again now")
     second = subprocess.run(
-        [sys.executable, "-m", "project.demo", "--state", str(demo.state)],
+        [sys.executable, "-m", "demo", "--state", str(demo.state)],
         cwd=BASE_DIR, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     demo.wait_for_line("web is back")

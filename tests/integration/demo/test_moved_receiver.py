@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from apps.product.webhooks.models import Endpoint
-from project.demo.moved_receiver import follow_receiver
-from project.demo.private_files import read_private, write_private
+from demo.moved_receiver import follow_receiver
+from demo.private_files import read_private, write_private
 
 pytestmark = pytest.mark.django_db
 

@@ -16,10 +16,10 @@ from django.db import connection, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 
+from apps.platform.deployment.sizes import SPARE_DATABASE_CONNECTIONS, WEB_DATABASE_CONNECTIONS
 from apps.platform.jobs.queries import find_job
 from apps.platform.jobs.services import submit
-from apps.platform.operations.rendering.sizes import SPARE_DATABASE_CONNECTIONS, WEB_DATABASE_CONNECTIONS
-from apps.platform.workers.child import CONNECTION_AGE_S
+from apps.platform.workers.child.main import CONNECTION_AGE_S
 from broker.interface import Facilities
 from broker.topology import MOST_ALONE
 from tests.conftest import RunWorker

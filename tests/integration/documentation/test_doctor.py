@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from broker.family import Family
-from broker.grants import Entry
-from broker.keys import Keys
-from broker.wire import Wire
+from broker.keys.keys import Keys
+from broker.queue.operations import QueueOperations
+from broker.queue.results import Entry
+from broker.redis.calls import RedisCalls
 from tests.unit.documentation.pages import ROOT, code_blocks, read
 
 
@@ -22,7 +22,7 @@ def test_the_check_of_the_page_names_what_is_next(
     exec(compile(code, "ask-the-doctor.md", "exec"), shown)
     for name, value in process_environment.items():
         monkeypatch.setenv(name, value)
-    Family(Wire(valkey), Keys().family("slow")).enqueue([Entry("waits", b"{}")])
+    QueueOperations(RedisCalls(valkey), Keys().queue("slow")).enqueue([Entry("waits", b"{}")])
 
     report = shown["ask"](str(ROOT / "manage.py"))
 

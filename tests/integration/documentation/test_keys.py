@@ -9,16 +9,16 @@ from collections.abc import Iterator
 import pytest
 import redis
 
-from broker.alert_groups import AlertFact
-from broker.family import Family
-from broker.grants import Entry
 from broker.interface import Facilities
-from broker.keys import Keys
-from broker.locks import Lock
-from broker.parked import ParkedLane
-from broker.pool_reports import PoolReport
-from broker.records import step
-from broker.wire import Wire
+from broker.keys.keys import Keys
+from broker.queue.operations import QueueOperations
+from broker.queue.results import Entry
+from broker.queue.unroutable import UnroutableLane
+from broker.redis.calls import RedisCalls
+from broker.stores.alert_groups import AlertFact
+from broker.stores.job_records import step
+from broker.stores.locks import Lock
+from broker.stores.pool_reports import PoolReport
 from docs import make_keys
 from tests.unit.documentation.pages import code_blocks, read
 
@@ -53,18 +53,18 @@ def shown_commands() -> Iterator[str]:
 def server(valkey: redis.Redis, facilities: Facilities) -> redis.Redis:
     """A server on which the yard has done something of everything, under the page's names."""
     keys = Keys()
-    family = Family(Wire(valkey), keys.family(make_keys.QUEUE))
+    family = QueueOperations(RedisCalls(valkey), keys.queue(make_keys.QUEUE))
     family.join(OWNER)
     family.lapsed()
     family.enqueue([Entry("done", b"{}"), Entry("dead", b"{}"), Entry("odd", b"{}"), Entry("held", b"{}", "a-key")])
     done, dead, odd, _ = family.fetch(OWNER, 4, request=1).grants
     family.ack(OWNER, [done.lease])
-    family.bury(dead.lease, b"{}")
+    family.dead_letter(dead.lease, b"{}")
     family.quarantine(odd.lease, b"{}")
     for level in (1, 2, 3):
         family.enqueue([Entry(f"waits-{level}", b"{}")], level=level)
     family.enqueue([Entry("later", b"{}")], delay_ms=3_600_000)
-    parked = ParkedLane(family, "live")
+    parked = UnroutableLane(family, "live")
     parked.add("later", '["an_actor", 0, []]')
     parked.adopt(OWNER, '["an_actor", 0, []]', [])
     family.pause()
@@ -95,7 +95,7 @@ def test_every_method_that_names_a_key_is_on_the_page() -> None:
     names = {name for row in [*make_keys.family_rows(), *make_keys.shared_rows()] for name in row.names}
 
     assert len(names) > 25
-    live = {re.sub(r":webhook-(retry|alone)", ":webhook", key) for key in Keys().family(make_keys.QUEUE).all_keys()}
+    live = {re.sub(r":webhook-(retry|alone)", ":webhook", key) for key in Keys().queue(make_keys.QUEUE).all_keys()}
     assert live <= names
 
 

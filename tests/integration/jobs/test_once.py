@@ -13,7 +13,7 @@ from django.db import DEFAULT_DB_ALIAS, connections
 from django.db.utils import ConnectionHandler
 
 from apps.platform.jobs.once import forget_old, once
-from apps.platform.schedules.chores import yard_chores
+from apps.platform.schedules.maintenance import yard_chores
 from tests.chaos.postgres import PostgresUnderTest
 from tests.waiting import wait_for
 

@@ -11,12 +11,12 @@ from django.db import transaction
 
 from apps.platform.jobs.queries import find_job, visible_job
 from apps.platform.jobs.services import current_job_id, enqueue_on_commit, report_progress, request_cancel, submit
-from broker.clients import connect
+from apps.platform.wiring import build_yard
 from broker.errors import BrokerUnavailable
 from broker.interface import facilities
-from broker.keys import Keys
+from broker.keys.keys import Keys
+from broker.redis.connections import connect
 from middleware.errors import ArgumentMismatch
-from project.wiring import build_yard
 from tests.conftest import RunWorker
 from tests.factories.brokers import broker_without_server
 from tests.integration.jobs import probe_actors

@@ -7,10 +7,10 @@ from typing import Any
 
 import dramatiq
 
-from broker.alert_groups import AlertFact, AlertGroups
 from broker.interface import facilities
-from broker.keys import Keys
+from broker.keys.keys import Keys
 from broker.redis_broker import RedisBroker
+from broker.stores.alert_groups import AlertFact, AlertGroups
 from tests.factories.yards import small_yard
 from tests.waiting import wait_for
 

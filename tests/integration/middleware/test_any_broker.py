@@ -10,19 +10,19 @@ import pytest
 import redis
 from dramatiq.brokers.stub import StubBroker
 
-from broker.alert_groups import AlertGroups
-from broker.cancelling import cancel
-from broker.dead_lists import DeadLists
+from apps.platform.wiring import in_order
+from broker.admin.cancel import cancel
 from broker.interface import Facilities, attach
-from broker.keys import Keys
-from broker.pool_reports import PoolReports
-from broker.portable import PortableTransport
-from broker.quarantine import Quarantine
-from broker.record_buffer import RecordBuffer
-from broker.records import JobRecords
-from broker.windows import SlidingWindows
+from broker.keys.keys import Keys
+from broker.portable_transport import PortableTransport
+from broker.stores.alert_groups import AlertGroups
+from broker.stores.dead_lists import DeadLists
+from broker.stores.job_records import JobRecords
+from broker.stores.pool_reports import PoolReports
+from broker.stores.quarantine import Quarantine
+from broker.stores.rate_windows import RateWindows
+from broker.worker.ack_barrier import AckBarrier
 from middleware.prompt_records import PromptRecords
-from project.wiring import in_order
 from tests.factories.yards import small_yard
 from tests.waiting import wait_for
 
@@ -78,7 +78,7 @@ def test_a_cancelled_job_does_not_start_because_its_record_cannot_be_asked(
 
     job_id = job.send().message_id
     assert cancel(facilities, job_id) == "cancelled"
-    monkeypatch.setattr("middleware.away.PAUSE_S", 0.01)
+    monkeypatch.setattr("middleware.wait_for_broker.PAUSE_S", 0.01)
     with monkeypatch.context() as outage:
         outage.setattr(valkey, "hget", away_once)
         with run_worker(broker=broker):
@@ -98,8 +98,8 @@ def _stub_yard(valkey: Any) -> tuple[StubBroker, Facilities]:
         yard=yard,
         transport=transport,
         records=records,
-        steps=RecordBuffer(records),
-        windows=SlidingWindows(valkey, keys),
+        steps=AckBarrier(records),
+        windows=RateWindows(valkey, keys),
         alerts=AlertGroups(valkey, keys),
         pools=PoolReports(valkey, keys),
     )

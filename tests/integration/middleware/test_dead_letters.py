@@ -10,8 +10,8 @@ import pytest
 from dramatiq.message import Message
 
 from broker.errors import NoSuchLetter
-from broker.grants import Entry
 from broker.interface import facilities
+from broker.queue.results import Entry
 from broker.redis_broker import RedisBroker
 from tests.factories.yards import small_yard
 from tests.waiting import wait_for

@@ -13,16 +13,16 @@ import dramatiq
 import pytest
 from dramatiq.middleware import Middleware
 
-from broker.cancelling import cancel
-from broker.clients import connect
-from broker.embedded import EmbeddedServer
+from apps.platform.embedded.server import EmbeddedServer
+from apps.platform.wiring import build_yard
+from broker.admin.cancel import cancel
 from broker.errors import BrokerUnavailable
-from broker.grants import Entry
 from broker.interface import facilities
-from broker.keys import Keys
-from broker.records import LIVE_TTL_MS
+from broker.keys.keys import Keys
+from broker.queue.results import Entry
+from broker.redis.connections import connect
 from broker.redis_broker import RedisBroker
-from project.wiring import build_yard
+from broker.stores.job_records import LIVE_TTL_MS
 from tests.factories.yards import small_yard
 from tests.waiting import wait_for
 
@@ -110,7 +110,7 @@ def test_a_broker_that_is_away_holds_a_dead_letter_until_it_is_back(
             raise BrokerUnavailable("bury", "connection refused")
         return bury(*call)
 
-    monkeypatch.setattr("middleware.away.PAUSE_S", 0.01)
+    monkeypatch.setattr("middleware.wait_for_broker.PAUSE_S", 0.01)
     monkeypatch.setattr(family, "bury", away_thrice)
 
     @dramatiq.actor(broker=broker, queue_name="work")
@@ -181,7 +181,7 @@ def test_a_broker_that_is_away_at_the_end_of_a_job_loses_neither_state_nor_resul
         monkeypatch.setattr(records, "write", away_once)
         return 42
 
-    monkeypatch.setattr("middleware.away.PAUSE_S", 0.01)
+    monkeypatch.setattr("middleware.wait_for_broker.PAUSE_S", 0.01)
     with run_worker(broker=broker):
         job_id = answer.send().message_id
         record = wait_for(lambda: _ended(broker, job_id))
@@ -203,7 +203,7 @@ def test_a_broker_that_is_away_holds_the_next_step_of_a_pipeline(
             raise BrokerUnavailable("enqueue", "connection refused")
         return enqueue(entries, **options)
 
-    monkeypatch.setattr("middleware.away.PAUSE_S", 0.01)
+    monkeypatch.setattr("middleware.wait_for_broker.PAUSE_S", 0.01)
     monkeypatch.setattr(family, "enqueue", away_once)
 
     @dramatiq.actor(broker=broker, queue_name="work")

@@ -11,10 +11,10 @@ import dramatiq
 import pytest
 
 from apps.platform.jobs.services import report_progress
-from broker.cancelling import cancel
+from broker.admin.cancel import cancel
 from broker.interface import facilities
-from broker.records import sequence, step
 from broker.redis_broker import RedisBroker
+from broker.stores.job_records import sequence, step
 from middleware.errors import CancelInterrupt
 from middleware.metrics import Metrics
 from tests.factories.brokers import the_global_broker

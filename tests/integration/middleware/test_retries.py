@@ -194,7 +194,7 @@ def test_a_broker_that_is_away_holds_a_retry_until_it_is_back(
             raise BrokerUnavailable("move", "connection refused")
         return move(*args, **options)
 
-    monkeypatch.setattr("middleware.away.PAUSE_S", 0.01)
+    monkeypatch.setattr("middleware.wait_for_broker.PAUSE_S", 0.01)
     monkeypatch.setattr(family, "move", away_once)
     runs: list[int] = []
 

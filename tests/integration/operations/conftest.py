@@ -8,7 +8,7 @@ from django.contrib.auth.models import Permission, User
 from django.test import Client
 
 from broker.interface import Facilities
-from broker.pool_reports import PoolReport
+from broker.stores.pool_reports import PoolReport
 from tests.factories.brokers import broker_without_server
 
 

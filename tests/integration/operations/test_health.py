@@ -13,11 +13,11 @@ from django.db import connection
 from django.test import Client
 
 from apps.platform.operations import health
-from apps.platform.operations.deadlines import Question
-from broker.clients import connect
+from apps.platform.operations.timeouts import Question
+from apps.platform.wiring import build_yard
 from broker.interface import Facilities
-from broker.keys import Keys
-from project.wiring import build_yard
+from broker.keys.keys import Keys
+from broker.redis.connections import connect
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

@@ -12,9 +12,9 @@ from django.conf import settings
 from django.test import Client, override_settings
 
 from broker.interface import Facilities
-from broker.pool_reports import PoolReport
+from broker.stores.pool_reports import PoolReport
 from tests.factories.letters import keep, letter
-from tests.unit.operations.test_task_side import child_of
+from tests.unit.operations.test_metrics_workers import child_of
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from django.conf import settings
 from django.core.management import CommandError, call_command
 
 from broker.interface import Facilities
-from broker.pool_reports import PoolReport
+from broker.stores.pool_reports import PoolReport
 from tests.factories.callers import Caller
 from tests.factories.letters import keep, letter
 

@@ -11,8 +11,8 @@ from django.test import Client
 from django.urls import reverse
 
 from broker.interface import Facilities
-from broker.keys import Keys
-from broker.pool_reports import ChildStacks, PoolReport, Stack
+from broker.keys.keys import Keys
+from broker.stores.pool_reports import ChildStacks, PoolReport, Stack
 
 pytestmark = pytest.mark.django_db
 

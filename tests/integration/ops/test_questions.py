@@ -12,10 +12,10 @@ from django.conf import settings
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import Metric
 
-from apps.platform.operations.exposition import BrokerSide
-from apps.platform.workers.pool_metrics import PoolCollector
+from apps.platform.operations.metrics_broker import BrokerMetrics
+from apps.platform.workers.metrics.exposition import PoolCollector
 from broker.interface import Facilities
-from broker.pool_reports import PoolReport
+from broker.stores.pool_reports import PoolReport
 from middleware.metrics import Metrics
 
 SELECTOR = re.compile(r"(switchyard_[a-z_]+)(?:\{([^}]*)\})?")
@@ -61,7 +61,7 @@ def offered(facilities: Facilities) -> set[tuple[str, str]]:
     metrics.messages.labels(**both, outcome="dead")
     metrics.retries.labels(**both, exception="KeyError")
     pools = labels_of(iter(PoolCollector([report]).collect()))
-    return labels_of(BrokerSide().collect()) | pools | labels_of(iter(metrics.registry.collect()))
+    return labels_of(BrokerMetrics().collect()) | pools | labels_of(iter(metrics.registry.collect()))
 
 
 def test_every_metric_and_label_that_is_asked_for_is_there(offered: set[tuple[str, str]]) -> None:

@@ -91,7 +91,7 @@ def test_a_proxy_in_the_environment_is_ignored(monkeypatch, allow) -> None:
 
 
 def test_an_address_that_is_not_the_checked_one_is_not_spoken_to(settings) -> None:
-    from apps.platform.outbound.wire import connect_tcp
+    from apps.platform.outbound.connection import connect_tcp
 
     with listening(answering(OK)) as listener, pytest.raises(Unreachable, match="another address"):
         # The system connects 0.0.0.0 to 127.0.0.1.

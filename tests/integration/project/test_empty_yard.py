@@ -13,7 +13,7 @@ import pytest
 from project.config import BASE_DIR
 
 PRODUCTS = ("shop", "mail", "reports", "images", "webhooks", "billing", "exports")
-COPIED = ("apps", "broker", "middleware", "project", "tests", "manage.py", "pyproject.toml")
+COPIED = ("apps", "broker", "devtools", "middleware", "project", "tests", "manage.py", "pyproject.toml")
 # What the copy is tested with: enough to see requests, tokens, jobs and workers alive, in seconds.
 PLATFORM_TESTS = (
     "tests/unit/api/test_admin.py",
@@ -42,7 +42,7 @@ def empty_yard(tmp_path_factory: pytest.TempPathFactory) -> Path:
             shutil.copy(source, copy / name)
     shutil.rmtree(copy / "apps" / "product")
     # The demo shows the products at work, and goes with them.
-    shutil.rmtree(copy / "project" / "demo", ignore_errors=True)
+    shutil.rmtree(copy / "demo", ignore_errors=True)
     for file in (copy / "project").glob("*.py"):
         lines = file.read_text().splitlines(keepends=True)
         file.write_text("".join(line for line in lines if "apps.product" not in line))

@@ -9,8 +9,8 @@ import time
 
 import pytest
 
-from apps.platform.schedules.chores import Chore
 from apps.platform.schedules.leadership import Leadership
+from apps.platform.schedules.maintenance import Chore
 from tests.waiting import wait_for
 
 LEASE_S = 0.4

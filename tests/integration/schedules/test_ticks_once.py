@@ -7,8 +7,8 @@ import datetime
 import pytest
 
 from apps.platform.schedules import services
-from apps.platform.schedules.declared import schedules
 from apps.platform.schedules.models import ScheduleState
+from apps.platform.schedules.registry import schedules
 from tests.waiting import wait_for
 
 MINUTE = datetime.timedelta(minutes=1)

@@ -10,7 +10,7 @@ from django.urls import reverse
 from apps.product.webhooks import delivering
 from apps.product.webhooks.errors import DeliveryFailed
 from apps.product.webhooks.models import DeliveryState, Endpoint
-from broker.records import step
+from broker.stores.job_records import step
 
 pytestmark = pytest.mark.django_db
 

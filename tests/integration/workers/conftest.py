@@ -17,11 +17,11 @@ import pytest
 import redis
 from dramatiq import Message
 
-from broker.clients import connect
-from broker.keys import Keys
-from broker.pool_reports import PoolReport, PoolReports
+from broker.admin.stats import family_stats
+from broker.keys.keys import Keys
+from broker.redis.connections import connect
 from broker.redis_broker import RedisBroker
-from broker.stats import family_stats
+from broker.stores.pool_reports import PoolReport, PoolReports
 from tests.integration.workers.bench.actors import ENDED, STARTED
 from tests.integration.workers.bench.yard import YARD
 from tests.processes import titles_below as titles_below
@@ -112,7 +112,7 @@ class Bench:
 
     def waiting(self, queue: str) -> int:
         """Return how many messages wait."""
-        return family_stats(self.client, Keys().family(queue)).live.waiting
+        return family_stats(self.client, Keys().queue(queue)).live.waiting
 
     def report(self, pool: str) -> PoolReport | None:
         """Return a pool's report."""

@@ -13,12 +13,12 @@ from django.conf import settings
 from django.core.checks import run_checks
 from django.test import override_settings
 
+from apps.platform.embedded.server import EmbeddedServer
 from apps.platform.workers.checks import TAG
 from apps.platform.workers.checks.broker_server import IDS, unsafe_server
 from apps.platform.workers.preflight import mark_keyspace
-from broker.clients import connect
-from broker.embedded import EmbeddedServer
-from broker.keys import Keys
+from broker.keys.keys import Keys
+from broker.redis.connections import connect
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +83,7 @@ def test_a_replica_is_refused(server: EmbeddedServer, admin: redis.Redis) -> Non
 
 
 def test_every_finding_of_a_server_has_a_check() -> None:
-    source = (settings.BASE_DIR / "broker/server_health.py").read_text()
+    source = (settings.BASE_DIR / "broker/health/server.py").read_text()
 
     assert set(re.findall(r'Finding\(\s*"(\w+)"', source)) == set(IDS)
 
@@ -96,7 +96,7 @@ def test_a_start_marks_a_new_keyspace_and_tells_of_one_in_use(server: EmbeddedSe
         assert mark_keyspace() == [] and admin.hget(Keys().generation(), "id") == marker
 
         admin.flushdb()
-        admin.rpush(Keys().family("default").waiting("live")[1], "a")
+        admin.rpush(Keys().queue("default").waiting("live")[1], "a")
         [message] = mark_keyspace()
 
     assert message.id == "switchyard.W006" and "manage.py broker accept" in str(message.hint)

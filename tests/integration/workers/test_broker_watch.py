@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from broker.embedded import EmbeddedServer
+from apps.platform.embedded.server import EmbeddedServer
 from broker.errors import BrokerUnsafe
-from broker.keys import Keys
+from broker.keys.keys import Keys
 from tests.integration.workers.conftest import Bench
 from tests.waiting import wait_for
 

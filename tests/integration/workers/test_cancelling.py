@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 from dramatiq import Message
 
-from broker.cancelling import cancel
-from broker.dead_lists import DeadLists
+from apps.platform.wiring import build_yard
+from broker.admin.cancel import cancel
 from broker.interface import Facilities, facilities
-from broker.keys import Keys
-from broker.records import JobRecord
-from project.wiring import build_yard
+from broker.keys.keys import Keys
+from broker.stores.dead_lists import DeadLists
+from broker.stores.job_records import JobRecord
 from tests.integration.workers.bench.actors import STARTED
 from tests.integration.workers.bench.yard import YARD
 from tests.integration.workers.conftest import Bench

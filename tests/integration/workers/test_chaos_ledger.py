@@ -9,15 +9,15 @@ from pathlib import Path
 import pytest
 import redis
 
-from apps.platform.workers.chaos.account import Account, make_account, read_notes
-from apps.platform.workers.chaos.plan import Plan, read_rate
-from apps.platform.workers.chaos.witness import Witness
-from broker.clients import connect
-from broker.family import Family
-from broker.grants import Entry
-from broker.keys import Keys
-from broker.records import JobRecords, step
-from broker.wire import Wire
+from broker.keys.keys import Keys
+from broker.queue.operations import QueueOperations
+from broker.queue.results import Entry
+from broker.redis.calls import RedisCalls
+from broker.redis.connections import connect
+from broker.stores.job_records import JobRecords, step
+from devtools.chaos.ledger import Account, make_account, read_notes
+from devtools.chaos.monitor import Witness
+from devtools.chaos.plan import Plan, read_rate
 from tests.waiting import wait_for
 
 OWNER = "pool.host.1.x.1.1/live"
@@ -25,13 +25,13 @@ ODD = 'an "odd" id\\ of ünïcode'
 
 
 @pytest.fixture
-def family(valkey: redis.Redis, valkey_url: str) -> Family:
+def family(valkey: redis.Redis, valkey_url: str) -> QueueOperations:
     """A queue on an emptied server."""
-    return Family(Wire(connect(valkey_url)), Keys().family("work"))
+    return QueueOperations(RedisCalls(connect(valkey_url)), Keys().queue("work"))
 
 
 @pytest.fixture
-def witness(family: Family, valkey_url: str) -> Iterator[Witness]:
+def witness(family: QueueOperations, valkey_url: str) -> Iterator[Witness]:
     """Who watches the server."""
     witness = Witness(valkey_url)
     yield witness
@@ -49,7 +49,9 @@ def saw(witness: Witness, count: int) -> Witness:
     return witness
 
 
-def account(witness: Witness, family: Family, notes: str = "", before: frozenset[str] = frozenset()) -> Account:
+def account(
+    witness: Witness, family: QueueOperations, notes: str = "", before: frozenset[str] = frozenset()
+) -> Account:
     """Return the account of what was seen and noted."""
     counted: dict[str, Counter[str]] = {phase: Counter() for phase in ("completed", "failed", "skipped")}
     for phase, _, id_ in (line.partition(" ") for line in notes.splitlines()):
@@ -64,12 +66,14 @@ def account(witness: Witness, family: Family, notes: str = "", before: frozenset
     )
 
 
-def connect_of(family: Family) -> redis.Redis:
+def connect_of(family: QueueOperations) -> redis.Redis:
     """Return a client of the same server."""
     return redis.Redis(connection_pool=family.wire._pool)
 
 
-def test_witness_sees_single_bulk_unique_and_odd_ids_and_what_was_refused(family: Family, witness: Witness) -> None:
+def test_witness_sees_single_bulk_unique_and_odd_ids_and_what_was_refused(
+    family: QueueOperations, witness: Witness
+) -> None:
     family.enqueue([Entry("one", b"{}")])
     family.enqueue([Entry(f"bulk-{n}", b'{"body": "\\" HSET"}') for n in range(3)], delay_ms=60_000)
     family.enqueue([Entry("unique", b"{}", "key"), Entry("its-twin", b"{}", "key")])
@@ -82,7 +86,7 @@ def test_witness_sees_single_bulk_unique_and_odd_ids_and_what_was_refused(family
     assert witness.attempted == {*witness.accepted, "its-twin"}
 
 
-def test_a_message_that_is_nowhere_and_was_never_completed_is_lost(family: Family, witness: Witness) -> None:
+def test_a_message_that_is_nowhere_and_was_never_completed_is_lost(family: QueueOperations, witness: Witness) -> None:
     family.enqueue([Entry(name, b"{}") for name in ("completed", "gone", "waits", "buried", "acknowledged")])
     family.join(OWNER)
     grants = {grant.lease.id.decode(): grant.lease for grant in family.fetch(OWNER, 5, request=1).grants}
@@ -99,7 +103,7 @@ def test_a_message_that_is_nowhere_and_was_never_completed_is_lost(family: Famil
     assert "lost 2" in str(found) and "gone" in str(found)
 
 
-def test_what_was_cancelled_or_gave_up_elsewhere_is_not_lost(family: Family, witness: Witness) -> None:
+def test_what_was_cancelled_or_gave_up_elsewhere_is_not_lost(family: QueueOperations, witness: Witness) -> None:
     family.enqueue([Entry(name, b"{}") for name in ("cancelled", "discarded")])
     JobRecords(connect_of(family), Keys()).write(
         [
@@ -115,7 +119,7 @@ def test_what_was_cancelled_or_gave_up_elsewhere_is_not_lost(family: Family, wit
 
 
 def test_completed_twice_is_duplicated_and_completed_out_of_nothing_is_unexpected(
-    family: Family, witness: Witness
+    family: QueueOperations, witness: Witness
 ) -> None:
     family.enqueue([Entry("twice", b"{}")])
     notes = "completed twice\ncompleted twice\ncompleted twice\ncompleted stray\ncompleted old\nfailed twice\n"

@@ -8,10 +8,10 @@ import subprocess
 
 import pytest
 
-from apps.platform.operations.rendering.processes import STOP_GRACE_S
-from apps.platform.workers.supervisor import GRACE_S
-from broker.keys import Keys
-from broker.records import JobRecords
+from apps.platform.deployment.processes import STOP_GRACE_S
+from apps.platform.workers.supervisor.supervisor import GRACE_S
+from broker.keys.keys import Keys
+from broker.stores.job_records import JobRecords
 from tests.integration.workers.conftest import Bench
 from tests.processes import titles_below
 from tests.unit.documentation.pages import code_blocks, read

@@ -9,7 +9,7 @@ import dramatiq
 import pytest
 from dramatiq.middleware import Middleware
 
-from apps.platform.workers.child import all_work
+from apps.platform.workers.child.main import all_work
 from broker.redis_broker import RedisBroker
 from tests.factories.yards import small_yard
 from tests.waiting import wait_for
@@ -17,11 +17,11 @@ from tests.waiting import wait_for
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_child_notices_a_thread_that_ended(yard_broker: Callable[..., RedisBroker], run_worker: Any) -> None:
-    class Ending(Middleware):
+    class ExitCause(Middleware):
         def after_process_message(self, broker: Any, message: Any, **how: Any) -> None:
             raise SystemExit
 
-    broker = yard_broker(small_yard(max_retries=0), extra=[Ending()])
+    broker = yard_broker(small_yard(max_retries=0), extra=[ExitCause()])
 
     @dramatiq.actor(broker=broker, queue_name="work")
     def job() -> None:

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from broker.family import Family
+from broker.queue.operations import QueueOperations
 from tests.chaos.server import ServerUnderTest
 from tests.integration.workers.conftest import Bench
 from tests.processes import titles_below
 from tests.waiting import wait_for
 
 
-def family(bench: Bench, queue: str) -> Family:
+def family(bench: Bench, queue: str) -> QueueOperations:
     """Return a queue's family."""
     return bench.broker.families[queue]
 

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from broker.embedded import free_port
+from apps.platform.embedded.server import free_port
 from tests.integration.workers.conftest import ROOT, Bench
 from tests.processes import titles_below
 from tests.unit.documentation.pages import code_blocks, read

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 import psutil
 import pytest
 
-from broker.dead_lists import DeadLists
-from broker.keys import Keys
+from broker.keys.keys import Keys
+from broker.stores.dead_lists import DeadLists
 from tests.integration.workers.bench.actors import ENDED
 from tests.integration.workers.conftest import Bench
 from tests.processes import titles_below

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 
-from apps.platform.workers.processes import resident_bytes
+from apps.platform.workers.shared.fork import resident_bytes
 from tests.integration.workers.bench.actors import ENDED, STARTED
 from tests.integration.workers.bench.growing_settings import ABOVE_BYTES
 from tests.integration.workers.conftest import Bench

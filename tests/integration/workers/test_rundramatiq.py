@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from broker.dead_lists import DeadLists
 from broker.interface import DeadLetter
-from broker.keys import Keys
+from broker.keys.keys import Keys
+from broker.stores.dead_lists import DeadLists
 from tests.integration.workers.conftest import ROOT, Bench
 from tests.waiting import wait_for
 

@@ -16,7 +16,7 @@ from apps.platform.api.auth import operate_scope, read_scope, submit_scope
 from apps.platform.api.problems import Problem
 from apps.platform.api.schemas import Line, Month, RowId, StrictSchema
 from broker.errors import BrokerFull, BrokerUnavailable, BrokerUnsafe, QueueFull
-from broker.payload import encode
+from broker.queue.json_body import encode
 
 router = Router()
 calls: list[dict[str, Any]] = []

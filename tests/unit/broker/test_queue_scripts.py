@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from broker.family import Family
-from broker.grants import Entry, Lease
-from broker.keys import Keys
-from broker.parked import ParkedLane
-from broker.scripts import INCLUDE, LUA
-from broker.wire import Script, Word
+from broker.keys.keys import Keys
+from broker.queue.operations import QueueOperations
+from broker.queue.results import Entry, Lease
+from broker.queue.unroutable import UnroutableLane
+from broker.redis.calls import Script, Word
+from broker.redis.scripts import INCLUDE, LUA
 
 FILES = sorted((LUA / "queue").glob("*.lua"))
 NAMES = {file.stem for file in FILES}
@@ -136,7 +136,7 @@ class Recorder:
 def calls() -> list[tuple[str, list[str], list[Word]]]:
     """Each operation of a family, called."""
     wire = Recorder()
-    family = Family(wire, Keys("test").family("mail"))  # type: ignore[arg-type]
+    family = QueueOperations(wire, Keys("test").queue("mail"))  # type: ignore[arg-type]
     owner, lease = "child/live", Lease("child/live", b"id", b"1")
     family.enqueue([Entry("a", b"{}"), Entry("b", b"{}")])
     family.enqueue([Entry("a", b"{}", "key")], lane="retry", delay_ms=5, level=1, limit=7)
@@ -145,10 +145,10 @@ def calls() -> list[tuple[str, list[str], list[Word]]]:
     family.ack(owner, [lease, lease])
     family.move(lease, move="divert", lane="retry", body=b"{}", delay_ms=5)
     family.isolate(lease)
-    family.bury(lease, b"{}")
+    family.dead_letter(lease, b"{}")
     family.release(owner, [lease])
     family.take(owner, 2, level=1)
-    ParkedLane(family, "live").adopt(owner, "[]", [b"a"])
+    UnroutableLane(family, "live").adopt(owner, "[]", [b"a"])
     family.forget(owner, [lease])
     family.quarantine(lease, b"{}")
     family.renew([owner])

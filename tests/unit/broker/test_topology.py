@@ -7,7 +7,7 @@ from hypothesis import event, given
 from hypothesis import strategies as st
 
 from broker.errors import InvalidQueueName, UnknownPool, UnknownQueue
-from broker.keys import Keys
+from broker.keys.keys import Keys
 from broker.topology import Queue
 from project.topology import YARD
 
@@ -35,12 +35,12 @@ def test_a_depth_that_takes_nothing_is_refused(max_depth: int) -> None:
 
 @pytest.mark.parametrize("lane", ["webhook", "webhook-retry", "webhook-dead"])
 def test_a_lane_belongs_to_its_family(lane: str) -> None:
-    assert YARD.family(lane).name == "webhook"
+    assert YARD.queue_of(lane).name == "webhook"
 
 
 def test_what_is_not_declared_is_named_with_what_is() -> None:
     with pytest.raises(UnknownQueue, match="'web' is not declared; the yard has urgent, default"):
-        YARD.family("web")
+        YARD.queue_of("web")
     with pytest.raises(UnknownPool, match="'web' is not declared"):
         YARD.pool("web")
 
@@ -77,6 +77,6 @@ def test_a_name_is_taken_only_if_its_keys_are_its_own(name: str) -> None:
         event("refused")
         return
     event("taken")
-    keys = Keys("p").family(name).all_keys()
+    keys = Keys("p").queue(name).all_keys()
     assert len(set(keys)) == len(keys)
     assert all(key.startswith(f"p:{{{name}}}:") and key.count("{") == key.count("}") == 1 for key in keys)

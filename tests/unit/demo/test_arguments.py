@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from demo.arguments import Options, parse
 from project.config import BASE_DIR
-from project.demo.arguments import Options, parse
 
 
 def test_without_arguments_the_state_is_in_var_and_the_sample_is_sent() -> None:

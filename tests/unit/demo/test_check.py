@@ -9,16 +9,16 @@ from typing import Any
 
 import pytest
 
-from project.demo.check import billing_rows, file_rows, mail_rows, webhook_rows
-from project.demo.check.evidence import Evidence
-from project.demo.check.expectations import EXPECTATIONS
-from project.demo.check.run import table
-from project.demo.check.seen import Seen
-from project.demo.client import Client
-from project.demo.sample.answers import Answers
-from project.demo.sample.journal import Journal, SentJob
-from project.demo.state import StateFolder
-from project.demo.view.console import line_console
+from demo.check import billing_rows, file_rows, mail_rows, webhook_rows
+from demo.check.evidence import Evidence
+from demo.check.expectations import EXPECTATIONS
+from demo.check.run import table
+from demo.check.seen import Seen
+from demo.client import Client
+from demo.sample.answers import Answers
+from demo.sample.journal import Journal, SentJob
+from demo.state import StateFolder
+from demo.view.console import line_console
 
 RECEIVER = "http://127.0.0.1:9"
 TABLES = """

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from demo.environment import Addresses, for_children
+from demo.identity import load as load_identity
+from demo.state import StateFolder
 from project.config import load as load_config
-from project.demo.environment import Addresses, for_children
-from project.demo.identity import load as load_identity
-from project.demo.state import StateFolder
 
 ADDRESSES = Addresses(web_port=8001, smtp_port=8002, receiver_port=8003, broker_url="redis://127.0.0.1:8004/0")
 

@@ -16,7 +16,7 @@ from tests.waiting import wait_for
 FORKER = """
 import json, os, sys, time
 from pathlib import Path
-from project.demo.forking import fork_parts
+from demo.forking import fork_parts
 
 def work():
     print("working", flush=True)
@@ -30,8 +30,8 @@ print(json.dumps(fork_parts({"web": work, "pools": fail}, Path(sys.argv[1]), {"w
 OWNER = """
 import json, subprocess, sys, time
 from pathlib import Path
-from broker.parent_death import adopt_orphans
-from project.demo.parts import CommandPart
+from apps.platform.workers.shared.parent_death import adopt_orphans
+from demo.parts import CommandPart
 from tests.waiting import wait_for
 
 assert adopt_orphans()

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from demo.errors import PartFailed, Stopped
+from demo.manager import ProcessManager
+from demo.parts import CommandPart
 from project.config import BASE_DIR
-from project.demo.errors import PartFailed, Stopped
-from project.demo.manager import ProcessManager
-from project.demo.parts import CommandPart
 from tests.processes import is_alive
 from tests.waiting import wait_for
 
@@ -171,7 +171,7 @@ def test_part_that_ignores_the_request_to_stop_is_killed_and_said(tmp_path: Path
 def test_parts_end_with_a_manager_that_was_killed(tmp_path: Path) -> None:
     program = (
         "import os, sys, time; from pathlib import Path\n"
-        "from project.demo.manager import ProcessManager; from project.demo.parts import CommandPart\n"
+        "from demo.manager import ProcessManager; from demo.parts import CommandPart\n"
         "part = CommandPart('web', ('sleep', '600'), os.environ, Path(sys.argv[1]) / 'web.log')\n"
         "ProcessManager(tell=print).start([part]); print(part.pid, flush=True); time.sleep(600)"
     )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from project.demo import ports
-from project.demo.errors import PortTaken
+from demo import ports
+from demo.errors import PortTaken
 
 
 def test_port_that_is_taken_is_refused_with_the_way_out() -> None:

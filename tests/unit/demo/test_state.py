@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from demo.credentials import Credentials, kept_token
+from demo.errors import StateInUse, Stopped
+from demo.identity import load
+from demo.private_files import read_private, write_private
+from demo.state import StateFolder, StateLock
 from project.config import BASE_DIR
-from project.demo.credentials import Credentials, kept_token
-from project.demo.errors import StateInUse, Stopped
-from project.demo.identity import load
-from project.demo.private_files import read_private, write_private
-from project.demo.state import StateFolder, StateLock
 
 
 def never() -> bool:
@@ -60,7 +60,7 @@ def test_released_folder_can_be_taken_again(tmp_path: Path) -> None:
 def test_processes_that_a_killed_demo_left_are_waited_for(tmp_path: Path) -> None:
     state = folder_at(tmp_path)
     program = (
-        "import sys, subprocess; from pathlib import Path; from project.demo.state import StateFolder, StateLock\n"
+        "import sys, subprocess; from pathlib import Path; from demo.state import StateFolder, StateLock\n"
         "lock = StateLock(StateFolder(Path(sys.argv[1]))); lock.acquire(is_stopping=lambda: False)\n"
         "subprocess.Popen(['sleep', '0.5'], pass_fds=(lock.fileno,)); import os; os._exit(9)"
     )

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from broker.pool_reports import PoolReport
-from project.demo.feed import Feed, Line
-from project.demo.sample.journal import SentJob
-from project.demo.snapshot import Snapshot
-from project.demo.view import lines, screen
-from project.demo.view.addresses import to_open
-from project.demo.view.words import duration, megabytes
+from broker.stores.pool_reports import PoolReport
+from demo.feed import Feed, Line
+from demo.sample.journal import SentJob
+from demo.snapshot import Snapshot
+from demo.view import lines, screen
+from demo.view.addresses import to_open
+from demo.view.words import duration, megabytes
 
 QUEUE = {
     "queue": "webhook", "depth": 3, "scheduled": 1, "running": 2, "retrying": 5, "dead": 7, "oldest_age_seconds": 12.4,

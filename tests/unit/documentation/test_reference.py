@@ -20,7 +20,11 @@ from broker.topology import Pool, Queue, RetryPolicy
 from project.urls import PLATFORM_ROUTERS, PRODUCT_ROUTERS
 from tests.unit.documentation.pages import PAGES, ROOT, name_of, read
 
-OWN_SOURCES = [path for folder in ("apps", "broker", "middleware", "project") for path in (ROOT / folder).rglob("*.py")]
+OWN_SOURCES = [
+    path
+    for folder in ("apps", "broker", "demo", "devtools", "middleware", "project")
+    for path in (ROOT / folder).rglob("*.py")
+]
 RULES = yaml.safe_load(read("ops/prometheus/rules.yml"))
 # Dramatiq's own, set by its pipelines and never by hand.
 INTERNAL_OPTIONS = {"pipe_target"}

@@ -26,7 +26,7 @@ def undeclared_queues(yard: Yard, actors: Iterable[AnyActor]) -> list[CheckMessa
             continue
         hint = f"Use one of {', '.join(names)}, or declare the queue in {TOPOLOGY}."
         if actor.queue_name in yard.lanes:
-            hint = f"Use queue_name={yard.family(actor.queue_name).name!r}; only retries go to the retry lane."
+            hint = f"Use queue_name={yard.queue_of(actor.queue_name).name!r}; only retries go to the retry lane."
         found.append(
             Error(
                 f"runs on queue {actor.queue_name!r}, which the yard does not declare",
@@ -46,7 +46,7 @@ def missing_time_limits(yard: Yard, broker: Broker) -> list[CheckMessage]:
         limit = _time_limit_ms(actor, queue)
         if not enforced:
             fact = "no middleware of the broker enforces time limits"
-            hint = "Add TimeLimits to the middleware in project/wiring.py."
+            hint = "Add TimeLimits to the middleware in apps/platform/wiring.py."
         elif limit is None:
             fact = f"its time_limit is {actor.options.get('time_limit')!r}, so it may run for ever"
             hint = (

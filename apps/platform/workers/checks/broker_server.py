@@ -1,12 +1,12 @@
-"""Mistakes in the broker's server, as system checks: see :mod:`broker.server_health` for what is looked at."""
+"""Mistakes in the broker's server, as system checks: see :mod:`broker.health.server` for what is looked at."""
 
 from __future__ import annotations
 
 import redis
 from django.core.checks import CheckMessage, Error, Warning
 
-from broker.clients import connect
-from broker.server_health import Finding, away, judge, read_facts
+from broker.health.server import Finding, away, judge, read_facts
+from broker.redis.connections import connect
 
 IDS = {
     "evicting": "switchyard.E015",

@@ -18,17 +18,17 @@ from dramatiq.common import dq_name
 from dramatiq.message import Message
 from dramatiq.middleware import CurrentMessage, Middleware
 
-from broker.atomic import AtomicTransport
-from broker.dead_lists import DeadLists
-from broker.family_keys import LANES
-from broker.grants import Entry
-from broker.inspecting import look
+from broker.admin.browse import look
 from broker.interface import LaneStats, Transport
-from broker.keys import Keys
-from broker.portable import PortableTransport
-from broker.quarantine import Quarantine
-from broker.records import JobRecords
+from broker.keys.keys import Keys
+from broker.keys.queue_keys import LANES
+from broker.portable_transport import PortableTransport
+from broker.queue.results import Entry
 from broker.redis_broker import RedisBroker
+from broker.stores.dead_lists import DeadLists
+from broker.stores.job_records import JobRecords
+from broker.stores.quarantine import Quarantine
+from broker.transport import RedisTransport
 from middleware.arguments import knows
 from middleware.envelope import Envelope
 from tests.factories.yards import small_yard
@@ -145,14 +145,14 @@ class Subject(ABC):
 
 
 class Atomic(Subject):
-    """:class:`AtomicTransport` on our broker."""
+    """:class:`RedisTransport` on our broker."""
 
     def build(self) -> tuple[RedisBroker, Transport]:
         broker = RedisBroker(self.client, self.keys, middleware=self._middleware(), knows=knows)
         for lane in YARD.lanes:
             broker.declare_queue(lane)
         self.family = broker.families["work"]
-        return broker, AtomicTransport(broker, YARD, self.dead_lists, self.quarantine)
+        return broker, RedisTransport(broker, YARD, self.dead_lists, self.quarantine)
 
     def hold(self, lane: str = "work") -> MessageProxy:
         if not self._consumers:

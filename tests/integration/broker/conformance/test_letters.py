@@ -9,14 +9,14 @@ import pytest
 
 from broker.errors import NoSuchLetter
 from broker.interface import DeadLetter
-from broker.letters import payload_of
-from broker.records import sequence, step
+from broker.queue.dead_letter_json import payload_of
+from broker.stores.job_records import sequence, step
 from tests.factories.letters import letter
 from tests.integration.broker.conformance.subjects import Subject
 from tests.waiting import wait_for
 
 
-def bury(subject: Subject, number: int = 0) -> DeadLetter:
+def dead_letter(subject: Subject, number: int = 0) -> DeadLetter:
     """Send a message, hold it, and make it a letter."""
     id_ = subject.send(number)
     held = subject.hold()
@@ -28,7 +28,7 @@ def bury(subject: Subject, number: int = 0) -> DeadLetter:
 
 
 def test_a_requeued_letter_waits_in_its_live_queue_in_a_new_life(subject: Subject) -> None:
-    made = bury(subject, number=7)
+    made = dead_letter(subject, number=7)
 
     assert subject.transport.requeue("work", made.id) == made.id
     again = subject.hold()
@@ -41,7 +41,7 @@ def test_a_requeued_letter_waits_in_its_live_queue_in_a_new_life(subject: Subjec
 
 
 def test_a_letter_that_died_again_while_it_was_requeued_stays(subject: Subject) -> None:
-    made = bury(subject)
+    made = dead_letter(subject)
     second = dataclasses.replace(made, died_at=made.died_at + 1)
     subject.meanwhile.act = lambda: subject.dead_lists.add(second)
 
@@ -61,7 +61,7 @@ def test_a_letter_that_died_again_while_it_was_requeued_stays(subject: Subject) 
 
 
 def test_letters_are_listed_newest_first_page_by_page(subject: Subject) -> None:
-    made = [bury(subject, number).id for number in range(5)]
+    made = [dead_letter(subject, number).id for number in range(5)]
 
     pages: list[Any] = []
     cursor: int | None = 0
@@ -74,7 +74,7 @@ def test_letters_are_listed_newest_first_page_by_page(subject: Subject) -> None:
 
 
 def test_a_discarded_letter_is_gone_and_a_second_time_is_said(subject: Subject) -> None:
-    made = bury(subject)
+    made = dead_letter(subject)
 
     subject.transport.discard("work", made.id)
 
@@ -100,7 +100,7 @@ def test_what_nobody_can_read_is_listed_newest_first_and_counted(subject: Subjec
 
 
 def test_stats_tell_what_waits_is_scheduled_runs_and_is_dead(subject: Subject) -> None:
-    bury(subject)
+    dead_letter(subject)
     subject.send(1)
     subject.hold()
     for number in range(3):

@@ -11,8 +11,8 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from apps.platform.api.models import SCOPES
 from apps.platform.api.tokens import create_token
-from apps.platform.operations.command_help import show_examples
-from apps.platform.operations.terminal import WRONG_ARGUMENTS, in_words
+from apps.platform.console.command_help import show_examples
+from apps.platform.console.terminal import WRONG_ARGUMENTS, in_words
 
 EXAMPLES = """examples:
   manage.py createtoken --user ada --scopes submit,read --name 'billing system'"""

@@ -13,8 +13,8 @@ from rich.text import Text
 
 from apps.platform.api.models import Token
 from apps.platform.api.tokens import revoke_token
-from apps.platform.operations.command_help import show_examples
-from apps.platform.operations.terminal import in_words
+from apps.platform.console.command_help import show_examples
+from apps.platform.console.terminal import in_words
 
 EXAMPLES = """examples:
   manage.py tokens list

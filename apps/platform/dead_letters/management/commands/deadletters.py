@@ -12,11 +12,11 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
+from apps.platform.console.command_help import show_examples
+from apps.platform.console.terminal import WRONG_ARGUMENTS, in_words
 from apps.platform.dead_letters import presentation, queries, services
 from apps.platform.dead_letters.errors import BROKER_AWAY, UnknownDeadLetter, UnknownGroup
 from apps.platform.dead_letters.models import DeadLetter
-from apps.platform.operations.command_help import show_examples
-from apps.platform.operations.terminal import WRONG_ARGUMENTS, in_words
 
 EXAMPLES = """examples:
   manage.py deadletters list --limit 20

@@ -7,11 +7,11 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+from apps.platform.console.command_help import show_examples
+from apps.platform.console.terminal import in_words
 from apps.platform.jobs.presentation import job_body
 from apps.platform.jobs.queries import find_job
 from apps.platform.jobs.services import request_cancel
-from apps.platform.operations.command_help import show_examples
-from apps.platform.operations.terminal import in_words
 
 ANSWERS = {"cancelled": "cancelled, it never starts", "asked": "asked to stop, it is over within 10 seconds"}
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from django.core.management.base import BaseCommand
 
-from apps.platform.operations.command_help import show_examples
-from apps.platform.operations.terminal import in_words
+from apps.platform.console.command_help import show_examples
+from apps.platform.console.terminal import in_words
 from apps.platform.workers.broker_watch import make_watch
 
 EXAMPLES = """examples:

@@ -13,9 +13,9 @@ import dramatiq
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
+from apps.platform.console.command_help import show_examples
+from apps.platform.console.terminal import in_words
 from apps.platform.operations.backlog import Backlog, families, look_through
-from apps.platform.operations.command_help import show_examples
-from apps.platform.operations.terminal import in_words
 from broker.redis_broker import RedisBroker
 from middleware.logs import printable
 

@@ -13,16 +13,16 @@ from django.core.management.base import BaseCommand, CommandError
 from rich.console import Console
 from rich.table import Table
 
+from apps.platform.console.command_help import show_examples
+from apps.platform.console.terminal import in_words
 from apps.platform.operations import queries
-from apps.platform.operations.command_help import show_examples
 from apps.platform.operations.formatting import duration, promise
-from apps.platform.operations.terminal import in_words
+from broker.admin.browse import BrowsedMessage, look
+from broker.admin.relocate import relocate
 from broker.errors import UnknownQueue
-from broker.family import Family
-from broker.family_keys import Lane
-from broker.inspecting import Seen, look
+from broker.keys.queue_keys import Lane
+from broker.queue.operations import QueueOperations
 from broker.redis_broker import RedisBroker
-from broker.relocate import relocate
 from middleware.logs import printable
 from middleware.redaction import redacted
 
@@ -128,9 +128,9 @@ class Command(BaseCommand):
         console.print(_table(found))
 
 
-def _family(queue: str) -> Family:
+def _family(queue: str) -> QueueOperations:
     try:
-        name = settings.YARD.family(queue).name
+        name = settings.YARD.queue_of(queue).name
     except UnknownQueue as error:
         raise CommandError(str(error)) from error
     broker = dramatiq.get_broker()
@@ -139,7 +139,7 @@ def _family(queue: str) -> Family:
     return broker.lane(name)[0]
 
 
-def _described(seen: Seen) -> dict[str, Any]:
+def _described(seen: BrowsedMessage) -> dict[str, Any]:
     message = seen.message
     payload: dict[str, Any] = {}
     if message is not None:

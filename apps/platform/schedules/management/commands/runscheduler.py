@@ -11,7 +11,7 @@ from typing import Any
 import structlog
 from django.core.management.base import BaseCommand
 
-from apps.platform.schedules.chores import yard_chores
+from apps.platform.schedules.maintenance import yard_chores
 from apps.platform.schedules.runner import Scheduler
 from apps.platform.workers.preflight import refuse_if_wrong
 

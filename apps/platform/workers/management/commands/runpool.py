@@ -8,11 +8,11 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandParser
 
-from apps.platform.operations.command_help import show_examples
-from apps.platform.workers.pinning import refuse_if_not_pinnable
+from apps.platform.console.command_help import show_examples
+from apps.platform.workers.child.cpu_affinity import refuse_if_not_pinnable
 from apps.platform.workers.preflight import refuse, refuse_if_wrong
-from apps.platform.workers.processes import name_process, run_or_crash
-from apps.platform.workers.supervisor import GRACE_S, Supervisor
+from apps.platform.workers.shared.fork import name_process, run_or_crash
+from apps.platform.workers.supervisor.supervisor import GRACE_S, Supervisor
 from broker.errors import UnknownPool
 
 EXAMPLES = """examples:

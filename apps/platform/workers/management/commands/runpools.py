@@ -11,16 +11,16 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from apps.platform.operations.command_help import show_examples
-from apps.platform.workers.chaos.plan import Plan, read_rate
-from apps.platform.workers.chaos.process import Chaos
-from apps.platform.workers.parent import PoolsParent
-from apps.platform.workers.pinning import refuse_if_not_pinnable
+from apps.platform.console.command_help import show_examples
+from apps.platform.workers.child.cpu_affinity import refuse_if_not_pinnable
 from apps.platform.workers.preflight import refuse, refuse_if_wrong
-from apps.platform.workers.processes import run_or_crash
-from apps.platform.workers.reloading import keep_reloaded
-from apps.platform.workers.supervisor import GRACE_S
+from apps.platform.workers.shared.fork import run_or_crash
+from apps.platform.workers.supervisor.autoreload import keep_reloaded
+from apps.platform.workers.supervisor.pool_group import PoolGroup
+from apps.platform.workers.supervisor.supervisor import GRACE_S
 from broker.errors import UnknownPool
+from devtools.chaos.plan import Plan, read_rate
+from devtools.chaos.process import Chaos
 
 EXAMPLES = """examples:
   manage.py runpools                                 all pools; Ctrl-C drains them
@@ -58,7 +58,7 @@ class Command(BaseCommand):
             sys.exit(keep_reloaded(_arguments(**options)))
         refuse_if_wrong()
         refuse_if_not_pinnable(pools)
-        parent = PoolsParent(pools, grace_s=options["grace"], chaos=chaos)
+        parent = PoolGroup(pools, grace_s=options["grace"], chaos=chaos)
         sys.exit(run_or_crash(parent.run))
 
     def _chaos(self, rate: str, seed: int | None) -> Chaos:

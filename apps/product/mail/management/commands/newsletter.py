@@ -9,8 +9,8 @@ from django.core.exceptions import ValidationError
 from django.core.management.base import BaseCommand
 from django.core.validators import validate_email
 
-from apps.platform.operations.command_help import show_examples
-from apps.platform.operations.terminal import in_words
+from apps.platform.console.command_help import show_examples
+from apps.platform.console.terminal import in_words
 from apps.product.mail.requests import request_newsletter
 from apps.product.shop import queries as shop
 

@@ -9,8 +9,8 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandParser
 from django.utils import timezone
 
-from apps.platform.operations.command_help import show_examples
-from apps.platform.operations.terminal import in_words
+from apps.platform.console.command_help import show_examples
+from apps.platform.console.terminal import in_words
 from apps.product.shop import sample
 
 MOST_CUSTOMERS = 100_000

@@ -1,0 +1,105 @@
+"""Which exception becomes which problem."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from django.core.exceptions import BadRequest, PermissionDenied, RequestDataTooBig, SuspiciousOperation
+from django.db import OperationalError
+from django.http import Http404, HttpRequest, HttpResponse, UnreadablePostError
+from django.http.multipartparser import MultiPartParserError
+from ninja.errors import AuthenticationError, HttpError, ValidationError
+
+from apps.platform.api.parsing import invalid
+from apps.platform.api.problems import FieldError, Problem
+from broker.errors import BrokerFull, BrokerUnavailable, BrokerUnsafe, PayloadTooLarge, QueueFull, UnencodablePayload
+
+RETRY_AFTER_S = 5
+logger = logging.getLogger(__name__)
+
+
+def problem_of(request: HttpRequest, error: Exception) -> Problem:
+    """Return the problem an exception is answered with; one nobody foresaw is logged and says nothing outside."""
+    for kinds, make in REFUSALS:
+        if isinstance(error, kinds):
+            return make(request, error)
+    logger.error("api request failed: %s %s", request.method, request.path, exc_info=error)
+    return Problem(500, "something went wrong on our side; it was logged, try again later")
+
+
+def answer(request: HttpRequest, error: Any) -> HttpResponse:
+    """Return the response to an exception."""
+    return problem_of(request, error).response()
+
+
+def _unauthenticated(request: HttpRequest, error: Exception) -> Problem:
+    if "Authorization" not in request.headers:
+        detail, challenge = "no token; send Authorization: Bearer sy_…", 'Bearer realm="switchyard"'
+    else:
+        detail = "the token is not valid; it is wrong, revoked, or its owner is inactive"
+        challenge = 'Bearer realm="switchyard", error="invalid_token"'
+    return Problem(401, detail, headers={"WWW-Authenticate": challenge})
+
+
+def _http_error(request: HttpRequest, error: HttpError) -> Problem:
+    # django-ninja wraps whatever its parser raises in a 400.
+    if isinstance(error.__cause__, Problem):
+        return error.__cause__
+    return Problem(error.status_code, error.message)
+
+
+def _validation(request: HttpRequest, error: ValidationError) -> Problem:
+    return invalid([FieldError(".".join(map(str, found["loc"][1:])), found["msg"]) for found in error.errors])
+
+
+def _unavailable(request: HttpRequest, error: Exception) -> Problem:
+    logger.warning("api request refused, %s: %s %s: %s", type(error).__name__, request.method, request.path, error)
+    if isinstance(error, BrokerFull):
+        what = "broker has no room for more work"
+    elif isinstance(error, BrokerUnsafe):
+        what = "broker is given no work until it is safe again"
+    else:
+        what = f"{'broker' if isinstance(error, BrokerUnavailable) else 'database'} does not answer"
+    return Problem(
+        503,
+        f"the {what}; send the request again with the same Idempotency-Key",
+        headers={"Retry-After": str(RETRY_AFTER_S)},
+    )
+
+
+def _full(request: HttpRequest, error: QueueFull) -> Problem:
+    logger.warning("api request refused: %s %s: %s", request.method, request.path, error)
+    return Problem(
+        429,
+        f"queue {error.queue_name} holds as much work as it may; send the request again with the same Idempotency-Key",
+        headers={"Retry-After": str(RETRY_AFTER_S)},
+    )
+
+
+def _unencodable(request: HttpRequest, error: UnencodablePayload) -> Problem:
+    logger.warning("api request refused: %s %s: %s", request.method, request.path, error)
+    return invalid([FieldError("", f"holds a value that cannot be enqueued: it {error.fact}")])
+
+
+REFUSALS: tuple[tuple[Any, Callable[[HttpRequest, Any], Problem]], ...] = (
+    (Problem, lambda request, error: error),
+    (AuthenticationError, _unauthenticated),
+    (HttpError, _http_error),
+    (ValidationError, _validation),
+    (QueueFull, _full),
+    (
+        PayloadTooLarge,
+        lambda request, error: Problem(413, f"the job would be larger than {error.limit_bytes} bytes; send less"),
+    ),
+    (UnencodablePayload, _unencodable),
+    ((BrokerUnavailable, OperationalError), _unavailable),
+    (Http404, lambda request, error: Problem(404, "nothing is here")),
+    (PermissionDenied, lambda request, error: Problem(403, "this is not allowed")),
+    (RequestDataTooBig, lambda request, error: Problem(413, "the body is too large; send less")),
+    (
+        (SuspiciousOperation, BadRequest, MultiPartParserError, UnreadablePostError),
+        lambda request, error: Problem(400, "the request cannot be read; see how it was encoded"),
+    ),
+)

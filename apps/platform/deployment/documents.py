@@ -1,0 +1,86 @@
+"""What is rendered where, and whether the files on disk still say the same."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from apps.platform.deployment import alert_rules, compose, scrape
+from broker.topology import Yard
+
+HEADER = "# Rendered by `manage.py topology render {target}` from project/topology.py; do not edit.\n"
+
+
+class _PlainDumper(yaml.SafeDumper):
+    """Writes shared parts out in full: a reader should not have to look up an anchor."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+    def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
+        super().increase_indent(flow, False)
+
+
+def _text(dumper: _PlainDumper, value: str) -> yaml.ScalarNode:
+    style = "|" if "\n" in value else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
+
+
+_PlainDumper.add_representer(str, _text)
+
+
+def render(target: str, yard: Yard) -> dict[str, str]:
+    """Return the text of every file of a target, by its path under the repository's root.
+
+    Args:
+        target: ``compose``, the only one so far.
+
+    Raises:
+        KeyError: there is no such target.
+    """
+    return {path: _document(target, content) for path, content in _TARGETS[target](yard).items()}
+
+
+def differences(root: Path, rendered: Mapping[str, str]) -> list[str]:
+    """Return a unified diff from the files below ``root`` to what was rendered; empty when they agree."""
+    lines: list[str] = []
+    for path, text in rendered.items():
+        file = root / path
+        found = file.read_text(encoding="utf-8") if file.is_file() else ""
+        lines += difflib.unified_diff(
+            found.splitlines(), text.splitlines(), f"{path} (on disk)", f"{path} (rendered)", lineterm=""
+        )
+    return lines
+
+
+def write(root: Path, rendered: Mapping[str, str]) -> list[str]:
+    """Write what differs below ``root`` and return the paths written."""
+    written = []
+    for path, text in rendered.items():
+        file = root / path
+        if not file.is_file() or file.read_text(encoding="utf-8") != text:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(text, encoding="utf-8")
+            written.append(path)
+    return written
+
+
+def _document(target: str, content: Mapping[str, Any]) -> str:
+    body = yaml.dump(content, Dumper=_PlainDumper, sort_keys=False, allow_unicode=True, width=1_000)
+    return HEADER.format(target=target) + body
+
+
+def _compose(yard: Yard) -> dict[str, dict[str, Any]]:
+    return {
+        "ops/compose.yaml": compose.project(yard),
+        "ops/prometheus/rules.yml": alert_rules.rules(yard),
+        "ops/prometheus/prometheus.yml": scrape.config(yard),
+    }
+
+
+_TARGETS = {"compose": _compose}
+TARGETS = tuple(_TARGETS)

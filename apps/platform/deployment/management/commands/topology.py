@@ -1,0 +1,51 @@
+"""``manage.py topology``: the declared yard as a table, and the deployment files made from it."""
+
+from __future__ import annotations
+
+import json
+from argparse import ArgumentParser
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandError
+
+from apps.platform.console.command_help import show_examples
+from apps.platform.deployment import documents, yard_table
+
+EXAMPLES = """examples:
+  manage.py topology                             queues, pools and actors
+  manage.py topology --json
+  manage.py topology render compose              write the files below ops/
+  manage.py topology render compose --check      exit 1 when they differ"""
+
+
+class Command(BaseCommand):
+    """Print the yard, or render its deployment files."""
+
+    help = "Print the declared yard, or render the deployment files that are made from it."
+    requires_system_checks: list[str] = []
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        show_examples(parser, EXAMPLES)
+        parser.add_argument("--json", action="store_true", help="print the yard as JSON")
+        actions = parser.add_subparsers(dest="action", metavar="render")
+        render = actions.add_parser("render", help="write the deployment files")
+        render.add_argument("target", choices=documents.TARGETS)
+        render.add_argument("--check", action="store_true", help="write nothing; exit 1 when a file differs")
+
+    def handle(self, *, action: str | None, **options: Any) -> None:
+        if action == "render":
+            self._render(options["target"], check=options["check"])
+        elif options["json"]:
+            self.stdout.write(json.dumps(yard_table.as_dict(settings.YARD), indent=2))
+        else:
+            self.stdout.write(yard_table.as_text(settings.YARD))
+
+    def _render(self, target: str, *, check: bool) -> None:
+        rendered = documents.render(target, settings.YARD)
+        if not check:
+            for path in documents.write(settings.BASE_DIR, rendered) or ["nothing changed"]:
+                self.stdout.write(path)
+        elif lines := documents.differences(settings.BASE_DIR, rendered):
+            self.stdout.write("\n".join(lines))
+            raise CommandError(f"files differ from the yard; run: manage.py topology render {target}")

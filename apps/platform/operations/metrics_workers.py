@@ -1,0 +1,55 @@
+"""The workers' side of the metrics: the multiprocess files of every pool on this machine, merged."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+import structlog
+from prometheus_client.core import Metric
+from prometheus_client.mmap_dict import MmapedDict
+from prometheus_client.multiprocess import MultiProcessCollector
+
+from apps.platform.workers.metrics.files import undisturbed
+
+log = structlog.get_logger(__name__)
+
+UNREADABLE = (OSError, ValueError, struct.error, RuntimeError)
+
+
+class WorkerMetrics:
+    """Collects what workers counted and timed.
+
+    Args:
+        metrics_dir: Its folders are pools, their ``*.db`` files children.
+        taken: Families that another collector has: two of one name are no valid exposition.
+    """
+
+    def __init__(self, metrics_dir: Path, *, taken: frozenset[str] = frozenset()) -> None:
+        self._metrics_dir = metrics_dir
+        self._taken = taken
+
+    def collect(self) -> Iterator[Metric]:
+        """Return the metric families."""
+        for family in self._merged():
+            if family.name not in self._taken:
+                yield family
+
+    def _merged(self) -> list[Metric]:
+        with undisturbed(folder for folder in self._metrics_dir.glob("*") if folder.is_dir()):
+            files = sorted(str(path) for path in self._metrics_dir.glob("*/*.db"))
+            try:
+                return list(MultiProcessCollector.merge(files))
+            except UNREADABLE:
+                # A child that starts meanwhile makes its files.
+                return list(MultiProcessCollector.merge([file for file in files if _readable(file)]))
+
+
+def _readable(file: str) -> bool:
+    try:
+        list(MmapedDict.read_all_values_from_file(file))
+    except UNREADABLE as error:
+        log.info("metrics file left out of this scrape", file=Path(file).name, error=type(error).__name__)
+        return False
+    return True

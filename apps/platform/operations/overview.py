@@ -1,0 +1,101 @@
+"""Everything the overview shows, gathered once; a broker or database that is away leaves its part out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from django.conf import settings
+from django.db import DatabaseError
+from django.utils import timezone
+
+from apps.platform.alerts import queries as alerts
+from apps.platform.alerts.models import Alert
+from apps.platform.dead_letters import queries as dead_letters
+from apps.platform.dead_letters.errors import BROKER_AWAY
+from apps.platform.operations.diagnosis import Verdict, judge
+from apps.platform.operations.metrics_broker import YARD_STATE
+from apps.platform.operations.queries import PoolState, YardState
+from apps.platform.operations.rows import Track, tracks
+from apps.platform.operations.svg import Drawing, draw
+from apps.platform.operations.timeouts import NoAnswer
+
+TIMEOUT_S = 2.0
+RECENT = timedelta(minutes=10)
+
+
+@dataclass(frozen=True, slots=True)
+class PoolRow:
+    """One line of the table of pools."""
+
+    state: PoolState | None
+    name: str
+    kind: str
+    processes: int
+    slots: int
+    beat_at: datetime | None
+    restarts: str
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """The overview at one moment. ``alerts`` is ``None`` when the database is away."""
+
+    verdict: Verdict
+    rows: tuple[tuple[Track, Drawing], ...]
+    pools: tuple[PoolRow, ...]
+    pools_up: int
+    slots: int
+    memory_bytes: int
+    alerts: tuple[Alert, ...] | None
+    at: datetime
+    away: bool
+
+
+def overview() -> Room:
+    """Gather it; takes at most two seconds for the broker."""
+    state = _state()
+    rows = tracks(settings.YARD, state)
+    recent: list[dead_letters.Group] | None
+    latest: tuple[Alert, ...] | None
+    try:
+        recent, open_letters = dead_letters.groups(since=timezone.now() - RECENT), dead_letters.open_count()
+        latest = tuple(alerts.recent())
+    except DatabaseError:
+        recent, open_letters, latest = None, 0, None
+    pools = list(state.pools.values()) if state else []
+    return Room(
+        verdict=judge(rows, state, recent, open_letters),
+        rows=tuple((row, draw(row)) for row in rows),
+        pools=tuple(_pool_row(pool.name, state) for pool in settings.YARD.pools),
+        pools_up=sum(pool.up for pool in pools),
+        slots=sum(pool.slots for pool in pools),
+        memory_bytes=sum(pool.memory_bytes for pool in pools),
+        alerts=latest,
+        at=timezone.now(),
+        away=state is None,
+    )
+
+
+def _state() -> YardState | None:
+    try:
+        return YARD_STATE.answer(TIMEOUT_S)
+    except (NoAnswer, *BROKER_AWAY):
+        return None
+
+
+def _pool_row(name: str, state: YardState | None) -> PoolRow:
+    pool = settings.YARD.pool(name)
+    now = state.pools[name] if state else None
+    counted = sorted(now.restarts.items()) if now else []
+    return PoolRow(
+        state=now,
+        name=name,
+        kind=f"{pool.kind}, niced" if pool.nice else pool.kind,
+        processes=pool.processes,
+        slots=pool.slots,
+        beat_at=datetime.fromtimestamp(now.beat_at / 1_000, timezone.get_default_timezone())
+        if now and now.beat_at
+        else None,
+        restarts=", ".join(f"{count} by {reason}" for reason, count in counted) or "0",
+    )

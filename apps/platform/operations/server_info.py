@@ -1,0 +1,104 @@
+"""Whether the broker's server takes work, and whether it may drop some: it answers reads when it does neither."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import redis
+from django.conf import settings
+
+from broker.health.key_types import ask_types, wrong_types
+from broker.health.keyspace_id import finding, marker_of
+from broker.health.server import Finding, judge, read_facts
+from broker.keys.keys import Keys
+
+# First word of the server's refusal -> why it takes no work, and what to do.
+REFUSALS = {
+    "OOM": (
+        "its memory is full",
+        "Raise it with `CONFIG SET maxmemory` and in the server's configuration; work then goes on by itself. Leave "
+        "maxmemory-policy alone: any other one deletes waiting jobs.",
+    ),
+    "READONLY": (
+        "it is a replica, which only reads",
+        "Point SWITCHYARD_BROKER_URL at the primary, or finish the failover.",
+    ),
+    "MISCONF": (
+        "it cannot write to its disk",
+        "Free its disk and look into its log; work then goes on by itself.",
+    ),
+}
+# Findings that a refusal has told already.
+TOLD_BY_REFUSAL = frozenset({"replica", "disk", "loading", "nearly_full"})
+
+
+@dataclass(frozen=True, slots=True)
+class ServerState:
+    """What the server does with new work.
+
+    Args:
+        refusal: Why it takes none, as half a sentence; "" when it takes it.
+        then: What to do about that.
+        findings: What else should be changed, worst first; what cannot be verified is not among it.
+    """
+
+    refusal: str = ""
+    then: str = ""
+    findings: tuple[Finding, ...] = ()
+
+    @property
+    def errors(self) -> tuple[Finding, ...]:
+        """Findings by which work is lost or held up."""
+        return tuple(found for found in self.findings if found.severity == "error")
+
+    @property
+    def warnings(self) -> tuple[Finding, ...]:
+        """Findings that will become errors, or that cost no more than a part of the work."""
+        return tuple(found for found in self.findings if found.severity == "warning")
+
+
+TAKES_WORK = ServerState()
+
+
+def ask_server(client: redis.Redis, keys: Keys) -> ServerState:
+    """Ask for leave to write, writing nothing, what the server says of itself, and whether its keys are ours.
+
+    Raises:
+        redis.ConnectionError, redis.TimeoutError: it does not answer.
+    """
+    refusal, then = _refusal(client, keys)
+    found = [item for item in judge(read_facts(client), production=not settings.DEBUG) if item.code != "unverified"]
+    if refusal:
+        found = [item for item in found if item.code not in TOLD_BY_REFUSAL]
+    return ServerState(refusal, then, (*_lost_keyspace(client, keys), *_wrong_types(client, keys), *found))
+
+
+def _refusal(client: redis.Redis, keys: Keys) -> tuple[str, str]:
+    try:
+        # Nothing, written into a key that does not exist, makes none; a server that refuses writes refuses this too.
+        client.setrange(keys.lock("takes-work"), 0, "")
+    except redis.OutOfMemoryError:
+        return REFUSALS["OOM"]
+    except redis.ReadOnlyError:
+        return REFUSALS["READONLY"]
+    except redis.ResponseError as error:
+        return REFUSALS.get(str(error).partition(" ")[0], ("", ""))
+    return "", ""
+
+
+def _wrong_types(client: redis.Redis, keys: Keys) -> list[Finding]:
+    families = [keys.queue(queue.name) for queue in settings.YARD.queues]
+    with client.pipeline(transaction=False) as pipe:
+        ask_types(pipe, families)
+        return wrong_types(families, pipe.execute(raise_on_error=False))
+
+
+def _lost_keyspace(client: redis.Redis, keys: Keys) -> list[Finding]:
+    """Return what those who watch left word of: they had seen another keyspace here."""
+    try:
+        marker = marker_of(client.hgetall(keys.generation()), client.smembers(keys.generations_missed()))
+    except redis.ResponseError:  # a replica without a primary; it was asked for more above
+        return []
+    if not marker.missed:
+        return []
+    return finding("another" if marker.id else "missing")

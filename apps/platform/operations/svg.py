@@ -1,0 +1,70 @@
+"""Where the marks of a track stand, in SVG units. The numbers beside them say the same in words."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from apps.platform.operations.rows import Track
+
+PROMISE_X = 136
+SIGNAL_X = 284
+LINEAR = SIGNAL_X - PROMISE_X
+LOGARITHMIC = 60
+WAGON, GAP = 7, 2
+SLOT, SLOT_GAP = 11, 4
+SINGLE_SLOTS = 8
+LONG_WAGON = 112
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """One rectangle. ``kind``: its class in the style sheet."""
+
+    x: int
+    width: int
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """The marks of one row."""
+
+    train: tuple[Mark, ...]
+    slots: tuple[Mark, ...]
+    siding: tuple[Mark, ...]
+
+
+def draw(track: Track) -> Drawing:
+    """Return the marks of a row."""
+    return Drawing(_train(track), _slots(track), _siding(track.retrying or 0))
+
+
+def _train(track: Track) -> tuple[Mark, ...]:
+    if not track.waiting and not (track.kind != "queue" and track.held):
+        return ()
+    if track.ratio is None:
+        length = min(LINEAR, 18 * math.log10(1 + (track.waiting or 0) + track.held) + WAGON)
+    else:
+        past = min(math.log10(max(track.ratio, 1.0)), 2.0)
+        length = min(track.ratio, 1.0) * LINEAR + past * LOGARITHMIC
+    count = max(1, int(length // (WAGON + GAP)))
+    places = (SIGNAL_X - 4 - (index + 1) * (WAGON + GAP) + GAP for index in range(count))
+    return tuple(Mark(x, WAGON, "past" if x < PROMISE_X and track.ratio is not None else "wagon") for x in places)
+
+
+def _slots(track: Track) -> tuple[Mark, ...]:
+    if track.slots == 0:
+        return (Mark(0, SLOT, "gone"),)
+    if track.slots <= SINGLE_SLOTS:
+        step = SLOT + SLOT_GAP
+        return tuple(Mark(index * step, SLOT, "busy" if index < track.busy else "idle") for index in range(track.slots))
+    filled = round(LONG_WAGON * min(track.busy / track.slots, 1.0))
+    if track.busy and not filled:
+        filled = 2
+    return (Mark(0, LONG_WAGON, "idle"), *((Mark(0, filled, "busy"),) if filled else ()))
+
+
+def _siding(retrying: int) -> tuple[Mark, ...]:
+    count = min(8, math.ceil(math.log10(retrying + 1) * 2)) if retrying else 0
+    return tuple(Mark(30 + index * (WAGON + GAP + 1), WAGON, "hollow") for index in range(count))

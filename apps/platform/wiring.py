@@ -1,0 +1,139 @@
+"""Builds the broker with its middleware, in order. django-dramatiq's settings name :func:`build_broker`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import redis
+from django.conf import settings
+from django.db import close_old_connections
+from dramatiq.broker import Broker
+from dramatiq.middleware import AsyncIO, CurrentMessage, Middleware
+
+from apps.platform.database_connections import Connections
+from broker.interface import DeadLetter, Facilities, attach
+from broker.keys.keys import Keys
+from broker.redis.connections import connect
+from broker.redis_broker import RedisBroker
+from broker.stores.alert_groups import AlertGroups
+from broker.stores.dead_lists import DeadLists
+from broker.stores.job_records import JobRecords
+from broker.stores.pool_reports import PoolReports
+from broker.stores.quarantine import Quarantine
+from broker.stores.rate_windows import RateWindows
+from broker.topology import Yard
+from broker.transport import RedisTransport
+from broker.worker.ack_barrier import AckBarrier
+from middleware import arguments, logs
+from middleware.alerts import Alerts
+from middleware.arguments import Arguments
+from middleware.cancellation import Cancellation
+from middleware.crashes import Crashes
+from middleware.dead_letters import DeadLetters
+from middleware.envelope import Envelope
+from middleware.interrupts import make_interrupts
+from middleware.logs import Logs
+from middleware.metrics import Metrics
+from middleware.options import Options, refuse_unknown
+from middleware.parking import Parking
+from middleware.periodic import Periodic
+from middleware.pipelines import DurableCallbacks, DurablePipelines
+from middleware.rate_limits import RateLimits
+from middleware.redaction import Redaction
+from middleware.retries import Retries
+from middleware.status import Status
+from middleware.time_limits import TimeLimits
+from middleware.unique_keys import UniqueKeys
+
+
+def build_broker(middleware: list[Middleware] | None = None) -> Broker:
+    """Return this project's broker. Nothing is sent to the server yet.
+
+    Args:
+        middleware: What django-dramatiq's settings add; it goes last but for the time limit.
+    """
+    logs.configure(settings.SWITCHYARD.log_format)
+    client = connect(settings.SWITCHYARD.broker_url)
+    return build_yard(settings.YARD, client, Keys(), extra=middleware or [], on_dead=(_mirror,))
+
+
+def build_yard(
+    yard: Yard,
+    client: redis.Redis,
+    keys: Keys,
+    *,
+    extra: list[Middleware] | None = None,
+    on_dead: tuple[Any, ...] = (),
+    **options: Any,
+) -> RedisBroker:
+    """Return a broker for any yard on any server: what the project runs on, and what tests run on.
+
+    Args:
+        on_dead: Told of each dead letter after it is in its list.
+        options: For :class:`broker.redis_broker.RedisBroker`.
+    """
+    records = JobRecords(client, keys)
+    steps = AckBarrier(records)
+    limits = {queue.name: queue.max_depth for queue in yard.queues if queue.max_depth is not None}
+    broker = RedisBroker(client, keys, middleware=[], limits=limits, steps=steps, knows=arguments.knows, **options)
+    facilities = Facilities(
+        yard=yard,
+        transport=RedisTransport(broker, yard, DeadLists(client, keys), Quarantine(client, keys)),
+        records=records,
+        steps=steps,
+        windows=RateWindows(client, keys),
+        alerts=AlertGroups(client, keys),
+        pools=PoolReports(client, keys),
+    )
+    attach(broker, facilities)
+    for entry in in_order(facilities, on_dead, extra or []):
+        broker.add_middleware(entry)
+    refuse_unknown(broker)
+    for lane in yard.lanes:
+        broker.declare_queue(lane)
+    return broker
+
+
+def in_order(
+    facilities: Facilities, on_dead: tuple[Any, ...] = (), extra: Sequence[Middleware] = ()
+) -> list[Middleware]:
+    """Return the middleware in the order that matters.
+
+    Before-hooks run from first to last, after-hooks from last to first. So: connections around everything; what may
+    stop a message before what records its start; what reads the outcome before what decides it; the clock of the time
+    limit last, so that it ticks for the task alone and never fires in a hook.
+    """
+    yard, transport, interrupts = facilities.yard, facilities.transport, make_interrupts()
+    return [
+        Connections(),
+        Options(),
+        Arguments(),
+        Parking(transport=transport),
+        UniqueKeys(),
+        Cancellation(transport=transport, interrupts=interrupts),
+        Crashes(transport=transport),
+        RateLimits(windows=facilities.windows, transport=transport),
+        Logs(),
+        Metrics(steps=facilities.steps),
+        Status(yard=yard, steps=facilities.steps),
+        Alerts(groups=facilities.alerts),
+        DeadLetters(yard=yard, transport=transport, on_dead=on_dead),
+        Retries(yard=yard, transport=transport),
+        DurableCallbacks(),
+        DurablePipelines(),
+        AsyncIO(),
+        CurrentMessage(),
+        Redaction(),
+        Periodic(),
+        Envelope(),
+        *extra,
+        TimeLimits(yard=yard, interrupts=interrupts),
+    ]
+
+
+def _mirror(letter: DeadLetter) -> None:
+    from apps.platform.dead_letters import services  # models are not loaded yet when the broker is built
+
+    close_old_connections()  # a task may have left a broken one, and a consumer's thread has nobody who looks
+    services.record(letter)

@@ -1,0 +1,43 @@
+"""A gevent child, executed anew: patched before anything else is loaded, so that all of it cooperates.
+
+A fork of a loaded process cannot be patched: locks and connections made before would block every greenlet.
+"""
+
+from gevent import monkey
+
+monkey.patch_all()
+
+import os  # noqa: E402
+import sys  # noqa: E402
+
+
+def main(arguments: list[str]) -> int:
+    """Serve a pool. Arguments: the child's assignment, the table's descriptor, rows and slots."""
+    import django
+
+    parent_pid = os.getppid()
+    words, fd, rows, slots = arguments
+    django.setup()
+
+    import dramatiq
+
+    from apps.platform.workers.child.gevent import become_child
+    from apps.platform.workers.child.main import serve
+    from apps.platform.workers.child.spawn import read_assignment
+    from apps.platform.workers.shared.child_table import ChildTable
+    from apps.platform.workers.shared.fork import name_process
+    from devtools.chaos.notes import keep_notes
+
+    assignment = read_assignment(words)
+    become_child(dramatiq.get_broker(), assignment.slots)
+    keep_notes(dramatiq.get_broker())
+    name_process(assignment.title)
+    row = ChildTable(int(fd), int(rows), int(slots)).rows[assignment.place - 1]
+    return serve(assignment, row, parent_pid=parent_pid)
+
+
+if __name__ == "__main__":
+    code = main(sys.argv[1:])
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # greenlets that outlasted the grace must not hold up the end

@@ -1,0 +1,126 @@
+"""Memory of a child: a message starts only if one more fits under the ceiling, as far as those before tell."""
+
+from __future__ import annotations
+
+import logging
+import os
+import resource
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from dramatiq.broker import Broker, MessageProxy
+from dramatiq.middleware import Middleware, SkipMessage
+
+from apps.platform.workers.shared.child_table import ChildRow
+from apps.platform.workers.shared.fork import PAGE_BYTES, peak_bytes, resident_bytes
+from middleware.outcomes import Outcome, decide
+
+logger = logging.getLogger("switchyard.workers")
+
+
+class Ceiling(Middleware):
+    """Start nothing that may take the child over its memory limit; say so to the supervisor, who replaces it.
+
+    Nobody knows what a message will take. The most that one took in this child so far, its neighbours' share of that
+    time included, is kept free for the next. The first message of a child always starts.
+
+    Must come before :class:`apps.platform.workers.child.slot_tracking.Slots`: what is refused here has taken no slot.
+
+    Args:
+        give_back: Returns to its lane what waits in this child, and then the message that is named.
+    """
+
+    def __init__(self, row: ChildRow, limit_bytes: int, *, give_back: Callable[[MessageProxy], None]) -> None:
+        self._row = row
+        self._limit_bytes = limit_bytes
+        self._give_back = give_back
+        self._weigh = scales()
+        self._allocated_bytes: int | None = None
+        self._growth_bytes = 0
+        self._begun = False
+
+    def limit_allocations(self) -> None:
+        """Have what this process allocates beyond its ceiling end in a ``MemoryError``, where it would be killed.
+
+        For a child that runs one message at a time, once its threads are there. The kernel counts what is allocated,
+        not what is resident: what is reserved and not used now may stay so.
+        """
+        resident, allocated = self._weigh()
+        limit_bytes = allocated + max(self._limit_bytes - resident, 0)
+        _, highest = resource.getrlimit(resource.RLIMIT_DATA)
+        if highest == resource.RLIM_INFINITY or highest > limit_bytes:
+            resource.setrlimit(resource.RLIMIT_DATA, (limit_bytes, highest))
+        self._allocated_bytes = limit_bytes
+
+    def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
+        """Let a message start if there is room.
+
+        Raises:
+            SkipMessage: there is none, and it went back.
+        """
+        resident, size = self._used()
+        if self._row.full or (self._begun and size + self._growth_bytes > self._limit_bytes):
+            self._close(broker, size)
+            self._give_back(message)
+            decide(message, Outcome("deferred", "memory"))
+            raise SkipMessage("its worker has no memory left for it")
+        self._begun = True
+        message.weighed = size, resident, _peak_bytes()  # type: ignore[attr-defined]
+
+    def after_process_message(
+        self,
+        broker: Broker,
+        message: MessageProxy,
+        *,
+        result: Any = None,
+        exception: BaseException | None = None,
+    ) -> None:
+        """Note what it took, and look whether there is room for another."""
+        weighed = getattr(message, "weighed", None)
+        if weighed is None:
+            return
+        before, resident_before, peak_before = weighed
+        (_, size), peak = self._used(), _peak_bytes()
+        # A peak that was there before says nothing of this one.
+        went_up = peak - resident_before if peak > peak_before else 0
+        self._growth_bytes = max(self._growth_bytes, went_up, size - before)
+        if not self._row.full and size + self._growth_bytes > self._limit_bytes:
+            self._close(broker, size)
+
+    def _used(self) -> tuple[int, int]:
+        """Return what is resident, and how much of the ceiling is used: by that, or by what is allocated."""
+        resident, allocated = self._weigh()
+        if self._allocated_bytes is None:
+            return resident, resident
+        return resident, max(resident, self._limit_bytes - self._allocated_bytes + allocated)
+
+    def _close(self, broker: Broker, size: int) -> None:
+        if self._row.full:
+            return
+        self._row.set_full()
+        broker.drain()  # type: ignore[attr-defined]
+        logger.info(
+            "this child holds %.0f MB, and a message took up to %.0f MB: none starts any more under %.0f MB",
+            size / 1e6, self._growth_bytes / 1e6, self._limit_bytes / 1e6,
+        )  # fmt: skip
+
+
+def scales() -> Callable[[], tuple[int, int]]:
+    """Return a function that returns this process's resident and allocated bytes.
+
+    It takes two microseconds. Where the kernel does not tell (anything but Linux), both are the resident ones.
+    """
+    if sys.platform != "linux":
+        return lambda: (resident_bytes(os.getpid()),) * 2
+    statm = os.open("/proc/self/statm", os.O_RDONLY)
+
+    def weigh() -> tuple[int, int]:
+        pages = os.pread(statm, 100, 0).split()
+        return int(pages[1]) * PAGE_BYTES, int(pages[5]) * PAGE_BYTES
+
+    return weigh
+
+
+def _peak_bytes() -> int:
+    return peak_bytes(resource.getrusage(resource.RUSAGE_SELF))

@@ -1,0 +1,130 @@
+"""The middleware with which a child fills in its row of the shared table."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from typing import TypeVar
+
+from dramatiq.broker import Broker
+from dramatiq.middleware import Middleware, SkipMessage
+
+from apps.platform.workers.shared.child_table import ChildRow
+from broker.consumer import HeldMessage
+from broker.redis_broker import RedisBroker
+from broker.topology import Yard
+from middleware.outcomes import Outcome, decide
+
+LOOK_FOR_LEASES_S = 0.05
+
+logger = logging.getLogger("switchyard.workers")
+
+
+class SlotTracking(Middleware):
+    """Write what a child takes, runs and finishes into its row.
+
+    Must be the first middleware of the broker: what another does not let run was taken as well. A slot stays busy until
+    its message is acknowledged: a child that dies before has not finished it.
+
+    Args:
+        lanes: Names of the lanes that the child serves.
+    """
+
+    def __init__(self, broker: RedisBroker, row: ChildRow, yard: Yard, lanes: Sequence[str]) -> None:
+        self._broker = broker
+        self._row = row
+        self._lanes = {lane: (at, yard.queue_of(lane).hard_limit_ms * 1_000_000) for at, lane in enumerate(lanes)}
+        self._waiting = False
+
+    @property
+    def running(self) -> list[HeldMessage]:
+        """Messages that are not worked off, that of the youngest token last."""
+        held = [message for message in list(self._broker.in_flight.values()) if message.slot is not None]
+        return sorted(held, key=lambda message: int(message.lease.token))
+
+    def is_asked(self, message_id: str) -> bool:
+        """Whether the supervisor says that a running message was asked to stop."""
+        message = self._broker.in_flight.get(message_id)
+        return message is not None and message.slot is not None and self._row.is_asked(message.slot)
+
+    @contextlib.contextmanager
+    def without_limit(self, job_id: str) -> Iterator[None]:
+        """Let a job's hard limit not count the time of the block, such as while it waits for the broker.
+
+        Afterwards it begins anew.
+        """
+        message = self._broker.in_flight.get(job_id)
+        if message is None or (slot := message.slot) is None:
+            yield
+            return
+        limit_ns = self._row.stop_clock(slot)
+        try:
+            yield
+        finally:
+            if limit_ns and message.slot is not None:
+                self._row.start_clock(slot, limit_ns)
+
+    # The broker hands out held messages, and no others.
+
+    def before_process_message(self, broker: Broker, message: HeldMessage) -> None:  # type: ignore[override]
+        """Take a slot.
+
+        A message does not start while nobody knows whether it is still this child's: its supervisor has not reached
+        the server for as long as a lease lasts. If others got it meanwhile, this child is killed; if it drains, the
+        message is left to its supervisor.
+
+        Raises:
+            SkipMessage: it was not to start before the child drained.
+        """
+        lease, (lane, limit_ns) = message.lease, self._lanes[message.queue_name]
+        while (slot := self._row.start(lane, lease.id, lease.token, limit_ns)) is None:
+            if not self._leased_again(broker):
+                message.moved = True
+                decide(message, Outcome("deferred", "lease"))
+                raise SkipMessage("its lease may have lapsed")
+        message.slot = slot
+
+    def before_send_acks(self, broker: Broker, message: HeldMessage) -> None:
+        """Stop the clock of a message that was worked off: the server may let its thread wait."""
+        if message.slot is not None:
+            self._row.stop_clock(message.slot)
+
+    def before_nack(self, broker: Broker, message: HeldMessage) -> None:  # type: ignore[override]
+        """Stop the clock of a message that is about to be buried."""
+        self.before_send_acks(broker, message)
+
+    def after_ack(self, broker: Broker, message: HeldMessage) -> None:  # type: ignore[override]
+        """Remember a message as worked off, unless it is elsewhere. The acknowledgement may be on its way still."""
+        if (slot := message.slot) is not None:
+            message.slot = None
+            self._row.end(slot, worked_off=not message.moved)
+
+    def after_nack(self, broker: Broker, message: HeldMessage) -> None:  # type: ignore[override]
+        """Empty the slot of a message that was buried."""
+        self.after_ack(broker, message)
+
+    def _leased_again(self, broker: Broker) -> bool:
+        """Wait until the leases are known to last, and say so; ``False`` when the child drains before."""
+        if not self._waiting:
+            self._waiting = True
+            logger.warning("nothing is started: the leases were not renewed in time, others may have the messages")
+        while not self._row.leased:
+            if getattr(broker, "draining", False):
+                return False
+            time.sleep(LOOK_FOR_LEASES_S)
+        self._waiting = False
+        return True
+
+
+M = TypeVar("M", bound=Middleware)
+
+
+def install(broker: Broker, middleware: M) -> M:
+    """Put a middleware in front of a broker's others and return it."""
+    if broker.middleware:
+        broker.add_middleware(middleware, before=type(broker.middleware[0]))
+    else:
+        broker.add_middleware(middleware)
+    return middleware

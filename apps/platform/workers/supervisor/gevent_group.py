@@ -1,0 +1,41 @@
+"""The parent of several gevent pools, executed anew and patched first: loaded once, where each child would be loaded.
+
+Its supervisors wait for processes and signals as all do, so these two are left as they are; their children have all of
+it patched, see :func:`apps.platform.workers.child.gevent.become_child`.
+"""
+
+from gevent import config, monkey
+
+monkey.patch_all(os=False, signal=False)
+config.resolver = "block"  # a process that forks has no threads
+
+import json  # noqa: E402
+import os  # noqa: E402
+import sys  # noqa: E402
+
+
+def main(arguments: list[str]) -> int:
+    """Run pools. Arguments: their names, the grace in seconds, the table's descriptor, its rows, and which is ours."""
+    import django
+
+    names, grace_s, fd, rows, number = arguments
+    django.setup()
+
+    import dramatiq
+    from django.conf import settings
+
+    from apps.platform.workers.child.gevent import drop_event_loop
+    from apps.platform.workers.shared.child_table import ChildTable
+    from apps.platform.workers.supervisor.pool_group import PoolGroup
+
+    drop_event_loop(dramatiq.get_broker())
+    row = ChildTable(int(fd), int(rows)).rows[int(number) - 1]
+    pools = [settings.YARD.pool(name) for name in json.loads(names)]
+    return PoolGroup(pools, grace_s=float(grace_s), own_row=row).run()
+
+
+if __name__ == "__main__":
+    code = main(sys.argv[1:])
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

@@ -1,0 +1,114 @@
+"""Telling the rest of the yard how a pool is: a report in the broker every two seconds."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import time
+from collections.abc import Iterable
+from typing import Any
+
+import redis
+from django.conf import settings
+
+from apps.platform.workers.shared.child_table import ChildState
+from apps.platform.workers.shared.fork import resident_bytes
+from broker.keys.keys import Keys
+from broker.redis.connections import connect
+from broker.stores.pool_reports import ChildStacks, PoolReport, PoolReports
+from broker.topology import Pool
+
+EVERY_S = 2.0
+AFTER_FAILURE_S = 5.0
+
+logger = logging.getLogger("switchyard.workers")
+
+
+class Reporter:
+    """Builds a pool's reports and writes them. A broker that is away costs a second each time, never more."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        self._host = socket.gethostname()
+        self._started_at = _now_ms()
+        self._last: PoolReport | None = None
+        self._away = False
+        self.asked = ""  # the request for stacks that was found last
+        # A client of its own: the broker's waits and retries for longer than a supervisor may stand still.
+        self._reports = PoolReports(connect(settings.SWITCHYARD.broker_url, profile="quick"), Keys())
+
+    def build(
+        self,
+        children: Iterable[tuple[int, ChildState]],
+        *,
+        restarts: dict[str, int],
+        state: str,
+        metrics_port: int,
+    ) -> PoolReport:
+        """Return the report of now.
+
+        Args:
+            children: Pid and table row of each child that runs.
+        """
+        told = [_child(pid, row) for pid, row in children]
+        return PoolReport(
+            pool=self._pool.name,
+            host=self._host,
+            pid=os.getpid(),
+            kind=self._pool.kind,
+            slots=self._pool.total_slots,
+            busy=sum(child["busy"] for child in told),
+            started_at=self._started_at,
+            beat_at=_now_ms(),
+            state=state,
+            children=told,
+            restarts=dict(restarts),
+            metrics_port=metrics_port,
+            release=settings.SWITCHYARD.release,
+        )
+
+    def write(self, report: PoolReport) -> float:
+        """Write a report and return the seconds until the next is due. An outage is logged once."""
+        self._last = report
+        try:
+            self.asked = self._reports.write(report)
+        except redis.RedisError as error:
+            if not self._away:
+                logger.warning("pool %s: the broker takes no report: %s", self._pool.name, type(error).__name__)
+            self._away = True
+            return AFTER_FAILURE_S
+        if self._away:
+            logger.info("pool %s: the broker takes reports again", self._pool.name)
+        self._away = False
+        return EVERY_S
+
+    def answer_stacks(self, request: str, children: list[ChildStacks]) -> None:
+        """Give the children's stacks to whoever asked for them; when the server is away they are asked for again."""
+        try:
+            self._reports.answer_stacks(request, children)
+        except redis.RedisError as error:
+            logger.warning("pool %s: the broker takes no stacks: %s", self._pool.name, type(error).__name__)
+
+    def remove(self) -> None:
+        """Take the report back; it lapses by itself where that fails."""
+        if self._last is None or self._away:
+            return
+        try:
+            self._reports.remove(self._last)
+        except redis.RedisError as error:
+            logger.warning("pool %s: its report is left to lapse: %s", self._pool.name, type(error).__name__)
+
+
+def _child(pid: int, row: ChildState) -> dict[str, Any]:
+    return {
+        "pid": pid,
+        "ready": row.works,
+        "busy": row.busy,
+        "done": row.done,
+        "rss_bytes": resident_bytes(pid),
+    }
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

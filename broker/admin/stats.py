@@ -1,0 +1,71 @@
+"""How a queue family stands, in two round trips whatever its size."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Final
+
+import redis
+
+from broker.interface import LaneStats, QueueStats
+from broker.keys.queue_keys import ALL_LANES, Lane, QueueKeys
+from broker.queue import codec
+
+COUNTED: Final[tuple[tuple[Lane, ...], ...]] = (("live", "alone"), ("retry",))
+
+
+def family_stats(client: redis.Redis, keys: QueueKeys) -> QueueStats:
+    """Return depth, age and state of both lanes, and what is dead or unreadable.
+
+    What runs alone, because it may take its worker down, counts among the live.
+    """
+    with client.pipeline(transaction=False) as pipe:  # a full Redis 7 refuses every MULTI, even of reads
+        pipe.zrange(keys.leases, 0, -1)
+        pipe.llen(keys.dead)
+        pipe.llen(keys.quarantine)
+        pipe.exists(keys.paused)
+        for lane in ALL_LANES:
+            pipe.zcard(keys.parked(lane))
+        for lane in ALL_LANES:
+            pipe.zcard(keys.due(lane))
+            for waiting in keys.waiting(lane):
+                pipe.llen(waiting)
+                pipe.lindex(waiting, 0)
+        owners, dead, quarantined, paused, *of_lanes = pipe.execute()
+        parked, of_lanes = sum(of_lanes[: len(ALL_LANES)]), of_lanes[len(ALL_LANES) :]
+        holds = [(owner.rpartition(b"/")[2].decode(), keys.hold(owner.decode())) for owner in owners]
+        for _, hold in holds:
+            pipe.hlen(hold)
+            pipe.hexists(hold, "#")
+        width = len(of_lanes) // len(ALL_LANES)
+        by_lane = {lane: of_lanes[at * width : (at + 1) * width] for at, lane in enumerate(ALL_LANES)}
+        for lane in ALL_LANES:
+            pipe.hmget(keys.bodies, [*filter(None, by_lane[lane][2::2]), ""])
+        *held, live_bodies, retry_bodies, alone_bodies = pipe.execute()
+    running: dict[str, int] = dict.fromkeys(ALL_LANES, 0)
+    for (lane, _), count, numbered in zip(holds, held[::2], held[1::2], strict=True):
+        running[lane] += count - bool(numbered)
+    live, retry = (
+        LaneStats(
+            name=keys.lane_name(lanes[0]),
+            waiting=sum(count for lane in lanes for count in by_lane[lane][1::2]),
+            scheduled=sum(by_lane[lane][0] for lane in lanes),
+            running=sum(running[lane] for lane in lanes),
+            oldest_age_ms=_oldest_age_ms(bodies),
+        )
+        for lanes, bodies in zip(COUNTED, ([*live_bodies, *alone_bodies], retry_bodies), strict=True)
+    )
+    return QueueStats(keys.queue, live, retry, dead=dead, quarantined=quarantined, paused=bool(paused), parked=parked)
+
+
+def _oldest_age_ms(bodies: list[bytes | None]) -> int | None:
+    since = [moment for body in bodies if body is not None and (moment := _since(body)) is not None]
+    return max(time.time_ns() // 1_000_000 - min(since), 0) if since else None
+
+
+def _since(body: bytes) -> int | None:
+    try:
+        message: Any = codec.decode(body, message_id="", lane="")
+    except codec.UnreadableMessage:  # whatever stands there is for the quarantine, not for a page of figures
+        return None
+    return int(message.options.get("due_at") or message.options.get("enqueued_at") or message.message_timestamp)

@@ -1,0 +1,39 @@
+"""Keys of ours that hold what somebody else wrote: every operation on them would fail."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from broker.health.server import Finding
+from broker.keys.queue_keys import QueueKeys
+
+SHOWN = 3
+
+
+def ask_types(pipe: Any, families: Iterable[QueueKeys]) -> None:
+    """Put the commands whose answers :func:`wrong_types` reads into a pipeline."""
+    for keys in families:
+        for key, _ in keys.kinds():
+            pipe.type(key)
+
+
+def wrong_types(families: Iterable[QueueKeys], answers: Sequence[Any]) -> list[Finding]:
+    """Return a finding when a key is of a type that it must not have."""
+    expected = [pair for keys in families for pair in keys.kinds()]
+    wrong = [
+        key
+        for (key, kind), answer in zip(expected, answers, strict=True)
+        if isinstance(answer, bytes) and answer not in (b"none", kind.encode())
+    ]
+    if not wrong:
+        return []
+    more = f" and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
+    return [
+        Finding(
+            "wrong_type",
+            "error",
+            f"something else wrote to keys of the broker: {', '.join(wrong[:SHOWN])}{more} hold what they never do",
+            "Give Switchyard a server or a database of its own; look at these keys, then delete or rename them.",
+        )
+    ]

@@ -1,0 +1,116 @@
+"""The marker of a keyspace, by which workers see that it was emptied, or that it is another one.
+
+It is made when something of ours starts on a server that holds nothing of ours, and never again by itself. Whoever has
+seen it and then finds none, or another, says so in the keyspace and stops; a person accepts what is there.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import redis
+
+from broker.health.server import Finding
+from broker.keys.keys import Keys
+from broker.redis.scripts import load
+
+State = Literal["ours", "missing", "another", "unmarked"]
+
+ACCEPT = "manage.py broker accept"
+
+
+@dataclass(frozen=True, slots=True)
+class Marker:
+    """What a keyspace says of itself.
+
+    Args:
+        id: "" when it has no marker.
+        instead_of: Ids of keyspaces that were lost, and that a person accepted this one for.
+        missed: Ids that somebody missed here since.
+    """
+
+    id: str
+    instead_of: frozenset[str]
+    missed: frozenset[str]
+
+
+class KeyspaceId:
+    """One process's memory of the keyspace it works in.
+
+    Args:
+        queues: Of the yard: their keys show whether a keyspace is in use.
+    """
+
+    def __init__(self, client: redis.Redis, keys: Keys, queues: Iterable[str]) -> None:
+        self.seen = ""
+        self._keys = keys
+        self._used_by = [key for queue in queues for key in keys.queue(queue).all_keys()]
+        self._make = load(client, "generation_make")
+        self._accept = load(client, "generation_accept")
+
+    def prepare(self) -> str:
+        """Mark a keyspace that holds nothing of ours; return its id, or "" when it has none and is in use.
+
+        Raises:
+            redis.RedisError: the server did not answer, or only reads.
+        """
+        marks = [self._keys.generation(), self._keys.generations_missed()]
+        id_ = self._make(keys=[*marks, *self._used_by], args=[uuid.uuid4().hex])
+        self.seen = str(id_, "ascii") if id_ else ""
+        return self.seen
+
+    def accept(self) -> str:
+        """Mark the keyspace anew, as it is, and let everybody go on; return its new id."""
+        id_ = uuid.uuid4().hex
+        self._accept(keys=[self._keys.generation(), self._keys.generations_missed()], args=[id_])
+        self.seen = id_
+        return id_
+
+    def ask(self, pipe: Any) -> None:
+        """Put the two commands whose answers :meth:`look` reads into a pipeline."""
+        pipe.hgetall(self._keys.generation())
+        pipe.smembers(self._keys.generations_missed())
+
+    def look(self, marker: Any, missed: Any) -> State:
+        """Return what the keyspace is to this process, and remember it when it is the first that it sees."""
+        found = marker_of(marker, missed)
+        if not self.seen:
+            self.seen = found.id
+        if found.id and found.id != self.seen and self.seen in found.instead_of:
+            self.seen = found.id  # a person accepted it in place of ours
+        if self.seen:
+            return "ours" if found.id == self.seen else "another" if found.id else "missing"
+        return "missing" if found.missed else "unmarked"
+
+    def miss(self, pipe: Any) -> None:
+        """Leave word, by a pipeline, that the keyspace this process had seen is not here."""
+        if self.seen:
+            pipe.sadd(self._keys.generations_missed(), self.seen)
+
+
+def marker_of(marker: Any, missed: Any) -> Marker:
+    """Return what the answers to ``HGETALL`` of the marker and ``SMEMBERS`` of the missed ones say."""
+    fields = {str(name, "ascii"): str(value, "utf-8", "replace") for name, value in marker.items()}
+    return Marker(
+        fields.get("id", ""),
+        frozenset(fields.get("instead_of", "").split()),
+        frozenset(str(id_, "utf-8", "replace") for id_ in missed),
+    )
+
+
+def finding(state: State) -> list[Finding]:
+    """Return what is to be said of a state; an unmarked keyspace is for whoever starts to tell."""
+    if state == "missing":
+        seen = "the broker's keyspace was emptied, or this is another database: the marker that was there is gone"
+    elif state == "another":
+        seen = "the broker's keyspace is not the one that was there: it has another marker"
+    else:
+        return []
+    remedy = (
+        f"Find out what became of it (FLUSHDB, a failover to an empty server, a wrong database number); restore it, or "
+        f"run `{ACCEPT}` to go on with what is there. Until then workers fetch nothing."
+    )
+    return [Finding("keyspace", "error", seen, remedy)]

@@ -1,0 +1,244 @@
+"""What a Redis or Valkey server says of itself, and what of it would lose work: facts first, then findings."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal, cast
+
+import redis
+
+Severity = Literal["error", "warning"]
+
+SAFE_POLICY: Final = "noeviction"
+OLDEST: Final = {"Redis": (7, 0), "Valkey": (8, 0)}
+NEARLY_FULL: Final = 0.9
+SETTINGS: Final = ("maxmemory-policy", "appendonly", "save")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something about the server that somebody should change.
+
+    Args:
+        code: Short name: ``evicting``, ``nothing_kept``, ``snapshots_only``, ``replica``, ``too_old``, ``cluster``,
+            ``loading``, ``nearly_full``, ``disk``, ``unverified``, ``away``; see also
+            :mod:`broker.health.keyspace_id` and :mod:`broker.health.key_types`.
+        severity: ``error`` when work is or will be lost or refused.
+        seen: What was seen, as half a sentence. Holds no address and no secret.
+        remedy: What to do, in one line.
+    """
+
+    code: str
+    severity: Severity
+    seen: str
+    remedy: str
+
+
+@dataclass(frozen=True, slots=True)
+class ServerFacts:
+    """What a server says of itself. ``None``: it does not say.
+
+    Args:
+        name: ``Redis`` or ``Valkey``.
+        version: As many numbers as it has.
+        policy: Its ``maxmemory-policy``.
+        append_only: It keeps an append-only file.
+        snapshots: When it writes snapshots, as its ``save`` setting; "" for never.
+        role: ``master`` or ``slave``.
+        max_bytes: Memory it may use; 0 for any.
+        disk_refuses: It could not write to its disk, and refuses work for that.
+        hidden: Its own words when it does not tell this user everything; "" when it does.
+    """
+
+    name: str
+    version: tuple[int, ...] | None
+    policy: str | None
+    append_only: bool | None
+    snapshots: str | None
+    role: str | None
+    cluster: bool
+    loading: bool
+    used_bytes: int
+    max_bytes: int
+    disk_refuses: bool
+    hidden: str
+
+
+def read_facts(client: redis.Redis) -> ServerFacts:
+    """Ask a server about itself, in one round trip.
+
+    Raises:
+        redis.ConnectionError, redis.TimeoutError: it does not answer.
+    """
+    with client.pipeline(transaction=False) as pipe:
+        ask_facts(pipe)
+        return facts_of(*pipe.execute(raise_on_error=False))
+
+
+def ask_facts(pipe: Any) -> None:
+    """Put the two commands whose answers :func:`facts_of` reads into a pipeline."""
+    pipe.info()
+    pipe.config_get(*SETTINGS)
+
+
+def facts_of(info: Any, config: Any) -> ServerFacts:
+    """Return what the two answers say. Either may be an error: of a user who may not ask.
+
+    Raises:
+        redis.ConnectionError: it does not answer either.
+    """
+    for answer in (info, config):
+        if isinstance(answer, redis.ConnectionError | redis.TimeoutError):
+            raise answer
+    hidden = "; ".join(str(answer)[:80] for answer in (info, config) if isinstance(answer, Exception))
+    found = cast("Mapping[str, Any]", {} if isinstance(info, Exception) else info)
+    settings = cast("Mapping[str, str]", {} if isinstance(config, Exception) else config)
+    append_only = found.get("aof_enabled", {"yes": 1, "no": 0}.get(settings.get("appendonly", "")))
+    return ServerFacts(
+        name="Valkey" if "valkey_version" in found else "Redis",
+        version=_version(found.get("valkey_version", found.get("redis_version"))),
+        policy=found.get("maxmemory_policy", settings.get("maxmemory-policy")),
+        append_only=None if append_only is None else bool(append_only),
+        snapshots=settings.get("save"),
+        role=found.get("role"),
+        cluster=bool(found.get("cluster_enabled", 0)),
+        loading=bool(found.get("loading", 0)),
+        used_bytes=int(found.get("used_memory", 0)),
+        max_bytes=int(found.get("maxmemory", 0)),
+        disk_refuses=found.get("aof_last_write_status", "ok") != "ok",
+        hidden=hidden,
+    )
+
+
+def judge(facts: ServerFacts, *, production: bool) -> list[Finding]:
+    """Return what is wrong with a server, worst first.
+
+    Args:
+        production: A server of a development machine may do without persistence.
+    """
+    found = [*_evicting(facts), *_unfit(facts), *_busy(facts)]
+    if production:
+        found += _forgetful(facts)
+    if facts.hidden:
+        found.append(
+            Finding(
+                "unverified",
+                "warning",
+                f"the server refuses to show its settings ({facts.hidden}); eviction and persistence cannot be "
+                "verified",
+                f"Allow this user `+info +config|get`, or make sure of `maxmemory-policy {SAFE_POLICY}` and "
+                "`appendonly yes`.",
+            )
+        )
+    return sorted(found, key=lambda finding: finding.severity)
+
+
+def away(error: Exception) -> Finding:
+    """Return the finding for a server that does not answer. Never its own words: they hold its address."""
+    return Finding(
+        "away",
+        "warning",
+        f"the server does not answer ({type(error).__name__}); eviction and persistence were not checked",
+        "Check SWITCHYARD_BROKER_URL and that the server is up.",
+    )
+
+
+def _evicting(facts: ServerFacts) -> list[Finding]:
+    if facts.policy in (None, SAFE_POLICY):
+        return []
+    return [
+        Finding(
+            "evicting",
+            "error",
+            f"maxmemory-policy is {facts.policy!r}; when memory is full the server would delete waiting messages",
+            f"Set `maxmemory-policy {SAFE_POLICY}` in the server's configuration, "
+            f"or run `CONFIG SET maxmemory-policy {SAFE_POLICY}`. Use another server for caches.",
+        )
+    ]
+
+
+def _unfit(facts: ServerFacts) -> list[Finding]:
+    found = []
+    oldest = OLDEST[facts.name]
+    if facts.version is not None and facts.version < oldest:
+        found.append(
+            Finding(
+                "too_old",
+                "error",
+                f"the server is {facts.name} {'.'.join(map(str, facts.version))}, whose scripts cannot work off a full "
+                "server",
+                f"Run Redis {OLDEST['Redis'][0]} or Valkey {OLDEST['Valkey'][0]}, or newer.",
+            )
+        )
+    if facts.role == "slave":
+        found.append(
+            Finding(
+                "replica",
+                "error",
+                "the server is a replica, which only reads",
+                "Point SWITCHYARD_BROKER_URL at the primary, or finish the failover.",
+            )
+        )
+    if facts.cluster:
+        found.append(
+            Finding(
+                "cluster",
+                "error",
+                "the server is a node of a cluster, and would refuse most of the keys",
+                "Use a server that runs alone: `cluster-enabled no`.",
+            )
+        )
+    return found
+
+
+def _busy(facts: ServerFacts) -> list[Finding]:
+    found = []
+    if facts.disk_refuses:
+        found.append(
+            Finding(
+                "disk",
+                "error",
+                "the server cannot write to its append-only file and takes no work",
+                "Free its disk and look into its log; work then goes on by itself.",
+            )
+        )
+    if facts.loading:
+        found.append(
+            Finding(
+                "loading",
+                "warning",
+                "the server is still reading its data from disk and answers nothing else",
+                "Wait: work goes on by itself when it is done.",
+            )
+        )
+    if facts.max_bytes and facts.used_bytes >= NEARLY_FULL * facts.max_bytes:
+        share = int(100 * facts.used_bytes / facts.max_bytes)
+        found.append(
+            Finding(
+                "nearly_full",
+                "warning",
+                f"the server uses {share} % of its memory ({facts.used_bytes:,} of {facts.max_bytes:,} bytes); "
+                "when it is full, new work is refused",
+                "Raise `maxmemory`, or let the pools catch up; leave maxmemory-policy alone, any other deletes jobs.",
+            )
+        )
+    return found
+
+
+def _forgetful(facts: ServerFacts) -> list[Finding]:
+    if facts.append_only is not False:
+        return []
+    remedy = "Set `appendonly yes` and `appendfsync everysec` in the server's configuration."
+    if facts.snapshots:
+        seen = f"appendonly is off: a restart of the server keeps snapshots only (save {facts.snapshots!r})"
+        return [Finding("snapshots_only", "warning", f"{seen} and loses the minutes since the last one", remedy)]
+    told = "nothing" if facts.snapshots is not None else "nothing, unless it writes snapshots, which it does not tell"
+    return [Finding("nothing_kept", "error", f"appendonly is off, so a restart of the server keeps {told}", remedy)]
+
+
+def _version(text: Any) -> tuple[int, ...] | None:
+    # A patched build may say "7.2.4-rc1".
+    found = re.match(r"\d+(?:\.\d+)*", str(text)) if text is not None else None
+    return tuple(map(int, found[0].split("."))) if found else None

@@ -1,0 +1,152 @@
+"""A look at the broker's server every few seconds: is it one that keeps what it is given, and is it still the same?
+
+No thread and no waiting: whoever has a loop asks :meth:`Watch.due` and calls :meth:`Watch.look`, which takes a second
+or two when the server hangs. What a look finds is also left on the server, for those who have no loop: every family is
+told to refuse new messages while the server would delete them.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import redis
+
+from broker.health.key_types import ask_types, wrong_types
+from broker.health.keyspace_id import KeyspaceId, State, finding
+from broker.health.server import Finding, ask_facts, away, facts_of, judge
+from broker.keys.keys import Keys
+from broker.redis.calls import AWAY
+
+EVERY_S: Final = 5.0
+# Refused for so long after the last look that wanted it: three are missed before it lapses.
+REFUSED_MS: Final = 20_000
+
+logger = logging.getLogger("switchyard.broker")
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """What a look found.
+
+    Args:
+        findings: Worst first.
+        news: Those that the look before did not find.
+        pause: Why nothing may be fetched; "" when it may.
+    """
+
+    findings: tuple[Finding, ...] = ()
+    news: tuple[Finding, ...] = ()
+    pause: str = ""
+
+    @property
+    def red(self) -> bool:
+        """Whether work is lost, refused or held up."""
+        return any(found.severity == "error" for found in self.findings)
+
+
+class Watch:
+    """Looks at one server for one process.
+
+    Args:
+        client: Of the ``quick`` profile, and of nobody else: a look may wait for as long as it does.
+        queues: Names of the yard's queues.
+        production: See :func:`broker.health.server.judge`.
+        every_s: Seconds between two looks.
+    """
+
+    def __init__(
+        self, client: redis.Redis, keys: Keys, queues: Sequence[str], *, production: bool, every_s: float = EVERY_S
+    ) -> None:
+        self.health = Health()
+        self.generation = KeyspaceId(client, keys, queues)
+        self._client = client
+        self._families = [keys.queue(queue) for queue in queues]
+        self._production = production
+        self._every_s = every_s
+        self._look_at_s = 0.0
+        self._state: State = "unmarked"
+        self._refusing = False
+
+    def due(self) -> bool:
+        """Say whether it is time for a look."""
+        return time.monotonic() >= self._look_at_s
+
+    def seconds_to_next(self) -> float:
+        """Return in how many seconds a look is due."""
+        return max(self._look_at_s - time.monotonic(), 0.0)
+
+    @property
+    def told_away(self) -> bool:
+        """Whether the server did not answer the last look."""
+        return any(found.code == "away" for found in self.health.findings)
+
+    def look(self) -> Health:
+        """Look now; log what is new and what is over. Raises nothing for a server that is away."""
+        before = {found.code for found in self.health.findings}
+        try:
+            found = self._ask()
+        except (redis.ConnectionError, redis.TimeoutError) as error:
+            # What was known of the keyspace holds until it is seen again.
+            found = [away(error), *finding(self._state)]
+        pause = next((item.seen for item in found if item.code == "keyspace"), "")
+        news = tuple(item for item in found if item.code not in before)
+        for item in news:
+            logger.log(
+                logging.ERROR if item.severity == "error" else logging.WARNING, "broker: %s; %s", item.seen, item.remedy
+            )
+        for code in before - {item.code for item in found}:
+            logger.info("broker: %s is over", code)
+        self.health = Health(tuple(sorted(found, key=lambda item: item.severity)), news, pause)
+        self._look_at_s = time.monotonic() + self._every_s
+        return self.health
+
+    def close(self) -> None:
+        """Close the connection. The next look opens another."""
+        self._client.close()
+
+    def _ask(self) -> list[Finding]:
+        with self._client.pipeline(transaction=False) as pipe:
+            ask_facts(pipe)
+            self.generation.ask(pipe)
+            ask_types(pipe, self._families)
+            info, config, marker, missed, *types = pipe.execute(raise_on_error=False)
+        found = judge(facts_of(info, config), production=self._production)
+        found += wrong_types(self._families, types)
+        failed = next((answer for answer in (marker, missed) if isinstance(answer, Exception)), None)
+        if failed is None:
+            self._state = self.generation.look(marker, missed)
+        else:  # a replica that lost its primary still answers the first two
+            found.append(away(failed) if isinstance(failed, AWAY) else _unreadable(failed))
+        found += finding(self._state)
+        self._leave_word(found)
+        return found
+
+    def _leave_word(self, found: Sequence[Finding]) -> None:
+        evicting = next((item.seen for item in found if item.code == "evicting"), "")
+        lost = self._state in ("missing", "another")
+        if not evicting and not self._refusing and not lost:
+            return
+        with self._client.pipeline(transaction=False) as pipe:
+            for keys in self._families:
+                if evicting:
+                    pipe.set(keys.refused, evicting, px=REFUSED_MS)
+                elif self._refusing:
+                    pipe.delete(keys.refused)
+            if lost:
+                self.generation.miss(pipe)
+            answers = pipe.execute(raise_on_error=False)
+        refused = [answer for answer in answers if isinstance(answer, Exception)]
+        self._refusing = bool(evicting) or (self._refusing and bool(refused))
+
+
+def _unreadable(error: Exception) -> Finding:
+    return Finding(
+        "unreadable",
+        "error",
+        f"the broker's own keys cannot be read ({str(error)[:80]})",
+        "Something else writes below its prefix, or this user may not read it: give Switchyard a server of its own.",
+    )

@@ -1,0 +1,85 @@
+"""The name of every key that Switchyard keeps, one function each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from broker.keys.queue_keys import QueueKeys
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """Key names below one prefix.
+
+    Keys that one operation changes together share a hash tag, so that they live on one node of a cluster.
+    """
+
+    prefix: str = "switchyard"
+
+    def queue(self, queue: str) -> QueueKeys:
+        """Keys of a queue family."""
+        return QueueKeys(f"{self.prefix}:{{{queue}}}:", queue)
+
+    def dead_list(self, queue: str) -> str:
+        """List: ids of dead letters, oldest first. Nothing consumes it."""
+        return f"{self.prefix}:{{{queue}}}:{queue}-dead"
+
+    def dead_letters(self, queue: str) -> str:
+        """Hash: id of a dead letter -> the letter as JSON."""
+        return f"{self.prefix}:{{{queue}}}:{queue}-dead.letters"
+
+    def quarantine(self, queue: str) -> str:
+        """List: unreadable messages as JSON, newest first."""
+        return f"{self.prefix}:{{{queue}}}:{queue}-quarantine"
+
+    def job(self, job_id: str) -> str:
+        """Hash: one job's record."""
+        return f"{self.prefix}:job:{{{job_id}}}"
+
+    def job_events(self, job_id: str) -> str:
+        """Stream: what happened to a job since somebody followed it."""
+        return f"{self.prefix}:job:{{{job_id}}}:events"
+
+    def window(self, name: str) -> str:
+        """Sorted set: message id -> start or reserved start, ms since the epoch."""
+        return f"{self.prefix}:window:{{{name}}}"
+
+    def alerts_due(self) -> str:
+        """Sorted set: fingerprint -> when its group is to be sent next, ms since the epoch."""
+        return f"{self.prefix}:{{alerts}}:due"
+
+    def alert_group(self, fingerprint: str) -> str:
+        """Hash: one group of like alerts."""
+        return f"{self.prefix}:{{alerts}}:group:{fingerprint}"
+
+    def pool_reports(self) -> str:
+        """Set: names of the pool reports that were written."""
+        return f"{self.prefix}:{{pools}}:index"
+
+    def pool_report(self, member: str) -> str:
+        """String: one supervisor's report as JSON, gone when the supervisor is."""
+        return f"{self.prefix}:{{pools}}:{member}"
+
+    def stacks_asked(self, member: str) -> str:
+        """String: the last request for the stacks of a pool's children; gone when it is taken, or after 15 s."""
+        return f"{self.prefix}:{{pools}}:asked:{member}"
+
+    def stacks_answer(self, request: str) -> str:
+        """String: the stacks that were asked for, as JSON, for a minute."""
+        return f"{self.prefix}:{{pools}}:stacks:{request}"
+
+    def generation(self) -> str:
+        """Hash: ``id`` of this keyspace, ``made_at`` (ms since the epoch), ``instead_of`` the ids of lost ones."""
+        return f"{self.prefix}:generation"
+
+    def generations_missed(self) -> str:
+        """Set: ids of keyspaces that somebody had seen and then did not find. Nothing runs until they are accepted."""
+        return f"{self.prefix}:generation:missed"
+
+    def lock(self, name: str) -> str:
+        """String: token of whoever holds a named lock."""
+        return f"{self.prefix}:lock:{name}"
+
+    def tick(self, actor: str, at: str) -> str:
+        """String: a schedule's tick that was enqueued."""
+        return f"{self.prefix}:tick:{actor}:{at}"

@@ -1,0 +1,144 @@
+"""Moves on any Dramatiq broker: put it where it goes, then let the worker acknowledge.
+
+A crash between the two leaves a message in both places: it may be done twice, it is never lost.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Any, Final, Protocol, cast
+
+from dramatiq.broker import Broker, Consumer, MessageProxy
+from dramatiq.message import Message
+
+from broker.copies import moved, requeued
+from broker.errors import NoSuchLetter
+from broker.interface import DeadLetter, LaneStats, Page, QueueStats, Unreadable
+from broker.stores.dead_lists import DeadLists
+from broker.stores.job_records import JobRecords
+from broker.stores.quarantine import Quarantine
+from broker.topology import Yard
+
+FIRST_PARKED_MS: Final = 1_000
+MOST_PARKED_MS: Final = 10_000
+
+
+class CountsLanes(Protocol):
+    """A broker that can tell how a lane stands."""
+
+    def lane_stats(self, lane: str) -> LaneStats:
+        """Return how a lane stands."""
+
+    def rejected(self, lane: str) -> int:
+        """Return how many messages the broker itself set aside."""
+
+
+class PortableTransport:
+    """The :class:`broker.interface.Transport` that needs nothing but ``enqueue`` and a place for dead lists.
+
+    What was moved is acknowledged, also where Dramatiq rejects it: its broker would keep a second copy.
+    """
+
+    def __init__(
+        self, broker: Broker, yard: Yard, dead_lists: DeadLists, quarantine: Quarantine, records: JobRecords
+    ) -> None:
+        self._broker = broker
+        self._yard = yard
+        self._dead = dead_lists
+        self._quarantine = quarantine
+        self._records = records
+        _acknowledge_what_was_moved(broker)
+
+    def divert(self, held: Message[Any] | MessageProxy, *, lane: str, delay_ms: int, options: dict[str, Any]) -> None:
+        """Enqueue a copy in a lane, due in ``delay_ms``."""
+        self._broker.enqueue(moved(held, lane, options), delay=delay_ms or None)
+        held.moved = True  # type: ignore[union-attr]
+
+    def defer(self, held: Message[Any] | MessageProxy, *, delay_ms: int, options: dict[str, Any]) -> None:
+        """Enqueue a copy where it came from, due in ``delay_ms``."""
+        self.divert(held, lane=held.queue_name, delay_ms=delay_ms, options=options)
+
+    def park(self, held: Message[Any] | MessageProxy, *, call: str, parked_ms: int, options: dict[str, Any]) -> int:
+        """Enqueue a copy where it came from. Chance decides who gets it, so it is due soon: in 1 s, at most in 10 s."""
+        highest_ms = min(max(parked_ms, FIRST_PARKED_MS), MOST_PARKED_MS)
+        delay_ms = int(highest_ms * random.uniform(0.8, 1.0))  # noqa: S311  no secret
+        self.defer(held, delay_ms=delay_ms, options={**options, "parked_ms": parked_ms + delay_ms})
+        return delay_ms
+
+    def unpark(self, held: Message[Any] | MessageProxy, *, call: str) -> None:
+        """Do nothing: there is no list."""
+
+    def known_lately(self, held: Message[Any] | MessageProxy, *, call: str, within_ms: int) -> bool:
+        """Say no: nobody can tell."""
+        return False
+
+    def isolate(self, held: Message[Any] | MessageProxy) -> bool:
+        """Say that there is no place where messages run alone."""
+        return False
+
+    def dead_letter(self, held: Message[Any] | MessageProxy, letter: DeadLetter) -> None:
+        """Add a letter to its queue's dead list, once."""
+        self._dead.add(letter)
+        held.moved = True  # type: ignore[union-attr]
+
+    def requeue(self, queue: str, letter_id: str) -> str:
+        """Enqueue a dead letter's message anew, then remove the letter."""
+        letter = self._dead.get(queue, letter_id)
+        if letter is None:
+            raise NoSuchLetter(queue, letter_id)
+        self._broker.enqueue(requeued(letter, self._yard.queue_of(queue).name))
+        self._dead.remove(queue, letter_id, as_read=letter)
+        return letter.id
+
+    def discard(self, queue: str, letter_id: str) -> None:
+        """Remove a dead letter for good."""
+        if not self._dead.remove(queue, letter_id):
+            raise NoSuchLetter(queue, letter_id)
+
+    def letter(self, queue: str, letter_id: str) -> DeadLetter | None:
+        """Return one dead letter, or ``None``."""
+        return self._dead.get(queue, letter_id)
+
+    def letters(self, queue: str, *, cursor: int = 0, limit: int = 100) -> Page[DeadLetter]:
+        """Return dead letters, newest first."""
+        return self._dead.page(queue, cursor=cursor, limit=limit)
+
+    def unreadable(self, queue: str, *, cursor: int = 0, limit: int = 100) -> Page[Unreadable]:
+        """Return quarantined messages, newest first."""
+        return self._quarantine.page(queue, cursor=cursor, limit=limit)
+
+    def cancel(self, queue: str, message_id: str) -> str:
+        """Say that only the job's record tells: a message cannot be taken out of any queue."""
+        return "unknown"
+
+    def asked_to_stop(self, held: Message[Any] | MessageProxy) -> bool:
+        """Ask the job's record."""
+        return self._records.cancel_asked(held.message_id)
+
+    def stats(self, queue: str) -> QueueStats:
+        """Return how a queue family stands."""
+        family = self._yard.queue_of(queue)
+        counting = cast(CountsLanes, self._broker)
+        lanes = (family.name, family.retry_lane)
+        live, retry = (counting.lane_stats(lane) for lane in lanes)
+        set_aside = self._quarantine.count(family.name) + sum(counting.rejected(lane) for lane in lanes)
+        return QueueStats(family.name, live, retry, dead=self._dead.count(family.name), quarantined=set_aside)
+
+
+def _acknowledge_what_was_moved(broker: Broker) -> None:
+    consume = broker.consume
+
+    def consume_and_acknowledge(*args: Any, **kwargs: Any) -> Consumer:
+        consumer = consume(*args, **kwargs)
+        nack = consumer.nack
+
+        def nack_unless_moved(message: MessageProxy) -> None:
+            if getattr(message, "moved", False):
+                consumer.ack(message)
+            else:
+                nack(message)
+
+        consumer.nack = nack_unless_moved  # type: ignore[method-assign]
+        return consumer
+
+    broker.consume = consume_and_acknowledge  # type: ignore[method-assign]

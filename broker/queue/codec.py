@@ -1,0 +1,80 @@
+"""Messages as bodies: what a message says beside its id and its lane, as compact JSON without what is empty."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from dramatiq.message import Message
+
+from broker.errors import UnreadablePayload
+from broker.queue import json_body
+
+NUMBERS: Final = ("attempts", "generation", "enqueued_at", "due_at")
+# The last millisecond of the year 9999. What counts with larger numbers, or negative ones, breaks elsewhere.
+LARGEST: Final = 253_402_300_799_999
+# What is sent has no longer id; supervisors could not see a message with one run.
+LONGEST_ID: Final = 200
+
+
+class UnreadableMessage(Exception):
+    """Bytes in a lane that are no message for it."""
+
+
+def encode(message: Message[Any], *, grown: bool = False) -> bytes:
+    """Return the body of a message.
+
+    Args:
+        grown: It was accepted before, and may have become larger than a new one may be.
+
+    Raises:
+        PayloadTooLarge, UnencodablePayload: see :func:`broker.queue.json_body.encode`.
+    """
+    fields: dict[str, Any] = {"actor": message.actor_name, "sent_at": message.message_timestamp}
+    if message.args:
+        fields["args"] = message.args
+    if message.kwargs:
+        fields["kwargs"] = message.kwargs
+    if message.options:
+        fields["options"] = message.options
+    return json_body.encode(fields, limit_bytes=None if grown else json_body.LIMIT_BYTES)
+
+
+def decode(body: bytes, *, message_id: str, lane: str) -> Message[Any]:
+    """Return the message in a body that lay in a lane.
+
+    Raises:
+        UnreadableMessage: it is none.
+    """
+    if len(message_id) > LONGEST_ID or not message_id.isprintable():
+        raise UnreadableMessage(f"its id is no id: {message_id[:50]!r}")
+    try:
+        fields = json_body.decode(body)
+    except UnreadablePayload as error:
+        raise UnreadableMessage(str(error)) from error
+    actor, sent_at = fields.get("actor"), fields.get("sent_at")
+    args, kwargs, options = fields.get("args", ()), fields.get("kwargs"), fields.get("options")
+    if type(actor) is not str or type(sent_at) is not int:
+        raise UnreadableMessage(f"it names no actor and no time it was sent at: {_shown(fields)}")
+    if not 0 <= sent_at <= LARGEST:
+        raise UnreadableMessage("sent_at is no time in milliseconds")
+    if type(args) is not list and args != ():
+        raise UnreadableMessage(f"args is a {type(args).__name__}, not a list")
+    if type(kwargs) is not dict and kwargs is not None:
+        raise UnreadableMessage(f"kwargs is a {type(kwargs).__name__}, not an object")
+    if options is None:
+        options = {}
+    elif type(options) is not dict:
+        raise UnreadableMessage(f"options is a {type(options).__name__}, not an object")
+    else:
+        for name in NUMBERS:
+            if name in options:
+                value = options[name]
+                if type(value) is not int:
+                    raise UnreadableMessage(f"option {name} is a {type(value).__name__}, not an int")
+                if not 0 <= value <= LARGEST:
+                    raise UnreadableMessage(f"option {name} is out of range, which ends with the year 9999")
+    return Message(lane, actor, tuple(args), {} if kwargs is None else kwargs, options, message_id, sent_at)
+
+
+def _shown(fields: dict[str, Any]) -> str:
+    return ", ".join(sorted(fields))[:100] or "an empty object"

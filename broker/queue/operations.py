@@ -1,0 +1,347 @@
+"""One queue family on the server: every operation that changes where a message is.
+
+Each is one Lua script (``broker/lua/queue``): it happens or it does not, and repeated after a lost answer it changes
+nothing more and answers the same. Bodies are opaque. Only the server's clock counts. A message is leased to an *owner*
+(one consumer of one lane in one process) under a *token*, a number that only grows: whoever comes with an older one has
+lost the message and changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Final, Literal
+
+import redis
+
+from broker.errors import BrokerUnsafe, QueueFull
+from broker.keys.queue_keys import ALL_LANES, LANES, Lane, QueueKeys
+from broker.queue.results import Entry, Fetched, Lease, Reclaimed, Suspect, fetched
+from broker.redis.calls import BUDGET_S, RedisCalls, Word, script
+
+LEASE_MS: Final = 15_000
+SWEEP_GAP_MS: Final = 10_000
+CRASH_WINDOW_MS: Final = 72 * 3_600_000
+# Lua's stack takes about 8,000 values; a call of so many messages takes the server well under 10 ms.
+AT_ONCE: Final = 500
+PROMOTED_AT_ONCE: Final = 200
+UNSAFE: Final = "UNSAFE "
+
+Move = Literal["divert", "defer"]
+HIGH, NORMAL, LOW = 1, 2, 3
+
+
+class QueueOperations:
+    """The operations of one queue family.
+
+    Every method may raise what :meth:`broker.redis.calls.RedisCalls.call` raises.
+    """
+
+    def __init__(self, wire: RedisCalls, keys: QueueKeys) -> None:
+        self.wire = wire
+        self.keys = keys
+        k = keys
+        others = [k.letters, k.unique, k.notes, k.refused]
+        self._enqueue_keys = {
+            lane: [k.bodies, *k.waiting(lane), k.due(lane), k.bell(lane), *k.done, *others] for lane in LANES
+        }
+
+    def enqueue(
+        self,
+        entries: Iterable[Entry],
+        *,
+        lane: Lane = "live",
+        delay_ms: int = 0,
+        level: int = NORMAL,
+        limit: int = 0,
+        budget_s: float = BUDGET_S,
+    ) -> list[str]:
+        """Put messages into a lane; an id that is known, waiting or finished, is not put there again.
+
+        Args:
+            entries: Taken 500 at a time; the next ones are made while the server works on the last.
+            limit: Messages the lane may hold, waiting or scheduled; 0 for any number.
+
+        Returns:
+            For each entry the id that stands for it: its own, or that of the holder of its unique key.
+
+        Raises:
+            BrokerUnsafe: the server would delete messages, as whoever watches it found.
+            QueueFull: no room for the first 500 of them; or, with more, for all of a later 500. Earlier ones are there.
+        """
+        keys = self._enqueue_keys[lane]
+        waiting = iter(entries)
+        chunks: deque[list[Entry]] = deque()
+
+        def calls() -> Iterator[tuple[list[str], list[Word]]]:
+            while chunk := list(islice(waiting, AT_ONCE)):
+                chunks.append(chunk)
+                keyed = any(entry.unique_key for entry in chunk)
+                args: list[Word] = [limit, delay_ms, level, "1" if keyed else "0"]
+                for entry in chunk:
+                    args += entry if keyed else entry[:2]
+                yield keys, args
+
+        standing: list[str] = []
+        try:
+            for answer in self.wire.stream(script("enqueue"), calls(), budget_s=budget_s):
+                chunk = chunks.popleft()
+                if len(answer) == 2 and isinstance(answer[1], int):
+                    raise QueueFull(self.keys.lane_name(lane), answer[1], limit)
+                standing += [str(found, "ascii") for found in answer] if answer else [entry.id for entry in chunk]
+        except redis.ResponseError as error:
+            if str(error).startswith(UNSAFE):
+                raise BrokerUnsafe("enqueue", str(error).removeprefix(UNSAFE)) from error
+            raise
+        return standing
+
+    def join(self, owner: str, *, lease_ms: int = LEASE_MS, budget_s: float = BUDGET_S) -> None:
+        """Give a new owner its lease. Its name must be unique for ever, and end with ``/live`` or ``/retry``."""
+        self.wire.call(script("join"), [self.keys.leases], [owner, lease_ms], budget_s=budget_s)
+
+    def fetch_call(
+        self, owner: str, count: int, *, request: int, acked: Sequence[Lease] = ()
+    ) -> tuple[list[str], list[Word]]:
+        """Return keys and arguments of a fetch, for a caller that sends it by itself."""
+        args: list[Word] = [owner, count, request, PROMOTED_AT_ONCE]
+        for lease in acked:
+            args += (lease.id, lease.token)
+        return self._fetch_keys(owner), args
+
+    def fetch(self, owner: str, count: int, *, request: int, acked: Sequence[Lease] = ()) -> Fetched:
+        """Lease up to ``count`` messages of the owner's lane (at most 500), acknowledging others in the same step.
+
+        Args:
+            request: Number of this fetch, greater than any before of this owner's; repeated, it gets the same messages.
+            acked: At most 500.
+        """
+        keys, args = self.fetch_call(owner, count, request=request, acked=acked)
+        return fetched(owner, self.wire.call(script("fetch"), keys, args), acked)
+
+    def ack(self, owner: str, leases: Sequence[Lease], *, budget_s: float = BUDGET_S) -> list[Lease]:
+        """Forget messages that were worked off; return those whose token is stale, which are left as they are."""
+        keys = [self.keys.hold(owner), self.keys.bodies, *self.keys.done, self.keys.notes, self.keys.unique]
+        stale: list[Lease] = []
+        for chunk in _chunks(leases):
+            answer = self.wire.call(script("ack"), keys, _words(chunk), budget_s=budget_s)
+            stale += [chunk[position - 1] for position in answer]
+        return stale
+
+    def move(self, lease: Lease, *, move: Move, lane: Lane, body: bytes, delay_ms: int, level: int = NORMAL) -> bool:
+        """Put a leased message, with a new body, into a lane; ``False`` when its token is stale."""
+        k = self.keys
+        keys = [k.bodies, k.hold(lease.owner), *k.waiting(lane), k.due(lane), k.bell(lane), k.notes, *k.done]
+        args: list[Word] = [lease.id, lease.token, move, body, delay_ms, level]
+        return bool(self.wire.call(script("move"), keys, args))
+
+    def isolate(self, lease: Lease, *, budget_s: float = BUDGET_S) -> bool:
+        """Put a leased message into the lane whose messages run alone; ``False`` when its token is stale."""
+        k = self.keys
+        keys = [k.hold(lease.owner), *k.waiting("alone"), k.bell("alone"), k.notes, *k.done]
+        return bool(self.wire.call(script("isolate"), keys, [lease.id, lease.token], budget_s=budget_s))
+
+    def dead_letter(self, lease: Lease, letter: bytes) -> bool:
+        """Make a leased message a dead letter (JSON); ``False`` when its token is stale."""
+        k = self.keys
+        keys = [k.bodies, k.hold(lease.owner), k.dead, k.letters, k.notes, k.unique, *k.done]
+        return bool(self.wire.call(script("dead_letter"), keys, [lease.id, lease.token, letter]))
+
+    def release(self, owner: str, leases: Sequence[Lease], *, side: Literal["head", "tail"] = "head") -> list[Lease]:
+        """Give messages back unstarted, no attempt and no crash counted; return those whose token is stale.
+
+        At the head they are the next ones, in the order given.
+        """
+        k, lane = self.keys, lane_of(owner)
+        keys = [k.hold(owner), *k.waiting(lane), k.bell(lane), k.notes, *k.done]
+        stale: list[Lease] = []
+        chunks = list(_chunks(leases))
+        for chunk in reversed(chunks) if side == "head" else chunks:
+            answer = self.wire.call(script("release"), keys, [side, *_words(chunk)])
+            stale += [chunk[position - 1] for position in answer]
+        return stale
+
+    def take(self, owner: str, count: int, *, level: int) -> list[tuple[Lease, bytes | None]]:
+        """Lease up to ``count`` waiting messages of a priority, in order to move them, also while they are paused.
+
+        Returns:
+            Leases with bodies; ``None`` for a message that is cancelled, or has no body.
+
+        Raises:
+            LookupError: the owner has no lease.
+        """
+        k, lane = self.keys, lane_of(owner)
+        keys = [k.bodies, k.waiting(lane)[level - 1], k.leases, k.hold(owner), k.token, k.notes]
+        answer = self.wire.call(script("take"), keys, [owner, count])
+        if answer == b"gone":
+            raise LookupError(f"{owner} has no lease in {k.queue}; join first, and renew within 15 s")
+        return [(Lease(owner, id_, token), body) for id_, token, body in zip(*[iter(answer)] * 3, strict=True)]
+
+    def forget(self, owner: str, leases: Sequence[Lease]) -> None:
+        """Drop leased messages that are in another family now, without remembering them as finished."""
+        k = self.keys
+        for chunk in _chunks(leases):
+            self.wire.call(script("forget"), [k.hold(owner), k.bodies, k.notes, k.unique], _words(chunk))
+
+    def quarantine(self, lease: Lease, entry: bytes) -> bool:
+        """Set an unreadable message aside, described by ``entry`` (JSON); ``False`` when its token is stale."""
+        k = self.keys
+        keys = [k.hold(lease.owner), k.bodies, k.quarantine, *k.done, k.notes, k.unique]
+        return bool(self.wire.call(script("quarantine"), keys, [lease.id, lease.token, entry]))
+
+    def renew(self, owners: Sequence[str], *, lease_ms: int = LEASE_MS, budget_s: float = BUDGET_S) -> list[str]:
+        """Prolong leases; return the owners that have none any more and must not go on."""
+        answer = self.wire.call(script("renew"), [self.keys.leases], [lease_ms, *owners], budget_s=budget_s)
+        return [str(owner, "utf-8") for owner in answer]
+
+    def lapsed(self, *, lease_ms: int = LEASE_MS, gap_ms: int = SWEEP_GAP_MS, budget_s: float = BUDGET_S) -> list[str]:
+        """Return owners whose lease ran out; none after a gap in which nobody looked, when all leases start anew."""
+        keys = [self.keys.leases, self.keys.swept]
+        answer = self.wire.call(script("lapsed"), keys, [lease_ms, gap_ms], budget_s=budget_s)
+        return [str(owner, "utf-8") for owner in answer if owner != b"rearmed"]
+
+    def reclaim(
+        self,
+        owner: str,
+        *,
+        only_lapsed: bool = False,
+        finished: Sequence[Lease] = (),
+        running: Sequence[str] = (),
+        cause: str = "",
+        keeper: str = "",
+        budget_s: float = BUDGET_S,
+    ) -> Reclaimed | None:
+        """Take an owner's messages from it: to the head of their lane, but for what it finished or ran.
+
+        Args:
+            only_lapsed: Do nothing unless its lease ran out.
+            finished: What it had worked off, its acknowledgement not sent yet; with ``running`` at most 250.
+            running: Ids it was running: their crash is counted.
+            cause: What ended it, for who fetches them next. One that starts with ``limit`` is no crash and counts none.
+            keeper: An owner that gets ``running`` under new tokens. Has it no lease, they go back with the rest.
+
+        Returns:
+            ``None`` when the owner has no lease to take, and the keeper nothing of it.
+        """
+        k, lane = self.keys, lane_of(owner)
+        keys = [k.leases, k.hold(owner), k.bodies, *k.waiting(lane), k.bell(lane), *k.done, k.notes, k.unique]
+        keys += [k.hold(keeper or owner), k.token]
+        mode = "lapsed" if only_lapsed else "now"
+        args: list[Word] = [owner, mode, keeper, CRASH_WINDOW_MS, cause, len(finished), *_words(finished), *running]
+        answer = self.wire.call(script("reclaim"), keys, args, budget_s=budget_s)
+        if answer[0] < 0 and len(answer) == 2:
+            return None
+        suspects = [
+            Suspect(str(id_, "ascii"), int(crashes), Lease(keeper, id_, token) if token else None, body or None)
+            for id_, crashes, token, body in zip(*[iter(answer[2:])] * 4, strict=True)
+        ]
+        returned = max(answer[0], 0)
+        while answer[1]:
+            again: list[Word] = [owner, mode, keeper, CRASH_WINDOW_MS, "", 0]
+            answer = self.wire.call(script("reclaim"), keys, again, budget_s=budget_s)
+            returned += max(answer[0], 0)
+        return Reclaimed(returned, suspects)
+
+    def requeue(self, letter_id: str, *, as_read: bytes, body: bytes, level: int = NORMAL, nonce: str) -> bool:
+        """Make a dead letter a waiting message; ``False`` when it is not there as it was read."""
+        k = self.keys
+        keys = [k.letters, k.dead, k.bodies, *k.waiting("live"), k.bell("live"), k.notes, *k.done]
+        return bool(self.wire.call(script("requeue"), keys, [letter_id, as_read, body, level, nonce]))
+
+    def discard(self, letter_id: str, *, nonce: str) -> bool:
+        """Drop a dead letter for good; ``False`` when there is none."""
+        k = self.keys
+        keys = [k.letters, k.dead, k.bodies, *k.done, k.notes, k.unique]
+        return bool(self.wire.call(script("discard"), keys, [letter_id, nonce]))
+
+    def cancel(self, message_id: str) -> str:
+        """Keep a message from starting.
+
+        Returns:
+            ``cancelled``: it never starts; ``asked``: it is leased, and asked to stop; ``unknown``: it is not here.
+        """
+        k = self.keys
+        keys = [k.bodies, *map(k.due, ALL_LANES), *k.done, k.notes, k.unique, k.leases]
+        while True:
+            owners = self.owners()
+            holds = [k.hold(owner) for owner in owners]
+            answer = str(self.wire.call(script("cancel"), keys + holds, [message_id, *owners]), "ascii")
+            if answer != "owners":
+                return answer
+
+    def asked(self, ids: Sequence[str], *, budget_s: float = BUDGET_S) -> set[str]:
+        """Return those of some ids whose jobs were asked to stop."""
+        if not ids:
+            return set()
+        answer = self.wire.command("HMGET", self.keys.notes, *(f"asked:{id_}" for id_ in ids), budget_s=budget_s)
+        return {id_ for id_, found in zip(ids, answer, strict=True) if found is not None}
+
+    def pause(self) -> bool:
+        """Hand out nothing; ``False`` when it was paused already."""
+        return bool(self.wire.call(script("pause"), [self.keys.paused], []))
+
+    def resume(self) -> bool:
+        """Hand out messages again; ``False`` when it was not paused."""
+        keys = [self.keys.paused, *map(self.keys.bell, ALL_LANES)]
+        return bool(self.wire.call(script("resume"), keys, []))
+
+    def ring(self, lane: Lane) -> None:
+        """Wake one consumer of a lane."""
+        self.wire.call(script("ring"), [self.keys.bell(lane)], [])
+
+    def flush(self) -> None:
+        """Drop every message that waits, is scheduled or is leased."""
+        k = self.keys
+        lanes = [key for lane in ALL_LANES for key in (*k.waiting(lane), k.due(lane), k.bell(lane), k.parked(lane))]
+        dropped = 0
+        while not dropped:
+            owners = self.owners()
+            keys = [k.leases, k.bodies, *lanes, k.notes, k.unique, *map(k.hold, owners)]
+            dropped = self.wire.call(script("flush"), keys, owners)
+
+    def depth(self, lane: Lane, level: int) -> int:
+        """Return how many messages of a priority wait in a lane."""
+        return int(self.wire.command("LLEN", self.keys.waiting(lane)[level - 1]))
+
+    def owners(self) -> list[str]:
+        """Return the owners that have a lease."""
+        return [str(owner, "utf-8") for owner in self.wire.command("ZRANGE", self.keys.leases, 0, -1)]
+
+    def held(self, owner: str) -> list[Lease]:
+        """Return what an owner holds."""
+        answer = self.wire.command("HGETALL", self.keys.hold(owner))
+        pairs = zip(answer[::2], answer[1::2], strict=True)
+        return [Lease(owner, id_, token) for id_, token in pairs if id_ != b"#"]
+
+    def _fetch_keys(self, owner: str) -> list[str]:
+        k, lane = self.keys, lane_of(owner)
+        lists = [k.bodies, *k.waiting(lane), k.due(lane), k.bell(lane), k.leases, k.hold(owner), k.token, k.paused]
+        return [*lists, *k.done, k.notes, k.unique]
+
+
+def level_of(priority: object) -> int:
+    """Return the level of a message's ``priority``: a lower number goes first, 0 is normal."""
+    if not isinstance(priority, (int, float)) or priority == 0:
+        return NORMAL
+    return HIGH if priority < 0 else LOW
+
+
+def lane_of(owner: str) -> Lane:
+    """Return the lane in which an owner's messages wait, as its name says.
+
+    Raises:
+        ValueError: it says none.
+    """
+    for lane in ALL_LANES:
+        if owner.endswith(f"/{lane}"):
+            return lane
+    raise ValueError(f"owner {owner!r} names no lane; its name must end with /live, /retry or /alone")
+
+
+def _words(leases: Sequence[Lease]) -> list[Word]:
+    return [word for lease in leases for word in (lease.id, lease.token)]
+
+
+def _chunks(leases: Sequence[Lease]) -> Iterator[Sequence[Lease]]:
+    for start in range(0, len(leases), AT_ONCE // 2):
+        yield leases[start : start + AT_ONCE // 2]

@@ -1,0 +1,265 @@
+"""Script calls over kept connections, each within a budget of wall-clock time.
+
+Every operation may be repeated: the server recognises it (see ``broker/lua/queue``). So a call whose answer got lost is
+made again, until the budget is spent; then nobody knows whether it happened, and the error says so.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from hashlib import sha1
+from typing import Any, TypeVar
+
+import redis
+from redis.backoff import NoBackoff
+from redis.connection import ConnectionPool
+from redis.exceptions import (
+    BusyLoadingError,
+    ClusterDownError,
+    MasterDownError,
+    NoScriptError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    TryAgainError,
+)
+from redis.retry import Retry
+
+from broker.errors import BrokerFull, BrokerUnavailable
+from broker.redis.reconnect import Pace
+from broker.redis.scripts import source
+
+T = TypeVar("T")
+Word = str | bytes | int
+
+BUDGET_S = 2.0
+# Within the budget a lost answer is asked for once more.
+ANSWER_S = 0.9
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.02, 0.3
+RECONNECT_S = 1.0
+PACE = Pace()
+
+# What a server says that cannot serve now: it starts, follows another one, or lost its master.
+AWAY = (
+    redis.ConnectionError,
+    redis.TimeoutError,
+    BusyLoadingError,
+    ClusterDownError,
+    MasterDownError,
+    ReadOnlyError,
+    TryAgainError,
+)
+# The same in words that redis-py has no class for: too few replicas, a disk that is full, a script that runs for long.
+NOT_NOW = ("NOREPLICAS", "MISCONF", "BUSY ")
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """A Lua operation: its name, text and SHA-1."""
+
+    name: str
+    text: str
+    sha: str
+
+
+@cache
+def script(name: str, *, folder: str = "queue/") -> Script:
+    """Return the operation in ``broker/lua/<folder><name>.lua``."""
+    text = source(folder + name)
+    return Script(name, text, sha1(text.encode(), usedforsecurity=False).hexdigest())
+
+
+class RedisCalls:
+    """Calls scripts on one server, from any thread or greenlet, also after a fork.
+
+    Args:
+        client: Connected by :func:`broker.redis.connections.connect`; its address and TLS are used, no connection.
+    """
+
+    def __init__(self, client: redis.Redis) -> None:
+        self._pool: ConnectionPool = client.connection_pool
+        self._idle: list[Any] = []
+        self._pid = os.getpid()
+
+    def call(self, operation: Script, keys: Sequence[str], args: Sequence[Word], *, budget_s: float = BUDGET_S) -> Any:
+        """Run an operation and return its answer, with strings as bytes.
+
+        Args:
+            budget_s: Seconds after which it is given up.
+
+        Raises:
+            BrokerUnavailable: no answer within the budget. ``outcome`` is ``refused`` when it was never sent.
+            BrokerFull: the server has no memory left, and did nothing.
+            redis.ResponseError: the server refused it, for example because a key is of a wrong type.
+        """
+        return self._until(
+            budget_s, operation.name, lambda connection, s: evaluate(connection, operation, keys, args, s)
+        )
+
+    def stream(
+        self, operation: Script, calls: Iterable[tuple[Sequence[str], Sequence[Word]]], *, budget_s: float = BUDGET_S
+    ) -> Iterator[Any]:
+        """Run an operation on one set of keys and arguments after the other, and yield the answers in order.
+
+        While the server works on one, the next one is made ready and sent.
+
+        Args:
+            budget_s: Seconds for each.
+
+        Raises:
+            As :meth:`call`. What was sent before may have been run.
+        """
+        unanswered: deque[tuple[Sequence[str], Sequence[Word]]] = deque()
+        own = self.take()
+        connection: Any = own
+        try:
+            for keys, args in calls:
+                give_up_s = time.monotonic() + budget_s
+                unanswered.append((keys, args))
+                if connection is not None and not _sent(connection, operation, keys, args):
+                    connection = None
+                while len(unanswered) > (1 if connection is not None else 0):
+                    answer, connection = self._next_answer(connection, operation, unanswered, give_up_s)
+                    yield answer
+                    give_up_s = time.monotonic() + budget_s
+            while unanswered:
+                answer, connection = self._next_answer(connection, operation, unanswered, give_up_s)
+                yield answer
+                give_up_s = time.monotonic() + budget_s
+        finally:
+            if unanswered or connection is None:
+                own.disconnect()
+            self.give(own)
+
+    def _next_answer(
+        self,
+        connection: Any,
+        operation: Script,
+        unanswered: deque[tuple[Sequence[str], Sequence[Word]]],
+        give_up_s: float,
+    ) -> tuple[Any, Any]:
+        """Return the next answer, and the connection unless it broke: then every call is made anew, by itself."""
+        if connection is not None:
+            try:
+                answer = connection.read_response(disable_decoding=True, timeout=min(_left_s(give_up_s), ANSWER_S))
+            except NoScriptError:
+                answer = self.call(operation, *unanswered[0], budget_s=_left_s(give_up_s))
+            except OutOfMemoryError as error:
+                raise BrokerFull(operation.name, str(error)) from error
+            except redis.RedisError as error:
+                if not _is_away(error):
+                    raise
+                connection = None
+            else:
+                unanswered.popleft()
+                return answer, connection
+        if connection is None:
+            try:
+                answer = self.call(operation, *unanswered[0], budget_s=_left_s(give_up_s))
+            except BrokerFull as error:  # the answer to an earlier try may have been lost
+                raise BrokerUnavailable(operation.name, str(error)) from error
+        unanswered.popleft()
+        return answer, connection
+
+    def command(self, *words: Word, budget_s: float = BUDGET_S) -> Any:
+        """Run a plain command that may be repeated, like :meth:`call`."""
+        return self._until(budget_s, str(words[0]), lambda connection, s: ask(connection, words, s))
+
+    def _until(self, budget_s: float, name: str, act: Callable[[Any, float], T]) -> T:
+        deadline = time.monotonic() + budget_s
+        pause_s = FIRST_PAUSE_S
+        sent = False
+        while True:
+            sent_before = sent
+            connection = self.take()
+            try:
+                left_s = _left_s(deadline)
+                _connect(connection, left_s)
+                sent = True
+                return act(connection, min(left_s, ANSWER_S))
+            except OutOfMemoryError as error:
+                if sent_before:  # the answer to an earlier try was lost: it may have happened
+                    raise BrokerUnavailable(name, str(error)) from error
+                raise BrokerFull(name, str(error)) from error
+            except redis.RedisError as error:
+                if not _is_away(error):
+                    raise
+                connection.disconnect()
+                wait_s = max(random.uniform(pause_s / 2, pause_s), PACE.turn_s())  # noqa: S311  no secret
+                if time.monotonic() + wait_s >= deadline:
+                    outcome = "unknown" if sent else "refused"
+                    raise BrokerUnavailable(name, str(error), outcome=outcome) from error
+            except BaseException:  # such as a time limit, raised by another thread: the answer may still be to come
+                connection.disconnect()
+                raise
+            finally:
+                self.give(connection)
+            time.sleep(wait_s)
+            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+
+    def take(self) -> Any:
+        """Return a connection for the caller alone, connected or not; :meth:`give` it back."""
+        if self._pid != os.getpid():  # forked: the parent's connections are the parent's
+            self._idle, self._pid = [], os.getpid()
+        try:
+            return self._idle.pop()
+        except IndexError:
+            # Not by the pool: it counts what it ever made, and refuses more than 100.
+            connection: Any = self._pool.connection_class(**self._pool.connection_kwargs)
+            connection.retry = Retry(NoBackoff(), 0)
+            connection.driver_info = None  # its name and version: two round trips, each of which may hang
+            connection.socket_timeout = ANSWER_S
+            return connection
+
+    def give(self, connection: Any) -> None:
+        """Take a connection back. One whose answer was not read must be disconnected before."""
+        if self._pid == os.getpid():
+            self._idle.append(connection)
+
+    def close(self) -> None:
+        """Close the idle connections."""
+        while self._idle:
+            self._idle.pop().disconnect()
+
+
+def _is_away(error: redis.RedisError) -> bool:
+    return isinstance(error, AWAY) or str(error).startswith(NOT_NOW)
+
+
+def _left_s(give_up_s: float) -> float:
+    return max(give_up_s - time.monotonic(), 0.001)
+
+
+def _connect(connection: Any, within_s: float) -> None:
+    connection.socket_connect_timeout = min(within_s, RECONNECT_S)
+    connection.socket_timeout = max(connection.socket_connect_timeout / 2, 0.1)  # of the login, and of the database
+    connection.connect()
+
+
+def _sent(connection: Any, operation: Script, keys: Sequence[str], args: Sequence[Word]) -> bool:
+    try:
+        _connect(connection, RECONNECT_S)
+        command = connection.pack_command("EVALSHA", operation.sha, len(keys), *keys, *args)
+        connection.send_packed_command(command, check_health=False)
+    except AWAY:
+        return False
+    return True
+
+
+def evaluate(connection: Any, operation: Script, keys: Sequence[str], args: Sequence[Word], answer_s: float) -> Any:
+    """Run an operation on a connection. A server that does not know it, new or flushed, is given its text."""
+    try:
+        return ask(connection, ("EVALSHA", operation.sha, len(keys), *keys, *args), answer_s)
+    except NoScriptError:
+        return ask(connection, ("EVAL", operation.text, len(keys), *keys, *args), answer_s)
+
+
+def ask(connection: Any, words: Sequence[Word], answer_s: float) -> Any:
+    """Send a command and return its answer, waiting ``answer_s`` seconds for it at most."""
+    connection.send_packed_command(connection.pack_command(*words), check_health=False)
+    return connection.read_response(disable_decoding=True, timeout=answer_s)

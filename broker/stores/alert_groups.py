@@ -1,0 +1,89 @@
+"""Alerts grouped by fingerprint within a window, so that a thousand failures are a handful of messages.
+
+Raising is one call. Sending is somebody else's work: the first alert of a group is due at once, what follows is
+due as one digest when the window ends.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import cast
+
+import redis
+
+from broker.keys.keys import Keys
+from broker.redis.scripts import load
+
+WINDOW_MS = 10 * 60_000
+CLAIM_MS = 30_000
+
+
+@dataclass(frozen=True, slots=True)
+class AlertFact:
+    """One thing that somebody should know. ``at``: ms since the epoch."""
+
+    fingerprint: str
+    kind: str
+    title: str
+    detail: str
+    queue: str
+    actor: str
+    at: int
+
+
+@dataclass(frozen=True, slots=True)
+class AlertGroup:
+    """A claimed group: its first alert, how many there are, how many of them were sent before."""
+
+    sample: AlertFact
+    count: int
+    sent_count: int
+    first_at: int
+    last_at: int
+    token: str
+
+    @property
+    def fingerprint(self) -> str:
+        """What the group's alerts have in common."""
+        return self.sample.fingerprint
+
+
+class AlertGroups:
+    """Raise, claim and settle alerts.
+
+    Args:
+        window_ms: Alerts of one fingerprint within this time after the first are one digest.
+    """
+
+    def __init__(self, client: redis.Redis, keys: Keys, *, window_ms: int = WINDOW_MS) -> None:
+        self._client = client
+        self._keys = keys
+        self._window_ms = window_ms
+        self._raise = load(client, "alert_raise")
+        self._claim = load(client, "alert_claim")
+        self._settle = load(client, "alert_settle")
+
+    def raise_(self, fact: AlertFact) -> int:
+        """Count an alert in its group; return the group's count."""
+        keys = [self._keys.alerts_due(), self._keys.alert_group(fact.fingerprint)]
+        return int(self._raise(keys=keys, args=[fact.fingerprint, self._window_ms, json.dumps(asdict(fact))]))
+
+    def claim_due(self, limit: int = 20) -> list[AlertGroup]:
+        """Claim groups that are due. A claim that is not settled lapses after 30 s, and the group is due again."""
+        due = self._client.zrange(self._keys.alerts_due(), 0, limit - 1)
+        claimed = []
+        for fingerprint in (str(item, "utf-8") for item in cast("list[bytes]", due)):
+            keys = [self._keys.alerts_due(), self._keys.alert_group(fingerprint)]
+            found = self._claim(keys=keys, args=[fingerprint, CLAIM_MS])
+            if found:
+                token, sample, *numbers = found
+                count, sent, first_at, last_at = (int(number) for number in numbers)
+                fact = AlertFact(**json.loads(sample))
+                claimed.append(AlertGroup(fact, count, sent, first_at, last_at, str(int(token))))
+        return claimed
+
+    def settle(self, group: AlertGroup) -> bool:
+        """Note a claimed group as sent; ``False`` when the claim had lapsed."""
+        keys = [self._keys.alerts_due(), self._keys.alert_group(group.fingerprint)]
+        return bool(self._settle(keys=keys, args=[group.fingerprint, group.token, group.count, self._window_ms]))

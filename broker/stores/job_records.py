@@ -1,0 +1,276 @@
+"""Records of jobs: state, attempts, progress, result and error, each kept for a while and followed live.
+
+A job's record is a hash; its events are a short stream beside it. Late news never overwrites newer: each write
+carries a sequence that grows with the job (requeues, attempts, step within the attempt).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any, Final, NamedTuple, cast
+
+import msgspec
+import redis
+
+from broker.errors import BrokerUnavailable
+from broker.keys.keys import Keys
+from broker.redis.calls import RedisCalls, script
+from broker.redis.scripts import load
+
+logger = logging.getLogger("switchyard.broker")
+
+HOUR_MS = 3_600_000
+LIVE_TTL_MS: Final = 9 * 24 * HOUR_MS
+FINISHED_TTL_MS: Final = 24 * HOUR_MS
+DEAD_TTL_MS: Final = 90 * 24 * HOUR_MS
+_JSON: Final = msgspec.json.Encoder()
+_PACK: Final = msgspec.msgpack.Encoder()
+
+ENDED: Final = frozenset({"succeeded", "cancelled", "expired", "dead"})
+
+# Steps of one attempt, in order. What happens before a worker has it may be told late, hence the numbers.
+STEPS: Final = {"scheduled": 1, "queued": 1, "running": 2, "retrying": 3, **dict.fromkeys(ENDED, 4)}
+
+
+@dataclass(frozen=True, slots=True)
+class JobRecord:
+    """One job as it stands. Times in ms since the epoch; ``None`` where it has not happened.
+
+    Args:
+        state: As in the table of job states: scheduled, queued, running, retrying, succeeded, cancelled, expired, dead.
+        reason: Why it is scheduled or dead.
+        attempts: Times it was started.
+        progress: ``{"done", "total", "note"}``.
+        error: ``{"type", "message"}`` of the last failure.
+        cancel_asked: Somebody asked for it to stop.
+    """
+
+    id: str
+    actor: str
+    queue: str
+    state: str
+    reason: str | None
+    attempts: int
+    progress: dict[str, Any] | None
+    enqueued_at: int | None
+    started_at: int | None
+    finished_at: int | None
+    next_attempt_at: int | None
+    result: Any
+    error: dict[str, str] | None
+    owner: str
+    cancel_asked: bool
+
+    @property
+    def ended(self) -> bool:
+        """Nothing more happens to it by itself."""
+        return self.state in ENDED
+
+
+def sequence(*, generation: int, attempts: int, state: str) -> int:
+    """Return the place of a step in a job's life.
+
+    Args:
+        generation: Times an operator requeued it.
+        attempts: Attempts started, the one spoken of included.
+    """
+    return generation * 1_048_576 + min(attempts, 100_000) * 8 + STEPS[state]
+
+
+class Step(NamedTuple):
+    """A step of a job as it is written.
+
+    Args:
+        fields: More fields of the record, encoded.
+        at: When it happened, ms since the epoch.
+        public: What followers of the job are told beside state and time.
+    """
+
+    job_id: str
+    sequence: int
+    state: str
+    fields: dict[str, str | int]
+    at: int
+    public: dict[str, Any]
+    ttl_ms: int
+
+
+def _packed(step: Step) -> bytes:
+    event = str(_JSON.encode({"state": step.state, "at": step.at, **step.public}), "utf-8")  # Lua knows no binary
+    fields = ["state", step.state, *chain.from_iterable(step.fields.items())]
+    return _PACK.encode((step.sequence, step.ttl_ms, event, step.state in ENDED, fields))
+
+
+def step(job_id: str, *, sequence: int, state: str, fields: dict[str, Any], ttl_ms: int) -> Step:
+    """Return a step.
+
+    Args:
+        sequence: See :func:`sequence`.
+        fields: More fields of the record; ``None`` empties one, dicts and lists are kept as JSON.
+
+    Raises:
+        TypeError, ValueError, RecursionError: a field is no JSON.
+    """
+    # The server's Lua takes every number for a float: a result that is one is exact as text alone.
+    encoded = {
+        name: value if type(value) is int and name != "result" else _encoded(name, value)
+        for name, value in fields.items()
+    }
+    return Step(job_id, sequence, state, encoded, _now_ms(), _public(fields), ttl_ms)
+
+
+class JobRecords:
+    """Write and read records."""
+
+    def __init__(self, client: redis.Redis, keys: Keys) -> None:
+        self.client = client
+        self.keys = keys
+        self._wire = RedisCalls(client)
+        self._progress = load(client, "job_progress")
+        self._cancel = load(client, "job_cancel")
+
+    def stream_key(self, job_id: str) -> str:
+        """Name of the stream of a job's events: fields ``event`` (state, progress, end) and ``data`` (JSON)."""
+        return self.keys.job_events(job_id)
+
+    def write(self, steps: Sequence[Step]) -> list[str]:
+        """Record steps, in one round trip.
+
+        Returns:
+            For each ``written``; ``late`` when a later step is known; ``cancelled`` when the job was cancelled before
+            it; ``refused`` when it cannot be sent or the server would not have it, which is logged.
+
+        Raises:
+            BrokerUnavailable: the server did not answer.
+        """
+        try:
+            packed = [_packed(step) for step in steps]
+        except (ValueError, OverflowError) as error:  # a number over 64 bits, say, that a sender wrote into its message
+            if len(steps) > 1:  # the others are not to wait for it
+                return [told for step in steps for told in self.write([step])]
+            logger.error("job %s is not recorded as %s: %s", steps[0].job_id, steps[0].state, error)
+            return ["refused"]
+        keys = [key for step in steps for key in (self.keys.job(step.job_id), self.keys.job_events(step.job_id))]
+        answers = self._wire.call(script("job_write", folder=""), keys, packed)
+        told: list[str] = []
+        for step, answer in zip(steps, answers, strict=True):
+            if isinstance(answer, bytes):
+                logger.error("job %s is not recorded as %s: %s", step.job_id, step.state, str(answer, "utf-8"))
+                told.append("refused")
+            else:
+                told.append({1: "written", 0: "late", -1: "cancelled"}[answer])
+        return told
+
+    def follow(self, job_id: str) -> None:
+        """Have a job's events kept from now on. Nobody's are before: they take more memory than the job.
+
+        Raises:
+            BrokerUnavailable: the server did not answer.
+        """
+        self._wire.call(script("job_follow", folder=""), [self.keys.job(job_id)], [])
+
+    def progress(self, job_id: str, progress: dict[str, Any]) -> bool:
+        """Record how far a running job is; ``True`` when it was asked to stop."""
+        keys = [self.keys.job(job_id), self.keys.job_events(job_id)]
+        return bool(self._progress(keys=keys, args=[json.dumps(progress)]))
+
+    def cancel(self, job_id: str, *, place: str = "unknown") -> str:
+        """Record that a job is to stop.
+
+        Args:
+            place: What the broker said: ``cancelled`` when it never starts, ``asked`` when a worker has it. Otherwise
+                the record itself tells whether it runs.
+
+        Returns:
+            ``unknown``, ``ended``, ``asked`` (it runs, and stops at its next step) or ``cancelled`` (it never starts).
+        """
+        # Kept as if it lived: its message may be due in a week, and must still find here that it is cancelled.
+        data = json.dumps({"state": "cancelled", "at": _now_ms()})
+        keys = [self.keys.job(job_id), self.keys.job_events(job_id)]
+        return str(self._cancel(keys=keys, args=[LIVE_TTL_MS, data, place]), "utf-8")
+
+    def cancel_asked(self, job_id: str) -> bool:
+        """Whether somebody asked the job to stop.
+
+        Raises:
+            BrokerUnavailable: the server did not answer.
+        """
+        try:
+            return self.client.hget(self.keys.job(job_id), "cancel") == b"1"
+        except (redis.ConnectionError, redis.TimeoutError) as error:
+            raise BrokerUnavailable("whether a job was cancelled", str(error)) from error
+
+    def states(self, job_ids: Sequence[str]) -> list[str | None]:
+        """Return the state of each job, in one round trip; ``None`` for one that is unknown, expired or unreadable.
+
+        Raises:
+            BrokerUnavailable: the server did not answer.
+        """
+        try:
+            with self.client.pipeline(transaction=False) as pipe:
+                for job_id in job_ids:
+                    pipe.hget(self.keys.job(job_id), "state")
+                found = pipe.execute(raise_on_error=False)
+        except (redis.ConnectionError, redis.TimeoutError) as error:
+            raise BrokerUnavailable("the states of jobs", str(error)) from error
+        return [str(state, "utf-8", "replace") if isinstance(state, bytes) else None for state in found]
+
+    def read(self, job_id: str) -> JobRecord | None:
+        """Return a job's record, or ``None`` when it is unknown or expired."""
+        found = cast("dict[bytes, bytes]", self.client.hgetall(self.keys.job(job_id)))
+        if b"state" not in found:
+            return None
+        raw = {str(name, "utf-8"): str(value, "utf-8") for name, value in found.items()}
+        return JobRecord(
+            id=job_id,
+            actor=raw.get("actor", ""),
+            queue=raw.get("queue", ""),
+            state=raw["state"],
+            reason=raw.get("reason") or None,
+            attempts=int(raw.get("attempts") or 0),
+            progress=_decoded(raw.get("progress")),
+            enqueued_at=_milliseconds(raw.get("enqueued_at")),
+            started_at=_milliseconds(raw.get("started_at")),
+            finished_at=_milliseconds(raw.get("finished_at")),
+            next_attempt_at=_milliseconds(raw.get("next_attempt_at")),
+            result=_decoded(raw.get("result")),
+            error=_decoded(raw.get("error")),
+            owner=raw.get("owner", ""),
+            cancel_asked=raw.get("cancel") == "1",
+        )
+
+
+JSON_FIELDS: Final = frozenset({"progress", "result", "error"})
+# What a follower of a job is told beside its state.
+PUBLIC: Final = ("attempts", "reason", "next_attempt_at", "error")
+
+
+def _encoded(name: str, value: Any) -> str | int:
+    if type(value) is str and name not in JSON_FIELDS:
+        return value
+    if value is None:
+        return ""
+    if name in JSON_FIELDS:
+        return json.dumps(value)
+    return value if isinstance(value, int) else str(value)
+
+
+def _decoded(value: str | None) -> Any:
+    return json.loads(value) if value else None
+
+
+def _milliseconds(value: str | None) -> int | None:
+    return int(float(value)) if value else None
+
+
+def _public(fields: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name in PUBLIC if (value := fields.get(name))}
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

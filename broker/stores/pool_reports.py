@@ -1,0 +1,135 @@
+"""What each pool's supervisor says of itself, for pages, metrics and commands. A report lapses with its supervisor."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, cast
+
+import redis
+
+from broker.keys.keys import Keys
+
+REPORT_TTL_MS = 15_000
+# Why children are replaced on purpose: they are worn out, or run what a person had stopped.
+ON_PURPOSE = ("recycled", "cancelled")
+ANSWER_TTL_MS = 60_000
+# A request for stacks. What is there in another form was written by hand, and is left out.
+REQUEST = re.compile(rb"[\w-]{1,64}")
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class PoolReport:
+    """One supervisor's state.
+
+    Args:
+        slots: Messages its children can run at once; ``busy``: run now.
+        children: One dict each: ``pid``, ``ready`` (it takes work), ``busy``, ``done``, ``rss_bytes``.
+        restarts: Reason -> children restarted since the supervisor started.
+        started_at, beat_at: Milliseconds since the epoch.
+        state: ``starting``, ``up``, ``draining``, or ``paused`` while the broker's keyspace is not the one it knew.
+    """
+
+    pool: str
+    host: str
+    pid: int
+    kind: str
+    slots: int
+    busy: int
+    started_at: int
+    beat_at: int
+    state: str
+    children: list[dict[str, Any]] = field(default_factory=list)
+    restarts: dict[str, int] = field(default_factory=dict)
+    metrics_port: int = 0
+    release: str = ""
+
+    @property
+    def member(self) -> str:
+        """The supervisor's name: no other one has it at the same time."""
+        return f"{self.pool}:{self.host}:{self.pid}"
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """Where a thread or greenlet stands: frames as ``file:line function``, innermost first."""
+
+    of: str
+    frames: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class ChildStacks:
+    """Where all of a child's threads stand."""
+
+    pid: int
+    stacks: list[Stack]
+
+
+class PoolReports:
+    """Write and read reports, ask a supervisor for its children's stacks, and answer."""
+
+    def __init__(self, client: redis.Redis, keys: Keys) -> None:
+        self._client = client
+        self._keys = keys
+
+    def write(self, report: PoolReport) -> str:
+        """Write a report, which lapses after 15 s; return the request for stacks that came meanwhile, or ""."""
+        member = report.member
+        with self._client.pipeline(transaction=False) as pipe:
+            pipe.set(self._keys.pool_report(member), json.dumps(asdict(report)), px=REPORT_TTL_MS)
+            pipe.sadd(self._keys.pool_reports(), member)
+            pipe.getdel(self._keys.stacks_asked(member))
+            request = pipe.execute()[-1]
+        return str(request, "ascii") if request and REQUEST.fullmatch(request) else ""
+
+    def ask_for_stacks(self, member: str, request: str) -> None:
+        """Ask a supervisor for its children's stacks; it looks with its next report.
+
+        Args:
+            request: A name for the request, hard to guess: at most 64 letters, digits, ``-`` and ``_``.
+        """
+        self._client.set(self._keys.stacks_asked(member), request, px=REPORT_TTL_MS)
+
+    def answer_stacks(self, request: str, children: Sequence[ChildStacks]) -> None:
+        """Give the answer to a request, for a minute."""
+        data = json.dumps([asdict(child) for child in children])
+        self._client.set(self._keys.stacks_answer(request), data, px=ANSWER_TTL_MS)
+
+    def read_stacks(self, request: str) -> list[ChildStacks] | None:
+        """Return the answer to a request, or ``None`` while there is none."""
+        data = cast("bytes | None", self._client.get(self._keys.stacks_answer(request)))
+        if data is None:
+            return None
+        return [ChildStacks(child["pid"], [Stack(**stack) for stack in child["stacks"]]) for child in json.loads(data)]
+
+    def remove(self, report: PoolReport) -> None:
+        """Take a report back when its supervisor ends."""
+        self._client.delete(self._keys.pool_report(report.member))
+        self._client.srem(self._keys.pool_reports(), report.member)
+
+    def read_all(self) -> list[PoolReport]:
+        """Return the reports of all live supervisors, by pool and host; forget those that lapsed."""
+        index = self._keys.pool_reports()
+        members = sorted(str(member, "utf-8", "replace") for member in cast("set[bytes]", self._client.smembers(index)))
+        if not members:
+            return []
+        found = cast("list[bytes | None]", self._client.mget([self._keys.pool_report(member) for member in members]))
+        lapsed = [member for member, report in zip(members, found, strict=True) if report is None]
+        if lapsed:
+            self._client.srem(index, *lapsed)
+        reports = [_read(report) for report in found if report is not None]
+        return [report for report in reports if report is not None]
+
+
+def _read(data: bytes) -> PoolReport | None:
+    try:
+        return PoolReport(**json.loads(data))
+    except (TypeError, ValueError) as error:  # of another release, while pools are replaced one by one
+        logger.warning("a pool's report cannot be read: %s", error)
+        return None

@@ -1,0 +1,49 @@
+"""Quarantine: bytes found in a queue that are no message, set aside so that they block nothing and are seen."""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+import uuid
+from typing import cast
+
+import redis
+
+from broker.interface import Page, Unreadable
+from broker.keys.keys import Keys
+
+KEPT_BYTES = 4096
+
+
+class Quarantine:
+    """Describe, list and count unreadable messages. Moving one in is the broker's own atomic operation."""
+
+    def __init__(self, client: redis.Redis, keys: Keys) -> None:
+        self._client = client
+        self._keys = keys
+
+    @staticmethod
+    def entry(queue: str, raw: bytes, error: str) -> str:
+        """Return the JSON kept for an unreadable message: the first 4 KiB of it, its size and what was wrong."""
+        kept = {
+            "id": uuid.uuid4().hex,
+            "queue": queue,
+            "raw": base64.b64encode(raw[:KEPT_BYTES]).decode(),
+            "size_bytes": len(raw),
+            "error": error,
+            "seen_at": time.time_ns() // 1_000_000,
+        }
+        return json.dumps(kept)
+
+    def page(self, queue: str, *, cursor: int, limit: int) -> Page[Unreadable]:
+        """Return unreadable messages, newest first."""
+        key = self._keys.quarantine(queue)
+        found = cast("list[bytes]", self._client.lrange(key, cursor, cursor + limit - 1))
+        entries = [json.loads(item) for item in found]
+        items = [Unreadable(**{**entry, "raw": base64.b64decode(entry["raw"])}) for entry in entries]
+        return Page(items, cursor + limit if len(found) == limit else None)
+
+    def count(self, queue: str) -> int:
+        """Return how many unreadable messages of a queue are kept."""
+        return int(self._client.llen(self._keys.quarantine(queue)))

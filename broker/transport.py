@@ -1,0 +1,161 @@
+"""Moves on Switchyard's own broker: one step on the server each, so that a message is never in two places or none."""
+
+from __future__ import annotations
+
+import random
+import uuid
+from typing import Any, Final, cast
+
+from dramatiq.broker import MessageProxy
+from dramatiq.message import Message
+
+from broker.admin.stats import family_stats
+from broker.consumer import HeldMessage
+from broker.copies import moved, requeued
+from broker.errors import NoSuchLetter
+from broker.interface import DeadLetter, Page, QueueStats, Unreadable
+from broker.queue import codec
+from broker.queue.dead_letter_json import decode, encode
+from broker.queue.operations import Move, QueueOperations, lane_of
+from broker.queue.unroutable import UnroutableLane
+from broker.redis_broker import RedisBroker
+from broker.stores.dead_lists import DeadLists
+from broker.stores.quarantine import Quarantine
+from broker.topology import Yard
+
+LEAST_PARKED_MS: Final = 30_000
+
+
+class RedisTransport:
+    """The :class:`broker.interface.Transport` of :class:`broker.redis_broker.RedisBroker`.
+
+    A message that its worker has lost meanwhile is moved by whoever has it now: here it is only logged.
+    """
+
+    def __init__(self, broker: RedisBroker, yard: Yard, dead_lists: DeadLists, quarantine: Quarantine) -> None:
+        self._broker = broker
+        self._yard = yard
+        self._dead = dead_lists
+        self._quarantine = quarantine
+
+    def divert(self, held: Message[Any] | MessageProxy, *, lane: str, delay_ms: int, options: dict[str, Any]) -> None:
+        """Move a held message, with changed options, into a lane of its family, due in ``delay_ms``."""
+        self._move(held, "divert", lane, delay_ms, options)
+
+    def defer(self, held: Message[Any] | MessageProxy, *, delay_ms: int, options: dict[str, Any]) -> None:
+        """Move a held message back to where it came from, due in ``delay_ms``."""
+        self._move(held, "defer", held.queue_name, delay_ms, options)
+
+    def park(self, held: Message[Any] | MessageProxy, *, call: str, parked_ms: int, options: dict[str, Any]) -> int:
+        """Schedule a held message anew where it came from, then put it on the list for workers that know it.
+
+        One that is to run alone waits in the live lane: which pool's child for such messages gets it is chance, and
+        who serves the live lane sends it there again. Killed in between, it is not on the list and waits until it is
+        due.
+        """
+        lane = self._lane(held)
+        # So long as it has waited already: a million parked messages are not looked at all the time.
+        delay_ms = int(max(parked_ms, LEAST_PARKED_MS) * random.uniform(0.8, 1.2))  # noqa: S311  no secret
+        self._move(held, "defer", lane.name, delay_ms, {**options, "parked_ms": parked_ms + delay_ms})
+        lane.add(held.message_id, call)
+        return delay_ms
+
+    def unpark(self, held: Message[Any] | MessageProxy, *, call: str) -> None:
+        """Take a message that is about to run off the list."""
+        self._lane(held).remove(held.message_id, call)
+
+    def known_lately(self, held: Message[Any] | MessageProxy, *, call: str, within_ms: int) -> bool:
+        """Whether a worker that knows it looked at the list."""
+        return self._lane(held).known_lately(call, within_ms)
+
+    def isolate(self, held: Message[Any] | MessageProxy) -> bool:
+        """Move a held message into the lane whose messages run alone."""
+        message = _held(held)
+        if not message.family.isolate(message.lease):
+            self._broker.report_stale(message.family, [message.lease])
+        message.moved = True
+        return True
+
+    def dead_letter(self, held: Message[Any] | MessageProxy, letter: DeadLetter) -> None:
+        """Move a held message to its queue's dead list, as the letter tells of it."""
+        message = _held(held)
+        if not message.family.dead_letter(message.lease, encode(letter).encode()):
+            self._broker.report_stale(message.family, [message.lease])
+        message.moved = True
+
+    def requeue(self, queue: str, letter_id: str) -> str:
+        """Move a dead letter back to its live queue, attempts forgotten, and return the message's id."""
+        family = self._family(queue)
+        as_read = cast("bytes | None", self._broker.client.hget(family.keys.letters, letter_id))
+        letter = decode(queue, as_read) if as_read is not None else None
+        if as_read is None or letter is None:
+            raise NoSuchLetter(queue, letter_id)
+        message = requeued(letter, family.keys.queue)
+        self._broker.emit_before("enqueue", message, None)
+        body = codec.encode(message, grown=True)
+        level = self._broker.level(message)
+        if not family.requeue(letter.id, as_read=as_read, body=body, level=level, nonce=uuid.uuid4().hex):
+            raise NoSuchLetter(queue, letter_id)
+        self._broker.emit_after("enqueue", message, None)
+        return letter.id
+
+    def discard(self, queue: str, letter_id: str) -> None:
+        """Drop a dead letter for good."""
+        if not self._family(queue).discard(letter_id, nonce=uuid.uuid4().hex):
+            raise NoSuchLetter(queue, letter_id)
+
+    def letter(self, queue: str, letter_id: str) -> DeadLetter | None:
+        """Return one dead letter, or ``None``."""
+        return self._dead.get(queue, letter_id)
+
+    def letters(self, queue: str, *, cursor: int = 0, limit: int = 100) -> Page[DeadLetter]:
+        """Return dead letters, newest first."""
+        return self._dead.page(queue, cursor=cursor, limit=limit)
+
+    def unreadable(self, queue: str, *, cursor: int = 0, limit: int = 100) -> Page[Unreadable]:
+        """Return quarantined messages, newest first."""
+        return self._quarantine.page(queue, cursor=cursor, limit=limit)
+
+    def cancel(self, queue: str, message_id: str) -> str:
+        """Take a scheduled message out, have a waiting one dropped in its turn, ask the worker of a leased one."""
+        return self._family(queue).cancel(message_id)
+
+    def asked_to_stop(self, held: Message[Any] | MessageProxy) -> bool:
+        """Say what is known here: it came with the message, or was looked up since, four times a second."""
+        return _held(held).asked
+
+    def stats(self, queue: str) -> QueueStats:
+        """Return how a queue family stands."""
+        return family_stats(self._broker.client, self._family(queue).keys)
+
+    def _move(
+        self, held: Message[Any] | MessageProxy, move: Move, lane: str, delay_ms: int, options: dict[str, Any]
+    ) -> None:
+        message = _held(held)
+        family, to = self._broker.lane(lane)
+        if family is not message.family:
+            raise ValueError(f"{message.message_id} cannot move from {message.queue_name} to {lane}: another family")
+        copy = moved(held, lane, options)
+        self._broker.emit_before("enqueue", copy, delay_ms)
+        body = codec.encode(copy, grown=True)
+        level = self._broker.level(copy)
+        there = family.move(message.lease, move=move, lane=to, body=body, delay_ms=delay_ms, level=level)
+        message.moved = True
+        if there:
+            self._broker.emit_after("enqueue", copy, delay_ms)
+        else:
+            self._broker.report_stale(message.family, [message.lease])
+
+    def _lane(self, held: Message[Any] | MessageProxy) -> UnroutableLane:
+        message = _held(held)
+        lane = lane_of(message.lease.owner)
+        return UnroutableLane(message.family, "live" if lane == "alone" else lane)
+
+    def _family(self, queue: str) -> QueueOperations:
+        return self._broker.lane(self._yard.queue_of(queue).name)[0]
+
+
+def _held(held: Message[Any] | MessageProxy) -> HeldMessage:
+    if not isinstance(held, HeldMessage):
+        raise TypeError(f"{held!r:.200} is held by no worker of this broker; only such a message can be moved")
+    return held

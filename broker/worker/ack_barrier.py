@@ -1,0 +1,197 @@
+"""Steps of jobs, written in batches: a job that is over before its start was written costs one write, not two.
+
+They are written at the latest before the messages they tell of are acknowledged, and within a few milliseconds
+otherwise. So a job's record may lag behind the job a little; it never misses how the job ended.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+
+from broker.errors import BrokerUnavailable
+from broker.stores.job_records import ENDED, JobRecords, Step
+
+logger = logging.getLogger("switchyard.broker")
+
+LAG_S = 0.005
+AWAY_PAUSE_S = 1.0
+ENDS_ATTEMPT = {*ENDED, "retrying"}
+WRITTEN_AT_ONCE = 200
+# State -> what is over with it. The server forgets it as well; see job_write.lua.
+WAITED = ("next_attempt_at", "reason")
+OVER_WITH = {
+    **dict.fromkeys(("running", "retrying", *ENDED), WAITED),
+    "succeeded": (*WAITED, "error"),
+}
+
+
+class AckBarrier:
+    """Collects steps from all threads of a process.
+
+    A process that works calls :meth:`start`, so that steps are written although nothing is acknowledged for long.
+
+    Attributes:
+        around: Calls what writes; for somebody who wants to know what is written.
+        noted: Grows with each thing that is noted.
+        written: What ``noted`` was when the last write began that has ended.
+    """
+
+    def __init__(self, records: JobRecords) -> None:
+        self.around: Callable[[Callable[[], None]], None] = lambda write: write()
+        self.noted = 0
+        self.written = 0
+        self._records = records
+        self._with: list[Callable[[], None]] = []
+        self._steps: dict[str, Step] = {}
+        self._begun: dict[str, Callable[[], Step]] = {}
+        self._lock = threading.Lock()
+        self._writing = threading.Lock()
+        self._some = threading.Event()
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def write_with(self, write: Callable[[], None]) -> None:
+        """Call a function at each :meth:`flush`, before steps are written, and also when there are none.
+
+        What it raises is logged: no acknowledgement waits for it.
+        """
+        self._with.append(write)
+
+    @property
+    def in_background(self) -> bool:
+        """Whether what is noted is written soon, without a call of :meth:`flush`."""
+        return self._thread is not None
+
+    def note(self) -> None:
+        """Note that there is something to write for who asked to be called."""
+        with self._lock:
+            self.noted += 1
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._thread is not None and not self._some.is_set():
+            self._some.set()
+
+    def begin(self, job_id: str, make: Callable[[], Step]) -> None:
+        """Note the start of an attempt; ``make`` is called only if it is written before the attempt has ended.
+
+        The step that ends the attempt must say all that its start says.
+        """
+        with self._lock:
+            self._begun[job_id] = make
+            self.noted += 1
+        self._wake()
+
+    def add(self, step: Step) -> None:
+        """Note a step, to be written soon."""
+        with self._lock:
+            if step.state in ENDS_ATTEMPT:  # and not the sender's own news, which may come after the start
+                self._begun.pop(step.job_id, None)
+            self._steps[step.job_id] = _later(self._steps.get(step.job_id), step)
+            self.noted += 1
+        self._wake()
+
+    def flush(self) -> None:
+        """Write what was noted before this call.
+
+        Raises:
+            BrokerUnavailable: the server did not answer; the steps are kept.
+        """
+        self.around(self._write)
+
+    def _write(self) -> None:
+        noted = self.noted
+        for write in self._with:
+            try:
+                write()
+            except Exception:
+                logger.critical("%r failed; what it was to write is lost", write, exc_info=True)
+        with self._writing:  # also waits for what another thread is just writing, and may have to put back
+            # No more than is there now: where others note without a pause, the buffer is never empty.
+            left = self._gather()
+            while left > 0:
+                left -= self._write_some()
+            self.written = max(self.written, noted)
+
+    def start(self) -> None:
+        """Write in the background from now on, in this process."""
+        if self._thread is None:
+            self._stopping.clear()
+            self._thread = threading.Thread(target=self._write_soon, name="switchyard-records", daemon=True)
+            self._thread.start()
+
+    def stop(self) -> None:
+        """End the background, and write what is left.
+
+        Raises:
+            BrokerUnavailable: see :meth:`flush`.
+        """
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            self._stopping.set()
+            self._some.set()
+            thread.join()
+        self.flush()
+
+    def _gather(self) -> int:
+        """Make steps of what began; return how many there are."""
+        with self._lock:
+            for job_id, make in self._begun.items():
+                if (begun := _made(job_id, make)) is not None:
+                    self._steps[job_id] = _later(self._steps.get(job_id), begun)
+            self._begun.clear()
+            return len(self._steps)
+
+    def _write_some(self) -> int:
+        """Write the oldest steps, and return how many."""
+        taken: dict[str, Step] = {}
+        try:
+            with self._lock:
+                for job_id in list(self._steps)[:WRITTEN_AT_ONCE]:
+                    taken[job_id] = self._steps[job_id]
+                    del self._steps[job_id]
+            self._records.write(list(taken.values()))
+            return len(taken)
+        except BaseException:  # also the time limit of a task that sends, which may arrive at any line
+            with self._lock:
+                for job_id, step in taken.items():
+                    newer = self._steps.get(job_id)
+                    self._steps[job_id] = step if newer is None else _later(step, newer)
+            raise
+
+    def _write_soon(self) -> None:
+        while not self._stopping.is_set():
+            self._some.wait()
+            self._some.clear()
+            self._stopping.wait(LAG_S)
+            try:
+                self.flush()
+            except BrokerUnavailable as error:
+                logger.warning("%d job records wait for the broker: %s", len(self._steps), error)
+                self._stopping.wait(AWAY_PAUSE_S)
+                self._some.set()
+            except Exception:  # this thread must go on: acknowledgements of many wait for it alone
+                logger.critical("%d job records cannot be written now", len(self._steps), exc_info=True)
+                self._stopping.wait(AWAY_PAUSE_S)
+                self._some.set()
+
+
+def _made(job_id: str, make: Callable[[], Step]) -> Step | None:
+    try:
+        return make()
+    except Exception:  # what its sender wrote into the message: every other job waits for this call
+        logger.exception("job %s is not recorded as started", job_id)
+        return None
+
+
+def _later(known: Step | None, step: Step) -> Step:
+    """Return one step for two of a job; the fields of the earlier one that the later one does not set stay."""
+    if known is None:
+        return step
+    if step.sequence < known.sequence:
+        return known
+    over = OVER_WITH.get(step.state, ())
+    earlier = {name: value for name, value in known.fields.items() if name not in over}
+    return step._replace(fields=earlier | step.fields)

@@ -1,0 +1,103 @@
+"""What can be seen of the sample work from outside: the API, the mailbox, the receiver's log, the database."""
+
+from __future__ import annotations
+
+import contextlib
+import email
+import email.policy
+import http
+import json
+import sqlite3
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from demo.client import Client, RequestFailed
+from demo.sample.answers import Answers
+from demo.sample.journal import Journal, SentJob
+from demo.state import StateFolder
+
+
+@dataclass(frozen=True, slots=True)
+class KeptMail:
+    """One mail of the mailbox. ``message_id`` is without its angle brackets."""
+
+    to: str
+    subject: str
+    message_id: str
+
+
+class Evidence:
+    """One look at everything. Make a new one for the next look.
+
+    Args:
+        receiver: Root of the webhook receiver, without a slash at the end.
+        files: Result files that were fetched before, by job; what is fetched now is added.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        answers: Answers,
+        client: Client,
+        state: StateFolder,
+        receiver: str,
+        files: dict[str, bytes],
+    ) -> None:
+        self.answers = answers
+        self.receiver = receiver
+        self._journal = journal
+        self._client = client
+        self._state = state
+        self._files = files
+
+    def jobs(self, kind: str) -> list[SentJob]:
+        """Return the sample jobs of one kind."""
+        return self._journal.of(kind)
+
+    @cached_property
+    def mails(self) -> list[KeptMail]:
+        """Mails that the sink keeps."""
+        return [_read_mail(path.read_bytes()) for path in sorted((self._state.mailbox / "new").glob("*.eml"))]
+
+    def arrived(self, path: str) -> list[dict[str, Any]]:
+        """Return the requests that an endpoint of the receiver answered, oldest first."""
+        return [entry for entry in self._deliveries if entry["path"] == path]
+
+    @cached_property
+    def _deliveries(self) -> list[dict[str, Any]]:
+        try:
+            lines = self._state.deliveries.read_text().splitlines()
+        except FileNotFoundError:
+            return []
+        return [json.loads(line) for line in lines if line.endswith("}")]
+
+    def file_of(self, job: SentJob) -> bytes:
+        """Return the file a job ended with; empty while there is none."""
+        url = job.body.get("result_url")
+        if job.job_id not in self._files and url:
+            with contextlib.suppress(RequestFailed):
+                answer = self._client.send("GET", url)
+                if answer.status == http.HTTPStatus.OK:
+                    self._files[job.job_id] = answer.body
+        return self._files.get(job.job_id, b"")
+
+    def text_of(self, path: str) -> str:
+        """Return what a page of the site says; empty when it does not answer with 200."""
+        with contextlib.suppress(RequestFailed):
+            answer = self._client.send("GET", path)
+            if answer.status == http.HTTPStatus.OK:
+                return answer.body.decode()
+        return ""
+
+    def count_rows(self, query: str, *values: str) -> int:
+        """Return what a ``select count(*)`` says."""
+        # `with` on a connection commits and does not close, hence both.
+        with contextlib.closing(sqlite3.connect(f"file:{self._state.database}?mode=ro", uri=True)) as database:
+            return int(database.execute(query, values).fetchone()[0])
+
+
+def _read_mail(raw: bytes) -> KeptMail:
+    found = email.message_from_bytes(raw, policy=email.policy.default)
+    to = str(found["X-Envelope-To"] or found["To"])
+    return KeptMail(to, str(found["Subject"]), str(found["Message-ID"]).strip(" <>"))

@@ -1,0 +1,121 @@
+"""Starts a yard in a throw-away folder, sends the sample work, and waits for every outcome."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+import tempfile
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from demo.check.evidence import Evidence
+from demo.check.expectations import EXPECTATIONS, Expectation
+from demo.check.seen import Seen
+from demo.errors import DemoError, Stopped
+from demo.feed import Feed
+from demo.leftovers import end_leftovers
+from demo.sample.run import SampleRun
+from demo.state import StateFolder
+from demo.stopping import StopRequest
+from demo.view.words import duration, megabytes
+from demo.yard import DemoYard
+
+PATIENCE_S = 90.0
+LOOK_EVERY_S = 0.5
+TABLE_WIDTH = 130
+
+
+def check(stop: StopRequest, console: Console) -> int:
+    """Run the check and return its exit code: 0 when every outcome was as expected, else 1."""
+    started_at = time.monotonic()
+    state = StateFolder(Path(tempfile.mkdtemp(prefix="switchyard-check-")))
+    feed = Feed(print_line=lambda text: console.print(f"  {text}"))
+    yard = DemoYard(state, feed=feed, stop=stop)
+    found: list[Seen] = []
+    problem = ""
+    memory_bytes = 0
+    try:
+        console.print(f"starting a yard in {state.root}")
+        yard.start()
+        console.print(f"up after {duration(time.monotonic() - started_at)}; sending the sample work")
+        found = wait_for_outcomes(yard, feed, stop)
+        memory_bytes = yard.memory_bytes
+    except Stopped:
+        problem = "stopped before every outcome was seen"
+    except DemoError as error:
+        problem = str(error)
+    finally:
+        yard.stop()
+    left = end_leftovers()
+    if left:
+        problem = problem or f"processes were left behind and killed: {', '.join(left)}"
+    good = not problem and bool(found) and all(seen.as_expected for seen in found)
+    if found:
+        console.print(table(found), soft_wrap=False)
+        console.print(
+            f"memory {megabytes(memory_bytes)} (sum of proportional set sizes); "
+            f"all in all {duration(time.monotonic() - started_at)}"
+        )
+    if good:
+        shutil.rmtree(state.root)
+        console.print("every outcome was as expected", style="green")
+        return 0
+    said = problem or "not every outcome was as expected"
+    console.print(f"check failed: {said}\nthe logs are kept in {state.logs}", style="red")
+    return 1
+
+
+def wait_for_outcomes(yard: DemoYard, feed: Feed, stop: StopRequest) -> list[Seen]:
+    """Send the sample work and look until everything is as expected, or patience ends.
+
+    Returns:
+        What was seen last of each expectation, in their order.
+    """
+    run = SampleRun(yard, feed, is_over=stop.wait)
+    run.start()
+    files: dict[str, bytes] = {}
+    found = [Seen("nothing yet", as_expected=False) for _ in EXPECTATIONS]
+    deadline = time.monotonic() + PATIENCE_S
+    while not stop.is_stopping():
+        yard.tend()
+        evidence = Evidence(run.journal, run.answers, run.client, yard.state, yard.addresses.receiver, files)
+        # What was right is looked at again in the end: "once" and "never" can still turn out wrong.
+        is_last_look = all(seen.as_expected for seen in found) or time.monotonic() > deadline
+        for place, expectation in enumerate(EXPECTATIONS):
+            if not found[place].as_expected or (is_last_look and not expectation.passes):
+                found[place] = _look(expectation, evidence)
+        if is_last_look:
+            break
+        stop.wait(LOOK_EVERY_S)
+    stop.ask()  # the run's threads end
+    return found
+
+
+def table(found: list[Seen]) -> Table:
+    """Return expected against seen."""
+    result = Table(width=TABLE_WIDTH)
+    for column in ("app", "what", "expected", "seen"):
+        result.add_column(column)
+    result.add_column("s", justify="right")
+    result.add_column("")
+    for expectation, seen in zip(EXPECTATIONS, found, strict=True):
+        result.add_row(
+            expectation.app,
+            expectation.what,
+            expectation.expected,
+            seen.text,
+            "" if seen.seconds is None else f"{seen.seconds:.1f}",
+            Text("ok", style="green") if seen.as_expected else Text("NO", style="bold red"),
+        )
+    return result
+
+
+def _look(expectation: Expectation, evidence: Evidence) -> Seen:
+    try:
+        return expectation.look(evidence)
+    except sqlite3.OperationalError as error:
+        return Seen(f"the database does not tell: {error}", as_expected=False)

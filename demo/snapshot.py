@@ -1,0 +1,95 @@
+"""What the terminal shows: the yard at one moment, as its API, its pools and its mailbox tell it."""
+
+from __future__ import annotations
+
+import http
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from broker.stores.pool_reports import PoolReport
+from demo.client import Client, RequestFailed
+from demo.feed import Feed, Line
+from demo.sample.journal import Journal, SentJob
+from demo.yard import DemoYard
+
+EVERY_S = 1.0
+MEMORY_EVERY = 5
+FEED_LINES = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The yard at one moment.
+
+    Args:
+        queues: As ``GET /api/v1/queues`` lists them; the last answer while the web is away.
+        memory_bytes: Sum of proportional set sizes; 0 before it was measured.
+        mails: Mails in the mailbox.
+    """
+
+    up_s: float = 0.0
+    queues: list[dict[str, Any]] = field(default_factory=list)
+    pools: list[PoolReport] = field(default_factory=list)
+    jobs: list[SentJob] = field(default_factory=list)
+    lines: list[Line] = field(default_factory=list)
+    memory_bytes: int = 0
+    mails: int = 0
+
+
+class Observer:
+    """Looks at the yard once a second, in a thread of its own, so that showing it never waits."""
+
+    def __init__(self, yard: DemoYard, client: Client, journal: Journal, feed: Feed) -> None:
+        self._yard = yard
+        self._client = client
+        self._journal = journal
+        self._feed = feed
+        self._started_at = time.monotonic()
+        self._queues: list[dict[str, Any]] = []
+        self._pools: list[PoolReport] = []
+        self._mails = 0
+        self._memory_bytes = 0
+        self._lock = threading.Lock()
+
+    def watch(self, is_over: Callable[[float], bool]) -> None:
+        """Look until it is over; ``is_over`` waits so many seconds and tells."""
+        turn = 0
+        while True:
+            self._look(with_memory=turn % MEMORY_EVERY == 0)
+            turn += 1
+            if is_over(EVERY_S):
+                return
+
+    def snapshot(self) -> Snapshot:
+        """Return what was seen last."""
+        with self._lock:
+            return Snapshot(
+                up_s=time.monotonic() - self._started_at,
+                queues=self._queues,
+                pools=self._pools,
+                jobs=self._journal.all(),
+                lines=self._feed.last(FEED_LINES),
+                memory_bytes=self._memory_bytes,
+                mails=self._mails,
+            )
+
+    def _look(self, *, with_memory: bool) -> None:
+        queues = self._ask_queues()
+        pools = self._yard.pools.read()
+        mails = self._yard.state.count_mails()
+        memory_bytes = self._yard.memory_bytes if with_memory else self._memory_bytes
+        with self._lock:
+            self._queues, self._pools, self._mails, self._memory_bytes = queues, pools, mails, memory_bytes
+
+    def _ask_queues(self) -> list[dict[str, Any]]:
+        try:
+            answer = self._client.send("GET", "/api/v1/queues")
+        except RequestFailed:
+            return self._queues
+        if answer.status != http.HTTPStatus.OK:
+            return self._queues
+        found = answer.json()
+        return list(found["queues"] if isinstance(found, dict) else found)

@@ -1,0 +1,92 @@
+"""Measure which kind of pool suits an actor."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from apps.platform.console.command_help import show_examples
+from devtools.measuring.choice import choose
+from devtools.measuring.contenders import Contender, read_contender, usual_contenders
+from devtools.measuring.run import Figures, NotMeasured, measure
+from devtools.measuring.slow_server import slow_server
+from devtools.measuring.work import SAMPLES, Work, read_work
+
+COLUMNS = ("pool", "tasks/s", "p50 ms", "p95 ms", "memory MB", "CPU %", "failed")
+
+EXAMPLES = """examples:
+  manage.py measure_pools                                              the samples, in every kind
+  manage.py measure_pools make_thumbnail '[7]' --tasks 50              an actor of yours; it runs for real
+  manage.py measure_pools http --pools threads:1x8 gevent:1x64         only these: kind:PROCESSESxSLOTS"""
+
+
+class Command(BaseCommand):
+    """A table for each actor: what pools of several kinds and widths make of it."""
+
+    help = "Run an actor in threads, processes and greenlets, on a broker of its own, and say which pool suits it."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        """Declare the arguments."""
+        show_examples(parser, EXAMPLES)
+        samples = ", ".join(SAMPLES)
+        parser.add_argument("actor", nargs="?", help=f"an actor of the project, or a sample ({samples}); default these")
+        parser.add_argument("arguments", nargs="?", default="", help="its arguments as JSON: a list, or an object")
+        parser.add_argument("--pools", nargs="+", metavar="KIND:PxS", help="default: each kind in two or three widths")
+        parser.add_argument("--tasks", type=int, default=200, help="tasks for each pool, default 200")
+        parser.add_argument("--timeout", type=float, default=120.0, help="seconds for each pool, default 120")
+        parser.add_argument("--json", action="store_true", help="print JSON, once all is measured")
+
+    def handle(self, **options: Any) -> None:
+        """Measure and print."""
+        if options["tasks"] < 1:
+            raise CommandError(f"--tasks is {options['tasks']}; measure at least one", returncode=2)
+        told: dict[str, Any] = {}
+        with slow_server() as url:
+            try:
+                contenders = [read_contender(words) for words in options["pools"] or ()] or list(usual_contenders())
+                actors = [options["actor"]] if options["actor"] else SAMPLES
+                works = [read_work(actor, options["arguments"], url=url) for actor in actors]
+            except ValueError as error:
+                raise CommandError(str(error), returncode=2) from error
+            for work in works:
+                figures = self._measure(work, contenders, options)
+                picked = choose(figures)
+                told[work.actor.removeprefix("sample_")] = {
+                    "pools": [asdict(one) for one in figures],
+                    "picked": picked.pool if picked else None,
+                }
+                if picked is None:
+                    self.stderr.write(f"{work.actor}: tasks failed in every pool, so no figure says what suits them")
+                elif not options["json"]:
+                    self.stdout.write(f"picked: {picked.pool}\n")
+        if options["json"]:
+            self.stdout.write(json.dumps(told, indent=2))
+        if any(one["picked"] is None for one in told.values()):
+            sys.exit(1)
+
+    def _measure(self, work: Work, contenders: list[Contender], options: dict[str, Any]) -> list[Figures]:
+        if not options["json"]:
+            self.stdout.write(f"\n{work.actor}, {options['tasks']} tasks\n{_line(COLUMNS)}")
+        figures = []
+        for contender in contenders:
+            try:
+                one = measure(contender, work, tasks=options["tasks"], timeout_s=options["timeout"])
+            except NotMeasured as error:
+                self.stderr.write(str(error))
+                continue
+            figures.append(one)
+            if not options["json"]:
+                self.stdout.write(_line([str(value) for value in asdict(one).values()]))
+                self.stdout.flush()
+        if not figures:
+            raise CommandError(f"actor {work.actor}: no pool could be measured", returncode=1)
+        return figures
+
+
+def _line(cells: Any) -> str:
+    first, *others = cells
+    return f"{first:<18}" + "".join(f"{cell:>11}" for cell in others)

@@ -1,0 +1,163 @@
+"""One measurement: a real pool on a server of its own works off a backlog."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import psutil
+from django.conf import settings
+from dramatiq import Message
+
+from apps.platform.embedded.server import EmbeddedServer
+from apps.platform.workers.shared.fork import memory_bytes
+from apps.platform.workers.shared.parent_death import die_with_parent
+from broker.keys.keys import Keys
+from broker.redis.connections import connect
+from broker.redis_broker import RedisBroker
+from devtools.measuring.contenders import POOL, Contender
+from devtools.measuring.stopwatch import VARIABLE, Lap, read_laps
+from devtools.measuring.work import Work
+
+START_S = 60.0
+SHOWN_LOG_CHARACTERS = 2_000
+
+
+class NotMeasured(Exception):
+    """A pool did not start, or did not end its work in time. Says what it logged last."""
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What a pool did.
+
+    Args:
+        pool: As :class:`Contender` writes itself.
+        p50_ms, p95_ms: Time of a task itself, in its worker.
+        memory_mb: Proportional set size of supervisor and children.
+        cpu_percent: CPU of supervisor and children; 100 is one core.
+        failed: Tasks that raised.
+    """
+
+    pool: str
+    tasks_per_s: float
+    p50_ms: float
+    p95_ms: float
+    memory_mb: float
+    cpu_percent: float
+    failed: int
+
+
+def measure(contender: Contender, work: Work, *, tasks: int, timeout_s: float) -> Figures:
+    """Have a pool work off so many tasks, and return its figures. It is warm: each slot ran one before.
+
+    Raises:
+        NotMeasured: it did not start, or did not end in time.
+    """
+    with TemporaryDirectory(prefix="switchyard-measured-") as name, contextlib.ExitStack() as stack:
+        folder = Path(name)
+        server = stack.enter_context(EmbeddedServer(folder / "valkey"))
+        broker = RedisBroker(connect(server.url), Keys(), middleware=[])
+        stack.callback(broker.close)
+        broker.declare_queue(work.queue)
+        log = stack.enter_context((folder / "log").open("w+"))
+        pool = subprocess.Popen(
+            [sys.executable, str(Path(settings.BASE_DIR) / "manage.py"), "runpool", POOL, "--grace=2"],
+            env=_environment(server.url, folder, contender, work),
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            preexec_fn=die_with_parent(signal.SIGTERM),
+        )
+        stack.callback(_end, pool)
+
+        def until(condition: Callable[[], bool], within_s: float, what: str) -> None:
+            deadline = time.monotonic() + within_s
+            while not condition():
+                if pool.poll() is not None or time.monotonic() > deadline:
+                    said = (folder / "log").read_text()[-SHOWN_LOG_CHARACTERS:]
+                    raise NotMeasured(f"{contender}: {what} within {within_s:.0f} s; it logged:\n{said}")
+                time.sleep(0.02)
+
+        until(lambda: f"pool {POOL}: ready" in (folder / "log").read_text(), START_S, "not ready")
+        times = folder / "times"
+        warm = contender.processes * contender.slots
+        _enqueue(broker, work, warm)
+        until(lambda: len(read_laps(times)) >= warm, timeout_s, "not warm")
+        members = [psutil.Process(pool.pid), *psutil.Process(pool.pid).children(recursive=True)]
+        cpu_s, start_s = _cpu_s(members), time.monotonic()
+        _enqueue(broker, work, tasks)
+        until(lambda: len(read_laps(times)) >= warm + tasks, timeout_s, f"{tasks} tasks not done")
+        cpu_s, took_s = _cpu_s(members) - cpu_s, time.monotonic() - start_s
+        return _figures(contender, read_laps(times)[warm:], members, cpu_s / took_s)
+
+
+def _environment(url: str, folder: Path, contender: Contender, work: Work) -> dict[str, str]:
+    config = settings.SWITCHYARD
+    return {
+        **os.environ,
+        "DJANGO_SETTINGS_MODULE": "devtools.measuring.settings",
+        "SWITCHYARD_MEASURED_SETTINGS": os.environ["DJANGO_SETTINGS_MODULE"],
+        "SWITCHYARD_MEASURED_QUEUE": work.queue,
+        "SWITCHYARD_MEASURED_POOL": str(contender),
+        VARIABLE: str(folder / "times"),
+        "SWITCHYARD_BROKER_URL": url,
+        "SWITCHYARD_STATE_DIR": str(folder),
+        "PROMETHEUS_MULTIPROC_DIR": str(folder / "metrics"),
+        # The broker alone is thrown away: the actor finds the database and the files that it always has.
+        "DATABASE_URL": config.database_url,
+        "SWITCHYARD_STORAGE_URL": config.storage_url,
+    }
+
+
+def _enqueue(broker: RedisBroker, work: Work, count: int) -> None:
+    for _ in range(count):
+        broker.enqueue(
+            Message(
+                queue_name=work.queue,
+                actor_name=work.actor,
+                args=tuple(work.args),
+                kwargs=work.kwargs,
+                options={"max_retries": 0},
+            )
+        )
+
+
+def _figures(contender: Contender, laps: list[Lap], members: list[psutil.Process], cores: float) -> Figures:
+    took_s = max(lap.end_s for lap in laps) - min(lap.start_s for lap in laps)
+    times_ms = sorted((lap.end_s - lap.start_s) * 1_000 for lap in laps)
+    return Figures(
+        pool=str(contender),
+        tasks_per_s=round(len(laps) / max(took_s, 1e-6), 1),
+        p50_ms=round(times_ms[len(times_ms) // 2], 1),
+        p95_ms=round(times_ms[int(len(times_ms) * 0.95)], 1),
+        memory_mb=round(memory_bytes(member.pid for member in members) / 1e6),
+        cpu_percent=round(cores * 100),
+        failed=sum(not lap.ok for lap in laps),
+    )
+
+
+def _cpu_s(members: list[psutil.Process]) -> float:
+    total = 0.0
+    for member in members:
+        with contextlib.suppress(psutil.Error):
+            times = member.cpu_times()
+            total += times.user + times.system
+    return total
+
+
+def _end(pool: subprocess.Popen[bytes]) -> None:
+    pool.terminate()
+    try:
+        pool.wait(15)
+    except subprocess.TimeoutExpired:
+        os.killpg(pool.pid, signal.SIGKILL)
+        pool.wait()

@@ -1,0 +1,65 @@
+"""What follows a job: the next step of its pipeline, and its callbacks. Dramatiq's own, but for an outage.
+
+Dramatiq drops what an after-hook raises. A step that could not be sent because the broker was away would be missing for
+ever, although the job before it is acknowledged as soon as the broker is back.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from dramatiq.broker import Broker, MessageProxy
+from dramatiq.message import Message
+from dramatiq.middleware import Callbacks, Pipelines
+
+from middleware.wait_for_broker import hold
+
+
+class DurablePipelines(Pipelines):
+    """Send the next step of a pipeline, however long the broker is away."""
+
+    def after_process_message(
+        self,
+        broker: Broker,
+        message: MessageProxy,
+        *,
+        result: Any = None,
+        exception: BaseException | None = None,
+    ) -> None:
+        """Send the next step."""
+        if message.options.get("pipe_target") is None:
+            return
+        lane = message.options["pipe_target"].get("queue_name")
+        if exception is None and lane not in broker.queues:  # it is of newer code, whose workers wait for it
+            broker.declare_queue(lane)
+        send = partial(super().after_process_message, broker, message, result=result, exception=exception)
+        hold(send, job_id=message.message_id, what="next step of a pipeline")
+
+
+class DurableCallbacks(Callbacks):
+    """Send a job's callback, however long the broker is away.
+
+    One that this code does not have is sent to the queue of the job: a worker of newer code runs it there.
+    """
+
+    def after_process_message(
+        self,
+        broker: Broker,
+        message: MessageProxy,
+        *,
+        result: Any = None,
+        exception: BaseException | None = None,
+    ) -> None:
+        """Send the callback."""
+        name = "on_success" if exception is None else "on_failure"
+        actor = broker.actors.get(message.actor_name)
+        callback = actor and (message.options.get(name) or actor.options.get(name))
+        if actor is None or not callback:
+            return
+        told = result if exception is None else {"type": type(exception).__name__, "message": str(exception)}
+        args = (message.asdict(), told)
+        known = broker.actors.get(callback)
+        # Made once: sent again after an answer that was lost, it is the same message.
+        follows = known.message(*args) if known else Message(actor.queue_name, callback, args, {}, {})
+        hold(partial(broker.enqueue, follows), job_id=message.message_id, what="callback")

@@ -1,0 +1,230 @@
+"""A server that starts to lose work is noticed while the yard runs, and is given none."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from broker.errors import BrokerUnavailable, BrokerUnsafe
+from broker.health.server import judge, read_facts
+from broker.health.watch import EVERY_S, Health, Watch
+from broker.keys.keys import Keys
+from broker.queue.operations import QueueOperations
+from broker.queue.results import Entry
+from broker.redis.calls import RedisCalls
+from broker.redis.connections import connect
+from tests.chaos.server import ServerUnderTest
+
+KEYS = Keys("watched")
+QUEUES = ("mail", "slow")
+EVICTING = (
+    "allkeys-lru", "allkeys-lfu", "allkeys-random", "volatile-lru", "volatile-lfu", "volatile-random", "volatile-ttl",
+)  # fmt: skip
+
+MakeWatch = Callable[[], Watch]
+
+
+@pytest.fixture
+def make_watch(emptied: ServerUnderTest) -> Iterator[MakeWatch]:
+    made: list[Watch] = []
+
+    def make() -> Watch:
+        made.append(Watch(connect(emptied.url, profile="quick"), KEYS, QUEUES, production=True))
+        return made[-1]
+
+    yield make
+    for watch in made:
+        watch.close()
+
+
+@pytest.fixture
+def family(emptied: ServerUnderTest) -> Iterator[QueueOperations]:
+    wire = RedisCalls(connect(emptied.url))
+    yield QueueOperations(wire, KEYS.queue("mail"))
+    wire.close()
+
+
+def codes(health: Health) -> list[str]:
+    return [item.code for item in health.findings]
+
+
+def enqueue(family: QueueOperations, id_: str) -> None:
+    assert family.enqueue([Entry(id_, b"{}")]) == [id_]
+
+
+def test_a_sound_server_is_left_as_it_was(make_watch: MakeWatch, emptied: ServerUnderTest) -> None:
+    assert make_watch().look() == Health()
+    assert emptied.admin.dbsize() == 0
+
+
+def test_it_is_due_every_five_seconds(make_watch: MakeWatch) -> None:
+    watch = make_watch()
+    assert watch.due() and watch.seconds_to_next() == 0
+
+    watch.look()
+
+    assert not watch.due()
+    assert EVERY_S - 1 < watch.seconds_to_next() <= EVERY_S
+
+
+@pytest.mark.parametrize("policy", EVICTING)
+def test_each_evicting_policy_is_an_error_with_its_remedy(emptied: ServerUnderTest, policy: str) -> None:
+    emptied.config_set("maxmemory-policy", policy)
+
+    [found] = judge(read_facts(emptied.admin), production=False)
+
+    assert (found.code, found.severity) == ("evicting", "error")
+    assert policy in found.seen and "CONFIG SET maxmemory-policy noeviction" in found.remedy
+
+
+def test_a_policy_that_is_set_live_stops_enqueuing_and_nothing_else(
+    make_watch: MakeWatch, emptied: ServerUnderTest, family: QueueOperations, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "switchyard.broker")
+    watch = make_watch()
+    watch.look()
+    enqueue(family, "before")
+    family.join("w/live")
+
+    emptied.config_set("maxmemory-policy", "volatile-lru")
+    first, second = watch.look(), watch.look()
+
+    assert first.red and codes(first) == [item.code for item in first.news] == ["evicting"]
+    assert codes(second) == ["evicting"] and second.news == ()
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+    with pytest.raises(BrokerUnsafe, match=r"volatile-lru.*CONFIG SET maxmemory-policy noeviction") as refused:
+        enqueue(family, "after")
+    assert isinstance(refused.value, BrokerUnavailable) and refused.value.outcome == "refused"
+    [grant] = family.fetch("w/live", 1, request=1).grants
+    assert family.move(grant.lease, move="divert", lane="retry", body=b"{}", delay_ms=0)
+
+    emptied.config_set("maxmemory-policy", "noeviction")
+    assert watch.look() == Health()
+    enqueue(family, "after")
+
+
+def test_the_refusal_lapses_with_whoever_wrote_it(
+    make_watch: MakeWatch, emptied: ServerUnderTest, family: QueueOperations
+) -> None:
+    emptied.config_set("maxmemory-policy", "allkeys-lru")
+    make_watch().look()
+
+    left_ms = emptied.admin.pttl(family.keys.refused)
+
+    assert 0 < left_ms <= 20_000
+    assert all(emptied.admin.exists(KEYS.queue(queue).refused) for queue in QUEUES)
+
+
+def test_memory_that_runs_out_is_told_before_it_is_full(make_watch: MakeWatch, emptied: ServerUnderTest) -> None:
+    used_bytes = int(emptied.admin.info("memory")["used_memory"])  # type: ignore[index]
+    emptied.config_set("maxmemory", int(used_bytes / 0.95))
+
+    health = make_watch().look()
+
+    assert codes(health) == ["nearly_full"] and not health.red
+    assert re.search(r"uses 9\d % of its memory", health.findings[0].seen)
+
+
+def test_persistence_that_is_switched_off_is_red_in_production(make_watch: MakeWatch, emptied: ServerUnderTest) -> None:
+    watch = make_watch()
+    emptied.config_set("appendonly", "no")
+    assert codes(watch.look()) == ["nothing_kept"] and watch.health.red
+
+    emptied.config_set("save", "3600 1")
+    assert codes(watch.look()) == ["snapshots_only"] and not watch.health.red
+
+
+def test_a_user_who_may_not_ask_cannot_verify(emptied: ServerUnderTest) -> None:
+    emptied.admin.execute_command("ACL", "SETUSER", "plain", "on", ">secret", "~*", "&*", "+@all", "-config")
+    client = connect(emptied.url.replace("redis://", "redis://plain:secret@"), profile="quick")
+
+    health = Watch(client, KEYS, QUEUES, production=True).look()
+    emptied.config_set("maxmemory-policy", "allkeys-lru")
+    with_eviction = Watch(client, KEYS, QUEUES, production=True).look()
+    client.close()
+
+    assert codes(health) == ["unverified"] and "cannot be verified" in health.findings[0].seen
+    assert codes(with_eviction) == ["evicting", "unverified"]  # the policy is told without CONFIG
+
+
+def test_a_server_that_hangs_costs_a_look_two_seconds_at_most(make_watch: MakeWatch, emptied: ServerUnderTest) -> None:
+    watch = make_watch()
+    watch.look()
+    emptied.stop()
+    try:
+        started = time.monotonic()
+        health = watch.look()
+        took_s = time.monotonic() - started
+    finally:
+        emptied.cont()
+
+    assert codes(health) == ["away"] and not health.red
+    assert took_s < 2.5
+    assert watch.look() == Health()
+
+
+def test_a_key_of_another_type_is_a_red_flag(make_watch: MakeWatch, emptied: ServerUnderTest) -> None:
+    emptied.admin.set(KEYS.generation(), "text")
+
+    health = make_watch().look()
+
+    assert codes(health) == ["unreadable"] and health.red
+
+
+def test_a_queues_key_of_another_type_is_a_red_flag_that_names_it(
+    make_watch: MakeWatch, emptied: ServerUnderTest, family: QueueOperations
+) -> None:
+    emptied.admin.set(family.keys.bodies, "text")
+
+    health = make_watch().look()
+
+    assert codes(health) == ["wrong_type"] and health.red
+    assert family.keys.bodies in health.findings[0].seen
+
+
+def test_every_key_of_a_family_in_use_has_the_type_that_is_looked_for(
+    make_watch: MakeWatch, emptied: ServerUnderTest, family: QueueOperations
+) -> None:
+    work_in(family)
+    known = dict(family.keys.kinds())
+
+    found = {str(key, "ascii"): str(emptied.admin.type(key), "ascii") for key in emptied.admin.scan_iter()}
+
+    assert make_watch().look() == Health()
+    assert {key: kind for key, kind in found.items() if key in known} == {
+        key: known[key] for key in found if key in known
+    }
+    assert all(":hold:" in key for key in found if key not in known), "every other key is an owner's"
+    assert len(found) >= 8
+
+
+@pytest.mark.parametrize("name", ["a", "a.low", "a.due", "a-x", "a-retry.high", "..", "-", "_"])
+def test_work_in_one_family_touches_no_other(emptied: ServerUnderTest, family: QueueOperations, name: str) -> None:
+    others = [
+        QueueOperations(family.wire, KEYS.queue(other)) for other in ("a", "a.low", "a-x", ".", "__") if other != name
+    ]
+    for other in others:
+        enqueue(other, "id")
+    before = {key: emptied.admin.dump(key) for key in emptied.admin.scan_iter()}
+
+    work_in(QueueOperations(family.wire, KEYS.queue(name)))
+
+    assert before
+    assert {key: emptied.admin.dump(key) for key in before} == before
+
+
+def work_in(family: QueueOperations) -> None:
+    """Do something of everything in a family."""
+    family.enqueue([Entry(f"{n}", b"{}", unique_key=f"key {n}") for n in range(4)])
+    family.enqueue([Entry("late", b"{}")], delay_ms=60_000, lane="retry", level=1)
+    family.join("w/live")
+    grants = family.fetch("w/live", 3, request=1).grants
+    family.ack("w/live", [grants[0].lease])
+    family.dead_letter(grants[1].lease, b"{}")
+    family.quarantine(grants[2].lease, b"{}")
+    family.pause()
+    family.lapsed()

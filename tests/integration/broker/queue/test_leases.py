@@ -1,0 +1,327 @@
+"""Leases that a parent keeps for its children: held, taken back, swept, and what a server that is away costs."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Iterator
+from types import SimpleNamespace
+
+import pytest
+import redis
+
+from broker.keys.keys import Keys
+from broker.queue.leases import RENEW_S, LaneKey, LeaseKeeper, Left, owner_of
+from broker.queue.operations import QueueOperations
+from broker.queue.results import Entry, Reclaimed
+from broker.redis.calls import RedisCalls
+from broker.redis.connections import connect
+from tests.chaos.fault_proxy import FaultProxy
+from tests.waiting import wait_for
+
+LIVE: LaneKey = ("work", "live")
+RETRY: LaneKey = ("work", "retry")
+
+
+@pytest.fixture
+def family(valkey: redis.Redis) -> QueueOperations:
+    """A queue family of this test's own."""
+    return QueueOperations(RedisCalls(valkey), Keys(f"test-{uuid.uuid4().hex[:8]}").family("work"))
+
+
+@pytest.fixture
+def keeper(family: QueueOperations) -> LeaseKeeper:
+    """A keeper of both lanes."""
+    return LeaseKeeper({"work": family}, [LIVE, RETRY])
+
+
+@pytest.fixture
+def proxy(valkey_url: str) -> Iterator[FaultProxy]:
+    """A way to the server that can be cut."""
+    with FaultProxy(int(valkey_url.rsplit(":", 1)[1].split("/")[0])) as proxy:
+        yield proxy
+
+
+def lease_of(family: QueueOperations, owner: str) -> float | None:
+    """Return when an owner's lease lapses, ms since the epoch."""
+    return family.wire.command("ZSCORE", family.keys.leases, owner)
+
+
+def let_lapse(family: QueueOperations, *owners: str) -> None:
+    """Have leases run out a moment ago, seen by somebody who sweeps all the time."""
+    family.lapsed()
+    for owner in owners:
+        family.wire.command("ZADD", family.keys.leases, "XX", 1, owner)
+
+
+def fetched_ids(family: QueueOperations, owner: str, count: int = 10, request: int = 1) -> list[bytes]:
+    """Return the ids that an owner's fetch leases."""
+    return [grant.lease.id for grant in family.fetch(owner, count, request=request).grants]
+
+
+def test_an_adopted_child_may_fetch_from_every_lane_after_a_tick(family: QueueOperations, keeper: LeaseKeeper) -> None:
+    family.enqueue([Entry("a", b"A")])
+    keeper.adopt("child.1")
+    before = (keeper.has_leases("child.1"), family.fetch("child.1/live", 1, request=1).state)
+
+    lost = keeper.tick()
+
+    assert before == (False, "gone")
+    assert lost == []
+    assert keeper.has_leases("child.1")
+    assert fetched_ids(family, "child.1/live") == [b"a"]
+    assert family.fetch("child.1/retry", 1, request=1).state == "ok"
+
+
+def test_leases_are_renewed_when_it_is_time_and_not_before(
+    family: QueueOperations, keeper: LeaseKeeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_s = time.monotonic()
+    monkeypatch.setattr("broker.queue.leases.time", SimpleNamespace(monotonic=lambda: now_s))
+    keeper.adopt("child.1")
+    keeper.tick()
+    family.wire.command("ZADD", family.keys.leases, soon := 9_999_999_999_999, "child.1/live")
+    now_s += RENEW_S - 0.1
+    keeper.tick()
+    early = float(lease_of(family, "child.1/live") or 0)
+
+    now_s += 0.2
+    keeper.tick()
+
+    assert early == soon
+    assert float(lease_of(family, "child.1/live") or 0) < soon
+
+
+def test_a_child_that_lost_a_lease_is_named_once(family: QueueOperations, keeper: LeaseKeeper) -> None:
+    keeper.adopt("child.1")
+    keeper.adopt("child.2")
+    keeper.tick()
+    family.reclaim("child.1/retry")
+
+    named = wait_for(keeper.tick, RENEW_S + 2)
+
+    assert named == ["child.1"]
+    assert keeper.tick() == []
+    assert lease_of(family, "child.2/retry") is not None
+
+
+def test_what_a_dead_child_held_goes_back_to_the_head_at_once(family: QueueOperations, keeper: LeaseKeeper) -> None:
+    family.enqueue([Entry(name, b"") for name in "abcd"])
+    keeper.adopt("child.1")
+    keeper.adopt("child.2")
+    keeper.tick()
+    assert fetched_ids(family, "child.1/live", 3) == [b"a", b"b", b"c"]
+
+    keeper.reclaim("child.1")
+
+    assert fetched_ids(family, "child.2/live") == [b"a", b"b", b"c", b"d"]
+    assert lease_of(family, "child.1/live") is None
+    assert lease_of(family, "child.1/retry") is None
+    assert keeper.tick() == []
+
+
+def test_what_it_had_finished_is_forgotten_and_what_it_ran_is_kept_apart(family: QueueOperations) -> None:
+    told: list[tuple[str, Reclaimed]] = []
+    keeper = LeaseKeeper({"work": family}, [LIVE], reclaimed=lambda child, key, answer: told.append((child, answer)))
+    family.enqueue([Entry(name, name.upper().encode()) for name in "abcd"])
+    for child in ("child.1", "child.2", "suspects.1"):
+        keeper.adopt(child)
+    keeper.tick()
+    grants = family.fetch("child.1/live", 4, request=1).grants
+
+    done = grants[0].lease
+    keeper.reclaim("child.1", {LIVE: Left([(done.id, done.token)], ["c"], keeper="suspects.1")})
+
+    assert fetched_ids(family, "child.2/live") == [b"b", b"d"]
+    [(child, answer)] = told
+    assert (child, answer.returned) == ("child.1", 2)
+    [suspect] = answer.suspects
+    assert (suspect.id, suspect.crashes, suspect.body) == ("c", 1, b"C")
+    assert suspect.lease is not None
+    assert family.held("suspects.1/live") == [suspect.lease]
+    assert not family.wire.command("HEXISTS", family.keys.bodies, "a")
+
+
+def test_a_repeated_reclaim_names_again_what_the_keeper_got(family: QueueOperations) -> None:
+    family.enqueue([Entry("a", b"A"), Entry("b", b"B")])
+    for owner in ("child.1/live", "suspects.1/live"):
+        family.join(owner)
+    family.fetch("child.1/live", 2, request=1)
+
+    first = family.reclaim("child.1/live", running=["a"], keeper="suspects.1/live")
+    again = family.reclaim("child.1/live", running=["a"], keeper="suspects.1/live")
+
+    assert first is not None
+    assert again is not None
+    assert (first.returned, again.returned) == (1, 0)
+    assert again.suspects == first.suspects
+    assert again.suspects[0].crashes == 1
+    assert family.reclaim("child.1/live") is None
+
+
+def test_a_child_that_finished_hundreds_unconfirmed_leaves_none_of_them_behind(
+    family: QueueOperations, keeper: LeaseKeeper
+) -> None:
+    family.enqueue([Entry(f"m{n}", b"") for n in range(450)])
+    keeper.adopt("child.1")
+    keeper.tick()
+    grants = family.fetch("child.1/live", 450, request=1).grants
+
+    finished = [(grant.lease.id, grant.lease.token) for grant in grants[:440]]
+    keeper.reclaim("child.1", {LIVE: Left(finished, [f"m{n}" for n in range(440, 450)])})
+
+    keeper.adopt("child.2")
+    keeper.tick()
+    assert fetched_ids(family, "child.2/live", 500) == [b"m%d" % n for n in range(440, 450)]
+
+
+def test_leases_that_lapsed_elsewhere_are_swept(family: QueueOperations, keeper: LeaseKeeper) -> None:
+    family.enqueue([Entry("a", b""), Entry("b", b"")])
+    family.join("elsewhere.1/live")
+    assert fetched_ids(family, "elsewhere.1/live", 1) == [b"a"]
+    let_lapse(family, "elsewhere.1/live")
+
+    keeper.adopt("child.1")
+    keeper.tick()
+
+    assert fetched_ids(family, "child.1/live") == [b"a", b"b"]
+
+
+def test_an_own_lease_that_lapsed_unseen_is_renewed_not_swept(family: QueueOperations, keeper: LeaseKeeper) -> None:
+    keeper.adopt("child.1")
+    keeper.tick()
+    let_lapse(family, "child.1/live")
+
+    wait_for(lambda: keeper.tick() == [] and float(lease_of(family, "child.1/live") or 0) > 1, RENEW_S + 2)
+
+
+@pytest.mark.parametrize("fault", ["stall", "blackhole"])
+def test_a_server_that_is_away_costs_a_second_at_most_and_nothing_is_forgotten(
+    family: QueueOperations, proxy: FaultProxy, fault: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    keeper = LeaseKeeper(
+        {"work": QueueOperations(RedisCalls(connect(proxy.url, profile="quick")), family.keys)}, [LIVE, RETRY]
+    )
+    family.enqueue([Entry("a", b"")])
+    keeper.adopt("child.1")
+    keeper.tick()
+    assert fetched_ids(family, "child.1/live") == [b"a"]
+
+    getattr(proxy, fault)()
+    keeper.adopt("child.2")
+    took_s = []
+    for act in (keeper.tick, lambda: keeper.reclaim("child.1"), keeper.tick):
+        began_s = time.monotonic()
+        act()
+        took_s.append(time.monotonic() - began_s)
+    proxy.pass_()
+
+    assert max(took_s) < 1.1
+    assert keeper.seconds_to_next() > 0
+    wait_for(lambda: keeper.tick() == [] and keeper.has_leases("child.2"))
+    assert fetched_ids(family, "child.2/live") == [b"a"]
+    assert caplog.text.count("the broker does not answer") == 1
+
+
+def test_suspects_are_told_although_the_answer_was_lost(family: QueueOperations, proxy: FaultProxy) -> None:
+    told: list[Reclaimed] = []
+    keeper = LeaseKeeper(
+        {"work": QueueOperations(RedisCalls(connect(proxy.url, profile="quick")), family.keys)},
+        [LIVE],
+        reclaimed=lambda child, key, answer: told.append(answer),
+    )
+    family.enqueue([Entry("a", b"A")])
+    keeper.adopt("child.1")
+    keeper.adopt("suspects.1")
+    keeper.tick()
+    assert fetched_ids(family, "child.1/live") == [b"a"]
+
+    proxy.drop_reply()
+    keeper.reclaim("child.1", {LIVE: Left(running=["a"], keeper="suspects.1")})
+    wait_for(lambda: keeper.tick() == [] and told)
+
+    assert [(suspect.id, suspect.crashes) for suspect in told[0].suspects] == [("a", 1)]
+
+
+def test_the_next_tick_is_due_at_once_after_an_adoption_and_later_when_all_is_done(keeper: LeaseKeeper) -> None:
+    keeper.tick()
+    idle_s = keeper.seconds_to_next()
+    keeper.adopt("child.1")
+
+    adopted_s = keeper.seconds_to_next()
+    keeper.tick()
+
+    assert 1.0 < idle_s <= 2.0
+    assert adopted_s == 0.0
+    assert 1.0 < keeper.seconds_to_next() <= 2.0
+
+
+def test_a_server_that_was_never_there_is_no_error() -> None:
+    family = QueueOperations(
+        RedisCalls(connect("redis://127.0.0.1:1/0", profile="quick")), Keys("nowhere").queue("work")
+    )
+    keeper = LeaseKeeper({"work": family}, [LIVE])
+    keeper.adopt("child.1")
+
+    assert keeper.tick() == []
+    assert not keeper.has_leases("child.1")
+    assert keeper.seconds_to_next() > 0.5
+
+
+def test_an_owner_is_a_childs_consumer_of_a_lane() -> None:
+    assert owner_of("slow.host.1.x.1.1", RETRY) == "slow.host.1.x.1.1/retry"
+
+
+def test_a_keeper_says_until_when_a_childs_leases_last_for_sure(keeper: LeaseKeeper, family: QueueOperations) -> None:
+    keeper.adopt("child")
+    before_s = keeper.leased_until_s("child")
+    asked_s = time.monotonic()
+    keeper.tick()
+    joined_s = keeper.leased_until_s("child")
+
+    let_lapse(family, owner_of("child", LIVE))
+    family.reclaim(owner_of("child", LIVE), only_lapsed=True)
+    wait_for(lambda: "child" in keeper.tick(), RENEW_S + 2)
+
+    assert (before_s, keeper.leased_until_s("stranger")) == (0.0, 0.0)
+    assert asked_s + 15 <= joined_s <= time.monotonic() + 15
+    assert keeper.leased_until_s("child") == 0.0
+
+
+def test_a_renewal_prolongs_what_is_sure_and_an_outage_does_not(
+    family: QueueOperations, proxy: FaultProxy, valkey_url: str
+) -> None:
+    wire = RedisCalls(connect(proxy.url, profile="quick"))
+    keeper = LeaseKeeper({"work": QueueOperations(wire, family.keys)}, [LIVE])
+    keeper.adopt("child")
+    keeper.tick()
+    joined_s = keeper.leased_until_s("child")
+
+    wait_for(lambda: not keeper.tick() and keeper.leased_until_s("child") > joined_s, RENEW_S + 2)
+    renewed_s = keeper.leased_until_s("child")
+    proxy.blackhole()
+    wait_for(lambda: not keeper.tick() and keeper.away, RENEW_S + 2)
+
+    assert renewed_s > joined_s
+    assert keeper.leased_until_s("child") == renewed_s
+    proxy.pass_()
+    wire.close()
+
+
+def test_a_keeper_in_a_hurry_knows_within_a_second_and_a_half_that_a_server_is_silent(
+    family: QueueOperations, proxy: FaultProxy
+) -> None:
+    wire = RedisCalls(connect(proxy.url, profile="quick"))
+    keeper = LeaseKeeper({"work": QueueOperations(wire, family.keys)}, [LIVE])
+    keeper.tick()
+    proxy.blackhole()
+
+    asked_s = time.monotonic()
+    keeper.hurry()
+    wait_for(lambda: not keeper.tick() and keeper.silent, 5)
+    took_s = time.monotonic() - asked_s
+    proxy.pass_()
+    wait_for(lambda: not keeper.tick() and not keeper.silent, 5)
+
+    assert took_s < 2
+    wire.close()

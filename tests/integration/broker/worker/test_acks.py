@@ -1,0 +1,143 @@
+"""Acknowledgements: none is sent before the record of its job is written, and no fetch waits for many records."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+
+import pytest
+import redis
+
+from broker.errors import BrokerUnavailable
+from broker.keys.keys import Keys
+from broker.queue.operations import QueueOperations
+from broker.queue.results import Entry, Lease
+from broker.redis.calls import RedisCalls
+from broker.stores.job_records import LIVE_TTL_MS, JobRecords, sequence, step
+from broker.worker.ack_barrier import AckBarrier
+from broker.worker.acks import MANY, Acks
+from tests.waiting import wait_for
+
+OWNER = "child/live"
+
+
+@pytest.fixture
+def keys() -> Keys:
+    return Keys(f"test-{uuid.uuid4().hex[:8]}")
+
+
+@pytest.fixture
+def family(valkey: redis.Redis, keys: Keys) -> QueueOperations:
+    family = QueueOperations(RedisCalls(valkey), keys.queue("work"))
+    family.join(OWNER)
+    return family
+
+
+@pytest.fixture
+def may_write() -> threading.Event:
+    return threading.Event()
+
+
+@pytest.fixture
+def steps(valkey: redis.Redis, keys: Keys, may_write: threading.Event) -> Iterator[AckBarrier]:
+    """Records that are written in the background, once the test allows it."""
+    steps = AckBarrier(JobRecords(valkey, keys))
+
+    def later(write: Callable[[], None]) -> None:
+        assert may_write.wait(20)
+        write()
+
+    steps.around = later
+    steps.start()
+    yield steps
+    may_write.set()
+    steps.stop()
+
+
+def hold(family: QueueOperations, count: int) -> list[Lease]:
+    family.enqueue([Entry(f"job-{number}", b"{}") for number in range(count)])
+    return [grant.lease for grant in family.fetch(OWNER, count, request=1).grants]
+
+
+def succeed(steps: AckBarrier, lease: Lease) -> None:
+    order = sequence(generation=0, attempts=1, state="succeeded")
+    steps.add(step(str(lease.id, "ascii"), sequence=order, state="succeeded", fields={}, ttl_ms=LIVE_TTL_MS))
+
+
+def test_of_many_only_those_are_taken_whose_records_are_written(
+    family: QueueOperations, steps: AckBarrier, may_write: threading.Event, valkey: redis.Redis, keys: Keys
+) -> None:
+    leases, acks = hold(family, MANY + 4), Acks(family, OWNER, steps=steps)
+    for lease in leases:
+        succeed(steps, lease)
+        acks.add(lease)
+
+    assert acks.take() == []  # and at once, although nothing can be written
+    may_write.set()
+    wait_for(lambda: steps.written == steps.noted, 5, what="records written")
+
+    assert acks.take() == leases
+    records = JobRecords(valkey, keys)
+    assert {found.state for lease in leases if (found := records.read(str(lease.id, "ascii")))} == {"succeeded"}
+
+
+def test_a_record_that_is_noted_later_holds_back_only_its_own(
+    family: QueueOperations, steps: AckBarrier, may_write: threading.Event
+) -> None:
+    leases, acks = hold(family, 2 * MANY + 1), Acks(family, OWNER, steps=steps)
+    may_write.set()
+    for lease in leases[:-1]:
+        succeed(steps, lease)
+        acks.add(lease)
+    wait_for(lambda: steps.written == steps.noted, 5, what="records written")
+    may_write.clear()
+    succeed(steps, leases[-1])
+    acks.add(leases[-1])
+
+    assert acks.take() == leases[:-1]
+    assert acks.some
+
+
+def test_few_are_written_by_whoever_sends_them(
+    family: QueueOperations, steps: AckBarrier, may_write: threading.Event
+) -> None:
+    [lease], acks = hold(family, 1), Acks(family, OWNER, steps=steps)
+    succeed(steps, lease)
+    acks.add(lease)
+    may_write.set()
+    acks.send()
+
+    assert not acks.some
+    assert family.held(OWNER) == []
+
+
+def test_records_that_cannot_be_written_keep_the_messages_held(family: QueueOperations, steps: AckBarrier) -> None:
+    [lease], acks = hold(family, 1), Acks(family, OWNER, steps=steps)
+
+    def refuse(write: Callable[[], None]) -> None:
+        raise BrokerUnavailable("job_write", "away")
+
+    steps.around = refuse
+    succeed(steps, lease)
+    acks.add(lease)
+    acks.send()
+
+    assert acks.some
+    assert family.held(OWNER) == [lease]
+    steps.around = lambda write: write()
+    acks.send()
+    assert family.held(OWNER) == []
+
+
+def test_finished_ids_are_remembered_for_ten_to_twenty_minutes(family: QueueOperations, valkey: redis.Redis) -> None:
+    first, second = hold(family, 2)
+    family.ack(OWNER, [first])
+    expires_at = [valkey.pexpiretime(done) for done in family.keys.done if valkey.exists(done)]
+    family.ack(OWNER, [second])
+    seconds, microseconds = valkey.time()
+    left_ms = expires_at[0] - seconds * 1000 - microseconds / 1000
+
+    assert len(expires_at) == 1
+    assert 600_000 - 5_000 < left_ms <= 1_200_000
+    assert {valkey.pexpiretime(done) for done in family.keys.done if valkey.exists(done)} >= {expires_at[0]}

@@ -1,0 +1,176 @@
+"""Each thing that is wrong with the broker's server is found on a real one, with its cause and the next step."""
+
+from __future__ import annotations
+
+import time
+from types import SimpleNamespace
+
+import pytest
+
+from apps.platform.doctor import broker_server
+from apps.platform.doctor.finding import Finding
+from apps.platform.doctor.timeouts import ask
+from broker.health.keyspace_id import KeyspaceId
+from broker.keys.keys import Keys
+from broker.redis.connections import connect
+from project.topology import YARD
+from tests.chaos.fault_proxy import FaultProxy
+from tests.chaos.server import ServerUnderTest
+from tests.integration.doctor.conftest import Configure, of
+
+
+def look() -> list[Finding]:
+    return ask("broker", broker_server.look, 2.0)
+
+
+def test_a_sound_server_is_told_with_its_figures(own_server: ServerUnderTest) -> None:
+    KeyspaceId(own_server.admin, Keys(), [queue.name for queue in YARD.queues]).prepare()
+
+    findings = look()
+
+    assert set(of(findings, "ok")) == {"server", "marker", "latency", "clock", "slow_log"}
+    assert "noeviction, append-only file" in of(findings, "ok")["server"].seen
+    assert len(findings) == 5
+
+
+def test_an_evicting_policy_is_an_error_with_the_command_that_mends_it(own_server: ServerUnderTest) -> None:
+    own_server.config_set("maxmemory-policy", "allkeys-lru")
+
+    found = of(look(), "error")["evicting"]
+
+    assert "allkeys-lru" in found.seen and "cache" in found.cause
+    assert found.next.startswith('valkey-cli -u "$SWITCHYARD_BROKER_URL" CONFIG SET maxmemory-policy noeviction')
+
+
+def test_a_production_server_without_persistence_is_an_error(own_server: ServerUnderTest, configure: Configure) -> None:
+    own_server.config_set("appendonly", "no")
+    own_server.config_set("save", "")
+    configure(DEBUG=False)
+
+    assert "appendonly yes" in of(look(), "error")["nothing_kept"].next
+
+
+def test_a_full_server_takes_no_work(own_server: ServerUnderTest) -> None:
+    own_server.fill()
+
+    assert "memory is full" in of(look(), "error")["takes_no_work"].seen
+
+
+def test_a_production_server_without_a_limit_of_memory_is_a_warning(
+    own_server: ServerUnderTest, configure: Configure
+) -> None:
+    configure(DEBUG=False)
+
+    assert "CONFIG SET maxmemory" in of(look(), "warning")["no_limit"].next
+
+
+def test_a_server_that_frees_large_keys_while_all_wait_is_a_warning(own_server: ServerUnderTest) -> None:
+    own_server.config_set("lazyfree-lazy-expire", "no")
+
+    assert "CONFIG SET lazyfree-lazy-expire yes" in of(look(), "warning")["stalls"].next
+
+
+def test_many_slow_commands_of_ours_are_told_a_few_and_those_of_others_are_not(own_server: ServerUnderTest) -> None:
+    def log_slow(key: str, times: int) -> None:
+        own_server.config_set("slowlog-log-slower-than", 0)
+        for _ in range(times):
+            own_server.admin.set(key, 1)
+        own_server.config_set("slowlog-log-slower-than", -1)
+
+    log_slow("another:key", 20)
+    assert of(look(), "ok")["slow_log"].seen.startswith("no command of ours")
+    log_slow("switchyard:key", 9)
+    assert "9 of our commands, the longest 0 ms (SET)" in of(look(), "ok")["slow_log"].seen
+    log_slow("switchyard:key", 1)
+    assert "10 of our commands" in of(look(), "warning")["slow_commands"].seen
+
+
+def test_one_command_of_ours_that_all_had_to_wait_for_is_told(own_server: ServerUnderTest) -> None:
+    own_server.admin.eval("for i = 1, 100000000 do end", 1, "switchyard:key")
+
+    assert "1 of our commands" in of(look(), "warning")["slow_commands"].seen
+
+
+def test_a_keyspace_that_was_emptied_is_an_error(own_server: ServerUnderTest) -> None:
+    own_server.admin.sadd(Keys().generations_missed(), "0123")
+
+    found = of(look(), "error")["keyspace"]
+
+    assert "emptied" in found.seen and "manage.py broker accept" in found.next
+
+
+def test_a_used_keyspace_without_a_marker_is_a_warning(own_server: ServerUnderTest) -> None:
+    own_server.admin.set(Keys().queue("slow").token, 1)
+
+    assert of(look(), "warning")["unmarked"].next == "manage.py broker accept"
+
+
+def test_a_key_that_something_else_wrote_is_an_error(own_server: ServerUnderTest) -> None:
+    own_server.admin.set(Keys().queue("slow").bodies, "not a hash")
+
+    assert "bodies" in of(look(), "error")["wrong_type"].seen
+
+
+def test_a_server_that_was_told_to_follow_another_is_an_error(own_server: ServerUnderTest) -> None:
+    own_server.admin.execute_command("REPLICAOF", "127.0.0.1", "1")
+
+    assert of(look(), "error")["takes_no_work"].seen == "it takes no work: it is a replica, which only reads"
+
+
+def test_a_clock_that_differs_is_a_warning(own_server: ServerUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = SimpleNamespace(time=lambda: time.time() + 10, perf_counter=time.perf_counter)
+    monkeypatch.setattr(broker_server, "time", clock)
+
+    assert "10.0" in of(look(), "warning")["clock_off"].seen
+    assert "behind this machine" in of(look(), "warning")["clock_off"].seen
+
+
+def test_a_server_far_away_is_a_warning(own_server: ServerUnderTest, configure: Configure) -> None:
+    with FaultProxy(own_server.port) as proxy:
+        proxy.delay(5)
+        configure(broker_url=proxy.url)
+        found = of(look(), "warning")["slow"]
+
+    assert "20 pings took 1" in found.seen
+
+
+def test_a_server_that_is_away_is_an_error_and_no_traceback(own_server: ServerUnderTest) -> None:
+    own_server.kill()
+
+    [found] = look()
+
+    assert (found.code, found.severity) == ("away", "error")
+    assert "manage.py broker" in found.next
+
+
+def test_a_server_that_stands_still_is_an_error_in_time(own_server: ServerUnderTest) -> None:
+    own_server.stop()
+    started = time.monotonic()
+
+    [found] = look()
+
+    assert (found.code, found.severity) == ("hangs", "error")
+    assert time.monotonic() - started < 2.5
+
+
+def test_a_wrong_password_is_told_as_such_and_shown_to_nobody(
+    own_server: ServerUnderTest, configure: Configure
+) -> None:
+    own_server.config_set("requirepass", "right")
+    try:
+        configure(broker_url=own_server.url.replace("redis://", "redis://:canary@"))
+        [found] = look()
+    finally:
+        connect(own_server.url.replace("redis://", "redis://:right@")).config_set("requirepass", "")
+
+    assert (found.code, found.severity) == ("refused", "error")
+    assert "SWITCHYARD_BROKER_URL" in found.next and "canary" not in str(found)
+
+
+def test_a_user_who_may_not_look_is_told_what_cannot_be_verified(
+    own_server: ServerUnderTest, configure: Configure
+) -> None:
+    own_server.admin.execute_command("ACL", "SETUSER", "yard", "on", ">word", "~*", "+@all", "-info", "-config")
+    configure(broker_url=own_server.url.replace("redis://", "redis://yard:word@"))
+
+    assert "+info" in of(look(), "warning")["unverified"].next

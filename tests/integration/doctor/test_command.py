@@ -1,0 +1,160 @@
+"""``manage.py doctor``: what it prints, how it exits, and that it never hangs."""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+from typing import Any
+
+import pytest
+from django.core.management import call_command
+
+from apps.platform.doctor import examine, printing
+from apps.platform.doctor.finding import Finding, worst
+from broker.interface import Facilities
+from tests.chaos.server import ServerUnderTest
+from tests.integration.doctor.conftest import Configure
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+def run(*arguments: str, tty: bool = False) -> tuple[int, str]:
+    out = io.StringIO()
+    out.isatty = lambda: tty  # type: ignore[method-assign]
+    try:
+        call_command("doctor", *arguments, stdout=out)
+    except SystemExit as ended:
+        assert isinstance(ended.code, int)
+        return ended.code, out.getvalue()
+    return 0, out.getvalue()
+
+
+def findings_are(monkeypatch: pytest.MonkeyPatch, *findings: Finding) -> None:
+    monkeypatch.setattr("apps.platform.doctor.management.commands.doctor.examine", lambda: list(findings))
+
+
+OK = Finding("disk", "free", "ok", "70 GB free")
+SKIPPED = Finding("pools", "not_checked", "skipped", "not checked")
+WARNING = Finding("scheduler", "down", "warning", "no scheduler leads", "None runs", "manage.py runscheduler")
+ERROR = Finding("broker", "away", "error", "the server does not answer", "It is down", "manage.py broker")
+
+
+@pytest.mark.parametrize(
+    ("findings", "code", "verdict"),
+    [
+        ((OK, SKIPPED), 0, "healthy"),
+        ((OK, WARNING), 1, "warnings"),
+        ((WARNING, ERROR, OK), 2, "errors"),
+    ],
+)
+def test_it_exits_as_the_worst_finding_says(
+    findings: tuple[Finding, ...], code: int, verdict: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    findings_are(monkeypatch, *findings)
+
+    exit_code, printed = run("--json")
+
+    told = json.loads(printed)
+    assert (exit_code, told["exit_code"], told["verdict"]) == (code, code, verdict)
+    assert sum(told["counts"].values()) == len(findings)
+
+
+def test_people_read_what_was_seen_why_and_what_is_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    findings_are(monkeypatch, OK, ERROR, WARNING)
+
+    _, printed = run()
+
+    assert printed.splitlines() == [
+        "disk",
+        "  ok       70 GB free",
+        "",
+        "broker",
+        "  error    the server does not answer",
+        "           why: It is down",
+        "           next: manage.py broker",
+        "",
+        "scheduler",
+        "  warning  no scheduler leads",
+        "           why: None runs",
+        "           next: manage.py runscheduler",
+        "",
+        "1 error and 1 warning; begin with: the server does not answer",
+    ]
+
+
+def test_what_a_message_says_drives_no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    evil = "an id \x1b[2J\n  ok       nothing"
+    findings_are(monkeypatch, Finding("queues", "crashing", "warning", evil, evil, evil))
+
+    _, printed = run()
+
+    assert "\x1b" not in printed
+    assert len(printed.splitlines()) == 6
+
+
+def test_a_terminal_gets_colours_and_a_file_gets_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DJANGO_COLORS", "dark")
+    monkeypatch.setenv("TERM", "xterm")
+    painted = list(printing.lines([ERROR], lambda severity, text: f"<{severity}>{text}", took_ms=1))
+
+    assert painted[1].startswith("  <error>error")
+    assert "\x1b[" not in run()[1]
+
+
+def test_a_yard_without_pools_is_told_of_each_group(facilities: Facilities, configure: Configure) -> None:
+    configure(DEBUG=True)
+
+    code, printed = run("--json")
+
+    told = json.loads(printed)
+    assert code == 1
+    assert list(dict.fromkeys(found["group"] for found in told["findings"])) == [
+        "configuration", "disk", "broker", "pools", "queues", "scheduler", "database", "dead letters", "alerts",
+    ]  # fmt: skip
+    assert set(told["findings"][0]) == {"group", "code", "severity", "seen", "cause", "next", "subject"}
+    assert {found["code"] for found in told["findings"] if found["severity"] == "warning"} == {"down"}
+
+
+def test_a_broker_that_stands_still_holds_up_no_other_group(
+    facilities: Facilities, own_server: ServerUnderTest
+) -> None:
+    own_server.stop()
+    started = time.monotonic()
+
+    code, printed = run("--json")
+
+    told = json.loads(printed)
+    by_group = {found["group"]: found["severity"] for found in told["findings"]}
+    assert code == 2
+    assert (by_group["broker"], by_group["pools"], by_group["database"]) == ("error", "skipped", "ok")
+    assert time.monotonic() - started < 10
+
+
+def test_checks_that_all_hang_end_in_ten_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    over = time.monotonic() + 30
+
+    def hang() -> Any:
+        while time.monotonic() < over:
+            time.sleep(0.05)
+        return ()
+
+    for module in ("configuration", "disk", "broker_server", "database"):
+        monkeypatch.setattr(getattr(examine, module), "look", hang)
+    monkeypatch.setattr(examine, "DEADLINE_S", 2.0)
+    started = time.monotonic()
+
+    findings = examine.examine()
+    over = 0.0
+
+    assert worst(findings) == "error"
+    assert time.monotonic() - started < 10
+
+
+def test_a_check_that_breaks_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> Any:
+        raise RuntimeError("of its own")
+
+    monkeypatch.setattr(examine.disk, "look", broken)
+
+    assert "RuntimeError: of its own" in next(found.seen for found in examine.examine() if found.code == "broken")

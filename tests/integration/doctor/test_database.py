@@ -1,0 +1,170 @@
+"""What is wrong with the database is found on a real SQLite and a real PostgreSQL."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from django.db import connection
+from django.db.utils import ConnectionHandler
+
+from apps.platform.doctor import database
+from apps.platform.doctor.finding import Finding
+from apps.platform.doctor.timeouts import ask
+from tests.chaos.postgres import PostgresUnderTest
+from tests.integration.doctor.conftest import of
+from tests.waiting import wait_for
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+def look() -> list[Finding]:
+    return ask("database", database.look, 2.0)
+
+
+@pytest.fixture
+def other_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The database is a file of this test's own, not there yet."""
+    path = tmp_path / "other.sqlite3"
+    monkeypatch.setitem(connection.settings_dict, "NAME", str(path))
+    return path
+
+
+def test_a_migrated_database_is_told_with_its_figures() -> None:
+    findings = look()
+
+    assert set(of(findings, "ok")) == {"server", "lock", "migrations"}
+    assert len(findings) == 3
+
+
+def test_an_unmigrated_database_is_an_error_with_the_first_migration(other_file: Path) -> None:
+    other_file.touch()
+
+    found = of(look(), "error")["unmigrated"]
+
+    assert "migrations are not applied" in found.seen
+    assert found.next == "manage.py migrate"
+
+
+def test_a_file_that_is_not_there_is_an_error_and_is_not_made(other_file: Path) -> None:
+    assert list(of(look(), "error")) == ["unmigrated"]
+    assert not other_file.exists()
+
+
+def test_a_writers_lock_that_is_never_free_is_an_error() -> None:
+    with contextlib.closing(sqlite3.connect(connection.settings_dict["NAME"], isolation_level=None)) as holder:
+        holder.execute("BEGIN IMMEDIATE")
+
+        found = of(look(), "error")["locked"]
+
+    assert "fuser" in found.next
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[PostgresUnderTest]:
+    """A PostgreSQL with nothing in it."""
+    with PostgresUnderTest() as server:
+        yield server
+
+
+@pytest.fixture
+def on_postgres(postgres: PostgresUnderTest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """The database is PostgreSQL; ``on_postgres(USER=…)`` makes it wrong."""
+    opened: list[Any] = []
+
+    def point(**options: Any) -> None:
+        where = {"ENGINE": "django.db.backends.postgresql", "NAME": "postgres", "USER": "yard", "HOST": "127.0.0.1"}
+        handler = ConnectionHandler({"default": {**where, "PORT": str(postgres.port), **options}})
+        handler["default"].inc_thread_sharing()
+        opened.append(handler["default"])
+        monkeypatch.setattr(database, "connection", handler["default"])
+
+    point()
+    yield point
+    for one in opened:
+        one.close()
+
+
+def test_postgres_without_room_for_all_pools_is_a_warning(on_postgres: Any) -> None:
+    found = of(look(), "warning")["connections_few"]
+
+    assert "all pools may open" in found.seen and "for what runs alone" in found.seen
+    assert "max_connections" in found.next
+
+
+def test_postgres_whose_connections_are_used_up_is_a_warning(on_postgres: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database, "NEARLY_ALL", 0.001)
+
+    assert "pg_stat_activity" in of(look(), "warning")["connections_used"].next
+
+
+def test_a_query_that_waits_for_a_lock_of_postgres_is_an_error_that_names_who_holds_it(
+    on_postgres: Any, postgres: PostgresUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "BLOCKED_S", 0)
+    postgres.execute("CREATE TABLE IF NOT EXISTS wanted (id INTEGER)")
+    with psycopg.connect(postgres.url) as holder:
+        holder.execute("LOCK TABLE wanted IN ACCESS EXCLUSIVE MODE")
+        pid = holder.info.backend_pid
+        waiter = threading.Thread(target=postgres.execute, args=("SELECT * FROM wanted",))
+        waiter.start()
+
+        found = wait_for(lambda: of(look(), "error").get("locked"))
+        holder.rollback()
+        waiter.join(10)
+
+    assert found.next == f'psql -c "SELECT pg_terminate_backend({pid})"'
+
+
+def test_a_transaction_that_is_left_open_in_postgres_is_a_warning(
+    on_postgres: Any, postgres: PostgresUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "IDLE_S", 0)
+    with psycopg.connect(postgres.url) as holder:
+        holder.execute("SELECT 1")
+        pid = holder.info.backend_pid
+
+        found = of(look(), "warning")["idle"]
+
+    assert f"(pid {pid})" in found.seen
+
+
+def test_a_user_whom_postgres_does_not_know_is_refused(on_postgres: Any) -> None:
+    on_postgres(USER="nobody")
+
+    assert "DATABASE_URL" in of(look(), "error")["refused"].next
+
+
+def test_a_database_that_postgres_does_not_have_is_named_as_such(on_postgres: Any) -> None:
+    on_postgres(NAME="nowhere")
+
+    assert "createdb" in of(look(), "error")["refused"].next
+
+
+def test_postgres_that_is_away_is_an_error_and_no_traceback(on_postgres: Any) -> None:
+    on_postgres(PORT="1")
+
+    [found] = look()
+
+    assert (found.code, found.severity) == ("away", "error")
+
+
+def test_postgres_that_stands_still_is_an_error_in_time(on_postgres: Any, postgres: PostgresUnderTest) -> None:
+    postgres.signal(signal.SIGSTOP)
+    started = time.monotonic()
+    try:
+        [found] = look()
+    finally:
+        postgres.signal(signal.SIGCONT)
+        wait_for(lambda: not any(thread.name == "ask doctor database" for thread in threading.enumerate()))
+
+    assert (found.code, found.severity) == ("hangs", "error")
+    assert time.monotonic() - started < 3

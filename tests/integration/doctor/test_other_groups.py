@@ -1,0 +1,177 @@
+"""Configuration, disk, scheduler, dead letters and alerts."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import redis
+from django.utils import timezone
+
+from apps.platform.alerts.models import Alert, Delivery
+from apps.platform.dead_letters.projection import mirror
+from apps.platform.doctor import alerts, configuration, dead_letters, disk, scheduler
+from apps.platform.schedules.leadership import LOCK, Leadership
+from apps.platform.schedules.models import ScheduleState
+from broker.interface import Facilities
+from broker.keys.keys import Keys
+from broker.topology import Yard
+from project.topology import YARD
+from tests.factories.letters import letter
+from tests.integration.doctor.conftest import Configure, of
+
+pytestmark = pytest.mark.django_db(transaction=True)
+Alerted = Callable[..., None]
+
+
+def test_a_sound_project_is_one_line(configure: Configure) -> None:
+    configure(DEBUG=True)
+
+    [found] = configuration.look()
+
+    assert (found.code, found.severity) == ("checks", "ok")
+
+
+def test_a_wrong_yard_is_named_with_its_fix(configure: Configure) -> None:
+    queues = (*YARD.queues[1:],)
+    configure(YARD=Yard(queues, YARD.pools))
+
+    found = of(configuration.look(), "error")
+
+    assert "urgent" in found["switchyard.E013"].seen
+    assert "project/topology.py" in found["switchyard.E013"].next
+
+
+def test_development_settings_on_something_deployed_are_an_error(configure: Configure) -> None:
+    configure(DEBUG=True, broker_url="redis://:canary@valkey.example.com/0")
+
+    found = of(configuration.look(), "error")["debug"]
+
+    assert "SWITCHYARD_BROKER_URL" in found.seen and "canary" not in str(found)
+    assert "DJANGO_DEBUG=0" in found.next
+
+
+def test_production_with_its_defaults_is_warned_of_them(configure: Configure) -> None:
+    configure(DEBUG=False, alert_urls=())
+
+    found = of(configuration.look(), "warning")
+
+    assert {"no_alert_urls", "sqlite"} <= set(found)
+
+
+def test_room_on_the_disk_is_told() -> None:
+    assert "free" in of(disk.look(), "ok")["free"].seen
+
+
+@pytest.mark.parametrize(("free", "severity"), [(999_000_000, "warning"), (99_000_000, "error")])
+def test_a_disk_that_fills_up_is_told_before_it_is_full(
+    free: int, severity: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = SimpleNamespace(total=10**12, used=10**12 - free, free=free)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
+
+    assert of(disk.look(), severity)["low"].next.startswith("du -xh")
+
+
+def test_a_state_folder_that_is_not_there_is_a_warning(configure: Configure, tmp_path: Path) -> None:
+    configure(state_dir=tmp_path / "nowhere")
+
+    assert of(disk.look(), "warning")["no_folder"].next == f"mkdir -p {tmp_path / 'nowhere'}"
+
+
+def test_no_scheduler_is_a_warning_and_a_leader_is_told(facilities: Facilities, valkey: redis.Redis) -> None:
+    assert of(scheduler.look_at_leader(), "warning")["down"].next == "manage.py runscheduler"
+
+    Leadership(valkey, Keys()).tend()
+
+    assert "one leads" in of(scheduler.look_at_leader(), "ok")["leads"].seen
+
+
+def test_a_lease_that_never_lapses_is_an_error(facilities: Facilities, valkey: redis.Redis) -> None:
+    valkey.set(Keys().lock(LOCK), "somebody")
+
+    assert of(scheduler.look_at_leader(), "error")["lease"].next == f"valkey-cli DEL {Keys().lock(LOCK)}"
+
+
+@pytest.fixture
+def schedule() -> str:
+    """The name of one of the project's own schedules."""
+    return scheduler.schedules()[0].name
+
+
+def test_a_tick_that_was_not_sent_is_a_warning(schedule: str) -> None:
+    ScheduleState.objects.create(actor=schedule, spec="", since=timezone.now() - timedelta(days=400))
+
+    found = of(scheduler.look_at_ticks(), "warning")["late"]
+
+    assert found.subject == schedule and "was not sent" in found.seen
+
+
+def test_ticks_on_time_are_one_line(schedule: str) -> None:
+    ScheduleState.objects.create(actor=schedule, spec="", since=timezone.now())
+
+    assert [found.seen for found in scheduler.look_at_ticks()] == ["1 schedules, none is late"]
+
+
+def test_new_dead_letters_are_a_warning_with_their_cause(facilities: Facilities) -> None:
+    assert set(of(dead_letters.look(), "ok")) == {"triaged"}
+    dead = letter()
+    mirror(dead)
+
+    found = of(dead_letters.look(), "warning")["new"]
+
+    assert dead.exception in found.seen and dead.actor in found.seen
+    assert found.next == f"manage.py deadletters list --group {dead.fingerprint}"
+
+
+@pytest.fixture
+def alerted() -> Alerted:
+    """An alert went to a channel, so many seconds ago."""
+
+    def write(state: str, ago_s: int, *, error: str = "", severity: str = "warning", **fields: Any) -> None:
+        at = timezone.now() - timedelta(seconds=ago_s)
+        alert = Alert.objects.create(
+            fingerprint=f"f{ago_s}",
+            kind="k",
+            title="t",
+            severity=severity,
+            sample="s",
+            count=1,
+            first_at=at,
+            last_at=at,
+        )
+        sent_at = at if state == "sent" else None
+        Delivery.objects.create(
+            alert=alert, channel="hook", told=0, count=1, state=state, tries=1, next_try_at=at, error=error,
+            sent_at=sent_at, **fields,
+        )  # fmt: skip
+
+    return write
+
+
+def test_a_channel_that_takes_nothing_is_a_warning_with_its_words(alerted: Alerted) -> None:
+    alerted("sent", 600)
+    alerted("given_up", 300, error="answered 500")
+
+    found = of(alerts.look(), "warning")["channel"]
+
+    assert found.subject == "hook"
+    assert "1 alerts given up" in found.seen and "answered 500" in found.seen
+
+
+def test_a_channel_that_works_again_is_none(alerted: Alerted) -> None:
+    alerted("given_up", 600, error="answered 500")
+    alerted("sent", 300)
+
+    assert set(of(alerts.look(), "ok")) == {"channels"}
+
+
+def test_a_critical_alert_that_nobody_acknowledged_is_a_warning(alerted: Alerted) -> None:
+    alerted("sent", 60, severity="critical")
+
+    assert "/admin/alerts/alert/" in of(alerts.look(), "warning")["open"].next

@@ -1,0 +1,113 @@
+"""Pools that do not report, do not work, or go by another clock."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.conf import settings
+
+from apps.platform.doctor import pools, snapshot
+from apps.platform.doctor.finding import Finding
+from broker.interface import Facilities
+from broker.queue.results import Entry
+from broker.stores.pool_reports import PoolReport
+from tests.integration.doctor.conftest import of
+
+Report = Callable[..., None]
+
+
+@pytest.fixture
+def report(facilities: Facilities) -> Report:
+    """Every pool reports that it is well, but for what a test says of ``slow``; its report may be left out."""
+
+    def write(*, gone: bool = False, **changes: Any) -> None:
+        now = time.time_ns() // 1_000_000
+        for pool in settings.YARD.pools:
+            children = [{"pid": number, "ready": True, "busy": 0} for number in range(pool.processes)]
+            told: dict[str, Any] = {
+                "pool": pool.name, "host": "h", "pid": 7, "kind": pool.kind, "slots": pool.total_slots, "busy": 0,
+                "started_at": now - 90_000, "beat_at": now, "state": "up", "children": children,
+            }  # fmt: skip
+            if pool.name == "slow":
+                told |= changes
+            if pool.name != "slow" or not gone:
+                facilities.pools.write(PoolReport(**told))
+
+    return write
+
+
+def look() -> list[Finding]:
+    return list(pools.look(snapshot.read()))
+
+
+def test_pools_that_work_are_told_with_their_slots(report: Report) -> None:
+    report(busy=1)
+
+    findings = look()
+
+    assert {found.severity for found in findings} == {"ok"}
+    assert [found.seen for found in findings if found.subject == "slow"] == ["slow on h (pid 7): 1 of 2 slots busy"]
+
+
+def test_a_pool_that_does_not_run_is_a_warning_and_with_work_an_error(report: Report, enqueue: Any) -> None:
+    report(gone=True)
+    idle = of(look(), "warning")["down"]
+    enqueue("slow", Entry("waits", b"{}"))
+
+    missed = of(look(), "error")["down"]
+
+    assert idle.next == missed.next == "manage.py runpool slow"
+    assert "was killed" in idle.cause and idle.cause == missed.cause
+    assert "1 messages wait for it" in missed.seen
+
+
+def test_a_pool_that_paused_is_an_error(report: Report) -> None:
+    report(state="paused")
+
+    assert of(look(), "error")["paused"].next == "manage.py broker"
+
+
+def test_a_pool_that_never_gets_ready_is_an_error(report: Report) -> None:
+    report(state="starting", children=[])
+
+    assert "0 of 2 children are ready" in of(look(), "error")["starting"].seen
+
+
+def test_a_pool_without_one_of_its_children_is_a_warning(report: Report) -> None:
+    report(children=[{"pid": 1, "ready": True}])
+
+    assert "has 1 of 2 children" in of(look(), "warning")["children"].seen
+
+
+def test_children_that_crash_are_a_warning_and_those_that_are_recycled_are_none(report: Report) -> None:
+    report(restarts={"recycled": 400, "cancelled": 12})
+    assert of(look(), "warning") == {}
+
+    report(restarts={"recycled": 400, "SIGSEGV": 3})
+
+    crashed = of(look(), "warning")["restarts"]
+    report(restarts={"SIGKILL": 3})
+    killed = of(look(), "warning")["restarts"]
+
+    assert "3 × SIGSEGV" in crashed.seen
+    assert ("dmesg" in crashed.cause, "dmesg" in killed.cause) == (False, True)
+
+
+def test_a_pool_of_another_release_is_a_warning(report: Report, facilities: Facilities) -> None:
+    report()
+    now = time.time_ns() // 1_000_000
+    facilities.pools.write(PoolReport("gone", "h", 9, "threads", 1, 0, now, now, state="up"))
+
+    assert of(look(), "warning")["undeclared"].next == "kill -TERM 9, on h"
+
+
+@pytest.mark.parametrize(("off_s", "word"), [(60, "ahead of"), (-60, "behind")])
+def test_a_host_whose_clock_is_off_is_a_warning(report: Report, off_s: int, word: str) -> None:
+    report(beat_at=time.time_ns() // 1_000_000 + off_s * 1000)
+
+    found = of(look(), "warning")["clock_off"]
+
+    assert word in found.seen and "timedatectl" in found.next

@@ -1,0 +1,125 @@
+"""Work that is late, stuck, failing or set aside."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import dramatiq
+import pytest
+from dramatiq.message import Message
+
+from apps.platform.doctor import queues, snapshot
+from apps.platform.doctor.finding import Finding
+from broker.interface import Facilities
+from broker.queue import codec
+from broker.queue.results import Entry
+from tests.conftest import RunWorker
+from tests.integration.doctor.conftest import of
+from tests.waiting import wait_for
+
+OWNER = "slow.host.1.ab.1.0/live"
+
+
+def look() -> list[Finding]:
+    return list(queues.look(snapshot.read()))
+
+
+def test_queues_on_time_are_one_line(enqueue: Any) -> None:
+    enqueue("slow", Entry("waits", b"{}"))
+
+    assert [found.seen for found in look()] == ["6 queues, 1 messages wait, all on time"]
+
+
+def test_a_paused_queue_is_a_warning_with_the_command_that_resumes_it(enqueue: Any) -> None:
+    enqueue("slow", Entry("waits", b"{}")).pause()
+
+    found = of(look(), "warning")["paused"]
+
+    assert (found.subject, found.next) == ("slow", "manage.py queues resume slow")
+
+
+def test_a_message_that_waits_past_its_promise_is_a_warning(enqueue: Any) -> None:
+    hour_ago = time.time_ns() // 1_000_000 - 3_600_000
+    late = Message("slow", "an_actor", (), {}, {"enqueued_at": hour_ago}, "late", hour_ago)
+    enqueue("slow", Entry("late", codec.encode(late)))
+
+    found = of(look(), "warning")["late"]
+
+    assert "1 h 00 min, 12 × its promise" in found.seen
+
+
+def test_a_lease_that_ran_out_and_nobody_took_back_is_an_error(enqueue: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queues, "SWEPT_S", 0.05)
+    family = enqueue("slow", Entry("held", b"{}"), Entry("too", b"{}"))
+    family.join(OWNER, lease_ms=30)
+    family.fetch(OWNER, 2, request=1)
+    family.renew([OWNER], lease_ms=1)
+
+    found = wait_for(lambda: of(look(), "error").get("lapsed"))
+
+    assert "1 lease with 2 messages" in found.seen
+    assert found.next == "manage.py runpool slow"
+
+
+def test_unreadable_messages_are_a_warning(enqueue: Any) -> None:
+    family = enqueue("slow", Entry("odd", b"\xff"))
+    family.join(OWNER)
+    [odd] = family.fetch(OWNER, 1, request=1).grants
+    family.quarantine(odd.lease, b"{}")
+
+    assert of(look(), "warning")["quarantined"].next == "manage.py deadletters list --quarantined --queue slow"
+
+
+def test_messages_that_no_worker_knows_are_a_warning_that_names_what_they_call(
+    facilities: Facilities, run_worker: RunWorker
+) -> None:
+    dramatiq.get_broker().enqueue(Message("slow", "from_the_future", (), {}, {}))
+    with run_worker("slow"):
+        found = wait_for(lambda: of(look(), "warning").get("parked"))
+
+    assert found.seen == "slow: 1 messages wait for a worker that knows them; they call from_the_future"
+    assert found.next.startswith("manage.py check_backlog")
+
+
+def test_messages_that_took_their_worker_down_twice_are_named(enqueue: Any) -> None:
+    family = enqueue("slow", Entry("poison", b"{}"), Entry("innocent", b"{}"))
+    for number in (1, 2):
+        owner = f"slow.host.{number}.ab.1.0/live"
+        family.join(owner)
+        family.fetch(owner, 2, request=1)
+        family.reclaim(owner, running=["poison"] if number == 2 else ["poison", "innocent"], cause="SIGSEGV")
+
+    found = of(look(), "warning")["crashing"]
+
+    assert "1 messages" in found.seen and "poison" in found.seen and "innocent" not in found.seen
+
+
+def test_a_command_that_names_a_message_can_be_pasted_whatever_its_id(enqueue: Any) -> None:
+    family = enqueue("slow", Entry("$(touch /tmp/a)", b"{}"))
+    for number in (1, 2):
+        owner = f"slow.host.{number}.ab.1.0/live"
+        family.join(owner)
+        family.fetch(owner, 1, request=1)
+        family.reclaim(owner, running=["$(touch /tmp/a)"], cause="SIGSEGV")
+
+    assert of(look(), "warning")["crashing"].next == "manage.py jobs show '$(touch /tmp/a)'"
+
+
+def test_many_retries_are_a_warning_and_a_few_are_daily_life(enqueue: Any) -> None:
+    few = [Entry(f"few-{number}", b"{}") for number in range(9)]
+    enqueue("slow", *few, lane="retry", delay_ms=60_000)
+    assert of(look(), "warning") == {}
+
+    enqueue("slow", Entry("one more", b"{}"), lane="retry", delay_ms=60_000)
+
+    assert "10 failed messages" in of(look(), "warning")["retrying"].seen
+
+
+def test_messages_of_a_queue_that_was_removed_are_an_error(enqueue: Any) -> None:
+    enqueue("renamed", Entry("left", b"{}"), Entry("behind", b"{}"))
+
+    found = of(look(), "error")["undeclared"]
+
+    assert found.subject == "renamed"
+    assert "2 messages are in the queue renamed" in found.seen

@@ -1,0 +1,161 @@
+"""The embedded server: keeps data over crashes, keeps strangers out, and leaves no process behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from apps.platform.embedded.binary import bundled_binary
+from apps.platform.embedded.server import EmbeddedServer, EmbeddedServerFailed, free_port
+from tests.processes import is_alive
+from tests.waiting import wait_for
+
+
+def client_of(url: str) -> redis.Redis:
+    return redis.Redis.from_url(url, retry=Retry(NoBackoff(), 0), decode_responses=True)
+
+
+def test_answers_over_tcp_and_over_its_socket(tmp_path: Path) -> None:
+    with (
+        EmbeddedServer(tmp_path) as server,
+        client_of(server.url) as over_tcp,
+        client_of(server.socket_url) as over_socket,
+    ):
+        over_tcp.set("greeting", "hello")
+
+        assert server.socket_url.startswith("unix://")
+        assert over_socket.get("greeting") == "hello"
+        assert over_tcp.config_get("maxmemory-policy") == {"maxmemory-policy": "noeviction"}
+        assert over_tcp.config_get("appendonly", "appendfsync") == {"appendonly": "yes", "appendfsync": "everysec"}
+    assert server.pid is None
+
+
+def test_socket_can_be_elsewhere(tmp_path: Path) -> None:
+    (tmp_path / "sockets").mkdir()
+    with EmbeddedServer(tmp_path / "data", socket_path=tmp_path / "sockets" / "s") as server:
+        assert server.socket_url == f"unix://{tmp_path}/sockets/s?db=0"
+        with client_of(server.socket_url) as client:
+            assert client.ping()
+
+
+def test_data_survive_kill_and_restart_on_the_same_port(tmp_path: Path) -> None:
+    server = EmbeddedServer(tmp_path).start()
+    port = server.port
+    with client_of(server.url) as client:
+        client.set("kept", "yes")
+
+    server.kill()
+    with server, client_of(server.url) as client:
+        assert server.port == port
+        assert client.get("kept") == "yes"
+
+
+def test_data_survive_stop_and_a_new_server_on_the_folder(tmp_path: Path) -> None:
+    with EmbeddedServer(tmp_path) as server, client_of(server.url) as client:
+        client.set("kept", "yes")
+
+    with EmbeddedServer(tmp_path) as server, client_of(server.url) as client:
+        assert client.get("kept") == "yes"
+
+
+def test_password_is_required_and_appears_in_no_command_line(tmp_path: Path) -> None:
+    password = 'p@ss "word"\\/1'
+    with EmbeddedServer(tmp_path, password=password) as server:
+        with client_of(f"redis://127.0.0.1:{server.port}/0") as stranger, pytest.raises(redis.AuthenticationError):
+            stranger.ping()
+        with client_of(server.url) as friend, client_of(server.socket_url) as neighbour:
+            assert friend.ping()
+            assert neighbour.ping()
+        assert b"ss" not in Path(f"/proc/{server.pid}/cmdline").read_bytes().replace(b"server", b"")
+
+
+def test_server_is_gone_after_kill_9_of_its_parent_and_its_data_are_not(tmp_path: Path) -> None:
+    program = (
+        "import sys, time; from apps.platform.embedded.server import EmbeddedServer\n"
+        "server = EmbeddedServer(sys.argv[1]).start(); print(server.pid, server.url, flush=True); time.sleep(600)"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    with parent:
+        assert parent.stdout is not None
+        pid, url = parent.stdout.readline().split()
+        with client_of(url) as client:
+            client.set("kept", "yes")
+
+        os.kill(parent.pid, signal.SIGKILL)
+
+    wait_for(lambda: not is_alive(int(pid)))
+    with EmbeddedServer(tmp_path) as server, client_of(server.url) as client:
+        assert client.get("kept") == "yes"
+
+
+def test_second_server_on_the_folder_waits_for_the_first_and_then_starts(tmp_path: Path) -> None:
+    first = EmbeddedServer(tmp_path).start()
+    with pytest.raises(EmbeddedServerFailed, match="another server uses this folder"):
+        EmbeddedServer(tmp_path, start_timeout_s=0.1).start()
+
+    stopper = threading.Timer(0.2, first.stop)
+    stopper.start()
+    with EmbeddedServer(tmp_path) as second:
+        assert second.running
+    stopper.join()
+
+
+def test_given_port_in_use_is_an_error_that_names_the_log(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        server = EmbeddedServer(tmp_path, port=taken.getsockname()[1])
+
+        with pytest.raises(EmbeddedServerFailed, match=r"in use.*valkey\.log"):
+            server.start()
+
+
+def test_free_port_that_is_taken_meanwhile_is_replaced_by_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        ports = [taken.getsockname()[1]]
+        monkeypatch.setattr("apps.platform.embedded.server.free_port", lambda: ports.pop() if ports else free_port())
+
+        with EmbeddedServer(tmp_path) as server:
+            assert server.port != taken.getsockname()[1]
+
+
+def test_binary_that_ends_at_once_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(EmbeddedServerFailed, match="ended with 1 at start"):
+        EmbeddedServer(tmp_path, binary="/bin/false").start()
+
+
+def test_binary_that_is_missing_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(EmbeddedServerFailed, match="cannot be run"):
+        EmbeddedServer(tmp_path, binary=tmp_path / "no-such-server").start()
+
+
+def test_folder_too_deep_for_a_socket_is_served_over_tcp(tmp_path: Path) -> None:
+    with EmbeddedServer(tmp_path / ("deep" * 30)) as server, client_of(server.socket_url) as client:
+        assert server.socket_url == server.url
+        assert client.ping()
+
+
+def test_server_on_path_serves_where_none_is_bundled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundled = bundled_binary()
+    assert bundled is not None
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "redis-server").symlink_to(bundled)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    monkeypatch.setattr("apps.platform.embedded.binary.bundled_binary", lambda: None)
+
+    with EmbeddedServer(tmp_path / "data") as server:
+        assert server.running

@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+import html
+import re
+from html.parser import HTMLParser
+
+import dramatiq
+import pytest
+from django.conf import settings
+from django.contrib.auth.models import User
+from django.db import DatabaseError
+from django.test import Client
+from django.urls import reverse
+
+from apps.platform.alerts.models import Alert
+from apps.platform.dead_letters import services
+from broker.interface import Facilities
+from broker.stores.pool_reports import PoolReport
+from tests.factories.letters import letter
+
+pytestmark = pytest.mark.django_db
+
+PAGE, LIVE = reverse("operations"), reverse("operations-live")
+OWN_LANES = [lane for pool in settings.YARD.pools for lane in pool.queues if lane.endswith("-retry")]
+ROWS = len(settings.YARD.queues) + len(OWN_LANES) + 1
+EVIL = "<script>alert(1)</script>"
+
+
+class Seen(HTMLParser):
+    """Tags, inline handlers and styles of a page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.inline: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        names = dict(attrs)
+        self.inline += [name for name in names if name == "style" or name.startswith("on")]
+        if tag in ("script", "style") and "src" not in names:
+            self.inline.append(tag)
+
+
+def text_of(page: str) -> str:
+    return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", page)).split())
+
+
+def test_page_is_complete_without_javascript(watcher: Client, slow_pool: PoolReport) -> None:
+    page = watcher.get(PAGE).content.decode()
+
+    text = text_of(page[page.index('id="sy-live"') :])
+    assert "urgent start in 80 ms" in text
+    assert "slow start in 5 min none waiting 1 of 2 busy 0 retrying 0 dead Quiet" in text
+    assert "webhook-retry no promise" in text
+    assert f"retries works {len(settings.YARD.queues) - len(OWN_LANES)} sidings" in text
+    assert "slow processes, niced 2 × 1 1 of 2 302 MB" in text and "1 by memory" in text
+    assert "<caption" in page and 'scope="row"' in page
+
+
+def test_live_part_has_nothing_inline(watcher: Client, slow_pool: PoolReport) -> None:
+    Alert.objects.create(
+        fingerprint="f", kind="dead_letter", title=EVIL, severity="critical", sample=EVIL, count=3,
+        first_at="2026-11-20T00:00Z", last_at="2026-11-20T00:00Z",
+    )  # fmt: skip
+    services.record(letter(exception=EVIL, actor=EVIL))
+
+    seen = Seen(watcher.get(LIVE).content.decode())
+
+    assert seen.inline == []
+    assert {"script", "style", "iframe"}.isdisjoint(seen.tags)
+
+
+def test_waiting_work_without_its_pool_is_the_verdict(watcher: Client, facilities: Facilities) -> None:
+    @dramatiq.actor(actor_name="stuck", queue_name="images")
+    def stuck() -> None:
+        pass
+
+    stuck.send()
+    del dramatiq.get_broker().actors["stuck"]
+
+    text = text_of(watcher.get(LIVE).content.decode())
+
+    assert "images starts nothing, because no pool serves it; 1 job waits." in text
+
+
+def test_recent_failures_lead_to_their_letters(watcher: Client, facilities: Facilities) -> None:
+    for _ in range(3):
+        services.record(letter(queue="slow", fingerprint="beef"))
+
+    page = watcher.get(LIVE).content.decode()
+
+    assert "because fail_always fails with KeyError." in text_of(page)
+    assert f"{reverse('admin:dead_letters_deadletter_changelist')}?fingerprint=beef" in page
+
+
+def test_broker_that_is_away_leaves_a_page_that_says_so(watcher: Client, broker_away: None) -> None:
+    text = text_of(watcher.get(PAGE).content.decode())
+
+    assert "Nothing starts, because the broker does not answer." in text
+    assert text.count("Unknown broker away") == ROWS
+
+
+def test_database_that_is_away_leaves_the_queues(
+    watcher: Client, facilities: Facilities, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from apps.platform.operations import overview
+
+    def away(*args: object, **kwargs: object) -> None:
+        raise DatabaseError("away")
+
+    monkeypatch.setattr("apps.platform.dead_letters.queries.groups", away)
+
+    found = overview.overview()
+
+    assert found.alerts is None
+    assert len(found.rows) == ROWS
+
+
+def test_a_login_without_an_aim_leads_to_the_room(client: Client) -> None:
+    User.objects.create_superuser("ada", password="a-long-password")
+
+    answer = client.post(reverse("admin:login"), {"username": "ada", "password": "a-long-password"})
+
+    assert answer.status_code == 302
+    assert answer.headers["Location"] == PAGE
+
+
+def test_page_needs_its_right(db: None) -> None:
+    staff = Client()
+    staff.force_login(User.objects.create_user("staff", is_staff=True))
+
+    for address in (PAGE, LIVE):
+        assert staff.get(address).status_code == 403
+        assert Client().get(address).status_code == 302
+
+
+def test_pages_change_nothing(watcher: Client, facilities: Facilities) -> None:
+    assert watcher.post(PAGE).status_code == 405
+    assert watcher.post(LIVE).status_code == 405
+
+
+def test_sidebar_leads_to_the_room_and_counts_open_letters(watcher: Client, facilities: Facilities) -> None:
+    services.record(letter())
+
+    page = watcher.get(reverse("admin:index")).content.decode()
+
+    sidebar = page[page.index("nav-sidebar-apps") :]
+    for address in (
+        PAGE,
+        reverse("admin:dead_letters_deadletter_changelist"),
+        reverse("admin:alerts_alert_changelist"),
+    ):
+        assert f'href="{address}"' in sidebar
+    assert "Dead letters 1" in text_of(sidebar)

@@ -1,0 +1,178 @@
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import logging
+import threading
+from collections.abc import Iterator
+
+import pytest
+import redis
+from django.conf import settings
+from django.core.management import call_command
+from django.test import Client, override_settings
+
+from apps.platform.operations import api
+from apps.platform.operations.queries import YardState, yard_state
+from apps.platform.operations.server_info import ServerState, ask_server
+from apps.platform.operations.timeouts import Question
+from broker.interface import Facilities
+from tests.factories.callers import Caller
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture
+def full(facilities: Facilities, valkey: redis.Redis) -> Iterator[None]:
+    """The broker's memory is full."""
+    valkey.config_set("maxmemory", 1)
+    yield
+    valkey.config_set("maxmemory", 0)
+
+
+@pytest.fixture
+def replica(facilities: Facilities, valkey: redis.Redis) -> Iterator[None]:
+    """The broker became a replica, as after a failover that went wrong."""
+    valkey.execute_command("REPLICAOF", "127.0.0.1", "1")
+    yield
+    valkey.execute_command("REPLICAOF", "NO", "ONE")
+
+
+@pytest.fixture
+def evicting(facilities: Facilities, valkey: redis.Redis) -> Iterator[None]:
+    """Somebody made the broker a cache."""
+    valkey.config_set("maxmemory-policy", "allkeys-lru")
+    yield
+    valkey.config_set("maxmemory-policy", "noeviction")
+
+
+def asked(found: Facilities) -> ServerState:
+    return ask_server(found.records.client, found.records.keys)
+
+
+def test_healthy_server_takes_work_and_is_left_as_it_was(facilities: Facilities, valkey: redis.Redis) -> None:
+    before = valkey.dbsize()
+
+    assert asked(facilities) == ServerState()
+    assert valkey.dbsize() == before
+
+
+def test_replica_is_told_by_its_name(facilities: Facilities, replica: None) -> None:
+    assert "replica" in asked(facilities).refusal
+
+
+def test_full_broker_is_not_ready_and_says_why(full: None) -> None:
+    answer = Client().get("/readyz")
+
+    assert answer.status_code == 503
+    assert answer.json()["dependencies"]["broker"] == {"ok": False, "fact": "takes no work: its memory is full"}
+
+
+def test_full_broker_counts_as_down_and_its_queues_are_still_told(full: None) -> None:
+    with override_settings(SWITCHYARD=dataclasses.replace(settings.SWITCHYARD, metrics_token="the-token")):
+        lines = Client().get("/metrics").content.decode().splitlines()
+
+    assert "switchyard_broker_up 0.0" in lines
+    assert 'switchyard_queue_depth{queue="slow",state="waiting"} 0.0' in lines
+
+
+def test_command_tells_of_a_full_broker_beside_the_queues(full: None) -> None:
+    out, err = io.StringIO(), io.StringIO()
+    call_command("queues", stdout=out, stderr=err)
+
+    assert "urgent" in out.getvalue()
+    assert "takes no work: its memory is full" in err.getvalue() and "CONFIG SET maxmemory" in err.getvalue()
+
+
+def test_broker_that_would_drop_work_is_not_ready_and_says_why(evicting: None) -> None:
+    answer = Client().get("/readyz")
+
+    assert answer.status_code == 503
+    assert "allkeys-lru" in answer.json()["dependencies"]["broker"]["fact"]
+
+
+def test_broker_whose_keyspace_is_missed_is_not_ready_until_it_is_accepted(
+    facilities: Facilities, valkey: redis.Redis
+) -> None:
+    valkey.sadd(facilities.records.keys.generations_missed(), "0123")
+
+    missed = Client().get("/readyz")
+    out = io.StringIO()
+    call_command("broker", "accept", stdout=out)
+    accepted = Client().get("/readyz")
+
+    assert missed.status_code == 503
+    assert "emptied" in missed.json()["dependencies"]["broker"]["fact"]
+    assert "accepted" in out.getvalue()
+    assert accepted.status_code == 200
+
+
+def test_command_shows_what_is_wrong_and_what_to_do(
+    evicting: None, facilities: Facilities, valkey: redis.Redis
+) -> None:
+    out = io.StringIO()
+    with pytest.raises(SystemExit) as ended:
+        call_command("broker", stdout=out)
+
+    assert ended.value.code == 1
+    assert "error: maxmemory-policy is 'allkeys-lru'" in out.getvalue()
+    assert "CONFIG SET maxmemory-policy noeviction" in out.getvalue()
+
+
+def test_command_tells_the_same_as_json(evicting: None, facilities: Facilities) -> None:
+    out = io.StringIO()
+    with pytest.raises(SystemExit) as ended:
+        call_command("broker", "--json", stdout=out)
+
+    told = json.loads(out.getvalue())
+    assert (ended.value.code, told["ok"]) == (1, False)
+    assert [found["severity"] for found in told["findings"] if found["code"] == "evicting"] == ["error"]
+
+
+def test_command_says_as_json_that_nothing_is_wrong(facilities: Facilities) -> None:
+    out = io.StringIO()
+    call_command("broker", "--json", stdout=out)
+
+    assert json.loads(out.getvalue()) == {"ok": True, "findings": []}
+
+
+def test_command_says_that_nothing_is_wrong(facilities: Facilities) -> None:
+    out = io.StringIO()
+    call_command("broker", stdout=out)
+
+    assert out.getvalue() == "broker: nothing is wrong with its server\n"
+
+
+def test_command_tells_of_a_broker_that_drops_work(evicting: None) -> None:
+    err = io.StringIO()
+    call_command("queues", stdout=io.StringIO(), stderr=err)
+
+    assert "allkeys-lru" in err.getvalue()
+
+
+def test_refused_request_is_logged_with_the_servers_words(full: None, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, "apps.platform.api.exception_handlers"):
+        answer = Caller().post("/emails", {"to": "ada@example.com", "template": "password_reset"})
+
+    assert answer.status_code == 503
+    assert "used memory > 'maxmemory'" in caplog.text
+
+
+def test_queues_of_a_broker_that_hangs_are_refused_in_time(
+    facilities: Facilities, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answered = threading.Event()
+
+    def hang() -> YardState:
+        answered.wait(10)
+        return yard_state()
+
+    monkeypatch.setattr(api, "TIMEOUT_S", 0.1)
+    monkeypatch.setattr(api, "YARD_STATE", Question("broker", hang))
+
+    answer = Caller().get("/queues")
+    answered.set()
+
+    assert answer.status_code == 503
+    assert "Retry-After" in answer

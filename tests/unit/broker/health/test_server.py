@@ -1,0 +1,86 @@
+"""What a server says of itself is judged the same wherever it is asked."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import redis
+
+from broker.health.server import ServerFacts, facts_of, judge
+
+SOUND = ServerFacts(
+    name="Valkey", version=(9, 1, 2), policy="noeviction", append_only=True, snapshots="", role="master",
+    cluster=False, loading=False, used_bytes=100, max_bytes=0, disk_refuses=False, hidden="",
+)  # fmt: skip
+
+
+def found(production: bool = True, **changed: Any) -> list[tuple[str, str]]:
+    return [(item.code, item.severity) for item in judge(replace(SOUND, **changed), production=production)]
+
+
+def test_a_sound_server_has_no_findings() -> None:
+    assert found() == []
+
+
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        ({"policy": "volatile-lfu"}, [("evicting", "error")]),
+        ({"role": "slave"}, [("replica", "error")]),
+        ({"cluster": True}, [("cluster", "error")]),
+        ({"disk_refuses": True}, [("disk", "error")]),
+        ({"loading": True}, [("loading", "warning")]),
+        ({"name": "Valkey", "version": (7, 2, 4)}, [("too_old", "error")]),
+        ({"name": "Redis", "version": (6, 2, 14)}, [("too_old", "error")]),
+        ({"name": "Redis", "version": (7, 0, 0)}, []),
+        ({"name": "Valkey", "version": (8, 0, 0)}, []),
+        ({"name": "Redis", "version": None}, []),
+        ({"used_bytes": 899, "max_bytes": 1_000}, []),
+        ({"used_bytes": 900, "max_bytes": 1_000}, [("nearly_full", "warning")]),
+        ({"append_only": False}, [("nothing_kept", "error")]),
+        ({"append_only": False, "snapshots": "3600 1"}, [("snapshots_only", "warning")]),
+        ({"append_only": False, "snapshots": None}, [("nothing_kept", "error")]),
+        ({"append_only": None, "hidden": "NOPERM"}, [("unverified", "warning")]),
+        ({"loading": True, "policy": "allkeys-lru"}, [("evicting", "error"), ("loading", "warning")]),
+    ],
+)
+def test_each_fault_is_found_and_nothing_else(changed: dict[str, Any], expected: list[tuple[str, str]]) -> None:
+    assert found(**changed) == expected
+
+
+@pytest.mark.parametrize("changed", [{"append_only": False}, {"append_only": False, "snapshots": "3600 1"}])
+def test_a_development_machine_may_do_without_persistence(changed: dict[str, Any]) -> None:
+    assert found(production=False, **changed) == []
+
+
+def test_every_finding_has_one_line_that_says_what_to_do() -> None:
+    worst = replace(
+        SOUND, version=(1, 0), policy="allkeys-lru", append_only=False, role="slave", cluster=True, loading=True,
+        used_bytes=10, max_bytes=10, disk_refuses=True, hidden="NOPERM",
+    )  # fmt: skip
+    findings = judge(worst, production=True)
+
+    assert len(findings) == 9
+    assert all(item.remedy.endswith(".") and "\n" not in item.remedy + item.seen for item in findings)
+
+
+def test_what_a_user_may_not_ask_is_taken_from_what_it_may() -> None:
+    denied = redis.exceptions.NoPermissionError("this user may not")
+
+    from_settings = facts_of(denied, {"maxmemory-policy": "allkeys-lru", "appendonly": "no", "save": ""})
+    from_info = facts_of({"maxmemory_policy": "allkeys-lru", "aof_enabled": 1, "redis_version": "7.2.4"}, denied)
+
+    assert (from_settings.policy, from_settings.append_only, from_settings.hidden) == (
+        "allkeys-lru",
+        False,
+        str(denied),
+    )
+    assert (from_info.policy, from_info.append_only, from_info.snapshots) == ("allkeys-lru", True, None)
+    assert from_info.version == (7, 2, 4)
+
+
+def test_a_server_that_answers_neither_is_away() -> None:
+    with pytest.raises(redis.ConnectionError):
+        facts_of(redis.exceptions.BusyLoadingError("loading"), redis.exceptions.BusyLoadingError("loading"))

@@ -1,0 +1,42 @@
+"""Bodies of messages that somebody wrote by hand, or with numbers that break what counts with them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from broker.queue.codec import NUMBERS, UnreadableMessage, decode
+
+NOW_MS = 1_800_000_000_000
+
+
+def read(**fields: Any) -> Any:
+    body = json.dumps({"actor": "audit", "sent_at": NOW_MS, **fields}).encode()
+    return decode(body, message_id="an-id", lane="work")
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+@pytest.mark.parametrize("value", [-1, -(10**9), 2**63, 10**30, True, 1.5, "1", None, [1]])
+def test_a_number_that_counts_nothing_is_unreadable(name: str, value: object) -> None:
+    with pytest.raises(UnreadableMessage, match=f"option {name} is"):
+        read(options={name: value})
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+@pytest.mark.parametrize("value", [0, 7, NOW_MS])
+def test_other_numbers_are_read(name: str, value: int) -> None:
+    assert read(options={name: value}).options == {name: value}
+
+
+@pytest.mark.parametrize("id_", ["x" * 201, "two\nlines", "\x1b[2J"])
+def test_an_id_that_nobody_could_have_sent_is_unreadable(id_: str) -> None:
+    with pytest.raises(UnreadableMessage, match="its id is no id"):
+        decode(b'{"actor":"audit","sent_at":1}', message_id=id_, lane="work")
+
+
+@pytest.mark.parametrize("sent_at", [-1, 10**30])
+def test_a_time_that_no_clock_shows_is_unreadable(sent_at: int) -> None:
+    with pytest.raises(UnreadableMessage, match="sent_at"):
+        read(sent_at=sent_at)

@@ -1,0 +1,88 @@
+"""The queue between consumers and threads: every wait ends in its time, every item is taken once."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from queue import Empty
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from broker.worker.work_queue import WorkQueue
+
+
+def item(priority: int = 0, name: str = "") -> Any:
+    return SimpleNamespace(priority=priority, name=name)
+
+
+def test_the_lowest_priority_number_goes_first_and_equals_in_their_order() -> None:
+    queue = WorkQueue()
+    for priority, name in ((5, "c"), (0, "a"), (5, "d"), (0, "b")):
+        queue.put(item(priority, name))
+
+    assert [queue.get_nowait().name for _ in range(4)] == ["a", "b", "c", "d"]
+    with pytest.raises(Empty):
+        queue.get_nowait()
+
+
+def test_whoever_waits_is_woken_by_an_item() -> None:
+    queue = WorkQueue()
+    taken: list[Any] = []
+    thread = threading.Thread(target=lambda: taken.append(queue.get(timeout=10)), daemon=True)
+    thread.start()
+
+    queue.put(item(name="one"))
+    thread.join(5)
+
+    assert [found.name for found in taken] == ["one"]
+
+
+def test_a_wait_ends_in_its_time_however_busy_its_thread_and_its_rivals_are() -> None:
+    for _ in range(6):
+        assert stuck_takers() == 0
+
+
+def test_joining_waits_for_what_was_taken_and_not_done() -> None:
+    queue = WorkQueue()
+    queue.put(item())
+    thread = threading.Thread(target=queue.join, daemon=True)
+    thread.start()
+    queue.get_nowait()
+
+    assert thread.is_alive()
+    queue.task_done()
+    thread.join(5)
+    assert not thread.is_alive()
+
+
+def stuck_takers(threads: int = 8, for_s: float = 0.3) -> int:
+    """Return how many of several busy threads, asking again and again for a millisecond, do not come back."""
+    queue, stop = WorkQueue(), threading.Event()
+    taken: list[Any] = []
+
+    def take() -> None:
+        while not stop.is_set():
+            with contextlib.suppress(Empty):
+                taken.append(queue.get(timeout=0.001))
+                sum(range(20_000))
+
+    takers = [threading.Thread(target=take, daemon=True) for _ in range(threads)]
+    for taker in takers:
+        taker.start()
+    put, until_s = 0, time.monotonic() + for_s
+    while not stop.wait(0.001):
+        queue.put(item())
+        queue.put(item())
+        put += 2
+        if time.monotonic() > until_s:
+            stop.set()
+    for taker in takers:
+        taker.join(2)
+    with contextlib.suppress(Empty):
+        while True:
+            taken.append(queue.get_nowait())
+    assert len({id(found) for found in taken}) == len(taken) == put, "each item is taken once"
+    return sum(taker.is_alive() for taker in takers)

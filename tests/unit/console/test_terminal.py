@@ -1,0 +1,44 @@
+"""Commands without their database or broker end with one line."""
+
+from __future__ import annotations
+
+import pytest
+from django.core.management import CommandError
+from django.db import OperationalError
+from redis import ConnectionError as NoConnection
+
+from apps.platform.console.terminal import in_words
+from apps.platform.jobs.availability import answered
+from broker.errors import BrokerUnavailable
+
+
+@pytest.mark.parametrize(
+    ("error", "remedy"),
+    [
+        (OperationalError("no such table: api_token"), "manage.py migrate"),
+        (NoConnection("refused"), "check SWITCHYARD_BROKER_URL"),
+        (BrokerUnavailable("an enqueue", "refused"), "check SWITCHYARD_BROKER_URL"),
+    ],
+    ids=["database", "client", "broker"],
+)
+def test_what_is_away_is_said_with_its_remedy(error: Exception, remedy: str) -> None:
+    with pytest.raises(CommandError) as caught, in_words("tokens"):
+        raise error
+
+    assert str(caught.value).startswith("tokens: ")
+    assert str(error) in str(caught.value)
+    assert str(caught.value).count(remedy) == 1
+
+
+def test_other_errors_pass() -> None:
+    with pytest.raises(ZeroDivisionError), in_words("tokens"):
+        raise ZeroDivisionError
+
+
+def test_a_broker_that_is_away_is_said_once() -> None:
+    first = BrokerUnavailable("enqueue of greet", "refused")
+
+    with pytest.raises(BrokerUnavailable) as caught, answered("an enqueue"):
+        raise first
+
+    assert caught.value is first

@@ -1,0 +1,109 @@
+"""The compose project: one container a pool, confined, and an environment that the project accepts."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from django.conf import settings
+
+from apps.platform.deployment import compose, sizes
+from apps.platform.workers.supervisor.supervisor import GRACE_S
+from broker.topology import MOST_ALONE
+from project.config import load
+from tests.unit.deployment.yards import SPARE, VANS, YARD
+
+SERVICES = compose.project(settings.YARD)["services"]
+OWN = [name for name, service in SERVICES.items() if "build" in service]
+VALUES = {
+    "DJANGO_ALLOWED_HOSTS": "yard.example.com",
+    "SWITCHYARD_SMTP_URL": "smtps://user:word@mail.example.com:465",
+    "SWITCHYARD_PUBLIC_URL": "https://yard.example.com",
+}
+
+
+def filled_in(value: str) -> str:
+    """Replace compose's references as compose would, with a long secret where none is set."""
+
+    def fill(match: re.Match[str]) -> str:
+        name, default = match["name"], match["default"]
+        return default if default is not None else VALUES.get(name, "s3cret-" * 8)
+
+    return re.sub(r"\$\{(?P<name>\w+)(?::\?[^}]*|:-(?P<default>[^}]*))?\}", fill, value)
+
+
+def test_every_pool_of_the_yard_has_its_container_and_no_dead_list_has_one() -> None:
+    services = compose.project(YARD)["services"]
+
+    pools = {name: service["command"][2:4] for name, service in services.items() if name.startswith("pool-")}
+    assert pools == {"pool-vans": ["runpool", "vans"], "pool-spare": ["runpool", "spare"]}
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_container_is_confined(name: str) -> None:
+    service = SERVICES[name]
+
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert set(service["deploy"]["resources"]["limits"]) == {"cpus", "memory", "pids"}
+
+
+@pytest.mark.parametrize("name", [name for name in SERVICES if name not in OWN])
+def test_image_of_others_is_pinned_and_runs_without_root(name: str) -> None:
+    service = SERVICES[name]
+
+    assert re.search(r":v?\d+\.\d+", service["image"])
+    assert not service["user"].startswith("0")
+
+
+@pytest.mark.parametrize("name", ["valkey", "postgres", "prometheus"])
+def test_store_is_on_the_inner_network_alone_and_publishes_nothing(name: str) -> None:
+    assert SERVICES[name]["networks"] == ["yard"]
+    assert "ports" not in SERVICES[name]
+
+
+def test_only_loopback_is_published() -> None:
+    ports = [port for service in SERVICES.values() for port in service.get("ports", [])]
+
+    assert ports
+    assert all(port.startswith("127.0.0.1:") for port in ports)
+
+
+@pytest.mark.parametrize("name", [name for name in SERVICES if name.startswith("pool-")])
+def test_pool_is_killed_only_after_it_had_time_to_drain(name: str) -> None:
+    grace_s = int(SERVICES[name]["stop_grace_period"].removesuffix("s"))
+
+    assert grace_s > GRACE_S + 5
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_environment_is_one_that_production_accepts(name: str) -> None:
+    environment = {key: filled_in(value) for key, value in SERVICES[name]["environment"].items()}
+
+    config = load(environment)
+
+    assert config.debug is False
+    assert config.broker_url.startswith("redis://default:")
+    assert config.storage_url == "file:///srv/media"
+
+
+def test_memory_of_a_pool_grows_with_its_children() -> None:
+    assert sizes.memory_mib(VANS) == sizes.PARENT_MIB + 3 * sizes.CHILD_MIB["processes"]
+
+
+def test_database_offers_what_all_pools_and_the_web_may_open() -> None:
+    spare = sizes.WEB_DATABASE_CONNECTIONS + sizes.SPARE_DATABASE_CONNECTIONS
+
+    vans = VANS.total_slots + VANS.slots + MOST_ALONE["processes"]
+    assert sizes.database_connections(YARD) == vans + 2 + spare
+    assert SPARE.database_connections == 2
+
+
+def test_server_never_evicts_and_keeps_an_append_only_file() -> None:
+    start: Any = SERVICES["valkey"]["command"][0]
+
+    assert "--appendonly yes" in start
+    assert "--maxmemory-policy noeviction" in start
+    assert "requirepass" in start.split("exec", maxsplit=1)[0]  # in a file, not in the process list

@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import pytest
+
+from apps.platform.operations.queries import YardState
+from apps.platform.operations.rows import Track, tracks
+from apps.platform.operations.svg import PROMISE_X, draw
+from tests.unit.operations.yards import YARD, down, lane, pool, state
+
+
+def row(name: str, now: YardState | None) -> Track:
+    return next(track for track in tracks(YARD, now) if track.name == name)
+
+
+def test_rows_are_queues_their_own_retry_lanes_and_the_shared_pool_in_order() -> None:
+    names = [(track.name, track.kind) for track in tracks(YARD, state())]
+
+    assert names == [("mail", "queue"), ("hooks", "queue"), ("hooks-retry", "lane"), ("retries", "pool")]
+    assert names == [(track.name, track.kind) for track in tracks(YARD, None)]
+
+
+@pytest.mark.parametrize(
+    ("now", "word", "level", "signal"),
+    [
+        (state(), "Quiet", "calm", "open"),
+        (state(lane("mail", 3, age_ms=900)), "On time", "ok", "open"),
+        (state(lane("mail", 3, age_ms=3_000)), "Late", "warn", "open"),
+        (state(lane("mail", 3, age_ms=41_000)), "Late", "bad", "open"),
+        (state(lane("mail", 3, age_ms=41_000), paused=True), "Paused", "warn", "paused"),
+        (state(lane("mail", 3, age_ms=41_000), down("mail")), "No pool", "bad", "cross"),
+        (state(lane("mail", scheduled=3), down("mail")), "No pool", "bad", "cross"),
+        (state(None, down("mail")), "No pool", "warn", "cross"),
+        (state(lane("mail", 3), down("mail", "starting")), "No pool", "warn", "cross"),
+        (None, "Unknown", "calm", "cross"),
+    ],
+)
+def test_state_words(now: YardState | None, word: str, level: str, signal: str) -> None:
+    track = row("mail", now)
+
+    assert (track.state.word, track.state.level, track.signal) == (word, level, signal)
+
+
+def test_late_row_says_how_many_times_its_promise() -> None:
+    assert row("mail", state(lane("mail", 3, age_ms=41_000))).state.detail == "41 × its promise"
+
+
+def test_full_slots_alone_are_no_fault() -> None:
+    assert row("mail", state(lane("mail", 1, running=4, age_ms=10), pool("mail", busy=4))).state.word == "On time"
+
+
+def test_shared_pool_sums_the_lanes_it_works() -> None:
+    track = row("retries", state(retry=lane("mail-retry", 2, scheduled=5, age_ms=70)))
+
+    assert (track.waiting, track.held, track.oldest_age_ms, track.state.word) == (2, 5, 70, "Flowing")
+    assert row("mail", state(retry=lane("mail-retry", 2, scheduled=5))).retrying == 7
+
+
+def test_dead_letters_stand_at_the_row_whose_lane_ends_there() -> None:
+    assert row("mail", state(dead=3)).dead == 3
+    assert (row("hooks", state()).dead, row("hooks-retry", state()).dead) == (None, 0)
+    assert not row("mail", state(dead=3)).folds
+
+
+@pytest.mark.parametrize(("age_ms", "past"), [(1, False), (999, False), (1_500, True), (10_000_000, True)])
+def test_train_crosses_the_promise_only_when_it_is_broken(age_ms: int, past: bool) -> None:
+    marks = draw(row("mail", state(lane("mail", 5, age_ms=age_ms)))).train
+
+    assert marks
+    assert any(mark.kind == "past" for mark in marks) is past
+    assert all((mark.x < PROMISE_X) == (mark.kind == "past") for mark in marks)
+    assert min(mark.x for mark in marks) >= 0
+
+
+def test_slots_above_eight_are_one_long_wagon() -> None:
+    few = draw(row("mail", state(None, pool("mail", busy=1)))).slots
+    many = draw(row("hooks", state(None, pool("hooks", busy=1)))).slots
+
+    assert [mark.kind for mark in few] == ["busy", "idle", "idle", "idle"]
+    assert [mark.kind for mark in many] == ["idle", "busy"]
+    assert 0 < many[1].width < many[0].width
+
+
+def test_nothing_waiting_draws_no_train() -> None:
+    assert draw(row("mail", state())).train == ()
+    assert draw(row("mail", None)).slots[0].kind == "gone"

@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from apps.platform.operations.timeouts import NoAnswer, Question
+from tests.waiting import wait_for
+
+
+def test_answer_and_error_come_through() -> None:
+    def fail() -> None:
+        raise LookupError("gone")
+
+    assert Question("it", lambda: 7).answer(1) == 7
+    with pytest.raises(LookupError, match="gone"):
+        Question("it", fail).answer(1)
+
+
+def test_question_that_hangs_ends_in_time_and_holds_one_thread() -> None:
+    release, asked = threading.Event(), []
+
+    def hang() -> str:
+        asked.append(threading.get_ident())
+        release.wait(10)
+        return "late"
+
+    question = Question("broker", hang)
+    for _ in range(5):
+        with pytest.raises(NoAnswer, match=r"broker: no answer within 0\.01 s"):
+            question.answer(0.01)
+    assert len(asked) == 1
+
+    release.set()
+    wait_for(lambda: question._open is None)
+    assert question.answer(1) == "late"
+    assert len(asked) == 2
+
+
+def test_callers_at_the_same_time_share_one_answer() -> None:
+    barrier, asked, entered = threading.Barrier(5), [], []
+    release = threading.Event()
+
+    def ask() -> int:
+        asked.append(1)
+        release.wait(5)
+        return len(asked)
+
+    question = Question("it", ask)
+
+    def call() -> int:
+        barrier.wait(5)
+        entered.append(1)
+        return question.answer(5)
+
+    with ThreadPoolExecutor(5) as pool:
+        answers = [pool.submit(call) for _ in range(4)]
+        barrier.wait(5)
+        wait_for(lambda: asked and len(entered) == 4)
+        release.set()
+        found = {answer.result() for answer in answers}
+
+    assert found <= {1, 2}
+    assert len(asked) <= 2

@@ -1,0 +1,34 @@
+"""What fails again and again is logged now and then, and its recovery once."""
+
+from __future__ import annotations
+
+import structlog
+
+from apps.platform.schedules import log_throttle
+
+
+def test_a_failure_that_lasts_is_logged_once_a_minute_and_its_end_once(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(log_throttle.time, "monotonic", lambda: clock[0])
+    said = log_throttle.LogThrottle("alerts")
+
+    with structlog.testing.capture_logs() as lines:
+        said.fine()
+        for second in range(130):
+            clock[0] = float(second)
+            said.failed(ValueError("no"))
+        said.fine()
+        said.fine()
+
+    assert [line["event"] for line in lines] == ["failing, will be tried again"] * 3 + ["works again"]
+    assert {line["what"] for line in lines} == {"alerts"}
+
+
+def test_another_kind_of_failure_is_logged_at_once():
+    said = log_throttle.LogThrottle("alerts")
+
+    with structlog.testing.capture_logs() as lines:
+        said.failed(ValueError("no"))
+        said.failed(OSError("down"))
+
+    assert [type(line["exc_info"]) for line in lines] == [ValueError, OSError]

@@ -1,0 +1,69 @@
+"""How a child's worker is set up for its pool."""
+
+from __future__ import annotations
+
+import pytest
+from django.conf import settings
+from django.db import connections
+from django.db.backends.base.base import BaseDatabaseWrapper
+from dramatiq.brokers.stub import StubBroker
+
+from apps.platform.workers.child.main import keep_database_connections, make_worker
+from apps.platform.workers.child.spawn import Assignment, read_assignment
+from broker.topology import Pool
+
+
+def assignment(pool: Pool, lanes: tuple[str, ...], *, alone: bool = False) -> Assignment:
+    """Return a child's assignment in a pool."""
+    slots = 1 if alone else pool.slots
+    return Assignment(pool, "title", "child.1", 1, lanes, slots, grace_s=25.0, alone=alone)
+
+
+@pytest.mark.parametrize(("name", "prefetch"), [("urgent", 4), ("slow", 1), ("default", 16)])
+def test_a_pool_prefetches_what_it_declares_or_twice_its_slots(name: str, prefetch: int) -> None:
+    pool = settings.YARD.pool(name)
+
+    worker = make_worker(assignment(pool, pool.queues), StubBroker())
+
+    assert (worker.queue_prefetch, worker.worker_threads) == (prefetch, pool.slots)
+
+
+def test_a_child_for_what_runs_alone_holds_one_message() -> None:
+    worker = make_worker(assignment(settings.YARD.pool("default"), ("default-alone",), alone=True), StubBroker())
+
+    assert (worker.queue_prefetch, worker.worker_threads) == (1, 1)
+
+
+def test_a_worker_consumes_its_lanes_and_no_others() -> None:
+    pool = settings.YARD.pool("retries")
+
+    worker = make_worker(assignment(pool, settings.YARD.served_by(pool)), StubBroker())
+
+    assert worker.consumer_whitelist == set(settings.YARD.served_by(pool))
+    assert "webhook-retry" not in worker.consumer_whitelist
+
+
+def test_a_pool_without_lanes_never_becomes_a_worker_of_all_queues() -> None:
+    idle = Pool("idle", "threads", (), processes=1, slots=1)
+
+    with pytest.raises(ValueError, match="pool idle: it serves no lane"):
+        make_worker(assignment(idle, ()), StubBroker())
+
+
+def test_an_assignment_comes_through_a_command_line_as_it_is() -> None:
+    given = assignment(settings.YARD.pool("webhook"), ("webhook", "webhook-retry"))
+
+    assert read_assignment(given.words()) == given
+
+
+def test_a_child_keeps_its_connections_but_no_log_of_queries(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("CONN_MAX_AGE", "CONN_HEALTH_CHECKS"):
+        monkeypatch.setitem(connections.settings["default"], name, connections.settings["default"][name])
+    monkeypatch.setattr(BaseDatabaseWrapper, "queries_limit", BaseDatabaseWrapper.queries_limit)
+
+    keep_database_connections()
+
+    connection = connections.create_connection("default")
+    assert connection.settings_dict["CONN_MAX_AGE"] > 0
+    assert connection.settings_dict["CONN_HEALTH_CHECKS"] is True
+    assert connection.queries_log.maxlen == 0

@@ -1,0 +1,128 @@
+"""Whether one more message fits into a child's memory."""
+
+from __future__ import annotations
+
+import mmap
+from typing import Any
+
+import pytest
+from dramatiq.broker import MessageProxy
+from dramatiq.brokers.stub import StubBroker
+from dramatiq.message import Message
+from dramatiq.middleware import SkipMessage
+
+from apps.platform.workers.child import memory_guard
+from apps.platform.workers.child.memory_guard import Ceiling, scales
+from apps.platform.workers.shared.child_table import ChildRow, ChildTable
+from middleware.outcomes import outcome_of
+
+MB = 1_000_000
+
+
+class Scales:
+    """What a child weighs, as a test says."""
+
+    def __init__(self) -> None:
+        self.size = self.peak = 60 * MB
+        self.reserved = 0
+
+    def __call__(self) -> tuple[int, int]:
+        return self.size, self.size + self.reserved
+
+    def grow(self, kept: int, meanwhile: int = 0) -> None:
+        """Let a task take so much, and keep some of it."""
+        self.peak = max(self.peak, self.size + kept + meanwhile)
+        self.size += kept
+
+
+class Draining(StubBroker):
+    """Notes that it was told to drain."""
+
+    draining = False
+
+    def drain(self) -> None:
+        self.draining = True
+
+
+@pytest.fixture
+def weight(monkeypatch: pytest.MonkeyPatch) -> Scales:
+    """The child's weight."""
+    found = Scales()
+    monkeypatch.setattr(memory_guard, "scales", lambda: found)
+    monkeypatch.setattr(memory_guard, "_peak_bytes", lambda: found.peak)
+    return found
+
+
+@pytest.fixture
+def row() -> ChildRow:
+    """Of one slot."""
+    return ChildTable.create(1, 1).rows[0]
+
+
+def run(under: Ceiling, broker: Any, weight: Scales, kept: int, meanwhile: int = 0) -> MessageProxy | None:
+    """Run a message that takes so much; return it if it was let."""
+    held = MessageProxy(Message("work", "job", (), {}, {}))
+    try:
+        under.before_process_message(broker, held)
+    except SkipMessage:
+        assert outcome_of(held).kind == "deferred"
+        return None
+    weight.grow(kept, meanwhile)
+    under.after_process_message(broker, held)
+    return held
+
+
+def test_a_leak_stops_before_the_limit(weight: Scales, row: ChildRow) -> None:
+    back: list[MessageProxy] = []
+    under, broker = Ceiling(row, 100 * MB, give_back=back.append), Draining()
+
+    ran = [bool(run(under, broker, weight, 5 * MB)) for _ in range(12)]
+
+    assert weight.size == 100 * MB
+    assert ran == [True] * 8 + [False] * 4
+    assert (row.full, broker.draining, len(back)) == (True, True, 4)
+
+
+def test_what_a_task_takes_for_a_while_is_kept_free_for_the_next(weight: Scales, row: ChildRow) -> None:
+    under, broker = Ceiling(row, 100 * MB, give_back=lambda message: None), Draining()
+
+    ran = [bool(run(under, broker, weight, MB, meanwhile=30 * MB)) for _ in range(12)]
+
+    assert ran.count(True) == 10  # the eleventh could come to 60 + 10 + 31
+    assert weight.peak <= 100 * MB
+
+
+def test_the_first_message_starts_whatever_the_child_weighs(weight: Scales, row: ChildRow) -> None:
+    under, broker = Ceiling(row, MB, give_back=lambda message: None), Draining()
+
+    assert run(under, broker, weight, 0)
+    assert not run(under, broker, weight, 0)
+
+
+def test_the_scales_see_what_is_taken() -> None:
+    weigh = scales()
+    before = weigh()
+
+    # From the kernel: an allocator may have something left that others gave back.
+    with mmap.mmap(-1, 20 * MB, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as taken:
+        taken.write(b"x" * len(taken))
+        after = weigh()
+        size = len(taken)
+
+    assert all(size / 2 < now - then < 3 * size for then, now in zip(before, after, strict=True))
+
+
+def test_what_is_allocated_counts_where_it_is_limited(
+    weight: Scales, row: ChildRow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits: list[tuple[int, int]] = []
+    monkeypatch.setattr(memory_guard.resource, "setrlimit", lambda what, limit: limits.append(limit))
+    under, broker = Ceiling(row, 100 * MB, give_back=lambda message: None), Draining()
+    weight.reserved = 40 * MB
+    under.limit_allocations()
+
+    weight.reserved += 30 * MB  # a thread's stack
+    ran = [bool(run(under, broker, weight, 5 * MB)) for _ in range(12)]
+
+    assert limits[0][0] == 140 * MB
+    assert ran.count(True) == 2

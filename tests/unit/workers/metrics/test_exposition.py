@@ -1,0 +1,49 @@
+"""Supervisors' reports as metrics."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prometheus_client import CollectorRegistry, generate_latest
+
+from apps.platform.workers.metrics.exposition import PoolCollector
+from broker.stores.pool_reports import PoolReport
+
+
+def report(pool: str, host: str, *, ready: bool = True, restarts: dict[str, int] | None = None) -> PoolReport:
+    child: dict[str, Any] = {"pid": 10, "ready": ready, "busy": 1, "done": 5, "rss_bytes": 1000}
+    return PoolReport(
+        pool=pool, host=host, pid=9, kind="threads", slots=4, busy=1, started_at=0, beat_at=0, state="up",
+        children=[child], restarts=restarts or {},
+    )  # fmt: skip
+
+
+def text_of(*reports: PoolReport, memory_bytes: dict[str, int] | None = None) -> list[str]:
+    registry = CollectorRegistry()
+    registry.register(PoolCollector(reports, memory_bytes))
+    return [line for line in generate_latest(registry).decode().splitlines() if not line.startswith("#")]
+
+
+def test_a_pool_on_two_hosts_adds_up() -> None:
+    lines = text_of(
+        report("urgent", "a", restarts={"SIGKILL": 1}), report("urgent", "b", restarts={"SIGKILL": 2, "exit": 1})
+    )
+
+    assert lines == [
+        'switchyard_worker_up{pool="urgent"} 1.0',
+        'switchyard_worker_slots{pool="urgent"} 8.0',
+        'switchyard_worker_slots_busy{pool="urgent"} 2.0',
+        'switchyard_worker_memory_bytes{pool="urgent"} 2000.0',
+        'switchyard_worker_restarts_total{pool="urgent",reason="SIGKILL"} 3.0',
+        'switchyard_worker_restarts_total{pool="urgent",reason="exit"} 1.0',
+    ]
+
+
+def test_a_pool_whose_children_are_not_ready_is_not_up() -> None:
+    assert 'switchyard_worker_up{pool="urgent"} 0.0' in text_of(report("urgent", "a", ready=False))
+
+
+def test_a_measured_memory_goes_before_the_reported_one() -> None:
+    lines = text_of(report("urgent", "a"), memory_bytes={"urgent": 700})
+
+    assert 'switchyard_worker_memory_bytes{pool="urgent"} 700.0' in lines

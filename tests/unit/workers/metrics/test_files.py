@@ -1,0 +1,116 @@
+"""Files of metrics whose processes ended: their counts stay, they do not."""
+
+from __future__ import annotations
+
+import math
+import threading
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.mmap_dict import MmapedDict, mmap_key
+
+from apps.platform.operations.metrics_workers import WorkerMetrics
+from apps.platform.workers.metrics.exposition import ChildrenCollector
+from apps.platform.workers.metrics.files import FOLDING, Ended, fold, undisturbed
+
+
+def count(folder: Path, pid: int, value: float) -> None:
+    """Leave the file of a process that counted so many jobs."""
+    counted = MmapedDict(str(folder / f"counter_{pid}.db"))
+    counted.write_value(mmap_key("jobs", "jobs_total", ["actor"], ["a"], "Jobs."), value, 0.0)
+    counted.close()
+
+
+def text_of(folder: Path) -> str:
+    """Return what a scrape would read."""
+    registry = CollectorRegistry()
+    registry.register(ChildrenCollector(folder))
+    return generate_latest(registry).decode()
+
+
+def test_a_thousand_ended_children_lose_no_count_and_leave_one_file(tmp_path: Path) -> None:
+    for pid in range(1, 1_001):
+        count(tmp_path, pid, pid)
+        fold(tmp_path, pid)
+    count(tmp_path, 5_000, 1)
+
+    text = text_of(tmp_path)
+
+    assert f'jobs_total{{actor="a"}} {1_000 * 1_001 / 2 + 1}' in text
+    assert {path.name for path in tmp_path.iterdir()} == {"counter_ended.db", "counter_5000.db"}
+
+
+def test_what_only_a_living_process_can_say_is_not_kept(tmp_path: Path) -> None:
+    gauge = MmapedDict(str(tmp_path / "gauge_livesum_7.db"))
+    gauge.write_value(mmap_key("busy", "busy", [], [], "Busy."), 3.0, 0.0)
+    gauge.close()
+
+    fold(tmp_path, 7)
+
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("left", [b"", b"\xff\x00\x00\x00" + b"\x00" * 60])
+def test_a_file_that_was_being_written_is_let_go(tmp_path: Path, left: bytes) -> None:
+    count(tmp_path, 1, 2)
+    fold(tmp_path, 1)
+    (tmp_path / "counter_7.db").write_bytes(left)
+
+    fold(tmp_path, 7)
+
+    assert {path.name for path in tmp_path.iterdir()} == {"counter_ended.db"}
+    assert 'jobs_total{actor="a"} 2.0' in text_of(tmp_path)
+
+
+def test_nothing_is_folded_while_the_files_are_read(tmp_path: Path) -> None:
+    count(tmp_path, 1, 2)
+    ended = Ended(tmp_path)
+    ended.add(1)
+
+    with undisturbed([tmp_path]):
+        again_s = ended.fold()
+        meanwhile = {path.name for path in tmp_path.glob("*.db")}
+
+    assert (again_s, meanwhile) == (0.05, {"counter_1.db"})
+    assert ended.fold() == math.inf
+    assert {path.name for path in tmp_path.iterdir()} == {"counter_ended.db", FOLDING}
+
+
+def test_who_reads_for_ever_does_not_keep_a_supervisor_from_folding(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("apps.platform.workers.metrics.files.AT_MOST_S", 0.0)
+    count(tmp_path, 1, 2)
+    ended = Ended(tmp_path)
+    ended.add(1)
+
+    with undisturbed([tmp_path]):
+        ended.fold()
+
+    assert 'jobs_total{actor="a"} 2.0' in text_of(tmp_path)
+
+
+def test_another_process_never_reads_a_count_twice(tmp_path: Path) -> None:
+    """The web reads all pools' folders, in its own time."""
+    folder = tmp_path / "urgent"
+    folder.mkdir()
+    ended, over = Ended(folder), threading.Event()
+
+    def run() -> None:
+        for pid in range(1, 201):
+            count(folder, pid, 1)
+            ended.add(pid)
+            while ended.fold() != math.inf:
+                pass
+        over.set()
+
+    folding = threading.Thread(target=run)
+    folding.start()
+    seen = [0.0]
+    while not over.is_set():
+        seen += [sample.value for metric in WorkerMetrics(tmp_path).collect() for sample in metric.samples]
+    folding.join()
+
+    assert seen == sorted(seen), "a counter that falls is a restart to Prometheus"
+    assert max(seen) <= 200

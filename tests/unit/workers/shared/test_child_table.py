@@ -1,0 +1,283 @@
+"""The table that a supervisor shares with its children: what a child writes is what its supervisor reads."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+
+import pytest
+
+from apps.platform.workers.shared import child_table
+from apps.platform.workers.shared.child_table import KEPT, ChildRow, ChildState, ChildTable, Finished
+
+
+@pytest.fixture
+def row() -> ChildRow:
+    """A row for two slots, of a child that has its leases."""
+    found = ChildTable.create(1, 2).rows[0]
+    found.lease(time.monotonic() + 60)
+    return found
+
+
+def start(row: ChildRow, id_: bytes = b"a", token: int = 1, *, lane: int = 0, limit_ns: int = 0) -> int:
+    """Start a message, and return its slot."""
+    slot = row.start(lane, id_, b"%d" % token, limit_ns)
+    assert slot is not None
+    return slot
+
+
+def work_off(row: ChildRow, token: int, *, lane: int = 0) -> None:
+    """Start a message and end it."""
+    row.end(start(row, token=token, lane=lane), worked_off=True)
+
+
+def test_a_forked_child_writes_and_its_parent_reads() -> None:
+    table = ChildTable.create(3, 2)
+    pid = os.fork()
+    if pid == 0:
+        table.rows[1].lease(time.monotonic() + 60)
+        table.rows[1].set_ready()
+        start(table.rows[1], token=7, limit_ns=5_000)
+        os._exit(0)
+
+    os.waitpid(pid, 0)
+
+    state = table.rows[1].read()
+    assert (state.ready, state.taken, state.done, state.busy) == (True, 1, 0, 1)
+    [running] = table.rows[1].running()
+    assert (running.id, running.token, running.lane, running.limit_ns) == (b"a", 7, 0, 5_000)
+    assert running.over_at_ns == running.start_ns + 5_000
+    assert table.rows[0].read() == table.rows[2].read() == ChildState(False, 0, 0, 0, 0)
+
+
+def test_a_table_is_found_again_by_its_descriptor() -> None:
+    table = ChildTable.create(2, 4)
+
+    row = ChildTable(table.fd, 2, 4).rows[1]
+    row.lease(time.monotonic() + 60)
+    work_off(row, 3, lane=1)
+    row.write_finished(lambda: None)
+
+    assert table.rows[1].finished() == [Finished(1, b"a", 3)]
+
+
+def test_a_row_is_cleared_for_the_next_child(row: ChildRow) -> None:
+    row.set_ready()
+    row.set_full()
+    row.retire()
+    row.log("said\n")
+    start(row)
+    work_off(row, 2)
+
+    row.clear()
+
+    assert row.read() == ChildState(False, 0, 0, 0, 0)
+    assert (row.running(), row.finished(), row.logged()) == ([], [], [])
+    assert (row.leased, row.full, row.retired) == (False, False, False)
+
+
+def test_a_row_without_slots_has_no_messages() -> None:
+    row = ChildTable.create(1).rows[0]
+    row.beat()
+
+    assert (row.running(), row.finished(), row.read().taken) == ([], [], 0)
+
+
+def test_nothing_is_put_down_for_a_child_without_leases(row: ChildRow) -> None:
+    row.lease(time.monotonic() - 1)
+
+    assert row.start(0, b"a", b"1", 0) is None
+    assert (row.running(), row.read().taken) == ([], 0)
+
+
+def test_a_child_works_while_it_is_up_and_has_its_leases(row: ChildRow) -> None:
+    loading = row.read().works
+    row.set_ready()
+    up = row.read().works
+    row.lease(time.monotonic() - 1)
+
+    assert (loading, up, row.read().works) == (False, True, False)
+
+
+def test_the_last_that_were_worked_off_are_remembered(row: ChildRow) -> None:
+    for token in range(KEPT + 5):
+        work_off(row, token)
+    row.write_finished(lambda: None)
+
+    assert {found.token for found in row.finished()} >= set(range(5, KEPT + 5))
+
+
+def test_what_runs_for_long_keeps_its_slot_while_others_are_worked_off(row: ChildRow) -> None:
+    start(row, b"long", 7, limit_ns=60)
+    for token in range(3 * KEPT):
+        work_off(row, token)
+
+    assert [(ran.id, ran.token) for ran in row.running()] == [(b"long", 7)]
+    assert (row.read().taken, row.read().done, row.read().busy) == (3 * KEPT + 1, 3 * KEPT, 1)
+
+
+def test_what_went_elsewhere_is_not_finished(row: ChildRow) -> None:
+    row.end(start(row), worked_off=False)
+    row.write_finished(lambda: None)
+
+    assert (row.running(), row.finished()) == ([], [])
+    assert (row.read().taken, row.read().done) == (1, 1)
+
+
+def test_what_is_not_written_down_of_a_message_keeps_it_from_being_finished(row: ChildRow) -> None:
+    work_off(row, 1)
+    row.write_finished(lambda: work_off(row, 2))
+    work_off(row, 3)
+
+    with pytest.raises(OSError, match="away"):
+        row.write_finished(failing)
+
+    assert row.finished() == [Finished(0, b"a", 1)]
+
+
+def test_written_is_what_the_quickest_flush_has_written(row: ChildRow) -> None:
+    work_off(row, 1)
+
+    def overtaken() -> None:
+        work_off(row, 2)
+        row.write_finished(lambda: None)
+
+    row.write_finished(overtaken)
+
+    assert {found.token for found in row.finished()} == {1, 2}
+
+
+@pytest.mark.parametrize("cleared", [24, 64, 240])
+def test_what_died_while_a_record_was_cleared_to_be_filled_anew_is_left_out(row: ChildRow, cleared: int) -> None:
+    """Not all of a record is cleared at once: the state may stand longer than the rest."""
+    slot = start(row)
+    row.end(slot, worked_off=True)
+    work_off(row, 2)
+    row.write_finished(lambda: None)
+    at = (slot - child_table.STATE) * child_table.CELL_BYTES
+
+    row._memory[at : at + cleared] = bytes(cleared)
+
+    assert [found.token for found in row.finished()] == [2]
+
+
+def failing() -> None:
+    """Write nothing."""
+    raise OSError("the server is away")
+
+
+def test_an_id_that_is_too_long_to_be_told_apart_is_not_told(row: ChildRow) -> None:
+    start(row, b"x" * 201)
+
+    assert row.running() == []
+
+
+def test_the_longest_id_and_token_are_told(row: ChildRow) -> None:
+    start(row, b"x" * 200, 2**63 - 1)
+
+    assert [(ran.id, ran.token) for ran in row.running()] == [(b"x" * 200, 2**63 - 1)]
+
+
+def test_a_message_that_is_asked_to_stop_is_no_other_that_gets_its_place(row: ChildRow) -> None:
+    slot = start(row)
+    [ran] = row.running()
+
+    row.ask(ran)
+    asked = row.is_asked(slot)
+    row.end(slot, worked_off=True)
+    row.ask(ran)
+    others = [start(row, token=token) for token in range(2, KEPT + 4)]
+
+    assert asked
+    assert slot in others
+    assert not any(row.is_asked(other) for other in others)
+
+
+@pytest.mark.parametrize("lines", [3, 40, 400])
+def test_a_row_keeps_the_last_lines_that_its_child_logged(row: ChildRow, lines: int) -> None:
+    said = [f"line {number} " + "x" * (number % 90) for number in range(lines)]
+
+    for line in said:
+        row.log(f"{line}\n")
+
+    kept = row.logged()
+    assert kept == said[-len(kept) :]
+    assert len(kept) >= min(lines, 30)
+
+
+def test_a_line_longer_than_a_row_keeps_is_cut(row: ChildRow) -> None:
+    row.log("x" * 10_000)
+    row.log("end\n")
+
+    assert row.logged() == []
+    row.log("after\n")
+    assert row.logged() == ["after"]
+
+
+def test_what_has_lost_its_beginning_is_no_line(row: ChildRow) -> None:
+    row.log("password=" + "x" * 5_000 + "\n")
+
+    assert row.logged() == []
+    row.log("after\n")
+    assert row.logged() == ["after"]
+
+
+def test_progress_is_the_first_sign_of_life_after_a_message_started_or_ended(row: ChildRow) -> None:
+    row.beat()
+    idle_ns = row.read().progress_ns
+    slot = start(row)
+    row.beat()
+    started_ns = row.read().progress_ns
+    row.beat()
+    still_ns = row.read().progress_ns
+    row.end(slot, worked_off=True)
+    row.beat()
+
+    assert idle_ns == 0
+    assert 0 < started_ns == still_ns < row.read().progress_ns == row.read().beat_ns
+
+
+def test_messages_are_counted_by_several_threads_at_once() -> None:
+    row = ChildTable.create(1, 8).rows[0]
+    row.lease(time.monotonic() + 60)
+
+    def run() -> None:
+        for token in range(2_000):
+            work_off(row, token)
+
+    threads = [threading.Thread(target=run) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert (row.read().taken, row.read().done, row.read().busy) == (16_000, 16_000, 0)
+
+
+def test_a_record_that_is_filled_anew_while_it_is_read_is_never_seen_half_written(
+    row: ChildRow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start(row, b"before", limit_ns=60_000_000_000)
+    layout = child_table._RECORD
+
+    class Torn:
+        """Reads the first time what is there in the middle of a write, which then goes on."""
+
+        size = layout.size
+        torn = False
+
+        def unpack_from(self, memory: memoryview, at: int) -> tuple[object, ...]:
+            if self.torn:
+                return layout.unpack_from(memory, at)
+            self.torn = True
+            _, _, _, _, _, _, _, state = layout.unpack_from(memory, at)
+            layout.pack_into(memory, at, 0, 3_000_000_000, b"2", 0, 5, b"af", 0, state)
+            seen = layout.unpack_from(memory, at)
+            layout.pack_into(memory, at, 9, 3_000_000_000, b"2", 0, 5, b"after", 0, state + 2 * child_table.EVENT)
+            return seen
+
+    monkeypatch.setattr(child_table, "_RECORD", Torn())
+
+    assert row.running() == []
+    assert [(ran.id, ran.start_ns) for ran in row.running()] == [(b"after", 9)]

@@ -1,0 +1,27 @@
+"""Who is blamed for the end of a child."""
+
+from __future__ import annotations
+
+import pytest
+
+from apps.platform.workers.shared.child_table import Running
+from apps.platform.workers.supervisor.exit_cause import ExitCause, blame
+from apps.platform.workers.supervisor.leases import Leftovers, Served
+
+SERVED = Served(("work",), (("work", "live"),))
+OVER = Running(lane=0, id=b"over", token=1, start_ns=0, limit_ns=2_000_000_000)
+NEIGHBOUR = Running(lane=0, id=b"neighbour", token=2, start_ns=0, limit_ns=60_000_000_000)
+
+
+def blamed(running: list[Running], *, clean: bool) -> tuple[tuple[Running, ...], str]:
+    ending = ExitCause("hard_limit", over=(OVER,))
+    return blame(Leftovers("child", SERVED, running), ending, clean=clean, told="exited with 3")
+
+
+@pytest.mark.parametrize("clean", [True, False])
+def test_who_is_over_its_hard_limit_is_blamed_also_where_the_grace_is_shorter_than_the_time_to_end(clean: bool) -> None:
+    assert blamed([OVER, NEIGHBOUR], clean=clean) == ((OVER,), "limit of 2 s")
+
+
+def test_who_ended_in_that_time_is_not() -> None:
+    assert blamed([NEIGHBOUR], clean=True) == ((), "")

@@ -1,0 +1,69 @@
+"""What tells a child that hangs from one that is busy."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from apps.platform.workers.shared.child_table import ChildRow, ChildTable
+from apps.platform.workers.supervisor.heartbeats import Heartbeats
+
+
+class Watched:
+    """One child, looked at every second of a clock that is set by hand."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now_s = 1_000.0
+        monkeypatch.setattr("apps.platform.workers.supervisor.heartbeats.time.monotonic", lambda: self.now_s)
+        self.row: ChildRow = ChildTable.create(1, 1).rows[0]
+        self.pulses = Heartbeats()
+        self.row.set_ready()
+
+    def silent_after(self, seconds: int) -> list[tuple[int, float]]:
+        """Look every second for so long, and return what the last look found."""
+        found: list[tuple[int, float]] = []
+        for _ in range(seconds):
+            self.now_s += 1.0
+            found = self.pulses.silent({1: self.row})
+        return found
+
+
+@pytest.fixture
+def watched(monkeypatch: pytest.MonkeyPatch) -> Watched:
+    return Watched(monkeypatch)
+
+
+def test_a_child_that_runs_nothing_and_gives_no_sign_hangs(watched: Watched) -> None:
+    assert watched.silent_after(11) == []
+    assert watched.silent_after(1) == [(1, 11.0)]
+
+
+def test_who_held_the_interpreter_for_long_may_end_in_peace_once_its_task_has(watched: Watched) -> None:
+    watched.row.lease(time.monotonic_ns() / 1e9 + 60)
+    slot = watched.row.start(0, b"holds", b"1", 60_000_000_000)
+    assert slot is not None
+    assert watched.silent_after(17) == []
+
+    watched.row.end(slot, worked_off=True)  # the thread that ran it is the first to go on; the one that beats follows
+
+    assert watched.silent_after(1) == []
+    assert watched.silent_after(10) == [(1, 11.0)]
+
+
+def test_a_supervisor_that_stood_still_itself_blames_nobody(watched: Watched) -> None:
+    watched.silent_after(9)
+    watched.now_s += 60
+
+    assert watched.silent_after(1) == []
+
+
+def test_who_follows_a_child_that_never_gave_a_sign_has_its_own_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    watched = Watched(monkeypatch)
+    watched.row.clear()  # it never came up
+    assert watched.silent_after(62) == [(1, 61.0)]
+
+    watched.row.clear()
+    watched.pulses.forget(1)
+
+    assert watched.silent_after(60) == []
