@@ -47,6 +47,8 @@ PLATFORM_APPS = [
     "apps.platform.doctor",
     "apps.platform.deployment",
 ]
+# The image for production is built without this folder.
+DEVELOPMENT_APPS = ["devtools"] if DEBUG and (BASE_DIR / "devtools").is_dir() else []
 PRODUCT_APPS = [
     "apps.product.shop",
     "apps.product.mail",
@@ -67,6 +69,7 @@ INSTALLED_APPS = [
     "django.contrib.staticfiles",
     "ninja",
     "django_dramatiq",
+    *DEVELOPMENT_APPS,  # before the platform, whose runpools it extends
     *PLATFORM_APPS,
     *PRODUCT_APPS,
 ]

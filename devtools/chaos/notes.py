@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any
 
 from dramatiq.broker import Broker, MessageProxy
@@ -20,8 +19,12 @@ class Notes(Middleware):
     message is acknowledged.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    def __init__(self) -> None:
+        self._file = os.open(os.environ[NOTES_VARIABLE], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+
+    def after_process_boot(self, broker: Broker) -> None:
+        """Name this child's connections to the broker, before the first is made."""
+        broker.client.connection_pool.connection_kwargs["client_name"] = client_name(os.getpid())  # type: ignore[attr-defined]
 
     def after_process_message(
         self,
@@ -45,12 +48,3 @@ class Notes(Middleware):
 def client_name(pid: int) -> str:
     """Return what a child's connections are called in the server's list of clients."""
     return f"switchyard-chaos-{pid}"
-
-
-def keep_notes(broker: Broker) -> None:
-    """Begin, in a child, when its yard is under chaos."""
-    path = os.environ.get(NOTES_VARIABLE)
-    if not path:
-        return
-    broker.client.connection_pool.connection_kwargs["client_name"] = client_name(os.getpid())  # type: ignore[attr-defined]
-    broker.add_middleware(Notes(Path(path)))

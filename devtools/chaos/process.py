@@ -14,6 +14,7 @@ from pathlib import Path
 
 import redis
 
+from apps.platform.workers.child.main import MIDDLEWARE_VARIABLE
 from apps.platform.workers.shared.fork import EX_CRASHED, fork
 from apps.platform.workers.shared.signal_pipe import SignalPipe
 from broker.errors import BrokerUnavailable
@@ -27,7 +28,7 @@ from broker.topology import Yard
 from devtools.chaos.faults import Harm
 from devtools.chaos.ledger import make_account, read_notes
 from devtools.chaos.monitor import Witness
-from devtools.chaos.notes import NOTES_VARIABLE
+from devtools.chaos.notes import NOTES_VARIABLE, Notes
 from devtools.chaos.plan import ACTS, Plan
 
 logger = logging.getLogger("switchyard.chaos")
@@ -46,22 +47,25 @@ class Chaos:
         self._plan, self._yard, self._url, self._notes = plan, yard, url, notes
         self._pid = 0
 
-    def start(self, shed: Callable[[], None]) -> None:
-        """Start it, before any child of a pool.
+    def start(self, close_inherited: Callable[[], None]) -> None:
+        """Fork the process, before any child of a pool.
 
         Args:
-            shed: Lets go, in it, of what is the parent's.
+            close_inherited: Closes, in that process, what belongs to the parent alone.
         """
         self._notes.parent.mkdir(parents=True, exist_ok=True)
         self._notes.unlink(missing_ok=True)
         os.environ[NOTES_VARIABLE] = str(self._notes)
+        os.environ[MIDDLEWARE_VARIABLE] = f"{Notes.__module__}.{Notes.__qualname__}"
         parent_pid = os.getpid()
         self._pid = fork(
-            lambda: run(self._plan, self._yard, self._url, self._notes, parent_pid), title="chaos", shed=[shed]
+            lambda: run(self._plan, self._yard, self._url, self._notes, parent_pid),
+            title="chaos",
+            shed=[close_inherited],
         )
 
-    def calm(self) -> None:
-        """Have it do no more harm, because the pools drain."""
+    def pools_drain(self) -> None:
+        """Stop harming, because the pools drain."""
         self._signal(signal.SIGTERM)
 
     def finish(self) -> None:

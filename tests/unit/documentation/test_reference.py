@@ -37,7 +37,7 @@ def first_column(page: str) -> set[str]:
 
 
 def own_commands() -> set[str]:
-    own = {config.name for config in apps.get_app_configs() if config.name.startswith("apps.")}
+    own = {config.name for config in apps.get_app_configs() if config.name.startswith(("apps.", "devtools"))}
     return {name for name, app in get_commands().items() if app in own}
 
 

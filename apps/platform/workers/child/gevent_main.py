@@ -26,11 +26,9 @@ def main(arguments: list[str]) -> int:
     from apps.platform.workers.child.spawn import read_assignment
     from apps.platform.workers.shared.child_table import ChildTable
     from apps.platform.workers.shared.fork import name_process
-    from devtools.chaos.notes import keep_notes
 
     assignment = read_assignment(words)
     become_child(dramatiq.get_broker(), assignment.slots)
-    keep_notes(dramatiq.get_broker())
     name_process(assignment.title)
     row = ChildTable(int(fd), int(rows), int(slots)).rows[assignment.place - 1]
     return serve(assignment, row, parent_pid=parent_pid)

@@ -15,6 +15,7 @@ import dramatiq
 from django.conf import settings
 from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
+from django.utils.module_loading import import_string
 from dramatiq.broker import Broker, MessageProxy
 from dramatiq.common import iter_queue
 from dramatiq.errors import ConnectionClosed
@@ -32,6 +33,8 @@ from broker.redis_broker import RedisBroker
 from middleware import wait_for_broker
 from middleware.cancellation import Cancellation
 
+# Dotted paths of more middleware for children alone, separated by spaces. Each is called without arguments.
+MIDDLEWARE_VARIABLE = "SWITCHYARD_CHILD_MIDDLEWARE"
 BEAT_S = 0.5
 EX_LEFT_WORK = 3
 # A child for what runs alone stays so long without work: the next such message does not wait for a start.
@@ -59,6 +62,8 @@ def serve(assignment: Assignment, row: ChildRow, *, parent_pid: int) -> int:
     signals = SignalPipe(noted=(signal.SIGTERM,), ignored=(signal.SIGINT, signal.SIGHUP, signal.SIGQUIT))
     broker = dramatiq.get_broker()
     assert isinstance(broker, RedisBroker)  # noqa: S101  its supervisor starts on no other
+    for path in os.environ.get(MIDDLEWARE_VARIABLE, "").split():
+        broker.add_middleware(import_string(path)())
     broker.become(assignment.child, slots=assignment.slots)
     facilities(broker).steps.around = row.write_finished
     keep_database_connections()

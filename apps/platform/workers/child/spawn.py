@@ -17,7 +17,6 @@ from apps.platform.workers.child.gevent import become_child, is_patched
 from apps.platform.workers.shared.child_table import ChildTable
 from apps.platform.workers.shared.fork import fork
 from broker.topology import Pool
-from devtools.chaos.notes import keep_notes
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +73,6 @@ def start_child(assignment: Assignment, table: ChildTable, *, shed: Iterable[Cal
                 become_child(dramatiq.get_broker(), assignment.slots)
             elif not assignment.alone:
                 _execute(assignment, table)
-        keep_notes(dramatiq.get_broker())
         return serve(assignment, table.rows[assignment.place - 1], parent_pid=supervisor_pid)
 
     return fork(run, title=assignment.title, shed=shed)

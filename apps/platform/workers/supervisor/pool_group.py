@@ -10,7 +10,8 @@ import selectors
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from apps.platform.workers.child.gevent import is_patched
 from apps.platform.workers.child.spawn import execute
@@ -26,7 +27,6 @@ from apps.platform.workers.shared.signal_pipe import HANDLED, SignalPipe
 from apps.platform.workers.supervisor.processes import ProcessSet, send
 from apps.platform.workers.supervisor.supervisor import EX_OK, GRACE_S, KILL_AFTER_GRACE_S, LOOK_FOR_READY_S, Supervisor
 from broker.topology import Pool
-from devtools.chaos.process import Chaos
 
 # Longer than a supervisor takes to kill its own children.
 KILL_MARGIN_S = KILL_AFTER_GRACE_S + 5.0
@@ -37,12 +37,29 @@ NOTED_BELOW = (signal.SIGTERM, signal.SIGQUIT, signal.SIGUSR1, signal.SIGCHLD)
 logger = logging.getLogger("switchyard.workers")
 
 
+class Companion(Protocol):
+    """A process beside the supervisors, such as one that injects faults during development."""
+
+    def start(self, close_inherited: Callable[[], None]) -> None:
+        """Fork the process, before any supervisor.
+
+        Args:
+            close_inherited: Closes, in that process, what belongs to the parent alone.
+        """
+
+    def pools_drain(self) -> None:
+        """Notify the process that the pools begin to drain."""
+
+    def finish(self) -> None:
+        """End the process and wait for it, after all supervisors have ended."""
+
+
 class PoolGroup:
     """Runs several pools until it is told to drain. A supervisor that dies is started again, the others go on.
 
     Args:
         grace_s: Seconds that running tasks may take to end once the pools drain.
-        chaos: What harms the pools, for development.
+        companion: A process to run beside the supervisors.
         own_row: Where the parent of this one looks whether all pools are ready.
     """
 
@@ -51,11 +68,11 @@ class PoolGroup:
         pools: Sequence[Pool],
         *,
         grace_s: float = GRACE_S,
-        chaos: Chaos | None = None,
+        companion: Companion | None = None,
         own_row: ChildRow | None = None,
     ) -> None:
         self._parts = _parts(pools)
-        self._chaos = chaos
+        self._companion = companion
         self._own_row = own_row
         self._grace_s = grace_s
         self._table = ChildTable.create(len(self._parts))
@@ -74,8 +91,8 @@ class PoolGroup:
         """Keep the supervisors running; return 0 after a drain, 70 when something had to be killed for it."""
         name_process("pools" if self._own_row is None else GREENLETS)
         prepare_to_fork()
-        if self._chaos is not None:
-            self._chaos.start(self._shed)
+        if self._companion is not None:
+            self._companion.start(self._shed)
         self._selector.register(self._signals.read_fd, selectors.EVENT_READ, lambda: None)
         while True:
             self._obey(self._signals.take())
@@ -85,8 +102,8 @@ class PoolGroup:
             self._notice_ready()
             for key, _ in self._selector.select(self._sleep_s()):
                 key.data()
-        if self._chaos is not None:
-            self._chaos.finish()
+        if self._companion is not None:
+            self._companion.finish()
         if self._own_row is None:
             logger.info("pools: all drained" if not self._unclean else "pools: stopped, not all were drained")
         return EX_CRASHED if self._unclean else EX_OK
@@ -103,8 +120,8 @@ class PoolGroup:
                 # SIGQUIT, not a second SIGTERM: a process manager that signals everybody must not cut the drain short.
                 self._keeper.stop(signal.SIGQUIT)
             else:
-                if self._chaos is not None:
-                    self._chaos.calm()
+                if self._companion is not None:
+                    self._companion.pools_drain()
                 self._kill_at_s = time.monotonic() + self._grace_s + KILL_MARGIN_S
                 self._keeper.stop(signal.SIGTERM)
         if self._kill_at_s is not None and time.monotonic() >= self._kill_at_s:

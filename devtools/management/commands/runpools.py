@@ -1,0 +1,54 @@
+"""Run several pools' workers under one parent, under chaos if wanted."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import CommandError, CommandParser
+
+from apps.platform.workers.management.commands import runpools
+from apps.platform.workers.preflight import refuse
+from devtools.chaos.plan import Plan, read_rate
+from devtools.chaos.process import Chaos
+
+CHAOS_EXAMPLE = """
+  manage.py runpools --chaos 6/m --chaos-seed 7      harm them at this rate, and count what came through"""
+
+
+class Command(runpools.Command):
+    """The platform's ``runpools`` with ``--chaos``."""
+
+    examples = runpools.Command.examples + CHAOS_EXAMPLE
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        """Declare the arguments."""
+        super().add_arguments(parser)
+        parser.add_argument("--chaos", metavar="RATE", help="harm the pools at this rate, such as 6/m")
+        parser.add_argument("--chaos-seed", type=int, help="repeats the harm of an earlier run; default: a random one")
+
+    def make_companion(self, options: dict[str, Any]) -> Chaos | None:
+        """Return the process that harms the pools; ``None`` without ``--chaos``."""
+        if not options["chaos"]:
+            return None
+        if not settings.DEBUG:
+            refuse("--chaos kills workers and cuts their connections; it is for development, where DJANGO_DEBUG is 1")
+        seed = options["chaos_seed"]
+        try:
+            plan = Plan(read_rate(options["chaos"]), secrets.randbelow(1_000_000) if seed is None else seed)
+        except ValueError as error:
+            raise CommandError(f"--chaos: {error}", returncode=2) from error
+        notes = Path(settings.SWITCHYARD.state_dir) / "chaos" / f"notes-{os.getpid()}"
+        return Chaos(plan, settings.YARD, settings.SWITCHYARD.broker_url, notes)
+
+    def command_line(self, options: dict[str, Any]) -> list[str]:
+        """Return the command line of the same run without ``--reload``."""
+        arguments = super().command_line(options)
+        if options["chaos"]:
+            arguments.append(f"--chaos={options['chaos']}")
+        if options["chaos_seed"] is not None:
+            arguments.append(f"--chaos-seed={options['chaos_seed']}")
+        return arguments
