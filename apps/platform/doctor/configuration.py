@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from django.conf import settings
 from django.core.checks import ERROR, CheckMessage
 from django.core.checks.registry import registry
+from django.db import connection
 
 from apps.platform.doctor.finding import Finding, Severity
 from apps.platform.workers.checks import server_keeps_work, server_keeps_work_deployed
@@ -78,7 +79,7 @@ def _unsafe_defaults() -> Iterator[Finding]:
             "The default",
             "Set SWITCHYARD_ALERT_URLS=mailto:oncall@example.com",
         )
-    if settings.DATABASES["default"]["ENGINE"] == "project.sqlite":
+    if connection.vendor == "sqlite":
         seen = "the database is an SQLite file, which serves the processes of this one machine only"
         cause = "DATABASE_URL is not set, or names a file"
         yield Finding(GROUP, "sqlite", "warning", seen, cause, "Set DATABASE_URL=postgresql://user:password@host/name")
