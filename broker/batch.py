@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 from dramatiq.actor import Actor
 from dramatiq.message import Message
+
+from broker.clock import now_ms
 
 IDS_AT_ONCE = 256
 
@@ -20,9 +21,9 @@ def messages(actor: Actor[..., Any], calls: Iterable[tuple[Any, ...]], **options
         calls: Positional arguments.
         options: Of each message, as for ``send_with_options``.
     """
-    queue_name, actor_name, ids, now_ms = actor.queue_name, actor.actor_name, unique_ids(), time.time_ns() // 1_000_000
+    queue_name, actor_name, ids, sent_at = actor.queue_name, actor.actor_name, unique_ids(), now_ms()
     for args in calls:
-        yield Message(queue_name, actor_name, args, {}, dict(options), next(ids), now_ms)
+        yield Message(queue_name, actor_name, args, {}, dict(options), next(ids), sent_at)
 
 
 def unique_ids() -> Iterator[str]:

@@ -6,26 +6,25 @@ import itertools
 import logging
 import time
 from collections import deque
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
 
 import redis
 from dramatiq.broker import Consumer as DramatiqConsumer
 from dramatiq.broker import MessageProxy
 from dramatiq.errors import ConnectionClosed
-from dramatiq.message import Message
 
 from broker.errors import BrokerUnavailable
+from broker.held_message import HeldMessage
 from broker.queue import codec
 from broker.queue.operations import AT_ONCE, QueueOperations, lane_of
 from broker.queue.results import Fetched, Grant, Lease, fetched
 from broker.queue.unroutable import UnroutableLane
 from broker.redis.calls import script
 from broker.stores.quarantine import Quarantine
+from broker.worker.acks import Acks
+from broker.worker.prefetch import PrefetchCredit
 from broker.worker.wakeup import Wakeup
-
-if TYPE_CHECKING:
-    from broker.redis_broker import RedisBroker
 
 logger = logging.getLogger("switchyard.broker")
 
@@ -37,49 +36,34 @@ LOOK_FOR_PARKED_S = 2.0
 POLL_CANCELLATIONS_S = 0.25
 
 
-class HeldMessage(MessageProxy):
-    """A leased message.
+class ConsumingBroker(Protocol):
+    """The part of :class:`broker.redis_broker.RedisBroker` that its consumers use."""
 
-    Args:
-        lease: What its owner holds it by, in its ``family``.
-        crashes: Times it took its worker down.
-        asked: Its job was asked to stop.
-        cause: What ended its last worker, see :class:`broker.queue.results.Grant`.
-    """
+    in_flight: dict[str, HeldMessage]
+    draining: bool
+    knows: Callable[[str], bool]
 
-    def __init__(
-        self,
-        message: Message[Any],
-        lease: Lease,
-        family: QueueOperations,
-        crashes: int = 0,
-        asked: bool = False,
-        cause: str = "",
-    ) -> None:
-        super().__init__(message)
-        # Read many times for each message, and slow to reach through the proxy.
-        self.queue_name, self.actor_name = message.queue_name, message.actor_name
-        self.args, self.kwargs, self.options = message.args, message.kwargs, message.options
-        self.message_id, self.message_timestamp = message.message_id, message.message_timestamp
-        self.lease = lease
-        self.family = family
-        self.crashes = crashes
-        self.asked = asked
-        self.cause = cause
-        self.has_room = True  # it counts against its worker's budget
-        self.moved = False  # it is somewhere else already; the worker's acknowledgement is not for it
-        self.runs_in = 0  # ident of the thread, or greenlet, that works on it
-        # What hooks note of it. All are set here, and are fewer than 30 with what a proxy has: one that is added later
-        # makes every attribute slower, and one that is not there is asked of the message inside, which is slower still.
-        self.open = self.dead_lettered = False
-        self.outcome: Any = None
-        self.letter: Any = None
-        self.record_started: dict[str, int] | None = None
-        self.slot: int | None = None
-        self.started_ms: int | None = None
-        self.started_s: float | None = None
-        self.logged_s: float | None = None
-        self.weighed: tuple[int, int, int] | None = None
+    @property
+    def budget(self) -> PrefetchCredit:
+        """The prefetch credit of this process's worker."""
+
+    def acks_of(self, family: QueueOperations, owner: str) -> Acks:
+        """Return the acknowledgements of an owner."""
+
+    def poll_cancellations(self) -> None:
+        """Read which messages in flight are to stop, if that is due."""
+
+    def report_stale(self, family: QueueOperations, leases: Iterable[Lease]) -> None:
+        """Report messages whose lease was lost before their end."""
+
+    def lost_lease(self, owner: str) -> None:
+        """Report that an owner lost its lease."""
+
+    def dead_letter(self, held: HeldMessage) -> None:
+        """Move a message that Dramatiq rejected to the dead list."""
+
+    def emit_before(self, signal: str, *args: Any) -> None:
+        """Call the hooks of a signal."""
 
 
 class Consumer(DramatiqConsumer):
@@ -89,7 +73,7 @@ class Consumer(DramatiqConsumer):
     off acknowledges it at once.
     """
 
-    def __init__(self, broker: RedisBroker, family: QueueOperations, owner: str, *, timeout_ms: int) -> None:
+    def __init__(self, broker: ConsumingBroker, family: QueueOperations, owner: str, *, timeout_ms: int) -> None:
         self._broker = broker
         self._family = family
         self._owner = owner
@@ -235,8 +219,8 @@ class Consumer(DramatiqConsumer):
     def _let_go(self, message: HeldMessage) -> None:
         if self._broker.in_flight.get(message.message_id) is message:
             self._broker.in_flight.pop(message.message_id, None)
-        if message.has_room:
-            message.has_room = False
+        if message.has_credit:
+            message.has_credit = False
             self._budget.work_off()
 
     def _fetch(self, room: int, request: int) -> None:
@@ -363,7 +347,7 @@ class Consumer(DramatiqConsumer):
             self._family.quarantine(grant.lease, Quarantine.entry(self._lane_name, raw, str(error)).encode())
             logger.error("unreadable message of %d bytes in %s set aside: %s", len(raw), self._lane_name, error)
             return None
-        return HeldMessage(message, grant.lease, self._family, grant.crashes, grant.asked, grant.cause)
+        return HeldMessage(message, grant.lease, self._family, grant.crashes, grant.cancel_requested, grant.cause)
 
     def _settle(self) -> None:
         self._acks.release_unknown([held.lease for held in list(self._broker.in_flight.values())])

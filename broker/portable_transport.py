@@ -11,9 +11,9 @@ from typing import Any, Final, Protocol, cast
 from dramatiq.broker import Broker, Consumer, MessageProxy
 from dramatiq.message import Message
 
-from broker.copies import moved, requeued
 from broker.errors import NoSuchLetter
-from broker.interface import DeadLetter, LaneStats, Page, QueueStats, Unreadable
+from broker.held_message import moved_copy, requeued_copy
+from broker.shapes import DeadLetter, LaneStats, Page, QueueStats, Unreadable
 from broker.stores.dead_lists import DeadLists
 from broker.stores.job_records import JobRecords
 from broker.stores.quarantine import Quarantine
@@ -51,7 +51,7 @@ class PortableTransport:
 
     def divert(self, held: Message[Any] | MessageProxy, *, lane: str, delay_ms: int, options: dict[str, Any]) -> None:
         """Enqueue a copy in a lane, due in ``delay_ms``."""
-        self._broker.enqueue(moved(held, lane, options), delay=delay_ms or None)
+        self._broker.enqueue(moved_copy(held, lane, options), delay=delay_ms or None)
         held.moved = True  # type: ignore[union-attr]
 
     def defer(self, held: Message[Any] | MessageProxy, *, delay_ms: int, options: dict[str, Any]) -> None:
@@ -86,7 +86,7 @@ class PortableTransport:
         letter = self._dead.get(queue, letter_id)
         if letter is None:
             raise NoSuchLetter(queue, letter_id)
-        self._broker.enqueue(requeued(letter, self._yard.queue_of(queue).name))
+        self._broker.enqueue(requeued_copy(letter, self._yard.queue_of(queue).name))
         self._dead.remove(queue, letter_id, as_read=letter)
         return letter.id
 
@@ -111,9 +111,9 @@ class PortableTransport:
         """Say that only the job's record tells: a message cannot be taken out of any queue."""
         return "unknown"
 
-    def asked_to_stop(self, held: Message[Any] | MessageProxy) -> bool:
+    def cancel_requested(self, held: Message[Any] | MessageProxy) -> bool:
         """Ask the job's record."""
-        return self._records.cancel_asked(held.message_id)
+        return self._records.cancel_requested(held.message_id)
 
     def stats(self, queue: str) -> QueueStats:
         """Return how a queue family stands."""

@@ -15,8 +15,9 @@ from dramatiq.errors import QueueJoinTimeout, QueueNotFound
 from dramatiq.message import Message
 from dramatiq.middleware import Middleware, MiddlewareError
 
-from broker.consumer import POLL_CANCELLATIONS_S, Consumer, HeldMessage
+from broker.consumer import POLL_CANCELLATIONS_S, Consumer
 from broker.errors import BrokerUnavailable, InvalidMessageId
+from broker.held_message import HeldMessage
 from broker.keys.keys import Keys
 from broker.keys.queue_keys import Lane
 from broker.queue import codec
@@ -67,7 +68,7 @@ class RedisBroker(Broker):
         self.families: dict[str, QueueOperations] = {}
         self.in_flight: dict[str, HeldMessage] = {}
         self.draining = False
-        self.knows = partial(knows, self)
+        self.knows: Callable[[str], bool] = partial(knows, self)
         self.slots: int | None = None
         self._limits = DepthLimits(limits or {})
         self._steps = steps
@@ -142,7 +143,7 @@ class RedisBroker(Broker):
     def poll_cancellations(self) -> None:
         """Look up, four times a second, which of the messages in hand were asked to stop, and tell the middleware.
 
-        It is told by ``after_ask_to_stop``, with the message, once.
+        It is told by ``after_request_cancellation``, with the message, once.
         """
         if (now := time.monotonic()) < self._look_at_s:
             return
@@ -151,11 +152,11 @@ class RedisBroker(Broker):
         for held in list(self.in_flight.values()):
             in_hand.setdefault(held.family.keys.queue, []).append(held)
         for queue, messages in in_hand.items():
-            asked = self.families[queue].asked([held.message_id for held in messages])
+            requested = self.families[queue].cancel_requested([held.message_id for held in messages])
             for held in messages:
-                if held.message_id in asked and not held.asked:
-                    held.asked = True
-                    self.emit_after("ask_to_stop", held)
+                if held.message_id in requested and not held.cancel_requested:
+                    held.cancel_requested = True
+                    self.emit_after("request_cancellation", held)
 
     def report_stale(self, family: QueueOperations, leases: Iterable[Lease]) -> None:
         """Tell of messages of a family that were worked off here by somebody who had lost them.

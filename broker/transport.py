@@ -10,15 +10,14 @@ from dramatiq.broker import MessageProxy
 from dramatiq.message import Message
 
 from broker.admin.stats import family_stats
-from broker.consumer import HeldMessage
-from broker.copies import moved, requeued
 from broker.errors import NoSuchLetter
-from broker.interface import DeadLetter, Page, QueueStats, Unreadable
+from broker.held_message import HeldMessage, moved_copy, requeued_copy
 from broker.queue import codec
 from broker.queue.dead_letter_json import decode, encode
 from broker.queue.operations import Move, QueueOperations, lane_of
 from broker.queue.unroutable import UnroutableLane
 from broker.redis_broker import RedisBroker
+from broker.shapes import DeadLetter, Page, QueueStats, Unreadable
 from broker.stores.dead_lists import DeadLists
 from broker.stores.quarantine import Quarantine
 from broker.topology import Yard
@@ -90,7 +89,7 @@ class RedisTransport:
         letter = decode(queue, as_read) if as_read is not None else None
         if as_read is None or letter is None:
             raise NoSuchLetter(queue, letter_id)
-        message = requeued(letter, family.keys.queue)
+        message = requeued_copy(letter, family.keys.queue)
         self._broker.emit_before("enqueue", message, None)
         body = codec.encode(message, grown=True)
         level = self._broker.level(message)
@@ -120,9 +119,9 @@ class RedisTransport:
         """Take a scheduled message out, have a waiting one dropped in its turn, ask the worker of a leased one."""
         return self._family(queue).cancel(message_id)
 
-    def asked_to_stop(self, held: Message[Any] | MessageProxy) -> bool:
+    def cancel_requested(self, held: Message[Any] | MessageProxy) -> bool:
         """Say what is known here: it came with the message, or was looked up since, four times a second."""
-        return _held(held).asked
+        return _held(held).cancel_requested
 
     def stats(self, queue: str) -> QueueStats:
         """Return how a queue family stands."""
@@ -135,7 +134,7 @@ class RedisTransport:
         family, to = self._broker.lane(lane)
         if family is not message.family:
             raise ValueError(f"{message.message_id} cannot move from {message.queue_name} to {lane}: another family")
-        copy = moved(held, lane, options)
+        copy = moved_copy(held, lane, options)
         self._broker.emit_before("enqueue", copy, delay_ms)
         body = codec.encode(copy, grown=True)
         level = self._broker.level(copy)

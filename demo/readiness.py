@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import http.client
-import time
 from collections.abc import Callable
 
 import redis
 
+from broker.clock import now_ms
 from broker.keys.keys import Keys
 from broker.redis.connections import connect
 from broker.stores.pool_reports import PoolReport, PoolReports
@@ -32,7 +32,7 @@ class PoolsWatch:
 
     def expect_new(self) -> None:
         """From now on count only pools that start later: what a killed demo's pools said may not have lapsed yet."""
-        self._since_ms = time.time_ns() // 1_000_000
+        self._since_ms = now_ms()
 
     def read(self) -> list[PoolReport]:
         """Return the newest report of each pool that is there, in the yard's order; none while the broker is down."""

@@ -11,7 +11,7 @@ import structlog
 from dramatiq.broker import Broker, MessageProxy
 from dramatiq.middleware import Middleware
 
-from broker.interface import DeadLetter
+from broker.shapes import DeadLetter
 from broker.stores.alert_groups import AlertFact, AlertGroups
 
 log = structlog.get_logger(__name__)
@@ -47,7 +47,7 @@ class Alerts(Middleware):
         self._raise(broker, message)
 
     def _raise(self, broker: Broker, message: MessageProxy) -> None:
-        letter = getattr(message, "letter", None)
+        letter = getattr(message, "dead_letter", None)
         if letter is None:
             return
         actor = broker.actors.get(message.actor_name)

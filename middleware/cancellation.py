@@ -35,15 +35,15 @@ class Cancellation(Middleware):
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
         """Skip a cancelled job. While the broker is away nobody knows, so none starts."""
         try:
-            asked = self._transport.asked_to_stop(message)
+            asked = self._transport.cancel_requested(message)
         except BrokerUnavailable:
-            ask = partial(self._transport.asked_to_stop, message)
+            ask = partial(self._transport.cancel_requested, message)
             asked = hold(ask, job_id=message.message_id, what="start")
         if asked:
             decide(message, Outcome("cancelled"))
             raise SkipMessage("cancelled before it started")
 
-    def after_ask_to_stop(self, broker: Broker, message: MessageProxy) -> None:
+    def after_request_cancellation(self, broker: Broker, message: MessageProxy) -> None:
         """Interrupt a task soon. The broker says so of each message in hand that somebody cancelled."""
         self._interrupts.cancel(message.message_id, after_s=STOP_BY_ITSELF_S)
 

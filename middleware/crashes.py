@@ -8,9 +8,9 @@ import structlog
 from dramatiq.broker import Broker, MessageProxy
 from dramatiq.middleware import Middleware, MiddlewareError, SkipMessage, TimeLimitExceeded
 
+from broker.clock import now_ms
 from broker.errors import SwitchyardError
 from broker.interface import Transport
-from middleware.envelope import now_ms
 from middleware.fingerprints import fingerprint_of
 from middleware.outcomes import Outcome, decide
 from middleware.redaction import redacted, without_arguments

@@ -12,11 +12,12 @@ from dramatiq.broker import Broker, MessageProxy
 from dramatiq.errors import ActorNotFound
 from dramatiq.middleware import Middleware, MiddlewareError
 
+from broker.clock import now_ms
 from broker.errors import SwitchyardError
-from broker.interface import DeadLetter, Transport
+from broker.interface import Transport
 from broker.queue.dead_letter_json import payload_of
+from broker.shapes import DeadLetter
 from broker.topology import Yard
-from middleware.envelope import now_ms
 from middleware.fingerprints import fingerprint
 from middleware.outcomes import attempt, outcome_of, text_of
 from middleware.wait_for_broker import hold
@@ -83,7 +84,7 @@ class DeadLetters(Middleware):
         letter = self._letter(message, reason, exception)
         hold(partial(self._transport.dead_letter, message, letter), job_id=letter.id, what="dead letter")
         message.dead_lettered = True  # type: ignore[attr-defined]
-        message.letter = letter  # type: ignore[attr-defined]
+        message.dead_letter = letter  # type: ignore[attr-defined]
         for tell in self.on_dead:
             try:
                 tell(letter)

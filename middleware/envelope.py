@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 from dramatiq.broker import Broker
 from dramatiq.message import Message
 from dramatiq.middleware import Middleware
+
+from broker.clock import now_ms
 
 
 class Envelope(Middleware):
@@ -22,11 +23,6 @@ class Envelope(Middleware):
         message.options.setdefault("enqueued_at", now)
         if delay is not None:
             message.options["due_at"] = now + delay
-
-
-def now_ms() -> int:
-    """Return the wall clock in ms since the epoch."""
-    return time.time_ns() // 1_000_000
 
 
 def ready_since(message: Any) -> int:

@@ -14,8 +14,9 @@ from dramatiq.broker import Broker, MessageProxy
 from dramatiq.middleware import Middleware
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
+from broker.clock import now_ms
 from broker.worker.ack_barrier import AckBarrier
-from middleware.envelope import now_ms, ready_since
+from middleware.envelope import ready_since
 from middleware.outcomes import outcome_of
 
 # Doubling from 5 ms: one scale for a start within 80 ms and a report of 5 minutes.

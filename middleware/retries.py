@@ -84,7 +84,7 @@ class Retries(Middleware):
         if exception is None:
             return SUCCEEDED
         # Whatever a job fails with that was asked to stop: nobody wants it again.
-        if isinstance(exception, (Cancelled, CancelInterrupt)) or getattr(message, "asked", False):
+        if isinstance(exception, (Cancelled, CancelInterrupt)) or getattr(message, "cancel_requested", False):
             return Outcome("cancelled", exception=exception)
         actor = broker.actors.get(message.actor_name)
         options = actor.options if actor else {}

@@ -10,10 +10,10 @@ from dramatiq.broker import Broker, MessageProxy
 from dramatiq.message import Message
 from dramatiq.middleware import Middleware
 
+from broker.clock import now_ms
 from broker.stores.job_records import DEAD_TTL_MS, FINISHED_TTL_MS, LIVE_TTL_MS, Step, sequence, step
 from broker.topology import Yard
 from broker.worker.ack_barrier import AckBarrier
-from middleware.envelope import now_ms
 from middleware.outcomes import attempt, outcome_of, text_of
 
 log = structlog.get_logger(__name__)

@@ -53,7 +53,7 @@ class TimeLimits(Middleware):
         if not limit_ms:
             limit_ms = broker.get_actor(message.actor_name).options.get("time_limit", math.inf)
         self._interrupts.begin(message.message_id, limit_ms / 1000)
-        if getattr(message, "asked", False):  # since it was let start, when there was no task to interrupt yet
+        if getattr(message, "cancel_requested", False):  # requested before there was a task to interrupt
             self._interrupts.cancel(message.message_id, after_s=0)
 
     def after_process_message(

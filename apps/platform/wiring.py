@@ -12,10 +12,11 @@ from dramatiq.broker import Broker
 from dramatiq.middleware import AsyncIO, CurrentMessage, Middleware
 
 from apps.platform.database_connections import Connections
-from broker.interface import DeadLetter, Facilities, attach
+from broker.interface import Facilities, attach
 from broker.keys.keys import Keys
 from broker.redis.connections import connect
 from broker.redis_broker import RedisBroker
+from broker.shapes import DeadLetter
 from broker.stores.alert_groups import AlertGroups
 from broker.stores.dead_lists import DeadLists
 from broker.stores.job_records import JobRecords

@@ -7,10 +7,10 @@ from typing import Any, Literal
 
 from dramatiq.message import Message
 
-from broker.interface import Page
 from broker.keys.queue_keys import Lane
 from broker.queue import codec
 from broker.queue.operations import QueueOperations
+from broker.shapes import Page
 
 Place = Literal["waiting", "scheduled", "leased"]
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any, Final
 
 import redis
 
-from broker.interface import LaneStats, QueueStats
+from broker.clock import now_ms
 from broker.keys.queue_keys import ALL_LANES, Lane, QueueKeys
 from broker.queue import codec
+from broker.shapes import LaneStats, QueueStats
 
 COUNTED: Final[tuple[tuple[Lane, ...], ...]] = (("live", "alone"), ("retry",))
 
@@ -60,7 +60,7 @@ def family_stats(client: redis.Redis, keys: QueueKeys) -> QueueStats:
 
 def _oldest_age_ms(bodies: list[bytes | None]) -> int | None:
     since = [moment for body in bodies if body is not None and (moment := _since(body)) is not None]
-    return max(time.time_ns() // 1_000_000 - min(since), 0) if since else None
+    return max(now_ms() - min(since), 0) if since else None
 
 
 def _since(body: bytes) -> int | None:

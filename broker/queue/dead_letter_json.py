@@ -1,10 +1,9 @@
-"""Dead letters as they are kept: JSON of :class:`broker.interface.DeadLetter`."""
+"""Dead letters as they are kept: JSON of :class:`broker.shapes.DeadLetter`."""
 
 from __future__ import annotations
 
 import json
 import logging
-import time
 import traceback
 from dataclasses import asdict
 from typing import Any, TypedDict
@@ -13,7 +12,8 @@ import msgspec
 from dramatiq.broker import MessageProxy
 from dramatiq.errors import ActorNotFound
 
-from broker.interface import DeadLetter
+from broker.clock import now_ms
+from broker.shapes import DeadLetter
 
 logger = logging.getLogger("switchyard.broker")
 
@@ -77,7 +77,7 @@ def rejected(message: MessageProxy, queue: str) -> DeadLetter:
         traceback="".join(traceback.format_exception(error)),
         attempts=int(message.options.get("attempts", 0)),
         enqueued_at=int(message.options.get("enqueued_at", message.message_timestamp)),
-        died_at=time.time_ns() // 1_000_000,
+        died_at=now_ms(),
         duration_ms=0,
         fingerprint=f"{message.actor_name} {type(error).__name__}",
     )

@@ -269,7 +269,7 @@ class QueueOperations:
             if answer != "owners":
                 return answer
 
-    def asked(self, ids: Sequence[str], *, budget_s: float = BUDGET_S) -> set[str]:
+    def cancel_requested(self, ids: Sequence[str], *, budget_s: float = BUDGET_S) -> set[str]:
         """Return those of some ids whose jobs were asked to stop."""
         if not ids:
             return set()

@@ -30,7 +30,7 @@ class Grant:
 
     Args:
         crashes: Times it took its worker down.
-        asked: Its job was asked to stop while somebody had it.
+        cancel_requested: Its job was asked to stop while a worker held it.
         cause: What ended its last worker, or ``alone`` after a move since; it starts with ``limit`` when the worker was
             killed for this message's hard limit.
         body: ``None`` when somebody put an id into the lane without one.
@@ -38,7 +38,7 @@ class Grant:
 
     lease: Lease
     crashes: int
-    asked: bool
+    cancel_requested: bool
     cause: str
     body: bytes | None
 

@@ -7,10 +7,10 @@ from typing import cast
 import redis
 
 from broker.errors import BrokerUnavailable
-from broker.interface import DeadLetter, Page
 from broker.keys.keys import Keys
 from broker.queue.dead_letter_json import decode, encode
 from broker.redis.scripts import load
+from broker.shapes import DeadLetter, Page
 
 
 class DeadLists:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -17,6 +16,7 @@ from typing import Any, Final, NamedTuple, cast
 import msgspec
 import redis
 
+from broker.clock import now_ms
 from broker.errors import BrokerUnavailable
 from broker.keys.keys import Keys
 from broker.redis.calls import RedisCalls, script
@@ -47,7 +47,7 @@ class JobRecord:
         attempts: Times it was started.
         progress: ``{"done", "total", "note"}``.
         error: ``{"type", "message"}`` of the last failure.
-        cancel_asked: Somebody asked for it to stop.
+        cancel_requested: Somebody asked for it to stop.
     """
 
     id: str
@@ -64,7 +64,7 @@ class JobRecord:
     result: Any
     error: dict[str, str] | None
     owner: str
-    cancel_asked: bool
+    cancel_requested: bool
 
     @property
     def ended(self) -> bool:
@@ -121,7 +121,7 @@ def step(job_id: str, *, sequence: int, state: str, fields: dict[str, Any], ttl_
         name: value if type(value) is int and name != "result" else _encoded(name, value)
         for name, value in fields.items()
     }
-    return Step(job_id, sequence, state, encoded, _now_ms(), _public(fields), ttl_ms)
+    return Step(job_id, sequence, state, encoded, now_ms(), _public(fields), ttl_ms)
 
 
 class JobRecords:
@@ -190,11 +190,11 @@ class JobRecords:
             ``unknown``, ``ended``, ``asked`` (it runs, and stops at its next step) or ``cancelled`` (it never starts).
         """
         # Kept as if it lived: its message may be due in a week, and must still find here that it is cancelled.
-        data = json.dumps({"state": "cancelled", "at": _now_ms()})
+        data = json.dumps({"state": "cancelled", "at": now_ms()})
         keys = [self.keys.job(job_id), self.keys.job_events(job_id)]
         return str(self._cancel(keys=keys, args=[LIVE_TTL_MS, data, place]), "utf-8")
 
-    def cancel_asked(self, job_id: str) -> bool:
+    def cancel_requested(self, job_id: str) -> bool:
         """Whether somebody asked the job to stop.
 
         Raises:
@@ -241,7 +241,7 @@ class JobRecords:
             result=_decoded(raw.get("result")),
             error=_decoded(raw.get("error")),
             owner=raw.get("owner", ""),
-            cancel_asked=raw.get("cancel") == "1",
+            cancel_requested=raw.get("cancel") == "1",
         )
 
 
@@ -270,7 +270,3 @@ def _milliseconds(value: str | None) -> int | None:
 
 def _public(fields: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name in PUBLIC if (value := fields.get(name))}
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

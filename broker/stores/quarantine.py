@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import base64
 import json
-import time
 import uuid
 from typing import cast
 
 import redis
 
-from broker.interface import Page, Unreadable
+from broker.clock import now_ms
 from broker.keys.keys import Keys
+from broker.shapes import Page, Unreadable
 
 KEPT_BYTES = 4096
 
@@ -32,7 +32,7 @@ class Quarantine:
             "raw": base64.b64encode(raw[:KEPT_BYTES]).decode(),
             "size_bytes": len(raw),
             "error": error,
-            "seen_at": time.time_ns() // 1_000_000,
+            "seen_at": now_ms(),
         }
         return json.dumps(kept)
 

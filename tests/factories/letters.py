@@ -8,8 +8,8 @@ from typing import Any
 
 import dramatiq
 
-from broker.interface import DeadLetter
 from broker.redis_broker import RedisBroker
+from broker.shapes import DeadLetter
 from broker.stores.dead_lists import DeadLists
 
 

@@ -17,8 +17,9 @@ from django.conf import settings
 from apps.platform.workers.shared.parent_death import die_with_parent
 from apps.product.webhooks import publishing, services
 from apps.product.webhooks.models import Attempt, Delivery, DeliveryState
-from broker.interface import Facilities, LaneStats
+from broker.interface import Facilities
 from broker.redis.connections import connect
+from broker.shapes import LaneStats
 from tests.waiting import wait_for
 
 ENDPOINTS, EVENTS, HEALTHY = 20, 100, 60

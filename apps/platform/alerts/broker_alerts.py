@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import time
-
 from apps.platform.workers.broker_watch import make_watch
+from broker.clock import now_ms
 from broker.health.server import Finding
 from broker.interface import facilities
 from broker.stores.alert_groups import AlertFact
@@ -42,5 +41,5 @@ def _fact(found: Finding) -> AlertFact:
         detail=found.remedy,
         queue="",
         actor="",
-        at=time.time_ns() // 1_000_000,
+        at=now_ms(),
     )

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 
 from apps.platform.dead_letters.payload import clean_text
-from broker.interface import DeadLetter as Letter
+from broker.clock import now_ms
 from broker.interface import facilities
+from broker.shapes import DeadLetter as Letter
 from broker.stores.job_records import DEAD_TTL_MS, ENDED, LIVE_TTL_MS, Step, sequence, step
 from middleware.status import ERROR_CHARACTERS
 
@@ -21,7 +21,7 @@ def record_deaths(letters: Sequence[Letter]) -> int:
     Raises:
         BrokerUnavailable: the broker did not answer.
     """
-    now = time.time_ns() // 1_000_000
+    now = now_ms()
     # A record that has not ended is gone after nine days.
     told = [letter for letter in letters if now - LIVE_TTL_MS < letter.died_at < now - SETTLED_MS]
     if not told:

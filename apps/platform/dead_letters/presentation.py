@@ -16,7 +16,7 @@ from rich.text import Text
 
 from apps.platform.dead_letters.models import DeadLetter
 from apps.platform.dead_letters.queries import hex_dump
-from broker.interface import Unreadable
+from broker.shapes import Unreadable
 
 LONGEST_FAILURE = 60
 INSTALLED = re.compile(r'File "[^"\n]*/(?:site-packages|lib/python3\.\d+)/')

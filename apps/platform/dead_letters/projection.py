@@ -11,7 +11,7 @@ from django.utils import timezone
 
 from apps.platform.dead_letters.models import DeadLetter
 from apps.platform.dead_letters.payload import clean_text, readable
-from broker.interface import DeadLetter as Letter
+from broker.shapes import DeadLetter as Letter
 
 log = structlog.get_logger(__name__)
 

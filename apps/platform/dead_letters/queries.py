@@ -11,7 +11,8 @@ from django.db.models import Count, Max, Min, Q, QuerySet
 from apps.platform.dead_letters.errors import UnknownDeadLetter
 from apps.platform.dead_letters.models import DeadLetter
 from apps.platform.dead_letters.projection import mirror
-from broker.interface import Unreadable, facilities
+from broker.interface import facilities
+from broker.shapes import Unreadable
 
 HEX_WIDTH = 16
 

@@ -15,8 +15,8 @@ from apps.platform.dead_letters.actions import CLAIM_S, settle
 from apps.platform.dead_letters.job_state_sync import record_deaths
 from apps.platform.dead_letters.models import OPEN_STATES, DeadLetter
 from apps.platform.dead_letters.projection import clear_claim, mirror, moment, note
-from broker.interface import DeadLetter as Letter
 from broker.interface import facilities
+from broker.shapes import DeadLetter as Letter
 
 log = structlog.get_logger(__name__)
 

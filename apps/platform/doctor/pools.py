@@ -9,7 +9,7 @@ from django.conf import settings
 from apps.platform.doctor.finding import Finding
 from apps.platform.doctor.snapshot import Snapshot
 from apps.platform.operations.formatting import duration
-from broker.interface import LaneStats
+from broker.shapes import LaneStats
 from broker.stores.pool_reports import ON_PURPOSE, PoolReport
 from broker.topology import Pool
 

@@ -14,10 +14,10 @@ import redis
 from django.conf import settings
 
 from broker.admin.stats import family_stats
-from broker.interface import QueueStats
 from broker.keys.keys import Keys
 from broker.keys.queue_keys import ALL_LANES, QueueKeys
 from broker.redis.connections import connect
+from broker.shapes import QueueStats
 from broker.stores.pool_reports import PoolReport, PoolReports
 
 CRASH_NOTES = 1_000

@@ -81,7 +81,7 @@ class JobAdmin(ModelAdmin):
             "subtitle": job.id,
             "job": job,
             "story": story_of(job),
-            "may_cancel": not job.ended and not job.cancel_asked and self.has_cancel_permission(request),
+            "may_cancel": not job.ended and not job.cancel_requested and self.has_cancel_permission(request),
         }
         return self._render(request, "jobs/story.html", context)
 

@@ -114,7 +114,7 @@ def check_cancelled() -> None:
         Cancelled: somebody cancelled the job.
     """
     message = CurrentMessage.get_current_message()
-    if message is not None and getattr(message, "asked", False):
+    if message is not None and getattr(message, "cancel_requested", False):
         raise Cancelled(f"job {message.message_id}: somebody asked it to stop, and it did")
 
 

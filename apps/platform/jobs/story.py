@@ -80,7 +80,7 @@ def _facts(job: JobRecord) -> list[tuple[str, str]]:
         ("Owner", job.owner),
         ("Waited", _span(job.enqueued_at, job.started_at)),
         ("Ran", _span(job.started_at, job.finished_at)),
-        ("Stop asked", "yes, it is over within 10 seconds" if job.cancel_asked and not job.ended else ""),
+        ("Stop asked", "yes, it is over within 10 seconds" if job.cancel_requested and not job.ended else ""),
     ]
 
 

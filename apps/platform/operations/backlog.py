@@ -15,10 +15,10 @@ from typing import Any, Final
 from dramatiq.broker import Broker
 
 from broker.admin.stats import family_stats
-from broker.interface import QueueStats
 from broker.queue import codec
 from broker.queue.operations import QueueOperations
 from broker.redis_broker import RedisBroker
+from broker.shapes import QueueStats
 from broker.topology import Yard
 from middleware.arguments import call_of, misfit, signature_of
 

@@ -11,7 +11,7 @@ from apps.platform.operations.queries import YardState
 from apps.platform.operations.rows import Level, Track
 from apps.platform.operations.server_info import ServerState
 from broker.health.server import Finding
-from broker.interface import LaneStats
+from broker.shapes import LaneStats
 
 # One look cannot tell a wait of less than a second from a message that is just being picked up.
 SEEN_MS = 1_000

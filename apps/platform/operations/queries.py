@@ -11,7 +11,8 @@ from django.conf import settings
 from apps.platform.jobs.availability import answered
 from apps.platform.operations.server_info import TAKES_WORK, ServerState, ask_server
 from apps.platform.schedules.leadership import anyone_leads
-from broker.interface import LaneStats, QueueStats, facilities
+from broker.interface import facilities
+from broker.shapes import LaneStats, QueueStats
 from broker.stores.pool_reports import PoolReport
 from broker.topology import Pool, Yard
 

@@ -8,7 +8,7 @@ from typing import Literal
 
 from apps.platform.operations.formatting import promise, times
 from apps.platform.operations.queries import PoolState, YardState
-from broker.interface import LaneStats, QueueStats
+from broker.shapes import LaneStats, QueueStats
 from broker.topology import Queue, Yard
 
 Level = Literal["ok", "warn", "bad", "calm"]

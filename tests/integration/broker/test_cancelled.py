@@ -15,7 +15,7 @@ from broker.redis.calls import RedisCalls
 @pytest.fixture
 def family(valkey: redis.Redis) -> QueueOperations:
     """A queue family with one owner, ``worker/live``."""
-    found = QueueOperations(RedisCalls(valkey), Keys(prefix="cancelled").family("q"))
+    found = QueueOperations(RedisCalls(valkey), Keys(prefix="cancelled").queue("q"))
     found.join("worker/live")
     return found
 
@@ -45,7 +45,7 @@ def test_a_long_row_of_cancelled_messages_is_dropped_in_bounded_calls(family: Qu
 
 
 def test_a_cancelled_message_is_not_relocated_to_where_it_would_start(family: QueueOperations) -> None:
-    target = QueueOperations(family.wire, Keys(prefix="cancelled").family("other"))
+    target = QueueOperations(family.wire, Keys(prefix="cancelled").queue("other"))
     target.join("worker/live")
     body = b'{"actor":"an_actor","sent_at":1}'
     family.enqueue([Entry("wanted", body), Entry("cancelled", body)])

@@ -15,8 +15,8 @@ from dramatiq.errors import QueueJoinTimeout, QueueNotFound
 from dramatiq.message import Message
 from dramatiq.middleware import Middleware
 
-from broker.consumer import HeldMessage
 from broker.errors import InvalidMessageId, PayloadTooLarge, QueueFull, UnencodablePayload
+from broker.held_message import HeldMessage
 from broker.keys.keys import Keys
 from broker.queue.unroutable import UnroutableLane
 from broker.redis_broker import RedisBroker

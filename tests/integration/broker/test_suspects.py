@@ -17,7 +17,7 @@ from broker.redis.calls import RedisCalls
 @pytest.fixture
 def family(valkey: redis.Redis) -> QueueOperations:
     """A queue family of this test's own, with a message, and owners that fetch once each."""
-    family = QueueOperations(RedisCalls(valkey), Keys(f"test-{uuid.uuid4().hex[:8]}").family("work"))
+    family = QueueOperations(RedisCalls(valkey), Keys(f"test-{uuid.uuid4().hex[:8]}").queue("work"))
     family.enqueue([Entry("a", b"A")])
     return family
 
@@ -37,7 +37,7 @@ def test_a_crash_is_counted_with_its_cause_and_told_to_who_fetches_next(family: 
 
     third = grant(family, "3/live")
 
-    assert (again.crashes, again.cause, again.asked) == (1, "SIGSEGV, pid 7", False)
+    assert (again.crashes, again.cause, again.cancel_requested) == (1, "SIGSEGV, pid 7", False)
     assert (third.crashes, third.cause) == (2, "SIGKILL, pid 8")
 
 

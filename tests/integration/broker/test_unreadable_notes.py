@@ -21,7 +21,7 @@ UNREADABLE: dict[Any, Any] = {"level:a": "urgent", "crash:a": "often"}
 @pytest.fixture
 def family(valkey: redis.Redis) -> QueueOperations:
     """A queue family of this test's own, with a message whose notes say nothing."""
-    keys = Keys(f"test-{uuid.uuid4().hex[:8]}").family("work")
+    keys = Keys(f"test-{uuid.uuid4().hex[:8]}").queue("work")
     family = QueueOperations(RedisCalls(valkey), keys)
     family.enqueue([Entry("a", b"A")], level=1)
     valkey.hset(keys.notes, mapping=UNREADABLE)

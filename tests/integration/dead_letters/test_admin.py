@@ -11,8 +11,8 @@ from django.urls import reverse
 
 from apps.platform.dead_letters import services
 from apps.platform.dead_letters.models import DeadLetter
-from broker.interface import DeadLetter as Letter
 from broker.interface import Facilities
+from broker.shapes import DeadLetter as Letter
 
 pytestmark = pytest.mark.django_db
 

@@ -13,10 +13,11 @@ from django.core.management.base import OutputWrapper
 
 from apps.platform.dead_letters.models import DeadLetter
 from apps.platform.dead_letters.presentation import print_unreadable
-from broker.interface import DeadLetter as Letter
-from broker.interface import Facilities, Unreadable
+from broker.interface import Facilities
 from broker.queue.results import Entry
 from broker.redis_broker import RedisBroker
+from broker.shapes import DeadLetter as Letter
+from broker.shapes import Unreadable
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.django_db

@@ -14,8 +14,8 @@ from django.utils import timezone
 
 from apps.platform.dead_letters import services
 from apps.platform.dead_letters.models import DeadLetter
-from broker.interface import DeadLetter as Letter
 from broker.interface import Facilities
+from broker.shapes import DeadLetter as Letter
 from tests.waiting import wait_for
 
 LETTERS = 120

@@ -16,7 +16,7 @@ from django.utils.html import escape
 
 from apps.platform.dead_letters import services
 from apps.platform.dead_letters.models import DeadLetter
-from broker.interface import DeadLetter as Letter
+from broker.shapes import DeadLetter as Letter
 from middleware.crashes import Poison
 
 pytestmark = pytest.mark.django_db

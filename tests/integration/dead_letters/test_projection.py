@@ -10,8 +10,8 @@ from dramatiq.actor import Actor
 
 from apps.platform.dead_letters import services
 from apps.platform.dead_letters.models import DeadLetter
-from broker.interface import DeadLetter as Letter
 from broker.interface import Facilities
+from broker.shapes import DeadLetter as Letter
 from tests.factories.letters import letter
 from tests.waiting import wait_for
 

@@ -11,9 +11,9 @@ from structlog.testing import capture_logs
 
 from apps.platform.dead_letters import services
 from apps.platform.dead_letters.models import DeadLetter
-from broker.interface import DeadLetter as Letter
 from broker.interface import Facilities
 from broker.redis_broker import MESSAGE_ID
+from broker.shapes import DeadLetter as Letter
 from broker.stores.job_records import LIVE_TTL_MS, sequence, step
 from tests.factories.letters import keep
 from tests.factories.letters import letter as made_letter

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from broker.interface import DeadLetter
 from broker.keys.keys import Keys
+from broker.shapes import DeadLetter
 from broker.stores.dead_lists import DeadLists
 from tests.integration.workers.conftest import ROOT, Bench
 from tests.waiting import wait_for

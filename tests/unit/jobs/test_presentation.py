@@ -33,7 +33,7 @@ def record(**changes: Any) -> JobRecord:
         "result": None,
         "error": None,
         "owner": "user:1",
-        "cancel_asked": False,
+        "cancel_requested": False,
     }
     return JobRecord(**values | changes)
 

@@ -116,7 +116,7 @@ def test_what_catches_the_exception_still_has_its_time_limit(interrupts: ThreadI
 def test_a_task_that_was_cancelled_while_it_was_let_start_is_interrupted(interrupts: ThreadInterrupts) -> None:
     broker = StubBroker(middleware=[limits := TimeLimits(yard=small_yard(), interrupts=interrupts)])
     message = MessageProxy(Message("work", "job", (), {}, {"time_limit": 60_000}))
-    message.asked = True  # type: ignore[attr-defined]
+    message.cancel_requested = True  # type: ignore[attr-defined]
 
     limits.before_process_message(broker, message)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from apps.platform.operations.queries import PoolState, YardState
-from broker.interface import LaneStats, QueueStats
+from broker.shapes import LaneStats, QueueStats
 from broker.topology import Pool, Queue, Yard
 
 YARD = Yard(

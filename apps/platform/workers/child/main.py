@@ -26,8 +26,8 @@ from apps.platform.workers.child.spawn import Assignment
 from apps.platform.workers.shared.child_table import ChildRow
 from apps.platform.workers.shared.signal_pipe import INTERRUPT, SignalPipe
 from apps.platform.workers.shared.stack_files import dump_on_signal, stacks_file
-from broker.consumer import HeldMessage
 from broker.errors import BrokerUnavailable
+from broker.held_message import HeldMessage
 from broker.interface import facilities
 from broker.redis_broker import RedisBroker
 from middleware import wait_for_broker

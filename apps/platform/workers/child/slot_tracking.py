@@ -12,7 +12,7 @@ from dramatiq.broker import Broker
 from dramatiq.middleware import Middleware, SkipMessage
 
 from apps.platform.workers.shared.child_table import ChildRow
-from broker.consumer import HeldMessage
+from broker.held_message import HeldMessage
 from broker.redis_broker import RedisBroker
 from broker.topology import Yard
 from middleware.outcomes import Outcome, decide

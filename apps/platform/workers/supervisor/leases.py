@@ -14,6 +14,7 @@ import redis
 from dramatiq.broker import Broker
 
 from apps.platform.workers.shared.child_table import ChildRow, Finished, Running
+from broker.clock import now_ms
 from broker.errors import BrokerUnavailable
 from broker.keys.queue_keys import Lane
 from broker.queue.leases import ANSWER_S, LaneKey, LeaseKeeper, Left
@@ -157,7 +158,7 @@ class ChildLeases:
         found: set[tuple[int, Running]] = set()
         for queue, messages_of in by_queue.items():
             ids = [_text(ran.id) for _, ran in messages_of]
-            asked = self._families[queue].asked(ids, budget_s=ANSWER_S)
+            asked = self._families[queue].cancel_requested(ids, budget_s=ANSWER_S)
             found.update(key for key, id_ in zip(messages_of, ids, strict=True) if id_ in asked)
         return found
 
@@ -257,9 +258,7 @@ class ChildLeases:
             for queue in self._looks_after:
                 keys = self._families[queue].keys
                 waiting = self._wire.command("EXISTS", *keys.waiting("alone"), budget_s=ANSWER_S)
-                soon = self._wire.command(
-                    "ZCOUNT", keys.due("alone"), "-inf", time.time_ns() // 1_000_000 + SOON_MS, budget_s=ANSWER_S
-                )
+                soon = self._wire.command("ZCOUNT", keys.due("alone"), "-inf", now_ms() + SOON_MS, budget_s=ANSWER_S)
                 if waiting or soon:
                     self._tell_alone(1)
         except BrokerUnavailable:

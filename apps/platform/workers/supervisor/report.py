@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import socket
-import time
 from collections.abc import Iterable
 from typing import Any
 
@@ -14,6 +13,7 @@ from django.conf import settings
 
 from apps.platform.workers.shared.child_table import ChildState
 from apps.platform.workers.shared.fork import resident_bytes
+from broker.clock import now_ms
 from broker.keys.keys import Keys
 from broker.redis.connections import connect
 from broker.stores.pool_reports import ChildStacks, PoolReport, PoolReports
@@ -31,7 +31,7 @@ class Reporter:
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
         self._host = socket.gethostname()
-        self._started_at = _now_ms()
+        self._started_at = now_ms()
         self._last: PoolReport | None = None
         self._away = False
         self.asked = ""  # the request for stacks that was found last
@@ -60,7 +60,7 @@ class Reporter:
             slots=self._pool.total_slots,
             busy=sum(child["busy"] for child in told),
             started_at=self._started_at,
-            beat_at=_now_ms(),
+            beat_at=now_ms(),
             state=state,
             children=told,
             restarts=dict(restarts),
@@ -108,7 +108,3 @@ def _child(pid: int, row: ChildState) -> dict[str, Any]:
         "done": row.done,
         "rss_bytes": resident_bytes(pid),
     }
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

@@ -19,12 +19,13 @@ from dramatiq.message import Message
 from dramatiq.middleware import CurrentMessage, Middleware
 
 from broker.admin.browse import look
-from broker.interface import LaneStats, Transport
+from broker.interface import Transport
 from broker.keys.keys import Keys
 from broker.keys.queue_keys import LANES
 from broker.portable_transport import PortableTransport
 from broker.queue.results import Entry
 from broker.redis_broker import RedisBroker
+from broker.shapes import LaneStats
 from broker.stores.dead_lists import DeadLists
 from broker.stores.job_records import JobRecords
 from broker.stores.quarantine import Quarantine

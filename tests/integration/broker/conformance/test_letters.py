@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from broker.errors import NoSuchLetter
-from broker.interface import DeadLetter
 from broker.queue.dead_letter_json import payload_of
+from broker.shapes import DeadLetter
 from broker.stores.job_records import sequence, step
 from tests.factories.letters import letter
 from tests.integration.broker.conformance.subjects import Subject
@@ -130,7 +130,7 @@ def test_a_message_whose_worker_died_knows_that_it_was_asked_to_stop(subject: Su
     id_ = subject.send()
     order = sequence(generation=0, attempts=1, state="running")
     subject.records.write([step(id_, sequence=order, state="running", fields={}, ttl_ms=60_000)])
-    before = subject.transport.asked_to_stop(subject.hold())
+    before = subject.transport.cancel_requested(subject.hold())
 
     place = subject.transport.cancel("work", id_)
     subject.records.cancel(id_, place=place)
@@ -139,5 +139,5 @@ def test_a_message_whose_worker_died_knows_that_it_was_asked_to_stop(subject: Su
     again = wait_for(lambda: next(consumer))
 
     assert place == ("asked" if subject.promises.takes_out else "unknown")
-    assert (before, subject.transport.asked_to_stop(again)) == (False, True)
+    assert (before, subject.transport.cancel_requested(again)) == (False, True)
     consumer.close()

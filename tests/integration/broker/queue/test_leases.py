@@ -26,7 +26,7 @@ RETRY: LaneKey = ("work", "retry")
 @pytest.fixture
 def family(valkey: redis.Redis) -> QueueOperations:
     """A queue family of this test's own."""
-    return QueueOperations(RedisCalls(valkey), Keys(f"test-{uuid.uuid4().hex[:8]}").family("work"))
+    return QueueOperations(RedisCalls(valkey), Keys(f"test-{uuid.uuid4().hex[:8]}").queue("work"))
 
 
 @pytest.fixture

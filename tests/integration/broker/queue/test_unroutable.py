@@ -20,7 +20,7 @@ ME, SOMEBODY = "me/live", "somebody/live"
 @pytest.fixture
 def family(valkey: redis.Redis) -> QueueOperations:
     """A family in which two owners have their lease."""
-    family = QueueOperations(RedisCalls(valkey), Keys(f"test-{uuid.uuid4().hex[:8]}").family("work"))
+    family = QueueOperations(RedisCalls(valkey), Keys(f"test-{uuid.uuid4().hex[:8]}").queue("work"))
     for owner in (ME, SOMEBODY):
         family.join(owner)
     return family
@@ -125,7 +125,7 @@ def test_what_is_noted_of_crashes_and_cancels_comes_with_it(family: QueueOperati
 
     [grant] = lane.adopt(ME, CALL, ids).grants
 
-    assert (grant.crashes, grant.asked, grant.cause) == (2, True, "alone")
+    assert (grant.crashes, grant.cancel_requested, grant.cause) == (2, True, "alone")
 
 
 def test_a_call_is_known_for_a_while_after_somebody_looked_for_it(

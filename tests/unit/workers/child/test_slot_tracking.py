@@ -13,8 +13,8 @@ from dramatiq.middleware import SkipMessage
 
 from apps.platform.workers.child.slot_tracking import SlotTracking
 from apps.platform.workers.shared.child_table import ChildRow, ChildTable, Finished
-from broker.consumer import HeldMessage
 from broker.errors import BrokerUnavailable
+from broker.held_message import HeldMessage
 from broker.keys.keys import Keys
 from broker.queue.results import Lease
 from broker.redis_broker import RedisBroker

@@ -1,0 +1,88 @@
+"""Values that a broker reports: dead letters, unreadable messages, figures of queues, and pages of a listing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A message that was given up, as its dead list holds it.
+
+    Args:
+        id: The message's id, hence the job's.
+        queue: Name of the queue it belongs to (``webhook``, never ``webhook-retry``).
+        message: The message as Dramatiq encodes it: queue_name, actor_name, args, kwargs, options, …
+        reason: ``exhausted``, ``permanent``, ``poison`` or ``time_limit``.
+        exception: Class name; ``error``: its text; ``traceback``: formatted.
+        attempts: Times it was started.
+        enqueued_at, died_at: Milliseconds since the epoch.
+        duration_ms: Run time of the last attempt.
+        fingerprint: Same for failures with one cause: of actor, exception and the traceback's frames.
+    """
+
+    id: str
+    queue: str
+    actor: str
+    message: dict[str, Any]
+    reason: str
+    exception: str
+    error: str
+    traceback: str
+    attempts: int
+    enqueued_at: int
+    died_at: int
+    duration_ms: int
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """Bytes from a queue that are no message, kept for a person to look at (at most 4 KiB of them)."""
+
+    id: str
+    queue: str
+    raw: bytes
+    size_bytes: int
+    error: str
+    seen_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class LaneStats:
+    """How a lane (a queue or a retry lane) stands. Ages in ms; ``None`` when nothing waits."""
+
+    name: str
+    waiting: int
+    scheduled: int
+    running: int
+    oldest_age_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class QueueStats:
+    """How a queue family stands.
+
+    Args:
+        parked: Of what is scheduled, how many wait for a worker that knows them.
+    """
+
+    queue: str
+    live: LaneStats
+    retry: LaneStats
+    dead: int
+    quarantined: int
+    paused: bool = False
+    parked: int = 0
+
+
+@dataclass(frozen=True)
+class Page(Generic[T]):
+    """One page of a listing; ``cursor`` asks for the next, ``None`` says there is none."""
+
+    items: Sequence[T]
+    cursor: int | None = None
