@@ -6,7 +6,8 @@ from django.contrib import admin
 from django.urls import include, path
 from django.views.generic import RedirectView
 
-from apps.platform.api.application import PREFIX, build_api
+from apps.platform.api.application import build_api
+from apps.platform.api.middleware import PREFIX
 
 PLATFORM_ROUTERS = (
     ("/jobs", "apps.platform.jobs.api.router"),

@@ -8,29 +8,20 @@ from django.contrib import admin, messages
 from django.contrib.auth.models import User
 from django.db.models import QuerySet
 from django.http import HttpRequest
-from unfold.admin import ModelAdmin, TabularInline
-from unfold.decorators import display
 
 from apps.platform.alerts import services
 from apps.platform.alerts.models import Alert, Delivery
+from apps.platform.console.admin_base import ModelAdmin, TabularInline, display
+from apps.platform.console.read_only import ReadOnly
 
 
-class DeliveryInline(TabularInline):
+class DeliveryInline(ReadOnly, TabularInline):
     """The messages of an alert."""
 
     model = Delivery
     fields = readonly_fields = ("channel", "count", "state", "tries", "sent_at", "next_try_at", "error")
     extra = 0
-    can_delete = False
     verbose_name_plural = "messages sent"
-
-    def has_add_permission(self, request: HttpRequest, obj: Alert | None = None) -> bool:
-        """Nobody adds one by hand."""
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Alert | None = None) -> bool:
-        """Nobody changes one by hand."""
-        return False
 
     def has_view_permission(self, request: HttpRequest, obj: Alert | None = None) -> bool:
         """Whoever sees the alert sees its messages."""
@@ -38,7 +29,7 @@ class DeliveryInline(TabularInline):
 
 
 @admin.register(Alert)
-class AlertAdmin(ModelAdmin):
+class AlertAdmin(ReadOnly, ModelAdmin):
     """Read-only, but for acknowledging."""
 
     list_display = ("shown_severity", "title", "queue", "actor", "count", "first_at", "last_at", "shown_state")
@@ -76,15 +67,3 @@ class AlertAdmin(ModelAdmin):
     def has_acknowledge_permission(self, request: HttpRequest) -> bool:
         """Whether the user may acknowledge."""
         return request.user.has_perm("alerts.acknowledge_alert")
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        """Nobody adds one by hand."""
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Alert | None = None) -> bool:
-        """Nobody changes one by hand."""
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Alert | None = None) -> bool:
-        """Alerts stay."""
-        return False

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from django import forms
 from django.contrib import admin, messages
 from django.db.models import QuerySet
 from django.forms import ModelForm
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
-from unfold.admin import ModelAdmin
-from unfold.decorators import display
-from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget
 
 from apps.platform.api.models import SCOPES, IdempotentRequest, Token
 from apps.platform.api.tokens import issue_secret, revoke_token
+from apps.platform.console.admin_base import CheckboxSelectMultiple, ModelAdmin, display
+from apps.platform.console.read_only import ReadOnly
 
 
 class TokenForm(forms.ModelForm):
@@ -23,7 +20,7 @@ class TokenForm(forms.ModelForm):
 
     scopes = forms.MultipleChoiceField(
         choices=[(scope, f"{scope}: {meaning}") for scope, meaning in SCOPES.items()],
-        widget=UnfoldAdminCheckboxSelectMultipleWidget,
+        widget=CheckboxSelectMultiple,
     )
 
     class Meta:
@@ -95,9 +92,10 @@ class TokenAdmin(ModelAdmin):
 
 
 @admin.register(IdempotentRequest)
-class IdempotentRequestAdmin(ModelAdmin):
+class IdempotentRequestAdmin(ReadOnly, ModelAdmin):
     """Which requests were kept for their Idempotency-Key, and with what answer. The program writes them."""
 
+    deletable = True
     list_display = ("key", "token", "shown_status", "claimed_at")
     search_fields = ("=key", "token__prefix", "token__name")
     list_select_related = ("token",)
@@ -107,11 +105,3 @@ class IdempotentRequestAdmin(ModelAdmin):
     def shown_status(self, kept: IdempotentRequest) -> str:
         """Return the status that was answered."""
         return str(kept.status or "in flight")
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        """Never by hand."""
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Never by hand."""
-        return False

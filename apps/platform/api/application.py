@@ -14,8 +14,6 @@ from apps.platform.api.idempotency import once
 from apps.platform.api.parsing import StrictParser, field_errors, invalid
 from apps.platform.api.problems import FieldError, Problem
 
-PREFIX = "api/v1/"
-
 
 class SwitchyardAPI(NinjaAPI):
     """django-ninja with strict bodies, problem documents, idempotency keys and an OpenAPI document that says so."""

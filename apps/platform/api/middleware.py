@@ -10,9 +10,10 @@ from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.utils.decorators import sync_and_async_middleware
 
-from apps.platform.api.application import PREFIX
 from apps.platform.api.problems import CONTENT_TYPE, Problem
 
+# Path of the API below the site's root. Here, not in application.py: this middleware runs without ninja as well.
+PREFIX = "api/v1/"
 DETAILS = {
     400: "the request cannot be read; see how it was encoded",
     403: "this is not allowed",

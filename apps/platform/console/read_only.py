@@ -1,23 +1,29 @@
-"""Admin pages that show what only the program writes."""
+"""Permissions of admin pages for rows that only the program writes."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from django.contrib.admin.options import BaseModelAdmin
 from django.http import HttpRequest
 
 
-class ReadOnly:
-    """Rows that only the program writes; who may view them may look, and nobody edits them by hand."""
+class ReadOnly(BaseModelAdmin):
+    """Refuse adding and changing rows by hand, and deleting them unless ``deletable`` is set.
+
+    Stands before ``ModelAdmin`` or ``TabularInline`` in the list of base classes. Viewing keeps its own permission.
+    """
+
+    deletable = False
 
     def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Never."""
+        """Return False."""
         return False
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Never by hand."""
+        """Return False."""
         return False
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Never by hand."""
-        return False
+        """Return whether rows are deletable and the user has Django's permission to delete them."""
+        return self.deletable and super().has_delete_permission(request, obj)

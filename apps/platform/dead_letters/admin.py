@@ -13,9 +13,9 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpRespons
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path
 from django.utils.text import Truncator
-from unfold.admin import ModelAdmin
-from unfold.decorators import display
 
+from apps.platform.console.admin_base import ModelAdmin, display
+from apps.platform.console.read_only import ReadOnly
 from apps.platform.dead_letters import queries
 from apps.platform.dead_letters.filters import ActorFilter, QueueFilter, ReasonFilter, StateFilter
 from apps.platform.dead_letters.models import OPEN_STATES, DeadLetter
@@ -32,7 +32,7 @@ STATE_COLOURS = {
 
 
 @admin.register(DeadLetter)
-class DeadLetterAdmin(ActViews, ModelAdmin):
+class DeadLetterAdmin(ReadOnly, ActViews, ModelAdmin):
     """Nobody adds, edits or deletes a dead letter: it is requeued, discarded or acknowledged."""
 
     list_display = ("failure", "actor", "queue", "reason", "attempts", "died", "shown_state")
@@ -124,15 +124,3 @@ class DeadLetterAdmin(ActViews, ModelAdmin):
             "rights": self.rights(request),
         }
         return TemplateResponse(request, "dead_letters/detail.html", context | (extra_context or {}))
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        """Nobody adds one."""
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: DeadLetter | None = None) -> bool:
-        """Nobody edits one."""
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: DeadLetter | None = None) -> bool:
-        """Nobody deletes one: discarding is an act of its own."""
-        return False

@@ -10,8 +10,9 @@ from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed
 from django.shortcuts import redirect
 from django.template.response import TemplateResponse
 from django.urls import path, reverse
-from unfold.admin import ModelAdmin
 
+from apps.platform.console.admin_base import ModelAdmin
+from apps.platform.console.read_only import ReadOnly
 from apps.platform.jobs.models import Job
 from apps.platform.jobs.queries import find_job
 from apps.platform.jobs.services import request_cancel
@@ -27,7 +28,7 @@ CANCEL_ANSWERS = {
 
 
 @admin.register(Job)
-class JobAdmin(ModelAdmin):
+class JobAdmin(ReadOnly, ModelAdmin):
     """Jobs at ``/admin/jobs/job/``. Their records are in the broker; the model only gives them a place here."""
 
     def get_urls(self) -> list[Any]:
@@ -38,18 +39,6 @@ class JobAdmin(ModelAdmin):
             path("<str:job_id>/", view(self.show_job), name="jobs_job_change"),
             path("<str:job_id>/cancel/", view(self.cancel_job), name="jobs_job_cancel"),
         ]
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        """Never: jobs come from code."""
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Never: a job's record is written by the workers."""
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Never: records expire."""
-        return False
 
     def has_cancel_permission(self, request: HttpRequest) -> bool:
         """Say whether the user may cancel jobs."""

@@ -10,16 +10,16 @@ from typing import Any
 from apps.platform.jobs.presentation import public_result
 from broker.stores.job_records import JobRecord
 
-# Colours of unfold's labels.
+# Classes in operations/room.css.
 TONES = {
-    "scheduled": "info",
-    "queued": "info",
-    "running": "primary",
-    "retrying": "warning",
-    "succeeded": "success",
-    "cancelled": "default",
-    "expired": "warning",
-    "dead": "danger",
+    "scheduled": "sy-calm",
+    "queued": "sy-calm",
+    "running": "sy-ok",
+    "retrying": "sy-warn",
+    "succeeded": "sy-ok",
+    "cancelled": "sy-calm",
+    "expired": "sy-warn",
+    "dead": "sy-bad",
 }
 ENDINGS = {"succeeded": "Succeeded", "cancelled": "Cancelled", "expired": "Expired", "dead": "Given up"}
 
@@ -62,7 +62,7 @@ def story_of(job: JobRecord) -> Story:
     done, total, note = _progress(job.progress)
     result = public_result(job.result)
     return Story(
-        tone=TONES.get(job.state, "default"),
+        tone=TONES.get(job.state, "sy-calm"),
         facts=tuple((name, value) for name, value in _facts(job) if value),
         steps=tuple(_steps(job)),
         percent=min(100 * done // total, 100) if total > 0 else None,

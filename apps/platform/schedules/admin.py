@@ -3,40 +3,27 @@
 from __future__ import annotations
 
 import datetime
-from typing import Any
 
 from django.contrib import admin, messages
 from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils import timezone
-from unfold.admin import ModelAdmin
-from unfold.decorators import display
 
+from apps.platform.console.admin_base import ModelAdmin, display
+from apps.platform.console.read_only import ReadOnly
 from apps.platform.schedules import queries, services
 from apps.platform.schedules.models import ScheduleState
 from broker.errors import BrokerUnavailable
 
 
 @admin.register(ScheduleState)
-class ScheduleStateAdmin(ModelAdmin):
+class ScheduleStateAdmin(ReadOnly, ModelAdmin):
     """What the scheduler remembers. Rows appear when a scheduler first sees a schedule."""
 
     list_display = ["actor", "spec", "last_tick", "lateness", "next_tick", "last_job_id"]
     search_fields = ["actor"]
     actions = ["run_now"]
     list_per_page = 50
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        """Schedules are declared on actors."""
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Only the scheduler writes."""
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Only the scheduler writes."""
-        return False
 
     def has_run_permission(self, request: HttpRequest) -> bool:
         """Return whether the user may run schedules."""

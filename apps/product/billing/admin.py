@@ -12,9 +12,9 @@ from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.html import format_html
 from dramatiq.actor import Actor
-from unfold.admin import ModelAdmin
-from unfold.decorators import display
 
+from apps.platform.console.admin_base import ModelAdmin, display
+from apps.platform.console.read_only import ReadOnly
 from apps.platform.jobs.services import submit
 from apps.product.billing.actors import apply_payment_event, reconcile_month
 from apps.product.billing.models import EventState, Outcome, PaymentEvent, Reconciliation, ReconciliationEntry
@@ -48,34 +48,17 @@ def send_each(
     transaction.on_commit(send)
 
 
-class ReadOnly(ModelAdmin):
-    """Rows that only the work itself writes."""
-
-    list_per_page = 50
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        """Nobody adds rows by hand."""
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Nobody changes rows by hand."""
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Nobody deletes rows by hand."""
-        return False
-
-
 @admin.register(Reconciliation)
-class ReconciliationAdmin(ReadOnly):
+class ReconciliationAdmin(ReadOnly, ModelAdmin):
     """Months and how they stand. Adding a month reconciles it."""
 
     list_display = ["month", "matched", "unmatched", "corrected", "started_at", "finished_at", "invoices"]
+    list_per_page = 50
     search_fields = ["month"]
     readonly_fields = ["matched", "unmatched", "corrected", "started_at", "finished_at"]
     actions = ["reconcile_again"]
 
-    def has_add_permission(self, request: HttpRequest) -> bool:
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """Whoever may add a reconciliation may start one."""
         return self.has_run_permission(request)
 
@@ -104,10 +87,11 @@ class ReconciliationAdmin(ReadOnly):
 
 
 @admin.register(ReconciliationEntry)
-class ReconciliationEntryAdmin(ReadOnly):
+class ReconciliationEntryAdmin(ReadOnly, ModelAdmin):
     """Invoices and what their payments said."""
 
     list_display = ["invoice", "reconciliation", "expected", "paid", "shown_outcome", "corrected_from", "corrected_at"]
+    list_per_page = 50
     list_filter = ["outcome", "corrected_from", "reconciliation"]
     list_select_related = ["invoice", "reconciliation"]
     search_fields = ["invoice__number", "invoice__customer__name", "invoice__customer__company"]
@@ -119,10 +103,11 @@ class ReconciliationEntryAdmin(ReadOnly):
 
 
 @admin.register(PaymentEvent)
-class PaymentEventAdmin(ReadOnly):
+class PaymentEventAdmin(ReadOnly, ModelAdmin):
     """Payment events as they came in."""
 
     list_display = ["external_id", "shown_state", "payment", "received_at", "applied_at"]
+    list_per_page = 50
     list_filter = ["state", "received_at"]
     list_select_related = ["payment"]
     search_fields = ["external_id", "payment__external_id", "job_id"]

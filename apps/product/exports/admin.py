@@ -14,18 +14,19 @@ from django.http.response import HttpResponseBase
 from django.template.defaultfilters import filesizeformat
 from django.urls import path, reverse
 from django.utils.html import format_html
-from unfold.admin import ModelAdmin
-from unfold.decorators import display
 
+from apps.platform.console.admin_base import ModelAdmin, display
+from apps.platform.console.read_only import ReadOnly
 from apps.platform.jobs.downloads import download
 from apps.product.exports import requests
 from apps.product.exports.models import Export
 
 
 @admin.register(Export)
-class ExportAdmin(ModelAdmin):
+class ExportAdmin(ReadOnly, ModelAdmin):
     """Every export that is complete."""
 
+    deletable = True
     list_display = ("filename", "dataset", "format", "row_count", "shown_size", "created_at", "download_link")
     list_filter = ("dataset", "format", "created_at")
     search_fields = ("filename", "=job_id")
@@ -37,14 +38,6 @@ class ExportAdmin(ModelAdmin):
         """Add the download."""
         view = self.admin_site.admin_view(self.download_view)
         return [path("<path:object_id>/download/", view, name="exports_export_download"), *super().get_urls()]
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        """Never: an export is written by a job."""
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Never by hand."""
-        return False
 
     def has_run_permission(self, request: HttpRequest) -> bool:
         """Return whether the user may export."""

@@ -10,9 +10,8 @@ from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse
 from django.urls import path, reverse
 from django.utils.html import format_html
-from unfold.admin import ModelAdmin, TabularInline
-from unfold.decorators import display
 
+from apps.platform.console.admin_base import ModelAdmin, TabularInline, display
 from apps.platform.console.read_only import ReadOnly
 from apps.platform.jobs.results import open_result
 from apps.product.images import requests

@@ -11,31 +11,20 @@ from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.urls import path
-from unfold.admin import ModelAdmin
-from unfold.decorators import display
 
+from apps.platform.console.admin_base import ModelAdmin, display
+from apps.platform.console.read_only import ReadOnly
 from apps.product.mail import mailbox, requests
 from apps.product.mail.models import Mailbox, MailState, SentMail, Template
 
 MAX_PAGE = 10_000
 
 
-class ReadOnly:
-    """Rows that only the program writes."""
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        """Never: a mail is sent by a job."""
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Never by hand."""
-        return False
-
-
 @admin.register(SentMail)
 class SentMailAdmin(ReadOnly, ModelAdmin):
     """Every mail of every job, and sending a reset mail to the same address again."""
 
+    deletable = True
     list_display = ("template", "to", "shown_state", "runs", "created_at", "sent_at")
     list_filter = ("state", "template", "created_at")
     search_fields = ("to", "=job_id", "=message_id")
@@ -88,10 +77,6 @@ class MailboxAdmin(ReadOnly, ModelAdmin):
             path("", listed, name="mail_mailbox_changelist"),
             path("<str:name>/", shown, name="mail_mailbox_mail"),
         ]
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Never: the files belong to the mail server."""
-        return False
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         """List the mails, newest first."""

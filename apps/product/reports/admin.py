@@ -14,18 +14,19 @@ from django.http.response import HttpResponseBase
 from django.template.defaultfilters import filesizeformat
 from django.urls import path, reverse
 from django.utils.html import format_html
-from unfold.admin import ModelAdmin
-from unfold.decorators import display
 
+from apps.platform.console.admin_base import ModelAdmin, display
+from apps.platform.console.read_only import ReadOnly
 from apps.platform.jobs.downloads import download
 from apps.product.reports import requests
 from apps.product.reports.models import Report
 
 
 @admin.register(Report)
-class ReportAdmin(ModelAdmin):
+class ReportAdmin(ReadOnly, ModelAdmin):
     """Every statement as it was last written."""
 
+    deletable = True
     list_display = ("month", "customer", "generated_at", "shown_size", "download_link")
     list_display_links = ("month", "customer")
     list_filter = ("month", "generated_at")
@@ -39,14 +40,6 @@ class ReportAdmin(ModelAdmin):
         """Add the download."""
         view = self.admin_site.admin_view(self.download_view)
         return [path("<path:object_id>/download/", view, name="reports_report_download"), *super().get_urls()]
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        """Never: a statement is made by a job."""
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Never by hand."""
-        return False
 
     def has_generate_permission(self, request: HttpRequest) -> bool:
         """Return whether the user may have statements made."""

@@ -7,9 +7,8 @@ from typing import Any
 from django.contrib import admin
 from django.db.models import Count, QuerySet
 from django.http import HttpRequest
-from unfold.admin import ModelAdmin, TabularInline
-from unfold.decorators import display
 
+from apps.platform.console.admin_base import ModelAdmin, TabularInline, display
 from apps.product.shop.models import Customer, Invoice, InvoiceLine, InvoiceStatus, Payment
 
 STATUS_COLOURS = {

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
-from typing import Any
 
 from django.contrib import admin, messages
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
-from unfold.admin import ModelAdmin, TabularInline
-from unfold.decorators import display
 
+from apps.platform.console.admin_base import ModelAdmin, TabularInline, display
 from apps.platform.console.read_only import ReadOnly
 from apps.platform.jobs.queries import find_job
 from apps.product.webhooks import publishing, services
@@ -56,6 +54,7 @@ class DeliveryInline(ReadOnly, TabularInline):
 class EndpointAdmin(ReadOnly, ModelAdmin):
     """Endpoints. Their secrets are shown once, when they are made; here only their last characters."""
 
+    deletable = True  # with its deliveries
     list_display = ("shown_url", "shown_events", "shown_active", "owner_key", "created_at")
     list_filter = ("active", "created_at")
     search_fields = ("url", "=owner_key")
@@ -64,10 +63,6 @@ class EndpointAdmin(ReadOnly, ModelAdmin):
     )  # fmt: skip
     actions = ("enable", "disable", "rotate_secret")
     list_per_page = 50
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Endpoints can be deleted, with their deliveries."""
-        return request.user.has_perm("webhooks.delete_endpoint")
 
     def has_operate_permission(self, request: HttpRequest) -> bool:
         """Return whether the user may enable, disable and rotate."""

@@ -16,8 +16,9 @@ from django.test import Client
 from django.urls import path
 from ninja import Router, Status
 
-from apps.platform.api.application import PREFIX, build_api
+from apps.platform.api.application import build_api
 from apps.platform.api.auth import submit_scope
+from apps.platform.api.middleware import PREFIX
 from apps.platform.api.models import IdempotentRequest
 from apps.platform.api.responses import accepted
 from apps.platform.api.schemas import Accepted, StrictSchema

@@ -20,7 +20,7 @@ from schemathesis.specs.openapi.checks import (
     unsupported_method,
 )
 
-from apps.platform.api.application import PREFIX
+from apps.platform.api.middleware import PREFIX
 from apps.platform.jobs.services import submit
 from broker.interface import Facilities
 from project.asgi import application

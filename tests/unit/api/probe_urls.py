@@ -11,8 +11,9 @@ from django.urls import path
 from ninja import File, Router, Status
 from ninja.files import UploadedFile
 
-from apps.platform.api.application import PREFIX, build_api
+from apps.platform.api.application import build_api
 from apps.platform.api.auth import operate_scope, read_scope, submit_scope
+from apps.platform.api.middleware import PREFIX
 from apps.platform.api.problems import Problem
 from apps.platform.api.schemas import Line, Month, RowId, StrictSchema
 from broker.errors import BrokerFull, BrokerUnavailable, BrokerUnsafe, QueueFull

@@ -109,7 +109,7 @@ def test_a_story_tells_what_happened_in_order() -> None:
     story = story_of(job)
 
     assert [step.name for step in story.steps] == ["Enqueued", "Started", "Given up"]
-    assert story.tone == "danger"
+    assert story.tone == "sy-bad"
     facts = dict(story.facts)
     assert facts["Waited"] == "1.0 s"
     assert facts["Ran"] == "2.5 s"
