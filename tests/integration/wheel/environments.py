@@ -1,0 +1,106 @@
+"""Environments that hold the built wheel, its dependencies and nothing else."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+# Variables of this test run, which a host project knows nothing of.
+OWN_VARIABLES = (
+    "SWITCHYARD_",
+    "DJANGO_",
+    "DATABASE_URL",
+    "PROMETHEUS_",
+    "PYTEST_",
+    "PYTHONPATH",
+    "PIP_",
+    "UV_",
+    "VIRTUAL_ENV",
+)
+
+
+def clean_environment(**variables: str) -> dict[str, str]:
+    """Return this process's environment variables without those of the test run."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(OWN_VARIABLES)}
+    return kept | variables
+
+
+def run(*command: str | Path, cwd: Path, environment: dict[str, str], timeout_s: float = 120, code: int = 0) -> str:
+    """Run a command, and return what it printed.
+
+    Raises:
+        AssertionError: it ended with another exit code.
+    """
+    done = subprocess.run(
+        [str(word) for word in command],
+        cwd=cwd,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=timeout_s,
+        check=False,
+    )
+    assert done.returncode == code, f"{command} ended with {done.returncode}:\n{done.stdout}"
+    return done.stdout
+
+
+@dataclass(frozen=True)
+class Index:
+    """The folder of wheels that environments are made from.
+
+    Args:
+        wheel: The wheel under test.
+        wheels: Folder with the wheels of everything it needs.
+        cache: Folder for uv's cache.
+    """
+
+    wheel: Path
+    wheels: Path
+    cache: Path
+
+    def make(self, folder: Path, *extras: str, beside: tuple[str, ...] = ()) -> Environment:
+        """Return a new environment with the wheel, some of its extras and some other packages."""
+        uv = str(shutil.which("uv", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"))
+        offline = clean_environment(UV_CACHE_DIR=str(self.cache), UV_OFFLINE="1", UV_NO_CONFIG="1")
+        run(uv, "venv", "--quiet", "--python", sys.executable, folder, cwd=self.wheels, environment=offline)
+        wanted = f"switchyard[{','.join(extras)}] @ {self.wheel.as_uri()}"
+        source = ("--no-index", "--find-links", str(self.wheels))
+        python = str(folder / "bin/python")
+        run(
+            uv,
+            "pip",
+            "install",
+            "--quiet",
+            "--python",
+            python,
+            *source,
+            wanted,
+            *beside,
+            cwd=self.wheels,
+            environment=offline,
+        )
+        return Environment(folder)
+
+
+@dataclass(frozen=True)
+class Environment:
+    """A virtual environment."""
+
+    folder: Path
+
+    @property
+    def python(self) -> Path:
+        """Its interpreter."""
+        return self.folder / "bin/python"
+
+    def run(self, *arguments: str | Path, cwd: Path, code: int = 0, **variables: str) -> str:
+        """Run its interpreter, and return what it printed."""
+        environment = clean_environment(**variables)
+        environment["PATH"] = f"{self.folder / 'bin'}{os.pathsep}{environment['PATH']}"
+        return run(self.python, *arguments, cwd=cwd, environment=environment, code=code)
