@@ -1,4 +1,4 @@
-"""Examples in a command's help."""
+"""Examples in the help of management commands."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def show_examples(parser: ArgumentParser, examples: str) -> None:
 
 
 class _KeepsLines(DjangoHelpFormatter):
-    """Django's formatter, which shows a command's own arguments first, but text of several lines stays as written."""
+    """Django's formatter, which lists a command's own arguments first, without re-wrapping multi-line text."""
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         if "\n" not in text:

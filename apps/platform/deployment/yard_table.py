@@ -6,6 +6,7 @@ from typing import Any
 
 import dramatiq
 
+from apps.platform.console.formatting import whole_duration
 from broker.topology import Pool, Queue, Yard
 
 
@@ -24,8 +25,8 @@ def as_text(yard: Yard) -> str:
     queues = [
         [
             queue["name"],
-            _duration(queue["objective_ms"]),
-            f"{_duration(queue['soft_limit_ms'])} / {_duration(queue['hard_limit_ms'])}",
+            _objective(queue["objective_ms"]),
+            f"{whole_duration(queue['soft_limit_ms'])} / {whole_duration(queue['hard_limit_ms'])}",
             _retry_text(queue["retry"]),
             ", ".join(queue["pools"]) or "none",
             ", ".join(queue["retry_pools"]) or "none",
@@ -97,16 +98,11 @@ def _pool(yard: Yard, pool: Pool) -> dict[str, Any]:
 def _retry_text(retry: dict[str, Any]) -> str:
     if retry["own_backoff"]:
         return f"{retry['max_retries']}, own backoff"
-    return f"{retry['max_retries']}, {_duration(retry['base_ms'])} doubling to {_duration(retry['cap_ms'])}"
+    return f"{retry['max_retries']}, {whole_duration(retry['base_ms'])} doubling to {whole_duration(retry['cap_ms'])}"
 
 
-def _duration(milliseconds: int | None) -> str:
-    if milliseconds is None:
-        return "no promise"
-    for unit, size in (("min", 60_000), ("s", 1_000)):
-        if milliseconds >= size and milliseconds % size == 0:
-            return f"{milliseconds // size} {unit}"
-    return f"{milliseconds} ms"
+def _objective(ms: int | None) -> str:
+    return "no promise" if ms is None else whole_duration(ms)
 
 
 def _table(head: list[str], rows: list[list[str]]) -> str:

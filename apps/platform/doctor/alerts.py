@@ -9,8 +9,8 @@ from django.db.models import Count, Max, Q
 from django.utils import timezone
 
 from apps.platform.alerts.models import Alert, Delivery
+from apps.platform.console.formatting import ago
 from apps.platform.doctor.finding import Finding
-from apps.platform.operations.formatting import ago
 
 GROUP = "alerts"
 LATELY = datetime.timedelta(days=1)

@@ -10,8 +10,8 @@ from typing import Any
 import redis
 from django.conf import settings
 
+from apps.platform.console.formatting import size
 from apps.platform.doctor.finding import Finding
-from apps.platform.operations.formatting import size
 from apps.platform.operations.server_info import ask_server
 from broker.health.keyspace_id import ACCEPT, marker_of
 from broker.health.server import facts_of, judge

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 from django.conf import settings
 
+from apps.platform.console.formatting import size
 from apps.platform.doctor.finding import Finding, Severity
-from apps.platform.operations.formatting import size
 
 GROUP = "disk"
 LOW_BYTES = 1_000_000_000

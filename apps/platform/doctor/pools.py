@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 from django.conf import settings
 
+from apps.platform.console.formatting import duration
 from apps.platform.doctor.finding import Finding
 from apps.platform.doctor.snapshot import Snapshot
-from apps.platform.operations.formatting import duration
 from broker.shapes import LaneStats
 from broker.stores.pool_reports import ON_PURPOSE, PoolReport
 from broker.topology import Pool

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 from django.conf import settings
 
+from apps.platform.console.formatting import duration, times
 from apps.platform.doctor.finding import Finding
 from apps.platform.doctor.snapshot import QueueLook, Snapshot
 from apps.platform.operations.diagnosis import MANY_RETRIES, SEEN_MS
-from apps.platform.operations.formatting import duration, times
 from broker.topology import Queue
 
 GROUP = "queues"

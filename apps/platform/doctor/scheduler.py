@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 from django.utils import timezone
 
+from apps.platform.console.formatting import duration
 from apps.platform.doctor.finding import Finding
 from apps.platform.doctor.snapshot import quick_client
-from apps.platform.operations.formatting import duration
 from apps.platform.schedules.leadership import LEASE_S, LOCK
 from apps.platform.schedules.models import ScheduleState
 from apps.platform.schedules.registry import schedules

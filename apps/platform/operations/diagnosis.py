@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from apps.platform.console.formatting import duration, times
 from apps.platform.dead_letters.queries import Group
-from apps.platform.operations.formatting import duration, times
 from apps.platform.operations.queries import YardState
 from apps.platform.operations.rows import Level, Track
 from apps.platform.operations.server_info import ServerState

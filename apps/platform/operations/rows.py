@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from apps.platform.operations.formatting import promise, times
+from apps.platform.console.formatting import promise, times
 from apps.platform.operations.queries import PoolState, YardState
 from broker.shapes import LaneStats, QueueStats
 from broker.topology import Queue, Yard

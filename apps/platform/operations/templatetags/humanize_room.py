@@ -6,7 +6,7 @@ from datetime import datetime
 
 from django import template
 
-from apps.platform.operations import formatting
+from apps.platform.console import formatting
 
 register = template.Library()
 

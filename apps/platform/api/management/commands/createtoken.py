@@ -11,8 +11,8 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from apps.platform.api.models import SCOPES
 from apps.platform.api.tokens import create_token
+from apps.platform.console.command_errors import WRONG_ARGUMENTS, as_command_error
 from apps.platform.console.command_help import show_examples
-from apps.platform.console.terminal import WRONG_ARGUMENTS, in_words
 
 EXAMPLES = """examples:
   manage.py createtoken --user ada --scopes submit,read --name 'billing system'"""
@@ -29,7 +29,7 @@ class Command(BaseCommand):
         parser.add_argument("--json", action="store_true", dest="as_json", help="print it with its scopes as JSON")
 
     def handle(self, *args: Any, user: str, scopes: str, name: str, as_json: bool, **options: Any) -> None:
-        with in_words("token"):
+        with as_command_error("token"):
             self._make(user, scopes, name, as_json)
 
     def _make(self, user: str, scopes: str, name: str, as_json: bool) -> None:

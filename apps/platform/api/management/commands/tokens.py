@@ -13,8 +13,8 @@ from rich.text import Text
 
 from apps.platform.api.models import Token
 from apps.platform.api.tokens import revoke_token
+from apps.platform.console.command_errors import as_command_error
 from apps.platform.console.command_help import show_examples
-from apps.platform.console.terminal import in_words
 
 EXAMPLES = """examples:
   manage.py tokens list
@@ -36,7 +36,7 @@ class Command(BaseCommand):
         revoke.add_argument("--json", action="store_true", dest="as_json", help="print the token as JSON")
 
     def handle(self, *args: Any, action: str, as_json: bool = False, prefix: str = "", **options: Any) -> None:
-        with in_words("tokens"):
+        with as_command_error("tokens"):
             self._list(as_json) if action == "list" else self._revoke(prefix, as_json)
 
     def _list(self, as_json: bool) -> None:

@@ -12,8 +12,8 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
+from apps.platform.console.command_errors import WRONG_ARGUMENTS, as_command_error
 from apps.platform.console.command_help import show_examples
-from apps.platform.console.terminal import WRONG_ARGUMENTS, in_words
 from apps.platform.dead_letters import presentation, queries, services
 from apps.platform.dead_letters.errors import BROKER_AWAY, UnknownDeadLetter, UnknownGroup
 from apps.platform.dead_letters.models import DeadLetter
@@ -52,7 +52,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         verb = {"list": self._list, "show": self._show, "requeue": self._move, "discard": self._move}[options["verb"]]
         try:
-            with in_words("dead letters"):
+            with as_command_error("dead letters"):
                 verb(options)
         except (UnknownDeadLetter, UnknownGroup) as error:
             raise CommandError(str(error)) from error

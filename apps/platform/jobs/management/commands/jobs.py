@@ -7,8 +7,8 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+from apps.platform.console.command_errors import as_command_error
 from apps.platform.console.command_help import show_examples
-from apps.platform.console.terminal import in_words
 from apps.platform.jobs.presentation import job_body
 from apps.platform.jobs.queries import find_job
 from apps.platform.jobs.services import request_cancel
@@ -36,7 +36,7 @@ class Command(BaseCommand):
         cancel.add_argument("--json", action="store_true", dest="as_json", help="print the answer as JSON")
 
     def handle(self, *args: Any, action: str, id: str, as_json: bool = False, **options: Any) -> None:
-        with in_words(f"job {id}"):
+        with as_command_error(f"job {id}"):
             self._show(id, as_json) if action == "show" else self._cancel(id, as_json)
 
     def _show(self, job_id: str, as_json: bool) -> None:

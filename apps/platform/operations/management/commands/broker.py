@@ -10,8 +10,8 @@ from typing import Any
 
 from django.core.management.base import BaseCommand
 
+from apps.platform.console.command_errors import as_command_error
 from apps.platform.console.command_help import show_examples
-from apps.platform.console.terminal import in_words
 from apps.platform.workers.broker_watch import make_watch
 
 EXAMPLES = """examples:
@@ -36,7 +36,7 @@ class Command(BaseCommand):
         watch = make_watch()
         try:
             if options["action"] == "accept":
-                with in_words("broker"):
+                with as_command_error("broker"):
                     watch.generation.accept()
                 told = "broker: the keyspace is accepted as it is; workers that paused go on within seconds"
                 self.stdout.write(json.dumps({"accepted": True}) if options["json"] else told)

@@ -13,8 +13,8 @@ import dramatiq
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
+from apps.platform.console.command_errors import as_command_error
 from apps.platform.console.command_help import show_examples
-from apps.platform.console.terminal import in_words
 from apps.platform.operations.backlog import Backlog, families, look_through
 from broker.redis_broker import RedisBroker
 from middleware.logs import printable
@@ -49,7 +49,7 @@ class Command(BaseCommand):
         if not isinstance(broker, RedisBroker):
             raise CommandError(f"check_backlog: a {type(broker).__name__} cannot be looked into")
         self._said_s = time.monotonic()
-        with in_words("check_backlog"):
+        with as_command_error("check_backlog"):
             found = families(broker, settings.YARD)
             if unknown := set(options["queue"]) - found.keys():
                 raise CommandError(

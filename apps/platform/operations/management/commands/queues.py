@@ -13,10 +13,10 @@ from django.core.management.base import BaseCommand, CommandError
 from rich.console import Console
 from rich.table import Table
 
+from apps.platform.console.command_errors import as_command_error
 from apps.platform.console.command_help import show_examples
-from apps.platform.console.terminal import in_words
+from apps.platform.console.formatting import duration, promise
 from apps.platform.operations import queries
-from apps.platform.operations.formatting import duration, promise
 from broker.admin.browse import BrowsedMessage, look
 from broker.admin.relocate import relocate
 from broker.errors import UnknownQueue
@@ -61,7 +61,7 @@ class Command(BaseCommand):
         move.add_argument("--json", action="store_true", default=SUPPRESS, help="print JSON")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        with in_words("queues"):
+        with as_command_error("queues"):
             match options["act"]:
                 case "pause" | "resume" as act:
                     self._pause_or_resume(act, options["queue"], as_json=options["json"])

@@ -10,8 +10,8 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.utils import timezone
 
+from apps.platform.console.command_errors import as_command_error
 from apps.platform.console.command_help import show_examples
-from apps.platform.console.terminal import in_words
 from apps.platform.schedules import queries, services
 
 HEADINGS = ("schedule", "cron (UTC)", "queue", "last", "late", "next")
@@ -41,13 +41,13 @@ class Command(BaseCommand):
         """Print the list, or the id of the job that was sent."""
         if options["action"] == "run":
             try:
-                with in_words("schedules"):
+                with as_command_error("schedules"):
                     job_id = services.run_now(options["name"])
             except services.UnknownSchedule as error:
                 raise CommandError(str(error)) from error
             self.stdout.write(json.dumps({"id": job_id}) if options["json"] else job_id)
             return
-        with in_words("schedules"):
+        with as_command_error("schedules"):
             rows = queries.overview(timezone.now())
         self.stdout.write(_json(rows) if options["json"] else _table(rows))
 

@@ -9,8 +9,8 @@ from django.core.exceptions import ValidationError
 from django.core.management.base import BaseCommand
 from django.core.validators import validate_email
 
+from apps.platform.console.command_errors import as_command_error
 from apps.platform.console.command_help import show_examples
-from apps.platform.console.terminal import in_words
 from apps.product.mail.requests import request_newsletter
 from apps.product.shop import queries as shop
 
@@ -38,7 +38,7 @@ class Command(BaseCommand):
         """Enqueue the mails and say how many."""
         addresses = options["to"] or (customer.email for customer in shop.stream_customers())
         count = 0
-        with in_words("newsletter"):
+        with as_command_error("newsletter"):
             for address in addresses:
                 request_newsletter(address, options["headline"], options["paragraph"])
                 count += 1

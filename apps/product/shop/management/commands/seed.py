@@ -9,8 +9,8 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandParser
 from django.utils import timezone
 
+from apps.platform.console.command_errors import as_command_error
 from apps.platform.console.command_help import show_examples
-from apps.platform.console.terminal import in_words
 from apps.product.shop import sample
 
 MOST_CUSTOMERS = 100_000
@@ -39,7 +39,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         """Fill the shop and say what it holds."""
         until = options["until"] or timezone.now().date()
-        with in_words("shop"):
+        with as_command_error("shop"):
             made = sample.create(customers=options["customers"], seed=options["seed"], until=until)
         verb = "made" if made.created else "already there, nothing changed"
         self.stdout.write(

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from apps.platform.operations.formatting import duration, promise, size, times
+from apps.platform.console.formatting import duration, promise, size, times
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What a command says when the database or the broker does not answer."""
+"""Error handling and exit codes of management commands."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ WRONG_ARGUMENTS = 2
 
 
 @contextmanager
-def in_words(subject: str) -> Iterator[None]:
-    """End a command with one line, not a traceback, when database or broker cannot serve it.
+def as_command_error(subject: str) -> Iterator[None]:
+    """Turn a failure of the database or the broker into a one-line ``CommandError`` without a traceback.
 
     Args:
-        subject: What was asked for, first in the line.
+        subject: What the command was asked for; the line begins with it.
 
     Raises:
-        CommandError: what was done inside got no answer.
+        CommandError: the database or the broker refused or did not answer.
     """
     try:
         yield
     except DatabaseError as error:
         raise CommandError(
-            f"{subject}: the database cannot say: {error}; "
+            f"{subject}: the database does not answer: {error}; "
             "check DATABASE_URL and SWITCHYARD_STATE_DIR, and that manage.py migrate was run"
         ) from error
     except BrokerUnavailable as error:

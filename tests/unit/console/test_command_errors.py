@@ -7,7 +7,7 @@ from django.core.management import CommandError
 from django.db import OperationalError
 from redis import ConnectionError as NoConnection
 
-from apps.platform.console.terminal import in_words
+from apps.platform.console.command_errors import as_command_error
 from apps.platform.jobs.availability import answered
 from broker.errors import BrokerUnavailable
 
@@ -22,7 +22,7 @@ from broker.errors import BrokerUnavailable
     ids=["database", "client", "broker"],
 )
 def test_what_is_away_is_said_with_its_remedy(error: Exception, remedy: str) -> None:
-    with pytest.raises(CommandError) as caught, in_words("tokens"):
+    with pytest.raises(CommandError) as caught, as_command_error("tokens"):
         raise error
 
     assert str(caught.value).startswith("tokens: ")
@@ -31,7 +31,7 @@ def test_what_is_away_is_said_with_its_remedy(error: Exception, remedy: str) -> 
 
 
 def test_other_errors_pass() -> None:
-    with pytest.raises(ZeroDivisionError), in_words("tokens"):
+    with pytest.raises(ZeroDivisionError), as_command_error("tokens"):
         raise ZeroDivisionError
 
 

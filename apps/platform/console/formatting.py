@@ -1,4 +1,4 @@
-"""Numbers and times as people read them."""
+"""Numbers and times as text for pages, commands and findings."""
 
 from __future__ import annotations
 
@@ -27,18 +27,21 @@ def duration(ms: float) -> str:
     return f"{days} day{'' if days == 1 else 's'}"
 
 
+def whole_duration(ms: int) -> str:
+    """Return a configured time span in its largest unit without a fraction: ``80 ms``, ``90 s``, ``5 min``, ``2 h``."""
+    for unit_ms, unit in ((3_600_000, "h"), (60_000, "min"), (1_000, "s")):
+        if ms >= unit_ms and ms % unit_ms == 0:
+            return f"{ms // unit_ms} {unit}"
+    return f"{ms} ms"
+
+
 def promise(objective_ms: int | None) -> str:
     """Return a queue's objective: ``start in 80 ms``, ``start in 5 min``, ``no promise``."""
-    if objective_ms is None:
-        return "no promise"
-    for unit_ms, unit in ((3_600_000, "h"), (60_000, "min"), (1_000, "s")):
-        if objective_ms >= unit_ms and objective_ms % unit_ms == 0:
-            return f"start in {objective_ms // unit_ms} {unit}"
-    return f"start in {duration(objective_ms)}"
+    return "no promise" if objective_ms is None else f"start in {whole_duration(objective_ms)}"
 
 
 def ago(moment: datetime) -> str:
-    """Return how long ago something was, ``in …`` for the future."""
+    """Return the time since a moment, ``3.8 s ago``; ``in 3.8 s`` for a future one, ``just now`` within 1 s."""
     seconds = (timezone.now() - moment).total_seconds()
     if abs(seconds) < 1:
         return "just now"
@@ -53,5 +56,5 @@ def size(count_bytes: float) -> str:
 
 
 def times(ratio: float) -> str:
-    """Return a ratio to a promise: ``3.4 ×``, ``41 ×``."""
+    """Return a ratio to an objective: ``3.4 ×``, ``41 ×``."""
     return f"{ratio:.1f} ×" if ratio < 9.95 else f"{ratio:,.0f} ×"
