@@ -80,6 +80,7 @@ class RedisBroker(Broker):
         self._lock = threading.RLock()
         self._child: str | None = None
         self._own_leases: SelfManagedLeases | None = None
+        self._lost_owners: set[str] = set()
 
     # --- Being a worker ---
 
@@ -168,10 +169,19 @@ class RedisBroker(Broker):
             self.emit_after("stale_end", family.keys.queue)
 
     def lost_lease(self, owner: str) -> None:
-        """Note that an owner may not go on. Under a parent, which sees it as well, the whole child is replaced."""
+        """Stop an owner that lost its lease. In a pool the supervisor notices it as well and replaces the child.
+
+        In a worker that renews its own leases the middleware is notified by ``after_lose_lease``, with the owner.
+        """
+        if self._child is None:
+            with self._lock:
+                if owner in self._lost_owners:  # found by the renewal and by a fetch
+                    return
+                self._lost_owners.add(owner)
         self.logger.error("%s lost its lease: others have its messages now", owner)
         if self._own_leases is not None:
             self._own_leases.drop(owner)
+            self.emit_after("lose_lease", owner)
 
     def close(self) -> None:
         """Give back what is in the name of this process, unless that is its parent's to do, and close connections.
@@ -189,7 +199,7 @@ class RedisBroker(Broker):
         if self._child is not None:
             return f"{self._child}/{lane}"
         if self._own_leases is None:
-            self._own_leases = SelfManagedLeases(self.client)
+            self._own_leases = SelfManagedLeases(self.client, lost=self.lost_lease)
         return self._own_leases.owner(family, lane)
 
     # --- Signals, as Dramatiq gives them ---

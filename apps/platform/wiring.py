@@ -35,6 +35,7 @@ from middleware.dead_letters import DeadLetters
 from middleware.envelope import Envelope
 from middleware.interrupts import make_interrupts
 from middleware.logs import Logs
+from middleware.lost_leases import LostLeases
 from middleware.metrics import Metrics
 from middleware.options import Options, refuse_unknown
 from middleware.parking import Parking
@@ -107,6 +108,7 @@ def in_order(
     """
     yard, transport, interrupts = facilities.yard, facilities.transport, make_interrupts()
     return [
+        LostLeases(),
         Connections(),
         Options(),
         Arguments(),

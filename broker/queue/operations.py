@@ -215,7 +215,8 @@ class QueueOperations:
 
         Args:
             only_lapsed: Do nothing unless its lease ran out.
-            finished: What it had worked off, its acknowledgement not sent yet; with ``running`` at most 250.
+            finished: What it had worked off, its acknowledgement not sent yet. Twice their number and that of
+                ``running`` are at most 500 together.
             running: Ids it was running: their crash is counted.
             cause: What ended it, for who fetches them next. One that starts with ``limit`` is no crash and counts none.
             keeper: An owner that gets ``running`` under new tokens. Has it no lease, they go back with the rest.

@@ -1,7 +1,7 @@
-"""Leases of a worker that has no supervisor: a thread of its own holds them.
+"""Leases of a worker that has no supervisor: a thread of its own renews them.
 
-For ``rundramatiq``, for tests, and for a plain ``dramatiq.Worker``. A task that never lets go of the interpreter
-starves this thread and loses its lease; under ``runpool`` the parent process holds it.
+For ``rundramatiq``, for tests, and for a plain ``dramatiq.Worker``. A task that never releases the interpreter starves
+this thread and loses its lease; under ``runpool`` the parent process renews it.
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ import os
 import socket
 import threading
 import uuid
+from collections.abc import Callable
 
 import redis
 
 from broker.keys.queue_keys import Lane
-from broker.queue.leases import LeaseKeeper, owner_of
+from broker.queue.leases import LaneKey, LeaseKeeper, owner_of
 from broker.queue.operations import QueueOperations
 from broker.redis.calls import RedisCalls
 
@@ -23,62 +24,64 @@ class SelfManagedLeases:
     """Owners of this process, one for each lane, until it stops.
 
     Args:
-        client: Whose server's address is used.
+        client: Its address is used, none of its connections.
+        lost: Called in the renewing thread with an owner that lost its lease: others have its messages.
     """
 
-    def __init__(self, client: redis.Redis) -> None:
-        self._wire = RedisCalls(client)
-        self._keepers: dict[str, tuple[str, LeaseKeeper]] = {}
+    def __init__(self, client: redis.Redis, *, lost: Callable[[str], None]) -> None:
+        self._calls = RedisCalls(client)
+        self._keeper = LeaseKeeper({}, [])
+        self._lost = lost
+        # Each owner is a child of its own, because a lost owner's name cannot be used again.
+        self._children: dict[LaneKey, str] = {}
         self._lock = threading.Lock()
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._keep, name="switchyard-leases", daemon=True)
+        self._thread = threading.Thread(target=self._renew, name="switchyard-leases", daemon=True)
 
-    def owner(self, family: QueueOperations, lane: Lane) -> str:
+    def owner(self, queue: QueueOperations, lane: Lane) -> str:
         """Return the owner that consumes a lane in this process. It has its lease.
 
         Raises:
             BrokerUnavailable: the server did not answer.
         """
-        queue = family.keys.queue
+        key = (queue.keys.queue, lane)
         with self._lock:
-            known = next(
-                (owner for owner in self._keepers if owner.startswith(f"{queue} ") and owner.endswith(lane)), None
-            )
-            if known is not None:
-                return known.split(" ")[1]
-            child = f"worker.{socket.gethostname()}.{os.getpid()}.{uuid.uuid4().hex[:12]}"
-            own = QueueOperations(self._wire, family.keys)
-            keeper = LeaseKeeper({queue: own}, [(queue, lane)])
-            keeper.adopt(child)
-            owner = owner_of(child, (queue, lane))
-            own.join(owner)
-            self._keepers[f"{queue} {owner}"] = child, keeper
-            if not self._thread.is_alive():
-                self._thread.start()
-            return owner
+            if key not in self._children:
+                child = f"worker.{socket.gethostname()}.{os.getpid()}.{uuid.uuid4().hex[:12]}"
+                own = QueueOperations(self._calls, queue.keys)
+                own.join(owner_of(child, key))
+                self._keeper.add_queue(own)
+                self._keeper.adopt(child, [key])
+                self._children[key] = child
+                if not self._thread.is_alive():
+                    self._thread.start()
+            return owner_of(self._children[key], key)
 
     def drop(self, owner: str) -> None:
-        """Forget an owner that lost its lease."""
+        """Forget an owner that lost its lease; :meth:`owner` makes another one for its lane."""
         with self._lock:
-            for name in [name for name in self._keepers if name.endswith(f" {owner}")]:
-                del self._keepers[name]
+            for key, child in list(self._children.items()):
+                if owner_of(child, key) == owner:
+                    del self._children[key]
+                    self._keeper.forget(child)
 
     def stop(self) -> None:
-        """Give everything back that these owners still hold."""
+        """Stop renewing, and reclaim everything that these owners still hold."""
         self._stopping.set()
         if self._thread.is_alive():
             self._thread.join()
         with self._lock:
-            for child, keeper in self._keepers.values():
-                keeper.forget(child)
-            self._keepers.clear()
-        self._wire.close()
+            for child in self._children.values():
+                self._keeper.forget(child)
+            self._children.clear()
+        self._calls.close()
 
-    def _keep(self) -> None:
+    def _renew(self) -> None:
         while not self._stopping.is_set():
             with self._lock:
-                keepers = [keeper for _, keeper in self._keepers.values()]
-                for keeper in keepers:
-                    keeper.tick()
-                next_s = min((keeper.seconds_to_next() for keeper in keepers), default=1.0)
+                lost = set(self._keeper.tick())
+                owners = [owner_of(child, key) for key, child in self._children.items() if child in lost]
+                next_s = self._keeper.seconds_to_next()
+            for owner in owners:
+                self._lost(owner)
             self._stopping.wait(max(next_s, 0.05))

@@ -19,7 +19,8 @@ from apps.platform.wiring import build_yard
 from broker.errors import BrokerUnavailable
 from broker.interface import facilities
 from broker.keys.keys import Keys
-from broker.queue.leases import RENEW_S, SWEEP_S, TICK_S
+from broker.queue.lease_steps import TICK_S
+from broker.queue.leases import RENEW_S, SWEEP_S
 from broker.queue.operations import LEASE_MS
 from broker.redis.connections import connect
 from broker.redis_broker import RedisBroker

@@ -17,7 +17,8 @@ from apps.platform.workers.shared.child_table import ChildRow, Finished, Running
 from broker.clock import now_ms
 from broker.errors import BrokerUnavailable
 from broker.keys.queue_keys import Lane
-from broker.queue.leases import ANSWER_S, LaneKey, LeaseKeeper, Left
+from broker.queue.lease_steps import ANSWER_S
+from broker.queue.leases import LaneKey, LaneLeftovers, LeaseKeeper
 from broker.queue.operations import QueueOperations
 from broker.queue.results import Lease, Reclaimed
 from broker.redis.calls import RedisCalls
@@ -171,11 +172,11 @@ class ChildLeases:
         """
         self._record_cancelled(estate)
         left = {
-            key: Left(
+            key: LaneLeftovers(
                 finished=[(done.id, b"%d" % done.token) for done in estate.finished if done.lane == lane],
                 running=[_text(ran.id) for ran in guilty if ran.lane == lane],
                 cause=cause,
-                keeper=self._own if self._isolates and key[1] != "alone" else "",
+                heir=self._own if self._isolates and key[1] != "alone" else "",
             )
             for lane, key in enumerate(estate.served.keys)
         }
@@ -203,7 +204,7 @@ class ChildLeases:
 
     def hurry(self) -> None:
         """Find out at the next tick, and soon again, whether the server answers."""
-        self._keeper.hurry()
+        self._keeper.poll_now()
 
     def close(self) -> None:
         """Give up the own leases, and close the connections."""

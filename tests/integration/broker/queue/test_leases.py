@@ -11,8 +11,16 @@ import pytest
 import redis
 
 from broker.keys.keys import Keys
-from broker.queue.leases import RENEW_S, LaneKey, LeaseKeeper, Left, owner_of
-from broker.queue.operations import QueueOperations
+from broker.queue.leases import (
+    FINISHED_AT_ONCE,
+    RENEW_S,
+    RUNNING_AT_ONCE,
+    LaneKey,
+    LaneLeftovers,
+    LeaseKeeper,
+    owner_of,
+)
+from broker.queue.operations import AT_ONCE, QueueOperations
 from broker.queue.results import Entry, Reclaimed
 from broker.redis.calls import RedisCalls
 from broker.redis.connections import connect
@@ -77,7 +85,8 @@ def test_leases_are_renewed_when_it_is_time_and_not_before(
     family: QueueOperations, keeper: LeaseKeeper, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now_s = time.monotonic()
-    monkeypatch.setattr("broker.queue.leases.time", SimpleNamespace(monotonic=lambda: now_s))
+    for module in ("leases", "lease_steps"):
+        monkeypatch.setattr(f"broker.queue.{module}.time", SimpleNamespace(monotonic=lambda: now_s))
     keeper.adopt("child.1")
     keeper.tick()
     family.wire.command("ZADD", family.keys.leases, soon := 9_999_999_999_999, "child.1/live")
@@ -130,7 +139,7 @@ def test_what_it_had_finished_is_forgotten_and_what_it_ran_is_kept_apart(family:
     grants = family.fetch("child.1/live", 4, request=1).grants
 
     done = grants[0].lease
-    keeper.reclaim("child.1", {LIVE: Left([(done.id, done.token)], ["c"], keeper="suspects.1")})
+    keeper.reclaim("child.1", {LIVE: LaneLeftovers([(done.id, done.token)], ["c"], heir="suspects.1")})
 
     assert fetched_ids(family, "child.2/live") == [b"b", b"d"]
     [(child, answer)] = told
@@ -168,7 +177,7 @@ def test_a_child_that_finished_hundreds_unconfirmed_leaves_none_of_them_behind(
     grants = family.fetch("child.1/live", 450, request=1).grants
 
     finished = [(grant.lease.id, grant.lease.token) for grant in grants[:440]]
-    keeper.reclaim("child.1", {LIVE: Left(finished, [f"m{n}" for n in range(440, 450)])})
+    keeper.reclaim("child.1", {LIVE: LaneLeftovers(finished, [f"m{n}" for n in range(440, 450)])})
 
     keeper.adopt("child.2")
     keeper.tick()
@@ -237,7 +246,7 @@ def test_suspects_are_told_although_the_answer_was_lost(family: QueueOperations,
     assert fetched_ids(family, "child.1/live") == [b"a"]
 
     proxy.drop_reply()
-    keeper.reclaim("child.1", {LIVE: Left(running=["a"], keeper="suspects.1")})
+    keeper.reclaim("child.1", {LIVE: LaneLeftovers(running=["a"], heir="suspects.1")})
     wait_for(lambda: keeper.tick() == [] and told)
 
     assert [(suspect.id, suspect.crashes) for suspect in told[0].suspects] == [("a", 1)]
@@ -317,7 +326,7 @@ def test_a_keeper_in_a_hurry_knows_within_a_second_and_a_half_that_a_server_is_s
     proxy.blackhole()
 
     asked_s = time.monotonic()
-    keeper.hurry()
+    keeper.poll_now()
     wait_for(lambda: not keeper.tick() and keeper.silent, 5)
     took_s = time.monotonic() - asked_s
     proxy.pass_()
@@ -325,3 +334,56 @@ def test_a_keeper_in_a_hurry_knows_within_a_second_and_a_half_that_a_server_is_s
 
     assert took_s < 2
     wire.close()
+
+
+@pytest.fixture
+def sound(family: QueueOperations) -> QueueOperations:
+    """A second queue family, served beside one that the server refuses to work on."""
+    return QueueOperations(family.wire, Keys(f"test-{uuid.uuid4().hex[:8]}").queue("sound"))
+
+
+def test_a_queue_that_refuses_renewals_does_not_stop_those_of_the_others(
+    family: QueueOperations, sound: QueueOperations, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("broker.queue.leases.RENEW_S", 0.05)
+    keeper = LeaseKeeper({"work": family, "sound": sound}, [LIVE, ("sound", "live")])
+    keeper.adopt("child.1")
+    keeper.tick()
+    family.wire.command("DEL", family.keys.leases)
+    family.wire.command("SET", family.keys.leases, "of a wrong type")
+    before_s = keeper.leased_until_s("child.1")
+    renewed = lease_of(sound, "child.1/live")
+
+    wait_for(lambda: keeper.tick() == [] and lease_of(sound, "child.1/live") != renewed)
+
+    assert not keeper.away
+    assert keeper.leased_until_s("child.1") > before_s
+    assert caplog.text.count("queue work: the broker refuses the lease renewal") == 1
+    assert keeper.seconds_to_next() <= 1
+
+
+def test_a_refused_reclaim_does_not_hold_up_other_queues_and_is_made_when_the_server_accepts_it(
+    family: QueueOperations, sound: QueueOperations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("broker.queue.lease_steps.REFUSED_S", 0.05)
+    keeper = LeaseKeeper({"work": family, "sound": sound}, [LIVE, ("sound", "live")])
+    for queue in (family, sound):
+        queue.enqueue([Entry("a", b"A")])
+    keeper.adopt("child.1")
+    keeper.tick()
+    for queue in (family, sound):
+        queue.fetch("child.1/live", 1, request=1)
+    family.wire.command("SET", family.keys.waiting("live")[1], "of a wrong type")
+
+    keeper.reclaim("child.1")
+
+    assert not keeper.away
+    assert not keeper.settled
+    assert sound.depth("live", 2) == 1
+    family.wire.command("DEL", family.keys.waiting("live")[1])
+    wait_for(lambda: keeper.tick() == [] and keeper.settled)
+    assert family.depth("live", 2) == 1
+
+
+def test_a_reclaim_takes_no_more_arguments_than_the_server_allows() -> None:
+    assert 2 * FINISHED_AT_ONCE + RUNNING_AT_ONCE <= AT_ONCE

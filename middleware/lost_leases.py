@@ -1,0 +1,33 @@
+"""Messages that lost their lease while they waited for a thread."""
+
+from __future__ import annotations
+
+from dramatiq.broker import Broker, MessageProxy
+from dramatiq.middleware import Middleware, SkipMessage
+
+from middleware.outcomes import Outcome, decide
+
+
+class LostLeases(Middleware):
+    """Skip a message whose owner lost its lease after the message was fetched: another worker has it.
+
+    For workers that renew their own leases, such as ``rundramatiq``. In a pool the supervisor replaces the child.
+    """
+
+    def __init__(self) -> None:
+        self._lost: set[str] = set()
+
+    def after_lose_lease(self, broker: Broker, owner: str) -> None:
+        """Remember an owner whose lease is lost. Its name is never used again."""
+        self._lost.add(owner)
+
+    def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
+        """Refuse a message of a lost owner.
+
+        Raises:
+            SkipMessage: its lease is lost.
+        """
+        if self._lost and message.lease.owner in self._lost:
+            message.moved = True  # type: ignore[attr-defined]
+            decide(message, Outcome("deferred", "lease"))
+            raise SkipMessage("its lease was lost before it started")
