@@ -15,6 +15,7 @@ from typing import Any
 
 import django
 
+from apps.platform.conf import switchyard_settings
 from demo.forking import fork_parts
 
 USERNAME = "admin"
@@ -28,7 +29,6 @@ def prepare(*, with_sample: bool) -> dict[str, Any]:
     Args:
         with_sample: Also enqueue the sample work that starts later; ``facts["scheduled"]`` has its job ids.
     """
-    from django.conf import settings
     from django.core.management import call_command
 
     from apps.platform.api.tokens import find_token
@@ -38,13 +38,13 @@ def prepare(*, with_sample: bool) -> dict[str, Any]:
     from demo.shop_facts import find_facts
     from demo.state import StateFolder
 
-    state = StateFolder(settings.SWITCHYARD.state_dir)
+    state = StateFolder(switchyard_settings().state_dir)
     mark_keyspace()  # before anything is sent: only a keyspace without work is taken for a new one
     call_command("migrate", interactive=False, verbosity=1)
     user = _ensure_user(identity.load(state.identity).admin_password)
     token = _ensure_token(user, credentials.kept_token(state.credentials))
     call_command("seed")
-    for host, port in settings.SWITCHYARD.allowed_private_addresses:
+    for host, port in switchyard_settings().allowed_private_addresses:
         follow_receiver(state.sample, f"http://{host}:{port}")
     facts = find_facts()
     if with_sample:

@@ -9,24 +9,27 @@ from urllib.parse import unquote, urlsplit
 import dj_database_url
 from django.templatetags.static import static
 
-from project.config import BASE_DIR, ConfigError, load
-from project.topology import YARD as YARD
+from apps.platform.conf import InvalidSetting
+from project.config import BASE_DIR, load
 
 EX_CONFIG = 78
 
 try:
-    SWITCHYARD = load(os.environ)
-except ConfigError as error:
+    _CONFIG = load(os.environ)
+except InvalidSetting as error:
     print(f"switchyard: refused to start: {error}", file=sys.stderr)
     raise SystemExit(EX_CONFIG) from error
+
+SWITCHYARD = _CONFIG.library
+PAYMENT_SECRET = _CONFIG.payment_secret
 
 # prometheus-client chooses its storage when it is first imported, by this variable.
 os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", str(SWITCHYARD.metrics_dir))
 SWITCHYARD.metrics_dir.mkdir(parents=True, exist_ok=True)
 
-DEBUG = SWITCHYARD.debug
-SECRET_KEY = SWITCHYARD.secret_key
-ALLOWED_HOSTS = list(SWITCHYARD.allowed_hosts)
+DEBUG = _CONFIG.debug
+SECRET_KEY = _CONFIG.secret_key
+ALLOWED_HOSTS = list(_CONFIG.allowed_hosts)
 ROOT_URLCONF = "project.urls"
 ASGI_APPLICATION = "project.asgi.application"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
@@ -100,7 +103,7 @@ TEMPLATES = [
     }
 ]
 
-DATABASES = {"default": dj_database_url.parse(SWITCHYARD.database_url)}
+DATABASES = {"default": dj_database_url.parse(_CONFIG.database_url)}
 if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
     DATABASES["default"]["ENGINE"] = "project.sqlite"
     # IMMEDIATE takes the writer's lock when a transaction begins: without it, writers that read first fail as "locked".
@@ -141,7 +144,7 @@ STATIC_URL = "static/"
 STATIC_ROOT = BASE_DIR / "staticfiles"
 SERVESTATIC_USE_FINDERS = True
 SERVESTATIC_AUTOREFRESH = DEBUG
-MEDIA_ROOT = unquote(urlsplit(SWITCHYARD.storage_url).path)
+MEDIA_ROOT = unquote(urlsplit(_CONFIG.storage_url).path)
 STORAGES = {
     "default": {"BACKEND": "apps.platform.jobs.storage.WholeFileStorage"},
     "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
@@ -149,7 +152,7 @@ STORAGES = {
 DATA_UPLOAD_MAX_MEMORY_SIZE = 1024 * 1024
 FILE_UPLOAD_MAX_MEMORY_SIZE = 1024 * 1024
 
-_smtp = urlsplit(SWITCHYARD.smtp_url)
+_smtp = urlsplit(_CONFIG.smtp_url)
 EMAIL_BACKEND = "django.core.mail.backends.smtp.EmailBackend"
 EMAIL_HOST = _smtp.hostname
 EMAIL_PORT = _smtp.port or (465 if _smtp.scheme == "smtps" else 25)

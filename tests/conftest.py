@@ -68,7 +68,7 @@ def yard_broker(valkey: redis.Redis) -> Iterator[Callable[..., RedisBroker]]:
     """Build a broker for any yard, with keys of its own."""
     built: list[RedisBroker] = []
 
-    def build(yard: Yard = settings.YARD, **options: Any) -> RedisBroker:
+    def build(yard: Yard = settings.SWITCHYARD.topology, **options: Any) -> RedisBroker:
         keys = Keys(prefix=f"test-{uuid.uuid4().hex[:8]}")
         built.append(build_yard(yard, valkey, keys, **options))
         return built[-1]

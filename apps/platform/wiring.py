@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import redis
-from django.conf import settings
 from django.db import close_old_connections
 from dramatiq.broker import Broker
 from dramatiq.middleware import AsyncIO, CurrentMessage, Middleware
 
+from apps.platform.conf import InvalidSetting, switchyard_settings
+from apps.platform.console.refusal import refuse
 from apps.platform.database_connections import Connections
 from broker.interface import Facilities, attach
 from broker.keys.keys import Keys
@@ -50,14 +51,18 @@ from middleware.unique_keys import UniqueKeys
 
 
 def build_broker(middleware: list[Middleware] | None = None) -> Broker:
-    """Return this project's broker. Nothing is sent to the server yet.
+    """Return this project's broker, without a connection to the server yet. Invalid settings exit the process with 78.
 
     Args:
-        middleware: What django-dramatiq's settings add; it goes last but for the time limit.
+        middleware: Middleware of django-dramatiq's settings; it goes last but for the time limit.
     """
-    logs.configure(settings.SWITCHYARD.log_format)
-    client = connect(settings.SWITCHYARD.broker_url)
-    return build_yard(settings.YARD, client, Keys(), extra=middleware or [], on_dead=(_mirror,))
+    try:
+        own = switchyard_settings()
+    except InvalidSetting as error:
+        refuse(str(error))
+    if own.configure_logging:
+        logs.configure(own.log_format)
+    return build_yard(own.topology, connect(own.broker_url), Keys(), extra=middleware or [], on_dead=(_mirror,))
 
 
 def build_yard(

@@ -15,6 +15,6 @@ from middleware import logs
 
 
 def build_broker(middleware: list[Any] | None = None) -> RedisBroker:
-    """Return the broker of ``settings.YARD``."""
+    """Return the broker of ``settings.SWITCHYARD.topology``."""
     logs.configure("json", level=logging.WARNING)
-    return build_yard(settings.YARD, connect(settings.SWITCHYARD.broker_url), Keys("bench"))
+    return build_yard(settings.SWITCHYARD.topology, connect(settings.SWITCHYARD.broker_url), Keys("bench"))

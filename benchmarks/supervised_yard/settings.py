@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from benchmarks.peers.on_dramatiq import LANES
 from broker.topology import Pool, Queue, Yard
 from project.settings import *  # noqa: F403
 from project.settings import INSTALLED_APPS as PROJECT_APPS
+from project.settings import SWITCHYARD as OTHER_SWITCHYARD
 
 YARD = Yard(
     queues=tuple(Queue(lane, objective_ms=80, soft_limit_ms=60_000, hard_limit_ms=90_000) for lane in LANES),
@@ -20,3 +23,4 @@ INSTALLED_APPS = [
 ]
 DRAMATIQ_BROKER = {"BROKER": "benchmarks.supervised_yard.broker.build_broker", "OPTIONS": {}, "MIDDLEWARE": []}
 ROOT_URLCONF = "benchmarks.supervised_yard.urls"
+SWITCHYARD = replace(OTHER_SWITCHYARD, topology=YARD)

@@ -17,6 +17,7 @@ import psutil
 from django.conf import settings
 from dramatiq import Message
 
+from apps.platform.conf import switchyard_settings
 from apps.platform.embedded.server import EmbeddedServer
 from apps.platform.workers.shared.fork import memory_bytes
 from apps.platform.workers.shared.parent_death import die_with_parent
@@ -70,7 +71,7 @@ def measure(contender: Contender, work: Work, *, tasks: int, timeout_s: float) -
         broker.declare_queue(work.queue)
         log = stack.enter_context((folder / "log").open("w+"))
         pool = subprocess.Popen(
-            [sys.executable, str(Path(settings.BASE_DIR) / "manage.py"), "runpool", POOL, "--grace=2"],
+            [sys.executable, str(Path(switchyard_settings().base_dir) / "manage.py"), "runpool", POOL, "--grace=2"],
             env=_environment(server.url, folder, contender, work),
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -101,7 +102,7 @@ def measure(contender: Contender, work: Work, *, tasks: int, timeout_s: float) -
 
 
 def _environment(url: str, folder: Path, contender: Contender, work: Work) -> dict[str, str]:
-    config = settings.SWITCHYARD
+    config = switchyard_settings()
     return {
         **os.environ,
         "DJANGO_SETTINGS_MODULE": "devtools.measuring.settings",
@@ -113,8 +114,8 @@ def _environment(url: str, folder: Path, contender: Contender, work: Work) -> di
         "SWITCHYARD_STATE_DIR": str(folder),
         "PROMETHEUS_MULTIPROC_DIR": str(folder / "metrics"),
         # The broker alone is thrown away: the actor finds the database and the files that it always has.
-        "DATABASE_URL": config.database_url,
-        "SWITCHYARD_STORAGE_URL": config.storage_url,
+        "DATABASE_URL": os.environ.get("DATABASE_URL") or f"sqlite:///{config.state_dir / 'db.sqlite3'}",
+        "SWITCHYARD_STORAGE_URL": Path(settings.MEDIA_ROOT).as_uri(),
     }
 
 

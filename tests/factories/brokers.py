@@ -17,7 +17,7 @@ from broker.redis.connections import connect
 @contextmanager
 def broker_without_server() -> Iterator[None]:
     """Make the global broker one whose server does not exist; its actors stay."""
-    nobody = build_yard(settings.YARD, connect("redis://127.0.0.1:1", profile="quick"), Keys("away"))
+    nobody = build_yard(settings.SWITCHYARD.topology, connect("redis://127.0.0.1:1", profile="quick"), Keys("away"))
     nobody.actors = dramatiq.get_broker().actors
     with the_global_broker(nobody):
         yield

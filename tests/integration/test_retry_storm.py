@@ -83,7 +83,7 @@ def test_new_deliveries_start_within_the_objective_while_2000_fail(
     delivered = Delivery.objects.filter(event__type="order.fine", state=DeliveryState.SUCCEEDED)
     wait_for(lambda: delivered.count() == HEALTHY, 10, what="every healthy delivery arrived")
     retrying = storm.retry.waiting + storm.retry.scheduled + storm.retry.running
-    objective_ms = settings.YARD.queue_of("webhook").objective_ms
+    objective_ms = settings.SWITCHYARD.topology.queue_of("webhook").objective_ms
     assert failed > ENDPOINTS * EVENTS, "the receiver was not asked"
     assert retrying + storm.dead > ENDPOINTS * EVENTS * 0.9, "there is no storm"
     assert stats("webhook").retry.waiting + stats("webhook").retry.scheduled > 0, "the storm was over too soon"

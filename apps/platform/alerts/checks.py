@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from django.conf import settings
 from django.core.checks import CheckMessage, Error
 
 from apps.platform.alerts.channels.parse import parse
 from apps.platform.alerts.errors import InvalidAlertUrl
+from apps.platform.conf import switchyard_settings
 
 
 def check_alert_urls(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[CheckMessage]:
     """Refuse alert URLs that no channel can use."""
     found: list[CheckMessage] = []
-    for position, url in enumerate(settings.SWITCHYARD.alert_urls, start=1):
+    for position, url in enumerate(switchyard_settings().alert_urls, start=1):
         try:
             parse(url, position)
         except InvalidAlertUrl as error:

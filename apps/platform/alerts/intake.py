@@ -7,7 +7,6 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from django.conf import settings
 from django.db import transaction
 from django.urls import NoReverseMatch, reverse
 from django.utils import timezone
@@ -15,6 +14,7 @@ from django.utils.http import urlencode
 
 from apps.platform.alerts.models import Alert, Delivery
 from apps.platform.alerts.notice import Notice
+from apps.platform.conf import switchyard_settings
 from broker.stores.alert_groups import AlertGroup
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -125,7 +125,7 @@ def _link(group: AlertGroup) -> str:
             page = reverse("operations")
     except NoReverseMatch:
         return ""
-    return f"{settings.SWITCHYARD.public_url}{page}"[:500]
+    return f"{switchyard_settings().public_url}{page}"[:500]
 
 
 def _clean(text: str) -> str:

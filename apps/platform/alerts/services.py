@@ -7,7 +7,6 @@ import time
 from typing import TYPE_CHECKING
 
 import structlog
-from django.conf import settings
 from django.contrib.admin.models import CHANGE, LogEntry
 from django.contrib.contenttypes.models import ContentType
 from django.db import DatabaseError, transaction
@@ -19,6 +18,7 @@ from apps.platform.alerts.channels.parse import channels
 from apps.platform.alerts.intake import notice_without_row, take_over
 from apps.platform.alerts.models import Alert
 from apps.platform.alerts.sending import Attempts, send_all, send_due
+from apps.platform.conf import switchyard_settings
 from broker.interface import facilities
 from broker.stores.alert_groups import AlertGroup
 
@@ -44,7 +44,7 @@ def dispatch_due() -> int:
     Raises:
         BrokerUnavailable: the broker did not answer.
     """
-    targets = channels(settings.SWITCHYARD.alert_urls)
+    targets = channels(switchyard_settings().alert_urls)
     alerts = facilities().alerts
     taken = 0
     for group in alerts.claim_due(GROUPS_AT_ONCE):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from django.conf import settings
 from django.http import HttpRequest
 from django.urls import reverse
+
+from apps.platform.conf import switchyard_settings
 
 
 def accepted(request: HttpRequest, job_id: str) -> dict[str, str]:
@@ -25,9 +26,9 @@ def job_url(request: HttpRequest, job_id: str, *, part: str = "") -> str:
     """
     name = f"api:job_{part}" if part else "api:job"
     path = reverse(name, kwargs={"job_id": job_id})
-    if settings.SWITCHYARD.debug:
+    if switchyard_settings().debug:
         return request.build_absolute_uri(path)
-    return f"{settings.SWITCHYARD.public_url}{path}"
+    return f"{switchyard_settings().public_url}{path}"
 
 
 def iso_time(ms: int | None) -> str | None:

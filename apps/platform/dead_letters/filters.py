@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import dramatiq
-from django.conf import settings
 from django.contrib.admin import ModelAdmin, SimpleListFilter
 from django.contrib.admin.views.main import ChangeList
 from django.db.models import QuerySet
 from django.http import HttpRequest
 
+from apps.platform.conf import declared_yard
 from apps.platform.dead_letters.models import DeadLetter
 
 REASONS = ("exhausted", "permanent", "poison", "time_limit")
@@ -58,7 +58,7 @@ class QueueFilter(FieldFilter):
 
     def lookups(self, request: HttpRequest, model_admin: ModelAdmin[Any]) -> list[tuple[str, str]]:
         """Every queue."""
-        return [(queue.name, queue.name) for queue in settings.YARD.queues]
+        return [(queue.name, queue.name) for queue in declared_yard().queues]
 
 
 class ReasonFilter(FieldFilter):

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, TextIO, cast
 
-from django.conf import settings
 from django.core.management.base import OutputWrapper
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from apps.platform.conf import switchyard_settings
 from apps.platform.dead_letters.models import DeadLetter
 from apps.platform.dead_letters.queries import hex_dump
 from broker.shapes import Unreadable
@@ -26,7 +26,7 @@ CONTROL = {code: f"\\x{code:02x}" for code in (*range(9), *range(11, 32), *range
 
 def short_paths(traceback: str) -> str:
     """Return a traceback whose files are named from the project's root, or from their package."""
-    return INSTALLED.sub('File "', traceback).replace(f'File "{settings.BASE_DIR}/', 'File "')
+    return INSTALLED.sub('File "', traceback).replace(f'File "{switchyard_settings().base_dir}/', 'File "')
 
 
 def letters(count: int) -> str:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from django.conf import settings
 from django.db.models import Count, Max, Min, Q, QuerySet
 
+from apps.platform.conf import declared_yard
 from apps.platform.dead_letters.errors import UnknownDeadLetter
 from apps.platform.dead_letters.models import DeadLetter
 from apps.platform.dead_letters.projection import mirror
@@ -42,7 +42,7 @@ def find(letter: DeadLetter | str) -> DeadLetter:
     row = DeadLetter.objects.filter(message_id=letter).first()
     if row is not None:
         return row
-    for queue in settings.YARD.queues:
+    for queue in declared_yard().queues:
         found = facilities().transport.letter(queue.name, letter)
         if found is not None:
             mirror(found)
@@ -110,7 +110,7 @@ def group_count() -> int:
 
 def unreadable(*, queue: str = "", limit: int = 100) -> list[Unreadable]:
     """Return quarantined messages, newest first, at most ``limit`` of each queue."""
-    names = [queue] if queue else [queue.name for queue in settings.YARD.queues]
+    names = [queue] if queue else [queue.name for queue in declared_yard().queues]
     return [item for name in names for item in facilities().transport.unreadable(name, limit=limit).items]
 
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 import structlog
-from django.conf import settings
 from django.db import DataError, transaction
 from django.utils import timezone
 
+from apps.platform.conf import declared_yard
 from apps.platform.dead_letters.actions import CLAIM_S, settle
 from apps.platform.dead_letters.job_state_sync import record_deaths
 from apps.platform.dead_letters.models import OPEN_STATES, DeadLetter
@@ -54,7 +54,7 @@ def reconcile_all(*, pages: int = 10) -> Report:
     Raises:
         BrokerUnavailable: the broker did not answer; rows are left as they are.
     """
-    changed = [_from_list(queue.name, pages) for queue in settings.YARD.queues]
+    changed = [_from_list(queue.name, pages) for queue in declared_yard().queues]
     made, recorded = (sum(counts) for counts in zip(*changed, strict=True))
     report = Report(
         made=made, recorded=recorded, settled=_settle_stale(), missing=_find_missing(pages), pruned=_prune()
@@ -140,7 +140,7 @@ def _reopen(row: DeadLetter) -> int:
 def _settle_stale() -> int:
     before = timezone.now() - timedelta(seconds=CLAIM_S)
     stale = DeadLetter.objects.filter(claim_at__lt=before).exclude(claim_token="").order_by("claim_at")[:PAGE]
-    names = {queue.name for queue in settings.YARD.queues}
+    names = {queue.name for queue in declared_yard().queues}
     rows = [row for row in stale if row.queue in names]
     for row in rows:
         settle(row)
@@ -148,7 +148,7 @@ def _settle_stale() -> int:
 
 
 def _find_missing(pages: int) -> int:
-    names = [queue.name for queue in settings.YARD.queues]
+    names = [queue.name for queue in declared_yard().queues]
     rows = DeadLetter.objects.filter(state__in=OPEN_STATES, claim_token="", queue__in=names).order_by("id")
     after = _positions.get("rows", 0)
     chunk = list(rows.filter(id__gt=after)[: PAGE * pages])

@@ -10,6 +10,7 @@ from typing import Any
 import redis
 from django.conf import settings
 
+from apps.platform.conf import declared_yard, switchyard_settings
 from apps.platform.console.formatting import size
 from apps.platform.doctor.finding import Finding
 from apps.platform.operations.server_info import ask_server
@@ -60,7 +61,7 @@ def look() -> Iterator[Finding]:
     Raises:
         redis.RedisError: it does not answer.
     """
-    client = connect(settings.SWITCHYARD.broker_url, profile="quick")
+    client = connect(switchyard_settings().broker_url, profile="quick")
     keys = Keys()
     try:
         client.ping()
@@ -131,7 +132,7 @@ def _marker(client: redis.Redis, keys: Keys) -> Iterator[Finding]:
         if marker.id:
             yield Finding(GROUP, "marker", "ok", f"keyspace {marker.id[:8]}")
             return
-        used = client.exists(*(key for queue in settings.YARD.queues for key in keys.queue(queue.name).all_keys()))
+        used = client.exists(*(key for queue in declared_yard().queues for key in keys.queue(queue.name).all_keys()))
     except redis.ResponseError:  # told above: a replica without its primary, or a key of another type
         return
     if used:

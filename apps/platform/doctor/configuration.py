@@ -10,6 +10,7 @@ from django.core.checks import ERROR, CheckMessage
 from django.core.checks.registry import registry
 from django.db import connection
 
+from apps.platform.conf import switchyard_settings
 from apps.platform.doctor.finding import Finding, Severity
 from apps.platform.workers.checks import server_keeps_work, server_keeps_work_deployed
 
@@ -18,7 +19,7 @@ GROUP = "configuration"
 ELSEWHERE = (server_keeps_work, server_keeps_work_deployed)
 # What the proxy in front of the web does, see docs/how-to/deploy-with-compose.md.
 OF_THE_PROXY = ("security.W004", "security.W008")
-LOOPBACK = ("localhost", "127.0.0.1", "::1", None)
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 def look() -> Iterator[Finding]:
@@ -29,7 +30,7 @@ def look() -> Iterator[Finding]:
     if not found:
         kind = "development" if settings.DEBUG else "production"
         yield Finding(
-            GROUP, "checks", "ok", f"every system check passes ({kind}, release {settings.SWITCHYARD.release})"
+            GROUP, "checks", "ok", f"every system check passes ({kind}, release {switchyard_settings().release})"
         )
     yield from _unsafe_defaults()
 
@@ -57,13 +58,13 @@ def _finding(message: CheckMessage) -> Finding:
 
 
 def _unsafe_defaults() -> Iterator[Finding]:
-    config = settings.SWITCHYARD
+    config = switchyard_settings()
     if settings.DEBUG:
-        remote = [
-            name
-            for name, url in (("SWITCHYARD_BROKER_URL", config.broker_url), ("DATABASE_URL", config.database_url))
-            if urlsplit(url).hostname not in LOOPBACK
-        ]
+        hosts = {
+            "SWITCHYARD_BROKER_URL": urlsplit(config.broker_url).hostname,
+            "DATABASE_URL": settings.DATABASES["default"].get("HOST"),  # a path is a socket's folder
+        }
+        remote = [name for name, host in hosts.items() if host and host not in LOOPBACK and not host.startswith("/")]
         if remote:
             seen = f"DJANGO_DEBUG is on, and another machine is named by {' and '.join(remote)}"
             cause = "A deployment without its environment: the secrets are the development ones that everybody knows"

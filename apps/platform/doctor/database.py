@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from django.conf import settings
 from django.db import connection
 from django.db.migrations.executor import MigrationExecutor
 
+from apps.platform.conf import declared_yard
 from apps.platform.doctor.finding import Finding
 
 GROUP = "database"
@@ -105,8 +105,8 @@ def _connections() -> Iterator[Finding]:
         "SELECT current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int"
     )
     [(used,)] = _rows("SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'")
-    needed = sum(pool.most_connections for pool in settings.YARD.pools)
-    alone = sum(pool.most_running - pool.total_slots for pool in settings.YARD.pools)
+    needed = sum(pool.most_connections for pool in declared_yard().pools)
+    alone = sum(pool.most_running - pool.total_slots for pool in declared_yard().pools)
     seen = (
         f"{used} of {allowed} connections are open; all pools may open {needed} "
         f"({alone} of them for what runs alone or replaces a child)"

@@ -6,8 +6,7 @@ import os
 import shutil
 from collections.abc import Iterator
 
-from django.conf import settings
-
+from apps.platform.conf import switchyard_settings
 from apps.platform.console.formatting import size
 from apps.platform.doctor.finding import Finding, Severity
 
@@ -18,7 +17,7 @@ EMPTY_BYTES = 100_000_000
 
 def look() -> Iterator[Finding]:
     """Ask how much room is left, and whether this user may write."""
-    folder = settings.SWITCHYARD.state_dir
+    folder = switchyard_settings().state_dir
     if not folder.is_dir():
         seen = "the state folder is not there yet"
         yield Finding(GROUP, "no_folder", "warning", seen, "Nothing ran here before", f"mkdir -p {folder}")

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from django.conf import settings
-
+from apps.platform.conf import declared_yard
 from apps.platform.console.formatting import duration
 from apps.platform.doctor.finding import Finding
 from apps.platform.doctor.snapshot import Snapshot
@@ -21,13 +20,13 @@ MANY_CRASHES = 3
 
 def look(snapshot: Snapshot) -> Iterator[Finding]:
     """Compare what reports with what is declared."""
-    for pool in settings.YARD.pools:
+    for pool in declared_yard().pools:
         mine = [report for report in snapshot.reports if report.pool == pool.name]
         if not mine:
             yield _down(pool, snapshot)
         for report in mine:
             yield from _supervisor(pool, report, snapshot.now_ms)
-    declared = {pool.name for pool in settings.YARD.pools}
+    declared = {pool.name for pool in declared_yard().pools}
     for report in snapshot.reports:
         if report.pool not in declared:
             seen = f"a pool {report.pool} runs on {report.host} that this release does not declare"
@@ -89,7 +88,7 @@ def _supervisor(pool: Pool, report: PoolReport, now_ms: int) -> Iterator[Finding
 
 
 def _lanes(pool: Pool, snapshot: Snapshot) -> Iterator[LaneStats]:
-    served = settings.YARD.served_by(pool)
+    served = declared_yard().served_by(pool)
     for queue in snapshot.queues.values():
         for lane in (queue.stats.live, queue.stats.retry):
             if lane.name in served:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator
 
-from django.conf import settings
-
+from apps.platform.conf import declared_yard
 from apps.platform.console.formatting import duration, times
 from apps.platform.doctor.finding import Finding
 from apps.platform.doctor.snapshot import QueueLook, Snapshot
@@ -22,7 +21,7 @@ SHOWN = 3
 
 def look(snapshot: Snapshot) -> Iterator[Finding]:
     """Judge every queue, and say so when all is well."""
-    found = [item for queue in settings.YARD.queues for item in _queue(queue, snapshot.queues[queue.name])]
+    found = [item for queue in declared_yard().queues for item in _queue(queue, snapshot.queues[queue.name])]
     found += _undeclared(snapshot)
     yield from found
     if not found:
@@ -62,7 +61,7 @@ def _lapsed(queue: Queue, look: QueueLook) -> Iterator[Finding]:
     leases = "1 lease" if len(old) == 1 else f"{len(old)} leases"
     seen = f"{queue.name}: {leases} with {look.lapsed_messages:,} messages ran out, the first {since} ago"
     cause = "Its host vanished, and no pool of this queue runs that would take its messages back"
-    pools = settings.YARD.pools_of(queue.name)
+    pools = declared_yard().pools_of(queue.name)
     step = f"manage.py runpool {pools[0].name}" if pools else "Give the queue a pool in project/topology.py"
     yield Finding(GROUP, "lapsed", "error", seen, cause, step, queue.name)
 

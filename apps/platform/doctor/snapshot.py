@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import cast
 
 import redis
-from django.conf import settings
 
+from apps.platform.conf import declared_yard, switchyard_settings
 from broker.admin.stats import family_stats
 from broker.keys.keys import Keys
 from broker.keys.queue_keys import ALL_LANES, QueueKeys
@@ -57,7 +57,7 @@ class Snapshot:
 @contextmanager
 def quick_client() -> Iterator[redis.Redis]:
     """Give a client that waits for a second at the most."""
-    client = connect(settings.SWITCHYARD.broker_url, profile="quick")
+    client = connect(switchyard_settings().broker_url, profile="quick")
     try:
         yield client
     finally:
@@ -76,7 +76,7 @@ def read() -> Snapshot:
         now_ms = seconds * 1000 + micros // 1000
         return Snapshot(
             now_ms=now_ms,
-            queues={queue.name: _queue(client, keys.queue(queue.name), now_ms) for queue in settings.YARD.queues},
+            queues={queue.name: _queue(client, keys.queue(queue.name), now_ms) for queue in declared_yard().queues},
             reports=PoolReports(client, keys).read_all(),
             undeclared=_undeclared(client, keys),
         )
@@ -116,7 +116,7 @@ def _actor(member: bytes) -> str:
 
 def _undeclared(client: redis.Redis, keys: Keys) -> dict[str, int]:
     """Return queues that hold messages and are in no declaration; of a large server only a part is looked at."""
-    declared = {queue.name for queue in settings.YARD.queues}
+    declared = {queue.name for queue in declared_yard().queues}
     prefix = f"{keys.prefix}:{{"
     found: dict[str, int] = {}
     cursor, looked_at, deadline = 0, 0, time.monotonic() + LOOK_S

@@ -7,9 +7,9 @@ from dataclasses import replace
 from urllib.parse import urlsplit
 
 import redis
-from django.conf import settings
 from django.db import DatabaseError, ProgrammingError, connections
 
+from apps.platform.conf import switchyard_settings
 from apps.platform.dead_letters.errors import BROKER_AWAY
 from apps.platform.doctor.finding import Finding
 from apps.platform.operations.timeouts import NoAnswer, Question
@@ -46,7 +46,7 @@ def ask(group: str, look: Callable[[], Iterable[Finding]], deadline_s: float) ->
 
 def typed(found: Finding) -> Finding:
     """Return a finding whose ``valkey-cli`` can be typed as it is: with the way to the server, never its password."""
-    parts = urlsplit(settings.SWITCHYARD.broker_url)
+    parts = urlsplit(switchyard_settings().broker_url)
     way = f"-s {parts.path}" if parts.scheme == "unix" else '-u "$SWITCHYARD_BROKER_URL"'
     return replace(found, next=found.next.replace("valkey-cli", f"valkey-cli {way}"))
 

@@ -12,11 +12,11 @@ from typing import Any, cast
 
 import redis.asyncio
 from asgiref.sync import sync_to_async
-from django.conf import settings
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from apps.platform.api.responses import iso_time
+from apps.platform.conf import switchyard_settings
 from apps.platform.jobs.availability import answered
 from apps.platform.jobs.presentation import snapshot
 from apps.platform.jobs.queries import find_job
@@ -149,7 +149,7 @@ def _sse(name: str, data: dict[str, Any], event_id: str) -> bytes:
 
 def _client() -> redis.asyncio.Redis:
     return redis.asyncio.Redis.from_url(
-        settings.SWITCHYARD.broker_url,
+        switchyard_settings().broker_url,
         retry=Retry(NoBackoff(), 0),
         max_connections=1,
         protocol=2,

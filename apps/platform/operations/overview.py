@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from django.conf import settings
 from django.db import DatabaseError
 from django.utils import timezone
 
 from apps.platform.alerts import queries as alerts
 from apps.platform.alerts.models import Alert
+from apps.platform.conf import declared_yard
 from apps.platform.dead_letters import queries as dead_letters
 from apps.platform.dead_letters.errors import BROKER_AWAY
 from apps.platform.operations.diagnosis import Verdict, judge
@@ -55,7 +55,7 @@ class Room:
 def overview() -> Room:
     """Gather it; takes at most two seconds for the broker."""
     state = _state()
-    rows = tracks(settings.YARD, state)
+    rows = tracks(declared_yard(), state)
     recent: list[dead_letters.Group] | None
     latest: tuple[Alert, ...] | None
     try:
@@ -67,7 +67,7 @@ def overview() -> Room:
     return Room(
         verdict=judge(rows, state, recent, open_letters),
         rows=tuple((row, draw(row)) for row in rows),
-        pools=tuple(_pool_row(pool.name, state) for pool in settings.YARD.pools),
+        pools=tuple(_pool_row(pool.name, state) for pool in declared_yard().pools),
         pools_up=sum(pool.up for pool in pools),
         slots=sum(pool.slots for pool in pools),
         memory_bytes=sum(pool.memory_bytes for pool in pools),
@@ -85,7 +85,7 @@ def _state() -> YardState | None:
 
 
 def _pool_row(name: str, state: YardState | None) -> PoolRow:
-    pool = settings.YARD.pool(name)
+    pool = declared_yard().pool(name)
     now = state.pools[name] if state else None
     counted = sorted(now.restarts.items()) if now else []
     return PoolRow(

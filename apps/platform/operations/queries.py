@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from django.conf import settings
-
+from apps.platform.conf import declared_yard
 from apps.platform.jobs.availability import answered
 from apps.platform.operations.server_info import TAKES_WORK, ServerState, ask_server
 from apps.platform.schedules.leadership import anyone_leads
@@ -111,7 +110,7 @@ def yard_state() -> YardState:
     Raises:
         BrokerUnavailable: it did not answer.
     """
-    yard: Yard = settings.YARD
+    yard: Yard = declared_yard()
     found = facilities()
     with answered("the state of the yard"):
         stats = tuple(found.transport.stats(queue.name) for queue in yard.queues)
@@ -137,8 +136,8 @@ def queues_of(state: YardState) -> list[QueueState]:
 
 
 def _queue_state(stats: QueueStats, state: YardState) -> QueueState:
-    queue = settings.YARD.queue_of(stats.queue)
-    pools = [state.pools[pool.name] for pool in settings.YARD.pools_of(stats.queue)]
+    queue = declared_yard().queue_of(stats.queue)
+    pools = [state.pools[pool.name] for pool in declared_yard().pools_of(stats.queue)]
     return QueueState(
         queue=stats.queue,
         waiting=stats.live.waiting,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import redis
 from django.conf import settings
 
+from apps.platform.conf import declared_yard
 from broker.health.key_types import ask_types, wrong_types
 from broker.health.keyspace_id import finding, marker_of
 from broker.health.server import Finding, judge, read_facts
@@ -87,7 +88,7 @@ def _refusal(client: redis.Redis, keys: Keys) -> tuple[str, str]:
 
 
 def _wrong_types(client: redis.Redis, keys: Keys) -> list[Finding]:
-    families = [keys.queue(queue.name) for queue in settings.YARD.queues]
+    families = [keys.queue(queue.name) for queue in declared_yard().queues]
     with client.pipeline(transaction=False) as pipe:
         ask_types(pipe, families)
         return wrong_types(families, pipe.execute(raise_on_error=False))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from django.conf import settings
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, CollectorRegistry, generate_latest
 
+from apps.platform.conf import switchyard_settings
 from apps.platform.operations.access import may_scrape
 from apps.platform.operations.health import dependencies
 from apps.platform.operations.metrics_broker import BrokerMetrics
@@ -27,14 +27,14 @@ BROKER_SIDE_NAMES = frozenset(
 @never_cache
 def metrics(request: HttpRequest) -> HttpResponse:
     """Everything of this machine, for Prometheus; loopback or the token only."""
-    if not may_scrape(request, settings.SWITCHYARD.metrics_token):
+    if not may_scrape(request, switchyard_settings().metrics_token):
         body = "metrics: ask from loopback, or with 'Authorization: Bearer' and SWITCHYARD_METRICS_TOKEN\n"
         refusal = HttpResponse(body, status=401, content_type="text/plain; charset=utf-8")
         refusal["WWW-Authenticate"] = 'Bearer realm="metrics"'
         return refusal
     registry = CollectorRegistry(auto_describe=False)
     registry.register(BrokerMetrics())
-    registry.register(WorkerMetrics(settings.SWITCHYARD.metrics_dir, taken=BROKER_SIDE_NAMES))
+    registry.register(WorkerMetrics(switchyard_settings().metrics_dir, taken=BROKER_SIDE_NAMES))
     return HttpResponse(generate_latest(registry), content_type=CONTENT_TYPE_PLAIN_0_0_4)
 
 

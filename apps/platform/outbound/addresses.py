@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from urllib.parse import quote, urlsplit
 
-from django.conf import settings
-
+from apps.platform.conf import switchyard_settings
 from apps.platform.outbound.errors import ForbiddenAddress
 from apps.platform.outbound.networks import denial
 from apps.platform.outbound.resolution import Resolve, look_up
@@ -64,7 +63,7 @@ class Checked:
 def check_url(url: str, *, deadline_s: float = RESOLVE_DEADLINE_S, resolve: Resolve = look_up) -> Checked:
     """Read a URL, resolve its host once and check every answer.
 
-    ``settings.SWITCHYARD.allowed_private_addresses`` names the ``host:port`` pairs, spelt as in the URL, that may be
+    ``switchyard_settings().allowed_private_addresses`` names the ``host:port`` pairs, spelt as in the URL, that may be
     reached although private, and on a port of their own.
 
     Args:
@@ -150,7 +149,7 @@ def _read_host(written: str, *, bracketed: bool) -> tuple[str, IPv4Address | IPv
 
 
 def _is_allowed(place: Place) -> bool:
-    return (place.host, place.port) in settings.SWITCHYARD.allowed_private_addresses
+    return (place.host, place.port) in switchyard_settings().allowed_private_addresses
 
 
 def _malformed(fact: str) -> ForbiddenAddress:

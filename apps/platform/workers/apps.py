@@ -1,8 +1,8 @@
 from django.apps import AppConfig
 from django.utils.module_loading import autodiscover_modules
 
+from apps.platform.console.refusal import refuse
 from apps.platform.workers import checks
-from apps.platform.workers.preflight import refuse
 from broker.errors import SwitchyardError
 
 

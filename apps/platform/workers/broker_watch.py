@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from django.conf import settings
 
+from apps.platform.conf import declared_yard, switchyard_settings
 from broker.health.watch import Watch
 from broker.keys.keys import Keys
 from broker.redis.connections import connect
@@ -11,6 +12,6 @@ from broker.redis.connections import connect
 
 def make_watch() -> Watch:
     """Return a watch with a connection of its own, that nobody else may use at the same time."""
-    client = connect(settings.SWITCHYARD.broker_url, profile="quick")
-    queues = [queue.name for queue in settings.YARD.queues]
+    client = connect(switchyard_settings().broker_url, profile="quick")
+    queues = [queue.name for queue in declared_yard().queues]
     return Watch(client, Keys(), queues, production=not settings.DEBUG)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import sys
-from typing import NoReturn
 
 import redis
 from django.core.checks import CheckMessage, Warning, run_checks
 
+from apps.platform.console.refusal import refuse
 from apps.platform.workers.broker_watch import make_watch
 from apps.platform.workers.checks import TAG
 from broker.health.keyspace_id import ACCEPT
-
-EX_CONFIG = 78
 
 
 def refuse_if_wrong(*, ask_broker: bool = True) -> None:
@@ -58,14 +56,6 @@ def mark_keyspace() -> list[CheckMessage]:
             id="switchyard.W006",
         )
     ]
-
-
-def refuse(*facts: str) -> NoReturn:
-    """Print why the process does not start and exit 78 (EX_CONFIG)."""
-    for fact in facts:
-        sys.stderr.write(f"switchyard: refused to start: {fact}\n")
-    sys.stderr.flush()
-    raise SystemExit(EX_CONFIG)
 
 
 def _line(message: CheckMessage) -> str:

@@ -68,7 +68,7 @@ def create_payment_event(request: HttpRequest) -> Status[dict[str, str]]:
     `SWITCHYARD_PAYMENT_SECRET`. The same `webhook-id` again is the same event: it gets 202 again and is applied once.
     """
     try:
-        external_id = signatures.verify(settings.SWITCHYARD.payment_secret, request.headers, request.body)
+        external_id = signatures.verify(settings.PAYMENT_SECRET, request.headers, request.body)
     except signatures.SignatureRefused as error:
         logger.warning("payment event refused: %s", error)
         raise Problem(401, str(error), headers={"WWW-Authenticate": "Signature"}) from error

@@ -14,7 +14,7 @@ from apps.product.billing import signatures
 def check_payment_secret(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[CheckMessage]:
     """Refuse a secret of inbound payment events that no signature can be made with."""
     try:
-        signatures.key_of(settings.SWITCHYARD.payment_secret)
+        signatures.key_of(settings.PAYMENT_SECRET)
     except ValueError as error:
         fact, _, remedy = str(error).partition("; ")
         return [Error(fact, hint=remedy, id="switchyard.E060")]

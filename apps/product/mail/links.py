@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import datetime
 
-from django.conf import settings
 from django.contrib.auth.models import User
 from django.core import signing
 from django.db import transaction
@@ -15,6 +14,7 @@ from django.urls import reverse
 from django.utils import timezone
 from django.utils.crypto import salted_hmac
 
+from apps.platform.conf import switchyard_settings
 from apps.product.mail.errors import LinkInvalid
 from apps.product.mail.models import SentMail, Template
 
@@ -25,7 +25,7 @@ _SALT = "apps.product.mail.reset-link"
 def reset_link(mail: SentMail) -> str:
     """Return the full address that a password reset mail carries."""
     token = signing.dumps({"mail": mail.pk, "account": _account_state(mail.to)}, salt=_SALT)
-    return settings.SWITCHYARD.public_url + reverse("mail-reset", args=[token])
+    return switchyard_settings().public_url + reverse("mail-reset", args=[token])
 
 
 def open_link(token: str) -> SentMail:

@@ -11,7 +11,7 @@ from email.message import EmailMessage
 from email.utils import parseaddr
 from pathlib import Path
 
-from django.conf import settings
+from apps.platform.conf import switchyard_settings
 
 PAGE_MAILS = 50
 _NAME = re.compile(r"[0-9]{20}-[0-9]+-[0-9]+\.eml")
@@ -41,7 +41,7 @@ class Mail:
 
 def folder() -> Path:
     """Return where the mailbox is."""
-    return settings.SWITCHYARD.state_dir / "mail"
+    return switchyard_settings().state_dir / "mail"
 
 
 def page(number: int = 1, search: str = "") -> tuple[list[Mail], bool]:

@@ -9,6 +9,7 @@ from django.conf import settings
 from django.core.mail import EmailMultiAlternatives
 from django.template.loader import render_to_string
 
+from apps.platform.conf import switchyard_settings
 from apps.product.mail import links, queries
 from apps.product.mail.models import SentMail, Template
 
@@ -38,7 +39,7 @@ def compose(mail: SentMail, issue: Issue | None = None) -> EmailMultiAlternative
         "subject": issue.headline if issue and issue.headline else SUBJECTS[template],
         "name": queries.name_of(mail.to),
         "to": mail.to,
-        "site_url": settings.SWITCHYARD.public_url + "/",
+        "site_url": switchyard_settings().public_url + "/",
         "issue": issue,
     }
     if template == Template.PASSWORD_RESET:

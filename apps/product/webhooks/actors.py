@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dramatiq
-from django.conf import settings
 from dramatiq.middleware import CurrentMessage
 from periodiq import cron
 
+from apps.platform.conf import declared_yard
 from apps.product.webhooks import delivering, services
 from middleware.outcomes import attempt
 
@@ -27,4 +27,4 @@ def purge_delivery_attempts() -> None:
 
 def _is_last() -> bool:
     message = CurrentMessage.get_current_message()
-    return message is not None and attempt(message) > settings.YARD.queue_of(QUEUE).retry.max_retries
+    return message is not None and attempt(message) > declared_yard().queue_of(QUEUE).retry.max_retries

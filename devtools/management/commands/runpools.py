@@ -10,8 +10,9 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import CommandError, CommandParser
 
+from apps.platform.conf import declared_yard, switchyard_settings
+from apps.platform.console.refusal import refuse
 from apps.platform.workers.management.commands import runpools
-from apps.platform.workers.preflight import refuse
 from devtools.chaos.plan import Plan, read_rate
 from devtools.chaos.process import Chaos
 
@@ -41,8 +42,8 @@ class Command(runpools.Command):
             plan = Plan(read_rate(options["chaos"]), secrets.randbelow(1_000_000) if seed is None else seed)
         except ValueError as error:
             raise CommandError(f"--chaos: {error}", returncode=2) from error
-        notes = Path(settings.SWITCHYARD.state_dir) / "chaos" / f"notes-{os.getpid()}"
-        return Chaos(plan, settings.YARD, settings.SWITCHYARD.broker_url, notes)
+        notes = Path(switchyard_settings().state_dir) / "chaos" / f"notes-{os.getpid()}"
+        return Chaos(plan, declared_yard(), switchyard_settings().broker_url, notes)
 
     def command_line(self, options: dict[str, Any]) -> list[str]:
         """Return the command line of the same run without ``--reload``."""

@@ -17,7 +17,7 @@ from tests.chaos.load import QUEUE, declare_job
 
 LEDGER = Ledger(os.environ["CHAOS_LEDGER"])
 
-for queue in settings.YARD.queues:
+for queue in settings.SWITCHYARD.topology.queues:
     declare_job(dramatiq.get_broker(), LEDGER, queue.name)
 
 

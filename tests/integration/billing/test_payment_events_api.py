@@ -32,7 +32,7 @@ def body(**changes: Any) -> bytes:
 
 
 def post(content: bytes, webhook_id: str = "evt_1", *, secret: str | None = None, **changes: str):
-    signed = signatures.signed_headers(secret or settings.SWITCHYARD.payment_secret, webhook_id, content)
+    signed = signatures.signed_headers(secret or settings.PAYMENT_SECRET, webhook_id, content)
     sent = {name: value for name, value in (signed | changes).items() if value}
     return Client().post(PATH, data=content, content_type="application/json", headers=sent)
 

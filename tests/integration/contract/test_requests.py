@@ -72,7 +72,9 @@ def post(client: Client, path: str, body: Any, **headers: str) -> HttpResponse:
 
 def waiting(facilities: Facilities) -> dict[str, int]:
     """Return how many messages wait in each queue that has some."""
-    counts = {queue.name: facilities.transport.stats(queue.name).live.waiting for queue in settings.YARD.queues}
+    counts = {
+        queue.name: facilities.transport.stats(queue.name).live.waiting for queue in settings.SWITCHYARD.topology.queues
+    }
     return {name: count for name, count in counts.items() if count}
 
 
@@ -136,7 +138,7 @@ def test_an_event_is_delivered_once_for_each_subscribed_endpoint(client: Client)
 def signed(body: bytes, *, secret: str | None = None, at: int | None = None) -> dict[str, str]:
     """Return the headers of a signed inbound event."""
     event_id, now = f"evt_{secrets.token_hex(4)}", at or int(time.time())
-    key = secret or settings.SWITCHYARD.payment_secret
+    key = secret or settings.PAYMENT_SECRET
     signature = sign(key, event_id, now, body)
     return {"webhook-id": event_id, "webhook-timestamp": str(now), "webhook-signature": signature}
 

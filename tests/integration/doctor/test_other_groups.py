@@ -39,7 +39,7 @@ def test_a_sound_project_is_one_line(configure: Configure) -> None:
 
 def test_a_wrong_yard_is_named_with_its_fix(configure: Configure) -> None:
     queues = (*YARD.queues[1:],)
-    configure(YARD=Yard(queues, YARD.pools))
+    configure(topology=Yard(queues, YARD.pools))
 
     found = of(configuration.look(), "error")
 

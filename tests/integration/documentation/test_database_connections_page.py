@@ -155,7 +155,7 @@ def test_the_pages_middleware_writes_its_row_after_a_task_that_lost_its_connecti
 @pytest.mark.parametrize("row", re.findall(r"^\| `(\w+)`, (\w+) \| (\d+) × (\d+) \| (\d+) \|$", PAGE, re.MULTILINE))
 def test_figures_of_the_page_are_those_of_the_yard(row: tuple[str, ...]) -> None:
     name, kind, *figures = row
-    pool = settings.YARD.pool(name)
+    pool = settings.SWITCHYARD.topology.pool(name)
 
     assert kind == KINDS[pool.kind]
     assert [int(figure) for figure in figures] == [pool.processes, pool.slots, pool.most_connections]

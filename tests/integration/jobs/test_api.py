@@ -205,7 +205,7 @@ def test_queues_are_listed(api: Client, ada: User) -> None:
 
     assert response.status_code == 200
     found = {queue["queue"]: queue for queue in response.json()["queues"]}
-    assert list(found) == [queue.name for queue in settings.YARD.queues]
+    assert list(found) == [queue.name for queue in settings.SWITCHYARD.topology.queues]
     default = found["default"]
     assert (default["depth"], default["scheduled"], default["running"]) == (1, 1, 0)
     assert (default["retrying"], default["dead"], default["paused"]) == (0, 0, False)

@@ -182,7 +182,7 @@ def test_a_job_is_seen_by_its_owner_and_by_operators(
 def broken_broker(valkey: redis.Redis, settings: Any) -> Any:
     """This project's broker on a server that is not there."""
     whole = dramatiq.get_broker()
-    dead = build_yard(settings.YARD, connect("redis://127.0.0.1:1"), Keys())
+    dead = build_yard(settings.SWITCHYARD.topology, connect("redis://127.0.0.1:1"), Keys())
     moved = [probe_actors.add]
     dramatiq.set_broker(dead)
     for actor in moved:

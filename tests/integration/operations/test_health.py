@@ -53,7 +53,7 @@ def silent_broker() -> Iterator[None]:
     listener = socket.create_server(("127.0.0.1", 0))
     before = dramatiq.get_broker()
     port = listener.getsockname()[1]
-    dramatiq.set_broker(build_yard(settings.YARD, connect(f"redis://127.0.0.1:{port}"), Keys("silent")))
+    dramatiq.set_broker(build_yard(settings.SWITCHYARD.topology, connect(f"redis://127.0.0.1:{port}"), Keys("silent")))
     yield
     dramatiq.set_broker(before)
     listener.close()

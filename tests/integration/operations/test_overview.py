@@ -21,8 +21,8 @@ from tests.factories.letters import letter
 pytestmark = pytest.mark.django_db
 
 PAGE, LIVE = reverse("operations"), reverse("operations-live")
-OWN_LANES = [lane for pool in settings.YARD.pools for lane in pool.queues if lane.endswith("-retry")]
-ROWS = len(settings.YARD.queues) + len(OWN_LANES) + 1
+OWN_LANES = [lane for pool in settings.SWITCHYARD.topology.pools for lane in pool.queues if lane.endswith("-retry")]
+ROWS = len(settings.SWITCHYARD.topology.queues) + len(OWN_LANES) + 1
 EVIL = "<script>alert(1)</script>"
 
 
@@ -54,7 +54,7 @@ def test_page_is_complete_without_javascript(watcher: Client, slow_pool: PoolRep
     assert "urgent start in 80 ms" in text
     assert "slow start in 5 min none waiting 1 of 2 busy 0 retrying 0 dead Quiet" in text
     assert "webhook-retry no promise" in text
-    assert f"retries works {len(settings.YARD.queues) - len(OWN_LANES)} sidings" in text
+    assert f"retries works {len(settings.SWITCHYARD.topology.queues) - len(OWN_LANES)} sidings" in text
     assert "slow processes, niced 2 × 1 1 of 2 302 MB" in text and "1 by memory" in text
     assert "<caption" in page and 'scope="row"' in page
 

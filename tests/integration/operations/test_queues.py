@@ -43,7 +43,7 @@ def test_table_shows_every_queue_in_order(busy: None) -> None:
     text = run()
 
     names = [line.split()[0] for line in text.splitlines()[1:]]
-    assert names == [queue.name for queue in settings.YARD.queues]
+    assert names == [queue.name for queue in settings.SWITCHYARD.topology.queues]
     slow = next(line for line in text.splitlines() if line.split()[0] == "slow")
     assert "start in 5 min" in slow and slow.split()[-1] == "1/2"
     assert "no pool" in text
@@ -69,7 +69,7 @@ def test_api_tells_every_queue(busy: None) -> None:
 
     assert answer.status_code == 200
     found = answer.json()["queues"]
-    assert [queue["queue"] for queue in found] == [queue.name for queue in settings.YARD.queues]
+    assert [queue["queue"] for queue in found] == [queue.name for queue in settings.SWITCHYARD.topology.queues]
     assert all(set(queue) == FIELDS for queue in found)
 
 

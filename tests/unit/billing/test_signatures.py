@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import dataclasses
 import datetime
 import secrets
 
@@ -109,7 +108,7 @@ def test_another_secret_is_refused_and_neither_is_told():
 
 @pytest.mark.parametrize("secret", ["whsec_", "whsec_!!!", "whsec_c2hvcnQ="])
 def test_a_secret_that_cannot_sign_fails_the_system_check(secret, settings):
-    with override_settings(SWITCHYARD=dataclasses.replace(settings.SWITCHYARD, payment_secret=secret)):
+    with override_settings(PAYMENT_SECRET=secret):
         (error,) = checks.check_payment_secret(None)
 
     assert error.id == "switchyard.E060"

@@ -17,16 +17,16 @@ def test_children_reach_exactly_the_demos_own_parts(tmp_path: Path) -> None:
 
     config = load_config(for_children(StateFolder(tmp_path), identity, ADDRESSES, base={}))
 
-    assert config.allowed_private_addresses == {("127.0.0.1", 8003)}
-    assert config.broker_url == ADDRESSES.broker_url
+    assert config.library.allowed_private_addresses == {("127.0.0.1", 8003)}
+    assert config.library.broker_url == ADDRESSES.broker_url
     assert config.smtp_url == "smtp://127.0.0.1:8002"
-    assert config.public_url == "http://127.0.0.1:8001"
+    assert config.library.public_url == "http://127.0.0.1:8001"
     assert config.payment_secret == identity.payment_secret
     assert config.secret_key == identity.django_secret_key
-    assert config.alert_urls == ("log:", "mailto:operations@switchyard.example")
+    assert config.library.alert_urls == ("log:", "mailto:operations@switchyard.example")
     assert config.database_url == f"sqlite:///{tmp_path}/db.sqlite3"
     assert config.storage_url == f"file://{tmp_path}/media"
-    assert config.state_dir == tmp_path
+    assert config.library.state_dir == tmp_path
 
 
 def test_settings_of_another_yard_do_not_leak_in(tmp_path: Path) -> None:
@@ -45,6 +45,6 @@ def test_another_terminal_needs_no_more_than_the_state_folder(tmp_path: Path) ->
 
     config = load_config({"SWITCHYARD_STATE_DIR": str(tmp_path)})
 
-    assert config.broker_url == f"unix://{state.broker_socket}"
+    assert config.library.broker_url == f"unix://{state.broker_socket}"
     assert config.database_url == f"sqlite:///{state.database}"
     assert config.storage_url == f"file://{state.media}"

@@ -40,7 +40,9 @@ def test_every_pool_has_its_group() -> None:
     assert set(by_name("pool vans")) == {"SwitchyardPoolDown", "SwitchyardPoolCrashing", "SwitchyardPoolMemory"}
 
 
-@pytest.mark.parametrize("group", alert_rules.rules(settings.YARD)["groups"], ids=lambda group: group["name"])
+@pytest.mark.parametrize(
+    "group", alert_rules.rules(settings.SWITCHYARD.topology)["groups"], ids=lambda group: group["name"]
+)
 def test_alert_says_its_cause_and_the_next_step(group: dict[str, Any]) -> None:
     for rule in group["rules"]:
         assert rule["labels"]["severity"] in ("page", "ticket")

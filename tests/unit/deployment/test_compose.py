@@ -14,7 +14,7 @@ from broker.topology import MOST_ALONE
 from project.config import load
 from tests.unit.deployment.yards import SPARE, VANS, YARD
 
-SERVICES = compose.project(settings.YARD)["services"]
+SERVICES = compose.project(settings.SWITCHYARD.topology)["services"]
 OWN = [name for name, service in SERVICES.items() if "build" in service]
 VALUES = {
     "DJANGO_ALLOWED_HOSTS": "yard.example.com",
@@ -85,7 +85,7 @@ def test_environment_is_one_that_production_accepts(name: str) -> None:
     config = load(environment)
 
     assert config.debug is False
-    assert config.broker_url.startswith("redis://default:")
+    assert config.library.broker_url.startswith("redis://default:")
     assert config.storage_url == "file:///srv/media"
 
 

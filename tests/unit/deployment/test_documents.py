@@ -12,7 +12,7 @@ from tests.unit.deployment.yards import YARD
 
 
 def test_files_on_disk_are_what_the_yard_renders() -> None:
-    assert documents.differences(settings.BASE_DIR, documents.render("compose", settings.YARD)) == []
+    assert documents.differences(settings.BASE_DIR, documents.render("compose", settings.SWITCHYARD.topology)) == []
 
 
 def test_rendering_twice_gives_the_same_bytes() -> None:

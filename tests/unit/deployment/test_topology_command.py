@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -39,7 +40,7 @@ def test_json_tells_what_a_queue_promises_and_who_serves_it() -> None:
 
 
 def test_check_passes_on_fresh_files_and_fails_with_a_diff_on_changed_ones(tmp_path: Path, settings: Settings) -> None:
-    settings.BASE_DIR = tmp_path
+    settings.SWITCHYARD = replace(settings.SWITCHYARD, base_dir=tmp_path)
     assert "ops/compose.yaml" in run("render", "compose")
     assert run("render", "compose", "--check") == ""
 

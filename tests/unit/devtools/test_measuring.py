@@ -36,9 +36,9 @@ def test_what_is_no_pool_is_refused(words: str) -> None:
         read_contender(words)
 
 
-@pytest.mark.parametrize("queue", [*(queue.name for queue in settings.YARD.queues), "measured"])
+@pytest.mark.parametrize("queue", [*(queue.name for queue in settings.SWITCHYARD.topology.queues), "measured"])
 def test_a_measured_pool_alone_serves_its_queue_in_a_sound_yard(queue: str) -> None:
-    yard = yard_with(settings.YARD, queue, Contender("gevent", 1, 64))
+    yard = yard_with(settings.SWITCHYARD.topology, queue, Contender("gevent", 1, 64))
 
     assert [pool.name for pool in yard.pools_of(queue)] == ["measured"]
     assert check_yard(yard) == []
@@ -71,7 +71,7 @@ def test_an_actor_of_the_project_is_sent_to_its_own_queue() -> None:
     with pytest.raises(ValueError, match="does not take these arguments"):
         read_work(actor, '{"no_such_argument": 1}', url=URL)
     assert read_work("http", "", url=URL) == Work("sample_http", "measured", [URL])
-    assert queue in {known.name for known in settings.YARD.queues}
+    assert queue in {known.name for known in settings.SWITCHYARD.topology.queues}
 
 
 @pytest.mark.parametrize(("arguments", "said"), [("[1", "are no JSON"), ("7", "neither a list nor an object")])
@@ -86,7 +86,7 @@ def test_an_unknown_actor_is_refused_with_those_that_are_there() -> None:
 
 
 def test_what_fails_in_a_measurement_is_nobodys_dead_letter(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    letters = DeadLetters(yard=settings.YARD, transport=cast(Transport, None), on_dead=(print,))
+    letters = DeadLetters(yard=settings.SWITCHYARD.topology, transport=cast(Transport, None), on_dead=(print,))
     broker = StubBroker(middleware=[letters])
     monkeypatch.setattr("dramatiq.get_broker", lambda: broker)
     monkeypatch.setenv("SWITCHYARD_MEASURED_QUEUE", "urgent")

@@ -14,9 +14,10 @@ from tests.unit.documentation.pages import code_blocks, read
 def test_pool_that_is_niced_and_pinned_fits_the_queue_of_its_page() -> None:
     declared, pinned = code_blocks(read("docs/how-to/add-a-queue-and-a-pool.md"), "python")
     shown: Pool = eval(pinned, {"Pool": Pool})
+    own = settings.SWITCHYARD.topology
     names = {"Yard": Yard, "Queue": Queue, "Pool": Pool, "MINUTE": 60_000}
     exec(declared.replace("...,  # those that are there", "*QUEUES,").replace("...,", "*POOLS,"),
-         names | {"QUEUES": settings.YARD.queues, "POOLS": settings.YARD.pools}, found := {})  # fmt: skip
+         names | {"QUEUES": own.queues, "POOLS": own.pools}, found := {})  # fmt: skip
 
     yard: Yard = found["YARD"]
 

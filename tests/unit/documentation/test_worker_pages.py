@@ -24,7 +24,9 @@ def test_limits_of_the_page_can_be_declared() -> None:
     for code in code_blocks(read("docs/how-to/limit-a-worker.md"), "python"):
         exec(code, names)
 
-    yard = Yard((*settings.YARD.queues, names["QUEUE"]), (*settings.YARD.pools, names["POOL"]))
+    yard = Yard(
+        (*settings.SWITCHYARD.topology.queues, names["QUEUE"]), (*settings.SWITCHYARD.topology.pools, names["POOL"])
+    )
 
     assert check_yard(yard) == []
     assert yard.pool("imports").recycle_above_bytes < yard.pool("imports").memory_limit_bytes  # type: ignore[operator]

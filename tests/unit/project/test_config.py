@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from project.config import ConfigError, load
+from apps.platform.conf import InvalidSetting
+from project.config import load
 
 GOOD = {
     "DJANGO_DEBUG": "0",
@@ -27,7 +28,7 @@ def test_development_needs_nothing() -> None:
     config = load({})
 
     assert config.debug
-    assert config.broker_url.startswith("unix://")
+    assert config.library.broker_url.startswith("unix://")
     assert config.database_url.endswith("db.sqlite3")
 
 
@@ -36,7 +37,7 @@ def test_a_complete_production_environment_is_taken() -> None:
 
     assert not config.debug
     assert config.allowed_hosts == ("yard.example.com",)
-    assert config.log_format == "json"
+    assert config.library.log_format == "json"
 
 
 @pytest.mark.parametrize(
@@ -60,10 +61,10 @@ def test_a_complete_production_environment_is_taken() -> None:
     ],
 )
 def test_what_cannot_or_must_not_be_is_refused_by_name(variable: str, value: str, fact: str) -> None:
-    with pytest.raises(ConfigError) as refused:
+    with pytest.raises(InvalidSetting) as refused:
         load({**GOOD, variable: value})
 
-    assert refused.value.variable == variable
+    assert refused.value.name == variable
     assert fact in str(refused.value)
 
 

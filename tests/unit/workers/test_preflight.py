@@ -11,7 +11,8 @@ from django.test import override_settings
 from apps.platform.workers.preflight import refuse_if_wrong
 from broker.topology import Yard
 
-WRONG = Yard(queues=settings.YARD.queues, pools=(replace(settings.YARD.pools[0], slots=0), *settings.YARD.pools[1:]))
+SOUND = settings.SWITCHYARD.topology
+WRONG = replace(settings.SWITCHYARD, topology=Yard(SOUND.queues, (replace(SOUND.pools[0], slots=0), *SOUND.pools[1:])))
 
 
 def test_a_sound_yard_starts(capsys: pytest.CaptureFixture[str]) -> None:
@@ -21,7 +22,7 @@ def test_a_sound_yard_starts(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_wrong_yard_exits_78_with_subject_fact_fix_and_id(capsys: pytest.CaptureFixture[str]) -> None:
-    with override_settings(YARD=WRONG), pytest.raises(SystemExit) as exit:
+    with override_settings(SWITCHYARD=WRONG), pytest.raises(SystemExit) as exit:
         refuse_if_wrong(ask_broker=False)
 
     assert exit.value.code == 78
@@ -32,5 +33,5 @@ def test_a_wrong_yard_exits_78_with_subject_fact_fix_and_id(capsys: pytest.Captu
 
 
 def test_a_silenced_check_does_not_stop_the_start() -> None:
-    with override_settings(YARD=WRONG, SILENCED_SYSTEM_CHECKS=["switchyard.E014"]):
+    with override_settings(SWITCHYARD=WRONG, SILENCED_SYSTEM_CHECKS=["switchyard.E014"]):
         refuse_if_wrong(ask_broker=False)

@@ -31,7 +31,7 @@ def test_a_sound_yard_has_nothing_wrong_with_it() -> None:
 
 
 def test_the_projects_own_yard_is_sound() -> None:
-    assert check_yard(settings.YARD) == []
+    assert check_yard(settings.SWITCHYARD.topology) == []
 
 
 @pytest.mark.parametrize(

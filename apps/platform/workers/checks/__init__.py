@@ -16,6 +16,7 @@ from django.conf import settings
 from django.core.checks import CheckMessage, Tags, register
 from dramatiq.broker import Broker
 
+from apps.platform.conf import declared_yard, switchyard_settings
 from apps.platform.workers.checks import actors, http_clients, pools, queues
 from apps.platform.workers.checks.broker_server import unsafe_server
 from broker.topology import Yard
@@ -36,13 +37,13 @@ def register_all() -> None:
 
 
 def yard_is_sound(app_configs: Apps, **options: Any) -> list[CheckMessage]:
-    """Check ``settings.YARD``."""
-    return check_yard(settings.YARD)
+    """Check ``declared_yard()``."""
+    return check_yard(declared_yard())
 
 
 def actors_are_sound(app_configs: Apps, **options: Any) -> list[CheckMessage]:
     """Check the actors that the installed apps declared."""
-    return check_actors(settings.YARD, dramatiq.get_broker())
+    return check_actors(declared_yard(), dramatiq.get_broker())
 
 
 def clients_have_time_limits(app_configs: Apps, **options: Any) -> list[CheckMessage]:
@@ -54,7 +55,7 @@ def server_keeps_work(app_configs: Apps, databases: Databases = None, **options:
     """Ask the broker's server, but only when databases are to be asked."""
     if not databases:
         return []
-    return unsafe_server(settings.SWITCHYARD.broker_url, debug=settings.DEBUG)
+    return unsafe_server(switchyard_settings().broker_url, debug=settings.DEBUG)
 
 
 def server_keeps_work_deployed(app_configs: Apps, databases: Databases = None, **options: Any) -> list[CheckMessage]:

@@ -13,6 +13,8 @@ from django.apps import apps
 from django.conf import settings
 from django.core.checks import CheckMessage, Error
 
+from apps.platform.conf import switchyard_settings
+
 NEVER = None  # the call takes its timeout by keyword only
 
 # Full name of each call that opens a connection -> position of its timeout argument.
@@ -47,7 +49,7 @@ def endless_http_calls(folders: list[Path] | None = None) -> list[CheckMessage]:
     """E005: an HTTP call of the project's own code that has no timeout.
 
     Args:
-        folders: Where to look; ``None`` is every installed app and package below ``settings.BASE_DIR``.
+        folders: Where to look; ``None`` is every installed app and package below ``switchyard_settings().base_dir``.
     """
     found: list[CheckMessage] = []
     for path in sorted(_sources(own_folders() if folders is None else folders)):
@@ -84,7 +86,7 @@ def endless_mail() -> list[CheckMessage]:
 
 def own_folders() -> list[Path]:
     """Return the folders of this project's code: what is installed from elsewhere is not ours to correct."""
-    base = Path(settings.BASE_DIR)
+    base = Path(switchyard_settings().base_dir)
     folders = [base / package for package in ("project", "middleware", "broker")]
     folders += [Path(app.path) for app in apps.get_app_configs()]
     return [

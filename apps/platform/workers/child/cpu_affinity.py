@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from django.conf import settings
 
-from apps.platform.workers.preflight import refuse
+from apps.platform.console.refusal import refuse
 from broker.topology import Pool
 
 logger = logging.getLogger("switchyard.workers")

@@ -12,7 +12,6 @@ import time
 from typing import TextIO
 
 import dramatiq
-from django.conf import settings
 from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.utils.module_loading import import_string
@@ -20,6 +19,7 @@ from dramatiq.broker import Broker, MessageProxy
 from dramatiq.common import iter_queue
 from dramatiq.errors import ConnectionClosed
 
+from apps.platform.conf import declared_yard
 from apps.platform.workers.child.memory_guard import Ceiling
 from apps.platform.workers.child.slot_tracking import SlotTracking, install
 from apps.platform.workers.child.spawn import Assignment
@@ -71,7 +71,7 @@ def serve(assignment: Assignment, row: ChildRow, *, parent_pid: int) -> int:
         os.nice(assignment.pool.nice)
     for lane in assignment.lanes:
         broker.declare_queue(lane)
-    slots = install(broker, SlotTracking(broker, row, settings.YARD, assignment.lanes))
+    slots = install(broker, SlotTracking(broker, row, declared_yard(), assignment.lanes))
     wait_for_broker.waiting = slots.without_limit
     broker.emit_after("process_boot")
     if assignment.pool.kind == "gevent":

@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass
 from typing import NoReturn
 
 import dramatiq
-from django.conf import settings
 
+from apps.platform.conf import declared_yard, switchyard_settings
 from apps.platform.workers.child.cpu_affinity import pin
 from apps.platform.workers.child.gevent import become_child, is_patched
 from apps.platform.workers.shared.child_table import ChildTable
@@ -50,7 +50,7 @@ class Assignment:
 def read_assignment(words: str) -> Assignment:
     """Return the assignment of a command line, with this yard's pool of that name."""
     fields = json.loads(words)
-    return Assignment(**{**fields, "pool": settings.YARD.pool(fields["pool"]), "lanes": tuple(fields["lanes"])})
+    return Assignment(**{**fields, "pool": declared_yard().pool(fields["pool"]), "lanes": tuple(fields["lanes"])})
 
 
 def start_child(assignment: Assignment, table: ChildTable, *, shed: Iterable[Callable[[], None]]) -> int:
@@ -87,9 +87,9 @@ def _execute(assignment: Assignment, table: ChildTable) -> NoReturn:
 def execute(module: str, arguments: Iterable[str]) -> NoReturn:
     """Become a module of the project, run anew with arguments."""
     # Started from wherever manage.py was: the project's own folder comes first, as it does for manage.py.
-    path = os.pathsep.join(filter(None, (str(settings.BASE_DIR), os.environ.get("PYTHONPATH"))))
+    path = os.pathsep.join(filter(None, (str(switchyard_settings().base_dir), os.environ.get("PYTHONPATH"))))
     os.execve(  # noqa: S606  our own interpreter and module
         sys.executable,
         [sys.executable, "-m", module, *arguments],
-        {**os.environ, "PYTHONPATH": path, "SWITCHYARD_RELEASE": settings.SWITCHYARD.release},
+        {**os.environ, "PYTHONPATH": path, "SWITCHYARD_RELEASE": switchyard_settings().release},
     )

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from types import FrameType
 
-from django.conf import settings
+from apps.platform.conf import switchyard_settings
 
 FRAME = re.compile(r'^  File "(?P<file>[^"]*)", line (?P<line>\d+) in (?P<function>.*)$', re.MULTILINE)
 SHOWN_FRAMES = 3
@@ -20,7 +20,7 @@ SHOWN_FRAMES = 3
 
 def stacks_file(pool_name: str, pid: int) -> Path:
     """Return the file for a child's dumps, in the state folder."""
-    return Path(settings.SWITCHYARD.state_dir) / "stacks" / f"{pool_name}-{pid}.txt"
+    return Path(switchyard_settings().state_dir) / "stacks" / f"{pool_name}-{pid}.txt"
 
 
 def dump_on_signal(path: Path) -> None:

@@ -16,9 +16,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from django.apps import apps
-from django.conf import settings
 from django.utils.autoreload import StatReloader, iter_all_python_module_files
 
+from apps.platform.conf import switchyard_settings
 from apps.platform.workers.shared.fork import name_process
 from apps.platform.workers.shared.parent_death import die_with_parent
 
@@ -49,7 +49,7 @@ class Changes(StatReloader):
 
 def own_folders() -> set[Path]:
     """Return the folders that hold the project's code: its packages, and apps that are not installed as packages."""
-    base = Path(settings.BASE_DIR)
+    base = Path(switchyard_settings().base_dir)
     modules = {Path(file) for file in iter_all_python_module_files()}
     packages = {base / file.relative_to(base).parts[0] for file in modules if file.is_relative_to(base)}
     folders = {folder for folder in packages if (folder / "__init__.py").exists() or folder.name == "apps"}
@@ -93,7 +93,7 @@ def keep_reloaded(arguments: Sequence[str]) -> int:
 def _start(arguments: Sequence[str]) -> subprocess.Popen[bytes]:
     # In a session of its own: Ctrl-C reaches this process alone, which tells the pools once.
     return subprocess.Popen(
-        [sys.executable, str(Path(settings.BASE_DIR) / "manage.py"), *arguments],
+        [sys.executable, str(Path(switchyard_settings().base_dir) / "manage.py"), *arguments],
         start_new_session=True,
         preexec_fn=die_with_parent(signal.SIGTERM),
         env={**os.environ},

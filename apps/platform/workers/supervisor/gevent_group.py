@@ -13,6 +13,8 @@ import json  # noqa: E402
 import os  # noqa: E402
 import sys  # noqa: E402
 
+from apps.platform.conf import declared_yard  # noqa: E402
+
 
 def main(arguments: list[str]) -> int:
     """Run pools. Arguments: their names, the grace in seconds, the table's descriptor, its rows, and which is ours."""
@@ -22,7 +24,6 @@ def main(arguments: list[str]) -> int:
     django.setup()
 
     import dramatiq
-    from django.conf import settings
 
     from apps.platform.workers.child.gevent import drop_event_loop
     from apps.platform.workers.shared.child_table import ChildTable
@@ -30,7 +31,7 @@ def main(arguments: list[str]) -> int:
 
     drop_event_loop(dramatiq.get_broker())
     row = ChildTable(int(fd), int(rows)).rows[int(number) - 1]
-    pools = [settings.YARD.pool(name) for name in json.loads(names)]
+    pools = [declared_yard().pool(name) for name in json.loads(names)]
     return PoolGroup(pools, grace_s=float(grace_s), own_row=row).run()
 
 

@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from typing import Any
 
 import redis
-from django.conf import settings
 
+from apps.platform.conf import switchyard_settings
 from apps.platform.workers.shared.child_table import ChildState
 from apps.platform.workers.shared.fork import resident_bytes
 from broker.clock import now_ms
@@ -36,7 +36,7 @@ class Reporter:
         self._away = False
         self.asked = ""  # the request for stacks that was found last
         # A client of its own: the broker's waits and retries for longer than a supervisor may stand still.
-        self._reports = PoolReports(connect(settings.SWITCHYARD.broker_url, profile="quick"), Keys())
+        self._reports = PoolReports(connect(switchyard_settings().broker_url, profile="quick"), Keys())
 
     def build(
         self,
@@ -65,7 +65,7 @@ class Reporter:
             children=told,
             restarts=dict(restarts),
             metrics_port=metrics_port,
-            release=settings.SWITCHYARD.release,
+            release=switchyard_settings().release,
         )
 
     def write(self, report: PoolReport) -> float:

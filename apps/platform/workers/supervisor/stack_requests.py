@@ -12,8 +12,7 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from django.conf import settings
-
+from apps.platform.conf import switchyard_settings
 from apps.platform.workers.shared.stack_files import stacks_file
 from broker.stores.pool_reports import ChildStacks, Stack
 
@@ -103,7 +102,7 @@ def read_stacks(text: str) -> list[Stack]:
 def _short(file: str) -> str:
     """Return a path as far as it tells something: below the project, or below where packages are."""
     _, packages, inside = file.rpartition("/site-packages/")
-    return inside if packages else file.removeprefix(f"{settings.BASE_DIR}/")
+    return inside if packages else file.removeprefix(f"{switchyard_settings().base_dir}/")
 
 
 def _size(path: Path) -> int:

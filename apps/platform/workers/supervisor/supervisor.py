@@ -12,8 +12,8 @@ import signal
 import time
 
 import dramatiq
-from django.conf import settings
 
+from apps.platform.conf import declared_yard, switchyard_settings
 from apps.platform.workers.broker_watch import make_watch
 from apps.platform.workers.metrics.exposition import exposition
 from apps.platform.workers.metrics.files import Ended, claim
@@ -71,7 +71,7 @@ class Supervisor:
         self._report_at_s = 0.0
         self._selector = selectors.DefaultSelector()
         self._signals = self._listen_to_signals()
-        self._folder, self._folder_lock = claim(settings.SWITCHYARD.metrics_dir, pool.name)
+        self._folder, self._folder_lock = claim(switchyard_settings().metrics_dir, pool.name)
         self._ended = Ended(self._folder)
         self._listener = MetricsListener(
             self._selector, self._metrics, self._unwell, host=metrics_host, port=metrics_port
@@ -82,9 +82,9 @@ class Supervisor:
         self._crew = ChildManager(
             self._selector,
             pool,
-            settings.YARD,
+            declared_yard(),
             dramatiq.get_broker(),
-            settings.SWITCHYARD.broker_url,
+            switchyard_settings().broker_url,
             grace_s=grace_s,
             shed=[self._shed],
             ended=self._ended.add,

@@ -14,7 +14,7 @@ from middleware import logs
 
 
 def build_broker(middleware: list[Any] | None = None) -> RedisBroker:
-    """Return the broker of ``settings.YARD``."""
+    """Return the broker of ``settings.SWITCHYARD.topology``."""
     logs.configure(settings.SWITCHYARD.log_format)
     client = connect(settings.SWITCHYARD.broker_url)
-    return build_yard(settings.YARD, client, Keys())
+    return build_yard(settings.SWITCHYARD.topology, client, Keys())

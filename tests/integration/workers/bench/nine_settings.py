@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from broker.topology import Pool, Queue, Yard
 from project.settings import *  # noqa: F403
-from project.settings import YARD as OWN
+from project.settings import SWITCHYARD as OTHER_SWITCHYARD
 
 YARD = Yard(
-    queues=(*OWN.queues, Queue("ninth", 1_000, 60_000, 90_000)),
-    pools=(*OWN.pools, Pool("ninth", "threads", ("ninth",), processes=1, slots=8)),
+    queues=(*OTHER_SWITCHYARD.topology.queues, Queue("ninth", 1_000, 60_000, 90_000)),
+    pools=(*OTHER_SWITCHYARD.topology.pools, Pool("ninth", "threads", ("ninth",), processes=1, slots=8)),
 )
+SWITCHYARD = replace(OTHER_SWITCHYARD, topology=YARD)

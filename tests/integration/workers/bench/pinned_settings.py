@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from broker.topology import Yard
 from tests.integration.workers.bench.settings import *  # noqa: F403
+from tests.integration.workers.bench.settings import SWITCHYARD as OTHER_SWITCHYARD
 from tests.integration.workers.bench.settings import YARD as SMALL
 
 CPU = max(os.sched_getaffinity(0))
@@ -14,3 +15,4 @@ YARD = Yard(
     queues=SMALL.queues,
     pools=tuple(pool if pool.name == "retries" else replace(pool, cpus=(CPU,)) for pool in SMALL.pools),
 )
+SWITCHYARD = replace(OTHER_SWITCHYARD, topology=YARD)

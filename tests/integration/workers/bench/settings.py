@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from project.settings import *  # noqa: F403
 from project.settings import INSTALLED_APPS as PROJECT_APPS
+from project.settings import SWITCHYARD as OTHER_SWITCHYARD
 from tests.integration.workers.bench.yard import YARD as YARD
 
 INSTALLED_APPS = [
@@ -12,3 +15,4 @@ INSTALLED_APPS = [
 ]
 DRAMATIQ_BROKER = {"BROKER": "tests.integration.workers.bench.broker.build_broker", "OPTIONS": {}, "MIDDLEWARE": []}
 ROOT_URLCONF = "tests.integration.workers.bench.urls"
+SWITCHYARD = replace(OTHER_SWITCHYARD, topology=YARD)

@@ -6,6 +6,8 @@ from dataclasses import replace
 
 from broker.topology import Yard
 from tests.integration.workers.bench.settings import *  # noqa: F403
+from tests.integration.workers.bench.settings import SWITCHYARD as OTHER_SWITCHYARD
 from tests.integration.workers.bench.settings import YARD as SMALL
 
 YARD = Yard(queues=SMALL.queues, pools=(*SMALL.pools[:3], replace(SMALL.pools[3], kind="gevent", slots=4)))
+SWITCHYARD = replace(OTHER_SWITCHYARD, topology=YARD)

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from broker.topology import Yard
 from tests.integration.workers.bench.settings import *  # noqa: F403
+from tests.integration.workers.bench.settings import SWITCHYARD as OTHER_SWITCHYARD
 from tests.integration.workers.bench.settings import YARD as SOUND
 
 YARD = Yard(
@@ -15,3 +16,4 @@ YARD = Yard(
         *SOUND.pools[1:],
     ),
 )
+SWITCHYARD = replace(OTHER_SWITCHYARD, topology=YARD)

@@ -12,7 +12,7 @@ from django.test import override_settings
 from apps.platform.workers.child import cpu_affinity
 from broker.topology import Pool
 
-SLOW = settings.YARD.pool("slow")
+SLOW = settings.SWITCHYARD.topology.pool("slow")
 PINNED = replace(SLOW, cpus=(0, 7))
 
 

@@ -21,7 +21,7 @@ def assignment(pool: Pool, lanes: tuple[str, ...], *, alone: bool = False) -> As
 
 @pytest.mark.parametrize(("name", "prefetch"), [("urgent", 4), ("slow", 1), ("default", 16)])
 def test_a_pool_prefetches_what_it_declares_or_twice_its_slots(name: str, prefetch: int) -> None:
-    pool = settings.YARD.pool(name)
+    pool = settings.SWITCHYARD.topology.pool(name)
 
     worker = make_worker(assignment(pool, pool.queues), StubBroker())
 
@@ -29,17 +29,19 @@ def test_a_pool_prefetches_what_it_declares_or_twice_its_slots(name: str, prefet
 
 
 def test_a_child_for_what_runs_alone_holds_one_message() -> None:
-    worker = make_worker(assignment(settings.YARD.pool("default"), ("default-alone",), alone=True), StubBroker())
+    worker = make_worker(
+        assignment(settings.SWITCHYARD.topology.pool("default"), ("default-alone",), alone=True), StubBroker()
+    )
 
     assert (worker.queue_prefetch, worker.worker_threads) == (1, 1)
 
 
 def test_a_worker_consumes_its_lanes_and_no_others() -> None:
-    pool = settings.YARD.pool("retries")
+    pool = settings.SWITCHYARD.topology.pool("retries")
 
-    worker = make_worker(assignment(pool, settings.YARD.served_by(pool)), StubBroker())
+    worker = make_worker(assignment(pool, settings.SWITCHYARD.topology.served_by(pool)), StubBroker())
 
-    assert worker.consumer_whitelist == set(settings.YARD.served_by(pool))
+    assert worker.consumer_whitelist == set(settings.SWITCHYARD.topology.served_by(pool))
     assert "webhook-retry" not in worker.consumer_whitelist
 
 
@@ -51,7 +53,7 @@ def test_a_pool_without_lanes_never_becomes_a_worker_of_all_queues() -> None:
 
 
 def test_an_assignment_comes_through_a_command_line_as_it_is() -> None:
-    given = assignment(settings.YARD.pool("webhook"), ("webhook", "webhook-retry"))
+    given = assignment(settings.SWITCHYARD.topology.pool("webhook"), ("webhook", "webhook-retry"))
 
     assert read_assignment(given.words()) == given
 

@@ -9,7 +9,7 @@ from django.conf import settings
 
 from apps.platform.workers.supervisor import pool_group
 
-WEBHOOK, RETRIES, URGENT = (settings.YARD.pool(name) for name in ("webhook", "webhook-retry", "urgent"))
+WEBHOOK, RETRIES, URGENT = (settings.SWITCHYARD.topology.pool(name) for name in ("webhook", "webhook-retry", "urgent"))
 
 
 def test_gevent_pools_share_a_parent_and_begin_first() -> None:

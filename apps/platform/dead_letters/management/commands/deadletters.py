@@ -9,9 +9,9 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
-from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
+from apps.platform.conf import declared_yard
 from apps.platform.console.command_errors import WRONG_ARGUMENTS, as_command_error
 from apps.platform.console.command_help import show_examples
 from apps.platform.dead_letters import presentation, queries, services
@@ -34,7 +34,7 @@ class Command(BaseCommand):
         show_examples(parser, EXAMPLES)
         verbs = parser.add_subparsers(dest="verb", required=True)
         listing = verbs.add_parser("list", help="open dead letters, newest first")
-        listing.add_argument("--queue", choices=[queue.name for queue in settings.YARD.queues], default="")
+        listing.add_argument("--queue", choices=[queue.name for queue in declared_yard().queues], default="")
         listing.add_argument("--group", metavar="FP", default="", help="only this fingerprint")
         listing.add_argument("--state", choices=DeadLetter.State.values, default="", help="instead of the open ones")
         listing.add_argument("--limit", type=int, default=100, metavar="N", help="at most so many (default: 100)")

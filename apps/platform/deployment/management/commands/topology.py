@@ -6,9 +6,9 @@ import json
 from argparse import ArgumentParser
 from typing import Any
 
-from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
+from apps.platform.conf import declared_yard, switchyard_settings
 from apps.platform.console.command_help import show_examples
 from apps.platform.deployment import documents, yard_table
 
@@ -37,15 +37,15 @@ class Command(BaseCommand):
         if action == "render":
             self._render(options["target"], check=options["check"])
         elif options["json"]:
-            self.stdout.write(json.dumps(yard_table.as_dict(settings.YARD), indent=2))
+            self.stdout.write(json.dumps(yard_table.as_dict(declared_yard()), indent=2))
         else:
-            self.stdout.write(yard_table.as_text(settings.YARD))
+            self.stdout.write(yard_table.as_text(declared_yard()))
 
     def _render(self, target: str, *, check: bool) -> None:
-        rendered = documents.render(target, settings.YARD)
+        rendered = documents.render(target, declared_yard())
         if not check:
-            for path in documents.write(settings.BASE_DIR, rendered) or ["nothing changed"]:
+            for path in documents.write(switchyard_settings().base_dir, rendered) or ["nothing changed"]:
                 self.stdout.write(path)
-        elif lines := documents.differences(settings.BASE_DIR, rendered):
+        elif lines := documents.differences(switchyard_settings().base_dir, rendered):
             self.stdout.write("\n".join(lines))
             raise CommandError(f"files differ from the yard; run: manage.py topology render {target}")

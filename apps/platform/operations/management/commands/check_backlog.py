@@ -10,9 +10,9 @@ from dataclasses import asdict
 from typing import Any
 
 import dramatiq
-from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
+from apps.platform.conf import declared_yard
 from apps.platform.console.command_errors import as_command_error
 from apps.platform.console.command_help import show_examples
 from apps.platform.operations.backlog import Backlog, families, look_through
@@ -50,13 +50,13 @@ class Command(BaseCommand):
             raise CommandError(f"check_backlog: a {type(broker).__name__} cannot be looked into")
         self._said_s = time.monotonic()
         with as_command_error("check_backlog"):
-            found = families(broker, settings.YARD)
+            found = families(broker, declared_yard())
             if unknown := set(options["queue"]) - found.keys():
                 raise CommandError(
                     f"check_backlog: no queue {', '.join(sorted(unknown))}; there are {', '.join(found)}"
                 )
             chosen = [found[name] for name in options["queue"] or found]
-            backlog = look_through(chosen, broker, settings.YARD, told=self._tell)
+            backlog = look_through(chosen, broker, declared_yard(), told=self._tell)
         if options["json"]:
             self.stdout.write(json.dumps(_as_json(backlog), indent=2))
         else:

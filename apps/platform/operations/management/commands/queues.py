@@ -8,11 +8,11 @@ from datetime import UTC, datetime
 from typing import Any, TextIO, cast
 
 import dramatiq
-from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 from rich.console import Console
 from rich.table import Table
 
+from apps.platform.conf import declared_yard
 from apps.platform.console.command_errors import as_command_error
 from apps.platform.console.command_help import show_examples
 from apps.platform.console.formatting import duration, promise
@@ -130,7 +130,7 @@ class Command(BaseCommand):
 
 def _family(queue: str) -> QueueOperations:
     try:
-        name = settings.YARD.queue_of(queue).name
+        name = declared_yard().queue_of(queue).name
     except UnknownQueue as error:
         raise CommandError(str(error)) from error
     broker = dramatiq.get_broker()

@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from django.conf import settings
 from django.core.management.base import BaseCommand, CommandParser
 
+from apps.platform.conf import declared_yard
 from apps.platform.console.command_help import show_examples
 from apps.platform.workers.child.cpu_affinity import refuse_if_not_pinnable
 from apps.platform.workers.preflight import refuse, refuse_if_wrong
@@ -37,7 +37,7 @@ class Command(BaseCommand):
     def handle(self, **options: Any) -> None:
         """Run the pool."""
         try:
-            pool = settings.YARD.pool(options["pool"])
+            pool = declared_yard().pool(options["pool"])
         except UnknownPool as error:
             refuse(str(error))
         refuse_if_wrong()

@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from django.conf import settings
 from django.core.management.base import BaseCommand, CommandParser
 
+from apps.platform.conf import declared_yard
 from apps.platform.console.command_help import show_examples
 from apps.platform.workers.child.cpu_affinity import refuse_if_not_pinnable
 from apps.platform.workers.preflight import refuse, refuse_if_wrong
@@ -43,11 +43,11 @@ class Command(BaseCommand):
         """Run the pools."""
         try:
             # Named twice is meant once.
-            pools = [settings.YARD.pool(name) for name in dict.fromkeys(options["pools"])]
+            pools = [declared_yard().pool(name) for name in dict.fromkeys(options["pools"])]
         except UnknownPool as error:
             refuse(str(error))
         companion = self.make_companion(options)
-        pools = pools or list(settings.YARD.pools)
+        pools = pools or list(declared_yard().pools)
         if options["reload"]:
             sys.exit(keep_reloaded(self.command_line(options)))
         refuse_if_wrong()

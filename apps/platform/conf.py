@@ -1,0 +1,317 @@
+"""The library's own settings: ``SWITCHYARD`` in Django's settings, then the environment, then development defaults.
+
+``SWITCHYARD`` is a dict with keys of :data:`KEYS`, or a ready :class:`SwitchyardSettings`. Secrets and database of a
+project are not in here: a project keeps them as it likes. Files of job results go to Django's default storage.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from django.conf import settings
+from django.utils.module_loading import import_string
+
+from apps.platform.default_topology import DEFAULT_YARD
+from broker.errors import SwitchyardError
+from broker.topology import Yard
+
+BROKER_SCHEMES = ("redis", "rediss", "unix")
+LOG_FORMATS = ("json", "console")
+PRODUCTION_BROKER = "name the broker, for example rediss://user:password@valkey:6379/0"
+
+# Each key of SWITCHYARD, and the environment variable that is read when the key is missing.
+KEYS: dict[str, str | None] = {
+    "TOPOLOGY": None,
+    "BROKER_URL": "SWITCHYARD_BROKER_URL",
+    "PUBLIC_URL": "SWITCHYARD_PUBLIC_URL",
+    "ALERT_URLS": "SWITCHYARD_ALERT_URLS",
+    "ALLOWED_PRIVATE_ADDRESSES": "SWITCHYARD_ALLOWED_PRIVATE_ADDRESSES",
+    "METRICS_TOKEN": "SWITCHYARD_METRICS_TOKEN",
+    "METRICS_DIR": "PROMETHEUS_MULTIPROC_DIR",
+    "STATE_DIR": "SWITCHYARD_STATE_DIR",
+    "RELEASE": "SWITCHYARD_RELEASE",
+    "LOG_FORMAT": "SWITCHYARD_LOG_FORMAT",
+    "CONFIGURE_LOGGING": None,
+    "BASE_DIR": None,
+    "DEBUG": None,
+}
+
+
+class InvalidSetting(SwitchyardError):
+    """A setting or environment variable that cannot or must not be used. It stops the start with exit code 78.
+
+    Args:
+        name: The environment variable, or ``SWITCHYARD["KEY"]``.
+    """
+
+    def __init__(self, name: str, fact: str, remedy: str) -> None:
+        self.name, self.fact, self.remedy = name, fact, remedy
+        super().__init__(f"{name}: {fact}; {remedy}")
+
+
+@dataclass(frozen=True, slots=True)
+class SwitchyardSettings:
+    """Validated settings of the library, see ``docs/reference/environment.md``.
+
+    Values that are or may contain secrets are left out of ``repr``: debug pages and tracebacks show that.
+
+    Args:
+        topology: Queues and pools.
+        public_url: Root of the web's address in links of alerts and API answers, without a slash at the end.
+        allowed_private_addresses: Host and port that outgoing requests may reach although the address is private.
+        metrics_token: Bearer token for ``/metrics``; empty admits only requests from loopback.
+        metrics_dir: Folder in which the pools of a machine share metrics.
+        state_dir: Folder for stack dumps and whatever has no address of its own.
+        configure_logging: Configure logging of the whole process; otherwise logging is the host's.
+        base_dir: Folder of the project's code: root of relative paths in tracebacks, watched by ``--reload``.
+        debug: Development, as Django's ``DEBUG`` was when the settings were read.
+    """
+
+    topology: Yard
+    broker_url: str = field(repr=False)
+    public_url: str
+    alert_urls: tuple[str, ...] = field(repr=False)
+    allowed_private_addresses: frozenset[tuple[str, int]]
+    metrics_token: str = field(repr=False)
+    metrics_dir: Path
+    state_dir: Path
+    release: str
+    log_format: str
+    configure_logging: bool
+    base_dir: Path
+    debug: bool
+
+
+@dataclass(slots=True)
+class _Cache:
+    """Settings read last, and the object in Django's settings that they were read from."""
+
+    declared: object
+    value: SwitchyardSettings
+    debug: bool
+
+
+_cache: _Cache | None = None
+
+
+def switchyard_settings() -> SwitchyardSettings:
+    """Return the settings, read and validated once for each value of ``SWITCHYARD``.
+
+    Whether this is development is decided at the first call: test runners turn ``DEBUG`` off later.
+
+    Raises:
+        InvalidSetting: an unknown key, or a value that is wrong or unsafe in production.
+    """
+    global _cache
+    declared = getattr(settings, "SWITCHYARD", None)
+    if isinstance(declared, SwitchyardSettings):
+        return declared
+    if _cache is None or _cache.declared is not declared:
+        debug = settings.DEBUG if _cache is None else _cache.debug
+        value = read(
+            {} if declared is None else declared,
+            os.environ,
+            debug=debug,
+            base_dir=getattr(settings, "BASE_DIR", None),
+            hosts=settings.ALLOWED_HOSTS,
+        )
+        _cache = _Cache(declared, value, debug)
+    return _cache.value
+
+
+def declared_yard() -> Yard:
+    """Return the queues and pools of this project."""
+    return switchyard_settings().topology
+
+
+def read(
+    declared: Any,
+    environ: Mapping[str, str],
+    *,
+    debug: bool,
+    base_dir: Path | str | None = None,
+    hosts: Iterable[str] = (),
+) -> SwitchyardSettings:
+    """Return validated settings from a dict and the environment.
+
+    Args:
+        declared: A dict with keys of :data:`KEYS`; a key that is missing or ``None`` is read from the environment.
+        debug: Development: defaults are on this machine. Otherwise the broker must be named and safe.
+        base_dir: Folder of the project's code; ``None`` is the current folder.
+        hosts: Django's ``ALLOWED_HOSTS``: the first one is the default of ``PUBLIC_URL`` in production.
+
+    Raises:
+        InvalidSetting: an unknown key, or a value that is wrong or unsafe in production.
+    """
+    if not isinstance(declared, Mapping):
+        fact = f"is a {type(declared).__name__}, not a dict"
+        raise InvalidSetting("SWITCHYARD", fact, 'write SWITCHYARD = {"TOPOLOGY": "mysite.topology.YARD"}')
+    for key in declared:
+        if key not in KEYS:
+            raise InvalidSetting(f"SWITCHYARD[{key!r}]", "is no setting of Switchyard", _known(key))
+    given = _Given(declared, environ)
+    debug = given.flag("DEBUG", default=debug)
+    base = Path(given.value("BASE_DIR", base_dir or Path.cwd())[1]).resolve()
+    state_dir = given.path("STATE_DIR", base / "var").resolve()
+    return SwitchyardSettings(
+        topology=_topology(*given.value("TOPOLOGY", DEFAULT_YARD)),
+        broker_url=_broker_url(*given.text("BROKER_URL"), state_dir, debug=debug),
+        public_url=_public_url(*given.text("PUBLIC_URL"), hosts, debug=debug),
+        alert_urls=given.listed("ALERT_URLS"),
+        allowed_private_addresses=_addresses(*given.value("ALLOWED_PRIVATE_ADDRESSES", "")),
+        metrics_token=given.text("METRICS_TOKEN")[1],
+        metrics_dir=given.path("METRICS_DIR", state_dir / "metrics"),
+        state_dir=state_dir,
+        release=given.text("RELEASE")[1] or git_release(base),
+        log_format=_choice(*given.text("LOG_FORMAT"), LOG_FORMATS, default="console" if debug else "json"),
+        configure_logging=given.flag("CONFIGURE_LOGGING", default=False),
+        base_dir=base,
+        debug=debug,
+    )
+
+
+def git_release(folder: Path) -> str:
+    """Return the commit of a folder's repository, shortened to 12 characters, or ``unknown``."""
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(folder), "rev-parse", "--short=12", "HEAD"],
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return done.stdout.strip()
+
+
+def with_valid_port(name: str, url: str) -> str:
+    """Return an URL whose port, if there is one, is a number.
+
+    Raises:
+        InvalidSetting: the port is no number. The URL is not in the message: what looks like a port may be a password.
+    """
+    try:
+        urlsplit(url).port  # noqa: B018  the error quotes a part of the URL, perhaps of its password
+    except ValueError:
+        remedy = "write /, ? and # within a password as %2F, %3F and %23"
+        raise InvalidSetting(name, "has a port that is no number", remedy) from None
+    return url
+
+
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """Values of the dict and of the environment, each with the name that an error message calls it by."""
+
+    declared: Mapping[str, Any]
+    environ: Mapping[str, str]
+
+    def value(self, key: str, default: Any = None) -> tuple[str, Any]:
+        if self.declared.get(key) is not None:
+            return f'SWITCHYARD["{key}"]', self.declared[key]
+        variable = KEYS[key]
+        if variable is None:
+            return f'SWITCHYARD["{key}"]', default
+        return variable, self.environ.get(variable) or default
+
+    def text(self, key: str) -> tuple[str, str]:
+        name, value = self.value(key, "")
+        if not isinstance(value, str):
+            raise InvalidSetting(name, f"is a {type(value).__name__}, not a string", f"set {name} to a string")
+        return name, value
+
+    def flag(self, key: str, *, default: bool) -> bool:
+        name, value = self.value(key, default)
+        if not isinstance(value, bool):
+            raise InvalidSetting(name, f"{value!r} is neither True nor False", f"set {name} to True or False")
+        return value
+
+    def path(self, key: str, default: Path) -> Path:
+        name, value = self.value(key, default)
+        if not isinstance(value, str | Path):
+            raise InvalidSetting(name, f"is a {type(value).__name__}, not a path", f"set {name} to a folder's path")
+        return Path(value)
+
+    def listed(self, key: str) -> tuple[str, ...]:
+        name, value = self.value(key, "")
+        entries = value.split() if isinstance(value, str) else value
+        if not isinstance(entries, list | tuple) or not all(isinstance(entry, str) for entry in entries):
+            raise InvalidSetting(name, "is no list of strings", f'set {name} to for example ["log:"]')
+        return tuple(entries)
+
+
+def _known(key: object) -> str:
+    close = get_close_matches(str(key).upper(), KEYS, n=1)
+    return f"did you mean {close[0]}?" if close else f"the settings are {', '.join(KEYS)}"
+
+
+def _topology(name: str, value: Any) -> Yard:
+    if isinstance(value, str):
+        try:
+            value = import_string(value)
+        except (ImportError, SwitchyardError, ValueError) as error:
+            raise InvalidSetting(name, str(error), 'name a Yard, for example "mysite.topology.YARD"') from error
+    if not isinstance(value, Yard):
+        raise InvalidSetting(
+            name, f"is a {type(value).__name__}, not a Yard", "declare one with Yard(queues=…, pools=…)"
+        )
+    return value
+
+
+def _choice(name: str, value: str, choices: tuple[str, ...], *, default: str) -> str:
+    value = value or default
+    if value not in choices:
+        raise InvalidSetting(name, f"{value!r} is not one of {', '.join(choices)}", f"set {name}={choices[0]}")
+    return value
+
+
+def _broker_url(name: str, value: str, state_dir: Path, *, debug: bool) -> str:
+    if value == "":
+        if not debug:
+            raise InvalidSetting("SWITCHYARD_BROKER_URL", "is not set", PRODUCTION_BROKER)
+        return f"unix://{state_dir / 'valkey.sock'}"
+    parts = urlsplit(value)
+    if parts.scheme not in BROKER_SCHEMES:
+        fact = f"scheme {parts.scheme!r} is not one of {', '.join(BROKER_SCHEMES)}"
+        raise InvalidSetting(name, fact, "use for example redis://127.0.0.1:6379/0")
+    with_valid_port(name, value)
+    loopback = parts.hostname in ("localhost", "127.0.0.1", "::1")
+    if not debug and parts.scheme != "unix" and not loopback and not parts.password:
+        remedy = "put a user and password into the URL, for example redis://user:password@valkey:6379/0"
+        raise InvalidSetting(name, f"{parts.hostname} is reached without a password", remedy)
+    return value
+
+
+def _public_url(name: str, value: str, hosts: Iterable[str], *, debug: bool) -> str:
+    if value == "" and debug:
+        value = "http://127.0.0.1:8000"
+    if value == "":
+        host = next((host.lstrip(".") for host in hosts if host != "*"), "")
+        if not host:
+            raise InvalidSetting(name, "is not set, and ALLOWED_HOSTS names no host", "use https://yard.example.com")
+        value = f"https://{host}"
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise InvalidSetting(name, f"{value!r} is no web address", "use https://yard.example.com")
+    return value.rstrip("/")
+
+
+def _addresses(name: str, value: Any) -> frozenset[tuple[str, int]]:
+    entries: Iterable[Any] = value.replace(",", " ").split() if isinstance(value, str) else value
+    if not isinstance(entries, Iterable):
+        raise InvalidSetting(name, f"{value!r} is no list of host:port", f"set {name} to for example 127.0.0.1:9000")
+    return frozenset(_address(name, entry) for entry in entries)
+
+
+def _address(name: str, entry: Any) -> tuple[str, int]:
+    host, _, port = entry.rpartition(":") if isinstance(entry, str) else ("", "", "")
+    if not host or not (port.isascii() and port.isdigit()) or not 0 < int(port) < 65536:
+        raise InvalidSetting(name, f"{entry!r} is no host:port", f"set {name} to for example 127.0.0.1:9000")
+    return host.strip("[]"), int(port)

@@ -1,0 +1,125 @@
+"""Settings of the library: SWITCHYARD, then the environment, then defaults; wrong ones are refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.conf import settings
+from django.test import override_settings
+
+from apps.platform import conf
+from apps.platform.conf import InvalidSetting, declared_yard, switchyard_settings
+from apps.platform.default_topology import DEFAULT_YARD
+from apps.platform.workers.checks import check_yard
+from broker.topology import Yard
+
+ENVIRONMENT = {
+    "SWITCHYARD_BROKER_URL": "redis://user:word@environment:6379/0",
+    "SWITCHYARD_ALERT_URLS": "log: mailto:a@b",
+}
+
+
+def read(declared: Any, environ: dict[str, str] | None = None, *, debug: bool = True) -> conf.SwitchyardSettings:
+    return conf.read(declared, environ or {}, debug=debug, base_dir="/srv/site", hosts=["yard.example.com"])
+
+
+def test_nothing_declared_gives_development_defaults_and_the_default_yard() -> None:
+    found = read({})
+
+    assert found.topology is DEFAULT_YARD
+    assert found.broker_url == "unix:///srv/site/var/valkey.sock"
+    assert (found.state_dir, found.metrics_dir) == (Path("/srv/site/var"), Path("/srv/site/var/metrics"))
+    assert (found.log_format, found.configure_logging, found.debug) == ("console", False, True)
+
+
+def test_default_yard_has_two_queues_and_no_faults() -> None:
+    assert [queue.name for queue in DEFAULT_YARD.queues] == ["urgent", "default"]
+    assert check_yard(DEFAULT_YARD) == []
+
+
+def test_the_dict_comes_before_the_environment() -> None:
+    found = read({"BROKER_URL": "redis://declared:6379/1"}, ENVIRONMENT)
+
+    assert found.broker_url == "redis://declared:6379/1"
+    assert found.alert_urls == ("log:", "mailto:a@b")
+
+
+def test_values_may_be_those_of_python() -> None:
+    found = read({"ALERT_URLS": ["log:"], "ALLOWED_PRIVATE_ADDRESSES": ["10.0.0.1:80"], "METRICS_DIR": Path("/m")})
+
+    assert found.alert_urls == ("log:",)
+    assert found.allowed_private_addresses == {("10.0.0.1", 80)}
+    assert found.metrics_dir == Path("/m")
+
+
+def test_a_topology_is_named_or_given() -> None:
+    yard = Yard(queues=DEFAULT_YARD.queues[:1], pools=DEFAULT_YARD.pools[:1])
+
+    assert read({"TOPOLOGY": yard}).topology is yard
+    assert read({"TOPOLOGY": "project.topology.YARD"}).topology is settings.SWITCHYARD.topology
+
+
+@pytest.mark.parametrize(
+    ("declared", "named", "fact"),
+    [
+        ({"BROKER_ULR": "x"}, "SWITCHYARD['BROKER_ULR']", "did you mean BROKER_URL?"),
+        ({"QUEUES": []}, "SWITCHYARD['QUEUES']", "the settings are TOPOLOGY"),
+        ([], "SWITCHYARD", "is a list, not a dict"),
+        ({"BROKER_URL": 6379}, 'SWITCHYARD["BROKER_URL"]', "is a int, not a string"),
+        ({"BROKER_URL": "http://valkey"}, 'SWITCHYARD["BROKER_URL"]', "'http'"),
+        ({"TOPOLOGY": "no.such.YARD"}, 'SWITCHYARD["TOPOLOGY"]', "No module named"),
+        ({"TOPOLOGY": 3}, 'SWITCHYARD["TOPOLOGY"]', "is a int, not a Yard"),
+        ({"CONFIGURE_LOGGING": "yes"}, 'SWITCHYARD["CONFIGURE_LOGGING"]', "neither True nor False"),
+        ({"METRICS_DIR": 3}, 'SWITCHYARD["METRICS_DIR"]', "not a path"),
+        ({"ALERT_URLS": {"log:"}}, 'SWITCHYARD["ALERT_URLS"]', "no list of strings"),
+        ({"ALLOWED_PRIVATE_ADDRESSES": ["10.0.0.1"]}, 'SWITCHYARD["ALLOWED_PRIVATE_ADDRESSES"]', "no host:port"),
+        ({"ALLOWED_PRIVATE_ADDRESSES": 3}, 'SWITCHYARD["ALLOWED_PRIVATE_ADDRESSES"]', "no list of host:port"),
+        ({"PUBLIC_URL": "yard"}, 'SWITCHYARD["PUBLIC_URL"]', "no web address"),
+        ({"LOG_FORMAT": "xml"}, 'SWITCHYARD["LOG_FORMAT"]', "'xml'"),
+    ],
+)
+def test_what_is_unknown_or_wrong_is_refused_with_name_fact_and_remedy(declared: Any, named: str, fact: str) -> None:
+    with pytest.raises(InvalidSetting) as refused:
+        read(declared)
+
+    assert refused.value.name == named
+    assert fact in str(refused.value)
+    assert refused.value.remedy
+
+
+def test_production_names_its_broker() -> None:
+    with pytest.raises(InvalidSetting, match="SWITCHYARD_BROKER_URL: is not set"):
+        read({}, debug=False)
+    with pytest.raises(InvalidSetting, match="without a password"):
+        read({"BROKER_URL": "redis://valkey:6379/0"}, debug=False)
+
+    assert read({}, ENVIRONMENT, debug=False).public_url == "https://yard.example.com"
+
+
+def test_a_password_is_in_no_refusal_and_no_repr() -> None:
+    with pytest.raises(InvalidSetting) as refused:
+        read({"BROKER_URL": "redis://user:canary/word@valkey:6379/0"})
+
+    assert "canary" not in str(refused.value)
+    assert "canary" not in repr(read({"BROKER_URL": "redis://user:canary@valkey:6379/0"}))
+
+
+def test_a_dict_in_djangos_settings_is_read_once() -> None:
+    with override_settings(SWITCHYARD={"BROKER_URL": "redis://127.0.0.1:1/0", "RELEASE": "seven"}):
+        first = switchyard_settings()
+
+        assert (first.broker_url, first.release) == ("redis://127.0.0.1:1/0", "seven")
+        assert switchyard_settings() is first
+        assert declared_yard() is DEFAULT_YARD
+
+
+def test_overridden_settings_hold_until_the_override_ends() -> None:
+    own = switchyard_settings()
+
+    with override_settings(SWITCHYARD=replace(own, metrics_token="other")):
+        assert switchyard_settings().metrics_token == "other"
+
+    assert switchyard_settings() is own
