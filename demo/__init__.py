@@ -1,1 +1,1 @@
-"""``bin/demo``: the whole yard on one machine, started, fed, shown and stopped by one process that loads no Django."""
+"""``bin/demo``: start, show and stop the whole yard on one machine, from one process that does not load Django."""

@@ -11,13 +11,13 @@ from demo.check.run import check
 from demo.errors import DemoError
 from demo.run import run
 from demo.stopping import StopRequest
-from demo.view.console import line_console
+from demo.view.text import line_console
 
 
 def main(argv: Sequence[str]) -> int:
     """Run the demo or its check and return the exit code."""
     options = parse(argv)
-    # Database, mails and logs hold secrets, and the state folder may be one that others can look into.
+    # Database, mails and logs hold secrets, and other users may be able to read the state folder.
     os.umask(0o077)
     stop = StopRequest()
     stop.listen()

@@ -1,4 +1,4 @@
-"""What may be asked of ``bin/demo``."""
+"""Command line of ``bin/demo``."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from project.config import BASE_DIR
 DEFAULT_PORT = 8000
 DESCRIPTION = """\
 Starts the whole yard on this machine: Valkey, worker pools, scheduler, web, a mailbox and a webhook receiver;
-sends real work through it and shows what happens. Stop it with Ctrl-C: it drains, and keeps its data."""
+sends real work through it and shows its progress. Ctrl-C stops it: it drains, and keeps its data."""
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """The command line.
+    """Parsed command line.
 
     Args:
-        port: Web port that was asked for; ``None`` takes 8000, or the next that is free.
+        port: Web port; ``None`` takes 8000, or the next that is free.
         state: Folder that keeps everything.
         sample: Send the sample work.
         reload: Start the pools again when a Python file of the project changes.
@@ -35,7 +35,7 @@ class Options:
 
 
 def parse(argv: Sequence[str]) -> Options:
-    """Read the command line. Prints usage and ends with 2 when it makes no sense."""
+    """Parse the command line; print usage and exit with 2 when it is invalid."""
     parser = argparse.ArgumentParser(
         prog="bin/demo", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -62,5 +62,5 @@ def parse(argv: Sequence[str]) -> Options:
 
 def _port(text: str) -> int:
     if not text.isdigit() or not 0 < int(text) < 65536:
-        raise argparse.ArgumentTypeError(f"{text!r} is no port; give a number from 1 to 65535")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port; give a number from 1 to 65535")
     return int(text)

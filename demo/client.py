@@ -1,4 +1,4 @@
-"""The yard's HTTP API, as any client would use it."""
+"""Client of the yard's HTTP API."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class RequestFailed(DemoError):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the API said."""
+    """Response of the API."""
 
     status: int
     headers: Mapping[str, str]
@@ -40,7 +40,7 @@ class Client:
     def __init__(self, site: str, token: str) -> None:
         self._site = site.rstrip("/")
         self._authorization = {"Authorization": f"Bearer {token}"}
-        # Repeated only where no byte was sent or an Idempotency-Key makes it harmless: see `send`.
+        # Retries are set per request, see `send`: only where no byte was sent, or a repetition does no harm.
         self._pool = urllib3.PoolManager(retries=False, maxsize=4, timeout=TIMEOUT_S)
 
     def send(
@@ -58,9 +58,11 @@ class Client:
         """Send one request and return the answer, whatever its status.
 
         Args:
-            path: Below the site's root, or a whole address that the API gave.
-            body: Sent as JSON; ``raw``: sent as it is; ``fields``: sent as a form with files.
-            key: ``Idempotency-Key``: the same key twice does the work once.
+            path: Path below the site's root, or an absolute URL from an answer of the API.
+            body: Value sent as JSON.
+            raw: Body sent unchanged.
+            fields: Fields of a multipart form, files included.
+            key: ``Idempotency-Key``; with one, and for GET, a lost answer is requested again.
             anonymous: Send no token.
 
         Raises:

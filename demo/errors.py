@@ -1,4 +1,4 @@
-"""Why the demo did not start, or could not go on."""
+"""Errors that keep the demo from starting or going on."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from broker.errors import SwitchyardError
 
 
 class DemoError(SwitchyardError):
-    """The demo stops with exit 1 and this message."""
+    """Error that stops the demo with exit code 1 and this message."""
 
 
 class PartFailed(DemoError):
-    """A part of the demo did not start."""
+    """A part did not start or did not become ready."""
 
     def __init__(self, part: str, fact: str, log: Path, last_lines: str) -> None:
         said = "".join(f"\n    {line}" for line in last_lines.splitlines())
@@ -20,14 +20,14 @@ class PartFailed(DemoError):
 
 
 class PortTaken(DemoError):
-    """The port that was asked for cannot be had."""
+    """The chosen port cannot be bound."""
 
     def __init__(self, port: int, cause: str) -> None:
         super().__init__(f"port {port}: {cause}; choose another with --port, or give none")
 
 
 class StateInUse(DemoError):
-    """Another demo runs on the same folder."""
+    """Another demo uses the state folder."""
 
     def __init__(self, folder: Path, owner: str) -> None:
         super().__init__(
@@ -37,11 +37,11 @@ class StateInUse(DemoError):
 
 
 class StateUnusable(DemoError):
-    """The folder cannot keep a demo's state."""
+    """The state folder cannot be created or written to."""
 
     def __init__(self, folder: Path, cause: str) -> None:
         super().__init__(f"state folder {folder}: {cause}; choose one that you may write to with --state DIR")
 
 
 class Stopped(DemoError):
-    """Somebody asked the demo to stop before it was ready."""
+    """A stop was requested before the demo was ready."""

@@ -1,4 +1,4 @@
-"""Starts the parts in order, keeps them running, and stops them in the opposite order."""
+"""Process manager: starts the parts in order, restarts those that die, stops them in the opposite order."""
 
 from __future__ import annotations
 
@@ -6,19 +6,64 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
 
 from broker.errors import SwitchyardError
 from demo.errors import PartFailed, Stopped
-from demo.parts import Part, last_lines
+from demo.processes import last_lines
 
 POLL_S = 0.1
 SETTLED_S = 30.0
 LONGEST_PAUSE_S = 30.0
 
 
+class Part(Protocol):
+    """Interface of a part: one process, its log and its readiness check."""
+
+    @property
+    def name(self) -> str:
+        """Name for people, and of its log."""
+
+    @property
+    def pid(self) -> int | None:
+        """Process id while it runs."""
+
+    @property
+    def log_path(self) -> Path:
+        """Path of its log."""
+
+    @property
+    def log_start_bytes(self) -> int:
+        """Size of the log at its last start."""
+
+    @property
+    def ready_timeout_s(self) -> float:
+        """Longest time from its start until it is ready."""
+
+    @property
+    def stop_timeout_s(self) -> float:
+        """Longest time from :meth:`terminate` until it has ended."""
+
+    def start(self) -> None:
+        """Start the process."""
+
+    def exit_code(self) -> int | None:
+        """Return the exit code, minus the signal when killed by one; ``None`` while it runs."""
+
+    def missing(self) -> str:
+        """Return the reason why it is not ready; "" when it is."""
+
+    def terminate(self) -> None:
+        """Request a graceful end."""
+
+    def kill(self) -> None:
+        """Kill it."""
+
+
 @dataclass
 class Watch:
-    """What the manager remembers of a part."""
+    """State of a managed part."""
 
     part: Part
     started_at: float = 0.0
@@ -28,40 +73,40 @@ class Watch:
 
 
 class ProcessManager:
-    """Owns every process of a demo. Use it from the main thread: children end with the thread that made them.
+    """Owner of every process of a demo. Use it from the main thread: children end with the thread that started them.
 
     Args:
-        tell: Takes one line for people when something happens to a part.
-        is_stopping: Whether somebody asked the demo to stop.
-        is_in_a_hurry: Whether they asked again: parts are then killed instead of drained.
-        wait: Sleeps for so many seconds, less when something happens.
+        report: Called with one line for people when a part dies, returns or is killed.
+        is_stopping: Whether a stop was requested.
+        is_forced: Whether parts are killed instead of drained.
+        wait: Sleeps for so many seconds, less when a stop is requested.
     """
 
     def __init__(
         self,
         *,
-        tell: Callable[[str], None],
+        report: Callable[[str], None],
         is_stopping: Callable[[], bool] = lambda: False,
-        is_in_a_hurry: Callable[[], bool] = lambda: False,
+        is_forced: Callable[[], bool] = lambda: False,
         wait: Callable[[float], object] = time.sleep,
     ) -> None:
-        self._tell = tell
+        self._report = report
         self._is_stopping = is_stopping
-        self._is_in_a_hurry = is_in_a_hurry
+        self._is_forced = is_forced
         self._wait = wait
         self._stages: list[list[Watch]] = []
 
     @property
     def pids(self) -> dict[str, int]:
-        """Name -> process id of every part that runs."""
+        """Name -> process id of every running part."""
         return {watch.part.name: watch.part.pid for watch in self._watches() if watch.part.pid is not None}
 
     def start(self, *stages: Sequence[Part]) -> None:
-        """Start all parts at once and wait until each is ready. What is started later is stopped earlier.
+        """Start all parts at once and wait until each is ready. Later stages are stopped first.
 
         Raises:
-            PartFailed: one ended, or was not ready in time; the others go on until :meth:`stop`.
-            Stopped: somebody asked to stop meanwhile.
+            PartFailed: a part ended, or was not ready in time; the others run until :meth:`stop`.
+            Stopped: a stop was requested meanwhile.
         """
         watches = []
         for stage in stages:
@@ -81,8 +126,8 @@ class ProcessManager:
         """Run a part to its end, which must come within its ready timeout.
 
         Raises:
-            PartFailed: it did not end well, or not in time.
-            Stopped: somebody asked to stop meanwhile.
+            PartFailed: it failed, or did not end in time.
+            Stopped: a stop was requested meanwhile.
         """
         watch = Watch(part)
         self._start(watch)
@@ -96,13 +141,13 @@ class ProcessManager:
         if code != 0:
             raise _failure(part, f"ended with {describe_exit(code)}")
 
-    def tend(self) -> bool:
-        """Start again what has died. Call it often. Returns whether anything changed."""
+    def restart_dead(self) -> bool:
+        """Restart the parts that have died and return whether any state changed. Call it several times a second."""
         changed = False
         for watch in self._watches():
             code = watch.part.exit_code()
             if code is None:
-                changed |= self._notice_ready(watch)
+                changed |= self._report_return(watch)
             elif watch.restart_at is None:
                 self._plan_restart(watch, f"ended with {describe_exit(code)}")
                 changed = True
@@ -112,7 +157,7 @@ class ProcessManager:
         return changed
 
     def stop(self) -> None:
-        """Stop everything, stage by stage, the last started first. A part that takes too long is killed, and said."""
+        """Stop every part, stage by stage, the last started first; kill and report a part over its stop timeout."""
         for stage in reversed(self._stages):
             deadlines = {}
             for watch in stage:
@@ -145,11 +190,11 @@ class ProcessManager:
         watch.is_ready = not missing
         return watch.is_ready
 
-    def _notice_ready(self, watch: Watch) -> bool:
+    def _report_return(self, watch: Watch) -> bool:
         if watch.is_ready or watch.part.missing():
             return False
         watch.is_ready = True
-        self._tell(f"{watch.part.name} is back")
+        self._report(f"{watch.part.name} is back")
         return True
 
     def _plan_restart(self, watch: Watch, fact: str) -> None:
@@ -160,7 +205,7 @@ class ProcessManager:
         watch.failures += 1
         watch.restart_at = time.monotonic() + pause_s
         when = f"in {pause_s:g} s" if pause_s else "now"
-        self._tell(f"{watch.part.name} {fact}; starting it again {when}; its log is {watch.part.log_path}")
+        self._report(f"{watch.part.name} {fact}; starting it again {when}; its log is {watch.part.log_path}")
 
     def _restart(self, watch: Watch) -> None:
         watch.restart_at = None
@@ -170,12 +215,14 @@ class ProcessManager:
             self._plan_restart(watch, f"did not start ({error})")
 
     def _wait_for_end(self, part: Part, deadline: float) -> None:
-        while part.pid is not None and time.monotonic() < deadline and not self._is_in_a_hurry():
+        while part.pid is not None and time.monotonic() < deadline and not self._is_forced():
             time.sleep(POLL_S)
         if part.pid is None:
             return
-        if not self._is_in_a_hurry():
-            self._tell(f"{part.name} did not end within {part.stop_timeout_s:g} s: killed; its log is {part.log_path}")
+        if not self._is_forced():
+            self._report(
+                f"{part.name} did not end within {part.stop_timeout_s:g} s: killed; its log is {part.log_path}"
+            )
         kill(part)
 
     def _pause(self) -> None:
@@ -185,14 +232,14 @@ class ProcessManager:
 
 
 def kill(part: Part) -> None:
-    """Kill a part and wait until it is gone."""
+    """Kill a part and wait until it has ended."""
     part.kill()
     while part.pid is not None:
         time.sleep(POLL_S)
 
 
 def describe_exit(code: int) -> str:
-    """Return an exit code in words; a negative one is the signal that killed the process."""
+    """Return an exit code as text; a negative one is the signal that killed the process."""
     if code >= 0:
         return f"exit code {code}"
     try:

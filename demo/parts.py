@@ -1,171 +1,165 @@
-"""A part of the demo: one process, its log, and how to tell that it is ready."""
+"""Parts of the demo's yard: the command of each, and its readiness check."""
 
 from __future__ import annotations
 
-import contextlib
+import http.client
+import json
 import os
-import signal
-import subprocess
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import IO, Protocol
+import socket
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
 
-from apps.platform.workers.shared.parent_death import die_with_parent
-from project.config import BASE_DIR
+import redis
 
-LOG_LIMIT_BYTES = 10_000_000
-LAST_LINES = 12
+from broker.clock import now_ms
+from broker.keys.keys import Keys
+from broker.redis.connections import connect
+from broker.stores.pool_reports import PoolReport, PoolReports
+from broker.topology import Yard
+from demo.addresses import HOST, Addresses
+from demo.errors import DemoError
+from demo.manager import ProcessManager
+from demo.processes import CommandPart
+from demo.state import StateFolder
 
-
-class Part(Protocol):
-    """What the process manager needs of a part."""
-
-    @property
-    def name(self) -> str:
-        """What people call it; also its log's name."""
-
-    @property
-    def pid(self) -> int | None:
-        """Its process, while it runs."""
-
-    @property
-    def log_path(self) -> Path:
-        """Its log."""
-
-    @property
-    def log_start_bytes(self) -> int:
-        """Where in its log its last start begins."""
-
-    @property
-    def ready_timeout_s(self) -> float:
-        """It must be ready this long after its start."""
-
-    @property
-    def stop_timeout_s(self) -> float:
-        """It must have ended this long after it was asked to."""
-
-    def start(self) -> None:
-        """Start its process."""
-
-    def exit_code(self) -> int | None:
-        """Return how its process ended; ``None`` while it runs."""
-
-    def missing(self) -> str:
-        """Return what it still lacks to be ready; "" when it is."""
-
-    def terminate(self) -> None:
-        """Ask it to end in good order."""
-
-    def kill(self) -> None:
-        """End it at once."""
+ANSWER_TIMEOUT_S = 1.0
 
 
-class AdoptedProcess:
-    """A child that ``subprocess`` knows nothing of."""
-
-    def __init__(self, pid: int) -> None:
-        self.pid = pid
-        self.returncode: int | None = None
-
-    def poll(self) -> int | None:
-        """Return how it ended (minus the signal when killed by one); ``None`` while it runs."""
-        if self.returncode is None:
-            pid, status = os.waitpid(self.pid, os.WNOHANG)
-            if pid != 0:
-                self.returncode = os.waitstatus_to_exitcode(status)
-        return self.returncode
-
-
-@dataclass
-class CommandPart:
-    """A part that is a command of its own.
-
-    It gets its own session, so that a Ctrl-C in the terminal reaches the demo alone, and ends when the demo ends.
+class PoolsWatch:
+    """Reader of the reports that the pools keep in the broker.
 
     Args:
-        environment: The whole environment of the process.
-        inherits: Descriptors it is handed.
-        readiness: Returns what it still lacks, "" when it is ready; by default a process that runs is ready.
+        broker_url: The demo's broker.
+        yard: Declares the pools that must be up.
     """
 
-    name: str
-    command: Sequence[str]
-    environment: Mapping[str, str]
-    log_path: Path
-    inherits: Sequence[int] = ()
-    readiness: Callable[[], str] = lambda: ""
-    ready_timeout_s: float = 60.0
-    stop_timeout_s: float = 15.0
-    log_start_bytes: int = field(default=0, init=False, repr=False)
-    _process: subprocess.Popen[bytes] | AdoptedProcess | None = field(default=None, init=False, repr=False)
+    def __init__(self, broker_url: str, yard: Yard) -> None:
+        self._reports = PoolReports(connect(broker_url, profile="quick"), Keys())
+        self._yard = yard
+        self._since_ms = 0
 
-    @property
-    def pid(self) -> int | None:
-        """Its process, while it runs."""
-        return self._process.pid if self._process is not None and self._process.poll() is None else None
+    def expect_new(self) -> None:
+        """Ignore pools that started before now: reports of a killed demo's pools may not have expired yet."""
+        self._since_ms = now_ms()
 
-    def start(self) -> None:
-        """Start the command, its output appended to the log. Does nothing while it runs."""
-        if self.pid is not None:
-            return
-        with self.open_log() as log:
-            self._process = subprocess.Popen(
-                list(self.command),
-                cwd=BASE_DIR,
-                env=dict(self.environment),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                pass_fds=tuple(self.inherits),
-                preexec_fn=die_with_parent(signal.SIGTERM),
-            )
-
-    def adopt(self, pid: int) -> None:
-        """Take a process that another one forked, and that is our child now, for its first start."""
-        self._process = AdoptedProcess(pid)
-
-    def exit_code(self) -> int | None:
-        """Return how the process ended (minus the signal when killed by one); ``None`` while it runs."""
-        return None if self._process is None else self._process.poll()
+    def read(self) -> list[PoolReport]:
+        """Return the newest report of each pool, in the yard's order; none while the broker is down."""
+        try:
+            found = {report.pool: report for report in self._reports.read_all() if report.started_at >= self._since_ms}
+        except redis.RedisError:
+            return []
+        return [found[pool.name] for pool in self._yard.pools if pool.name in found]
 
     def missing(self) -> str:
-        """Return what it still lacks to be ready; "" when it is."""
-        return self.readiness()
-
-    def terminate(self) -> None:
-        """Ask it to end in good order."""
-        self._signal(signal.SIGTERM)
-
-    def kill(self) -> None:
-        """End it and whatever is left of its session at once."""
-        self._signal(signal.SIGKILL)
-
-    def _signal(self, signum: signal.Signals) -> None:
-        if self.pid is None:
-            return
-        with contextlib.suppress(ProcessLookupError):
-            if signum is signal.SIGKILL:
-                os.killpg(self.pid, signum)
-            else:
-                os.kill(self.pid, signum)
-
-    def open_log(self) -> IO[bytes]:
-        """Open the log for another start, and put it aside first where it is too long."""
-        if self.log_path.exists() and self.log_path.stat().st_size > LOG_LIMIT_BYTES:
-            self.log_path.replace(self.log_path.with_suffix(".log.1"))
-        log = self.log_path.open("ab")
-        self.log_start_bytes = log.tell()
-        return log
+        """Return the names of the pools that are not up; "" when all are."""
+        up = {report.pool for report in self.read() if report.state == "up"}
+        lacking = [pool.name for pool in self._yard.pools if pool.name not in up]
+        return f"not up: {', '.join(lacking)}" if lacking else ""
 
 
-def last_lines(path: Path, start_bytes: int = 0, count: int = LAST_LINES) -> str:
-    """Return the last lines that a log has after ``start_bytes``; "" when there is none."""
-    try:
-        with path.open("rb") as log:
-            log.seek(max(start_bytes, path.stat().st_size - 20_000))
-            text = log.read().decode(errors="replace")
-    except OSError:
-        return ""
-    return "\n".join(text.rstrip().splitlines()[-count:])
+def answers(port: int, path: str) -> Callable[[], str]:
+    """Return a readiness check: a GET on loopback must answer 200."""
+
+    def missing() -> str:
+        connection = http.client.HTTPConnection(HOST, port, timeout=ANSWER_TIMEOUT_S)
+        try:
+            connection.request("GET", path)
+            status = connection.getresponse().status
+        except (OSError, http.client.HTTPException) as error:
+            return f"no answer from {path} ({type(error).__name__})"
+        finally:
+            connection.close()
+        return "" if status == http.HTTPStatus.OK else f"{path} answers {status}"
+
+    return missing
+
+
+SETUP_TIMEOUT_S = 120.0
+WEB_GRACE_S = 8.0
+POOLS_GRACE_S = 35.0  # the pools' own grace of 25 s, plus the time to kill what outlasts it
+
+
+class YardParts:
+    """Factory of the parts.
+
+    Args:
+        lock: Descriptor of the state folder's lock, which every process inherits.
+    """
+
+    def __init__(
+        self, state: StateFolder, environment: Mapping[str, str], addresses: Addresses, pools: PoolsWatch, lock: int
+    ) -> None:
+        self._state = state
+        self._environment = environment
+        self._addresses = addresses
+        self._pools_watch = pools
+        self._lock = lock
+
+    def sidecars(self, smtp: socket.socket, receiver: socket.socket) -> CommandPart:
+        """Return mail sink and webhook receiver, on sockets that listen already."""
+        descriptors = (smtp.fileno(), receiver.fileno())
+        part = self._part("sidecars", "-m", "demo.servers", "sidecars", *map(str, descriptors), inherits=descriptors)
+        part.readiness = answers(self._addresses.receiver_port, "/healthz")
+        return part
+
+    def pools(self, *, reload: bool = False) -> CommandPart:
+        """Return the worker pools. With ``reload`` they restart when code changes, which a forked process cannot."""
+        part = self._part("pools", "manage.py", "runpools", *["--reload"] * reload)
+        part.readiness = self._pools_watch.missing
+        part.stop_timeout_s = POOLS_GRACE_S
+        return part
+
+    def scheduler(self) -> CommandPart:
+        """Return the scheduler."""
+        return self._part("scheduler", "manage.py", "runscheduler")
+
+    def web(self, listener: socket.socket) -> CommandPart:
+        """Return the web, on a socket that listens already."""
+        descriptor = listener.fileno()
+        part = self._part("web", "-m", "demo.servers", "web", str(descriptor), inherits=(descriptor,))
+        part.readiness = answers(self._addresses.web_port, "/readyz")
+        part.stop_timeout_s = WEB_GRACE_S
+        return part
+
+    def set_up(
+        self, manager: ProcessManager, listener: socket.socket, forked: list[CommandPart], *, with_sample: bool
+    ) -> dict[str, Any]:
+        """Run ``demo.setup`` and return its answer: that of :func:`demo.setup.prepare` and ``pids``.
+
+        Args:
+            listener: Socket of the web.
+            forked: Parts whose first process set-up forks.
+
+        Raises:
+            PartFailed: set-up failed.
+            Stopped: a stop was requested meanwhile.
+        """
+        for part in forked:
+            part.open_log().close()
+        options = ["--sample"] * with_sample
+        options += ["--fork", ",".join(part.name for part in forked)] if forked else []
+        reader, writer = os.pipe()
+        with os.fdopen(reader, "rb") as answer:
+            try:
+                descriptors = (writer, listener.fileno())
+                part = self._part("set-up", "-m", "demo.setup", *map(str, descriptors), *options, inherits=descriptors)
+                part.ready_timeout_s = SETUP_TIMEOUT_S
+                manager.run(part)
+            finally:
+                os.close(writer)
+            found: dict[str, Any] = json.loads(answer.read() or "{}")
+        if not found:
+            raise DemoError(f"set-up: it ended without a result; its log is {part.log_path}")
+        for part in forked:
+            part.adopt(found["pids"][part.name])
+        return found
+
+    def _part(self, name: str, *arguments: str, inherits: tuple[int, ...] = ()) -> CommandPart:
+        return CommandPart(
+            name,
+            (sys.executable, *arguments),
+            self._environment,
+            self._state.logs / f"{name}.log",
+            inherits=(self._lock, *inherits),
+        )

@@ -1,4 +1,4 @@
-"""``bin/demo`` without ``--check``: start, feed, show, and stop when asked."""
+"""``bin/demo`` without ``--check``: start the yard, send the sample work, show its progress, stop on a signal."""
 
 from __future__ import annotations
 
@@ -12,28 +12,27 @@ from rich.live import Live
 from demo.arguments import DEFAULT_PORT, Options
 from demo.client import Client
 from demo.errors import Stopped
-from demo.feed import Feed
-from demo.leftovers import end_leftovers
+from demo.processes import end_leftovers
 from demo.sample.journal import Journal
 from demo.sample.run import SampleRun
-from demo.setup import USERNAME
-from demo.snapshot import Observer
 from demo.state import StateFolder
 from demo.stopping import StopRequest
-from demo.view import lines, screen
-from demo.view.addresses import to_open
+from demo.view import screen
+from demo.view.feed import Feed
+from demo.view.snapshot import Observer
+from demo.view.text import addresses_to_open, status_line
 from demo.yard import DemoYard
 
-TEND_S = 0.25
+POLL_S = 0.25
 LINE_EVERY_S = 10.0
 QUIET_LINE_EVERY_S = 60.0
 
 
 def run(options: Options, stop: StopRequest, console: Console) -> int:
-    """Run a demo until somebody asks it to stop, and return 0.
+    """Run a demo until a signal stops it, and return 0.
 
     Raises:
-        DemoError: it did not start; what had started was stopped.
+        DemoError: it did not start; the parts that had started are stopped.
     """
     feed = Feed(print_line=lambda text: console.print(text))
     yard = DemoYard(
@@ -64,8 +63,8 @@ def run(options: Options, stop: StopRequest, console: Console) -> int:
 
 
 def show(yard: DemoYard, feed: Feed, stop: StopRequest, console: Console, *, with_sample: bool) -> None:
-    """Announce the yard, send the sample work and show what happens until somebody asks to stop."""
-    addresses = to_open(yard.addresses.site, USERNAME, yard.state.credentials)
+    """Print the addresses, send the sample work and show progress until a stop is requested."""
+    addresses = addresses_to_open(yard.addresses.site, yard.state.credentials)
     for name, address in addresses:
         console.print(f"  {name:<18} {address}")
     console.print(f"ready: {yard.addresses.site}")
@@ -96,18 +95,18 @@ def _live(
 ) -> None:
     feed.print_line = None
     with Live(console=Console(), screen=False, auto_refresh=False, vertical_overflow="crop") as live:
-        while not stop.wait(TEND_S):
-            yard.tend()
+        while not stop.wait(POLL_S):
+            yard.restart_dead()
             live.update(screen.render(observer.snapshot(), addresses, height=live.console.height), refresh=True)
 
 
 def _lines(yard: DemoYard, observer: Observer, stop: StopRequest, console: Console) -> None:
     next_at = time.monotonic() + LINE_EVERY_S
-    while not stop.wait(TEND_S):
-        yard.tend()
+    while not stop.wait(POLL_S):
+        yard.restart_dead()
         if time.monotonic() < next_at:
             continue
         seen = observer.snapshot()
-        console.print(lines.summary(seen))
+        console.print(status_line(seen))
         is_busy = any(not job.has_ended for job in seen.jobs)
         next_at = time.monotonic() + (LINE_EVERY_S if is_busy else QUIET_LINE_EVERY_S)

@@ -1,4 +1,4 @@
-"""The folder that keeps everything a demo has, and the lock that keeps a second demo out of it."""
+"""State folder of a demo, and the lock that keeps a second demo out of it."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from pathlib import Path
 import psutil
 
 from demo.errors import StateInUse, StateUnusable, Stopped
-from demo.private_files import read_private, write_private
+from demo.identity import read_private, write_private
 
 LEFTOVERS_TIMEOUT_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
 class StateFolder:
-    """Where each thing is."""
+    """Paths below a state folder."""
 
     root: Path
 
     def make(self) -> None:
-        """Create the folders that are missing. The root is for its owner only: it holds credentials.
+        """Create the missing folders, with access for their owner only: they hold credentials.
 
-        A root that was there keeps its mode, it may be anybody's; what is ours in it is closed to others.
+        An existing root keeps its mode; only the demo's own files and folders in it are closed to other users.
 
         Raises:
-            StateUnusable: they cannot be created, or not be written to.
+            StateUnusable: a folder cannot be created or written to.
         """
         try:
             self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -44,7 +44,7 @@ class StateFolder:
 
     @property
     def logs(self) -> Path:
-        """A log for each part."""
+        """Logs of the parts."""
         return self.root / "logs"
 
     @property
@@ -54,7 +54,7 @@ class StateFolder:
 
     @property
     def broker_socket(self) -> Path:
-        """Its Unix socket, where the settings look for it by default."""
+        """Unix socket of the embedded Valkey, at the default of the settings."""
         return self.root / "valkey.sock"
 
     @property
@@ -64,12 +64,12 @@ class StateFolder:
 
     @property
     def media(self) -> Path:
-        """Files that jobs made."""
+        """Result files of jobs."""
         return self.root / "media"
 
     @property
     def metrics(self) -> Path:
-        """Metric values that processes share."""
+        """Metric files that the processes share."""
         return self.root / "metrics"
 
     @property
@@ -79,11 +79,11 @@ class StateFolder:
 
     @property
     def deliveries(self) -> Path:
-        """What the webhook receiver was sent, a line of JSON each."""
+        """Requests to the webhook receiver, one line of JSON each."""
         return self.root / "deliveries.jsonl"
 
     def count_mails(self) -> int:
-        """Return how many mails the sink has kept."""
+        """Return the number of mails in the mailbox."""
         return sum(1 for _ in (self.mailbox / "new").glob("*.eml"))
 
     @property
@@ -98,22 +98,22 @@ class StateFolder:
 
     @property
     def sample(self) -> Path:
-        """Which webhook endpoints the sample work has registered."""
+        """Webhook endpoints that the sample work has registered."""
         return self.root / "sample.json"
 
     @property
     def lock(self) -> Path:
-        """Held by the running demo and by every process it started."""
+        """Lock file; locked by the running demo and every process it started."""
         return self.root / "demo.lock"
 
     @property
     def owner(self) -> Path:
-        """Who holds the lock."""
+        """Process id, start time and URL of the demo that holds the lock."""
         return self.root / "demo.owner.json"
 
 
 class StateLock:
-    """Keeps a state folder for one demo and for the processes that inherit :attr:`fileno`."""
+    """Exclusive lock on a state folder, shared with the processes that inherit :attr:`fileno`."""
 
     def __init__(self, folder: StateFolder) -> None:
         self._folder = folder
@@ -121,16 +121,16 @@ class StateLock:
 
     @property
     def fileno(self) -> int:
-        """Descriptor to hand to children: the folder stays locked until the last of them has ended."""
+        """Descriptor for children to inherit: the folder stays locked until the last of them has ended."""
         if self._handle is None:
             raise ValueError("the lock is not held; call acquire() first")
         return self._handle
 
     def acquire(self, *, is_stopping: Callable[[], bool], timeout_s: float = LEFTOVERS_TIMEOUT_S) -> None:
-        """Take the folder. Processes that a killed demo left are waited for, a living demo is not.
+        """Acquire the lock. Waits for the processes of a killed demo to end, but not for a running demo.
 
         Raises:
-            StateInUse: another demo runs on it, or what a killed one left has not ended within ``timeout_s``.
+            StateInUse: another demo runs on the folder, or processes of a killed one outlasted ``timeout_s``.
             Stopped: ``is_stopping`` turned true while waiting.
         """
         handle = os.open(self._folder.lock, os.O_RDWR | os.O_CREAT, 0o600)
@@ -151,13 +151,13 @@ class StateLock:
         self.announce("")
 
     def announce(self, url: str) -> None:
-        """Tell the next one who holds the folder, and where it answers."""
+        """Write who holds the lock, and its URL, for the error message of a second demo."""
         process = psutil.Process()
         owner = {"pid": process.pid, "started_at": process.create_time(), "url": url}
         write_private(self._folder.owner, owner)
 
     def release(self) -> None:
-        """Give the folder back."""
+        """Release the lock."""
         if self._handle is not None:
             self._folder.owner.unlink(missing_ok=True)
             os.close(self._handle)

@@ -1,4 +1,4 @@
-"""Signals that ask the demo to stop: once to drain, twice to end at once."""
+"""Stop signals of the demo: the first drains, the second stops at once."""
 
 from __future__ import annotations
 
@@ -10,33 +10,33 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class StopRequest:
-    """Remembers how often somebody asked."""
+    """Stop request, set by a signal or by the demo itself."""
 
     def __init__(self) -> None:
-        self._asked = threading.Event()
-        self._hurry = False
+        self._requested = threading.Event()
+        self._forced = False
 
     def listen(self) -> None:
-        """Take over SIGINT, SIGTERM and SIGHUP. From the main thread only."""
+        """Install handlers for SIGINT, SIGTERM and SIGHUP. From the main thread only."""
         for signum in SIGNALS:
-            signal.signal(signum, self._note)
+            signal.signal(signum, self._handle)
 
     def is_stopping(self) -> bool:
-        """Whether somebody asked."""
-        return self._asked.is_set()
+        """Whether a stop was requested."""
+        return self._requested.is_set()
 
-    def is_in_a_hurry(self) -> bool:
-        """Whether they asked again."""
-        return self._hurry
+    def is_forced(self) -> bool:
+        """Whether a second signal came: kill instead of drain."""
+        return self._forced
 
-    def ask(self) -> None:
-        """Ask from inside."""
-        self._asked.set()
+    def request(self) -> None:
+        """Request a stop from inside the demo."""
+        self._requested.set()
 
     def wait(self, timeout_s: float) -> bool:
-        """Sleep for so long, less when somebody asks; return whether somebody has."""
-        return self._asked.wait(timeout_s)
+        """Wait for the stop request, at most ``timeout_s``; return whether it was made."""
+        return self._requested.wait(timeout_s)
 
-    def _note(self, signum: int, frame: FrameType | None) -> None:
-        self._hurry = self._asked.is_set()
-        self._asked.set()
+    def _handle(self, signum: int, frame: FrameType | None) -> None:
+        self._forced = self._requested.is_set()
+        self._requested.set()

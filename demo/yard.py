@@ -1,4 +1,4 @@
-"""The demo's yard: everything that runs, started in order, described in ``credentials.json``, stopped in order."""
+"""The demo's yard: all its parts, started in order, described in ``credentials.json``, stopped in reverse order."""
 
 from __future__ import annotations
 
@@ -9,18 +9,24 @@ from typing import Any
 
 from apps.platform.embedded.server import EmbeddedServer
 from apps.platform.workers.shared.parent_death import adopt_orphans
-from demo import environment, ports
-from demo.broker_part import BrokerPart
-from demo.credentials import Credentials
-from demo.feed import Feed
-from demo.identity import Identity
+from demo.addresses import (
+    Addresses,
+    database_url,
+    environment_for,
+    free_again,
+    listen,
+    listen_again,
+    listen_near,
+    port_of,
+)
+from demo.identity import Credentials, Identity
 from demo.identity import load as load_identity
 from demo.manager import ProcessManager
-from demo.memory import proportional_bytes
-from demo.readiness import PoolsWatch
+from demo.parts import PoolsWatch, YardParts
+from demo.processes import BrokerPart, proportional_bytes
 from demo.state import StateFolder, StateLock
 from demo.stopping import StopRequest
-from demo.yard_parts import YardParts
+from demo.view.feed import Feed
 from project.topology import YARD
 
 
@@ -28,13 +34,13 @@ class DemoYard:
     """One demo on one state folder.
 
     Args:
-        web_port: Must be free; ``None`` takes the next one from ``first_port`` on.
-        first_port: 0 asks for any free port.
-        with_sample: Enqueue the sample work that starts later.
-        with_reload: Start the pools again when code changes.
+        web_port: Web port, which must be free; ``None`` takes the next free one from ``first_port`` on.
+        first_port: 0 takes any free port.
+        with_sample: Enqueue the delayed newsletters.
+        with_reload: Restart the pools when code changes.
     """
 
-    addresses: environment.Addresses
+    addresses: Addresses
     identity: Identity
     pools: PoolsWatch
     _credentials: Credentials
@@ -59,31 +65,31 @@ class DemoYard:
         self._with_sample, self._with_reload = with_sample, with_reload
         self._listeners: list[socket.socket] = []
         self._manager = ProcessManager(
-            tell=feed.add, is_stopping=stop.is_stopping, is_in_a_hurry=stop.is_in_a_hurry, wait=stop.wait
+            report=feed.add, is_stopping=stop.is_stopping, is_forced=stop.is_forced, wait=stop.wait
         )
 
     def start(self) -> None:
         """Start every part and return when the web answers and every pool is up.
 
         Raises:
-            DemoError: a part did not start, the folder or the port is in use, or somebody asked to stop.
-                Whatever runs then goes on until :meth:`stop`.
+            DemoError: a part did not start, the folder or the port is in use, or a stop was requested.
+                Parts that run by then go on until :meth:`stop`.
         """
         self.state.make()
         self._lock.acquire(is_stopping=self._stop.is_stopping)
-        shutil.rmtree(self.state.metrics)  # of processes that are gone
+        shutil.rmtree(self.state.metrics)  # files of processes that have ended
         self.state.make()
         kept = load_identity(self.state.identity)
-        # No password, and the socket where the settings look by default: `manage.py` in another terminal finds it.
+        # No password, and the socket at the settings' default, so that `manage.py` in another terminal finds it.
         broker = EmbeddedServer(
-            self.state.broker, port=ports.free_again(kept.broker_port), socket_path=self.state.broker_socket
+            self.state.broker, port=free_again(kept.broker_port), socket_path=self.state.broker_socket
         )
         web, smtp, receiver = self._listen(kept)
         self._manager.start([BrokerPart(broker)])
-        self.addresses = environment.Addresses(
-            web_port=ports.port_of(web),
-            smtp_port=ports.port_of(smtp),
-            receiver_port=ports.port_of(receiver),
+        self.addresses = Addresses(
+            web_port=port_of(web),
+            smtp_port=port_of(smtp),
+            receiver_port=port_of(receiver),
             broker_url=broker.url,
         )
         self.identity = kept.with_ports(
@@ -93,7 +99,7 @@ class DemoYard:
         self.pools = PoolsWatch(broker.url, YARD)
         parts = YardParts(
             self.state,
-            environment.for_children(self.state, self.identity, self.addresses),
+            environment_for(self.state, self.identity, self.addresses),
             self.addresses,
             self.pools,
             self._lock.fileno,
@@ -101,7 +107,7 @@ class DemoYard:
         self._manager.start([parts.sidecars(smtp, receiver)])
         self.pools.expect_new()
         pools, scheduler, site = parts.pools(reload=self._with_reload), parts.scheduler(), parts.web(web)
-        # Where the kernel gives us the orphans of a process, the parts are forked from one that has loaded Django.
+        # Where the kernel hands us orphans, set-up forks the parts after it has loaded Django.
         forked = [*([] if self._with_reload else [pools]), scheduler, site] if adopt_orphans() else []
         prepared = parts.set_up(self._manager, web, forked, with_sample=self._with_sample)
         self.facts = prepared["facts"]
@@ -111,7 +117,7 @@ class DemoYard:
             password=self.identity.admin_password,
             api_token=prepared["api_token"],
             broker_url=broker.url,
-            database_url=environment.database_url(self.state),
+            database_url=database_url(self.state),
             mail_dir_or_url=str(self.state.mailbox),
             pids={},
         )
@@ -127,7 +133,7 @@ class DemoYard:
 
     @property
     def is_running(self) -> bool:
-        """Whether any of its parts runs."""
+        """Whether any part runs."""
         return bool(self._manager.pids)
 
     @property
@@ -135,13 +141,13 @@ class DemoYard:
         """Sum of the proportional set sizes of the demo and all its processes."""
         return proportional_bytes(os.getpid())
 
-    def tend(self) -> None:
-        """Start again what has died. Call it often."""
-        if self._manager.tend():
+    def restart_dead(self) -> None:
+        """Restart the parts that have died. Call it several times a second."""
+        if self._manager.restart_dead():
             self._save_credentials()
 
     def stop(self) -> None:
-        """Drain and end every process, the broker last, and give the folder back."""
+        """Drain and stop every part, the broker last, and release the state folder."""
         self._manager.stop()
         for listener in self._listeners:
             listener.close()
@@ -149,10 +155,10 @@ class DemoYard:
 
     def _listen(self, kept: Identity) -> list[socket.socket]:
         web_port, first_port = self._ports
-        web = ports.listen_near(first_port) if web_port is None else ports.listen(web_port)
+        web = listen_near(first_port) if web_port is None else listen(web_port)
         self._listeners.append(web)
-        self._listeners.append(ports.listen_again(kept.smtp_port))
-        self._listeners.append(ports.listen_again(kept.receiver_port))
+        self._listeners.append(listen_again(kept.smtp_port))
+        self._listeners.append(listen_again(kept.receiver_port))
         return self._listeners
 
     def _save_credentials(self) -> None:

@@ -1,1 +1,1 @@
-"""``bin/demo --check``: every outcome of the sample work, expected against seen."""
+"""``bin/demo --check``: every outcome of the sample work, expected beside seen."""

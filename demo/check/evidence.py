@@ -1,4 +1,4 @@
-"""What can be seen of the sample work from outside: the API, the mailbox, the receiver's log, the database."""
+"""Evidence of the sample work's outcomes: API answers, the mailbox, the receiver's log, the database."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ import email.policy
 import http
 import json
 import sqlite3
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from demo.client import Client, RequestFailed
-from demo.sample.answers import Answers
-from demo.sample.journal import Journal, SentJob
+from demo.sample.journal import Answers, Journal, SentJob, count_states
 from demo.state import StateFolder
 
 
 @dataclass(frozen=True, slots=True)
 class KeptMail:
-    """One mail of the mailbox. ``message_id`` is without its angle brackets."""
+    """One mail of the mailbox. ``message_id`` has no angle brackets."""
 
     to: str
     subject: str
@@ -28,11 +28,11 @@ class KeptMail:
 
 
 class Evidence:
-    """One look at everything. Make a new one for the next look.
+    """Snapshot of all sources, cached on first use. Make a new one for each look.
 
     Args:
         receiver: Root of the webhook receiver, without a slash at the end.
-        files: Result files that were fetched before, by job; what is fetched now is added.
+        files: Cache of result files by job id; files fetched now are added.
     """
 
     def __init__(
@@ -57,11 +57,11 @@ class Evidence:
 
     @cached_property
     def mails(self) -> list[KeptMail]:
-        """Mails that the sink keeps."""
+        """Mails in the sink's mailbox."""
         return [_read_mail(path.read_bytes()) for path in sorted((self._state.mailbox / "new").glob("*.eml"))]
 
     def arrived(self, path: str) -> list[dict[str, Any]]:
-        """Return the requests that an endpoint of the receiver answered, oldest first."""
+        """Return the requests that one path of the receiver answered, oldest first."""
         return [entry for entry in self._deliveries if entry["path"] == path]
 
     @cached_property
@@ -73,7 +73,7 @@ class Evidence:
         return [json.loads(line) for line in lines if line.endswith("}")]
 
     def file_of(self, job: SentJob) -> bytes:
-        """Return the file a job ended with; empty while there is none."""
+        """Return a job's result file; empty while there is none."""
         url = job.body.get("result_url")
         if job.job_id not in self._files and url:
             with contextlib.suppress(RequestFailed):
@@ -83,7 +83,7 @@ class Evidence:
         return self._files.get(job.job_id, b"")
 
     def text_of(self, path: str) -> str:
-        """Return what a page of the site says; empty when it does not answer with 200."""
+        """Return the body of a page of the site; empty when the status is not 200."""
         with contextlib.suppress(RequestFailed):
             answer = self._client.send("GET", path)
             if answer.status == http.HTTPStatus.OK:
@@ -91,8 +91,8 @@ class Evidence:
         return ""
 
     def count_rows(self, query: str, *values: str) -> int:
-        """Return what a ``select count(*)`` says."""
-        # `with` on a connection commits and does not close, hence both.
+        """Return the result of a ``select count(*)``."""
+        # `with` on a connection commits but does not close it, hence `closing`.
         with contextlib.closing(sqlite3.connect(f"file:{self._state.database}?mode=ro", uri=True)) as database:
             return int(database.execute(query, values).fetchone()[0])
 
@@ -101,3 +101,27 @@ def _read_mail(raw: bytes) -> KeptMail:
     found = email.message_from_bytes(raw, policy=email.policy.default)
     to = str(found["X-Envelope-To"] or found["To"])
     return KeptMail(to, str(found["Subject"]), str(found["Message-ID"]).strip(" <>"))
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """Observation of one outcome: its description, whether it is as expected, and the job's duration in seconds."""
+
+    text: str
+    as_expected: bool
+    seconds: float | None = None
+
+
+def states(jobs: Sequence[SentJob]) -> str:
+    """Return the number of jobs in each state as text."""
+    return ", ".join(f"{count} {state}" for state, count in count_states(jobs).items()) or "nothing sent yet"
+
+
+def all_succeeded(jobs: Sequence[SentJob]) -> bool:
+    """Whether there is a job and every job succeeded."""
+    return bool(jobs) and all(job.state == "succeeded" for job in jobs)
+
+
+def longest_s(jobs: Sequence[SentJob]) -> float | None:
+    """Return the longest time from enqueueing to the end, in seconds."""
+    return max((job.took_s for job in jobs if job.took_s is not None), default=None)

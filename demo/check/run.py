@@ -1,4 +1,4 @@
-"""Starts a yard in a throw-away folder, sends the sample work, and waits for every outcome."""
+"""The check: start a yard in a throw-away folder, send the sample work, wait for every outcome, stop."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from demo.check.evidence import Evidence
+from apps.platform.console.formatting import duration
+from demo.check.evidence import Evidence, Seen
 from demo.check.expectations import EXPECTATIONS, Expectation
-from demo.check.seen import Seen
 from demo.errors import DemoError, Stopped
-from demo.feed import Feed
-from demo.leftovers import end_leftovers
+from demo.processes import end_leftovers
 from demo.sample.run import SampleRun
 from demo.state import StateFolder
 from demo.stopping import StopRequest
-from demo.view.words import duration, megabytes
+from demo.view.feed import Feed
+from demo.view.text import memory
 from demo.yard import DemoYard
 
-PATIENCE_S = 90.0
-LOOK_EVERY_S = 0.5
+TIMEOUT_S = 90.0
+POLL_S = 0.5
 TABLE_WIDTH = 130
 
 
 def check(stop: StopRequest, console: Console) -> int:
-    """Run the check and return its exit code: 0 when every outcome was as expected, else 1."""
+    """Run the check and return the exit code: 0 when every outcome is as expected, else 1."""
     started_at = time.monotonic()
     state = StateFolder(Path(tempfile.mkdtemp(prefix="switchyard-check-")))
     feed = Feed(print_line=lambda text: console.print(f"  {text}"))
@@ -41,7 +41,7 @@ def check(stop: StopRequest, console: Console) -> int:
     try:
         console.print(f"starting a yard in {state.root}")
         yard.start()
-        console.print(f"up after {duration(time.monotonic() - started_at)}; sending the sample work")
+        console.print(f"up after {duration((time.monotonic() - started_at) * 1_000)}; sending the sample work")
         found = wait_for_outcomes(yard, feed, stop)
         memory_bytes = yard.memory_bytes
     except Stopped:
@@ -57,8 +57,8 @@ def check(stop: StopRequest, console: Console) -> int:
     if found:
         console.print(table(found), soft_wrap=False)
         console.print(
-            f"memory {megabytes(memory_bytes)} (sum of proportional set sizes); "
-            f"all in all {duration(time.monotonic() - started_at)}"
+            f"memory {memory(memory_bytes)} (sum of proportional set sizes); "
+            f"all in all {duration((time.monotonic() - started_at) * 1_000)}"
         )
     if good:
         shutil.rmtree(state.root)
@@ -70,33 +70,33 @@ def check(stop: StopRequest, console: Console) -> int:
 
 
 def wait_for_outcomes(yard: DemoYard, feed: Feed, stop: StopRequest) -> list[Seen]:
-    """Send the sample work and look until everything is as expected, or patience ends.
+    """Send the sample work and poll until every outcome is as expected, for 90 s at most.
 
     Returns:
-        What was seen last of each expectation, in their order.
+        The last observation of each expectation, in their order.
     """
     run = SampleRun(yard, feed, is_over=stop.wait)
     run.start()
     files: dict[str, bytes] = {}
     found = [Seen("nothing yet", as_expected=False) for _ in EXPECTATIONS]
-    deadline = time.monotonic() + PATIENCE_S
+    deadline = time.monotonic() + TIMEOUT_S
     while not stop.is_stopping():
-        yard.tend()
+        yard.restart_dead()
         evidence = Evidence(run.journal, run.answers, run.client, yard.state, yard.addresses.receiver, files)
-        # What was right is looked at again in the end: "once" and "never" can still turn out wrong.
+        # The last look judges every row again: "once" and "never" may have turned wrong since.
         is_last_look = all(seen.as_expected for seen in found) or time.monotonic() > deadline
         for place, expectation in enumerate(EXPECTATIONS):
             if not found[place].as_expected or (is_last_look and not expectation.passes):
                 found[place] = _look(expectation, evidence)
         if is_last_look:
             break
-        stop.wait(LOOK_EVERY_S)
-    stop.ask()  # the run's threads end
+        stop.wait(POLL_S)
+    stop.request()  # the run's threads end
     return found
 
 
 def table(found: list[Seen]) -> Table:
-    """Return expected against seen."""
+    """Return the table of expected and seen outcomes."""
     result = Table(width=TABLE_WIDTH)
     for column in ("app", "what", "expected", "seen"):
         result.add_column(column)
@@ -118,4 +118,4 @@ def _look(expectation: Expectation, evidence: Evidence) -> Seen:
     try:
         return expectation.look(evidence)
     except sqlite3.OperationalError as error:
-        return Seen(f"the database does not tell: {error}", as_expected=False)
+        return Seen(f"the database cannot be read: {error}", as_expected=False)

@@ -1,1 +1,1 @@
-"""The sample work: real requests to the yard's API, and what becomes of each."""
+"""Sample work of every product app: sent through the API, then followed until each job ends."""

@@ -1,15 +1,21 @@
-"""The sample work of every product app, one function each."""
+"""Sample orders of every product app, one function each; webhook endpoints that fail in four ways; a picture."""
 
 from __future__ import annotations
 
 import datetime
+import http
 import json
+import struct
+import zlib
 from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from apps.product.billing.signatures import signed_headers
-from demo.sample.picture import make_picture
-from demo.sample.sender import Sender
+from demo.client import Client
+from demo.identity import read_private, write_private
+from demo.sample.journal import Sender
 
 PEOPLE = (
     "ada", "alan", "barbara", "cecilia", "donald", "edsger", "frances", "grace", "hedy", "ida", "joan", "katherine",
@@ -18,9 +24,36 @@ RESETS = 5
 WELCOMES = 12
 PRIVATE_URL = "http://169.254.169.254/latest/meta-data/"
 
+PICTURE_WIDTH, PICTURE_HEIGHT = 640, 400
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+EIGHT_BIT_RGB = (8, 2, 0, 0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Behaviour:
+    """One webhook endpoint of the demo's receiver: its path decides how it answers.
+
+    Args:
+        event: Event it subscribes to.
+        deliveries: Number of events that one run sends to it.
+    """
+
+    kind: str
+    path: str
+    event: str
+    deliveries: int
+
+
+BEHAVIOURS = (
+    Behaviour("broken", "/broken", "customer.created", 1),
+    Behaviour("flaky", "/flaky", "report.ready", 2),
+    Behaviour("gone", "/gone", "customer.deleted", 1),
+    Behaviour("healthy", "/healthy", "invoice.paid", 4),
+)
+
 
 def password_resets(sender: Sender) -> Iterator[str]:
-    """Send mails that overtake everything."""
+    """Send mails to the urgent queue."""
     for name in PEOPLE[:RESETS]:
         to = f"{name}@example.com"
         body = {"to": to, "template": "password_reset"}
@@ -28,7 +61,7 @@ def password_resets(sender: Sender) -> Iterator[str]:
 
 
 def welcome_mails(sender: Sender) -> Iterator[str]:
-    """Send two mails more than go out within a minute."""
+    """Send two mails more than the rate limit admits within a minute."""
     for name in PEOPLE[:WELCOMES]:
         to = f"{name}@example.com"
         body = {"to": to, "template": "welcome"}
@@ -36,7 +69,7 @@ def welcome_mails(sender: Sender) -> Iterator[str]:
 
 
 def statements(sender: Sender, facts: dict[str, Any]) -> Iterator[str]:
-    """Ask for monthly statements, drawn as PDF on the slow pool."""
+    """Request monthly statements, which the slow pool renders as PDF."""
     for customer_id, month in facts["statements"]:
         body = {"customer_id": customer_id, "month": month}
         title = f"Statement of customer {customer_id} for {month}"
@@ -44,7 +77,7 @@ def statements(sender: Sender, facts: dict[str, Any]) -> Iterator[str]:
 
 
 def thumbnails(sender: Sender, picture_url: str) -> Iterator[str]:
-    """Have one picture fetched and one uploaded, and small copies made."""
+    """Request a thumbnail of a picture to fetch, and one of an uploaded picture."""
     body = {"url": picture_url, "width": 160, "height": 100}
     yield sender.submit("images", "thumbnail_url", "Thumbnail of a fetched picture", "/api/v1/thumbnails", body=body)
     fields = {"file": ("yard.png", make_picture(shade=140), "image/png"), "width": "120", "height": "120"}
@@ -54,7 +87,7 @@ def thumbnails(sender: Sender, picture_url: str) -> Iterator[str]:
 
 
 def exports(sender: Sender) -> Iterator[str]:
-    """Stream tables into files."""
+    """Request one export of each file format."""
     for dataset, kind in (("invoices", "csv"), ("payments", "xlsx")):
         body = {"dataset": dataset, "format": kind}
         title = f"Export of all {dataset} as {kind}"
@@ -62,7 +95,7 @@ def exports(sender: Sender) -> Iterator[str]:
 
 
 def reconciliation(sender: Sender, facts: dict[str, Any]) -> Iterator[str]:
-    """Hold a month's invoices against the payments."""
+    """Request the reconciliation of the newest full month."""
     month = facts["month"]
     yield sender.submit(
         "billing", "reconciliation", f"Reconciliation of {month}", "/api/v1/reconciliations", body={"month": month}
@@ -89,10 +122,70 @@ def send_payment_event(sender: Sender, secret: str, event: dict[str, Any]) -> in
     raw = json.dumps(event).encode()
     headers = signed_headers(secret, f"evt_{event['data']['id']}", raw)
     headers |= {"Content-Type": "application/json"}
-    return sender.attempt("POST", "/api/v1/payments/events", raw=raw, headers=headers, anonymous=True).status
+    return sender.client.send("POST", "/api/v1/payments/events", raw=raw, headers=headers, anonymous=True).status
 
 
 def request_private_url(sender: Sender) -> int:
-    """Ask for a picture from inside the network and return the status of the refusal."""
+    """Request a thumbnail from a private address and return the status of the refusal."""
     body = {"url": PRIVATE_URL, "width": 10, "height": 10}
-    return sender.attempt("POST", "/api/v1/thumbnails", body=body).status
+    return sender.client.send("POST", "/api/v1/thumbnails", body=body).status
+
+
+def deliveries(sender: Sender, receiver: str, kept: Path) -> Iterator[str]:
+    """Register the webhook endpoints that are missing and send each its events; arguments as :func:`register`."""
+    register(sender.client, receiver, kept)
+    for behaviour in BEHAVIOURS:
+        for number in range(1, behaviour.deliveries + 1):
+            title = f"Webhook {behaviour.event} to the {behaviour.kind} endpoint"
+            payload = {"number": number, "run": sender.run}
+            yield from sender.publish(f"webhook_{behaviour.kind}", title, behaviour.event, payload)
+
+
+def register(client: Client, receiver: str, kept: Path) -> None:
+    """Register the webhook endpoints that are not registered yet.
+
+    Args:
+        receiver: Root of the demo's receiver.
+        kept: File that lists the registered endpoints over restarts.
+
+    Raises:
+        RequestFailed: the API refused one.
+    """
+    known = read_private(kept)
+    for behaviour in BEHAVIOURS:
+        url = receiver + behaviour.path
+        # The 410 of the "gone" endpoint disables it, so each run registers it anew.
+        if behaviour.kind != "gone" and known.get(behaviour.kind, {}).get("url") == url:
+            continue
+        body = {"url": url, "events": [behaviour.event]}
+        made = client.ask("POST", "/api/v1/webhooks/endpoints", expect=http.HTTPStatus.CREATED, body=body)
+        known[behaviour.kind] = {"url": url, **made}
+        write_private(kept, known)
+
+
+def make_picture(shade: int = 96) -> bytes:
+    """Return a PNG of 640 by 400 pixels: rails that meet at the horizon.
+
+    Args:
+        shade: Amount of blue, 0 … 255, to tell pictures apart.
+    """
+    rows = b"".join(b"\0" + _picture_row(y, shade) for y in range(PICTURE_HEIGHT))
+    header = struct.pack(">II5B", PICTURE_WIDTH, PICTURE_HEIGHT, *EIGHT_BIT_RGB)
+    return PNG_SIGNATURE + _chunk(b"IHDR", header) + _chunk(b"IDAT", zlib.compress(rows)) + _chunk(b"IEND", b"")
+
+
+def _picture_row(y: int, shade: int) -> bytes:
+    row = bytearray()
+    reach = max(1, y - PICTURE_HEIGHT // 4)
+    for x in range(PICTURE_WIDTH):
+        if y <= PICTURE_HEIGHT // 4:
+            row += bytes((250 - y // 2, 180 - y // 2, shade))
+        elif abs(abs(x - PICTURE_WIDTH // 2) - reach // 2) <= 1 + reach // 40:
+            row += b"\xd8\xdc\xe4"
+        else:
+            row += bytes((40 + reach // 8, 52 + reach // 8, shade // 2 + 40))
+    return bytes(row)
+
+
+def _chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))

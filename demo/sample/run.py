@@ -1,4 +1,4 @@
-"""One run of the sample work: sent and followed by two threads, so that the demo itself never waits for the web."""
+"""One run of the sample work: two threads send and follow it, so that the main thread never waits for the web."""
 
 from __future__ import annotations
 
@@ -8,22 +8,20 @@ import threading
 from collections.abc import Callable, Iterator
 
 from demo.client import Client, RequestFailed
-from demo.feed import Feed
-from demo.sample import endpoints, orders
-from demo.sample.answers import Answers
-from demo.sample.follower import follow
-from demo.sample.journal import Journal
-from demo.sample.sender import Sender
+from demo.sample import orders
+from demo.sample.journal import Answers, Journal, Sender, SentJob
+from demo.view.feed import Feed
 from demo.yard import DemoYard
 
+POLL_S = 0.5
 PAUSE_S = 0.05
 
 
 class SampleRun:
-    """Sends everything once.
+    """Sends each order once and follows its jobs.
 
     Args:
-        is_over: Waits so many seconds and returns whether the demo is over.
+        is_over: Waits so many seconds, less when the demo stops, and returns whether it does.
     """
 
     def __init__(self, yard: DemoYard, feed: Feed, *, is_over: Callable[[float], bool]) -> None:
@@ -36,7 +34,7 @@ class SampleRun:
         self._is_over = is_over
 
     def start(self) -> list[threading.Thread]:
-        """Start sending and following, and return the threads."""
+        """Start both threads and return them."""
         threads = [
             threading.Thread(target=self._send, name="sample sender", daemon=True),
             threading.Thread(target=self._follow, name="sample follower", daemon=True),
@@ -46,10 +44,21 @@ class SampleRun:
         return threads
 
     def _follow(self) -> None:
-        follow(self.journal, self.client, self._feed, is_over=self._is_over)
+        """Poll every unfinished job twice a second and report its changes to the feed."""
+        while not self._is_over(POLL_S):
+            for job in self.journal.unfinished():
+                try:
+                    answer = self.client.send("GET", f"/api/v1/jobs/{job.job_id}")
+                except RequestFailed:
+                    break  # the web is being restarted, which the manager reports
+                if answer.status != http.HTTPStatus.OK:
+                    continue
+                before, now = self.journal.update(job.job_id, answer.json())
+                if (before.state, before.attempts) != (now.state, now.attempts):
+                    report(self._feed, now)
 
     def _send(self) -> None:
-        sender = Sender(self.client, self.journal, self._feed, self.run)
+        sender = Sender(self.client, self.journal, self.run)
         for order in self._orders(sender):
             try:
                 for _ in order:
@@ -61,8 +70,8 @@ class SampleRun:
     def _orders(self, sender: Sender) -> tuple[Iterator[object], ...]:
         addresses, facts = self._yard.addresses, self._yard.facts
         return (
-            endpoints.deliveries(sender, addresses.receiver, self._yard.state.sample),
-            self._scheduled(sender),
+            orders.deliveries(sender, addresses.receiver, self._yard.state.sample),
+            self._newsletters(sender),
             orders.password_resets(sender),
             orders.statements(sender, facts),
             orders.thumbnails(sender, f"{addresses.receiver}/image.jpg"),
@@ -77,11 +86,12 @@ class SampleRun:
         self.answers.private_url = orders.request_private_url(sender)
         yield None
 
-    def _scheduled(self, sender: Sender) -> Iterator[object]:
+    def _newsletters(self, sender: Sender) -> Iterator[object]:
+        """Follow the newsletters that set-up enqueued, and cancel the later one."""
         jobs = self._yard.facts["scheduled"]
-        yield sender.note("jobs", "later", "Newsletter scheduled for later", jobs["later"])
-        yield sender.note("jobs", "cancelled", "Newsletter that is cancelled", jobs["cancelled"])
-        sender.attempt("DELETE", f"/api/v1/jobs/{jobs['cancelled']}")
+        yield sender.follow("jobs", "later", "Newsletter scheduled for later", jobs["later"])
+        yield sender.follow("jobs", "cancelled", "Newsletter that is cancelled", jobs["cancelled"])
+        self.client.send("DELETE", f"/api/v1/jobs/{jobs['cancelled']}")
 
     def _payment(self, sender: Sender) -> Iterator[object]:
         if self._yard.facts["open_invoice"] is None:
@@ -95,3 +105,20 @@ class SampleRun:
             yield None
         forged = orders.payment_event(self._yard.facts, self.answers.forged_payment_id)
         self.answers.forged = orders.send_payment_event(sender, "a secret that is not the yard's own", forged)
+
+
+def report(feed: Feed, job: SentJob) -> None:
+    """Add a line for the job's new state; states without interest for people (queued, running) add none."""
+    attempts = "1 attempt" if job.attempts == 1 else f"{job.attempts} attempts"
+    error = (job.body.get("error") or {}).get("type", "an error")
+    if job.state == "succeeded":
+        again = f" at attempt {job.attempts}" if job.attempts > 1 else ""
+        feed.add(f"{job.title}: done in {job.took_s or 0:.1f} s{again}", "good")
+    elif job.state == "retrying":
+        feed.add(f"{job.title}: attempt {job.attempts} failed ({error}); it waits in its retry queue", "wait")
+    elif job.state == "dead":
+        feed.add(f"{job.title}: given up after {attempts} ({error}); see the dead letters", "bad")
+    elif job.state == "scheduled" and job.reason == "rate_limit":
+        feed.add(f"{job.title}: held back by the rate limit", "wait")
+    elif job.state in ("cancelled", "expired"):
+        feed.add(f"{job.title}: {job.state}", "plain")

@@ -1,1 +1,1 @@
-"""How a running demo shows itself: a live screen on a terminal, lines elsewhere."""
+"""Output of a running demo: a live screen on a terminal, lines elsewhere."""

@@ -10,15 +10,16 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from demo.sample.journal import SentJob
-from demo.snapshot import Snapshot
-from demo.view.words import counts, duration, megabytes
+from apps.platform.console.formatting import duration
+from demo.sample.journal import SentJob, count_states
+from demo.view.snapshot import Snapshot
+from demo.view.text import memory
 
 TONES = {"plain": "", "good": "green", "bad": "bold red", "wait": "yellow"}
 STATES = {"succeeded": "green", "running": "cyan", "retrying": "yellow", "scheduled": "yellow", "dead": "bold red"}
 FRAME_ROWS = 2
-ROWS_FOR_WORK, ROWS_FOR_ADDRESSES = 28, 40  # smaller terminals do without; the addresses were printed before
-LEAST_LINES = 3
+ROWS_FOR_WORK, ROWS_FOR_ADDRESSES = 28, 40  # smaller terminals leave these panels out; the start prints the addresses
+LEAST_NEWS_LINES = 3
 BAR_WIDTH = 16
 
 
@@ -26,7 +27,7 @@ def render(seen: Snapshot, addresses: list[tuple[str, str]], *, height: int) -> 
     """Return the screen for one moment.
 
     Args:
-        height: Rows of the terminal; what happened gets what the rest leaves.
+        height: Rows of the terminal; the news gets the rows that the other panels leave.
     """
     tables = Table.grid(padding=(0, 2), expand=True)
     tables.add_column(ratio=3)
@@ -42,7 +43,7 @@ def render(seen: Snapshot, addresses: list[tuple[str, str]], *, height: int) -> 
         rows.append(_panel("Sample work", _work(seen.jobs)))
         used += FRAME_ROWS + len(_apps(seen.jobs))
     news = height - used - FRAME_ROWS - 1
-    if news >= LEAST_LINES:
+    if news >= LEAST_NEWS_LINES:
         rows.append(_panel("What just happened", _lines(seen, news)))
     return Group(*rows)
 
@@ -52,12 +53,12 @@ def _panel(title: str, content: RenderableType) -> Panel:
 
 
 def _headline(seen: Snapshot) -> Text:
-    words = Text(" Switchyard ", style="bold reverse")
-    words.append(f"  up {duration(seen.up_s)}", style="not bold not reverse")
-    words.append(f"   memory {megabytes(seen.memory_bytes)}", style="not bold not reverse")
-    words.append(f"   mails {seen.mails}", style="not bold not reverse")
-    words.append("   Ctrl-C stops it; data stay", style="dim not bold not reverse")
-    return words
+    line = Text(" Switchyard ", style="bold reverse")
+    line.append(f"  up {duration(seen.up_s * 1_000)}", style="not bold not reverse")
+    line.append(f"   memory {memory(seen.memory_bytes)}", style="not bold not reverse")
+    line.append(f"   mails {seen.mails}", style="not bold not reverse")
+    line.append("   Ctrl-C stops it; data stay", style="dim not bold not reverse")
+    return line
 
 
 def _addresses(addresses: list[tuple[str, str]]) -> Table:
@@ -80,7 +81,7 @@ def _queues(queues: list[dict[str, Any]]) -> RenderableType:
             _number(queue.get("running", 0), "cyan"),
             _number(queue.get("retrying", 0), "yellow"),
             _number(queue.get("dead", 0), "bold red"),
-            Text("-", style="dim") if age_s is None else Text(duration(age_s)),
+            Text("-", style="dim") if age_s is None else Text(duration(age_s * 1_000)),
         )
     return table
 
@@ -102,10 +103,10 @@ def _work(jobs: list[SentJob]) -> RenderableType:
     for app in _apps(jobs):
         of_app = [job for job in jobs if job.app == app]
         ended = sum(job.has_ended for job in of_app)
-        words = Text()
-        for state, count in counts(of_app).items():
-            words.append(f"{count} {state}  ", style=STATES.get(state, ""))
-        table.add_row(app, _bar(ended, len(of_app), "green"), f"{ended}/{len(of_app)}", words)
+        line = Text()
+        for state, count in count_states(of_app).items():
+            line.append(f"{count} {state}  ", style=STATES.get(state, ""))
+        table.add_row(app, _bar(ended, len(of_app), "green"), f"{ended}/{len(of_app)}", line)
     return table
 
 
@@ -114,12 +115,12 @@ def _apps(jobs: Iterable[SentJob]) -> list[str]:
 
 
 def _lines(seen: Snapshot, count: int) -> Text:
-    words = Text(no_wrap=True, overflow="ellipsis")
-    for line in seen.lines[-count:]:
-        words.append(f"{line.at:%H:%M:%S}  ", style="dim")
-        words.append(f"{line.text}\n", style=TONES.get(line.tone, ""))
-    words.rstrip()
-    return words or Text("nothing yet", style="dim")
+    lines = Text(no_wrap=True, overflow="ellipsis")
+    for event in seen.lines[-count:]:
+        lines.append(f"{event.at:%H:%M:%S}  ", style="dim")
+        lines.append(f"{event.text}\n", style=TONES.get(event.tone, ""))
+    lines.rstrip()
+    return lines or Text("nothing yet", style="dim")
 
 
 def _bar(done: int, total: int, style: str) -> Text:

@@ -9,16 +9,14 @@ from typing import Any
 
 import pytest
 
-from demo.check import billing_rows, file_rows, mail_rows, webhook_rows
-from demo.check.evidence import Evidence
+from demo.check import expectations
+from demo.check.evidence import Evidence, Seen
 from demo.check.expectations import EXPECTATIONS
 from demo.check.run import table
-from demo.check.seen import Seen
 from demo.client import Client
-from demo.sample.answers import Answers
-from demo.sample.journal import Journal, SentJob
+from demo.sample.journal import Answers, Journal, SentJob
 from demo.state import StateFolder
-from demo.view.console import line_console
+from demo.view.text import line_console
 
 RECEIVER = "http://127.0.0.1:9"
 TABLES = """
@@ -44,7 +42,7 @@ class World:
 
     def job(self, kind: str, job_id: str, state: str = "succeeded", **body: Any) -> None:
         self.journal.add(SentJob("app", kind, kind, job_id))
-        self.journal.see(job_id, {"state": state, "attempts": 1, **body})
+        self.journal.update(job_id, {"state": state, "attempts": 1, **body})
 
     def mail(self, to: str, message_id: str, subject: str = "Hello") -> None:
         folder = self.state.mailbox / "new"
@@ -75,11 +73,11 @@ def test_every_reset_must_have_been_mailed_exactly_once(world: World) -> None:
     for number in range(5):
         world.job("password_reset", f"job-{number}")
         world.mail("ada@example.com", f"<job-{number}.password_reset@switchyard.example>")
-    assert mail_rows.resets(world.look()) == Seen("5 succeeded, 5 mails", as_expected=True)
+    assert expectations.resets(world.look()) == Seen("5 succeeded, 5 mails", as_expected=True)
 
     world.mail("ada@example.com", "<job-0.password_reset@switchyard.example>")
 
-    assert not mail_rows.resets(world.look()).as_expected
+    assert not expectations.resets(world.look()).as_expected
 
 
 def test_rate_limit_must_hold_exactly_what_is_over_it(world: World) -> None:
@@ -88,94 +86,94 @@ def test_rate_limit_must_hold_exactly_what_is_over_it(world: World) -> None:
         world.mail("ada@example.com", f"<job-{number}.welcome@switchyard.example>")
     for number in (10, 11):
         world.job("welcome", f"job-{number}", "scheduled", reason="rate_limit")
-    assert mail_rows.welcomes(world.look()).as_expected
+    assert expectations.welcomes(world.look()).as_expected
 
     world.job("welcome", "job-12")
 
-    assert not mail_rows.welcomes(world.look()).as_expected
+    assert not expectations.welcomes(world.look()).as_expected
 
 
 def test_delayed_job_must_not_start_early(world: World) -> None:
     times = {"enqueued_at": "2026-11-20T08:00:00.000000Z", "started_at": "2026-11-20T08:00:19.000000Z"}
     world.job("later", "job", **times)
     world.mail("later@readers.example", "<job.newsletter@switchyard.example>")
-    assert not mail_rows.scheduled(world.look()).as_expected
+    assert not expectations.scheduled(world.look()).as_expected
 
-    world.journal.see("job", {"state": "succeeded", **times, "started_at": "2026-11-20T08:00:20.100000Z"})
+    world.journal.update("job", {"state": "succeeded", **times, "started_at": "2026-11-20T08:00:20.100000Z"})
 
-    assert mail_rows.scheduled(world.look()).as_expected
+    assert expectations.scheduled(world.look()).as_expected
 
 
 def test_cancelled_job_must_have_sent_nothing(world: World) -> None:
     world.job("cancelled", "job", "cancelled")
-    assert mail_rows.cancelled(world.look()).as_expected
+    assert expectations.cancelled(world.look()).as_expected
 
     world.mail("never@readers.example", "<job.newsletter@switchyard.example>")
 
-    assert not mail_rows.cancelled(world.look()).as_expected
+    assert not expectations.cancelled(world.look()).as_expected
 
 
 def test_result_must_be_the_kind_of_file_that_was_asked_for(world: World) -> None:
     world.job("statement", "job")
     world.files["job"] = b"<html>an error page</html>"
-    assert not file_rows.statements(world.look()).as_expected
+    assert not expectations.statements(world.look()).as_expected
 
     world.files["job"] = b"%PDF-1.7 ..."
 
-    assert file_rows.statements(world.look()) == Seen("1 succeeded, 1 PDF", as_expected=True)
+    assert expectations.statements(world.look()) == Seen("1 succeeded, 1 PDF", as_expected=True)
 
 
 def test_export_must_have_a_line_for_every_invoice_and_a_head(world: World) -> None:
     world.job("export_csv", "job")
     world.row("insert into shop_invoice values (1), (2)")
     world.files["job"] = b"number\r\n1\r\n"
-    assert not file_rows.export_csv(world.look()).as_expected
+    assert not expectations.export_csv(world.look()).as_expected
 
     world.files["job"] = b"number\r\n1\r\n2\r\n"
 
-    assert file_rows.export_csv(world.look()).as_expected
+    assert expectations.export_csv(world.look()).as_expected
 
 
 def test_payment_that_was_sent_twice_must_be_booked_once(world: World) -> None:
     world.answers.payment = [202, 202]
     world.row("insert into shop_payment values ('pay')")
-    assert billing_rows.payment(world.look()) == Seen("202, 202, booked once", as_expected=True)
+    assert expectations.payment(world.look()) == Seen("202, 202, booked once", as_expected=True)
 
     world.row("insert into shop_payment values ('pay')")
 
-    assert not billing_rows.payment(world.look()).as_expected
+    assert not expectations.payment(world.look()).as_expected
 
 
 def test_forged_payment_must_be_refused_and_not_booked(world: World) -> None:
     world.answers.forged = 401
-    assert billing_rows.forged(world.look()).as_expected
+    assert expectations.forged(world.look()).as_expected
 
     world.row("insert into shop_payment values ('pay_forged')")
 
-    assert not billing_rows.forged(world.look()).as_expected
+    assert not expectations.forged(world.look()).as_expected
 
 
 def test_healthy_endpoint_must_get_each_delivery_once_and_signed(world: World) -> None:
     world.job("webhook_healthy", "job")
     world.arrive("/healthy", 200, signed=False)
-    assert not webhook_rows.healthy(world.look()).as_expected
+    assert not expectations.healthy(world.look()).as_expected
 
     world.state.deliveries.unlink()
     world.arrive("/healthy", 200)
-    assert webhook_rows.healthy(world.look()).as_expected
+    assert expectations.healthy(world.look()).as_expected
     world.arrive("/healthy", 200)
 
-    assert not webhook_rows.healthy(world.look()).as_expected
+    assert not expectations.healthy(world.look()).as_expected
 
 
 def test_flaky_endpoint_must_have_failed_first(world: World) -> None:
     world.job("webhook_flaky", "job", attempts=1)
-    assert not webhook_rows.flaky(world.look()).as_expected
+    assert not expectations.flaky(world.look()).as_expected
 
-    world.journal.see("job", {"state": "succeeded", "attempts": 2})
+    world.journal.update("job", {"state": "succeeded", "attempts": 2})
     world.arrive("/flaky", 500)
 
-    assert webhook_rows.flaky(world.look()).as_expected
+    assert expectations.flaky(world.look()).as_expected
 
 
 def test_broken_endpoint_must_end_in_one_dead_letter_and_one_alert(world: World) -> None:
@@ -183,13 +181,13 @@ def test_broken_endpoint_must_end_in_one_dead_letter_and_one_alert(world: World)
     world.row("insert into dead_letters_deadletter values ('job')")
     for _ in range(6):
         world.arrive("/broken", 500)
-    assert not webhook_rows.broken(world.look()).as_expected
+    assert not expectations.broken(world.look()).as_expected
 
     world.mail("operations@switchyard.example", "<alert-1-0@switchyard>", "deliver_webhook gave up: DeliveryFailed")
-    assert webhook_rows.broken(world.look()).as_expected
+    assert expectations.broken(world.look()).as_expected
     world.mail("operations@switchyard.example", "<alert-2-0@switchyard>", "deliver_webhook gave up: DeliveryFailed")
 
-    assert not webhook_rows.broken(world.look()).as_expected
+    assert not expectations.broken(world.look()).as_expected
 
 
 def test_endpoint_that_is_gone_must_be_disabled_after_one_request(world: World) -> None:
@@ -197,11 +195,11 @@ def test_endpoint_that_is_gone_must_be_disabled_after_one_request(world: World) 
     world.arrive("/gone", 410)
     world.mail("operations@switchyard.example", "<alert-1-0@switchyard>", "deliver_webhook gave up: PermanentFailure")
     world.row("insert into webhooks_endpoint values (?, 1)", f"{RECEIVER}/gone")
-    assert not webhook_rows.gone(world.look()).as_expected
+    assert not expectations.gone(world.look()).as_expected
 
     world.row("update webhooks_endpoint set active = 0")
 
-    assert webhook_rows.gone(world.look()).as_expected
+    assert expectations.gone(world.look()).as_expected
 
 
 def test_before_anything_was_sent_nothing_but_what_needs_no_work_is_as_expected(world: World) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from demo.errors import PartFailed, Stopped
 from demo.manager import ProcessManager
-from demo.parts import CommandPart
+from demo.processes import CommandPart
 from project.config import BASE_DIR
 from tests.processes import is_alive
 from tests.waiting import wait_for
@@ -30,7 +30,7 @@ def needs_file(path: Path) -> Callable[[], str]:
 def test_start_returns_when_every_part_is_ready(tmp_path: Path) -> None:
     slow = part_of(tmp_path, "slow", f"sleep 0.2; touch {tmp_path}/up; sleep 60", readiness=needs_file(tmp_path / "up"))
     quick = part_of(tmp_path, "quick", "sleep 60")
-    manager = ProcessManager(tell=print)
+    manager = ProcessManager(report=print)
 
     manager.start([slow, quick])
 
@@ -40,7 +40,7 @@ def test_start_returns_when_every_part_is_ready(tmp_path: Path) -> None:
 
 
 def test_part_that_ends_at_start_is_named_with_its_log_and_last_lines(tmp_path: Path) -> None:
-    manager = ProcessManager(tell=print)
+    manager = ProcessManager(report=print)
 
     with pytest.raises(PartFailed, match=r"(?s)^web: ended with exit code 3 at start; .*web\.log.*boom") as failure:
         manager.start([part_of(tmp_path, "web", "echo boom; exit 3", readiness=lambda: "no answer")])
@@ -50,7 +50,7 @@ def test_part_that_ends_at_start_is_named_with_its_log_and_last_lines(tmp_path: 
 
 def test_failure_shows_nothing_of_an_earlier_start(tmp_path: Path) -> None:
     (tmp_path / "web.log").write_text("old story\n")
-    manager = ProcessManager(tell=print)
+    manager = ProcessManager(report=print)
 
     with pytest.raises(PartFailed) as failure:
         manager.start([part_of(tmp_path, "web", "echo boom; exit 3", readiness=lambda: "no answer")])
@@ -60,7 +60,7 @@ def test_failure_shows_nothing_of_an_earlier_start(tmp_path: Path) -> None:
 
 def test_part_that_is_not_ready_in_time_is_named_with_what_it_lacks(tmp_path: Path) -> None:
     part = part_of(tmp_path, "pools", "sleep 60", readiness=lambda: "slow is not up", ready_timeout_s=0.1)
-    manager = ProcessManager(tell=print)
+    manager = ProcessManager(report=print)
 
     with pytest.raises(PartFailed, match=r"pools: was not ready within 0.1 s \(slow is not up\)"):
         manager.start([part])
@@ -73,12 +73,12 @@ def test_command_that_is_missing_fails_its_part(tmp_path: Path) -> None:
     part = CommandPart("web", ("/no/such/command",), {}, tmp_path / "web.log")
 
     with pytest.raises(PartFailed, match=r"web: .*No such file"):
-        ProcessManager(tell=print).start([part])
+        ProcessManager(report=print).start([part])
 
 
 def test_asking_to_stop_ends_a_start_that_waits(tmp_path: Path) -> None:
     part = part_of(tmp_path, "web", "sleep 60", readiness=lambda: "no answer")
-    manager = ProcessManager(tell=print, is_stopping=lambda: True)
+    manager = ProcessManager(report=print, is_stopping=lambda: True)
 
     with pytest.raises(Stopped):
         manager.start([part])
@@ -88,13 +88,13 @@ def test_asking_to_stop_ends_a_start_that_waits(tmp_path: Path) -> None:
 
 
 def test_run_waits_for_the_end(tmp_path: Path) -> None:
-    ProcessManager(tell=print).run(part_of(tmp_path, "set-up", f"sleep 0.1; touch {tmp_path}/done"))
+    ProcessManager(report=print).run(part_of(tmp_path, "set-up", f"sleep 0.1; touch {tmp_path}/done"))
 
     assert (tmp_path / "done").exists()
 
 
 def test_run_that_fails_or_takes_too_long_is_said(tmp_path: Path) -> None:
-    manager = ProcessManager(tell=print)
+    manager = ProcessManager(report=print)
 
     with pytest.raises(PartFailed, match="set-up: ended with exit code 2"):
         manager.run(part_of(tmp_path, "set-up", "exit 2"))
@@ -105,14 +105,14 @@ def test_run_that_fails_or_takes_too_long_is_said(tmp_path: Path) -> None:
 def test_part_that_dies_is_started_again_and_both_are_said(tmp_path: Path) -> None:
     said: list[str] = []
     part = part_of(tmp_path, "web", "sleep 60")
-    manager = ProcessManager(tell=said.append)
+    manager = ProcessManager(report=said.append)
     manager.start([part])
     first = part.pid
     assert first is not None
 
     os.kill(first, signal.SIGKILL)
 
-    wait_for(lambda: bool(manager.tend() and len(said) == 2))
+    wait_for(lambda: bool(manager.restart_dead() and len(said) == 2))
     assert part.pid not in (None, first)
     assert said[0].startswith("web ended with SIGKILL; starting it again now")
     assert said[1] == "web is back"
@@ -122,13 +122,13 @@ def test_part_that_dies_is_started_again_and_both_are_said(tmp_path: Path) -> No
 def test_part_that_dies_again_and_again_is_started_at_growing_intervals(tmp_path: Path) -> None:
     said: list[str] = []
     part = part_of(tmp_path, "web", f"test -e {tmp_path}/once && exit 1; touch {tmp_path}/once; sleep 60")
-    manager = ProcessManager(tell=said.append)
+    manager = ProcessManager(report=said.append)
     manager.start([part])
     wait_for((tmp_path / "once").exists)
     part.kill()
 
-    wait_for(lambda: bool(manager.tend() and "starting it again in 1 s" in said[-1]))
-    assert not manager.tend()
+    wait_for(lambda: bool(manager.restart_dead() and "starting it again in 1 s" in said[-1]))
+    assert not manager.restart_dead()
     manager.stop()
 
 
@@ -142,7 +142,7 @@ def test_stages_stop_last_started_first(tmp_path: Path) -> None:
         )
         for name in ("broker", "pools", "web")
     )  # fmt: skip
-    manager = ProcessManager(tell=print)
+    manager = ProcessManager(report=print)
     manager.start([broker])
     manager.start([pools], [web])
 
@@ -159,7 +159,7 @@ def test_part_that_ignores_the_request_to_stop_is_killed_and_said(tmp_path: Path
         tmp_path, "deaf", "trap '' TERM; echo up; while :; do sleep 0.01; done", stop_timeout_s=0.2,
         readiness=lambda: "" if log.stat().st_size else "starting",
     )  # fmt: skip
-    manager = ProcessManager(tell=said.append)
+    manager = ProcessManager(report=said.append)
     manager.start([part])
 
     manager.stop()
@@ -171,9 +171,9 @@ def test_part_that_ignores_the_request_to_stop_is_killed_and_said(tmp_path: Path
 def test_parts_end_with_a_manager_that_was_killed(tmp_path: Path) -> None:
     program = (
         "import os, sys, time; from pathlib import Path\n"
-        "from demo.manager import ProcessManager; from demo.parts import CommandPart\n"
+        "from demo.manager import ProcessManager; from demo.processes import CommandPart\n"
         "part = CommandPart('web', ('sleep', '600'), os.environ, Path(sys.argv[1]) / 'web.log')\n"
-        "ProcessManager(tell=print).start([part]); print(part.pid, flush=True); time.sleep(600)"
+        "ProcessManager(report=print).start([part]); print(part.pid, flush=True); time.sleep(600)"
     )
     with subprocess.Popen(
         [sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE, text=True, cwd=BASE_DIR

@@ -10,10 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from demo.credentials import Credentials, kept_token
 from demo.errors import StateInUse, Stopped
-from demo.identity import load
-from demo.private_files import read_private, write_private
+from demo.identity import Credentials, kept_token, load, read_private, write_private
 from demo.state import StateFolder, StateLock
 from project.config import BASE_DIR
 

@@ -11,17 +11,16 @@ import pytest
 from rich.console import Console
 
 from broker.stores.pool_reports import PoolReport
-from demo.feed import Feed, Line
 from demo.sample.journal import SentJob
-from demo.snapshot import Snapshot
-from demo.view import lines, screen
-from demo.view.addresses import to_open
-from demo.view.words import duration, megabytes
+from demo.view import screen
+from demo.view.feed import Feed, Line
+from demo.view.snapshot import Snapshot
+from demo.view.text import addresses_to_open, memory, status_line
 
 QUEUE = {
     "queue": "webhook", "depth": 3, "scheduled": 1, "running": 2, "retrying": 5, "dead": 7, "oldest_age_seconds": 12.4,
 }  # fmt: skip
-ADDRESSES = to_open("http://127.0.0.1:8000/", "admin", Path("/state/credentials.json"))
+ADDRESSES = addresses_to_open("http://127.0.0.1:8000/", Path("/state/credentials.json"))
 
 
 def snapshot() -> Snapshot:
@@ -82,20 +81,13 @@ def test_empty_yard_can_be_shown() -> None:
 
 
 def test_line_for_logs_says_the_same_in_short() -> None:
-    assert lines.summary(snapshot()) == (
+    assert status_line(snapshot()) == (
         "up 1 min 15 s: jobs 1 succeeded, 1 running; pools 1 with 1 of 2 slots busy; 9 mails; memory 512 MB"
     )
 
 
-@pytest.mark.parametrize(
-    ("seconds", "words"), [(0.04, "0.0 s"), (9.94, "9.9 s"), (59.4, "59 s"), (60, "1 min 00 s"), (7_500, "2 h 05 min")]
-)
-def test_durations_are_said_as_people_say_them(seconds: float, words: str) -> None:
-    assert duration(seconds) == words
-
-
 def test_no_memory_is_a_dash() -> None:
-    assert megabytes(0) == "-"
+    assert memory(0) == "-"
 
 
 def test_feed_keeps_the_newest_lines_and_prints_each() -> None:

@@ -1,4 +1,4 @@
-"""What just happened, newest last, for the terminal and the log."""
+"""Events of the running demo, newest last, for the terminal and the log."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ KEPT_LINES = 200
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One thing that happened. ``tone`` is ``plain``, ``good``, ``bad`` or ``wait``."""
+    """One event. ``tone`` is ``plain``, ``good``, ``bad`` or ``wait``."""
 
     at: datetime.datetime
     text: str
@@ -21,10 +21,10 @@ class Line:
 
 
 class Feed:
-    """Collects lines from any thread.
+    """Collects lines from any thread and keeps the last 200.
 
     Args:
-        print_line: Takes each line as it comes as well; ``None`` only keeps them.
+        print_line: Called with each line's text; ``None`` prints nothing.
     """
 
     def __init__(self, print_line: Callable[[str], None] | None = None) -> None:

@@ -1,4 +1,4 @@
-"""What the terminal shows: the yard at one moment, as its API, its pools and its mailbox tell it."""
+"""State of the yard for the terminal, collected from its API, its pools' reports and its mailbox."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any
 
 from broker.stores.pool_reports import PoolReport
 from demo.client import Client, RequestFailed
-from demo.feed import Feed, Line
 from demo.sample.journal import Journal, SentJob
+from demo.view.feed import Feed, Line
 from demo.yard import DemoYard
 
 EVERY_S = 1.0
@@ -40,7 +40,7 @@ class Snapshot:
 
 
 class Observer:
-    """Looks at the yard once a second, in a thread of its own, so that showing it never waits."""
+    """Collects snapshots once a second in its own thread, so that rendering never waits."""
 
     def __init__(self, yard: DemoYard, client: Client, journal: Journal, feed: Feed) -> None:
         self._yard = yard
@@ -55,16 +55,16 @@ class Observer:
         self._lock = threading.Lock()
 
     def watch(self, is_over: Callable[[float], bool]) -> None:
-        """Look until it is over; ``is_over`` waits so many seconds and tells."""
+        """Collect until the demo stops; ``is_over`` waits so many seconds and returns whether it does."""
         turn = 0
         while True:
-            self._look(with_memory=turn % MEMORY_EVERY == 0)
+            self._collect(with_memory=turn % MEMORY_EVERY == 0)
             turn += 1
             if is_over(EVERY_S):
                 return
 
     def snapshot(self) -> Snapshot:
-        """Return what was seen last."""
+        """Return the last state."""
         with self._lock:
             return Snapshot(
                 up_s=time.monotonic() - self._started_at,
@@ -76,15 +76,15 @@ class Observer:
                 mails=self._mails,
             )
 
-    def _look(self, *, with_memory: bool) -> None:
-        queues = self._ask_queues()
+    def _collect(self, *, with_memory: bool) -> None:
+        queues = self._fetch_queues()
         pools = self._yard.pools.read()
         mails = self._yard.state.count_mails()
         memory_bytes = self._yard.memory_bytes if with_memory else self._memory_bytes
         with self._lock:
             self._queues, self._pools, self._mails, self._memory_bytes = queues, pools, mails, memory_bytes
 
-    def _ask_queues(self) -> list[dict[str, Any]]:
+    def _fetch_queues(self) -> list[dict[str, Any]]:
         try:
             answer = self._client.send("GET", "/api/v1/queues")
         except RequestFailed:

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from apps.product.webhooks.models import Endpoint
-from demo.moved_receiver import follow_receiver
-from demo.private_files import read_private, write_private
+from demo.identity import read_private, write_private
+from demo.sample.preparation import move_endpoints
 
 pytestmark = pytest.mark.django_db
 
@@ -19,14 +19,14 @@ def test_endpoints_follow_the_receiver_and_others_stay(tmp_path: Path) -> None:
     kept = tmp_path / "sample.json"
     write_private(kept, {"flaky": {"id": str(ours.pk), "secret": "s", "url": ours.url}})
 
-    assert follow_receiver(kept, "http://127.0.0.1:2222") == 1
+    assert move_endpoints(kept, "http://127.0.0.1:2222") == 1
 
     ours.refresh_from_db()
     other.refresh_from_db()
     assert ours.url == read_private(kept)["flaky"]["url"] == "http://127.0.0.1:2222/flaky"
     assert other.url == "https://example.com/hook"
-    assert follow_receiver(kept, "http://127.0.0.1:2222") == 0
+    assert move_endpoints(kept, "http://127.0.0.1:2222") == 0
 
 
 def test_nothing_to_follow_on_the_first_start(tmp_path: Path) -> None:
-    assert follow_receiver(tmp_path / "sample.json", "http://127.0.0.1:2222") == 0
+    assert move_endpoints(tmp_path / "sample.json", "http://127.0.0.1:2222") == 0

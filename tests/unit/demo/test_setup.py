@@ -16,7 +16,7 @@ from tests.waiting import wait_for
 FORKER = """
 import json, os, sys, time
 from pathlib import Path
-from demo.forking import fork_parts
+from demo.setup import fork_parts
 
 def work():
     print("working", flush=True)
@@ -31,7 +31,7 @@ OWNER = """
 import json, subprocess, sys, time
 from pathlib import Path
 from apps.platform.workers.shared.parent_death import adopt_orphans
-from demo.parts import CommandPart
+from demo.processes import CommandPart
 from tests.waiting import wait_for
 
 assert adopt_orphans()

@@ -1,10 +1,14 @@
-"""The environment of the demo's processes."""
+"""Ports and environment of the demo's parts."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from demo.environment import Addresses, for_children
+import pytest
+
+from demo import addresses
+from demo.addresses import Addresses, environment_for
+from demo.errors import PortTaken
 from demo.identity import load as load_identity
 from demo.state import StateFolder
 from project.config import load as load_config
@@ -15,7 +19,7 @@ ADDRESSES = Addresses(web_port=8001, smtp_port=8002, receiver_port=8003, broker_
 def test_children_reach_exactly_the_demos_own_parts(tmp_path: Path) -> None:
     identity = load_identity(tmp_path / "none")
 
-    config = load_config(for_children(StateFolder(tmp_path), identity, ADDRESSES, base={}))
+    config = load_config(environment_for(StateFolder(tmp_path), identity, ADDRESSES, base={}))
 
     assert config.library.allowed_private_addresses == {("127.0.0.1", 8003)}
     assert config.library.broker_url == ADDRESSES.broker_url
@@ -32,7 +36,7 @@ def test_children_reach_exactly_the_demos_own_parts(tmp_path: Path) -> None:
 def test_settings_of_another_yard_do_not_leak_in(tmp_path: Path) -> None:
     base = {"PATH": "/bin", "DJANGO_DEBUG": "0", "SWITCHYARD_METRICS_TOKEN": "x", "DATABASE_URL": "postgres://other"}
 
-    environment = for_children(StateFolder(tmp_path), load_identity(tmp_path / "none"), ADDRESSES, base=base)
+    environment = environment_for(StateFolder(tmp_path), load_identity(tmp_path / "none"), ADDRESSES, base=base)
 
     assert environment["PATH"] == "/bin"
     assert environment["DJANGO_DEBUG"] == "1"
@@ -48,3 +52,33 @@ def test_another_terminal_needs_no_more_than_the_state_folder(tmp_path: Path) ->
     assert config.library.broker_url == f"unix://{state.broker_socket}"
     assert config.database_url == f"sqlite:///{state.database}"
     assert config.storage_url == f"file://{state.media}"
+
+
+def test_port_that_is_taken_is_refused_with_the_way_out() -> None:
+    with addresses.listen(0) as taken, pytest.raises(PortTaken, match="--port"):
+        addresses.listen(addresses.port_of(taken))
+
+
+def test_next_free_port_follows_one_that_is_taken() -> None:
+    with addresses.listen(0) as taken:
+        first = addresses.port_of(taken)
+
+        with addresses.listen_near(first) as found:
+            assert first < addresses.port_of(found) <= first + addresses.NEXT_PORTS
+
+
+def test_port_of_last_time_is_taken_again_where_it_is_free() -> None:
+    with addresses.listen(0) as last:
+        port = addresses.port_of(last)
+    with addresses.listen_again(port) as again, addresses.listen_again(port) as other:
+        assert addresses.port_of(again) == port
+        assert addresses.port_of(other) != port
+
+
+def test_port_for_a_server_that_chooses_itself_is_zero_when_taken() -> None:
+    with addresses.listen(0) as taken:
+        port = addresses.port_of(taken)
+
+        assert addresses.free_again(port) == 0
+    assert addresses.free_again(port) == port
+    assert addresses.free_again(0) == 0

@@ -1,0 +1,137 @@
+"""Addresses of the demo's parts: listening sockets on loopback, and the environment that names them to every process.
+
+The demo opens the sockets and its parts inherit them, so no port is lost between finding and binding it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from demo.errors import PortTaken
+from demo.identity import Identity
+from demo.state import StateFolder
+
+HOST = "127.0.0.1"
+BACKLOG = 512
+NEXT_PORTS = 100
+
+# Settings that the caller made for another yard are kept out of the demo.
+REMOVED_PREFIXES = ("SWITCHYARD_", "DJANGO_")
+REMOVED_NAMES = ("DATABASE_URL", "PROMETHEUS_MULTIPROC_DIR")
+ALERT_MAILBOX = "operations@switchyard.example"
+
+
+def listen(port: int) -> socket.socket:
+    """Return a socket that listens on exactly this port; 0 is any free one.
+
+    Raises:
+        PortTaken: another program uses the port, or this user may not bind it.
+    """
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((HOST, port))
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        if error.errno in (errno.EADDRINUSE, errno.EACCES):
+            raise PortTaken(port, str(error.strerror).lower()) from error
+        raise
+    return listener
+
+
+def listen_near(port: int) -> socket.socket:
+    """Return a socket that listens on this port, the next free one of the 100 above it, or any.
+
+    Args:
+        port: 0 takes any free port at once.
+    """
+    for candidate in range(port, min(port + NEXT_PORTS, 65536) if port else 0):
+        try:
+            return listen(candidate)
+        except PortTaken:
+            continue
+    return listen(0)
+
+
+def listen_again(port: int) -> socket.socket:
+    """Return a socket that listens on the port of the last start, or on any other when that is taken."""
+    try:
+        return listen(port)
+    except PortTaken:
+        return listen(0)
+
+
+def port_of(listener: socket.socket) -> int:
+    """Return the port a socket listens on."""
+    return int(listener.getsockname()[1])
+
+
+def free_again(port: int) -> int:
+    """Return ``port`` if it is free now, else 0: a server that cannot inherit a socket then chooses its own port."""
+    if port == 0:
+        return 0
+    try:
+        listen(port).close()
+    except PortTaken:
+        return 0
+    return port
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """Ports of the parts, and the broker's URL."""
+
+    web_port: int
+    smtp_port: int
+    receiver_port: int
+    broker_url: str
+
+    @property
+    def site(self) -> str:
+        """Root of the web, ending in a slash."""
+        return f"http://{HOST}:{self.web_port}/"
+
+    @property
+    def receiver(self) -> str:
+        """Root of the webhook receiver, without a slash at the end."""
+        return f"http://{HOST}:{self.receiver_port}"
+
+
+def environment_for(
+    state: StateFolder, identity: Identity, addresses: Addresses, base: Mapping[str, str] = os.environ
+) -> dict[str, str]:
+    """Return the environment of the demo's processes: ``base`` without its Switchyard settings, plus the demo's own."""
+    environment = {
+        name: value
+        for name, value in base.items()
+        if not name.startswith(REMOVED_PREFIXES) and name not in REMOVED_NAMES
+    }
+    return environment | {
+        "DJANGO_SETTINGS_MODULE": "project.settings",
+        "DJANGO_DEBUG": "1",
+        "DJANGO_SECRET_KEY": identity.django_secret_key,
+        "DATABASE_URL": database_url(state),
+        "PROMETHEUS_MULTIPROC_DIR": str(state.metrics),
+        "SWITCHYARD_STATE_DIR": str(state.root),
+        "SWITCHYARD_BROKER_URL": addresses.broker_url,
+        "SWITCHYARD_STORAGE_URL": f"file://{state.media}",
+        "SWITCHYARD_SMTP_URL": f"smtp://{HOST}:{addresses.smtp_port}",
+        "SWITCHYARD_PUBLIC_URL": addresses.site.rstrip("/"),
+        "SWITCHYARD_PAYMENT_SECRET": identity.payment_secret,
+        "SWITCHYARD_ALERT_URLS": f"log: mailto:{ALERT_MAILBOX}",
+        "SWITCHYARD_ALLOWED_PRIVATE_ADDRESSES": f"{HOST}:{addresses.receiver_port}",
+        "SWITCHYARD_LOG_FORMAT": "console",
+        "PYTHONUNBUFFERED": "1",
+        # glibc keeps freed memory in arenas per thread; two arenas are enough for each part.
+        "MALLOC_ARENA_MAX": "2",
+    }
+
+
+def database_url(state: StateFolder) -> str:
+    """Return the URL of the demo's SQLite database."""
+    return f"sqlite:///{state.database}"

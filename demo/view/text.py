@@ -1,0 +1,64 @@
+"""Plain text output: the console for lines, the status line, addresses to open."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TextIO
+
+from rich.console import Console
+
+from apps.platform.console.formatting import duration, size
+from demo.identity import USERNAME
+from demo.sample.journal import count_states
+from demo.view.snapshot import Snapshot
+
+FILE_WIDTH = 140
+
+
+def line_console(stream: TextIO) -> Console:
+    """Return a console that prints lines unchanged: no markup, highlighting or wrapping.
+
+    Where the stream is no terminal, it is 140 characters wide.
+    """
+    width = None if stream.isatty() else FILE_WIDTH
+    return Console(file=stream, width=width, soft_wrap=True, markup=False, highlight=False)
+
+
+def status_line(seen: Snapshot) -> str:
+    """Return the yard's state as one line."""
+    jobs = ", ".join(f"{count} {state}" for state, count in count_states(seen.jobs).items()) or "none sent"
+    busy = sum(pool.busy for pool in seen.pools)
+    slots = sum(pool.slots for pool in seen.pools)
+    return (
+        f"up {duration(seen.up_s * 1_000)}: jobs {jobs}; pools {len(seen.pools)} with {busy} of {slots} slots busy; "
+        f"{seen.mails} mails; memory {memory(seen.memory_bytes)}"
+    )
+
+
+def addresses_to_open(site: str, credentials: Path) -> list[tuple[str, str]]:
+    """Return name and address (or place) of everything worth opening.
+
+    Args:
+        site: Root of the web, ending in a slash.
+        credentials: File that holds the password.
+    """
+    return [
+        ("Operations room", f"{site}   user {USERNAME}, password in {_shortened(credentials)}"),
+        ("Admin", f"{site}admin/"),
+        ("Mailbox", f"{site}admin/mail/mailbox/"),
+        ("API and its docs", f"{site}api/v1/docs"),
+        ("Metrics", f"{site}metrics"),
+    ]
+
+
+def memory(size_bytes: int) -> str:
+    """Return a size for people; ``-`` before it was measured."""
+    return size(size_bytes) if size_bytes else "-"
+
+
+def _shortened(path: Path) -> str:
+    """Return a path relative to the working directory where it lies below it."""
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
