@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from apps.platform.deployment import processes, stores, watchers
+from apps.platform.deployment import monitoring, processes, stores
 from broker.topology import Yard
 
 
@@ -18,7 +18,7 @@ def project(yard: Yard) -> dict[str, Any]:
         "services": {
             **processes.services(yard),
             **stores.services(yard),
-            **watchers.services(),
+            **monitoring.services(),
         },
         "networks": {"yard": {"internal": True}, "outside": {}},
         "volumes": {"media": {}, "valkey": {}, "postgres": {}, "prometheus": {}, "grafana": {}},

@@ -10,7 +10,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from apps.platform.conf import declared_yard, switchyard_settings
 from apps.platform.console.command_help import show_examples
-from apps.platform.deployment import documents, yard_table
+from apps.platform.deployment import rendered_files, yard_table
 
 EXAMPLES = """examples:
   manage.py topology                             queues, pools and actors
@@ -30,7 +30,7 @@ class Command(BaseCommand):
         parser.add_argument("--json", action="store_true", help="print the yard as JSON")
         actions = parser.add_subparsers(dest="action", metavar="render")
         render = actions.add_parser("render", help="write the deployment files")
-        render.add_argument("target", choices=documents.TARGETS)
+        render.add_argument("target", choices=rendered_files.TARGETS)
         render.add_argument("--check", action="store_true", help="write nothing; exit 1 when a file differs")
 
     def handle(self, *, action: str | None, **options: Any) -> None:
@@ -42,10 +42,10 @@ class Command(BaseCommand):
             self.stdout.write(yard_table.as_text(declared_yard()))
 
     def _render(self, target: str, *, check: bool) -> None:
-        rendered = documents.render(target, declared_yard())
+        rendered = rendered_files.render(target, declared_yard())
         if not check:
-            for path in documents.write(switchyard_settings().base_dir, rendered) or ["nothing changed"]:
+            for path in rendered_files.write(switchyard_settings().base_dir, rendered) or ["nothing changed"]:
                 self.stdout.write(path)
-        elif lines := documents.differences(switchyard_settings().base_dir, rendered):
+        elif lines := rendered_files.differences(switchyard_settings().base_dir, rendered):
             self.stdout.write("\n".join(lines))
             raise CommandError(f"files differ from the yard; run: manage.py topology render {target}")

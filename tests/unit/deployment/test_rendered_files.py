@@ -7,38 +7,43 @@ from pathlib import Path
 import yaml
 from django.conf import settings
 
-from apps.platform.deployment import documents
+from apps.platform.deployment import rendered_files
 from tests.unit.deployment.yards import YARD
 
 
 def test_files_on_disk_are_what_the_yard_renders() -> None:
-    assert documents.differences(settings.BASE_DIR, documents.render("compose", settings.SWITCHYARD.topology)) == []
+    rendered = rendered_files.render("compose", settings.SWITCHYARD.topology)
+
+    assert rendered_files.differences(settings.BASE_DIR, rendered) == []
+        rendered_files.differences(settings.BASE_DIR, rendered_files.render("compose", settings.SWITCHYARD.topology))
+        == []
+    )
 
 
 def test_rendering_twice_gives_the_same_bytes() -> None:
-    assert documents.render("compose", YARD) == documents.render("compose", YARD)
+    assert rendered_files.render("compose", YARD) == rendered_files.render("compose", YARD)
 
 
 def test_every_file_says_where_it_comes_from_and_is_yaml() -> None:
-    for text in documents.render("compose", YARD).values():
+    for text in rendered_files.render("compose", YARD).values():
         assert text.startswith("# Rendered by `manage.py topology render compose`")
         assert isinstance(yaml.safe_load(text), dict)
 
 
 def test_only_what_differs_is_written(tmp_path: Path) -> None:
     rendered = {"ops/a.yml": "a: 1\n", "ops/b.yml": "b: 1\n"}
-    documents.write(tmp_path, rendered)
+    rendered_files.write(tmp_path, rendered)
 
-    written = documents.write(tmp_path, rendered | {"ops/b.yml": "b: 2\n"})
+    written = rendered_files.write(tmp_path, rendered | {"ops/b.yml": "b: 2\n"})
 
     assert written == ["ops/b.yml"]
     assert (tmp_path / "ops/b.yml").read_text() == "b: 2\n"
 
 
 def test_drift_is_shown_as_a_diff_from_disk_to_the_yard(tmp_path: Path) -> None:
-    documents.write(tmp_path, {"ops/a.yml": "a: 1\n"})
+    rendered_files.write(tmp_path, {"ops/a.yml": "a: 1\n"})
 
-    lines = documents.differences(tmp_path, {"ops/a.yml": "a: 2\n", "ops/new.yml": "n: 1\n"})
+    lines = rendered_files.differences(tmp_path, {"ops/a.yml": "a: 2\n", "ops/new.yml": "n: 1\n"})
 
     assert "-a: 1" in lines
     assert "+a: 2" in lines

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from apps.platform.deployment import alert_rules, compose, scrape
+from apps.platform.deployment import compose, prometheus
 from broker.topology import Yard
 
 HEADER = "# Rendered by `manage.py topology render {target}` from project/topology.py; do not edit.\n"
@@ -77,8 +77,8 @@ def _document(target: str, content: Mapping[str, Any]) -> str:
 def _compose(yard: Yard) -> dict[str, dict[str, Any]]:
     return {
         "ops/compose.yaml": compose.project(yard),
-        "ops/prometheus/rules.yml": alert_rules.rules(yard),
-        "ops/prometheus/prometheus.yml": scrape.config(yard),
+        "ops/prometheus/rules.yml": prometheus.rules(yard),
+        "ops/prometheus/prometheus.yml": prometheus.scrape_config(yard),
     }
 
 

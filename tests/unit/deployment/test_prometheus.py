@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 from django.conf import settings
 
-from apps.platform.deployment import alert_rules
+from apps.platform.deployment import prometheus
 from tests.unit.deployment.yards import YARD
 
 
 def by_name(group: str) -> dict[str, Any]:
-    groups = {entry["name"]: entry["rules"] for entry in alert_rules.rules(YARD)["groups"]}
+    groups = {entry["name"]: entry["rules"] for entry in prometheus.rules(YARD)["groups"]}
     return {rule["alert"]: rule for rule in groups[group]}
 
 
@@ -41,7 +41,7 @@ def test_every_pool_has_its_group() -> None:
 
 
 @pytest.mark.parametrize(
-    "group", alert_rules.rules(settings.SWITCHYARD.topology)["groups"], ids=lambda group: group["name"]
+    "group", prometheus.rules(settings.SWITCHYARD.topology)["groups"], ids=lambda group: group["name"]
 )
 def test_alert_says_its_cause_and_the_next_step(group: dict[str, Any]) -> None:
     for rule in group["rules"]:
