@@ -99,6 +99,19 @@ class QueueFull(SwitchyardError):
         )
 
 
+class InvalidDeclaration(SwitchyardError, ValueError):
+    """An option of the topology has a value that cannot be used.
+
+    Args:
+        subject: The declared object, such as ``queue mail``.
+        option: Its option.
+        remedy: A value to write instead.
+    """
+
+    def __init__(self, subject: str, option: str, value: object, remedy: str) -> None:
+        super().__init__(f"{subject}: {option} is {value!r:.200}; {remedy}")
+
+
 class InvalidQueueName(SwitchyardError):
     """A queue name that cannot be part of a key, or that is the name of a key beside the queue's."""
 

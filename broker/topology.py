@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 from broker.errors import InvalidQueueName, UnknownPool, UnknownQueue
 from broker.keys.queue_keys import Lane, QueueKeys
+from broker.validation import LONGEST_DELAY_MS, is_whole, is_whole_or_none, require, takes_one_argument
 
 RETRY_SUFFIX = "-retry"
 ALONE_SUFFIX = "-alone"
@@ -21,18 +22,23 @@ MOST_ALONE: dict[PoolKind, int] = {"threads": 4, "processes": 4, "gevent": 2}
 
 _SUFFIXES: dict[str, Lane] = {RETRY_SUFFIX: "retry", ALONE_SUFFIX: "alone"}
 QUEUE_NAME = re.compile(r"[a-z0-9_.-]{1,64}")
+POOL_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+HIGHEST_NICE = 19
 
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """How often and how late a failed message is tried again.
+    """Number and delays of the retries of a failed message.
 
     Args:
         max_retries: Retries after the first attempt; 0 means none.
         base_ms: Longest delay before the first retry.
-        cap_ms: Longest delay before any retry.
-        backoff: Own function from the number of the retry (1 …) to its delay in ms, taken as it is:
-            neither jitter nor cap is added.
+        cap_ms: Longest delay before any retry, ``base_ms`` to one year.
+        backoff: Own function from the number of the retry (1 …) to its delay in ms, used as it is: neither jitter nor
+            cap is added.
+
+    Raises:
+        InvalidDeclaration: an option has a value that cannot be used.
     """
 
     max_retries: int = 5
@@ -40,21 +46,31 @@ class RetryPolicy:
     cap_ms: int = 300_000
     backoff: Callable[[int], int] | None = None
 
+    def __post_init__(self) -> None:
+        subject = "retry policy"
+        retries, base_ms, cap_ms, backoff = self.max_retries, self.base_ms, self.cap_ms, self.backoff
+        require(is_whole(retries), subject, "max_retries", retries, "write a number of retries, 0 for none")
+        require(is_whole(base_ms), subject, "base_ms", base_ms, "write milliseconds, 0 or more")
+        limits = f"write milliseconds, from base_ms ({base_ms}) to {LONGEST_DELAY_MS}"
+        require(is_whole(cap_ms, least=base_ms, most=LONGEST_DELAY_MS), subject, "cap_ms", cap_ms, limits)
+        usable = backoff is None or takes_one_argument(backoff)
+        require(usable, subject, "backoff", backoff, "write a function of one argument, the number of the retry")
+
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """A queue with its promise. Its retry lane and dead list come with it.
+    """A queue with its objective and limits. Its retry lane and dead list come with it.
 
     Args:
-        objective_ms: A message starts within this time; ``None`` promises nothing.
-        soft_limit_ms: An exception is raised in a task that runs longer.
-        hard_limit_ms: The child that runs a task for longer is killed.
+        objective_ms: Longest time until a message starts; ``None`` for no objective.
+        soft_limit_ms: Run time after which an exception is raised in a task.
+        hard_limit_ms: Run time after which the child that runs a task is killed; above the soft limit.
         retry: Policy for actors that name none of their own.
-        max_depth: New messages are refused while so many wait or are scheduled; ``None`` takes any number. Retries,
-            and what follows a job, are never refused.
+        max_depth: Number of waiting and scheduled messages from which new ones are refused; ``None`` for no limit.
+            Retries, pipeline steps and callbacks are never refused.
 
     Raises:
-        ValueError: ``max_depth`` is below 1.
+        InvalidDeclaration: an option has a value that cannot be used.
         InvalidQueueName: the name cannot be part of a key, or would be the key of something else.
     """
 
@@ -67,8 +83,16 @@ class Queue:
 
     def __post_init__(self) -> None:
         check_queue_name(self.name)
-        if self.max_depth is not None and self.max_depth < 1:
-            raise ValueError(f"queue {self.name}: max_depth is {self.max_depth}; give it 1 or more, or leave it out")
+        subject, objective_ms, depth = f"queue {self.name}", self.objective_ms, self.max_depth
+        soft_ms, hard_ms = self.soft_limit_ms, self.hard_limit_ms
+        usable = is_whole_or_none(objective_ms, least=1)
+        require(usable, subject, "objective_ms", objective_ms, "write milliseconds, 1 or more, or None")
+        require(is_whole(soft_ms, least=1), subject, "soft_limit_ms", soft_ms, "write milliseconds, 1 or more")
+        remedy = f"write milliseconds above soft_limit_ms ({soft_ms}): a task is interrupted before its child is killed"
+        require(is_whole(hard_ms, least=soft_ms + 1), subject, "hard_limit_ms", hard_ms, remedy)
+        require(isinstance(self.retry, RetryPolicy), subject, "retry", self.retry, "write a RetryPolicy(...)")
+        usable = is_whole_or_none(depth, least=1)
+        require(usable, subject, "max_depth", depth, "write a number of messages, 1 or more, or leave it out")
 
     @property
     def retry_lane(self) -> str:
@@ -77,12 +101,12 @@ class Queue:
 
     @property
     def alone_lane(self) -> str:
-        """Queue in which those wait that may take their worker down. Nobody declares who serves it: see ``runpool``."""
+        """Queue of the messages that may crash their worker. Every pool serves those of its queues, see ``runpool``."""
         return self.name + ALONE_SUFFIX
 
     @property
     def dead_list(self) -> str:
-        """List that holds what this queue gave up. Nothing consumes it."""
+        """List of this queue's dead letters. Nothing consumes it."""
         return self.name + DEAD_SUFFIX
 
 
@@ -91,19 +115,22 @@ class Pool:
     """Workers of one kind for queues of one latency class.
 
     Args:
-        queues: Queues and retry lanes it serves.
-        processes: Children.
-        slots: Messages a child runs at once (threads or greenlets).
-        prefetch: Messages a child may hold, running ones included; ``None`` is twice the slots.
+        queues: Queues and retry lanes that the pool serves.
+        processes: Number of children.
+        slots: Messages that a child runs at once (threads or greenlets).
+        prefetch: Messages that a child may hold, running ones included; ``None`` is twice the slots.
         nice: Added to the children's niceness, 0 … 19.
         cpus: Numbers of the CPUs that the children may run on; empty for all.
-        database_connections: Database connections the pool may open; ``None`` for as many as ``most_running``.
-        shared_retries: Serves every retry lane that no pool names.
-        recycle_after: Messages after which a child is replaced; ``None`` for never.
-        recycle_above_bytes: Resident memory above which it is, its tasks ended in peace; ``None`` for any.
-        memory_limit_bytes: Resident memory of a child at most: it starts no message that may not fit, and is replaced.
-            One that a task takes over it is killed, and what it ran is suspect; with a single slot the task gets a
-            ``MemoryError`` before. ``None`` for any.
+        database_connections: Database connections that the pool may open; ``None`` for as many as ``most_running``.
+        shared_retries: The pool serves every retry lane that no pool names.
+        recycle_after: Messages after which a child is replaced; ``None`` for no limit.
+        recycle_above_bytes: Resident memory above which a child is replaced after its tasks end; ``None`` for no limit.
+        memory_limit_bytes: Highest resident memory of a child. It starts no message that may exceed the limit, and is
+            replaced instead. A child that a task takes over the limit is killed, and its messages are suspects; with a
+            single slot the task gets a ``MemoryError`` first. ``None`` for no limit.
+
+    Raises:
+        InvalidDeclaration: an option has a value that cannot be used.
     """
 
     name: str
@@ -120,40 +147,78 @@ class Pool:
     memory_limit_bytes: int | None = None
     cpus: tuple[int, ...] = ()
 
+    def __post_init__(self) -> None:
+        usable = isinstance(self.name, str) and POOL_NAME.fullmatch(self.name) is not None
+        require(usable, "pool", "name", self.name, "write 1 to 64 of a-z, A-Z, 0-9, '_', '.' and '-'")
+        subject, kinds = f"pool {self.name}", get_args(PoolKind)
+        require(self.kind in kinds, subject, "kind", self.kind, f"write one of {', '.join(kinds)}")
+        remedy = "write a tuple of queue names, each once, such as ('mail',)"
+        require(_are_names(self.queues), subject, "queues", self.queues, remedy)
+        for option in ("processes", "slots"):
+            value = getattr(self, option)
+            require(is_whole(value, least=1), subject, option, value, "write a number, 1 or more")
+        for option in (
+            "prefetch", "database_connections", "recycle_after", "recycle_above_bytes", "memory_limit_bytes"
+        ):  # fmt: skip
+            value = getattr(self, option)
+            remedy = "write a number, 1 or more, or leave it out"
+            require(is_whole_or_none(value, least=1), subject, option, value, remedy)
+        usable = is_whole(self.nice, most=HIGHEST_NICE)
+        require(usable, subject, "nice", self.nice, f"write a number from 0 to {HIGHEST_NICE}")
+        require(
+            type(self.shared_retries) is bool, subject, "shared_retries", self.shared_retries, "write True or False"
+        )
+        remedy = "write a tuple of CPU numbers, each once, such as (0, 1)"
+        require(_are_cpus(self.cpus), subject, "cpus", self.cpus, remedy)
+
     @property
     def total_slots(self) -> int:
-        """Messages the whole pool runs at once."""
+        """Messages that the whole pool runs at once."""
         return self.processes * self.slots
 
     @property
     def most_running(self) -> int:
-        """Messages that may run at once at most, each with a database connection.
+        """Messages that may run at once, each with a database connection.
 
-        Beside the pool's own children those that run what must run alone, and one that replaces another: in any pool,
-        when a task is over its hard limit or does not stop.
+        Counts the pool's own children, the children for isolated messages, and one successor: every pool starts one
+        when a task exceeds its hard limit or does not stop.
         """
         return self.total_slots + self.slots + MOST_ALONE.get(self.kind, 0)
 
     @property
     def most_connections(self) -> int:
-        """Database connections the pool may open."""
+        """Database connections that the pool may open."""
         return self.most_running if self.database_connections is None else self.database_connections
 
 
 @dataclass(frozen=True, slots=True)
 class Yard:
-    """Every queue and every pool of a deployment, declared once and read by everything."""
+    """All queues and pools of a deployment, declared in one place.
+
+    Raises:
+        InvalidDeclaration: an entry is no queue or pool, or two have one name.
+    """
 
     queues: tuple[Queue, ...]
     pools: tuple[Pool, ...]
 
+    def __post_init__(self) -> None:
+        for option, kind in (("queues", Queue), ("pools", Pool)):
+            entries = getattr(self, option)
+            usable = isinstance(entries, tuple) and all(isinstance(entry, kind) for entry in entries)
+            require(usable, "yard", option, entries, f"write a tuple of {kind.__name__}(...)")
+            names = [entry.name for entry in entries]
+            twice = sorted({name for name in names if names.count(name) > 1})
+            subject = f"{kind.__name__.lower()} {', '.join(twice)}"
+            require(not twice, subject, "name", ", ".join(twice), "rename all but one: names are unique in a yard")
+
     @property
     def lanes(self) -> tuple[str, ...]:
-        """Names of everything a worker may consume: queues and their retry lanes, never a dead list."""
+        """Names of the queues and their retry lanes, which workers may consume; no dead list."""
         return tuple(name for queue in self.queues for name in (queue.name, queue.retry_lane))
 
     def queue_of(self, lane: str) -> Queue:
-        """Return the queue a lane belongs to; ``webhook-retry`` and ``webhook-dead`` belong to ``webhook``.
+        """Return the queue of a lane; ``webhook-retry`` and ``webhook-dead`` belong to ``webhook``.
 
         Raises:
             UnknownQueue: no queue of the yard has that lane.
@@ -175,7 +240,7 @@ class Yard:
         raise UnknownPool(name, tuple(pool.name for pool in self.pools))
 
     def served_by(self, pool: Pool) -> tuple[str, ...]:
-        """Return the lanes a pool consumes, the shared retry lanes included."""
+        """Return the lanes that a pool consumes, the shared retry lanes included."""
         if not pool.shared_retries:
             return pool.queues
         named = {lane for other in self.pools for lane in other.queues}
@@ -188,7 +253,7 @@ class Yard:
 
 
 def lane_of_name(name: str) -> tuple[str, Lane]:
-    """Return the queue that a lane's name belongs to, and which of its lanes it is."""
+    """Return the name of a lane's queue, and the kind of the lane."""
     for suffix, lane in _SUFFIXES.items():
         if name.endswith(suffix):
             return name.removesuffix(suffix), lane
@@ -196,13 +261,23 @@ def lane_of_name(name: str) -> tuple[str, Lane]:
 
 
 def check_queue_name(name: str) -> None:
-    """Refuse a name that cannot be part of a key, or with which a lane would share the key of something else.
+    """Refuse a name that cannot be part of a key, or whose lanes would share another key of the broker.
 
     Raises:
-        InvalidQueueName: it is one.
+        InvalidQueueName: the name is not allowed.
     """
     if not isinstance(name, str) or not QUEUE_NAME.fullmatch(name):
         raise InvalidQueueName(name)
     keys = QueueKeys("", name).all_keys()
     if len(set(keys)) < len(keys):
         raise InvalidQueueName(name)
+
+
+def _are_names(queues: object) -> bool:
+    if not isinstance(queues, tuple) or not all(isinstance(name, str) and name for name in queues):
+        return False
+    return len(set(queues)) == len(queues)
+
+
+def _are_cpus(cpus: object) -> bool:
+    return isinstance(cpus, tuple) and all(is_whole(cpu) for cpu in cpus) and len(set(cpus)) == len(cpus)

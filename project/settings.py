@@ -9,14 +9,14 @@ from urllib.parse import unquote, urlsplit
 import dj_database_url
 from django.templatetags.static import static
 
-from apps.platform.conf import InvalidSetting
+from broker.errors import SwitchyardError
 from project.config import BASE_DIR, load
 
 EX_CONFIG = 78
 
 try:
     _CONFIG = load(os.environ)
-except InvalidSetting as error:
+except SwitchyardError as error:
     print(f"switchyard: refused to start: {error}", file=sys.stderr)
     raise SystemExit(EX_CONFIG) from error
 

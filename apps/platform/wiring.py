@@ -10,9 +10,10 @@ from django.db import close_old_connections
 from dramatiq.broker import Broker
 from dramatiq.middleware import AsyncIO, CurrentMessage, Middleware
 
-from apps.platform.conf import InvalidSetting, switchyard_settings
+from apps.platform.conf import switchyard_settings
 from apps.platform.console.refusal import refuse
 from apps.platform.database_connections import Connections
+from broker.errors import SwitchyardError
 from broker.interface import Facilities, attach
 from broker.keys.keys import Keys
 from broker.redis.connections import connect
@@ -58,7 +59,7 @@ def build_broker(middleware: list[Middleware] | None = None) -> Broker:
     """
     try:
         own = switchyard_settings()
-    except InvalidSetting as error:
+    except SwitchyardError as error:
         refuse(str(error))
     if own.configure_logging:
         logs.configure(own.log_format)

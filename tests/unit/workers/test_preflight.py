@@ -12,7 +12,8 @@ from apps.platform.workers.preflight import refuse_if_wrong
 from broker.topology import Yard
 
 SOUND = settings.SWITCHYARD.topology
-WRONG = replace(settings.SWITCHYARD, topology=Yard(SOUND.queues, (replace(SOUND.pools[0], slots=0), *SOUND.pools[1:])))
+FEW = replace(SOUND.pools[0], database_connections=1)
+WRONG = replace(settings.SWITCHYARD, topology=Yard(SOUND.queues, (FEW, *SOUND.pools[1:])))
 
 
 def test_a_sound_yard_starts(capsys: pytest.CaptureFixture[str]) -> None:
@@ -27,11 +28,12 @@ def test_a_wrong_yard_exits_78_with_subject_fact_fix_and_id(capsys: pytest.Captu
 
     assert exit.value.code == 78
     said = capsys.readouterr().err
-    assert said.startswith("switchyard: refused to start: pool urgent: slots is 0; such a pool cannot be started; in")
+    assert said.startswith("switchyard: refused to start: pool urgent: 1 × 4 slots, ")
+    assert "database_connections is 1; in" in said
     assert "project/topology.py" in said
-    assert "(switchyard.E014)" in said
+    assert "(switchyard.E010)" in said
 
 
 def test_a_silenced_check_does_not_stop_the_start() -> None:
-    with override_settings(SWITCHYARD=WRONG, SILENCED_SYSTEM_CHECKS=["switchyard.E014"]):
+    with override_settings(SWITCHYARD=WRONG, SILENCED_SYSTEM_CHECKS=["switchyard.E010"]):
         refuse_if_wrong(ask_broker=False)

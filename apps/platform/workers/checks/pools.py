@@ -2,42 +2,13 @@
 
 from __future__ import annotations
 
-from typing import get_args
-
 from django.core.checks import CheckMessage, Error
 
 from apps.platform.workers.checks.queues import TOPOLOGY
-from broker.topology import Pool, PoolKind, Yard
+from broker.topology import Yard
 
 WIDEST_CLASS = 4
 """Objectives further apart than this factor are different latency classes."""
-
-NICE_LIMITS = (0, 19)
-
-
-def impossible_pools(yard: Yard) -> list[CheckMessage]:
-    """E014: a pool of a kind, size, niceness or with CPUs that cannot be started."""
-    found: list[CheckMessage] = []
-    for pool in yard.pools:
-        wrong = [f"{name} is {value}" for name, value in _sizes(pool).items() if value < 1]
-        if pool.kind not in get_args(PoolKind):
-            wrong.append(f"kind is {pool.kind!r}")
-        if not NICE_LIMITS[0] <= pool.nice <= NICE_LIMITS[1]:
-            wrong.append(f"nice is {pool.nice}")
-        if any(not isinstance(cpu, int) or cpu < 0 for cpu in pool.cpus) or len(set(pool.cpus)) < len(pool.cpus):
-            wrong.append(f"cpus is {pool.cpus!r}")
-        if wrong:
-            found.append(
-                Error(
-                    f"{', '.join(wrong)}; such a pool cannot be started",
-                    hint=f"In {TOPOLOGY}, use one of the kinds {', '.join(get_args(PoolKind))}, "
-                    f"sizes of at least 1, a nice of {NICE_LIMITS[0]} to {NICE_LIMITS[1]} "
-                    "and CPUs by number, each once, such as cpus=(0, 1).",
-                    obj=f"pool {pool.name}",
-                    id="switchyard.E014",
-                )
-            )
-    return found
 
 
 def undeclared_lanes(yard: Yard) -> list[CheckMessage]:
@@ -119,13 +90,6 @@ def more_slots_than_connections(yard: Yard) -> list[CheckMessage]:
         for pool in yard.pools
         if pool.most_running > pool.most_connections
     ]
-
-
-def _sizes(pool: Pool) -> dict[str, int]:
-    sizes = {"processes": pool.processes, "slots": pool.slots}
-    if pool.prefetch is not None:
-        sizes["prefetch"] = pool.prefetch
-    return sizes
 
 
 def _spread(objectives: dict[str, int | None]) -> str:

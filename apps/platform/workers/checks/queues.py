@@ -1,9 +1,6 @@
-"""Mistakes in the queues of a yard: names that clash, limits that cannot hold, lanes that nobody serves."""
+"""Mistakes in the queues of a yard: names of lanes, lanes without a pool, dead lists with one."""
 
 from __future__ import annotations
-
-from collections import Counter
-from collections.abc import Iterable
 
 from django.core.checks import CheckMessage, Error
 
@@ -12,19 +9,9 @@ from broker.topology import ALONE_SUFFIX, DEAD_SUFFIX, RETRY_SUFFIX, Yard
 TOPOLOGY = "project/topology.py"
 
 
-def duplicate_names(yard: Yard) -> list[CheckMessage]:
-    """E012: two queues or two pools of one name, or a queue named as another's lane."""
-    found: list[CheckMessage] = [
-        Error(
-            f"{count} queues have this name",
-            hint=f"Rename all but one in {TOPOLOGY}.",
-            obj=f"queue {name}",
-            id="switchyard.E012",
-        )
-        for name, count in _repeated(queue.name for queue in yard.queues)
-    ]
-    # The broker takes such a name for a lane of another queue, whether that is declared or not.
-    found += [
+def names_of_lanes(yard: Yard) -> list[CheckMessage]:
+    """E012: a queue named as another queue's lane, whether that queue is declared or not."""
+    return [
         Error(
             f"ends in {suffix}, as the {word} of another queue does",
             hint=f"Give the queue a name that does not end in {suffix} in {TOPOLOGY}.",
@@ -34,31 +21,6 @@ def duplicate_names(yard: Yard) -> list[CheckMessage]:
         for queue in yard.queues
         for suffix, word in ((RETRY_SUFFIX, "retry lane"), (ALONE_SUFFIX, "lane of what runs alone"))
         if queue.name.endswith(suffix)
-    ]
-    found += [
-        Error(
-            f"{count} pools have this name",
-            hint=f"Rename all but one in {TOPOLOGY}: `runpool` could start only the first.",
-            obj=f"pool {name}",
-            id="switchyard.E012",
-        )
-        for name, count in _repeated(pool.name for pool in yard.pools)
-    ]
-    return found
-
-
-def impossible_limits(yard: Yard) -> list[CheckMessage]:
-    """E004: a queue whose soft limit is not above zero and below its hard limit."""
-    return [
-        Error(
-            f"soft_limit_ms is {queue.soft_limit_ms}, hard_limit_ms is {queue.hard_limit_ms}; "
-            "a task must be told to stop before its child is killed",
-            hint=f"Set 0 < soft_limit_ms < hard_limit_ms in {TOPOLOGY}.",
-            obj=f"queue {queue.name}",
-            id="switchyard.E004",
-        )
-        for queue in yard.queues
-        if not 0 < queue.soft_limit_ms < queue.hard_limit_ms
     ]
 
 
@@ -113,7 +75,3 @@ def consumed_dead_lists(yard: Yard) -> list[CheckMessage]:
         if name in dead
     ]
     return found
-
-
-def _repeated(names: Iterable[str]) -> list[tuple[str, int]]:
-    return [(name, count) for name, count in Counter(names).items() if count > 1]

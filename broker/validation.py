@@ -1,0 +1,58 @@
+"""Checks of declared values. A refusal names its subject, the value and the remedy."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from typing import Any, Final
+
+from broker.errors import InvalidDeclaration
+
+# One year. A message that is due after the year 9999 cannot be read, and a longer delay than this is a mistake.
+LONGEST_DELAY_MS: Final = 366 * 24 * 3_600_000
+
+
+def require(usable: bool, subject: str, option: str, value: object, remedy: str) -> None:
+    """Refuse a declared value that is not usable.
+
+    Args:
+        subject: The declared object, such as ``queue mail``.
+
+    Raises:
+        InvalidDeclaration: ``usable`` is false.
+    """
+    if not usable:
+        raise InvalidDeclaration(subject, option, value, remedy)
+
+
+def is_whole(value: Any, *, least: int = 0, most: int | None = None) -> bool:
+    """Return whether a value is an ``int`` within limits. A ``bool`` is no number here."""
+    return type(value) is int and value >= least and (most is None or value <= most)
+
+
+def is_whole_or_none(value: Any, *, least: int = 0) -> bool:
+    """Return whether a value is ``None`` or an ``int`` of at least ``least``."""
+    return value is None or is_whole(value, least=least)
+
+
+def is_duration(value: Any) -> bool:
+    """Return whether a value is a finite number above zero."""
+    return type(value) in (int, float) and 0 < value < math.inf
+
+
+def is_delay(value: Any) -> bool:
+    """Return whether a value is a number from 0 to a year, in milliseconds."""
+    return type(value) in (int, float) and 0 <= value <= LONGEST_DELAY_MS
+
+
+def takes_one_argument(function: Any) -> bool:
+    """Return whether a function can be called with one positional argument. One without a signature is trusted."""
+    if not callable(function):
+        return False
+    try:
+        inspect.signature(function).bind(1)
+    except TypeError:
+        return False
+    except ValueError:  # a builtin that does not tell
+        return True
+    return True
