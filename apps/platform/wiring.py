@@ -63,7 +63,7 @@ def build_broker(middleware: list[Middleware] | None = None) -> Broker:
         refuse(str(error))
     if own.configure_logging:
         logs.configure(own.log_format)
-    return build_yard(own.topology, connect(own.broker_url), Keys(), extra=middleware or [], on_dead=(_mirror,))
+    return build_yard(own.topology, connect(own.broker_url), Keys(), extra=middleware or [], on_dead=(_project,))
 
 
 def build_yard(
@@ -141,8 +141,10 @@ def in_order(
     ]
 
 
-def _mirror(letter: DeadLetter) -> None:
-    from apps.platform.dead_letters import services  # models are not loaded yet when the broker is built
+def _project(letter: DeadLetter) -> None:
+    from apps.platform.dead_letters.projection import (
+        project_or_log,  # models are not loaded yet when the broker is built
+    )
 
     close_old_connections()  # a task may have left a broken one, and a consumer's thread has nobody who looks
-    services.record(letter)
+    project_or_log(letter)

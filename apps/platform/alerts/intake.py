@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from django.db import transaction
@@ -15,9 +14,10 @@ from django.utils.http import urlencode
 from apps.platform.alerts.models import Alert, Delivery
 from apps.platform.alerts.notice import Notice
 from apps.platform.conf import switchyard_settings
+from apps.platform.database_text import storable
+from broker.clock import datetime_of
 from broker.stores.alert_groups import AlertGroup
 
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 LONGEST_SAMPLE = 4_000
 CRITICAL_KINDS = frozenset({"dead_letter", "pool_down", "broker"})
 
@@ -35,10 +35,10 @@ def take_over(group: AlertGroup, channels: Iterable[str]) -> AlertGroup:
     now = timezone.now()
     with transaction.atomic():
         alert, created = Alert.objects.select_for_update().get_or_create(
-            fingerprint=group.fingerprint[:128], first_at=moment(group.first_at), defaults=_columns(group)
+            fingerprint=group.fingerprint[:128], first_at=datetime_of(group.first_at), defaults=_columns(group)
         )
         if not created:
-            alert.count, alert.last_at = max(alert.count, group.count), moment(group.last_at)
+            alert.count, alert.last_at = max(alert.count, group.count), datetime_of(group.last_at)
             alert.save(update_fields=("count", "last_at"))
         told = group.count
         for channel in channels:
@@ -89,15 +89,10 @@ def notice_without_row(group: AlertGroup) -> Notice:
         actor=group.sample.actor,
         count=group.count,
         told=group.sent_count,
-        first_at=moment(group.first_at),
-        last_at=moment(group.last_at),
+        first_at=datetime_of(group.first_at),
+        last_at=datetime_of(group.last_at),
         link=columns["link"],
     )
-
-
-def moment(at_ms: int) -> datetime:
-    """Return the time that is ``at_ms`` milliseconds after the epoch, exactly."""
-    return EPOCH + timedelta(milliseconds=at_ms)
 
 
 def _columns(group: AlertGroup) -> dict[str, Any]:
@@ -105,14 +100,14 @@ def _columns(group: AlertGroup) -> dict[str, Any]:
     severity = Alert.Severity.CRITICAL if fact.kind in CRITICAL_KINDS else Alert.Severity.WARNING
     return {
         "kind": fact.kind[:64],
-        "title": _clean(fact.title)[:300],
+        "title": storable(fact.title)[:300],
         "severity": severity.value,
-        "sample": _clean(fact.detail)[:LONGEST_SAMPLE],
+        "sample": storable(fact.detail)[:LONGEST_SAMPLE],
         "queue": fact.queue[:64],
         "actor": fact.actor[:255],
         "link": _link(group),
         "count": group.count,
-        "last_at": moment(group.last_at),
+        "last_at": datetime_of(group.last_at),
     }
 
 
@@ -126,7 +121,3 @@ def _link(group: AlertGroup) -> str:
     except NoReverseMatch:
         return ""
     return f"{switchyard_settings().public_url}{page}"[:500]
-
-
-def _clean(text: str) -> str:
-    return text.encode("utf-8", "backslashreplace").decode("utf-8").replace("\x00", "\\x00")

@@ -1,8 +1,8 @@
-"""What an operator does to a dead letter: requeue, discard, acknowledge. Each is safe to repeat and to interrupt.
+"""Operator actions on one dead letter: requeue, discard, acknowledge. Each is safe to repeat and to interrupt.
 
-A move is done in three steps: the row is claimed, the broker moves the letter, the row says so. Whoever finds a claim
-that is older than ``CLAIM_S`` asks the broker whether the letter is still in its list, and so knows how it ended.
-The claim also decides between two operators who act at once: the second is told about the first.
+A move takes three steps: claim the row, move the letter in the broker, record the result in the row. A claim older
+than ``CLAIM_S`` belongs to an interrupted move: ``settle_claim`` asks the broker whether its list still holds the
+letter. When two operators act at once, the claim lets one move the letter and refuses the other by name.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from apps.platform.dead_letters.models import OPEN_STATES, DeadLetter
-from apps.platform.dead_letters.projection import clear_claim, mirror, note
+from apps.platform.dead_letters.projection import add_history, clear_claim, project
 from apps.platform.dead_letters.queries import find
 from broker.errors import BrokerUnavailable, NoSuchLetter
 from broker.interface import facilities
@@ -30,67 +30,67 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 CLAIM_S = 60
-ENDS: dict[str, DeadLetter.State] = {
+FINAL_STATES: dict[str, DeadLetter.State] = {
     "requeue": DeadLetter.State.REPLAYED,
     "discard": DeadLetter.State.DISCARDED,
 }
-Move = Literal["requeue", "discard"]
+MoveAction = Literal["requeue", "discard"]
 
 
 @dataclass(frozen=True, slots=True)
-class Act:
-    """How an act ended.
+class ActionResult:
+    """Result of an action on one letter.
 
     Args:
-        done: This call did it. ``False``: nothing was done, ``words`` say why.
-        words: A sentence for the operator.
+        done: Whether this call changed the letter.
+        message: A sentence for the operator: what was done, or why nothing was.
     """
 
     row: DeadLetter
     done: bool
-    words: str
+    message: str
 
 
-def requeue(letter: DeadLetter | str, *, by: User | str, reason: str = "") -> Act:
-    """Send a dead letter back to its queue, its attempts forgotten.
+def requeue(letter: DeadLetter | str, *, by: User | str, reason: str = "") -> ActionResult:
+    """Send a dead letter back to its queue with zero attempts.
 
     Args:
         letter: The row, or the message's id.
-        by: The user, or for a command the name to put into the history.
+        by: The user; for a command, the name for the history.
         reason: Why, for the history.
 
     Raises:
-        UnknownDeadLetter: there is none with that id.
-        BrokerUnavailable: the broker did not answer; the row tells within a minute how it ended.
+        UnknownDeadLetter: no dead letter has that id.
+        BrokerUnavailable: the broker did not answer; the row shows the result within a minute.
     """
     return _move(find(letter), "requeue", by, reason)
 
 
-def discard(letter: DeadLetter | str, *, by: User | str, reason: str = "") -> Act:
-    """Drop a dead letter for good; its row stays for 90 days. Arguments and errors as in ``requeue``."""
+def discard(letter: DeadLetter | str, *, by: User | str, reason: str = "") -> ActionResult:
+    """Delete a dead letter from the broker; its row stays for 90 days. Arguments and errors as in ``requeue``."""
     return _move(find(letter), "discard", by, reason)
 
 
-def acknowledge(letter: DeadLetter | str, *, by: User | str, reason: str = "") -> Act:
-    """Say that somebody knows about a dead letter. It stays where it is. Arguments as in ``requeue``.
+def acknowledge(letter: DeadLetter | str, *, by: User | str, reason: str = "") -> ActionResult:
+    """Mark a dead letter as known without moving it. Arguments as in ``requeue``.
 
     Raises:
-        UnknownDeadLetter: there is none with that id.
+        UnknownDeadLetter: no dead letter has that id.
     """
     with transaction.atomic():
         row = DeadLetter.objects.select_for_update().get(pk=find(letter).pk)
         if row.state != DeadLetter.State.NEW:
-            return Act(row, False, _already(row))
+            return ActionResult(row, False, _already_message(row))
         _set_state(row, DeadLetter.State.ACKNOWLEDGED, "acknowledge", _name(by), reason)
         row.save()
         _audit(row, _user(by), "Acknowledged", reason)
-    return Act(row, True, f"Acknowledged {row}.")
+    return ActionResult(row, True, f"Acknowledged {row}.")
 
 
-def settle(row: DeadLetter) -> bool:
-    """Find out from the broker how an interrupted act ended, and write it down; return whether it had happened."""
+def settle_claim(row: DeadLetter) -> bool:
+    """Ask the broker whether an interrupted action moved the letter, and record the answer; return whether it did."""
     letter = facilities().transport.letter(row.queue, row.message_id)
-    if letter is not None and mirror(letter):
+    if letter is not None and project(letter):
         return True
     with transaction.atomic():
         now = DeadLetter.objects.select_for_update().get(pk=row.pk)
@@ -99,19 +99,21 @@ def settle(row: DeadLetter) -> bool:
         if letter is None:
             _finish(now, now.claim_act, now.claim_by, now.claim_user, f"{now.claim_note} (was interrupted)".strip())
             return True
-        note(now, act=now.claim_act, by=now.claim_by, text="was interrupted before the letter moved; nothing changed")
+        add_history(
+            now, action=now.claim_act, by=now.claim_by, text="was interrupted before the letter moved; nothing changed"
+        )
         clear_claim(now)
         now.save()
     return False
 
 
-def _move(row: DeadLetter, act: Move, by: User | str, reason: str) -> Act:
-    claimed = _claim(row, act, by, reason)
-    if isinstance(claimed, Act):
+def _move(row: DeadLetter, action: MoveAction, by: User | str, reason: str) -> ActionResult:
+    claimed = _claim(row, action, by, reason)
+    if isinstance(claimed, ActionResult):
         return claimed
     transport = facilities().transport
     try:
-        if act == "requeue":
+        if action == "requeue":
             transport.requeue(claimed.queue, claimed.message_id)
         else:
             transport.discard(claimed.queue, claimed.message_id)
@@ -123,25 +125,27 @@ def _move(row: DeadLetter, act: Move, by: User | str, reason: str) -> Act:
         raise
     with transaction.atomic():
         now = DeadLetter.objects.select_for_update().get(pk=claimed.pk)
-        # A later death means that mirror() has seen the requeued copy fail, and has written our act down.
-        if now.died_at == claimed.died_at and now.state != ENDS[act]:
-            _finish(now, act, _name(by), _user(by), reason)
-    log.info("dead letter moved", act=act, by=_name(by), message_id=row.message_id, actor=row.actor, queue=row.queue)
-    words = f"Requeued {now} to {now.queue}." if act == "requeue" else f"Discarded {now}."
-    return Act(now, True, words)
+        # After a later death project() has recorded this action already.
+        if now.died_at == claimed.died_at and now.state != FINAL_STATES[action]:
+            _finish(now, action, _name(by), _user(by), reason)
+    log.info("dead letter moved", act=action, by=_name(by), message_id=row.message_id, actor=row.actor, queue=row.queue)
+    message = f"Requeued {now} to {now.queue}." if action == "requeue" else f"Discarded {now}."
+    return ActionResult(now, True, message)
 
 
-def _claim(row: DeadLetter, act: Move, by: User | str, reason: str) -> DeadLetter | Act:
+def _claim(row: DeadLetter, action: MoveAction, by: User | str, reason: str) -> DeadLetter | ActionResult:
     if row.claim_at is not None and row.claim_at < timezone.now() - timedelta(seconds=CLAIM_S):
-        settle(row)
+        settle_claim(row)
     with transaction.atomic():
         now = DeadLetter.objects.select_for_update().get(pk=row.pk)
         if now.claim_token:
-            return Act(now, False, f"{now.claim_by} has begun to {now.claim_act} {now}; look again in a minute.")
+            return ActionResult(
+                now, False, f"{now.claim_by} has begun to {now.claim_act} {now}; look again in a minute."
+            )
         if now.state not in OPEN_STATES:
-            return Act(now, False, _already(now))
+            return ActionResult(now, False, _already_message(now))
         now.claim_token = uuid.uuid4().hex
-        now.claim_act, now.claim_by, now.claim_note = act, _name(by), reason[:500]
+        now.claim_act, now.claim_by, now.claim_note = action, _name(by), reason[:500]
         now.claim_at, now.claim_user = timezone.now(), _user(by)
         now.save()
     return now
@@ -155,29 +159,29 @@ def _release(claimed: DeadLetter) -> None:
             now.save()
 
 
-def _gone(claimed: DeadLetter) -> Act:
+def _gone(claimed: DeadLetter) -> ActionResult:
     with transaction.atomic():
         now = DeadLetter.objects.select_for_update().get(pk=claimed.pk)
         if now.died_at == claimed.died_at and now.state in OPEN_STATES:
             _set_state(now, DeadLetter.State.MISSING, "missing", "", "the broker's dead list no longer holds it")
             now.save()
-    return Act(now, False, f"{now} is no longer in {now.queue}-dead: something else has taken it out.")
+    return ActionResult(now, False, f"{now} is no longer in {now.queue}-dead: something else has removed it.")
 
 
-def _finish(row: DeadLetter, act: str, by: str, user: User | None, reason: str) -> None:
-    state = ENDS[act]
-    _set_state(row, state, act, by, reason)
+def _finish(row: DeadLetter, action: str, by: str, user: User | None, reason: str) -> None:
+    state = FINAL_STATES[action]
+    _set_state(row, state, action, by, reason)
     row.save()
     _audit(row, user, state.label, reason)
 
 
-def _set_state(row: DeadLetter, state: DeadLetter.State, act: str, by: str, reason: str) -> None:
+def _set_state(row: DeadLetter, state: DeadLetter.State, action: str, by: str, reason: str) -> None:
     row.state, row.state_at, row.state_by = state, timezone.now(), by
     clear_claim(row)
-    note(row, act=act, by=by, text=reason)
+    add_history(row, action=action, by=by, text=reason)
 
 
-def _audit(row: DeadLetter, user: User | None, act: str, reason: str) -> None:
+def _audit(row: DeadLetter, user: User | None, action: str, reason: str) -> None:
     if user is None:
         return
     LogEntry.objects.create(
@@ -186,11 +190,11 @@ def _audit(row: DeadLetter, user: User | None, act: str, reason: str) -> None:
         object_id=str(row.pk),
         object_repr=str(row)[:200],
         action_flag=CHANGE,
-        change_message=f"{act}: {reason}" if reason else act,
+        change_message=f"{action}: {reason}" if reason else action,
     )
 
 
-def _already(row: DeadLetter) -> str:
+def _already_message(row: DeadLetter) -> str:
     by = f" by {row.state_by}" if row.state_by else ""
     label = DeadLetter.State(row.state).label.lower()
     return f"{row} is {label} already, since {row.state_at:%Y-%m-%d %H:%M:%S} UTC{by}."

@@ -1,4 +1,4 @@
-"""Dead letters in the admin: list with groups, detail, and the ways to the acts in ``views``."""
+"""Dead letters in the admin: the list with its groups, and one letter. ``views`` holds the action pages."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from apps.platform.dead_letters import queries
 from apps.platform.dead_letters.filters import ActorFilter, QueueFilter, ReasonFilter, StateFilter
 from apps.platform.dead_letters.models import OPEN_STATES, DeadLetter
 from apps.platform.dead_letters.presentation import short_paths
-from apps.platform.dead_letters.views import ActViews
+from apps.platform.dead_letters.views import ActionViews
 
 STATE_COLOURS = {
     "new": "danger",
@@ -32,8 +32,8 @@ STATE_COLOURS = {
 
 
 @admin.register(DeadLetter)
-class DeadLetterAdmin(ReadOnly, ActViews, ModelAdmin):
-    """Nobody adds, edits or deletes a dead letter: it is requeued, discarded or acknowledged."""
+class DeadLetterAdmin(ReadOnly, ActionViews, ModelAdmin):
+    """Read-only rows; operators requeue, discard or acknowledge them."""
 
     list_display = ("failure", "actor", "queue", "reason", "attempts", "died", "shown_state")
     list_display_links = ("failure",)
@@ -47,48 +47,48 @@ class DeadLetterAdmin(ReadOnly, ActViews, ModelAdmin):
 
     @display(description="Failure", ordering="exception")
     def failure(self, row: DeadLetter) -> str:
-        """Exception and the first line of its text."""
+        """Return the exception and the first line of its text."""
         error = row.error.strip().split("\n", 1)[0]
         return Truncator(f"{row.exception}: {error}" if error else row.exception).chars(90)
 
     @display(description="Died (UTC)", ordering="died_at")
     def died(self, row: DeadLetter) -> str:
-        """Time of death."""
+        """Return the time of death."""
         return f"{row.died_at:%Y-%m-%d %H:%M:%S}"
 
     @display(description="State", label=STATE_COLOURS, ordering="state")
     def shown_state(self, row: DeadLetter) -> tuple[str, str]:
-        """State as a coloured word."""
+        """Return the state as a coloured label."""
         return row.state, row.get_state_display()
 
     @admin.action(description="Acknowledge", permissions=["acknowledge"])
     def acknowledge_chosen(self, request: HttpRequest, queryset: QuerySet[DeadLetter]) -> HttpResponseBase:
-        """Ask, then acknowledge what is selected."""
+        """Ask, then acknowledge the selected letters."""
         return self.confirm_rows(request, "acknowledge", queryset)
 
     @admin.action(description="Requeue…", permissions=["requeue"])
     def requeue_chosen(self, request: HttpRequest, queryset: QuerySet[DeadLetter]) -> HttpResponseBase:
-        """Ask, then requeue what is selected."""
+        """Ask, then requeue the selected letters."""
         return self.confirm_rows(request, "requeue", queryset)
 
     @admin.action(description="Discard…", permissions=["discard"])
     def discard_chosen(self, request: HttpRequest, queryset: QuerySet[DeadLetter]) -> HttpResponseBase:
-        """Ask, then discard what is selected."""
+        """Ask, then discard the selected letters."""
         return self.confirm_rows(request, "discard", queryset)
 
     def get_urls(self) -> list[URLPattern]:
-        """Add the acts and the quarantine."""
+        """Add the action pages and the quarantine."""
         guard = self.admin_site.admin_view
         own = [
             path("quarantine/", guard(self.quarantine_view), name="dead_letters_quarantine"),
-            path("chosen/<str:act>/", guard(self.chosen_view), name="dead_letters_chosen"),
-            path("group/<str:fingerprint>/<str:act>/", guard(self.group_view), name="dead_letters_group"),
-            path("<int:pk>/<str:act>/do/", guard(self.one_view), name="dead_letters_one"),
+            path("chosen/<str:action>/", guard(self.chosen_view), name="dead_letters_chosen"),
+            path("group/<str:fingerprint>/<str:action>/", guard(self.group_view), name="dead_letters_group"),
+            path("<int:pk>/<str:action>/do/", guard(self.one_view), name="dead_letters_one"),
         ]
         return own + super().get_urls()
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
-        """List, with the open groups above it."""
+        """Show the list below the groups of open letters."""
         context = {
             "title": "Dead letters",
             "groups": queries.groups(),

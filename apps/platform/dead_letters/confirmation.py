@@ -1,4 +1,4 @@
-"""What the page says that asks before a destructive or bulk act."""
+"""Texts of the page that asks before a destructive or bulk action."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from apps.platform.dead_letters.models import DeadLetter
 from apps.platform.dead_letters.presentation import letters
 
 PAST = {"acknowledge": "Acknowledged", "requeue": "Requeued", "discard": "Discarded"}
-WORDS = {
+CONSEQUENCES = {
     "acknowledge": ("Nothing moves:", "{they} {stay} where {they} {are}, marked as known."),
     "requeue": ("{They} {run} again,", "from the first attempt. What was done before the failure may be done twice."),
-    "discard": ("{They} will never run.", "Whoever asked for {them} gets nothing, and is not told."),
+    "discard": ("{They} will never run.", "The sender gets no result and no notice."),
 }
 ONE = {"they": "it", "They": "It", "them": "it", "stay": "stays", "are": "is", "run": "runs"}
 MANY = {"they": "they", "They": "They", "them": "them", "stay": "stay", "are": "are", "run": "run"}
 UNDO = {
-    "acknowledge": "Not needed: it is a mark only.",
+    "acknowledge": "Not needed: it is only a mark.",
     "requeue": "Cancel the job while it waits. What fails again comes back as a dead letter.",
     "discard": "None in the broker. The row with traceback and history stays for 90 days.",
 }
@@ -26,17 +26,17 @@ UNDO = {
 
 @dataclass(frozen=True, slots=True)
 class Confirmation:
-    """A question with its facts.
+    """A confirmation question with its facts.
 
     Args:
-        to: Where the answer is posted; "" is the page itself.
-        back: Where "Keep them" leads.
-        ids: Rows it is about, for the form.
+        to: URL the answer is posted to; "" is the page itself.
+        back: URL of "Keep them".
+        ids: Primary keys of the rows, separated by commas.
     """
 
     TYPED_ABOVE: ClassVar[int] = 100
 
-    act: str
+    action: str
     count: int
     title: str
     headline: str
@@ -49,8 +49,8 @@ class Confirmation:
 
     @property
     def destructive(self) -> bool:
-        """Whether it cannot be undone."""
-        return self.act == "discard"
+        """Whether the action cannot be undone."""
+        return self.action == "discard"
 
     @property
     def typed(self) -> bool:
@@ -58,10 +58,10 @@ class Confirmation:
         return self.count > self.TYPED_ABOVE
 
 
-def of_rows(act: str, rows: Sequence[DeadLetter], *, to: str = "", back: str) -> Confirmation:
-    """Return the question whether to do ``act`` to these rows."""
+def of_rows(action: str, rows: Sequence[DeadLetter], *, to: str = "", back: str) -> Confirmation:
+    """Return the question whether to apply ``action`` to these rows."""
     count = len(rows)
-    headline, tail = (words.format(**(ONE if count == 1 else MANY)) for words in WORDS[act])
+    headline, tail = (text.format(**(ONE if count == 1 else MANY)) for text in CONSEQUENCES[action])
     causes = sorted({f"{row.exception} in {row.actor}" for row in rows})
     shown = ", ".join(causes[:3]) + (f" and {len(causes) - 3} more" if len(causes) > 3 else "")
     queues = ", ".join(sorted({row.queue for row in rows}))
@@ -73,16 +73,16 @@ def of_rows(act: str, rows: Sequence[DeadLetter], *, to: str = "", back: str) ->
             f"{count:,}, died {first:%Y-%m-%d %H:%M} to {last:%Y-%m-%d %H:%M} UTC. Later ones are not touched.",
         ),
         ("Queues", queues),
-        ("Undo", UNDO[act]),
+        ("Undo", UNDO[action]),
     )
     return Confirmation(
-        act=act,
+        action=action,
         count=count,
-        title=f"{act.capitalize()} {letters(count)}?",
+        title=f"{action.capitalize()} {letters(count)}?",
         headline=headline,
         tail=tail,
         facts=facts,
-        button=f"{act.capitalize()} {count:,} letter{'' if count == 1 else 's'}",
+        button=f"{action.capitalize()} {count:,} letter{'' if count == 1 else 's'}",
         to=to,
         back=back,
         ids=",".join(str(row.pk) for row in rows),

@@ -1,4 +1,4 @@
-"""Errors of triage."""
+"""Errors of dead-letter actions."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from broker.errors import BrokerUnavailable, SwitchyardError
 
 
 class UnknownDeadLetter(SwitchyardError):
-    """No dead letter has that id, neither as a row nor in a dead list."""
+    """Neither a row nor a dead list has the message id."""
 
     def __init__(self, message_id: str) -> None:
-        super().__init__(f"dead letter {message_id!r}: there is none; see `manage.py deadletters list`")
+        super().__init__(f"dead letter {message_id!r}: no such dead letter; see `manage.py deadletters list`")
 
 
 class UnknownGroup(SwitchyardError):
@@ -20,9 +20,9 @@ class UnknownGroup(SwitchyardError):
     def __init__(self, fingerprint: str) -> None:
         super().__init__(
             f"group {fingerprint!r}: no open dead letter has this fingerprint; "
-            "see `manage.py deadletters list` for those there are"
+            "see `manage.py deadletters list` for the open groups"
         )
 
 
-# What reads and moves raise when the broker does not answer.
+# Raised by reads and moves when the broker does not answer.
 BROKER_AWAY = (BrokerUnavailable, RedisError)

@@ -17,25 +17,25 @@ REASONS = ("exhausted", "permanent", "poison", "time_limit")
 
 
 class StateFilter(SimpleListFilter):
-    """State, with the open ones unless something else is asked for."""
+    """Filter by state; shows the open letters by default."""
 
     title = "state"
     parameter_name = "state"
 
     def lookups(self, request: HttpRequest, model_admin: ModelAdmin[Any]) -> list[tuple[str, str]]:
-        """Open, each state by itself, everything."""
+        """Return open, each state, and all."""
         return [("open", "Open"), *DeadLetter.State.choices, ("all", "All")]
 
     def value(self) -> str:
-        """Return what is chosen, ``open`` by default."""
+        """Return the chosen value, ``open`` by default."""
         return super().value() or "open"
 
     def choices(self, changelist: ChangeList) -> Any:
-        """Leave out Django's own first choice: here "all" is the last."""
+        """Leave out Django's own first choice: "all" is the last one here."""
         yield from list(super().choices(changelist))[1:]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[DeadLetter]) -> QuerySet[DeadLetter]:
-        """Filter."""
+        """Apply the chosen value."""
         chosen = self.value()
         if chosen == "all":
             return queryset
@@ -43,39 +43,39 @@ class StateFilter(SimpleListFilter):
 
 
 class FieldFilter(SimpleListFilter):
-    """One column, with values that are known without reading the table."""
+    """Filter by one column whose values are known without reading the table."""
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[DeadLetter]) -> QuerySet[DeadLetter]:
-        """Filter."""
+        """Apply the chosen value."""
         chosen = self.value()
         return queryset.filter(**{str(self.parameter_name): chosen}) if chosen else queryset
 
 
 class QueueFilter(FieldFilter):
-    """Queues of the yard."""
+    """Filter by a queue of the yard."""
 
     title = parameter_name = "queue"
 
     def lookups(self, request: HttpRequest, model_admin: ModelAdmin[Any]) -> list[tuple[str, str]]:
-        """Every queue."""
+        """Return every queue."""
         return [(queue.name, queue.name) for queue in declared_yard().queues]
 
 
 class ReasonFilter(FieldFilter):
-    """Why a message was given up."""
+    """Filter by the reason of the death."""
 
     title = parameter_name = "reason"
 
     def lookups(self, request: HttpRequest, model_admin: ModelAdmin[Any]) -> list[tuple[str, str]]:
-        """Every reason."""
+        """Return every reason."""
         return [(reason, reason.replace("_", " ")) for reason in REASONS]
 
 
 class ActorFilter(FieldFilter):
-    """Actors that this process knows; one that is gone is found by searching."""
+    """Filter by an actor that this process knows; the search finds removed actors."""
 
     title = parameter_name = "actor"
 
     def lookups(self, request: HttpRequest, model_admin: ModelAdmin[Any]) -> list[tuple[str, str]]:
-        """Every actor."""
+        """Return every known actor."""
         return [(name, name) for name in sorted(dramatiq.get_broker().actors)]

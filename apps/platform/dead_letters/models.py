@@ -1,4 +1,4 @@
-"""The mirror of the broker's dead lists that people read and act on."""
+"""Database rows of dead letters: a projection of the broker's dead lists for people."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from django.db import models
 
 
 class DeadLetter(models.Model):
-    """One message that was given up.
+    """One dead letter.
 
-    The broker's dead list is the truth: this row is made from it, and ``reconcile`` makes them agree after a crash.
-    ``claim_*`` says which act an operator has begun and the broker has not yet confirmed; see ``acts``.
+    The broker's dead list is the truth: ``projection`` writes this row from it, ``reconcile`` repairs it after a crash.
+    ``claim_*`` holds an operator's action that the broker has not yet confirmed; see ``actions``.
     """
 
     class State(models.TextChoices):
@@ -20,7 +20,7 @@ class DeadLetter(models.Model):
         DISCARDED = "discarded", "Discarded"
         MISSING = "missing", "Missing in the broker"
 
-    message_id = models.CharField("job", max_length=200, unique=True)  # as long as the broker lets ids be
+    message_id = models.CharField("job", max_length=200, unique=True)  # the broker's limit
     queue = models.CharField(max_length=64)
     actor = models.CharField(max_length=255)
     reason = models.CharField(max_length=32)
@@ -35,7 +35,7 @@ class DeadLetter(models.Model):
     died_at = models.DateTimeField(db_index=True)
     duration_ms = models.PositiveBigIntegerField()
     state = models.CharField(max_length=16, choices=State.choices, default=State.NEW)
-    # A number: SQLite uses no index for a bare boolean.
+    # A number: SQLite does not use an index for a bare boolean.
     is_open = models.GeneratedField(
         expression=models.Case(models.When(state__in=("new", "acknowledged"), then=1), default=0),
         output_field=models.SmallIntegerField(),
@@ -60,7 +60,7 @@ class DeadLetter(models.Model):
             ("requeue_deadletter", "Can requeue dead letters"),
             ("discard_deadletter", "Can discard dead letters"),
         )
-        # Counting and grouping a hundred thousand open letters reads these alone, never the tracebacks.
+        # Cover counting and grouping of 100,000 open letters, so that no query reads the tracebacks.
         indexes = (
             models.Index(fields=("is_open", "fingerprint", "state", "died_at", "id"), name="dead_letter_groups"),
             models.Index(fields=("is_open", "died_at", "id"), name="dead_letter_newest"),

@@ -1,4 +1,4 @@
-"""How dead letters look in a terminal, and as JSON."""
+"""Dead letters as JSON and as terminal output."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from rich.text import Text
 from apps.platform.conf import switchyard_settings
 from apps.platform.dead_letters.models import DeadLetter
 from apps.platform.dead_letters.queries import hex_dump
+from broker.clock import datetime_of
 from broker.shapes import Unreadable
 
 LONGEST_FAILURE = 60
@@ -25,7 +26,7 @@ CONTROL = {code: f"\\x{code:02x}" for code in (*range(9), *range(11, 32), *range
 
 
 def short_paths(traceback: str) -> str:
-    """Return a traceback whose files are named from the project's root, or from their package."""
+    """Shorten the file paths of a traceback: relative to the project's root, or to the installed package."""
     return INSTALLED.sub('File "', traceback).replace(f'File "{switchyard_settings().base_dir}/', 'File "')
 
 
@@ -35,7 +36,7 @@ def letters(count: int) -> str:
 
 
 def summary(row: DeadLetter) -> dict[str, Any]:
-    """Return what a list says of a letter, as a JSON value. Times are ISO 8601 in UTC."""
+    """Return the list entry of a letter as a JSON value. Times are ISO 8601 in UTC."""
     return {
         "id": row.message_id,
         "queue": row.queue,
@@ -53,7 +54,7 @@ def summary(row: DeadLetter) -> dict[str, Any]:
 
 
 def detail(row: DeadLetter) -> dict[str, Any]:
-    """Return everything about a letter, as a JSON value."""
+    """Return all columns of a letter as a JSON value."""
     return summary(row) | {
         "duration_ms": row.duration_ms,
         "traceback": row.traceback,
@@ -63,7 +64,7 @@ def detail(row: DeadLetter) -> dict[str, Any]:
 
 
 def unreadable_summary(item: Unreadable) -> dict[str, Any]:
-    """Return a quarantined message as a JSON value; its bytes in hexadecimal."""
+    """Return a quarantined message as a JSON value, its bytes in hexadecimal."""
     return {
         "id": item.id,
         "queue": item.queue,
@@ -118,13 +119,13 @@ def print_letter(row: DeadLetter, out: OutputWrapper) -> None:
     console.print(_plain(json.dumps(row.payload, indent=2, ensure_ascii=False)))
     for entry in row.history:
         at = _moment(datetime.fromisoformat(entry["at"]))
-        words = " ".join(filter(None, (at, entry["act"], entry["by"] and f"by {entry['by']}", entry["note"])))
-        console.print(_plain(words))
+        line = " ".join(filter(None, (at, entry["act"], entry["by"] and f"by {entry['by']}", entry["note"])))
+        console.print(_plain(line))
 
 
 def seen_at(item: Unreadable) -> datetime:
-    """Return when a quarantined message was found."""
-    return datetime.fromtimestamp(item.seen_at / 1000, UTC)
+    """Return when a message was quarantined."""
+    return datetime_of(item.seen_at)
 
 
 def _console(out: OutputWrapper) -> Console:
@@ -133,7 +134,7 @@ def _console(out: OutputWrapper) -> Console:
 
 
 def _plain(text: str) -> Text:
-    # Names and texts of a message may carry escape codes that would drive the operator's terminal, and markup.
+    # A message's names and texts may contain terminal escape codes and markup.
     return Text(text.translate(CONTROL))
 
 

@@ -10,7 +10,7 @@ from django.db.models import Count, Max, Min, Q, QuerySet
 from apps.platform.conf import declared_yard
 from apps.platform.dead_letters.errors import UnknownDeadLetter
 from apps.platform.dead_letters.models import DeadLetter
-from apps.platform.dead_letters.projection import mirror
+from apps.platform.dead_letters.projection import project
 from broker.interface import facilities
 from broker.shapes import Unreadable
 
@@ -19,7 +19,7 @@ HEX_WIDTH = 16
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Open letters of one fingerprint. ``new``: those that nobody has acknowledged."""
+    """Open letters of one fingerprint. ``new`` counts the unacknowledged ones."""
 
     fingerprint: str
     exception: str
@@ -32,10 +32,10 @@ class Group:
 
 
 def find(letter: DeadLetter | str) -> DeadLetter:
-    """Return the row of a message id. One that only its dead list knows yet gets its row now.
+    """Return the row of a message id. Creates the row if only a dead list holds the letter so far.
 
     Raises:
-        UnknownDeadLetter: there is none.
+        UnknownDeadLetter: neither a row nor a dead list has the id.
     """
     if isinstance(letter, DeadLetter):
         return letter
@@ -45,13 +45,13 @@ def find(letter: DeadLetter | str) -> DeadLetter:
     for queue in declared_yard().queues:
         found = facilities().transport.letter(queue.name, letter)
         if found is not None:
-            mirror(found)
+            project(found)
             return DeadLetter.objects.get(message_id=letter)
     raise UnknownDeadLetter(letter)
 
 
 def listing(*, queue: str = "", fingerprint: str = "", states: tuple[str, ...] = ()) -> QuerySet[DeadLetter]:
-    """Return dead letters, newest first; without ``states`` those that are open."""
+    """Return dead letters, newest first; without ``states`` the open ones."""
     rows = DeadLetter.objects.filter(state__in=states) if states else DeadLetter.objects.filter(is_open=1)
     if queue:
         rows = rows.filter(queue=queue)
@@ -65,12 +65,12 @@ def open_ids(fingerprint: str, *, limit: int) -> list[str]:
 
 
 def open_count() -> int:
-    """Return how many letters are open."""
+    """Return the number of open letters."""
     return DeadLetter.objects.filter(is_open=1).count()
 
 
 def groups(*, since: datetime | None = None, limit: int = 20) -> list[Group]:
-    """Return the open groups, largest first; with ``since`` of the letters that died after it."""
+    """Return the groups of open letters, largest first; ``since`` counts only letters that died after it."""
     letters = listing() if since is None else listing().filter(died_at__gt=since)
     rows = list(
         letters.order_by()
@@ -104,7 +104,7 @@ def groups(*, since: datetime | None = None, limit: int = 20) -> list[Group]:
 
 
 def group_count() -> int:
-    """Return how many open groups there are."""
+    """Return the number of groups with open letters."""
     return DeadLetter.objects.filter(is_open=1).order_by().values("fingerprint").distinct().count()
 
 

@@ -1,4 +1,4 @@
-"""Makes rows, dead lists and records of jobs agree after any crash, in bounded steps."""
+"""Reconciliation of rows, dead lists and job records after crashes, in bounded steps."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from django.db import DataError, transaction
 from django.utils import timezone
 
 from apps.platform.conf import declared_yard
-from apps.platform.dead_letters.actions import CLAIM_S, settle
-from apps.platform.dead_letters.job_state_sync import record_deaths
+from apps.platform.dead_letters.actions import CLAIM_S, settle_claim
+from apps.platform.dead_letters.job_state_sync import sync_dead_jobs
 from apps.platform.dead_letters.models import OPEN_STATES, DeadLetter
-from apps.platform.dead_letters.projection import clear_claim, mirror, moment, note
+from apps.platform.dead_letters.projection import add_history, clear_claim, project
+from broker.clock import datetime_of
 from broker.interface import facilities
 from broker.shapes import DeadLetter as Letter
 
@@ -22,19 +23,19 @@ log = structlog.get_logger(__name__)
 
 PAGE = 200
 KEEP_DAYS = 90
-# Where the walk over a long list goes on at the next call. Another process starts at the newest: it loses nothing.
+# Cursor of the next call's walk over a long list. Another process starts at the newest entry and misses nothing.
 _positions: dict[str, int] = {}
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a reconciliation changed.
+    """Counts of what a reconciliation changed.
 
     Args:
-        made: Rows made, or made new again, from a dead list.
-        recorded: Jobs recorded as dead whose worker was killed before it could say so.
-        missing: Open rows whose letter is in no list any more.
-        settled: Interrupted acts whose end was found out.
+        made: Rows created, or reset to new, from a dead list.
+        recorded: Job records set to dead because the worker was killed before it could.
+        missing: Open rows whose letter no dead list holds any more.
+        settled: Interrupted actions whose result was recorded.
         pruned: Triaged rows older than 90 days that were deleted.
     """
 
@@ -46,10 +47,10 @@ class Report:
 
 
 def reconcile_all(*, pages: int = 10) -> Report:
-    """Make rows, dead lists and records of jobs agree. Safe to repeat, and to run in two processes at once.
+    """Repair rows and job records from the dead lists. Safe to repeat, and to run in two processes at once.
 
-    Each call looks at the newest page of every list, then at up to ``pages`` more of 200 where the last call stopped,
-    and at as many open rows.
+    Each call reads the newest page of every list, up to ``pages`` more pages of 200 letters from where the last call
+    stopped, and up to ``pages`` × 200 open rows.
 
     Raises:
         BrokerUnavailable: the broker did not answer; rows are left as they are.
@@ -80,15 +81,15 @@ def reconcile_all(*, pages: int = 10) -> Report:
 def _from_list(queue: str, pages: int) -> tuple[int, int]:
     transport = facilities().transport
     newest = transport.letters(queue, limit=PAGE)
-    made, recorded = _mirror_page(newest.items), record_deaths(newest.items)
+    made, recorded = _project_page(newest.items), sync_dead_jobs(newest.items)
     if newest.cursor is None:
         _positions.pop(f"list {queue}", None)
         return made, recorded
     cursor: int | None = _positions.get(f"list {queue}", newest.cursor)
     for _ in range(pages):
         page = transport.letters(queue, cursor=cursor or 0, limit=PAGE)
-        made += _mirror_page(page.items)
-        recorded += record_deaths(page.items)
+        made += _project_page(page.items)
+        recorded += sync_dead_jobs(page.items)
         cursor = page.cursor
         if cursor is None:
             break
@@ -99,7 +100,7 @@ def _from_list(queue: str, pages: int) -> tuple[int, int]:
     return made, recorded
 
 
-def _mirror_page(letters: Sequence[Letter]) -> int:
+def _project_page(letters: Sequence[Letter]) -> int:
     page = {letter.id: letter for letter in letters}
     known = {row.message_id: row for row in DeadLetter.objects.filter(message_id__in=page)}
     made = 0
@@ -107,31 +108,31 @@ def _mirror_page(letters: Sequence[Letter]) -> int:
         row = known.get(message_id)
         if row is not None and row.state not in OPEN_STATES and not row.claim_token:
             made += _reopen(row)
-        elif row is None or row.died_at < moment(letter.died_at):
-            made += _mirrored(letter)
+        elif row is None or row.died_at < datetime_of(letter.died_at):
+            made += _project_or_skip(letter)
     return made
 
 
-def _mirrored(letter: Letter) -> bool:
+def _project_or_skip(letter: Letter) -> bool:
     try:
-        return mirror(letter)
-    except (DataError, OverflowError) as error:  # written by hand: the others are mirrored nevertheless
+        return project(letter)
+    except (DataError, OverflowError) as error:  # a letter written by hand must not stop the others
         log.error("dead letter fits into no row, read it in the broker", message_id=letter.id, error=str(error))
         return False
 
 
 def _reopen(row: DeadLetter) -> int:
-    # The page may be older than the row: only a letter that is in the list now, after the row was read, counts.
+    # The page may be older than the row, so read the letter again.
     letter = facilities().transport.letter(row.queue, row.message_id)
     if letter is None:
         return 0
-    if mirror(letter):
+    if project(letter):
         return 1
     with transaction.atomic():
         now = DeadLetter.objects.select_for_update().get(pk=row.pk)
         if (now.state, now.state_at, now.claim_token) != (row.state, row.state_at, ""):
             return 0
-        note(now, act="reopened", by="", text=f"was {now.state}, yet the dead list still holds it")
+        add_history(now, action="reopened", by="", text=f"was {now.state}, but the dead list still holds it")
         now.state, now.state_at, now.state_by = DeadLetter.State.NEW, timezone.now(), ""
         now.save()
     return 1
@@ -143,7 +144,7 @@ def _settle_stale() -> int:
     names = {queue.name for queue in declared_yard().queues}
     rows = [row for row in stale if row.queue in names]
     for row in rows:
-        settle(row)
+        settle_claim(row)
     return len(rows)
 
 
@@ -163,7 +164,7 @@ def _mark_missing(row: DeadLetter) -> bool:
         now = DeadLetter.objects.select_for_update().get(pk=row.pk)
         if (now.state, now.died_at, now.claim_token) != (row.state, row.died_at, ""):
             return False
-        note(now, act="missing", by="", text="the broker's dead list no longer holds it")
+        add_history(now, action="missing", by="", text="the broker's dead list no longer holds it")
         now.state, now.state_at, now.state_by = DeadLetter.State.MISSING, timezone.now(), ""
         clear_claim(now)
         now.save()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
+from apps.platform.console.formatting import duration
 from apps.platform.jobs.presentation import public_result
+from broker.clock import datetime_of
 from broker.stores.job_records import JobRecord
 
 # Classes in operations/room.css.
@@ -87,14 +89,14 @@ def _facts(job: JobRecord) -> list[tuple[str, str]]:
 def _steps(job: JobRecord) -> list[Step]:
     steps = []
     if job.enqueued_at is not None:
-        steps.append(Step("Enqueued", _moment(job.enqueued_at)))
+        steps.append(Step("Enqueued", datetime_of(job.enqueued_at)))
     if job.started_at is not None:
-        steps.append(Step("Started", _moment(job.started_at), f"attempt {job.attempts}"))
+        steps.append(Step("Started", datetime_of(job.started_at), f"attempt {job.attempts}"))
     if job.next_attempt_at is not None:
         name = "Tried again" if job.state == "retrying" else "Due"
-        steps.append(Step(name, _moment(job.next_attempt_at), "not before"))
+        steps.append(Step(name, datetime_of(job.next_attempt_at), "not before"))
     if job.finished_at is not None:
-        steps.append(Step(ENDINGS.get(job.state, "Ended"), _moment(job.finished_at)))
+        steps.append(Step(ENDINGS.get(job.state, "Ended"), datetime_of(job.finished_at)))
     return steps
 
 
@@ -104,15 +106,7 @@ def _progress(progress: dict[str, Any] | None) -> tuple[int, int, str]:
     return int(progress.get("done") or 0), int(progress.get("total") or 0), str(progress.get("note") or "")
 
 
-def _moment(ms: int) -> datetime:
-    return datetime.fromtimestamp(ms / 1000, UTC)
-
-
 def _span(start: int | None, end: int | None) -> str:
     if start is None or end is None or end < start:
         return ""
-    span_ms = end - start
-    if span_ms < 1_000:
-        return f"{span_ms} ms"
-    seconds = span_ms / 1000
-    return f"{seconds:.1f} s" if seconds < 120 else f"{seconds / 60:.1f} min"
+    return duration(end - start)

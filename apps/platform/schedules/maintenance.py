@@ -33,7 +33,7 @@ def yard_chores() -> tuple[Chore, ...]:
     """
     from apps.platform.alerts.broker_alerts import BrokerAlerts
     from apps.platform.alerts.services import dispatch_due
-    from apps.platform.dead_letters.services import reconcile_all
+    from apps.platform.dead_letters.reconcile import reconcile_all
     from apps.platform.jobs.once import forget_old
 
     return (

@@ -10,7 +10,7 @@ from django.urls import reverse
 
 from apps.platform.api.models import Token
 from apps.platform.console import admin_base, stock_admin
-from apps.platform.dead_letters import services
+from apps.platform.dead_letters import projection
 from broker.interface import Facilities
 from tests.factories.letters import letter
 
@@ -22,7 +22,7 @@ TOKENS = reverse("admin:api_token_changelist")
 
 @pytest.fixture
 def dead_letter(facilities: Facilities) -> None:
-    services.record(letter())
+    projection.project_or_log(letter())
 
 
 def test_base_classes_are_djangos_own() -> None:

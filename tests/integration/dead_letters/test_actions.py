@@ -11,7 +11,7 @@ from django.contrib.auth.models import User
 from django.db import connection
 from django.utils import timezone
 
-from apps.platform.dead_letters import services
+from apps.platform.dead_letters import actions, bulk, projection, reconcile
 from apps.platform.dead_letters.errors import UnknownDeadLetter, UnknownGroup
 from apps.platform.dead_letters.models import DeadLetter
 from broker.interface import Facilities
@@ -28,9 +28,9 @@ def test_requeue_moves_the_letter_and_says_who(
     bury: Callable[..., Letter], facilities: Facilities, operator: User
 ) -> None:
     made = bury()
-    services.record(made)
+    projection.project_or_log(made)
 
-    act = services.requeue(made.id, by=operator, reason="mended")
+    act = actions.requeue(made.id, by=operator, reason="mended")
 
     row = DeadLetter.objects.get()
     assert act.done
@@ -43,19 +43,19 @@ def test_requeue_moves_the_letter_and_says_who(
 
 def test_requeue_repeated_sends_nothing_twice(bury: Callable[..., Letter], facilities: Facilities) -> None:
     made = bury()
-    services.record(made)
+    projection.project_or_log(made)
 
-    first, second = (services.requeue(made.id, by="a.lind") for _ in range(2))
+    first, second = (actions.requeue(made.id, by="a.lind") for _ in range(2))
 
     assert (first.done, second.done) == (True, False)
-    assert "is replayed already" in second.words
+    assert "is replayed already" in second.message
     assert waiting(facilities) == 1
 
 
 def test_letter_without_a_row_yet_can_be_requeued(bury: Callable[..., Letter], facilities: Facilities) -> None:
     made = bury()
 
-    assert services.requeue(made.id, by="a.lind").done
+    assert actions.requeue(made.id, by="a.lind").done
 
     assert DeadLetter.objects.get().state == "replayed"
 
@@ -65,7 +65,7 @@ def test_discard_drops_the_letter_and_keeps_the_row(
 ) -> None:
     made = bury()
 
-    assert services.discard(made.id, by=operator, reason="duplicate").done
+    assert actions.discard(made.id, by=operator, reason="duplicate").done
 
     assert DeadLetter.objects.get().state == "discarded"
     assert LogEntry.objects.get().change_message == "Discarded: duplicate"
@@ -77,19 +77,19 @@ def test_acknowledged_letter_stays_and_can_still_be_requeued(
 ) -> None:
     made = bury()
 
-    assert services.acknowledge(made.id, by=operator).done
-    assert not services.acknowledge(made.id, by=operator).done
+    assert actions.acknowledge(made.id, by=operator).done
+    assert not actions.acknowledge(made.id, by=operator).done
     assert facilities.transport.stats("default").dead == 1
 
-    assert services.requeue(made.id, by=operator).done
+    assert actions.requeue(made.id, by=operator).done
 
 
 def test_letter_that_something_else_took_is_missing(bury: Callable[..., Letter], facilities: Facilities) -> None:
     made = bury()
-    services.record(made)
+    projection.project_or_log(made)
     facilities.transport.discard("default", made.id)
 
-    act = services.requeue(made.id, by="a.lind")
+    act = actions.requeue(made.id, by="a.lind")
 
     assert not act.done
     assert DeadLetter.objects.get().state == "missing"
@@ -98,17 +98,17 @@ def test_letter_that_something_else_took_is_missing(bury: Callable[..., Letter],
 
 def test_unknown_ids_and_groups_are_refused(facilities: Facilities) -> None:
     with pytest.raises(UnknownDeadLetter, match="'nope'"):
-        services.requeue("nope", by="a.lind")
+        actions.requeue("nope", by="a.lind")
     with pytest.raises(UnknownGroup, match="'nope'"):
-        services.requeue_group("nope", by="a.lind")
+        bulk.requeue_group("nope", by="a.lind")
 
 
 def test_group_is_requeued_oldest_first_up_to_the_limit(bury: Callable[..., Letter], facilities: Facilities) -> None:
     made = [bury(died_at=1_800_000_000_000 + index) for index in range(5)]
     bury(fingerprint="another")
-    services.reconcile_all()
+    reconcile.reconcile_all()
 
-    outcome = services.requeue_group("f00dfacef00dface", by="a.lind", limit=3)
+    outcome = bulk.requeue_group("f00dfacef00dface", by="a.lind", limit=3)
 
     assert outcome.done == tuple(letter.id for letter in made[:3])
     assert outcome.left == 2
@@ -118,10 +118,10 @@ def test_group_is_requeued_oldest_first_up_to_the_limit(bury: Callable[..., Lett
 @pytest.mark.django_db(transaction=True)
 def test_two_operators_at_once_requeue_a_letter_once(bury: Callable[..., Letter], facilities: Facilities) -> None:
     made = [bury() for _ in range(5)]
-    services.reconcile_all()
+    reconcile.reconcile_all()
     barrier = threading.Barrier(2)
 
-    def click(name: str, act: Callable[..., services.Act]) -> list[bool]:
+    def click(name: str, act: Callable[..., actions.ActionResult]) -> list[bool]:
         done = []
         try:
             for letter in made:
@@ -132,8 +132,8 @@ def test_two_operators_at_once_requeue_a_letter_once(bury: Callable[..., Letter]
         return done
 
     with ThreadPoolExecutor(2) as pool:
-        requeued = pool.submit(click, "a.lind", services.requeue)
-        discarded = pool.submit(click, "m.keller", services.discard)
+        requeued = pool.submit(click, "a.lind", actions.requeue)
+        discarded = pool.submit(click, "m.keller", actions.discard)
 
     pairs = list(zip(requeued.result(), discarded.result(), strict=True))
     assert all(pair in ((True, False), (False, True)) for pair in pairs)
@@ -158,15 +158,15 @@ def test_act_killed_before_the_letter_moved_changes_nothing(
     bury: Callable[..., Letter], facilities: Facilities
 ) -> None:
     made = bury()
-    services.record(made)
+    projection.project_or_log(made)
     interrupt(made.id, "requeue")
 
-    report = services.reconcile_all()
+    report = reconcile.reconcile_all()
 
     row = DeadLetter.objects.get()
     assert (report.settled, row.state, row.claim_token) == (1, "new", "")
     assert "interrupted before the letter moved" in row.history[-1]["note"]
-    assert services.requeue(made.id, by="m.keller").done
+    assert actions.requeue(made.id, by="m.keller").done
 
 
 @pytest.mark.parametrize(("act", "state"), [("requeue", "replayed"), ("discard", "discarded")])
@@ -174,12 +174,12 @@ def test_act_killed_after_the_letter_moved_is_finished(
     bury: Callable[..., Letter], facilities: Facilities, act: str, state: str
 ) -> None:
     made = bury()
-    services.record(made)
+    projection.project_or_log(made)
     getattr(facilities.transport, act)("default", made.id)
     interrupt(made.id, act)
 
-    services.reconcile_all()
-    services.reconcile_all()
+    reconcile.reconcile_all()
+    reconcile.reconcile_all()
 
     row = DeadLetter.objects.get()
     assert (row.state, row.state_by, row.claim_token) == (state, "a.lind", "")
@@ -188,21 +188,21 @@ def test_act_killed_after_the_letter_moved_is_finished(
 
 def test_act_just_begun_elsewhere_is_not_done_twice(bury: Callable[..., Letter], facilities: Facilities) -> None:
     made = bury()
-    services.record(made)
+    projection.project_or_log(made)
     interrupt(made.id, "requeue", seconds_ago=1)
 
-    act = services.discard(made.id, by="m.keller")
+    act = actions.discard(made.id, by="m.keller")
 
     assert not act.done
-    assert "a.lind has begun to requeue" in act.words
+    assert "a.lind has begun to requeue" in act.message
     assert facilities.transport.stats("default").dead == 1
 
 
 def test_old_claim_is_settled_by_whoever_acts_next(bury: Callable[..., Letter], facilities: Facilities) -> None:
     made = bury()
-    services.record(made)
+    projection.project_or_log(made)
     interrupt(made.id, "requeue")
 
-    assert services.discard(made.id, by="m.keller").done
+    assert actions.discard(made.id, by="m.keller").done
 
     assert DeadLetter.objects.get().state == "discarded"

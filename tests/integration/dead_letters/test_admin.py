@@ -9,7 +9,7 @@ from django.contrib.auth.models import Permission, User
 from django.test import Client
 from django.urls import reverse
 
-from apps.platform.dead_letters import services
+from apps.platform.dead_letters import actions, projection, reconcile
 from apps.platform.dead_letters.models import DeadLetter
 from broker.interface import Facilities
 from broker.shapes import DeadLetter as Letter
@@ -46,14 +46,14 @@ def one(row: DeadLetter, act: str) -> str:
 
 
 def mirrored(made: Letter) -> DeadLetter:
-    services.record(made)
+    projection.project_or_log(made)
     return DeadLetter.objects.get(message_id=made.id)
 
 
 def test_list_counts_bugs_and_shows_open_letters_only(bury: Callable[..., Letter], client: Client) -> None:
     mirrored(bury(error="the open one"))
     mirrored(bury(error="the other one", fingerprint="beef"))
-    services.discard(mirrored(bury(error="the discarded one")), by="a.lind")
+    actions.discard(mirrored(bury(error="the discarded one")), by="a.lind")
 
     page = client.get(reverse(LIST)).content.decode()
 
@@ -92,7 +92,7 @@ def test_detail_shows_traceback_payload_and_history_escaped(bury: Callable[..., 
         message={**bury().message, "kwargs": {"number": EVIL, "address": "ada"}},
     )
     row = mirrored(made)
-    services.acknowledge(row, by="a.lind", reason=EVIL)
+    actions.acknowledge(row, by="a.lind", reason=EVIL)
 
     page = client.get(page_of(row)).content.decode()
 
@@ -129,7 +129,7 @@ def test_discard_asks_first_and_wants_a_reason(
     asked = client.get(one(row, "discard")).content.decode()
     unexplained = client.post(one(row, "discard"), {"confirmed": "1"})
     assert "It will never run." in asked
-    assert "say why" in unexplained.content.decode()
+    assert "enter a reason" in unexplained.content.decode()
     assert facilities.transport.stats("default").dead == 1
 
     client.post(one(row, "discard"), {"confirmed": "1", "reason": "duplicate"})
@@ -207,7 +207,7 @@ def test_more_than_a_hundred_letters_want_their_count_typed(
 ) -> None:
     for _ in range(101):
         bury()
-    services.reconcile_all()
+    reconcile.reconcile_all()
     ids = ",".join(str(pk) for pk in DeadLetter.objects.values_list("pk", flat=True))
     address = reverse("admin:dead_letters_chosen", args=["discard"])
     form: dict[str, Any] = {"confirmed": "1", "ids": ids, "reason": "old"}
@@ -222,7 +222,7 @@ def test_more_than_a_hundred_letters_want_their_count_typed(
 
 def test_letter_triaged_by_somebody_else_meanwhile_is_said(bury: Callable[..., Letter], client: Client) -> None:
     row = mirrored(bury())
-    services.discard(row, by="m.keller")
+    actions.discard(row, by="m.keller")
 
     page = client.post(one(row, "requeue"), follow=True).content.decode()
 

@@ -12,7 +12,7 @@ import pytest
 from django.conf import settings
 from django.utils import timezone
 
-from apps.platform.dead_letters import services
+from apps.platform.dead_letters import bulk, reconcile
 from apps.platform.dead_letters.models import DeadLetter
 from broker.interface import Facilities
 from broker.shapes import DeadLetter as Letter
@@ -27,7 +27,7 @@ def test_triage_killed_at_any_moment_loses_nothing(
     bury: Callable[..., Letter], facilities: Facilities, process_environment: dict[str, str]
 ) -> None:
     ids = [bury().id for _ in range(LETTERS)]
-    services.reconcile_all()
+    reconcile.reconcile_all()
     chance = random.Random(7)
 
     for _ in range(KILLS):
@@ -40,7 +40,7 @@ def test_triage_killed_at_any_moment_loses_nothing(
         triage.wait(10)
 
     DeadLetter.objects.exclude(claim_token="").update(claim_at=timezone.now() - timedelta(minutes=5))
-    services.reconcile_all()
+    reconcile.reconcile_all()
 
     listed = {letter.id for letter in facilities.transport.letters("default", limit=LETTERS).items}
     states = dict(DeadLetter.objects.values_list("message_id", "state"))
@@ -49,4 +49,4 @@ def test_triage_killed_at_any_moment_loses_nothing(
     assert not DeadLetter.objects.exclude(claim_token="").exists()
     waiting = facilities.transport.stats("default").live.waiting
     assert LETTERS - len(listed) <= waiting <= LETTERS - len(listed) + KILLS, "at most one copy too many a kill"
-    assert services.requeue_group("f00dfacef00dface", by="a.lind").skipped == ()
+    assert bulk.requeue_group("f00dfacef00dface", by="a.lind").skipped == ()

@@ -14,7 +14,7 @@ from django.test import Client
 from django.urls import reverse
 from django.utils.html import escape
 
-from apps.platform.dead_letters import services
+from apps.platform.dead_letters import projection
 from apps.platform.dead_letters.models import DeadLetter
 from broker.shapes import DeadLetter as Letter
 from middleware.crashes import Poison
@@ -48,7 +48,7 @@ def test_command_shows_how_the_worker_of_a_poison_message_ended(poisoned: Letter
 def test_page_shows_how_the_worker_of_a_poison_message_ended(poisoned: Letter, operator: User) -> None:
     client = Client()
     client.force_login(operator)
-    services.record(poisoned)
+    projection.project_or_log(poisoned)
     row = DeadLetter.objects.get(message_id=poisoned.id)
 
     page = client.get(reverse("admin:dead_letters_deadletter_change", args=[row.pk])).content.decode()

@@ -8,7 +8,7 @@ import pytest
 from django.db import DatabaseError, connection
 from dramatiq.actor import Actor
 
-from apps.platform.dead_letters import services
+from apps.platform.dead_letters import actions, projection
 from apps.platform.dead_letters.models import DeadLetter
 from broker.interface import Facilities
 from broker.shapes import DeadLetter as Letter
@@ -21,8 +21,8 @@ pytestmark = pytest.mark.django_db
 def test_recording_twice_makes_one_row(bury: Callable[..., Letter]) -> None:
     made = bury()
 
-    services.record(made)
-    services.record(made)
+    projection.project_or_log(made)
+    projection.project_or_log(made)
 
     row = DeadLetter.objects.get()
     assert (row.message_id, row.state, row.deaths, row.history) == (made.id, "new", 1, [])
@@ -31,10 +31,10 @@ def test_recording_twice_makes_one_row(bury: Callable[..., Letter]) -> None:
 
 def test_letter_that_died_again_is_new_again_with_its_history(bury: Callable[..., Letter]) -> None:
     first = bury()
-    services.record(first)
-    services.requeue(first.id, by="a.lind")
+    projection.project_or_log(first)
+    actions.requeue(first.id, by="a.lind")
 
-    services.record(dataclasses.replace(first, died_at=first.died_at + 1_000, attempts=1, error="again"))
+    projection.project_or_log(dataclasses.replace(first, died_at=first.died_at + 1_000, attempts=1, error="again"))
 
     row = DeadLetter.objects.get()
     assert (row.state, row.deaths, row.attempts, row.error) == ("new", 2, 1, "again")
@@ -44,9 +44,9 @@ def test_letter_that_died_again_is_new_again_with_its_history(bury: Callable[...
 def test_late_news_of_an_earlier_death_changes_nothing(bury: Callable[..., Letter]) -> None:
     first = bury()
     later = dataclasses.replace(first, died_at=first.died_at + 1_000, error="later")
-    services.record(later)
+    projection.project_or_log(later)
 
-    services.record(first)
+    projection.project_or_log(first)
 
     assert DeadLetter.objects.get().error == "later"
 
@@ -58,7 +58,7 @@ def test_redacted_arguments_never_reach_the_database(bury: Callable[..., Letter]
         "kwargs": {"options": {"api_key": "k-123"}, "password": "p-123"},
     }
 
-    services.record(dataclasses.replace(made, message=message))
+    projection.project_or_log(dataclasses.replace(made, message=message))
 
     row = DeadLetter.objects.get()
     assert row.payload["arguments"]["number"] == 3
@@ -68,7 +68,7 @@ def test_redacted_arguments_never_reach_the_database(bury: Callable[..., Letter]
 def test_arguments_of_an_unknown_actor_are_hidden() -> None:
     made = letter(actor="gone_actor")
 
-    services.record(made)
+    projection.project_or_log(made)
 
     assert DeadLetter.objects.get().payload["arguments"] == {"number": "[redacted]"}
 
@@ -77,7 +77,7 @@ def test_text_that_no_database_takes_is_escaped() -> None:
     made = letter(error="nul \x00 and \ud800", traceback="\x00")
     kwargs = {"number": float("nan"), "text": "a\x00b\udfff"}
 
-    services.record(dataclasses.replace(made, message=made.message | {"kwargs": kwargs}))
+    projection.project_or_log(dataclasses.replace(made, message=made.message | {"kwargs": kwargs}))
 
     row = DeadLetter.objects.get()
     assert (row.error, row.traceback) == ("nul \\x00 and \\ud800", "\\x00")
@@ -90,7 +90,7 @@ def test_database_that_fails_costs_the_row_only(bury: Callable[..., Letter], fac
         raise DatabaseError("away")
 
     with connection.execute_wrapper(refuse):
-        services.record(made)
+        projection.project_or_log(made)
 
     assert facilities.transport.letter("default", made.id) is not None
     assert DeadLetter.objects.count() == 0

@@ -9,7 +9,7 @@ import pytest
 from django.utils import timezone
 from structlog.testing import capture_logs
 
-from apps.platform.dead_letters import services
+from apps.platform.dead_letters import actions, projection, reconcile
 from apps.platform.dead_letters.models import DeadLetter
 from broker.interface import Facilities
 from broker.redis_broker import MESSAGE_ID
@@ -24,11 +24,11 @@ pytestmark = pytest.mark.django_db
 def test_rows_are_made_for_letters_that_have_none(bury: Callable[..., Letter]) -> None:
     made = {bury(queue=queue).id for queue in ("default", "webhook", "slow")}
 
-    report = services.reconcile_all()
+    report = reconcile.reconcile_all()
 
     assert report.made == 3
     assert set(DeadLetter.objects.values_list("message_id", flat=True)) == made
-    assert services.reconcile_all() == services.Report()
+    assert reconcile.reconcile_all() == reconcile.Report()
 
 
 def test_a_letter_that_cannot_be_read_hides_no_other(bury: Callable[..., Letter], facilities: Facilities) -> None:
@@ -38,7 +38,7 @@ def test_a_letter_that_cannot_be_read_hides_no_other(bury: Callable[..., Letter]
         client.rpush(keys.dead_list("default"), rubbish)
     made = bury()
 
-    services.reconcile_all()
+    reconcile.reconcile_all()
 
     assert [row.message_id for row in DeadLetter.objects.all()] == [made.id]
     assert facilities.transport.letter("default", "{") is None
@@ -49,7 +49,7 @@ def test_a_letter_that_fits_into_no_row_hides_no_other(bury: Callable[..., Lette
     made = bury(id="a" * 200)  # as long as the broker takes ids
 
     with capture_logs() as logged:
-        services.reconcile_all()
+        reconcile.reconcile_all()
 
     assert [row.message_id for row in DeadLetter.objects.all()] == [made.id]
     told = {entry["message_id"] for entry in logged if "fits into no row" in entry["event"]}
@@ -70,7 +70,7 @@ def test_long_list_is_walked_over_several_calls(bury: Callable[..., Letter]) -> 
 
     counts = []
     for _ in range(4):
-        services.reconcile_all(pages=1)
+        reconcile.reconcile_all(pages=1)
         counts.append(DeadLetter.objects.count())
 
     assert counts == [400, 600, 650, 650]
@@ -78,11 +78,11 @@ def test_long_list_is_walked_over_several_calls(bury: Callable[..., Letter]) -> 
 
 def test_rows_whose_letter_is_gone_are_marked(bury: Callable[..., Letter], facilities: Facilities) -> None:
     gone, there = bury(), bury()
-    services.reconcile_all()
+    reconcile.reconcile_all()
     facilities.transport.discard("default", gone.id)
 
     with capture_logs() as lines:
-        report = services.reconcile_all()
+        report = reconcile.reconcile_all()
 
     assert report.missing == 1
     assert [(line["log_level"], line["count"]) for line in lines if "gone from the broker" in line["event"]] == [
@@ -94,10 +94,10 @@ def test_rows_whose_letter_is_gone_are_marked(bury: Callable[..., Letter], facil
 
 def test_letter_that_died_again_unseen_is_new_again(bury: Callable[..., Letter], facilities: Facilities) -> None:
     made = bury()
-    services.requeue(made.id, by="a.lind")
+    actions.requeue(made.id, by="a.lind")
     keep(dataclasses.replace(made, died_at=made.died_at + 5_000))
 
-    assert services.reconcile_all().made == 1
+    assert reconcile.reconcile_all().made == 1
 
     assert DeadLetter.objects.get().state == "new"
 
@@ -106,10 +106,10 @@ def test_letter_still_listed_though_its_row_says_replayed_is_reopened(
     bury: Callable[..., Letter], facilities: Facilities
 ) -> None:
     made = bury()
-    services.requeue(made.id, by="a.lind")
+    actions.requeue(made.id, by="a.lind")
     keep(made)
 
-    assert services.reconcile_all().made == 1
+    assert reconcile.reconcile_all().made == 1
 
     row = DeadLetter.objects.get()
     assert (row.state, row.history[-1]["act"]) == ("new", "reopened")
@@ -117,13 +117,13 @@ def test_letter_still_listed_though_its_row_says_replayed_is_reopened(
 
 def test_triaged_rows_are_deleted_after_ninety_days(bury: Callable[..., Letter]) -> None:
     old, fresh, still_open = bury(), bury(), bury()
-    services.reconcile_all()
+    reconcile.reconcile_all()
     for made in (old, fresh):
-        services.discard(made.id, by="a.lind")
+        actions.discard(made.id, by="a.lind")
     long_ago = timezone.now() - timedelta(days=91)
     DeadLetter.objects.filter(message_id__in=[old.id, still_open.id]).update(state_at=long_ago)
 
-    assert services.reconcile_all().pruned == 1
+    assert reconcile.reconcile_all().pruned == 1
 
     assert set(DeadLetter.objects.values_list("message_id", flat=True)) == {fresh.id, still_open.id}
 
@@ -131,15 +131,15 @@ def test_triaged_rows_are_deleted_after_ninety_days(bury: Callable[..., Letter])
 def test_everything_agrees_after_each_interruption(bury: Callable[..., Letter], facilities: Facilities) -> None:
     """Each step of record, requeue and discard is left undone in turn; reconciling once mends it."""
     only_listed, only_row, moved = bury(), bury(), bury()
-    services.record(only_row)
-    services.record(moved)
+    projection.project_or_log(only_row)
+    projection.project_or_log(moved)
     facilities.transport.discard("default", only_row.id)
-    services.requeue(moved.id, by="a.lind")
+    actions.requeue(moved.id, by="a.lind")
     DeadLetter.objects.filter(message_id=moved.id).update(
         state="new", claim_token="x", claim_act="requeue", claim_at=timezone.now() - timedelta(minutes=5)
     )
 
-    services.reconcile_all()
+    reconcile.reconcile_all()
 
     states = dict(DeadLetter.objects.values_list("message_id", "state"))
     assert states == {only_listed.id: "new", only_row.id: "missing", moved.id: "replayed"}
@@ -161,13 +161,13 @@ def test_a_job_whose_worker_was_killed_before_it_could_say_so_is_recorded_as_dea
     buried = bury(died_at=ago_ms(2), error="'vat_rate' in \udcff")
     record(facilities, buried.id, "running")
 
-    assert services.reconcile_all().recorded == 1
+    assert reconcile.reconcile_all().recorded == 1
 
     found = facilities.records.read(buried.id)
     assert found is not None
     assert (found.state, found.reason, found.attempts, found.finished_at) == ("dead", "exhausted", 6, buried.died_at)
     assert found.error == {"type": "KeyError", "message": "'vat_rate' in \\udcff"}
-    assert services.reconcile_all() == services.Report()
+    assert reconcile.reconcile_all() == reconcile.Report()
 
 
 @pytest.mark.parametrize(("minutes", "state"), [(0.5, "running"), (2, "succeeded"), (2, "dead")])
@@ -177,7 +177,7 @@ def test_a_record_is_left_that_its_worker_may_still_write_or_that_has_ended(
     buried = bury(died_at=ago_ms(minutes))
     record(facilities, buried.id, state)
 
-    assert services.reconcile_all().recorded == 0
+    assert reconcile.reconcile_all().recorded == 0
     assert facilities.records.states([buried.id]) == [state]
 
 
@@ -185,7 +185,7 @@ def test_a_record_of_the_life_after_a_requeue_is_left(bury: Callable[..., Letter
     buried = bury(died_at=ago_ms(2))
     record(facilities, buried.id, "queued", generation=1)
 
-    assert services.reconcile_all().recorded == 0
+    assert reconcile.reconcile_all().recorded == 0
     assert facilities.records.states([buried.id]) == ["queued"]
 
 
@@ -202,7 +202,7 @@ def test_letters_and_records_written_by_hand_stop_nothing(bury: Callable[..., Le
     facilities.records.client.set(facilities.records.keys.job(no_hash.id), "rubbish")
     record(facilities, fine.id, "running")
 
-    services.reconcile_all()
+    reconcile.reconcile_all()
 
     states = facilities.records.states([no_hash.id, no_job.id, fine.id])
     assert states == [None, None, "dead"]

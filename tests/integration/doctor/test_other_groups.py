@@ -14,7 +14,7 @@ import redis
 from django.utils import timezone
 
 from apps.platform.alerts.models import Alert, Delivery
-from apps.platform.dead_letters.projection import mirror
+from apps.platform.dead_letters.projection import project
 from apps.platform.doctor import alerts, configuration, dead_letters, disk, scheduler
 from apps.platform.schedules.leadership import LOCK, Leadership
 from apps.platform.schedules.models import ScheduleState
@@ -121,7 +121,7 @@ def test_ticks_on_time_are_one_line(schedule: str) -> None:
 def test_new_dead_letters_are_a_warning_with_their_cause(facilities: Facilities) -> None:
     assert set(of(dead_letters.look(), "ok")) == {"triaged"}
     dead = letter()
-    mirror(dead)
+    project(dead)
 
     found = of(dead_letters.look(), "warning")["new"]
 

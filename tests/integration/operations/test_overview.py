@@ -13,7 +13,7 @@ from django.test import Client
 from django.urls import reverse
 
 from apps.platform.alerts.models import Alert
-from apps.platform.dead_letters import services
+from apps.platform.dead_letters import projection
 from broker.interface import Facilities
 from broker.stores.pool_reports import PoolReport
 from tests.factories.letters import letter
@@ -64,7 +64,7 @@ def test_live_part_has_nothing_inline(watcher: Client, slow_pool: PoolReport) ->
         fingerprint="f", kind="dead_letter", title=EVIL, severity="critical", sample=EVIL, count=3,
         first_at="2026-11-20T00:00Z", last_at="2026-11-20T00:00Z",
     )  # fmt: skip
-    services.record(letter(exception=EVIL, actor=EVIL))
+    projection.project_or_log(letter(exception=EVIL, actor=EVIL))
 
     seen = Seen(watcher.get(LIVE).content.decode())
 
@@ -87,7 +87,7 @@ def test_waiting_work_without_its_pool_is_the_verdict(watcher: Client, facilitie
 
 def test_recent_failures_lead_to_their_letters(watcher: Client, facilities: Facilities) -> None:
     for _ in range(3):
-        services.record(letter(queue="slow", fingerprint="beef"))
+        projection.project_or_log(letter(queue="slow", fingerprint="beef"))
 
     page = watcher.get(LIVE).content.decode()
 
@@ -142,7 +142,7 @@ def test_pages_change_nothing(watcher: Client, facilities: Facilities) -> None:
 
 
 def test_sidebar_leads_to_the_room_and_counts_open_letters(watcher: Client, facilities: Facilities) -> None:
-    services.record(letter())
+    projection.project_or_log(letter())
 
     page = watcher.get(reverse("admin:index")).content.decode()
 

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from apps.platform.database_text import storable
 from apps.platform.dead_letters import payload
-from apps.platform.dead_letters.payload import clean_text, readable
+from apps.platform.dead_letters.payload import readable
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
@@ -22,11 +23,11 @@ def message(**changes: Any) -> dict[str, Any]:
 
 @given(JSON)
 def test_whatever_comes_is_a_value_that_postgresql_takes(value: Any) -> None:
-    shown = str(payload._clean(value))
+    shown = str(payload.json_value(value))
 
     shown.encode("utf-8")
     assert "\x00" not in shown
-    assert not any(isinstance(part, float) and part != part for part in [payload._clean(value)])
+    assert not any(isinstance(part, float) and part != part for part in [payload.json_value(value)])
 
 
 @pytest.mark.parametrize("name", ["password", "api_key", "AuthToken", "client_secret", "Authorization"])
@@ -51,4 +52,4 @@ def test_deep_nesting_ends() -> None:
 
 
 def test_surrogates_and_nul_are_escaped() -> None:
-    assert clean_text("a\x00\udcff") == "a\\x00\\udcff"
+    assert storable("a\x00\udcff") == "a\\x00\\udcff"

@@ -1,11 +1,10 @@
-"""Dead letters from a terminal: list, show, requeue, discard."""
+"""``manage.py deadletters``: list, show, requeue, discard."""
 
 from __future__ import annotations
 
 import getpass
 import json
 from argparse import ArgumentParser
-from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -14,19 +13,20 @@ from django.core.management.base import BaseCommand, CommandError
 from apps.platform.conf import declared_yard
 from apps.platform.console.command_errors import WRONG_ARGUMENTS, as_command_error
 from apps.platform.console.command_help import show_examples
-from apps.platform.dead_letters import presentation, queries, services
+from apps.platform.dead_letters import actions, bulk, presentation, queries
 from apps.platform.dead_letters.errors import BROKER_AWAY, UnknownDeadLetter, UnknownGroup
 from apps.platform.dead_letters.models import DeadLetter
+from apps.platform.dead_letters.reconcile import reconcile_all
 
 EXAMPLES = """examples:
   manage.py deadletters list --limit 20
   manage.py deadletters show 0f8fad5b-d9cb-469f-a165-70867728950e      its traceback and history
-  manage.py deadletters requeue --group 1f2e3d4c5b6a                   all of one cause, once it is mended
+  manage.py deadletters requeue --group 1f2e3d4c5b6a                   all of one cause, once it is fixed
   manage.py deadletters discard 0f8fad5b-d9cb-469f-a165-70867728950e --reason 'the customer is gone'"""
 
 
 class Command(BaseCommand):
-    """Triage dead letters. Exit 1: an id or group is unknown, or a letter could not be moved; stderr says which."""
+    """Triage dead letters. Exits 1 if an id or group is unknown or a letter was not moved; stderr names each."""
 
     help = "List, show, requeue and discard dead letters."
 
@@ -36,12 +36,17 @@ class Command(BaseCommand):
         listing = verbs.add_parser("list", help="open dead letters, newest first")
         listing.add_argument("--queue", choices=[queue.name for queue in declared_yard().queues], default="")
         listing.add_argument("--group", metavar="FP", default="", help="only this fingerprint")
-        listing.add_argument("--state", choices=DeadLetter.State.values, default="", help="instead of the open ones")
+        listing.add_argument(
+            "--state",
+            choices=DeadLetter.State.values,
+            default="",
+            help="instead of the open ones",
+        )
         listing.add_argument("--limit", type=int, default=100, metavar="N", help="at most so many (default: 100)")
-        listing.add_argument("--quarantined", action="store_true", help="messages that nobody can read")
+        listing.add_argument("--quarantined", action="store_true", help="messages that could not be decoded")
         show = verbs.add_parser("show", help="one dead letter with its traceback")
         show.add_argument("id", metavar="ID")
-        for verb, text in (("requeue", "send back to their queues"), ("discard", "drop for good")):
+        for verb, text in (("requeue", "send back to their queues"), ("discard", "delete from the broker")):
             move = verbs.add_parser(verb, help=f"{text}, by id or by group")
             move.add_argument("ids", nargs="*", metavar="ID")
             move.add_argument("--group", metavar="FP", default="", help="all open letters of this fingerprint")
@@ -59,8 +64,8 @@ class Command(BaseCommand):
 
     def _list(self, options: dict[str, Any]) -> None:
         if options["limit"] < 1:
-            words = f"--limit: {options['limit']} is below 1; ask for at least one letter"
-            raise CommandError(words, returncode=WRONG_ARGUMENTS)
+            message = f"--limit: {options['limit']} is below 1; ask for at least one letter"
+            raise CommandError(message, returncode=WRONG_ARGUMENTS)
         if options["quarantined"]:
             self._quarantined(options)
             return
@@ -89,31 +94,31 @@ class Command(BaseCommand):
     def _move(self, options: dict[str, Any]) -> None:
         by, reason, ids, group = f"{getpass.getuser()} (shell)", options["reason"], options["ids"], options["group"]
         if bool(ids) == bool(group):
-            words = f"{options['verb']}: name ids, or one group with --group FP"
-            raise CommandError(words, returncode=WRONG_ARGUMENTS)
-        outcome: services.Outcome
+            message = f"{options['verb']}: name ids, or one group with --group FP"
+            raise CommandError(message, returncode=WRONG_ARGUMENTS)
+        outcome: bulk.BulkResult
         if group:
-            whole = {"requeue": services.requeue_group, "discard": services.discard_group}
+            whole = {"requeue": bulk.requeue_group, "discard": bulk.discard_group}
             outcome = whole[options["verb"]](group, by=by, reason=reason)
         else:
-            one: dict[str, Callable[..., services.Act]] = {"requeue": services.requeue, "discard": services.discard}
-            outcome = services.each(one[options["verb"]], list(dict.fromkeys(ids)), by=by, reason=reason)
+            one: dict[str, bulk.Action] = {"requeue": actions.requeue, "discard": actions.discard}
+            outcome = bulk.apply_to_each(one[options["verb"]], list(dict.fromkeys(ids)), by=by, reason=reason)
         if options["json"]:
             self._print_json(asdict(outcome))
         else:
             past = {"requeue": "Requeued", "discard": "Discarded"}[options["verb"]]
             left = f", {outcome.left} of the group are left: run it again" if outcome.left else ""
             self.stdout.write(f"{past} {presentation.letters(len(outcome.done))}{left}.")
-        for words in (*outcome.skipped, *filter(None, [outcome.stopped])):
-            self.stderr.write(words)
+        for sentence in (*outcome.skipped, *filter(None, [outcome.stopped])):
+            self.stderr.write(sentence)
         if outcome.skipped or outcome.stopped:
             raise SystemExit(1)
 
     def _catch_up(self) -> None:
         try:
-            services.reconcile_all()
+            reconcile_all()
         except BROKER_AWAY as error:
-            self.stderr.write(f"The list may be old: {error}")
+            self.stderr.write(f"The list may be out of date: {error}")
 
     def _print_json(self, value: object) -> None:
         self.stdout.write(json.dumps(value, indent=2))
