@@ -1,4 +1,4 @@
-"""What is done to a yard: a child is killed, its connections are cut, a message that is held is delivered again."""
+"""Faults injected into a yard: kill a child, cut its connections, deliver a held message twice."""
 
 from __future__ import annotations
 
@@ -6,42 +6,48 @@ import logging
 import random
 import re
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import cast
 
 import psutil
 import redis
 
 from broker.queue.operations import QueueOperations, lane_of
-from devtools.chaos.notes import client_name
+from devtools.chaos.outcomes import client_name
 
-# Titles of processes; tasks may have started others.
+# Process titles of supervisors and children, to tell them from processes that tasks have started.
 SUPERVISOR, CHILD = re.compile(r"pool \S+"), re.compile(r"\S+ (child|alone) \d+")
 
 logger = logging.getLogger("switchyard.chaos")
 
 
-class Harm:
-    """Harms the pools below a process.
+class FaultInjector:
+    """Injects faults into the pools below one parent process.
 
     Args:
-        parent_pid: Of the common parent of all supervisors.
-        families: Of all queues, over connections that answer soon.
+        parent_pid: Process id of the common parent of all supervisors.
+        queues: Operations of all queues, over connections with short timeouts.
+        draws: Generator that chooses the targets.
     """
 
     def __init__(
-        self, parent_pid: int, families: Sequence[QueueOperations], client: redis.Redis, draws: random.Random
+        self, parent_pid: int, queues: Sequence[QueueOperations], client: redis.Redis, draws: random.Random
     ) -> None:
         self._parent_pid = parent_pid
-        self._families = list(families)
+        self._queues = list(queues)
         self._client = client
         self._draws = draws
 
+    @property
+    def faults(self) -> dict[str, Callable[[], str]]:
+        """Name of a fault -> function that injects it."""
+        return {"kill": self.kill, "cut": self.cut, "twice": self.deliver_twice}
+
     def kill(self) -> str:
-        """Kill a child; return what was done, or "" when there was none.
+        """Kill a child; return a description, or "" when no child is up.
 
         Raises:
-            redis.RedisError: the server does not let us, or is away.
+            redis.RedisError: the server refuses the command, or is away.
         """
         children = list(self._connected())
         if not children:
@@ -52,10 +58,10 @@ class Harm:
         return f"killed {name} (pid {victim.pid})"
 
     def cut(self) -> str:
-        """Cut a child's connections to the broker; return what was done, or "" when none had one.
+        """Cut a child's connections to the broker; return a description, or "" when no child has one.
 
         Raises:
-            redis.RedisError: the server does not let us, or is away.
+            redis.RedisError: the server refuses the command, or is away.
         """
         connected = self._connected()
         if not connected:
@@ -64,44 +70,44 @@ class Harm:
         cut = sum(int(self._client.client_kill_filter(_id=id_)) for id_ in connected[victim])
         return f"cut {cut} connections of {_name(victim)} (pid {victim.pid})"
 
-    def twice(self) -> str:
-        """Deliver a message that a child holds once more; return what was done, or "" when nothing was held.
+    def deliver_twice(self) -> str:
+        """Deliver a message that a child holds once more; return a description, or "" when none is held.
 
-        Another child of the lane finds its id as if somebody had put it there by hand. Where there is none, the holder
-        loses all that it holds while it runs, as after a partition: its supervisor replaces it.
+        The message's id is pushed into its lane, where another child of the lane fetches it. Without another child,
+        the holder's leases are reclaimed while it runs, as after a partition, and its supervisor replaces it.
 
         Raises:
             BrokerUnavailable: the server did not answer.
         """
         supervisors = {process.pid for process in self._supervisors()}
         held = [
-            (family, owner, leases)
-            for family in self._families
-            for owner in family.owners()
-            if _supervisor_of(owner) in supervisors and lane_of(owner) != "alone" and (leases := family.held(owner))
+            (queue, owner, leases)
+            for queue in self._queues
+            for owner in queue.owners()
+            if _supervisor_of(owner) in supervisors and lane_of(owner) != "alone" and (leases := queue.held(owner))
         ]
         if not held:
             return ""
-        family, owner, leases = self._draws.choice(held)
-        lane, queue = lane_of(owner), family.keys.queue
+        queue, owner, leases = self._draws.choice(held)
+        lane, name = lane_of(owner), queue.keys.queue
         others = [
-            other for other in family.owners() if other != owner and lane_of(other) == lane and _supervisor_of(other)
+            other for other in queue.owners() if other != owner and lane_of(other) == lane and _supervisor_of(other)
         ]
         if not others:
-            family.reclaim(owner)
-            return f"took {len(leases)} messages of {queue} from {owner}, which runs on"
+            queue.reclaim(owner)
+            return f"took {len(leases)} messages of {name} from {owner}, which runs on"
         lease = self._draws.choice(leases)
-        family.wire.command("LPUSH", family.keys.waiting(lane)[1], lease.id)
-        family.ring(lane)
-        return f"put {lease.id.decode(errors='replace')} of {queue} there once more, {owner} holds it"
+        queue.wire.command("LPUSH", queue.keys.waiting(lane)[1], lease.id)
+        queue.ring(lane)
+        return f"put {lease.id.decode(errors='replace')} of {name} there once more, {owner} holds it"
 
     def _supervisors(self) -> list[psutil.Process]:
         return self._titled(SUPERVISOR)
 
     def _connected(self) -> dict[psutil.Process, list[str]]:
-        """Return the children that are up, with the server's ids of their connections.
+        """Return child -> the server's ids of its connections, for the children that are up.
 
-        One that starts is spared: a pool whose children die before they work starts them later and later.
+        Children that are still starting are spared: a pool delays the restart of children that die at start.
         """
         clients = cast("list[dict[str, str]]", self._client.client_list())
         found = {
@@ -126,6 +132,6 @@ def _name(process: psutil.Process) -> str:
 
 
 def _supervisor_of(owner: str) -> int:
-    """Return the pid in the name of a child's owner, ``pool.host.pid.random.place.generation/lane``; 0 for others."""
-    words = owner.rpartition("/")[0].split(".")
-    return int(words[-4]) if len(words) > 5 and all(word.isdigit() for word in (*words[-2:], words[-4])) else 0
+    """Return the pid in a child's owner name, ``pool.host.pid.random.place.generation/lane``; 0 for other owners."""
+    parts = owner.rpartition("/")[0].split(".")
+    return int(parts[-4]) if len(parts) > 5 and all(part.isdigit() for part in (*parts[-2:], parts[-4])) else 0

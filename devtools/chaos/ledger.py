@@ -1,33 +1,33 @@
-"""What became of everything that was enqueued meanwhile."""
+"""Ledger of a chaos run: the whereabouts of every message that was enqueued during it."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from broker.queue.operations import QueueOperations
 from broker.stores.job_records import JobRecords
 
 SHOWN = 5
-# How a job ends that is not to be completed.
+# Final states of a job record other than completion -> field of the ledger.
 ENDED_OTHERWISE = {"cancelled": "cancelled", "expired": "cancelled", "dead": "dead"}
 
 
 @dataclass(frozen=True, slots=True)
-class Account:
-    """How the work stands. Ids, each once, but for ``duplicated``.
+class Ledger:
+    """Message ids by whereabouts. Each id occurs once in a field, but for ``duplicated``.
 
     Args:
-        attempted: Somebody asked the server to take them.
-        accepted: The server took them.
-        completed: Accepted, and their task ended well.
-        waiting: Accepted, and still to be done: they wait, are scheduled, or are held.
-        dead, cancelled: Accepted, and ended so.
-        lost: Accepted, and nothing of the above.
-        duplicated: Completed again, named once for each time too many.
-        unexpected: Completed, and neither accepted meanwhile nor there before.
+        attempted: A client sent them to the server.
+        accepted: The server enqueued them.
+        completed: Accepted, and their actor ended without an exception.
+        waiting: Accepted, and waiting, scheduled or leased.
+        dead: Accepted, and dead letters.
+        cancelled: Accepted, and cancelled or expired.
+        lost: Accepted, and none of the above.
+        duplicated: Completed again, once for each excess completion.
+        unexpected: Completed, but neither accepted during the run nor present before it.
     """
 
     attempted: tuple[str, ...]
@@ -49,48 +49,38 @@ class Account:
         return "\n".join(lines)
 
 
-def read_notes(path: Path) -> dict[str, Counter[str]]:
-    """Return phase -> id -> how often, of what the children noted."""
-    found: dict[str, Counter[str]] = {"completed": Counter(), "failed": Counter(), "skipped": Counter()}
-    if path.exists():
-        for line in path.read_text().splitlines():
-            phase, _, id_ = line.partition(" ")
-            found[phase][id_] += 1
-    return found
-
-
-def make_account(
+def make_ledger(
     *,
     attempted: Iterable[str],
     accepted: Mapping[str, str],
     before: frozenset[str],
-    notes: Mapping[str, Counter[str]],
-    families: Sequence[QueueOperations],
+    outcomes: Mapping[str, Counter[str]],
+    queues: Sequence[QueueOperations],
     records: JobRecords,
-) -> Account:
-    """Return the account.
+) -> Ledger:
+    """Return the ledger.
 
     Args:
-        accepted: Id -> key of the hash of bodies that it was put into.
-        before: Ids that were there when the ledger began; they are not counted.
-        notes: As :func:`read_notes` returns them.
-        families: Of the yard's queues.
-        records: Say of a job that nobody completed how it ended, as far as they are kept.
+        accepted: Id -> key of the hash that got its body.
+        before: Ids that were enqueued before the run; they are not counted.
+        outcomes: As :func:`devtools.chaos.outcomes.read_outcomes` returns them.
+        queues: Operations of the yard's queues.
+        records: Job records, for messages that left the queue without completing.
 
     Raises:
         BrokerUnavailable: the server did not answer.
     """
-    completed = notes["completed"]
-    taken = [id_ for id_ in accepted if id_ not in before]
-    by_key = {family.keys.bodies: family for family in families}
+    completed = outcomes["completed"]
+    counted = [id_ for id_ in accepted if id_ not in before]
+    by_key = {queue.keys.bodies: queue for queue in queues}
     places: dict[str, list[str]] = {place: [] for place in ("waiting", "dead", "cancelled", "lost")}
-    for id_ in taken:
+    for id_ in counted:
         if id_ not in completed:
-            places[_place(id_, by_key[accepted[id_]], notes, records)].append(id_)
-    return Account(
+            places[_place(id_, by_key[accepted[id_]], outcomes, records)].append(id_)
+    return Ledger(
         attempted=tuple(attempted),
-        accepted=tuple(taken),
-        completed=tuple(id_ for id_ in taken if id_ in completed),
+        accepted=tuple(counted),
+        completed=tuple(id_ for id_ in counted if id_ in completed),
         duplicated=tuple(
             id_ for id_, count in completed.items() if id_ not in before for _ in range(count - 1) if id_ in accepted
         ),
@@ -99,16 +89,16 @@ def make_account(
     )
 
 
-def _place(id_: str, family: QueueOperations, notes: Mapping[str, Counter[str]], records: JobRecords) -> str:
-    keys = family.keys
-    if family.wire.command("HEXISTS", keys.bodies, id_):
+def _place(id_: str, queue: QueueOperations, outcomes: Mapping[str, Counter[str]], records: JobRecords) -> str:
+    keys = queue.keys
+    if queue.wire.command("HEXISTS", keys.bodies, id_):
         return "waiting"
-    if family.wire.command("HEXISTS", keys.letters, id_):
+    if queue.wire.command("HEXISTS", keys.letters, id_):
         return "dead"
-    # A cancelled one is dropped by the server itself when its turn comes, and remembered so.
-    if any((family.wire.command("HGET", key, id_) or b"").startswith(b"cancel") for key in keys.done):
+    # The server drops a cancelled message at its turn and records that in the hash of finished messages.
+    if any((queue.wire.command("HGET", key, id_) or b"").startswith(b"cancel") for key in keys.done):
         return "cancelled"
     record = records.read(id_)
     if record is not None:
         return ENDED_OTHERWISE.get(record.state, "lost")
-    return "cancelled" if notes["skipped"][id_] else "lost"  # no record of it is kept
+    return "cancelled" if outcomes["skipped"][id_] else "lost"  # its job is not tracked

@@ -1,6 +1,6 @@
-"""What was enqueued, as the server saw it: read from its own record of all commands (``MONITOR``).
+"""Enqueued messages as the server saw them, read from its ``MONITOR`` stream of all commands.
 
-Neither the code that enqueues nor that which works is asked, so a mistake in them cannot hide what it lost.
+Independent of the code that enqueues and of the workers, so a defect in them cannot hide a message that it lost.
 """
 
 from __future__ import annotations
@@ -14,24 +14,24 @@ from broker.redis.connections import connect
 
 WORD = re.compile(rb'"((?:[^"\\]|\\.)*)"')
 ENQUEUE = script("enqueue")
-# Of the enqueue script: its keys, and four arguments before the first id.
+# Arguments of the enqueue script before the first message id.
 FIRST_ID = 4
 SELF = b'" lua] '
 
 
-class Witness:
-    """Reads the server's commands and keeps the ids that somebody tried to enqueue, and those that the server took.
+class EnqueueMonitor:
+    """Reads the server's commands and collects message ids: attempted to enqueue, and accepted by the server.
 
     Args:
-        url: Of a server that lets this user ``MONITOR``.
+        url: Server that permits this user ``MONITOR``.
 
     Raises:
-        redis.RedisError: it does not.
+        redis.RedisError: it does not, or is away.
     """
 
     def __init__(self, url: str) -> None:
         self.attempted: set[str] = set()
-        self.accepted: dict[str, str] = {}  # id -> key of the hash of bodies it was put into
+        self.accepted: dict[str, str] = {}  # id -> key of the hash that got its body
         self._connection: Any = connect(url, profile="blocking").connection_pool.make_connection()
         self._connection.connect()
         self._connection.send_command("MONITOR")
@@ -39,35 +39,36 @@ class Witness:
 
     @property
     def fd(self) -> int:
-        """Readable when the server did something."""
+        """Descriptor that is readable when the server has executed commands."""
         return int(self._connection._sock.fileno())
 
     def read(self) -> None:
-        """Read what is there.
+        """Process the commands received so far.
 
         Raises:
-            redis.ConnectionError: the server is away, or was too fast: from here on nothing is known.
+            redis.ConnectionError: the server is away, or closed a connection that read too slowly; later commands are
+                missed.
         """
         while self._connection.can_read(timeout=0):
-            self.see(self._connection.read_response(disable_decoding=True))
+            self.process(self._connection.read_response(disable_decoding=True))
 
-    def see(self, line: bytes) -> None:
-        """Take note of one command, as the server shows it."""
+    def process(self, line: bytes) -> None:
+        """Process one command line of ``MONITOR``."""
         origin, _, rest = line.partition(b"] ")
         if origin.endswith(b" lua"):
             if rest.startswith(b'"HSET" ') and b':bodies" ' in rest:
-                words = _words(rest)
-                for id_ in words[2::2]:
-                    self.accepted.setdefault(id_, words[1])
+                arguments = _arguments(rest)
+                for id_ in arguments[2::2]:
+                    self.accepted.setdefault(id_, arguments[1])
         elif rest.startswith((b'"EVALSHA" "%s"' % ENQUEUE.sha.encode(), b'"EVAL" "#!lua\\n-- enqueue:')):
-            words = _words(rest)
-            arguments = words[3 + int(words[2]) :]
-            self.attempted.update(arguments[FIRST_ID :: 3 if arguments[3] == "1" else 2])
+            arguments = _arguments(rest)
+            argv = arguments[3 + int(arguments[2]) :]
+            self.attempted.update(argv[FIRST_ID :: 3 if argv[3] == "1" else 2])
 
     def close(self) -> None:
         """Close the connection."""
         self._connection.disconnect()
 
 
-def _words(command: bytes) -> list[str]:
+def _arguments(command: bytes) -> list[str]:
     return [codecs.escape_decode(word)[0].decode("utf-8", "replace") for word in WORD.findall(command)]

@@ -1,14 +1,10 @@
-"""How much is harmed, and what: drawn from a seed, so that a run can be had again."""
+"""Fault plan: how often faults are injected, and the seed that draws them, so that a run can be repeated."""
 
 from __future__ import annotations
 
 import random
 import re
 from dataclasses import dataclass
-from typing import Literal
-
-Act = Literal["kill", "cut", "twice"]
-ACTS: tuple[Act, ...] = ("kill", "cut", "twice")
 
 RATE = re.compile(r"(\d+)/([smh])")
 SECONDS = {"s": 1, "m": 60, "h": 3_600}
@@ -16,27 +12,28 @@ SECONDS = {"s": 1, "m": 60, "h": 3_600}
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Acts at random times, so many a second on average.
+    """Faults at random times.
 
     Args:
-        seed: The same one draws the same acts at the same distances.
+        per_s: Faults per second, on average.
+        seed: Equal seeds draw the same faults at the same intervals.
     """
 
     per_s: float
     seed: int
 
     def draws(self) -> random.Random:
-        """Return what draws acts, victims and pauses."""
+        """Return the generator that draws faults, targets and intervals."""
         return random.Random(self.seed)  # noqa: S311  no secret
 
 
-def read_rate(words: str) -> float:
-    """Return acts per second from ``6/m``, ``2/s`` or ``10/h``.
+def read_rate(text: str) -> float:
+    """Return faults per second from ``6/m``, ``2/s`` or ``10/h``.
 
     Raises:
-        ValueError: it is none of these, or none at all.
+        ValueError: the text has another form, or its count is below 1.
     """
-    found = RATE.fullmatch(words)
+    found = RATE.fullmatch(text)
     if found is None or int(found[1]) < 1:
-        raise ValueError(f"{words!r} is no rate; say how often something is harmed, for example 6/m, 2/s or 10/h")
+        raise ValueError(f"{text!r} is no rate; say how often something is harmed, for example 6/m, 2/s or 10/h")
     return int(found[1]) / SECONDS[found[2]]

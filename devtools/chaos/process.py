@@ -1,4 +1,4 @@
-"""The process that harms a yard and keeps its ledger, beside the supervisors of the pools."""
+"""Chaos process: injects faults beside the supervisors of the pools, and prints the ledger at the end."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from broker.redis.connections import connect
 from broker.stores.job_records import JobRecords
 from broker.stores.pool_reports import PoolReports
 from broker.topology import Yard
-from devtools.chaos.faults import Harm
-from devtools.chaos.ledger import make_account, read_notes
-from devtools.chaos.monitor import Witness
-from devtools.chaos.notes import NOTES_VARIABLE, Notes
-from devtools.chaos.plan import ACTS, Plan
+from devtools.chaos.faults import FaultInjector
+from devtools.chaos.ledger import make_ledger
+from devtools.chaos.monitor import EnqueueMonitor
+from devtools.chaos.outcomes import OUTCOMES_VARIABLE, OutcomeLog, read_outcomes
+from devtools.chaos.plan import Plan
 
 logger = logging.getLogger("switchyard.chaos")
 
@@ -37,140 +37,142 @@ READ_EVERY_S = 0.2
 
 
 class Chaos:
-    """Chaos as the pools' common parent has it: a child process beside the supervisors.
+    """Companion of the pools' common parent: starts the chaos process and stops it with the pools.
 
     Args:
-        notes: Where children note what they did; removed at the end.
+        url: Broker that the pools work on.
+        outcomes: Log that the children write; removed at the end.
     """
 
-    def __init__(self, plan: Plan, yard: Yard, url: str, notes: Path) -> None:
-        self._plan, self._yard, self._url, self._notes = plan, yard, url, notes
+    def __init__(self, plan: Plan, yard: Yard, url: str, outcomes: Path) -> None:
+        self._plan, self._yard, self._url, self._outcomes = plan, yard, url, outcomes
         self._pid = 0
 
     def start(self, close_inherited: Callable[[], None]) -> None:
-        """Fork the process, before any child of a pool.
+        """Fork the process. Call it before any child of a pool starts.
 
         Args:
-            close_inherited: Closes, in that process, what belongs to the parent alone.
+            close_inherited: Called in the new process; closes descriptors that belong to the parent alone.
         """
-        self._notes.parent.mkdir(parents=True, exist_ok=True)
-        self._notes.unlink(missing_ok=True)
-        os.environ[NOTES_VARIABLE] = str(self._notes)
-        os.environ[MIDDLEWARE_VARIABLE] = f"{Notes.__module__}.{Notes.__qualname__}"
+        self._outcomes.parent.mkdir(parents=True, exist_ok=True)
+        self._outcomes.unlink(missing_ok=True)
+        os.environ[OUTCOMES_VARIABLE] = str(self._outcomes)
+        os.environ[MIDDLEWARE_VARIABLE] = f"{OutcomeLog.__module__}.{OutcomeLog.__qualname__}"
         parent_pid = os.getpid()
         self._pid = fork(
-            lambda: run(self._plan, self._yard, self._url, self._notes, parent_pid),
+            lambda: run(self._plan, self._yard, self._url, self._outcomes, parent_pid),
             title="chaos",
             shed=[close_inherited],
         )
 
     def pools_drain(self) -> None:
-        """Stop harming, because the pools drain."""
+        """Stop injecting faults, because the pools drain."""
         self._signal(signal.SIGTERM)
 
     def finish(self) -> None:
-        """Have it print the ledger, and wait for it."""
+        """Let the process print the ledger, and wait for its end."""
         self._signal(signal.SIGQUIT)
         if self._pid:
             os.waitpid(self._pid, 0)
-        self._notes.unlink(missing_ok=True)
+        self._outcomes.unlink(missing_ok=True)
 
     def _signal(self, signum: int) -> None:
-        if self._pid:  # not waited for yet, so nobody else has its pid
+        if self._pid:  # not reaped yet, so the pid cannot belong to another process
             os.kill(self._pid, signum)
 
 
-def run(plan: Plan, yard: Yard, url: str, notes: Path, parent_pid: int) -> int:
-    """Harm the pools below a parent until SIGTERM, go on with the ledger until SIGQUIT, and print it."""
+def run(plan: Plan, yard: Yard, url: str, outcomes: Path, parent_pid: int) -> int:
+    """Inject faults below the parent until SIGTERM, collect enqueued messages until SIGQUIT, and print the ledger."""
     signals = SignalPipe(noted=(signal.SIGTERM, signal.SIGQUIT), ignored=(signal.SIGINT, signal.SIGHUP, signal.SIGUSR1))
     client = connect(url, profile="quick")
-    wire = RedisCalls(client)
-    families = [QueueOperations(wire, Keys().queue(queue.name)) for queue in yard.queues]
+    calls = RedisCalls(client)
+    queues = [QueueOperations(calls, Keys().queue(queue.name)) for queue in yard.queues]
     try:
-        witness = Witness(url)
-        before = _there(families)
-        others = sorted({report.pool for report in PoolReports(client, Keys()).read_all()})  # ours have not started
+        monitor = EnqueueMonitor(url)
+        before = _enqueued_ids(queues)
+        # The pools of this parent have not started yet, so every report is of another parent's pool.
+        foreign_pools = sorted({report.pool for report in PoolReports(client, Keys()).read_all()})
     except (redis.RedisError, BrokerUnavailable) as error:
-        logger.error("no chaos: the server does not show what is enqueued, so there would be no ledger: %s", error)
+        logger.error("no chaos: the server does not permit MONITOR, so there would be no ledger: %s", error)
         return EX_CRASHED
     draws = plan.draws()
-    harm = Harm(parent_pid, families, client, draws)
-    done: Counter[str] = Counter()
-    calm, gap = False, False
-    act_at_s = time.monotonic() + draws.expovariate(plan.per_s)
-    logger.warning("chaos: %.2g acts a second, --chaos-seed %d", plan.per_s, plan.seed)
-    if others:
-        logger.warning("chaos: %s", _of_others(others))
+    injector = FaultInjector(parent_pid, queues, client, draws)
+    faults = list(injector.faults)
+    injected: Counter[str] = Counter()
+    has_gap = is_draining = False
+    next_fault_s = time.monotonic() + draws.expovariate(plan.per_s)
+    logger.warning("chaos: %.2g faults a second, --chaos-seed %d", plan.per_s, plan.seed)
+    if foreign_pools:
+        logger.warning("chaos: %s", _warning_of(foreign_pools))
     while True:
-        select.select([signals.read_fd, witness.fd], [], [], READ_EVERY_S)
+        select.select([signals.read_fd, monitor.fd], [], [], READ_EVERY_S)
         try:
-            witness.read()
+            monitor.read()
         except redis.RedisError as error:
-            logger.warning("chaos: the server went away (%s); what is enqueued meanwhile is not in the ledger", error)
-            gap = True
-            witness = _again(witness, url, signals)
-        told = signals.take()
-        if signal.SIGQUIT in told or os.getppid() != parent_pid:
+            logger.warning("chaos: lost the server (%s); the ledger misses what is enqueued meanwhile", error)
+            has_gap = True
+            monitor = _reconnect(monitor, url, signals)
+        received = signals.take()
+        if signal.SIGQUIT in received or os.getppid() != parent_pid:
             break
-        calm = calm or signal.SIGTERM in told
-        if not calm and time.monotonic() >= act_at_s:
-            act_at_s = time.monotonic() + draws.expovariate(plan.per_s)
-            _act(harm, draws.choice(ACTS), done)
-    witness.read()
-    account = make_account(
-        attempted=witness.attempted,
-        accepted=witness.accepted,
+        is_draining = is_draining or signal.SIGTERM in received
+        if not is_draining and time.monotonic() >= next_fault_s:
+            next_fault_s = time.monotonic() + draws.expovariate(plan.per_s)
+            _inject(injector, draws.choice(faults), injected)
+    monitor.read()
+    ledger = make_ledger(
+        attempted=monitor.attempted,
+        accepted=monitor.accepted,
         before=before,
-        notes=read_notes(notes),
-        families=families,
+        outcomes=read_outcomes(outcomes),
+        queues=queues,
         records=JobRecords(client, Keys()),
     )
-    acts = "  ".join(f"{name} {done[name]}" for name in ACTS)
-    warning = "the server was away meanwhile: the ledger has a gap\n" if gap else ""
-    warning += f"{_of_others(others)}\n" if others else ""
-    sys.stdout.write(f"chaos: {acts}\n{warning}{account}\n")
+    counts = "  ".join(f"{name} {injected[name]}" for name in faults)
+    warnings = "the server was away meanwhile: the ledger has a gap\n" if has_gap else ""
+    warnings += f"{_warning_of(foreign_pools)}\n" if foreign_pools else ""
+    sys.stdout.write(f"chaos: {counts}\n{warnings}{ledger}\n")
     return 0
 
 
-def _act(harm: Harm, name: str, done: Counter[str]) -> None:
-    act = {"kill": harm.kill, "cut": harm.cut, "twice": harm.twice}[name]
+def _inject(injector: FaultInjector, name: str, injected: Counter[str]) -> None:
     try:
-        told = act()
+        description = injector.faults[name]()
     except (redis.RedisError, BrokerUnavailable) as error:
         logger.warning("chaos: %s: the server refused: %s", name, error)
         return
-    if told:
-        done[name] += 1
-        logger.warning("chaos: %s", told)
+    if description:
+        injected[name] += 1
+        logger.warning("chaos: %s", description)
     else:
-        logger.info("chaos: %s: nobody to harm", name)
+        logger.info("chaos: %s: no target", name)
 
 
-def _of_others(pools: list[str]) -> str:
+def _warning_of(foreign_pools: list[str]) -> str:
     return (
-        f"pools that this parent did not start ran as well ({', '.join(pools)}): what they complete counts as lost; "
-        "stop them first, those of a demo too"
+        f"pools that this parent did not start ran as well ({', '.join(foreign_pools)}): what they complete counts as "
+        "lost; stop them first, those of a demo too"
     )
 
 
-def _there(families: Iterable[QueueOperations]) -> frozenset[str]:
-    """Return the ids of everything that is there already."""
+def _enqueued_ids(queues: Iterable[QueueOperations]) -> frozenset[str]:
+    """Return the ids of all messages in the queues."""
     found: set[str] = set()
-    for family in families:
-        found.update(str(id_, "utf-8", "replace") for id_ in family.wire.command("HKEYS", family.keys.bodies))
+    for queue in queues:
+        found.update(str(id_, "utf-8", "replace") for id_ in queue.wire.command("HKEYS", queue.keys.bodies))
     return frozenset(found)
 
 
-def _again(witness: Witness, url: str, signals: SignalPipe) -> Witness:
-    """Return a witness with what an earlier one saw, once the server is there again."""
-    witness.close()
+def _reconnect(monitor: EnqueueMonitor, url: str, signals: SignalPipe) -> EnqueueMonitor:
+    """Wait until the server is back and return a new monitor with the ids collected so far."""
+    monitor.close()
     while True:
         try:
-            following = Witness(url)
+            following = EnqueueMonitor(url)
         except redis.RedisError:
             select.select([signals.read_fd], [], [], 1.0)
             if os.getppid() == 1:
                 raise
             continue
-        following.attempted, following.accepted = witness.attempted, witness.accepted
+        following.attempted, following.accepted = monitor.attempted, monitor.accepted
         return following

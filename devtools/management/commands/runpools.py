@@ -1,4 +1,4 @@
-"""Run several pools' workers under one parent, under chaos if wanted."""
+"""Run several pools under one parent, with injected faults if requested."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from devtools.chaos.plan import Plan, read_rate
 from devtools.chaos.process import Chaos
 
 CHAOS_EXAMPLE = """
-  manage.py runpools --chaos 6/m --chaos-seed 7      harm them at this rate, and count what came through"""
+  manage.py runpools --chaos 6/m --chaos-seed 7      inject faults at this rate and account for every message"""
 
 
 class Command(runpools.Command):
@@ -28,11 +28,13 @@ class Command(runpools.Command):
     def add_arguments(self, parser: CommandParser) -> None:
         """Declare the arguments."""
         super().add_arguments(parser)
-        parser.add_argument("--chaos", metavar="RATE", help="harm the pools at this rate, such as 6/m")
-        parser.add_argument("--chaos-seed", type=int, help="repeats the harm of an earlier run; default: a random one")
+        parser.add_argument("--chaos", metavar="RATE", help="inject faults at this rate, such as 6/m")
+        parser.add_argument(
+            "--chaos-seed", type=int, help="seed of an earlier run, to repeat its faults; default: a random one"
+        )
 
     def make_companion(self, options: dict[str, Any]) -> Chaos | None:
-        """Return the process that harms the pools; ``None`` without ``--chaos``."""
+        """Return the process that injects faults; ``None`` without ``--chaos``."""
         if not options["chaos"]:
             return None
         if not settings.DEBUG:
@@ -42,8 +44,8 @@ class Command(runpools.Command):
             plan = Plan(read_rate(options["chaos"]), secrets.randbelow(1_000_000) if seed is None else seed)
         except ValueError as error:
             raise CommandError(f"--chaos: {error}", returncode=2) from error
-        notes = Path(switchyard_settings().state_dir) / "chaos" / f"notes-{os.getpid()}"
-        return Chaos(plan, declared_yard(), switchyard_settings().broker_url, notes)
+        outcomes = Path(switchyard_settings().state_dir) / "chaos" / f"outcomes-{os.getpid()}"
+        return Chaos(plan, declared_yard(), switchyard_settings().broker_url, outcomes)
 
     def command_line(self, options: dict[str, Any]) -> list[str]:
         """Return the command line of the same run without ``--reload``."""

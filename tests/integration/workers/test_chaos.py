@@ -23,7 +23,7 @@ def test_a_yard_under_chaos_is_harmed_in_every_way_and_its_ledger_adds_up(bench:
     [command] = code_blocks(read(PAGE), "sh")
     parent = bench.start(*command.split()[1:])
     bench.wait_for_log("pools: all ready")
-    bench.wait_for_log("chaos: 2 acts a second, --chaos-seed 7")
+    bench.wait_for_log("chaos: 2 faults a second, --chaos-seed 7")
 
     tokens: list[str] = []
 

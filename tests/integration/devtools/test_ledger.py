@@ -15,8 +15,9 @@ from broker.queue.results import Entry
 from broker.redis.calls import RedisCalls
 from broker.redis.connections import connect
 from broker.stores.job_records import JobRecords, step
-from devtools.chaos.ledger import Account, make_account, read_notes
-from devtools.chaos.monitor import Witness
+from devtools.chaos.ledger import Ledger, make_ledger
+from devtools.chaos.monitor import EnqueueMonitor
+from devtools.chaos.outcomes import read_outcomes
 from devtools.chaos.plan import Plan, read_rate
 from tests.waiting import wait_for
 
@@ -31,37 +32,37 @@ def family(valkey: redis.Redis, valkey_url: str) -> QueueOperations:
 
 
 @pytest.fixture
-def witness(family: QueueOperations, valkey_url: str) -> Iterator[Witness]:
-    """Who watches the server."""
-    witness = Witness(valkey_url)
-    yield witness
-    witness.close()
+def monitor(family: QueueOperations, valkey_url: str) -> Iterator[EnqueueMonitor]:
+    """A monitor of the server."""
+    monitor = EnqueueMonitor(valkey_url)
+    yield monitor
+    monitor.close()
 
 
-def saw(witness: Witness, count: int) -> Witness:
-    """Return the witness once it saw so many accepted."""
+def read_until(monitor: EnqueueMonitor, count: int) -> EnqueueMonitor:
+    """Return the monitor once it has seen so many accepted."""
 
     def look() -> bool:
-        witness.read()
-        return len(witness.accepted) >= count
+        monitor.read()
+        return len(monitor.accepted) >= count
 
     wait_for(look)
-    return witness
+    return monitor
 
 
-def account(
-    witness: Witness, family: QueueOperations, notes: str = "", before: frozenset[str] = frozenset()
-) -> Account:
-    """Return the account of what was seen and noted."""
+def ledger_of(
+    monitor: EnqueueMonitor, family: QueueOperations, outcomes: str = "", before: frozenset[str] = frozenset()
+) -> Ledger:
+    """Return the ledger of what the monitor has seen and the children have logged."""
     counted: dict[str, Counter[str]] = {phase: Counter() for phase in ("completed", "failed", "skipped")}
-    for phase, _, id_ in (line.partition(" ") for line in notes.splitlines()):
+    for phase, _, id_ in (line.partition(" ") for line in outcomes.splitlines()):
         counted[phase][id_] += 1
-    return make_account(
-        attempted=witness.attempted,
-        accepted=witness.accepted,
+    return make_ledger(
+        attempted=monitor.attempted,
+        accepted=monitor.accepted,
         before=before,
-        notes=counted,
-        families=[family],
+        outcomes=counted,
+        queues=[family],
         records=JobRecords(connect_of(family), Keys()),
     )
 
@@ -71,8 +72,8 @@ def connect_of(family: QueueOperations) -> redis.Redis:
     return redis.Redis(connection_pool=family.wire._pool)
 
 
-def test_witness_sees_single_bulk_unique_and_odd_ids_and_what_was_refused(
-    family: QueueOperations, witness: Witness
+def test_monitor_sees_single_bulk_unique_and_odd_ids_and_what_was_refused(
+    family: QueueOperations, monitor: EnqueueMonitor
 ) -> None:
     family.enqueue([Entry("one", b"{}")])
     family.enqueue([Entry(f"bulk-{n}", b'{"body": "\\" HSET"}') for n in range(3)], delay_ms=60_000)
@@ -80,30 +81,32 @@ def test_witness_sees_single_bulk_unique_and_odd_ids_and_what_was_refused(
     family.enqueue([Entry(ODD, b"\x00\xff\r\n")])
     family.enqueue([Entry("one", b"{}")])
 
-    saw(witness, 6)
+    read_until(monitor, 6)
 
-    assert set(witness.accepted) == {"one", "bulk-0", "bulk-1", "bulk-2", "unique", ODD}
-    assert witness.attempted == {*witness.accepted, "its-twin"}
+    assert set(monitor.accepted) == {"one", "bulk-0", "bulk-1", "bulk-2", "unique", ODD}
+    assert monitor.attempted == {*monitor.accepted, "its-twin"}
 
 
-def test_a_message_that_is_nowhere_and_was_never_completed_is_lost(family: QueueOperations, witness: Witness) -> None:
+def test_a_message_that_is_nowhere_and_was_never_completed_is_lost(
+    family: QueueOperations, monitor: EnqueueMonitor
+) -> None:
     family.enqueue([Entry(name, b"{}") for name in ("completed", "gone", "waits", "buried", "acknowledged")])
     family.join(OWNER)
     grants = {grant.lease.id.decode(): grant.lease for grant in family.fetch(OWNER, 5, request=1).grants}
     family.release(OWNER, [grants["waits"]])
-    family.bury(grants["buried"], b"{}")
+    family.dead_letter(grants["buried"], b"{}")
     family.ack(OWNER, [grants["completed"], grants["acknowledged"]])
     connect_of(family).hdel(family.keys.bodies, "gone")
     connect_of(family).hdel(family.keys.hold(OWNER), "gone")
 
-    found = account(saw(witness, 5), family, "completed completed\n")
+    found = ledger_of(read_until(monitor, 5), family, "completed completed\n")
 
     assert set(found.lost) == {"gone", "acknowledged"}
     assert (found.completed, found.waiting, found.dead) == (("completed",), ("waits",), ("buried",))
     assert "lost 2" in str(found) and "gone" in str(found)
 
 
-def test_what_was_cancelled_or_gave_up_elsewhere_is_not_lost(family: QueueOperations, witness: Witness) -> None:
+def test_what_was_cancelled_or_gave_up_elsewhere_is_not_lost(family: QueueOperations, monitor: EnqueueMonitor) -> None:
     family.enqueue([Entry(name, b"{}") for name in ("cancelled", "discarded")])
     JobRecords(connect_of(family), Keys()).write(
         [
@@ -113,29 +116,29 @@ def test_what_was_cancelled_or_gave_up_elsewhere_is_not_lost(family: QueueOperat
     )
     family.flush()
 
-    found = account(saw(witness, 2), family)
+    found = ledger_of(read_until(monitor, 2), family)
 
     assert (found.cancelled, found.dead, found.lost) == (("cancelled",), ("discarded",), ())
 
 
 def test_completed_twice_is_duplicated_and_completed_out_of_nothing_is_unexpected(
-    family: QueueOperations, witness: Witness
+    family: QueueOperations, monitor: EnqueueMonitor
 ) -> None:
     family.enqueue([Entry("twice", b"{}")])
-    notes = "completed twice\ncompleted twice\ncompleted twice\ncompleted stray\ncompleted old\nfailed twice\n"
+    outcomes = "completed twice\ncompleted twice\ncompleted twice\ncompleted stray\ncompleted old\nfailed twice\n"
 
-    found = account(saw(witness, 1), family, notes, before=frozenset({"old"}))
+    found = ledger_of(read_until(monitor, 1), family, outcomes, before=frozenset({"old"}))
 
     assert (found.duplicated, found.unexpected) == (("twice", "twice"), ("stray",))
 
 
-def test_notes_are_read_from_where_children_append_them(tmp_path: Path) -> None:
-    (tmp_path / "notes").write_text("completed a\nfailed b\ncompleted a\nskipped c\n")
+def test_outcomes_are_read_from_the_log_of_the_children(tmp_path: Path) -> None:
+    (tmp_path / "log").write_text("completed a\nfailed b\ncompleted a\nskipped c\n")
 
-    notes = read_notes(tmp_path / "notes")
+    outcomes = read_outcomes(tmp_path / "log")
 
-    assert notes == {"completed": Counter(a=2), "failed": Counter(b=1), "skipped": Counter(c=1)}
-    assert read_notes(tmp_path / "none")["completed"] == Counter()
+    assert outcomes == {"completed": Counter(a=2), "failed": Counter(b=1), "skipped": Counter(c=1)}
+    assert read_outcomes(tmp_path / "none")["completed"] == Counter()
 
 
 def test_the_same_seed_draws_the_same() -> None:
