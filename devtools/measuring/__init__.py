@@ -1,1 +1,1 @@
-"""Measures one actor in pools of several kinds and widths; an app only in the processes that are measured."""
+"""Measurement of one actor in pools of several kinds and sizes; installed as an app only in the measured processes."""

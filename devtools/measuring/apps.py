@@ -6,15 +6,15 @@ from devtools.measuring.contenders import SAMPLES_QUEUE
 
 
 class MeasuringConfig(AppConfig):
-    """Has every process that is measured take the time of its tasks."""
+    """Adds the stopwatch to every measured process."""
 
     name = "devtools.measuring"
     label = "measuring"
 
     def ready(self) -> None:
-        """Add the stopwatch, next to the task; and the samples, when it is them that are measured.
+        """Add the stopwatch as the innermost middleware, and declare the samples when they are measured.
 
-        What fails here is gone with its broker: people do not find it among the dead letters.
+        Failures are not projected into the database: their broker is thrown away after the measurement.
         """
         import dramatiq
 
@@ -27,4 +27,4 @@ class MeasuringConfig(AppConfig):
             if isinstance(entry, DeadLetters):
                 entry.on_dead = ()
         if os.environ["SWITCHYARD_MEASURED_QUEUE"] == SAMPLES_QUEUE:
-            from devtools.measuring import samples  # noqa: F401  declares them
+            from devtools.measuring import samples  # noqa: F401  declares the actors

@@ -1,4 +1,4 @@
-"""Which of several pools to take, by what was measured of them."""
+"""Choice of a pool by its measured figures."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Sequence
 
 from devtools.measuring.run import Figures
 
-# As fast as the fastest: a single run here differs by as much from the next.
+# Share of the best rate that counts as equally fast: repeated runs differ by as much.
 AS_FAST = 0.9
 
 
 def choose(figures: Sequence[Figures]) -> Figures | None:
-    """Return the pool with the least memory among those that are as fast as the fastest, within a tenth.
+    """Return the pool with the least memory among those within a tenth of the best rate.
 
-    One in which tasks failed is not taken, because what fails early looks fast; ``None`` when they failed in all.
+    Pools in which tasks failed are left out, because an early failure looks fast; ``None`` when tasks failed in all.
     """
     sound = [one for one in figures if not one.failed]
     if not sound:

@@ -1,4 +1,4 @@
-"""The pools that are compared, and the yard in which one of them is measured."""
+"""Pools to compare, and the yard in which one of them is measured."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ class Contender:
         return f"{self.kind}:{self.processes}x{self.slots}"
 
 
-def read_contender(words: str) -> Contender:
+def read_contender(text: str) -> Contender:
     """Return the contender of ``threads:1x16``, ``processes:2x1`` or ``gevent:1x64``.
 
     Raises:
-        ValueError: it is none.
+        ValueError: the text has another form, or a size is out of range.
     """
-    kind, _, size = words.partition(":")
+    kind, _, size = text.partition(":")
     processes, _, slots = size.partition("x")
     if kind not in ("threads", "processes", "gevent") or not (processes.isdigit() and slots.isdigit()):
-        raise ValueError(f"{words!r} is no pool; write kind:PROCESSESxSLOTS, for example threads:1x16 or gevent:1x64")
+        raise ValueError(f"{text!r} is no pool; write kind:PROCESSESxSLOTS, for example threads:1x16 or gevent:1x64")
     found = Contender(kind, int(processes), int(slots))  # type: ignore[arg-type]
     if min(found.processes, found.slots) < 1 or (kind == "processes" and found.slots > 1):
-        raise ValueError(f"{words!r}: sizes are at least 1, and processes have one slot each")
+        raise ValueError(f"{text!r}: sizes are at least 1, and processes have one slot each")
     return found
 
 
 def usual_contenders() -> tuple[Contender, ...]:
-    """Return what is compared when nobody says: each kind in two widths."""
+    """Return the default contenders: each kind in two or three sizes."""
     cpus = os.cpu_count() or 1
     wide = dict.fromkeys((1, cpus, 2 * cpus))
     return (
@@ -52,7 +52,7 @@ def usual_contenders() -> tuple[Contender, ...]:
 
 
 def yard_with(yard: Yard, queue: str, contender: Contender) -> Yard:
-    """Return a yard with one more pool, which alone serves a queue; a queue for samples is added."""
+    """Return a yard in which one additional pool alone serves ``queue``; the samples' queue is added if named."""
     queues = yard.queues
     if queue == SAMPLES_QUEUE and all(known.name != queue for known in queues):
         queues = (*queues, Queue(queue, None, soft_limit_ms=60_000, hard_limit_ms=90_000))

@@ -1,4 +1,4 @@
-"""One measurement: a real pool on a server of its own works off a backlog."""
+"""One measurement: a real pool drains a backlog on its own server."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ SHOWN_LOG_CHARACTERS = 2_000
 
 
 class NotMeasured(Exception):
-    """A pool did not start, or did not end its work in time. Says what it logged last."""
+    """A pool did not start, or did not finish its work in time. The message ends with its last log lines."""
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What a pool did.
+    """Measured figures of a pool.
 
     Args:
-        pool: As :class:`Contender` writes itself.
-        p50_ms, p95_ms: Time of a task itself, in its worker.
+        pool: Text form of the :class:`Contender`.
+        p50_ms, p95_ms: Run time of a task in its worker.
         memory_mb: Proportional set size of supervisor and children.
-        cpu_percent: CPU of supervisor and children; 100 is one core.
+        cpu_percent: Processor time of supervisor and children; 100 is one core.
         failed: Tasks that raised.
     """
 
@@ -58,10 +58,10 @@ class Figures:
 
 
 def measure(contender: Contender, work: Work, *, tasks: int, timeout_s: float) -> Figures:
-    """Have a pool work off so many tasks, and return its figures. It is warm: each slot ran one before.
+    """Let a pool drain ``tasks`` tasks and return its figures. Each slot runs one task before, to warm up.
 
     Raises:
-        NotMeasured: it did not start, or did not end in time.
+        NotMeasured: it did not start, or did not finish in time.
     """
     with TemporaryDirectory(prefix="switchyard-measured-") as name, contextlib.ExitStack() as stack:
         folder = Path(name)
@@ -113,7 +113,7 @@ def _environment(url: str, folder: Path, contender: Contender, work: Work) -> di
         "SWITCHYARD_BROKER_URL": url,
         "SWITCHYARD_STATE_DIR": str(folder),
         "PROMETHEUS_MULTIPROC_DIR": str(folder / "metrics"),
-        # The broker alone is thrown away: the actor finds the database and the files that it always has.
+        # Only the broker is temporary: the actor uses the project's own database and files.
         "DATABASE_URL": os.environ.get("DATABASE_URL") or f"sqlite:///{config.state_dir / 'db.sqlite3'}",
         "SWITCHYARD_STORAGE_URL": Path(settings.MEDIA_ROOT).as_uri(),
     }

@@ -1,4 +1,4 @@
-"""Work of three kinds, for those who have no actor yet: computing, waiting for HTTP, waiting for the database."""
+"""Sample actors to measure without one of the project: computing, waiting for HTTP, querying the database."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from devtools.measuring.contenders import SAMPLES_QUEUE
 
 # About 20 ms of plain Python.
 ROUNDS = 300_000
-# A query of about 10 ms: a wait where the database can, else rows to count.
+# A query of about 10 ms: a sleep on PostgreSQL, else rows to count.
 WAIT_SQL = "SELECT pg_sleep(0.01)"
 COUNT_SQL = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 50000) SELECT count(*) FROM n"
 
 
 @dramatiq.actor(actor_name="sample_cpu", queue_name=SAMPLES_QUEUE, track=False)
 def cpu() -> None:
-    """Compute."""
+    """Count in plain Python."""
     total = 0
     for number in range(ROUNDS):
         total += number
@@ -26,14 +26,14 @@ def cpu() -> None:
 
 @dramatiq.actor(actor_name="sample_http", queue_name=SAMPLES_QUEUE, track=False)
 def http(url: str) -> None:
-    """Fetch an address."""
+    """Fetch a URL."""
     with urllib.request.urlopen(url, timeout=10) as answer:  # noqa: S310  given by the command
         answer.read()
 
 
 @dramatiq.actor(actor_name="sample_database", queue_name=SAMPLES_QUEUE, track=False)
 def database() -> None:
-    """Ask the database."""
+    """Query the database."""
     with connection.cursor() as cursor:
         cursor.execute(WAIT_SQL if connection.vendor == "postgresql" else COUNT_SQL)
         cursor.fetchone()

@@ -1,4 +1,4 @@
-"""The project's own settings, with the pool that is measured; loaded by ``runpool`` while it is."""
+"""Settings of a measured process: the project's own, plus the measured pool."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A web server on loopback that answers each request after a while, however many there are at once."""
+"""Web server on loopback that answers each request after 50 ms, regardless of concurrency."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok"
 
 @contextlib.contextmanager
 def slow_server() -> Iterator[str]:
-    """Serve for the time of the block; yield the address."""
+    """Serve during the block; yield the URL."""
     loop = asyncio.new_event_loop()
     server = loop.run_until_complete(asyncio.start_server(_answer, "127.0.0.1", 0, backlog=512))
     thread = threading.Thread(target=loop.run_forever, name="slow-server", daemon=True)

@@ -1,4 +1,4 @@
-"""Notes how long each task took, in the children that are measured."""
+"""Run times of tasks, logged to a file by the measured children."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ VARIABLE = "SWITCHYARD_MEASURED_TIMES"
 
 @dataclass(frozen=True, slots=True)
 class Lap:
-    """One task's run; monotonic times, the same clock for all processes of the machine."""
+    """Run of one task; monotonic times, comparable between the processes of a machine."""
 
     start_s: float
     end_s: float
@@ -24,13 +24,13 @@ class Lap:
 
 
 class Stopwatch(Middleware):
-    """Append a line to a file when a task ends. A line is one ``write``, whole or not there."""
+    """Append a line to a file when a task ends. Each line is one ``write``, so a kill leaves it whole or absent."""
 
     def __init__(self) -> None:
         self._file = os.open(os.environ[VARIABLE], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
 
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
-        """Start."""
+        """Store the start time."""
         message.lap_start_s = time.monotonic()  # type: ignore[attr-defined]
 
     def after_process_message(
@@ -41,14 +41,14 @@ class Stopwatch(Middleware):
         result: Any = None,
         exception: BaseException | None = None,
     ) -> None:
-        """Stop."""
+        """Log start, end and success."""
         start_s = getattr(message, "lap_start_s", None)
         if start_s is not None:
             os.write(self._file, f"{start_s:.6f} {time.monotonic():.6f} {int(exception is None)}\n".encode())
 
 
 def read_laps(path: Path) -> list[Lap]:
-    """Return what was noted so far."""
+    """Return the laps logged so far."""
     if not path.exists():
         return []
     lines = (line.split() for line in path.read_text().splitlines())

@@ -1,4 +1,4 @@
-"""What is measured: an actor with its arguments."""
+"""Work to measure: an actor with its arguments."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SAMPLES = ("cpu", "http", "database")
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """An actor, its queue, and the arguments it is sent with."""
+    """Actor, queue and arguments of the messages."""
 
     actor: str
     queue: str
@@ -26,14 +26,14 @@ class Work:
 
 
 def read_work(actor: str, arguments: str, *, url: str) -> Work:
-    """Return what a command line names: an actor of the project, or one of the samples.
+    """Return the work that a command line names: an actor of the project, or one of the samples.
 
     Args:
         arguments: JSON: a list, or an object of named ones; "" for none.
-        url: Of a server that takes its time, for the sample ``http``.
+        url: URL of the slow server, for the sample ``http``.
 
     Raises:
-        ValueError: no such actor, or arguments that are no JSON, or do not bind; says what would do.
+        ValueError: the actor is unknown, or the arguments are no JSON or do not match its signature.
     """
     try:
         found: Any = dramatiq.get_broker().get_actor(actor)
@@ -47,7 +47,7 @@ def read_work(actor: str, arguments: str, *, url: str) -> Work:
     except ValueError as error:
         raise ValueError(f"arguments {arguments!r} are no JSON ({error}); write for example '[1, 2]'") from None
     if not isinstance(given, (list, dict)):
-        raise ValueError(  # noqa: TRY004  it is a wrong word on a command line
+        raise ValueError(  # noqa: TRY004  invalid value on a command line
             f"arguments {arguments!r} are neither a list nor an object; write for example '[{arguments}]'"
         )
     args, kwargs = (given, {}) if isinstance(given, list) else ([], given)

@@ -20,14 +20,14 @@ COLUMNS = ("pool", "tasks/s", "p50 ms", "p95 ms", "memory MB", "CPU %", "failed"
 
 EXAMPLES = """examples:
   manage.py measure_pools                                              the samples, in every kind
-  manage.py measure_pools make_thumbnail '[7]' --tasks 50              an actor of yours; it runs for real
+  manage.py measure_pools make_thumbnail '[7]' --tasks 50              an actor of the project; it really runs
   manage.py measure_pools http --pools threads:1x8 gevent:1x64         only these: kind:PROCESSESxSLOTS"""
 
 
 class Command(BaseCommand):
-    """A table for each actor: what pools of several kinds and widths make of it."""
+    """Print a table for each actor: its figures in pools of several kinds and sizes."""
 
-    help = "Run an actor in threads, processes and greenlets, on a broker of its own, and say which pool suits it."
+    help = "Run an actor in threads, processes and greenlets, on a temporary broker, and report which pool suits it."
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Declare the arguments."""
@@ -35,19 +35,19 @@ class Command(BaseCommand):
         samples = ", ".join(SAMPLES)
         parser.add_argument("actor", nargs="?", help=f"an actor of the project, or a sample ({samples}); default these")
         parser.add_argument("arguments", nargs="?", default="", help="its arguments as JSON: a list, or an object")
-        parser.add_argument("--pools", nargs="+", metavar="KIND:PxS", help="default: each kind in two or three widths")
+        parser.add_argument("--pools", nargs="+", metavar="KIND:PxS", help="default: each kind in two or three sizes")
         parser.add_argument("--tasks", type=int, default=200, help="tasks for each pool, default 200")
         parser.add_argument("--timeout", type=float, default=120.0, help="seconds for each pool, default 120")
-        parser.add_argument("--json", action="store_true", help="print JSON, once all is measured")
+        parser.add_argument("--json", action="store_true", help="print JSON at the end")
 
     def handle(self, **options: Any) -> None:
         """Measure and print."""
         if options["tasks"] < 1:
             raise CommandError(f"--tasks is {options['tasks']}; measure at least one", returncode=2)
-        told: dict[str, Any] = {}
+        results: dict[str, Any] = {}
         with slow_server() as url:
             try:
-                contenders = [read_contender(words) for words in options["pools"] or ()] or list(usual_contenders())
+                contenders = [read_contender(text) for text in options["pools"] or ()] or list(usual_contenders())
                 actors = [options["actor"]] if options["actor"] else SAMPLES
                 works = [read_work(actor, options["arguments"], url=url) for actor in actors]
             except ValueError as error:
@@ -55,17 +55,17 @@ class Command(BaseCommand):
             for work in works:
                 figures = self._measure(work, contenders, options)
                 picked = choose(figures)
-                told[work.actor.removeprefix("sample_")] = {
+                results[work.actor.removeprefix("sample_")] = {
                     "pools": [asdict(one) for one in figures],
                     "picked": picked.pool if picked else None,
                 }
                 if picked is None:
-                    self.stderr.write(f"{work.actor}: tasks failed in every pool, so no figure says what suits them")
+                    self.stderr.write(f"{work.actor}: tasks failed in every pool, so no pool is picked")
                 elif not options["json"]:
                     self.stdout.write(f"picked: {picked.pool}\n")
         if options["json"]:
-            self.stdout.write(json.dumps(told, indent=2))
-        if any(one["picked"] is None for one in told.values()):
+            self.stdout.write(json.dumps(results, indent=2))
+        if any(one["picked"] is None for one in results.values()):
             sys.exit(1)
 
     def _measure(self, work: Work, contenders: list[Contender], options: dict[str, Any]) -> list[Figures]:

@@ -89,5 +89,5 @@ def test_tasks_that_always_fail_suit_no_pool(bench: Bench) -> None:
     )
 
     assert command.wait(90) == 1, bench.log()
-    assert "urgent_job: tasks failed in every pool, so no figure says what suits them" in bench.log()
+    assert "urgent_job: tasks failed in every pool, so no pool is picked" in bench.log()
     assert "picked:" not in bench.log()
