@@ -12,13 +12,13 @@ from typing import Any
 import dramatiq
 import pytest
 import redis
-from django.conf import settings
 from django.test import override_settings
 from dramatiq import Worker
 from dramatiq.asyncio import get_event_loop_thread, set_event_loop_thread
 from dramatiq.broker import Broker
 from hypothesis import settings as hypothesis_settings
 
+from apps.platform.conf import declared_yard
 from apps.platform.wiring import build_yard
 from broker.interface import Facilities
 from broker.interface import facilities as facilities_of
@@ -68,9 +68,9 @@ def yard_broker(valkey: redis.Redis) -> Iterator[Callable[..., RedisBroker]]:
     """Build a broker for any yard, with keys of its own."""
     built: list[RedisBroker] = []
 
-    def build(yard: Yard = settings.SWITCHYARD.topology, **options: Any) -> RedisBroker:
+    def build(yard: Yard | None = None, **options: Any) -> RedisBroker:
         keys = Keys(prefix=f"test-{uuid.uuid4().hex[:8]}")
-        built.append(build_yard(yard, valkey, keys, **options))
+        built.append(build_yard(yard or declared_yard(), valkey, keys, **options))
         return built[-1]
 
     yield build

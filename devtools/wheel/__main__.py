@@ -10,7 +10,7 @@ from hatchling.builders.wheel import WheelBuilder
 
 from devtools.wheel.tree import WheelRefused
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+REPOSITORY = Path(__file__).absolute().parents[2]
 
 
 def build(folder: Path) -> Path:

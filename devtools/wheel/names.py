@@ -23,6 +23,7 @@ _CANDIDATE = re.compile(
     re.VERBOSE,
 )
 _ROLE_BEFORE = re.compile(r":\w+:`~?$")
+_IMPORT_BEFORE, _IMPORT_AFTER = re.compile(r"(?:^|\n)[ \t]*\W{0,4}from $"), re.compile(r" import [\w(]")
 
 
 def moved(dotted: str) -> str | None:
@@ -48,7 +49,8 @@ class Names:
 
         ``apps.platform`` and ``apps/platform`` are always references. ``broker.x`` and ``middleware.x`` may as well be
         an attribute of a variable: they are references where a role (``:mod:``) says so, where they are the whole
-        text, or where everything up to the last name exists in the repository.
+        text, where a line of code in the text imports from them, or where everything up to the last name exists in the
+        repository.
         """
         text = _CANDIDATE.sub(lambda found: self._replacement(found, text), text)
         for old, new in REPLACED_TEXT.items():
@@ -65,6 +67,7 @@ class Names:
         is_reference = (
             root == "apps.platform"
             or _ROLE_BEFORE.search(text, 0, found.start()) is not None
+            or _is_import(text, found)
             or (rest != "" and found[0] == text.strip("\"'`"))
             or (rest != "" and self._is_object(f"{root}{rest}"))
         )
@@ -87,6 +90,10 @@ class Names:
                 parts = path.parts[:-1] if path.name == "__init__" else path.parts
                 modules[".".join(parts)] = _members(ast.parse(file.read_bytes()))
         return modules
+
+
+def _is_import(text: str, found: re.Match[str]) -> bool:
+    return bool(_IMPORT_BEFORE.search(text, 0, found.start()) and _IMPORT_AFTER.match(text, found.end()))
 
 
 def _members(module: ast.Module) -> set[str]:

@@ -17,6 +17,8 @@ _IN_TEXT = re.compile(
       | project(?:/|\.(?=[a-z_]+\b))(?=\w)
       | (?:broker|middleware)/(?=[\w])
       | (?<=`)(?:broker|middleware)\.(?=[a-z_]+\.[A-Z])
+      | (?<=\ \ from\ )(?:broker|middleware)(?=[\w.]*\ import\ )
+      | (?<=\nfrom\ )(?:broker|middleware)(?=[\w.]*\ import\ )
       | (?:demo|devtools|benchmarks)[./](?=\w)
     )[\w./]*""",
     re.VERBOSE,

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import dramatiq
-from django.conf import settings
 from dramatiq.broker import Broker
 
+from apps.platform.conf import declared_yard
 from apps.platform.wiring import build_yard
 from broker.keys.keys import Keys
 from broker.redis.connections import connect
@@ -17,7 +17,7 @@ from broker.redis.connections import connect
 @contextmanager
 def broker_without_server() -> Iterator[None]:
     """Make the global broker one whose server does not exist; its actors stay."""
-    nobody = build_yard(settings.SWITCHYARD.topology, connect("redis://127.0.0.1:1", profile="quick"), Keys("away"))
+    nobody = build_yard(declared_yard(), connect("redis://127.0.0.1:1", profile="quick"), Keys("away"))
     nobody.actors = dramatiq.get_broker().actors
     with the_global_broker(nobody):
         yield

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from devtools.wheel.__main__ import build
-from tests.integration.wheel.environments import Environment, Index
+from tests.integration.wheel.clone import link_clone
+from tests.integration.wheel.environments import Environment, Index, clean_environment, run
 from tests.integration.wheel.packages import write_wheels
 
 EXTRAS = ("unfold", "api", "gevent", "embedded", "postgres")
@@ -18,9 +18,15 @@ TEST_PACKAGES = ("pytest", "pytest-django", "pytest-timeout", "hypothesis", "tim
 
 
 @pytest.fixture(scope="session")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel of the sources as they are."""
-    return build(tmp_path_factory.mktemp("dist"))
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which ``bin/package`` finds this repository's sources, and packages that are installed already."""
+    return link_clone(tmp_path_factory.mktemp("clone") / "switchyard")
+
+
+@pytest.fixture(scope="session")
+def wheel(clone: Path) -> Path:
+    """The wheel of the sources as they are, built by ``bin/package``."""
+    return Path(run(clone / "bin/package", cwd=clone, environment=clean_environment()).strip())
 
 
 @pytest.fixture(scope="session")

@@ -35,6 +35,7 @@ def run(*command: str | Path, cwd: Path, environment: dict[str, str], timeout_s:
     Raises:
         AssertionError: it ended with another exit code.
     """
+    shown = " ".join(str(word)[:80] for word in command)
     done = subprocess.run(
         [str(word) for word in command],
         cwd=cwd,
@@ -46,7 +47,7 @@ def run(*command: str | Path, cwd: Path, environment: dict[str, str], timeout_s:
         timeout=timeout_s,
         check=False,
     )
-    assert done.returncode == code, f"{command} ended with {done.returncode}:\n{done.stdout}"
+    assert done.returncode == code, f"{shown} ended with {done.returncode}:\n{done.stdout}"
     return done.stdout
 
 

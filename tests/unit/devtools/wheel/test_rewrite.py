@@ -39,6 +39,8 @@ NAMES = Names(BASE_DIR)
         ('"middleware.logs"', '"switchyard.middleware.logs"'),
         ('"""See :meth:`~broker.batch.gone`."""', '"""See :meth:`~switchyard.broker.batch.gone`."""'),
         ("# broker/lua/queue, apps/platform/wiring.py.", "# switchyard/broker/lua/queue, switchyard/wiring.py."),
+        ('''x = """\nfrom broker import batch\n"""''', '''x = """\nfrom switchyard.broker import batch\n"""'''),
+        ('"""\n    >>> from broker.batch import gone"""', '"""\n    >>> from switchyard.broker.batch import gone"""'),
         ('"add it to project/topology.py"', '"add it to the topology"'),
     ],
 )  # fmt: skip
@@ -56,6 +58,7 @@ def test_reference_is_rewritten(before: str, after: str) -> None:
         "from django.apps import apps\napps.get_model('jobs')",
         '"""Ask the broker. The row stays; broker.actors has it, and so has broker.keys."""',
         '"manage.py broker accept"',
+        '"""It comes\nfrom broker or middleware."""',
         "f'{broker.queue.codec}'\nbroker = 1",
         "call(broker=1, middleware=middleware_of(broker))\nbroker = 2",
         "from . import broker",
@@ -83,6 +86,7 @@ def test_path_that_could_be_a_variables_attribute_is_refused() -> None:
         'x = f"project.{name}"\ny = "project.asgi"',
         "# see apps/product/mail",
         'x = "middleware/logs.py"',
+        'x = """\nfrom broker.batch import gone"""',
         '"""See :class:`broker.interface.Gone`."""',
     ],
 )

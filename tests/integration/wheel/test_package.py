@@ -1,0 +1,46 @@
+"""``bin/package``: one command, one small wheel, the same bytes each time."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import tomllib
+import zipfile
+from pathlib import Path
+
+from devtools.wheel.__main__ import REPOSITORY, build
+from tests.integration.wheel.environments import clean_environment, run
+
+MOVED = {"broker": "switchyard/broker", "middleware": "switchyard/middleware", "apps/platform": "switchyard"}
+
+
+def test_command_prints_the_path_of_the_wheel(clone: Path, wheel: Path) -> None:
+    version = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["version"]
+
+    assert wheel == clone / f"dist/switchyard-{version}-py3-none-any.whl"
+    assert "bin/package [FOLDER]" in run(clone / "bin/package", "--help", cwd=clone, environment=clean_environment())
+
+
+def test_wheel_is_small_and_the_same_sources_give_the_same_bytes(wheel: Path, tmp_path: Path) -> None:
+    again = build(tmp_path)
+
+    assert wheel.stat().st_size < 1_000_000
+    assert hashlib.sha256(again.read_bytes()).digest() == hashlib.sha256(wheel.read_bytes()).digest()
+
+
+def test_wheel_holds_every_file_of_its_packages_and_nothing_else(wheel: Path) -> None:
+    names = set(zipfile.ZipFile(wheel).namelist())
+    tracked = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", *MOVED],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.splitlines()
+    expected = {
+        file.replace(old, new, 1) for file in tracked for old, new in MOVED.items() if file.startswith(f"{old}/")
+    }
+
+    metadata = {name.partition("/")[2] for name in names if ".dist-info/" in name}
+    assert {name for name in names if ".dist-info/" not in name} == expected | {"switchyard/py.typed"}
+    assert metadata == {"METADATA", "WHEEL", "RECORD", "licenses/LICENSE", "licenses/NOTICE"}
