@@ -19,7 +19,7 @@ class BrokerAlerts:
         self._watch = make_watch()
         self._told: set[str] = set()
 
-    def look(self) -> None:
+    def check(self) -> None:
         """Look once.
 
         Raises:

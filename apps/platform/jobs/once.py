@@ -62,7 +62,7 @@ def once(key: str | None = None, *, using: str = "default") -> Iterator[bool]:
         yield is_first
 
 
-def forget_old(using: str = "default") -> int:
+def delete_old_keys(using: str = "default") -> int:
     """Delete a database's keys that are older than a week, a thousand at once and at most 100,000; return how many."""
     old = DoneOnce.objects.using(using).filter(created_at__lt=timezone.now() - KEPT).order_by("created_at")
     forgotten = 0

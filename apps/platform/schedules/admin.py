@@ -1,4 +1,4 @@
-"""Schedules in the admin: how far each came, and one run now."""
+"""Schedules in the admin: their state, and an action that runs one now."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from broker.errors import BrokerUnavailable
 
 @admin.register(ScheduleState)
 class ScheduleStateAdmin(ReadOnly, ModelAdmin):
-    """What the scheduler remembers. Rows appear when a scheduler first sees a schedule."""
+    """Stored states of schedules. The scheduler creates a row the first time it runs a schedule."""
 
     list_display = ["actor", "spec", "last_tick", "lateness", "next_tick", "last_job_id"]
     search_fields = ["actor"]
@@ -31,17 +31,17 @@ class ScheduleStateAdmin(ReadOnly, ModelAdmin):
 
     @display(description="Late by")
     def lateness(self, state: ScheduleState) -> str:
-        """Return how late the last tick was sent."""
+        """Return the delay of the last tick."""
         return "" if state.lateness_ms is None else f"{state.lateness_ms / 1000:.1f} s"
 
-    @display(description="Next", empty_value="not declared any more")
+    @display(description="Next", empty_value="no longer declared")
     def next_tick(self, state: ScheduleState) -> datetime.datetime | None:
-        """Return when it is due next."""
+        """Return the next tick."""
         return queries.next_tick(state.actor, timezone.now())
 
     @admin.action(description="Run now", permissions=["run"])
     def run_now(self, request: HttpRequest, queryset: QuerySet[ScheduleState]) -> None:
-        """Enqueue the actors of the chosen schedules."""
+        """Enqueue the actors of the selected schedules."""
         for name in queryset.values_list("actor", flat=True):
             try:
                 job_id = services.run_now(name)

@@ -14,12 +14,12 @@ from apps.platform.schedules.registry import CATCH_UP, Schedule, schedules
 
 
 def check_schedules(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[CheckMessage]:
-    """Refuse schedules that could never run as they were meant."""
+    """Refuse schedules that could never run as declared."""
     return [error for schedule in schedules() for error in errors_of(schedule)]
 
 
 def errors_of(schedule: Schedule) -> list[CheckMessage]:
-    """Return what is wrong with one schedule."""
+    """Return the errors of one schedule."""
     found: list[CheckMessage] = []
     if not isinstance(schedule.spec, CronSpec):
         fact = f"actor {schedule.name}: periodic is a {type(schedule.spec).__name__}"

@@ -1,4 +1,4 @@
-"""Which of several schedulers sends the ticks: whoever holds a lease."""
+"""Leader election among schedulers: the holder of a lease sends the ticks."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ RENEW_S = 5.0
 
 
 def anyone_leads(client: redis.Redis, keys: Keys) -> bool:
-    """Return whether a scheduler holds the lease, on whatever machine."""
+    """Return whether a scheduler on any machine holds the lease."""
     return bool(client.exists(keys.lock(LOCK)))
 
 
 class Leadership:
-    """A lease that is renewed while its holder lives, and lapses when it does not.
+    """A lease that its holder renews, and that expires when the holder dies.
 
     Args:
-        lease_s: Another scheduler takes over this long after the last renewal.
-        renew_s: Renewed this often; less than the lease.
+        lease_s: Seconds after the last renewal until another scheduler may acquire the lease.
+        renew_s: Seconds between renewals; less than ``lease_s``.
     """
 
     def __init__(
@@ -44,32 +44,32 @@ class Leadership:
         self._renewed_s: float | None = None
 
     def held(self) -> bool:
-        """Return whether the lease is surely ours: a process that was stopped for longer than it knows it is not."""
+        """Return whether this process certainly holds the lease; false after a suspension longer than the lease."""
         return self._younger_than(self._lease_s)
 
-    def tend(self) -> bool:
-        """Take the lease if it is free, renew ours when it is time, and return whether it is held.
+    def acquire_or_renew(self) -> bool:
+        """Acquire a free lease or renew the held one when it is due; return whether it is held.
 
         Raises:
-            redis.RedisError: the server did not answer; the lease may run out.
+            redis.RedisError: the server did not answer; the lease may expire.
         """
         if self._younger_than(self._renew_s):
             return True
-        # Counted from before the request, so that our clock ends it before the server's does.
-        asked_s = self._clock()
-        self._renewed_s = asked_s if self._lock.take() else None
+        # Measured before the request, so that the lease expires here before it expires on the server.
+        requested_s = self._clock()
+        self._renewed_s = requested_s if self._lock.take() else None
         return self.held()
 
     def release(self) -> None:
-        """Let another take over at once. Nothing happens when the lease is not ours any more.
+        """Release the lease so that another scheduler takes over at once. Does nothing if this process lost it.
 
         Raises:
-            redis.RedisError: the server did not answer; the lease runs out by itself.
+            redis.RedisError: the server did not answer; the lease expires by itself.
         """
         if self._renewed_s is not None:
             self._renewed_s = None
             self._lock.release()
 
     def _younger_than(self, age_s: float) -> bool:
-        renewed_s = self._renewed_s  # other threads ask while it changes
+        renewed_s = self._renewed_s  # other threads write it
         return renewed_s is not None and self._clock() < renewed_s + age_s

@@ -1,4 +1,4 @@
-"""Say that something fails when it begins, once a minute while it lasts, and when it is over."""
+"""Throttled logging of a repeated operation: its first failure, one line a minute while it fails, its recovery."""
 
 from __future__ import annotations
 
@@ -6,32 +6,32 @@ import time
 
 import structlog
 
-AGAIN_S = 60.0
+REPEAT_S = 60.0
 log = structlog.get_logger("switchyard.scheduler")
 
 
 class LogThrottle:
-    """The log of one thing that is tried again and again.
+    """Log failures of one operation at most once a minute for each kind of error.
 
     Args:
-        what: Name of the thing.
+        operation: Name of the operation, in each line.
     """
 
-    def __init__(self, what: str) -> None:
-        self._what = what
+    def __init__(self, operation: str) -> None:
+        self._operation = operation
         self._failing: str | None = None
-        self._said_s = 0.0
+        self._logged_s = 0.0
 
     def failed(self, error: Exception) -> None:
-        """Log a failure, unless the same kind was logged within the last minute."""
+        """Log a failure, unless the same kind was logged within the last 60 s."""
         kind, now_s = type(error).__name__, time.monotonic()
-        if kind != self._failing or now_s >= self._said_s + AGAIN_S:
-            log.error("failing, will be tried again", what=self._what, exc_info=error)
-            self._said_s = now_s
+        if kind != self._failing or now_s >= self._logged_s + REPEAT_S:
+            log.error("failing, will be retried", what=self._operation, exc_info=error)
+            self._logged_s = now_s
         self._failing = kind
 
-    def fine(self) -> None:
-        """Log that it works again."""
+    def succeeded(self) -> None:
+        """Log the recovery if the last run failed."""
         if self._failing is not None:
-            log.info("works again", what=self._what)
+            log.info("works again", what=self._operation)
         self._failing = None

@@ -1,4 +1,4 @@
-"""What the leading scheduler does beside its ticks, each in a thread of its own, so that none delays another."""
+"""Maintenance tasks of the leading scheduler, each in a thread of its own so that none delays another."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from apps.platform.schedules.log_throttle import LogThrottle
 
 
 @dataclass(frozen=True, slots=True)
-class Chore:
-    """Something to do again and again.
+class MaintenanceTask:
+    """A function that the leading scheduler calls periodically.
 
     Args:
-        every_s: Seconds between the end of one run and the beginning of the next.
+        every_s: Seconds between the end of one call and the start of the next.
     """
 
     name: str
@@ -25,43 +25,43 @@ class Chore:
     run: Callable[[], Any]
 
 
-def yard_chores() -> tuple[Chore, ...]:
-    """Return the yard's chores.
-
-    Send the alerts that are due, watch the broker's server, make the rows of dead letters agree with their lists,
-    forget what was done once long ago.
-    """
+def maintenance_tasks() -> tuple[MaintenanceTask, ...]:
+    """Return the yard's tasks: send alerts, check the broker's server, reconcile dead letters, delete old once-keys."""
     from apps.platform.alerts.broker_alerts import BrokerAlerts
     from apps.platform.alerts.services import dispatch_due
     from apps.platform.dead_letters.reconcile import reconcile_all
-    from apps.platform.jobs.once import forget_old
+    from apps.platform.jobs.once import delete_old_keys
 
     return (
-        Chore("alerts", 1.0, dispatch_due),
-        Chore("broker's server", 5.0, BrokerAlerts().look),
-        Chore("dead letters", 30.0, reconcile_all),
-        Chore("done once", 60.0, forget_old),
+        MaintenanceTask("alerts", 1.0, dispatch_due),
+        MaintenanceTask("broker's server", 5.0, BrokerAlerts().check),
+        MaintenanceTask("dead letters", 30.0, reconcile_all),
+        MaintenanceTask("done once", 60.0, delete_old_keys),
     )
 
 
-def start(chore: Chore, *, leading: Callable[[], bool], stop: threading.Event) -> threading.Thread:
-    """Do a chore in a new thread while ``leading``, until ``stop``. What it raises is logged; it goes on."""
-    thread = threading.Thread(target=_keep_doing, args=(chore, leading, stop), name=f"chore {chore.name}", daemon=True)
+def start(task: MaintenanceTask, *, leading: Callable[[], bool], stop: threading.Event) -> threading.Thread:
+    """Start a thread that runs a task periodically while ``leading()`` is true, until ``stop`` is set.
+
+    Logs whatever the task raises and calls it again after ``every_s``.
+    """
+    name = f"maintenance {task.name}"
+    thread = threading.Thread(target=_run_periodically, args=(task, leading, stop), name=name, daemon=True)
     thread.start()
     return thread
 
 
-def _keep_doing(chore: Chore, leading: Callable[[], bool], stop: threading.Event) -> None:
-    complaints = LogThrottle(chore.name)
-    while not stop.wait(chore.every_s):
+def _run_periodically(task: MaintenanceTask, leading: Callable[[], bool], stop: threading.Event) -> None:
+    throttle = LogThrottle(task.name)
+    while not stop.wait(task.every_s):
         if not leading():
             continue
         close_old_connections()
         try:
-            chore.run()
-        except Exception as error:  # noqa: BLE001  logged by complaints; a chore that fails once has to go on
-            complaints.failed(error)
+            task.run()
+        except Exception as error:  # noqa: BLE001  logged by the throttle; one failure must not end the task
+            throttle.failed(error)
         else:
-            complaints.fine()
+            throttle.succeeded()
         finally:
             close_old_connections()

@@ -1,4 +1,4 @@
-"""What the scheduler remembers of each schedule."""
+"""Stored state of schedules."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from django.db import models
 
 
 class ScheduleState(models.Model):
-    """One periodic actor: how far it came. Written by the scheduler only."""
+    """Progress of one periodic actor. Only the scheduler writes it."""
 
     actor = models.CharField(max_length=200, unique=True)
     spec = models.CharField(max_length=200, verbose_name="schedule")

@@ -11,7 +11,7 @@ from apps.platform.schedules.registry import schedules
 
 @dataclass(frozen=True, slots=True)
 class ScheduleRow:
-    """How a schedule stands. What has not happened yet is ``None``; ``next_tick`` too when it never comes."""
+    """State of one schedule. Fields are ``None`` before the first tick; ``next_tick`` if there is no next one."""
 
     name: str
     spec: str
@@ -24,7 +24,7 @@ class ScheduleRow:
 
 
 def overview(now: datetime.datetime) -> list[ScheduleRow]:
-    """Return every declared schedule, whether a scheduler ever saw it or not, by name."""
+    """Return every declared schedule by name, including those that no scheduler has run yet."""
     states = {state.actor: state for state in ScheduleState.objects.all()}
     rows = []
     for schedule in schedules():
@@ -45,6 +45,6 @@ def overview(now: datetime.datetime) -> list[ScheduleRow]:
 
 
 def next_tick(name: str, now: datetime.datetime) -> datetime.datetime | None:
-    """Return when a schedule is due next; ``None`` when it never is, or is not declared any more."""
+    """Return a schedule's next tick, or ``None`` if there is none or the schedule is no longer declared."""
     found = (schedule for schedule in schedules() if schedule.name == name)
     return next((schedule.next(now) for schedule in found), None)

@@ -1,4 +1,4 @@
-"""Which actors are periodic: those declared with ``periodic=cron(…)``."""
+"""Registry of periodic actors: those declared with ``periodic=cron(…)``."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from apps.platform.schedules import ticks
 CatchUp = Literal["once", "skip", "all"]
 CATCH_UP: tuple[CatchUp, ...] = ("once", "skip", "all")
 MOST_AT_ONCE = 100
-# A scheduler that takes over sends the tick that came while nobody led; that is no downtime.
+# A new leader sends a tick that fell due during the change of leaders; with ``skip`` too.
 GRACE = datetime.timedelta(minutes=1)
 
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """One periodic actor.
+    """Schedule of one periodic actor.
 
     Args:
-        text: The expression as it was written.
-        catch_up: What is sent of the ticks that came while no scheduler ran: ``once`` the last of them, ``skip``
-            nothing, ``all`` each of the last 100. Option ``catch_up`` of the actor; ``once`` by default.
+        text: The cron expression as declared.
+        catch_up: Ticks to send of those missed while no scheduler ran: ``once`` the last one, ``skip`` none, ``all``
+            each of the last 100. The actor's option ``catch_up``; ``once`` by default.
     """
 
     actor: Actor[Any, Any]
@@ -38,11 +38,11 @@ class Schedule:
 
     @property
     def name(self) -> str:
-        """Name of the actor, and of the schedule."""
+        """Return the name of the actor, which is the schedule's name as well."""
         return self.actor.actor_name
 
     def due(self, since: datetime.datetime, now: datetime.datetime) -> list[datetime.datetime]:
-        """Return the ticks to send now, oldest first, when all up to ``since`` are done."""
+        """Return the ticks after ``since`` to send now, oldest first."""
         missed = ticks.ticks_back(self.spec, since, now)
         if self.catch_up == "all":
             return list(itertools.islice(missed, MOST_AT_ONCE))[::-1]
@@ -52,12 +52,12 @@ class Schedule:
         return [last]
 
     def next(self, now: datetime.datetime) -> datetime.datetime | None:
-        """Return when it is due next, or ``None`` if it never is."""
+        """Return the next tick after ``now``, or ``None`` if there is none within eight years."""
         return ticks.next_tick(self.spec, now)
 
 
 def schedules(broker: Broker | None = None) -> list[Schedule]:
-    """Return the periodic actors of a broker, or of Dramatiq's global one, by name."""
+    """Return the schedules of a broker's periodic actors, sorted by name; by default of Dramatiq's global broker."""
     actors = (broker or dramatiq.get_broker()).actors.values()
     found = [_schedule(actor) for actor in actors if actor.options.get("periodic") is not None]
     return sorted(found, key=lambda schedule: schedule.name)
@@ -65,6 +65,6 @@ def schedules(broker: Broker | None = None) -> list[Schedule]:
 
 def _schedule(actor: Actor[Any, Any]) -> Schedule:
     spec = actor.options["periodic"]
-    # Anything else is refused by a system check, which wants to name it.
-    fixed = ticks.normalised(spec) if isinstance(spec, CronSpec) else spec
-    return Schedule(actor, fixed, str(spec), actor.options.get("catch_up", "once"))
+    # The system check refuses other types and names them.
+    normalised = ticks.normalised(spec) if isinstance(spec, CronSpec) else spec
+    return Schedule(actor, normalised, str(spec), actor.options.get("catch_up", "once"))

@@ -1,4 +1,4 @@
-"""The scheduler: one leader sends each schedule's ticks and does the yard's chores."""
+"""The scheduler: one leader sends the ticks of every schedule and runs the maintenance tasks."""
 
 from __future__ import annotations
 
@@ -23,21 +23,22 @@ log = structlog.get_logger("switchyard.scheduler")
 
 
 class Scheduler:
-    """Send ticks while this one leads.
+    """Send ticks and run maintenance tasks while this process leads.
 
     Args:
-        broker: Whose periodic actors are sent; Dramatiq's global one by default.
-        chores_done: What the leader does besides.
-        now: The wall clock, in UTC.
-        lease_s: See ``Leadership``; so for ``renew_s``.
-        poll_s: How often it looks whether it leads and a tick is due.
+        broker: Broker of the periodic actors; Dramatiq's global one by default.
+        maintenance_tasks: Tasks the leader runs beside the ticks.
+        now: Wall clock, in UTC.
+        lease_s: Seconds until another scheduler takes over; see ``Leadership``.
+        renew_s: Seconds between renewals of the lease; see ``Leadership``.
+        poll_s: Seconds between two checks of the lease and of due ticks.
     """
 
     def __init__(
         self,
         broker: Broker | None = None,
         *,
-        chores_done: Sequence[maintenance.Chore] = (),
+        maintenance_tasks: Sequence[maintenance.MaintenanceTask] = (),
         now: Callable[[], datetime.datetime] = timezone.now,
         lease_s: float = LEASE_S,
         renew_s: float = RENEW_S,
@@ -45,16 +46,16 @@ class Scheduler:
     ) -> None:
         records = facilities(broker).records
         self.leadership = Leadership(records.client, records.keys, lease_s=lease_s, renew_s=renew_s)
-        self._broker, self._chores, self._now, self._poll_s = broker, chores_done, now, poll_s
-        self._complaints: dict[str, LogThrottle] = {}
-        self._lease_complaints = LogThrottle("lease")
-        self._led = False
-        self._done: datetime.datetime | None = None
+        self._broker, self._tasks, self._now, self._poll_s = broker, maintenance_tasks, now, poll_s
+        self._throttles: dict[str, LogThrottle] = {}
+        self._lease_throttle = LogThrottle("lease")
+        self._was_leading = False
+        self._sent_minute: datetime.datetime | None = None
 
     def run(self, stop: threading.Event) -> None:
-        """Go on until ``stop`` is set; then give the lease back."""
-        log.info("scheduler started", schedules=len(schedules(self._broker)), chores=len(self._chores))
-        threads = [maintenance.start(chore, leading=self.leadership.held, stop=stop) for chore in self._chores]
+        """Run until ``stop`` is set, then release the lease."""
+        log.info("scheduler started", schedules=len(schedules(self._broker)), maintenance_tasks=len(self._tasks))
+        threads = [maintenance.start(task, leading=self.leadership.held, stop=stop) for task in self._tasks]
         try:
             while not stop.is_set():
                 close_old_connections()
@@ -68,50 +69,50 @@ class Scheduler:
         log.info("scheduler stopped")
 
     def step(self) -> None:
-        """Look once: take or renew the lease, and send what is due. Failures are logged and tried again."""
+        """Acquire or renew the lease once and send the ticks that are due. Logs failures; the next step retries."""
         try:
-            leading = self.leadership.tend()
-        except Exception as error:  # noqa: BLE001  logged by complaints; the loop must outlive every failure
-            self._lease_complaints.failed(error)
+            leading = self.leadership.acquire_or_renew()
+        except Exception as error:  # noqa: BLE001  logged by the throttle; no failure may end the loop
+            self._lease_throttle.failed(error)
             return
-        self._lease_complaints.fine()
-        self._tell(leading)
+        self._lease_throttle.succeeded()
+        self._log_leadership(leading)
         if leading:
             self._send_due()
 
     def _send_due(self) -> None:
         now = self._now()
         minute = ticks.minute_of(now)
-        if minute == self._done:
+        if minute == self._sent_minute:
             return
-        # One schedule that fails holds no other up; the minute is looked at again until all are sent.
+        # A failed schedule delays no other; the minute is retried until all its ticks are sent.
         sent = [self._send(schedule, minute, now) for schedule in schedules(self._broker)]
         if all(sent):
-            self._done = minute
+            self._sent_minute = minute
 
     def _send(self, schedule: Schedule, minute: datetime.datetime, now: datetime.datetime) -> bool:
-        complaints = self._complaints.setdefault(schedule.name, LogThrottle(f"schedule {schedule.name}"))
+        throttle = self._throttles.setdefault(schedule.name, LogThrottle(f"schedule {schedule.name}"))
         try:
-            since = services.known_state(schedule, minute).since
+            since = services.load_state(schedule, minute).since
             for tick in schedule.due(since, minute):
-                # Stopped or starved for longer than the lease: another may be leading by now.
+                # A process suspended for longer than the lease may have lost it to another scheduler.
                 if not self.leadership.held():
                     return False
                 job_id = services.send_tick(schedule, tick, now)
                 if job_id is not None:
                     late_ms = int((now - tick).total_seconds() * 1000)
                     log.info("tick", schedule=schedule.name, tick=tick.isoformat(), job_id=job_id, late_ms=late_ms)
-        except Exception as error:  # noqa: BLE001  logged by complaints; the loop must outlive every failure
-            complaints.failed(error)
+        except Exception as error:  # noqa: BLE001  logged by the throttle; no failure may end the loop
+            throttle.failed(error)
             return False
-        complaints.fine()
+        throttle.succeeded()
         return True
 
-    def _tell(self, leading: bool) -> None:
-        if leading != self._led:
+    def _log_leadership(self, leading: bool) -> None:
+        if leading != self._was_leading:
             log.info("leading" if leading else "another scheduler leads, standing by")
-            self._led = leading
-            self._done = None
+            self._was_leading = leading
+            self._sent_minute = None
 
     def _pause_s(self) -> float:
         now = self._now()
@@ -121,5 +122,5 @@ class Scheduler:
     def _release(self) -> None:
         try:
             self.leadership.release()
-        except Exception as error:  # noqa: BLE001  logged; the lease runs out by itself
-            log.warning("lease not given back, it runs out by itself", error=str(error))
+        except Exception as error:  # noqa: BLE001  logged; the lease expires by itself
+            log.warning("lease not released; it expires by itself", error=str(error))

@@ -1,4 +1,4 @@
-"""Send ticks, each once, and remember how far each schedule came."""
+"""Sending of ticks, each exactly once, and the stored progress of each schedule."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _TICKS = uuid.UUID("5b0a1c51-6d0f-5f0e-9d9e-6f1d1b0f7c11")
 
 
 class UnknownSchedule(SwitchyardError):
-    """A schedule that no actor declares."""
+    """No periodic actor has this name."""
 
     def __init__(self, name: str, known: list[str]) -> None:
         near = difflib.get_close_matches(name, known, n=1)
@@ -28,7 +28,7 @@ class UnknownSchedule(SwitchyardError):
 
 
 def run_now(name: str) -> str:
-    """Enqueue a schedule's actor at once, beside its ticks, and return the job id.
+    """Enqueue a schedule's actor now, independent of its ticks, and return the job id.
 
     Raises:
         UnknownSchedule: no periodic actor has that name.
@@ -40,8 +40,8 @@ def run_now(name: str) -> str:
     return submit(known[name].actor, kwargs={})
 
 
-def known_state(schedule: Schedule, minute: datetime.datetime) -> ScheduleState:
-    """Return how far a schedule came. One that is new, or whose expression changed, begins with this minute."""
+def load_state(schedule: Schedule, minute: datetime.datetime) -> ScheduleState:
+    """Return a schedule's stored state. A new schedule, or one whose expression changed, starts with ``minute``."""
     before = minute - datetime.timedelta(minutes=1)
     state, created = ScheduleState.objects.get_or_create(
         actor=schedule.name, defaults={"spec": schedule.text, "since": before}
@@ -53,11 +53,11 @@ def known_state(schedule: Schedule, minute: datetime.datetime) -> ScheduleState:
 
 
 def send_tick(schedule: Schedule, tick: datetime.datetime, now: datetime.datetime) -> str | None:
-    """Enqueue one tick and remember it; return the job id, or ``None`` when another scheduler had sent it.
+    """Enqueue one tick and store it; return the job id, or ``None`` if another scheduler has sent it.
 
-    A tick is claimed by a key that is kept for 7 days, sent, then marked as sent. A scheduler that dies in between
-    leaves a claim: whoever finds it looks whether the job exists, whose id follows from actor and minute, before it
-    sends it again.
+    Claims the tick with a key kept for 7 days, enqueues it, then marks the key as sent. If a scheduler dies in
+    between, the next one finds the claim and enqueues the tick only if its job, whose id is derived from actor and
+    minute, does not exist.
 
     Raises:
         BrokerUnavailable: the broker did not answer; call again.

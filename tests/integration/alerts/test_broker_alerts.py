@@ -9,7 +9,7 @@ import redis
 
 from apps.platform.alerts.broker_alerts import BrokerAlerts
 from apps.platform.schedules.leadership import Leadership
-from apps.platform.schedules.maintenance import yard_chores
+from apps.platform.schedules.maintenance import maintenance_tasks
 from broker.interface import Facilities
 from broker.stores.alert_groups import AlertGroup
 
@@ -28,7 +28,7 @@ def claimed(found: Facilities) -> list[AlertGroup]:
 
 
 def test_a_sound_server_raises_nothing(facilities: Facilities, server: redis.Redis) -> None:
-    BrokerAlerts().look()
+    BrokerAlerts().check()
 
     assert claimed(facilities) == []
 
@@ -39,16 +39,16 @@ def test_an_evicting_policy_alerts_once_while_it_lasts_and_again_when_it_returns
     alerts = BrokerAlerts()
     server.config_set("maxmemory-policy", "allkeys-lru")
     for _ in range(3):
-        alerts.look()
+        alerts.check()
 
     [group] = claimed(facilities)
     assert (group.count, group.sample.kind, group.fingerprint) == (1, "broker", "broker-evicting")
     assert "allkeys-lru" in group.sample.title and "CONFIG SET" in group.sample.detail
 
     server.config_set("maxmemory-policy", "noeviction")
-    alerts.look()
+    alerts.check()
     server.config_set("maxmemory-policy", "allkeys-lru")
-    alerts.look()
+    alerts.check()
     facilities.alerts.settle(group)
     assert server.hget(facilities.records.keys.alert_group("broker-evicting"), "count") == b"2"
 
@@ -56,9 +56,9 @@ def test_an_evicting_policy_alerts_once_while_it_lasts_and_again_when_it_returns
 def test_an_emptied_keyspace_alerts(facilities: Facilities, server: redis.Redis) -> None:
     alerts = BrokerAlerts()
     alerts._watch.generation.prepare()
-    alerts.look()
+    alerts.check()
     server.flushdb()
-    alerts.look()
+    alerts.check()
 
     [group] = claimed(facilities)
     assert group.fingerprint == "broker-keyspace"
@@ -69,15 +69,15 @@ def test_a_full_server_still_takes_its_alert_and_the_schedulers_lease(
 ) -> None:
     server.config_set("maxmemory", 1)
 
-    BrokerAlerts().look()
+    BrokerAlerts().check()
 
     [group] = claimed(facilities)
     assert group.fingerprint == "broker-nearly_full"
     assert facilities.alerts.settle(group)
-    assert Leadership(facilities.records.client, facilities.records.keys).tend()
+    assert Leadership(facilities.records.client, facilities.records.keys).acquire_or_renew()
 
 
 def test_the_scheduler_looks_often_enough() -> None:
-    [chore] = [chore for chore in yard_chores() if chore.name == "broker's server"]
+    [task] = [task for task in maintenance_tasks() if task.name == "broker's server"]
 
-    assert chore.every_s <= 5
+    assert task.every_s <= 5

@@ -87,7 +87,7 @@ def test_a_state_folder_that_is_not_there_is_a_warning(configure: Configure, tmp
 def test_no_scheduler_is_a_warning_and_a_leader_is_told(facilities: Facilities, valkey: redis.Redis) -> None:
     assert of(scheduler.look_at_leader(), "warning")["down"].next == "manage.py runscheduler"
 
-    Leadership(valkey, Keys()).tend()
+    Leadership(valkey, Keys()).acquire_or_renew()
 
     assert "one leads" in of(scheduler.look_at_leader(), "ok")["leads"].seen
 

@@ -12,8 +12,8 @@ from django.core.management import call_command
 from django.db import DEFAULT_DB_ALIAS, connections
 from django.db.utils import ConnectionHandler
 
-from apps.platform.jobs.once import forget_old, once
-from apps.platform.schedules.maintenance import yard_chores
+from apps.platform.jobs.once import delete_old_keys, once
+from apps.platform.schedules.maintenance import maintenance_tasks
 from tests.chaos.postgres import PostgresUnderTest
 from tests.waiting import wait_for
 
@@ -139,6 +139,6 @@ def blocked(alias: str) -> int:
 
 
 def test_the_scheduler_forgets_what_is_old() -> None:
-    [chore] = [chore for chore in yard_chores() if chore.name == "done once"]
+    [task] = [task for task in maintenance_tasks() if task.name == "done once"]
 
-    assert chore.run is forget_old
+    assert task.run is delete_old_keys

@@ -102,7 +102,7 @@ def test_the_admin_shows_schedules_and_runs_one(admin_client, nightly, facilitie
     run = {"action": "run_now", "_selected_action": [known.pk, gone.pk]}
     after = admin_client.post(address, run, follow=True).content.decode()
 
-    assert "not declared any more" in page
+    assert "no longer declared" in page
     lowered = after.lower()  # Django's stock admin capitalizes messages
     assert f"{nightly} runs as job" in lowered and "schedule gone: no actor of that name" in lowered
     assert facilities.transport.stats("billing").live.waiting == 1

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from apps.platform.schedules.leadership import Leadership
-from apps.platform.schedules.maintenance import Chore
+from apps.platform.schedules.maintenance import MaintenanceTask
 from tests.waiting import wait_for
 
 LEASE_S = 0.4
@@ -25,8 +25,8 @@ def test_who_dies_is_followed_when_the_lease_ran_out(facilities):
     dead, heir = leadership(facilities), leadership(facilities)
     started_s = time.monotonic()
 
-    assert dead.tend() and not heir.tend()
-    wait_for(heir.tend, timeout_s=5)
+    assert dead.acquire_or_renew() and not heir.acquire_or_renew()
+    wait_for(heir.acquire_or_renew, timeout_s=5)
 
     assert LEASE_S * 0.9 <= time.monotonic() - started_s < LEASE_S + 3
     assert not dead.held(), "the old leader knows by its own clock"
@@ -34,11 +34,11 @@ def test_who_dies_is_followed_when_the_lease_ran_out(facilities):
 
 def test_a_leader_that_renews_keeps_leading(facilities):
     leader, other = leadership(facilities), leadership(facilities)
-    leader.tend()
+    leader.acquire_or_renew()
     until_s = time.monotonic() + 3 * LEASE_S
 
     def renewed_long_enough() -> bool:
-        assert leader.tend() and not other.tend()
+        assert leader.acquire_or_renew() and not other.acquire_or_renew()
         return time.monotonic() > until_s
 
     wait_for(renewed_long_enough)
@@ -46,22 +46,22 @@ def test_a_leader_that_renews_keeps_leading(facilities):
 
 def test_who_leaves_is_followed_at_once(facilities):
     leader, heir = leadership(facilities), leadership(facilities)
-    leader.tend()
+    leader.acquire_or_renew()
 
     leader.release()
 
-    assert heir.tend() and not leader.held()
+    assert heir.acquire_or_renew() and not leader.held()
 
 
 def test_an_old_leader_cannot_give_back_what_another_holds(facilities):
     old, heir, third = (leadership(facilities) for _ in range(3))
-    old.tend()
+    old.acquire_or_renew()
     facilities.records.client.delete(facilities.records.keys.lock("scheduler"))
-    heir.tend()
+    heir.acquire_or_renew()
 
     old.release()
 
-    assert not third.tend()
+    assert not third.acquire_or_renew()
 
 
 @pytest.mark.parametrize(("lease_s", "renew_s"), [(15, 15), (15, 0), (1, 5)])
@@ -83,19 +83,19 @@ def test_a_scheduler_stops_at_once_and_lets_go(yard):
     thread.join(5)
 
     assert time.monotonic() - started_s < 2
-    assert yard.scheduler().leadership.tend()
+    assert yard.scheduler().leadership.acquire_or_renew()
 
 
 @pytest.mark.django_db(transaction=True)
-def test_chores_run_while_leading_go_on_after_a_failure_and_end_with_the_scheduler(yard):
+def test_maintenance_tasks_run_while_leading_go_on_after_a_failure_and_end_with_the_scheduler(yard):
     done: list[str] = []
 
     def fails() -> None:
         done.append("tried")
         raise ValueError("a chore that fails")
 
-    chores = [Chore("fails", 0.01, fails), Chore("works", 0.01, lambda: done.append("worked"))]
-    stop, scheduler = threading.Event(), yard.scheduler(chores_done=chores)
+    tasks = [MaintenanceTask("fails", 0.01, fails), MaintenanceTask("works", 0.01, lambda: done.append("worked"))]
+    stop, scheduler = threading.Event(), yard.scheduler(maintenance_tasks=tasks)
     thread = threading.Thread(target=scheduler.run, args=(stop,))
     thread.start()
 
@@ -109,11 +109,13 @@ def test_chores_run_while_leading_go_on_after_a_failure_and_end_with_the_schedul
 
 
 @pytest.mark.django_db(transaction=True)
-def test_who_stands_by_does_no_chores(yard):
+def test_who_stands_by_runs_no_maintenance_tasks(yard):
     done: list[str] = []
-    assert yard.scheduler().leadership.tend()
+    assert yard.scheduler().leadership.acquire_or_renew()
     stop = threading.Event()
-    scheduler = yard.scheduler(chores_done=[Chore("never", 0.01, lambda: done.append("?"))], poll_s=0.01)
+    scheduler = yard.scheduler(
+        maintenance_tasks=[MaintenanceTask("never", 0.01, lambda: done.append("?"))], poll_s=0.01
+    )
     steps = []
     step = scheduler.step
     scheduler.step = lambda: (step(), steps.append(1))

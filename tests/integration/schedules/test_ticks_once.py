@@ -75,7 +75,7 @@ def test_a_tick_that_was_claimed_but_never_sent_is_sent_by_the_next_leader(yard,
 def test_a_tick_that_was_sent_but_not_marked_is_not_sent_again(yard, clock):
     yard.declare()
     (schedule,) = schedules(yard.broker)
-    services.known_state(schedule, clock())
+    services.load_state(schedule, clock())
     services.send_tick(schedule, clock(), clock())
     records = yard.facilities.records
     records.client.set(records.keys.tick("tick", clock().strftime("%Y-%m-%dT%H:%MZ")), services.CLAIMED)

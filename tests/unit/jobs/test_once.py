@@ -13,7 +13,7 @@ from dramatiq.middleware import CurrentMessage
 
 from apps.platform.jobs import once as module
 from apps.platform.jobs.models import DoneOnce
-from apps.platform.jobs.once import forget_old, once
+from apps.platform.jobs.once import delete_old_keys, once
 
 pytestmark = pytest.mark.django_db
 
@@ -134,7 +134,7 @@ def test_what_is_older_than_a_week_is_forgotten_and_nothing_else() -> None:
     ):
         DoneOnce.objects.create(key=key, created_at=now - age)
 
-    assert forget_old() == 1
+    assert delete_old_keys() == 1
     assert set(DoneOnce.objects.values_list("key", flat=True)) == {"young", "new"}
 
 
@@ -147,6 +147,6 @@ def test_one_call_forgets_so_many_batches_and_the_next_the_rest(
     DoneOnce.objects.bulk_create(DoneOnce(key=str(number), created_at=long_ago) for number in range(35))
 
     with django_assert_num_queries(6):
-        assert forget_old() == 30
-    assert forget_old() == 5
-    assert forget_old() == 0
+        assert delete_old_keys() == 30
+    assert delete_old_keys() == 5
+    assert delete_old_keys() == 0

@@ -13,14 +13,14 @@ def test_a_failure_that_lasts_is_logged_once_a_minute_and_its_end_once(monkeypat
     said = log_throttle.LogThrottle("alerts")
 
     with structlog.testing.capture_logs() as lines:
-        said.fine()
+        said.succeeded()
         for second in range(130):
             clock[0] = float(second)
             said.failed(ValueError("no"))
-        said.fine()
-        said.fine()
+        said.succeeded()
+        said.succeeded()
 
-    assert [line["event"] for line in lines] == ["failing, will be tried again"] * 3 + ["works again"]
+    assert [line["event"] for line in lines] == ["failing, will be retried"] * 3 + ["works again"]
     assert {line["what"] for line in lines} == {"alerts"}
 
 

@@ -1,4 +1,4 @@
-"""``manage.py runscheduler``: send what is due by the clock, dispatch alerts, keep dead letters' rows in step."""
+"""``manage.py runscheduler``: send due ticks, dispatch alerts, reconcile dead letters."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import structlog
 from django.core.management.base import BaseCommand
 
-from apps.platform.schedules.maintenance import yard_chores
+from apps.platform.schedules.maintenance import maintenance_tasks
 from apps.platform.schedules.runner import Scheduler
 from apps.platform.workers.preflight import refuse_if_wrong
 
@@ -22,32 +22,32 @@ log = structlog.get_logger("switchyard.scheduler")
 
 
 class Command(BaseCommand):
-    """Run the scheduler until SIGTERM or SIGINT. Several may run: one leads, the others stand by."""
+    """Run the scheduler until SIGTERM or SIGINT. Of several schedulers one leads, the others stand by."""
 
-    help = "Run the scheduler: periodic actors, alerts, and the dead letters' rows. Several may run; one leads."
+    help = "Run the scheduler: periodic actors, alerts, dead-letter rows. Several may run; one leads."
     requires_system_checks = []  # refuse_if_wrong runs them, and exits as promised
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Run until a signal; exit 0, 70 when the scheduler broke down, or 78 when the yard is wrong."""
+        """Run until a signal; exit 0, 70 if the scheduler crashed, or 78 if the configuration is invalid."""
         refuse_if_wrong()
-        # Blocked in every thread and waited for here: a handler could interrupt a thread that holds the event's lock.
+        # Blocked and awaited, not handled: a handler could interrupt a thread that holds the event's lock.
         signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
         stop = threading.Event()
-        broken: list[BaseException] = []
-        loop = threading.Thread(target=_run, args=(stop, broken), name="scheduler", daemon=True)
+        crash: list[BaseException] = []
+        loop = threading.Thread(target=_run, args=(stop, crash), name="scheduler", daemon=True)
         loop.start()
         received = signal.sigwait(STOP_SIGNALS)
-        if broken:
+        if crash:
             sys.exit(EX_SOFTWARE)
         log.info("stopping", signal=signal.Signals(received).name)
         stop.set()
         loop.join(STOP_WITHIN_S)
 
 
-def _run(stop: threading.Event, broken: list[BaseException]) -> None:
+def _run(stop: threading.Event, crash: list[BaseException]) -> None:
     try:
-        Scheduler(chores_done=yard_chores()).run(stop)
+        Scheduler(maintenance_tasks=maintenance_tasks()).run(stop)
     except BaseException as error:
-        log.exception("scheduler broke down")
-        broken.append(error)
+        log.exception("scheduler crashed")
+        crash.append(error)
         os.kill(os.getpid(), signal.SIGTERM)

@@ -19,26 +19,26 @@ HEADINGS = ("schedule", "cron (UTC)", "queue", "last", "late", "next")
 
 EXAMPLES = """examples:
   manage.py schedules list
-  manage.py schedules run purge_delivery_attempts      now, beside its ticks; prints the job's id"""
+  manage.py schedules run purge_delivery_attempts      now, independent of its ticks; prints the job's id"""
 
 
 class Command(BaseCommand):
-    """List periodic work, or run one of it now."""
+    """List the schedules, or run one now."""
 
-    help = "List periodic work, or run one of it now."
+    help = "List the schedules, or run one now."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        """Declare the two forms."""
+        """Add the actions list and run."""
         show_examples(parser, EXAMPLES)
         forms = parser.add_subparsers(dest="action", required=True)
         listing = forms.add_parser("list", help="every schedule, with its last tick and its next")
-        listing.add_argument("--json", action="store_true", help="for machines")
-        run = forms.add_parser("run", help="enqueue a schedule's actor now, beside its ticks")
+        listing.add_argument("--json", action="store_true", help="print JSON")
+        run = forms.add_parser("run", help="enqueue a schedule's actor now, independent of its ticks")
         run.add_argument("name", metavar="NAME", help="name of the actor, see list")
-        run.add_argument("--json", action="store_true", help="for machines")
+        run.add_argument("--json", action="store_true", help="print JSON")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Print the list, or the id of the job that was sent."""
+        """Print the list, or the id of the enqueued job."""
         if options["action"] == "run":
             try:
                 with as_command_error("schedules"):
