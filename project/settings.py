@@ -138,7 +138,7 @@ DRAMATIQ_BROKER = {"BROKER": "apps.platform.wiring.build_broker", "OPTIONS": {},
 DRAMATIQ_AUTODISCOVER_MODULES = ["actors"]
 DRAMATIQ_TASKS_DATABASE = "default"
 
-LOGIN_REDIRECT_URL = "operations"
+LOGIN_REDIRECT_URL = "switchyard-operations"
 
 STATIC_URL = "static/"
 STATIC_ROOT = BASE_DIR / "staticfiles"
@@ -175,11 +175,11 @@ UNFOLD = {
     "SITE_HEADER": "Switchyard",
     "SITE_SYMBOL": "alt_route",
     "SITE_FAVICONS": [
-        {"rel": "icon", "type": "image/svg+xml", "href": lambda request: static("operations/favicon.svg")},
+        {"rel": "icon", "type": "image/svg+xml", "href": lambda request: static("switchyard_operations/favicon.svg")},
     ],
-    "STYLES": [lambda request: static("operations/room.css")],
+    "STYLES": [lambda request: static("switchyard_operations/room.css")],
     "SIDEBAR": {"show_search": False, "navigation": "apps.platform.operations.navigation.groups"},
-    # The operations room's tokens (static/operations/room.css), so that forms and lists look like its pages.
+    # The operations room's tokens (static/switchyard_operations/room.css), so that forms and lists look like its pages.
     "COLORS": {
         "base": {
             "50": "#f5f6f8", "100": "#eef0f4", "200": "#dce0e6", "300": "#b9c1cb", "400": "#97a2af", "500": "#5c6673",

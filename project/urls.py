@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from django.contrib import admin
-from django.urls import include, path
+from django.http import HttpRequest, HttpResponseRedirect
+from django.urls import include, path, re_path
 from django.views.generic import RedirectView
 
 from apps.platform.api.application import build_api
@@ -26,11 +27,26 @@ PRODUCT_PAGES = [
     ("account/", "apps.product.mail.urls"),
 ]
 
+
+def old_admin_page(request: HttpRequest, label: str, page: str) -> HttpResponseRedirect:
+    """Redirect to the page of today, with its query.
+
+    In this project only: a host has no pages of before, and may have an app ``jobs`` of its own in its admin. Keeping
+    the old paths themselves would take an admin site of our own, which a host could not combine with its own.
+    """
+    query = request.META.get("QUERY_STRING", "")
+    return HttpResponseRedirect(f"/admin/switchyard_{label}/{page}" + (f"?{query}" if query else ""))
+
+
 api = build_api(*PLATFORM_ROUTERS, *PRODUCT_ROUTERS)
 
+# Admin pages before the app labels began with "switchyard_", as alerts that were sent and bookmarks link them.
+OLD_ADMIN_PAGES = r"^admin/(?P<label>alerts|api|dead_letters|jobs|schedules)/(?P<page>.*)$"
+
 urlpatterns = [
-    path("", RedirectView.as_view(pattern_name="operations"), name="home"),
+    path("", RedirectView.as_view(pattern_name="switchyard-operations"), name="home"),
     path("", include("apps.platform.operations.urls")),
+    re_path(OLD_ADMIN_PAGES, old_admin_page),
     path("admin/", admin.site.urls),
     path(PREFIX, api.urls),
     *(path(prefix, include(pages)) for prefix, pages in PRODUCT_PAGES),

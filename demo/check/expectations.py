@@ -18,7 +18,7 @@ COUNTS = ("matched", "unmatched", "corrected")
 IMAGES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"RIFF")
 WORKBOOK = b"PK\x03\x04"
 BOOKED = "select count(*) from shop_payment where external_id = ?"
-DEAD_LETTERS = "select count(*) from dead_letters_deadletter where message_id = ?"
+DEAD_LETTERS = "select count(*) from switchyard_dead_letters_deadletter where message_id = ?"
 DISABLED = "select count(*) from webhooks_endpoint where url = ? and not active"
 METRICS = (
     "switchyard_queue_depth",

@@ -218,7 +218,7 @@ def test_a_dead_letter_gets_its_row_over_a_connection_that_postgres_cut(
 
     postgres.execute("SELECT pg_terminate_backend(%s::int)", row.rpartition(":")[2])
 
-    rows = "SELECT reason FROM dead_letters_deadletter WHERE message_id = %s"
+    rows = "SELECT reason FROM switchyard_dead_letters_deadletter WHERE message_id = %s"
     assert wait_for(lambda: postgres.execute(rows, job), what="the dead letter's row") == [("permanent",)]
     assert "dead letter has no row yet" not in postgres_yard.log()
 

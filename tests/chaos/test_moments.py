@@ -115,4 +115,6 @@ def test_what_is_done_once_is_not_done_again_after_a_death_before_the_acknowledg
     assert len(list(tmp_path.glob("died*"))) == 3
     assert max(runs.values()) >= 2
     assert sorted(execute("SELECT job FROM chaos_row")) == [(job,) for job in jobs]
-    assert sorted(execute("SELECT key FROM jobs_doneonce WHERE job_id = key AND token > 0")) == [(job,) for job in jobs]
+    assert sorted(execute("SELECT key FROM switchyard_jobs_doneonce WHERE job_id = key AND token > 0")) == [
+        (job,) for job in jobs
+    ]

@@ -25,7 +25,7 @@ class DeliveryInline(ReadOnly, TabularInline):
 
     def has_view_permission(self, request: HttpRequest, obj: Alert | None = None) -> bool:
         """Whoever sees the alert sees its messages."""
-        return request.user.has_perm("alerts.view_alert")
+        return request.user.has_perm("switchyard_alerts.view_alert")
 
 
 @admin.register(Alert)
@@ -66,4 +66,4 @@ class AlertAdmin(ReadOnly, ModelAdmin):
 
     def has_acknowledge_permission(self, request: HttpRequest) -> bool:
         """Whether the user may acknowledge."""
-        return request.user.has_perm("alerts.acknowledge_alert")
+        return request.user.has_perm("switchyard_alerts.acknowledge_alert")

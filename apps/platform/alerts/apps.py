@@ -4,7 +4,8 @@ from django.core.checks import register
 
 class AlertsConfig(AppConfig):
     name = "apps.platform.alerts"
-    label = "alerts"
+    label = "switchyard_alerts"
+    verbose_name = "Alerts"
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:

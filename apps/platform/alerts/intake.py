@@ -115,9 +115,9 @@ def _link(group: AlertGroup) -> str:
     try:
         if group.sample.kind == "dead_letter":
             query = urlencode({"fingerprint": group.fingerprint})
-            page = f"{reverse('admin:dead_letters_deadletter_changelist')}?{query}"
+            page = f"{reverse('admin:switchyard_dead_letters_deadletter_changelist')}?{query}"
         else:
-            page = reverse("operations")
+            page = reverse("switchyard-operations")
     except NoReverseMatch:
         return ""
     return f"{switchyard_settings().public_url}{page}"[:500]

@@ -79,7 +79,7 @@ class TokenAdmin(ModelAdmin):
             "plain": obj.plain,
         }
         # Not as a message: those are kept in a cookie until the next page.
-        return TemplateResponse(request, "admin/api/new_token.html", context)
+        return TemplateResponse(request, "admin/switchyard_api/new_token.html", context)
 
     @admin.action(description="Revoke", permissions=["change"])
     def revoke(self, request: HttpRequest, tokens: QuerySet[Token]) -> None:

@@ -52,7 +52,7 @@ def build_api(*routers: tuple[str, str]) -> SwitchyardAPI:
         title="Switchyard",
         version="1",
         description=DESCRIPTION,
-        urls_namespace="api",
+        urls_namespace="switchyard_api",
         openapi_url="/openapi.json",
         docs_url="/docs",
         parser=StrictParser(),

@@ -3,6 +3,6 @@ from django.apps import AppConfig
 
 class ApiConfig(AppConfig):
     name = "apps.platform.api"
-    label = "api"
+    label = "switchyard_api"
     default_auto_field = "django.db.models.BigAutoField"
     verbose_name = "API"

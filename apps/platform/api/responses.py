@@ -24,7 +24,7 @@ def job_url(request: HttpRequest, job_id: str, *, part: str = "") -> str:
 
     In production it starts with SWITCHYARD_PUBLIC_URL: behind a proxy the request does not know how it was reached.
     """
-    name = f"api:job_{part}" if part else "api:job"
+    name = f"switchyard_api:job_{part}" if part else "switchyard_api:job"
     path = reverse(name, kwargs={"job_id": job_id})
     if switchyard_settings().debug:
         return request.build_absolute_uri(path)

@@ -17,13 +17,13 @@ LABEL_CLASSES = {"success": "sy-ok", "warning": "sy-warn", "danger": "sy-bad", "
 class ModelAdmin(admin.ModelAdmin):
     """Django's ``ModelAdmin`` with ``list_before_template``, as unfold has it."""
 
-    change_list_template = "operations/stock_change_list.html"
+    change_list_template = "switchyard_operations/stock_change_list.html"
     list_before_template: str | None = None
 
     @property
     def media(self) -> forms.Media:
         """Return Django's own media and the style sheet of labels and panels."""
-        return super().media + forms.Media(css={"all": ("operations/room.css",)})
+        return super().media + forms.Media(css={"all": ("switchyard_operations/room.css",)})
 
 
 def display(

@@ -39,7 +39,7 @@ class DeadLetterAdmin(ReadOnly, ActionViews, ModelAdmin):
     list_display_links = ("failure",)
     list_filter = (StateFilter, QueueFilter, ReasonFilter, ActorFilter, "died_at")
     list_fullwidth = True
-    list_before_template = "dead_letters/groups.html"
+    list_before_template = "switchyard_dead_letters/groups.html"
     list_per_page = 50
     show_full_result_count = False
     search_fields = ("message_id", "exception", "error", "actor", "fingerprint")
@@ -80,10 +80,10 @@ class DeadLetterAdmin(ReadOnly, ActionViews, ModelAdmin):
         """Add the action pages and the quarantine."""
         guard = self.admin_site.admin_view
         own = [
-            path("quarantine/", guard(self.quarantine_view), name="dead_letters_quarantine"),
-            path("chosen/<str:action>/", guard(self.chosen_view), name="dead_letters_chosen"),
-            path("group/<str:fingerprint>/<str:action>/", guard(self.group_view), name="dead_letters_group"),
-            path("<int:pk>/<str:action>/do/", guard(self.one_view), name="dead_letters_one"),
+            path("quarantine/", guard(self.quarantine_view), name="switchyard_dead_letters_quarantine"),
+            path("chosen/<str:action>/", guard(self.chosen_view), name="switchyard_dead_letters_chosen"),
+            path("group/<str:fingerprint>/<str:action>/", guard(self.group_view), name="switchyard_dead_letters_group"),
+            path("<int:pk>/<str:action>/do/", guard(self.one_view), name="switchyard_dead_letters_one"),
         ]
         return own + super().get_urls()
 
@@ -123,4 +123,4 @@ class DeadLetterAdmin(ReadOnly, ActionViews, ModelAdmin):
             "history": list(reversed(row.history)),
             "rights": self.rights(request),
         }
-        return TemplateResponse(request, "dead_letters/detail.html", context | (extra_context or {}))
+        return TemplateResponse(request, "switchyard_dead_letters/detail.html", context | (extra_context or {}))

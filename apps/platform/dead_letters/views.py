@@ -22,7 +22,7 @@ from apps.platform.dead_letters.models import DeadLetter
 from apps.platform.dead_letters.presentation import letters, seen_at
 
 ACTIONS = {"acknowledge": actions.acknowledge, "requeue": actions.requeue, "discard": actions.discard}
-LIST = "admin:dead_letters_deadletter_changelist"
+LIST = "admin:switchyard_dead_letters_deadletter_changelist"
 MOST_MESSAGES = 5
 
 
@@ -31,7 +31,7 @@ class ActionViews(ModelAdmin):
 
     def rights(self, request: HttpRequest) -> dict[str, bool]:
         """Return for each action whether the user may do it."""
-        return {action: request.user.has_perm(f"dead_letters.{action}_deadletter") for action in ACTIONS}
+        return {action: request.user.has_perm(f"switchyard_dead_letters.{action}_deadletter") for action in ACTIONS}
 
     def has_acknowledge_permission(self, request: HttpRequest) -> bool:
         """Return whether the user may acknowledge."""
@@ -52,7 +52,7 @@ class ActionViews(ModelAdmin):
         row = DeadLetter.objects.filter(pk=pk).first()
         if row is None:
             raise Http404(f"There is no dead letter {pk}.")
-        page = reverse("admin:dead_letters_deadletter_change", args=[pk])
+        page = reverse("admin:switchyard_dead_letters_deadletter_change", args=[pk])
         if action == "discard" and not self._confirmed(request, action, 1):
             return self._ask(request, of_rows(action, [row], back=page))
         if request.method != "POST":
@@ -88,7 +88,7 @@ class ActionViews(ModelAdmin):
         if not chosen:
             messages.info(request, "Nothing to do: these letters have been triaged already.")
             return HttpResponseRedirect(reverse(LIST))
-        to = reverse("admin:dead_letters_chosen", args=[action])
+        to = reverse("admin:switchyard_dead_letters_chosen", args=[action])
         return self._ask(request, of_rows(action, chosen, to=to, back=reverse(LIST)))
 
     def quarantine_view(self, request: HttpRequest) -> HttpResponseBase:
@@ -103,7 +103,7 @@ class ActionViews(ModelAdmin):
         except BROKER_AWAY:
             away = "The broker does not answer. Quarantined messages are kept there; reload the page when it is back."
         context = {**self.admin_site.each_context(request), "title": "Quarantine", "items": shown, "away": away}
-        return TemplateResponse(request, "dead_letters/quarantine.html", context)
+        return TemplateResponse(request, "switchyard_dead_letters/quarantine.html", context)
 
     def _confirmed(self, request: HttpRequest, action: str, count: int) -> bool:
         if request.method != "POST" or "confirmed" not in request.POST:
@@ -130,7 +130,7 @@ class ActionViews(ModelAdmin):
 
     def _ask(self, request: HttpRequest, confirmation: Confirmation) -> HttpResponseBase:
         context = {**self.admin_site.each_context(request), "title": confirmation.title, "ask": confirmation}
-        return TemplateResponse(request, "dead_letters/confirm.html", context)
+        return TemplateResponse(request, "switchyard_dead_letters/confirm.html", context)
 
     def _refusal(self, request: HttpRequest, action: str) -> HttpResponseBase | None:
         if action not in ACTIONS:
@@ -138,4 +138,4 @@ class ActionViews(ModelAdmin):
         if self.rights(request)[action] and self.has_view_permission(request):
             return None
         context = {**self.admin_site.each_context(request), "title": "Not allowed", "action": action}
-        return TemplateResponse(request, "dead_letters/refused.html", context, status=403)
+        return TemplateResponse(request, "switchyard_dead_letters/refused.html", context, status=403)

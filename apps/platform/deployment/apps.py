@@ -3,5 +3,5 @@ from django.apps import AppConfig
 
 class DeploymentConfig(AppConfig):
     name = "apps.platform.deployment"
-    label = "deployment"
+    label = "switchyard_deployment"
     verbose_name = "Deployment files"

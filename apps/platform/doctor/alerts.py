@@ -46,7 +46,7 @@ def look() -> Iterator[Finding]:
         failed = f"{row['given_up']} alerts given up, {row['failing']} tried again ({row['error']})"
         seen = f"{row['channel']}: {failed}; {sent}"
         cause = "Its server is away or refuses, or the address in SWITCHYARD_ALERT_URLS is wrong"
-        step = "Look at the address; alerts are in /admin/alerts/alert/ meanwhile"
+        step = "Look at the address; alerts are in /admin/switchyard_alerts/alert/ meanwhile"
         yield Finding(GROUP, "channel", "warning", seen, cause, step, row["channel"])
     if not found:
         yield Finding(GROUP, "channels", "ok", "no channel fails")
@@ -54,5 +54,10 @@ def look() -> Iterator[Finding]:
     if waiting:
         seen = f"{waiting:,} critical alert{'s are' if waiting > 1 else ' is'} not acknowledged"
         yield Finding(
-            GROUP, "open", "warning", seen, "Nobody has acted on them", "Acknowledge them in /admin/alerts/alert/"
+            GROUP,
+            "open",
+            "warning",
+            seen,
+            "Nobody has acted on them",
+            "Acknowledge them in /admin/switchyard_alerts/alert/",
         )

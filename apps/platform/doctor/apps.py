@@ -3,5 +3,5 @@ from django.apps import AppConfig
 
 class DoctorConfig(AppConfig):
     name = "apps.platform.doctor"
-    label = "doctor"
+    label = "switchyard_doctor"
     verbose_name = "Doctor"

@@ -13,6 +13,7 @@ from django.db.migrations.executor import MigrationExecutor
 
 from apps.platform.conf import declared_yard
 from apps.platform.doctor.finding import Finding
+from apps.platform.workers.checks.database import made_before
 
 GROUP = "database"
 SLOW_MS = 50.0
@@ -66,6 +67,10 @@ def _latency() -> Finding:
 
 
 def _migrations() -> Iterator[Finding]:
+    if old := made_before("default"):
+        seen = f"{old[0].obj} {old[0].msg}"
+        yield Finding(GROUP, str(old[0].id), "error", seen, "It is of an earlier release", str(old[0].hint))
+        return
     executor = MigrationExecutor(connection)
     plan = executor.migration_plan(executor.loader.graph.leaf_nodes())
     if not plan:

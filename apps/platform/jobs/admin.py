@@ -29,20 +29,23 @@ CANCEL_ANSWERS = {
 
 @admin.register(Job)
 class JobAdmin(ReadOnly, ModelAdmin):
-    """Jobs at ``/admin/jobs/job/``. Their records are in the broker; the model only gives them a place here."""
+    """Jobs at ``/admin/switchyard_jobs/job/``.
+
+    Their records are in the broker; the model only gives them a place in the admin.
+    """
 
     def get_urls(self) -> list[Any]:
         """Return the look-up, a job's story, and cancelling it."""
         view = self.admin_site.admin_view
         return [
-            path("", view(self.changelist_view), name="jobs_job_changelist"),
-            path("<str:job_id>/", view(self.show_job), name="jobs_job_change"),
-            path("<str:job_id>/cancel/", view(self.cancel_job), name="jobs_job_cancel"),
+            path("", view(self.changelist_view), name="switchyard_jobs_job_changelist"),
+            path("<str:job_id>/", view(self.show_job), name="switchyard_jobs_job_change"),
+            path("<str:job_id>/cancel/", view(self.cancel_job), name="switchyard_jobs_job_cancel"),
         ]
 
     def has_cancel_permission(self, request: HttpRequest) -> bool:
         """Say whether the user may cancel jobs."""
-        return bool(request.user.has_perm("jobs.cancel_job"))
+        return bool(request.user.has_perm("switchyard_jobs.cancel_job"))
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         """Ask for a job's id, and go to its story."""
@@ -53,7 +56,7 @@ class JobAdmin(ReadOnly, ModelAdmin):
         except BrokerUnavailable:
             return self._unavailable(request)
         if found is not None:
-            return redirect("admin:jobs_job_change", found.id)
+            return redirect("admin:switchyard_jobs_job_change", found.id)
         return self._look_up(request, asked)
 
     def show_job(self, request: HttpRequest, job_id: str) -> HttpResponse:
@@ -72,7 +75,7 @@ class JobAdmin(ReadOnly, ModelAdmin):
             "story": story_of(job),
             "may_cancel": not job.ended and not job.cancel_requested and self.has_cancel_permission(request),
         }
-        return self._render(request, "jobs/story.html", context)
+        return self._render(request, "switchyard_jobs/story.html", context)
 
     def cancel_job(self, request: HttpRequest, job_id: str) -> HttpResponse:
         """Ask for a job to be cancelled."""
@@ -87,10 +90,10 @@ class JobAdmin(ReadOnly, ModelAdmin):
             return self._unavailable(request)
         level, text = CANCEL_ANSWERS[answer]
         messages.add_message(request, level, text)
-        return redirect(reverse("admin:jobs_job_change", args=[job_id]))
+        return redirect(reverse("admin:switchyard_jobs_job_change", args=[job_id]))
 
     def _look_up(self, request: HttpRequest, asked: str, status: int = 200) -> HttpResponse:
-        return self._render(request, "jobs/look_up.html", {"title": "Jobs", "asked": asked}, status)
+        return self._render(request, "switchyard_jobs/look_up.html", {"title": "Jobs", "asked": asked}, status)
 
     def _unavailable(self, request: HttpRequest) -> HttpResponse:
         messages.error(request, "The broker does not answer, so no job can be looked up; see /readyz, then try again.")

@@ -19,7 +19,7 @@ FORGET_AT_ONCE = 1_000
 MOST_BATCHES = 100
 # One statement that fails nobody's transaction: whoever meets the key of one that has not ended waits for its end.
 INSERT = """
-    INSERT INTO jobs_doneonce ("key", "job_id", "token", "created_at") VALUES (%s, %s, %s, CURRENT_TIMESTAMP)
+    INSERT INTO switchyard_jobs_doneonce ("key", "job_id", "token", "created_at") VALUES (%s, %s, %s, CURRENT_TIMESTAMP)
     ON CONFLICT ("key") DO NOTHING
 """
 

@@ -193,7 +193,7 @@ def _failing(recent: Sequence[Group]) -> list[Verdict]:
             sentence,
             then="Nothing consumes a dead list: requeue the letters when the cause is mended, or discard them.",
             action=f"Triage {worst.letters:,} dead letter{'' if worst.letters == 1 else 's'}",
-            link="admin:dead_letters_deadletter_changelist",
+            link="admin:switchyard_dead_letters_deadletter_changelist",
             query=f"?fingerprint={worst.fingerprint}",
         )
     ]

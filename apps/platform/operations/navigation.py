@@ -10,28 +10,36 @@ from django.urls import reverse
 
 from apps.platform.dead_letters.queries import open_count
 
-ROOM_MODELS = frozenset({("dead_letters", "DeadLetter"), ("alerts", "Alert")})
+ROOM_MODELS = frozenset({("switchyard_dead_letters", "DeadLetter"), ("switchyard_alerts", "Alert")})
 LEFT_OUT_APPS = frozenset({"django_dramatiq"})
 
 
 def groups(request: HttpRequest) -> list[dict[str, Any]]:
     """Return the sidebar's groups for this user."""
     may = request.user.has_perm
+    may_look, may_triage = may("switchyard_operations.view_operations"), may("switchyard_dead_letters.view_deadletter")
     room = [
-        _item("Overview", "alt_route", "operations", may("operations.view_operations"), exact=True),
-        _item("Workers", "engineering", "operations-workers", may("operations.view_operations")),
+        _item("Overview", "alt_route", "switchyard-operations", may_look, exact=True),
+        _item("Workers", "engineering", "switchyard-operations-workers", may_look),
         _item(
             "Dead letters",
             "outbound",
-            "admin:dead_letters_deadletter_changelist",
-            may("dead_letters.view_deadletter"),
+            "admin:switchyard_dead_letters_deadletter_changelist",
+            may_triage,
             badge="apps.platform.operations.navigation.open_letters",
         ),
-        _item("Quarantine", "block", "admin:dead_letters_quarantine", may("dead_letters.view_deadletter")),
-        _item("Alerts", "notifications", "admin:alerts_alert_changelist", may("alerts.view_alert")),
+        _item(
+            "Quarantine",
+            "block",
+            "admin:switchyard_dead_letters_quarantine",
+            may_triage,
+        ),
+        _item(
+            "Alerts", "notifications", "admin:switchyard_alerts_alert_changelist", may("switchyard_alerts.view_alert")
+        ),
     ]
-    quarantine = reverse("admin:dead_letters_quarantine")
-    letters = reverse("admin:dead_letters_deadletter_changelist")
+    quarantine = reverse("admin:switchyard_dead_letters_quarantine")
+    letters = reverse("admin:switchyard_dead_letters_deadletter_changelist")
     room[2]["active"] = request.path.startswith(letters) and request.path != quarantine
     room[3]["active"] = request.path == quarantine
     others = [_app(app) for app in admin.site.get_app_list(request) if app["app_label"] not in LEFT_OUT_APPS]
@@ -40,7 +48,7 @@ def groups(request: HttpRequest) -> list[dict[str, Any]]:
 
 def open_letters(request: HttpRequest) -> str:
     """Return how many dead letters wait for triage, or "" for none."""
-    if not request.user.has_perm("dead_letters.view_deadletter"):
+    if not request.user.has_perm("switchyard_dead_letters.view_deadletter"):
         return ""
     count = open_count()
     return f"{count:,}" if count else ""

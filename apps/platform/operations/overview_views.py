@@ -23,7 +23,7 @@ def overview(request: HttpRequest) -> TemplateResponse:
         "room": page.overview(),
         "is_fullwidth": "1",
     }
-    return TemplateResponse(request, "operations/overview.html", context)
+    return TemplateResponse(request, "switchyard_operations/overview.html", context)
 
 
 @require_safe
@@ -31,9 +31,9 @@ def overview(request: HttpRequest) -> TemplateResponse:
 def live(request: HttpRequest) -> TemplateResponse:
     """The part that changes."""
     _check(request)
-    return TemplateResponse(request, "operations/live.html", {"room": page.overview()})
+    return TemplateResponse(request, "switchyard_operations/live.html", {"room": page.overview()})
 
 
 def _check(request: HttpRequest) -> None:
-    if not request.user.has_perm("operations.view_operations"):
-        raise PermissionDenied("The missing right is operations.view_operations.")
+    if not request.user.has_perm("switchyard_operations.view_operations"):
+        raise PermissionDenied("The missing right is switchyard_operations.view_operations.")

@@ -47,7 +47,8 @@ def workers(request: HttpRequest) -> TemplateResponse:
     """Every supervisor with its children."""
     _check(request, "view_operations")
     context = {"title": "Workers", "supervisors": _supervisors(), "is_fullwidth": "1"}
-    return TemplateResponse(request, "operations/workers.html", {**admin.site.each_context(request), **context})
+    page = admin.site.each_context(request) | context
+    return TemplateResponse(request, "switchyard_operations/workers.html", page)
 
 
 @require_POST
@@ -60,7 +61,7 @@ def ask_for_stacks(request: HttpRequest, member: str) -> HttpResponse:
     name = f"{int(time.time())}-{secrets.token_urlsafe(16)}"
     facilities(dramatiq.get_broker()).pools.ask_for_stacks(member, name)
     logger.info("stacks of %s asked for by user %s", member, request.user.pk)
-    return redirect(reverse("operations-stacks", args=[member, name]))
+    return redirect(reverse("switchyard-operations-stacks", args=[member, name]))
 
 
 @require_safe
@@ -78,7 +79,9 @@ def stacks(request: HttpRequest, member: str, name: str) -> TemplateResponse:
     context = {
         "title": "Stacks", "member": member, "children": children, "asked": Asked(name, late), "is_fullwidth": "1",
     }  # fmt: skip
-    return TemplateResponse(request, "operations/stacks.html", {**admin.site.each_context(request), **context})
+    return TemplateResponse(
+        request, "switchyard_operations/stacks.html", {**admin.site.each_context(request), **context}
+    )
 
 
 def _supervisors() -> list[PoolReport] | None:
@@ -90,5 +93,5 @@ def _supervisors() -> list[PoolReport] | None:
 
 
 def _check(request: HttpRequest, right: str) -> None:
-    if not request.user.has_perm(f"operations.{right}"):
-        raise PermissionDenied(f"The missing right is operations.{right}.")
+    if not request.user.has_perm(f"switchyard_operations.{right}"):
+        raise PermissionDenied(f"The missing right is switchyard_operations.{right}.")

@@ -5,7 +5,8 @@ from django.apps import AppConfig
 
 class OutboundConfig(AppConfig):
     name = "apps.platform.outbound"
-    label = "outbound"
+    label = "switchyard_outbound"
+    verbose_name = "Outbound"
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:

@@ -27,7 +27,7 @@ class ScheduleStateAdmin(ReadOnly, ModelAdmin):
 
     def has_run_permission(self, request: HttpRequest) -> bool:
         """Return whether the user may run schedules."""
-        return request.user.has_perm("schedules.run_schedule")
+        return request.user.has_perm("switchyard_schedules.run_schedule")
 
     @display(description="Late by")
     def lateness(self, state: ScheduleState) -> str:

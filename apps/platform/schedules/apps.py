@@ -4,7 +4,7 @@ from django.core import checks
 
 class SchedulesConfig(AppConfig):
     name = "apps.platform.schedules"
-    label = "schedules"
+    label = "switchyard_schedules"
     verbose_name = "Schedules"
     default_auto_field = "django.db.models.BigAutoField"
 

@@ -10,7 +10,8 @@ class WorkersConfig(AppConfig):
     """Makes every process of the yard know every actor, and registers the system checks."""
 
     name = "apps.platform.workers"
-    label = "workers"
+    label = "switchyard_workers"
+    verbose_name = "Workers"
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:

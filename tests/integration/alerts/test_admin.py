@@ -14,7 +14,7 @@ from tests.unit.alerts.configuration import with_alert_urls
 
 pytestmark = pytest.mark.django_db
 
-LIST = reverse("admin:alerts_alert_changelist")
+LIST = reverse("admin:switchyard_alerts_alert_changelist")
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def logged_in(*codenames: str) -> Client:
 def test_alerts_are_listed_and_shown_escaped(alert: Alert) -> None:
     client = logged_in("view_alert")
 
-    for address in (LIST, reverse("admin:alerts_alert_change", args=[alert.pk])):
+    for address in (LIST, reverse("admin:switchyard_alerts_alert_change", args=[alert.pk])):
         page = client.get(address).content.decode()
         assert "&lt;script&gt;" in page and "<script>alert(1)" not in page
 
@@ -62,8 +62,11 @@ def test_acknowledging_needs_its_right(alert: Alert) -> None:
 def test_nobody_adds_changes_or_deletes(alert: Alert) -> None:
     client = Client()
     client.force_login(User.objects.create_superuser("root"))
-    page = reverse("admin:alerts_alert_change", args=[alert.pk])
+    page = reverse("admin:switchyard_alerts_alert_change", args=[alert.pk])
 
-    assert client.get(reverse("admin:alerts_alert_add")).status_code == 403
+    assert client.get(reverse("admin:switchyard_alerts_alert_add")).status_code == 403
     assert client.post(page, {"title": "x"}).status_code == 403
-    assert client.post(reverse("admin:alerts_alert_delete", args=[alert.pk]), {"post": "yes"}).status_code == 403
+    assert (
+        client.post(reverse("admin:switchyard_alerts_alert_delete", args=[alert.pk]), {"post": "yes"}).status_code
+        == 403
+    )

@@ -42,7 +42,7 @@ def test_first_alert_of_a_group_leaves_at_once(groups: AlertGroups, receiver: Re
 
     body, alert = receiver.bodies[0], Alert.objects.get()
     assert (body["title"], body["count"], body["severity"]) == ("generate_report gave up: KeyError", 1, "critical")
-    assert body["link"].endswith("/admin/dead_letters/deadletter/?fingerprint=f00dfacef00dface")
+    assert body["link"].endswith("/admin/switchyard_dead_letters/deadletter/?fingerprint=f00dfacef00dface")
     assert receiver.headers[0]["idempotency-key"] == f"{alert.pk}-0"
     assert (alert.count, alert.state, alert.deliveries.get().state) == (1, "open", "sent")
 

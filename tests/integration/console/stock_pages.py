@@ -16,8 +16,8 @@ from tests.factories.letters import letter
 
 pytestmark = pytest.mark.django_db
 
-LETTERS = reverse("admin:dead_letters_deadletter_changelist")
-TOKENS = reverse("admin:api_token_changelist")
+LETTERS = reverse("admin:switchyard_dead_letters_deadletter_changelist")
+TOKENS = reverse("admin:switchyard_api_token_changelist")
 
 
 @pytest.fixture
@@ -46,21 +46,26 @@ def test_open_groups_stand_above_the_list_of_dead_letters(admin_client: Client, 
 
     assert page.index("1 open dead letter is 1 bug") < page.index('id="changelist-form"')
     assert '<span class="sy-word sy-bad">New</span>' in page
-    assert page.count("operations/room.css") == 1
+    assert page.count("switchyard_operations/room.css") == 1
 
 
 def test_pages_of_the_room_load_their_style_sheet_and_link_to_each_other(admin_client: Client) -> None:
-    for name in ("operations", "operations-workers", "admin:jobs_job_changelist", "admin:dead_letters_quarantine"):
+    for name in (
+        "switchyard-operations",
+        "switchyard-operations-workers",
+        "admin:switchyard_jobs_job_changelist",
+        "admin:switchyard_dead_letters_quarantine",
+    ):
         page = admin_client.get(reverse(name)).content.decode()
 
-        assert page.count("operations/room.css") == 1
-        assert f'href="{reverse("operations")}"' in page
+        assert page.count("switchyard_operations/room.css") == 1
+        assert f'href="{reverse("switchyard-operations")}"' in page
 
 
 def test_a_token_is_made_with_its_scopes_shown_once_and_revoked(admin_client: Client, admin_user: User) -> None:
     form = {"name": "ci", "owner": admin_user.pk, "scopes": ["submit", "read"]}
 
-    page = admin_client.post(reverse("admin:api_token_add"), form).content.decode()
+    page = admin_client.post(reverse("admin:switchyard_api_token_add"), form).content.decode()
     token = Token.objects.get()
     shown = admin_client.get(TOKENS).content.decode()
     admin_client.post(TOKENS, {"action": "revoke", "_selected_action": [token.pk]})

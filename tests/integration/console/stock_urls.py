@@ -7,7 +7,7 @@ from django.urls import include, path
 from django.views.generic import RedirectView
 
 urlpatterns = [
-    path("", RedirectView.as_view(pattern_name="operations"), name="home"),
+    path("", RedirectView.as_view(pattern_name="switchyard-operations"), name="home"),
     path("", include("apps.platform.operations.urls")),
     path("admin/", admin.site.urls),
 ]

@@ -40,7 +40,7 @@ def test_admin_tests_pass_without_unfold_and_ninja() -> None:
 
 @pytest.mark.django_db
 def test_unfold_draws_the_admin_where_it_is_installed(admin_client: Client) -> None:
-    page = admin_client.get(reverse("admin:dead_letters_deadletter_changelist")).content.decode()
+    page = admin_client.get(reverse("admin:switchyard_dead_letters_deadletter_changelist")).content.decode()
 
     assert "unfold/css/styles.css" in page
-    assert "operations/room.css" in page
+    assert "switchyard_operations/room.css" in page

@@ -40,7 +40,7 @@ def bury(facilities: Facilities, fail_always: Actor[Any, Any]) -> Callable[..., 
 def operator(db: None) -> User:
     """A staff user with every right on dead letters."""
     user = User.objects.create_user("a.lind", is_staff=True)
-    user.user_permissions.set(Permission.objects.filter(content_type__app_label="dead_letters"))
+    user.user_permissions.set(Permission.objects.filter(content_type__app_label="switchyard_dead_letters"))
     return user
 
 

@@ -16,7 +16,7 @@ from broker.shapes import DeadLetter as Letter
 
 pytestmark = pytest.mark.django_db
 
-LIST = "admin:dead_letters_deadletter_changelist"
+LIST = "admin:switchyard_dead_letters_deadletter_changelist"
 EVIL = "<script>alert(1)</script>"
 
 
@@ -38,11 +38,11 @@ def reader(db: None) -> Client:
 
 
 def page_of(row: DeadLetter) -> str:
-    return reverse("admin:dead_letters_deadletter_change", args=[row.pk])
+    return reverse("admin:switchyard_dead_letters_deadletter_change", args=[row.pk])
 
 
 def one(row: DeadLetter, act: str) -> str:
-    return reverse("admin:dead_letters_one", args=[row.pk, act])
+    return reverse("admin:switchyard_dead_letters_one", args=[row.pk, act])
 
 
 def mirrored(made: Letter) -> DeadLetter:
@@ -117,7 +117,7 @@ def test_requeue_button_requeues(bury: Callable[..., Letter], client: Client, fa
 
     assert "Requeued 1 dead letter." in answer.content.decode()
     assert facilities.transport.stats("default").live.waiting == 1
-    history = client.get(reverse("admin:dead_letters_deadletter_history", args=[row.pk])).content.decode()
+    history = client.get(reverse("admin:switchyard_dead_letters_deadletter_history", args=[row.pk])).content.decode()
     assert "Replayed" in history
 
 
@@ -145,14 +145,14 @@ def test_every_act_checks_its_right_and_names_it(
     row = mirrored(bury())
     addresses = [
         one(row, act),
-        reverse("admin:dead_letters_chosen", args=[act]),
-        reverse("admin:dead_letters_group", args=[row.fingerprint, act]),
+        reverse("admin:switchyard_dead_letters_chosen", args=[act]),
+        reverse("admin:switchyard_dead_letters_group", args=[row.fingerprint, act]),
     ]
 
     for address in addresses:
         answer = reader.post(address, {"confirmed": "1", "reason": "x", "ids": str(row.pk)})
         assert answer.status_code == 403
-        assert f"dead_letters.{act}_deadletter" in answer.content.decode()
+        assert f"switchyard_dead_letters.{act}_deadletter" in answer.content.decode()
 
     row.refresh_from_db()
     assert row.state == "new"
@@ -165,8 +165,10 @@ def test_nothing_changes_on_get(bury: Callable[..., Letter], client: Client, fac
     assert client.get(one(row, "requeue")).status_code == 405
     assert client.get(one(row, "acknowledge")).status_code == 405
     assert client.get(one(row, "discard")).status_code == 200
-    assert client.get(reverse("admin:dead_letters_group", args=[row.fingerprint, "requeue"])).status_code == 200
-    assert client.get(reverse("admin:dead_letters_chosen", args=["requeue"])).status_code == 405
+    assert (
+        client.get(reverse("admin:switchyard_dead_letters_group", args=[row.fingerprint, "requeue"])).status_code == 200
+    )
+    assert client.get(reverse("admin:switchyard_dead_letters_chosen", args=["requeue"])).status_code == 405
     assert client.post(page_of(row), {"state": "discarded"}).status_code == 405
 
     row.refresh_from_db()
@@ -196,7 +198,7 @@ def test_selected_letters_are_requeued_after_asking(
 
     ids = re.search(r'name="ids" value="([0-9,]+)"', asked)
     assert ids is not None
-    address = reverse("admin:dead_letters_chosen", args=["requeue"])
+    address = reverse("admin:switchyard_dead_letters_chosen", args=["requeue"])
     client.post(address, {"confirmed": "1", "ids": ids[1]})
 
     assert facilities.transport.stats("default").dead == 1
@@ -209,7 +211,7 @@ def test_more_than_a_hundred_letters_want_their_count_typed(
         bury()
     reconcile.reconcile_all()
     ids = ",".join(str(pk) for pk in DeadLetter.objects.values_list("pk", flat=True))
-    address = reverse("admin:dead_letters_chosen", args=["discard"])
+    address = reverse("admin:switchyard_dead_letters_chosen", args=["discard"])
     form: dict[str, Any] = {"confirmed": "1", "ids": ids, "reason": "old"}
 
     assert "type 101" in client.post(address, form).content.decode()
@@ -231,7 +233,9 @@ def test_letter_triaged_by_somebody_else_meanwhile_is_said(bury: Callable[..., L
 
 @pytest.mark.parametrize("ids", ["", "x", "9" * 40, "-1", "1;drop"])
 def test_nonsense_ids_do_nothing(client: Client, facilities: Facilities, ids: str) -> None:
-    answer = client.post(reverse("admin:dead_letters_chosen", args=["requeue"]), {"confirmed": "1", "ids": ids})
+    answer = client.post(
+        reverse("admin:switchyard_dead_letters_chosen", args=["requeue"]), {"confirmed": "1", "ids": ids}
+    )
 
     assert answer.status_code == 302
 
@@ -241,8 +245,13 @@ def test_nobody_adds_or_deletes(bury: Callable[..., Letter]) -> None:
     root = Client()
     root.force_login(User.objects.create_superuser("root"))
 
-    assert root.get(reverse("admin:dead_letters_deadletter_add")).status_code == 403
-    assert root.post(reverse("admin:dead_letters_deadletter_delete", args=[row.pk]), {"post": "yes"}).status_code == 403
+    assert root.get(reverse("admin:switchyard_dead_letters_deadletter_add")).status_code == 403
+    assert (
+        root.post(
+            reverse("admin:switchyard_dead_letters_deadletter_delete", args=[row.pk]), {"post": "yes"}
+        ).status_code
+        == 403
+    )
 
 
 def test_pages_survive_a_broker_that_is_away(operator: User, client: Client, broker_away: None) -> None:
@@ -255,5 +264,5 @@ def test_pages_survive_a_broker_that_is_away(operator: User, client: Client, bro
 
     assert client.get(reverse(LIST)).status_code == 200
     assert client.get(page_of(row)).status_code == 200
-    assert "does not answer" in client.get(reverse("admin:dead_letters_quarantine")).content.decode()
+    assert "does not answer" in client.get(reverse("admin:switchyard_dead_letters_quarantine")).content.decode()
     assert "did not answer" in client.post(one(row, "requeue"), follow=True).content.decode()

@@ -174,4 +174,4 @@ def test_a_channel_that_works_again_is_none(alerted: Alerted) -> None:
 def test_a_critical_alert_that_nobody_acknowledged_is_a_warning(alerted: Alerted) -> None:
     alerted("sent", 60, severity="critical")
 
-    assert "/admin/alerts/alert/" in of(alerts.look(), "warning")["open"].next
+    assert "/admin/switchyard_alerts/alert/" in of(alerts.look(), "warning")["open"].next

@@ -37,7 +37,7 @@ def postgres_alias(server: PostgresUnderTest, django_db_setup: None, django_db_b
     handler = ConnectionHandler({"default": {"ENGINE": "django.db.backends.postgresql", **address}})
     connections.settings[POSTGRES] = handler.settings["default"]
     with django_db_blocker.unblock():
-        call_command("migrate", "jobs", database=POSTGRES, verbosity=0)
+        call_command("migrate", "switchyard_jobs", database=POSTGRES, verbosity=0)
         yield POSTGRES
         connections[POSTGRES].close()
     del connections[POSTGRES], connections.settings[POSTGRES]
@@ -52,7 +52,7 @@ def alias(request: pytest.FixtureRequest) -> Iterator[str]:
     yield alias
     with connections[alias].cursor() as cursor:
         cursor.execute("DROP TABLE effect")
-        cursor.execute("DELETE FROM jobs_doneonce")
+        cursor.execute("DELETE FROM switchyard_jobs_doneonce")
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from tests.factories.letters import letter
 
 pytestmark = pytest.mark.django_db
 
-PAGE, LIVE = reverse("operations"), reverse("operations-live")
+PAGE, LIVE = reverse("switchyard-operations"), reverse("switchyard-operations-live")
 OWN_LANES = [lane for pool in settings.SWITCHYARD.topology.pools for lane in pool.queues if lane.endswith("-retry")]
 ROWS = len(settings.SWITCHYARD.topology.queues) + len(OWN_LANES) + 1
 EVIL = "<script>alert(1)</script>"
@@ -92,7 +92,7 @@ def test_recent_failures_lead_to_their_letters(watcher: Client, facilities: Faci
     page = watcher.get(LIVE).content.decode()
 
     assert "because fail_always fails with KeyError." in text_of(page)
-    assert f"{reverse('admin:dead_letters_deadletter_changelist')}?fingerprint=beef" in page
+    assert f"{reverse('admin:switchyard_dead_letters_deadletter_changelist')}?fingerprint=beef" in page
 
 
 def test_broker_that_is_away_leaves_a_page_that_says_so(watcher: Client, broker_away: None) -> None:
@@ -149,8 +149,8 @@ def test_sidebar_leads_to_the_room_and_counts_open_letters(watcher: Client, faci
     sidebar = page[page.index("nav-sidebar-apps") :]
     for address in (
         PAGE,
-        reverse("admin:dead_letters_deadletter_changelist"),
-        reverse("admin:alerts_alert_changelist"),
+        reverse("admin:switchyard_dead_letters_deadletter_changelist"),
+        reverse("admin:switchyard_alerts_alert_changelist"),
     ):
         assert f'href="{address}"' in sidebar
     assert "Dead letters 1" in text_of(sidebar)

@@ -16,7 +16,7 @@ from broker.stores.pool_reports import ChildStacks, PoolReport, Stack
 
 pytestmark = pytest.mark.django_db
 
-PAGE = reverse("operations-workers")
+PAGE = reverse("switchyard-operations-workers")
 
 
 @pytest.fixture
@@ -46,15 +46,15 @@ def test_button_is_not_there_for_who_may_not(watcher: Client, slow_pool: PoolRep
 
 
 def test_stacks_are_refused_to_staff_without_the_right(watcher: Client, slow_pool: PoolReport) -> None:
-    asked = watcher.post(reverse("operations-ask-for-stacks", args=[slow_pool.member]))
-    shown = watcher.get(reverse("operations-stacks", args=[slow_pool.member, "1-" + "x" * 22]))
+    asked = watcher.post(reverse("switchyard-operations-ask-for-stacks", args=[slow_pool.member]))
+    shown = watcher.get(reverse("switchyard-operations-stacks", args=[slow_pool.member, "1-" + "x" * 22]))
 
     assert (asked.status_code, shown.status_code) == (403, 403)
 
 
 def test_stacks_are_asked_for_by_a_form_of_ours_alone(slow_pool: PoolReport) -> None:
     client = client_with("dump_stacks", enforce_csrf_checks=True)
-    address = reverse("operations-ask-for-stacks", args=[slow_pool.member])
+    address = reverse("switchyard-operations-ask-for-stacks", args=[slow_pool.member])
 
     assert client.post(address).status_code == 403
     assert client.get(address).status_code == 405
@@ -63,7 +63,7 @@ def test_stacks_are_asked_for_by_a_form_of_ours_alone(slow_pool: PoolReport) -> 
 def test_request_reaches_the_supervisor_once_and_its_answer_the_page(
     looker: Client, facilities: Facilities, slow_pool: PoolReport
 ) -> None:
-    asked = looker.post(reverse("operations-ask-for-stacks", args=[slow_pool.member]))
+    asked = looker.post(reverse("switchyard-operations-ask-for-stacks", args=[slow_pool.member]))
     waiting = looker.get(asked["Location"]).content.decode()
     request = facilities.pools.write(slow_pool)
     facilities.pools.answer_stacks(request, [ChildStacks(2, [Stack("thread", ["actors.py:7 <lambda>"])])])
@@ -97,14 +97,16 @@ def test_name_of_a_supervisor_that_is_no_text_hides_no_other(
 
 
 def test_request_that_nobody_answers_stops_looking(looker: Client, slow_pool: PoolReport) -> None:
-    page = looker.get(reverse("operations-stacks", args=[slow_pool.member, "1000-" + "x" * 22])).content.decode()
+    page = looker.get(
+        reverse("switchyard-operations-stacks", args=[slow_pool.member, "1000-" + "x" * 22])
+    ).content.decode()
 
     assert "No answer." in page
     assert 'http-equiv="refresh"' not in page
 
 
 def test_supervisor_that_does_not_report_is_not_asked(looker: Client, slow_pool: PoolReport) -> None:
-    assert looker.post(reverse("operations-ask-for-stacks", args=["slow:elsewhere:1"])).status_code == 404
+    assert looker.post(reverse("switchyard-operations-ask-for-stacks", args=["slow:elsewhere:1"])).status_code == 404
 
 
 @pytest.mark.usefixtures("broker_away")

@@ -96,7 +96,7 @@ def test_a_schedule_that_is_none_is_refused_with_the_near_miss(db, nightly):
 def test_the_admin_shows_schedules_and_runs_one(admin_client, nightly, facilities):
     known = ScheduleState.objects.create(actor=nightly, spec="15 2 * * *", since="2026-11-20T02:15Z")
     gone = ScheduleState.objects.create(actor="gone", spec="@daily", since="2026-11-20T00:00Z")
-    address = "/admin/schedules/schedulestate/"
+    address = "/admin/switchyard_schedules/schedulestate/"
 
     page = admin_client.get(address).content.decode()
     run = {"action": "run_now", "_selected_action": [known.pk, gone.pk]}
@@ -116,7 +116,7 @@ def test_who_may_only_look_may_not_run_a_schedule(client, django_user_model, nig
     client.force_login(viewer)
     state = ScheduleState.objects.create(actor=nightly, spec="15 2 * * *", since="2026-11-20T02:15Z")
 
-    client.post("/admin/schedules/schedulestate/", {"action": "run_now", "_selected_action": [state.pk]})
+    client.post("/admin/switchyard_schedules/schedulestate/", {"action": "run_now", "_selected_action": [state.pk]})
 
     assert facilities.transport.stats("billing").live.waiting == 0
 

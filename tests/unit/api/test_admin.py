@@ -14,7 +14,7 @@ from apps.platform.api.models import IdempotentRequest, Token
 from apps.platform.api.tokens import find_token
 
 MakeToken = Callable[..., tuple[Token, str]]
-LIST = "admin:api_token_changelist"
+LIST = "admin:switchyard_api_token_changelist"
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def admin(db: None) -> Client:
 def test_a_token_is_made_and_its_plain_form_shown_once(admin: Client, owner: User) -> None:
     form = {"name": "ci", "owner": owner.pk, "scopes": ["submit", "read"]}
 
-    page = admin.post(reverse("admin:api_token_add"), form, follow=True).content.decode()
+    page = admin.post(reverse("admin:switchyard_api_token_add"), form, follow=True).content.decode()
     again = admin.get(reverse(LIST)).content.decode()
 
     shown = re.findall(r"sy_[0-9a-f]{12}_[A-Za-z0-9_-]{43}", page)
@@ -41,7 +41,7 @@ def test_a_token_is_made_and_its_plain_form_shown_once(admin: Client, owner: Use
 def test_a_new_token_is_in_no_cookie_and_no_cache(admin: Client, owner: User) -> None:
     form = {"name": "<b>ci", "owner": owner.pk, "scopes": ["read"], "_continue": "1"}
 
-    answer = admin.post(reverse("admin:api_token_add"), form)
+    answer = admin.post(reverse("admin:switchyard_api_token_add"), form)
 
     prefix = Token.objects.get().prefix
     assert f"sy_{prefix}_" in answer.content.decode()
@@ -54,7 +54,7 @@ def test_a_new_token_is_in_no_cookie_and_no_cache(admin: Client, owner: User) ->
 def test_a_token_without_known_scopes_is_not_made(admin: Client, owner: User, scopes: list[str]) -> None:
     form = {"name": "ci", "owner": owner.pk, "scopes": scopes}
 
-    response = admin.post(reverse("admin:api_token_add"), form)
+    response = admin.post(reverse("admin:switchyard_api_token_add"), form)
 
     assert response.status_code == 200
     assert not Token.objects.exists()
@@ -64,7 +64,7 @@ def test_once_made_only_the_name_changes(admin: Client, make_token: MakeToken) -
     token, plain = make_token("read")
     form = {"name": "renamed", "scopes": ["operate"], "owner": User.objects.create_user("eve").pk}
 
-    admin.post(reverse("admin:api_token_change", args=[token.pk]), form)
+    admin.post(reverse("admin:switchyard_api_token_change", args=[token.pk]), form)
 
     token.refresh_from_db()
     assert (token.name, token.scopes, token.owner.username) == ("renamed", ["read"], "ada")
@@ -74,7 +74,7 @@ def test_once_made_only_the_name_changes(admin: Client, make_token: MakeToken) -
 def test_pages_show_no_secret_and_no_hash(admin: Client, make_token: MakeToken) -> None:
     token, plain = make_token()
 
-    for address in (reverse(LIST), reverse("admin:api_token_change", args=[token.pk])):
+    for address in (reverse(LIST), reverse("admin:switchyard_api_token_change", args=[token.pk])):
         page = admin.get(address).content.decode()
         assert f"sy_{token.prefix}_…" in page
         assert plain not in page
@@ -105,9 +105,9 @@ def test_kept_requests_are_shown_and_not_changed(admin: Client, make_token: Make
     token, _ = make_token()
     kept = IdempotentRequest.objects.create(token=token, key="k1", fingerprint="f" * 64, status=202, body=b"{}")
 
-    listing = admin.get(reverse("admin:api_idempotentrequest_changelist"))
-    detail = admin.get(reverse("admin:api_idempotentrequest_change", args=[kept.pk]))
-    change = admin.post(reverse("admin:api_idempotentrequest_change", args=[kept.pk]), {"key": "k2"})
+    listing = admin.get(reverse("admin:switchyard_api_idempotentrequest_changelist"))
+    detail = admin.get(reverse("admin:switchyard_api_idempotentrequest_change", args=[kept.pk]))
+    change = admin.post(reverse("admin:switchyard_api_idempotentrequest_change", args=[kept.pk]), {"key": "k2"})
 
     assert (listing.status_code, detail.status_code, change.status_code) == (200, 200, 403)
     assert b"k1" in listing.content

@@ -22,7 +22,7 @@ RECEIVER = "http://127.0.0.1:9"
 TABLES = """
 create table shop_payment (external_id text);
 create table shop_invoice (id integer);
-create table dead_letters_deadletter (message_id text);
+create table switchyard_dead_letters_deadletter (message_id text);
 create table webhooks_endpoint (url text, active integer);
 """
 
@@ -178,7 +178,7 @@ def test_flaky_endpoint_must_have_failed_first(world: World) -> None:
 
 def test_broken_endpoint_must_end_in_one_dead_letter_and_one_alert(world: World) -> None:
     world.job("webhook_broken", "job", "dead", reason="exhausted", attempts=6)
-    world.row("insert into dead_letters_deadletter values ('job')")
+    world.row("insert into switchyard_dead_letters_deadletter values ('job')")
     for _ in range(6):
         world.arrive("/broken", 500)
     assert not expectations.broken(world.look()).as_expected

@@ -19,6 +19,6 @@ def test_a_missing_static_file_is_404(path: str) -> None:
 
 
 def test_a_static_file_is_served() -> None:
-    answer = async_to_sync(AsyncClient().get)("/static/operations/room.css")
+    answer = async_to_sync(AsyncClient().get)("/static/switchyard_operations/room.css")
 
     assert answer.status_code == 200

@@ -17,7 +17,7 @@ from django.core.checks import CheckMessage, Tags, register
 from dramatiq.broker import Broker
 
 from apps.platform.conf import declared_yard, switchyard_settings
-from apps.platform.workers.checks import actors, http_clients, pools, queues
+from apps.platform.workers.checks import actors, database, http_clients, pools, queues
 from apps.platform.workers.checks.broker_server import unsafe_server
 from broker.topology import Yard
 
@@ -33,6 +33,7 @@ def register_all() -> None:
     register(actors_are_sound, TAG)
     register(clients_have_time_limits, TAG)
     register(server_keeps_work, TAG, Tags.database)
+    register(database_is_of_this_release, TAG, Tags.database)
     register(server_keeps_work_deployed, TAG, deploy=True)
 
 
@@ -56,6 +57,11 @@ def server_keeps_work(app_configs: Apps, databases: Databases = None, **options:
     if not databases:
         return []
     return unsafe_server(switchyard_settings().broker_url, debug=settings.DEBUG)
+
+
+def database_is_of_this_release(app_configs: Apps, databases: Databases = None, **options: Any) -> list[CheckMessage]:
+    """Check that no database was made before the tables had their names of today, but only when databases are asked."""
+    return [message for alias in databases or () for message in database.made_before(alias)]
 
 
 def server_keeps_work_deployed(app_configs: Apps, databases: Databases = None, **options: Any) -> list[CheckMessage]:
