@@ -89,6 +89,9 @@ def test_the_demo_says_what_to_do_with_an_old_state_folder(old: Path) -> None:
 
 
 def test_no_file_is_made_by_looking(environment: dict[str, str], tmp_path: Path) -> None:
-    manage(environment, "check", "--database", "default")
+    look = "from apps.platform.workers.checks.database import made_before; print(made_before('default'))"
 
+    done = manage(environment, "shell", "--verbosity=0", "-c", look)
+
+    assert done.stdout.strip() == "[]"
     assert not (tmp_path / "db.sqlite3").exists()
