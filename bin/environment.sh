@@ -3,13 +3,13 @@
 #
 #   prepare_environment runtime|dev
 #
-# makes .venv and installs the pinned, hashed packages: requirements.txt, or requirements-dev.txt, which holds the
-# runtime as well. Where the locks are those of the last time it does nothing. PYTHON names another interpreter.
-# Returns 1 and says the one command that helps when it cannot.
+# creates .venv and installs the pinned, hashed packages of requirements.txt, or of requirements-dev.txt, which includes
+# them. Does nothing while the lock files are unchanged. PYTHON selects another interpreter.
+# On failure, prints the command that helps and returns 1.
 
 say() { printf 'switchyard: %s\n' "$*" >&2; }
 
-# Prints the first interpreter that is new enough.
+# Print the first interpreter that is new enough.
 find_python() {
   local candidate
   for candidate in ${PYTHON:+"$PYTHON"} python3 python3.13 python3.12 python3.11; do
@@ -21,7 +21,7 @@ find_python() {
   return 1
 }
 
-# Prints Debian's package that brings venv to the interpreter $1.
+# Print the Debian package with the venv module of the interpreter $1.
 venv_package() {
   case $(readlink -f "$1") in
     "$(readlink -f /usr/bin/python3 2>/dev/null)") echo python3-venv ;;
@@ -31,7 +31,7 @@ venv_package() {
 
 can_make_venv() { "$1" -c 'import ensurepip, venv' 2>/dev/null; }
 
-# Prints what an environment of kind $1 is made from; the path is in it because a venv cannot be moved.
+# Print a checksum of the lock files of kind $1, with the path, because a venv cannot be moved.
 environment_stamp() {
   local locks=(requirements.txt)
   [ "$1" = dev ] && locks+=(requirements-dev.txt)
@@ -69,7 +69,7 @@ install_lock() {
 install_environment() {
   local kind=$1 lock=requirements.txt log=var/environment.log started=$SECONDS
   [ "$kind" = dev ] && lock=requirements-dev.txt
-  environment_is_ready "$kind" && return 0 # another process did it while this one waited
+  environment_is_ready "$kind" && return 0 # another process installed it while this one waited for the lock
   if ! .venv/bin/python -c 'import pip' 2>/dev/null || ! grep -qsF "$(pwd -P)/.venv" .venv/bin/activate; then
     make_venv || return 1
   fi

