@@ -1,4 +1,4 @@
-"""Do enqueue and fetch become dearer as a backlog grows?"""
+"""Do enqueue and fetch get slower as a backlog grows?"""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from benchmarks.bench import Bench, Benchmark, Figures
 from benchmarks.peers import OURS, STOCK, Peer
 from benchmarks.stage import Stage
 
-# As deep as each can be filled in half a minute.
+# Depths that each peer can fill in half a minute.
 DEPTHS = {
     "switchyard": (1_000, 10_000, 100_000, 1_000_000),
     "switchyard-stack": (1_000, 10_000, 100_000),
     "dramatiq": (1_000, 10_000, 100_000),
 }
-# A machine changes its pace within a run: short turns at each depth see the same of it, and the middle one counts.
+# Machine speed varies within a run: short alternating turns spread that over all depths, and the median counts.
 TURNS = 51
 
 
 def measure(bench: Bench, peer: Peer) -> Figures:
-    """Fill a server to each depth; then, in turns, enqueue some at each and fetch as many, without workers."""
+    """Fill a server to each depth; then alternate between depths, enqueue and fetch equal counts, without workers."""
     count = bench.count(100, least=20)
     with contextlib.ExitStack() as stages:
         filled = {depth: stages.enter_context(bench.stage(peer)) for depth in DEPTHS[peer.name]}

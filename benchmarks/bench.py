@@ -1,4 +1,4 @@
-"""What a benchmark is given, and what it gives back."""
+"""Interface of a benchmark: what it receives and what it returns."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Figures = dict[str, float]
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """The ground benchmarks stand on.
+    """Context of the benchmarks.
 
     Args:
         size: Share of the full size, 0 … 1: ``--quick`` and tests measure less and say less.
@@ -24,17 +24,17 @@ class Bench:
     size: float = 1.0
 
     def stage(self, peer: Peer, **variables: str) -> Stage:
-        """Return a fresh server with a sender for one run of one peer, these variables in its processes."""
+        """Return a fresh server and sender for one run of one peer, with these variables in its processes."""
         return Stage(peer, self.environments, **variables)
 
     def count(self, full: int, least: int = 20) -> int:
-        """Return how many of something to measure, ``full`` at full size."""
+        """Return a count scaled to the size of the run; ``full`` at full size."""
         return max(int(full * self.size), min(least, full))
 
 
 @dataclass(frozen=True, slots=True)
 class Benchmark:
-    """One question.
+    """One benchmark: a question and the function that measures it.
 
     Args:
         question: One sentence for ``--list``.

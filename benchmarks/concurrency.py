@@ -1,4 +1,4 @@
-"""With how many slots does a pool stop becoming quicker? Raises them until the 95th percentile no longer improves."""
+"""At how many slots does a pool stop getting faster? Raises them until the 95th percentile no longer improves."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from benchmarks.peers import OURS, Peer
 
 LEVELS = (1, 2, 4, 8, 16, 32, 64)
 RATE_PER_S, WORK_S = 200, 0.05
-# A level is worth its slots when it takes a tenth off the 95th percentile, and a millisecond: less is weather.
+# A level is an improvement when it lowers the 95th percentile by a tenth and by 1 ms: less is noise.
 WORTH_SHARE, WORTH_MS = 0.1, 1.0
 
 
 def measure(bench: Bench, peer: Peer) -> Figures:
-    """Send the same load to a pool with ever more slots; name the last level that was worth it."""
+    """Send the same load to a pool with more and more slots; report the last level that improved the wait."""
     figures: Figures = {}
     best, best_ms = 0, math.inf
     for slots in LEVELS:

@@ -1,4 +1,4 @@
-"""A TCP proxy on loopback that makes the way longer, in a process of its own; prints its port.
+"""TCP proxy on loopback that adds latency, in its own process; prints its port.
 
     python -m benchmarks.delay_proxy SERVER_PORT ONE_WAY_MS
 
@@ -20,7 +20,7 @@ IDLE_S = 60.0
 
 @dataclass(eq=False)
 class Way:
-    """What was read from one socket and is to be written to the other, with the moment it may."""
+    """Bytes read from one socket, with the time from which they may be written to the other."""
 
     reader: socket.socket
     writer: socket.socket
@@ -28,7 +28,7 @@ class Way:
 
 
 def serve(listener: socket.socket, server_port: int, one_way_s: float) -> None:
-    """Forward until the end of the process. A connection that ends on one side is ended on both."""
+    """Forward until the process ends. A connection closed on one side is closed on both."""
     ways: dict[socket.socket, Way] = {}
     while True:
         due_s = min((way.chunks[0][0] for way in ways.values() if way.chunks), default=None)

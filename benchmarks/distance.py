@@ -1,4 +1,4 @@
-"""What does a round trip of one more millisecond to the server cost?"""
+"""What does one more millisecond of round trip to the server cost?"""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ ONE_WAY_MS = 0.5
 
 
 def measure(bench: Bench, peer: Peer) -> Figures:
-    """Drain, and wait while idle, near the server and far from it, one right after the other."""
+    """Drain, and wait while idle, with and without added latency, one right after the other."""
     near, near_ms = _one(bench, peer, away_ms=0.0)
     far, far_ms = _one(bench, peer, away_ms=ONE_WAY_MS)
     return {

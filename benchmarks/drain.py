@@ -1,4 +1,4 @@
-"""How fast is a backlog of no-ops worked off, and what does that cost the server?"""
+"""How fast is a backlog of no-ops drained, and what does that cost the server?"""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def measure(bench: Bench, peer: Peer) -> Figures:
 
 
 def drain(bench: Bench, peer: Peer, *, workers: int) -> Figures:
-    """Stop the workers, let a backlog grow, let them go."""
+    """Stop the workers, let a backlog grow, resume them."""
     name, backlog = f"drain_{workers}x{SLOTS}", bench.count(peer.backlog, least=200)
     figures: Figures = {}
     with bench.stage(peer) as stage:

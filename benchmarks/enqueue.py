@@ -1,4 +1,4 @@
-"""How fast are tasks enqueued, one by one and in bulk, and what does one cost the server in time and memory?"""
+"""How fast are tasks enqueued, one by one and in bulk, and what does a task cost the server in time and memory?"""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from benchmarks.peers import EVERYONE, Peer
 
 
 def measure(bench: Bench, peer: Peer) -> Figures:
-    """Enqueue with no worker beside it."""
+    """Enqueue without a running worker."""
     figures = one_by_one(bench, peer)
     if peer.bulk:
         figures |= bulk(bench, peer)
@@ -19,7 +19,7 @@ def one_by_one(bench: Bench, peer: Peer) -> Figures:
     count = bench.count(10_000, least=200)
     figures: Figures = {}
     with bench.stage(peer) as stage:
-        stage.sender.one_by_one(100)  # connections, scripts and queues are there after these
+        stage.sender.one_by_one(100)  # warm-up: opens connections, loads scripts, declares queues
         empty = stage.server.usage()
         with stage.metered("enqueue", count, figures):
             figures["enqueue_per_s"] = count / stage.sender.one_by_one(count)
@@ -39,7 +39,7 @@ def bulk(bench: Bench, peer: Peer) -> Figures:
     return figures
 
 
-# They differ from another peer in their workers alone, and so enqueue alike.
+# These differ from another peer only in their workers, so their enqueuing is the same.
 WORKERS_ONLY = {"dramatiq-64", "dramatiq-512", "celery-threads", "rq", "arq-fast"}
 SENDERS = tuple(peer for peer in EVERYONE if peer.name not in WORKERS_ONLY)
 

@@ -1,4 +1,4 @@
-"""The interpreters that peers run in: the project's own for what is built on it, else one each, made on first use."""
+"""Interpreters of the peers: the project's own for Dramatiq's brokers, else one each, created on first use."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class CannotPrepare(Exception):
 
 
 class Environments:
-    """Where peers are installed, each at the versions that its lock beside the adapter names.
+    """Folder of the peers' environments, each installed from the lock file beside its adapter.
 
     Args:
         folder: State folder; each peer's environment is below it.
@@ -35,7 +35,7 @@ class Environments:
         self._streams_checkout = streams_checkout
 
     def prepare(self, peers: Sequence[Peer], left_out: list[str]) -> list[Peer]:
-        """Install what is missing; return the peers that can be measured, and name the others with the reason."""
+        """Install missing peers; return those that can be measured, and report the others with the reason."""
         ready = []
         for peer in peers:
             try:
@@ -68,7 +68,7 @@ class Environments:
 
     @contextlib.contextmanager
     def database(self, peer: Peer) -> Iterator[str]:
-        """Run the database that a peer needs beside the server, and give its address; "" when it needs none."""
+        """Run the database that a peer needs beside the server, and yield its URL; "" when it needs none."""
         if peer.needs != "postgres":
             yield ""
             return

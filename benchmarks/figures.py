@@ -11,7 +11,7 @@ from benchmarks.records import Record
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """What the runs of one figure came to."""
+    """Summary of the runs of one figure."""
 
     median: float
     lowest: float
@@ -26,7 +26,7 @@ class Spread:
 
 
 def spread(values: Sequence[float]) -> Spread:
-    """Sum up the runs of one figure.
+    """Summarise the runs of one figure.
 
     Raises:
         ValueError: there are none.
@@ -38,7 +38,7 @@ def spread(values: Sequence[float]) -> Spread:
 
 
 def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
-    """Return lower quartile, median and upper quartile, interpolated between the values as they are."""
+    """Return lower quartile, median and upper quartile, by linear interpolation."""
     if len(values) == 1:
         return values[0], values[0], values[0]
     lower, middle, upper = statistics.quantiles(values, n=4, method="inclusive")
@@ -53,7 +53,7 @@ def quantile(values: Sequence[float], share: float) -> float:
 
 
 def ratios(ours: Sequence[float | None], theirs: Sequence[float | None]) -> list[float]:
-    """Divide run by run: both sides of a pair saw the same weather. Pairs with a failed run are left out."""
+    """Divide run by run, because both of a pair ran under the same conditions; leave out pairs with a failed run."""
     return [mine / other for mine, other in zip(ours, theirs, strict=False) if mine is not None and other]
 
 

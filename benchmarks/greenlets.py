@@ -1,4 +1,4 @@
-"""How near do 400 greenlets that wait for 50 ms come to what they could do at best?"""
+"""How close do 400 greenlets that wait for 50 ms come to their theoretical rate?"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The field notes' benchmark: 10,000 tasks that sleep, in a group, waited for."""
+"""How long does a group of 10,000 sleeping tasks take, with all results waited for?"""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ RATE_PER_S = 50
 
 
 def measure(bench: Bench, peer: Peer) -> Figures:
-    """One worker with ever more queues; then ever more workers on one queue. One queue has work, slowly."""
+    """One worker with a growing count of queues; then a growing count of workers on one queue, at a low rate."""
     figures: Figures = {}
     for count in QUEUES:
         lanes = " ".join(f"bench{number}" for number in range(count))

@@ -10,8 +10,8 @@ from benchmarks.peers import EVERYONE, OURS, RAW_MOVE, STOCK, Peer
 
 
 def measure(bench: Bench, peer: Peer) -> Figures:
-    """Send a task 300 to 500 ms after the one before: a poller has slowed down by then."""
-    count = 100 if peer in (*OURS, STOCK, RAW_MOVE) else 40  # a p99 needs many; it is the others' medians that count
+    """Send a task 300 to 500 ms after the one before: by then a polling worker has backed off."""
+    count = 100 if peer in (*OURS, STOCK, RAW_MOVE) else 40  # a p99 needs many; of the others the median is used
     gaps_s = [random.uniform(0.3, 0.5) for _ in range(bench.count(count, least=5))]
     with bench.stage(peer) as stage:
         stage.start_workers(1, slots=8)

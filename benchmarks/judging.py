@@ -1,4 +1,4 @@
-"""Holds what was measured against the targets."""
+"""Verdicts: measured figures against the targets."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from benchmarks.targets import (
     Target,
 )
 
-TOLERANCE = 0.9  # the worse quartile of a ratio may stay so far behind its target
+TOLERANCE = 0.9  # share of its target that the worse quartile of a ratio must reach
 Values = Mapping[str, Mapping[str, Sequence[float | None]]]
 
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """One target and what became of it.
+    """One target and its verdict.
 
     Args:
         target: In words.
@@ -40,7 +40,7 @@ class Judgement:
 
 
 def judge(target: Target, values: Values) -> Judgement:
-    """Say whether a target holds: a limit by its median; a ratio when its worse quartile is within a tenth."""
+    """Judge a target: a limit holds by its median; a ratio when its worse quartile is within a tenth of it."""
     if isinstance(target, Limit):
         runs = [value for value in values.get(target.figure, {}).get(target.peer, ()) if value is not None]
         words = f"{target.figure} of {target.peer} ≤ {target.at_most:g}"
@@ -75,7 +75,7 @@ def _words(target: Ratio, to: str) -> str:
 
 
 def _rival(figure: str, to: str, values: Values) -> str:
-    """Return whom a figure is compared with: the peer named, or the best of a group by its median."""
+    """Return the peer to compare with: the one named, or the best of a group by its median."""
     groups = {
         EVERY_PEER: lambda peer: True,
         EVERY_PYTHON_PEER: lambda peer: peer.language == "python",

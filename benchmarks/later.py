@@ -1,4 +1,4 @@
-"""100,000 tasks are due in an hour: what do they cost the worker's memory, and do others start on time beside them?"""
+"""100,000 tasks are due in an hour: what do they cost the worker's memory, and do other tasks still start on time?"""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def measure(bench: Bench, peer: Peer) -> Figures:
         stage.sender.later(bench.count(100_000), after_s=HOUR_S)
         for _ in range(PROMPT):
             stage.sender.later(1, after_s=2.0)
-        deadline = time.monotonic() + PATIENCE_S  # a worker that holds as many as it may never sees them
+        deadline = time.monotonic() + PATIENCE_S  # a worker whose prefetch is full of them never fetches the others
         records = stage.wait_until(
             lambda found: len(found) == PROMPT or time.monotonic() > deadline, "the tasks that are due"
         )
@@ -35,7 +35,7 @@ def measure(bench: Bench, peer: Peer) -> Figures:
 
 
 def _memory_bytes(stage: Stage) -> int:
-    """Return the resident memory of the worker. A command of one process stands for it."""
+    """Return the resident memory of the worker, which runs as one process."""
     return int(psutil.Process(stage.workers[0].pid).memory_info().rss)
 
 

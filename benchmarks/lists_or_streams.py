@@ -39,20 +39,20 @@ BATCHES = (1, 16, 64)
 
 
 class Side(Protocol):
-    """One way to keep a queue."""
+    """One implementation of a queue."""
 
     def enqueue(self, ids: list[str]) -> None:
         """Add messages, at most 500."""
 
     def fetch(self, count: int) -> int:
-        """Acknowledge what was fetched before, fetch more in the same round trip, and return how many came."""
+        """Acknowledge the messages of the last fetch, fetch more in the same round trip, and return how many came."""
 
     def wait(self) -> None:
-        """Sleep until a message comes, fetch it and acknowledge it."""
+        """Block until a message arrives, fetch it and acknowledge it."""
 
 
 class Lists:
-    """This project's own."""
+    """This project's queue: lists and Lua."""
 
     def __init__(self, url: str) -> None:
         self._family = QueueOperations(RedisCalls(connect(url)), Keys("bench").queue("q"))
@@ -166,7 +166,7 @@ def _round(build: type[Lists] | type[Streams], server: MemoryServer, messages: i
 
 
 def _leased(side: Side, server: MemoryServer) -> float:
-    """Return bytes that a message takes more while it is held, with 500 held."""
+    """Return the additional bytes per message while 500 are held."""
     side.enqueue([str(uuid.uuid4()) for _ in range(AT_ONCE)])
     before = server.usage().used_bytes
     side.fetch(AT_ONCE)
@@ -176,7 +176,7 @@ def _leased(side: Side, server: MemoryServer) -> float:
 
 
 def _wakes(side: Side, url: str, build: type[Lists] | type[Streams], count: int) -> list[float]:
-    """Return how long an idle consumer took to have a message, in ms, from just before it was sent."""
+    """Return the time from sending a message until an idle consumer has it, in ms."""
     sent: list[float] = []
     got: list[float] = []
 

@@ -1,4 +1,4 @@
-"""What a result is worth nothing without: the commit, the machine and the versions."""
+"""Origin of a result: commit, machine and versions."""
 
 from __future__ import annotations
 

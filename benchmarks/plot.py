@@ -1,4 +1,4 @@
-"""Draws the main figures as bars, an SVG without any library."""
+"""Bar chart of the main figures as SVG, without any library."""
 
 from __future__ import annotations
 

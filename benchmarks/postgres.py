@@ -1,4 +1,4 @@
-"""A PostgreSQL for the one peer that needs it: thrown away after its run, with default settings."""
+"""Temporary PostgreSQL with default settings, for the one peer that needs it."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def provide() -> Path:
 
 @contextlib.contextmanager
 def temporary() -> Iterator[str]:
-    """Run a server with an empty database and give its URL.
+    """Run a server with an empty database and yield its URL.
 
     Raises:
         NoPostgres: it did not start.
@@ -91,7 +91,7 @@ def _programs() -> Path | None:
 
 
 def postgres_account() -> pwd.struct_passwd | None:
-    """Return the account to run it as: PostgreSQL refuses to be root."""
+    """Return the account to run it as: PostgreSQL refuses to run as root."""
     if os.geteuid() != 0:
         return None
     try:

@@ -1,4 +1,4 @@
-"""What every task of every peer does: append one record of its start to a file, nothing else.
+"""The task of every peer: append one record of its start to a file, nothing else.
 
 Runs in the peers' own environments, so it needs the standard library alone. Times are seconds of the system's
 monotonic clock, which all processes of a machine share.
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 LAYOUT = struct.Struct("<ddII")  # sent, started, worker, number: 24 bytes
-PROBE = 0xFFFFFFFF  # the number of a task that only shows whether a worker is there
+PROBE = 0xFFFFFFFF  # number of a task that only probes whether a worker runs
 FILLER = "Quarterly statement, second reminder; sent on behalf of the billing department of the Northern branch."
 
 
@@ -30,7 +30,7 @@ class Record(NamedTuple):
 
     @property
     def waited_ms(self) -> float:
-        """From the moment it was sent (or was due) to its start."""
+        """Time from sending it (or from when it was due) to its start."""
         return (self.started_s - self.sent_s) * 1000
 
 
@@ -71,7 +71,7 @@ def write(task: dict[str, float]) -> None:
 
 
 def read(path: Path) -> Iterator[Record]:
-    """Yield the records of a file, probes left out. A record that is not whole yet ends it."""
+    """Yield the records of a file without probes, up to the first incomplete record."""
     data = path.read_bytes()
     whole = len(data) // LAYOUT.size * LAYOUT.size
     for fields in LAYOUT.iter_unpack(data[:whole]):

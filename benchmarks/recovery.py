@@ -38,7 +38,7 @@ def measure(bench: Bench, peer: Peer) -> Figures:
 
 
 def _watch(stage: Stage, worker: int, *, until_s: float) -> list[Record]:
-    """Return what the second worker started, once that is everything or time is up."""
+    """Return the tasks the second worker started, once it has started all or time is up."""
     started: list[Record] = []
     while time.monotonic() < until_s and len({record.number for record in started}) < TASKS:
         time.sleep(0.05)

@@ -1,4 +1,4 @@
-"""Tables for people: each figure of each peer, and what became of the targets."""
+"""Tables for people: each figure of each peer, and the verdict on each target."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ def show_judgements(console: Console, judgements: Sequence[Judgement]) -> None:
 
 
 def title_of(peer: str) -> str:
-    """Return how a peer is called in tables."""
+    """Return the name of a peer in tables."""
     return PEERS[peer].title if peer in PEERS else peer
 
 
 def number(value: float) -> str:
-    """Return a figure with three digits that count."""
+    """Return a figure with three significant digits."""
     if abs(value) >= 100:
         return f"{value:,.0f}"
     return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}" if abs(value) >= 0.1 else f"{value:.3f}"

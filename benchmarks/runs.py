@@ -1,4 +1,4 @@
-"""Runs a benchmark: every peer in turn, again and again, so that the weather of a shared machine falls on all."""
+"""Rounds of a benchmark: every peer in turn, repeatedly, so that noise of a shared machine affects all alike."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Runs:
         return {"spreads": spreads, "targets": targets, "runs": self.values, "failures": self.failures}
 
     def add(self, peer: str, round_number: int, figures: dict[str, float]) -> None:
-        """Note the figures of one run."""
+        """Add the figures of one run."""
         for figure, value in figures.items():
             runs = self.values.setdefault(figure, {}).setdefault(peer, [])
             runs += [None] * (round_number - len(runs))

@@ -1,4 +1,4 @@
-"""Our end of the process that sends tasks (``benchmarks/peers/sender.py``)."""
+"""Client of the process that sends tasks (``benchmarks/peers/sender.py``)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ANSWER_TIMEOUT_S = 600.0
 
 
 class PeerFailed(Exception):
-    """A peer did not do what was asked of it in time."""
+    """A peer did not complete a request in time."""
 
 
 class Sender:
@@ -31,7 +31,7 @@ class Sender:
         return self._ask("one_by_one", numbers=[first, first + count], **options)
 
     def bulk(self, count: int, *, first: int = 0, **options: Any) -> float:
-        """Enqueue tasks at once and return the seconds it took."""
+        """Enqueue tasks in one call and return the seconds it took."""
         return self._ask("bulk", numbers=[first, first + count], **options)
 
     def paced(self, gaps_s: Sequence[float], *, first: int = 0, **options: Any) -> float:
@@ -51,13 +51,13 @@ class Sender:
         return self._ask("group", numbers=[count], work_s=work_s)
 
     def probe(self, count: int, **options: Any) -> None:
-        """Enqueue tasks that only show whether workers are there."""
+        """Enqueue tasks that only probe whether workers run."""
         for _ in range(count):
             self._ask("one_by_one", numbers=[PROBE, PROBE + 1], **options)
 
     def _ask(self, verb: str, **options: Any) -> float:
         stdin, stdout = pipe(self._process.stdin), pipe(self._process.stdout)
-        with contextlib.suppress(BrokenPipeError):  # it has ended, and has nothing to answer: see below
+        with contextlib.suppress(BrokenPipeError):  # it has ended and cannot answer: see below
             stdin.write(json.dumps({"verb": verb, **options}) + "\n")
             stdin.flush()
         patience = threading.Timer(ANSWER_TIMEOUT_S, self._process.kill)
@@ -72,7 +72,7 @@ class Sender:
 
 
 def end(process: subprocess.Popen[str]) -> None:
-    """Kill a process, and let go of its pipes."""
+    """Kill a process and close its pipes."""
     process.kill()
     process.wait()
     for stream in (process.stdin, process.stdout):

@@ -1,4 +1,4 @@
-"""The server that all peers are measured on: the bundled Valkey, in memory, and what it says of itself."""
+"""The server that all peers are measured on: the bundled Valkey, in memory, and its statistics."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from broker.redis.connections import connect
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What a server has used since its start."""
+    """Resources a server has used since its start."""
 
     cpu_s: float
-    commands: int  # those that scripts call included
+    commands: int  # including those that scripts call
     used_bytes: int
 
     def since(self, before: Usage) -> Usage:
@@ -29,7 +29,7 @@ class MemoryServer(EmbeddedServer):
         return super()._configuration() + "appendonly no\n"
 
     def usage(self) -> Usage:
-        """Ask the server for its processor time, commands and memory."""
+        """Read the server's processor time, commands and memory."""
         with connect(self.url) as client:
             about: dict[str, Any] = client.info("everything")
         calls = sum(entry["calls"] for name, entry in about.items() if name.startswith("cmdstat_"))

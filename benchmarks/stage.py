@@ -1,4 +1,4 @@
-"""One run of one peer: a fresh server, a sender, workers, and the records that its tasks leave."""
+"""One run of one peer: a fresh server, a sender, workers, and the records that its tasks write."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ FILL_AT_ONCE = 50_000
 
 
 class Stage:
-    """Everything of one run.
+    """Server, sender, workers and records of one run.
 
     ``with Stage(peer, environments) as stage: stage.start_workers(1, slots=8)``; leaving it ends every process.
 
@@ -45,7 +45,7 @@ class Stage:
         self._open = contextlib.ExitStack()
 
     def away(self, one_way_ms: float) -> Stage:
-        """Put a proxy before the server that delays everything so much, each way."""
+        """Put a proxy in front of the server that delays every byte in each direction."""
         self._away_ms = one_way_ms
         return self
 
@@ -87,11 +87,11 @@ class Stage:
         return index
 
     def pause_workers(self) -> None:
-        """Stop every worker process: a backlog grows meanwhile, and all start on it at once."""
+        """Pause every worker process, so that a backlog grows and all start on it at once."""
         self.signal_workers(signal.SIGSTOP)
 
     def resume_workers(self) -> None:
-        """Let every worker process go on."""
+        """Resume every worker process."""
         self.signal_workers(signal.SIGCONT)
 
     def signal_workers(self, signum: signal.Signals) -> None:
@@ -107,7 +107,7 @@ class Stage:
             enqueue(min(FILL_AT_ONCE, count - start), first=start, **options)
 
     def wait_for_records(self, count: int, *, timeout_s: float = 120.0) -> list[Record]:
-        """Wait until so many tasks have started, and return their records in the order of their starts."""
+        """Wait until ``count`` tasks have started, and return their records in the order of their starts."""
         self._wait(lambda: self._size() >= count, timeout_s, lambda: f"{self._size()} of {count} tasks started")
         return self.records()
 
@@ -124,7 +124,7 @@ class Stage:
     def wait_until(
         self, condition: Callable[[list[Record]], bool], what: str, *, timeout_s: float = 120.0
     ) -> list[Record]:
-        """Wait until the records are as they should be, and return them."""
+        """Wait until the records fulfil a condition, and return them."""
         self._wait(lambda: condition(self.records()), timeout_s, lambda: what)
         return self.records()
 
@@ -133,7 +133,7 @@ class Stage:
         return sorted(read(self.records_path), key=lambda record: record.started_s)
 
     def log(self) -> str:
-        """Return what the processes wrote."""
+        """Return the output of the processes."""
         return "\n".join(path.read_text(errors="replace") for path in sorted(self.folder.glob("*.log")))
 
     def _proxy(self, stack: contextlib.ExitStack) -> str:
@@ -181,7 +181,7 @@ class Stage:
         }
 
     def _warm_up(self, started: Sequence[int], where: dict[str, str], timeout_s: float = 60.0) -> None:
-        """Send probes until every new worker has run one, wait for the last of them, and forget them."""
+        """Send probes until every new worker has run one, wait for the last of them, and discard their records."""
         sent, seen = 0, set[int]()
         deadline = time.monotonic() + timeout_s
         while not seen.issuperset(started):

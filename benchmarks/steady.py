@@ -1,4 +1,4 @@
-"""How long does a task wait at a steady 200 a second, and what does it cost the server?"""
+"""How long does a task wait at a steady rate of 200 per second, and what does it cost the server?"""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from benchmarks.peers import OURS, STOCK, Peer
 from benchmarks.records import Record
 
 STORM_S = 10.0
-AHEAD_S = 20.0  # enough to schedule them all before the first is due
+AHEAD_S = 20.0  # time to schedule them all before the first is due
 URGENT_PER_S = 20
 SLOW_WORK_S = 0.5
 FIRST_URGENT, FIRST_RETRY = 1_000_000, 2_000_000

@@ -1,4 +1,4 @@
-"""The whole way: from a request over HTTP to the 202, and on to the start of its task, 100 times a second.
+"""The whole path: from an HTTP request to its 202 and on to the start of its task, 100 times a second.
 
 Run as people run it: whole stack, append-only file, the urgent pool under its parent. The task does nothing.
 """
@@ -27,7 +27,7 @@ WARM_UP = 100
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """Somebody with a token."""
+    """API client with a token."""
 
     url: str
     token: str
@@ -52,7 +52,7 @@ class Submitted:
 
 
 def measure(bench: Bench, peer: Peer) -> Figures:
-    """Send requests to one web process at an even pace; then ask each job when it started."""
+    """Send requests to one web process at an even rate; then read each job's start time."""
     with throwaway_yard(DJANGO_SETTINGS_MODULE="benchmarks.web_yard.settings", SWITCHYARD_LOG_FORMAT="json") as yard:
         client = _start(yard)
         submitted = _submit(client, WARM_UP + RATE_PER_S * bench.count(10, least=3))[WARM_UP:]

@@ -1,4 +1,4 @@
-"""What does the supervisor cost: how fast is a backlog worked off under ``runpool``, and how fast by a bare worker?"""
+"""What does the supervisor cost: how fast is a backlog drained under ``runpool``, and how fast by a bare worker?"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What Switchyard is to reach, as data, so that ``bin/bench`` can judge itself."""
+"""Targets of Switchyard as data, judged by ``bin/bench``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 OURS, STACK, STOCK = "switchyard", "switchyard-stack", "dramatiq"
 MEBIBYTE = 1024 * 1024
 
-# Names for the best of a group, by its median. What they mean: ``benchmarks/judging.py``.
+# Names for the best of a group by its median, resolved in ``benchmarks/judging.py``.
 EVERY_PEER = "the best peer"
 EVERY_PYTHON_PEER = "the best Python peer"
 EVERY_KEEPING_PEER = "the best peer that keeps work until it is done"
@@ -15,7 +15,7 @@ EVERY_KEEPING_PEER = "the best peer that keeps work until it is done"
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """A figure that is to stay at or below a value. Its median counts."""
+    """Upper limit of a figure's median."""
 
     figure: str
     peer: str
@@ -61,7 +61,7 @@ TARGETS: tuple[Target, ...] = (
     Limit("idle_p50_ms", OURS, at_most=1.0),
     Limit("idle_p99_ms", OURS, at_most=2.0),
     _over("idle_p50_ms", STOCK, OURS, at_least=100),
-    _over("idle_p50_ms", OURS, "raw-move", at_most=1.0 / 0.45),  # that millisecond, where a raw move takes 0.45
+    _over("idle_p50_ms", OURS, "raw-move", at_most=1.0 / 0.45),  # 1 ms, where a raw move takes 0.45 ms
     Limit("steady_p50_ms", OURS, at_most=0.5),
     Limit("steady_p99_ms", OURS, at_most=1.5),
     _over("steady_server_us_per_task", OURS, STOCK, at_most=1),

@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @dataclass
 class ThrowawayYard:
-    """What runs, and where. Its environment is also this process's, so that Django here works on the same yard."""
+    """Processes and addresses of the yard. This process shares its environment, so Django here uses the same yard."""
 
     state_dir: Path
     server: EmbeddedServer

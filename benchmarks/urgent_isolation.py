@@ -38,7 +38,7 @@ def main() -> int:
         _start(yard)
         runs: dict[str, list[list[float]]] = {"idle": [], "saturated": []}
         stalls: dict[str, list[dict[str, int]]] = {"idle": [], "saturated": []}
-        _resets(10, 1.0)  # connections and caches are warm after these
+        _resets(10, 1.0)  # warm-up of connections and caches
         for _ in range(asked.rounds):
             _stalls()
             runs["idle"].append(_resets(asked.resets, asked.seconds))
@@ -88,7 +88,7 @@ def _resets(count: int, seconds: float) -> list[float]:
 
 
 def _stalls() -> dict[str, int]:
-    """Return what held up the server since the last call, and for how many ms at most; count from now on."""
+    """Return the latency events of the server since the last call with their maxima in ms, and reset them."""
     from broker.interface import facilities
 
     client: Any = facilities().records.client
@@ -99,7 +99,7 @@ def _stalls() -> dict[str, int]:
 
 
 def _saturate(yard: ThrowawayYard) -> list[str]:
-    """Queue statements without end, and return their ids once every slot is held."""
+    """Enqueue statements that never end, and return their ids once they hold every slot."""
     from apps.platform.jobs.services import submit
     from apps.product.reports.actors import generate_report
     from apps.product.shop.queries import months_with_invoices
@@ -115,7 +115,7 @@ def _saturate(yard: ThrowawayYard) -> list[str]:
 
 
 def _empty(backlog: list[str]) -> None:
-    """Check that the slots were held to the end, then cancel what is left."""
+    """Check that the slots were held to the end, then cancel the rest."""
     import dramatiq
 
     from broker.interface import facilities

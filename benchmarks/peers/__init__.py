@@ -1,4 +1,4 @@
-"""The libraries that are measured side by side, and what each needs. Standard library only: all environments read it.
+"""Libraries that are measured side by side, and their requirements. Standard library only: all environments import it.
 
 A peer is an adapter, a module of this package, under one configuration. An adapter has ``enqueue(task)``, plain or
 async; ``enqueue_many(tasks)`` if the library has it; ``start()`` if its sender must connect first; and
@@ -40,7 +40,7 @@ class Peer:
 
     @property
     def on_server(self) -> bool:
-        """Whether its tasks wait on the Redis or Valkey server, so that this server's accounts tell what they cost."""
+        """Whether its tasks wait on the Redis or Valkey server, so that the server's statistics include their cost."""
         return self.needs != "postgres"
 
 
@@ -54,7 +54,7 @@ STACK = Peer(
     whole_stack=True,
 )
 OURS = (Peer("switchyard", "switchyard", "Switchyard, Dramatiq's default middleware", backlog=40_000, bulk=True), STACK)
-# The same under runpool instead of in a worker of Dramatiq's own: for the question what that costs.
+# The same under runpool instead of Dramatiq's own worker, to measure the supervisor's cost.
 SUPERVISED = replace(
     STACK,
     name="switchyard-pool",
@@ -85,7 +85,7 @@ OTHERS = (
     Peer("streams", "streams", "dramatiq-redis-streams", backlog=15_000, needs="streams-checkout"),
     Peer("bullmq", "bullmq", "BullMQ", backlog=20_000, bulk=True, language="node", needs="node"),
 )
-# Not a peer, but what they all are made of: says what of a wait is the machine's.
+# Not a peer, but their common basis: shows the machine's share of a wait.
 RAW_MOVE = Peer("raw-move", "raw_move", "a raw blocking move")
 EVERYONE = (*OURS, STOCK, *TUNED, *OTHERS)
 PEERS = {peer.name: peer for peer in (*EVERYONE, SUPERVISED, RAW_MOVE)}

@@ -1,4 +1,4 @@
-"""arq, with JSON; it polls every 0.5 s unless told otherwise."""
+"""arq, with JSON; it polls every 0.5 s by default."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ async def work(context: dict[str, Any], task: dict[str, float]) -> None:
 
 
 class WorkerSettings:
-    """What arq reads."""
+    """Settings that arq reads."""
 
     functions = [work]
     redis_settings = SETTINGS
@@ -40,7 +40,7 @@ async def enqueue(task: dict[str, Any]) -> None:
 
 
 def worker_command(slots: int) -> list[str]:
-    """Start a worker of so many coroutines, its logging left alone."""
+    """Start a worker of ``slots`` coroutines, its logging left alone."""
     return ["-c", "from arq import run_worker; from benchmarks.peers.arq import WorkerSettings as S; run_worker(S)"]
 
 

@@ -33,7 +33,7 @@ def group(tasks: list[dict[str, Any]]) -> None:
 
 
 def worker_command(slots: int) -> list[str]:
-    """Start a worker of so many processes or threads."""
+    """Start a worker of ``slots`` processes or threads."""
     pool = os.environ["BENCH_POOL"]
     app_name = "benchmarks.peers.celery"
     return ["-m", "celery", "-A", app_name, "worker", "-P", pool, "-c", str(slots), "--loglevel", "WARNING"]

@@ -1,4 +1,4 @@
-"""Stock Dramatiq: its own Redis broker as it comes."""
+"""Stock Dramatiq: its own Redis broker with default settings."""
 
 from __future__ import annotations
 

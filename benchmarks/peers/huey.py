@@ -1,4 +1,4 @@
-"""Huey with threads and a blocking read. It takes a task off the server before it runs it, and pickles."""
+"""Huey with threads and a blocking read. A task is removed from the server before it runs; arguments are pickled."""
 
 from __future__ import annotations
 
@@ -24,5 +24,5 @@ def enqueue(task: dict[str, Any]) -> None:
 
 
 def worker_command(slots: int) -> list[str]:
-    """Start a consumer of so many threads."""
+    """Start a consumer of ``slots`` threads."""
     return ["-m", "huey.bin.huey_consumer", "benchmarks.peers.huey.app", "-w", str(slots), "-k", "thread", "-q"]

@@ -1,4 +1,4 @@
-"""Finds an adapter by its name."""
+"""Adapters by name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the adapters of every broker for Dramatiq share: the actor, the queues, and the ways to send."""
+"""Common part of the adapters of Dramatiq brokers: the actor, the queues, and the ways to send."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class OnDramatiq:
         self.broker.enqueue(self._message(task, queue))
 
     def enqueue_many(self, tasks: list[dict[str, Any]], *, queue: str = LANES[0], delay_ms: int | None = None) -> None:
-        """Enqueue many at once, or one by one where the broker cannot."""
+        """Enqueue many in one call, or one by one where the broker has no such call."""
         messages = [self._message(task, queue) for task in tasks]
         if hasattr(self.broker, "enqueue_many"):
             self.broker.enqueue_many(messages, delay=delay_ms)
@@ -48,7 +48,7 @@ class OnDramatiq:
             self.broker.enqueue(message, delay=delay_ms)
 
     def turn_over(self, count: int) -> float:
-        """Fetch and acknowledge so many messages and one, without any worker; return the seconds that those took.
+        """Fetch and acknowledge ``count`` messages after a first one, without any worker; return the seconds they took.
 
         The first one has a consumer find out what there is.
         """

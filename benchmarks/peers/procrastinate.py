@@ -37,6 +37,6 @@ async def enqueue_many(tasks: list[dict[str, Any]]) -> None:
 
 
 def worker_command(slots: int) -> list[str]:
-    """Start a worker of so many coroutines."""
+    """Start a worker of ``slots`` coroutines."""
     app_name = "benchmarks.peers.procrastinate.app"
     return ["-m", "procrastinate", "--log-level", "warning", "--app", app_name, "worker", "--concurrency", str(slots)]

@@ -1,4 +1,4 @@
-"""No library at all: a client that waits in a blocking move. Nothing that keeps its work can start a task sooner.
+"""No library: a client that waits in a blocking move, the lower bound for starting a task that is not lost.
 
 How long it takes is the machine's doing: three processes that sleep are woken, one after the other.
 """
@@ -22,12 +22,12 @@ def enqueue(task: dict[str, Any]) -> None:
 
 
 def worker_command(slots: int) -> list[str]:
-    """Start a single waiter: there is nothing that would take turns."""
+    """Start a single waiter, regardless of slots."""
     return ["-m", "benchmarks.peers.raw_move"]
 
 
 def wait() -> None:
-    """Move a task to those that are worked on, run it, forget it."""
+    """Move a task to the list of running tasks, run it, remove it."""
     while True:
         task = client.blmove("waiting", "held", 0)
         run(json.loads(task))

@@ -1,4 +1,4 @@
-"""RQ with its JSON serializer: a pool of worker processes, which fork for each job or do not."""
+"""RQ with its JSON serializer: a pool of worker processes, with or without a fork for each job."""
 
 from __future__ import annotations
 
@@ -24,6 +24,6 @@ def enqueue_many(tasks: list[dict[str, Any]]) -> None:
 
 
 def worker_command(slots: int) -> list[str]:
-    """Start a pool of so many processes."""
+    """Start a pool of ``slots`` processes."""
     chosen = ["-w", os.environ["BENCH_WORKER_CLASS"], "-S", "json", "-u", os.environ["BENCH_URL"]]
     return ["-m", "rq.cli", "worker-pool", "-n", str(slots), *chosen, "--logging-level", "WARNING", "bench"]

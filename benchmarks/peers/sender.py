@@ -1,4 +1,4 @@
-"""Sends tasks through one adapter, as told by lines of JSON on standard input; answers each with one line.
+"""Process that sends tasks through one adapter. Reads requests as lines of JSON and answers each with one line.
 
 python -m benchmarks.peers.sender ADAPTER
 """
@@ -38,7 +38,7 @@ async def bulk(adapter: Any, *, numbers: Sequence[int], work_s: float = 0.0, **w
 async def paced(
     adapter: Any, *, gaps_s: list[float], numbers: Sequence[int], work_s: float = 0.0, **where: str
 ) -> float:
-    """Enqueue one task after each gap; what was late does not delay those after it."""
+    """Enqueue one task after each gap; a late task does not delay the following ones."""
     started_s = due_s = time.perf_counter()
     for number, gap_s in zip(range(*numbers), gaps_s, strict=True):
         due_s += gap_s

@@ -40,5 +40,5 @@ async def enqueue_many(tasks: list[dict[str, Any]]) -> None:
 
 
 def worker_command(slots: int) -> list[str]:
-    """Start a worker of so many coroutines, its logging left alone."""
+    """Start a worker of ``slots`` coroutines, its logging left alone."""
     return ["-c", "from benchmarks.peers.streaq import worker; worker.run_sync()"]

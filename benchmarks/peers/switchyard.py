@@ -1,4 +1,4 @@
-"""Switchyard's broker, with Dramatiq's default middleware, or with everything a yard puts around a task."""
+"""Switchyard's broker, with Dramatiq's default middleware or with all middleware of a yard."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def whole_stack() -> RedisBroker:
 
 
 class OnSwitchyard(OnDramatiq):
-    """Makes many messages the way that it recommends."""
+    """Adapter that builds bulk messages as the documentation recommends."""
 
     def enqueue_many(self, tasks: list[dict[str, Any]], *, queue: str = LANES[0], delay_ms: int | None = None) -> None:
         """Enqueue many at once."""

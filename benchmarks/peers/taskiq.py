@@ -30,6 +30,6 @@ async def enqueue(task: dict[str, Any]) -> None:
 
 
 def worker_command(slots: int) -> list[str]:
-    """Start one process of so many coroutines."""
+    """Start one process of ``slots`` coroutines."""
     arguments = ["--workers", "1", "--max-async-tasks", str(slots), "--log-level", "WARNING"]
     return ["-m", "taskiq", "worker", "benchmarks.peers.taskiq:broker", *arguments]

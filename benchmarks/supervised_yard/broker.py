@@ -1,4 +1,4 @@
-"""The broker of the whole stack, as :mod:`benchmarks.peers.switchyard` builds it."""
+"""The broker with all middleware, as :mod:`benchmarks.peers.switchyard` builds it."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The yard with one product more: a route of the API whose job does nothing, so that its way alone is measured."""
+"""The yard with one more product: an API route whose job does nothing, so that only the overhead is measured."""

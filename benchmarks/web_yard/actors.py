@@ -1,4 +1,4 @@
-"""The job."""
+"""The job of the measured route."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The route, made as a product makes its own."""
+"""The measured route, written like a product's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The project's settings, with the route and its job."""
+"""Settings of the project, plus the route and its job."""
 
 from __future__ import annotations
 
