@@ -15,7 +15,7 @@ RATE_PER_S = 50
 
 
 def measure(bench: Bench, peer: Peer) -> Figures:
-    """One worker with a growing count of queues; then a growing count of workers on one queue, at a low rate."""
+    """Raise the count of queues of one worker, then that of workers on one queue; one queue gets slow work."""
     figures: Figures = {}
     for count in QUEUES:
         lanes = " ".join(f"bench{number}" for number in range(count))

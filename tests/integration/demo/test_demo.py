@@ -69,7 +69,7 @@ def send_work(demo: RunningDemo) -> list[str]:
 
 def test_nothing_is_lost_or_doubled_when_the_demo_is_stopped_in_the_midst_and_started_again(start: Start) -> None:
     demo = start("--no-sample")
-    first = demo.identity
+    first = demo.credentials
     family = [process.pid for process in psutil.Process(demo.pid).children(recursive=True)]
     jobs = send_work(demo)
 
@@ -78,7 +78,7 @@ def test_nothing_is_lost_or_doubled_when_the_demo_is_stopped_in_the_midst_and_st
     assert demo.end() == 0
     assert not [pid for pid in family if is_alive(pid)]
     demo = start("--no-sample", terminal=True)
-    assert {**demo.identity, "pids": 0} == {**first, "pids": 0, "url": demo.identity["url"]}
+    assert {**demo.credentials, "pids": 0} == {**first, "pids": 0, "url": demo.credentials["url"]}
     unfinished = list(jobs)
     wait_for(lambda: not still_unfinished(demo, unfinished), timeout_s=RECOVERY_S, what="every job succeeded")
     mails = Counter(mail["Message-ID"].strip() for mail in mails_of(demo.state))
@@ -102,10 +102,10 @@ def test_sample_work_is_sent_a_dead_part_starts_again_a_second_demo_is_sent_away
     demo.wait_for_line("held back by the rate limit", timeout_s=60.0)
     assert "could not be sent" not in demo.output
     assert "no marker" not in (demo.state / "logs" / "pools.log").read_text()
-    assert set(demo.identity["pids"]) == PARTS
+    assert set(demo.credentials["pids"]) == PARTS
     assert stat.S_IMODE((demo.state / "credentials.json").stat().st_mode) == 0o600
     assert [path for path in demo.state.iterdir() if path.stat().st_mode & 0o077] == []
-    web = demo.identity["pids"]["web"]
+    web = demo.credentials["pids"]["web"]
 
     psutil.Process(web).kill()
     demo.wait_for_line("web ended with SIGKILL; starting it again now")
@@ -116,8 +116,8 @@ def test_sample_work_is_sent_a_dead_part_starts_again_a_second_demo_is_sent_away
     demo.wait_for_line("web is back")
 
     assert second.returncode == 1
-    assert f"in use by process {demo.pid}, {demo.identity['url']}" in second.stderr
-    assert demo.identity["pids"]["web"] != web
+    assert f"in use by process {demo.pid}, {demo.credentials['url']}" in second.stderr
+    assert demo.credentials["pids"]["web"] != web
     assert demo.ask("GET", "/api/v1/queues")["queues"]
     family = [demo.pid, *(process.pid for process in psutil.Process(demo.pid).children(recursive=True))]
     demo.signal(signal.SIGKILL)
@@ -127,7 +127,7 @@ def test_sample_work_is_sent_a_dead_part_starts_again_a_second_demo_is_sent_away
 
 def test_reload_puts_the_pools_below_what_watches_the_code(start: Start) -> None:
     demo = start("--no-sample", "--reload")
-    watching = psutil.Process(demo.identity["pids"]["pools"])
+    watching = psutil.Process(demo.credentials["pids"]["pools"])
     family = [process.pid for process in psutil.Process(demo.pid).children(recursive=True)]
 
     assert watching.cmdline()[0] == "switchyard: reloader"
