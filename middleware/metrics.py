@@ -22,9 +22,10 @@ from middleware.outcomes import outcome_of
 # Doubling from 5 ms: one scale for a start within 80 ms and a report of 5 minutes.
 BUCKETS_S = tuple(0.005 * 2**step for step in range(18))
 
-# Labels are bounded: beyond these, the rest counts as "other".
-ACTORS = 500
-EXCEPTIONS = 200
+# Series of a metric are bounded, whatever actors and exceptions there are: beyond these, the last label is "other".
+# Each pair of lane and actor costs about 50 series, mostly buckets; each triple with an exception costs one.
+MOST_ACTORS = 500
+MOST_EXCEPTIONS = 1_000
 
 
 class Metrics(Middleware):
@@ -80,8 +81,8 @@ class Metrics(Middleware):
         self._steps = steps
         if steps is not None:
             steps.write_with(self.fold)
-        self._actors = Bounded(ACTORS)
-        self._exceptions = Bounded(EXCEPTIONS)
+        self._actors = BoundedLabels(MOST_ACTORS)
+        self._exceptions = BoundedLabels(MOST_EXCEPTIONS)
 
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
         """Take the time, and note how long the message waited."""
@@ -108,7 +109,7 @@ class Metrics(Middleware):
         self._ended.append((*labels, outcome.kind))
         self._fold_soon()
         if outcome.kind == "retried" and outcome.exception is not None:
-            self.retries.labels(*labels, self._exceptions.name(type(outcome.exception).__name__)).inc()
+            self.retries.labels(*self._exceptions.bounded(*labels, type(outcome.exception).__name__)).inc()
 
     def after_skip_message(self, broker: Broker, message: MessageProxy) -> None:
         """Note a message that was deferred or cancelled before it started."""
@@ -136,8 +137,8 @@ class Metrics(Middleware):
         else:
             self._steps.note()
 
-    def _labels(self, message: MessageProxy) -> tuple[str, str]:
-        return message.queue_name, self._actors.name(message.actor_name)
+    def _labels(self, message: MessageProxy) -> tuple[str, ...]:
+        return self._actors.bounded(message.queue_name, message.actor_name)
 
 
 class Children(dict[tuple[str, ...], Any]):
@@ -179,18 +180,18 @@ def drained(items: deque[Any]) -> Iterator[Any]:
             return
 
 
-class Bounded:
-    """Names that were seen, up to a number; any further one is ``other``."""
+class BoundedLabels:
+    """Combinations of labels that were seen, up to a number. In any further one the last label is ``other``."""
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._seen: set[str] = set()
+        self._seen: set[tuple[str, ...]] = set()
 
-    def name(self, name: str) -> str:
-        """Return the name, or ``other``."""
-        if name in self._seen:
-            return name
+    def bounded(self, *labels: str) -> tuple[str, ...]:
+        """Return the labels, or those with ``other`` in the last place."""
+        if labels in self._seen:
+            return labels
         if len(self._seen) >= self._most:
-            return "other"
-        self._seen.add(name)
-        return name
+            return (*labels[:-1], "other")
+        self._seen.add(labels)
+        return labels

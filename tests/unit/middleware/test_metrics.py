@@ -8,9 +8,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from dramatiq.broker import MessageProxy
+from dramatiq.brokers.stub import StubBroker
+from dramatiq.message import Message
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
-from middleware.metrics import BUCKETS_S, Children, Noted
+from middleware import metrics
+from middleware.metrics import BUCKETS_S, Children, Metrics, Noted
+from middleware.outcomes import Outcome, decide
 
 FORKED = """
 import os
@@ -76,3 +81,28 @@ def test_observations_that_were_noted_come_out_as_if_each_had_been_observed() ->
             del of[created]
     assert folded == pytest.approx(single)
     assert len(folded) == 2 * (len(BUCKETS_S) + 3)
+
+
+def test_the_product_of_all_labels_is_bounded_and_what_is_over_it_counts_as_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(metrics, "MOST_ACTORS", 20)
+    monkeypatch.setattr(metrics, "MOST_EXCEPTIONS", 30)
+    middleware, broker = Metrics(), StubBroker(middleware=[])
+    lanes, actors, exceptions = ("bulk", "bulk-retry", "mail"), 15, 10
+    kinds = [type(f"Error{number}", (Exception,), {}) for number in range(exceptions)]
+
+    for lane in lanes:
+        for actor in range(actors):
+            for kind in kinds:
+                message = MessageProxy(Message(lane, f"actor{actor}", (), {}, {}))
+                middleware.before_process_message(broker, message)
+                decide(message, Outcome("retried", exception=kind()))
+                middleware.after_process_message(broker, message, exception=kind())
+
+    [family] = [each for each in middleware.registry.collect() if each.name == "switchyard_retries"]
+    series = [sample for sample in family.samples if sample.name == "switchyard_retries_total"]
+    pairs = {(sample.labels["queue"], sample.labels["actor"]) for sample in series}
+    assert len(pairs) <= 20 + len(lanes)
+    assert len(series) <= 30 + 20 + len(lanes)
+    assert sum(sample.value for sample in series) == len(lanes) * actors * exceptions
