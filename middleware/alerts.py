@@ -5,7 +5,7 @@ Channels are somebody else's work (``apps/platform/alerts``): nothing here sends
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import structlog
 from dramatiq.broker import Broker, MessageProxy
@@ -13,15 +13,18 @@ from dramatiq.middleware import Middleware
 
 from broker.shapes import DeadLetter
 from broker.stores.alert_groups import AlertFact, AlertGroups
+from middleware.option_rules import boolean_of, flag, rule_of_both
 
 log = structlog.get_logger(__name__)
 
 
 class Alerts(Middleware):
-    """Raise an alert for each dead letter, unless the actor says ``alert=False``.
+    """Raise an alert for each dead letter, unless its message or actor has the option ``alert=False``.
 
     Listed before :class:`middleware.dead_letters.DeadLetters`, which leaves the letter on the message.
     """
+
+    option_rules: ClassVar = (rule_of_both("alert", flag),)
 
     def __init__(self, *, groups: AlertGroups) -> None:
         self._groups = groups
@@ -51,7 +54,7 @@ class Alerts(Middleware):
         if letter is None:
             return
         actor = broker.actors.get(message.actor_name)
-        if not isinstance(letter, DeadLetter) or (actor is not None and actor.options.get("alert") is False):
+        if not isinstance(letter, DeadLetter) or not boolean_of(message, actor, "alert", default=True):
             return
         try:
             self._groups.raise_(fact_of(letter))

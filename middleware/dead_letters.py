@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -19,7 +20,7 @@ from broker.queue.dead_letter_json import payload_of
 from broker.shapes import DeadLetter
 from broker.topology import Yard
 from middleware.fingerprints import fingerprint
-from middleware.outcomes import attempt, outcome_of, text_of
+from middleware.outcomes import Outcome, attempt, error_text, outcome_of
 from middleware.wait_for_broker import hold
 
 log = structlog.get_logger(__name__)
@@ -61,7 +62,7 @@ class DeadLetters(Middleware):
         if outcome.kind != "dead":
             return
         try:
-            self._bury(message, outcome.reason, outcome.exception or exception)
+            self._bury(message, replace(outcome, exception=outcome.exception or exception))
         except Exception:
             log.exception("not dead_lettered, left to the broker's own dead letters", job_id=message.message_id)
             message.fail()
@@ -76,12 +77,12 @@ class DeadLetters(Middleware):
             return
         error = message._exception or ActorNotFound(message.actor_name)
         try:
-            self._bury(message, "permanent", error)
+            self._bury(message, Outcome("dead", "permanent", exception=error))
         except Exception as cause:
             raise NotBuried(f"message {message.message_id} of {message.actor_name}: not buried: {cause!r}") from cause
 
-    def _bury(self, message: MessageProxy, reason: str, exception: BaseException | None) -> None:
-        letter = self._letter(message, reason, exception)
+    def _bury(self, message: MessageProxy, outcome: Outcome) -> None:
+        letter = self._letter(message, outcome)
         hold(partial(self._transport.dead_letter, message, letter), job_id=letter.id, what="dead letter")
         message.dead_lettered = True  # type: ignore[attr-defined]
         message.dead_letter = letter  # type: ignore[attr-defined]
@@ -91,8 +92,8 @@ class DeadLetters(Middleware):
             except Exception:
                 log.exception("dead letter not mirrored yet", job_id=letter.id)
 
-    def _letter(self, message: MessageProxy, reason: str, exception: BaseException | None) -> DeadLetter:
-        cause = exception or RuntimeError("no exception was recorded")
+    def _letter(self, message: MessageProxy, outcome: Outcome) -> DeadLetter:
+        cause = outcome.exception or RuntimeError("no exception was recorded")
         started = getattr(message, "started_ms", None)
         died_at = now_ms()
         return DeadLetter(
@@ -100,9 +101,9 @@ class DeadLetters(Middleware):
             queue=self._yard.queue_of(message.queue_name).name,
             actor=message.actor_name,
             message=payload_of(message),
-            reason=reason,
+            reason=outcome.reason,
             exception=type(cause).__name__,
-            error=text_of(cause)[:ERROR_CHARACTERS],
+            error=error_text(cause, outcome.refusal)[:ERROR_CHARACTERS],
             traceback="".join(traceback.format_exception(cause))[-TRACEBACK_CHARACTERS:],
             attempts=attempt(message) if started is not None else int(message.options.get("attempts", 0)),
             enqueued_at=int(message.options.get("enqueued_at", message.message_timestamp)),

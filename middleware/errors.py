@@ -58,11 +58,21 @@ class UnknownOption(SwitchyardError, MiddlewareError):
     """An option that no middleware knows, most likely misspelt."""
 
 
+class ActorOption(UnknownOption):
+    """A message carries an option that only actors can have."""
+
+    def __init__(self, actor_name: str, option: str) -> None:
+        super().__init__(
+            f"actor {actor_name}: {option} is no option of a message, only of an actor; "
+            f"write it in @dramatiq.actor({option}=...), or declare a second actor with it"
+        )
+
+
 class InvalidOption(SwitchyardError, MiddlewareError):
-    """An actor's option has a value that cannot be used."""
+    """An option of an actor or a message has a value that cannot be used."""
 
     def __init__(self, actor_name: str, option: str, value: object, remedy: str) -> None:
-        super().__init__(f"actor {actor_name}: {option} is {value!r}; {remedy}")
+        super().__init__(f"actor {actor_name}: {option} is {value!r:.200}; {remedy}")
 
 
 class DeferFailed(SwitchyardError, MiddlewareError):

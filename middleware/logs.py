@@ -78,7 +78,8 @@ class Logs(Middleware):
         duration_ms = int((time.monotonic() - (getattr(message, "logged_s", None) or time.monotonic())) * 1000)
         cause = outcome.exception or exception
         if outcome.kind == "dead":
-            log.error("dead", reason=outcome.reason, duration_ms=duration_ms, exc_info=cause, **names)
+            refusal = {"retry_refused": outcome.refusal} if outcome.refusal else {}
+            log.error("dead", reason=outcome.reason, duration_ms=duration_ms, exc_info=cause, **refusal, **names)
         elif outcome.kind == "retried":
             error = {"exception": type(cause).__name__, "error": text_of(cause)[:500] if cause else ""}
             log.warning("retried", duration_ms=duration_ms, delay_ms=outcome.delay_ms, **error, **names)

@@ -1,23 +1,38 @@
-"""Options: an unknown one is refused where it is written, with the name that was most likely meant."""
+"""Options: unknown and unusable ones are refused when they are written, with the name or value to write instead."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Set
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Set
+from typing import Any, ClassVar
 
-from dramatiq.broker import Broker
+import structlog
+from dramatiq.actor import Actor
+from dramatiq.broker import Broker, MessageProxy
 from dramatiq.message import Message
 from dramatiq.middleware import Middleware
 
 from broker.queue.depth_limits import follows_a_job
 from middleware.errors import InvalidOption, UnknownOption
+from middleware.option_rules import (
+    OptionRule,
+    any_value,
+    check_actor,
+    check_message,
+    is_message,
+    unusable,
+    usable_delay,
+    whole_number,
+)
 
-# What our own middleware and Dramatiq write into a message's options; nobody sends them by hand.
-INTERNAL = frozenset(
-    {"attempts", "enqueued_at", "due_at", "generation", "deferred_by", "parked_ms", "redis_message_id", "eta", "owner"}
-    | {"pipe_target", "pipe_ignore", "group_completion_uuid", "group_completion_callbacks", "traceback", "retries"}
-    | {"asyncio_loop", "on_success", "on_failure"}
+log = structlog.get_logger(__name__)
+
+# Written into a message while it moves; a sender that set one would change its history.
+WRITTEN_BY_US = frozenset({"attempts", "due_at", "generation", "deferred_by", "parked_ms"})
+# What our own middleware and Dramatiq write into a message's options. ``owner`` is the sender's.
+INTERNAL = WRITTEN_BY_US | frozenset(
+    {"enqueued_at", "redis_message_id", "eta", "owner", "delay"}
+    | {"pipe_target", "group_completion_uuid", "group_completion_callbacks", "traceback", "retries", "asyncio_loop"}
 )
 
 
@@ -32,38 +47,109 @@ class KnownOptions(set[str]):
 
 
 class Options(Middleware):
-    """Refuse misspelt options of messages when they are sent; :func:`refuse_unknown` does it for actors.
+    """Validate options of actors and messages by the rules that each middleware lists as ``option_rules``.
 
-    Option of a message: ``priority``, an integer, instead of its actor's.
+    An actor is validated when it is declared, a message when it is sent, with the messages of its pipeline. A received
+    message may come from a foreign sender: its unusable options are logged and removed, so that no hook fails for them
+    and no retry is lost.
+
+    Options of a message: ``priority``, an integer, instead of its actor's; ``delay``, see ``dramatiq.pipeline``.
 
     Raises:
-        UnknownOption: nobody knows the option. InvalidOption: a priority is no integer.
+        UnknownOption: no middleware knows the option, or only actors can have it.
+        InvalidOption: an option has a value that cannot be used.
     """
+
+    option_rules: ClassVar = (
+        OptionRule("priority", any_value, lambda value, queue: _of_priority(value)),
+        OptionRule("delay", None, lambda value, queue: usable_delay(value)),
+    )
+
+    def __init__(self) -> None:
+        self._rules: dict[str, OptionRule] = {}
 
     @property
     def actor_options(self) -> set[str]:
         """Options that actors may set."""
         return {"priority"}
 
-    def before_enqueue(self, broker: Broker, message: Message[Any], delay: int | None) -> None:
-        """Refuse unknown options of a message that is sent for the first time.
+    def before_declare_actor(self, broker: Broker, actor: Actor[..., Any]) -> None:
+        """Validate an actor's options."""
+        self._rules = rules_of(broker)
+        if remedy := _of_priority(actor.priority):
+            raise InvalidOption(actor.actor_name, "priority", actor.priority, remedy)
+        check_actor(actor, self._rules)
 
-        A retry, and what follows a job, is enqueued from an after-hook, where refusing would lose the message; so only
-        first sends are checked.
+    def before_enqueue(self, broker: Broker, message: Message[Any], delay: int | None) -> None:
+        """Validate a message that is sent for the first time.
+
+        A retry, and what follows a job, is enqueued from an after-hook, where refusing would lose the message.
         """
         if "enqueued_at" in message.options or follows_a_job():
             return
-        unknown = {name for name in message.options if name not in broker.actor_options and name not in INTERNAL}
+        if delay is not None and (remedy := usable_delay(delay)):
+            raise InvalidOption(message.actor_name, "delay", delay, remedy)
+        if not message.options:
+            return
+        self._check(broker, message.actor_name, message.queue_name, message.options)
+        if (delay or 0) < (message.options.get("delay") or 0):
+            remedy = "pass it to enqueue(message, delay=...) or send_with_options(delay=...); only pipelines read it"
+            raise InvalidOption(message.actor_name, "delay", message.options["delay"], remedy)
+        for step in _steps_after(message):
+            self._check(broker, step["actor_name"], step["queue_name"], step["options"])
+
+    def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
+        """Remove unusable options of a received message."""
+        rules = self._known(broker)
+        if rules.keys().isdisjoint(message.options):
+            return
+        for name, fact in unusable(message.queue_name, message.options, rules).items():
+            del message.options[name]
+            names = {"job_id": message.message_id, "actor": message.actor_name, "queue": message.queue_name}
+            log.warning("message option ignored", option=name, fact=fact, **names)
+
+    def _check(self, broker: Broker, actor_name: str, queue_name: str, options: Mapping[str, Any]) -> None:
+        unknown = {name for name in options if name not in broker.actor_options and name not in INTERNAL}
         if unknown:
             raise UnknownOption(_misspelt("message option", unknown, broker.actor_options))
-        priority = message.options.get("priority")
-        if priority is not None and type(priority) is not int:
-            raise InvalidOption(message.actor_name, "priority", priority, "write an integer; a lower one goes first")
+        written = WRITTEN_BY_US & options.keys()
+        for name in written if "enqueued_at" not in options else ():
+            raise InvalidOption(actor_name, name, options[name], "leave it out, Switchyard writes it")
+        check_message(actor_name, queue_name, options, self._known(broker))
+
+    def _known(self, broker: Broker) -> dict[str, OptionRule]:
+        if not self._rules:
+            self._rules = rules_of(broker)
+        return self._rules
+
+
+def rules_of(broker: Broker) -> dict[str, OptionRule]:
+    """Return the rules of every middleware of a broker, by the option's name."""
+    return {rule.name: rule for entry in broker.middleware for rule in getattr(entry, "option_rules", ())}
 
 
 def refuse_unknown(broker: Broker) -> None:
     """Make a broker refuse unknown actor options from the first actor on."""
     broker.actor_options = KnownOptions(broker.actor_options)
+
+
+def _steps_after(message: Message[Any]) -> Iterator[dict[str, Any]]:
+    """Yield the messages that a message carries: the steps of its pipeline, the callbacks of its group."""
+    found = [message.options]
+    while found:
+        options = found.pop()
+        target, callbacks = options.get("pipe_target"), options.get("group_completion_callbacks")
+        steps = ([] if target is None else [target]) + (callbacks if isinstance(callbacks, list) else [])
+        for step in steps:
+            if not is_message(step):
+                remedy = "join messages with | or dramatiq.pipeline"
+                raise InvalidOption(message.actor_name, "pipe_target", step, remedy)
+            yield step
+            found.append(step["options"])
+
+
+def _of_priority(value: Any) -> str:
+    return f"{remedy}; a lower one goes first" if (remedy := whole_number(value)) else ""
 
 
 def _misspelt(what: str, unknown: Iterable[str], known: Iterable[str]) -> str:

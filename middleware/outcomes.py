@@ -21,13 +21,15 @@ class Outcome:
     Args:
         reason: Why it is dead (``exhausted``, ``permanent``, ``poison``, ``time_limit``) or deferred.
         delay_ms: When it runs again, for ``retried`` and ``deferred``.
-        exception: What it raised.
+        exception: What the attempt raised.
+        refusal: Why its retry was refused. The reason stays ``exhausted``: outside, the list of reasons is closed.
     """
 
     kind: Kind
     reason: str = ""
     delay_ms: int | None = None
     exception: BaseException | None = None
+    refusal: str = ""
 
 
 SUCCEEDED = Outcome("succeeded")
@@ -53,6 +55,11 @@ def text_of(exception: BaseException) -> str:
         return str(exception)
     except Exception:  # noqa: BLE001  the actor's own code
         return "(its text could not be made)"
+
+
+def error_text(exception: BaseException, refusal: str = "") -> str:
+    """Return an exception's text, after the refusal of its retry if there was one."""
+    return f"retry refused ({refusal}): {text_of(exception)}" if refusal else text_of(exception)
 
 
 def attempt(message: Any) -> int:

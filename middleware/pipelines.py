@@ -7,17 +7,28 @@ ever, although the job before it is acknowledged as soon as the broker is back.
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 from dramatiq.broker import Broker, MessageProxy
 from dramatiq.message import Message
 from dramatiq.middleware import Callbacks, Pipelines
 
+from middleware.option_rules import OptionRule, actor_name, flag, is_message, rule_of_both
 from middleware.wait_for_broker import hold
 
 
 class DurablePipelines(Pipelines):
     """Send the next step of a pipeline, however long the broker is away."""
+
+    option_rules: ClassVar = (
+        rule_of_both("pipe_ignore", flag),
+        OptionRule("pipe_target", None, lambda value, queue: "" if is_message(value) else "write a pipeline"),
+    )
+
+    @property
+    def actor_options(self) -> set[str]:
+        """Options that actors may set. Dramatiq also names ``pipe_target``, and ignores it."""
+        return {"pipe_ignore"}
 
     def after_process_message(
         self,
@@ -42,6 +53,8 @@ class DurableCallbacks(Callbacks):
 
     One that this code does not have is sent to the queue of the job: a worker of newer code runs it there.
     """
+
+    option_rules: ClassVar = (rule_of_both("on_success", actor_name), rule_of_both("on_failure", actor_name))
 
     def after_process_message(
         self,

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
-from dramatiq.actor import Actor
 from dramatiq.broker import Broker, MessageProxy
 from dramatiq.middleware import Middleware, SkipMessage
 
 from broker.errors import BrokerUnavailable
 from broker.interface import Transport
 from broker.stores.rate_windows import RateWindows
-from middleware.errors import DeferFailed, InvalidOption
+from middleware.errors import DeferFailed
+from middleware.option_rules import OptionRule
 from middleware.outcomes import Outcome, decide
 
 SPEC = re.compile(r"^([1-9][0-9]*)/([smhd])$")
@@ -33,10 +33,13 @@ class RateLimits(Middleware):
 
     Option of an actor: ``rate_limit``, such as ``"10/m"`` (s, m, h, d).
 
+    A message cannot have a limit of its own: the starts of all messages of an actor count together.
+
     Raises:
-        InvalidOption: when an actor with a limit that cannot be read is declared.
         DeferFailed: the broker is away; the message takes the retry path, for it must not run too early.
     """
+
+    option_rules: ClassVar = (OptionRule("rate_limit", lambda spec, actor: _check_rate(spec)),)
 
     def __init__(self, *, windows: RateWindows, transport: Transport) -> None:
         self._windows = windows
@@ -46,12 +49,6 @@ class RateLimits(Middleware):
     def actor_options(self) -> set[str]:
         """Options that actors may set."""
         return {"rate_limit"}
-
-    def before_declare_actor(self, broker: Broker, actor: Actor[..., Any]) -> None:
-        """Refuse a limit that cannot be read."""
-        spec = actor.options.get("rate_limit")
-        if spec is not None and (not isinstance(spec, str) or not SPEC.match(spec)):
-            raise InvalidOption(actor.actor_name, "rate_limit", spec, 'write for example "10/m"; units are s, m, h, d')
 
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
         """Let the message start, or defer it to its slot."""
@@ -71,6 +68,11 @@ class RateLimits(Middleware):
             raise DeferFailed(message.actor_name, str(error)) from error
         decide(message, Outcome("deferred", "rate_limit", delay_ms=delay_ms))
         raise SkipMessage(f"rate_limit {spec}: deferred by {delay_ms} ms")
+
+
+def _check_rate(spec: Any) -> str:
+    readable = isinstance(spec, str) and SPEC.fullmatch(spec)
+    return "" if readable else 'write for example "10/m"; units are s, m, h, d'
 
 
 def rate_of(spec: str) -> Rate:

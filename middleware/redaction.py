@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 from dramatiq.actor import Actor
 from dramatiq.middleware import Middleware
 
 from middleware.arguments import signature_of
+from middleware.option_rules import OptionRule
 
 HIDDEN = "[redacted]"
 # Shorter ones are found in every line, and are no secrets worth the name.
@@ -28,12 +29,28 @@ _QUERY = re.compile(r"(\w://[^\s?\"']++\?)[^\s\"']++")
 
 
 class Redaction(Middleware):
-    """Declare the option ``redact``: names of arguments that pages, commands and rows must not show."""
+    """Declare the option ``redact``: names of arguments that pages, commands and rows must not show.
+
+    Only actors can have it: pages ask the actor, and a message must not undo what its actor hides.
+    """
+
+    option_rules: ClassVar = (OptionRule("redact", lambda names, actor: _check_names(names, actor)),)
 
     @property
     def actor_options(self) -> set[str]:
         """Options that actors may set."""
         return {"redact"}
+
+
+def _check_names(names: Any, actor: Actor[..., Any]) -> str:
+    remedy = 'write a tuple of argument names, such as redact=("to",)'
+    if not isinstance(names, tuple | list) or not all(isinstance(name, str) for name in names):
+        return remedy
+    parameters = signature_of(actor.fn).parameters
+    if any(each.kind is each.VAR_KEYWORD for each in parameters.values()):
+        return ""
+    unknown = [name for name in names if name not in parameters]
+    return f"{remedy}; the actor has no argument {', '.join(unknown)}" if unknown else ""
 
 
 def redacted(actor: Actor[..., Any] | None, payload: dict[str, Any]) -> dict[str, Any]:

@@ -4,32 +4,44 @@ from __future__ import annotations
 
 import random
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import structlog
+from dramatiq.actor import Actor
 from dramatiq.broker import Broker, MessageProxy
 from dramatiq.errors import Retry
 from dramatiq.middleware import Middleware, TimeLimitExceeded
 
 from broker.interface import Transport
 from broker.topology import RetryPolicy, Yard
+from broker.validation import LONGEST_DELAY_MS, is_delay, is_whole, takes_one_argument
 from middleware.crashes import Poison
 from middleware.errors import ArgumentMismatch, CancelInterrupt, Cancelled, PermanentFailure
+from middleware.option_rules import OptionRule, rule_of_both
 from middleware.outcomes import SUCCEEDED, Outcome, attempt, decide
 from middleware.wait_for_broker import hold
 
 log = structlog.get_logger(__name__)
 
+REFUSAL_CHARACTERS = 200
+
 
 class Retries(Middleware):
     """Decide how a failed attempt ends, and divert it when it is to run again.
 
-    Options of an actor: ``max_retries``, ``backoff`` (function from the retry's number to ms), ``permanent``
-    (exception classes that are never retried). What an actor leaves out, its queue's policy says.
+    Option of an actor and of a message: ``max_retries``. Options of an actor: ``backoff`` (function from the retry's
+    number to ms), ``permanent`` (exception classes that are never retried). Options that are left out come from the
+    queue's policy. A ``backoff`` or ``permanent`` that fails is logged, and the policy decides.
 
     Listed after what reads the outcome (:mod:`middleware.outcomes`): after-hooks run from last to first. While the
     broker is away the worker's slot is held, because a message that is neither diverted nor held would be lost.
     """
+
+    option_rules: ClassVar = (
+        rule_of_both("max_retries", lambda value: _of_max_retries(value), takes_none=False),
+        OptionRule("backoff", lambda value, actor: _of_backoff(value)),
+        OptionRule("permanent", lambda value, actor: _of_permanent(value)),
+    )
 
     def __init__(self, *, yard: Yard, transport: Transport) -> None:
         self._yard = yard
@@ -78,7 +90,8 @@ class Retries(Middleware):
             message.open = False  # type: ignore[attr-defined]
         except Exception as refusal:  # noqa: BLE001  any hook may refuse; the message must end somewhere
             log.error("retry refused", job_id=message.message_id, actor=message.actor_name, refusal=repr(refusal))
-            decide(message, Outcome("dead", "exhausted", exception=exception))
+            why = repr(refusal)[:REFUSAL_CHARACTERS]
+            decide(message, Outcome("dead", "exhausted", exception=exception, refusal=why))
 
     def _judge(self, broker: Broker, message: MessageProxy, exception: BaseException | None) -> Outcome:
         if exception is None:
@@ -87,18 +100,17 @@ class Retries(Middleware):
         if isinstance(exception, (Cancelled, CancelInterrupt)) or getattr(message, "cancel_requested", False):
             return Outcome("cancelled", exception=exception)
         actor = broker.actors.get(message.actor_name)
-        options = actor.options if actor else {}
         if isinstance(exception, Poison):
             return Outcome("dead", "poison", exception=exception)
-        permanent = (PermanentFailure, ArgumentMismatch, *options.get("permanent", ()))
-        if actor is None or isinstance(exception, permanent):
+        ours = (PermanentFailure, ArgumentMismatch)
+        if actor is None or isinstance(exception, ours) or _is_permanent(actor, exception):
             return Outcome("dead", "permanent", exception=exception)
         policy = self._yard.queue_of(message.queue_name).retry
         retry = attempt(message)
-        if retry > _first(options.get("max_retries"), policy.max_retries):
+        if retry > max_retries_of(message, actor, policy):
             reason = "time_limit" if isinstance(exception, TimeLimitExceeded) else "exhausted"
             return Outcome("dead", reason, exception=exception)
-        delay_ms = delay_of(retry, policy, exception, options.get("backoff"))
+        delay_ms = delay_of(retry, policy, exception, actor.options.get("backoff"))
         return Outcome("retried", delay_ms=delay_ms, exception=exception)
 
     def _divert(self, message: MessageProxy, delay_ms: int) -> None:
@@ -112,8 +124,8 @@ def delay_of(retry: int, policy: RetryPolicy, exception: BaseException, backoff:
     """Return the delay before a retry, in ms.
 
     Exponential backoff with full jitter: uniform between zero and ``base × 2^(retry-1)``, capped.
-    An exception that says when to come back (``Retry-After``) is obeyed, with up to ``base`` on top so that those
-    who were sent away together do not come back together.
+    A delay that the exception names (``Retry-After``) goes first, with up to ``base`` on top, so that messages that
+    were refused together do not come back together. A delay or function that cannot be used is passed over.
 
     Source: M. Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
 
@@ -121,14 +133,60 @@ def delay_of(retry: int, policy: RetryPolicy, exception: BaseException, backoff:
         retry: Its number, from 1.
         backoff: An actor's own function; it goes before the policy's.
     """
-    if isinstance(exception, Retry) and exception.delay is not None:
-        return exception.delay + random.randint(0, policy.base_ms)  # noqa: S311  no secret
-    own = backoff or policy.backoff
-    if own is not None:
-        return int(own(retry))
+    asked_ms = exception.delay if isinstance(exception, Retry) else None
+    if asked_ms is not None and is_delay(asked_ms):
+        return int(asked_ms) + random.randint(0, policy.base_ms)  # noqa: S311  no secret
+    for own in (backoff, policy.backoff):
+        if own is not None and (own_ms := _own_delay(own, retry)) is not None:
+            return own_ms
     highest_ms = min(policy.cap_ms, policy.base_ms * 2 ** min(retry - 1, 30))
     return random.randint(0, highest_ms)  # noqa: S311  no secret
 
 
-def _first(*values: int | None) -> int:
-    return next(value for value in values if value is not None)
+def max_retries_of(message: Any, actor: Actor[..., Any], policy: RetryPolicy) -> int:
+    """Return how often a message is retried: its own ``max_retries``, else its actor's, else its queue's."""
+    values: list[Any] = [message.options.get("max_retries"), actor.options.get("max_retries"), policy.max_retries]
+    return int(next(value for value in values if is_whole(value)))
+
+
+def _own_delay(backoff: Any, retry: int) -> int | None:
+    """Return the delay of a function of the project, ``None`` when it fails: a retry must not be lost for it."""
+    try:
+        delay_ms = backoff(retry)
+    except Exception:
+        log.exception("backoff failed, the queue's policy decides", retry=retry)
+        return None
+    if is_delay(delay_ms):
+        return int(delay_ms)
+    fact = f"backoff returned {delay_ms!r:.100}, not 0 to {LONGEST_DELAY_MS} ms"
+    log.error("backoff failed, the queue's policy decides", retry=retry, error=fact)
+    return None
+
+
+def _is_permanent(actor: Actor[..., Any], exception: BaseException) -> bool:
+    """Return whether an actor declared an exception as permanent."""
+    classes = actor.options.get("permanent")
+    if not classes:
+        return False
+    try:
+        return isinstance(exception, tuple(classes))
+    except Exception:
+        log.exception("permanent failed, the queue's policy decides", actor=actor.actor_name)
+        return False
+
+
+def _of_max_retries(value: Any) -> str:
+    return "" if is_whole(value) else "write a number of retries, 0 for none; there are no retries without end"
+
+
+def _of_backoff(value: Any) -> str:
+    return "" if takes_one_argument(value) else "write a function of one argument, the number of the retry"
+
+
+def _of_permanent(value: Any) -> str:
+    if isinstance(value, type) and issubclass(value, BaseException):
+        return f"write permanent=({value.__name__},)"
+    usable = isinstance(value, tuple | list) and all(
+        isinstance(each, type) and issubclass(each, BaseException) for each in value
+    )
+    return "" if usable else "write a tuple of exception classes, such as permanent=(ValueError,)"

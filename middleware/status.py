@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import structlog
 from dramatiq.broker import Broker, MessageProxy
@@ -14,7 +14,8 @@ from broker.clock import now_ms
 from broker.stores.job_records import DEAD_TTL_MS, FINISHED_TTL_MS, LIVE_TTL_MS, Step, sequence, step
 from broker.topology import Yard
 from broker.worker.ack_barrier import AckBarrier
-from middleware.outcomes import attempt, outcome_of, text_of
+from middleware.option_rules import boolean_of, flag, rule_of_both
+from middleware.outcomes import attempt, error_text, outcome_of
 
 log = structlog.get_logger(__name__)
 
@@ -26,9 +27,11 @@ class Status(Middleware):
 
     The broker writes them before it acknowledges what they tell of, and when something was enqueued.
 
-    Options of an actor: ``store_results`` keeps what it returns (must be JSON); ``track=False`` keeps no record.
-    Option of a message: ``owner``, who may see it.
+    Options of an actor and of a message: ``store_results`` keeps the result, which must be JSON; ``track=False`` keeps
+    no record. Option of a message: ``owner``, who may see the job.
     """
+
+    option_rules: ClassVar = (rule_of_both("store_results", flag), rule_of_both("track", flag))
 
     def __init__(self, *, yard: Yard, steps: AckBarrier) -> None:
         self._yard = yard
@@ -97,7 +100,7 @@ class Status(Middleware):
             return
         fields: dict[str, Any] = {**started, "finished_at": now_ms()}
         if outcome.kind == "dead":
-            fields |= {"reason": outcome.reason, "error": _error(outcome.exception)}
+            fields |= {"reason": outcome.reason, "error": _error(outcome.exception, outcome.refusal)}
             self._write(message, "dead", attempts=attempts, fields=fields, ttl_ms=DEAD_TTL_MS)
             return
         if outcome.kind == "succeeded" and self._keeps_results(broker, message):
@@ -165,19 +168,17 @@ class Status(Middleware):
 
     @staticmethod
     def _tracked(broker: Broker, message: Any) -> bool:
-        actor = broker.actors.get(message.actor_name)
-        return actor is None or actor.options.get("track", True) is not False
+        return boolean_of(message, broker.actors.get(message.actor_name), "track", default=True)
 
     @staticmethod
     def _keeps_results(broker: Broker, message: Any) -> bool:
-        actor = broker.actors.get(message.actor_name)
-        return actor is not None and actor.options.get("store_results") is True
+        return boolean_of(message, broker.actors.get(message.actor_name), "store_results", default=False)
 
 
-def _error(exception: BaseException | None) -> dict[str, str] | None:
+def _error(exception: BaseException | None, refusal: str = "") -> dict[str, str] | None:
     if exception is None:
         return None
-    return {"type": type(exception).__name__, "message": _speakable(text_of(exception)[:ERROR_CHARACTERS])}
+    return {"type": type(exception).__name__, "message": _speakable(error_text(exception, refusal)[:ERROR_CHARACTERS])}
 
 
 def _speakable(text: str) -> str:

@@ -11,7 +11,9 @@ from dramatiq.middleware import Middleware
 
 from broker.errors import UnknownQueue
 from broker.topology import Yard
+from broker.validation import is_duration
 from middleware.interrupts import Interrupts
+from middleware.option_rules import OptionRule
 
 
 class TimeLimits(Middleware):
@@ -29,6 +31,7 @@ class TimeLimits(Middleware):
     def __init__(self, *, yard: Yard, interrupts: Interrupts) -> None:
         self._yard = yard
         self._interrupts = interrupts
+        self.option_rules = (OptionRule("time_limit", _of_actor, self._of_message, takes_none=False),)
 
     @property
     def actor_options(self) -> set[str]:
@@ -50,7 +53,7 @@ class TimeLimits(Middleware):
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
         """Start the clock."""
         limit_ms = message.options.get("time_limit")
-        if not limit_ms:
+        if limit_ms is None:
             limit_ms = broker.get_actor(message.actor_name).options.get("time_limit", math.inf)
         self._interrupts.begin(message.message_id, limit_ms / 1000)
         if getattr(message, "cancel_requested", False):  # requested before there was a task to interrupt
@@ -68,3 +71,16 @@ class TimeLimits(Middleware):
         self._interrupts.end()
 
     after_skip_message = after_process_message
+
+    def _of_message(self, limit_ms: Any, queue: str) -> str:
+        try:
+            hard_limit_ms: float = self._yard.queue_of(queue).hard_limit_ms
+        except UnknownQueue:
+            hard_limit_ms = math.inf
+        usable = is_duration(limit_ms) and limit_ms < hard_limit_ms
+        return "" if usable else f"write milliseconds above 0, below the queue's hard limit of {hard_limit_ms} ms"
+
+
+def _of_actor(limit_ms: Any, actor: Actor[..., Any]) -> str:
+    """Accept a duration. A system check compares it with the queue's hard limit."""
+    return "" if is_duration(limit_ms) else "write milliseconds above 0, or leave it out for the queue's soft limit"

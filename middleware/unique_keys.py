@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
-from dramatiq.actor import Actor
+import structlog
 from dramatiq.broker import Broker
 from dramatiq.message import Message
 from dramatiq.middleware import Middleware
 
+from broker.queue.depth_limits import follows_a_job
 from middleware.errors import InvalidOption
+from middleware.option_rules import OptionRule
+
+log = structlog.get_logger(__name__)
 
 LONGEST = 200
 REMEDY = f'write 1 to {LONGEST} characters of text, for example "report:42"'
@@ -22,22 +26,25 @@ class UniqueKeys(Middleware):
     Keys belong to a queue: the same text in another queue is another key. Only Switchyard's own broker knows them.
 
     Raises:
-        InvalidOption: a key is no text, or too long; from ``send``, and when the actor is declared.
+        InvalidOption: a key is no text, or too long, or the actor's function failed; from ``send``.
     """
+
+    option_rules: ClassVar = (
+        OptionRule(
+            "unique_key", lambda key, actor: "" if callable(key) else _of_key(key), lambda key, queue: _of_key(key)
+        ),
+    )
 
     @property
     def actor_options(self) -> set[str]:
         """Options that actors may set."""
         return {"unique_key"}
 
-    def before_declare_actor(self, broker: Broker, actor: Actor[..., Any]) -> None:
-        """Refuse what can be no key."""
-        option = actor.options.get("unique_key")
-        if option is not None and not callable(option):
-            _check(actor.actor_name, option)
-
     def before_enqueue(self, broker: Broker, message: Message[Any], delay: int | None) -> None:
-        """Write the key on a message that is sent for the first time; one that moves keeps what it has."""
+        """Write the actor's key on a message that is sent for the first time. A message's own key stays.
+
+        Refusing what follows a job would lose it: such a message is sent without a key.
+        """
         if "enqueued_at" in message.options:
             return
         key = message.options.get("unique_key")
@@ -46,11 +53,18 @@ class UniqueKeys(Middleware):
             option = actor.options.get("unique_key") if actor else None
             if option is None:
                 return
-            key = option(*message.args, **message.kwargs) if callable(option) else option
-        _check(message.actor_name, key)
-        message.options["unique_key"] = key
+            try:
+                key = option(*message.args, **message.kwargs) if callable(option) else option
+                remedy = _of_key(key)
+            except Exception as error:  # noqa: BLE001  the project's own function
+                key, remedy = option, f"it raised {type(error).__name__}, mend the function"
+            if remedy and follows_a_job():
+                log.error("sent without a unique key", job_id=message.message_id, actor=message.actor_name, fact=remedy)
+                return
+            if remedy:
+                raise InvalidOption(message.actor_name, "unique_key", key, remedy)
+            message.options["unique_key"] = key
 
 
-def _check(actor_name: str, key: object) -> None:
-    if not isinstance(key, str) or not 1 <= len(key) <= LONGEST:
-        raise InvalidOption(actor_name, "unique_key", key, REMEDY)
+def _of_key(key: Any) -> str:
+    return "" if isinstance(key, str) and 1 <= len(key) <= LONGEST else REMEDY

@@ -9,6 +9,7 @@ from periodiq import cron
 from apps.platform.conf import declared_yard
 from apps.product.webhooks import delivering, services
 from middleware.outcomes import attempt
+from middleware.retries import max_retries_of
 
 QUEUE = "webhook"
 
@@ -27,4 +28,6 @@ def purge_delivery_attempts() -> None:
 
 def _is_last() -> bool:
     message = CurrentMessage.get_current_message()
-    return message is not None and attempt(message) > declared_yard().queue_of(QUEUE).retry.max_retries
+    if message is None:
+        return False
+    return attempt(message) > max_retries_of(message, deliver_webhook, declared_yard().queue_of(QUEUE).retry)

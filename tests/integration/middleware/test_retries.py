@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import dramatiq
@@ -13,6 +14,7 @@ from dramatiq.middleware import Middleware, MiddlewareError
 from broker.errors import BrokerUnavailable
 from broker.interface import facilities
 from broker.redis_broker import RedisBroker
+from broker.topology import Yard
 from middleware.errors import PermanentFailure, RetryLater
 from tests.factories.yards import small_yard
 from tests.waiting import wait_for
@@ -118,6 +120,60 @@ def test_an_actors_own_backoff_and_retries_go_before_the_policy(yard_broker: Bui
     assert asked == [1, 2]
 
 
+@pytest.mark.parametrize(
+    "broken",
+    [lambda retry: 1 // 0, lambda retry: "soon", lambda retry: -5, lambda retry: float("nan"), lambda retry: 10**18],
+    ids=["raises", "a text", "negative", "no number", "after the year 9999"],
+)
+@pytest.mark.parametrize("place", ["actor", "queue"])
+def test_a_backoff_that_fails_costs_no_retry(
+    yard_broker: BuildBroker, run_worker: Any, broken: Callable[[int], Any], place: str
+) -> None:
+    yard = small_yard(max_retries=1)
+    options: dict[str, Any] = {"backoff": broken}
+    if place == "queue":
+        queue = replace(yard.queues[0], retry=replace(yard.queues[0].retry, **options))
+        yard, options = Yard((queue,), yard.pools), {}
+    broker = yard_broker(yard)
+    runs: list[int] = []
+
+    @dramatiq.actor(broker=broker, queue_name="work", **options)
+    def flaky() -> None:
+        runs.append(1)
+        if len(runs) == 1:
+            raise RuntimeError("once")
+
+    with run_worker(broker=broker):
+        job_id = flaky.send().message_id
+        wait_for(lambda: facilities(broker).records.read(job_id).state == "succeeded")
+
+    assert len(runs) == 2
+
+
+def test_a_permanent_check_that_raises_costs_no_retry(yard_broker: BuildBroker, run_worker: Any) -> None:
+    class Moody(type):
+        def __instancecheck__(cls, instance: object) -> bool:
+            raise RuntimeError("not today")
+
+    class Never(Exception, metaclass=Moody):
+        pass
+
+    broker = yard_broker(small_yard(max_retries=1))
+    runs: list[int] = []
+
+    @dramatiq.actor(broker=broker, queue_name="work", permanent=(Never,))
+    def flaky() -> None:
+        runs.append(1)
+        if len(runs) == 1:
+            raise RuntimeError("once")
+
+    with run_worker(broker=broker):
+        job_id = flaky.send().message_id
+        wait_for(lambda: facilities(broker).records.read(job_id).state == "succeeded")
+
+    assert len(runs) == 2
+
+
 def test_a_hook_that_refuses_a_retry_does_not_lose_the_message(yard_broker: BuildBroker, run_worker: Any) -> None:
     class RefusesRetries(Middleware):
         def before_enqueue(self, broker: Any, message: Any, delay: int | None) -> None:
@@ -136,7 +192,9 @@ def test_a_hook_that_refuses_a_retry_does_not_lose_the_message(yard_broker: Buil
 
     letter = facilities(broker).transport.letter("work", job_id)
     assert letter is not None
-    assert (letter.reason, letter.error) == ("exhausted", "the first failure")
+    refused = "retry refused (MiddlewareError('no retries on Fridays')): the first failure"
+    assert (letter.reason, letter.exception, letter.error) == ("exhausted", "RuntimeError", refused)
+    assert facilities(broker).records.read(job_id).error == {"type": "RuntimeError", "message": refused}
 
 
 def test_what_other_hooks_raise_neither_fails_nor_loses_a_job(yard_broker: BuildBroker, run_worker: Any) -> None:

@@ -1,0 +1,135 @@
+"""Rules of options: the values that an option takes, as an actor's option and as a message's.
+
+A middleware lists the rules of its options as ``option_rules``; :class:`middleware.options.Options` applies them.
+A message's option goes before its actor's, and the actor's before its queue's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from dramatiq.actor import Actor
+
+from broker.validation import LONGEST_DELAY_MS, is_whole
+from middleware.errors import ActorOption, InvalidOption
+
+# Value of an option, and whom it is for. Returns what to write instead, empty when the value is usable.
+ActorCheck = Callable[[Any, Actor[..., Any]], str]
+# The same with the name of the message's queue or lane.
+MessageCheck = Callable[[Any, str], str]
+
+
+MESSAGE_FIELDS: dict[str, Any] = {
+    "queue_name": str,
+    "actor_name": str,
+    "args": (list, tuple),
+    "kwargs": dict,
+    "options": dict,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class OptionRule:
+    """The values of one option.
+
+    Args:
+        of_actor: Check of an actor's value; ``None`` when an actor cannot have the option.
+        of_message: Check of a message's value; ``None`` when only actors can have the option. What a message carries
+            must be JSON.
+        takes_none: ``None`` is the same as leaving the option out.
+    """
+
+    name: str
+    of_actor: ActorCheck | None
+    of_message: MessageCheck | None = None
+    takes_none: bool = True
+
+
+def rule_of_both(name: str, check: Callable[[Any], str], *, takes_none: bool = True) -> OptionRule:
+    """Return the rule of an option that takes the same values from actors and messages."""
+    return OptionRule(name, lambda value, actor: check(value), lambda value, queue: check(value), takes_none)
+
+
+def any_value(value: Any, actor: Actor[..., Any]) -> str:
+    """Accept any value: a system check validates it."""
+    return ""
+
+
+def flag(value: Any) -> str:
+    """Accept ``True`` and ``False``."""
+    return "" if type(value) is bool else "write True or False"
+
+
+def whole_number(value: Any) -> str:
+    """Accept integers."""
+    return "" if type(value) is int else "write an integer"
+
+
+def usable_delay(value: Any) -> str:
+    """Accept milliseconds from 0 to a year."""
+    return "" if is_whole(value, most=LONGEST_DELAY_MS) else f"write milliseconds, from 0 to {LONGEST_DELAY_MS}"
+
+
+def actor_name(value: Any) -> str:
+    """Accept an actor's name."""
+    return "" if isinstance(value, str) and value else "write the name of an actor"
+
+
+def is_message(value: Any) -> bool:
+    """Return whether a value of an option is a message, as ``Message.asdict`` makes it."""
+    return isinstance(value, dict) and all(isinstance(value.get(name), kind) for name, kind in MESSAGE_FIELDS.items())
+
+
+def check_actor(actor: Actor[..., Any], rules: Mapping[str, OptionRule]) -> None:
+    """Refuse an actor with an option that cannot be used; remove options that are ``None``.
+
+    Raises:
+        InvalidOption: an option has a value that its rule refuses.
+    """
+    for name, value in list(actor.options.items()):
+        rule = rules.get(name)
+        if rule is None or rule.of_actor is None:
+            continue
+        if value is None and rule.takes_none:
+            del actor.options[name]
+        elif remedy := rule.of_actor(value, actor):
+            raise InvalidOption(actor.actor_name, name, value, remedy)
+
+
+def check_message(actor: str, queue: str, options: Mapping[str, Any], rules: Mapping[str, OptionRule]) -> None:
+    """Refuse a message with an option that cannot be used.
+
+    Raises:
+        ActorOption: only actors can have the option.
+        InvalidOption: an option has a value that its rule refuses.
+    """
+    for name, value in options.items():
+        rule = rules.get(name)
+        if rule is None:
+            continue
+        if rule.of_message is None:
+            raise ActorOption(actor, name)
+        if (value is not None or not rule.takes_none) and (remedy := rule.of_message(value, queue)):
+            raise InvalidOption(actor, name, value, remedy)
+
+
+def boolean_of(message: Any, actor: Actor[..., Any] | None, name: str, *, default: bool) -> bool:
+    """Return an option that is ``True`` or ``False``: the message's, else its actor's, else the default."""
+    value = message.options.get(name)
+    if value is None and actor is not None:
+        value = actor.options.get(name)
+    return value if isinstance(value, bool) else default
+
+
+def unusable(queue: str, options: Mapping[str, Any], rules: Mapping[str, OptionRule]) -> dict[str, str]:
+    """Return the options of a received message that cannot be used, each with the reason."""
+    found: dict[str, str] = {}
+    for name in rules.keys() & options.keys():
+        check, value = rules[name].of_message, options[name]
+        if check is None:
+            found[name] = "only actors can have it"
+        elif value is not None and (remedy := check(value, queue)):
+            found[name] = f"its value is {value!r:.100}; {remedy}"
+    return found

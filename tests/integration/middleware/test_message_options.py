@@ -1,0 +1,198 @@
+"""An option of a message goes before its actor's; one of a foreign sender that cannot be used loses nothing."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import dramatiq
+import pytest
+from dramatiq.message import Message
+
+from broker.interface import facilities
+from broker.redis_broker import RedisBroker
+from middleware.errors import ActorOption, InvalidOption
+from tests.factories.yards import small_yard
+from tests.waiting import wait_for
+
+BuildBroker = Callable[..., RedisBroker]
+NOW_MS = 1_800_000_000_000
+
+
+@pytest.mark.parametrize(("actors", "messages", "attempts"), [(5, 1, 2), (0, 2, 3), (5, 0, 1), (None, 1, 2)])
+def test_max_retries_of_a_message_goes_before_its_actors_and_its_queues(
+    yard_broker: BuildBroker, run_worker: Any, actors: int | None, messages: int, attempts: int
+) -> None:
+    broker = yard_broker(small_yard(max_retries=4))
+    options = {} if actors is None else {"max_retries": actors}
+
+    @dramatiq.actor(broker=broker, queue_name="work", **options)
+    def broken() -> None:
+        raise RuntimeError("no")
+
+    with run_worker(broker=broker):
+        job_id = broken.send_with_options(max_retries=messages).message_id
+        letter = wait_for(lambda: facilities(broker).transport.letter("work", job_id))
+
+    assert (letter.attempts, letter.reason) == (attempts, "exhausted")
+
+
+@pytest.mark.parametrize("of_actor", [True, False])
+def test_track_store_results_and_alert_of_a_message_go_before_its_actors(
+    yard_broker: BuildBroker, run_worker: Any, of_actor: bool
+) -> None:
+    broker = yard_broker(small_yard(max_retries=0))
+    records = facilities(broker).records
+    done = threading.Event()
+    given: dict[str, Any] = {"track": of_actor, "store_results": of_actor, "alert": of_actor}
+
+    @dramatiq.actor(broker=broker, queue_name="work", **given)
+    def answer() -> int:
+        done.set()
+        return 42
+
+    @dramatiq.actor(broker=broker, queue_name="work", **given)
+    def broken() -> None:
+        raise RuntimeError("no")
+
+    with run_worker(broker=broker):
+        tracked = answer.send_with_options(track=True, store_results=not of_actor).message_id
+        wait_for(lambda: records.read(tracked).ended)
+        done.clear()
+        untracked = answer.send_with_options(track=False).message_id
+        assert done.wait(5)
+        buried = broken.send_with_options(alert=not of_actor).message_id
+        wait_for(lambda: facilities(broker).transport.letter("work", buried))
+
+    assert records.read(tracked).result == (None if of_actor else 42)
+    assert records.read(untracked) is None
+    assert bool(facilities(broker).alerts.claim_due()) is not of_actor
+
+
+def test_a_time_limit_of_a_message_goes_before_its_actors(yard_broker: BuildBroker, run_worker: Any) -> None:
+    broker = yard_broker(small_yard(max_retries=0))
+
+    @dramatiq.actor(broker=broker, queue_name="work", time_limit=4_900)
+    def endless() -> None:
+        while True:
+            time.sleep(0.01)
+
+    with run_worker(broker=broker):
+        job_id = endless.send_with_options(time_limit=300).message_id
+        letter = wait_for(lambda: facilities(broker).transport.letter("work", job_id))
+
+    assert letter.reason == "time_limit"
+    assert 300 <= letter.duration_ms < 1_500
+    with pytest.raises(InvalidOption, match=r"time_limit is 10000; .* below the queue's hard limit of 10000 ms"):
+        endless.send_with_options(time_limit=10_000)
+
+
+@pytest.mark.parametrize(
+    "rubbish",
+    [
+        {"max_retries": "5"},
+        {"max_retries": -1},
+        {"max_retries": None},
+        {"time_limit": "5s"},
+        {"time_limit": 0},
+        {"time_limit": [1]},
+        {"track": "no"},
+        {"store_results": 1},
+        {"alert": {}},
+        {"priority": "high"},
+        {"unique_key": {"a": 1}},
+        {"on_failure": ["tell"]},
+        {"pipe_target": "next"},
+        {"delay": "later"},
+        {"permanent": "ValueError"},
+        {"backoff": 5},
+        {"rate_limit": "1/d"},
+        {"redact": "all"},
+    ],
+    ids=str,
+)
+def test_an_unusable_option_of_a_foreign_sender_loses_no_retry(
+    yard_broker: BuildBroker, run_worker: Any, rubbish: dict[str, Any]
+) -> None:
+    broker = yard_broker(small_yard(max_retries=1))
+    runs: list[int] = []
+
+    @dramatiq.actor(broker=broker, queue_name="work", time_limit=4_000)
+    def broken() -> None:
+        runs.append(1)
+        raise RuntimeError("no")
+
+    with run_worker(broker=broker):
+        job_id = broker.enqueue(Message("work", "broken", (), {}, {"enqueued_at": NOW_MS, **rubbish})).message_id
+        letter = wait_for(lambda: facilities(broker).transport.letter("work", job_id))
+
+    assert len(runs) == letter.attempts == 2
+    assert facilities(broker).records.read(job_id).state == "dead"
+
+
+@pytest.mark.parametrize("delay_s", [10**15, -5])
+def test_a_retry_that_asks_for_an_impossible_time_is_tried_again(
+    yard_broker: BuildBroker, run_worker: Any, delay_s: int
+) -> None:
+    broker = yard_broker(small_yard(max_retries=1))
+    runs: list[int] = []
+
+    @dramatiq.actor(broker=broker, queue_name="work")
+    def asks() -> None:
+        runs.append(1)
+        if len(runs) == 1:
+            raise dramatiq.Retry("later", delay=delay_s * 1000)
+
+    with run_worker(broker=broker):
+        job_id = asks.send().message_id
+        wait_for(lambda: facilities(broker).records.read(job_id).state == "succeeded")
+
+    assert len(runs) == 2
+
+
+def test_options_of_a_pipelines_steps_are_validated_and_honoured(yard_broker: BuildBroker, run_worker: Any) -> None:
+    broker = yard_broker(small_yard(max_retries=3))
+
+    @dramatiq.actor(broker=broker, queue_name="work")
+    def first() -> int:
+        return 1
+
+    @dramatiq.actor(broker=broker, queue_name="work")
+    def second(number: int) -> None:
+        raise RuntimeError("no")
+
+    def chain(*steps: Any) -> dramatiq.pipeline:
+        return dramatiq.pipeline(steps, broker=broker)
+
+    wrong = second.message_with_options(max_retries="many")
+    actors_own = second.message_with_options(redact=("number",))
+    last = second.message_with_options(max_retries=1)
+    for refused, error in ((wrong, InvalidOption), (actors_own, ActorOption)):
+        with pytest.raises(error, match="actor second: "):
+            chain(first.message(), refused).run()
+        with pytest.raises(error, match="actor second: "):
+            dramatiq.group([chain(first.message(), refused)], broker=broker).run()
+    with run_worker(broker=broker):
+        dramatiq.pipeline([first.message(), last], broker=broker).run()
+        letter = wait_for(lambda: facilities(broker).transport.letter("work", last.message_id))
+
+    assert letter.attempts == 2
+
+
+def test_a_delay_in_a_messages_options_is_honoured_by_pipelines_and_refused_elsewhere(
+    yard_broker: BuildBroker,
+) -> None:
+    broker = yard_broker(small_yard())
+
+    @dramatiq.actor(broker=broker, queue_name="work")
+    def later() -> None: ...
+
+    dramatiq.pipeline([later.message_with_options(delay=60_000), later.message()], broker=broker).run()
+
+    assert facilities(broker).transport.stats("work").live.scheduled == 1
+    with pytest.raises(InvalidOption, match="delay is 60000; pass it to enqueue"):
+        broker.enqueue(later.message_with_options(delay=60_000))
+    with pytest.raises(InvalidOption, match="delay is 60000; pass it to enqueue"):
+        dramatiq.group([later.message_with_options(delay=60_000)], broker=broker).run()

@@ -1,0 +1,188 @@
+"""Each option is validated where it is written: an actor's when it is declared, a message's when it is sent."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import dramatiq
+import pytest
+from dramatiq.brokers.stub import StubBroker
+from dramatiq.message import Message
+from periodiq import cron
+
+from apps.platform.wiring import in_order
+from broker.interface import facilities
+from middleware.errors import ActorOption, InvalidOption, UnknownOption
+from middleware.options import refuse_unknown, rules_of
+from tests.unit.documentation.pages import read
+
+ACTORS_ONLY = {
+    "backoff": [1],
+    "permanent": ["ValueError"],
+    "rate_limit": "10/m",
+    "redact": ["to"],
+    "periodic": "0 2 * * *",
+    "catch_up": "all",
+}
+
+
+@pytest.fixture
+def broker() -> StubBroker:
+    """A broker with the project's middleware, in its order, that sends to no server."""
+    broker = StubBroker(middleware=in_order(facilities()))
+    refuse_unknown(broker)
+    return broker
+
+
+def declare(broker: StubBroker, **options: Any) -> dramatiq.Actor[..., Any]:
+    def send_mail(to: str = "") -> None: ...
+
+    return dramatiq.actor(send_mail, broker=broker, **options)
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("max_retries", "5"),
+        ("max_retries", -1),
+        ("max_retries", True),
+        ("max_retries", None),
+        ("backoff", 100),
+        ("backoff", lambda: 100),
+        ("permanent", "ValueError"),
+        ("permanent", (ValueError, "KeyError")),
+        ("permanent", (ValueError("no"),)),
+        ("time_limit", None),
+        ("time_limit", 0),
+        ("time_limit", "5s"),
+        ("time_limit", float("inf")),
+        ("time_limit", True),
+        ("track", "no"),
+        ("store_results", 1),
+        ("alert", 0),
+        ("rate_limit", "10"),
+        ("rate_limit", "10/m\n"),
+        ("redact", "to"),
+        ("redact", ("too",)),
+        ("redact", (1,)),
+        ("unique_key", 7),
+        ("on_success", 5),
+        ("on_failure", ""),
+        ("pipe_ignore", "yes"),
+        ("priority", "high"),
+        ("priority", 1.5),
+    ],
+)
+def test_an_actor_with_an_unusable_option_is_refused_by_name_when_it_is_declared(
+    broker: StubBroker, option: str, value: Any
+) -> None:
+    with pytest.raises(InvalidOption, match=rf"^actor send_mail: {option} is {re.escape(repr(value)[:100])}.*; write "):
+        declare(broker, **{option: value})
+    assert broker.actors == {}
+
+
+def test_a_single_class_as_permanent_is_refused_with_the_tuple_to_write(broker: StubBroker) -> None:
+    with pytest.raises(InvalidOption, match=re.escape("write permanent=(ValueError,)")):
+        declare(broker, permanent=ValueError)
+
+
+def test_usable_options_are_accepted_and_none_is_the_same_as_leaving_them_out(broker: StubBroker) -> None:
+    usable: dict[str, Any] = {
+        "max_retries": 0,
+        "backoff": lambda retry: retry,
+        "permanent": (ValueError,),
+        "time_limit": 0.5,
+        "redact": ["to"],
+        "periodic": cron("0 2 * * *"),
+        "on_failure": "tell",
+    }
+    none = dict.fromkeys(("backoff", "permanent", "track", "alert", "rate_limit", "redact", "unique_key", "on_success"))
+
+    actor = declare(broker, **usable | {"actor_name": "usable"})
+    without = declare(broker, **none | {"actor_name": "without"})
+
+    assert actor.options == usable
+    assert without.options.keys() <= {"time_limit"}
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("max_retries", "5"),
+        ("max_retries", None),
+        ("max_retries", -1),
+        ("time_limit", 0),
+        ("time_limit", "5s"),
+        ("time_limit", None),
+        ("time_limit", 10**9),
+        ("track", 1),
+        ("store_results", "yes"),
+        ("alert", "no"),
+        ("priority", "high"),
+        ("unique_key", lambda to: to),
+        ("pipe_ignore", "yes"),
+        ("pipe_target", "next"),
+        ("delay", -1),
+        ("attempts", 3),
+        ("generation", 1),
+    ],
+)
+@pytest.mark.parametrize("way", ["send_with_options", "enqueue", "pipeline", "group", "step of a pipeline"])
+def test_a_message_with_an_unusable_option_is_refused_by_name_when_it_is_sent(
+    broker: StubBroker, option: str, value: Any, way: str
+) -> None:
+    actor = declare(broker)
+    message: Message[Any] = Message("default", "send_mail", (), {}, {option: value})
+    pipeline = dramatiq.pipeline([actor.message(), message], broker=broker)
+
+    with pytest.raises(InvalidOption, match=rf"^actor send_mail: {option} is "):
+        if way == "send_with_options":
+            actor.send_with_options(**{option: value})
+        elif way == "enqueue":
+            broker.enqueue(message)
+        elif way == "pipeline":
+            dramatiq.pipeline([message, *([] if option == "pipe_target" else [actor.message()])], broker=broker).run()
+        elif way == "group":
+            dramatiq.group([message], broker=broker).run()
+        else:
+            pipeline.run()
+    assert broker.queues["default"].qsize() == 0
+
+
+@pytest.mark.parametrize("option", ACTORS_ONLY)
+def test_an_option_that_only_actors_can_have_is_refused_as_a_messages(broker: StubBroker, option: str) -> None:
+    actor = declare(broker)
+
+    with pytest.raises(ActorOption, match=rf"^actor send_mail: {option} is no option of a message, only of an actor"):
+        actor.send_with_options(**{option: ACTORS_ONLY[option]})
+    with pytest.raises(UnknownOption):
+        broker.enqueue(actor.message_with_options(**{option: ACTORS_ONLY[option]}))
+
+
+@pytest.mark.parametrize("delay", [-1, 1.5, 10**15])
+def test_a_delay_that_no_worker_could_read_is_refused(broker: StubBroker, delay: Any) -> None:
+    with pytest.raises(InvalidOption, match=r"actor send_mail: delay is .*; write milliseconds, from 0"):
+        declare(broker).send_with_options(delay=delay)
+
+
+def test_pipe_target_is_no_option_of_an_actor(broker: StubBroker) -> None:
+    with pytest.raises(UnknownOption, match="unknown actor option 'pipe_target'"):
+        declare(broker, pipe_target={})
+
+
+def test_a_unique_key_whose_function_fails_is_refused_and_named(broker: StubBroker) -> None:
+    actor = declare(broker, unique_key=lambda *given: given[5])
+
+    with pytest.raises(InvalidOption, match=r"unique_key is .*; it raised IndexError, mend the function"):
+        actor.send("ann@example.org")
+
+
+def test_every_option_has_a_rule_and_the_reference_says_who_can_have_it(broker: StubBroker) -> None:
+    rules = rules_of(broker)
+    rows = re.findall(r"^\| `(\w+)` \| (yes|no) \| (yes|no) \| ", read("docs/reference/actor-options.md"), re.MULTILINE)
+
+    assert set(broker.actor_options) <= rules.keys()
+    assert {name: (actor == "yes", message == "yes") for name, actor, message in rows} == {
+        name: (rule.of_actor is not None, rule.of_message is not None) for name, rule in rules.items()
+    }
