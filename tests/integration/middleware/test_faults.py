@@ -102,16 +102,16 @@ def test_a_broker_that_is_away_holds_a_dead_letter_until_it_is_back(
 ) -> None:
     broker = yard_broker(small_yard(max_retries=0))
     family = broker.families["work"]
-    bury, refused = family.bury, []
+    dead_letter, refused = family.dead_letter, []
 
     def away_thrice(*call: Any) -> bool:
         if len(refused) < 3:
             refused.append(1)
-            raise BrokerUnavailable("bury", "connection refused")
-        return bury(*call)
+            raise BrokerUnavailable("dead_letter", "connection refused")
+        return dead_letter(*call)
 
     monkeypatch.setattr("middleware.wait_for_broker.PAUSE_S", 0.01)
-    monkeypatch.setattr(family, "bury", away_thrice)
+    monkeypatch.setattr(family, "dead_letter", away_thrice)
 
     @dramatiq.actor(broker=broker, queue_name="work")
     def broken() -> None:

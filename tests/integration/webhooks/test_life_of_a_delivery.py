@@ -22,7 +22,7 @@ LANES = ("webhook", "webhook-retry")
 @pytest.fixture
 def hurried(yard_broker):
     """A broker on which retries follow at once, with the actor on it."""
-    yard = django_settings.YARD
+    yard = django_settings.SWITCHYARD.topology
     queues = tuple(dataclasses.replace(queue, retry=RetryPolicy(base_ms=1, cap_ms=5)) for queue in yard.queues)
     broker = yard_broker(dataclasses.replace(yard, queues=queues))
     actor = dramatiq.actor(
