@@ -1,4 +1,4 @@
-"""Alerts to read and acknowledge."""
+"""Alerts in the admin, to read and acknowledge."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from apps.platform.console.read_only import ReadOnly
 
 
 class DeliveryInline(ReadOnly, TabularInline):
-    """The messages of an alert."""
+    """Deliveries on an alert's page."""
 
     model = Delivery
     fields = readonly_fields = ("channel", "count", "state", "tries", "sent_at", "next_try_at", "error")
@@ -24,13 +24,13 @@ class DeliveryInline(ReadOnly, TabularInline):
     verbose_name_plural = "messages sent"
 
     def has_view_permission(self, request: HttpRequest, obj: Alert | None = None) -> bool:
-        """Whoever sees the alert sees its messages."""
+        """Return whether the user may view alerts."""
         return request.user.has_perm("switchyard_alerts.view_alert")
 
 
 @admin.register(Alert)
 class AlertAdmin(ReadOnly, ModelAdmin):
-    """Read-only, but for acknowledging."""
+    """Read-only list of alerts with the action Acknowledge."""
 
     list_display = ("shown_severity", "title", "queue", "actor", "count", "first_at", "last_at", "shown_state")
     list_display_links = ("title",)
@@ -47,23 +47,23 @@ class AlertAdmin(ReadOnly, ModelAdmin):
 
     @display(description="Severity", label={"critical": "danger", "warning": "warning"}, ordering="severity")
     def shown_severity(self, alert: Alert) -> tuple[str, str]:
-        """Severity as a coloured word."""
+        """Return the severity as a coloured label."""
         return alert.severity, alert.get_severity_display()
 
     @display(description="State", label={"open": "danger", "acknowledged": "success"}, ordering="state")
     def shown_state(self, alert: Alert) -> tuple[str, str]:
-        """State as a coloured word."""
+        """Return the state as a coloured label."""
         return alert.state, alert.get_state_display()
 
     @admin.action(description="Acknowledge the selected alerts", permissions=["acknowledge"])
     def acknowledge(self, request: HttpRequest, queryset: QuerySet[Alert]) -> None:
-        """Acknowledge what is selected."""
+        """Acknowledge the selected alerts."""
         user = cast(User, request.user)
         done = sum(services.acknowledge(alert, by=user) for alert in queryset)
         already = queryset.count() - done
-        tail = f"; {already} had been before" if already else ""
+        tail = f"; {already} had been acknowledged before" if already else ""
         messages.success(request, f"Acknowledged {done} alert{'' if done == 1 else 's'}{tail}.")
 
     def has_acknowledge_permission(self, request: HttpRequest) -> bool:
-        """Whether the user may acknowledge."""
+        """Return whether the user may acknowledge."""
         return request.user.has_perm("switchyard_alerts.acknowledge_alert")

@@ -1,4 +1,4 @@
-"""Alerts about the broker's server itself, raised by the leading scheduler: each finding once, while it lasts."""
+"""Alerts about the broker's server, raised by the leading scheduler once for each finding until it is gone."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ from broker.health.server import Finding
 from broker.interface import facilities
 from broker.stores.alert_groups import AlertFact
 
-# Of the warnings, the one that becomes an error by itself.
+# Warnings that turn into errors if nobody acts.
 ALERTED_WARNINGS = frozenset({"nearly_full"})
 
 
 class BrokerAlerts:
-    """Looks at the server, and raises an alert for what it finds anew."""
+    """Check the server and raise an alert for each new finding."""
 
     def __init__(self) -> None:
         self._watch = make_watch()
-        self._told: set[str] = set()
+        self._raised: set[str] = set()
 
     def check(self) -> None:
-        """Look once.
+        """Check once.
 
         Raises:
-            redis.RedisError: an alert could not be raised; it is tried again at the next look.
+            redis.RedisError: an alert could not be raised; the next check retries.
         """
         findings = self._watch.look().findings
-        self._told &= {found.code for found in findings}
+        self._raised &= {found.code for found in findings}
         for found in findings:
-            if found.code not in self._told and (found.severity == "error" or found.code in ALERTED_WARNINGS):
+            if found.code not in self._raised and (found.severity == "error" or found.code in ALERTED_WARNINGS):
                 facilities().alerts.raise_(_fact(found))
-                self._told.add(found.code)
+                self._raised.add(found.code)
 
 
 def _fact(found: Finding) -> AlertFact:

@@ -1,4 +1,4 @@
-"""Errors of alerting. None of them names more of a channel's URL than its scheme and host."""
+"""Errors of alerting. Messages contain at most scheme and host of a channel's URL."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from broker.errors import SwitchyardError
 
 
 class InvalidAlertUrl(SwitchyardError):
-    """An entry of SWITCHYARD_ALERT_URLS that no channel can use."""
+    """No channel can use an entry of SWITCHYARD_ALERT_URLS."""
 
     def __init__(self, position: int, fact: str) -> None:
         super().__init__(
@@ -16,13 +16,13 @@ class InvalidAlertUrl(SwitchyardError):
 
 
 class ChannelFailed(SwitchyardError):
-    """A channel did not take a message. It is tried again a few times.
+    """A channel did not accept a message. Sending is retried, 5 attempts in all.
 
     Args:
-        answered: It is there and said no to this message; it may take the next.
+        answered: Whether the channel answered and refused only this message.
     """
 
     def __init__(self, channel: str, fact: str, *, answered: bool = False) -> None:
         self.fact = fact
         self.answered = answered
-        super().__init__(f"alert channel {channel}: {fact}; it is tried again, see SWITCHYARD_ALERT_URLS if it stays")
+        super().__init__(f"alert channel {channel}: {fact}; retried up to 5 times; check SWITCHYARD_ALERT_URLS")

@@ -1,4 +1,4 @@
-"""Takes alert groups over from the broker into rows, one message due for each channel."""
+"""Intake of alert groups from the broker: one alert row, and one delivery for each channel."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ LONGEST_SAMPLE = 4_000
 CRITICAL_KINDS = frozenset({"dead_letter", "pool_down", "broker"})
 
 
-def take_over(group: AlertGroup, channels: Iterable[str]) -> AlertGroup:
-    """Write a claimed group as an alert with one message due for each channel; safe to repeat.
+def write_alert(group: AlertGroup, channels: Iterable[str]) -> AlertGroup:
+    """Write a claimed group as an alert with one delivery due for each channel. Safe to repeat.
 
     Returns:
-        The group with the count that its messages tell of, to be settled: a repetition after a crash finds messages
-        that may have left with a smaller count.
+        The group with the count that its deliveries report, to be settled. After a crash this may be less than the
+        group's count: deliveries that were already sent keep theirs.
 
     Raises:
         django.db.DatabaseError: nothing was written.
@@ -40,7 +40,7 @@ def take_over(group: AlertGroup, channels: Iterable[str]) -> AlertGroup:
         if not created:
             alert.count, alert.last_at = max(alert.count, group.count), datetime_of(group.last_at)
             alert.save(update_fields=("count", "last_at"))
-        told = group.count
+        reported = group.count
         for channel in channels:
             delivery, made = Delivery.objects.select_for_update().get_or_create(
                 alert=alert,
@@ -51,12 +51,12 @@ def take_over(group: AlertGroup, channels: Iterable[str]) -> AlertGroup:
             if not made and delivery.state == Delivery.State.PENDING and delivery.tries == 0:
                 delivery.count = group.count
                 delivery.save(update_fields=("count",))
-            told = min(told, delivery.count)
-    return replace(group, count=told)
+            reported = min(reported, delivery.count)
+    return replace(group, count=reported)
 
 
-def notice(delivery: Delivery) -> Notice:
-    """Return what a row's channel is told."""
+def notice_of(delivery: Delivery) -> Notice:
+    """Return the message of a delivery."""
     alert = delivery.alert
     return Notice(
         id=f"{alert.pk}-{delivery.told}",
@@ -68,15 +68,15 @@ def notice(delivery: Delivery) -> Notice:
         queue=alert.queue,
         actor=alert.actor,
         count=delivery.count,
-        told=delivery.told,
+        reported=delivery.told,
         first_at=alert.first_at,
         last_at=alert.last_at,
         link=alert.link,
     )
 
 
-def notice_without_row(group: AlertGroup) -> Notice:
-    """Return what channels are told of a group while the database takes no rows."""
+def notice_of_group(group: AlertGroup) -> Notice:
+    """Return the message of a group that has no rows because the database does not answer."""
     columns = _columns(group)
     return Notice(
         id=f"{group.fingerprint}-{group.first_at}-{group.sent_count}",
@@ -88,7 +88,7 @@ def notice_without_row(group: AlertGroup) -> Notice:
         queue=group.sample.queue,
         actor=group.sample.actor,
         count=group.count,
-        told=group.sent_count,
+        reported=group.sent_count,
         first_at=datetime_of(group.first_at),
         last_at=datetime_of(group.last_at),
         link=columns["link"],

@@ -1,4 +1,4 @@
-"""What the yard wanted somebody to know, and whom it told."""
+"""Alerts and their deliveries to channels."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from django.db import models
 
 
 class Alert(models.Model):
-    """Like alerts from the first of them until they stop, one row."""
+    """One group of like alerts, from the first until they stop."""
 
     class State(models.TextChoices):
         OPEN = "open", "Open"
@@ -42,9 +42,9 @@ class Alert(models.Model):
 
 
 class Delivery(models.Model):
-    """One message of an alert to one channel: the first at once, a digest when a window ends and the count grew.
+    """One message of an alert to one channel: the first at once, later ones as a digest of a window's new occurrences.
 
-    ``told`` is the count that the messages before this one told of: it makes the message unique.
+    ``told`` is the count that earlier messages reported; it makes the message unique.
     """
 
     class State(models.TextChoices):

@@ -1,4 +1,4 @@
-"""What a channel is told: one alert as plain values and as text."""
+"""Content of one alert message: plain values, text and JSON."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from datetime import datetime
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """One message to people.
+    """One alert message for people.
 
     Args:
-        id: Same for every try of the same message, so that a receiver can drop a repetition.
-        count: Occurrences since the first; ``told``: those that earlier messages told of.
-        link: Absolute URL of the page to look at, or "".
+        id: The same for every attempt to send this message, so that receivers can drop repetitions.
+        count: Occurrences since the first.
+        reported: Occurrences that earlier messages reported.
+        link: Absolute URL of the admin page, or "".
     """
 
     id: str
@@ -25,24 +26,24 @@ class Notice:
     queue: str
     actor: str
     count: int
-    told: int
+    reported: int
     first_at: datetime
     last_at: datetime
     link: str
 
     @property
     def headline(self) -> str:
-        """One line: the severity, the title and how often."""
-        often = "" if self.count == 1 else f" ({self.count:,} times)"
-        return f"[{self.severity}] {self.title}{often}"
+        """Severity, title and count in one line."""
+        times = "" if self.count == 1 else f" ({self.count:,} times)"
+        return f"[{self.severity}] {self.title}{times}"
 
     @property
     def text(self) -> str:
         """The whole message as plain text."""
         lines = [self.title, ""]
-        if self.told:
+        if self.reported:
             since = f"{self.first_at:%Y-%m-%d %H:%M:%S} UTC"
-            lines.append(f"{self.count - self.told:,} more, {self.count:,} since {since}.")
+            lines.append(f"{self.count - self.reported:,} more, {self.count:,} since {since}.")
         elif self.count > 1:
             lines.append(f"{self.count:,} times so far.")
         facts = (("Queue", self.queue), ("Actor", self.actor), ("First", self._clock(self.first_at)))
@@ -53,7 +54,7 @@ class Notice:
         return "\n".join(lines)
 
     def as_json(self) -> dict[str, object]:
-        """Return the body that a webhook gets. Times are ISO 8601 in UTC."""
+        """Return the body of a webhook. Times are ISO 8601 in UTC."""
         return {
             "id": self.id,
             "type": f"switchyard.alert.{self.kind}",
@@ -64,7 +65,7 @@ class Notice:
             "queue": self.queue,
             "actor": self.actor,
             "count": self.count,
-            "new": self.count - self.told,
+            "new": self.count - self.reported,
             "first_at": self.first_at.isoformat(timespec="microseconds"),
             "last_at": self.last_at.isoformat(timespec="microseconds"),
             "link": self.link,

@@ -11,5 +11,5 @@ def recent(limit: int = 5) -> list[Alert]:
 
 
 def open_count() -> int:
-    """Return how many alerts nobody has acknowledged."""
+    """Return the number of unacknowledged alerts."""
     return Alert.objects.filter(state=Alert.State.OPEN).count()

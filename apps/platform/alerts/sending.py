@@ -1,4 +1,4 @@
-"""Sends what is due, every channel for itself: one that hangs or fails never holds up the others."""
+"""Sending of due deliveries, each channel in its own thread: one that hangs or fails delays no other."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from django.utils import timezone
 
 from apps.platform.alerts.channels import Channel
 from apps.platform.alerts.errors import ChannelFailed
-from apps.platform.alerts.intake import notice
+from apps.platform.alerts.intake import notice_of
 from apps.platform.alerts.models import Delivery
 from apps.platform.alerts.notice import Notice
 
@@ -24,22 +24,26 @@ log = structlog.get_logger(__name__)
 MOST_TRIES = 5
 BACKOFF_S = (5, 15, 45, 90)
 BATCH = 50
-# A channel starts no further message after this many seconds of a batch, and the batch ends a deadline later.
+# Seconds into a batch after which a channel starts no further message. One message takes at most DEADLINE_S (5 s).
 BUDGET_S = 4.0
 BATCH_ENDS_S = 10.0
 CLAIM_S = 60
 
 
 @dataclass(slots=True)
-class Attempts:
-    """What one channel did with its notices in one batch. ``results``: id -> failure, ``None`` for taken."""
+class ChannelBatch:
+    """Messages of one channel in one batch.
+
+    Args:
+        results: Message id to its failure; ``None`` if the channel accepted it.
+    """
 
     channel: Channel
     notices: Sequence[Notice]
     results: dict[str, ChannelFailed | None] = field(default_factory=dict)
 
     def run(self) -> None:
-        """Send the notices in order until one meets a channel that does not answer, or the budget is spent."""
+        """Send the messages in order until the channel does not answer or ``BUDGET_S`` is spent."""
         started, results = time.monotonic(), self.results
         for item in self.notices:
             if time.monotonic() - started > BUDGET_S:
@@ -50,41 +54,43 @@ class Attempts:
                 results[item.id] = error
                 if not error.answered:
                     return
-            except Exception as error:  # noqa: BLE001  a broken channel must not end the others' batch
+            except Exception as error:  # noqa: BLE001  an error in one channel must not stop the others
                 results[item.id] = ChannelFailed(self.channel.name, f"{type(error).__name__} in the channel")
                 return
             else:
                 results[item.id] = None
 
 
-def send_all(work: Sequence[Attempts]) -> None:
-    """Run channels side by side for at most ``BATCH_ENDS_S``. What has no answer by then counts as failed."""
-    threads = [threading.Thread(target=item.run, name=f"alerts {item.channel.name}", daemon=True) for item in work]
+def send_all(batches: Sequence[ChannelBatch]) -> None:
+    """Run all channels in parallel for at most ``BATCH_ENDS_S``; a message without an answer by then has failed."""
+    threads = [
+        threading.Thread(target=batch.run, name=f"alerts {batch.channel.name}", daemon=True) for batch in batches
+    ]
     for thread in threads:
         thread.start()
     ends = time.monotonic() + BATCH_ENDS_S
-    for thread, item in zip(threads, work, strict=True):
+    for thread, batch in zip(threads, batches, strict=True):
         thread.join(max(0.0, ends - time.monotonic()))
-        # A thread that goes on writes into the old dict: what counts is how it stood now.
-        item.results = dict(item.results)
-        waiting = next((one.id for one in item.notices if one.id not in item.results), None)
+        # A thread that outlives the deadline writes into the old dict, which nobody reads.
+        batch.results = dict(batch.results)
+        waiting = next((notice.id for notice in batch.notices if notice.id not in batch.results), None)
         if thread.is_alive() and waiting is not None:
-            item.results[waiting] = ChannelFailed(item.channel.name, f"no answer in {BATCH_ENDS_S:.0f} s")
+            batch.results[waiting] = ChannelFailed(batch.channel.name, f"no answer in {BATCH_ENDS_S:.0f} s")
 
 
 def send_due(channels: Sequence[Channel]) -> int:
-    """Send the messages that are due, and note how it went; return how many were taken.
+    """Send the due deliveries and store the results; return how many messages were accepted.
 
     Raises:
-        django.db.DatabaseError: rows could not be read or written; what was sent meanwhile may be sent again.
+        django.db.DatabaseError: rows could not be read or written; messages sent meanwhile may be sent again.
     """
     by_name = {channel.name: channel for channel in channels}
     claimed: dict[str, list[Delivery]] = defaultdict(list)
     for delivery in _claim_due(list(by_name)):
         claimed[delivery.channel].append(delivery)
-    work = [Attempts(by_name[name], [notice(item) for item in items]) for name, items in claimed.items()]
-    send_all(work)
-    return sum(_note_results(attempts, claimed[attempts.channel.name]) for attempts in work)
+    batches = [ChannelBatch(by_name[name], [notice_of(item) for item in items]) for name, items in claimed.items()]
+    send_all(batches)
+    return sum(_record_results(batch, claimed[batch.channel.name]) for batch in batches)
 
 
 def _claim_due(names: Sequence[str]) -> list[Delivery]:
@@ -94,7 +100,7 @@ def _claim_due(names: Sequence[str]) -> list[Delivery]:
     gone.update(state=Delivery.State.GIVEN_UP, error="the channel is no longer configured")
     claimed = []
     for delivery in pending.filter(channel__in=names).select_related("alert")[:BATCH]:
-        # Another scheduler may do the same: whoever moves next_try_at sends. A crash makes it due again.
+        # Of several schedulers the one whose update matches sends. After a crash the delivery is due again in 60 s.
         mine = Delivery.objects.filter(pk=delivery.pk, state=Delivery.State.PENDING, next_try_at=delivery.next_try_at)
         if mine.update(next_try_at=now + timedelta(seconds=CLAIM_S), tries=F("tries") + 1):
             delivery.tries += 1
@@ -102,24 +108,24 @@ def _claim_due(names: Sequence[str]) -> list[Delivery]:
     return claimed
 
 
-def _note_results(attempts: Attempts, deliveries: Sequence[Delivery]) -> int:
-    failures = [result for result in attempts.results.values() if result is not None]
-    absent = next((failure for failure in failures if not failure.answered), None)
-    taken = 0
-    for delivery, item in zip(deliveries, attempts.notices, strict=True):
+def _record_results(batch: ChannelBatch, deliveries: Sequence[Delivery]) -> int:
+    failures = [result for result in batch.results.values() if result is not None]
+    no_answer = next((failure for failure in failures if not failure.answered), None)
+    accepted = 0
+    for delivery, item in zip(deliveries, batch.notices, strict=True):
         now = timezone.now()
-        if item.id in attempts.results and attempts.results[item.id] is None:
+        if item.id in batch.results and batch.results[item.id] is None:
             delivery.state, delivery.sent_at, delivery.error = Delivery.State.SENT, now, ""
-            taken += 1
-        elif failure := attempts.results.get(item.id) or absent:
-            _note_failure(delivery, failure)
-        else:
+            accepted += 1
+        elif failure := batch.results.get(item.id) or no_answer:
+            _record_failure(delivery, failure)
+        else:  # not attempted
             delivery.tries, delivery.next_try_at = delivery.tries - 1, now
         delivery.save(update_fields=("state", "sent_at", "error", "tries", "next_try_at"))
-    return taken
+    return accepted
 
 
-def _note_failure(delivery: Delivery, failure: ChannelFailed) -> None:
+def _record_failure(delivery: Delivery, failure: ChannelFailed) -> None:
     delivery.error = failure.fact[:300]
     if delivery.tries >= MOST_TRIES:
         delivery.state = Delivery.State.GIVEN_UP

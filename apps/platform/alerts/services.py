@@ -1,4 +1,4 @@
-"""What the rest of the project may do with alerts."""
+"""Dispatch of due alerts, and acknowledging."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from django.utils import timezone
 from apps.platform.alerts.channels import Channel
 from apps.platform.alerts.channels.log import LogChannel
 from apps.platform.alerts.channels.parse import channels
-from apps.platform.alerts.intake import notice_without_row, take_over
+from apps.platform.alerts.intake import notice_of_group, write_alert
 from apps.platform.alerts.models import Alert
-from apps.platform.alerts.sending import Attempts, send_all, send_due
+from apps.platform.alerts.sending import ChannelBatch, send_all, send_due
 from apps.platform.conf import switchyard_settings
 from broker.interface import facilities
 from broker.stores.alert_groups import AlertGroup
@@ -28,16 +28,16 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 GROUPS_AT_ONCE = 20
-COMPLAIN_EVERY_S = 60.0
-_complaint_lock = threading.Lock()
-_complained_at: dict[str, float] = {}
+LOG_EVERY_S = 60.0
+_log_lock = threading.Lock()
+_logged_at: dict[str, float] = {}
 
 
 def dispatch_due() -> int:
-    """Claim the alert groups that are due and send them to every channel; return how many messages were taken.
+    """Claim the due alert groups and send them to every channel; return how many messages were accepted.
 
-    The scheduler calls this each second. It takes at most about ten seconds, when a channel hangs. Safe to run in
-    two processes. A database that does not answer only costs the rows: the messages go out without them.
+    The scheduler calls this function every second. It takes about 10 s if a channel hangs. Safe to run in two
+    processes. While the database does not answer, messages are sent without rows.
 
     The caller renews its database connection between calls.
 
@@ -46,24 +46,24 @@ def dispatch_due() -> int:
     """
     targets = channels(switchyard_settings().alert_urls)
     alerts = facilities().alerts
-    taken = 0
+    accepted = 0
     for group in alerts.claim_due(GROUPS_AT_ONCE):
         try:
-            written = take_over(group, [channel.name for channel in targets])
+            written = write_alert(group, [channel.name for channel in targets])
         except DatabaseError as error:
-            _complain(error)
-            taken += _send_without_rows(group, targets)
+            _log_database_error(error)
+            accepted += _send_without_rows(group, targets)
         else:
             alerts.settle(written)
     try:
-        return taken + send_due(targets)
+        return accepted + send_due(targets)
     except DatabaseError as error:
-        _complain(error)
-        return taken
+        _log_database_error(error)
+        return accepted
 
 
 def acknowledge(alert: Alert, *, by: User) -> bool:
-    """Note that somebody looks after an alert; ``False`` when somebody did before."""
+    """Mark an alert as acknowledged; return ``False`` if it was before."""
     with transaction.atomic():
         row = Alert.objects.select_for_update().get(pk=alert.pk)
         if row.state == Alert.State.ACKNOWLEDGED:
@@ -86,20 +86,20 @@ def acknowledge(alert: Alert, *, by: User) -> bool:
 
 
 def _send_without_rows(group: AlertGroup, targets: tuple[Channel, ...]) -> int:
-    told = notice_without_row(group)
-    work = [Attempts(channel, [told]) for channel in targets]
-    send_all(work)
-    taken = [attempts.channel for attempts in work if attempts.results.get(told.id, True) is None]
-    # Not settled, the claim lapses and the group is due again: the log alone is nobody who was told.
-    if any(not isinstance(channel, LogChannel) for channel in taken) or len(taken) == len(targets):
+    notice = notice_of_group(group)
+    batches = [ChannelBatch(channel, [notice]) for channel in targets]
+    send_all(batches)
+    accepted = [batch.channel for batch in batches if batch.results.get(notice.id, True) is None]
+    # Without settling, the claim expires and the group is due again: a log line alone has not reached anybody.
+    if any(not isinstance(channel, LogChannel) for channel in accepted) or len(accepted) == len(targets):
         facilities().alerts.settle(group)
-    return len(taken)
+    return len(accepted)
 
 
-def _complain(error: DatabaseError) -> None:
+def _log_database_error(error: DatabaseError) -> None:
     name, now = type(error).__name__, time.monotonic()
-    with _complaint_lock:
-        if now - _complained_at.get(name, -COMPLAIN_EVERY_S) < COMPLAIN_EVERY_S:
+    with _log_lock:
+        if now - _logged_at.get(name, -LOG_EVERY_S) < LOG_EVERY_S:
             return
-        _complained_at[name] = now
-    log.error("alerts go out without rows: the database does not answer", error=name)
+        _logged_at[name] = now
+    log.error("alerts are sent without rows: the database does not answer", error=name)

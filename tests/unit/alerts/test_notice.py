@@ -7,7 +7,7 @@ from apps.platform.alerts.notice import Notice
 
 FIRST = Notice(
     id="1-0", fingerprint="f00d", kind="dead_letter", severity="critical", title="report gave up: KeyError",
-    sample="exhausted after 6 attempts", queue="slow", actor="report", count=1, told=0,
+    sample="exhausted after 6 attempts", queue="slow", actor="report", count=1, reported=0,
     first_at=datetime(2026, 11, 20, 2, 51, tzinfo=UTC), last_at=datetime(2026, 11, 20, 2, 54, tzinfo=UTC),
     link="https://yard.example.com/admin/",
 )  # fmt: skip
@@ -20,7 +20,7 @@ def test_first_message_tells_what_where_and_the_link() -> None:
 
 
 def test_digest_tells_how_many_are_new_and_how_many_there_are() -> None:
-    digest = replace(FIRST, count=1_000, told=1)
+    digest = replace(FIRST, count=1_000, reported=1)
 
     assert digest.headline.endswith("(1,000 times)")
     assert "999 more, 1,000 since 2026-11-20 02:51:00 UTC." in digest.text

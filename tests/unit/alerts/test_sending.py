@@ -10,7 +10,7 @@ import pytest
 from apps.platform.alerts import sending
 from apps.platform.alerts.errors import ChannelFailed
 from apps.platform.alerts.notice import Notice
-from apps.platform.alerts.sending import Attempts, send_all
+from apps.platform.alerts.sending import ChannelBatch, send_all
 from tests.unit.alerts.test_notice import FIRST
 
 SECOND = replace(FIRST, id="2-0")
@@ -34,7 +34,7 @@ def unreachable(notice: Notice) -> None:
 
 
 def test_channel_that_refuses_one_message_gets_the_next() -> None:
-    work = Attempts(Channel("c", lambda notice: refuse(notice) if notice is FIRST else None), [FIRST, SECOND])
+    work = ChannelBatch(Channel("c", lambda notice: refuse(notice) if notice is FIRST else None), [FIRST, SECOND])
 
     send_all([work])
 
@@ -43,7 +43,7 @@ def test_channel_that_refuses_one_message_gets_the_next() -> None:
 
 
 def test_channel_that_does_not_answer_is_left_alone_at_once() -> None:
-    work = Attempts(Channel("c", unreachable), [FIRST, SECOND])
+    work = ChannelBatch(Channel("c", unreachable), [FIRST, SECOND])
 
     send_all([work])
 
@@ -54,7 +54,7 @@ def test_broken_channel_is_a_failure_of_its_own() -> None:
     def broken(notice: Notice) -> None:
         raise ZeroDivisionError("canary")
 
-    work, well = Attempts(Channel("c", broken), [FIRST]), Attempts(Channel("d", lambda notice: None), [FIRST])
+    work, well = ChannelBatch(Channel("c", broken), [FIRST]), ChannelBatch(Channel("d", lambda notice: None), [FIRST])
 
     send_all([work, well])
 
@@ -67,8 +67,8 @@ def test_broken_channel_is_a_failure_of_its_own() -> None:
 def test_channel_that_hangs_does_not_hold_up_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sending, "BATCH_ENDS_S", 0.2)
     release = threading.Event()
-    hung = Attempts(Channel("c", lambda notice: release.wait(10) and None), [FIRST, SECOND])
-    well = Attempts(Channel("d", lambda notice: None), [FIRST, SECOND])
+    hung = ChannelBatch(Channel("c", lambda notice: release.wait(10) and None), [FIRST, SECOND])
+    well = ChannelBatch(Channel("d", lambda notice: None), [FIRST, SECOND])
     started = time.monotonic()
 
     send_all([hung, well])

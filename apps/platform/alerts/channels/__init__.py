@@ -1,4 +1,4 @@
-"""Where alerts go. One file a kind of channel."""
+"""Channels that alerts are sent to, one file for each kind."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ DEADLINE_S = 5.0
 
 
 class Channel(Protocol):
-    """Takes messages for people."""
+    """Sends alert messages to people."""
 
     @property
     def name(self) -> str:
-        """Tell this channel from the others, without its secrets."""
+        """Unique name without secrets."""
 
     def send(self, notice: Notice) -> None:
         """Send one message within ``DEADLINE_S``.
 
         Raises:
-            ChannelFailed: it was not taken.
+            ChannelFailed: the channel did not accept the message.
         """

@@ -1,4 +1,4 @@
-"""Alerts by e-mail, over the project's mail server."""
+"""Alerts by e-mail through the project's mail server."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LONGEST_SUBJECT = 200
 
 @dataclass(frozen=True, slots=True)
 class EmailChannel:
-    """Sends each message to fixed addresses."""
+    """Send each message to fixed addresses."""
 
     recipients: tuple[str, ...]
 
@@ -32,7 +32,7 @@ class EmailChannel:
             ChannelFailed: the mail server refused it or did not answer.
         """
         subject = " ".join(notice.headline.split())[:LONGEST_SUBJECT]
-        # A second try after a lost answer carries the same Message-ID: mailboxes show it once.
+        # A repeated attempt carries the same Message-ID, so that mailboxes show it once.
         headers = {"Message-ID": f"<alert-{notice.id}@switchyard>", "Auto-Submitted": "auto-generated"}
         connection = get_connection(timeout=DEADLINE_S)
         mail = EmailMessage(subject, notice.text, to=list(self.recipients), headers=headers, connection=connection)

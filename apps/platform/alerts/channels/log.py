@@ -13,14 +13,14 @@ log = structlog.get_logger("switchyard.alerts")
 
 @dataclass(frozen=True, slots=True)
 class LogChannel:
-    """Writes each message as one log line."""
+    """Write each message as one log line."""
 
     name: str = "log"
 
     def send(self, notice: Notice) -> None:
-        """Write one line; cannot fail."""
+        """Write one line. Never fails."""
         log.error(
             "alert",
             title=notice.title, kind=notice.kind, severity=notice.severity, queue=notice.queue, actor=notice.actor,
-            count=notice.count, new=notice.count - notice.told, fingerprint=notice.fingerprint, link=notice.link,
+            count=notice.count, new=notice.count - notice.reported, fingerprint=notice.fingerprint, link=notice.link,
         )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Alert channels from the URLs of SWITCHYARD_ALERT_URLS."""
+"""Parsing of SWITCHYARD_ALERT_URLS into channels."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from apps.platform.alerts.errors import InvalidAlertUrl
 
 
 def channels(urls: Sequence[str]) -> tuple[Channel, ...]:
-    """Return a channel for each URL, doubles left out; without any URL alerts go to the log.
+    """Return one channel for each distinct URL; without any URL the log channel.
 
     Raises:
-        InvalidAlertUrl: one cannot be used. The message names its place in the list, never the URL.
+        InvalidAlertUrl: no channel can use an entry. The message names its position, never the URL.
     """
     found = {channel.name: channel for channel in (parse(url, at + 1) for at, url in enumerate(urls))}
     return tuple(found.values()) or (LogChannel(),)
@@ -29,10 +29,10 @@ def parse(url: str, position: int = 1) -> Channel:
     """Return the channel of one URL.
 
     Args:
-        position: Its place in the list, from 1, for the error.
+        position: Position in the list, from 1, for the error.
 
     Raises:
-        InvalidAlertUrl: it cannot be used.
+        InvalidAlertUrl: no channel can use the URL.
     """
     try:
         parts = urlsplit(url)

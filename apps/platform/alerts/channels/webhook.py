@@ -1,4 +1,4 @@
-"""Alerts as JSON to an address of the operator's choice."""
+"""Alerts as JSON to a configured URL."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ LARGEST_ANSWER_BYTES = 4096
 
 @dataclass(frozen=True, slots=True)
 class WebhookChannel:
-    """Posts each message. The URL is a secret: its path or query often is the only key to the channel."""
+    """Post each message. The URL is a secret: its path or query often is the only credential."""
 
     url: str = field(repr=False)
 
     @property
     def name(self) -> str:
-        """The host, and a digest that tells two URLs of one host apart."""
+        """Host, and a digest that distinguishes two URLs of one host."""
         digest = hashlib.sha256(self.url.encode()).hexdigest()[:8]
         return f"webhook {urlsplit(self.url).hostname} #{digest}"[:200]
 
     def send(self, notice: Notice) -> None:
-        """Post one message; only a 2xx answer counts.
+        """Post one message; only a 2xx answer counts as accepted.
 
         Raises:
             ChannelFailed: no answer in time, an address that is not allowed, or another status.
@@ -46,7 +46,7 @@ class WebhookChannel:
                 truncate=True,
             )
         except OutboundError as error:
-            # The error's own words may hold the URL.
+            # The error's own message may contain the URL.
             raise ChannelFailed(self.name, type(error).__name__) from None
         if not 200 <= answer.status < 300:
             raise ChannelFailed(self.name, f"answered {answer.status}", answered=True)
