@@ -46,9 +46,16 @@ def test_a_process_that_works_refuses_an_old_database(old: Path, environment: di
     assert "(switchyard.E021)" in done.stderr
 
 
-def test_the_web_refuses_an_old_database(old: Path, environment: dict[str, str]) -> None:
+@pytest.mark.parametrize(
+    "load",
+    [
+        pytest.param("import project.asgi", id="before the event loop"),
+        pytest.param("import asyncio\nasync def load(): import project.asgi\nasyncio.run(load())", id="in it, as uvicorn"),
+    ],
+)
+def test_the_web_refuses_an_old_database(old: Path, environment: dict[str, str], load: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", "import project.asgi"],
+        [sys.executable, "-c", load],
         cwd=BASE_DIR, env=environment, capture_output=True, text=True, timeout=90, check=False,
     )  # fmt: skip
 

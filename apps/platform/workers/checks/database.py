@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Collection
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from django.core.checks import CheckMessage, Error
@@ -27,15 +30,7 @@ def made_before(alias: str) -> list[CheckMessage]:
     connection = connections[alias]
     if connection.vendor == "sqlite" and not _file_exists(connection):
         return []
-    was_open = connection.connection is not None
-    try:
-        applied = MigrationRecorder(connection).applied_migrations()
-    except DatabaseError:
-        return []
-    finally:
-        if not was_open:
-            connection.close()  # no process that is forked later inherits it
-    if REPLACED.isdisjoint(applied):
+    if REPLACED.isdisjoint(_applied_migrations(alias)):
         return []
     return [
         Error(
@@ -45,6 +40,29 @@ def made_before(alias: str) -> list[CheckMessage]:
             id="switchyard.E021",
         )
     ]
+
+
+def _applied_migrations(alias: str) -> Collection[tuple[str, str]]:
+    """Return the migrations that a database has; none when it does not answer."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return _read_migrations(alias)
+    # uvicorn loads the application inside its event loop, where Django refuses to use a connection.
+    with ThreadPoolExecutor(max_workers=1) as executor:
+        return executor.submit(_read_migrations, alias).result()
+
+
+def _read_migrations(alias: str) -> Collection[tuple[str, str]]:
+    connection = connections[alias]
+    was_open = connection.connection is not None
+    try:
+        return MigrationRecorder(connection).applied_migrations()
+    except DatabaseError:
+        return ()
+    finally:
+        if not was_open:
+            connection.close()  # no process that is forked later inherits it
 
 
 def set_aside(connection: BaseDatabaseWrapper) -> str:
