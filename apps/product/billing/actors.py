@@ -1,4 +1,4 @@
-"""Billing's background work."""
+"""Actors of billing."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from middleware.errors import PermanentFailure
 
 @dramatiq.actor(queue_name="billing", store_results=True, permanent=(ValueError,))
 def reconcile_month(month: str) -> dict[str, int]:
-    """Hold a month's invoices against the payments. Safe to repeat: a second run changes nothing."""
+    """Reconcile a month's invoices with their payments. Safe to repeat: a second run changes nothing."""
     return dataclasses.asdict(services.reconcile(month, report_progress))
 
 
 @dramatiq.actor(queue_name="billing", store_results=True, periodic=cron("15 2 * * *"))
 def reconcile_current_month() -> dict[str, dict[str, int]]:
-    """Reconcile the running month and the one before, whose payments still come in. Safe to repeat."""
+    """Reconcile the current month and the last, whose payments still arrive. Safe to repeat, like the above."""
     running = timezone.now().date().replace(day=1)
     return {
         month: dataclasses.asdict(services.reconcile(month, report_progress))
@@ -32,6 +32,6 @@ def reconcile_current_month() -> dict[str, dict[str, int]]:
 
 @dramatiq.actor(queue_name="urgent")
 def apply_payment_event(event_id: int) -> None:
-    """Record the payment an inbound event tells of. Safe to repeat: an event is applied once."""
+    """Record the payment of an inbound event. Safe to repeat: an event is applied once."""
     if services.apply_event(event_id) is None:
         raise PermanentFailure(f"payment event {event_id}: does not exist; it was deleted, discard this job")

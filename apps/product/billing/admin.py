@@ -1,4 +1,4 @@
-"""Billing in the admin: read what runs found, start a run, apply a payment event again."""
+"""Admin of billing: results of reconciliations, start of a run, payment events and their repetition."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ STATE_COLOURS = {EventState.RECEIVED: "info", EventState.APPLIED: "success", Eve
 def send_each(
     model_admin: ModelAdmin, request: HttpRequest, actor: Actor[Any, Any], calls: list[dict[str, Any]], verb: str
 ) -> None:
-    """Send one job a call once what the admin wrote is committed, and tell the user what became of it."""
+    """Enqueue one job for each call when the transaction commits, and report the outcome to the user."""
 
     def send() -> None:
         sent = []
@@ -50,7 +50,7 @@ def send_each(
 
 @admin.register(Reconciliation)
 class ReconciliationAdmin(ReadOnly, ModelAdmin):
-    """Months and how they stand. Adding a month reconciles it."""
+    """Reconciled months. Adding a month reconciles it."""
 
     list_display = ["month", "matched", "unmatched", "corrected", "started_at", "finished_at", "invoices"]
     list_per_page = 50
@@ -59,7 +59,7 @@ class ReconciliationAdmin(ReadOnly, ModelAdmin):
     actions = ["reconcile_again"]
 
     def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Whoever may add a reconciliation may start one."""
+        """Return whether the user may start a reconciliation, the same permission."""
         return self.has_run_permission(request)
 
     def has_run_permission(self, request: HttpRequest) -> bool:
@@ -67,13 +67,13 @@ class ReconciliationAdmin(ReadOnly, ModelAdmin):
         return request.user.has_perm("billing.add_reconciliation")
 
     def save_model(self, request: HttpRequest, obj: Any, form: ModelForm[Any], change: bool) -> None:
-        """Keep the month and send the work with it."""
+        """Save the month and enqueue its reconciliation."""
         super().save_model(request, obj, form, change)
         self._enqueue(request, [obj.month])
 
     @admin.action(description="Reconcile this month", permissions=["run"])
     def reconcile_again(self, request: HttpRequest, queryset: QuerySet[Reconciliation]) -> None:
-        """Send a reconciliation of each chosen month."""
+        """Enqueue a reconciliation of each chosen month."""
         self._enqueue(request, list(queryset.values_list("month", flat=True)))
 
     @display(description="Invoices")
@@ -88,7 +88,7 @@ class ReconciliationAdmin(ReadOnly, ModelAdmin):
 
 @admin.register(ReconciliationEntry)
 class ReconciliationEntryAdmin(ReadOnly, ModelAdmin):
-    """Invoices and what their payments said."""
+    """Reconciled invoices and their outcomes."""
 
     list_display = ["invoice", "reconciliation", "expected", "paid", "shown_outcome", "corrected_from", "corrected_at"]
     list_per_page = 50
@@ -104,7 +104,7 @@ class ReconciliationEntryAdmin(ReadOnly, ModelAdmin):
 
 @admin.register(PaymentEvent)
 class PaymentEventAdmin(ReadOnly, ModelAdmin):
-    """Payment events as they came in."""
+    """Received payment events."""
 
     list_display = ["external_id", "shown_state", "payment", "received_at", "applied_at"]
     list_per_page = 50
@@ -115,12 +115,12 @@ class PaymentEventAdmin(ReadOnly, ModelAdmin):
     actions = ["apply_again"]
 
     def has_run_permission(self, request: HttpRequest) -> bool:
-        """Return whether the user may have events applied."""
+        """Return whether the user may apply events."""
         return request.user.has_perm("billing.change_paymentevent")
 
     @admin.action(description="Apply again what was not applied", permissions=["run"])
     def apply_again(self, request: HttpRequest, queryset: QuerySet[PaymentEvent]) -> None:
-        """Send the chosen events that were not applied, for example after their invoice was made."""
+        """Enqueue the chosen events that were not applied, for example after their invoice was created."""
         waiting = queryset.exclude(state=EventState.APPLIED).values_list("pk", flat=True)
         send_each(self, request, apply_payment_event, [{"event_id": pk} for pk in waiting], "applying")
 

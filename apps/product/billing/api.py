@@ -1,4 +1,4 @@
-"""Billing's part of the API. ``router`` is for ``/reconciliations``, ``payments_router`` for ``/payments``."""
+"""API of billing. ``router`` serves ``/reconciliations``, ``payments_router`` for ``/payments``."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _SIGNATURE_HEADERS = {
     signatures.TIMESTAMP_HEADER: "Now, in whole seconds since the epoch; at most 5 minutes off.",
     signatures.SIGNATURE_HEADER: "`v1,` and the base64 of HMAC-SHA256 over `<id>.<timestamp>.<body>`.",
 }
-# The body is read after the signature was checked, so django-ninja cannot know of either.
+# The body is read after its signature is verified, so django-ninja documents neither by itself.
 _SIGNED_EVENT: dict[str, Any] = {
     "parameters": [
         {"in": "header", "name": name, "required": True, "description": text, "schema": {"type": "string"}}

@@ -12,7 +12,7 @@ from apps.product.billing import signatures
 
 
 def check_payment_secret(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[CheckMessage]:
-    """Refuse a secret of inbound payment events that no signature can be made with."""
+    """Refuse a secret of inbound payment events that is no valid signing key."""
     try:
         signatures.key_of(settings.PAYMENT_SECRET)
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""What a reconciliation found, invoice by invoice, and the payment events that came in."""
+"""Results of reconciliations, by invoice, and received payment events."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from apps.product.shop.models import Invoice, InvoiceStatus, Payment
 
 
 def validate_month(month: str) -> None:
-    """Refuse what no calendar has, in an admin form.
+    """Refuse a month that does not exist, in an admin form.
 
     Raises:
         ValidationError: see ``apps.product.shop.months``.
@@ -23,7 +23,7 @@ def validate_month(month: str) -> None:
 
 
 class Reconciliation(models.Model):
-    """One month's invoices held against the payments, as of the last run. ``finished_at`` is empty while one runs."""
+    """Reconciliation of one month, as of its last run. ``finished_at`` is empty during a run."""
 
     month = models.CharField(max_length=7, unique=True, validators=[validate_month], help_text="YYYY-MM")
     matched = models.PositiveIntegerField(default=0, help_text="Invoices that were paid exactly.")
@@ -40,7 +40,7 @@ class Reconciliation(models.Model):
 
 
 class Outcome(models.TextChoices):
-    """How an invoice's payments compare with what it asks for; a void invoice asks for nothing."""
+    """Comparison of an invoice's payments with its total; that of a void invoice counts as zero."""
 
     MATCHED = "matched", "Matched"
     MISSING = "missing", "Nothing paid"
@@ -72,7 +72,7 @@ class ReconciliationEntry(models.Model):
 
 
 class EventState(models.TextChoices):
-    """How far a payment event came. ``unplaced``: its reference names no invoice, a person has to look."""
+    """State of a payment event. ``unplaced``: it names no invoice, so a person has to assign it."""
 
     RECEIVED = "received", "Received"
     APPLIED = "applied", "Applied"
@@ -80,7 +80,7 @@ class EventState(models.TextChoices):
 
 
 class PaymentEvent(models.Model):
-    """A payment provider's signed message that money came in; the same ``external_id`` again is the same event."""
+    """A payment provider's signed report of a payment; equal ``external_id``, equal event."""
 
     external_id = models.CharField(max_length=255, unique=True, help_text="The sender's webhook-id.")
     payload = models.JSONField()

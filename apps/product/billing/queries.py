@@ -13,7 +13,7 @@ from apps.product.shop.settlement import invoice_number
 
 
 class Counts(NamedTuple):
-    """How a month's invoices stand: paid exactly, not, and corrected by any run so far."""
+    """Counts of a month's invoices: paid exactly, other, and corrected by any run so far."""
 
     matched: int
     unmatched: int
@@ -32,6 +32,6 @@ def count_entries(reconciliation: Reconciliation) -> Counts:
 
 
 def invoice_meant(number: str, reference: str) -> Invoice | None:
-    """Return the invoice a payer meant: the one of that number, or else the one the reference names."""
+    """Return the invoice of a payment: by its number, else by the number in the reference."""
     named = number or invoice_number(reference)
     return shop.invoice_numbered(named) if named else None

@@ -1,4 +1,4 @@
-"""Hold a batch of invoices against their payments. Reads through the shop, writes through its services."""
+"""Reconciliation of one batch of invoices with their payments, through the shop's queries and services."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _WRITTEN = ["expected", "paid", "outcome", "corrected_from", "corrected_at"]
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What was done with a batch: its size, how many statuses were wrong, and where the next one begins."""
+    """Result of a batch: counts of invoices and of corrected statuses, and the last id, where the next batch begins."""
 
     invoices: int
     corrected: int
@@ -48,7 +48,7 @@ def reconcile_batch(reconciliation: Reconciliation, after_id: int) -> Batch | No
 
 
 def outcome_of(expected: Decimal, paid: Decimal) -> Outcome:
-    """Return how what was paid compares with what was expected."""
+    """Compare the paid amount with the expected one."""
     if paid == expected:
         return Outcome.MATCHED
     if paid > expected:

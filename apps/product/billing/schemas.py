@@ -1,4 +1,4 @@
-"""Bodies of billing's requests."""
+"""Request and response bodies of billing."""
 
 from __future__ import annotations
 
@@ -59,13 +59,13 @@ Moment = Annotated[
 
 
 class ReconciliationRequest(StrictSchema):
-    """Which month to reconcile."""
+    """The month to reconcile."""
 
     month: Month
 
 
 class PaymentData(StrictSchema):
-    """A payment that came in. ``invoice_number`` or a ``reference`` that holds one says what it was for."""
+    """A received payment. ``invoice_number``, or a number in ``reference``, names its invoice."""
 
     id: Annotated[str, Field(pattern=r"^[!-~]{1,64}$", description="The provider's id of the payment.")]
     amount: Amount

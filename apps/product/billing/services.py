@@ -1,4 +1,4 @@
-"""Writes of billing: reconcile a month, take in a payment event, apply it. Each may run twice."""
+"""Writes of billing: reconcile a month, receive a payment event, apply it. All are safe to repeat."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ Progress = Callable[[int, int, str], None]
 
 @dataclass(frozen=True, slots=True)
 class Reconciled:
-    """How a month stands after a run.
+    """Counts of a month after a run.
 
     Args:
-        corrected: Invoices whose status this very run changed; 0 when nothing came in since the last.
+        corrected: Invoices whose status this run changed; 0 when nothing arrived since the last.
     """
 
     matched: int
@@ -35,23 +35,23 @@ class Reconciled:
 
 
 class EventDiffers(Exception):
-    """An event came again under the id of another one."""
+    """An event has the id of a different event."""
 
     def __init__(self, external_id: str) -> None:
         super().__init__(f"webhook-id {external_id}: another event came with it before; send a new event with a new id")
 
 
 def reconcile(month: str, progress: Progress) -> Reconciled:
-    """Hold a month's invoices against the payments, batch by batch; a second run changes nothing.
+    """Reconcile a month's invoices with the payments, batch by batch; a second run changes nothing.
 
-    Each batch is a transaction of its own: stopped in between, what was done stays, and the next run does the rest.
+    Each batch is one transaction: a run that is stopped keeps its batches, and the next run does the rest.
 
     Args:
         month: ``YYYY-MM``; one without invoices reconciles to zeros.
-        progress: Called between batches with invoices done, invoices in all, and a note. What it raises stops the run.
+        progress: Called between batches with invoices done, their total, and a note. An exception stops the run.
 
     Raises:
-        ValueError: no calendar has that month.
+        ValueError: the month does not exist.
     """
     total = shop.count_invoices(month)
     reconciliation, _ = Reconciliation.objects.update_or_create(
@@ -66,12 +66,12 @@ def reconcile(month: str, progress: Progress) -> Reconciled:
 
 
 def receive_event(external_id: str, payload: dict[str, Any]) -> tuple[PaymentEvent, bool]:
-    """Keep a payment event, and return it and whether it still has to be enqueued.
+    """Store a payment event; return it and whether it has to be enqueued.
 
-    An event that came before but was never enqueued, because the broker was down, has to be.
+    A known event has to be enqueued when its first enqueue failed, because the broker was down.
 
     Raises:
-        EventDiffers: another event came with that id.
+        EventDiffers: a different event has that id.
     """
     event, _ = PaymentEvent.objects.get_or_create(external_id=external_id, defaults={"payload": payload})
     if event.payload != payload:
@@ -80,16 +80,16 @@ def receive_event(external_id: str, payload: dict[str, Any]) -> tuple[PaymentEve
 
 
 def note_job(event: PaymentEvent, job_id: str) -> None:
-    """Keep the id of the job that applies an event."""
+    """Store the id of the job that applies an event."""
     PaymentEvent.objects.filter(pk=event.pk).update(job_id=job_id)
 
 
 @transaction.atomic
 def apply_event(event_id: int) -> EventState | None:
-    """Record the payment an event tells of and bring its invoice up to date, once, however often it is called.
+    """Record the payment of an event and update its invoice, once, however often it is called.
 
     Returns:
-        Where the event stands; ``None`` when there is no such event.
+        State of the event; ``None`` when there is no such event.
     """
     event = PaymentEvent.objects.select_for_update().filter(pk=event_id).first()
     if event is None:
@@ -118,7 +118,7 @@ def apply_event(event_id: int) -> EventState | None:
 @transaction.atomic
 def _finish(reconciliation: Reconciliation, corrected: int) -> Reconciled:
     first, after = months.bounds(reconciliation.month)
-    # Entries of invoices that were moved to another month since.
+    # Entries of invoices that have moved to another month since.
     reconciliation.entries.exclude(invoice__issued_on__gte=first, invoice__issued_on__lt=after).delete()
     counts = queries.count_entries(reconciliation)
     reconciliation.matched, reconciliation.unmatched, reconciliation.corrected = counts

@@ -1,4 +1,4 @@
-"""Signatures of inbound events, as Standard Webhooks has them (https://www.standardwebhooks.com, symmetric ``v1``).
+"""Signatures of inbound events according to Standard Webhooks (https://www.standardwebhooks.com, symmetric ``v1``).
 
 A sender signs each request with the secret of ``SWITCHYARD_PAYMENT_SECRET``:
 
@@ -31,7 +31,7 @@ _TIMESTAMP = re.compile(r"[0-9]{1,12}", re.ASCII)
 
 
 class SignatureRefused(Exception):
-    """A request was not signed with our secret, or not just now. The message says what is wrong, no secret."""
+    """A request's signature is invalid or too old. The message holds no secret."""
 
 
 def verify(secret: str, headers: Mapping[str, str], body: bytes, *, now_s: float | None = None) -> str:
@@ -55,7 +55,7 @@ def verify(secret: str, headers: Mapping[str, str], body: bytes, *, now_s: float
         )
     expected = sign(secret, webhook_id, int(timestamp), body).encode()
     offered = headers.get(SIGNATURE_HEADER, "").encode("utf-8", "replace").split(b" ")
-    # Every signature is compared, so that the time taken says nothing about which one fits.
+    # Compare every signature, so that the duration does not reveal which one matches.
     if not sum(hmac.compare_digest(expected, signature) for signature in offered):
         raise SignatureRefused(
             f"{SIGNATURE_HEADER}: none fits; sign <id>.<timestamp>.<body> with the shared secret, see the API's page"
@@ -64,7 +64,7 @@ def verify(secret: str, headers: Mapping[str, str], body: bytes, *, now_s: float
 
 
 def sign(secret: str, webhook_id: str, timestamp_s: int, body: bytes) -> str:
-    """Return the ``webhook-signature`` of a request, as a sender makes it."""
+    """Return the ``webhook-signature`` that a sender adds to a request."""
     signed = f"{webhook_id}.{timestamp_s}.".encode() + body
     return "v1," + base64.b64encode(hmac.new(key_of(secret), signed, hashlib.sha256).digest()).decode()
 
@@ -89,7 +89,7 @@ def _header(headers: Mapping[str, str], name: str, pattern: re.Pattern[str], wan
 
 
 def key_of(secret: str) -> bytes:
-    """Return the bytes that sign, from what the environment gives.
+    """Return the signing key of a configured secret.
 
     Raises:
         ValueError: a ``whsec_`` secret that is no base64, or less than 24 bytes of it.

@@ -1,4 +1,4 @@
-"""The jobs of the exports product."""
+"""Actors of the exports product."""
 
 from __future__ import annotations
 
@@ -12,5 +12,8 @@ from apps.product.exports import services
 
 @dramatiq.actor(queue_name="slow", store_results=True)
 def export_dataset(dataset: str, format: str) -> dict[str, Any]:
-    """Export ``invoices``, ``payments`` or ``customers`` as ``csv`` or ``xlsx``. Safe to repeat."""
+    """Export ``invoices``, ``payments`` or ``customers`` as ``csv`` or ``xlsx``.
+
+    Safe to repeat: a stored file is returned again.
+    """
     return services.export(dataset, format, job_id=current_job_id())

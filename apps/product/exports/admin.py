@@ -1,4 +1,4 @@
-"""Exports in the admin: what was exported, downloading it, and exporting again."""
+"""Admin of exports: list, download, export again."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ from django.utils.html import format_html
 from apps.platform.console.admin_base import ModelAdmin, display
 from apps.platform.console.read_only import ReadOnly
 from apps.platform.jobs.downloads import download
-from apps.product.exports import requests
+from apps.platform.jobs.services import enqueue_on_commit
+from apps.product.exports.actors import export_dataset
 from apps.product.exports.models import Export
 
 
 @admin.register(Export)
 class ExportAdmin(ReadOnly, ModelAdmin):
-    """Every export that is complete."""
+    """Completed exports."""
 
     deletable = True
     list_display = ("filename", "dataset", "format", "row_count", "shown_size", "created_at", "download_link")
@@ -35,7 +36,7 @@ class ExportAdmin(ReadOnly, ModelAdmin):
     list_per_page = 50
 
     def get_urls(self) -> list[Any]:
-        """Add the download."""
+        """Add the URL of the download."""
         view = self.admin_site.admin_view(self.download_view)
         return [path("<path:object_id>/download/", view, name="exports_export_download"), *super().get_urls()]
 
@@ -62,13 +63,13 @@ class ExportAdmin(ReadOnly, ModelAdmin):
         pairs = sorted(set(exports.order_by().values_list("dataset", "format")))
         with transaction.atomic():
             for dataset, file_format in pairs:
-                requests.request_export_on_commit(dataset, file_format)
+                enqueue_on_commit(export_dataset, kwargs={"dataset": dataset, "format": file_format})
         messages.success(
             request, "1 export is on the way." if len(pairs) == 1 else f"{len(pairs)} exports are on the way."
         )
 
     def download_view(self, request: HttpRequest, object_id: str) -> HttpResponseBase:
-        """Hand out the file."""
+        """Serve the file."""
         export = self.get_object(request, unquote(object_id))
         if not self.has_view_permission(request, export):
             raise PermissionDenied

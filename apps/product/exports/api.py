@@ -1,4 +1,4 @@
-"""Exports through the API."""
+"""API of exports."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from ninja import Router, Status
 from apps.platform.api.auth import submit_scope
 from apps.platform.api.responses import accepted
 from apps.platform.api.schemas import Accepted, StrictSchema
-from apps.product.exports import requests
+from apps.platform.jobs.services import submit
+from apps.product.exports.actors import export_dataset
 
 router = Router(tags=["Exports"])
 
@@ -24,5 +25,5 @@ class ExportRequest(StrictSchema):
 @router.post("", auth=submit_scope, response={202: Accepted}, operation_id="create_export")
 def create_export(request: Any, body: ExportRequest) -> Status[dict[str, str]]:
     """Export a dataset as a file. Text is written so that no spreadsheet takes it for a formula."""
-    job_id = requests.request_export(body.dataset, body.format, owner=request.auth.owner_key)
+    job_id = submit(export_dataset, owner=request.auth.owner_key, kwargs=body.model_dump())
     return Status(202, accepted(request, job_id))

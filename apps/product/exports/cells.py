@@ -1,4 +1,4 @@
-"""Make text safe to be a spreadsheet's cell.
+"""Spreadsheet cells: text is escaped so that no program evaluates it.
 
 Excel, LibreOffice and Google Sheets take a cell that starts with one of a few characters for a formula, which can run
 commands and send data away. Whatever a customer typed as a name lands in such cells. A quote in front makes it text.
@@ -15,14 +15,14 @@ import unicodedata
 # The last four are the full-width forms, which some programs fold to the plain ones.
 TRIGGERS = frozenset("=+-@\t\r\n＝＋－＠")
 QUOTE = "'"
-# What an XLSX cell can hold; CSV is cut at the same length, so that both say the same.
+# Limit of an XLSX cell; CSV is cut at the same length, so that both hold the same text.
 MAX_CHARACTERS = 32_767
 CUT = "…"
 _PARTED = re.compile(r"([;\t\r\n])")
 
 
 def safe_text(text: str) -> str:
-    """Return text that no spreadsheet takes for a formula.
+    """Return text that no spreadsheet evaluates as a formula.
 
     A quote is put in front when the text starts with a trigger, or has one after leading blanks or invisible
     characters, which import dialogs may strip; likewise in front of what follows a semicolon, a tab or an end of line.

@@ -1,4 +1,4 @@
-"""The columns of each dataset, and where its rows come from."""
+"""Datasets: their columns and the source of their rows."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Cell = str | int | Decimal | datetime.date | datetime.datetime | None
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column: its heading, what its cells hold, and how wide a spreadsheet shows it (in characters)."""
+    """One column: heading, value of its cells, and width in a spreadsheet (in characters)."""
 
     title: str
     kind: Kind
@@ -28,7 +28,7 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A dataset: columns, how many rows there are, and the rows, read from the database in chunks."""
+    """A dataset: columns, row count, and the rows, read from the database in chunks."""
 
     name: str
     columns: tuple[Column, ...]

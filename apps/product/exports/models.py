@@ -1,4 +1,4 @@
-"""The files that were exported."""
+"""Exported files."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from django.utils import timezone
 
 
 class Dataset(models.TextChoices):
-    """What can be exported."""
+    """Datasets that can be exported."""
 
     INVOICES = "invoices", "Invoices"
     PAYMENTS = "payments", "Payments"
@@ -15,14 +15,14 @@ class Dataset(models.TextChoices):
 
 
 class Format(models.TextChoices):
-    """How it is written."""
+    """File formats."""
 
     CSV = "csv", "CSV"
     XLSX = "xlsx", "Excel (XLSX)"
 
 
 class Export(models.Model):
-    """One export that is complete. A job that runs again finds its row and writes no second file."""
+    """One completed export. A repeated job finds its row and writes no second file."""
 
     job_id = models.CharField(max_length=40, unique=True)
     dataset = models.CharField(max_length=20, choices=Dataset)

@@ -1,4 +1,4 @@
-"""Export a dataset to a file in the storage."""
+"""Export of a dataset to a file in the storage."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ PROGRESS_ROWS = 500
 
 
 def export(dataset: str, file_format: str, *, job_id: str | None) -> dict[str, Any]:
-    """Write a dataset to a file, row by row, and keep it.
+    """Write a dataset to a file, row by row, and store it.
 
-    Safe to repeat: a job that has its file already hands it out again.
+    Safe to repeat: a job whose file is stored returns it again.
 
     Args:
         job_id: The job that exports; ``None`` (no worker) makes every call an export of its own.
@@ -31,8 +31,8 @@ def export(dataset: str, file_format: str, *, job_id: str | None) -> dict[str, A
         The stored file (``file``, ``filename``, ``content_type``, ``size_bytes``, ``sha256``) with ``rows``.
 
     Raises:
-        PermanentFailure: there is no such dataset or format.
-        Cancelled: somebody cancelled the job; nothing is left behind.
+        PermanentFailure: the dataset or format is unknown.
+        Cancelled: the job was cancelled; nothing is left behind.
         OSError: the disk is full, or gone; nothing is left behind.
     """
     if dataset not in TABLES or file_format not in Format.values:
@@ -62,7 +62,7 @@ def _write(path: Path, table: Table, file_format: str) -> int:
             write([column.value(row) for column in table.columns])
             row_count += 1
             if row_count % PROGRESS_ROWS == 0:
-                # Rows may have come in since they were counted.
+                # Rows may have been added since the count.
                 report_progress(row_count, max(total, row_count), f"{row_count:,} of {max(total, row_count):,} rows")
     report_progress(row_count, row_count, f"{row_count:,} rows written, storing the file")
     return row_count

@@ -1,4 +1,4 @@
-"""Write rows as CSV or XLSX, one after the other, in little memory.
+"""Writers of CSV and XLSX: row by row, in constant memory.
 
 Numbers and dates stay numbers and dates; text is made safe by ``cells.safe_text`` in both formats, because an XLSX
 file ends up saved as CSV sooner or later.
@@ -29,13 +29,13 @@ CONTENT_TYPES = {
 }
 MAX_SHEET_ROWS = 1_048_576
 _NUMBER_FORMATS = {"money": "#,##0.00", "date": "yyyy-mm-dd", "moment": "yyyy-mm-dd hh:mm:ss", "integer": "0"}
-# Excel cannot tell days before this one from those after it.
+# Excel miscounts days before this one.
 _FIRST_DAY = datetime.date(1900, 3, 1)
 
 
 @contextmanager
 def open_writer(file_format: str, path: Path, table: Table, *, sheet_rows: int = MAX_SHEET_ROWS) -> Iterator[WriteRow]:
-    """Write a file: yields a function that takes one row's cells. The file is on disk when the block ends well.
+    """Open a file and yield a function that writes one row. The file is complete when the block ends without an error.
 
     Args:
         file_format: ``csv`` or ``xlsx``.
@@ -72,9 +72,9 @@ def _plain(cell: Cell) -> str | int | Decimal:
 
 @contextmanager
 def _xlsx(path: Path, table: Table, sheet_rows: int) -> Iterator[WriteRow]:
-    import xlsxwriter  # here: memory that only the process that writes a sheet needs
+    import xlsxwriter  # imported here: only a process that writes a workbook spends the memory
 
-    # constant_memory writes each row out as soon as the next one begins; its own files stay beside ours.
+    # constant_memory flushes each row when the next one begins; its temporary files stay in our folder.
     options = {"constant_memory": True, "tmpdir": str(path.parent), "default_date_format": "yyyy-mm-dd"}
     with xlsxwriter.Workbook(str(path), options) as book:
         book.set_properties({"title": table.name, "company": "Switchyard"})
@@ -82,7 +82,7 @@ def _xlsx(path: Path, table: Table, sheet_rows: int) -> Iterator[WriteRow]:
 
 
 class _Sheets:
-    """Writes rows to a workbook, beginning a further sheet whenever one is full."""
+    """Writer of rows to a workbook; starts another sheet when one is full."""
 
     def __init__(self, book: Any, table: Table, sheet_rows: int) -> None:
         self.book, self.table, self.sheet_rows = book, table, sheet_rows
@@ -126,7 +126,7 @@ def _write_cell(sheet: Worksheet, row: int, position: int, cell: Cell, column_fo
         case Decimal() | int():
             sheet.write_number(row, position, float(cell), column_format)
         case _:
-            # Never write(): it would make formulas and links of text.
+            # Never write(): it turns text into formulas and links.
             sheet.write_string(row, position, str(_plain(cell)), column_format)
 
 

@@ -1,4 +1,4 @@
-"""The job of the images product."""
+"""Actor of the images product."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ from apps.product.images import making
 
 @dramatiq.actor(queue_name="images", store_results=True)
 def make_thumbnail(thumbnail_id: int) -> dict[str, Any]:
-    """Make one thumbnail. Safe to repeat: what was made is returned again."""
+    """Make one thumbnail. Safe to repeat: an existing thumbnail is returned again."""
     return making.make(thumbnail_id)

@@ -1,4 +1,4 @@
-"""Pictures and thumbnails in the admin, with a preview, and making one again."""
+"""Admin of pictures and thumbnails, with previews and an action that makes thumbnails again."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PREVIEW = (640, 480)
 
 @admin.register(Thumbnail)
 class ThumbnailAdmin(ReadOnly, ModelAdmin):
-    """Thumbnails, each with what it looks like."""
+    """Thumbnails with previews."""
 
     list_display = ("small_preview", "source", "box", "shown_state", "refusal", "created_at", "finished_at")
     list_display_links = ("small_preview", "source")
@@ -42,16 +42,16 @@ class ThumbnailAdmin(ReadOnly, ModelAdmin):
     list_per_page = 50
 
     def get_urls(self) -> list[Any]:
-        """Add the address that previews are served from."""
+        """Add the URL of the previews."""
         shown = self.admin_site.admin_view(self.serve_preview)
         return [path("<int:pk>/preview/", shown, name="images_thumbnail_preview"), *super().get_urls()]
 
     def has_remake_permission(self, request: HttpRequest) -> bool:
-        """Return whether the user may have thumbnails made again."""
+        """Return whether the user may enqueue thumbnails again."""
         return request.user.has_perm("images.remake_thumbnail")
 
     def serve_preview(self, request: HttpRequest, pk: int) -> HttpResponse:
-        """Serve a thumbnail: always one that we encoded, never a picture as it came."""
+        """Serve a thumbnail: always an image that we encoded, never the received picture."""
         if not self.has_view_permission(request):
             raise PermissionDenied
         thumbnail = Thumbnail.objects.filter(pk=pk, state=ThumbnailState.MADE).first()
@@ -78,17 +78,17 @@ class ThumbnailAdmin(ReadOnly, ModelAdmin):
 
     @display(description="Picture", ordering="picture")
     def source(self, thumbnail: Thumbnail) -> str:
-        """Return where the picture came from."""
+        """Return the origin of the picture."""
         return str(thumbnail.picture)
 
     @display(description="At most")
     def box(self, thumbnail: Thumbnail) -> str:
-        """Return the size that was asked for."""
+        """Return the requested size."""
         return f"{thumbnail.width} × {thumbnail.height}"
 
     @display(description="Is")
     def size(self, thumbnail: Thumbnail) -> str:
-        """Return the size and kind that came out."""
+        """Return the size and type of the thumbnail."""
         made = thumbnail.result
         if not made:
             return "–"
@@ -101,7 +101,7 @@ class ThumbnailAdmin(ReadOnly, ModelAdmin):
 
     @admin.action(description="Make again", permissions=["remake"])
     def make_again(self, request: HttpRequest, thumbnails: QuerySet[Thumbnail]) -> None:
-        """Make each chosen thumbnail anew, in a new job; the picture is fetched again."""
+        """Enqueue a new job for each chosen thumbnail; it fetches the picture again."""
         try:
             jobs = requests.make_again(thumbnails.values_list("pk", flat=True))
         except BrokerUnavailable as error:
@@ -122,7 +122,7 @@ class ThumbnailInline(ReadOnly, TabularInline):
 
 @admin.register(Picture)
 class PictureAdmin(ReadOnly, ModelAdmin):
-    """Pictures as they came, and what they turned out to be."""
+    """Received pictures with their verified format and size."""
 
     list_display = ("__str__", "format", "width", "height", "size_bytes", "owner_key", "created_at")
     list_filter = ("format", "created_at")

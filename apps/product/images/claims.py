@@ -1,4 +1,4 @@
-"""What a picture's name and content type claim, held against what it is."""
+"""Checks of a picture's claimed name and content type against its actual format."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 from apps.product.images.errors import PictureRefused
 
 CONTENT_TYPES = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp", "GIF": "image/gif"}
-# Types that claim nothing, and other names for ours.
+# Content types without a claim, and synonyms of the accepted ones.
 UNSPECIFIC = ("", "application/octet-stream", "binary/octet-stream", "image/*")
 SYNONYMS = {
     "image/jpg": "image/jpeg",
@@ -28,7 +28,7 @@ SUFFIXES = {
 
 
 def check_content_type(claimed: str, format_name: str) -> None:
-    """Refuse a picture whose content type claims something else.
+    """Refuse a picture whose content type differs from its format.
 
     Args:
         claimed: As sent, parameters included; a type that claims nothing is fine.
@@ -42,7 +42,7 @@ def check_content_type(claimed: str, format_name: str) -> None:
 
 
 def check_name(name: str, format_name: str, *, is_url: bool) -> None:
-    """Refuse a picture whose name ends as another kind of file does.
+    """Refuse a picture whose name has the suffix of another file type.
 
     Args:
         is_url: The name is of a URL's path, where endings that are no picture's (``.php``) claim nothing.

@@ -1,4 +1,4 @@
-"""What a picture's own bytes say: format, size, frames and where it ends, read without decoding anything.
+"""Container data of a picture: format, size, frames and end, read without decoding.
 
 Nothing reaches Pillow before this has seen it from beginning to end, since opening alone can cost gigabytes (a WebP
 header of 30 bytes makes the library reserve its whole canvas twice). All work is bounded by the counts below.
@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from apps.product.images.errors import PictureRefused
 
-# What the largest cost to decode, measured: JPEG (decoded at a fraction of its size) 6 MB, PNG and GIF 120 MB, WebP
-# (whose library holds its canvas three times) 250 MB.
+# Memory to decode the largest accepted pictures, measured: JPEG (decoded at a fraction of its size) 6 MB, PNG and GIF
+# 120 MB, WebP (whose library holds its canvas three times) 250 MB.
 MAX_PIXELS = {"JPEG": 50_000_000, "PNG": 25_000_000, "WEBP": 16_000_000, "GIF": 25_000_000}
 MAX_FRAMES = 500
 MAX_PARTS = 30_000
@@ -61,7 +61,7 @@ def read_facts(content: bytes) -> Facts:
 
 
 def sniff(content: bytes) -> str | None:
-    """Return the format that the first bytes are of, or ``None``."""
+    """Return the format of the first bytes, or ``None``."""
     if content.startswith(b"\x89PNG\r\n\x1a\n"):
         return "PNG"
     if content.startswith(b"\xff\xd8\xff"):
@@ -201,7 +201,7 @@ def _read_jpeg(content: bytes, start: int = 0) -> Facts:
 
 
 def _skip_further_jpegs(content: bytes, end: int) -> None:
-    """Let whole JPEGs follow, as cameras append them (previews, gain maps), and nothing else."""
+    """Accept whole JPEGs after the end, as cameras append them (previews, gain maps), and nothing else."""
     for _ in range(MAX_FURTHER_PICTURES):
         rest = content[end:].lstrip(b"\0")
         if not rest.strip(b"\0\r\n "):

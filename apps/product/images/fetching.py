@@ -1,4 +1,4 @@
-"""Get a picture's bytes, bounded in size and time: from its URL, or from where its upload is kept."""
+"""Bytes of a picture, limited in size and time: from its URL, or from the stored upload."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from apps.product.images.models import Picture
 
 MAX_BYTES = 20 * 1024 * 1024
 DEADLINE_S = 20.0
-# Client errors that a later request may not meet again.
+# Client errors that may be gone in a later attempt.
 PASSING = (408, 425, 429)
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A picture's bytes and what was claimed about them. ``path`` is the URL's, or the uploaded file's name."""
+    """A picture's bytes, and the type and name claimed for them. ``path`` is the URL's, or the uploaded file's name."""
 
     content: bytes
     content_type: str
@@ -27,7 +27,7 @@ class Found:
 
 
 def get(picture: Picture) -> Found:
-    """Fetch a picture, or read its upload.
+    """Fetch a picture, or read its stored upload.
 
     Raises:
         PictureRefused: it is gone, too large, elsewhere, or its address is forbidden.

@@ -1,4 +1,4 @@
-"""Make one thumbnail: get the picture, verify it, render it, keep the result."""
+"""One thumbnail: fetch the picture, verify it, render it, store the result."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def make(thumbnail_id: int) -> dict[str, Any]:
 
 
 def verify(found: Found) -> Facts:
-    """Read what a picture is and hold it against what was claimed.
+    """Read a picture's actual type and compare it with the claimed one.
 
     Raises:
         PictureRefused: it is none, lies, or would take too much to open.

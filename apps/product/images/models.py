@@ -1,4 +1,4 @@
-"""Pictures that were sent to us or fetched, and the thumbnails made of them."""
+"""Uploaded and fetched pictures, and their thumbnails."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from django.utils import timezone
 
 
 def stored_name(picture: Picture, sent_name: str) -> str:
-    """Name for an uploaded file: ours alone, whatever the sender called it."""
+    """Return a generated name for an uploaded file, independent of the sender's."""
     return f"pictures/{timezone.now():%Y/%m}/{uuid.uuid4().hex}"
 
 
 class Picture(models.Model):
-    """A picture as it came: uploaded, or a URL to fetch it from. What it is stands here once it was verified."""
+    """A received picture: an upload, or a URL to fetch. Its format and size are set once they are verified."""
 
     owner_key = models.CharField(max_length=64, db_index=True)
     source_url = models.CharField(max_length=2048, blank=True)
@@ -35,13 +35,13 @@ class Picture(models.Model):
 
     @property
     def shown_source(self) -> str:
-        """Where it came from, for people: of a URL without what follows ``?``, which may be a secret."""
+        """Origin for people: the file name, or the URL without its query, which may hold a secret."""
         base, mark, _ = self.source_url.partition("?")
         return base + ("?…" if mark else "") or f"upload {self.sent_name or self.pk}"
 
 
 class ThumbnailState(models.TextChoices):
-    """How far a thumbnail is."""
+    """State of a thumbnail."""
 
     WAITING = "waiting", "Waiting"
     MADE = "made", "Made"

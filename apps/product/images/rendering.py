@@ -1,4 +1,4 @@
-"""Thumbnails: decode with Pillow what :mod:`containers` has let through, turn it upright, make it small."""
+"""Thumbnail rendering: decode a picture that :mod:`containers` has accepted, turn it upright, scale it down."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 SIDEWAYS = frozenset({5, 6, 7, 8})
-# Modes that are made smaller as they are; others (palettes, bits) would be sampled roughly.
+# Modes that are scaled unconverted; others (palettes, bits) would be sampled coarsely.
 SMOOTH_MODES = ("L", "RGB", "RGBA", "CMYK")
 WEBP_QUALITY = 82
 
-# What Pillow's readers raise for content that is broken or hostile.
+# Exceptions of Pillow's readers on broken or hostile content.
 BROKEN = (
     OSError,
     SyntaxError,
@@ -58,7 +58,7 @@ class Rendered:
 
 
 def render(content: bytes, facts: Facts, width: int, height: int) -> Rendered:
-    """Return the first frame, upright, inside of ``width`` by ``height``, its proportions kept, never enlarged.
+    """Return the first frame, upright, within ``width`` by ``height``, in proportion, never enlarged.
 
     All metadata is dropped. WebP; PNG where something shows through.
 
@@ -73,7 +73,7 @@ def render(content: bytes, facts: Facts, width: int, height: int) -> Rendered:
 
 
 def _decode(content: bytes, facts: Facts, width: int, height: int) -> Image.Image:
-    # The second look at the pixels is Pillow's own: it warns above its limit and only raises above twice that.
+    # Pillow's own check of the pixel count only warns above its limit, and raises above twice that.
     Image.MAX_IMAGE_PIXELS = max(MAX_PIXELS.values())
     warnings.simplefilter("error", Image.DecompressionBombWarning)
     with Image.open(io.BytesIO(content), formats=[facts.format]) as opened:
@@ -94,7 +94,7 @@ def _smooth(picture: Image.Image) -> Image.Image:
     if picture.has_transparency_data:
         return picture.convert("RGBA")
     if picture.mode.startswith("I"):
-        # 16 bits: converting would cut them off instead of scaling.
+        # 16 bits: a conversion would clip the values instead of scaling them.
         return picture.point(lambda level: level * (1 / 256)).convert("L")
     return picture.convert("RGB")
 

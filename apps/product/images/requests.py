@@ -1,4 +1,7 @@
-"""Ask for thumbnails: rows and job in one transaction."""
+"""Requests for thumbnails: each creates its rows and its job in one transaction.
+
+Apart from :mod:`services`, because the actor that these functions enqueue imports the services.
+"""
 
 from __future__ import annotations
 
@@ -20,17 +23,17 @@ _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f]")
 
 @transaction.atomic
 def request_by_url(owner_key: str, url: str, width: int, height: int) -> str:
-    """Have a picture fetched and made small, and return the job's id. The URL was checked before."""
+    """Enqueue a thumbnail of the picture at a URL and return the job's id. The caller has validated the URL."""
     picture = Picture.objects.create(owner_key=owner_key, source_url=url)
     return _request(picture, width, height)
 
 
 @transaction.atomic
 def request_by_upload(owner_key: str, file: UploadedFile[Any], width: int, height: int) -> str:
-    """Keep an uploaded picture under a name of ours, have it made small, and return the job's id."""
+    """Store an uploaded picture under a generated name, enqueue its thumbnail and return the job's id."""
     picture = Picture.objects.create(
         owner_key=owner_key,
-        file=File(file, name="picture"),  # its own name would be Django's reason to skip it when it is empty
+        file=File(file, name="picture"),  # Django skips a file without a name
         sent_name=_UNPRINTABLE.sub("", file.name or "")[-255:],
         sent_type=_UNPRINTABLE.sub("", file.content_type or "")[:100],
     )
@@ -39,7 +42,7 @@ def request_by_upload(owner_key: str, file: UploadedFile[Any], width: int, heigh
 
 @transaction.atomic
 def make_again(thumbnail_ids: Iterable[int]) -> list[str]:
-    """Make thumbnails anew, each in a new job, and return the jobs' ids. Its old job is cancelled if it waits."""
+    """Enqueue a new job for each thumbnail and return the jobs' ids. Old jobs that have not started are cancelled."""
     jobs = []
     chosen = Thumbnail.objects.select_related("picture").select_for_update(of=("self",))
     for thumbnail in chosen.filter(pk__in=list(thumbnail_ids)).order_by("id"):

@@ -1,4 +1,4 @@
-"""Writes of the images product: what became of pictures and thumbnails."""
+"""Writes of the images product: outcomes of thumbnails."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from apps.product.images.models import Picture, Thumbnail, ThumbnailState
 
 @transaction.atomic
 def mark_made(thumbnail: Thumbnail, facts: Facts, size_bytes: int, result: dict[str, Any]) -> None:
-    """Keep what the picture turned out to be, and the result."""
+    """Store the picture's actual format and size, and the result."""
     Picture.objects.filter(pk=thumbnail.picture_id).update(
         format=facts.format, width=facts.width, height=facts.height, size_bytes=size_bytes
     )
@@ -21,7 +21,7 @@ def mark_made(thumbnail: Thumbnail, facts: Facts, size_bytes: int, result: dict[
 
 
 def mark_refused(thumbnail: Thumbnail, refusal: str) -> None:
-    """Keep why no thumbnail was made."""
+    """Store the reason why no thumbnail was made."""
     _finish(thumbnail, ThumbnailState.REFUSED, result=None, refusal=refusal[:300])
 
 

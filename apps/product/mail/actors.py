@@ -1,15 +1,19 @@
-"""The jobs of the mail product. Safe to repeat: the guard sends each job's mail once."""
+"""Actors of the mail product. All are safe to repeat: the guard sends each job's mail once."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import dramatiq
+from dramatiq.actor import Actor
 
 from apps.platform.jobs.services import current_job_id
 from apps.product.mail import services
+from apps.product.mail.models import Template
 
-# Together with one socket operation of EMAIL_TIMEOUT this stays below guard.CLAIM_S.
+# Below guard.CLAIM_S together with one socket operation of EMAIL_TIMEOUT.
 TIME_LIMIT_MS = 12_000
-# Dramatiq starts lower numbers first; everything that names no priority has 0.
+# Dramatiq starts lower numbers first; the default is 0.
 LOW_PRIORITY = 100
 
 
@@ -21,11 +25,18 @@ def send_welcome_mail(to: str) -> None:
 
 @dramatiq.actor(queue_name="urgent", redact=("to",))
 def send_password_reset(to: str) -> None:
-    """Send a link to set a new password. The link is made here, so that no message or status ever holds it."""
+    """Send a password reset link. The link is made here, so that no message or status holds it."""
     services.send_password_reset(to, job_id=current_job_id())
 
 
 @dramatiq.actor(queue_name="default", priority=LOW_PRIORITY, time_limit=TIME_LIMIT_MS, redact=("to",))
 def newsletter(to: str, headline: str, paragraphs: list[str]) -> None:
-    """Send one newsletter to one address, best effort: tried once, after all other work, never a dead letter."""
+    """Send one newsletter to one address, best effort: one attempt, after all other work, never a dead letter."""
     services.send_newsletter(to, headline, paragraphs, job_id=current_job_id())
+
+
+# Template whose only argument is an address -> its actor.
+ACTORS: dict[str, Actor[Any, Any]] = {
+    Template.WELCOME: send_welcome_mail,
+    Template.PASSWORD_RESET: send_password_reset,
+}

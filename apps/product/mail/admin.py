@@ -1,4 +1,4 @@
-"""The mail product in the admin: what was sent, sending again, and the development mailbox."""
+"""Admin of mails: sent mails, actions that send again, and the development mailbox."""
 
 from __future__ import annotations
 
@@ -14,15 +14,17 @@ from django.urls import path
 
 from apps.platform.console.admin_base import ModelAdmin, display
 from apps.platform.console.read_only import ReadOnly
-from apps.product.mail import mailbox, requests
-from apps.product.mail.models import Mailbox, MailState, SentMail, Template
+from apps.platform.jobs.services import enqueue_on_commit
+from apps.product.mail import mailbox
+from apps.product.mail.actors import ACTORS, send_password_reset
+from apps.product.mail.models import Mailbox, MailState, SentMail
 
 MAX_PAGE = 10_000
 
 
 @admin.register(SentMail)
 class SentMailAdmin(ReadOnly, ModelAdmin):
-    """Every mail of every job, and sending a reset mail to the same address again."""
+    """Mails of all jobs, with actions that send to the same address again."""
 
     deletable = True
     list_display = ("template", "to", "shown_state", "runs", "created_at", "sent_at")
@@ -47,27 +49,27 @@ class SentMailAdmin(ReadOnly, ModelAdmin):
 
     @admin.action(description="Send a reset mail again", permissions=["send"])
     def send_reset_mail_again(self, request: HttpRequest, mails: QuerySet[SentMail]) -> None:
-        """Enqueue a new password reset mail, with a new link, for every chosen address."""
+        """Enqueue a password reset mail with a new link for each chosen address."""
         addresses = sorted(set(mails.values_list("to", flat=True)))
         with transaction.atomic():
             for address in addresses:
-                requests.request_mail_on_commit(Template.PASSWORD_RESET, address)
+                enqueue_on_commit(send_password_reset, kwargs={"to": address})
         messages.success(request, f"{len(addresses)} reset {_mails(len(addresses))} on the way, each with a new link.")
 
     @admin.action(description="Send the same mail again", permissions=["send"])
     def send_again(self, request: HttpRequest, mails: QuerySet[SentMail]) -> None:
-        """Enqueue a new job for every chosen welcome or reset mail; newsletters are left out."""
-        chosen = mails.filter(template__in=requests.ACTORS).values_list("template", "to").order_by("id")
+        """Enqueue a new job for each chosen welcome or reset mail; newsletters are skipped."""
+        chosen = mails.filter(template__in=ACTORS).values_list("template", "to").order_by("id")
         pairs = list(dict.fromkeys(chosen))
         with transaction.atomic():
             for template, address in pairs:
-                requests.request_mail_on_commit(template, address)
+                enqueue_on_commit(ACTORS[template], kwargs={"to": address})
         messages.success(request, f"{len(pairs)} {_mails(len(pairs))} on the way; welcome mails go out ten a minute.")
 
 
 @admin.register(Mailbox)
 class MailboxAdmin(ReadOnly, ModelAdmin):
-    """The development mailbox at ``/admin/mail/mailbox/``. Reads files; the proxy model only gives it a place."""
+    """The development mailbox at ``/admin/mail/mailbox/``. Reads files; the proxy model only gives it a URL."""
 
     def get_urls(self) -> list[Any]:
         """Return the list and one mail's page, nothing else."""
@@ -97,7 +99,7 @@ class MailboxAdmin(ReadOnly, ModelAdmin):
         return self._render(request, "admin/mail/mail.html", {"title": mail.subject or "No subject", "mail": mail})
 
     def _check(self, request: HttpRequest) -> None:
-        # Reset links can be read here: staff alone is not enough.
+        # Reset links are readable here, so being staff is not enough.
         if not self.has_view_permission(request):
             raise PermissionDenied
 

@@ -1,4 +1,4 @@
-"""Mails through the API."""
+"""API of mails."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from pydantic_core import PydanticCustomError
 from apps.platform.api.auth import submit_scope
 from apps.platform.api.responses import accepted
 from apps.platform.api.schemas import Accepted, StrictSchema
-from apps.product.mail import requests
+from apps.platform.jobs.services import submit
+from apps.product.mail.actors import ACTORS
 
 router = Router(tags=["Mail"])
 MAX_ADDRESS_CHARACTERS = 254
@@ -44,5 +45,5 @@ class EmailRequest(StrictSchema):
 @router.post("", auth=submit_scope, response={202: Accepted}, operation_id="send_email")
 def send_email(request: Any, body: EmailRequest) -> Status[dict[str, str]]:
     """Send a mail. A password reset overtakes everything else; welcome mails go out ten a minute."""
-    owner = request.auth.owner_key
-    return Status(202, accepted(request, requests.request_mail(body.template, body.to, owner=owner)))
+    job_id = submit(ACTORS[body.template], owner=request.auth.owner_key, kwargs={"to": body.to})
+    return Status(202, accepted(request, job_id))

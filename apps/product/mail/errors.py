@@ -1,4 +1,4 @@
-"""What can go wrong between us and a mail server. No text names a recipient: it would end up in logs."""
+"""Errors of sending mail. No message names a recipient, because messages are logged."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from broker.errors import SwitchyardError
 
 
 class MailNotSent(SwitchyardError):
-    """The mail server was not reached, or did not take the mail now. Worth another try.
+    """The mail server was not reached, or refused the mail temporarily. Retrying may succeed.
 
     Args:
         reply: The server's codes, for example ``451 4.7.1``; or the exception's class when it said nothing.
@@ -22,7 +22,7 @@ class MailNotSent(SwitchyardError):
 
 
 class MailRefused(SwitchyardError):
-    """The mail server will never take this mail: recipient or content are refused for good."""
+    """The mail server refused recipient or content permanently."""
 
     def __init__(self, reply: str) -> None:
         self.reply = reply
@@ -30,7 +30,7 @@ class MailRefused(SwitchyardError):
 
 
 class LinkInvalid(SwitchyardError):
-    """A reset link that was not made by us, is too old, or was used before."""
+    """A reset link is forged, expired or used."""
 
     def __init__(self, fact: str) -> None:
         self.fact = fact

@@ -1,4 +1,4 @@
-"""Forms of the pages that mails lead to."""
+"""Forms of the pages that mails link to."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class NewPasswordForm(forms.Form):
         self.rules = password_validators_help_texts()
 
     def clean(self) -> dict[str, Any]:
-        """Check that both are the same and that the password is good enough."""
+        """Check that both are equal and that the password passes the validators."""
         cleaned = super().clean() or self.cleaned_data
         password, repeated = cleaned.get("password"), cleaned.get("repeated")
         if password and repeated and password != repeated:

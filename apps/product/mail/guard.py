@@ -24,7 +24,7 @@ CLAIM_S = 30
 
 
 def key_of(job_id: str, template: str) -> str:
-    """Return the key of a job's mail, of which there is never more than one."""
+    """Return the unique key of a job's mail."""
     return f"{job_id}:{template}"
 
 
@@ -50,22 +50,22 @@ def claim(key: str, to: str) -> SentMail | None:
 
 
 def find(key: str) -> SentMail:
-    """Return a mail that was claimed before, by this run or another."""
+    """Return a claimed mail."""
     return SentMail.objects.get(key=key)
 
 
 def mark_sent(mail: SentMail) -> None:
-    """Note that the server accepted the mail; from now on no run sends it again."""
+    """Mark the mail as accepted by the server; no later run sends it again."""
     _finish(mail, state=MailState.SENT, sent_at=timezone.now())
 
 
 def mark_refused(mail: SentMail, reply: str) -> None:
-    """Note that the server refused the mail for good, with its codes."""
+    """Mark the mail as permanently refused, with the server's codes."""
     _finish(mail, state=MailState.REFUSED, reply=reply)
 
 
 def release(mail: SentMail, reply: str) -> None:
-    """Give the claim back after a failure, so that the next try need not wait for it to lapse."""
+    """Release the claim after a failure, so that the next attempt need not wait for it to expire."""
     _finish(mail, reply=reply)
 
 

@@ -1,4 +1,4 @@
-"""Links that let a person set a new password: signed, good for an hour, good once.
+"""Password reset links: signed, valid for one hour, usable once.
 
 The link is made while the mail is written, in the worker. It is in no message, status, log line or table.
 """
@@ -23,13 +23,13 @@ _SALT = "apps.product.mail.reset-link"
 
 
 def reset_link(mail: SentMail) -> str:
-    """Return the full address that a password reset mail carries."""
+    """Return the absolute URL of a reset link."""
     token = signing.dumps({"mail": mail.pk, "account": _account_state(mail.to)}, salt=_SALT)
     return switchyard_settings().public_url + reverse("mail-reset", args=[token])
 
 
 def open_link(token: str) -> SentMail:
-    """Return the mail that a link came with, when the link may still be used.
+    """Return the mail of a link that is still valid.
 
     Raises:
         LinkInvalid: forged, older than an hour, used, or the account's password changed since.
@@ -47,7 +47,7 @@ def open_link(token: str) -> SentMail:
 
 
 def set_password(token: str, password: str) -> bool:
-    """Set the account's password and use up this link and every other one sent to the address.
+    """Set the account's password and invalidate every link sent to the address.
 
     Returns:
         Whether there is an account for the address; the link is used up either way.

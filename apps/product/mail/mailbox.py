@@ -1,4 +1,4 @@
-"""Read the mails that the development mail server (``sink.py``) kept."""
+"""Reads of the mails that the development mail server (``sink.py``) has stored."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from apps.platform.conf import switchyard_settings
 
 PAGE_MAILS = 50
 _NAME = re.compile(r"[0-9]{20}-[0-9]+-[0-9]+\.eml")
-# A mail's HTML may style itself and nothing else: no script, no request to anywhere.
+# A mail's HTML may contain styles only: no scripts and no requests.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 
 @dataclass(frozen=True, slots=True)
 class Mail:
-    """One mail of the mailbox. Everything in it was written by others."""
+    """One mail of the mailbox. All of its content is untrusted."""
 
     name: str
     received_at: datetime.datetime
@@ -40,7 +40,7 @@ class Mail:
 
 
 def folder() -> Path:
-    """Return where the mailbox is."""
+    """Return the folder of the mailbox."""
     return switchyard_settings().state_dir / "mail"
 
 

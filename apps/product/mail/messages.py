@@ -1,4 +1,4 @@
-"""Write a mail: subject, text and HTML, from templates of one folder each under ``templates/mail/``."""
+"""Composition of mails: subject, text and HTML from the templates in ``templates/mail/``."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ SUBJECTS = {
 
 @dataclass(frozen=True, slots=True)
 class Issue:
-    """What a newsletter says: a headline and its paragraphs."""
+    """Content of a newsletter: a headline and its paragraphs."""
 
     headline: str = ""
     paragraphs: tuple[str, ...] = ()
 
 
 def compose(mail: SentMail, issue: Issue | None = None) -> EmailMultiAlternatives:
-    """Return the mail, ready to send. Composed anew by every run, always with the same Message-ID.
+    """Return the composed mail. Every run composes it anew, with the same Message-ID.
 
     Args:
         issue: The newsletter's content; only for that template.

@@ -1,4 +1,4 @@
-"""The guard that keeps a repeated run from sending a mail twice, and the mailbox page's place in the admin."""
+"""Sent mails, by which a repeated run sends nothing twice, and the model behind the mailbox page."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from django.utils import timezone
 
 
 class Template(models.TextChoices):
-    """Every mail this product sends."""
+    """Templates of this product."""
 
     WELCOME = "welcome", "Welcome"
     PASSWORD_RESET = "password_reset", "Password reset"
@@ -15,7 +15,7 @@ class Template(models.TextChoices):
 
 
 class MailState(models.TextChoices):
-    """How far a mail is. Only ``sent`` and ``refused`` are final."""
+    """State of a mail. Only ``sent`` and ``refused`` are final."""
 
     CLAIMED = "claimed", "Claimed"
     SENT = "sent", "Sent"
@@ -23,7 +23,7 @@ class MailState(models.TextChoices):
 
 
 class SentMail(models.Model):
-    """One mail of one job. A run claims it, sends, and marks it; a repeated run finds the mark and sends nothing.
+    """One mail of one job. A run claims, sends and marks it; a repeated run finds the mark and sends nothing.
 
     ``claimed_until`` keeps a second run of the same job away while the first one talks to the mail server. It lies in
     the past once a run knows that it sent nothing. See ``guard.py`` for what a crash leaves open.
@@ -53,7 +53,7 @@ class SentMail(models.Model):
 
 
 class Mailbox(SentMail):
-    """No data of its own: gives the page that reads the demo's mailbox its address and its permission."""
+    """Model without a table, for the URL and the permission of the mailbox page."""
 
     class Meta:
         proxy = True

@@ -1,4 +1,4 @@
-"""Send a job's mail, once."""
+"""Sending of a job's mail, once."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from apps.product.mail.messages import Issue
 from apps.product.mail.models import MailState, SentMail, Template
 from middleware.errors import PermanentFailure, RetryLater
 
-# A server that answers 4xx (greylisting, mailbox busy) does so again within the next seconds.
+# A server that answers 4xx (greylisting, mailbox busy) repeats it within the next seconds.
 ASKED_TO_WAIT_S = 60.0
 
 logger = structlog.get_logger(__name__)
@@ -32,7 +32,7 @@ def send_password_reset(to: str, *, job_id: str | None) -> bool:
 
 
 def send_newsletter(to: str, headline: str, paragraphs: list[str], *, job_id: str | None) -> bool:
-    """Send a newsletter, best effort: what the mail server does not take at once is logged and forgotten."""
+    """Send a newsletter, best effort: a mail that the server refuses is logged and dropped."""
     try:
         return deliver(Template.NEWSLETTER, to, job_id=job_id, issue=Issue(headline, tuple(paragraphs)))
     except (MailNotSent, RetryLater, PermanentFailure) as failure:
@@ -44,14 +44,14 @@ def deliver(template: Template, to: str, *, job_id: str | None, issue: Issue | N
     """Send one mail, unless this job's mail was sent before.
 
     Args:
-        job_id: The job that sends it; ``None`` (no worker) makes every call a mail of its own.
+        job_id: The job that sends it; with ``None`` (no worker) every call sends a mail.
 
     Returns:
         Whether this call sent it.
 
     Raises:
-        PermanentFailure: ``to`` is no address, or the server refuses it for good.
-        RetryLater: another run of this job holds the mail, or the server asks to wait.
+        PermanentFailure: ``to`` is no address, or the server refuses it permanently.
+        RetryLater: another run of this job has claimed the mail, or the server asks to wait.
         MailNotSent: the server was not reached.
     """
     try:
@@ -73,7 +73,7 @@ def deliver(template: Template, to: str, *, job_id: str | None, issue: Issue | N
             raise RetryLater(ASKED_TO_WAIT_S, str(failure)) from None
         raise
     except BaseException as interruption:
-        # A time limit or a shutdown: this run sends nothing any more, so the next one need not wait for the claim.
+        # Time limit or shutdown: release the claim, so that the next run need not wait for it to expire.
         guard.release(mail, type(interruption).__name__)
         raise
     guard.mark_sent(mail)

@@ -1,4 +1,4 @@
-"""A mail server for development: takes every mail and keeps it as a file a person can read.
+"""Mail server for development: accepts every mail and stores it as a readable file.
 
 Run it as ``python -m apps.product.mail.sink --port 0 --dir DIR`` (needs no Django, about 20 MB) or as
 ``manage.py mailsink``. Mails appear in ``DIR/new`` as ``.eml`` files; a file is complete when it is there.
@@ -21,7 +21,7 @@ MAX_MAIL_BYTES = 10 * 1024 * 1024
 
 
 class Mailbox:
-    """Keeps what an SMTP server hands it, in the manner of a maildir: written in ``tmp``, then moved to ``new``."""
+    """Store of received mails, organised as a maildir: written in ``tmp``, then moved to ``new``."""
 
     def __init__(self, folder: Path) -> None:
         self.tmp = folder / "tmp"
@@ -41,7 +41,7 @@ class Mailbox:
         return "250 2.0.0 kept"
 
     def keep(self, raw: bytes, recipients: list[str]) -> Path:
-        """Write one mail and return where it is."""
+        """Write one mail and return its path."""
         name = f"{time.time_ns():020d}-{os.getpid()}-{next(self._numbers)}.eml"
         head = "".join(f"X-Envelope-To: {address}\r\n" for address in recipients).encode("utf-8")
         with (self.tmp / name).open("wb") as file:
@@ -59,7 +59,7 @@ def run(port: int, folder: Path) -> None:
 async def _serve(port: int, mailbox: Mailbox) -> None:
     loop = asyncio.get_running_loop()
     stopped = asyncio.Event()
-    # It logs every line of every conversation, addresses included.
+    # aiosmtpd logs every line of every session, addresses included.
     logging.getLogger("mail.log").setLevel(logging.WARNING)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
@@ -70,19 +70,19 @@ async def _serve(port: int, mailbox: Mailbox) -> None:
 
 
 def _protocol(mailbox: Mailbox, loop: asyncio.AbstractEventLoop) -> SMTP:
-    # Without a hostname aiosmtpd asks the resolver for one, for each connection.
+    # Without a hostname aiosmtpd asks the resolver for one on each connection.
     return SMTP(mailbox, hostname="localhost", ident="Switchyard", data_size_limit=MAX_MAIL_BYTES, loop=loop)
 
 
 def add_arguments(parser: argparse.ArgumentParser, *, folder: Path | None = None) -> None:
     """Declare ``--port`` and ``--dir``, which must be given when there is no default ``folder``."""
     parser.add_argument("--port", type=int, default=8025, help="loopback port, 0 for any free one; default 8025")
-    help_text = "folder of the mailbox; made when it does not exist"
+    help_text = "folder of the mailbox; created when missing"
     parser.add_argument("--dir", type=Path, default=folder, required=folder is None, help=help_text)
 
 
 if __name__ == "__main__":
-    arguments = argparse.ArgumentParser(description="Take every mail and keep it as a file.")
+    arguments = argparse.ArgumentParser(description="Accept every mail and store it as a file.")
     add_arguments(arguments)
     chosen = arguments.parse_args()
     run(chosen.port, chosen.dir)

@@ -1,4 +1,4 @@
-"""Hand one mail to the mail server, and sort its refusals into "later" and "never"."""
+"""Delivery of one mail to the mail server, with refusals sorted into temporary and permanent."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ _ENHANCED_CODE = re.compile(rb"^\s*([245]\.\d{1,3}\.\d{1,3})\b")
 
 
 def send(message: EmailMultiAlternatives) -> None:
-    """Send a mail to its one recipient, within ``EMAIL_TIMEOUT`` seconds for each step.
+    """Send a mail to its one recipient, with ``EMAIL_TIMEOUT`` seconds for each step.
 
     Raises:
         MailNotSent: no connection, no answer, a 4xx, or a refusal that is about us (login, sender).
         MailRefused: a 5xx about the recipient or the content.
     """
-    # The causes are cut off (`from None`): smtplib's texts hold the recipient's address.
+    # `from None` drops the causes: smtplib's messages hold the recipient's address.
     try:
         message.send()
     except smtplib.SMTPRecipientsRefused as refused:

@@ -1,4 +1,4 @@
-"""Pages that mails lead to: set a new password."""
+"""Pages that mails link to: set a new password."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _SESSION_KEY = "mail_reset_token"
 @never_cache
 @require_GET
 def open_reset_link(request: HttpRequest, token: str) -> HttpResponse:
-    """Take the token out of the address, so that neither history nor a referrer keeps it, and show the form.
+    """Move the token from the URL to the session, so that neither history nor referrer keeps it, and show the form.
 
-    One that opens nothing starts no session: those are rows that anybody could make us write.
+    An invalid token starts no session, because anybody could create rows that way.
     """
     try:
         links.open_link(token)
@@ -34,7 +34,7 @@ def open_reset_link(request: HttpRequest, token: str) -> HttpResponse:
 @never_cache
 @require_http_methods(["GET", "POST"])
 def choose_password(request: HttpRequest) -> HttpResponse:
-    """Ask for a new password and set it; the link is used up by that, not by looking at the page."""
+    """Show the form and set the new password. Only setting it uses the link up."""
     token = request.session.get(_SESSION_KEY, "")
     try:
         mail = links.open_link(token)

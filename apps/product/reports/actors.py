@@ -1,4 +1,4 @@
-"""The jobs of the reports product."""
+"""Actors of the reports product."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ from apps.product.reports import services
 
 @dramatiq.actor(queue_name="slow", store_results=True)
 def generate_report(customer_id: int, month: str) -> dict[str, Any]:
-    """Make a customer's statement of one month (``YYYY-MM``) as PDF. Unchanged content is not written again."""
+    """Make a customer's statement of one month (``YYYY-MM``) as PDF. Safe to repeat: an unchanged one is kept."""
     return services.generate(customer_id, month)

@@ -1,4 +1,4 @@
-"""Statements in the admin: what was made, downloading it, and making it again."""
+"""Admin of statements: list, download, make again."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ from django.utils.html import format_html
 from apps.platform.console.admin_base import ModelAdmin, display
 from apps.platform.console.read_only import ReadOnly
 from apps.platform.jobs.downloads import download
-from apps.product.reports import requests
+from apps.platform.jobs.services import enqueue_on_commit
+from apps.product.reports.actors import generate_report
 from apps.product.reports.models import Report
 
 
 @admin.register(Report)
 class ReportAdmin(ReadOnly, ModelAdmin):
-    """Every statement as it was last written."""
+    """Statements as last written."""
 
     deletable = True
     list_display = ("month", "customer", "generated_at", "shown_size", "download_link")
@@ -37,12 +38,12 @@ class ReportAdmin(ReadOnly, ModelAdmin):
     list_per_page = 50
 
     def get_urls(self) -> list[Any]:
-        """Add the download."""
+        """Add the URL of the download."""
         view = self.admin_site.admin_view(self.download_view)
         return [path("<path:object_id>/download/", view, name="reports_report_download"), *super().get_urls()]
 
     def has_generate_permission(self, request: HttpRequest) -> bool:
-        """Return whether the user may have statements made."""
+        """Return whether the user may make statements."""
         return request.user.has_perm("reports.generate_report")
 
     @display(description="size", ordering="size_bytes")
@@ -60,16 +61,16 @@ class ReportAdmin(ReadOnly, ModelAdmin):
 
     @admin.action(description="Regenerate report", permissions=["generate"])
     def regenerate(self, request: HttpRequest, reports: QuerySet[Report]) -> None:
-        """Enqueue every chosen statement anew. What has not changed is not written again."""
+        """Enqueue each chosen statement again. Unchanged content is not rewritten."""
         pairs = list(reports.values_list("customer_id", "month"))
         with transaction.atomic():
             for customer_id, month in pairs:
-                requests.request_report_on_commit(customer_id, month)
+                enqueue_on_commit(generate_report, kwargs={"customer_id": customer_id, "month": month})
         done = "1 statement is" if len(pairs) == 1 else f"{len(pairs)} statements are"
         messages.success(request, f"{done} on the way; what has not changed keeps its file.")
 
     def download_view(self, request: HttpRequest, object_id: str) -> HttpResponseBase:
-        """Hand out the PDF."""
+        """Serve the PDF."""
         report = self.get_object(request, unquote(object_id))
         if not self.has_view_permission(request, report):
             raise PermissionDenied

@@ -1,4 +1,4 @@
-"""Statements through the API."""
+"""API of statements."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from apps.platform.api.auth import submit_scope
 from apps.platform.api.problems import FieldError, Problem
 from apps.platform.api.responses import accepted
 from apps.platform.api.schemas import Accepted, Month, RowId, StrictSchema
-from apps.product.reports import requests
+from apps.platform.jobs.services import submit
+from apps.product.reports.actors import generate_report
+from apps.product.shop import months
 from apps.product.shop import queries as shop
 
 router = Router(tags=["Reports"])
@@ -30,9 +32,9 @@ def create_report(request: Any, body: ReportRequest) -> Status[dict[str, str]]:
     errors = []
     if shop.customer_or_none(body.customer_id) is None:
         errors.append(FieldError("customer_id", f"there is no customer {body.customer_id}"))
-    if not requests.has_begun(body.month, timezone.now().date()):
+    if not months.has_begun(body.month, timezone.now().date()):
         errors.append(FieldError("month", f"{body.month} has not begun; give the running month or an earlier one"))
     if errors:
         raise Problem(422, "; ".join(error.message for error in errors), errors=errors)
-    job_id = requests.request_report(body.customer_id, body.month, owner=request.auth.owner_key)
+    job_id = submit(generate_report, owner=request.auth.owner_key, kwargs=body.model_dump())
     return Status(202, accepted(request, job_id))

@@ -1,4 +1,4 @@
-"""The statements that were made."""
+"""Stored statements."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from apps.product.shop.models import Customer
 
 
 class Report(models.Model):
-    """A customer's statement of one month, as it was last written.
+    """A customer's statement of one month, as last written.
 
     ``checksum`` is of everything the statement says and of its design. A run that finds the same checksum writes
     nothing and hands out the same file.

@@ -1,4 +1,4 @@
-"""Set a statement as PDF with typst. Same data, same design: same bytes."""
+"""Typesetting of a statement as PDF with typst. Equal data and design give equal bytes."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def render(content: dict[str, Any]) -> bytes:
     Raises:
         typst.TypstError: the template does not fit the content.
     """
-    import typst  # here: 7 MB that only the process that sets a report needs
+    import typst  # imported here: 7 MB that only a process that makes reports needs
 
-    # The data is an input of the document, never part of its source: nothing in it can be evaluated. System fonts
+    # The data is an input of the document, never part of its source, so it is never evaluated. System fonts
     # stay in, after ours, for names in scripts that Inter lacks.
     pdf: bytes = typst.compile(
         TEMPLATE,
@@ -35,7 +35,7 @@ def render(content: dict[str, Any]) -> bytes:
 
 
 def checksum(content: dict[str, Any]) -> str:
-    """Return the SHA-256 of what the statement says and of its design."""
+    """Return the SHA-256 of a statement's content and design."""
     return hashlib.sha256(_design() + _encode(content)).hexdigest()
 
 

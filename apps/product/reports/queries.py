@@ -1,4 +1,4 @@
-"""What a statement needs to know beside the month's own rows: what was open before, and what is open at its end."""
+"""Reads of statements beside the month's own rows: balances and open invoices."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ Totals = dict[str, Decimal]
 
 
 def report_of(customer_id: int, month: str) -> Report | None:
-    """Return the statement that was made for a customer's month, or ``None``."""
+    """Return the stored statement of a customer's month, or ``None``."""
     return Report.objects.filter(customer=customer_id, month=month).first()
 
 
 def balances_before(customer: Customer, day: datetime.date) -> Totals:
-    """Return what the customer owed when a day began, by currency: invoices less payments, void ones left out."""
+    """Return the customer's balance at the start of a day, by currency: invoices minus payments, without void ones."""
     balances: Totals = defaultdict(lambda: ZERO)
     for currency, total in _asked(customer, Q(issued_on__lt=day)).values_list("currency").annotate(Sum("total")):
         balances[currency] += total
@@ -35,7 +35,7 @@ def balances_before(customer: Customer, day: datetime.date) -> Totals:
 
 
 def open_invoices(customer: Customer, after: datetime.date) -> list[tuple[Invoice, Decimal]]:
-    """Return the invoices that were not fully paid when a day began, the first due first, each with what was left."""
+    """Return the invoices not fully paid at the start of a day, by due date, each with its open amount."""
     paid = Sum("payments__amount", filter=Q(payments__received_at__lt=midnight(after)))
     zero = Value(ZERO, DecimalField(max_digits=12, decimal_places=2))
     found = _asked(customer, Q(issued_on__lt=after)).annotate(left=F("total") - Coalesce(paid, zero))
@@ -44,7 +44,7 @@ def open_invoices(customer: Customer, after: datetime.date) -> list[tuple[Invoic
 
 
 def paid_until(customer: Customer, invoices: list[Invoice], after: datetime.date) -> dict[int, Decimal]:
-    """Return what had been paid for each invoice when a day began, by its primary key."""
+    """Return the amount paid for each invoice before the start of a day, by primary key."""
     rows = Payment.objects.filter(invoice__in=[invoice.pk for invoice in invoices], received_at__lt=midnight(after))
     sums = rows.order_by().values_list("invoice").annotate(Sum("amount"))
     return {invoice: amount.quantize(ZERO) for invoice, amount in sums if invoice is not None}

@@ -1,4 +1,4 @@
-"""Make a customer's monthly statement, and keep it."""
+"""Customer statements: make and store."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CONTENT_TYPE = "application/pdf"
 
 
 def generate(customer_id: int, month: str) -> dict[str, Any]:
-    """Make the statement of a customer's month, or find that the one we have says the same.
+    """Make the statement of a customer's month, unless the stored one has the same content.
 
     Safe to repeat: the same content is written once.
 

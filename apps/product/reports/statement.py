@@ -1,4 +1,4 @@
-"""What a monthly statement says, as plain data: the same database content gives the same data, byte for byte.
+"""Content of a monthly statement as plain data: equal database content gives equal data, byte for byte.
 
 Everything is as it stood when the month ended, so that a statement made a year later says the same, unless somebody
 changed the past.
@@ -17,12 +17,12 @@ from apps.product.shop import queries as shop
 from apps.product.shop.models import Customer, Invoice, InvoiceStatus, Payment
 
 DEFAULT_CURRENCY = "EUR"
-# Days overdue from which a bucket starts; below 1 an invoice is not due yet.
+# Days overdue at which a bucket starts; below 1 an invoice is not due yet.
 AGES = ((1, "1 to 30 days late"), (31, "31 to 60 days late"), (61, "more than 60 days late"))
 
 
 def build(customer: Customer, month: str) -> dict[str, Any]:
-    """Return everything the statement of a customer's month says: text, ready to be set.
+    """Return the content of a customer's monthly statement as text, ready for typesetting.
 
     Raises:
         ValueError: no calendar has that month.

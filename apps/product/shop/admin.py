@@ -1,4 +1,4 @@
-"""The shop in the admin. Lists load what they show in a fixed number of queries."""
+"""Admin of the shop. Each list takes a fixed number of queries."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ STATUS_COLOURS = {
 
 @admin.register(Customer)
 class CustomerAdmin(ModelAdmin):
-    """Customers, with how many invoices each was sent."""
+    """Customers, with their invoice counts."""
 
     list_display = ["name", "company", "country", "email", "invoice_count", "created_at"]
     list_filter = ["country"]
@@ -36,7 +36,7 @@ class CustomerAdmin(ModelAdmin):
 
     @display(description="Invoices", ordering="_invoice_count")
     def invoice_count(self, customer: Any) -> int:
-        """Return how many invoices the customer was sent."""
+        """Return the customer's number of invoices."""
         return int(customer._invoice_count)
 
 

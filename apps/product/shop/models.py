@@ -1,4 +1,4 @@
-"""What the shop knows: customers, what they were asked to pay, and what they paid."""
+"""Customers, invoices and payments."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ CENT = Decimal("0.01")
 
 
 class Customer(models.Model):
-    """Somebody who buys."""
+    """A customer."""
 
     name = models.CharField(max_length=120)
     email = models.EmailField(unique=True)
@@ -28,7 +28,7 @@ class Customer(models.Model):
 
 
 class InvoiceStatus(models.TextChoices):
-    """How far an invoice is paid. A void invoice asks for nothing and is never changed by payments."""
+    """Payment status of an invoice. Payments never change a void one."""
 
     OPEN = "open", "Open"
     PARTLY_PAID = "partly_paid", "Partly paid"
@@ -38,7 +38,7 @@ class InvoiceStatus(models.TextChoices):
 
 
 class Invoice(models.Model):
-    """What a customer was asked to pay. ``total`` is the sum of its lines, kept so that lists need no lines."""
+    """An invoice. ``total`` is the sum of its lines, stored so that lists need not load them."""
 
     number = models.CharField(max_length=32, unique=True)
     customer = models.ForeignKey(Customer, on_delete=models.PROTECT, related_name="invoices")
@@ -77,7 +77,7 @@ class InvoiceLine(models.Model):
 
 
 class PaymentMethod(models.TextChoices):
-    """How money came in."""
+    """Payment methods."""
 
     TRANSFER = "transfer", "Bank transfer"
     CARD = "card", "Card"
@@ -85,7 +85,7 @@ class PaymentMethod(models.TextChoices):
 
 
 class Payment(models.Model):
-    """Money that came in. ``invoice`` is empty until somebody or a reconciliation finds what it was for."""
+    """A received payment. ``invoice`` is empty until a person or a reconciliation assigns it."""
 
     external_id = models.CharField(max_length=64, unique=True, help_text="The payment provider's id of this payment.")
     customer = models.ForeignKey(Customer, on_delete=models.PROTECT, related_name="payments")

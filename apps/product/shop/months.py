@@ -1,4 +1,4 @@
-"""Calendar months, written ``YYYY-MM`` everywhere."""
+"""Calendar months, written ``YYYY-MM``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def first_day(month: str) -> datetime.date:
     """Return the first day of a month.
 
     Raises:
-        ValueError: ``month`` is not written ``YYYY-MM``, or no calendar has it.
+        ValueError: ``month`` is not written ``YYYY-MM``, or does not exist.
     """
     found = _MONTH.fullmatch(month)
     if found is None or found[1] == "0000":
@@ -41,3 +41,12 @@ def later(first: datetime.date, months: int) -> datetime.date:
 def month_of(day: datetime.date) -> str:
     """Return the month a day lies in, as ``YYYY-MM``."""
     return f"{day.year:04d}-{day.month:02d}"
+
+
+def has_begun(month: str, today: datetime.date) -> bool:
+    """Return whether a month is the running one or an earlier one.
+
+    Raises:
+        ValueError: as :func:`first_day`.
+    """
+    return first_day(month) <= today

@@ -1,4 +1,4 @@
-"""Reads of the shop that its admin and the other products need. Months are written ``YYYY-MM``."""
+"""Reads of the shop for its admin and the other products. Months are written ``YYYY-MM``."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def invoices_of(customer: Customer, month: str) -> list[Invoice]:
     """Return the invoices a customer was sent in a month, oldest first, their ``lines`` loaded.
 
     Raises:
-        ValueError: no calendar has that month.
+        ValueError: the month does not exist.
     """
     first, after = months.bounds(month)
     found = customer.invoices.filter(issued_on__gte=first, issued_on__lt=after)
@@ -36,7 +36,7 @@ def payments_of(customer: Customer, month: str) -> list[Payment]:
     """Return the payments a customer made in a month, oldest first, their ``invoice`` loaded where there is one.
 
     Raises:
-        ValueError: no calendar has that month.
+        ValueError: the month does not exist.
     """
     first, after = (_midnight(day) for day in months.bounds(month))
     found = customer.payments.filter(received_at__gte=first, received_at__lt=after)
@@ -58,7 +58,7 @@ def count_invoices(month: str | None = None) -> int:
     """Return how many invoices there are, in one month or in all.
 
     Raises:
-        ValueError: no calendar has that month.
+        ValueError: the month does not exist.
     """
     return _invoices(month).count()
 
@@ -69,7 +69,7 @@ def count_payments() -> int:
 
 
 def stream_customers(chunk_rows: int = CHUNK_ROWS) -> Iterator[Customer]:
-    """Yield every customer by primary key. Memory and each query stay small, however many there are."""
+    """Yield every customer by primary key, in chunks, so that memory and queries stay small."""
     return _stream(Customer.objects.all(), chunk_rows)
 
 
@@ -89,7 +89,7 @@ def invoices_after(month: str, after_id: int, limit: int) -> list[Invoice]:
     SQLite has no row locks; there a writer's transaction is alone anyway.
 
     Raises:
-        ValueError: no calendar has that month.
+        ValueError: the month does not exist.
     """
     return list(_invoices(month).filter(pk__gt=after_id).order_by("pk").select_for_update()[:limit])
 

@@ -1,4 +1,4 @@
-"""A shop's worth of sample data, the same for the same seed and day."""
+"""Sample data of a shop, equal for equal seed and day."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CURRENCIES = {country.code: country.currency for country in COUNTRIES}
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What the shop holds. ``created`` is false when it held customers before and nothing was changed."""
+    """Row counts of the shop. ``created`` is false when it had customers before and nothing was changed."""
 
     customers: int
     invoices: int

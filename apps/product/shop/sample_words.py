@@ -1,4 +1,4 @@
-"""Words the sample shop is made of. Invented; addresses end in .example, which no mail leaves for."""
+"""Words of the sample shop. Invented; addresses end in .example, which receives no mail."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Country:
-    """How people and companies of one country are called, and what they pay with."""
+    """Names of people and companies of one country, and their currency."""
 
     code: str
     currency: str
@@ -54,7 +54,7 @@ COUNTRIES = (
     ),
 )
 
-# Description, least and most of the unit price in whole units of money, most of the quantity.
+# Description, lowest and highest unit price in whole units of currency, highest quantity.
 CATALOGUE = (
     ("Platform subscription, monthly", 49, 399, 1),
     ("Additional seats", 9, 19, 25),

@@ -1,4 +1,4 @@
-"""Writes of the shop, one transaction a function. Each may run twice with the same outcome."""
+"""Writes of the shop, one transaction per function. All are safe to repeat."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def record_payment(
     reference: str = "",
     method: PaymentMethod = PaymentMethod.TRANSFER,
 ) -> Payment:
-    """Insert or update the payment of that external id and bring its invoice's status up to date.
+    """Insert or update the payment of that external id and update its invoice's status.
 
-    A payment that was linked to another invoice before moves, and both invoices are brought up to date.
+    A payment that was linked to another invoice moves, and both invoices are updated.
     """
     before = Payment.objects.filter(external_id=external_id).values_list("invoice_id", flat=True)
     touched = {invoice.pk, *(pk for pk in before if pk is not None)}
-    # Locked by primary key, as a reconciliation does, so that the two never wait for each other in a circle.
+    # Lock by primary key, as a reconciliation does, to rule out a deadlock of the two.
     invoices = list(Invoice.objects.filter(pk__in=touched).order_by("pk").select_for_update())
     payment, _ = Payment.objects.update_or_create(
         external_id=external_id,
@@ -55,10 +55,10 @@ def record_payment(
 
 @transaction.atomic
 def link_payments(payments: Iterable[Payment], invoice_ids: Mapping[int, int]) -> int:
-    """Link payments to the invoices they are for, and return how many were.
+    """Link payments to their invoices and return how many were linked.
 
     Args:
-        invoice_ids: Payment id -> invoice id; payments that are not in it stay as they are.
+        invoice_ids: Payment id -> invoice id; other payments stay unchanged.
     """
     linked = [payment for payment in payments if payment.pk in invoice_ids]
     for payment in linked:
@@ -68,10 +68,10 @@ def link_payments(payments: Iterable[Payment], invoice_ids: Mapping[int, int]) -
 
 @transaction.atomic
 def correct_statuses(invoices: Iterable[Invoice], wanted: Mapping[int, InvoiceStatus]) -> int:
-    """Give invoices the status they should have, and return how many had another.
+    """Correct the status of invoices and return how many were wrong.
 
     Args:
-        wanted: Invoice id -> status; invoices that are not in it stay as they are.
+        wanted: Invoice id -> status; other invoices stay unchanged.
     """
     wrong = [invoice for invoice in invoices if wanted.get(invoice.pk, invoice.status) != invoice.status]
     for invoice in wrong:

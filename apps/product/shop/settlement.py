@@ -1,4 +1,4 @@
-"""What payments say about an invoice. Pure: nothing is read or written."""
+"""Settlement of invoices by payments. Pure functions."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ _NUMBER = re.compile(r"inv\W{0,3}(\d{4})\W{0,3}(\d{6})(?!\d)", re.IGNORECASE | r
 
 
 def paid_amount(invoice: Invoice, payments: Iterable[Payment]) -> Decimal:
-    """Return what the payments that are linked to an invoice add up to, in its currency; others do not count."""
+    """Return the sum of the payments linked to an invoice, in its currency; other currencies do not count."""
     linked = (p for p in payments if p.invoice_id == invoice.pk and p.currency == invoice.currency)
     return sum((payment.amount for payment in linked), ZERO)
 
 
 def status_for(total: Decimal, paid: Decimal) -> InvoiceStatus:
-    """Return the status an invoice over ``total`` has once ``paid`` came in."""
+    """Return the status of an invoice over ``total`` with ``paid`` received."""
     if paid > total:
         return InvoiceStatus.OVERPAID
     if paid == total:
@@ -28,7 +28,7 @@ def status_for(total: Decimal, paid: Decimal) -> InvoiceStatus:
 
 
 def invoice_number(reference: str) -> str | None:
-    """Return the one invoice number a payer's words hold, however spelt: ``inv 2026 000042`` is INV-2026-000042.
+    """Return the only invoice number in a payer's text, in any spelling: ``inv 2026 000042`` is INV-2026-000042.
 
     ``None`` when there is none, or more than one: a person has to split such a payment.
     """

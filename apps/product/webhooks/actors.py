@@ -1,4 +1,4 @@
-"""The jobs of the webhooks product."""
+"""Actors of the webhooks product."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ QUEUE = "webhook"
 
 @dramatiq.actor(queue_name=QUEUE)
 def deliver_webhook(delivery_id: str) -> None:
-    """Deliver one event to one endpoint. At least once: receivers tell repeats by the ``webhook-id``."""
+    """Deliver one event to one endpoint. Safe to repeat: receivers recognise a repetition by its ``webhook-id``."""
     delivering.deliver(delivery_id, is_last=_is_last())
 
 
 @dramatiq.actor(queue_name="default", periodic=cron("40 3 * * *"))
 def purge_delivery_attempts() -> None:
-    """Delete records of attempts that are older than 30 days. Safe to repeat."""
+    """Delete records of attempts older than 30 days. Safe to repeat: deleted rows stay deleted."""
     services.purge_attempts()
 
 

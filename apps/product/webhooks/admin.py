@@ -1,4 +1,4 @@
-"""Webhooks in the admin: who gets what, how each delivery went, and sending one again."""
+"""Admin of webhooks: endpoints, deliveries with their attempts, and redelivery."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class DeliveryInline(ReadOnly, TabularInline):
 
 @admin.register(Endpoint)
 class EndpointAdmin(ReadOnly, ModelAdmin):
-    """Endpoints. Their secrets are shown once, when they are made; here only their last characters."""
+    """Endpoints. A secret is shown once, when it is created; afterwards only its last characters."""
 
     deletable = True  # with its deliveries
     list_display = ("shown_url", "shown_events", "shown_active", "owner_key", "created_at")
@@ -75,17 +75,17 @@ class EndpointAdmin(ReadOnly, ModelAdmin):
 
     @display(description="Events")
     def shown_events(self, endpoint: Endpoint) -> str:
-        """Return the types of events it gets."""
+        """Return the types of events it subscribes to."""
         return ", ".join(endpoint.events)
 
     @display(description="Active", ordering="active", label={"active": "success", "disabled": "danger"})
     def shown_active(self, endpoint: Endpoint) -> tuple[str, str]:
-        """Return whether it gets deliveries."""
+        """Return whether it is enabled."""
         return ("active", "Active") if endpoint.active else ("disabled", "Disabled")
 
     @display(description="Secret")
     def shown_secret(self, endpoint: Endpoint) -> str:
-        """Return enough of the secret to tell it from another one."""
+        """Return the last characters of the secret."""
         shown = f"whsec_…{endpoint.secret[-4:]}"
         if len(endpoint.active_secrets) > 1:
             shown += f", and the one before until {endpoint.previous_secret_until:%Y-%m-%d %H:%M} UTC"
@@ -93,20 +93,20 @@ class EndpointAdmin(ReadOnly, ModelAdmin):
 
     @admin.action(description="Enable", permissions=["operate"])
     def enable(self, request: HttpRequest, endpoints: QuerySet[Endpoint]) -> None:
-        """Let the chosen endpoints get deliveries again."""
+        """Enable the chosen endpoints."""
         count = sum(services.enable(pk) for pk in endpoints.values_list("pk", flat=True))
         messages.success(request, f"{count} enabled. What was skipped meanwhile can be redelivered.")
 
     @admin.action(description="Disable", permissions=["operate"])
     def disable(self, request: HttpRequest, endpoints: QuerySet[Endpoint]) -> None:
-        """Send the chosen endpoints nothing more."""
+        """Disable the chosen endpoints."""
         reason = f"disabled by {request.user.get_username()}"
         count = sum(services.disable(pk, reason) for pk in endpoints.values_list("pk", flat=True))
         messages.success(request, f"{count} disabled. Deliveries on their way to them are skipped.")
 
     @admin.action(description="Rotate secret", permissions=["operate"])
     def rotate_secret(self, request: HttpRequest, endpoints: QuerySet[Endpoint]) -> HttpResponse | None:
-        """Give each chosen endpoint a new secret and show it, this once."""
+        """Rotate the secret of each chosen endpoint and show the new one once."""
         chosen = list(endpoints[: MAX_ROTATED + 1])
         if len(chosen) > MAX_ROTATED:
             messages.error(request, f"More than {MAX_ROTATED} endpoints are chosen; rotate fewer at once.")
@@ -119,7 +119,7 @@ class EndpointAdmin(ReadOnly, ModelAdmin):
             "rotated": rotated,
             "kept_hours": round(services.PREVIOUS_SECRET_KEPT.total_seconds() / 3600),
         }
-        # Not as a message: those are kept in a cookie until the next page.
+        # Not as a message: messages are stored in a cookie until the next page.
         response = TemplateResponse(request, "admin/webhooks/new_secrets.html", context)
         response["Cache-Control"] = "no-store"
         return response
@@ -127,7 +127,7 @@ class EndpointAdmin(ReadOnly, ModelAdmin):
 
 @admin.register(Event)
 class EventAdmin(ReadOnly, ModelAdmin):
-    """Events, and where each went."""
+    """Events with their deliveries."""
 
     list_display = ("type", "owner_key", "created_at")
     list_filter = ("type", "created_at")
@@ -144,7 +144,7 @@ class EventAdmin(ReadOnly, ModelAdmin):
 
 @admin.register(Delivery)
 class DeliveryAdmin(ReadOnly, ModelAdmin):
-    """Deliveries with their attempts, and sending one again."""
+    """Deliveries with their attempts, and an action that redelivers."""
 
     list_display = (
         "event_type", "shown_endpoint", "shown_state", "attempts_count", "last_status_code", "last_attempt_at",
@@ -163,7 +163,7 @@ class DeliveryAdmin(ReadOnly, ModelAdmin):
     list_per_page = 50
 
     def has_redeliver_permission(self, request: HttpRequest) -> bool:
-        """Return whether the user may send deliveries again."""
+        """Return whether the user may redeliver."""
         return request.user.has_perm("webhooks.redeliver_delivery")
 
     @display(description="Event", ordering="event__type")
@@ -183,7 +183,7 @@ class DeliveryAdmin(ReadOnly, ModelAdmin):
 
     @display(description="Job now")
     def job(self, delivery: Delivery) -> str:
-        """Return what the broker knows of the delivery's job, and when it is tried again."""
+        """Return the state of the delivery's job in the broker, and the time of its next attempt."""
         try:
             found = find_job(delivery.job_id)
         except BrokerUnavailable:
@@ -197,7 +197,7 @@ class DeliveryAdmin(ReadOnly, ModelAdmin):
 
     @admin.action(description="Redeliver", permissions=["redeliver"])
     def redeliver(self, request: HttpRequest, deliveries: QuerySet[Delivery]) -> None:
-        """Send each chosen delivery again, with the same webhook-id, in a new job."""
+        """Enqueue a new job for each chosen delivery, with the same webhook-id."""
         try:
             jobs = publishing.redeliver(deliveries.values_list("pk", flat=True))
         except BrokerUnavailable as error:
@@ -208,7 +208,7 @@ class DeliveryAdmin(ReadOnly, ModelAdmin):
 
 @admin.register(Attempt)
 class AttemptAdmin(ReadOnly, ModelAdmin):
-    """Every attempt of every delivery, to look for what went wrong when."""
+    """Attempts of all deliveries, to search for failures."""
 
     list_display = ("at", "delivery", "number", "status_code", "duration_ms", "error")
     list_filter = ("status_code", "at")

@@ -1,4 +1,4 @@
-"""Webhooks through the API: register an endpoint, publish an event."""
+"""API of webhooks: register an endpoint, publish an event."""
 
 from __future__ import annotations
 

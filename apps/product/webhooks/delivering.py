@@ -1,4 +1,4 @@
-"""One attempt to deliver: sign, send, write down what came of it, and say whether to try again."""
+"""One attempt of a delivery: sign, send, record the outcome, and decide on a retry."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def deliver(delivery_id: str, *, is_last: bool) -> None:
 
 
 def _attempt(delivery: Delivery, failed: DeliveryState) -> tuple[AttemptOutcome, Exception | None]:
-    """Send once; return what came of it and what the actor is to raise."""
+    """Send once; return the outcome and the exception for the actor to raise."""
     body = signing.body_of(delivery.event)
     headers = signing.headers_for(delivery.webhook_id, body, delivery.endpoint.active_secrets, timezone.now())
     started = time.monotonic()

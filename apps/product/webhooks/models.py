@@ -1,4 +1,4 @@
-"""Endpoints that asked for events, the events, and how each delivery of one to the other went."""
+"""Endpoints, events, deliveries of events to endpoints, and their attempts."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ class Endpoint(models.Model):
 
     @property
     def shown_url(self) -> str:
-        """URL for people: what follows ``?`` is left out, it may be a secret."""
+        """URL for people, without its query, which may hold a secret."""
         base, mark, _ = self.url.partition("?")
         return base + ("?…" if mark else "")
 
     @property
     def active_secrets(self) -> tuple[str, ...]:
-        """Secrets to sign with, the newest first: two for a while after a rotation."""
+        """Secrets to sign with, the newest first: two for 24 h after a rotation."""
         until = self.previous_secret_until
         if self.previous_secret and until is not None and until > timezone.now():
             return (self.secret, self.previous_secret)
@@ -50,7 +50,7 @@ class Endpoint(models.Model):
 
 
 class Event(models.Model):
-    """Something that happened to an owner. ``payload`` is canonical JSON: every attempt sends the same bytes."""
+    """An event of an owner. ``payload`` is canonical JSON: every attempt sends the same bytes."""
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     owner_key = models.CharField(max_length=64, db_index=True)
@@ -66,7 +66,7 @@ class Event(models.Model):
 
 
 class DeliveryState(models.TextChoices):
-    """How a delivery stands."""
+    """State of a delivery."""
 
     PENDING = "pending", "Pending"
     RETRYING = "retrying", "Retrying"
@@ -76,7 +76,7 @@ class DeliveryState(models.TextChoices):
 
 
 class Delivery(models.Model):
-    """One event on its way to one endpoint. Its id makes the ``webhook-id``, which never changes."""
+    """Delivery of one event to one endpoint. Its id determines the ``webhook-id``, which never changes."""
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     event = models.ForeignKey(Event, on_delete=models.CASCADE, related_name="deliveries")
@@ -104,7 +104,7 @@ class Delivery(models.Model):
 
 
 class Attempt(models.Model):
-    """One attempt of a delivery. ``status_code`` is empty when no answer came; ``error`` then says why."""
+    """One attempt of a delivery. ``status_code`` is empty when no answer arrived; ``error`` then holds the cause."""
 
     delivery = models.ForeignKey(Delivery, on_delete=models.CASCADE, related_name="attempts")
     number = models.PositiveIntegerField()

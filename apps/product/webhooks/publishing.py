@@ -1,4 +1,4 @@
-"""Put events on their way, and deliveries on their way again."""
+"""Publishing of events, and redelivery."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def publish(owner_key: str, event_type: str, payload: dict[str, Any]) -> list[st
     """Record an event and deliver it to every subscribed endpoint of its owner once the transaction commits.
 
     Returns:
-        Ids of the jobs, one for each delivery; none when nobody asked for this event.
+        Ids of the jobs, one for each delivery; empty when no endpoint subscribes to this event.
 
     Raises:
-        BrokerUnavailable: event and deliveries are kept, but were not all sent; redeliver them from the admin.
+        BrokerUnavailable: event and deliveries are stored, but not all are enqueued; redeliver them from the admin.
     """
     event = Event.objects.create(owner_key=owner_key, type=event_type, payload=canonical(payload))
     deliveries = [Delivery(event=event, endpoint=endpoint) for endpoint in queries.subscribed(owner_key, event_type)]
@@ -36,7 +36,7 @@ def publish(owner_key: str, event_type: str, payload: dict[str, Any]) -> list[st
 
 @transaction.atomic
 def redeliver(delivery_ids: Iterable[uuid.UUID]) -> list[str]:
-    """Send deliveries again, those that succeeded as well, each in a new job. Its old job is cancelled if it waits.
+    """Enqueue deliveries again, succeeded ones too, each in a new job. Old jobs that have not started are cancelled.
 
     Returns:
         Ids of the new jobs.

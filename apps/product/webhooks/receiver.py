@@ -1,4 +1,4 @@
-"""A webhook receiver for demos and tests, on loopback: endpoints that work, fail, fail a while, are gone or are slow.
+"""Webhook receiver for demos and tests, on loopback: endpoints that work, fail, fail at first, are gone or are slow.
 
 Needs no Django: ``python -m apps.product.webhooks.receiver --port 0`` runs it alone. Not for production: it keeps what
 arrived in memory and shows it to everybody who can connect.
@@ -34,7 +34,7 @@ _SECRET = re.compile(r"whsec_[A-Za-z0-9+/_-]+={0,2}")
 
 
 class Receiver(ThreadingHTTPServer):
-    """The server. ``serve_forever`` runs it; ``stop`` ends it, requests that wait included.
+    """The server. ``serve_forever`` runs it; ``stop`` ends it, together with waiting requests.
 
     Args:
         listener: Listening socket to serve on, or ``None`` for a free port on loopback; ``port`` chooses another.
@@ -72,12 +72,12 @@ class Receiver(ThreadingHTTPServer):
 
     @property
     def log(self) -> list[dict[str, Any]]:
-        """What arrived, oldest first: ``id``, ``path``, ``status``, ``signature_ok`` (``None``: unknown), ``at``."""
+        """Requests, oldest first: ``id``, ``path``, ``status``, ``signature_ok`` (``None``: unknown), ``at``."""
         with self._lock:
             return list(self._log)
 
     def stop(self) -> None:
-        """End it, from another thread than the one that serves."""
+        """Stop it. Call it from another thread than the serving one."""
         self.stopping.set()
         self.shutdown()
         self.server_close()
@@ -91,7 +91,7 @@ class Receiver(ThreadingHTTPServer):
             return self._seen[webhook_id]
 
     def note(self, entry: dict[str, Any]) -> None:
-        """Keep what arrived."""
+        """Store a received request."""
         with self._lock:
             self._log.append(entry)
             if self.log_file is not None:
@@ -99,7 +99,7 @@ class Receiver(ThreadingHTTPServer):
                     lines.write(json.dumps(entry) + "\n")
 
     def is_signed(self, body: bytes, headers: dict[str, str]) -> bool | None:
-        """Say whether one of the known secrets signed a delivery; ``None`` when no secret is known."""
+        """Return whether a known secret signed a delivery; ``None`` when no secret is known."""
         try:
             known = set(_SECRET.findall(self.secrets_file.read_text())) if self.secrets_file else set()
         except FileNotFoundError:
@@ -141,7 +141,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(status, "application/json", json.dumps({"status": status}).encode())
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Stay silent: ``/log`` tells what arrived."""
+        """Log nothing: ``/log`` lists the requests."""
 
     def _answer(self, status: int, content_type: str, body: bytes) -> None:
         try:
@@ -151,7 +151,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.end_headers()
             self.wfile.write(body)
         except OSError:
-            # The sender did not wait for the answer, as with /slow.
+            # The sender closed the connection before the answer, as with /slow.
             self.close_connection = True
 
 
@@ -184,7 +184,7 @@ PICTURES = {"/image.png": ("PNG", "image/png"), "/image.jpg": ("JPEG", "image/jp
 
 @functools.cache
 def picture(format_name: str) -> bytes:
-    """Draw a picture to make thumbnails of, as ``PNG`` or ``JPEG``."""
+    """Return a sample picture as ``PNG`` or ``JPEG``."""
     from PIL import Image
 
     ramp = Image.linear_gradient("L").resize(PICTURE_SIZE)
@@ -210,7 +210,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(*, port: int, secrets_file: Path | None, log_file: Path | None) -> None:
-    """Serve until SIGTERM or SIGINT, which end it at once. Call it in the main thread."""
+    """Serve until SIGTERM or SIGINT, which stop it at once. Call it in the main thread."""
 
     def end(number: int, frame: object) -> None:
         sys.exit(0)

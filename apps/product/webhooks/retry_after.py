@@ -1,4 +1,4 @@
-"""The header ``Retry-After``: seconds, or a date."""
+"""Parser of the header ``Retry-After``: seconds, or a date."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SECONDS = re.compile(r"[0-9]{1,10}")
 
 
 def seconds_of(value: str, now: datetime) -> float | None:
-    """Return the wait in seconds, between 0 and an hour, or ``None`` if the header says nothing that can be read."""
+    """Return the wait in seconds, between 0 and an hour, or ``None`` if the header is invalid."""
     value = value.strip()
     if _SECONDS.fullmatch(value):
         return min(float(value), MAX_S)

@@ -1,4 +1,4 @@
-"""Writes of the webhooks product: endpoints and their secrets, and what came of attempts."""
+"""Writes of the webhooks product: endpoints, their secrets, and outcomes of attempts."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ PURGE_AT_ONCE = 1_000
 
 @dataclass(frozen=True, slots=True)
 class AttemptOutcome:
-    """What came of one attempt.
+    """Outcome of one attempt.
 
     Args:
-        state: State the delivery is in now.
-        disable_reason: The endpoint is to be sent nothing more, for this reason.
+        state: New state of the delivery.
+        disable_reason: Reason to disable the endpoint; "" leaves it enabled.
     """
 
     state: DeliveryState
@@ -36,27 +36,27 @@ class AttemptOutcome:
 
 
 def create_endpoint(owner_key: str, url: str, events: Sequence[str]) -> tuple[Endpoint, str]:
-    """Register an endpoint and return it with its secret. The URL was checked before."""
+    """Register an endpoint and return it with its secret. The caller has validated the URL."""
     secret = new_secret()
     endpoint = Endpoint.objects.create(owner_key=owner_key, url=url, events=list(events), secret=secret)
     return endpoint, secret
 
 
 def enable(endpoint_id: uuid.UUID) -> bool:
-    """Let an endpoint get deliveries again; ``False`` if it did."""
+    """Enable an endpoint; return ``False`` if it was enabled."""
     changed = Endpoint.objects.filter(pk=endpoint_id, active=False).update(active=True, disabled_reason="")
     return bool(changed)
 
 
 def disable(endpoint_id: uuid.UUID, reason: str) -> bool:
-    """Send an endpoint nothing more; what is on its way to it is skipped. ``False`` if it was disabled before."""
+    """Disable an endpoint, so that pending deliveries are skipped; return ``False`` if it was disabled."""
     changed = Endpoint.objects.filter(pk=endpoint_id, active=True).update(active=False, disabled_reason=reason[:200])
     return bool(changed)
 
 
 @transaction.atomic
 def rotate_secret(endpoint_id: uuid.UUID) -> str:
-    """Give an endpoint a new secret and return it. For a day deliveries are signed with the one before as well."""
+    """Rotate an endpoint's secret and return the new one. For 24 h deliveries are signed with the old one too."""
     endpoint = Endpoint.objects.select_for_update().get(pk=endpoint_id)
     endpoint.previous_secret = endpoint.secret
     endpoint.previous_secret_until = timezone.now() + PREVIOUS_SECRET_KEPT
@@ -66,14 +66,14 @@ def rotate_secret(endpoint_id: uuid.UUID) -> str:
 
 
 def skip(delivery_id: uuid.UUID) -> None:
-    """Note that a delivery was not sent because its endpoint is disabled."""
+    """Mark a delivery as skipped because its endpoint is disabled."""
     Delivery.objects.filter(pk=delivery_id).update(state=DeliveryState.SKIPPED, finished_at=timezone.now())
 
 
 @transaction.atomic
 def record_attempt(delivery_id: uuid.UUID, outcome: AttemptOutcome) -> bool:
-    """Write down an attempt and what follows from it; ``False`` if the delivery was deleted meanwhile."""
-    # Two runs of one delivery, after a worker was lost, must not take the same number.
+    """Record an attempt and its consequences; return ``False`` if the delivery was deleted meanwhile."""
+    # Two runs of one delivery, after the loss of a worker, must not use the same number.
     delivery = Delivery.objects.select_for_update().filter(pk=delivery_id).first()
     if delivery is None:
         return False
@@ -81,7 +81,7 @@ def record_attempt(delivery_id: uuid.UUID, outcome: AttemptOutcome) -> bool:
     delivery.attempts_count += 1
     delivery.last_attempt_at = now
     delivery.last_status_code = outcome.status_code
-    if delivery.state != DeliveryState.SUCCEEDED:  # what arrived has arrived, whatever a second run of it says
+    if delivery.state != DeliveryState.SUCCEEDED:  # a success stays, whatever the outcome of a second run
         delivery.state = outcome.state
         delivery.finished_at = None if outcome.state == DeliveryState.RETRYING else now
     delivery.save(update_fields=["attempts_count", "last_attempt_at", "last_status_code", "state", "finished_at"])
@@ -100,13 +100,13 @@ def record_attempt(delivery_id: uuid.UUID, outcome: AttemptOutcome) -> bool:
 
 
 def excerpt_of(response: bytes) -> str:
-    """Return the beginning of a response as text that any database holds, at most 4 KiB of it in UTF-8."""
+    """Return the beginning of a response as text that every database can store, at most 4 KiB in UTF-8."""
     text = response[:EXCERPT_BYTES].decode(errors="replace").replace("\0", "\ufffd")
     return text.encode()[:EXCERPT_BYTES].decode(errors="ignore")
 
 
 def purge_attempts() -> int:
-    """Delete attempts that are older than 30 days, a thousand at once; return how many."""
+    """Delete attempts older than 30 days in batches of 1,000; return how many."""
     before = timezone.now() - ATTEMPTS_KEPT
     deleted = 0
     while doomed := list(Attempt.objects.filter(at__lt=before).values_list("pk", flat=True)[:PURGE_AT_ONCE]):

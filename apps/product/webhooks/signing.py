@@ -1,4 +1,4 @@
-"""Standard Webhooks: what is sent, and how it is signed.
+"""Bodies and signatures according to Standard Webhooks.
 
 Source: https://www.standardwebhooks.com, version 1.
 """

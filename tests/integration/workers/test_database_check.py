@@ -50,7 +50,9 @@ def test_a_process_that_works_refuses_an_old_database(old: Path, environment: di
     "load",
     [
         pytest.param("import project.asgi", id="before the event loop"),
-        pytest.param("import asyncio\nasync def load(): import project.asgi\nasyncio.run(load())", id="in it, as uvicorn"),
+        pytest.param(
+            "import asyncio\nasync def load(): import project.asgi\nasyncio.run(load())", id="in it, as uvicorn"
+        ),
     ],
 )
 def test_the_web_refuses_an_old_database(old: Path, environment: dict[str, str], load: str) -> None:

@@ -1,4 +1,4 @@
-"""``manage.py mailsink``: a mail server for development that keeps every mail as a file."""
+"""``manage.py mailsink``: run a mail server for development that stores every mail as a file."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from apps.product.mail import mailbox, sink
 
 
 class Command(BaseCommand):
-    """Take every mail and keep it as a file; the admin's mailbox page shows them."""
+    """Accept every mail and store it as a file; the mailbox page of the admin shows them."""
 
     help = __doc__ or ""
     requires_system_checks = ()

@@ -11,7 +11,8 @@ from django.core.validators import validate_email
 
 from apps.platform.console.command_errors import as_command_error
 from apps.platform.console.command_help import show_examples
-from apps.product.mail.requests import request_newsletter
+from apps.platform.jobs.services import submit
+from apps.product.mail.actors import newsletter
 from apps.product.shop import queries as shop
 
 EXAMPLES = """examples:
@@ -35,12 +36,13 @@ class Command(BaseCommand):
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Enqueue the mails and say how many."""
+        """Enqueue the mails and print their number."""
         addresses = options["to"] or (customer.email for customer in shop.stream_customers())
+        content = {"headline": options["headline"], "paragraphs": options["paragraph"]}
         count = 0
         with as_command_error("newsletter"):
             for address in addresses:
-                request_newsletter(address, options["headline"], options["paragraph"])
+                submit(newsletter, kwargs={"to": address, **content})
                 count += 1
         self.stdout.write(f"newsletter: {count} mail{'' if count == 1 else 's'} enqueued")
 

@@ -21,7 +21,7 @@ EXAMPLES = """examples:
 
 
 class Command(BaseCommand):
-    """Make sample customers, invoices and payments; a shop that has customers is left as it is."""
+    """Create sample customers, invoices and payments; a shop that has customers is left unchanged."""
 
     help = "Fill an empty shop with sample customers, invoices and payments of the last twelve months."
 
@@ -37,7 +37,7 @@ class Command(BaseCommand):
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Fill the shop and say what it holds."""
+        """Fill the shop and print its row counts."""
         until = options["until"] or timezone.now().date()
         with as_command_error("shop"):
             made = sample.create(customers=options["customers"], seed=options["seed"], until=until)

@@ -1,4 +1,4 @@
-"""``manage.py webhookreceiver``: a receiver that works, fails, fails a while, is gone or is slow."""
+"""``manage.py webhookreceiver``: run a receiver whose endpoints work, fail, fail at first, are gone or are slow."""
 
 from __future__ import annotations
 
