@@ -45,7 +45,7 @@ def write_alert(group: AlertGroup, channels: Iterable[str]) -> AlertGroup:
             delivery, made = Delivery.objects.select_for_update().get_or_create(
                 alert=alert,
                 channel=channel,
-                told=group.sent_count,
+                reported=group.sent_count,
                 defaults={"count": group.count, "next_try_at": now},
             )
             if not made and delivery.state == Delivery.State.PENDING and delivery.tries == 0:
@@ -59,7 +59,7 @@ def notice_of(delivery: Delivery) -> Notice:
     """Return the message of a delivery."""
     alert = delivery.alert
     return Notice(
-        id=f"{alert.pk}-{delivery.told}",
+        id=f"{alert.pk}-{delivery.reported}",
         fingerprint=alert.fingerprint,
         kind=alert.kind,
         severity=alert.severity,
@@ -68,7 +68,7 @@ def notice_of(delivery: Delivery) -> Notice:
         queue=alert.queue,
         actor=alert.actor,
         count=delivery.count,
-        reported=delivery.told,
+        reported=delivery.reported,
         first_at=alert.first_at,
         last_at=alert.last_at,
         link=alert.link,

@@ -44,7 +44,7 @@ class Alert(models.Model):
 class Delivery(models.Model):
     """One message of an alert to one channel: the first at once, later ones as a digest of a window's new occurrences.
 
-    ``told`` is the count that earlier messages reported; it makes the message unique.
+    ``reported`` is the count that earlier messages reported; it makes the message unique.
     """
 
     class State(models.TextChoices):
@@ -54,7 +54,7 @@ class Delivery(models.Model):
 
     alert = models.ForeignKey(Alert, models.CASCADE, related_name="deliveries")
     channel = models.CharField(max_length=200)
-    told = models.PositiveIntegerField()
+    reported = models.PositiveIntegerField()
     count = models.PositiveIntegerField()
     state = models.CharField(max_length=16, choices=State.choices, default=State.PENDING)
     tries = models.PositiveSmallIntegerField(default=0)
@@ -67,7 +67,7 @@ class Delivery(models.Model):
         default_permissions = ()
         verbose_name_plural = "deliveries"
         constraints = (
-            models.UniqueConstraint(fields=("alert", "channel", "told"), name="one_delivery_a_channel_and_message"),
+            models.UniqueConstraint(fields=("alert", "channel", "reported"), name="one_delivery_a_channel_and_message"),
         )
         indexes = (models.Index(fields=("state", "next_try_at"), name="alert_delivery_due"),)
 

@@ -147,7 +147,7 @@ def alerted() -> Alerted:
         )
         sent_at = at if state == "sent" else None
         Delivery.objects.create(
-            alert=alert, channel="hook", told=0, count=1, state=state, tries=1, next_try_at=at, error=error,
+            alert=alert, channel="hook", reported=0, count=1, state=state, tries=1, next_try_at=at, error=error,
             sent_at=sent_at, **fields,
         )  # fmt: skip
 

@@ -43,7 +43,7 @@ class Migration(migrations.Migration):
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
                 ('channel', models.CharField(max_length=200)),
-                ('told', models.PositiveIntegerField()),
+                ('reported', models.PositiveIntegerField()),
                 ('count', models.PositiveIntegerField()),
                 ('state', models.CharField(choices=[('pending', 'Pending'), ('sent', 'Sent'), ('given_up', 'Given up')], default='pending', max_length=16)),
                 ('tries', models.PositiveSmallIntegerField(default=0)),
@@ -57,7 +57,7 @@ class Migration(migrations.Migration):
                 'ordering': ('id',),
                 'default_permissions': (),
                 'indexes': [models.Index(fields=['state', 'next_try_at'], name='alert_delivery_due')],
-                'constraints': [models.UniqueConstraint(fields=('alert', 'channel', 'told'), name='one_delivery_a_channel_and_message')],
+                'constraints': [models.UniqueConstraint(fields=('alert', 'channel', 'reported'), name='one_delivery_a_channel_and_message')],
             },
         ),
     ]
