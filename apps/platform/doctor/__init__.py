@@ -1,1 +1,1 @@
-"""``manage.py doctor``: what is wrong with a yard, most likely why, and what to do next."""
+"""``manage.py doctor``: defects of a running yard, each with its likely cause and a remedy."""

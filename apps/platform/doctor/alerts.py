@@ -1,4 +1,4 @@
-"""Alerts: they are dispatched, and their channels take them."""
+"""Checks of alerts: deliveries that fail, and critical alerts that nobody acknowledged."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from django.utils import timezone
 
 from apps.platform.alerts.models import Alert, Delivery
 from apps.platform.console.formatting import ago
-from apps.platform.doctor.finding import Finding
+from apps.platform.doctor.finding import Finding, Group
 
-GROUP = "alerts"
+GROUP = Group("alerts")
 LATELY = datetime.timedelta(days=1)
 
 
 def look() -> Iterator[Finding]:
-    """Ask the database what became of alerts within the last day.
+    """Check the deliveries of the last day and the open critical alerts.
 
     Raises:
-        django.db.DatabaseError: it does not answer.
+        django.db.DatabaseError: the database does not answer.
     """
     lately = Delivery.objects.filter(next_try_at__gte=timezone.now() - LATELY)
     given_up = Q(state=Delivery.State.GIVEN_UP)
@@ -38,26 +38,21 @@ def look() -> Iterator[Finding]:
     )
     found = 0
     for row in rows:
-        # One that took a message after its last failure works again.
+        # A channel that accepted an alert after its last failure has recovered.
         if not row["given_up"] + row["failing"] or (row["sent_at"] and row["sent_at"] > row["last_failed"]):
             continue
         found += 1
-        sent = f"the last was taken {ago(row['sent_at'])}" if row["sent_at"] else "none was taken"
-        failed = f"{row['given_up']} alerts given up, {row['failing']} tried again ({row['error']})"
+        sent = f"the last delivery was {ago(row['sent_at'])}" if row["sent_at"] else "none was delivered"
+        failed = f"{row['given_up']} alerts given up, {row['failing']} to be retried ({row['error']})"
         seen = f"{row['channel']}: {failed}; {sent}"
-        cause = "Its server is away or refuses, or the address in SWITCHYARD_ALERT_URLS is wrong"
-        step = "Look at the address; alerts are in /admin/switchyard_alerts/alert/ meanwhile"
-        yield Finding(GROUP, "channel", "warning", seen, cause, step, row["channel"])
+        cause = "Its server is down or refuses the alert, or its URL in SWITCHYARD_ALERT_URLS is wrong"
+        step = "Check SWITCHYARD_ALERT_URLS; until then read the alerts in /admin/switchyard_alerts/alert/"
+        yield GROUP.warning("channel", seen, cause, step, row["channel"])
     if not found:
-        yield Finding(GROUP, "channels", "ok", "no channel fails")
+        yield GROUP.ok("channels", "no channel fails")
     waiting = Alert.objects.filter(state=Alert.State.OPEN, severity=Alert.Severity.CRITICAL).count()
     if waiting:
         seen = f"{waiting:,} critical alert{'s are' if waiting > 1 else ' is'} not acknowledged"
-        yield Finding(
-            GROUP,
-            "open",
-            "warning",
-            seen,
-            "Nobody has acted on them",
-            "Acknowledge them in /admin/switchyard_alerts/alert/",
+        yield GROUP.warning(
+            "open", seen, "Nobody has acted on them", "Acknowledge them in /admin/switchyard_alerts/alert/"
         )

@@ -1,4 +1,4 @@
-"""Configuration: Django's and the yard's system checks, and defaults that are unsafe where others can reach them."""
+"""Checks of the configuration: Django's and the yard's system checks, and development defaults in a deployment."""
 
 from __future__ import annotations
 
@@ -11,27 +11,25 @@ from django.core.checks.registry import registry
 from django.db import connection
 
 from apps.platform.conf import switchyard_settings
-from apps.platform.doctor.finding import Finding, Severity
+from apps.platform.doctor.finding import Finding, Group, Severity
 from apps.platform.workers.checks import server_keeps_work, server_keeps_work_deployed
 
-GROUP = "configuration"
-# They ask the broker's server, which has a group of its own.
+GROUP = Group("configuration")
+# Checks of the broker's server: it has a group of its own.
 ELSEWHERE = (server_keeps_work, server_keeps_work_deployed)
-# What the proxy in front of the web does, see docs/how-to/deploy-with-compose.md.
+# HTTPS redirection and HSTS are the proxy's task, see docs/how-to/deploy-with-compose.md.
 OF_THE_PROXY = ("security.W004", "security.W008")
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 def look() -> Iterator[Finding]:
-    """Run every system check that needs nothing but the code, those for a deployment only where it is one."""
+    """Run every system check that needs only the code; with ``DEBUG`` off also the checks for deployments."""
     found = [message for message in _messages() if not message.is_silenced() and message.id not in OF_THE_PROXY]
     for message in found:
         yield _finding(message)
     if not found:
         kind = "development" if settings.DEBUG else "production"
-        yield Finding(
-            GROUP, "checks", "ok", f"every system check passes ({kind}, release {switchyard_settings().release})"
-        )
+        yield GROUP.ok("checks", f"every system check passes ({kind}, release {switchyard_settings().release})")
     yield from _unsafe_defaults()
 
 
@@ -45,11 +43,12 @@ def _finding(message: CheckMessage) -> Finding:
     subject = "" if message.obj is None else str(message.obj)
     seen = f"{subject}: {message.msg}" if subject else str(message.msg)
     severity: Severity = "error" if message.level >= ERROR else "warning"
-    cause = "The code or its settings; `manage.py check` says the same" + ("" if settings.DEBUG else " with --deploy")
-    return Finding(
-        GROUP,
-        str(message.id),
+    cause = "The code or its settings; `manage.py check` reports the same" + (
+        "" if settings.DEBUG else " with --deploy"
+    )
+    return GROUP.finding(
         severity,
+        str(message.id),
         seen,
         cause,
         str(message.hint or "See docs/reference/system-checks.md"),
@@ -66,21 +65,19 @@ def _unsafe_defaults() -> Iterator[Finding]:
         }
         remote = [name for name, host in hosts.items() if host and host not in LOOPBACK and not host.startswith("/")]
         if remote:
-            seen = f"DJANGO_DEBUG is on, and another machine is named by {' and '.join(remote)}"
-            cause = "A deployment without its environment: the secrets are the development ones that everybody knows"
-            yield Finding(GROUP, "debug", "error", seen, cause, "Set DJANGO_DEBUG=0 and what it then asks for")
+            seen = f"DJANGO_DEBUG is on, and another machine is named in {' and '.join(remote)}"
+            cause = "A deployment without its environment variables: its secrets are the public development ones"
+            yield GROUP.error("debug", seen, cause, "Set DJANGO_DEBUG=0 and the variables that start-up then names")
         return
     if not config.alert_urls:
-        seen = "SWITCHYARD_ALERT_URLS is not set: alerts reach nobody but the log and the admin"
-        yield Finding(
-            GROUP,
+        seen = "SWITCHYARD_ALERT_URLS is not set: alerts go to the log and the admin only"
+        yield GROUP.warning(
             "no_alert_urls",
-            "warning",
             seen,
             "The default",
             "Set SWITCHYARD_ALERT_URLS=mailto:oncall@example.com",
         )
     if connection.vendor == "sqlite":
-        seen = "the database is an SQLite file, which serves the processes of this one machine only"
-        cause = "DATABASE_URL is not set, or names a file"
-        yield Finding(GROUP, "sqlite", "warning", seen, cause, "Set DATABASE_URL=postgresql://user:password@host/name")
+        seen = "the database is an SQLite file, which only processes of this machine can use"
+        cause = "DATABASE_URL is not set or names a file"
+        yield GROUP.warning("sqlite", seen, cause, "Set DATABASE_URL=postgresql://user:password@host/name")

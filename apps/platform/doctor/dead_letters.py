@@ -1,18 +1,18 @@
-"""Dead letters that nobody has looked at."""
+"""Checks of dead letters: groups with new letters."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 from apps.platform.dead_letters.queries import groups
-from apps.platform.doctor.finding import Finding
+from apps.platform.doctor.finding import Finding, Group
 
-GROUP = "dead letters"
+GROUP = Group("dead letters")
 SHOWN = 5
 
 
 def look() -> Iterator[Finding]:
-    """Name the groups with letters that are new.
+    """Name the groups with new letters.
 
     Raises:
         django.db.DatabaseError: the database does not answer.
@@ -21,10 +21,10 @@ def look() -> Iterator[Finding]:
     for group in found[:SHOWN]:
         seen = f"{group.new:,} new of {group.actor} in {group.queue}: {group.exception}"
         step = f"manage.py deadletters list --group {group.fingerprint}"
-        cause = "They used up their retries, or can never succeed; nothing consumes them"
-        yield Finding(GROUP, "new", "warning", seen, cause, step, group.queue)
+        cause = "Their retries are exhausted, or the failure is permanent; nothing consumes a dead list"
+        yield GROUP.warning("new", seen, cause, step, group.queue)
     if len(found) > SHOWN:
         seen = f"and {len(found) - SHOWN} more groups"
-        yield Finding(GROUP, "more", "warning", seen, "", "manage.py deadletters list")
+        yield GROUP.warning("more", seen, "", "manage.py deadletters list")
     if not found:
-        yield Finding(GROUP, "triaged", "ok", "none is new")
+        yield GROUP.ok("triaged", "no new dead letter")

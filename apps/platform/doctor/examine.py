@@ -1,4 +1,4 @@
-"""All checks, one group after the other, in ten seconds at the most whatever is away."""
+"""Run all checks, one group after the other, within ten seconds even when servers do not answer."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 
 from apps.platform.doctor import (
     alerts,
-    broker_server,
     configuration,
     database,
     dead_letters,
@@ -16,57 +15,58 @@ from apps.platform.doctor import (
     pools,
     queues,
     scheduler,
+    server,
     snapshot,
 )
-from apps.platform.doctor.finding import Finding
-from apps.platform.doctor.timeouts import ask
+from apps.platform.doctor.failures import run_checks
+from apps.platform.doctor.finding import Finding, Group
 
 DEADLINE_S = 2.0
 WHOLE_S = 9.0
 LEAST_S = 0.2
-# Findings after which nothing more is asked of a server.
+# Codes of findings after which the other checks of a server are skipped -> the reason.
 AWAY = {
     "away": "does not answer",
     "hangs": "does not answer",
     "refused": "refuses us",
     "broken": "was not understood",
-    "unmigrated": "has not its tables",
+    "unmigrated": "lacks its tables",
 }
 
 
 @dataclass
 class Examination:
-    """What was found so far. Groups come one after the other, so that none is measured slow for another's work."""
+    """Findings so far. Groups run in sequence, so that the work of one does not slow the measurements of another."""
 
     findings: list[Finding] = field(default_factory=list)
     _ends: float = field(default_factory=lambda: time.monotonic() + WHOLE_S)
 
-    def look(self, group: str, check: Callable[[], Iterable[Finding]], *, needs: str = "") -> None:
-        """Run a group of checks, unless what it needs did not answer.
+    def look(self, group: Group, check: Callable[[], Iterable[Finding]], *, needs: Group | None = None) -> None:
+        """Run a group of checks, unless the server it needs did not answer.
 
         Args:
-            needs: Name of the group whose server it asks as well.
+            needs: Group that checks the same server.
         """
         if needs and (why := self._away(needs)):
-            self.findings.append(Finding(group, "not_checked", "skipped", f"not checked: the {needs} {why}"))
+            self.findings.append(group.skipped("not_checked", f"not checked: the {needs.name} {why}"))
             return
         left_s = max(self._ends - time.monotonic(), LEAST_S)
-        self.findings += ask(group, check, min(DEADLINE_S, left_s))
+        self.findings += run_checks(group, check, min(DEADLINE_S, left_s))
 
-    def _away(self, group: str) -> str:
-        """Return why a server cannot be asked, "" when it can."""
-        codes = {found.code for found in self.findings if found.group == group}
+    def _away(self, group: Group) -> str:
+        """Return why the server of a group cannot be checked, "" when it can."""
+        codes = {found.code for found in self.findings if found.group == group.name}
         return next((why for code, why in AWAY.items() if code in codes), "")
 
 
 def examine() -> list[Finding]:
-    """Look at everything."""
+    """Run every group and return its findings."""
     examination = Examination()
     examination.look(configuration.GROUP, configuration.look)
     examination.look(disk.GROUP, disk.look)
-    examination.look(broker_server.GROUP, broker_server.look)
-    examination.look(pools.GROUP, _work, needs=broker_server.GROUP)
-    examination.look(scheduler.GROUP, scheduler.look_at_leader, needs=broker_server.GROUP)
+    examination.look(server.GROUP, server.look)
+    examination.look(pools.GROUP, _pools_and_queues, needs=server.GROUP)
+    examination.look(scheduler.GROUP, scheduler.look_at_leader, needs=server.GROUP)
     examination.look(database.GROUP, database.look)
     examination.look(scheduler.GROUP, scheduler.look_at_ticks, needs=database.GROUP)
     examination.look(dead_letters.GROUP, dead_letters.look, needs=database.GROUP)
@@ -74,7 +74,7 @@ def examine() -> list[Finding]:
     return examination.findings
 
 
-def _work() -> Iterator[Finding]:
-    seen = snapshot.read()
-    yield from pools.look(seen)
-    yield from queues.look(seen)
+def _pools_and_queues() -> Iterator[Finding]:
+    state = snapshot.read()
+    yield from pools.look(state)
+    yield from queues.look(state)

@@ -1,4 +1,4 @@
-"""What the doctor says."""
+"""Findings of the doctor, and the groups that they belong to."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ EXIT_CODES: dict[Severity, int] = {"ok": 0, "skipped": 0, "warning": 1, "error":
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at.
+    """The result of one check.
 
     Args:
-        group: What it belongs to: ``configuration``, ``broker``, ``database``, ``pools``, ``queues``, ``scheduler``,
+        group: Name of its group: ``configuration``, ``broker``, ``database``, ``pools``, ``queues``, ``scheduler``,
             ``dead letters``, ``alerts``, ``disk``.
-        code: Short name, the same in every release.
-        severity: ``error`` when work is lost, refused or held up; ``warning`` when it will be, or when somebody should
-            look; ``ok`` for a fact; ``skipped`` for what could not be looked at because of another finding.
-        seen: What was seen, with its figures. Holds no address and no secret.
-        cause: What it most likely comes from.
-        next: What to do about it: a command to copy, or a step.
-        subject: The queue, pool, schedule or channel it is about; "" for the whole group.
+        code: Short name, stable across releases.
+        severity: ``error``: work is lost, refused or held up; ``warning``: it will be, or a person should check;
+            ``ok``: a fact; ``skipped``: not checked because of another finding.
+        seen: Fact with its figures. Contains no address and no secret.
+        cause: Most likely cause.
+        next: Remedy: a command to copy, or a step.
+        subject: Queue, pool, schedule or channel concerned; "" for the whole group.
     """
 
     group: str
@@ -33,6 +33,35 @@ class Finding:
     cause: str = ""
     next: str = ""
     subject: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """A named group of checks, which builds its findings. ``Finding`` describes the arguments."""
+
+    name: str
+
+    def finding(
+        self, severity: Severity, code: str, seen: str, cause: str, next_step: str, subject: str = ""
+    ) -> Finding:
+        """Return a finding whose severity was computed."""
+        return Finding(self.name, code, severity, seen, cause, next_step, subject)
+
+    def ok(self, code: str, seen: str, *, cause: str = "", subject: str = "") -> Finding:
+        """Return a fact."""
+        return self.finding("ok", code, seen, cause, "", subject)
+
+    def skipped(self, code: str, seen: str) -> Finding:
+        """Return the finding for a check that did not run."""
+        return self.finding("skipped", code, seen, "", "")
+
+    def warning(self, code: str, seen: str, cause: str, next_step: str, subject: str = "") -> Finding:
+        """Return a warning."""
+        return self.finding("warning", code, seen, cause, next_step, subject)
+
+    def error(self, code: str, seen: str, cause: str, next_step: str, subject: str = "") -> Finding:
+        """Return an error."""
+        return self.finding("error", code, seen, cause, next_step, subject)
 
 
 def worst(findings: list[Finding]) -> Severity:

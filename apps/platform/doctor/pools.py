@@ -1,4 +1,4 @@
-"""Pools: each has a supervisor that reports, children that work, and a clock that is right."""
+"""Checks of pools: each has a supervisor that reports, ready children, and a correct clock."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ from collections.abc import Iterator
 
 from apps.platform.conf import declared_yard
 from apps.platform.console.formatting import duration
-from apps.platform.doctor.finding import Finding
+from apps.platform.doctor.finding import Finding, Group
 from apps.platform.doctor.snapshot import Snapshot
 from broker.shapes import LaneStats
 from broker.stores.pool_reports import ON_PURPOSE, PoolReport
 from broker.topology import Pool
 
-GROUP = "pools"
+GROUP = Group("pools")
 STARTING_S = 60
 CLOCK_S = 5.0
 MANY_CRASHES = 3
 
 
 def look(snapshot: Snapshot) -> Iterator[Finding]:
-    """Compare what reports with what is declared."""
+    """Compare the reports with the declared pools."""
     for pool in declared_yard().pools:
         mine = [report for report in snapshot.reports if report.pool == pool.name]
         if not mine:
@@ -29,21 +29,21 @@ def look(snapshot: Snapshot) -> Iterator[Finding]:
     declared = {pool.name for pool in declared_yard().pools}
     for report in snapshot.reports:
         if report.pool not in declared:
-            seen = f"a pool {report.pool} runs on {report.host} that this release does not declare"
-            cause = "It was renamed or removed, and processes of the release before are left"
+            seen = f"pool {report.pool}, which this release does not declare, runs on {report.host}"
+            cause = "It was renamed or removed, and processes of the previous release still run"
             step = f"kill -TERM {report.pid}, on {report.host}"
-            yield Finding(GROUP, "undeclared", "warning", seen, cause, step, report.pool)
+            yield GROUP.warning("undeclared", seen, cause, step, report.pool)
 
 
 def _down(pool: Pool, snapshot: Snapshot) -> Finding:
     waiting = sum(_waiting(lane) for lane in _lanes(pool, snapshot))
-    cause = "It was not started, was killed, stands still (kill -CONT), or cannot reach the broker; nothing is lost"
+    cause = "It was not started, was killed, is stopped (kill -CONT), or cannot reach the broker; nothing is lost"
     step = f"manage.py runpool {pool.name}"
     if not waiting:
-        seen = f"{pool.name} has no supervisor that reports; nothing waits for it"
-        return Finding(GROUP, "down", "warning", seen, cause, step, pool.name)
+        seen = f"{pool.name} has no supervisor that reports; no message waits for it"
+        return GROUP.warning("down", seen, cause, step, pool.name)
     seen = f"{pool.name} has no supervisor that reports, and {waiting:,} messages wait for it"
-    return Finding(GROUP, "down", "error", seen, cause, step, pool.name)
+    return GROUP.error("down", seen, cause, step, pool.name)
 
 
 def _supervisor(pool: Pool, report: PoolReport, now_ms: int) -> Iterator[Finding]:
@@ -51,40 +51,34 @@ def _supervisor(pool: Pool, report: PoolReport, now_ms: int) -> Iterator[Finding
     ready = sum(bool(child.get("ready")) for child in report.children)
     up_s = (now_ms - report.started_at) / 1000
     if report.state == "paused":
-        seen = f"{name} is paused: the broker's keyspace is not the one it knew"
-        yield Finding(GROUP, "paused", "error", seen, "See the broker", "manage.py broker", pool.name)
+        seen = f"{name} is paused: the broker's keyspace was replaced"
+        yield GROUP.error("paused", seen, "See the group broker", "manage.py broker", pool.name)
     elif report.state == "starting" and up_s > STARTING_S:
-        seen = f"{name} starts for {duration(up_s * 1000)}, {ready} of {pool.processes} children are ready"
-        cause = "Its children end while they load the project, or memory is short"
-        yield Finding(
-            GROUP, "starting", "error", seen, cause, f"journalctl, or its log; manage.py runpool {pool.name}", pool.name
-        )
+        seen = f"{name} has been starting for {duration(up_s * 1000)}, {ready} of {pool.processes} children are ready"
+        cause = "Its children exit while they load the project, or memory is short"
+        yield GROUP.error("starting", seen, cause, f"journalctl, or its log; manage.py runpool {pool.name}", pool.name)
     elif report.state == "up" and ready < pool.processes:
         seen = f"{name} has {ready} of {pool.processes} children"
-        cause = "One ended and is being replaced, or ends again and again"
-        yield Finding(
-            GROUP, "children", "warning", seen, cause, "manage.py doctor again; if it stays, the pool's log", pool.name
-        )
+        cause = "A child exited and is being replaced, or exits repeatedly"
+        yield GROUP.warning("children", seen, cause, "manage.py doctor again; if it stays, the pool's log", pool.name)
     else:
-        yield Finding(
-            GROUP, report.state, "ok", f"{name}: {report.busy} of {report.slots} slots busy", subject=pool.name
-        )
+        yield GROUP.ok(report.state, f"{name}: {report.busy} of {report.slots} slots busy", subject=pool.name)
     crashes = {reason: count for reason, count in report.restarts.items() if reason not in ON_PURPOSE}
     if sum(crashes.values()) >= MANY_CRASHES:
         counted = ", ".join(f"{count} × {reason}" for reason, count in sorted(crashes.items()))
-        seen = f"{name} replaced children since it started {duration(up_s * 1000)} ago: {counted}"
-        cause = "A task that crashes, leaks or does not end; it becomes a dead letter `poison` or `time_limit`"
+        seen = f"{name} has replaced children since its start {duration(up_s * 1000)} ago: {counted}"
+        cause = "A task crashes, leaks or does not end; its message becomes a dead letter `poison` or `time_limit`"
         if "SIGKILL" in crashes:
-            cause += ". SIGKILL: the kernel for want of memory (dmesg), or a person"
-        yield Finding(GROUP, "restarts", "warning", seen, cause, "manage.py deadletters list", pool.name)
+            cause += ". SIGKILL: the kernel, when memory ran out (dmesg), or a person"
+        yield GROUP.warning("restarts", seen, cause, "manage.py deadletters list", pool.name)
     ahead_s = (report.beat_at - now_ms) / 1000
-    # A report is two seconds old at the most, five while the broker was away.
+    # A report is at most 2 s old, 5 s while the broker was unavailable.
     if ahead_s > CLOCK_S or ahead_s < -CLOCK_S - 5:
         seen = (
             f"the clock of {report.host} is {abs(ahead_s):.0f} s {'ahead of' if ahead_s > 0 else 'behind'} the broker's"
         )
-        cause = "It does not follow a time server, or its supervisor stands still; ages and times it writes are wrong"
-        yield Finding(GROUP, "clock_off", "warning", seen, cause, f"timedatectl, on {report.host}", pool.name)
+        cause = "It is not synchronised, or its supervisor is stopped; times that it writes are wrong"
+        yield GROUP.warning("clock_off", seen, cause, f"timedatectl, on {report.host}", pool.name)
 
 
 def _lanes(pool: Pool, snapshot: Snapshot) -> Iterator[LaneStats]:

@@ -1,4 +1,4 @@
-"""Findings for people and for programs."""
+"""Print findings as text or as JSON."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ INDENT = " " * (WIDTH + 4)
 
 
 def as_json(findings: list[Finding], *, took_ms: int) -> dict[str, Any]:
-    """Return the shape that docs/reference/commands.md promises."""
+    """Return the JSON shape documented in docs/reference/commands.md."""
     severity = worst(findings)
     return {
         "verdict": VERDICTS[severity],
@@ -30,7 +30,7 @@ def lines(findings: list[Finding], paint: Any, *, took_ms: int) -> Iterator[str]
     """Yield the report: a paragraph for each group, then the verdict.
 
     Args:
-        paint: Severity and text -> the text, coloured where that is shown.
+        paint: Function of severity and text that returns the text, coloured on a terminal.
     """
     groups = list(dict.fromkeys(found.group for found in findings))
     for group in groups:
@@ -50,7 +50,7 @@ def lines(findings: list[Finding], paint: Any, *, took_ms: int) -> Iterator[str]
 def _verdict(findings: list[Finding], paint: Any, took_ms: int) -> str:
     severity = worst(findings)
     if severity == "ok":
-        return paint("ok", f"healthy: nothing is wrong ({len(findings)} things looked at in {took_ms / 1000:.1f} s)")
+        return paint("ok", f"healthy: no defect ({len(findings)} checks in {took_ms / 1000:.1f} s)")
     counts = [
         f"{count} {level}{'s' if count > 1 else ''}"
         for level in ("error", "warning")

@@ -1,4 +1,4 @@
-"""The scheduler: somebody leads, nobody leads for ever, and no tick is late."""
+"""Checks of the scheduler: a leader exists, its lease expires, and no tick is late."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from django.utils import timezone
 
 from apps.platform.console.formatting import duration
-from apps.platform.doctor.finding import Finding
+from apps.platform.doctor.finding import Finding, Group
 from apps.platform.doctor.snapshot import quick_client
 from apps.platform.schedules.leadership import LEASE_S, LOCK
 from apps.platform.schedules.models import ScheduleState
@@ -16,38 +16,40 @@ from apps.platform.schedules.registry import schedules
 from apps.platform.schedules.ticks import minute_of
 from broker.keys.keys import Keys
 
-GROUP = "scheduler"
+GROUP = Group("scheduler")
 LATE = datetime.timedelta(minutes=2)
 SENT_LATE_MS = 60_000
 
 
 def look_at_leader() -> Iterator[Finding]:
-    """Ask the broker who leads.
+    """Check the leader's lease in the broker.
 
     Raises:
-        redis.RedisError: it does not answer.
+        redis.RedisError: the broker does not answer.
     """
     with quick_client() as client:
         left_ms = int(client.pttl(Keys().lock(LOCK)))
     if left_ms == -2:
-        seen = "no scheduler leads: nothing periodic is sent, no alert goes out"
-        cause = "None runs; missed ticks are caught up as each schedule says, alerts wait"
-        yield Finding(GROUP, "down", "warning", seen, cause, "manage.py runscheduler")
+        seen = "no scheduler leads: no schedule is sent and no alert is delivered"
+        cause = "No scheduler runs; missed ticks are caught up as each schedule declares, alerts wait"
+        yield GROUP.warning("down", seen, cause, "manage.py runscheduler")
     elif left_ms == -1 or left_ms > LEASE_S * 1000:
         seen = (
-            "the leader's lease never lapses" if left_ms == -1 else f"the leader's lease lapses in {duration(left_ms)}"
+            "the leader's lease never expires"
+            if left_ms == -1
+            else f"the leader's lease expires in {duration(left_ms)}"
         )
-        cause = "Something else wrote the lock; no scheduler can take over, and two may lead when it is deleted"
-        yield Finding(GROUP, "lease", "error", seen, cause, f"valkey-cli DEL {Keys().lock(LOCK)}")
+        cause = "Another program wrote the lock; no scheduler can take over, and two may lead once it is deleted"
+        yield GROUP.error("lease", seen, cause, f"valkey-cli DEL {Keys().lock(LOCK)}")
     else:
-        yield Finding(GROUP, "leads", "ok", f"one leads, its lease runs for {duration(left_ms)} more")
+        yield GROUP.ok("leads", f"a scheduler leads, its lease expires in {duration(left_ms)}")
 
 
 def look_at_ticks() -> Iterator[Finding]:
-    """Ask the database how far each schedule came.
+    """Check the last tick of each schedule in the database.
 
     Raises:
-        django.db.DatabaseError: it does not answer.
+        django.db.DatabaseError: the database does not answer.
     """
     now = timezone.now()
     states = {state.actor: state for state in ScheduleState.objects.all()}
@@ -55,17 +57,17 @@ def look_at_ticks() -> Iterator[Finding]:
     for schedule in schedules():
         state = states.get(schedule.name)
         if state is None:
-            continue  # no scheduler has seen it yet
+            continue  # not seen by a scheduler yet
         due = schedule.next(state.since)
         if due is not None and due <= minute_of(now) - LATE:
             late += 1
             seen = f"{schedule.name} was due {duration((now - due).total_seconds() * 1000)} ago and was not sent"
             cause = "No scheduler leads, or it cannot reach broker or database"
-            yield Finding(GROUP, "late", "warning", seen, cause, "manage.py schedules list", schedule.name)
+            yield GROUP.warning("late", seen, cause, "manage.py schedules list", schedule.name)
         elif state.lateness_ms is not None and state.lateness_ms > SENT_LATE_MS:
             late += 1
             seen = f"the last tick of {schedule.name} was sent {duration(state.lateness_ms)} late"
-            cause = "No scheduler led when it was due; it was caught up since"
-            yield Finding(GROUP, "was_late", "ok", seen, cause, subject=schedule.name)
+            cause = "No scheduler led when it was due; it has been caught up"
+            yield GROUP.ok("was_late", seen, cause=cause, subject=schedule.name)
     if not late:
-        yield Finding(GROUP, "on_time", "ok", f"{len(states)} schedules, none is late")
+        yield GROUP.ok("on_time", f"{len(states)} schedules, none is late")

@@ -1,4 +1,4 @@
-"""What the broker knows at one moment, read once for every check of pools and queues, over a quick connection."""
+"""State of pools and queues in the broker, read once for all checks, over a connection with short timeouts."""
 
 from __future__ import annotations
 
@@ -22,41 +22,46 @@ from broker.stores.pool_reports import PoolReport, PoolReports
 
 CRASH_NOTES = 1_000
 PARKED_SHOWN = 100
-LOOKED_AT_KEYS = 200_000
-LOOK_S = 0.5
+SCANNED_KEYS = 200_000
+SCAN_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class QueueLook:
-    """One queue family.
+class QueueState:
+    """One queue with its retry lane.
 
     Args:
-        lapsed: Owner whose lease ran out -> seconds since it did.
-        lapsed_messages: What those owners hold.
-        crashed: Message id -> how often it took its worker down.
-        unknown: Actors that parked messages call; of many messages only some are looked at.
+        expired: Owner of an expired lease -> seconds since it expired.
+        expired_messages: Messages that those owners hold.
+        crashed: Message id -> number of worker crashes while it ran.
+        unknown: Actors called by parked messages, of the first ``PARKED_SHOWN`` of each lane.
     """
 
     stats: QueueStats
-    lapsed: dict[str, float]
-    lapsed_messages: int
+    expired: dict[str, float]
+    expired_messages: int
     crashed: dict[str, int]
     unknown: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Args: ``now_ms`` by the server's clock; ``undeclared``: queue that no yard declares -> messages in it."""
+    """State of the yard.
+
+    Args:
+        now_ms: Time of the server's clock.
+        undeclared: Queue that the yard does not declare -> its messages.
+    """
 
     now_ms: int
-    queues: dict[str, QueueLook]
+    queues: dict[str, QueueState]
     reports: list[PoolReport]
     undeclared: dict[str, int]
 
 
 @contextmanager
 def quick_client() -> Iterator[redis.Redis]:
-    """Give a client that waits for a second at the most."""
+    """Provide a client that waits for at most 1 s."""
     client = connect(switchyard_settings().broker_url, profile="quick")
     try:
         yield client
@@ -65,10 +70,10 @@ def quick_client() -> Iterator[redis.Redis]:
 
 
 def read() -> Snapshot:
-    """Ask the broker.
+    """Read the state from the broker.
 
     Raises:
-        redis.RedisError: it does not answer.
+        redis.RedisError: the broker does not answer.
     """
     keys = Keys()
     with quick_client() as client:
@@ -82,16 +87,16 @@ def read() -> Snapshot:
         )
 
 
-def _queue(client: redis.Redis, keys: QueueKeys, now_ms: int) -> QueueLook:
+def _queue(client: redis.Redis, keys: QueueKeys, now_ms: int) -> QueueState:
     stats = family_stats(client, keys)
     with client.pipeline(transaction=False) as pipe:
-        pipe.zrangebyscore(keys.leases, "(0", now_ms, withscores=True)  # an owner with 0 is being cleared right now
+        pipe.zrangebyscore(keys.leases, "(0", now_ms, withscores=True)  # score 0: the owner is being cleared
         pipe.hscan(keys.notes, 0, match="crash:*", count=CRASH_NOTES)
         for lane in ALL_LANES:
             pipe.zrange(keys.parked(lane), 0, PARKED_SHOWN - 1)
         found, (_, notes), *parked = pipe.execute()
-        lapsed = {str(owner, "utf-8", "replace"): (now_ms - until) / 1000 for owner, until in found}
-        for owner in lapsed:
+        expired = {str(owner, "utf-8", "replace"): (now_ms - until) / 1000 for owner, until in found}
+        for owner in expired:
             pipe.hlen(keys.hold(owner))
             pipe.hexists(keys.hold(owner), "#")
         answers = pipe.execute()
@@ -102,11 +107,11 @@ def _queue(client: redis.Redis, keys: QueueKeys, now_ms: int) -> QueueLook:
         if (count := re.match(rb"\d{1,9}", note)) and int(count[0])
     }
     unknown = sorted({_actor(member) for members in parked for member in members})
-    return QueueLook(stats, lapsed, held, crashed, tuple(unknown))
+    return QueueState(stats, expired, held, crashed, tuple(unknown))
 
 
 def _actor(member: bytes) -> str:
-    """Return the actor that a parked message calls, from its place in the list of them."""
+    """Return the actor that a parked message calls, from its member of the sorted set."""
     try:
         call = json.loads(member.partition(b"\n")[0])
         return str(call[0])[:80]
@@ -115,14 +120,14 @@ def _actor(member: bytes) -> str:
 
 
 def _undeclared(client: redis.Redis, keys: Keys) -> dict[str, int]:
-    """Return queues that hold messages and are in no declaration; of a large server only a part is looked at."""
+    """Return undeclared queues with messages. Scans at most ``SCANNED_KEYS`` keys, for at most ``SCAN_S``."""
     declared = {queue.name for queue in declared_yard().queues}
     prefix = f"{keys.prefix}:{{"
     found: dict[str, int] = {}
-    cursor, looked_at, deadline = 0, 0, time.monotonic() + LOOK_S
-    while looked_at < LOOKED_AT_KEYS and time.monotonic() < deadline:
+    cursor, scanned, deadline = 0, 0, time.monotonic() + SCAN_S
+    while scanned < SCANNED_KEYS and time.monotonic() < deadline:
         cursor, names = client.scan(cursor, match=f"{prefix}*:bodies", count=2_000)
-        looked_at += 2_000
+        scanned += 2_000
         for key in cast("list[bytes]", names):
             queue = key.decode("utf-8", "replace").removeprefix(prefix).partition("}")[0]
             if queue not in declared:

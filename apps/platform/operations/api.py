@@ -47,7 +47,7 @@ class QueuesBody(BaseModel):
 def list_queues(request: HttpRequest) -> dict[str, Any]:
     """Tell how every queue stands."""
     try:
-        state = YARD_STATE.answer(TIMEOUT_S)
+        state = YARD_STATE.result(TIMEOUT_S)
     except NoAnswer as error:
         raise BrokerUnavailable("the state of the yard", str(error)) from error
     return {"queues": [queue.as_json() for queue in queries.queues_of(state)]}

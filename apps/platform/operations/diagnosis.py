@@ -9,7 +9,7 @@ from apps.platform.console.formatting import duration, times
 from apps.platform.dead_letters.queries import Group
 from apps.platform.operations.queries import YardState
 from apps.platform.operations.rows import Level, Track
-from apps.platform.operations.server_info import ServerState
+from apps.platform.operations.server_state import ServerState
 from broker.health.server import Finding
 from broker.shapes import LaneStats
 
@@ -92,7 +92,7 @@ def _broker_refuses(server: ServerState, facts: tuple[tuple[str, str], ...]) -> 
         f"Nothing starts and new jobs are refused, because the broker takes no work: {server.refusal}.",
         facts,
         # Whatever else the page shows follows from it: reports and leases lapse when they cannot be written.
-        then=f"{server.then} Pools and scheduler only cannot say that they run: there is no need to restart them.",
+        then=f"{server.remedy} Pools and scheduler only cannot say that they run: there is no need to restart them.",
     )
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from django.db import DatabaseError, connection
 
 from apps.platform.dead_letters.errors import BROKER_AWAY
-from apps.platform.operations.server_info import ask_server
-from apps.platform.operations.timeouts import NoAnswer, Question
+from apps.platform.operations.server_state import read_server_state
+from apps.platform.operations.timeouts import NoAnswer, TimedCall
 from broker.interface import facilities
 
 TIMEOUT_S = 2.0
@@ -27,7 +27,7 @@ def _ask_broker() -> str:
     """Return why the broker takes no work or would lose it, "" when it is sound."""
     found = facilities()
     found.pools.read_all()
-    server = ask_server(found.records.client, found.records.keys)
+    server = read_server_state(found.records.client, found.records.keys)
     if server.refusal:
         return f"takes no work: {server.refusal}"
     return "; ".join(error.seen for error in server.errors)
@@ -42,8 +42,8 @@ def _ask_database() -> None:
 
 
 # One for the process: a dependency that hangs holds one thread, however many probes come.
-BROKER = Question("broker", _ask_broker)
-DATABASE = Question("database", _ask_database)
+BROKER = TimedCall("broker", _ask_broker)
+DATABASE = TimedCall("database", _ask_database)
 
 
 def dependencies() -> tuple[Dependency, ...]:
@@ -53,7 +53,7 @@ def dependencies() -> tuple[Dependency, ...]:
 
 def _broker() -> Dependency:
     try:
-        refusal = BROKER.answer(TIMEOUT_S)
+        refusal = BROKER.result(TIMEOUT_S)
     except (NoAnswer, *BROKER_AWAY) as error:
         return Dependency("broker", False, _fact(error))
     if refusal:
@@ -63,7 +63,7 @@ def _broker() -> Dependency:
 
 def _database() -> Dependency:
     try:
-        DATABASE.answer(TIMEOUT_S)
+        DATABASE.result(TIMEOUT_S)
     except (NoAnswer, DatabaseError) as error:
         return Dependency("database", False, _fact(error))
     return Dependency("database", True, "answers")

@@ -8,10 +8,10 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 
 from apps.platform.dead_letters.errors import BROKER_AWAY
 from apps.platform.operations.queries import YardState, yard_state
-from apps.platform.operations.timeouts import NoAnswer, Question
+from apps.platform.operations.timeouts import NoAnswer, TimedCall
 
 TIMEOUT_S = 3.0
-YARD_STATE = Question("broker", yard_state)
+YARD_STATE = TimedCall("broker", yard_state)
 
 
 class BrokerMetrics:
@@ -20,7 +20,7 @@ class BrokerMetrics:
     def collect(self) -> Iterator[Metric]:
         """Return the metric families."""
         try:
-            state = YARD_STATE.answer(TIMEOUT_S)
+            state = YARD_STATE.result(TIMEOUT_S)
         except (NoAnswer, *BROKER_AWAY):
             yield _broker_up(is_up=False)
             return

@@ -79,7 +79,7 @@ def overview() -> Room:
 
 def _state() -> YardState | None:
     try:
-        return YARD_STATE.answer(TIMEOUT_S)
+        return YARD_STATE.result(TIMEOUT_S)
     except (NoAnswer, *BROKER_AWAY):
         return None
 

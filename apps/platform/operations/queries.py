@@ -8,7 +8,7 @@ from typing import Any
 
 from apps.platform.conf import declared_yard
 from apps.platform.jobs.availability import answered
-from apps.platform.operations.server_info import TAKES_WORK, ServerState, ask_server
+from apps.platform.operations.server_state import TAKES_WORK, ServerState, read_server_state
 from apps.platform.schedules.leadership import anyone_leads
 from broker.interface import facilities
 from broker.shapes import LaneStats, QueueStats
@@ -116,7 +116,7 @@ def yard_state() -> YardState:
         stats = tuple(found.transport.stats(queue.name) for queue in yard.queues)
         reports = found.pools.read_all()
         scheduler_up = anyone_leads(found.records.client, found.records.keys)
-        server = ask_server(found.records.client, found.records.keys)
+        server = read_server_state(found.records.client, found.records.keys)
     pools = {pool.name: _pool_state(pool, reports) for pool in yard.pools}
     return YardState(stats, pools, scheduler_up, server)
 

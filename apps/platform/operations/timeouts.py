@@ -1,6 +1,6 @@
-"""Ask something that may not answer, for a bounded time.
+"""Call a dependency that may hang, with a time limit.
 
-A question that is still open is not asked again: however often a probe comes, one thread waits for one dependency.
+A call that is still running is shared, not repeated: however often a probe comes, one thread waits for one dependency.
 """
 
 from __future__ import annotations
@@ -21,47 +21,47 @@ class NoAnswer(SwitchyardError):
         super().__init__(f"{name}: no answer within {timeout_s:g} s; check that it is up and reachable")
 
 
-class Question(Generic[T]):
-    """A function that is asked with a time limit, by one thread at a time.
+class TimedCall(Generic[T]):
+    """A function that is called with a time limit, in one thread at a time.
 
     Args:
-        name: Of the dependency, for the error.
+        name: Name of the dependency, for the error.
     """
 
-    def __init__(self, name: str, ask: Callable[[], T]) -> None:
+    def __init__(self, name: str, function: Callable[[], T]) -> None:
         self._name = name
-        self._ask = ask
+        self._function = function
         self._lock = threading.Lock()
-        self._open: _Answer[T] | None = None
+        self._pending: _Result[T] | None = None
 
-    def answer(self, timeout_s: float) -> T:
-        """Return what the function returns, or raise what it raises.
-
-        Callers that come while it is being asked share its answer.
+    def result(self, timeout_s: float) -> T:
+        """Return the function's result, or raise its exception. Concurrent callers share one call.
 
         Raises:
-            NoAnswer: it took longer.
+            NoAnswer: the function took longer than ``timeout_s``.
         """
         with self._lock:
-            if self._open is None:
-                self._open = _Answer()
-                threading.Thread(target=self._run, args=(self._open,), name=f"ask {self._name}", daemon=True).start()
-            pending = self._open
+            if self._pending is None:
+                self._pending = _Result()
+                threading.Thread(
+                    target=self._run, args=(self._pending,), name=f"call {self._name}", daemon=True
+                ).start()
+            pending = self._pending
         if not pending.ready.wait(timeout_s):
             raise NoAnswer(self._name, timeout_s)
         return pending.get()
 
-    def _run(self, answer: _Answer[T]) -> None:
+    def _run(self, result: _Result[T]) -> None:
         try:
-            answer.value = self._ask()
-        except Exception as error:  # noqa: BLE001  handed to whoever asked
-            answer.error = error
+            result.value = self._function()
+        except Exception as error:  # noqa: BLE001  raised in the callers
+            result.error = error
         with self._lock:
-            self._open = None
-        answer.ready.set()
+            self._pending = None
+        result.ready.set()
 
 
-class _Answer(Generic[T]):
+class _Result(Generic[T]):
     value: T
     error: Exception | None = None
 

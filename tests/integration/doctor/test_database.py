@@ -17,8 +17,8 @@ from django.db import connection
 from django.db.utils import ConnectionHandler
 
 from apps.platform.doctor import database
-from apps.platform.doctor.finding import Finding
-from apps.platform.doctor.timeouts import ask
+from apps.platform.doctor.failures import run_checks
+from apps.platform.doctor.finding import Finding, Group
 from tests.chaos.postgres import PostgresUnderTest
 from tests.integration.doctor.conftest import of
 from tests.waiting import wait_for
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 
 def look() -> list[Finding]:
-    return ask("database", database.look, 2.0)
+    return run_checks(Group("database"), database.look, 2.0)
 
 
 @pytest.fixture
@@ -96,7 +96,7 @@ def on_postgres(postgres: PostgresUnderTest, monkeypatch: pytest.MonkeyPatch) ->
 def test_postgres_without_room_for_all_pools_is_a_warning(on_postgres: Any) -> None:
     found = of(look(), "warning")["connections_few"]
 
-    assert "all pools may open" in found.seen and "for what runs alone" in found.seen
+    assert "all pools may open" in found.seen and "for isolated runs" in found.seen
     assert "max_connections" in found.next
 
 

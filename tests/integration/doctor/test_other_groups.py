@@ -89,7 +89,7 @@ def test_no_scheduler_is_a_warning_and_a_leader_is_told(facilities: Facilities, 
 
     Leadership(valkey, Keys()).acquire_or_renew()
 
-    assert "one leads" in of(scheduler.look_at_leader(), "ok")["leads"].seen
+    assert "a scheduler leads" in of(scheduler.look_at_leader(), "ok")["leads"].seen
 
 
 def test_a_lease_that_never_lapses_is_an_error(facilities: Facilities, valkey: redis.Redis) -> None:

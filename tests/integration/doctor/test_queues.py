@@ -46,11 +46,11 @@ def test_a_message_that_waits_past_its_promise_is_a_warning(enqueue: Any) -> Non
 
     found = of(look(), "warning")["late"]
 
-    assert "1 h 00 min, 12 × its promise" in found.seen
+    assert "1 h 00 min, 12 × its objective" in found.seen
 
 
 def test_a_lease_that_ran_out_and_nobody_took_back_is_an_error(enqueue: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(queues, "SWEPT_S", 0.05)
+    monkeypatch.setattr(queues, "RECLAIMED_S", 0.05)
     family = enqueue("slow", Entry("held", b"{}"), Entry("too", b"{}"))
     family.join(OWNER, lease_ms=30)
     family.fetch(OWNER, 2, request=1)
@@ -78,7 +78,7 @@ def test_messages_that_no_worker_knows_are_a_warning_that_names_what_they_call(
     with run_worker("slow"):
         found = wait_for(lambda: of(look(), "warning").get("parked"))
 
-    assert found.seen == "slow: 1 messages wait for a worker that knows them; they call from_the_future"
+    assert found.seen == "slow: 1 messages wait for a worker that can run them; they call from_the_future"
     assert found.next.startswith("manage.py check_backlog")
 
 

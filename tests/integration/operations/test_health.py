@@ -13,7 +13,7 @@ from django.db import connection
 from django.test import Client
 
 from apps.platform.operations import health
-from apps.platform.operations.timeouts import Question
+from apps.platform.operations.timeouts import TimedCall
 from apps.platform.wiring import build_yard
 from broker.interface import Facilities
 from broker.keys.keys import Keys
@@ -61,7 +61,7 @@ def silent_broker() -> Iterator[None]:
 
 def test_broker_that_hangs_is_named_in_time(silent_broker: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(health, "TIMEOUT_S", 0.2)
-    monkeypatch.setattr(health, "BROKER", Question("broker", health._ask_broker))
+    monkeypatch.setattr(health, "BROKER", TimedCall("broker", health._ask_broker))
     started = time.monotonic()
 
     for _ in range(3):

@@ -7,7 +7,7 @@ from apps.platform.dead_letters.queries import Group
 from apps.platform.operations.diagnosis import Verdict, judge
 from apps.platform.operations.queries import YardState
 from apps.platform.operations.rows import tracks
-from apps.platform.operations.server_info import REFUSALS, ServerState
+from apps.platform.operations.server_state import REFUSALS, ServerState
 from broker.health.server import Finding
 from tests.unit.operations.yards import YARD, down, lane, pool, state
 

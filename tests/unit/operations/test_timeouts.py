@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from apps.platform.operations.timeouts import NoAnswer, Question
+from apps.platform.operations.timeouts import NoAnswer, TimedCall
 from tests.waiting import wait_for
 
 
@@ -13,9 +13,9 @@ def test_answer_and_error_come_through() -> None:
     def fail() -> None:
         raise LookupError("gone")
 
-    assert Question("it", lambda: 7).answer(1) == 7
+    assert TimedCall("it", lambda: 7).result(1) == 7
     with pytest.raises(LookupError, match="gone"):
-        Question("it", fail).answer(1)
+        TimedCall("it", fail).result(1)
 
 
 def test_question_that_hangs_ends_in_time_and_holds_one_thread() -> None:
@@ -26,15 +26,15 @@ def test_question_that_hangs_ends_in_time_and_holds_one_thread() -> None:
         release.wait(10)
         return "late"
 
-    question = Question("broker", hang)
+    question = TimedCall("broker", hang)
     for _ in range(5):
         with pytest.raises(NoAnswer, match=r"broker: no answer within 0\.01 s"):
-            question.answer(0.01)
+            question.result(0.01)
     assert len(asked) == 1
 
     release.set()
-    wait_for(lambda: question._open is None)
-    assert question.answer(1) == "late"
+    wait_for(lambda: question._pending is None)
+    assert question.result(1) == "late"
     assert len(asked) == 2
 
 
@@ -47,12 +47,12 @@ def test_callers_at_the_same_time_share_one_answer() -> None:
         release.wait(5)
         return len(asked)
 
-    question = Question("it", ask)
+    question = TimedCall("it", ask)
 
     def call() -> int:
         barrier.wait(5)
         entered.append(1)
-        return question.answer(5)
+        return question.result(5)
 
     with ThreadPoolExecutor(5) as pool:
         answers = [pool.submit(call) for _ in range(4)]

@@ -1,4 +1,4 @@
-"""``manage.py doctor``: look at everything, and say what to do."""
+"""``manage.py doctor``: check everything, and report causes and remedies."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ EXAMPLES = """examples:
 
 
 class Command(BaseCommand):
-    """Exit 0: healthy. 1: warnings. 2: errors."""
+    """Check the yard; exit 0 when healthy, 1 for warnings, 2 for errors."""
 
-    help = "Look at configuration, broker, database, pools, queues and scheduler; say what is wrong and what to do."
-    requires_system_checks = []  # it runs them itself, and tells of all that is wrong
+    help = "Check configuration, broker, database, pools, queues and scheduler; report defects, causes and remedies."
+    requires_system_checks = []  # the command runs them itself and reports every one
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Declare the arguments."""
@@ -32,7 +32,7 @@ class Command(BaseCommand):
         parser.add_argument("--json", action="store_true", help="print JSON")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Look, tell, and exit as the worst finding says."""
+        """Run the checks, print the findings, and exit with the code of the worst."""
         started = time.monotonic()
         findings = examine()
         took_ms = int((time.monotonic() - started) * 1000)

@@ -7,9 +7,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from apps.platform.doctor import broker_server
-from apps.platform.doctor.finding import Finding
-from apps.platform.doctor.timeouts import ask
+from apps.platform.doctor import server
+from apps.platform.doctor.failures import run_checks
+from apps.platform.doctor.finding import Finding, Group
 from broker.health.keyspace_id import KeyspaceId
 from broker.keys.keys import Keys
 from broker.redis.connections import connect
@@ -20,7 +20,7 @@ from tests.integration.doctor.conftest import Configure, of
 
 
 def look() -> list[Finding]:
-    return ask("broker", broker_server.look, 2.0)
+    return run_checks(Group("broker"), server.look, 2.0)
 
 
 def test_a_sound_server_is_told_with_its_figures(own_server: ServerUnderTest) -> None:
@@ -78,7 +78,7 @@ def test_many_slow_commands_of_ours_are_told_a_few_and_those_of_others_are_not(o
         own_server.config_set("slowlog-log-slower-than", -1)
 
     log_slow("another:key", 20)
-    assert of(look(), "ok")["slow_log"].seen.startswith("no command of ours")
+    assert of(look(), "ok")["slow_log"].seen.startswith("its slow log holds no command of ours")
     log_slow("switchyard:key", 9)
     assert "9 of our commands, the longest 0 ms (SET)" in of(look(), "ok")["slow_log"].seen
     log_slow("switchyard:key", 1)
@@ -119,7 +119,7 @@ def test_a_server_that_was_told_to_follow_another_is_an_error(own_server: Server
 
 def test_a_clock_that_differs_is_a_warning(own_server: ServerUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = SimpleNamespace(time=lambda: time.time() + 10, perf_counter=time.perf_counter)
-    monkeypatch.setattr(broker_server, "time", clock)
+    monkeypatch.setattr(server, "time", clock)
 
     assert "10.0" in of(look(), "warning")["clock_off"].seen
     assert "behind this machine" in of(look(), "warning")["clock_off"].seen

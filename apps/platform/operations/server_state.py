@@ -39,12 +39,12 @@ class ServerState:
 
     Args:
         refusal: Why it takes none, as half a sentence; "" when it takes it.
-        then: What to do about that.
+        remedy: How to make it take work again.
         findings: What else should be changed, worst first; what cannot be verified is not among it.
     """
 
     refusal: str = ""
-    then: str = ""
+    remedy: str = ""
     findings: tuple[Finding, ...] = ()
 
     @property
@@ -61,7 +61,7 @@ class ServerState:
 TAKES_WORK = ServerState()
 
 
-def ask_server(client: redis.Redis, keys: Keys) -> ServerState:
+def read_server_state(client: redis.Redis, keys: Keys) -> ServerState:
     """Ask for leave to write, writing nothing, what the server says of itself, and whether its keys are ours.
 
     Raises:

@@ -15,8 +15,8 @@ from django.test import Client, override_settings
 
 from apps.platform.operations import api
 from apps.platform.operations.queries import YardState, yard_state
-from apps.platform.operations.server_info import ServerState, ask_server
-from apps.platform.operations.timeouts import Question
+from apps.platform.operations.server_state import ServerState, read_server_state
+from apps.platform.operations.timeouts import TimedCall
 from broker.interface import Facilities
 from tests.factories.callers import Caller
 
@@ -48,7 +48,7 @@ def evicting(facilities: Facilities, valkey: redis.Redis) -> Iterator[None]:
 
 
 def asked(found: Facilities) -> ServerState:
-    return ask_server(found.records.client, found.records.keys)
+    return read_server_state(found.records.client, found.records.keys)
 
 
 def test_healthy_server_takes_work_and_is_left_as_it_was(facilities: Facilities, valkey: redis.Redis) -> None:
@@ -169,7 +169,7 @@ def test_queues_of_a_broker_that_hangs_are_refused_in_time(
         return yard_state()
 
     monkeypatch.setattr(api, "TIMEOUT_S", 0.1)
-    monkeypatch.setattr(api, "YARD_STATE", Question("broker", hang))
+    monkeypatch.setattr(api, "YARD_STATE", TimedCall("broker", hang))
 
     answer = Caller().get("/queues")
     answered.set()

@@ -1,4 +1,4 @@
-"""The broker's server: reachable, safe, roomy, quick, and by the same clock."""
+"""Checks of the broker's server: reachable, durable, enough memory, low latency, same clock."""
 
 from __future__ import annotations
 
@@ -12,41 +12,41 @@ from django.conf import settings
 
 from apps.platform.conf import declared_yard, switchyard_settings
 from apps.platform.console.formatting import size
-from apps.platform.doctor.finding import Finding
-from apps.platform.operations.server_info import ask_server
+from apps.platform.doctor.finding import Finding, Group
+from apps.platform.operations.server_state import read_server_state
 from broker.health.keyspace_id import ACCEPT, marker_of
 from broker.health.server import facts_of, judge
 from broker.keys.keys import Keys
 from broker.redis.connections import connect
 
-GROUP = "broker"
+GROUP = Group("broker")
 PINGS = 20
 SLOW_PING_MS = 5.0
 CLOCK_S = 1.0
 FRAGMENTED, FRAGMENTED_BYTES = 1.5, 200_000_000
 SLOW_FOR_S = 3_600
-# The server logs what takes 10 ms. A few such an hour delay nobody for long; many, or one that all wait for, do.
+# The server logs commands of 10 ms and more. A few an hour are harmless; many of them, or one of 100 ms, are not.
 MANY_SLOW, STALLED_MS = 10, 100.0
 CONFIGURED = ("lazyfree-lazy-expire", "slowlog-log-slower-than")
 
-# Code of broker/health/server.py -> most likely cause, and a command; "" leaves the finding's own remedy.
-TOLD = {
+# Code of a finding of broker/health -> most likely cause, and a command; "" keeps the finding's own remedy.
+CAUSES = {
     "evicting": (
         "It is configured as a cache, or shared with one",
         "valkey-cli CONFIG SET maxmemory-policy noeviction, and the same in its configuration",
     ),
     "nothing_kept": (
-        "Nobody turned the append-only file on",
+        "The append-only file was never turned on",
         "valkey-cli CONFIG SET appendonly yes, and in its configuration",
     ),
     "snapshots_only": ("The server's default", "valkey-cli CONFIG SET appendonly yes, and in its configuration"),
     "replica": (
-        "A failover that this address does not follow",
+        "A failover that SWITCHYARD_BROKER_URL does not follow",
         "valkey-cli ROLE; then point SWITCHYARD_BROKER_URL at the primary",
     ),
-    "nearly_full": ("Work comes faster than it is done, or results pile up", "manage.py queues"),
-    "disk": ("Its disk is full or broken", "df -h on the server; work goes on by itself when there is room"),
-    "loading": ("It was started a moment ago", "manage.py doctor, again in a minute"),
+    "nearly_full": ("Messages arrive faster than they are processed, or results accumulate", "manage.py queues"),
+    "disk": ("Its disk is full or broken", "df -h on the server; work resumes by itself when there is room"),
+    "loading": ("It has just been started", "manage.py doctor, again in a minute"),
     "keyspace": ("FLUSHDB, a failover to an empty server, another database number", f"Restore it, or {ACCEPT}"),
     "wrong_type": ("Another program uses the same database", ""),
     "unverified": ("An ACL user without INFO or CONFIG GET", ""),
@@ -56,10 +56,10 @@ TOLD = {
 
 
 def look() -> Iterator[Finding]:
-    """Ask the server.
+    """Check the server.
 
     Raises:
-        redis.RedisError: it does not answer.
+        redis.RedisError: the server does not answer.
     """
     client = connect(switchyard_settings().broker_url, profile="quick")
     keys = Keys()
@@ -80,49 +80,45 @@ def _server(client: redis.Redis, keys: Keys) -> Iterator[Finding]:
         pipe.config_get("*")
         info, config = pipe.execute(raise_on_error=False)
     facts = facts_of(info, config)
-    state = ask_server(client, keys)
+    state = read_server_state(client, keys)
     if state.refusal:
-        yield Finding(
-            GROUP, "takes_no_work", "error", f"it takes no work: {state.refusal}", "See what was seen", state.then
+        yield GROUP.error(
+            "takes_no_work", f"it takes no work: {state.refusal}", "The server refuses writes", state.remedy
         )
     found = list(state.findings) + [item for item in judge(facts, production=True) if item.code == "unverified"]
     for item in found:
-        cause, command = TOLD.get(item.code, ("", ""))
-        yield Finding(GROUP, item.code, item.severity, item.seen, cause, command or item.remedy)
+        cause, command = CAUSES.get(item.code, ("", ""))
+        yield GROUP.finding(item.severity, item.code, item.seen, cause, command or item.remedy)
     version = ".".join(map(str, facts.version or ())) or "of unknown version"
     kept = {True: "append-only file", False: "no append-only file", None: "unknown persistence"}[facts.append_only]
     limit = f"of {size(facts.max_bytes)}" if facts.max_bytes else "without a limit"
     seen = f"{facts.name} {version}, {facts.role or 'unknown role'}, {facts.policy or 'unknown policy'}, {kept}, "
-    yield Finding(GROUP, "server", "ok", f"{seen}{size(facts.used_bytes)} used {limit}")
+    yield GROUP.ok("server", f"{seen}{size(facts.used_bytes)} used {limit}")
     if not isinstance(info, Exception):
-        yield from _worries(info, {} if isinstance(config, Exception) else config)
+        yield from _minor_defects(info, {} if isinstance(config, Exception) else config)
 
 
-def _worries(info: dict[str, Any], config: dict[str, str]) -> Iterator[Finding]:
-    """What the watch of pools does not look at, because nobody needs to get up at night for it."""
+def _minor_defects(info: dict[str, Any], config: dict[str, str]) -> Iterator[Finding]:
+    """Yield defects that pools do not watch for, because they page nobody."""
     if config.get("lazyfree-lazy-expire") == "no":
-        yield Finding(
-            GROUP, "stalls", "warning", "lazyfree-lazy-expire is no: when a large key expires, the server stands still",
+        yield GROUP.warning("stalls", "lazyfree-lazy-expire is no: the server blocks while a large key expires",
             "The default of Redis 7", "valkey-cli CONFIG SET lazyfree-lazy-expire yes, and in its configuration",
         )  # fmt: skip
     if not info.get("maxmemory") and not settings.DEBUG:
-        yield Finding(
-            GROUP, "no_limit", "warning", "maxmemory is not set: when memory runs out, the kernel kills the server",
+        yield GROUP.warning("no_limit", "maxmemory is not set: when memory runs out, the kernel kills the server",
             "The server's default", "valkey-cli CONFIG SET maxmemory 512mb, and in its configuration",
         )  # fmt: skip
     ratio = float(info.get("mem_fragmentation_ratio", 0))
     if ratio > FRAGMENTED and int(info.get("used_memory", 0)) > FRAGMENTED_BYTES:
         rss, used = size(int(info.get("used_memory_rss", 0))), size(int(info["used_memory"]))
         seen = f"memory is fragmented {ratio:.1f} times: {rss} for {used}"
-        cause = "Many keys of changing sizes came and went"
-        yield Finding(
-            GROUP, "fragmented", "warning", seen, cause, "valkey-cli CONFIG SET activedefrag yes, or restart it"
-        )
+        cause = "Many keys of changing sizes were written and deleted"
+        yield GROUP.warning("fragmented", seen, cause, "valkey-cli CONFIG SET activedefrag yes, or restart it")
     for field, what in (("aof_last_bgrewrite_status", "append-only file"), ("rdb_last_bgsave_status", "snapshot")):
         if info.get(field, "ok") != "ok":
             seen = f"the last rewrite of its {what} failed"
-            yield Finding(
-                GROUP, "rewrite_failed", "warning", seen, "No room on disk, or no memory to fork", "df -h; and its log"
+            yield GROUP.warning(
+                "rewrite_failed", seen, "No room on disk, or no memory to fork", "df -h; then the server's log"
             )
 
 
@@ -130,14 +126,14 @@ def _marker(client: redis.Redis, keys: Keys) -> Iterator[Finding]:
     try:
         marker = marker_of(client.hgetall(keys.generation()), client.smembers(keys.generations_missed()))
         if marker.id:
-            yield Finding(GROUP, "marker", "ok", f"keyspace {marker.id[:8]}")
+            yield GROUP.ok("marker", f"keyspace {marker.id[:8]}")
             return
         used = client.exists(*(key for queue in declared_yard().queues for key in keys.queue(queue.name).all_keys()))
-    except redis.ResponseError:  # told above: a replica without its primary, or a key of another type
+    except redis.ResponseError:  # reported above: a replica without its primary, or a key of another type
         return
     if used:
-        seen = "the keyspace is in use and has no marker: nobody can tell whether a part of it is gone"
-        yield Finding(GROUP, "unmarked", "warning", seen, "It was made by an earlier release", ACCEPT)
+        seen = "the keyspace is in use and has no marker: the loss of a part of it would go unnoticed"
+        yield GROUP.warning("unmarked", seen, "An earlier release created it", ACCEPT)
 
 
 def _latency(client: redis.Redis) -> Finding:
@@ -149,9 +145,9 @@ def _latency(client: redis.Redis) -> Finding:
     median_ms, worst_ms = statistics.median(took_ms), max(took_ms)
     seen = f"{PINGS} pings took {median_ms:.2f} ms (median), {worst_ms:.2f} ms (worst)"
     if median_ms < SLOW_PING_MS:
-        return Finding(GROUP, "latency", "ok", seen)
-    cause = "The server is far away or busy; each message takes several round trips"
-    return Finding(GROUP, "slow", "warning", seen, cause, "valkey-cli --latency, here and on the server")
+        return GROUP.ok("latency", seen)
+    cause = "The server is far away or busy; each message costs several round trips"
+    return GROUP.warning("slow", seen, cause, "valkey-cli --latency, here and on the server")
 
 
 def _clock(client: redis.Redis) -> Finding:
@@ -161,9 +157,9 @@ def _clock(client: redis.Redis) -> Finding:
     ahead_s = seconds + micros / 1e6 - (before + after) / 2
     seen = f"its clock is {abs(ahead_s):.2f} s {'ahead of' if ahead_s > 0 else 'behind'} this machine's"
     if abs(ahead_s) <= CLOCK_S:
-        return Finding(GROUP, "clock", "ok", f"{abs(ahead_s) * 1000:.0f} ms between its clock and this machine's")
-    cause = "One of them does not follow a time server. Leases and delays go by the server's; ages look wrong here"
-    return Finding(GROUP, "clock_off", "warning", seen, cause, "timedatectl, on both machines")
+        return GROUP.ok("clock", f"{abs(ahead_s) * 1000:.0f} ms between its clock and this machine's")
+    cause = "One of them is not synchronised. Leases and delays use the server's clock; ages shown here are wrong"
+    return GROUP.warning("clock_off", seen, cause, "timedatectl, on both machines")
 
 
 def _slow_log(client: redis.Redis, keys: Keys) -> Iterator[Finding]:
@@ -171,14 +167,14 @@ def _slow_log(client: redis.Redis, keys: Keys) -> Iterator[Finding]:
         entries: Any = client.slowlog_get(128)
         seconds, _ = client.time()
     except redis.ResponseError:
-        return  # an ACL user who may not ask
+        return  # an ACL user without SLOWLOG
     ours = [
         entry
         for entry in entries
         if keys.prefix.encode() in entry["command"] and seconds - entry["start_time"] <= SLOW_FOR_S
     ]
     if not ours:
-        yield Finding(GROUP, "slow_log", "ok", "no command of ours in its slow log within the last hour")
+        yield GROUP.ok("slow_log", "its slow log holds no command of ours from the last hour")
         return
     longest = max(ours, key=lambda entry: int(entry["duration"]))
     longest_ms = longest["duration"] / 1000
@@ -187,7 +183,7 @@ def _slow_log(client: redis.Redis, keys: Keys) -> Iterator[Finding]:
         f"in its slow log within the last hour: {len(ours)} of our commands, the longest {longest_ms:.0f} ms ({name})"
     )
     if len(ours) < MANY_SLOW and longest_ms < STALLED_MS:
-        yield Finding(GROUP, "slow_log", "ok", seen)
+        yield GROUP.ok("slow_log", seen)
         return
-    cause = "The server was short of processor, or of disk for its append-only file"
-    yield Finding(GROUP, "slow_commands", "warning", seen, cause, "valkey-cli SLOWLOG GET 10")
+    cause = "The server lacked CPU time, or disk throughput for its append-only file"
+    yield GROUP.warning("slow_commands", seen, cause, "valkey-cli SLOWLOG GET 10")

@@ -1,0 +1,96 @@
+"""Run checks with a deadline, and turn their failures into findings, never into tracebacks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from urllib.parse import urlsplit
+
+import redis
+from django.db import DatabaseError, ProgrammingError, connections
+
+from apps.platform.conf import switchyard_settings
+from apps.platform.dead_letters.errors import BROKER_AWAY
+from apps.platform.doctor.finding import Finding, Group
+from apps.platform.operations.timeouts import NoAnswer, TimedCall
+
+BROKER_NEXT = "Check that the server runs and that SWITCHYARD_BROKER_URL names it; then `manage.py broker`"
+DATABASE_NEXT = "Check that the server runs and that DATABASE_URL names it; then `manage.py migrate --check`"
+
+
+def run_checks(group: Group, look: Callable[[], Iterable[Finding]], deadline_s: float) -> list[Finding]:
+    """Return the findings of a group of checks, or one that says why it failed.
+
+    Args:
+        deadline_s: Time limit of the group. A check that hangs stays behind in its own thread.
+    """
+
+    def run() -> list[Finding]:
+        try:
+            return list(look())
+        finally:
+            connections.close_all()  # those of this thread
+
+    try:
+        return [copyable(found) for found in TimedCall(f"doctor {group.name}", run).result(deadline_s)]
+    except NoAnswer:
+        return [_hangs(group, deadline_s)]
+    except BROKER_AWAY as error:
+        return [broker_away(group, error)]
+    except DatabaseError as error:
+        return [database_away(group, error)]
+    except Exception as error:  # noqa: BLE001  a defect in one check must not hide the findings of the others
+        seen = f"the checks broke with {type(error).__name__}: {str(error)[:120]}"
+        return [group.error("broken", seen, "A defect of the doctor", "Report it with this line")]
+
+
+def copyable(found: Finding) -> Finding:
+    """Return a finding whose ``valkey-cli`` command can be copied: with the server's address, never its password."""
+    parts = urlsplit(switchyard_settings().broker_url)
+    address = f"-s {parts.path}" if parts.scheme == "unix" else '-u "$SWITCHYARD_BROKER_URL"'
+    return replace(found, next=found.next.replace("valkey-cli", f"valkey-cli {address}"))
+
+
+def broker_away(group: Group, error: Exception) -> Finding:
+    """Return the finding for a broker that did not answer, without the error's text, which contains the address."""
+    if isinstance(error, redis.AuthenticationError) or "WRONGPASS" in str(error) or "NOAUTH" in str(error):
+        seen = "the server refuses our user or password"
+        cause = "The password was changed on one side only"
+        return group.error("refused", seen, cause, "Correct user and password in SWITCHYARD_BROKER_URL")
+    if isinstance(error, redis.TimeoutError):
+        seen = "the server accepts connections and does not answer within a second"
+        cause = "It is stopped, swaps, or runs a long command"
+        return group.error("hangs", seen, cause, "Check its process and its log; do not kill it yet")
+    seen = f"the server does not answer ({type(error).__name__})"
+    return group.error("away", seen, "It is down, or the address is wrong", BROKER_NEXT)
+
+
+def database_away(group: Group, error: Exception) -> Finding:
+    """Return the finding for a database that did not answer."""
+    message = str(error).lower()
+    if "password" in message or "authentication" in message or "role " in message:
+        seen, cause = "the server refuses our user or password", "The password was changed on one side only"
+        return group.error("refused", seen, cause, "Correct user and password in DATABASE_URL")
+    if "database " in message and "does not exist" in message:
+        seen, cause = (
+            "the server has no database of that name",
+            "DATABASE_URL is wrong, or the database was never created",
+        )
+        return group.error("refused", seen, cause, "createdb, with the name of DATABASE_URL")
+    if "no such table" in message or isinstance(error, ProgrammingError):
+        seen, cause = (
+            "tables are missing",
+            "Migrations of this release were not run, or DATABASE_URL names another database",
+        )
+        return group.error("unmigrated", seen, cause, "manage.py migrate")
+    if "locked" in message:
+        seen, cause = "the database is locked", "Something holds the writer's lock"
+        return group.error("locked", seen, cause, "End the transaction that holds it")
+    seen = f"the database does not answer ({type(error).__name__})"
+    return group.error("away", seen, "It is down, or the address is wrong", DATABASE_NEXT)
+
+
+def _hangs(group: Group, deadline_s: float) -> Finding:
+    seen = f"no answer within {deadline_s:g} s"
+    cause = "The server is stopped, overloaded, or behind a network that drops packets"
+    return group.error("hangs", seen, cause, "Check the server's process, its log and the network between")
