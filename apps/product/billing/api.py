@@ -62,10 +62,10 @@ def create_reconciliation(request: Any, body: ReconciliationRequest) -> Status[d
     openapi_extra=_SIGNED_EVENT,
 )
 def create_payment_event(request: HttpRequest) -> Status[dict[str, str]]:
-    """Keep a signed event and apply it soon. No bearer token: the signature says who sends it.
+    """Store a signed event and enqueue its application. Takes no bearer token: the signature identifies the sender.
 
-    Signed as [Standard Webhooks](https://www.standardwebhooks.com) has it, with the secret in
-    `SWITCHYARD_PAYMENT_SECRET`. The same `webhook-id` again is the same event: it gets 202 again and is applied once.
+    Signed according to [Standard Webhooks](https://www.standardwebhooks.com), with the secret in
+    `SWITCHYARD_PAYMENT_SECRET`. An event sent again under the same `webhook-id` gets 202 again and is applied once.
     """
     try:
         external_id = signatures.verify(settings.PAYMENT_SECRET, request.headers, request.body)

@@ -32,7 +32,7 @@ def reconcile_batch(reconciliation: Reconciliation, after_id: int) -> Batch | No
     """Reconcile the month's next invoices by primary key; ``None`` when there are no more.
 
     Payments without an invoice whose reference names one of the batch, of the same customer, are linked to it. Then
-    each invoice's status is made to say what its payments say. Only entries that changed are written.
+    each invoice's status is corrected by its payments. Only changed entries are written.
     """
     invoices = queries.invoices_after(reconciliation.month, after_id, BATCH_INVOICES)
     if not invoices:

@@ -1,10 +1,10 @@
 """Spreadsheet cells: text is escaped so that no program evaluates it.
 
-Excel, LibreOffice and Google Sheets take a cell that starts with one of a few characters for a formula, which can run
-commands and send data away. Whatever a customer typed as a name lands in such cells. A quote in front makes it text.
+Excel, LibreOffice and Google Sheets evaluate a cell that starts with one of a few characters as a formula, which can
+run commands and leak data. Cells hold customers' input, such as names. A leading quote makes a cell text.
 
-Where a comma is the decimal sign, Excel parts a CSV file at semicolons, and there the quotes around our cells do not
-hold: text with a semicolon or an end of line in it becomes several cells. Each of them gets its quote.
+Where a comma is the decimal sign, Excel splits a CSV file at semicolons and ignores the quotes around our cells: text
+with a semicolon or an end of line becomes several cells. Each of them gets its own quote.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ _PARTED = re.compile(r"([;\t\r\n])")
 def safe_text(text: str) -> str:
     """Return text that no spreadsheet evaluates as a formula.
 
-    A quote is put in front when the text starts with a trigger, or has one after leading blanks or invisible
-    characters, which import dialogs may strip; likewise in front of what follows a semicolon, a tab or an end of line.
+    A quote is prefixed when the text starts with a trigger, or has one after leading blanks or invisible
+    characters, which import dialogs may strip; likewise to the parts after a semicolon, a tab or an end of line.
     Text beyond 32,767 characters is cut and ends with ``…``.
     """
     start, *rest = _PARTED.split(text)
-    # A tab or an end of line is a trigger itself where a text starts with it.
+    # A leading tab or end of line is itself a trigger.
     leads = _first_visible(start) in TRIGGERS or (
         not _first_visible(start) and text[len(start) : len(start) + 1] in TRIGGERS
     )

@@ -1,7 +1,7 @@
 """Writers of CSV and XLSX: row by row, in constant memory.
 
-Numbers and dates stay numbers and dates; text is made safe by ``cells.safe_text`` in both formats, because an XLSX
-file ends up saved as CSV sooner or later.
+Numbers and dates keep their type; ``cells.safe_text`` escapes text in both formats, because XLSX files
+get saved as CSV.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def open_writer(file_format: str, path: Path, table: Table, *, sheet_rows: int =
 
     Args:
         file_format: ``csv`` or ``xlsx``.
-        sheet_rows: Rows of a sheet with its heading; a further one begins when it is full. Only for XLSX.
+        sheet_rows: Rows of a sheet, its heading included; another sheet starts when it is full. Only for XLSX.
     """
     writer = _csv(path, table) if file_format == "csv" else _xlsx(path, table, sheet_rows)
     with writer as write:
@@ -50,7 +50,8 @@ def open_writer(file_format: str, path: Path, table: Table, *, sheet_rows: int =
 
 @contextmanager
 def _csv(path: Path, table: Table) -> Iterator[WriteRow]:
-    # Text is quoted, numbers are not: a reader can tell 007 from 7. RFC 4180, UTF-8 without a byte order mark.
+    # Text is quoted and numbers are not, which distinguishes the text 007 from the number 7.
+    # RFC 4180, UTF-8 without a byte order mark.
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\r\n")
         writer.writerow([safe_text(column.title) for column in table.columns])

@@ -31,10 +31,10 @@ def check_content_type(claimed: str, format_name: str) -> None:
     """Refuse a picture whose content type differs from its format.
 
     Args:
-        claimed: As sent, parameters included; a type that claims nothing is fine.
+        claimed: Header as sent, parameters included; a type without a claim passes.
 
     Raises:
-        PictureRefused: it lies.
+        PictureRefused: the claim is wrong.
     """
     essence = claimed.partition(";")[0].strip().lower()
     if essence not in UNSPECIFIC and SYNONYMS.get(essence, essence) != CONTENT_TYPES[format_name]:
@@ -45,10 +45,10 @@ def check_name(name: str, format_name: str, *, is_url: bool) -> None:
     """Refuse a picture whose name has the suffix of another file type.
 
     Args:
-        is_url: The name is of a URL's path, where endings that are no picture's (``.php``) claim nothing.
+        is_url: The name is a URL's path, where suffixes of other types (``.php``) are no claim.
 
     Raises:
-        PictureRefused: it lies.
+        PictureRefused: the claim is wrong.
     """
     suffix = PurePosixPath(name).suffix.lower()
     claimed = SUFFIXES.get(suffix)

@@ -1,7 +1,7 @@
 """Container data of a picture: format, size, frames and end, read without decoding.
 
-Nothing reaches Pillow before this has seen it from beginning to end, since opening alone can cost gigabytes (a WebP
-header of 30 bytes makes the library reserve its whole canvas twice). All work is bounded by the counts below.
+Runs on the whole picture before Pillow opens it, since opening alone can cost gigabytes (a WebP header of 30 bytes
+makes the library reserve its whole canvas twice). All work is bounded by the counts below.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def read_facts(content: bytes) -> Facts:
     """Read a picture's container from its first byte to its last.
 
     Raises:
-        PictureRefused: it is no PNG, JPEG, WebP or GIF, is cut off, is too large or long, or something follows it.
+        PictureRefused: it is no PNG, JPEG, WebP or GIF, is truncated, is too large or long, or has trailing data.
     """
     format_name = sniff(content)
     if format_name is None:

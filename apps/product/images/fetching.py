@@ -30,8 +30,8 @@ def get(picture: Picture) -> Found:
     """Fetch a picture, or read its stored upload.
 
     Raises:
-        PictureRefused: it is gone, too large, elsewhere, or its address is forbidden.
-        FetchFailed: no answer, or one that may be better next time.
+        PictureRefused: it is gone, too large, redirected, or its address is forbidden.
+        FetchFailed: no answer, or an error that may be temporary.
     """
     if picture.source_url:
         return _fetched(picture.source_url)

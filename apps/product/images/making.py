@@ -26,13 +26,13 @@ log = structlog.get_logger(__name__)
 def make(thumbnail_id: int) -> dict[str, Any]:
     """Make a thumbnail and return its result: the stored file with ``width`` and ``height``.
 
-    One that was made before is not made again.
+    An existing thumbnail is not made again.
 
     Raises:
-        PictureRefused: the picture will never do.
-        FetchFailed: it could not be fetched this time.
+        PictureRefused: the picture cannot be used; retrying does not help.
+        FetchFailed: the picture could not be fetched in this attempt.
         PermanentFailure: there is no such thumbnail.
-        Cancelled: somebody cancelled the job, between two steps.
+        Cancelled: the job was cancelled between two steps.
     """
     thumbnail = queries.find_thumbnail(thumbnail_id)
     if thumbnail is None:

@@ -60,10 +60,10 @@ class Rendered:
 def render(content: bytes, facts: Facts, width: int, height: int) -> Rendered:
     """Return the first frame, upright, within ``width`` by ``height``, in proportion, never enlarged.
 
-    All metadata is dropped. WebP; PNG where something shows through.
+    All metadata is dropped. The result is WebP, or PNG where it has transparency.
 
     Raises:
-        PictureRefused: it cannot be decoded, or is not what its container says.
+        PictureRefused: it cannot be decoded, or differs from its container data.
     """
     try:
         small = _decode(content, facts, width, height)

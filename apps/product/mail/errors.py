@@ -9,8 +9,8 @@ class MailNotSent(SwitchyardError):
     """The mail server was not reached, or refused the mail temporarily. Retrying may succeed.
 
     Args:
-        reply: The server's codes, for example ``451 4.7.1``; or the exception's class when it said nothing.
-        asked_to_wait: The server answered 4xx, so that a try within seconds is pointless.
+        reply: The server's codes, for example ``451 4.7.1``; or the exception's class without one.
+        asked_to_wait: The server answered 4xx, so a retry within seconds is pointless.
     """
 
     def __init__(self, reply: str, *, asked_to_wait: bool = False) -> None:

@@ -1,12 +1,12 @@
 """Send each mail once, although jobs run at least once.
 
-A run claims the mail's row, talks to the server, and marks the row ``sent``. A repeated run meets the mark and sends
-nothing; a second run beside the first meets the claim and waits until it lapses.
+A run claims the mail's row, sends the mail, and marks the row ``sent``. A repeated run finds the mark and sends
+nothing; a concurrent run finds the claim and waits until it expires.
 
 What remains: a worker that dies after the server accepted the mail and before the mark was committed (a few
-milliseconds), or a connection that breaks after the last byte and before the server's answer. Nobody can tell then
-whether the mail went out, so it is sent again: a missing reset mail is worse than a second one. Both copies carry the
-same Message-ID, by which receiving servers and mail programs drop the second.
+milliseconds), or a connection that breaks after the last byte and before the server's answer. Whether the mail was
+sent is then unknown, so it is sent again: a missing reset mail is worse than a second one. Both copies carry the same
+Message-ID, by which receiving servers and mail programs drop the second.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def claim(key: str, to: str) -> SentMail | None:
     """Claim a mail for this run.
 
     Returns:
-        The claimed row, or ``None`` when it was sent or another run holds the claim; :func:`find` tells which.
+        The claimed row, or ``None`` when it was sent or another run holds the claim, see :func:`find`.
     """
     now = timezone.now()
     job_id, _, template = key.partition(":")

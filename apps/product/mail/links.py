@@ -1,6 +1,6 @@
 """Password reset links: signed, valid for one hour, usable once.
 
-The link is made while the mail is written, in the worker. It is in no message, status, log line or table.
+The worker makes the link when it composes the mail. No message, status, log line or table holds it.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def set_password(token: str, password: str) -> bool:
     """Set the account's password and invalidate every link sent to the address.
 
     Returns:
-        Whether there is an account for the address; the link is used up either way.
+        Whether there is an account for the address; the link becomes invalid either way.
 
     Raises:
         LinkInvalid: as :func:`open_link`.
@@ -71,8 +71,8 @@ def set_password(token: str, password: str) -> bool:
 def account_of(address: str) -> User | None:
     """Return the active account with this e-mail address, or ``None`` when there is none or it is not unique.
 
-    The mail goes to ``address``, so it must be the account's own. Databases that compare Unicode without case take
-    ``\u0131`` for ``i``, and so somebody else's domain for the account's.
+    The mail goes to ``address``, so it must be the account's own. Databases that compare Unicode without case match
+    ``\u0131`` with ``i``, and so a foreign domain with the account's.
     """
     found = list(User.objects.filter(email__iexact=address, is_active=True)[:2])
     return found[0] if len(found) == 1 and _is_same(found[0].email, address) else None

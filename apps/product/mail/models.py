@@ -25,8 +25,8 @@ class MailState(models.TextChoices):
 class SentMail(models.Model):
     """One mail of one job. A run claims, sends and marks it; a repeated run finds the mark and sends nothing.
 
-    ``claimed_until`` keeps a second run of the same job away while the first one talks to the mail server. It lies in
-    the past once a run knows that it sent nothing. See ``guard.py`` for what a crash leaves open.
+    ``claimed_until`` keeps a concurrent run of the same job from sending. A run that knows it has sent nothing sets it
+    to the past. See ``guard.py`` for the effect of a crash.
     """
 
     key = models.CharField(max_length=80, unique=True, help_text="Job id and template.")

@@ -1,7 +1,7 @@
 """Mail server for development: accepts every mail and stores it as a readable file.
 
 Run it as ``python -m apps.product.mail.sink --port 0 --dir DIR`` (needs no Django, about 20 MB) or as
-``manage.py mailsink``. Mails appear in ``DIR/new`` as ``.eml`` files; a file is complete when it is there.
+``manage.py mailsink``. Mails appear in ``DIR/new`` as ``.eml`` files; a file is complete when it appears.
 """
 
 from __future__ import annotations

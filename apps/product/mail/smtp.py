@@ -17,8 +17,8 @@ def send(message: EmailMultiAlternatives) -> None:
     """Send a mail to its one recipient, with ``EMAIL_TIMEOUT`` seconds for each step.
 
     Raises:
-        MailNotSent: no connection, no answer, a 4xx, or a refusal that is about us (login, sender).
-        MailRefused: a 5xx about the recipient or the content.
+        MailNotSent: no connection, no answer, a 4xx, or a refusal of login or sender.
+        MailRefused: a 5xx for the recipient or the content.
     """
     # `from None` drops the causes: smtplib's messages hold the recipient's address.
     try:

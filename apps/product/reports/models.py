@@ -11,8 +11,8 @@ from apps.product.shop.models import Customer
 class Report(models.Model):
     """A customer's statement of one month, as last written.
 
-    ``checksum`` is of everything the statement says and of its design. A run that finds the same checksum writes
-    nothing and hands out the same file.
+    ``checksum`` covers content and design. A run that finds the same checksum writes nothing and returns the stored
+    file.
     """
 
     customer = models.ForeignKey(Customer, on_delete=models.CASCADE, related_name="+")

@@ -29,7 +29,7 @@ def generate(customer_id: int, month: str) -> dict[str, Any]:
 
     Raises:
         PermanentFailure: there is no such customer or month.
-        Cancelled: somebody cancelled the job.
+        Cancelled: the job was cancelled.
     """
     try:
         months.bounds(month)

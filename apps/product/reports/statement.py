@@ -1,7 +1,6 @@
 """Content of a monthly statement as plain data: equal database content gives equal data, byte for byte.
 
-Everything is as it stood when the month ended, so that a statement made a year later says the same, unless somebody
-changed the past.
+All amounts are as of the end of the month, so a statement made a year later is equal unless older rows were changed.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ def build(customer: Customer, month: str) -> dict[str, Any]:
     """Return the content of a customer's monthly statement as text, ready for typesetting.
 
     Raises:
-        ValueError: no calendar has that month.
+        ValueError: the month does not exist.
     """
     first, after = months.bounds(month)
     last = after - datetime.timedelta(days=1)

@@ -35,13 +35,14 @@ class Sample:
 def create(*, customers: int = 300, seed: int = 1, until: datetime.date) -> Sample:
     """Fill an empty shop with customers, and their invoices and payments of twelve full months and the running one.
 
-    A shop that has customers is left as it is. About thirteen invoices a customer; most were paid in full, some too
-    little, too much, twice, without a readable reference, or never; a few carry a status that their payments deny.
+    A shop that has customers is left unchanged. Each customer gets about thirteen invoices; most are paid in full,
+    some too little, too much, twice, without a readable reference, or never; the status of a few contradicts their
+    payments.
 
     Args:
-        customers: How many, at least 1.
-        seed: The same seed and day make the same shop.
-        until: The last day on which anything happened.
+        customers: Number of customers, at least 1.
+        seed: Equal seed and day make an equal shop.
+        until: Last day with invoices or payments.
     """
     if customers < 1:
         raise ValueError(f"customers must be at least 1, got {customers}")

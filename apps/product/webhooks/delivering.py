@@ -28,7 +28,7 @@ def deliver(delivery_id: str, *, is_last: bool) -> None:
     """Make one attempt, unless the delivery succeeded before or its endpoint is disabled.
 
     Args:
-        is_last: No retry follows; only what is written down depends on it.
+        is_last: No retry follows; affects only the recorded state.
 
     Raises:
         DeliveryFailed: no answer in time, or one that is not 2xx.

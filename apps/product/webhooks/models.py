@@ -11,9 +11,9 @@ EXCERPT_BYTES = 4096
 
 
 class Endpoint(models.Model):
-    """A URL of a customer, the events it wants, and the secret its deliveries are signed with.
+    """A URL of a customer, the events it subscribes to, and the secret that signs its deliveries.
 
-    Secrets are kept readable because every delivery signs with them; they are shown when they are made, never again.
+    Secrets are stored readable because every delivery signs with them; they are shown only when created.
     """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)

@@ -1,7 +1,7 @@
 """Webhook receiver for demos and tests, on loopback: endpoints that work, fail, fail at first, are gone or are slow.
 
-Needs no Django: ``python -m apps.product.webhooks.receiver --port 0`` runs it alone. Not for production: it keeps what
-arrived in memory and shows it to everybody who can connect.
+Needs no Django: ``python -m apps.product.webhooks.receiver --port 0`` runs it alone. Not for production: it keeps
+requests in memory and shows them to everybody who can connect.
 """
 
 from __future__ import annotations

@@ -29,8 +29,8 @@ def canonical(value: Any) -> str:
     """Return compact JSON in ASCII with sorted names: equal values give equal bytes.
 
     Raises:
-        ValueError: it holds a number that JSON has not.
-        RecursionError: it is nested too deep.
+        ValueError: it holds a number that JSON cannot express.
+        RecursionError: it is nested too deeply.
     """
     return json.dumps(value, separators=(",", ":"), sort_keys=True, allow_nan=False)
 
@@ -45,7 +45,7 @@ def headers_for(webhook_id: str, body: bytes, active_secrets: Sequence[str], now
     """Return the headers of one attempt, signed with every active secret.
 
     Args:
-        now: When it is sent, aware; receivers refuse what is more than five minutes off.
+        now: Time of sending, with a time zone; receivers refuse a difference of more than five minutes.
     """
     signatures = (Webhook(secret).sign(webhook_id, now, body.decode()) for secret in active_secrets)
     return {
