@@ -30,8 +30,9 @@ from benchmarks.server import MemoryServer
 from broker.keys.keys import Keys
 from broker.queue.operations import AT_ONCE, QueueOperations
 from broker.queue.results import Entry, Lease, fetched
-from broker.redis.calls import RedisCalls, script
+from broker.redis.calls import RedisCalls
 from broker.redis.connections import connect
+from broker.redis.scripts import script
 from broker.worker.wakeup import Wakeup
 
 BODY = b"x" * 180
@@ -59,7 +60,7 @@ class Lists:
         self._family.join("bench/live", lease_ms=3_600_000)
         self._requests = itertools.count(1)
         self._held: list[Lease] = []
-        self._bell = Wakeup(self._family.wire, self._family.keys.bell("live"))
+        self._bell = Wakeup(self._family.calls, self._family.keys.bell("live"))
 
     def enqueue(self, ids: list[str]) -> None:
         self._family.enqueue([Entry(id_, BODY) for id_ in ids])

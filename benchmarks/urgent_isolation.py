@@ -91,7 +91,7 @@ def _stalls() -> dict[str, int]:
     """Return the latency events of the server since the last call with their maxima in ms, and reset them."""
     from broker.interface import facilities
 
-    client: Any = facilities().records.client
+    client: Any = facilities().records.calls.client
     latest = client.execute_command("LATENCY", "LATEST")
     client.config_set("latency-monitor-threshold", STALL_MS)
     client.execute_command("LATENCY", "RESET")

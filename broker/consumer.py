@@ -9,18 +9,16 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
-import redis
 from dramatiq.broker import Consumer as DramatiqConsumer
 from dramatiq.broker import MessageProxy
-from dramatiq.errors import ConnectionClosed
 
-from broker.errors import BrokerUnavailable
+from broker.errors import BrokerError, BrokerUnavailable, LeaseLost
 from broker.held_message import HeldMessage
 from broker.queue import codec
 from broker.queue.operations import AT_ONCE, QueueOperations, lane_of
 from broker.queue.results import Fetched, Grant, Lease, fetched
 from broker.queue.unroutable import UnroutableLane
-from broker.redis.calls import script
+from broker.redis.scripts import script
 from broker.stores.quarantine import Quarantine
 from broker.worker.acks import Acks
 from broker.worker.prefetch import PrefetchCredit
@@ -59,7 +57,7 @@ class ConsumingBroker(Protocol):
     def lost_lease(self, owner: str) -> None:
         """Report that an owner lost its lease."""
 
-    def dead_letter(self, held: HeldMessage) -> None:
+    def dead_letter_held(self, held: HeldMessage) -> None:
         """Move a message that Dramatiq rejected to the dead list."""
 
     def emit_before(self, signal: str, *args: Any) -> None:
@@ -87,8 +85,9 @@ class Consumer(DramatiqConsumer):
         self._requests = itertools.count(time.time_ns())
         self._request = 0
         self._ready: deque[HeldMessage] = deque()
-        self._doorbell = Wakeup(family.wire, family.keys.bell(self._lane))
+        self._doorbell = Wakeup(family.calls, family.keys.bell(self._lane))
         self._reserved = 0
+        self._must_share = False
         self._settled = False
         self._listening = False
         self._empty = False
@@ -101,14 +100,15 @@ class Consumer(DramatiqConsumer):
         """Return the next message, or ``None`` when none came within the timeout.
 
         Raises:
-            ConnectionClosed: the server is away, or this owner lost its lease. Dramatiq asks for another consumer.
+            BrokerError: the server is away or refused a fetch, or this owner lost its lease (``LeaseLost``). Each is a
+                ``ConnectionClosed``: Dramatiq asks for another consumer.
         """
         give_up_s = time.monotonic() + self._timeout_s
         try:
             while True:
-                self._broker.poll_cancellations()
                 if self._ready:
                     return self._hand_out()
+                self._broker.poll_cancellations()
                 if self._broker.draining:
                     self._drain()
                     return None
@@ -116,12 +116,12 @@ class Consumer(DramatiqConsumer):
                 if left_s <= 0:
                     return None
                 self._work(min(left_s, POLL_CANCELLATIONS_S) if self._broker.in_flight else left_s)
-        except (redis.RedisError, BrokerUnavailable) as error:
+        except BrokerError:
             self._stop_listening()
             if self._broker.draining:
                 self._settled = False  # no other consumer follows this one, and a fetch may have brought something
                 return None
-            raise ConnectionClosed(error) from error
+            raise
 
     def ack(self, message: MessageProxy) -> None:
         """Forget a message that was worked off. It does not fail: what cannot be sent now is sent later.
@@ -140,19 +140,13 @@ class Consumer(DramatiqConsumer):
         """Make a rejected message a dead letter, unless a middleware did so."""
         assert isinstance(message, HeldMessage)  # noqa: S101  see ack
         if not message.moved:
-            try:
-                self._broker.dead_letter(message)
-            except redis.RedisError as error:
-                raise ConnectionClosed(error) from error
+            self._broker.dead_letter_held(message)
         self._let_go(message)
 
     def requeue(self, messages: Iterable[MessageProxy]) -> None:
         """Give messages back to the head of their lane, in their order."""
         held = [message for message in messages if isinstance(message, HeldMessage) and not message.moved]
-        try:
-            self._family.release(self._owner, [message.lease for message in held])
-        except redis.RedisError as error:
-            raise ConnectionClosed(error) from error
+        self._family.release(self._owner, [message.lease for message in held])
         for message in held:
             self._let_go(message)
 
@@ -165,16 +159,18 @@ class Consumer(DramatiqConsumer):
         self._stop_listening()
         self._budget.give(len(self._ready))
         self._ready.clear()
-        try:
-            self._acks.send()
-            self._settle()
-        except redis.RedisError as error:
-            raise ConnectionClosed(error) from error
+        self._acks.send()
+        self._settle()
 
     def share(self) -> None:
-        """Let go of room that is kept while listening: another lane is consumed as well now."""
+        """Release the credit that is reserved while this consumer listens: another lane is consumed as well now.
+
+        Called by other threads. The listening thread is interrupted locally: a token on the wake-up list might wake a
+        consumer of another process instead, and the credit would stay reserved for up to 2 s.
+        """
+        self._must_share = True
         if self._reserved:
-            self._family.ring(self._lane)
+            self._doorbell.interrupt()
 
     def interrupt(self) -> None:
         """Make a consumer that listens in another thread look up."""
@@ -182,16 +178,23 @@ class Consumer(DramatiqConsumer):
 
     def _work(self, timeout_s: float) -> None:
         """Take one step: settle what an earlier consumer left, fetch or adopt, or listen for the bell."""
+        if self._must_share:
+            self._must_share = False
+            if self._reserved:
+                self._stop_listening()
+                self._settled = False  # the fetch that was sent ahead may have brought something
         if time.monotonic() >= self._look_at_s:
             self._look_for_parked()
         if not self._settled:
             self._settle()
             self._settled = True
         timeout_s = self._until_due(timeout_s)
-        if self._doorbell.asked:
-            self._listen(timeout_s)
-        elif self._empty and not self._calls:
-            self._ask(timeout_s)
+        if self._doorbell.asked or (self._empty and not self._calls):
+            try:
+                self._listen(timeout_s) if self._doorbell.asked else self._ask(timeout_s)
+            except BrokerUnavailable:
+                if not self._must_share:  # otherwise :meth:`share` closed the connection
+                    raise
         elif room := self._budget.take(self, timeout_s=min(timeout_s, ACKS_WAIT_S) if self._acks.some else timeout_s):
             if self._calls:
                 self._adopt(room)
@@ -242,7 +245,7 @@ class Consumer(DramatiqConsumer):
             known = [call for call in self._parked.calls() if self._broker.knows(call)]
             for call in known:
                 self._parked.adopt(self._owner, call, ())  # there may be no room for a while, but it is known
-        except (redis.RedisError, BrokerUnavailable) as error:
+        except BrokerError as error:
             logger.warning("%s: what is parked cannot be looked at now: %s", self._lane_name, error)
             return
         self._calls = known
@@ -328,7 +331,7 @@ class Consumer(DramatiqConsumer):
         if found.state == "gone":
             self._budget.give(room)
             self._broker.lost_lease(self._owner)
-            raise redis.ConnectionError(f"{self._owner} lost its lease")
+            raise LeaseLost(self._owner)
         try:
             for grant in found.grants:
                 if (message := self._readable(grant)) is not None:
@@ -355,6 +358,6 @@ class Consumer(DramatiqConsumer):
     def _stop_listening(self) -> None:
         self._listening = False
         self._empty = False
-        self._doorbell.hang_up()
+        self._doorbell.disconnect()
         self._budget.give(self._reserved)
         self._reserved = 0

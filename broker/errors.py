@@ -9,12 +9,52 @@ class SwitchyardError(Exception):
     """Root of every error that Switchyard raises."""
 
 
-class BrokerUnavailable(SwitchyardError, ConnectionClosed):
+class BrokerError(SwitchyardError, ConnectionClosed):
+    """An operation that the broker did not do. Dramatiq's worker answers it with a new consumer.
+
+    Attributes:
+        code: First word of the server's error: ``WRONGTYPE``, ``READONLY``, ``LOADING``; "" where it answered none.
+        outcome: ``"refused"`` when the operation did not happen, ``"unknown"`` when it may have.
+    """
+
+    code = ""
+    outcome = "refused"
+
+    @property
+    def kind(self) -> str:
+        """Name of the client's error class, ``TimeoutError`` for example: unlike its message it holds no address."""
+        return type(self.__cause__ or self).__name__
+
+
+class LeaseLost(BrokerError):
+    """A consumer whose owner has no lease any more: other owners have its messages."""
+
+    def __init__(self, owner: str) -> None:
+        super().__init__(f"{owner} lost its lease, others have its messages; it goes on under another owner's name")
+
+
+class BrokerRefused(BrokerError):
+    """The server answered an operation with an error, for example because a key is of a wrong type.
+
+    Args:
+        operation: The operation or command.
+        cause: The server's error, starting with its code: ``WRONGTYPE``, ``NOPERM``, ``ERR``.
+    """
+
+    def __init__(self, operation: str, cause: str) -> None:
+        self.cause = cause
+        super().__init__(
+            f"broker refused {operation}: {cause}; "
+            "check that the server is Switchyard's alone and that its user may run the command"
+        )
+
+
+class BrokerUnavailable(BrokerError):
     """The broker did not answer.
 
     Args:
-        operation: What was asked of it.
-        cause: The client's own words.
+        operation: The operation or command.
+        cause: The client's message.
         outcome: ``"unknown"`` when the operation may have happened, ``"refused"`` when it did not.
     """
 

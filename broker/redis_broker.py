@@ -23,10 +23,11 @@ from broker.keys.queue_keys import Lane
 from broker.queue import codec
 from broker.queue.dead_letter_json import encode, rejected
 from broker.queue.depth_limits import DepthLimits
-from broker.queue.operations import QueueOperations, level_of
+from broker.queue.operations import Move, QueueOperations, level_of
 from broker.queue.results import Entry, Lease
 from broker.queue.self_managed_leases import SelfManagedLeases
 from broker.redis.calls import RedisCalls
+from broker.shapes import DeadLetter
 from broker.topology import lane_of_name
 from broker.worker.ack_barrier import AckBarrier
 from broker.worker.acks import Acks, report_stale
@@ -44,6 +45,7 @@ class RedisBroker(Broker):
 
     Args:
         client: Connected by :func:`broker.redis.connections.connect`.
+        calls: Access to the same server, where others share it.
         limits: Messages that a queue may hold, by its name; others hold any number.
         steps: Records of jobs, written before messages are acknowledged, and after some were enqueued.
         knows: Says whether the actors of a broker can be called in a way that messages are parked for, see
@@ -55,6 +57,7 @@ class RedisBroker(Broker):
         client: redis.Redis,
         keys: Keys,
         *,
+        calls: RedisCalls | None = None,
         middleware: list[Middleware] | None = None,
         limits: dict[str, int] | None = None,
         steps: AckBarrier | None = None,
@@ -64,7 +67,7 @@ class RedisBroker(Broker):
         super().__init__(middleware=middleware)
         self.client = client
         self.keys = keys
-        self.wire = RedisCalls(client)
+        self.calls = calls or RedisCalls(client)
         self.families: dict[str, QueueOperations] = {}
         self.in_flight: dict[str, HeldMessage] = {}
         self.draining = False
@@ -72,7 +75,8 @@ class RedisBroker(Broker):
         self.slots: int | None = None
         self._limits = DepthLimits(limits or {})
         self._steps = steps
-        self._look_at_s = 0.0
+        self._poll_at_s = 0.0
+        self._polling = threading.Lock()
         self._lanes: dict[str, tuple[QueueOperations, Lane]] = {}
         self._acks: dict[str, Acks] = {}
         self._consumers: list[Consumer] = []
@@ -142,13 +146,19 @@ class RedisBroker(Broker):
             consumer.interrupt()
 
     def poll_cancellations(self) -> None:
-        """Look up, four times a second, which of the messages in hand were asked to stop, and tell the middleware.
+        """Read, four times a second, which messages in flight are to stop, and report each to the middleware once.
 
-        It is told by ``after_request_cancellation``, with the message, once.
+        The hook is ``after_request_cancellation``, with the message. While one thread reads, others return at once.
         """
-        if (now := time.monotonic()) < self._look_at_s:
+        if time.monotonic() < self._poll_at_s or not self._polling.acquire(blocking=False):
             return
-        self._look_at_s = now + POLL_CANCELLATIONS_S
+        try:
+            self._poll_at_s = time.monotonic() + POLL_CANCELLATIONS_S
+            self._read_cancellations()
+        finally:
+            self._polling.release()
+
+    def _read_cancellations(self) -> None:
         in_hand: dict[str, list[HeldMessage]] = {}
         for held in list(self.in_flight.values()):
             in_hand.setdefault(held.family.keys.queue, []).append(held)
@@ -191,9 +201,10 @@ class RedisBroker(Broker):
         with self._lock:
             own_leases, self._own_leases = self._own_leases, None
             self.in_flight, self._acks, self._consumers, self._budget = {}, {}, [], None
+            self.draining = False
         if own_leases is not None:
             own_leases.stop()
-        self.wire.close()
+        self.calls.close()
 
     def _owner(self, family: QueueOperations, lane: Lane) -> str:
         if self._child is not None:
@@ -235,7 +246,7 @@ class RedisBroker(Broker):
             return
         self.emit_before("declare_queue", queue_name)
         base, lane = lane_of_name(queue_name)
-        family = self.families.setdefault(base, QueueOperations(self.wire, self.keys.queue(base)))
+        family = self.families.setdefault(base, QueueOperations(self.calls, self.keys.queue(base)))
         self._lanes[queue_name] = (family, lane)
         self.queues[queue_name] = None
         self.emit_after("declare_queue", queue_name)
@@ -270,15 +281,19 @@ class RedisBroker(Broker):
             QueueNotFound: the queue was never declared.
         """
         family, lane = self.lane(message.queue_name)
-        self.emit_before("enqueue", message, delay)
-        entry, level = _entry(message), self.level(message)
-        if not self._moved(message, entry, family, lane, delay, level):
-            limit = self._limits.of(message.queue_name)
+        if (held := self._held_by_sender(message, family)) is not None:
+            moved = self.move_held(held, message, move="divert", delay=delay)
+        else:
+            self.emit_before("enqueue", message, delay)
+            entry, limit = _entry(message), self._limits.of(message.queue_name)
+            level = self.level(message)
             [id_] = family.enqueue((entry,), lane=lane, delay_ms=delay or 0, level=level, limit=limit)
             if id_ != entry.id:
                 return message.copy(message_id=id_)
-        self.emit_after("enqueue", message, delay)
-        self._record(1)
+            self.emit_after("enqueue", message, delay)
+            moved = True
+        if moved:
+            self._record(1)
         return message
 
     def enqueue_many(self, messages: Iterable[Message[Any]], *, delay: int | None = None) -> list[Message[Any]]:
@@ -323,19 +338,18 @@ class RedisBroker(Broker):
             priority = 0 if actor is None else actor.priority
         return level_of(priority)
 
-    def _moved(
-        self, message: Message[Any], entry: Entry, family: QueueOperations, lane: Lane, delay: int | None, level: int
-    ) -> bool:
+    def _held_by_sender(self, message: Message[Any], family: QueueOperations) -> HeldMessage | None:
+        """Return the held message of the same id that the caller runs, or kept until it was due.
+
+        For every other thread of this process it is a message whose id is known.
+        """
         held = self.in_flight.get(message.message_id)
         if held is None or held.family is not family or held.moved:
-            return False
-        # Whoever works on it, or kept it until it was due. To all others in this process it is a message that is known.
+            return None
         itself: object = message
-        if held is not itself and held.runs_in != threading.get_ident() and "eta" not in held.options:
-            return False
-        family.move(held.lease, move="divert", lane=lane, body=entry.body, delay_ms=delay or 0, level=level)
-        held.moved = True
-        return True
+        if held is itself or held.runs_in == threading.get_ident() or "eta" in held.options:
+            return held
+        return None
 
     def _record(self, count: int) -> None:
         if self._steps is None:
@@ -345,13 +359,42 @@ class RedisBroker(Broker):
         except BrokerUnavailable as error:  # they are there; what is to be known of them is written later
             self.logger.warning("%d messages are enqueued, but not recorded yet: %s", count, error)
 
-    # --- Ends ---
+    # --- Moves of held messages ---
 
-    def dead_letter(self, held: HeldMessage) -> None:
-        """Make a message that Dramatiq rejected a dead letter, where no middleware did."""
-        letter = rejected(held, held.family.keys.queue)
-        held.family.dead_letter(held.lease, encode(letter).encode())
+    def move_held(self, held: HeldMessage, message: Message[Any], *, move: Move, delay: int | None) -> bool:
+        """Move a held message into the lane that its copy ``message`` names, in the queue family it is in.
+
+        Args:
+            message: The copy, which may have grown beyond the size that a new message may have.
+            delay: Milliseconds.
+
+        Returns:
+            ``False`` when its lease was lost: nothing was moved, and the loss is reported.
+        """
+        lane = self.lane(message.queue_name)[1]
+        self.emit_before("enqueue", message, delay)
+        body, level = codec.encode(message, grown=True), self.level(message)
+        moved = held.family.move(held.lease, move=move, lane=lane, body=body, delay_ms=delay or 0, level=level)
+        self._note_move(held, moved)
+        if moved:
+            self.emit_after("enqueue", message, delay)
+        return moved
+
+    def isolate_held(self, held: HeldMessage) -> None:
+        """Move a held message into the lane whose messages run alone."""
+        self._note_move(held, held.family.isolate(held.lease))
+
+    def dead_letter_held(self, held: HeldMessage, dead_letter: DeadLetter | None = None) -> None:
+        """Move a held message to the dead list; without a dead letter, one is made of Dramatiq's rejection."""
+        dead_letter = dead_letter or rejected(held, held.family.keys.queue)
+        self._note_move(held, held.family.dead_letter(held.lease, encode(dead_letter).encode()))
+
+    def _note_move(self, held: HeldMessage, moved: bool) -> None:
         held.moved = True
+        if not moved:
+            self.report_stale(held.family, [held.lease])
+
+    # --- Queues as a whole ---
 
     def flush(self, queue_name: str) -> None:
         """Drop every message of a queue and of its retry lane, but for the dead letters."""
@@ -374,7 +417,7 @@ class RedisBroker(Broker):
         """
         family = self.lane(queue_name)[0]
         deadline = None if timeout is None else time.monotonic() + timeout / 1000
-        while family.wire.command("HLEN", family.keys.bodies):
+        while family.calls.command("HLEN", family.keys.bodies):
             if deadline is not None and time.monotonic() >= deadline:
                 raise QueueJoinTimeout(queue_name)
             time.sleep(interval / 1000)

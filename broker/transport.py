@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import uuid
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from dramatiq.broker import MessageProxy
 from dramatiq.message import Message
@@ -13,7 +13,7 @@ from broker.admin.stats import family_stats
 from broker.errors import NoSuchLetter
 from broker.held_message import HeldMessage, moved_copy, requeued_copy
 from broker.queue import codec
-from broker.queue.dead_letter_json import decode, encode
+from broker.queue.dead_letter_json import decode
 from broker.queue.operations import Move, QueueOperations, lane_of
 from broker.queue.unroutable import UnroutableLane
 from broker.redis_broker import RedisBroker
@@ -69,23 +69,17 @@ class RedisTransport:
 
     def isolate(self, held: Message[Any] | MessageProxy) -> bool:
         """Move a held message into the lane whose messages run alone."""
-        message = _held(held)
-        if not message.family.isolate(message.lease):
-            self._broker.report_stale(message.family, [message.lease])
-        message.moved = True
+        self._broker.isolate_held(_held(held))
         return True
 
     def dead_letter(self, held: Message[Any] | MessageProxy, letter: DeadLetter) -> None:
         """Move a held message to its queue's dead list, as the letter tells of it."""
-        message = _held(held)
-        if not message.family.dead_letter(message.lease, encode(letter).encode()):
-            self._broker.report_stale(message.family, [message.lease])
-        message.moved = True
+        self._broker.dead_letter_held(_held(held), letter)
 
     def requeue(self, queue: str, letter_id: str) -> str:
         """Move a dead letter back to its live queue, attempts forgotten, and return the message's id."""
         family = self._family(queue)
-        as_read = cast("bytes | None", self._broker.client.hget(family.keys.letters, letter_id))
+        as_read = family.calls.command("HGET", family.keys.dead_letters, letter_id)
         letter = decode(queue, as_read) if as_read is not None else None
         if as_read is None or letter is None:
             raise NoSuchLetter(queue, letter_id)
@@ -125,25 +119,16 @@ class RedisTransport:
 
     def stats(self, queue: str) -> QueueStats:
         """Return how a queue family stands."""
-        return family_stats(self._broker.client, self._family(queue).keys)
+        return family_stats(self._broker.calls, self._family(queue).keys)
 
     def _move(
         self, held: Message[Any] | MessageProxy, move: Move, lane: str, delay_ms: int, options: dict[str, Any]
     ) -> None:
         message = _held(held)
-        family, to = self._broker.lane(lane)
+        family, _ = self._broker.lane(lane)
         if family is not message.family:
             raise ValueError(f"{message.message_id} cannot move from {message.queue_name} to {lane}: another family")
-        copy = moved_copy(held, lane, options)
-        self._broker.emit_before("enqueue", copy, delay_ms)
-        body = codec.encode(copy, grown=True)
-        level = self._broker.level(copy)
-        there = family.move(message.lease, move=move, lane=to, body=body, delay_ms=delay_ms, level=level)
-        message.moved = True
-        if there:
-            self._broker.emit_after("enqueue", copy, delay_ms)
-        else:
-            self._broker.report_stale(message.family, [message.lease])
+        self._broker.move_held(message, moved_copy(held, lane, options), move=move, delay=delay_ms)
 
     def _lane(self, held: Message[Any] | MessageProxy) -> UnroutableLane:
         message = _held(held)

@@ -10,10 +10,10 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import redis
-
 from broker.clock import now_ms
+from broker.errors import BrokerError
 from broker.keys.keys import Keys
+from broker.redis.calls import RedisCalls
 from broker.redis.connections import connect
 from broker.stores.pool_reports import PoolReport, PoolReports
 from broker.topology import Yard
@@ -35,7 +35,7 @@ class PoolsWatch:
     """
 
     def __init__(self, broker_url: str, yard: Yard) -> None:
-        self._reports = PoolReports(connect(broker_url, profile="quick"), Keys())
+        self._reports = PoolReports(RedisCalls(connect(broker_url, profile="quick"), budget_s=1.0), Keys())
         self._yard = yard
         self._since_ms = 0
 
@@ -47,7 +47,7 @@ class PoolsWatch:
         """Return the newest report of each pool, in the yard's order; none while the broker is down."""
         try:
             found = {report.pool: report for report in self._reports.read_all() if report.started_at >= self._since_ms}
-        except redis.RedisError:
+        except BrokerError:
             return []
         return [found[pool.name] for pool in self._yard.pools if pool.name in found]
 

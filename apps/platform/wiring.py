@@ -16,6 +16,7 @@ from apps.platform.database_connections import Connections
 from broker.errors import SwitchyardError
 from broker.interface import Facilities, attach
 from broker.keys.keys import Keys
+from broker.redis.calls import RedisCalls
 from broker.redis.connections import connect
 from broker.redis_broker import RedisBroker
 from broker.shapes import DeadLetter
@@ -81,18 +82,21 @@ def build_yard(
         on_dead: Told of each dead letter after it is in its list.
         options: For :class:`broker.redis_broker.RedisBroker`.
     """
-    records = JobRecords(client, keys)
+    calls = RedisCalls(client)
+    records = JobRecords(calls, keys)
     steps = AckBarrier(records)
     limits = {queue.name: queue.max_depth for queue in yard.queues if queue.max_depth is not None}
-    broker = RedisBroker(client, keys, middleware=[], limits=limits, steps=steps, knows=arguments.knows, **options)
+    broker = RedisBroker(
+        client, keys, calls=calls, middleware=[], limits=limits, steps=steps, knows=arguments.knows, **options
+    )
     facilities = Facilities(
         yard=yard,
-        transport=RedisTransport(broker, yard, DeadLists(client, keys), Quarantine(client, keys)),
+        transport=RedisTransport(broker, yard, DeadLists(calls, keys), Quarantine(calls, keys)),
         records=records,
         steps=steps,
-        windows=RateWindows(client, keys),
-        alerts=AlertGroups(client, keys),
-        pools=PoolReports(client, keys),
+        windows=RateWindows(calls, keys),
+        alerts=AlertGroups(calls, keys),
+        pools=PoolReports(calls, keys),
     )
     attach(broker, facilities)
     for entry in in_order(facilities, on_dead, extra or []):

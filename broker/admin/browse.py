@@ -47,13 +47,13 @@ def look(
         places = [(id_, None, None) for id_ in _waiting(family, lane, cursor, limit)]
     elif place == "scheduled":
         key = family.keys.due(lane)
-        answer = family.wire.command("ZRANGE", key, cursor, cursor + limit - 1, "WITHSCORES")
+        answer = family.calls.command("ZRANGE", key, cursor, cursor + limit - 1, "WITHSCORES")
         places = [(id_, int(float(score)), None) for id_, score in zip(answer[::2], answer[1::2], strict=True)]
     else:
         held = [(lease, owner) for owner in family.owners() if owner.endswith(lane) for lease in family.held(owner)]
         held.sort(key=lambda pair: int(pair[0].token))
         places = [(lease.id, None, owner) for lease, owner in held[cursor : cursor + limit]]
-    bodies = family.wire.command("HMGET", family.keys.bodies, *(id_ for id_, _, _ in places)) if places else []
+    bodies = family.calls.command("HMGET", family.keys.bodies, *(id_ for id_, _, _ in places)) if places else []
     seen = [
         _seen(id_, body, family.keys.lane_name(lane), due_at, owner)
         for (id_, due_at, owner), body in zip(places, bodies, strict=True)
@@ -64,9 +64,9 @@ def look(
 def _waiting(family: QueueOperations, lane: Lane, cursor: int, limit: int) -> list[bytes]:
     found: list[bytes] = []
     for key in family.keys.waiting(lane):
-        length = family.wire.command("LLEN", key)
+        length = family.calls.command("LLEN", key)
         if cursor < length:
-            found += family.wire.command("LRANGE", key, cursor, cursor + limit - len(found) - 1)
+            found += family.calls.command("LRANGE", key, cursor, cursor + limit - len(found) - 1)
         cursor = max(cursor - length, 0)
         if len(found) == limit:
             break

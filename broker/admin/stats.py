@@ -4,44 +4,42 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-import redis
-
 from broker.clock import now_ms
 from broker.keys.queue_keys import ALL_LANES, Lane, QueueKeys
 from broker.queue import codec
+from broker.redis.calls import RedisCalls, Word
 from broker.shapes import LaneStats, QueueStats
 
 COUNTED: Final[tuple[tuple[Lane, ...], ...]] = (("live", "alone"), ("retry",))
 
 
-def family_stats(client: redis.Redis, keys: QueueKeys) -> QueueStats:
+def family_stats(calls: RedisCalls, keys: QueueKeys) -> QueueStats:
     """Return depth, age and state of both lanes, and what is dead or unreadable.
 
     What runs alone, because it may take its worker down, counts among the live.
     """
-    with client.pipeline(transaction=False) as pipe:  # a full Redis 7 refuses every MULTI, even of reads
-        pipe.zrange(keys.leases, 0, -1)
-        pipe.llen(keys.dead)
-        pipe.llen(keys.quarantine)
-        pipe.exists(keys.paused)
-        for lane in ALL_LANES:
-            pipe.zcard(keys.parked(lane))
-        for lane in ALL_LANES:
-            pipe.zcard(keys.due(lane))
-            for waiting in keys.waiting(lane):
-                pipe.llen(waiting)
-                pipe.lindex(waiting, 0)
-        owners, dead, quarantined, paused, *of_lanes = pipe.execute()
-        parked, of_lanes = sum(of_lanes[: len(ALL_LANES)]), of_lanes[len(ALL_LANES) :]
-        holds = [(owner.rpartition(b"/")[2].decode(), keys.hold(owner.decode())) for owner in owners]
-        for _, hold in holds:
-            pipe.hlen(hold)
-            pipe.hexists(hold, "#")
-        width = len(of_lanes) // len(ALL_LANES)
-        by_lane = {lane: of_lanes[at * width : (at + 1) * width] for at, lane in enumerate(ALL_LANES)}
-        for lane in ALL_LANES:
-            pipe.hmget(keys.bodies, [*filter(None, by_lane[lane][2::2]), ""])
-        *held, live_bodies, retry_bodies, alone_bodies = pipe.execute()
+    # Not in a MULTI: a full Redis 7 refuses every one, even of reads.
+    reads: list[tuple[Word, ...]] = [
+        ("ZRANGE", keys.leases, 0, -1),
+        ("LLEN", keys.dead),
+        ("LLEN", keys.quarantine),
+        ("EXISTS", keys.paused),
+        *(("ZCARD", keys.parked(lane)) for lane in ALL_LANES),
+    ]
+    for lane in ALL_LANES:
+        reads.append(("ZCARD", keys.due(lane)))
+        for waiting in keys.waiting(lane):
+            reads += [("LLEN", waiting), ("LINDEX", waiting, 0)]
+    owners, dead, quarantined, paused, *of_lanes = calls.pipeline(reads)
+    parked, of_lanes = sum(of_lanes[: len(ALL_LANES)]), of_lanes[len(ALL_LANES) :]
+    width = len(of_lanes) // len(ALL_LANES)
+    by_lane = {lane: of_lanes[at * width : (at + 1) * width] for at, lane in enumerate(ALL_LANES)}
+    holds = [(owner.rpartition(b"/")[2].decode(), keys.hold(owner.decode())) for owner in owners]
+    reads = []
+    for _, hold in holds:
+        reads += [("HLEN", hold), ("HEXISTS", hold, "#")]
+    reads += [("HMGET", keys.bodies, *filter(None, by_lane[lane][2::2]), "") for lane in ALL_LANES]
+    *held, live_bodies, retry_bodies, alone_bodies = calls.pipeline(reads)
     running: dict[str, int] = dict.fromkeys(ALL_LANES, 0)
     for (lane, _), count, numbered in zip(holds, held[::2], held[1::2], strict=True):
         running[lane] += count - bool(numbered)

@@ -11,11 +11,9 @@ from broker.keys.queue_keys import QueueKeys
 SHOWN = 3
 
 
-def ask_types(pipe: Any, families: Iterable[QueueKeys]) -> None:
-    """Put the commands whose answers :func:`wrong_types` reads into a pipeline."""
-    for keys in families:
-        for key, _ in keys.kinds():
-            pipe.type(key)
+def type_commands(families: Iterable[QueueKeys]) -> list[tuple[str, str]]:
+    """Return the commands whose answers :func:`wrong_types` reads."""
+    return [("TYPE", key) for keys in families for key, _ in keys.kinds()]
 
 
 def wrong_types(families: Iterable[QueueKeys], answers: Sequence[Any]) -> list[Finding]:

@@ -7,19 +7,19 @@ seen it and then finds none, or another, says so in the keyspace and stops; a pe
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
-
-import redis
+from typing import Literal
 
 from broker.health.server import Finding
 from broker.keys.keys import Keys
-from broker.redis.scripts import load
+from broker.redis.calls import RedisCalls, Word
+from broker.redis.scripts import script
 
 State = Literal["ours", "missing", "another", "unmarked"]
 
 ACCEPT = "manage.py broker accept"
+MAKE, ACCEPT_HERE = (script(name, folder="") for name in ("generation_make", "generation_accept"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,37 +44,31 @@ class KeyspaceId:
         queues: Of the yard: their keys show whether a keyspace is in use.
     """
 
-    def __init__(self, client: redis.Redis, keys: Keys, queues: Iterable[str]) -> None:
+    def __init__(self, calls: RedisCalls, keys: Keys, queues: Iterable[str]) -> None:
         self.seen = ""
         self._keys = keys
         self._used_by = [key for queue in queues for key in keys.queue(queue).all_keys()]
-        self._make = load(client, "generation_make")
-        self._accept = load(client, "generation_accept")
+        self._calls = calls
 
     def prepare(self) -> str:
         """Mark a keyspace that holds nothing of ours; return its id, or "" when it has none and is in use.
 
         Raises:
-            redis.RedisError: the server did not answer, or only reads.
+            BrokerUnavailable: the server did not answer, or is a replica, which only reads.
         """
         marks = [self._keys.generation(), self._keys.generations_missed()]
-        id_ = self._make(keys=[*marks, *self._used_by], args=[uuid.uuid4().hex])
+        id_ = self._calls.call(MAKE, [*marks, *self._used_by], [uuid.uuid4().hex])
         self.seen = str(id_, "ascii") if id_ else ""
         return self.seen
 
     def accept(self) -> str:
         """Mark the keyspace anew, as it is, and let everybody go on; return its new id."""
         id_ = uuid.uuid4().hex
-        self._accept(keys=[self._keys.generation(), self._keys.generations_missed()], args=[id_])
+        self._calls.call(ACCEPT_HERE, [self._keys.generation(), self._keys.generations_missed()], [id_])
         self.seen = id_
         return id_
 
-    def ask(self, pipe: Any) -> None:
-        """Put the two commands whose answers :meth:`look` reads into a pipeline."""
-        pipe.hgetall(self._keys.generation())
-        pipe.smembers(self._keys.generations_missed())
-
-    def look(self, marker: Any, missed: Any) -> State:
+    def look(self, marker: Sequence[bytes], missed: Iterable[bytes]) -> State:
         """Return what the keyspace is to this process, and remember it when it is the first that it sees."""
         found = marker_of(marker, missed)
         if not self.seen:
@@ -85,15 +79,20 @@ class KeyspaceId:
             return "ours" if found.id == self.seen else "another" if found.id else "missing"
         return "missing" if found.missed else "unmarked"
 
-    def miss(self, pipe: Any) -> None:
-        """Leave word, by a pipeline, that the keyspace this process had seen is not here."""
-        if self.seen:
-            pipe.sadd(self._keys.generations_missed(), self.seen)
+    def miss_commands(self) -> list[tuple[Word, ...]]:
+        """Return the commands that record that the keyspace this process had seen is not here."""
+        return [("SADD", self._keys.generations_missed(), self.seen)] if self.seen else []
 
 
-def marker_of(marker: Any, missed: Any) -> Marker:
-    """Return what the answers to ``HGETALL`` of the marker and ``SMEMBERS`` of the missed ones say."""
-    fields = {str(name, "ascii"): str(value, "utf-8", "replace") for name, value in marker.items()}
+def marker_commands(keys: Keys) -> list[tuple[Word, ...]]:
+    """Return the two commands whose answers :func:`marker_of` reads."""
+    return [("HGETALL", keys.generation()), ("SMEMBERS", keys.generations_missed())]
+
+
+def marker_of(marker: Sequence[bytes], missed: Iterable[bytes]) -> Marker:
+    """Return the marker in the answers to ``HGETALL`` of the marker and ``SMEMBERS`` of the missed ones."""
+    words = [str(word, "utf-8", "replace") for word in marker]
+    fields = dict(zip(words[::2], words[1::2], strict=True))
     return Marker(
         fields.get("id", ""),
         frozenset(fields.get("instead_of", "").split()),

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal, cast
+from typing import Any, Final, Literal
 
-import redis
+from broker.errors import BrokerError, BrokerRefused, BrokerUnavailable
+from broker.redis.calls import RedisCalls
 
 Severity = Literal["error", "warning"]
 
@@ -66,45 +67,40 @@ class ServerFacts:
     hidden: str
 
 
-def read_facts(client: redis.Redis) -> ServerFacts:
-    """Ask a server about itself, in one round trip.
+FACT_COMMANDS: Final = (("INFO",), ("CONFIG", "GET", *SETTINGS))
+
+
+def read_facts(calls: RedisCalls) -> ServerFacts:
+    """Read a server's facts, in one round trip.
 
     Raises:
-        redis.ConnectionError, redis.TimeoutError: it does not answer.
+        BrokerUnavailable: it does not answer.
     """
-    with client.pipeline(transaction=False) as pipe:
-        ask_facts(pipe)
-        return facts_of(*pipe.execute(raise_on_error=False))
+    return facts_of(*calls.pipeline(FACT_COMMANDS, raise_errors=False))
 
 
-def ask_facts(pipe: Any) -> None:
-    """Put the two commands whose answers :func:`facts_of` reads into a pipeline."""
-    pipe.info()
-    pipe.config_get(*SETTINGS)
-
-
-def facts_of(info: Any, config: Any) -> ServerFacts:
-    """Return what the two answers say. Either may be an error: of a user who may not ask.
+def facts_of(info: bytes | BrokerError, config: Sequence[bytes] | BrokerError) -> ServerFacts:
+    """Return the facts in the answers to :data:`FACT_COMMANDS`. Either may be refused, to a user without the right.
 
     Raises:
-        redis.ConnectionError: it does not answer either.
+        BrokerUnavailable: the server answers neither, for example while it loads its data.
     """
     for answer in (info, config):
-        if isinstance(answer, redis.ConnectionError | redis.TimeoutError):
+        if isinstance(answer, BrokerUnavailable):
             raise answer
-    hidden = "; ".join(str(answer)[:80] for answer in (info, config) if isinstance(answer, Exception))
-    found = cast("Mapping[str, Any]", {} if isinstance(info, Exception) else info)
-    settings = cast("Mapping[str, str]", {} if isinstance(config, Exception) else config)
-    append_only = found.get("aof_enabled", {"yes": 1, "no": 0}.get(settings.get("appendonly", "")))
+    hidden = "; ".join(answer.cause[:80] for answer in (info, config) if isinstance(answer, BrokerRefused))
+    found = _info(info) if isinstance(info, bytes) else {}
+    settings = _settings(config) if not isinstance(config, BrokerError) else {}
+    append_only = found.get("aof_enabled") or {"yes": "1", "no": "0"}.get(settings.get("appendonly", ""))
     return ServerFacts(
         name="Valkey" if "valkey_version" in found else "Redis",
         version=_version(found.get("valkey_version", found.get("redis_version"))),
         policy=found.get("maxmemory_policy", settings.get("maxmemory-policy")),
-        append_only=None if append_only is None else bool(append_only),
+        append_only=None if append_only is None else append_only == "1",
         snapshots=settings.get("save"),
         role=found.get("role"),
-        cluster=bool(found.get("cluster_enabled", 0)),
-        loading=bool(found.get("loading", 0)),
+        cluster=found.get("cluster_enabled") == "1",
+        loading=found.get("loading") == "1",
         used_bytes=int(found.get("used_memory", 0)),
         max_bytes=int(found.get("maxmemory", 0)),
         disk_refuses=found.get("aof_last_write_status", "ok") != "ok",
@@ -135,12 +131,12 @@ def judge(facts: ServerFacts, *, production: bool) -> list[Finding]:
     return sorted(found, key=lambda finding: finding.severity)
 
 
-def away(error: Exception) -> Finding:
+def away(error: BrokerError) -> Finding:
     """Return the finding for a server that does not answer. Never its own words: they hold its address."""
     return Finding(
         "away",
         "warning",
-        f"the server does not answer ({type(error).__name__}); eviction and persistence were not checked",
+        f"the server does not answer ({error.kind}); eviction and persistence were not checked",
         "Check SWITCHYARD_BROKER_URL and that the server is up.",
     )
 
@@ -236,6 +232,16 @@ def _forgetful(facts: ServerFacts) -> list[Finding]:
         return [Finding("snapshots_only", "warning", f"{seen} and loses the minutes since the last one", remedy)]
     told = "nothing" if facts.snapshots is not None else "nothing, unless it writes snapshots, which it does not tell"
     return [Finding("nothing_kept", "error", f"appendonly is off, so a restart of the server keeps {told}", remedy)]
+
+
+def _info(answer: bytes) -> dict[str, str]:
+    lines = str(answer, "utf-8", "replace").splitlines()
+    return {name: value for name, colon, value in (line.partition(":") for line in lines) if colon}
+
+
+def _settings(answer: Sequence[bytes]) -> dict[str, str]:
+    words = [str(word, "utf-8", "replace") for word in answer]
+    return dict(zip(words[::2], words[1::2], strict=True))
 
 
 def _version(text: Any) -> tuple[int, ...] | None:

@@ -13,13 +13,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-import redis
-
-from broker.health.key_types import ask_types, wrong_types
-from broker.health.keyspace_id import KeyspaceId, State, finding
-from broker.health.server import Finding, ask_facts, away, facts_of, judge
+from broker.errors import BrokerUnavailable
+from broker.health.key_types import type_commands, wrong_types
+from broker.health.keyspace_id import KeyspaceId, State, finding, marker_commands
+from broker.health.server import FACT_COMMANDS, Finding, away, facts_of, judge
 from broker.keys.keys import Keys
-from broker.redis.calls import AWAY
+from broker.redis.calls import RedisCalls, Word
 
 EVERY_S: Final = 5.0
 # Refused for so long after the last look that wanted it: three are missed before it lapses.
@@ -52,18 +51,18 @@ class Watch:
     """Looks at one server for one process.
 
     Args:
-        client: Of the ``quick`` profile, and of nobody else: a look may wait for as long as it does.
+        calls: Of this process's watch alone; a look takes as long as its budget.
         queues: Names of the yard's queues.
         production: See :func:`broker.health.server.judge`.
         every_s: Seconds between two looks.
     """
 
     def __init__(
-        self, client: redis.Redis, keys: Keys, queues: Sequence[str], *, production: bool, every_s: float = EVERY_S
+        self, calls: RedisCalls, keys: Keys, queues: Sequence[str], *, production: bool, every_s: float = EVERY_S
     ) -> None:
         self.health = Health()
-        self.generation = KeyspaceId(client, keys, queues)
-        self._client = client
+        self.generation = KeyspaceId(calls, keys, queues)
+        self._calls, self._keys = calls, keys
         self._families = [keys.queue(queue) for queue in queues]
         self._production = production
         self._every_s = every_s
@@ -89,7 +88,7 @@ class Watch:
         before = {found.code for found in self.health.findings}
         try:
             found = self._ask()
-        except (redis.ConnectionError, redis.TimeoutError) as error:
+        except BrokerUnavailable as error:
             # What was known of the keyspace holds until it is seen again.
             found = [away(error), *finding(self._state)]
         pause = next((item.seen for item in found if item.code == "keyspace"), "")
@@ -106,21 +105,18 @@ class Watch:
 
     def close(self) -> None:
         """Close the connection. The next look opens another."""
-        self._client.close()
+        self._calls.close()
 
     def _ask(self) -> list[Finding]:
-        with self._client.pipeline(transaction=False) as pipe:
-            ask_facts(pipe)
-            self.generation.ask(pipe)
-            ask_types(pipe, self._families)
-            info, config, marker, missed, *types = pipe.execute(raise_on_error=False)
+        commands = [*FACT_COMMANDS, *marker_commands(self._keys), *type_commands(self._families)]
+        info, config, marker, missed, *types = self._calls.pipeline(commands, raise_errors=False)
         found = judge(facts_of(info, config), production=self._production)
         found += wrong_types(self._families, types)
         failed = next((answer for answer in (marker, missed) if isinstance(answer, Exception)), None)
         if failed is None:
             self._state = self.generation.look(marker, missed)
         else:  # a replica that lost its primary still answers the first two
-            found.append(away(failed) if isinstance(failed, AWAY) else _unreadable(failed))
+            found.append(away(failed) if isinstance(failed, BrokerUnavailable) else _unreadable(failed))
         found += finding(self._state)
         self._leave_word(found)
         return found
@@ -130,15 +126,15 @@ class Watch:
         lost = self._state in ("missing", "another")
         if not evicting and not self._refusing and not lost:
             return
-        with self._client.pipeline(transaction=False) as pipe:
-            for keys in self._families:
-                if evicting:
-                    pipe.set(keys.refused, evicting, px=REFUSED_MS)
-                elif self._refusing:
-                    pipe.delete(keys.refused)
-            if lost:
-                self.generation.miss(pipe)
-            answers = pipe.execute(raise_on_error=False)
+        commands: list[tuple[Word, ...]] = []
+        for keys in self._families:
+            if evicting:
+                commands.append(("SET", keys.refused, evicting, "PX", REFUSED_MS))
+            elif self._refusing:
+                commands.append(("DEL", keys.refused))
+        if lost:
+            commands += self.generation.miss_commands()
+        answers = self._calls.pipeline(commands, raise_errors=False)
         refused = [answer for answer in answers if isinstance(answer, Exception)]
         self._refusing = bool(evicting) or (self._refusing and bool(refused))
 
@@ -147,6 +143,6 @@ def _unreadable(error: Exception) -> Finding:
     return Finding(
         "unreadable",
         "error",
-        f"the broker's own keys cannot be read ({str(error)[:80]})",
+        f"the broker's own keys cannot be read ({getattr(error, 'cause', str(error))[:80]})",
         "Something else writes below its prefix, or this user may not read it: give Switchyard a server of its own.",
     )

@@ -20,18 +20,6 @@ class Keys:
         """Keys of a queue family."""
         return QueueKeys(f"{self.prefix}:{{{queue}}}:", queue)
 
-    def dead_list(self, queue: str) -> str:
-        """List: ids of dead letters, oldest first. Nothing consumes it."""
-        return f"{self.prefix}:{{{queue}}}:{queue}-dead"
-
-    def dead_letters(self, queue: str) -> str:
-        """Hash: id of a dead letter -> the letter as JSON."""
-        return f"{self.prefix}:{{{queue}}}:{queue}-dead.letters"
-
-    def quarantine(self, queue: str) -> str:
-        """List: unreadable messages as JSON, newest first."""
-        return f"{self.prefix}:{{{queue}}}:{queue}-quarantine"
-
     def job(self, job_id: str) -> str:
         """Hash: one job's record."""
         return f"{self.prefix}:job:{{{job_id}}}"

@@ -114,7 +114,7 @@ class QueueKeys:
         return f"{self.base}{self.queue}-dead"
 
     @property
-    def letters(self) -> str:
+    def dead_letters(self) -> str:
         """Hash: id of a dead letter -> the letter as JSON."""
         return f"{self.base}{self.queue}-dead.letters"
 
@@ -127,7 +127,7 @@ class QueueKeys:
         """Return every key of the family but what its owners hold, each with the type that it has when it is there."""
         lists = [key for lane in ALL_LANES for key in (*self.waiting(lane), self.bell(lane))]
         lists += [self.dead, self.quarantine]
-        hashes = [self.bodies, *self.done, self.letters, self.notes, self.unique, self.known]
+        hashes = [self.bodies, *self.done, self.dead_letters, self.notes, self.unique, self.known]
         scored = [*map(self.due, ALL_LANES), *map(self.parked, ALL_LANES), self.leases]
         texts = [self.token, self.swept, self.paused, self.refused]
         kinds = (("list", lists), ("hash", hashes), ("zset", scored), ("string", texts))

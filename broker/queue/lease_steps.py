@@ -8,9 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-import redis
-
-from broker.errors import BrokerFull
+from broker.errors import BrokerFull, BrokerRefused
 from broker.queue.operations import QueueOperations
 
 # Longest time of a tick, and of one answer within it: a supervisor's loop waits that long for the server.
@@ -75,7 +73,7 @@ class ServedQueue:
         name = self.operations.keys.queue
         try:
             act()
-        except (BrokerFull, redis.RedisError) as error:
+        except (BrokerFull, BrokerRefused) as error:
             if step not in self.refused:
                 logger.error("queue %s: the broker refuses the lease %s, retried every second: %s", name, step, error)
             self.refused.add(step)

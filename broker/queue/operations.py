@@ -13,12 +13,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Final, Literal
 
-import redis
-
-from broker.errors import BrokerUnsafe, QueueFull
+from broker.errors import BrokerRefused, BrokerUnsafe, QueueFull
 from broker.keys.queue_keys import ALL_LANES, LANES, Lane, QueueKeys
 from broker.queue.results import Entry, Fetched, Lease, Reclaimed, Suspect, fetched
-from broker.redis.calls import BUDGET_S, RedisCalls, Word, script
+from broker.redis.calls import BUDGET_S, RedisCalls, Word
+from broker.redis.scripts import script
 
 LEASE_MS: Final = 15_000
 SWEEP_GAP_MS: Final = 10_000
@@ -38,11 +37,11 @@ class QueueOperations:
     Every method may raise what :meth:`broker.redis.calls.RedisCalls.call` raises.
     """
 
-    def __init__(self, wire: RedisCalls, keys: QueueKeys) -> None:
-        self.wire = wire
+    def __init__(self, calls: RedisCalls, keys: QueueKeys) -> None:
+        self.calls = calls
         self.keys = keys
         k = keys
-        others = [k.letters, k.unique, k.notes, k.refused]
+        others = [k.dead_letters, k.unique, k.notes, k.refused]
         self._enqueue_keys = {
             lane: [k.bodies, *k.waiting(lane), k.due(lane), k.bell(lane), *k.done, *others] for lane in LANES
         }
@@ -74,7 +73,7 @@ class QueueOperations:
         waiting = iter(entries)
         chunks: deque[list[Entry]] = deque()
 
-        def calls() -> Iterator[tuple[list[str], list[Word]]]:
+        def batches() -> Iterator[tuple[list[str], list[Word]]]:
             while chunk := list(islice(waiting, AT_ONCE)):
                 chunks.append(chunk)
                 keyed = any(entry.unique_key for entry in chunk)
@@ -85,20 +84,20 @@ class QueueOperations:
 
         standing: list[str] = []
         try:
-            for answer in self.wire.stream(script("enqueue"), calls(), budget_s=budget_s):
+            for answer in self.calls.stream(script("enqueue"), batches(), budget_s=budget_s):
                 chunk = chunks.popleft()
                 if len(answer) == 2 and isinstance(answer[1], int):
                     raise QueueFull(self.keys.lane_name(lane), answer[1], limit)
                 standing += [str(found, "ascii") for found in answer] if answer else [entry.id for entry in chunk]
-        except redis.ResponseError as error:
-            if str(error).startswith(UNSAFE):
-                raise BrokerUnsafe("enqueue", str(error).removeprefix(UNSAFE)) from error
+        except BrokerRefused as error:
+            if error.cause.startswith(UNSAFE):
+                raise BrokerUnsafe("enqueue", error.cause.removeprefix(UNSAFE)) from error
             raise
         return standing
 
     def join(self, owner: str, *, lease_ms: int = LEASE_MS, budget_s: float = BUDGET_S) -> None:
         """Give a new owner its lease. Its name must be unique for ever, and end with ``/live`` or ``/retry``."""
-        self.wire.call(script("join"), [self.keys.leases], [owner, lease_ms], budget_s=budget_s)
+        self.calls.call(script("join"), [self.keys.leases], [owner, lease_ms], budget_s=budget_s)
 
     def fetch_call(
         self, owner: str, count: int, *, request: int, acked: Sequence[Lease] = ()
@@ -117,14 +116,14 @@ class QueueOperations:
             acked: At most 500.
         """
         keys, args = self.fetch_call(owner, count, request=request, acked=acked)
-        return fetched(owner, self.wire.call(script("fetch"), keys, args), acked)
+        return fetched(owner, self.calls.call(script("fetch"), keys, args), acked)
 
     def ack(self, owner: str, leases: Sequence[Lease], *, budget_s: float = BUDGET_S) -> list[Lease]:
         """Forget messages that were worked off; return those whose token is stale, which are left as they are."""
         keys = [self.keys.hold(owner), self.keys.bodies, *self.keys.done, self.keys.notes, self.keys.unique]
         stale: list[Lease] = []
         for chunk in _chunks(leases):
-            answer = self.wire.call(script("ack"), keys, _words(chunk), budget_s=budget_s)
+            answer = self.calls.call(script("ack"), keys, _words(chunk), budget_s=budget_s)
             stale += [chunk[position - 1] for position in answer]
         return stale
 
@@ -133,19 +132,19 @@ class QueueOperations:
         k = self.keys
         keys = [k.bodies, k.hold(lease.owner), *k.waiting(lane), k.due(lane), k.bell(lane), k.notes, *k.done]
         args: list[Word] = [lease.id, lease.token, move, body, delay_ms, level]
-        return bool(self.wire.call(script("move"), keys, args))
+        return bool(self.calls.call(script("move"), keys, args))
 
     def isolate(self, lease: Lease, *, budget_s: float = BUDGET_S) -> bool:
         """Put a leased message into the lane whose messages run alone; ``False`` when its token is stale."""
         k = self.keys
         keys = [k.hold(lease.owner), *k.waiting("alone"), k.bell("alone"), k.notes, *k.done]
-        return bool(self.wire.call(script("isolate"), keys, [lease.id, lease.token], budget_s=budget_s))
+        return bool(self.calls.call(script("isolate"), keys, [lease.id, lease.token], budget_s=budget_s))
 
     def dead_letter(self, lease: Lease, letter: bytes) -> bool:
         """Make a leased message a dead letter (JSON); ``False`` when its token is stale."""
         k = self.keys
-        keys = [k.bodies, k.hold(lease.owner), k.dead, k.letters, k.notes, k.unique, *k.done]
-        return bool(self.wire.call(script("dead_letter"), keys, [lease.id, lease.token, letter]))
+        keys = [k.bodies, k.hold(lease.owner), k.dead, k.dead_letters, k.notes, k.unique, *k.done]
+        return bool(self.calls.call(script("dead_letter"), keys, [lease.id, lease.token, letter]))
 
     def release(self, owner: str, leases: Sequence[Lease], *, side: Literal["head", "tail"] = "head") -> list[Lease]:
         """Give messages back unstarted, no attempt and no crash counted; return those whose token is stale.
@@ -157,7 +156,7 @@ class QueueOperations:
         stale: list[Lease] = []
         chunks = list(_chunks(leases))
         for chunk in reversed(chunks) if side == "head" else chunks:
-            answer = self.wire.call(script("release"), keys, [side, *_words(chunk)])
+            answer = self.calls.call(script("release"), keys, [side, *_words(chunk)])
             stale += [chunk[position - 1] for position in answer]
         return stale
 
@@ -172,7 +171,7 @@ class QueueOperations:
         """
         k, lane = self.keys, lane_of(owner)
         keys = [k.bodies, k.waiting(lane)[level - 1], k.leases, k.hold(owner), k.token, k.notes]
-        answer = self.wire.call(script("take"), keys, [owner, count])
+        answer = self.calls.call(script("take"), keys, [owner, count])
         if answer == b"gone":
             raise LookupError(f"{owner} has no lease in {k.queue}; join first, and renew within 15 s")
         return [(Lease(owner, id_, token), body) for id_, token, body in zip(*[iter(answer)] * 3, strict=True)]
@@ -181,23 +180,23 @@ class QueueOperations:
         """Drop leased messages that are in another family now, without remembering them as finished."""
         k = self.keys
         for chunk in _chunks(leases):
-            self.wire.call(script("forget"), [k.hold(owner), k.bodies, k.notes, k.unique], _words(chunk))
+            self.calls.call(script("forget"), [k.hold(owner), k.bodies, k.notes, k.unique], _words(chunk))
 
     def quarantine(self, lease: Lease, entry: bytes) -> bool:
         """Set an unreadable message aside, described by ``entry`` (JSON); ``False`` when its token is stale."""
         k = self.keys
         keys = [k.hold(lease.owner), k.bodies, k.quarantine, *k.done, k.notes, k.unique]
-        return bool(self.wire.call(script("quarantine"), keys, [lease.id, lease.token, entry]))
+        return bool(self.calls.call(script("quarantine"), keys, [lease.id, lease.token, entry]))
 
     def renew(self, owners: Sequence[str], *, lease_ms: int = LEASE_MS, budget_s: float = BUDGET_S) -> list[str]:
         """Prolong leases; return the owners that have none any more and must not go on."""
-        answer = self.wire.call(script("renew"), [self.keys.leases], [lease_ms, *owners], budget_s=budget_s)
+        answer = self.calls.call(script("renew"), [self.keys.leases], [lease_ms, *owners], budget_s=budget_s)
         return [str(owner, "utf-8") for owner in answer]
 
     def lapsed(self, *, lease_ms: int = LEASE_MS, gap_ms: int = SWEEP_GAP_MS, budget_s: float = BUDGET_S) -> list[str]:
         """Return owners whose lease ran out; none after a gap in which nobody looked, when all leases start anew."""
         keys = [self.keys.leases, self.keys.swept]
-        answer = self.wire.call(script("lapsed"), keys, [lease_ms, gap_ms], budget_s=budget_s)
+        answer = self.calls.call(script("lapsed"), keys, [lease_ms, gap_ms], budget_s=budget_s)
         return [str(owner, "utf-8") for owner in answer if owner != b"rearmed"]
 
     def reclaim(
@@ -229,7 +228,7 @@ class QueueOperations:
         keys += [k.hold(keeper or owner), k.token]
         mode = "lapsed" if only_lapsed else "now"
         args: list[Word] = [owner, mode, keeper, CRASH_WINDOW_MS, cause, len(finished), *_words(finished), *running]
-        answer = self.wire.call(script("reclaim"), keys, args, budget_s=budget_s)
+        answer = self.calls.call(script("reclaim"), keys, args, budget_s=budget_s)
         if answer[0] < 0 and len(answer) == 2:
             return None
         suspects = [
@@ -239,21 +238,21 @@ class QueueOperations:
         returned = max(answer[0], 0)
         while answer[1]:
             again: list[Word] = [owner, mode, keeper, CRASH_WINDOW_MS, "", 0]
-            answer = self.wire.call(script("reclaim"), keys, again, budget_s=budget_s)
+            answer = self.calls.call(script("reclaim"), keys, again, budget_s=budget_s)
             returned += max(answer[0], 0)
         return Reclaimed(returned, suspects)
 
     def requeue(self, letter_id: str, *, as_read: bytes, body: bytes, level: int = NORMAL, nonce: str) -> bool:
         """Make a dead letter a waiting message; ``False`` when it is not there as it was read."""
         k = self.keys
-        keys = [k.letters, k.dead, k.bodies, *k.waiting("live"), k.bell("live"), k.notes, *k.done]
-        return bool(self.wire.call(script("requeue"), keys, [letter_id, as_read, body, level, nonce]))
+        keys = [k.dead_letters, k.dead, k.bodies, *k.waiting("live"), k.bell("live"), k.notes, *k.done]
+        return bool(self.calls.call(script("requeue"), keys, [letter_id, as_read, body, level, nonce]))
 
     def discard(self, letter_id: str, *, nonce: str) -> bool:
         """Drop a dead letter for good; ``False`` when there is none."""
         k = self.keys
-        keys = [k.letters, k.dead, k.bodies, *k.done, k.notes, k.unique]
-        return bool(self.wire.call(script("discard"), keys, [letter_id, nonce]))
+        keys = [k.dead_letters, k.dead, k.bodies, *k.done, k.notes, k.unique]
+        return bool(self.calls.call(script("discard"), keys, [letter_id, nonce]))
 
     def cancel(self, message_id: str) -> str:
         """Keep a message from starting.
@@ -266,7 +265,7 @@ class QueueOperations:
         while True:
             owners = self.owners()
             holds = [k.hold(owner) for owner in owners]
-            answer = str(self.wire.call(script("cancel"), keys + holds, [message_id, *owners]), "ascii")
+            answer = str(self.calls.call(script("cancel"), keys + holds, [message_id, *owners]), "ascii")
             if answer != "owners":
                 return answer
 
@@ -274,21 +273,21 @@ class QueueOperations:
         """Return those of some ids whose jobs were asked to stop."""
         if not ids:
             return set()
-        answer = self.wire.command("HMGET", self.keys.notes, *(f"asked:{id_}" for id_ in ids), budget_s=budget_s)
+        answer = self.calls.command("HMGET", self.keys.notes, *(f"asked:{id_}" for id_ in ids), budget_s=budget_s)
         return {id_ for id_, found in zip(ids, answer, strict=True) if found is not None}
 
     def pause(self) -> bool:
         """Hand out nothing; ``False`` when it was paused already."""
-        return bool(self.wire.call(script("pause"), [self.keys.paused], []))
+        return bool(self.calls.call(script("pause"), [self.keys.paused], []))
 
     def resume(self) -> bool:
         """Hand out messages again; ``False`` when it was not paused."""
         keys = [self.keys.paused, *map(self.keys.bell, ALL_LANES)]
-        return bool(self.wire.call(script("resume"), keys, []))
+        return bool(self.calls.call(script("resume"), keys, []))
 
     def ring(self, lane: Lane) -> None:
         """Wake one consumer of a lane."""
-        self.wire.call(script("ring"), [self.keys.bell(lane)], [])
+        self.calls.call(script("ring"), [self.keys.bell(lane)], [])
 
     def flush(self) -> None:
         """Drop every message that waits, is scheduled or is leased."""
@@ -298,19 +297,19 @@ class QueueOperations:
         while not dropped:
             owners = self.owners()
             keys = [k.leases, k.bodies, *lanes, k.notes, k.unique, *map(k.hold, owners)]
-            dropped = self.wire.call(script("flush"), keys, owners)
+            dropped = self.calls.call(script("flush"), keys, owners)
 
     def depth(self, lane: Lane, level: int) -> int:
         """Return how many messages of a priority wait in a lane."""
-        return int(self.wire.command("LLEN", self.keys.waiting(lane)[level - 1]))
+        return int(self.calls.command("LLEN", self.keys.waiting(lane)[level - 1]))
 
     def owners(self) -> list[str]:
         """Return the owners that have a lease."""
-        return [str(owner, "utf-8") for owner in self.wire.command("ZRANGE", self.keys.leases, 0, -1)]
+        return [str(owner, "utf-8") for owner in self.calls.command("ZRANGE", self.keys.leases, 0, -1)]
 
     def held(self, owner: str) -> list[Lease]:
         """Return what an owner holds."""
-        answer = self.wire.command("HGETALL", self.keys.hold(owner))
+        answer = self.calls.command("HGETALL", self.keys.hold(owner))
         pairs = zip(answer[::2], answer[1::2], strict=True)
         return [Lease(owner, id_, token) for id_, token in pairs if id_ != b"#"]
 

@@ -14,7 +14,8 @@ from typing import Final
 from broker.keys.queue_keys import Lane
 from broker.queue.operations import AT_ONCE, QueueOperations
 from broker.queue.results import Fetched, fetched
-from broker.redis.calls import Word, script
+from broker.redis.calls import Word
+from broker.redis.scripts import script
 
 KEPT_MS: Final = 20 * 60_000
 LOOK_S: Final = 0.5
@@ -41,12 +42,12 @@ class UnroutableLane:
     def add(self, message_id: str, call: str) -> None:
         """Put a message on the list."""
         if len(call) <= LONGEST_CALL:
-            self._family.wire.command("ZADD", self._key, 0, f"{call}\n{message_id}")
-            self._family.wire.command("PEXPIRE", self._key, KEPT_MS)
+            self._family.calls.command("ZADD", self._key, 0, f"{call}\n{message_id}")
+            self._family.calls.command("PEXPIRE", self._key, KEPT_MS)
 
     def remove(self, message_id: str, call: str) -> None:
         """Take a message off the list."""
-        self._family.wire.command("ZREM", self._key, f"{call}\n{message_id}")
+        self._family.calls.command("ZREM", self._key, f"{call}\n{message_id}")
 
     def calls(self) -> list[str]:
         """Return the calls that something is parked for, 200 at most: one command each, and one more.
@@ -55,7 +56,7 @@ class UnroutableLane:
         is away: it is given up after half a second.
         """
         found: list[str] = []
-        look = partial(self._family.wire.command, "ZRANGEBYLEX", self._key, budget_s=LOOK_S)
+        look = partial(self._family.calls.command, "ZRANGEBYLEX", self._key, budget_s=LOOK_S)
         for _ in range(MOST_CALLS):
             page = look(self._look_from, "+", "LIMIT", 0, 1)
             if not page:
@@ -70,7 +71,7 @@ class UnroutableLane:
     def ids(self, call: str, limit: int) -> list[bytes]:
         """Return ids that are parked for a call."""
         bounds = (f"[{call}\n", f"({call}\x0b")
-        page = self._family.wire.command("ZRANGEBYLEX", self._key, *bounds, "LIMIT", 0, limit)
+        page = self._family.calls.command("ZRANGEBYLEX", self._key, *bounds, "LIMIT", 0, limit)
         return [member.rpartition(b"\n")[2] for member in page]
 
     def adopt(self, owner: str, call: str, ids: Sequence[bytes]) -> Fetched:
@@ -82,11 +83,11 @@ class UnroutableLane:
         k = self._family.keys
         keys = [k.bodies, k.due(self._lane), k.leases, k.hold(owner), k.token, k.paused, k.notes, self._key, k.known]
         args: list[Word] = [owner, call, KEPT_MS, *ids[:AT_ONCE]]
-        state, *grants = self._family.wire.call(script("adopt"), keys, args)
+        state, *grants = self._family.calls.call(script("adopt"), keys, args)
         return fetched(owner, [state, [], -1, 0, *grants])
 
     def known_lately(self, call: str, within_ms: int) -> bool:
         """Say whether a worker that knows a call has looked for it in the last ``within_ms``."""
-        seen = self._family.wire.command("HGET", self._family.keys.known, call)
-        seconds, micros = self._family.wire.command("TIME")
+        seen = self._family.calls.command("HGET", self._family.keys.known, call)
+        seconds, micros = self._family.calls.command("TIME")
         return seen is not None and int(seconds) * 1000 + int(micros) // 1000 - int(seen) < within_ms

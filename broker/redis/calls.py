@@ -1,7 +1,14 @@
-"""Script calls over kept connections, each within a budget of wall-clock time.
+"""The one access to the server: scripts, commands and pipelines over kept connections, within a time budget.
 
-Every operation may be repeated: the server recognises it (see ``broker/lua/queue``). So a call whose answer got lost is
-made again, until the budget is spent; then nobody knows whether it happened, and the error says so.
+Every operation may be repeated: the server recognises a repeated one (see ``broker/lua/queue``). A call whose answer
+was lost is sent again until its budget is spent; then its outcome is unknown, and the error says so.
+
+Errors leave this module as :class:`broker.errors.BrokerUnavailable` (no answer, or none that serves) or
+:class:`broker.errors.BrokerRefused` (an error that the server answered), with redis-py's error as their cause.
+
+Five places use redis-py itself, each for a reason that its docstring gives: blocking reads of
+:mod:`broker.worker.wakeup` (on a connection of this module), the streams that a browser follows, the probes of doctor
+and of the operations page, and development tools.
 """
 
 from __future__ import annotations
@@ -11,28 +18,17 @@ import random
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import cache
-from hashlib import sha1
 from typing import Any, TypeVar
 
 import redis
 from redis.backoff import NoBackoff
 from redis.connection import ConnectionPool
-from redis.exceptions import (
-    BusyLoadingError,
-    ClusterDownError,
-    MasterDownError,
-    NoScriptError,
-    OutOfMemoryError,
-    ReadOnlyError,
-    TryAgainError,
-)
+from redis.exceptions import BusyLoadingError, NoScriptError, OutOfMemoryError
 from redis.retry import Retry
 
 from broker.errors import BrokerFull, BrokerUnavailable
-from broker.redis.reconnect import Pace
-from broker.redis.scripts import source
+from broker.redis.scripts import Script
+from broker.redis.server_errors import AWAY, is_away, named
 
 T = TypeVar("T")
 Word = str | bytes | int
@@ -42,36 +38,27 @@ BUDGET_S = 2.0
 ANSWER_S = 0.9
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.02, 0.3
 RECONNECT_S = 1.0
+APART_S, LONGEST_S = 0.1, 0.4
+
+
+class Pace:
+    """Moments at which threads reconnect after a failure, 100 ms apart, so that resets cause no storm of connections.
+
+    With many threads the moments come closer together: no thread waits for more than 400 ms, within its call's budget.
+    """
+
+    def __init__(self) -> None:
+        self._next_s = 0.0
+
+    def turn_s(self) -> float:
+        """Return how many seconds the caller waits before it reconnects."""
+        now_s = time.monotonic()
+        # Two threads may get the same moment, which does no harm; a lock would be inherited by forks.
+        self._next_s = min(max(self._next_s + APART_S, now_s), now_s + LONGEST_S)
+        return self._next_s - now_s + random.uniform(0, APART_S / 4)  # noqa: S311  no secret
+
+
 PACE = Pace()
-
-# What a server says that cannot serve now: it starts, follows another one, or lost its master.
-AWAY = (
-    redis.ConnectionError,
-    redis.TimeoutError,
-    BusyLoadingError,
-    ClusterDownError,
-    MasterDownError,
-    ReadOnlyError,
-    TryAgainError,
-)
-# The same in words that redis-py has no class for: too few replicas, a disk that is full, a script that runs for long.
-NOT_NOW = ("NOREPLICAS", "MISCONF", "BUSY ")
-
-
-@dataclass(frozen=True, slots=True)
-class Script:
-    """A Lua operation: its name, text and SHA-1."""
-
-    name: str
-    text: str
-    sha: str
-
-
-@cache
-def script(name: str, *, folder: str = "queue/") -> Script:
-    """Return the operation in ``broker/lua/<folder><name>.lua``."""
-    text = source(folder + name)
-    return Script(name, text, sha1(text.encode(), usedforsecurity=False).hexdigest())
 
 
 class RedisCalls:
@@ -79,41 +66,47 @@ class RedisCalls:
 
     Args:
         client: Connected by :func:`broker.redis.connections.connect`; its address and TLS are used, no connection.
+        budget_s: Seconds after which a call is given up that names no budget of its own.
     """
 
-    def __init__(self, client: redis.Redis) -> None:
+    def __init__(self, client: redis.Redis, *, budget_s: float = BUDGET_S) -> None:
+        self.budget_s = budget_s
+        self.client = client
         self._pool: ConnectionPool = client.connection_pool
         self._idle: list[Any] = []
         self._pid = os.getpid()
 
-    def call(self, operation: Script, keys: Sequence[str], args: Sequence[Word], *, budget_s: float = BUDGET_S) -> Any:
+    def call(
+        self, operation: Script, keys: Sequence[str], args: Sequence[Word], *, budget_s: float | None = None
+    ) -> Any:
         """Run an operation and return its answer, with strings as bytes.
 
         Args:
-            budget_s: Seconds after which it is given up.
+            budget_s: Seconds after which it is given up; by default those of the constructor.
 
         Raises:
             BrokerUnavailable: no answer within the budget. ``outcome`` is ``refused`` when it was never sent.
             BrokerFull: the server has no memory left, and did nothing.
-            redis.ResponseError: the server refused it, for example because a key is of a wrong type.
+            BrokerRefused: the server answered with an error, for example because a key is of a wrong type.
         """
         return self._until(
             budget_s, operation.name, lambda connection, s: evaluate(connection, operation, keys, args, s)
         )
 
     def stream(
-        self, operation: Script, calls: Iterable[tuple[Sequence[str], Sequence[Word]]], *, budget_s: float = BUDGET_S
+        self, operation: Script, calls: Iterable[tuple[Sequence[str], Sequence[Word]]], *, budget_s: float | None = None
     ) -> Iterator[Any]:
         """Run an operation on one set of keys and arguments after the other, and yield the answers in order.
 
         While the server works on one, the next one is made ready and sent.
 
         Args:
-            budget_s: Seconds for each.
+            budget_s: Seconds for each; by default those of the constructor.
 
         Raises:
             As :meth:`call`. What was sent before may have been run.
         """
+        budget_s = self.budget_s if budget_s is None else budget_s
         unanswered: deque[tuple[Sequence[str], Sequence[Word]]] = deque()
         own = self.take()
         connection: Any = own
@@ -152,8 +145,8 @@ class RedisCalls:
             except OutOfMemoryError as error:
                 raise BrokerFull(operation.name, str(error)) from error
             except redis.RedisError as error:
-                if not _is_away(error):
-                    raise
+                if not is_away(error):
+                    raise named(operation.name, error) from error
                 connection = None
             else:
                 unanswered.popleft()
@@ -166,12 +159,42 @@ class RedisCalls:
         unanswered.popleft()
         return answer, connection
 
-    def command(self, *words: Word, budget_s: float = BUDGET_S) -> Any:
+    def command(self, *words: Word, budget_s: float | None = None) -> Any:
         """Run a plain command that may be repeated, like :meth:`call`."""
         return self._until(budget_s, str(words[0]), lambda connection, s: ask(connection, words, s))
 
-    def _until(self, budget_s: float, name: str, act: Callable[[Any, float], T]) -> T:
-        deadline = time.monotonic() + budget_s
+    def pipeline(
+        self, commands: Sequence[Sequence[Word]], *, raise_errors: bool = True, budget_s: float | None = None
+    ) -> list[Any]:
+        """Send plain commands that may be repeated in one round trip, and return their answers in order.
+
+        Args:
+            raise_errors: Raise the first error that the server answers. Otherwise each takes its answer's place, as
+                ``BrokerRefused`` or ``BrokerUnavailable``.
+
+        Raises:
+            As :meth:`call`.
+        """
+        if not commands:
+            return []
+
+        def act(connection: Any, answer_s: float) -> list[Any]:
+            connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+            answers: list[Any] = []
+            for command in commands:
+                try:
+                    answers.append(connection.read_response(disable_decoding=True, timeout=answer_s))
+                except (redis.ResponseError, BusyLoadingError) as error:
+                    answers.append(error if raise_errors else named(str(command[0]), error))
+            failed = next((answer for answer in answers if isinstance(answer, redis.RedisError)), None)
+            if failed is not None:
+                raise failed
+            return answers
+
+        return self._until(budget_s, str(commands[0][0]), act)
+
+    def _until(self, budget_s: float | None, name: str, act: Callable[[Any, float], T]) -> T:
+        deadline = time.monotonic() + (self.budget_s if budget_s is None else budget_s)
         pause_s = FIRST_PAUSE_S
         sent = False
         while True:
@@ -187,8 +210,8 @@ class RedisCalls:
                     raise BrokerUnavailable(name, str(error)) from error
                 raise BrokerFull(name, str(error)) from error
             except redis.RedisError as error:
-                if not _is_away(error):
-                    raise
+                if not is_away(error):
+                    raise named(name, error) from error
                 connection.disconnect()
                 wait_s = max(random.uniform(pause_s / 2, pause_s), PACE.turn_s())  # noqa: S311  no secret
                 if time.monotonic() + wait_s >= deadline:
@@ -225,10 +248,6 @@ class RedisCalls:
         """Close the idle connections."""
         while self._idle:
             self._idle.pop().disconnect()
-
-
-def _is_away(error: redis.RedisError) -> bool:
-    return isinstance(error, AWAY) or str(error).startswith(NOT_NOW)
 
 
 def _left_s(give_up_s: float) -> float:

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from typing import cast
-
-import redis
 
 from broker.keys.keys import Keys
-from broker.redis.scripts import load
+from broker.redis.calls import RedisCalls
+from broker.redis.scripts import script
 
 WINDOW_MS = 10 * 60_000
 CLAIM_MS = 30_000
+RAISE, CLAIM, SETTLE = (script(name, folder="") for name in ("alert_raise", "alert_claim", "alert_settle"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,26 +55,23 @@ class AlertGroups:
         window_ms: Alerts of one fingerprint within this time after the first are one digest.
     """
 
-    def __init__(self, client: redis.Redis, keys: Keys, *, window_ms: int = WINDOW_MS) -> None:
-        self._client = client
+    def __init__(self, calls: RedisCalls, keys: Keys, *, window_ms: int = WINDOW_MS) -> None:
+        self._calls = calls
         self._keys = keys
         self._window_ms = window_ms
-        self._raise = load(client, "alert_raise")
-        self._claim = load(client, "alert_claim")
-        self._settle = load(client, "alert_settle")
 
     def raise_(self, fact: AlertFact) -> int:
         """Count an alert in its group; return the group's count."""
         keys = [self._keys.alerts_due(), self._keys.alert_group(fact.fingerprint)]
-        return int(self._raise(keys=keys, args=[fact.fingerprint, self._window_ms, json.dumps(asdict(fact))]))
+        return int(self._calls.call(RAISE, keys, [fact.fingerprint, self._window_ms, json.dumps(asdict(fact))]))
 
     def claim_due(self, limit: int = 20) -> list[AlertGroup]:
         """Claim groups that are due. A claim that is not settled lapses after 30 s, and the group is due again."""
-        due = self._client.zrange(self._keys.alerts_due(), 0, limit - 1)
+        due = self._calls.command("ZRANGE", self._keys.alerts_due(), 0, limit - 1)
         claimed = []
-        for fingerprint in (str(item, "utf-8") for item in cast("list[bytes]", due)):
+        for fingerprint in (str(item, "utf-8") for item in due):
             keys = [self._keys.alerts_due(), self._keys.alert_group(fingerprint)]
-            found = self._claim(keys=keys, args=[fingerprint, CLAIM_MS])
+            found = self._calls.call(CLAIM, keys, [fingerprint, CLAIM_MS])
             if found:
                 token, sample, *numbers = found
                 count, sent, first_at, last_at = (int(number) for number in numbers)
@@ -86,4 +82,4 @@ class AlertGroups:
     def settle(self, group: AlertGroup) -> bool:
         """Note a claimed group as sent; ``False`` when the claim had lapsed."""
         keys = [self._keys.alerts_due(), self._keys.alert_group(group.fingerprint)]
-        return bool(self._settle(keys=keys, args=[group.fingerprint, group.token, group.count, self._window_ms]))
+        return bool(self._calls.call(SETTLE, keys, [group.fingerprint, group.token, group.count, self._window_ms]))

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from typing import cast
-
-import redis
-
-from broker.errors import BrokerUnavailable
 from broker.keys.keys import Keys
 from broker.queue.dead_letter_json import decode, encode
-from broker.redis.scripts import load
+from broker.redis.calls import RedisCalls
+from broker.redis.scripts import script
 from broker.shapes import DeadLetter, Page
+
+ADD, REMOVE = (script(name, folder="") for name in ("dead_add", "dead_remove"))
 
 
 class DeadLists:
     """Add, read and remove dead letters of any queue."""
 
-    def __init__(self, client: redis.Redis, keys: Keys) -> None:
-        self._client = client
+    def __init__(self, calls: RedisCalls, keys: Keys) -> None:
+        self._calls = calls
         self._keys = keys
-        self._add = load(client, "dead_add")
-        self._remove = load(client, "dead_remove")
 
     def add(self, letter: DeadLetter) -> bool:
         """Add a letter; ``False`` when its id was there already, and its content is renewed.
@@ -28,10 +24,7 @@ class DeadLists:
         Raises:
             BrokerUnavailable: the server did not answer; the letter may be there.
         """
-        try:
-            return bool(self._add(keys=self._both(letter.queue), args=[letter.id, encode(letter)]))
-        except redis.RedisError as error:
-            raise BrokerUnavailable(f"dead letter of {letter.actor}", str(error)) from error
+        return bool(self._calls.call(ADD, self._both(letter.queue), [letter.id, encode(letter)]))
 
     def remove(self, queue: str, letter_id: str, *, as_read: DeadLetter | None = None) -> bool:
         """Take a letter out; ``False`` when it was not there.
@@ -40,25 +33,26 @@ class DeadLists:
             as_read: Remove this very letter only: a message that was requeued may have died again meanwhile.
         """
         expected = encode(as_read) if as_read else ""
-        return bool(self._remove(keys=self._both(queue), args=[letter_id, expected]))
+        return bool(self._calls.call(REMOVE, self._both(queue), [letter_id, expected]))
 
     def get(self, queue: str, letter_id: str) -> DeadLetter | None:
         """Return one letter, or ``None`` when there is none that can be read."""
-        found = cast("bytes | None", self._client.hget(self._keys.dead_letters(queue), letter_id))
+        found = self._calls.command("HGET", self._keys.queue(queue).dead_letters, letter_id)
         return None if found is None else decode(queue, found)
 
     def page(self, queue: str, *, cursor: int, limit: int) -> Page[DeadLetter]:
         """Return the letters that can be read, newest first; ``cursor`` counts from the newest."""
-        ids = cast("list[bytes]", self._client.lrange(self._keys.dead_list(queue), -cursor - limit, -cursor - 1))
+        ids = self._calls.command("LRANGE", self._keys.queue(queue).dead, -cursor - limit, -cursor - 1)
         if not ids:
             return Page([])
-        found = cast("list[bytes | None]", self._client.hmget(self._keys.dead_letters(queue), ids[::-1]))
+        found = self._calls.command("HMGET", self._keys.queue(queue).dead_letters, *ids[::-1])
         letters = [decode(queue, letter) for letter in found if letter is not None]
         return Page([letter for letter in letters if letter is not None], cursor + limit if len(ids) == limit else None)
 
     def count(self, queue: str) -> int:
         """Return how many letters a queue's dead list holds."""
-        return int(self._client.llen(self._keys.dead_list(queue)))
+        return int(self._calls.command("LLEN", self._keys.queue(queue).dead))
 
     def _both(self, queue: str) -> list[str]:
-        return [self._keys.dead_list(queue), self._keys.dead_letters(queue)]
+        keys = self._keys.queue(queue)
+        return [keys.dead, keys.dead_letters]

@@ -11,16 +11,14 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, Final, NamedTuple, cast
+from typing import Any, Final, NamedTuple
 
 import msgspec
-import redis
 
 from broker.clock import now_ms
-from broker.errors import BrokerUnavailable
 from broker.keys.keys import Keys
-from broker.redis.calls import RedisCalls, script
-from broker.redis.scripts import load
+from broker.redis.calls import RedisCalls
+from broker.redis.scripts import script
 
 logger = logging.getLogger("switchyard.broker")
 
@@ -28,6 +26,9 @@ HOUR_MS = 3_600_000
 LIVE_TTL_MS: Final = 9 * 24 * HOUR_MS
 FINISHED_TTL_MS: Final = 24 * HOUR_MS
 DEAD_TTL_MS: Final = 90 * 24 * HOUR_MS
+WRITE, FOLLOW, PROGRESS, CANCEL = (
+    script(name, folder="") for name in ("job_write", "job_follow", "job_progress", "job_cancel")
+)
 _JSON: Final = msgspec.json.Encoder()
 _PACK: Final = msgspec.msgpack.Encoder()
 
@@ -125,14 +126,11 @@ def step(job_id: str, *, sequence: int, state: str, fields: dict[str, Any], ttl_
 
 
 class JobRecords:
-    """Write and read records."""
+    """Write and read records. Every method may raise what :meth:`broker.redis.calls.RedisCalls.call` raises."""
 
-    def __init__(self, client: redis.Redis, keys: Keys) -> None:
-        self.client = client
+    def __init__(self, calls: RedisCalls, keys: Keys) -> None:
+        self.calls = calls
         self.keys = keys
-        self._wire = RedisCalls(client)
-        self._progress = load(client, "job_progress")
-        self._cancel = load(client, "job_cancel")
 
     def stream_key(self, job_id: str) -> str:
         """Name of the stream of a job's events: fields ``event`` (state, progress, end) and ``data`` (JSON)."""
@@ -156,7 +154,7 @@ class JobRecords:
             logger.error("job %s is not recorded as %s: %s", steps[0].job_id, steps[0].state, error)
             return ["refused"]
         keys = [key for step in steps for key in (self.keys.job(step.job_id), self.keys.job_events(step.job_id))]
-        answers = self._wire.call(script("job_write", folder=""), keys, packed)
+        answers = self.calls.call(WRITE, keys, packed)
         told: list[str] = []
         for step, answer in zip(steps, answers, strict=True):
             if isinstance(answer, bytes):
@@ -172,12 +170,12 @@ class JobRecords:
         Raises:
             BrokerUnavailable: the server did not answer.
         """
-        self._wire.call(script("job_follow", folder=""), [self.keys.job(job_id)], [])
+        self.calls.call(FOLLOW, [self.keys.job(job_id)], [])
 
     def progress(self, job_id: str, progress: dict[str, Any]) -> bool:
         """Record how far a running job is; ``True`` when it was asked to stop."""
         keys = [self.keys.job(job_id), self.keys.job_events(job_id)]
-        return bool(self._progress(keys=keys, args=[json.dumps(progress)]))
+        return bool(self.calls.call(PROGRESS, keys, [json.dumps(progress)]))
 
     def cancel(self, job_id: str, *, place: str = "unknown") -> str:
         """Record that a job is to stop.
@@ -192,7 +190,7 @@ class JobRecords:
         # Kept as if it lived: its message may be due in a week, and must still find here that it is cancelled.
         data = json.dumps({"state": "cancelled", "at": now_ms()})
         keys = [self.keys.job(job_id), self.keys.job_events(job_id)]
-        return str(self._cancel(keys=keys, args=[LIVE_TTL_MS, data, place]), "utf-8")
+        return str(self.calls.call(CANCEL, keys, [LIVE_TTL_MS, data, place]), "utf-8")
 
     def cancel_requested(self, job_id: str) -> bool:
         """Whether somebody asked the job to stop.
@@ -200,10 +198,7 @@ class JobRecords:
         Raises:
             BrokerUnavailable: the server did not answer.
         """
-        try:
-            return self.client.hget(self.keys.job(job_id), "cancel") == b"1"
-        except (redis.ConnectionError, redis.TimeoutError) as error:
-            raise BrokerUnavailable("whether a job was cancelled", str(error)) from error
+        return bool(self.calls.command("HGET", self.keys.job(job_id), "cancel") == b"1")
 
     def states(self, job_ids: Sequence[str]) -> list[str | None]:
         """Return the state of each job, in one round trip; ``None`` for one that is unknown, expired or unreadable.
@@ -211,21 +206,16 @@ class JobRecords:
         Raises:
             BrokerUnavailable: the server did not answer.
         """
-        try:
-            with self.client.pipeline(transaction=False) as pipe:
-                for job_id in job_ids:
-                    pipe.hget(self.keys.job(job_id), "state")
-                found = pipe.execute(raise_on_error=False)
-        except (redis.ConnectionError, redis.TimeoutError) as error:
-            raise BrokerUnavailable("the states of jobs", str(error)) from error
+        reads = [("HGET", self.keys.job(job_id), "state") for job_id in job_ids]
+        found = self.calls.pipeline(reads, raise_errors=False)
         return [str(state, "utf-8", "replace") if isinstance(state, bytes) else None for state in found]
 
     def read(self, job_id: str) -> JobRecord | None:
         """Return a job's record, or ``None`` when it is unknown or expired."""
-        found = cast("dict[bytes, bytes]", self.client.hgetall(self.keys.job(job_id)))
-        if b"state" not in found:
+        found = self.calls.command("HGETALL", self.keys.job(job_id))
+        raw = {str(name, "utf-8"): str(value, "utf-8") for name, value in zip(found[::2], found[1::2], strict=True)}
+        if "state" not in raw:
             return None
-        raw = {str(name, "utf-8"): str(value, "utf-8") for name, value in found.items()}
         return JobRecord(
             id=job_id,
             actor=raw.get("actor", ""),

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import secrets
 
-import redis
-
 from broker.keys.keys import Keys
-from broker.redis.scripts import load
+from broker.redis.calls import RedisCalls
+from broker.redis.scripts import script
+
+TAKE, RELEASE = (script(name, folder="") for name in ("lock_take", "lock_release"))
 
 
 class Lock:
@@ -17,17 +18,16 @@ class Lock:
         lease_ms: Held this long after each :meth:`take`.
     """
 
-    def __init__(self, client: redis.Redis, keys: Keys, name: str, *, lease_ms: int) -> None:
+    def __init__(self, calls: RedisCalls, keys: Keys, name: str, *, lease_ms: int) -> None:
         self._key = keys.lock(name)
         self._lease_ms = lease_ms
         self._token = secrets.token_hex(16)
-        self._take = load(client, "lock_take")
-        self._release = load(client, "lock_release")
+        self._calls = calls
 
     def take(self) -> bool:
         """Take the lock, or renew it; ``False`` when another holds it."""
-        return bool(self._take(keys=[self._key], args=[self._token, self._lease_ms]))
+        return bool(self._calls.call(TAKE, [self._key], [self._token, self._lease_ms]))
 
     def release(self) -> bool:
         """Give the lock back; ``False`` when it had lapsed."""
-        return bool(self._release(keys=[self._key], args=[self._token]))
+        return bool(self._calls.call(RELEASE, [self._key], [self._token]))

@@ -7,11 +7,10 @@ import logging
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, cast
-
-import redis
+from typing import Any
 
 from broker.keys.keys import Keys
+from broker.redis.calls import RedisCalls
 
 REPORT_TTL_MS = 15_000
 # Why children are replaced on purpose: they are worn out, or run what a person had stopped.
@@ -74,18 +73,20 @@ class ChildStacks:
 class PoolReports:
     """Write and read reports, ask a supervisor for its children's stacks, and answer."""
 
-    def __init__(self, client: redis.Redis, keys: Keys) -> None:
-        self._client = client
+    def __init__(self, calls: RedisCalls, keys: Keys) -> None:
+        self._calls = calls
         self._keys = keys
 
     def write(self, report: PoolReport) -> str:
         """Write a report, which lapses after 15 s; return the request for stacks that came meanwhile, or ""."""
         member = report.member
-        with self._client.pipeline(transaction=False) as pipe:
-            pipe.set(self._keys.pool_report(member), json.dumps(asdict(report)), px=REPORT_TTL_MS)
-            pipe.sadd(self._keys.pool_reports(), member)
-            pipe.getdel(self._keys.stacks_asked(member))
-            request = pipe.execute()[-1]
+        *_, request = self._calls.pipeline(
+            [
+                ("SET", self._keys.pool_report(member), json.dumps(asdict(report)), "PX", REPORT_TTL_MS),
+                ("SADD", self._keys.pool_reports(), member),
+                ("GETDEL", self._keys.stacks_asked(member)),
+            ]
+        )
         return str(request, "ascii") if request and REQUEST.fullmatch(request) else ""
 
     def ask_for_stacks(self, member: str, request: str) -> None:
@@ -94,35 +95,35 @@ class PoolReports:
         Args:
             request: A name for the request, hard to guess: at most 64 letters, digits, ``-`` and ``_``.
         """
-        self._client.set(self._keys.stacks_asked(member), request, px=REPORT_TTL_MS)
+        self._calls.command("SET", self._keys.stacks_asked(member), request, "PX", REPORT_TTL_MS)
 
     def answer_stacks(self, request: str, children: Sequence[ChildStacks]) -> None:
         """Give the answer to a request, for a minute."""
         data = json.dumps([asdict(child) for child in children])
-        self._client.set(self._keys.stacks_answer(request), data, px=ANSWER_TTL_MS)
+        self._calls.command("SET", self._keys.stacks_answer(request), data, "PX", ANSWER_TTL_MS)
 
     def read_stacks(self, request: str) -> list[ChildStacks] | None:
         """Return the answer to a request, or ``None`` while there is none."""
-        data = cast("bytes | None", self._client.get(self._keys.stacks_answer(request)))
+        data = self._calls.command("GET", self._keys.stacks_answer(request))
         if data is None:
             return None
         return [ChildStacks(child["pid"], [Stack(**stack) for stack in child["stacks"]]) for child in json.loads(data)]
 
     def remove(self, report: PoolReport) -> None:
         """Take a report back when its supervisor ends."""
-        self._client.delete(self._keys.pool_report(report.member))
-        self._client.srem(self._keys.pool_reports(), report.member)
+        member = report.member
+        self._calls.pipeline([("DEL", self._keys.pool_report(member)), ("SREM", self._keys.pool_reports(), member)])
 
     def read_all(self) -> list[PoolReport]:
         """Return the reports of all live supervisors, by pool and host; forget those that lapsed."""
         index = self._keys.pool_reports()
-        members = sorted(str(member, "utf-8", "replace") for member in cast("set[bytes]", self._client.smembers(index)))
+        members = sorted(str(member, "utf-8", "replace") for member in self._calls.command("SMEMBERS", index))
         if not members:
             return []
-        found = cast("list[bytes | None]", self._client.mget([self._keys.pool_report(member) for member in members]))
+        found = self._calls.command("MGET", *(self._keys.pool_report(member) for member in members))
         lapsed = [member for member, report in zip(members, found, strict=True) if report is None]
         if lapsed:
-            self._client.srem(index, *lapsed)
+            self._calls.command("SREM", index, *lapsed)
         reports = [_read(report) for report in found if report is not None]
         return [report for report in reports if report is not None]
 

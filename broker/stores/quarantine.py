@@ -5,12 +5,10 @@ from __future__ import annotations
 import base64
 import json
 import uuid
-from typing import cast
-
-import redis
 
 from broker.clock import now_ms
 from broker.keys.keys import Keys
+from broker.redis.calls import RedisCalls
 from broker.shapes import Page, Unreadable
 
 KEPT_BYTES = 4096
@@ -19,8 +17,8 @@ KEPT_BYTES = 4096
 class Quarantine:
     """Describe, list and count unreadable messages. Moving one in is the broker's own atomic operation."""
 
-    def __init__(self, client: redis.Redis, keys: Keys) -> None:
-        self._client = client
+    def __init__(self, calls: RedisCalls, keys: Keys) -> None:
+        self._calls = calls
         self._keys = keys
 
     @staticmethod
@@ -38,12 +36,12 @@ class Quarantine:
 
     def page(self, queue: str, *, cursor: int, limit: int) -> Page[Unreadable]:
         """Return unreadable messages, newest first."""
-        key = self._keys.quarantine(queue)
-        found = cast("list[bytes]", self._client.lrange(key, cursor, cursor + limit - 1))
+        key = self._keys.queue(queue).quarantine
+        found = self._calls.command("LRANGE", key, cursor, cursor + limit - 1)
         entries = [json.loads(item) for item in found]
         items = [Unreadable(**{**entry, "raw": base64.b64decode(entry["raw"])}) for entry in entries]
         return Page(items, cursor + limit if len(found) == limit else None)
 
     def count(self, queue: str) -> int:
         """Return how many unreadable messages of a queue are kept."""
-        return int(self._client.llen(self._keys.quarantine(queue)))
+        return int(self._calls.command("LLEN", self._keys.queue(queue).quarantine))

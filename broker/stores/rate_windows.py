@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import redis
-
-from broker.errors import BrokerUnavailable
 from broker.keys.keys import Keys
-from broker.redis.scripts import load
+from broker.redis.calls import RedisCalls
+from broker.redis.scripts import script
+
+RESERVE = script("window_reserve", folder="")
 
 
 class RateWindows:
     """Reserve starts under a limit. The server's clock decides."""
 
-    def __init__(self, client: redis.Redis, keys: Keys) -> None:
+    def __init__(self, calls: RedisCalls, keys: Keys) -> None:
         self._keys = keys
-        self._reserve = load(client, "window_reserve")
+        self._calls = calls
 
     def reserve(self, name: str, member: str, *, limit: int, window_ms: int) -> int:
         """Start now or reserve the next start.
@@ -29,7 +29,4 @@ class RateWindows:
         Raises:
             BrokerUnavailable: the server did not answer.
         """
-        try:
-            return int(self._reserve(keys=[self._keys.window(name)], args=[member, limit, window_ms]))
-        except redis.RedisError as error:
-            raise BrokerUnavailable(f"window of {name}", str(error)) from error
+        return int(self._calls.call(RESERVE, [self._keys.window(name)], [member, limit, window_ms]))

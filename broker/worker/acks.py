@@ -7,9 +7,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable
 
-import redis
-
-from broker.errors import BrokerUnavailable
+from broker.errors import BrokerError
 from broker.queue.operations import AT_ONCE, QueueOperations
 from broker.queue.results import Lease
 from broker.worker.ack_barrier import AckBarrier
@@ -88,7 +86,7 @@ class Acks:
                     self._steps.flush()
                 leases = self._written()
                 stale = self._family.ack(self._owner, leases)
-            except (redis.RedisError, BrokerUnavailable) as error:
+            except BrokerError as error:
                 self.give_back(leases)
                 logger.warning("%d acknowledgements wait for the broker: %s", len(self._waiting), error)
                 return

@@ -16,7 +16,9 @@ from typing import Any, Final
 import redis
 from redis.exceptions import NoScriptError
 
-from broker.redis.calls import ANSWER_S, RECONNECT_S, RedisCalls, Script, Word
+from broker.redis.calls import ANSWER_S, RECONNECT_S, RedisCalls, Word
+from broker.redis.scripts import Script
+from broker.redis.server_errors import named
 
 # After so long the server answers although the bell did not ring: a bell that was lost with its consumer costs no more,
 # and a connection that is dead without a sign is noticed.
@@ -41,11 +43,12 @@ class Heard:
 class Wakeup:
     """One consumer's wait for one bell.
 
-    Every method may raise ``redis.ConnectionError`` or ``redis.TimeoutError``; then nothing is asked any more.
+    :meth:`ask` and :meth:`hear` may raise ``BrokerUnavailable`` or ``BrokerRefused``; then nothing is pending any more.
+    It sends on a connection of :class:`broker.redis.calls.RedisCalls` by itself, because no call there may block.
     """
 
-    def __init__(self, wire: RedisCalls, bell: str) -> None:
-        self._wire = wire
+    def __init__(self, calls: RedisCalls, bell: str) -> None:
+        self._calls = calls
         self._bell = bell
         self._connection: Any = None
         self._then = False
@@ -59,7 +62,7 @@ class Wakeup:
     def ask(self, then: Script | None = None, keys: Sequence[str] = (), args: Sequence[Word] = ()) -> None:
         """Ask for the bell, and for an operation to be run right after it rang."""
         if self._connection is None:
-            self._connection = self._wire.take()
+            self._connection = self._calls.take()
         connection = self._connection
         try:
             connection.socket_connect_timeout = RECONNECT_S
@@ -68,8 +71,10 @@ class Wakeup:
             if then is not None:
                 command += connection.pack_command("EVALSHA", then.sha, len(keys), *keys, *args)
             connection.send_packed_command([b"".join(command)], check_health=False)
-        except BaseException:
-            self.hang_up()
+        except BaseException as error:
+            self.disconnect()
+            if isinstance(error, redis.RedisError):
+                raise named("BLPOP", error) from error
             raise
         self._then = then is not None
         self._asked_at = time.monotonic()
@@ -88,8 +93,10 @@ class Wakeup:
             if self._then:
                 with contextlib.suppress(NoScriptError):
                     answer = connection.read_response(disable_decoding=True, timeout=ANSWER_S)
-        except BaseException:
-            self.hang_up()
+        except BaseException as error:
+            self.disconnect()
+            if isinstance(error, redis.RedisError):
+                raise named("BLPOP", error) from error
             raise
         self._asked_at = None
         return Heard(rang, answer)
@@ -102,10 +109,10 @@ class Wakeup:
             with contextlib.suppress(OSError):
                 socket_.shutdown(socket.SHUT_RDWR)
 
-    def hang_up(self) -> None:
+    def disconnect(self) -> None:
         """Give up what was asked. The server may have run it."""
         self._asked_at = None
         if self._connection is not None:
             self._connection.disconnect()
-            self._wire.give(self._connection)
+            self._calls.give(self._connection)
             self._connection = None

@@ -97,7 +97,7 @@ class FaultInjector:
             queue.reclaim(owner)
             return f"took {len(leases)} messages of {name} from {owner}, which runs on"
         lease = self._draws.choice(leases)
-        queue.wire.command("LPUSH", queue.keys.waiting(lane)[1], lease.id)
+        queue.calls.command("LPUSH", queue.keys.waiting(lane)[1], lease.id)
         queue.ring(lane)
         return f"put {lease.id.decode(errors='replace')} of {name} there once more, {owner} holds it"
 

@@ -91,12 +91,12 @@ def make_ledger(
 
 def _place(id_: str, queue: QueueOperations, outcomes: Mapping[str, Counter[str]], records: JobRecords) -> str:
     keys = queue.keys
-    if queue.wire.command("HEXISTS", keys.bodies, id_):
+    if queue.calls.command("HEXISTS", keys.bodies, id_):
         return "waiting"
-    if queue.wire.command("HEXISTS", keys.letters, id_):
+    if queue.calls.command("HEXISTS", keys.dead_letters, id_):
         return "dead"
     # The server drops a cancelled message at its turn and records that in the hash of finished messages.
-    if any((queue.wire.command("HGET", key, id_) or b"").startswith(b"cancel") for key in keys.done):
+    if any((queue.calls.command("HGET", key, id_) or b"").startswith(b"cancel") for key in keys.done):
         return "cancelled"
     record = records.read(id_)
     if record is not None:

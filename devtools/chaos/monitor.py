@@ -9,8 +9,8 @@ import codecs
 import re
 from typing import Any
 
-from broker.redis.calls import script
 from broker.redis.connections import connect
+from broker.redis.scripts import script
 
 WORD = re.compile(rb'"((?:[^"\\]|\\.)*)"')
 ENQUEUE = script("enqueue")

@@ -17,7 +17,7 @@ import redis
 from apps.platform.workers.child.main import MIDDLEWARE_VARIABLE
 from apps.platform.workers.shared.fork import EX_CRASHED, fork
 from apps.platform.workers.shared.signal_pipe import SignalPipe
-from broker.errors import BrokerUnavailable
+from broker.errors import BrokerError
 from broker.keys.keys import Keys
 from broker.queue.operations import QueueOperations
 from broker.redis.calls import RedisCalls
@@ -91,8 +91,8 @@ def run(plan: Plan, yard: Yard, url: str, outcomes: Path, parent_pid: int) -> in
         monitor = EnqueueMonitor(url)
         before = _enqueued_ids(queues)
         # The pools of this parent have not started yet, so every report is of another parent's pool.
-        foreign_pools = sorted({report.pool for report in PoolReports(client, Keys()).read_all()})
-    except (redis.RedisError, BrokerUnavailable) as error:
+        foreign_pools = sorted({report.pool for report in PoolReports(calls, Keys()).read_all()})
+    except (redis.RedisError, BrokerError) as error:
         logger.error("no chaos: the server does not permit MONITOR, so there would be no ledger: %s", error)
         return EX_CRASHED
     draws = plan.draws()
@@ -126,7 +126,7 @@ def run(plan: Plan, yard: Yard, url: str, outcomes: Path, parent_pid: int) -> in
         before=before,
         outcomes=read_outcomes(outcomes),
         queues=queues,
-        records=JobRecords(client, Keys()),
+        records=JobRecords(calls, Keys()),
     )
     counts = "  ".join(f"{name} {injected[name]}" for name in faults)
     warnings = "the server was away meanwhile: the ledger has a gap\n" if has_gap else ""
@@ -138,7 +138,7 @@ def run(plan: Plan, yard: Yard, url: str, outcomes: Path, parent_pid: int) -> in
 def _inject(injector: FaultInjector, name: str, injected: Counter[str]) -> None:
     try:
         description = injector.faults[name]()
-    except (redis.RedisError, BrokerUnavailable) as error:
+    except (redis.RedisError, BrokerError) as error:
         logger.warning("chaos: %s: the server refused: %s", name, error)
         return
     if description:
@@ -159,7 +159,7 @@ def _enqueued_ids(queues: Iterable[QueueOperations]) -> frozenset[str]:
     """Return the ids of all messages in the queues."""
     found: set[str] = set()
     for queue in queues:
-        found.update(str(id_, "utf-8", "replace") for id_ in queue.wire.command("HKEYS", queue.keys.bodies))
+        found.update(str(id_, "utf-8", "replace") for id_ in queue.calls.command("HKEYS", queue.keys.bodies))
     return frozenset(found)
 
 

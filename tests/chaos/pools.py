@@ -14,6 +14,7 @@ from pathlib import Path
 
 from apps.platform.wiring import build_yard
 from broker.keys.keys import Keys
+from broker.redis.calls import RedisCalls
 from broker.redis.connections import connect
 from broker.redis_broker import RedisBroker
 from broker.stores.pool_reports import PoolReports
@@ -145,5 +146,7 @@ def started(ledger: Ledger, job: str, times: int = 1, timeout_s: float = 10.0) -
 
 def restarts(pools: Pools, name: str) -> dict[str, int]:
     """Return what a pool reports of its restarts."""
-    [report] = (found for found in PoolReports(pools.broker.client, Keys()).read_all() if found.pool == name)
+    [report] = (
+        found for found in PoolReports(RedisCalls(pools.broker.client), Keys()).read_all() if found.pool == name
+    )
     return report.restarts

@@ -10,6 +10,7 @@ import psutil
 import pytest
 
 from broker.keys.keys import Keys
+from broker.redis.calls import RedisCalls
 from broker.stores.pool_reports import PoolReports
 from tests.chaos.conftest import PoolsOn
 from tests.chaos.ledger import Ledger
@@ -64,7 +65,7 @@ def test_a_crash_loop_costs_next_to_nothing_and_the_probe_says_so(
 
 def health(pools: Pools) -> tuple[int, str]:
     """Return what the pool's probe is answered."""
-    [report] = PoolReports(pools.broker.client, Keys()).read_all()
+    [report] = PoolReports(RedisCalls(pools.broker.client), Keys()).read_all()
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{report.metrics_port}/health", timeout=5) as answer:
             return answer.status, answer.read().decode()

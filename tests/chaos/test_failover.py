@@ -109,7 +109,7 @@ def test_a_replica_takes_no_call_half_and_all_of_them_after_its_promotion(
 def test_the_watch_follows_a_failover_and_knows_the_keyspace_again(
     server: ServerUnderTest, replica: ServerUnderTest, address: FaultProxy
 ) -> None:
-    watch = Watch(connect(address.url, profile="quick"), Keys("p"), ("q",), production=True)
+    watch = Watch(RedisCalls(connect(address.url, profile="quick")), Keys("p"), ("q",), production=True)
     watch.generation.prepare()
     wait_for(lambda: replica.admin.exists(Keys("p").generation()), what="the replica has it")
 
@@ -128,7 +128,7 @@ def test_the_watch_follows_a_failover_and_knows_the_keyspace_again(
 def test_a_failover_to_an_empty_server_pauses(
     server: ServerUnderTest, server_name: str, address: FaultProxy, tmp_path: Path
 ) -> None:
-    watch = Watch(connect(address.url, profile="quick"), Keys("p"), ("q",), production=True)
+    watch = Watch(RedisCalls(connect(address.url, profile="quick")), Keys("p"), ("q",), production=True)
     watch.generation.prepare()
 
     with ServerUnderTest(tmp_path / "empty", server_binary(server_name)) as empty:

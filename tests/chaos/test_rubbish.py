@@ -12,6 +12,7 @@ import pytest
 import redis
 from dramatiq import Worker
 
+from broker.errors import BrokerRefused
 from broker.interface import facilities
 from broker.queue.results import Entry
 from tests.chaos.conftest import BrokerOn
@@ -116,7 +117,7 @@ def test_a_key_of_a_wrong_type_is_named_and_harms_no_consumer(
     with run_worker(broker=broker) as worker:
         do_one(broker, ledger, "before")
         valkey.set(waiting, "not a list")
-        with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
+        with pytest.raises(BrokerRefused, match="WRONGTYPE"):
             broker.get_actor("chaos_job").send("never")
         valkey.delete(waiting)
         do_one(broker, ledger, "after")

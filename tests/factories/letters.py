@@ -48,5 +48,5 @@ def keep(made: DeadLetter) -> DeadLetter:
     """Put a letter into its dead list on this project's broker, as if a worker had, without its row."""
     broker = dramatiq.get_broker()
     assert isinstance(broker, RedisBroker)
-    DeadLists(broker.client, broker.keys).add(made)
+    DeadLists(broker.calls, broker.keys).add(made)
     return made

@@ -104,7 +104,7 @@ class Keyspace:
 
     @cached_property
     def letters(self) -> dict[str, bytes]:
-        return self._hash(self.keys.letters)
+        return self._hash(self.keys.dead_letters)
 
     @cached_property
     def dead(self) -> list[str]:

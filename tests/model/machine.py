@@ -294,7 +294,7 @@ class FamilyMachine(RareStates, RuleBasedStateMachine):
         server, refused = self.bench.server, self.family.keys.refused
         if what == "lose scripts":
             self._happened("scripts flushed")
-            self._step(what, b"OK", partial(self.family.wire.command, "SCRIPT", "FLUSH"), changes=False)
+            self._step(what, b"OK", partial(self.family.calls.command, "SCRIPT", "FLUSH"), changes=False)
         elif what in ("fill", "make room"):
             self.full = what == "fill"
             self._step(what, None, server.fill if self.full else server.make_room, changes=False)
@@ -302,10 +302,10 @@ class FamilyMachine(RareStates, RuleBasedStateMachine):
                 self._enqueue([Entry(IDS[dice], b"too much")], "live")
         elif what == "refuse" and not self.full:  # whoever watches the server found that it evicts
             self.unsafe = True
-            self._step(what, b"OK", partial(self.family.wire.command, "SET", refused, "it evicts"))
+            self._step(what, b"OK", partial(self.family.calls.command, "SET", refused, "it evicts"))
         elif what == "allow" and self.unsafe:
             self.unsafe = False
-            self._step(what, 1, partial(self.family.wire.command, "DEL", refused))
+            self._step(what, 1, partial(self.family.calls.command, "DEL", refused))
         elif what == "kill" and dice == 3:  # seldom: it takes long
             # While a busy disk still syncs, a server puts off its writes by up to two seconds, and a kill loses them:
             # that is the window of `everysec`. Here what was answered is to be there again.

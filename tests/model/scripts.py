@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha1
 
-from broker.redis.calls import Script
-from broker.redis.scripts import INCLUDE, LUA
+from broker.redis.scripts import INCLUDE, LUA, Script
 
 # No operation declares this key; a server that is no cluster does not mind.
 CLOCK_KEY = "model-clock"

@@ -82,7 +82,7 @@ class Steps:
         self.drawn = 0
         self.full = self.unsafe = self.broken = False
         self.visited: set[str] = set()
-        self.family.wire.command("FLUSHDB")
+        self.family.calls.command("FLUSHDB")
         self._set_clock()
         self.found = self._read()
         self.running: set[str] = set()  # what the reclaim that runs is told to have been running
@@ -186,7 +186,7 @@ class Steps:
         self.model.stray(stray, lane)
 
         def call() -> None:
-            self.family.wire.command("RPUSH", self.family.keys.waiting(lane)[1], stray)
+            self.family.calls.command("RPUSH", self.family.keys.waiting(lane)[1], stray)
             self.family.ring(lane)
 
         self._step("stray", None, call)
@@ -223,7 +223,7 @@ class Steps:
             self._happened("paused")
         bell = self.family.keys.bell(lane_of(owner))
         if woken:
-            self.family.wire.command("LPOP", bell)
+            self.family.calls.command("LPOP", bell)
 
         def call() -> Fetched:
             found = self.family.fetch(owner, count, request=request, acked=acked)
@@ -386,14 +386,14 @@ class Steps:
         return next(held[id_] for held in keyspace.holds.values() if id_ in held)
 
     def _set_clock(self) -> None:
-        wire, now_ms = self.family.wire, self.model.now_ms
+        wire, now_ms = self.family.calls, self.model.now_ms
         wire.call(SET_CLOCK, [CLOCK_KEY], [now_ms])
         for name, expires_at_ms in read(wire, self.family.keys).expiries.items():
             if 0 < expires_at_ms <= now_ms:
                 wire.command("DEL", name)
 
     def _read(self) -> Keyspace:
-        return read(self.family.wire, self.family.keys)
+        return read(self.family.calls, self.family.keys)
 
 
 def differences(before: dict[str, Any], after: dict[str, Any]) -> str:

@@ -68,7 +68,7 @@ class Workers:
         self.completed[lease.id] += completed
 
     def _end_of(self, lease: Lease) -> list[bytes | None]:
-        return [self.family.wire.command("HGET", name, lease.id) for name in self.family.keys.done]
+        return [self.family.calls.command("HGET", name, lease.id) for name in self.family.keys.done]
 
 
 def test_no_id_is_completed_twice_whoever_pushes_it_again(server: ServerUnderTest) -> None:
@@ -99,7 +99,7 @@ def test_an_id_that_is_done_is_not_handed_out_again(server: ServerUnderTest) -> 
     first = family.fetch("w/live", 10, request=1)
     family.ack("w/live", [grant.lease for grant in first.grants])
 
-    push_again(family.wire, family.keys)
+    push_again(family.calls, family.keys)
     second = family.fetch("w/live", 10, request=2)
 
     assert len(first.grants) == len(IDS)

@@ -23,7 +23,7 @@ class BrokerAlerts:
         """Check once.
 
         Raises:
-            redis.RedisError: an alert could not be raised; the next check retries.
+            BrokerError: an alert could not be raised; the next check retries.
         """
         findings = self._watch.look().findings
         self._raised &= {found.code for found in findings}

@@ -7,9 +7,8 @@ from contextlib import contextmanager
 
 from django.core.management.base import CommandError
 from django.db import DatabaseError
-from redis import RedisError
 
-from broker.errors import BrokerUnavailable
+from broker.errors import BrokerError
 
 WRONG_ARGUMENTS = 2
 
@@ -31,9 +30,5 @@ def as_command_error(subject: str) -> Iterator[None]:
             f"{subject}: the database does not answer: {error}; "
             "check DATABASE_URL and SWITCHYARD_STATE_DIR, and that manage.py migrate was run"
         ) from error
-    except BrokerUnavailable as error:
+    except BrokerError as error:
         raise CommandError(f"{subject}: {error}") from error
-    except RedisError as error:
-        raise CommandError(
-            f"{subject}: the broker does not answer: {error}; check SWITCHYARD_BROKER_URL and that the server is up"
-        ) from error

@@ -21,7 +21,7 @@ from django.utils import timezone
 from apps.platform.dead_letters.models import OPEN_STATES, DeadLetter
 from apps.platform.dead_letters.projection import add_history, clear_claim, project
 from apps.platform.dead_letters.queries import find
-from broker.errors import BrokerUnavailable, NoSuchLetter
+from broker.errors import BrokerError, NoSuchLetter
 from broker.interface import facilities
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ def _move(row: DeadLetter, action: MoveAction, by: User | str, reason: str) -> A
             transport.discard(claimed.queue, claimed.message_id)
     except NoSuchLetter:
         return _gone(claimed)
-    except BrokerUnavailable as error:
+    except BrokerError as error:
         if error.outcome == "refused":
             _release(claimed)
         raise

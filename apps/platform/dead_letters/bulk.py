@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from apps.platform.dead_letters.actions import ActionResult, discard, requeue
-from apps.platform.dead_letters.errors import BROKER_AWAY, UnknownDeadLetter, UnknownGroup
+from apps.platform.dead_letters.errors import UnknownDeadLetter, UnknownGroup
 from apps.platform.dead_letters.queries import listing, open_ids
+from broker.errors import BrokerError
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
@@ -65,7 +66,7 @@ def apply_to_each(
             result = action(letter, by=by, reason=reason)
         except UnknownDeadLetter as error:
             skipped.append(str(error))
-        except BROKER_AWAY as error:
+        except BrokerError as error:
             return BulkResult(tuple(done), tuple(skipped), stopped=f"The broker did not answer: {error}")
         else:
             if result.done:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from redis import RedisError
-
-from broker.errors import BrokerUnavailable, SwitchyardError
+from broker.errors import SwitchyardError
 
 
 class UnknownDeadLetter(SwitchyardError):
@@ -22,7 +20,3 @@ class UnknownGroup(SwitchyardError):
             f"group {fingerprint!r}: no open dead letter has this fingerprint; "
             "see `manage.py deadletters list` for the open groups"
         )
-
-
-# Raised by reads and moves when the broker does not answer.
-BROKER_AWAY = (BrokerUnavailable, RedisError)

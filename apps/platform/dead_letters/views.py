@@ -17,9 +17,9 @@ from django.urls import reverse
 from apps.platform.dead_letters import actions, queries
 from apps.platform.dead_letters.bulk import MOST_AT_ONCE, apply_to_each
 from apps.platform.dead_letters.confirmation import PAST, Confirmation, of_rows
-from apps.platform.dead_letters.errors import BROKER_AWAY
 from apps.platform.dead_letters.models import DeadLetter
 from apps.platform.dead_letters.presentation import letters, seen_at
+from broker.errors import BrokerError
 
 ACTIONS = {"acknowledge": actions.acknowledge, "requeue": actions.requeue, "discard": actions.discard}
 LIST = "admin:switchyard_dead_letters_deadletter_changelist"
@@ -100,7 +100,7 @@ class ActionViews(ModelAdmin):
         try:
             for item in queries.unreadable():
                 shown.append({"item": item, "dump": queries.hex_dump(item.raw), "seen_at": seen_at(item)})
-        except BROKER_AWAY:
+        except BrokerError:
             away = "The broker does not answer. Quarantined messages are kept there; reload the page when it is back."
         context = {**self.admin_site.each_context(request), "title": "Quarantine", "items": shown, "away": away}
         return TemplateResponse(request, "switchyard_dead_letters/quarantine.html", context)

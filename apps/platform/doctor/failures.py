@@ -10,9 +10,9 @@ import redis
 from django.db import DatabaseError, ProgrammingError, connections
 
 from apps.platform.conf import switchyard_settings
-from apps.platform.dead_letters.errors import BROKER_AWAY
 from apps.platform.doctor.finding import Finding, Group
 from apps.platform.operations.timeouts import NoAnswer, TimedCall
+from broker.errors import BrokerError
 
 BROKER_NEXT = "Check that the server runs and that SWITCHYARD_BROKER_URL names it; then `manage.py broker`"
 DATABASE_NEXT = "Check that the server runs and that DATABASE_URL names it; then `manage.py migrate --check`"
@@ -35,7 +35,7 @@ def run_checks(group: Group, look: Callable[[], Iterable[Finding]], deadline_s: 
         return [copyable(found) for found in TimedCall(f"doctor {group.name}", run).result(deadline_s)]
     except NoAnswer:
         return [_hangs(group, deadline_s)]
-    except BROKER_AWAY as error:
+    except (BrokerError, redis.RedisError) as error:
         return [broker_away(group, error)]
     except DatabaseError as error:
         return [database_away(group, error)]
@@ -53,15 +53,16 @@ def copyable(found: Finding) -> Finding:
 
 def broker_away(group: Group, error: Exception) -> Finding:
     """Return the finding for a broker that did not answer, without the error's text, which contains the address."""
-    if isinstance(error, redis.AuthenticationError) or "WRONGPASS" in str(error) or "NOAUTH" in str(error):
+    client_error = (error.__cause__ or error) if isinstance(error, BrokerError) else error
+    if isinstance(client_error, redis.AuthenticationError) or "WRONGPASS" in str(error) or "NOAUTH" in str(error):
         seen = "the server refuses our user or password"
         cause = "The password was changed on one side only"
         return group.error("refused", seen, cause, "Correct user and password in SWITCHYARD_BROKER_URL")
-    if isinstance(error, redis.TimeoutError):
+    if isinstance(client_error, redis.TimeoutError):
         seen = "the server accepts connections and does not answer within a second"
         cause = "It is stopped, swaps, or runs a long command"
         return group.error("hangs", seen, cause, "Check its process and its log; do not kill it yet")
-    seen = f"the server does not answer ({type(error).__name__})"
+    seen = f"the server does not answer ({type(client_error).__name__})"
     return group.error("away", seen, "It is down, or the address is wrong", BROKER_NEXT)
 
 

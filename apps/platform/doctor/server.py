@@ -14,9 +14,10 @@ from apps.platform.conf import declared_yard, switchyard_settings
 from apps.platform.console.formatting import size
 from apps.platform.doctor.finding import Finding, Group
 from apps.platform.operations.server_state import read_server_state
-from broker.health.keyspace_id import ACCEPT, marker_of
-from broker.health.server import facts_of, judge
+from broker.health.keyspace_id import ACCEPT
+from broker.health.server import judge, read_facts
 from broker.keys.keys import Keys
+from broker.redis.calls import RedisCalls
 from broker.redis.connections import connect
 
 GROUP = Group("broker")
@@ -59,7 +60,7 @@ def look() -> Iterator[Finding]:
     """Check the server.
 
     Raises:
-        redis.RedisError: the server does not answer.
+        BrokerError: the server does not answer.
     """
     client = connect(switchyard_settings().broker_url, profile="quick")
     keys = Keys()
@@ -79,8 +80,11 @@ def _server(client: redis.Redis, keys: Keys) -> Iterator[Finding]:
         pipe.info()
         pipe.config_get("*")
         info, config = pipe.execute(raise_on_error=False)
-    facts = facts_of(info, config)
-    state = read_server_state(client, keys)
+    calls = RedisCalls(client, budget_s=1.0)
+    try:
+        facts, state = read_facts(calls), read_server_state(calls, keys)
+    finally:
+        calls.close()
     if state.refusal:
         yield GROUP.error(
             "takes_no_work", f"it takes no work: {state.refusal}", "The server refuses writes", state.remedy
@@ -124,9 +128,9 @@ def _minor_defects(info: dict[str, Any], config: dict[str, str]) -> Iterator[Fin
 
 def _marker(client: redis.Redis, keys: Keys) -> Iterator[Finding]:
     try:
-        marker = marker_of(client.hgetall(keys.generation()), client.smembers(keys.generations_missed()))
-        if marker.id:
-            yield GROUP.ok("marker", f"keyspace {marker.id[:8]}")
+        marker = client.hget(keys.generation(), "id")
+        if isinstance(marker, bytes):
+            yield GROUP.ok("marker", f"keyspace {str(marker, 'utf-8', 'replace')[:8]}")
             return
         used = client.exists(*(key for queue in declared_yard().queues for key in keys.queue(queue.name).all_keys()))
     except redis.ResponseError:  # reported above: a replica without its primary, or a key of another type

@@ -6,7 +6,7 @@ import json
 import re
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import cast
 
@@ -16,6 +16,7 @@ from apps.platform.conf import declared_yard, switchyard_settings
 from broker.admin.stats import family_stats
 from broker.keys.keys import Keys
 from broker.keys.queue_keys import ALL_LANES, QueueKeys
+from broker.redis.calls import RedisCalls
 from broker.redis.connections import connect
 from broker.shapes import QueueStats
 from broker.stores.pool_reports import PoolReport, PoolReports
@@ -73,22 +74,24 @@ def read() -> Snapshot:
     """Read the state from the broker.
 
     Raises:
-        redis.RedisError: the broker does not answer.
+        BrokerError: the broker does not answer.
     """
     keys = Keys()
-    with quick_client() as client:
+    with quick_client() as client, closing(RedisCalls(client, budget_s=1.0)) as calls:
         seconds, micros = client.time()
         now_ms = seconds * 1000 + micros // 1000
         return Snapshot(
             now_ms=now_ms,
-            queues={queue.name: _queue(client, keys.queue(queue.name), now_ms) for queue in declared_yard().queues},
-            reports=PoolReports(client, keys).read_all(),
+            queues={
+                queue.name: _queue(client, calls, keys.queue(queue.name), now_ms) for queue in declared_yard().queues
+            },
+            reports=PoolReports(calls, keys).read_all(),
             undeclared=_undeclared(client, keys),
         )
 
 
-def _queue(client: redis.Redis, keys: QueueKeys, now_ms: int) -> QueueState:
-    stats = family_stats(client, keys)
+def _queue(client: redis.Redis, calls: RedisCalls, keys: QueueKeys, now_ms: int) -> QueueState:
+    stats = family_stats(calls, keys)
     with client.pipeline(transaction=False) as pipe:
         pipe.zrangebyscore(keys.leases, "(0", now_ms, withscores=True)  # score 0: the owner is being cleared
         pipe.hscan(keys.notes, 0, match="crash:*", count=CRASH_NOTES)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import redis
 from dramatiq.errors import BrokerConnectionError
 
 from broker.errors import BrokerUnavailable
@@ -25,5 +24,5 @@ def answered(operation: str) -> Iterator[None]:
         yield
     except BrokerUnavailable:
         raise  # it says all of it already
-    except (redis.RedisError, BrokerConnectionError, OSError) as error:
+    except (BrokerConnectionError, OSError) as error:
         raise BrokerUnavailable(operation, str(error) or type(error).__name__) from error

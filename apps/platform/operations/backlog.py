@@ -72,7 +72,7 @@ def families(broker: RedisBroker, yard: Yard) -> dict[str, QueueOperations]:
     keys = broker.client.scan_iter(match=broker.keys.queue("*").bodies, count=10 * AT_ONCE)
     found = (pattern.fullmatch(str(key, "utf-8", "replace")) for key in keys)
     names = [*(queue.name for queue in yard.queues), *sorted(match[1] for match in found if match)]
-    return {name: QueueOperations(broker.wire, broker.keys.queue(name)) for name in names}
+    return {name: QueueOperations(broker.calls, broker.keys.queue(name)) for name in names}
 
 
 def look_through(
@@ -96,7 +96,7 @@ def look_through(
     for family in found:
         queue = family.keys.queue
         if queue in declared:
-            _note_unserved(backlog, family_stats(broker.client, family.keys), yard)
+            _note_unserved(backlog, family_stats(broker.calls, family.keys), yard)
         for id_, body in _bodies(family):
             backlog.looked_at += 1
             if backlog.looked_at % AT_ONCE == 0:
@@ -126,7 +126,7 @@ def look_through(
 def _bodies(family: QueueOperations) -> Iterator[tuple[str, bytes]]:
     cursor = b"0"
     while True:
-        cursor, found = family.wire.command("HSCAN", family.keys.bodies, cursor, "COUNT", AT_ONCE)
+        cursor, found = family.calls.command("HSCAN", family.keys.bodies, cursor, "COUNT", AT_ONCE)
         for id_, body in zip(found[::2], found[1::2], strict=True):
             yield str(id_, "utf-8", "replace"), body
         if cursor == b"0":

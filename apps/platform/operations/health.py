@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from django.db import DatabaseError, connection
 
-from apps.platform.dead_letters.errors import BROKER_AWAY
 from apps.platform.operations.server_state import read_server_state
 from apps.platform.operations.timeouts import NoAnswer, TimedCall
+from broker.errors import BrokerError
 from broker.interface import facilities
 
 TIMEOUT_S = 2.0
@@ -27,7 +27,7 @@ def _ask_broker() -> str:
     """Return why the broker takes no work or would lose it, "" when it is sound."""
     found = facilities()
     found.pools.read_all()
-    server = read_server_state(found.records.client, found.records.keys)
+    server = read_server_state(found.records.calls, found.records.keys)
     if server.refusal:
         return f"takes no work: {server.refusal}"
     return "; ".join(error.seen for error in server.errors)
@@ -54,7 +54,7 @@ def dependencies() -> tuple[Dependency, ...]:
 def _broker() -> Dependency:
     try:
         refusal = BROKER.result(TIMEOUT_S)
-    except (NoAnswer, *BROKER_AWAY) as error:
+    except (NoAnswer, BrokerError) as error:
         return Dependency("broker", False, _fact(error))
     if refusal:
         return Dependency("broker", False, refusal)

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from apps.platform.dead_letters.errors import BROKER_AWAY
 from apps.platform.operations.queries import YardState, yard_state
 from apps.platform.operations.timeouts import NoAnswer, TimedCall
+from broker.errors import BrokerError
 
 TIMEOUT_S = 3.0
 YARD_STATE = TimedCall("broker", yard_state)
@@ -21,7 +21,7 @@ class BrokerMetrics:
         """Return the metric families."""
         try:
             state = YARD_STATE.result(TIMEOUT_S)
-        except (NoAnswer, *BROKER_AWAY):
+        except (NoAnswer, BrokerError):
             yield _broker_up(is_up=False)
             return
         yield _broker_up(is_up=not state.server.refusal)

@@ -12,13 +12,13 @@ from apps.platform.alerts import queries as alerts
 from apps.platform.alerts.models import Alert
 from apps.platform.conf import declared_yard
 from apps.platform.dead_letters import queries as dead_letters
-from apps.platform.dead_letters.errors import BROKER_AWAY
 from apps.platform.operations.diagnosis import Verdict, judge
 from apps.platform.operations.metrics_broker import YARD_STATE
 from apps.platform.operations.queries import PoolState, YardState
 from apps.platform.operations.rows import Track, tracks
 from apps.platform.operations.svg import Drawing, draw
 from apps.platform.operations.timeouts import NoAnswer
+from broker.errors import BrokerError
 
 TIMEOUT_S = 2.0
 RECENT = timedelta(minutes=10)
@@ -80,7 +80,7 @@ def overview() -> Room:
 def _state() -> YardState | None:
     try:
         return YARD_STATE.result(TIMEOUT_S)
-    except (NoAnswer, *BROKER_AWAY):
+    except (NoAnswer, BrokerError):
         return None
 
 

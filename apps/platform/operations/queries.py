@@ -115,8 +115,8 @@ def yard_state() -> YardState:
     with answered("the state of the yard"):
         stats = tuple(found.transport.stats(queue.name) for queue in yard.queues)
         reports = found.pools.read_all()
-        scheduler_up = anyone_leads(found.records.client, found.records.keys)
-        server = read_server_state(found.records.client, found.records.keys)
+        scheduler_up = anyone_leads(found.records.calls, found.records.keys)
+        server = read_server_state(found.records.calls, found.records.keys)
     pools = {pool.name: _pool_state(pool, reports) for pool in yard.pools}
     return YardState(stats, pools, scheduler_up, server)
 

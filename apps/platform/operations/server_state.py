@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import redis
 from django.conf import settings
 
 from apps.platform.conf import declared_yard
-from broker.health.key_types import ask_types, wrong_types
-from broker.health.keyspace_id import finding, marker_of
+from broker.errors import BrokerError
+from broker.health.key_types import type_commands, wrong_types
+from broker.health.keyspace_id import finding, marker_commands, marker_of
 from broker.health.server import Finding, judge, read_facts
 from broker.keys.keys import Keys
+from broker.redis.calls import RedisCalls
 
 # First word of the server's refusal -> why it takes no work, and what to do.
 REFUSALS = {
@@ -61,45 +62,40 @@ class ServerState:
 TAKES_WORK = ServerState()
 
 
-def read_server_state(client: redis.Redis, keys: Keys) -> ServerState:
+def read_server_state(calls: RedisCalls, keys: Keys) -> ServerState:
     """Ask for leave to write, writing nothing, what the server says of itself, and whether its keys are ours.
 
     Raises:
-        redis.ConnectionError, redis.TimeoutError: it does not answer.
+        BrokerUnavailable: it does not answer.
     """
-    refusal, then = _refusal(client, keys)
-    found = [item for item in judge(read_facts(client), production=not settings.DEBUG) if item.code != "unverified"]
+    refusal, then = _refusal(calls, keys)
+    found = [item for item in judge(read_facts(calls), production=not settings.DEBUG) if item.code != "unverified"]
     if refusal:
         found = [item for item in found if item.code not in TOLD_BY_REFUSAL]
-    return ServerState(refusal, then, (*_lost_keyspace(client, keys), *_wrong_types(client, keys), *found))
+    return ServerState(refusal, then, (*_lost_keyspace(calls, keys), *_wrong_types(calls, keys), *found))
 
 
-def _refusal(client: redis.Redis, keys: Keys) -> tuple[str, str]:
-    try:
-        # Nothing, written into a key that does not exist, makes none; a server that refuses writes refuses this too.
-        client.setrange(keys.lock("takes-work"), 0, "")
-    except redis.OutOfMemoryError:
-        return REFUSALS["OOM"]
-    except redis.ReadOnlyError:
-        return REFUSALS["READONLY"]
-    except redis.ResponseError as error:
-        return REFUSALS.get(str(error).partition(" ")[0], ("", ""))
-    return "", ""
+def _refusal(calls: RedisCalls, keys: Keys) -> tuple[str, str]:
+    # Nothing, written into a key that does not exist, makes none; a server that refuses writes refuses this too.
+    [answer] = calls.pipeline([("SETRANGE", keys.lock("takes-work"), 0, "")], raise_errors=False)
+    if not isinstance(answer, BrokerError):
+        return "", ""
+    if answer.code == "LOADING":
+        raise answer
+    return REFUSALS.get(answer.code, ("", ""))
 
 
-def _wrong_types(client: redis.Redis, keys: Keys) -> list[Finding]:
+def _wrong_types(calls: RedisCalls, keys: Keys) -> list[Finding]:
     families = [keys.queue(queue.name) for queue in declared_yard().queues]
-    with client.pipeline(transaction=False) as pipe:
-        ask_types(pipe, families)
-        return wrong_types(families, pipe.execute(raise_on_error=False))
+    return wrong_types(families, calls.pipeline(type_commands(families), raise_errors=False))
 
 
-def _lost_keyspace(client: redis.Redis, keys: Keys) -> list[Finding]:
+def _lost_keyspace(calls: RedisCalls, keys: Keys) -> list[Finding]:
     """Return what those who watch left word of: they had seen another keyspace here."""
-    try:
-        marker = marker_of(client.hgetall(keys.generation()), client.smembers(keys.generations_missed()))
-    except redis.ResponseError:  # a replica without a primary; it was asked for more above
+    answers = calls.pipeline(marker_commands(keys), raise_errors=False)
+    if any(isinstance(answer, BrokerError) for answer in answers):  # a replica without a primary, reported above
         return []
+    marker = marker_of(*answers)
     if not marker.missed:
         return []
     return finding("another" if marker.id else "missing")

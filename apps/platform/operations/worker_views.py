@@ -9,7 +9,6 @@ import time
 from dataclasses import dataclass
 
 import dramatiq
-import redis
 from django.contrib import admin
 from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse
@@ -19,6 +18,7 @@ from django.urls import reverse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST, require_safe
 
+from broker.errors import BrokerError
 from broker.interface import facilities
 from broker.stores.pool_reports import PoolReport
 
@@ -73,7 +73,7 @@ def stacks(request: HttpRequest, member: str, name: str) -> TemplateResponse:
         raise Http404("No such request.")
     try:
         children = facilities(dramatiq.get_broker()).pools.read_stacks(name)
-    except redis.RedisError:
+    except BrokerError:
         children = None
     late = time.time() - int(name.partition("-")[0]) > PATIENCE_S
     context = {
@@ -88,7 +88,7 @@ def _supervisors() -> list[PoolReport] | None:
     """Return the reports of all supervisors, or ``None`` while the broker is away."""
     try:
         return facilities(dramatiq.get_broker()).pools.read_all()
-    except redis.RedisError:
+    except BrokerError:
         return None
 
 

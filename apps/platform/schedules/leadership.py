@@ -5,9 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-import redis
-
 from broker.keys.keys import Keys
+from broker.redis.calls import RedisCalls
 from broker.stores.locks import Lock
 
 LOCK = "scheduler"
@@ -15,9 +14,9 @@ LEASE_S = 15.0
 RENEW_S = 5.0
 
 
-def anyone_leads(client: redis.Redis, keys: Keys) -> bool:
+def anyone_leads(calls: RedisCalls, keys: Keys) -> bool:
     """Return whether a scheduler on any machine holds the lease."""
-    return bool(client.exists(keys.lock(LOCK)))
+    return bool(calls.command("EXISTS", keys.lock(LOCK)))
 
 
 class Leadership:
@@ -30,7 +29,7 @@ class Leadership:
 
     def __init__(
         self,
-        client: redis.Redis,
+        calls: RedisCalls,
         keys: Keys,
         *,
         lease_s: float = LEASE_S,
@@ -39,7 +38,7 @@ class Leadership:
     ) -> None:
         if not 0 < renew_s < lease_s:
             raise ValueError(f"renew_s must be between 0 and lease_s ({lease_s}), got {renew_s}")
-        self._lock = Lock(client, keys, LOCK, lease_ms=int(lease_s * 1000))
+        self._lock = Lock(calls, keys, LOCK, lease_ms=int(lease_s * 1000))
         self._lease_s, self._renew_s, self._clock = lease_s, renew_s, clock
         self._renewed_s: float | None = None
 
@@ -51,7 +50,7 @@ class Leadership:
         """Acquire a free lease or renew the held one when it is due; return whether it is held.
 
         Raises:
-            redis.RedisError: the server did not answer; the lease may expire.
+            BrokerError: the server did not answer; the lease may expire.
         """
         if self._younger_than(self._renew_s):
             return True
@@ -64,7 +63,7 @@ class Leadership:
         """Release the lease so that another scheduler takes over at once. Does nothing if this process lost it.
 
         Raises:
-            redis.RedisError: the server did not answer; the lease expires by itself.
+            BrokerError: the server did not answer; the lease expires by itself.
         """
         if self._renewed_s is not None:
             self._renewed_s = None

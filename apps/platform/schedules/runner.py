@@ -45,7 +45,7 @@ class Scheduler:
         poll_s: float = POLL_S,
     ) -> None:
         records = facilities(broker).records
-        self.leadership = Leadership(records.client, records.keys, lease_s=lease_s, renew_s=renew_s)
+        self.leadership = Leadership(records.calls, records.keys, lease_s=lease_s, renew_s=renew_s)
         self._broker, self._tasks, self._now, self._poll_s = broker, maintenance_tasks, now, poll_s
         self._throttles: dict[str, LogThrottle] = {}
         self._lease_throttle = LogThrottle("lease")

@@ -77,11 +77,11 @@ def _send_once(schedule: Schedule, tick: datetime.datetime, job_id: str) -> bool
     key = records.keys.tick(schedule.name, tick.strftime("%Y-%m-%dT%H:%MZ"))
     with answered("a tick"):
         sent = False
-        if not records.client.set(key, CLAIMED, nx=True, ex=TICK_KEPT_S):
-            if records.client.get(key) == SENT:
+        if records.calls.command("SET", key, CLAIMED, "NX", "EX", TICK_KEPT_S) is None:
+            if records.calls.command("GET", key) == SENT:
                 return False
             sent = records.read(job_id) is not None
         if not sent:
             schedule.actor.broker.enqueue(schedule.actor.message().copy(message_id=job_id))
-        records.client.set(key, SENT, ex=TICK_KEPT_S)
+        records.calls.command("SET", key, SENT, "EX", TICK_KEPT_S)
     return not sent

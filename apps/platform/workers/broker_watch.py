@@ -7,11 +7,12 @@ from django.conf import settings
 from apps.platform.conf import declared_yard, switchyard_settings
 from broker.health.watch import Watch
 from broker.keys.keys import Keys
+from broker.redis.calls import RedisCalls
 from broker.redis.connections import connect
 
 
 def make_watch() -> Watch:
     """Return a watch with a connection of its own, that nobody else may use at the same time."""
-    client = connect(switchyard_settings().broker_url, profile="quick")
+    calls = RedisCalls(connect(switchyard_settings().broker_url, profile="quick"), budget_s=1.0)
     queues = [queue.name for queue in declared_yard().queues]
-    return Watch(client, Keys(), queues, production=not settings.DEBUG)
+    return Watch(calls, Keys(), queues, production=not settings.DEBUG)

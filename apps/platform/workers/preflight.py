@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 
-import redis
 from django.core.checks import CheckMessage, Warning, run_checks
 
 from apps.platform.console.refusal import refuse
 from apps.platform.workers.broker_watch import make_watch
 from apps.platform.workers.checks import TAG
+from broker.errors import BrokerError
 from broker.health.keyspace_id import ACCEPT
 
 
@@ -42,7 +42,7 @@ def mark_keyspace() -> list[CheckMessage]:
     watch = make_watch()
     try:
         marked = watch.generation.prepare()
-    except redis.RedisError:
+    except BrokerError:
         return []
     finally:
         watch.close()

@@ -14,6 +14,7 @@ import redis
 
 from broker.interface import Facilities, attach
 from broker.keys.keys import Keys
+from broker.redis.calls import RedisCalls
 from broker.stores.alert_groups import AlertFact, AlertGroups
 
 
@@ -75,7 +76,7 @@ def second_receiver() -> Iterator[Receiver]:
 @pytest.fixture
 def groups(valkey: redis.Redis, facilities: Facilities) -> Iterator[AlertGroups]:
     """The yard's alert groups, with windows of a fifth of a second."""
-    made = AlertGroups(valkey, Keys("alerts-test"), window_ms=200)
+    made = AlertGroups(RedisCalls(valkey), Keys("alerts-test"), window_ms=200)
     attach(dramatiq.get_broker(), dataclasses.replace(facilities, alerts=made))
     yield made
     attach(dramatiq.get_broker(), facilities)

@@ -74,7 +74,7 @@ def test_a_full_server_still_takes_its_alert_and_the_schedulers_lease(
     [group] = claimed(facilities)
     assert group.fingerprint == "broker-nearly_full"
     assert facilities.alerts.settle(group)
-    assert Leadership(facilities.records.client, facilities.records.keys).acquire_or_renew()
+    assert Leadership(facilities.records.calls, facilities.records.keys).acquire_or_renew()
 
 
 def test_the_scheduler_looks_often_enough() -> None:

@@ -45,7 +45,7 @@ def test_a_long_row_of_cancelled_messages_is_dropped_in_bounded_calls(family: Qu
 
 
 def test_a_cancelled_message_is_not_relocated_to_where_it_would_start(family: QueueOperations) -> None:
-    target = QueueOperations(family.wire, Keys(prefix="cancelled").queue("other"))
+    target = QueueOperations(family.calls, Keys(prefix="cancelled").queue("other"))
     target.join("worker/live")
     body = b'{"actor":"an_actor","sent_at":1}'
     family.enqueue([Entry("wanted", body), Entry("cancelled", body)])

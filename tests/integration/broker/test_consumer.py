@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
 import dramatiq
 import pytest
+import redis
 from dramatiq.message import Message
 
 from broker.consumer import Consumer
@@ -111,3 +113,26 @@ def test_a_drain_that_cannot_ask_what_it_holds_asks_again(
         assert next(consumer) is None
     assert next(consumer) is None
     assert facilities(broker).transport.stats("work").live.waiting == 1
+
+
+def test_credit_is_shared_although_another_process_takes_the_wake_up(
+    yard_broker: BuildBroker, valkey: redis.Redis
+) -> None:
+    broker = yard_broker(small_yard())
+    bell = broker.families["work"].keys.bell("live")
+    other = threading.Thread(target=lambda: valkey.blpop([bell], 1), daemon=True)
+    other.start()  # first in line for the wake-up of the live lane
+    wait_for(lambda: valkey.info("clients")["blocked_clients"] == 1)
+    first = broker.consume("work", prefetch=1)
+    thread = threading.Thread(target=lambda: next(first), daemon=True)
+    thread.start()
+    wait_for(lambda: listening(first))
+    put(broker, "retry-1", lane="retry")
+
+    started_s = time.monotonic()
+    found = next(broker.consume("work-retry", prefetch=1, timeout=3_000))
+    took_s = time.monotonic() - started_s
+    first.close()
+
+    assert found is not None
+    assert took_s < 0.8, "the listening consumer kept its credit until its own wait ended"

@@ -15,7 +15,7 @@ from dramatiq.errors import QueueJoinTimeout, QueueNotFound
 from dramatiq.message import Message
 from dramatiq.middleware import Middleware
 
-from broker.errors import InvalidMessageId, PayloadTooLarge, QueueFull, UnencodablePayload
+from broker.errors import BrokerUnavailable, InvalidMessageId, PayloadTooLarge, QueueFull, UnencodablePayload
 from broker.held_message import HeldMessage
 from broker.keys.keys import Keys
 from broker.queue.unroutable import UnroutableLane
@@ -309,7 +309,7 @@ def test_what_nobody_can_run_and_what_fails_for_good_is_a_dead_letter_even_witho
 
     dead = broker.client.lrange(broker.families["work"].keys.dead, 0, -1)
     assert dead == [gone.message_id.encode()]
-    assert b'"exception": "ActorNotFound"' in broker.client.hget(broker.families["work"].keys.letters, dead[0])
+    assert b'"exception": "ActorNotFound"' in broker.client.hget(broker.families["work"].keys.dead_letters, dead[0])
 
 
 def test_what_an_actor_raises_stops_neither_worker_nor_queue(build: Build, run_worker: Any) -> None:
@@ -390,3 +390,116 @@ def test_an_end_that_comes_too_late_is_counted(build: Build) -> None:
 
     assert metrics.registry.get_sample_value("switchyard_stale_ends_total", {"queue": "work"}) == 1
     assert len(held.family.held(other)) == 1, "it is the other one's still"
+
+
+def test_a_message_that_was_lost_meanwhile_is_not_reported_as_enqueued_anew(build: Build) -> None:
+    enqueued: list[str] = []
+    lost: list[str] = []
+
+    class Reports(Middleware):
+        def after_enqueue(self, broker: Any, message: Message[Any], delay: int | None) -> None:
+            enqueued.append(message.message_id)
+
+        def after_stale_end(self, broker: Any, queue: str) -> None:
+            lost.append(queue)
+
+    broker = build()
+    broker.enqueue(message(id_="m"))
+    broker.add_middleware(Reports())
+    held = next(broker.consume("work", prefetch=1, timeout=1_000))
+    assert isinstance(held, HeldMessage)
+    broker.emit_before("process_message", held)
+    held.family.reclaim(held.lease.owner)
+
+    broker.enqueue(held.copy(), delay=60_000)
+
+    assert enqueued == []
+    assert lost == ["work"]
+    assert held.moved
+
+
+def test_a_rejected_message_that_was_lost_meanwhile_is_reported_as_lost(build: Build) -> None:
+    lost: list[str] = []
+
+    class Reports(Middleware):
+        def after_stale_end(self, broker: Any, queue: str) -> None:
+            lost.append(queue)
+
+    broker = build()
+    broker.enqueue(message(id_="m"))
+    broker.add_middleware(Reports())
+    consumer = broker.consume("work", prefetch=1, timeout=1_000)
+    held = next(consumer)
+    assert isinstance(held, HeldMessage)
+    held.family.reclaim(held.lease.owner)
+
+    consumer.nack(held)
+
+    assert lost == ["work"]
+    assert broker.client.llen(held.family.keys.dead) == 0
+
+
+def test_messages_that_are_here_do_not_wait_for_a_slow_server(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    broker = build()
+    for number in range(2):
+        broker.enqueue(message(number))
+    consumer = broker.consume("work", prefetch=2, timeout=1_000)
+    first = next(consumer)
+
+    def away() -> None:
+        raise BrokerUnavailable("HMGET", "timed out")
+
+    monkeypatch.setattr(broker, "poll_cancellations", away)
+    second = next(consumer)
+
+    assert first is not None
+    assert second is not None
+
+
+def test_cancellations_are_read_by_one_thread_at_a_time(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("broker.redis_broker.POLL_CANCELLATIONS_S", 0.0)
+    broker = build()
+    broker.enqueue(message(id_="m"))
+    held = next(broker.consume("work", prefetch=1, timeout=1_000))
+    entered, go_on = threading.Event(), threading.Event()
+    reads: list[list[str]] = []
+    reported: list[str] = []
+
+    class Reports(Middleware):
+        def after_request_cancellation(self, broker: Any, held: HeldMessage) -> None:
+            reported.append(held.message_id)
+
+    def read(ids: list[str]) -> set[str]:
+        reads.append(ids)
+        entered.set()
+        assert go_on.wait(5)
+        return set(ids)
+
+    broker.add_middleware(Reports())
+    monkeypatch.setattr(broker.families["work"], "cancel_requested", read)
+    thread = threading.Thread(target=broker.poll_cancellations, daemon=True)
+    thread.start()
+    assert entered.wait(5)
+    second = threading.Thread(target=broker.poll_cancellations, daemon=True)
+    second.start()
+    second.join(1)
+    while_one_reads = len(reads)
+    go_on.set()
+    thread.join(5)
+    second.join(5)
+
+    assert held is not None
+    assert while_one_reads == 1
+    assert reported == ["m"]
+
+
+def test_a_broker_that_was_closed_after_a_drain_consumes_again(build: Build) -> None:
+    broker = build()
+    broker.enqueue(message(id_="m"))
+    broker.drain()
+    broker.close()
+
+    found = next(broker.consume("work", prefetch=1, timeout=1_000))
+
+    assert found is not None
+    assert found.message_id == "m"

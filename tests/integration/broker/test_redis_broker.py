@@ -192,3 +192,12 @@ def test_an_id_that_is_no_text_stops_no_consumer(yard_broker: BuildBroker, run_w
 
     assert all(consumers)
     assert facilities(broker).transport.unreadable("work").items[0].raw == b"\xff\xfe"
+
+
+def test_a_dead_letter_that_cannot_be_requeued_names_the_broker_as_unavailable() -> None:
+    broker = build_yard(small_yard(), connect("redis://127.0.0.1:1/0"), Keys("nowhere"))
+
+    with pytest.raises(BrokerUnavailable) as refused:
+        facilities(broker).transport.requeue("work", "any")
+
+    assert refused.value.outcome == "refused", "nothing was moved, so a caller may release its claim"

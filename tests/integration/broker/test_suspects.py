@@ -73,11 +73,11 @@ def test_an_isolated_message_waits_in_its_own_lane_with_its_count_and_counts_amo
     assert answers == [True, True]
     family.join("3/live")
     assert family.fetch("3/live", 1, request=1).grants == []
-    stats = family_stats(valkey, family.keys)
+    stats = family_stats(RedisCalls(valkey), family.keys)
     assert (stats.live.waiting, stats.live.running) == (1, 0)
     found = grant(family, "4/alone")
     assert (found.lease.id, found.crashes, found.cause, found.body) == (b"a", 1, "SIGSEGV", b"A")
-    assert family_stats(valkey, family.keys).live.running == 1
+    assert family_stats(RedisCalls(valkey), family.keys).live.running == 1
     assert not family.isolate(Lease("2/live", b"a", b"1"))
 
 
@@ -88,7 +88,7 @@ def test_success_clears_the_count(family: QueueOperations) -> None:
 
     family.ack("2/live", [held.lease])
 
-    assert family.wire.command("HLEN", family.keys.notes) == 0
+    assert family.calls.command("HLEN", family.keys.notes) == 0
 
 
 def test_what_runs_alone_can_be_cancelled_and_asked_to_stop(family: QueueOperations) -> None:
@@ -102,4 +102,4 @@ def test_what_runs_alone_can_be_cancelled_and_asked_to_stop(family: QueueOperati
     answer = family.cancel("a")
 
     assert answer == "cancelled"
-    assert family.wire.command("ZCARD", family.keys.due("alone")) == 0
+    assert family.calls.command("ZCARD", family.keys.due("alone")) == 0

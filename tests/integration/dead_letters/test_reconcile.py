@@ -32,10 +32,10 @@ def test_rows_are_made_for_letters_that_have_none(bury: Callable[..., Letter]) -
 
 
 def test_a_letter_that_cannot_be_read_hides_no_other(bury: Callable[..., Letter], facilities: Facilities) -> None:
-    keys, client = facilities.records.keys, facilities.records.client
+    keys, client = facilities.records.keys, facilities.records.calls.client
     for rubbish in (b"{", b"[]", b"[" * 100_000, b'{"id": "of a release to come", "more": 1}'):
-        client.hset(keys.dead_letters("default"), rubbish, rubbish)
-        client.rpush(keys.dead_list("default"), rubbish)
+        client.hset(keys.queue("default").dead_letters, rubbish, rubbish)
+        client.rpush(keys.queue("default").dead, rubbish)
     made = bury()
 
     reconcile.reconcile_all()
@@ -199,7 +199,7 @@ def test_letters_and_records_written_by_hand_stop_nothing(bury: Callable[..., Le
         record(facilities, letter.id, "running")
     odd_options = made_letter().message | {"options": {"generation": "none"}}
     no_hash, no_job, fine = (bury(died_at=ago_ms(2), message=odd_options) for _ in range(3))
-    facilities.records.client.set(facilities.records.keys.job(no_hash.id), "rubbish")
+    facilities.records.calls.client.set(facilities.records.keys.job(no_hash.id), "rubbish")
     record(facilities, fine.id, "running")
 
     reconcile.reconcile_all()

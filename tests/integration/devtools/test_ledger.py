@@ -63,13 +63,13 @@ def ledger_of(
         before=before,
         outcomes=counted,
         queues=[family],
-        records=JobRecords(connect_of(family), Keys()),
+        records=JobRecords(family.calls, Keys()),
     )
 
 
 def connect_of(family: QueueOperations) -> redis.Redis:
     """Return a client of the same server."""
-    return redis.Redis(connection_pool=family.wire._pool)
+    return redis.Redis(connection_pool=family.calls._pool)
 
 
 def test_monitor_sees_single_bulk_unique_and_odd_ids_and_what_was_refused(
@@ -108,7 +108,7 @@ def test_a_message_that_is_nowhere_and_was_never_completed_is_lost(
 
 def test_what_was_cancelled_or_gave_up_elsewhere_is_not_lost(family: QueueOperations, monitor: EnqueueMonitor) -> None:
     family.enqueue([Entry(name, b"{}") for name in ("cancelled", "discarded")])
-    JobRecords(connect_of(family), Keys()).write(
+    JobRecords(RedisCalls(connect_of(family)), Keys()).write(
         [
             step("cancelled", sequence=9, state="cancelled", fields={}, ttl_ms=60_000),
             step("discarded", sequence=9, state="dead", fields={}, ttl_ms=60_000),

@@ -20,6 +20,7 @@ from apps.platform.schedules.leadership import LOCK, Leadership
 from apps.platform.schedules.models import ScheduleState
 from broker.interface import Facilities
 from broker.keys.keys import Keys
+from broker.redis.calls import RedisCalls
 from broker.topology import Yard
 from project.topology import YARD
 from tests.factories.letters import letter
@@ -87,7 +88,7 @@ def test_a_state_folder_that_is_not_there_is_a_warning(configure: Configure, tmp
 def test_no_scheduler_is_a_warning_and_a_leader_is_told(facilities: Facilities, valkey: redis.Redis) -> None:
     assert of(scheduler.look_at_leader(), "warning")["down"].next == "manage.py runscheduler"
 
-    Leadership(valkey, Keys()).acquire_or_renew()
+    Leadership(RedisCalls(valkey), Keys()).acquire_or_renew()
 
     assert "a scheduler leads" in of(scheduler.look_at_leader(), "ok")["leads"].seen
 

@@ -12,6 +12,7 @@ from apps.platform.doctor.failures import run_checks
 from apps.platform.doctor.finding import Finding, Group
 from broker.health.keyspace_id import KeyspaceId
 from broker.keys.keys import Keys
+from broker.redis.calls import RedisCalls
 from broker.redis.connections import connect
 from project.topology import YARD
 from tests.chaos.fault_proxy import FaultProxy
@@ -24,7 +25,7 @@ def look() -> list[Finding]:
 
 
 def test_a_sound_server_is_told_with_its_figures(own_server: ServerUnderTest) -> None:
-    KeyspaceId(own_server.admin, Keys(), [queue.name for queue in YARD.queues]).prepare()
+    KeyspaceId(RedisCalls(own_server.admin), Keys(), [queue.name for queue in YARD.queues]).prepare()
 
     findings = look()
 

@@ -9,6 +9,7 @@ import dramatiq
 
 from broker.interface import facilities
 from broker.keys.keys import Keys
+from broker.redis.calls import RedisCalls
 from broker.redis_broker import RedisBroker
 from broker.stores.alert_groups import AlertFact, AlertGroups
 from tests.factories.yards import small_yard
@@ -42,7 +43,7 @@ def test_a_hundred_dead_letters_of_one_cause_are_one_group(yard_broker: BuildBro
 
 
 def test_a_group_is_sent_at_once_and_again_as_a_digest_when_it_grew(valkey: Any) -> None:
-    alerts = AlertGroups(valkey, Keys("digest"), window_ms=150)
+    alerts = AlertGroups(RedisCalls(valkey), Keys("digest"), window_ms=150)
     alerts.raise_(_fact())
 
     first = alerts.claim_due()

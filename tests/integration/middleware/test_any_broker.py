@@ -7,14 +7,15 @@ from typing import Any
 
 import dramatiq
 import pytest
-import redis
 from dramatiq.brokers.stub import StubBroker
 
 from apps.platform.wiring import in_order
 from broker.admin.cancel import cancel
+from broker.errors import BrokerUnavailable
 from broker.interface import Facilities, attach
 from broker.keys.keys import Keys
 from broker.portable_transport import PortableTransport
+from broker.redis.calls import RedisCalls
 from broker.stores.alert_groups import AlertGroups
 from broker.stores.dead_lists import DeadLists
 from broker.stores.job_records import JobRecords
@@ -64,13 +65,14 @@ def test_a_cancelled_job_does_not_start_because_its_record_cannot_be_asked(
     valkey: Any, run_worker: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broker, facilities = _stub_yard(valkey)
-    hget, refused, runs = valkey.hget, [], []
+    calls, refused, runs = facilities.records.calls, [], []
+    command = calls.command
 
     def away_once(*call: Any) -> Any:
         if not refused:
             refused.append(1)
-            raise redis.ConnectionError("connection refused")
-        return hget(*call)
+            raise BrokerUnavailable("HGET", "connection refused")
+        return command(*call)
 
     @dramatiq.actor(broker=broker, queue_name="work")
     def job() -> None:
@@ -80,7 +82,7 @@ def test_a_cancelled_job_does_not_start_because_its_record_cannot_be_asked(
     assert cancel(facilities, job_id) == "cancelled"
     monkeypatch.setattr("middleware.wait_for_broker.PAUSE_S", 0.01)
     with monkeypatch.context() as outage:
-        outage.setattr(valkey, "hget", away_once)
+        outage.setattr(calls, "command", away_once)
         with run_worker(broker=broker):
             wait_for(lambda: refused)
             broker.join("work", timeout=5_000)
@@ -92,16 +94,17 @@ def test_a_cancelled_job_does_not_start_because_its_record_cannot_be_asked(
 def _stub_yard(valkey: Any) -> tuple[StubBroker, Facilities]:
     yard, keys = small_yard(max_retries=2), Keys(prefix=f"test-{uuid.uuid4().hex[:8]}")
     broker = StubBroker(middleware=[])
-    records = JobRecords(valkey, keys)
-    transport = PortableTransport(broker, yard, DeadLists(valkey, keys), Quarantine(valkey, keys), records)
+    calls = RedisCalls(valkey)
+    records = JobRecords(calls, keys)
+    transport = PortableTransport(broker, yard, DeadLists(calls, keys), Quarantine(calls, keys), records)
     facilities = Facilities(
         yard=yard,
         transport=transport,
         records=records,
         steps=AckBarrier(records),
-        windows=RateWindows(valkey, keys),
-        alerts=AlertGroups(valkey, keys),
-        pools=PoolReports(valkey, keys),
+        windows=RateWindows(calls, keys),
+        alerts=AlertGroups(calls, keys),
+        pools=PoolReports(calls, keys),
     )
     attach(broker, facilities)
     for entry in [PromptRecords(steps=facilities.steps), *in_order(facilities)]:

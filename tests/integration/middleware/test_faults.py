@@ -259,7 +259,7 @@ def test_a_cancelled_job_that_is_due_in_days_stays_cancelled_until_then(yard_bro
     job_id = later.send_with_options(delay=6 * 24 * 3_600_000).message_id
     cancel(facilities(broker), job_id)
 
-    left_ms = records.client.pttl(records.keys.job(job_id))
+    left_ms = records.calls.client.pttl(records.keys.job(job_id))
     assert left_ms > LIVE_TTL_MS - 60_000
 
 

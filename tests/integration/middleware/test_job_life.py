@@ -44,7 +44,7 @@ def test_a_record_tells_a_jobs_life(yard_broker: BuildBroker, run_worker: Any) -
     assert (record.state, record.attempts, record.result) == ("succeeded", 1, {"sum": 3})
     assert record.progress == {"done": 1, "total": 2, "note": "adding"}
     assert record.enqueued_at <= record.started_at <= record.finished_at
-    events = records.client.xrange(records.stream_key(sent.message_id))
+    events = records.calls.client.xrange(records.stream_key(sent.message_id))
     assert [fields[b"event"] for _, fields in events] == [b"state", b"progress", b"state", b"end"]
 
 
@@ -92,9 +92,9 @@ def test_a_job_that_nobody_follows_keeps_no_events(yard_broker: BuildBroker, run
     with run_worker(broker=broker):
         wait_for(lambda: records.read(job_id).ended)
 
-    assert not records.client.exists(records.stream_key(job_id))
+    assert not records.calls.client.exists(records.stream_key(job_id))
     records.follow("nobody")
-    assert not records.client.exists(records.keys.job("nobody"))
+    assert not records.calls.client.exists(records.keys.job("nobody"))
 
 
 def test_results_are_kept_only_for_actors_that_ask_and_nothing_for_untracked(
@@ -161,7 +161,7 @@ def test_a_rate_limit_is_exact_in_every_window_and_spends_no_retry(yard_broker: 
 
     @dramatiq.actor(broker=broker, queue_name="work", rate_limit="5/s")
     def limited() -> None:
-        seconds, micros = records.client.time()
+        seconds, micros = records.calls.client.time()
         started.append(seconds * 1000 + micros // 1000)
 
     with run_worker(broker=broker, threads=8):

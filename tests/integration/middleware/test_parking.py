@@ -314,5 +314,5 @@ def test_rubbish_in_the_option_that_counts_parking_does_no_harm(
 def _parked_ms(family: Any, job_id: str) -> int:
     from broker.queue import codec
 
-    body = family.wire.command("HGET", family.keys.bodies, job_id)
+    body = family.calls.command("HGET", family.keys.bodies, job_id)
     return codec.decode(body, message_id=job_id, lane="work").options.get("parked_ms", 0) if body else 0

@@ -97,7 +97,7 @@ def test_every_place_is_looked_into_and_trouble_is_told_by_actor_with_samples(
 
 
 def test_a_queue_that_the_topology_has_not_any_more_is_trouble(broker: RedisBroker, valkey: redis.Redis) -> None:
-    old = QueueOperations(broker.wire, broker.keys.queue("retired"))
+    old = QueueOperations(broker.calls, broker.keys.queue("retired"))
     old.enqueue([Entry("left", b'{"actor":"bill","sent_at":1,"args":[1],"kwargs":{"month":"May"}}')])
 
     code, told = check()

@@ -48,7 +48,7 @@ def evicting(facilities: Facilities, valkey: redis.Redis) -> Iterator[None]:
 
 
 def asked(found: Facilities) -> ServerState:
-    return read_server_state(found.records.client, found.records.keys)
+    return read_server_state(found.records.calls, found.records.keys)
 
 
 def test_healthy_server_takes_work_and_is_left_as_it_was(facilities: Facilities, valkey: redis.Redis) -> None:

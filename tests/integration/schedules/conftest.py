@@ -46,7 +46,7 @@ class Yard:
 
     def lapse(self) -> None:
         """Let the lease run out, as 15 s without a renewal do."""
-        self.facilities.records.client.delete(self.facilities.records.keys.lock("scheduler"))
+        self.facilities.records.calls.client.delete(self.facilities.records.keys.lock("scheduler"))
 
     def sent(self) -> int:
         """Jobs that were enqueued."""

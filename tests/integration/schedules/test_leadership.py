@@ -18,7 +18,7 @@ LEASE_S = 0.4
 
 def leadership(facilities, **options) -> Leadership:
     records = facilities.records
-    return Leadership(records.client, records.keys, lease_s=LEASE_S, renew_s=0.1, **options)
+    return Leadership(records.calls, records.keys, lease_s=LEASE_S, renew_s=0.1, **options)
 
 
 def test_who_dies_is_followed_when_the_lease_ran_out(facilities):
@@ -56,7 +56,7 @@ def test_who_leaves_is_followed_at_once(facilities):
 def test_an_old_leader_cannot_give_back_what_another_holds(facilities):
     old, heir, third = (leadership(facilities) for _ in range(3))
     old.acquire_or_renew()
-    facilities.records.client.delete(facilities.records.keys.lock("scheduler"))
+    facilities.records.calls.client.delete(facilities.records.keys.lock("scheduler"))
     heir.acquire_or_renew()
 
     old.release()
@@ -67,7 +67,7 @@ def test_an_old_leader_cannot_give_back_what_another_holds(facilities):
 @pytest.mark.parametrize(("lease_s", "renew_s"), [(15, 15), (15, 0), (1, 5)])
 def test_a_lease_that_cannot_be_renewed_in_time_is_refused(lease_s, renew_s, facilities):
     with pytest.raises(ValueError, match="renew_s must be between 0 and lease_s"):
-        Leadership(facilities.records.client, facilities.records.keys, lease_s=lease_s, renew_s=renew_s)
+        Leadership(facilities.records.calls, facilities.records.keys, lease_s=lease_s, renew_s=renew_s)
 
 
 @pytest.mark.django_db(transaction=True)
@@ -144,11 +144,11 @@ def test_a_killed_process_is_followed(process_environment, facilities, transacti
     processes = []
     try:
         processes.append(subprocess.Popen([sys.executable, "-c", SCHEDULER], env=environment))
-        first = wait_for(lambda: records.client.get(key), what="the first leads")
+        first = wait_for(lambda: records.calls.client.get(key), what="the first leads")
         processes.append(subprocess.Popen([sys.executable, "-c", SCHEDULER], env=environment))
         processes[0].kill()
         killed_s = time.monotonic()
-        heir = wait_for(lambda: (token := records.client.get(key)) != first and token, what="the second leads")
+        heir = wait_for(lambda: (token := records.calls.client.get(key)) != first and token, what="the second leads")
     finally:
         for process in processes:
             process.kill()

@@ -65,7 +65,7 @@ def test_two_that_both_believe_to_lead_send_one_tick(yard, clock):
 def test_a_tick_that_was_claimed_but_never_sent_is_sent_by_the_next_leader(yard, clock):
     yard.declare()
     records = yard.facilities.records
-    records.client.set(records.keys.tick("tick", clock().strftime("%Y-%m-%dT%H:%MZ")), services.CLAIMED)
+    records.calls.client.set(records.keys.tick("tick", clock().strftime("%Y-%m-%dT%H:%MZ")), services.CLAIMED)
 
     yard.scheduler().step()
 
@@ -78,7 +78,7 @@ def test_a_tick_that_was_sent_but_not_marked_is_not_sent_again(yard, clock):
     services.load_state(schedule, clock())
     services.send_tick(schedule, clock(), clock())
     records = yard.facilities.records
-    records.client.set(records.keys.tick("tick", clock().strftime("%Y-%m-%dT%H:%MZ")), services.CLAIMED)
+    records.calls.client.set(records.keys.tick("tick", clock().strftime("%Y-%m-%dT%H:%MZ")), services.CLAIMED)
     ScheduleState.objects.update(since=clock() - MINUTE)
 
     yard.scheduler().step()
@@ -92,7 +92,7 @@ def test_a_tick_is_kept_in_mind_for_seven_days(yard, clock):
     yard.scheduler().step()
 
     records = yard.facilities.records
-    left_s = records.client.ttl(records.keys.tick("tick", clock().strftime("%Y-%m-%dT%H:%MZ")))
+    left_s = records.calls.client.ttl(records.keys.tick("tick", clock().strftime("%Y-%m-%dT%H:%MZ")))
     assert 7 * 24 * 3600 - 60 < left_s <= 7 * 24 * 3600
 
 

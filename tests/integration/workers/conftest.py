@@ -19,6 +19,7 @@ from dramatiq import Message
 
 from broker.admin.stats import family_stats
 from broker.keys.keys import Keys
+from broker.redis.calls import RedisCalls
 from broker.redis.connections import connect
 from broker.redis_broker import RedisBroker
 from broker.stores.pool_reports import PoolReport, PoolReports
@@ -36,7 +37,7 @@ class Bench:
     def __init__(self, url: str, folder: Path) -> None:
         self.folder = folder
         self.client: redis.Redis = connect(url)
-        self.reports = PoolReports(self.client, Keys())
+        self.reports = PoolReports(RedisCalls(self.client), Keys())
         self.environment = {
             **os.environ,
             "DJANGO_SETTINGS_MODULE": "tests.integration.workers.bench.settings",
@@ -112,7 +113,7 @@ class Bench:
 
     def waiting(self, queue: str) -> int:
         """Return how many messages wait."""
-        return family_stats(self.client, Keys().queue(queue)).live.waiting
+        return family_stats(RedisCalls(self.client), Keys().queue(queue)).live.waiting
 
     def report(self, pool: str) -> PoolReport | None:
         """Return a pool's report."""

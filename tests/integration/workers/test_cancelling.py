@@ -17,6 +17,7 @@ from apps.platform.wiring import build_yard
 from broker.admin.cancel import cancel
 from broker.interface import Facilities, facilities
 from broker.keys.keys import Keys
+from broker.redis.calls import RedisCalls
 from broker.stores.dead_lists import DeadLists
 from broker.stores.job_records import JobRecord
 from tests.integration.workers.bench.actors import STARTED
@@ -85,10 +86,10 @@ class Jobs:
     def assert_forgotten(self, token: str, queue: str) -> None:
         """Check that a job never starts again, and that nobody was blamed."""
         family = self.bench.broker.families[queue]
-        wait_for(lambda: not family.wire.command("HEXISTS", family.keys.bodies, self.bench.ids[token]), 20)
+        wait_for(lambda: not family.calls.command("HEXISTS", family.keys.bodies, self.bench.ids[token]), 20)
         assert len(self.starts(token)) == 1
-        assert DeadLists(self.bench.client, Keys()).page(queue, cursor=0, limit=1).items == []
-        crashes = [note for note in family.wire.command("HKEYS", family.keys.notes) if note.startswith(b"crash:")]
+        assert DeadLists(RedisCalls(self.bench.client), Keys()).page(queue, cursor=0, limit=1).items == []
+        crashes = [note for note in family.calls.command("HKEYS", family.keys.notes) if note.startswith(b"crash:")]
         assert crashes == []
 
 
@@ -225,7 +226,7 @@ def test_what_waits_is_scheduled_or_is_to_be_retried_never_starts(jobs: Jobs) ->
     assert [len(jobs.starts(token)) for token in (failed, queued, scheduled)] == [1, 0, 0]
     for token in (failed, queued, scheduled):
         family = jobs.bench.broker.families["urgent"]
-        assert not family.wire.command("HEXISTS", family.keys.bodies, jobs.bench.ids[token])
+        assert not family.calls.command("HEXISTS", family.keys.bodies, jobs.bench.ids[token])
 
 
 def test_what_a_worker_has_in_stock_does_not_start(jobs: Jobs) -> None:

@@ -66,7 +66,7 @@ def test_a_drained_pool_leaves_no_lease(bench: Bench) -> None:
     assert pool.wait(10) == 0
     found = family(bench, "urgent")
     assert found.owners() == []
-    waiting = found.wire.command("LRANGE", found.keys.waiting("live")[1], 0, -1)
+    waiting = found.calls.command("LRANGE", found.keys.waiting("live")[1], 0, -1)
     assert set(waiting[:4]) == started
     assert waiting == [bench.ids[token].encode() for token in tokens]
 

@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from broker.keys.keys import Keys
+from broker.redis.calls import RedisCalls
 from broker.stores.dead_lists import DeadLists
 from tests.integration.workers.bench.actors import ENDED
 from tests.integration.workers.conftest import Bench
@@ -66,7 +67,7 @@ def test_a_pool_of_each_kind_runs_jobs(
 def test_the_soft_limit_ends_a_task_in_every_kind_of_child(
     module_bench: Bench, pools: subprocess.Popen[bytes], queue: str
 ) -> None:
-    dead = DeadLists(module_bench.client, Keys())
+    dead = DeadLists(RedisCalls(module_bench.client), Keys())
     before = dead.count(queue)
 
     token = module_bench.send(queue, ms=60_000, time_limit=300)

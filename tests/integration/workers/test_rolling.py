@@ -14,6 +14,7 @@ from dramatiq import Message
 
 from broker.admin.stats import family_stats
 from broker.keys.keys import Keys
+from broker.redis.calls import RedisCalls
 from broker.stores.job_records import JobRecord, JobRecords
 from tests.chaos.ledger import Account, Entry, account
 from tests.integration.workers.bench.actors import ENDED, STARTED
@@ -31,7 +32,7 @@ class Roll:
 
     def __init__(self, bench: Bench) -> None:
         self.bench = bench
-        self.records = JobRecords(bench.client, Keys())
+        self.records = JobRecords(RedisCalls(bench.client), Keys())
         self.ids: dict[str, str] = {}
 
     def start(self, release: str) -> Any:
@@ -54,7 +55,7 @@ class Roll:
 
     def parked(self) -> int:
         """Return how many messages are parked."""
-        return family_stats(self.bench.client, Keys().queue("urgent")).parked
+        return family_stats(RedisCalls(self.bench.client), Keys().queue("urgent")).parked
 
     def account(self) -> Account:
         """Return the account of everything that was sent; what could not be would have raised."""
@@ -121,7 +122,7 @@ def test_rolling_with_work_waiting_has_every_job_done_by_a_worker_that_can_none_
     wait_for(lambda: {token for token, _ in roll.ran()} >= set(new_tokens), 60)
 
     history = roll.account()
-    dead = family_stats(roll.bench.client, Keys().queue("urgent")).dead
+    dead = family_stats(RedisCalls(roll.bench.client), Keys().queue("urgent")).dead
     print(f"dead letters {dead}\n{history}")
     assert (len(history.accepted), history.lost, history.unexpected) == (240, (), ())
     assert len(history.duplicated) <= 4, "as many as ran in the child that was killed"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from broker.keys.keys import Keys
+from broker.redis.calls import RedisCalls
 from broker.shapes import DeadLetter
 from broker.stores.dead_lists import DeadLists
 from tests.integration.workers.conftest import ROOT, Bench
@@ -34,7 +35,7 @@ LETTER = DeadLetter(
 
 
 def test_rundramatiq_serves_the_live_queues_and_leaves_webhook_dead_untouched(bench: Bench) -> None:
-    dead = DeadLists(bench.client, Keys())
+    dead = DeadLists(RedisCalls(bench.client), Keys())
     dead.add(LETTER)
 
     bench.start("rundramatiq", "--processes", "1", "--threads", "2", "--path", str(ROOT))

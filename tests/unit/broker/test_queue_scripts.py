@@ -14,8 +14,8 @@ from broker.keys.keys import Keys
 from broker.queue.operations import QueueOperations
 from broker.queue.results import Entry, Lease
 from broker.queue.unroutable import UnroutableLane
-from broker.redis.calls import Script, Word
-from broker.redis.scripts import INCLUDE, LUA
+from broker.redis.calls import Word
+from broker.redis.scripts import INCLUDE, LUA, Script
 
 FILES = sorted((LUA / "queue").glob("*.lua"))
 NAMES = {file.stem for file in FILES}

@@ -5,21 +5,20 @@ from __future__ import annotations
 import pytest
 from django.core.management import CommandError
 from django.db import OperationalError
-from redis import ConnectionError as NoConnection
 
 from apps.platform.console.command_errors import as_command_error
 from apps.platform.jobs.availability import answered
-from broker.errors import BrokerUnavailable
+from broker.errors import BrokerRefused, BrokerUnavailable
 
 
 @pytest.mark.parametrize(
     ("error", "remedy"),
     [
         (OperationalError("no such table: api_token"), "manage.py migrate"),
-        (NoConnection("refused"), "check SWITCHYARD_BROKER_URL"),
+        (BrokerRefused("an enqueue", "NOPERM"), "its user may run the command"),
         (BrokerUnavailable("an enqueue", "refused"), "check SWITCHYARD_BROKER_URL"),
     ],
-    ids=["database", "client", "broker"],
+    ids=["database", "refused", "broker"],
 )
 def test_what_is_away_is_said_with_its_remedy(error: Exception, remedy: str) -> None:
     with pytest.raises(CommandError) as caught, as_command_error("tokens"):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import redis
 from django.core.checks import CheckMessage, Error, Warning
 
+from broker.errors import BrokerUnavailable
 from broker.health.server import Finding, away, judge, read_facts
+from broker.redis.calls import RedisCalls
 from broker.redis.connections import connect
 
 IDS = {
@@ -30,13 +31,13 @@ def unsafe_server(url: str, *, debug: bool) -> list[CheckMessage]:
         url: Address of the broker. Never shown: it may hold a password.
         debug: A server of a development machine may do without persistence.
     """
-    client = connect(url, profile="quick")
+    calls = RedisCalls(connect(url, profile="quick"), budget_s=1.0)
     try:
-        found = judge(read_facts(client), production=not debug)
-    except (redis.ConnectionError, redis.TimeoutError) as error:
+        found = judge(read_facts(calls), production=not debug)
+    except BrokerUnavailable as error:
         found = [away(error)]
     finally:
-        client.close()
+        calls.close()
     return [_message(finding) for finding in found]
 
 

@@ -6,10 +6,8 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-import redis
-
 from apps.platform.workers.shared.child_table import Running
-from broker.errors import BrokerUnavailable
+from broker.errors import BrokerRefused, BrokerUnavailable
 
 LOOK_EVERY_S = 0.25
 # A supervisor with nothing to look at wakes up so often.
@@ -30,7 +28,7 @@ class CancellationWatch:
 
     Args:
         look: Given place -> what runs there, returns those of it that were asked to stop, by place. May raise
-            ``BrokerUnavailable`` or ``redis.RedisError``: no reason for a supervisor to end, and its children with it.
+            ``BrokerUnavailable`` or ``BrokerRefused``: no reason for a supervisor to end, and its children with it.
     """
 
     def __init__(self, look: Callable[[Mapping[int, Sequence[Running]]], set[Key]]) -> None:
@@ -59,7 +57,7 @@ class CancellationWatch:
                     self._since_ns.setdefault(key, time.monotonic_ns())
             except BrokerUnavailable:
                 self._look_at_s = now_s + LOOK_AGAIN_S
-            except redis.RedisError as error:
+            except BrokerRefused as error:
                 logger.warning("who was asked to stop cannot be looked up now: %s", error)
                 self._look_at_s = now_s + LOOK_AGAIN_S
         return max(self._look_at_s - time.monotonic(), 0.0)

@@ -10,12 +10,11 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-import redis
 from dramatiq.broker import Broker
 
 from apps.platform.workers.shared.child_table import ChildRow, Finished, Running
 from broker.clock import now_ms
-from broker.errors import BrokerUnavailable
+from broker.errors import BrokerError, BrokerUnavailable
 from broker.keys.queue_keys import Lane
 from broker.queue.lease_steps import ANSWER_S
 from broker.queue.leases import LaneKey, LaneLeftovers, LeaseKeeper
@@ -82,7 +81,7 @@ class ChildLeases:
         )
         client = connect(url, profile="quick")
         self._wire = RedisCalls(client)
-        self._records = JobRecords(client, broker.keys)
+        self._records = JobRecords(self._wire, broker.keys)
         self._families = {queue: QueueOperations(self._wire, broker.families[queue].keys) for queue in queues}
         # Another pool may serve a queue's retries; it does not look after what runs alone as well.
         self._looks_after = [queue for queue, kind in self.served.keys if kind == "live"]
@@ -223,7 +222,7 @@ class ChildLeases:
         try:
             for ran in estate.cancelled:
                 self._records.cancel(_text(ran.id), place="cancelled")
-        except redis.RedisError as error:
+        except BrokerError as error:
             logger.warning("jobs that were killed for being cancelled are recorded later: %s", error)
 
     def _tell(self, place: int, row: ChildRow) -> None:
@@ -241,7 +240,7 @@ class ChildLeases:
                 queue, lease = self._suspects[0]
                 self._families[queue].isolate(lease, budget_s=ANSWER_S)
                 self._suspects.pop(0)
-        except (BrokerUnavailable, redis.RedisError) as error:
+        except BrokerError as error:
             logger.warning("%d messages that may be suspect are set apart later: %s", len(self._suspects), error)
         if count > len(self._suspects):
             self._tell_alone(count - len(self._suspects))
@@ -264,7 +263,7 @@ class ChildLeases:
                     self._tell_alone(1)
         except BrokerUnavailable:
             self.waiting = False  # whoever holds the leases says so
-        except redis.RedisError as error:
+        except BrokerError as error:
             self.waiting = False
             logger.warning("what waits cannot be looked at now: %s", error)
 

@@ -8,13 +8,13 @@ import socket
 from collections.abc import Iterable
 from typing import Any
 
-import redis
-
 from apps.platform.conf import switchyard_settings
 from apps.platform.workers.shared.child_table import ChildState
 from apps.platform.workers.shared.fork import resident_bytes
 from broker.clock import now_ms
+from broker.errors import BrokerError
 from broker.keys.keys import Keys
+from broker.redis.calls import RedisCalls
 from broker.redis.connections import connect
 from broker.stores.pool_reports import ChildStacks, PoolReport, PoolReports
 from broker.topology import Pool
@@ -36,7 +36,9 @@ class Reporter:
         self._away = False
         self.asked = ""  # the request for stacks that was found last
         # A client of its own: the broker's waits and retries for longer than a supervisor may stand still.
-        self._reports = PoolReports(connect(switchyard_settings().broker_url, profile="quick"), Keys())
+        self._reports = PoolReports(
+            RedisCalls(connect(switchyard_settings().broker_url, profile="quick"), budget_s=1.0), Keys()
+        )
 
     def build(
         self,
@@ -73,9 +75,9 @@ class Reporter:
         self._last = report
         try:
             self.asked = self._reports.write(report)
-        except redis.RedisError as error:
+        except BrokerError as error:
             if not self._away:
-                logger.warning("pool %s: the broker takes no report: %s", self._pool.name, type(error).__name__)
+                logger.warning("pool %s: the broker takes no report: %s", self._pool.name, error.kind)
             self._away = True
             return AFTER_FAILURE_S
         if self._away:
@@ -87,8 +89,8 @@ class Reporter:
         """Give the children's stacks to whoever asked for them; when the server is away they are asked for again."""
         try:
             self._reports.answer_stacks(request, children)
-        except redis.RedisError as error:
-            logger.warning("pool %s: the broker takes no stacks: %s", self._pool.name, type(error).__name__)
+        except BrokerError as error:
+            logger.warning("pool %s: the broker takes no stacks: %s", self._pool.name, error.kind)
 
     def remove(self) -> None:
         """Take the report back; it lapses by itself where that fails."""
@@ -96,8 +98,8 @@ class Reporter:
             return
         try:
             self._reports.remove(self._last)
-        except redis.RedisError as error:
-            logger.warning("pool %s: its report is left to lapse: %s", self._pool.name, type(error).__name__)
+        except BrokerError as error:
+            logger.warning("pool %s: its report is left to lapse: %s", self._pool.name, error.kind)
 
 
 def _child(pid: int, row: ChildState) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from broker.keys.keys import Keys
 from broker.keys.queue_keys import LANES
 from broker.portable_transport import PortableTransport
 from broker.queue.results import Entry
+from broker.redis.calls import RedisCalls
 from broker.redis_broker import RedisBroker
 from broker.shapes import LaneStats
 from broker.stores.dead_lists import DeadLists
@@ -84,9 +85,9 @@ class Subject(ABC):
         self.client = client
         self.keys = Keys(f"test-{uuid.uuid4().hex[:8]}")
         self.promises = PROMISES[name]
-        self.dead_lists = DeadLists(client, self.keys)
-        self.quarantine = Quarantine(client, self.keys)
-        self.records = JobRecords(client, self.keys)
+        self.dead_lists = DeadLists(RedisCalls(client), self.keys)
+        self.quarantine = Quarantine(RedisCalls(client), self.keys)
+        self.records = JobRecords(RedisCalls(client), self.keys)
         self.meanwhile = Meanwhile()
         self.broker, _ = self.build()
         self._holder, self.transport = self.build()
@@ -220,7 +221,7 @@ class Portable(Subject):
 
     def spoil(self, raw: bytes) -> None:
         # What a broker does with it is its own affair; this is where it may put it.
-        self.client.lpush(self.keys.quarantine("work"), Quarantine.entry("work", raw, "no message"))
+        self.client.lpush(self.keys.queue("work").quarantine, Quarantine.entry("work", raw, "no message"))
 
     def crash(self) -> None:
         self._consumers.clear()

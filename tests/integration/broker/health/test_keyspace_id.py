@@ -26,7 +26,7 @@ def make(emptied: ServerUnderTest) -> Iterator[Make]:
     made: list[Watch] = []
 
     def make(url: str = emptied.url) -> Watch:
-        made.append(Watch(connect(url, profile="quick"), KEYS, QUEUES, production=True))
+        made.append(Watch(RedisCalls(connect(url, profile="quick")), KEYS, QUEUES, production=True))
         return made[-1]
 
     yield make

@@ -33,7 +33,7 @@ def make_watch(emptied: ServerUnderTest) -> Iterator[MakeWatch]:
     made: list[Watch] = []
 
     def make() -> Watch:
-        made.append(Watch(connect(emptied.url, profile="quick"), KEYS, QUEUES, production=True))
+        made.append(Watch(RedisCalls(connect(emptied.url, profile="quick")), KEYS, QUEUES, production=True))
         return made[-1]
 
     yield make
@@ -75,7 +75,7 @@ def test_it_is_due_every_five_seconds(make_watch: MakeWatch) -> None:
 def test_each_evicting_policy_is_an_error_with_its_remedy(emptied: ServerUnderTest, policy: str) -> None:
     emptied.config_set("maxmemory-policy", policy)
 
-    [found] = judge(read_facts(emptied.admin), production=False)
+    [found] = judge(read_facts(RedisCalls(emptied.admin)), production=False)
 
     assert (found.code, found.severity) == ("evicting", "error")
     assert policy in found.seen and "CONFIG SET maxmemory-policy noeviction" in found.remedy
@@ -142,9 +142,9 @@ def test_a_user_who_may_not_ask_cannot_verify(emptied: ServerUnderTest) -> None:
     emptied.admin.execute_command("ACL", "SETUSER", "plain", "on", ">secret", "~*", "&*", "+@all", "-config")
     client = connect(emptied.url.replace("redis://", "redis://plain:secret@"), profile="quick")
 
-    health = Watch(client, KEYS, QUEUES, production=True).look()
+    health = Watch(RedisCalls(client), KEYS, QUEUES, production=True).look()
     emptied.config_set("maxmemory-policy", "allkeys-lru")
-    with_eviction = Watch(client, KEYS, QUEUES, production=True).look()
+    with_eviction = Watch(RedisCalls(client), KEYS, QUEUES, production=True).look()
     client.close()
 
     assert codes(health) == ["unverified"] and "cannot be verified" in health.findings[0].seen
@@ -205,13 +205,13 @@ def test_every_key_of_a_family_in_use_has_the_type_that_is_looked_for(
 @pytest.mark.parametrize("name", ["a", "a.low", "a.due", "a-x", "a-retry.high", "..", "-", "_"])
 def test_work_in_one_family_touches_no_other(emptied: ServerUnderTest, family: QueueOperations, name: str) -> None:
     others = [
-        QueueOperations(family.wire, KEYS.queue(other)) for other in ("a", "a.low", "a-x", ".", "__") if other != name
+        QueueOperations(family.calls, KEYS.queue(other)) for other in ("a", "a.low", "a-x", ".", "__") if other != name
     ]
     for other in others:
         enqueue(other, "id")
     before = {key: emptied.admin.dump(key) for key in emptied.admin.scan_iter()}
 
-    work_in(QueueOperations(family.wire, KEYS.queue(name)))
+    work_in(QueueOperations(family.calls, KEYS.queue(name)))
 
     assert before
     assert {key: emptied.admin.dump(key) for key in before} == before

@@ -52,14 +52,14 @@ def proxy(valkey_url: str) -> Iterator[FaultProxy]:
 
 def lease_of(family: QueueOperations, owner: str) -> float | None:
     """Return when an owner's lease lapses, ms since the epoch."""
-    return family.wire.command("ZSCORE", family.keys.leases, owner)
+    return family.calls.command("ZSCORE", family.keys.leases, owner)
 
 
 def let_lapse(family: QueueOperations, *owners: str) -> None:
     """Have leases run out a moment ago, seen by somebody who sweeps all the time."""
     family.lapsed()
     for owner in owners:
-        family.wire.command("ZADD", family.keys.leases, "XX", 1, owner)
+        family.calls.command("ZADD", family.keys.leases, "XX", 1, owner)
 
 
 def fetched_ids(family: QueueOperations, owner: str, count: int = 10, request: int = 1) -> list[bytes]:
@@ -89,7 +89,7 @@ def test_leases_are_renewed_when_it_is_time_and_not_before(
         monkeypatch.setattr(f"broker.queue.{module}.time", SimpleNamespace(monotonic=lambda: now_s))
     keeper.adopt("child.1")
     keeper.tick()
-    family.wire.command("ZADD", family.keys.leases, soon := 9_999_999_999_999, "child.1/live")
+    family.calls.command("ZADD", family.keys.leases, soon := 9_999_999_999_999, "child.1/live")
     now_s += RENEW_S - 0.1
     keeper.tick()
     early = float(lease_of(family, "child.1/live") or 0)
@@ -148,7 +148,7 @@ def test_what_it_had_finished_is_forgotten_and_what_it_ran_is_kept_apart(family:
     assert (suspect.id, suspect.crashes, suspect.body) == ("c", 1, b"C")
     assert suspect.lease is not None
     assert family.held("suspects.1/live") == [suspect.lease]
-    assert not family.wire.command("HEXISTS", family.keys.bodies, "a")
+    assert not family.calls.command("HEXISTS", family.keys.bodies, "a")
 
 
 def test_a_repeated_reclaim_names_again_what_the_keeper_got(family: QueueOperations) -> None:

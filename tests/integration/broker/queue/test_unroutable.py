@@ -47,7 +47,7 @@ def held(family: QueueOperations, owner: str = ME) -> set[bytes]:
 
 
 def due(family: QueueOperations) -> int:
-    return int(family.wire.command("ZCARD", family.keys.due("live")))
+    return int(family.calls.command("ZCARD", family.keys.due("live")))
 
 
 def test_calls_are_told_once_each_and_ids_by_call(family: QueueOperations, lane: UnroutableLane) -> None:
@@ -121,7 +121,7 @@ def test_a_paused_queue_has_nothing_adopted_and_an_owner_without_lease_gets_noth
 
 def test_what_is_noted_of_crashes_and_cancels_comes_with_it(family: QueueOperations, lane: UnroutableLane) -> None:
     ids = park(family, lane, "a")
-    family.wire.command("HSET", family.keys.notes, "crash:a", "2 1700000000000 alone", "asked:a", "1")
+    family.calls.command("HSET", family.keys.notes, "crash:a", "2 1700000000000 alone", "asked:a", "1")
 
     [grant] = lane.adopt(ME, CALL, ids).grants
 
@@ -150,7 +150,7 @@ def test_a_message_that_ran_is_off_the_list_and_an_endless_call_never_on_it(
 
 def test_what_somebody_wrote_onto_the_list_by_hand_stops_nobody(family: QueueOperations, lane: UnroutableLane) -> None:
     for rubbish in (b"\xff\xfe", b"\xff\xfe\nid", b"", b"\n", b"no call\nid"):
-        family.wire.command("ZADD", family.keys.parked("live"), 0, rubbish)
+        family.calls.command("ZADD", family.keys.parked("live"), 0, rubbish)
     park(family, lane, "a")
 
     assert CALL in lane.calls() and len(lane.calls()) == 4
@@ -171,7 +171,7 @@ def test_a_list_without_end_is_looked_at_bit_by_bit(family: QueueOperations, lan
 def test_the_list_expires(family: QueueOperations, lane: UnroutableLane) -> None:
     park(family, lane, "a")
 
-    assert 0 < family.wire.command("PTTL", family.keys.parked("live")) <= 20 * 60_000
+    assert 0 < family.calls.command("PTTL", family.keys.parked("live")) <= 20 * 60_000
 
 
 def test_what_is_adopted_by_one_who_dies_goes_back(family: QueueOperations, lane: UnroutableLane) -> None:

@@ -11,8 +11,9 @@ from broker.errors import BrokerFull, BrokerUnavailable
 from broker.keys.keys import Keys
 from broker.queue.operations import QueueOperations
 from broker.queue.results import Entry
-from broker.redis.calls import RedisCalls, script
+from broker.redis.calls import RedisCalls
 from broker.redis.connections import connect
+from broker.redis.scripts import script
 from tests.chaos.fault_proxy import FaultProxy
 from tests.chaos.server import ServerUnderTest
 

@@ -9,13 +9,14 @@ import pytest
 import redis
 
 from broker.keys.keys import Keys
+from broker.redis.calls import RedisCalls
 from broker.stores.job_records import LIVE_TTL_MS, JobRecords, Step, sequence, step
 from broker.worker.ack_barrier import AckBarrier
 
 
 @pytest.fixture
 def records(valkey: redis.Redis) -> JobRecords:
-    return JobRecords(valkey, Keys(f"test-{uuid.uuid4().hex[:8]}"))
+    return JobRecords(RedisCalls(valkey), Keys(f"test-{uuid.uuid4().hex[:8]}"))
 
 
 def a_step(state: str, attempts: int) -> Step:

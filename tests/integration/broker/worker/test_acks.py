@@ -42,7 +42,7 @@ def may_write() -> threading.Event:
 @pytest.fixture
 def steps(valkey: redis.Redis, keys: Keys, may_write: threading.Event) -> Iterator[AckBarrier]:
     """Records that are written in the background, once the test allows it."""
-    steps = AckBarrier(JobRecords(valkey, keys))
+    steps = AckBarrier(JobRecords(RedisCalls(valkey), keys))
 
     def later(write: Callable[[], None]) -> None:
         assert may_write.wait(20)
@@ -78,7 +78,7 @@ def test_of_many_only_those_are_taken_whose_records_are_written(
     wait_for(lambda: steps.written == steps.noted, 5, what="records written")
 
     assert acks.take() == leases
-    records = JobRecords(valkey, keys)
+    records = JobRecords(RedisCalls(valkey), keys)
     assert {found.state for lease in leases if (found := records.read(str(lease.id, "ascii")))} == {"succeeded"}
 
 

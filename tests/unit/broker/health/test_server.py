@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-import redis
 
+from broker.errors import BrokerRefused, BrokerUnavailable
 from broker.health.server import ServerFacts, facts_of, judge
 
 SOUND = ServerFacts(
@@ -67,20 +67,20 @@ def test_every_finding_has_one_line_that_says_what_to_do() -> None:
 
 
 def test_what_a_user_may_not_ask_is_taken_from_what_it_may() -> None:
-    denied = redis.exceptions.NoPermissionError("this user may not")
+    denied = BrokerRefused("INFO", "this user may not")
 
-    from_settings = facts_of(denied, {"maxmemory-policy": "allkeys-lru", "appendonly": "no", "save": ""})
-    from_info = facts_of({"maxmemory_policy": "allkeys-lru", "aof_enabled": 1, "redis_version": "7.2.4"}, denied)
+    from_settings = facts_of(denied, [b"maxmemory-policy", b"allkeys-lru", b"appendonly", b"no", b"save", b""])
+    from_info = facts_of(b"maxmemory_policy:allkeys-lru\r\naof_enabled:1\r\nredis_version:7.2.4\r\n", denied)
 
     assert (from_settings.policy, from_settings.append_only, from_settings.hidden) == (
         "allkeys-lru",
         False,
-        str(denied),
+        denied.cause,
     )
     assert (from_info.policy, from_info.append_only, from_info.snapshots) == ("allkeys-lru", True, None)
     assert from_info.version == (7, 2, 4)
 
 
 def test_a_server_that_answers_neither_is_away() -> None:
-    with pytest.raises(redis.ConnectionError):
-        facts_of(redis.exceptions.BusyLoadingError("loading"), redis.exceptions.BusyLoadingError("loading"))
+    with pytest.raises(BrokerUnavailable):
+        facts_of(BrokerUnavailable("INFO", "loading"), BrokerUnavailable("CONFIG", "loading"))

@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from typing import cast
 
 import pytest
-import redis
 from dramatiq.middleware import TimeLimitExceeded
 
+from broker.errors import BrokerRefused
 from broker.stores.job_records import LIVE_TTL_MS, JobRecords, Step, sequence, step
 from broker.worker.ack_barrier import AckBarrier
 from tests.waiting import wait_for
@@ -85,7 +85,7 @@ def test_what_another_thread_could_not_write_does_not_count_as_written() -> None
 
 def test_the_background_goes_on_after_a_refusal(caplog: pytest.LogCaptureFixture) -> None:
     def refuse() -> None:
-        raise redis.ResponseError("NOPERM this user has no permissions to run the 'evalsha' command")
+        raise BrokerRefused("job_write", "NOPERM this user has no permissions to run the 'evalsha' command")
 
     records = Records()
     records.instead = [refuse]

@@ -9,13 +9,13 @@ from collections.abc import Callable
 from typing import cast
 
 import pytest
-import redis
 
 from apps.platform.workers.shared.child_table import ChildRow, ChildTable, Running
 from apps.platform.workers.supervisor.cancellation import LOOK_AGAIN_S, CancellationWatch
 from apps.platform.workers.supervisor.children import LOOK_FOR_SUCCESSOR_S, STUCK_S, ChildManager
 from apps.platform.workers.supervisor.leases import ChildLeases, Served
 from apps.platform.workers.supervisor.processes import Process, ProcessSet
+from broker.errors import BrokerRefused
 from broker.keys.keys import Keys
 from broker.queue.leases import LeaseKeeper
 from broker.queue.operations import QueueOperations
@@ -108,12 +108,12 @@ class Refusing:
 
     def command(self, *words: object, budget_s: float) -> None:
         """Refuse."""
-        raise redis.ResponseError("WRONGTYPE Operation against a key holding the wrong kind of value")
+        raise BrokerRefused("EXISTS", "WRONGTYPE Operation against a key holding the wrong kind of value")
 
 
 def test_a_server_that_refuses_to_say_who_was_asked_to_stop_does_not_end_the_supervisor() -> None:
     def refuse(running: object) -> set[tuple[int, Running]]:
-        raise redis.ResponseError("WRONGTYPE Operation against a key holding the wrong kind of value")
+        raise BrokerRefused("EXISTS", "WRONGTYPE Operation against a key holding the wrong kind of value")
 
     stops = CancellationWatch(refuse)
 

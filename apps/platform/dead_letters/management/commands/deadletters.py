@@ -14,9 +14,10 @@ from apps.platform.conf import declared_yard
 from apps.platform.console.command_errors import WRONG_ARGUMENTS, as_command_error
 from apps.platform.console.command_help import show_examples
 from apps.platform.dead_letters import actions, bulk, presentation, queries
-from apps.platform.dead_letters.errors import BROKER_AWAY, UnknownDeadLetter, UnknownGroup
+from apps.platform.dead_letters.errors import UnknownDeadLetter, UnknownGroup
 from apps.platform.dead_letters.models import DeadLetter
 from apps.platform.dead_letters.reconcile import reconcile_all
+from broker.errors import BrokerError
 
 EXAMPLES = """examples:
   manage.py deadletters list --limit 20
@@ -117,7 +118,7 @@ class Command(BaseCommand):
     def _catch_up(self) -> None:
         try:
             reconcile_all()
-        except BROKER_AWAY as error:
+        except BrokerError as error:
             self.stderr.write(f"The list may be out of date: {error}")
 
     def _print_json(self, value: object) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from broker.redis.reconnect import APART_S, LONGEST_S, Pace
+from broker.redis.calls import APART_S, LONGEST_S, Pace
 
 
 def test_the_first_try_after_calm_waits_for_nobody() -> None:

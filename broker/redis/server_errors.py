@@ -1,0 +1,53 @@
+"""This project's errors for those of redis-py: the server is away, it is full, or it refused an operation."""
+
+from __future__ import annotations
+
+import redis
+from redis.exceptions import (
+    BusyLoadingError,
+    ClusterDownError,
+    MasterDownError,
+    NoPermissionError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    TryAgainError,
+)
+
+from broker.errors import BrokerError, BrokerFull, BrokerRefused, BrokerUnavailable
+
+# What a server says that cannot serve now: it starts, follows another one, or lost its master.
+AWAY = (
+    redis.ConnectionError,
+    redis.TimeoutError,
+    BusyLoadingError,
+    ClusterDownError,
+    MasterDownError,
+    ReadOnlyError,
+    TryAgainError,
+)
+# The code of an error, where redis-py takes it off the error's text.
+CODES: dict[type[Exception], str] = {
+    OutOfMemoryError: "OOM", ReadOnlyError: "READONLY", BusyLoadingError: "LOADING", MasterDownError: "MASTERDOWN",
+    NoPermissionError: "NOPERM",
+}  # fmt: skip
+# The same in words that redis-py has no class for: too few replicas, a disk that is full, a script that runs for long.
+NOT_NOW = ("NOREPLICAS", "MISCONF", "BUSY ")
+
+
+def is_away(error: Exception) -> bool:
+    """Whether an error of redis-py means that the server cannot serve now."""
+    return isinstance(error, AWAY) or str(error).startswith(NOT_NOW)
+
+
+def named(operation: str, error: redis.RedisError) -> BrokerError:
+    """Return this project's error for one of redis-py, for an operation that was sent."""
+    cause = str(error) or type(error).__name__
+    if isinstance(error, OutOfMemoryError):
+        made: BrokerError = BrokerFull(operation, cause)
+    elif is_away(error):
+        made = BrokerUnavailable(operation, cause)
+    else:
+        made = BrokerRefused(operation, cause)
+    made.code = CODES.get(type(error)) or (cause.partition(" ")[0] if isinstance(error, redis.ResponseError) else "")
+    made.__cause__ = error
+    return made
