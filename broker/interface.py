@@ -103,7 +103,7 @@ class Facilities:
     yard: Yard
     transport: Transport
     records: JobRecords
-    steps: AckBarrier
+    barrier: AckBarrier
     windows: RateWindows
     alerts: AlertGroups
     pools: PoolReports

@@ -47,7 +47,7 @@ class RedisBroker(Broker):
         client: Connected by :func:`broker.redis.connections.connect`.
         calls: Access to the same server, where others share it.
         limits: Messages that a queue may hold, by its name; others hold any number.
-        steps: Records of jobs, written before messages are acknowledged, and after some were enqueued.
+        barrier: Flushed before messages are acknowledged, and after some were enqueued.
         knows: Says whether the actors of a broker can be called in a way that messages are parked for, see
             :mod:`broker.queue.unroutable`.
     """
@@ -60,7 +60,7 @@ class RedisBroker(Broker):
         calls: RedisCalls | None = None,
         middleware: list[Middleware] | None = None,
         limits: dict[str, int] | None = None,
-        steps: AckBarrier | None = None,
+        barrier: AckBarrier | None = None,
         knows: Callable[[Broker, str], bool] = lambda broker, call: False,
     ) -> None:
         self._hooks = Hooks()
@@ -74,7 +74,7 @@ class RedisBroker(Broker):
         self.knows: Callable[[str], bool] = partial(knows, self)
         self.slots: int | None = None
         self._limits = DepthLimits(limits or {})
-        self._steps = steps
+        self._barrier = barrier
         self._poll_at_s = 0.0
         self._polling = threading.Lock()
         self._lanes: dict[str, tuple[QueueOperations, Lane]] = {}
@@ -114,7 +114,7 @@ class RedisBroker(Broker):
     def acks_of(self, family: QueueOperations, owner: str) -> Acks:
         """Return the acknowledgements of an owner, which outlive its consumers."""
         with self._lock:
-            acks = Acks(family, owner, steps=self._steps, stale=partial(self.report_stale, family))
+            acks = Acks(family, owner, barrier=self._barrier, stale=partial(self.report_stale, family))
             return self._acks.setdefault(f"{family.keys.queue} {owner}", acks)
 
     def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 30_000) -> Consumer:
@@ -352,10 +352,10 @@ class RedisBroker(Broker):
         return None
 
     def _record(self, count: int) -> None:
-        if self._steps is None:
+        if self._barrier is None:
             return
         try:
-            self._steps.flush()
+            self._barrier.flush()
         except BrokerUnavailable as error:  # they are there; what is to be known of them is written later
             self.logger.warning("%d messages are enqueued, but not recorded yet: %s", count, error)
 

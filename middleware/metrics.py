@@ -36,11 +36,11 @@ class Metrics(Middleware):
     Args:
         registry: Where the metrics are registered; in a worker their values go to prometheus-client's
             multiprocess files.
-        steps: What is written together with job records: then a value in a file is changed once for many messages,
-            before any of them is acknowledged and within milliseconds. Without it, at once.
+        barrier: Calls :meth:`fold` before acknowledgements and within milliseconds, so that a file is changed
+            once for many messages. Without it, each value is written at once.
     """
 
-    def __init__(self, *, registry: CollectorRegistry | None = None, steps: AckBarrier | None = None) -> None:
+    def __init__(self, *, registry: CollectorRegistry | None = None, barrier: AckBarrier | None = None) -> None:
         registry = registry or CollectorRegistry()
         both = ("queue", "actor")
         self.registry = registry
@@ -78,9 +78,7 @@ class Metrics(Middleware):
         self._messages = Children(self.messages)
         self._ended: deque[tuple[str, ...]] = deque()
         self._folding = threading.Lock()
-        self._steps = steps
-        if steps is not None:
-            steps.write_with(self.fold)
+        self._barrier = barrier
         self._actors = BoundedLabels(MOST_ACTORS)
         self._exceptions = BoundedLabels(MOST_EXCEPTIONS)
 
@@ -132,10 +130,10 @@ class Metrics(Middleware):
                 self._messages[labels].inc(count)
 
     def _fold_soon(self) -> None:
-        if self._steps is None:
+        if self._barrier is None:
             self.fold()
         else:
-            self._steps.note()
+            self._barrier.note()
 
     def _labels(self, message: MessageProxy) -> tuple[str, ...]:
         return self._actors.bounded(message.queue_name, message.actor_name)

@@ -23,20 +23,20 @@ class PromptRecords(Middleware):
     once, and needs no such middleware.
     """
 
-    def __init__(self, *, steps: AckBarrier) -> None:
-        self._steps = steps
+    def __init__(self, *, barrier: AckBarrier) -> None:
+        self._barrier = barrier
 
     def after_enqueue(self, broker: Broker, message: Message[Any], delay: int | None) -> None:
         """Write that a job was sent. It was: a server of records that is away is no reason to fail."""
         try:
-            self._steps.flush()
+            self._barrier.flush()
         except BrokerUnavailable as error:
             log.warning("record not written yet", job_id=message.message_id, error=str(error))
 
     def before_ack(self, broker: Broker, message: MessageProxy) -> None:
         """Write how a job ended, before its message is forgotten."""
-        hold(self._steps.flush, job_id=message.message_id, what="end of a job")
+        hold(self._barrier.flush, job_id=message.message_id, what="end of a job")
 
     def after_nack(self, broker: Broker, message: MessageProxy) -> None:
         """Write that a job was rejected."""
-        hold(self._steps.flush, job_id=message.message_id, what="end of a job")
+        hold(self._barrier.flush, job_id=message.message_id, what="end of a job")

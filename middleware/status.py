@@ -33,9 +33,9 @@ class Status(Middleware):
 
     option_rules: ClassVar = (rule_of_both("store_results", flag), rule_of_both("track", flag))
 
-    def __init__(self, *, yard: Yard, steps: AckBarrier) -> None:
+    def __init__(self, *, yard: Yard, barrier: AckBarrier) -> None:
         self._yard = yard
-        self._steps = steps
+        self._barrier = barrier
         self._queues: dict[str, str] = {}
 
     @property
@@ -65,11 +65,11 @@ class Status(Middleware):
 
     def before_worker_boot(self, broker: Broker, worker: Any) -> None:
         """Write in the background while this process works."""
-        self._steps.start()
+        self._barrier.start()
 
     def after_worker_shutdown(self, broker: Broker, worker: Any) -> None:
         """Write what is left."""
-        self._steps.stop()
+        self._barrier.stop()
 
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
         """Note the start."""
@@ -77,7 +77,7 @@ class Status(Middleware):
             started = {"started_at": now_ms()}
             message.record_started = started  # type: ignore[attr-defined]
             make = partial(self._step, message, "running", attempts=attempt(message), fields=started)
-            self._steps.begin(message.message_id, make)
+            self._barrier.begin(message.message_id, make)
 
     def after_process_message(
         self,
@@ -133,7 +133,7 @@ class Status(Middleware):
         self._write(message, "dead", attempts=attempts, started=attempts + 1, fields=fields, ttl_ms=DEAD_TTL_MS)
 
     def _write(self, message: Any, state: str, **details: Any) -> None:
-        self._steps.add(self._step(message, state, **details))
+        self._barrier.add(self._step(message, state, **details))
 
     def _step(
         self,

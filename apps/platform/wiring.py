@@ -84,16 +84,16 @@ def build_yard(
     """
     calls = RedisCalls(client)
     records = JobRecords(calls, keys)
-    steps = AckBarrier(records)
+    barrier = AckBarrier(records)
     limits = {queue.name: queue.max_depth for queue in yard.queues if queue.max_depth is not None}
     broker = RedisBroker(
-        client, keys, calls=calls, middleware=[], limits=limits, steps=steps, knows=arguments.knows, **options
+        client, keys, calls=calls, middleware=[], limits=limits, barrier=barrier, knows=arguments.knows, **options
     )
     facilities = Facilities(
         yard=yard,
         transport=RedisTransport(broker, yard, DeadLists(calls, keys), Quarantine(calls, keys)),
         records=records,
-        steps=steps,
+        barrier=barrier,
         windows=RateWindows(calls, keys),
         alerts=AlertGroups(calls, keys),
         pools=PoolReports(calls, keys),
@@ -117,6 +117,8 @@ def in_order(
     limit last, so that it ticks for the task alone and never fires in a hook.
     """
     yard, transport, interrupts = facilities.yard, facilities.transport, make_interrupts()
+    # Participant of the flush before acknowledgements; a pool's child adds its row, in workers/child/main.py.
+    metrics = facilities.barrier.metrics = Metrics(barrier=facilities.barrier)
     return [
         LostLeases(),
         Connections(),
@@ -128,8 +130,8 @@ def in_order(
         Crashes(transport=transport),
         RateLimits(windows=facilities.windows, transport=transport),
         Logs(),
-        Metrics(steps=facilities.steps),
-        Status(yard=yard, steps=facilities.steps),
+        metrics,
+        Status(yard=yard, barrier=facilities.barrier),
         Alerts(groups=facilities.alerts),
         DeadLetters(yard=yard, transport=transport, on_dead=on_dead),
         Retries(yard=yard, transport=transport),

@@ -1,7 +1,15 @@
-"""Steps of jobs, written in batches: a job that is over before its start was written costs one write, not two.
+"""Flush before an acknowledgement: nothing of a message may be unwritten when the server forgets the message.
 
-They are written at the latest before the messages they tell of are acknowledged, and within a few milliseconds
-otherwise. So a job's record may lag behind the job a little; it never misses how the job ended.
+Three participants write what they know of finished messages, in this order, whenever messages are about to be
+acknowledged, and otherwise within a few milliseconds:
+
+1. **Metrics** (``middleware/metrics.py``) put observed values into their files. Registered in
+   ``apps/platform/wiring.py``.
+2. **Job records** (``broker/stores/job_records.py``) go to the server in batches: a job that ended before its start was
+   written costs one write instead of two. A record may lag behind its job; it never misses how the job ended.
+3. **The child's row** (``apps/platform/workers/shared/child_table.py``) notes that both are written, for every message
+   that had ended when the flush began. Registered by the child in ``apps/platform/workers/child/main.py``. After a
+   crash the supervisor acknowledges exactly these messages, so the row comes last.
 """
 
 from __future__ import annotations
@@ -9,6 +17,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from typing import Protocol
 
 from broker.errors import BrokerUnavailable
 from broker.stores.job_records import ENDED, JobRecords, Step
@@ -27,23 +36,41 @@ OVER_WITH = {
 }
 
 
-class AckBarrier:
-    """Collects steps from all threads of a process.
+class Metrics(Protocol):
+    """Values observed in this process that are not in the metrics' files yet."""
 
-    A process that works calls :meth:`start`, so that steps are written although nothing is acknowledged for long.
+    def fold(self) -> None:
+        """Put them into the files."""
+
+
+class FinishedMessages(Protocol):
+    """Memory, shared with the supervisor, of the messages that this process has finished."""
+
+    def last_end(self) -> int:
+        """Return the number of the last end that was noted."""
+
+    def confirm_flush(self, last_end: int) -> None:
+        """Note that everything is written of the messages up to that end."""
+
+
+class AckBarrier:
+    """Collects steps of jobs from all threads of a process, and flushes all participants before acknowledgements.
+
+    A process that runs messages calls :meth:`start`, so that steps are also written while nothing is acknowledged.
 
     Attributes:
-        around: Calls what writes; for somebody who wants to know what is written.
-        noted: Grows with each thing that is noted.
-        written: What ``noted`` was when the last write began that has ended.
+        metrics: First participant, where there are metrics.
+        finished: Last participant, in a pool's child.
+        noted: Count of everything that was noted.
+        written: Value that ``noted`` had when the last flush began that has ended.
     """
 
     def __init__(self, records: JobRecords) -> None:
-        self.around: Callable[[Callable[[], None]], None] = lambda write: write()
+        self.metrics: Metrics | None = None
+        self.finished: FinishedMessages | None = None
         self.noted = 0
         self.written = 0
         self._records = records
-        self._with: list[Callable[[], None]] = []
         self._steps: dict[str, Step] = {}
         self._begun: dict[str, Callable[[], Step]] = {}
         self._lock = threading.Lock()
@@ -52,20 +79,13 @@ class AckBarrier:
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def write_with(self, write: Callable[[], None]) -> None:
-        """Call a function at each :meth:`flush`, before steps are written, and also when there are none.
-
-        What it raises is logged: no acknowledgement waits for it.
-        """
-        self._with.append(write)
-
     @property
     def in_background(self) -> bool:
-        """Whether what is noted is written soon, without a call of :meth:`flush`."""
+        """Whether a thread writes what is noted, without a call of :meth:`flush`."""
         return self._thread is not None
 
     def note(self) -> None:
-        """Note that there is something to write for who asked to be called."""
+        """Note that the metrics have something to write."""
         with self._lock:
             self.noted += 1
         self._wake()
@@ -94,22 +114,29 @@ class AckBarrier:
         self._wake()
 
     def flush(self) -> None:
-        """Write what was noted before this call.
+        """Write everything that was noted before this call.
 
         Raises:
             BrokerUnavailable: the server did not answer; the steps are kept.
         """
-        self.around(self._write)
-
-    def _write(self) -> None:
+        last_end = self.finished.last_end() if self.finished is not None else 0
         noted = self.noted
-        for write in self._with:
-            try:
-                write()
-            except Exception:
-                logger.critical("%r failed; what it was to write is lost", write, exc_info=True)
-        with self._writing:  # also waits for what another thread is just writing, and may have to put back
-            # No more than is there now: where others note without a pause, the buffer is never empty.
+        self._write_metrics()
+        self._write_steps(noted)
+        if self.finished is not None:
+            self.finished.confirm_flush(last_end)
+
+    def _write_metrics(self) -> None:
+        if self.metrics is None:
+            return
+        try:
+            self.metrics.fold()
+        except Exception:
+            logger.critical("metrics cannot be written, some values are lost; no acknowledgement waits", exc_info=True)
+
+    def _write_steps(self, noted: int) -> None:
+        with self._writing:  # also waits for steps that another thread is writing, and may have to put back
+            # No more than there are now: where others note without a pause, the buffer is never empty.
             left = self._gather()
             while left > 0:
                 left -= self._write_some()

@@ -32,7 +32,7 @@ class Acks:
     """What an owner has worked off and the server does not know yet. It outlives the owner's consumers.
 
     Args:
-        steps: Records of jobs, written before the message they tell of is forgotten.
+        barrier: Flushed before the server forgets a message.
         stale: Told of what was lost to another owner before it was acknowledged.
     """
 
@@ -41,10 +41,10 @@ class Acks:
         family: QueueOperations,
         owner: str,
         *,
-        steps: AckBarrier | None,
+        barrier: AckBarrier | None,
         stale: Callable[[Iterable[Lease]], None] = report_stale,
     ) -> None:
-        self._steps = steps
+        self._barrier = barrier
         self.report_stale = stale
         self._family = family
         self._owner = owner
@@ -59,7 +59,7 @@ class Acks:
 
     def add(self, lease: Lease) -> None:
         """Note a message that was worked off."""
-        self._waiting.append((self._steps.noted if self._steps else 0, lease))
+        self._waiting.append((self._barrier.noted if self._barrier else 0, lease))
 
     def take(self) -> list[Lease]:
         """Return some, for a caller that sends them along with something else, or gives them back.
@@ -69,8 +69,8 @@ class Acks:
         Raises:
             BrokerUnavailable: the records could not be written; all are kept.
         """
-        if self._steps and self._waiting and (len(self._waiting) < MANY or not self._steps.in_background):
-            self._steps.flush()
+        if self._barrier and self._waiting and (len(self._waiting) < MANY or not self._barrier.in_background):
+            self._barrier.flush()
         return self._written()
 
     def give_back(self, leases: list[Lease]) -> None:
@@ -82,8 +82,8 @@ class Acks:
         while self._waiting and self._sending.acquire(blocking=False):
             leases: list[Lease] = []
             try:
-                if self._steps:
-                    self._steps.flush()
+                if self._barrier:
+                    self._barrier.flush()
                 leases = self._written()
                 stale = self._family.ack(self._owner, leases)
             except BrokerError as error:
@@ -98,7 +98,7 @@ class Acks:
             self.report_stale(stale)
 
     def _written(self) -> list[Lease]:
-        written = self._steps.written if self._steps else 0
+        written = self._barrier.written if self._barrier else 0
         taken: list[Lease] = []
         while self._waiting and len(taken) < SENT_AT_ONCE:
             try:

@@ -95,7 +95,7 @@ def report_progress(done: int, total: int, note: str = "") -> None:
         return
     try:
         with answered("a progress report"):
-            facilities().steps.flush()  # that it runs is known before how far it is
+            facilities().barrier.flush()  # that it runs is known before how far it is
             stop = facilities().records.progress(job_id, {"done": done, "total": total, "note": note})
     except BrokerUnavailable as error:
         logger.warning("progress of job %s not reported: %s", job_id, error)

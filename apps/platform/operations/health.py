@@ -71,4 +71,6 @@ def _database() -> Dependency:
 
 def _fact(error: Exception) -> str:
     # The clients' own words may hold addresses and users.
-    return f"no answer within {TIMEOUT_S:g} s" if isinstance(error, NoAnswer) else type(error).__name__
+    if isinstance(error, NoAnswer):
+        return f"no answer within {TIMEOUT_S:g} s"
+    return error.kind if isinstance(error, BrokerError) else type(error).__name__

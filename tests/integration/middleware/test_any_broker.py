@@ -101,13 +101,13 @@ def _stub_yard(valkey: Any) -> tuple[StubBroker, Facilities]:
         yard=yard,
         transport=transport,
         records=records,
-        steps=AckBarrier(records),
+        barrier=AckBarrier(records),
         windows=RateWindows(calls, keys),
         alerts=AlertGroups(calls, keys),
         pools=PoolReports(calls, keys),
     )
     attach(broker, facilities)
-    for entry in [PromptRecords(steps=facilities.steps), *in_order(facilities)]:
+    for entry in [PromptRecords(barrier=facilities.barrier), *in_order(facilities)]:
         broker.add_middleware(entry)
     for lane in yard.lanes:
         broker.declare_queue(lane)

@@ -237,7 +237,7 @@ def test_a_running_job_that_was_asked_to_stop_and_lost_its_worker_ends_cancelled
     held = next(dying.consume("work"))
     # What the hooks set for the thread of a worker is not to outlive it here.
     contextvars.copy_context().run(dying.emit_before, "process_message", held)
-    facilities(dying).steps.flush()  # it is known to run
+    facilities(dying).barrier.flush()  # it is known to run
     asked = cancel(facilities(broker), message.message_id)
     dying.close()  # without an end
     with run_worker(broker=broker):

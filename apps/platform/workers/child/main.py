@@ -65,7 +65,7 @@ def serve(assignment: Assignment, row: ChildRow, *, parent_pid: int) -> int:
     for path in os.environ.get(MIDDLEWARE_VARIABLE, "").split():
         broker.add_middleware(import_string(path)())
     broker.become(assignment.child, slots=assignment.slots)
-    facilities(broker).steps.around = row.write_finished
+    facilities(broker).barrier.finished = row
     keep_database_connections()
     if assignment.pool.nice:
         os.nice(assignment.pool.nice)
@@ -213,7 +213,7 @@ def drain(worker: dramatiq.Worker, slots: SlotTracking, row: ChildRow, signals: 
         logger.warning("%d tasks did not end within the grace period and are given back", left)
     worker.broker.emit_after("worker_shutdown", worker)
     with contextlib.suppress(BrokerUnavailable):  # then the supervisor gives back what nobody knows to be finished
-        facilities(worker.broker).steps.flush()
+        facilities(worker.broker).barrier.flush()
     return EX_LEFT_WORK if left else 0
 
 

@@ -16,7 +16,7 @@ import struct
 import tempfile
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 CELL_BYTES = 8
@@ -232,11 +232,16 @@ class ChildRow:
         """Whether the message in a slot was asked to stop."""
         return self._cells[slot + ASKED] == self._cells[slot]
 
-    def write_finished(self, write: Callable[[], None]) -> None:
-        """Write, with ``write``, what is to be known of the finished messages, and note that it is."""
-        last_end = self._cells[LAST_END]
-        write()
-        self._cells[WRITTEN] = max(self._cells[WRITTEN], last_end)  # a later one may have been quicker
+    def last_end(self) -> int:
+        """Return the number of the last end, for :meth:`confirm_flush`."""
+        return self._cells[LAST_END]
+
+    def confirm_flush(self, last_end: int) -> None:
+        """Note that metrics and job records are written of the messages up to an end.
+
+        Called by :class:`broker.worker.ack_barrier.AckBarrier`, last in each flush.
+        """
+        self._cells[WRITTEN] = max(self._cells[WRITTEN], last_end)  # a later flush may have been quicker
 
     def running(self) -> list[Running]:
         """Return what the slots hold."""

@@ -339,7 +339,7 @@ def test_a_keeper_in_a_hurry_knows_within_a_second_and_a_half_that_a_server_is_s
 @pytest.fixture
 def sound(family: QueueOperations) -> QueueOperations:
     """A second queue family, served beside one that the server refuses to work on."""
-    return QueueOperations(family.wire, Keys(f"test-{uuid.uuid4().hex[:8]}").queue("sound"))
+    return QueueOperations(family.calls, Keys(f"test-{uuid.uuid4().hex[:8]}").queue("sound"))
 
 
 def test_a_queue_that_refuses_renewals_does_not_stop_those_of_the_others(
@@ -349,8 +349,8 @@ def test_a_queue_that_refuses_renewals_does_not_stop_those_of_the_others(
     keeper = LeaseKeeper({"work": family, "sound": sound}, [LIVE, ("sound", "live")])
     keeper.adopt("child.1")
     keeper.tick()
-    family.wire.command("DEL", family.keys.leases)
-    family.wire.command("SET", family.keys.leases, "of a wrong type")
+    family.calls.command("DEL", family.keys.leases)
+    family.calls.command("SET", family.keys.leases, "of a wrong type")
     before_s = keeper.leased_until_s("child.1")
     renewed = lease_of(sound, "child.1/live")
 
@@ -373,14 +373,14 @@ def test_a_refused_reclaim_does_not_hold_up_other_queues_and_is_made_when_the_se
     keeper.tick()
     for queue in (family, sound):
         queue.fetch("child.1/live", 1, request=1)
-    family.wire.command("SET", family.keys.waiting("live")[1], "of a wrong type")
+    family.calls.command("SET", family.keys.waiting("live")[1], "of a wrong type")
 
     keeper.reclaim("child.1")
 
     assert not keeper.away
     assert not keeper.settled
     assert sound.depth("live", 2) == 1
-    family.wire.command("DEL", family.keys.waiting("live")[1])
+    family.calls.command("DEL", family.keys.waiting("live")[1])
     wait_for(lambda: keeper.tick() == [] and keeper.settled)
     assert family.depth("live", 2) == 1
 

@@ -51,7 +51,7 @@ def test_messages_that_wait_for_a_thread_are_not_started_once_their_lease_is_los
         wait_for(lambda: f"{lost} lost its lease" in caplog.text)
         go_on.set()
         wait_for(lambda: min(started[number] for number in range(3)) > 0)
-        wait_for(lambda: not family.wire.command("HLEN", family.keys.bodies))
+        wait_for(lambda: not family.calls.command("HLEN", family.keys.bodies))
 
     assert started == {0: 2, 1: 1, 2: 1}
     assert caplog.text.count(f"{lost} lost its lease: others have its messages now") == 1

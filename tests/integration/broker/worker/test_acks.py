@@ -34,6 +34,21 @@ def family(valkey: redis.Redis, keys: Keys) -> QueueOperations:
     return family
 
 
+class Row:
+    """A child's row that does something when a flush begins."""
+
+    def __init__(self, begin: Callable[[], object]) -> None:
+        self._begin = begin
+
+    def last_end(self) -> int:
+        """Begin a flush."""
+        self._begin()
+        return 0
+
+    def confirm_flush(self, last_end: int) -> None:
+        """Do nothing."""
+
+
 @pytest.fixture
 def may_write() -> threading.Event:
     return threading.Event()
@@ -43,12 +58,7 @@ def may_write() -> threading.Event:
 def steps(valkey: redis.Redis, keys: Keys, may_write: threading.Event) -> Iterator[AckBarrier]:
     """Records that are written in the background, once the test allows it."""
     steps = AckBarrier(JobRecords(RedisCalls(valkey), keys))
-
-    def later(write: Callable[[], None]) -> None:
-        assert may_write.wait(20)
-        write()
-
-    steps.around = later
+    steps.finished = Row(lambda: may_write.wait(20))
     steps.start()
     yield steps
     may_write.set()
@@ -68,7 +78,7 @@ def succeed(steps: AckBarrier, lease: Lease) -> None:
 def test_of_many_only_those_are_taken_whose_records_are_written(
     family: QueueOperations, steps: AckBarrier, may_write: threading.Event, valkey: redis.Redis, keys: Keys
 ) -> None:
-    leases, acks = hold(family, MANY + 4), Acks(family, OWNER, steps=steps)
+    leases, acks = hold(family, MANY + 4), Acks(family, OWNER, barrier=steps)
     for lease in leases:
         succeed(steps, lease)
         acks.add(lease)
@@ -85,7 +95,7 @@ def test_of_many_only_those_are_taken_whose_records_are_written(
 def test_a_record_that_is_noted_later_holds_back_only_its_own(
     family: QueueOperations, steps: AckBarrier, may_write: threading.Event
 ) -> None:
-    leases, acks = hold(family, 2 * MANY + 1), Acks(family, OWNER, steps=steps)
+    leases, acks = hold(family, 2 * MANY + 1), Acks(family, OWNER, barrier=steps)
     may_write.set()
     for lease in leases[:-1]:
         succeed(steps, lease)
@@ -102,7 +112,7 @@ def test_a_record_that_is_noted_later_holds_back_only_its_own(
 def test_few_are_written_by_whoever_sends_them(
     family: QueueOperations, steps: AckBarrier, may_write: threading.Event
 ) -> None:
-    [lease], acks = hold(family, 1), Acks(family, OWNER, steps=steps)
+    [lease], acks = hold(family, 1), Acks(family, OWNER, barrier=steps)
     succeed(steps, lease)
     acks.add(lease)
     may_write.set()
@@ -113,19 +123,19 @@ def test_few_are_written_by_whoever_sends_them(
 
 
 def test_records_that_cannot_be_written_keep_the_messages_held(family: QueueOperations, steps: AckBarrier) -> None:
-    [lease], acks = hold(family, 1), Acks(family, OWNER, steps=steps)
+    [lease], acks = hold(family, 1), Acks(family, OWNER, barrier=steps)
 
-    def refuse(write: Callable[[], None]) -> None:
+    def refuse() -> None:
         raise BrokerUnavailable("job_write", "away")
 
-    steps.around = refuse
+    steps.finished = Row(refuse)
     succeed(steps, lease)
     acks.add(lease)
     acks.send()
 
     assert acks.some
     assert family.held(OWNER) == [lease]
-    steps.around = lambda write: write()
+    steps.finished = None
     acks.send()
     assert family.held(OWNER) == []
 

@@ -9,7 +9,7 @@ from typing import cast
 import pytest
 from dramatiq.middleware import TimeLimitExceeded
 
-from broker.errors import BrokerRefused
+from broker.errors import BrokerRefused, BrokerUnavailable
 from broker.stores.job_records import LIVE_TTL_MS, JobRecords, Step, sequence, step
 from broker.worker.ack_barrier import AckBarrier
 from tests.waiting import wait_for
@@ -130,3 +130,54 @@ def test_a_write_ends_although_others_note_without_a_pause() -> None:
 
     assert records.written == ["a"]
     assert steps.written == steps.noted - 1
+
+
+class Participant:
+    """Metrics and child's row at once, which note when they are called."""
+
+    def __init__(self, calls: list[str]) -> None:
+        self.calls = calls
+
+    def fold(self) -> None:
+        """Note a call."""
+        self.calls.append("metrics")
+
+    def last_end(self) -> int:
+        """Note a call."""
+        self.calls.append("last end")
+        return 7
+
+    def confirm_flush(self, last_end: int) -> None:
+        """Note a call."""
+        self.calls.append(f"confirmed {last_end}")
+
+
+def test_a_flush_writes_metrics_then_records_and_confirms_what_had_ended_before() -> None:
+    records = Records()
+    steps = make(records)
+    calls: list[str] = []
+    steps.metrics = steps.finished = Participant(calls)
+    records.instead = [lambda: calls.append("records")]
+    steps.add(end("a"))
+
+    steps.flush()
+
+    assert calls == ["last end", "metrics", "records", "confirmed 7"]
+
+
+def test_a_flush_that_fails_confirms_nothing() -> None:
+    def away() -> None:
+        raise BrokerUnavailable("job_write", "away")
+
+    records = Records()
+    steps = make(records)
+    calls: list[str] = []
+    steps.metrics = steps.finished = Participant(calls)
+    records.instead = [away]
+    steps.add(end("a"))
+
+    with pytest.raises(BrokerUnavailable):
+        steps.flush()
+
+    assert calls == ["last end", "metrics"]
+    assert steps.written < steps.noted

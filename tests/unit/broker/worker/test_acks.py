@@ -23,7 +23,7 @@ class Held:
 
 
 def test_a_thread_may_acknowledge_while_unknown_ones_are_looked_for() -> None:
-    acks = Acks(cast(QueueOperations, Held()), OWNER, steps=None)
+    acks = Acks(cast(QueueOperations, Held()), OWNER, barrier=None)
 
     class Slow(Lease):
         """While it is looked at, another thread acknowledges something."""

@@ -63,7 +63,7 @@ def test_a_slot_is_busy_until_its_message_is_acknowledged(
     runs, at_work = row.running(), slots.running
 
     slots.after_ack(broker, held)
-    row.write_finished(lambda: None)
+    row.confirm_flush(row.last_end())
 
     assert [(found.id, found.lane, found.token) for found in runs] == [(b"a", 1, 5)]
     assert runs[0].over_at_ns is not None
@@ -91,7 +91,7 @@ def test_what_was_moved_or_buried_is_not_finished(
     held.moved = True
 
     {"ack": slots.after_ack, "nack": slots.after_nack}[side](broker, held)
-    row.write_finished(lambda: None)
+    row.confirm_flush(row.last_end())
 
     assert (row.running(), row.finished()) == ([], [])
     assert (row.read().taken, row.read().done) == (1, 1)

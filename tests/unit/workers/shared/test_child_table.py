@@ -57,7 +57,7 @@ def test_a_table_is_found_again_by_its_descriptor() -> None:
     row = ChildTable(table.fd, 2, 4).rows[1]
     row.lease(time.monotonic() + 60)
     work_off(row, 3, lane=1)
-    row.write_finished(lambda: None)
+    row.confirm_flush(row.last_end())
 
     assert table.rows[1].finished() == [Finished(1, b"a", 3)]
 
@@ -103,7 +103,7 @@ def test_a_child_works_while_it_is_up_and_has_its_leases(row: ChildRow) -> None:
 def test_the_last_that_were_worked_off_are_remembered(row: ChildRow) -> None:
     for token in range(KEPT + 5):
         work_off(row, token)
-    row.write_finished(lambda: None)
+    row.confirm_flush(row.last_end())
 
     assert {found.token for found in row.finished()} >= set(range(5, KEPT + 5))
 
@@ -119,7 +119,7 @@ def test_what_runs_for_long_keeps_its_slot_while_others_are_worked_off(row: Chil
 
 def test_what_went_elsewhere_is_not_finished(row: ChildRow) -> None:
     row.end(start(row), worked_off=False)
-    row.write_finished(lambda: None)
+    row.confirm_flush(row.last_end())
 
     assert (row.running(), row.finished()) == ([], [])
     assert (row.read().taken, row.read().done) == (1, 1)
@@ -127,23 +127,20 @@ def test_what_went_elsewhere_is_not_finished(row: ChildRow) -> None:
 
 def test_what_is_not_written_down_of_a_message_keeps_it_from_being_finished(row: ChildRow) -> None:
     work_off(row, 1)
-    row.write_finished(lambda: work_off(row, 2))
+    last_end = row.last_end()
+    work_off(row, 2)
+    row.confirm_flush(last_end)
     work_off(row, 3)
-
-    with pytest.raises(OSError, match="away"):
-        row.write_finished(failing)
 
     assert row.finished() == [Finished(0, b"a", 1)]
 
 
 def test_written_is_what_the_quickest_flush_has_written(row: ChildRow) -> None:
     work_off(row, 1)
-
-    def overtaken() -> None:
-        work_off(row, 2)
-        row.write_finished(lambda: None)
-
-    row.write_finished(overtaken)
+    slow = row.last_end()
+    work_off(row, 2)
+    row.confirm_flush(row.last_end())
+    row.confirm_flush(slow)
 
     assert {found.token for found in row.finished()} == {1, 2}
 
@@ -154,17 +151,12 @@ def test_what_died_while_a_record_was_cleared_to_be_filled_anew_is_left_out(row:
     slot = start(row)
     row.end(slot, worked_off=True)
     work_off(row, 2)
-    row.write_finished(lambda: None)
+    row.confirm_flush(row.last_end())
     at = (slot - child_table.STATE) * child_table.CELL_BYTES
 
     row._memory[at : at + cleared] = bytes(cleared)
 
     assert [found.token for found in row.finished()] == [2]
-
-
-def failing() -> None:
-    """Write nothing."""
-    raise OSError("the server is away")
 
 
 def test_an_id_that_is_too_long_to_be_told_apart_is_not_told(row: ChildRow) -> None:
