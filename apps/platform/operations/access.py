@@ -1,4 +1,4 @@
-"""Who may read the metrics: this machine itself, or whoever has the token."""
+"""Access to the metrics: from this machine, or with the token."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ FORWARDED = frozenset(
 
 
 def may_scrape(request: HttpRequest, token: str) -> bool:
-    """Return whether a request comes from loopback, untouched by a proxy, or carries the token.
+    """Return whether a request comes from loopback and through no proxy, or carries the token.
 
     Args:
-        token: What is set; "" lets no token in.
+        token: Configured token; "" accepts none.
     """
     return _from_loopback(request) or _has_token(request, token)
 

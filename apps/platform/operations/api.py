@@ -1,4 +1,4 @@
-"""Queues through the API."""
+"""Queues in the API."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ router = Router(tags=["Queues"])
 
 
 class QueueBody(BaseModel):
-    """How one queue stands, its retry lane and dead list included."""
+    """State of one queue with its retry lane and dead list."""
 
     queue: str
-    depth: int = Field(description="Messages that wait to be started.")
+    depth: int = Field(description="Messages that wait for a worker.")
     scheduled: int = Field(description="Messages that are not due yet.")
     running: int
     retrying: int = Field(description="Messages in the queue's retry lane.")
     dead: int
-    parked: int = Field(description="Scheduled messages that wait for a worker whose code knows them.")
-    quarantined: int = Field(description="Messages that nobody can read.")
-    oldest_age_seconds: float | None = Field(description="Of the oldest that waits; null when nothing does.")
-    objective_seconds: float | None = Field(description="A message starts within this time; null promises nothing.")
+    parked: int = Field(description="Scheduled messages that wait for a worker that can run them.")
+    quarantined: int = Field(description="Unreadable messages.")
+    oldest_age_seconds: float | None = Field(description="Age of the oldest waiting message; null when none waits.")
+    objective_seconds: float | None = Field(description="Time within which a message should start; null for none.")
     paused: bool
     pools: list[str]
     pools_up: int
@@ -38,14 +38,14 @@ class QueueBody(BaseModel):
 
 
 class QueuesBody(BaseModel):
-    """Every queue of the yard, in its order."""
+    """Every queue, in the order of the topology."""
 
     queues: list[QueueBody]
 
 
 @router.get("", auth=read_scope, response={200: QueuesBody}, url_name="queues", operation_id="list_queues")
 def list_queues(request: HttpRequest) -> dict[str, Any]:
-    """Tell how every queue stands."""
+    """Return the state of every queue."""
     try:
         state = YARD_STATE.result(TIMEOUT_S)
     except NoAnswer as error:

@@ -1,4 +1,4 @@
-"""One sentence about the yard, by simple rules; only what was measured."""
+"""Diagnosis of the yard in one sentence, by simple rules over measured values."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from dataclasses import dataclass, field
 from apps.platform.console.formatting import duration, times
 from apps.platform.dead_letters.queries import Group
 from apps.platform.operations.queries import YardState
-from apps.platform.operations.rows import Level, Track
+from apps.platform.operations.rows import Level, Row
 from apps.platform.operations.server_state import ServerState
 from broker.health.server import Finding
 from broker.shapes import LaneStats
 
-# One look cannot tell a wait of less than a second from a message that is just being picked up.
+# In one sample, a wait of less than 1 s looks like a message that is just being fetched.
 SEEN_MS = 1_000
-# A few retries are daily life; this many of one queue at once have a cause.
+# Fewer concurrent retries of one queue are normal; this many have a common cause.
 MANY_RETRIES = 10
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What the page says first.
+    """Headline of the overview: the most severe finding.
 
     Args:
-        facts: Numbers with their meaning.
-        then: What to do, or "".
-        action: Words of the one button; ``link``: the name of its address, and ``query`` behind it.
+        facts: Figures with their meaning.
+        then: Remedy, or "".
+        action: Label of the button; ``link`` is its URL name, ``query`` its query string.
         also: Further findings, as sentences.
     """
 
@@ -41,13 +41,16 @@ class Verdict:
     also: tuple[str, ...] = field(default=())
 
 
-def judge(rows: Sequence[Track], state: YardState | None, recent: Sequence[Group] | None, open_letters: int) -> Verdict:
+def diagnose(
+    rows: Sequence[Row], state: YardState | None, recent: Sequence[Group] | None, open_letters: int
+) -> Verdict:
     """Return the verdict.
 
     Args:
-        state: ``None``: the broker is away.
-        recent: Groups of letters that died in the last ten minutes; ``None``: the database is away.
-        open_letters: Dead letters that nobody has triaged.
+        state: ``None`` while the broker is unavailable.
+        recent: Groups of messages that became dead letters in the last ten minutes; ``None`` while the database is
+            unavailable.
+        open_letters: Number of dead letters not triaged yet.
     """
     if state is None:
         return _broker_away()
@@ -81,7 +84,7 @@ def _broker_away() -> Verdict:
         "Broker away",
         "Nothing starts, because the broker does not answer.",
         then="Messages that were accepted are safe in the broker's files. New jobs are refused with 503 until it is "
-        "back. Check that the server runs and that SWITCHYARD_BROKER_URL names it; the web's log holds its last words.",
+        "back. Check that the server runs and that SWITCHYARD_BROKER_URL names it; the web's log holds the error.",
     )
 
 
@@ -91,8 +94,8 @@ def _broker_refuses(server: ServerState, facts: tuple[tuple[str, str], ...]) -> 
         "Broker refuses",
         f"Nothing starts and new jobs are refused, because the broker takes no work: {server.refusal}.",
         facts,
-        # Whatever else the page shows follows from it: reports and leases lapse when they cannot be written.
-        then=f"{server.remedy} Pools and scheduler only cannot say that they run: there is no need to restart them.",
+        # The rest of the page follows from this: reports and leases expire when they cannot be written.
+        then=f"{server.remedy} Pools and scheduler merely cannot report: there is no need to restart them.",
     )
 
 
@@ -108,36 +111,36 @@ def _broker_unsafe(findings: Sequence[Finding]) -> list[Verdict]:
     ]
 
 
-# What the page's other lines cannot say.
+# Consequences of a finding that the rest of the page does not show, by code.
 _FOLLOWS = {"evicting": " New jobs are refused with 503 until then; what waits is worked off."}
 
 
-def _pools_down(rows: Sequence[Track]) -> list[Verdict]:
+def _pools_down(rows: Sequence[Row]) -> list[Verdict]:
     return [
         Verdict(
             "bad",
             "No pool",
             f"{row.name} starts nothing, because no pool serves it; {_jobs(row)}.",
-            then=f"Start the pool of {row.name} with `manage.py runpool`, or look into its log. Nothing is lost.",
+            then=f"Start the pool of {row.name} with `manage.py runpool`, or read its log. Nothing is lost.",
         )
         for row in rows
         if row.state.word == "No pool" and row.state.level == "bad"
     ]
 
 
-def _late(rows: Sequence[Track]) -> list[Verdict]:
+def _late(rows: Sequence[Row]) -> list[Verdict]:
     late = [row for row in rows if row.state.word == "Late" and (row.oldest_age_ms or 0) >= SEEN_MS]
     found = []
     for row in sorted(late, key=lambda row: row.ratio or 0, reverse=True):
-        # A pool that works without pause shows a slot or two between two jobs at any moment.
+        # A fully loaded pool still shows one or two free slots in any sample.
         working = row.busy * 2 >= row.slots
         share = "all" if row.busy >= row.slots else f"{row.busy} of"
-        cause = f"{share} {row.slots} slots are busy" if working else "its free slots take nothing up"
+        cause = f"{share} {row.slots} slots are busy" if working else "its free slots start nothing"
         then = (
-            "It is on time again when the jobs that run now end faster than new ones come. If it stays, give the "
+            "It recovers when running jobs finish faster than new ones arrive. If it does not, give the "
             "pool more slots in project/topology.py, or move its slow actor to another queue."
             if working
-            else "Most likely its workers have just started or cannot reach the broker: look into the pool's log."
+            else "Most likely its workers have just started or cannot reach the broker: read the pool's log."
         )
         sentence = (
             f"{row.name} is {times(row.ratio or 0)} behind its promise, because {cause}; "
@@ -147,12 +150,12 @@ def _late(rows: Sequence[Track]) -> list[Verdict]:
     return found
 
 
-def _paused(rows: Sequence[Track]) -> list[Verdict]:
+def _paused(rows: Sequence[Row]) -> list[Verdict]:
     return [
         Verdict(
             "warn",
             "Paused",
-            f"{row.name} starts nothing, because somebody paused it; {_jobs(row)}.",
+            f"{row.name} starts nothing, because an operator paused it; {_jobs(row)}.",
             then=f"When the reason is gone: `manage.py queues resume {row.name}`.",
         )
         for row in rows
@@ -161,19 +164,21 @@ def _paused(rows: Sequence[Track]) -> list[Verdict]:
 
 
 def _parked(state: YardState) -> list[Verdict]:
-    parked = {stats.queue: stats.parked for stats in state.queues if stats.parked}
-    if not parked:
+    return _by_queue(
+        {stats.queue: stats.parked for stats in state.queues if stats.parked},
+        "Parked",
+        "Jobs wait for a worker that knows their actor and arguments",
+        "A deploy is under way, or senders were deployed before workers. `manage.py check_backlog` names the actors; "
+        "jobs that no pool can run within ten minutes become dead letters.",
+    )
+
+
+def _by_queue(counts: dict[str, int], label: str, fact: str, then: str) -> list[Verdict]:
+    """Return one warning that lists a count for each queue, or nothing when there is none."""
+    if not counts:
         return []
-    named = ", ".join(f"{count:,} of {queue}" for queue, count in parked.items())
-    return [
-        Verdict(
-            "warn",
-            "Parked",
-            f"Jobs wait for a worker that knows their actor and arguments: {named}.",
-            then="A deploy is under way, or sends before it works. `manage.py check_backlog` names the actors; what "
-            "no pool knows within ten minutes becomes a dead letter.",
-        )
-    ]
+    listed = ", ".join(f"{count:,} of {queue}" for queue, count in counts.items())
+    return [Verdict("warn", label, f"{fact}: {listed}.", then=then)]
 
 
 def _failing(recent: Sequence[Group]) -> list[Verdict]:
@@ -191,7 +196,7 @@ def _failing(recent: Sequence[Group]) -> list[Verdict]:
             "warn",
             "Failing",
             sentence,
-            then="Nothing consumes a dead list: requeue the letters when the cause is mended, or discard them.",
+            then="Nothing consumes a dead list: requeue the letters when the cause is removed, or discard them.",
             action=f"Triage {worst.letters:,} dead letter{'' if worst.letters == 1 else 's'}",
             link="admin:switchyard_dead_letters_deadletter_changelist",
             query=f"?fingerprint={worst.fingerprint}",
@@ -201,22 +206,16 @@ def _failing(recent: Sequence[Group]) -> list[Verdict]:
 
 def _retrying(state: YardState) -> list[Verdict]:
     counts = {stats.queue: _in_lane(stats.retry) for stats in state.queues}
-    many = {queue: count for queue, count in counts.items() if count >= MANY_RETRIES}
-    if not many:
-        return []
-    named = ", ".join(f"{count:,} of {queue}" for queue, count in many.items())
-    return [
-        Verdict(
-            "warn",
-            "Retrying",
-            f"Jobs that failed wait to be tried again: {named}.",
-            then="Why is in the pools' log, in the lines `retried`, and by actor and exception in "
-            "switchyard_retries_total. Mend that and they end by themselves; until then nothing is lost.",
-        )
-    ]
+    return _by_queue(
+        {queue: count for queue, count in counts.items() if count >= MANY_RETRIES},
+        "Retrying",
+        "Failed jobs wait for a retry",
+        "The causes are in the pools' log, in the lines `retried`, and by actor and exception in "
+        "switchyard_retries_total. Remove the cause and they finish by themselves; until then nothing is lost.",
+    )
 
 
-def _pools_missing(rows: Sequence[Track]) -> list[Verdict]:
+def _pools_missing(rows: Sequence[Row]) -> list[Verdict]:
     missing = [row.name for row in rows if row.state.word == "No pool" and row.state.level == "warn"]
     if not missing:
         return []
@@ -243,7 +242,7 @@ def _no_scheduler(state: YardState) -> list[Verdict]:
     ]
 
 
-def _facts(rows: Sequence[Track], state: YardState, open_letters: int) -> tuple[tuple[str, str], ...]:
+def _facts(rows: Sequence[Row], state: YardState, open_letters: int) -> tuple[tuple[str, str], ...]:
     slots = sum(pool.slots for pool in state.pools.values())
     busy = sum(pool.busy for pool in state.pools.values())
     waiting = sum(stats.live.waiting for stats in state.queues)
@@ -251,7 +250,7 @@ def _facts(rows: Sequence[Track], state: YardState, open_letters: int) -> tuple[
     closest = max((row for row in rows if row.ratio is not None), key=lambda row: row.ratio or 0, default=None)
     first = ("None", "waits past its promise")
     if closest is not None and closest.ratio is not None:
-        # Rounded down: 100 % says that a promise is broken.
+        # Rounded down: 100 % means that a promise is broken.
         share = f"{int(closest.ratio * 100)} %" if closest.ratio <= 1 else times(closest.ratio)
         first = (share, f"closest to its promise: {closest.name}, {duration(closest.oldest_age_ms or 0)}")
     return (
@@ -266,6 +265,6 @@ def _in_lane(lane: LaneStats) -> int:
     return lane.waiting + lane.scheduled + lane.running
 
 
-def _jobs(row: Track) -> str:
+def _jobs(row: Row) -> str:
     count = (row.waiting or 0) + row.held
     return "1 job waits" if count == 1 else f"{count:,} jobs wait"

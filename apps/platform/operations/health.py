@@ -1,4 +1,4 @@
-"""Whether this process can do its work: each dependency asked, quickly."""
+"""Readiness of this process: broker and database, each checked within 2 s."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TIMEOUT_S = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Dependency:
-    """How a dependency answered. ``fact`` is for people and names no address and no secret."""
+    """State of one dependency; ``fact`` is text for people without address or secret."""
 
     name: str
     ok: bool
@@ -24,7 +24,7 @@ class Dependency:
 
 
 def _ask_broker() -> str:
-    """Return why the broker takes no work or would lose it, "" when it is sound."""
+    """Return why the broker takes no work or may lose it, "" when it is healthy."""
     found = facilities()
     found.pools.read_all()
     server = read_server_state(found.records.calls, found.records.keys)
@@ -41,13 +41,13 @@ def _ask_database() -> None:
         connection.close()
 
 
-# One for the process: a dependency that hangs holds one thread, however many probes come.
+# One for each process: a dependency that hangs blocks one thread, however many probes come.
 BROKER = TimedCall("broker", _ask_broker)
 DATABASE = TimedCall("database", _ask_database)
 
 
 def dependencies() -> tuple[Dependency, ...]:
-    """Ask the broker and the database; takes at most two seconds each."""
+    """Check the broker and the database; takes at most 2 s each."""
     return _broker(), _database()
 
 
@@ -70,7 +70,7 @@ def _database() -> Dependency:
 
 
 def _fact(error: Exception) -> str:
-    # The clients' own words may hold addresses and users.
+    # Error texts of the clients may contain addresses and users.
     if isinstance(error, NoAnswer):
         return f"no answer within {TIMEOUT_S:g} s"
     return error.kind if isinstance(error, BrokerError) else type(error).__name__

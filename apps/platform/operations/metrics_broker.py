@@ -1,4 +1,4 @@
-"""The broker's side of the metrics: queues, dead lists and pools, read when they are asked for."""
+"""Metrics of queues, dead lists and pools, read from the broker at each scrape."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ YARD_STATE = TimedCall("broker", yard_state)
 
 
 class BrokerMetrics:
-    """Collects what the broker knows. A broker that is away leaves ``switchyard_broker_up 0`` alone."""
+    """Collector of the broker's metrics; while the broker is unavailable only ``switchyard_broker_up 0``."""
 
     def collect(self) -> Iterator[Metric]:
         """Return the metric families."""

@@ -1,4 +1,4 @@
-"""The workers' side of the metrics: the multiprocess files of every pool on this machine, merged."""
+"""Metrics of the workers: the merged multiprocess files of every pool on this machine."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ UNREADABLE = (OSError, ValueError, struct.error, RuntimeError)
 
 
 class WorkerMetrics:
-    """Collects what workers counted and timed.
+    """Collector of the workers' counters and histograms.
 
     Args:
-        metrics_dir: Its folders are pools, their ``*.db`` files children.
-        taken: Families that another collector has: two of one name are no valid exposition.
+        metrics_dir: One folder for each pool, one ``*.db`` file for each child and type.
+        taken: Metric families of another collector; an exposition must not repeat a name.
     """
 
     def __init__(self, metrics_dir: Path, *, taken: frozenset[str] = frozenset()) -> None:
@@ -42,7 +42,7 @@ class WorkerMetrics:
             try:
                 return list(MultiProcessCollector.merge(files))
             except UNREADABLE:
-                # A child that starts meanwhile makes its files.
+                # A child that is starting is still creating its files.
                 return list(MultiProcessCollector.merge([file for file in files if _readable(file)]))
 
 

@@ -1,4 +1,4 @@
-"""The right to see the operations room. It has no rows: what it shows comes from the broker."""
+"""Permissions of the operations room. The model has no table: the data comes from the broker."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from django.db import models
 
 
 class OperationsRoom(models.Model):
-    """Carries the permission."""
+    """Unmanaged model that carries the permissions."""
 
     class Meta:
         managed = False

@@ -47,7 +47,7 @@ def groups(request: HttpRequest) -> list[dict[str, Any]]:
 
 
 def open_letters(request: HttpRequest) -> str:
-    """Return how many dead letters wait for triage, or "" for none."""
+    """Return the number of dead letters to triage, or "" for none."""
     if not request.user.has_perm("switchyard_dead_letters.view_deadletter"):
         return ""
     count = open_count()

@@ -1,4 +1,4 @@
-"""Everything the overview shows, gathered once; a broker or database that is away leaves its part out."""
+"""Data of the overview, read once; an unavailable broker or database leaves its part empty."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from apps.platform.alerts import queries as alerts
 from apps.platform.alerts.models import Alert
 from apps.platform.conf import declared_yard
 from apps.platform.dead_letters import queries as dead_letters
-from apps.platform.operations.diagnosis import Verdict, judge
+from apps.platform.operations.diagnosis import Verdict, diagnose
 from apps.platform.operations.metrics_broker import YARD_STATE
 from apps.platform.operations.queries import PoolState, YardState
-from apps.platform.operations.rows import Track, tracks
+from apps.platform.operations.rows import Row, yard_rows
 from apps.platform.operations.svg import Drawing, draw
 from apps.platform.operations.timeouts import NoAnswer
 from broker.errors import BrokerError
@@ -39,10 +39,10 @@ class PoolRow:
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """The overview at one moment. ``alerts`` is ``None`` when the database is away."""
+    """The overview at one moment; ``alerts`` is ``None`` while the database is unavailable."""
 
     verdict: Verdict
-    rows: tuple[tuple[Track, Drawing], ...]
+    rows: tuple[tuple[Row, Drawing], ...]
     pools: tuple[PoolRow, ...]
     pools_up: int
     slots: int
@@ -53,9 +53,9 @@ class Room:
 
 
 def overview() -> Room:
-    """Gather it; takes at most two seconds for the broker."""
+    """Read the overview; waits at most 2 s for the broker."""
     state = _state()
-    rows = tracks(declared_yard(), state)
+    rows = yard_rows(declared_yard(), state)
     recent: list[dead_letters.Group] | None
     latest: tuple[Alert, ...] | None
     try:
@@ -65,7 +65,7 @@ def overview() -> Room:
         recent, open_letters, latest = None, 0, None
     pools = list(state.pools.values()) if state else []
     return Room(
-        verdict=judge(rows, state, recent, open_letters),
+        verdict=diagnose(rows, state, recent, open_letters),
         rows=tuple((row, draw(row)) for row in rows),
         pools=tuple(_pool_row(pool.name, state) for pool in declared_yard().pools),
         pools_up=sum(pool.up for pool in pools),

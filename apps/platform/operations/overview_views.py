@@ -1,4 +1,4 @@
-"""The operations room in the admin: a page, and the part of it that is fetched again and again."""
+"""The operations room in the admin: the page, and the part of it that the page polls."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from apps.platform.operations import overview as page
 @require_safe
 @never_cache
 def overview(request: HttpRequest) -> TemplateResponse:
-    """The whole page, complete without JavaScript."""
+    """Render the whole page, complete without JavaScript."""
     _check(request)
     context = {
         **admin.site.each_context(request),
@@ -29,7 +29,7 @@ def overview(request: HttpRequest) -> TemplateResponse:
 @require_safe
 @never_cache
 def live(request: HttpRequest) -> TemplateResponse:
-    """The part that changes."""
+    """Render the part that changes."""
     _check(request)
     return TemplateResponse(request, "switchyard_operations/live.html", {"room": page.overview()})
 

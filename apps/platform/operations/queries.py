@@ -21,12 +21,12 @@ class QueueState:
     """One queue with its retry lane, dead list and slots.
 
     Args:
-        waiting, scheduled, running: Of the queue itself; ``running`` is what workers hold.
-        parked: Of what is scheduled, also in the retry lane, what waits for a worker whose code knows it.
-        retrying: Messages in the retry lane, whatever their state there.
-        oldest_age_ms, objective_ms: ``None`` when nothing waits, or nothing is promised.
-        slots: Of the pools that serve the queue and are up; ``slots_busy``: those that run something.
-        pools_up: How many of ``pools`` have a supervisor that reports.
+        waiting, scheduled, running: Messages of the queue itself; workers hold the running ones.
+        parked: Scheduled messages, also of the retry lane, that wait for a worker that can run them.
+        retrying: Messages in the retry lane, in any state.
+        oldest_age_ms, objective_ms: ``None`` when nothing waits, or without an objective.
+        slots: Slots of the pools that serve the queue and are up; ``slots_busy`` of them run a message.
+        pools_up: Number of ``pools`` with a supervisor that reports.
     """
 
     queue: str
@@ -46,7 +46,7 @@ class QueueState:
     parked: int
 
     def as_json(self) -> dict[str, Any]:
-        """Return it as the API and ``manage.py queues --json`` give it; ``depth`` is what waits to be started."""
+        """Return the JSON shape of the API and of ``manage.py queues --json``; ``depth`` counts waiting messages."""
         return {
             "queue": self.queue,
             "depth": self.waiting,
@@ -71,8 +71,8 @@ class PoolState:
     """One pool of the yard over all hosts.
 
     Args:
-        up: A supervisor reports that has been ready.
-        ready: It has a child now that takes work.
+        up: A supervisor that has been ready reports.
+        ready: A child accepts work now.
     """
 
     pool: Pool
@@ -88,7 +88,7 @@ class PoolState:
 
 @dataclass(frozen=True, slots=True)
 class YardState:
-    """Everything the broker knows at one moment."""
+    """State of the whole yard in the broker at one moment."""
 
     queues: tuple[QueueStats, ...]
     pools: dict[str, PoolState]
@@ -96,7 +96,7 @@ class YardState:
     server: ServerState = TAKES_WORK
 
     def lane(self, name: str) -> LaneStats:
-        """Return how a queue or a retry lane stands."""
+        """Return the figures of a queue or a retry lane."""
         for stats in self.queues:
             for lane in (stats.live, stats.retry):
                 if lane.name == name:
@@ -105,10 +105,10 @@ class YardState:
 
 
 def yard_state() -> YardState:
-    """Ask the broker for everything.
+    """Read the state of the yard from the broker.
 
     Raises:
-        BrokerUnavailable: it did not answer.
+        BrokerUnavailable: the broker did not answer.
     """
     yard: Yard = declared_yard()
     found = facilities()
@@ -122,7 +122,7 @@ def yard_state() -> YardState:
 
 
 def queues() -> list[QueueState]:
-    """Return every queue of the yard, in its order.
+    """Return the current state of every queue, in the order of the yard.
 
     Raises:
         BrokerUnavailable: the broker did not answer.
@@ -131,7 +131,7 @@ def queues() -> list[QueueState]:
 
 
 def queues_of(state: YardState) -> list[QueueState]:
-    """Return every queue of the yard, in its order, as it stood."""
+    """Return every queue in a state, in the order of the yard."""
     return [_queue_state(stats, state) for stats in state.queues]
 
 

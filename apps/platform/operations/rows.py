@@ -1,4 +1,4 @@
-"""The yard as rows: every queue, every retry lane with its own pool, and the pool that works the other lanes."""
+"""Rows of the overview: every queue, every retry lane with its own pool, and each pool for the other retry lanes."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ BAD_RATIO = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Word:
-    """A state in a word, with what it is based on."""
+class Status:
+    """State of a row: one word, its level, and the fact behind it."""
 
     word: str
     level: Level
     detail: str = ""
 
 
-UNKNOWN = Word("Unknown", "calm", "broker away")
+UNKNOWN = Status("Unknown", "calm", "broker away")
 
 
 @dataclass(frozen=True, slots=True)
-class Track:
-    """One row of the yard.
+class Row:
+    """One row of the overview.
 
     Args:
-        queue: Whose dead list the row shows, or "".
+        queue: Queue whose dead list the row shows, or "".
         kind: ``queue``, ``lane`` (a retry lane with a pool of its own) or ``pool`` (serves several retry lanes).
-        waiting, held: Due and not yet due; ``None``: the broker is away.
-        ratio: The oldest's age over the promise; ``None`` without a promise or without anything waiting.
-        retrying, dead: ``None`` where the row has no siding or buffer stop of its own.
-        own_track: Its retries run on the row below.
+        waiting, held: Messages due and not yet due; ``waiting`` is ``None`` while the broker is unavailable.
+        ratio: Age of the oldest message over the objective; ``None`` without an objective or without waiting messages.
+        retrying, dead: ``None`` when the row has no siding or buffer stop of its own.
+        own_track: The row below shows its retries.
     """
 
     name: str
@@ -55,20 +55,20 @@ class Track:
     dead: int | None
     own_track: bool
     signal: Signal
-    state: Word
+    state: Status
 
     @property
     def folds(self) -> bool:
-        """Whether a phone may show it as one line."""
+        """Whether a narrow screen may show the row as one line."""
         return self.state.level in ("ok", "calm") and not self.dead
 
 
-def tracks(yard: Yard, state: YardState | None) -> list[Track]:
-    """Return the rows in the order of the topology. ``None`` says the broker is away."""
-    return [row for queue in yard.queues for row in _family(yard, queue, state)] + _shared(yard, state)
+def yard_rows(yard: Yard, state: YardState | None) -> list[Row]:
+    """Return the rows in the order of the topology; ``state`` is ``None`` while the broker is unavailable."""
+    return [row for queue in yard.queues for row in _queue_and_lane(yard, queue, state)] + _shared(yard, state)
 
 
-def _family(yard: Yard, queue: Queue, state: YardState | None) -> Iterator[Track]:
+def _queue_and_lane(yard: Yard, queue: Queue, state: YardState | None) -> Iterator[Row]:
     own = [pool for pool in yard.pools if queue.retry_lane in pool.queues]
     if state is None:
         yield _unknown(queue.name, "queue", promise(queue.objective_ms), own_track=bool(own))
@@ -82,11 +82,11 @@ def _family(yard: Yard, queue: Queue, state: YardState | None) -> Iterator[Track
         yield _lane(stats, [state.pools[pool.name] for pool in own])
 
 
-def _queue(queue: Queue, stats: QueueStats, pools: list[PoolState], *, own_track: bool) -> Track:
+def _queue(queue: Queue, stats: QueueStats, pools: list[PoolState], *, own_track: bool) -> Row:
     live, age = stats.live, stats.live.oldest_age_ms
     ratio = age / queue.objective_ms if age is not None and queue.objective_ms else None
     up = any(pool.up for pool in pools)
-    return Track(
+    return Row(
         name=queue.name,
         queue=queue.name,
         kind="queue",
@@ -105,9 +105,9 @@ def _queue(queue: Queue, stats: QueueStats, pools: list[PoolState], *, own_track
     )
 
 
-def _lane(stats: QueueStats, pools: list[PoolState]) -> Track:
+def _lane(stats: QueueStats, pools: list[PoolState]) -> Row:
     up = any(pool.up for pool in pools)
-    return Track(
+    return Row(
         name=stats.retry.name,
         queue=stats.queue,
         kind="lane",
@@ -126,7 +126,7 @@ def _lane(stats: QueueStats, pools: list[PoolState]) -> Track:
     )
 
 
-def _shared(yard: Yard, state: YardState | None) -> list[Track]:
+def _shared(yard: Yard, state: YardState | None) -> list[Row]:
     rows = []
     for pool in (pool for pool in yard.pools if pool.shared_retries):
         lanes = yard.served_by(pool)
@@ -138,7 +138,7 @@ def _shared(yard: Yard, state: YardState | None) -> list[Track]:
         stats = [state.lane(lane) for lane in lanes]
         ages = [lane.oldest_age_ms for lane in stats if lane.oldest_age_ms is not None]
         rows.append(
-            Track(
+            Row(
                 name=pool.name,
                 queue="",
                 kind="pool",
@@ -159,28 +159,28 @@ def _shared(yard: Yard, state: YardState | None) -> list[Track]:
     return rows
 
 
-def _word(stats: QueueStats, ratio: float | None, pools: list[PoolState], *, up: bool) -> Word:
+def _word(stats: QueueStats, ratio: float | None, pools: list[PoolState], *, up: bool) -> Status:
     live = stats.live
     if not up:
         return _no_pool(pools, waiting=live.waiting + live.scheduled)
     if stats.paused:
-        return Word("Paused", "warn", f"{live.waiting:,} wait")
+        return Status("Paused", "warn", f"{live.waiting:,} wait")
     if ratio is not None and ratio > 1:
-        return Word("Late", "bad" if ratio >= BAD_RATIO else "warn", f"{times(ratio)} its promise")
+        return Status("Late", "bad" if ratio >= BAD_RATIO else "warn", f"{times(ratio)} its promise")
     if not live.waiting + live.running + live.scheduled:
-        return Word("Quiet", "calm")
-    return Word("On time", "ok")
+        return Status("Quiet", "calm")
+    return Status("On time", "ok")
 
 
-def _flow(pools: list[PoolState], detail: str, *, waiting: int) -> Word:
+def _flow(pools: list[PoolState], detail: str, *, waiting: int) -> Status:
     if not any(pool.up for pool in pools):
         return _no_pool(pools, waiting=waiting)
-    return Word("Flowing", "ok", detail) if waiting else Word("Quiet", "calm", detail)
+    return Status("Flowing", "ok", detail) if waiting else Status("Quiet", "calm", detail)
 
 
-def _no_pool(pools: list[PoolState], *, waiting: int) -> Word:
+def _no_pool(pools: list[PoolState], *, waiting: int) -> Status:
     detail = "starting" if any(pool.state == "starting" for pool in pools) else "no supervisor reports"
-    return Word("No pool", "bad" if waiting and detail != "starting" else "warn", detail)
+    return Status("No pool", "bad" if waiting and detail != "starting" else "warn", detail)
 
 
 def _signal(*, up: bool, paused: bool) -> Signal:
@@ -193,8 +193,8 @@ def _count(lane: LaneStats) -> int:
     return lane.waiting + lane.scheduled + lane.running
 
 
-def _unknown(name: str, kind: Literal["queue", "lane", "pool"], promised: str, *, own_track: bool) -> Track:
-    return Track(
+def _unknown(name: str, kind: Literal["queue", "lane", "pool"], promised: str, *, own_track: bool) -> Row:
+    return Row(
         name=name,
         queue="",
         kind=kind,

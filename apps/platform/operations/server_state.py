@@ -1,4 +1,4 @@
-"""Whether the broker's server takes work, and whether it may drop some: it answers reads when it does neither."""
+"""State of the broker's server: whether it takes writes, and whether it may lose data. Reads alone show neither."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from broker.health.server import Finding, judge, read_facts
 from broker.keys.keys import Keys
 from broker.redis.calls import RedisCalls
 
-# First word of the server's refusal -> why it takes no work, and what to do.
+# First word of the server's error -> why it takes no work, and the remedy.
 REFUSALS = {
     "OOM": (
         "its memory is full",
-        "Raise it with `CONFIG SET maxmemory` and in the server's configuration; work then goes on by itself. Leave "
+        "Raise it with `CONFIG SET maxmemory` and in the server's configuration; work then resumes by itself. Leave "
         "maxmemory-policy alone: any other one deletes waiting jobs.",
     ),
     "READONLY": (
@@ -27,21 +27,21 @@ REFUSALS = {
     ),
     "MISCONF": (
         "it cannot write to its disk",
-        "Free its disk and look into its log; work then goes on by itself.",
+        "Free its disk and read its log; work then resumes by itself.",
     ),
 }
-# Findings that a refusal has told already.
-TOLD_BY_REFUSAL = frozenset({"replica", "disk", "loading", "nearly_full"})
+# Findings that a refusal already reports.
+IMPLIED_BY_REFUSAL = frozenset({"replica", "disk", "loading", "nearly_full"})
 
 
 @dataclass(frozen=True, slots=True)
 class ServerState:
-    """What the server does with new work.
+    """Whether the server takes new work.
 
     Args:
-        refusal: Why it takes none, as half a sentence; "" when it takes it.
+        refusal: Reason why it refuses writes, as half a sentence; "" when it accepts them.
         remedy: How to make it take work again.
-        findings: What else should be changed, worst first; what cannot be verified is not among it.
+        findings: Other defects, worst first, without those that cannot be verified.
     """
 
     refusal: str = ""
@@ -50,12 +50,12 @@ class ServerState:
 
     @property
     def errors(self) -> tuple[Finding, ...]:
-        """Findings by which work is lost or held up."""
+        """Findings that lose or hold up work."""
         return tuple(found for found in self.findings if found.severity == "error")
 
     @property
     def warnings(self) -> tuple[Finding, ...]:
-        """Findings that will become errors, or that cost no more than a part of the work."""
+        """Findings that may become errors, or that affect a part of the work."""
         return tuple(found for found in self.findings if found.severity == "warning")
 
 
@@ -63,20 +63,20 @@ TAKES_WORK = ServerState()
 
 
 def read_server_state(calls: RedisCalls, keys: Keys) -> ServerState:
-    """Ask for leave to write, writing nothing, what the server says of itself, and whether its keys are ours.
+    """Check whether the server accepts writes, its own figures, its keyspace marker and the types of our keys.
 
     Raises:
-        BrokerUnavailable: it does not answer.
+        BrokerUnavailable: the server does not answer.
     """
     refusal, then = _refusal(calls, keys)
     found = [item for item in judge(read_facts(calls), production=not settings.DEBUG) if item.code != "unverified"]
     if refusal:
-        found = [item for item in found if item.code not in TOLD_BY_REFUSAL]
+        found = [item for item in found if item.code not in IMPLIED_BY_REFUSAL]
     return ServerState(refusal, then, (*_lost_keyspace(calls, keys), *_wrong_types(calls, keys), *found))
 
 
 def _refusal(calls: RedisCalls, keys: Keys) -> tuple[str, str]:
-    # Nothing, written into a key that does not exist, makes none; a server that refuses writes refuses this too.
+    # SETRANGE of an empty string creates no key, and a server that refuses writes refuses it too.
     [answer] = calls.pipeline([("SETRANGE", keys.lock("takes-work"), 0, "")], raise_errors=False)
     if not isinstance(answer, BrokerError):
         return "", ""
@@ -91,7 +91,7 @@ def _wrong_types(calls: RedisCalls, keys: Keys) -> list[Finding]:
 
 
 def _lost_keyspace(calls: RedisCalls, keys: Keys) -> list[Finding]:
-    """Return what those who watch left word of: they had seen another keyspace here."""
+    """Return the finding for a replaced keyspace, from the markers that watchers recorded as missing."""
     answers = calls.pipeline(marker_commands(keys), raise_errors=False)
     if any(isinstance(answer, BrokerError) for answer in answers):  # a replica without a primary, reported above
         return []

@@ -1,11 +1,11 @@
-"""Where the marks of a track stand, in SVG units. The numbers beside them say the same in words."""
+"""Geometry of a row's marks, in SVG units. The text beside them states the same figures."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 
-from apps.platform.operations.rows import Track
+from apps.platform.operations.rows import Row
 
 PROMISE_X = 136
 SIGNAL_X = 284
@@ -19,7 +19,7 @@ LONG_WAGON = 112
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """One rectangle. ``kind``: its class in the style sheet."""
+    """One rectangle; ``kind`` is its class in the style sheet."""
 
     x: int
     width: int
@@ -35,32 +35,32 @@ class Drawing:
     siding: tuple[Mark, ...]
 
 
-def draw(track: Track) -> Drawing:
+def draw(row: Row) -> Drawing:
     """Return the marks of a row."""
-    return Drawing(_train(track), _slots(track), _siding(track.retrying or 0))
+    return Drawing(_train(row), _slots(row), _siding(row.retrying or 0))
 
 
-def _train(track: Track) -> tuple[Mark, ...]:
-    if not track.waiting and not (track.kind != "queue" and track.held):
+def _train(row: Row) -> tuple[Mark, ...]:
+    if not row.waiting and not (row.kind != "queue" and row.held):
         return ()
-    if track.ratio is None:
-        length = min(LINEAR, 18 * math.log10(1 + (track.waiting or 0) + track.held) + WAGON)
+    if row.ratio is None:
+        length = min(LINEAR, 18 * math.log10(1 + (row.waiting or 0) + row.held) + WAGON)
     else:
-        past = min(math.log10(max(track.ratio, 1.0)), 2.0)
-        length = min(track.ratio, 1.0) * LINEAR + past * LOGARITHMIC
+        past = min(math.log10(max(row.ratio, 1.0)), 2.0)
+        length = min(row.ratio, 1.0) * LINEAR + past * LOGARITHMIC
     count = max(1, int(length // (WAGON + GAP)))
     places = (SIGNAL_X - 4 - (index + 1) * (WAGON + GAP) + GAP for index in range(count))
-    return tuple(Mark(x, WAGON, "past" if x < PROMISE_X and track.ratio is not None else "wagon") for x in places)
+    return tuple(Mark(x, WAGON, "past" if x < PROMISE_X and row.ratio is not None else "wagon") for x in places)
 
 
-def _slots(track: Track) -> tuple[Mark, ...]:
-    if track.slots == 0:
+def _slots(row: Row) -> tuple[Mark, ...]:
+    if row.slots == 0:
         return (Mark(0, SLOT, "gone"),)
-    if track.slots <= SINGLE_SLOTS:
+    if row.slots <= SINGLE_SLOTS:
         step = SLOT + SLOT_GAP
-        return tuple(Mark(index * step, SLOT, "busy" if index < track.busy else "idle") for index in range(track.slots))
-    filled = round(LONG_WAGON * min(track.busy / track.slots, 1.0))
-    if track.busy and not filled:
+        return tuple(Mark(index * step, SLOT, "busy" if index < row.busy else "idle") for index in range(row.slots))
+    filled = round(LONG_WAGON * min(row.busy / row.slots, 1.0))
+    if row.busy and not filled:
         filled = 2
     return (Mark(0, LONG_WAGON, "idle"), *((Mark(0, filled, "busy"),) if filled else ()))
 

@@ -1,4 +1,4 @@
-"""Addresses of operations; included at the root, before the admin."""
+"""URLs of operations; include them at the root, before the admin."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Addresses for machines: metrics, liveness, readiness."""
+"""Endpoints for monitoring: metrics, liveness, readiness."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ BROKER_SIDE_NAMES = frozenset(
 @require_safe
 @never_cache
 def metrics(request: HttpRequest) -> HttpResponse:
-    """Everything of this machine, for Prometheus; loopback or the token only."""
+    """Return the metrics of the broker and of this machine's workers; from loopback or with the token only."""
     if not may_scrape(request, switchyard_settings().metrics_token):
         body = "metrics: ask from loopback, or with 'Authorization: Bearer' and SWITCHYARD_METRICS_TOKEN\n"
         refusal = HttpResponse(body, status=401, content_type="text/plain; charset=utf-8")
@@ -41,14 +41,14 @@ def metrics(request: HttpRequest) -> HttpResponse:
 @require_safe
 @never_cache
 def healthz(request: HttpRequest) -> HttpResponse:
-    """The process answers."""
+    """Return 200: the process answers."""
     return HttpResponse("ok\n", content_type="text/plain; charset=utf-8")
 
 
 @require_safe
 @never_cache
 def readyz(request: HttpRequest) -> JsonResponse:
-    """Each dependency by name; 503 when one does not answer."""
+    """Return the state of each dependency; 503 when one is unavailable."""
     found = dependencies()
     ready = all(dependency.ok for dependency in found)
     answers = {dependency.name: {"ok": dependency.ok, "fact": dependency.fact} for dependency in found}

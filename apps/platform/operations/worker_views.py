@@ -1,4 +1,4 @@
-"""Workers in the admin: who runs where, and where the threads of a pool stand right now."""
+"""Workers in the admin: supervisors with their children, and stack dumps of a pool."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from broker.errors import BrokerError
 from broker.interface import facilities
 from broker.stores.pool_reports import PoolReport
 
-# A supervisor looks for requests every two seconds, and its children have half a second.
+# A supervisor polls for requests every 2 s, and its children have 0.5 s to answer.
 PATIENCE_S = 10.0
 REQUEST = re.compile(r"\d{1,12}-[\w-]{22}")
 
@@ -31,10 +31,10 @@ logger = logging.getLogger("switchyard.operations")
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A request for stacks, and what has come of it.
+    """A request for stacks.
 
     Args:
-        late: No answer is to be expected any more.
+        late: The time for an answer has passed.
     """
 
     name: str
@@ -44,7 +44,7 @@ class Asked:
 @require_safe
 @never_cache
 def workers(request: HttpRequest) -> TemplateResponse:
-    """Every supervisor with its children."""
+    """List every supervisor with its children."""
     _check(request, "view_operations")
     context = {"title": "Workers", "supervisors": _supervisors(), "is_fullwidth": "1"}
     page = admin.site.each_context(request) | context
@@ -53,7 +53,7 @@ def workers(request: HttpRequest) -> TemplateResponse:
 
 @require_POST
 def ask_for_stacks(request: HttpRequest, member: str) -> HttpResponse:
-    """Ask a supervisor for its children's stacks, and go where they will be shown."""
+    """Request the stacks of a supervisor's children, and redirect to the page that shows them."""
     _check(request, "dump_stacks")
     found = _supervisors()
     if found is None or member not in {supervisor.member for supervisor in found}:
@@ -67,7 +67,7 @@ def ask_for_stacks(request: HttpRequest, member: str) -> HttpResponse:
 @require_safe
 @never_cache
 def stacks(request: HttpRequest, member: str, name: str) -> TemplateResponse:
-    """Show the stacks that were asked for; until they are there, look again every second."""
+    """Show the requested stacks; the page reloads every second until they arrive."""
     _check(request, "dump_stacks")
     if not REQUEST.fullmatch(name):
         raise Http404("No such request.")
@@ -85,7 +85,7 @@ def stacks(request: HttpRequest, member: str, name: str) -> TemplateResponse:
 
 
 def _supervisors() -> list[PoolReport] | None:
-    """Return the reports of all supervisors, or ``None`` while the broker is away."""
+    """Return the reports of all supervisors, or ``None`` while the broker is unavailable."""
     try:
         return facilities(dramatiq.get_broker()).pools.read_all()
     except BrokerError:

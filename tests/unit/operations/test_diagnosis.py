@@ -4,9 +4,9 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from apps.platform.dead_letters.queries import Group
-from apps.platform.operations.diagnosis import Verdict, judge
+from apps.platform.operations.diagnosis import Verdict, diagnose
 from apps.platform.operations.queries import YardState
-from apps.platform.operations.rows import tracks
+from apps.platform.operations.rows import yard_rows
 from apps.platform.operations.server_state import REFUSALS, ServerState
 from broker.health.server import Finding
 from tests.unit.operations.yards import YARD, down, lane, pool, state
@@ -16,7 +16,7 @@ LATE = lane("mail", 64, running=4, age_ms=41_000)
 
 
 def verdict(now: YardState | None, *groups: Group, open_letters: int = 0) -> Verdict:
-    return judge(tracks(YARD, now), now, groups, open_letters)
+    return diagnose(yard_rows(YARD, now), now, groups, open_letters)
 
 
 def group(letters: int, exception: str = "KeyError") -> Group:
@@ -77,7 +77,7 @@ def test_broker_that_is_nearly_full_is_told_last() -> None:
 def test_many_retries_are_told_before_the_first_job_gives_up() -> None:
     found = verdict(state(retry=lane("mail-retry", 3, scheduled=6, running=1)))
 
-    assert (found.level, found.sentence) == ("warn", "Jobs that failed wait to be tried again: 10 of mail.")
+    assert (found.level, found.sentence) == ("warn", "Failed jobs wait for a retry: 10 of mail.")
     assert verdict(state(retry=lane("mail-retry", scheduled=9))).label == "Healthy"
 
 
@@ -96,14 +96,14 @@ def test_late_because_every_slot_is_busy() -> None:
 
 
 def test_late_with_free_slots_says_so() -> None:
-    assert "its free slots take nothing up" in verdict(state(LATE, pool("mail", busy=1))).sentence
+    assert "its free slots start nothing" in verdict(state(LATE, pool("mail", busy=1))).sentence
 
 
 def test_queue_that_somebody_paused_and_forgot_is_named_with_what_resumes_it() -> None:
     found = verdict(state(lane("mail", 5, age_ms=41_000), paused=True))
 
     assert (found.level, found.label) == ("warn", "Paused")
-    assert found.sentence == "mail starts nothing, because somebody paused it; 5 jobs wait."
+    assert found.sentence == "mail starts nothing, because an operator paused it; 5 jobs wait."
     assert "manage.py queues resume mail" in found.then
 
 
@@ -160,4 +160,4 @@ def test_yard_without_a_scheduler_is_a_warning() -> None:
 
 
 def test_database_that_is_away_leaves_the_rest_of_the_verdict() -> None:
-    assert judge(tracks(YARD, state()), state(), None, 0).label == "Healthy"
+    assert diagnose(yard_rows(YARD, state()), state(), None, 0).label == "Healthy"

@@ -3,20 +3,20 @@ from __future__ import annotations
 import pytest
 
 from apps.platform.operations.queries import YardState
-from apps.platform.operations.rows import Track, tracks
+from apps.platform.operations.rows import Row, yard_rows
 from apps.platform.operations.svg import PROMISE_X, draw
 from tests.unit.operations.yards import YARD, down, lane, pool, state
 
 
-def row(name: str, now: YardState | None) -> Track:
-    return next(track for track in tracks(YARD, now) if track.name == name)
+def row(name: str, now: YardState | None) -> Row:
+    return next(row for row in yard_rows(YARD, now) if row.name == name)
 
 
 def test_rows_are_queues_their_own_retry_lanes_and_the_shared_pool_in_order() -> None:
-    names = [(track.name, track.kind) for track in tracks(YARD, state())]
+    names = [(row.name, row.kind) for row in yard_rows(YARD, state())]
 
     assert names == [("mail", "queue"), ("hooks", "queue"), ("hooks-retry", "lane"), ("retries", "pool")]
-    assert names == [(track.name, track.kind) for track in tracks(YARD, None)]
+    assert names == [(row.name, row.kind) for row in yard_rows(YARD, None)]
 
 
 @pytest.mark.parametrize(
@@ -35,9 +35,9 @@ def test_rows_are_queues_their_own_retry_lanes_and_the_shared_pool_in_order() ->
     ],
 )
 def test_state_words(now: YardState | None, word: str, level: str, signal: str) -> None:
-    track = row("mail", now)
+    found = row("mail", now)
 
-    assert (track.state.word, track.state.level, track.signal) == (word, level, signal)
+    assert (found.state.word, found.state.level, found.signal) == (word, level, signal)
 
 
 def test_late_row_says_how_many_times_its_promise() -> None:
@@ -49,9 +49,9 @@ def test_full_slots_alone_are_no_fault() -> None:
 
 
 def test_shared_pool_sums_the_lanes_it_works() -> None:
-    track = row("retries", state(retry=lane("mail-retry", 2, scheduled=5, age_ms=70)))
+    found = row("retries", state(retry=lane("mail-retry", 2, scheduled=5, age_ms=70)))
 
-    assert (track.waiting, track.held, track.oldest_age_ms, track.state.word) == (2, 5, 70, "Flowing")
+    assert (found.waiting, found.held, found.oldest_age_ms, found.state.word) == (2, 5, 70, "Flowing")
     assert row("mail", state(retry=lane("mail-retry", 2, scheduled=5))).retrying == 7
 
 
