@@ -1,4 +1,4 @@
-"""Look a job up by its id, read its story, cancel it."""
+"""Jobs in the admin: look up by id, read the story, cancel."""
 
 from __future__ import annotations
 
@@ -20,22 +20,19 @@ from apps.platform.jobs.story import story_of
 from broker.errors import BrokerUnavailable
 
 CANCEL_ANSWERS = {
-    "cancelled": (messages.SUCCESS, "Cancelled. It never starts."),
-    "asked": (messages.SUCCESS, "Asked to stop. It runs, and is over within 10 seconds."),
+    "cancelled": (messages.SUCCESS, "Cancelled. The job will not start."),
+    "asked": (messages.SUCCESS, "Cancellation requested. The job is running and stops within 10 seconds."),
     "ended": (messages.WARNING, "The job has ended already; there is nothing to cancel."),
-    "unknown": (messages.ERROR, "No job has this id any more."),
+    "unknown": (messages.ERROR, "No job has this id any longer."),
 }
 
 
 @admin.register(Job)
 class JobAdmin(ReadOnly, ModelAdmin):
-    """Jobs at ``/admin/switchyard_jobs/job/``.
-
-    Their records are in the broker; the model only gives them a place in the admin.
-    """
+    """Jobs at ``/admin/switchyard_jobs/job/``. The records are in the broker; the model has no table."""
 
     def get_urls(self) -> list[Any]:
-        """Return the look-up, a job's story, and cancelling it."""
+        """Return the URLs of the look-up page, a job's page and its cancellation."""
         view = self.admin_site.admin_view
         return [
             path("", view(self.changelist_view), name="switchyard_jobs_job_changelist"),
@@ -44,23 +41,23 @@ class JobAdmin(ReadOnly, ModelAdmin):
         ]
 
     def has_cancel_permission(self, request: HttpRequest) -> bool:
-        """Say whether the user may cancel jobs."""
+        """Return whether the user may cancel jobs."""
         return bool(request.user.has_perm("switchyard_jobs.cancel_job"))
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
-        """Ask for a job's id, and go to its story."""
+        """Show the look-up form, or redirect to the job whose id was entered."""
         self._check_view(request)
-        asked = request.GET.get("id", "").strip()[:100]
+        job_id = request.GET.get("id", "").strip()[:100]
         try:
-            found = find_job(asked.lower()) if asked else None
+            found = find_job(job_id.lower()) if job_id else None
         except BrokerUnavailable:
             return self._unavailable(request)
         if found is not None:
             return redirect("admin:switchyard_jobs_job_change", found.id)
-        return self._look_up(request, asked)
+        return self._look_up(request, job_id)
 
     def show_job(self, request: HttpRequest, job_id: str) -> HttpResponse:
-        """Show one job's story."""
+        """Show one job."""
         self._check_view(request)
         try:
             job = find_job(job_id)
@@ -78,7 +75,7 @@ class JobAdmin(ReadOnly, ModelAdmin):
         return self._render(request, "switchyard_jobs/story.html", context)
 
     def cancel_job(self, request: HttpRequest, job_id: str) -> HttpResponse:
-        """Ask for a job to be cancelled."""
+        """Request the cancellation of a job."""
         if request.method != "POST":
             return HttpResponseNotAllowed(["POST"])
         self._check_view(request)
@@ -92,11 +89,11 @@ class JobAdmin(ReadOnly, ModelAdmin):
         messages.add_message(request, level, text)
         return redirect(reverse("admin:switchyard_jobs_job_change", args=[job_id]))
 
-    def _look_up(self, request: HttpRequest, asked: str, status: int = 200) -> HttpResponse:
-        return self._render(request, "switchyard_jobs/look_up.html", {"title": "Jobs", "asked": asked}, status)
+    def _look_up(self, request: HttpRequest, job_id: str, status: int = 200) -> HttpResponse:
+        return self._render(request, "switchyard_jobs/look_up.html", {"title": "Jobs", "job_id": job_id}, status)
 
     def _unavailable(self, request: HttpRequest) -> HttpResponse:
-        messages.error(request, "The broker does not answer, so no job can be looked up; see /readyz, then try again.")
+        messages.error(request, "The broker does not answer, so jobs cannot be shown; check /readyz, then try again.")
         return self._look_up(request, "", status=503)
 
     def _check_view(self, request: HttpRequest) -> None:

@@ -1,4 +1,4 @@
-"""Jobs through the API: where one stands, what happens to it, what it left behind, and stopping it."""
+"""HTTP API of jobs: state, live events, result file and cancellation."""
 
 from __future__ import annotations
 

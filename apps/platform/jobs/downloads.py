@@ -1,4 +1,4 @@
-"""Hand out stored results as downloads, in pieces, from synchronous and asynchronous views alike."""
+"""Stored results as streamed downloads, for synchronous and asynchronous views."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ CHUNK_BYTES = 64 * 1024
 
 
 def download(name: str, *, filename: str, content_type: str) -> StreamingHttpResponse | None:
-    """Return a stored result as an attachment, or ``None`` when it was removed.
+    """Return a stored result as an attachment, or ``None`` if the file was removed.
 
     Args:
         name: Name in the storage, as ``save_file`` returned it.
-        filename: What the downloaded file is called.
+        filename: Name of the downloaded file.
     """
     file = open_result(name)
     if file is None:
@@ -38,7 +38,7 @@ def download(name: str, *, filename: str, content_type: str) -> StreamingHttpRes
 
 
 class _Chunks:
-    """A file in pieces. Django calls ``close`` at the response's end, read or not."""
+    """Chunks of a file. Django calls ``close`` when the response ends, read or not."""
 
     def __init__(self, file: File[Any]) -> None:
         self.file = file

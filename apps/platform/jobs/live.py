@@ -1,4 +1,4 @@
-"""Follow a job's events as they happen: server-sent events from the job's stream."""
+"""A job's events as server-sent events, read from the job's Redis stream."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from broker.stores.job_records import JobRecord
 HEARTBEAT_S = 15.0
 RECONNECT_MS = 2_000
 BATCH = 100
-# A server that says nothing for so long after a read should have ended is gone.
+# Seconds after the end of a blocking read until the server counts as unreachable.
 GRACE_S = 5.0
 TIMES = ("at", "next_attempt_at")
 _EVENT_ID = re.compile(r"([0-9]{1,20})-([0-9]{1,20})")
-# The broker counts in 64 bits and refuses more.
+# Redis stream ids have two parts of 64 bits.
 _MAX_ID_PART = 2**64 - 1
 logger = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ Entry = tuple[str, str, dict[str, Any]]
 
 
 async def has_news(job: JobRecord, after: str) -> bool:
-    """Say whether anything follows the event ``after``: a job that ended and was read to its end has nothing more.
+    """Return whether events follow ``after``; none do if the job has ended and its last event was read.
 
     Raises:
         BrokerUnavailable: the broker did not answer.
@@ -56,11 +56,11 @@ async def has_news(job: JobRecord, after: str) -> bool:
 
 
 async def follow(job: JobRecord, *, after: str, heartbeat_s: float) -> AsyncGenerator[bytes]:
-    """Yield a job's events in the form of server-sent events, up to the one named ``end``.
+    """Yield a job's events as server-sent events, up to the one named ``end``.
 
-    First its state, or what it missed after the event ``after``; then what happens. Every ``heartbeat_s`` seconds
-    without an event a comment. One connection to the broker is held, and closed with the generator. When the broker
-    goes away the stream ends without ``end``: the reader connects again and goes on after its last event.
+    Starts with the job's state, or with the events after ``after``; then follows new events. Sends a comment after
+    every ``heartbeat_s`` seconds without an event. Holds one connection to the broker and closes it with the generator.
+    If the broker becomes unavailable, the stream ends without ``end``: the reader reconnects after its last event.
     """
     yield f"retry: {RECONNECT_MS}\n\n".encode()
     client = _client()
@@ -69,13 +69,13 @@ async def follow(job: JobRecord, *, after: str, heartbeat_s: float) -> AsyncGene
             async for chunk in events:
                 yield chunk
     except (BrokerUnavailable, redis.RedisError, OSError) as error:
-        logger.warning("events of a job broke off: %s", type(error).__name__, extra={"message_id": job.id})
+        logger.warning("stream of a job's events ended early: %s", type(error).__name__, extra={"message_id": job.id})
     finally:
         await client.aclose()
 
 
 def is_event_id(text: str) -> bool:
-    """Say whether a text is an event's id as the broker takes it, with room for one after it."""
+    """Return whether a text is a valid stream id that another id can follow."""
     found = _EVENT_ID.fullmatch(text)
     return found is not None and all(int(part) < _MAX_ID_PART for part in found.groups())
 
@@ -87,7 +87,7 @@ async def _events(client: redis.asyncio.Redis, job: JobRecord, after: str, heart
     if is_event_id(after):
         last = after
     else:
-        # In this order: what happens between the two is told twice rather than never.
+        # In this order: an event between the two reads is sent twice rather than never.
         last = await _last_id(client, key)
         job = await _find(job.id) or job
         yield _sse("state", snapshot(job), last)
@@ -98,7 +98,7 @@ async def _events(client: redis.asyncio.Redis, job: JobRecord, after: str, heart
         entries = await _read(client, key, last, heartbeat_s)
         for last, name, data in entries:
             if name == "end" and not await _ended(job.id):
-                continue  # it was requeued since: its story goes on
+                continue  # the job was requeued since
             yield _sse(name, data, last)
             if name == "end":
                 return
@@ -107,7 +107,7 @@ async def _events(client: redis.asyncio.Redis, job: JobRecord, after: str, heart
             known = await _find(job.id)
             if known is None:
                 return
-            if known.ended:  # its stream was trimmed or has expired
+            if known.ended:  # the stream was trimmed or has expired
                 yield _sse("state", snapshot(known), last)
                 yield _sse("end", snapshot(known), last)
                 return

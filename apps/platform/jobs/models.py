@@ -1,4 +1,4 @@
-"""Jobs as the admin knows them, whose records live in the broker, and what was done once."""
+"""Jobs for the admin, without a table, and the keys of ``once``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from django.db import models
 
 
 class Job(models.Model):
-    """A place in the admin, and the permissions of those who look at jobs and cancel them."""
+    """Admin entry and permissions of jobs. The records are in the broker."""
 
     id = models.CharField(primary_key=True, max_length=36)
 

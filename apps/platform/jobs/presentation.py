@@ -1,4 +1,4 @@
-"""Turn a job's record into what the API, the command line and the admin show."""
+"""Job records as JSON for the API, the command line and the events."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def job_body(job: JobRecord, *, result_url: str | None) -> dict[str, Any]:
     """Return a job as the API shows it.
 
     Args:
-        result_url: Where its file is, if it has one (see ``result_file``).
+        result_url: URL of the job's file, if it has one (see ``result_file``).
     """
     return {
         "id": job.id,
@@ -36,7 +36,7 @@ def job_body(job: JobRecord, *, result_url: str | None) -> dict[str, Any]:
 
 
 def result_file(job: JobRecord) -> dict[str, Any] | None:
-    """Return the stored file a job ended with, as ``results.save_file`` describes it, or ``None``."""
+    """Return the description of a succeeded job's file, as ``results.save_file`` made it, or ``None``."""
     result = job.result
     if job.state == "succeeded" and isinstance(result, dict) and is_result_name(result.get("file")):
         return result
@@ -44,14 +44,14 @@ def result_file(job: JobRecord) -> dict[str, Any] | None:
 
 
 def public_result(result: Any) -> Any:
-    """Return a result without the name it is stored under, which is nobody's business outside."""
+    """Return a result without the name it is stored under, which stays internal."""
     if isinstance(result, dict) and is_result_name(result.get("file")):
         return {name: value for name, value in result.items() if name != "file"}
     return result
 
 
 def snapshot(job: JobRecord) -> dict[str, Any]:
-    """Return a job as its ``state`` events show it."""
+    """Return the data of a job's ``state`` event."""
     data: dict[str, Any] = {"state": job.state, "attempts": job.attempts}
     data |= {name: shown for name in TIMES if (shown := iso_time(getattr(job, name))) is not None}
     optional = {"reason": job.reason, "progress": job.progress, "error": job.error}

@@ -1,4 +1,4 @@
-"""Read what the yard knows of a job."""
+"""Reads of job records."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ _ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 def is_job_id(text: str) -> bool:
-    """Say whether a text has the form of a job id: a UUID in lower case."""
+    """Return whether a text has the form of a job id: a UUID in lower case."""
     return _ID.fullmatch(text) is not None
 
 
 def find_job(job_id: str) -> JobRecord | None:
-    """Return a job's record, or ``None``: never heard of, no id at all, or expired.
+    """Return a job's record, or ``None`` if the id is unknown, malformed or expired.
 
     Raises:
         BrokerUnavailable: the broker did not answer.
@@ -29,7 +29,7 @@ def find_job(job_id: str) -> JobRecord | None:
 
 
 def visible_job(job_id: str, *, owner: str, operator: bool) -> JobRecord | None:
-    """Return a job's record if its owner or an operator asks, otherwise ``None``."""
+    """Return a job's record if the caller is its owner or an operator, otherwise ``None``."""
     job = find_job(job_id)
     if job is None or not (operator or (owner and job.owner == owner)):
         return None

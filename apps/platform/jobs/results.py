@@ -1,4 +1,4 @@
-"""Files that jobs leave behind, kept in the default storage under names the server makes."""
+"""Result files of jobs, in the default storage under generated names."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _STORED = re.compile(FOLDER + r"/[0-9]{4}/[0-9]{2}/[0-9a-f]{32}/[A-Za-z0-9_-][A-
 
 
 def save_file(filename: str, content: bytes | File[Any], content_type: str) -> dict[str, Any]:
-    """Store a file and return the result that an actor hands back.
+    """Store a file and return its description, for the actor to return as its result.
 
-    It appears under its name only when all of it is written.
+    The file appears under its name only when it is complete.
 
     Args:
-        filename: What people see when they download it; it never decides where it is stored.
+        filename: Name of the download; it has no influence on where the file is stored.
         content_type: For example ``application/pdf``; sent with the download.
 
     Returns:
@@ -48,13 +48,13 @@ def save_file(filename: str, content: bytes | File[Any], content_type: str) -> d
 
 
 def save_path(filename: str, path: Path | str, content_type: str) -> dict[str, Any]:
-    """Store a copy of a local file, read in pieces; otherwise as ``save_file``. The local file stays."""
+    """Store a copy of a local file, read in chunks, as ``save_file`` does. The local file stays."""
     with Path(path).open("rb") as opened:
         return save_file(filename, File(opened), content_type)
 
 
 def open_result(name: str) -> File[Any] | None:
-    """Open a stored result, or return ``None``: it was removed, or the name is none that ``save_file`` makes."""
+    """Open a stored result; return ``None`` if it was removed or ``save_file`` never makes such a name."""
     if not is_result_name(name):
         return None
     try:
@@ -64,7 +64,7 @@ def open_result(name: str) -> File[Any] | None:
 
 
 def is_result_name(name: object) -> bool:
-    """Say whether a storage name is one that ``save_file`` makes, hence inside of the results' folder."""
+    """Return whether ``save_file`` makes such a storage name, so that the file is in the results' folder."""
     return isinstance(name, str) and _STORED.fullmatch(name) is not None
 
 

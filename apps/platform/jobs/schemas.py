@@ -1,4 +1,4 @@
-"""What the API says of a job."""
+"""Bodies of the API's answers about jobs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Send work, follow it, stop it. A job is a message: its id is the message's."""
+"""Enqueuing, progress and cancellation of jobs. A job is a message; its id is the message id."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ def submit(
     delay_ms: int | None = None,
     kwargs: dict[str, Any],
 ) -> str:
-    """Enqueue work now and return its job id: that of an unfinished one, when it holds the same unique key.
+    """Enqueue a job now and return its id, or the id of the unfinished job that holds the same unique key.
 
-    Inside a transaction use ``enqueue_on_commit``: a worker may start before the commit.
+    Inside a transaction use ``enqueue_on_commit``: a worker could start the job before the commit.
 
     Args:
-        owner: ``Token.owner_key`` of whoever may see the job through the API; empty: operators only.
-        delay_ms: Start no sooner than in so many milliseconds.
+        owner: ``Token.owner_key`` of the API user who may see the job; empty: operators only.
+        delay_ms: Milliseconds until the job may start.
         kwargs: The actor's arguments, checked against its signature here.
 
     Raises:
-        BrokerUnavailable: the broker did not answer. The job may have been sent nevertheless.
-        QueueFull: the queue holds as many as it may.
+        BrokerUnavailable: the broker did not answer. The job may have been enqueued nevertheless.
+        QueueFull: the queue has reached its depth limit.
         ArgumentMismatch: the arguments do not fit the actor.
     """
     message = _message(actor, owner, kwargs)
@@ -52,15 +52,15 @@ def enqueue_on_commit(
     using: str = "default",
     kwargs: dict[str, Any],
 ) -> str:
-    """Enqueue work when the current transaction commits, never when it rolls back; return its job id at once.
+    """Enqueue a job when the current transaction commits, not if it rolls back; return the job id at once.
 
-    Outside a transaction it is enqueued now. If the broker is down at the commit, the commit stands, the job is not
-    sent, and ``BrokerUnavailable`` comes out of the transaction's block; so does ``QueueFull``. A job that is not sent
-    because an unfinished one holds its unique key is unknown under the id returned here.
+    Outside a transaction the job is enqueued now. If the broker is down at the commit, the commit stands, the job is
+    not enqueued, and the transaction's block raises ``BrokerUnavailable``; the same holds for ``QueueFull``. If an
+    unfinished job holds the same unique key, nothing is enqueued and the id returned here stays unknown.
 
     Args:
         owner: As for ``submit``.
-        using: Alias of the database whose transaction is meant.
+        using: Alias of the transaction's database.
         kwargs: The actor's arguments, checked against its signature here.
 
     Raises:
@@ -73,56 +73,57 @@ def enqueue_on_commit(
 
 
 def current_job_id() -> str | None:
-    """Return the id of the job this code runs in, or ``None`` outside of a worker."""
+    """Return the id of the job that runs this code, or ``None`` outside of a worker."""
     message = CurrentMessage.get_current_message()
     return None if message is None else message.message_id
 
 
 def report_progress(done: int, total: int, note: str = "") -> None:
-    """Tell how far the current job is, and stop here if it was cancelled. Outside of a worker nothing happens.
+    """Record the current job's progress, and stop the job if it was cancelled. Does nothing outside of a worker.
 
-    Call it between steps, where stopping leaves nothing half done. A broker that is away costs the report, not the job.
+    Call it between steps, where stopping leaves nothing half done. Without a broker only the report is lost.
 
     Args:
-        done: Steps done; ``total``: steps in all.
-        note: What is being done, for people.
+        done: Steps done.
+        total: Steps in all.
+        note: Current step, for people.
 
     Raises:
-        Cancelled: somebody cancelled the job.
+        Cancelled: the job was cancelled.
     """
     job_id = current_job_id()
     if job_id is None:
         return
     try:
         with answered("a progress report"):
-            facilities().barrier.flush()  # that it runs is known before how far it is
+            facilities().barrier.flush()  # records that the job runs before its progress
             stop = facilities().records.progress(job_id, {"done": done, "total": total, "note": note})
     except BrokerUnavailable as error:
         logger.warning("progress of job %s not reported: %s", job_id, error)
         return
     if stop:
-        raise Cancelled(f"job {job_id}: somebody asked it to stop; it did after step {done} of {total}")
+        raise Cancelled(f"job {job_id}: cancelled on request, after step {done} of {total}")
 
 
 def check_cancelled() -> None:
-    """Stop the current job here if somebody cancelled it. Outside of a worker nothing happens.
+    """Stop the current job if it was cancelled. Does nothing outside of a worker.
 
-    Call it as often as you like, where stopping leaves nothing half done: it asks nobody. Workers look four times a
-    second which of their jobs were cancelled.
+    Call it as often as you like, where stopping leaves nothing half done: it reads a flag in memory. Workers poll the
+    broker for cancelled jobs four times a second.
 
     Raises:
-        Cancelled: somebody cancelled the job.
+        Cancelled: the job was cancelled.
     """
     message = CurrentMessage.get_current_message()
     if message is not None and getattr(message, "cancel_requested", False):
-        raise Cancelled(f"job {message.message_id}: somebody asked it to stop, and it did")
+        raise Cancelled(f"job {message.message_id}: cancelled on request")
 
 
 def request_cancel(job_id: str) -> str:
-    """Cancel a job: one that waits never starts, one that runs is told, interrupted, and killed within 10 s.
+    """Cancel a job: a waiting one never starts; a running one is notified, interrupted, and killed within 10 s.
 
     Returns:
-        ``cancelled`` (it never starts), ``asked`` (a worker has it), ``ended`` (too late) or ``unknown``.
+        ``cancelled`` (it never starts), ``asked`` (a worker runs it), ``ended`` (too late) or ``unknown``.
 
     Raises:
         BrokerUnavailable: the broker did not answer.

@@ -1,4 +1,4 @@
-"""Where files are kept: on disk, and under their names only when they are whole."""
+"""File storage on disk in which a name appears only when the file is complete."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from django.core.files.storage import FileSystemStorage
 
 
 class WholeFileStorage(FileSystemStorage):
-    """Django's storage on disk, which writes beside the name, syncs, and renames.
+    """Django's file storage, writing to a ``.part`` file that is synced and renamed.
 
-    A full disk or a killed process leaves nothing under the name. A left-over ``.part`` file may be deleted.
+    A full disk or a killed process leaves nothing under the final name. Left-over ``.part`` files may be deleted.
     """
 
     def _open(self, name: str, mode: str = "rb") -> File[Any]:
-        # A link could lead anywhere; nothing here makes one.
+        # A symbolic link could lead anywhere; this storage creates none.
         if not Path(self.path(name)).resolve().is_relative_to(Path(self.location).resolve()):
             raise FileNotFoundError(f"{name}: leads out of the storage; remove the link")
         opened: File[Any] = super()._open(name, mode)  # type: ignore[misc]  # the stubs leave it out

@@ -1,4 +1,4 @@
-"""A job's story for people: what happened when, and what came of it."""
+"""A job's steps, facts and result as the admin shows them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from apps.platform.jobs.presentation import public_result
 from broker.clock import datetime_of
 from broker.stores.job_records import JobRecord
 
-# Classes in operations/room.css.
+# Classes in room.css.
 TONES = {
     "scheduled": "sy-calm",
     "queued": "sy-calm",
@@ -28,7 +28,7 @@ ENDINGS = {"succeeded": "Succeeded", "cancelled": "Cancelled", "expired": "Expir
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Something that happened, or will. ``note`` adds what matters about it."""
+    """One step of a job, past or due, with a note."""
 
     name: str
     at: datetime
@@ -42,13 +42,13 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Story:
-    """A job as the admin shows it.
+    """Content of a job's page in the admin.
 
     Args:
-        tone: Colour of its state.
+        tone: CSS class of the job's state.
         facts: Names and values, in order.
-        percent: Progress, 0 … 100; ``None`` when none was reported.
-        result: What it returned, as indented JSON; empty when nothing is kept.
+        percent: Progress, 0 to 100; ``None`` if none was reported.
+        result: Return value as indented JSON; empty if none is stored.
     """
 
     tone: str
@@ -82,7 +82,10 @@ def _facts(job: JobRecord) -> list[tuple[str, str]]:
         ("Owner", job.owner),
         ("Waited", _span(job.enqueued_at, job.started_at)),
         ("Ran", _span(job.started_at, job.finished_at)),
-        ("Stop asked", "yes, it is over within 10 seconds" if job.cancel_requested and not job.ended else ""),
+        (
+            "Cancellation",
+            "requested; it stops within 10 seconds" if job.cancel_requested and not job.ended else "",
+        ),
     ]
 
 

@@ -1,4 +1,4 @@
-"""Responses that last, and what they hold while they do."""
+"""Long-lived streaming responses and the resources they hold."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from django.db import connections
 
 
 class Stream:
-    """Chunks for a ``StreamingHttpResponse``, closed with it.
+    """Chunks for a ``StreamingHttpResponse``, closed together with it.
 
-    Django closes the iterator it made of a generator, not the generator. A reader that leaves while bytes are on
-    their way to it would leave the generator's ``finally`` to the garbage collector.
+    Django closes its iterator over the generator, not the generator: when a client disconnects in the middle, the
+    generator's ``finally`` would wait for the garbage collector.
 
     Args:
-        chunks: A generator that was not started; it belongs to the running event loop.
-        source: Closed as well: a generator that never started has no ``finally`` to do it.
+        chunks: A generator that was not started, of the running event loop.
+        source: File to close as well: the ``finally`` of a generator that never started does not run.
     """
 
     def __init__(self, chunks: AsyncGenerator[bytes], *, source: File[Any] | None = None) -> None:
@@ -31,7 +31,7 @@ class Stream:
         return self._chunks
 
     def close(self) -> None:
-        """Let the generator clean up, soon. Called by the response, from any thread."""
+        """Schedule the generator's clean-up. The response calls this method from any thread."""
         if self._loop.is_running():
             asyncio.run_coroutine_threadsafe(_close(self._chunks), self._loop)
         if self._source is not None:
@@ -39,7 +39,7 @@ class Stream:
 
 
 async def free_database() -> None:
-    """Close this request's database connections, which Django would keep for as long as the stream lasts."""
+    """Close this request's database connections, which Django would keep until the stream ends."""
     await sync_to_async(connections.close_all)()
 
 

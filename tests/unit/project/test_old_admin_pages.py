@@ -10,14 +10,14 @@ from django.urls import resolve
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        ("/admin/switchyard_jobs/job/", "/admin/switchyard_jobs/job/"),
+        ("/admin/jobs/job/", "/admin/switchyard_jobs/job/"),
         (
-            "/admin/switchyard_dead_letters/deadletter/?fingerprint=beef&queue=slow",
+            "/admin/dead_letters/deadletter/?fingerprint=beef&queue=slow",
             "/admin/switchyard_dead_letters/deadletter/?fingerprint=beef&queue=slow",
         ),
-        ("/admin/switchyard_alerts/alert/7/change/", "/admin/switchyard_alerts/alert/7/change/"),
+        ("/admin/alerts/alert/7/change/", "/admin/switchyard_alerts/alert/7/change/"),
         ("/admin/schedules/", "/admin/switchyard_schedules/"),
-        ("/admin/switchyard_api/token/", "/admin/switchyard_api/token/"),
+        ("/admin/api/token/", "/admin/switchyard_api/token/"),
     ],
 )
 def test_an_old_address_leads_to_the_page_of_today(old: str, new: str) -> None:
