@@ -12,7 +12,7 @@ from django.core.management.base import CommandError, CommandParser
 
 from apps.platform.conf import declared_yard, switchyard_settings
 from apps.platform.console.refusal import refuse
-from apps.platform.workers.management.commands import runpools
+from apps.platform.workers.commands import runpools
 from devtools.chaos.plan import Plan, read_rate
 from devtools.chaos.process import Chaos
 

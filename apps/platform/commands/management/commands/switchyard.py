@@ -1,0 +1,59 @@
+"""``manage.py switchyard COMMAND …``: every command of the library under one name, which no host project has."""
+
+from __future__ import annotations
+
+from argparse import REMAINDER
+from importlib import import_module
+from typing import Any
+
+from django.core.management import call_command
+from django.core.management.base import BaseCommand, CommandParser
+
+from apps.platform.console.command_help import show_examples
+
+MODULES = {
+    "runpools": "apps.platform.workers.commands.runpools",
+    "runpool": "apps.platform.workers.commands.runpool",
+    "runscheduler": "apps.platform.schedules.commands.runscheduler",
+    "doctor": "apps.platform.doctor.commands.doctor",
+    "queues": "apps.platform.operations.commands.queues",
+    "jobs": "apps.platform.jobs.commands.jobs",
+    "deadletters": "apps.platform.dead_letters.commands.deadletters",
+    "schedules": "apps.platform.schedules.commands.schedules",
+    "topology": "apps.platform.deployment.commands.topology",
+    "broker": "apps.platform.operations.commands.broker",
+    "check_backlog": "apps.platform.operations.commands.check_backlog",
+    "tokens": "apps.platform.api.commands.tokens",
+    "createtoken": "apps.platform.api.commands.createtoken",
+}
+
+
+def load(name: str) -> BaseCommand:
+    """Return a command by its name."""
+    command: BaseCommand = import_module(MODULES[name]).Command()
+    return command
+
+
+class Command(BaseCommand):
+    """Runs one of the commands; its options, output and exit code are that command's own."""
+
+    help = "Background work: run pools and the scheduler, look into queues, jobs and dead letters, find what is wrong."
+    requires_system_checks = []  # the command itself says which it needs
+
+    def run_from_argv(self, argv: list[str]) -> None:
+        """Hand the command line over to the command that it names."""
+        name = argv[2] if len(argv) > 2 else ""
+        if name in MODULES:
+            load(name).run_from_argv([argv[0], f"switchyard {name}", *argv[3:]])
+        else:
+            super().run_from_argv(argv)
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        """Declare the command and its own arguments."""
+        parser.add_argument("command", metavar="COMMAND", choices=MODULES, help="one of those below")
+        parser.add_argument("arguments", metavar="…", nargs=REMAINDER, help="see manage.py switchyard COMMAND --help")
+        show_examples(parser, "\n".join(["commands:", *(f"  {name:14} {load(name).help}" for name in MODULES)]))
+
+    def handle(self, *args: Any, command: str, arguments: list[str], **options: Any) -> None:
+        """Run the command when Python called it, with ``call_command("switchyard", "doctor", "--json")``."""
+        call_command(load(command), *arguments, stdout=self.stdout, stderr=self.stderr)

@@ -1,0 +1,3 @@
+"""``manage.py doctor``, for ``manage.py switchyard doctor``."""
+
+from apps.platform.doctor.commands.doctor import Command as Command

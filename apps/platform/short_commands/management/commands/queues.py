@@ -1,0 +1,3 @@
+"""``manage.py queues``, for ``manage.py switchyard queues``."""
+
+from apps.platform.operations.commands.queues import Command as Command

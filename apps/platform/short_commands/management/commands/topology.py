@@ -1,0 +1,3 @@
+"""``manage.py topology``, for ``manage.py switchyard topology``."""
+
+from apps.platform.deployment.commands.topology import Command as Command
