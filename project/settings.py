@@ -9,6 +9,7 @@ from urllib.parse import unquote, urlsplit
 import dj_database_url
 from django.templatetags.static import static
 
+from apps import platform
 from broker.errors import SwitchyardError
 from project.config import BASE_DIR, load
 
@@ -38,18 +39,6 @@ USE_TZ = True
 LANGUAGE_CODE = "en"
 FORMAT_MODULE_PATH = ["project.formats"]
 
-PLATFORM_APPS = [
-    "apps.platform.api",
-    "apps.platform.outbound",
-    "apps.platform.jobs",
-    "apps.platform.workers",
-    "apps.platform.dead_letters",
-    "apps.platform.alerts",
-    "apps.platform.operations",
-    "apps.platform.schedules",
-    "apps.platform.doctor",
-    "apps.platform.deployment",
-]
 # The image for production is built without this folder.
 DEVELOPMENT_APPS = ["devtools"] if DEBUG and (BASE_DIR / "devtools").is_dir() else []
 PRODUCT_APPS = [
@@ -70,10 +59,8 @@ INSTALLED_APPS = [
     "django.contrib.messages",
     "servestatic",
     "django.contrib.staticfiles",
-    "ninja",
-    "django_dramatiq",
     *DEVELOPMENT_APPS,  # before the platform, whose runpools it extends
-    *PLATFORM_APPS,
+    *platform.apps(),
     *PRODUCT_APPS,
 ]
 
@@ -134,7 +121,6 @@ AUTH_PASSWORD_VALIDATORS = [
     {"NAME": f"{_VALIDATION}.CommonPasswordValidator"},
 ]
 
-DRAMATIQ_BROKER = {"BROKER": "apps.platform.wiring.build_broker", "OPTIONS": {}, "MIDDLEWARE": []}
 DRAMATIQ_AUTODISCOVER_MODULES = ["actors"]
 DRAMATIQ_TASKS_DATABASE = "default"
 

@@ -7,13 +7,9 @@ from django.http import HttpRequest, HttpResponseRedirect
 from django.urls import include, path, re_path
 from django.views.generic import RedirectView
 
-from apps.platform.api.application import build_api
+from apps.platform.api.application import PLATFORM_ROUTERS, build_api
 from apps.platform.api.middleware import PREFIX
 
-PLATFORM_ROUTERS = (
-    ("/jobs", "apps.platform.jobs.api.router"),
-    ("/queues", "apps.platform.operations.api.router"),
-)
 PRODUCT_ROUTERS = (
     ("/reports", "apps.product.reports.api.router"),
     ("/emails", "apps.product.mail.api.router"),

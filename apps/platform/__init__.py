@@ -1,0 +1,38 @@
+"""Background work for Django on Dramatiq: the apps that a project adds to its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from importlib.util import find_spec
+
+# In the order of INSTALLED_APPS: the broker is built first, because actors are declared with it.
+APPS = (
+    "dramatiq_app.DramatiqConfig",
+    "api",
+    "outbound",
+    "jobs",
+    "workers",
+    "dead_letters",
+    "alerts",
+    "operations",
+    "schedules",
+    "doctor",
+    "deployment",
+    "commands",
+)
+
+
+def apps(installed: Iterable[str] = ()) -> list[str]:
+    """Return what a project adds to its apps: ``INSTALLED_APPS += apps()``.
+
+    django-dramatiq comes with it, and django-ninja where it is installed.
+
+    Args:
+        installed: Apps to leave out because the project has them: ``INSTALLED_APPS += apps(INSTALLED_APPS)``. A
+            project that lists ``django_dramatiq`` itself names ``wiring.build_broker`` in its ``DRAMATIQ_BROKER``.
+    """
+    has = set(installed)
+    wanted = [f"{__name__}.{app}" for app in APPS if app != APPS[0] or "django_dramatiq" not in has]
+    if find_spec("ninja") is not None:
+        wanted.append("ninja")
+    return [app for app in wanted if app not in has]

@@ -14,6 +14,12 @@ from apps.platform.api.idempotency import once
 from apps.platform.api.parsing import StrictParser, field_errors, invalid
 from apps.platform.api.problems import FieldError, Problem
 
+# Routers of the platform apps: a path below the API's root, and a router's dotted path.
+PLATFORM_ROUTERS = (
+    ("/jobs", "apps.platform.jobs.api.router"),
+    ("/queues", "apps.platform.operations.api.router"),
+)
+
 
 class SwitchyardAPI(NinjaAPI):
     """django-ninja with strict bodies, problem documents, idempotency keys and an OpenAPI document that says so."""

@@ -16,9 +16,10 @@ from django.apps import apps
 from django.conf import settings
 from django.core.management import get_commands
 
+from apps.platform.api.application import PLATFORM_ROUTERS
 from apps.platform.conf import KEYS
 from broker.topology import Pool, Queue, RetryPolicy
-from project.urls import PLATFORM_ROUTERS, PRODUCT_ROUTERS
+from project.urls import PRODUCT_ROUTERS
 from tests.unit.documentation.pages import PAGES, ROOT, name_of, read
 
 OWN_SOURCES = [

@@ -17,7 +17,7 @@ from django.core.checks import CheckMessage, Tags, register
 from dramatiq.broker import Broker
 
 from apps.platform.conf import declared_yard, switchyard_settings
-from apps.platform.workers.checks import actors, database, http_clients, pools, queues
+from apps.platform.workers.checks import actors, database, http_clients, installation, pools, queues
 from apps.platform.workers.checks.broker_server import unsafe_server
 from broker.topology import Yard
 
@@ -29,12 +29,24 @@ Databases = Sequence[str] | None
 
 def register_all() -> None:
     """Make Django run the checks."""
+    register(library_is_installed, TAG)
+    register(addresses_are_included, Tags.urls)
     register(yard_is_sound, TAG)
     register(actors_are_sound, TAG)
     register(clients_have_time_limits, TAG)
     register(server_keeps_work, TAG, Tags.database)
     register(database_is_of_this_release, TAG, Tags.database)
     register(server_keeps_work_deployed, TAG, deploy=True)
+
+
+def library_is_installed(app_configs: Apps, **options: Any) -> list[CheckMessage]:
+    """Check that every app of the library is installed, and that the broker is the library's."""
+    return installation.missing_apps() + installation.foreign_broker()
+
+
+def addresses_are_included(app_configs: Apps, **options: Any) -> list[CheckMessage]:
+    """Check the library's addresses and the API's middleware; workers, which have no addresses, do not run this."""
+    return installation.addresses()
 
 
 def yard_is_sound(app_configs: Apps, **options: Any) -> list[CheckMessage]:

@@ -1,0 +1,20 @@
+"""Addresses for a project's ``urls.py``: ``path("", include(…))``, before those of the admin.
+
+The operations room is below ``admin/operations/``, beside ``metrics``, ``healthz`` and ``readyz``; the API is below
+``api/v1/`` where django-ninja is installed. A project that mounts its own routers on the API calls ``build_api`` with
+them, and includes ``apps.platform.operations.urls`` instead.
+"""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+from django.urls import URLPattern, URLResolver, include, path
+
+urlpatterns: list[URLPattern | URLResolver] = [path("", include("apps.platform.operations.urls"))]
+
+if find_spec("ninja") is not None:
+    from apps.platform.api.application import PLATFORM_ROUTERS, build_api
+    from apps.platform.api.middleware import PREFIX
+
+    urlpatterns.append(path(PREFIX, build_api(*PLATFORM_ROUTERS).urls))

@@ -1,0 +1,68 @@
+"""Checks that name what a project has not installed yet: an app, the broker, the addresses, the middleware."""
+
+from __future__ import annotations
+
+import dramatiq
+from django.apps import apps as installed_apps
+from django.conf import settings
+from django.core.checks import CheckMessage, Error, Warning
+from django.urls import NoReverseMatch, Resolver404, resolve, reverse
+
+from apps.platform import APPS
+from apps.platform import __name__ as library
+from broker.interface import Facilities
+
+ROOM, API = "switchyard-operations", "switchyard_api:openapi-json"
+PROBLEM_DOCUMENTS = f"{library}.api.middleware.problem_documents"
+
+
+def missing_apps() -> list[CheckMessage]:
+    """Return E030 when apps of the library are not in ``INSTALLED_APPS``."""
+    names = {config.name for config in installed_apps.get_app_configs()}
+    missing = [f"{library}.{app}" for app in APPS[1:] if f"{library}.{app}" not in names]
+    if not missing:
+        return []
+    remedy = f"Write `INSTALLED_APPS += {library}.apps()`; see docs/how-to/put-it-into-a-project.md."
+    return [Error(f"lacks {', '.join(missing)}", hint=remedy, obj="INSTALLED_APPS", id="switchyard.E030")]
+
+
+def foreign_broker() -> list[CheckMessage]:
+    """Return E031 when Dramatiq's broker was not built by this library."""
+    broker = dramatiq.get_broker()
+    if isinstance(getattr(broker, "switchyard", None), Facilities):
+        return []
+    fact = f"gives a {type(broker).__name__}, which this library's pools cannot work for"
+    remedy = f'Remove it, or set it to {{"BROKER": "{library}.wiring.build_broker"}}.'
+    return [Error(fact, hint=remedy, obj="DRAMATIQ_BROKER", id="switchyard.E031")]
+
+
+def addresses() -> list[CheckMessage]:
+    """Return W030 without the library's URLs, E032 where the admin's hide them, W031 without the API's middleware."""
+    include = f'`path("", include("{library}.urls"))`'
+    try:
+        page = reverse(ROOM)
+    except NoReverseMatch:
+        fact = "has neither the operations room nor /metrics, /healthz and /readyz"
+        return [Warning(fact, hint=f"Add {include} to it.", obj="ROOT_URLCONF", id="switchyard.W030")]
+    found: list[CheckMessage] = []
+    try:
+        shown = resolve(page).view_name
+    except Resolver404:
+        shown = "nothing"
+    if shown != ROOM:
+        fact = f"{page} shows {shown}, not the operations room"
+        hint = f"Put {include} before the admin's addresses."
+        found.append(Error(fact, hint=hint, obj="ROOT_URLCONF", id="switchyard.E032"))
+    if PROBLEM_DOCUMENTS not in settings.MIDDLEWARE and _has_api():
+        fact = "lacks the middleware that answers errors below the API's root as problem documents"
+        hint = f'Add "{PROBLEM_DOCUMENTS}" near its beginning.'
+        found.append(Warning(fact, hint=hint, obj="MIDDLEWARE", id="switchyard.W031"))
+    return found
+
+
+def _has_api() -> bool:
+    try:
+        reverse(API)
+    except NoReverseMatch:
+        return False
+    return True
