@@ -61,6 +61,7 @@ INSTALLED_APPS = [
     "django.contrib.staticfiles",
     *DEVELOPMENT_APPS,  # before the platform, whose runpools it extends
     *platform.apps(),
+    "apps.platform.short_commands",
     *PRODUCT_APPS,
 ]
 

@@ -2,7 +2,7 @@ from django.apps import AppConfig
 
 
 class ShortCommandsConfig(AppConfig):
-    """Each command of ``manage.py switchyard`` under its own name, for a project that has no commands of these names."""
+    """Each command of ``manage.py switchyard`` under its own name, for a project without commands of these names."""
 
     name = "apps.platform.short_commands"
     label = "switchyard_short_commands"

@@ -49,7 +49,7 @@ class Command(runpools.Command):
 
     def command_line(self, options: dict[str, Any]) -> list[str]:
         """Return the command line of the same run without ``--reload``."""
-        arguments = super().command_line(options)
+        arguments = super().command_line(options)[1:]  # the command of this app, which knows --chaos
         if options["chaos"]:
             arguments.append(f"--chaos={options['chaos']}")
         if options["chaos_seed"] is not None:

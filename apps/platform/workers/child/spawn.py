@@ -15,7 +15,7 @@ from apps.platform.conf import declared_yard, switchyard_settings
 from apps.platform.workers.child.cpu_affinity import pin
 from apps.platform.workers.child.gevent import become_child, is_patched
 from apps.platform.workers.shared.child_table import ChildTable
-from apps.platform.workers.shared.fork import fork
+from apps.platform.workers.shared.fork import fork, import_path
 from broker.topology import Pool
 
 
@@ -86,10 +86,8 @@ def _execute(assignment: Assignment, table: ChildTable) -> NoReturn:
 
 def execute(module: str, arguments: Iterable[str]) -> NoReturn:
     """Become a module of the project, run anew with arguments."""
-    # Started from wherever manage.py was: the project's own folder comes first, as it does for manage.py.
-    path = os.pathsep.join(filter(None, (str(switchyard_settings().base_dir), os.environ.get("PYTHONPATH"))))
     os.execve(  # noqa: S606  our own interpreter and module
         sys.executable,
         [sys.executable, "-m", module, *arguments],
-        {**os.environ, "PYTHONPATH": path, "SWITCHYARD_RELEASE": switchyard_settings().release},
+        {**os.environ, "PYTHONPATH": import_path(), "SWITCHYARD_RELEASE": switchyard_settings().release},
     )

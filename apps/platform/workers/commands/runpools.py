@@ -61,4 +61,4 @@ class Command(BaseCommand):
 
     def command_line(self, options: dict[str, Any]) -> list[str]:
         """Return the command line of the same run without ``--reload``."""
-        return ["runpools", *options["pools"], f"--grace={options['grace']}"]
+        return ["switchyard", "runpools", *options["pools"], f"--grace={options['grace']}"]

@@ -16,6 +16,7 @@ import psutil
 from django.db import connections
 from setproctitle import setproctitle
 
+from apps.platform.conf import switchyard_settings
 from apps.platform.workers.child import gevent
 from apps.platform.workers.shared.parent_death import die_with_parent
 from apps.platform.workers.shared.signal_pipe import HANDLED
@@ -143,3 +144,8 @@ def _be_child(
         sys.stderr.flush()
         # Not sys.exit: what the parent registered to happen at its exit must not happen in the child's.
         os._exit(code)
+
+
+def import_path() -> str:
+    """Return ``PYTHONPATH`` for a new interpreter: the project's folder comes first, as for ``manage.py``."""
+    return os.pathsep.join(filter(None, (str(switchyard_settings().base_dir), os.environ.get("PYTHONPATH"))))

@@ -19,7 +19,7 @@ from django.apps import apps
 from django.utils.autoreload import StatReloader, iter_all_python_module_files
 
 from apps.platform.conf import switchyard_settings
-from apps.platform.workers.shared.fork import name_process
+from apps.platform.workers.shared.fork import import_path, name_process
 from apps.platform.workers.shared.parent_death import die_with_parent
 
 LOOK_S = 0.5
@@ -93,10 +93,10 @@ def keep_reloaded(arguments: Sequence[str]) -> int:
 def _start(arguments: Sequence[str]) -> subprocess.Popen[bytes]:
     # In a session of its own: Ctrl-C reaches this process alone, which tells the pools once.
     return subprocess.Popen(
-        [sys.executable, str(Path(switchyard_settings().base_dir) / "manage.py"), *arguments],
+        [sys.executable, "-m", "django", *arguments],
         start_new_session=True,
         preexec_fn=die_with_parent(signal.SIGTERM),
-        env={**os.environ},
+        env={**os.environ, "PYTHONPATH": import_path()},
     )
 
 

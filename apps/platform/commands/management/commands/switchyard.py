@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from argparse import REMAINDER
 from importlib import import_module
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandParser
 
+from apps.platform.console.command_errors import WRONG_ARGUMENTS
 from apps.platform.console.command_help import show_examples
 
 MODULES = {
@@ -45,6 +47,9 @@ class Command(BaseCommand):
         name = argv[2] if len(argv) > 2 else ""
         if name in MODULES:
             load(name).run_from_argv([argv[0], f"switchyard {name}", *argv[3:]])
+        elif name == "":
+            self.print_help(argv[0], argv[1])
+            sys.exit(WRONG_ARGUMENTS)
         else:
             super().run_from_argv(argv)
 

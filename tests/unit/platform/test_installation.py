@@ -1,0 +1,101 @@
+"""``apps()`` lists what a project adds, and checks name what it has not added."""
+
+from __future__ import annotations
+
+import dramatiq
+import pytest
+from django.apps import apps as installed_apps
+from django.conf import settings
+from django.contrib import admin
+from django.test import override_settings
+from django.urls import include, path
+from dramatiq.brokers.stub import StubBroker
+
+from apps import platform
+from apps.platform.dramatiq_app import DramatiqConfig
+from apps.platform.workers.checks import installation
+from apps.platform.workers.checks.installation import addresses, foreign_broker, missing_apps
+
+room = path("", include("apps.platform.operations.urls"))
+backend = path("admin/", admin.site.urls)
+
+
+class WithoutLibrary:
+    urlpatterns = [backend]
+
+
+class Hidden:
+    urlpatterns = [backend, room]
+
+
+class WithoutApi:
+    urlpatterns = [room, backend]
+
+
+def test_apps_are_all_that_a_project_adds() -> None:
+    assert platform.apps()[0] == "apps.platform.dramatiq_app.DramatiqConfig"
+    assert "ninja" in platform.apps()
+    assert set(platform.apps()) <= set(settings.INSTALLED_APPS)
+
+
+def test_apps_that_a_project_has_are_left_out() -> None:
+    added = platform.apps(["ninja", "django_dramatiq", "apps.platform.jobs"])
+
+    assert not {"ninja", "apps.platform.jobs", platform.apps()[0]} & set(added)
+    assert "apps.platform.api" in added
+
+
+def test_every_label_begins_with_switchyard() -> None:
+    own = [config.label for config in installed_apps.get_app_configs() if config.name.startswith("apps.platform.")]
+
+    assert len(own) > 10
+    assert [label for label in own if not label.startswith("switchyard_")] == []
+
+
+def test_this_project_lacks_nothing() -> None:
+    assert missing_apps() + foreign_broker() + addresses() == []
+
+
+def test_a_missing_app_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(installation, "APPS", (*platform.APPS, "elsewhere"))
+
+    (found,) = missing_apps()
+
+    assert (found.id, found.msg) == ("switchyard.E030", "lacks apps.platform.elsewhere")
+    assert "INSTALLED_APPS +=" in str(found.hint)
+
+
+def test_another_broker_is_named() -> None:
+    own = dramatiq.get_broker()
+    dramatiq.set_broker(StubBroker())
+    try:
+        (found,) = foreign_broker()
+    finally:
+        dramatiq.set_broker(own)
+
+    assert found.id == "switchyard.E031"
+    assert "a StubBroker" in found.msg
+
+
+def test_a_project_need_not_name_the_broker() -> None:
+    assert DramatiqConfig.broker_settings()["BROKER"] == "apps.platform.wiring.build_broker"
+
+    with override_settings(DRAMATIQ_BROKER={"BROKER": "mysite.broker.build"}):
+        assert DramatiqConfig.broker_settings() == {"BROKER": "mysite.broker.build"}
+
+
+@pytest.mark.parametrize(
+    ("urls", "ids"), [(WithoutLibrary, ["switchyard.W030"]), (Hidden, ["switchyard.E032"]), (WithoutApi, [])]
+)
+def test_missing_or_hidden_addresses_are_named(urls: type, ids: list[str]) -> None:
+    with override_settings(ROOT_URLCONF=urls):
+        assert [message.id for message in addresses()] == ids
+
+
+def test_a_missing_middleware_is_named_where_there_is_an_api() -> None:
+    rest = [name for name in settings.MIDDLEWARE if not name.endswith("problem_documents")]
+
+    with override_settings(MIDDLEWARE=rest):
+        assert [message.id for message in addresses()] == ["switchyard.W031"]
+        with override_settings(ROOT_URLCONF=WithoutApi):
+            assert addresses() == []

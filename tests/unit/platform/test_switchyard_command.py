@@ -1,0 +1,87 @@
+"""``manage.py switchyard COMMAND``: every command under one name, as it is under its short name."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from django.core.management import call_command
+
+from apps.platform.commands.management.commands.switchyard import MODULES, load
+from project.config import BASE_DIR
+
+SHORT = BASE_DIR / "apps/platform/short_commands/management/commands"
+
+
+def manage(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "manage.py", *arguments],
+        cwd=BASE_DIR, env=dict(os.environ), capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+
+
+def test_every_short_command_is_one_of_switchyard() -> None:
+    assert {file.stem for file in SHORT.glob("[a-z]*.py")} == set(MODULES)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_a_short_command_is_the_same_class(name: str) -> None:
+    short = __import__(f"apps.platform.short_commands.management.commands.{name}", fromlist=["Command"])
+
+    assert short.Command is type(load(name))
+
+
+def test_a_command_is_run_with_its_own_arguments() -> None:
+    done = manage("switchyard", "topology", "--json")
+
+    assert done.returncode == 0
+    assert done.stdout == manage("topology", "--json").stdout
+    assert json.loads(done.stdout)
+
+
+def test_a_refusal_keeps_its_exit_code() -> None:
+    done = manage("switchyard", "runpool", "nowhere")
+
+    assert done.returncode == 78
+    assert "pool 'nowhere' is not declared" in done.stderr
+
+
+def test_help_of_a_command_names_it_in_full() -> None:
+    done = manage("switchyard", "doctor", "--help")
+
+    assert done.returncode == 0
+    assert done.stdout.startswith("usage: manage.py switchyard doctor ")
+
+
+def test_without_a_command_all_are_listed_and_the_exit_code_is_2() -> None:
+    done = manage("switchyard")
+
+    assert done.returncode == 2
+    listed = [line.split()[0] for line in done.stdout.partition("commands:\n")[2].splitlines()]
+    assert listed == list(MODULES)
+
+
+def test_an_unknown_command_is_a_wrong_argument() -> None:
+    done = manage("switchyard", "runpol")
+
+    assert done.returncode == 2
+    assert "invalid choice: 'runpol'" in done.stderr
+
+
+def test_it_can_be_called_from_python() -> None:
+    out = io.StringIO()
+
+    call_command("switchyard", "topology", "--json", stdout=out)
+
+    assert json.loads(out.getvalue())
+
+
+def test_only_the_app_of_short_commands_has_commands_of_general_names() -> None:
+    found = Path(BASE_DIR / "apps/platform").glob("*/management/commands/[a-z]*.py")
+
+    assert {file.stem for file in found if SHORT not in file.parents} == {"switchyard"}
