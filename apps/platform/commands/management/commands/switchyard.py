@@ -29,6 +29,11 @@ MODULES = {
     "createtoken": "apps.platform.api.commands.createtoken",
 }
 
+EXAMPLES = """examples:
+  manage.py switchyard runpools                all pools; Ctrl-C drains them
+  manage.py switchyard doctor --json
+  manage.py switchyard queues --help           the command's own arguments"""
+
 
 def load(name: str) -> BaseCommand:
     """Return a command by its name."""
@@ -57,7 +62,8 @@ class Command(BaseCommand):
         """Declare the command and its own arguments."""
         parser.add_argument("command", metavar="COMMAND", choices=MODULES, help="one of those below")
         parser.add_argument("arguments", metavar="…", nargs=REMAINDER, help="see manage.py switchyard COMMAND --help")
-        show_examples(parser, "\n".join(["commands:", *(f"  {name:14} {load(name).help}" for name in MODULES)]))
+        commands = "\n".join(f"  {name:14} {load(name).help}" for name in MODULES)
+        show_examples(parser, f"{EXAMPLES}\n\ncommands:\n{commands}")
 
     def handle(self, *args: Any, command: str, arguments: list[str], **options: Any) -> None:
         """Run the command when Python called it, with ``call_command("switchyard", "doctor", "--json")``."""
