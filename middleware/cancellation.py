@@ -12,7 +12,7 @@ from broker.errors import BrokerUnavailable
 from broker.interface import Transport
 from middleware.interrupts import Interrupts
 from middleware.outcomes import Outcome, decide
-from middleware.wait_for_broker import hold
+from middleware.wait_for_broker import retry_until_available
 
 # For a task to stop by itself once its worker knows, which takes a quarter of a second: together well under a second.
 STOP_BY_ITSELF_S = 0.3
@@ -38,7 +38,7 @@ class Cancellation(Middleware):
             asked = self._transport.cancel_requested(message)
         except BrokerUnavailable:
             ask = partial(self._transport.cancel_requested, message)
-            asked = hold(ask, job_id=message.message_id, what="start")
+            asked = retry_until_available(ask, job_id=message.message_id, what="start")
         if asked:
             decide(message, Outcome("cancelled"))
             raise SkipMessage("cancelled before it started")

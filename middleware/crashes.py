@@ -14,7 +14,7 @@ from broker.interface import Transport
 from middleware.fingerprints import fingerprint_of
 from middleware.outcomes import Outcome, decide
 from middleware.redaction import redacted, without_arguments
-from middleware.wait_for_broker import hold
+from middleware.wait_for_broker import retry_until_available
 
 log = structlog.get_logger(__name__)
 
@@ -78,9 +78,10 @@ class Crashes(Middleware):
             raise self._poison(broker, message, crashes, cause)
         if getattr(broker, "slots", 1) == 1:
             return
-        if hold(partial(self._transport.isolate, message), job_id=message.message_id, what="a run alone"):
-            told = cause.partition("\n")[0]
-            log.info("runs alone", job_id=message.message_id, actor=message.actor_name, crashes=crashes, cause=told)
+        isolate = partial(self._transport.isolate, message)
+        if retry_until_available(isolate, job_id=message.message_id, what="isolation"):
+            ending = cause.partition("\n")[0]
+            log.info("runs alone", job_id=message.message_id, actor=message.actor_name, crashes=crashes, cause=ending)
             decide(message, Outcome("deferred", "alone"))
             raise SkipMessage("it runs alone, because it may take its worker down")
 

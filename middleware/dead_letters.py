@@ -21,7 +21,7 @@ from broker.shapes import DeadLetter
 from broker.topology import Yard
 from middleware.fingerprints import fingerprint
 from middleware.outcomes import Outcome, attempt, error_text, outcome_of
-from middleware.wait_for_broker import hold
+from middleware.wait_for_broker import retry_until_available
 
 log = structlog.get_logger(__name__)
 
@@ -83,7 +83,9 @@ class DeadLetters(Middleware):
 
     def _bury(self, message: MessageProxy, outcome: Outcome) -> None:
         letter = self._letter(message, outcome)
-        hold(partial(self._transport.dead_letter, message, letter), job_id=letter.id, what="dead letter")
+        retry_until_available(
+            partial(self._transport.dead_letter, message, letter), job_id=letter.id, what="dead letter"
+        )
         message.dead_lettered = True  # type: ignore[attr-defined]
         message.dead_letter = letter  # type: ignore[attr-defined]
         for tell in self.on_dead:

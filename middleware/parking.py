@@ -19,7 +19,7 @@ from broker.interface import Transport
 from middleware.arguments import call_of, calls_of, fits, misfit, signature_of
 from middleware.errors import ArgumentMismatch, UnknownActor
 from middleware.outcomes import Outcome, decide
-from middleware.wait_for_broker import hold
+from middleware.wait_for_broker import retry_until_available
 
 log = structlog.get_logger(__name__)
 
@@ -62,7 +62,7 @@ class Parking(Middleware):
                 raise mismatch
         if "parked_ms" in message.options:
             unpark = partial(self._transport.unpark, message, call=call_of(message))
-            hold(unpark, job_id=message.message_id, what="a start")
+            retry_until_available(unpark, job_id=message.message_id, what="a start")
 
     def before_nack(self, broker: Broker, message: MessageProxy) -> None:
         """Park a message that Dramatiq rejects because it knows no such actor."""
@@ -78,15 +78,15 @@ class Parking(Middleware):
         names = {"job_id": message.message_id, "actor": message.actor_name, "queue": message.queue_name}
         if parked_ms >= GIVE_UP_MS:
             is_known = partial(self._transport.known_lately, message, call=call, within_ms=GIVE_UP_MS)
-            if not hold(is_known, job_id=message.message_id, what="whether it is parked for good"):
+            if not retry_until_available(is_known, job_id=message.message_id, what="whether it is parked for good"):
                 unpark = partial(self._transport.unpark, message, call=call)
-                hold(unpark, job_id=message.message_id, what="the end of parking")
+                retry_until_available(unpark, job_id=message.message_id, what="the end of parking")
                 return False
         options: dict[str, Any] = {"enqueued_at": message.options.get("enqueued_at", message.message_timestamp)}
         if getattr(message, "cause", "").startswith("limit"):
             options["attempts"] = int(message.options.get("attempts", 0)) + 1
         park = partial(self._transport.park, message, call=call, parked_ms=parked_ms, options=options)
-        delay_ms = hold(park, job_id=message.message_id, what="parking")
+        delay_ms = retry_until_available(park, job_id=message.message_id, what="parking")
         decide(message, Outcome("deferred", "parked", delay_ms=delay_ms))
         if time.monotonic() - self._told_s[call] >= TOLD_EVERY_S:
             self._told_s[call] = time.monotonic()

@@ -14,7 +14,7 @@ from dramatiq.message import Message
 from dramatiq.middleware import Callbacks, Pipelines
 
 from middleware.option_rules import OptionRule, actor_name, flag, is_message, rule_of_both
-from middleware.wait_for_broker import hold
+from middleware.wait_for_broker import retry_until_available
 
 
 class DurablePipelines(Pipelines):
@@ -45,7 +45,7 @@ class DurablePipelines(Pipelines):
         if exception is None and lane not in broker.queues:  # it is of newer code, whose workers wait for it
             broker.declare_queue(lane)
         send = partial(super().after_process_message, broker, message, result=result, exception=exception)
-        hold(send, job_id=message.message_id, what="next step of a pipeline")
+        retry_until_available(send, job_id=message.message_id, what="next step of a pipeline")
 
 
 class DurableCallbacks(Callbacks):
@@ -75,4 +75,4 @@ class DurableCallbacks(Callbacks):
         known = broker.actors.get(callback)
         # Made once: sent again after an answer that was lost, it is the same message.
         follows = known.message(*args) if known else Message(actor.queue_name, callback, args, {}, {})
-        hold(partial(broker.enqueue, follows), job_id=message.message_id, what="callback")
+        retry_until_available(partial(broker.enqueue, follows), job_id=message.message_id, what="callback")

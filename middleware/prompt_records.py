@@ -11,7 +11,7 @@ from dramatiq.middleware import Middleware
 
 from broker.errors import BrokerUnavailable
 from broker.worker.ack_barrier import AckBarrier
-from middleware.wait_for_broker import hold
+from middleware.wait_for_broker import retry_until_available
 
 log = structlog.get_logger(__name__)
 
@@ -35,8 +35,8 @@ class PromptRecords(Middleware):
 
     def before_ack(self, broker: Broker, message: MessageProxy) -> None:
         """Write how a job ended, before its message is forgotten."""
-        hold(self._barrier.flush, job_id=message.message_id, what="end of a job")
+        retry_until_available(self._barrier.flush, job_id=message.message_id, what="end of a job")
 
     def after_nack(self, broker: Broker, message: MessageProxy) -> None:
         """Write that a job was rejected."""
-        hold(self._barrier.flush, job_id=message.message_id, what="end of a job")
+        retry_until_available(self._barrier.flush, job_id=message.message_id, what="end of a job")

@@ -19,7 +19,7 @@ from middleware.crashes import Poison
 from middleware.errors import ArgumentMismatch, CancelInterrupt, Cancelled, PermanentFailure
 from middleware.option_rules import OptionRule, rule_of_both
 from middleware.outcomes import SUCCEEDED, Outcome, attempt, decide
-from middleware.wait_for_broker import hold
+from middleware.wait_for_broker import retry_until_available
 
 log = structlog.get_logger(__name__)
 
@@ -117,7 +117,7 @@ class Retries(Middleware):
         lane = self._yard.queue_of(message.queue_name).retry_lane
         options = {"attempts": attempt(message)}
         divert = partial(self._transport.divert, message, lane=lane, delay_ms=delay_ms, options=options)
-        hold(divert, job_id=message.message_id, what="retry")
+        retry_until_available(divert, job_id=message.message_id, what="retry")
 
 
 def delay_of(retry: int, policy: RetryPolicy, exception: BaseException, backoff: Any = None) -> int:

@@ -1,4 +1,4 @@
-"""What must not be lost waits for a broker that is away: the worker's slot is held, as Dramatiq does with its acks."""
+"""Retries of broker calls while the broker does not answer: the worker's slot waits, so that no message is lost."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ log = structlog.get_logger(__name__)
 
 PAUSE_S = 2.0
 
-# Entered with a job's id while it may wait: for a worker whose limits of time do not count that.
+# Entered with a job's id while its call is retried. A worker replaces it, so that time limits do not count that time.
 waiting: Callable[[str], AbstractContextManager[object]] = contextlib.nullcontext
 
 
-def hold(act: Callable[[], T], *, job_id: str, what: str) -> T:
-    """Do something and return its result, again and again while the broker does not answer, until the worker stops.
+def retry_until_available(act: Callable[[], T], *, job_id: str, what: str) -> T:
+    """Call a function every 2 s until the broker answers, and return its result.
 
-    What it enqueues goes into full queues as well.
+    Depth limits of queues are lifted: a worker that waited for room might wait for itself.
 
     Args:
-        what: What is held, for the log.
+        what: The subject of the call, for the log.
     """
     with waiting(job_id):
         while True:
@@ -37,5 +37,5 @@ def hold(act: Callable[[], T], *, job_id: str, what: str) -> T:
                 with limits_lifted():
                     return act()
             except BrokerUnavailable as error:
-                log.warning("broker away, held", what=what, job_id=job_id, error=str(error))
+                log.warning("broker unavailable, retrying", what=what, job_id=job_id, error=str(error))
                 time.sleep(PAUSE_S)

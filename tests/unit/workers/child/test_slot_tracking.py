@@ -19,7 +19,7 @@ from broker.keys.keys import Keys
 from broker.queue.results import Lease
 from broker.redis_broker import RedisBroker
 from middleware.outcomes import outcome_of
-from middleware.wait_for_broker import hold
+from middleware.wait_for_broker import retry_until_available
 from tests.factories.yards import small_yard
 
 LANES = ("work", "work-retry")
@@ -178,7 +178,7 @@ def test_time_that_a_job_waits_for_the_broker_is_none_of_its_limit(
             raise BrokerUnavailable("move", "connection refused")
         return "moved"
 
-    assert hold(act, job_id="waits", what="retry") == "moved"
+    assert retry_until_available(act, job_id="waits", what="retry") == "moved"
     [after] = row.running()
     assert meanwhile == [0, 0, 0]
     assert after.limit_ns == before.limit_ns > 0
