@@ -127,6 +127,26 @@ def printable(text: str) -> str:
     return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
 
 
+def use_standard_logging() -> None:
+    """Pass what is logged through structlog on to the standard library's loggers, whose handlers are the host's."""
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            structlog.contextvars.merge_contextvars,
+            _of_job,
+            _as_one_line,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+    )
+
+
+def _as_one_line(logger: Any, method: str, event: MutableMapping[str, Any]) -> tuple[tuple[str, str], dict[str, Any]]:
+    exc_info = event.pop("exc_info", None)
+    words = [str(event.pop("event", "")), *(f"{name}={value}" for name, value in event.items())]
+    return ("%s", printable(" ".join(words))), {"exc_info": exc_info}
+
+
 def configure(log_format: str, *, level: int = logging.INFO) -> None:
     """Send every log of this process to standard error, in one format.
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import redis
+import structlog
 from django.db import close_old_connections
 from dramatiq.broker import Broker
 from dramatiq.middleware import AsyncIO, CurrentMessage, Middleware
@@ -64,6 +65,8 @@ def build_broker(middleware: list[Middleware] | None = None) -> Broker:
         refuse(str(error))
     if own.configure_logging:
         logs.configure(own.log_format)
+    elif not structlog.is_configured():
+        logs.use_standard_logging()
     return build_yard(own.topology, connect(own.broker_url), Keys(), extra=middleware or [], on_dead=(_project,))
 
 

@@ -10,5 +10,10 @@ class OutboundConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        """Keep URLs, whose paths may be secrets, out of the log: urllib3 warns with them of malformed headers."""
-        logging.getLogger("urllib3.connection").setLevel(logging.ERROR)
+        """Keep URLs, whose paths may be secrets, out of the log: urllib3 warns with them of malformed headers.
+
+        A level that the project has set itself stays.
+        """
+        logger = logging.getLogger("urllib3.connection")
+        if logger.level == logging.NOTSET:
+            logger.setLevel(logging.ERROR)

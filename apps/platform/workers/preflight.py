@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 
 from django.core.checks import CheckMessage, Warning, run_checks
 
+from apps.platform.conf import switchyard_settings
 from apps.platform.console.refusal import refuse
 from apps.platform.workers.broker_watch import make_watch
 from apps.platform.workers.checks import TAG
 from broker.errors import BrokerError
 from broker.health.keyspace_id import ACCEPT
+from middleware import logs
 
 
 def refuse_if_wrong(*, ask_broker: bool = True) -> None:
@@ -32,6 +35,12 @@ def refuse_if_wrong(*, ask_broker: bool = True) -> None:
             sys.stderr.write(f"switchyard: warning: {_line(message)}\n")
     if wrong:
         refuse(*(_line(message) for message in wrong))
+
+
+def log_to_standard_error() -> None:
+    """Configure logging of a process that works, unless the project's logging handles the library's records."""
+    if not logging.getLogger("switchyard").hasHandlers():
+        logs.configure(switchyard_settings().log_format)
 
 
 def mark_keyspace() -> list[CheckMessage]:

@@ -13,7 +13,7 @@ from django.core.management.base import BaseCommand
 
 from apps.platform.schedules.maintenance import maintenance_tasks
 from apps.platform.schedules.runner import Scheduler
-from apps.platform.workers.preflight import refuse_if_wrong
+from apps.platform.workers.preflight import log_to_standard_error, refuse_if_wrong
 
 EX_SOFTWARE = 70
 STOP_WITHIN_S = 5.0
@@ -29,6 +29,7 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Run until a signal; exit 0, 70 if the scheduler crashed, or 78 if the configuration is invalid."""
+        log_to_standard_error()
         refuse_if_wrong()
         # Blocked and awaited, not handled: a handler could interrupt a thread that holds the event's lock.
         signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)

@@ -24,9 +24,11 @@ def main(arguments: list[str]) -> int:
     from apps.platform.workers.child.gevent import become_child
     from apps.platform.workers.child.main import serve
     from apps.platform.workers.child.spawn import read_assignment
+    from apps.platform.workers.preflight import log_to_standard_error
     from apps.platform.workers.shared.child_table import ChildTable
     from apps.platform.workers.shared.fork import name_process
 
+    log_to_standard_error()
     assignment = read_assignment(words)
     become_child(dramatiq.get_broker(), assignment.slots)
     name_process(assignment.title)

@@ -9,8 +9,9 @@ from django.core.management.base import BaseCommand, CommandParser
 
 from apps.platform.conf import declared_yard
 from apps.platform.console.command_help import show_examples
+from apps.platform.console.refusal import refuse
 from apps.platform.workers.child.cpu_affinity import refuse_if_not_pinnable
-from apps.platform.workers.preflight import refuse, refuse_if_wrong
+from apps.platform.workers.preflight import log_to_standard_error, refuse_if_wrong
 from apps.platform.workers.shared.fork import name_process, run_or_crash
 from apps.platform.workers.supervisor.supervisor import GRACE_S, Supervisor
 from broker.errors import UnknownPool
@@ -40,6 +41,7 @@ class Command(BaseCommand):
             pool = declared_yard().pool(options["pool"])
         except UnknownPool as error:
             refuse(str(error))
+        log_to_standard_error()
         refuse_if_wrong()
         refuse_if_not_pinnable([pool])
         name_process(f"pool {pool.name}")

@@ -9,8 +9,9 @@ from django.core.management.base import BaseCommand, CommandParser
 
 from apps.platform.conf import declared_yard
 from apps.platform.console.command_help import show_examples
+from apps.platform.console.refusal import refuse
 from apps.platform.workers.child.cpu_affinity import refuse_if_not_pinnable
-from apps.platform.workers.preflight import refuse, refuse_if_wrong
+from apps.platform.workers.preflight import log_to_standard_error, refuse_if_wrong
 from apps.platform.workers.shared.fork import run_or_crash
 from apps.platform.workers.supervisor.autoreload import keep_reloaded
 from apps.platform.workers.supervisor.pool_group import Companion, PoolGroup
@@ -50,6 +51,7 @@ class Command(BaseCommand):
         pools = pools or list(declared_yard().pools)
         if options["reload"]:
             sys.exit(keep_reloaded(self.command_line(options)))
+        log_to_standard_error()
         refuse_if_wrong()
         refuse_if_not_pinnable(pools)
         parent = PoolGroup(pools, grace_s=options["grace"], companion=companion)

@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from prometheus_client import values
 from prometheus_client.mmap_dict import MmapedDict
 
 # Kinds whose values add up. Prometheus-client names a file <kind>_<pid>.db.
@@ -128,4 +129,7 @@ def claim(base: Path, pool_name: str) -> tuple[Path, int]:
         for left in folder.glob("*.db"):
             left.unlink()
         os.environ[VARIABLE] = str(folder)
+        # Chosen when prometheus-client was imported: a host's process had no folder then.
+        if values.ValueClass is values.MutexValue:
+            values.ValueClass = values.MultiProcessValue()
         return folder, lock
