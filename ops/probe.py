@@ -8,7 +8,7 @@ import sys
 
 
 def main(port: int, path: str) -> int:
-    """Ask once, for at most 4 s, under a name in DJANGO_ALLOWED_HOSTS and with the metrics token if there is one."""
+    """Send one request, for at most 4 s, with a host of DJANGO_ALLOWED_HOSTS and the metrics token if set."""
     hosts = os.environ.get("DJANGO_ALLOWED_HOSTS", "").replace(",", " ").split()
     headers = {"Host": hosts[0].lstrip(".") if hosts else "localhost"}
     if token := os.environ.get("SWITCHYARD_METRICS_TOKEN"):

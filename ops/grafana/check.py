@@ -1,7 +1,7 @@
-"""Check a Grafana dashboard: ``python ops/grafana/check.py dashboard.json`` exits 1 and says what is wrong.
+"""Check a Grafana dashboard: ``python ops/grafana/check.py dashboard.json`` exits 1 and prints the defects.
 
-No linter for dashboards is at hand, so this looks at what breaks in practice: ids and places that collide, panels that
-nobody explains, and queries that are no PromQL. ``promtool`` judges those, each wrapped as a rule.
+Checks for colliding ids and positions, panels without a description, and invalid PromQL. ``promtool`` checks the
+queries, each wrapped as a rule.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ COLUMNS = 24
 
 
 def problems(dashboard: dict[str, Any]) -> Iterator[str]:
-    """Yield what is wrong with a dashboard's panels, a sentence each."""
+    """Yield the defects of a dashboard's panels, one sentence each."""
     panels = dashboard["panels"]
     for identity, count in Counter(panel["id"] for panel in panels).items():
         if count > 1:
@@ -35,7 +35,7 @@ def problems(dashboard: dict[str, Any]) -> Iterator[str]:
                 yield f"{title}: lies over {other}"
                 break
         if panel["type"] != "row" and not panel.get("description"):
-            yield f"{title}: has no description; say what it tells the reader"
+            yield f"{title}: has no description; describe what it shows"
 
 
 def expressions(dashboard: dict[str, Any]) -> Iterator[str]:
@@ -46,7 +46,7 @@ def expressions(dashboard: dict[str, Any]) -> Iterator[str]:
 
 
 def promtool_errors(queries: list[str]) -> str:
-    """Return what promtool says of the queries as rules; empty when it accepts them all.
+    """Return promtool's errors for the queries; empty when it accepts them all.
 
     Raises:
         FileNotFoundError: promtool is not installed.
@@ -62,7 +62,7 @@ def promtool_errors(queries: list[str]) -> str:
 
 
 def main(path: str) -> int:
-    """Check one file and print what is wrong."""
+    """Check one file and print its defects."""
     dashboard = json.loads(Path(path).read_text(encoding="utf-8"))
     queries = list(expressions(dashboard))
     found = list(problems(dashboard))

@@ -1,4 +1,4 @@
-"""The API that every app's router is mounted on."""
+"""The API: every app mounts its router on it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PLATFORM_ROUTERS = (
 
 
 class SwitchyardAPI(NinjaAPI):
-    """django-ninja with strict bodies, problem documents, idempotency keys and an OpenAPI document that says so."""
+    """django-ninja with strict bodies, problem documents, idempotency keys and a complete OpenAPI document."""
 
     def set_default_exception_handlers(self) -> None:
         """Answer every exception with a problem document."""
@@ -31,7 +31,7 @@ class SwitchyardAPI(NinjaAPI):
     def validation_error_from_error_contexts(  # type: ignore[override]
         self, error_contexts: list[ValidationErrorContext[Any]]
     ) -> Problem:
-        """Return what is wrong with a request's fields as one problem."""
+        """Return the validation errors of a request as one problem."""
         errors: list[FieldError] = []
         for context in error_contexts:
             wrapped = hasattr(context.model, "__read_from_single_attr__")

@@ -1,4 +1,4 @@
-"""Who may call what: bearer tokens with scopes, as authentication objects of django-ninja."""
+"""Authentication of the API: bearer tokens with scopes, as authentication objects of django-ninja."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from apps.platform.api.models import Token
 from apps.platform.api.problems import Problem
 from apps.platform.api.tokens import find_token, note_use
 
-# Where a token that was checked is kept for the rest of its request.
+# Attribute of the request that caches its checked token.
 _CHECKED = "_switchyard_token"
 
 
 def token_of(request: HttpRequest) -> Token | None:
-    """Return the token a request carries, checked once a request, or ``None``."""
+    """Return the valid token of a request or ``None``; checked once for each request."""
     if not hasattr(request, _CHECKED):
         scheme, _, plain = request.headers.get("Authorization", "").partition(" ")
         token = find_token(plain.strip()) if scheme.lower() == "bearer" else None
@@ -26,7 +26,7 @@ def token_of(request: HttpRequest) -> Token | None:
 
 
 class BearerToken(HttpBearer):
-    """Let a request in whose token has a scope; ``request.auth`` is then the ``Token``.
+    """Accept requests whose token has a scope; ``request.auth`` is then the ``Token``.
 
     Args:
         scopes: ``submit``, ``read`` or ``operate``; any one of those given will do.

@@ -1,4 +1,4 @@
-"""A limit on request bodies in front of Django, which would otherwise write all of a body to disk first."""
+"""Limit request bodies before Django, which would first write the whole body to disk."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MIB = 1024 * 1024
 
 
 class BodyLimit:
-    """Refuse bodies over a limit with 413: by ``Content-Length`` at once, otherwise as soon as they are over it.
+    """Refuse bodies over a limit with 413: by ``Content-Length`` at once, otherwise as soon as the limit is exceeded.
 
     Args:
         application: The ASGI application behind.
@@ -48,9 +48,9 @@ class BodyLimit:
         declared = _header(scope, b"content-length")
         if not declared:
             return None
-        # isdigit alone would take figures beyond ASCII, and int() takes signs and underscores.
+        # isdigit() alone accepts digits beyond ASCII; int() accepts signs and underscores.
         if not (declared.isascii() and declared.isdigit()) or len(declared) > 18:
-            return Problem(400, "Content-Length: is no number of bytes")
+            return Problem(400, "Content-Length: not a number of bytes")
         limit_bytes = self._limit(scope)
         return _too_large(limit_bytes) if int(declared) > limit_bytes else None
 
@@ -64,7 +64,7 @@ class BodyLimit:
             if seen_bytes <= limit_bytes:
                 message = await receive()
                 seen_bytes += len(message.get("body", b""))
-            # A client that left is what the application knows how to clean up after.
+            # The application handles a disconnected client.
             return message if seen_bytes <= limit_bytes else {"type": "http.disconnect"}
 
         async def send_noted(message: Message) -> None:

@@ -1,4 +1,4 @@
-"""What django-ninja's OpenAPI document does not say by itself: refusals, scopes, ``Idempotency-Key``."""
+"""Additions to django-ninja's OpenAPI document: refusals, scopes, ``Idempotency-Key``."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from apps.platform.api.auth import BearerToken
 from apps.platform.api.problems import CONTENT_TYPE, title_of
 from apps.platform.api.schemas import ProblemBody
 
-DESCRIPTION = """Submit background work, follow it, stop it.
+DESCRIPTION = """Submit background jobs, query their state, cancel them.
 
 Every submit answers 202 with a job id at once; the work runs later. Follow it at `status_url`, or live at `events_url`.
 Every refusal is an `application/problem+json` document (RFC 9457). Times are ISO 8601 in UTC with microseconds.
-A POST with an `Idempotency-Key` that is sent again gets the first answer again and does its work once."""
+A repeated POST with the same `Idempotency-Key` returns the first response again and does its work once."""
 
 SCHEME = "BearerToken"
 REASONS = {
     400: "The request cannot be read.",
-    401: "No token, or one that is not valid.",
-    403: "The token lacks the scope that is asked for.",
-    404: "Nothing is here, or it belongs to somebody else.",
+    401: "No token, or an invalid one.",
+    403: "The token lacks the required scope.",
+    404: "Not found, or owned by another user.",
     409: "The first request with this Idempotency-Key is still running.",
     413: "The body is too large.",
-    415: "The body's content type is not taken here.",
-    422: "Understood, but wrong: see `errors`. Or the Idempotency-Key came with another request before.",
-    429: "Too much: a full queue, or too many requests.",
-    500: "Our own failure. It was logged.",
+    415: "The body's content type is not supported.",
+    422: "Invalid values: see `errors`. Or the Idempotency-Key was used with a different request.",
+    429: "The queue is full, or too many requests.",
+    500: "Internal error; it was logged.",
     503: "The broker or the database does not answer.",
 }
 RETRY_AFTER = {"Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer"}}}
@@ -61,15 +61,15 @@ class ApiDocument(OpenAPISchema):
         return details
 
     def operation_security(self, operation: Operation) -> list[dict[str, Any]] | None:
-        """Return who may call an operation: OpenAPI 3.1 takes scopes for any scheme."""
+        """Return the security requirement of an operation: OpenAPI 3.1 allows scopes for any scheme."""
         scopes = {scope for auth in operation.auth_callbacks if isinstance(auth, BearerToken) for scope in auth.scopes}
         if not scopes:
             return None
         self.securitySchemes[SCHEME] = {
             "type": "http",
             "scheme": "bearer",
-            "description": "A token `sy_<prefix>_<secret>`, made in the admin or by `manage.py createtoken`. "
-            "An operation names the scopes of which the token needs one.",
+            "description": "A token `sy_<prefix>_<secret>`, created in the admin or with `manage.py createtoken`. "
+            "An operation lists scopes; the token needs one of them.",
         }
         return [{SCHEME: [scope]} for scope in sorted(scopes)]
 

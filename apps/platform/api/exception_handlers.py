@@ -1,4 +1,4 @@
-"""Which exception becomes which problem."""
+"""Mapping of exceptions to problem documents."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 
 def problem_of(request: HttpRequest, error: Exception) -> Problem:
-    """Return the problem an exception is answered with; one nobody foresaw is logged and says nothing outside."""
+    """Return the problem document for an exception; unexpected ones are logged and reveal nothing."""
     for kinds, make in REFUSALS:
         if isinstance(error, kinds):
             return make(request, error)
@@ -44,7 +44,7 @@ def _unauthenticated(request: HttpRequest, error: Exception) -> Problem:
 
 
 def _http_error(request: HttpRequest, error: HttpError) -> Problem:
-    # django-ninja wraps whatever its parser raises in a 400.
+    # django-ninja wraps every exception of its parser in a 400.
     if isinstance(error.__cause__, Problem):
         return error.__cause__
     return Problem(error.status_code, error.message)

@@ -1,4 +1,4 @@
-"""``Idempotency-Key``: the same request sent again gets the first answer again, and does its work once.
+"""``Idempotency-Key``: a repeated request returns the first response again, and does its work once.
 
 Follows draft-ietf-httpapi-idempotency-key-header. Keys belong to a token and are kept for a day.
 """
@@ -25,12 +25,12 @@ from apps.platform.api.models import IdempotentRequest, Token
 from apps.platform.api.problems import Problem
 
 KEPT = timedelta(hours=24)
-# A request in flight for longer lost its process; whoever sends it again takes over.
+# A request that runs for longer has lost its process; a repetition takes its key over.
 LAPSES = timedelta(seconds=60)
 PURGE_EVERY = 100
 PURGE_AT_ONCE = 1_000
 STORED_HEADERS = ("Content-Type", "Location")
-# Refusals from before any work began, which the same request may overcome; and our own failures.
+# Not stored: refusals from before any work began, which a repetition may pass, and internal errors.
 UNSTORED = frozenset({401, 403, 413, 415, 429})
 _KEY = re.compile(r"[\x21-\x7e]([\x20-\x7e]{0,253}[\x21-\x7e])?")
 
@@ -68,7 +68,7 @@ def once(run: Run) -> Run:
 
 
 def claim(token: Token, key: str, fingerprint: str) -> IdempotentRequest | HttpResponse:
-    """Take a key for a request, or return the answer that was given to it before.
+    """Claim a key for a request, or return its stored response.
 
     Raises:
         Problem: 400 unusable key, 422 the key came with another request, 409 that request is in flight.
@@ -76,7 +76,7 @@ def claim(token: Token, key: str, fingerprint: str) -> IdempotentRequest | HttpR
     if _KEY.fullmatch(key) is None:
         raise Problem(400, "Idempotency-Key: not 1 to 255 printable ASCII characters; use for example a UUID")
     kept = IdempotentRequest.objects.filter(token=token, key=key)
-    # Reading first spares all but the first few the database's write lock.
+    # Reading first saves repetitions the database's write lock.
     if (found := kept.first()) is not None:
         return _known(found, fingerprint)
     now = timezone.now()
@@ -86,14 +86,14 @@ def claim(token: Token, key: str, fingerprint: str) -> IdempotentRequest | HttpR
     except IntegrityError:
         if (found := kept.first()) is not None:
             return _known(found, fingerprint)
-        raise _in_flight() from None  # it failed since, and freed the key
+        raise _in_flight() from None  # it has failed meanwhile and freed the key
     if made.pk % PURGE_EVERY == 0:
         purge()
     return made
 
 
 def settle(claimed: IdempotentRequest, response: HttpResponseBase) -> None:
-    """Keep the answer to a claimed request, or free its key when the answer is no final one."""
+    """Store the response to a claimed request, or free its key when the response is not final."""
     ours = IdempotentRequest.objects.filter(pk=claimed.pk, claimed_at=claimed.claimed_at, status__isnull=True)
     if response.status_code >= 500 or response.status_code in UNSTORED or not isinstance(response, HttpResponse):
         ours.delete()
@@ -103,7 +103,7 @@ def settle(claimed: IdempotentRequest, response: HttpResponseBase) -> None:
 
 
 def purge() -> int:
-    """Forget requests older than a day, a bounded number at once; return how many."""
+    """Delete stored requests older than a day, a bounded number at once; return the count."""
     old = IdempotentRequest.objects.filter(claimed_at__lt=timezone.now() - KEPT).order_by("claimed_at")
     doomed = list(old.values_list("pk", flat=True)[:PURGE_AT_ONCE])
     return IdempotentRequest.objects.filter(pk__in=doomed).delete()[0]
@@ -128,7 +128,7 @@ def _known(found: IdempotentRequest, fingerprint: str) -> IdempotentRequest | Ht
         if found.fingerprint != fingerprint:
             raise Problem(
                 422,
-                "Idempotency-Key: it came with another request before; use a new key for a new request",
+                "Idempotency-Key: it was used with a different request; use a new key for a new request",
                 type="urn:switchyard:problem:idempotency-key-reused",
             )
         if found.status is not None:
@@ -156,7 +156,7 @@ def _replay(found: IdempotentRequest) -> HttpResponse:
 def _in_flight() -> Problem:
     return Problem(
         409,
-        "Idempotency-Key: the first request with it is still running; send it again in a second",
+        "Idempotency-Key: the first request with it is still running; retry in a second",
         headers={"Retry-After": "1"},
         type="urn:switchyard:problem:idempotency-key-in-flight",
     )

@@ -1,4 +1,4 @@
-"""Problem documents for what never reaches an operation of the API: unknown paths, wrong methods, broken requests."""
+"""Problem documents for requests that reach no operation: unknown paths, wrong methods, malformed requests."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ DETAILS = {
 
 @sync_and_async_middleware
 def problem_documents(get_response: Callable[[HttpRequest], Any]) -> Callable[[HttpRequest], Any]:
-    """Answer every refusal below the API's root with a problem document, and keep all answers out of caches."""
+    """Turn every refusal below the API's root into a problem document, and forbid caching of all responses."""
     if iscoroutinefunction(get_response):
         return _async(get_response)
 
@@ -46,7 +46,7 @@ def _async(
 
 
 def finish(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
-    """Return the response as the API gives it; responses to other addresses are returned as they are."""
+    """Return the response in the API's form; responses outside the API are unchanged."""
     root = f"/{PREFIX}"
     if not f"{request.path_info}/".startswith(root):
         return response

@@ -1,4 +1,4 @@
-"""Tokens, and the first answers to requests that carried an ``Idempotency-Key``."""
+"""API tokens, and stored responses to requests with an ``Idempotency-Key``."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def validate_scopes(scopes: object) -> None:
 
 
 class Token(models.Model):
-    """A bearer token. Only a hash of its secret is kept: whoever reads the database cannot use it."""
+    """A bearer token. Only a hash of its secret is stored, so that a copy of the database gives no access."""
 
     name = models.CharField(max_length=100, help_text="Where it is used, for people.")
     owner = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="api_tokens")
@@ -38,7 +38,7 @@ class Token(models.Model):
     created_at = models.DateTimeField(default=timezone.now, editable=False)
     last_used_at = models.DateTimeField(null=True, editable=False)
     revoked_at = models.DateTimeField(null=True, editable=False)
-    # Its plain form, on the very object that was made; never saved.
+    # Plain form, on the newly created object only; never saved.
     plain = ""
 
     class Meta:
@@ -49,16 +49,16 @@ class Token(models.Model):
 
     @property
     def owner_key(self) -> str:
-        """Key of the owner that jobs are marked with: all tokens of a user see the same jobs."""
+        """Owner key of jobs: all tokens of a user see the same jobs."""
         return f"user:{self.owner_id}"
 
     def allows(self, scope: str) -> bool:
-        """Say whether the token has a scope; who operates may read as well."""
+        """Return whether the token has a scope; ``operate`` includes ``read``."""
         return scope in self.scopes or (scope == "read" and "operate" in self.scopes)
 
 
 class IdempotentRequest(models.Model):
-    """The first request with an ``Idempotency-Key``, and its answer once there is one.
+    """The first request with an ``Idempotency-Key``, and its response once it exists.
 
     ``status`` is empty while the request is in flight. ``claimed_at`` tells one claim from the next.
     """

@@ -1,4 +1,4 @@
-"""Read request bodies: JSON that is exactly JSON, text that every store can hold."""
+"""Parse request bodies: strict JSON, and text that every database can store."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ JSON_TYPE = "application/json"
 MAX_DEPTH = 64
 MAX_ERRORS = 50
 MAX_NAME_CHARACTERS = 100
-# Pydantic's own words speak of Python; these speak to the caller.
+# Replacements for pydantic's messages, which use Python terms.
 MESSAGES = {
     "extra_forbidden": "is not a known field; leave it out",
     "missing": "is required",
@@ -45,7 +45,7 @@ def decode_request(request: HttpRequest) -> Any:
     Raises:
         Problem: 415 another content type, 400 no JSON, 422 text that cannot be stored.
     """
-    # None: a part of a multipart body, which has no content type of its own.
+    # None: a part of a multipart body has no content type of its own.
     if request.content_type is not None and request.content_type != JSON_TYPE:
         raise Problem(
             415,
@@ -64,7 +64,7 @@ def decode(body: bytes) -> Any:
     if not body.strip():
         raise Problem(400, "the body is empty; send a JSON object")
     try:
-        # Text, not bytes: of those json would take UTF-16 and UTF-32 as well, and halves of surrogate pairs.
+        # Text, not bytes: from bytes json accepts UTF-16, UTF-32 and lone surrogates as well.
         text = body.decode("utf-8-sig")
         value = json.loads(text, parse_constant=_no_constant, parse_float=_finite, object_pairs_hook=_unique)
     except RecursionError as error:
@@ -76,7 +76,7 @@ def decode(body: bytes) -> Any:
 
 
 def refuse_bad_text(value: Any) -> None:
-    """Refuse text that databases cannot hold.
+    """Refuse text that databases cannot store.
 
     Raises:
         Problem: 422 with the fields that have NUL or half of a surrogate pair; 400 when nested too deep.
@@ -87,7 +87,7 @@ def refuse_bad_text(value: Any) -> None:
 
 
 def field_errors(error: pydantic.ValidationError, *, skip: int = 0) -> list[FieldError]:
-    """Return what pydantic found, field by field.
+    """Return pydantic's errors by field.
 
     Args:
         skip: Leading parts of each location to leave out.
@@ -102,7 +102,7 @@ def field_errors(error: pydantic.ValidationError, *, skip: int = 0) -> list[Fiel
 
 
 def invalid(errors: list[FieldError]) -> Problem:
-    """Return the 422 for fields that are wrong; of very many only the first are named."""
+    """Return the 422 for invalid fields; a long list is truncated."""
     first = errors[0]
     subject = f"{first.field}: {first.message}" if first.field else f"the body {first.message}"
     more = f", and {len(errors) - 1} more" if len(errors) > 1 else ""

@@ -1,4 +1,4 @@
-"""Refusals of the API as RFC 9457 problem documents: one shape for everything that goes wrong."""
+"""Refusals of the API as RFC 9457 problem documents: one shape for every error."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TITLES = {413: "Content Too Large", 422: "Unprocessable Content"}
 
 @dataclass(frozen=True, slots=True)
 class FieldError:
-    """What is wrong with one field.
+    """Error of one field.
 
     Args:
         field: Path to it in the body (``events.0``), or the name of a parameter or header; empty for the body itself.
@@ -29,7 +29,7 @@ class FieldError:
 
 
 class Problem(Exception):
-    """A request that is refused; raised anywhere below a view, answered as ``application/problem+json``.
+    """A refused request; raised anywhere below a view, returned as ``application/problem+json``.
 
     Args:
         status: HTTP status, 400 … 599.
@@ -68,11 +68,11 @@ class Problem(Exception):
         return body
 
     def encoded(self) -> bytes:
-        """Return the body as it is sent."""
+        """Return the encoded body."""
         return json.dumps(self.document(), ensure_ascii=False).encode()
 
     def response(self) -> HttpResponse:
-        """Return the answer to send."""
+        """Return the HTTP response."""
         return HttpResponse(
             self.encoded(),
             status=self.status,
@@ -82,7 +82,7 @@ class Problem(Exception):
 
 
 def title_of(status: int) -> str:
-    """Return the short name of a status, as RFC 9110 has it."""
+    """Return the reason phrase of a status by RFC 9110."""
     if status in TITLES:
         return TITLES[status]
     try:
@@ -92,5 +92,5 @@ def title_of(status: int) -> str:
 
 
 def not_found(what: str = "nothing is here") -> Problem:
-    """Return the problem for something that does not exist, or that the caller must not know of."""
+    """Return the problem for an object that does not exist or is hidden from the caller."""
     return Problem(404, what)

@@ -1,4 +1,4 @@
-"""Answers that every app gives alike."""
+"""Response bodies that all apps share."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from apps.platform.conf import switchyard_settings
 
 
 def accepted(request: HttpRequest, job_id: str) -> dict[str, str]:
-    """Return the body of a 202: the job's id, and where its state and its events are (absolute URLs)."""
+    """Return the body of a 202: the job's id, and the absolute URLs of its state and its events."""
     return {
         "job_id": job_id,
         "status_url": job_url(request, job_id),
@@ -32,7 +32,7 @@ def job_url(request: HttpRequest, job_id: str, *, part: str = "") -> str:
 
 
 def iso_time(ms: int | None) -> str | None:
-    """Return milliseconds since the epoch as the API writes times: ISO 8601 in UTC with microseconds."""
+    """Return milliseconds since the epoch in the API's format: ISO 8601 in UTC with microseconds."""
     if ms is None:
         return None
     seconds, rest_ms = divmod(ms, 1000)

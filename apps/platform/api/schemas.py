@@ -1,4 +1,4 @@
-"""Types of request bodies: strict, so that a wrong request is refused where it is written."""
+"""Types of request bodies; strict, so that wrong types are refused instead of coerced."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _MONTH = re.compile(MONTH_PATTERN)
 
 
 class StrictSchema(BaseModel):
-    """Base of every request body: unknown fields are refused, nothing is coerced, text has an end.
+    """Base of every request body: refuses unknown fields, coerces nothing, limits the length of text.
 
     ``"1"`` is no integer, ``true`` is no integer, and text is at most 10,000 characters unless its field says less.
     """
@@ -52,7 +52,7 @@ Line = Annotated[str, Field(max_length=255), AfterValidator(_plain_line)]
 
 
 class Accepted(BaseModel):
-    """A job was accepted; it runs later."""
+    """An accepted job; it runs later."""
 
     job_id: str
     status_url: str
@@ -60,14 +60,14 @@ class Accepted(BaseModel):
 
 
 class FieldErrorBody(BaseModel):
-    """What is wrong with one field."""
+    """Error of one field."""
 
     field: str
     message: str
 
 
 class ProblemBody(BaseModel):
-    """A refusal, as RFC 9457 has it. ``errors`` is there when single fields are wrong."""
+    """A refusal by RFC 9457; ``errors`` is present when single fields are invalid."""
 
     type: str
     title: str

@@ -1,4 +1,4 @@
-"""Make, find and revoke API tokens."""
+"""Create, verify and revoke API tokens."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ SECRET_BYTES = 32
 PREFIX_CHARACTERS = 12
 LAST_USED_EVERY = timedelta(minutes=1)
 _SHAPE = re.compile(r"sy_([0-9a-f]{12})_([A-Za-z0-9_-]{43})")
-# Compared with when no token has the prefix, so that a known prefix takes no longer than an unknown one.
+# Compared when no token has the prefix, so that the time does not reveal which prefixes exist.
 _NO_HASH = "0" * 64
 
 
 def create_token(*, owner: Any, scopes: Sequence[str], name: str) -> tuple[Token, str]:
-    """Make a token and return it with its plain form, which nothing can show again.
+    """Create a token and return it with its plain form, which is not stored.
 
     Raises:
         ValidationError: a scope is not known, or there is none.
@@ -45,7 +45,7 @@ def issue_secret(token: Token) -> str:
 
 
 def find_token(plain: str) -> Token | None:
-    """Return the usable token of a plain form, or ``None``: unknown, wrong, revoked, or of an inactive user."""
+    """Return the valid token of a plain form; ``None`` when unknown, wrong, revoked, or of an inactive user."""
     shape = _SHAPE.fullmatch(plain)
     if shape is None:
         return None
@@ -58,7 +58,7 @@ def find_token(plain: str) -> Token | None:
 
 
 def note_use(token: Token) -> None:
-    """Record that a token was used, at most once a minute."""
+    """Record the use of a token, at most once a minute."""
     now = timezone.now()
     stale = now - LAST_USED_EVERY
     if token.last_used_at is None or token.last_used_at < stale:
@@ -67,7 +67,7 @@ def note_use(token: Token) -> None:
 
 
 def revoke_token(prefix: str) -> Token:
-    """Revoke a token for good; a second time changes nothing.
+    """Revoke a token permanently; repeating it changes nothing.
 
     Raises:
         Token.DoesNotExist: no token has the prefix.

@@ -1,1 +1,1 @@
-"""Deployment files made from the declared yard: one module a file or a part of one, plain data in, text out."""
+"""Deployment files rendered from the declared yard: one module for each file or part of a file."""

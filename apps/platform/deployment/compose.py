@@ -1,4 +1,4 @@
-"""The compose project: the yard's processes, the stores they need and what watches them."""
+"""The compose project: the yard's processes, their stores, and monitoring."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from broker.topology import Yard
 def project(yard: Yard) -> dict[str, Any]:
     """Return the content of ``ops/compose.yaml``.
 
-    Stores and Prometheus live on a network that leads nowhere; what talks to the world has a second one.
+    Stores and Prometheus are on an internal network; containers that need the outside have a second one.
     """
     return {
         "name": "switchyard",

@@ -1,4 +1,4 @@
-"""What every container of the yard has in common: no root, no capabilities, nothing to write on, a ceiling."""
+"""Settings of every container: no root, no capabilities, read-only file system, resource limits."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def hardened(memory_mib: int, *, cpus: float, pids: int = 256) -> dict[str, Any]
 
 
 def required(name: str) -> str:
-    """Return compose's reference to a variable without which it refuses to start anything."""
+    """Return compose's reference to a required variable: without it compose refuses to start."""
     return f"${{{name}:?set {name} in ops/production.env}}"
 
 

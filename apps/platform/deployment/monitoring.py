@@ -1,4 +1,4 @@
-"""Prometheus, which scrapes every process, and Grafana, which shows it."""
+"""Containers of Prometheus, which scrapes every process, and of Grafana."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 from apps.platform.deployment.containers import hardened, healthcheck, required
 
-# Prometheus reads its credentials from files only; this one lives in memory and is the server's own.
+# Prometheus reads its credentials from files only; this file is in memory and private to the server.
 PROMETHEUS_START = """\
 umask 077
 printf '%s' "$$SWITCHYARD_METRICS_TOKEN" > /tmp/metrics_token
@@ -16,7 +16,7 @@ exec /bin/prometheus --config.file=/etc/prometheus/prometheus.yml --storage.tsdb
 
 
 def services() -> dict[str, Any]:
-    """Return the watchers. Grafana answers on loopback only: put your own proxy in front of it."""
+    """Return the containers. Grafana listens on loopback only: put your own proxy in front of it."""
     return {"prometheus": _prometheus(), "grafana": _grafana()}
 
 

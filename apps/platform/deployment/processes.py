@@ -13,9 +13,9 @@ from broker.topology import Pool, Yard
 
 WEB_PORT = 8000
 METRICS_PORT = 9191
-# A pool lets running tasks end for its grace period and then hands them back; the kill must come later.
+# A pool drains for its grace period and then requeues running messages; the kill must come later.
 STOP_GRACE_S = int(GRACE_S) + 15
-# Where a TLS proxy's requests come from on Docker's default networks; only from there is X-Forwarded-Proto believed.
+# Where a TLS proxy's requests come from on Docker's default networks; X-Forwarded-Proto is trusted from there only.
 PROXY_NETWORKS = "127.0.0.1,172.16.0.0/12,192.168.0.0/16"
 
 
@@ -119,7 +119,7 @@ def _scheduler() -> dict[str, Any]:
 
 
 def _pool(pool: Pool) -> dict[str, Any]:
-    # The port is not published: only the yard's own network reaches it.
+    # The port is not published: it is reachable from the yard's network only.
     metrics = ["--metrics-host", "0.0.0.0", "--metrics-port", str(METRICS_PORT)]  # noqa: S104
     return {
         **_project(["python", "manage.py", "runpool", pool.name, *metrics]),

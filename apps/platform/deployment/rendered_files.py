@@ -1,4 +1,4 @@
-"""What is rendered where, and whether the files on disk still say the same."""
+"""Render the deployment files, and compare them with the files on disk."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ HEADER = "# Rendered by `manage.py topology render {target}` from project/topolo
 
 
 class _PlainDumper(yaml.SafeDumper):
-    """Writes shared parts out in full: a reader should not have to look up an anchor."""
+    """YAML dumper without anchors: shared parts are written in full."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
@@ -58,7 +58,7 @@ def differences(root: Path, rendered: Mapping[str, str]) -> list[str]:
 
 
 def write(root: Path, rendered: Mapping[str, str]) -> list[str]:
-    """Write what differs below ``root`` and return the paths written."""
+    """Write the files that differ below ``root`` and return the paths written."""
     written = []
     for path, text in rendered.items():
         file = root / path

@@ -1,4 +1,4 @@
-"""How much a pool may take, worked out from what it declares. Measure your own actors, then change these."""
+"""Resource limits of a pool, computed from its declaration. Measure your own actors, then adjust the constants."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ PARENT_MIB = 160
 CHILD_MIB: dict[PoolKind, int] = {
     "threads": 320,
     "gevent": 384,
-    "processes": 768,  # one picture or one PDF at a time, each some hundred MiB at its peak
+    "processes": 768,  # one picture or PDF at a time, some hundred MiB each at its peak
 }
 WEB_DATABASE_CONNECTIONS = 40
 SPARE_DATABASE_CONNECTIONS = 10
@@ -30,6 +30,6 @@ def pids(pool: Pool) -> int:
 
 
 def database_connections(yard: Yard) -> int:
-    """Return how many connections the database must offer: every pool's share, the web's, and some to spare."""
+    """Return the connections that the database must offer: every pool's share, the web's, and a reserve."""
     pools = sum(pool.most_connections for pool in yard.pools)
     return pools + WEB_DATABASE_CONNECTIONS + SPARE_DATABASE_CONNECTIONS

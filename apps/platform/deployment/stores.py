@@ -1,4 +1,4 @@
-"""Valkey, which holds the queues, and PostgreSQL, which holds everything else."""
+"""Containers of Valkey, which holds the queues, and of PostgreSQL, which holds all other data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The yard as a person reads it, and as a script does."""
+"""The declared yard as text tables and as plain data."""
 
 from __future__ import annotations
 

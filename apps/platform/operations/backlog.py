@@ -1,6 +1,6 @@
-"""The backlog against the code: which of the messages that wait could this code not run?
+"""Compare the backlog with the code: find the messages that this code cannot run.
 
-Meant for the code that is about to be deployed, before it is. Only reads.
+Run it with new code before that code is deployed. Only reads.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from middleware.arguments import call_of, misfit, signature_of
 
 AT_ONCE: Final = 1_000
 SAMPLES: Final = 3
-# What Dramatiq's callbacks are called with: the message, and the result or the exception.
+# Dramatiq's callbacks take two arguments: the message, and the result or the exception.
 CALLBACK_ARGUMENTS: Final = 2
 
 
@@ -34,7 +34,7 @@ class Trouble:
 
     Args:
         kind: ``unknown_actor``, ``arguments``, ``queue`` (none of the yard, or no pool serves it), ``unreadable``.
-        detail: What does not fit.
+        detail: The mismatch.
         samples: Ids of a few of them.
     """
 
@@ -46,7 +46,7 @@ class Trouble:
     samples: list[str] = field(default_factory=list)
 
     def note(self, message_id: str) -> None:
-        """Count one more."""
+        """Count one more message."""
         self.count += 1
         if len(self.samples) < SAMPLES:
             self.samples.append(message_id)
@@ -54,20 +54,20 @@ class Trouble:
 
 @dataclass(slots=True)
 class Backlog:
-    """What was found: how many messages, of which actors, and the trouble with some."""
+    """Result: messages by actor, and those that the code cannot run."""
 
     looked_at: int = 0
     by_actor: dict[tuple[str, str], int] = field(default_factory=dict)
     troubles: dict[tuple[str, str, str, str], Trouble] = field(default_factory=dict)
 
     def trouble(self, queue: str, actor: str, kind: str, detail: str) -> Trouble:
-        """Return where messages with one trouble are counted."""
+        """Return the counter of one trouble."""
         at = (queue, actor, kind, detail)
         return self.troubles.setdefault(at, Trouble(*at))
 
 
 def families(broker: RedisBroker, yard: Yard) -> dict[str, QueueOperations]:
-    """Return queue families by name: those of the yard, then those that only the server has."""
+    """Return queues by name: those of the yard, then those that exist on the server only."""
     pattern = re.compile(re.escape(broker.keys.queue("QUEUE").bodies).replace("QUEUE", "(.+)"))
     keys = broker.client.scan_iter(match=broker.keys.queue("*").bodies, count=10 * AT_ONCE)
     found = (pattern.fullmatch(str(key, "utf-8", "replace")) for key in keys)
@@ -75,20 +75,20 @@ def families(broker: RedisBroker, yard: Yard) -> dict[str, QueueOperations]:
     return {name: QueueOperations(broker.calls, broker.keys.queue(name)) for name in names}
 
 
-def look_through(
+def check_backlog(
     found: Iterable[QueueOperations],
     broker: RedisBroker,
     yard: Yard,
     *,
-    told: Callable[[int], None] = lambda count: None,
+    report: Callable[[int], None] = lambda count: None,
 ) -> Backlog:
-    """Compare every message of some families that waits, is scheduled, retries or runs, with the code.
+    """Compare every message of some queues, in any state, with the code.
 
-    What follows a message is looked at as well: the next steps of its pipeline, its group's callbacks. Reads 1,000
-    messages at a time and keeps none. What is enqueued or ends meanwhile may be missed.
+    The next steps of a pipeline and the callbacks of a group are checked as well. Reads 1,000 messages at a time and
+    keeps none. Messages that are enqueued or end meanwhile may be missed.
 
     Args:
-        told: Called after each 1,000 messages with how many were looked at.
+        report: Called after each 1,000 messages with the number of checked messages.
     """
     backlog = Backlog()
     verdicts: dict[str, tuple[str, str, str] | None] = {}
@@ -100,7 +100,7 @@ def look_through(
         for id_, body in _bodies(family):
             backlog.looked_at += 1
             if backlog.looked_at % AT_ONCE == 0:
-                told(backlog.looked_at)
+                report(backlog.looked_at)
             try:
                 message = codec.decode(body, message_id=id_, lane=queue)
             except codec.UnreadableMessage as error:
@@ -112,7 +112,7 @@ def look_through(
                 backlog.trouble(*at, "queue", f"the topology has no queue {queue}").note(id_)
             try:
                 calls = [call_of(message), *_following(broker, message.actor_name, message.options)]
-            except (TypeError, AttributeError) as error:  # nobody checked what follows
+            except (TypeError, AttributeError) as error:  # options are not validated
                 backlog.trouble(*at, "unreadable", f"what follows it cannot be read: {error}").note(id_)
                 continue
             for call in calls:
@@ -140,7 +140,7 @@ def _note_unserved(backlog: Backlog, stats: QueueStats, yard: Yard) -> None:
 
 
 def _verdict(broker: Broker, call: str) -> tuple[str, str, str] | None:
-    """Return actor, kind and detail of what is wrong with a call."""
+    """Return actor, kind and detail of a mismatch, or ``None``."""
     name, places, names = json.loads(call)
     actor = broker.actors.get(name)
     if actor is None:
@@ -150,7 +150,7 @@ def _verdict(broker: Broker, call: str) -> tuple[str, str, str] | None:
 
 
 def _following(broker: Broker, actor_name: str, options: dict[str, Any]) -> Iterator[str]:
-    """Yield the calls that a message leads to, whatever stands in its options."""
+    """Yield the calls that a message's options lead to; tolerates malformed options."""
     for name in ("on_success", "on_failure"):
         if isinstance(callback := options.get(name), str):
             yield json.dumps([callback, CALLBACK_ARGUMENTS, []])
@@ -165,7 +165,7 @@ def _following(broker: Broker, actor_name: str, options: dict[str, Any]) -> Iter
 
 
 def _described(broker: Broker, message: Any, *, more: int) -> Iterator[str]:
-    """Yield the call of a message that is described in another's options, with so many arguments more."""
+    """Yield the call of a message described in another's options, with ``more`` additional arguments."""
     if isinstance(message, dict) and isinstance(name := message.get("actor_name"), str):
         args = [*message.get("args", ()), *[None] * more]
         yield call_of(SimpleNamespace(actor_name=name, args=args, kwargs=message.get("kwargs") or {}))

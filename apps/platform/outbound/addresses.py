@@ -1,4 +1,4 @@
-"""Which URLs may be requested: read once, resolved once, and judged by every address that comes out.
+"""Check of outgoing URLs: each is parsed once, resolved once, and every resolved address is checked.
 
 The decision is made on binary addresses, and what was checked is what is connected to, so neither a spelling nor a
 name that changes its answer between check and use (DNS rebinding) leads inside.
@@ -25,17 +25,17 @@ RESOLVE_DEADLINE_S = 3.0
 _UNSAFE = re.compile(r"[\x00-\x20\x7f-\xa0\\]")
 _LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
 _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
-# What may stand in a path or query as it is; anything else is percent-encoded.
+# Characters allowed in a path or query; all others are percent-encoded.
 _KEPT = "%/:=&?~+!$,;'@()*[]"
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a URL points, read strictly.
+    """Parts of a strictly parsed URL.
 
     Args:
         host: Lower case, ASCII, no brackets and no trailing dot.
-        literal: The address when ``host`` is one.
+        literal: The address, when ``host`` is an IP address.
         target: Path and query as sent.
     """
 
@@ -54,14 +54,14 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """A place and the addresses it may be connected at, all of them allowed."""
+    """A parsed URL with its resolved addresses, all of them allowed."""
 
     place: Place
     addresses: tuple[str, ...]
 
 
 def check_url(url: str, *, deadline_s: float = RESOLVE_DEADLINE_S, resolve: Resolve = look_up) -> Checked:
-    """Read a URL, resolve its host once and check every answer.
+    """Parse a URL, resolve its host once and check every address.
 
     ``switchyard_settings().allowed_private_addresses`` names the ``host:port`` pairs, spelt as in the URL, that may be
     reached although private, and on a port of their own.
@@ -92,7 +92,7 @@ def check_url(url: str, *, deadline_s: float = RESOLVE_DEADLINE_S, resolve: Reso
 
 
 def read_url(url: str) -> Place:
-    """Read a URL strictly: what two parsers could read differently is refused.
+    """Parse a URL strictly: refuse anything that two parsers could read differently.
 
     Raises:
         ForbiddenAddress: it is no plain ``http`` or ``https`` URL.
@@ -142,7 +142,7 @@ def _read_host(written: str, *, bracketed: bool) -> tuple[str, IPv4Address | IPv
     if not _NUMBER.fullmatch(labels[-1]):
         return host, None
     try:
-        # Refuses 127.1, 0177.0.0.1, 0x7f.1 and 2130706433: what a resolver makes of them differs.
+        # Refuses 127.1, 0177.0.0.1, 0x7f.1 and 2130706433: resolvers interpret them differently.
         return host, IPv4Address(host)
     except ValueError:
         raise _malformed("has a host of numbers that is no plain IPv4 address") from None

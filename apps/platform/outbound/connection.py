@@ -1,4 +1,4 @@
-"""One connection to one checked address, with an end to its time and to what it reads.
+"""One connection to one checked address, with limits on time and on bytes read.
 
 A timeout of a socket bounds a single read, so a peer that sends a byte now and then holds its caller for ever. Two
 guards see to the whole: the ``Watchdog`` ends whatever waits, the ``Meter`` ends whatever is kept busy.
@@ -21,11 +21,11 @@ from apps.platform.outbound.addresses import Place
 from apps.platform.outbound.errors import DeadlineExceeded, TooLarge, Unreachable
 
 Connect = Callable[[str, int, float], socket.socket]
-"""From address, port and timeout in seconds to a connected socket."""
+"""Function from address, port and timeout in seconds to a connected socket."""
 
 
 class Deadline:
-    """The end of a whole request.
+    """Deadline of a whole request.
 
     Args:
         seconds: From now.
@@ -42,7 +42,7 @@ class Deadline:
         return round((time.monotonic() - self.started) * 1000)
 
     def left(self, doing: str) -> float:
-        """Return the seconds that are left.
+        """Return the remaining seconds.
 
         Raises:
             DeadlineExceeded: none are.
@@ -54,9 +54,9 @@ class Deadline:
 
 
 class Watchdog:
-    """Shuts a connection down when its time is up, whatever it waits for: handshake, sending, headers or body.
+    """Timer that shuts a connection down at the deadline, in any phase: handshake, sending, headers or body.
 
-    It holds a twin of the socket, since TLS takes the original over. A timer runs in a thread, or, patched, in a
+    The watchdog holds a duplicate of the socket: TLS takes over the original. A timer runs in a thread, or in a
     greenlet. Use as a context manager.
     """
 
@@ -79,18 +79,18 @@ class Watchdog:
                 self._twin = None
 
     def _bark(self) -> None:
-        # The lock keeps a number that the system has given to another connection from being shut down.
+        # The lock prevents shutting down a descriptor that was closed and reused by another connection.
         with self._lock:
             if self._twin is not None:
                 try:
                     self._twin.shutdown(socket.SHUT_RDWR)
                 except OSError:
-                    # The peer was faster: nothing is left to shut down.
+                    # The peer has already closed the connection.
                     return
 
 
 class Meter:
-    """Counts what comes in. A peer that never pauses (endless headers or chunk frames) is ended by it."""
+    """Counter of received bytes; ends an endless response (headers or chunk frames without end)."""
 
     def __init__(self, deadline: Deadline) -> None:
         self.deadline = deadline
@@ -98,12 +98,12 @@ class Meter:
         self._limit_bytes = self._left_bytes = 0
 
     def allow(self, part: str, limit_bytes: int) -> None:
-        """Begin a part of the answer and let so many bytes of it in."""
+        """Begin a part of the response and set its limit in bytes."""
         self._part = part
         self._limit_bytes = self._left_bytes = limit_bytes
 
     def count(self, received_bytes: int) -> None:
-        """Note what was read.
+        """Count received bytes.
 
         Raises:
             TooLarge: it is more than was allowed.
@@ -135,14 +135,14 @@ class _MeteredReader(io.RawIOBase):
 
 
 class MeteredSocket:
-    """A connected socket, as much of it as ``http.client`` uses, whose reads are counted."""
+    """A connected socket with counted reads; implements the part of the interface that ``http.client`` uses."""
 
     def __init__(self, sock: socket.socket, meter: Meter) -> None:
         self._sock = sock
         self._meter = meter
 
     def makefile(self, mode: str, *args: Any, **kwargs: Any) -> io.BufferedReader:
-        """Return a reader of the connection; it may be open longer than this object."""
+        """Return a reader of the connection; it may outlive this object."""
         return io.BufferedReader(_MeteredReader(self._sock.makefile("rb", buffering=0), self._meter))
 
     def sendall(self, data: Any) -> None:
@@ -150,7 +150,7 @@ class MeteredSocket:
         self._sock.sendall(data)
 
     def settimeout(self, seconds: float | None) -> None:
-        """Bound a single read or write; the whole is the watchdog's."""
+        """Limit a single read or write; the watchdog limits the whole request."""
         self._sock.settimeout(seconds)
 
     def shutdown(self, how: int) -> None:

@@ -1,4 +1,4 @@
-"""What can go wrong with an outgoing request. No message carries a URL's path, query or user: those may be secrets."""
+"""Errors of outgoing requests. Messages contain no path, query or user of a URL, as these may be secrets."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from broker.errors import SwitchyardError
 
 
 class OutboundError(SwitchyardError):
-    """An outgoing request has no answer that could be used.
+    """An outgoing request got no usable response.
 
     Args:
-        subject: The host, as far as it could be read.
-        fact: What happened; ``remedy``: what would do. Both are fit for the eyes of whoever gave the URL.
+        subject: The host, as far as it was parsed.
+        fact: Cause; ``remedy``: remedy. Both may be shown to the author of the URL.
     """
 
     def __init__(self, subject: str, fact: str, remedy: str) -> None:
@@ -24,14 +24,14 @@ class ForbiddenAddress(OutboundError):
 
 
 class Unreachable(OutboundError):
-    """The other side could not be found, connected to, trusted or understood."""
+    """The server could not be resolved, connected to, trusted or understood."""
 
     def __init__(self, host: str, cause: str) -> None:
         super().__init__(host, cause, "see that its name resolves, it listens, and its certificate is valid")
 
 
 class DeadlineExceeded(OutboundError):
-    """The whole request, from the name's look-up to the answer's last byte, took too long."""
+    """The request, from DNS look-up to the last byte of the response, exceeded its deadline."""
 
     def __init__(self, host: str, deadline_s: float, doing: str) -> None:
         fact = f"not done after {deadline_s:g} s, while {doing}"
@@ -39,7 +39,7 @@ class DeadlineExceeded(OutboundError):
 
 
 class TooLarge(OutboundError):
-    """The answer is longer than the caller takes."""
+    """The response is longer than the caller's limit."""
 
     def __init__(self, host: str, part: str, limit_bytes: int) -> None:
         super().__init__(host, f"{part} is longer than {limit_bytes} bytes", "ask for something smaller")

@@ -1,4 +1,4 @@
-"""URLs that callers of the API give us to request later."""
+"""URLs submitted by callers of the API, to be requested later."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ DEADLINE_S = 2.0
 
 
 def refuse_forbidden(field: str, url: str) -> None:
-    """Refuse a URL that must not be requested. One whose name does not resolve yet is let through.
+    """Refuse a URL that must not be requested. A name that does not resolve yet is accepted.
 
-    Every request checks anew; this only tells the caller early.
+    Every request repeats the check; this one only reports early.
 
     Raises:
         Problem: 422 for ``field``.

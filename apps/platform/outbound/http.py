@@ -1,4 +1,4 @@
-"""Outgoing HTTP to addresses that others choose: pinned, bounded in time and size, without redirects.
+"""Outgoing HTTP to untrusted URLs: pinned addresses, limits on time and size, no redirects.
 
 No retries, no proxies, no cookies, no connection that is kept; an answer is never decompressed.
 """
@@ -41,13 +41,13 @@ READ_BYTES = 16 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """An answer, whatever its status.
+    """A response of any status.
 
     Args:
         headers: Names in lower case; values of a repeated header joined with ``", "``.
-        body: As it came over the wire, at most ``max_bytes``.
-        elapsed_ms: From before the look-up to the last byte.
-        truncated: More would have come.
+        body: Undecoded body, at most ``max_bytes``.
+        elapsed_ms: From the DNS look-up to the last byte.
+        truncated: The response was longer.
     """
 
     status: int
@@ -79,11 +79,11 @@ def send(
     connect: Connect = connect_tcp,
     tls: ssl.SSLContext | None = None,
 ) -> Response:
-    """Send one request and return its answer. A redirect is an answer; it is not followed.
+    """Send one request and return its response. Redirects are returned, not followed.
 
     Args:
-        deadline_s: For everything: look-up, connection, TLS, sending, headers, body.
-        max_bytes: Of the answer's body.
+        deadline_s: Limit of the whole request: look-up, connection, TLS, sending, headers, body.
+        max_bytes: Limit of the response's body.
         truncate: Keep the first ``max_bytes`` of a longer body, instead of refusing it.
         resolve, connect, tls: Parts that tests replace.
 
@@ -109,13 +109,13 @@ def send(
         with Watchdog(sock, deadline.left("it was connected")):
             return _exchange(checked, sock, deadline, request, tls or _tls())
     except (OSError, HTTPError, http.client.HTTPException) as error:
-        # The watchdog makes time that ran out look like any broken connection.
+        # An expired deadline looks like a broken connection: the watchdog shut it down.
         deadline.left("waiting for the other side")
         raise Unreachable(checked.place.host, _cause(error)) from error
 
 
 def _connect(checked: Checked, deadline: Deadline, connect: Connect) -> socket.socket:
-    """Connect to the first of the checked addresses that answers, the time shared between them."""
+    """Connect to the first of the checked addresses that accepts, with the time divided among them."""
     addresses = checked.addresses[:MAX_ADDRESSES_TRIED]
     for left_count, address in zip(range(len(addresses), 0, -1), addresses, strict=True):
         timeout_s = deadline.left("it was connected") / left_count
@@ -139,7 +139,7 @@ def _exchange(
         raise
     try:
         connection.sock = MeteredSocket(connection.sock, meter)
-        # Who has seen enough may answer before everything is sent.
+        # A server may respond before the whole request is sent.
         with contextlib.suppress(BrokenPipeError):
             connection.request(
                 request.method,
@@ -157,19 +157,19 @@ def _exchange(
             answer.close()
     finally:
         connection.close()
-    # Where the end of the stream ends the body, a connection that was shut down in mid-body looks complete.
+    # When the end of the stream ends the body, a connection shut down in mid-body looks complete.
     deadline.left("the answer was read")
     return Response(answer.status, received, body, deadline.elapsed_ms, truncated)
 
 
 def _read(answer: HTTPResponse, meter: Meter, request: _Request) -> tuple[bytes, bool]:
-    """Read the body as it comes. What frames it may take as much again as it has, and some."""
-    # urllib3 prepares decoders by this header even when told not to decode.
+    """Read the body undecoded. Chunk framing may add as many bytes again, and a constant."""
+    # urllib3 prepares decoders by this header even with decoding off.
     answer.headers.discard("content-encoding")
     meter.allow("the answer's body", 2 * request.max_bytes + MAX_HEADER_BYTES)
     body = bytearray()
     while len(body) <= request.max_bytes:
-        # Not stream(): that reads the frames of a chunked body in lines without an end.
+        # Not stream(): it reads chunk headers as lines without a limit.
         piece = answer.read(min(READ_BYTES, request.max_bytes + 1 - len(body)), decode_content=False)
         if not piece:
             return bytes(body), False
@@ -181,12 +181,12 @@ def _read(answer: HTTPResponse, meter: Meter, request: _Request) -> tuple[bytes,
 
 @functools.cache
 def _tls() -> ssl.SSLContext:
-    """Load the system's certificate authorities, once a process."""
+    """Load the system's certificate authorities, once for each process."""
     return ssl.create_default_context()
 
 
 def _cause(error: Exception) -> str:
-    """Name an error without a word that the other side chose."""
+    """Return the description of an error, without text chosen by the server."""
     cause: BaseException = error
     if isinstance(error, HTTPError) and isinstance(error.__cause__, OSError):
         cause = error.__cause__

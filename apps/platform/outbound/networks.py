@@ -1,4 +1,4 @@
-"""Networks that no outgoing request may reach: our own table.
+"""Table of networks that no outgoing request may reach.
 
 Python's ``ipaddress`` calls several of these global (``64:ff9b::7f00:1``, ``2002:7f00:1::``, ``::127.0.0.1``,
 ``fec0::1``), so its opinion is never asked. An IPv6 address that carries an IPv4 address is judged by both.
@@ -64,7 +64,7 @@ _TEREDO = IPv6Network("2001::/32")
 
 
 def denial(address: IPAddress) -> str | None:
-    """Say why an address must not be connected to (``"loopback"``, ``"NAT64 of 10.0.0.1, private"``), or ``None``."""
+    """Return why an address is forbidden (``"loopback"``, ``"NAT64 of 10.0.0.1, private"``), or ``None``."""
     if isinstance(address, IPv4Address):
         return _named(address, _DENIED_V4)
     for kind, inner in _carried(address):
@@ -86,7 +86,7 @@ def _named(
 
 
 def _carried(address: IPv6Address) -> list[tuple[str, IPv4Address]]:
-    """Return the IPv4 addresses that an IPv6 address stands for, with how it carries them."""
+    """Return the IPv4 addresses that an IPv6 address embeds, with the kind of embedding."""
     number = int(address)
     low = IPv4Address(number & 0xFFFF_FFFF)
     if address in _MAPPED:

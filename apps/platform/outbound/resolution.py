@@ -1,4 +1,4 @@
-"""Names to addresses, once and within a deadline."""
+"""DNS resolution, once and within a deadline."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from collections.abc import Callable, Sequence
 from apps.platform.outbound.errors import DeadlineExceeded, Unreachable
 
 Resolve = Callable[[str, int, float], Sequence[str]]
-"""From host, port and deadline in seconds to the host's addresses, best first."""
+"""Function from host, port and deadline in seconds to the host's addresses, best first."""
 
 
 def look_up(host: str, port: int, deadline_s: float) -> tuple[str, ...]:
-    """Return every address the system's resolver gives for a host.
+    """Return every address that the system's resolver returns for a host.
 
-    The resolver itself knows no deadline, so it runs beside the caller and is left behind when it takes too long;
+    The resolver has no deadline of its own, so it runs in another thread and is abandoned when it takes too long;
     its own timeouts end it. Works in threads and, patched, in greenlets.
 
     Raises:

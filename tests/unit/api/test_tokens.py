@@ -249,5 +249,5 @@ def test_tokens_tells_as_json_what_it_revoked(make_token: MakeToken) -> None:
 
 
 def test_tokens_refuses_to_revoke_what_is_not_there(db: None) -> None:
-    with pytest.raises(CommandError, match="none has this prefix"):
+    with pytest.raises(CommandError, match="no token has this prefix"):
         call_command("tokens", "revoke", "000000000000")

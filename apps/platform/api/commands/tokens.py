@@ -29,9 +29,9 @@ class Command(BaseCommand):
         actions = parser.add_subparsers(dest="action", required=True)
         listing = actions.add_parser("list", help="print every token, without its secret")
         listing.add_argument("--json", action="store_true", dest="as_json", help="print them as JSON")
-        revoke = actions.add_parser("revoke", help="make a token useless, for good")
+        revoke = actions.add_parser("revoke", help="revoke a token permanently")
         revoke.add_argument(
-            "prefix", metavar="PREFIX", help="the part between sy_ and the secret, or all that was printed"
+            "prefix", metavar="PREFIX", help="the part between sy_ and the secret, or the whole plain form"
         )
         revoke.add_argument("--json", action="store_true", dest="as_json", help="print the token as JSON")
 
@@ -53,7 +53,7 @@ class Command(BaseCommand):
         try:
             token = revoke_token(prefix)
         except Token.DoesNotExist as error:
-            raise CommandError(f"token {prefix!r}: none has this prefix; see manage.py tokens list") from error
+            raise CommandError(f"token {prefix!r}: no token has this prefix; see manage.py tokens list") from error
         self.stdout.write(json.dumps(_row(token), indent=2) if as_json else f"token {token.prefix}: revoked")
 
 

@@ -22,7 +22,7 @@ EXAMPLES = """examples:
 class Command(BaseCommand):
     """Print the yard, or render its deployment files."""
 
-    help = "Print the declared yard, or render the deployment files that are made from it."
+    help = "Print the declared yard, or render its deployment files."
     requires_system_checks: list[str] = []
 
     def add_arguments(self, parser: ArgumentParser) -> None:

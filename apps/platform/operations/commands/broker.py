@@ -1,4 +1,4 @@
-"""The broker's server, from a terminal: what is wrong with it, and going on after its keyspace was lost."""
+"""``manage.py broker``: check the broker's server, or accept its keyspace after a loss."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from apps.platform.console.command_help import show_examples
 from apps.platform.workers.broker_watch import make_watch
 
 EXAMPLES = """examples:
-  manage.py broker             what is wrong with its server
-  manage.py broker --json      for a program; exit 1: not safe, or away
+  manage.py broker             check its server
+  manage.py broker --json      for a program; exit 1: not safe, or unavailable
   manage.py broker accept      after its keyspace was emptied, and nothing can be restored"""
 
 
 class Command(BaseCommand):
-    """Show what is wrong with the broker's server, or accept its keyspace. Exit 1: it is not safe, or away."""
+    """Check the broker's server, or accept its keyspace. Exit 1: the server is not safe or unavailable."""
 
-    help = "Show what is wrong with the broker's server; `accept` lets workers go on in a keyspace that was emptied."
+    help = "Check the broker's server; `accept` lets workers resume in a keyspace that was emptied."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Declare the arguments."""
@@ -32,14 +32,14 @@ class Command(BaseCommand):
         parser.add_argument("--json", action="store_true", help="print JSON")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Do it."""
+        """Run the action."""
         watch = make_watch()
         try:
             if options["action"] == "accept":
                 with as_command_error("broker"):
                     watch.generation.accept()
-                told = "broker: the keyspace is accepted as it is; workers that paused go on within seconds"
-                self.stdout.write(json.dumps({"accepted": True}) if options["json"] else told)
+                message = "broker: the keyspace is accepted; paused workers resume within seconds"
+                self.stdout.write(json.dumps({"accepted": True}) if options["json"] else message)
                 return
             health = watch.look()
         finally:

@@ -1,4 +1,4 @@
-"""What waits against the code, before the code is deployed."""
+"""``manage.py check_backlog``: compare the backlog with the code, before the code is deployed."""
 
 from __future__ import annotations
 
@@ -15,40 +15,40 @@ from django.core.management.base import BaseCommand, CommandError
 from apps.platform.conf import declared_yard
 from apps.platform.console.command_errors import as_command_error
 from apps.platform.console.command_help import show_examples
-from apps.platform.operations.backlog import Backlog, families, look_through
+from apps.platform.operations.backlog import Backlog, check_backlog, families
 from broker.redis_broker import RedisBroker
 from middleware.logs import printable
 
 EXAMPLES = """run it with the new code against the broker of the old one, before you deploy:
-  manage.py check_backlog                       everything that waits, is scheduled, retries or runs
+  manage.py check_backlog                       every message, in any state
   manage.py check_backlog --queue billing --queue default
   manage.py check_backlog --json                for a pipeline; exit 1 stops it
 
-what it finds would wait for 10 minutes for a worker that knows it, then become dead letters; see
+the messages it reports would wait 10 minutes for a worker that can run them, then become dead letters; see
 docs/how-to/deploy-new-code.md"""
 
-SAID_EVERY_S = 2.0
+REPORT_EVERY_S = 2.0
 
 
 class Command(BaseCommand):
-    """Exit 1: the code could not run something that is there, or the broker does not answer."""
+    """Compare the backlog with the code. Exit 1: the code cannot run a message, or the broker does not answer."""
 
-    help = "Compare what waits with this code; exit 1 when deploying it would break something. Only reads."
+    help = "Compare the backlog with this code; exit 1 when this code cannot run a message. Only reads."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Declare the arguments."""
         show_examples(parser, EXAMPLES)
         parser.add_argument("--json", action="store_true", help="print JSON")
         parser.add_argument(
-            "--queue", action="append", default=[], metavar="QUEUE", help="only this one; may be repeated"
+            "--queue", action="append", default=[], metavar="QUEUE", help="only this queue; may be repeated"
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Look, and tell."""
+        """Read the backlog and print the result."""
         broker = dramatiq.get_broker()
         if not isinstance(broker, RedisBroker):
-            raise CommandError(f"check_backlog: a {type(broker).__name__} cannot be looked into")
-        self._said_s = time.monotonic()
+            raise CommandError(f"check_backlog: a {type(broker).__name__} cannot be browsed")
+        self._reported_s = time.monotonic()
         with as_command_error("check_backlog"):
             found = families(broker, declared_yard())
             if unknown := set(options["queue"]) - found.keys():
@@ -56,7 +56,7 @@ class Command(BaseCommand):
                     f"check_backlog: no queue {', '.join(sorted(unknown))}; there are {', '.join(found)}"
                 )
             chosen = [found[name] for name in options["queue"] or found]
-            backlog = look_through(chosen, broker, declared_yard(), told=self._tell)
+            backlog = check_backlog(chosen, broker, declared_yard(), report=self._report)
         if options["json"]:
             self.stdout.write(json.dumps(_as_json(backlog), indent=2))
         else:
@@ -64,16 +64,16 @@ class Command(BaseCommand):
         if backlog.troubles:
             sys.exit(1)
 
-    def _tell(self, looked_at: int) -> None:
-        if time.monotonic() - self._said_s >= SAID_EVERY_S:
-            self._said_s = time.monotonic()
+    def _report(self, looked_at: int) -> None:
+        if time.monotonic() - self._reported_s >= REPORT_EVERY_S:
+            self._reported_s = time.monotonic()
             self.stderr.write(f"check_backlog: {looked_at:,} messages looked at")
 
     def _show(self, backlog: Backlog) -> None:
         for trouble in backlog.troubles.values():
             samples = f" (such as {', '.join(trouble.samples)})" if trouble.samples else ""
-            told = f"{trouble.queue}: {trouble.count:,} of {trouble.actor}: {trouble.detail}{samples}"
-            self.stdout.write(printable(told))
+            line = f"{trouble.queue}: {trouble.count:,} of {trouble.actor}: {trouble.detail}{samples}"
+            self.stdout.write(printable(line))
         actors = f"{_count(backlog.looked_at, 'message')} of {_count(len(backlog.by_actor), 'actor')} looked at"
         if backlog.troubles:
             self.stdout.write(f"{actors}; this code cannot run all of them")

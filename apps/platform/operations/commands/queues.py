@@ -1,4 +1,4 @@
-"""Queues from a terminal: at a glance, and what an operator does to them."""
+"""``manage.py queues``: list queues, pause, resume, show messages, relocate messages."""
 
 from __future__ import annotations
 
@@ -27,24 +27,24 @@ from middleware.logs import printable
 from middleware.redaction import redacted
 
 EXAMPLES = """examples:
-  manage.py queues                                        every queue at a glance
-  manage.py queues pause slow                             hand out nothing of slow; what runs goes on
+  manage.py queues                                        list every queue
+  manage.py queues pause slow                             start nothing of slow; running messages continue
   manage.py queues resume slow
   manage.py queues show webhook --lane retry --place scheduled --limit 20
   manage.py queues relocate render_report --from default --to slow"""
 
 
 class Command(BaseCommand):
-    """Exit 1: the broker does not answer, or there is no such queue."""
+    """List and operate queues. Exit 1: the broker does not answer, or the queue does not exist."""
 
-    help = "Show every queue; pause, resume or look into one; move an actor's waiting messages to another."
+    help = "List every queue; pause, resume or show one; move an actor's waiting messages to another."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         show_examples(parser, EXAMPLES)
         parser.add_argument("--json", action="store_true", help="print JSON")
         acts = parser.add_subparsers(dest="act", metavar="pause|resume|show|relocate")
-        for act, told in (("pause", "hand out nothing; what runs goes on"), ("resume", "hand out messages again")):
-            turn = acts.add_parser(act, help=told)
+        for act, text in (("pause", "start nothing; running messages continue"), ("resume", "start messages again")):
+            turn = acts.add_parser(act, help=text)
             turn.add_argument("queue", metavar="QUEUE")
             turn.add_argument("--json", action="store_true", default=SUPPRESS, help="print JSON")
         show = acts.add_parser("show", help="list messages")
@@ -52,7 +52,7 @@ class Command(BaseCommand):
         show.add_argument("--lane", choices=["live", "retry"], default="live")
         show.add_argument("--place", choices=["waiting", "scheduled", "leased"], default="waiting")
         show.add_argument("--limit", type=int, default=20, help="messages, at most 500 (default 20)")
-        show.add_argument("--cursor", type=int, default=0, help="where the page before ended")
+        show.add_argument("--cursor", type=int, default=0, help="cursor printed by the previous page")
         show.add_argument("--json", action="store_true", default=SUPPRESS, help="print JSON")
         move = acts.add_parser("relocate", help="move an actor's waiting messages to another queue")
         move.add_argument("actor", metavar="ACTOR")
@@ -78,8 +78,8 @@ class Command(BaseCommand):
         if as_json:
             self.stdout.write(json.dumps({"queue": queue, "paused": act == "pause", "changed": bool(changed)}))
             return
-        told = {"pause": "paused: nothing of it is handed out, what runs goes on", "resume": "handed out again"}[act]
-        self.stdout.write(f"{queue}: {told}" + ("" if changed else " (as before)"))
+        text = {"pause": "paused: nothing starts, running messages continue", "resume": "resumed"}[act]
+        self.stdout.write(f"{queue}: {text}" + ("" if changed else " (as before)"))
 
     def _show(self, options: dict[str, Any]) -> None:
         family = _family(options["queue"])
@@ -90,8 +90,8 @@ class Command(BaseCommand):
             self.stdout.write(json.dumps({"messages": found, "cursor": page.cursor}, indent=2))
             return
         for item in found:
-            told = "  ".join(f"{name}={value}" for name, value in item.items() if value is not None)
-            self.stdout.write(printable(told))
+            line = "  ".join(f"{name}={value}" for name, value in item.items() if value is not None)
+            self.stdout.write(printable(line))
         if not found:
             self.stdout.write(f"{family.keys.lane_name(lane)}: nothing is {options['place']}")
         if page.cursor is not None:
@@ -135,7 +135,7 @@ def _family(queue: str) -> QueueOperations:
         raise CommandError(str(error)) from error
     broker = dramatiq.get_broker()
     if not isinstance(broker, RedisBroker):
-        raise CommandError(f"queues: a {type(broker).__name__} cannot be looked into or paused")
+        raise CommandError(f"queues: a {type(broker).__name__} can neither be browsed nor paused")
     return broker.lane(name)[0]
 
 
