@@ -53,9 +53,17 @@ class Names:
         repository.
         """
         text = _CANDIDATE.sub(lambda found: self._replacement(found, text), text)
+        text = self._short_command.sub(f"manage.py {ROOT_NAME} ", text)
         for old, new in REPLACED_TEXT.items():
             text = text.replace(f"``{old}``", new).replace(old, new)
         return text
+
+    @cached_property
+    def _short_command(self) -> re.Pattern[str]:
+        """``manage.py`` before a command that a host calls as ``manage.py switchyard COMMAND``."""
+        folder = self._repository / "apps/platform/short_commands/management/commands"
+        names = "|".join(sorted(file.stem for file in folder.glob("[a-z]*.py")))
+        return re.compile(rf"\bmanage\.py (?=(?:{names})\b)") if names else re.compile(r"(?!)")
 
     def _replacement(self, found: re.Match[str], text: str) -> str:
         root, rest = found["root"], found["rest"]

@@ -57,7 +57,6 @@ def test_reference_is_rewritten(before: str, after: str) -> None:
         "def run(broker):\n    return broker.redis.calls",
         "from django.apps import apps\napps.get_model('jobs')",
         '"""Ask the broker. The row stays; broker.actors has it, and so has broker.keys."""',
-        '"manage.py broker accept"',
         '"""It comes\nfrom broker or middleware."""',
         "f'{broker.queue.codec}'\nbroker = 1",
         "call(broker=1, middleware=middleware_of(broker))\nbroker = 2",
@@ -124,3 +123,10 @@ def test_two_files_for_one_place_are_refused(tmp_path: Path) -> None:
 
     with pytest.raises(WheelRefused, match=r"another file goes to switchyard/broker/a\.py"):
         write_package(repository, target)
+
+
+def test_a_short_command_is_called_by_its_name_in_a_host() -> None:
+    source = '"run `manage.py broker accept`, then manage.py migrate; manage.py switchyard doctor"'
+
+    expected = source.replace("manage.py broker", "manage.py switchyard broker")
+    assert rewrite_module(source, NAMES) == expected

@@ -1,3 +1,3 @@
-"""``manage.py broker``, for ``manage.py switchyard broker``."""
+"""The command ``broker`` under its short name."""
 
 from apps.platform.operations.commands.broker import Command as Command

@@ -1,3 +1,3 @@
-"""``manage.py check_backlog``, for ``manage.py switchyard check_backlog``."""
+"""The command ``check_backlog`` under its short name."""
 
 from apps.platform.operations.commands.check_backlog import Command as Command

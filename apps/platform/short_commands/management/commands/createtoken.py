@@ -1,3 +1,3 @@
-"""``manage.py createtoken``, for ``manage.py switchyard createtoken``."""
+"""The command ``createtoken`` under its short name."""
 
 from apps.platform.api.commands.createtoken import Command as Command

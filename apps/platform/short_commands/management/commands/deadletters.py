@@ -1,3 +1,3 @@
-"""``manage.py deadletters``, for ``manage.py switchyard deadletters``."""
+"""The command ``deadletters`` under its short name."""
 
 from apps.platform.dead_letters.commands.deadletters import Command as Command

@@ -1,3 +1,3 @@
-"""``manage.py doctor``, for ``manage.py switchyard doctor``."""
+"""The command ``doctor`` under its short name."""
 
 from apps.platform.doctor.commands.doctor import Command as Command

@@ -1,3 +1,3 @@
-"""``manage.py jobs``, for ``manage.py switchyard jobs``."""
+"""The command ``jobs`` under its short name."""
 
 from apps.platform.jobs.commands.jobs import Command as Command

@@ -1,3 +1,3 @@
-"""``manage.py queues``, for ``manage.py switchyard queues``."""
+"""The command ``queues`` under its short name."""
 
 from apps.platform.operations.commands.queues import Command as Command

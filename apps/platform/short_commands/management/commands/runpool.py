@@ -1,3 +1,3 @@
-"""``manage.py runpool``, for ``manage.py switchyard runpool``."""
+"""The command ``runpool`` under its short name."""
 
 from apps.platform.workers.commands.runpool import Command as Command

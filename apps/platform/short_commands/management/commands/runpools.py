@@ -1,3 +1,3 @@
-"""``manage.py runpools``, for ``manage.py switchyard runpools``."""
+"""The command ``runpools`` under its short name."""
 
 from apps.platform.workers.commands.runpools import Command as Command

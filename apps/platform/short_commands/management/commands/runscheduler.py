@@ -1,3 +1,3 @@
-"""``manage.py runscheduler``, for ``manage.py switchyard runscheduler``."""
+"""The command ``runscheduler`` under its short name."""
 
 from apps.platform.schedules.commands.runscheduler import Command as Command

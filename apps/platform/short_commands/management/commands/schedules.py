@@ -1,3 +1,3 @@
-"""``manage.py schedules``, for ``manage.py switchyard schedules``."""
+"""The command ``schedules`` under its short name."""
 
 from apps.platform.schedules.commands.schedules import Command as Command

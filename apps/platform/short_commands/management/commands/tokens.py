@@ -1,3 +1,3 @@
-"""``manage.py tokens``, for ``manage.py switchyard tokens``."""
+"""The command ``tokens`` under its short name."""
 
 from apps.platform.api.commands.tokens import Command as Command

@@ -1,3 +1,3 @@
-"""``manage.py topology``, for ``manage.py switchyard topology``."""
+"""The command ``topology`` under its short name."""
 
 from apps.platform.deployment.commands.topology import Command as Command
