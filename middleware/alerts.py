@@ -1,6 +1,6 @@
-"""Alerts: a dead letter raises one, in one call; grouping makes a handful of messages of a thousand of them.
+"""Alerts: each dead letter raises one with a single call to the broker; groups turn a thousand into a few messages.
 
-Channels are somebody else's work (``apps/platform/alerts``): nothing here sends, waits or fails a job.
+Nothing here sends, waits or fails a job: ``apps/platform/alerts`` reads the groups and sends to channels.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ log = structlog.get_logger(__name__)
 class Alerts(Middleware):
     """Raise an alert for each dead letter, unless its message or actor has the option ``alert=False``.
 
-    Listed before :class:`middleware.dead_letters.DeadLetters`, which leaves the letter on the message.
+    Listed before :class:`middleware.dead_letters.DeadLetters`, which sets ``dead_letter`` on the message.
     """
 
     option_rules: ClassVar = (rule_of_both("alert", flag),)
@@ -42,7 +42,7 @@ class Alerts(Middleware):
         result: Any = None,
         exception: BaseException | None = None,
     ) -> None:
-        """Raise an alert when the message was buried."""
+        """Raise an alert when the message became a dead letter."""
         self._raise(broker, message)
 
     def after_nack(self, broker: Broker, message: MessageProxy) -> None:
@@ -63,7 +63,7 @@ class Alerts(Middleware):
 
 
 def fact_of(letter: DeadLetter) -> AlertFact:
-    """Return what an alert says of a dead letter: never its arguments."""
+    """Return the alert of a dead letter, without its arguments."""
     return AlertFact(
         fingerprint=letter.fingerprint,
         kind="dead_letter",

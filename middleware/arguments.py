@@ -1,6 +1,7 @@
-"""Arguments: bound to the actor's signature when they are sent, so that a wrong call fails where it is written.
+"""Arguments: bound to the actor's signature when a message is sent, so that a wrong call fails where it is written.
 
-What is sent by other code, and does not fit the worker's, is looked at again before it runs: :mod:`middleware.parking`.
+Messages of other code, which may not fit this worker's actors, are checked again before they run:
+:mod:`middleware.parking`.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ class Arguments(Middleware):
     def before_enqueue(self, broker: Broker, message: Message[Any], delay: int | None) -> None:
         """Check a message that is sent for the first time.
 
-        Refusing a retry would lose it, and so would refusing what follows a job: its next step was written by whoever
-        sent the first one, maybe for other code than this worker's.
+        Refusing a retry would lose it; so would refusing a pipeline step or callback, which the sender of the first
+        message wrote, perhaps for other code than this worker's.
         """
         if "enqueued_at" in message.options or follows_a_job():
             return
@@ -41,21 +42,21 @@ class Arguments(Middleware):
             raise ArgumentMismatch(message.actor_name, wrong, str(signature_of(actor.fn)))
 
 
-# As many as fit into a body of a message; more were written by hand, and trying them would take all memory.
+# As many as fit into the body of a message. A larger number was written by hand, and binding it would fill the memory.
 MOST_PLACES: Final = 1_000_000
 
-# By the number of arguments by place: the names that must be given beside them, and those that may.
+# By the number of positional arguments: the names that are required beside them, and those that are allowed.
 Calls = dict[int, tuple[frozenset[str], frozenset[str]]]
 
 
 def fits(calls: Calls, places: int, names: KeysView[str]) -> bool:
-    """Return whether a call is known to fit. One that is not may still: :func:`misfit` decides, more slowly."""
+    """Return whether a call is known to fit. Of any other, :func:`misfit` decides, more slowly."""
     call = calls.get(places)
     return call is not None and call[0] <= names <= call[1]
 
 
 def misfit(function: Callable[..., Any], places: int, names: KeysView[str]) -> str | None:
-    """Return what is wrong with a call, or ``None`` when it fits. Values do not matter."""
+    """Return the fault of a call, or ``None`` when it fits. Values are not compared."""
     try:
         signature_of(function).bind(*range(places), **dict.fromkeys(names))
     except TypeError as error:
@@ -65,7 +66,7 @@ def misfit(function: Callable[..., Any], places: int, names: KeysView[str]) -> s
 
 @functools.cache
 def calls_of(function: Callable[..., Any]) -> Calls:
-    """Return the calls that fit a function. What ``*args`` and ``**kwargs`` take on top is left out."""
+    """Return the calls that fit a function, without the extra arguments that ``*args`` and ``**kwargs`` accept."""
     parameters = signature_of(function).parameters.values()
     by_place = [each for each in parameters if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)]
     calls: Calls = {}
@@ -84,7 +85,7 @@ def signature_of(function: Callable[..., Any]) -> inspect.Signature:
 
 
 def call_of(message: Any) -> str:
-    """Return what a message asks of a worker, as JSON: its actor, how many arguments by place, which by name.
+    """Return the call of a message as JSON: its actor, the number of positional arguments, the names of the others.
 
     Whether code can run a message depends on nothing else.
     """
@@ -92,7 +93,7 @@ def call_of(message: Any) -> str:
 
 
 def knows(broker: Broker, call: str) -> bool:
-    """Say whether a broker's actors can be called like this. What cannot be read is known to nobody."""
+    """Return whether a broker's actors accept a call. A call that cannot be read fits no actor."""
     try:
         name, places, names = json.loads(call)
         actor = broker.actors.get(name)

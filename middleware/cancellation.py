@@ -1,4 +1,4 @@
-"""Cancellation: a job that was asked to stop never starts; one that runs is told, then interrupted."""
+"""Cancellation: a cancelled job does not start; a running task can read the request, and is interrupted after it."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from middleware.interrupts import Interrupts
 from middleware.outcomes import Outcome, decide
 from middleware.wait_for_broker import retry_until_available
 
-# For a task to stop by itself once its worker knows, which takes a quarter of a second: together well under a second.
+# Time for a task to end by itself. The worker polls cancellations every 0.25 s: together well under 1 s.
 STOP_BY_ITSELF_S = 0.3
 
 
 class Cancellation(Middleware):
-    """Skip messages that were asked to stop while a worker had them; others that are cancelled never come here.
+    """Skip messages that were cancelled while a worker held them; the broker drops other cancelled messages itself.
 
-    A task that runs may see it, from its message's ``asked``, and end by itself. If it does not, an exception is raised
-    in it. What does not return to Python is killed, with its process, by the pool's supervisor.
+    A running task may read ``cancel_requested`` of its message and end by itself. Otherwise an exception is raised in
+    it. The pool's supervisor kills the process of a task that does not return to Python.
 
     Args:
-        interrupts: Of this process's tasks.
+        interrupts: Interrupts of this process's tasks.
     """
 
     def __init__(self, *, transport: Transport, interrupts: Interrupts) -> None:
@@ -33,7 +33,7 @@ class Cancellation(Middleware):
         self._interrupts = interrupts
 
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
-        """Skip a cancelled job. While the broker is away nobody knows, so none starts."""
+        """Skip a cancelled job. While the broker is unavailable no job starts: cancellations cannot be read."""
         try:
             asked = self._transport.cancel_requested(message)
         except BrokerUnavailable:
@@ -44,11 +44,11 @@ class Cancellation(Middleware):
             raise SkipMessage("cancelled before it started")
 
     def after_request_cancellation(self, broker: Broker, message: MessageProxy) -> None:
-        """Interrupt a task soon. The broker says so of each message in hand that somebody cancelled."""
+        """Interrupt a task after a short time. The broker calls this for each held message that was cancelled."""
         self._interrupts.cancel(message.message_id, after_s=STOP_BY_ITSELF_S)
 
     def interrupt_here(self, is_asked: Callable[[str], bool]) -> None:
-        """Interrupt the greenlet that runs now, if its job was asked to stop; for the handler of a signal.
+        """Interrupt the current greenlet if its job was cancelled; for the handler of a signal.
 
         Raises:
             CancelInterrupt: it was.

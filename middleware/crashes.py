@@ -1,4 +1,4 @@
-"""Crashes: what may take its worker down runs alone, and what did so three times is set aside."""
+"""Crashes: a message that may crash its worker runs isolated; after the third crash it is a dead letter."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ MOST_CRASHES = 3
 
 
 class Poison(SwitchyardError, MiddlewareError):
-    """A message that took its worker down three times within 72 hours.
+    """A message that crashed its worker three times within 72 hours.
 
-    What is known of its last end stands below the traceback.
+    The cause of the last crash is noted below the traceback.
 
     Args:
         cause: What ended its last worker; on further lines, what that logged last.
@@ -50,18 +50,18 @@ class HardLimitExceeded(SwitchyardError, MiddlewareError, TimeLimitExceeded):
 
 
 class Crashes(Middleware):
-    """Decide about a message whose last worker died, before it runs again.
+    """Handle a message whose last worker crashed, before it runs again.
 
-    A supervisor counts and notes such deaths with the message. Killed for its hard limit, the attempt is over and takes
-    the retry path. Any other is set apart, to run in a worker that has a single slot: neighbours are neither harmed nor
-    suspected again, and a crash there is certainly its own. With the third it becomes a dead letter (``poison``).
+    A supervisor counts crashes and stores their cause with the message. A message that was killed at its hard limit has
+    failed and takes the retry path. Any other is isolated: it runs in a worker with a single slot, where a crash harms
+    no neighbour and is certainly its own. After the third crash the message becomes a dead letter (``poison``).
     """
 
     def __init__(self, *, transport: Transport) -> None:
         self._transport = transport
 
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
-        """Let a message run, or not.
+        """Start a message, isolate it, or refuse it.
 
         Raises:
             HardLimitExceeded: its attempt ended with its worker.

@@ -1,4 +1,4 @@
-"""Dead letters: what was given up goes to ``<queue>-dead``, where nothing consumes it and a person finds it."""
+"""Dead letters: a message that is given up moves to ``<queue>-dead``, which people triage and no worker consumes."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ class NotBuried(SwitchyardError, MiddlewareError):
 
 
 class DeadLetters(Middleware):
-    """Bury messages whose outcome is ``dead``, and those that Dramatiq rejects, such as for an unknown actor.
+    """Move messages whose outcome is ``dead`` to the dead list, and those that Dramatiq rejects.
 
-    The worker acknowledges a dead_lettered message: a failed one would be kept a second time by Dramatiq.
+    The worker acknowledges a dead-lettered message: Dramatiq would keep a failed one a second time.
 
     Args:
-        on_dead: Told of each letter after it is buried. What one raises is logged; the letter stays.
+        on_dead: Called with each dead letter after it is stored. Exceptions are logged; the letter stays.
     """
 
     def __init__(
@@ -57,18 +57,18 @@ class DeadLetters(Middleware):
         result: Any = None,
         exception: BaseException | None = None,
     ) -> None:
-        """Bury a message that was given up."""
+        """Move a message whose outcome is ``dead`` to its dead list."""
         outcome = outcome_of(message, exception)
         if outcome.kind != "dead":
             return
         try:
             self._bury(message, replace(outcome, exception=outcome.exception or exception))
         except Exception:
-            log.exception("not dead_lettered, left to the broker's own dead letters", job_id=message.message_id)
+            log.exception("not dead-lettered, left to the broker's own dead letters", job_id=message.message_id)
             message.fail()
 
     def before_nack(self, broker: Broker, message: MessageProxy) -> None:
-        """Bury a message that Dramatiq rejects before it reaches a worker thread.
+        """Move a message that Dramatiq rejects before it reaches a worker thread to its dead list.
 
         Raises:
             NotBuried: it stays unacknowledged, and comes back when its worker is gone.

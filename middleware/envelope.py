@@ -1,4 +1,4 @@
-"""Envelope: when a message was sent and when it is due, written on the message for everyone who measures."""
+"""Envelope: the times at which a message was sent and is due, written into its options for metrics and records."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from broker.clock import now_ms
 class Envelope(Middleware):
     """Stamp each message with ``enqueued_at`` (once) and ``due_at`` (each time it is delayed), ms since the epoch.
 
-    Listed last: what comes before it tells a first send by the missing stamp.
+    Listed last: the middleware before it recognise a first send by the missing ``enqueued_at``.
     """
 
     def before_enqueue(self, broker: Broker, message: Message[Any], delay: int | None) -> None:
@@ -26,6 +26,6 @@ class Envelope(Middleware):
 
 
 def ready_since(message: Any) -> int:
-    """Return since when a message could have started, ms since the epoch."""
+    """Return the time from which a message could start, in ms since the epoch."""
     options = message.options
     return int(options.get("due_at") or options.get("enqueued_at") or message.message_timestamp)

@@ -1,4 +1,4 @@
-"""What an actor raises to say how its failure is to be treated, and what our middleware raises."""
+"""Errors that actors raise to choose how a failure is treated, and errors of the middleware."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from broker.errors import SwitchyardError
 
 
 class RetryLater(SwitchyardError, Retry):
-    """Try this job again, no sooner than the other side asked for (``Retry-After``). Spends a retry.
+    """Retry this job after at least the delay that another server asked for (``Retry-After``). Spends a retry.
 
     Args:
         delay_s: Seconds to wait at least.
@@ -26,11 +26,11 @@ class PermanentFailure(SwitchyardError):
 
 
 class Cancelled(SwitchyardError):
-    """The job was asked to stop and did, between two of its steps."""
+    """A cancelled job that ended itself between two steps."""
 
 
 class CancelInterrupt(Interrupt):
-    """Raised in the task of a job that was asked to stop and did not by itself.
+    """Interrupt of the task of a cancelled job that did not end by itself.
 
     Like Dramatiq's time limit no ``Exception``: ``except Exception`` lets it pass. A task may catch it to clean up, and
     raises it again.
@@ -76,7 +76,7 @@ class InvalidOption(SwitchyardError, MiddlewareError):
 
 
 class DeferFailed(SwitchyardError, MiddlewareError):
-    """A message that had to wait could not be put back. It takes the retry path instead of running too early."""
+    """A message over its rate limit could not be deferred. It takes the retry path instead of starting too early."""
 
     def __init__(self, actor_name: str, cause: str) -> None:
         super().__init__(f"actor {actor_name}: a message over its limit could not be deferred: {cause}")

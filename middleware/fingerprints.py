@@ -1,4 +1,4 @@
-"""Fingerprints: failures with one cause have one, whatever their ids and line numbers; so have arguments."""
+"""Fingerprints: equal for failures with one cause, whatever their ids and line numbers, and for equal arguments."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Exceptions that are raised in tasks from outside: at a time limit, or because somebody cancelled the job."""
+"""Exceptions that are raised in running tasks from outside: at a time limit, or when the job is cancelled."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dramatiq.threading import Interrupt, is_gevent_active, raise_thread_excepti
 
 from middleware.errors import CancelInterrupt
 
-# How often threads' time limits are looked at; greenlets have timers.
+# Interval at which time limits of threads are checked; greenlets have timers.
 INTERVAL_S = 0.25
 
 log = structlog.get_logger(__name__)
@@ -29,19 +29,19 @@ class Interrupts(Protocol):
     """
 
     def start(self) -> None:
-        """Watch from now on, in this process."""
+        """Start to watch time limits in this process."""
 
     def begin(self, job_id: str, limit_s: float) -> None:
-        """Note that a task starts here, and may take so long; infinity for any time."""
+        """Register the task that starts in this thread or greenlet, with its time limit; infinity for none."""
 
     def end(self) -> None:
-        """Note that the task here has ended. What is on its way to it never arrives."""
+        """Unregister the task of this thread or greenlet. An exception that has not arrived is withdrawn."""
 
     def cancel(self, job_id: str, *, after_s: float) -> None:
         """Raise :class:`middleware.errors.CancelInterrupt` in a job's task, once, unless it ends until then."""
 
     def cancel_here(self, is_asked: Callable[[str], bool]) -> None:
-        """Do it now, for a caller that interrupted whatever runs in this thread, such as a signal's handler.
+        """Raise it now, for a caller that interrupted the code of this thread, such as the handler of a signal.
 
         Args:
             is_asked: Whether a job was asked to stop.
@@ -52,7 +52,7 @@ class Interrupts(Protocol):
 
 
 def make_interrupts() -> Interrupts:
-    """Return those of this process: of greenlets where gevent has patched it, else of threads."""
+    """Return the interrupts of this process: of greenlets where gevent has patched it, else of threads."""
     return GreenletInterrupts() if is_gevent_active() else ThreadInterrupts()
 
 
@@ -68,7 +68,7 @@ class _ThreadTask:
 
 
 class ThreadInterrupts:
-    """Raises in threads, watched by one of its own."""
+    """Interrupts of threads, watched by a thread of their own."""
 
     def __init__(self) -> None:
         self._tasks: dict[int, _ThreadTask] = {}
@@ -83,11 +83,11 @@ class ThreadInterrupts:
             self._watcher.start()
 
     def begin(self, job_id: str, limit_s: float) -> None:
-        """Note the task of this thread."""
+        """Register the task of this thread."""
         self._tasks[threading.get_ident()] = _ThreadTask(job_id, time.monotonic() + limit_s)
 
     def end(self) -> None:
-        """Forget the task of this thread. Raising and ending exclude each other, so that neither misses the other."""
+        """Unregister the task of this thread, under the lock that raising an exception takes."""
         while True:
             try:
                 ident = threading.get_ident()
@@ -102,7 +102,7 @@ class ThreadInterrupts:
                 continue
 
     def cancel(self, job_id: str, *, after_s: float) -> None:
-        """Raise in the thread of a job, after a while."""
+        """Raise in the thread of a job after a delay."""
         with self._lock:
             for task in list(self._tasks.values()):
                 if task.job_id == job_id and not task.cancelled:
@@ -113,7 +113,7 @@ class ThreadInterrupts:
         """Do nothing: no handler interrupts a thread that works."""
 
     def raise_due(self) -> float:
-        """Raise what is due; return in how many seconds to look again."""
+        """Raise the exceptions that are due; return the seconds until the next one may be."""
         now_s = time.monotonic()
         next_s = now_s + INTERVAL_S
         with self._lock:
@@ -142,7 +142,7 @@ class _GreenletTask:
 
 
 class GreenletInterrupts:
-    """Raises in greenlets, by timers of their hub."""
+    """Interrupts of greenlets, raised by timers of their hub."""
 
     def __init__(self) -> None:
         self._tasks: dict[int, _GreenletTask] = {}
@@ -151,7 +151,7 @@ class GreenletInterrupts:
         """Do nothing: the hub watches."""
 
     def begin(self, job_id: str, limit_s: float) -> None:
-        """Note the task of this greenlet."""
+        """Register the task of this greenlet."""
         from gevent import getcurrent
 
         task = self._tasks[threading.get_ident()] = _GreenletTask(job_id, getcurrent(), [])
@@ -159,7 +159,7 @@ class GreenletInterrupts:
             self._raise_after(limit_s, task, TimeLimitExceeded)
 
     def end(self) -> None:
-        """Forget the task of this greenlet."""
+        """Unregister the task of this greenlet."""
         while True:
             try:
                 task = self._tasks.pop(threading.get_ident(), None)
@@ -170,17 +170,17 @@ class GreenletInterrupts:
                 continue
 
     def cancel(self, job_id: str, *, after_s: float) -> None:
-        """Raise in the greenlet of a job, after a while."""
+        """Raise in the greenlet of a job after a delay."""
         for task in list(self._tasks.values()):
             if task.job_id == job_id:
                 self._raise_after(after_s, task, CancelInterrupt)
 
     def cancel_here(self, is_asked: Callable[[str], bool]) -> None:
-        """Raise in the greenlet that runs now, if it was asked to stop: it lets no other one run, not even the hub."""
+        """Raise in the current greenlet if its job was cancelled: it lets no other greenlet run, not even the hub."""
         task = self._tasks.get(threading.get_ident())
         if task is not None and not task.cancelled and is_asked(task.job_id):
             task.cancelled = True
-            _tell(task.job_id, CancelInterrupt)
+            _log_interrupt(task.job_id, CancelInterrupt)
             raise CancelInterrupt
 
     def _raise_after(self, after_s: float, task: _GreenletTask, exception: type[Interrupt]) -> None:
@@ -194,19 +194,19 @@ class GreenletInterrupts:
         if task not in self._tasks.values() or (exception is CancelInterrupt and task.cancelled):
             return
         task.cancelled |= exception is CancelInterrupt
-        _tell(task.job_id, exception)
+        _log_interrupt(task.job_id, exception)
         task.greenlet.throw(exception)
 
 
 def _raise_in(thread_id: int, job_id: str, exception: type[Interrupt]) -> None:
-    _tell(job_id, exception)
+    _log_interrupt(job_id, exception)
     raise_thread_exception(thread_id, exception)
 
 
-def _tell(job_id: str, exception: type[Interrupt]) -> None:
+def _log_interrupt(job_id: str, exception: type[Interrupt]) -> None:
     log.warning("interrupted", job_id=job_id, exception=exception.__name__)
 
 
 def _withdraw(thread_id: int) -> None:
-    """Forget an exception that was set for a thread and has not arrived."""
+    """Withdraw an exception that was set for a thread and has not arrived."""
     ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread_id), None)

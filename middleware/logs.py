@@ -1,4 +1,4 @@
-"""Logs: one line for each attempt, as JSON or for a terminal, with the job's id on everything logged meanwhile.
+"""Logs: one line for each attempt, as JSON or for a terminal; lines that the job logs carry its id.
 
 Message arguments are never logged: Dramatiq's own worker lines, which show them, are silenced.
 """
@@ -24,9 +24,9 @@ log = structlog.get_logger("switchyard.jobs")
 
 _running: ContextVar[MessageProxy | None] = ContextVar("switchyard_running", default=None)
 
-# It logs messages with their arguments.
+# Logs messages with their arguments.
 SILENCED = ("dramatiq.worker.WorkerThread",)
-# Dramatiq says it of every message that is parked, with a traceback, and that it was moved elsewhere, which is not so.
+# Dramatiq logs it with a traceback for each parked message, and claims that the message was moved to its dead list.
 UNTRUE = "Received message for undefined actor"
 
 
@@ -34,13 +34,13 @@ class Logs(Middleware):
     """Log how each attempt ended, with job id, actor, queue, attempt, duration and exception."""
 
     def __init__(self) -> None:
-        # Asked whether a line is wanted: structlog first makes it, and then drops it.
+        # Asked whether a level is enabled: structlog formats a line before it drops it.
         self._sink = logging.getLogger("switchyard.jobs")
 
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
-        """Put the job's names on every line that the actor logs."""
+        """Bind the job's names to every line that the actor logs."""
         if _running.get() is not None:
-            _forget()  # something interrupted the end of the one before
+            _unbind()  # something interrupted the end of the one before
         _running.set(message)
         message.logged_s = time.monotonic()  # type: ignore[attr-defined]
 
@@ -55,15 +55,15 @@ class Logs(Middleware):
         """Log the end."""
         outcome = outcome_of(message, exception)
         if outcome.kind in ("dead", "retried") or self._sink.isEnabledFor(logging.INFO):
-            self._tell(message, outcome, exception)
-        _forget()
+            self._log_end(message, outcome, exception)
+        _unbind()
 
     def after_skip_message(self, broker: Broker, message: MessageProxy) -> None:
         """Log a message that did not start."""
         if self._sink.isEnabledFor(logging.INFO):
             outcome = outcome_of(message)
             log.info(outcome.kind, reason=outcome.reason, delay_ms=outcome.delay_ms, **_names(message))
-        _forget()
+        _unbind()
 
     def after_nack(self, broker: Broker, message: MessageProxy) -> None:
         """Log a message that this worker could not start."""
@@ -73,7 +73,7 @@ class Logs(Middleware):
             return
         log.error("dead", reason="permanent", exception=type(message._exception).__name__, **_names(message))
 
-    def _tell(self, message: MessageProxy, outcome: Outcome, exception: BaseException | None) -> None:
+    def _log_end(self, message: MessageProxy, outcome: Outcome, exception: BaseException | None) -> None:
         names = _names(message)
         duration_ms = int((time.monotonic() - (getattr(message, "logged_s", None) or time.monotonic())) * 1000)
         cause = outcome.exception or exception
@@ -87,14 +87,14 @@ class Logs(Middleware):
             log.info(outcome.kind, duration_ms=duration_ms, **names)
 
 
-def _forget() -> None:
-    """Take the job's names off the lines to come, and what its actor bound beside them."""
+def _unbind() -> None:
+    """Unbind the job's names, and what its actor bound."""
     _running.set(None)
     clear_contextvars()
 
 
 def _of_job(logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Name the running job on a line. Its names are made here, as most jobs log nothing."""
+    """Add the running job's names to a line. They are made here because most jobs log nothing."""
     message = _running.get()
     return event if message is None else {**_names(message), **event}
 
@@ -109,7 +109,7 @@ def _names(message: MessageProxy) -> dict[str, Any]:
 
 
 def _printable(logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Show control characters instead of sending them: a name in a message must not forge lines or move a cursor."""
+    """Escape control characters: a name in a message must not forge lines or move a cursor."""
     return {name: printable(value) if isinstance(value, str) else value for name, value in event.items()}
 
 
@@ -121,7 +121,7 @@ def _plain(output: TextIO, exception: Any) -> None:
 
 
 def printable(text: str) -> str:
-    """Return a text with its control characters written out, so that none reaches a terminal."""
+    """Return a text with its control characters escaped, so that none reaches a terminal."""
     if text.isprintable():
         return text
     return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)

@@ -1,4 +1,4 @@
-"""Metrics of what workers do, for Prometheus. Depth and age of queues come from the broker when it is scraped."""
+"""Prometheus metrics of workers. Depth and age of queues are read from the broker at each scrape."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ MOST_EXCEPTIONS = 1_000
 class Metrics(Middleware):
     """Count and time every attempt, by queue and actor.
 
-    Listed before what decides the outcome, so that it reads it.
+    Listed before the middleware that decides the outcome: after-hooks run from last to first.
 
     Args:
         registry: Where the metrics are registered; in a worker their values go to prometheus-client's
@@ -83,7 +83,7 @@ class Metrics(Middleware):
         self._exceptions = BoundedLabels(MOST_EXCEPTIONS)
 
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
-        """Take the time, and note how long the message waited."""
+        """Record the start, and the time that the message waited."""
         message.started_ms = now_ms()  # type: ignore[attr-defined]
         message.started_s = time.monotonic()  # type: ignore[attr-defined]
         waited_s = max(message.started_ms - ready_since(message), 0) / 1000
@@ -98,7 +98,7 @@ class Metrics(Middleware):
         result: Any = None,
         exception: BaseException | None = None,
     ) -> None:
-        """Note how the attempt ended and how long it ran."""
+        """Record the outcome and the run time of the attempt."""
         outcome = outcome_of(message, exception)
         labels = self._labels(message)
         started_s = getattr(message, "started_s", None)
@@ -110,19 +110,19 @@ class Metrics(Middleware):
             self.retries.labels(*self._exceptions.bounded(*labels, type(outcome.exception).__name__)).inc()
 
     def after_skip_message(self, broker: Broker, message: MessageProxy) -> None:
-        """Note a message that was deferred or cancelled before it started."""
+        """Count a message that was deferred or cancelled before it started."""
         self._messages[*self._labels(message), outcome_of(message).kind].inc()
 
     def after_nack(self, broker: Broker, message: MessageProxy) -> None:
-        """Note a message that this worker could not start."""
+        """Count a message that this worker could not start."""
         self._messages[*self._labels(message), outcome_of(message, message._exception).kind].inc()
 
     def after_stale_end(self, broker: Broker, queue: str) -> None:
-        """Note a message that was worked off for nothing: another worker had it by then."""
+        """Count an end that did not count: another worker held the message by then."""
         self.stale.labels(queue).inc()
 
     def fold(self) -> None:
-        """Put into the metrics what was noted. A message that is acknowledged after this call is counted."""
+        """Add the recorded values to the metrics. A message that is acknowledged after this call is counted."""
         with self._folding:
             self._waits.fold()
             self._durations.fold()
@@ -140,7 +140,7 @@ class Metrics(Middleware):
 
 
 class Children(dict[tuple[str, ...], Any]):
-    """A metric's children by their labels: found by a look, where ``labels()`` checks and locks each time."""
+    """A metric's children by their labels: one dict lookup, where ``labels()`` validates and locks each time."""
 
     def __init__(self, metric: Counter | Histogram) -> None:
         self._metric = metric
@@ -158,7 +158,7 @@ class Noted(deque[tuple[tuple[str, ...], float]]):
         self._children = children
 
     def fold(self) -> None:
-        """Observe them: each bucket is changed once, where ``observe()`` would change it for each."""
+        """Add them to the histogram. Each bucket changes once, where ``observe()`` changes it for each value."""
         by_labels: defaultdict[tuple[str, ...], list[float]] = defaultdict(list)
         for labels, value in drained(self):
             by_labels[labels].append(value)
@@ -170,7 +170,7 @@ class Noted(deque[tuple[tuple[str, ...], float]]):
 
 
 def drained(items: deque[Any]) -> Iterator[Any]:
-    """Take items out until there are none."""
+    """Yield items from the left until the deque is empty."""
     while True:
         try:
             yield items.popleft()

@@ -27,9 +27,9 @@ from middleware.option_rules import (
 
 log = structlog.get_logger(__name__)
 
-# Written into a message while it moves; a sender that set one would change its history.
+# Written into a message while it moves. A sender must not set one: it would change the message's history.
 WRITTEN_BY_US = frozenset({"attempts", "due_at", "generation", "deferred_by", "parked_ms"})
-# What our own middleware and Dramatiq write into a message's options. ``owner`` is the sender's.
+# Options that only messages have. All but ``owner`` and ``delay`` are written by our middleware or Dramatiq.
 INTERNAL = WRITTEN_BY_US | frozenset(
     {"enqueued_at", "redis_message_id", "eta", "owner", "delay"}
     | {"pipe_target", "group_completion_uuid", "group_completion_callbacks", "traceback", "retries", "asyncio_loop"}
@@ -37,7 +37,7 @@ INTERNAL = WRITTEN_BY_US | frozenset(
 
 
 class KnownOptions(set[str]):
-    """A broker's set of actor options. Dramatiq subtracts it from what an actor was given: what is left is unknown."""
+    """A broker's set of actor options. Dramatiq subtracts it from the options of an actor: the rest is unknown."""
 
     def __rsub__(self, given: Set[Any]) -> set[Any]:
         unknown = {name for name in given if name not in self}
@@ -83,7 +83,7 @@ class Options(Middleware):
     def before_enqueue(self, broker: Broker, message: Message[Any], delay: int | None) -> None:
         """Validate a message that is sent for the first time.
 
-        A retry, and what follows a job, is enqueued from an after-hook, where refusing would lose the message.
+        Retries, pipeline steps and callbacks are enqueued from after-hooks, where refusing would lose the message.
         """
         if "enqueued_at" in message.options or follows_a_job():
             return

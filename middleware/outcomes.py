@@ -1,7 +1,7 @@
-"""How an attempt ended: decided once a message, read by every middleware that comes after.
+"""Outcomes of attempts: decided once for each message, read by every middleware listed before.
 
-Dramatiq calls after-hooks from the last middleware to the first, and drops what they raise. So one of them decides
-(:mod:`middleware.retries`), and the ones listed before it read the decision here.
+Dramatiq calls after-hooks from the last middleware to the first, and drops what they raise. So
+:mod:`middleware.retries` decides, and the middleware listed before it read the decision here.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Kind = Literal["succeeded", "retried", "dead", "cancelled", "expired", "deferred
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How an attempt ended.
+    """The outcome of an attempt.
 
     Args:
         reason: Why it is dead (``exhausted``, ``permanent``, ``poison``, ``time_limit``) or deferred.
@@ -36,13 +36,13 @@ SUCCEEDED = Outcome("succeeded")
 
 
 def decide(message: MessageProxy, outcome: Outcome) -> Outcome:
-    """Note how a message's attempt ended."""
+    """Set the outcome of a message's attempt."""
     message.outcome = outcome  # type: ignore[attr-defined]
     return outcome
 
 
 def outcome_of(message: MessageProxy, exception: BaseException | None = None) -> Outcome:
-    """Return what was decided; without a decision, what the exception says by itself."""
+    """Return the outcome that was decided; without one, the outcome that follows from the exception."""
     decided = getattr(message, "outcome", None)
     if isinstance(decided, Outcome):
         return decided
@@ -50,7 +50,7 @@ def outcome_of(message: MessageProxy, exception: BaseException | None = None) ->
 
 
 def text_of(exception: BaseException) -> str:
-    """Return an exception's text, whatever happens when it is made: a hook must not fail for it."""
+    """Return an exception's text, or a placeholder when ``str()`` raises: a hook must not fail for it."""
     try:
         return str(exception)
     except Exception:  # noqa: BLE001  the actor's own code

@@ -1,4 +1,4 @@
-"""Parking: a message for code that this worker does not have waits for a worker that has it.
+"""Parking: a message for code that this worker does not have is scheduled until a worker has it.
 
 While new code is rolled out, messages for it meet old workers, and messages of old code meet new ones.
 """
@@ -23,31 +23,31 @@ from middleware.wait_for_broker import retry_until_available
 
 log = structlog.get_logger(__name__)
 
-# A roll-out takes minutes. A message for code that nobody has is to be seen by a person after that.
+# A roll-out takes minutes. After that, a message for code that no worker has is a dead letter for a person to see.
 GIVE_UP_MS: Final = 600_000
-# Of what some worker knows, and none that knows it takes. More was written by hand, and begins anew.
+# Longest time that is counted, for a call that some worker knows and none takes. More was written by hand: count anew.
 LONGEST_MS: Final = 30 * 24 * 3_600_000
-TOLD_EVERY_S: Final = 60.0
+LOG_EVERY_S: Final = 60.0
 
 
 class Parking(Middleware):
-    """Park messages whose actor is unknown here, or whose arguments do not fit. The actor is not entered.
+    """Park messages whose actor is unknown here, or whose arguments do not fit. The actor is not called.
 
     Neither an attempt nor a crash is counted. Workers that know the actor and its arguments take such messages as soon
-    as they have room, see :class:`broker.interface.Transport`. After 10 minutes in which there was none, a message
-    becomes a dead letter (``permanent``). The time is what it was scheduled for, not what clocks of workers say.
+    as they have room, see :class:`broker.interface.Transport`. After 10 minutes without such a worker a message becomes
+    a dead letter (``permanent``). The time is the sum of its scheduled delays; workers' clocks are not compared.
 
-    Listed before :class:`middleware.dead_letters.DeadLetters`, which leaves alone what was parked here.
+    Listed before :class:`middleware.dead_letters.DeadLetters`, which skips parked messages.
 
     Raises:
-        ArgumentMismatch: arguments did not fit for so long.
+        ArgumentMismatch: arguments did not fit any worker for 10 minutes.
 
     Source: docs/decisions/0010-parking.md
     """
 
     def __init__(self, *, transport: Transport) -> None:
         self._transport = transport
-        self._told_s: defaultdict[str, float] = defaultdict(lambda: -TOLD_EVERY_S)
+        self._logged_s: defaultdict[str, float] = defaultdict(lambda: -LOG_EVERY_S)
 
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
         """Park a message whose arguments do not fit."""
@@ -88,7 +88,7 @@ class Parking(Middleware):
         park = partial(self._transport.park, message, call=call, parked_ms=parked_ms, options=options)
         delay_ms = retry_until_available(park, job_id=message.message_id, what="parking")
         decide(message, Outcome("deferred", "parked", delay_ms=delay_ms))
-        if time.monotonic() - self._told_s[call] >= TOLD_EVERY_S:
-            self._told_s[call] = time.monotonic()
-            log.warning("parked until a worker knows it (said once a minute)", error=why, **names)
+        if time.monotonic() - self._logged_s[call] >= LOG_EVERY_S:
+            self._logged_s[call] = time.monotonic()
+            log.warning("parked until a worker knows it (logged once a minute)", error=why, **names)
         return True

@@ -1,4 +1,4 @@
-"""The option ``periodic``: when an actor is to be sent by the scheduler.
+"""The options ``periodic`` and ``catch_up``: the times at which the scheduler sends an actor.
 
 periodiq declares it with a middleware that also drops ticks which are 30 s late; ours only declares it, and
 ``apps/platform/schedules`` sends the ticks.
@@ -14,7 +14,7 @@ from middleware.option_rules import OptionRule, any_value
 
 
 class Periodic(Middleware):
-    """Let actors say ``periodic=cron("0 2 * * *")`` with periodiq's ``cron``, and how to ``catch_up`` missed ticks.
+    """Declare ``periodic=cron("0 2 * * *")``, with periodiq's ``cron``, and ``catch_up`` for missed ticks.
 
     Their values are validated by system checks, see ``apps/platform/schedules/checks.py``.
     """

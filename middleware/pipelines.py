@@ -1,4 +1,4 @@
-"""What follows a job: the next step of its pipeline, and its callbacks. Dramatiq's own, but for an outage.
+"""Pipelines and callbacks: Dramatiq's own, except that a step is retried while the broker is unavailable.
 
 Dramatiq drops what an after-hook raises. A step that could not be sent because the broker was away would be missing for
 ever, although the job before it is acknowledged as soon as the broker is back.
@@ -18,7 +18,7 @@ from middleware.wait_for_broker import retry_until_available
 
 
 class DurablePipelines(Pipelines):
-    """Send the next step of a pipeline, however long the broker is away."""
+    """Send the next step of a pipeline; retry while the broker is unavailable."""
 
     option_rules: ClassVar = (
         rule_of_both("pipe_ignore", flag),
@@ -42,16 +42,16 @@ class DurablePipelines(Pipelines):
         if message.options.get("pipe_target") is None:
             return
         lane = message.options["pipe_target"].get("queue_name")
-        if exception is None and lane not in broker.queues:  # it is of newer code, whose workers wait for it
+        if exception is None and lane not in broker.queues:  # a queue of newer code, whose workers consume it
             broker.declare_queue(lane)
         send = partial(super().after_process_message, broker, message, result=result, exception=exception)
         retry_until_available(send, job_id=message.message_id, what="next step of a pipeline")
 
 
 class DurableCallbacks(Callbacks):
-    """Send a job's callback, however long the broker is away.
+    """Send a job's callback; retry while the broker is unavailable.
 
-    One that this code does not have is sent to the queue of the job: a worker of newer code runs it there.
+    A callback to an actor that this code does not have is sent to the job's queue, where a newer worker runs it.
     """
 
     option_rules: ClassVar = (rule_of_both("on_success", actor_name), rule_of_both("on_failure", actor_name))
@@ -70,9 +70,9 @@ class DurableCallbacks(Callbacks):
         callback = actor and (message.options.get(name) or actor.options.get(name))
         if actor is None or not callback:
             return
-        told = result if exception is None else {"type": type(exception).__name__, "message": str(exception)}
-        args = (message.asdict(), told)
+        outcome = result if exception is None else {"type": type(exception).__name__, "message": str(exception)}
+        args = (message.asdict(), outcome)
         known = broker.actors.get(callback)
-        # Made once: sent again after an answer that was lost, it is the same message.
+        # Created once: a second send after a lost answer enqueues the same message id.
         follows = known.message(*args) if known else Message(actor.queue_name, callback, args, {}, {})
         retry_until_available(partial(broker.enqueue, follows), job_id=message.message_id, what="callback")

@@ -27,14 +27,14 @@ class PromptRecords(Middleware):
         self._barrier = barrier
 
     def after_enqueue(self, broker: Broker, message: Message[Any], delay: int | None) -> None:
-        """Write that a job was sent. It was: a server of records that is away is no reason to fail."""
+        """Write that a job was sent. An unavailable record server does not fail the send, which has succeeded."""
         try:
             self._barrier.flush()
         except BrokerUnavailable as error:
             log.warning("record not written yet", job_id=message.message_id, error=str(error))
 
     def before_ack(self, broker: Broker, message: MessageProxy) -> None:
-        """Write how a job ended, before its message is forgotten."""
+        """Write the end of a job before its message is acknowledged."""
         retry_until_available(self._barrier.flush, job_id=message.message_id, what="end of a job")
 
     def after_nack(self, broker: Broker, message: MessageProxy) -> None:

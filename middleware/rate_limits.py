@@ -29,14 +29,14 @@ class Rate:
 
 
 class RateLimits(Middleware):
-    """Defer a message whose actor has had its starts: it comes back at the slot reserved for it.
+    """Defer a message whose actor has used its starts: it is due again at the slot that is reserved for it.
 
     Option of an actor: ``rate_limit``, such as ``"10/m"`` (s, m, h, d).
 
     A message cannot have a limit of its own: the starts of all messages of an actor count together.
 
     Raises:
-        DeferFailed: the broker is away; the message takes the retry path, for it must not run too early.
+        DeferFailed: the broker is unavailable; the message takes the retry path, as it must not start too early.
     """
 
     option_rules: ClassVar = (OptionRule("rate_limit", lambda spec, actor: _check_rate(spec)),)
@@ -76,7 +76,7 @@ def _check_rate(spec: Any) -> str:
 
 
 def rate_of(spec: str) -> Rate:
-    """Return what ``"10/m"`` says.
+    """Return the rate of a text such as ``"10/m"``.
 
     Raises:
         ValueError: it cannot be read.

@@ -14,7 +14,7 @@ from middleware.arguments import signature_of
 from middleware.option_rules import OptionRule
 
 HIDDEN = "[redacted]"
-# Shorter ones are found in every line, and are no secrets worth the name.
+# Shorter values occur in every line, and are no secrets.
 SHORTEST_SECRET = 4
 
 SECRET_NAME = re.compile(r"passw|secret|token|authori[sz]ation|api_?key|credential|cookie", re.IGNORECASE)
@@ -69,7 +69,7 @@ def redacted(actor: Actor[..., Any] | None, payload: dict[str, Any]) -> dict[str
 
 
 def without_secrets(text: str) -> str:
-    """Return a text in which nothing is left that is named like a secret, nor users and queries of addresses."""
+    """Return a text without values that are named like secrets, and without users and queries of URLs."""
     text = _SCHEME.sub(rf"\1 {HIDDEN}", text)
     text = _USER.sub(rf"\1{HIDDEN}@", text)
     text = _QUERY.sub(rf"\1{HIDDEN}", text)
@@ -103,7 +103,7 @@ def _written(text: str) -> tuple[str, ...]:
 
 
 def _hidden(actor: Actor[..., Any] | None, payload: dict[str, Any]) -> tuple[set[str], set[int]]:
-    """Return names and places of the arguments that are not to be shown."""
+    """Return names and positions of the arguments that must not be shown."""
     if actor is None:
         return set(payload["kwargs"]), set(range(len(payload["args"])))
     names: Iterable[str] = actor.options.get("redact", ())

@@ -27,14 +27,15 @@ REFUSAL_CHARACTERS = 200
 
 
 class Retries(Middleware):
-    """Decide how a failed attempt ends, and divert it when it is to run again.
+    """Decide the outcome of an attempt, and move a message that is retried to its retry lane.
 
     Option of an actor and of a message: ``max_retries``. Options of an actor: ``backoff`` (function from the retry's
     number to ms), ``permanent`` (exception classes that are never retried). Options that are left out come from the
     queue's policy. A ``backoff`` or ``permanent`` that fails is logged, and the policy decides.
 
-    Listed after what reads the outcome (:mod:`middleware.outcomes`): after-hooks run from last to first. While the
-    broker is away the worker's slot is held, because a message that is neither diverted nor held would be lost.
+    Listed after the middleware that read the outcome (:mod:`middleware.outcomes`): after-hooks run from last to first.
+    While the broker is unavailable the move is retried and the worker's slot waits: an acknowledgement would lose the
+    message.
     """
 
     option_rules: ClassVar = (
@@ -53,22 +54,22 @@ class Retries(Middleware):
         return {"max_retries", "backoff", "permanent"}
 
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
-        """Note that the attempt began, so that its end can be missed."""
+        """Mark the attempt as open, so that ``before_ack`` detects a missing end."""
         message.open = True  # type: ignore[attr-defined]
 
     def after_skip_message(self, broker: Broker, message: MessageProxy) -> None:
-        """Note that the attempt did not take place."""
+        """Mark the attempt as not started."""
         message.open = False  # type: ignore[attr-defined]
 
     def before_ack(self, broker: Broker, message: MessageProxy) -> None:
-        """End an attempt whose end something interrupted, such as a time limit; acknowledged now it would be lost.
+        """End an attempt whose after-hooks were interrupted, as by a time limit; an acknowledgement would lose it.
 
         Dramatiq acknowledges a message even if a ``BaseException`` leaves its after-hooks.
         """
         if getattr(message, "open", False) and not getattr(message, "dead_lettered", False):
             cause = message._exception or RuntimeError("the end of the attempt was interrupted")
             names = {"job_id": message.message_id, "actor": message.actor_name}
-            log.error("interrupted at its end", exception=type(cause).__name__, **names)
+            log.error("end of attempt interrupted", exception=type(cause).__name__, **names)
             broker.emit_after("process_message", message, exception=cause)
 
     def after_process_message(
@@ -79,10 +80,10 @@ class Retries(Middleware):
         result: Any = None,
         exception: BaseException | None = None,
     ) -> None:
-        """Decide, and divert."""
+        """Decide the outcome, and move a retry to its lane."""
         outcome = decide(message, self._judge(broker, message, exception))
         if outcome.kind != "retried":
-            # Until it is dead_lettered, a dead one may still be lost.
+            # A dead message may still be lost until it is in its dead list.
             message.open = outcome.kind == "dead"  # type: ignore[attr-defined]
             return
         try:
@@ -96,7 +97,7 @@ class Retries(Middleware):
     def _judge(self, broker: Broker, message: MessageProxy, exception: BaseException | None) -> Outcome:
         if exception is None:
             return SUCCEEDED
-        # Whatever a job fails with that was asked to stop: nobody wants it again.
+        # Any failure of a cancelled job: it is not retried.
         if isinstance(exception, (Cancelled, CancelInterrupt)) or getattr(message, "cancel_requested", False):
             return Outcome("cancelled", exception=exception)
         actor = broker.actors.get(message.actor_name)

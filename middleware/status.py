@@ -1,4 +1,4 @@
-"""Status: where each job stands, kept for a day after its end; results only for actors that ask."""
+"""Status: the state of each job, kept for a day after its end; results only where ``store_results`` is set."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ ERROR_CHARACTERS = 500
 
 
 class Status(Middleware):
-    """Note each step of a job, for its record, as it is enqueued, started and ended.
+    """Record each step of a job: enqueued, started, ended.
 
-    The broker writes them before it acknowledges what they tell of, and when something was enqueued.
+    The broker writes the steps before it acknowledges their messages, and after it enqueues one.
 
     Options of an actor and of a message: ``store_results`` keeps the result, which must be JSON; ``track=False`` keeps
     no record. Option of a message: ``owner``, who may see the job.
@@ -44,7 +44,7 @@ class Status(Middleware):
         return {"store_results", "track"}
 
     def after_enqueue(self, broker: Broker, message: Message[Any], delay: int | None) -> None:
-        """Note a job that was sent or deferred; a retry is recorded where it was decided."""
+        """Record a job that was sent or deferred; a retry is recorded with the end of its attempt."""
         if "parked_ms" in message.options:
             self._note_parked(message)
             return
@@ -58,21 +58,21 @@ class Status(Middleware):
         self._write(message, "scheduled", attempts=0, fields={"next_attempt_at": due_at, "reason": reason})
 
     def _note_parked(self, message: Message[Any]) -> None:
-        """Note a job that waits for a worker that knows it: before its next start, and after its last."""
+        """Record a parked job, ordered before its next start and after its last."""
         waits = {"next_attempt_at": message.options.get("due_at", now_ms()), "reason": "parked"}
         attempts = int(message.options.get("attempts", 0))
         self._write(message, "scheduled", attempts=attempts, started=attempts + 1, fields=waits)
 
     def before_worker_boot(self, broker: Broker, worker: Any) -> None:
-        """Write in the background while this process works."""
+        """Start to write in the background."""
         self._barrier.start()
 
     def after_worker_shutdown(self, broker: Broker, worker: Any) -> None:
-        """Write what is left."""
+        """Write the remaining steps."""
         self._barrier.stop()
 
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
-        """Note the start."""
+        """Record the start."""
         if self._tracked(broker, message):
             started = {"started_at": now_ms()}
             message.record_started = started  # type: ignore[attr-defined]
@@ -87,7 +87,7 @@ class Status(Middleware):
         result: Any = None,
         exception: BaseException | None = None,
     ) -> None:
-        """Note the end, or that it will be tried again."""
+        """Record the end, or the retry."""
         if not self._tracked(broker, message):
             return
         outcome = outcome_of(message, exception)
@@ -113,7 +113,7 @@ class Status(Middleware):
             self._write(message, outcome.kind, attempts=attempts, fields=fields, ttl_ms=FINISHED_TTL_MS)
 
     def after_skip_message(self, broker: Broker, message: MessageProxy) -> None:
-        """Note a job that was cancelled before it started."""
+        """Record a job that was cancelled before it started."""
         if outcome_of(message).kind != "cancelled" or not self._tracked(broker, message):
             return
         # Its worker may have died after it started: the end comes after that start.
@@ -123,7 +123,7 @@ class Status(Middleware):
         self._write(message, "cancelled", fields=fields, **details)
 
     def after_nack(self, broker: Broker, message: MessageProxy) -> None:
-        """Note a job that no worker could start, unless it waits for one."""
+        """Record a job that no worker could start, unless it is parked."""
         if outcome_of(message, message._exception).kind == "deferred":
             return
         error = message._exception
@@ -146,7 +146,7 @@ class Status(Middleware):
         started: int | None = None,
     ) -> Step:
         generation = int(message.options.get("generation", 0))
-        told = {
+        values = {
             "actor": message.actor_name,
             "queue": self._queue_of(message.queue_name),
             "enqueued_at": message.options.get("enqueued_at", message.message_timestamp),
@@ -154,11 +154,11 @@ class Status(Middleware):
             **fields,
         }
         if owner := message.options.get("owner"):
-            told["owner"] = str(owner)
+            values["owner"] = str(owner)
         order = sequence(generation=generation, attempts=attempts if started is None else started, state=state)
         if attempts == 0 and "deferred_by" in message.options:
-            order += 1  # a worker was quicker than the sender's own news that the job is queued
-        return step(message.message_id, sequence=order, state=state, fields=told, ttl_ms=ttl_ms)
+            order += 1  # a worker may be faster than the sender's own "queued"
+        return step(message.message_id, sequence=order, state=state, fields=values, ttl_ms=ttl_ms)
 
     def _queue_of(self, lane: str) -> str:
         known = self._queues.get(lane)
@@ -182,5 +182,5 @@ def _error(exception: BaseException | None, refusal: str = "") -> dict[str, str]
 
 
 def _speakable(text: str) -> str:
-    """Return a text that UTF-8 can say: an error may quote bytes that were decoded loosely."""
+    """Return a text that UTF-8 can encode: an error may quote bytes that were decoded with surrogates."""
     return text.encode("utf-8", "backslashreplace").decode()

@@ -17,15 +17,15 @@ from middleware.option_rules import OptionRule
 
 
 class TimeLimits(Middleware):
-    """Give every actor the soft limit of its queue, unless it names its own ``time_limit`` (ms), as may a message.
+    """Enforce the ``time_limit`` (ms) of a message, else of its actor, else the soft limit of its queue.
 
     A system check refuses actors whose limit is missing or reaches the queue's hard limit.
 
-    Listed last, so that the clock ticks for the task alone, and nothing but the task is interrupted. An exception in a
-    hook would end the worker's thread, and the message would be acknowledged without having been retried.
+    Listed last, so that the limit covers the task alone and only the task is interrupted. An exception in a hook would
+    end the worker's thread, and the message would be acknowledged without a retry.
 
     Args:
-        interrupts: Told which task runs where, from its start to its end. They raise Dramatiq's ``TimeLimitExceeded``.
+        interrupts: Registry of running tasks. It raises Dramatiq's ``TimeLimitExceeded``.
     """
 
     def __init__(self, *, yard: Yard, interrupts: Interrupts) -> None:
@@ -39,19 +39,19 @@ class TimeLimits(Middleware):
         return {"time_limit"}
 
     def before_declare_actor(self, broker: Broker, actor: Actor[..., Any]) -> None:
-        """Let the actor inherit its queue's limit."""
+        """Set the queue's soft limit on an actor without its own."""
         try:
             soft_limit_ms = self._yard.queue_of(actor.queue_name).soft_limit_ms
         except UnknownQueue:
-            return  # the system check names it
+            return  # refused by a system check
         actor.options.setdefault("time_limit", soft_limit_ms)
 
     def after_process_boot(self, broker: Broker) -> None:
-        """Watch the clocks."""
+        """Start to watch time limits."""
         self._interrupts.start()
 
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
-        """Start the clock."""
+        """Start the time limit of the task."""
         limit_ms = message.options.get("time_limit")
         if limit_ms is None:
             limit_ms = broker.get_actor(message.actor_name).options.get("time_limit", math.inf)
@@ -67,7 +67,7 @@ class TimeLimits(Middleware):
         result: Any = None,
         exception: BaseException | None = None,
     ) -> None:
-        """Stop the clock. A limit that is reached in this moment comes too late: the task has ended."""
+        """Stop the time limit. One that is reached now is withdrawn: the task has ended."""
         self._interrupts.end()
 
     after_skip_message = after_process_message

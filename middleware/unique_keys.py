@@ -43,7 +43,7 @@ class UniqueKeys(Middleware):
     def before_enqueue(self, broker: Broker, message: Message[Any], delay: int | None) -> None:
         """Write the actor's key on a message that is sent for the first time. A message's own key stays.
 
-        Refusing what follows a job would lose it: such a message is sent without a key.
+        Refusing a pipeline step or callback would lose it: such a message is sent without a key.
         """
         if "enqueued_at" in message.options:
             return
