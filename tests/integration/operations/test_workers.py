@@ -111,4 +111,4 @@ def test_supervisor_that_does_not_report_is_not_asked(looker: Client, slow_pool:
 
 @pytest.mark.usefixtures("broker_away")
 def test_page_says_that_the_broker_is_away(looker: Client) -> None:
-    assert re.search("Unknown while the broker is away", looker.get(PAGE).content.decode())
+    assert re.search("Unknown while the broker is unavailable", looker.get(PAGE).content.decode())
