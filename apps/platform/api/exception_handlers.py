@@ -14,7 +14,7 @@ from ninja.errors import AuthenticationError, HttpError, ValidationError
 
 from apps.platform.api.parsing import invalid
 from apps.platform.api.problems import FieldError, Problem
-from broker.errors import BrokerFull, BrokerUnavailable, BrokerUnsafe, PayloadTooLarge, QueueFull, UnencodablePayload
+from broker.errors import BrokerError, BrokerFull, BrokerUnsafe, PayloadTooLarge, QueueFull, UnencodablePayload
 
 RETRY_AFTER_S = 5
 logger = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ def _unavailable(request: HttpRequest, error: Exception) -> Problem:
     elif isinstance(error, BrokerUnsafe):
         what = "broker is given no work until it is safe again"
     else:
-        what = f"{'broker' if isinstance(error, BrokerUnavailable) else 'database'} does not answer"
+        what = f"{'broker' if isinstance(error, BrokerError) else 'database'} does not answer"
     return Problem(
         503,
         f"the {what}; send the request again with the same Idempotency-Key",
@@ -94,7 +94,7 @@ REFUSALS: tuple[tuple[Any, Callable[[HttpRequest, Any], Problem]], ...] = (
         lambda request, error: Problem(413, f"the job would be larger than {error.limit_bytes} bytes; send less"),
     ),
     (UnencodablePayload, _unencodable),
-    ((BrokerUnavailable, OperationalError), _unavailable),
+    ((BrokerError, OperationalError), _unavailable),
     (Http404, lambda request, error: Problem(404, "nothing is here")),
     (PermissionDenied, lambda request, error: Problem(403, "this is not allowed")),
     (RequestDataTooBig, lambda request, error: Problem(413, "the body is too large; send less")),

@@ -17,7 +17,7 @@ from apps.platform.jobs.models import Job
 from apps.platform.jobs.queries import find_job
 from apps.platform.jobs.services import request_cancel
 from apps.platform.jobs.story import story_of
-from broker.errors import BrokerUnavailable
+from broker.errors import BrokerError
 
 CANCEL_ANSWERS = {
     "cancelled": (messages.SUCCESS, "Cancelled. The job will not start."),
@@ -50,7 +50,7 @@ class JobAdmin(ReadOnly, ModelAdmin):
         job_id = request.GET.get("id", "").strip()[:100]
         try:
             found = find_job(job_id.lower()) if job_id else None
-        except BrokerUnavailable:
+        except BrokerError:
             return self._unavailable(request)
         if found is not None:
             return redirect("admin:switchyard_jobs_job_change", found.id)
@@ -61,7 +61,7 @@ class JobAdmin(ReadOnly, ModelAdmin):
         self._check_view(request)
         try:
             job = find_job(job_id)
-        except BrokerUnavailable:
+        except BrokerError:
             return self._unavailable(request)
         if job is None:
             return self._look_up(request, job_id[:100], status=404)
@@ -83,7 +83,7 @@ class JobAdmin(ReadOnly, ModelAdmin):
             raise PermissionDenied
         try:
             answer = request_cancel(job_id) if find_job(job_id) else "unknown"
-        except BrokerUnavailable:
+        except BrokerError:
             return self._unavailable(request)
         level, text = CANCEL_ANSWERS[answer]
         messages.add_message(request, level, text)

@@ -17,10 +17,9 @@ from redis.backoff import NoBackoff
 
 from apps.platform.api.responses import iso_time
 from apps.platform.conf import switchyard_settings
-from apps.platform.jobs.availability import answered
 from apps.platform.jobs.presentation import snapshot
 from apps.platform.jobs.queries import find_job
-from broker.errors import BrokerUnavailable
+from broker.errors import BrokerError, BrokerUnavailable
 from broker.interface import facilities
 from broker.stores.job_records import JobRecord
 
@@ -48,8 +47,9 @@ async def has_news(job: JobRecord, after: str) -> bool:
         return True
     client = _client()
     try:
-        with answered("a job's events"):
-            found = await client.xrange(facilities().records.stream_key(job.id), min=f"({after}", count=1)
+        found = await client.xrange(facilities().records.stream_key(job.id), min=f"({after}", count=1)
+    except (redis.RedisError, OSError) as error:
+        raise BrokerUnavailable("a job's events", str(error) or type(error).__name__) from error
     finally:
         await client.aclose()
     return bool(found)
@@ -68,7 +68,7 @@ async def follow(job: JobRecord, *, after: str, heartbeat_s: float) -> AsyncGene
         async with aclosing(_events(client, job, after, heartbeat_s)) as events:
             async for chunk in events:
                 yield chunk
-    except (BrokerUnavailable, redis.RedisError, OSError) as error:
+    except (BrokerError, redis.RedisError, OSError) as error:
         logger.warning("stream of a job's events ended early: %s", type(error).__name__, extra={"message_id": job.id})
     finally:
         await client.aclose()

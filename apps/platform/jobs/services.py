@@ -11,9 +11,8 @@ from dramatiq.broker import Broker
 from dramatiq.message import Message
 from dramatiq.middleware import CurrentMessage
 
-from apps.platform.jobs.availability import answered
 from broker.admin.cancel import cancel
-from broker.errors import BrokerUnavailable
+from broker.errors import BrokerError
 from broker.interface import facilities
 from middleware.errors import Cancelled
 
@@ -95,10 +94,9 @@ def report_progress(done: int, total: int, note: str = "") -> None:
     if job_id is None:
         return
     try:
-        with answered("a progress report"):
-            facilities().barrier.flush()  # records that the job runs before its progress
-            stop = facilities().records.progress(job_id, {"done": done, "total": total, "note": note})
-    except BrokerUnavailable as error:
+        facilities().barrier.flush()  # records that the job runs before its progress
+        stop = facilities().records.progress(job_id, {"done": done, "total": total, "note": note})
+    except BrokerError as error:
         logger.warning("progress of job %s not reported: %s", job_id, error)
         return
     if stop:
@@ -128,8 +126,7 @@ def request_cancel(job_id: str) -> str:
     Raises:
         BrokerUnavailable: the broker did not answer.
     """
-    with answered("a request to cancel"):
-        return cancel(facilities(), job_id)
+    return cancel(facilities(), job_id)
 
 
 def _message(actor: Actor[Any, Any], owner: str, kwargs: dict[str, Any]) -> Message[Any]:
@@ -138,5 +135,4 @@ def _message(actor: Actor[Any, Any], owner: str, kwargs: dict[str, Any]) -> Mess
 
 
 def _enqueue(broker: Broker, message: Message[Any], delay_ms: int | None) -> str:
-    with answered("an enqueue"):
-        return broker.enqueue(message, delay=delay_ms).message_id
+    return broker.enqueue(message, delay=delay_ms).message_id

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from apps.platform.conf import declared_yard
-from apps.platform.jobs.availability import answered
 from apps.platform.operations.server_state import TAKES_WORK, ServerState, read_server_state
 from apps.platform.schedules.leadership import anyone_leads
 from broker.interface import facilities
@@ -112,11 +111,10 @@ def yard_state() -> YardState:
     """
     yard: Yard = declared_yard()
     found = facilities()
-    with answered("the state of the yard"):
-        stats = tuple(found.transport.stats(queue.name) for queue in yard.queues)
-        reports = found.pools.read_all()
-        scheduler_up = anyone_leads(found.records.calls, found.records.keys)
-        server = read_server_state(found.records.calls, found.records.keys)
+    stats = tuple(found.transport.stats(queue.name) for queue in yard.queues)
+    reports = found.pools.read_all()
+    scheduler_up = anyone_leads(found.records.calls, found.records.keys)
+    server = read_server_state(found.records.calls, found.records.keys)
     pools = {pool.name: _pool_state(pool, reports) for pool in yard.pools}
     return YardState(stats, pools, scheduler_up, server)
 

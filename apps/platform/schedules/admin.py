@@ -13,7 +13,7 @@ from apps.platform.console.admin_base import ModelAdmin, display
 from apps.platform.console.read_only import ReadOnly
 from apps.platform.schedules import queries, services
 from apps.platform.schedules.models import ScheduleState
-from broker.errors import BrokerUnavailable
+from broker.errors import BrokerError
 
 
 @admin.register(ScheduleState)
@@ -45,7 +45,7 @@ class ScheduleStateAdmin(ReadOnly, ModelAdmin):
         for name in queryset.values_list("actor", flat=True):
             try:
                 job_id = services.run_now(name)
-            except (services.UnknownSchedule, BrokerUnavailable) as error:
+            except (services.UnknownSchedule, BrokerError) as error:
                 self.message_user(request, str(error), messages.ERROR)
             else:
                 self.message_user(request, f"{name} runs as job {job_id}.", messages.SUCCESS)

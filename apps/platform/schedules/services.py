@@ -6,7 +6,6 @@ import datetime
 import difflib
 import uuid
 
-from apps.platform.jobs.availability import answered
 from apps.platform.jobs.services import submit
 from apps.platform.schedules.models import ScheduleState
 from apps.platform.schedules.registry import Schedule, schedules
@@ -75,13 +74,12 @@ def send_tick(schedule: Schedule, tick: datetime.datetime, now: datetime.datetim
 def _send_once(schedule: Schedule, tick: datetime.datetime, job_id: str) -> bool:
     records = facilities(schedule.actor.broker).records
     key = records.keys.tick(schedule.name, tick.strftime("%Y-%m-%dT%H:%MZ"))
-    with answered("a tick"):
-        sent = False
-        if records.calls.command("SET", key, CLAIMED, "NX", "EX", TICK_KEPT_S) is None:
-            if records.calls.command("GET", key) == SENT:
-                return False
-            sent = records.read(job_id) is not None
-        if not sent:
-            schedule.actor.broker.enqueue(schedule.actor.message().copy(message_id=job_id))
-        records.calls.command("SET", key, SENT, "EX", TICK_KEPT_S)
+    sent = False
+    if records.calls.command("SET", key, CLAIMED, "NX", "EX", TICK_KEPT_S) is None:
+        if records.calls.command("GET", key) == SENT:
+            return False
+        sent = records.read(job_id) is not None
+    if not sent:
+        schedule.actor.broker.enqueue(schedule.actor.message().copy(message_id=job_id))
+    records.calls.command("SET", key, SENT, "EX", TICK_KEPT_S)
     return not sent

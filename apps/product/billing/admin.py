@@ -18,7 +18,7 @@ from apps.platform.console.read_only import ReadOnly
 from apps.platform.jobs.services import submit
 from apps.product.billing.actors import apply_payment_event, reconcile_month
 from apps.product.billing.models import EventState, Outcome, PaymentEvent, Reconciliation, ReconciliationEntry
-from broker.errors import BrokerUnavailable
+from broker.errors import BrokerError
 
 OUTCOME_COLOURS = {
     Outcome.MATCHED: "success",
@@ -39,7 +39,7 @@ def send_each(
         try:
             for kwargs in calls:
                 sent.append(submit(actor, kwargs=kwargs))
-        except BrokerUnavailable as error:
+        except BrokerError as error:
             model_admin.message_user(request, f"{len(sent)} of {len(calls)} sent: {error}", messages.ERROR)
         else:
             names = f" (job {', '.join(sent[:10])}{' …' if len(sent) > 10 else ''})" if sent else ""

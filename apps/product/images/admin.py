@@ -16,7 +16,7 @@ from apps.platform.console.read_only import ReadOnly
 from apps.platform.jobs.results import open_result
 from apps.product.images import requests
 from apps.product.images.models import Picture, Thumbnail, ThumbnailState
-from broker.errors import BrokerUnavailable
+from broker.errors import BrokerError
 
 STATE_COLOURS = {ThumbnailState.WAITING: "info", ThumbnailState.MADE: "success", ThumbnailState.REFUSED: "danger"}
 PREVIEW_TYPES = ("image/webp", "image/png")
@@ -104,7 +104,7 @@ class ThumbnailAdmin(ReadOnly, ModelAdmin):
         """Enqueue a new job for each chosen thumbnail; it fetches the picture again."""
         try:
             jobs = requests.make_again(thumbnails.values_list("pk", flat=True))
-        except BrokerUnavailable as error:
+        except BrokerError as error:
             messages.error(request, f"Not all were sent: {error}")
         else:
             messages.success(request, f"{len(jobs)} on the way, each in a new job.")

@@ -15,7 +15,7 @@ from apps.platform.console.read_only import ReadOnly
 from apps.platform.jobs.queries import find_job
 from apps.product.webhooks import publishing, services
 from apps.product.webhooks.models import Attempt, Delivery, DeliveryState, Endpoint, Event
-from broker.errors import BrokerUnavailable
+from broker.errors import BrokerError
 
 STATE_COLOURS = {
     DeliveryState.PENDING: "info",
@@ -186,7 +186,7 @@ class DeliveryAdmin(ReadOnly, ModelAdmin):
         """Return the state of the delivery's job in the broker, and the time of its next attempt."""
         try:
             found = find_job(delivery.job_id)
-        except BrokerUnavailable:
+        except BrokerError:
             return "The broker does not answer."
         if found is None:
             return "No longer known."
@@ -200,7 +200,7 @@ class DeliveryAdmin(ReadOnly, ModelAdmin):
         """Enqueue a new job for each chosen delivery, with the same webhook-id."""
         try:
             jobs = publishing.redeliver(deliveries.values_list("pk", flat=True))
-        except BrokerUnavailable as error:
+        except BrokerError as error:
             messages.error(request, f"Not all were sent: {error}")
         else:
             messages.success(request, f"{len(jobs)} on the way again, each in a new job.")

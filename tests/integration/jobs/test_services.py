@@ -12,7 +12,7 @@ from django.db import transaction
 from apps.platform.jobs.queries import find_job, visible_job
 from apps.platform.jobs.services import current_job_id, enqueue_on_commit, report_progress, request_cancel, submit
 from apps.platform.wiring import build_yard
-from broker.errors import BrokerUnavailable
+from broker.errors import BrokerRefused, BrokerUnavailable
 from broker.interface import facilities
 from broker.keys.keys import Keys
 from broker.redis.connections import connect
@@ -98,6 +98,17 @@ def test_a_broker_that_is_away_costs_a_progress_report_and_not_the_job(monkeypat
 
     with broker_without_server():
         report_progress(1, 2)
+
+
+def test_a_refused_progress_report_does_not_fail_the_job(monkeypatch: pytest.MonkeyPatch, valkey: redis.Redis) -> None:
+    job_id = "0d6f3c2e-7f3a-4c62-9a41-3a8f0a3b9c11"
+    monkeypatch.setattr("apps.platform.jobs.services.current_job_id", lambda: job_id)
+    valkey.set(facilities().records.keys.job(job_id), "of a wrong type")
+
+    report_progress(1, 2)
+
+    with pytest.raises(BrokerRefused, match="WRONGTYPE"):
+        find_job(job_id)
 
 
 def test_progress_is_recorded(db: None, run_worker: RunWorker) -> None:

@@ -7,7 +7,6 @@ from django.core.management import CommandError
 from django.db import OperationalError
 
 from apps.platform.console.command_errors import as_command_error
-from apps.platform.jobs.availability import answered
 from broker.errors import BrokerRefused, BrokerUnavailable
 
 
@@ -32,12 +31,3 @@ def test_what_is_away_is_said_with_its_remedy(error: Exception, remedy: str) -> 
 def test_other_errors_pass() -> None:
     with pytest.raises(ZeroDivisionError), as_command_error("tokens"):
         raise ZeroDivisionError
-
-
-def test_a_broker_that_is_away_is_said_once() -> None:
-    first = BrokerUnavailable("enqueue of greet", "refused")
-
-    with pytest.raises(BrokerUnavailable) as caught, answered("an enqueue"):
-        raise first
-
-    assert caught.value is first
