@@ -25,6 +25,7 @@ CRASH_WINDOW_MS: Final = 72 * 3_600_000
 # Lua's stack takes about 8,000 values; a call of so many messages takes the server well under 10 ms.
 AT_ONCE: Final = 500
 PROMOTED_AT_ONCE: Final = 200
+SOON_MS: Final = 1_000
 UNSAFE: Final = "UNSAFE "
 
 Move = Literal["divert", "defer"]
@@ -198,6 +199,15 @@ class QueueOperations:
         keys = [self.keys.leases, self.keys.swept]
         answer = self.calls.call(script("lapsed"), keys, [lease_ms, gap_ms], budget_s=budget_s)
         return [str(owner, "utf-8") for owner in answer if owner != b"rearmed"]
+
+    def backlog_call(self) -> tuple[list[str], list[Word]]:
+        """Return keys and arguments of a count of what waits: live, retry and isolated messages, and whether paused.
+
+        Isolated messages that are due within a second count as waiting.
+        """
+        k = self.keys
+        waiting = [key for lane in ALL_LANES for key in k.waiting(lane)]
+        return [*waiting, k.due("alone"), k.paused], [SOON_MS]
 
     def reclaim(
         self,

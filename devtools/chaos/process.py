@@ -62,7 +62,7 @@ class Chaos:
         self._pid = fork(
             lambda: run(self._plan, self._yard, self._url, self._outcomes, parent_pid),
             title="chaos",
-            shed=[close_inherited],
+            close_inherited=[close_inherited],
         )
 
     def pools_drain(self) -> None:

@@ -1,4 +1,4 @@
-"""What every long-running process does first: refuse to start in a wrong yard, and say what to change."""
+"""First step of every long-running process: refuse to start in a wrong yard, and print what to change."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from middleware import logs
 def refuse_if_wrong(*, ask_broker: bool = True) -> None:
     """Run the yard's system checks; print what is wrong to standard error and exit 78.
 
-    Warnings are printed and do not stop the start: a broker that is down now may be up when it is needed. A broker
-    that may be used is marked, see :mod:`broker.health.keyspace_id`.
+    Warnings are printed and do not stop the start: a broker that is down now may be up when it is needed. The keyspace
+    of a usable broker is marked, see :mod:`broker.health.keyspace_id`.
 
     Args:
-        ask_broker: Ask the broker's server too whether it keeps work. Takes up to two seconds when it is down.
+        ask_broker: Check the broker's server as well, which takes up to 2 s when it is down.
     """
     found = run_checks(tags=[TAG], databases=["default"] if ask_broker else None)
     found = [message for message in found if not message.is_silenced()]
@@ -46,7 +46,7 @@ def log_to_standard_error() -> None:
 def mark_keyspace() -> list[CheckMessage]:
     """Mark the broker's keyspace if it is a new one: W006 when it is in use and has no marker.
 
-    One that does not answer is marked by whoever starts next.
+    A server that does not answer is left to the next process that starts.
     """
     watch = make_watch()
     try:

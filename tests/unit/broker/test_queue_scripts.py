@@ -15,7 +15,7 @@ from broker.queue.operations import QueueOperations
 from broker.queue.results import Entry, Lease
 from broker.queue.unroutable import UnroutableLane
 from broker.redis.calls import Word
-from broker.redis.scripts import INCLUDE, LUA, Script
+from broker.redis.scripts import INCLUDE, LUA, Script, script
 
 FILES = sorted((LUA / "queue").glob("*.lua"))
 NAMES = {file.stem for file in FILES}
@@ -153,6 +153,7 @@ def calls() -> list[tuple[str, list[str], list[Word]]]:
     family.quarantine(lease, b"{}")
     family.renew([owner])
     family.lapsed()
+    wire.call(script("backlog"), *family.backlog_call())
     family.reclaim(owner, finished=[lease], running=["b"], keeper="other/live")
     family.requeue("a", as_read=b"{}", body=b"{}", nonce="n")
     family.discard("a", nonce="n")

@@ -1,4 +1,4 @@
-"""Pinning a pool's children to CPUs, so that work that computes leaves the others to work that must start at once."""
+"""CPU affinity of a pool's children: work that computes leaves the other CPUs to work that must start at once."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def usable_cpus() -> frozenset[int] | None:
 def refuse_if_not_pinnable(pools: Iterable[Pool]) -> None:
     """Exit 78 when a pool names a CPU that this process may not use.
 
-    On a development machine that is a warning: the pool runs on those that are there. So is a platform without pinning.
+    In development that is a warning, and the pool runs on the CPUs that exist. So is a platform without pinning.
     """
     usable = usable_cpus()
     for pool in pools:
@@ -44,13 +44,13 @@ def refuse_if_not_pinnable(pools: Iterable[Pool]) -> None:
 
 
 def pin(pool: Pool) -> None:
-    """Have this process, and the threads and processes it will start, run on a pool's CPUs alone."""
+    """Pin this process, and the threads and processes it starts later, to a pool's CPUs."""
     usable = usable_cpus()
     if not pool.cpus or usable is None:
         return
-    there = usable.intersection(pool.cpus)
-    if there:
-        os.sched_setaffinity(0, there)
+    existing = usable.intersection(pool.cpus)
+    if existing:
+        os.sched_setaffinity(0, existing)
     else:
         logger.warning("pool %s: not pinned, none of its CPUs may be used: %s", pool.name, _listed(pool.cpus))
 

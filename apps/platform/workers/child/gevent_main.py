@@ -1,6 +1,6 @@
-"""A gevent child, executed anew: patched before anything else is loaded, so that all of it cooperates.
+"""Program of a gevent child, executed anew: patched before anything else is loaded.
 
-A fork of a loaded process cannot be patched: locks and connections made before would block every greenlet.
+A fork of a loaded process cannot be patched: earlier locks and connections would block every greenlet.
 """
 
 from gevent import monkey
@@ -16,23 +16,23 @@ def main(arguments: list[str]) -> int:
     import django
 
     parent_pid = os.getppid()
-    words, fd, rows, slots = arguments
+    argument, fd, rows, slots = arguments
     django.setup()
 
     import dramatiq
 
+    from apps.platform.workers.child.assignment import read_assignment
     from apps.platform.workers.child.gevent import become_child
     from apps.platform.workers.child.main import serve
-    from apps.platform.workers.child.spawn import read_assignment
     from apps.platform.workers.preflight import log_to_standard_error
     from apps.platform.workers.shared.child_table import ChildTable
     from apps.platform.workers.shared.fork import name_process
 
     log_to_standard_error()
-    assignment = read_assignment(words)
+    assignment = read_assignment(argument)
     become_child(dramatiq.get_broker(), assignment.slots)
     name_process(assignment.title)
-    row = ChildTable(int(fd), int(rows), int(slots)).rows[assignment.place - 1]
+    row = ChildTable(int(fd), int(rows), int(slots)).rows[assignment.index - 1]
     return serve(assignment, row, parent_pid=parent_pid)
 
 
@@ -40,4 +40,4 @@ if __name__ == "__main__":
     code = main(sys.argv[1:])
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(code)  # greenlets that outlasted the grace must not hold up the end
+    os._exit(code)  # greenlets that outlasted the grace must not delay the exit

@@ -1,4 +1,4 @@
-"""A child of a pool: Dramatiq's worker on the pool's lanes, until it is told to drain."""
+"""Child of a pool: Dramatiq's worker on the pool's lanes, until a signal drains it."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from dramatiq.common import iter_queue
 from dramatiq.errors import ConnectionClosed
 
 from apps.platform.conf import declared_yard
-from apps.platform.workers.child.memory_guard import Ceiling
+from apps.platform.workers.child.assignment import Assignment
+from apps.platform.workers.child.memory_guard import MemoryGuard
 from apps.platform.workers.child.slot_tracking import SlotTracking, install
-from apps.platform.workers.child.spawn import Assignment
 from apps.platform.workers.shared.child_table import ChildRow
 from apps.platform.workers.shared.signal_pipe import INTERRUPT, SignalPipe
 from apps.platform.workers.shared.stack_files import dump_on_signal, stacks_file
@@ -37,13 +37,13 @@ from middleware.cancellation import Cancellation
 MIDDLEWARE_VARIABLE = "SWITCHYARD_CHILD_MIDDLEWARE"
 BEAT_S = 0.5
 EX_LEFT_WORK = 3
-# A child for what runs alone stays so long without work: the next such message does not wait for a start.
-ALONE_IDLE_S = 10.0
+# An isolated child stays so long without work, so that the next suspect does not wait for a start.
+ISOLATED_IDLE_S = 10.0
 CONNECTION_AGE_S = 60
 
-# How soon a thread without work sees that it should stop, in ms.
-LOOK_UP_MS = 500
-LOOK_FOR_LEASES_S = 0.02
+# How soon an idle thread notices that it should stop.
+POLL_STOP_MS = 500
+POLL_LEASES_S = 0.02
 
 logger = logging.getLogger("switchyard.workers")
 
@@ -54,11 +54,11 @@ def serve(assignment: Assignment, row: ChildRow, *, parent_pid: int) -> int:
     Runs in a process of its own, whose broker and database connections nobody else uses.
 
     Args:
-        row: Where to write what this child does, and to read whether its supervisor has leases for it.
-        parent_pid: The supervisor; when it is gone, so is this process.
+        row: Row of this child, with its supervisor's news of the leases.
+        parent_pid: The supervisor; this process ends when it is gone.
     """
     dump_on_signal(stacks_file(assignment.pool.name, os.getpid()))
-    # Ctrl-C reaches every process of a terminal, the supervisor decides what it means.
+    # Ctrl-C reaches every process of a terminal; the supervisor handles it.
     signals = SignalPipe(noted=(signal.SIGTERM,), ignored=(signal.SIGINT, signal.SIGHUP, signal.SIGQUIT))
     broker = dramatiq.get_broker()
     assert isinstance(broker, RedisBroker)  # noqa: S101  its supervisor starts on no other
@@ -77,76 +77,79 @@ def serve(assignment: Assignment, row: ChildRow, *, parent_pid: int) -> int:
     if assignment.pool.kind == "gevent":
         interrupt_on_signal(broker, slots)
     worker = make_worker(assignment, broker)
-    ceiling = put_ceiling(assignment.pool.memory_limit_bytes, worker, row)
-    keep_last_lines(row)
+    guard = guard_memory(assignment.pool.memory_limit_bytes, worker, row)
+    copy_log(row)
     row.beat()
     row.set_ready()
-    told: list[int] = []
-    while not row.leased and not told:
-        told = wait(signals, row, LOOK_FOR_LEASES_S, parent_pid)
-    if told:
+    received: list[int] = []
+    while not row.leased and not received:
+        received = wait(signals, row, POLL_LEASES_S, parent_pid)
+    if received:
         return 0
     worker.start()
-    if ceiling is not None and assignment.slots == 1:
-        ceiling.limit_allocations()
+    if guard is not None and assignment.slots == 1:
+        guard.limit_allocations()
     row.progressed()
     row.set_working()
-    while not told and all_work(worker) and not (assignment.alone and (row.full or idle_s(row) > ALONE_IDLE_S)):
-        told = wait(signals, row, BEAT_S, parent_pid)
+    while not received and all_work(worker) and not (assignment.isolated and is_done(row)):
+        received = wait(signals, row, BEAT_S, parent_pid)
     return drain(worker, slots, row, signals, assignment.grace_s)
 
 
-def put_ceiling(limit_bytes: int | None, worker: dramatiq.Worker, row: ChildRow) -> Ceiling | None:
-    """Have a child start nothing that does not fit into its memory; return what sees to it, if there is a limit."""
+def guard_memory(limit_bytes: int | None, worker: dramatiq.Worker, row: ChildRow) -> MemoryGuard | None:
+    """Install the guard of a child's memory limit, and return it; ``None`` without a limit."""
     if limit_bytes is None:
         return None
 
-    def return_all(message: MessageProxy) -> None:
-        give_back(worker)
-        give_back_one(worker, message)
+    def release(message: MessageProxy) -> None:
+        release_unstarted(worker)
+        release_one(worker, message)
 
-    return install(worker.broker, Ceiling(row, limit_bytes, give_back=return_all))
+    return install(worker.broker, MemoryGuard(row, limit_bytes, release=release))
 
 
-def keep_last_lines(row: ChildRow) -> None:
-    """Copy what this process logs into its row, where its supervisor finds it when it has crashed."""
+def copy_log(row: ChildRow) -> None:
+    """Copy this process's log into its row, where its supervisor finds it after a crash.
+
+    Only handlers of streams are copied: one of a subclass, such as a file, may use more of its stream than ``write``.
+    """
     for handler in logging.getLogger().handlers:
-        if isinstance(handler, logging.StreamHandler):
-            handler.setStream(Copied(handler.stream, row))
+        if type(handler) is logging.StreamHandler:
+            handler.setStream(LogCopy(handler.stream, row))
 
 
-class Copied:
-    """A stream that copies what is written to it into a row. Handlers lock themselves around it."""
+class LogCopy:
+    """Stream that copies its text into a row. Handlers lock themselves around it."""
 
     def __init__(self, stream: TextIO, row: ChildRow) -> None:
         self._stream, self._row = stream, row
         self.flush = stream.flush
 
     def write(self, text: str) -> int:
-        """Write."""
+        """Write text to the stream and to the row."""
         self._row.log(text)
         return self._stream.write(text)
 
 
 def interrupt_on_signal(broker: Broker, slots: SlotTracking) -> None:
-    """Have a signal raise in the greenlet that runs right now, if its job was asked to stop.
+    """Raise in the running greenlet at a signal, if its job is to stop.
 
-    The handler runs in that greenlet. One that computes, or waits without giving way, hears of it in no other way.
-    Where tasks have threads it does nothing.
+    The handler runs in that greenlet. One that computes, or blocks without yielding, can be reached in no other way.
+    Where tasks have threads, it does nothing.
     """
     [cancellation] = (entry for entry in broker.middleware if isinstance(entry, Cancellation))
-    signal.signal(INTERRUPT, lambda signum, frame: cancellation.interrupt_here(slots.is_asked))
+    signal.signal(INTERRUPT, lambda signum, frame: cancellation.interrupt_here(slots.is_to_stop))
     signal.siginterrupt(INTERRUPT, False)
 
 
-def idle_s(row: ChildRow) -> float:
-    """Return for how long a child has run nothing."""
+def is_done(row: ChildRow) -> bool:
+    """Return whether an isolated child may end: it has no memory left, or has run nothing for 10 s."""
     state = row.read()
-    return 0.0 if state.busy else (time.monotonic_ns() - state.progress_ns) / 1e9
+    return row.full or (not state.busy and (time.monotonic_ns() - state.progress_ns) / 1e9 > ISOLATED_IDLE_S)
 
 
 def wait(signals: SignalPipe, row: ChildRow, longest_s: float, parent_pid: int) -> list[int]:
-    """Return the signals that came, waiting for one."""
+    """Wait for a signal; return those that came."""
     row.beat()
     select.select([signals.read_fd], [], [], longest_s)
     if os.getppid() != parent_pid:
@@ -163,13 +166,13 @@ def make_worker(assignment: Assignment, broker: Broker) -> dramatiq.Worker:
     if not assignment.lanes:
         raise ValueError(f"pool {assignment.pool.name}: it serves no lane; name its queues in project/topology.py")
     slots = assignment.slots
-    worker = dramatiq.Worker(broker, queues=set(assignment.lanes), worker_threads=slots, worker_timeout=LOOK_UP_MS)
-    worker.queue_prefetch = 1 if assignment.alone else assignment.pool.prefetch or 2 * slots
+    worker = dramatiq.Worker(broker, queues=set(assignment.lanes), worker_threads=slots, worker_timeout=POLL_STOP_MS)
+    worker.queue_prefetch = 1 if assignment.isolated else assignment.pool.prefetch or 2 * slots
     return worker
 
 
 def all_work(worker: dramatiq.Worker) -> bool:
-    """Say whether every thread of a worker is there. One that ended by an exception would leave its slot empty."""
+    """Return whether every thread of a worker lives. One that ended by an exception would leave its slot empty."""
     ended = [thread.name for thread in (*worker.workers, *worker.consumers.values()) if not thread.is_alive()]
     if ended:
         logger.error("%s ended by an exception; this child drains, to be started again", ", ".join(ended))
@@ -177,11 +180,11 @@ def all_work(worker: dramatiq.Worker) -> bool:
 
 
 def keep_database_connections() -> None:
-    """Keep each slot's database connections from message to message, a minute at the most.
+    """Keep each slot's database connections from message to message, for a minute at most.
 
-    Django's default, a connection for each unit of work, suits a web server whose threads come and go. Here it would
-    cost more than many a job's queries. Before each message a connection that died is replaced. The queries that
-    Django logs for a developer, 9,000 a connection, are not kept: no page of a worker shows them.
+    Django's default, a connection for each unit of work, would cost more here than the queries of many jobs. A
+    connection that died is replaced before the next message. Django's log of queries, 9,000 a connection, is switched
+    off: a worker has no page that shows it.
     """
     BaseDatabaseWrapper.queries_limit = 0
     for database in connections.settings.values():
@@ -190,11 +193,11 @@ def keep_database_connections() -> None:
 
 
 def drain(worker: dramatiq.Worker, slots: SlotTracking, row: ChildRow, signals: SignalPipe, grace_s: float) -> int:
-    """Take no more work, give back what does not run, let the rest end within the grace; return the exit code.
+    """Stop fetching, release unstarted messages, let the others end within the grace; return the exit code.
 
     The tasks of a child whose successor works already have no grace but their own limits, until the pool drains.
 
-    What runs still is taken back by the supervisor when this process has ended, and what ended is acknowledged by it.
+    After this process has ended, its supervisor reclaims what still ran, and acknowledges what had ended.
     """
     deadline = math.inf if row.retired else time.monotonic() + grace_s
     worker.broker.emit_before("worker_shutdown", worker)
@@ -203,7 +206,7 @@ def drain(worker: dramatiq.Worker, slots: SlotTracking, row: ChildRow, signals: 
         thread.stop()
     for thread in worker.workers:
         while thread.is_alive() and (left_s := deadline - time.monotonic()) > 0:
-            give_back(worker)
+            release_unstarted(worker)
             row.beat()
             thread.join(min(BEAT_S, left_s))
             if signals.take():
@@ -212,20 +215,20 @@ def drain(worker: dramatiq.Worker, slots: SlotTracking, row: ChildRow, signals: 
     if left:
         logger.warning("%d tasks did not end within the grace period and are given back", left)
     worker.broker.emit_after("worker_shutdown", worker)
-    with contextlib.suppress(BrokerUnavailable):  # then the supervisor gives back what nobody knows to be finished
+    with contextlib.suppress(BrokerUnavailable):  # then the supervisor requeues what is not recorded as finished
         facilities(worker.broker).barrier.flush()
     return EX_LEFT_WORK if left else 0
 
 
-def give_back_one(worker: dramatiq.Worker, message: MessageProxy) -> None:
-    """Give a message back to the head of its lane, or leave it held where the server does not take it."""
+def release_one(worker: dramatiq.Worker, message: MessageProxy) -> None:
+    """Release a message to the head of its lane, or leave it leased where the server does not answer."""
     with contextlib.suppress(ConnectionClosed):
         worker.consumers[message.queue_name].requeue_messages([message])
     message.moved = True  # type: ignore[attr-defined]
 
 
-def give_back(worker: dramatiq.Worker) -> None:
-    """Give what waits for a thread back to the heads of its lanes; what the server does not take stays held."""
+def release_unstarted(worker: dramatiq.Worker) -> None:
+    """Release messages that wait for a thread to the heads of their lanes; without an answer they stay leased."""
     unstarted: dict[str, list[HeldMessage]] = {}
     for item in iter_queue(worker.work_queue):
         unstarted.setdefault(item.message.queue_name, []).append(item.message)

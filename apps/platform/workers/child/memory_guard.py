@@ -1,4 +1,4 @@
-"""Memory of a child: a message starts only if one more fits under the ceiling, as far as those before tell."""
+"""Memory limit of a child: a message starts only if there is room for as much as an earlier one took."""
 
 from __future__ import annotations
 
@@ -19,34 +19,35 @@ from middleware.outcomes import Outcome, decide
 logger = logging.getLogger("switchyard.workers")
 
 
-class Ceiling(Middleware):
-    """Start nothing that may take the child over its memory limit; say so to the supervisor, who replaces it.
+class MemoryGuard(Middleware):
+    """Refuse messages that may take the child over its memory limit; its supervisor then replaces it.
 
-    Nobody knows what a message will take. The most that one took in this child so far, its neighbours' share of that
-    time included, is kept free for the next. The first message of a child always starts.
+    What a message will take is unknown. The most that one took in this child so far, including its neighbours' growth
+    meanwhile, is kept free for the next. The first message of a child always starts.
 
-    Must come before :class:`apps.platform.workers.child.slot_tracking.Slots`: what is refused here has taken no slot.
+    It must come before :class:`apps.platform.workers.child.slot_tracking.SlotTracking`: a message that is refused here
+    takes no slot.
 
     Args:
-        give_back: Returns to its lane what waits in this child, and then the message that is named.
+        release: Releases the prefetched messages of this child, and then the given one.
     """
 
-    def __init__(self, row: ChildRow, limit_bytes: int, *, give_back: Callable[[MessageProxy], None]) -> None:
+    def __init__(self, row: ChildRow, limit_bytes: int, *, release: Callable[[MessageProxy], None]) -> None:
         self._row = row
         self._limit_bytes = limit_bytes
-        self._give_back = give_back
-        self._weigh = scales()
+        self._release = release
+        self._measure = memory_meter()
         self._allocated_bytes: int | None = None
         self._growth_bytes = 0
         self._begun = False
 
     def limit_allocations(self) -> None:
-        """Have what this process allocates beyond its ceiling end in a ``MemoryError``, where it would be killed.
+        """Make allocations beyond the limit raise ``MemoryError``, where the process would be killed.
 
-        For a child that runs one message at a time, once its threads are there. The kernel counts what is allocated,
-        not what is resident: what is reserved and not used now may stay so.
+        For a child that runs one message at a time, after its threads have started. The kernel counts allocated, not
+        resident memory: what is allocated now and not resident stays allowed.
         """
-        resident, allocated = self._weigh()
+        resident, allocated = self._measure()
         limit_bytes = allocated + max(self._limit_bytes - resident, 0)
         _, highest = resource.getrlimit(resource.RLIMIT_DATA)
         if highest == resource.RLIM_INFINITY or highest > limit_bytes:
@@ -57,12 +58,12 @@ class Ceiling(Middleware):
         """Let a message start if there is room.
 
         Raises:
-            SkipMessage: there is none, and it went back.
+            SkipMessage: there is no room, and the message was released.
         """
         resident, size = self._used()
         if self._row.full or (self._begun and size + self._growth_bytes > self._limit_bytes):
             self._close(broker, size)
-            self._give_back(message)
+            self._release(message)
             decide(message, Outcome("deferred", "memory"))
             raise SkipMessage("its worker has no memory left for it")
         self._begun = True
@@ -76,21 +77,21 @@ class Ceiling(Middleware):
         result: Any = None,
         exception: BaseException | None = None,
     ) -> None:
-        """Note what it took, and look whether there is room for another."""
+        """Note the memory that the message took, and close the child if there is no room for another."""
         weighed = getattr(message, "weighed", None)
         if weighed is None:
             return
         before, resident_before, peak_before = weighed
         (_, size), peak = self._used(), _peak_bytes()
-        # A peak that was there before says nothing of this one.
+        # A peak from before the message says nothing about it.
         went_up = peak - resident_before if peak > peak_before else 0
         self._growth_bytes = max(self._growth_bytes, went_up, size - before)
         if not self._row.full and size + self._growth_bytes > self._limit_bytes:
             self._close(broker, size)
 
     def _used(self) -> tuple[int, int]:
-        """Return what is resident, and how much of the ceiling is used: by that, or by what is allocated."""
-        resident, allocated = self._weigh()
+        """Return the resident bytes, and the used part of the limit, by resident or by allocated bytes."""
+        resident, allocated = self._measure()
         if self._allocated_bytes is None:
             return resident, resident
         return resident, max(resident, self._limit_bytes - self._allocated_bytes + allocated)
@@ -106,20 +107,20 @@ class Ceiling(Middleware):
         )  # fmt: skip
 
 
-def scales() -> Callable[[], tuple[int, int]]:
-    """Return a function that returns this process's resident and allocated bytes.
+def memory_meter() -> Callable[[], tuple[int, int]]:
+    """Return a function that returns this process's resident and allocated bytes, in 2 microseconds.
 
-    It takes two microseconds. Where the kernel does not tell (anything but Linux), both are the resident ones.
+    Where the kernel does not report them (anything but Linux), both are the resident bytes.
     """
     if sys.platform != "linux":
         return lambda: (resident_bytes(os.getpid()),) * 2
     statm = os.open("/proc/self/statm", os.O_RDONLY)
 
-    def weigh() -> tuple[int, int]:
+    def measure() -> tuple[int, int]:
         pages = os.pread(statm, 100, 0).split()
         return int(pages[1]) * PAGE_BYTES, int(pages[5]) * PAGE_BYTES
 
-    return weigh
+    return measure
 
 
 def _peak_bytes() -> int:

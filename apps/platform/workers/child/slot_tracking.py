@@ -1,4 +1,4 @@
-"""The middleware with which a child fills in its row of the shared table."""
+"""Middleware that writes a child's row of the shared table."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from broker.redis_broker import RedisBroker
 from broker.topology import Yard
 from middleware.outcomes import Outcome, decide
 
-LOOK_FOR_LEASES_S = 0.05
+POLL_LEASES_S = 0.05
 
 logger = logging.getLogger("switchyard.workers")
 
 
 class SlotTracking(Middleware):
-    """Write what a child takes, runs and finishes into its row.
+    """Write the messages that a child takes, runs and finishes into its row.
 
-    Must be the first middleware of the broker: what another does not let run was taken as well. A slot stays busy until
-    its message is acknowledged: a child that dies before has not finished it.
+    It must be the first middleware of the broker: a message that another one refuses was taken as well. A slot stays
+    busy until its message is acknowledged: a child that dies before has not finished it.
 
     Args:
         lanes: Names of the lanes that the child serves.
@@ -40,21 +40,18 @@ class SlotTracking(Middleware):
 
     @property
     def running(self) -> list[HeldMessage]:
-        """Messages that are not worked off, that of the youngest token last."""
+        """Messages that are not worked off, that with the highest token last."""
         held = [message for message in list(self._broker.in_flight.values()) if message.slot is not None]
         return sorted(held, key=lambda message: int(message.lease.token))
 
-    def is_asked(self, message_id: str) -> bool:
-        """Whether the supervisor says that a running message was asked to stop."""
+    def is_to_stop(self, message_id: str) -> bool:
+        """Return whether the supervisor noted that a running message is to stop."""
         message = self._broker.in_flight.get(message_id)
-        return message is not None and message.slot is not None and self._row.is_asked(message.slot)
+        return message is not None and message.slot is not None and self._row.is_to_stop(message.slot)
 
     @contextlib.contextmanager
     def without_limit(self, job_id: str) -> Iterator[None]:
-        """Let a job's hard limit not count the time of the block, such as while it waits for the broker.
-
-        Afterwards it begins anew.
-        """
+        """Suspend a job's hard limit for the block, such as a wait for the broker; it restarts afterwards."""
         message = self._broker.in_flight.get(job_id)
         if message is None or (slot := message.slot) is None:
             yield
@@ -71,12 +68,12 @@ class SlotTracking(Middleware):
     def before_process_message(self, broker: Broker, message: HeldMessage) -> None:  # type: ignore[override]
         """Take a slot.
 
-        A message does not start while nobody knows whether it is still this child's: its supervisor has not reached
-        the server for as long as a lease lasts. If others got it meanwhile, this child is killed; if it drains, the
-        message is left to its supervisor.
+        A message does not start while its lease may have expired, because the supervisor has not reached the server
+        for that long. If others got the message meanwhile, this child is killed; if the child drains, the message is
+        left to the supervisor.
 
         Raises:
-            SkipMessage: it was not to start before the child drained.
+            SkipMessage: the child drained before the lease was certain.
         """
         lease, (lane, limit_ns) = message.lease, self._lanes[message.queue_name]
         while (slot := self._row.start(lane, lease.id, lease.token, limit_ns)) is None:
@@ -87,33 +84,33 @@ class SlotTracking(Middleware):
         message.slot = slot
 
     def before_send_acks(self, broker: Broker, message: HeldMessage) -> None:
-        """Stop the clock of a message that was worked off: the server may let its thread wait."""
+        """Stop the limit of a message that was worked off: its thread may have to wait for the server."""
         if message.slot is not None:
             self._row.stop_clock(message.slot)
 
     def before_nack(self, broker: Broker, message: HeldMessage) -> None:  # type: ignore[override]
-        """Stop the clock of a message that is about to be buried."""
+        """Stop the limit of a message that becomes a dead letter."""
         self.before_send_acks(broker, message)
 
     def after_ack(self, broker: Broker, message: HeldMessage) -> None:  # type: ignore[override]
-        """Remember a message as worked off, unless it is elsewhere. The acknowledgement may be on its way still."""
+        """Note a message as worked off, unless it was moved. Its acknowledgement may not have arrived yet."""
         if (slot := message.slot) is not None:
             message.slot = None
             self._row.end(slot, worked_off=not message.moved)
 
     def after_nack(self, broker: Broker, message: HeldMessage) -> None:  # type: ignore[override]
-        """Empty the slot of a message that was buried."""
+        """Free the slot of a message that became a dead letter."""
         self.after_ack(broker, message)
 
     def _leased_again(self, broker: Broker) -> bool:
-        """Wait until the leases are known to last, and say so; ``False`` when the child drains before."""
+        """Wait until the leases last for certain; return ``False`` when the child drains before."""
         if not self._waiting:
             self._waiting = True
             logger.warning("nothing is started: the leases were not renewed in time, others may have the messages")
         while not self._row.leased:
             if getattr(broker, "draining", False):
                 return False
-            time.sleep(LOOK_FOR_LEASES_S)
+            time.sleep(POLL_LEASES_S)
         self._waiting = False
         return True
 

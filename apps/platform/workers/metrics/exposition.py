@@ -1,4 +1,4 @@
-"""What a pool's ``/metrics`` says: the tasks of all its children, and the children themselves."""
+"""Metrics of a pool: the tasks of all its children, and the children themselves."""
 
 from __future__ import annotations
 
@@ -55,13 +55,13 @@ class PoolCollector(Collector):
 
 
 class ChildrenCollector(Collector):
-    """What the children of one pool counted and timed, ended ones included, from their multiprocess files."""
+    """Counts and times of one pool's children, ended ones included, from their multiprocess files."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def collect(self) -> Iterator[Metric]:
-        """Yield the merged metrics. A file that a child is just making is left for the next scrape."""
+        """Yield the merged metrics. A file that a child is creating is left for the next scrape."""
         files = [str(path) for path in sorted(self._folder.glob("*.db")) if _is_readable(path)]
         yield from MultiProcessCollector.merge(files)
 
@@ -80,7 +80,7 @@ def exposition(folder: Path, report: PoolReport, memory_bytes: int) -> bytes:
 
 
 def _is_readable(path: Path) -> bool:
-    # A child makes a file empty and then gives it its size; what lies between has no length to read.
+    # A child creates an empty file and then sets its size.
     try:
         return path.stat().st_size > 0
     except FileNotFoundError:

@@ -1,7 +1,7 @@
-"""Where a pool's processes keep the files of their metrics: ``<PROMETHEUS_MULTIPROC_DIR>/<pool>``.
+"""Metrics files of a pool's processes, in ``<PROMETHEUS_MULTIPROC_DIR>/<pool>``.
 
-The files of a pool that ran before are removed at its start, or its counts would be added to the new ones. Those of a
-child that ended are added to one for all that did: a thousand children leave no more files than one.
+The files of an earlier run are removed at the start, or its counts would be added to the new ones. Those of a child
+that ended are folded into one file for all of them: a thousand children leave no more files than one.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from prometheus_client.mmap_dict import MmapedDict
 ADDED_UP = ("counter", "histogram", "summary")
 VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 FOLDING = "folding"
-# A scrape takes some 10 ms. One that stands still keeps no supervisor from its children, nor the other way round.
-LOOK_AGAIN_S = 0.05
+# A scrape takes about 10 ms. One that hangs must not block a supervisor, nor the other way round.
+TRY_AGAIN_S = 0.05
 AT_MOST_S = 2.0
 
 logger = logging.getLogger("switchyard.workers")
 
 
-class Ended:
-    """Adds what ended processes counted to what those before them did, and removes their files.
+class EndedChildren:
+    """Fold the metrics of ended children into the total, and remove their files.
 
-    In between, both would count. So it is done while nobody reads the folder; see :func:`undisturbed`.
+    Between the two steps both would count, so that the folder must not be read meanwhile; see :func:`undisturbed`.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -41,11 +41,11 @@ class Ended:
         self._pids: dict[int, float] = {}
 
     def add(self, pid: int) -> None:
-        """Note that a process has ended."""
+        """Note a process that has ended."""
         self._pids[pid] = time.monotonic()
 
     def fold(self) -> float:
-        """Fold in who ended, for a few milliseconds each; return seconds until it is to be called again."""
+        """Fold the files of ended processes, a few milliseconds each; return the seconds until the next call is due."""
         if not self._pids:
             return math.inf
         with contextlib.ExitStack() as lock:
@@ -54,22 +54,22 @@ class Ended:
                 if free or time.monotonic() - ended_s > AT_MOST_S:
                     fold(self._folder, pid)
                     del self._pids[pid]
-        return LOOK_AGAIN_S if self._pids else math.inf
+        return TRY_AGAIN_S if self._pids else math.inf
 
 
 @contextlib.contextmanager
 def undisturbed(folders: Iterable[Path]) -> Iterator[None]:
-    """Have nothing folded in some folders while they are read; one that is not free within two seconds is read so."""
+    """Prevent folding in some folders while they are read. One that is not free within 2 s is read without a lock."""
     until_s = time.monotonic() + AT_MOST_S
     with contextlib.ExitStack() as locks:
         for folder in folders:
             while not _lock(folder, fcntl.LOCK_SH, locks) and time.monotonic() < until_s:
-                time.sleep(LOOK_AGAIN_S / 10)
+                time.sleep(TRY_AGAIN_S / 10)
         yield
 
 
 def _lock(folder: Path, how: int, until: contextlib.ExitStack) -> bool:
-    """Lock a folder until the stack is left, if it is free. One that is not ours to lock counts as free."""
+    """Lock a folder until the stack is left, if it is free. One that this process may not lock counts as free."""
     try:
         lock = os.open(folder / FOLDING, os.O_RDONLY | os.O_CREAT, 0o600)
     except OSError:
@@ -84,14 +84,14 @@ def _lock(folder: Path, how: int, until: contextlib.ExitStack) -> bool:
 
 
 def fold(folder: Path, pid: int) -> None:
-    """Add what an ended process counted to what those before it did, and remove its files. Takes a few milliseconds."""
+    """Add the metrics of an ended process to the total, and remove its files. Takes a few milliseconds."""
     for file in folder.glob(f"*_{pid}.db"):
         kind = file.name.partition("_")[0]
         if kind in ADDED_UP:
             try:
                 _add(file, folder / f"{kind}_ended.db")
-            except (OSError, RuntimeError, ValueError, struct.error) as error:  # it ended while it wrote
-                logger.warning("what a child counted is lost: %s: %s", file.name, error)
+            except (OSError, RuntimeError, ValueError, struct.error) as error:  # it ended during a write
+                logger.warning("metrics of an ended child are lost: %s: %s", file.name, error)
         file.unlink(missing_ok=True)
 
 
@@ -108,12 +108,12 @@ def _add(file: Path, total: Path) -> None:
 
 
 def claim(base: Path, pool_name: str) -> tuple[Path, int]:
-    """Take a pool's folder, empty it, and have prometheus-client write there from now on.
+    """Claim a pool's folder, empty it, and make prometheus-client write there from now on.
 
     A second supervisor of the pool on the same machine, while the first drains for example, gets ``<pool>.2``.
 
     Returns:
-        The folder, and the descriptor of its lock. The folder is ours until that is closed.
+        The folder, and the descriptor of its lock. The claim ends when that is closed.
     """
     attempt = 1
     while True:

@@ -1,4 +1,4 @@
-"""A tiny HTTP server for ``/metrics`` and ``/health`` in a selector's loop: who forks must have no threads."""
+"""HTTP server for ``/metrics`` and ``/health`` in a selector's loop: a process that forks must have no threads."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ logger = logging.getLogger("switchyard.workers")
 
 
 class MetricsListener:
-    """Answers ``GET /metrics`` and ``GET /health``, and nothing else, one request a connection.
+    """Answer ``GET /metrics`` and ``GET /health``, and nothing else, one request a connection.
 
     Args:
-        unwell: Returns why ``/health`` is to answer 503; empty for 200.
-        render: Returns the text; called in the loop, so it must be quick.
+        render: Returns the metrics; called in the loop, so it must be quick.
+        unhealthy_reason: Returns why ``/health`` answers 503; empty for 200.
         port: 0 finds a free one, see :attr:`port`.
 
     Raises:
@@ -34,14 +34,14 @@ class MetricsListener:
         self,
         selector: selectors.BaseSelector,
         render: Callable[[], bytes],
-        unwell: Callable[[], str],
+        unhealthy_reason: Callable[[], str],
         *,
         host: str = "127.0.0.1",
         port: int = 0,
     ) -> None:
         self._selector = selector
         self._render = render
-        self._unwell = unwell
+        self._unhealthy_reason = unhealthy_reason
         self._connections: dict[socket.socket, _Connection] = {}
         self._listener = socket.create_server((host, port), backlog=16)
         self._listener.setblocking(False)
@@ -49,14 +49,14 @@ class MetricsListener:
         selector.register(self._listener, selectors.EVENT_READ, self._accept)
 
     def expire(self) -> None:
-        """Drop connections that take too long. Call it now and then."""
+        """Close connections that are older than 5 s. Call it regularly."""
         now = time.monotonic()
         for connection in list(self._connections.values()):
             if now > connection.deadline_s:
                 self._close(connection)
 
     def close(self) -> None:
-        """Stop listening and drop all connections. In a forked child this touches nothing of the parent's."""
+        """Stop listening and close all connections. In a forked child the parent's stay as they are."""
         for connection in self._connections.values():
             connection.socket.close()
         self._listener.close()
@@ -103,14 +103,14 @@ class MetricsListener:
         if method not in (b"GET", b"HEAD"):
             return _response("405 Method Not Allowed", b"only GET\n")
         if path == b"/health":
-            why = self._unwell()
+            why = self._unhealthy_reason()
             return _response("503 Service Unavailable" if why else "200 OK", f"{why or 'ok'}\n".encode())
         if path != b"/metrics":
             return _response("404 Not Found", b"see /metrics and /health\n")
         try:
             body = self._render()
         except Exception:
-            # Somebody who reads figures must not end a pool.
+            # A scrape must not end a pool.
             logger.exception("metrics could not be rendered")
             return _response("500 Internal Server Error", b"see the pool's log\n")
         return _response("200 OK", body, CONTENT_TYPE_LATEST, head=method == b"HEAD")

@@ -1,4 +1,4 @@
-"""What a process does around a fork: shed what it inherited, end with its parent, say its name, weigh itself."""
+"""Fork helpers: close inherited resources, die with the parent, set the process title, measure memory."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from django.db import connections
 from setproctitle import setproctitle
 
 from apps.platform.conf import switchyard_settings
-from apps.platform.workers.child import gevent
 from apps.platform.workers.shared.parent_death import die_with_parent
+from apps.platform.workers.shared.patching import reinit_after_fork
 from apps.platform.workers.shared.signal_pipe import HANDLED
 
 EX_CRASHED = 70
@@ -27,27 +27,27 @@ PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 logger = logging.getLogger("switchyard.workers")
 
 
-def fork(run: Callable[[], int], *, title: str, shed: Iterable[Callable[[], None]] = ()) -> int:
+def fork(run: Callable[[], int], *, title: str, close_inherited: Iterable[Callable[[], None]] = ()) -> int:
     """Fork a child that runs ``run`` and ends with its result as exit code; return its pid.
 
     Call it from the main thread of a process that has no other: the kernel ends the child with the *thread* that
     forked it, and a lock that another thread holds would stay locked in the child for ever.
 
     Args:
-        run: Returns an exit code; what it raises is logged and ends the child with 70.
+        run: Returns an exit code; an exception is logged and ends the child with 70.
         title: Shown by ``ps``.
-        shed: Called in the child first, to let go of what is the parent's alone (sockets, selectors).
+        close_inherited: Called in the child first, to close what belongs to the parent alone (sockets, selectors).
     """
     # A connection must not be shared: both sides would talk on one socket, and SQLite's locks break.
     connections.close_all()
     end_with_parent = die_with_parent(signal.SIGKILL)
-    # A signal for the child must not run the parent's handlers, nor kill it before it can drain: it stays blocked until
-    # the child's own SignalPipe is there, in an executed child too.
+    # A signal for the child must not run the parent's handlers, nor kill it before it can drain: signals stay blocked
+    # until the child has its own SignalPipe, in an executed child too.
     signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
     try:
         pid = os.fork()
         if pid == 0:
-            _be_child(run, title, shed, end_with_parent)
+            _be_child(run, title, close_inherited, end_with_parent)
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)
     return pid
@@ -65,7 +65,7 @@ def run_or_crash(run: Callable[[], int]) -> int:
 
 
 def prepare_to_fork() -> None:
-    """Keep what is loaded shared with the children: a later collection would touch, hence copy, every page of it."""
+    """Keep loaded objects shared with the children: a later collection would touch, and so copy, every page of them."""
     gc.collect()
     gc.freeze()
 
@@ -76,9 +76,9 @@ def name_process(title: str) -> None:
 
 
 def memory_bytes(pids: Iterable[int]) -> int:
-    """Return the memory of processes, pages that they share counted once among all that share them.
+    """Return the proportional memory of processes: a shared page is divided among those that share it.
 
-    Where the kernel does not tell (anything but Linux), the resident size. Processes that are gone count nothing.
+    Where the kernel does not report it (anything but Linux), the resident size. Processes that are gone count nothing.
     """
     total = 0
     for pid in pids:
@@ -104,12 +104,12 @@ def resident_bytes(pid: int) -> int:
 
 
 def peak_bytes(used: resource.struct_rusage) -> int:
-    """Return the resident size that a process had at most."""
+    """Return the largest resident size of a process."""
     return int(used.ru_maxrss) * (1 if sys.platform == "darwin" else 1024)
 
 
 def describe_exit(status: int) -> tuple[str, str]:
-    """Return the reason of an end for metrics (``SIGKILL``, ``exit``) and for people, from ``os.waitpid``'s status."""
+    """Return the reason of an exit for metrics (``SIGKILL``, ``exit``), and its description, from a wait status."""
     if os.WIFSIGNALED(status):
         try:
             name = signal.Signals(os.WTERMSIG(status)).name
@@ -122,19 +122,19 @@ def describe_exit(status: int) -> tuple[str, str]:
 def _be_child(
     run: Callable[[], int],
     title: str,
-    shed: Iterable[Callable[[], None]],
+    close_inherited: Iterable[Callable[[], None]],
     end_with_parent: Callable[[], None] | None,
 ) -> NoReturn:
     code = EX_CRASHED
     try:
         if end_with_parent is not None:
             end_with_parent()
-        gevent.after_fork()
+        reinit_after_fork()
         signal.set_wakeup_fd(-1)
         for handled in (*HANDLED, signal.SIGCHLD):
             signal.signal(handled, signal.SIG_DFL)
-        for let_go in shed:
-            let_go()
+        for close in close_inherited:
+            close()
         for connection in connections.all(initialized_only=True):
             del connections[connection.alias]
         name_process(title)
@@ -142,7 +142,7 @@ def _be_child(
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
-        # Not sys.exit: what the parent registered to happen at its exit must not happen in the child's.
+        # Not sys.exit: the parent's atexit handlers must not run in the child.
         os._exit(code)
 
 

@@ -1,4 +1,4 @@
-"""A child process that does not outlive its parent, not even a parent that was killed with SIGKILL."""
+"""Death with the parent: the kernel ends a child process when its parent ends, even by SIGKILL."""
 
 from __future__ import annotations
 
@@ -15,11 +15,13 @@ PR_SET_CHILD_SUBREAPER = 36
 def die_with_parent(signum: int = signal.SIGTERM, *, parent_pid: int | None = None) -> Callable[[], None] | None:
     """Return a ``preexec_fn`` for ``subprocess`` that has the kernel send ``signum`` when this process ends.
 
-    The kernel watches the thread that forked, not the process: start children from a thread that stays.
-    Args:
-        parent_pid: Made in the child itself, its parent; by default this process is to be the parent.
+    The kernel watches the thread that forked, not the process: start children from a thread that lasts.
 
-    Returns ``None`` where the kernel cannot do it (anything but Linux).
+    Args:
+        parent_pid: The parent, when this is called in the child itself; by default this process is the parent.
+
+    Returns:
+        ``None`` where the kernel cannot do it (anything but Linux).
     """
     if sys.platform != "linux":
         return None

@@ -1,4 +1,4 @@
-"""Signals as something a selector can wait for. Handlers only note; the loop decides."""
+"""Signals as a descriptor for a selector. Handlers only note them; the loop handles them."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ import signal
 from collections.abc import Iterable
 from types import FrameType
 
-# What may be sent to a process of ours. Not SIGCHLD: gevent cannot see a subprocess end while that is blocked.
+# Signals that our processes handle. Not SIGCHLD: gevent cannot see a subprocess end while that is blocked.
 HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1)
-# From a supervisor to its gevent child: a task there was asked to stop, and may not let the child know.
+# From a supervisor to its gevent child: a task there is to stop, and may not let its child's other greenlets run.
 INTERRUPT = signal.SIGUSR2
 
 
 class SignalPipe:
-    """Notes signals and makes a descriptor readable when one came. One for each process, in its main thread.
+    """Note signals, and make a descriptor readable when one came. One for each process, in its main thread.
 
-    Nothing is locked in the handler: an ``Event`` set there could wait for the very thread it interrupts.
+    The handler takes no lock: an ``Event`` set there could wait for the very thread it interrupts.
 
     Args:
         noted: Signals to note.
-        ignored: Signals to ignore, because somebody else passes their meaning on.
+        ignored: Signals to ignore, because the parent passes them on.
     """
 
     def __init__(self, noted: Iterable[int], ignored: Iterable[int] = ()) -> None:
@@ -34,7 +34,7 @@ class SignalPipe:
             signal.signal(signum, self._note)
         for signum in ignored:
             signal.signal(signum, signal.SIG_IGN)
-        # Blocked since the fork that made this process, see processes.fork.
+        # Blocked since the fork that made this process, see shared/fork.py.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)
 
     def take(self) -> list[int]:
@@ -46,7 +46,7 @@ class SignalPipe:
         return came
 
     def close(self) -> None:
-        """Close both ends. For a forked child, whose own wake-ups would wake its parent."""
+        """Close both ends, in a forked child, whose own wake-ups would wake its parent."""
         os.close(self.read_fd)
         os.close(self._write_fd)
 

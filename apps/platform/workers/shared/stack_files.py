@@ -1,6 +1,6 @@
-"""Where every thread of a child stands: written when it is asked for, and when a child crashes in C.
+"""Stack dumps of a child's threads: written at SIGUSR1, and when the child crashes in C.
 
-The dump is made by the signal handler itself, so it comes also from a child whose interpreter hangs in C.
+The C signal handler writes the dump, so that a child whose interpreter hangs in C writes one too.
 """
 
 from __future__ import annotations
@@ -8,11 +8,11 @@ from __future__ import annotations
 import faulthandler
 import re
 import signal
-import sys
 from pathlib import Path
 from types import FrameType
 
 from apps.platform.conf import switchyard_settings
+from apps.platform.workers.shared.patching import is_patched
 
 FRAME = re.compile(r'^  File "(?P<file>[^"]*)", line (?P<line>\d+) in (?P<function>.*)$', re.MULTILINE)
 SHOWN_FRAMES = 3
@@ -27,9 +27,9 @@ def dump_on_signal(path: Path) -> None:
     """Have this process append its stacks to a file at SIGUSR1, and when it crashes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     file = path.open("w")
-    patched = "gevent.monkey" in sys.modules and sys.modules["gevent.monkey"].is_module_patched("threading")
+    patched = is_patched()
     if patched:
-        # Only threads have stacks that C can find; greenlets that wait are known to gevent alone.
+        # C finds the stacks of threads alone; only gevent knows the greenlets that wait.
         def print_greenlets(signum: int, frame: FrameType | None) -> None:
             from gevent.util import print_run_info
 
@@ -38,12 +38,12 @@ def dump_on_signal(path: Path) -> None:
 
         signal.signal(signal.SIGUSR1, print_greenlets)
     faulthandler.enable(file)
-    # Chained to itself it would kill the process where nothing was set before.
+    # Chained to no earlier handler, it would kill the process.
     faulthandler.register(signal.SIGUSR1, file, chain=patched)
 
 
-def last_words(path: Path) -> str:
-    """Return where a child crashed, and remove its file; empty for one that did not, or could not say."""
+def crash_location(path: Path) -> str:
+    """Return the frames in which a child crashed in C, and remove its file; empty without a crash dump."""
     try:
         text = path.read_text(errors="replace")
         path.unlink()

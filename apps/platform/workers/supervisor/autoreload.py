@@ -1,7 +1,7 @@
-"""Pools that are drained and started again when a Python file of the project changes, for development.
+"""Restart of pools when a Python file of the project changes, for development.
 
-Django's own reloader runs what it reloads in a thread, and ends it wherever it stands. Pools fork from a main
-thread, and hold work: so only its watching is used, and the pools are a process of their own that is told to drain.
+Django's own reloader runs the reloaded program in a thread and ends it at any point. Pools fork from a main thread and
+hold work: so only its file watching is used, and the pools are a process of their own, which drains.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from apps.platform.conf import switchyard_settings
 from apps.platform.workers.shared.fork import import_path, name_process
 from apps.platform.workers.shared.parent_death import die_with_parent
 
-LOOK_S = 0.5
+POLL_S = 0.5
 
 logger = logging.getLogger("switchyard.workers")
 
 
 class Changes(StatReloader):
-    """The files of the project, and what changed of them since the last look."""
+    """The Python files of the project, and their changes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -37,13 +37,13 @@ class Changes(StatReloader):
             self.watch_dir(folder, "**/*.py")
         self._known = dict(self.snapshot_files())
 
-    def look(self) -> list[Path]:
-        """Return the files that were written since the last call, and those of the project that are new."""
+    def poll(self) -> list[Path]:
+        """Return the files that were written since the last call, and new ones of the project."""
         known, self._known = self._known, dict(self.snapshot_files())
         return [path for path, mtime in self._known.items() if known.get(path) != mtime and self._counts(path, known)]
 
     def _counts(self, path: Path, known: Mapping[Path, float]) -> bool:
-        # A module of a library is seen for the first time when something imports it: that is no change.
+        # A library's module is first seen when something imports it: that is no change.
         return path in known or any(path.is_relative_to(folder) for folder in self._folders)
 
 
@@ -60,38 +60,38 @@ def own_folders() -> set[Path]:
 def keep_reloaded(arguments: Sequence[str]) -> int:
     """Run ``manage.py`` with arguments, again after each change, until SIGTERM or Ctrl-C; return its exit code.
 
-    What does not compile is told and not loaded: the old code works on. What fails to start is tried again with the
-    next change.
+    A file that does not compile is logged and not loaded: the old code works on. Pools that fail to start are started
+    again with the next change.
     """
     name_process("reloader")
-    told: list[int] = []
+    received: list[int] = []
     for signum in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(signum, lambda signum, frame: told.append(signum))
+        signal.signal(signum, lambda signum, frame: received.append(signum))
     changes = Changes()
     pools: subprocess.Popen[bytes] | None = _start(arguments)
-    pending: set[Path] = set()  # changed since the pools started: while one of these does not compile, none is loaded
+    pending: set[Path] = set()  # changed since the pools started; while one does not compile, none is loaded
     while True:
-        time.sleep(LOOK_S)
-        if told:
-            return _end(pools, told) if pools is not None else 0
+        time.sleep(POLL_S)
+        if received:
+            return _end(pools, received) if pools is not None else 0
         if pools is not None and (code := pools.poll()) is not None:
             logger.error("reload: the pools ended with %d; they start again when a file changes", code)
             pools = None
-        changed = changes.look()
+        changed = changes.poll()
         pending.update(changed)
         if not changed or not _compile(pending):
             continue
         logger.info("reload: %s changed; the pools drain", ", ".join(sorted(path.name for path in pending)))
         pending.clear()
         if pools is not None:
-            code = _end(pools, told)
-            if told:
+            code = _end(pools, received)
+            if received:
                 return code
         pools = _start(arguments)
 
 
 def _start(arguments: Sequence[str]) -> subprocess.Popen[bytes]:
-    # In a session of its own: Ctrl-C reaches this process alone, which tells the pools once.
+    # In a session of its own: Ctrl-C reaches this process alone, which signals the pools once.
     return subprocess.Popen(
         [sys.executable, "-m", "django", *arguments],
         start_new_session=True,
@@ -100,20 +100,20 @@ def _start(arguments: Sequence[str]) -> subprocess.Popen[bytes]:
     )
 
 
-def _end(pools: subprocess.Popen[bytes], told: list[int]) -> int:
-    """Drain the pools and return their exit code. A further signal to us is passed on, and ends them at once."""
+def _end(pools: subprocess.Popen[bytes], received: list[int]) -> int:
+    """Drain the pools and return their exit code. A further signal is passed on, and ends them at once."""
     pools.send_signal(signal.SIGTERM)
-    passed_on = min(len(told), 1)
+    passed_on = min(len(received), 1)
     while pools.poll() is None:
-        time.sleep(LOOK_S / 10)
-        for _ in told[passed_on:]:
+        time.sleep(POLL_S / 10)
+        for _ in received[passed_on:]:
             pools.send_signal(signal.SIGTERM)
-        passed_on = max(passed_on, len(told))
+        passed_on = max(passed_on, len(received))
     return pools.returncode
 
 
 def _compile(files: Iterable[Path]) -> bool:
-    """Say whether files can be compiled; tell what cannot."""
+    """Return whether all files compile; log the first one that does not."""
     for path in files:
         try:
             compile(path.read_bytes(), str(path), "exec")

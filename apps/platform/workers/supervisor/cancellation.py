@@ -1,4 +1,4 @@
-"""Running jobs that somebody cancelled, as their supervisor sees them: what does not stop is ended with its child."""
+"""Running jobs that were cancelled, as their supervisor sees them: one that does not stop is ended with its child."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from apps.platform.workers.shared.child_table import Running
+from apps.platform.workers.shared.child_state import Running
 from broker.errors import BrokerRefused, BrokerUnavailable
 
-LOOK_EVERY_S = 0.25
-# A supervisor with nothing to look at wakes up so often.
+POLL_EVERY_S = 0.25
+# Pause while nothing runs, and after the server did not answer.
 IDLE_S = 1.0
-LOOK_AGAIN_S = 1.0
-# The child knows by itself, and raises in the task, before this; a greenlet that lets no other run cannot be told so.
+POLL_AGAIN_S = 1.0
+# The child polls by itself and raises in the task before this time; a greenlet that never yields does not see that.
 INTERRUPT_AFTER_S = 0.4
-# The child is told to end then, and killed 5 s later: in all, with the time until it was seen, within 10 s.
+# The child is told to end then, and killed 5 s later: within 10 s in all, including the poll.
 END_AFTER_S = 3.0
 
 Key = tuple[int, Running]
@@ -24,59 +24,59 @@ logger = logging.getLogger("switchyard.workers")
 
 
 class CancellationWatch:
-    """Remembers since when running messages are asked to stop.
+    """The running messages whose jobs are to stop, and since when.
 
     Args:
-        look: Given place -> what runs there, returns those of it that were asked to stop, by place. May raise
-            ``BrokerUnavailable`` or ``BrokerRefused``: no reason for a supervisor to end, and its children with it.
+        poll: Given index -> messages that run there, returns those whose jobs are to stop, by index. It may raise
+            ``BrokerUnavailable`` or ``BrokerRefused``, which does not end the supervisor.
     """
 
-    def __init__(self, look: Callable[[Mapping[int, Sequence[Running]]], set[Key]]) -> None:
-        self._look = look
-        self._look_at_s = 0.0
+    def __init__(self, poll: Callable[[Mapping[int, Sequence[Running]]], set[Key]]) -> None:
+        self._poll = poll
+        self._poll_at_s = 0.0
         self._since_ns: dict[Key, int] = {}
         self._interrupted: set[Key] = set()
 
-    def mind(self, running: Mapping[int, Sequence[Running]]) -> float:
-        """Look up who was asked, if it is time to; return in how many seconds to call again.
+    def update(self, running: Mapping[int, Sequence[Running]]) -> float:
+        """Poll for cancellations if it is time to; return the seconds until the next call is due.
 
         Args:
-            running: Place -> messages for which a limit runs. What is not among them is forgotten.
+            running: Index -> messages with a running limit. Messages that are not among them are forgotten.
         """
         now_s = time.monotonic()
         if self._since_ns:
-            there = {(place, ran) for place, messages in running.items() for ran in messages}
+            there = {(index, ran) for index, messages in running.items() for ran in messages}
             self._since_ns = {key: since for key, since in self._since_ns.items() if key in there}
             self._interrupted &= there
         if not any(running.values()):
             return IDLE_S
-        if now_s >= self._look_at_s:
-            self._look_at_s = now_s + LOOK_EVERY_S
+        if now_s >= self._poll_at_s:
+            self._poll_at_s = now_s + POLL_EVERY_S
             try:
-                for key in self._look(running):
+                for key in self._poll(running):
                     self._since_ns.setdefault(key, time.monotonic_ns())
             except BrokerUnavailable:
-                self._look_at_s = now_s + LOOK_AGAIN_S
+                self._poll_at_s = now_s + POLL_AGAIN_S
             except BrokerRefused as error:
-                logger.warning("who was asked to stop cannot be looked up now: %s", error)
-                self._look_at_s = now_s + LOOK_AGAIN_S
-        return max(self._look_at_s - time.monotonic(), 0.0)
+                logger.warning("cancellations of running jobs cannot be read now: %s", error)
+                self._poll_at_s = now_s + POLL_AGAIN_S
+        return max(self._poll_at_s - time.monotonic(), 0.0)
 
-    def is_asked(self, place: int, ran: Running) -> bool:
-        """Say whether a message was asked to stop."""
-        return (place, ran) in self._since_ns
+    def is_cancelled(self, index: int, ran: Running) -> bool:
+        """Return whether the job of a running message is to stop."""
+        return (index, ran) in self._since_ns
 
     def to_interrupt(self) -> list[Key]:
-        """Return, each once, those that had time enough to stop."""
+        """Return, each once, the messages that had time enough to stop by themselves."""
         at_ns = time.monotonic_ns() - int(INTERRUPT_AFTER_S * 1e9)
         due = [key for key, since in self._since_ns.items() if since <= at_ns and key not in self._interrupted]
         self._interrupted.update(due)
         return due
 
-    def over_at_ns(self, place: int, ran: Running) -> int | None:
-        """Return the monotonic time at which a message's child is told to end, for its hard limit or the request."""
-        since_ns = self._since_ns.get((place, ran))
+    def over_at_ns(self, index: int, ran: Running) -> int | None:
+        """Return the monotonic time at which a message's child is told to end: for its hard limit, or cancelled."""
+        since_ns = self._since_ns.get((index, ran))
         if since_ns is None:
             return ran.over_at_ns
-        asked_ns = since_ns + int(END_AFTER_S * 1e9)
-        return asked_ns if ran.over_at_ns is None else min(asked_ns, ran.over_at_ns)
+        cancelled_ns = since_ns + int(END_AFTER_S * 1e9)
+        return cancelled_ns if ran.over_at_ns is None else min(cancelled_ns, ran.over_at_ns)

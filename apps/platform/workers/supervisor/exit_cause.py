@@ -1,28 +1,29 @@
-"""Why children end, and which of their messages are blamed for it."""
+"""Causes of a child's end, and the messages that are suspected of it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from apps.platform.workers.shared.child_table import Running
+from apps.platform.workers.shared.child_state import Running
 from apps.platform.workers.supervisor.leases import Leftovers
 from middleware.redaction import without_secrets
 
-# Exit codes of a child that drained; the second left tasks that had not ended.
+# Exit codes of a child that drained; with the second one some tasks had not ended.
 CLEAN_EXITS = (0, 3)
-# Of the log of a child that crashed, kept with what it ran.
+# Limits of the log excerpt that is kept with the messages of a crashed child.
 MOST_LINES, LONGEST_LINE = 10, 400
 
 
 @dataclass(slots=True)
 class ExitCause:
-    """Why the supervisor ends a child.
+    """Reason for which the supervisor ends a child.
 
     Args:
-        why: For metrics.
-        over: The messages over their limits, or asked to stop, that it is ended for.
-        crash: What it says to those who fetch what it ran, when that counts as a crash.
+        why: Label for metrics.
+        over: Messages over their limits, or cancelled, for which it is ended.
+        crash: Cause to note with its running messages, when the end counts as a crash of theirs.
+        killed: Whether it was sent SIGKILL.
     """
 
     why: str
@@ -31,25 +32,27 @@ class ExitCause:
     killed: bool = False
 
 
-def blame(estate: Leftovers, ending: ExitCause | None, *, clean: bool, told: str) -> tuple[tuple[Running, ...], str]:
-    """Return the messages that ended a child, or may have, and what is said of it.
+def suspects_of(
+    leftovers: Leftovers, exit_cause: ExitCause | None, *, clean: bool, description: str
+) -> tuple[tuple[Running, ...], str]:
+    """Return the messages that ended a child, or may have, and the cause to note with them.
 
     Args:
-        clean: It exited with one of :data:`CLEAN_EXITS`.
-        told: How it ended, for people.
+        clean: Whether it exited with one of :data:`CLEAN_EXITS`.
+        description: How it ended, for people.
     """
-    if ending is not None and ending.over:  # clean or not: one that left them when its grace was over, too
-        over = {(ran.lane, ran.id, ran.token) for ran in ending.over}
-        guilty = tuple(ran for ran in estate.running if (ran.lane, ran.id, ran.token) in over and ran.limit_ns)
-        return guilty, f"limit of {guilty[0].limit_ns / 1e9:g} s" if guilty else ""
-    running = tuple(ran for ran in estate.running if ran.limit_ns)
-    if ending is not None and ending.crash:
-        return running, ending.crash
-    if clean or (ending is not None and ending.killed):
+    if exit_cause is not None and exit_cause.over:  # also after a clean exit: the grace may end before they do
+        over = {(ran.lane, ran.id, ran.token) for ran in exit_cause.over}
+        suspects = tuple(ran for ran in leftovers.running if (ran.lane, ran.id, ran.token) in over and ran.limit_ns)
+        return suspects, f"limit of {suspects[0].limit_ns / 1e9:g} s" if suspects else ""
+    running = tuple(ran for ran in leftovers.running if ran.limit_ns)
+    if exit_cause is not None and exit_cause.crash:
+        return running, exit_cause.crash
+    if clean or (exit_cause is not None and exit_cause.killed):
         return (), ""
-    return running, told
+    return running, description
 
 
-def shown(lines: Sequence[str]) -> list[str]:
-    """Return the last of a child's log lines as they may be shown to people, at most so many and so long."""
+def redacted_lines(lines: Sequence[str]) -> list[str]:
+    """Return the last log lines of a child without secrets: at most 10, of at most 400 characters."""
     return [without_secrets(line)[:LONGEST_LINE] for line in lines[-MOST_LINES:]]

@@ -1,13 +1,13 @@
-"""The parent of several gevent pools, executed anew and patched first: loaded once, where each child would be loaded.
+"""Parent of several gevent pools, executed anew and patched first, so that their children share what it loads.
 
-Its supervisors wait for processes and signals as all do, so these two are left as they are; their children have all of
-it patched, see :func:`apps.platform.workers.child.gevent.become_child`.
+Its supervisors wait for processes and signals as all do, so that ``os`` and ``signal`` stay unpatched. In the children
+they are patched as well, see :func:`apps.platform.workers.child.gevent.become_child`.
 """
 
 from gevent import config, monkey
 
 monkey.patch_all(os=False, signal=False)
-config.resolver = "block"  # a process that forks has no threads
+config.resolver = "block"  # without threads, because this process forks
 
 import json  # noqa: E402
 import os  # noqa: E402
@@ -17,10 +17,10 @@ from apps.platform.conf import declared_yard  # noqa: E402
 
 
 def main(arguments: list[str]) -> int:
-    """Run pools. Arguments: their names, the grace in seconds, the table's descriptor, its rows, and which is ours."""
+    """Run pools. Arguments: their names, the grace in seconds, the table's descriptor, its rows, and our index."""
     import django
 
-    names, grace_s, fd, rows, number = arguments
+    names, grace_s, fd, rows, index = arguments
     django.setup()
 
     import dramatiq
@@ -32,7 +32,7 @@ def main(arguments: list[str]) -> int:
 
     log_to_standard_error()
     drop_event_loop(dramatiq.get_broker())
-    row = ChildTable(int(fd), int(rows)).rows[int(number) - 1]
+    row = ChildTable(int(fd), int(rows)).rows[int(index) - 1]
     pools = [declared_yard().pool(name) for name in json.loads(names)]
     return PoolGroup(pools, grace_s=float(grace_s), own_row=row).run()
 

@@ -1,4 +1,4 @@
-"""Tells children that hang from those that are busy."""
+"""Detection of children that hang."""
 
 from __future__ import annotations
 
@@ -7,40 +7,36 @@ from collections.abc import Mapping
 
 from apps.platform.workers.shared.child_table import ChildRow
 
-# A child beats twice a second; one that starts, and loads everything first, not before it is up.
+# A child beats twice a second. One that starts loads everything before its first beat.
 HUNG_S, BOOT_S = 10.0, 60.0
 
 
 class Heartbeats:
-    """When each child last gave a sign of life, as far as whoever looks saw it."""
+    """Time of each child's last heartbeat, as this process saw it."""
 
     def __init__(self) -> None:
-        self._looked_s = time.monotonic()
+        self._checked_s = time.monotonic()
         self._seen: dict[int, tuple[int, float]] = {}
 
-    def forget(self, place: int) -> None:
-        """Forget the child of a place: another one starts there."""
-        self._seen.pop(place, None)
-
     def silent(self, rows: Mapping[int, ChildRow]) -> list[tuple[int, float]]:
-        """Return place and seconds of each child that runs nothing and has given no sign of life for too long.
+        """Return pid and seconds of silence of each child that runs nothing and has not beaten for too long.
 
-        One that runs something may hold the interpreter. Once that has ended, it has as long to beat as any other.
+        A child that runs something may hold the interpreter. After that has ended, it has the full time to beat again.
 
         Args:
-            rows: Place -> row, of the children that are there.
+            rows: Pid -> row, of the running children.
         """
         now_s = time.monotonic()
-        if now_s - self._looked_s > HUNG_S / 2:
-            self._seen.clear()  # it was this process that stood still, its children may have as well
-        self._looked_s = now_s
-        self._seen = {place: seen for place, seen in self._seen.items() if place in rows}
+        if now_s - self._checked_s > HUNG_S / 2:
+            self._seen.clear()  # this process stood still, its children may have as well
+        self._checked_s = now_s
+        self._seen = {pid: seen for pid, seen in self._seen.items() if pid in rows}
         found = []
-        for place, row in rows.items():
+        for pid, row in rows.items():
             state = row.read()
-            beat_ns, since_s = self._seen.get(place, (-1, now_s))
+            beat_ns, since_s = self._seen.get(pid, (-1, now_s))
             if beat_ns != state.beat_ns or any(ran.limit_ns for ran in row.running()):
-                self._seen[place] = (state.beat_ns, now_s)
+                self._seen[pid] = (state.beat_ns, now_s)
             elif now_s - since_s > (HUNG_S if state.ready else BOOT_S):
-                found.append((place, now_s - since_s))
+                found.append((pid, now_s - since_s))
         return found

@@ -1,4 +1,4 @@
-"""The common parent of several pools: loads everything once and forks a supervisor for each, so that they share it."""
+"""Common parent of several pools: loads everything once and forks a supervisor for each, so that they share it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from apps.platform.workers.child.gevent import is_patched
 from apps.platform.workers.child.spawn import execute
 from apps.platform.workers.shared.child_table import ChildRow, ChildTable
 from apps.platform.workers.shared.fork import (
@@ -23,15 +22,16 @@ from apps.platform.workers.shared.fork import (
     name_process,
     prepare_to_fork,
 )
+from apps.platform.workers.shared.patching import is_patched
 from apps.platform.workers.shared.signal_pipe import HANDLED, SignalPipe
 from apps.platform.workers.supervisor.processes import ProcessSet, send
-from apps.platform.workers.supervisor.supervisor import EX_OK, GRACE_S, KILL_AFTER_GRACE_S, LOOK_FOR_READY_S, Supervisor
+from apps.platform.workers.supervisor.supervisor import EX_OK, GRACE_S, KILL_AFTER_GRACE_S, POLL_READY_S, Supervisor
 from broker.topology import Pool
 
 # Longer than a supervisor takes to kill its own children.
 KILL_MARGIN_S = KILL_AFTER_GRACE_S + 5.0
 GREENLETS = "greenlet pools"
-# A parent below another one, which passes on what a terminal sends to all of them.
+# Signals for a parent below another one, which passes on what a terminal sends to its whole process group.
 NOTED_BELOW = (signal.SIGTERM, signal.SIGQUIT, signal.SIGUSR1, signal.SIGCHLD)
 
 logger = logging.getLogger("switchyard.workers")
@@ -55,12 +55,12 @@ class Companion(Protocol):
 
 
 class PoolGroup:
-    """Runs several pools until it is told to drain. A supervisor that dies is started again, the others go on.
+    """Run several pools until a signal drains them. A supervisor that dies is restarted, the others go on.
 
     Args:
         grace_s: Seconds that running tasks may take to end once the pools drain.
         companion: A process to run beside the supervisors.
-        own_row: Where the parent of this one looks whether all pools are ready.
+        own_row: Row in which a parent of this one reads whether all pools are ready.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class PoolGroup:
         self._own_row = own_row
         self._grace_s = grace_s
         self._table = ChildTable.create(len(self._parts))
-        self._all_ready = False
+        self._ready = False
         self._unclean = False
         self._kill_at_s: float | None = None
         self._selector = selectors.DefaultSelector()
@@ -85,21 +85,21 @@ class PoolGroup:
             if own_row is None
             else SignalPipe(noted=NOTED_BELOW, ignored=(signal.SIGINT, signal.SIGHUP))
         )
-        self._keeper = ProcessSet(self._selector, len(self._parts), start=self._start, ended=self._ended)
+        self._process_set = ProcessSet(self._selector, len(self._parts), start=self._start, ended=self._ended)
 
     def run(self) -> int:
         """Keep the supervisors running; return 0 after a drain, 70 when something had to be killed for it."""
         name_process("pools" if self._own_row is None else GREENLETS)
         prepare_to_fork()
         if self._companion is not None:
-            self._companion.start(self._shed)
+            self._companion.start(self._close_inherited)
         self._selector.register(self._signals.read_fd, selectors.EVENT_READ, lambda: None)
         while True:
-            self._obey(self._signals.take())
-            self._keeper.work()
-            if self._keeper.stopping and not self._keeper.pids:
+            self._handle_signals(self._signals.take())
+            self._process_set.work()
+            if self._process_set.stopping and not self._process_set.running:
                 break
-            self._notice_ready()
+            self._check_ready()
             for key, _ in self._selector.select(self._sleep_s()):
                 key.data()
         if self._companion is not None:
@@ -108,68 +108,71 @@ class PoolGroup:
             logger.info("pools: all drained" if not self._unclean else "pools: stopped, not all were drained")
         return EX_CRASHED if self._unclean else EX_OK
 
-    def _obey(self, signals: list[int]) -> None:
+    def _handle_signals(self, signals: list[int]) -> None:
         for signum in signals:
             if signum == signal.SIGCHLD:
                 continue
             if signum == signal.SIGUSR1:
-                for member in self._keeper.members:
-                    send(member, signum)
+                for process in self._process_set.running:
+                    send(process, signum)
                 continue
-            if self._keeper.stopping or signum == signal.SIGQUIT:
-                # SIGQUIT, not a second SIGTERM: a process manager that signals everybody must not cut the drain short.
-                self._keeper.stop(signal.SIGQUIT)
+            if self._process_set.stopping or signum == signal.SIGQUIT:
+                # SIGQUIT, not a second SIGTERM: a process manager that signals every process must not cut the drain
+                # short.
+                self._process_set.stop(signal.SIGQUIT)
             else:
                 if self._companion is not None:
                     self._companion.pools_drain()
                 self._kill_at_s = time.monotonic() + self._grace_s + KILL_MARGIN_S
-                self._keeper.stop(signal.SIGTERM)
+                self._process_set.stop(signal.SIGTERM)
         if self._kill_at_s is not None and time.monotonic() >= self._kill_at_s:
             self._kill_at_s = None
-            self._keeper.stop(signal.SIGKILL)
+            self._process_set.stop(signal.SIGKILL)
 
-    def _start(self, number: int) -> int:
-        part, table = self._parts[number - 1], self._table
-        row = table.rows[number - 1]
+    def _start(self, index: int) -> int:
+        part, table = self._parts[index - 1], self._table
+        row = table.rows[index - 1]
         row.clear()
 
         def run() -> int:
             if len(part) > 1:
                 os.set_inheritable(table.fd, True)
                 names = json.dumps([pool.name for pool in part])
-                arguments = [names, str(self._grace_s), str(table.fd), str(len(table.rows)), str(number)]
+                arguments = [names, str(self._grace_s), str(table.fd), str(len(table.rows)), str(index)]
                 execute("apps.platform.workers.supervisor.gevent_group", arguments)
             return Supervisor(part[0], grace_s=self._grace_s, own_row=row).run()
 
-        return fork(run, title=f"pool {part[0].name}" if len(part) == 1 else GREENLETS, shed=[self._shed])
+        return fork(
+            run, title=f"pool {part[0].name}" if len(part) == 1 else GREENLETS, close_inherited=[self._close_inherited]
+        )
 
-    def _ended(self, number: int, pid: int, status: int) -> bool:
-        _, told = describe_exit(status)
-        part = self._parts[number - 1]
-        if self._keeper.stopping:
+    def _ended(self, index: int, pid: int, status: int) -> bool:
+        _, description = describe_exit(status)
+        part = self._parts[index - 1]
+        if self._process_set.stopping:
             self._unclean = self._unclean or status != 0
         else:
-            names, who = ", ".join(pool.name for pool in part), "supervisor" if len(part) == 1 else "parent"
-            logger.error("pool %s: its %s (pid %d) %s; it is started again", names, who, pid, told)
-        return self._table.rows[number - 1].read().ready
+            names, kind = ", ".join(pool.name for pool in part), "supervisor" if len(part) == 1 else "parent"
+            logger.error("pool %s: its %s (pid %d) %s; it is started again", names, kind, pid, description)
+        return self._table.rows[index - 1].read().ready
 
-    def _shed(self) -> None:
-        """Let go, in a supervisor, of what is the parent's."""
+    def _close_inherited(self) -> None:
+        """Close, in a supervisor, what belongs to the parent."""
         self._selector.close()
-        self._keeper.shed()
+        self._process_set.close_inherited()
         self._signals.close()
 
-    def _notice_ready(self) -> None:
-        if not self._all_ready and all(row.read().ready for row in self._table.rows):
-            self._all_ready = True
+    def _check_ready(self) -> None:
+        if not self._ready and all(row.read().ready for row in self._table.rows):
+            self._ready = True
             if self._own_row is None:
                 logger.info("pools: all ready")
             else:
                 self._own_row.set_ready()
 
     def _sleep_s(self) -> float | None:
-        waits = [] if self._all_ready else [LOOK_FOR_READY_S]
-        next_start_s = self._keeper.seconds_to_next()
+        waits = [] if self._ready else [POLL_READY_S]
+        next_start_s = self._process_set.seconds_to_next()
         if next_start_s < math.inf:
             waits.append(max(next_start_s, 0.0))
         if self._kill_at_s is not None:
@@ -178,9 +181,9 @@ class PoolGroup:
 
 
 def _parts(pools: Sequence[Pool]) -> tuple[tuple[Pool, ...], ...]:
-    """Return what is forked one by one: each pool, but for gevent pools, which share a parent that loads once.
+    """Return the pools of each forked process: one, but for gevent pools, which share a parent that loads once.
 
-    They come first: it loads while the others start.
+    The gevent pools come first: they load while the others start.
     """
     greenlets = tuple(pool for pool in pools if pool.kind == "gevent")
     others = tuple((pool,) for pool in pools if pool.kind != "gevent")

@@ -1,4 +1,4 @@
-"""Keeps places filled with child processes: starts them, sees each end at once, starts it again with back-off."""
+"""A set of child processes: started, reaped as soon as they end, and restarted with backoff."""
 
 from __future__ import annotations
 
@@ -13,24 +13,46 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from apps.platform.workers.shared.fork import peak_bytes
-from apps.platform.workers.supervisor.backoff import RestartDelay
 
+FIRST_DELAY_S, LONGEST_DELAY_S = 0.1, 30.0
+# A process that lived for so long counts as healthy, whatever it did.
 HEALTHY_AFTER_S = 10.0
 HAS_PIDFD = hasattr(os, "pidfd_open")
 
 logger = logging.getLogger("switchyard.workers")
 
 
+class RestartDelay:
+    """Delays between restarts of one process."""
+
+    def __init__(self) -> None:
+        self._idle_deaths = 0
+
+    def after(self, *, worked: bool) -> float:
+        """Return the seconds to wait before the next start of a process that ended.
+
+        None when it had worked; else 0.1 s, doubled with each such death in a row, up to 30 s.
+        """
+        if worked:
+            self._idle_deaths = 0
+            return 0.0
+        delay_s = min(FIRST_DELAY_S * 2.0**self._idle_deaths, LONGEST_DELAY_S)
+        self._idle_deaths = min(self._idle_deaths + 1, 16)
+        return delay_s
+
+
 @dataclass(slots=True)
 class Process:
-    """One place and the process that fills it, if any.
+    """One position of a process set, and the process that runs there, if any.
 
     Args:
-        wanted: A process belongs there; without, one that is there is not followed by another.
-        peak_bytes: Resident memory that the process before took at most.
+        index: From 1.
+        wanted: Whether a process is started here. Without it, one that runs is not replaced when it ends.
+        pid: 0 while none runs.
+        peak_bytes: Largest resident memory of the process before.
     """
 
-    number: int
+    index: int
     wanted: bool = True
     pid: int = 0
     pidfd: int = -1
@@ -41,14 +63,14 @@ class Process:
 
 
 class ProcessSet:
-    """Child processes, each watched by itself: the end of one never touches another.
+    """Child processes, watched one by one: the end of one does not affect another.
 
     Args:
-        count: Places that are filled.
-        spare: Places after them that are empty until :meth:`fill`.
-        start: Forks the process for a place (1 …) and returns its pid.
-        ended: Told place, pid and wait status of a process that ended; says whether it had worked, so that another is
-            started at once. One that never did, and lived for less than 10 s, is started later and later.
+        count: Processes that are started.
+        spare: Further positions, empty until :meth:`fill`.
+        start: Forks the process of an index and returns its pid.
+        ended: Called with index, pid and wait status of a process that ended; returns whether it had worked, so that
+            it is restarted at once. One that did not work, and lived for less than 10 s, is restarted with backoff.
     """
 
     def __init__(
@@ -63,86 +85,95 @@ class ProcessSet:
         self._selector = selector
         self._start = start
         self._ended = ended
-        self.members = [Process(number, wanted=number <= count) for number in range(1, count + spare + 1)]
+        self.processes = [Process(index, wanted=index <= count) for index in range(1, count + spare + 1)]
         self.stopping = False
 
     @property
+    def running(self) -> list[Process]:
+        """The positions whose process runs."""
+        return [process for process in self.processes if process.pid]
+
+    @property
     def pids(self) -> list[int]:
-        """Processes that run."""
-        return [member.pid for member in self.members if member.pid]
+        """The pids of running processes."""
+        return [process.pid for process in self.running]
 
     def work(self) -> None:
-        """Collect what ended and start what is due."""
-        for member in self.members:
-            self._collect(member)
-        for member in self._missing():
-            if member.start_at_s <= time.monotonic():
-                self._launch(member)
+        """Reap processes that ended, and start those that are due."""
+        for process in self.running:
+            self._reap(process)
+        for process in self._missing():
+            if process.start_at_s <= time.monotonic():
+                self._launch(process)
 
     def seconds_to_next(self) -> float:
-        """Return in how many seconds a start is due; infinity for none."""
-        return min((member.start_at_s - time.monotonic() for member in self._missing()), default=math.inf)
+        """Return the seconds until a start is due; infinity for none."""
+        return min((process.start_at_s - time.monotonic() for process in self._missing()), default=math.inf)
 
-    def fill(self, member: Process) -> None:
-        """Have a process in a place, from now on."""
-        member.wanted = True
-        member.start_at_s = 0.0
+    def fill(self, process: Process) -> None:
+        """Start a process in a position, and keep it filled from now on."""
+        process.wanted = True
+        process.start_at_s = 0.0
 
-    def end(self, member: Process, signum: int = signal.SIGTERM) -> None:
-        """Signal the process of a place, and start none after it."""
-        member.wanted = False
-        send(member, signum)
+    def end(self, process: Process, signum: int = signal.SIGTERM) -> None:
+        """Signal a process, and do not restart it."""
+        process.wanted = False
+        send(process, signum)
 
     def stop(self, signum: int = signal.SIGTERM) -> None:
-        """Signal all processes and start none again."""
+        """Signal all processes and restart none of them."""
         self.stopping = True
-        for member in self.members:
-            send(member, signum)
+        for process in self.running:
+            send(process, signum)
+
+    def close_inherited(self) -> None:
+        """Close, in a forked child, the parent's descriptors. The processes stay the parent's."""
+        for process in self.processes:
+            if process.pidfd >= 0:
+                os.close(process.pidfd)
 
     def _missing(self) -> list[Process]:
-        return [member for member in self.members if member.wanted and not member.pid and not self.stopping]
+        return [process for process in self.processes if process.wanted and not process.pid and not self.stopping]
 
-    def shed(self) -> None:
-        """Let go of descriptors in a forked child; the processes stay the parent's."""
-        for member in self.members:
-            if member.pidfd >= 0:
-                os.close(member.pidfd)
-
-    def _launch(self, member: Process) -> None:
+    def _launch(self, process: Process) -> None:
         try:
-            member.pid = self._start(member.number)
-        except OSError as error:  # no memory or no process ids left: the others go on, this one is tried again
-            wait = member.delay.after(worked=False)
-            member.start_at_s = time.monotonic() + wait
-            logger.error("a process could not be started: %s; tried again in %.1f s", error.strerror, wait)
+            process.pid = self._start(process.index)
+        except OSError as error:  # out of memory or of process ids: retry this one, the others go on
+            wait_s = process.delay.after(worked=False)
+            process.start_at_s = time.monotonic() + wait_s
+            logger.error("a process could not be started: %s; tried again in %.1f s", error.strerror, wait_s)
             return
-        member.started_s = time.monotonic()
+        process.started_s = time.monotonic()
         if HAS_PIDFD:
-            member.pidfd = os.pidfd_open(member.pid)
-            # Only wakes the loop: every turn of it collects.
-            self._selector.register(member.pidfd, selectors.EVENT_READ, _nothing)
+            self._watch(process)
 
-    def _collect(self, member: Process) -> None:
-        if not member.pid:
+    def _watch(self, process: Process) -> None:
+        """Wake the loop when a process ends. SIGCHLD does so as well, where there is no descriptor to be had."""
+        try:
+            process.pidfd = os.pidfd_open(process.pid)
+        except OSError:  # EMFILE, or a sandbox that refuses the call
             return
-        pid, status, used = os.wait4(member.pid, os.WNOHANG)
+        self._selector.register(process.pidfd, selectors.EVENT_READ, _do_nothing)
+
+    def _reap(self, process: Process) -> None:
+        pid, status, used = os.wait4(process.pid, os.WNOHANG)
         if not pid:
             return
-        member.peak_bytes = peak_bytes(used)
-        if member.pidfd >= 0:
-            self._selector.unregister(member.pidfd)
-            os.close(member.pidfd)
-        member.pid, member.pidfd = 0, -1
-        worked = self._ended(member.number, pid, status) or time.monotonic() - member.started_s >= HEALTHY_AFTER_S
-        member.start_at_s = time.monotonic() + member.delay.after(worked=worked)
+        process.peak_bytes = peak_bytes(used)
+        if process.pidfd >= 0:
+            self._selector.unregister(process.pidfd)
+            os.close(process.pidfd)
+        process.pid, process.pidfd = 0, -1
+        worked = self._ended(process.index, pid, status) or time.monotonic() - process.started_s >= HEALTHY_AFTER_S
+        process.start_at_s = time.monotonic() + process.delay.after(worked=worked)
 
 
-def send(member: Process, signum: int) -> None:
-    """Signal the process of a place, if there is one. It is not reaped yet, so its pid is nobody else's."""
-    if member.pid:
+def send(process: Process, signum: int) -> None:
+    """Signal a process, if it runs. It is not reaped yet, so that its pid cannot belong to another."""
+    if process.pid:
         with contextlib.suppress(ProcessLookupError):
-            os.kill(member.pid, signum)
+            os.kill(process.pid, signum)
 
 
-def _nothing() -> None:
-    """Woken is enough."""
+def _do_nothing() -> None:
+    """Do nothing: the descriptor only wakes the loop, and every turn reaps."""

@@ -1,4 +1,4 @@
-"""Telling the rest of the yard how a pool is: a report in the broker every two seconds."""
+"""Reports of a pool's state, written to the broker every 2 s."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from apps.platform.conf import switchyard_settings
-from apps.platform.workers.shared.child_table import ChildState
+from apps.platform.workers.shared.child_state import ChildState
 from apps.platform.workers.shared.fork import resident_bytes
 from broker.clock import now_ms
 from broker.errors import BrokerError
@@ -26,7 +26,7 @@ logger = logging.getLogger("switchyard.workers")
 
 
 class Reporter:
-    """Builds a pool's reports and writes them. A broker that is away costs a second each time, never more."""
+    """Build and write a pool's reports. A broker that is away costs a second each time, never more."""
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
@@ -34,11 +34,10 @@ class Reporter:
         self._started_at = now_ms()
         self._last: PoolReport | None = None
         self._away = False
-        self.asked = ""  # the request for stacks that was found last
-        # A client of its own: the broker's waits and retries for longer than a supervisor may stand still.
-        self._reports = PoolReports(
-            RedisCalls(connect(switchyard_settings().broker_url, profile="quick"), budget_s=1.0), Keys()
-        )
+        self._stacks_request = ""
+        # A client of its own: the broker's client waits and retries for longer than a supervisor may block.
+        calls = RedisCalls(connect(switchyard_settings().broker_url, profile="quick"), budget_s=1.0)
+        self._reports = PoolReports(calls, Keys())
 
     def build(
         self,
@@ -48,33 +47,33 @@ class Reporter:
         state: str,
         metrics_port: int,
     ) -> PoolReport:
-        """Return the report of now.
+        """Return a report of the present state.
 
         Args:
-            children: Pid and table row of each child that runs.
+            children: Pid and state of each running child.
         """
-        told = [_child(pid, row) for pid, row in children]
+        reported = [_child(pid, state) for pid, state in children]
         return PoolReport(
             pool=self._pool.name,
             host=self._host,
             pid=os.getpid(),
             kind=self._pool.kind,
             slots=self._pool.total_slots,
-            busy=sum(child["busy"] for child in told),
+            busy=sum(child["busy"] for child in reported),
             started_at=self._started_at,
             beat_at=now_ms(),
             state=state,
-            children=told,
+            children=reported,
             restarts=dict(restarts),
             metrics_port=metrics_port,
             release=switchyard_settings().release,
         )
 
     def write(self, report: PoolReport) -> float:
-        """Write a report and return the seconds until the next is due. An outage is logged once."""
+        """Write a report and return the seconds until the next one is due. An outage is logged once."""
         self._last = report
         try:
-            self.asked = self._reports.write(report)
+            self._stacks_request = self._reports.write(report)
         except BrokerError as error:
             if not self._away:
                 logger.warning("pool %s: the broker takes no report: %s", self._pool.name, error.kind)
@@ -85,15 +84,20 @@ class Reporter:
         self._away = False
         return EVERY_S
 
+    def take_stacks_request(self) -> str:
+        """Return the request for stacks that the last report found, once; empty without one."""
+        request, self._stacks_request = self._stacks_request, ""
+        return request
+
     def answer_stacks(self, request: str, children: list[ChildStacks]) -> None:
-        """Give the children's stacks to whoever asked for them; when the server is away they are asked for again."""
+        """Answer a request for the children's stacks. When the server is away, they are requested again."""
         try:
             self._reports.answer_stacks(request, children)
         except BrokerError as error:
             logger.warning("pool %s: the broker takes no stacks: %s", self._pool.name, error.kind)
 
     def remove(self) -> None:
-        """Take the report back; it lapses by itself where that fails."""
+        """Remove the report; it expires by itself where that fails."""
         if self._last is None or self._away:
             return
         try:
@@ -102,11 +106,11 @@ class Reporter:
             logger.warning("pool %s: its report is left to lapse: %s", self._pool.name, error.kind)
 
 
-def _child(pid: int, row: ChildState) -> dict[str, Any]:
+def _child(pid: int, state: ChildState) -> dict[str, Any]:
     return {
         "pid": pid,
-        "ready": row.works,
-        "busy": row.busy,
-        "done": row.done,
+        "ready": state.works,
+        "busy": state.busy,
+        "done": state.done,
         "rss_bytes": resident_bytes(pid),
     }

@@ -1,7 +1,7 @@
-"""Where a pool's children stand, for whoever asks through the broker: a page of the admin, on any machine.
+"""Stacks of a pool's children, requested through the broker by a page of the admin on any machine.
 
-The supervisor looks for requests with each of its reports, so no port is open. What it answers are frames alone (file,
-line, function): no arguments, no source lines, nothing a secret may stand in.
+The supervisor finds requests with each of its reports, so that no port is open. Its answer has frames alone (file,
+line, function): no arguments and no source lines, which may contain secrets.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ from broker.stores.pool_reports import ChildStacks, Stack
 # A dump is written within a signal handler; a child under load may be that late.
 WAIT_S = 0.5
 MOST_STACKS, MOST_FRAMES = 100, 40
-# Of a child's dump; what 100 greenlets write is less.
+# Of a child's dump; 100 greenlets write less.
 MOST_BYTES = 400_000
 
 _FRAME = re.compile(r'^[\s|:+-]*File "(?P<file>[^"]*)", line (?P<line>\d+),? in (?P<function>[\w.<>]+)\s*$')
-# As C writes it. What gevent says of threads is the same once more, of its own dump.
+# As C writes it. Gevent's own dump of threads repeats that.
 _THREAD = re.compile(r"^(?P<current>Current t|T)hread 0x[0-9a-f]+ .*\(most recent call first\)")
 _GREENLET = re.compile(r'^[\s|:+-]*<(?P<kind>\w*Greenlet\w*|Hub|greenlet\.greenlet)(?: "(?P<name>[\w.-]+)")?')
-# What a greenlet's own stack is not: where it was made, and what its locals are.
+# Parts of gevent's dump that are no stack: where a greenlet was spawned, and its locals.
 _OTHER = re.compile(r"^[\s|:+-]*(Thread 0x|Spawned at|Parent|Greenlet Locals|Spawn Tree Locals)\b")
 _RUNNING = re.compile(r"^[\s|:+-]*(Running|Currently)\b")
 
 
-class StacksOnRequest:
-    """Has children write their stacks when somebody asks, and gives the answer a moment later.
+class StackRequests:
+    """Have children write their stacks for a request, and answer it half a second later.
 
     Args:
-        send: Signals a child.
-        answer: Gives the answer to a request.
+        send: Signals a child, given pid and signal.
+        answer: Answers a request.
     """
 
     def __init__(
@@ -53,14 +53,14 @@ class StacksOnRequest:
         self._at_s = 0.0
 
     def begin(self, request: str, pids: Iterable[int]) -> None:
-        """Have these children write their stacks, for a request."""
+        """Have children write their stacks, for a request."""
         self._request, self._at_s = request, time.monotonic() + WAIT_S
         self._offsets = {pid: _size(stacks_file(self._pool_name, pid)) for pid in pids}
         for pid in self._offsets:
             self._send(pid, signal.SIGUSR1)
 
     def finish(self) -> None:
-        """Answer, when it is time."""
+        """Answer the request when it is time to."""
         if self._request and time.monotonic() >= self._at_s:
             request, self._request = self._request, ""
             self._answer(
@@ -77,7 +77,7 @@ class StacksOnRequest:
 
 
 def read_stacks(text: str) -> list[Stack]:
-    """Return the stacks of a dump, innermost frame first, as far as they fit: of threads, and of greenlets."""
+    """Return the stacks of threads and greenlets in a dump, innermost frame first, as many as fit."""
     stacks: list[Stack] = []
     wanted = False
     for line in text.splitlines():
@@ -100,7 +100,7 @@ def read_stacks(text: str) -> list[Stack]:
 
 
 def _short(file: str) -> str:
-    """Return a path as far as it tells something: below the project, or below where packages are."""
+    """Return a path relative to the project, or to the folder of installed packages."""
     _, packages, inside = file.rpartition("/site-packages/")
     return inside if packages else file.removeprefix(f"{switchyard_settings().base_dir}/")
 

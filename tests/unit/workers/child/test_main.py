@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import logging
+import logging.handlers
+from collections.abc import Iterator
+from io import StringIO
+from pathlib import Path
+
 import pytest
 from django.conf import settings
 from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from dramatiq.brokers.stub import StubBroker
 
-from apps.platform.workers.child.main import keep_database_connections, make_worker
-from apps.platform.workers.child.spawn import Assignment, read_assignment
+from apps.platform.workers.child.assignment import Assignment, read_assignment
+from apps.platform.workers.child.main import copy_log, keep_database_connections, make_worker
+from apps.platform.workers.shared.child_table import ChildTable
 from broker.topology import Pool
 
 
-def assignment(pool: Pool, lanes: tuple[str, ...], *, alone: bool = False) -> Assignment:
+def assignment(pool: Pool, lanes: tuple[str, ...], *, isolated: bool = False) -> Assignment:
     """Return a child's assignment in a pool."""
-    slots = 1 if alone else pool.slots
-    return Assignment(pool, "title", "child.1", 1, lanes, slots, grace_s=25.0, alone=alone)
+    slots = 1 if isolated else pool.slots
+    return Assignment(pool, "title", "child.1", 1, lanes, slots, grace_s=25.0, isolated=isolated)
 
 
 @pytest.mark.parametrize(("name", "prefetch"), [("urgent", 4), ("slow", 1), ("default", 16)])
@@ -30,7 +37,7 @@ def test_a_pool_prefetches_what_it_declares_or_twice_its_slots(name: str, prefet
 
 def test_a_child_for_what_runs_alone_holds_one_message() -> None:
     worker = make_worker(
-        assignment(settings.SWITCHYARD.topology.pool("default"), ("default-alone",), alone=True), StubBroker()
+        assignment(settings.SWITCHYARD.topology.pool("default"), ("default-alone",), isolated=True), StubBroker()
     )
 
     assert (worker.queue_prefetch, worker.worker_threads) == (1, 1)
@@ -55,7 +62,7 @@ def test_a_pool_without_lanes_never_becomes_a_worker_of_all_queues() -> None:
 def test_an_assignment_comes_through_a_command_line_as_it_is() -> None:
     given = assignment(settings.SWITCHYARD.topology.pool("webhook"), ("webhook", "webhook-retry"))
 
-    assert read_assignment(given.words()) == given
+    assert read_assignment(given.to_argument()) == given
 
 
 def test_a_child_keeps_its_connections_but_no_log_of_queries(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,3 +76,29 @@ def test_a_child_keeps_its_connections_but_no_log_of_queries(monkeypatch: pytest
     assert connection.settings_dict["CONN_MAX_AGE"] > 0
     assert connection.settings_dict["CONN_HEALTH_CHECKS"] is True
     assert connection.queries_log.maxlen == 0
+
+
+@pytest.fixture
+def root_logger() -> Iterator[logging.Logger]:
+    """The root logger, with its own handlers afterwards."""
+    root = logging.getLogger()
+    before = list(root.handlers)
+    yield root
+    root.handlers[:] = before
+
+
+def test_the_log_is_copied_for_the_supervisor_and_every_handler_goes_on(
+    root_logger: logging.Logger, tmp_path: Path
+) -> None:
+    [row] = ChildTable.create(1, 1).rows
+    printed = StringIO()
+    file = logging.handlers.RotatingFileHandler(tmp_path / "log", maxBytes=10_000)
+    root_logger.handlers[:] = [logging.StreamHandler(printed), file]
+
+    copy_log(row)
+    logging.getLogger("switchyard.workers").error("something is wrong")
+    file.close()
+
+    assert row.logged() == ["something is wrong"]
+    assert printed.getvalue() == "something is wrong\n"
+    assert (tmp_path / "log").read_text() == "something is wrong\n"

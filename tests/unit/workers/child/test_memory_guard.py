@@ -12,7 +12,7 @@ from dramatiq.message import Message
 from dramatiq.middleware import SkipMessage
 
 from apps.platform.workers.child import memory_guard
-from apps.platform.workers.child.memory_guard import Ceiling, scales
+from apps.platform.workers.child.memory_guard import MemoryGuard, memory_meter
 from apps.platform.workers.shared.child_table import ChildRow, ChildTable
 from middleware.outcomes import outcome_of
 
@@ -48,7 +48,7 @@ class Draining(StubBroker):
 def weight(monkeypatch: pytest.MonkeyPatch) -> Scales:
     """The child's weight."""
     found = Scales()
-    monkeypatch.setattr(memory_guard, "scales", lambda: found)
+    monkeypatch.setattr(memory_guard, "memory_meter", lambda: found)
     monkeypatch.setattr(memory_guard, "_peak_bytes", lambda: found.peak)
     return found
 
@@ -59,7 +59,7 @@ def row() -> ChildRow:
     return ChildTable.create(1, 1).rows[0]
 
 
-def run(under: Ceiling, broker: Any, weight: Scales, kept: int, meanwhile: int = 0) -> MessageProxy | None:
+def run(under: MemoryGuard, broker: Any, weight: Scales, kept: int, meanwhile: int = 0) -> MessageProxy | None:
     """Run a message that takes so much; return it if it was let."""
     held = MessageProxy(Message("work", "job", (), {}, {}))
     try:
@@ -74,7 +74,7 @@ def run(under: Ceiling, broker: Any, weight: Scales, kept: int, meanwhile: int =
 
 def test_a_leak_stops_before_the_limit(weight: Scales, row: ChildRow) -> None:
     back: list[MessageProxy] = []
-    under, broker = Ceiling(row, 100 * MB, give_back=back.append), Draining()
+    under, broker = MemoryGuard(row, 100 * MB, release=back.append), Draining()
 
     ran = [bool(run(under, broker, weight, 5 * MB)) for _ in range(12)]
 
@@ -84,7 +84,7 @@ def test_a_leak_stops_before_the_limit(weight: Scales, row: ChildRow) -> None:
 
 
 def test_what_a_task_takes_for_a_while_is_kept_free_for_the_next(weight: Scales, row: ChildRow) -> None:
-    under, broker = Ceiling(row, 100 * MB, give_back=lambda message: None), Draining()
+    under, broker = MemoryGuard(row, 100 * MB, release=lambda message: None), Draining()
 
     ran = [bool(run(under, broker, weight, MB, meanwhile=30 * MB)) for _ in range(12)]
 
@@ -93,14 +93,14 @@ def test_what_a_task_takes_for_a_while_is_kept_free_for_the_next(weight: Scales,
 
 
 def test_the_first_message_starts_whatever_the_child_weighs(weight: Scales, row: ChildRow) -> None:
-    under, broker = Ceiling(row, MB, give_back=lambda message: None), Draining()
+    under, broker = MemoryGuard(row, MB, release=lambda message: None), Draining()
 
     assert run(under, broker, weight, 0)
     assert not run(under, broker, weight, 0)
 
 
 def test_the_scales_see_what_is_taken() -> None:
-    weigh = scales()
+    weigh = memory_meter()
     before = weigh()
 
     # From the kernel: an allocator may have something left that others gave back.
@@ -117,7 +117,7 @@ def test_what_is_allocated_counts_where_it_is_limited(
 ) -> None:
     limits: list[tuple[int, int]] = []
     monkeypatch.setattr(memory_guard.resource, "setrlimit", lambda what, limit: limits.append(limit))
-    under, broker = Ceiling(row, 100 * MB, give_back=lambda message: None), Draining()
+    under, broker = MemoryGuard(row, 100 * MB, release=lambda message: None), Draining()
     weight.reserved = 40 * MB
     under.limit_allocations()
 

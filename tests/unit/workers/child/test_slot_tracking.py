@@ -125,11 +125,11 @@ def test_a_job_was_asked_to_stop_if_the_supervisor_says_so_of_the_message_that_r
     for held in (first, second):
         slots.before_process_message(broker, held)
 
-    row.ask(row.running()[0])
+    row.request_stop(row.running()[0])
 
-    assert [slots.is_asked(id_) for id_ in ("first", "second", "nobody")] == [True, False, False]
+    assert [slots.is_to_stop(id_) for id_ in ("first", "second", "nobody")] == [True, False, False]
     slots.after_ack(broker, first)
-    assert not slots.is_asked("first")
+    assert not slots.is_to_stop("first")
 
 
 def test_nothing_starts_while_the_lease_may_have_lapsed(

@@ -12,7 +12,7 @@ from prometheus_client.mmap_dict import MmapedDict, mmap_key
 
 from apps.platform.operations.metrics_workers import WorkerMetrics
 from apps.platform.workers.metrics.exposition import ChildrenCollector
-from apps.platform.workers.metrics.files import FOLDING, Ended, fold, undisturbed
+from apps.platform.workers.metrics.files import FOLDING, EndedChildren, fold, undisturbed
 
 
 def count(folder: Path, pid: int, value: float) -> None:
@@ -65,7 +65,7 @@ def test_a_file_that_was_being_written_is_let_go(tmp_path: Path, left: bytes) ->
 
 def test_nothing_is_folded_while_the_files_are_read(tmp_path: Path) -> None:
     count(tmp_path, 1, 2)
-    ended = Ended(tmp_path)
+    ended = EndedChildren(tmp_path)
     ended.add(1)
 
     with undisturbed([tmp_path]):
@@ -82,7 +82,7 @@ def test_who_reads_for_ever_does_not_keep_a_supervisor_from_folding(
 ) -> None:
     monkeypatch.setattr("apps.platform.workers.metrics.files.AT_MOST_S", 0.0)
     count(tmp_path, 1, 2)
-    ended = Ended(tmp_path)
+    ended = EndedChildren(tmp_path)
     ended.add(1)
 
     with undisturbed([tmp_path]):
@@ -95,7 +95,7 @@ def test_another_process_never_reads_a_count_twice(tmp_path: Path) -> None:
     """The web reads all pools' folders, in its own time."""
     folder = tmp_path / "urgent"
     folder.mkdir()
-    ended, over = Ended(folder), threading.Event()
+    ended, over = EndedChildren(folder), threading.Event()
 
     def run() -> None:
         for pid in range(1, 201):

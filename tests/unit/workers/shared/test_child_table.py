@@ -146,8 +146,8 @@ def test_written_is_what_the_quickest_flush_has_written(row: ChildRow) -> None:
 
 
 @pytest.mark.parametrize("cleared", [24, 64, 240])
-def test_what_died_while_a_record_was_cleared_to_be_filled_anew_is_left_out(row: ChildRow, cleared: int) -> None:
-    """Not all of a record is cleared at once: the state may stand longer than the rest."""
+def test_what_died_while_an_entry_was_cleared_to_be_filled_anew_is_left_out(row: ChildRow, cleared: int) -> None:
+    """Not all of a entry is cleared at once: the state may stand longer than the rest."""
     slot = start(row)
     row.end(slot, worked_off=True)
     work_off(row, 2)
@@ -175,15 +175,15 @@ def test_a_message_that_is_asked_to_stop_is_no_other_that_gets_its_place(row: Ch
     slot = start(row)
     [ran] = row.running()
 
-    row.ask(ran)
-    asked = row.is_asked(slot)
+    row.request_stop(ran)
+    asked = row.is_to_stop(slot)
     row.end(slot, worked_off=True)
-    row.ask(ran)
+    row.request_stop(ran)
     others = [start(row, token=token) for token in range(2, KEPT + 4)]
 
     assert asked
     assert slot in others
-    assert not any(row.is_asked(other) for other in others)
+    assert not any(row.is_to_stop(other) for other in others)
 
 
 @pytest.mark.parametrize("lines", [3, 40, 400])
@@ -247,11 +247,11 @@ def test_messages_are_counted_by_several_threads_at_once() -> None:
     assert (row.read().taken, row.read().done, row.read().busy) == (16_000, 16_000, 0)
 
 
-def test_a_record_that_is_filled_anew_while_it_is_read_is_never_seen_half_written(
+def test_an_entry_that_is_filled_anew_while_it_is_read_is_never_seen_half_written(
     row: ChildRow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     start(row, b"before", limit_ns=60_000_000_000)
-    layout = child_table._RECORD
+    layout = child_table._ENTRY
 
     class Torn:
         """Reads the first time what is there in the middle of a write, which then goes on."""
@@ -269,7 +269,7 @@ def test_a_record_that_is_filled_anew_while_it_is_read_is_never_seen_half_writte
             layout.pack_into(memory, at, 9, 3_000_000_000, b"2", 0, 5, b"after", 0, state + 2 * child_table.EVENT)
             return seen
 
-    monkeypatch.setattr(child_table, "_RECORD", Torn())
+    monkeypatch.setattr(child_table, "_ENTRY", Torn())
 
     assert row.running() == []
     assert [(ran.id, ran.start_ns) for ran in row.running()] == [(b"after", 9)]

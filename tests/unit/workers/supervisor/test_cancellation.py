@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 
-from apps.platform.workers.shared.child_table import Running
+from apps.platform.workers.shared.child_state import Running
 from apps.platform.workers.supervisor.cancellation import (
     END_AFTER_S,
     INTERRUPT_AFTER_S,
-    LOOK_AGAIN_S,
+    POLL_AGAIN_S,
     CancellationWatch,
 )
 from broker.errors import BrokerUnavailable
@@ -68,9 +68,9 @@ def test_who_was_asked_has_so_long_to_end_by_itself_and_its_own_limit_goes_first
     stops, long, short = CancellationWatch(server.look), running(b"long", clock), running(b"short", clock, limit_s=2)
     server.asked = {b"long", b"short"}
 
-    stops.mind({1: [long, short]})
+    stops.update({1: [long, short]})
 
-    assert stops.is_asked(1, long)
+    assert stops.is_cancelled(1, long)
     assert stops.over_at_ns(1, long) == clock.ns + END_AFTER_S * S
     assert stops.over_at_ns(1, short) == short.start_ns + 2 * S
     assert stops.over_at_ns(2, long) == long.start_ns + 60 * S
@@ -79,7 +79,7 @@ def test_who_was_asked_has_so_long_to_end_by_itself_and_its_own_limit_goes_first
 def test_it_is_interrupted_once_when_it_had_the_time_to_hear_of_it(clock: Clock, server: Server) -> None:
     stops, ran = CancellationWatch(server.look), running(b"a", clock)
     server.asked = {b"a"}
-    stops.mind({1: [ran]})
+    stops.update({1: [ran]})
 
     early = stops.to_interrupt()
     clock.pass_s(INTERRUPT_AFTER_S)
@@ -92,10 +92,10 @@ def test_it_is_interrupted_once_when_it_had_the_time_to_hear_of_it(clock: Clock,
 def test_it_is_looked_four_times_a_second_while_something_runs(clock: Clock, server: Server) -> None:
     stops, ran = CancellationWatch(server.look), running(b"a", clock)
 
-    stops.mind({1: []})
+    stops.update({1: []})
     idle = server.looks
     for _ in range(100):
-        stops.mind({1: [ran]})
+        stops.update({1: [ran]})
         clock.pass_s(0.01)
 
     assert idle == 0
@@ -105,22 +105,22 @@ def test_it_is_looked_four_times_a_second_while_something_runs(clock: Clock, ser
 def test_a_server_that_is_away_is_asked_once_a_second_and_forgets_nobody(clock: Clock, server: Server) -> None:
     stops, ran = CancellationWatch(server.look), running(b"a", clock)
     server.asked = {b"a"}
-    stops.mind({1: [ran]})
+    stops.update({1: [ran]})
     over_at_ns = stops.over_at_ns(1, ran)
     server.away = True
     clock.pass_s(0.5)
 
-    assert stops.mind({1: [ran]}) == pytest.approx(LOOK_AGAIN_S)
+    assert stops.update({1: [ran]}) == pytest.approx(POLL_AGAIN_S)
     assert stops.over_at_ns(1, ran) == over_at_ns
 
 
 def test_who_ended_is_forgotten(clock: Clock, server: Server) -> None:
     stops, ran = CancellationWatch(server.look), running(b"a", clock)
     server.asked = {b"a"}
-    stops.mind({1: [ran]})
+    stops.update({1: [ran]})
 
-    stops.mind({1: []})
+    stops.update({1: []})
 
-    assert not stops.is_asked(1, ran)
+    assert not stops.is_cancelled(1, ran)
     clock.pass_s(INTERRUPT_AFTER_S)
     assert stops.to_interrupt() == []

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from apps.platform.workers.shared.child_table import Running
-from apps.platform.workers.supervisor.exit_cause import ExitCause, blame
+from apps.platform.workers.shared.child_state import Running
+from apps.platform.workers.supervisor.exit_cause import ExitCause, suspects_of
 from apps.platform.workers.supervisor.leases import Leftovers, Served
 
 SERVED = Served(("work",), (("work", "live"),))
@@ -15,7 +15,7 @@ NEIGHBOUR = Running(lane=0, id=b"neighbour", token=2, start_ns=0, limit_ns=60_00
 
 def blamed(running: list[Running], *, clean: bool) -> tuple[tuple[Running, ...], str]:
     ending = ExitCause("hard_limit", over=(OVER,))
-    return blame(Leftovers("child", SERVED, running), ending, clean=clean, told="exited with 3")
+    return suspects_of(Leftovers("child", SERVED, running), ending, clean=clean, description="exited with 3")
 
 
 @pytest.mark.parametrize("clean", [True, False])

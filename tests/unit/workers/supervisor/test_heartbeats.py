@@ -1,4 +1,4 @@
-"""What tells a child that hangs from one that is busy."""
+"""Detection of children that hang, and of those that are only busy."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ class Watched:
         self.now_s = 1_000.0
         monkeypatch.setattr("apps.platform.workers.supervisor.heartbeats.time.monotonic", lambda: self.now_s)
         self.row: ChildRow = ChildTable.create(1, 1).rows[0]
-        self.pulses = Heartbeats()
+        self.heartbeats = Heartbeats()
+        self.pid = 1
         self.row.set_ready()
 
     def silent_after(self, seconds: int) -> list[tuple[int, float]]:
@@ -25,7 +26,7 @@ class Watched:
         found: list[tuple[int, float]] = []
         for _ in range(seconds):
             self.now_s += 1.0
-            found = self.pulses.silent({1: self.row})
+            found = self.heartbeats.silent({self.pid: self.row})
         return found
 
 
@@ -64,6 +65,6 @@ def test_who_follows_a_child_that_never_gave_a_sign_has_its_own_time(monkeypatch
     assert watched.silent_after(62) == [(1, 61.0)]
 
     watched.row.clear()
-    watched.pulses.forget(1)
+    watched.pid = 2
 
     assert watched.silent_after(60) == []

@@ -10,7 +10,7 @@ from django.conf import settings
 
 from apps.platform.workers.shared.stack_files import stacks_file
 from apps.platform.workers.supervisor import stack_requests
-from apps.platform.workers.supervisor.stack_requests import MOST_FRAMES, MOST_STACKS, StacksOnRequest, read_stacks
+from apps.platform.workers.supervisor.stack_requests import MOST_FRAMES, MOST_STACKS, StackRequests, read_stacks
 from broker.stores.pool_reports import ChildStacks, Stack
 
 THREADS = f"""Thread 0x00007f01 (most recent call first):
@@ -70,7 +70,7 @@ def test_only_what_was_written_since_the_request_is_told(monkeypatch: pytest.Mon
         with file.open("a") as appended:
             appended.write('Thread 0x1 (most recent call first):\n  File "new.py", line 1 in new\n')
 
-    asked = StacksOnRequest("urgent", send=dump, answer=lambda request, told: answers.append((request, told)))
+    asked = StackRequests("urgent", send=dump, answer=lambda request, told: answers.append((request, told)))
     asked.begin("a request", [77])
     asked.finish()
     asked.finish()

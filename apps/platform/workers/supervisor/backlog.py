@@ -1,0 +1,98 @@
+"""Poll of what waits in the lanes of a pool, for its health and for the start of isolated children."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from broker.errors import BrokerRefused, BrokerUnavailable
+from broker.queue.lease_steps import ANSWER_S, TickBudget, TickSpent
+from broker.queue.leases import LaneKey
+from broker.queue.operations import QueueOperations
+from broker.redis.calls import RedisCalls, Word
+from broker.redis.scripts import script
+
+logger = logging.getLogger("switchyard.workers")
+
+POLL_EVERY_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """Numbers of messages that wait in the lanes of a queue.
+
+    Args:
+        isolated: Also those that are due within a second, which is worth a child that waits for them.
+        paused: 1 while nothing of the queue is handed out.
+    """
+
+    live: int
+    retry: int
+    isolated: int
+    paused: int
+
+    def waits(self, lane: str) -> bool:
+        """Return whether a lane has messages that could be fetched now."""
+        return not self.paused and bool(self.live if lane == "live" else self.retry)
+
+
+class BacklogPoll:
+    """The backlogs of a pool's queues, read every 2 s in one pipeline.
+
+    Args:
+        lanes: Lanes that the pool serves.
+        queues: Queue -> its operations.
+    """
+
+    def __init__(self, calls: RedisCalls, queues: Mapping[str, QueueOperations], lanes: Sequence[LaneKey]) -> None:
+        self._calls, self._queues, self._lanes = calls, queues, lanes
+        # Another pool may serve a queue's retries; the one with its live lane starts isolated children.
+        self._isolates = {queue for queue, lane in lanes if lane == "live"}
+        self._order = deque(queues)
+        self._poll_at_s = 0.0
+        self._backlogs: dict[str, Backlog] = {}
+
+    @property
+    def waiting(self) -> bool:
+        """Whether messages wait that a child could fetch now; ``False`` while that is unknown."""
+        return any(self._backlogs[queue].waits(lane) for queue, lane in self._lanes if queue in self._backlogs)
+
+    def forget(self) -> None:
+        """Forget what was read, because the server is away."""
+        self._backlogs.clear()
+
+    def poll(self, budget: TickBudget) -> int:
+        """Read the backlogs if it is time to; return how many messages were found that wait for isolated children.
+
+        A supervisor that is gone, or a worker that fetched a suspect, may have put them there. Queues for which the
+        time does not suffice are the first ones of the next poll, and so are those after one that the server refuses.
+        """
+        if time.monotonic() < self._poll_at_s:
+            return 0
+        self._poll_at_s = time.monotonic() + POLL_EVERY_S
+        isolated = 0
+        try:
+            for answer in self._calls.stream(script("backlog"), self._calls_of(budget), budget_s=ANSWER_S):
+                queue = self._order[0]
+                self._order.rotate(-1)
+                self._backlogs[queue] = Backlog(*answer)
+                if queue in self._isolates:
+                    isolated += self._backlogs[queue].isolated
+        except BrokerUnavailable:
+            self.forget()  # the lease keeper logs it
+        except BrokerRefused as error:
+            logger.warning("queue %s: the broker refuses to count its backlog: %s", self._order[0], error)
+            self._backlogs.pop(self._order[0], None)
+            self._order.rotate(-1)
+        return isolated
+
+    def _calls_of(self, budget: TickBudget) -> Iterator[tuple[list[str], list[Word]]]:
+        for queue in list(self._order):
+            try:
+                budget.left()
+            except TickSpent:
+                return
+            yield self._queues[queue].backlog_call()

@@ -1,0 +1,41 @@
+"""Health of a pool: whether it fetches messages while some wait."""
+
+from __future__ import annotations
+
+import time
+
+from apps.platform.workers.supervisor.children import ChildManager
+
+STUCK_S = 30.0
+
+
+class PoolHealth:
+    """Progress of a pool's children, as ``/health`` reports it."""
+
+    def __init__(self, children: ChildManager) -> None:
+        self._children = children
+        self._taken, self._taken_s = -1, time.monotonic()
+
+    def reset(self) -> None:
+        """Give the pool its full time anew, because its children start again."""
+        self._taken, self._taken_s = -1, time.monotonic()
+
+    def unhealthy_reason(self) -> str:
+        """Return why the pool does not work; empty when it does.
+
+        Running processes are not enough: the pool fetches messages, or none wait. While the broker is away nothing can
+        be fetched, and no restart would help.
+        """
+        leases = self._children.leases
+        if leases.keeper.away:
+            self._taken_s = time.monotonic()
+            return ""
+        rows = [self._children.rows[process.index] for process in self._children.own if process.pid]
+        if not any(row.working for row in rows):
+            return "no child works"
+        states = [row.read() for row in rows]
+        taken, now_s = sum(state.taken for state in states), time.monotonic()
+        if taken != self._taken or any(state.busy for state in states) or not leases.backlog.waiting:
+            self._taken, self._taken_s = taken, now_s
+        idle_s = now_s - self._taken_s
+        return f"messages wait, and none was taken for {idle_s:.0f} s" if idle_s > STUCK_S else ""

@@ -1,0 +1,74 @@
+"""Stand-ins for the parts around a pool's children: leases without a server, and processes that are never started."""
+
+from __future__ import annotations
+
+import selectors
+from typing import cast
+
+from apps.platform.workers.shared.child_table import ChildRow
+from apps.platform.workers.supervisor.cancellation import CancellationWatch
+from apps.platform.workers.supervisor.children import ChildManager
+from apps.platform.workers.supervisor.leases import ChildLeases, Served
+from broker.errors import BrokerRefused
+from broker.keys.keys import Keys
+from broker.queue.operations import QueueOperations
+from broker.redis.calls import RedisCalls
+from broker.stores.job_records import JobRecords
+from broker.topology import Pool
+
+SERVED = Served(("work",), (("work", "live"),))
+ISOLATED = Served(("work-alone",), (("work", "alone"),))
+
+
+class Server:
+    """A server that grants every lease and has nothing waiting, or refuses everything.
+
+    Args:
+        refuses: Answer with an error, as a server does where a key is of a wrong type.
+    """
+
+    def __init__(self) -> None:
+        self.refuses = False
+        self.lost: list[str] = []
+        self.waiting = self.isolated = 0
+
+    def call(self, operation: object, keys: object, args: list[str], *, budget_s: float = 1.0) -> object:
+        """Answer an operation."""
+        self._refuse()
+        name = operation.name  # type: ignore[attr-defined]
+        if name == "renew":
+            return [owner.encode() for owner in args[1:] if owner in self.lost]
+        return [-1, 0] if name == "reclaim" else []
+
+    def stream(self, operation: object, calls: object, *, budget_s: float) -> object:
+        """Answer polls of the backlog."""
+        for _ in calls:  # type: ignore[attr-defined]
+            self._refuse()
+            yield [self.waiting, 0, self.isolated, 0]
+
+    def close(self) -> None:
+        """Close nothing."""
+
+    def _refuse(self) -> None:
+        if self.refuses:
+            raise BrokerRefused("backlog", "WRONGTYPE Operation against a key holding the wrong kind of value")
+
+
+def make_leases(pool: Pool, server: Server) -> ChildLeases:
+    """Return the leases of a pool that serves one queue on a stand-in for a server."""
+    calls = cast(RedisCalls, server)
+    queues = {"work": QueueOperations(calls, Keys().queue("work"))}
+    return ChildLeases(pool, SERVED, ISOLATED, queues, calls, cast(JobRecords, None))
+
+
+def make_children(pool: Pool, server: Server) -> ChildManager:
+    """Return the children of a pool, none of them started."""
+    leases = make_leases(pool, server)
+    return ChildManager(selectors.DefaultSelector(), pool, leases, CancellationWatch(leases.cancelled), grace_s=1.0)
+
+
+def begin(row: ChildRow) -> int:
+    """Start a message in a row, and return its slot."""
+    slot = row.start(0, b"id", b"1", 0)
+    assert slot is not None
+    return slot

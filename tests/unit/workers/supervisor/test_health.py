@@ -1,0 +1,157 @@
+"""Health of a pool: messages are fetched, or none wait."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import pytest
+
+from apps.platform.workers.shared.child_table import ChildRow
+from apps.platform.workers.supervisor.health import STUCK_S, PoolHealth
+from broker.errors import BrokerUnavailable
+from broker.topology import Pool
+from tests.unit.workers.supervisor.fakes import Server, begin, make_children
+
+STUCK = "messages wait, and none was taken for 31 s"
+
+
+class Clock:
+    """A time that is set by hand."""
+
+    now_s = 0.0
+
+    def monotonic(self) -> float:
+        """Return it."""
+        return self.now_s
+
+
+class AwayServer(Server):
+    """A server that may be away."""
+
+    away = False
+
+    def _refuse(self) -> None:
+        if self.away:
+            raise BrokerUnavailable("renew", "away")
+
+
+class Bench:
+    """A pool with two children that work, one free position, and messages that wait."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.server = AwayServer()
+        self.server.waiting = 7
+        self.children = make_children(Pool("work", queues=("work",), kind="threads", processes=2, slots=4), self.server)
+        for process in self.children.own[:2]:
+            process.pid = 100 + process.index
+            self.row(process.index).lease(time.monotonic() + 60)
+            self.row(process.index).set_working()
+        self.clock = Clock()
+        monkeypatch.setattr("apps.platform.workers.supervisor.health.time", self.clock)
+        self.health = PoolHealth(self.children)
+        self.poll()
+
+    def row(self, index: int) -> ChildRow:
+        return self.children.rows[index]
+
+    def poll(self) -> None:
+        """Poll the server."""
+        self.children.leases.keeper.poll_now()
+        self.children.leases.backlog._poll_at_s = 0.0
+        self.children.leases.tick(self.children.rows)
+
+    def reason(self) -> str:
+        return self.health.unhealthy_reason()
+
+
+@pytest.fixture
+def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
+    """A pool that works."""
+    return Bench(monkeypatch)
+
+
+def test_a_pool_that_takes_nothing_though_messages_wait_is_unhealthy(bench: Bench) -> None:
+    assert bench.reason() == ""
+    bench.clock.now_s = STUCK_S
+    assert bench.reason() == ""
+
+    bench.clock.now_s = STUCK_S + 1
+    assert bench.reason() == STUCK
+
+    bench.row(2).end(begin(bench.row(2)), worked_off=True)
+    assert bench.reason() == "", "it takes messages again"
+    bench.clock.now_s += STUCK_S
+    assert bench.reason() == "", "and has all the time anew"
+    bench.clock.now_s += 1
+    assert bench.reason() == STUCK
+
+
+def test_a_pool_has_its_time_from_when_it_last_ran_something(bench: Bench) -> None:
+    slot = begin(bench.row(1))
+    bench.clock.now_s = 10 * STUCK_S
+    assert bench.reason() == ""
+    bench.row(1).end(slot, worked_off=True)
+
+    bench.clock.now_s = 11 * STUCK_S
+    assert bench.reason() == ""
+    bench.clock.now_s += 1
+    assert bench.reason() == STUCK
+
+
+def run_something(bench: Bench) -> None:
+    """Have a child run a message."""
+    begin(bench.row(1))
+
+
+def have_nothing_wait(bench: Bench) -> None:
+    """Have no message wait, or all of them paused."""
+    bench.server.waiting = 0
+    bench.poll()
+
+
+def lose_the_broker(bench: Bench) -> None:
+    """Have the broker not answer."""
+    bench.server.away = True
+    bench.poll()
+
+
+@pytest.mark.parametrize("excuse", [run_something, have_nothing_wait, lose_the_broker])
+def test_a_pool_that_runs_something_or_has_nothing_to_take_is_healthy_for_any_time(
+    bench: Bench, excuse: Callable[[Bench], None]
+) -> None:
+    excuse(bench)
+
+    for bench.clock.now_s in (0.0, STUCK_S + 1, 10 * STUCK_S):
+        assert bench.reason() == ""
+
+
+def test_a_broker_that_was_away_gives_a_pool_all_its_time_anew(bench: Bench) -> None:
+    assert bench.reason() == ""
+    lose_the_broker(bench)
+    bench.clock.now_s = 2 * STUCK_S
+    assert bench.reason() == ""
+
+    bench.server.away = False
+    bench.poll()
+
+    bench.clock.now_s += 1
+    assert bench.reason() == ""
+    bench.clock.now_s += STUCK_S
+    assert bench.reason() == STUCK
+
+
+def test_a_pool_without_a_child_that_consumes_is_unhealthy(bench: Bench) -> None:
+    for process in bench.children.own:
+        process.pid = 0
+
+    assert bench.reason() == "no child works"
+
+
+def test_a_pool_that_pauses_has_all_its_time_anew_afterwards(bench: Bench) -> None:
+    assert bench.reason() == ""
+    bench.clock.now_s = STUCK_S + 1
+
+    bench.health.reset()
+
+    assert bench.reason() == ""

@@ -1,0 +1,125 @@
+"""Leases of a pool's children: names, losses, and what a server that refuses or is slow does to the supervisor."""
+
+from __future__ import annotations
+
+import pytest
+
+from apps.platform.workers.shared.child_state import Running
+from apps.platform.workers.shared.child_table import ChildTable
+from apps.platform.workers.supervisor.cancellation import POLL_AGAIN_S, CancellationWatch
+from apps.platform.workers.supervisor.leases import ChildLeases, Leftovers
+from broker.queue.lease_steps import ANSWER_S, TICK_S
+from broker.topology import Pool
+from tests.unit.workers.supervisor.fakes import SERVED, Server, make_leases
+
+RAN = Running(lane=0, id=b"ran", token=1, start_ns=0, limit_ns=2_000_000_000)
+
+
+@pytest.fixture
+def server() -> Server:
+    """A server that grants every lease."""
+    return Server()
+
+
+@pytest.fixture
+def leases(server: Server) -> ChildLeases:
+    """The leases of a pool with a single slot, which needs no heir."""
+    return make_leases(Pool("work", "processes", ("work",), processes=1, slots=1), server)
+
+
+def test_a_child_that_could_not_be_started_keeps_no_lease(leases: ChildLeases) -> None:
+    [row] = ChildTable.create(1, 1).rows
+    names = [leases.adopt(1, row, SERVED) for _ in range(3)]
+
+    assert [leases.keeper.has_leases(name) for name in names] == [False, False, True]
+    assert len(set(names)) == 3
+
+
+def test_a_lease_that_is_lost_while_another_child_is_given_some_is_reported(
+    leases: ChildLeases, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("broker.queue.leases.RENEW_S", 0.0)
+    rows = dict(enumerate(ChildTable.create(2, 1).rows, start=1))
+    loser = leases.adopt(1, rows[1], SERVED)
+    server.lost = [f"{loser}/live"]
+    leases.adopt(2, rows[2], SERVED)
+
+    assert leases.seconds_to_next() == 0.0
+    assert leases.tick(rows) == [1]
+    assert leases.tick(rows) == []
+    assert not rows[1].leased
+    assert rows[2].leased
+
+
+def test_a_server_that_refuses_to_show_cancellations_does_not_end_the_supervisor() -> None:
+    def refuse(running: object) -> set[tuple[int, Running]]:
+        server = Server()
+        server.refuses = True
+        server.call(None, None, [])
+        return set()
+
+    cancellations = CancellationWatch(refuse)
+
+    assert 0.9 * POLL_AGAIN_S < cancellations.update({1: [RAN]}) <= POLL_AGAIN_S
+
+
+def test_a_server_that_refuses_to_show_what_waits_does_not_end_the_supervisor(
+    leases: ChildLeases, server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.waiting = 3
+    leases.tick({})
+    assert leases.backlog.waiting
+    server.refuses = True
+    leases.backlog._poll_at_s = 0.0
+
+    leases.tick({})
+
+    assert not leases.backlog.waiting
+    assert not leases.keeper.away
+    assert "queue work: the broker refuses to count its backlog" in caplog.text
+
+
+class SlowServer(Server):
+    """A server each of whose answers takes as long as it may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now_s = 1_000.0
+
+    def call(self, operation: object, keys: object, args: list[str], *, budget_s: float = 1.0) -> object:
+        """Answer late."""
+        self.now_s += budget_s * 0.9
+        return super().call(operation, keys, args) or 1
+
+    def monotonic(self) -> float:
+        """Return the time."""
+        return self.now_s
+
+
+def test_many_suspects_on_a_slow_server_cost_about_a_second_and_are_isolated_bit_by_bit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    server = SlowServer()
+    for module in ("broker.queue.leases", "broker.queue.lease_steps", "apps.platform.workers.supervisor.leases"):
+        monkeypatch.setattr(f"{module}.time", server)
+    leases = make_leases(Pool("work", "threads", ("work",), processes=1, slots=20), server)
+    leases.keeper.reclaim = lambda child, leftovers: None  # type: ignore[method-assign]
+    leases._suspects = [("work", None)] * 20  # type: ignore[list-item]
+    for queue in leases._queues.values():
+        monkeypatch.setattr(
+            queue, "isolate", lambda lease, budget_s: server.call(Named("isolate"), [], [], budget_s=budget_s)
+        )
+
+    began_s = server.now_s
+    leases.settle(Leftovers("child", SERVED))
+
+    assert server.now_s - began_s <= TICK_S + ANSWER_S
+    assert not leases.settled
+    assert 0 < leases.take_isolated_waiting() < 20
+
+
+class Named:
+    """An operation of a name."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name

@@ -1,0 +1,65 @@
+"""Child processes: when they are reaped and restarted."""
+
+from __future__ import annotations
+
+import errno
+import os
+import selectors
+
+import pytest
+
+from apps.platform.workers.supervisor.processes import ProcessSet, RestartDelay
+from tests.waiting import wait_for
+
+
+def test_a_process_that_worked_is_started_again_at_once() -> None:
+    assert RestartDelay().after(worked=True) == 0.0
+
+
+def test_a_process_that_dies_before_it_worked_waits_longer_each_time_up_to_30_s() -> None:
+    delay = RestartDelay()
+
+    waits = [delay.after(worked=False) for _ in range(12)]
+
+    assert waits[:4] == [0.1, 0.2, 0.4, 0.8]
+    assert waits[-1] == 30.0
+    assert waits == sorted(waits)
+
+
+def test_work_forgives_idle_deaths() -> None:
+    delay = RestartDelay()
+    for _ in range(5):
+        delay.after(worked=False)
+
+    delay.after(worked=True)
+
+    assert delay.after(worked=False) == 0.1
+
+
+@pytest.mark.parametrize("reason", [errno.EMFILE, errno.ENOSYS, errno.EPERM])
+def test_a_process_is_reaped_and_restarted_also_where_the_kernel_gives_no_descriptor_for_it(
+    reason: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(pid: int) -> int:
+        raise OSError(reason, os.strerror(reason))
+
+    monkeypatch.setattr("apps.platform.workers.supervisor.processes.HAS_PIDFD", True)
+    monkeypatch.setattr("apps.platform.workers.supervisor.processes.os.pidfd_open", refuse, raising=False)
+    started: list[int] = []
+    ended: list[int] = []
+
+    def start(index: int) -> int:
+        started.append(os.spawnlp(os.P_NOWAIT, "true", "true"))
+        return started[-1]
+
+    def note_end(index: int, pid: int, status: int) -> bool:
+        ended.append(pid)
+        processes.stop()
+        return True
+
+    with selectors.DefaultSelector() as selector:
+        processes = ProcessSet(selector, 1, start=start, ended=note_end)
+        wait_for(lambda: processes.work() or ended)
+
+    assert ended == started
+    assert processes.pids == []
