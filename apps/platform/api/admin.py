@@ -1,4 +1,4 @@
-"""Tokens in the admin: made, named and revoked there; and the requests that were kept for their keys."""
+"""API tokens in the admin: create, name and revoke; and the stored idempotent requests."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from apps.platform.console.read_only import ReadOnly
 
 
 class TokenForm(forms.ModelForm):
-    """A token with its scopes as boxes to tick."""
+    """Form of a token, with its scopes as check boxes."""
 
     scopes = forms.MultipleChoiceField(
         choices=[(scope, f"{scope}: {meaning}") for scope, meaning in SCOPES.items()],
@@ -30,7 +30,7 @@ class TokenForm(forms.ModelForm):
 
 @admin.register(Token)
 class TokenAdmin(ModelAdmin):
-    """Make a token, see when it was last used, revoke it. Its plain form is shown once, after it was made."""
+    """Create, inspect and revoke tokens. The plain token is shown once, after it was created."""
 
     form = TokenForm
     list_display = ("name", "owner", "shown_prefix", "shown_scopes", "shown_state", "last_used_at", "created_at")
@@ -43,7 +43,7 @@ class TokenAdmin(ModelAdmin):
 
     @display(description="token")
     def shown_prefix(self, token: Token) -> str:
-        """Return what may be shown of a token."""
+        """Return the public part of a token."""
         return f"sy_{token.prefix}_…"
 
     @display(description="scopes")
@@ -57,20 +57,20 @@ class TokenAdmin(ModelAdmin):
         return "usable" if token.revoked_at is None else "revoked"
 
     def get_fields(self, request: HttpRequest, obj: Token | None = None) -> tuple[str, ...]:
-        """Return the fields: once made, only the name of a token changes."""
+        """Return the fields; of an existing token only the name can be changed."""
         return ("name", "owner", "scopes") if obj is None else ("name", *self.kept)
 
     def get_readonly_fields(self, request: HttpRequest, obj: Token | None = None) -> tuple[str, ...]:
-        """Return what cannot be changed."""
+        """Return the read-only fields."""
         return () if obj is None else self.kept
 
     def save_model(self, request: HttpRequest, obj: Token, form: ModelForm[Token], change: bool) -> None:
-        """Save a token; a new one gets its secret, which is shown now and never again."""
+        """Save a token; issue the secret of a new one."""
         obj.plain = "" if change else issue_secret(obj)
         super().save_model(request, obj, form, change)
 
     def response_add(self, request: HttpRequest, obj: Token, post_url_continue: str | None = None) -> HttpResponse:
-        """Show a new token's plain form, this once."""
+        """Show a new token's plain form once."""
         context = {
             **self.admin_site.each_context(request),
             "title": "New token",
@@ -78,12 +78,12 @@ class TokenAdmin(ModelAdmin):
             "token": obj,
             "plain": obj.plain,
         }
-        # Not as a message: those are kept in a cookie until the next page.
+        # Not as a message: messages are stored in a cookie until the next page.
         return TemplateResponse(request, "admin/switchyard_api/new_token.html", context)
 
     @admin.action(description="Revoke", permissions=["change"])
     def revoke(self, request: HttpRequest, tokens: QuerySet[Token]) -> None:
-        """Make tokens useless, for good."""
+        """Revoke the selected tokens."""
         usable = tokens.filter(revoked_at__isnull=True)
         prefixes = list(usable.values_list("prefix", flat=True))
         for prefix in prefixes:
@@ -93,7 +93,7 @@ class TokenAdmin(ModelAdmin):
 
 @admin.register(IdempotentRequest)
 class IdempotentRequestAdmin(ReadOnly, ModelAdmin):
-    """Which requests were kept for their Idempotency-Key, and with what answer. The program writes them."""
+    """Requests stored with an Idempotency-Key, and their answers. Read-only but deletable."""
 
     deletable = True
     list_display = ("key", "token", "shown_status", "claimed_at")
@@ -103,5 +103,5 @@ class IdempotentRequestAdmin(ReadOnly, ModelAdmin):
 
     @display(description="answer")
     def shown_status(self, kept: IdempotentRequest) -> str:
-        """Return the status that was answered."""
+        """Return the status of the stored answer."""
         return str(kept.status or "in flight")

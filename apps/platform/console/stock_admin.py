@@ -10,7 +10,7 @@ from django import forms
 from django.contrib import admin
 from django.utils.html import format_html
 
-# unfold's label variants, and the class of the same meaning in operations/room.css.
+# unfold's label variants, and the class of the same meaning in room.css.
 LABEL_CLASSES = {"success": "sy-ok", "warning": "sy-warn", "danger": "sy-bad", "info": "sy-calm"}
 
 

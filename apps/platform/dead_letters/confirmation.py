@@ -49,12 +49,12 @@ class Confirmation:
 
     @property
     def destructive(self) -> bool:
-        """Whether the action cannot be undone."""
+        """Return whether the action cannot be undone."""
         return self.action == "discard"
 
     @property
     def typed(self) -> bool:
-        """Whether the count must be typed."""
+        """Return whether the operator must type the count."""
         return self.count > self.TYPED_ABOVE
 
 

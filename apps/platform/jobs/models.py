@@ -20,10 +20,10 @@ class Job(models.Model):
 
 
 class DoneOnce(models.Model):
-    """What a job did and no run does again, see ``once``.
+    """Key of an effect that was committed once; see ``once``.
 
-    ``job_id`` and ``token`` tell who did it: the message, and the lease under which it was held. Both are empty when it
-    was done outside of a worker.
+    ``job_id`` is the message, ``token`` the lease it was held under. Both are empty if the effect was committed outside
+    of a worker.
     """
 
     key = models.CharField(max_length=200)

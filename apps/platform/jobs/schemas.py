@@ -10,7 +10,7 @@ State = Literal["scheduled", "queued", "running", "retrying", "succeeded", "canc
 
 
 class JobProgress(BaseModel):
-    """How far a job is: steps done of all steps, and what is being done."""
+    """Progress of a job: steps done, steps in all, and the current step."""
 
     done: int
     total: int
