@@ -27,3 +27,4 @@ for variable in [name for name in os.environ if name.startswith(("SWITCHYARD_", 
 os.environ["SWITCHYARD_STATE_DIR"] = str(STATE_DIR)
 os.environ["SWITCHYARD_BROKER_URL"] = SERVER.url
 os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(STATE_DIR / "metrics")
+(STATE_DIR / "metrics").mkdir()

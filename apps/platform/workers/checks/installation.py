@@ -22,7 +22,7 @@ def missing_apps() -> list[CheckMessage]:
     missing = [f"{library}.{app}" for app in APPS[1:] if f"{library}.{app}" not in names]
     if not missing:
         return []
-    remedy = f"Write `INSTALLED_APPS += {library}.apps()`; see docs/how-to/put-it-into-a-project.md."
+    remedy = f"Write `INSTALLED_APPS += {library}.apps()`; see docs/how-to/put-it-into-an-existing-project.md."
     return [Error(f"lacks {', '.join(missing)}", hint=remedy, obj="INSTALLED_APPS", id="switchyard.E030")]
 
 

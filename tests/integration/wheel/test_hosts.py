@@ -1,0 +1,161 @@
+"""Projects that the page does not show: with packages of the same names, and without unfold and ninja."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from apps.platform.embedded.server import EmbeddedServer
+from tests.integration.wheel.environments import Environment, clean_environment
+from tests.integration.wheel.hosts import write_host
+from tests.waiting import wait_for
+
+MODEL = """
+from django.db import models
+
+class {name}(models.Model):
+    text = models.CharField(max_length=100)
+"""
+APP = """
+from django.apps import AppConfig
+
+class Config(AppConfig):
+    name = "{name}"
+"""
+NAMESAKES = {
+    "apps/__init__.py": "",
+    "apps/shop/__init__.py": "",
+    "apps/shop/actors.py": """
+import dramatiq
+from jobs.models import Job
+
+@dramatiq.actor
+def note(text):
+    Job.objects.create(text=text)
+""",
+    "api/__init__.py": "",
+    "api/apps.py": APP.format(name="api"),
+    "api/models.py": MODEL.format(name="ApiToken"),
+    "jobs/__init__.py": "",
+    "jobs/apps.py": APP.format(name="jobs"),
+    "jobs/models.py": MODEL.format(name="Job"),
+    "jobs/management/__init__.py": "",
+    "jobs/management/commands/__init__.py": "",
+    "jobs/management/commands/jobs.py": """
+from django.core.management.base import BaseCommand
+from jobs.models import Job
+
+class Command(BaseCommand):
+    def handle(self, **options):
+        self.stdout.write("the host's own: " + ", ".join(Job.objects.values_list("text", flat=True)))
+""",
+    "broker/__init__.py": "",
+    "middleware/__init__.py": "",
+    "middleware/stamp.py": """
+def stamp(get_response):
+    def middleware(request):
+        response = get_response(request)
+        response["X-Stamp"] = "the host's own"
+        return response
+    return middleware
+""",
+}
+NAMESAKE_SETTINGS = """
+INSTALLED_APPS += ["apps.shop", "api", "jobs"]
+MIDDLEWARE += ["middleware.stamp.stamp", "switchyard.api.middleware.problem_documents"]
+"""
+ROOM = """
+import os
+import django
+os.environ["DJANGO_SETTINGS_MODULE"] = "host_settings"
+django.setup()
+from django.contrib import admin
+from django.contrib.auth.models import User
+from django.test import Client
+from django.urls import reverse
+
+client = Client()
+client.force_login(User.objects.create_superuser("ada"))
+addresses = ["/admin/", "/admin/operations/", "/admin/operations/workers/", "/metrics", "/healthz"]
+for model in admin.site._registry:
+    label = model._meta.label_lower.replace(".", "_")
+    if label.startswith("switchyard_"):
+        addresses.append(reverse(f"admin:{label}_changelist"))
+for address in addresses:
+    response = client.get(address, REMOTE_ADDR="127.0.0.1")
+    stamp = response.headers.get("X-Stamp", "")
+    print(address, response.status_code, stamp, b"Traceback" in response.content)
+"""
+
+
+@pytest.fixture(scope="module")
+def broker_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of a server of these tests' own."""
+    with EmbeddedServer(tmp_path_factory.mktemp("valkey")) as server:
+        yield server.url
+
+
+def test_project_with_packages_of_the_same_names_works(full: Environment, broker_url: str, tmp_path: Path) -> None:
+    host = write_host(tmp_path, last=NAMESAKE_SETTINGS)
+    for name, text in NAMESAKES.items():
+        (host / name).parent.mkdir(parents=True, exist_ok=True)
+        (host / name).write_text(text)
+    variables = {"SWITCHYARD_BROKER_URL": broker_url, "DJANGO_SETTINGS_MODULE": "host_settings"}
+
+    def manage(*arguments: str) -> str:
+        return full.run("-m", "django", *arguments, cwd=host, PYTHONPATH=str(host), **variables)
+
+    manage("makemigrations", "api", "jobs")
+    assert "No changes detected" in manage("makemigrations", "--check", "--dry-run")
+    manage("migrate")
+    assert "System check identified no issues" in manage("check")
+    sent = manage("shell", "-c", "from apps.shop.actors import note; print(note.send('from a worker').message_id)")
+    with _pools(full, host, variables) as pools:
+        wait_for(lambda: "from a worker" in manage("jobs"), timeout_s=60)
+    assert pools.returncode == 0
+    job_id = sent.splitlines()[-1]
+    assert "succeeded" in manage("switchyard", "jobs", "show", job_id)
+    rendered = full.run("-c", ROOM, cwd=host, **variables)
+    assert "/admin/operations/ 200 the host's own False" in rendered
+
+
+def test_project_without_unfold_and_ninja_works(least: Environment, broker_url: str, tmp_path: Path) -> None:
+    host = write_host(tmp_path)
+    variables = {"SWITCHYARD_BROKER_URL": broker_url, "DJANGO_SETTINGS_MODULE": "host_settings"}
+
+    checked = least.run("-m", "django", "check", cwd=host, PYTHONPATH=str(host), **variables)
+    least.run("-m", "django", "migrate", cwd=host, PYTHONPATH=str(host), **variables)
+    rendered = least.run("-c", ROOM, cwd=host, **variables)
+
+    assert "System check identified no issues" in checked
+    lines = rendered.splitlines()
+    assert len(lines) > 8
+    assert [line for line in lines if " 200 " not in line or not line.endswith("False")] == []
+
+
+@contextlib.contextmanager
+def _pools(environment: Environment, host: Path, variables: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    log = host / "pools.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [str(environment.python), "-m", "django", "switchyard", "runpools"],
+            cwd=host,
+            env=clean_environment(PYTHONPATH=str(host), **variables),
+            stdout=output,
+            stderr=output,
+        )
+    try:
+        yield process
+        process.send_signal(signal.SIGTERM)
+        process.wait(40)
+    except BaseException:
+        print(log.read_text())
+        raise
+    finally:
+        process.kill()
+        process.wait()

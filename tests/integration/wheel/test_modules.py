@@ -1,0 +1,100 @@
+"""Every module of the installed wheel is imported, and strictly typed code may use it."""
+
+from __future__ import annotations
+
+import json
+import sys
+import zipfile
+from pathlib import Path
+
+from tests.integration.wheel.environments import Environment, clean_environment, run
+from tests.integration.wheel.hosts import write_host
+
+# Executed in processes of their own, which they patch before anything else is loaded.
+PATCH_FIRST = ("switchyard.workers.child.gevent_main", "switchyard.workers.supervisor.gevent_group")
+IMPORT_ALL = """
+import importlib, json, os, sys
+import django
+os.environ["DJANGO_SETTINGS_MODULE"] = "host_settings"
+django.setup()
+missing = {}
+for name in json.loads(sys.argv[1]):
+    try:
+        importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        missing[name] = error.name
+print(json.dumps(missing))
+"""
+ACTORS = '''
+from __future__ import annotations
+
+import dramatiq
+from switchyard.broker.topology import Pool, Queue, Yard
+from switchyard.jobs.once import once
+from switchyard.jobs.services import enqueue_on_commit, report_progress, submit
+
+
+@dramatiq.actor(queue_name="default")
+def count(customer_id: int) -> dict[str, int]:
+    """Count something."""
+    with once(f"count/{customer_id}") as first:
+        if first:
+            report_progress(50, 100)
+    return {"customer": customer_id}
+
+
+def send(customer_id: int) -> str:
+    """Send it."""
+    enqueue_on_commit(count, kwargs={"customer_id": customer_id})
+    return count.send(customer_id).message_id
+
+
+YARD = Yard(
+    queues=(Queue("default", 1_000, 60_000, 90_000),),
+    pools=(Pool("default", "threads", ("default",), processes=1, slots=4),),
+)
+'''
+
+
+def modules(wheel: Path) -> list[str]:
+    """Return the dotted names of the wheel's modules that may be loaded into one process."""
+    names = [name for name in zipfile.ZipFile(wheel).namelist() if name.endswith(".py")]
+    dotted = [name.removesuffix(".py").removesuffix("/__init__").replace("/", ".") for name in names]
+    return [name for name in dotted if name not in PATCH_FIRST and not name.endswith("__main__")]
+
+
+def test_every_module_is_imported(full: Environment, wheel: Path, tmp_path: Path) -> None:
+    names = modules(wheel)
+
+    output = full.run("-W", "error", "-c", IMPORT_ALL, json.dumps(names), cwd=write_host(tmp_path))
+
+    assert len(names) > 300
+    assert json.loads(output.splitlines()[-1]) == {}
+
+
+def test_module_that_patches_its_process_is_imported_alone(full: Environment, tmp_path: Path) -> None:
+    for name in PATCH_FIRST:
+        full.run("-W", "error", "-c", f"import {name}", cwd=tmp_path)
+
+
+def test_without_extras_only_modules_of_an_extra_are_missing_something(
+    least: Environment, wheel: Path, tmp_path: Path
+) -> None:
+    output = least.run("-c", IMPORT_ALL, json.dumps(modules(wheel)), cwd=write_host(tmp_path))
+
+    missing = json.loads(output.splitlines()[-1])
+    assert set(missing.values()) <= {"ninja", "pydantic", "gevent"}
+    assert "switchyard.jobs.api" in missing
+
+
+def test_strictly_typed_actors_of_a_host_find_the_types(full: Environment, tmp_path: Path) -> None:
+    (tmp_path / "actors.py").write_text(ACTORS)
+    wrong = tmp_path / "wrong.py"
+    wrong.write_text(ACTORS.replace('Queue("default", 1_000', 'Queue(1_000, "default"'))
+    mypy = (Path(sys.executable).with_name("mypy"), "--strict", "--python-executable", full.python)
+    common = ("--config-file", "/dev/null", "--cache-dir", tmp_path / "cache")
+
+    run(*mypy, *common, "actors.py", cwd=tmp_path, environment=clean_environment())
+    refused = run(*mypy, *common, "wrong.py", cwd=tmp_path, environment=clean_environment(), code=1)
+
+    assert 'incompatible type "int"; expected "str"' in refused

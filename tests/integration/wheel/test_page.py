@@ -1,0 +1,97 @@
+"""``docs/how-to/put-it-into-an-existing-project.md``, followed to the letter in an empty environment."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from contextlib import closing, suppress
+from pathlib import Path
+from urllib.error import URLError
+
+from apps.platform.embedded.server import free_port
+from tests.integration.wheel.browser import Browser
+from tests.integration.wheel.environments import Index, clean_environment
+from tests.integration.wheel.reader import Reader
+from tests.unit.documentation.pages import read
+from tests.waiting import wait_for
+
+PAGE = "docs/how-to/put-it-into-an-existing-project.md"
+PORT = "127.0.0.1:8000"
+
+
+def test_every_step_of_the_page_works(clone: Path, index: Index, tmp_path: Path) -> None:
+    address = f"127.0.0.1:{free_port()}"
+    page = read(PAGE).replace("/path/to/switchyard", str(clone)).replace(PORT, address)
+    offline = clean_environment(
+        PIP_NO_INDEX="1",
+        PIP_FIND_LINKS=str(index.wheels),
+        PIP_NO_COMPILE="1",
+        PIP_CONFIG_FILE="/dev/null",
+        PIP_DISABLE_PIP_VERSION_CHECK="1",
+    )
+    reader = Reader(page, tmp_path, offline)
+    try:
+        _follow(reader, f"http://{address}", index.wheel)
+    except BaseException:
+        print(reader.logs())
+        raise
+    finally:
+        reader.stop()
+
+
+def _follow(reader: Reader, root: str, wheel: Path) -> None:
+    built = reader.follow(reader.blocks("Build and install"))
+    assert built.splitlines()[0] == str(wheel)
+
+    reader.follow(reader.blocks("Four additions"))
+
+    broker, *running, doctor = reader.blocks("Run it")
+    reader.follow([broker])
+    wait_for(lambda: "ready: " in reader.logs(), timeout_s=30)
+    assert "System check identified no issues" in reader.follow(running)
+    browser = Browser()
+    _sees_the_mail(reader.place)
+    _sees_the_pages(reader, browser, root)
+    examined = reader.follow([doctor], code=1)
+    assert "scheduler" in examined
+    assert "Traceback" not in examined + reader.logs()
+
+    declared = reader.follow(reader.blocks("Queues and pools"))
+    assert re.search(r"^.*slow.*processes", declared, re.MULTILINE), declared
+
+    *drop, last = reader.blocks("Take it out again")
+    web, pools, broker_code = reader.stop()
+    assert (pools, broker_code) == (0, 0), (web, pools, broker_code)
+    reader.follow(drop)
+    reader.undo_files()
+    reader.follow([last])
+    with closing(sqlite3.connect(reader.place / "db.sqlite3")) as database:
+        tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    assert not [table for table in tables if table.startswith("switchyard")]
+
+
+def _sees_the_mail(place: Path) -> None:
+    def mails() -> str:
+        return "".join(file.read_text() for file in (place / "mails").glob("*"))
+
+    wait_for(lambda: "Good to have you with us." in mails(), timeout_s=60)
+
+
+def _sees_the_pages(reader: Reader, browser: Browser, root: str) -> None:
+    def answers() -> bool:
+        with suppress(URLError):
+            return browser.get(f"{root}/healthz")[0] == 200
+        return False
+
+    wait_for(answers, timeout_s=60)
+    addresses = re.findall(rf"<({re.escape(root)}/\S+)>", reader.page)
+    assert len(addresses) == 3
+    for address in addresses:
+        status, text = browser.get(address)
+        if "/admin/" in address:
+            status, text = browser.log_in(address, "ada", "a-long-word")
+            assert "urgent" in text
+        assert status == 200, text
+    metrics = browser.get(f"{root}/metrics")[1]
+    assert "switchyard_queue_depth" in metrics
+    assert re.search(r'^switchyard_messages_total{actor="welcome".*} 1\.0$', metrics, re.MULTILINE), metrics
