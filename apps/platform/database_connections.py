@@ -1,4 +1,4 @@
-"""Database connections around messages: looked after in threads that opened one, and nowhere else."""
+"""Database connections of workers: checked around each message, in threads that opened one."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from dramatiq.broker import Broker, MessageProxy
 class Connections(DbConnectionsMiddleware):
     """Close a thread's database connections once they are too old or broken, before and after each message.
 
-    Django asks every database of its settings each time, which costs more than many a task without a database.
+    Threads without a connection are left out: checking every configured database costs more than many a task that uses
+    none.
 
-    Async actors reach the database in one thread that they share. Only that thread may look after its connections, so
-    it is told to, before the message asks anything of it.
+    Async actors reach the database through one thread that they share. Only that thread may close its connections, so
+    the check is submitted to it before the message runs.
     """
 
     def __init__(self) -> None:
@@ -26,7 +27,7 @@ class Connections(DbConnectionsMiddleware):
         connection_created.connect(self._note)
 
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
-        """Close what the time since the message before made unusable."""
+        """Close connections that became too old or broke since the message before."""
         self._thread.works = True
         if self._thread.connected:
             self._close_old_connections()
@@ -42,7 +43,7 @@ class Connections(DbConnectionsMiddleware):
         result: Any = None,
         exception: BaseException | None = None,
     ) -> None:
-        """Close what this message left unusable."""
+        """Close connections that this message broke or that are too old by now."""
         if self._thread.connected:
             self._close_old_connections()
 

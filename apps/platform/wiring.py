@@ -79,10 +79,10 @@ def build_yard(
     on_dead: tuple[Any, ...] = (),
     **options: Any,
 ) -> RedisBroker:
-    """Return a broker for any yard on any server: what the project runs on, and what tests run on.
+    """Return a broker for a yard on a server; the project and the tests both use it.
 
     Args:
-        on_dead: Told of each dead letter after it is in its list.
+        on_dead: Called with each dead letter after it is in its list.
         options: For :class:`broker.redis_broker.RedisBroker`.
     """
     calls = RedisCalls(client)
@@ -115,9 +115,9 @@ def in_order(
 ) -> list[Middleware]:
     """Return the middleware in the order that matters.
 
-    Before-hooks run from first to last, after-hooks from last to first. So: connections around everything; what may
-    stop a message before what records its start; what reads the outcome before what decides it; the clock of the time
-    limit last, so that it ticks for the task alone and never fires in a hook.
+    Before-hooks run from first to last, after-hooks from last to first. So connections enclose everything; middleware
+    that may stop a message precedes the middleware that records its start; readers of the outcome precede those that
+    decide it; the time limit is last, so that its clock runs for the task alone and never fires in a hook.
     """
     yard, transport, interrupts = facilities.yard, facilities.transport, make_interrupts()
     # Participant of the flush before acknowledgements; a pool's child adds its row, in workers/child/main.py.
