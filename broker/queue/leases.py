@@ -270,7 +270,7 @@ class LeaseKeeper:
             finished=finished,
             running=leftovers.running[:RUNNING_AT_ONCE],
             cause=leftovers.cause,
-            keeper=owner_of(leftovers.heir, due.key) if leftovers.heir else "",
+            heir=owner_of(leftovers.heir, due.key) if leftovers.heir else "",
             budget_s=budget.left(),
         )
         self._reclaims.remove(due)

@@ -217,7 +217,7 @@ class QueueOperations:
         finished: Sequence[Lease] = (),
         running: Sequence[str] = (),
         cause: str = "",
-        keeper: str = "",
+        heir: str = "",
         budget_s: float = BUDGET_S,
     ) -> Reclaimed | None:
         """Take an owner's messages from it: to the head of their lane, but for what it finished or ran.
@@ -228,26 +228,26 @@ class QueueOperations:
                 ``running`` are at most 500 together.
             running: Ids it was running: their crash is counted.
             cause: What ended it, for who fetches them next. One that starts with ``limit`` is no crash and counts none.
-            keeper: An owner that gets ``running`` under new tokens. Has it no lease, they go back with the rest.
+            heir: An owner that gets ``running`` under new tokens. Has it no lease, they go back with the rest.
 
         Returns:
-            ``None`` when the owner has no lease to take, and the keeper nothing of it.
+            ``None`` when the owner has no lease to take, and the heir nothing of it.
         """
         k, lane = self.keys, lane_of(owner)
         keys = [k.leases, k.hold(owner), k.bodies, *k.waiting(lane), k.bell(lane), *k.done, k.notes, k.unique]
-        keys += [k.hold(keeper or owner), k.token]
+        keys += [k.hold(heir or owner), k.token]
         mode = "lapsed" if only_lapsed else "now"
-        args: list[Word] = [owner, mode, keeper, CRASH_WINDOW_MS, cause, len(finished), *_words(finished), *running]
+        args: list[Word] = [owner, mode, heir, CRASH_WINDOW_MS, cause, len(finished), *_words(finished), *running]
         answer = self.calls.call(script("reclaim"), keys, args, budget_s=budget_s)
         if answer[0] < 0 and len(answer) == 2:
             return None
         suspects = [
-            Suspect(str(id_, "ascii"), int(crashes), Lease(keeper, id_, token) if token else None, body or None)
+            Suspect(str(id_, "ascii"), int(crashes), Lease(heir, id_, token) if token else None, body or None)
             for id_, crashes, token, body in zip(*[iter(answer[2:])] * 4, strict=True)
         ]
         returned = max(answer[0], 0)
         while answer[1]:
-            again: list[Word] = [owner, mode, keeper, CRASH_WINDOW_MS, "", 0]
+            again: list[Word] = [owner, mode, heir, CRASH_WINDOW_MS, "", 0]
             answer = self.calls.call(script("reclaim"), keys, again, budget_s=budget_s)
             returned += max(answer[0], 0)
         return Reclaimed(returned, suspects)

@@ -63,7 +63,7 @@ class Fetched:
 
 @dataclass(frozen=True, slots=True)
 class Suspect:
-    """A message that ran while its worker died. ``lease`` and ``body`` are there when a keeper got it."""
+    """A message that ran while its worker died. ``lease`` and ``body`` are there when the heir got it."""
 
     id: str
     crashes: int

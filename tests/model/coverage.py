@@ -35,7 +35,7 @@ TRANSITIONS: frozenset[Transition] = frozenset(
         ("release", ACTIVE, WAITING),
         ("reclaim", ACTIVE, WAITING),
         ("reclaim", ACTIVE, FINISHED),
-        ("reclaim", ACTIVE, ACTIVE),  # to the keeper
+        ("reclaim", ACTIVE, ACTIVE),  # to the heir
         ("requeue", DEAD, WAITING),
         ("discard", DEAD, FINISHED),
         ("cancel", SCHEDULED, FINISHED),
@@ -52,7 +52,7 @@ HAPPENINGS = frozenset(
     {
         "repeated call", "repeated fetch", "stale token", "wrong owner", "late repeat", "lost lease", "paused",
         "rearmed", "unique key", "queue full", "server full", "server unsafe", "server killed", "scripts flushed",
-        "crash limit", "keeper gone", "asked to stop", "hard limit", "missing body", "malformed body",
+        "crash limit", "heir gone", "asked to stop", "hard limit", "missing body", "malformed body",
     }
 )  # fmt: skip
 

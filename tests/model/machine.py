@@ -231,7 +231,7 @@ class FamilyMachine(RareStates, RuleBasedStateMachine):
         finished=few_picks,
         running=st.lists(ids, max_size=3, unique=True),
         cause=st.sampled_from(["signal 9", "limit 5 s", ""]),
-        keeper=st.none() | owners_back,
+        heir=st.none() | owners_back,
         again=again,
     )
     def reclaim(
@@ -241,11 +241,11 @@ class FamilyMachine(RareStates, RuleBasedStateMachine):
         finished: list[Pick],
         running: list[str],
         cause: str,
-        keeper: int | None,
+        heir: int | None,
         again: bool,
     ) -> None:
         robbed = self._owner(owner)
-        kept_by = "" if keeper is None else self._owner(keeper)
+        kept_by = "" if heir is None else self._owner(heir)
         if kept_by == robbed or (kept_by and lane_of(kept_by) != lane_of(robbed)):
             kept_by = ""
         leases = [lease for lease in self._leases(finished) if lease.owner == robbed]

@@ -292,9 +292,9 @@ class Model:
         finished: Sequence[Lease],
         running: Sequence[str],
         cause: str,
-        keeper: str,
+        heir: str,
     ) -> Reclaimed | None:
-        keeper = keeper if keeper in self.leases else ""
+        heir = heir if heir in self.leases else ""
         lease_ms = self.leases.get(owner)
         if lease_ms is not None and only_lapsed and lease_ms > self.now_ms:
             return None
@@ -308,12 +308,12 @@ class Model:
                 continue
             if message.owner == owner:
                 self._blame(message, cause)
-                if keeper:
-                    self._lease(message, keeper)
+                if heir:
+                    self._lease(message, heir)
                     suspects.append(Suspect(id_, message.crash_count, message.lease, message.body))
                 else:
                     suspects.append(Suspect(id_, message.crash_count, None, None))
-            elif message.owner == keeper:
+            elif message.owner == heir:
                 suspects.append(Suspect(id_, message.crash_count, message.lease, message.body))
         if lease_ms is None:
             return Reclaimed(0, suspects) if suspects else None

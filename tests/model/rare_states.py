@@ -60,11 +60,11 @@ class RareStates(Steps):
         if held is None:
             return
         lane = lane_of(held.owner)
-        keeper = self._join(lane)
+        heir = self._join(lane)
         if not spare:
-            self._happened("keeper gone")
-            self._reclaim(keeper, Reclaim())
-        self._reclaim(held.owner, Reclaim(running=[id_], cause="signal 11", keeper=keeper), again=again)
+            self._happened("heir gone")
+            self._reclaim(heir, Reclaim())
+        self._reclaim(held.owner, Reclaim(running=[id_], cause="signal 11", heir=heir), again=again)
 
     @precondition(lambda self: self.calm)
     @rule(id_=ids, how=st.sampled_from(["ack", "move", "dead_letter", "release"]), again=again)

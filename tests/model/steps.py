@@ -46,7 +46,7 @@ class Reclaim:
     finished: Sequence[Lease] = ()
     running: Sequence[str] = ()
     cause: str = ""
-    keeper: str = ""
+    heir: str = ""
 
 
 @dataclass
@@ -288,7 +288,7 @@ class Steps:
         call = partial(self.family.reclaim, owner, **vars(what))
         self._step("reclaim", expected, call, changes=leased and expected is not None)
         if again:
-            # Who got nothing is told nothing the second time; a keeper is told again what it got.
+            # Who got nothing is told nothing the second time; a heir is told again what it got.
             self._step("reclaim", self.model.reclaim(owner, **vars(what)), call, changes=False)
 
     def _quarantine(self, lease: Lease, *, again: bool) -> None:

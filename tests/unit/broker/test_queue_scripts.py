@@ -154,7 +154,7 @@ def calls() -> list[tuple[str, list[str], list[Word]]]:
     family.renew([owner])
     family.lapsed()
     wire.call(script("backlog"), *family.backlog_call())
-    family.reclaim(owner, finished=[lease], running=["b"], keeper="other/live")
+    family.reclaim(owner, finished=[lease], running=["b"], heir="other/live")
     family.requeue("a", as_read=b"{}", body=b"{}", nonce="n")
     family.discard("a", nonce="n")
     family.cancel("a")

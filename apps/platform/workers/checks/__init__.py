@@ -28,7 +28,7 @@ Databases = Sequence[str] | None
 
 
 def register_all() -> None:
-    """Make Django run the checks."""
+    """Register the checks with Django."""
     register(library_is_installed, TAG)
     register(addresses_are_included, Tags.urls)
     register(yard_is_sound, TAG)
@@ -60,12 +60,12 @@ def actors_are_sound(app_configs: Apps, **options: Any) -> list[CheckMessage]:
 
 
 def clients_have_time_limits(app_configs: Apps, **options: Any) -> list[CheckMessage]:
-    """Check that nothing the project's own code calls may hang for ever."""
+    """Check the project's own code for calls that may block for ever."""
     return http_clients.endless_http_calls() + http_clients.endless_mail()
 
 
 def server_keeps_work(app_configs: Apps, databases: Databases = None, **options: Any) -> list[CheckMessage]:
-    """Ask the broker's server, but only when databases are to be asked."""
+    """Check the broker's server, but only when databases are checked."""
     if not databases:
         return []
     return unsafe_server(switchyard_settings().broker_url, debug=settings.DEBUG)
@@ -77,7 +77,7 @@ def database_is_of_this_release(app_configs: Apps, databases: Databases = None, 
 
 
 def server_keeps_work_deployed(app_configs: Apps, databases: Databases = None, **options: Any) -> list[CheckMessage]:
-    """Ask the broker's server on ``check --deploy``, unless it is asked anyway."""
+    """Check the broker's server on ``check --deploy``, unless it is checked anyway."""
     return [] if databases else server_keeps_work(app_configs, databases=["default"])
 
 
@@ -95,7 +95,7 @@ def check_yard(yard: Yard) -> list[CheckMessage]:
 
 
 def check_actors(yard: Yard, broker: Broker) -> list[CheckMessage]:
-    """Return everything that is wrong with the actors declared with a broker."""
+    """Return the mistakes in the actors declared with a broker."""
     return [
         *actors.undeclared_queues(yard, broker.actors.values()),
         *actors.missing_time_limits(yard, broker),

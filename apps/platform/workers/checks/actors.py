@@ -1,4 +1,4 @@
-"""Mistakes in the actors that were declared: where they run, and for how long they may."""
+"""Mistakes in declared actors: their queues and their time limits."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def missing_time_limits(yard: Yard, broker: Broker) -> list[CheckMessage]:
 
 
 def limits_over_the_hard_limit(yard: Yard, broker: Broker) -> list[CheckMessage]:
-    """E003: an actor whose child is killed before the actor is told to stop."""
+    """E003: an actor whose time limit is not below its queue's hard limit, so that its child is killed first."""
     found: list[CheckMessage] = []
     for actor, queue in _placed(yard, broker):
         limit = _time_limit_ms(actor, queue)
@@ -111,7 +111,7 @@ def _placed(yard: Yard, broker: Broker) -> list[tuple[AnyActor, Queue]]:
 
 
 def _time_limit_ms(actor: AnyActor, queue: Queue) -> float | None:
-    """Return the limit that holds for an actor, ``None`` when none does."""
+    """Return the time limit of an actor in milliseconds; ``None`` without one."""
     limit = actor.options.get("time_limit", queue.soft_limit_ms)
     if not isinstance(limit, int | float) or isinstance(limit, bool) or not 0 < limit < math.inf:
         return None

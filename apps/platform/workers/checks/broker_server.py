@@ -1,4 +1,4 @@
-"""Mistakes in the broker's server, as system checks: see :mod:`broker.health.server` for what is looked at."""
+"""Mistakes in the broker's server, as system checks; :mod:`broker.health.server` finds them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ IDS = {
 
 
 def unsafe_server(url: str, *, debug: bool) -> list[CheckMessage]:
-    """Ask the server whether it may lose work. Answers within about two seconds, also when the server does not.
+    """Check whether the server may lose work, within about 2 s, also when it does not answer.
 
     Args:
         url: Address of the broker. Never shown: it may hold a password.

@@ -85,7 +85,7 @@ def endless_mail() -> list[CheckMessage]:
 
 
 def own_folders() -> list[Path]:
-    """Return the folders of this project's code: what is installed from elsewhere is not ours to correct."""
+    """Return the folders of this project's code: installed packages are not checked."""
     base = Path(switchyard_settings().base_dir)
     folders = [base / package for package in ("project", "middleware", "broker")]
     folders += [Path(app.path) for app in apps.get_app_configs()]
@@ -120,7 +120,7 @@ def _sources(folders: list[Path]) -> set[Path]:
 
 
 def _imported(tree: ast.AST) -> Iterator[tuple[str, str]]:
-    """Yield each name that an import binds, with the full name of what it stands for."""
+    """Yield each name that an import binds, with its full name."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
@@ -132,7 +132,7 @@ def _imported(tree: ast.AST) -> Iterator[tuple[str, str]]:
 
 
 def _sessions(tree: ast.AST, names: dict[str, str]) -> Iterator[str]:
-    """Yield what ``requests`` sessions are assigned to, as source: ``session``, ``self.session``."""
+    """Yield the targets of assigned ``requests`` sessions, as source: ``session``, ``self.session``."""
     for node in ast.walk(tree):
         targets: list[ast.expr] = []
         value: ast.expr | None = None
@@ -147,7 +147,7 @@ def _sessions(tree: ast.AST, names: dict[str, str]) -> Iterator[str]:
 
 
 def _full_name(node: ast.expr, names: dict[str, str]) -> str | None:
-    """Return ``urllib.request.urlopen`` for what a module calls by any imported name."""
+    """Return the full name of a call, such as ``urllib.request.urlopen``, by any imported name."""
     parts: list[str] = []
     while isinstance(node, ast.Attribute):
         parts.append(node.attr)
@@ -163,7 +163,7 @@ def _has_timeout(call: ast.Call, position: int | None) -> bool:
     for keyword in call.keywords:
         if keyword.arg == "timeout":
             return not _is_none(keyword.value)
-    # ``*args`` and ``**options`` may carry one: doubt speaks for the author.
+    # ``*args`` and ``**options`` may contain a timeout: such a call is accepted.
     return any(keyword.arg is None for keyword in call.keywords) or any(
         isinstance(argument, ast.Starred) for argument in call.args
     )

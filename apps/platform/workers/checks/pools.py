@@ -1,4 +1,4 @@
-"""Mistakes in the pools of a yard: one that serves everything, mixes latency classes, or asks for too much."""
+"""Mistakes in the pools of a yard: unknown lanes, mixed latency classes, too few database connections."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def undeclared_lanes(yard: Yard) -> list[CheckMessage]:
 
 
 def pools_that_watch_everything(yard: Yard) -> list[CheckMessage]:
-    """E008: a pool that serves every queue, or no lane at all, which Dramatiq takes for every queue."""
+    """E008: a pool that serves every queue, or no lane at all, which Dramatiq treats as every queue."""
     found: list[CheckMessage] = []
     live = {queue.name for queue in yard.queues}
     for pool in yard.pools:

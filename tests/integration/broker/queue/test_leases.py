@@ -157,8 +157,8 @@ def test_a_repeated_reclaim_names_again_what_the_keeper_got(family: QueueOperati
         family.join(owner)
     family.fetch("child.1/live", 2, request=1)
 
-    first = family.reclaim("child.1/live", running=["a"], keeper="suspects.1/live")
-    again = family.reclaim("child.1/live", running=["a"], keeper="suspects.1/live")
+    first = family.reclaim("child.1/live", running=["a"], heir="suspects.1/live")
+    again = family.reclaim("child.1/live", running=["a"], heir="suspects.1/live")
 
     assert first is not None
     assert again is not None
