@@ -6,22 +6,20 @@ import itertools
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
-from typing import Any, Protocol
+from collections.abc import Iterable
 
 from dramatiq.broker import Consumer as DramatiqConsumer
 from dramatiq.broker import MessageProxy
 
+from broker.consuming_broker import ConsumingBroker
 from broker.errors import BrokerError, BrokerUnavailable, LeaseLost
 from broker.held_message import HeldMessage
-from broker.queue import codec
 from broker.queue.operations import AT_ONCE, QueueOperations, lane_of
-from broker.queue.results import Fetched, Grant, Lease, fetched
+from broker.queue.results import Fetched, Lease, fetched
 from broker.queue.unroutable import UnroutableLane
+from broker.received import readable
 from broker.redis.scripts import script
-from broker.stores.quarantine import Quarantine
-from broker.worker.acks import Acks
-from broker.worker.prefetch import PrefetchCredit
+from broker.worker.cancellations import POLL_CANCELLATIONS_S
 from broker.worker.wakeup import Wakeup
 
 logger = logging.getLogger("switchyard.broker")
@@ -30,38 +28,6 @@ DRAINING_PAUSE_S = 0.05
 # Acknowledgements wait for the next fetch, but no longer than this where there is no room for one.
 ACKS_WAIT_S = 0.02
 LOOK_FOR_PARKED_S = 2.0
-# How often it is looked up which messages in hand were asked to stop.
-POLL_CANCELLATIONS_S = 0.25
-
-
-class ConsumingBroker(Protocol):
-    """The part of :class:`broker.redis_broker.RedisBroker` that its consumers use."""
-
-    in_flight: dict[str, HeldMessage]
-    draining: bool
-    knows: Callable[[str], bool]
-
-    @property
-    def budget(self) -> PrefetchCredit:
-        """The prefetch credit of this process's worker."""
-
-    def acks_of(self, family: QueueOperations, owner: str) -> Acks:
-        """Return the acknowledgements of an owner."""
-
-    def poll_cancellations(self) -> None:
-        """Read which messages in flight are to stop, if that is due."""
-
-    def report_stale(self, family: QueueOperations, leases: Iterable[Lease]) -> None:
-        """Report messages whose lease was lost before their end."""
-
-    def lost_lease(self, owner: str) -> None:
-        """Report that an owner lost its lease."""
-
-    def dead_letter_held(self, held: HeldMessage) -> None:
-        """Move a message that Dramatiq rejected to the dead list."""
-
-    def emit_before(self, signal: str, *args: Any) -> None:
-        """Call the hooks of a signal."""
 
 
 class Consumer(DramatiqConsumer):
@@ -140,7 +106,7 @@ class Consumer(DramatiqConsumer):
         """Make a rejected message a dead letter, unless a middleware did so."""
         assert isinstance(message, HeldMessage)  # noqa: S101  see ack
         if not message.moved:
-            self._broker.dead_letter_held(message)
+            self._broker.moves.dead_letter(message)
         self._let_go(message)
 
     def requeue(self, messages: Iterable[MessageProxy]) -> None:
@@ -334,23 +300,11 @@ class Consumer(DramatiqConsumer):
             raise LeaseLost(self._owner)
         try:
             for grant in found.grants:
-                if (message := self._readable(grant)) is not None:
+                if (message := readable(grant, self._family, self._lane_name)) is not None:
                     self._ready.append(message)
                     room -= 1
         finally:
             self._budget.give(room)
-
-    def _readable(self, grant: Grant) -> HeldMessage | None:
-        try:
-            if grant.body is None:
-                raise codec.UnreadableMessage("an id without a body")
-            message = codec.decode(grant.body, message_id=str(grant.lease.id, "ascii"), lane=self._lane_name)
-        except (codec.UnreadableMessage, UnicodeDecodeError) as error:
-            raw = grant.lease.id if grant.body is None else grant.body
-            self._family.quarantine(grant.lease, Quarantine.entry(self._lane_name, raw, str(error)).encode())
-            logger.error("unreadable message of %d bytes in %s set aside: %s", len(raw), self._lane_name, error)
-            return None
-        return HeldMessage(message, grant.lease, self._family, grant.crashes, grant.cancel_requested, grant.cause)
 
     def _settle(self) -> None:
         self._acks.release_unknown([held.lease for held in list(self._broker.in_flight.values())])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -15,27 +14,26 @@ from dramatiq.errors import QueueJoinTimeout, QueueNotFound
 from dramatiq.message import Message
 from dramatiq.middleware import Middleware, MiddlewareError
 
-from broker.consumer import POLL_CANCELLATIONS_S, Consumer
-from broker.errors import BrokerUnavailable, InvalidMessageId
+from broker.consumer import Consumer
+from broker.enqueue_many import enqueue_in_batches
+from broker.errors import BrokerUnavailable
 from broker.held_message import HeldMessage
+from broker.held_moves import HeldMoves
 from broker.keys.keys import Keys
 from broker.keys.queue_keys import Lane
-from broker.queue import codec
-from broker.queue.dead_letter_json import encode, rejected
+from broker.queue.codec import entry_of
 from broker.queue.depth_limits import DepthLimits
-from broker.queue.operations import Move, QueueOperations, level_of
-from broker.queue.results import Entry, Lease
+from broker.queue.operations import QueueOperations, level_of
+from broker.queue.results import Lease
 from broker.queue.self_managed_leases import SelfManagedLeases
 from broker.redis.calls import RedisCalls
-from broker.shapes import DeadLetter
 from broker.topology import lane_of_name
 from broker.worker.ack_barrier import AckBarrier
 from broker.worker.acks import Acks, report_stale
+from broker.worker.cancellations import CancellationPoll
 from broker.worker.hooks import Hooks
 from broker.worker.prefetch import PrefetchCredit
 from broker.worker.work_queue import WorkQueue
-
-MESSAGE_ID = re.compile(r"[!-~]{1,200}")
 
 
 class RedisBroker(Broker):
@@ -75,8 +73,8 @@ class RedisBroker(Broker):
         self.slots: int | None = None
         self._limits = DepthLimits(limits or {})
         self._barrier = barrier
-        self._poll_at_s = 0.0
-        self._polling = threading.Lock()
+        self._cancellations = CancellationPoll(partial(self.emit_after, "request_cancellation"))
+        self.moves = HeldMoves(self)
         self._lanes: dict[str, tuple[QueueOperations, Lane]] = {}
         self._acks: dict[str, Acks] = {}
         self._consumers: list[Consumer] = []
@@ -146,28 +144,8 @@ class RedisBroker(Broker):
             consumer.interrupt()
 
     def poll_cancellations(self) -> None:
-        """Read, four times a second, which messages in flight are to stop, and report each to the middleware once.
-
-        The hook is ``after_request_cancellation``, with the message. While one thread reads, others return at once.
-        """
-        if time.monotonic() < self._poll_at_s or not self._polling.acquire(blocking=False):
-            return
-        try:
-            self._poll_at_s = time.monotonic() + POLL_CANCELLATIONS_S
-            self._read_cancellations()
-        finally:
-            self._polling.release()
-
-    def _read_cancellations(self) -> None:
-        in_hand: dict[str, list[HeldMessage]] = {}
-        for held in list(self.in_flight.values()):
-            in_hand.setdefault(held.family.keys.queue, []).append(held)
-        for queue, messages in in_hand.items():
-            requested = self.families[queue].cancel_requested([held.message_id for held in messages])
-            for held in messages:
-                if held.message_id in requested and not held.cancel_requested:
-                    held.cancel_requested = True
-                    self.emit_after("request_cancellation", held)
+        """Read which messages in flight are to stop, if that is due; see :class:`CancellationPoll`."""
+        self._cancellations.run(self.in_flight)
 
     def report_stale(self, family: QueueOperations, leases: Iterable[Lease]) -> None:
         """Tell of messages of a family that were worked off here by somebody who had lost them.
@@ -282,10 +260,10 @@ class RedisBroker(Broker):
         """
         family, lane = self.lane(message.queue_name)
         if (held := self._held_by_sender(message, family)) is not None:
-            moved = self.move_held(held, message, move="divert", delay=delay)
+            moved = self.moves.move(held, message, move="divert", delay=delay)
         else:
             self.emit_before("enqueue", message, delay)
-            entry, limit = _entry(message), self._limits.of(message.queue_name)
+            entry, limit = entry_of(message), self._limits.of(message.queue_name)
             level = self.level(message)
             [id_] = family.enqueue((entry,), lane=lane, delay_ms=delay or 0, level=level, limit=limit)
             if id_ != entry.id:
@@ -293,7 +271,7 @@ class RedisBroker(Broker):
             self.emit_after("enqueue", message, delay)
             moved = True
         if moved:
-            self._record(1)
+            self.record_enqueued(1)
         return message
 
     def enqueue_many(self, messages: Iterable[Message[Any]], *, delay: int | None = None) -> list[Message[Any]]:
@@ -306,29 +284,15 @@ class RedisBroker(Broker):
             As :meth:`enqueue`, and what the message it concerns says. Those before it may be there: enqueue all of
             them again, none is there twice.
         """
-        messages = list(messages)
-        by_lane: dict[tuple[str, int], list[int]] = {}
-        listens = self._hooks.named("before_enqueue", self.middleware)
-        heard = self._hooks.named("after_enqueue", self.middleware)
-        for position, message in enumerate(messages):
-            if listens:
-                self.emit_before("enqueue", message, delay)
-            by_lane.setdefault((message.queue_name, self.level(message)), []).append(position)
-        standing = [message.message_id for message in messages]
-        for (queue_name, level), positions in by_lane.items():
-            family, lane = self.lane(queue_name)
-            limit = self._limits.of(queue_name)
-            entries = (_entry(messages[position]) for position in positions)
-            ids = family.enqueue(entries, lane=lane, delay_ms=delay or 0, level=level, limit=limit)
-            for position, id_ in zip(positions, ids, strict=True):
-                standing[position] = id_
-        for position, message in enumerate(messages):
-            if standing[position] != message.message_id:
-                messages[position] = message.copy(message_id=standing[position])
-            elif heard:
-                self.emit_after("enqueue", message, delay)
-        self._record(len(messages))
-        return messages
+        return enqueue_in_batches(self, messages, delay)
+
+    def has_hooks(self, name: str) -> bool:
+        """Whether a middleware implements a hook."""
+        return bool(self._hooks.named(name, self.middleware))
+
+    def limit_of(self, queue_name: str) -> int:
+        """Return how many messages a queue may hold, 0 for any number."""
+        return self._limits.of(queue_name)
 
     def level(self, message: Message[Any]) -> int:
         """Return the level of a message: of its own priority, else of its actor's."""
@@ -351,48 +315,14 @@ class RedisBroker(Broker):
             return held
         return None
 
-    def _record(self, count: int) -> None:
+    def record_enqueued(self, count: int) -> None:
+        """Write the job records of messages that were enqueued; a server that is away gets them later."""
         if self._barrier is None:
             return
         try:
             self._barrier.flush()
         except BrokerUnavailable as error:  # they are there; what is to be known of them is written later
             self.logger.warning("%d messages are enqueued, but not recorded yet: %s", count, error)
-
-    # --- Moves of held messages ---
-
-    def move_held(self, held: HeldMessage, message: Message[Any], *, move: Move, delay: int | None) -> bool:
-        """Move a held message into the lane that its copy ``message`` names, in the queue family it is in.
-
-        Args:
-            message: The copy, which may have grown beyond the size that a new message may have.
-            delay: Milliseconds.
-
-        Returns:
-            ``False`` when its lease was lost: nothing was moved, and the loss is reported.
-        """
-        lane = self.lane(message.queue_name)[1]
-        self.emit_before("enqueue", message, delay)
-        body, level = codec.encode(message, grown=True), self.level(message)
-        moved = held.family.move(held.lease, move=move, lane=lane, body=body, delay_ms=delay or 0, level=level)
-        self._note_move(held, moved)
-        if moved:
-            self.emit_after("enqueue", message, delay)
-        return moved
-
-    def isolate_held(self, held: HeldMessage) -> None:
-        """Move a held message into the lane whose messages run alone."""
-        self._note_move(held, held.family.isolate(held.lease))
-
-    def dead_letter_held(self, held: HeldMessage, dead_letter: DeadLetter | None = None) -> None:
-        """Move a held message to the dead list; without a dead letter, one is made of Dramatiq's rejection."""
-        dead_letter = dead_letter or rejected(held, held.family.keys.queue)
-        self._note_move(held, held.family.dead_letter(held.lease, encode(dead_letter).encode()))
-
-    def _note_move(self, held: HeldMessage, moved: bool) -> None:
-        held.moved = True
-        if not moved:
-            self.report_stale(held.family, [held.lease])
 
     # --- Queues as a whole ---
 
@@ -421,10 +351,3 @@ class RedisBroker(Broker):
             if deadline is not None and time.monotonic() >= deadline:
                 raise QueueJoinTimeout(queue_name)
             time.sleep(interval / 1000)
-
-
-def _entry(message: Message[Any]) -> Entry:
-    id_ = message.message_id
-    if not isinstance(id_, str) or not MESSAGE_ID.fullmatch(id_) or id_ == "#":
-        raise InvalidMessageId(id_)
-    return Entry(id_, codec.encode(message), str(message.options.get("unique_key", "")))

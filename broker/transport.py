@@ -69,12 +69,12 @@ class RedisTransport:
 
     def isolate(self, held: Message[Any] | MessageProxy) -> bool:
         """Move a held message into the lane whose messages run alone."""
-        self._broker.isolate_held(_held(held))
+        self._broker.moves.isolate(_held(held))
         return True
 
     def dead_letter(self, held: Message[Any] | MessageProxy, letter: DeadLetter) -> None:
         """Move a held message to its queue's dead list, as the letter tells of it."""
-        self._broker.dead_letter_held(_held(held), letter)
+        self._broker.moves.dead_letter(_held(held), letter)
 
     def requeue(self, queue: str, letter_id: str) -> str:
         """Move a dead letter back to its live queue, attempts forgotten, and return the message's id."""
@@ -128,7 +128,7 @@ class RedisTransport:
         family, _ = self._broker.lane(lane)
         if family is not message.family:
             raise ValueError(f"{message.message_id} cannot move from {message.queue_name} to {lane}: another family")
-        self._broker.move_held(message, moved_copy(held, lane, options), move=move, delay=delay_ms)
+        self._broker.moves.move(message, moved_copy(held, lane, options), move=move, delay=delay_ms)
 
     def _lane(self, held: Message[Any] | MessageProxy) -> UnroutableLane:
         message = _held(held)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Final
 
 from dramatiq.message import Message
 
-from broker.errors import UnreadablePayload
+from broker.errors import InvalidMessageId, UnreadablePayload
 from broker.queue import json_body
+from broker.queue.results import Entry
 
+MESSAGE_ID: Final = re.compile(r"[!-~]{1,200}")
 NUMBERS: Final = ("attempts", "generation", "enqueued_at", "due_at")
 # The last millisecond of the year 9999. What counts with larger numbers, or negative ones, breaks elsewhere.
 LARGEST: Final = 253_402_300_799_999
@@ -18,6 +21,18 @@ LONGEST_ID: Final = 200
 
 class UnreadableMessage(Exception):
     """Bytes in a lane that are no message for it."""
+
+
+def entry_of(message: Message[Any]) -> Entry:
+    """Return a new message as an entry to enqueue.
+
+    Raises:
+        InvalidMessageId, PayloadTooLarge, UnencodablePayload: it cannot be sent.
+    """
+    id_ = message.message_id
+    if not isinstance(id_, str) or not MESSAGE_ID.fullmatch(id_) or id_ == "#":
+        raise InvalidMessageId(id_)
+    return Entry(id_, encode(message), str(message.options.get("unique_key", "")))
 
 
 def encode(message: Message[Any], *, grown: bool = False) -> bytes:

@@ -457,7 +457,7 @@ def test_messages_that_are_here_do_not_wait_for_a_slow_server(build: Build, monk
 
 
 def test_cancellations_are_read_by_one_thread_at_a_time(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("broker.redis_broker.POLL_CANCELLATIONS_S", 0.0)
+    monkeypatch.setattr("broker.worker.cancellations.POLL_CANCELLATIONS_S", 0.0)
     broker = build()
     broker.enqueue(message(id_="m"))
     held = next(broker.consume("work", prefetch=1, timeout=1_000))

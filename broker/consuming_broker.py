@@ -1,0 +1,41 @@
+"""The part of a broker that its consumers use, so that neither module needs the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
+
+from broker.held_message import HeldMessage
+from broker.held_moves import HeldMoves
+from broker.queue.operations import QueueOperations
+from broker.queue.results import Lease
+from broker.worker.acks import Acks
+from broker.worker.prefetch import PrefetchCredit
+
+
+class ConsumingBroker(Protocol):
+    """The part of :class:`broker.redis_broker.RedisBroker` that its consumers use."""
+
+    in_flight: dict[str, HeldMessage]
+    draining: bool
+    knows: Callable[[str], bool]
+    moves: HeldMoves
+
+    @property
+    def budget(self) -> PrefetchCredit:
+        """The prefetch credit of this process's worker."""
+
+    def acks_of(self, family: QueueOperations, owner: str) -> Acks:
+        """Return the acknowledgements of an owner."""
+
+    def poll_cancellations(self) -> None:
+        """Read which messages in flight are to stop, if that is due."""
+
+    def report_stale(self, family: QueueOperations, leases: Iterable[Lease]) -> None:
+        """Report messages whose lease was lost before their end."""
+
+    def lost_lease(self, owner: str) -> None:
+        """Report that an owner lost its lease."""
+
+    def emit_before(self, signal: str, *args: Any) -> None:
+        """Call the hooks of a signal."""

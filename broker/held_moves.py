@@ -1,0 +1,78 @@
+"""Moves of held messages: one step on the server each, so that a message is never in two places or in none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Protocol
+
+from dramatiq.message import Message
+
+from broker.held_message import HeldMessage
+from broker.keys.queue_keys import Lane
+from broker.queue import codec
+from broker.queue.dead_letter_json import encode, rejected
+from broker.queue.operations import Move, QueueOperations
+from broker.queue.results import Lease
+from broker.shapes import DeadLetter
+
+
+class MovingBroker(Protocol):
+    """The part of :class:`broker.redis_broker.RedisBroker` that moves use."""
+
+    def lane(self, queue_name: str) -> tuple[QueueOperations, Lane]:
+        """Return queue family and lane behind a queue's name."""
+
+    def level(self, message: Message[Any]) -> int:
+        """Return the priority level of a message."""
+
+    def emit_before(self, signal: str, *args: Any) -> None:
+        """Call the hooks of a signal."""
+
+    def emit_after(self, signal: str, *args: Any) -> None:
+        """Call the hooks of a signal."""
+
+    def report_stale(self, family: QueueOperations, leases: Iterable[Lease]) -> None:
+        """Report messages whose lease was lost."""
+
+
+class HeldMoves:
+    """Moves held messages, for Dramatiq's own retries as for this project's middleware.
+
+    A message whose lease was lost belongs to another worker by now: it is not moved, and the loss is reported.
+    """
+
+    def __init__(self, broker: MovingBroker) -> None:
+        self._broker = broker
+
+    def move(self, held: HeldMessage, message: Message[Any], *, move: Move, delay: int | None) -> bool:
+        """Move a held message into the lane that its copy ``message`` names, in the queue family it is in.
+
+        Args:
+            message: The copy, which may have grown beyond the size that a new message may have.
+            delay: Milliseconds.
+
+        Returns:
+            ``False`` when its lease was lost.
+        """
+        lane = self._broker.lane(message.queue_name)[1]
+        self._broker.emit_before("enqueue", message, delay)
+        body, level = codec.encode(message, grown=True), self._broker.level(message)
+        moved = held.family.move(held.lease, move=move, lane=lane, body=body, delay_ms=delay or 0, level=level)
+        self._note(held, moved)
+        if moved:
+            self._broker.emit_after("enqueue", message, delay)
+        return moved
+
+    def isolate(self, held: HeldMessage) -> None:
+        """Move a held message into the lane whose messages run alone."""
+        self._note(held, held.family.isolate(held.lease))
+
+    def dead_letter(self, held: HeldMessage, dead_letter: DeadLetter | None = None) -> None:
+        """Move a held message to the dead list; without a dead letter, one is made of Dramatiq's rejection."""
+        dead_letter = dead_letter or rejected(held, held.family.keys.queue)
+        self._note(held, held.family.dead_letter(held.lease, encode(dead_letter).encode()))
+
+    def _note(self, held: HeldMessage, moved: bool) -> None:
+        held.moved = True
+        if not moved:
+            self._broker.report_stale(held.family, [held.lease])
