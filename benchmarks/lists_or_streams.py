@@ -60,7 +60,7 @@ class Lists:
         self._family.join("bench/live", lease_ms=3_600_000)
         self._requests = itertools.count(1)
         self._held: list[Lease] = []
-        self._bell = Wakeup(self._family.calls, self._family.keys.bell("live"))
+        self._bell = Wakeup(self._family.calls, self._family.keys.wakeup("live"))
 
     def enqueue(self, ids: list[str]) -> None:
         self._family.enqueue([Entry(id_, BODY) for id_ in ids])
@@ -73,9 +73,9 @@ class Lists:
     def wait(self) -> None:
         while True:
             call = self._family.fetch_call("bench/live", 1, request=next(self._requests))
-            self._bell.ask(script("fetch"), *call)
-            heard = self._bell.hear(10)
-            grants = fetched("bench/live", heard.answer).grants if heard is not None and heard.answer else []
+            self._bell.request(script("fetch"), *call)
+            heard = self._bell.wait(10)
+            grants = fetched("bench/live", heard.fetch).grants if heard is not None and heard.fetch else []
             if grants:
                 self._family.ack("bench/live", [grant.lease for grant in grants])
                 return

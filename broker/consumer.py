@@ -25,16 +25,30 @@ from broker.worker.wakeup import Wakeup
 logger = logging.getLogger("switchyard.broker")
 
 DRAINING_PAUSE_S = 0.05
-# Acknowledgements wait for the next fetch, but no longer than this where there is no room for one.
+# Acknowledgements wait for the next fetch, but no longer than this where there is no credit for one.
 ACKS_WAIT_S = 0.02
-LOOK_FOR_PARKED_S = 2.0
+FIND_ADOPTABLE_S = 2.0
 
 
 class Consumer(DramatiqConsumer):
     """Reads one lane for one owner.
 
-    What was worked off is acknowledged with the next fetch. While there is nothing to fetch, the thread that worked it
-    off acknowledges it at once.
+    Finished messages are acknowledged with the next fetch. While a wake-up is pending no fetch follows, so the thread
+    that finished a message acknowledges it at once.
+
+    Each step (:meth:`_work`) is decided by the first of these facts that holds::
+
+        fact               step                                                     then
+        holdings unknown   release what the server holds for the owner              known
+                           and this process does not know
+        wake-up pending    wait for its answer: messages, or an empty lane          not pending
+        adoptable calls    lease messages that waited for a worker that knows them  fewer calls
+        lane empty         request the wake-up, and with it the next fetch where    pending
+                           this is the only consumer (its credit is reserved)
+        otherwise          fetch                                                    lane empty, or not
+
+    Holdings become unknown whenever a fetch may have been run whose answer nobody read: at the start, and when a
+    pending wake-up is abandoned.
     """
 
     def __init__(self, broker: ConsumingBroker, family: QueueOperations, owner: str, *, timeout_ms: int) -> None:
@@ -45,22 +59,21 @@ class Consumer(DramatiqConsumer):
         self._lane_name = family.keys.lane_name(self._lane)
         self._timeout_s = timeout_ms / 1000
         self.closed = False
-        self._budget = broker.budget
-        self._budget.consumers += 1
+        self._credit = broker.credit
+        self._credit.consumers += 1
         self._acks = broker.acks_of(family, owner)
         self._requests = itertools.count(time.time_ns())
         self._request = 0
         self._ready: deque[HeldMessage] = deque()
-        self._doorbell = Wakeup(family.calls, family.keys.bell(self._lane))
-        self._reserved = 0
-        self._must_share = False
-        self._settled = False
-        self._listening = False
-        self._empty = False
+        self._wakeup = Wakeup(family.calls, family.keys.wakeup(self._lane))
+        self._reserved_credit = 0
+        self._share_requested = False
+        self._holdings_known = False
+        self._lane_empty = False
         self._due_at_s: float | None = None
-        self._parked = UnroutableLane(family, self._lane)
-        self._look_at_s = 0.0
-        self._calls: list[str] = []
+        self._unroutable = UnroutableLane(family, self._lane)
+        self._find_adoptable_at_s = 0.0
+        self._adoptable: list[str] = []
 
     def __next__(self) -> HeldMessage | None:
         """Return the next message, or ``None`` when none came within the timeout.
@@ -73,7 +86,7 @@ class Consumer(DramatiqConsumer):
         try:
             while True:
                 if self._ready:
-                    return self._hand_out()
+                    return self._hand_over()
                 self._broker.poll_cancellations()
                 if self._broker.draining:
                     self._drain()
@@ -85,48 +98,48 @@ class Consumer(DramatiqConsumer):
         except BrokerError:
             self._stop_listening()
             if self._broker.draining:
-                self._settled = False  # no other consumer follows this one, and a fetch may have brought something
+                self._holdings_known = False  # no other consumer follows this one
                 return None
             raise
 
     def ack(self, message: MessageProxy) -> None:
-        """Forget a message that was worked off. It does not fail: what cannot be sent now is sent later.
+        """Acknowledge a finished message. Never fails: an acknowledgement that cannot be sent now is sent later.
 
-        Middleware is told by ``before_send_acks``, with the message, if that may take a while.
+        Where sending may take a while, the hook ``before_send_acks`` is called first, with the message.
         """
-        assert isinstance(message, HeldMessage)  # noqa: S101  what a worker acknowledges came from a consumer of ours
+        assert isinstance(message, HeldMessage)  # noqa: S101  a worker's messages come from this class
         if not message.moved:
             self._acks.add(message.lease)
-        self._let_go(message)
-        if self._listening:
+        self._release_credit(message)
+        if self._wakeup.pending:
             self._broker.emit_before("send_acks", message)
             self._acks.send()
 
     def nack(self, message: MessageProxy) -> None:
-        """Make a rejected message a dead letter, unless a middleware did so."""
+        """Move a rejected message to the dead list, unless a middleware did so."""
         assert isinstance(message, HeldMessage)  # noqa: S101  see ack
         if not message.moved:
             self._broker.moves.dead_letter(message)
-        self._let_go(message)
+        self._release_credit(message)
 
     def requeue(self, messages: Iterable[MessageProxy]) -> None:
-        """Give messages back to the head of their lane, in their order."""
+        """Release messages to the head of their lane, in their order."""
         held = [message for message in messages if isinstance(message, HeldMessage) and not message.moved]
         self._family.release(self._owner, [message.lease for message in held])
         for message in held:
-            self._let_go(message)
+            self._release_credit(message)
 
     def close(self) -> None:
-        """Stop listening, send what is left to be acknowledged, give back what was not handed out."""
-        if self.closed:  # Dramatiq closes it again when there is no other one yet
+        """Abandon a pending wake-up, send acknowledgements, release messages that were not handed over."""
+        if self.closed:  # Dramatiq closes a consumer again while it has no other
             return
         self.closed = True
-        self._budget.consumers -= 1
+        self._credit.consumers -= 1
         self._stop_listening()
-        self._budget.give(len(self._ready))
+        self._credit.release(len(self._ready))
         self._ready.clear()
         self._acks.send()
-        self._settle()
+        self._release_unknown()
 
     def share(self) -> None:
         """Release the credit that is reserved while this consumer listens: another lane is consumed as well now.
@@ -134,145 +147,146 @@ class Consumer(DramatiqConsumer):
         Called by other threads. The listening thread is interrupted locally: a token on the wake-up list might wake a
         consumer of another process instead, and the credit would stay reserved for up to 2 s.
         """
-        self._must_share = True
-        if self._reserved:
-            self._doorbell.interrupt()
+        self._share_requested = True
+        if self._reserved_credit:
+            self._wakeup.interrupt()
 
     def interrupt(self) -> None:
-        """Make a consumer that listens in another thread look up."""
-        self._doorbell.interrupt()
+        """End a wait for the wake-up in another thread."""
+        self._wakeup.interrupt()
 
     def _work(self, timeout_s: float) -> None:
-        """Take one step: settle what an earlier consumer left, fetch or adopt, or listen for the bell."""
-        if self._must_share:
-            self._must_share = False
-            if self._reserved:
+        """Do one step, as the class describes."""
+        if self._share_requested:
+            self._share_requested = False
+            if self._reserved_credit:
                 self._stop_listening()
-                self._settled = False  # the fetch that was sent ahead may have brought something
-        if time.monotonic() >= self._look_at_s:
-            self._look_for_parked()
-        if not self._settled:
-            self._settle()
-            self._settled = True
+                self._holdings_known = False  # the fetch that was sent ahead may have been run
+        if time.monotonic() >= self._find_adoptable_at_s:
+            self._find_adoptable()
+        if not self._holdings_known:
+            self._release_unknown()
+            self._holdings_known = True
         timeout_s = self._until_due(timeout_s)
-        if self._doorbell.asked or (self._empty and not self._calls):
+        if self._wakeup.pending or (self._lane_empty and not self._adoptable):
             try:
-                self._listen(timeout_s) if self._doorbell.asked else self._ask(timeout_s)
+                self._listen(timeout_s) if self._wakeup.pending else self._start_listening(timeout_s)
             except BrokerUnavailable:
-                if not self._must_share:  # otherwise :meth:`share` closed the connection
+                if not self._share_requested:  # otherwise :meth:`share` closed the connection
                     raise
-        elif room := self._budget.take(self, timeout_s=min(timeout_s, ACKS_WAIT_S) if self._acks.some else timeout_s):
-            if self._calls:
-                self._adopt(room)
+        elif credit := self._credit.acquire(self, timeout_s=self._credit_timeout_s(timeout_s)):
+            if self._adoptable:
+                self._adopt(credit)
             else:
-                self._fetch(room, next(self._requests))
+                self._fetch(credit, next(self._requests))
         else:
             self._acks.send()
 
+    def _credit_timeout_s(self, timeout_s: float) -> float:
+        return min(timeout_s, ACKS_WAIT_S) if self._acks.pending else timeout_s
+
     def _drain(self) -> None:
-        """Take nothing more, give back what a fetch that was sent ahead brought meanwhile, acknowledge what ends."""
-        if self._doorbell.asked:
-            self._settled = False
+        """Fetch nothing more, release what a fetch that was sent ahead has leased, send acknowledgements."""
+        if self._wakeup.pending:
+            self._holdings_known = False
         self._stop_listening()
-        time.sleep(DRAINING_PAUSE_S)  # the server sees the closed connection before it is asked what we hold
-        if not self._settled:
-            self._settle()
-            self._settled = True
+        time.sleep(DRAINING_PAUSE_S)  # the server closes the connection before it reports the holdings
+        if not self._holdings_known:
+            self._release_unknown()
+            self._holdings_known = True
         self._acks.send()
 
-    def _hand_out(self) -> HeldMessage:
+    def _hand_over(self) -> HeldMessage:
         message = self._ready.popleft()
         self._broker.in_flight[message.message_id] = message
         return message
 
-    def _let_go(self, message: HeldMessage) -> None:
+    def _release_credit(self, message: HeldMessage) -> None:
         if self._broker.in_flight.get(message.message_id) is message:
             self._broker.in_flight.pop(message.message_id, None)
         if message.has_credit:
             message.has_credit = False
-            self._budget.work_off()
+            self._credit.release_finished()
 
-    def _fetch(self, room: int, request: int) -> None:
+    def _fetch(self, credit: int, request: int) -> None:
         acked: list[Lease] = []
         try:
-            acked = self._acks.take()
-            found = self._family.fetch(self._owner, min(room, AT_ONCE), request=request, acked=acked)
+            acked = self._acks.take_written()
+            found = self._family.fetch(self._owner, min(credit, AT_ONCE), request=request, acked=acked)
         except BaseException:
-            self._acks.give_back(acked)
-            self._budget.give(room)
+            self._acks.put_back(acked)
+            self._credit.release(credit)
             raise
-        self._receive(found, room)
+        self._receive(found, credit)
 
-    def _look_for_parked(self) -> None:
-        """Look whether something is parked that our actors can run, and if so stop listening, to adopt it."""
-        self._look_at_s = time.monotonic() + LOOK_FOR_PARKED_S
-        self._calls = []
+    def _find_adoptable(self) -> None:
+        """Find calls of unroutable messages that this process knows; if there are any, abandon a pending wake-up."""
+        self._find_adoptable_at_s = time.monotonic() + FIND_ADOPTABLE_S
+        self._adoptable = []
         try:
-            known = [call for call in self._parked.calls() if self._broker.knows(call)]
+            known = [call for call in self._unroutable.calls() if self._broker.knows(call)]
             for call in known:
-                self._parked.adopt(self._owner, call, ())  # there may be no room for a while, but it is known
+                self._unroutable.adopt(self._owner, call, ())  # reports that a worker knows it, before there is credit
         except BrokerError as error:
-            logger.warning("%s: what is parked cannot be looked at now: %s", self._lane_name, error)
+            logger.warning("%s: unroutable messages cannot be listed now: %s", self._lane_name, error)
             return
-        self._calls = known
-        if self._calls and self._doorbell.asked:
+        self._adoptable = known
+        if self._adoptable and self._wakeup.pending:
             self._stop_listening()
-            self._settled = False  # the fetch that was sent ahead may have brought something
+            self._holdings_known = False  # the fetch that was sent ahead may have been run
 
-    def _adopt(self, room: int) -> None:
-        """Take parked messages of one call."""
+    def _adopt(self, credit: int) -> None:
+        """Lease unroutable messages of one call."""
         try:
             self._acks.send()
             ours = {*list(self._broker.in_flight), *(held.message_id for held in self._ready)}
-            found = self._parked.ids(self._calls[0], min(room + len(ours), AT_ONCE))
-            ids = [id_ for id_ in found if str(id_, "utf-8", "replace") not in ours][:room]
-            adopted = self._parked.adopt(self._owner, self._calls[0], ids)
+            found = self._unroutable.ids(self._adoptable[0], min(credit + len(ours), AT_ONCE))
+            ids = [id_ for id_ in found if str(id_, "utf-8", "replace") not in ours][:credit]
+            adopted = self._unroutable.adopt(self._owner, self._adoptable[0], ids)
         except BaseException:
-            self._budget.give(room)
+            self._credit.release(credit)
             raise
-        if len(adopted.grants) < room:
-            self._calls.pop(0)
-        self._keep(adopted, room)
+        if len(adopted.grants) < credit:
+            self._adoptable.pop(0)
+        self._make_ready(adopted, credit)
 
-    def _ask(self, timeout_s: float) -> None:
-        """Listen for the bell. The only consumer of a worker keeps its room for it, and asks for the fetch as well."""
-        if self._budget.consumers > 1:
-            self._doorbell.ask()
-        elif room := self._budget.take(self, timeout_s=timeout_s):
-            self._reserved = room
-            if self._budget.consumers > 1:  # since a moment; it may not have seen that we kept the room
-                self._reserved = 0
-                self._budget.give(room)
+    def _start_listening(self, timeout_s: float) -> None:
+        """Request the wake-up. The only consumer of a worker reserves its credit, and sends the next fetch as well."""
+        if self._credit.consumers > 1:
+            self._wakeup.request()
+        elif credit := self._credit.acquire(self, timeout_s=timeout_s):
+            self._reserved_credit = credit
+            if self._credit.consumers > 1:  # created meanwhile; it may not have seen the reserved credit
+                self._reserved_credit = 0
+                self._credit.release(credit)
                 return
             self._request = next(self._requests)
-            call = self._family.fetch_call(self._owner, min(room, AT_ONCE), request=self._request)
-            self._doorbell.ask(script("fetch"), *call)
+            call = self._family.fetch_call(self._owner, min(credit, AT_ONCE), request=self._request)
+            self._wakeup.request(script("fetch"), *call)
         else:
             return
-        self._listening = True
         self._acks.send()
 
     def _listen(self, timeout_s: float) -> None:
-        heard = self._doorbell.hear(timeout_s)
-        if heard is None:
+        answer = self._wakeup.wait(timeout_s)
+        if answer is None:
             return
-        self._listening = False
-        room, self._reserved = self._reserved, 0
-        if heard.answer is not None:
-            self._receive(fetched(self._owner, heard.answer), room)
-        elif room:
-            self._fetch(room, self._request)
-        elif room := self._budget.take(self, timeout_s=0):
-            self._fetch(room, next(self._requests))
+        credit, self._reserved_credit = self._reserved_credit, 0
+        if answer.fetch is not None:
+            self._receive(fetched(self._owner, answer.fetch), credit)
+        elif credit:
+            self._fetch(credit, self._request)
+        elif credit := self._credit.acquire(self, timeout_s=0):
+            self._fetch(credit, next(self._requests))
         else:
-            self._empty = False
-            if heard.rang:
-                self._family.ring(self._lane)  # for another process, that has room
+            self._lane_empty = False
+            if answer.notified:
+                self._family.notify(self._lane)  # for another process, which has credit
 
     def _until_due(self, timeout_s: float) -> float:
-        """Return how long to wait, at most until the next message is due; when it is, ring for whoever listens.
+        """Return how long to wait, at most until the next message is due; when one is due, notify a waiting consumer.
 
-        Blocking reads end by themselves up to 100 ms late; and we may have no room for it, but others have.
+        Blocking reads end by themselves up to 100 ms late; and where this process has no credit, others may have.
         """
         if self._due_at_s is None:
             return timeout_s
@@ -280,38 +294,37 @@ class Consumer(DramatiqConsumer):
         if until_due_s > 0:
             return min(timeout_s, until_due_s)
         self._due_at_s = None
-        self._family.ring(self._lane)
+        self._family.notify(self._lane)
         return timeout_s
 
-    def _receive(self, found: Fetched, room: int) -> None:
+    def _receive(self, found: Fetched, credit: int) -> None:
         self._broker.report_stale(self._family, found.stale)
         self._due_at_s = None
         if found.next_due_ms:
             self._due_at_s = time.monotonic() + found.next_due_ms / 1000
         more_is_due = found.next_due_ms == 0 and found.state == "ok"
-        self._empty = not more_is_due and not found.left and len(found.grants) < room
-        self._keep(found, room)
+        self._lane_empty = not more_is_due and not found.left and len(found.grants) < credit
+        self._make_ready(found, credit)
 
-    def _keep(self, found: Fetched, room: int) -> None:
-        """Make ready what was leased, and give back the room that is left."""
+    def _make_ready(self, found: Fetched, credit: int) -> None:
+        """Queue the leased messages for the worker, and release the credit that is left."""
         if found.state == "gone":
-            self._budget.give(room)
+            self._credit.release(credit)
             self._broker.lost_lease(self._owner)
             raise LeaseLost(self._owner)
         try:
             for grant in found.grants:
                 if (message := readable(grant, self._family, self._lane_name)) is not None:
                     self._ready.append(message)
-                    room -= 1
+                    credit -= 1
         finally:
-            self._budget.give(room)
+            self._credit.release(credit)
 
-    def _settle(self) -> None:
+    def _release_unknown(self) -> None:
         self._acks.release_unknown([held.lease for held in list(self._broker.in_flight.values())])
 
     def _stop_listening(self) -> None:
-        self._listening = False
-        self._empty = False
-        self._doorbell.disconnect()
-        self._budget.give(self._reserved)
-        self._reserved = 0
+        self._lane_empty = False
+        self._wakeup.disconnect()
+        self._credit.release(self._reserved_credit)
+        self._reserved_credit = 0

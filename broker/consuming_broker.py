@@ -22,7 +22,7 @@ class ConsumingBroker(Protocol):
     moves: HeldMoves
 
     @property
-    def budget(self) -> PrefetchCredit:
+    def credit(self) -> PrefetchCredit:
         """The prefetch credit of this process's worker."""
 
     def acks_of(self, family: QueueOperations, owner: str) -> Acks:

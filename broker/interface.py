@@ -1,4 +1,4 @@
-"""What middleware and apps may ask of any broker, and the shapes they exchange.
+"""Operations that middleware and apps may use on any broker.
 
 Dramatiq's own ``Broker`` enqueues and acknowledges. Switchyard also moves a message that a worker holds: to its
 retry lane, to its dead list, or back to its queue for later. Every move is at-least-once: it may leave two copies
@@ -47,13 +47,13 @@ class Transport(Protocol):
         """Note that a message that was parked is about to run."""
 
     def known_lately(self, held: Message[Any] | MessageProxy, *, call: str, within_ms: int) -> bool:
-        """Whether somebody saw a worker, in the last ``within_ms``, that knows what a held message calls."""
+        """Whether a worker that knows what a held message calls was seen in the last ``within_ms``."""
 
     def isolate(self, held: Message[Any] | MessageProxy) -> bool:
         """Put a held message where it runs alone, no attempt spent; ``False`` where there is no such place."""
 
     def dead_letter(self, held: Message[Any] | MessageProxy, letter: DeadLetter) -> None:
-        """Put a held message into its queue's dead list, as the letter tells of it. The same id twice stays one."""
+        """Put a held message into its queue's dead list as ``letter``. The same id twice stays one."""
 
     def requeue(self, queue: str, letter_id: str) -> str:
         """Move a dead letter back to its live queue, attempts forgotten, and return the message id.
@@ -82,23 +82,23 @@ class Transport(Protocol):
         """Keep a message from starting.
 
         Returns:
-            ``cancelled``: it never starts. ``asked``: a worker has it. ``unknown``: the broker cannot tell.
+            ``cancelled``: it never starts. ``asked``: a worker holds it. ``unknown``: the broker does not know it.
         """
 
     def cancel_requested(self, held: Message[Any] | MessageProxy) -> bool:
-        """Whether a held message is not to start, because somebody asked for it to stop.
+        """Whether the cancellation of a held message was requested.
 
         Raises:
-            BrokerUnavailable: the server had to be asked, and did not answer.
+            BrokerUnavailable: this had to be read from the server, which did not answer.
         """
 
     def stats(self, queue: str) -> QueueStats:
-        """Return how a queue family stands."""
+        """Return the figures of a queue family."""
 
 
 @dataclass(frozen=True, slots=True)
 class Facilities:
-    """Everything that is shared by the processes of a yard and reached through its broker."""
+    """Everything that the processes of a yard share and reach through its broker."""
 
     yard: Yard
     transport: Transport
@@ -115,7 +115,7 @@ def attach(broker: Broker, facilities: Facilities) -> None:
 
 
 def facilities(broker: Broker | None = None) -> Facilities:
-    """Return what was attached to ``broker``, or to Dramatiq's global one.
+    """Return the facilities attached to ``broker``, or to Dramatiq's global broker.
 
     Raises:
         RuntimeError: the broker was not built by ``apps/platform/wiring.py``.

@@ -1,4 +1,4 @@
-"""Dramatiq's broker on Switchyard's queue families: wakes at once, moves atomically, leases with fencing tokens."""
+"""Dramatiq's broker on Switchyard's queues: immediate wake-up, atomic moves, leases with fencing tokens."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class RedisBroker(Broker):
         self._lanes: dict[str, tuple[QueueOperations, Lane]] = {}
         self._acks: dict[str, Acks] = {}
         self._consumers: list[Consumer] = []
-        self._budget: PrefetchCredit | None = None
+        self._credit: PrefetchCredit | None = None
         self._lock = threading.RLock()
         self._child: str | None = None
         self._own_leases: SelfManagedLeases | None = None
@@ -97,17 +97,17 @@ class RedisBroker(Broker):
         Call it in the child, before anything is consumed. A name is used once.
 
         Args:
-            slots: Messages that run at once; without it half of what a worker may hold.
+            slots: Messages that run at once; without it half of the prefetch credit.
         """
         self._child, self.slots = child, slots
-        self.in_flight, self._acks, self._consumers, self._budget, self._own_leases = {}, {}, [], None, None
+        self.in_flight, self._acks, self._consumers, self._credit, self._own_leases = {}, {}, [], None, None
 
     @property
-    def budget(self) -> PrefetchCredit:
-        """What the worker of this process may hold. There is one once it consumes."""
-        if self._budget is None:
-            raise RuntimeError("this process does not consume; the budget comes with the first consumer")
-        return self._budget
+    def credit(self) -> PrefetchCredit:
+        """Prefetch credit of this process's worker. Exists once the process consumes."""
+        if self._credit is None:
+            raise RuntimeError("this process does not consume; the prefetch credit comes with the first consumer")
+        return self._credit
 
     def acks_of(self, family: QueueOperations, owner: str) -> Acks:
         """Return the acknowledgements of an owner, which outlive its consumers."""
@@ -120,15 +120,15 @@ class RedisBroker(Broker):
 
         Args:
             prefetch: Messages that this process may hold, running ones included, over all lanes.
-            timeout: Milliseconds after which a consumer that found nothing looks up.
+            timeout: Milliseconds after which a consumer without a message returns ``None``.
 
         Raises:
             QueueNotFound: the lane was never declared.
         """
         family, lane = self.lane(queue_name)
         with self._lock:
-            if self._budget is None:
-                self._budget = PrefetchCredit(prefetch, self.slots or max(1, prefetch // 2))
+            if self._credit is None:
+                self._credit = PrefetchCredit(prefetch, self.slots or max(1, prefetch // 2))
             owner = self._owner(family, lane)
             consumer = Consumer(self, family, owner, timeout_ms=timeout)
             others = [other for other in self._consumers if not other.closed]
@@ -138,7 +138,7 @@ class RedisBroker(Broker):
         return consumer
 
     def drain(self) -> None:
-        """Fetch nothing any more, from this moment on. What is held is worked off or given back."""
+        """Fetch nothing from now on. Running messages end, others are released."""
         self.draining = True
         for consumer in self._consumers:
             consumer.interrupt()
@@ -148,10 +148,7 @@ class RedisBroker(Broker):
         self._cancellations.run(self.in_flight)
 
     def report_stale(self, family: QueueOperations, leases: Iterable[Lease]) -> None:
-        """Tell of messages of a family that were worked off here by somebody who had lost them.
-
-        The log is told, and the middleware by ``after_stale_end``, with the queue.
-        """
+        """Log messages that ended here after their lease was lost; call ``after_stale_end`` with the queue for each."""
         for lease in leases:
             report_stale([lease])
             self.emit_after("stale_end", family.keys.queue)
@@ -172,13 +169,13 @@ class RedisBroker(Broker):
             self.emit_after("lose_lease", owner)
 
     def close(self) -> None:
-        """Give back what is in the name of this process, unless that is its parent's to do, and close connections.
+        """Release what this process holds, unless its supervisor does so, and close the connections.
 
-        It may be used again, as if it were new.
+        The broker may be used again afterwards, as a new one.
         """
         with self._lock:
             own_leases, self._own_leases = self._own_leases, None
-            self.in_flight, self._acks, self._consumers, self._budget = {}, {}, [], None
+            self.in_flight, self._acks, self._consumers, self._credit = {}, {}, [], None
             self.draining = False
         if own_leases is not None:
             own_leases.stop()
@@ -321,13 +318,13 @@ class RedisBroker(Broker):
             return
         try:
             self._barrier.flush()
-        except BrokerUnavailable as error:  # they are there; what is to be known of them is written later
+        except BrokerUnavailable as error:  # the messages are enqueued; their records follow
             self.logger.warning("%d messages are enqueued, but not recorded yet: %s", count, error)
 
     # --- Queues as a whole ---
 
     def flush(self, queue_name: str) -> None:
-        """Drop every message of a queue and of its retry lane, but for the dead letters."""
+        """Drop every message of a queue and of its retry lane; dead letters stay."""
         self.lane(queue_name)[0].flush()
 
     def flush_all(self) -> None:
@@ -336,11 +333,11 @@ class RedisBroker(Broker):
             family.flush()
 
     def join(self, queue_name: str, *, timeout: int | None = None, interval: int = 20) -> None:
-        """Wait until a queue and its retry lane are worked off; for tests.
+        """Wait until a queue and its retry lane are empty; for tests.
 
         Args:
             timeout: Milliseconds.
-            interval: Milliseconds between two looks.
+            interval: Milliseconds between two reads.
 
         Raises:
             QueueJoinTimeout: it is not.

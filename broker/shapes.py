@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """A message that was given up, as its dead list holds it.
+    """A message that was given up, as stored in its dead list.
 
     Args:
         id: The message's id, hence the job's.
@@ -42,7 +42,7 @@ class DeadLetter:
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """Bytes from a queue that are no message, kept for a person to look at (at most 4 KiB of them)."""
+    """Bytes from a queue that are no message, the first 4 KiB of them, kept for inspection."""
 
     id: str
     queue: str
@@ -54,7 +54,7 @@ class Unreadable:
 
 @dataclass(frozen=True, slots=True)
 class LaneStats:
-    """How a lane (a queue or a retry lane) stands. Ages in ms; ``None`` when nothing waits."""
+    """Figures of a lane (a queue or a retry lane). Ages in ms; ``None`` when nothing waits."""
 
     name: str
     waiting: int
@@ -65,10 +65,10 @@ class LaneStats:
 
 @dataclass(frozen=True, slots=True)
 class QueueStats:
-    """How a queue family stands.
+    """Figures of a queue family.
 
     Args:
-        parked: Of what is scheduled, how many wait for a worker that knows them.
+        parked: Scheduled messages that wait for a worker that knows their actor.
     """
 
     queue: str
@@ -82,7 +82,7 @@ class QueueStats:
 
 @dataclass(frozen=True)
 class Page(Generic[T]):
-    """One page of a listing; ``cursor`` asks for the next, ``None`` says there is none."""
+    """One page of a listing. ``cursor`` leads to the next page; ``None`` on the last."""
 
     items: Sequence[T]
     cursor: int | None = None

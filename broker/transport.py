@@ -28,7 +28,7 @@ LEAST_PARKED_MS: Final = 30_000
 class RedisTransport:
     """The :class:`broker.interface.Transport` of :class:`broker.redis_broker.RedisBroker`.
 
-    A message that its worker has lost meanwhile is moved by whoever has it now: here it is only logged.
+    A message whose lease was lost belongs to another worker: it is not moved, and the loss is logged.
     """
 
     def __init__(self, broker: RedisBroker, yard: Yard, dead_lists: DeadLists, quarantine: Quarantine) -> None:
@@ -48,23 +48,23 @@ class RedisTransport:
     def park(self, held: Message[Any] | MessageProxy, *, call: str, parked_ms: int, options: dict[str, Any]) -> int:
         """Schedule a held message anew where it came from, then put it on the list for workers that know it.
 
-        One that is to run alone waits in the live lane: which pool's child for such messages gets it is chance, and
-        who serves the live lane sends it there again. Killed in between, it is not on the list and waits until it is
-        due.
+        A message of the lane for isolated runs waits in the live lane instead: any pool's child may fetch it from the
+        former, and a worker of the live lane sends it back there. After a crash between the two steps the message is
+        not on the list and waits until it is due.
         """
         lane = self._lane(held)
-        # So long as it has waited already: a million parked messages are not looked at all the time.
+        # As long as it has waited already, so that a million unroutable messages are not fetched all the time.
         delay_ms = int(max(parked_ms, LEAST_PARKED_MS) * random.uniform(0.8, 1.2))  # noqa: S311  no secret
         self._move(held, "defer", lane.name, delay_ms, {**options, "parked_ms": parked_ms + delay_ms})
         lane.add(held.message_id, call)
         return delay_ms
 
     def unpark(self, held: Message[Any] | MessageProxy, *, call: str) -> None:
-        """Take a message that is about to run off the list."""
+        """Remove a message that is about to run from the list."""
         self._lane(held).remove(held.message_id, call)
 
     def known_lately(self, held: Message[Any] | MessageProxy, *, call: str, within_ms: int) -> bool:
-        """Whether a worker that knows it looked at the list."""
+        """Whether a worker that knows the call has read the list."""
         return self._lane(held).known_lately(call, within_ms)
 
     def isolate(self, held: Message[Any] | MessageProxy) -> bool:
@@ -73,11 +73,11 @@ class RedisTransport:
         return True
 
     def dead_letter(self, held: Message[Any] | MessageProxy, letter: DeadLetter) -> None:
-        """Move a held message to its queue's dead list, as the letter tells of it."""
+        """Move a held message to its queue's dead list as ``letter``."""
         self._broker.moves.dead_letter(_held(held), letter)
 
     def requeue(self, queue: str, letter_id: str) -> str:
-        """Move a dead letter back to its live queue, attempts forgotten, and return the message's id."""
+        """Move a dead letter back to its live queue with its attempts reset, and return the message's id."""
         family = self._family(queue)
         as_read = family.calls.command("HGET", family.keys.dead_letters, letter_id)
         letter = decode(queue, as_read) if as_read is not None else None
@@ -110,15 +110,15 @@ class RedisTransport:
         return self._quarantine.page(queue, cursor=cursor, limit=limit)
 
     def cancel(self, queue: str, message_id: str) -> str:
-        """Take a scheduled message out, have a waiting one dropped in its turn, ask the worker of a leased one."""
+        """Remove a scheduled message, mark a waiting one to be dropped, request cancellation of a leased one."""
         return self._family(queue).cancel(message_id)
 
     def cancel_requested(self, held: Message[Any] | MessageProxy) -> bool:
-        """Say what is known here: it came with the message, or was looked up since, four times a second."""
+        """Return what came with the message or was read since, four times a second."""
         return _held(held).cancel_requested
 
     def stats(self, queue: str) -> QueueStats:
-        """Return how a queue family stands."""
+        """Return the figures of a queue family."""
         return family_stats(self._broker.calls, self._family(queue).keys)
 
     def _move(

@@ -1,4 +1,4 @@
-"""Look at the messages of a lane without touching them, page by page."""
+"""List the messages of a lane page by page, without changing them."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ Place = Literal["waiting", "scheduled", "leased"]
 
 @dataclass(frozen=True, slots=True)
 class BrowsedMessage:
-    """A message where it is.
+    """A message and its place.
 
     Args:
         message: ``None`` when its body is missing or cannot be read.
         due_at: When it is scheduled for, ms since the epoch.
-        owner: Who has it leased.
+        owner: Owner of its lease.
     """
 
     id: str
@@ -37,7 +37,7 @@ def look(
 ) -> Page[BrowsedMessage]:
     """Return a page of a lane's messages: the next to start first, the next to be due first, the oldest lease first.
 
-    What moves while somebody reads may be seen twice or not at all.
+    A message that moves meanwhile may be listed twice or not at all.
 
     Args:
         cursor: Of the page before; 0 for the first.

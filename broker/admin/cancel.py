@@ -1,4 +1,4 @@
-"""Cancel a job, wherever it is."""
+"""Cancellation of a job, whatever its place."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from broker.interface import Facilities
 
 
 def cancel(facilities: Facilities, job_id: str) -> str:
-    """Keep a job from starting, or ask it to stop at its next step.
+    """Prevent a job from starting, or request that it stops at its next step.
 
     Returns:
-        ``unknown``, ``ended`` (too late), ``asked`` (a worker has it) or ``cancelled`` (it never starts).
+        ``unknown``, ``ended`` (too late), ``asked`` (a worker holds it) or ``cancelled`` (it never starts).
 
     Raises:
         BrokerUnavailable: the server did not answer.

@@ -1,4 +1,4 @@
-"""Move the waiting messages of an actor to another queue: out of the way of others, or to a pool that has room."""
+"""Move the waiting messages of an actor to another queue, which another pool may serve."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BATCH = 200
 
 @dataclass(frozen=True, slots=True)
 class Relocated:
-    """How far a relocation is: messages that waited at first, that were looked at, and that were moved."""
+    """Progress of a relocation: messages that waited at first, that were read, and that were moved."""
 
     looked_at: int
     moved: int
@@ -30,9 +30,9 @@ def relocate(
 ) -> Iterator[Relocated]:
     """Move what waits for an actor in a lane to the same lane of another family; yield the progress after each batch.
 
-    The waiting list goes round once: what stays is put behind what waits, in its order. Workers go on meanwhile, and a
-    paused queue stays paused. The two queues may lie on different nodes, so a message is put into the new one before it
-    is dropped from the old one: whoever kills this in between leaves up to ``batch`` messages in both, once for each.
+    The waiting list is rotated once: messages that stay go to its end, in their order. Workers continue meanwhile, and
+    a paused queue stays paused. The two queues may lie on different nodes, so a message is put into the new one before
+    it is dropped from the old one: a kill in between leaves up to ``batch`` messages in both queues.
 
     Args:
         batch: Messages in hand at a time, at most 500.
@@ -73,4 +73,4 @@ def _is_for(actor: str, body: bytes, lane_name: str) -> bool:
     try:
         return codec.decode(body, message_id="", lane=lane_name).actor_name == actor
     except codec.UnreadableMessage:
-        return False  # whoever fetches it sets it aside
+        return False  # a consumer moves it to the quarantine

@@ -1,4 +1,4 @@
-"""How a queue family stands, in two round trips whatever its size."""
+"""Figures of a queue family, in two round trips whatever its size."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ COUNTED: Final[tuple[tuple[Lane, ...], ...]] = (("live", "alone"), ("retry",))
 def family_stats(calls: RedisCalls, keys: QueueKeys) -> QueueStats:
     """Return depth, age and state of both lanes, and what is dead or unreadable.
 
-    What runs alone, because it may take its worker down, counts among the live.
+    Messages that run alone count as live.
     """
     # Not in a MULTI: a full Redis 7 refuses every one, even of reads.
     reads: list[tuple[Word, ...]] = [
@@ -64,6 +64,6 @@ def _oldest_age_ms(bodies: list[bytes | None]) -> int | None:
 def _since(body: bytes) -> int | None:
     try:
         message: Any = codec.decode(body, message_id="", lane="")
-    except codec.UnreadableMessage:  # whatever stands there is for the quarantine, not for a page of figures
+    except codec.UnreadableMessage:  # a consumer moves it to the quarantine
         return None
     return int(message.options.get("due_at") or message.options.get("enqueued_at") or message.message_timestamp)

@@ -54,7 +54,7 @@ class QueueKeys:
         """Hash: what parked messages call -> when a worker that knows it looked last, ms since the epoch."""
         return f"{self.base}known"
 
-    def bell(self, lane: Lane) -> str:
+    def wakeup(self, lane: Lane) -> str:
         """List: at most one token, there when somebody should look at the lane. Idle consumers block on it."""
         return f"{self.base}{self.lane_name(lane)}.bell"
 
@@ -125,7 +125,7 @@ class QueueKeys:
 
     def kinds(self) -> tuple[tuple[str, str], ...]:
         """Return every key of the family but what its owners hold, each with the type that it has when it is there."""
-        lists = [key for lane in ALL_LANES for key in (*self.waiting(lane), self.bell(lane))]
+        lists = [key for lane in ALL_LANES for key in (*self.waiting(lane), self.wakeup(lane))]
         lists += [self.dead, self.quarantine]
         hashes = [self.bodies, *self.done, self.dead_letters, self.notes, self.unique, self.known]
         scored = [*map(self.due, ALL_LANES), *map(self.parked, ALL_LANES), self.leases]

@@ -1,9 +1,9 @@
-"""One queue family on the server: every operation that changes where a message is.
+"""Server-side operations of one queue family: every change of a message's place.
 
-Each is one Lua script (``broker/lua/queue``): it happens or it does not, and repeated after a lost answer it changes
-nothing more and answers the same. Bodies are opaque. Only the server's clock counts. A message is leased to an *owner*
-(one consumer of one lane in one process) under a *token*, a number that only grows: whoever comes with an older one has
-lost the message and changes nothing.
+Each is one Lua script (``broker/lua/queue``) and atomic. Repeated after a lost answer, a script changes nothing more
+and answers the same. Bodies are opaque. Only the server's clock counts. A message is leased to an *owner* (one consumer
+of one lane in one process) under a *token*, a number that only grows: an owner with an older token has lost the message
+and changes nothing.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class QueueOperations:
         k = keys
         others = [k.dead_letters, k.unique, k.notes, k.refused]
         self._enqueue_keys = {
-            lane: [k.bodies, *k.waiting(lane), k.due(lane), k.bell(lane), *k.done, *others] for lane in LANES
+            lane: [k.bodies, *k.waiting(lane), k.due(lane), k.wakeup(lane), *k.done, *others] for lane in LANES
         }
 
     def enqueue(
@@ -67,7 +67,7 @@ class QueueOperations:
             For each entry the id that stands for it: its own, or that of the holder of its unique key.
 
         Raises:
-            BrokerUnsafe: the server would delete messages, as whoever watches it found.
+            BrokerUnsafe: the server would delete messages, as a watch of its settings found.
             QueueFull: no room for the first 500 of them; or, with more, for all of a later 500. Earlier ones are there.
         """
         keys = self._enqueue_keys[lane]
@@ -97,13 +97,13 @@ class QueueOperations:
         return standing
 
     def join(self, owner: str, *, lease_ms: int = LEASE_MS, budget_s: float = BUDGET_S) -> None:
-        """Give a new owner its lease. Its name must be unique for ever, and end with ``/live`` or ``/retry``."""
+        """Create the lease of a new owner, whose name must be unique for ever and end with ``/live`` or ``/retry``."""
         self.calls.call(script("join"), [self.keys.leases], [owner, lease_ms], budget_s=budget_s)
 
     def fetch_call(
         self, owner: str, count: int, *, request: int, acked: Sequence[Lease] = ()
     ) -> tuple[list[str], list[Word]]:
-        """Return keys and arguments of a fetch, for a caller that sends it by itself."""
+        """Return keys and arguments of a fetch, for a caller that sends the command itself."""
         args: list[Word] = [owner, count, request, PROMOTED_AT_ONCE]
         for lease in acked:
             args += (lease.id, lease.token)
@@ -120,7 +120,7 @@ class QueueOperations:
         return fetched(owner, self.calls.call(script("fetch"), keys, args), acked)
 
     def ack(self, owner: str, leases: Sequence[Lease], *, budget_s: float = BUDGET_S) -> list[Lease]:
-        """Forget messages that were worked off; return those whose token is stale, which are left as they are."""
+        """Acknowledge finished messages; return those whose token is stale, which stay as they are."""
         keys = [self.keys.hold(owner), self.keys.bodies, *self.keys.done, self.keys.notes, self.keys.unique]
         stale: list[Lease] = []
         for chunk in _chunks(leases):
@@ -131,14 +131,14 @@ class QueueOperations:
     def move(self, lease: Lease, *, move: Move, lane: Lane, body: bytes, delay_ms: int, level: int = NORMAL) -> bool:
         """Put a leased message, with a new body, into a lane; ``False`` when its token is stale."""
         k = self.keys
-        keys = [k.bodies, k.hold(lease.owner), *k.waiting(lane), k.due(lane), k.bell(lane), k.notes, *k.done]
+        keys = [k.bodies, k.hold(lease.owner), *k.waiting(lane), k.due(lane), k.wakeup(lane), k.notes, *k.done]
         args: list[Word] = [lease.id, lease.token, move, body, delay_ms, level]
         return bool(self.calls.call(script("move"), keys, args))
 
     def isolate(self, lease: Lease, *, budget_s: float = BUDGET_S) -> bool:
         """Put a leased message into the lane whose messages run alone; ``False`` when its token is stale."""
         k = self.keys
-        keys = [k.hold(lease.owner), *k.waiting("alone"), k.bell("alone"), k.notes, *k.done]
+        keys = [k.hold(lease.owner), *k.waiting("alone"), k.wakeup("alone"), k.notes, *k.done]
         return bool(self.calls.call(script("isolate"), keys, [lease.id, lease.token], budget_s=budget_s))
 
     def dead_letter(self, lease: Lease, letter: bytes) -> bool:
@@ -148,12 +148,12 @@ class QueueOperations:
         return bool(self.calls.call(script("dead_letter"), keys, [lease.id, lease.token, letter]))
 
     def release(self, owner: str, leases: Sequence[Lease], *, side: Literal["head", "tail"] = "head") -> list[Lease]:
-        """Give messages back unstarted, no attempt and no crash counted; return those whose token is stale.
+        """Release messages unstarted, without counting an attempt or a crash; return those whose token is stale.
 
         At the head they are the next ones, in the order given.
         """
         k, lane = self.keys, lane_of(owner)
-        keys = [k.hold(owner), *k.waiting(lane), k.bell(lane), k.notes, *k.done]
+        keys = [k.hold(owner), *k.waiting(lane), k.wakeup(lane), k.notes, *k.done]
         stale: list[Lease] = []
         chunks = list(_chunks(leases))
         for chunk in reversed(chunks) if side == "head" else chunks:
@@ -178,24 +178,24 @@ class QueueOperations:
         return [(Lease(owner, id_, token), body) for id_, token, body in zip(*[iter(answer)] * 3, strict=True)]
 
     def forget(self, owner: str, leases: Sequence[Lease]) -> None:
-        """Drop leased messages that are in another family now, without remembering them as finished."""
+        """Drop leased messages that were moved to another queue, without recording them as finished."""
         k = self.keys
         for chunk in _chunks(leases):
             self.calls.call(script("forget"), [k.hold(owner), k.bodies, k.notes, k.unique], _words(chunk))
 
     def quarantine(self, lease: Lease, entry: bytes) -> bool:
-        """Set an unreadable message aside, described by ``entry`` (JSON); ``False`` when its token is stale."""
+        """Move an unreadable message, described by ``entry`` (JSON), to the quarantine; ``False`` on a stale token."""
         k = self.keys
         keys = [k.hold(lease.owner), k.bodies, k.quarantine, *k.done, k.notes, k.unique]
         return bool(self.calls.call(script("quarantine"), keys, [lease.id, lease.token, entry]))
 
     def renew(self, owners: Sequence[str], *, lease_ms: int = LEASE_MS, budget_s: float = BUDGET_S) -> list[str]:
-        """Prolong leases; return the owners that have none any more and must not go on."""
+        """Renew leases; return the owners that have lost theirs and must stop."""
         answer = self.calls.call(script("renew"), [self.keys.leases], [lease_ms, *owners], budget_s=budget_s)
         return [str(owner, "utf-8") for owner in answer]
 
     def lapsed(self, *, lease_ms: int = LEASE_MS, gap_ms: int = SWEEP_GAP_MS, budget_s: float = BUDGET_S) -> list[str]:
-        """Return owners whose lease ran out; none after a gap in which nobody looked, when all leases start anew."""
+        """Return owners whose lease expired; none after a gap without sweeps, when every lease starts anew."""
         keys = [self.keys.leases, self.keys.swept]
         answer = self.calls.call(script("lapsed"), keys, [lease_ms, gap_ms], budget_s=budget_s)
         return [str(owner, "utf-8") for owner in answer if owner != b"rearmed"]
@@ -220,21 +220,21 @@ class QueueOperations:
         heir: str = "",
         budget_s: float = BUDGET_S,
     ) -> Reclaimed | None:
-        """Take an owner's messages from it: to the head of their lane, but for what it finished or ran.
+        """Reclaim an owner's messages: to the head of their lane, except those that it finished or ran.
 
         Args:
-            only_lapsed: Do nothing unless its lease ran out.
-            finished: What it had worked off, its acknowledgement not sent yet. Twice their number and that of
+            only_lapsed: Do nothing unless its lease expired.
+            finished: Messages it had finished and not acknowledged. Twice their number and that of
                 ``running`` are at most 500 together.
             running: Ids it was running: their crash is counted.
-            cause: What ended it, for who fetches them next. One that starts with ``limit`` is no crash and counts none.
+            cause: Cause of its end, reported with the next fetch. One that starts with ``limit`` counts no crash.
             heir: An owner that gets ``running`` under new tokens. Has it no lease, they go back with the rest.
 
         Returns:
             ``None`` when the owner has no lease to take, and the heir nothing of it.
         """
         k, lane = self.keys, lane_of(owner)
-        keys = [k.leases, k.hold(owner), k.bodies, *k.waiting(lane), k.bell(lane), *k.done, k.notes, k.unique]
+        keys = [k.leases, k.hold(owner), k.bodies, *k.waiting(lane), k.wakeup(lane), *k.done, k.notes, k.unique]
         keys += [k.hold(heir or owner), k.token]
         mode = "lapsed" if only_lapsed else "now"
         args: list[Word] = [owner, mode, heir, CRASH_WINDOW_MS, cause, len(finished), *_words(finished), *running]
@@ -255,7 +255,7 @@ class QueueOperations:
     def requeue(self, letter_id: str, *, as_read: bytes, body: bytes, level: int = NORMAL, nonce: str) -> bool:
         """Make a dead letter a waiting message; ``False`` when it is not there as it was read."""
         k = self.keys
-        keys = [k.dead_letters, k.dead, k.bodies, *k.waiting("live"), k.bell("live"), k.notes, *k.done]
+        keys = [k.dead_letters, k.dead, k.bodies, *k.waiting("live"), k.wakeup("live"), k.notes, *k.done]
         return bool(self.calls.call(script("requeue"), keys, [letter_id, as_read, body, level, nonce]))
 
     def discard(self, letter_id: str, *, nonce: str) -> bool:
@@ -280,29 +280,29 @@ class QueueOperations:
                 return answer
 
     def cancel_requested(self, ids: Sequence[str], *, budget_s: float = BUDGET_S) -> set[str]:
-        """Return those of some ids whose jobs were asked to stop."""
+        """Return the ids, of those given, whose cancellation was requested."""
         if not ids:
             return set()
         answer = self.calls.command("HMGET", self.keys.notes, *(f"asked:{id_}" for id_ in ids), budget_s=budget_s)
         return {id_ for id_, found in zip(ids, answer, strict=True) if found is not None}
 
     def pause(self) -> bool:
-        """Hand out nothing; ``False`` when it was paused already."""
+        """Pause the queue; ``False`` when it was paused already."""
         return bool(self.calls.call(script("pause"), [self.keys.paused], []))
 
     def resume(self) -> bool:
-        """Hand out messages again; ``False`` when it was not paused."""
-        keys = [self.keys.paused, *map(self.keys.bell, ALL_LANES)]
+        """Resume the queue; ``False`` when it was not paused."""
+        keys = [self.keys.paused, *map(self.keys.wakeup, ALL_LANES)]
         return bool(self.calls.call(script("resume"), keys, []))
 
-    def ring(self, lane: Lane) -> None:
-        """Wake one consumer of a lane."""
-        self.calls.call(script("ring"), [self.keys.bell(lane)], [])
+    def notify(self, lane: Lane) -> None:
+        """Notify one waiting consumer of a lane."""
+        self.calls.call(script("ring"), [self.keys.wakeup(lane)], [])
 
     def flush(self) -> None:
         """Drop every message that waits, is scheduled or is leased."""
         k = self.keys
-        lanes = [key for lane in ALL_LANES for key in (*k.waiting(lane), k.due(lane), k.bell(lane), k.parked(lane))]
+        lanes = [key for lane in ALL_LANES for key in (*k.waiting(lane), k.due(lane), k.wakeup(lane), k.parked(lane))]
         dropped = 0
         while not dropped:
             owners = self.owners()
@@ -318,14 +318,14 @@ class QueueOperations:
         return [str(owner, "utf-8") for owner in self.calls.command("ZRANGE", self.keys.leases, 0, -1)]
 
     def held(self, owner: str) -> list[Lease]:
-        """Return what an owner holds."""
+        """Return the leases of an owner."""
         answer = self.calls.command("HGETALL", self.keys.hold(owner))
         pairs = zip(answer[::2], answer[1::2], strict=True)
         return [Lease(owner, id_, token) for id_, token in pairs if id_ != b"#"]
 
     def _fetch_keys(self, owner: str) -> list[str]:
         k, lane = self.keys, lane_of(owner)
-        lists = [k.bodies, *k.waiting(lane), k.due(lane), k.bell(lane), k.leases, k.hold(owner), k.token, k.paused]
+        lists = [k.bodies, *k.waiting(lane), k.due(lane), k.wakeup(lane), k.leases, k.hold(owner), k.token, k.paused]
         return [*lists, *k.done, k.notes, k.unique]
 
 
@@ -337,7 +337,7 @@ def level_of(priority: object) -> int:
 
 
 def lane_of(owner: str) -> Lane:
-    """Return the lane in which an owner's messages wait, as its name says.
+    """Return the lane that an owner consumes, read from its name.
 
     Raises:
         ValueError: it says none.

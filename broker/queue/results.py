@@ -1,4 +1,4 @@
-"""What a queue family takes and gives: messages to enqueue, leases, and the answers of its scripts, read."""
+"""Values of a queue's operations: messages to enqueue, leases, and parsed answers of scripts."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class Grant:
     """A message that was fetched.
 
     Args:
-        crashes: Times it took its worker down.
+        crashes: Times it terminated its worker.
         cancel_requested: Its job was asked to stop while a worker held it.
         cause: What ended its last worker, or ``alone`` after a move since; it starts with ``limit`` when the worker was
             killed for this message's hard limit.
-        body: ``None`` when somebody put an id into the lane without one.
+        body: ``None`` when the lane held an id without a body.
     """
 
     lease: Lease
@@ -45,13 +45,13 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """What a fetch brought.
+    """Answer to a fetch.
 
     Args:
         state: ``ok``; ``paused``; or ``gone`` when the owner has no lease and must go on under another name.
-        stale: Leases, of those acknowledged with it, that were no longer valid.
+        stale: Those of the acknowledged leases that were lost.
         next_due_ms: Milliseconds until the next scheduled message is due; ``None`` when none is.
-        left: Messages wait still.
+        left: More messages wait.
     """
 
     state: str
@@ -63,7 +63,7 @@ class Fetched:
 
 @dataclass(frozen=True, slots=True)
 class Suspect:
-    """A message that ran while its worker died. ``lease`` and ``body`` are there when the heir got it."""
+    """A message that ran while its worker died. ``lease`` and ``body`` are set when the heir got it."""
 
     id: str
     crashes: int
@@ -73,14 +73,14 @@ class Suspect:
 
 @dataclass(frozen=True, slots=True)
 class Reclaimed:
-    """What became of a dead owner's messages: how many went back to the head of their lane, and who is suspect."""
+    """Result of reclaiming a dead owner's messages: count of those at the head of their lane again, and suspects."""
 
     returned: int
     suspects: list[Suspect]
 
 
 def fetched(owner: str, answer: list[object], acked: Sequence[Lease] = ()) -> Fetched:
-    """Return what a fetch's answer says."""
+    """Parse the answer to a fetch."""
     state, stale, next_due_ms, left = answer[:4]
     grants = [
         Grant(Lease(owner, id_, token), *_noted(crashes), body)
@@ -96,6 +96,6 @@ def fetched(owner: str, answer: list[object], acked: Sequence[Lease] = ()) -> Fe
 
 
 def _noted(crashes: bytes) -> tuple[int, bool, str]:
-    """Return count, whether it was asked to stop, and cause, of what a fetch says about crashes."""
+    """Parse the note of a message's crashes: count, whether cancellation was requested, and cause."""
     count, _, cause = str(crashes, "utf-8", "replace").partition(": ")
     return int(count.partition(" ")[0]), count.endswith(" asked"), cause

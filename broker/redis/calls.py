@@ -108,7 +108,7 @@ class RedisCalls:
         """
         budget_s = self.budget_s if budget_s is None else budget_s
         unanswered: deque[tuple[Sequence[str], Sequence[Word]]] = deque()
-        own = self.take()
+        own = self.acquire()
         connection: Any = own
         try:
             for keys, args in calls:
@@ -127,7 +127,7 @@ class RedisCalls:
         finally:
             if unanswered or connection is None:
                 own.disconnect()
-            self.give(own)
+            self.release(own)
 
     def _next_answer(
         self,
@@ -199,7 +199,7 @@ class RedisCalls:
         sent = False
         while True:
             sent_before = sent
-            connection = self.take()
+            connection = self.acquire()
             try:
                 left_s = _left_s(deadline)
                 _connect(connection, left_s)
@@ -221,12 +221,12 @@ class RedisCalls:
                 connection.disconnect()
                 raise
             finally:
-                self.give(connection)
+                self.release(connection)
             time.sleep(wait_s)
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
-    def take(self) -> Any:
-        """Return a connection for the caller alone, connected or not; :meth:`give` it back."""
+    def acquire(self) -> Any:
+        """Return a connection for the caller alone, connected or not; :meth:`release` it."""
         if self._pid != os.getpid():  # forked: the parent's connections are the parent's
             self._idle, self._pid = [], os.getpid()
         try:
@@ -239,7 +239,7 @@ class RedisCalls:
             connection.socket_timeout = ANSWER_S
             return connection
 
-    def give(self, connection: Any) -> None:
+    def release(self, connection: Any) -> None:
         """Take a connection back. One whose answer was not read must be disconnected before."""
         if self._pid == os.getpid():
             self._idle.append(connection)

@@ -1,7 +1,7 @@
 """Alerts grouped by fingerprint within a window, so that a thousand failures are a handful of messages.
 
-Raising is one call. Sending is somebody else's work: the first alert of a group is due at once, what follows is
-due as one digest when the window ends.
+Raising is one call. The scheduler sends: the first alert of a group is due at once, further ones are due as one digest
+when the window ends.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ RAISE, CLAIM, SETTLE = (script(name, folder="") for name in ("alert_raise", "ale
 
 @dataclass(frozen=True, slots=True)
 class AlertFact:
-    """One thing that somebody should know. ``at``: ms since the epoch."""
+    """One fact to report. ``at``: ms since the epoch."""
 
     fingerprint: str
     kind: str
@@ -33,7 +33,7 @@ class AlertFact:
 
 @dataclass(frozen=True, slots=True)
 class AlertGroup:
-    """A claimed group: its first alert, how many there are, how many of them were sent before."""
+    """A claimed group: its first alert, the count of alerts, and how many of them were sent before."""
 
     sample: AlertFact
     count: int
@@ -44,7 +44,7 @@ class AlertGroup:
 
     @property
     def fingerprint(self) -> str:
-        """What the group's alerts have in common."""
+        """Fingerprint that the group's alerts share."""
         return self.sample.fingerprint
 
 
@@ -66,7 +66,7 @@ class AlertGroups:
         return int(self._calls.call(RAISE, keys, [fact.fingerprint, self._window_ms, json.dumps(asdict(fact))]))
 
     def claim_due(self, limit: int = 20) -> list[AlertGroup]:
-        """Claim groups that are due. A claim that is not settled lapses after 30 s, and the group is due again."""
+        """Claim groups that are due. A claim that is not settled expires after 30 s, and the group is due again."""
         due = self._calls.command("ZRANGE", self._keys.alerts_due(), 0, limit - 1)
         claimed = []
         for fingerprint in (str(item, "utf-8") for item in due):
@@ -80,6 +80,6 @@ class AlertGroups:
         return claimed
 
     def settle(self, group: AlertGroup) -> bool:
-        """Note a claimed group as sent; ``False`` when the claim had lapsed."""
+        """Note a claimed group as sent; ``False`` when the claim had expired."""
         keys = [self._keys.alerts_due(), self._keys.alert_group(group.fingerprint)]
         return bool(self._calls.call(SETTLE, keys, [group.fingerprint, group.token, group.count, self._window_ms]))

@@ -1,4 +1,4 @@
-"""Dead lists: what was given up, kept until a person decides. No worker can consume one."""
+"""Dead lists: messages that were given up, kept until a person decides. No worker consumes them."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ _PACK: Final = msgspec.msgpack.Encoder()
 
 ENDED: Final = frozenset({"succeeded", "cancelled", "expired", "dead"})
 
-# Steps of one attempt, in order. What happens before a worker has it may be told late, hence the numbers.
+# Steps of one attempt, in order. Steps before a worker's may be written late, hence the numbers.
 STEPS: Final = {"scheduled": 1, "queued": 1, "running": 2, "retrying": 3, **dict.fromkeys(ENDED, 4)}
 
 
@@ -48,7 +48,7 @@ class JobRecord:
         attempts: Times it was started.
         progress: ``{"done", "total", "note"}``.
         error: ``{"type", "message"}`` of the last failure.
-        cancel_requested: Somebody asked for it to stop.
+        cancel_requested: A user requested its cancellation.
     """
 
     id: str
@@ -69,7 +69,7 @@ class JobRecord:
 
     @property
     def ended(self) -> bool:
-        """Nothing more happens to it by itself."""
+        """Whether the job has reached its last state."""
         return self.state in ENDED
 
 
@@ -89,7 +89,7 @@ class Step(NamedTuple):
     Args:
         fields: More fields of the record, encoded.
         at: When it happened, ms since the epoch.
-        public: What followers of the job are told beside state and time.
+        public: Fields that followers of the job receive beside state and time.
     """
 
     job_id: str
@@ -149,23 +149,23 @@ class JobRecords:
         try:
             packed = [_packed(step) for step in steps]
         except (ValueError, OverflowError) as error:  # a number over 64 bits, say, that a sender wrote into its message
-            if len(steps) > 1:  # the others are not to wait for it
-                return [told for step in steps for told in self.write([step])]
+            if len(steps) > 1:  # the other steps do not depend on it
+                return [results for step in steps for results in self.write([step])]
             logger.error("job %s is not recorded as %s: %s", steps[0].job_id, steps[0].state, error)
             return ["refused"]
         keys = [key for step in steps for key in (self.keys.job(step.job_id), self.keys.job_events(step.job_id))]
         answers = self.calls.call(WRITE, keys, packed)
-        told: list[str] = []
+        results: list[str] = []
         for step, answer in zip(steps, answers, strict=True):
             if isinstance(answer, bytes):
                 logger.error("job %s is not recorded as %s: %s", step.job_id, step.state, str(answer, "utf-8"))
-                told.append("refused")
+                results.append("refused")
             else:
-                told.append({1: "written", 0: "late", -1: "cancelled"}[answer])
-        return told
+                results.append({1: "written", 0: "late", -1: "cancelled"}[answer])
+        return results
 
     def follow(self, job_id: str) -> None:
-        """Have a job's events kept from now on. Nobody's are before: they take more memory than the job.
+        """Keep a job's events from now on. By default none are kept: they take more memory than the job.
 
         Raises:
             BrokerUnavailable: the server did not answer.
@@ -173,16 +173,16 @@ class JobRecords:
         self.calls.call(FOLLOW, [self.keys.job(job_id)], [])
 
     def progress(self, job_id: str, progress: dict[str, Any]) -> bool:
-        """Record how far a running job is; ``True`` when it was asked to stop."""
+        """Record the progress of a running job; ``True`` when its cancellation was requested."""
         keys = [self.keys.job(job_id), self.keys.job_events(job_id)]
         return bool(self.calls.call(PROGRESS, keys, [json.dumps(progress)]))
 
     def cancel(self, job_id: str, *, place: str = "unknown") -> str:
-        """Record that a job is to stop.
+        """Record the cancellation of a job.
 
         Args:
-            place: What the broker said: ``cancelled`` when it never starts, ``asked`` when a worker has it. Otherwise
-                the record itself tells whether it runs.
+            place: Answer of the broker: ``cancelled`` when it never starts, ``asked`` when a worker holds it. Otherwise
+                the record decides whether it runs.
 
         Returns:
             ``unknown``, ``ended``, ``asked`` (it runs, and stops at its next step) or ``cancelled`` (it never starts).
@@ -193,7 +193,7 @@ class JobRecords:
         return str(self.calls.call(CANCEL, keys, [LIVE_TTL_MS, data, place]), "utf-8")
 
     def cancel_requested(self, job_id: str) -> bool:
-        """Whether somebody asked the job to stop.
+        """Whether the job's cancellation was requested.
 
         Raises:
             BrokerUnavailable: the server did not answer.
@@ -236,7 +236,7 @@ class JobRecords:
 
 
 JSON_FIELDS: Final = frozenset({"progress", "result", "error"})
-# What a follower of a job is told beside its state.
+# Fields that a follower of a job receives beside its state.
 PUBLIC: Final = ("attempts", "reason", "next_attempt_at", "error")
 
 

@@ -8,14 +8,14 @@ from broker.keys.keys import Keys
 from broker.redis.calls import RedisCalls
 from broker.redis.scripts import script
 
-TAKE, RELEASE = (script(name, folder="") for name in ("lock_take", "lock_release"))
+ACQUIRE, RELEASE = (script(name, folder="") for name in ("lock_take", "lock_release"))
 
 
 class Lock:
-    """A lock that lapses by itself when its holder is gone.
+    """A lock that expires when its holder stops renewing it.
 
     Args:
-        lease_ms: Held this long after each :meth:`take`.
+        lease_ms: Held this long after each :meth:`acquire`.
     """
 
     def __init__(self, calls: RedisCalls, keys: Keys, name: str, *, lease_ms: int) -> None:
@@ -24,10 +24,10 @@ class Lock:
         self._token = secrets.token_hex(16)
         self._calls = calls
 
-    def take(self) -> bool:
-        """Take the lock, or renew it; ``False`` when another holds it."""
-        return bool(self._calls.call(TAKE, [self._key], [self._token, self._lease_ms]))
+    def acquire(self) -> bool:
+        """Acquire the lock, or renew it; ``False`` when another process holds it."""
+        return bool(self._calls.call(ACQUIRE, [self._key], [self._token, self._lease_ms]))
 
     def release(self) -> bool:
-        """Give the lock back; ``False`` when it had lapsed."""
+        """Release the lock; ``False`` when it had expired."""
         return bool(self._calls.call(RELEASE, [self._key], [self._token]))

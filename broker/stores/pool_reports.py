@@ -1,4 +1,4 @@
-"""What each pool's supervisor says of itself, for pages, metrics and commands. A report lapses with its supervisor."""
+"""Reports of the pools' supervisors, for pages, metrics and commands. A report expires with its supervisor."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from broker.keys.keys import Keys
 from broker.redis.calls import RedisCalls
 
 REPORT_TTL_MS = 15_000
-# Why children are replaced on purpose: they are worn out, or run what a person had stopped.
+# Reasons for which children are replaced on purpose: recycling, or a running job that was cancelled.
 ON_PURPOSE = ("recycled", "cancelled")
 ANSWER_TTL_MS = 60_000
-# A request for stacks. What is there in another form was written by hand, and is left out.
+# Form of a request for stacks. Others were written by hand and are ignored.
 REQUEST = re.compile(rb"[\w-]{1,64}")
 
 logger = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ class PoolReport:
 
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """Where a thread or greenlet stands: frames as ``file:line function``, innermost first."""
+    """Stack of a thread or greenlet: frames as ``file:line function``, innermost first."""
 
     of: str
     frames: list[str] = field(default_factory=list)
@@ -64,7 +64,7 @@ class Stack:
 
 @dataclass(frozen=True, slots=True)
 class ChildStacks:
-    """Where all of a child's threads stand."""
+    """Stacks of all threads of a child."""
 
     pid: int
     stacks: list[Stack]
@@ -78,7 +78,7 @@ class PoolReports:
         self._keys = keys
 
     def write(self, report: PoolReport) -> str:
-        """Write a report, which lapses after 15 s; return the request for stacks that came meanwhile, or ""."""
+        """Write a report, which expires after 15 s; return the request for stacks that came meanwhile, or ""."""
         member = report.member
         *_, request = self._calls.pipeline(
             [
@@ -98,7 +98,7 @@ class PoolReports:
         self._calls.command("SET", self._keys.stacks_asked(member), request, "PX", REPORT_TTL_MS)
 
     def answer_stacks(self, request: str, children: Sequence[ChildStacks]) -> None:
-        """Give the answer to a request, for a minute."""
+        """Store the answer to a request, for a minute."""
         data = json.dumps([asdict(child) for child in children])
         self._calls.command("SET", self._keys.stacks_answer(request), data, "PX", ANSWER_TTL_MS)
 
@@ -110,12 +110,12 @@ class PoolReports:
         return [ChildStacks(child["pid"], [Stack(**stack) for stack in child["stacks"]]) for child in json.loads(data)]
 
     def remove(self, report: PoolReport) -> None:
-        """Take a report back when its supervisor ends."""
+        """Remove a report when its supervisor ends."""
         member = report.member
         self._calls.pipeline([("DEL", self._keys.pool_report(member)), ("SREM", self._keys.pool_reports(), member)])
 
     def read_all(self) -> list[PoolReport]:
-        """Return the reports of all live supervisors, by pool and host; forget those that lapsed."""
+        """Return the reports of all live supervisors, by pool and host; remove the expired ones from the index."""
         index = self._keys.pool_reports()
         members = sorted(str(member, "utf-8", "replace") for member in self._calls.command("SMEMBERS", index))
         if not members:

@@ -1,4 +1,4 @@
-"""Quarantine: bytes found in a queue that are no message, set aside so that they block nothing and are seen."""
+"""Quarantine: bytes found in a queue that are no message, kept apart so that they block nothing."""
 
 from __future__ import annotations
 

@@ -15,12 +15,12 @@ from broker.worker.ack_barrier import AckBarrier
 logger = logging.getLogger("switchyard.broker")
 
 SENT_AT_ONCE = AT_ONCE // 2
-# Records of fewer are written by whoever acknowledges. More come from short tasks: the background writes them at once.
+# The acknowledging thread flushes for fewer than this. More come from short tasks, and the background flushes at once.
 MANY = 16
 
 
 def report_stale(leases: Iterable[Lease]) -> None:
-    """Log messages that were worked off by somebody who had lost them."""
+    """Log messages that ended after their lease was lost."""
     for lease in leases:
         logger.warning(
             "stale token: message %s was lost to another worker meanwhile, its end here does not count",
@@ -29,11 +29,11 @@ def report_stale(leases: Iterable[Lease]) -> None:
 
 
 class Acks:
-    """What an owner has worked off and the server does not know yet. It outlives the owner's consumers.
+    """Finished messages of an owner that the server does not know to be finished. Outlives the owner's consumers.
 
     Args:
         barrier: Flushed before the server forgets a message.
-        stale: Told of what was lost to another owner before it was acknowledged.
+        stale: Called with leases that were lost before they were acknowledged.
     """
 
     def __init__(
@@ -48,23 +48,23 @@ class Acks:
         self.report_stale = stale
         self._family = family
         self._owner = owner
-        # With each, what of the records must be written first.
+        # Each with the count of noted steps that must be written first.
         self._waiting: deque[tuple[int, Lease]] = deque()
         self._sending = threading.Lock()
 
     @property
-    def some(self) -> bool:
+    def pending(self) -> bool:
         """Whether there are any."""
         return bool(self._waiting)
 
     def add(self, lease: Lease) -> None:
-        """Note a message that was worked off."""
+        """Note a finished message."""
         self._waiting.append((self._barrier.noted if self._barrier else 0, lease))
 
-    def take(self) -> list[Lease]:
-        """Return some, for a caller that sends them along with something else, or gives them back.
+    def take_written(self) -> list[Lease]:
+        """Return leases to acknowledge, for a caller that sends them with a fetch, or puts them back.
 
-        Of many, only those whose records the background has written: the caller's next fetch does not wait for that.
+        Where many wait, only those whose records the background has written: the fetch does not wait for a flush.
 
         Raises:
             BrokerUnavailable: the records could not be written; all are kept.
@@ -73,12 +73,12 @@ class Acks:
             self._barrier.flush()
         return self._written()
 
-    def give_back(self, leases: list[Lease]) -> None:
-        """Keep them for later: nobody knows whether the server got them, and sending them twice does no harm."""
+    def put_back(self, leases: list[Lease]) -> None:
+        """Keep leases for later. The server may have acknowledged them already; a second time does no harm."""
         self._waiting.extendleft((0, lease) for lease in reversed(leases))
 
     def send(self) -> None:
-        """Send all, unless another thread is at it: it sends ours as well. A server that is away gets them later."""
+        """Send all, unless another thread does so already. While the server is away they are kept."""
         while self._waiting and self._sending.acquire(blocking=False):
             leases: list[Lease] = []
             try:
@@ -87,11 +87,11 @@ class Acks:
                 leases = self._written()
                 stale = self._family.ack(self._owner, leases)
             except BrokerError as error:
-                self.give_back(leases)
+                self.put_back(leases)
                 logger.warning("%d acknowledgements wait for the broker: %s", len(self._waiting), error)
                 return
             except BaseException:
-                self.give_back(leases)
+                self.put_back(leases)
                 raise
             finally:
                 self._sending.release()
@@ -112,9 +112,9 @@ class Acks:
         return taken
 
     def release_unknown(self, known: Iterable[Lease]) -> None:
-        """Give back to the lane what is in the owner's name, but neither known to it nor worked off.
+        """Release what the server holds for the owner and this process neither knows nor has finished.
 
-        The answer to its fetch got lost, or nobody started it.
+        The answer to a fetch was lost, or the messages were never started.
         """
         with self._sending:
             ours = {*known, *(lease for _, lease in list(self._waiting))}  # others append meanwhile

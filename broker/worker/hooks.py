@@ -1,4 +1,4 @@
-"""Which middleware has something to say to a signal, looked up once instead of for each message."""
+"""Cache of the overridden hooks of each signal, so that emit skips no-op methods."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ Hook = Callable[..., None]
 
 
 class Hooks:
-    """The hooks of a list of middleware, by name. They are found anew when the list has changed.
+    """Overridden hooks of a list of middleware, by name. The cache is rebuilt when the list has changed.
 
-    With twenty entries, of which each cares for a few signals, calling them all for each of a message's eight signals
-    costs more than many a task.
+    There are about twenty middleware and eight signals for each message; calling every no-op method costs more than
+    running a short task.
     """
 
     def __init__(self) -> None:
@@ -27,9 +27,9 @@ class Hooks:
             self._of, self._named = list(middleware), {}
         hooks = self._named.get(name)
         if hooks is None:
-            hooks = self._named[name] = [(getattr(entry, name), entry) for entry in middleware if _cares(entry, name)]
+            hooks = self._named[name] = [(getattr(entry, name), entry) for entry in middleware if _has(entry, name)]
         return hooks
 
 
-def _cares(entry: Any, name: str) -> bool:
+def _has(entry: Any, name: str) -> bool:
     return name in vars(entry) or getattr(type(entry), name, None) is not getattr(Middleware, name, None)

@@ -1,4 +1,4 @@
-"""The budget of a worker: how many messages it may hold, shared by the consumers of all its lanes."""
+"""Prefetch credit of a worker: how many messages it may hold, shared by the consumers of all its lanes."""
 
 from __future__ import annotations
 
@@ -6,20 +6,21 @@ import threading
 import time
 from collections import deque
 
-# A fetch for one message costs as much as one for many; so with work in stock it may wait for more room, so long.
+# A fetch of one message costs as much as one of many: while prefetched messages remain, a fetch waits for more credit,
+# at most this long.
 WORTH_WAITING_S = 0.002
 
-# The stock is for the time until the next fetch is answered, on a busy machine or a millisecond away.
+# The stock covers the time until the next fetch is answered, on a busy machine or by a server 1 ms away.
 STOCK_S = 0.010
-# But a message may turn out to be long, and what is in stock behind it waits: so many at most for each slot.
+# Messages in stock wait behind one that takes long, so a slot has at most this many.
 STOCK_A_SLOT = 16
 
 
 class PrefetchCredit:
-    """Room for messages. Consumers that wait for it get their turns in order, and a fair part.
+    """Credit for messages. Waiting consumers acquire it in turn, and each gets a fair share.
 
-    The stock beside the running messages grows while they are short: with tasks of microseconds, a server a millisecond
-    away could not be asked often enough otherwise.
+    The stock beside the running messages grows while messages are short: with tasks of microseconds and a server 1 ms
+    away, fetches could not follow often enough otherwise.
 
     Args:
         limit: Messages that may be held at first, running ones included. No more than ``slots`` means no stock, ever.
@@ -32,38 +33,38 @@ class PrefetchCredit:
         self._most = max(self._least, STOCK_A_SLOT * slots) if self._least else 0
         self._stock = self._least
         self._free = limit
-        self._worked_off = 0
+        self._finished = 0
         self._since = time.monotonic()
         self._waiting: deque[object] = deque()
         self._changed = threading.Condition(threading.Lock())
 
-    def take(self, who: object, *, timeout_s: float) -> int:
-        """Return how many messages ``who`` may fetch: 0 when there is no room in time."""
+    def acquire(self, who: object, *, timeout_s: float) -> int:
+        """Return how many messages ``who`` may fetch; 0 when there is no credit in time."""
         give_up = time.monotonic() + timeout_s
-        hurry: float | None = None
+        fetch_at: float | None = None
         with self._changed:
             self._waiting.append(who)
             try:
                 while True:
                     now = time.monotonic()
                     first = self._free > 0 and self._waiting[0] is who
-                    if first and hurry is None:
-                        hurry = now + WORTH_WAITING_S
-                    if first and hurry is not None and (self._is_worth() or now >= hurry):
+                    if first and fetch_at is None:
+                        fetch_at = now + WORTH_WAITING_S
+                    if first and fetch_at is not None and (self._is_worth() or now >= fetch_at):
                         self._fit_stock(now)
                         share = max(1, self._free // len(self._waiting))
                         self._free -= share
                         return share
                     if now >= give_up:
                         return 0
-                    self._changed.wait((hurry if first and hurry is not None else give_up) - now)
+                    self._changed.wait((fetch_at if first and fetch_at is not None else give_up) - now)
             finally:
                 self._waiting.remove(who)
                 if self._waiting and self._free > 0:
                     self._changed.notify_all()
 
-    def give(self, count: int) -> None:
-        """Take back room that was not used."""
+    def release(self, count: int) -> None:
+        """Return credit that was not used."""
         if count == 0:
             return
         with self._changed:
@@ -72,10 +73,10 @@ class PrefetchCredit:
             if self._waiting and self._free > 0 and (had <= 0 or self._is_worth()):
                 self._changed.notify_all()
 
-    def work_off(self) -> None:
-        """Take back the room of a message that is done."""
-        self._worked_off += 1  # a lost count changes the stock by one
-        self.give(1)
+    def release_finished(self) -> None:
+        """Return the credit of a finished message."""
+        self._finished += 1  # a lost count changes the stock by one
+        self.release(1)
 
     def _is_worth(self) -> bool:
         return self._free >= max(1, self._stock // 2)
@@ -84,9 +85,9 @@ class PrefetchCredit:
         elapsed_s = now - self._since
         if elapsed_s < STOCK_S:
             return
-        wanted = int(self._worked_off * STOCK_S / elapsed_s)
-        # What is out cannot be called back: it shrinks as far as there is room.
+        wanted = int(self._finished * STOCK_S / elapsed_s)
+        # Credit in use cannot be revoked: the stock shrinks as far as there is free credit.
         change = max(min(max(wanted, self._least), self._most) - self._stock, 1 - self._free)
         self._free += change
         self._stock += change
-        self._worked_off, self._since = 0, now
+        self._finished, self._since = 0, now

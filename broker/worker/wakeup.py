@@ -1,7 +1,8 @@
-"""Waiting for a lane's bell on a connection of its own: no polling, and the fetch is on its way already.
+"""Blocking wait for a lane's wake-up, on a connection of its own: no polling, and the fetch is sent ahead.
 
-``BLPOP`` of the bell and the fetch that follows it are sent together. The server holds both until the bell rings, then
-runs one after the other: the messages arrive with the ring, one round trip earlier than if they were asked for then.
+``BLPOP`` of the wake-up list and the fetch that follows are sent together. The server holds both until another process
+puts a token into the list, then runs one after the other: messages arrive one round trip earlier than if the fetch were
+sent then.
 """
 
 from __future__ import annotations
@@ -20,54 +21,55 @@ from broker.redis.calls import ANSWER_S, RECONNECT_S, RedisCalls, Word
 from broker.redis.scripts import Script
 from broker.redis.server_errors import named
 
-# After so long the server answers although the bell did not ring: a bell that was lost with its consumer costs no more,
-# and a connection that is dead without a sign is noticed.
-RINGS_AT_LEAST_EVERY_S: Final = 2
-SILENT_S: Final = RINGS_AT_LEAST_EVERY_S + 3.0
+# The server ends the wait after this time without a token: a token that was lost with its consumer delays no longer,
+# and a dead connection is noticed.
+LONGEST_BLOCK_S: Final = 2
+SILENT_S: Final = LONGEST_BLOCK_S + 3.0
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
-    """What came back.
+class WakeupAnswer:
+    """Answer to a wait.
 
     Args:
-        rang: The bell rang; ``False`` when the server got tired of waiting.
-        answer: Of the operation; ``None`` when there was none, or when the server forgot the script and it is for
-            the caller to run it.
+        notified: A token came; ``False`` when the server ended the wait.
+        fetch: Answer of the operation that was sent ahead; ``None`` when there was none, or when the server did not
+            know the script and the caller must run it.
     """
 
-    rang: bool
-    answer: Any
+    notified: bool
+    fetch: Any
 
 
 class Wakeup:
-    """One consumer's wait for one bell.
+    """One consumer's wait for the wake-up of its lane.
 
-    :meth:`ask` and :meth:`hear` may raise ``BrokerUnavailable`` or ``BrokerRefused``; then nothing is pending any more.
-    It sends on a connection of :class:`broker.redis.calls.RedisCalls` by itself, because no call there may block.
+    It sends on a connection of :class:`broker.redis.calls.RedisCalls` by itself, because no call of that class may
+    block. :meth:`request` and :meth:`wait` may raise ``BrokerUnavailable`` or ``BrokerRefused``; then nothing is
+    pending any more.
     """
 
-    def __init__(self, calls: RedisCalls, bell: str) -> None:
+    def __init__(self, calls: RedisCalls, key: str) -> None:
         self._calls = calls
-        self._bell = bell
+        self._key = key
         self._connection: Any = None
-        self._then = False
-        self._asked_at: float | None = None
+        self._has_operation = False
+        self._requested_s: float | None = None
 
     @property
-    def asked(self) -> bool:
-        """Whether an answer is to come."""
-        return self._asked_at is not None
+    def pending(self) -> bool:
+        """Whether an answer is still to come."""
+        return self._requested_s is not None
 
-    def ask(self, then: Script | None = None, keys: Sequence[str] = (), args: Sequence[Word] = ()) -> None:
-        """Ask for the bell, and for an operation to be run right after it rang."""
+    def request(self, then: Script | None = None, keys: Sequence[str] = (), args: Sequence[Word] = ()) -> None:
+        """Send the wait, and an operation that the server runs right after it."""
         if self._connection is None:
-            self._connection = self._calls.take()
+            self._connection = self._calls.acquire()
         connection = self._connection
         try:
             connection.socket_connect_timeout = RECONNECT_S
             connection.connect()
-            command = list(connection.pack_command("BLPOP", self._bell, RINGS_AT_LEAST_EVERY_S))
+            command = list(connection.pack_command("BLPOP", self._key, LONGEST_BLOCK_S))
             if then is not None:
                 command += connection.pack_command("EVALSHA", then.sha, len(keys), *keys, *args)
             connection.send_packed_command([b"".join(command)], check_health=False)
@@ -76,33 +78,33 @@ class Wakeup:
             if isinstance(error, redis.RedisError):
                 raise named("BLPOP", error) from error
             raise
-        self._then = then is not None
-        self._asked_at = time.monotonic()
+        self._has_operation = then is not None
+        self._requested_s = time.monotonic()
 
-    def hear(self, timeout_s: float) -> Heard | None:
-        """Wait for the answer; return ``None`` when it did not come in time and is still to come."""
-        connection, asked_at = self._connection, self._asked_at
-        assert asked_at is not None  # noqa: S101  for the type checker: hear() follows ask()
+    def wait(self, timeout_s: float) -> WakeupAnswer | None:
+        """Return the answer, or ``None`` when it did not come in time and is still pending."""
+        connection, requested_s = self._connection, self._requested_s
+        assert requested_s is not None  # noqa: S101  for the type checker: wait() follows request()
         try:
             if not connection.can_read(timeout=timeout_s):
-                if time.monotonic() - asked_at > SILENT_S:
+                if time.monotonic() - requested_s > SILENT_S:
                     raise redis.TimeoutError(f"no answer for {SILENT_S:g} s")
                 return None
-            rang = connection.read_response(disable_decoding=True, timeout=ANSWER_S) is not None
-            answer = None
-            if self._then:
+            notified = connection.read_response(disable_decoding=True, timeout=ANSWER_S) is not None
+            fetch = None
+            if self._has_operation:
                 with contextlib.suppress(NoScriptError):
-                    answer = connection.read_response(disable_decoding=True, timeout=ANSWER_S)
+                    fetch = connection.read_response(disable_decoding=True, timeout=ANSWER_S)
         except BaseException as error:
             self.disconnect()
             if isinstance(error, redis.RedisError):
                 raise named("BLPOP", error) from error
             raise
-        self._asked_at = None
-        return Heard(rang, answer)
+        self._requested_s = None
+        return WakeupAnswer(notified, fetch)
 
     def interrupt(self) -> None:
-        """Make whoever hears in another thread see a closed connection."""
+        """Shut the connection down, so that a wait in another thread ends with an error."""
         connection = self._connection
         socket_ = getattr(connection, "_sock", None)
         if socket_ is not None:
@@ -110,9 +112,9 @@ class Wakeup:
                 socket_.shutdown(socket.SHUT_RDWR)
 
     def disconnect(self) -> None:
-        """Give up what was asked. The server may have run it."""
-        self._asked_at = None
+        """Abandon a pending wait. The server may have run the operation."""
+        self._requested_s = None
         if self._connection is not None:
             self._connection.disconnect()
-            self._calls.give(self._connection)
+            self._calls.release(self._connection)
             self._connection = None

@@ -98,7 +98,7 @@ class FaultInjector:
             return f"took {len(leases)} messages of {name} from {owner}, which runs on"
         lease = self._draws.choice(leases)
         queue.calls.command("LPUSH", queue.keys.waiting(lane)[1], lease.id)
-        queue.ring(lane)
+        queue.notify(lane)
         return f"put {lease.id.decode(errors='replace')} of {name} there once more, {owner} holds it"
 
     def _supervisors(self) -> list[psutil.Process]:

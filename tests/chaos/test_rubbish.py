@@ -141,11 +141,11 @@ def test_an_id_that_is_pushed_again_by_hand_is_run_once_by_its_worker(
             job = f"twice-{number}."
             enqueue(broker, ledger, job)
             valkey.rpush(waiting, job, job)
-        broker.families[QUEUE].ring("live")
+        broker.families[QUEUE].notify("live")
         wait_until_drained(broker, 600)
         for number in range(0, repeated, 10):
             valkey.rpush(waiting, f"twice-{number}.")
-        broker.families[QUEUE].ring("live")
+        broker.families[QUEUE].notify("live")
         wait_until_drained(broker, 600)
 
     found = ledger.account()

@@ -72,7 +72,7 @@ class Keyspace:
     @cached_property
     def rung(self) -> dict[Lane, int]:
         """Tokens in the bell of each lane."""
-        return {lane: len(self._list(self.keys.bell(lane))) for lane in ALL_LANES}
+        return {lane: len(self._list(self.keys.wakeup(lane))) for lane in ALL_LANES}
 
     @cached_property
     def leases(self) -> dict[str, int]:

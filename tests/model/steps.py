@@ -187,7 +187,7 @@ class Steps:
 
         def call() -> None:
             self.family.calls.command("RPUSH", self.family.keys.waiting(lane)[1], stray)
-            self.family.ring(lane)
+            self.family.notify(lane)
 
         self._step("stray", None, call)
 
@@ -221,14 +221,14 @@ class Steps:
             self._happened("lost lease")
         if expected.state == "paused":
             self._happened("paused")
-        bell = self.family.keys.bell(lane_of(owner))
+        bell = self.family.keys.wakeup(lane_of(owner))
         if woken:
             self.family.calls.command("LPOP", bell)
 
         def call() -> Fetched:
             found = self.family.fetch(owner, count, request=request, acked=acked)
             if found.state == "gone" and woken:
-                self.family.ring(lane_of(owner))  # for the one that was to be woken in its place
+                self.family.notify(lane_of(owner))  # for the one that was to be woken in its place
             return found
 
         self._step("fetch", expected, call, again=again, changes=valid or woken or expected.state == "ok")

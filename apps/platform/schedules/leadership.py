@@ -56,7 +56,7 @@ class Leadership:
             return True
         # Measured before the request, so that the lease expires here before it expires on the server.
         requested_s = self._clock()
-        self._renewed_s = requested_s if self._lock.take() else None
+        self._renewed_s = requested_s if self._lock.acquire() else None
         return self.held()
 
     def release(self) -> None:

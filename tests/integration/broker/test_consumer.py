@@ -33,7 +33,7 @@ def put(broker: RedisBroker, id_: str, *, lane: Any = "live") -> None:
 
 def listening(consumer: Consumer) -> bool:
     """Return whether a consumer waits for its bell."""
-    return consumer._doorbell.asked
+    return consumer._wakeup.pending
 
 
 def test_a_lane_that_is_consumed_later_waits_for_no_room(yard_broker: BuildBroker) -> None:
@@ -59,7 +59,7 @@ def test_a_consumer_that_is_closed_twice_counts_once(yard_broker: BuildBroker) -
     first.close()
     first.close()
 
-    assert broker.budget.consumers == 1
+    assert broker.credit.consumers == 1
     second.close()
 
 
@@ -119,7 +119,7 @@ def test_credit_is_shared_although_another_process_takes_the_wake_up(
     yard_broker: BuildBroker, valkey: redis.Redis
 ) -> None:
     broker = yard_broker(small_yard())
-    bell = broker.families["work"].keys.bell("live")
+    bell = broker.families["work"].keys.wakeup("live")
     other = threading.Thread(target=lambda: valkey.blpop([bell], 1), daemon=True)
     other.start()  # first in line for the wake-up of the live lane
     wait_for(lambda: valkey.info("clients")["blocked_clients"] == 1)

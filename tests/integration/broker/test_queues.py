@@ -349,7 +349,7 @@ def test_who_acknowledges_while_its_worker_listens_says_so_before_it_sends(build
 
     consumer.ack(first)
     quiet = list(said)
-    consumer._ask(1.0)  # from now on it listens
+    consumer._start_listening(1.0)  # from now on it listens
     consumer.ack(second)
 
     assert quiet == []
@@ -376,6 +376,12 @@ def test_a_consumer_that_drains_acknowledges_what_ends_meanwhile(build: Build) -
 def test_an_end_that_comes_too_late_is_counted(build: Build) -> None:
     broker, metrics = build(), Metrics()
     broker.add_middleware(metrics)
+
+    def stale_ends() -> float:
+        # The file of this process's values may hold those of another test.
+        return metrics.registry.get_sample_value("switchyard_stale_ends_total", {"queue": "work"}) or 0.0
+
+    before = stale_ends()
     broker.enqueue(message(id_="m"))
     consumer = broker.consume("work", prefetch=1, timeout=1_000)
     held = next(consumer)
@@ -388,7 +394,7 @@ def test_an_end_that_comes_too_late_is_counted(build: Build) -> None:
     consumer.ack(held)
     consumer.close()
 
-    assert metrics.registry.get_sample_value("switchyard_stale_ends_total", {"queue": "work"}) == 1
+    assert stale_ends() == before + 1
     assert len(held.family.held(other)) == 1, "it is the other one's still"
 
 

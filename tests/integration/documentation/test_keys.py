@@ -76,7 +76,7 @@ def server(valkey: redis.Redis, facilities: Facilities) -> redis.Redis:
     facilities.pools.write(PoolReport("webhook", "host", 4711, "gevent", 64, 0, 1, 1, "up"))
     facilities.pools.ask_for_stacks("webhook:host:4711", "a-request")
     facilities.pools.answer_stacks("a-request", [])
-    Lock(RedisCalls(valkey), keys, "a-name", lease_ms=60_000).take()
+    Lock(RedisCalls(valkey), keys, "a-name", lease_ms=60_000).acquire()
     for row in [*make_keys.family_rows(), *make_keys.shared_rows()]:
         for name in map(filled, row.names):
             if row.kind in BY_HAND and name.partition(":")[2] in NOT_MADE_HERE:

@@ -160,7 +160,7 @@ def calls() -> list[tuple[str, list[str], list[Word]]]:
     family.cancel("a")
     family.pause()
     family.resume()
-    family.ring("retry")
+    family.notify("retry")
     family.flush()
     return wire.calls
 

@@ -19,23 +19,23 @@ from tests.chaos.server import ServerUnderTest
 
 
 @pytest.fixture
-def wire(emptied: ServerUnderTest) -> Iterator[RedisCalls]:
-    wire = RedisCalls(connect(emptied.url))
-    yield wire
-    wire.close()
+def calls(emptied: ServerUnderTest) -> Iterator[RedisCalls]:
+    calls = RedisCalls(connect(emptied.url))
+    yield calls
+    calls.close()
 
 
-def test_a_stream_that_fails_gives_its_connection_back_once(wire: RedisCalls, emptied: ServerUnderTest) -> None:
+def test_a_stream_that_fails_gives_its_connection_back_once(calls: RedisCalls, emptied: ServerUnderTest) -> None:
     lease = ["leases"]
-    assert len(list(wire.stream(script("join"), [(lease, ["a/live", 1_000]), (lease, ["b/live", 1_000])]))) == 2
+    assert len(list(calls.stream(script("join"), [(lease, ["a/live", 1_000]), (lease, ["b/live", 1_000])]))) == 2
     emptied.kill()
     try:
         with pytest.raises(BrokerUnavailable):
-            list(wire.stream(script("join"), [(lease, ["c/live", 1_000])], budget_s=1.0))
+            list(calls.stream(script("join"), [(lease, ["c/live", 1_000])], budget_s=1.0))
     finally:
         emptied.restart()
 
-    taken = [wire.take() for _ in range(4)]
+    taken = [calls.acquire() for _ in range(4)]
     assert len({id(connection) for connection in taken}) == 4
 
 
@@ -44,23 +44,23 @@ class Interrupted(BaseException):
 
 
 class FullAtSecondTry(RedisCalls):
-    """A wire whose server is full when a connection is asked for the second time."""
+    """A calls whose server is full when a connection is asked for the second time."""
 
     tries = 0
     fill: Callable[[], None]
 
-    def take(self) -> Any:
+    def acquire(self) -> Any:
         self.tries += 1
         if self.tries == 2:
             self.fill()
-        return super().take()
+        return super().acquire()
 
 
 @pytest.mark.parametrize(
     "send",
     [
-        lambda wire: wire.command("SET", "lost:{q}:bodies", "x"),
-        lambda wire: QueueOperations(wire, Keys("lost").queue("q")).enqueue([Entry("a", b"x")]),
+        lambda calls: calls.command("SET", "lost:{q}:bodies", "x"),
+        lambda calls: QueueOperations(calls, Keys("lost").queue("q")).enqueue([Entry("a", b"x")]),
     ],
     ids=["one", "stream"],
 )
@@ -69,23 +69,23 @@ def test_a_full_server_does_not_hide_that_an_earlier_answer_was_lost(
 ) -> None:
     emptied.admin.script_load(script("enqueue").text)
     with FaultProxy(emptied.port) as proxy:
-        wire = FullAtSecondTry(connect(proxy.url))
-        wire.fill = lambda: emptied.config_set("maxmemory", 1)
+        calls = FullAtSecondTry(connect(proxy.url))
+        calls.fill = lambda: emptied.config_set("maxmemory", 1)
         proxy.drop_reply(1, of=b"lost")
 
         with pytest.raises(BrokerUnavailable) as raised:
-            send(wire)
+            send(calls)
 
         assert not isinstance(raised.value, BrokerFull)
         assert raised.value.outcome == "unknown"
         assert emptied.admin.exists("lost:{q}:bodies")
-        wire.close()
+        calls.close()
 
 
-def test_an_answer_that_nobody_waited_for_is_nobody_elses(wire: RedisCalls, monkeypatch: pytest.MonkeyPatch) -> None:
-    wire.command("PING")
-    connection = wire.take()
-    wire.give(connection)
+def test_an_answer_that_nobody_waited_for_is_nobody_elses(calls: RedisCalls, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls.command("PING")
+    connection = calls.acquire()
+    calls.release(connection)
 
     def interrupted(**_: object) -> None:
         monkeypatch.undo()
@@ -93,19 +93,19 @@ def test_an_answer_that_nobody_waited_for_is_nobody_elses(wire: RedisCalls, monk
 
     monkeypatch.setattr(connection, "read_response", interrupted)
     with pytest.raises(Interrupted):
-        wire.command("ECHO", "one")
+        calls.command("ECHO", "one")
 
-    assert wire.command("ECHO", "two") == b"two"
+    assert calls.command("ECHO", "two") == b"two"
 
 
-def test_a_server_that_may_not_write_is_away_and_not_wrong(wire: RedisCalls, emptied: ServerUnderTest) -> None:
+def test_a_server_that_may_not_write_is_away_and_not_wrong(calls: RedisCalls, emptied: ServerUnderTest) -> None:
     emptied.config_set("min-replicas-to-write", 1)
     try:
         with pytest.raises(BrokerUnavailable, match="NOREPLICAS"):
-            wire.call(script("join"), ["leases"], ["a/live", 1_000], budget_s=1.0)
+            calls.call(script("join"), ["leases"], ["a/live", 1_000], budget_s=1.0)
         with pytest.raises(BrokerUnavailable, match="NOREPLICAS"):
-            list(wire.stream(script("join"), [(["leases"], ["a/live", 1_000])], budget_s=1.0))
+            list(calls.stream(script("join"), [(["leases"], ["a/live", 1_000])], budget_s=1.0))
     finally:
         emptied.config_set("min-replicas-to-write", 0)
 
-    assert wire.call(script("join"), ["leases"], ["a/live", 1_000]) == 1
+    assert calls.call(script("join"), ["leases"], ["a/live", 1_000]) == 1

@@ -83,11 +83,11 @@ def test_of_many_only_those_are_taken_whose_records_are_written(
         succeed(steps, lease)
         acks.add(lease)
 
-    assert acks.take() == []  # and at once, although nothing can be written
+    assert acks.take_written() == []  # and at once, although nothing can be written
     may_write.set()
     wait_for(lambda: steps.written == steps.noted, 5, what="records written")
 
-    assert acks.take() == leases
+    assert acks.take_written() == leases
     records = JobRecords(RedisCalls(valkey), keys)
     assert {found.state for lease in leases if (found := records.read(str(lease.id, "ascii")))} == {"succeeded"}
 
@@ -105,8 +105,8 @@ def test_a_record_that_is_noted_later_holds_back_only_its_own(
     succeed(steps, leases[-1])
     acks.add(leases[-1])
 
-    assert acks.take() == leases[:-1]
-    assert acks.some
+    assert acks.take_written() == leases[:-1]
+    assert acks.pending
 
 
 def test_few_are_written_by_whoever_sends_them(
@@ -118,7 +118,7 @@ def test_few_are_written_by_whoever_sends_them(
     may_write.set()
     acks.send()
 
-    assert not acks.some
+    assert not acks.pending
     assert family.held(OWNER) == []
 
 
@@ -133,7 +133,7 @@ def test_records_that_cannot_be_written_keep_the_messages_held(family: QueueOper
     acks.add(lease)
     acks.send()
 
-    assert acks.some
+    assert acks.pending
     assert family.held(OWNER) == [lease]
     steps.finished = None
     acks.send()

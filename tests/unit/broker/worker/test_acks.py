@@ -37,4 +37,4 @@ def test_a_thread_may_acknowledge_while_unknown_ones_are_looked_for() -> None:
 
     acks.release_unknown([])
 
-    assert acks.some
+    assert acks.pending

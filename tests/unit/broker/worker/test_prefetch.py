@@ -1,4 +1,4 @@
-"""The budget of a worker: never given twice, in turn, in fair parts, with a stock that grows with short tasks only."""
+"""The credit of a worker: never given twice, in turn, in fair parts, with a stock that grows with short tasks only."""
 
 from __future__ import annotations
 
@@ -11,55 +11,55 @@ from broker.worker import prefetch as module
 from broker.worker.prefetch import PrefetchCredit
 
 
-def take_all(budget: PrefetchCredit) -> int:
-    return budget.take("somebody", timeout_s=1)
+def take_all(credit: PrefetchCredit) -> int:
+    return credit.acquire("somebody", timeout_s=1)
 
 
 def test_without_stock_no_more_than_the_slots_are_ever_out() -> None:
-    budget = PrefetchCredit(4, slots=4)
+    credit = PrefetchCredit(4, slots=4)
     for _ in range(50):
-        assert take_all(budget) == 4
-        assert budget.take("somebody", timeout_s=0) == 0
+        assert take_all(credit) == 4
+        assert credit.acquire("somebody", timeout_s=0) == 0
         for _ in range(4):
-            budget.work_off()
+            credit.release_finished()
 
 
 def test_stock_grows_with_short_tasks_and_shrinks_with_long_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
-    budget = PrefetchCredit(16, slots=8)
-    assert take_all(budget) == 16
+    credit = PrefetchCredit(16, slots=8)
+    assert take_all(credit) == 16
     for _ in range(16):
-        budget.work_off()
+        credit.release_finished()
     now[0] += module.STOCK_S
-    assert take_all(budget) == 8 + 16
+    assert take_all(credit) == 8 + 16
     for _ in range(24):
-        budget.work_off()
+        credit.release_finished()
     now[0] += 60.0  # 24 in a minute
-    assert take_all(budget) == 16
+    assert take_all(credit) == 16
 
 
 def test_stock_is_bounded_for_each_slot(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
-    budget = PrefetchCredit(16, slots=8)
-    out = take_all(budget)
+    credit = PrefetchCredit(16, slots=8)
+    out = take_all(credit)
     for _ in range(20):
         for _ in range(out):
-            budget.work_off()
+            credit.release_finished()
         now[0] += module.STOCK_S
-        out = take_all(budget)
+        out = take_all(credit)
     assert out <= 8 + module.STOCK_A_SLOT * 8
 
 
 def test_whoever_waits_is_woken_by_room() -> None:
-    budget = PrefetchCredit(1, slots=1)
-    assert take_all(budget) == 1
+    credit = PrefetchCredit(1, slots=1)
+    assert take_all(credit) == 1
     taken: list[int] = []
-    waiter = threading.Thread(target=lambda: taken.append(budget.take("waiter", timeout_s=5)))
+    waiter = threading.Thread(target=lambda: taken.append(credit.acquire("waiter", timeout_s=5)))
     waiter.start()
     started = time.monotonic()
-    budget.work_off()
+    credit.release_finished()
     waiter.join(5)
 
     assert taken == [1]
@@ -67,23 +67,23 @@ def test_whoever_waits_is_woken_by_room() -> None:
 
 
 def test_room_that_was_not_used_goes_to_another_in_a_fair_part() -> None:
-    budget = PrefetchCredit(8, slots=8)
+    credit = PrefetchCredit(8, slots=8)
     shares: dict[str, int] = {}
-    first = take_all(budget)
+    first = take_all(credit)
     barrier = threading.Barrier(3)
 
     def wait(name: str) -> None:
         barrier.wait()
-        shares[name] = budget.take(name, timeout_s=5)
+        shares[name] = credit.acquire(name, timeout_s=5)
 
     waiters = [threading.Thread(target=wait, args=(name,)) for name in ("a", "b")]
     for waiter in waiters:
         waiter.start()
     barrier.wait()
     deadline = time.monotonic() + 5
-    while len(budget._waiting) < 2:
+    while len(credit._waiting) < 2:
         assert time.monotonic() < deadline
-    budget.give(first)
+    credit.release(first)
     for waiter in waiters:
         waiter.join(5)
 

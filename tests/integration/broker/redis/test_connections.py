@@ -1,4 +1,4 @@
-"""A wire has as many connections as it has callers at once, and makes new ones for as long as it lives."""
+"""A calls has as many connections as it has callers at once, and makes new ones for as long as it lives."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from tests.chaos.server import ServerUnderTest
 
 
 def test_four_hundred_greenlets_get_a_connection_each(valkey_url: str) -> None:
-    wire = RedisCalls(connect(valkey_url))
+    calls = RedisCalls(connect(valkey_url))
 
-    taken = [wire.take() for _ in range(400)]
+    taken = [calls.acquire() for _ in range(400)]
 
     assert len({id(connection) for connection in taken}) == 400
 
 
 def test_a_wire_that_is_closed_again_and_again_connects_anew(valkey_url: str) -> None:
-    wire = RedisCalls(connect(valkey_url))
+    calls = RedisCalls(connect(valkey_url))
 
     for _ in range(150):
-        assert wire.command("PING") == b"PONG"
-        wire.close()
+        assert calls.command("PING") == b"PONG"
+        calls.close()
 
 
 def test_a_server_that_hangs_ends_a_call_in_its_budget_on_old_and_on_new_connections(emptied: ServerUnderTest) -> None:
-    wire = RedisCalls(connect(emptied.url))
-    family = QueueOperations(wire, Keys("hangs").queue("q"))
-    assert wire.command("PING") == b"PONG"
+    calls = RedisCalls(connect(emptied.url))
+    family = QueueOperations(calls, Keys("hangs").queue("q"))
+    assert calls.command("PING") == b"PONG"
     took_s = []
 
     emptied.stop()
