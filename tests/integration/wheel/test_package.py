@@ -1,14 +1,13 @@
-"""``bin/package``: one command, one small wheel, the same bytes each time."""
+"""``bin/package``: one command, one small wheel."""
 
 from __future__ import annotations
 
-import hashlib
 import subprocess
 import tomllib
 import zipfile
 from pathlib import Path
 
-from devtools.wheel.__main__ import REPOSITORY, build
+from devtools.wheel.__main__ import REPOSITORY
 from tests.integration.wheel.environments import clean_environment, run
 
 MOVED = {"broker": "switchyard/broker", "middleware": "switchyard/middleware", "apps/platform": "switchyard"}
@@ -21,11 +20,8 @@ def test_command_prints_the_path_of_the_wheel(clone: Path, wheel: Path) -> None:
     assert "bin/package [FOLDER]" in run(clone / "bin/package", "--help", cwd=clone, environment=clean_environment())
 
 
-def test_wheel_is_small_and_the_same_sources_give_the_same_bytes(wheel: Path, tmp_path: Path) -> None:
-    again = build(tmp_path)
-
+def test_wheel_is_small(wheel: Path) -> None:
     assert wheel.stat().st_size < 1_000_000
-    assert hashlib.sha256(again.read_bytes()).digest() == hashlib.sha256(wheel.read_bytes()).digest()
 
 
 def test_wheel_holds_every_file_of_its_packages_and_nothing_else(wheel: Path) -> None:

@@ -40,8 +40,10 @@ def test_every_step_of_the_page_works(clone: Path, index: Index, tmp_path: Path)
 
 
 def _follow(reader: Reader, root: str, wheel: Path) -> None:
+    first = wheel.read_bytes()
     built = reader.follow(reader.blocks("Build and install"))
     assert built.splitlines()[0] == str(wheel)
+    assert wheel.read_bytes() == first, "the same sources gave other bytes"
 
     reader.follow(reader.blocks("Four additions"))
 
