@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 from django.conf import settings
 
+from apps.platform.conf import declared_yard
 from apps.platform.workers.checks import check_yard
 from broker.topology import Pool, Queue, Yard
 
@@ -137,3 +138,16 @@ def test_a_pool_that_serves_what_runs_alone_is_refused() -> None:
 def test_every_child_that_may_run_counts_for_the_database(pool: Pool, needed: int) -> None:
     assert found(yard(replace(pool, database_connections=needed), LONG_POOL, RETRIES)) == []
     assert found(yard(replace(pool, database_connections=needed - 1), LONG_POOL, RETRIES)) == ["switchyard.E010"]
+
+
+def test_a_pool_of_greenlets_without_gevent_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    yard = declared_yard()
+    assert check_yard(yard) == []
+    monkeypatch.setattr("apps.platform.workers.checks.pools.find_spec", lambda name: None)
+
+    found = check_yard(yard)
+
+    assert {(message.id, message.obj) for message in found} == {
+        ("switchyard.E033", f"pool {pool.name}") for pool in yard.pools if pool.kind == "gevent"
+    }
+    assert "pip install gevent" in str(found[0].hint)

@@ -91,6 +91,7 @@ def check_yard(yard: Yard) -> list[CheckMessage]:
         *pools.pools_that_watch_everything(yard),
         *pools.mixed_latency_classes(yard),
         *pools.more_slots_than_connections(yard),
+        *pools.greenlets_without_gevent(yard),
     ]
 
 

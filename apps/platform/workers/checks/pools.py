@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 from django.core.checks import CheckMessage, Error
 
 from apps.platform.workers.checks.queues import TOPOLOGY
@@ -89,6 +91,22 @@ def more_slots_than_connections(yard: Yard) -> list[CheckMessage]:
         )
         for pool in yard.pools
         if pool.most_running > pool.most_connections
+    ]
+
+
+def greenlets_without_gevent(yard: Yard) -> list[CheckMessage]:
+    """E033: a pool of greenlets where gevent is not installed."""
+    if find_spec("gevent") is not None:
+        return []
+    return [
+        Error(
+            "is of kind gevent, and gevent is not installed",
+            hint=f"Install it (`pip install gevent`), or give the pool another kind in {TOPOLOGY}.",
+            obj=f"pool {pool.name}",
+            id="switchyard.E033",
+        )
+        for pool in yard.pools
+        if pool.kind == "gevent"
     ]
 
 
