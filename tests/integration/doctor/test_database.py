@@ -164,7 +164,7 @@ def test_postgres_that_stands_still_is_an_error_in_time(on_postgres: Any, postgr
         [found] = look()
     finally:
         postgres.signal(signal.SIGCONT)
-        wait_for(lambda: not any(thread.name == "ask doctor database" for thread in threading.enumerate()))
+        wait_for(lambda: not any(thread.name == "call doctor database" for thread in threading.enumerate()))
 
     assert (found.code, found.severity) == ("hangs", "error")
     assert time.monotonic() - started < 3

@@ -68,7 +68,7 @@ def test_broker_that_hangs_is_named_in_time(silent_broker: None, monkeypatch: py
         assert Client().get("/readyz").json()["dependencies"]["broker"]["fact"] == "no answer within 0.2 s"
 
     assert time.monotonic() - started < 3
-    assert sum(thread.name == "ask broker" for thread in threading.enumerate()) <= 2
+    assert sum(thread.name == "call broker" for thread in threading.enumerate()) <= 2
 
 
 def test_database_that_is_away_is_named_without_its_name(

@@ -103,6 +103,7 @@ def test_a_start_marks_a_new_keyspace_and_tells_of_one_in_use(server: EmbeddedSe
     assert marker and not admin.exists(Keys().generation())
 
 
+@pytest.mark.django_db
 def test_a_check_alone_marks_nothing(server: EmbeddedServer, admin: redis.Redis) -> None:
     admin.flushdb()
 
@@ -128,6 +129,7 @@ def test_a_server_that_hides_its_settings_is_a_warning(server: EmbeddedServer, a
     assert "secret" not in f"{message.msg}{message.hint}"
 
 
+@pytest.mark.django_db
 def test_only_a_check_of_databases_or_of_a_deployment_asks_the_server(
     server: EmbeddedServer, admin: redis.Redis
 ) -> None:
