@@ -24,7 +24,8 @@ from broker.worker.wakeup import Wakeup
 
 logger = logging.getLogger("switchyard.broker")
 
-DRAINING_PAUSE_S = 0.05
+# After this pause the server has closed an abandoned connection, and runs nothing more that was sent on it.
+CLOSING_PAUSE_S = 0.05
 # Acknowledgements wait for the next fetch, but no longer than this where there is no credit for one.
 ACKS_WAIT_S = 0.02
 FIND_ADOPTABLE_S = 2.0
@@ -160,8 +161,7 @@ class Consumer(DramatiqConsumer):
         if self._share_requested:
             self._share_requested = False
             if self._reserved_credit:
-                self._stop_listening()
-                self._holdings_known = False  # the fetch that was sent ahead may have been run
+                self._abandon_wakeup()
         if time.monotonic() >= self._find_adoptable_at_s:
             self._find_adoptable()
         if not self._holdings_known:
@@ -190,7 +190,7 @@ class Consumer(DramatiqConsumer):
         if self._wakeup.pending:
             self._holdings_known = False
         self._stop_listening()
-        time.sleep(DRAINING_PAUSE_S)  # the server closes the connection before it reports the holdings
+        time.sleep(CLOSING_PAUSE_S)
         if not self._holdings_known:
             self._release_unknown()
             self._holdings_known = True
@@ -232,8 +232,7 @@ class Consumer(DramatiqConsumer):
             return
         self._adoptable = known
         if self._adoptable and self._wakeup.pending:
-            self._stop_listening()
-            self._holdings_known = False  # the fetch that was sent ahead may have been run
+            self._abandon_wakeup()
 
     def _adopt(self, credit: int) -> None:
         """Lease unroutable messages of one call."""
@@ -322,6 +321,12 @@ class Consumer(DramatiqConsumer):
 
     def _release_unknown(self) -> None:
         self._acks.release_unknown([held.lease for held in list(self._broker.in_flight.values())])
+
+    def _abandon_wakeup(self) -> None:
+        """End a pending wait. The fetch that was sent ahead may be run until the server has closed the connection."""
+        self._stop_listening()
+        self._holdings_known = False
+        time.sleep(CLOSING_PAUSE_S)
 
     def _stop_listening(self) -> None:
         self._lane_empty = False
