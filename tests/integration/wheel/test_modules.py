@@ -11,7 +11,7 @@ from tests.integration.wheel.environments import Environment, clean_environment,
 from tests.integration.wheel.hosts import write_host
 
 # Executed in processes of their own, which they patch before anything else is loaded.
-PATCH_FIRST = ("switchyard.workers.child.gevent_main", "switchyard.workers.supervisor.gevent_group")
+PATCH_FIRST = ("switchyard.workers.child.gevent_main", "switchyard.workers.group.gevent_group")
 IMPORT_ALL = """
 import importlib, json, os, sys
 import django

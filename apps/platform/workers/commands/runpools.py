@@ -11,10 +11,10 @@ from apps.platform.conf import declared_yard
 from apps.platform.console.command_help import show_examples
 from apps.platform.console.refusal import refuse
 from apps.platform.workers.child.cpu_affinity import refuse_if_not_pinnable
+from apps.platform.workers.group.autoreload import keep_reloaded
+from apps.platform.workers.group.pool_group import Companion, PoolGroup
 from apps.platform.workers.preflight import log_to_standard_error, refuse_if_wrong
 from apps.platform.workers.shared.fork import run_or_crash
-from apps.platform.workers.supervisor.autoreload import keep_reloaded
-from apps.platform.workers.supervisor.pool_group import Companion, PoolGroup
 from apps.platform.workers.supervisor.supervisor import GRACE_S
 from broker.errors import UnknownPool
 

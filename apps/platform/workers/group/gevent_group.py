@@ -26,9 +26,9 @@ def main(arguments: list[str]) -> int:
     import dramatiq
 
     from apps.platform.workers.child.gevent import drop_event_loop
+    from apps.platform.workers.group.pool_group import PoolGroup
     from apps.platform.workers.preflight import log_to_standard_error
     from apps.platform.workers.shared.child_table import ChildTable
-    from apps.platform.workers.supervisor.pool_group import PoolGroup
 
     log_to_standard_error()
     drop_event_loop(dramatiq.get_broker())

@@ -139,7 +139,7 @@ class PoolGroup:
                 os.set_inheritable(table.fd, True)
                 names = json.dumps([pool.name for pool in part])
                 arguments = [names, str(self._grace_s), str(table.fd), str(len(table.rows)), str(index)]
-                execute("apps.platform.workers.supervisor.gevent_group", arguments)
+                execute("apps.platform.workers.group.gevent_group", arguments)
             return Supervisor(part[0], grace_s=self._grace_s, own_row=row).run()
 
         return fork(
