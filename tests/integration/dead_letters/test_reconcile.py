@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 from apps.platform.dead_letters import actions, projection, reconcile
 from apps.platform.dead_letters.models import DeadLetter
 from broker.interface import Facilities
-from broker.redis_broker import MESSAGE_ID
+from broker.queue.codec import MESSAGE_ID
 from broker.shapes import DeadLetter as Letter
 from broker.stores.job_records import LIVE_TTL_MS, sequence, step
 from tests.factories.letters import keep
