@@ -1,8 +1,8 @@
-"""Write the tables of ``docs/reference/keys.md`` from the docstrings of ``broker/keys/keys.py`` and ``family_keys.py``.
+"""Write the tables of ``docs/reference/keys.md`` from the docstrings of ``broker/keys/keys.py`` and ``queue_keys.py``.
 
 python -m docs.make_keys [--check]
 
-With ``--check`` nothing is written; exits 1 when the page differs. A docstring starts with the type of its key.
+With ``--check`` nothing is written; exits 1 when the page differs. Each docstring starts with the type of its key.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ READ = {
     "String": "GET {key}",
 }
 TYPED = re.compile(r"(Hash|List|Set|Sorted set|Stream|String)(?:e?s)?: (.+)", re.DOTALL)
-# What a method is asked for, where it stands for anything.
+# Values that the key methods are called with, by parameter name. Capitals mark the variable parts of a key.
 PLACEHOLDERS: dict[str, Any] = {
     "lane": "live",
     "owner": "OWNER",
@@ -50,7 +50,7 @@ class Row:
 
     Args:
         kind: Type, as in :data:`READ`.
-        meaning: What the docstring says after it.
+        meaning: Text of the docstring after the type.
     """
 
     names: tuple[str, ...]
@@ -59,12 +59,12 @@ class Row:
 
     @property
     def command(self) -> str:
-        """A command that shows the first of them, or as much of it as fits a screen."""
+        """A command that reads the first key, bounded to one screen."""
         return READ[self.kind].format(key=f"'{self.names[0]}'")
 
 
 def rows(keys: object) -> Iterator[Row]:
-    """Yield what the docstrings of a class of key names say."""
+    """Yield a row for each docstring of a class of key names."""
     for name, member in vars(type(keys)).items():
         function: Any = member.fget if isinstance(member, property) else member
         typed = TYPED.fullmatch(inspect.getdoc(function) or "") if inspect.isfunction(function) else None
@@ -82,14 +82,14 @@ def family_rows() -> list[Row]:
 
 
 def shared_rows() -> list[Row]:
-    """Return the keys that are no family's."""
+    """Return the keys that belong to no queue family."""
     known = {name for row in family_rows() for name in row.names}
     return [row for row in rows(Keys()) if not known.issuperset(row.names)]
 
 
 def table(of: list[Row]) -> str:
     """Return rows as a table in Markdown."""
-    lines = ["| key | type | what | to look |", "| --- | --- | --- | --- |"]
+    lines = ["| key | type | content | command |", "| --- | --- | --- | --- |"]
     for row in of:
         names = "<br>".join(f"`{name}`" for name in row.names)
         meaning = row.meaning.replace("|", "\\|")
@@ -98,7 +98,7 @@ def table(of: list[Row]) -> str:
 
 
 def written(page: str) -> str:
-    """Return the page with its tables made anew."""
+    """Return the page with its tables generated."""
     for name, of in (("family", family_rows()), ("shared", shared_rows())):
         start, end = f"<!-- {name}: made by docs/make_keys.py -->", f"<!-- end of {name} -->"
         before, _, rest = page.partition(start)

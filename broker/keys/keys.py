@@ -1,4 +1,4 @@
-"""The name of every key that Switchyard keeps, one function each."""
+"""The name of every key that Switchyard writes, one function for each."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class Keys:
         return QueueKeys(f"{self.prefix}:{{{queue}}}:", queue)
 
     def job(self, job_id: str) -> str:
-        """Hash: one job's record."""
+        """Hash: the record of one job."""
         return f"{self.prefix}:job:{{{job_id}}}"
 
     def job_events(self, job_id: str) -> str:
-        """Stream: what happened to a job since somebody followed it."""
+        """Stream: events of a job since its first follower."""
         return f"{self.prefix}:job:{{{job_id}}}:events"
 
     def window(self, name: str) -> str:
@@ -37,37 +37,37 @@ class Keys:
         return f"{self.prefix}:{{alerts}}:due"
 
     def alert_group(self, fingerprint: str) -> str:
-        """Hash: one group of like alerts."""
+        """Hash: one alert group."""
         return f"{self.prefix}:{{alerts}}:group:{fingerprint}"
 
     def pool_reports(self) -> str:
-        """Set: names of the pool reports that were written."""
+        """Set: members with a pool report."""
         return f"{self.prefix}:{{pools}}:index"
 
     def pool_report(self, member: str) -> str:
-        """String: one supervisor's report as JSON, gone when the supervisor is."""
+        """String: the report of one supervisor as JSON. Expires after the supervisor's end."""
         return f"{self.prefix}:{{pools}}:{member}"
 
     def stacks_asked(self, member: str) -> str:
-        """String: the last request for the stacks of a pool's children; gone when it is taken, or after 15 s."""
+        """String: the last request for the stacks of a supervisor's children. Deleted when read, or after 15 s."""
         return f"{self.prefix}:{{pools}}:asked:{member}"
 
     def stacks_answer(self, request: str) -> str:
-        """String: the stacks that were asked for, as JSON, for a minute."""
+        """String: the requested stacks as JSON. Expires after a minute."""
         return f"{self.prefix}:{{pools}}:stacks:{request}"
 
     def generation(self) -> str:
-        """Hash: ``id`` of this keyspace, ``made_at`` (ms since the epoch), ``instead_of`` the ids of lost ones."""
+        """Hash: the keyspace id. ``id``, ``made_at`` (ms since the epoch), ``instead_of`` the ids of lost keyspaces."""
         return f"{self.prefix}:generation"
 
     def generations_missed(self) -> str:
-        """Set: ids of keyspaces that somebody had seen and then did not find. Nothing runs until they are accepted."""
+        """Set: keyspace ids that a process had read and then did not find. Nothing runs until they are accepted."""
         return f"{self.prefix}:generation:missed"
 
     def lock(self, name: str) -> str:
-        """String: token of whoever holds a named lock."""
+        """String: the token of the process that holds a named lock."""
         return f"{self.prefix}:lock:{name}"
 
     def tick(self, actor: str, at: str) -> str:
-        """String: a schedule's tick that was enqueued."""
+        """String: a tick of a schedule, present after it was enqueued."""
         return f"{self.prefix}:tick:{actor}:{at}"

@@ -24,67 +24,68 @@ class QueueKeys:
     queue: str
 
     def lane_name(self, lane: Lane) -> str:
-        """Name of a lane as actors and messages know it: ``webhook``, ``webhook-retry``, ``webhook-alone``."""
+        """Name of a lane in actors and messages: ``webhook``, ``webhook-retry``, ``webhook-alone``."""
         return self.queue if lane == "live" else f"{self.queue}-{lane}"
 
     @property
     def bodies(self) -> str:
-        """Hash: id of a message that waits, is scheduled or is leased -> its body."""
+        """Hash: id of a waiting, scheduled or leased message -> its body."""
         return f"{self.base}bodies"
 
     def waiting(self, lane: Lane) -> tuple[str, str, str]:
-        """Lists: ids that wait in a lane, next one first: of high, normal and low priority."""
+        """Lists: ids of the waiting messages of a lane, next one first, of high, normal and low priority."""
         name = f"{self.base}{self.lane_name(lane)}"
         return f"{name}.high", name, f"{name}.low"
 
     def due(self, lane: Lane) -> str:
-        """Sorted set: id that is scheduled in a lane -> when it is due, ms since the epoch by the server's clock."""
+        """Sorted set: id of a scheduled message of a lane -> due time, ms since the epoch by the server's clock."""
         return f"{self.base}{self.lane_name(lane)}.due"
 
     def parked(self, lane: Lane) -> str:
-        """Sorted set: messages scheduled in a lane because no worker knew their actor or their arguments.
+        """Sorted set: index of the parked messages of a lane, whose actor or arguments no worker knew.
 
-        Each is what it calls (JSON: actor, number of arguments by place, names), a line break, its id; all score 0. A
-        list for workers that know it: the messages are scheduled with or without it. Expires 20 minutes after the last.
+        A member is the message's call (JSON: actor, number of positional arguments, names of the others), a line break
+        and its id; all scores are 0. Workers that know the call find their messages here. The messages are also in the
+        scheduled ones, so this key may be lost. Expires 20 minutes after the last change.
         """
         return f"{self.base}{self.lane_name(lane)}.parked"
 
     @property
     def known(self) -> str:
-        """Hash: what parked messages call -> when a worker that knows it looked last, ms since the epoch."""
+        """Hash: call of parked messages -> time of the last poll by a worker that knows it, ms since the epoch."""
         return f"{self.base}known"
 
     def wakeup(self, lane: Lane) -> str:
-        """List: at most one token, there when somebody should look at the lane. Idle consumers block on it."""
+        """List: at most one wake-up token, present when a consumer should fetch. Idle consumers block on this list."""
         return f"{self.base}{self.lane_name(lane)}.bell"
 
     @property
     def leases(self) -> str:
-        """Sorted set: owner -> when its lease lapses, ms since the epoch; 0 for one that is being cleared."""
+        """Sorted set: owner -> time when its lease expires, ms since the epoch; 0 while its messages are reclaimed."""
         return f"{self.base}leases"
 
     def hold(self, owner: str) -> str:
-        """Hash: id leased to an owner -> fencing token; ``#`` -> number, first token and count of its last fetch."""
+        """Hash: id leased to an owner -> token; ``#`` -> number, first token and count of its last fetch."""
         return f"{self.base}hold:{owner}"
 
     @property
     def token(self) -> str:
-        """String: the last fencing token that was given out."""
+        """String: the last token that was issued."""
         return f"{self.base}token"
 
     @property
     def done(self) -> tuple[str, str]:
-        """Hashes: finished id -> token that finished it. They take turns every 10 minutes, and expire."""
+        """Hashes: id of a finished message -> token that finished it. They alternate every 10 minutes, and expire."""
         return f"{self.base}done:0", f"{self.base}done:1"
 
     @property
     def notes(self) -> str:
-        """Hash: what is remembered of few messages.
+        """Hash: data that only few messages have.
 
-        ``level:<id>`` its priority (1 high, 3 low), ``key:<id>`` its unique key, ``crash:<id>`` how often it took its
-        worker down, since when (ms since the epoch), and what happened last: a signal, ``limit`` when it was killed for
-        its hard limit, ``alone`` when it was moved since; ``spent:<id>`` the last move and its token, ``cancel:<id>``
-        that it is not to start, ``asked:<id>`` that it was asked to stop when it was leased.
+        ``level:<id>`` priority (1 high, 3 low); ``key:<id>`` unique key; ``crash:<id>`` number of crashes, time of the
+        first (ms since the epoch) and cause of the last: a signal, ``limit`` for the hard limit, ``alone`` after a move
+        to the isolated lane; ``spent:<id>`` the last move and its token; ``cancel:<id>`` the message must not start;
+        ``asked:<id>`` its cancellation was requested while it was leased.
         """
         return f"{self.base}notes"
 
@@ -95,17 +96,17 @@ class QueueKeys:
 
     @property
     def paused(self) -> str:
-        """String: there while nothing of the family is handed out; since when, ms since the epoch."""
+        """String: present while the queue is paused: the time of the pause, ms since the epoch."""
         return f"{self.base}paused"
 
     @property
     def refused(self) -> str:
-        """String: why nothing may be enqueued, while the server would delete it. Lapses with whoever wrote it."""
+        """String: reason why enqueuing is refused, present while the server may delete keys. Expires unless renewed."""
         return f"{self.base}refused"
 
     @property
     def swept(self) -> str:
-        """String: when lapsed leases were looked for last, ms since the epoch."""
+        """String: time of the last sweep for expired leases, ms since the epoch."""
         return f"{self.base}swept"
 
     @property
@@ -115,7 +116,7 @@ class QueueKeys:
 
     @property
     def dead_letters(self) -> str:
-        """Hash: id of a dead letter -> the letter as JSON."""
+        """Hash: id of a dead letter -> the dead letter as JSON."""
         return f"{self.base}{self.queue}-dead.letters"
 
     @property
