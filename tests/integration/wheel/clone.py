@@ -8,13 +8,15 @@ from pathlib import Path
 
 from devtools.wheel.__main__ import REPOSITORY
 
+MADE_HERE = ("dist", "staticfiles", "var")
+
 
 def link_clone(folder: Path) -> Path:
     """Return the folder, filled. Its ``.venv`` is that of this test run, so that nothing is installed."""
     folder.mkdir(parents=True)
-    tracked = subprocess.run(["git", "ls-files"], cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
-    for name in sorted({line.partition("/")[0] for line in tracked.splitlines()}):
-        (folder / name).symlink_to(REPOSITORY / name)
+    for entry in REPOSITORY.iterdir():
+        if not entry.name.startswith(".") and entry.name not in MADE_HERE:
+            (folder / entry.name).symlink_to(entry)
     environment = folder / ".venv"
     environment.mkdir()
     for name in ("bin", "lib", "pyvenv.cfg"):

@@ -29,7 +29,7 @@ def clean_environment(**variables: str) -> dict[str, str]:
     return kept | variables
 
 
-def run(*command: str | Path, cwd: Path, environment: dict[str, str], timeout_s: float = 120, code: int = 0) -> str:
+def run(*command: str | Path, cwd: Path, environment: dict[str, str], timeout_s: float = 400, code: int = 0) -> str:
     """Run a command, and return what it printed.
 
     Raises:

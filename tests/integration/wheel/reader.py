@@ -69,7 +69,7 @@ class Reader:
     def shell(self, text: str, *, code: int = 0) -> str:
         """Run lines of shell where the lines before left it, and return what they printed."""
         script = f"set -e\n. {self._state}\ncd '{self.place}'\n{text}\nexport -p >{self._state}\npwd >{self._place}\n"
-        return run("bash", "-c", script, cwd=self.folder, environment=self.environment, timeout_s=170, code=code)
+        return run("bash", "-c", script, cwd=self.folder, environment=self.environment, code=code)
 
     def undo_files(self) -> None:
         """Take every file's text back to what it was before the page."""
@@ -84,7 +84,7 @@ class Reader:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGTERM)
             try:
-                codes.append(process.wait(40))
+                codes.append(process.wait(60))
             finally:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)

@@ -15,6 +15,8 @@ from tests.integration.wheel.environments import Environment, clean_environment
 from tests.integration.wheel.hosts import write_host
 from tests.waiting import wait_for
 
+pytestmark = pytest.mark.timeout(900)  # builds, installs and starts processes, beside other tests
+
 MODEL = """
 from django.db import models
 
@@ -79,6 +81,7 @@ from django.contrib.auth.models import User
 from django.test import Client
 from django.urls import reverse
 
+
 client = Client()
 client.force_login(User.objects.create_superuser("ada"))
 addresses = ["/admin/", "/admin/operations/", "/admin/operations/workers/", "/metrics", "/healthz"]
@@ -116,7 +119,7 @@ def test_project_with_packages_of_the_same_names_works(full: Environment, broker
     assert "System check identified no issues" in manage("check")
     sent = manage("shell", "-c", "from apps.shop.actors import note; print(note.send('from a worker').message_id)")
     with _pools(full, host, variables) as pools:
-        wait_for(lambda: "from a worker" in manage("jobs"), timeout_s=60)
+        wait_for(lambda: "from a worker" in manage("jobs"), timeout_s=120)
     assert pools.returncode == 0
     job_id = sent.splitlines()[-1]
     assert "succeeded" in manage("switchyard", "jobs", "show", job_id)
@@ -152,7 +155,7 @@ def _pools(environment: Environment, host: Path, variables: dict[str, str]) -> I
     try:
         yield process
         process.send_signal(signal.SIGTERM)
-        process.wait(40)
+        process.wait(60)
     except BaseException:
         print(log.read_text())
         raise

@@ -33,6 +33,10 @@ from switchyard.broker.topology import Pool, Queue, Yard
 from switchyard.jobs.once import once
 from switchyard.jobs.services import enqueue_on_commit, report_progress, submit
 
+import pytest
+
+pytestmark = pytest.mark.timeout(900)  # builds, installs and starts processes, beside other tests
+
 
 @dramatiq.actor(queue_name="default")
 def count(customer_id: int) -> dict[str, int]:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import subprocess
 import tomllib
 import zipfile
 from pathlib import Path
 
+import pytest
+
 from devtools.wheel.__main__ import REPOSITORY
 from tests.integration.wheel.environments import clean_environment, run
+
+pytestmark = pytest.mark.timeout(900)  # builds, installs and starts processes, beside other tests
 
 MOVED = {"broker": "switchyard/broker", "middleware": "switchyard/middleware", "apps/platform": "switchyard"}
 
@@ -26,15 +29,11 @@ def test_wheel_is_small(wheel: Path) -> None:
 
 def test_wheel_holds_every_file_of_its_packages_and_nothing_else(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
-    tracked = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard", *MOVED],
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.splitlines()
     expected = {
-        file.replace(old, new, 1) for file in tracked for old, new in MOVED.items() if file.startswith(f"{old}/")
+        f"{new}/{file.relative_to(REPOSITORY / old)}"
+        for old, new in MOVED.items()
+        for file in (REPOSITORY / old).rglob("*")
+        if file.is_file() and "__pycache__" not in file.parts
     }
 
     metadata = {name.partition("/")[2] for name in names if ".dist-info/" in name}

@@ -8,12 +8,16 @@ from contextlib import closing, suppress
 from pathlib import Path
 from urllib.error import URLError
 
+import pytest
+
 from apps.platform.embedded.server import free_port
 from tests.integration.wheel.browser import Browser
 from tests.integration.wheel.environments import Index, clean_environment
 from tests.integration.wheel.reader import Reader
 from tests.unit.documentation.pages import read
 from tests.waiting import wait_for
+
+pytestmark = pytest.mark.timeout(900)  # builds, installs and starts processes, beside other tests
 
 PAGE = "docs/how-to/put-it-into-an-existing-project.md"
 PORT = "127.0.0.1:8000"
@@ -76,7 +80,7 @@ def _sees_the_mail(place: Path) -> None:
     def mails() -> str:
         return "".join(file.read_text() for file in (place / "mails").glob("*"))
 
-    wait_for(lambda: "Good to have you with us." in mails(), timeout_s=60)
+    wait_for(lambda: "Good to have you with us." in mails(), timeout_s=120)
 
 
 def _sees_the_pages(reader: Reader, browser: Browser, root: str) -> None:
@@ -85,7 +89,7 @@ def _sees_the_pages(reader: Reader, browser: Browser, root: str) -> None:
             return browser.get(f"{root}/healthz")[0] == 200
         return False
 
-    wait_for(answers, timeout_s=60)
+    wait_for(answers, timeout_s=120)
     addresses = re.findall(rf"<({re.escape(root)}/\S+)>", reader.page)
     assert len(addresses) == 3
     for address in addresses:

@@ -9,10 +9,14 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+
 from devtools.wheel.__main__ import REPOSITORY
 from tests.integration.wheel.environments import Environment
 from tests.integration.wheel.hosts import write_host
 from tests.integration.wheel.suite import copy_suite
+
+pytestmark = pytest.mark.timeout(900)  # builds, installs and starts processes, beside other tests
 
 PYTEST_INI = """
 [pytest]
