@@ -7,8 +7,12 @@ import sys
 import zipfile
 from pathlib import Path
 
+import pytest
+
 from tests.integration.wheel.environments import Environment, clean_environment, run
 from tests.integration.wheel.hosts import write_host
+
+pytestmark = pytest.mark.timeout(900)  # builds, installs and starts processes, beside other tests
 
 # Executed in processes of their own, which they patch before anything else is loaded.
 PATCH_FIRST = ("switchyard.workers.child.gevent_main", "switchyard.workers.group.gevent_group")
@@ -32,10 +36,6 @@ import dramatiq
 from switchyard.broker.topology import Pool, Queue, Yard
 from switchyard.jobs.once import once
 from switchyard.jobs.services import enqueue_on_commit, report_progress, submit
-
-import pytest
-
-pytestmark = pytest.mark.timeout(900)  # builds, installs and starts processes, beside other tests
 
 
 @dramatiq.actor(queue_name="default")
