@@ -269,6 +269,34 @@ print([sample.value for sample in metric.samples])
 """
 
 
+STORAGE_CHOSEN_LATE = """
+import os, sys
+from prometheus_client import CollectorRegistry, Counter, values
+assert values.ValueClass is values.MutexValue
+jobs = Counter("jobs", "Jobs.", ("queue",), registry=CollectorRegistry())
+os.environ["PROMETHEUS_MULTIPROC_DIR"] = sys.argv[1]
+values.ValueClass = values.MultiProcessValue()
+jobs.labels("default").inc(4)
+print([name.startswith("counter_") for name in os.listdir(sys.argv[1])])
+"""
+
+
+@canary("`values.ValueClass`, `.MutexValue`, `.MultiProcessValue`")
+def _storage_chosen_late() -> None:
+    from tempfile import TemporaryDirectory
+
+    with TemporaryDirectory() as folder:
+        done = subprocess.run(
+            [sys.executable, "-c", STORAGE_CHOSEN_LATE, folder],
+            env={name: value for name, value in os.environ.items() if name != "PROMETHEUS_MULTIPROC_DIR"},
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+    assert done.stdout.strip() == "[True]", done.stderr[-500:]
+
+
 @canary("`MmapedDict.read_all_values_from_file`, `.read_value`, `.write_value`")
 @canary("`MultiProcessCollector.merge`, `counter_<pid>.db`")
 def _multiprocess() -> None:
