@@ -22,7 +22,7 @@ from tests.waiting import wait_for
 
 
 class Index(ModuleType):
-    """What the guide's actor works on: notes the pages it rebuilt, and why its lock was let go."""
+    """Stand-in for the guide's index. Records the rebuilt pages and the exception that released its lock."""
 
     pages: list[int]
     ended_by: type[BaseException] | None = None

@@ -1,4 +1,4 @@
-"""What the page about database connections shows: figures, threads of one's own, a middleware of one's own."""
+"""The figures and the examples of the page about database connections: own threads, an own middleware."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Rows:
 
 @pytest.fixture
 def rows(monkeypatch: pytest.MonkeyPatch) -> Rows:
-    """What the page's models give."""
+    """Stand-in for the page's models."""
     rows = Rows()
     for app, model in (("catalogue", "Price"), ("audit", "Failure")):
         models = ModuleType(f"apps.product.{app}.models")

@@ -42,7 +42,7 @@ class Account:
 
 @pytest.fixture
 def account(monkeypatch: pytest.MonkeyPatch) -> Account:
-    """What the guide's model gives."""
+    """Stand-in for the guide's model."""
     account, models = Account(), ModuleType("apps.product.bonuses.models")
     models.Account = account  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "apps.product.bonuses", ModuleType("apps.product.bonuses"))

@@ -1,4 +1,4 @@
-"""The documentation's pages, and what stands in them."""
+"""The pages of the documentation: paths, text, code blocks and anchors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The reference names everything there is, and nothing that is not."""
+"""The reference lists every command, option, variable, metric and check, and no other."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ OWN_SOURCES = [
     for path in (ROOT / folder).rglob("*.py")
 ]
 RULES = yaml.safe_load(read("ops/prometheus/rules.yml"))
-# Dramatiq's own, set by its pipelines and never by hand.
+# Set by Dramatiq's pipelines only.
 INTERNAL_OPTIONS = {"pipe_target"}
 
 
 def first_column(page: str) -> set[str]:
-    """Return what stands in backticks in the first cells of a page's tables."""
+    """Return the names in backticks in the first column of a page's tables."""
     cells = re.findall(r"^\| ([^|]+) \|", read(page), flags=re.MULTILINE)
     return {name for cell in cells for name in re.findall(r"`([^`]+)`", cell)}
 

@@ -1,4 +1,4 @@
-"""What the pages about workers show can be declared, and does what they say."""
+"""The examples of the pages about workers can be declared, and have the effect that the pages describe."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_limits_of_the_page_can_be_declared() -> None:
     assert yard.pool("imports").recycle_above_bytes < yard.pool("imports").memory_limit_bytes  # type: ignore[operator]
 
 
-def test_letter_of_the_pages_actor_names_the_last_line_and_hides_what_the_actor_hides(
+def test_dead_letter_of_the_pages_actor_names_the_last_line_and_hides_what_the_actor_hides(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     [code] = code_blocks(read("docs/how-to/find-a-poison-message.md"), "python")
