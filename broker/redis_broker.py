@@ -21,6 +21,7 @@ from broker.held_message import HeldMessage
 from broker.held_moves import HeldMoves
 from broker.keys.keys import Keys
 from broker.keys.queue_keys import Lane
+from broker.queue import administration
 from broker.queue.codec import entry_of
 from broker.queue.depth_limits import DepthLimits
 from broker.queue.operations import QueueOperations, level_of
@@ -325,12 +326,12 @@ class RedisBroker(Broker):
 
     def flush(self, queue_name: str) -> None:
         """Drop every message of a queue and of its retry lane; dead letters stay."""
-        self.lane(queue_name)[0].flush()
+        administration.flush(self.lane(queue_name)[0])
 
     def flush_all(self) -> None:
         """Drop every message of every declared queue."""
         for family in self.families.values():
-            family.flush()
+            administration.flush(family)
 
     def join(self, queue_name: str, *, timeout: int | None = None, interval: int = 20) -> None:
         """Wait until a queue and its retry lane are empty; for tests.

@@ -12,7 +12,7 @@ from dramatiq.message import Message
 from broker.admin.stats import family_stats
 from broker.errors import NoSuchLetter
 from broker.held_message import HeldMessage, moved_copy, requeued_copy
-from broker.queue import codec
+from broker.queue import administration, codec
 from broker.queue.dead_letter_json import decode
 from broker.queue.operations import Move, QueueOperations, lane_of
 from broker.queue.unroutable import UnroutableLane
@@ -87,14 +87,15 @@ class RedisTransport:
         self._broker.emit_before("enqueue", message, None)
         body = codec.encode(message, grown=True)
         level = self._broker.level(message)
-        if not family.requeue(letter.id, as_read=as_read, body=body, level=level, nonce=uuid.uuid4().hex):
+        nonce = uuid.uuid4().hex
+        if not administration.requeue(family, letter.id, as_read=as_read, body=body, level=level, nonce=nonce):
             raise NoSuchLetter(queue, letter_id)
         self._broker.emit_after("enqueue", message, None)
         return letter.id
 
     def discard(self, queue: str, letter_id: str) -> None:
         """Drop a dead letter for good."""
-        if not self._family(queue).discard(letter_id, nonce=uuid.uuid4().hex):
+        if not administration.discard(self._family(queue), letter_id, nonce=uuid.uuid4().hex):
             raise NoSuchLetter(queue, letter_id)
 
     def letter(self, queue: str, letter_id: str) -> DeadLetter | None:
@@ -111,7 +112,7 @@ class RedisTransport:
 
     def cancel(self, queue: str, message_id: str) -> str:
         """Remove a scheduled message, mark a waiting one to be dropped, request cancellation of a leased one."""
-        return self._family(queue).cancel(message_id)
+        return administration.cancel(self._family(queue), message_id)
 
     def cancel_requested(self, held: Message[Any] | MessageProxy) -> bool:
         """Return what came with the message or was read since, four times a second."""

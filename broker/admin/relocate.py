@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from broker.keys.queue_keys import Lane
-from broker.queue import codec
+from broker.queue import administration, codec
 from broker.queue.operations import HIGH, LOW, NORMAL, QueueOperations
 from broker.queue.results import Entry, Lease
 
@@ -40,13 +40,13 @@ def relocate(
     owner = f"relocate.{socket.gethostname()}.{os.getpid()}.{uuid.uuid4().hex[:12]}/{lane}"
     source.join(owner)
     looked_at = moved = 0
-    waiting = [source.depth(lane, level) for level in (HIGH, NORMAL, LOW)]
+    waiting = [administration.depth(source, lane, level) for level in (HIGH, NORMAL, LOW)]
     for level, depth in zip((HIGH, NORMAL, LOW), waiting, strict=True):
         left = depth
-        while left > 0 and (taken := source.take(owner, min(batch, left), level=level)):
+        while left > 0 and (taken := administration.take(source, owner, min(batch, left), level=level)):
             going, staying = _sorted(taken, actor, source.keys.lane_name(lane))
             target.enqueue([Entry(str(lease.id, "ascii"), body) for lease, body in going], lane=lane, level=level)
-            source.forget(owner, [lease for lease, _ in going])
+            administration.forget(source, owner, [lease for lease, _ in going])
             source.release(owner, staying, side="tail")
             source.renew([owner])
             left -= len(taken)

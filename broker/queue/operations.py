@@ -1,9 +1,9 @@
-"""Server-side operations of one queue family: every change of a message's place.
+"""Server-side operations of one queue family that producers, consumers and lease keepers use.
 
-Each is one Lua script (``broker/lua/queue``) and atomic. Repeated after a lost answer, a script changes nothing more
-and answers the same. Bodies are opaque. Only the server's clock counts. A message is leased to an *owner* (one consumer
-of one lane in one process) under a *token*, a number that only grows: an owner with an older token has lost the message
-and changes nothing.
+Operators' acts are in :mod:`broker.queue.administration`. Each operation is one Lua script (``broker/lua/queue``) and
+atomic. Repeated after a lost answer, a script changes nothing more and answers the same. Bodies are opaque. Only the
+server's clock counts. A message is leased to an *owner* (one consumer of one lane in one process) under a *token*, a
+number that only grows: an owner with an older token has lost the message and changes nothing.
 """
 
 from __future__ import annotations
@@ -123,8 +123,8 @@ class QueueOperations:
         """Acknowledge finished messages; return those whose token is stale, which stay as they are."""
         keys = [self.keys.hold(owner), self.keys.bodies, *self.keys.done, self.keys.notes, self.keys.unique]
         stale: list[Lease] = []
-        for chunk in _chunks(leases):
-            answer = self.calls.call(script("ack"), keys, _words(chunk), budget_s=budget_s)
+        for chunk in in_chunks(leases):
+            answer = self.calls.call(script("ack"), keys, lease_args(chunk), budget_s=budget_s)
             stale += [chunk[position - 1] for position in answer]
         return stale
 
@@ -141,11 +141,11 @@ class QueueOperations:
         keys = [k.hold(lease.owner), *k.waiting("alone"), k.wakeup("alone"), k.notes, *k.done]
         return bool(self.calls.call(script("isolate"), keys, [lease.id, lease.token], budget_s=budget_s))
 
-    def dead_letter(self, lease: Lease, letter: bytes) -> bool:
-        """Make a leased message a dead letter (JSON); ``False`` when its token is stale."""
+    def dead_letter(self, lease: Lease, entry: bytes) -> bool:
+        """Move a leased message, described by ``entry`` (JSON), to the dead list; ``False`` when its token is stale."""
         k = self.keys
         keys = [k.bodies, k.hold(lease.owner), k.dead, k.dead_letters, k.notes, k.unique, *k.done]
-        return bool(self.calls.call(script("dead_letter"), keys, [lease.id, lease.token, letter]))
+        return bool(self.calls.call(script("dead_letter"), keys, [lease.id, lease.token, entry]))
 
     def release(self, owner: str, leases: Sequence[Lease], *, side: Literal["head", "tail"] = "head") -> list[Lease]:
         """Release messages unstarted, without counting an attempt or a crash; return those whose token is stale.
@@ -155,33 +155,11 @@ class QueueOperations:
         k, lane = self.keys, lane_of(owner)
         keys = [k.hold(owner), *k.waiting(lane), k.wakeup(lane), k.notes, *k.done]
         stale: list[Lease] = []
-        chunks = list(_chunks(leases))
+        chunks = list(in_chunks(leases))
         for chunk in reversed(chunks) if side == "head" else chunks:
-            answer = self.calls.call(script("release"), keys, [side, *_words(chunk)])
+            answer = self.calls.call(script("release"), keys, [side, *lease_args(chunk)])
             stale += [chunk[position - 1] for position in answer]
         return stale
-
-    def take(self, owner: str, count: int, *, level: int) -> list[tuple[Lease, bytes | None]]:
-        """Lease up to ``count`` waiting messages of a priority, in order to move them, also while they are paused.
-
-        Returns:
-            Leases with bodies; ``None`` for a message that is cancelled, or has no body.
-
-        Raises:
-            LookupError: the owner has no lease.
-        """
-        k, lane = self.keys, lane_of(owner)
-        keys = [k.bodies, k.waiting(lane)[level - 1], k.leases, k.hold(owner), k.token, k.notes]
-        answer = self.calls.call(script("take"), keys, [owner, count])
-        if answer == b"gone":
-            raise LookupError(f"{owner} has no lease in {k.queue}; join first, and renew within 15 s")
-        return [(Lease(owner, id_, token), body) for id_, token, body in zip(*[iter(answer)] * 3, strict=True)]
-
-    def forget(self, owner: str, leases: Sequence[Lease]) -> None:
-        """Drop leased messages that were moved to another queue, without recording them as finished."""
-        k = self.keys
-        for chunk in _chunks(leases):
-            self.calls.call(script("forget"), [k.hold(owner), k.bodies, k.notes, k.unique], _words(chunk))
 
     def quarantine(self, lease: Lease, entry: bytes) -> bool:
         """Move an unreadable message, described by ``entry`` (JSON), to the quarantine; ``False`` on a stale token."""
@@ -237,7 +215,7 @@ class QueueOperations:
         keys = [k.leases, k.hold(owner), k.bodies, *k.waiting(lane), k.wakeup(lane), *k.done, k.notes, k.unique]
         keys += [k.hold(heir or owner), k.token]
         mode = "lapsed" if only_lapsed else "now"
-        args: list[Word] = [owner, mode, heir, CRASH_WINDOW_MS, cause, len(finished), *_words(finished), *running]
+        args: list[Word] = [owner, mode, heir, CRASH_WINDOW_MS, cause, len(finished), *lease_args(finished), *running]
         answer = self.calls.call(script("reclaim"), keys, args, budget_s=budget_s)
         if answer[0] < 0 and len(answer) == 2:
             return None
@@ -252,33 +230,6 @@ class QueueOperations:
             returned += max(answer[0], 0)
         return Reclaimed(returned, suspects)
 
-    def requeue(self, letter_id: str, *, as_read: bytes, body: bytes, level: int = NORMAL, nonce: str) -> bool:
-        """Make a dead letter a waiting message; ``False`` when it is not there as it was read."""
-        k = self.keys
-        keys = [k.dead_letters, k.dead, k.bodies, *k.waiting("live"), k.wakeup("live"), k.notes, *k.done]
-        return bool(self.calls.call(script("requeue"), keys, [letter_id, as_read, body, level, nonce]))
-
-    def discard(self, letter_id: str, *, nonce: str) -> bool:
-        """Drop a dead letter for good; ``False`` when there is none."""
-        k = self.keys
-        keys = [k.dead_letters, k.dead, k.bodies, *k.done, k.notes, k.unique]
-        return bool(self.calls.call(script("discard"), keys, [letter_id, nonce]))
-
-    def cancel(self, message_id: str) -> str:
-        """Keep a message from starting.
-
-        Returns:
-            ``cancelled``: it never starts; ``asked``: it is leased, and asked to stop; ``unknown``: it is not here.
-        """
-        k = self.keys
-        keys = [k.bodies, *map(k.due, ALL_LANES), *k.done, k.notes, k.unique, k.leases]
-        while True:
-            owners = self.owners()
-            holds = [k.hold(owner) for owner in owners]
-            answer = str(self.calls.call(script("cancel"), keys + holds, [message_id, *owners]), "ascii")
-            if answer != "owners":
-                return answer
-
     def cancel_requested(self, ids: Sequence[str], *, budget_s: float = BUDGET_S) -> set[str]:
         """Return the ids, of those given, whose cancellation was requested."""
         if not ids:
@@ -286,32 +237,9 @@ class QueueOperations:
         answer = self.calls.command("HMGET", self.keys.notes, *(f"asked:{id_}" for id_ in ids), budget_s=budget_s)
         return {id_ for id_, found in zip(ids, answer, strict=True) if found is not None}
 
-    def pause(self) -> bool:
-        """Pause the queue; ``False`` when it was paused already."""
-        return bool(self.calls.call(script("pause"), [self.keys.paused], []))
-
-    def resume(self) -> bool:
-        """Resume the queue; ``False`` when it was not paused."""
-        keys = [self.keys.paused, *map(self.keys.wakeup, ALL_LANES)]
-        return bool(self.calls.call(script("resume"), keys, []))
-
     def notify(self, lane: Lane) -> None:
         """Notify one waiting consumer of a lane."""
         self.calls.call(script("ring"), [self.keys.wakeup(lane)], [])
-
-    def flush(self) -> None:
-        """Drop every message that waits, is scheduled or is leased."""
-        k = self.keys
-        lanes = [key for lane in ALL_LANES for key in (*k.waiting(lane), k.due(lane), k.wakeup(lane), k.parked(lane))]
-        dropped = 0
-        while not dropped:
-            owners = self.owners()
-            keys = [k.leases, k.bodies, *lanes, k.notes, k.unique, *map(k.hold, owners)]
-            dropped = self.calls.call(script("flush"), keys, owners)
-
-    def depth(self, lane: Lane, level: int) -> int:
-        """Return how many messages of a priority wait in a lane."""
-        return int(self.calls.command("LLEN", self.keys.waiting(lane)[level - 1]))
 
     def owners(self) -> list[str]:
         """Return the owners that have a lease."""
@@ -348,10 +276,12 @@ def lane_of(owner: str) -> Lane:
     raise ValueError(f"owner {owner!r} names no lane; its name must end with /live, /retry or /alone")
 
 
-def _words(leases: Sequence[Lease]) -> list[Word]:
-    return [word for lease in leases for word in (lease.id, lease.token)]
+def lease_args(leases: Sequence[Lease]) -> list[Word]:
+    """Return ids and tokens, one after the other, as scripts take them."""
+    return [arg for lease in leases for arg in (lease.id, lease.token)]
 
 
-def _chunks(leases: Sequence[Lease]) -> Iterator[Sequence[Lease]]:
+def in_chunks(leases: Sequence[Lease]) -> Iterator[Sequence[Lease]]:
+    """Yield leases 250 at a time: two arguments each, 500 in one call."""
     for start in range(0, len(leases), AT_ONCE // 2):
         yield leases[start : start + AT_ONCE // 2]

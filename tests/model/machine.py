@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
 from broker.keys.queue_keys import ALL_LANES, LANES, Lane
+from broker.queue import administration
 from broker.queue.operations import LEASE_MS, SWEEP_GAP_MS, lane_of
 from broker.queue.results import Entry, Lease
 from broker.queue.unroutable import UnroutableLane
@@ -45,6 +46,7 @@ def run(bench: Bench, examples: int, steps: int = 50, *, shrink: bool = False) -
     )
     with (
         mock.patch("broker.queue.operations.script", bench.scripts),
+        mock.patch("broker.queue.administration.script", bench.scripts),
         mock.patch("broker.queue.unroutable.script", bench.scripts),
     ):
         run_state_machine_as_test(lambda: FamilyMachine(bench), settings=chosen)
@@ -165,7 +167,7 @@ class FamilyMachine(RareStates, RuleBasedStateMachine):
 
         def take() -> object:
             try:
-                return self.family.take(name, count, level=level)
+                return administration.take(self.family, name, count, level=level)
             except LookupError:
                 return None
 
@@ -174,7 +176,7 @@ class FamilyMachine(RareStates, RuleBasedStateMachine):
         self.grants += leases
         if leases and not stay:
             self.model.forget(name, leases)
-            self._step("forget", None, lambda: self.family.forget(name, leases), again=again)
+            self._step("forget", None, lambda: administration.forget(self.family, name, leases), again=again)
 
     @rule(owner=owners_back, wanted=st.lists(ids, min_size=1, max_size=3, unique=True), due=st.booleans(), again=again)
     def adopt(self, owner: int, wanted: list[str], due: bool, again: bool) -> None:
@@ -278,12 +280,12 @@ class FamilyMachine(RareStates, RuleBasedStateMachine):
             if self.calm:
                 self._begin_work()
             self.model.flush()
-            self._step("flush", None, self.family.flush, again=True)
+            self._step("flush", None, partial(administration.flush, self.family), again=True)
         elif what == "pause":
-            self._step("pause", self.model.pause(), self.family.pause)
+            self._step("pause", self.model.pause(), partial(administration.pause, self.family))
             self._fetch(self._living("live"), 1, woken=True)
         else:
-            self._step("resume", self.model.resume(), self.family.resume)
+            self._step("resume", self.model.resume(), partial(administration.resume, self.family))
 
     # What befalls a server.
 

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from broker.errors import BrokerUnavailable, BrokerUnsafe, QueueFull
 from broker.keys.keys import Keys
 from broker.keys.queue_keys import ALL_LANES, Lane
+from broker.queue import administration
 from broker.queue.operations import NORMAL, QueueOperations, lane_of
 from broker.queue.results import Entry, Fetched, Lease
 from broker.redis.calls import RedisCalls
@@ -249,13 +250,25 @@ class Steps:
     def _discard(self, id_: str, nonce: str, *, again: bool) -> None:
         dead = self.model.place(id_) == DEAD
         expected = self.model.discard(id_, nonce)
-        self._step("discard", expected, lambda: self.family.discard(id_, nonce=nonce), again=again, changes=dead)
+        self._step(
+            "discard",
+            expected,
+            lambda: administration.discard(self.family, id_, nonce=nonce),
+            again=again,
+            changes=dead,
+        )
 
     def _cancel(self, id_: str, *, again: bool) -> None:
         expected = self.model.cancel(id_)
         if expected == "asked":
             self._happened("asked to stop")
-        self._step("cancel", expected, lambda: self.family.cancel(id_), again=again, changes=expected != "unknown")
+        self._step(
+            "cancel",
+            expected,
+            lambda: administration.cancel(self.family, id_),
+            again=again,
+            changes=expected != "unknown",
+        )
 
     def _requeue(self, id_: str, *, as_read: bool, level: int, nonce: str, again: bool) -> None:
         dead = self.model.place(id_) == DEAD
@@ -264,7 +277,7 @@ class Steps:
         expected = self.model.requeue(id_, letter, body, level, nonce)
 
         def call() -> bool:
-            return self.family.requeue(id_, as_read=letter, body=body, level=level, nonce=nonce)
+            return administration.requeue(self.family, id_, as_read=letter, body=body, level=level, nonce=nonce)
 
         self._step("requeue", expected, call, again=again, changes=dead and as_read)
 

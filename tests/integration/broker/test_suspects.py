@@ -9,6 +9,7 @@ import redis
 
 from broker.admin.stats import family_stats
 from broker.keys.keys import Keys
+from broker.queue import administration
 from broker.queue.operations import QueueOperations
 from broker.queue.results import Entry, Grant, Lease
 from broker.redis.calls import RedisCalls
@@ -99,7 +100,7 @@ def test_what_runs_alone_can_be_cancelled_and_asked_to_stop(family: QueueOperati
     again = grant(family, "3/alone")
     family.move(again.lease, move="defer", lane="alone", body=b"A", delay_ms=60_000)
 
-    answer = family.cancel("a")
+    answer = administration.cancel(family, "a")
 
     assert answer == "cancelled"
     assert family.calls.command("ZCARD", family.keys.due("alone")) == 0

@@ -10,6 +10,7 @@ import pytest
 import redis
 
 from broker.keys.keys import Keys
+from broker.queue import administration
 from broker.queue.operations import QueueOperations
 from broker.queue.results import Entry
 from broker.redis.calls import RedisCalls
@@ -114,7 +115,7 @@ def test_what_was_cancelled_or_gave_up_elsewhere_is_not_lost(family: QueueOperat
             step("discarded", sequence=9, state="dead", fields={}, ttl_ms=60_000),
         ]
     )
-    family.flush()
+    administration.flush(family)
 
     found = ledger_of(read_until(monitor, 2), family)
 

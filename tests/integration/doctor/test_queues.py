@@ -12,7 +12,7 @@ from dramatiq.message import Message
 from apps.platform.doctor import queues, snapshot
 from apps.platform.doctor.finding import Finding
 from broker.interface import Facilities
-from broker.queue import codec
+from broker.queue import administration, codec
 from broker.queue.results import Entry
 from tests.conftest import RunWorker
 from tests.integration.doctor.conftest import of
@@ -32,7 +32,7 @@ def test_queues_on_time_are_one_line(enqueue: Any) -> None:
 
 
 def test_a_paused_queue_is_a_warning_with_the_command_that_resumes_it(enqueue: Any) -> None:
-    enqueue("slow", Entry("waits", b"{}")).pause()
+    administration.pause(enqueue("slow", Entry("waits", b"{}")))
 
     found = of(look(), "warning")["paused"]
 

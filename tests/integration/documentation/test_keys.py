@@ -11,6 +11,7 @@ import redis
 
 from broker.interface import Facilities
 from broker.keys.keys import Keys
+from broker.queue import administration
 from broker.queue.operations import QueueOperations
 from broker.queue.results import Entry
 from broker.queue.unroutable import UnroutableLane
@@ -67,7 +68,7 @@ def server(valkey: redis.Redis, facilities: Facilities) -> redis.Redis:
     parked = UnroutableLane(family, "live")
     parked.add("later", '["an_actor", 0, []]')
     parked.adopt(OWNER, '["an_actor", 0, []]', [])
-    family.pause()
+    administration.pause(family)
     facilities.records.write([step("held", sequence=1, state="queued", fields={}, ttl_ms=60_000)])
     facilities.records.follow("held")
     facilities.records.write([step("held", sequence=2, state="running", fields={}, ttl_ms=60_000)])

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from broker.keys.keys import Keys
+from broker.queue import administration
 from broker.queue.operations import QueueOperations
 from broker.queue.results import Entry, Lease
 from broker.queue.unroutable import UnroutableLane
@@ -147,21 +148,21 @@ def calls() -> list[tuple[str, list[str], list[Word]]]:
     family.isolate(lease)
     family.dead_letter(lease, b"{}")
     family.release(owner, [lease])
-    family.take(owner, 2, level=1)
+    administration.take(family, owner, 2, level=1)
     UnroutableLane(family, "live").adopt(owner, "[]", [b"a"])
-    family.forget(owner, [lease])
+    administration.forget(family, owner, [lease])
     family.quarantine(lease, b"{}")
     family.renew([owner])
     family.lapsed()
     wire.call(script("backlog"), *family.backlog_call())
     family.reclaim(owner, finished=[lease], running=["b"], heir="other/live")
-    family.requeue("a", as_read=b"{}", body=b"{}", nonce="n")
-    family.discard("a", nonce="n")
-    family.cancel("a")
-    family.pause()
-    family.resume()
+    administration.requeue(family, "a", as_read=b"{}", body=b"{}", nonce="n")
+    administration.discard(family, "a", nonce="n")
+    administration.cancel(family, "a")
+    administration.pause(family)
+    administration.resume(family)
     family.notify("retry")
-    family.flush()
+    administration.flush(family)
     return wire.calls
 
 

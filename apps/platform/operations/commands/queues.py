@@ -21,6 +21,7 @@ from broker.admin.browse import BrowsedMessage, look
 from broker.admin.relocate import relocate
 from broker.errors import UnknownQueue
 from broker.keys.queue_keys import Lane
+from broker.queue import administration
 from broker.queue.operations import QueueOperations
 from broker.redis_broker import RedisBroker
 from middleware.logs import printable
@@ -74,7 +75,7 @@ class Command(BaseCommand):
 
     def _pause_or_resume(self, act: str, queue: str, *, as_json: bool) -> None:
         family = _family(queue)
-        changed = family.pause() if act == "pause" else family.resume()
+        changed = administration.pause(family) if act == "pause" else administration.resume(family)
         if as_json:
             self.stdout.write(json.dumps({"queue": queue, "paused": act == "pause", "changed": bool(changed)}))
             return

@@ -13,6 +13,7 @@ from broker.errors import BrokerUnavailable, BrokerUnsafe
 from broker.health.server import judge, read_facts
 from broker.health.watch import EVERY_S, Health, Watch
 from broker.keys.keys import Keys
+from broker.queue import administration
 from broker.queue.operations import QueueOperations
 from broker.queue.results import Entry
 from broker.redis.calls import RedisCalls
@@ -226,5 +227,5 @@ def work_in(family: QueueOperations) -> None:
     family.ack("w/live", [grants[0].lease])
     family.dead_letter(grants[1].lease, b"{}")
     family.quarantine(grants[2].lease, b"{}")
-    family.pause()
+    administration.pause(family)
     family.lapsed()

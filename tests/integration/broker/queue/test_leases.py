@@ -11,6 +11,7 @@ import pytest
 import redis
 
 from broker.keys.keys import Keys
+from broker.queue import administration
 from broker.queue.leases import (
     FINISHED_AT_ONCE,
     RENEW_S,
@@ -379,10 +380,10 @@ def test_a_refused_reclaim_does_not_hold_up_other_queues_and_is_made_when_the_se
 
     assert not keeper.away
     assert not keeper.settled
-    assert sound.depth("live", 2) == 1
+    assert administration.depth(sound, "live", 2) == 1
     family.calls.command("DEL", family.keys.waiting("live")[1])
     wait_for(lambda: keeper.tick() == [] and keeper.settled)
-    assert family.depth("live", 2) == 1
+    assert administration.depth(family, "live", 2) == 1
 
 
 def test_a_reclaim_takes_no_more_arguments_than_the_server_allows() -> None:

@@ -8,6 +8,7 @@ import pytest
 import redis
 
 from broker.keys.keys import Keys
+from broker.queue import administration
 from broker.queue.operations import QueueOperations
 from broker.queue.results import Entry
 from broker.queue.unroutable import LONGEST_CALL, MOST_CALLS, UnroutableLane
@@ -101,7 +102,7 @@ def test_what_the_owner_fetched_when_it_was_due_is_not_handed_out_again(
 
 def test_what_was_cancelled_is_only_taken_off_the_list(family: QueueOperations, lane: UnroutableLane) -> None:
     ids = park(family, lane, "a")
-    family.cancel("a")
+    administration.cancel(family, "a")
 
     assert lane.adopt(ME, CALL, ids).grants == []
     assert lane.calls() == []
@@ -112,7 +113,7 @@ def test_a_paused_queue_has_nothing_adopted_and_an_owner_without_lease_gets_noth
 ) -> None:
     ids = park(family, lane, "a")
     gone = lane.adopt("nobody/live", CALL, ids)
-    family.pause()
+    administration.pause(family)
     paused = lane.adopt(ME, CALL, ids)
 
     assert (gone.state, gone.grants, paused.state, paused.grants) == ("gone", [], "paused", [])

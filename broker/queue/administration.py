@@ -1,0 +1,97 @@
+"""Operators' acts on a queue family, off the ordinary way of a message: one Lua script each, atomic and repeatable.
+
+Every function may raise what :meth:`broker.redis.calls.RedisCalls.call` raises.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from broker.keys.queue_keys import ALL_LANES, Lane
+from broker.queue.operations import NORMAL, QueueOperations, in_chunks, lane_of, lease_args
+from broker.queue.results import Lease
+from broker.redis.scripts import script
+
+
+def pause(family: QueueOperations) -> bool:
+    """Pause the queue; ``False`` when it was paused already."""
+    return bool(family.calls.call(script("pause"), [family.keys.paused], []))
+
+
+def resume(family: QueueOperations) -> bool:
+    """Resume the queue; ``False`` when it was not paused."""
+    keys = [family.keys.paused, *map(family.keys.wakeup, ALL_LANES)]
+    return bool(family.calls.call(script("resume"), keys, []))
+
+
+def cancel(family: QueueOperations, message_id: str) -> str:
+    """Keep a message from starting.
+
+    Returns:
+        ``cancelled``: it never starts; ``asked``: it is leased, and its cancellation is requested; ``unknown``: it is
+        not here.
+    """
+    k = family.keys
+    keys = [k.bodies, *map(k.due, ALL_LANES), *k.done, k.notes, k.unique, k.leases]
+    while True:
+        owners = family.owners()
+        holds = [k.hold(owner) for owner in owners]
+        answer = str(family.calls.call(script("cancel"), keys + holds, [message_id, *owners]), "ascii")
+        if answer != "owners":
+            return answer
+
+
+def requeue(
+    family: QueueOperations, message_id: str, *, as_read: bytes, body: bytes, level: int = NORMAL, nonce: str
+) -> bool:
+    """Move a dead letter back to the live lane, with a new body; ``False`` when it is not there as it was read."""
+    k = family.keys
+    keys = [k.dead_letters, k.dead, k.bodies, *k.waiting("live"), k.wakeup("live"), k.notes, *k.done]
+    return bool(family.calls.call(script("requeue"), keys, [message_id, as_read, body, level, nonce]))
+
+
+def discard(family: QueueOperations, message_id: str, *, nonce: str) -> bool:
+    """Drop a dead letter for good; ``False`` when there is none."""
+    k = family.keys
+    keys = [k.dead_letters, k.dead, k.bodies, *k.done, k.notes, k.unique]
+    return bool(family.calls.call(script("discard"), keys, [message_id, nonce]))
+
+
+def flush(family: QueueOperations) -> None:
+    """Drop every message that waits, is scheduled or is leased; dead letters stay."""
+    k = family.keys
+    lanes = [key for lane in ALL_LANES for key in (*k.waiting(lane), k.due(lane), k.wakeup(lane), k.parked(lane))]
+    dropped = 0
+    while not dropped:
+        owners = family.owners()
+        keys = [k.leases, k.bodies, *lanes, k.notes, k.unique, *map(k.hold, owners)]
+        dropped = family.calls.call(script("flush"), keys, owners)
+
+
+def depth(family: QueueOperations, lane: Lane, level: int) -> int:
+    """Return how many messages of a priority wait in a lane."""
+    return int(family.calls.command("LLEN", family.keys.waiting(lane)[level - 1]))
+
+
+def take(family: QueueOperations, owner: str, count: int, *, level: int) -> list[tuple[Lease, bytes | None]]:
+    """Lease up to ``count`` waiting messages of a priority, in order to move them, also while the queue is paused.
+
+    Returns:
+        Leases with bodies; ``None`` for a message that is cancelled, or has no body.
+
+    Raises:
+        LookupError: the owner has no lease.
+    """
+    k, lane = family.keys, lane_of(owner)
+    keys = [k.bodies, k.waiting(lane)[level - 1], k.leases, k.hold(owner), k.token, k.notes]
+    answer = family.calls.call(script("take"), keys, [owner, count])
+    if answer == b"gone":
+        raise LookupError(f"{owner} has no lease in {k.queue}; join first, and renew within 15 s")
+    return [(Lease(owner, id_, token), body) for id_, token, body in zip(*[iter(answer)] * 3, strict=True)]
+
+
+def forget(family: QueueOperations, owner: str, leases: Sequence[Lease]) -> None:
+    """Drop leased messages that were moved to another queue, without recording them as finished."""
+    k = family.keys
+    for chunk in in_chunks(leases):
+        family.calls.call(script("forget"), [k.hold(owner), k.bodies, k.notes, k.unique], lease_args(chunk))
