@@ -1,4 +1,4 @@
-"""What does one more millisecond of round trip to the server cost?"""
+"""Benchmark of the throughput that each further millisecond of round trip to the server costs."""
 
 from __future__ import annotations
 

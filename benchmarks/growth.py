@@ -1,4 +1,4 @@
-"""What do more queues and more workers cost, busy and idle?"""
+"""Benchmark of the cost of more queues and more workers, busy and idle."""
 
 from __future__ import annotations
 

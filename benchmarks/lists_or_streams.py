@@ -1,4 +1,4 @@
-"""What would Streams cost the server, and what do lists with Lua?
+"""Benchmark of the server's cost of Streams and of lists with Lua.
 
 One client, no Dramatiq. Lists: our own scripts (``broker/queue/operations.py``). Streams: a consumer group, where an
 acknowledged entry is also deleted, as a queue needs it. Printed, medians of alternating rounds: the server's processor

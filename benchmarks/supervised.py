@@ -1,4 +1,4 @@
-"""What does the supervisor cost: how fast is a backlog drained under ``runpool``, and how fast by a bare worker?"""
+"""Benchmark of the supervisor's cost: the time to drain a backlog under ``runpool`` and with a bare worker."""
 
 from __future__ import annotations
 

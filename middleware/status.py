@@ -129,7 +129,7 @@ class Status(Middleware):
         error = message._exception
         fields = {"finished_at": now_ms(), "reason": "permanent", "error": _error(error)}
         attempts = int(message.options.get("attempts", 0))
-        # It may have been parked, which comes before its next start: the end comes after that.
+        # A parked message may have written the step before its next start: the end is written as the step after that.
         self._write(message, "dead", attempts=attempts, started=attempts + 1, fields=fields, ttl_ms=DEAD_TTL_MS)
 
     def _write(self, message: Any, state: str, **details: Any) -> None:

@@ -35,7 +35,7 @@ class Cursor(base.SQLiteCursorWrapper):
         Raises:
             sqlite3.OperationalError: the database is locked, for longer than the timeout; or another error, at once.
         """
-        # What is in a transaction has the lock that it needs since the BEGIN IMMEDIATE.
+        # A transaction has held the write lock since its BEGIN IMMEDIATE, so its statements never wait.
         timeout_s = 0.0 if self.connection.in_transaction else self.timeout_s
         deadline = time.monotonic() + timeout_s
         while not self._ran(query, params, is_last_try=time.monotonic() >= deadline):

@@ -39,7 +39,7 @@ class Link:
 
 @dataclass
 class Fault:
-    """What is to befall the next replies to some commands."""
+    """Faults to inject into the next replies to some commands."""
 
     kind: Literal["drop", "cut"]
     count: int

@@ -1,4 +1,4 @@
-"""What was attempted, accepted, started, completed and buried, written down as it happens, and the account of it."""
+"""Ledger of jobs attempted, accepted, started, completed and dead-lettered, written as it happens, and its audit."""
 
 from __future__ import annotations
 

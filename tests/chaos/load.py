@@ -36,7 +36,7 @@ YARD = Yard(
 
 
 class FailsOnce(Exception):
-    """What a job raises that is to fail the first time."""
+    """Exception raised by a job that must fail on its first attempt."""
 
 
 def let_pass(seconds: float) -> None:
@@ -158,7 +158,7 @@ class Producers:
         due_s = time.monotonic()
         while not self._stop.wait(max(due_s - time.monotonic(), 0)):
             started_s = time.monotonic()
-            # What an outage held up is not made up for.
+            # Sends that an outage delayed are not caught up.
             due_s = max(due_s + self._pause_s, started_s)
             job = f"job-{next(self._numbers):06d}{self._end}"
             delay_ms = DELAY_MS if job.endswith(JOBS_THAT_ARE_DELAYED) else None

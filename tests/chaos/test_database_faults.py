@@ -1,4 +1,4 @@
-"""What a database that is away, locked, or cuts its connections does to real pools of every kind: no job is lost."""
+"""Pools of every kind lose no job while the database is unreachable, locked, or closes its connections."""
 
 from __future__ import annotations
 

@@ -51,11 +51,11 @@ def test_a_child_that_dies_at_a_moment_of_a_messages_way_loses_nothing(
     print(f"{moment}: {deaths} deaths, {len(ledger.jobs('started')) - JOBS} started again")
     assert (found.lost, found.unexpected) == ((), ())
     assert deaths == 3
-    # It may be told of after the last acknowledgement. Two threads of one child may come to the moment together.
+    # A death may be logged after the last acknowledgement. Two threads of one child may reach the moment together.
     pool.wait_for_log("killed by SIGKILL")
     assert pool.log().count("killed by SIGKILL") <= deaths
-    # What has ended is acknowledged in batches, after its record is written; until then it runs again with its child's
-    # death. Before its end nothing can be twice.
+    # Finished messages are acknowledged in batches, after their records are written; until then they run again if
+    # their child dies. A message that has not finished cannot be duplicated.
     assert len(found.duplicated) <= (0 if moment in EARLY else deaths * MOST_HELD)
 
 

@@ -1,4 +1,4 @@
-"""What a network that resets, swallows, stalls and drops does to work that was accepted: nothing is lost."""
+"""A network that resets, swallows, stalls and drops connections loses no accepted work."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ def put(broker: Any, raw: bytes) -> None:
 
 
 class Canary:
-    """What is pickled so that whoever unpickles it makes a file."""
+    """Object whose unpickling creates a file."""
 
     def __init__(self, path: str) -> None:
         self.path = path

@@ -1,4 +1,4 @@
-"""What a server that is killed, stopped, filled or cut does to work that was accepted: nothing is lost."""
+"""A server that is killed, stopped, filled up or disconnected loses no accepted work."""
 
 from __future__ import annotations
 

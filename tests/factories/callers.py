@@ -1,4 +1,4 @@
-"""Somebody who calls the API."""
+"""Callers of the API."""
 
 from __future__ import annotations
 

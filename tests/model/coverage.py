@@ -1,4 +1,4 @@
-"""What a run of the machine has visited: the proof that it looked everywhere."""
+"""Coverage of a run of the machine: the places, steps and events that it has visited."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ TRANSITIONS: frozenset[Transition] = frozenset(
     }
 )
 
-# What else must have happened; the machine calls each by its name.
+# Events that must also have occurred; the machine reports each by its name.
 HAPPENINGS = frozenset(
     {
         "repeated call", "repeated fetch", "stale token", "wrong owner", "late repeat", "lost lease", "paused",

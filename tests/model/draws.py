@@ -1,4 +1,4 @@
-"""What the rules of the machine draw from."""
+"""Strategies from which the machine's rules draw."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ def owned(found: Keyspace) -> None:
 
 
 def told(found: Keyspace, told_due_ms: Mapping[str, int | None]) -> None:
-    """Whatever can be fetched, now or when it is due, has somebody who knows: a bell that rings, or a consumer."""
+    """Check that each message that can be fetched, now or when due, has a rung bell or a consumer to fetch it."""
     for lane in ALL_LANES:
         assert found.rung[lane] <= 1, "a bell rung twice wakes two consumers for one thing"
         if found.paused or found.rung[lane]:
@@ -70,7 +70,7 @@ def told(found: Keyspace, told_due_ms: Mapping[str, int | None]) -> None:
 
 
 def kept(operation: str, before: Places, after: Places) -> None:
-    """What is dead, quarantined or finished stays so until an operator says otherwise, or its id is forgotten."""
+    """Check that dead, quarantined and finished messages stay so until an operator acts or their id expires."""
     for id_, place in before.items():
         if place in KEPT and after.get(id_) != place:
             assert operation in KEPT[place], f"{operation} took {id_} out of {place} to {after.get(id_)}"

@@ -148,7 +148,7 @@ class Keyspace:
         return dict(found)
 
     def view(self) -> dict[str, object]:
-        """What :meth:`tests.model.model.Model.view` predicts."""
+        """Return the state that :meth:`tests.model.model.Model.view` predicts, as read from the server."""
         return {
             "waiting": self.waiting,
             "scheduled": self.scheduled,

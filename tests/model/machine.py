@@ -86,7 +86,7 @@ class FamilyMachine(RareStates, RuleBasedStateMachine):
 
     @rule(stray=st.sampled_from(STRAYS), lane=consumed)
     def stray(self, stray: str, lane: Lane) -> None:
-        """Somebody puts an id into a lane by hand, with no body."""
+        """Push an id without a body into a lane, as an operator might by hand."""
         self._stray(stray, lane)
 
     # Consumers.
@@ -287,7 +287,7 @@ class FamilyMachine(RareStates, RuleBasedStateMachine):
         else:
             self._step("resume", self.model.resume(), partial(administration.resume, self.family))
 
-    # What befalls a server.
+    # Faults of a server.
 
     @rule(
         what=st.sampled_from(["lose scripts", "fill", "make room", "refuse", "allow", "kill"]), dice=st.integers(0, 4)

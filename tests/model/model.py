@@ -1,4 +1,4 @@
-"""What a queue family is to do, in plain Python: no server, no keys, no scripts."""
+"""Specification of a queue family in plain Python: no server, no keys, no scripts."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class Model:
         self.paused = False
         self.swept_ms: int | None = None
 
-    # What is where.
+    # Places of messages.
 
     def place(self, message_id: str) -> str:
         """Return a message's state."""
@@ -106,7 +106,7 @@ class Model:
         return sorted(found, key=lambda m: (m.due_ms, m.id))
 
     def view(self) -> dict[str, object]:
-        """What :meth:`tests.model.keyspace.Keyspace.view` is to find."""
+        """Return the state that :meth:`tests.model.keyspace.Keyspace.view` must read."""
         every = self.messages.values()
         holds: dict[str, dict[str, int]] = defaultdict(dict)
         for message in every:
@@ -163,7 +163,7 @@ class Model:
         return standing
 
     def stray(self, message_id: str, lane: Lane) -> None:
-        """Somebody puts an id into a lane by hand, without a body."""
+        """Push an id without a body into a lane, as an operator might by hand."""
         self._put(Message(message_id, None), lane, 0, NORMAL)
 
     def join(self, owner: str) -> None:

@@ -33,7 +33,7 @@ SET_CLOCK = script_of("set clock", "#!lua flags=allow-oom\nreturn redis.call('SE
 
 @dataclass(frozen=True)
 class Pick:
-    """Which lease to use: the latest is 0; of those that are held if there are any, or of all that ever were."""
+    """Return a lease by its age, 0 for the latest: a held one if there are any, else one of all that ever were."""
 
     held: bool
     back: int
@@ -41,7 +41,7 @@ class Pick:
 
 @dataclass(frozen=True)
 class Reclaim:
-    """What a reclaim is told; see :meth:`broker.queue.operations.QueueOperations.reclaim`."""
+    """Arguments of a reclaim; see :meth:`broker.queue.operations.QueueOperations.reclaim`."""
 
     only_lapsed: bool = False
     finished: Sequence[Lease] = ()
@@ -301,7 +301,7 @@ class Steps:
         call = partial(self.family.reclaim, owner, **vars(what))
         self._step("reclaim", expected, call, changes=leased and expected is not None)
         if again:
-            # Who got nothing is told nothing the second time; a heir is told again what it got.
+            # A repeated reclaim returns the same messages to the heir, and nothing to an owner that received none.
             self._step("reclaim", self.model.reclaim(owner, **vars(what)), call, changes=False)
 
     def _quarantine(self, lease: Lease, *, again: bool) -> None:
@@ -310,7 +310,7 @@ class Steps:
         expected = self.model.quarantine(lease, entry)
         self._step("quarantine", expected, lambda: self.family.quarantine(lease, entry), again=again, changes=valid)
 
-    # What the rules draw.
+    # Draws of the rules.
 
     def _drive_to_active(self, id_: str) -> Message | None:
         """Have a message that waits or is due leased by somebody; ``None`` when it cannot be."""

@@ -18,7 +18,7 @@ from tests.chaos.server import ServerUnderTest
 
 IDS = ["a", "b"]
 OWNERS = ["w0/live", "w1/live"]
-# What happens next: an id is pushed by hand, somebody fetches, or somebody ends what he holds.
+# Next step: an id is pushed by hand, an owner fetches, or an owner finishes a message that it holds.
 pushes = st.tuples(st.just("push"), st.integers(0, len(IDS) - 1))
 fetches = st.tuples(st.just("fetch"), st.integers(0, len(OWNERS) - 1))
 ways_to_end = ["ack", "divert", "fetch and ack", "reclaim as finished", "release", "dead_letter"]

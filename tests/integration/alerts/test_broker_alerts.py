@@ -1,4 +1,4 @@
-"""What befalls the broker's server raises one alert, however often it is looked at, also when its memory is full."""
+"""A fault of the broker's server raises one alert, however often it is polled, also when its memory is full."""
 
 from __future__ import annotations
 

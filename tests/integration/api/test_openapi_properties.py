@@ -1,4 +1,4 @@
-"""Whatever the OpenAPI document allows, and much that it does not, is answered as the document says."""
+"""Requests that the OpenAPI document allows, and many that it forbids, are answered as the document says."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What somebody wrote by hand among a queue's notes, and no script can read, leaves no message in no place."""
+"""A queue's note that was written by hand, and that no script can read, makes no message disappear."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is wrong with the database is found on a real SQLite and a real PostgreSQL."""
+"""The doctor finds faults of the database on a real SQLite and a real PostgreSQL."""
 
 from __future__ import annotations
 

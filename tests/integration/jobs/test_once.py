@@ -1,4 +1,4 @@
-"""Whoever comes with the same key at once: one does it, the others wait for its end. On SQLite and on PostgreSQL."""
+"""Concurrent callers with one key: one runs the effect, the others wait for it. On SQLite and on PostgreSQL."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a message costs that every hook asks and writes on: it has all that is asked for, and where it is quick."""
+"""Message proxies that every hook reads and writes: each attribute exists, in the place where access is fast."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What nobody can run ends where an operator sees it, and what was given up can come back."""
+"""Messages that no worker can run become dead letters that operators see, and dead letters can be requeued."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What becomes of messages when something breaks between the end of a task and the acknowledgement."""
+"""Messages survive a fault between the end of their task and their acknowledgement."""
 
 from __future__ import annotations
 
@@ -235,7 +235,7 @@ def test_a_running_job_that_was_asked_to_stop_and_lost_its_worker_ends_cancelled
     dying = build_yard(small_yard(), broker.client, broker.keys)
     dying.actors = broker.actors
     held = next(dying.consume("work"))
-    # What the hooks set for the thread of a worker is not to outlive it here.
+    # In a copied context: the hooks' context variables must not outlive this call, as they end with a worker's thread.
     contextvars.copy_context().run(dying.emit_before, "process_message", held)
     facilities(dying).barrier.flush()  # it is known to run
     asked = cancel(facilities(broker), message.message_id)

@@ -1,4 +1,4 @@
-"""What a job's record tells, and how a job is limited, cancelled and timed."""
+"""Contents of a job's record; limits, cancellation and timing of jobs."""
 
 from __future__ import annotations
 

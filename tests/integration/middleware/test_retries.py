@@ -1,4 +1,4 @@
-"""What becomes of messages that fail."""
+"""Failed messages are retried, dead-lettered or dropped as their options say."""
 
 from __future__ import annotations
 

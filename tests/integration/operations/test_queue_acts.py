@@ -1,4 +1,4 @@
-"""What an operator does to a queue from a terminal: pause, resume, look into, relocate."""
+"""Queue commands of an operator's terminal: pause, resume, inspect, relocate."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ def replica(facilities: Facilities, valkey: redis.Redis) -> Iterator[None]:
 
 @pytest.fixture
 def evicting(facilities: Facilities, valkey: redis.Redis) -> Iterator[None]:
-    """Somebody made the broker a cache."""
+    """The server is configured as a cache, which evicts keys."""
     valkey.config_set("maxmemory-policy", "allkeys-lru")
     yield
     valkey.config_set("maxmemory-policy", "noeviction")

@@ -1,4 +1,4 @@
-"""Who waits for SQLite's writer's lock gets it soon after it is free, and holds up nobody meanwhile."""
+"""A writer that waits for SQLite's write lock acquires it soon after its release, and delays no other thread."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from tests.integration.wheel.environments import Environment, Index, clean_envir
 from tests.integration.wheel.packages import write_wheels
 
 EXTRAS = ("unfold", "api", "gevent", "embedded", "postgres")
-# What runs the tests of broker and middleware.
+# Packages that the tests of broker and middleware need.
 TEST_PACKAGES = ("pytest", "pytest-django", "pytest-timeout", "hypothesis", "time-machine")
 
 

@@ -10,7 +10,7 @@ from devtools.wheel.names import Names
 from devtools.wheel.rewrite import rewrite_module
 
 FOLDERS = ("tests/integration/broker/conformance", "tests/integration/middleware", "tests/unit/middleware")
-# What a host does not have: a test that needs one of these says nothing of the wheel.
+# Packages that a host project lacks: a test that imports one of them does not test the wheel.
 NOT_IN_A_HOST = ("project", "apps.product", "demo", "devtools", "benchmarks")
 SHARED = ("tests/__init__.py", "tests/conftest.py", "tests/environment.py")
 

@@ -1,4 +1,4 @@
-"""What tells a pool that works from one that is only there."""
+"""Liveness distinguishes a pool that makes progress from one that only runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What keeps a pool from starting, and what does not."""
+"""Conditions that prevent the start of a pool, and conditions that do not."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ def imported(source: str) -> set[str]:
 
 
 class Canary:
-    """What runs when it is unpickled: it makes a file."""
+    """Object whose unpickling creates a file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -30,7 +30,7 @@ REFUSED_WHEN_FULL = {"enqueue"}
 
 @dataclass(frozen=True)
 class Words:
-    """What a header declares of ``KEYS`` or of ``ARGV``.
+    """Declaration of ``KEYS`` or ``ARGV`` in a script's header.
 
     Args:
         numbers: Indexes, each with whether it is one of several that are declared in one line.

@@ -1,4 +1,4 @@
-"""What people see of a running demo."""
+"""Terminal view of a running demo."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is measured, in which pools, and which of them is picked."""
+"""Measured workloads, the pools that run them, and the choice of the best pool."""
 
 from __future__ import annotations
 

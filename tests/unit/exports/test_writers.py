@@ -1,4 +1,4 @@
-"""What is read back from a CSV or XLSX file is what was in the database, typed, and safe."""
+"""Rows read back from a CSV or XLSX file equal the database's, keep their types, and hold no formulas."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ TABLE = Table(
     lambda: iter(()),
 )
 ROW = ("Ada", Decimal("-1234.50"), 7, datetime.date(2026, 10, 31), MOMENT)
-# What XML and databases can hold: no NUL, no surrogates, no non-characters.
+# Characters that XML and databases can hold: no NUL, no surrogates, no non-characters.
 TEXT = st.text(st.characters(exclude_categories=["Cs", "Cc", "Cn"], include_characters="\t\n"), max_size=60)
 TEXTS = st.lists(
     st.builds("{}{}".format, st.sampled_from(["", *sorted(TRIGGERS - {"\r"}), " =", "\u200b+"]), TEXT), max_size=8

@@ -1,4 +1,4 @@
-"""What is decided about a message whose last worker died."""
+"""Decision about a message whose last worker died."""
 
 from __future__ import annotations
 

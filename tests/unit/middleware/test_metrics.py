@@ -1,4 +1,4 @@
-"""What is counted is counted under the labels it says, in every process by itself."""
+"""Metrics are counted under their declared labels, in each process separately."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a message asks of a worker, whether code knows it, and what it costs to look."""
+"""Requirements of a message, whether a worker's code meets them, and the cost of that check."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What looks like a secret in a text that people are shown."""
+"""Detection of probable secrets in displayed text."""
 
 from __future__ import annotations
 

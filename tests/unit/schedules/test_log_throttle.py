@@ -1,4 +1,4 @@
-"""What fails again and again is logged now and then, and its recovery once."""
+"""A repeated failure is logged at most once a minute, and its recovery once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which actors are periodic, and which ticks of a downtime they catch up."""
+"""Registration of periodic actors, and the ticks of a downtime that they catch up."""
 
 from __future__ import annotations
 

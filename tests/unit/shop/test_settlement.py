@@ -1,4 +1,4 @@
-"""What payments say about an invoice."""
+"""State of an invoice as its payments determine it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is sent is stable, and only the secret's holder can have signed it."""
+"""The signed body is stable, and only the secret's holder can have signed it."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ YARD = small_yard()
 
 @dataclass(frozen=True)
 class Promises:
-    """What a transport keeps. This is every difference that the suite allows.
+    """Guarantees of a transport: the only differences that the suite allows.
 
     Args:
         places: Where a moved message may be until its worker acknowledges it, and so how often it may run when the
@@ -220,7 +220,7 @@ class Portable(Subject):
         return {body["message_id"] for body in found if options.items() <= body["options"].items()}
 
     def spoil(self, raw: bytes) -> None:
-        # What a broker does with it is its own affair; this is where it may put it.
+        # Each broker treats unreadable bytes in its own way; the quarantine is one place for them.
         self.client.lpush(self.keys.queue("work").quarantine, Quarantine.entry("work", raw, "no message"))
 
     def crash(self) -> None:

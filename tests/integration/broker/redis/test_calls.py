@@ -40,7 +40,7 @@ def test_a_stream_that_fails_gives_its_connection_back_once(calls: RedisCalls, e
 
 
 class Interrupted(BaseException):
-    """What another thread raises in this one, such as a time limit."""
+    """Exception that another thread raises in this one, such as a time limit."""
 
 
 class FullAtSecondTry(RedisCalls):

@@ -1,4 +1,4 @@
-"""What a server says of itself is judged the same wherever it is asked."""
+"""The reported state of a server is judged by the same rules in every caller."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ MB = 1_000_000
 
 
 class Scales:
-    """What a child weighs, as a test says."""
+    """Memory size of a child, set by a test."""
 
     def __init__(self) -> None:
         self.size = self.peak = 60 * MB

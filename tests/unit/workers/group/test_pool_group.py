@@ -1,4 +1,4 @@
-"""Which pools share a parent below the common one."""
+"""Grouping of pools under parents below the common one."""
 
 from __future__ import annotations
 

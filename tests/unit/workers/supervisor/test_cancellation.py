@@ -1,4 +1,4 @@
-"""What a supervisor knows of running jobs that were cancelled, and what it says to their child."""
+"""Cancelled running jobs that a supervisor has polled, and the signals that it sends to their child."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who is blamed for the end of a child."""
+"""Messages that are suspected when a child ends."""
 
 from __future__ import annotations
 

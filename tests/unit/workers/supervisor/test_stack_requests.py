@@ -1,4 +1,4 @@
-"""What a dump says becomes frames, and nothing else."""
+"""A stack dump is parsed into frames, and nothing else."""
 
 from __future__ import annotations
 
