@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from dramatiq.broker import Broker, MessageProxy
 from dramatiq.middleware import Middleware, SkipMessage
 
-from broker.errors import BrokerUnavailable
+from broker.errors import BrokerError
 from broker.interface import Transport
 from broker.stores.rate_windows import RateWindows
 from middleware.errors import DeferFailed
@@ -36,7 +36,8 @@ class RateLimits(Middleware):
     A message cannot have a limit of its own: the starts of all messages of an actor count together.
 
     Raises:
-        DeferFailed: the broker is unavailable; the message takes the retry path, as it must not start too early.
+        DeferFailed: the broker does not answer or refuses the call; the message takes the retry path, as it must not
+            start too early.
     """
 
     option_rules: ClassVar = (OptionRule("rate_limit", lambda spec, actor: _check_rate(spec)),)
@@ -64,7 +65,7 @@ class RateLimits(Middleware):
             if delay_ms == 0:
                 return
             self._transport.defer(message, delay_ms=delay_ms, options={"deferred_by": "rate_limit"})
-        except BrokerUnavailable as error:
+        except BrokerError as error:
             raise DeferFailed(message.actor_name, str(error)) from error
         decide(message, Outcome("deferred", "rate_limit", delay_ms=delay_ms))
         raise SkipMessage(f"rate_limit {spec}: deferred by {delay_ms} ms")

@@ -177,6 +177,26 @@ def test_a_rate_limit_is_exact_in_every_window_and_spends_no_retry(yard_broker: 
     assert facilities(broker).transport.stats("work").dead == 0
 
 
+def test_a_job_whose_rate_limit_cannot_be_read_is_retried_instead_of_starting(
+    yard_broker: BuildBroker, run_worker: Any
+) -> None:
+    broker = yard_broker(small_yard(max_retries=0))
+    records = facilities(broker).records
+    runs: list[int] = []
+
+    @dramatiq.actor(broker=broker, queue_name="work", rate_limit="5/s")
+    def limited() -> None:
+        runs.append(1)
+
+    records.calls.command("SET", broker.keys.window(limited.actor_name), "of another type")
+    with run_worker(broker=broker, threads=1):
+        job_id = limited.send().message_id
+        record = wait_for(lambda: (found := records.read(job_id)) and found.ended and found)
+
+    assert (record.state, record.error["type"]) == ("dead", "DeferFailed")
+    assert not runs
+
+
 def test_a_deferred_job_says_why_it_waits(yard_broker: BuildBroker, run_worker: Any) -> None:
     broker = yard_broker(small_yard())
     records = facilities(broker).records
