@@ -33,6 +33,7 @@ class Recycling:
     def enforce(self) -> float:
         """Replace and kill what is due; return the seconds until the next call is due."""
         if self._children.stopping or self._children.paused:
+            self._replacement = None  # a pause ends both, and fills positions anew
             return math.inf
         resident = self._measure()
         if self._replacement is not None and not self._replacement[1].wanted:
