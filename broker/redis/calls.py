@@ -184,8 +184,13 @@ class RedisCalls:
             for command in commands:
                 try:
                     answers.append(connection.read_response(disable_decoding=True, timeout=answer_s))
-                except (redis.ResponseError, BusyLoadingError) as error:
+                except redis.ResponseError as error:
                     answers.append(error if raise_errors else named(str(command[0]), error))
+                except BusyLoadingError as error:  # at which redis-py closes the connection: no further answer comes
+                    connection.disconnect()
+                    if raise_errors:
+                        raise
+                    return answers + [named(str(later[0]), error) for later in commands[len(answers) :]]
             failed = next((answer for answer in answers if isinstance(answer, redis.RedisError)), None)
             if failed is not None:
                 raise failed

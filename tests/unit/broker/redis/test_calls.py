@@ -1,10 +1,41 @@
-"""Tries after failures are spaced, and no call waits for longer than it has."""
+"""Tries after failures are spaced, no call waits for longer than it has, and each answer keeps its own error."""
 
 from __future__ import annotations
 
+import socket
+import threading
+from collections.abc import Iterator
 from itertools import pairwise
 
-from broker.redis.calls import APART_S, LONGEST_S, Pace
+import pytest
+
+from broker.errors import BrokerUnavailable
+from broker.redis.calls import APART_S, LONGEST_S, Pace, RedisCalls
+from broker.redis.connections import connect
+
+
+@pytest.fixture
+def loading_server() -> Iterator[str]:
+    """Serve ``INFO`` and refuse every other command, as a server does while it loads its data."""
+
+    def answer(client: socket.socket) -> None:
+        with client:
+            while received := client.recv(4096):
+                for words in received.split(b"*")[1:]:
+                    client.sendall(b"$2\r\nok\r\n" if b"INFO" in words else b"-LOADING it loads its data\r\n")
+
+    def accept() -> None:
+        while True:
+            try:
+                client, _ = listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=answer, args=(client,), daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=accept, daemon=True).start()
+        yield f"redis://127.0.0.1:{listener.getsockname()[1]}"
+        listener.shutdown(socket.SHUT_RDWR)
 
 
 def test_the_first_try_after_calm_waits_for_nobody() -> None:
@@ -18,3 +49,16 @@ def test_tries_of_many_threads_come_one_after_the_other_and_all_in_time() -> Non
 
     assert all(later - earlier >= APART_S / 2 for earlier, later in pairwise(turns[:4]))
     assert max(turns) <= LONGEST_S + APART_S / 4
+
+
+def test_a_pipeline_returns_the_answers_that_a_loading_server_gives(loading_server: str) -> None:
+    calls = RedisCalls(connect(loading_server))
+
+    answers = calls.pipeline([("INFO",), ("GET", "a"), ("GET", "b")], raise_errors=False)
+
+    assert answers[0] == b"ok"
+    assert [type(answer) for answer in answers[1:]] == [BrokerUnavailable, BrokerUnavailable]
+    assert {(answer.code, answer.kind) for answer in answers[1:]} == {("LOADING", "BusyLoadingError")}
+    with pytest.raises(BrokerUnavailable, match="it loads its data"):
+        calls.pipeline([("GET", "a"), ("GET", "b")], budget_s=0.3)
+    calls.close()
