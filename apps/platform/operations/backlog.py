@@ -17,6 +17,7 @@ from dramatiq.broker import Broker
 from broker.admin.stats import family_stats
 from broker.queue import codec
 from broker.queue.operations import QueueOperations
+from broker.redis.calls import RedisCalls
 from broker.redis_broker import RedisBroker
 from broker.shapes import QueueStats
 from broker.topology import Yard
@@ -67,12 +68,25 @@ class Backlog:
 
 
 def families(broker: RedisBroker, yard: Yard) -> dict[str, QueueOperations]:
-    """Return queues by name: those of the yard, then those that exist on the server only."""
+    """Return queues by name: those of the yard, then those that exist on the server only.
+
+    Raises:
+        BrokerError: the server did not answer, or refused.
+    """
     pattern = re.compile(re.escape(broker.keys.queue("QUEUE").bodies).replace("QUEUE", "(.+)"))
-    keys = broker.client.scan_iter(match=broker.keys.queue("*").bodies, count=10 * AT_ONCE)
+    keys = _scan(broker.calls, broker.keys.queue("*").bodies)
     found = (pattern.fullmatch(str(key, "utf-8", "replace")) for key in keys)
     names = [*(queue.name for queue in yard.queues), *sorted(match[1] for match in found if match)]
     return {name: QueueOperations(broker.calls, broker.keys.queue(name)) for name in names}
+
+
+def _scan(calls: RedisCalls, pattern: str) -> Iterator[bytes]:
+    cursor = b"0"
+    while True:
+        cursor, keys = calls.command("SCAN", cursor, "MATCH", pattern, "COUNT", 10 * AT_ONCE)
+        yield from keys
+        if cursor == b"0":
+            return
 
 
 def check_backlog(

@@ -14,9 +14,11 @@ from django.core.management import CommandError, call_command
 from dramatiq import Message, pipeline
 
 from broker.interface import Facilities
+from broker.keys.keys import Keys
 from broker.queue import codec
 from broker.queue.operations import QueueOperations
 from broker.queue.results import Entry
+from broker.redis.connections import connect
 from broker.redis_broker import RedisBroker
 
 
@@ -174,3 +176,11 @@ def everything(server: redis.Redis) -> dict[bytes, object]:
         b"set": server.smembers,
     }
     return {key: read.get(server.type(key), server.get)(key) for key in server.scan_iter()}
+
+
+def test_a_broker_that_does_not_answer_ends_the_check_with_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = RedisBroker(connect("redis://127.0.0.1:1/0"), Keys(), middleware=[])
+    monkeypatch.setattr(dramatiq, "get_broker", lambda: gone)
+
+    with pytest.raises(CommandError, match=r"^check_backlog: broker did not answer SCAN"):
+        check()
