@@ -1,4 +1,4 @@
-"""Errors that keep the demo from starting or going on."""
+"""Errors that prevent the demo's start or stop the demo."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ class Identity:
         return replace(self, broker_port=broker, smtp_port=smtp, receiver_port=receiver)
 
     def save(self, path: Path) -> None:
-        """Write it for the next start."""
+        """Write the identity to its file, for the next start."""
         write_private(path, asdict(self))
 
 
@@ -78,7 +78,7 @@ class Credentials:
         return replace(self, pids=pids)
 
     def save(self, path: Path) -> None:
-        """Replace the file."""
+        """Replace ``credentials.json``."""
         write_private(path, asdict(self))
 
 

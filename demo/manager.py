@@ -52,13 +52,13 @@ class Part(Protocol):
         """Return the exit code, minus the signal when killed by one; ``None`` while it runs."""
 
     def missing(self) -> str:
-        """Return the reason why it is not ready; "" when it is."""
+        """Return the reason why the part is not ready; "" when it is ready."""
 
     def terminate(self) -> None:
-        """Request a graceful end."""
+        """Request the process to end gracefully."""
 
     def kill(self) -> None:
-        """Kill it."""
+        """Kill the process."""
 
 
 @dataclass

@@ -97,7 +97,7 @@ class YardParts:
         self._lock = lock
 
     def sidecars(self, smtp: socket.socket, receiver: socket.socket) -> CommandPart:
-        """Return mail sink and webhook receiver, on sockets that listen already."""
+        """Return the part of mail sink and webhook receiver, on sockets that already listen."""
         descriptors = (smtp.fileno(), receiver.fileno())
         part = self._part("sidecars", "-m", "demo.servers", "sidecars", *map(str, descriptors), inherits=descriptors)
         part.readiness = answers(self._addresses.receiver_port, "/healthz")
@@ -115,7 +115,7 @@ class YardParts:
         return self._part("scheduler", "manage.py", "runscheduler")
 
     def web(self, listener: socket.socket) -> CommandPart:
-        """Return the web, on a socket that listens already."""
+        """Return the part of the web server, on a socket that already listens."""
         descriptor = listener.fileno()
         part = self._part("web", "-m", "demo.servers", "web", str(descriptor), inherits=(descriptor,))
         part.readiness = answers(self._addresses.web_port, "/readyz")

@@ -92,7 +92,7 @@ class CommandPart:
         return None if self._process is None else self._process.poll()
 
     def missing(self) -> str:
-        """Return the reason why it is not ready; "" when it is."""
+        """Return the reason why the part is not ready; "" when it is ready."""
         return self.readiness()
 
     def terminate(self) -> None:
@@ -100,7 +100,7 @@ class CommandPart:
         self._signal(signal.SIGTERM)
 
     def kill(self) -> None:
-        """Kill it and the rest of its session."""
+        """Kill the process and the rest of its session."""
         self._signal(signal.SIGKILL)
 
     def _signal(self, signum: signal.Signals) -> None:
@@ -171,7 +171,7 @@ class BrokerPart:
         return ""
 
     def terminate(self) -> None:
-        """Stop it; it syncs its append-only file first."""
+        """Stop the server, which first syncs its append-only file."""
         self.server.stop(self.stop_timeout_s)
 
     def kill(self) -> None:

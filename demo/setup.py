@@ -2,8 +2,8 @@
 
 The database part changes nothing that exists already, so every start runs it. The named parts are then forked, so that
 Django is loaded once and its memory is shared. The process writes its results as JSON to the descriptor ``FD`` and
-ends; the kernel gives its children to the demo, which asked for orphans. A part that dies later is started from its
-command instead, see ``CommandPart``.
+ends; its children then become children of the demo, which is their subreaper (``PR_SET_CHILD_SUBREAPER``). A part that
+dies later is started from its command instead, see ``CommandPart``.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""Alerts: each dead letter raises one with a single call to the broker; groups turn a thousand into a few messages.
+"""Alerts: one broker call adds each dead letter to an alert group; a group of a thousand sends a few messages.
 
-Nothing here sends, waits or fails a job: ``apps/platform/alerts`` reads the groups and sends to channels.
+This middleware sends no message, does not wait, and fails no job: ``apps/platform/alerts`` reads the groups and sends
+to channels.
 """
 
 from __future__ import annotations

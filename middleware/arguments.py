@@ -21,7 +21,7 @@ from middleware.errors import ArgumentMismatch
 
 
 class Arguments(Middleware):
-    """Refuse arguments that do not fit.
+    """Check of a message's arguments against the actor's signature.
 
     Raises:
         ArgumentMismatch: from ``send`` when the call is wrong.
@@ -30,8 +30,8 @@ class Arguments(Middleware):
     def before_enqueue(self, broker: Broker, message: Message[Any], delay: int | None) -> None:
         """Check a message that is sent for the first time.
 
-        Refusing a retry would lose it; so would refusing a pipeline step or callback, which the sender of the first
-        message wrote, perhaps for other code than this worker's.
+        Retries, pipeline steps and callbacks are not checked: a refusal would lose the message. The sender of the first
+        message may have written them for other code than this worker's.
         """
         if "enqueued_at" in message.options or follows_a_job():
             return
@@ -50,7 +50,7 @@ Calls = dict[int, tuple[frozenset[str], frozenset[str]]]
 
 
 def fits(calls: Calls, places: int, names: KeysView[str]) -> bool:
-    """Return whether a call is known to fit. Of any other, :func:`misfit` decides, more slowly."""
+    """Return whether a call is known to fit. All other calls need :func:`misfit`, which is slower."""
     call = calls.get(places)
     return call is not None and call[0] <= names <= call[1]
 

@@ -51,6 +51,6 @@ class Cancellation(Middleware):
         """Interrupt the current greenlet if its job was cancelled; for the handler of a signal.
 
         Raises:
-            CancelInterrupt: it was.
+            CancelInterrupt: the job was cancelled.
         """
         self._interrupts.cancel_here(is_asked)

@@ -27,7 +27,7 @@ class Poison(SwitchyardError, MiddlewareError):
     The cause of the last crash is noted below the traceback.
 
     Args:
-        cause: What ended its last worker; on further lines, what that logged last.
+        cause: Cause of the last crash; on further lines, the last log lines of the worker.
         arguments: Fingerprint of the message's arguments.
     """
 
@@ -53,8 +53,8 @@ class Crashes(Middleware):
     """Handle a message whose last worker crashed, before it runs again.
 
     A supervisor counts crashes and stores their cause with the message. A message that was killed at its hard limit has
-    failed and takes the retry path. Any other is isolated: it runs in a worker with a single slot, where a crash harms
-    no neighbour and is certainly its own. After the third crash the message becomes a dead letter (``poison``).
+    failed and takes the retry path. Any other is isolated: it runs in a worker with a single slot, where a crash
+    affects no other message and has no other cause. After the third crash the message is a dead letter (``poison``).
     """
 
     def __init__(self, *, transport: Transport) -> None:
@@ -64,7 +64,7 @@ class Crashes(Middleware):
         """Start a message, isolate it, or refuse it.
 
         Raises:
-            HardLimitExceeded: its attempt ended with its worker.
+            HardLimitExceeded: the last attempt was killed with its worker.
             Poison: it crashed for the third time.
         """
         crashes, cause = getattr(message, "crashes", 0), getattr(message, "cause", "")

@@ -71,7 +71,7 @@ class DeadLetters(Middleware):
         """Move a message that Dramatiq rejects before it reaches a worker thread to its dead list.
 
         Raises:
-            NotBuried: it stays unacknowledged, and comes back when its worker is gone.
+            NotBuried: the message stays unacknowledged, and is delivered again when its worker is gone.
         """
         if getattr(message, "dead_lettered", False) or outcome_of(message, message._exception).kind == "deferred":
             return

@@ -14,7 +14,7 @@ class RetryLater(SwitchyardError, Retry):
 
     Args:
         delay_s: Seconds to wait at least.
-        reason: What a person should read.
+        reason: Explanation for logs and pages.
     """
 
     def __init__(self, delay_s: float, reason: str) -> None:
@@ -26,14 +26,14 @@ class PermanentFailure(SwitchyardError):
 
 
 class Cancelled(SwitchyardError):
-    """A cancelled job that ended itself between two steps."""
+    """End of a cancelled job, raised in its own code between two steps."""
 
 
 class CancelInterrupt(Interrupt):
     """Interrupt of the task of a cancelled job that did not end by itself.
 
-    Like Dramatiq's time limit no ``Exception``: ``except Exception`` lets it pass. A task may catch it to clean up, and
-    raises it again.
+    Not an ``Exception``, like Dramatiq's time limit: ``except Exception`` does not catch it. A task may catch it to
+    clean up, and must raise it again.
     """
 
 

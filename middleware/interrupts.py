@@ -38,16 +38,16 @@ class Interrupts(Protocol):
         """Unregister the task of this thread or greenlet. An exception that has not arrived is withdrawn."""
 
     def cancel(self, job_id: str, *, after_s: float) -> None:
-        """Raise :class:`middleware.errors.CancelInterrupt` in a job's task, once, unless it ends until then."""
+        """Raise :class:`middleware.errors.CancelInterrupt` in a job's task, once, unless the task ends before."""
 
     def cancel_here(self, is_asked: Callable[[str], bool]) -> None:
-        """Raise it now, for a caller that interrupted the code of this thread, such as the handler of a signal.
+        """Raise ``CancelInterrupt`` now, for a caller that interrupted this thread's code, such as a signal handler.
 
         Args:
             is_asked: Whether a job was asked to stop.
 
         Raises:
-            CancelInterrupt: what runs here was asked to stop.
+            CancelInterrupt: the job that runs here was asked to stop.
         """
 
 

@@ -94,7 +94,7 @@ def _unbind() -> None:
 
 
 def _of_job(logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Add the running job's names to a line. They are made here because most jobs log nothing."""
+    """Add the running job's names to a log line. Built for each line, because most jobs log nothing."""
     message = _running.get()
     return event if message is None else {**_names(message), **event}
 

@@ -118,7 +118,7 @@ class Metrics(Middleware):
         self._messages[*self._labels(message), outcome_of(message, message._exception).kind].inc()
 
     def after_stale_end(self, broker: Broker, queue: str) -> None:
-        """Count an end that did not count: another worker held the message by then."""
+        """Count an end that was ignored, because another worker held the message by then."""
         self.stale.labels(queue).inc()
 
     def fold(self) -> None:
@@ -140,7 +140,7 @@ class Metrics(Middleware):
 
 
 class Children(dict[tuple[str, ...], Any]):
-    """A metric's children by their labels: one dict lookup, where ``labels()`` validates and locks each time."""
+    """Cache of a metric's children by label: one dict lookup, whereas ``labels()`` validates and locks each time."""
 
     def __init__(self, metric: Counter | Histogram) -> None:
         self._metric = metric
@@ -151,14 +151,14 @@ class Children(dict[tuple[str, ...], Any]):
 
 
 class Noted(deque[tuple[tuple[str, ...], float]]):
-    """Observations of a histogram, with their labels, that are not in it yet. Any thread may append one."""
+    """Observations, with their labels, not yet added to their histogram. Any thread may append one."""
 
     def __init__(self, children: Children) -> None:
         super().__init__()
         self._children = children
 
     def fold(self) -> None:
-        """Add them to the histogram. Each bucket changes once, where ``observe()`` changes it for each value."""
+        """Add the observations to the histogram: each bucket changes once, with ``observe()`` once for each value."""
         by_labels: defaultdict[tuple[str, ...], list[float]] = defaultdict(list)
         for labels, value in drained(self):
             by_labels[labels].append(value)

@@ -1,7 +1,7 @@
 """Rules of options: the values that an option takes, as an actor's option and as a message's.
 
 A middleware lists the rules of its options as ``option_rules``; :class:`middleware.options.Options` applies them.
-A message's option goes before its actor's, and the actor's before its queue's.
+A message's option overrides its actor's, and the actor's overrides its queue's.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class OptionRule:
 
     Args:
         of_actor: Check of an actor's value; ``None`` when an actor cannot have the option.
-        of_message: Check of a message's value; ``None`` when only actors can have the option. What a message carries
+        of_message: Check of a message's value; ``None`` when only actors can have the option. The value
             must be JSON.
         takes_none: ``None`` is the same as leaving the option out.
     """

@@ -19,10 +19,10 @@ class Outcome:
     """The outcome of an attempt.
 
     Args:
-        reason: Why it is dead (``exhausted``, ``permanent``, ``poison``, ``time_limit``) or deferred.
+        reason: Reason why the message is dead (``exhausted``, ``permanent``, ``poison``, ``time_limit``) or deferred.
         delay_ms: When it runs again, for ``retried`` and ``deferred``.
-        exception: What the attempt raised.
-        refusal: Why its retry was refused. The reason stays ``exhausted``: outside, the list of reasons is closed.
+        exception: Exception that the attempt raised.
+        refusal: Reason why the retry was refused. ``reason`` stays ``exhausted``: the list of reasons is closed.
     """
 
     kind: Kind

@@ -1,6 +1,6 @@
 """The options ``periodic`` and ``catch_up``: the times at which the scheduler sends an actor.
 
-periodiq declares it with a middleware that also drops ticks which are 30 s late; ours only declares it, and
+periodiq's own middleware declares ``periodic`` and drops ticks that are 30 s late; this one only declares it, and
 ``apps/platform/schedules`` sends the ticks.
 """
 

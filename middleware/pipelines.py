@@ -1,7 +1,7 @@
 """Pipelines and callbacks: Dramatiq's own, except that a step is retried while the broker is unavailable.
 
-Dramatiq drops what an after-hook raises. A step that could not be sent because the broker was away would be missing for
-ever, although the job before it is acknowledged as soon as the broker is back.
+Dramatiq drops what an after-hook raises. A step that was not sent because the broker was unavailable would be lost,
+although the job before it is acknowledged as soon as the broker is available again.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Prompt records: on a broker that is not our own, job records are written as soon as there is something to write."""
+"""Prompt records: with a broker of another library, job records are written at once, not in batches."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ log = structlog.get_logger(__name__)
 
 
 class PromptRecords(Middleware):
-    """Write what :class:`middleware.status.Status` noted after each enqueue, and before each acknowledgement.
+    """Writer of the steps that :class:`middleware.status.Status` recorded: after enqueues, before acknowledgements.
 
     Listed before it: after-hooks run from last to first. Switchyard's own broker does the same for many messages at
     once, and needs no such middleware.
@@ -27,7 +27,7 @@ class PromptRecords(Middleware):
         self._barrier = barrier
 
     def after_enqueue(self, broker: Broker, message: Message[Any], delay: int | None) -> None:
-        """Write that a job was sent. An unavailable record server does not fail the send, which has succeeded."""
+        """Write the step of an enqueued job. An unavailable server does not fail the send, which has succeeded."""
         try:
             self._barrier.flush()
         except BrokerUnavailable as error:
@@ -38,5 +38,5 @@ class PromptRecords(Middleware):
         retry_until_available(self._barrier.flush, job_id=message.message_id, what="end of a job")
 
     def after_nack(self, broker: Broker, message: MessageProxy) -> None:
-        """Write that a job was rejected."""
+        """Write the end of a rejected job."""
         retry_until_available(self._barrier.flush, job_id=message.message_id, what="end of a job")

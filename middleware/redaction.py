@@ -1,4 +1,4 @@
-"""Redaction: arguments that an actor names in ``redact`` are never shown, nor what looks like a secret in a text."""
+"""Redaction: arguments that an actor names in ``redact``, and probable secrets in text, are never shown."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _QUERY = re.compile(r"(\w://[^\s?\"']++\?)[^\s\"']++")
 class Redaction(Middleware):
     """Declare the option ``redact``: names of arguments that pages, commands and rows must not show.
 
-    Only actors can have it: pages ask the actor, and a message must not undo what its actor hides.
+    Only actors can have the option: a message must not reveal an argument that its actor hides.
     """
 
     option_rules: ClassVar = (OptionRule("redact", lambda names, actor: _check_names(names, actor)),)
@@ -57,7 +57,7 @@ def redacted(actor: Actor[..., Any] | None, payload: dict[str, Any]) -> dict[str
     """Return a message's payload with the actor's redacted arguments hidden.
 
     Args:
-        actor: Who the message is for; of an unknown actor every argument is hidden.
+        actor: The message's actor; if it is unknown (``None``), every argument is hidden.
         payload: With ``args`` and ``kwargs``, as a dead letter holds it.
     """
     names, places = _hidden(actor, payload)

@@ -125,14 +125,14 @@ def delay_of(retry: int, policy: RetryPolicy, exception: BaseException, backoff:
     """Return the delay before a retry, in ms.
 
     Exponential backoff with full jitter: uniform between zero and ``base × 2^(retry-1)``, capped.
-    A delay that the exception names (``Retry-After``) goes first, with up to ``base`` on top, so that messages that
-    were refused together do not come back together. A delay or function that cannot be used is passed over.
+    A delay that the exception names (``Retry-After``) takes precedence, with up to ``base`` added, so that messages
+    that were refused together do not come back together. An unusable delay or function is ignored.
 
     Source: M. Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
 
     Args:
         retry: Its number, from 1.
-        backoff: An actor's own function; it goes before the policy's.
+        backoff: The actor's own function; it takes precedence over the policy's.
     """
     asked_ms = exception.delay if isinstance(exception, Retry) else None
     if asked_ms is not None and is_delay(asked_ms):

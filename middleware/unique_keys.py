@@ -23,7 +23,7 @@ class UniqueKeys(Middleware):
     """Give messages the unique key of their actor. A key is free again when its message has ended or is dead.
 
     Option of an actor: ``unique_key``, a text, or a function from the arguments to one. Option of a message: the text.
-    Keys belong to a queue: the same text in another queue is another key. Only Switchyard's own broker knows them.
+    Keys belong to a queue: the same text in another queue is another key. Only Switchyard's own broker supports them.
 
     Raises:
         InvalidOption: a key is no text, or too long, or the actor's function failed; from ``send``.

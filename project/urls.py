@@ -25,9 +25,9 @@ PRODUCT_PAGES = [
 
 
 def old_admin_page(request: HttpRequest, label: str, page: str) -> HttpResponseRedirect:
-    """Redirect to the page of today, with its query.
+    """Redirect to the current page of an old address, with its query.
 
-    In this project only: a host has no pages of before, and may have an app ``jobs`` of its own in its admin. Keeping
+    In this project only: a host project has no old pages, and may have an app ``jobs`` of its own in its admin. Keeping
     the old paths themselves would take an admin site of our own, which a host could not combine with its own.
     """
     query = request.META.get("QUERY_STRING", "")

@@ -23,9 +23,9 @@ APPS = (
 
 
 def apps(installed: Iterable[str] = ()) -> list[str]:
-    """Return what a project adds to its apps: ``INSTALLED_APPS += apps()``.
+    """Return the apps to add to a project's ``INSTALLED_APPS``: ``INSTALLED_APPS += apps()``.
 
-    django-dramatiq comes with it, and django-ninja where it is installed.
+    The list includes django-dramatiq, and django-ninja where it is installed.
 
     Args:
         installed: Apps to leave out because the project has them: ``INSTALLED_APPS += apps(INSTALLED_APPS)``. A

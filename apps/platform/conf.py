@@ -1,7 +1,7 @@
 """The library's own settings: ``SWITCHYARD`` in Django's settings, then the environment, then development defaults.
 
 ``SWITCHYARD`` is a dict with keys of :data:`KEYS`, or a ready :class:`SwitchyardSettings`. Secrets and database of a
-project are not in here: a project keeps them as it likes. Files of job results go to Django's default storage.
+project are not in here: a project configures them itself. Files of job results go to Django's default storage.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class SwitchyardSettings:
         allowed_private_addresses: Host and port that outgoing requests may reach although the address is private.
         metrics_token: Bearer token for ``/metrics``; empty admits only requests from loopback.
         metrics_dir: Folder in which the pools of a machine share metrics.
-        state_dir: Folder for stack dumps and whatever has no address of its own.
+        state_dir: Folder for stack dumps, and for sockets and metrics that no other setting places elsewhere.
         configure_logging: Configure logging of the whole process; otherwise logging is the host's.
         base_dir: Folder of the project's code: root of relative paths in tracebacks, watched by ``--reload``.
         debug: Development, as Django's ``DEBUG`` was when the settings were read.

@@ -1,4 +1,4 @@
-"""django-dramatiq's app, with this library's broker where a project names none."""
+"""django-dramatiq's app, with this library's broker as the default of ``DRAMATIQ_BROKER``."""
 
 from __future__ import annotations
 

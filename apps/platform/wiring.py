@@ -1,4 +1,4 @@
-"""Builds the broker with its middleware, in order. django-dramatiq's settings name :func:`build_broker`."""
+"""Construction of the broker with its middleware, in order. django-dramatiq's settings name :func:`build_broker`."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def build_broker(middleware: list[Middleware] | None = None) -> Broker:
     """Return this project's broker, without a connection to the server yet. Invalid settings exit the process with 78.
 
     Args:
-        middleware: Middleware of django-dramatiq's settings; it goes last but for the time limit.
+        middleware: Middleware of django-dramatiq's settings; it is listed last, before the time limit only.
     """
     try:
         own = switchyard_settings()
@@ -113,7 +113,7 @@ def build_yard(
 def in_order(
     facilities: Facilities, on_dead: tuple[Any, ...] = (), extra: Sequence[Middleware] = ()
 ) -> list[Middleware]:
-    """Return the middleware in the order that matters.
+    """Return the middleware in the required order.
 
     Before-hooks run from first to last, after-hooks from last to first. So connections enclose everything; middleware
     that may stop a message precedes the middleware that records its start; readers of the outcome precede those that

@@ -28,7 +28,7 @@ class KeptMail:
 
 
 class Evidence:
-    """Snapshot of all sources, cached on first use. Make a new one for each look.
+    """Snapshot of all sources, cached on first use. Make a new one for each poll.
 
     Args:
         receiver: Root of the webhook receiver, without a slash at the end.

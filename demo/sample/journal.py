@@ -43,17 +43,17 @@ class SentJob:
 
     @property
     def reason(self) -> str:
-        """Reason why it is scheduled or dead."""
+        """Reason why the job is scheduled or dead."""
         return str(self.body.get("reason") or "")
 
     @property
     def attempts(self) -> int:
-        """Number of times it was started."""
+        """Number of times the job was started."""
         return int(self.body.get("attempts", 0))
 
     @property
     def has_ended(self) -> bool:
-        """Whether its state is final."""
+        """Whether the job's state is final."""
         return self.state in ENDED
 
     @property
@@ -62,7 +62,7 @@ class SentJob:
         return self.seconds_between("enqueued_at", "finished_at")
 
     def seconds_between(self, first: str, second: str) -> float | None:
-        """Return the seconds between two of its times; ``None`` where one has not happened."""
+        """Return the seconds between two times of the job; ``None`` while one of them is missing."""
         start, end = self.body.get(first), self.body.get(second)
         if not start or not end:
             return None

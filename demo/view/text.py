@@ -36,7 +36,7 @@ def status_line(seen: Snapshot) -> str:
 
 
 def addresses_to_open(site: str, credentials: Path) -> list[tuple[str, str]]:
-    """Return name and address (or place) of everything worth opening.
+    """Return name and address (or path) of each page and file that a user of the demo may open.
 
     Args:
         site: Root of the web, ending in a slash.

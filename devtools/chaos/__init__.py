@@ -1,1 +1,1 @@
-"""Fault injection for a development yard: harms its pools at a chosen rate and accounts for every enqueued message."""
+"""Fault injection for a development yard: faults at a chosen rate, and an account of every enqueued message."""

@@ -1,4 +1,4 @@
-"""Where each package of the repository goes in the wheel, and which dotted names and paths exist there."""
+"""Mapping of the repository's packages to their names in the wheel, and the dotted names and paths that exist there."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rewrite Python modules for the wheel: imports, attribute paths, dotted strings, docstrings and comments."""
+"""Rewriting of Python modules for the wheel: imports, attribute paths, dotted strings, docstrings and comments."""
 
 from __future__ import annotations
 

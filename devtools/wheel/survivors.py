@@ -1,4 +1,4 @@
-"""Find names of the repository that survived the rewriting: a wheel with one of them would fail at its user's."""
+"""Search for repository names that the rewriting missed: a wheel that contains one would fail when imported."""
 
 from __future__ import annotations
 

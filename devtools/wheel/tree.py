@@ -1,4 +1,4 @@
-"""Write the package ``switchyard`` from the repository: every file under its new path, rewritten and checked."""
+"""Writing of the package ``switchyard``: every file of the repository under its new path, rewritten and checked."""
 
 from __future__ import annotations
 

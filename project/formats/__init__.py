@@ -1,1 +1,1 @@
-"""How this project writes dates: formats for each language."""
+"""Date formats of this project, for each language."""

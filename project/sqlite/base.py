@@ -1,12 +1,12 @@
-"""SQLite for many writers: who waits for the writer's lock waits outside of SQLite, and looks often.
+"""SQLite for many writers: a statement waits for the write lock outside of SQLite, with frequent retries.
 
-SQLite's own busy wait is bad company in three ways. It holds the mutex of its connection, so when the thread that has
-the writer's lock happens to collect garbage with a cursor of the waiting connection in it, both stand still until the
-wait is over. It stops every greenlet of its thread. And it sleeps longer with each look, up to 100 ms, so whoever
-writes all the time keeps the lock from the others.
+SQLite's own busy wait has three defects. It holds the mutex of its connection: when the thread that holds the write
+lock happens to collect a cursor of the waiting connection as garbage, both threads block until the wait is over. It
+blocks every greenlet of its thread. And it sleeps longer with each retry, up to 100 ms, so a connection that writes all
+the time starves the others.
 
-Here SQLite does not wait: a statement that finds the database locked is tried again after some milliseconds, for as
-long as the connection's ``timeout`` says.
+Here SQLite does not wait: a statement that finds the database locked is retried after some milliseconds, until the
+connection's ``timeout`` has passed.
 
 Source: docs/decisions/0008-waiting-for-sqlite.md
 """
@@ -54,7 +54,7 @@ class Cursor(base.SQLiteCursorWrapper):
 
 
 class DatabaseWrapper(base.DatabaseWrapper):
-    """Django's SQLite connection with a wait for locks that holds up nobody else."""
+    """Django's SQLite connection with a wait for locks that blocks no other thread or greenlet."""
 
     def get_new_connection(self, conn_params: dict[str, Any]) -> sqlite3.Connection:
         """Connect. SQLite itself waits for what opens the database, then no more."""

@@ -8,7 +8,7 @@ from datetime import datetime
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """One alert message for people.
+    """One alert message.
 
     Args:
         id: The same for every attempt to send this message, so that receivers can drop repetitions.

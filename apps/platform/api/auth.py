@@ -29,7 +29,7 @@ class BearerToken(HttpBearer):
     """Accept requests whose token has a scope; ``request.auth`` is then the ``Token``.
 
     Args:
-        scopes: ``submit``, ``read`` or ``operate``; any one of those given will do.
+        scopes: ``submit``, ``read`` or ``operate``; one of those given suffices.
 
     Raises:
         Problem: 403, the token lacks the scope. Without a token the API answers 401.

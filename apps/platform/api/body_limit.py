@@ -1,4 +1,4 @@
-"""Limit request bodies before Django, which would first write the whole body to disk."""
+"""Limit on request bodies, enforced before Django, which would first write the whole body to disk."""
 
 from __future__ import annotations
 

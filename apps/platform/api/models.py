@@ -18,7 +18,7 @@ def validate_scopes(scopes: object) -> None:
     """Refuse anything but a non-empty list of known scopes.
 
     Raises:
-        ValidationError: naming what is not known.
+        ValidationError: the message names the unknown scopes.
     """
     if not isinstance(scopes, list) or not scopes:
         raise ValidationError(f"scopes: none given; choose from {', '.join(SCOPES)}")

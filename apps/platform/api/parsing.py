@@ -1,4 +1,4 @@
-"""Parse request bodies: strict JSON, and text that every database can store."""
+"""Parsing of request bodies: strict JSON, and text that every database can store."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def read_json(request: HttpRequest, schema: type[S]) -> S:
     """Read a request's JSON body into a schema; for views that also take other kinds of bodies.
 
     Raises:
-        Problem: 415 another content type, 400 no JSON, 422 not what the schema asks for.
+        Problem: 415 another content type, 400 no JSON, 422 a body that does not match the schema.
     """
     try:
         return schema.model_validate(decode_request(request))

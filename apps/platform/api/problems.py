@@ -21,7 +21,7 @@ class FieldError:
 
     Args:
         field: Path to it in the body (``events.0``), or the name of a parameter or header; empty for the body itself.
-        message: What is wrong and what would do. Shown to the caller.
+        message: The fault and the accepted values. Shown to the caller.
     """
 
     field: str
@@ -33,7 +33,7 @@ class Problem(Exception):
 
     Args:
         status: HTTP status, 400 … 599.
-        detail: What was wrong with this very request, for the caller's eyes: no secrets, no internals.
+        detail: Fault of this request, shown to the caller: no secrets, no internals.
         errors: The fields that are wrong.
         headers: Further headers, for example ``Retry-After`` in seconds.
         type: A URI that names the kind of problem, where the status alone does not.

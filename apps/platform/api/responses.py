@@ -22,7 +22,7 @@ def accepted(request: HttpRequest, job_id: str) -> dict[str, str]:
 def job_url(request: HttpRequest, job_id: str, *, part: str = "") -> str:
     """Return the absolute URL of a job, or of its ``events`` or ``result``.
 
-    In production it starts with SWITCHYARD_PUBLIC_URL: behind a proxy the request does not know how it was reached.
+    In production it starts with SWITCHYARD_PUBLIC_URL: behind a proxy the request does not contain the public address.
     """
     name = f"switchyard_api:job_{part}" if part else "switchyard_api:job"
     path = reverse(name, kwargs={"job_id": job_id})

@@ -1,4 +1,4 @@
-"""Create, verify and revoke API tokens."""
+"""Creation, verification and revocation of API tokens."""
 
 from __future__ import annotations
 

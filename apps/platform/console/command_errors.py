@@ -18,7 +18,7 @@ def as_command_error(subject: str) -> Iterator[None]:
     """Turn a failure of the database or the broker into a one-line ``CommandError`` without a traceback.
 
     Args:
-        subject: What the command was asked for; the line begins with it.
+        subject: Object of the command, such as ``job <id>``; the line begins with it.
 
     Raises:
         CommandError: the database or the broker refused or did not answer.

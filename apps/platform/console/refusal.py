@@ -1,4 +1,4 @@
-"""The end of a process that must not start."""
+"""Refusal to start a process, with its exit code."""
 
 from __future__ import annotations
 

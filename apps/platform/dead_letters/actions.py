@@ -43,7 +43,7 @@ class ActionResult:
 
     Args:
         done: Whether this call changed the letter.
-        message: A sentence for the operator: what was done, or why nothing was.
+        message: Sentence for the operator: the action done, or the reason why none was.
     """
 
     row: DeadLetter

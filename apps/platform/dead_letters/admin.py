@@ -63,17 +63,17 @@ class DeadLetterAdmin(ReadOnly, ActionViews, ModelAdmin):
 
     @admin.action(description="Acknowledge", permissions=["acknowledge"])
     def acknowledge_chosen(self, request: HttpRequest, queryset: QuerySet[DeadLetter]) -> HttpResponseBase:
-        """Ask, then acknowledge the selected letters."""
+        """Ask for confirmation, then acknowledge the selected letters."""
         return self.confirm_rows(request, "acknowledge", queryset)
 
     @admin.action(description="Requeue…", permissions=["requeue"])
     def requeue_chosen(self, request: HttpRequest, queryset: QuerySet[DeadLetter]) -> HttpResponseBase:
-        """Ask, then requeue the selected letters."""
+        """Ask for confirmation, then requeue the selected letters."""
         return self.confirm_rows(request, "requeue", queryset)
 
     @admin.action(description="Discard…", permissions=["discard"])
     def discard_chosen(self, request: HttpRequest, queryset: QuerySet[DeadLetter]) -> HttpResponseBase:
-        """Ask, then discard the selected letters."""
+        """Ask for confirmation, then discard the selected letters."""
         return self.confirm_rows(request, "discard", queryset)
 
     def get_urls(self) -> list[URLPattern]:

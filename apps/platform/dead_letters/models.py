@@ -1,4 +1,4 @@
-"""Database rows of dead letters: a projection of the broker's dead lists for people."""
+"""Database rows of dead letters: a copy of the broker's dead lists, for display and search."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from django.db import models
 class DeadLetter(models.Model):
     """One dead letter.
 
-    The broker's dead list is the truth: ``projection`` writes this row from it, ``reconcile`` repairs it after a crash.
+    The broker's dead list is authoritative: ``projection`` writes this row from the list, ``reconcile`` repairs the row
+    after a crash.
     ``claim_*`` holds an operator's action that the broker has not yet confirmed; see ``actions``.
     """
 

@@ -29,7 +29,7 @@ _positions: dict[str, int] = {}
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Counts of what a reconciliation changed.
+    """Counts of the changes of a reconciliation.
 
     Args:
         made: Rows created, or reset to new, from a dead list.

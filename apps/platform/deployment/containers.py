@@ -30,7 +30,7 @@ def required(name: str) -> str:
 
 
 def healthcheck(*command: str, interval_s: int = 10, start_period_s: int = 30) -> dict[str, Any]:
-    """Return a health check that runs ``command`` and calls three failures in a row unhealthy."""
+    """Return a health check that runs ``command`` and reports unhealthy after three failures in a row."""
     return {
         "test": list(command),
         "interval": f"{interval_s}s",

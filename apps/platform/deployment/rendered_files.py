@@ -1,4 +1,4 @@
-"""Render the deployment files, and compare them with the files on disk."""
+"""Rendering of the deployment files, and their comparison with the files on disk."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ SHOWN = 5
 
 
 def look() -> Iterator[Finding]:
-    """Name the groups with new letters.
+    """Report the groups with new letters.
 
     Raises:
         django.db.DatabaseError: the database does not answer.

@@ -1,4 +1,4 @@
-"""Run all checks, one group after the other, within ten seconds even when servers do not answer."""
+"""Execution of all checks, one group after the other, within ten seconds even when servers do not answer."""
 
 from __future__ import annotations
 

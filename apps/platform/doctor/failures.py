@@ -1,4 +1,4 @@
-"""Run checks with a deadline, and turn their failures into findings, never into tracebacks."""
+"""Execution of checks with a deadline; their failures become findings, never tracebacks."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ DATABASE_NEXT = "Check that the server runs and that DATABASE_URL names it; then
 
 
 def run_checks(group: Group, look: Callable[[], Iterable[Finding]], deadline_s: float) -> list[Finding]:
-    """Return the findings of a group of checks, or one that says why it failed.
+    """Return the findings of a group of checks, or one finding with the reason why they failed.
 
     Args:
-        deadline_s: Time limit of the group. A check that hangs stays behind in its own thread.
+        deadline_s: Time limit of the group. A check that hangs is abandoned in its own thread.
     """
 
     def run() -> list[Finding]:

@@ -1,4 +1,4 @@
-"""Print findings as text or as JSON."""
+"""Output of findings as text or as JSON."""
 
 from __future__ import annotations
 

@@ -134,11 +134,11 @@ class EmbeddedServer:
         return self
 
     def stop(self, timeout_s: float = 10.0) -> None:
-        """Stop it and wait; it syncs its append-only file first. Kill it after ``timeout_s``."""
+        """Stop the server, which first syncs its append-only file, and wait. Kill the server after ``timeout_s``."""
         self._end(signal.SIGTERM, timeout_s)
 
     def kill(self) -> None:
-        """Kill it, as a crash would. Acknowledged writes survive."""
+        """Kill the server, as a crash would. Acknowledged writes survive."""
         self._end(signal.SIGKILL, 10.0)
 
     def __enter__(self) -> EmbeddedServer:
@@ -159,7 +159,7 @@ class EmbeddedServer:
 
     @contextlib.contextmanager
     def _exclusive_folder(self, deadline: float) -> Iterator[int]:
-        """Lock the folder. The server inherits the lock, which so lasts until it ends."""
+        """Lock the folder. The server inherits the lock, so that the folder stays locked until the server ends."""
         lock = os.open(self.data_dir / "valkey.lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:
             while True:

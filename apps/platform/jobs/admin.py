@@ -1,4 +1,4 @@
-"""Jobs in the admin: look up by id, read the story, cancel."""
+"""Jobs in the admin: look up by id, show the history, cancel."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ RESULT_DOC: dict[str, Any] = {
 
 @router.get("/{job_id}", auth=read_scope, response={200: JobBody}, url_name="job", operation_id="get_job")
 def get_job(request: HttpRequest, job_id: str) -> dict[str, Any]:
-    """Tell where a job stands."""
+    """Return the state of a job."""
     job = _visible(request, job_id)
     url = job_url(request, job.id, part="result") if result_file(job) else None
     return job_body(job, result_url=url)
@@ -89,7 +89,7 @@ def get_job(request: HttpRequest, job_id: str) -> dict[str, Any]:
     openapi_extra={"responses": {409: {"description": "The job has ended already."}}},
 )
 def cancel_job(request: HttpRequest, job_id: str) -> Status[dict[str, str]]:
-    """Ask for a job to be cancelled: one that waits never starts, one that runs is over within 10 seconds."""
+    """Cancel a job: a waiting job never starts, a running job is stopped within 10 seconds."""
     job = _visible(request, job_id)
     outcome = request_cancel(job.id)
     if outcome == "unknown":
@@ -128,7 +128,7 @@ async def follow_job(request: HttpRequest, job_id: str) -> HttpResponseBase:
     openapi_extra=RESULT_DOC,
 )
 async def get_job_result(request: HttpRequest, job_id: str) -> HttpResponseBase:
-    """Download the file that a job left behind."""
+    """Download the result file of a job."""
     job = await sync_to_async(_visible)(request, job_id)
     if not job.ended:
         raise Problem(409, f"the job is {job.state}; its result is here once it has succeeded")

@@ -25,7 +25,7 @@ class JobFailure(BaseModel):
 
 
 class JobBody(BaseModel):
-    """A job as it stands. Times are ISO 8601 in UTC with microseconds; null where it has not happened."""
+    """Current state of a job. Times are ISO 8601 in UTC with microseconds; null for steps not reached."""
 
     id: str
     actor: str

@@ -1,4 +1,4 @@
-"""Compare the backlog with the code: find the messages that this code cannot run.
+"""Comparison of the backlog with the code: messages that this code cannot run.
 
 Run it with new code before that code is deployed. Only reads.
 """
@@ -55,7 +55,7 @@ class Trouble:
 
 @dataclass(slots=True)
 class Backlog:
-    """Result: messages by actor, and those that the code cannot run."""
+    """Result of a comparison: messages by actor, and the messages that the code cannot run."""
 
     looked_at: int = 0
     by_actor: dict[tuple[str, str], int] = field(default_factory=dict)

@@ -24,7 +24,7 @@ class Dependency:
 
 
 def _ask_broker() -> str:
-    """Return why the broker takes no work or may lose it, "" when it is healthy."""
+    """Return why the broker accepts no work or may lose it, "" when it is healthy."""
     found = facilities()
     found.pools.read_all()
     server = read_server_state(found.records.calls, found.records.keys)

@@ -1,4 +1,4 @@
-"""How the yard stands: queues and their lanes, pools and their slots."""
+"""State of the yard: queues and their lanes, pools and their slots."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""State of the broker's server: whether it takes writes, and whether it may lose data. Reads alone show neither."""
+"""State of the broker's server: whether it accepts writes, and whether it may lose data. Reads alone show neither."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ IMPLIED_BY_REFUSAL = frozenset({"replica", "disk", "loading", "nearly_full"})
 
 @dataclass(frozen=True, slots=True)
 class ServerState:
-    """Whether the server takes new work.
+    """Readiness of the server for new work.
 
     Args:
         refusal: Reason why it refuses writes, as half a sentence; "" when it accepts them.
-        remedy: How to make it take work again.
+        remedy: Step after which the server accepts writes again.
         findings: Other defects, worst first, without those that cannot be verified.
     """
 

@@ -1,6 +1,6 @@
-"""Call a dependency that may hang, with a time limit.
+"""Calls with a time limit to dependencies that may hang.
 
-A call that is still running is shared, not repeated: however often a probe comes, one thread waits for one dependency.
+Callers share a call that is still running: however many probes arrive, one thread waits for one dependency.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Check of outgoing URLs: each is parsed once, resolved once, and every resolved address is checked.
 
-The decision is made on binary addresses, and what was checked is what is connected to, so neither a spelling nor a
-name that changes its answer between check and use (DNS rebinding) leads inside.
+The check works on binary addresses, and only a checked address is connected to, so neither an unusual spelling nor a
+name whose answer changes between check and use (DNS rebinding) reaches an internal address.
 """
 
 from __future__ import annotations
@@ -63,8 +63,8 @@ class Checked:
 def check_url(url: str, *, deadline_s: float = RESOLVE_DEADLINE_S, resolve: Resolve = look_up) -> Checked:
     """Parse a URL, resolve its host once and check every address.
 
-    ``switchyard_settings().allowed_private_addresses`` names the ``host:port`` pairs, spelt as in the URL, that may be
-    reached although private, and on a port of their own.
+    ``switchyard_settings().allowed_private_addresses`` names the ``host:port`` pairs, spelt as in the URL, that are
+    allowed although the address is private or the port is not a usual one.
 
     Args:
         resolve: Resolver to use; tests inject one.

@@ -10,7 +10,7 @@ class OutboundConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        """Keep URLs, whose paths may be secrets, out of the log: urllib3 warns with them of malformed headers.
+        """Silence urllib3's warnings about malformed headers: they log URLs, whose paths may be secrets.
 
         A level that the project has set itself stays.
         """

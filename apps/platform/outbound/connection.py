@@ -1,7 +1,7 @@
 """One connection to one checked address, with limits on time and on bytes read.
 
-A timeout of a socket bounds a single read, so a peer that sends a byte now and then holds its caller for ever. Two
-guards see to the whole: the ``Watchdog`` ends whatever waits, the ``Meter`` ends whatever is kept busy.
+A socket's timeout bounds a single read, so a peer that sends one byte at a time could block its caller for ever. Two
+limits bound the whole request: the ``Watchdog`` its time, the ``Meter`` the bytes of its response.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Deadline:
         """Return the remaining seconds.
 
         Raises:
-            DeadlineExceeded: none are.
+            DeadlineExceeded: the deadline has passed.
         """
         seconds = self.started + self.seconds - time.monotonic()
         if seconds <= 0:
@@ -106,8 +106,8 @@ class Meter:
         """Count received bytes.
 
         Raises:
-            TooLarge: it is more than was allowed.
-            DeadlineExceeded: time is up.
+            TooLarge: the part exceeds its limit in bytes.
+            DeadlineExceeded: the deadline has passed.
         """
         self.deadline.left("the answer was read")
         self._left_bytes -= received_bytes

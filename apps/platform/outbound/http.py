@@ -1,6 +1,6 @@
 """Outgoing HTTP to untrusted URLs: pinned addresses, limits on time and size, no redirects.
 
-No retries, no proxies, no cookies, no connection that is kept; an answer is never decompressed.
+No retries, proxies, cookies or persistent connections; responses are never decompressed.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def send(
         ForbiddenAddress: the URL must not be requested. Nothing was sent.
         DeadlineExceeded: the deadline is over. The request may have been received.
         TooLarge: the answer's head is above 64 KiB, or its body above ``max_bytes``.
-        Unreachable: no connection, no trust, or no HTTP.
+        Unreachable: no connection, no trusted certificate, or a response that is not HTTP.
     """
     deadline = Deadline("URL", deadline_s)
     checked = check_url(url, deadline_s=min(deadline_s, RESOLVE_DEADLINE_S), resolve=resolve)

@@ -1,7 +1,7 @@
 """Table of networks that no outgoing request may reach.
 
 Python's ``ipaddress`` calls several of these global (``64:ff9b::7f00:1``, ``2002:7f00:1::``, ``::127.0.0.1``,
-``fec0::1``), so its opinion is never asked. An IPv6 address that carries an IPv4 address is judged by both.
+``fec0::1``), so only this table decides. An IPv6 address that embeds an IPv4 address must pass for both.
 """
 
 from __future__ import annotations

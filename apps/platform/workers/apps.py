@@ -7,7 +7,7 @@ from broker.errors import SwitchyardError
 
 
 class WorkersConfig(AppConfig):
-    """Makes every process of the yard know every actor, and registers the system checks."""
+    """App that declares every actor in every process of the yard, and registers the system checks."""
 
     name = "apps.platform.workers"
     label = "switchyard_workers"

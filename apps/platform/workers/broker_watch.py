@@ -1,4 +1,4 @@
-"""This yard's watch over its broker's server, for whoever has a loop: a supervisor, the scheduler, the web."""
+"""Watch over the yard's broker server, for processes with a loop: supervisors, the scheduler, the web."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""First step of every long-running process: refuse to start in a wrong yard, and print what to change."""
+"""First step of every long-running process: refuse to start in a misconfigured yard, and print the remedies."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from middleware import logs
 
 
 def refuse_if_wrong(*, ask_broker: bool = True) -> None:
-    """Run the yard's system checks; print what is wrong to standard error and exit 78.
+    """Run the yard's system checks; print the errors to standard error and exit 78.
 
     Warnings are printed and do not stop the start: a broker that is down now may be up when it is needed. The keyspace
     of a usable broker is marked, see :mod:`broker.health.keyspace_id`.

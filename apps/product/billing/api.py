@@ -49,7 +49,7 @@ _SIGNED_EVENT: dict[str, Any] = {
 
 @router.post("", auth=submit_scope, response={202: Accepted}, summary="Reconcile a month")
 def create_reconciliation(request: Any, body: ReconciliationRequest) -> Status[dict[str, str]]:
-    """Hold a month's invoices against the payments. The result is `{"matched", "unmatched", "corrected"}`."""
+    """Reconcile a month's invoices with the payments. The result is `{"matched", "unmatched", "corrected"}`."""
     job_id = submit(reconcile_month, owner=request.auth.owner_key, kwargs={"month": body.month})
     return Status(202, accepted(request, job_id))
 

@@ -7,7 +7,7 @@ A sender signs each request with the secret of ``SWITCHYARD_PAYMENT_SECRET``:
 3. ``webhook-signature``: ``v1,`` and the base64 of HMAC-SHA256 over ``<id>.<timestamp>.<body>``, the body byte for byte
    as it is sent. Several signatures, separated by spaces, are allowed while a secret changes.
 
-The key is the secret's bytes; of one that starts with ``whsec_`` it is what the rest is the base64 of.
+The key is the secret's bytes; for a secret that starts with ``whsec_``, the base64-decoded rest of it.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def verify(secret: str, headers: Mapping[str, str], body: bytes, *, now_s: float
 
     Args:
         headers: With names in any case that the mapping understands, as ``HttpRequest.headers`` does.
-        body: The request's body as it came.
+        body: The request's body, unchanged.
         now_s: The time, in seconds since the epoch; the clock's by default.
 
     Raises:

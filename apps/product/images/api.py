@@ -80,7 +80,7 @@ def _read_form(request: HttpRequest) -> tuple[ThumbnailSize, UploadedFile[Any]]:
     """Read the fields of a form and its one file.
 
     Raises:
-        Problem: 413 the file is too large; 422 a field is wrong, unknown or repeated, or the file is none.
+        Problem: 413 the file is too large; 422 a field is wrong, unknown or repeated, or there is not exactly one file.
     """
     fields = dict(request.POST.lists())
     refuse_bad_text({name: values[0] for name, values in fields.items()})

@@ -28,7 +28,7 @@ _SIZE_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """Args: ``format``: as Pillow calls it; ``frames``: 1 for a still; ``end``: where the picture ends."""
+    """Container data. ``format`` is Pillow's name, ``frames`` is 1 for a still, ``end`` the length of the picture."""
 
     format: str
     width: int

@@ -57,7 +57,7 @@ def verify(found: Found) -> Facts:
     """Read a picture's actual type and compare it with the claimed one.
 
     Raises:
-        PictureRefused: it is none, lies, or would take too much to open.
+        PictureRefused: it is no picture, contradicts its claims, or is too costly to open.
     """
     facts = read_facts(found.content)
     check_content_type(found.content_type, facts.format)

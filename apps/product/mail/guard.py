@@ -1,9 +1,9 @@
-"""Send each mail once, although jobs run at least once.
+"""Guard that sends each mail once, although jobs run at least once.
 
 A run claims the mail's row, sends the mail, and marks the row ``sent``. A repeated run finds the mark and sends
 nothing; a concurrent run finds the claim and waits until it expires.
 
-What remains: a worker that dies after the server accepted the mail and before the mark was committed (a few
+Remaining risk: a worker that dies after the server accepted the mail and before the mark was committed (a few
 milliseconds), or a connection that breaks after the last byte and before the server's answer. Whether the mail was
 sent is then unknown, so it is sent again: a missing reset mail is worse than a second one. Both copies carry the same
 Message-ID, by which receiving servers and mail programs drop the second.

@@ -36,7 +36,7 @@ def _distinct(values: list[str]) -> list[str]:
 
 
 class EndpointRequest(StrictSchema):
-    """A URL that gets events from now on."""
+    """A URL that receives all events of some types from now on."""
 
     url: Annotated[str, Field(min_length=1, max_length=MAX_URL_CHARACTERS, examples=["https://example.com/hook"])]
     events: Annotated[
@@ -54,7 +54,7 @@ class EndpointCreated(BaseModel):
 
 
 class EventRequest(StrictSchema):
-    """Something that happened."""
+    """An event to deliver."""
 
     event: EventType
     payload: dict[str, Any]

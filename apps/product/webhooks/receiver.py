@@ -77,7 +77,7 @@ class Receiver(ThreadingHTTPServer):
             return list(self._log)
 
     def stop(self) -> None:
-        """Stop it. Call it from another thread than the serving one."""
+        """Stop the receiver. Call this method from another thread than the serving one."""
         self.stopping.set()
         self.shutdown()
         self.server_close()

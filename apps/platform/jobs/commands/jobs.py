@@ -1,4 +1,4 @@
-"""One job's story, from a terminal."""
+"""``manage.py jobs``: show one job's state and history."""
 
 from __future__ import annotations
 

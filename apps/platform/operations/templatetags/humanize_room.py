@@ -29,7 +29,7 @@ def thousands(value: int) -> str:
 
 @register.filter
 def clock(value: str) -> str:
-    """Return an ISO 8601 time without fractions and zone; what is none stays as it is."""
+    """Return an ISO 8601 time without fractions and zone; any other text is returned unchanged."""
     try:
         return f"{datetime.fromisoformat(value):%Y-%m-%d %H:%M:%S}"
     except ValueError:

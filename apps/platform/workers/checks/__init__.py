@@ -1,4 +1,4 @@
-"""System checks that keep a wrong yard from starting. Each message carries the fix; ids are ``switchyard.E001`` …
+"""System checks that refuse to start a misconfigured yard. Each message names the remedy; ids are ``switchyard.E001`` …
 
 ``manage.py check`` runs those that need nothing but the code; ``check --database default`` and ``check --deploy`` ask
 the broker's server as well. Workers, web and scheduler run them before they start
@@ -72,7 +72,7 @@ def server_keeps_work(app_configs: Apps, databases: Databases = None, **options:
 
 
 def database_is_of_this_release(app_configs: Apps, databases: Databases = None, **options: Any) -> list[CheckMessage]:
-    """Check that no database was made before the tables had their names of today, but only when databases are asked."""
+    """Check that no database predates the present table names, but only when databases are checked."""
     return [message for alias in databases or () for message in database.made_before(alias)]
 
 
@@ -82,7 +82,7 @@ def server_keeps_work_deployed(app_configs: Apps, databases: Databases = None, *
 
 
 def check_yard(yard: Yard) -> list[CheckMessage]:
-    """Return the mistakes between a yard's queues and pools. Each alone is validated when it is declared."""
+    """Return the contradictions between a yard's queues and pools. Their own fields are validated when declared."""
     return [
         *queues.names_of_lanes(yard),
         *queues.unserved_lanes(yard),

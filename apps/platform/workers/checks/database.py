@@ -23,7 +23,7 @@ REPLACED = frozenset(
 
 
 def made_before(alias: str) -> list[CheckMessage]:
-    """Return E021 when a database has the tables of before the app labels began with ``switchyard_``.
+    """Return E021 when a database has tables from before the app labels began with ``switchyard_``.
 
     A database that does not answer is not checked: it may be up when it is needed. No SQLite file is created.
     """

@@ -1,6 +1,6 @@
 """Clients of other servers that would wait for ever: HTTP calls without a timeout, mail without one.
 
-Calls are found by reading the project's own source: a forgotten timeout shows only on the day the other side hangs.
+Calls are found by reading the project's own source: a missing timeout has no effect until the other server hangs.
 """
 
 from __future__ import annotations

@@ -111,7 +111,7 @@ def greenlets_without_gevent(yard: Yard) -> list[CheckMessage]:
 
 
 def _spread(objectives: dict[str, int | None]) -> str:
-    """Return what is wrong with serving these queues together, or ``""``."""
+    """Return why one pool must not serve these queues together, or ``""``."""
     promised = {name: objective for name, objective in objectives.items() if objective is not None}
     if not promised:
         return ""

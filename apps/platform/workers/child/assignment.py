@@ -15,7 +15,7 @@ class Assignment:
 
     Args:
         title: Shown by ``ps``.
-        child: Its name with the broker.
+        child: Name of the child in the broker.
         index: Its row of the table, from 1.
         lanes: Names of the lanes it serves.
         slots: Messages it runs at once.

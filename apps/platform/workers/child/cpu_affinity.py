@@ -1,4 +1,4 @@
-"""CPU affinity of a pool's children: work that computes leaves the other CPUs to work that must start at once."""
+"""CPU affinity of a pool's children: CPU-bound work leaves the other CPUs to work that must start at once."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ def usable_cpus() -> frozenset[int] | None:
 def refuse_if_not_pinnable(pools: Iterable[Pool]) -> None:
     """Exit 78 when a pool names a CPU that this process may not use.
 
-    In development that is a warning, and the pool runs on the CPUs that exist. So is a platform without pinning.
+    In development the CPU is only warned about, and the pool runs on the CPUs that exist. A platform without pinning
+    is warned about as well.
     """
     usable = usable_cpus()
     for pool in pools:

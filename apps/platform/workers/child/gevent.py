@@ -12,7 +12,7 @@ def become_child(broker: Broker, slots: int) -> None:
     """Set up a forked or executed process to run its tasks in greenlets.
 
     Args:
-        slots: There are as many resolver threads, so that names that never resolve do not block the other slots.
+        slots: Number of resolver threads, one for each slot, so that a name that never resolves blocks no other slot.
     """
     import gevent
     from gevent import monkey

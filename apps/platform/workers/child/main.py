@@ -51,10 +51,10 @@ logger = logging.getLogger("switchyard.workers")
 def serve(assignment: Assignment, row: ChildRow, *, parent_pid: int) -> int:
     """Work for a pool until SIGTERM, then drain; return 0, or 3 when tasks outlasted the grace.
 
-    Runs in a process of its own, whose broker and database connections nobody else uses.
+    Runs in a process of its own, whose broker and database connections no other process uses.
 
     Args:
-        row: Row of this child, with its supervisor's news of the leases.
+        row: Row of this child, in which the supervisor writes the state of the leases.
         parent_pid: The supervisor; this process ends when it is gone.
     """
     dump_on_signal(stacks_file(assignment.pool.name, os.getpid()))
@@ -132,10 +132,10 @@ class LogCopy:
 
 
 def interrupt_on_signal(broker: Broker, slots: SlotTracking) -> None:
-    """Raise in the running greenlet at a signal, if its job is to stop.
+    """Install a signal handler that raises in the running greenlet if its job was cancelled or exceeded its limit.
 
-    The handler runs in that greenlet. One that computes, or blocks without yielding, can be reached in no other way.
-    Where tasks have threads, it does nothing.
+    The handler runs in that greenlet: no other greenlet can interrupt one that computes or blocks without yielding.
+    Where tasks run in threads, the handler does nothing.
     """
     [cancellation] = (entry for entry in broker.middleware if isinstance(entry, Cancellation))
     signal.signal(INTERRUPT, lambda signum, frame: cancellation.interrupt_here(slots.is_to_stop))
@@ -161,7 +161,7 @@ def make_worker(assignment: Assignment, broker: Broker) -> dramatiq.Worker:
     """Return Dramatiq's worker for a child, not started.
 
     Raises:
-        ValueError: it serves no lane; Dramatiq would consume every queue.
+        ValueError: the child serves no lane; Dramatiq would consume every queue.
     """
     if not assignment.lanes:
         raise ValueError(f"pool {assignment.pool.name}: it serves no lane; name its queues in project/topology.py")
@@ -172,7 +172,7 @@ def make_worker(assignment: Assignment, broker: Broker) -> dramatiq.Worker:
 
 
 def all_work(worker: dramatiq.Worker) -> bool:
-    """Return whether every thread of a worker lives. One that ended by an exception would leave its slot empty."""
+    """Return whether every thread of a worker is alive. A thread that ended by an exception would waste its slot."""
     ended = [thread.name for thread in (*worker.workers, *worker.consumers.values()) if not thread.is_alive()]
     if ended:
         logger.error("%s ended by an exception; this child drains, to be started again", ", ".join(ended))
@@ -195,9 +195,9 @@ def keep_database_connections() -> None:
 def drain(worker: dramatiq.Worker, slots: SlotTracking, row: ChildRow, signals: SignalPipe, grace_s: float) -> int:
     """Stop fetching, release unstarted messages, let the others end within the grace; return the exit code.
 
-    The tasks of a child whose successor works already have no grace but their own limits, until the pool drains.
+    In a child whose successor already works, only their own limits apply to the tasks, until the pool drains.
 
-    After this process has ended, its supervisor reclaims what still ran, and acknowledges what had ended.
+    After this process has ended, its supervisor reclaims the messages that still ran and acknowledges the finished.
     """
     deadline = math.inf if row.retired else time.monotonic() + grace_s
     worker.broker.emit_before("worker_shutdown", worker)

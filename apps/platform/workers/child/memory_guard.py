@@ -1,4 +1,4 @@
-"""Memory limit of a child: a message starts only if there is room for as much as an earlier one took."""
+"""Memory limit of a child: a message starts only if as much is free as the largest earlier message used."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ logger = logging.getLogger("switchyard.workers")
 class MemoryGuard(Middleware):
     """Refuse messages that may take the child over its memory limit; its supervisor then replaces it.
 
-    What a message will take is unknown. The most that one took in this child so far, including its neighbours' growth
-    meanwhile, is kept free for the next. The first message of a child always starts.
+    The memory that a message will use is unknown. The guard keeps as much free as one message of this child has used at
+    most, including the concurrent growth of its neighbours. The first message of a child always starts.
 
     It must come before :class:`apps.platform.workers.child.slot_tracking.SlotTracking`: a message that is refused here
     takes no slot.
@@ -55,10 +55,10 @@ class MemoryGuard(Middleware):
         self._allocated_bytes = limit_bytes
 
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
-        """Let a message start if there is room.
+        """Let a message start if enough memory is free.
 
         Raises:
-            SkipMessage: there is no room, and the message was released.
+            SkipMessage: too little memory is free; the message was released.
         """
         resident, size = self._used()
         if self._row.full or (self._begun and size + self._growth_bytes > self._limit_bytes):
@@ -77,7 +77,7 @@ class MemoryGuard(Middleware):
         result: Any = None,
         exception: BaseException | None = None,
     ) -> None:
-        """Note the memory that the message took, and close the child if there is no room for another."""
+        """Record the memory that the message used, and mark the child as full if too little is free for another."""
         weighed = getattr(message, "weighed", None)
         if weighed is None:
             return

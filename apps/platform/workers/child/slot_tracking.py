@@ -25,8 +25,8 @@ logger = logging.getLogger("switchyard.workers")
 class SlotTracking(Middleware):
     """Write the messages that a child takes, runs and finishes into its row.
 
-    It must be the first middleware of the broker: a message that another one refuses was taken as well. A slot stays
-    busy until its message is acknowledged: a child that dies before has not finished it.
+    It must be the first middleware of the broker: a message that another middleware refuses was taken as well. A slot
+    stays busy until its message is acknowledged: a child that dies before has not finished it.
 
     Args:
         lanes: Names of the lanes that the child serves.
@@ -40,12 +40,12 @@ class SlotTracking(Middleware):
 
     @property
     def running(self) -> list[HeldMessage]:
-        """Messages that are not worked off, that with the highest token last."""
+        """Unfinished messages, the one with the highest token last."""
         held = [message for message in list(self._broker.in_flight.values()) if message.slot is not None]
         return sorted(held, key=lambda message: int(message.lease.token))
 
     def is_to_stop(self, message_id: str) -> bool:
-        """Return whether the supervisor noted that a running message is to stop."""
+        """Return whether the supervisor requested that a running message stops."""
         message = self._broker.in_flight.get(message_id)
         return message is not None and message.slot is not None and self._row.is_to_stop(message.slot)
 
@@ -66,7 +66,7 @@ class SlotTracking(Middleware):
     # The broker hands out held messages, and no others.
 
     def before_process_message(self, broker: Broker, message: HeldMessage) -> None:  # type: ignore[override]
-        """Take a slot.
+        """Occupy a slot.
 
         A message does not start while its lease may have expired, because the supervisor has not reached the server
         for that long. If others got the message meanwhile, this child is killed; if the child drains, the message is
@@ -84,16 +84,16 @@ class SlotTracking(Middleware):
         message.slot = slot
 
     def before_send_acks(self, broker: Broker, message: HeldMessage) -> None:
-        """Stop the limit of a message that was worked off: its thread may have to wait for the server."""
+        """Stop the hard limit of a finished message: its thread may have to wait for the server."""
         if message.slot is not None:
             self._row.stop_clock(message.slot)
 
     def before_nack(self, broker: Broker, message: HeldMessage) -> None:  # type: ignore[override]
-        """Stop the limit of a message that becomes a dead letter."""
+        """Stop the hard limit of a message that becomes a dead letter."""
         self.before_send_acks(broker, message)
 
     def after_ack(self, broker: Broker, message: HeldMessage) -> None:  # type: ignore[override]
-        """Note a message as worked off, unless it was moved. Its acknowledgement may not have arrived yet."""
+        """Record a message as finished, unless it was moved. Its acknowledgement may not have arrived yet."""
         if (slot := message.slot) is not None:
             message.slot = None
             self._row.end(slot, worked_off=not message.moved)
@@ -103,7 +103,7 @@ class SlotTracking(Middleware):
         self.after_ack(broker, message)
 
     def _leased_again(self, broker: Broker) -> bool:
-        """Wait until the leases last for certain; return ``False`` when the child drains before."""
+        """Wait until the leases are certainly valid; return ``False`` when the child drains before."""
         if not self._waiting:
             self._waiting = True
             logger.warning("nothing is started: the leases were not renewed in time, others may have the messages")

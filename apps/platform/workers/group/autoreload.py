@@ -60,8 +60,8 @@ def own_folders() -> set[Path]:
 def keep_reloaded(arguments: Sequence[str]) -> int:
     """Run ``manage.py`` with arguments, again after each change, until SIGTERM or Ctrl-C; return its exit code.
 
-    A file that does not compile is logged and not loaded: the old code works on. Pools that fail to start are started
-    again with the next change.
+    A file that does not compile is logged and not loaded: the old code keeps running. Pools that fail to start are
+    started again with the next change.
     """
     name_process("reloader")
     received: list[int] = []

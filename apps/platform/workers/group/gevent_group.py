@@ -1,7 +1,7 @@
 """Parent of several gevent pools, executed anew and patched first, so that their children share what it loads.
 
-Its supervisors wait for processes and signals as all do, so that ``os`` and ``signal`` stay unpatched. In the children
-they are patched as well, see :func:`apps.platform.workers.child.gevent.become_child`.
+Its supervisors wait for processes and signals like all others, so ``os`` and ``signal`` stay unpatched. In the children
+both are patched as well, see :func:`apps.platform.workers.child.gevent.become_child`.
 """
 
 from gevent import config, monkey
@@ -17,7 +17,7 @@ from apps.platform.conf import declared_yard  # noqa: E402
 
 
 def main(arguments: list[str]) -> int:
-    """Run pools. Arguments: their names, the grace in seconds, the table's descriptor, its rows, and our index."""
+    """Run pools. Arguments: their names, the grace in seconds, the table's descriptor and rows, the process's index."""
     import django
 
     names, grace_s, fd, rows, index = arguments

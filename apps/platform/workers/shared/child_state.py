@@ -14,7 +14,7 @@ class ChildState:
         beat_ns: Monotonic time of its last heartbeat; 0 before the first.
         taken: Messages it started; ``done``: ended, well or not; ``busy``: running now.
         progress_ns: Monotonic time of the first heartbeat after it last started or ended a message.
-        works: Whether it is up and its leases last.
+        works: Whether the child is up and its leases are valid.
     """
 
     ready: bool
@@ -50,7 +50,7 @@ class Running:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """A message that was worked off, acknowledged or not."""
+    """A finished message, acknowledged or not."""
 
     lane: int
     id: bytes

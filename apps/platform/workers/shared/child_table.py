@@ -1,10 +1,10 @@
 """Table in memory shared by a supervisor and its children: a row for each child, with its running and finished
 messages.
 
-Reading a row needs nothing of the child: the row of one that hangs, or died, still shows what it ran.
+Reading a row needs no cooperation of the child: the row of a child that hangs, or died, still shows its messages.
 
-Each message pays for what is written here, and in a worker that does much between two messages the cost is in the
-objects that are touched, not in the instructions. Hence one entry for a message from its start until it is overwritten,
+Every message causes these writes, and in a worker that does much between two messages their cost is in the number of
+objects touched, not in the instructions. Hence one entry for a message from its start until it is overwritten,
 one call that fills it, and one cell with its state.
 """
 
@@ -44,7 +44,7 @@ NO_LIMIT = 0
 
 
 class ChildRow:
-    """Row of one child. The child writes it, but for its supervisor's cells; the supervisor clears it between children.
+    """Row of one child, written by the child except for the supervisor's cells; cleared between children.
 
     Args:
         memory: Of :meth:`ChildTable.row_bytes` bytes.
@@ -97,7 +97,7 @@ class ChildRow:
         return bool(self._cells[WORKING])
 
     def lease(self, until_s: float) -> None:
-        """Set, as the supervisor, the monotonic time until which the child's leases last for certain."""
+        """Set, as the supervisor, the monotonic time until which the child's leases are certainly valid."""
         self._cells[LEASED] = int(until_s * 1e9)
 
     @property
@@ -106,12 +106,12 @@ class ChildRow:
         return self._cells[LEASED] > time.monotonic_ns()
 
     def set_full(self) -> None:
-        """Note that the child starts nothing more, for want of memory."""
+        """Mark the child as full: it starts no more messages, because too little memory is free."""
         self._cells[FULL] = 1
 
     @property
     def full(self) -> bool:
-        """Whether the child is to be replaced for want of memory."""
+        """Whether the child must be replaced because too little memory is free."""
         return bool(self._cells[FULL])
 
     def retire(self) -> None:
@@ -172,13 +172,13 @@ class ChildRow:
         self._cells[slot + LIMIT] = limit_ns  # written last: the limit is never measured from the first start
 
     def request_stop(self, ran: Running) -> None:
-        """Note, as the supervisor, that a running message is to stop."""
+        """Request, as the supervisor, that a running message stops."""
         for slot, state, found in self._running():
             if found == ran:
                 self._cells[slot + STOP] = state
 
     def is_to_stop(self, slot: int) -> bool:
-        """Return whether the message in a slot is to stop."""
+        """Return whether the supervisor requested that the message in a slot stops."""
         return self._cells[slot + STOP] == self._cells[slot]
 
     def last_end(self) -> int:
@@ -197,7 +197,7 @@ class ChildRow:
         return [ran for _, _, ran in self._running()]
 
     def finished(self) -> list[Finished]:
-        """Return the messages that were worked off last and are recorded, of a child that has ended.
+        """Return the last finished messages of a child that has ended, of those whose records are written.
 
         A child may have died while it filled an entry, which clears it first: entries without token or id are left out.
         """
@@ -223,7 +223,7 @@ class ChildRow:
         return _ENTRY.unpack_from(self._memory, (slot - STATE) * CELL_BYTES)
 
     def _slots(self, kind: int) -> list[int]:
-        """Return the slots whose state is of a kind. A supervisor calls this up to a hundred times a second."""
+        """Return the slots in one kind of state. A supervisor calls this function up to a hundred times a second."""
         if not self._entries:
             return []
         kinds = self._memory[self._kinds_at : self._log_at : _ENTRY.size].tobytes()

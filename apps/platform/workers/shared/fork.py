@@ -78,7 +78,7 @@ def name_process(title: str) -> None:
 def memory_bytes(pids: Iterable[int]) -> int:
     """Return the proportional memory of processes: a shared page is divided among those that share it.
 
-    Where the kernel does not report it (anything but Linux), the resident size. Processes that are gone count nothing.
+    Where the kernel does not report it (anything but Linux), the resident size. Processes that have ended count as 0.
     """
     total = 0
     for pid in pids:

@@ -1,4 +1,4 @@
-"""Poll of what waits in the lanes of a pool, for its health and for the start of isolated children."""
+"""Poll of the messages that wait in the lanes of a pool, for its health and for the start of isolated children."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class Backlog:
     """Numbers of messages that wait in the lanes of a queue.
 
     Args:
-        isolated: Also those that are due within a second, which is worth a child that waits for them.
-        paused: 1 while nothing of the queue is handed out.
+        isolated: Messages for isolated children, also those due within a second: a child may start before them.
+        paused: 1 while no message of the queue can be fetched.
     """
 
     live: int
@@ -61,14 +61,14 @@ class BacklogPoll:
         return any(self._backlogs[queue].waits(lane) for queue, lane in self._lanes if queue in self._backlogs)
 
     def forget(self) -> None:
-        """Forget what was read, because the server is away."""
+        """Discard the backlogs that were read, because the server is unavailable."""
         self._backlogs.clear()
 
     def poll(self, budget: TickBudget) -> int:
-        """Read the backlogs if it is time to; return how many messages were found that wait for isolated children.
+        """Read the backlogs when a poll is due; return the number of messages that wait for isolated children.
 
-        A supervisor that is gone, or a worker that fetched a suspect, may have put them there. Queues for which the
-        time does not suffice are the first ones of the next poll, and so are those after one that the server refuses.
+        An earlier supervisor, or a worker that fetched a suspect, may have put them there. When the time runs out, or
+        the server refuses to read one queue, the next poll begins with the queues that were not read.
         """
         if time.monotonic() < self._poll_at_s:
             return 0

@@ -1,4 +1,4 @@
-"""Running jobs that were cancelled, as their supervisor sees them: one that does not stop is ended with its child."""
+"""Watch of a supervisor over cancelled running jobs: the child of a job that does not stop is terminated."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ logger = logging.getLogger("switchyard.workers")
 
 
 class CancellationWatch:
-    """The running messages whose jobs are to stop, and since when.
+    """Running messages whose jobs were cancelled, with the time of each request.
 
     Args:
         poll: Given index -> messages that run there, returns those whose jobs are to stop, by index. It may raise
@@ -38,7 +38,7 @@ class CancellationWatch:
         self._interrupted: set[Key] = set()
 
     def update(self, running: Mapping[int, Sequence[Running]]) -> float:
-        """Poll for cancellations if it is time to; return the seconds until the next call is due.
+        """Poll for cancellations when a poll is due; return the seconds until the next call is due.
 
         Args:
             running: Index -> messages with a running limit. Messages that are not among them are forgotten.
@@ -63,18 +63,18 @@ class CancellationWatch:
         return max(self._poll_at_s - time.monotonic(), 0.0)
 
     def is_cancelled(self, index: int, ran: Running) -> bool:
-        """Return whether the job of a running message is to stop."""
+        """Return whether the job of a running message was cancelled."""
         return (index, ran) in self._since_ns
 
     def to_interrupt(self) -> list[Key]:
-        """Return, each once, the messages that had time enough to stop by themselves."""
+        """Return, once each, the messages that did not stop by themselves in time."""
         at_ns = time.monotonic_ns() - int(INTERRUPT_AFTER_S * 1e9)
         due = [key for key, since in self._since_ns.items() if since <= at_ns and key not in self._interrupted]
         self._interrupted.update(due)
         return due
 
     def over_at_ns(self, index: int, ran: Running) -> int | None:
-        """Return the monotonic time at which a message's child is told to end: for its hard limit, or cancelled."""
+        """Return the monotonic time at which a message's child is terminated: for the hard limit, or a cancellation."""
         since_ns = self._since_ns.get((index, ran))
         if since_ns is None:
             return ran.over_at_ns

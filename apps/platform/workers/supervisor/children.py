@@ -1,4 +1,4 @@
-"""Lifecycle of a pool's children: start, replacement, and what is done when one ends."""
+"""Lifecycle of a pool's children: start, replacement, and clean-up after their end."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class ChildManager:
     """The children of a pool: its own, with one spare position for a successor, and isolated ones for suspects.
 
     Args:
-        leases: Of the children.
-        cancellations: Running messages whose jobs are to stop.
+        leases: Leases of the children.
+        cancellations: Running messages whose jobs were cancelled.
         grace_s: Seconds that a child's tasks may take to end.
         close_inherited: Called in a child first, to close what belongs to the supervisor alone.
         child_ended: Called with the pid of each child that ended.
@@ -83,7 +83,7 @@ class ChildManager:
         return [(process.pid, self.rows[process.index].read()) for process in self.running]
 
     def work(self) -> float:
-        """Reap, settle what ended children left, and start what is due; return the seconds until something is due."""
+        """Reap ended children, settle their messages, start due children; return the seconds until the next step."""
         self.process_set.work()
         leftovers, self._leftovers = self._leftovers, []
         for left, suspects, cause in leftovers:
@@ -92,11 +92,11 @@ class ChildManager:
         return min(self.leases.seconds_to_next(), self.process_set.seconds_to_next())
 
     def free_process(self) -> Process | None:
-        """Return an empty position for a successor; ``None`` while there is none."""
+        """Return an unused position, for a successor of a child; ``None`` if there is none."""
         return next((process for process in self.own if not process.pid and not process.wanted), None)
 
     def replace(self, process: Process) -> None:
-        """End a child, and start another one beside it if a position is free."""
+        """Terminate a child, and start its successor at the same time if a position is free."""
         free = self.free_process()
         if free is None or process in self.isolated:
             send(process, signal.SIGTERM)  # restarted in its own position
@@ -105,7 +105,7 @@ class ChildManager:
         self.process_set.fill(free)
 
     def retire(self, process: Process) -> None:
-        """Note that a child is ended for a successor: its tasks have no grace but their own limits."""
+        """Mark a child as replaced by a successor: for its tasks only their own limits apply, no grace period."""
         if process.pid:
             self.rows[process.index].retire()
             self.exit_causes.setdefault(process.index, ExitCause("recycled"))
@@ -161,7 +161,7 @@ class ChildManager:
         return start_child(assignment, self._table, close_inherited=self._close_inherited)
 
     def _start_isolated(self, waiting: int) -> None:
-        """Start isolated children for waiting suspects: one for each, beside those that are busy, up to the most."""
+        """Start isolated children for waiting suspects: one for each, beside the busy ones, up to the maximum."""
         if not waiting or self.process_set.stopping or self.paused:
             return
         busy = sum(self.rows[process.index].read().busy > 0 for process in self.isolated if process.pid)
@@ -170,7 +170,7 @@ class ChildManager:
             self.process_set.fill(process)
 
     def _ended(self, index: int, pid: int, status: int) -> bool:
-        """Note why a child ended and what it left; return whether it had worked."""
+        """Record why a child ended and which messages it left; return whether the child had worked."""
         row, process = self.rows[index], self.process_set.processes[index - 1]
         state, logged = row.read(), row.logged()
         leftovers = self._without_cancelled(index, self.leases.leftovers(index, row))

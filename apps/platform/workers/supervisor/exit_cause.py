@@ -35,11 +35,11 @@ class ExitCause:
 def suspects_of(
     leftovers: Leftovers, exit_cause: ExitCause | None, *, clean: bool, description: str
 ) -> tuple[tuple[Running, ...], str]:
-    """Return the messages that ended a child, or may have, and the cause to note with them.
+    """Return the messages that crashed a child, or may have, and the cause to store with them.
 
     Args:
         clean: Whether it exited with one of :data:`CLEAN_EXITS`.
-        description: How it ended, for people.
+        description: How the child ended, as text for logs.
     """
     if exit_cause is not None and exit_cause.over:  # also after a clean exit: the grace may end before they do
         over = {(ran.lane, ran.id, ran.token) for ran in exit_cause.over}

@@ -17,14 +17,14 @@ class PoolHealth:
         self._taken, self._taken_s = -1, time.monotonic()
 
     def reset(self) -> None:
-        """Give the pool its full time anew, because its children start again."""
+        """Restart the time limit for progress, because the children start again."""
         self._taken, self._taken_s = -1, time.monotonic()
 
     def unhealthy_reason(self) -> str:
         """Return why the pool does not work; empty when it does.
 
-        Running processes are not enough: the pool fetches messages, or none wait. While the broker is away nothing can
-        be fetched, and no restart would help.
+        A pool works while it fetches messages, or while none wait; running processes are not enough. While the broker
+        is unavailable the pool counts as working: no message can be fetched, and no restart would help.
         """
         leases = self._children.leases
         if leases.keeper.away:

@@ -19,9 +19,9 @@ class Heartbeats:
         self._seen: dict[int, tuple[int, float]] = {}
 
     def silent(self, rows: Mapping[int, ChildRow]) -> list[tuple[int, float]]:
-        """Return pid and seconds of silence of each child that runs nothing and has not beaten for too long.
+        """Return pid and seconds since the last heartbeat of each idle child whose heartbeat is overdue.
 
-        A child that runs something may hold the interpreter. After that has ended, it has the full time to beat again.
+        A child that runs a task may hold the interpreter lock. After the task it has the full time for a heartbeat.
 
         Args:
             rows: Pid -> row, of the running children.

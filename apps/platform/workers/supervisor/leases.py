@@ -1,4 +1,4 @@
-"""Leases of a pool's children: their supervisor keeps them, and settles what a child leaves behind."""
+"""Leases of a pool's children: their supervisor renews them, and settles the messages of a child that ended."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ class Leftovers:
 
     Args:
         running: Messages in its slots.
-        finished: Messages that were worked off and recorded, their acknowledgement not confirmed.
-        cancelled: Messages in its slots whose jobs are to stop.
+        finished: Finished and recorded messages whose acknowledgement is not confirmed.
+        cancelled: Messages in its slots whose jobs were cancelled.
     """
 
     child: str
@@ -55,7 +55,7 @@ class Leftovers:
 
 
 class ChildLeases:
-    """Name children, keep their leases, and reclaim what they leave.
+    """Leases of the children of a pool: acquired before their start, renewed, and reclaimed after their end.
 
     Messages that ran in a child when it crashed are isolated: they run again one at a time, see
     :class:`middleware.crashes.Crashes`. In a pool with a single slot they ran alone already, and are requeued.
@@ -100,13 +100,13 @@ class ChildLeases:
 
     @property
     def settled(self) -> bool:
-        """Whether everything that children left is reclaimed."""
+        """Whether all messages of children that ended are reclaimed."""
         return self.keeper.settled and not self._suspects
 
     def adopt(self, index: int, row: ChildRow, served: Served) -> str:
         """Return a name for the child that is about to start, with its leases if the server answers within a second.
 
-        The row shows the child until when it has them; :meth:`tick` joins them later, and renews them.
+        The row shows the child how long its leases are valid; :meth:`tick` adds leases later, and renews them.
         """
         incarnation = self._incarnations[index] = self._incarnations.get(index, 0) + 1
         child = f"{self._name}.{index}.{incarnation}"
@@ -123,7 +123,7 @@ class ChildLeases:
         return 0.0 if self._lost else self.keeper.seconds_to_next()
 
     def tick(self, rows: Mapping[int, ChildRow]) -> list[int]:
-        """Keep the leases, isolate suspects and poll the backlog, for about 1 s at most.
+        """Renew the leases, isolate suspects and poll the backlog, for about 1 s at most.
 
         Args:
             rows: Index -> row.
@@ -146,17 +146,17 @@ class ChildLeases:
         return [index for index, (child, _) in self._children.items() if child in lost]
 
     def take_isolated_waiting(self) -> int:
-        """Return how many messages wait to run isolated, as far as is known since the last call; then forget it."""
+        """Return and reset the number of messages, found since the last call, that wait to run isolated."""
         waiting, self._isolated_waiting = self._isolated_waiting, 0
         return waiting
 
     def leftovers(self, index: int, row: ChildRow) -> Leftovers:
-        """Return what the child of an index left, before its row is cleared."""
+        """Return the messages that the child of an index left, before its row is cleared."""
         child, served = self._children.pop(index)
         return Leftovers(child, served, row.running(), row.finished())
 
     def cancelled(self, running: Mapping[int, Sequence[Running]]) -> set[tuple[int, Running]]:
-        """Return those of the running messages, by index, whose jobs are to stop.
+        """Return those of the running messages, by index, whose jobs were cancelled.
 
         Raises:
             BrokerUnavailable: the server did not answer.
@@ -178,10 +178,10 @@ class ChildLeases:
         return found
 
     def settle(self, leftovers: Leftovers, suspects: Sequence[Running] = (), cause: str = "") -> None:
-        """Acknowledge what a child had worked off, and return the rest to the heads of its lanes.
+        """Acknowledge the messages that a child had finished, and return the rest to the heads of its lanes.
 
         Args:
-            suspects: Running messages that ended the child, or may have.
+            suspects: Running messages that crashed the child, or may have.
             cause: As :meth:`broker.queue.operations.QueueOperations.reclaim` takes it.
         """
         self._record_cancelled(leftovers)
@@ -254,7 +254,7 @@ def connect_leases(pool: Pool, yard: Yard, broker: Broker, url: str) -> ChildLea
         url: Address of its server.
 
     Raises:
-        TypeError: the broker is none of ours.
+        TypeError: the broker is not this library's.
     """
     if not isinstance(broker, RedisBroker):
         raise TypeError(f"pools run on RedisBroker, not on {type(broker).__name__}; use manage.py rundramatiq")

@@ -22,7 +22,7 @@ logger = logging.getLogger("switchyard.workers")
 
 
 class Limits:
-    """End children whose tasks are over their hard limits, do not stop when they are cancelled, or that hang."""
+    """Termination of children that hang, or whose tasks exceed their hard limits or do not stop when cancelled."""
 
     def __init__(self, children: ChildManager, cancellations: CancellationWatch) -> None:
         self._children = children
@@ -30,12 +30,12 @@ class Limits:
         self._heartbeats = Heartbeats()
 
     def enforce(self) -> float:
-        """Enforce everything; return the seconds until the next call is due."""
+        """Enforce all limits; return the seconds until the next call is due."""
         self._kill_hung()
         return min(self._poll_cancellations(), self._enforce_limits())
 
     def _kill_hung(self) -> None:
-        """Kill children that hang though they run nothing. One that runs something has until its hard limit."""
+        """Kill idle children that hang. A child that runs a task has until the task's hard limit."""
         children = self._children
         processes = {process.pid: process for process in children.running}
         silent = self._heartbeats.silent({pid: children.rows[process.index] for pid, process in processes.items()})
@@ -49,7 +49,7 @@ class Limits:
                 children.kill(process, ExitCause("hung"))
 
     def _poll_cancellations(self) -> float:
-        """Find jobs that are to stop, and interrupt their greenlets; return the seconds until the next poll."""
+        """Poll for cancelled jobs, and interrupt their greenlets; return the seconds until the next poll."""
         children = self._children
         if children.leases.keeper.away:
             return math.inf  # no answer to be had, and each question would delay the children
@@ -64,7 +64,7 @@ class Limits:
         return next_s
 
     def _enforce_limits(self) -> float:
-        """End children with tasks over their limits; return the seconds until the next task may be over."""
+        """Terminate children whose tasks exceed their limits; return the seconds until the next limit."""
         now_ns = time.monotonic_ns()
         next_ns = now_ns + int(LONGEST_PAUSE_S * 1e9)
         for process in self._children.running:

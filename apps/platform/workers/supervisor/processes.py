@@ -31,7 +31,7 @@ class RestartDelay:
     def after(self, *, worked: bool) -> float:
         """Return the seconds to wait before the next start of a process that ended.
 
-        None when it had worked; else 0.1 s, doubled with each such death in a row, up to 30 s.
+        The delay is 0 after a process that had worked; else 0.1 s, doubled with each such death in a row, up to 30 s.
         """
         if worked:
             self._idle_deaths = 0
@@ -148,7 +148,7 @@ class ProcessSet:
             self._watch(process)
 
     def _watch(self, process: Process) -> None:
-        """Wake the loop when a process ends. SIGCHLD does so as well, where there is no descriptor to be had."""
+        """Wake the loop when a process ends. Where the platform has no such descriptor, SIGCHLD does."""
         try:
             process.pidfd = os.pidfd_open(process.pid)
         except OSError:  # EMFILE, or a sandbox that refuses the call
@@ -176,4 +176,4 @@ def send(process: Process, signum: int) -> None:
 
 
 def _do_nothing() -> None:
-    """Do nothing: the descriptor only wakes the loop, and every turn reaps."""
+    """Do nothing: the descriptor only wakes the loop, and every iteration reaps."""

@@ -23,7 +23,7 @@ logger = logging.getLogger("switchyard.workers")
 
 
 class Recycling:
-    """Replace children that did enough or hold too much memory, one at a time, their successor first."""
+    """Replacement of children that ran enough tasks or hold too much memory, one at a time, successor first."""
 
     def __init__(self, children: ChildManager) -> None:
         self._children = children
@@ -31,7 +31,7 @@ class Recycling:
         self._replacement: tuple[Process, Process] | None = None  # the old one and its successor
 
     def enforce(self) -> float:
-        """Replace and kill what is due; return the seconds until the next call is due."""
+        """Replace and kill the children that are due; return the seconds until the next call is due."""
         if self._children.stopping or self._children.paused:
             self._replacement = None  # a pause ends both, and fills positions anew
             return math.inf
@@ -50,7 +50,7 @@ class Recycling:
         return max(self._measure_at_s - time.monotonic(), 0.0) if self._measure_at_s else math.inf
 
     def _measure(self) -> dict[int, int]:
-        """Return resident bytes by index, if it is time to measure, after the kill of children over the limit."""
+        """Kill children over the memory limit; return resident bytes by index, none until a measurement is due."""
         pool = self._children.pool
         if not (pool.recycle_above_bytes or pool.memory_limit_bytes) or time.monotonic() < self._measure_at_s:
             return {}

@@ -26,7 +26,7 @@ logger = logging.getLogger("switchyard.workers")
 
 
 class Reporter:
-    """Build and write a pool's reports. A broker that is away costs a second each time, never more."""
+    """Writer of a pool's reports. An unavailable broker blocks each write for at most a second."""
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
@@ -47,7 +47,7 @@ class Reporter:
         state: str,
         metrics_port: int,
     ) -> PoolReport:
-        """Return a report of the present state.
+        """Return a report of the current state.
 
         Args:
             children: Pid and state of each running child.
@@ -85,19 +85,19 @@ class Reporter:
         return EVERY_S
 
     def take_stacks_request(self) -> str:
-        """Return the request for stacks that the last report found, once; empty without one."""
+        """Return and clear the request for stacks that the last report found; empty without one."""
         request, self._stacks_request = self._stacks_request, ""
         return request
 
     def answer_stacks(self, request: str, children: list[ChildStacks]) -> None:
-        """Answer a request for the children's stacks. When the server is away, they are requested again."""
+        """Answer a request for the children's stacks. While the server is unavailable, the request stays."""
         try:
             self._reports.answer_stacks(request, children)
         except BrokerError as error:
             logger.warning("pool %s: the broker takes no stacks: %s", self._pool.name, error.kind)
 
     def remove(self) -> None:
-        """Remove the report; it expires by itself where that fails."""
+        """Remove the report; it expires by itself if that fails."""
         if self._last is None or self._away:
             return
         try:

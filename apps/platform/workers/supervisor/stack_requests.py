@@ -60,7 +60,7 @@ class StackRequests:
             self._send(pid, signal.SIGUSR1)
 
     def finish(self) -> None:
-        """Answer the request when it is time to."""
+        """Answer the request when its answer is due."""
         if self._request and time.monotonic() >= self._at_s:
             request, self._request = self._request, ""
             self._answer(

@@ -1,6 +1,6 @@
 """Supervisor of one pool: starts its children, restarts dead ones, drains them, and reports their state.
 
-One thread and one selector do it all, because a process that forks must have no other threads.
+One thread with one selector does all of this, because a process that forks must have no other threads.
 """
 
 from __future__ import annotations
@@ -45,13 +45,13 @@ logger = logging.getLogger("switchyard.workers")
 
 
 class Supervisor:
-    """Run one pool until a signal drains it.
+    """Supervisor of one pool, until a signal drains it.
 
     Args:
-        metrics_port: 0 finds a free one.
+        metrics_port: Port for metrics; 0 chooses a free one.
         grace_s: Seconds that running tasks may take to end once the pool drains.
-        own_row: Row in which a common parent reads whether the pool is ready. Without a parent, the supervisor handles
-            Ctrl-C itself, and a second signal stops it at once.
+        own_row: Row in which the supervisor reports to a common parent whether the pool is ready. Without a parent, the
+            supervisor handles Ctrl-C itself, and a second signal stops it at once.
 
     Raises:
         OSError: the metrics port is taken.
@@ -168,7 +168,7 @@ class Supervisor:
         self._children.stop(signal.SIGTERM)
 
     def _enforce_drain(self) -> None:
-        """Kill children that outlast the grace, or for which draining has no purpose any more."""
+        """Kill children that outlast the grace period, or that cannot drain because parent or broker is gone."""
         if self._own_row is not None and os.getppid() != self._parent_pid and not self._killed:
             self._kill("the parent is gone")  # where the kernel does not kill orphans
         if self._kill_at_s is None or not self._children.running:
@@ -186,7 +186,7 @@ class Supervisor:
         self._children.stop(signal.SIGKILL)
 
     def _keep_leases(self) -> None:
-        """Keep the leases, and kill children that lost theirs, unless the broker lost them all: then none has them."""
+        """Renew the leases; kill children that lost theirs, unless the broker lost all: then nobody else has them."""
         if self._leases.seconds_to_next() > 0:
             return
         lost = self._leases.tick(self._children.rows)
