@@ -107,7 +107,7 @@ class DemoYard:
         self._manager.start([parts.sidecars(smtp, receiver)])
         self.pools.expect_new()
         pools, scheduler, site = parts.pools(reload=self._with_reload), parts.scheduler(), parts.web(web)
-        # Where the kernel hands us orphans, set-up forks the parts after it has loaded Django.
+        # Where this process can adopt orphans (Linux), set-up forks the parts after it has loaded Django.
         forked = [*([] if self._with_reload else [pools]), scheduler, site] if adopt_orphans() else []
         prepared = parts.set_up(self._manager, web, forked, with_sample=self._with_sample)
         self.facts = prepared["facts"]

@@ -45,7 +45,7 @@ class Arguments(Middleware):
 # As many as fit into the body of a message. A larger number was written by hand, and binding it would fill the memory.
 MOST_PLACES: Final = 1_000_000
 
-# By the number of positional arguments: the names that are required beside them, and those that are allowed.
+# Number of positional arguments -> required keyword names, allowed keyword names.
 Calls = dict[int, tuple[frozenset[str], frozenset[str]]]
 
 

@@ -83,7 +83,7 @@ class Crashes(Middleware):
             ending = cause.partition("\n")[0]
             log.info("runs alone", job_id=message.message_id, actor=message.actor_name, crashes=crashes, cause=ending)
             decide(message, Outcome("deferred", "alone"))
-            raise SkipMessage("it runs alone, because it may take its worker down")
+            raise SkipMessage("moved to the isolated lane: it may crash its worker")
 
     def _poison(self, broker: Broker, message: MessageProxy, crashes: int, cause: str) -> Poison:
         actor = broker.actors.get(message.actor_name)

@@ -57,7 +57,7 @@ def make_interrupts() -> Interrupts:
 
 
 class _ThreadTask:
-    # Set on few of them only: there is one for each message.
+    # Class attributes: few tasks set them, and an instance is created for each message.
     cancel_at_s = math.inf
     cancelled = False
     raised = False  # an exception may be on its way

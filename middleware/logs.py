@@ -40,7 +40,7 @@ class Logs(Middleware):
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
         """Bind the job's names to every line that the actor logs."""
         if _running.get() is not None:
-            _unbind()  # something interrupted the end of the one before
+            _unbind()  # the end of the message before was interrupted
         _running.set(message)
         message.logged_s = time.monotonic()  # type: ignore[attr-defined]
 

@@ -27,7 +27,7 @@ from middleware.option_rules import (
 
 log = structlog.get_logger(__name__)
 
-# Written into a message while it moves. A sender must not set one: it would change the message's history.
+# Written into a message between queues. A sender must not set one: it would falsify the message's history.
 WRITTEN_BY_US = frozenset({"attempts", "due_at", "generation", "deferred_by", "parked_ms"})
 # Options that only messages have. All but ``owner`` and ``delay`` are written by our middleware or Dramatiq.
 INTERNAL = WRITTEN_BY_US | frozenset(

@@ -25,7 +25,7 @@ log = structlog.get_logger(__name__)
 
 # A roll-out takes minutes. After that, a message for code that no worker has is a dead letter for a person to see.
 GIVE_UP_MS: Final = 600_000
-# Longest time that is counted, for a call that some worker knows and none takes. More was written by hand: count anew.
+# Longest time that is counted, for a call that a worker knows but does not fetch. A larger value is not ours: restart.
 LONGEST_MS: Final = 30 * 24 * 3_600_000
 LOG_EVERY_S: Final = 60.0
 
@@ -58,7 +58,7 @@ class Parking(Middleware):
             if wrong is not None and not getattr(message, "cause", "").startswith("limit"):
                 mismatch = ArgumentMismatch(message.actor_name, wrong, str(signature_of(function)))
                 if self._park(message, str(mismatch)):
-                    raise SkipMessage("parked until a worker is there whose actor takes its arguments")
+                    raise SkipMessage("parked until a worker has an actor that accepts its arguments")
                 raise mismatch
         if "parked_ms" in message.options:
             unpark = partial(self._transport.unpark, message, call=call_of(message))

@@ -18,8 +18,8 @@ HIDDEN = "[redacted]"
 SHORTEST_SECRET = 4
 
 SECRET_NAME = re.compile(r"passw|secret|token|authori[sz]ation|api_?key|credential|cookie", re.IGNORECASE)
-# Each takes time that grows with the text and hardly faster: what strangers write gets into logs, and the process that
-# reads them renews a pool's leases. A name is looked at once, from its start, and nothing matched is given back (`+`).
+# Each pattern takes about linear time: logs contain untrusted text, and the process that reads them renews a pool's
+# leases. A name is matched once, from its start, by possessive quantifiers (`+`), which never backtrack.
 _NAME = rf"(?<![\w.-])(?=[\w.-]*?(?:{SECRET_NAME.pattern}))[\w.-]++"
 _VALUE = r"""\\"[^"]*+"?|"(?:[^"\\]|\\.)*+"?|'[^']*+'?|\[[^\]]*+\]?|\{[^}]*+\}?|[^\s,;&}\])]+"""
 _NAMED = re.compile(rf"""({_NAME}\\?["']?\s*+[:=]\s*+)({_VALUE})""", re.IGNORECASE)

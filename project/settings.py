@@ -94,7 +94,7 @@ TEMPLATES = [
 DATABASES = {"default": dj_database_url.parse(_CONFIG.database_url)}
 if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
     DATABASES["default"]["ENGINE"] = "project.sqlite"
-    # IMMEDIATE takes the writer's lock when a transaction begins: without it, writers that read first fail as "locked".
+    # IMMEDIATE acquires the write lock when a transaction begins: without it, writers that read first fail as "locked".
     DATABASES["default"]["OPTIONS"] = {
         "transaction_mode": "IMMEDIATE",
         "timeout": 20,
@@ -103,7 +103,7 @@ if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
     # A file, not memory: tests share it between threads and processes, as the yard does.
     DATABASES["default"]["TEST"] = {"NAME": str(SWITCHYARD.state_dir / "test.sqlite3")}
 elif DATABASES["default"]["ENGINE"].endswith("postgresql"):
-    # A server that vanished is noticed within 20 s, and whoever waits for a lock tries again later: nothing else ends
+    # A server that vanished is noticed within 20 s, and a job that waits for a lock is retried later: nothing else ends
     # such a wait but the kill of the whole child at the hard limit.
     DATABASES["default"]["OPTIONS"] = {
         "connect_timeout": 5,

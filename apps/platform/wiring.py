@@ -155,5 +155,5 @@ def _project(letter: DeadLetter) -> None:
         project_or_log,  # models are not loaded yet when the broker is built
     )
 
-    close_old_connections()  # a task may have left a broken one, and a consumer's thread has nobody who looks
+    close_old_connections()  # a task may have left a broken connection, and no hook checks those of a consumer's thread
     project_or_log(letter)

@@ -83,7 +83,7 @@ def wait_for_outcomes(yard: DemoYard, feed: Feed, stop: StopRequest) -> list[See
     while not stop.is_stopping():
         yard.restart_dead()
         evidence = Evidence(run.journal, run.answers, run.client, yard.state, yard.addresses.receiver, files)
-        # The last look judges every row again: "once" and "never" may have turned wrong since.
+        # The last poll checks every row again: "once" and "never" may have turned wrong since.
         is_last_look = all(seen.as_expected for seen in found) or time.monotonic() > deadline
         for place, expectation in enumerate(EXPECTATIONS):
             if not found[place].as_expected or (is_last_look and not expectation.passes):

@@ -80,7 +80,7 @@ class _Rewriting(cst.CSTTransformer):
         return updated_node.with_changes(module=_moved_node(updated_node.module))
 
     def leave_Attribute(self, original_node: cst.Attribute, updated_node: cst.Attribute) -> cst.BaseExpression:
-        # The innermost link of a path, `broker.redis` of `broker.redis.calls`: what encloses it keeps its shape.
+        # Only the innermost attribute is replaced, `broker.redis` of `broker.redis.calls`; outer nodes stay unchanged.
         if not m.matches(original_node.value, m.Name()) or cst.ensure_type(original_node.value, cst.Name).value not in (
             self._whole_paths
         ):

@@ -30,7 +30,7 @@ LAPSES = timedelta(seconds=60)
 PURGE_EVERY = 100
 PURGE_AT_ONCE = 1_000
 STORED_HEADERS = ("Content-Type", "Location")
-# Not stored: refusals from before any work began, which a repetition may pass, and internal errors.
+# Not stored: refusals before any work began, because a repeated request may succeed, and internal errors.
 UNSTORED = frozenset({401, 403, 413, 415, 429})
 _KEY = re.compile(r"[\x21-\x7e]([\x20-\x7e]{0,253}[\x21-\x7e])?")
 

@@ -116,7 +116,7 @@ def _project_page(letters: Sequence[Letter]) -> int:
 def _project_or_skip(letter: Letter) -> bool:
     try:
         return project(letter)
-    except (DataError, OverflowError) as error:  # a letter written by hand must not stop the others
+    except (DataError, OverflowError) as error:  # an invalid letter, written by hand, must not block the others
         log.error("dead letter fits into no row, read it in the broker", message_id=letter.id, error=str(error))
         return False
 

@@ -13,7 +13,7 @@ Severity = Literal["page", "ticket"]
 
 DEPTH_LIMIT = 200
 FAILURE_SHARE = 0.05
-# A share of fewer attempts says nothing.
+# With fewer attempts a share is not significant.
 FAILURE_MIN_ATTEMPTS = 20
 STORM_RETRIES_PER_MINUTE = 20
 CRASHES_IN_TEN_MINUTES = 3
@@ -174,7 +174,7 @@ YARD_RULES = (
         hold_s=20,
         severity="page",
         where="queue",
-        summary="the broker does not answer, or takes no work",
+        summary="the broker does not answer, or accepts no work",
         cause="Valkey is down, full, a replica, or refuses the password.",
         next_step="/readyz and `manage.py queues` say which, and what to do. What was accepted is not lost.",
     ),

@@ -13,7 +13,7 @@ from apps.platform.operations.diagnosis import MANY_RETRIES, SEEN_MS
 from broker.topology import Queue
 
 GROUP = Group("queues")
-# Expired leases are reclaimed every 2 s; older ones have nobody to reclaim them.
+# Expired leases are reclaimed every 2 s; older ones mean that no process reclaims them.
 RECLAIMED_S = 6.0
 MANY_CRASHES = 2
 SHOWN = 3

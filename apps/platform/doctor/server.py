@@ -87,7 +87,7 @@ def _server(client: redis.Redis, keys: Keys) -> Iterator[Finding]:
         calls.close()
     if state.refusal:
         yield GROUP.error(
-            "takes_no_work", f"it takes no work: {state.refusal}", "The server refuses writes", state.remedy
+            "takes_no_work", f"it accepts no work: {state.refusal}", "The server refuses writes", state.remedy
         )
     found = list(state.findings) + [item for item in judge(facts, production=True) if item.code == "unverified"]
     for item in found:

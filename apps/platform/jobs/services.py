@@ -85,7 +85,7 @@ def report_progress(done: int, total: int, note: str = "") -> None:
     Args:
         done: Steps done.
         total: Steps in all.
-        note: Current step, for people.
+        note: Description of the current step, for pages and logs.
 
     Raises:
         Cancelled: the job was cancelled.

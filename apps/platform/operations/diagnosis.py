@@ -92,7 +92,7 @@ def _broker_refuses(server: ServerState, facts: tuple[tuple[str, str], ...]) -> 
     return Verdict(
         "bad",
         "Broker refuses",
-        f"Nothing starts and new jobs are refused, because the broker takes no work: {server.refusal}.",
+        f"Nothing starts and new jobs are refused, because the broker accepts no work: {server.refusal}.",
         facts,
         # The rest of the page follows from this: reports and leases expire when they cannot be written.
         then=f"{server.remedy} Pools and scheduler merely cannot report: there is no need to restart them.",
@@ -112,7 +112,7 @@ def _broker_unsafe(findings: Sequence[Finding]) -> list[Verdict]:
 
 
 # Consequences of a finding that the rest of the page does not show, by code.
-_FOLLOWS = {"evicting": " New jobs are refused with 503 until then; what waits is worked off."}
+_FOLLOWS = {"evicting": " New jobs are refused with 503 until then; waiting messages still run."}
 
 
 def _pools_down(rows: Sequence[Row]) -> list[Verdict]:

@@ -16,7 +16,7 @@ TIMEOUT_S = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Dependency:
-    """State of one dependency; ``fact`` is text for people without address or secret."""
+    """State of one dependency; ``fact`` is a description without address or secret."""
 
     name: str
     ok: bool
@@ -29,7 +29,7 @@ def _ask_broker() -> str:
     found.pools.read_all()
     server = read_server_state(found.records.calls, found.records.keys)
     if server.refusal:
-        return f"takes no work: {server.refusal}"
+        return f"accepts no work: {server.refusal}"
     return "; ".join(error.seen for error in server.errors)
 
 

@@ -14,7 +14,7 @@ from broker.health.server import Finding, judge, read_facts
 from broker.keys.keys import Keys
 from broker.redis.calls import RedisCalls
 
-# First word of the server's error -> why it takes no work, and the remedy.
+# First word of the server's error -> why it accepts no work, and the remedy.
 REFUSALS = {
     "OOM": (
         "its memory is full",

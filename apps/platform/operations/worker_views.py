@@ -57,10 +57,10 @@ def ask_for_stacks(request: HttpRequest, member: str) -> HttpResponse:
     _check(request, "dump_stacks")
     found = _supervisors()
     if found is None or member not in {supervisor.member for supervisor in found}:
-        raise Http404("No such supervisor reports; it has ended, or the broker is away.")
+        raise Http404("No such supervisor reports; it has ended, or the broker does not answer.")
     name = f"{int(time.time())}-{secrets.token_urlsafe(16)}"
     facilities(dramatiq.get_broker()).pools.ask_for_stacks(member, name)
-    logger.info("stacks of %s asked for by user %s", member, request.user.pk)
+    logger.info("stacks of %s requested by user %s", member, request.user.pk)
     return redirect(reverse("switchyard-operations-stacks", args=[member, name]))
 
 

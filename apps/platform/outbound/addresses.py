@@ -145,7 +145,7 @@ def _read_host(written: str, *, bracketed: bool) -> tuple[str, IPv4Address | IPv
         # Refuses 127.1, 0177.0.0.1, 0x7f.1 and 2130706433: resolvers interpret them differently.
         return host, IPv4Address(host)
     except ValueError:
-        raise _malformed("has a host of numbers that is no plain IPv4 address") from None
+        raise _malformed("has a numeric host that is no plain IPv4 address") from None
 
 
 def _is_allowed(place: Place) -> bool:

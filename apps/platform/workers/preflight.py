@@ -71,5 +71,5 @@ def _line(message: CheckMessage) -> str:
     subject = f"{message.obj}: " if message.obj is not None else ""
     hint = (message.hint or "").rstrip(".")
     if hint[1:2].islower():
-        hint = hint[0].lower() + hint[1:]  # it goes on the same line
+        hint = hint[0].lower() + hint[1:]  # the hint is printed on the same line
     return "; ".join(filter(None, (f"{subject}{message.msg}", hint))) + f" ({message.id})"

@@ -56,7 +56,7 @@ def read_facts(content: bytes) -> Facts:
     elif content[facts.end :].strip(b"\0\r\n "):
         raise _followed()
     if b"%PDF-" in content[:PDF_WITHIN_BYTES]:
-        raise PictureRefused("is a PDF at the same time")
+        raise PictureRefused("is a PDF as well")
     return facts
 
 
@@ -118,7 +118,7 @@ def _read_gif(content: bytes) -> Facts:
         elif kind == 0x21:
             at += 2
         else:
-            raise PictureRefused("is a GIF with a part that is none")
+            raise PictureRefused("is a GIF with an invalid part")
         while True:
             parts += 1
             if parts > MAX_GIF_BLOCKS:
@@ -174,14 +174,14 @@ def _read_jpeg(content: bytes, start: int = 0) -> Facts:
     for _ in range(MAX_PARTS):
         found = _NEXT_MARKER.match(content, at)
         if found is None:
-            raise _cut_off() if at >= len(content) - 1 else PictureRefused("is a JPEG with a part that is none")
+            raise _cut_off() if at >= len(content) - 1 else PictureRefused("is a JPEG with an invalid part")
         marker, at = content[found.end() - 1], found.end()
         if marker == 0xD9:
             if size is None or not scans:
                 raise PictureRefused("is a JPEG without a picture")
             return Facts("JPEG", *size, frames=1, end=at)
         if marker in (0x01, 0xD8):
-            raise PictureRefused("is a JPEG with a part that is none")
+            raise PictureRefused("is a JPEG with an invalid part")
         length = struct.unpack_from(">H", content, at)[0]
         if marker in _SIZE_MARKERS:
             height, width = struct.unpack_from(">HH", content, at + 3)

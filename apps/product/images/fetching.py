@@ -55,7 +55,7 @@ def _fetched(url: str) -> Found:
 def _check_status(host: str, response: Response) -> None:
     status = response.status
     if 300 <= status < 400:
-        raise PictureRefused(f"{host} answered {status} and points elsewhere", "link to the picture itself")
+        raise PictureRefused(f"{host} answered {status}, a redirect", "link to the picture itself")
     if 400 <= status < 500 and status not in PASSING:
         raise PictureRefused(f"{host} answered {status}", "link to a picture that is there")
     if status != 200:

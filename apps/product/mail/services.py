@@ -85,4 +85,4 @@ def _nothing_to_do(mail: SentMail) -> bool:
         logger.info("mail_was_sent_before", template=mail.template)
         return False
     left_s = (mail.claimed_until - timezone.now()).total_seconds() if mail.claimed_until else 0.0
-    raise RetryLater(max(left_s, 0.0) + 1.0, "mail: another run of this job sends it; waiting until its claim lapses")
+    raise RetryLater(max(left_s, 0.0) + 1.0, "mail: another run of this job sends it; retried when its claim expires")

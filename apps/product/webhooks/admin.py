@@ -54,7 +54,7 @@ class DeliveryInline(ReadOnly, TabularInline):
 class EndpointAdmin(ReadOnly, ModelAdmin):
     """Endpoints. A secret is shown once, when it is created; afterwards only its last characters."""
 
-    deletable = True  # with its deliveries
+    deletable = True  # deleted together with its deliveries
     list_display = ("shown_url", "shown_events", "shown_active", "owner_key", "created_at")
     list_filter = ("active", "created_at")
     search_fields = ("url", "=owner_key")

@@ -119,7 +119,7 @@ def test_a_key_that_something_else_wrote_is_an_error(own_server: ServerUnderTest
 def test_a_server_that_was_told_to_follow_another_is_an_error(own_server: ServerUnderTest) -> None:
     own_server.admin.execute_command("REPLICAOF", "127.0.0.1", "1")
 
-    assert of(look(), "error")["takes_no_work"].seen == "it takes no work: it is a replica, which only reads"
+    assert of(look(), "error")["takes_no_work"].seen == "it accepts no work: it is a replica, which only reads"
 
 
 def test_a_clock_that_differs_is_a_warning(own_server: ServerUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:

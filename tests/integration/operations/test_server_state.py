@@ -66,7 +66,7 @@ def test_full_broker_is_not_ready_and_says_why(full: None) -> None:
     answer = Client().get("/readyz")
 
     assert answer.status_code == 503
-    assert answer.json()["dependencies"]["broker"] == {"ok": False, "fact": "takes no work: its memory is full"}
+    assert answer.json()["dependencies"]["broker"] == {"ok": False, "fact": "accepts no work: its memory is full"}
 
 
 def test_full_broker_counts_as_down_and_its_queues_are_still_told(full: None) -> None:
@@ -82,7 +82,7 @@ def test_command_tells_of_a_full_broker_beside_the_queues(full: None) -> None:
     call_command("queues", stdout=out, stderr=err)
 
     assert "urgent" in out.getvalue()
-    assert "takes no work: its memory is full" in err.getvalue() and "CONFIG SET maxmemory" in err.getvalue()
+    assert "accepts no work: its memory is full" in err.getvalue() and "CONFIG SET maxmemory" in err.getvalue()
 
 
 def test_broker_that_would_drop_work_is_not_ready_and_says_why(evicting: None) -> None:

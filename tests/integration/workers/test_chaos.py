@@ -77,7 +77,7 @@ def test_production_has_no_chaos(bench: Bench) -> None:
 @pytest.mark.parametrize("rate", ["6", "0/m", "6/d", "-1/s"])
 def test_a_rate_that_is_none_is_refused_with_one_that_is(settings: Settings, rate: str) -> None:
     settings.DEBUG = True
-    with pytest.raises(CommandError, match="is no rate; say how often something is harmed, for example 6/m"):
+    with pytest.raises(CommandError, match="is no rate; write the number of faults per unit, for example 6/m"):
         call_command("runpools", f"--chaos={rate}")
 
 

@@ -45,7 +45,7 @@ def test_an_idle_child_that_hangs_is_replaced_and_the_probe_does_not_hang_with_i
 
     os.kill(child, signal.SIGSTOP)
 
-    bench.wait_for_log("gave no sign of life for 1", 20)
+    bench.wait_for_log("sent no heartbeat for 1", 20)
     token = bench.send("urgent")
     wait_for(lambda: bench.ended(token))
     assert not psutil.pid_exists(child)

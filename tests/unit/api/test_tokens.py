@@ -185,7 +185,7 @@ def test_createtoken_prints_json(owner: User) -> None:
 
 
 def test_createtoken_refuses_unknown_users(db: None) -> None:
-    with pytest.raises(CommandError, match="nobody is named 'bob'"):
+    with pytest.raises(CommandError, match="no user is named 'bob'"):
         call_command("createtoken", user="bob", scopes="read")
 
 

@@ -61,7 +61,7 @@ def test_broker_that_would_drop_work_is_told_first() -> None:
 
     assert (found.level, found.label) == ("bad", "Unsafe")
     assert found.sentence == "The broker is not safe: maxmemory-policy is 'allkeys-lru'."
-    assert found.then == "Run `CONFIG SET`. New jobs are refused with 503 until then; what waits is worked off."
+    assert found.then == "Run `CONFIG SET`. New jobs are refused with 503 until then; waiting messages still run."
     assert len(found.also) == 1
 
 

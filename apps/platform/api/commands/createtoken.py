@@ -25,7 +25,7 @@ class Command(BaseCommand):
         show_examples(parser, EXAMPLES)
         parser.add_argument("--user", required=True, metavar="NAME", help="user name of the owner")
         parser.add_argument("--scopes", required=True, metavar="LIST", help=f"comma-separated: {', '.join(SCOPES)}")
-        parser.add_argument("--name", default="", help="where it is used, for people")
+        parser.add_argument("--name", default="", help="description, such as where the token is used")
         parser.add_argument("--json", action="store_true", dest="as_json", help="print it with its scopes as JSON")
 
     def handle(self, *args: Any, user: str, scopes: str, name: str, as_json: bool, **options: Any) -> None:
@@ -37,7 +37,7 @@ class Command(BaseCommand):
         try:
             owner = users._default_manager.get_by_natural_key(user)
         except users.DoesNotExist as error:
-            raise CommandError(f"--user: nobody is named {user!r}; make one with manage.py createsuperuser") from error
+            raise CommandError(f"--user: no user is named {user!r}; add one with manage.py createsuperuser") from error
         wanted = [scope.strip() for scope in scopes.split(",") if scope.strip()]
         try:
             token, plain = create_token(owner=owner, scopes=wanted, name=name or f"made for {user} by command")

@@ -61,7 +61,7 @@ def _table(tokens: list[Token]) -> Table:
     table = Table("prefix", "state", "owner", "scopes", "last used (UTC)", "name", box=None)
     for token in tokens:
         state = "revoked" if token.revoked_at else "usable"
-        # A name is somebody's free text: as Text it is no markup, and without control characters it drives no terminal.
+        # A name is free text of a user: Text disables markup, and control characters must not reach a terminal.
         name = Text("".join(letter for letter in token.name if letter.isprintable()))
         scopes = ",".join(token.scopes)
         table.add_row(token.prefix, state, token.owner.get_username(), scopes, _moment(token.last_used_at), name)

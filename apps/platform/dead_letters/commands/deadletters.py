@@ -41,9 +41,9 @@ class Command(BaseCommand):
             "--state",
             choices=DeadLetter.State.values,
             default="",
-            help="instead of the open ones",
+            help="letters in this state instead of the open ones",
         )
-        listing.add_argument("--limit", type=int, default=100, metavar="N", help="at most so many (default: 100)")
+        listing.add_argument("--limit", type=int, default=100, metavar="N", help="at most N letters (default: 100)")
         listing.add_argument("--quarantined", action="store_true", help="messages that could not be decoded")
         show = verbs.add_parser("show", help="one dead letter with its traceback")
         show.add_argument("id", metavar="ID")
@@ -51,7 +51,7 @@ class Command(BaseCommand):
             move = verbs.add_parser(verb, help=f"{text}, by id or by group")
             move.add_argument("ids", nargs="*", metavar="ID")
             move.add_argument("--group", metavar="FP", default="", help="all open letters of this fingerprint")
-            move.add_argument("--reason", default="", help="why, for the history")
+            move.add_argument("--reason", default="", help="reason to note in the history")
         for sub in verbs.choices.values():
             sub.add_argument("--json", action="store_true", help="print JSON")
 

@@ -23,12 +23,12 @@ EXAMPLES = """examples:
 
 
 class Command(BaseCommand):
-    help = "Show a job, or ask for it to be cancelled."
+    help = "Show or cancel a job."
 
     def add_arguments(self, parser: CommandParser) -> None:
         show_examples(parser, EXAMPLES)
         actions = parser.add_subparsers(dest="action", required=True)
-        show = actions.add_parser("show", help="print where a job stands")
+        show = actions.add_parser("show", help="print the state of a job")
         show.add_argument("id", metavar="ID")
         show.add_argument("--json", action="store_true", dest="as_json", help="print it as JSON")
         cancel = actions.add_parser("cancel", help="cancel a job: at once when it waits, within 10 s when it runs")

@@ -117,7 +117,7 @@ class Command(BaseCommand):
     def _list(self, *, as_json: bool) -> None:
         state = queries.yard_state()
         if state.server.refusal:
-            self.stderr.write(f"queues: the broker takes no work: {state.server.refusal}. {state.server.remedy}")
+            self.stderr.write(f"queues: the broker accepts no work: {state.server.refusal}. {state.server.remedy}")
         for item in state.server.findings:
             self.stderr.write(f"queues: {item.severity}: {item.seen}; {item.remedy}")
         found = queries.queues_of(state)

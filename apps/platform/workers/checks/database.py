@@ -69,7 +69,7 @@ def set_aside(connection: BaseDatabaseWrapper) -> str:
     """Return the command that keeps a database under another name."""
     name = str(connection.settings_dict["NAME"])
     if connection.vendor == "sqlite":
-        # The write-ahead log goes with its file: it would be read into the new one.
+        # The write-ahead log moves with its file: SQLite would apply the log to the new file.
         kept = Path(name).parent / "before"
         return f"mkdir '{kept}' && mv '{name}'* '{kept}'"
     if connection.vendor == "postgresql":

@@ -17,7 +17,7 @@ def become_child(broker: Broker, slots: int) -> None:
     import gevent
     from gevent import monkey
 
-    # The parents stay unpatched in these: they wait for processes themselves and have no threads. Tasks may have both.
+    # The parents leave these modules unpatched: they wait for processes and have no threads. Tasks may need both.
     monkey.patch_os()
     monkey.patch_signal()
     gevent.config.resolver = "thread"

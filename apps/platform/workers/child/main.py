@@ -37,7 +37,7 @@ from middleware.cancellation import Cancellation
 MIDDLEWARE_VARIABLE = "SWITCHYARD_CHILD_MIDDLEWARE"
 BEAT_S = 0.5
 EX_LEFT_WORK = 3
-# An isolated child stays so long without work, so that the next suspect does not wait for a start.
+# Time that an idle isolated child stays up, so that the next suspect does not wait for a start.
 ISOLATED_IDLE_S = 10.0
 CONNECTION_AGE_S = 60
 
@@ -213,7 +213,7 @@ def drain(worker: dramatiq.Worker, slots: SlotTracking, row: ChildRow, signals: 
                 deadline = min(deadline, time.monotonic() + grace_s)
     left = len(slots.running)
     if left:
-        logger.warning("%d tasks did not end within the grace period and are given back", left)
+        logger.warning("%d tasks did not end within the grace period and are requeued", left)
     worker.broker.emit_after("worker_shutdown", worker)
     with contextlib.suppress(BrokerUnavailable):  # then the supervisor requeues what is not recorded as finished
         facilities(worker.broker).barrier.flush()

@@ -65,7 +65,7 @@ class MemoryGuard(Middleware):
             self._close(broker, size)
             self._release(message)
             decide(message, Outcome("deferred", "memory"))
-            raise SkipMessage("its worker has no memory left for it")
+            raise SkipMessage("too little memory is free in its worker")
         self._begun = True
         message.weighed = size, resident, _peak_bytes()  # type: ignore[attr-defined]
 
@@ -83,7 +83,7 @@ class MemoryGuard(Middleware):
             return
         before, resident_before, peak_before = weighed
         (_, size), peak = self._used(), _peak_bytes()
-        # A peak from before the message says nothing about it.
+        # A peak that was reached before the message is not its own.
         went_up = peak - resident_before if peak > peak_before else 0
         self._growth_bytes = max(self._growth_bytes, went_up, size - before)
         if not self._row.full and size + self._growth_bytes > self._limit_bytes:
@@ -102,7 +102,7 @@ class MemoryGuard(Middleware):
         self._row.set_full()
         broker.drain()  # type: ignore[attr-defined]
         logger.info(
-            "this child holds %.0f MB, and a message took up to %.0f MB: none starts any more under %.0f MB",
+            "child uses %.0f MB, one message used up to %.0f MB: no message starts within the limit of %.0f MB",
             size / 1e6, self._growth_bytes / 1e6, self._limit_bytes / 1e6,
         )  # fmt: skip
 

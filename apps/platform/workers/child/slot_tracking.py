@@ -80,7 +80,7 @@ class SlotTracking(Middleware):
             if not self._leased_again(broker):
                 message.moved = True
                 decide(message, Outcome("deferred", "lease"))
-                raise SkipMessage("its lease may have lapsed")
+                raise SkipMessage("its lease may have expired")
         message.slot = slot
 
     def before_send_acks(self, broker: Broker, message: HeldMessage) -> None:
@@ -106,7 +106,7 @@ class SlotTracking(Middleware):
         """Wait until the leases are certainly valid; return ``False`` when the child drains before."""
         if not self._waiting:
             self._waiting = True
-            logger.warning("nothing is started: the leases were not renewed in time, others may have the messages")
+            logger.warning("no message is started: the leases were not renewed in time, other owners may have them")
         while not self._row.leased:
             if getattr(broker, "draining", False):
                 return False

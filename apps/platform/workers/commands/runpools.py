@@ -43,7 +43,7 @@ class Command(BaseCommand):
     def handle(self, **options: Any) -> None:
         """Run the pools."""
         try:
-            # Named twice is meant once.
+            # A pool that is named twice runs once.
             pools = [declared_yard().pool(name) for name in dict.fromkeys(options["pools"])]
         except UnknownPool as error:
             refuse(str(error))

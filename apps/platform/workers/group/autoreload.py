@@ -91,7 +91,7 @@ def keep_reloaded(arguments: Sequence[str]) -> int:
 
 
 def _start(arguments: Sequence[str]) -> subprocess.Popen[bytes]:
-    # In a session of its own: Ctrl-C reaches this process alone, which signals the pools once.
+    # In a separate session: Ctrl-C reaches only this process, which then signals the pools once.
     return subprocess.Popen(
         [sys.executable, "-m", "django", *arguments],
         start_new_session=True,
@@ -120,6 +120,6 @@ def _compile(files: Iterable[Path]) -> bool:
         except FileNotFoundError:
             continue
         except (SyntaxError, ValueError) as error:
-            logger.error("reload: %s: %s; the pools go on with the code they have", path, error)
+            logger.error("reload: %s: %s; the pools keep running the old code", path, error)
             return False
     return True

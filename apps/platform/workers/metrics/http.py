@@ -110,7 +110,7 @@ class MetricsListener:
         try:
             body = self._render()
         except Exception:
-            # A scrape must not end a pool.
+            # An error during a scrape must not terminate the pool.
             logger.exception("metrics could not be rendered")
             return _response("500 Internal Server Error", b"see the pool's log\n")
         return _response("200 OK", body, CONTENT_TYPE_LATEST, head=method == b"HEAD")

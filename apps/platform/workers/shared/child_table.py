@@ -37,7 +37,7 @@ START, LIMIT, STOP = -STATE, 1 - STATE, -1
 # A state is the number of the child's start or end that wrote it, and in its lowest byte the kind of state.
 EVENT = 256
 RUNS, WORKED_OFF, GONE = 1, 2, 3
-# Ended messages that are remembered at least.
+# Minimum number of ended messages whose entries are kept.
 KEPT = 512
 LOG_BYTES = 4_096
 NO_LIMIT = 0

@@ -10,7 +10,7 @@ from types import FrameType
 
 # Signals that our processes handle. Not SIGCHLD: gevent cannot see a subprocess end while that is blocked.
 HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1)
-# From a supervisor to its gevent child: a task there is to stop, and may not let its child's other greenlets run.
+# From a supervisor to its gevent child: a task must stop that may block the child's other greenlets.
 INTERRUPT = signal.SIGUSR2
 
 

@@ -15,7 +15,7 @@ IDLE_S = 1.0
 POLL_AGAIN_S = 1.0
 # The child polls by itself and raises in the task before this time; a greenlet that never yields does not see that.
 INTERRUPT_AFTER_S = 0.4
-# The child is told to end then, and killed 5 s later: within 10 s in all, including the poll.
+# The child gets SIGTERM then, and SIGKILL 5 s later: within 10 s in all, including the poll.
 END_AFTER_S = 3.0
 
 Key = tuple[int, Running]

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from apps.platform.workers.shared.child_table import ChildRow
 
-# A child beats twice a second. One that starts loads everything before its first beat.
+# A child writes a heartbeat twice a second. A starting child loads everything before its first one.
 HUNG_S, BOOT_S = 10.0, 60.0
 
 
@@ -28,7 +28,7 @@ class Heartbeats:
         """
         now_s = time.monotonic()
         if now_s - self._checked_s > HUNG_S / 2:
-            self._seen.clear()  # this process stood still, its children may have as well
+            self._seen.clear()  # this process was suspended, its children may have been as well
         self._checked_s = now_s
         self._seen = {pid: seen for pid, seen in self._seen.items() if pid in rows}
         found = []

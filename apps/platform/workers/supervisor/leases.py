@@ -242,7 +242,7 @@ class ChildLeases:
             pass
         except BrokerError as error:
             logger.warning("%d suspects are isolated later: %s", len(self._suspects), error)
-            self._suspects.append(self._suspects.pop(0))  # the server may refuse this one alone
+            self._suspects.append(self._suspects.pop(0))  # the server may refuse only this message
         self._isolated_waiting += count - len(self._suspects)
 
 

@@ -14,7 +14,7 @@ from apps.platform.workers.supervisor.exit_cause import ExitCause
 from apps.platform.workers.supervisor.heartbeats import Heartbeats
 from apps.platform.workers.supervisor.processes import Process, send
 
-# A child that was told to end for a task over its limit, or that does not stop, is killed so much later.
+# Time between the SIGTERM and the SIGKILL of a child whose task exceeded its limit or did not stop.
 KILL_AFTER_LIMIT_S = 5.0
 LONGEST_PAUSE_S = 1.0
 
@@ -43,7 +43,7 @@ class Limits:
             process = processes[pid]
             if process.index not in children.exit_causes:
                 logger.error(
-                    "pool %s: child %d gave no sign of life for %.0f s; killed",
+                    "pool %s: child %d sent no heartbeat for %.0f s; killed",
                     children.pool.name, process.index, silent_s,
                 )  # fmt: skip
                 children.kill(process, ExitCause("hung"))
@@ -52,7 +52,7 @@ class Limits:
         """Poll for cancelled jobs, and interrupt their greenlets; return the seconds until the next poll."""
         children = self._children
         if children.leases.keeper.away:
-            return math.inf  # no answer to be had, and each question would delay the children
+            return math.inf  # the server does not answer, and each poll would delay the children
         rows = {process.index: children.rows[process.index] for process in children.running}
         running = {index: [ran for ran in row.running() if ran.limit_ns] for index, row in rows.items()}
         next_s = self._cancellations.update(running)

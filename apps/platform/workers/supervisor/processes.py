@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from apps.platform.workers.shared.fork import peak_bytes
 
 FIRST_DELAY_S, LONGEST_DELAY_S = 0.1, 30.0
-# A process that lived for so long counts as healthy, whatever it did.
+# A process that ran for at least this time counts as healthy.
 HEALTHY_AFTER_S = 10.0
 HAS_PIDFD = hasattr(os, "pidfd_open")
 
@@ -138,10 +138,10 @@ class ProcessSet:
     def _launch(self, process: Process) -> None:
         try:
             process.pid = self._start(process.index)
-        except OSError as error:  # out of memory or of process ids: retry this one, the others go on
+        except OSError as error:  # out of memory or of process ids: retry this process, the others keep running
             wait_s = process.delay.after(worked=False)
             process.start_at_s = time.monotonic() + wait_s
-            logger.error("a process could not be started: %s; tried again in %.1f s", error.strerror, wait_s)
+            logger.error("a process could not be started: %s; retried in %.1f s", error.strerror, wait_s)
             return
         process.started_s = time.monotonic()
         if HAS_PIDFD:

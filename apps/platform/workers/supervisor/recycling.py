@@ -13,8 +13,8 @@ from apps.platform.workers.supervisor.children import ChildManager
 from apps.platform.workers.supervisor.exit_cause import ExitCause
 from apps.platform.workers.supervisor.processes import Process, send
 
-# Memory is measured no later than a child could reach its limit, growing at 2 GB/s, about what a processor writes. One
-# measurement takes 20 microseconds.
+# The next measurement is due before a child could reach its limit at a growth of 2 GB/s, about the write rate of one
+# processor. A measurement takes 20 microseconds.
 MEASURE_EVERY_S, MEASURE_AT_MOST_EVERY_S = 0.1, 0.01
 GROWTH_BYTES_S = 2e9
 POLL_SUCCESSOR_S = 0.02
@@ -78,7 +78,7 @@ class Recycling:
             if not process.pid or not process.wanted or process.index in children.exit_causes:
                 continue
             state = row.read()
-            if free is None:  # one after the other, but for children that are full and idle
+            if free is None:  # one after the other, except children that are full and idle
                 if row.full and not state.busy:
                     children.retire(process)
                     send(process, signal.SIGTERM)

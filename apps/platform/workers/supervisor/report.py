@@ -76,11 +76,11 @@ class Reporter:
             self._stacks_request = self._reports.write(report)
         except BrokerError as error:
             if not self._away:
-                logger.warning("pool %s: the broker takes no report: %s", self._pool.name, error.kind)
+                logger.warning("pool %s: the broker accepts no report: %s", self._pool.name, error.kind)
             self._away = True
             return AFTER_FAILURE_S
         if self._away:
-            logger.info("pool %s: the broker takes reports again", self._pool.name)
+            logger.info("pool %s: the broker accepts reports again", self._pool.name)
         self._away = False
         return EVERY_S
 
@@ -94,7 +94,7 @@ class Reporter:
         try:
             self._reports.answer_stacks(request, children)
         except BrokerError as error:
-            logger.warning("pool %s: the broker takes no stacks: %s", self._pool.name, error.kind)
+            logger.warning("pool %s: the broker accepts no stacks: %s", self._pool.name, error.kind)
 
     def remove(self) -> None:
         """Remove the report; it expires by itself if that fails."""
@@ -103,7 +103,7 @@ class Reporter:
         try:
             self._reports.remove(self._last)
         except BrokerError as error:
-            logger.warning("pool %s: its report is left to lapse: %s", self._pool.name, error.kind)
+            logger.warning("pool %s: report not removed, it expires by itself: %s", self._pool.name, error.kind)
 
 
 def _child(pid: int, state: ChildState) -> dict[str, Any]:

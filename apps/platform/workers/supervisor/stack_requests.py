@@ -19,11 +19,11 @@ from broker.stores.pool_reports import ChildStacks, Stack
 # A dump is written within a signal handler; a child under load may be that late.
 WAIT_S = 0.5
 MOST_STACKS, MOST_FRAMES = 100, 40
-# Of a child's dump; 100 greenlets write less.
+# Most bytes that are read of a child's dump; 100 greenlets write less.
 MOST_BYTES = 400_000
 
 _FRAME = re.compile(r'^[\s|:+-]*File "(?P<file>[^"]*)", line (?P<line>\d+),? in (?P<function>[\w.<>]+)\s*$')
-# As C writes it. Gevent's own dump of threads repeats that.
+# Thread header as faulthandler writes it. Gevent's dump repeats the threads.
 _THREAD = re.compile(r"^(?P<current>Current t|T)hread 0x[0-9a-f]+ .*\(most recent call first\)")
 _GREENLET = re.compile(r'^[\s|:+-]*<(?P<kind>\w*Greenlet\w*|Hub|greenlet\.greenlet)(?: "(?P<name>[\w.-]+)")?')
 # Parts of gevent's dump that are no stack: where a greenlet was spawned, and its locals.

@@ -127,7 +127,7 @@ class Supervisor:
                 key.data()
         if not self._leases.settled:
             logger.error(
-                "pool %s: the broker took not everything back; what its children held starts when its leases lapse",
+                "pool %s: not all messages were returned to the broker; the rest start when their leases expire",
                 self.pool.name,
             )
             self._killed = True
@@ -174,7 +174,7 @@ class Supervisor:
         if self._kill_at_s is None or not self._children.running:
             return
         if self._leases.keeper.silent:
-            self._kill("the broker does not answer, they can neither give back nor acknowledge what they hold")
+            self._kill("the broker does not answer, they can neither release nor acknowledge their messages")
         elif time.monotonic() >= self._kill_at_s:
             self._kill(f"not done {KILL_AFTER_GRACE_S:g} s after the grace period of {self._grace_s:g} s")
 
@@ -193,7 +193,7 @@ class Supervisor:
         if lost and not self._check_broker_health(at_once=True):
             for index in lost:
                 logger.error(
-                    "pool %s: child %d lost its lease, others have its messages; killed", self.pool.name, index
+                    "pool %s: child %d lost its lease, other owners have its messages; killed", self.pool.name, index
                 )
                 self._children.kill(self._children.process_set.processes[index - 1], ExitCause("lost_lease"))
 
@@ -207,7 +207,7 @@ class Supervisor:
             return paused
         keeper = self._leases.keeper
         if keeper.away and (self._watch.told_away or not keeper.silent):
-            return paused  # known already, and asking would block for a second
+            return paused  # the state is known, and a check would block for a second
         why = self._watch.look().pause
         if bool(why) == paused:
             return paused
@@ -217,7 +217,7 @@ class Supervisor:
             self._state = "paused"
             self._children.pause()
         else:
-            logger.info("pool %s: goes on", self.pool.name)
+            logger.info("pool %s: resumed", self.pool.name)
             self._state = "starting"
             self._health.reset()
             self._children.resume()

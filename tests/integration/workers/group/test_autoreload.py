@@ -67,7 +67,7 @@ def test_changed_code_runs_after_a_drain_and_a_syntax_error_changes_nothing(benc
     wait_for(lambda: bench.started(held))
 
     changing.replace("def say(:\n")
-    bench.wait_for_log("the pools go on with the code they have")
+    bench.wait_for_log("the pools keep running the old code")
     still = changing.says()
     changing.write("two")
     wait_for(lambda: bench.log().count("pools: all ready") == 2, timeout_s=30)
@@ -86,9 +86,9 @@ def test_a_file_that_does_not_compile_holds_back_what_is_saved_after_it(bench: B
     other = changing.file.with_name("services.py")
 
     other.write_text("def half(:\n")
-    bench.wait_for_log("the pools go on with the code they have")
+    bench.wait_for_log("the pools keep running the old code")
     changing.write("two")
-    wait_for(lambda: bench.log().count("the pools go on with the code they have") == 2, timeout_s=10)
+    wait_for(lambda: bench.log().count("the pools keep running the old code") == 2, timeout_s=10)
     still = changing.says()
     other.write_text("WHOLE = True\n")
     wait_for(lambda: bench.log().count("pools: all ready") == 2, timeout_s=30)

@@ -44,8 +44,8 @@ def load(name: str) -> BaseCommand:
 class Command(BaseCommand):
     """Runs one of the commands; its options, output and exit code are that command's own."""
 
-    help = "Background work: run pools and the scheduler, look into queues, jobs and dead letters, find what is wrong."
-    requires_system_checks = []  # the command itself says which it needs
+    help = "Background work: run pools and the scheduler, inspect queues, jobs and dead letters, diagnose defects."
+    requires_system_checks = []  # each command declares the system checks that it needs
 
     def run_from_argv(self, argv: list[str]) -> None:
         """Hand the command line over to the command that it names."""
