@@ -9,7 +9,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from apps.platform import conf
-from apps.platform.conf import InvalidSetting, SwitchyardSettings
+from apps.platform.conf import SwitchyardSettings
+from apps.platform.setting_values import InvalidSetting, with_valid_port
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 DEVELOPMENT_HOSTS = ("localhost", "127.0.0.1", "[::1]")
@@ -51,7 +52,7 @@ def load(environ: Mapping[str, str]) -> Config:
         debug=debug,
         secret_key=secret_key,
         allowed_hosts=hosts,
-        database_url=conf.with_valid_port(
+        database_url=with_valid_port(
             "DATABASE_URL", environ.get("DATABASE_URL") or f"sqlite:///{library.state_dir / 'db.sqlite3'}"
         ),
         storage_url=_storage_url(environ, library.state_dir),

@@ -13,18 +13,21 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.utils.module_loading import import_string
 
 from apps.platform.default_topology import DEFAULT_YARD
+from apps.platform.setting_values import (
+    LOG_FORMATS,
+    InvalidSetting,
+    addresses_of,
+    broker_url_of,
+    choice_of,
+    public_url_of,
+)
 from broker.errors import SwitchyardError
 from broker.topology import Yard
-
-BROKER_SCHEMES = ("redis", "rediss", "unix")
-LOG_FORMATS = ("json", "console")
-PRODUCTION_BROKER = "name the broker, for example rediss://user:password@valkey:6379/0"
 
 # Each key of SWITCHYARD, and the environment variable that is read when the key is missing.
 KEYS: dict[str, str | None] = {
@@ -42,18 +45,6 @@ KEYS: dict[str, str | None] = {
     "BASE_DIR": None,
     "DEBUG": None,
 }
-
-
-class InvalidSetting(SwitchyardError):
-    """A setting or environment variable that cannot or must not be used. It stops the start with exit code 78.
-
-    Args:
-        name: The environment variable, or ``SWITCHYARD["KEY"]``.
-    """
-
-    def __init__(self, name: str, fact: str, remedy: str) -> None:
-        self.name, self.fact, self.remedy = name, fact, remedy
-        super().__init__(f"{name}: {fact}; {remedy}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,15 +153,15 @@ def read(
     state_dir = given.path("STATE_DIR", base / "var").resolve()
     return SwitchyardSettings(
         topology=_topology(*given.value("TOPOLOGY", DEFAULT_YARD)),
-        broker_url=_broker_url(*given.text("BROKER_URL"), state_dir, debug=debug),
-        public_url=_public_url(*given.text("PUBLIC_URL"), hosts, debug=debug),
+        broker_url=broker_url_of(*given.text("BROKER_URL"), state_dir, debug=debug),
+        public_url=public_url_of(*given.text("PUBLIC_URL"), hosts, debug=debug),
         alert_urls=given.listed("ALERT_URLS"),
-        allowed_private_addresses=_addresses(*given.value("ALLOWED_PRIVATE_ADDRESSES", "")),
+        allowed_private_addresses=addresses_of(*given.value("ALLOWED_PRIVATE_ADDRESSES", "")),
         metrics_token=given.text("METRICS_TOKEN")[1],
         metrics_dir=given.path("METRICS_DIR", state_dir / "metrics"),
         state_dir=state_dir,
         release=given.text("RELEASE")[1] or git_release(base),
-        log_format=_choice(*given.text("LOG_FORMAT"), LOG_FORMATS, default="console" if debug else "json"),
+        log_format=choice_of(*given.text("LOG_FORMAT"), LOG_FORMATS, default="console" if debug else "json"),
         configure_logging=given.flag("CONFIGURE_LOGGING", default=False),
         base_dir=base,
         debug=debug,
@@ -190,20 +181,6 @@ def git_release(folder: Path) -> str:
     except (OSError, subprocess.SubprocessError):
         return "unknown"
     return done.stdout.strip()
-
-
-def with_valid_port(name: str, url: str) -> str:
-    """Return an URL whose port, if there is one, is a number.
-
-    Raises:
-        InvalidSetting: the port is no number. The URL is not in the message: what looks like a port may be a password.
-    """
-    try:
-        urlsplit(url).port  # noqa: B018  the error quotes a part of the URL, perhaps of its password
-    except ValueError:
-        remedy = "write /, ? and # within a password as %2F, %3F and %23"
-        raise InvalidSetting(name, "has a port that is no number", remedy) from None
-    return url
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,55 +240,3 @@ def _topology(name: str, value: Any) -> Yard:
             name, f"is a {type(value).__name__}, not a Yard", "declare one with Yard(queues=…, pools=…)"
         )
     return value
-
-
-def _choice(name: str, value: str, choices: tuple[str, ...], *, default: str) -> str:
-    value = value or default
-    if value not in choices:
-        raise InvalidSetting(name, f"{value!r} is not one of {', '.join(choices)}", f"set {name}={choices[0]}")
-    return value
-
-
-def _broker_url(name: str, value: str, state_dir: Path, *, debug: bool) -> str:
-    if value == "":
-        if not debug:
-            raise InvalidSetting("SWITCHYARD_BROKER_URL", "is not set", PRODUCTION_BROKER)
-        return f"unix://{state_dir / 'valkey.sock'}"
-    parts = urlsplit(value)
-    if parts.scheme not in BROKER_SCHEMES:
-        fact = f"scheme {parts.scheme!r} is not one of {', '.join(BROKER_SCHEMES)}"
-        raise InvalidSetting(name, fact, "use for example redis://127.0.0.1:6379/0")
-    with_valid_port(name, value)
-    loopback = parts.hostname in ("localhost", "127.0.0.1", "::1")
-    if not debug and parts.scheme != "unix" and not loopback and not parts.password:
-        remedy = "put a user and password into the URL, for example redis://user:password@valkey:6379/0"
-        raise InvalidSetting(name, f"{parts.hostname} is reached without a password", remedy)
-    return value
-
-
-def _public_url(name: str, value: str, hosts: Iterable[str], *, debug: bool) -> str:
-    if value == "" and debug:
-        value = "http://127.0.0.1:8000"
-    if value == "":
-        host = next((host.lstrip(".") for host in hosts if host != "*"), "")
-        if not host:
-            raise InvalidSetting(name, "is not set, and ALLOWED_HOSTS names no host", "use https://yard.example.com")
-        value = f"https://{host}"
-    parts = urlsplit(value)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise InvalidSetting(name, f"{value!r} is no web address", "use https://yard.example.com")
-    return value.rstrip("/")
-
-
-def _addresses(name: str, value: Any) -> frozenset[tuple[str, int]]:
-    entries: Iterable[Any] = value.replace(",", " ").split() if isinstance(value, str) else value
-    if not isinstance(entries, Iterable):
-        raise InvalidSetting(name, f"{value!r} is no list of host:port", f"set {name} to for example 127.0.0.1:9000")
-    return frozenset(_address(name, entry) for entry in entries)
-
-
-def _address(name: str, entry: Any) -> tuple[str, int]:
-    host, _, port = entry.rpartition(":") if isinstance(entry, str) else ("", "", "")
-    if not host or not (port.isascii() and port.isdigit()) or not 0 < int(port) < 65536:
-        raise InvalidSetting(name, f"{entry!r} is no host:port", f"set {name} to for example 127.0.0.1:9000")
-    return host.strip("[]"), int(port)

@@ -11,8 +11,9 @@ from django.conf import settings
 from django.test import override_settings
 
 from apps.platform import conf
-from apps.platform.conf import InvalidSetting, declared_yard, switchyard_settings
+from apps.platform.conf import declared_yard, switchyard_settings
 from apps.platform.default_topology import DEFAULT_YARD
+from apps.platform.setting_values import InvalidSetting
 from apps.platform.workers.checks import check_yard
 from broker.topology import Yard
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from apps.platform.conf import InvalidSetting
+from apps.platform.setting_values import InvalidSetting
 from project.config import load
 
 GOOD = {

@@ -1,0 +1,112 @@
+"""Rules of single settings: each returns the value to use, or raises :class:`InvalidSetting` with a remedy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from broker.errors import SwitchyardError
+
+BROKER_SCHEMES = ("redis", "rediss", "unix")
+LOG_FORMATS = ("json", "console")
+PRODUCTION_BROKER = "name the broker, for example rediss://user:password@valkey:6379/0"
+
+
+class InvalidSetting(SwitchyardError):
+    """A setting or environment variable that cannot or must not be used. It stops the start with exit code 78.
+
+    Args:
+        name: The environment variable, or ``SWITCHYARD["KEY"]``.
+    """
+
+    def __init__(self, name: str, fact: str, remedy: str) -> None:
+        self.name, self.fact, self.remedy = name, fact, remedy
+        super().__init__(f"{name}: {fact}; {remedy}")
+
+
+def with_valid_port(name: str, url: str) -> str:
+    """Return an URL whose port, if there is one, is a number.
+
+    Raises:
+        InvalidSetting: the port is no number. The URL is not in the message: what looks like a port may be a password.
+    """
+    try:
+        urlsplit(url).port  # noqa: B018  the error quotes a part of the URL, perhaps of its password
+    except ValueError:
+        remedy = "write /, ? and # within a password as %2F, %3F and %23"
+        raise InvalidSetting(name, "has a port that is no number", remedy) from None
+    return url
+
+
+def choice_of(name: str, value: str, choices: tuple[str, ...], *, default: str) -> str:
+    """Return a value that is one of ``choices``, or the default for an empty one.
+
+    Raises:
+        InvalidSetting: the value is another one.
+    """
+    value = value or default
+    if value not in choices:
+        raise InvalidSetting(name, f"{value!r} is not one of {', '.join(choices)}", f"set {name}={choices[0]}")
+    return value
+
+
+def broker_url_of(name: str, value: str, state_dir: Path, *, debug: bool) -> str:
+    """Return the broker's address, in development a socket in the state folder. In production it needs a password.
+
+    Raises:
+        InvalidSetting: the value is another one.
+    """
+    if value == "":
+        if not debug:
+            raise InvalidSetting("SWITCHYARD_BROKER_URL", "is not set", PRODUCTION_BROKER)
+        return f"unix://{state_dir / 'valkey.sock'}"
+    parts = urlsplit(value)
+    if parts.scheme not in BROKER_SCHEMES:
+        fact = f"scheme {parts.scheme!r} is not one of {', '.join(BROKER_SCHEMES)}"
+        raise InvalidSetting(name, fact, "use for example redis://127.0.0.1:6379/0")
+    with_valid_port(name, value)
+    loopback = parts.hostname in ("localhost", "127.0.0.1", "::1")
+    if not debug and parts.scheme != "unix" and not loopback and not parts.password:
+        remedy = "put a user and password into the URL, for example redis://user:password@valkey:6379/0"
+        raise InvalidSetting(name, f"{parts.hostname} is reached without a password", remedy)
+    return value
+
+
+def public_url_of(name: str, value: str, hosts: Iterable[str], *, debug: bool) -> str:
+    """Return the root of the web's address, without a slash at the end.
+
+    Raises:
+        InvalidSetting: the value is another one.
+    """
+    if value == "" and debug:
+        value = "http://127.0.0.1:8000"
+    if value == "":
+        host = next((host.lstrip(".") for host in hosts if host != "*"), "")
+        if not host:
+            raise InvalidSetting(name, "is not set, and ALLOWED_HOSTS names no host", "use https://yard.example.com")
+        value = f"https://{host}"
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise InvalidSetting(name, f"{value!r} is no web address", "use https://yard.example.com")
+    return value.rstrip("/")
+
+
+def addresses_of(name: str, value: Any) -> frozenset[tuple[str, int]]:
+    """Return pairs of host and port from a list, or from text with spaces or commas between.
+
+    Raises:
+        InvalidSetting: the value is another one.
+    """
+    entries: Iterable[Any] = value.replace(",", " ").split() if isinstance(value, str) else value
+    if not isinstance(entries, Iterable):
+        raise InvalidSetting(name, f"{value!r} is no list of host:port", f"set {name} to for example 127.0.0.1:9000")
+    return frozenset(_address(name, entry) for entry in entries)
+
+
+def _address(name: str, entry: Any) -> tuple[str, int]:
+    host, _, port = entry.rpartition(":") if isinstance(entry, str) else ("", "", "")
+    if not host or not (port.isascii() and port.isdigit()) or not 0 < int(port) < 65536:
+        raise InvalidSetting(name, f"{entry!r} is no host:port", f"set {name} to for example 127.0.0.1:9000")
+    return host.strip("[]"), int(port)
