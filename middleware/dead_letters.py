@@ -29,12 +29,12 @@ TRACEBACK_CHARACTERS = 20_000
 ERROR_CHARACTERS = 2_000
 
 
-class NotBuried(SwitchyardError, MiddlewareError):
+class NotDeadLettered(SwitchyardError, MiddlewareError):
     """A message that Dramatiq rejected could not be put into its dead list. It stays with its worker."""
 
 
 class DeadLetters(Middleware):
-    """Middleware that moves messages to the dead list: with the outcome ``dead``, or rejected by Dramatiq.
+    """Move messages whose outcome is ``dead`` to the dead list, and those that Dramatiq rejects.
 
     The worker acknowledges a dead-lettered message: Dramatiq would keep a failed one a second time.
 
@@ -62,7 +62,7 @@ class DeadLetters(Middleware):
         if outcome.kind != "dead":
             return
         try:
-            self._bury(message, replace(outcome, exception=outcome.exception or exception))
+            self._dead_letter(message, replace(outcome, exception=outcome.exception or exception))
         except Exception:
             log.exception("not dead-lettered, left to the broker's own dead letters", job_id=message.message_id)
             message.fail()
@@ -71,17 +71,19 @@ class DeadLetters(Middleware):
         """Move a message that Dramatiq rejects before it reaches a worker thread to its dead list.
 
         Raises:
-            NotBuried: the message stays unacknowledged, and is delivered again when its worker is gone.
+            NotDeadLettered: the message stays unacknowledged, and is delivered again when its worker is gone.
         """
         if getattr(message, "dead_lettered", False) or outcome_of(message, message._exception).kind == "deferred":
             return
         error = message._exception or ActorNotFound(message.actor_name)
         try:
-            self._bury(message, Outcome("dead", "permanent", exception=error))
+            self._dead_letter(message, Outcome("dead", "permanent", exception=error))
         except Exception as cause:
-            raise NotBuried(f"message {message.message_id} of {message.actor_name}: not buried: {cause!r}") from cause
+            raise NotDeadLettered(
+                f"message {message.message_id} of {message.actor_name}: not dead-lettered: {cause!r}"
+            ) from cause
 
-    def _bury(self, message: MessageProxy, outcome: Outcome) -> None:
+    def _dead_letter(self, message: MessageProxy, outcome: Outcome) -> None:
         letter = self._letter(message, outcome)
         retry_until_available(
             partial(self._transport.dead_letter, message, letter), job_id=letter.id, what="dead letter"

@@ -31,7 +31,7 @@ UNTRUE = "Received message for undefined actor"
 
 
 class Logs(Middleware):
-    """Log of the end of each attempt, with job id, actor, queue, attempt, duration and exception."""
+    """Log how each attempt ended, with job id, actor, queue, attempt, duration and exception."""
 
     def __init__(self) -> None:
         # Asked whether a level is enabled: structlog formats a line before it drops it.
@@ -151,7 +151,7 @@ def configure(log_format: str, *, level: int = logging.INFO) -> None:
     """Send every log of this process to standard error, in one format.
 
     Args:
-        log_format: ``json`` for machines, ``console`` for terminals.
+        log_format: ``json`` for machines, ``console`` for people.
     """
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,

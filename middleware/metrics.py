@@ -29,7 +29,7 @@ MOST_EXCEPTIONS = 1_000
 
 
 class Metrics(Middleware):
-    """Counters and timers of every attempt, by queue and actor.
+    """Count and time every attempt, by queue and actor.
 
     Listed before the middleware that decides the outcome: after-hooks run from last to first.
 

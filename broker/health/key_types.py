@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from broker.health.server import Finding
+from broker.health.server import ServerFinding
 from broker.keys.queue_keys import QueueKeys
 
 SHOWN = 3
@@ -16,7 +16,7 @@ def type_commands(families: Iterable[QueueKeys]) -> list[tuple[str, str]]:
     return [("TYPE", key) for keys in families for key, _ in keys.kinds()]
 
 
-def wrong_types(families: Iterable[QueueKeys], answers: Sequence[Any]) -> list[Finding]:
+def wrong_types(families: Iterable[QueueKeys], answers: Sequence[Any]) -> list[ServerFinding]:
     """Return a finding when a key is of a type that it must not have."""
     expected = [pair for keys in families for pair in keys.kinds()]
     wrong = [
@@ -28,7 +28,7 @@ def wrong_types(families: Iterable[QueueKeys], answers: Sequence[Any]) -> list[F
         return []
     more = f" and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
     return [
-        Finding(
+        ServerFinding(
             "wrong_type",
             "error",
             f"something else wrote to keys of the broker: {', '.join(wrong[:SHOWN])}{more} hold what they never do",

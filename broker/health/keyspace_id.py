@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from broker.health.server import Finding
+from broker.health.server import ServerFinding
 from broker.keys.keys import Keys
 from broker.redis.calls import RedisCalls, Word
 from broker.redis.scripts import script
@@ -100,7 +100,7 @@ def marker_of(marker: Sequence[bytes], missed: Iterable[bytes]) -> Marker:
     )
 
 
-def finding(state: State) -> list[Finding]:
+def finding(state: State) -> list[ServerFinding]:
     """Return what is to be said of a state; an unmarked keyspace is for whoever starts to tell."""
     if state == "missing":
         seen = "the broker's keyspace was emptied, or this is another database: the marker that was there is gone"
@@ -112,4 +112,4 @@ def finding(state: State) -> list[Finding]:
         f"Find out what became of it (FLUSHDB, a failover to an empty server, a wrong database number); restore it, or "
         f"run `{ACCEPT}` to go on with what is there. Until then workers fetch nothing."
     )
-    return [Finding("keyspace", "error", seen, remedy)]
+    return [ServerFinding("keyspace", "error", seen, remedy)]

@@ -19,7 +19,7 @@ SETTINGS: Final = ("maxmemory-policy", "appendonly", "save")
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class ServerFinding:
     """Something about the server that somebody should change.
 
     Args:
@@ -108,7 +108,7 @@ def facts_of(info: bytes | BrokerError, config: Sequence[bytes] | BrokerError) -
     )
 
 
-def judge(facts: ServerFacts, *, production: bool) -> list[Finding]:
+def judge(facts: ServerFacts, *, production: bool) -> list[ServerFinding]:
     """Return what is wrong with a server, worst first.
 
     Args:
@@ -119,7 +119,7 @@ def judge(facts: ServerFacts, *, production: bool) -> list[Finding]:
         found += _forgetful(facts)
     if facts.hidden:
         found.append(
-            Finding(
+            ServerFinding(
                 "unverified",
                 "warning",
                 f"the server refuses to show its settings ({facts.hidden}); eviction and persistence cannot be "
@@ -131,9 +131,9 @@ def judge(facts: ServerFacts, *, production: bool) -> list[Finding]:
     return sorted(found, key=lambda finding: finding.severity)
 
 
-def away(error: BrokerError) -> Finding:
+def away(error: BrokerError) -> ServerFinding:
     """Return the finding for a server that does not answer. Never its own words: they hold its address."""
-    return Finding(
+    return ServerFinding(
         "away",
         "warning",
         f"the server does not answer ({error.kind}); eviction and persistence were not checked",
@@ -141,11 +141,11 @@ def away(error: BrokerError) -> Finding:
     )
 
 
-def _evicting(facts: ServerFacts) -> list[Finding]:
+def _evicting(facts: ServerFacts) -> list[ServerFinding]:
     if facts.policy in (None, SAFE_POLICY):
         return []
     return [
-        Finding(
+        ServerFinding(
             "evicting",
             "error",
             f"maxmemory-policy is {facts.policy!r}; when memory is full the server would delete waiting messages",
@@ -155,12 +155,12 @@ def _evicting(facts: ServerFacts) -> list[Finding]:
     ]
 
 
-def _unfit(facts: ServerFacts) -> list[Finding]:
+def _unfit(facts: ServerFacts) -> list[ServerFinding]:
     found = []
     oldest = OLDEST[facts.name]
     if facts.version is not None and facts.version < oldest:
         found.append(
-            Finding(
+            ServerFinding(
                 "too_old",
                 "error",
                 f"the server is {facts.name} {'.'.join(map(str, facts.version))}, whose scripts cannot work off a full "
@@ -170,7 +170,7 @@ def _unfit(facts: ServerFacts) -> list[Finding]:
         )
     if facts.role == "slave":
         found.append(
-            Finding(
+            ServerFinding(
                 "replica",
                 "error",
                 "the server is a replica, which only reads",
@@ -179,7 +179,7 @@ def _unfit(facts: ServerFacts) -> list[Finding]:
         )
     if facts.cluster:
         found.append(
-            Finding(
+            ServerFinding(
                 "cluster",
                 "error",
                 "the server is a node of a cluster, and would refuse most of the keys",
@@ -189,11 +189,11 @@ def _unfit(facts: ServerFacts) -> list[Finding]:
     return found
 
 
-def _busy(facts: ServerFacts) -> list[Finding]:
+def _busy(facts: ServerFacts) -> list[ServerFinding]:
     found = []
     if facts.disk_refuses:
         found.append(
-            Finding(
+            ServerFinding(
                 "disk",
                 "error",
                 "the server cannot write to its append-only file and takes no work",
@@ -202,7 +202,7 @@ def _busy(facts: ServerFacts) -> list[Finding]:
         )
     if facts.loading:
         found.append(
-            Finding(
+            ServerFinding(
                 "loading",
                 "warning",
                 "the server is still reading its data from disk and answers nothing else",
@@ -212,7 +212,7 @@ def _busy(facts: ServerFacts) -> list[Finding]:
     if facts.max_bytes and facts.used_bytes >= NEARLY_FULL * facts.max_bytes:
         share = int(100 * facts.used_bytes / facts.max_bytes)
         found.append(
-            Finding(
+            ServerFinding(
                 "nearly_full",
                 "warning",
                 f"the server uses {share} % of its memory ({facts.used_bytes:,} of {facts.max_bytes:,} bytes); "
@@ -223,15 +223,17 @@ def _busy(facts: ServerFacts) -> list[Finding]:
     return found
 
 
-def _forgetful(facts: ServerFacts) -> list[Finding]:
+def _forgetful(facts: ServerFacts) -> list[ServerFinding]:
     if facts.append_only is not False:
         return []
     remedy = "Set `appendonly yes` and `appendfsync everysec` in the server's configuration."
     if facts.snapshots:
         seen = f"appendonly is off: a restart of the server keeps snapshots only (save {facts.snapshots!r})"
-        return [Finding("snapshots_only", "warning", f"{seen} and loses the minutes since the last one", remedy)]
+        return [ServerFinding("snapshots_only", "warning", f"{seen} and loses the minutes since the last one", remedy)]
     told = "nothing" if facts.snapshots is not None else "nothing, unless it writes snapshots, which it does not tell"
-    return [Finding("nothing_kept", "error", f"appendonly is off, so a restart of the server keeps {told}", remedy)]
+    return [
+        ServerFinding("nothing_kept", "error", f"appendonly is off, so a restart of the server keeps {told}", remedy)
+    ]
 
 
 def _info(answer: bytes) -> dict[str, str]:

@@ -16,7 +16,7 @@ from typing import Final
 from broker.errors import BrokerUnavailable
 from broker.health.key_types import type_commands, wrong_types
 from broker.health.keyspace_id import KeyspaceId, State, finding, marker_commands
-from broker.health.server import FACT_COMMANDS, Finding, away, facts_of, judge
+from broker.health.server import FACT_COMMANDS, ServerFinding, away, facts_of, judge
 from broker.keys.keys import Keys
 from broker.redis.calls import RedisCalls, Word
 
@@ -37,8 +37,8 @@ class Health:
         pause: Why nothing may be fetched; "" when it may.
     """
 
-    findings: tuple[Finding, ...] = ()
-    news: tuple[Finding, ...] = ()
+    findings: tuple[ServerFinding, ...] = ()
+    news: tuple[ServerFinding, ...] = ()
     pause: str = ""
 
     @property
@@ -107,7 +107,7 @@ class Watch:
         """Close the connection. The next look opens another."""
         self._calls.close()
 
-    def _ask(self) -> list[Finding]:
+    def _ask(self) -> list[ServerFinding]:
         commands = [*FACT_COMMANDS, *marker_commands(self._keys), *type_commands(self._families)]
         info, config, marker, missed, *types = self._calls.pipeline(commands, raise_errors=False)
         found = judge(facts_of(info, config), production=self._production)
@@ -121,7 +121,7 @@ class Watch:
         self._leave_word(found)
         return found
 
-    def _leave_word(self, found: Sequence[Finding]) -> None:
+    def _leave_word(self, found: Sequence[ServerFinding]) -> None:
         evicting = next((item.seen for item in found if item.code == "evicting"), "")
         lost = self._state in ("missing", "another")
         if not evicting and not self._refusing and not lost:
@@ -139,8 +139,8 @@ class Watch:
         self._refusing = bool(evicting) or (self._refusing and bool(refused))
 
 
-def _unreadable(error: Exception) -> Finding:
-    return Finding(
+def _unreadable(error: Exception) -> ServerFinding:
+    return ServerFinding(
         "unreadable",
         "error",
         f"the broker's own keys cannot be read ({getattr(error, 'cause', str(error))[:80]})",

@@ -22,7 +22,7 @@ Step = Literal["renewal", "join", "reclaim", "sweep"]
 logger = logging.getLogger(__name__)
 
 
-class TickSpent(Exception):
+class TickExhausted(Exception):
     """The time of a tick is used up; the rest of its work is left to the next one."""
 
 
@@ -40,11 +40,11 @@ class TickBudget:
         """Return how long the next answer may take, in seconds, at most 0.5.
 
         Raises:
-            TickSpent: less than 10 ms are left.
+            TickExhausted: less than 10 ms are left.
         """
         left_s = self.deadline_s - time.monotonic()
         if left_s <= 0.01:
-            raise TickSpent
+            raise TickExhausted
         return min(left_s, ANSWER_S)
 
 
@@ -68,7 +68,7 @@ class ServedQueue:
 
         Raises:
             BrokerUnavailable: the server did not answer.
-            TickSpent: the tick has no time left for the step.
+            TickExhausted: the tick has no time left for the step.
         """
         name = self.operations.keys.queue
         try:

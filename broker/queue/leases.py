@@ -11,7 +11,7 @@ from typing import Final
 
 from broker.errors import BrokerUnavailable
 from broker.keys.queue_keys import Lane
-from broker.queue.lease_steps import TICK_S, ServedQueue, TickBudget, TickSpent
+from broker.queue.lease_steps import TICK_S, ServedQueue, TickBudget, TickExhausted
 from broker.queue.operations import LEASE_MS, QueueOperations
 from broker.queue.results import Lease, Reclaimed
 
@@ -192,7 +192,7 @@ class LeaseKeeper:
                 logger.warning("leases are not renewed, the broker does not answer: %s", error)
             self._unanswered += 1
             self._away_until_s = time.monotonic() + self._again_after_s
-        except TickSpent:
+        except TickExhausted:
             pass
         else:
             if self._away_until_s is not None:

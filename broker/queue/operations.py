@@ -239,7 +239,7 @@ class QueueOperations:
 
     def notify(self, lane: Lane) -> None:
         """Notify one waiting consumer of a lane."""
-        self.calls.call(script("ring"), [self.keys.wakeup(lane)], [])
+        self.calls.call(script("notify"), [self.keys.wakeup(lane)], [])
 
     def owners(self) -> list[str]:
         """Return the owners that have a lease."""

@@ -36,7 +36,7 @@ OVER_WITH = {
 }
 
 
-class Metrics(Protocol):
+class MetricsFlush(Protocol):
     """Values observed in this process that are not in the metrics' files yet."""
 
     def fold(self) -> None:
@@ -66,7 +66,7 @@ class AckBarrier:
     """
 
     def __init__(self, records: JobRecords) -> None:
-        self.metrics: Metrics | None = None
+        self.metrics: MetricsFlush | None = None
         self.finished: FinishedMessages | None = None
         self.noted = 0
         self.written = 0

@@ -18,7 +18,7 @@ PAUSE_S = 0.05
 
 
 class SampleRun:
-    """One run, which sends each order once and follows its jobs.
+    """Sends each order once and follows its jobs.
 
     Args:
         is_over: Waits so many seconds, less when the demo stops, and returns whether it does.
@@ -108,7 +108,7 @@ class SampleRun:
 
 
 def report(feed: Feed, job: SentJob) -> None:
-    """Add a line for the job's new state; the intermediate states queued and running add none."""
+    """Add a line for the job's new state; states without interest for people (queued, running) add none."""
     attempts = "1 attempt" if job.attempts == 1 else f"{job.attempts} attempts"
     error = (job.body.get("error") or {}).get("type", "an error")
     if job.state == "succeeded":

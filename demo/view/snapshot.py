@@ -25,7 +25,7 @@ class Snapshot:
     """The yard at one moment.
 
     Args:
-        queues: As ``GET /api/v1/queues`` lists them; the last answer while the web does not answer.
+        queues: As ``GET /api/v1/queues`` lists them; the last answer while the web is away.
         memory_bytes: Sum of proportional set sizes; 0 before it was measured.
         mails: Mails in the mailbox.
     """
@@ -40,7 +40,7 @@ class Snapshot:
 
 
 class Observer:
-    """Collector of a snapshot each second, in its own thread, so that rendering never waits."""
+    """Collects snapshots once a second in its own thread, so that rendering never waits."""
 
     def __init__(self, yard: DemoYard, client: Client, journal: Journal, feed: Feed) -> None:
         self._yard = yard

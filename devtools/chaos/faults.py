@@ -22,7 +22,7 @@ logger = logging.getLogger("switchyard.chaos")
 
 
 class FaultInjector:
-    """Injector of faults into the pools below one parent process.
+    """Injects faults into the pools below one parent process.
 
     Args:
         parent_pid: Process id of the common parent of all supervisors.
@@ -47,7 +47,7 @@ class FaultInjector:
         """Kill a child; return a description, or "" when no child is up.
 
         Raises:
-            redis.RedisError: the server refuses the command, or does not answer.
+            redis.RedisError: the server refuses the command, or is away.
         """
         children = list(self._connected())
         if not children:
@@ -61,7 +61,7 @@ class FaultInjector:
         """Cut a child's connections to the broker; return a description, or "" when no child has one.
 
         Raises:
-            redis.RedisError: the server refuses the command, or does not answer.
+            redis.RedisError: the server refuses the command, or is away.
         """
         connected = self._connected()
         if not connected:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from apps.platform.workers.broker_watch import make_watch
 from broker.clock import now_ms
-from broker.health.server import Finding
+from broker.health.server import ServerFinding
 from broker.interface import facilities
 from broker.stores.alert_groups import AlertFact
 
@@ -13,7 +13,7 @@ ALERTED_WARNINGS = frozenset({"nearly_full"})
 
 
 class BrokerAlerts:
-    """Checks of the server, with an alert for each new finding."""
+    """Check the server and raise an alert for each new finding."""
 
     def __init__(self) -> None:
         self._watch = make_watch()
@@ -33,7 +33,7 @@ class BrokerAlerts:
                 self._raised.add(found.code)
 
 
-def _fact(found: Finding) -> AlertFact:
+def _fact(found: ServerFinding) -> AlertFact:
     return AlertFact(
         fingerprint=f"broker-{found.code}",
         kind="broker",

@@ -17,7 +17,7 @@ MIB = 1024 * 1024
 
 
 class BodyLimit:
-    """ASGI middleware that refuses bodies over a limit with 413: by ``Content-Length``, else while the body is read.
+    """Refuse bodies over a limit with 413: by ``Content-Length`` at once, otherwise as soon as the limit is exceeded.
 
     Args:
         application: The ASGI application behind.

@@ -18,7 +18,7 @@ HEX_WIDTH = 16
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class LetterGroup:
     """Open letters of one fingerprint. ``new`` counts the unacknowledged ones."""
 
     fingerprint: str
@@ -69,7 +69,7 @@ def open_count() -> int:
     return DeadLetter.objects.filter(is_open=1).count()
 
 
-def groups(*, since: datetime | None = None, limit: int = 20) -> list[Group]:
+def groups(*, since: datetime | None = None, limit: int = 20) -> list[LetterGroup]:
     """Return the groups of open letters, largest first; ``since`` counts only letters that died after it."""
     letters = listing() if since is None else listing().filter(died_at__gt=since)
     rows = list(
@@ -89,7 +89,7 @@ def groups(*, since: datetime | None = None, limit: int = 20) -> list[Group]:
     for row in rows:
         sample = samples[row["sample"]]
         found.append(
-            Group(
+            LetterGroup(
                 fingerprint=row["fingerprint"],
                 exception=sample.exception,
                 actor=sample.actor,

@@ -10,9 +10,9 @@ from django.utils import timezone
 
 from apps.platform.alerts.models import Alert, Delivery
 from apps.platform.console.formatting import ago
-from apps.platform.doctor.finding import Finding, Group
+from apps.platform.doctor.finding import Finding, FindingGroup
 
-GROUP = Group("alerts")
+GROUP = FindingGroup("alerts")
 LATELY = datetime.timedelta(days=1)
 
 

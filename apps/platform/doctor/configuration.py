@@ -11,10 +11,10 @@ from django.core.checks.registry import registry
 from django.db import connection
 
 from apps.platform.conf import switchyard_settings
-from apps.platform.doctor.finding import Finding, Group, Severity
+from apps.platform.doctor.finding import Finding, FindingGroup, Severity
 from apps.platform.workers.checks import server_keeps_work, server_keeps_work_deployed
 
-GROUP = Group("configuration")
+GROUP = FindingGroup("configuration")
 # Checks of the broker's server: it has a group of its own.
 ELSEWHERE = (server_keeps_work, server_keeps_work_deployed)
 # HTTPS redirection and HSTS are the proxy's task, see docs/how-to/deploy-with-compose.md.

@@ -12,10 +12,10 @@ from django.db import connection
 from django.db.migrations.executor import MigrationExecutor
 
 from apps.platform.conf import declared_yard
-from apps.platform.doctor.finding import Finding, Group
+from apps.platform.doctor.finding import Finding, FindingGroup
 from apps.platform.workers.checks.database import made_before
 
-GROUP = Group("database")
+GROUP = FindingGroup("database")
 SLOW_MS = 50.0
 LOCK_S = 1.0
 BLOCKED_S, IDLE_S = 5, 60

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from apps.platform.dead_letters.queries import groups
-from apps.platform.doctor.finding import Finding, Group
+from apps.platform.doctor.finding import Finding, FindingGroup
 
-GROUP = Group("dead letters")
+GROUP = FindingGroup("dead letters")
 SHOWN = 5
 
 

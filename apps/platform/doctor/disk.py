@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 from apps.platform.conf import switchyard_settings
 from apps.platform.console.formatting import size
-from apps.platform.doctor.finding import Finding, Group, Severity
+from apps.platform.doctor.finding import Finding, FindingGroup, Severity
 
-GROUP = Group("disk")
+GROUP = FindingGroup("disk")
 LOW_BYTES = 1_000_000_000
 EMPTY_BYTES = 100_000_000
 

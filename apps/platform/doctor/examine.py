@@ -19,7 +19,7 @@ from apps.platform.doctor import (
     snapshot,
 )
 from apps.platform.doctor.failures import run_checks
-from apps.platform.doctor.finding import Finding, Group
+from apps.platform.doctor.finding import Finding, FindingGroup
 
 DEADLINE_S = 2.0
 WHOLE_S = 9.0
@@ -41,11 +41,13 @@ class Examination:
     findings: list[Finding] = field(default_factory=list)
     _ends: float = field(default_factory=lambda: time.monotonic() + WHOLE_S)
 
-    def look(self, group: Group, check: Callable[[], Iterable[Finding]], *, needs: Group | None = None) -> None:
+    def look(
+        self, group: FindingGroup, check: Callable[[], Iterable[Finding]], *, needs: FindingGroup | None = None
+    ) -> None:
         """Run a group of checks, unless the server it needs did not answer.
 
         Args:
-            needs: Group that checks the same server.
+            needs: FindingGroup that checks the same server.
         """
         if needs and (why := self._away(needs)):
             self.findings.append(group.skipped("not_checked", f"not checked: the {needs.name} {why}"))
@@ -53,7 +55,7 @@ class Examination:
         left_s = max(self._ends - time.monotonic(), LEAST_S)
         self.findings += run_checks(group, check, min(DEADLINE_S, left_s))
 
-    def _away(self, group: Group) -> str:
+    def _away(self, group: FindingGroup) -> str:
         """Return why the server of a group cannot be checked, "" when it can."""
         codes = {found.code for found in self.findings if found.group == group.name}
         return next((why for code, why in AWAY.items() if code in codes), "")

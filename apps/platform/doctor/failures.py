@@ -10,7 +10,7 @@ import redis
 from django.db import DatabaseError, ProgrammingError, connections
 
 from apps.platform.conf import switchyard_settings
-from apps.platform.doctor.finding import Finding, Group
+from apps.platform.doctor.finding import Finding, FindingGroup
 from apps.platform.operations.timeouts import NoAnswer, TimedCall
 from broker.errors import BrokerError
 
@@ -18,7 +18,7 @@ BROKER_NEXT = "Check that the server runs and that SWITCHYARD_BROKER_URL names i
 DATABASE_NEXT = "Check that the server runs and that DATABASE_URL names it; then `manage.py migrate --check`"
 
 
-def run_checks(group: Group, look: Callable[[], Iterable[Finding]], deadline_s: float) -> list[Finding]:
+def run_checks(group: FindingGroup, look: Callable[[], Iterable[Finding]], deadline_s: float) -> list[Finding]:
     """Return the findings of a group of checks, or one finding with the reason why they failed.
 
     Args:
@@ -51,7 +51,7 @@ def copyable(found: Finding) -> Finding:
     return replace(found, next=found.next.replace("valkey-cli", f"valkey-cli {address}"))
 
 
-def broker_away(group: Group, error: Exception) -> Finding:
+def broker_away(group: FindingGroup, error: Exception) -> Finding:
     """Return the finding for a broker that did not answer, without the error's text, which contains the address."""
     client_error = (error.__cause__ or error) if isinstance(error, BrokerError) else error
     if isinstance(client_error, redis.AuthenticationError) or "WRONGPASS" in str(error) or "NOAUTH" in str(error):
@@ -66,7 +66,7 @@ def broker_away(group: Group, error: Exception) -> Finding:
     return group.error("away", seen, "It is down, or the address is wrong", BROKER_NEXT)
 
 
-def database_away(group: Group, error: Exception) -> Finding:
+def database_away(group: FindingGroup, error: Exception) -> Finding:
     """Return the finding for a database that did not answer."""
     message = str(error).lower()
     if "password" in message or "authentication" in message or "role " in message:
@@ -91,7 +91,7 @@ def database_away(group: Group, error: Exception) -> Finding:
     return group.error("away", seen, "It is down, or the address is wrong", DATABASE_NEXT)
 
 
-def _hangs(group: Group, deadline_s: float) -> Finding:
+def _hangs(group: FindingGroup, deadline_s: float) -> Finding:
     seen = f"no answer within {deadline_s:g} s"
     cause = "The server is stopped, overloaded, or behind a network that drops packets"
     return group.error("hangs", seen, cause, "Check the server's process, its log and the network between")

@@ -36,7 +36,7 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class FindingGroup:
     """A named group of checks, which builds its findings. ``Finding`` describes the arguments."""
 
     name: str

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 
 from apps.platform.conf import declared_yard
 from apps.platform.console.formatting import duration
-from apps.platform.doctor.finding import Finding, Group
+from apps.platform.doctor.finding import Finding, FindingGroup
 from apps.platform.doctor.snapshot import Snapshot
 from broker.shapes import LaneStats
 from broker.stores.pool_reports import ON_PURPOSE, PoolReport
 from broker.topology import Pool
 
-GROUP = Group("pools")
+GROUP = FindingGroup("pools")
 STARTING_S = 60
 CLOCK_S = 5.0
 MANY_CRASHES = 3

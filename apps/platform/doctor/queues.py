@@ -7,12 +7,12 @@ from collections.abc import Iterator
 
 from apps.platform.conf import declared_yard
 from apps.platform.console.formatting import duration, times
-from apps.platform.doctor.finding import Finding, Group
-from apps.platform.doctor.snapshot import QueueState, Snapshot
+from apps.platform.doctor.finding import Finding, FindingGroup
+from apps.platform.doctor.snapshot import QueueFacts, Snapshot
 from apps.platform.operations.diagnosis import MANY_RETRIES, SEEN_MS
 from broker.topology import Queue
 
-GROUP = Group("queues")
+GROUP = FindingGroup("queues")
 # Expired leases are reclaimed every 2 s; older ones mean that no process reclaims them.
 RECLAIMED_S = 6.0
 MANY_CRASHES = 2
@@ -29,14 +29,14 @@ def look(snapshot: Snapshot) -> Iterator[Finding]:
         yield GROUP.ok("on_time", f"{len(snapshot.queues)} queues, {waiting:,} messages wait, all on time")
 
 
-def _queue(queue: Queue, state: QueueState) -> Iterator[Finding]:
+def _queue(queue: Queue, state: QueueFacts) -> Iterator[Finding]:
     yield from _late(queue, state)
     yield from _expired(queue, state)
     yield from _failing(queue, state)
     yield from _set_aside(queue, state)
 
 
-def _late(queue: Queue, state: QueueState) -> Iterator[Finding]:
+def _late(queue: Queue, state: QueueFacts) -> Iterator[Finding]:
     stats, age_ms = state.stats, state.stats.live.oldest_age_ms
     if stats.paused:
         seen = f"{queue.name} is paused, {stats.live.waiting:,} messages wait"
@@ -55,7 +55,7 @@ def _late(queue: Queue, state: QueueState) -> Iterator[Finding]:
     yield GROUP.warning("late", seen, cause, step, queue.name)
 
 
-def _expired(queue: Queue, state: QueueState) -> Iterator[Finding]:
+def _expired(queue: Queue, state: QueueFacts) -> Iterator[Finding]:
     old = {owner: since_s for owner, since_s in state.expired.items() if since_s > RECLAIMED_S}
     if not old:
         return
@@ -68,7 +68,7 @@ def _expired(queue: Queue, state: QueueState) -> Iterator[Finding]:
     yield GROUP.error("lapsed", seen, cause, step, queue.name)
 
 
-def _failing(queue: Queue, state: QueueState) -> Iterator[Finding]:
+def _failing(queue: Queue, state: QueueFacts) -> Iterator[Finding]:
     retry = state.stats.retry
     retrying = retry.waiting + retry.scheduled + retry.running
     if retrying >= MANY_RETRIES:
@@ -85,7 +85,7 @@ def _failing(queue: Queue, state: QueueState) -> Iterator[Finding]:
         yield GROUP.warning("crashing", seen, cause, step, queue.name)
 
 
-def _set_aside(queue: Queue, state: QueueState) -> Iterator[Finding]:
+def _set_aside(queue: Queue, state: QueueFacts) -> Iterator[Finding]:
     stats = state.stats
     if stats.quarantined:
         seen = f"{queue.name}: {stats.quarantined:,} unreadable messages are quarantined"

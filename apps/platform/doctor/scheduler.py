@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from django.utils import timezone
 
 from apps.platform.console.formatting import duration
-from apps.platform.doctor.finding import Finding, Group
+from apps.platform.doctor.finding import Finding, FindingGroup
 from apps.platform.doctor.snapshot import quick_client
 from apps.platform.schedules.leadership import LEASE_S, LOCK
 from apps.platform.schedules.models import ScheduleState
@@ -16,7 +16,7 @@ from apps.platform.schedules.registry import schedules
 from apps.platform.schedules.ticks import minute_of
 from broker.keys.keys import Keys
 
-GROUP = Group("scheduler")
+GROUP = FindingGroup("scheduler")
 LATE = datetime.timedelta(minutes=2)
 SENT_LATE_MS = 60_000
 

@@ -28,7 +28,7 @@ SCAN_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class QueueState:
+class QueueFacts:
     """One queue with its retry lane.
 
     Args:
@@ -55,7 +55,7 @@ class Snapshot:
     """
 
     now_ms: int
-    queues: dict[str, QueueState]
+    queues: dict[str, QueueFacts]
     reports: list[PoolReport]
     undeclared: dict[str, int]
 
@@ -90,7 +90,7 @@ def read() -> Snapshot:
         )
 
 
-def _queue(client: redis.Redis, calls: RedisCalls, keys: QueueKeys, now_ms: int) -> QueueState:
+def _queue(client: redis.Redis, calls: RedisCalls, keys: QueueKeys, now_ms: int) -> QueueFacts:
     stats = family_stats(calls, keys)
     with client.pipeline(transaction=False) as pipe:
         pipe.zrangebyscore(keys.leases, "(0", now_ms, withscores=True)  # score 0: the owner is being cleared
@@ -110,7 +110,7 @@ def _queue(client: redis.Redis, calls: RedisCalls, keys: QueueKeys, now_ms: int)
         if (count := re.match(rb"\d{1,9}", note)) and int(count[0])
     }
     unknown = sorted({_actor(member) for members in parked for member in members})
-    return QueueState(stats, expired, held, crashed, tuple(unknown))
+    return QueueFacts(stats, expired, held, crashed, tuple(unknown))
 
 
 def _actor(member: bytes) -> str:

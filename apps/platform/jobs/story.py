@@ -27,7 +27,7 @@ ENDINGS = {"succeeded": "Succeeded", "cancelled": "Cancelled", "expired": "Expir
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class StoryStep:
     """One step of a job, past or due, with a note."""
 
     name: str
@@ -53,7 +53,7 @@ class Story:
 
     tone: str
     facts: tuple[tuple[str, str], ...]
-    steps: tuple[Step, ...]
+    steps: tuple[StoryStep, ...]
     percent: int | None
     progress_note: str
     result: str
@@ -89,17 +89,17 @@ def _facts(job: JobRecord) -> list[tuple[str, str]]:
     ]
 
 
-def _steps(job: JobRecord) -> list[Step]:
+def _steps(job: JobRecord) -> list[StoryStep]:
     steps = []
     if job.enqueued_at is not None:
-        steps.append(Step("Enqueued", datetime_of(job.enqueued_at)))
+        steps.append(StoryStep("Enqueued", datetime_of(job.enqueued_at)))
     if job.started_at is not None:
-        steps.append(Step("Started", datetime_of(job.started_at), f"attempt {job.attempts}"))
+        steps.append(StoryStep("Started", datetime_of(job.started_at), f"attempt {job.attempts}"))
     if job.next_attempt_at is not None:
         name = "Tried again" if job.state == "retrying" else "Due"
-        steps.append(Step(name, datetime_of(job.next_attempt_at), "not before"))
+        steps.append(StoryStep(name, datetime_of(job.next_attempt_at), "not before"))
     if job.finished_at is not None:
-        steps.append(Step(ENDINGS.get(job.state, "Ended"), datetime_of(job.finished_at)))
+        steps.append(StoryStep(ENDINGS.get(job.state, "Ended"), datetime_of(job.finished_at)))
     return steps
 
 

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from apps.platform.console.formatting import duration, times
-from apps.platform.dead_letters.queries import Group
+from apps.platform.dead_letters.queries import LetterGroup
 from apps.platform.operations.queries import YardState
 from apps.platform.operations.rows import Level, Row
 from apps.platform.operations.server_state import ServerState
-from broker.health.server import Finding
+from broker.health.server import ServerFinding
 from broker.shapes import LaneStats
 
 # In one sample, a wait of less than 1 s looks like a message that is just being fetched.
@@ -42,7 +42,7 @@ class Verdict:
 
 
 def diagnose(
-    rows: Sequence[Row], state: YardState | None, recent: Sequence[Group] | None, open_letters: int
+    rows: Sequence[Row], state: YardState | None, recent: Sequence[LetterGroup] | None, open_letters: int
 ) -> Verdict:
     """Return the verdict.
 
@@ -99,7 +99,7 @@ def _broker_refuses(server: ServerState, facts: tuple[tuple[str, str], ...]) -> 
     )
 
 
-def _broker_unsafe(findings: Sequence[Finding]) -> list[Verdict]:
+def _broker_unsafe(findings: Sequence[ServerFinding]) -> list[Verdict]:
     return [
         Verdict(
             "bad" if found.severity == "error" else "warn",
@@ -181,7 +181,7 @@ def _by_queue(counts: dict[str, int], label: str, fact: str, then: str) -> list[
     return [Verdict("warn", label, f"{fact}: {listed}.", then=then)]
 
 
-def _failing(recent: Sequence[Group]) -> list[Verdict]:
+def _failing(recent: Sequence[LetterGroup]) -> list[Verdict]:
     count = sum(group.letters for group in recent)
     if not count:
         return []

@@ -56,7 +56,7 @@ def overview() -> Room:
     """Read the overview; waits at most 2 s for the broker."""
     state = _state()
     rows = yard_rows(declared_yard(), state)
-    recent: list[dead_letters.Group] | None
+    recent: list[dead_letters.LetterGroup] | None
     latest: tuple[Alert, ...] | None
     try:
         recent, open_letters = dead_letters.groups(since=timezone.now() - RECENT), dead_letters.open_count()

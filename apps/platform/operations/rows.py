@@ -17,7 +17,7 @@ BAD_RATIO = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Status:
+class RowStatus:
     """State of a row: one word, its level, and the fact behind it."""
 
     word: str
@@ -25,7 +25,7 @@ class Status:
     detail: str = ""
 
 
-UNKNOWN = Status("Unknown", "calm", "broker away")
+UNKNOWN = RowStatus("Unknown", "calm", "broker away")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class Row:
     dead: int | None
     own_track: bool
     signal: Signal
-    state: Status
+    state: RowStatus
 
     @property
     def folds(self) -> bool:
@@ -159,28 +159,28 @@ def _shared(yard: Yard, state: YardState | None) -> list[Row]:
     return rows
 
 
-def _word(stats: QueueStats, ratio: float | None, pools: list[PoolState], *, up: bool) -> Status:
+def _word(stats: QueueStats, ratio: float | None, pools: list[PoolState], *, up: bool) -> RowStatus:
     live = stats.live
     if not up:
         return _no_pool(pools, waiting=live.waiting + live.scheduled)
     if stats.paused:
-        return Status("Paused", "warn", f"{live.waiting:,} wait")
+        return RowStatus("Paused", "warn", f"{live.waiting:,} wait")
     if ratio is not None and ratio > 1:
-        return Status("Late", "bad" if ratio >= BAD_RATIO else "warn", f"{times(ratio)} its promise")
+        return RowStatus("Late", "bad" if ratio >= BAD_RATIO else "warn", f"{times(ratio)} its promise")
     if not live.waiting + live.running + live.scheduled:
-        return Status("Quiet", "calm")
-    return Status("On time", "ok")
+        return RowStatus("Quiet", "calm")
+    return RowStatus("On time", "ok")
 
 
-def _flow(pools: list[PoolState], detail: str, *, waiting: int) -> Status:
+def _flow(pools: list[PoolState], detail: str, *, waiting: int) -> RowStatus:
     if not any(pool.up for pool in pools):
         return _no_pool(pools, waiting=waiting)
-    return Status("Flowing", "ok", detail) if waiting else Status("Quiet", "calm", detail)
+    return RowStatus("Flowing", "ok", detail) if waiting else RowStatus("Quiet", "calm", detail)
 
 
-def _no_pool(pools: list[PoolState], *, waiting: int) -> Status:
+def _no_pool(pools: list[PoolState], *, waiting: int) -> RowStatus:
     detail = "starting" if any(pool.state == "starting" for pool in pools) else "no supervisor reports"
-    return Status("No pool", "bad" if waiting and detail != "starting" else "warn", detail)
+    return RowStatus("No pool", "bad" if waiting and detail != "starting" else "warn", detail)
 
 
 def _signal(*, up: bool, paused: bool) -> Signal:

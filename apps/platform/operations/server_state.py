@@ -10,7 +10,7 @@ from apps.platform.conf import declared_yard
 from broker.errors import BrokerError
 from broker.health.key_types import type_commands, wrong_types
 from broker.health.keyspace_id import finding, marker_commands, marker_of
-from broker.health.server import Finding, judge, read_facts
+from broker.health.server import ServerFinding, judge, read_facts
 from broker.keys.keys import Keys
 from broker.redis.calls import RedisCalls
 
@@ -46,15 +46,15 @@ class ServerState:
 
     refusal: str = ""
     remedy: str = ""
-    findings: tuple[Finding, ...] = ()
+    findings: tuple[ServerFinding, ...] = ()
 
     @property
-    def errors(self) -> tuple[Finding, ...]:
+    def errors(self) -> tuple[ServerFinding, ...]:
         """Findings that lose or hold up work."""
         return tuple(found for found in self.findings if found.severity == "error")
 
     @property
-    def warnings(self) -> tuple[Finding, ...]:
+    def warnings(self) -> tuple[ServerFinding, ...]:
         """Findings that may become errors, or that affect a part of the work."""
         return tuple(found for found in self.findings if found.severity == "warning")
 
@@ -85,12 +85,12 @@ def _refusal(calls: RedisCalls, keys: Keys) -> tuple[str, str]:
     return REFUSALS.get(answer.code, ("", ""))
 
 
-def _wrong_types(calls: RedisCalls, keys: Keys) -> list[Finding]:
+def _wrong_types(calls: RedisCalls, keys: Keys) -> list[ServerFinding]:
     families = [keys.queue(queue.name) for queue in declared_yard().queues]
     return wrong_types(families, calls.pipeline(type_commands(families), raise_errors=False))
 
 
-def _lost_keyspace(calls: RedisCalls, keys: Keys) -> list[Finding]:
+def _lost_keyspace(calls: RedisCalls, keys: Keys) -> list[ServerFinding]:
     """Return the finding for a replaced keyspace, from the markers that watchers recorded as missing."""
     answers = calls.pipeline(marker_commands(keys), raise_errors=False)
     if any(isinstance(answer, BrokerError) for answer in answers):  # a replica without a primary, reported above

@@ -30,7 +30,7 @@ logger = logging.getLogger("switchyard.operations")
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class StackRequest:
     """A request for stacks.
 
     Args:
@@ -77,8 +77,12 @@ def stacks(request: HttpRequest, member: str, name: str) -> TemplateResponse:
         children = None
     late = time.time() - int(name.partition("-")[0]) > PATIENCE_S
     context = {
-        "title": "Stacks", "member": member, "children": children, "asked": Asked(name, late), "is_fullwidth": "1",
-    }  # fmt: skip
+        "title": "Stacks",
+        "member": member,
+        "children": children,
+        "asked": StackRequest(name, late),
+        "is_fullwidth": "1",
+    }
     return TemplateResponse(
         request, "switchyard_operations/stacks.html", {**admin.site.each_context(request), **context}
     )

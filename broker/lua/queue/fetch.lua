@@ -61,7 +61,7 @@ local function say_left()
   for _, list in ipairs(levels) do
     if redis.call("LLEN", list) > 0 then
       answer[4] = 1
-      ring(KEYS[6])
+      notify(KEYS[6])
       break
     end
   end

@@ -20,5 +20,5 @@ if state ~= "yes" then return state == "done" and 1 or 0 end
 redis.call("HDEL", KEYS[1], id)
 redis.call("HSET", KEYS[6], "spent:" .. id, "isolate " .. token)
 redis.call("RPUSH", KEYS[1 + level_of(id, KEYS[6])], id)
-ring(KEYS[5])
+notify(KEYS[5])
 return 1

@@ -92,7 +92,7 @@ for n = 1, math.min(#back, 500) do
   redis.call("HDEL", hold, id)
   answer[1] = answer[1] + 1
 end
-ring(KEYS[7]) -- also when nothing went back: it may have been the only one that knew when the next one is due
+notify(KEYS[7]) -- also when nothing went back: it may have been the only one that knew when the next one is due
 if #back > 500 then
   answer[2] = 1
 else

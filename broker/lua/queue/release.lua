@@ -24,7 +24,7 @@ for i = first, last, step do
     redis.call(head and "LPUSH" or "RPUSH", KEYS[1 + level_of(id, KEYS[6])], id)
     redis.call("HSET", KEYS[6], "spent:" .. id, "release " .. token)
     redis.call("HDEL", KEYS[1], id)
-    ring(KEYS[5])
+    notify(KEYS[5])
   else
     others[#others + 1] = i
   end

@@ -6,7 +6,7 @@
 --@include put
 
 local was = redis.call("DEL", KEYS[1])
-ring(KEYS[2])
-ring(KEYS[3])
-ring(KEYS[4])
+notify(KEYS[2])
+notify(KEYS[3])
+notify(KEYS[4])
 return was

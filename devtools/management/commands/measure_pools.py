@@ -1,4 +1,4 @@
-"""``manage.py measure_pools``: measure which kind of pool suits an actor."""
+"""Measure which kind of pool suits an actor."""
 
 from __future__ import annotations
 

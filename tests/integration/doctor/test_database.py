@@ -18,7 +18,7 @@ from django.db.utils import ConnectionHandler
 
 from apps.platform.doctor import database
 from apps.platform.doctor.failures import run_checks
-from apps.platform.doctor.finding import Finding, Group
+from apps.platform.doctor.finding import Finding, FindingGroup
 from tests.chaos.postgres import PostgresUnderTest
 from tests.integration.doctor.conftest import of
 from tests.waiting import wait_for
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 
 def look() -> list[Finding]:
-    return run_checks(Group("database"), database.look, 2.0)
+    return run_checks(FindingGroup("database"), database.look, 2.0)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 
 from apps.platform.doctor import server
 from apps.platform.doctor.failures import run_checks
-from apps.platform.doctor.finding import Finding, Group
+from apps.platform.doctor.finding import Finding, FindingGroup
 from broker.health.keyspace_id import KeyspaceId
 from broker.keys.keys import Keys
 from broker.redis.calls import RedisCalls
@@ -21,7 +21,7 @@ from tests.integration.doctor.conftest import Configure, of
 
 
 def look() -> list[Finding]:
-    return run_checks(Group("broker"), server.look, 2.0)
+    return run_checks(FindingGroup("broker"), server.look, 2.0)
 
 
 def test_a_sound_server_is_told_with_its_figures(own_server: ServerUnderTest) -> None:

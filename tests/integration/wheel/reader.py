@@ -1,4 +1,4 @@
-"""Reader who follows a page to the letter: writes its files, runs its commands, leaves servers running."""
+"""A reader who follows a page to the letter: writes its files, runs its commands, leaves servers running."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ def test_a_replica_is_refused(server: EmbeddedServer, admin: redis.Redis) -> Non
 def test_every_finding_of_a_server_has_a_check() -> None:
     source = (settings.BASE_DIR / "broker/health/server.py").read_text()
 
-    assert set(re.findall(r'Finding\(\s*"(\w+)"', source)) == set(IDS)
+    assert set(re.findall(r'ServerFinding\(\s*"(\w+)"', source)) == set(IDS)
 
 
 def test_a_start_marks_a_new_keyspace_and_tells_of_one_in_use(server: EmbeddedServer, admin: redis.Redis) -> None:

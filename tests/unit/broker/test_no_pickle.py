@@ -1,4 +1,4 @@
-"""Untrusted bytes are never unpickled: neither this library nor its dependencies for messages read pickles."""
+"""Nothing a stranger can write is ever unpickled: nothing of ours, nor what it uses for messages, reads pickles."""
 
 from __future__ import annotations
 

@@ -3,24 +3,24 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from apps.platform.dead_letters.queries import Group
+from apps.platform.dead_letters.queries import LetterGroup
 from apps.platform.operations.diagnosis import Verdict, diagnose
 from apps.platform.operations.queries import YardState
 from apps.platform.operations.rows import yard_rows
 from apps.platform.operations.server_state import REFUSALS, ServerState
-from broker.health.server import Finding
+from broker.health.server import ServerFinding
 from tests.unit.operations.yards import YARD, down, lane, pool, state
 
 NOW = datetime(2026, 11, 20, tzinfo=UTC)
 LATE = lane("mail", 64, running=4, age_ms=41_000)
 
 
-def verdict(now: YardState | None, *groups: Group, open_letters: int = 0) -> Verdict:
+def verdict(now: YardState | None, *groups: LetterGroup, open_letters: int = 0) -> Verdict:
     return diagnose(yard_rows(YARD, now), now, groups, open_letters)
 
 
-def group(letters: int, exception: str = "KeyError") -> Group:
-    return Group("f00d", exception, "report", "slow", letters, letters, NOW, NOW)
+def group(letters: int, exception: str = "KeyError") -> LetterGroup:
+    return LetterGroup("f00d", exception, "report", "slow", letters, letters, NOW, NOW)
 
 
 def test_quiet_yard_is_on_time() -> None:
@@ -54,7 +54,7 @@ def test_broker_that_refuses_work_is_the_cause_of_everything_else() -> None:
 
 
 def test_broker_that_would_drop_work_is_told_first() -> None:
-    evicting = Finding("evicting", "error", "maxmemory-policy is 'allkeys-lru'", "Run `CONFIG SET`.")
+    evicting = ServerFinding("evicting", "error", "maxmemory-policy is 'allkeys-lru'", "Run `CONFIG SET`.")
     found = verdict(
         replace(state(lane("mail", 3, age_ms=41_000), down("mail")), server=ServerState(findings=(evicting,)))
     )
@@ -66,7 +66,7 @@ def test_broker_that_would_drop_work_is_told_first() -> None:
 
 
 def test_broker_that_is_nearly_full_is_told_last() -> None:
-    full = Finding("nearly_full", "warning", "the server uses 93 % of its memory", "Raise it.")
+    full = ServerFinding("nearly_full", "warning", "the server uses 93 % of its memory", "Raise it.")
     found = verdict(replace(state(scheduler_up=False), server=ServerState(findings=(full,))))
 
     assert found.label == "No scheduler"

@@ -10,7 +10,7 @@ DEADLINE_S = 5.0
 
 
 class Channel(Protocol):
-    """Interface of a channel for alert messages."""
+    """Sends alert messages to people."""
 
     @property
     def name(self) -> str:

@@ -16,7 +16,7 @@ LONGEST_SUBJECT = 200
 
 @dataclass(frozen=True, slots=True)
 class EmailChannel:
-    """Channel that mails each message to fixed addresses."""
+    """Send each message to fixed addresses."""
 
     recipients: tuple[str, ...]
 

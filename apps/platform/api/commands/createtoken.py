@@ -1,4 +1,4 @@
-"""``manage.py createtoken``: create an API token and print its plain form, once."""
+"""Make an API token and print its plain form, once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``manage.py tokens``: list API tokens and revoke them."""
+"""List API tokens and revoke them."""
 
 from __future__ import annotations
 

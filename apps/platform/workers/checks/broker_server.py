@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.core.checks import CheckMessage, Error, Warning
 
 from broker.errors import BrokerUnavailable
-from broker.health.server import Finding, away, judge, read_facts
+from broker.health.server import ServerFinding, away, judge, read_facts
 from broker.redis.calls import RedisCalls
 from broker.redis.connections import connect
 
@@ -41,6 +41,6 @@ def unsafe_server(url: str, *, debug: bool) -> list[CheckMessage]:
     return [_message(finding) for finding in found]
 
 
-def _message(finding: Finding) -> CheckMessage:
+def _message(finding: ServerFinding) -> CheckMessage:
     kind = Error if finding.severity == "error" else Warning
     return kind(finding.seen, hint=finding.remedy, obj="broker", id=IDS[finding.code])

@@ -1,4 +1,4 @@
-"""``manage.py runpool``: run one pool's workers."""
+"""Run one pool's workers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``manage.py runpools``: run several pools' workers under one parent."""
+"""Run several pools' workers under one parent."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from broker.errors import BrokerRefused, BrokerUnavailable
-from broker.queue.lease_steps import ANSWER_S, TickBudget, TickSpent
+from broker.queue.lease_steps import ANSWER_S, TickBudget, TickExhausted
 from broker.queue.leases import LaneKey
 from broker.queue.operations import QueueOperations
 from broker.redis.calls import RedisCalls, Word
@@ -21,7 +21,7 @@ POLL_EVERY_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class Backlog:
+class PoolBacklog:
     """Numbers of messages that wait in the lanes of a queue.
 
     Args:
@@ -53,7 +53,7 @@ class BacklogPoll:
         self._isolates = {queue for queue, lane in lanes if lane == "live"}
         self._order = deque(queues)
         self._poll_at_s = 0.0
-        self._backlogs: dict[str, Backlog] = {}
+        self._backlogs: dict[str, PoolBacklog] = {}
 
     @property
     def waiting(self) -> bool:
@@ -78,7 +78,7 @@ class BacklogPoll:
             for answer in self._calls.stream(script("backlog"), self._calls_of(budget), budget_s=ANSWER_S):
                 queue = self._order[0]
                 self._order.rotate(-1)
-                self._backlogs[queue] = Backlog(*answer)
+                self._backlogs[queue] = PoolBacklog(*answer)
                 if queue in self._isolates:
                     isolated += self._backlogs[queue].isolated
         except BrokerUnavailable:
@@ -93,6 +93,6 @@ class BacklogPoll:
         for queue in list(self._order):
             try:
                 budget.left()
-            except TickSpent:
+            except TickExhausted:
                 return
             yield self._queues[queue].backlog_call()

@@ -16,7 +16,7 @@ from apps.platform.workers.shared.child_state import Finished, Running
 from apps.platform.workers.shared.child_table import ChildRow
 from apps.platform.workers.supervisor.backlog import BacklogPoll
 from broker.errors import BrokerError
-from broker.queue.lease_steps import TICK_S, TickBudget, TickSpent
+from broker.queue.lease_steps import TICK_S, TickBudget, TickExhausted
 from broker.queue.leases import LaneKey, LaneLeftovers, LeaseKeeper
 from broker.queue.operations import QueueOperations
 from broker.queue.results import Lease, Reclaimed
@@ -172,7 +172,7 @@ class ChildLeases:
             ids = [_text(ran.id) for _, ran in messages_of]
             try:
                 asked = self._queues[queue].cancel_requested(ids, budget_s=budget.left())
-            except TickSpent:
+            except TickExhausted:
                 break
             found.update(key for key, id_ in zip(messages_of, ids, strict=True) if id_ in asked)
         return found
@@ -227,7 +227,7 @@ class ChildLeases:
             logger.warning("jobs that were cancelled and killed are recorded later: %s", error)
 
     def _reclaimed(self, child: str, key: LaneKey, answer: Reclaimed) -> None:
-        # Suspects that the heir did not get were returned with the rest; the worker that fetches one isolates it.
+        # Suspects that the heir did not get were returned with the rest; whoever fetches them isolates them.
         self._suspects += [(key[0], suspect.lease) for suspect in answer.suspects if suspect.lease is not None]
 
     def _isolate(self, budget: TickBudget) -> None:
@@ -238,7 +238,7 @@ class ChildLeases:
                 queue, lease = self._suspects[0]
                 self._queues[queue].isolate(lease, budget_s=budget.left())
                 self._suspects.pop(0)
-        except TickSpent:
+        except TickExhausted:
             pass
         except BrokerError as error:
             logger.warning("%d suspects are isolated later: %s", len(self._suspects), error)
@@ -264,7 +264,8 @@ def connect_leases(pool: Pool, yard: Yard, broker: Broker, url: str) -> ChildLea
     isolated = Served(
         tuple(yard.queue_of(queue).alone_lane for queue in names), tuple((queue, "alone") for queue in names)
     )
-    calls = RedisCalls(connect(url, profile="quick"), budget_s=TICK_S)
+    client = connect(url, profile="quick")
+    calls = RedisCalls(client)
     queues = {queue: QueueOperations(calls, broker.families[queue].keys) for queue in names}
     return ChildLeases(pool, served, isolated, queues, calls, JobRecords(calls, broker.keys))
 

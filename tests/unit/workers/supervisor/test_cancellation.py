@@ -32,7 +32,7 @@ class Clock:
 
 
 class Server:
-    """Server that returns the jobs with a cancellation request."""
+    """Knows who was asked to stop."""
 
     def __init__(self) -> None:
         self.asked: set[bytes] = set()

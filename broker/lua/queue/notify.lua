@@ -1,8 +1,8 @@
 #!lua flags=allow-oom
--- ring: wake one consumer of a lane.
+-- notify: wake one consumer of a lane.
 -- KEYS[1] bell: list
 -- Returns 1. O(1).
 --@include put
 
-ring(KEYS[1])
+notify(KEYS[1])
 return 1
