@@ -129,7 +129,7 @@ class Status(Middleware):
         error = message._exception
         fields = {"finished_at": now_ms(), "reason": "permanent", "error": _error(error)}
         attempts = int(message.options.get("attempts", 0))
-        # A parked message may have written the step before its next start: the end is written as the step after that.
+        # A parked message has recorded the step before its next start, so the end is recorded as a step of that start.
         self._write(message, "dead", attempts=attempts, started=attempts + 1, fields=fields, ttl_ms=DEAD_TTL_MS)
 
     def _write(self, message: Any, state: str, **details: Any) -> None:

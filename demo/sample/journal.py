@@ -24,7 +24,7 @@ class SentJob:
     Args:
         app: Product app that does the work.
         kind: Sample order it belongs to.
-        title: For people.
+        title: Name of the job on the screen.
         sent_at: Monotonic clock, in seconds.
         body: Last answer of ``GET /api/v1/jobs/{id}``; empty before the first.
     """

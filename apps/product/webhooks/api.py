@@ -47,7 +47,7 @@ class EndpointRequest(StrictSchema):
 
 
 class EndpointCreated(BaseModel):
-    """The endpoint, and the secret to verify its deliveries with: it is shown this once."""
+    """The endpoint, and the secret that verifies its deliveries: the secret is shown only once."""
 
     id: str
     secret: str

@@ -132,7 +132,7 @@ class LogCopy:
 
 
 def interrupt_on_signal(broker: Broker, slots: SlotTracking) -> None:
-    """Install a signal handler that raises in the running greenlet if its job was cancelled or exceeded its limit.
+    """Install a signal handler that raises in the running greenlet if its supervisor requested the job's stop.
 
     The handler runs in that greenlet: no other greenlet can interrupt one that computes or blocks without yielding.
     Where tasks run in threads, the handler does nothing.

@@ -88,7 +88,7 @@ class PoolGroup:
         self._process_set = ProcessSet(self._selector, len(self._parts), start=self._start, ended=self._ended)
 
     def run(self) -> int:
-        """Keep the supervisors running; return 0 after a drain, 70 when something had to be killed for it."""
+        """Keep the supervisors running; return 0 after a drain, 70 when a process had to be killed for it."""
         name_process("pools" if self._own_row is None else GREENLETS)
         prepare_to_fork()
         if self._companion is not None:

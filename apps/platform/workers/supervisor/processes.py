@@ -148,7 +148,7 @@ class ProcessSet:
             self._watch(process)
 
     def _watch(self, process: Process) -> None:
-        """Wake the loop when a process ends. Where the platform has no such descriptor, SIGCHLD does."""
+        """Wake the loop through a pidfd when a process ends. Where no pidfd can be opened, SIGCHLD wakes the loop."""
         try:
             process.pidfd = os.pidfd_open(process.pid)
         except OSError:  # EMFILE, or a sandbox that refuses the call

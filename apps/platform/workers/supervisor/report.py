@@ -90,7 +90,7 @@ class Reporter:
         return request
 
     def answer_stacks(self, request: str, children: list[ChildStacks]) -> None:
-        """Answer a request for the children's stacks. While the server is unavailable, the request stays."""
+        """Answer a request for the children's stacks. After a failure the next report finds the request again."""
         try:
             self._reports.answer_stacks(request, children)
         except BrokerError as error:
