@@ -84,12 +84,12 @@ class UnknownPool(SwitchyardError):
         )
 
 
-class NoSuchLetter(SwitchyardError):
-    """A dead letter that is in no dead list (any more)."""
+class NoSuchDeadLetter(SwitchyardError):
+    """A dead letter is not, or no longer, in its dead list."""
 
-    def __init__(self, queue_name: str, letter_id: str) -> None:
+    def __init__(self, queue_name: str, message_id: str) -> None:
         super().__init__(
-            f"dead letter {letter_id!r} is not in {queue_name}-dead; "
+            f"dead letter {message_id!r} is not in {queue_name}-dead; "
             "it was requeued or discarded before, see `manage.py deadletters list`"
         )
 

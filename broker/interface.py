@@ -24,7 +24,7 @@ from broker.worker.ack_barrier import AckBarrier
 
 
 class Transport(Protocol):
-    """Moves and inspects messages. ``held`` is a message a worker is processing: it is acknowledged by the worker."""
+    """Moves and inspects messages. ``held`` is a message that a worker is processing and will acknowledge."""
 
     def divert(self, held: Message[Any] | MessageProxy, *, lane: str, delay_ms: int, options: dict[str, Any]) -> None:
         """Put a copy of a held message, with changed options, into a lane, due in ``delay_ms``."""
@@ -33,18 +33,18 @@ class Transport(Protocol):
         """Put a held message back to where it came from, due in ``delay_ms``, without spending an attempt."""
 
     def park(self, held: Message[Any] | MessageProxy, *, call: str, parked_ms: int, options: dict[str, Any]) -> int:
-        """Put a held message back to where it came from, until a worker is there that knows what it calls.
+        """Put a held message back to where it came from, until a worker that knows its call consumes there.
 
         Args:
             call: See :func:`middleware.arguments.call_of`.
-            parked_ms: How long it was parked before; what is added now is written on the message as ``parked_ms``.
+            parked_ms: How long it was parked before; the sum with the new delay is stored in its option ``parked_ms``.
 
         Returns:
-            Milliseconds after which it is tried at the latest, whoever is there.
+            Milliseconds after which it is retried at the latest, by any worker.
         """
 
     def unpark(self, held: Message[Any] | MessageProxy, *, call: str) -> None:
-        """Note that a message that was parked is about to run."""
+        """Remove a parked message that is about to run from the list of parked messages."""
 
     def known_lately(self, held: Message[Any] | MessageProxy, *, call: str, within_ms: int) -> bool:
         """Whether a worker that knows what a held message calls was seen in the last ``within_ms``."""
@@ -52,27 +52,27 @@ class Transport(Protocol):
     def isolate(self, held: Message[Any] | MessageProxy) -> bool:
         """Put a held message where it runs alone, no attempt spent; ``False`` where there is no such place."""
 
-    def dead_letter(self, held: Message[Any] | MessageProxy, letter: DeadLetter) -> None:
-        """Put a held message into its queue's dead list as ``letter``. The same id twice stays one."""
+    def dead_letter(self, held: Message[Any] | MessageProxy, dead_letter: DeadLetter) -> None:
+        """Put a held message into its queue's dead list as ``dead_letter``. The same id twice stays one."""
 
-    def requeue(self, queue: str, letter_id: str) -> str:
+    def requeue(self, queue: str, message_id: str) -> str:
         """Move a dead letter back to its live queue, attempts forgotten, and return the message id.
 
         Raises:
-            NoSuchLetter: it is not in the dead list.
+            NoSuchDeadLetter: it is not in the dead list.
         """
 
-    def discard(self, queue: str, letter_id: str) -> None:
+    def discard(self, queue: str, message_id: str) -> None:
         """Drop a dead letter for good.
 
         Raises:
-            NoSuchLetter: it is not in the dead list.
+            NoSuchDeadLetter: it is not in the dead list.
         """
 
-    def letter(self, queue: str, letter_id: str) -> DeadLetter | None:
+    def find_dead_letter(self, queue: str, message_id: str) -> DeadLetter | None:
         """Return one dead letter, or ``None``."""
 
-    def letters(self, queue: str, *, cursor: int = 0, limit: int = 100) -> Page[DeadLetter]:
+    def dead_letters(self, queue: str, *, cursor: int = 0, limit: int = 100) -> Page[DeadLetter]:
         """Return dead letters, newest first."""
 
     def unreadable(self, queue: str, *, cursor: int = 0, limit: int = 100) -> Page[Unreadable]:

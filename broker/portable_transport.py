@@ -1,6 +1,6 @@
-"""Moves on any Dramatiq broker: put it where it goes, then let the worker acknowledge.
+"""Moves on any Dramatiq broker: enqueue a copy at the new place, then let the worker acknowledge the held message.
 
-A crash between the two leaves a message in both places: it may be done twice, it is never lost.
+A crash between the two steps leaves the message in both places: it may run twice, it is never lost.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any, Final, Protocol, cast
 from dramatiq.broker import Broker, Consumer, MessageProxy
 from dramatiq.message import Message
 
-from broker.errors import NoSuchLetter
+from broker.errors import NoSuchDeadLetter
 from broker.held_message import moved_copy, requeued_copy
 from broker.shapes import DeadLetter, LaneStats, Page, QueueStats, Unreadable
 from broker.stores.dead_lists import DeadLists
@@ -24,19 +24,19 @@ MOST_PARKED_MS: Final = 10_000
 
 
 class CountsLanes(Protocol):
-    """A broker that can tell how a lane stands."""
+    """A broker that reports figures of its lanes."""
 
     def lane_stats(self, lane: str) -> LaneStats:
-        """Return how a lane stands."""
+        """Return the figures of a lane."""
 
     def rejected(self, lane: str) -> int:
-        """Return how many messages the broker itself set aside."""
+        """Return how many messages the broker itself moved to its list of rejected messages."""
 
 
 class PortableTransport:
-    """The :class:`broker.interface.Transport` that needs nothing but ``enqueue`` and a place for dead lists.
+    """The :class:`broker.interface.Transport` that needs nothing but ``enqueue`` and a server for dead lists.
 
-    What was moved is acknowledged, also where Dramatiq rejects it: its broker would keep a second copy.
+    A moved message is acknowledged, also where Dramatiq rejects it: its broker would keep a second copy.
     """
 
     def __init__(
@@ -59,47 +59,47 @@ class PortableTransport:
         self.divert(held, lane=held.queue_name, delay_ms=delay_ms, options=options)
 
     def park(self, held: Message[Any] | MessageProxy, *, call: str, parked_ms: int, options: dict[str, Any]) -> int:
-        """Enqueue a copy where it came from. Chance decides who gets it, so it is due soon: in 1 s, at most in 10 s."""
+        """Enqueue a copy where it came from. Any worker may get it: due in 1 s, later in up to 10 s."""
         highest_ms = min(max(parked_ms, FIRST_PARKED_MS), MOST_PARKED_MS)
         delay_ms = int(highest_ms * random.uniform(0.8, 1.0))  # noqa: S311  no secret
         self.defer(held, delay_ms=delay_ms, options={**options, "parked_ms": parked_ms + delay_ms})
         return delay_ms
 
     def unpark(self, held: Message[Any] | MessageProxy, *, call: str) -> None:
-        """Do nothing: there is no list."""
+        """Do nothing: this broker keeps no list of parked messages."""
 
     def known_lately(self, held: Message[Any] | MessageProxy, *, call: str, within_ms: int) -> bool:
-        """Say no: nobody can tell."""
+        """Return ``False``: workers register no calls on this broker."""
         return False
 
     def isolate(self, held: Message[Any] | MessageProxy) -> bool:
-        """Say that there is no place where messages run alone."""
+        """Return ``False``: this broker has no lane for isolated runs."""
         return False
 
-    def dead_letter(self, held: Message[Any] | MessageProxy, letter: DeadLetter) -> None:
-        """Add a letter to its queue's dead list, once."""
-        self._dead.add(letter)
+    def dead_letter(self, held: Message[Any] | MessageProxy, dead_letter: DeadLetter) -> None:
+        """Add a dead letter to its queue's dead list, once."""
+        self._dead.add(dead_letter)
         held.moved = True  # type: ignore[union-attr]
 
-    def requeue(self, queue: str, letter_id: str) -> str:
-        """Enqueue a dead letter's message anew, then remove the letter."""
-        letter = self._dead.get(queue, letter_id)
-        if letter is None:
-            raise NoSuchLetter(queue, letter_id)
-        self._broker.enqueue(requeued_copy(letter, self._yard.queue_of(queue).name))
-        self._dead.remove(queue, letter_id, as_read=letter)
-        return letter.id
+    def requeue(self, queue: str, message_id: str) -> str:
+        """Enqueue a dead letter's message anew, then remove the dead letter."""
+        dead_letter = self._dead.get(queue, message_id)
+        if dead_letter is None:
+            raise NoSuchDeadLetter(queue, message_id)
+        self._broker.enqueue(requeued_copy(dead_letter, self._yard.queue_of(queue).name))
+        self._dead.remove(queue, message_id, as_read=dead_letter)
+        return dead_letter.id
 
-    def discard(self, queue: str, letter_id: str) -> None:
+    def discard(self, queue: str, message_id: str) -> None:
         """Remove a dead letter for good."""
-        if not self._dead.remove(queue, letter_id):
-            raise NoSuchLetter(queue, letter_id)
+        if not self._dead.remove(queue, message_id):
+            raise NoSuchDeadLetter(queue, message_id)
 
-    def letter(self, queue: str, letter_id: str) -> DeadLetter | None:
+    def find_dead_letter(self, queue: str, message_id: str) -> DeadLetter | None:
         """Return one dead letter, or ``None``."""
-        return self._dead.get(queue, letter_id)
+        return self._dead.get(queue, message_id)
 
-    def letters(self, queue: str, *, cursor: int = 0, limit: int = 100) -> Page[DeadLetter]:
+    def dead_letters(self, queue: str, *, cursor: int = 0, limit: int = 100) -> Page[DeadLetter]:
         """Return dead letters, newest first."""
         return self._dead.page(queue, cursor=cursor, limit=limit)
 
@@ -108,15 +108,15 @@ class PortableTransport:
         return self._quarantine.page(queue, cursor=cursor, limit=limit)
 
     def cancel(self, queue: str, message_id: str) -> str:
-        """Say that only the job's record tells: a message cannot be taken out of any queue."""
+        """Return ``unknown``: no queue can remove a message; the job's record carries the request."""
         return "unknown"
 
     def cancel_requested(self, held: Message[Any] | MessageProxy) -> bool:
-        """Ask the job's record."""
+        """Read it from the job's record."""
         return self._records.cancel_requested(held.message_id)
 
     def stats(self, queue: str) -> QueueStats:
-        """Return how a queue family stands."""
+        """Return the figures of a queue family."""
         family = self._yard.queue_of(queue)
         counting = cast(CountsLanes, self._broker)
         lanes = (family.name, family.retry_lane)

@@ -10,7 +10,7 @@ from dramatiq.broker import MessageProxy
 from dramatiq.message import Message
 
 from broker.admin.stats import family_stats
-from broker.errors import NoSuchLetter
+from broker.errors import NoSuchDeadLetter
 from broker.held_message import HeldMessage, moved_copy, requeued_copy
 from broker.queue import administration, codec
 from broker.queue.dead_letter_json import decode
@@ -72,37 +72,37 @@ class RedisTransport:
         self._broker.moves.isolate(_held(held))
         return True
 
-    def dead_letter(self, held: Message[Any] | MessageProxy, letter: DeadLetter) -> None:
-        """Move a held message to its queue's dead list as ``letter``."""
-        self._broker.moves.dead_letter(_held(held), letter)
+    def dead_letter(self, held: Message[Any] | MessageProxy, dead_letter: DeadLetter) -> None:
+        """Move a held message to its queue's dead list as ``dead_letter``."""
+        self._broker.moves.dead_letter(_held(held), dead_letter)
 
-    def requeue(self, queue: str, letter_id: str) -> str:
+    def requeue(self, queue: str, message_id: str) -> str:
         """Move a dead letter back to its live queue with its attempts reset, and return the message's id."""
         family = self._family(queue)
-        as_read = family.calls.command("HGET", family.keys.dead_letters, letter_id)
-        letter = decode(queue, as_read) if as_read is not None else None
-        if as_read is None or letter is None:
-            raise NoSuchLetter(queue, letter_id)
-        message = requeued_copy(letter, family.keys.queue)
+        as_read = family.calls.command("HGET", family.keys.dead_letters, message_id)
+        dead_letter = decode(queue, as_read) if as_read is not None else None
+        if as_read is None or dead_letter is None:
+            raise NoSuchDeadLetter(queue, message_id)
+        message = requeued_copy(dead_letter, family.keys.queue)
         self._broker.emit_before("enqueue", message, None)
         body = codec.encode(message, grown=True)
         level = self._broker.level(message)
         nonce = uuid.uuid4().hex
-        if not administration.requeue(family, letter.id, as_read=as_read, body=body, level=level, nonce=nonce):
-            raise NoSuchLetter(queue, letter_id)
+        if not administration.requeue(family, dead_letter.id, as_read=as_read, body=body, level=level, nonce=nonce):
+            raise NoSuchDeadLetter(queue, message_id)
         self._broker.emit_after("enqueue", message, None)
-        return letter.id
+        return dead_letter.id
 
-    def discard(self, queue: str, letter_id: str) -> None:
+    def discard(self, queue: str, message_id: str) -> None:
         """Drop a dead letter for good."""
-        if not administration.discard(self._family(queue), letter_id, nonce=uuid.uuid4().hex):
-            raise NoSuchLetter(queue, letter_id)
+        if not administration.discard(self._family(queue), message_id, nonce=uuid.uuid4().hex):
+            raise NoSuchDeadLetter(queue, message_id)
 
-    def letter(self, queue: str, letter_id: str) -> DeadLetter | None:
+    def find_dead_letter(self, queue: str, message_id: str) -> DeadLetter | None:
         """Return one dead letter, or ``None``."""
-        return self._dead.get(queue, letter_id)
+        return self._dead.get(queue, message_id)
 
-    def letters(self, queue: str, *, cursor: int = 0, limit: int = 100) -> Page[DeadLetter]:
+    def dead_letters(self, queue: str, *, cursor: int = 0, limit: int = 100) -> Page[DeadLetter]:
         """Return dead letters, newest first."""
         return self._dead.page(queue, cursor=cursor, limit=limit)
 

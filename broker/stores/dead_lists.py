@@ -18,26 +18,26 @@ class DeadLists:
         self._calls = calls
         self._keys = keys
 
-    def add(self, letter: DeadLetter) -> bool:
+    def add(self, dead_letter: DeadLetter) -> bool:
         """Add a letter; ``False`` when its id was there already, and its content is renewed.
 
         Raises:
             BrokerUnavailable: the server did not answer; the letter may be there.
         """
-        return bool(self._calls.call(ADD, self._both(letter.queue), [letter.id, encode(letter)]))
+        return bool(self._calls.call(ADD, self._both(dead_letter.queue), [dead_letter.id, encode(dead_letter)]))
 
-    def remove(self, queue: str, letter_id: str, *, as_read: DeadLetter | None = None) -> bool:
+    def remove(self, queue: str, message_id: str, *, as_read: DeadLetter | None = None) -> bool:
         """Take a letter out; ``False`` when it was not there.
 
         Args:
             as_read: Remove this very letter only: a message that was requeued may have died again meanwhile.
         """
         expected = encode(as_read) if as_read else ""
-        return bool(self._calls.call(REMOVE, self._both(queue), [letter_id, expected]))
+        return bool(self._calls.call(REMOVE, self._both(queue), [message_id, expected]))
 
-    def get(self, queue: str, letter_id: str) -> DeadLetter | None:
+    def get(self, queue: str, message_id: str) -> DeadLetter | None:
         """Return one letter, or ``None`` when there is none that can be read."""
-        found = self._calls.command("HGET", self._keys.queue(queue).dead_letters, letter_id)
+        found = self._calls.command("HGET", self._keys.queue(queue).dead_letters, message_id)
         return None if found is None else decode(queue, found)
 
     def page(self, queue: str, *, cursor: int, limit: int) -> Page[DeadLetter]:

@@ -47,7 +47,7 @@ def test_a_task_past_its_hard_limit_is_killed_with_its_child_and_retried_its_nei
 
     killed_s = killed_at_s - began.at_s
     print(f"limit {LIMIT_S:g} s: killed after {killed_s:.2f} s, neighbours again {max(took_s):.3f} s later")
-    [letter] = transport.letters(BRIEF).items
+    [letter] = transport.dead_letters(BRIEF).items
     ledger.note("buried", letter.id)
     found = ledger.account()
     assert (found.dead, found.lost, found.duplicated, found.unexpected) == (("guilty",), (), (), ())

@@ -85,7 +85,7 @@ def test_a_task_that_takes_all_memory_at_once_fails_by_itself_where_it_is_alone(
         enqueue(pools.broker, ledger, "glutton", 0, "gobble")
         wait_for(lambda: transport.stats(QUEUE).dead == 1, 20)
 
-    [letter] = transport.letters(QUEUE).items
+    [letter] = transport.dead_letters(QUEUE).items
     ledger.note("buried", letter.id)
     found = ledger.account()
     assert (found.dead, found.lost, found.duplicated, found.unexpected) == (("glutton",), (), (), ())
@@ -115,7 +115,7 @@ def test_a_child_that_a_task_takes_over_its_ceiling_is_killed_and_its_neighbours
     most = heaviest.bytes
     print(f"the heaviest child came to {most / 1e6:.0f} of {LIMIT_BYTES / 1e6:g} MB")
     # Alone it fails by itself, or is killed twice more.
-    [letter] = transport.letters(QUEUE).items
+    [letter] = transport.dead_letters(QUEUE).items
     ledger.note("buried", letter.id)
     found = ledger.account()
     assert (found.dead, found.lost, found.duplicated, found.unexpected) == (("glutton",), (), (), ())

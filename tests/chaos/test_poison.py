@@ -43,7 +43,7 @@ def test_a_poison_message_dies_after_three_crashes_and_the_others_go_on(
     wait_for(lambda: transport.stats(QUEUE).dead == 1, 60)
     wait_until_drained(broker, 30)
     crashes = ledger.of("started", "pill")
-    [letter] = transport.letters(QUEUE).items
+    [letter] = transport.dead_letters(QUEUE).items
     ledger.note("buried", letter.id)
     within_s = crashes[-1].at_s - crashes[0].at_s
     print(

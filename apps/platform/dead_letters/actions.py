@@ -21,7 +21,7 @@ from django.utils import timezone
 from apps.platform.dead_letters.models import OPEN_STATES, DeadLetter
 from apps.platform.dead_letters.projection import add_history, clear_claim, project
 from apps.platform.dead_letters.queries import find
-from broker.errors import BrokerError, NoSuchLetter
+from broker.errors import BrokerError, NoSuchDeadLetter
 from broker.interface import facilities
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def acknowledge(letter: DeadLetter | str, *, by: User | str, reason: str = "") -
 
 def settle_claim(row: DeadLetter) -> bool:
     """Ask the broker whether an interrupted action moved the letter, and record the answer; return whether it did."""
-    letter = facilities().transport.letter(row.queue, row.message_id)
+    letter = facilities().transport.find_dead_letter(row.queue, row.message_id)
     if letter is not None and project(letter):
         return True
     with transaction.atomic():
@@ -117,7 +117,7 @@ def _move(row: DeadLetter, action: MoveAction, by: User | str, reason: str) -> A
             transport.requeue(claimed.queue, claimed.message_id)
         else:
             transport.discard(claimed.queue, claimed.message_id)
-    except NoSuchLetter:
+    except NoSuchDeadLetter:
         return _gone(claimed)
     except BrokerError as error:
         if error.outcome == "refused":

@@ -43,7 +43,7 @@ def find(letter: DeadLetter | str) -> DeadLetter:
     if row is not None:
         return row
     for queue in declared_yard().queues:
-        found = facilities().transport.letter(queue.name, letter)
+        found = facilities().transport.find_dead_letter(queue.name, letter)
         if found is not None:
             project(found)
             return DeadLetter.objects.get(message_id=letter)

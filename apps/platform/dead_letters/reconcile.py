@@ -80,14 +80,14 @@ def reconcile_all(*, pages: int = 10) -> Report:
 
 def _from_list(queue: str, pages: int) -> tuple[int, int]:
     transport = facilities().transport
-    newest = transport.letters(queue, limit=PAGE)
+    newest = transport.dead_letters(queue, limit=PAGE)
     made, recorded = _project_page(newest.items), sync_dead_jobs(newest.items)
     if newest.cursor is None:
         _positions.pop(f"list {queue}", None)
         return made, recorded
     cursor: int | None = _positions.get(f"list {queue}", newest.cursor)
     for _ in range(pages):
-        page = transport.letters(queue, cursor=cursor or 0, limit=PAGE)
+        page = transport.dead_letters(queue, cursor=cursor or 0, limit=PAGE)
         made += _project_page(page.items)
         recorded += sync_dead_jobs(page.items)
         cursor = page.cursor
@@ -123,7 +123,7 @@ def _project_or_skip(letter: Letter) -> bool:
 
 def _reopen(row: DeadLetter) -> int:
     # The page may be older than the row, so read the letter again.
-    letter = facilities().transport.letter(row.queue, row.message_id)
+    letter = facilities().transport.find_dead_letter(row.queue, row.message_id)
     if letter is None:
         return 0
     if project(letter):
@@ -155,7 +155,7 @@ def _find_missing(pages: int) -> int:
     chunk = list(rows.filter(id__gt=after)[: PAGE * pages])
     _positions["rows"] = chunk[-1].pk if len(chunk) == PAGE * pages else 0
     transport = facilities().transport
-    gone = [row for row in chunk if transport.letter(row.queue, row.message_id) is None]
+    gone = [row for row in chunk if transport.find_dead_letter(row.queue, row.message_id) is None]
     return sum(_mark_missing(row) for row in gone)
 
 

@@ -42,7 +42,7 @@ def test_triage_killed_at_any_moment_loses_nothing(
     DeadLetter.objects.exclude(claim_token="").update(claim_at=timezone.now() - timedelta(minutes=5))
     reconcile.reconcile_all()
 
-    listed = {letter.id for letter in facilities.transport.letters("default", limit=LETTERS).items}
+    listed = {letter.id for letter in facilities.transport.dead_letters("default", limit=LETTERS).items}
     states = dict(DeadLetter.objects.values_list("message_id", "state"))
     assert {message_id for message_id, state in states.items() if state == "new"} == listed
     assert {message_id for message_id, state in states.items() if state == "replayed"} == set(ids) - listed

@@ -92,7 +92,7 @@ def test_database_that_fails_costs_the_row_only(bury: Callable[..., Letter], fac
     with connection.execute_wrapper(refuse):
         projection.project_or_log(made)
 
-    assert facilities.transport.letter("default", made.id) is not None
+    assert facilities.transport.find_dead_letter("default", made.id) is not None
     assert DeadLetter.objects.count() == 0
 
 

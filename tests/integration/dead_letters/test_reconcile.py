@@ -41,7 +41,7 @@ def test_a_letter_that_cannot_be_read_hides_no_other(bury: Callable[..., Letter]
     reconcile.reconcile_all()
 
     assert [row.message_id for row in DeadLetter.objects.all()] == [made.id]
-    assert facilities.transport.letter("default", "{") is None
+    assert facilities.transport.find_dead_letter("default", "{") is None
 
 
 def test_a_letter_that_fits_into_no_row_hides_no_other(bury: Callable[..., Letter]) -> None:

@@ -65,7 +65,7 @@ def test_a_refused_recipient_is_dead_at_once_and_its_letter_names_no_address(smt
     with run_worker("urgent", "urgent-retry"):
         job = wait_for(lambda: (found := facilities.records.read(job_id)) and found.ended and found)
 
-    letter = facilities.transport.letter("urgent", job_id)
+    letter = facilities.transport.find_dead_letter("urgent", job_id)
     assert (job.state, job.reason, job.attempts) == ("dead", "permanent", 1)
     assert "ada@" not in letter.error + letter.traceback
 

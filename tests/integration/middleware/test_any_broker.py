@@ -42,7 +42,7 @@ def test_a_failing_job_takes_its_retries_and_ends_in_its_dead_list(valkey: Any, 
         job_id = broken.send().message_id
         wait_for(lambda: facilities.records.read(job_id).state == "dead")
 
-    letter = facilities.transport.letter("work", job_id)
+    letter = facilities.transport.find_dead_letter("work", job_id)
     assert lanes == ["work", "work-retry", "work-retry"]
     assert letter is not None
     assert letter.attempts == 3

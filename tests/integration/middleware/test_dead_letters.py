@@ -9,7 +9,7 @@ import dramatiq
 import pytest
 from dramatiq.message import Message
 
-from broker.errors import NoSuchLetter
+from broker.errors import NoSuchDeadLetter
 from broker.interface import facilities
 from broker.queue.results import Entry
 from broker.redis_broker import RedisBroker
@@ -34,7 +34,7 @@ def test_a_message_for_an_actor_that_nobody_knows_in_time_is_a_dead_letter_and_b
     with run_worker(broker=broker):
         known.send()
         wait_for(lambda: done)
-        letter = wait_for(lambda: facilities(broker).transport.letter("work", orphan.message_id))
+        letter = wait_for(lambda: facilities(broker).transport.find_dead_letter("work", orphan.message_id))
         wait_for(lambda: facilities(broker).transport.stats("work").live.running == 0)
 
     stats = facilities(broker).transport.stats("work")
@@ -60,7 +60,7 @@ def test_arguments_that_do_not_fit_never_enter_the_actor(
         Message(queue_name="work", actor_name="strict", args=(), kwargs={"client": 3}, options=stamped)
     )
     with run_worker(broker=broker):
-        letter = wait_for(lambda: facilities(broker).transport.letter("work", sent.message_id))
+        letter = wait_for(lambda: facilities(broker).transport.find_dead_letter("work", sent.message_id))
 
     assert (letter.reason, letter.exception) == ("permanent", "ArgumentMismatch")
     assert entered == []
@@ -124,7 +124,7 @@ def test_a_requeued_letter_runs_again_with_fresh_attempts(yard_broker: BuildBrok
     assert record.attempts == 1
     assert record.error is None
     assert facilities(broker).transport.stats("work").dead == 0
-    with pytest.raises(NoSuchLetter, match="not in work-dead"):
+    with pytest.raises(NoSuchDeadLetter, match="not in work-dead"):
         facilities(broker).transport.requeue("work", job_id)
 
 

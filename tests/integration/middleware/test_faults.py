@@ -119,7 +119,7 @@ def test_a_broker_that_is_away_holds_a_dead_letter_until_it_is_back(
 
     with run_worker(broker=broker):
         job_id = broken.send().message_id
-        wait_for(lambda: facilities(broker).transport.letter("work", job_id))
+        wait_for(lambda: facilities(broker).transport.find_dead_letter("work", job_id))
         wait_for(lambda: facilities(broker).transport.stats("work").live.running == 0)
 
     assert len(refused) == 3
@@ -140,7 +140,7 @@ def test_an_exception_whose_text_cannot_be_made_is_a_dead_letter(yard_broker: Bu
 
     with run_worker(broker=broker):
         job_id = broken.send().message_id
-        letter = wait_for(lambda: facilities(broker).transport.letter("work", job_id))
+        letter = wait_for(lambda: facilities(broker).transport.find_dead_letter("work", job_id))
         wait_for(lambda: facilities(broker).records.read(job_id).ended)
 
     record = facilities(broker).records.read(job_id)

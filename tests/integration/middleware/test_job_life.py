@@ -349,7 +349,7 @@ def test_a_task_past_its_queues_soft_limit_is_interrupted_and_ends_dead_as_time_
 
     with run_worker(broker=broker):
         job_id = endless.send().message_id
-        letter = wait_for(lambda: facilities(broker).transport.letter("work", job_id))
+        letter = wait_for(lambda: facilities(broker).transport.find_dead_letter("work", job_id))
 
     assert endless.options["time_limit"] == 300
     assert (letter.reason, letter.exception) == ("time_limit", "TimeLimitExceeded")

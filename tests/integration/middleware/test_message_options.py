@@ -34,7 +34,7 @@ def test_max_retries_of_a_message_goes_before_its_actors_and_its_queues(
 
     with run_worker(broker=broker):
         job_id = broken.send_with_options(max_retries=messages).message_id
-        letter = wait_for(lambda: facilities(broker).transport.letter("work", job_id))
+        letter = wait_for(lambda: facilities(broker).transport.find_dead_letter("work", job_id))
 
     assert (letter.attempts, letter.reason) == (attempts, "exhausted")
 
@@ -64,7 +64,7 @@ def test_track_store_results_and_alert_of_a_message_go_before_its_actors(
         untracked = answer.send_with_options(track=False).message_id
         assert done.wait(5)
         buried = broken.send_with_options(alert=not of_actor).message_id
-        wait_for(lambda: facilities(broker).transport.letter("work", buried))
+        wait_for(lambda: facilities(broker).transport.find_dead_letter("work", buried))
 
     assert records.read(tracked).result == (None if of_actor else 42)
     assert records.read(untracked) is None
@@ -81,7 +81,7 @@ def test_a_time_limit_of_a_message_goes_before_its_actors(yard_broker: BuildBrok
 
     with run_worker(broker=broker):
         job_id = endless.send_with_options(time_limit=300).message_id
-        letter = wait_for(lambda: facilities(broker).transport.letter("work", job_id))
+        letter = wait_for(lambda: facilities(broker).transport.find_dead_letter("work", job_id))
 
     assert letter.reason == "time_limit"
     assert 300 <= letter.duration_ms < 1_500
@@ -126,7 +126,7 @@ def test_an_unusable_option_of_a_foreign_sender_loses_no_retry(
 
     with run_worker(broker=broker):
         job_id = broker.enqueue(Message("work", "broken", (), {}, {"enqueued_at": NOW_MS, **rubbish})).message_id
-        letter = wait_for(lambda: facilities(broker).transport.letter("work", job_id))
+        letter = wait_for(lambda: facilities(broker).transport.find_dead_letter("work", job_id))
 
     assert len(runs) == letter.attempts == 2
     assert facilities(broker).records.read(job_id).state == "dead"
@@ -176,7 +176,7 @@ def test_options_of_a_pipelines_steps_are_validated_and_honoured(yard_broker: Bu
             dramatiq.group([chain(first.message(), refused)], broker=broker).run()
     with run_worker(broker=broker):
         dramatiq.pipeline([first.message(), last], broker=broker).run()
-        letter = wait_for(lambda: facilities(broker).transport.letter("work", last.message_id))
+        letter = wait_for(lambda: facilities(broker).transport.find_dead_letter("work", last.message_id))
 
     assert letter.attempts == 2
 

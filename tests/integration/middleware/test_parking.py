@@ -138,7 +138,7 @@ def test_without_a_worker_that_knows_it_a_message_is_dead_and_says_why(
     monkeypatch.setattr("middleware.parking.GIVE_UP_MS", 500)
     with run_worker(broker=deploy.old):
         ids = [deploy.audit.send(1).message_id, deploy.new_report.send("May", language="de").message_id]
-        letters = [wait_for(lambda id_=id_: deploy.transport.letter("work", id_)) for id_ in ids]
+        letters = [wait_for(lambda id_=id_: deploy.transport.find_dead_letter("work", id_)) for id_ in ids]
         wait_for(lambda: all(deploy.record(job_id).state == "dead" for job_id in ids))
 
     assert [(letter.reason, letter.exception, letter.attempts) for letter in letters] == [
@@ -285,7 +285,7 @@ def test_a_requeued_letter_is_parked_anew(deploy: Deploy, run_worker: Any, monke
         hasty.setattr("middleware.parking.GIVE_UP_MS", 100)
         with run_worker(broker=deploy.old):
             job_id = deploy.audit.send(1).message_id
-            wait_for(lambda: deploy.transport.letter("work", job_id))
+            wait_for(lambda: deploy.transport.find_dead_letter("work", job_id))
     with run_worker(broker=deploy.old):
         deploy.transport.requeue("work", job_id)
         wait_for(lambda: deploy.is_parked(job_id))

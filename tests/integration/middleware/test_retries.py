@@ -57,7 +57,7 @@ def test_after_its_retries_a_message_is_one_dead_letter_and_nowhere_else(
         wait_for(lambda: facilities(broker).records.read(job_id).state == "dead")
         wait_for(lambda: facilities(broker).transport.stats("work").retry.running == 0)
 
-    letter = facilities(broker).transport.letter("work", job_id)
+    letter = facilities(broker).transport.find_dead_letter("work", job_id)
     stats = facilities(broker).transport.stats("work")
     assert letter is not None
     assert (letter.attempts, letter.reason, letter.exception) == (6, "exhausted", "ValueError")
@@ -81,7 +81,7 @@ def test_a_permanent_failure_skips_its_retries(yard_broker: BuildBroker, run_wor
         ids = [declared.send("declared").message_id, declared.send("raised").message_id]
         wait_for(lambda: facilities(broker).transport.stats("work").dead == 2)
 
-    letters = [facilities(broker).transport.letter("work", job_id) for job_id in ids]
+    letters = [facilities(broker).transport.find_dead_letter("work", job_id) for job_id in ids]
     assert [letter.reason for letter in letters if letter] == ["permanent", "permanent"]
     assert len(runs) == 2
 
@@ -190,7 +190,7 @@ def test_a_hook_that_refuses_a_retry_does_not_lose_the_message(yard_broker: Buil
         job_id = broken.send().message_id
         wait_for(lambda: facilities(broker).transport.stats("work").dead == 1)
 
-    letter = facilities(broker).transport.letter("work", job_id)
+    letter = facilities(broker).transport.find_dead_letter("work", job_id)
     assert letter is not None
     refused = "retry refused (MiddlewareError('no retries on Fridays')): the first failure"
     assert (letter.reason, letter.exception, letter.error) == ("exhausted", "RuntimeError", refused)

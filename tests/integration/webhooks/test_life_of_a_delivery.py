@@ -57,7 +57,7 @@ def test_a_broken_endpoint_is_given_up_after_six_attempts_and_reached_after_a_re
 
     with run_worker(*LANES, broker=broker):
         message = actor.send(delivery_id=str(delivery.pk))
-        letter = wait_for(lambda: transport.letter("webhook", message.message_id))
+        letter = wait_for(lambda: transport.find_dead_letter("webhook", message.message_id))
         state = state_of(delivery)
         seen = len(receiver.log)
         Endpoint.objects.update(url=receiver.url + "healthy")
@@ -75,7 +75,7 @@ def test_gone_is_dead_at_once(receiver, make_delivery, hurried, run_worker):
 
     with run_worker(*LANES, broker=broker):
         message = actor.send(delivery_id=str(delivery.pk))
-        letter = wait_for(lambda: facilities_of(broker).transport.letter("webhook", message.message_id))
+        letter = wait_for(lambda: facilities_of(broker).transport.find_dead_letter("webhook", message.message_id))
 
     assert (letter.reason, letter.attempts) == ("permanent", 1)
     assert len(receiver.log) == 1

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from broker.errors import NoSuchLetter
+from broker.errors import NoSuchDeadLetter
 from broker.queue.dead_letter_json import payload_of
 from broker.shapes import DeadLetter
 from broker.stores.job_records import sequence, step
@@ -36,7 +36,7 @@ def test_a_requeued_letter_waits_in_its_live_queue_in_a_new_life(subject: Subjec
     assert (again.message_id, again.queue_name, tuple(again.args)) == (made.id, "work", (7,))
     assert (again.options["attempts"], again.options["generation"]) == (0, 1)
     assert subject.transport.stats("work").dead == 0
-    with pytest.raises(NoSuchLetter, match="not in work-dead"):
+    with pytest.raises(NoSuchDeadLetter, match="not in work-dead"):
         subject.transport.requeue("work", made.id)
 
 
@@ -49,13 +49,13 @@ def test_a_letter_that_died_again_while_it_was_requeued_stays(subject: Subject) 
         subject.transport.requeue("work", made.id)
 
     if subject.promises.requeues_what_it_read:
-        with pytest.raises(NoSuchLetter):
+        with pytest.raises(NoSuchDeadLetter):
             requeue()
     else:
         requeue()
 
     stats = subject.transport.stats("work")
-    assert subject.transport.letter("work", made.id) == second
+    assert subject.transport.find_dead_letter("work", made.id) == second
     assert stats.dead == 1
     assert stats.live.waiting == (0 if subject.promises.requeues_what_it_read else 1)
 
@@ -66,7 +66,7 @@ def test_letters_are_listed_newest_first_page_by_page(subject: Subject) -> None:
     pages: list[Any] = []
     cursor: int | None = 0
     while cursor is not None:
-        page = subject.transport.letters("work", cursor=cursor, limit=2)
+        page = subject.transport.dead_letters("work", cursor=cursor, limit=2)
         pages.append([found.id for found in page.items])
         cursor = page.cursor
 
@@ -78,15 +78,15 @@ def test_a_discarded_letter_is_gone_and_a_second_time_is_said(subject: Subject) 
 
     subject.transport.discard("work", made.id)
 
-    assert subject.transport.letter("work", made.id) is None
+    assert subject.transport.find_dead_letter("work", made.id) is None
     assert subject.places() == 0
-    with pytest.raises(NoSuchLetter, match="deadletters list"):
+    with pytest.raises(NoSuchDeadLetter, match="deadletters list"):
         subject.transport.discard("work", made.id)
 
 
 def test_a_letter_that_nobody_wrote_is_none(subject: Subject) -> None:
-    assert subject.transport.letter("work", "nobody") is None
-    assert subject.transport.letters("work").items == []
+    assert subject.transport.find_dead_letter("work", "nobody") is None
+    assert subject.transport.dead_letters("work").items == []
 
 
 def test_what_nobody_can_read_is_listed_newest_first_and_counted(subject: Subject) -> None:

@@ -181,7 +181,7 @@ def test_a_buried_message_is_a_letter_and_nowhere_else(subject: Subject) -> None
     subject.settle(held)
 
     wait_for(lambda: subject.places() == 1)
-    found = subject.transport.letter("work", id_)
+    found = subject.transport.find_dead_letter("work", id_)
     assert subject.transport.stats("work").dead == 1, "the same id twice is one letter"
     assert found is not None
     assert (found.id, found.reason) == (id_, "exhausted")
@@ -202,7 +202,7 @@ def test_a_worker_that_dies_after_a_burial_has_it_run_no_more_often_than_promise
         wait_for(subject.at_rest)
 
     assert [run[0] for run in ran].count(id_) == subject.promises.places - 1
-    assert subject.transport.letter("work", id_) is not None
+    assert subject.transport.find_dead_letter("work", id_) is not None
 
 
 def test_a_message_is_isolated_where_that_is_promised(subject: Subject) -> None:
