@@ -35,7 +35,7 @@ class Answer:
 
 
 class Client:
-    """Sends requests with a token. Safe to share between threads."""
+    """Client that sends requests with a token. Safe to share between threads."""
 
     def __init__(self, site: str, token: str) -> None:
         self._site = site.rstrip("/")

@@ -20,7 +20,7 @@ log = structlog.get_logger(__name__)
 
 
 class Alerts(Middleware):
-    """Raise an alert for each dead letter, unless its message or actor has the option ``alert=False``.
+    """Middleware that raises an alert for each dead letter, unless message or actor has the option ``alert=False``.
 
     Listed before :class:`middleware.dead_letters.DeadLetters`, which sets ``dead_letter`` on the message.
     """

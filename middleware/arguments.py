@@ -21,7 +21,7 @@ from middleware.errors import ArgumentMismatch
 
 
 class Arguments(Middleware):
-    """Check of a message's arguments against the actor's signature.
+    """Middleware that refuses messages whose arguments do not fit the actor's signature.
 
     Raises:
         ArgumentMismatch: from ``send`` when the call is wrong.

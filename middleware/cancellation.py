@@ -19,7 +19,7 @@ STOP_BY_ITSELF_S = 0.3
 
 
 class Cancellation(Middleware):
-    """Skip messages that were cancelled while a worker held them; the broker drops other cancelled messages itself.
+    """Middleware that skips messages cancelled while a worker held them; the broker drops other cancelled messages.
 
     A running task may read ``cancel_requested`` of its message and end by itself. Otherwise an exception is raised in
     it. The pool's supervisor kills the process of a task that does not return to Python.

@@ -50,7 +50,7 @@ class HardLimitExceeded(SwitchyardError, MiddlewareError, TimeLimitExceeded):
 
 
 class Crashes(Middleware):
-    """Handle a message whose last worker crashed, before it runs again.
+    """Middleware that isolates or refuses a message whose last worker crashed, before it runs again.
 
     A supervisor counts crashes and stores their cause with the message. A message that was killed at its hard limit has
     failed and takes the retry path. Any other is isolated: it runs in a worker with a single slot, where a crash

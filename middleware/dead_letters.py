@@ -34,7 +34,7 @@ class NotDeadLettered(SwitchyardError, MiddlewareError):
 
 
 class DeadLetters(Middleware):
-    """Move messages whose outcome is ``dead`` to the dead list, and those that Dramatiq rejects.
+    """Middleware that moves messages to the dead list: with the outcome ``dead``, or rejected by Dramatiq.
 
     The worker acknowledges a dead-lettered message: Dramatiq would keep a failed one a second time.
 

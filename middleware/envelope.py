@@ -12,7 +12,7 @@ from broker.clock import now_ms
 
 
 class Envelope(Middleware):
-    """Stamp each message with ``enqueued_at`` (once) and ``due_at`` (each time it is delayed), ms since the epoch.
+    """Middleware that sets ``enqueued_at`` (once) and ``due_at`` (at each delay) on messages, ms since the epoch.
 
     Listed last: the middleware before it recognise a first send by the missing ``enqueued_at``.
     """

@@ -31,7 +31,7 @@ UNTRUE = "Received message for undefined actor"
 
 
 class Logs(Middleware):
-    """Log how each attempt ended, with job id, actor, queue, attempt, duration and exception."""
+    """Log of the end of each attempt, with job id, actor, queue, attempt, duration and exception."""
 
     def __init__(self) -> None:
         # Asked whether a level is enabled: structlog formats a line before it drops it.

@@ -9,7 +9,7 @@ from middleware.outcomes import Outcome, decide
 
 
 class LostLeases(Middleware):
-    """Skip a message whose owner lost its lease after the message was fetched: another worker has it.
+    """Middleware that skips a message whose owner lost its lease after the fetch: another worker has the message.
 
     For workers that renew their own leases, such as ``rundramatiq``. In a pool the supervisor replaces the child.
     """

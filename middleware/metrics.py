@@ -29,7 +29,7 @@ MOST_EXCEPTIONS = 1_000
 
 
 class Metrics(Middleware):
-    """Count and time every attempt, by queue and actor.
+    """Counters and timers of every attempt, by queue and actor.
 
     Listed before the middleware that decides the outcome: after-hooks run from last to first.
 

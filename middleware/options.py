@@ -47,7 +47,7 @@ class KnownOptions(set[str]):
 
 
 class Options(Middleware):
-    """Validate options of actors and messages by the rules that each middleware lists as ``option_rules``.
+    """Validation of options of actors and messages by the ``option_rules`` of each middleware.
 
     An actor is validated when it is declared, a message when it is sent, with the messages of its pipeline. A received
     message may come from a foreign sender: its unusable options are logged and removed, so that no hook fails for them

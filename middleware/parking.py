@@ -31,7 +31,7 @@ LOG_EVERY_S: Final = 60.0
 
 
 class Parking(Middleware):
-    """Park messages whose actor is unknown here, or whose arguments do not fit. The actor is not called.
+    """Middleware that parks messages whose actor is unknown here, or whose arguments do not fit; no actor is called.
 
     Neither an attempt nor a crash is counted. Workers that know the actor and its arguments take such messages as soon
     as they have room, see :class:`broker.interface.Transport`. After 10 minutes without such a worker a message becomes

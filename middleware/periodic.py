@@ -14,7 +14,7 @@ from middleware.option_rules import OptionRule, any_value
 
 
 class Periodic(Middleware):
-    """Declare ``periodic=cron("0 2 * * *")``, with periodiq's ``cron``, and ``catch_up`` for missed ticks.
+    """Options ``periodic=cron("0 2 * * *")``, with periodiq's ``cron``, and ``catch_up`` for missed ticks.
 
     Their values are validated by system checks, see ``apps/platform/schedules/checks.py``.
     """

@@ -18,7 +18,7 @@ from middleware.wait_for_broker import retry_until_available
 
 
 class DurablePipelines(Pipelines):
-    """Send the next step of a pipeline; retry while the broker is unavailable."""
+    """Middleware that sends the next step of a pipeline, with retries while the broker is unavailable."""
 
     option_rules: ClassVar = (
         rule_of_both("pipe_ignore", flag),
@@ -49,7 +49,7 @@ class DurablePipelines(Pipelines):
 
 
 class DurableCallbacks(Callbacks):
-    """Send a job's callback; retry while the broker is unavailable.
+    """Middleware that sends a job's callback, with retries while the broker is unavailable.
 
     A callback to an actor that this code does not have is sent to the job's queue, where a newer worker runs it.
     """

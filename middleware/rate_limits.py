@@ -29,7 +29,7 @@ class Rate:
 
 
 class RateLimits(Middleware):
-    """Defer a message whose actor has used its starts: it is due again at the slot that is reserved for it.
+    """Middleware that defers a message over its actor's rate limit to a start slot reserved for the message.
 
     Option of an actor: ``rate_limit``, such as ``"10/m"`` (s, m, h, d).
 

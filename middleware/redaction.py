@@ -29,7 +29,7 @@ _QUERY = re.compile(r"(\w://[^\s?\"']++\?)[^\s\"']++")
 
 
 class Redaction(Middleware):
-    """Declare the option ``redact``: names of arguments that pages, commands and rows must not show.
+    """Declaration of the option ``redact``: names of arguments that pages, commands and rows must not show.
 
     Only actors can have the option: a message must not reveal an argument that its actor hides.
     """

@@ -27,7 +27,7 @@ REFUSAL_CHARACTERS = 200
 
 
 class Retries(Middleware):
-    """Decide the outcome of an attempt, and move a message that is retried to its retry lane.
+    """Middleware that decides the outcome of an attempt, and moves a retried message to its retry lane.
 
     Option of an actor and of a message: ``max_retries``. Options of an actor: ``backoff`` (function from the retry's
     number to ms), ``permanent`` (exception classes that are never retried). Options that are left out come from the

@@ -23,7 +23,7 @@ ERROR_CHARACTERS = 500
 
 
 class Status(Middleware):
-    """Record each step of a job: enqueued, started, ended.
+    """Middleware that records each step of a job: enqueued, started, ended.
 
     The broker writes the steps before it acknowledges their messages, and after it enqueues one.
 

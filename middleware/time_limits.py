@@ -17,7 +17,7 @@ from middleware.option_rules import OptionRule
 
 
 class TimeLimits(Middleware):
-    """Enforce the ``time_limit`` (ms) of a message, else of its actor, else the soft limit of its queue.
+    """Middleware that enforces the ``time_limit`` (ms) of a message, else of its actor, else its queue's soft limit.
 
     A system check refuses actors whose limit is missing or reaches the queue's hard limit.
 

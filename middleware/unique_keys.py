@@ -20,7 +20,7 @@ REMEDY = f'write 1 to {LONGEST} characters of text, for example "report:42"'
 
 
 class UniqueKeys(Middleware):
-    """Give messages the unique key of their actor. A key is free again when its message has ended or is dead.
+    """Middleware that gives messages their actor's unique key. A key is free when its message has ended or is dead.
 
     Option of an actor: ``unique_key``, a text, or a function from the arguments to one. Option of a message: the text.
     Keys belong to a queue: the same text in another queue is another key. Only Switchyard's own broker supports them.

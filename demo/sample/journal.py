@@ -132,7 +132,7 @@ class Answers:
 
 @dataclass
 class Sender:
-    """Sends sample work of one run to the API and adds every job to the journal.
+    """Sender of one run's sample work, which adds every job to the journal.
 
     Args:
         run: Prefix of the run's idempotency keys.

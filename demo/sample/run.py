@@ -18,7 +18,7 @@ PAUSE_S = 0.05
 
 
 class SampleRun:
-    """Sends each order once and follows its jobs.
+    """One run, which sends each order once and follows its jobs.
 
     Args:
         is_over: Waits so many seconds, less when the demo stops, and returns whether it does.

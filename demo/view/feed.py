@@ -21,7 +21,7 @@ class Line:
 
 
 class Feed:
-    """Collects lines from any thread and keeps the last 200.
+    """Thread-safe list of the last 200 lines.
 
     Args:
         print_line: Called with each line's text; ``None`` prints nothing.

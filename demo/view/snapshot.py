@@ -40,7 +40,7 @@ class Snapshot:
 
 
 class Observer:
-    """Collects snapshots once a second in its own thread, so that rendering never waits."""
+    """Collector of a snapshot each second, in its own thread, so that rendering never waits."""
 
     def __init__(self, yard: DemoYard, client: Client, journal: Journal, feed: Feed) -> None:
         self._yard = yard

@@ -22,7 +22,7 @@ logger = logging.getLogger("switchyard.chaos")
 
 
 class FaultInjector:
-    """Injects faults into the pools below one parent process.
+    """Injector of faults into the pools below one parent process.
 
     Args:
         parent_pid: Process id of the common parent of all supervisors.

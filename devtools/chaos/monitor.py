@@ -20,7 +20,7 @@ SELF = b'" lua] '
 
 
 class EnqueueMonitor:
-    """Reads the server's commands and collects message ids: attempted to enqueue, and accepted by the server.
+    """Reader of the server's commands, which collects the ids of messages attempted and accepted.
 
     Args:
         url: Server that permits this user ``MONITOR``.

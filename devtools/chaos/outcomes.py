@@ -15,7 +15,7 @@ OUTCOMES_VARIABLE = "SWITCHYARD_CHAOS_NOTES"
 
 
 class OutcomeLog(Middleware):
-    """Append one line to a file at the end of each attempt: ``completed ID``, ``failed ID`` or ``skipped ID``.
+    """Log file with one line for each ended attempt: ``completed ID``, ``failed ID`` or ``skipped ID``.
 
     Each line is one ``write`` with ``O_APPEND``, so a kill leaves it whole or absent. It is written before the message
     is acknowledged.

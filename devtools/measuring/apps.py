@@ -6,7 +6,7 @@ from devtools.measuring.contenders import SAMPLES_QUEUE
 
 
 class MeasuringConfig(AppConfig):
-    """Adds the stopwatch to every measured process."""
+    """App that adds the stopwatch to every measured process."""
 
     name = "devtools.measuring"
     label = "measuring"

@@ -24,7 +24,7 @@ class Lap:
 
 
 class Stopwatch(Middleware):
-    """Append a line to a file when a task ends. Each line is one ``write``, so a kill leaves it whole or absent."""
+    """Middleware that logs the end of each task. A line is one ``write``, so a kill leaves it whole or absent."""
 
     def __init__(self) -> None:
         self._file = os.open(os.environ[VARIABLE], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)

@@ -11,7 +11,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 
 class SwitchyardPackage(BuildHookInterface[Any]):
-    """Put the rewritten package into the wheel."""
+    """Build hook that includes the rewritten package in the wheel."""
 
     PLUGIN_NAME = "custom"
 

@@ -25,7 +25,7 @@ DEFAULT_TIMEOUT_S = 5.0  # Python's own
 
 
 class Cursor(base.SQLiteCursorWrapper):
-    """Waits outside of SQLite until a statement can run. ``executemany`` outside of a transaction does not wait."""
+    """Cursor that waits outside of SQLite for the lock. ``executemany`` outside of a transaction does not wait."""
 
     timeout_s = DEFAULT_TIMEOUT_S
 

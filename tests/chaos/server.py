@@ -39,7 +39,7 @@ def server_binary(name: str) -> Path:
 
 
 class ServerUnderTest:
-    """A server on loopback with an append-only file, and what befalls servers as verbs.
+    """Server on loopback with an append-only file, and a method for each fault of a server.
 
     Port and data stay over :meth:`kill` and :meth:`restart`. The server ends with the thread that starts it, so call
     :meth:`restart` in the test's own thread.

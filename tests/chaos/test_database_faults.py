@@ -84,7 +84,7 @@ def sqlite_path(tmp_path: Path, valkey_url: str, ledger: Ledger) -> Path:
 
 
 def accounted(yard: DatabaseYard) -> None:
-    """Nothing is lost, nothing came from nowhere, and nobody gave up."""
+    """Check that no job was lost, none was unexpected, and none became a dead letter."""
     found = yard.ledger.account()
     assert (found.lost, found.unexpected, yard.dead()) == ((), (), 0)
 

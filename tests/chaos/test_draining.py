@@ -1,4 +1,4 @@
-"""F03 and F04: a pool that is told to end in the middle of long tasks, twice, or while the server is away."""
+"""F03 and F04: a pool that receives SIGTERM during long tasks, twice, or while the server is unavailable."""
 
 from __future__ import annotations
 

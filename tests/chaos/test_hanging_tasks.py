@@ -1,4 +1,4 @@
-"""F06: tasks that hang in C. Their child alone is killed, at their limit, and its other tasks just go on elsewhere."""
+"""F06: tasks that hang in C. Only their child is killed, at their limit; its other tasks restart in another child."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""F01: children that are killed under load. What they ran starts again at once, and nobody else notices."""
+"""F01: children that are killed under load. Their messages restart at once, and other children are not affected."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def seconds_until_again(ledger: Ledger, killed: dict[int, float]) -> list[float]
 
 
 def siblings_interrupted(ledger: Ledger, killed: set[int]) -> int:
-    """Return how many jobs started and did not complete in children that nobody killed."""
+    """Return how many jobs started and did not complete in children that were not killed."""
     began = {(entry.job, entry.pid) for entry in ledger.entries() if entry.phase == "started"}
     ended = {(entry.job, entry.pid) for entry in ledger.entries() if entry.phase == "completed"}
     return sum(pid not in killed for _, pid in began - ended)

@@ -1,4 +1,4 @@
-"""F05: tasks that take too much memory. They end, or their child alone does, and what they keep never adds up."""
+"""F05: tasks that take too much memory. They fail, or only their child is killed, and leaks do not accumulate."""
 
 from __future__ import annotations
 

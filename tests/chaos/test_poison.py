@@ -1,4 +1,4 @@
-"""F07: a message that takes its worker down again and again. It dies with the third crash, and nobody else with it."""
+"""F07: a message that takes its worker down again and again. Only it becomes a dead letter, after the third crash."""
 
 from __future__ import annotations
 

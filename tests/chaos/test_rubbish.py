@@ -1,4 +1,4 @@
-"""Bytes in a queue that are no message: set aside where a person sees them, in nobody's way."""
+"""Bytes in a queue that are no message: quarantined for an operator, without blocking messages."""
 
 from __future__ import annotations
 

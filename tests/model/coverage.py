@@ -97,7 +97,7 @@ class Coverage:
         assert not HAPPENINGS - set(self.happenings), f"never happened: {HAPPENINGS - set(self.happenings)}"
 
     def table(self) -> str:
-        """Return the counts, for whoever reads the test's output."""
+        """Return the counts as text for the test's output."""
         lines = [f"{self.examples} examples"]
         lines += [f"  {state:<12} in {self.states[state] / max(self.examples, 1):4.0%} of them" for state in STATES]
         lines += [

@@ -1,4 +1,4 @@
-"""The five invariants, told from the keys and from what callers were promised, not from where the model has things."""
+"""The five invariants, checked against the keys and the promises to callers, not against the model's places."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def conserved(found: Keyspace, accepted: set[str], bodiless: set[str]) -> None:
 
 
 def owned(found: Keyspace) -> None:
-    """At most one token of an id is valid, no token is given twice, and whoever holds something has a lease to lose."""
+    """Check that an id has at most one valid token, no token is issued twice, and each holder has a lease."""
     tokens = [token for held in found.holds.values() for token in held.values()]
     assert len(set(tokens)) == len(tokens), "two messages under one token"
     assert max(tokens, default=0) <= found.token, "a token that was not given out yet"

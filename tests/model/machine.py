@@ -53,7 +53,7 @@ def run(bench: Bench, examples: int, steps: int = 50, *, shrink: bool = False) -
 
 
 class FamilyMachine(RareStates, RuleBasedStateMachine):
-    """One family, its consumers, its operators, and what befalls its server."""
+    """State machine of one family, its consumers, its operators, and the faults of its server."""
 
     @initialize(count=st.integers(1, 4), lane=lanes, delay_ms=delays, key=st.sampled_from(["", "", "k1"]))
     def stock(self, count: int, lane: Lane, delay_ms: int, key: str) -> None:

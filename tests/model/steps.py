@@ -313,7 +313,7 @@ class Steps:
     # Draws of the rules.
 
     def _drive_to_active(self, id_: str) -> Message | None:
-        """Have a message that waits or is due leased by somebody; ``None`` when it cannot be."""
+        """Let an owner lease a waiting or due message, and return it; ``None`` when none can."""
         message = self.model.messages.get(id_)
         if message is None or message.cancelled or message.body is None:
             return None
@@ -348,7 +348,7 @@ class Steps:
         self._fetch(self._living("live"), 2)
 
     def _lease_unreadable(self, what: str) -> Lease | None:
-        """Have a message leased that nobody can read; ``None`` when there is no id for one."""
+        """Let an owner lease an unreadable message, and return it; ``None`` when there is no id for one."""
         missing = what == "missing body"
         free = [id_ for id_ in (STRAYS if missing else IDS) if self.model.place(id_) == NOWHERE]
         if not free:

@@ -1,4 +1,4 @@
-"""An id that is delivered twice, because somebody put it into a lane by hand, is completed once."""
+"""An id that is delivered twice, because it was pushed into a lane by hand, is completed once."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Workers:
         return not found.stale
 
     def end(self, how: str, number: int) -> None:
-        """End what somebody holds, for better or worse."""
+        """Finish a message that an owner holds, with or without success."""
         if not self.held:
             return
         lease = self.held.pop(number % len(self.held)).lease

@@ -13,7 +13,7 @@ ALERTED_WARNINGS = frozenset({"nearly_full"})
 
 
 class BrokerAlerts:
-    """Check the server and raise an alert for each new finding."""
+    """Checks of the server, with an alert for each new finding."""
 
     def __init__(self) -> None:
         self._watch = make_watch()

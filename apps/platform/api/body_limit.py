@@ -17,7 +17,7 @@ MIB = 1024 * 1024
 
 
 class BodyLimit:
-    """Refuse bodies over a limit with 413: by ``Content-Length`` at once, otherwise as soon as the limit is exceeded.
+    """ASGI middleware that refuses bodies over a limit with 413: by ``Content-Length``, else when it grows too long.
 
     Args:
         application: The ASGI application behind.

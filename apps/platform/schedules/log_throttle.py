@@ -11,7 +11,7 @@ log = structlog.get_logger("switchyard.scheduler")
 
 
 class LogThrottle:
-    """Log failures of one operation at most once a minute for each kind of error.
+    """Log of one operation's failures, at most one line a minute for each kind of error.
 
     Args:
         operation: Name of the operation, in each line.

@@ -23,7 +23,7 @@ log = structlog.get_logger("switchyard.scheduler")
 
 
 class Scheduler:
-    """Send ticks and run maintenance tasks while this process leads.
+    """Scheduler that sends ticks and runs maintenance tasks while its process leads.
 
     Args:
         broker: Broker of the periodic actors; Dramatiq's global one by default.

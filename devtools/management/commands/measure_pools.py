@@ -1,4 +1,4 @@
-"""Measure which kind of pool suits an actor."""
+"""``manage.py measure_pools``: measure which kind of pool suits an actor."""
 
 from __future__ import annotations
 

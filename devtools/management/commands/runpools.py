@@ -1,4 +1,4 @@
-"""Run several pools under one parent, with injected faults if requested."""
+"""``manage.py runpools``: run several pools under one parent, with injected faults if requested."""
 
 from __future__ import annotations
 

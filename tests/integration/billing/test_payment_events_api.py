@@ -1,4 +1,4 @@
-"""Signed payment events come in once, whoever sends them, however often."""
+"""Signed payment events are accepted from any sender, and recorded once however often they are sent."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ LOOK_UP = "admin:switchyard_jobs_job_changelist"
 
 
 def staff(*permissions: str) -> Client:
-    """Return a client of somebody with permissions."""
+    """Return a client of a staff user with permissions."""
     user = User.objects.create_user(f"staff{User.objects.count()}", is_staff=True)
     user.user_permissions.set(Permission.objects.filter(codename__in=permissions))
     client = Client()

@@ -32,7 +32,7 @@ def server() -> Iterator[PostgresUnderTest]:
 
 @pytest.fixture
 def postgres_alias(server: PostgresUnderTest, django_db_setup: None, django_db_blocker: Any) -> Iterator[str]:
-    """Alias of a PostgreSQL with the tables of jobs. With ``transactional_db`` nobody could connect to it."""
+    """Alias of a PostgreSQL with the tables of jobs. With ``transactional_db`` no connection to it could be opened."""
     address = {"HOST": "127.0.0.1", "PORT": server.port, "USER": "yard", "NAME": "postgres"}
     handler = ConnectionHandler({"default": {"ENGINE": "django.db.backends.postgresql", **address}})
     connections.settings[POSTGRES] = handler.settings["default"]

@@ -269,7 +269,7 @@ def test_a_requeued_job_is_not_cancelled_by_what_was_asked_in_its_last_life(
     ended = threading.Event()
 
     class LateNews(Middleware):
-        """The worker is faster than whoever requeues: it has the message before its record is written."""
+        """Records written late: a worker fetches a requeued message before its record is written."""
 
         def after_enqueue(self, broker: Any, message: Any, delay: int | None) -> None:
             if message.options.get("generation"):

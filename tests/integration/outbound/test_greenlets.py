@@ -1,4 +1,4 @@
-"""Under gevent's patches the same limits hold, and one server's slowness is nobody else's."""
+"""Under gevent's patches the same limits hold, and a slow server delays no other request."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Each tick is sent once, whoever leads and whatever dies."""
+"""Each tick is sent once, whichever scheduler leads and whichever process dies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The real pool: one process of greenlets, in which endpoints that hang are nobody else's trouble."""
+"""The real pool: one process of greenlets, in which endpoints that hang delay no other delivery."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A reader who follows a page to the letter: writes its files, runs its commands, leaves servers running."""
+"""Reader who follows a page to the letter: writes its files, runs its commands, leaves servers running."""
 
 from __future__ import annotations
 

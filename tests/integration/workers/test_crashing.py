@@ -1,4 +1,4 @@
-"""Children that die of what they run: who is blamed, who is not, and what becomes of the rest."""
+"""Children that crash from their tasks: suspected messages, and the other messages of the child."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Nothing a stranger can write is ever unpickled: nothing of ours, nor what it uses for messages, reads pickles."""
+"""Untrusted bytes are never unpickled: neither this library nor its dependencies for messages read pickles."""
 
 from __future__ import annotations
 

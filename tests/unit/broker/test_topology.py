@@ -1,4 +1,4 @@
-"""A yard knows its lanes, who serves them, and what nobody may."""
+"""A yard lists its lanes and the pools that serve them, and refuses invalid declarations."""
 
 from __future__ import annotations
 

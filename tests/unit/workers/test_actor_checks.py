@@ -1,4 +1,4 @@
-"""Mistakes in actors: a queue nobody declared, a dead list, no limit of time."""
+"""Mistakes in actors: an undeclared queue, a dead list, no time limit."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ DEADLINE_S = 5.0
 
 
 class Channel(Protocol):
-    """Sends alert messages to people."""
+    """Interface of a channel for alert messages."""
 
     @property
     def name(self) -> str:

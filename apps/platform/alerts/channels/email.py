@@ -16,7 +16,7 @@ LONGEST_SUBJECT = 200
 
 @dataclass(frozen=True, slots=True)
 class EmailChannel:
-    """Send each message to fixed addresses."""
+    """Channel that mails each message to fixed addresses."""
 
     recipients: tuple[str, ...]
 

@@ -13,7 +13,7 @@ log = structlog.get_logger("switchyard.alerts")
 
 @dataclass(frozen=True, slots=True)
 class LogChannel:
-    """Write each message as one log line."""
+    """Channel that writes each message as one log line."""
 
     name: str = "log"
 

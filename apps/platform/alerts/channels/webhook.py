@@ -17,7 +17,7 @@ LARGEST_ANSWER_BYTES = 4096
 
 @dataclass(frozen=True, slots=True)
 class WebhookChannel:
-    """Post each message. The URL is a secret: its path or query often is the only credential."""
+    """Channel that posts each message to a URL. The URL is a secret: its path or query often is the only credential."""
 
     url: str = field(repr=False)
 

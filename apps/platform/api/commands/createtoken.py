@@ -1,4 +1,4 @@
-"""Make an API token and print its plain form, once."""
+"""``manage.py createtoken``: create an API token and print its plain form, once."""
 
 from __future__ import annotations
 

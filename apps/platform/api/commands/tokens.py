@@ -1,4 +1,4 @@
-"""List API tokens and revoke them."""
+"""``manage.py tokens``: list API tokens and revoke them."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ logger = logging.getLogger("switchyard.workers")
 
 
 class MemoryGuard(Middleware):
-    """Refuse messages that may take the child over its memory limit; its supervisor then replaces it.
+    """Middleware that refuses messages which may exceed the child's memory limit; the supervisor replaces the child.
 
     The memory that a message will use is unknown. The guard keeps as much free as one message of this child has used at
     most, including the concurrent growth of its neighbours. The first message of a child always starts.

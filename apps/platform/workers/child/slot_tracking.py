@@ -23,7 +23,7 @@ logger = logging.getLogger("switchyard.workers")
 
 
 class SlotTracking(Middleware):
-    """Write the messages that a child takes, runs and finishes into its row.
+    """Middleware that writes the messages which a child takes, runs and finishes into its row.
 
     It must be the first middleware of the broker: a message that another middleware refuses was taken as well. A slot
     stays busy until its message is acknowledged: a child that dies before has not finished it.

@@ -1,4 +1,4 @@
-"""Run one pool's workers."""
+"""``manage.py runpool``: run one pool's workers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Run several pools' workers under one parent."""
+"""``manage.py runpools``: run several pools' workers under one parent."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ class Companion(Protocol):
 
 
 class PoolGroup:
-    """Run several pools until a signal drains them. A supervisor that dies is restarted, the others keep running.
+    """Parent of several pools, until a signal drains them. A supervisor that dies is restarted, the others stay up.
 
     Args:
         grace_s: Seconds that running tasks may take to end once the pools drain.

@@ -31,7 +31,7 @@ logger = logging.getLogger("switchyard.workers")
 
 
 class EndedChildren:
-    """Fold the metrics of ended children into the total, and remove their files.
+    """Files of ended children, whose metrics are folded into the total before the files are removed.
 
     Between the two steps both would count, so that the folder must not be read meanwhile; see :func:`undisturbed`.
     """

@@ -19,7 +19,7 @@ logger = logging.getLogger("switchyard.workers")
 
 
 class MetricsListener:
-    """Answer ``GET /metrics`` and ``GET /health``, and nothing else, one request a connection.
+    """Server of ``GET /metrics`` and ``GET /health``, and nothing else, one request a connection.
 
     Args:
         render: Returns the metrics; called in the loop, so it must be quick.

@@ -15,7 +15,7 @@ INTERRUPT = signal.SIGUSR2
 
 
 class SignalPipe:
-    """Note signals, and make a descriptor readable when one came. One for each process, in its main thread.
+    """Received signals, with a descriptor that is readable when one came. One for each process, in its main thread.
 
     The handler takes no lock: an ``Event`` set there could wait for the very thread it interrupts.
 

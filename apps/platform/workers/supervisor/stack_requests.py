@@ -32,7 +32,7 @@ _RUNNING = re.compile(r"^[\s|:+-]*(Running|Currently)\b")
 
 
 class StackRequests:
-    """Have children write their stacks for a request, and answer it half a second later.
+    """Request for stacks: children write their stacks, and the answer is sent half a second later.
 
     Args:
         send: Signals a child, given pid and signal.

@@ -57,7 +57,7 @@ def lease_of(family: QueueOperations, owner: str) -> float | None:
 
 
 def let_lapse(family: QueueOperations, *owners: str) -> None:
-    """Have leases run out a moment ago, seen by somebody who sweeps all the time."""
+    """Let leases expire a moment ago, for a keeper that sweeps all the time."""
     family.lapsed()
     for owner in owners:
         family.calls.command("ZADD", family.keys.leases, "XX", 1, owner)

@@ -1,4 +1,4 @@
-"""Bodies of messages that somebody wrote by hand, or with numbers that break what counts with them."""
+"""Bodies of messages that were written by hand, or contain numbers that arithmetic on them cannot handle."""
 
 from __future__ import annotations
 

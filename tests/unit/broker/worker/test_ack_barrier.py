@@ -1,4 +1,4 @@
-"""The buffer of job records under what can go wrong while it writes: no step is lost, and nobody waits for ever."""
+"""The buffer of job records under faults of its writes: no step is lost, and no thread blocks for ever."""
 
 from __future__ import annotations
 

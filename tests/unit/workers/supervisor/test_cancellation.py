@@ -32,7 +32,7 @@ class Clock:
 
 
 class Server:
-    """Knows who was asked to stop."""
+    """Server that returns the jobs with a cancellation request."""
 
     def __init__(self) -> None:
         self.asked: set[bytes] = set()

@@ -18,7 +18,7 @@ from apps.platform.workers.supervisor.supervisor import Supervisor
 
 
 class Signals:
-    """Signals of nobody: the test process keeps its handlers."""
+    """Stand-in for the signal pipe: the test process keeps its handlers."""
 
     def __init__(self, **_: Any) -> None:
         self.read_fd, self._write_fd = os.pipe()

@@ -42,7 +42,7 @@ def load(name: str) -> BaseCommand:
 
 
 class Command(BaseCommand):
-    """Runs one of the commands; its options, output and exit code are that command's own."""
+    """Dispatcher to one of the commands; options, output and exit code are that command's own."""
 
     help = "Background work: run pools and the scheduler, inspect queues, jobs and dead letters, diagnose defects."
     requires_system_checks = []  # each command declares the system checks that it needs
