@@ -23,7 +23,7 @@ class Part(Protocol):
 
     @property
     def name(self) -> str:
-        """Name for people, and of its log."""
+        """Name of the part, and of its log."""
 
     @property
     def pid(self) -> int | None:
@@ -76,7 +76,7 @@ class ProcessManager:
     """Owner of every process of a demo. Use it from the main thread: children end with the thread that started them.
 
     Args:
-        report: Called with one line for people when a part dies, returns or is killed.
+        report: Called with one line of text when a part dies, returns or is killed.
         is_stopping: Whether a stop was requested.
         is_forced: Whether parts are killed instead of drained.
         wait: Sleeps for so many seconds, less when a stop is requested.

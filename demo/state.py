@@ -88,7 +88,7 @@ class StateFolder:
 
     @property
     def credentials(self) -> Path:
-        """Addresses and passwords for people and scripts."""
+        """Addresses and passwords, for users and scripts."""
         return self.root / "credentials.json"
 
     @property

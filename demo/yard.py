@@ -73,7 +73,7 @@ class DemoYard:
 
         Raises:
             DemoError: a part did not start, the folder or the port is in use, or a stop was requested.
-                Parts that run by then go on until :meth:`stop`.
+                Parts that run by then keep running until :meth:`stop`.
         """
         self.state.make()
         self._lock.acquire(is_stopping=self._stop.is_stopping)

@@ -151,7 +151,7 @@ def configure(log_format: str, *, level: int = logging.INFO) -> None:
     """Send every log of this process to standard error, in one format.
 
     Args:
-        log_format: ``json`` for machines, ``console`` for people.
+        log_format: ``json`` for machines, ``console`` for terminals.
     """
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,

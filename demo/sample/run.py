@@ -108,7 +108,7 @@ class SampleRun:
 
 
 def report(feed: Feed, job: SentJob) -> None:
-    """Add a line for the job's new state; states without interest for people (queued, running) add none."""
+    """Add a line for the job's new state; the intermediate states queued and running add none."""
     attempts = "1 attempt" if job.attempts == 1 else f"{job.attempts} attempts"
     error = (job.body.get("error") or {}).get("type", "an error")
     if job.state == "succeeded":

@@ -25,7 +25,7 @@ class Snapshot:
     """The yard at one moment.
 
     Args:
-        queues: As ``GET /api/v1/queues`` lists them; the last answer while the web is away.
+        queues: As ``GET /api/v1/queues`` lists them; the last answer while the web does not answer.
         memory_bytes: Sum of proportional set sizes; 0 before it was measured.
         mails: Mails in the mailbox.
     """

@@ -52,7 +52,7 @@ def addresses_to_open(site: str, credentials: Path) -> list[tuple[str, str]]:
 
 
 def memory(size_bytes: int) -> str:
-    """Return a size for people; ``-`` before it was measured."""
+    """Return a size as text; ``-`` before it was measured."""
     return size(size_bytes) if size_bytes else "-"
 
 

@@ -47,7 +47,7 @@ class FaultInjector:
         """Kill a child; return a description, or "" when no child is up.
 
         Raises:
-            redis.RedisError: the server refuses the command, or is away.
+            redis.RedisError: the server refuses the command, or does not answer.
         """
         children = list(self._connected())
         if not children:
@@ -61,7 +61,7 @@ class FaultInjector:
         """Cut a child's connections to the broker; return a description, or "" when no child has one.
 
         Raises:
-            redis.RedisError: the server refuses the command, or is away.
+            redis.RedisError: the server refuses the command, or does not answer.
         """
         connected = self._connected()
         if not connected:

@@ -26,7 +26,7 @@ class EnqueueMonitor:
         url: Server that permits this user ``MONITOR``.
 
     Raises:
-        redis.RedisError: it does not, or is away.
+        redis.RedisError: the server does not permit it, or does not answer.
     """
 
     def __init__(self, url: str) -> None:
@@ -46,8 +46,8 @@ class EnqueueMonitor:
         """Process the commands received so far.
 
         Raises:
-            redis.ConnectionError: the server is away, or closed a connection that read too slowly; later commands are
-                missed.
+            redis.ConnectionError: the server does not answer, or closed a connection that read too slowly;
+                later commands are missed.
         """
         while self._connection.can_read(timeout=0):
             self.process(self._connection.read_response(disable_decoding=True))

@@ -17,7 +17,7 @@ MIB = 1024 * 1024
 
 
 class BodyLimit:
-    """ASGI middleware that refuses bodies over a limit with 413: by ``Content-Length``, else when it grows too long.
+    """ASGI middleware that refuses bodies over a limit with 413: by ``Content-Length``, else while the body is read.
 
     Args:
         application: The ASGI application behind.

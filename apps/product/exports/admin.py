@@ -46,7 +46,7 @@ class ExportAdmin(ReadOnly, ModelAdmin):
 
     @display(description="size", ordering="size_bytes")
     def shown_size(self, export: Export) -> str:
-        """Return the file's size for people."""
+        """Return the file's size as text."""
         return filesizeformat(export.size_bytes)
 
     @display(description="file")

@@ -35,7 +35,7 @@ class Picture(models.Model):
 
     @property
     def shown_source(self) -> str:
-        """Origin for people: the file name, or the URL without its query, which may hold a secret."""
+        """Displayed origin: the file name, or the URL without its query, which may hold a secret."""
         base, mark, _ = self.source_url.partition("?")
         return base + ("?…" if mark else "") or f"upload {self.sent_name or self.pk}"
 

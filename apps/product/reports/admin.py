@@ -48,7 +48,7 @@ class ReportAdmin(ReadOnly, ModelAdmin):
 
     @display(description="size", ordering="size_bytes")
     def shown_size(self, report: Report) -> str:
-        """Return the file's size for people."""
+        """Return the file's size as text."""
         return filesizeformat(report.size_bytes)
 
     @display(description="file")

@@ -63,7 +63,7 @@ def build(customer: Customer, month: str) -> dict[str, Any]:
 
 
 def money(amount: Decimal, currency: str = "", main: str = "") -> str:
-    """Return an amount for people: ``1,234.50``, a real minus sign, the currency where it is not the main one."""
+    """Return an amount as text: ``1,234.50``, a real minus sign, the currency where it is not the main one."""
     shown = f"{abs(amount):,.2f}"
     sign = "−" if amount < 0 else ""
     return f"{sign}{shown} {currency}" if currency != main else sign + shown

@@ -36,7 +36,7 @@ class Endpoint(models.Model):
 
     @property
     def shown_url(self) -> str:
-        """URL for people, without its query, which may hold a secret."""
+        """Displayed URL, without its query, which may hold a secret."""
         base, mark, _ = self.url.partition("?")
         return base + ("?…" if mark else "")
 

@@ -227,7 +227,7 @@ class ChildLeases:
             logger.warning("jobs that were cancelled and killed are recorded later: %s", error)
 
     def _reclaimed(self, child: str, key: LaneKey, answer: Reclaimed) -> None:
-        # Suspects that the heir did not get were returned with the rest; whoever fetches them isolates them.
+        # Suspects that the heir did not get were returned with the rest; the worker that fetches one isolates it.
         self._suspects += [(key[0], suspect.lease) for suspect in answer.suspects if suspect.lease is not None]
 
     def _isolate(self, budget: TickBudget) -> None:

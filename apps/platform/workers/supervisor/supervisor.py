@@ -186,7 +186,7 @@ class Supervisor:
         self._children.stop(signal.SIGKILL)
 
     def _keep_leases(self) -> None:
-        """Renew the leases; kill children that lost theirs, unless the broker lost all: then nobody else has them."""
+        """Renew the leases; kill children that lost theirs, unless the broker lost all: then no worker has them."""
         if self._leases.seconds_to_next() > 0:
             return
         lost = self._leases.tick(self._children.rows)
