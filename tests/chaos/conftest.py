@@ -83,4 +83,4 @@ def soon_again(monkeypatch: pytest.MonkeyPatch) -> None:
         "dramatiq.worker.POST_PROCESS_MESSAGE_RETRY_DELAY_SECS",
         "middleware.wait_for_broker.PAUSE_S",
     ):
-        monkeypatch.setattr(pause, 0.1, raising=False)
+        monkeypatch.setattr(pause, 0.1)

@@ -86,6 +86,11 @@ def test_a_scheduler_stops_at_once_and_lets_go(yard):
     assert yard.scheduler().leadership.acquire_or_renew()
 
 
+def running_tasks() -> list[threading.Thread]:
+    """Return the threads that run maintenance tasks."""
+    return [thread for thread in threading.enumerate() if thread.name.startswith("maintenance ")]
+
+
 @pytest.mark.django_db(transaction=True)
 def test_maintenance_tasks_run_while_leading_go_on_after_a_failure_and_end_with_the_scheduler(yard):
     done: list[str] = []
@@ -100,12 +105,11 @@ def test_maintenance_tasks_run_while_leading_go_on_after_a_failure_and_end_with_
     thread.start()
 
     wait_for(lambda: done.count("tried") > 3 and done.count("worked") > 3)
+    assert len(running_tasks()) == len(tasks)
     stop.set()
     thread.join(5)
 
-    before = len(done)
-    assert not [other for other in threading.enumerate() if other.name.startswith("chore ")]
-    assert len(done) == before
+    assert not running_tasks()
 
 
 @pytest.mark.django_db(transaction=True)

@@ -264,8 +264,7 @@ def connect_leases(pool: Pool, yard: Yard, broker: Broker, url: str) -> ChildLea
     isolated = Served(
         tuple(yard.queue_of(queue).alone_lane for queue in names), tuple((queue, "alone") for queue in names)
     )
-    client = connect(url, profile="quick")
-    calls = RedisCalls(client)
+    calls = RedisCalls(connect(url, profile="quick"), budget_s=TICK_S)
     queues = {queue: QueueOperations(calls, broker.families[queue].keys) for queue in names}
     return ChildLeases(pool, served, isolated, queues, calls, JobRecords(calls, broker.keys))
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import time
+
+import dramatiq
 import pytest
 
+from apps.platform.conf import declared_yard
 from apps.platform.workers.shared.child_state import Running
 from apps.platform.workers.shared.child_table import ChildTable
 from apps.platform.workers.supervisor.cancellation import POLL_AGAIN_S, CancellationWatch
-from apps.platform.workers.supervisor.leases import ChildLeases, Leftovers
+from apps.platform.workers.supervisor.leases import ChildLeases, Leftovers, connect_leases
 from broker.queue.lease_steps import ANSWER_S, TICK_S
 from broker.topology import Pool
 from tests.unit.workers.supervisor.fakes import SERVED, Server, make_leases
@@ -116,6 +120,18 @@ def test_many_suspects_on_a_slow_server_cost_about_a_second_and_are_isolated_bit
     assert server.now_s - began_s <= TICK_S + ANSWER_S
     assert not leases.settled
     assert 0 < leases.take_isolated_waiting() < 20
+
+
+def test_a_record_of_a_cancelled_job_costs_no_more_than_a_second_while_the_server_is_down() -> None:
+    yard = declared_yard()
+    leases = connect_leases(yard.pools[0], yard, dramatiq.get_broker(), "redis://127.0.0.1:1/0")
+    leases.keeper.reclaim = lambda child, leftovers: None  # type: ignore[method-assign]
+
+    began_s = time.monotonic()
+    leases.settle(Leftovers("child", leases.served, cancelled=[RAN]))
+
+    assert time.monotonic() - began_s < 1.5 * TICK_S
+    leases.close()
 
 
 class Named:
