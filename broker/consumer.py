@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import logging
 import time
 from collections import deque
 from collections.abc import Iterable
@@ -16,27 +15,22 @@ from broker.errors import BrokerError, BrokerUnavailable, LeaseLost
 from broker.held_message import HeldMessage
 from broker.queue.operations import AT_ONCE, QueueOperations, lane_of
 from broker.queue.results import Fetched, Lease, fetched
-from broker.queue.unroutable import UnroutableLane
 from broker.received import readable
 from broker.redis.scripts import script
+from broker.worker.adoption import Adoption
 from broker.worker.cancellations import POLL_CANCELLATIONS_S
 from broker.worker.wakeup import Wakeup
-
-logger = logging.getLogger("switchyard.broker")
 
 # After this pause the server has closed an abandoned connection, and runs nothing more that was sent on it.
 CLOSING_PAUSE_S = 0.05
 # Acknowledgements wait for the next fetch, but no longer than this where there is no credit for one.
 ACKS_WAIT_S = 0.02
-FIND_ADOPTABLE_S = 2.0
 
 
 class Consumer(DramatiqConsumer):
     """Reads one lane for one owner.
 
-    Finished messages are acknowledged with the next fetch. While a wake-up is pending no fetch follows, so the thread
-    that finished a message acknowledges it at once.
-
+    Finished messages are acknowledged with the next fetch; while a wake-up is pending, by the thread that ran them.
     Each step (:meth:`_work`) is decided by the first of these facts that holds::
 
         fact               step                                                     then
@@ -48,8 +42,7 @@ class Consumer(DramatiqConsumer):
                            this is the only consumer (its credit is reserved)
         otherwise          fetch                                                    lane empty, or not
 
-    Holdings become unknown whenever a fetch may have been run whose answer nobody read: at the start, and when a
-    pending wake-up is abandoned.
+    Holdings are unknown while the answer to a fetch may be unread: at the start, and after a wake-up was abandoned.
     """
 
     def __init__(self, broker: ConsumingBroker, family: QueueOperations, owner: str, *, timeout_ms: int) -> None:
@@ -68,27 +61,25 @@ class Consumer(DramatiqConsumer):
         self._ready: deque[HeldMessage] = deque()
         self._wakeup = Wakeup(family.calls, family.keys.wakeup(self._lane))
         self._reserved_credit = 0
-        self._share_requested = False
-        self._holdings_known = False
-        self._lane_empty = False
+        self._share_requested = self._holdings_known = self._lane_empty = False
         self._due_at_s: float | None = None
-        self._unroutable = UnroutableLane(family, self._lane)
-        self._find_adoptable_at_s = 0.0
-        self._adoptable: list[str] = []
+        self._adoption = Adoption(family, self._lane, owner, knows=broker.knows)
 
     def __next__(self) -> HeldMessage | None:
         """Return the next message, or ``None`` when none came within the timeout.
 
         Raises:
             BrokerError: the server is away or refused a fetch, or this owner lost its lease (``LeaseLost``). Each is a
-                ``ConnectionClosed``: Dramatiq asks for another consumer.
+                ``ConnectionClosed``: Dramatiq requests another consumer.
         """
         give_up_s = time.monotonic() + self._timeout_s
         try:
             while True:
                 if self._ready:
-                    return self._hand_over()
-                self._broker.poll_cancellations()
+                    message = self._ready.popleft()
+                    self._broker.in_flight[message.message_id] = message
+                    return message
+                self._broker.cancellations.run(self._broker.in_flight)
                 if self._broker.draining:
                     self._drain()
                     return None
@@ -140,13 +131,14 @@ class Consumer(DramatiqConsumer):
         self._credit.release(len(self._ready))
         self._ready.clear()
         self._acks.send()
-        self._release_unknown()
+        self._holdings_known = False  # what was ready is no longer known here
+        self._learn_holdings()
 
     def share(self) -> None:
         """Release the credit that is reserved while this consumer listens: another lane is consumed as well now.
 
-        Called by other threads. The listening thread is interrupted locally: a token on the wake-up list might wake a
-        consumer of another process instead, and the credit would stay reserved for up to 2 s.
+        Called by other threads. Interrupts the listening thread locally: a token on the wake-up list might wake a
+        consumer of another process, and the credit would stay reserved for up to 2 s.
         """
         self._share_requested = True
         if self._reserved_credit:
@@ -158,32 +150,30 @@ class Consumer(DramatiqConsumer):
 
     def _work(self, timeout_s: float) -> None:
         """Do one step, as the class describes."""
-        if self._share_requested:
+        if self._share_requested and self._reserved_credit:
             self._share_requested = False
-            if self._reserved_credit:
-                self._abandon_wakeup()
-        if time.monotonic() >= self._find_adoptable_at_s:
-            self._find_adoptable()
-        if not self._holdings_known:
-            self._release_unknown()
-            self._holdings_known = True
+            self._abandon_wakeup()
+        if self._adoption.find() and self._wakeup.pending:
+            self._abandon_wakeup()
+        self._learn_holdings()
         timeout_s = self._until_due(timeout_s)
-        if self._wakeup.pending or (self._lane_empty and not self._adoptable):
+        if self._wakeup.pending or (self._lane_empty and not self._adoption.calls):
             try:
                 self._listen(timeout_s) if self._wakeup.pending else self._start_listening(timeout_s)
             except BrokerUnavailable:
-                if not self._share_requested:  # otherwise :meth:`share` closed the connection
+                if not self._share_requested:  # otherwise :meth:`share` closed the connection, maybe late
                     raise
-        elif credit := self._credit.acquire(self, timeout_s=self._credit_timeout_s(timeout_s)):
-            if self._adoptable:
+                self._share_requested = False
+                self._abandon_wakeup()
+            return
+        credit_timeout_s = min(timeout_s, ACKS_WAIT_S) if self._acks.pending else timeout_s
+        if credit := self._credit.acquire(self, timeout_s=credit_timeout_s):
+            if self._adoption.calls:
                 self._adopt(credit)
             else:
                 self._fetch(credit, next(self._requests))
         else:
             self._acks.send()
-
-    def _credit_timeout_s(self, timeout_s: float) -> float:
-        return min(timeout_s, ACKS_WAIT_S) if self._acks.pending else timeout_s
 
     def _drain(self) -> None:
         """Fetch nothing more, release what a fetch that was sent ahead has leased, send acknowledgements."""
@@ -191,15 +181,8 @@ class Consumer(DramatiqConsumer):
             self._holdings_known = False
         self._stop_listening()
         time.sleep(CLOSING_PAUSE_S)
-        if not self._holdings_known:
-            self._release_unknown()
-            self._holdings_known = True
+        self._learn_holdings()
         self._acks.send()
-
-    def _hand_over(self) -> HeldMessage:
-        message = self._ready.popleft()
-        self._broker.in_flight[message.message_id] = message
-        return message
 
     def _release_credit(self, message: HeldMessage) -> None:
         if self._broker.in_flight.get(message.message_id) is message:
@@ -219,34 +202,15 @@ class Consumer(DramatiqConsumer):
             raise
         self._receive(found, credit)
 
-    def _find_adoptable(self) -> None:
-        """Find calls of unroutable messages that this process knows; if there are any, abandon a pending wake-up."""
-        self._find_adoptable_at_s = time.monotonic() + FIND_ADOPTABLE_S
-        self._adoptable = []
-        try:
-            known = [call for call in self._unroutable.calls() if self._broker.knows(call)]
-            for call in known:
-                self._unroutable.adopt(self._owner, call, ())  # reports that a worker knows it, before there is credit
-        except BrokerError as error:
-            logger.warning("%s: unroutable messages cannot be listed now: %s", self._lane_name, error)
-            return
-        self._adoptable = known
-        if self._adoptable and self._wakeup.pending:
-            self._abandon_wakeup()
-
     def _adopt(self, credit: int) -> None:
-        """Lease unroutable messages of one call."""
+        """Lease parked messages of one call."""
         try:
             self._acks.send()
             ours = {*list(self._broker.in_flight), *(held.message_id for held in self._ready)}
-            found = self._unroutable.ids(self._adoptable[0], min(credit + len(ours), AT_ONCE))
-            ids = [id_ for id_ in found if str(id_, "utf-8", "replace") not in ours][:credit]
-            adopted = self._unroutable.adopt(self._owner, self._adoptable[0], ids)
+            adopted = self._adoption.lease(credit, ours=ours)
         except BaseException:
             self._credit.release(credit)
             raise
-        if len(adopted.grants) < credit:
-            self._adoptable.pop(0)
         self._make_ready(adopted, credit)
 
     def _start_listening(self, timeout_s: float) -> None:
@@ -267,8 +231,7 @@ class Consumer(DramatiqConsumer):
         self._acks.send()
 
     def _listen(self, timeout_s: float) -> None:
-        answer = self._wakeup.wait(timeout_s)
-        if answer is None:
+        if (answer := self._wakeup.wait(timeout_s)) is None:
             return
         credit, self._reserved_credit = self._reserved_credit, 0
         if answer.fetch is not None:
@@ -285,7 +248,7 @@ class Consumer(DramatiqConsumer):
     def _until_due(self, timeout_s: float) -> float:
         """Return how long to wait, at most until the next message is due; when one is due, notify a waiting consumer.
 
-        Blocking reads end by themselves up to 100 ms late; and where this process has no credit, others may have.
+        Blocking reads end up to 100 ms late, and another process may have credit where this one has none.
         """
         if self._due_at_s is None:
             return timeout_s
@@ -298,9 +261,7 @@ class Consumer(DramatiqConsumer):
 
     def _receive(self, found: Fetched, credit: int) -> None:
         self._broker.report_stale(self._family, found.stale)
-        self._due_at_s = None
-        if found.next_due_ms:
-            self._due_at_s = time.monotonic() + found.next_due_ms / 1000
+        self._due_at_s = time.monotonic() + found.next_due_ms / 1000 if found.next_due_ms else None
         more_is_due = found.next_due_ms == 0 and found.state == "ok"
         self._lane_empty = not more_is_due and not found.left and len(found.grants) < credit
         self._make_ready(found, credit)
@@ -319,8 +280,10 @@ class Consumer(DramatiqConsumer):
         finally:
             self._credit.release(credit)
 
-    def _release_unknown(self) -> None:
-        self._acks.release_unknown([held.lease for held in list(self._broker.in_flight.values())])
+    def _learn_holdings(self) -> None:
+        if not self._holdings_known:
+            self._acks.release_unknown([held.lease for held in list(self._broker.in_flight.values())])
+            self._holdings_known = True
 
     def _abandon_wakeup(self) -> None:
         """End a pending wait. The fetch that was sent ahead may be run until the server has closed the connection."""

@@ -10,6 +10,7 @@ from broker.held_moves import HeldMoves
 from broker.queue.operations import QueueOperations
 from broker.queue.results import Lease
 from broker.worker.acks import Acks
+from broker.worker.cancellations import CancellationPoll
 from broker.worker.prefetch import PrefetchCredit
 
 
@@ -20,6 +21,7 @@ class ConsumingBroker(Protocol):
     draining: bool
     knows: Callable[[str], bool]
     moves: HeldMoves
+    cancellations: CancellationPoll
 
     @property
     def credit(self) -> PrefetchCredit:
@@ -27,9 +29,6 @@ class ConsumingBroker(Protocol):
 
     def acks_of(self, family: QueueOperations, owner: str) -> Acks:
         """Return the acknowledgements of an owner."""
-
-    def poll_cancellations(self) -> None:
-        """Read which messages in flight are to stop, if that is due."""
 
     def report_stale(self, family: QueueOperations, leases: Iterable[Lease]) -> None:
         """Report messages whose lease was lost before their end."""

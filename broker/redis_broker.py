@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
@@ -16,7 +15,6 @@ from dramatiq.middleware import Middleware, MiddlewareError
 
 from broker.consumer import Consumer
 from broker.enqueue_many import enqueue_in_batches
-from broker.errors import BrokerUnavailable
 from broker.held_message import HeldMessage
 from broker.held_moves import HeldMoves
 from broker.keys.keys import Keys
@@ -29,7 +27,7 @@ from broker.queue.results import Lease
 from broker.queue.self_managed_leases import SelfManagedLeases
 from broker.redis.calls import RedisCalls
 from broker.topology import lane_of_name
-from broker.worker.ack_barrier import AckBarrier
+from broker.worker.ack_barrier import AckBarrier, record_enqueued
 from broker.worker.acks import Acks, report_stale
 from broker.worker.cancellations import CancellationPoll
 from broker.worker.hooks import Hooks
@@ -45,10 +43,9 @@ class RedisBroker(Broker):
     Args:
         client: Connected by :func:`broker.redis.connections.connect`.
         calls: Access to the same server, where others share it.
-        limits: Messages that a queue may hold, by its name; others hold any number.
+        limits: Queue -> messages that it may hold; others hold any number.
         barrier: Flushed before messages are acknowledged, and after some were enqueued.
-        knows: Says whether the actors of a broker can be called in a way that messages are parked for, see
-            :mod:`broker.queue.unroutable`.
+        knows: Returns whether a broker's actors accept the call of parked messages, see :mod:`broker.queue.unroutable`.
     """
 
     def __init__(
@@ -62,7 +59,7 @@ class RedisBroker(Broker):
         barrier: AckBarrier | None = None,
         knows: Callable[[Broker, str], bool] = lambda broker, call: False,
     ) -> None:
-        self._hooks = Hooks()
+        self.hooks = Hooks()
         super().__init__(middleware=middleware)
         self.client = client
         self.keys = keys
@@ -72,9 +69,9 @@ class RedisBroker(Broker):
         self.draining = False
         self.knows: Callable[[str], bool] = partial(knows, self)
         self.slots: int | None = None
-        self._limits = DepthLimits(limits or {})
-        self._barrier = barrier
-        self._cancellations = CancellationPoll(partial(self.emit_after, "request_cancellation"))
+        self.limits = DepthLimits(limits or {})
+        self.barrier = barrier
+        self.cancellations = CancellationPoll(partial(self.emit_after, "request_cancellation"))
         self.moves = HeldMoves(self)
         self._lanes: dict[str, tuple[QueueOperations, Lane]] = {}
         self._acks: dict[str, Acks] = {}
@@ -82,17 +79,11 @@ class RedisBroker(Broker):
         self._credit: PrefetchCredit | None = None
         self._lock = threading.RLock()
         self._child: str | None = None
-        self._own_leases: SelfManagedLeases | None = None
-        self._lost_owners: set[str] = set()
+        self._own_leases = SelfManagedLeases(client, lost=self.lost_lease)
 
-    # --- Being a worker ---
+    # --- A worker's side ---
 
-    def become(
-        self,
-        child: str,
-        *,
-        slots: int | None = None,
-    ) -> None:
+    def become(self, child: str, *, slots: int | None = None) -> None:
         """Work under the name of a pool's child. Its leases are its parent's to join, renew and reclaim.
 
         Call it in the child, before anything is consumed. A name is used once.
@@ -101,7 +92,8 @@ class RedisBroker(Broker):
             slots: Messages that run at once; without it half of the prefetch credit.
         """
         self._child, self.slots = child, slots
-        self.in_flight, self._acks, self._consumers, self._credit, self._own_leases = {}, {}, [], None, None
+        self.in_flight, self._acks, self._consumers, self._credit = {}, {}, [], None
+        self._own_leases = SelfManagedLeases(self.client, lost=self.lost_lease)
 
     @property
     def credit(self) -> PrefetchCredit:
@@ -113,7 +105,7 @@ class RedisBroker(Broker):
     def acks_of(self, family: QueueOperations, owner: str) -> Acks:
         """Return the acknowledgements of an owner, which outlive its consumers."""
         with self._lock:
-            acks = Acks(family, owner, barrier=self._barrier, stale=partial(self.report_stale, family))
+            acks = Acks(family, owner, barrier=self.barrier, stale=partial(self.report_stale, family))
             return self._acks.setdefault(f"{family.keys.queue} {owner}", acks)
 
     def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 30_000) -> Consumer:
@@ -128,9 +120,8 @@ class RedisBroker(Broker):
         """
         family, lane = self.lane(queue_name)
         with self._lock:
-            if self._credit is None:
-                self._credit = PrefetchCredit(prefetch, self.slots or max(1, prefetch // 2))
-            owner = self._owner(family, lane)
+            self._credit = self._credit or PrefetchCredit(prefetch, self.slots or max(1, prefetch // 2))
+            owner = f"{self._child}/{lane}" if self._child else self._own_leases.owner(family, lane)
             consumer = Consumer(self, family, owner, timeout_ms=timeout)
             others = [other for other in self._consumers if not other.closed]
             self._consumers = [*others, consumer]
@@ -144,10 +135,6 @@ class RedisBroker(Broker):
         for consumer in self._consumers:
             consumer.interrupt()
 
-    def poll_cancellations(self) -> None:
-        """Read which messages in flight are to stop, if that is due; see :class:`CancellationPoll`."""
-        self._cancellations.run(self.in_flight)
-
     def report_stale(self, family: QueueOperations, leases: Iterable[Lease]) -> None:
         """Log messages that ended here after their lease was lost; call ``after_stale_end`` with the queue for each."""
         for lease in leases:
@@ -159,46 +146,34 @@ class RedisBroker(Broker):
 
         In a worker that renews its own leases the middleware is notified by ``after_lose_lease``, with the owner.
         """
-        if self._child is None:
-            with self._lock:
-                if owner in self._lost_owners:  # found by the renewal and by a fetch
-                    return
-                self._lost_owners.add(owner)
+        if self._child is None and not self._own_leases.drop(owner):
+            return  # found by the renewal and by a fetch: reported already
         self.logger.error("%s lost its lease: others have its messages now", owner)
-        if self._own_leases is not None:
-            self._own_leases.drop(owner)
+        if self._child is None:
             self.emit_after("lose_lease", owner)
 
     def close(self) -> None:
         """Release what this process holds, unless its supervisor does so, and close the connections.
 
-        The broker may be used again afterwards, as a new one.
+        The broker may be used again afterwards.
         """
         with self._lock:
-            own_leases, self._own_leases = self._own_leases, None
+            own_leases, self._own_leases = self._own_leases, SelfManagedLeases(self.client, lost=self.lost_lease)
             self.in_flight, self._acks, self._consumers, self._credit = {}, {}, [], None
             self.draining = False
-        if own_leases is not None:
-            own_leases.stop()
+        own_leases.stop()
         self.calls.close()
 
-    def _owner(self, family: QueueOperations, lane: Lane) -> str:
-        if self._child is not None:
-            return f"{self._child}/{lane}"
-        if self._own_leases is None:
-            self._own_leases = SelfManagedLeases(self.client, lost=self.lost_lease)
-        return self._own_leases.owner(family, lane)
-
-    # --- Signals, as Dramatiq gives them ---
+    # --- Signals ---
 
     def emit_before(self, signal: str, *args: Any, **kwargs: Any) -> None:
-        """Call the hooks ``before_<signal>``, first to last. Only a ``MiddlewareError`` leaves one."""
+        """Call the hooks ``before_<signal>``, first to last; raise a ``MiddlewareError``, log any other exception."""
         if signal == "worker_boot":
             worker = args[0]
             worker.work_queue, self.slots = WorkQueue(), self.slots or worker.worker_threads
         elif signal == "process_message":
             args[0].runs_in = threading.get_ident()
-        for hook, middleware in self._hooks.named(f"before_{signal}", self.middleware):
+        for hook, middleware in self.hooks.named(f"before_{signal}", self.middleware):
             try:
                 hook(self, *args, **kwargs)
             except MiddlewareError:
@@ -207,8 +182,8 @@ class RedisBroker(Broker):
                 self.logger.critical("Unexpected failure in before_%s of %r.", signal, middleware, exc_info=True)
 
     def emit_after(self, signal: str, *args: Any, **kwargs: Any) -> None:
-        """Call the hooks ``after_<signal>``, last to first. No exception leaves one."""
-        for hook, middleware in reversed(self._hooks.named(f"after_{signal}", self.middleware)):
+        """Call the hooks ``after_<signal>``, last to first; log their exceptions."""
+        for hook, middleware in reversed(self.hooks.named(f"after_{signal}", self.middleware)):
             try:
                 hook(self, *args, **kwargs)
             except Exception:
@@ -253,44 +228,31 @@ class RedisBroker(Broker):
 
         Raises:
             BrokerUnavailable: the server did not answer in 2 s; with ``outcome`` unknown, the message may be there.
-            BrokerFull: the server has no memory left. QueueFull: the queue holds as many as it may.
+            BrokerFull: the server has no memory left. QueueFull: the queue is at its limit.
             QueueNotFound: the queue was never declared.
         """
         family, lane = self.lane(message.queue_name)
         if (held := self._held_by_sender(message, family)) is not None:
-            moved = self.moves.move(held, message, move="divert", delay=delay)
-        else:
-            self.emit_before("enqueue", message, delay)
-            entry, limit = entry_of(message), self._limits.of(message.queue_name)
-            level = self.level(message)
-            [id_] = family.enqueue((entry,), lane=lane, delay_ms=delay or 0, level=level, limit=limit)
-            if id_ != entry.id:
-                return message.copy(message_id=id_)
-            self.emit_after("enqueue", message, delay)
-            moved = True
-        if moved:
-            self.record_enqueued(1)
+            if self.moves.move(held, message, move="divert", delay=delay):
+                record_enqueued(self.barrier, 1)
+            return message
+        self.emit_before("enqueue", message, delay)
+        entry, limit = entry_of(message), self.limits.of(message.queue_name)
+        level = self.level(message)
+        [id_] = family.enqueue((entry,), lane=lane, delay_ms=delay or 0, level=level, limit=limit)
+        if id_ != entry.id:
+            return message.copy(message_id=id_)
+        self.emit_after("enqueue", message, delay)
+        record_enqueued(self.barrier, 1)
         return message
 
     def enqueue_many(self, messages: Iterable[Message[Any]], *, delay: int | None = None) -> list[Message[Any]]:
         """Enqueue messages, 500 of a lane in one call to the server; see :meth:`enqueue`.
 
-        Args:
-            delay: Milliseconds, for each.
-
         Raises:
-            As :meth:`enqueue`, and what the message it concerns says. Those before it may be there: enqueue all of
-            them again, none is there twice.
+            As :meth:`enqueue`. Earlier messages may be there: enqueue all again, none is there twice.
         """
         return enqueue_in_batches(self, messages, delay)
-
-    def has_hooks(self, name: str) -> bool:
-        """Whether a middleware implements a hook."""
-        return bool(self._hooks.named(name, self.middleware))
-
-    def limit_of(self, queue_name: str) -> int:
-        """Return how many messages a queue may hold, 0 for any number."""
-        return self._limits.of(queue_name)
 
     def level(self, message: Message[Any]) -> int:
         """Return the level of a message: of its own priority, else of its actor's."""
@@ -309,20 +271,8 @@ class RedisBroker(Broker):
         if held is None or held.family is not family or held.moved:
             return None
         itself: object = message
-        if held is itself or held.runs_in == threading.get_ident() or "eta" in held.options:
-            return held
-        return None
-
-    def record_enqueued(self, count: int) -> None:
-        """Write the job records of messages that were enqueued; a server that is away gets them later."""
-        if self._barrier is None:
-            return
-        try:
-            self._barrier.flush()
-        except BrokerUnavailable as error:  # the messages are enqueued; their records follow
-            self.logger.warning("%d messages are enqueued, but not recorded yet: %s", count, error)
-
-    # --- Queues as a whole ---
+        own = held is itself or held.runs_in == threading.get_ident() or "eta" in held.options
+        return held if own else None
 
     def flush(self, queue_name: str) -> None:
         """Drop every message of a queue and of its retry lane; dead letters stay."""
@@ -344,8 +294,5 @@ class RedisBroker(Broker):
             QueueJoinTimeout: it is not.
         """
         family = self.lane(queue_name)[0]
-        deadline = None if timeout is None else time.monotonic() + timeout / 1000
-        while family.calls.command("HLEN", family.keys.bodies):
-            if deadline is not None and time.monotonic() >= deadline:
-                raise QueueJoinTimeout(queue_name)
-            time.sleep(interval / 1000)
+        if not administration.wait_until_empty(family, timeout_ms=timeout, interval_ms=interval):
+            raise QueueJoinTimeout(queue_name)

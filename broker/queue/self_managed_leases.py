@@ -57,13 +57,15 @@ class SelfManagedLeases:
                     self._thread.start()
             return owner_of(self._children[key], key)
 
-    def drop(self, owner: str) -> None:
-        """Forget an owner that lost its lease; :meth:`owner` makes another one for its lane."""
+    def drop(self, owner: str) -> bool:
+        """Forget an owner that lost its lease, if it is known; :meth:`owner` makes another one for its lane."""
         with self._lock:
             for key, child in list(self._children.items()):
                 if owner_of(child, key) == owner:
                     del self._children[key]
                     self._keeper.forget(child)
+                    return True
+        return False
 
     def stop(self) -> None:
         """Stop renewing, and reclaim everything that these owners still hold."""

@@ -222,3 +222,13 @@ def _later(known: Step | None, step: Step) -> Step:
     over = OVER_WITH.get(step.state, ())
     earlier = {name: value for name, value in known.fields.items() if name not in over}
     return step._replace(fields=earlier | step.fields)
+
+
+def record_enqueued(barrier: AckBarrier | None, count: int) -> None:
+    """Write the job records of messages that were enqueued; a server that is away gets them later."""
+    if barrier is None:
+        return
+    try:
+        barrier.flush()
+    except BrokerUnavailable as error:  # the messages are enqueued; their records follow
+        logger.warning("%d messages are enqueued, but not recorded yet: %s", count, error)

@@ -18,6 +18,7 @@ from broker.interface import facilities
 from broker.queue import codec
 from broker.queue.results import Entry
 from broker.redis_broker import RedisBroker
+from broker.worker.wakeup import Wakeup
 from tests.factories.yards import small_yard
 from tests.waiting import wait_for
 
@@ -76,6 +77,27 @@ def test_a_worker_of_many_lanes_never_waits_for_a_bell_that_rang(yard_broker: Bu
         with run_worker(broker=broker):
             job.send()
             assert done.wait(1.5)
+
+
+def test_a_share_whose_interruption_comes_late_ends_no_consumer(
+    yard_broker: BuildBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker = yard_broker(small_yard())
+    consumer = broker.consume("work", prefetch=4, timeout=200)
+    request, interruptions = Wakeup.request, [BrokerUnavailable("BLPOP", "Broken pipe")]
+
+    def interrupted(self: Wakeup, *command: Any) -> None:
+        if interruptions:
+            raise interruptions.pop()
+        request(self, *command)
+
+    monkeypatch.setattr(Wakeup, "request", interrupted)
+    consumer.share()
+
+    assert next(consumer) is None
+
+    assert interruptions == []
+    assert listening(consumer)
 
 
 def test_what_a_fetch_brought_in_the_moment_of_a_drain_goes_back(yard_broker: BuildBroker) -> None:

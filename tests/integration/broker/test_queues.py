@@ -452,10 +452,10 @@ def test_messages_that_are_here_do_not_wait_for_a_slow_server(build: Build, monk
     consumer = broker.consume("work", prefetch=2, timeout=1_000)
     first = next(consumer)
 
-    def away() -> None:
+    def away(in_flight: Any) -> None:
         raise BrokerUnavailable("HMGET", "timed out")
 
-    monkeypatch.setattr(broker, "poll_cancellations", away)
+    monkeypatch.setattr(broker.cancellations, "run", away)
     second = next(consumer)
 
     assert first is not None
@@ -483,10 +483,10 @@ def test_cancellations_are_read_by_one_thread_at_a_time(build: Build, monkeypatc
 
     broker.add_middleware(Reports())
     monkeypatch.setattr(broker.families["work"], "cancel_requested", read)
-    thread = threading.Thread(target=broker.poll_cancellations, daemon=True)
+    thread = threading.Thread(target=broker.cancellations.run, args=(broker.in_flight,), daemon=True)
     thread.start()
     assert entered.wait(5)
-    second = threading.Thread(target=broker.poll_cancellations, daemon=True)
+    second = threading.Thread(target=broker.cancellations.run, args=(broker.in_flight,), daemon=True)
     second.start()
     second.join(1)
     while_one_reads = len(reads)
