@@ -1,4 +1,4 @@
-"""Errors of the transport. Each says what was wrong, the value, and what to do."""
+"""Errors of the broker. Each message names the subject, the fact with its value, and the remedy."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ class SwitchyardError(Exception):
 
 
 class BrokerError(SwitchyardError, ConnectionClosed):
-    """An operation that the broker did not do. Dramatiq's worker answers it with a new consumer.
+    """The broker did not carry out an operation. Dramatiq's worker replaces the consumer that raises it.
 
     Attributes:
         code: First word of the server's error: ``WRONGTYPE``, ``READONLY``, ``LOADING``; "" where it answered none.
@@ -27,7 +27,7 @@ class BrokerError(SwitchyardError, ConnectionClosed):
 
 
 class LeaseLost(BrokerError):
-    """A consumer whose owner has no lease any more: other owners have its messages."""
+    """The owner of a consumer lost its lease: other owners have its messages."""
 
     def __init__(self, owner: str) -> None:
         super().__init__(f"{owner} lost its lease, others have its messages; it goes on under another owner's name")
@@ -67,7 +67,7 @@ class BrokerUnavailable(BrokerError):
 
 
 class UnknownQueue(SwitchyardError):
-    """A queue that the yard does not declare."""
+    """The yard declares no queue of this name."""
 
     def __init__(self, queue_name: str, declared: tuple[str, ...]) -> None:
         super().__init__(
@@ -76,7 +76,7 @@ class UnknownQueue(SwitchyardError):
 
 
 class UnknownPool(SwitchyardError):
-    """A pool that the yard does not declare."""
+    """The yard declares no pool of this name."""
 
     def __init__(self, pool_name: str, declared: tuple[str, ...]) -> None:
         super().__init__(
@@ -95,11 +95,11 @@ class NoSuchDeadLetter(SwitchyardError):
 
 
 class BrokerFull(BrokerUnavailable):
-    """The server has no memory left for new messages. What is there can still be worked off.
+    """The server has no memory left for new messages. Messages already there can still be processed.
 
     Args:
-        operation: What was refused.
-        cause: The server's own words.
+        operation: The refused operation.
+        cause: The server's error.
     """
 
     def __init__(self, operation: str, cause: str) -> None:
@@ -107,11 +107,11 @@ class BrokerFull(BrokerUnavailable):
 
 
 class BrokerUnsafe(BrokerUnavailable):
-    """The server would delete waiting messages, so it is given no new ones. What is there can still be worked off.
+    """The server may delete waiting messages, so enqueuing is refused. Messages already there can still be processed.
 
     Args:
-        operation: What was refused.
-        seen: What makes it unsafe, as whoever watches the server wrote it.
+        operation: The refused operation.
+        seen: The unsafe setting, as the watch of the server recorded it.
     """
 
     def __init__(self, operation: str, seen: str) -> None:
@@ -123,12 +123,12 @@ class BrokerUnsafe(BrokerUnavailable):
 
 
 class QueueFull(SwitchyardError):
-    """A queue that holds as many messages as it may.
+    """A queue is at its ``max_depth``.
 
     Args:
-        queue_name: The full one.
+        queue_name: The full queue.
         depth: Messages waiting or scheduled in it.
-        limit: What its declaration allows.
+        limit: Its ``max_depth``.
     """
 
     def __init__(self, queue_name: str, depth: int, limit: int) -> None:
@@ -153,7 +153,7 @@ class InvalidDeclaration(SwitchyardError, ValueError):
 
 
 class InvalidQueueName(SwitchyardError):
-    """A queue name that cannot be part of a key, or that is the name of a key beside the queue's."""
+    """A queue name cannot be part of a key, or is the name of another key of a queue family."""
 
     def __init__(self, queue_name: object) -> None:
         super().__init__(
@@ -163,7 +163,7 @@ class InvalidQueueName(SwitchyardError):
 
 
 class InvalidMessageId(SwitchyardError):
-    """A message id that cannot be a key: it must be 1 to 200 printable ASCII characters without spaces."""
+    """A message id is not 1 to 200 printable ASCII characters without spaces."""
 
     def __init__(self, message_id: object) -> None:
         super().__init__(
@@ -173,12 +173,12 @@ class InvalidMessageId(SwitchyardError):
 
 
 class PayloadTooLarge(SwitchyardError):
-    """A message that is longer than a queue carries. Nothing was sent.
+    """The body of a message is larger than allowed. Nothing was sent.
 
     Args:
-        actor_name: Whom it was for.
-        size_bytes: What its body has, or at the least would have.
-        limit_bytes: What a body may have.
+        actor_name: Actor of the message.
+        size_bytes: Size of the body, or a lower bound of it.
+        limit_bytes: Largest allowed body.
     """
 
     def __init__(self, actor_name: str, size_bytes: int, limit_bytes: int) -> None:
@@ -190,12 +190,12 @@ class PayloadTooLarge(SwitchyardError):
 
 
 class UnencodablePayload(SwitchyardError, ValueError):
-    """A message that would not arrive as it was sent. Nothing was sent.
+    """A value of a message cannot be decoded to an equal one. Nothing was sent.
 
     Args:
-        actor_name: Whom it was for.
-        path: Where the value is: ``args[0]['due']``.
-        fact: What is wrong with it.
+        actor_name: Actor of the message.
+        path: Place of the value: ``args[0]['due']``.
+        fact: Fault of the value.
     """
 
     def __init__(self, actor_name: str, path: str, fact: str) -> None:
@@ -207,11 +207,11 @@ class UnencodablePayload(SwitchyardError, ValueError):
 
 
 class UnreadablePayload(SwitchyardError, ValueError):
-    """Bytes that are no strict JSON object.
+    """A body is not a strict JSON object.
 
     Args:
-        path: Where it goes wrong: ``args[0]['due']``, ``byte 12``, ``character 7``; empty for all of it.
-        fact: What is wrong there.
+        path: Place of the fault: ``args[0]['due']``, ``byte 12``, ``character 7``; empty for the whole body.
+        fact: The fault.
     """
 
     def __init__(self, path: str, fact: str) -> None:

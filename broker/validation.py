@@ -1,4 +1,4 @@
-"""Checks of declared values. A refusal names its subject, the value and the remedy."""
+"""Checks of declared values. Each error names the subject, the value and the remedy."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any, Final
 
 from broker.errors import InvalidDeclaration
 
-# One year. A message that is due after the year 9999 cannot be read, and a longer delay than this is a mistake.
+# One year: a longer delay is a mistake, and a message that is due after the year 9999 cannot be decoded.
 LONGEST_DELAY_MS: Final = 366 * 24 * 3_600_000
 
 
 def require(usable: bool, subject: str, option: str, value: object, remedy: str) -> None:
-    """Refuse a declared value that is not usable.
+    """Raise for a declared value that is not usable.
 
     Args:
         subject: The declared object, such as ``queue mail``.
@@ -26,7 +26,7 @@ def require(usable: bool, subject: str, option: str, value: object, remedy: str)
 
 
 def is_whole(value: Any, *, least: int = 0, most: int | None = None) -> bool:
-    """Return whether a value is an ``int`` within limits. A ``bool`` is no number here."""
+    """Return whether a value is an ``int`` within limits. A ``bool`` is not accepted."""
     return type(value) is int and value >= least and (most is None or value <= most)
 
 
@@ -46,13 +46,13 @@ def is_delay(value: Any) -> bool:
 
 
 def takes_one_argument(function: Any) -> bool:
-    """Return whether a function can be called with one positional argument. One without a signature is trusted."""
+    """Return whether a function can be called with one positional argument. One without a signature is accepted."""
     if not callable(function):
         return False
     try:
         inspect.signature(function).bind(1)
     except TypeError:
         return False
-    except ValueError:  # a builtin that does not tell
+    except ValueError:  # a builtin without a signature
         return True
     return True

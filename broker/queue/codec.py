@@ -1,4 +1,4 @@
-"""Messages as bodies: what a message says beside its id and its lane, as compact JSON without what is empty."""
+"""Encoding of messages as bodies: every field but id and lane, as compact JSON; empty fields are left out."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from broker.queue.results import Entry
 
 MESSAGE_ID: Final = re.compile(r"[!-~]{1,200}")
 NUMBERS: Final = ("attempts", "generation", "enqueued_at", "due_at")
-# The last millisecond of the year 9999. What counts with larger numbers, or negative ones, breaks elsewhere.
+# The last millisecond of the year 9999. Later times, and negative numbers, raise where they are converted.
 LARGEST: Final = 253_402_300_799_999
-# What is sent has no longer id; supervisors could not see a message with one run.
+# A sent message has no longer id; the table of running messages that supervisors read has no room for one.
 LONGEST_ID: Final = 200
 
 
 class UnreadableMessage(Exception):
-    """Bytes in a lane that are no message for it."""
+    """A body in a lane is not a message."""
 
 
 def entry_of(message: Message[Any]) -> Entry:
@@ -39,7 +39,7 @@ def encode(message: Message[Any], *, grown: bool = False) -> bytes:
     """Return the body of a message.
 
     Args:
-        grown: It was accepted before, and may have become larger than a new one may be.
+        grown: The message was accepted before; its options may have grown beyond the limit of a new message.
 
     Raises:
         PayloadTooLarge, UnencodablePayload: see :func:`broker.queue.json_body.encode`.
@@ -55,10 +55,10 @@ def encode(message: Message[Any], *, grown: bool = False) -> bytes:
 
 
 def decode(body: bytes, *, message_id: str, lane: str) -> Message[Any]:
-    """Return the message in a body that lay in a lane.
+    """Return the message in a body that was read from a lane.
 
     Raises:
-        UnreadableMessage: it is none.
+        UnreadableMessage: the body or the id is invalid.
     """
     if len(message_id) > LONGEST_ID or not message_id.isprintable():
         raise UnreadableMessage(f"its id is no id: {message_id[:50]!r}")

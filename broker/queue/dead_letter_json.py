@@ -1,4 +1,4 @@
-"""Dead letters as they are kept: JSON of :class:`broker.shapes.DeadLetter`."""
+"""Encoding of dead letters: JSON of :class:`broker.shapes.DeadLetter`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from broker.shapes import DeadLetter
 
 logger = logging.getLogger("switchyard.broker")
 
-# Options that tell of one stay in one place; a message that moves leaves them behind.
+# Options that describe a message in its present place; a moved message and a dead letter drop them.
 LOCAL_OPTIONS = frozenset({"redis_message_id", "eta", "due_at", "parked_ms"})
 
 
@@ -31,26 +31,26 @@ class _Payload(TypedDict):
     message_timestamp: int
 
 
-def encode(letter: DeadLetter) -> str:
-    """Return the letter as JSON."""
-    return json.dumps(asdict(letter))
+def encode(dead_letter: DeadLetter) -> str:
+    """Return a dead letter as JSON."""
+    return json.dumps(asdict(dead_letter))
 
 
 def decode(queue: str, data: bytes) -> DeadLetter | None:
-    """Return the letter in JSON; ``None`` for one of another release, or written by hand."""
+    """Return the dead letter in JSON; log and return ``None`` for one of another release, or written by hand."""
     try:
         fields = json.loads(data)
-        letter = DeadLetter(**fields)
+        dead_letter = DeadLetter(**fields)
         msgspec.convert(fields, DeadLetter)
-        msgspec.convert(letter.message, _Payload)
-        return letter
+        msgspec.convert(dead_letter.message, _Payload)
+        return dead_letter
     except (TypeError, ValueError, RecursionError) as error:
         logger.error("a letter of %d bytes in %s-dead cannot be read: %s", len(data), queue, error)
         return None
 
 
 def payload_of(message: Any) -> dict[str, Any]:
-    """Return a message as a letter keeps it."""
+    """Return the fields of a message that its dead letter keeps."""
     options = {name: value for name, value in message.options.items() if name not in LOCAL_OPTIONS}
     return {
         "queue_name": message.queue_name,
@@ -64,7 +64,7 @@ def payload_of(message: Any) -> dict[str, Any]:
 
 
 def rejected(message: MessageProxy, queue: str) -> DeadLetter:
-    """Return the letter of a message that Dramatiq rejected, when no middleware wrote one."""
+    """Return a dead letter for a message that Dramatiq rejected and no middleware described."""
     error = message._exception or ActorNotFound(message.actor_name)
     return DeadLetter(
         id=message.message_id,

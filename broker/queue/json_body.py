@@ -1,10 +1,10 @@
-"""Bodies of messages: strict JSON, and no more of it than a queue should carry.
+"""Bodies of messages: strict JSON of limited size.
 
-What a caller sends either comes back equal or is refused, with the path of the value that cannot travel: NaN and
-infinities, lone surrogates, keys that are no text, a key said twice, nesting without end, types that JSON has not.
-Tuples come back as lists; enumerations and other subclasses of text, numbers, lists and dicts as the plain kind.
+A value is either decoded to an equal one or refused with its path. Refused are NaN and infinities, lone surrogates,
+keys that are not text, repeated keys, nesting deeper than 400 levels, and types that JSON does not have. Tuples are
+decoded as lists; enumerations and other subclasses of text, numbers, lists and dicts as their base type.
 
-The size is known before a byte is written, so that a caller's gigabyte is refused without a second one.
+A lower bound of the size is computed before encoding, so that a caller's gigabyte is refused without a second one.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from broker.errors import PayloadTooLarge, UnencodablePayload, UnreadablePayload
 
 WARN_BYTES: Final = 64 * 1024
 LIMIT_BYTES: Final = 1024 * 1024
-# A step of a pipeline nests two deeper. Python itself gives up near 1,000, less what its caller has used.
+# A step of a pipeline nests two levels deeper. Python's recursion limit is near 1,000, less the caller's frames.
 DEEPEST: Final = 400
 SHOWN_KEY: Final = 40
 
@@ -34,18 +34,18 @@ logger = logging.getLogger("switchyard.payload")
 
 
 class _Uncommon(Exception):
-    """Something that only the slower way may judge: it copies, and knows the path."""
+    """A value that only the slower encoding can judge, which copies it and tracks the path."""
 
 
 class _Refused(Exception):
-    """A value that is not for JSON."""
+    """A value that JSON cannot represent."""
 
     def __init__(self, path: str, fact: str) -> None:
         self.path, self.fact = path, fact
 
 
 class _Repeated(dict[str, Any]):
-    """An object of a foreign body that says a key twice."""
+    """An object of a foreign body in which a key is repeated."""
 
     key = ""
 
@@ -54,12 +54,12 @@ def encode(fields: Mapping[str, Any], *, limit_bytes: int | None = LIMIT_BYTES) 
     """Return a message's fields as compact UTF-8 JSON. A body over 64 KiB is logged, once for each actor.
 
     Args:
-        fields: ``actor`` among them names whom it is for.
+        fields: ``actor`` among them names the actor.
         limit_bytes: Longest body; ``None`` for a message that was accepted before and only grew its options.
 
     Raises:
         PayloadTooLarge: the body is, or would be, longer.
-        UnencodablePayload: a value would not come back as it is.
+        UnencodablePayload: a value would not be decoded to an equal one.
     """
     try:
         least_bytes = _weigh(fields, DEEPEST)
@@ -79,13 +79,13 @@ def decode(body: bytes) -> dict[str, Any]:
     """Return the fields in a body.
 
     Raises:
-        UnreadablePayload: it is not strict JSON, or no object; with the path or the place of what is wrong.
+        UnreadablePayload: the body is not strict JSON, or not an object.
     """
     try:
         fields: dict[str, Any] = _DECODER.decode(body)
         if len(body) > 2 * DEEPEST:  # a shorter one has no room for so many brackets
             _weigh(fields, DEEPEST)
-        # A body of ours comes out the same again. One that does not may say a key twice, or is another encoder's.
+        # A body of this encoder is encoded to the same bytes again. Any other may repeat a key.
         if _ENCODER.encode(fields) == body:
             return fields
     except (_Uncommon, ValueError, RecursionError):  # msgspec's own errors are among them
@@ -97,7 +97,7 @@ def _weigh(container: Any, depth: int) -> int:
     """Return the fewest bytes that a container takes as JSON.
 
     Raises:
-        _Uncommon: it holds what JSON has not, or no exact JSON type, or nests deeper than ``depth``.
+        _Uncommon: it holds a value that is of no exact JSON type, or nests deeper than ``depth``.
     """
     kind = type(container)
     if kind is not dict and kind is not list and kind is not tuple:
@@ -116,7 +116,7 @@ def _weigh(container: Any, depth: int) -> int:
         elif kind in _ATOMS:
             pass
         elif kind is float:
-            if value - value != 0:  # true of infinities and of what is no number
+            if value - value != 0:  # true of infinities and NaN
                 raise _Uncommon
         elif depth:
             size += _weigh(value, depth - 1)
@@ -138,7 +138,7 @@ def _encode_uncommon(fields: Mapping[str, Any], limit_bytes: int | None) -> byte
 
 def _decode_foreign(body: bytes) -> dict[str, Any]:
     try:
-        # Constants that JSON has not become floats, and are refused with their path below.
+        # NaN and infinities become floats, and are refused with their path below.
         read = json.loads(str(body, "utf-8"), object_pairs_hook=_object, parse_constant=float)
         fields = _Plain(None).copy(read, "", DEEPEST)
     except _Refused as refused:
@@ -165,17 +165,17 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 class _TooLarge(Exception):
-    """More than fits, found while copying."""
+    """The size limit was exceeded while copying."""
 
     def __init__(self, least_bytes: int, limit_bytes: int) -> None:
         self.least_bytes, self.limit_bytes = least_bytes, limit_bytes
 
 
 class _Plain:
-    """Copies a value into JSON's own types, knowing where it is.
+    """Copies a value into JSON's own types, and tracks its path.
 
     Args:
-        limit_bytes: A copy that takes more is not made.
+        limit_bytes: Largest copy; a larger one raises ``_TooLarge``.
     """
 
     def __init__(self, limit_bytes: int | None) -> None:
@@ -186,8 +186,8 @@ class _Plain:
         """Return the copy.
 
         Raises:
-            _Refused: JSON has nothing that would come back equal.
-            _TooLarge: it is too large.
+            _Refused: JSON has no equal value.
+            _TooLarge: the copy exceeds the limit.
         """
         if value is None or isinstance(value, bool):
             return value

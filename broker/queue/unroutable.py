@@ -1,8 +1,8 @@
-"""Parked messages: no worker that had them knows their actor or their arguments. Who does finds them on a list.
+"""Index of parked messages: messages whose actor or arguments no worker that fetched them knew.
 
-A parked message is a scheduled one: due later, for whoever is there then. Meanwhile its lane's list says what it calls,
-so that workers that cannot run it need not look at it again and again, and one that can takes it at once, past the
-others. The list may be behind or lost: the message is due nevertheless.
+A parked message is a scheduled one, and due later for any worker. Until then its lane's index lists its call: workers
+that cannot run it do not fetch it again, and a worker that knows the call leases it at once, before messages that are
+due earlier. The index may be outdated or lost: the messages become due nevertheless.
 """
 
 from __future__ import annotations
@@ -18,18 +18,19 @@ from broker.redis.calls import Word
 from broker.redis.scripts import script
 
 KEPT_MS: Final = 20 * 60_000
-LOOK_S: Final = 0.5
-# A call with a thousand names is nobody's: its messages wait until they are due.
+LIST_BUDGET_S: Final = 0.5
+# Characters of a call. Messages with a longer one, such as a thousand names, are not listed and wait until due.
 LONGEST_CALL: Final = 2_000
-# Found at one look, so that a list of very many does not keep its readers from work; the next look goes on from there.
+# Calls in one answer, so that a very long index does not keep consumers from work; the next listing continues there.
 MOST_CALLS: Final = 200
 
 
 class UnroutableLane:
-    """The list of what is parked in one lane.
+    """The index of the parked messages of one lane.
 
-    A *call* is what a message asks of a worker, see :func:`middleware.arguments.call_of`; whoever knows it can run all
-    that are parked for it. Every method may raise what :meth:`broker.redis.calls.RedisCalls.call` raises.
+    A *call* is a message's actor with the form of its arguments, see :func:`middleware.arguments.call_of`; a worker
+    that knows a call can run all messages parked for it. Every method may raise what
+    :meth:`broker.redis.calls.RedisCalls.call` raises.
     """
 
     def __init__(self, family: QueueOperations, lane: Lane) -> None:
@@ -37,48 +38,48 @@ class UnroutableLane:
         self._lane = lane
         self.name = family.keys.lane_name(lane)
         self._key = family.keys.parked(lane)
-        self._look_from = b"-"
+        self._list_from = b"-"
 
     def add(self, message_id: str, call: str) -> None:
-        """Put a message on the list."""
+        """Add a message to the index."""
         if len(call) <= LONGEST_CALL:
             self._family.calls.command("ZADD", self._key, 0, f"{call}\n{message_id}")
             self._family.calls.command("PEXPIRE", self._key, KEPT_MS)
 
     def remove(self, message_id: str, call: str) -> None:
-        """Take a message off the list."""
+        """Remove a message from the index."""
         self._family.calls.command("ZREM", self._key, f"{call}\n{message_id}")
 
     def calls(self) -> list[str]:
-        """Return the calls that something is parked for, 200 at most: one command each, and one more.
+        """Return the calls that have parked messages, 200 at most: one command each, and one more.
 
-        Where there are more, the next look finds those. Whoever looks has better to do than to wait for a server that
-        is away: it is given up after half a second.
+        Where there are more, the next listing continues after them. A command that is not answered in 0.5 s raises
+        ``BrokerUnavailable``: the consumer has other work.
         """
         found: list[str] = []
-        look = partial(self._family.calls.command, "ZRANGEBYLEX", self._key, budget_s=LOOK_S)
+        list_from = partial(self._family.calls.command, "ZRANGEBYLEX", self._key, budget_s=LIST_BUDGET_S)
         for _ in range(MOST_CALLS):
-            page = look(self._look_from, "+", "LIMIT", 0, 1)
+            page = list_from(self._list_from, "+", "LIMIT", 0, 1)
             if not page:
-                self._look_from = b"-"
+                self._list_from = b"-"
                 break
             call = page[0].partition(b"\n")[0]
             if len(call) <= LONGEST_CALL:
                 found.append(str(call, "utf-8", "replace"))
-            self._look_from = b"[" + call + b"\x0b"
+            self._list_from = b"[" + call + b"\x0b"
         return found
 
     def ids(self, call: str, limit: int) -> list[bytes]:
-        """Return ids that are parked for a call."""
+        """Return ids of messages parked for a call."""
         bounds = (f"[{call}\n", f"({call}\x0b")
         page = self._family.calls.command("ZRANGEBYLEX", self._key, *bounds, "LIMIT", 0, limit)
         return [member.rpartition(b"\n")[2] for member in page]
 
     def adopt(self, owner: str, call: str, ids: Sequence[bytes]) -> Fetched:
-        """Lease those of some ids that are still parked for a call, and note that the owner knows it.
+        """Lease those of some ids that are still parked for a call, and record that a worker knows the call.
 
         Args:
-            ids: At most 500, none of which the owner's process had when they were looked up.
+            ids: At most 500; none that the owner's process held when they were listed.
         """
         k = self._family.keys
         keys = [k.bodies, k.due(self._lane), k.leases, k.hold(owner), k.token, k.paused, k.notes, self._key, k.known]
@@ -87,7 +88,7 @@ class UnroutableLane:
         return fetched(owner, [state, [], -1, 0, *grants])
 
     def known_lately(self, call: str, within_ms: int) -> bool:
-        """Say whether a worker that knows a call has looked for it in the last ``within_ms``."""
+        """Return whether a worker that knows a call has listed it in the last ``within_ms``."""
         seen = self._family.calls.command("HGET", self._family.keys.known, call)
         seconds, micros = self._family.calls.command("TIME")
         return seen is not None and int(seconds) * 1000 + int(micros) // 1000 - int(seen) < within_ms

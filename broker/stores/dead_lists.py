@@ -19,29 +19,29 @@ class DeadLists:
         self._keys = keys
 
     def add(self, dead_letter: DeadLetter) -> bool:
-        """Add a letter; ``False`` when its id was there already, and its content is renewed.
+        """Add a dead letter; where its id is there already, replace its content and return ``False``.
 
         Raises:
-            BrokerUnavailable: the server did not answer; the letter may be there.
+            BrokerUnavailable: the server did not answer; the dead letter may be there.
         """
         return bool(self._calls.call(ADD, self._both(dead_letter.queue), [dead_letter.id, encode(dead_letter)]))
 
     def remove(self, queue: str, message_id: str, *, as_read: DeadLetter | None = None) -> bool:
-        """Take a letter out; ``False`` when it was not there.
+        """Remove a dead letter; ``False`` when it was not there.
 
         Args:
-            as_read: Remove this very letter only: a message that was requeued may have died again meanwhile.
+            as_read: Remove it only if its content is still this one: a requeued message may have died again.
         """
         expected = encode(as_read) if as_read else ""
         return bool(self._calls.call(REMOVE, self._both(queue), [message_id, expected]))
 
     def get(self, queue: str, message_id: str) -> DeadLetter | None:
-        """Return one letter, or ``None`` when there is none that can be read."""
+        """Return one dead letter, or ``None`` when there is none that can be read."""
         found = self._calls.command("HGET", self._keys.queue(queue).dead_letters, message_id)
         return None if found is None else decode(queue, found)
 
     def page(self, queue: str, *, cursor: int, limit: int) -> Page[DeadLetter]:
-        """Return the letters that can be read, newest first; ``cursor`` counts from the newest."""
+        """Return the dead letters that can be read, newest first; ``cursor`` counts from the newest."""
         ids = self._calls.command("LRANGE", self._keys.queue(queue).dead, -cursor - limit, -cursor - 1)
         if not ids:
             return Page([])
@@ -50,7 +50,7 @@ class DeadLists:
         return Page([letter for letter in letters if letter is not None], cursor + limit if len(ids) == limit else None)
 
     def count(self, queue: str) -> int:
-        """Return how many letters a queue's dead list holds."""
+        """Return how many dead letters a queue has."""
         return int(self._calls.command("LLEN", self._keys.queue(queue).dead))
 
     def _both(self, queue: str) -> list[str]:
