@@ -17,8 +17,8 @@ from broker.queue.operations import AT_ONCE, QueueOperations, lane_of
 from broker.queue.results import Fetched, Lease, fetched
 from broker.received import readable
 from broker.redis.scripts import script
-from broker.worker.adoption import Adoption
 from broker.worker.cancellations import POLL_CANCELLATIONS_S
+from broker.worker.parked_calls import ParkedCalls
 from broker.worker.wakeup import Wakeup
 
 # After this pause the server has closed an abandoned connection, and runs nothing more that was sent on it.
@@ -63,7 +63,7 @@ class Consumer(DramatiqConsumer):
         self._reserved_credit = 0
         self._share_requested = self._holdings_known = self._lane_empty = False
         self._due_at_s: float | None = None
-        self._adoption = Adoption(family, self._lane, owner, knows=broker.knows)
+        self._parked = ParkedCalls(family, self._lane, owner, knows=broker.knows)
 
     def __next__(self) -> HeldMessage | None:
         """Return the next message, or ``None`` when none came within the timeout.
@@ -153,11 +153,11 @@ class Consumer(DramatiqConsumer):
         if self._share_requested and self._reserved_credit:
             self._share_requested = False
             self._abandon_wakeup()
-        if self._adoption.find() and self._wakeup.pending:
+        if self._parked.find() and self._wakeup.pending:
             self._abandon_wakeup()
         self._learn_holdings()
         timeout_s = self._until_due(timeout_s)
-        if self._wakeup.pending or (self._lane_empty and not self._adoption.calls):
+        if self._wakeup.pending or (self._lane_empty and not self._parked.calls):
             try:
                 self._listen(timeout_s) if self._wakeup.pending else self._start_listening(timeout_s)
             except BrokerUnavailable:
@@ -168,7 +168,7 @@ class Consumer(DramatiqConsumer):
             return
         credit_timeout_s = min(timeout_s, ACKS_WAIT_S) if self._acks.pending else timeout_s
         if credit := self._credit.acquire(self, timeout_s=credit_timeout_s):
-            if self._adoption.calls:
+            if self._parked.calls:
                 self._adopt(credit)
             else:
                 self._fetch(credit, next(self._requests))
@@ -207,7 +207,7 @@ class Consumer(DramatiqConsumer):
         try:
             self._acks.send()
             ours = {*list(self._broker.in_flight), *(held.message_id for held in self._ready)}
-            adopted = self._adoption.lease(credit, ours=ours)
+            adopted = self._parked.lease(credit, ours=ours)
         except BaseException:
             self._credit.release(credit)
             raise

@@ -17,7 +17,7 @@ logger = logging.getLogger("switchyard.broker")
 FIND_ADOPTABLE_S = 2.0
 
 
-class Adoption:
+class ParkedCalls:
     """Calls with parked messages in one lane that this process knows, listed every 2 s.
 
     Args:
@@ -25,7 +25,7 @@ class Adoption:
     """
 
     def __init__(self, family: QueueOperations, lane: Lane, owner: str, *, knows: Callable[[str], bool]) -> None:
-        self._parked = UnroutableLane(family, lane)
+        self._lane = UnroutableLane(family, lane)
         self._owner = owner
         self._knows = knows
         self._find_at_s = 0.0
@@ -41,11 +41,11 @@ class Adoption:
         self._find_at_s = time.monotonic() + FIND_ADOPTABLE_S
         self.calls = []
         try:
-            known = [call for call in self._parked.calls() if self._knows(call)]
+            known = [call for call in self._lane.calls() if self._knows(call)]
             for call in known:
-                self._parked.adopt(self._owner, call, ())  # reports that a worker knows it, before there is credit
+                self._lane.adopt(self._owner, call, ())  # reports that a worker knows it, before there is credit
         except BrokerError as error:
-            logger.warning("%s: unroutable messages cannot be listed now: %s", self._parked.name, error)
+            logger.warning("%s: unroutable messages cannot be listed now: %s", self._lane.name, error)
             return False
         self.calls = known
         return bool(known)
@@ -56,9 +56,9 @@ class Adoption:
         Args:
             ours: Ids of messages that this process has already.
         """
-        found = self._parked.ids(self.calls[0], min(count + len(ours), AT_ONCE))
+        found = self._lane.ids(self.calls[0], min(count + len(ours), AT_ONCE))
         ids = [id_ for id_ in found if str(id_, "utf-8", "replace") not in ours][:count]
-        adopted = self._parked.adopt(self._owner, self.calls[0], ids)
+        adopted = self._lane.adopt(self._owner, self.calls[0], ids)
         if len(adopted.grants) < count:
             self.calls.pop(0)
         return adopted
