@@ -1,14 +1,14 @@
 """The one access to the server: scripts, commands and pipelines over kept connections, within a time budget.
 
-Every operation may be repeated: the server recognises a repeated one (see ``broker/lua/queue``). A call whose answer
-was lost is sent again until its budget is spent; then its outcome is unknown, and the error says so.
+Operations of queues may be repeated: the server recognises a repeated one (see ``broker/lua/queue``). A call whose
+answer was lost is sent again until its budget is spent; then its outcome is unknown, and the error says so. What is not
+recognised is called with ``repeatable=False``: it waits out its budget, and is repeated over a broken connection only.
 
 Errors leave this module as :class:`broker.errors.BrokerUnavailable` (no answer, or none that serves) or
 :class:`broker.errors.BrokerRefused` (an error that the server answered), with redis-py's error as their cause.
 
-Five places use redis-py itself, each for a reason that its docstring gives: blocking reads of
-:mod:`broker.worker.wakeup` (on a connection of this module), the streams that a browser follows, the probes of doctor
-and of the operations page, and development tools.
+Five places use redis-py itself, see their docstrings: blocking reads of :mod:`broker.worker.wakeup` (on a connection of
+this module), streams that a browser follows, probes of doctor and of the operations page, and development tools.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import random
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import redis
@@ -77,21 +78,27 @@ class RedisCalls:
         self._pid = os.getpid()
 
     def call(
-        self, operation: Script, keys: Sequence[str], args: Sequence[Word], *, budget_s: float | None = None
+        self,
+        operation: Script,
+        keys: Sequence[str],
+        args: Sequence[Word],
+        *,
+        budget_s: float | None = None,
+        repeatable: bool = True,
     ) -> Any:
         """Run an operation and return its answer, with strings as bytes.
 
         Args:
-            budget_s: Seconds after which it is given up; by default those of the constructor.
+            budget_s: Seconds until the call is given up; by default the constructor's.
+            repeatable: Send it again when no answer came for ``ANSWER_S``. A broken connection is always replaced.
 
         Raises:
             BrokerUnavailable: no answer within the budget. ``outcome`` is ``refused`` when it was never sent.
             BrokerFull: the server has no memory left, and did nothing.
             BrokerRefused: the server answered with an error, for example because a key is of a wrong type.
         """
-        return self._until(
-            budget_s, operation.name, lambda connection, s: evaluate(connection, operation, keys, args, s)
-        )
+        act = partial(evaluate, operation, keys, args)
+        return self._until(budget_s, operation.name, act, repeatable=repeatable)
 
     def stream(
         self, operation: Script, calls: Iterable[tuple[Sequence[str], Sequence[Word]]], *, budget_s: float | None = None
@@ -198,7 +205,9 @@ class RedisCalls:
 
         return self._until(budget_s, str(commands[0][0]), act)
 
-    def _until(self, budget_s: float | None, name: str, act: Callable[[Any, float], T]) -> T:
+    def _until(
+        self, budget_s: float | None, name: str, act: Callable[[Any, float], T], *, repeatable: bool = True
+    ) -> T:
         deadline = time.monotonic() + (self.budget_s if budget_s is None else budget_s)
         pause_s = FIRST_PAUSE_S
         sent = False
@@ -209,7 +218,7 @@ class RedisCalls:
                 left_s = _left_s(deadline)
                 _connect(connection, left_s)
                 sent = True
-                return act(connection, min(left_s, ANSWER_S))
+                return act(connection, min(left_s, ANSWER_S) if repeatable else left_s)
             except OutOfMemoryError as error:
                 if sent_before:  # the answer to an earlier try was lost: it may have happened
                     raise BrokerUnavailable(name, str(error)) from error
@@ -219,7 +228,8 @@ class RedisCalls:
                     raise named(name, error) from error
                 connection.disconnect()
                 wait_s = max(random.uniform(pause_s / 2, pause_s), PACE.turn_s())  # noqa: S311  no secret
-                if time.monotonic() + wait_s >= deadline:
+                lost = isinstance(error, redis.TimeoutError) and not repeatable
+                if lost or time.monotonic() + wait_s >= deadline:
                     outcome = "unknown" if sent else "refused"
                     raise BrokerUnavailable(name, str(error), outcome=outcome) from error
             except BaseException:  # such as a time limit, raised by another thread: the answer may still be to come
@@ -245,7 +255,7 @@ class RedisCalls:
             return connection
 
     def release(self, connection: Any) -> None:
-        """Take a connection back. One whose answer was not read must be disconnected before."""
+        """Put a connection back. One whose answer was not read must be disconnected before."""
         if self._pid == os.getpid():
             self._idle.append(connection)
 
@@ -275,7 +285,7 @@ def _sent(connection: Any, operation: Script, keys: Sequence[str], args: Sequenc
     return True
 
 
-def evaluate(connection: Any, operation: Script, keys: Sequence[str], args: Sequence[Word], answer_s: float) -> Any:
+def evaluate(operation: Script, keys: Sequence[str], args: Sequence[Word], connection: Any, answer_s: float) -> Any:
     """Run an operation on a connection. A server that does not know it, new or flushed, is given its text."""
     try:
         return ask(connection, ("EVALSHA", operation.sha, len(keys), *keys, *args), answer_s)

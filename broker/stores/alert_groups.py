@@ -63,7 +63,11 @@ class AlertGroups:
     def raise_(self, fact: AlertFact) -> int:
         """Count an alert in its group; return the group's count."""
         keys = [self._keys.alerts_due(), self._keys.alert_group(fact.fingerprint)]
-        return int(self._calls.call(RAISE, keys, [fact.fingerprint, self._window_ms, json.dumps(asdict(fact))]))
+        return int(
+            self._calls.call(
+                RAISE, keys, [fact.fingerprint, self._window_ms, json.dumps(asdict(fact))], repeatable=False
+            )
+        )
 
     def claim_due(self, limit: int = 20) -> list[AlertGroup]:
         """Claim groups that are due. A claim that is not settled expires after 30 s, and the group is due again."""
@@ -71,7 +75,7 @@ class AlertGroups:
         claimed = []
         for fingerprint in (str(item, "utf-8") for item in due):
             keys = [self._keys.alerts_due(), self._keys.alert_group(fingerprint)]
-            found = self._calls.call(CLAIM, keys, [fingerprint, CLAIM_MS])
+            found = self._calls.call(CLAIM, keys, [fingerprint, CLAIM_MS], repeatable=False)
             if found:
                 token, sample, *numbers = found
                 count, sent, first_at, last_at = (int(number) for number in numbers)

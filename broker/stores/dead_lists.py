@@ -33,7 +33,7 @@ class DeadLists:
             as_read: Remove it only if its content is still this one: a requeued message may have died again.
         """
         expected = encode(as_read) if as_read else ""
-        return bool(self._calls.call(REMOVE, self._both(queue), [message_id, expected]))
+        return bool(self._calls.call(REMOVE, self._both(queue), [message_id, expected], repeatable=False))
 
     def get(self, queue: str, message_id: str) -> DeadLetter | None:
         """Return one dead letter, or ``None`` when there is none that can be read."""

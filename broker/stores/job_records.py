@@ -190,7 +190,7 @@ class JobRecords:
         # Kept as if it lived: its message may be due in a week, and must still find here that it is cancelled.
         data = json.dumps({"state": "cancelled", "at": now_ms()})
         keys = [self.keys.job(job_id), self.keys.job_events(job_id)]
-        return str(self.calls.call(CANCEL, keys, [LIVE_TTL_MS, data, place]), "utf-8")
+        return str(self.calls.call(CANCEL, keys, [LIVE_TTL_MS, data, place], repeatable=False), "utf-8")
 
     def cancel_requested(self, job_id: str) -> bool:
         """Whether the job's cancellation was requested.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -11,9 +12,10 @@ from broker.errors import BrokerFull, BrokerUnavailable
 from broker.keys.keys import Keys
 from broker.queue.operations import QueueOperations
 from broker.queue.results import Entry
-from broker.redis.calls import RedisCalls
+from broker.redis.calls import ANSWER_S, RedisCalls
 from broker.redis.connections import connect
 from broker.redis.scripts import script
+from broker.stores.alert_groups import AlertFact, AlertGroups
 from tests.chaos.fault_proxy import FaultProxy
 from tests.chaos.server import ServerUnderTest
 
@@ -109,3 +111,20 @@ def test_a_server_that_may_not_write_is_away_and_not_wrong(calls: RedisCalls, em
         emptied.config_set("min-replicas-to-write", 0)
 
     assert calls.call(script("join"), ["leases"], ["a/live", 1_000]) == 1
+
+
+def test_what_a_server_would_not_recognise_is_not_sent_again_to_one_that_is_slow(emptied: ServerUnderTest) -> None:
+    calls, keys = RedisCalls(connect(emptied.url)), Keys("slow")
+    groups = AlertGroups(calls, keys)
+    fact = AlertFact("f", "dead_letter", "a title", "a detail", "work", "an actor", at=1)
+    assert groups.raise_(fact) == 1  # the server knows the script now
+    emptied.stop()
+    goes_on = threading.Timer(ANSWER_S + 0.3, emptied.cont)
+    goes_on.start()
+
+    count = groups.raise_(fact)
+
+    goes_on.join()
+    assert count == 2
+    assert groups.raise_(fact) == 3
+    calls.close()
