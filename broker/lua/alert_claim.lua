@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- alert_claim: take one due group for sending; another may take it when the claim lapses.
+-- alert_claim: claim one due group for sending; another process may claim it when the claim expires.
 -- KEYS[1] due: sorted set, fingerprint -> ms since epoch
 -- KEYS[2] group: hash
 -- ARGV[1] fingerprint

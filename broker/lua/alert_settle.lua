@@ -1,12 +1,12 @@
 #!lua flags=allow-oom
--- alert_settle: note what was sent of a claimed group; it is due again at the window's end.
+-- alert_settle: record how many alerts of a claimed group were sent; it is due again at the window's end.
 -- KEYS[1] due: sorted set, fingerprint -> ms since epoch
 -- KEYS[2] group: hash
 -- ARGV[1] fingerprint
 -- ARGV[2] token of the claim
 -- ARGV[3] count that was sent
 -- ARGV[4] window_ms
--- Returns 1, or 0 when the claim had lapsed. O(log N).
+-- Returns 1, or 0 when the claim had expired. O(log N).
 --@include now_ms
 
 if redis.call("ZSCORE", KEYS[1], ARGV[1]) ~= ARGV[2] then return 0 end

@@ -1,8 +1,8 @@
--- dead_remove: take a letter out of its dead list.
+-- dead_remove: remove a dead letter from its dead list.
 -- KEYS[1] dead list: ids, oldest first
 -- KEYS[2] dead letters: hash id -> JSON
 -- ARGV[1] id
--- ARGV[2] the letter as it was read, or "": one that died again meanwhile is another letter and stays
+-- ARGV[2] the dead letter as it was read, or ""; with other content, of a message that died again, it stays
 -- Returns 1 when removed, 0 when it was not there. O(N) of the list.
 
 local letter = redis.call("HGET", KEYS[2], ARGV[1])

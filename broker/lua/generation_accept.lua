@@ -1,9 +1,9 @@
 #!lua flags=allow-oom
--- generation_accept: mark a keyspace anew, in place of the ones that were missed.
+-- generation_accept: give a keyspace a new id, in place of the ids that were missed.
 -- KEYS[1] generation: hash
 -- KEYS[2] missed: set
 -- ARGV[1] id
--- Returns the ids that it stands for besides its own, separated by spaces. O(ids missed).
+-- Returns the ids that the new one replaces, separated by spaces. O(ids missed).
 --@include now_ms
 
 local ids = redis.call("SMEMBERS", KEYS[2])

@@ -1,10 +1,10 @@
 #!lua flags=allow-oom
--- generation_make: mark a keyspace, once, and only one that holds nothing of ours.
+-- generation_make: give a keyspace an id, once, and only if it holds no key of Switchyard.
 -- KEYS[1] generation: hash
 -- KEYS[2] missed: set
 -- KEYS[3...] keys that a keyspace in use has
 -- ARGV[1] id, for a new one
--- Returns the id that it has now, or nil when it has none and must not get one. O(keys).
+-- Returns its id, or nil when it has none and is in use. O(keys).
 --@include now_ms
 
 local id = redis.call("HGET", KEYS[1], "id")

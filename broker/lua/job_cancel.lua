@@ -1,9 +1,9 @@
--- job_cancel: ask a job to stop; one that is not running ends here.
+-- job_cancel: request the cancellation of a job; a job that is not running ends here.
 -- KEYS[1] job: hash
 -- KEYS[2] events: stream
 -- ARGV[1] ttl_ms of a job that ends here
 -- ARGV[2] event data for the state cancelled, JSON
--- ARGV[3] where its message is: "cancelled" (it never starts), "asked" (a worker has it), or else by its state
+-- ARGV[3] place of its message: "cancelled" (it never starts), "asked" (a worker holds it); else the job's state decides
 -- Returns "unknown", "ended", "asked" (running: it stops at its next step) or "cancelled". O(1).
 --@include now_ms
 

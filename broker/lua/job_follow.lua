@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
--- job_follow: have a job's events kept from now on, for somebody who follows it.
+-- job_follow: keep a job's events from now on, for a follower.
 -- KEYS[1] job: hash
--- A job that nobody follows has none: a stream takes 4 KiB with its first event.
+-- A job without followers keeps no events: a stream takes 4 KiB with its first event.
 -- Returns 1, or 0 when the job is unknown. O(1).
 
 if redis.call("EXISTS", KEYS[1]) == 0 then return 0 end

@@ -1,8 +1,8 @@
--- job_progress: record how far a running job is, and tell whether it was asked to stop.
+-- job_progress: record the progress of a running job, and report whether its cancellation was requested.
 -- KEYS[1] job: hash
 -- KEYS[2] events: stream
 -- ARGV[1] progress, JSON
--- Returns 1 when the job is to stop, else 0. O(1).
+-- Returns 1 when the cancellation was requested, else 0. O(1).
 
 if redis.call("HGET", KEYS[1], "state") == "running" then
   redis.call("HSET", KEYS[1], "progress", ARGV[1])

@@ -1,12 +1,12 @@
 #!lua flags=allow-oom
--- job_write: record where jobs stand, each unless something newer is recorded of it.
+-- job_write: record steps of jobs, each unless a newer step of its job is recorded.
 -- KEYS[1...] job: hash, and its events: stream; two for each step
 -- ARGV[1...] a step each, as MessagePack: {sequence, ttl_ms, event data as JSON, whether no event may follow this one,
---   {field, value, ...}}. The sequence grows with each step of a job; a lower one is late news. The first field is the
+--   {field, value, ...}}. The sequence grows with each step of a job; a lower one is late. The first field is the
 --   state.
--- A requeued job (sequence over 2^20 more) starts with a clean record. What it waited for is over,
--- and one that succeeded has no error: what was said of it goes.
--- Returns for each step 1 written, 0 late, -1 the job was cancelled before it, or what went wrong. O(steps).
+-- A requeued job (sequence over 2^20 more) starts with a clean record. Fields that no longer
+-- apply are removed: the reason of a wait that is over, the error of a job that succeeded.
+-- Returns for each step 1 written, 0 late, -1 the job was cancelled before it, or the error. O(steps).
 
 local function write(job, events, step)
   local sequence, ttl_ms, event, ended, fields = unpack(step)
@@ -17,7 +17,7 @@ local function write(job, events, step)
   local known_life, life = math.floor(recorded / 1048576), math.floor(sequence / 1048576)
   if state == "cancelled" and known_life >= life then return -1 end
   if sequence < recorded then return 0 end
-  local over = {} -- fields to forget; what is not there needs no command
+  local over = {} -- fields to remove; an absent one needs no command
   if recorded >= 0 and life > known_life then
     over = { "cancel", "finished_at", "result", "error", "progress", "reason", "next_attempt_at" }
   else

@@ -1,4 +1,4 @@
--- lock_release: give a lock back, if it is still held by this token.
+-- lock_release: release a lock, if this token still holds it.
 -- KEYS[1] lock: string, token of the holder
 -- ARGV[1] token
 -- Returns 1 when released, else 0. O(1).

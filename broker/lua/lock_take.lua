@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- lock_take: take a named lock, or renew it for its holder.
+-- lock_take: acquire a named lock, or renew it for its holder.
 -- KEYS[1] lock: string, token of the holder
 -- ARGV[1] token
 -- ARGV[2] lease_ms

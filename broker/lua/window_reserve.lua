@@ -4,7 +4,7 @@
 -- ARGV[2] limit N
 -- ARGV[3] window_ms
 -- Returns the ms to wait; 0 means start now. O(log M + N).
--- A member that comes for its slot starts unless others that started late fill the window: then it reserves anew.
+-- A member whose reserved start has come starts, unless late starts of others fill the window: then it reserves anew.
 --@include now_ms
 
 local now, limit, window = now_ms(), tonumber(ARGV[2]), tonumber(ARGV[3])
@@ -13,7 +13,7 @@ if mine and tonumber(mine) > now then return tonumber(mine) - now end
 redis.call("ZREM", KEYS[1], ARGV[1])
 redis.call("ZREMRANGEBYSCORE", KEYS[1], "-inf", now - window)
 
--- Who holds a due slot answers only to starts of the past; who has none also to every slot already reserved.
+-- A member with a due slot is limited by past starts only; one without, by every reserved slot as well.
 local upper = mine and now or "+inf"
 local before = redis.call("ZREVRANGEBYSCORE", KEYS[1], upper, "-inf", "WITHSCORES", "LIMIT", limit - 1, 1)
 local start = now

@@ -1,5 +1,5 @@
 -- Acknowledge id, token pairs of ARGV[first..last] for an owner's hold. Needs finish.
--- Returns the positions (1 …) of those whose token is no longer valid; they change nothing.
+-- Returns the positions (1 …) of pairs whose token is stale; they change nothing.
 local function acked(first, last, hold, bodies, done_0, done_1, notes, unique)
   local stale, ids, words = {}, {}, {}
   if last < first then return stale end
@@ -12,7 +12,7 @@ local function acked(first, last, hold, bodies, done_0, done_1, notes, unique)
       ids[#ids + 1], words[#words + 1] = id, token
     else
       local word = ended_by(id, done_0, done_1)
-      -- Acknowledged before with this token: the answer is the same again.
+      -- A pair that was acknowledged before with this token gets the same answer.
       if not word or string.match(word, "^%S+") ~= token then stale[#stale + 1] = n end
     end
   end

@@ -1,11 +1,11 @@
--- The word with which an id ended, or nil: one it was remembered with, not older than 20 minutes.
+-- The word that is recorded of a finished id, for 10 to 20 minutes; else nil.
 local function ended_by(id, done_0, done_1)
   return redis.call("HGET", done_0, id) or redis.call("HGET", done_1, id) or nil
 end
 
--- Ids that end: forgotten everywhere, remembered in the younger of two hashes for 10 to 20 minutes.
--- `words` says of each what ended it. Needs now_ms.
--- Returns a set of those that had ended before, because an id was in the lane twice: the first end stands.
+-- Finish ids: remove them everywhere, and record them in the younger of two hashes for 10 to 20 minutes.
+-- `words` holds for each the word to record. Needs now_ms.
+-- Returns the set of ids that were finished before, because an id was in the lane twice: the first record stays.
 local function finish(ids, words, hold, bodies, done_0, done_1, notes, unique)
   local before = {}
   if #ids == 0 then return before end
@@ -42,7 +42,7 @@ local function finish(ids, words, hold, bodies, done_0, done_1, notes, unique)
     pairs_[2 * n - 1], pairs_[2 * n] = id, word
   end
   redis.call("HSET", done, unpack(pairs_))
-  -- One that is there expires already; unless it is the one before it, in its last moment.
+  -- An existing hash expires already, unless it is the previous one, in its last moment.
   if there < 2 or now % 600000 < 1000 then redis.call("PEXPIREAT", done, (turn + 2) * 600000) end
   return before
 end

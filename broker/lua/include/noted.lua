@@ -1,11 +1,11 @@
--- What is noted of an id. What somebody else wrote there, and cannot be read, is as if it were not there: an error in the
--- middle of a script would leave a message in no place.
+-- The notes of an id. A note that cannot be parsed counts as absent: an error in the middle of a script would leave a
+-- message in no place.
 local function level_of(id, notes)
   local level = tonumber(redis.call("HGET", notes, "level:" .. id) or 2)
   return (level == 1 or level == 3) and level or 2
 end
 
--- "<crashes>", with " asked" behind it when the job was asked to stop, and ": <cause>" of the last crash.
+-- "<crashes>", followed by " asked" when the cancellation was requested, and by ": <cause>" of the last crash.
 local function crashes_of(id, notes)
   local crashed, asked = unpack(redis.call("HMGET", notes, "crash:" .. id, "asked:" .. id))
   local cause = string.match(crashed or "", "^%d+ %d+ (.+)$")

@@ -1,5 +1,5 @@
--- Ids into a lane: due at a time, or waiting at the tail; then its bell is rung for whoever sleeps.
--- `levels` are the lists of high, normal and low priority. A list that holds a token is not rung twice.
+-- Put ids into a lane: due at a time, or waiting at the tail; then ring its bell for a waiting consumer.
+-- `levels` are the lists of high, normal and low priority. A bell that holds a token is not rung again.
 local function notify(bell)
   if redis.call("LLEN", bell) == 0 then redis.call("RPUSH", bell, 1) end
 end
@@ -11,7 +11,7 @@ local function put(ids, level, due_at, levels, due, bell)
     local scored = {}
     for n, id in ipairs(ids) do scored[2 * n - 1], scored[2 * n] = due_at, id end
     redis.call("ZADD", due, unpack(scored))
-    -- A sleeper knows when the earliest one is due. It is told only of an earlier one.
+    -- A waiting consumer knows when the earliest one is due. Ring only for an earlier one.
     if #head == 0 or tonumber(head[2]) > due_at then notify(bell) end
   else
     redis.call("RPUSH", levels[level], unpack(ids))

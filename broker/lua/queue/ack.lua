@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- ack: forget messages that an owner has worked off.
+-- ack: acknowledge messages that an owner finished.
 -- KEYS[1] hold: hash
 -- KEYS[2] bodies: hash
 -- KEYS[3..4] done: hashes

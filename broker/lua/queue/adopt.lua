@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- adopt: lease parked messages to an owner that can run them, before they are due; note that somebody can.
+-- adopt: lease parked messages to an owner that knows their call, before they are due; record that one knows it.
 -- KEYS[1] bodies: hash
 -- KEYS[2] due: sorted set
 -- KEYS[3] leases: sorted set
@@ -11,10 +11,10 @@
 -- KEYS[9] known: hash
 -- ARGV[1] owner
 -- ARGV[2] call: what they are parked for
--- ARGV[3] kept_ms: so long it is noted that somebody knew it
--- ARGV[4...] ids that were on the list, at most 500
--- An id that is not scheduled any more is not leased. One that the owner holds is what this call leased before, its
--- answer lost, if it is off the list; if it is still on it, the owner fetched it when it was due.
+-- ARGV[3] kept_ms: time for which it is recorded that a worker knows the call
+-- ARGV[4...] ids that were in the index, at most 500
+-- An id that is no longer scheduled is not leased. An id that the owner holds was leased by this call before, and the
+-- answer was lost, if it is not in the index; if it is, the owner fetched it when it was due.
 -- Returns {state, id, token, crashes, body, …}, as fetch does. O(ids · log scheduled).
 --@include now_ms
 --@include noted

@@ -1,11 +1,11 @@
 #!lua flags=allow-oom
--- backlog: count what waits in the lanes of a queue, for a supervisor.
+-- backlog: count the waiting messages of a queue's lanes, for a supervisor.
 -- KEYS[1..3] waiting in the live lane, by priority: lists
 -- KEYS[4..6] waiting in the retry lane: lists
--- KEYS[7..9] waiting in the lane whose messages run alone: lists
+-- KEYS[7..9] waiting in the isolated lane: lists
 -- KEYS[10] due in that lane: sorted set
 -- KEYS[11] paused: string
--- ARGV[1] soon_ms: a message that is due so soon in the lane of KEYS[10] counts as waiting
+-- ARGV[1] soon_ms: a message of the isolated lane that is due within this time counts as waiting
 -- Returns {live, retry, alone, paused}. O(log N).
 --@include now_ms
 

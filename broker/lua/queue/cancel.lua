@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- cancel: keep a message from starting; one that is leased is only asked to stop.
+-- cancel: keep a message from starting; for a leased one, record that its cancellation is requested.
 -- KEYS[1] bodies: hash
 -- KEYS[2..4] due in the live, the retry and the alone lane: sorted sets
 -- KEYS[5..6] done: hashes
@@ -9,9 +9,9 @@
 -- KEYS[10...] holds of the owners: hashes
 -- ARGV[1] id
 -- ARGV[2...] the owners, in the order of their holds
--- One that waits stays in its list until it is its turn, and is dropped then: to look for it would take long. Its
--- unique key is free at once: who sends the same again wants it done.
--- Returns "cancelled" (it never starts), "asked", "unknown", or "owners" when there are others by now. O(owners).
+-- A waiting message stays in its list and is dropped when it would be leased: a search would be O(N). Its unique key
+-- is free at once: a message that is sent again under the key is to run.
+-- Returns "cancelled" (it never starts), "asked", "unknown", or "owners" when the owners have changed. O(owners).
 --@include now_ms
 --@include finish
 

@@ -1,16 +1,16 @@
 #!lua flags=allow-oom
--- dead_letter: make a leased message a dead letter.
+-- dead_letter: move a leased message to the dead list.
 -- KEYS[1] bodies: hash
 -- KEYS[2] hold: hash
 -- KEYS[3] dead: list
--- KEYS[4] letters: hash
+-- KEYS[4] dead letters: hash
 -- KEYS[5] notes: hash
 -- KEYS[6] unique: hash
 -- KEYS[7..8] done: hashes
 -- ARGV[1] id
 -- ARGV[2] token
--- ARGV[3] letter, JSON
--- Its unique key is free again. Returns 1 when it is buried, also by an earlier call; 0 when the token is stale. O(1).
+-- ARGV[3] dead letter, JSON
+-- Its unique key is free again. Returns 1 when it is in the dead list, also by an earlier call; 0 when the token is stale. O(1).
 --@include now_ms
 --@include finish
 --@include held
@@ -18,7 +18,7 @@
 local id, token = ARGV[1], ARGV[2]
 local state = held(KEYS[2], id, token, "dead_letter", KEYS[5], KEYS[7], KEYS[8])
 if state ~= "yes" then return state == "done" and 1 or 0 end
--- Put there first, taken away last: should a key be of a wrong type, the script ends there and nothing is lost.
+-- Written to the new place first, removed from the old one last: a key of a wrong type ends the script, nothing is lost.
 redis.call("HSET", KEYS[4], id, ARGV[3])
 redis.call("RPUSH", KEYS[3], id)
 local key = redis.call("HGET", KEYS[5], "key:" .. id)

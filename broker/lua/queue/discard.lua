@@ -1,14 +1,14 @@
 #!lua flags=allow-oom
 -- discard: drop a dead letter for good.
--- KEYS[1] letters: hash
+-- KEYS[1] dead letters: hash
 -- KEYS[2] dead: list
 -- KEYS[3] bodies: hash
 -- KEYS[4..5] done: hashes
 -- KEYS[6] notes: hash
 -- KEYS[7] unique: hash
 -- ARGV[1] id
--- ARGV[2] nonce: the same one is answered the same again
--- Returns 1 when it is gone, also by an earlier call; 0 when there is no such letter. O(letters) for the list.
+-- ARGV[2] nonce: a call repeated with it gets the same answer
+-- Returns 1 when it is gone, also by an earlier call; 0 when there is no such dead letter. O(dead letters) for the list.
 --@include now_ms
 --@include finish
 --@include held

@@ -1,11 +1,11 @@
 #!lua
--- enqueue: put messages into a lane, each id once, however often it is repeated.
+-- enqueue: put messages into a lane, each id once, however often the call is repeated.
 -- KEYS[1] bodies: hash
 -- KEYS[2..4] waiting, by priority: lists
 -- KEYS[5] due: sorted set
 -- KEYS[6] bell: list
 -- KEYS[7..8] done: hashes
--- KEYS[9] letters: hash
+-- KEYS[9] dead letters: hash
 -- KEYS[10] unique: hash
 -- KEYS[11] notes: hash
 -- KEYS[12] refused: string
@@ -16,7 +16,7 @@
 -- ARGV[5...] id, body (and unique key, "" for none), at most 500 of them
 -- Returns for each message the id that stands for it: its own, or that of the message which holds its unique key; {} when
 -- each stands for itself; or {"full", depth} with the depth as a number, when the lane has no room for all that are new:
--- then it takes none. The error UNSAFE, with the reason, while nothing may be enqueued.
+-- then none is added. The error UNSAFE, with the reason, while nothing may be enqueued.
 -- O(messages), and O(log scheduled) for each delayed one.
 --@include now_ms
 --@include put

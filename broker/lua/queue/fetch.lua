@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- fetch: acknowledge what is done, make due what is due, lease what waits.
+-- fetch: acknowledge finished messages, move due ones to their waiting lists, lease waiting ones.
 -- KEYS[1] bodies: hash
 -- KEYS[2..4] waiting, by priority: lists
 -- KEYS[5] due: sorted set
@@ -14,13 +14,13 @@
 -- ARGV[1] owner
 -- ARGV[2] count: messages wanted, at most 500
 -- ARGV[3] request: number of this fetch, grows with each of the owner's; the same number gets the same answer
--- ARGV[4] promote: at most so many become due in one call
+-- ARGV[4] promote: due messages moved in one call, at most
 -- ARGV[5...] id, token: acknowledged, at most 500 pairs
 -- Returns {state, stale positions, next_due_in_ms (-1 none), left, id, token, crashes, body, …}, with " asked" behind the
--- crashes of a message that was asked to stop while somebody had it, and ": <cause>" of what is noted of its last crash,
--- and with state "ok", "paused", or "gone" when the owner has no lease: it may not go on under this name.
--- `left` is 1 when messages wait still. A body is nil when somebody put an id there without one; an id that has ended is
--- dropped when somebody put it there again, and a cancelled one at its turn, at most about 500 of them in one call.
+-- crashes of a message whose cancellation was requested while it was leased, ": <cause>" with the cause of its last crash,
+-- and with state "ok", "paused", or "gone" when the owner has no lease: its name cannot be used again.
+-- `left` is 1 when messages still wait. A body is nil when a foreign client put an id there without one; a finished id
+-- that was put there again is dropped, and a cancelled one when it would be leased, at most about 500 of them in one call.
 -- O(messages).
 --@include now_ms
 --@include finish
@@ -36,7 +36,7 @@ if not lease or tonumber(lease) == 0 then return { "gone", stale, -1, 0 } end
 local levels = { KEYS[2], KEYS[3], KEYS[4] }
 local now
 local answer = { "ok", stale, -1, 0 }
--- Most queues have nothing paused, noted, scheduled, or of high or low priority, most of the time.
+-- Most of the time a queue is not paused and has no notes, no scheduled messages and none of high or low priority.
 local rare = redis.call("EXISTS", KEYS[10], KEYS[13], KEYS[2], KEYS[4], KEYS[5]) > 0
 local noted = rare and redis.call("EXISTS", KEYS[13]) == 1
 local function grant(ids, tokens, bodies)
@@ -128,7 +128,7 @@ end
 local full = #ids == wanted or dropped >= 500
 local bodies = {}
 if #ids > 0 then
-  -- Somebody may have put an id there by hand: one that has ended, or that this owner has, is not leased again.
+  -- An id may have been put there by hand: one that is finished, or held by this owner, is not leased again.
   local texts, mine = redis.call("HMGET", KEYS[1], unpack(ids)), redis.call("HMGET", hold, unpack(ids))
   local fresh, seen = {}, {}
   for n, id in ipairs(ids) do

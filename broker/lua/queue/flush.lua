@@ -3,8 +3,8 @@
 -- KEYS[1] leases: sorted set
 -- KEYS[2...] bodies, waiting, due, bells, parked, notes, unique, holds
 -- ARGV[1...] the owners whose holds are among the keys
--- Leases stay. Whoever works on a message that was dropped finds its token stale.
--- Returns 1, or 0 when there are other owners by now, and does nothing. O(owners and keys), freed later.
+-- Leases stay. The token of a dropped message that is running is stale.
+-- Returns 1, or 0 when the owners have changed: then it does nothing. O(owners and keys), freed later.
 
 local known, dropped = {}, {}
 for i = 1, #ARGV do known[ARGV[i]] = true end

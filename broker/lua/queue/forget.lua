@@ -1,12 +1,12 @@
 #!lua flags=allow-oom
--- forget: drop leased messages that are in another family now, as if they had never been in this one.
+-- forget: drop leased messages that were moved to another family, without recording them as finished.
 -- KEYS[1] hold: hash
 -- KEYS[2] bodies: hash
 -- KEYS[3] notes: hash
 -- KEYS[4] unique: hash
 -- ARGV[1...] id, token, at most 500 pairs
--- They are not remembered as finished: they may come back. A pair whose token is stale changes nothing, and neither does
--- one that is repeated. Returns how many were dropped. O(messages).
+-- They may be enqueued here again. A pair whose token is stale, or that is repeated, changes nothing.
+-- Returns how many were dropped. O(messages).
 
 local dropped = 0
 for i = 1, #ARGV, 2 do

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- isolate: put a leased message into the lane whose messages run alone. What is noted of its crashes stays.
+-- isolate: move a leased message to the isolated lane. The record of its crashes stays.
 -- KEYS[1] hold: hash
 -- KEYS[2..4] waiting in that lane, by priority: lists
 -- KEYS[5] bell of that lane: list

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- join: give a new owner its lease. An owner's name is used once.
+-- join: create the lease of a new owner. An owner's name is used once.
 -- KEYS[1] leases: sorted set
 -- ARGV[1] owner
 -- ARGV[2] lease_ms

@@ -1,10 +1,10 @@
 #!lua flags=allow-oom
--- lapsed: name the owners whose lease ran out, for their messages to be reclaimed.
+-- lapsed: list the owners whose lease expired, so that their messages are reclaimed.
 -- KEYS[1] leases: sorted set
 -- KEYS[2] swept: string
 -- ARGV[1] lease_ms
--- ARGV[2] gap_ms: after a longer pause, or a clock set back, every lease starts anew instead of lapsing, because the
---   server or the clock stood still and nobody could renew
+-- ARGV[2] gap_ms: after a longer pause, or a clock set back, every lease is renewed instead of expiring, because the
+--   server or the clock stood still and no owner could renew
 -- Returns the owners, at most 100, or {"rearmed"} first and none. O(owners).
 --@include now_ms
 

@@ -9,7 +9,7 @@
 -- KEYS[9..10] done: hashes
 -- ARGV[1] id
 -- ARGV[2] token
--- ARGV[3] move: its name; a repeated move is known by name and token
+-- ARGV[3] move: its name; a repeated move is recognised by name and token
 -- ARGV[4] body
 -- ARGV[5] delay_ms
 -- ARGV[6] level: 1 high, 2 normal, 3 low priority
@@ -22,7 +22,7 @@
 local id, token, move = ARGV[1], ARGV[2], ARGV[3]
 local state = held(KEYS[2], id, token, move, KEYS[8], KEYS[9], KEYS[10])
 if state ~= "yes" then return state == "done" and 1 or 0 end
--- Put there first, taken away last: should a key be of a wrong type, the script ends there and nothing is lost.
+-- Written to the new place first, removed from the old one last: a key of a wrong type ends the script, nothing is lost.
 redis.call("HSET", KEYS[1], id, ARGV[4])
 redis.call("HSET", KEYS[8], "spent:" .. id, move .. " " .. token)
 local level, delay_ms = tonumber(ARGV[6]), tonumber(ARGV[5])

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- notify: wake one consumer of a lane.
+-- notify: notify one waiting consumer of a lane.
 -- KEYS[1] bell: list
 -- Returns 1. O(1).
 --@include put

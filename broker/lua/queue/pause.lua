@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- pause: hand out nothing of a family, until it is resumed.
+-- pause: lease no messages of a family until it is resumed.
 -- KEYS[1] paused: string
 -- Returns 1, or 0 when it was paused already. O(1).
 --@include now_ms

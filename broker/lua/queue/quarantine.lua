@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- quarantine: set aside a leased message that nobody can read.
+-- quarantine: move a leased message that cannot be decoded to the quarantine.
 -- KEYS[1] hold: hash
 -- KEYS[2] bodies: hash
 -- KEYS[3] quarantine: list
@@ -8,8 +8,8 @@
 -- KEYS[7] unique: hash
 -- ARGV[1] id
 -- ARGV[2] token
--- ARGV[3] entry, JSON: what was found
--- Returns 1 when it is set aside, also by an earlier call; 0 when the token is stale. O(1).
+-- ARGV[3] entry, JSON: bytes and error
+-- Returns 1 when it is in the quarantine, also by an earlier call; 0 when the token is stale. O(1).
 --@include now_ms
 --@include finish
 --@include held

@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
--- reclaim: take an owner's lease away, acknowledge what it had worked off, count the crash of what it was running, and
--- put everything back to the head of its lane, oldest lease first.
+-- reclaim: delete an owner's lease, acknowledge the messages it finished, count a crash for those it was running, and
+-- return all others to the head of their lane, oldest lease first.
 -- KEYS[1] leases: sorted set
 -- KEYS[2] hold of the owner: hash
 -- KEYS[3] bodies: hash
@@ -12,17 +12,17 @@
 -- KEYS[12] hold of the keeper: hash
 -- KEYS[13] token: string
 -- ARGV[1] owner
--- ARGV[2] "lapsed" to do it only when its lease ran out, else "now"
--- ARGV[3] keeper: owner that gets what was running, under new tokens; "", or one without a lease, for it to go back with
---   the rest
--- ARGV[4] crash_window_ms: crashes longer ago are forgotten
--- ARGV[5] cause: what ended it, noted with what was running; one that starts with "limit" is no crash and counts none
--- ARGV[6] pairs: how many id, token pairs follow that were worked off
--- ARGV[7...] those pairs, then the ids that were running; at most 500 words in all
--- A message at a time is in one place only, and a call that did not finish is finished by the next.
--- Returns {returned, left, id, crashes, token, body, …}: how many went back, whether more calls are needed (1), and what was
--- running; token and body are empty unless the keeper has it. Returns {-1, 0, …} when the owner has no lease to take: what
--- the keeper got from it by an earlier call, whose answer was lost, is named again.
+-- ARGV[2] "lapsed" to do it only when its lease expired, else "now"
+-- ARGV[3] keeper: owner that gets the running messages, under new tokens; with "", or one without a lease, they are
+--   returned with the rest
+-- ARGV[4] crash_window_ms: older crashes are not counted
+-- ARGV[5] cause of the owner's end, recorded with the running messages; one that starts with "limit" counts no crash
+-- ARGV[6] pairs: number of id, token pairs of finished messages that follow
+-- ARGV[7...] those pairs, then the ids that were running; at most 500 arguments in all
+-- Each message is in one place at any time; the next call completes one that did not finish.
+-- Returns {returned, left, id, crashes, token, body, …}: number of returned messages, 1 when more calls are needed, and the
+-- running ones; token and body are empty unless the keeper holds it. Returns {-1, 0, …} when the owner has no lease: with
+-- the messages that the keeper got from it by an earlier call, whose answer was lost.
 -- O(messages held), at most 500 a call.
 --@include now_ms
 --@include finish
@@ -32,7 +32,7 @@
 
 local owner, keeper = ARGV[1], ARGV[3]
 local now = now_ms()
--- What a keeper without a lease got would be taken back by nobody.
+-- Messages of a keeper without a lease would never be reclaimed.
 if keeper ~= "" and tonumber(redis.call("ZSCORE", KEYS[1], keeper) or 0) == 0 then keeper = "" end
 local hold, notes = KEYS[2], KEYS[10]
 local last_pair = 6 + 2 * tonumber(ARGV[6])
@@ -57,7 +57,7 @@ if not lease then
   return answer
 end
 if ARGV[2] == "lapsed" and tonumber(lease) > now then return { -1, 0 } end
-redis.call("ZADD", KEYS[1], 0, owner) -- fenced: from here on it cannot fetch, nor renew
+redis.call("ZADD", KEYS[1], 0, owner) -- fenced: from now on it can neither fetch nor renew
 
 acked(7, last_pair, hold, KEYS[3], KEYS[8], KEYS[9], notes, KEYS[11])
 redis.call("HDEL", hold, "#")
@@ -92,7 +92,7 @@ for n = 1, math.min(#back, 500) do
   redis.call("HDEL", hold, id)
   answer[1] = answer[1] + 1
 end
-notify(KEYS[7]) -- also when nothing went back: it may have been the only one that knew when the next one is due
+notify(KEYS[7]) -- also when none was returned: the owner may have been the only one that waited for the next due time
 if #back > 500 then
   answer[2] = 1
 else

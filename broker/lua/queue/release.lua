@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- release: give leased messages back to their lane, without an attempt or a crash being counted.
+-- release: return leased messages to their lane, without counting an attempt or a crash.
 -- KEYS[1] hold: hash
 -- KEYS[2..4] waiting, by priority: lists
 -- KEYS[5] bell: list
@@ -29,7 +29,7 @@ for i = first, last, step do
     others[#others + 1] = i
   end
 end
--- Judged when all have moved, or a call that names an id under an old and a new token were answered otherwise when repeated.
+-- Checked after all moves: else a repeated call with an id under an old and a new token would get another answer.
 for _, i in ipairs(others) do
   if not repeated(ARGV[i], "release " .. ARGV[i + 1], KEYS[6], KEYS[7], KEYS[8]) then stale[#stale + 1] = i / 2 end
 end

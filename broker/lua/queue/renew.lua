@@ -1,9 +1,9 @@
 #!lua flags=allow-oom
--- renew: prolong the leases of owners. One that lapsed and was cleared is not brought back.
+-- renew: renew the leases of owners. A lease that expired and was deleted is not created again.
 -- KEYS[1] leases: sorted set
 -- ARGV[1] lease_ms
 -- ARGV[2...] owners
--- Returns the owners that have no lease any more: what they held belongs to others. O(owners).
+-- Returns the owners without a lease: other owners have their messages. O(owners).
 --@include now_ms
 
 local gone = {}

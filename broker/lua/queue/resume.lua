@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- resume: hand out a family's messages again.
+-- resume: lease messages of a family again.
 -- KEYS[1] paused: string
 -- KEYS[2..4] bells: lists
 -- Returns 1, or 0 when it was not paused. O(1).

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- take: lease the next waiting messages to somebody who moves them, also while the family is paused.
+-- take: lease the next waiting messages in order to move them, also while the family is paused.
 -- KEYS[1] bodies: hash
 -- KEYS[2] waiting, of one priority: list
 -- KEYS[3] leases: sorted set
@@ -8,9 +8,9 @@
 -- KEYS[6] notes: hash
 -- ARGV[1] owner
 -- ARGV[2] count: at most 500
--- Repeated after a lost answer it takes others; the first ones go back when the owner's lease lapses.
--- Returns {id, token, body, …}, or "gone" when the owner has no lease. The body of a cancelled message is nil: it stays
--- where it is known to be cancelled. O(messages).
+-- A repeated call leases other messages; the first ones are reclaimed when the owner's lease expires.
+-- Returns {id, token, body, …}, or "gone" when the owner has no lease. The body of a cancelled message is nil: it
+-- stays in the family that knows of its cancellation. O(messages).
 
 local lease = redis.call("ZSCORE", KEYS[3], ARGV[1])
 if not lease or tonumber(lease) == 0 then return "gone" end
