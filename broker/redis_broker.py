@@ -42,7 +42,6 @@ class RedisBroker(Broker):
 
     Args:
         client: Connected by :func:`broker.redis.connections.connect`.
-        calls: Access to the same server, where others share it.
         limits: Queue -> messages that it may hold; others hold any number.
         barrier: Flushed before messages are acknowledged, and after some were enqueued.
         knows: Returns whether a broker's actors accept the call of parked messages, see :mod:`broker.queue.unroutable`.
@@ -53,7 +52,6 @@ class RedisBroker(Broker):
         client: redis.Redis,
         keys: Keys,
         *,
-        calls: RedisCalls | None = None,
         middleware: list[Middleware] | None = None,
         limits: dict[str, int] | None = None,
         barrier: AckBarrier | None = None,
@@ -63,7 +61,7 @@ class RedisBroker(Broker):
         super().__init__(middleware=middleware)
         self.client = client
         self.keys = keys
-        self.calls = calls or RedisCalls(client)
+        self.calls = RedisCalls(client)
         self.families: dict[str, QueueOperations] = {}
         self.in_flight: dict[str, HeldMessage] = {}
         self.draining = False

@@ -52,6 +52,8 @@ from middleware.status import Status
 from middleware.time_limits import TimeLimits
 from middleware.unique_keys import UniqueKeys
 
+STORES_REFUSED_S = 0.3
+
 
 def build_broker(middleware: list[Middleware] | None = None) -> Broker:
     """Return this project's broker, without a connection to the server yet. Invalid settings exit the process with 78.
@@ -85,13 +87,12 @@ def build_yard(
         on_dead: Called with each dead letter after it is in its list.
         options: For :class:`broker.redis_broker.RedisBroker`.
     """
-    calls = RedisCalls(client)
+    # Queue operations ride out a restart of the server; pages and records say at once that it is down.
+    calls = RedisCalls(client, refused_s=STORES_REFUSED_S)
     records = JobRecords(calls, keys)
     barrier = AckBarrier(records)
     limits = {queue.name: queue.max_depth for queue in yard.queues if queue.max_depth is not None}
-    broker = RedisBroker(
-        client, keys, calls=calls, middleware=[], limits=limits, barrier=barrier, knows=arguments.knows, **options
-    )
+    broker = RedisBroker(client, keys, middleware=[], limits=limits, barrier=barrier, knows=arguments.knows, **options)
     facilities = Facilities(
         yard=yard,
         transport=RedisTransport(broker, yard, DeadLists(calls, keys), Quarantine(calls, keys)),

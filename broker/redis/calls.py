@@ -43,10 +43,7 @@ APART_S, LONGEST_S = 0.1, 0.4
 
 
 class Pace:
-    """Moments at which threads reconnect after a failure, 100 ms apart, so that resets cause no storm of connections.
-
-    With many threads the moments come closer together: no thread waits for more than 400 ms, within its call's budget.
-    """
+    """Moments at which threads reconnect after a failure: 100 ms apart, or closer, so that none waits over 400 ms."""
 
     def __init__(self) -> None:
         self._next_s = 0.0
@@ -68,10 +65,11 @@ class RedisCalls:
     Args:
         client: Connected by :func:`broker.redis.connections.connect`; its address and TLS are used, no connection.
         budget_s: Seconds after which a call is given up that names no budget of its own.
+        refused_s: Seconds after which a call is given up that could not be sent, for pages that do without.
     """
 
-    def __init__(self, client: redis.Redis, *, budget_s: float = BUDGET_S) -> None:
-        self.budget_s = budget_s
+    def __init__(self, client: redis.Redis, *, budget_s: float = BUDGET_S, refused_s: float = BUDGET_S) -> None:
+        self.budget_s, self.refused_s = budget_s, refused_s
         self.client = client
         self._pool: ConnectionPool = client.connection_pool
         self._idle: list[Any] = []
@@ -208,7 +206,8 @@ class RedisCalls:
     def _until(
         self, budget_s: float | None, name: str, act: Callable[[Any, float], T], *, repeatable: bool = True
     ) -> T:
-        deadline = time.monotonic() + (self.budget_s if budget_s is None else budget_s)
+        began_s = time.monotonic()
+        deadline = began_s + (self.budget_s if budget_s is None else budget_s)
         pause_s = FIRST_PAUSE_S
         sent = False
         while True:
@@ -229,7 +228,8 @@ class RedisCalls:
                 connection.disconnect()
                 wait_s = max(random.uniform(pause_s / 2, pause_s), PACE.turn_s())  # noqa: S311  no secret
                 lost = isinstance(error, redis.TimeoutError) and not repeatable
-                if lost or time.monotonic() + wait_s >= deadline:
+                give_up_s = deadline if sent else min(deadline, began_s + self.refused_s)
+                if lost or time.monotonic() + wait_s >= give_up_s:
                     outcome = "unknown" if sent else "refused"
                     raise BrokerUnavailable(name, str(error), outcome=outcome) from error
             except BaseException:  # such as a time limit, raised by another thread: the answer may still be to come
