@@ -73,8 +73,8 @@ class Metrics(Middleware):
             ("queue",),
             registry=registry,
         )
-        self._waits = Noted(Children(self.wait))
-        self._durations = Noted(Children(self.duration))
+        self._waits = Noted(Children(self.wait), BUCKETS_S)
+        self._durations = Noted(Children(self.duration), BUCKETS_S)
         self._messages = Children(self.messages)
         self._ended: deque[tuple[str, ...]] = deque()
         self._folding = threading.Lock()
@@ -153,9 +153,10 @@ class Children(dict[tuple[str, ...], Any]):
 class Noted(deque[tuple[tuple[str, ...], float]]):
     """Observations, with their labels, not yet added to their histogram. Any thread may append one."""
 
-    def __init__(self, children: Children) -> None:
+    def __init__(self, children: Children, bounds: tuple[float, ...]) -> None:
         super().__init__()
         self._children = children
+        self._bounds = bounds
 
     def fold(self) -> None:
         """Add the observations to the histogram: each bucket changes once, with ``observe()`` once for each value."""
@@ -165,7 +166,7 @@ class Noted(deque[tuple[tuple[str, ...], float]]):
         for labels, values in by_labels.items():
             child = self._children[labels]
             child._sum.inc(sum(values))
-            for bucket, count in Tally(bisect_left(BUCKETS_S, value) for value in values).items():
+            for bucket, count in Tally(bisect_left(self._bounds, value) for value in values).items():
                 child._buckets[bucket].inc(count)
 
 

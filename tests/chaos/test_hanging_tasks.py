@@ -36,7 +36,7 @@ def test_a_task_past_its_hard_limit_is_killed_with_its_child_and_retried_its_nei
         enqueue(broker, ledger, job, 9_000)
         started(ledger, job)
 
-    enqueue(broker, ledger, "guilty", 60_000, how, queue=BRIEF, time_limit=60_000)
+    enqueue(broker, ledger, "guilty", 60_000, how, queue=BRIEF)
     began = started(ledger, "guilty")
     killed_at_s = wait_for_end(began.pid, 15)
     took_s = [started(ledger, job, 2).at_s - killed_at_s for job in neighbours]
@@ -73,7 +73,7 @@ def test_a_task_that_ends_within_5_s_of_its_hard_limit_counts_and_nothing_of_its
     enqueue(broker, ledger, "neighbour", 10_000)  # beyond the moment of the kill
     child = started(ledger, "neighbour").pid
 
-    enqueue(broker, ledger, "late", int(LIMIT_S + 2) * 1000, queue=BRIEF, time_limit=60_000)
+    enqueue(broker, ledger, "late", int(LIMIT_S + 2) * 1000, "refuse", queue=BRIEF)
     began = started(ledger, "late")
     pool.wait_for_log("over their hard limit, one may take 3 s; it has 5 s to end", 10)
     told_s = time.monotonic()

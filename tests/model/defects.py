@@ -106,7 +106,7 @@ DEFECTS = (
     lua("a gap without sweeps lapses every lease", "queue/lapsed", "now - before > tonumber(ARGV[2])", "false"),
     lua("a cleared lease is renewed", "queue/renew", "if lease and tonumber(lease) > 0 then", "if true then"),
     lua("tokens repeat", "queue/fetch", 'redis.call("INCRBY", KEYS[9], #ids)', "#ids"),
-    lua("release wakes nobody", "queue/release", "    ring(KEYS[5])\n"),
+    lua("release wakes nobody", "queue/release", "    notify(KEYS[5])\n"),
     lua("release turns the order round", "queue/release", "if head then first, last, step = #ARGV - 1, 2, -2 end\n"),
     lua(
         "a unique key is never free again",
@@ -137,7 +137,7 @@ DEFECTS = (
         'if keeper ~= "" and tonumber(redis.call("ZSCORE", KEYS[1], keeper) or 0) == 0 then keeper = "" end\n',
     ),
     lua("a repeated fetch hides what is due", "queue/fetch", "    say_next_due()\n    say_left()\n"),
-    lua("nobody learns when the next one is due", "queue/reclaim", "ring(KEYS[7]) --", "--"),
+    lua("nobody learns when the next one is due", "queue/reclaim", "notify(KEYS[7]) --", "--"),
     # In Python.
     Defect("a fetch is repeated under a new number", family=ForgetsItsRequest),
     Defect("stale tokens are hidden", family=HidesStaleTokens),

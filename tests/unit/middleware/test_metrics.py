@@ -63,7 +63,7 @@ def test_observations_that_were_noted_come_out_as_if_each_had_been_observed() ->
     one_by_one, together = (
         Histogram(name, "Waits.", ("actor",), buckets=BUCKETS_S, registry=registry) for name in ("single", "folded")
     )
-    noted = Noted(Children(together))
+    noted = Noted(Children(together), BUCKETS_S)
 
     for actor in ("mail", "report"):
         for value in (0.0, *BUCKETS_S, *(bound * 1.01 for bound in BUCKETS_S), 1e6):
