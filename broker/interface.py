@@ -98,7 +98,7 @@ class Transport(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Facilities:
-    """Everything that the processes of a yard share and reach through its broker."""
+    """The objects that all processes of a yard reach through their broker."""
 
     yard: Yard
     transport: Transport

@@ -1,4 +1,4 @@
-"""Keys of ours that hold what somebody else wrote: every operation on them would fail."""
+"""Detection of keys with a wrong Redis type, on which every operation would fail with WRONGTYPE."""
 
 from __future__ import annotations
 

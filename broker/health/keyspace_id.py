@@ -1,7 +1,8 @@
-"""The marker of a keyspace, by which workers see that it was emptied, or that it is another one.
+"""Keyspace id: a marker by which workers detect that the server lost its data, or that it is another server.
 
-It is made when something of ours starts on a server that holds nothing of ours, and never again by itself. Whoever has
-seen it and then finds none, or another, says so in the keyspace and stops; a person accepts what is there.
+The first process of a yard that starts on an empty server writes the marker; no process writes it again by itself. A
+process that has seen the marker and then finds none, or another one, records that in the keyspace and stops. An
+operator accepts the keyspace.
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ MAKE, ACCEPT_HERE = (script(name, folder="") for name in ("generation_make", "ge
 
 @dataclass(frozen=True, slots=True)
 class Marker:
-    """What a keyspace says of itself.
+    """The marker that a keyspace holds.
 
     Args:
-        id: "" when it has no marker.
-        instead_of: Ids of keyspaces that were lost, and that a person accepted this one for.
-        missed: Ids that somebody missed here since.
+        id: The keyspace id; "" without a marker.
+        instead_of: Ids of lost keyspaces that an operator accepted this one for.
+        missed: Ids that processes expected here and did not find.
     """
 
     id: str
@@ -62,14 +63,14 @@ class KeyspaceId:
         return self.seen
 
     def accept(self) -> str:
-        """Mark the keyspace anew, as it is, and let everybody go on; return its new id."""
+        """Write a new marker, so that all processes resume; return the new keyspace id."""
         id_ = uuid.uuid4().hex
         self._calls.call(ACCEPT_HERE, [self._keys.generation(), self._keys.generations_missed()], [id_])
         self.seen = id_
         return id_
 
     def look(self, marker: Sequence[bytes], missed: Iterable[bytes]) -> State:
-        """Return what the keyspace is to this process, and remember it when it is the first that it sees."""
+        """Compare the keyspace with the one that this process saw first, and return the result."""
         found = marker_of(marker, missed)
         if not self.seen:
             self.seen = found.id
@@ -101,7 +102,7 @@ def marker_of(marker: Sequence[bytes], missed: Iterable[bytes]) -> Marker:
 
 
 def finding(state: State) -> list[ServerFinding]:
-    """Return what is to be said of a state; an unmarked keyspace is for whoever starts to tell."""
+    """Return the findings of a state. An unmarked keyspace is reported by processes at their start."""
     if state == "missing":
         seen = "the broker's keyspace was emptied, or this is another database: the marker that was there is gone"
     elif state == "another":

@@ -1,4 +1,4 @@
-"""What a Redis or Valkey server says of itself, and what of it would lose work: facts first, then findings."""
+"""Facts of a Redis or Valkey server, and findings about those that would lose work."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ SETTINGS: Final = ("maxmemory-policy", "appendonly", "save")
 
 @dataclass(frozen=True, slots=True)
 class ServerFinding:
-    """Something about the server that somebody should change.
+    """A defect of the server's configuration or state.
 
     Args:
         code: Short name: ``evicting``, ``nothing_kept``, ``snapshots_only``, ``replica``, ``too_old``, ``cluster``,
             ``loading``, ``nearly_full``, ``disk``, ``unverified``, ``away``; see also
             :mod:`broker.health.keyspace_id` and :mod:`broker.health.key_types`.
         severity: ``error`` when work is or will be lost or refused.
-        seen: What was seen, as half a sentence. Holds no address and no secret.
-        remedy: What to do, in one line.
+        seen: The fact, as half a sentence. Contains no address and no secret.
+        remedy: The next step, in one line.
     """
 
     code: str
@@ -39,7 +39,7 @@ class ServerFinding:
 
 @dataclass(frozen=True, slots=True)
 class ServerFacts:
-    """What a server says of itself. ``None``: it does not say.
+    """Facts that a server reports. ``None``: not reported.
 
     Args:
         name: ``Redis`` or ``Valkey``.

@@ -1,8 +1,8 @@
-"""A look at the broker's server every few seconds: is it one that keeps what it is given, and is it still the same?
+"""Periodic check of the broker's server: persistence, eviction policy, and whether the keyspace was replaced.
 
-No thread and no waiting: whoever has a loop asks :meth:`Watch.due` and calls :meth:`Watch.look`, which takes a second
-or two when the server hangs. What a look finds is also left on the server, for those who have no loop: every family is
-told to refuse new messages while the server would delete them.
+The watch has no thread: a process with a loop asks :meth:`Watch.due` and calls :meth:`Watch.look`, which takes one or
+two seconds when the server hangs. A look also writes to the server for processes without a loop: every queue family
+refuses new messages while the server would delete them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from broker.keys.keys import Keys
 from broker.redis.calls import RedisCalls, Word
 
 EVERY_S: Final = 5.0
-# Refused for so long after the last look that wanted it: three are missed before it lapses.
+# Time to live of a refusal: three looks may be missed before it expires.
 REFUSED_MS: Final = 20_000
 
 logger = logging.getLogger("switchyard.broker")
@@ -29,12 +29,12 @@ logger = logging.getLogger("switchyard.broker")
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """What a look found.
+    """Result of a look.
 
     Args:
         findings: Worst first.
-        news: Those that the look before did not find.
-        pause: Why nothing may be fetched; "" when it may.
+        news: Findings that the look before did not have.
+        pause: Why pools must not fetch; "" when they may.
     """
 
     findings: tuple[ServerFinding, ...] = ()
@@ -89,7 +89,7 @@ class Watch:
         try:
             found = self._ask()
         except BrokerUnavailable as error:
-            # What was known of the keyspace holds until it is seen again.
+            # The last known state of the keyspace holds until the next successful look.
             found = [away(error), *finding(self._state)]
         pause = next((item.seen for item in found if item.code == "keyspace"), "")
         news = tuple(item for item in found if item.code not in before)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 Lane = Literal["live", "retry", "alone"]
-# What pools serve; and with the lane whose messages run alone, because one of them may take its worker down.
+# Lanes that pools serve; the isolated lane beside them holds messages that may take their worker down.
 LANES: Final[tuple[Lane, Lane]] = ("live", "retry")
 ALL_LANES: Final[tuple[Lane, Lane, Lane]] = (*LANES, "alone")
 

@@ -15,7 +15,7 @@ from redis.exceptions import (
 
 from broker.errors import BrokerError, BrokerFull, BrokerRefused, BrokerUnavailable
 
-# What a server says that cannot serve now: it starts, follows another one, or lost its master.
+# Answers of a server that cannot serve now: it starts, follows another one, or lost its master.
 AWAY = (
     redis.ConnectionError,
     redis.TimeoutError,

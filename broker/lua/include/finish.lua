@@ -26,7 +26,7 @@ local function finish(ids, words, hold, bodies, done_0, done_1, notes, unique)
   local now = now_ms()
   local turn = math.floor(now / 600000)
   local done = turn % 2 == 0 and done_0 or done_1
-  -- Which of two keys exist, in one command: EXISTS counts a key as often as it is named, see queue/enqueue.lua.
+  -- Find which of two keys exist, in one command: EXISTS counts a key as often as it is named, see queue/enqueue.lua.
   local there = redis.call("EXISTS", notes, done, done)
   local noted = there % 2 == 1
   local pairs_ = {}

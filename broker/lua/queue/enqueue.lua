@@ -24,7 +24,7 @@
 local limit, delay_ms, level = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local keyed = ARGV[4] == "1"
 local step = keyed and 3 or 2
--- Which of four keys exist, in one command: EXISTS counts a key as often as it is named (1, 2, 4 and 8 times), so the
+-- Find which of four keys exist, in one command: EXISTS counts a key as often as it is named (1, 2, 4 and 8 times), so the
 -- count's bits are the four answers. Saves 0.2 to 0.6 µs of the server's CPU against four commands (1.0 to 1.4, not 1.6).
 local d, l, r = KEYS[8], KEYS[9], KEYS[12]
 local found = redis.call("EXISTS", KEYS[7], d, d, l, l, l, l, r, r, r, r, r, r, r, r)
