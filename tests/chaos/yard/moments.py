@@ -13,6 +13,7 @@ from typing import Any
 
 from apps.platform.workers.child.slot_tracking import SlotTracking
 from broker.consumer import Consumer
+from broker.held_message import HeldMessage
 from broker.queue.operations import QueueOperations
 from broker.worker.acks import Acks
 
@@ -21,7 +22,7 @@ DEATHS = 3
 MOMENTS = {
     "before the fetch": (QueueOperations, "fetch", "before"),
     "after the fetch": (QueueOperations, "fetch", "after"),
-    "before it is handed out": (Consumer, "_hand_out", "before"),
+    "before it is handed out": (HeldMessage, "__init__", "after"),
     "before the slot": (SlotTracking, "before_process_message", "before"),
     "after the slot": (SlotTracking, "before_process_message", "after"),
     "after the task": (Consumer, "ack", "before"),
