@@ -54,6 +54,21 @@ class UnknownActor(SwitchyardError, ActorNotFound):
         )
 
 
+class DuplicateActor(SwitchyardError, MiddlewareError):
+    """Two actors of one name: a message names its actor, so only one of them could ever run.
+
+    Args:
+        first: Place of the one that is declared already, ``file:line``.
+        second: Place of the other; equal to ``first`` when one file is imported under two names.
+    """
+
+    def __init__(self, actor_name: str, first: str, second: str) -> None:
+        fact, remedy = f"is declared at {first} and again at {second}", "rename one function, or write actor_name=..."
+        if first == second:
+            fact, remedy = f"is declared twice at {first}", "the file is imported under two names; import it by one"
+        super().__init__(f"actor {actor_name}: {fact}; {remedy}")
+
+
 class UnknownOption(SwitchyardError, MiddlewareError):
     """An option that no middleware knows, most likely misspelt."""
 
@@ -69,10 +84,14 @@ class ActorOption(UnknownOption):
 
 
 class InvalidOption(SwitchyardError, MiddlewareError):
-    """An option of an actor or a message has a value that cannot be used."""
+    """An option of an actor or a message has a value that cannot be used.
 
-    def __init__(self, actor_name: str, option: str, value: object, remedy: str) -> None:
-        super().__init__(f"actor {actor_name}: {option} is {value!r:.200}; {remedy}")
+    Args:
+        place: ``file:line`` of the actor, for an actor's own option.
+    """
+
+    def __init__(self, actor_name: str, option: str, value: object, remedy: str, *, place: str = "") -> None:
+        super().__init__(f"actor {actor_name}: {option} is {value!r:.200}; {remedy}" + (f" ({place})" if place else ""))
 
 
 class DeferFailed(SwitchyardError, MiddlewareError):

@@ -14,6 +14,7 @@ from dramatiq.actor import Actor
 
 from broker.validation import LONGEST_DELAY_MS, is_whole
 from middleware.errors import ActorOption, InvalidOption
+from middleware.places import place_of
 
 # Value of an option, and whom it is for. Returns what to write instead, empty when the value is usable.
 ActorCheck = Callable[[Any, Actor[..., Any]], str]
@@ -95,7 +96,7 @@ def check_actor(actor: Actor[..., Any], rules: Mapping[str, OptionRule]) -> None
         if value is None and rule.takes_none:
             del actor.options[name]
         elif remedy := rule.of_actor(value, actor):
-            raise InvalidOption(actor.actor_name, name, value, remedy)
+            raise InvalidOption(actor.actor_name, name, value, remedy, place=place_of(actor.fn))
 
 
 def check_message(actor: str, queue: str, options: Mapping[str, Any], rules: Mapping[str, OptionRule]) -> None:

@@ -24,6 +24,7 @@ from middleware.option_rules import (
     usable_delay,
     whole_number,
 )
+from middleware.places import place_of
 
 log = structlog.get_logger(__name__)
 
@@ -37,12 +38,12 @@ INTERNAL = WRITTEN_BY_US | frozenset(
 
 
 class KnownOptions(set[str]):
-    """A broker's set of actor options. Dramatiq subtracts it from the options of an actor: the rest is unknown."""
+    """A broker's set of actor options. Dramatiq subtracts it from the options of an actor, and refuses what is left.
+
+    Nothing is left here: Dramatiq does not say which actor it is, so :class:`Options` refuses the unknown ones.
+    """
 
     def __rsub__(self, given: Set[Any]) -> set[Any]:
-        unknown = {name for name in given if name not in self}
-        if unknown:
-            raise UnknownOption(_misspelt("actor option", unknown, self))
         return set()
 
 
@@ -76,8 +77,11 @@ class Options(Middleware):
     def before_declare_actor(self, broker: Broker, actor: Actor[..., Any]) -> None:
         """Validate an actor's options."""
         self._rules = rules_of(broker)
+        if unknown := actor.options.keys() - broker.actor_options:
+            fact = _misspelt(actor.actor_name, "actor option", unknown, broker.actor_options)
+            raise UnknownOption(f"{fact} ({place_of(actor.fn)})")
         if remedy := _of_priority(actor.priority):
-            raise InvalidOption(actor.actor_name, "priority", actor.priority, remedy)
+            raise InvalidOption(actor.actor_name, "priority", actor.priority, remedy, place=place_of(actor.fn))
         check_actor(actor, self._rules)
 
     def before_enqueue(self, broker: Broker, message: Message[Any], delay: int | None) -> None:
@@ -111,7 +115,7 @@ class Options(Middleware):
     def _check(self, broker: Broker, actor_name: str, queue_name: str, options: Mapping[str, Any]) -> None:
         unknown = {name for name in options if name not in broker.actor_options and name not in INTERNAL}
         if unknown:
-            raise UnknownOption(_misspelt("message option", unknown, broker.actor_options))
+            raise UnknownOption(_misspelt(actor_name, "message option", unknown, broker.actor_options))
         written = WRITTEN_BY_US & options.keys()
         for name in written if "enqueued_at" not in options else ():
             raise InvalidOption(actor_name, name, options[name], "leave it out, Switchyard writes it")
@@ -152,9 +156,9 @@ def _of_priority(value: Any) -> str:
     return f"{remedy}; a lower one goes first" if (remedy := whole_number(value)) else ""
 
 
-def _misspelt(what: str, unknown: Iterable[str], known: Iterable[str]) -> str:
+def _misspelt(actor: str, what: str, unknown: Iterable[str], known: Iterable[str]) -> str:
     found = []
     for name in sorted(unknown):
         near = difflib.get_close_matches(name, known, n=1)
         found.append(f"{name!r}" + (f" (did you mean {near[0]!r}?)" if near else ""))
-    return f"unknown {what} {', '.join(found)}; known are {', '.join(sorted(known))}"
+    return f"actor {actor}: unknown {what} {', '.join(found)}; known are {', '.join(sorted(known))}"

@@ -7,7 +7,7 @@ from typing import Any
 
 from dramatiq.actor import Actor
 from dramatiq.broker import Broker, MessageProxy
-from dramatiq.middleware import Middleware
+from dramatiq.middleware import Middleware, TimeLimitExceeded
 
 from broker.errors import UnknownQueue
 from broker.topology import Yard
@@ -52,10 +52,7 @@ class TimeLimits(Middleware):
 
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
         """Start the time limit of the task."""
-        limit_ms = message.options.get("time_limit")
-        if limit_ms is None:
-            limit_ms = broker.get_actor(message.actor_name).options.get("time_limit", math.inf)
-        self._interrupts.begin(message.message_id, limit_ms / 1000)
+        self._interrupts.begin(message.message_id, self._limit_ms(broker, message) / 1000)
         if getattr(message, "cancel_requested", False):  # requested before there was a task to interrupt
             self._interrupts.cancel(message.message_id, after_s=0)
 
@@ -69,8 +66,17 @@ class TimeLimits(Middleware):
     ) -> None:
         """Stop the time limit. One that is reached now is withdrawn: the task has ended."""
         self._interrupts.end()
+        if isinstance(exception, TimeLimitExceeded) and not exception.args:
+            exception.args = (f"ran for longer than its time_limit of {self._limit_ms(broker, message):g} ms",)
 
     after_skip_message = after_process_message
+
+    def _limit_ms(self, broker: Broker, message: MessageProxy) -> float:
+        own: float | None = message.options.get("time_limit")
+        if own is not None:
+            return own
+        inherited: float = broker.get_actor(message.actor_name).options.get("time_limit", math.inf)
+        return inherited
 
     def _of_message(self, limit_ms: Any, queue: str) -> str:
         try:

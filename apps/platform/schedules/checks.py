@@ -11,6 +11,7 @@ from django.utils import timezone
 from periodiq import CronSpec
 
 from apps.platform.schedules.registry import CATCH_UP, Schedule, schedules
+from middleware.places import place_of
 
 
 def check_schedules(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[CheckMessage]:
@@ -21,20 +22,21 @@ def check_schedules(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[Ch
 def errors_of(schedule: Schedule) -> list[CheckMessage]:
     """Return the errors of one schedule."""
     found: list[CheckMessage] = []
+    subject = f"actor {schedule.name} ({place_of(schedule.actor.fn)})"
     if not isinstance(schedule.spec, CronSpec):
-        fact = f"actor {schedule.name}: periodic is a {type(schedule.spec).__name__}"
+        fact = f"{subject}: periodic is a {type(schedule.spec).__name__}"
         return [Error(fact, hint="use periodic=cron('0 2 * * *') with periodiq's cron", id="switchyard.E050")]
     if schedule.next(timezone.now()) is None:
-        fact = f"actor {schedule.name}: the schedule {schedule.text!r} is never due"
+        fact = f"{subject}: the schedule {schedule.text!r} is never due"
         hint = "minutes are 0 to 59, hours 0 to 23, days 1 to 31, months 1 to 12, weekdays 0 to 7"
         found.append(Error(fact, hint=hint, id="switchyard.E051"))
     needed = _required(schedule)
     if needed:
-        fact = f"actor {schedule.name}: it is periodic and needs {', '.join(needed)}, but a tick passes no arguments"
+        fact = f"{subject}: it is periodic and needs {', '.join(needed)}, but a tick passes no arguments"
         hint = "give each parameter a default, or let a periodic actor without parameters send it"
         found.append(Error(fact, hint=hint, id="switchyard.E052"))
     if schedule.catch_up not in CATCH_UP:
-        fact = f"actor {schedule.name}: catch_up is {schedule.catch_up!r}"
+        fact = f"{subject}: catch_up is {schedule.catch_up!r}"
         found.append(Error(fact, hint=f"use one of {', '.join(CATCH_UP)}", id="switchyard.E053"))
     return found
 

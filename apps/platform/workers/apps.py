@@ -1,8 +1,8 @@
 from django.apps import AppConfig
-from django.utils.module_loading import autodiscover_modules
 
 from apps.platform.console.refusal import refuse
 from apps.platform.workers import checks
+from apps.platform.workers.discovery import declare_actors
 from broker.errors import SwitchyardError
 
 
@@ -17,7 +17,7 @@ class WorkersConfig(AppConfig):
     def ready(self) -> None:
         """Declare all actors; one that is declared wrongly stops the process with exit 78."""
         try:
-            autodiscover_modules("actors")
+            declare_actors()
         except SwitchyardError as error:
             refuse(str(error))
         checks.register_all()

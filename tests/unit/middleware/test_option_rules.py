@@ -15,8 +15,12 @@ from apps.platform.wiring import in_order
 from broker.interface import facilities
 from middleware.errors import ActorOption, InvalidOption, UnknownOption
 from middleware.options import refuse_unknown, rules_of
+from middleware.places import place_of
+from middleware.redaction import HIDDEN, redacted
 from tests.unit.documentation.pages import read
 
+# End of each message about an actor that is declared in this file.
+HERE = r" \(tests/unit/middleware/test_option_rules\.py:\d+\)"
 ACTORS_ONLY = {
     "backoff": [1],
     "permanent": ["ValueError"],
@@ -77,9 +81,50 @@ def declare(broker: StubBroker, **options: Any) -> dramatiq.Actor[..., Any]:
 def test_an_actor_with_an_unusable_option_is_refused_by_name_when_it_is_declared(
     broker: StubBroker, option: str, value: Any
 ) -> None:
-    with pytest.raises(InvalidOption, match=rf"^actor send_mail: {option} is {re.escape(repr(value)[:100])}.*; write "):
+    fact = rf"^actor send_mail: {option} is {re.escape(repr(value)[:100])}.*; write "
+    with pytest.raises(InvalidOption, match=rf"(?s){fact}.*{HERE}$"):
         declare(broker, **{option: value})
     assert broker.actors == {}
+
+
+def test_an_unknown_option_is_refused_with_actor_and_place(broker: StubBroker) -> None:
+    words = r"^actor send_mail: unknown actor option 'max_retry' \(did you mean 'max_retries'\?\); known are .*"
+    with pytest.raises(UnknownOption, match=words + HERE):
+        declare(broker, max_retry=3)
+    assert broker.actors == {}
+
+
+def test_the_place_of_an_async_actor_is_its_own(broker: StubBroker) -> None:
+    async def fetch(url: str) -> None: ...
+
+    with pytest.raises(InvalidOption, match=HERE):
+        dramatiq.actor(fetch, broker=broker, max_retries="3")
+    assert place_of(fetch) == f"tests/unit/middleware/test_option_rules.py:{fetch.__code__.co_firstlineno}"
+
+
+@pytest.mark.parametrize("names", [("adress",), ("name", "adress"), ["adress"]])
+@pytest.mark.parametrize("more", [False, True])
+def test_a_misspelt_redacted_argument_is_refused_with_its_name(
+    broker: StubBroker, names: tuple[str, ...], more: bool
+) -> None:
+    def send(name: str, address: str) -> None: ...
+
+    def send_any(name: str, address: str, **rest: str) -> None: ...
+
+    words = r"redact is .*; the actor has no argument 'adress' \(did you mean 'address'\?\), it has name, address"
+    with pytest.raises(InvalidOption, match=words):
+        dramatiq.actor(send_any if more else send, broker=broker, redact=names)
+
+
+def test_an_actor_that_takes_any_argument_may_hide_any(broker: StubBroker) -> None:
+    def send(address: str, **rest: str) -> None: ...
+
+    actor = dramatiq.actor(send, broker=broker, redact=("address", "addresses", "iban"))
+
+    assert redacted(actor, {"args": ["a"], "kwargs": {"iban": "i", "n": 1}}) == {
+        "args": [HIDDEN],
+        "kwargs": {"iban": HIDDEN, "n": 1},
+    }
 
 
 def test_a_single_class_as_permanent_is_refused_with_the_tuple_to_write(broker: StubBroker) -> None:

@@ -13,14 +13,14 @@ from middleware.envelope import Envelope
 from middleware.errors import ArgumentMismatch, InvalidOption, UnknownOption
 from middleware.options import Options, refuse_unknown
 from middleware.rate_limits import RateLimits, rate_of
-from middleware.redaction import HIDDEN, redacted
+from middleware.redaction import HIDDEN, Redaction, redacted
 from middleware.unique_keys import UniqueKeys
 
 
 @pytest.fixture
 def broker() -> StubBroker:
     limits: Any = RateLimits(windows=None, transport=None)  # type: ignore[arg-type]  declared only, never run
-    broker = StubBroker(middleware=[Options(), Arguments(), UniqueKeys(), limits, Envelope()])
+    broker = StubBroker(middleware=[Options(), Arguments(), UniqueKeys(), limits, Redaction(), Envelope()])
     refuse_unknown(broker)
     return broker
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import dramatiq
@@ -37,7 +38,7 @@ def broker_with(middleware: tuple[Middleware, ...] = (Limits(),), **options: Any
 
 
 def told(broker: StubBroker) -> list[tuple[str | None, Any]]:
-    return [(message.id, message.obj) for message in check_actors(YARD, broker)]
+    return [(message.id, str(message.obj).partition(" (")[0]) for message in check_actors(YARD, broker)]
 
 
 def test_an_actor_that_inherits_its_queues_limit_is_sound() -> None:
@@ -47,7 +48,8 @@ def test_an_actor_that_inherits_its_queues_limit_is_sound() -> None:
 def test_an_actor_on_an_undeclared_queue_is_refused_with_those_that_exist() -> None:
     messages = check_actors(YARD, broker_with(queue_name="wrok"))
 
-    assert [(message.id, message.obj) for message in messages] == [("switchyard.E001", "actor one")]
+    assert messages[0].id == "switchyard.E001"
+    assert re.fullmatch(r"actor one \(tests/unit/workers/test_actor_checks\.py:\d+\)", messages[0].obj)
     assert "Use one of work" in str(messages[0].hint)
 
 
@@ -81,3 +83,11 @@ def test_a_dead_list_declared_as_a_queue_is_refused() -> None:
     broker.declare_queue("work-dead")
 
     assert told(broker) == [("switchyard.E011", "queue work-dead")]
+
+
+@pytest.mark.parametrize(("limit", "hint"), [(30, "time_limit=30_000"), (0.5, "time_limit=500"), (999, "=999_000")])
+def test_a_time_limit_that_was_meant_in_seconds_is_seen(limit: float, hint: str) -> None:
+    [message] = check_actors(YARD, broker_with(queue_name="work", time_limit=limit))
+
+    assert (message.id, message.is_serious()) == ("switchyard.W020", False)
+    assert hint in str(message.hint)

@@ -17,7 +17,7 @@ from django.core.checks import CheckMessage, Tags, register
 from dramatiq.broker import Broker
 
 from apps.platform.conf import declared_yard, switchyard_settings
-from apps.platform.workers.checks import actors, database, http_clients, installation, pools, queues
+from apps.platform.workers.checks import actors, database, http_clients, installation, pools, queues, undiscovered
 from apps.platform.workers.checks.broker_server import unsafe_server
 from broker.topology import Yard
 
@@ -56,7 +56,7 @@ def yard_is_sound(app_configs: Apps, **options: Any) -> list[CheckMessage]:
 
 def actors_are_sound(app_configs: Apps, **options: Any) -> list[CheckMessage]:
     """Check the actors that the installed apps declared."""
-    return check_actors(declared_yard(), dramatiq.get_broker())
+    return check_actors(declared_yard(), dramatiq.get_broker()) + undiscovered.undiscovered_actors()
 
 
 def clients_have_time_limits(app_configs: Apps, **options: Any) -> list[CheckMessage]:
@@ -102,4 +102,5 @@ def check_actors(yard: Yard, broker: Broker) -> list[CheckMessage]:
         *actors.missing_time_limits(yard, broker),
         *actors.limits_over_the_hard_limit(yard, broker),
         *actors.consumed_dead_lists(yard, broker),
+        *actors.limits_in_seconds(broker),
     ]

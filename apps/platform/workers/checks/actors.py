@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from typing import Any
 
-from django.core.checks import CheckMessage, Error
+from django.core.checks import CheckMessage, Error, Warning
 from dramatiq.actor import Actor
 from dramatiq.broker import Broker
 
 from apps.platform.workers.checks.queues import TOPOLOGY
 from broker.topology import Queue, Yard
+from broker.validation import is_duration
+from middleware.places import place_of
 
 AnyActor = Actor[Any, Any]
+
+# Threads are interrupted within a quarter of a second, so nobody needs a shorter limit.
+LEAST_LIMIT_MS = 1_000
 
 
 def undeclared_queues(yard: Yard, actors: Iterable[AnyActor]) -> list[CheckMessage]:
@@ -31,7 +35,7 @@ def undeclared_queues(yard: Yard, actors: Iterable[AnyActor]) -> list[CheckMessa
             Error(
                 f"runs on queue {actor.queue_name!r}, which the yard does not declare",
                 hint=hint,
-                obj=f"actor {actor.actor_name}",
+                obj=subject_of(actor),
                 id="switchyard.E001",
             )
         )
@@ -55,7 +59,7 @@ def missing_time_limits(yard: Yard, broker: Broker) -> list[CheckMessage]:
             )
         else:
             continue
-        found.append(Error(fact, hint=hint, obj=f"actor {actor.actor_name}", id="switchyard.E002"))
+        found.append(Error(fact, hint=hint, obj=subject_of(actor), id="switchyard.E002"))
     return found
 
 
@@ -70,7 +74,7 @@ def limits_over_the_hard_limit(yard: Yard, broker: Broker) -> list[CheckMessage]
                     f"its time_limit is {limit:g} ms, the hard limit of queue {queue.name} is {queue.hard_limit_ms} ms",
                     hint=f"Lower time_limit below {queue.hard_limit_ms}, split the work, "
                     f"or raise hard_limit_ms in {TOPOLOGY}.",
-                    obj=f"actor {actor.actor_name}",
+                    obj=subject_of(actor),
                     id="switchyard.E003",
                 )
             )
@@ -84,7 +88,7 @@ def consumed_dead_lists(yard: Yard, broker: Broker) -> list[CheckMessage]:
         Error(
             f"runs on {actor.queue_name!r}, the dead list of queue {dead[actor.queue_name]}",
             hint=f"Use queue_name={dead[actor.queue_name]!r}; messages come to the dead list by themselves.",
-            obj=f"actor {actor.actor_name}",
+            obj=subject_of(actor),
             id="switchyard.E011",
         )
         for actor in broker.actors.values()
@@ -104,6 +108,25 @@ def consumed_dead_lists(yard: Yard, broker: Broker) -> list[CheckMessage]:
     return found
 
 
+def limits_in_seconds(broker: Broker) -> list[CheckMessage]:
+    """W020: a time limit that was most likely meant in seconds."""
+    return [
+        Warning(
+            f"its time_limit is {limit:g} ms, after which every attempt fails",
+            hint=f"Time limits are milliseconds: for {limit:g} s write time_limit={int(limit * 1_000):_}.",
+            obj=subject_of(actor),
+            id="switchyard.W020",
+        )
+        for actor in broker.actors.values()
+        if (limit := _milliseconds(actor.options.get("time_limit"))) is not None and limit < LEAST_LIMIT_MS
+    ]
+
+
+def subject_of(actor: AnyActor) -> str:
+    """Return an actor's name with the place where it is declared."""
+    return f"actor {actor.actor_name} ({place_of(actor.fn)})"
+
+
 def _placed(yard: Yard, broker: Broker) -> list[tuple[AnyActor, Queue]]:
     """Return the actors whose queue is declared, each with it."""
     queues = {queue.name: queue for queue in yard.queues}
@@ -112,7 +135,9 @@ def _placed(yard: Yard, broker: Broker) -> list[tuple[AnyActor, Queue]]:
 
 def _time_limit_ms(actor: AnyActor, queue: Queue) -> float | None:
     """Return the time limit of an actor in milliseconds; ``None`` without one."""
-    limit = actor.options.get("time_limit", queue.soft_limit_ms)
-    if not isinstance(limit, int | float) or isinstance(limit, bool) or not 0 < limit < math.inf:
-        return None
-    return limit
+    return _milliseconds(actor.options.get("time_limit", queue.soft_limit_ms))
+
+
+def _milliseconds(limit: Any) -> float | None:
+    """Return an option's value if it is a duration."""
+    return limit if is_duration(limit) else None

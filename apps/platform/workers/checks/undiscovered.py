@@ -1,0 +1,65 @@
+"""Actors in files that no process imports at its start: messages to them would wait for a worker that knows them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from django.apps import apps
+from django.core.checks import CheckMessage, Warning
+
+from apps.platform.conf import switchyard_settings
+from apps.platform.workers.discovery import MODULE, is_discovered
+from middleware.places import place
+
+DECORATED = re.compile(rb"^@(?:dramatiq\.)?actor\b", re.MULTILINE)
+# Names of the file in which a newcomer, perhaps from Celery, writes actors.
+NAMES = (f"{MODULE}.py", "tasks.py")
+
+
+def undiscovered_actors() -> list[CheckMessage]:
+    """W021: an actor in a file of this project that is not imported with the actors of the installed apps."""
+    found: list[CheckMessage] = []
+    base = Path(switchyard_settings().base_dir)
+    installed = {Path(config.path): config.name for config in apps.get_app_configs()}
+    own = [folder for folder in installed if _is_own(folder, base)]
+    for folder in sorted(own):
+        for file in sorted(folder.glob("*.py")):
+            if _is_own(file, folder) and (line := _line_of_actor(file)):
+                hint = f"Write it in {installed[folder]}.{MODULE}, or import its module there."
+                found.append(_warning(file, line, "is not imported by workers", hint))
+    for folder in sorted({sibling for app in own for sibling in _folders(app.parent)} - installed.keys()):
+        for file in (folder / name for name in NAMES):
+            if line := _line_of_actor(file):
+                name = ".".join(folder.relative_to(base).parts)
+                suffix = "." if file.stem == MODULE else f", and rename the file {MODULE}.py."
+                hint = f"Add {name!r} to INSTALLED_APPS{suffix}"
+                found.append(_warning(file, line, "is in no installed app", hint))
+    return found
+
+
+def _is_own(path: Path, base: Path) -> bool:
+    """Return whether a path below ``base`` is neither of a package nor of tests."""
+    if not path.is_relative_to(base):
+        return False
+    parts = path.relative_to(base).parts
+    return not any(part in ("site-packages", "tests", "migrations") or part.startswith("test_") for part in parts)
+
+
+def _folders(parent: Path) -> Iterator[Path]:
+    return (folder for folder in parent.iterdir() if folder.is_dir() and folder.name.isidentifier())
+
+
+def _line_of_actor(file: Path) -> int:
+    """Return the line of the first actor in a file that is not discovered, else 0."""
+    if is_discovered(file) or not file.is_file():
+        return 0
+    source = file.read_bytes()
+    decorated = DECORATED.search(source) if b"dramatiq" in source else None
+    return source.count(b"\n", 0, decorated.start()) + 1 if decorated else 0
+
+
+def _warning(file: Path, line: int, fact: str, hint: str) -> CheckMessage:
+    words = f"this actor {fact}, so its jobs wait for a worker that knows it"
+    return Warning(words, hint=hint, obj=place(str(file), line), id="switchyard.W021")

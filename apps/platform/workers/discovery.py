@@ -1,0 +1,49 @@
+"""Discovery of actors: the module ``actors`` of each installed app."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from django.utils.module_loading import autodiscover_modules
+from dramatiq.actor import Actor
+
+from middleware.errors import DuplicateActor
+from middleware.places import place_of
+
+MODULE = "actors"
+
+_loaded: set[str] = set()
+
+
+def declare_actors() -> None:
+    """Import the module of actors of each installed app, which declares them with the broker.
+
+    Raises:
+        DuplicateActor: two of them have one name.
+        SwitchyardError: one is declared wrongly.
+    """
+    try:
+        autodiscover_modules(MODULE)
+    except ValueError as error:
+        if (duplicate := _duplicate(error)) is None:
+            raise
+        raise duplicate from error
+    _loaded.update(path for module in list(sys.modules.values()) if (path := getattr(module, "__file__", None)))
+
+
+def is_discovered(file: Path) -> bool:
+    """Return whether a file was imported with the actors, in every process that declares them."""
+    return str(file) in _loaded
+
+
+def _duplicate(error: ValueError) -> DuplicateActor | None:
+    """Return the error for an actor that Dramatiq refused for its name, with both places; Dramatiq names none."""
+    step = error.__traceback__
+    while step is not None and step.tb_next is not None:
+        step = step.tb_next
+    if step is None or step.tb_frame.f_code is not Actor.__init__.__code__:
+        return None
+    given = step.tb_frame.f_locals
+    name, first = given["actor_name"], given["broker"].actors.get(given["actor_name"])
+    return None if first is None else DuplicateActor(name, place_of(first.fn), place_of(given["fn"]))

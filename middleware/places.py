@@ -1,0 +1,23 @@
+"""Places in code, as ``file:line``, for messages about what is written there."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+
+def place_of(function: Callable[..., Any]) -> str:
+    """Return the file and line of a function's first decorator, or of its ``def``; "" for one without Python code."""
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    return "" if code is None else place(code.co_filename, code.co_firstlineno)
+
+
+def place(file: str, line: int) -> str:
+    """Return a place as an editor opens it: relative to the working directory for a file below it."""
+    path = Path(file)
+    with contextlib.suppress(ValueError, OSError):  # elsewhere, or the working directory is gone
+        path = path.relative_to(Path.cwd())
+    return f"{path}:{line}"

@@ -1,0 +1,161 @@
+"""What ``manage.py check`` answers to the mistakes that a newcomer makes in an ``actors.py``."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[3]
+SETTINGS = """
+from dataclasses import replace
+from pathlib import Path
+
+from tests.integration.workers.bench.settings import *
+
+INSTALLED_APPS = [*INSTALLED_APPS, "loyalty"]
+SWITCHYARD = replace(SWITCHYARD, base_dir=Path({folder!r}))
+"""
+
+
+class Project:
+    """A project whose only app is the newcomer's."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.write("host/__init__.py", "")
+        self.write("host/settings.py", SETTINGS.format(folder=str(folder)))
+        self.write("loyalty/__init__.py", "")
+
+    def write(self, name: str, code: str) -> None:
+        """Write a file."""
+        path = self.folder / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(code)
+
+    def check(self) -> tuple[int, str]:
+        """Run ``manage.py check`` in the project's folder; return its exit code and what it printed."""
+        path = os.pathsep.join([str(self.folder), str(ROOT)])
+        environment = {**os.environ, "DJANGO_SETTINGS_MODULE": "host.settings", "PYTHONPATH": path}
+        done = subprocess.run(
+            [sys.executable, "-m", "django", "check"],
+            cwd=self.folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        return done.returncode, done.stdout + done.stderr
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    """The project, without a mistake yet."""
+    return Project(tmp_path)
+
+
+def actor(arguments: str, signature: str = "name: str") -> str:
+    """Return the code of an actor whose decorator is in line 3."""
+    return f"import dramatiq\n\n@dramatiq.actor({arguments})\ndef hello({signature}) -> None: ...\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("max_retry=3", "unknown actor option 'max_retry' (did you mean 'max_retries'?); known are "),
+        ("permanent=ValueError", "permanent is <class 'ValueError'>; write permanent=(ValueError,)"),
+        ('max_retries="3"', "max_retries is '3'; write a number of retries"),
+        ("backoff=500", "backoff is 500; write a function of one argument, the number of the retry"),
+        ('time_limit="30s"', "time_limit is '30s'; write milliseconds above 0"),
+        ('redact=("nmae",)', "the actor has no argument 'nmae' (did you mean 'name'?), it has name"),
+        ('redact="name"', "redact is 'name'; write a tuple of argument names"),
+        ('rate_limit="10/min"', "rate_limit is '10/min'; write for example \"10/m\""),
+        ('priority="high"', "priority is 'high'; write an integer"),
+        ('track="yes"', "track is 'yes'; write True or False"),
+        ("on_failure=print", "on_failure is <built-in function print>; write the name of an actor"),
+    ],
+)
+def test_an_option_that_cannot_be_used_is_refused_with_actor_file_and_line(
+    project: Project, arguments: str, words: str
+) -> None:
+    project.write("loyalty/actors.py", actor(f'queue_name="urgent", {arguments}'))
+
+    code, said = project.check()
+
+    assert code == 78
+    assert re.fullmatch(
+        rf"switchyard: refused to start: actor hello: .*{re.escape(words)}.* \(loyalty/actors\.py:3\)\n", said
+    )
+
+
+def test_a_second_actor_of_one_name_is_refused_with_both_places(project: Project) -> None:
+    project.write("loyalty/actors.py", actor('queue_name="urgent"') * 2)
+
+    code, said = project.check()
+
+    assert (code, said) == (
+        78,
+        "switchyard: refused to start: actor hello: is declared at loyalty/actors.py:3 and again at "
+        "loyalty/actors.py:7; rename one function, or write actor_name=...\n",
+    )
+
+
+def test_a_file_of_actors_that_is_imported_under_two_names_is_refused(project: Project) -> None:
+    project.write("loyalty/jobs.py", actor('queue_name="urgent"'))
+    path = f"import sys\nsys.path.append({str(project.folder / 'loyalty')!r})\n"
+    project.write("loyalty/actors.py", path + "import jobs\nimport loyalty.jobs\n")
+
+    _, said = project.check()
+
+    assert "actor hello: is declared twice at loyalty/jobs.py:3; the file is imported under two names" in said
+
+
+def test_an_actor_on_an_unknown_queue_is_refused_with_its_place(project: Project) -> None:
+    project.write("loyalty/actors.py", actor('queue_name="urgnet"'))
+
+    code, said = project.check()
+
+    assert code == 1
+    assert "actor hello (loyalty/actors.py:3): (switchyard.E001) runs on queue 'urgnet'" in said
+
+
+def test_a_time_limit_in_seconds_is_seen(project: Project) -> None:
+    project.write("loyalty/actors.py", actor('queue_name="urgent", time_limit=30'))
+
+    code, said = project.check()
+
+    assert code == 0
+    assert "actor hello (loyalty/actors.py:3): (switchyard.W020) its time_limit is 30 ms" in said
+    assert "for 30 s write time_limit=30_000" in said
+
+
+@pytest.mark.parametrize(
+    ("file", "place", "hint"),
+    [
+        ("loyalty/tasks.py", "is not imported by workers", "Write it in loyalty.actors, or import its module there."),
+        ("loyalty/views.py", "is not imported by workers", "Write it in loyalty.actors, or import its module there."),
+        ("greetings/actors.py", "is in no installed app", "Add 'greetings' to INSTALLED_APPS."),
+        ("greetings/tasks.py", "is in no installed app", "and rename the file actors.py."),
+    ],
+)
+def test_an_actor_that_no_worker_would_know_is_seen(project: Project, file: str, place: str, hint: str) -> None:
+    project.write(file, actor('queue_name="urgent"'))
+
+    code, said = project.check()
+
+    assert code == 0
+    assert f"{file}:3: (switchyard.W021) this actor {place}, so its jobs wait" in said
+    assert hint in said
+
+
+def test_a_module_that_the_actors_import_is_not_reported(project: Project) -> None:
+    project.write("loyalty/tasks.py", actor('queue_name="urgent"'))
+    project.write("loyalty/actors.py", "from loyalty import tasks\n")
+
+    code, said = project.check()
+
+    assert (code, "W021" in said) == (0, False)
