@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import struct
 import zlib
 from typing import Any
@@ -57,3 +58,40 @@ def gif_frames(count: int, width: int = 4, height: int = 4, *, left: int = 0) ->
     """Return a GIF of ``count`` small frames that nothing has encoded."""
     frame = b"," + struct.pack("<HHHHB", left, 0, width, height, 0) + b"\x02\x02\x4c\x01\x00"
     return b"GIF89a" + struct.pack("<HHBBB", width, height, 0x80, 0, 0) + bytes(6) + frame * count + b";"
+
+
+def flat_png(width: int, height: int, *, bits: int = 8, interlaced: bool = False) -> bytes:
+    """Return a PNG of black pixels with alpha 0, encoded by row, so that it costs little to make."""
+    passes = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)]
+    packer, rows = zlib.compressobj(1), []
+    for left, top, across, down in passes if interlaced else [(0, 0, 1, 1)]:
+        row = bytes(1 + -(-(width - left) // across) * 4 * bits // 8)
+        rows += [packer.compress(row) for _ in range(-(-(height - top) // down))]
+    header = struct.pack(">IIBBBBB", width, height, bits, 6, 0, 0, int(interlaced))
+    content = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"".join(rows) + packer.flush())
+    return content + chunk(b"IEND")
+
+
+def flat_jpeg(width: int, height: int, sampling: tuple[tuple[int, int], ...], *, progressive: bool = False) -> bytes:
+    """Return a grey JPEG with a scan for each component, encoded by hand, so that it costs little to make.
+
+    Args:
+        sampling: Horizontal and vertical factor of each component.
+        progressive: Otherwise a sequential one, which has its components in scans of their own as well.
+    """
+
+    def segment(marker: int, data: bytes) -> bytes:
+        return struct.pack(">BBH", 0xFF, marker, len(data) + 2) + data
+
+    across, down = max(factors[0] for factors in sampling), max(factors[1] for factors in sampling)
+    only_code = bytes([1, *[0] * 15]) + b"\0"  # one code of one bit, 0: no difference, and end of block
+    frame = struct.pack(">BHHB", 8, height, width, len(sampling))
+    frame += b"".join(bytes([number, high << 4 | low, 0]) for number, (high, low) in enumerate(sampling, start=1))
+    content = b"\xff\xd8" + segment(0xDB, b"\0" + b"\1" * 64) + segment(0xC2 if progressive else 0xC0, frame)
+    content += segment(0xC4, b"\x00" + only_code) + segment(0xC4, b"\x10" + only_code)
+    for number, (horizontal, vertical) in enumerate(sampling, start=1):
+        blocks = math.ceil(math.ceil(width * horizontal / across) / 8)
+        blocks *= math.ceil(math.ceil(height * vertical / down) / 8)
+        bits = blocks if progressive else 2 * blocks
+        content += segment(0xDA, bytes([1, number, 0, 0, 0 if progressive else 63, 0])) + bytes(-(-bits // 8))
+    return content + b"\xff\xd9"

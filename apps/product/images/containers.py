@@ -12,8 +12,7 @@ from dataclasses import dataclass
 
 from apps.product.images.errors import PictureRefused
 
-# Memory to decode the largest accepted pictures, measured: JPEG (decoded at a fraction of its size) 6 MB, PNG and GIF
-# 120 MB, WebP (whose library holds its canvas three times) 250 MB.
+# Limits the memory of every format but JPEG, of which :mod:`costs` reckons the rest.
 MAX_PIXELS = {"JPEG": 50_000_000, "PNG": 25_000_000, "WEBP": 16_000_000, "GIF": 25_000_000}
 MAX_FRAMES = 500
 MAX_PARTS = 30_000
@@ -24,17 +23,26 @@ PDF_WITHIN_BYTES = 1024
 
 _NEXT_MARKER = re.compile(rb"\xff+[\x01-\xcf\xd8-\xfe]")
 _SIZE_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_PROGRESSIVE_MARKERS = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """Container data. ``format`` is Pillow's name, ``frames`` is 1 for a still, ``end`` the length of the picture."""
+    """Container data. ``format`` is Pillow's name, ``frames`` is 1 for a still, ``end`` the length of the picture.
+
+    Args:
+        components: Colour components of a JPEG.
+        coefficient_bytes: Memory in which libjpeg keeps a whole JPEG while it reads one scan after the other, at
+            whatever fraction it decodes; 0 for a JPEG of a single scan.
+    """
 
     format: str
     width: int
     height: int
     frames: int
     end: int
+    components: int = 0
+    coefficient_bytes: int = 0
 
 
 def read_facts(content: bytes) -> Facts:
@@ -171,6 +179,8 @@ def _webp_size(content: bytes) -> tuple[int, int]:
 def _read_jpeg(content: bytes, start: int = 0) -> Facts:
     size: tuple[int, int] | None = None
     at, scans = start + 2, 0
+    sampling: list[tuple[int, int]] = []
+    several_scans = False
     for _ in range(MAX_PARTS):
         found = _NEXT_MARKER.match(content, at)
         if found is None:
@@ -179,7 +189,8 @@ def _read_jpeg(content: bytes, start: int = 0) -> Facts:
         if marker == 0xD9:
             if size is None or not scans:
                 raise PictureRefused("is a JPEG without a picture")
-            return Facts("JPEG", *size, frames=1, end=at)
+            kept_bytes = _coefficient_bytes(*size, sampling) if several_scans else 0
+            return Facts("JPEG", *size, frames=1, end=at, components=len(sampling), coefficient_bytes=kept_bytes)
         if marker in (0x01, 0xD8):
             raise PictureRefused("is a JPEG with an invalid part")
         length = struct.unpack_from(">H", content, at)[0]
@@ -188,6 +199,11 @@ def _read_jpeg(content: bytes, start: int = 0) -> Facts:
             if size is not None:
                 raise PictureRefused("is a JPEG that gives its size twice")
             size = (width, height)
+            sampling = [divmod(content[at + 9 + 3 * number], 16) for number in range(content[at + 7])]
+            several_scans = marker in _PROGRESSIVE_MARKERS
+        if marker == 0xDA:
+            # A scan of some components alone means that others follow.
+            several_scans |= content[at + 2] < len(sampling)
         at += length
         if marker == 0xDA:
             scans += 1
@@ -198,6 +214,15 @@ def _read_jpeg(content: bytes, start: int = 0) -> Facts:
                 raise _cut_off()
             at = following.start()
     raise _too_many()
+
+
+def _coefficient_bytes(width: int, height: int, sampling: list[tuple[int, int]]) -> int:
+    """Return the memory of all coefficients, two bytes each, in blocks of 8 by 8 that fill whole units."""
+    if not all(1 <= factor <= 4 for factors in sampling for factor in factors):
+        raise PictureRefused("is a JPEG with an invalid part")
+    across, down = max(factors[0] for factors in sampling), max(factors[1] for factors in sampling)
+    units = -(-width // (8 * across)) * -(-height // (8 * down))
+    return units * sum(horizontal * vertical for horizontal, vertical in sampling) * 64 * 2
 
 
 def _skip_further_jpegs(content: bytes, end: int) -> None:

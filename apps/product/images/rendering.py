@@ -7,9 +7,10 @@ import struct
 import warnings
 from dataclasses import dataclass
 
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from apps.product.images.containers import MAX_PIXELS, Facts
+from apps.product.images.costs import refuse_if_costly
 from apps.product.images.errors import PictureRefused
 
 ORIENTATION_TAG = 0x0112
@@ -25,7 +26,14 @@ TURNS = {
 SIDEWAYS = frozenset({5, 6, 7, 8})
 # Modes that are scaled unconverted; others (palettes, bits) would be sampled coarsely.
 SMOOTH_MODES = ("L", "RGB", "RGBA", "CMYK")
-WEBP_QUALITY = 82
+PREMULTIPLIED = "RGBa"
+# Compressed text of a PNG, which nothing reads. Pillow's own limit is 64 MiB, which may take four times as much.
+MAX_TEXT_BYTES = 2**21
+WEBP_QUALITY, WEBP_METHOD = 82, 4
+# Above this, encoders trade some of the file's size for memory and time: noise of 4096 by 4096 pixels takes 430 MB as
+# WebP by the default method, 230 MB by the frugal one, and a minute as an optimized PNG.
+LARGE_PIXELS = 4_000_000
+FRUGAL_METHOD = 2
 
 # Exceptions of Pillow's readers on broken or hostile content.
 BROKEN = (
@@ -75,28 +83,43 @@ def render(content: bytes, facts: Facts, width: int, height: int) -> Rendered:
 def _decode(content: bytes, facts: Facts, width: int, height: int) -> Image.Image:
     # Pillow's own check of the pixel count only warns above its limit, and raises above twice that.
     Image.MAX_IMAGE_PIXELS = max(MAX_PIXELS.values())
+    PngImagePlugin.MAX_TEXT_MEMORY = MAX_TEXT_BYTES
     warnings.simplefilter("error", Image.DecompressionBombWarning)
-    with Image.open(io.BytesIO(content), formats=[facts.format]) as opened:
-        if opened.size != (facts.width, facts.height):
-            raise PictureRefused("gives two different sizes")
-        orientation = opened.getexif().get(ORIENTATION_TAG, 1)
-        picture: Image.Image = opened
-        if opened.mode not in SMOOTH_MODES or opened.has_transparency_data:
-            picture = _smooth(opened)
-        box = (height, width) if orientation in SIDEWAYS else (width, height)
-        # Decodes a JPEG at a fraction of its size.
-        picture.thumbnail(box, Image.Resampling.LANCZOS)
-        turn = TURNS.get(orientation)
-        return picture.transpose(turn) if turn is not None else picture.copy()
+    picture, orientation = _open(content, facts)
+    box = (height, width) if orientation in SIDEWAYS else (width, height)
+    refuse_if_costly(facts, box)
+    # Decodes a JPEG at a fraction of its size.
+    picture.thumbnail(box, Image.Resampling.LANCZOS)
+    if picture.mode == PREMULTIPLIED:
+        picture = picture.convert("RGBA")
+    turn = TURNS.get(orientation)
+    return picture.transpose(turn) if turn is not None else picture.copy()
 
 
-def _smooth(picture: Image.Image) -> Image.Image:
-    if picture.has_transparency_data:
-        return picture.convert("RGBA")
+def _open(content: bytes, facts: Facts) -> tuple[Image.Image, int]:
+    """Return a picture in a mode that is scaled smoothly, and its EXIF orientation.
+
+    What Pillow read a picture into is freed at the return, so that it is not held beside the scaled one.
+    """
+    opened = Image.open(io.BytesIO(content), formats=[facts.format])
+    if opened.size != (facts.width, facts.height):
+        raise PictureRefused("gives two different sizes")
+    orientation = opened.getexif().get(ORIENTATION_TAG, 1)
+    if opened.mode in SMOOTH_MODES and not opened.has_transparency_data:
+        # A JPEG is not decoded yet; WebP's library keeps two more canvases with what it has decoded.
+        return opened if facts.format != "WEBP" else opened.copy(), orientation
+    picture: Image.Image = opened
+    transparent = opened.has_transparency_data
+    if transparent and opened.mode != "RGBA":
+        picture = opened.convert("RGBA")
+    del opened
+    if transparent:
+        # Pillow scales RGBA in this mode, beside the original.
+        return picture.convert(PREMULTIPLIED), orientation
     if picture.mode.startswith("I"):
         # 16 bits: a conversion would clip the values instead of scaling them.
-        return picture.point(lambda level: level * (1 / 256)).convert("L")
-    return picture.convert("RGB")
+        return picture.point(lambda level: level * (1 / 256)).convert("L"), orientation
+    return picture.convert("RGB"), orientation
 
 
 def _least_alpha(picture: Image.Image) -> float:
@@ -106,11 +129,12 @@ def _least_alpha(picture: Image.Image) -> float:
 
 def _encode(picture: Image.Image) -> Rendered:
     see_through = picture.mode == "RGBA" and _least_alpha(picture) < 255
-    clean = picture if see_through else picture.convert("RGB")
+    clean = picture if see_through or picture.mode == "RGB" else picture.convert("RGB")
     clean.info = {}
     content = io.BytesIO()
+    is_large = clean.width * clean.height > LARGE_PIXELS
     if see_through:
-        clean.save(content, "PNG", optimize=True)
+        clean.save(content, "PNG", optimize=not is_large)
         return Rendered(content.getvalue(), "image/png", "png", *clean.size)
-    clean.save(content, "WEBP", quality=WEBP_QUALITY)
+    clean.save(content, "WEBP", quality=WEBP_QUALITY, method=FRUGAL_METHOD if is_large else WEBP_METHOD)
     return Rendered(content.getvalue(), "image/webp", "webp", *clean.size)

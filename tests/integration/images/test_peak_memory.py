@@ -1,0 +1,122 @@
+"""The costliest pictures that are accepted, of each format, take no more memory than is stated."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from apps.product.images.containers import MAX_PIXELS, read_facts
+from apps.product.images.costs import MAX_PICTURE_BYTES, cost_bytes, refuse_if_costly
+from apps.product.images.errors import PictureRefused
+from tests.factories.pictures import encode, flat_jpeg, flat_png
+
+ROOT = Path(__file__).resolve().parents[3]
+LARGEST = 4096
+
+
+def largest_flat_jpeg(ratio: float, box: int, sampling: tuple[tuple[int, int], ...], *, progressive: bool) -> bytes:
+    """Return the largest JPEG of a shape that is accepted for a box."""
+    low, high = 100, int((MAX_PIXELS["JPEG"] / ratio) ** 0.5)
+
+    def accepted(height: int) -> bytes | None:
+        content = flat_jpeg(int(height * ratio), height, sampling, progressive=progressive)
+        facts = read_facts(content)
+        return content if cost_bytes(facts, (box, box)) <= MAX_PICTURE_BYTES else None
+
+    while high - low > 8:
+        middle = (low + high) // 2
+        low, high = (middle, high) if accepted(middle) else (low, middle)
+    content = accepted(low)
+    assert content is not None
+    return content
+
+
+def noise(mode: str, width: int, height: int) -> Image.Image:
+    """Return a picture that no encoder makes small."""
+    small = random.Random(5).randbytes(width // 4 * (height // 4) * len(mode))
+    return Image.frombytes(mode, (width // 4, height // 4), small).resize((width, height), Image.Resampling.NEAREST)
+
+
+def still(mode: str, format_name: str, width: int, height: int, **options: object) -> bytes:
+    """Return an even picture; one with alpha shows through."""
+    return encode(Image.new(mode, (width, height)), format_name, **options)
+
+
+PLAIN, COLOUR, CMYK = ((1, 1),), ((1, 1),) * 3, ((1, 1),) * 4
+WORST: dict[str, tuple[Callable[[], bytes], int]] = {
+    "jpeg, progressive cmyk": (lambda: largest_flat_jpeg(1, LARGEST, CMYK, progressive=True), LARGEST),
+    "jpeg, progressive cmyk, small box": (lambda: largest_flat_jpeg(1, 100, CMYK, progressive=True), 100),
+    "jpeg, progressive cmyk, wide": (lambda: largest_flat_jpeg(84, 1_000, CMYK, progressive=True), 1_000),
+    "jpeg, scan by scan": (lambda: largest_flat_jpeg(1, 1_000, COLOUR, progressive=False), 1_000),
+    "jpeg, odd sampling": (lambda: largest_flat_jpeg(2, 100, ((4, 1), (1, 1), (1, 2)), progressive=False), 100),
+    "jpeg, one scan": (lambda: encode(Image.new("RGB", (5_800, 5_800)), "JPEG"), LARGEST),
+    "jpeg, noise": (lambda: encode(noise("RGB", 4_096, 4_096), "JPEG", quality=40, progressive=True), LARGEST),
+    "png, interlaced, 16 bits with alpha": (lambda: flat_png(5_000, 5_000, bits=16, interlaced=True), LARGEST),
+    "png, palette with alpha": (lambda: still("P", "PNG", 5_000, 5_000, transparency=0), LARGEST),
+    "png, 16 bits grey": (lambda: still("I;16", "PNG", 5_000, 5_000), LARGEST),
+    "png, frames": (
+        lambda: encode(
+            Image.new("RGBA", (5_000, 5_000)),
+            "PNG", save_all=True, append_images=[Image.new("RGBA", (5_000, 5_000), (9, 9, 9, 9))],
+        ),
+        LARGEST,
+    ),
+    "gif with alpha": (lambda: still("P", "GIF", 5_000, 5_000, transparency=0), LARGEST),
+    "webp, lossless with alpha": (
+        lambda: encode(noise("RGBA", 4_000, 4_000), "WEBP", lossless=True, method=0, quality=0), 1_000
+    ),
+    "webp, lossy": (lambda: still("RGB", "WEBP", 4_000, 4_000, method=0), LARGEST),
+    "webp, frames": (
+        lambda: encode(
+            Image.new("RGBA", (4_000, 4_000)),
+            "WEBP", save_all=True, append_images=[Image.new("RGBA", (4_000, 4_000), (9, 9, 9, 9))],
+        ),
+        LARGEST,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", WORST)
+def test_the_costliest_picture_that_is_accepted_stays_within_the_stated_memory(what: str, tmp_path: Path) -> None:
+    make, box = WORST[what]
+    picture = tmp_path / "picture"
+    picture.write_bytes(make())
+
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.integration.images.peak_memory", str(picture), str(box), str(box)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert 50_000_000 < int(done.stdout) <= MAX_PICTURE_BYTES
+
+
+@pytest.mark.parametrize(
+    ("content", "box", "remedy"),
+    [
+        (flat_jpeg(65_000, 769, CMYK, progressive=True), 100, "or save it as a baseline JPEG"),
+        (flat_jpeg(7_000, 7_000, COLOUR, progressive=False), 100, "or save it as a baseline JPEG"),
+        (flat_jpeg(7_000, 7_000, PLAIN, progressive=True), LARGEST, None),
+        (flat_jpeg(6_000, 4_000, ((2, 2), (1, 1), (1, 1)), progressive=True), LARGEST, None),
+    ],
+)
+def test_a_jpeg_that_would_take_more_is_refused_and_a_camera_s_is_not(
+    content: bytes, box: int, remedy: str | None
+) -> None:
+    facts = read_facts(content)
+
+    if remedy is None:
+        refuse_if_costly(facts, (box, box))
+    else:
+        with pytest.raises(PictureRefused, match=rf"takes \d+ MB for this thumbnail, 300 MB are the most.*{remedy}"):
+            refuse_if_costly(facts, (box, box))
