@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
 from broker.errors import InvalidQueueName, UnknownPool, UnknownQueue
 from broker.keys.queue_keys import Lane, QueueKeys
-from broker.validation import LONGEST_DELAY_MS, is_whole, is_whole_or_none, require, takes_one_argument
+from broker.retry_policy import RetryPolicy as RetryPolicy
+from broker.validation import is_whole, is_whole_or_none, require
 
 RETRY_SUFFIX = "-retry"
 ALONE_SUFFIX = "-alone"
@@ -27,37 +27,6 @@ HIGHEST_NICE = 19
 
 
 @dataclass(frozen=True, slots=True)
-class RetryPolicy:
-    """Number and delays of the retries of a failed message.
-
-    Args:
-        max_retries: Retries after the first attempt; 0 means none.
-        base_ms: Longest delay before the first retry.
-        cap_ms: Longest delay before any retry, ``base_ms`` to one year.
-        backoff: Own function from the number of the retry (1 …) to its delay in ms, used as it is: neither jitter nor
-            cap is added.
-
-    Raises:
-        InvalidDeclaration: an option has a value that cannot be used.
-    """
-
-    max_retries: int = 5
-    base_ms: int = 1_000
-    cap_ms: int = 300_000
-    backoff: Callable[[int], int] | None = None
-
-    def __post_init__(self) -> None:
-        subject = "retry policy"
-        retries, base_ms, cap_ms, backoff = self.max_retries, self.base_ms, self.cap_ms, self.backoff
-        require(is_whole(retries), subject, "max_retries", retries, "write a number of retries, 0 for none")
-        require(is_whole(base_ms), subject, "base_ms", base_ms, "write milliseconds, 0 or more")
-        limits = f"write milliseconds, from base_ms ({base_ms}) to {LONGEST_DELAY_MS}"
-        require(is_whole(cap_ms, least=base_ms, most=LONGEST_DELAY_MS), subject, "cap_ms", cap_ms, limits)
-        usable = backoff is None or takes_one_argument(backoff)
-        require(usable, subject, "backoff", backoff, "write a function of one argument, the number of the retry")
-
-
-@dataclass(frozen=True, slots=True)
 class Queue:
     """A queue with its objective and limits. Its retry lane and dead list come with it.
 
@@ -68,6 +37,8 @@ class Queue:
         retry: Policy for actors that name none of their own.
         max_depth: Number of waiting and scheduled messages from which new ones are refused; ``None`` for no limit.
             Retries, pipeline steps and callbacks are never refused.
+        calls: Service that its actors depend on and that may be away, in a few words for people, such as
+            ``mail server``. A check warns when their retries are over within 15 minutes.
 
     Raises:
         InvalidDeclaration: an option has a value that cannot be used.
@@ -80,6 +51,7 @@ class Queue:
     hard_limit_ms: int
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     max_depth: int | None = None
+    calls: str = ""
 
     def __post_init__(self) -> None:
         check_queue_name(self.name)
@@ -93,6 +65,8 @@ class Queue:
         require(isinstance(self.retry, RetryPolicy), subject, "retry", self.retry, "write a RetryPolicy(...)")
         usable = is_whole_or_none(depth, least=1)
         require(usable, subject, "max_depth", depth, "write a number of messages, 1 or more, or leave it out")
+        remedy = 'write the service in a few words, such as "mail server", or leave it out'
+        require(isinstance(self.calls, str), subject, "calls", self.calls, remedy)
 
     @property
     def retry_lane(self) -> str:
@@ -195,14 +169,21 @@ class Pool:
 class Yard:
     """All queues and pools of a deployment, declared in one place.
 
+    Args:
+        retry_speed: Delays of policies are divided by this number, so that a demo or a test shows hours in seconds.
+            A production yard that has another than 1 is refused.
+
     Raises:
         InvalidDeclaration: an entry is no queue or pool, or two have one name.
     """
 
     queues: tuple[Queue, ...]
     pools: tuple[Pool, ...]
+    retry_speed: int = 1
 
     def __post_init__(self) -> None:
+        usable = is_whole(self.retry_speed, least=1)
+        require(usable, "yard", "retry_speed", self.retry_speed, "write a number, 1 or more, or leave it out")
         for option, kind in (("queues", Queue), ("pools", Pool)):
             entries = getattr(self, option)
             usable = isinstance(entries, tuple) and all(isinstance(entry, kind) for entry in entries)
@@ -211,6 +192,10 @@ class Yard:
             twice = sorted({name for name in names if names.count(name) > 1})
             subject = f"{kind.__name__.lower()} {', '.join(twice)}"
             require(not twice, subject, "name", ", ".join(twice), "rename all but one: names are unique in a yard")
+
+    def hurried(self, retry_speed: int) -> Yard:
+        """Return the same yard with the delays of its retries divided by a number."""
+        return replace(self, retry_speed=retry_speed)
 
     @property
     def lanes(self) -> tuple[str, ...]:

@@ -112,7 +112,7 @@ def environment_for(
         if not name.startswith(REMOVED_PREFIXES) and name not in REMOVED_NAMES
     }
     return environment | {
-        "DJANGO_SETTINGS_MODULE": "project.settings",
+        "DJANGO_SETTINGS_MODULE": "demo.settings",
         "DJANGO_DEBUG": "1",
         "DJANGO_SECRET_KEY": identity.django_secret_key,
         "DATABASE_URL": database_url(state),

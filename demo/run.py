@@ -12,6 +12,7 @@ from rich.live import Live
 from demo.arguments import DEFAULT_PORT, Options
 from demo.client import Client
 from demo.errors import Stopped
+from demo.hurry import sentence
 from demo.processes import end_leftovers
 from demo.sample.journal import Journal
 from demo.sample.run import SampleRun
@@ -46,6 +47,7 @@ def run(options: Options, stop: StopRequest, console: Console) -> int:
     )
     try:
         console.print(f"starting a yard in {options.state}")
+        console.print(sentence())
         yard.start()
         show(yard, feed, stop, console, with_sample=options.sample)
     except Stopped:

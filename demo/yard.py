@@ -19,6 +19,7 @@ from demo.addresses import (
     listen_near,
     port_of,
 )
+from demo.hurry import HURRIED
 from demo.identity import Credentials, Identity
 from demo.identity import load as load_identity
 from demo.manager import ProcessManager
@@ -27,7 +28,6 @@ from demo.processes import BrokerPart, proportional_bytes
 from demo.state import StateFolder, StateLock
 from demo.stopping import StopRequest
 from demo.view.feed import Feed
-from project.topology import YARD
 
 
 class DemoYard:
@@ -96,7 +96,7 @@ class DemoYard:
             broker=broker.port, smtp=self.addresses.smtp_port, receiver=self.addresses.receiver_port
         )
         self.identity.save(self.state.identity)
-        self.pools = PoolsWatch(broker.url, YARD)
+        self.pools = PoolsWatch(broker.url, HURRIED)
         parts = YardParts(
             self.state,
             environment_for(self.state, self.identity, self.addresses),

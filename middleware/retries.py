@@ -16,7 +16,7 @@ from broker.interface import Transport
 from broker.topology import RetryPolicy, Yard
 from broker.validation import LONGEST_DELAY_MS, is_delay, is_whole, takes_one_argument
 from middleware.crashes import Poison
-from middleware.errors import ArgumentMismatch, CancelInterrupt, Cancelled, PermanentFailure
+from middleware.errors import ArgumentMismatch, CancelInterrupt, Cancelled, PermanentFailure, RetryLater
 from middleware.option_rules import OptionRule, rule_of_both
 from middleware.outcomes import SUCCEEDED, Outcome, attempt, decide
 from middleware.wait_for_broker import retry_until_available
@@ -111,7 +111,8 @@ class Retries(Middleware):
         if retry > max_retries_of(message, actor, policy):
             reason = "time_limit" if isinstance(exception, TimeLimitExceeded) else "exhausted"
             return Outcome("dead", reason, exception=exception)
-        delay_ms = delay_of(retry, policy, exception, actor.options.get("backoff"))
+        speed = self._yard.retry_speed
+        delay_ms = delay_of(retry, policy, exception, actor.options.get("backoff"), speed=speed)
         return Outcome("retried", delay_ms=delay_ms, exception=exception)
 
     def _divert(self, message: MessageProxy, delay_ms: int) -> None:
@@ -121,33 +122,49 @@ class Retries(Middleware):
         retry_until_available(divert, job_id=message.message_id, what="retry")
 
 
-def delay_of(retry: int, policy: RetryPolicy, exception: BaseException, backoff: Any = None) -> int:
+def delay_of(retry: int, policy: RetryPolicy, exception: BaseException, backoff: Any = None, *, speed: int = 1) -> int:
     """Return the delay before a retry, in ms.
 
-    Exponential backoff with full jitter: uniform between zero and ``base × 2^(retry-1)``, capped.
-    A delay that the exception names (``Retry-After``) takes precedence, with up to ``base`` added, so that messages
-    that were refused together do not come back together. An unusable delay or function is ignored.
+    Equal jitter: half of the policy's delay, plus uniform up to the other half. Full jitter, uniform from zero, spreads
+    a little more, but draws near zero spend the retries before an outage ends.
+
+    A delay that another server asked for (``RetryLater``) is the least one. Dramatiq's ``Retry`` names the actor's own
+    delay, which takes precedence. Up to the first retry's delay is added to both, so that messages that were refused
+    together do not come back together. An unusable delay or function is ignored.
 
     Source: M. Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
 
     Args:
         retry: Its number, from 1.
         backoff: The actor's own function; it takes precedence over the policy's.
+        speed: Divisor of the policy's delays; delays that are asked for are real time.
     """
     asked_ms = exception.delay if isinstance(exception, Retry) else None
-    if asked_ms is not None and is_delay(asked_ms):
-        return int(asked_ms) + random.randint(0, policy.base_ms)  # noqa: S311  no secret
-    for own in (backoff, policy.backoff):
-        if own is not None and (own_ms := _own_delay(own, retry)) is not None:
-            return own_ms
-    highest_ms = min(policy.cap_ms, policy.base_ms * 2 ** min(retry - 1, 30))
-    return random.randint(0, highest_ms)  # noqa: S311  no secret
+    if asked_ms is None or not is_delay(asked_ms):
+        return _scheduled(retry, policy, backoff) // speed
+    spread_ms = int(asked_ms) + random.randint(0, policy.longest_ms(1) // speed)  # noqa: S311  no secret
+    if not isinstance(exception, RetryLater):
+        return spread_ms
+    return max(spread_ms, _scheduled(retry, policy, backoff) // speed)
 
 
 def max_retries_of(message: Any, actor: Actor[..., Any], policy: RetryPolicy) -> int:
     """Return how often a message is retried: its own ``max_retries``, else its actor's, else its queue's."""
-    values: list[Any] = [message.options.get("max_retries"), actor.options.get("max_retries"), policy.max_retries]
+    values: list[Any] = [message.options.get("max_retries"), actor.options.get("max_retries"), policy.retries]
     return int(next(value for value in values if is_whole(value)))
+
+
+def span_of(actor: Actor[..., Any], policy: RetryPolicy) -> tuple[int, int]:
+    """Return the least and the most time in ms from an actor's first failure to its last retry."""
+    return policy.span_ms(retries=actor.options.get("max_retries"), backoff=actor.options.get("backoff"))
+
+
+def _scheduled(retry: int, policy: RetryPolicy, backoff: Any) -> int:
+    for own in (backoff, policy.backoff):
+        if own is not None and (own_ms := _own_delay(own, retry)) is not None:
+            return own_ms
+    longest_ms = policy.longest_ms(retry)
+    return random.randint(longest_ms // 2, longest_ms)  # noqa: S311  no secret
 
 
 def _own_delay(backoff: Any, retry: int) -> int | None:

@@ -94,9 +94,10 @@ class Status(Middleware):
         attempts = attempt(message)
         started = getattr(message, "record_started", None) or {}
         if outcome.kind == "retried":
-            due_at = now_ms() + (outcome.delay_ms or 0)
-            waits = {**started, "next_attempt_at": due_at, "error": _error(outcome.exception)}
-            self._write(message, "retrying", attempts=attempts, fields=waits)
+            delay_ms = outcome.delay_ms or 0
+            waits = {**started, "next_attempt_at": now_ms() + delay_ms, "error": _error(outcome.exception)}
+            # A delay may be a year: the record must still be there when its message is due.
+            self._write(message, "retrying", attempts=attempts, fields=waits, ttl_ms=LIVE_TTL_MS + delay_ms)
             return
         fields: dict[str, Any] = {**started, "finished_at": now_ms()}
         if outcome.kind == "dead":

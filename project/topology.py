@@ -2,19 +2,54 @@
 
 from __future__ import annotations
 
-from broker.topology import Pool, Queue, Yard
+from broker.topology import Pool, Queue, RetryPolicy, Yard
 
 SECOND = 1_000
 MINUTE = 60 * SECOND
+HOUR = 60 * MINUTE
+
+# The schedule that senders of Standard Webhooks keep: https://www.standardwebhooks.com
+WEBHOOK_RETRIES = RetryPolicy(delays_ms=(5 * SECOND, 5 * MINUTE, 30 * MINUTE, 2 * HOUR, 5 * HOUR))
 
 YARD = Yard(
     queues=(
-        Queue("urgent", objective_ms=80, soft_limit_ms=10 * SECOND, hard_limit_ms=15 * SECOND),
-        Queue("default", objective_ms=1 * SECOND, soft_limit_ms=60 * SECOND, hard_limit_ms=90 * SECOND),
-        Queue("images", objective_ms=10 * SECOND, soft_limit_ms=60 * SECOND, hard_limit_ms=90 * SECOND),
-        Queue("slow", objective_ms=5 * MINUTE, soft_limit_ms=5 * MINUTE, hard_limit_ms=6 * MINUTE),
-        Queue("billing", objective_ms=10 * MINUTE, soft_limit_ms=10 * MINUTE, hard_limit_ms=11 * MINUTE),
-        Queue("webhook", objective_ms=1 * SECOND, soft_limit_ms=15 * SECOND, hard_limit_ms=30 * SECOND),
+        Queue(
+            "urgent",
+            objective_ms=80,
+            soft_limit_ms=10 * SECOND,
+            hard_limit_ms=15 * SECOND,
+            calls="mail server, database",
+        ),
+        Queue(
+            "default",
+            objective_ms=1 * SECOND,
+            soft_limit_ms=60 * SECOND,
+            hard_limit_ms=90 * SECOND,
+            calls="mail server",
+        ),
+        Queue(
+            "images",
+            objective_ms=10 * SECOND,
+            soft_limit_ms=60 * SECOND,
+            hard_limit_ms=90 * SECOND,
+            calls="hosts of pictures",
+        ),
+        Queue("slow", objective_ms=5 * MINUTE, soft_limit_ms=5 * MINUTE, hard_limit_ms=6 * MINUTE, calls="database"),
+        Queue(
+            "billing",
+            objective_ms=10 * MINUTE,
+            soft_limit_ms=10 * MINUTE,
+            hard_limit_ms=11 * MINUTE,
+            calls="database",
+        ),
+        Queue(
+            "webhook",
+            objective_ms=1 * SECOND,
+            soft_limit_ms=15 * SECOND,
+            hard_limit_ms=30 * SECOND,
+            retry=WEBHOOK_RETRIES,
+            calls="customers' endpoints",
+        ),
     ),
     pools=(
         # No prefetch: a message that waits behind a running one would miss its 80 ms.

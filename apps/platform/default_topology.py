@@ -8,8 +8,15 @@ SECOND = 1_000
 
 DEFAULT_YARD = Yard(
     queues=(
-        Queue("urgent", objective_ms=80, soft_limit_ms=10 * SECOND, hard_limit_ms=15 * SECOND),
-        Queue("default", objective_ms=1 * SECOND, soft_limit_ms=60 * SECOND, hard_limit_ms=90 * SECOND),
+        # Everybody's actors run here: they may call anything.
+        Queue("urgent", objective_ms=80, soft_limit_ms=10 * SECOND, hard_limit_ms=15 * SECOND, calls="other services"),
+        Queue(
+            "default",
+            objective_ms=1 * SECOND,
+            soft_limit_ms=60 * SECOND,
+            hard_limit_ms=90 * SECOND,
+            calls="other services",
+        ),
     ),
     pools=(
         Pool("urgent", "threads", ("urgent",), processes=1, slots=4, prefetch=4),

@@ -16,6 +16,7 @@ from apps.platform.console.formatting import duration
 from demo.check.evidence import Evidence, Seen
 from demo.check.expectations import EXPECTATIONS, Expectation
 from demo.errors import DemoError, Stopped
+from demo.hurry import sentence
 from demo.processes import end_leftovers
 from demo.sample.run import SampleRun
 from demo.state import StateFolder
@@ -40,6 +41,7 @@ def check(stop: StopRequest, console: Console) -> int:
     memory_bytes = 0
     try:
         console.print(f"starting a yard in {state.root}")
+        console.print(sentence())
         yard.start()
         console.print(f"up after {duration((time.monotonic() - started_at) * 1_000)}; sending the sample work")
         found = wait_for_outcomes(yard, feed, stop)

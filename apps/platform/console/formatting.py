@@ -7,6 +7,8 @@ from datetime import datetime
 from django.utils import timezone
 
 MINUTE_S, HOUR_S, DAY_S = 60, 3_600, 86_400
+# A rounded span of fewer units is wrong by too much: 110 min are no 2 h.
+FEW_UNITS = 1.5
 
 
 def duration(ms: float) -> str:
@@ -33,6 +35,29 @@ def whole_duration(ms: int) -> str:
         if ms >= unit_ms and ms % unit_ms == 0:
             return f"{ms // unit_ms} {unit}"
     return f"{ms} ms"
+
+
+def rough_duration(ms: float) -> str:
+    """Return a time span in one unit, rounded: ``18 s``, ``43 min``, ``8 h``, ``4 days``."""
+    for unit_ms, unit in ((DAY_S * 1_000, "days"), (HOUR_S * 1_000, "h"), (MINUTE_S * 1_000, "min"), (1_000, "s")):
+        if ms >= FEW_UNITS * unit_ms:
+            return f"{round(ms / unit_ms)} {unit}"
+    return f"{ms:.0f} ms" if ms < 1_000 else f"{ms / 1_000:.1f} s"
+
+
+def retries_text(retries: int, span_ms: tuple[int, int], *, speed: int = 1) -> str:
+    """Return how often and over which time a message is retried: ``5 retries over 4 h to 8 h``, ``no retries``.
+
+    Args:
+        span_ms: Least and most time from the first failure to the last retry.
+        speed: The yard's ``retry_speed``; one above 1 is added: ``…, 1,500 times as fast``.
+    """
+    if not retries:
+        return "no retries"
+    least, most = (rough_duration(ms) for ms in span_ms)
+    counted = "1 retry" if retries == 1 else f"{retries:,} retries"
+    text = f"{counted} over {most}" if least == most else f"{counted} over {least} to {most}"
+    return text if speed == 1 else f"{text}, {speed:,} times as fast"
 
 
 def promise(objective_ms: int | None) -> str:

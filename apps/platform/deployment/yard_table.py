@@ -6,8 +6,9 @@ from typing import Any
 
 import dramatiq
 
-from apps.platform.console.formatting import whole_duration
+from apps.platform.console.formatting import retries_text, whole_duration
 from broker.topology import Pool, Queue, Yard
+from middleware.retries import span_of
 
 
 def as_dict(yard: Yard) -> dict[str, Any]:
@@ -16,18 +17,22 @@ def as_dict(yard: Yard) -> dict[str, Any]:
     return {
         "queues": [_queue(yard, queue, actors.get(queue.name, [])) for queue in yard.queues],
         "pools": [_pool(yard, pool) for pool in yard.pools],
+        "own_retries": _own_retries(yard),
+        "retry_speed": yard.retry_speed,
     }
 
 
 def as_text(yard: Yard) -> str:
-    """Return the yard as two tables, queues and pools."""
+    """Return the yard as tables: queues, actors with retries of their own, pools."""
     data = as_dict(yard)
+    speed = data["retry_speed"]
     queues = [
         [
             queue["name"],
             _objective(queue["objective_ms"]),
             f"{whole_duration(queue['soft_limit_ms'])} / {whole_duration(queue['hard_limit_ms'])}",
-            _retry_text(queue["retry"]),
+            _retries(queue["retry"]),
+            queue["calls"] or "-",
             ", ".join(queue["pools"]) or "none",
             ", ".join(queue["retry_pools"]) or "none",
             ", ".join(queue["actors"]) or "none",
@@ -46,12 +51,15 @@ def as_text(yard: Yard) -> str:
         ]
         for pool in data["pools"]
     ]
-    return "\n\n".join(
-        [
-            _table(["queue", "starts within", "limit soft / hard", "retries", "pool", "retry pool", "actors"], queues),
-            _table(["pool", "kind", "children x slots", "prefetch", "nice", "db connections", "serves"], pools),
-        ]
-    )
+    own = [[actor["actor"], actor["queue"], _retries(actor)] for actor in data["own_retries"]]
+    head = ["queue", "starts within", "limit soft / hard", "retries", "calls", "pool", "retry pool", "actors"]
+    tables = [
+        _table(head, queues),
+        _table(["actor", "queue", "retries of its own"], own) if own else "",
+        _table(["pool", "kind", "children x slots", "prefetch", "nice", "db connections", "serves"], pools),
+        f"Retries come {speed:,} times as fast as declared: retry_speed of the yard." if speed > 1 else "",
+    ]
+    return "\n\n".join(filter(None, tables))
 
 
 def _actors_by_queue() -> dict[str, list[str]]:
@@ -68,11 +76,14 @@ def _queue(yard: Yard, queue: Queue, actors: list[str]) -> dict[str, Any]:
         "soft_limit_ms": queue.soft_limit_ms,
         "hard_limit_ms": queue.hard_limit_ms,
         "retry": {
-            "max_retries": queue.retry.max_retries,
+            "max_retries": queue.retry.retries,
             "base_ms": queue.retry.base_ms,
             "cap_ms": queue.retry.cap_ms,
+            "delays_ms": list(queue.retry.delays_ms),
             "own_backoff": queue.retry.backoff is not None,
+            "span_ms": list(queue.retry.span_ms()),
         },
+        "calls": queue.calls,
         "pools": [pool.name for pool in yard.pools_of(queue.name)],
         "retry_lane": queue.retry_lane,
         "retry_pools": [pool.name for pool in yard.pools_of(queue.retry_lane)],
@@ -95,10 +106,24 @@ def _pool(yard: Yard, pool: Pool) -> dict[str, Any]:
     }
 
 
-def _retry_text(retry: dict[str, Any]) -> str:
-    if retry["own_backoff"]:
-        return f"{retry['max_retries']}, own backoff"
-    return f"{retry['max_retries']}, {whole_duration(retry['base_ms'])} doubling to {whole_duration(retry['cap_ms'])}"
+def _own_retries(yard: Yard) -> list[dict[str, Any]]:
+    """Return the actors whose options replace something of their queue's policy."""
+    queues = {queue.name: queue.retry for queue in yard.queues}
+    return [
+        {
+            "actor": name,
+            "queue": actor.queue_name,
+            "max_retries": actor.options.get("max_retries", queues[actor.queue_name].retries),
+            "span_ms": list(span_of(actor, queues[actor.queue_name])),
+        }
+        for name, actor in sorted(dramatiq.get_broker().actors.items())
+        if actor.queue_name in queues and {"max_retries", "backoff"} & actor.options.keys()
+    ]
+
+
+def _retries(retry: dict[str, Any]) -> str:
+    least, most = retry["span_ms"]
+    return retries_text(retry["max_retries"], (least, most))
 
 
 def _objective(ms: int | None) -> str:

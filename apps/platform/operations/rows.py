@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from apps.platform.console.formatting import promise, times
+from apps.platform.console.formatting import promise, retries_text, times
 from apps.platform.operations.queries import PoolState, YardState
 from broker.shapes import LaneStats, QueueStats
 from broker.topology import Queue, Yard
@@ -39,6 +39,7 @@ class Row:
         ratio: Age of the oldest message over the objective; ``None`` without an objective or without waiting messages.
         retrying, dead: ``None`` when the row has no siding or buffer stop of its own.
         own_track: The row below shows its retries.
+        retries: Number and span of its retries, or "" where another row shows them.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Row:
     own_track: bool
     signal: Signal
     state: RowStatus
+    retries: str = ""
 
     @property
     def folds(self) -> bool:
@@ -70,19 +72,21 @@ def yard_rows(yard: Yard, state: YardState | None) -> list[Row]:
 
 def _queue_and_lane(yard: Yard, queue: Queue, state: YardState | None) -> Iterator[Row]:
     own = [pool for pool in yard.pools if queue.retry_lane in pool.queues]
+    retries = retries_text(queue.retry.retries, queue.retry.span_ms(), speed=yard.retry_speed)
+    shown = "" if own else retries
     if state is None:
-        yield _unknown(queue.name, "queue", promise(queue.objective_ms), own_track=bool(own))
+        yield _unknown(queue.name, "queue", promise(queue.objective_ms), own_track=bool(own), retries=shown)
         if own:
-            yield _unknown(queue.retry_lane, "lane", "no promise", own_track=False)
+            yield _unknown(queue.retry_lane, "lane", retries, own_track=False)
         return
     stats = next(stats for stats in state.queues if stats.queue == queue.name)
     pools = [state.pools[pool.name] for pool in yard.pools_of(queue.name)]
-    yield _queue(queue, stats, pools, own_track=bool(own))
+    yield _queue(queue, stats, pools, own_track=bool(own), retries=shown)
     if own:
-        yield _lane(stats, [state.pools[pool.name] for pool in own])
+        yield _lane(stats, [state.pools[pool.name] for pool in own], retries)
 
 
-def _queue(queue: Queue, stats: QueueStats, pools: list[PoolState], *, own_track: bool) -> Row:
+def _queue(queue: Queue, stats: QueueStats, pools: list[PoolState], *, own_track: bool, retries: str) -> Row:
     live, age = stats.live, stats.live.oldest_age_ms
     ratio = age / queue.objective_ms if age is not None and queue.objective_ms else None
     up = any(pool.up for pool in pools)
@@ -102,16 +106,17 @@ def _queue(queue: Queue, stats: QueueStats, pools: list[PoolState], *, own_track
         own_track=own_track,
         signal=_signal(up=up, paused=stats.paused),
         state=_word(stats, ratio, pools, up=up),
+        retries=retries,
     )
 
 
-def _lane(stats: QueueStats, pools: list[PoolState]) -> Row:
+def _lane(stats: QueueStats, pools: list[PoolState], retries: str) -> Row:
     up = any(pool.up for pool in pools)
     return Row(
         name=stats.retry.name,
         queue=stats.queue,
         kind="lane",
-        promise="no promise",
+        promise=retries,
         waiting=stats.retry.waiting,
         held=stats.retry.scheduled,
         oldest_age_ms=stats.retry.oldest_age_ms,
@@ -193,7 +198,9 @@ def _count(lane: LaneStats) -> int:
     return lane.waiting + lane.scheduled + lane.running
 
 
-def _unknown(name: str, kind: Literal["queue", "lane", "pool"], promised: str, *, own_track: bool) -> Row:
+def _unknown(
+    name: str, kind: Literal["queue", "lane", "pool"], promised: str, *, own_track: bool, retries: str = ""
+) -> Row:
     return Row(
         name=name,
         queue="",
@@ -210,4 +217,5 @@ def _unknown(name: str, kind: Literal["queue", "lane", "pool"], promised: str, *
         own_track=own_track,
         signal="cross",
         state=UNKNOWN,
+        retries=retries,
     )

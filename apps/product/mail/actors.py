@@ -15,6 +15,8 @@ from apps.product.mail.models import Template
 TIME_LIMIT_MS = 12_000
 # Dramatiq starts lower numbers first; the default is 0.
 LOW_PRIORITY = 100
+# Over within 43 min: later nobody waits for the link any more, which is valid for an hour (checks.py compares them).
+RESET_RETRIES = 9
 
 
 @dramatiq.actor(queue_name="default", rate_limit="10/m", time_limit=TIME_LIMIT_MS, redact=("to",))
@@ -23,7 +25,7 @@ def send_welcome_mail(to: str) -> None:
     services.send_welcome(to, job_id=current_job_id())
 
 
-@dramatiq.actor(queue_name="urgent", redact=("to",))
+@dramatiq.actor(queue_name="urgent", max_retries=RESET_RETRIES, redact=("to",))
 def send_password_reset(to: str) -> None:
     """Send a password reset link. The link is made here, so that no message or status holds it."""
     services.send_password_reset(to, job_id=current_job_id())

@@ -1,4 +1,5 @@
 from django.apps import AppConfig
+from django.core import checks
 
 
 class MailConfig(AppConfig):
@@ -6,3 +7,8 @@ class MailConfig(AppConfig):
     label = "mail"
     verbose_name = "Mail"
     default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        from apps.product.mail.checks import check_reset_retries
+
+        checks.register(check_reset_retries, "switchyard")

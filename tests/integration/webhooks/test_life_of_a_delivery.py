@@ -23,7 +23,7 @@ LANES = ("webhook", "webhook-retry")
 def hurried(yard_broker):
     """A broker on which retries follow at once, with the actor on it."""
     yard = django_settings.SWITCHYARD.topology
-    queues = tuple(dataclasses.replace(queue, retry=RetryPolicy(base_ms=1, cap_ms=5)) for queue in yard.queues)
+    queues = tuple(dataclasses.replace(queue, retry=RetryPolicy(delays_ms=(1, 1, 2, 3, 5))) for queue in yard.queues)
     broker = yard_broker(dataclasses.replace(yard, queues=queues))
     actor = dramatiq.actor(
         deliver_webhook.fn, actor_name=deliver_webhook.actor_name, queue_name=deliver_webhook.queue_name, broker=broker

@@ -36,7 +36,26 @@ def test_json_tells_what_a_queue_promises_and_who_serves_it() -> None:
     assert webhook["pools"] == ["webhook"]
     assert webhook["retry_pools"] == ["webhook-retry"]
     assert webhook["dead_list"] == "webhook-dead"
-    assert webhook["retry"] == {"max_retries": 5, "base_ms": 1_000, "cap_ms": 300_000, "own_backoff": False}
+    assert webhook["calls"] == "customers' endpoints"
+    assert (webhook["retry"]["max_retries"], webhook["retry"]["own_backoff"]) == (5, False)
+    assert webhook["retry"]["delays_ms"] == [5_000, 300_000, 1_800_000, 7_200_000, 18_000_000]
+    assert webhook["retry"]["span_ms"] == [13_652_500, 27_305_000]
+
+
+def test_table_shows_how_long_retries_last_and_which_actors_have_their_own() -> None:
+    lines = run().splitlines()
+
+    assert any(line.startswith("webhook ") and "5 retries over 4 h to 8 h" in line for line in lines)
+    assert any(line.startswith("billing ") and "12 retries over 2 h to 3 h  database" in line for line in lines)
+    assert any(line.startswith("send_password_reset ") and "9 retries over 21 min to 43 min" in line for line in lines)
+    assert not any("as fast" in line for line in lines)
+
+
+def test_table_says_that_a_yard_hurries(settings: Settings) -> None:
+    settings.SWITCHYARD = replace(settings.SWITCHYARD, topology=YARD.hurried(1_500))
+
+    assert "Retries come 1,500 times as fast as declared: retry_speed of the yard." in run()
+    assert json.loads(run("--json"))["retry_speed"] == 1_500
 
 
 def test_check_passes_on_fresh_files_and_fails_with_a_diff_on_changed_ones(tmp_path: Path, settings: Settings) -> None:

@@ -1,15 +1,19 @@
-"""Backoff with full jitter, caps, and those who say when to come back."""
+"""Backoff with equal jitter, caps, and those who say when to come back."""
 
 from __future__ import annotations
 
+import pytest
+from dramatiq.errors import Retry
 from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.topology import RetryPolicy
 from middleware.errors import RetryLater
 from middleware.retries import delay_of
+from project.topology import YARD
 
 ERROR = RuntimeError("no")
+DELAYS = st.lists(st.integers(0, 36_000_000), min_size=1, max_size=8)
 
 
 @given(
@@ -17,7 +21,7 @@ ERROR = RuntimeError("no")
     base_ms=st.integers(1, 60_000),
     over_base_ms=st.integers(0, 3_600_000),
 )
-def test_a_delay_is_never_negative_nor_over_base_doubled_nor_over_the_cap(
+def test_a_delay_is_between_half_of_the_doubled_and_capped_base_and_all_of_it(
     retry: int, base_ms: int, over_base_ms: int
 ) -> None:
     cap_ms = base_ms + over_base_ms
@@ -25,23 +29,56 @@ def test_a_delay_is_never_negative_nor_over_base_doubled_nor_over_the_cap(
 
     delay_ms = delay_of(retry, policy, ERROR)
 
-    assert 0 <= delay_ms <= cap_ms
-    assert delay_ms <= base_ms * 2 ** (retry - 1)
+    longest_ms = min(cap_ms, base_ms * 2 ** (retry - 1))
+    assert longest_ms // 2 <= delay_ms <= longest_ms
 
 
-def test_jitter_is_full_it_reaches_both_ends() -> None:
+@given(delays_ms=DELAYS, retry=st.integers(1, 20))
+def test_a_named_delay_has_the_same_jitter_and_the_last_one_repeats(delays_ms: list[int], retry: int) -> None:
+    longest_ms = delays_ms[min(retry, len(delays_ms)) - 1]
+
+    delay_ms = delay_of(retry, RetryPolicy(delays_ms=tuple(delays_ms)), ERROR)
+
+    assert longest_ms // 2 <= delay_ms <= longest_ms
+
+
+def test_jitter_is_equal_it_reaches_half_and_all_of_the_delay() -> None:
     policy = RetryPolicy(base_ms=10, cap_ms=10)
 
     seen = {delay_of(1, policy, ERROR) for _ in range(2_000)}
 
-    assert seen == set(range(11))
+    assert seen == set(range(5, 11))
+
+
+@pytest.mark.parametrize("queue", YARD.queues, ids=lambda queue: queue.name)
+def test_no_draw_of_delays_is_over_before_an_outage_of_twenty_minutes(queue) -> None:
+    least_ms, most_ms = queue.retry.span_ms()
+
+    for _ in range(1_000):
+        taken_ms = sum(delay_of(retry, queue.retry, ERROR) for retry in range(1, queue.retry.retries + 1))
+        assert 20 * 60_000 < least_ms <= taken_ms <= most_ms
 
 
 @given(delay_s=st.floats(0, 86_400, allow_nan=False))
 def test_retry_after_is_a_lower_bound(delay_s: float) -> None:
     delay_ms = delay_of(1, RetryPolicy(base_ms=500), RetryLater(delay_s, "later"))
 
-    assert int(delay_s * 1000) <= delay_ms <= int(delay_s * 1000) + 500
+    assert int(delay_s * 1000) <= delay_ms <= int(delay_s * 1000) + 500 or 250 <= delay_ms <= 500
+
+
+def test_retry_after_a_second_does_not_shorten_a_schedule_of_hours() -> None:
+    policy = RetryPolicy(delays_ms=(5_000, 300_000, 7_200_000))
+
+    delays_ms = [delay_of(retry, policy, RetryLater(1, "busy")) for retry in (1, 2, 3)]
+
+    assert delays_ms[1] >= 150_000
+    assert delays_ms[2] >= 3_600_000
+
+
+def test_a_delay_that_the_actor_itself_names_goes_before_the_policy() -> None:
+    policy = RetryPolicy(delays_ms=(1_000, 7_200_000))
+
+    assert 30_000 <= delay_of(2, policy, Retry("not yet", delay=30_000)) <= 31_000
 
 
 def test_own_functions_are_taken_as_they_are_and_the_actors_goes_first() -> None:
@@ -49,3 +86,11 @@ def test_own_functions_are_taken_as_they_are_and_the_actors_goes_first() -> None
 
     assert delay_of(3, policy, ERROR) == 21
     assert delay_of(3, policy, ERROR, lambda retry: 1_000_000_000) == 1_000_000_000
+
+
+def test_a_hurried_yard_divides_the_delays_of_policies_and_functions_and_none_that_a_server_asked_for() -> None:
+    policy = RetryPolicy(delays_ms=(7_200_000,))
+
+    assert 3_600 <= delay_of(1, policy, ERROR, speed=1_000) <= 7_200
+    assert delay_of(1, policy, ERROR, lambda retry: 60_000, speed=1_000) == 60
+    assert 60_000 <= delay_of(1, policy, RetryLater(60, "busy"), speed=1_000) <= 67_200

@@ -17,7 +17,16 @@ from django.core.checks import CheckMessage, Tags, register
 from dramatiq.broker import Broker
 
 from apps.platform.conf import declared_yard, switchyard_settings
-from apps.platform.workers.checks import actors, database, http_clients, installation, pools, queues, undiscovered
+from apps.platform.workers.checks import (
+    actors,
+    database,
+    http_clients,
+    installation,
+    pools,
+    queues,
+    retries,
+    undiscovered,
+)
 from apps.platform.workers.checks.broker_server import unsafe_server
 from broker.topology import Yard
 
@@ -51,7 +60,7 @@ def addresses_are_included(app_configs: Apps, **options: Any) -> list[CheckMessa
 
 def yard_is_sound(app_configs: Apps, **options: Any) -> list[CheckMessage]:
     """Check ``declared_yard()``."""
-    return check_yard(declared_yard())
+    return check_yard(declared_yard()) + retries.hurried_retries(declared_yard(), debug=switchyard_settings().debug)
 
 
 def actors_are_sound(app_configs: Apps, **options: Any) -> list[CheckMessage]:
@@ -92,6 +101,7 @@ def check_yard(yard: Yard) -> list[CheckMessage]:
         *pools.mixed_latency_classes(yard),
         *pools.more_slots_than_connections(yard),
         *pools.greenlets_without_gevent(yard),
+        *retries.short_policies(yard),
     ]
 
 
@@ -103,4 +113,5 @@ def check_actors(yard: Yard, broker: Broker) -> list[CheckMessage]:
         *actors.limits_over_the_hard_limit(yard, broker),
         *actors.consumed_dead_lists(yard, broker),
         *actors.limits_in_seconds(broker),
+        *retries.short_actors(yard, broker.actors.values()),
     ]
