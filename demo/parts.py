@@ -46,9 +46,10 @@ class PoolsWatch:
     def read(self) -> list[PoolReport]:
         """Return the newest report of each pool, in the yard's order; none while the broker is down."""
         try:
-            found = {report.pool: report for report in self._reports.read_all() if report.started_at >= self._since_ms}
+            reports = [report for report in self._reports.read_all() if report.started_at >= self._since_ms]
         except BrokerError:
             return []
+        found = {report.pool: report for report in sorted(reports, key=lambda report: report.started_at)}
         return [found[pool.name] for pool in self._yard.pools if pool.name in found]
 
     def missing(self) -> str:
@@ -77,7 +78,9 @@ def answers(port: int, path: str) -> Callable[[], str]:
 
 SETUP_TIMEOUT_S = 120.0
 WEB_GRACE_S = 8.0
-POOLS_GRACE_S = 35.0  # the pools' own grace of 25 s, plus the time to kill what outlasts it
+# Ctrl-C in development must not wait for a task that is stuck.
+POOLS_ARGUMENTS = ("--grace=5",)
+POOLS_GRACE_S = 15.0  # the grace, plus the time to kill what outlasts it
 
 
 class YardParts:
@@ -105,7 +108,7 @@ class YardParts:
 
     def pools(self, *, reload: bool = False) -> CommandPart:
         """Return the worker pools. With ``reload`` they restart when code changes, which a forked process cannot."""
-        part = self._part("pools", "manage.py", "runpools", *["--reload"] * reload)
+        part = self._part("pools", "manage.py", "runpools", *POOLS_ARGUMENTS, *["--reload"] * reload)
         part.readiness = self._pools_watch.missing
         part.stop_timeout_s = POOLS_GRACE_S
         return part

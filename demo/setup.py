@@ -26,6 +26,7 @@ from apps.platform.conf import switchyard_settings
 from apps.platform.workers.shared.parent_death import die_with_parent
 from demo.identity import USERNAME, kept_token
 from demo.identity import load as load_identity
+from demo.parts import POOLS_ARGUMENTS
 from demo.state import StateFolder
 
 TOKEN_NAME = "demo"  # noqa: S105 (a name, no secret)
@@ -106,7 +107,8 @@ def job_of(name: str, web_descriptor: int) -> Callable[[], Any]:
         return lambda: serve_web(web_descriptor)
     from django.core.management import execute_from_command_line
 
-    return lambda: execute_from_command_line(["manage.py", f"run{name}"])
+    arguments = POOLS_ARGUMENTS if name == "pools" else ()
+    return lambda: execute_from_command_line(["manage.py", f"run{name}", *arguments])
 
 
 def fork_parts(jobs: Mapping[str, Callable[[], Any]], logs: Path, keep: Mapping[str, set[int]]) -> dict[str, int]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import os
 import sys
 from typing import Any
 
@@ -11,7 +13,7 @@ from apps.platform.conf import declared_yard
 from apps.platform.console.command_help import show_examples
 from apps.platform.console.refusal import refuse
 from apps.platform.workers.child.cpu_affinity import refuse_if_not_pinnable
-from apps.platform.workers.group.autoreload import keep_reloaded
+from apps.platform.workers.group import autoreload
 from apps.platform.workers.group.pool_group import Companion, PoolGroup
 from apps.platform.workers.preflight import log_to_standard_error, refuse_if_wrong
 from apps.platform.workers.shared.fork import run_or_crash
@@ -37,8 +39,13 @@ class Command(BaseCommand):
         """Declare the arguments."""
         show_examples(parser, self.examples)
         parser.add_argument("pools", metavar="NAME", nargs="*", help="pools of project/topology.py; default all")
-        parser.add_argument("--reload", action="store_true", help="drain and start again when a Python file changes")
-        parser.add_argument("--grace", type=float, default=GRACE_S, help="seconds for running tasks to end, default 25")
+        parser.add_argument("--reload", action="store_true", help="replace the pools when a Python file changes")
+        parser.add_argument(
+            "--grace",
+            type=float,
+            help=f"seconds for running tasks to end, default {GRACE_S:g}, {autoreload.GRACE_S:g} with --reload",
+        )
+        parser.add_argument("--ready-fd", type=int, help=argparse.SUPPRESS)
 
     def handle(self, **options: Any) -> None:
         """Run the pools."""
@@ -49,12 +56,16 @@ class Command(BaseCommand):
             refuse(str(error))
         companion = self.make_companion(options)
         pools = pools or list(declared_yard().pools)
+        if options["grace"] is None:
+            options["grace"] = autoreload.GRACE_S if options["reload"] else GRACE_S
         if options["reload"]:
-            sys.exit(keep_reloaded(self.command_line(options)))
+            sys.exit(autoreload.keep_reloaded(self.command_line(options)))
         log_to_standard_error()
         refuse_if_wrong()
         refuse_if_not_pinnable(pools)
-        parent = PoolGroup(pools, grace_s=options["grace"], companion=companion)
+        if (ready_fd := options["ready_fd"]) is not None:
+            os.set_inheritable(ready_fd, False)
+        parent = PoolGroup(pools, grace_s=options["grace"], companion=companion, ready_fd=ready_fd)
         sys.exit(run_or_crash(parent.run))
 
     def make_companion(self, options: dict[str, Any]) -> Companion | None:

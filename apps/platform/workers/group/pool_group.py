@@ -31,6 +31,8 @@ from broker.topology import Pool
 # Longer than a supervisor takes to kill its own children.
 KILL_MARGIN_S = KILL_AFTER_GRACE_S + 5.0
 GREENLETS = "greenlet pools"
+# Written to the descriptor that a reloader reads.
+READY = b"1"
 # Signals for a parent below another one, which passes on what a terminal sends to its whole process group.
 NOTED_BELOW = (signal.SIGTERM, signal.SIGQUIT, signal.SIGUSR1, signal.SIGCHLD)
 
@@ -61,6 +63,7 @@ class PoolGroup:
         grace_s: Seconds that running tasks may take to end once the pools drain.
         companion: A process to run beside the supervisors.
         own_row: Row in which a parent of this one reads whether all pools are ready.
+        ready_fd: Descriptor to write to once all pools are ready.
     """
 
     def __init__(
@@ -70,10 +73,12 @@ class PoolGroup:
         grace_s: float = GRACE_S,
         companion: Companion | None = None,
         own_row: ChildRow | None = None,
+        ready_fd: int | None = None,
     ) -> None:
         self._parts = _parts(pools)
         self._companion = companion
         self._own_row = own_row
+        self._ready_fd = ready_fd
         self._grace_s = grace_s
         self._table = ChildTable.create(len(self._parts))
         self._ready = False
@@ -161,12 +166,16 @@ class PoolGroup:
         self._selector.close()
         self._process_set.close_inherited()
         self._signals.close()
+        if self._ready_fd is not None:
+            os.close(self._ready_fd)
 
     def _check_ready(self) -> None:
         if not self._ready and all(row.read().ready for row in self._table.rows):
             self._ready = True
             if self._own_row is None:
                 logger.info("pools: all ready")
+                if self._ready_fd is not None:
+                    os.write(self._ready_fd, READY)
             else:
                 self._own_row.set_ready()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 
 import pytest
 from dramatiq import Message
@@ -70,7 +71,7 @@ def test_changed_code_runs_after_a_drain_and_a_syntax_error_changes_nothing(benc
     bench.wait_for_log("the pools keep running the old code")
     still = changing.says()
     changing.write("two")
-    wait_for(lambda: bench.log().count("pools: all ready") == 2, timeout_s=30)
+    wait_for(lambda: "pools: all drained" in bench.log(), timeout_s=30)
 
     assert (still, changing.says()) == ("one", "two")
     assert bench.ended(held) is not None
@@ -91,19 +92,51 @@ def test_a_file_that_does_not_compile_holds_back_what_is_saved_after_it(bench: B
     wait_for(lambda: bench.log().count("the pools keep running the old code") == 2, timeout_s=10)
     still = changing.says()
     other.write_text("WHOLE = True\n")
-    wait_for(lambda: bench.log().count("pools: all ready") == 2, timeout_s=30)
+    wait_for(lambda: "pools: all drained" in bench.log(), timeout_s=30)
 
     assert (still, changing.says()) == ("one", "two")
 
 
-def test_code_that_fails_to_start_is_tried_again_with_the_next_change(bench: Bench, changing: Changing) -> None:
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import no_such_module\n",
+        "import dramatiq\n\n@dramatiq.actor(queue_name='urgnet')\ndef say(): ...\n",
+        "import dramatiq\n\n@dramatiq.actor(max_retry=3)\ndef say(): ...\n",
+    ],
+    ids=["ImportError", "unknown queue", "unknown option"],
+)
+def test_code_that_fails_to_start_leaves_the_old_pools_and_is_tried_again_with_the_next_change(
+    bench: Bench, changing: Changing, code: str
+) -> None:
     reloader = bench.start("runpools", "--reload", "urgent", settings="reloaded_settings")
     bench.wait_for_log("pools: all ready")
 
-    changing.replace("raise RuntimeError('half done')\n")
-    bench.wait_for_log("they start again when a file changes")
+    changing.replace(code)
+    bench.wait_for_log("the old pools keep running the old code; they start again when a file changes")
+    still = changing.says()
     changing.write("three")
+    wait_for(lambda: "pools: all drained" in bench.log(), timeout_s=30)
 
-    wait_for(lambda: bench.log().count("pools: all ready") == 2, timeout_s=30)
-    assert changing.says() == "three"
+    assert (still, changing.says()) == ("one", "three")
     assert reloader.poll() is None
+
+
+def test_a_stuck_task_delays_neither_the_new_code_nor_the_end(bench: Bench, changing: Changing) -> None:
+    reloader = bench.start("runpools", "--reload", "urgent", "slow", settings="reloaded_settings")
+    bench.wait_for_log("pools: all ready")
+    stuck = bench.send("slow", ms=60_000, how="refuse")
+    wait_for(lambda: bench.started(stuck))
+
+    changing.write("two")
+    bench.wait_for_log("the new pools work; the old ones drain")
+    said = {changing.says() for _ in range(20)}
+    wait_for(lambda: "pools: stopped" in bench.log() or "pools: all drained" in bench.log(), timeout_s=15)
+    after = changing.says()
+    began = time.monotonic()
+    os.kill(reloader.pid, signal.SIGINT)
+
+    assert reloader.wait(20) is not None
+    assert time.monotonic() - began < 12
+    assert said <= {"one", "two"}
+    assert after == "two"
