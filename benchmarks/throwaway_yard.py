@@ -40,8 +40,7 @@ class ThrowawayYard:
 
     def start_web(self) -> str:
         """Start one web process and return its address."""
-        address = ["--host", "127.0.0.1", "--port", "0", "--lifespan", "off", "--no-access-log"]
-        url = self._start(["-m", "uvicorn", "project.asgi:application", *address], "Uvicorn running on ")
+        url = self._start(["manage.py", "runweb", "--port", "0"], "Uvicorn running on ")
         return url.split()[0]
 
     def _start(self, arguments: list[str], ready: str) -> str:

@@ -21,19 +21,11 @@ GRACE_S = 3  # event streams stay open for as long as their readers like; withou
 
 def serve_web(descriptor: int) -> None:
     """Serve the site until SIGTERM; requests in flight have ``GRACE_S`` seconds to complete."""
-    import uvicorn
+    from apps.platform.serving.server import serve
 
-    config = uvicorn.Config(
-        "project.asgi:application",
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        # No proxy stands in front of the demo's web, so forwarded headers are not trusted.
-        proxy_headers=False,
-        server_header=False,
-        timeout_graceful_shutdown=GRACE_S,
-    )
-    uvicorn.Server(config).run(sockets=[socket.socket(fileno=descriptor)])
+    # No proxy stands in front of the demo's web, so forwarded headers are not trusted.
+    listener = socket.socket(fileno=descriptor)
+    serve("project.asgi:application", sockets=[listener], proxy_headers=False, timeout_graceful_shutdown=GRACE_S)
 
 
 def serve_sidecars(smtp: socket.socket, http: socket.socket, state: StateFolder) -> None:

@@ -95,7 +95,7 @@ def preload() -> None:
 
     run_checks()
     import_module("project.asgi")
-    import_module("uvicorn.protocols.http.httptools_impl")
+    import_module("apps.platform.serving.server")
     import_module("uvloop")
 
 

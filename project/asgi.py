@@ -1,4 +1,4 @@
-"""The web process: Django behind a limit on request bodies."""
+"""The web process: Django behind limits on request bodies and running requests."""
 
 from __future__ import annotations
 
@@ -13,4 +13,5 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "project.settings")
 
 django_application = get_asgi_application()
 refuse_if_wrong()
-application = BodyLimit(django_application)
+# Pictures of up to 20 MiB; every other body has at most 1 MiB.
+application = BodyLimit(django_application, large_routes=("/api/v1/thumbnails",))

@@ -18,6 +18,7 @@ APPS = (
     "schedules",
     "doctor",
     "deployment",
+    "serving",
     "commands",
 )
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import uvicorn
 
+from apps.platform.serving.server import config
 from tests.waiting import wait_for
 
 
@@ -17,10 +18,7 @@ from tests.waiting import wait_for
 def serving(application: Any) -> Iterator[str]:
     """Serve an ASGI application on a free port of the loopback; yield its address."""
     listener = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(
-        application, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=2, ws="none"
-    )
-    server = uvicorn.Server(config)
+    server = uvicorn.Server(config(application, timeout_graceful_shutdown=2))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
     wait_for(lambda: server.started, what="the web to start")

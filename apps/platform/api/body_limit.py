@@ -1,9 +1,17 @@
-"""Limit on request bodies, enforced before Django, which would first write the whole body to disk."""
+"""Limits on request bodies and on running requests, enforced before Django, which would write any body to disk."""
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from types import TracebackType
 from typing import Any
+
+from asgiref.sync import sync_to_async
+from django.db import DatabaseError, connections
 
 from apps.platform.api.problems import CONTENT_TYPE, Problem
 
@@ -12,73 +20,237 @@ Message = Mapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+CheckToken = Callable[[str], Awaitable[bool]]
 
-MIB = 1024 * 1024
+KIB = 1024
+MIB = 1024 * KIB
+RETRY_AFTER = {"Retry-After": "5"}
+NO_TOKEN = {"WWW-Authenticate": 'Bearer realm="switchyard"'}
+# Answered however many requests run: an orchestrator would restart a busy web.
+PROBES = frozenset({"/healthz", "/readyz"})
+
+
+class Places:
+    """A number of places; :meth:`acquire` returns ``None`` when all are taken."""
+
+    def __init__(self, count: int) -> None:
+        self._free = count
+
+    def acquire(self) -> _Place | None:
+        """Return a place to release by leaving its context."""
+        if self._free == 0:
+            return None
+        self._free -= 1
+        return _Place(self)
+
+    def release(self) -> None:
+        """Release one."""
+        self._free += 1
+
+
+class _Place(AbstractContextManager[None]):
+    def __init__(self, places: Places) -> None:
+        self._places = places
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._places.release()
+
+
+@dataclass(frozen=True, slots=True)
+class RequestLimits:
+    """Limits on the requests of one web process.
+
+    Args:
+        body_bytes: Largest body of any route.
+        large_body_bytes: Largest multipart body of a ``POST`` to one of the large routes, with a valid token.
+        free_bytes: Received before the token is checked; what every client may make the web hold.
+        timeout_s, large_timeout_s: Time in which a body must be complete.
+        anonymous, known, large: Bodies above ``free_bytes`` that are read at once: without a valid token, with one, and
+            on large routes.
+        requests: Requests that run in Django at once; each has a thread.
+    """
+
+    body_bytes: int = MIB
+    large_body_bytes: int = 21 * MIB
+    free_bytes: int = 16 * KIB
+    timeout_s: float = 30.0
+    large_timeout_s: float = 120.0
+    anonymous: int = 8
+    known: int = 32
+    large: int = 4
+    requests: int = 200
+
+
+@dataclass(slots=True)
+class _Body:
+    """What was received of a request's body, and what it may still be."""
+
+    limit_bytes: int
+    deadline_s: float
+    timeout_s: float
+    received: list[Message] = field(default_factory=list)
+    seen_bytes: int = 0
+    complete: bool = False
+    refusal: Problem | None = None
 
 
 class BodyLimit:
-    """ASGI middleware that refuses bodies over a limit with 413: by ``Content-Length``, else while the body is read.
+    """ASGI middleware that bounds bodies in size, time and number, and the number of running requests.
+
+    Bodies up to 16 KiB are read before Django sees the request, so that a slow client holds no thread. Of a larger one
+    the token is checked first. Refusals: 401, 408, 413, and 503 with ``Retry-After``.
 
     Args:
         application: The ASGI application behind.
-        limit_bytes: Largest body; multipart bodies have their own limit.
-        multipart_limit_bytes: Largest ``multipart/form-data`` body.
+        large_routes: Paths that accept ``multipart/form-data`` up to ``large_body_bytes``, from valid tokens only.
+        check_token: Whether a bearer token is valid; by default that of the API's tokens.
     """
 
     def __init__(
-        self, application: Application, *, limit_bytes: int = MIB, multipart_limit_bytes: int = 21 * MIB
+        self,
+        application: Application,
+        *,
+        large_routes: tuple[str, ...] = (),
+        limits: RequestLimits = RequestLimits(),
+        check_token: CheckToken | None = None,
     ) -> None:
         self.application = application
-        self.limit_bytes = limit_bytes
-        self.multipart_limit_bytes = multipart_limit_bytes
+        self.large_routes = frozenset(large_routes)
+        self.limits = limits
+        self._check_token = check_token or _is_valid
+        self._anonymous, self._known, self._large = (
+            Places(limits.anonymous),
+            Places(limits.known),
+            Places(limits.large),
+        )
+        self._requests = Places(limits.requests)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.application(scope, receive, send)
             return
-        refusal = self._refusal(scope)
-        if refusal is not None:
-            await _answer(refusal, send)
-            return
-        await self._counted(scope, receive, send)
+        try:
+            await self._bounded(scope, receive, send)
+        except Problem as problem:
+            await _answer(problem, send)
 
-    def _refusal(self, scope: Scope) -> Problem | None:
-        if not scope.get("query_string", b"").isascii():
-            return Problem(400, "the query is not percent-encoded; encode it")
-        declared = _header(scope, b"content-length")
-        if not declared:
-            return None
-        # isdigit() alone accepts digits beyond ASCII; int() accepts signs and underscores.
-        if not (declared.isascii() and declared.isdigit()) or len(declared) > 18:
-            return Problem(400, "Content-Length: not a number of bytes")
-        limit_bytes = self._limit(scope)
-        return _too_large(limit_bytes) if int(declared) > limit_bytes else None
+    async def _bounded(self, scope: Scope, receive: Receive, send: Send) -> None:
+        declared = _declared(scope)
+        is_large = self._is_large_route(scope) and (declared is None or declared > self.limits.body_bytes)
+        limit_bytes = self.limits.large_body_bytes if is_large else self.limits.body_bytes
+        if declared is not None and declared > limit_bytes:
+            raise _too_large(limit_bytes)
+        timeout_s = self.limits.large_timeout_s if is_large else self.limits.timeout_s
+        body = _Body(limit_bytes, time.monotonic() + timeout_s, timeout_s, complete=_has_no_body(scope, declared))
+        if declared is None or declared <= self.limits.free_bytes:
+            await self._read_free_part(body, receive)
+        with nullcontext() if body.complete else await self._place(scope, is_large=is_large):
+            await self._run(scope, body, receive, send)
 
-    async def _counted(self, scope: Scope, receive: Receive, send: Send) -> None:
-        limit_bytes = self._limit(scope)
-        seen_bytes = 0
+    async def _read_free_part(self, body: _Body, receive: Receive) -> None:
+        while not body.complete and body.seen_bytes <= self.limits.free_bytes:
+            message = await _receive_in_time(body, receive)
+            if body.refusal is not None:
+                raise body.refusal
+            body.received.append(message)
+
+    async def _place(self, scope: Scope, *, is_large: bool) -> _Place:
+        """Return the place of a body above the free part."""
+        scheme, _, plain = _header(scope, b"authorization").decode("latin-1").partition(" ")
+        try:
+            known = scheme.lower() == "bearer" and await self._check_token(plain.strip())
+        except DatabaseError as error:
+            raise Problem(503, "the database does not answer; send the request again", headers=RETRY_AFTER) from error
+        if is_large and not known:
+            raise Problem(401, "a large body needs a valid token; send Authorization: Bearer sy_…", headers=NO_TOKEN)
+        places = self._large if is_large else self._known if known else self._anonymous
+        place = places.acquire()
+        if place is None:
+            raise Problem(503, "too many large bodies are being read; send it again later", headers=RETRY_AFTER)
+        return place
+
+    async def _run(self, scope: Scope, body: _Body, receive: Receive, send: Send) -> None:
+        place = nullcontext() if scope["path"] in PROBES else self._requests.acquire()
+        if place is None:
+            raise Problem(503, "as many requests run as may; send it again later", headers=RETRY_AFTER)
         started = False
 
-        async def receive_counted() -> Message:
-            nonlocal seen_bytes
-            if seen_bytes <= limit_bytes:
-                message = await receive()
-                seen_bytes += len(message.get("body", b""))
+        async def receive_in_time() -> Message:
+            if body.received:
+                return body.received.pop(0)
             # The application handles a disconnected client.
-            return message if seen_bytes <= limit_bytes else {"type": "http.disconnect"}
+            return {"type": "http.disconnect"} if body.refusal else await _receive_in_time(body, receive)
 
         async def send_noted(message: Message) -> None:
             nonlocal started
             started = True
             await send(message)
 
-        await self.application(scope, receive_counted, send_noted)
-        if seen_bytes > limit_bytes and not started:
-            await _answer(_too_large(limit_bytes), send)
+        with place:
+            await self.application(scope, receive_in_time, send_noted)
+        if body.refusal is not None and not started:
+            raise body.refusal
 
-    def _limit(self, scope: Scope) -> int:
+    def _is_large_route(self, scope: Scope) -> bool:
         multipart = _header(scope, b"content-type").strip().lower().startswith(b"multipart/form-data")
-        return self.multipart_limit_bytes if multipart else self.limit_bytes
+        return multipart and scope.get("method") == "POST" and scope["path"] in self.large_routes
+
+
+async def _receive_in_time(body: _Body, receive: Receive) -> Message:
+    """Return the next part of a body; a disconnect, with the refusal noted, when it is too large or too late."""
+    if body.complete:
+        return await receive()  # waits for the client to disconnect
+    try:
+        async with asyncio.timeout(body.deadline_s - time.monotonic()):
+            message = await receive()
+    except TimeoutError:
+        body.refusal = Problem(408, f"the body was not complete after {body.timeout_s:g} s; send it faster")
+        return {"type": "http.disconnect"}
+    body.seen_bytes += len(message.get("body", b""))
+    body.complete = not message.get("more_body", False)
+    if body.seen_bytes > body.limit_bytes:
+        body.refusal = _too_large(body.limit_bytes)
+        return {"type": "http.disconnect"}
+    return message
+
+
+def _declared(scope: Scope) -> int | None:
+    """Return the declared length of the body, ``None`` if there is none.
+
+    Raises:
+        Problem: query or length cannot be read.
+    """
+    if not scope.get("query_string", b"").isascii():
+        raise Problem(400, "the query is not percent-encoded; encode it")
+    declared = _header(scope, b"content-length")
+    if not declared:
+        return None
+    # isdigit() alone accepts digits beyond ASCII; int() accepts signs and underscores.
+    if not (declared.isascii() and declared.isdigit()) or len(declared) > 18:
+        raise Problem(400, "Content-Length: not a number of bytes")
+    return int(declared)
+
+
+def _has_no_body(scope: Scope, declared: int | None) -> bool:
+    """Return whether a request has no body, by its head alone; later versions of HTTP need no header for one."""
+    is_http_1 = str(scope.get("http_version", "")).startswith("1")
+    return declared == 0 or (declared is None and is_http_1 and not _header(scope, b"transfer-encoding"))
+
+
+async def _is_valid(plain: str) -> bool:
+    return await sync_to_async(_find_and_close, thread_sensitive=False)(plain)
+
+
+def _find_and_close(plain: str) -> bool:
+    # Imported here: models need settings, and an ``asgi.py`` imports this module before them.
+    from apps.platform.api.tokens import find_token
+
+    try:
+        return find_token(plain) is not None
+    finally:
+        connections.close_all()  # of this thread, which no request uses
 
 
 def _header(scope: Scope, name: bytes) -> bytes:
@@ -92,6 +264,7 @@ def _too_large(limit_bytes: int) -> Problem:
 
 async def _answer(problem: Problem, send: Send) -> None:
     body = problem.encoded()
-    headers = [(b"content-type", CONTENT_TYPE.encode()), (b"content-length", str(len(body)).encode())]
-    await send({"type": "http.response.start", "status": problem.status, "headers": headers})
+    headers = {"content-type": CONTENT_TYPE, "content-length": str(len(body)), **problem.headers}
+    encoded = [(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()]
+    await send({"type": "http.response.start", "status": problem.status, "headers": encoded})
     await send({"type": "http.response.body", "body": body})

@@ -9,13 +9,13 @@ def hardened(memory_mib: int, *, cpus: float, pids: int = 256) -> dict[str, Any]
     """Return the keys that confine a container.
 
     Args:
-        memory_mib: The kernel kills the container above it.
+        memory_mib: The kernel kills the container above it. Files in ``/tmp`` count as memory and may use half of it.
         cpus: Processors' worth of time, for example 1.5.
         pids: Most processes and threads.
     """
     return {
         "read_only": True,
-        "tmpfs": ["/tmp"],  # noqa: S108 - in the container, and its own
+        "tmpfs": [f"/tmp:size={memory_mib // 2}m"],  # noqa: S108 - in the container, and its own
         "cap_drop": ["ALL"],
         "security_opt": ["no-new-privileges:true"],
         "restart": "unless-stopped",

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.conf import settings
-
 from apps.platform.deployment import sizes
 from apps.platform.deployment.containers import hardened, healthcheck, required
 from apps.platform.workers.supervisor.supervisor import GRACE_S
@@ -82,21 +80,11 @@ def _migrate() -> dict[str, Any]:
     }
 
 
-def _asgi_target() -> str:
-    """Return the project's ASGI application as uvicorn names it, for example ``shop.asgi:application``."""
-    default = f"{settings.ROOT_URLCONF.rpartition('.')[0]}.asgi.application"
-    module, _, name = (getattr(settings, "ASGI_APPLICATION", None) or default).rpartition(".")
-    return f"{module}:{name}"
-
-
 def _web() -> dict[str, Any]:
-    # An empty logging configuration: uvicorn's lines take the project's format. Addresses of requests may hold secrets,
-    # such as those of password resets, so the proxy in front decides what to log of them.
-    command = ["uvicorn", _asgi_target(), "--host", "0.0.0.0", "--port", str(WEB_PORT)]  # noqa: S104
-    command += ["--log-config", "ops/uvicorn-logging.json", "--no-access-log", "--no-server-header"]
+    command = ["python", "manage.py", "runweb", "--host", "0.0.0.0", "--port", str(WEB_PORT)]  # noqa: S104
     return {
         **_project(
-            [*command, "--timeout-graceful-shutdown", "20"],
+            command,
             FORWARDED_ALLOW_IPS=f"${{FORWARDED_ALLOW_IPS:-{PROXY_NETWORKS}}}",
         ),
         "ports": [f"127.0.0.1:{WEB_PORT}:{WEB_PORT}"],

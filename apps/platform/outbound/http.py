@@ -153,6 +153,9 @@ def _exchange(
         try:
             received = {name.lower(): value for name, value in answer.headers.items()}
             body, truncated = _read(answer, meter, request)
+        except ValueError as error:
+            # http.client accepts a negative size of a chunk and hands it to read().
+            raise InvalidAnswer from error
         finally:
             answer.close()
     finally:
@@ -177,6 +180,10 @@ def _read(answer: HTTPResponse, meter: Meter, request: _Request) -> tuple[bytes,
     if not request.truncate:
         raise TooLarge(meter.deadline.host, "the answer's body", request.max_bytes)
     return bytes(body[: request.max_bytes]), True
+
+
+class InvalidAnswer(http.client.HTTPException):
+    """An answer with a number that no reader can use."""
 
 
 @functools.cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import socket
 import ssl
@@ -13,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from apps.platform.outbound.http import DeadlineExceeded, TooLarge, Unreachable, send
+from apps.platform.outbound.http import DeadlineExceeded, OutboundError, TooLarge, Unreachable, send
 from tests.integration.outbound.listener import Listener, answering, dripping, flooding, listening, read_request
 
 OK = b"HTTP/1.1 200 OK\r\n"
@@ -245,3 +246,67 @@ def test_a_certificate_counts_for_the_name_in_the_url_not_for_the_address(allow)
         with pytest.raises(Unreachable, match="not trusted"):
             request("example.com", tls=None)
         assert len(listener.requests) == 2
+
+
+HEADS = [
+    b"HTTP/1.1 200 OK\r\n",
+    b"HTTP/1.1 99999999999999999999 OK\r\n",
+    b"HTTP/1.1 -1 OK\r\n",
+    b"HTTP/9.9 200 OK\r\n",
+    b"HTTP/1.1 \xff\xfe\r\n",
+    b"\r\n",
+    b"HTTP/1.1 101 Switching Protocols\r\n",
+    b"HTTP/1.1 204 No Content\r\n",
+    b"HTTP/1.1 304 Not Modified\r\n",
+    b"ICY 200 OK\r\n",
+]
+FIELDS = [
+    b"Transfer-Encoding: chunked\r\n",
+    b"Content-Length: -5\r\n",
+    b"Content-Length: 5, 5\r\n",
+    b"Content-Length: 5, 6\r\nTransfer-Encoding: chunked\r\n",
+    b"Content-Length: \xb2\r\nX: \xff\r\n",
+    b"Content-Encoding: gzip\r\nTransfer-Encoding: gzip, chunked\r\n",
+    b": no name\r\n folded\r\nno colon\r\n",
+    b"Content-Length: 99999999999999999999999999\r\n",
+]
+BODIES = [
+    b"-5\r\nhello\r\n0\r\n\r\n",
+    b"-1\r\n" + b"a" * 100,
+    b"ffffffffffffffffffffffffffffffff\r\nhello",
+    b"0x5\r\nhello\r\n0\r\n\r\n",
+    b"\xb2\r\nhello",
+    b"5_0\r\nhello",
+    b"",
+    b"5\r\nhello\r\n0\r\n-3: a\r\n\r\n",
+]
+SHAPES = [(head, field, body) for head in HEADS for field in FIELDS for body in BODIES]
+
+
+def test_every_hostile_answer_ends_as_an_error_of_the_client_or_as_an_answer(allow) -> None:
+    answers = iter(SHAPES)
+
+    def hostile(listener: Listener, client: socket.socket) -> None:
+        read_request(listener, client)
+        head, field, body = next(answers)
+        client.sendall(head + field + b"\r\n" + body)
+
+    slowest_s = 0.0
+    with listening(hostile) as listener:
+        url = allow(listener)
+        for _ in SHAPES:
+            started = time.monotonic()
+            with contextlib.suppress(OutboundError):
+                send("GET", url, deadline_s=2.0, max_bytes=65536, truncate=True)
+            slowest_s = max(slowest_s, time.monotonic() - started)
+
+    assert len(SHAPES) == 640
+    assert slowest_s < 2.0 + SLACK_S
+
+
+def test_a_negative_size_of_a_chunk_is_an_unusable_answer(allow) -> None:
+    with listening(answering(OK + b"Transfer-Encoding: chunked\r\n\r\n-5\r\nhello\r\n")) as listener:
+        url = allow(listener)
+
+        with pytest.raises(Unreachable, match="no HTTP"):
+            send("GET", url, deadline_s=2.0, max_bytes=65536)

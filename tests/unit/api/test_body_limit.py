@@ -9,9 +9,16 @@ from typing import Any
 
 import pytest
 
-from apps.platform.api.body_limit import BodyLimit
+from apps.platform.api.body_limit import BodyLimit, RequestLimits
 
 Message = dict[str, Any]
+LIMITS = RequestLimits(body_bytes=100, large_body_bytes=300, free_bytes=50, timeout_s=0.05, large_timeout_s=0.1)
+FORM = {"content-type": "Multipart/Form-Data; boundary=x"}
+TOKEN = {"authorization": "Bearer good"}
+
+
+async def is_good(plain: str) -> bool:
+    return plain == "good"
 
 
 class Echo:
@@ -37,31 +44,49 @@ class Echo:
         await send({"type": "http.response.body", "body": str(self.read_bytes).encode()})
 
 
+def limited(application: Any, limits: RequestLimits = LIMITS) -> BodyLimit:
+    return BodyLimit(application, large_routes=("/large",), limits=limits, check_token=is_good)
+
+
 def call(
-    headers: dict[str, str], chunks: list[bytes], *, query: bytes = b"", kind: str = "http"
+    headers: dict[str, str],
+    chunks: list[bytes],
+    *,
+    path: str = "/api/v1/x",
+    query: bytes = b"",
+    kind: str = "http",
+    ends: bool = True,
 ) -> tuple[list[Message], Echo, int]:
-    """Send a request through the limit; return what was answered, the application, and how many chunks were asked."""
+    """Send a request through the limit; return what was answered, the application, and how many chunks were asked.
+
+    A body that does not end is one whose client stops sending.
+    """
     echo = Echo()
     sent: list[Message] = []
     asked = 0
 
     async def receive() -> Message:
         nonlocal asked
+        if asked == len(chunks):
+            await asyncio.Event().wait()
         chunk = chunks[asked]
         asked += 1
-        return {"type": "http.request", "body": chunk, "more_body": asked < len(chunks)}
+        return {"type": "http.request", "body": chunk, "more_body": asked < len(chunks) or not ends}
 
     async def send(message: Message) -> None:
         sent.append(message)
 
+    if not {"content-length", "transfer-encoding"} & set(headers):
+        headers = headers | {"transfer-encoding": "chunked"}
     scope = {
         "type": kind,
-        "path": "/api/v1/x",
+        "method": "POST",
+        "http_version": "1.1",
+        "path": path,
         "query_string": query,
         "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
     }
-    limit = BodyLimit(echo, limit_bytes=100, multipart_limit_bytes=300)
-    asyncio.run(limit(scope, receive, send))  # type: ignore[arg-type]
+    asyncio.run(limited(echo)(scope, receive, send))  # type: ignore[arg-type]
     return sent, echo, asked
 
 
@@ -101,14 +126,126 @@ def test_a_length_that_lies_does_not_help() -> None:
     refusal(sent, 413)
 
 
-def test_multipart_bodies_have_their_own_limit() -> None:
-    kind = {"content-type": "Multipart/Form-Data; boundary=x"}
-
-    passed, _, _ = call(kind, [b"x" * 300])
-    refused, _, _ = call(kind, [b"x" * 301])
+def test_a_large_form_is_accepted_on_its_route_with_a_token() -> None:
+    passed, _, _ = call(FORM | TOKEN, [b"x" * 300], path="/large")
+    refused, _, _ = call(FORM | TOKEN, [b"x" * 301], path="/large")
 
     assert passed[1]["body"] == b"300"
     refusal(refused, 413)
+
+
+@pytest.mark.parametrize(
+    ("headers", "path", "status"),
+    [
+        (FORM, "/large", 401),
+        (FORM | {"authorization": "Bearer bad"}, "/large", 401),
+        (FORM | {"authorization": "Basic good"}, "/large", 401),
+        (FORM | TOKEN, "/api/v1/x", 413),
+        (TOKEN, "/large", 413),
+    ],
+)
+def test_any_other_large_body_is_refused_unread(headers: dict[str, str], path: str, status: int) -> None:
+    sent, _, asked = call(headers | {"content-length": "300"}, [b"x" * 300], path=path)
+
+    refusal(sent, status)
+    assert asked == 0
+
+
+def test_a_chunked_form_without_a_token_is_refused_after_the_free_part() -> None:
+    sent, echo, asked = call(FORM, [b"x" * 30] * 100, path="/large")
+
+    refusal(sent, 401)
+    assert asked == 2
+    assert echo.read_bytes == 0
+
+
+@pytest.mark.parametrize("chunks", [[], [b"x" * 10], [b"x" * 60]])
+def test_a_body_that_stops_is_408(chunks: list[bytes]) -> None:
+    sent, _, _ = call({}, chunks, ends=False)
+
+    assert "0.05 s" in refusal(sent, 408)["detail"]
+
+
+def test_a_large_body_has_more_time() -> None:
+    sent, _, _ = call(FORM | TOKEN, [b"x" * 60], path="/large", ends=False)
+
+    assert "0.1 s" in refusal(sent, 408)["detail"]
+
+
+@pytest.mark.parametrize(
+    ("headers", "path"), [({}, "/"), (TOKEN, "/"), (FORM | TOKEN, "/large")], ids=["anonymous", "known", "large"]
+)
+def test_only_so_many_bodies_are_read_at_once(headers: dict[str, str], path: str) -> None:
+    limit = limited(
+        Echo(), RequestLimits(body_bytes=100, large_body_bytes=300, free_bytes=1, anonymous=2, known=2, large=2)
+    )
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": path,
+        "headers": [(name.encode(), value.encode()) for name, value in headers.items()] + [(b"content-length", b"99")],
+    }
+    if path == "/large":
+        scope["headers"][-1] = (b"content-length", b"200")
+
+    async def run() -> list[int]:
+        go_on = asyncio.Event()
+        statuses: list[int] = []
+
+        async def receive() -> Message:
+            await go_on.wait()
+            return {"type": "http.request", "body": b"x", "more_body": False}
+
+        async def send(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                statuses.append(message["status"])
+
+        def start() -> asyncio.Task[None]:
+            return asyncio.ensure_future(limit(dict(scope), receive, send))  # type: ignore[arg-type]
+
+        reading = [start(), start()]
+        await asyncio.sleep(0)
+        await start()
+        go_on.set()
+        await asyncio.gather(*reading)
+        await start()
+        return statuses
+
+    assert asyncio.run(run()) == [503, 200, 200, 200]
+
+
+def test_only_so_many_requests_run_at_once_and_probes_are_answered() -> None:
+    go_on: asyncio.Event
+
+    async def slow(scope: Message, receive: Any, send: Any) -> None:
+        if scope["path"] == "/slow":
+            await go_on.wait()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    async def run() -> dict[str, int]:
+        nonlocal go_on
+        go_on = asyncio.Event()
+        limit = limited(slow, RequestLimits(requests=1))
+        statuses: dict[str, int] = {}
+
+        async def ask(path: str) -> None:
+            async def send(message: Message) -> None:
+                if message["type"] == "http.response.start":
+                    statuses[path] = message["status"]
+
+            scope = {"type": "http", "http_version": "1.1", "path": path, "headers": []}
+            await limit(scope, None, send)  # type: ignore[arg-type]
+
+        running = asyncio.ensure_future(ask("/slow"))
+        await asyncio.sleep(0)
+        await ask("/other")
+        await ask("/healthz")
+        go_on.set()
+        await running
+        await ask("/after")
+        return statuses
+
+    assert asyncio.run(run()) == {"/other": 503, "/healthz": 200, "/slow": 200, "/after": 200}
 
 
 @pytest.mark.parametrize("length", ["-1", "1e3", "+5", "1_000", "²", "9" * 30])

@@ -17,6 +17,7 @@ MODULES = {
     "runpools": "apps.platform.workers.commands.runpools",
     "runpool": "apps.platform.workers.commands.runpool",
     "runscheduler": "apps.platform.schedules.commands.runscheduler",
+    "runweb": "apps.platform.serving.commands.runweb",
     "doctor": "apps.platform.doctor.commands.doctor",
     "queues": "apps.platform.operations.commands.queues",
     "jobs": "apps.platform.jobs.commands.jobs",

@@ -1,0 +1,186 @@
+"""Requests that never end, over raw sockets against a real web process: cut, answered, and nobody else notices."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import time
+
+import pytest
+
+from tests.integration.serving.web_process import MIB, WebProcess, answer_of, flood, probing
+from tests.waiting import wait_for
+
+START = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n"
+CHUNKED = b"POST /api/v1/emails HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+ENDLESS_HEADS = {
+    "header lines": (START, b"X-Many: " + b"a" * 56 + b"\r\n"),
+    "one header line": (START + b"X-Long: ", b"a" * 4096),
+    "a header's name": (START, b"a" * 4096),
+    "the URL": (b"GET /", b"a" * 4096),
+    "the query": (b"GET /healthz?", b"a" * 4096),
+}
+MOST_GROWN_MIB = 32
+SLOWEST_MS = 250
+
+
+def problem(answer: bytes, status: int) -> dict[str, object]:
+    """Return the problem document of a raw answer."""
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 %d " % status), answer[:200]
+    assert b"content-type: application/problem+json" in head.lower()
+    document: dict[str, object] = json.loads(body)
+    assert document["status"] == status
+    return document
+
+
+@pytest.mark.parametrize("what", ENDLESS_HEADS)
+def test_an_endless_head_is_refused_and_cut(web: WebProcess, what: str) -> None:
+    start, piece = ENDLESS_HEADS[what]
+
+    with probing(web) as probe, web.connect() as client:
+        client.sendall(start)
+        sent = flood(client, piece, 150 * MIB)
+        answer = answer_of(client)
+
+    assert sent < 8 * MIB  # buffers of two sockets
+    if answer:  # a reset may overtake it while the client is still sending
+        problem(answer, 431)
+    assert probe.grown_mib <= MOST_GROWN_MIB
+    assert probe.slowest_ms <= SLOWEST_MS
+
+
+def test_a_large_head_is_answered_with_431(web: WebProcess) -> None:
+    with web.connect() as client:
+        client.sendall(START + b"X-Long: " + b"a" * 60_000)
+
+        assert "32768" in str(problem(answer_of(client), 431)["detail"])
+
+
+def test_a_head_of_30_kib_is_accepted(web: WebProcess) -> None:
+    status, _, _ = web.request("GET", "/healthz", headers={"X-Long": "a" * 30_000})
+
+    assert status == 200
+
+
+@pytest.mark.parametrize(
+    "request_bytes", [b"nonsense\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\x00"]
+)
+def test_what_is_no_http_is_answered_with_a_problem_document(web: WebProcess, request_bytes: bytes) -> None:
+    with web.connect() as client:
+        client.sendall(request_bytes)
+
+        problem(answer_of(client), 400)
+
+
+@pytest.mark.parametrize("piece", [b"X-Trailer: a\r\n", b"a" * 4096], ids=["many trailers", "one trailer"])
+def test_endless_trailers_are_cut(web: WebProcess, piece: bytes) -> None:
+    with probing(web) as probe, web.connect() as client:
+        client.sendall(CHUNKED + b"2\r\n{}\r\n0\r\n")
+        sent = flood(client, piece, 100 * MIB)
+
+    assert sent < 8 * MIB
+    assert probe.grown_mib <= MOST_GROWN_MIB
+    assert probe.slowest_ms <= SLOWEST_MS
+
+
+def test_thousands_of_pipelined_requests_are_cut(web: WebProcess) -> None:
+    with probing(web) as probe, web.connect() as client:
+        sent = flood(client, START * 100 + b"\r\n" + (START + b"\r\n") * 400, 50 * MIB)
+
+    assert sent < 8 * MIB
+    assert probe.grown_mib <= MOST_GROWN_MIB
+
+
+def test_many_endless_heads_at_once_leave_the_web_as_it_was(web: WebProcess) -> None:
+    with probing(web) as probe:
+        for start, piece in ENDLESS_HEADS.values():
+            with contextlib.ExitStack() as open_sockets:
+                clients = [open_sockets.enter_context(web.connect()) for _ in range(10)]
+                for client in clients:
+                    client.sendall(start)
+                    flood(client, piece, 10 * MIB)
+
+    assert probe.grown_mib <= MOST_GROWN_MIB
+    assert probe.slowest_ms <= SLOWEST_MS
+
+
+def test_slow_clients_are_cut_after_ten_seconds(web: WebProcess) -> None:
+    silent, started, in_header = (web.connect() for _ in range(3))
+    started.sendall(b"GET /heal")
+    in_header.sendall(START + b"X-Slow: a")
+    begun = time.monotonic()
+    dripped_until = begun + 20
+    in_header.settimeout(0.2)
+    answer = b""
+    while not answer and time.monotonic() < dripped_until:
+        with contextlib.suppress(TimeoutError):
+            answer = in_header.recv(65536)
+        if not answer:
+            in_header.sendall(b"a")
+
+    assert time.monotonic() - begun < 15
+    problem(answer, 408)
+    problem(answer_of(started), 408)
+    assert answer_of(silent) == b""
+    for client in (silent, started, in_header):
+        client.close()
+
+
+def test_idle_connections_make_room_for_new_ones(web: WebProcess) -> None:
+    with probing(web) as probe, contextlib.ExitStack() as open_sockets:
+        clients: list[socket.socket] = []
+        for _ in range(700):
+            clients.append(open_sockets.enter_context(web.connect()))
+            clients[-1].sendall(b"GET / HTTP/1.1\r\nX-Long: " + b"a" * 20_000)
+        wait_for(lambda: len(probe.took_ms) > 5)
+
+        assert web.ps.num_fds() < 600
+        assert web.request("GET", "/healthz")[0] == 200
+
+    assert probe.grown_mib <= MOST_GROWN_MIB
+    assert probe.slowest_ms <= SLOWEST_MS
+
+
+def test_bodies_without_a_token_are_not_kept(web: WebProcess) -> None:
+    part = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.png"\r\n\r\n'
+    head = (
+        b"POST %b HTTP/1.1\r\nHost: localhost\r\nContent-Length: 20000000\r\n"
+        b"Content-Type: multipart/form-data; boundary=x\r\n\r\n" + part
+    )
+    expected = {b"/api/v1/thumbnails": 401, b"/admin/login/": 413, b"/healthz": 413}
+    with probing(web) as probe, contextlib.ExitStack() as open_sockets:
+        for path, status in expected.items():
+            for _ in range(15):
+                client = open_sockets.enter_context(web.connect())
+                client.sendall(head % path)
+                client.settimeout(5)
+                assert client.recv(12) == b"HTTP/1.1 %d" % status
+                flood(client, b"a" * 65536, 10 * MIB)
+
+    assert probe.grown_mib <= MOST_GROWN_MIB
+    assert probe.slowest_ms <= SLOWEST_MS
+
+
+def test_unfinished_small_bodies_hold_little_and_no_thread(web: WebProcess) -> None:
+    threads_before = web.ps.num_threads()
+    head = b"POST /api/v1/emails HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n"
+    with probing(web) as probe, contextlib.ExitStack() as open_sockets:
+        clients = [open_sockets.enter_context(web.connect()) for _ in range(200)]
+        statuses: list[bytes] = []
+        for client in clients:
+            client.sendall(head)
+        for client in clients[:100]:
+            with contextlib.suppress(OSError):
+                client.sendall(b"a" * 900_000)
+        for client in clients:
+            client.settimeout(0.05)
+            with contextlib.suppress(OSError):
+                statuses.append(client.recv(12))
+
+        assert statuses.count(b"HTTP/1.1 503") >= 150
+        assert web.ps.num_threads() - threads_before <= 16
+
+    assert probe.grown_mib <= MOST_GROWN_MIB
+    assert probe.slowest_ms <= SLOWEST_MS
