@@ -19,7 +19,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import redis
 from redis.backoff import NoBackoff
@@ -28,6 +28,7 @@ from redis.exceptions import BusyLoadingError, NoScriptError, OutOfMemoryError
 from redis.retry import Retry
 
 from broker.errors import BrokerFull, BrokerUnavailable
+from broker.redis.pace import PACE
 from broker.redis.scripts import Script
 from broker.redis.server_errors import AWAY, is_away, named
 
@@ -39,24 +40,18 @@ BUDGET_S = 2.0
 ANSWER_S = 0.9
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.02, 0.3
 RECONNECT_S = 1.0
-APART_S, LONGEST_S = 0.1, 0.4
 
 
-class Pace:
-    """Moments at which threads reconnect after a failure: 100 ms apart, or closer, so that none waits over 400 ms."""
+class _Unanswered(NamedTuple):
+    """A call whose answer is to come.
 
-    def __init__(self) -> None:
-        self._next_s = 0.0
+    Args:
+        sent: It was sent on the first connection.
+    """
 
-    def turn_s(self) -> float:
-        """Return how many seconds the caller waits before it reconnects."""
-        now_s = time.monotonic()
-        # Two threads may get the same moment, which does no harm; a lock would be inherited by forks.
-        self._next_s = min(max(self._next_s + APART_S, now_s), now_s + LONGEST_S)
-        return self._next_s - now_s + random.uniform(0, APART_S / 4)  # noqa: S311  no secret
-
-
-PACE = Pace()
+    keys: Sequence[str]
+    args: Sequence[Word]
+    sent: bool
 
 
 class RedisCalls:
@@ -112,14 +107,15 @@ class RedisCalls:
             As :meth:`call`. What was sent before may have been run.
         """
         budget_s = self.budget_s if budget_s is None else budget_s
-        unanswered: deque[tuple[Sequence[str], Sequence[Word]]] = deque()
+        unanswered: deque[_Unanswered] = deque()
         own = self.acquire()
         connection: Any = own
         try:
             for keys, args in calls:
                 give_up_s = time.monotonic() + budget_s
-                unanswered.append((keys, args))
-                if connection is not None and not _sent(connection, operation, keys, args):
+                sent = connection is not None and _sent(connection, operation, keys, args)
+                unanswered.append(_Unanswered(keys, args, sent))
+                if not sent:
                     connection = None
                 while len(unanswered) > (1 if connection is not None else 0):
                     answer, connection = self._next_answer(connection, operation, unanswered, give_up_s)
@@ -138,7 +134,7 @@ class RedisCalls:
         self,
         connection: Any,
         operation: Script,
-        unanswered: deque[tuple[Sequence[str], Sequence[Word]]],
+        unanswered: deque[_Unanswered],
         give_up_s: float,
     ) -> tuple[Any, Any]:
         """Return the next answer, and the connection unless it broke: then every call is made anew, by itself."""
@@ -146,7 +142,7 @@ class RedisCalls:
             try:
                 answer = connection.read_response(disable_decoding=True, timeout=min(_left_s(give_up_s), ANSWER_S))
             except NoScriptError:
-                answer = self.call(operation, *unanswered[0], budget_s=_left_s(give_up_s))
+                answer = self.call(operation, *unanswered[0][:2], budget_s=_left_s(give_up_s))
             except OutOfMemoryError as error:
                 raise BrokerFull(operation.name, str(error)) from error
             except redis.RedisError as error:
@@ -157,10 +153,13 @@ class RedisCalls:
                 unanswered.popleft()
                 return answer, connection
         if connection is None:
+            keys, args, sent = unanswered[0]
             try:
-                answer = self.call(operation, *unanswered[0], budget_s=_left_s(give_up_s))
-            except BrokerFull as error:  # the answer to an earlier try may have been lost
-                raise BrokerUnavailable(operation.name, str(error)) from error
+                answer = self.call(operation, keys, args, budget_s=_left_s(give_up_s))
+            except BrokerUnavailable as error:
+                if sent and error.outcome == "refused":  # the answer to the first try was lost: it may have happened
+                    raise BrokerUnavailable(operation.name, str(error)) from error
+                raise
         unanswered.popleft()
         return answer, connection
 

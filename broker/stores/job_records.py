@@ -24,7 +24,8 @@ logger = logging.getLogger("switchyard.broker")
 
 HOUR_MS = 3_600_000
 LIVE_TTL_MS: Final = 9 * 24 * HOUR_MS
-FINISHED_TTL_MS: Final = 24 * HOUR_MS
+# An hour longer than an Idempotency-Key (apps/platform/api/idempotency.py): its repetition finds the job's record.
+FINISHED_TTL_MS: Final = 25 * HOUR_MS
 DEAD_TTL_MS: Final = 90 * 24 * HOUR_MS
 WRITE, FOLLOW, PROGRESS, CANCEL = (
     script(name, folder="") for name in ("job_write", "job_follow", "job_progress", "job_cancel")

@@ -15,7 +15,8 @@ DESCRIPTION = """Submit background jobs, query their state, cancel them.
 
 Every submit answers 202 with a job id at once; the work runs later. Follow it at `status_url`, or live at `events_url`.
 Every refusal is an `application/problem+json` document (RFC 9457). Times are ISO 8601 in UTC with microseconds.
-A repeated POST with the same `Idempotency-Key` returns the first response again and does its work once."""
+A repeated POST with the same `Idempotency-Key` returns the first response again and does its work once. After 429, 500
+or 503 `outcome` says whether the work was enqueued, and `job_ids` names the jobs that are or may be."""
 
 SCHEME = "BearerToken"
 REASONS = {

@@ -14,6 +14,7 @@ from ninja.errors import AuthenticationError, HttpError, ValidationError
 
 from apps.platform.api.parsing import invalid
 from apps.platform.api.problems import FieldError, Problem
+from apps.platform.api.request_jobs import NOT_ENQUEUED, UNKNOWN, current_request
 from broker.errors import BrokerError, BrokerFull, BrokerUnsafe, PayloadTooLarge, QueueFull, UnencodablePayload
 
 RETRY_AFTER_S = 5
@@ -26,7 +27,7 @@ def problem_of(request: HttpRequest, error: Exception) -> Problem:
         if isinstance(error, kinds):
             return make(request, error)
     logger.error("api request failed: %s %s", request.method, request.path, exc_info=error)
-    return Problem(500, "something went wrong on our side; it was logged, try again later")
+    return _failed(500, "something went wrong on our side, it was logged", error)
 
 
 def answer(request: HttpRequest, error: Any) -> HttpResponse:
@@ -62,20 +63,32 @@ def _unavailable(request: HttpRequest, error: Exception) -> Problem:
         what = "broker is given no work until it is safe again"
     else:
         what = f"{'broker' if isinstance(error, BrokerError) else 'database'} does not answer"
-    return Problem(
-        503,
-        f"the {what}; send the request again with the same Idempotency-Key",
-        headers={"Retry-After": str(RETRY_AFTER_S)},
-    )
+    return _failed(503, f"the {what}", error, retry_after_s=RETRY_AFTER_S)
 
 
 def _full(request: HttpRequest, error: QueueFull) -> Problem:
     logger.warning("api request refused: %s %s: %s", request.method, request.path, error)
-    return Problem(
-        429,
-        f"queue {error.queue_name} holds as much work as it may; send the request again with the same Idempotency-Key",
-        headers={"Retry-After": str(RETRY_AFTER_S)},
-    )
+    what = f"queue {error.queue_name} holds as much work as it may"
+    return _failed(429, what, error, retry_after_s=RETRY_AFTER_S)
+
+
+def _failed(status: int, what: str, error: Exception, *, retry_after_s: int | None = None) -> Problem:
+    """Return the problem of a request that may be repeated: what is known of its jobs, and how to repeat it."""
+    headers = {} if retry_after_s is None else {"Retry-After": str(retry_after_s)}
+    jobs = current_request()
+    if jobs is None:  # only a POST enqueues
+        return Problem(status, f"{what}; send the request again", headers=headers)
+    # Code of a host may enqueue past the platform's services, which note the outcome.
+    jobs.in_doubt = jobs.in_doubt or getattr(error, "outcome", "") == UNKNOWN
+    known = "nothing was enqueued" if jobs.outcome == NOT_ENQUEUED else "whether its work was enqueued is unknown"
+    if jobs.has_key:
+        advice = "send the request again with the same Idempotency-Key, its work is done once"
+    elif jobs.outcome == NOT_ENQUEUED or jobs.safe_to_repeat:
+        advice = "send the request again"
+    else:
+        advice = "sent again it may be done twice: look its jobs up first, and send an Idempotency-Key from now on"
+    job_ids = jobs.job_ids if jobs.outcome == UNKNOWN else ()
+    return Problem(status, f"{what}: {known}; {advice}", headers=headers, outcome=jobs.outcome, job_ids=job_ids)
 
 
 def _unencodable(request: HttpRequest, error: UnencodablePayload) -> Problem:

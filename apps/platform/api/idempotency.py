@@ -1,20 +1,27 @@
 """``Idempotency-Key``: a repeated request returns the first response again, and does its work once.
 
 Follows draft-ietf-httpapi-idempotency-key-header. Keys belong to a token and are kept for a day.
+
+A request that ended without a final answer keeps its claim: jobs and rows get ids that are derived from the claim, so
+that a repetition finds those of the run before (:mod:`apps.platform.api.request_jobs`).
 """
 
 from __future__ import annotations
 
 import functools
 import hashlib
+import json
+import logging
 import re
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from inspect import iscoroutinefunction
 from typing import Any
 
 from django.core.files.uploadedfile import UploadedFile
-from django.db import IntegrityError, transaction
+from django.db import DatabaseError, IntegrityError, transaction
+from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.utils import timezone
@@ -23,6 +30,7 @@ from apps.platform.api.auth import token_of
 from apps.platform.api.exception_handlers import answer
 from apps.platform.api.models import IdempotentRequest, Token
 from apps.platform.api.problems import Problem
+from apps.platform.api.request_jobs import NOT_ENQUEUED, RequestJobs, request_jobs
 
 KEPT = timedelta(hours=24)
 # A request that runs for longer has lost its process; a repetition takes its key over.
@@ -30,11 +38,32 @@ LAPSES = timedelta(seconds=60)
 PURGE_EVERY = 100
 PURGE_AT_ONCE = 1_000
 STORED_HEADERS = ("Content-Type", "Location")
-# Not stored: refusals before any work began, because a repeated request may succeed, and internal errors.
-UNSTORED = frozenset({401, 403, 413, 415, 429})
+# Refusals before any work began: the key is free again.
+UNSTORED = frozenset({401, 403, 413, 415})
 _KEY = re.compile(r"[\x21-\x7e]([\x20-\x7e]{0,253}[\x21-\x7e])?")
+logger = logging.getLogger(__name__)
 
 Run = Callable[..., Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """One run of a request under its key.
+
+    Args:
+        repeated: An earlier run began.
+        in_doubt: An earlier run may have enqueued a job.
+    """
+
+    row: IdempotentRequest
+    repeated: bool = False
+    in_doubt: bool = False
+
+    @property
+    def text(self) -> str:
+        """Text that all runs under the claim have in common, and no other claim."""
+        row = self.row
+        return f"{row.pk} {row.token_id} {row.claimed_at.isoformat()} {row.key}"
 
 
 def once(run: Run) -> Run:
@@ -48,27 +77,32 @@ def once(run: Run) -> Run:
 
     @functools.wraps(run)
     def run_once(request: HttpRequest, **path: Any) -> Any:
-        key = request.headers.get("Idempotency-Key")
-        if key is None or request.method != "POST":
+        if request.method != "POST":
             return run(request, **path)
-        try:
-            token = token_of(request)
-            if token is None:
+        key = request.headers.get("Idempotency-Key")
+        with request_jobs(RequestJobs(has_key=key is not None)) as jobs:
+            if key is None:
                 return run(request, **path)
-            claimed = claim(token, key, fingerprint(request))
-        except Exception as error:  # noqa: BLE001  every error becomes a problem document, as in an operation
-            return answer(request, error)
-        if isinstance(claimed, HttpResponse):
-            return claimed
-        response = run(request, **path)
-        settle(claimed, response)
+            try:
+                token = token_of(request)
+                if token is None:
+                    jobs.has_key = False
+                    return run(request, **path)
+                claimed = claim(token, key, fingerprint(request))
+            except Exception as error:  # noqa: BLE001  every error becomes a problem document, as in an operation
+                return answer(request, error)
+            if isinstance(claimed, HttpResponse):
+                return claimed
+            jobs.claim, jobs.repeated, jobs.in_doubt = claimed.text, claimed.repeated, claimed.in_doubt
+            response = run(request, **path)
+        settle(claimed.row, response)
         return response
 
     return run_once
 
 
-def claim(token: Token, key: str, fingerprint: str) -> IdempotentRequest | HttpResponse:
-    """Claim a key for a request, or return its stored response.
+def claim(token: Token, key: str, fingerprint: str) -> Claim | HttpResponse:
+    """Claim a key for a run of a request, or return the stored response.
 
     Raises:
         Problem: 400 unusable key, 422 the key came with another request, 409 that request is in flight.
@@ -86,20 +120,26 @@ def claim(token: Token, key: str, fingerprint: str) -> IdempotentRequest | HttpR
     except IntegrityError:
         if (found := kept.first()) is not None:
             return _known(found, fingerprint)
-        raise _in_flight() from None  # it has failed meanwhile and freed the key
+        raise _in_flight() from None  # it was refused meanwhile and freed the key
     if made.pk % PURGE_EVERY == 0:
         purge()
-    return made
+    return Claim(made)
 
 
-def settle(claimed: IdempotentRequest, response: HttpResponseBase) -> None:
-    """Store the response to a claimed request, or free its key when the response is not final."""
-    ours = IdempotentRequest.objects.filter(pk=claimed.pk, claimed_at=claimed.claimed_at, status__isnull=True)
-    if response.status_code >= 500 or response.status_code in UNSTORED or not isinstance(response, HttpResponse):
-        ours.delete()
-        return
-    headers = {name: response[name] for name in STORED_HEADERS if name in response}
-    ours.update(status=response.status_code, headers=headers, body=response.content)
+def settle(run: IdempotentRequest, response: HttpResponseBase) -> None:
+    """Store the response to a run; free the key when the request was refused before any work began.
+
+    A response that cannot be stored is sent nevertheless: the claim lapses, and a repetition finds the run's jobs.
+    """
+    ours = _same_run(run).filter(status__isnull=True)
+    try:
+        if response.status_code in UNSTORED or not isinstance(response, HttpResponse):
+            ours.delete()
+            return
+        headers = {name: response[name] for name in STORED_HEADERS if name in response}
+        ours.update(status=response.status_code, headers=headers, body=response.content)
+    except DatabaseError as error:
+        logger.warning("response to a request with an Idempotency-Key not stored: %s", error)
 
 
 def purge() -> int:
@@ -122,29 +162,47 @@ def fingerprint(request: HttpRequest) -> str:
     return digest.hexdigest()
 
 
-def _known(found: IdempotentRequest, fingerprint: str) -> IdempotentRequest | HttpResponse:
-    age = timezone.now() - found.claimed_at
-    if age < KEPT:
-        if found.fingerprint != fingerprint:
-            raise Problem(
-                422,
-                "Idempotency-Key: it was used with a different request; use a new key for a new request",
-                type="urn:switchyard:problem:idempotency-key-reused",
-            )
-        if found.status is not None:
-            return _replay(found)
-        if age < LAPSES:
-            raise _in_flight()
-    return _take_over(found, fingerprint)
-
-
-def _take_over(found: IdempotentRequest, fingerprint: str) -> IdempotentRequest:
+def _known(found: IdempotentRequest, fingerprint: str) -> Claim | HttpResponse:
     now = timezone.now()
-    same = IdempotentRequest.objects.filter(pk=found.pk, claimed_at=found.claimed_at)
-    if not same.update(claimed_at=now, fingerprint=fingerprint, status=None, headers={}, body=b""):
+    if now - found.claimed_at >= KEPT:
+        return _take_over(found, fingerprint, claimed_at=now, repeated_at=None)
+    if found.fingerprint != fingerprint:
+        raise Problem(
+            422,
+            "Idempotency-Key: it was used with a different request; use a new key for a new request",
+            type="urn:switchyard:problem:idempotency-key-reused",
+        )
+    if found.status is None:
+        if now - (found.repeated_at or found.claimed_at) < LAPSES:
+            raise _in_flight()
+    elif found.status != 429 and found.status < 500:
+        return _replay(found)
+    return _take_over(found, fingerprint, claimed_at=found.claimed_at, repeated_at=now)
+
+
+def _take_over(
+    found: IdempotentRequest, fingerprint: str, *, claimed_at: datetime, repeated_at: datetime | None
+) -> Claim:
+    repeated = repeated_at is not None
+    in_doubt = repeated and not _was_not_enqueued(found)
+    values = {"claimed_at": claimed_at, "repeated_at": repeated_at, "fingerprint": fingerprint}
+    if not _same_run(found).filter(status=found.status).update(**values, status=None, headers={}, body=b""):
         raise _in_flight()
-    found.claimed_at = now
-    return found
+    found.claimed_at, found.repeated_at = claimed_at, repeated_at
+    return Claim(found, repeated=repeated, in_doubt=in_doubt)
+
+
+def _same_run(run: IdempotentRequest) -> QuerySet[IdempotentRequest]:
+    return IdempotentRequest.objects.filter(pk=run.pk, claimed_at=run.claimed_at, repeated_at=run.repeated_at)
+
+
+def _was_not_enqueued(found: IdempotentRequest) -> bool:
+    """Return whether the stored problem says that nothing was enqueued; a run that left none may have done so."""
+    try:
+        document = json.loads(bytes(found.body))
+    except ValueError:
+        return False
+    return isinstance(document, dict) and document.get("outcome") == NOT_ENQUEUED
 
 
 def _replay(found: IdempotentRequest) -> HttpResponse:

@@ -60,7 +60,8 @@ class Token(models.Model):
 class IdempotentRequest(models.Model):
     """The first request with an ``Idempotency-Key``, and its response once it exists.
 
-    ``status`` is empty while the request is in flight. ``claimed_at`` tells one claim from the next.
+    ``status`` is empty while the request is in flight; one of 429, 500 or above is not final, and a repetition runs
+    the request again. ``claimed_at`` tells one claim from the next, and ``repeated_at`` the runs under one claim.
     """
 
     token = models.ForeignKey(Token, on_delete=models.CASCADE, related_name="idempotent_requests")
@@ -70,6 +71,7 @@ class IdempotentRequest(models.Model):
     headers = models.JSONField(default=dict)
     body = models.BinaryField(default=bytes)
     claimed_at = models.DateTimeField(default=timezone.now, db_index=True)
+    repeated_at = models.DateTimeField(null=True, help_text="When the last repetition began to run; empty before.")
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["token", "key"], name="one_request_per_key")]

@@ -37,6 +37,8 @@ class Problem(Exception):
         errors: The fields that are wrong.
         headers: Further headers, for example ``Retry-After`` in seconds.
         type: A URI that names the kind of problem, where the status alone does not.
+        outcome: Whether the request's work was enqueued, ``not_enqueued`` or ``unknown``; empty where none is enqueued.
+        job_ids: Jobs of the request that are or may be enqueued.
     """
 
     def __init__(
@@ -47,16 +49,20 @@ class Problem(Exception):
         errors: Sequence[FieldError] = (),
         headers: Mapping[str, str] | None = None,
         type: str = "about:blank",
+        outcome: str = "",
+        job_ids: Sequence[str] = (),
     ) -> None:
         self.status = status
         self.detail = detail
         self.errors = tuple(errors)
         self.headers = dict(headers or {})
         self.type = type
+        self.outcome = outcome
+        self.job_ids = tuple(job_ids)
         super().__init__(f"{status}: {detail}")
 
     def document(self) -> dict[str, Any]:
-        """Return the body: ``type``, ``title``, ``status``, ``detail`` and, if fields are wrong, ``errors``."""
+        """Return the body: ``type``, ``title``, ``status``, ``detail``; ``errors``, ``outcome``, ``job_ids`` if any."""
         body: dict[str, Any] = {
             "type": self.type,
             "title": title_of(self.status),
@@ -65,6 +71,10 @@ class Problem(Exception):
         }
         if self.errors:
             body["errors"] = [asdict(error) for error in self.errors]
+        if self.outcome:
+            body["outcome"] = self.outcome
+        if self.job_ids:
+            body["job_ids"] = list(self.job_ids)
         return body
 
     def encoded(self) -> bytes:

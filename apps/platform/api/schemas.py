@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
@@ -67,10 +67,15 @@ class FieldErrorBody(BaseModel):
 
 
 class ProblemBody(BaseModel):
-    """A refusal by RFC 9457; ``errors`` is present when single fields are invalid."""
+    """A refusal by RFC 9457; ``errors`` is present when single fields are invalid.
+
+    ``outcome`` is present when a POST failed that enqueues jobs; ``job_ids`` names those that are or may be enqueued.
+    """
 
     type: str
     title: str
     status: int
     detail: str
     errors: list[FieldErrorBody] | None = None
+    outcome: Literal["not_enqueued", "unknown"] | None = None
+    job_ids: list[str] | None = None

@@ -1,4 +1,8 @@
-"""Enqueuing, progress and cancellation of jobs. A job is a message; its id is the message id."""
+"""Enqueuing, progress and cancellation of jobs. A job is a message; its id is the message id.
+
+Jobs of a request with an ``Idempotency-Key`` get ids that are derived from the claim of the key. A repetition of the
+request asks first whether they are recorded: the broker remembers a finished id for 10 minutes only.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,7 @@ from dramatiq.broker import Broker
 from dramatiq.message import Message
 from dramatiq.middleware import CurrentMessage
 
+from apps.platform.api.request_jobs import current_request
 from broker.admin.cancel import cancel
 from broker.errors import BrokerError
 from broker.interface import facilities
@@ -24,6 +29,7 @@ def submit(
     *,
     owner: str = "",
     delay_ms: int | None = None,
+    job_id: str | None = None,
     kwargs: dict[str, Any],
 ) -> str:
     """Enqueue a job now and return its id, or the id of the unfinished job that holds the same unique key.
@@ -33,6 +39,8 @@ def submit(
     Args:
         owner: ``Token.owner_key`` of the API user who may see the job; empty: operators only.
         delay_ms: Milliseconds until the job may start.
+        job_id: A UUID, the same for the same work: while its record is kept, it is not enqueued again. By default a
+            random one, or with an ``Idempotency-Key`` one that is the same for every repetition of the request.
         kwargs: The actor's arguments, checked against its signature here.
 
     Raises:
@@ -40,8 +48,8 @@ def submit(
         QueueFull: the queue has reached its depth limit.
         ArgumentMismatch: the arguments do not fit the actor.
     """
-    message = _message(actor, owner, kwargs)
-    return _enqueue(actor.broker, message, delay_ms)
+    message, look_up = _message(actor, owner, kwargs, job_id)
+    return _enqueue(actor.broker, message, delay_ms, look_up=look_up)
 
 
 def enqueue_on_commit(
@@ -49,6 +57,7 @@ def enqueue_on_commit(
     *,
     owner: str = "",
     using: str = "default",
+    job_id: str | None = None,
     kwargs: dict[str, Any],
 ) -> str:
     """Enqueue a job when the current transaction commits, not if it rolls back; return the job id at once.
@@ -60,14 +69,15 @@ def enqueue_on_commit(
     Args:
         owner: As for ``submit``.
         using: Alias of the transaction's database.
+        job_id: As for ``submit``.
         kwargs: The actor's arguments, checked against its signature here.
 
     Raises:
         ArgumentMismatch: the arguments do not fit the actor.
         BrokerUnavailable, QueueFull: see above.
     """
-    message = _message(actor, owner, kwargs)
-    transaction.on_commit(lambda: _enqueue(actor.broker, message, None), using=using)
+    message, look_up = _message(actor, owner, kwargs, job_id)
+    transaction.on_commit(lambda: _enqueue(actor.broker, message, None, look_up=look_up), using=using)
     return message.message_id
 
 
@@ -129,10 +139,35 @@ def request_cancel(job_id: str) -> str:
     return cancel(facilities(), job_id)
 
 
-def _message(actor: Actor[Any, Any], owner: str, kwargs: dict[str, Any]) -> Message[Any]:
+def _message(
+    actor: Actor[Any, Any], owner: str, kwargs: dict[str, Any], job_id: str | None
+) -> tuple[Message[Any], bool]:
+    """Return a job's message, and whether an earlier run of its sender may have enqueued it."""
+    request = current_request()
     options: dict[str, Any] = {"owner": owner} if owner else {}
-    return actor.message_with_options(kwargs=kwargs, **options)
+    look_up = job_id is not None
+    if job_id is None and request is not None:
+        job_id = request.next_job_id()
+        look_up = job_id is not None and request.repeated
+    elif request is not None:
+        request.safe_to_repeat = True
+    if job_id is None:
+        return actor.message_with_options(kwargs=kwargs, **options), False
+    # Recorded whatever its actor says: the record tells a repetition that the job was enqueued.
+    message = actor.message_with_options(kwargs=kwargs, **options, track=True)
+    return message.copy(message_id=job_id), look_up
 
 
-def _enqueue(broker: Broker, message: Message[Any], delay_ms: int | None) -> str:
-    return broker.enqueue(message, delay=delay_ms).message_id
+def _enqueue(broker: Broker, message: Message[Any], delay_ms: int | None, *, look_up: bool) -> str:
+    request = current_request()
+    job_id = message.message_id
+    try:
+        if not look_up or facilities().records.states([job_id]) == [None]:
+            job_id = broker.enqueue(message, delay=delay_ms).message_id
+    except BrokerError as error:
+        if request is not None:
+            request.note_failure(job_id, error.outcome)
+        raise
+    if request is not None:
+        request.note_enqueued(job_id)
+    return job_id

@@ -78,5 +78,6 @@ def create_payment_event(request: HttpRequest) -> Status[dict[str, str]]:
     except services.EventDiffers as error:
         raise Problem(409, str(error)) from error
     if unsent:
-        services.note_job(event, submit(apply_payment_event, kwargs={"event_id": event.pk}))
+        job_id = submit(apply_payment_event, job_id=services.job_id_of(event), kwargs={"event_id": event.pk})
+        services.note_job(event, job_id)
     return Status(202, {"event_id": external_id})

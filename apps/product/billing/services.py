@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
@@ -19,6 +20,7 @@ from apps.product.shop import queries as shop
 from apps.product.shop.services import record_payment
 
 Progress = Callable[[int, int, str], None]
+_NAMESPACE = uuid.UUID("d0a0c0a5-5b0e-4b43-8d52-2f3a6bd0b7c1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +79,11 @@ def receive_event(external_id: str, payload: dict[str, Any]) -> tuple[PaymentEve
     if event.payload != payload:
         raise EventDiffers(external_id)
     return event, event.state == EventState.RECEIVED and event.job_id == ""
+
+
+def job_id_of(event: PaymentEvent) -> str:
+    """Return the id of the job that applies an event, the same whenever its sender repeats it."""
+    return str(uuid.uuid5(_NAMESPACE, f"{event.pk} {event.external_id}"))
 
 
 def note_job(event: PaymentEvent, job_id: str) -> None:

@@ -17,6 +17,7 @@ class Picture(models.Model):
     """A received picture: an upload, or a URL to fetch. Its format and size are set once they are verified."""
 
     owner_key = models.CharField(max_length=64, db_index=True)
+    request_id = models.UUIDField(null=True, unique=True, editable=False, help_text="Same for a repeated request.")
     source_url = models.CharField(max_length=2048, blank=True)
     file = models.FileField(upload_to=stored_name, blank=True)
     sent_name = models.CharField(max_length=255, blank=True, help_text="Claimed, never used as a path.")

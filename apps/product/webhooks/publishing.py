@@ -9,6 +9,7 @@ from typing import Any
 
 from django.db import transaction
 
+from apps.platform.api.request_jobs import is_repeated_request, row_id_of_request
 from apps.platform.jobs.services import enqueue_on_commit, request_cancel
 from apps.product.webhooks import queries
 from apps.product.webhooks.actors import deliver_webhook
@@ -26,7 +27,13 @@ def publish(owner_key: str, event_type: str, payload: dict[str, Any]) -> list[st
     Raises:
         BrokerUnavailable: event and deliveries are stored, but not all are enqueued; redeliver them from the admin.
     """
-    event = Event.objects.create(owner_key=owner_key, type=event_type, payload=canonical(payload))
+    event_id = row_id_of_request("event")
+    if event_id is not None and is_repeated_request() and Event.objects.filter(pk=event_id).exists():
+        recorded = Delivery.objects.filter(event_id=event_id).order_by("endpoint__created_at", "endpoint_id")
+        return [_enqueue(delivery.pk, owner_key, job_id=delivery.job_id) for delivery in recorded]
+    event = Event.objects.create(
+        pk=event_id or uuid.uuid4(), owner_key=owner_key, type=event_type, payload=canonical(payload)
+    )
     deliveries = [Delivery(event=event, endpoint=endpoint) for endpoint in queries.subscribed(owner_key, event_type)]
     for delivery in deliveries:
         delivery.job_id = _enqueue(delivery.pk, owner_key)
@@ -53,5 +60,5 @@ def redeliver(delivery_ids: Iterable[uuid.UUID]) -> list[str]:
     return jobs
 
 
-def _enqueue(delivery_id: uuid.UUID, owner_key: str) -> str:
-    return enqueue_on_commit(deliver_webhook, owner=owner_key, kwargs={"delivery_id": str(delivery_id)})
+def _enqueue(delivery_id: uuid.UUID, owner_key: str, *, job_id: str | None = None) -> str:
+    return enqueue_on_commit(deliver_webhook, owner=owner_key, job_id=job_id, kwargs={"delivery_id": str(delivery_id)})

@@ -18,6 +18,7 @@ from apps.product.billing import signatures
 from apps.product.billing.actors import apply_payment_event
 from apps.product.billing.models import EventState, PaymentEvent
 from apps.product.shop.models import Invoice, InvoiceStatus, Payment
+from broker.errors import BrokerUnavailable
 from tests.factories.shop import make_invoice
 from tests.waiting import wait_for
 
@@ -202,3 +203,19 @@ def test_the_document_of_the_api_says_how_an_event_is_signed():
     assert "security" not in operation and {"202", "401", "409", "422"} <= set(operation["responses"])
     assert schema["properties"]["data"]["required"] == ["id", "amount", "currency", "paid_at"]
     assert "$ref" not in json.dumps(schema)
+
+
+def test_an_event_that_may_have_been_enqueued_is_enqueued_once(waiting, monkeypatch):
+    def lose_answer(*args: Any, **options: Any) -> str:
+        submit(*args, **options)
+        raise BrokerUnavailable("enqueue", "the answer was lost")
+
+    monkeypatch.setattr("apps.product.billing.api.submit", lose_answer)
+    lost = post(body())
+    monkeypatch.undo()
+    again = post(body())
+
+    assert (lost.status_code, again.status_code) == (503, 202)
+    assert lost.json()["outcome"] == "unknown"
+    assert "send the request again" in lost.json()["detail"]
+    assert waiting() == 1

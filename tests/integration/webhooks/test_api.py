@@ -6,6 +6,8 @@ import json
 
 import pytest
 
+from apps.platform.api.request_jobs import RequestJobs, request_jobs
+from apps.product.webhooks import services
 from apps.product.webhooks.models import Delivery, Endpoint, Event
 from broker.interface import facilities as facilities_of
 
@@ -170,3 +172,12 @@ def test_without_a_token_nothing_is_registered(client, db):
     for path in (ENDPOINTS, EVENTS):
         response = client.post(f"/api/v1{path}", b"{}", content_type="application/json")
         assert response.status_code == 401
+
+
+def test_a_repeated_request_registers_its_endpoint_once(db):
+    def register(*, repeated: bool) -> tuple[Endpoint, str]:
+        with request_jobs(RequestJobs(has_key=True, claim="one claim", repeated=repeated)):
+            return services.create_endpoint("user:1", URL, ["a"])
+
+    assert register(repeated=False) == register(repeated=True)
+    assert Endpoint.objects.count() == 1

@@ -15,6 +15,7 @@ from apps.platform.api.application import build_api
 from apps.platform.api.auth import operate_scope, read_scope, submit_scope
 from apps.platform.api.middleware import PREFIX
 from apps.platform.api.problems import Problem
+from apps.platform.api.request_jobs import current_request, is_repeated_request, row_id_of_request
 from apps.platform.api.schemas import Line, Month, RowId, StrictSchema
 from broker.errors import BrokerFull, BrokerUnavailable, BrokerUnsafe, QueueFull
 from broker.queue.json_body import encode
@@ -23,6 +24,7 @@ router = Router()
 calls: list[dict[str, Any]] = []
 hold = threading.Event()
 entered = threading.Event()
+next_errors: list[Exception] = []
 
 
 class Order(StrictSchema):
@@ -72,12 +74,22 @@ def unavailable(request: HttpRequest, what: str) -> dict[str, Any]:
     calls.append({})
     errors = {
         "broker": BrokerUnavailable("an enqueue", "refused"),
+        "away": BrokerUnavailable("an enqueue", "refused", outcome="refused"),
         "unsafe": BrokerUnsafe("enqueue", "maxmemory-policy is 'allkeys-lru'"),
         "full": BrokerFull("an enqueue", "used memory > 'maxmemory'"),
         "queue": QueueFull("default", 10, 10),
         "database": OperationalError("database is locked"),
     }
     raise errors[what]
+
+
+@router.post("/jobs", auth=submit_scope)
+def create_job(request: HttpRequest) -> dict[str, Any]:
+    jobs = current_request()
+    assert jobs is not None
+    row = row_id_of_request("order")
+    calls.append({"job": jobs.next_job_id(), "row": row and str(row), "repeated": is_repeated_request()})
+    raise next_errors.pop(0) if next_errors else BrokerUnavailable("an enqueue", "refused")
 
 
 @router.post("/enqueued/{what}", auth=submit_scope)

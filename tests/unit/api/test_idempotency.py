@@ -8,12 +8,15 @@ from datetime import timedelta
 
 import pytest
 from django.core.files.uploadedfile import SimpleUploadedFile
+from django.db import OperationalError
+from django.db.models import Model, QuerySet
 from django.http import HttpResponse
 from django.test import Client
 from django.utils import timezone
 
 from apps.platform.api import idempotency
 from apps.platform.api.models import IdempotentRequest, Token
+from broker.errors import BrokerUnavailable
 from tests.unit.api import probe_urls
 from tests.unit.api.conftest import Post, problem
 
@@ -84,19 +87,103 @@ def test_a_refusal_is_an_answer_and_comes_again(post: Post, status: int) -> None
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])
-def test_an_answer_that_is_not_final_frees_the_key(post: Post, status: int) -> None:
+def test_an_answer_that_is_not_final_lets_the_request_run_again_at_once(post: Post, status: int) -> None:
     post(f"/fail/{status}", key="k1")
-    post(f"/fail/{status}", key="k1")
+    claimed_at = IdempotentRequest.objects.get().claimed_at
+    again = post(f"/fail/{status}", key="k1")
 
     assert len(probe_urls.calls) == 2
+    assert "Idempotency-Replayed" not in again
+    assert IdempotentRequest.objects.get().claimed_at == claimed_at, "the key lives no longer for it"
+
+
+@pytest.mark.parametrize("status", [401, 403, 413, 415])
+def test_a_refusal_before_any_work_frees_the_key(post: Post, status: int) -> None:
+    post(f"/fail/{status}", key="k1")
+
     assert not IdempotentRequest.objects.exists()
 
 
-@pytest.mark.parametrize("path", ["/broken", "/unavailable/broker", "/unavailable/database"])
-def test_our_own_failure_frees_the_key(post: Post, path: str) -> None:
+@pytest.mark.parametrize("path", ["/broken", "/unavailable/broker", "/unavailable/database", "/unavailable/queue"])
+def test_after_our_own_failure_the_key_still_belongs_to_its_request(post: Post, path: str) -> None:
     post(path, key="k1")
 
-    assert not IdempotentRequest.objects.exists()
+    problem(post("/orders", ORDER, key="k1"), 422)
+    assert IdempotentRequest.objects.get().key == "k1"
+
+
+def ids_of(post: Post, key: str | None) -> tuple[str | None, str | None]:
+    """Return the ids that a run gave a job and a row; the run then fails."""
+    post("/jobs", key=key)
+    return probe_urls.calls[-1]["job"], probe_urls.calls[-1]["row"]
+
+
+def test_every_run_under_a_claim_gives_the_same_ids_to_jobs_and_rows(post: Post) -> None:
+    first, second, other = ids_of(post, "k1"), ids_of(post, "k1"), ids_of(post, "k2")
+
+    assert first == second
+    assert len({*first, *other}) == 4
+    assert [call["repeated"] for call in probe_urls.calls] == [False, True, False]
+
+
+def test_a_key_that_is_used_again_after_a_day_gives_other_ids(post: Post) -> None:
+    first = ids_of(post, "k1")
+    age(timedelta(hours=24, seconds=1))
+
+    assert not {*first} & {*ids_of(post, "k1")}
+    assert probe_urls.calls[-1]["repeated"] is False
+
+
+def test_without_a_key_jobs_have_no_ids_of_their_request(post: Post) -> None:
+    assert ids_of(post, None) == (None, None)
+
+
+def test_a_response_that_cannot_be_stored_is_sent(post: Post, monkeypatch: pytest.MonkeyPatch) -> None:
+    update = QuerySet.update
+
+    def fail(self: QuerySet[Model], **values: object) -> int:
+        if self.model is IdempotentRequest:
+            raise OperationalError("database is locked")
+        return update(self, **values)
+
+    monkeypatch.setattr(QuerySet, "update", fail)
+
+    assert post("/orders", ORDER, key="k1").status_code == 201
+
+
+@pytest.mark.parametrize(
+    ("path", "key", "outcome", "advice"),
+    [
+        ("/unavailable/broker", "k", "unknown", "again with the same Idempotency-Key, its work is done once"),
+        ("/unavailable/broker", None, "unknown", "sent again it may be done twice"),
+        ("/unavailable/away", "k", "not_enqueued", "again with the same Idempotency-Key, its work is done once"),
+        ("/unavailable/away", None, "not_enqueued", "nothing was enqueued; send the request again"),
+        ("/unavailable/full", None, "not_enqueued", "nothing was enqueued; send the request again"),
+        ("/unavailable/unsafe", None, "not_enqueued", "nothing was enqueued; send the request again"),
+        ("/unavailable/database", None, "not_enqueued", "nothing was enqueued; send the request again"),
+    ],
+)
+def test_a_503_says_what_is_known_and_what_to_do(
+    post: Post, path: str, key: str | None, outcome: str, advice: str
+) -> None:
+    document = problem(post(path, key=key), 503)
+
+    assert document["outcome"] == outcome
+    assert advice in document["detail"]
+
+
+def test_an_outcome_that_was_unknown_stays_unknown(post: Post, monkeypatch: pytest.MonkeyPatch) -> None:
+    errors = [BrokerUnavailable("enqueue", "timeout"), BrokerUnavailable("enqueue", "refused", outcome="refused")]
+    monkeypatch.setattr(probe_urls, "next_errors", errors)
+
+    assert [problem(post("/jobs", key="k1"), 503)["outcome"] for _ in range(2)] == ["unknown", "unknown"]
+
+
+def test_after_a_refusal_the_next_refusal_is_known_too(post: Post, monkeypatch: pytest.MonkeyPatch) -> None:
+    errors = [BrokerUnavailable("enqueue", "refused", outcome="refused") for _ in range(2)]
+    monkeypatch.setattr(probe_urls, "next_errors", errors)
+
+    assert [problem(post("/jobs", key="k1"), 503)["outcome"] for _ in range(2)] == ["not_enqueued", "not_enqueued"]
 
 
 def test_a_key_in_flight_is_409_with_retry_after(post: Post) -> None:

@@ -64,4 +64,4 @@ class Command(BaseCommand):
 
 
 def _unknown(job_id: str) -> CommandError:
-    return CommandError(f"job {job_id}: no job has this id, or it has expired; finished jobs are kept for 24 hours")
+    return CommandError(f"job {job_id}: no job has this id, or it has expired; finished jobs are kept for 25 hours")

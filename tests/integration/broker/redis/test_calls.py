@@ -84,6 +84,34 @@ def test_a_full_server_does_not_hide_that_an_earlier_answer_was_lost(
         calls.close()
 
 
+class AwayAtSecondTry(RedisCalls):
+    """A calls whose server listens no longer when a connection is asked for the second time."""
+
+    tries = 0
+    leave: Callable[[], None]
+
+    def acquire(self) -> Any:
+        self.tries += 1
+        if self.tries == 2:
+            self.leave()
+        return super().acquire()
+
+
+def test_a_server_that_left_does_not_hide_that_an_earlier_answer_was_lost(emptied: ServerUnderTest) -> None:
+    emptied.admin.script_load(script("enqueue").text)
+    with FaultProxy(emptied.port) as proxy:
+        calls = AwayAtSecondTry(connect(proxy.url))
+        calls.leave = proxy.close
+        proxy.drop_reply(1, of=b"lost")
+
+        with pytest.raises(BrokerUnavailable) as raised:
+            QueueOperations(calls, Keys("lost").queue("q")).enqueue([Entry("a", b"x")])
+
+        assert raised.value.outcome == "unknown"
+        assert emptied.admin.exists("lost:{q}:bodies")
+        calls.close()
+
+
 def test_an_answer_that_nobody_waited_for_is_nobody_elses(calls: RedisCalls, monkeypatch: pytest.MonkeyPatch) -> None:
     calls.command("PING")
     connection = calls.acquire()

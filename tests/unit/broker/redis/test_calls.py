@@ -10,8 +10,9 @@ from itertools import pairwise
 import pytest
 
 from broker.errors import BrokerUnavailable
-from broker.redis.calls import APART_S, LONGEST_S, Pace, RedisCalls
+from broker.redis.calls import RedisCalls
 from broker.redis.connections import connect
+from broker.redis.pace import APART_S, LONGEST_S, Pace
 
 
 @pytest.fixture
