@@ -15,7 +15,7 @@ from broker.errors import BrokerError, BrokerUnavailable, LeaseLost
 from broker.held_message import HeldMessage
 from broker.queue.operations import AT_ONCE, QueueOperations, lane_of
 from broker.queue.results import Fetched, Lease, fetched
-from broker.received import readable
+from broker.received import receive
 from broker.redis.scripts import script
 from broker.worker.cancellations import POLL_CANCELLATIONS_S
 from broker.worker.parked_calls import ParkedCalls
@@ -274,7 +274,7 @@ class Consumer(DramatiqConsumer):
             raise LeaseLost(self._owner)
         try:
             for grant in found.grants:
-                if (message := readable(grant, self._family, self._lane_name)) is not None:
+                if (message := receive(grant, self._family, self._lane_name, self._broker)) is not None:
                     self._ready.append(message)
                     credit -= 1
         finally:

@@ -38,3 +38,6 @@ class ConsumingBroker(Protocol):
 
     def emit_before(self, signal: str, *args: Any) -> None:
         """Call the hooks of a signal."""
+
+    def emit_after(self, signal: str, *args: Any) -> None:
+        """Call the hooks of a signal."""

@@ -94,6 +94,23 @@ class NoSuchDeadLetter(SwitchyardError):
         )
 
 
+class NotQuarantined(SwitchyardError):
+    """A message is not, or no longer, in the quarantine."""
+
+    def __init__(self, queue_name: str, message_id: str) -> None:
+        super().__init__(
+            f"message {message_id!r} is not in the quarantine of {queue_name}; "
+            "it was requeued or discarded before, see `manage.py deadletters list --quarantined`"
+        )
+
+
+class NotRequeued(SwitchyardError):
+    """A quarantined message would be quarantined again, or is not there as a whole."""
+
+    def __init__(self, message_id: str, fact: str) -> None:
+        super().__init__(f"message {message_id!r} stays in the quarantine: {fact}")
+
+
 class BrokerFull(BrokerUnavailable):
     """The server has no memory left for new messages. Messages already there can still be processed.
 

@@ -78,6 +78,21 @@ class Transport(Protocol):
     def unreadable(self, queue: str, *, cursor: int = 0, limit: int = 100) -> Page[Unreadable]:
         """Return quarantined messages, newest first."""
 
+    def requeue_quarantined(self, queue: str, message_id: str) -> None:
+        """Move a quarantined message back to its lane, after an upgrade to a release that understands it.
+
+        Raises:
+            NotQuarantined: it is not in the quarantine.
+            NotRequeued: this process does not understand it either.
+        """
+
+    def discard_quarantined(self, queue: str, message_id: str) -> None:
+        """Drop a quarantined message for good.
+
+        Raises:
+            NotQuarantined: it is not in the quarantine.
+        """
+
     def cancel(self, queue: str, message_id: str) -> str:
         """Keep a message from starting.
 

@@ -11,7 +11,7 @@ from typing import Any, Final, Protocol, cast
 from dramatiq.broker import Broker, Consumer, MessageProxy
 from dramatiq.message import Message
 
-from broker.errors import NoSuchDeadLetter
+from broker.errors import NoSuchDeadLetter, NotQuarantined
 from broker.held_message import moved_copy, requeued_copy
 from broker.shapes import DeadLetter, LaneStats, Page, QueueStats, Unreadable
 from broker.stores.dead_lists import DeadLists
@@ -106,6 +106,14 @@ class PortableTransport:
     def unreadable(self, queue: str, *, cursor: int = 0, limit: int = 100) -> Page[Unreadable]:
         """Return quarantined messages, newest first."""
         return self._quarantine.page(queue, cursor=cursor, limit=limit)
+
+    def requeue_quarantined(self, queue: str, message_id: str) -> None:
+        """Refuse: workers on this transport quarantine nothing."""
+        raise NotQuarantined(queue, message_id)
+
+    def discard_quarantined(self, queue: str, message_id: str) -> None:
+        """Refuse: workers on this transport quarantine nothing."""
+        raise NotQuarantined(queue, message_id)
 
     def cancel(self, queue: str, message_id: str) -> str:
         """Return ``unknown``: no queue can remove a message; the job's record carries the request."""

@@ -1,9 +1,14 @@
-"""Fetched messages: each becomes a held message, or goes to the quarantine when it is none."""
+"""Fetched messages: each becomes a held message, is scheduled for its ``eta``, or goes to the quarantine."""
 
 from __future__ import annotations
 
 import logging
+from typing import Any
 
+from dramatiq.message import Message
+from dramatiq.middleware import MiddlewareError
+
+from broker.consuming_broker import ConsumingBroker
 from broker.held_message import HeldMessage
 from broker.queue import codec
 from broker.queue.operations import QueueOperations
@@ -13,15 +18,46 @@ from broker.stores.quarantine import Quarantine
 logger = logging.getLogger("switchyard.broker")
 
 
-def readable(grant: Grant, family: QueueOperations, lane_name: str) -> HeldMessage | None:
-    """Return the message of a grant; move it to the quarantine and return ``None`` when it is unreadable."""
+def receive(grant: Grant, family: QueueOperations, lane_name: str, broker: ConsumingBroker) -> HeldMessage | None:
+    """Return the message of a grant, or ``None`` when it was scheduled or quarantined.
+
+    Middleware refuses an option in ``before_receive_message``, by raising a ``MiddlewareError``. Nothing that is
+    returned has an ``eta``: Dramatiq would keep the message in memory, and lose it when it cannot be enqueued again.
+    """
+    message: Message[Any] | None = None
     try:
         if grant.body is None:
             raise codec.UnreadableMessage("an id without a body")
         message = codec.decode(grant.body, message_id=str(grant.lease.id, "ascii"), lane=lane_name)
-    except (codec.UnreadableMessage, UnicodeDecodeError) as error:
-        raw = grant.lease.id if grant.body is None else grant.body
-        family.quarantine(grant.lease, Quarantine.entry(lane_name, raw, str(error)).encode())
-        logger.error("unreadable message of %d bytes in %s set aside: %s", len(raw), lane_name, error)
+        if not message.options.keys() <= codec.VALIDATED:
+            broker.emit_before("receive_message", message)
+    except (codec.UnreadableMessage, UnicodeDecodeError, MiddlewareError) as error:
+        _quarantine(grant, family, lane_name, error)
+        if message is not None:
+            broker.emit_after("quarantine_message", message, error)
+        return None
+    if "eta" in message.options and _scheduled(message, grant, family, broker):
         return None
     return HeldMessage(message, grant.lease, family, grant.crashes, grant.cancel_requested, grant.cause)
+
+
+def _scheduled(message: Message[Any], grant: Grant, family: QueueOperations, broker: ConsumingBroker) -> bool:
+    """Make a due time of a message's ``eta``; return ``False`` when it is due, and still held."""
+    eta = message.options.pop("eta")
+    if eta is None:
+        return False
+    message.options.update(due_at=int(eta), deferred_by="eta")
+    delay_ms = family.schedule(grant.lease, body=codec.encode(message, grown=True), due_at_ms=int(eta))
+    if delay_ms is None:
+        broker.report_stale(family, [grant.lease])
+    elif delay_ms:
+        broker.emit_after("enqueue", message, delay_ms)
+    return delay_ms != 0
+
+
+def _quarantine(grant: Grant, family: QueueOperations, lane_name: str, error: Exception) -> None:
+    raw = grant.lease.id if grant.body is None else grant.body
+    id_ = codec.usable_id(grant.lease.id)
+    entry = Quarantine.entry(lane_name, raw, str(error), message_id=id_)
+    family.quarantine(grant.lease, entry.encode(), whole=grant.body if id_ else None)
+    logger.error("unreadable message of %d bytes in %s set aside: %s", len(raw), lane_name, error)

@@ -261,7 +261,7 @@ class RedisBroker(Broker):
         return level_of(priority)
 
     def _held_by_sender(self, message: Message[Any], family: QueueOperations) -> HeldMessage | None:
-        """Return the held message of the same id that the caller runs, or kept until it was due.
+        """Return the held message of the same id that the caller runs.
 
         For every other thread of this process it is a message whose id is known.
         """
@@ -269,8 +269,7 @@ class RedisBroker(Broker):
         if held is None or held.family is not family or held.moved:
             return None
         itself: object = message
-        own = held is itself or held.runs_in == threading.get_ident() or "eta" in held.options
-        return held if own else None
+        return held if held is itself or held.runs_in == threading.get_ident() else None
 
     def flush(self, queue_name: str) -> None:
         """Drop every message of a queue and of its retry lane; dead letters stay."""

@@ -8,13 +8,15 @@ from typing import Any, Final
 
 from dramatiq.broker import MessageProxy
 from dramatiq.message import Message
+from dramatiq.middleware import MiddlewareError
 
 from broker.admin.stats import family_stats
-from broker.errors import NoSuchDeadLetter
+from broker.errors import NoSuchDeadLetter, NotQuarantined, NotRequeued
 from broker.held_message import HeldMessage, moved_copy, requeued_copy
+from broker.keys.queue_keys import Lane
 from broker.queue import administration, codec
 from broker.queue.dead_letter_json import decode
-from broker.queue.operations import Move, QueueOperations, lane_of
+from broker.queue.operations import NORMAL, Move, QueueOperations, lane_of
 from broker.queue.unroutable import UnroutableLane
 from broker.redis_broker import RedisBroker
 from broker.shapes import DeadLetter, Page, QueueStats, Unreadable
@@ -110,6 +112,32 @@ class RedisTransport:
         """Return quarantined messages, newest first."""
         return self._quarantine.page(queue, cursor=cursor, limit=limit)
 
+    def requeue_quarantined(self, queue: str, message_id: str) -> None:
+        """Move a quarantined message back to the lane it was in, provided that this process understands it."""
+        found = self._quarantine.find(queue, message_id)
+        if found is None:
+            raise NotQuarantined(queue, message_id)
+        as_read, entry, whole = found
+        if whole is None:
+            raise NotRequeued(message_id, "only its first bytes were kept; send it again, or discard it")
+        family, lane = self._broker.lane(entry.queue)
+        try:
+            message = codec.decode(whole, message_id=message_id, lane=entry.queue)
+            self._broker.emit_before("receive_message", message)
+        except (codec.UnreadableMessage, MiddlewareError) as error:
+            raise NotRequeued(message_id, str(error)) from error
+        message.options["generation"] = int(message.options.get("generation", 0)) + 1
+        body = codec.encode(message, grown=True)
+        self._unquarantine(family, message_id, as_read, lane=lane, body=body, level=self._broker.level(message))
+        self._broker.emit_after("enqueue", message, None)
+
+    def discard_quarantined(self, queue: str, message_id: str) -> None:
+        """Drop a quarantined message for good."""
+        found = self._quarantine.find(queue, message_id)
+        if found is None:
+            raise NotQuarantined(queue, message_id)
+        self._unquarantine(self._family(queue), message_id, found[0], lane="live", body=b"", level=NORMAL)
+
     def cancel(self, queue: str, message_id: str) -> str:
         """Remove a scheduled message, mark a waiting one to be dropped, request cancellation of a leased one."""
         return administration.cancel(self._family(queue), message_id)
@@ -130,6 +158,14 @@ class RedisTransport:
         if family is not message.family:
             raise ValueError(f"{message.message_id} cannot move from {message.queue_name} to {lane}: another family")
         self._broker.moves.move(message, moved_copy(held, lane, options), move=move, delay=delay_ms)
+
+    @staticmethod
+    def _unquarantine(
+        family: QueueOperations, message_id: str, as_read: bytes, *, lane: Lane, body: bytes, level: int
+    ) -> None:
+        details: dict[str, Any] = {"lane": lane, "as_read": as_read, "body": body, "level": level}
+        if not administration.unquarantine(family, message_id, nonce=uuid.uuid4().hex, **details):
+            raise NotQuarantined(family.keys.queue, message_id)
 
     def _lane(self, held: Message[Any] | MessageProxy) -> UnroutableLane:
         message = _held(held)

@@ -94,6 +94,16 @@ class InvalidOption(SwitchyardError, MiddlewareError):
         super().__init__(f"actor {actor_name}: {option} is {value!r:.200}; {remedy}" + (f" ({place})" if place else ""))
 
 
+class UnreadableOption(UnknownOption):
+    """A received message has an option that this release does not know."""
+
+    def __init__(self, actor_name: str, option: str, value: object) -> None:
+        super().__init__(
+            f"actor {actor_name}: message option {option} is {value!r:.100}, and this release knows no such option; "
+            "requeue the message once every worker has the release that sent it, or discard it"
+        )
+
+
 class DeferFailed(SwitchyardError, MiddlewareError):
     """A message over its rate limit could not be deferred. It takes the retry path instead of starting too early."""
 

@@ -124,13 +124,13 @@ def boolean_of(message: Any, actor: Actor[..., Any] | None, name: str, *, defaul
     return value if isinstance(value, bool) else default
 
 
-def unusable(queue: str, options: Mapping[str, Any], rules: Mapping[str, OptionRule]) -> dict[str, str]:
-    """Return the options of a received message that cannot be used, each with the reason."""
-    found: dict[str, str] = {}
-    for name in rules.keys() & options.keys():
+def unusable(queue: str, options: Mapping[str, Any], rules: Mapping[str, OptionRule]) -> dict[str, tuple[Any, str]]:
+    """Return the options of a received message that cannot be used, each with its value and a remedy."""
+    found: dict[str, tuple[Any, str]] = {}
+    for name in sorted(rules.keys() & options.keys()):
         check, value = rules[name].of_message, options[name]
         if check is None:
-            found[name] = "only actors can have it"
+            found[name] = value, "only actors can have it"
         elif value is not None and (remedy := check(value, queue)):
-            found[name] = f"its value is {value!r:.100}; {remedy}"
+            found[name] = value, remedy
     return found

@@ -13,7 +13,7 @@ from dramatiq.message import Message
 from dramatiq.middleware import Middleware
 
 from broker.queue.depth_limits import follows_a_job
-from middleware.errors import InvalidOption, UnknownOption
+from middleware.errors import InvalidOption, UnknownOption, UnreadableOption
 from middleware.option_rules import (
     OptionRule,
     any_value,
@@ -34,6 +34,7 @@ WRITTEN_BY_US = frozenset({"attempts", "due_at", "generation", "deferred_by", "p
 INTERNAL = WRITTEN_BY_US | frozenset(
     {"enqueued_at", "redis_message_id", "eta", "owner", "delay"}
     | {"pipe_target", "group_completion_uuid", "group_completion_callbacks", "traceback", "retries", "asyncio_loop"}
+    | {"requeue_timestamp"}
 )
 
 
@@ -51,8 +52,8 @@ class Options(Middleware):
     """Validation of options of actors and messages by the ``option_rules`` of each middleware.
 
     An actor is validated when it is declared, a message when it is sent, with the messages of its pipeline. A received
-    message may come from a foreign sender: its unusable options are logged and removed, so that no hook fails for them
-    and no retry is lost.
+    message may come from another release or a foreign sender: one with options that this release does not understand
+    goes to the quarantine. On brokers without one, unusable options are logged and removed, so that no retry is lost.
 
     Options of a message: ``priority``, an integer, instead of its actor's; ``delay``, see ``dramatiq.pipeline``.
 
@@ -102,24 +103,38 @@ class Options(Middleware):
         for step in _steps_after(message):
             self._check(broker, step["actor_name"], step["queue_name"], step["options"])
 
+    def before_receive_message(self, broker: Broker, message: Message[Any]) -> None:
+        """Refuse a fetched message with options that this release does not understand: it goes to the quarantine.
+
+        Where the actor is unknown as well, the message may be of a newer release: it is parked, not refused.
+        """
+        actor, rules = message.actor_name, self._known(broker)
+        for name in sorted(message.options) if actor in broker.actors else ():
+            if not _is_known(name, broker, rules):
+                raise UnreadableOption(actor, name, message.options[name])
+        for name, (value, remedy) in unusable(message.queue_name, message.options, rules).items():
+            raise InvalidOption(actor, name, value, remedy)
+
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
-        """Remove unusable options of a received message."""
+        """Remove unusable options of a received message, on brokers without a quarantine."""
         rules = self._known(broker)
         if rules.keys().isdisjoint(message.options):
             return
-        for name, fact in unusable(message.queue_name, message.options, rules).items():
+        for name, (value, remedy) in unusable(message.queue_name, message.options, rules).items():
             del message.options[name]
+            fact = f"its value is {value!r:.100}; {remedy}"
             names = {"job_id": message.message_id, "actor": message.actor_name, "queue": message.queue_name}
             log.warning("message option ignored", option=name, fact=fact, **names)
 
     def _check(self, broker: Broker, actor_name: str, queue_name: str, options: Mapping[str, Any]) -> None:
-        unknown = {name for name in options if name not in broker.actor_options and name not in INTERNAL}
+        rules = self._known(broker)
+        unknown = {name for name in options if not _is_known(name, broker, rules)}
         if unknown:
             raise UnknownOption(_misspelt(actor_name, "message option", unknown, broker.actor_options))
         written = WRITTEN_BY_US & options.keys()
         for name in written if "enqueued_at" not in options else ():
             raise InvalidOption(actor_name, name, options[name], "leave it out, Switchyard writes it")
-        check_message(actor_name, queue_name, options, self._known(broker))
+        check_message(actor_name, queue_name, options, rules)
 
     def _known(self, broker: Broker) -> dict[str, OptionRule]:
         if not self._rules:
@@ -150,6 +165,10 @@ def _steps_after(message: Message[Any]) -> Iterator[dict[str, Any]]:
                 raise InvalidOption(message.actor_name, "pipe_target", step, remedy)
             yield step
             found.append(step["options"])
+
+
+def _is_known(name: str, broker: Broker, rules: Mapping[str, OptionRule]) -> bool:
+    return name in rules or name in INTERNAL or name in broker.actor_options
 
 
 def _of_priority(value: Any) -> str:

@@ -133,6 +133,14 @@ class Status(Middleware):
         # A parked message has recorded the step before its next start, so the end is recorded as a step of that start.
         self._write(message, "dead", attempts=attempts, started=attempts + 1, fields=fields, ttl_ms=DEAD_TTL_MS)
 
+    def after_quarantine_message(self, broker: Broker, message: Message[Any], error: Exception) -> None:
+        """Record a job whose message no worker of this release understands as dead."""
+        if not self._tracked(broker, message):
+            return
+        fields = {"finished_at": now_ms(), "reason": "quarantined", "error": _error(error)}
+        attempts = int(message.options.get("attempts", 0))
+        self._write(message, "dead", attempts=attempts, started=attempts + 1, fields=fields, ttl_ms=DEAD_TTL_MS)
+
     def _write(self, message: Any, state: str, **details: Any) -> None:
         self._barrier.add(self._step(message, state, **details))
 

@@ -124,11 +124,17 @@ class QueueKeys:
         """List: unreadable messages as JSON, newest first."""
         return f"{self.base}{self.queue}-quarantine"
 
+    @property
+    def quarantined_bodies(self) -> str:
+        """Hash: id of a quarantined message -> its whole body."""
+        return f"{self.base}{self.queue}-quarantine.bodies"
+
     def kinds(self) -> tuple[tuple[str, str], ...]:
         """Return every key of the family but what its owners hold, each with the type that it has when it is there."""
         lists = [key for lane in ALL_LANES for key in (*self.waiting(lane), self.wakeup(lane))]
         lists += [self.dead, self.quarantine]
         hashes = [self.bodies, *self.done, self.dead_letters, self.notes, self.unique, self.known]
+        hashes.append(self.quarantined_bodies)
         scored = [*map(self.due, ALL_LANES), *map(self.parked, ALL_LANES), self.leases]
         texts = [self.token, self.swept, self.paused, self.refused]
         kinds = (("list", lists), ("hash", hashes), ("zset", scored), ("string", texts))

@@ -58,6 +58,18 @@ def discard(family: QueueOperations, message_id: str, *, nonce: str) -> bool:
     return bool(family.calls.call(script("discard"), keys, [message_id, nonce]))
 
 
+def unquarantine(
+    family: QueueOperations, message_id: str, *, lane: Lane, as_read: bytes, body: bytes, level: int, nonce: str
+) -> bool:
+    """Move a quarantined message back to its lane, or drop it where ``body`` is empty; ``False`` when it is not there.
+
+    Also ``False``, with a body, when a message of its id is in the queue.
+    """
+    k = family.keys
+    keys = [k.quarantine, k.quarantined_bodies, k.bodies, *k.waiting(lane), k.wakeup(lane), k.notes, *k.done]
+    return bool(family.calls.call(script("unquarantine"), keys, [message_id, as_read, nonce, body, level]))
+
+
 def flush(family: QueueOperations) -> None:
     """Drop every message that waits, is scheduled or is leased; dead letters stay."""
     k = family.keys

@@ -13,6 +13,8 @@ from broker.queue.results import Entry
 
 MESSAGE_ID: Final = re.compile(r"[!-~]{1,200}")
 NUMBERS: Final = ("attempts", "generation", "enqueued_at", "due_at")
+# Options that :func:`decode` has validated, or that take any value. Other options are the middleware's to validate.
+VALIDATED: Final = frozenset((*NUMBERS, "owner", "deferred_by", "parked_ms"))
 # The last millisecond of the year 9999. Later times, and negative numbers, raise where they are converted.
 LARGEST: Final = 253_402_300_799_999
 # A sent message has no longer id; the table of running messages that supervisors read has no room for one.
@@ -55,12 +57,12 @@ def encode(message: Message[Any], *, grown: bool = False) -> bytes:
 
 
 def decode(body: bytes, *, message_id: str, lane: str) -> Message[Any]:
-    """Return the message in a body that was read from a lane.
+    """Return the message in a body that was read from a lane. Only options in ``VALIDATED`` and ``eta`` are validated.
 
     Raises:
         UnreadableMessage: the body or the id is invalid.
     """
-    if len(message_id) > LONGEST_ID or not message_id.isprintable():
+    if not _is_usable_id(message_id):
         raise UnreadableMessage(f"its id is no id: {message_id[:50]!r}")
     try:
         fields = json_body.decode(body)
@@ -85,10 +87,32 @@ def decode(body: bytes, *, message_id: str, lane: str) -> Message[Any]:
             if name in options:
                 value = options[name]
                 if type(value) is not int:
-                    raise UnreadableMessage(f"option {name} is a {type(value).__name__}, not an int")
+                    raise UnreadableMessage(f"option {name} is {value!r:.100}, a {type(value).__name__}, not an int")
                 if not 0 <= value <= LARGEST:
-                    raise UnreadableMessage(f"option {name} is out of range, which ends with the year 9999")
+                    raise UnreadableMessage(f"option {name} is {value!r:.100}, out of range: 0 to the year 9999")
+        _require_reason(options.get("deferred_by", ""))
+        _require_time(options.get("eta"))
     return Message(lane, actor, tuple(args), {} if kwargs is None else kwargs, options, message_id, sent_at)
+
+
+def usable_id(raw: bytes) -> str | None:
+    """Return the id that a lane held as text, or ``None`` if it is none."""
+    text = str(raw, "ascii", "replace")
+    return text if raw.isascii() and text and _is_usable_id(text) else None
+
+
+def _is_usable_id(text: str) -> bool:
+    return len(text) <= LONGEST_ID and text.isprintable()
+
+
+def _require_reason(deferred_by: Any) -> None:
+    if type(deferred_by) is not str:
+        raise UnreadableMessage(f"option deferred_by is {deferred_by!r:.100}, not a text")
+
+
+def _require_time(eta: Any) -> None:
+    if eta is not None and (type(eta) not in (int, float) or not 0 <= eta <= LARGEST):
+        raise UnreadableMessage(f"option eta is {eta!r:.100}, not a time in milliseconds from 0 to the year 9999")
 
 
 def _shown(fields: dict[str, Any]) -> str:

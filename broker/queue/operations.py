@@ -161,11 +161,18 @@ class QueueOperations:
             stale += [chunk[position - 1] for position in answer]
         return stale
 
-    def quarantine(self, lease: Lease, entry: bytes) -> bool:
+    def schedule(self, lease: Lease, *, body: bytes, due_at_ms: int) -> int | None:
+        """Schedule a leased message in its lane; return its delay in ms, 0 if due and still held, ``None`` if stale."""
+        k, lane = self.keys, lane_of(lease.owner)
+        keys = [k.bodies, k.hold(lease.owner), k.due(lane), k.wakeup(lane), k.notes, *k.done]
+        delay_ms = self.calls.call(script("schedule"), keys, [lease.id, lease.token, body, due_at_ms])
+        return None if delay_ms < 0 else int(delay_ms)
+
+    def quarantine(self, lease: Lease, entry: bytes, *, whole: bytes | None = None) -> bool:
         """Move an unreadable message, described by ``entry`` (JSON), to the quarantine; ``False`` on a stale token."""
         k = self.keys
-        keys = [k.hold(lease.owner), k.bodies, k.quarantine, *k.done, k.notes, k.unique]
-        return bool(self.calls.call(script("quarantine"), keys, [lease.id, lease.token, entry]))
+        keys = [k.hold(lease.owner), k.bodies, k.quarantine, *k.done, k.notes, k.unique, k.quarantined_bodies]
+        return bool(self.calls.call(script("quarantine"), keys, [lease.id, lease.token, entry, whole or b""]))
 
     def renew(self, owners: Sequence[str], *, lease_ms: int = LEASE_MS, budget_s: float = BUDGET_S) -> list[str]:
         """Renew leases; return the owners that have lost theirs and must stop."""

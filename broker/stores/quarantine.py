@@ -22,10 +22,14 @@ class Quarantine:
         self._keys = keys
 
     @staticmethod
-    def entry(queue: str, raw: bytes, error: str) -> str:
-        """Return the JSON kept for an unreadable message: the first 4 KiB of it, its size and what was wrong."""
+    def entry(queue: str, raw: bytes, error: str, *, message_id: str | None = None) -> str:
+        """Return the JSON kept for an unreadable message: the first 4 KiB of it, its size and what was wrong.
+
+        Args:
+            message_id: The entry's id; a new one without it.
+        """
         kept = {
-            "id": uuid.uuid4().hex,
+            "id": message_id or uuid.uuid4().hex,
             "queue": queue,
             "raw": base64.b64encode(raw[:KEPT_BYTES]).decode(),
             "size_bytes": len(raw),
@@ -41,6 +45,16 @@ class Quarantine:
         entries = [json.loads(item) for item in found]
         items = [Unreadable(**{**entry, "raw": base64.b64decode(entry["raw"])}) for entry in entries]
         return Page(items, cursor + limit if len(found) == limit else None)
+
+    def find(self, queue: str, entry_id: str) -> tuple[bytes, Unreadable, bytes | None] | None:
+        """Return an entry as it is stored, parsed, and with the whole message, which old entries lack."""
+        keys = self._keys.queue(queue)
+        for as_read in self._calls.command("LRANGE", keys.quarantine, 0, -1):
+            entry = json.loads(as_read)
+            if entry["id"] == entry_id:
+                whole = self._calls.command("HGET", keys.quarantined_bodies, entry_id)
+                return as_read, Unreadable(**{**entry, "raw": base64.b64decode(entry["raw"])}), whole
+        return None
 
     def count(self, queue: str) -> int:
         """Return how many unreadable messages of a queue are kept."""

@@ -30,9 +30,9 @@ def short_paths(traceback: str) -> str:
     return INSTALLED.sub('File "', traceback).replace(f'File "{switchyard_settings().base_dir}/', 'File "')
 
 
-def letters(count: int) -> str:
-    """Return ``1 dead letter`` or ``5 dead letters``."""
-    return f"{count:,} dead letter" + ("" if count == 1 else "s")
+def letters(count: int, *, quarantined: bool = False) -> str:
+    """Return ``1 dead letter`` or ``5 dead letters``; ``5 quarantined messages``."""
+    return f"{count:,} {'quarantined message' if quarantined else 'dead letter'}" + ("" if count == 1 else "s")
 
 
 def summary(row: DeadLetter) -> dict[str, Any]:

@@ -137,6 +137,34 @@ def test_quarantined_messages_are_listed_with_their_bytes(
     assert [bytes.fromhex(item["raw_hex"]) for item in items] == [b"\x00<b>no message</b>"]
 
 
+@pytest.mark.django_db(transaction=True)
+def test_quarantined_messages_are_requeued_after_an_upgrade_or_discarded(
+    facilities: Facilities, run_worker: Callable[..., Any]
+) -> None:
+    broker = dramatiq.get_broker()
+    assert isinstance(broker, RedisBroker)
+    body = b'{"actor":"send_welcome_mail","sent_at":1,"options":{"newer":7}}'
+    broker.families["default"].enqueue([Entry("one", body), Entry("two", body), Entry("three", b"{")])
+
+    with run_worker("default"):
+        wait_for(lambda: facilities.transport.stats("default").quarantined == 3)
+    with pytest.raises(SystemExit):
+        run("requeue", "--quarantined", "one", "three", "unknown")
+    broker.actor_options.add("newer")
+    try:
+        requeued = run("requeue", "--quarantined", "one")
+    finally:
+        broker.actor_options.discard("newer")
+    discarded = run("discard", "--quarantined", "two", "three")
+
+    assert (requeued.strip(), discarded.strip()) == (
+        "Requeued 1 quarantined message.",
+        "Discarded 2 quarantined messages.",
+    )
+    assert facilities.transport.stats("default").live.waiting == 1
+    assert facilities.transport.stats("default").quarantined == 0
+
+
 def test_long_quarantined_message_leaves_the_terminal_readable() -> None:
     out = io.StringIO()
     item = Unreadable("id", "default", b"x" * 4_096, 200_000, "no message", 0)

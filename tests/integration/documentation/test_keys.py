@@ -61,7 +61,7 @@ def server(valkey: redis.Redis, facilities: Facilities) -> redis.Redis:
     done, dead, odd, _ = family.fetch(OWNER, 4, request=1).grants
     family.ack(OWNER, [done.lease])
     family.dead_letter(dead.lease, b"{}")
-    family.quarantine(odd.lease, b"{}")
+    family.quarantine(odd.lease, b"{}", whole=b"{}")
     for level in (1, 2, 3):
         family.enqueue([Entry(f"waits-{level}", b"{}")], level=level)
     family.enqueue([Entry("later", b"{}")], delay_ms=3_600_000)

@@ -13,7 +13,7 @@ from django.core.management.base import BaseCommand, CommandError
 from apps.platform.conf import declared_yard
 from apps.platform.console.command_errors import WRONG_ARGUMENTS, as_command_error
 from apps.platform.console.command_help import show_examples
-from apps.platform.dead_letters import actions, bulk, presentation, queries
+from apps.platform.dead_letters import actions, bulk, presentation, quarantine, queries
 from apps.platform.dead_letters.errors import UnknownDeadLetter, UnknownGroup
 from apps.platform.dead_letters.models import DeadLetter
 from apps.platform.dead_letters.reconcile import reconcile_all
@@ -52,6 +52,7 @@ class Command(BaseCommand):
             move.add_argument("ids", nargs="*", metavar="ID")
             move.add_argument("--group", metavar="FP", default="", help="all open letters of this fingerprint")
             move.add_argument("--reason", default="", help="reason to note in the history")
+            move.add_argument("--quarantined", action="store_true", help="the ids are of quarantined messages")
         for sub in verbs.choices.values():
             sub.add_argument("--json", action="store_true", help="print JSON")
 
@@ -94,11 +95,13 @@ class Command(BaseCommand):
 
     def _move(self, options: dict[str, Any]) -> None:
         by, reason, ids, group = f"{getpass.getuser()} (shell)", options["reason"], options["ids"], options["group"]
-        if bool(ids) == bool(group):
-            message = f"{options['verb']}: name ids, or one group with --group FP"
+        if bool(ids) == bool(group) or (options["quarantined"] and group):
+            message = f"{options['verb']}: name ids, or one group with --group FP; quarantined messages have no group"
             raise CommandError(message, returncode=WRONG_ARGUMENTS)
         outcome: bulk.BulkResult
-        if group:
+        if options["quarantined"]:
+            outcome = quarantine.move_each(options["verb"], list(dict.fromkeys(ids)))
+        elif group:
             whole = {"requeue": bulk.requeue_group, "discard": bulk.discard_group}
             outcome = whole[options["verb"]](group, by=by, reason=reason)
         else:
@@ -109,7 +112,8 @@ class Command(BaseCommand):
         else:
             past = {"requeue": "Requeued", "discard": "Discarded"}[options["verb"]]
             left = f", {outcome.left} of the group are left: run it again" if outcome.left else ""
-            self.stdout.write(f"{past} {presentation.letters(len(outcome.done))}{left}.")
+            moved = presentation.letters(len(outcome.done), quarantined=options["quarantined"])
+            self.stdout.write(f"{past} {moved}{left}.")
         for sentence in (*outcome.skipped, *filter(None, [outcome.stopped])):
             self.stderr.write(sentence)
         if outcome.skipped or outcome.stopped:
