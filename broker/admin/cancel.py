@@ -8,6 +8,8 @@ from broker.interface import Facilities
 def cancel(facilities: Facilities, job_id: str) -> str:
     """Prevent a job from starting, or request that it stops at its next step.
 
+    Every queue is asked, because the record names the one that the job was sent to, and it may have been relocated.
+
     Returns:
         ``unknown``, ``ended`` (too late), ``asked`` (a worker holds it) or ``cancelled`` (it never starts).
 
@@ -17,5 +19,9 @@ def cancel(facilities: Facilities, job_id: str) -> str:
     record = facilities.records.read(job_id)
     if record is None:
         return "unknown"
-    place = "unknown" if record.ended else facilities.transport.cancel(record.queue, job_id)
-    return facilities.records.cancel(job_id, place=place)
+    return facilities.records.cancel(job_id, place="unknown" if record.ended else _cancel(facilities, job_id))
+
+
+def _cancel(facilities: Facilities, job_id: str) -> str:
+    answers = {facilities.transport.cancel(queue.name, job_id) for queue in facilities.yard.queues}
+    return next((answer for answer in ("cancelled", "asked") if answer in answers), "unknown")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from broker.keys.queue_keys import Lane
 from broker.queue import administration, codec
 from broker.queue.operations import HIGH, LOW, NORMAL, QueueOperations
-from broker.queue.results import Entry, Lease
+from broker.queue.results import Lease, MovingMessage
 
 BATCH = 200
 
@@ -32,7 +32,9 @@ def relocate(
 
     The waiting list is rotated once: messages that stay go to its end, in their order. Workers continue meanwhile, and
     a paused queue stays paused. The two queues may lie on different nodes, so a message is put into the new one before
-    it is dropped from the old one: a kill in between leaves up to ``batch`` messages in both queues.
+    it is dropped from the old one: a kill in between leaves up to ``batch`` messages in both queues, until the call is
+    repeated. A message keeps its priority, its crashes, a request to cancel it, and its unique key, unless another
+    message holds the key in the new queue.
 
     Args:
         batch: Messages in hand at a time, at most 500.
@@ -45,8 +47,10 @@ def relocate(
         left = depth
         while left > 0 and (taken := administration.take(source, owner, min(batch, left), level=level)):
             going, staying = _sorted(taken, actor, source.keys.lane_name(lane))
-            target.enqueue([Entry(str(lease.id, "ascii"), body) for lease, body in going], lane=lane, level=level)
-            administration.forget(source, owner, [lease for lease, _ in going])
+            to_place = going
+            while to_place:
+                administration.place(target, to_place, lane=lane, level=level)
+                to_place = administration.forget(source, owner, to_place)
             source.release(owner, staying, side="tail")
             source.renew([owner])
             left -= len(taken)
@@ -56,16 +60,14 @@ def relocate(
     source.reclaim(owner)
 
 
-def _sorted(
-    taken: list[tuple[Lease, bytes | None]], actor: str, lane_name: str
-) -> tuple[list[tuple[Lease, bytes]], list[Lease]]:
-    going: list[tuple[Lease, bytes]] = []
+def _sorted(taken: list[MovingMessage], actor: str, lane_name: str) -> tuple[list[MovingMessage], list[Lease]]:
+    going: list[MovingMessage] = []
     staying: list[Lease] = []
-    for lease, body in taken:
-        if body is not None and _is_for(actor, body, lane_name):
-            going.append((lease, body))
+    for one in taken:
+        if one.body is not None and _is_for(actor, one.body, lane_name):
+            going.append(one)
         else:
-            staying.append(lease)
+            staying.append(one.lease)
     return going, staying
 
 

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 from broker.keys.queue_keys import ALL_LANES, Lane
-from broker.queue.operations import NORMAL, QueueOperations, in_chunks, lane_of, lease_args
-from broker.queue.results import Lease
+from broker.queue.operations import NORMAL, QueueOperations, lane_of
+from broker.queue.results import Lease, MovingMessage
+from broker.redis.calls import Word
 from broker.redis.scripts import script
 
 
@@ -96,11 +98,8 @@ def depth(family: QueueOperations, lane: Lane, level: int) -> int:
     return int(family.calls.command("LLEN", family.keys.waiting(lane)[level - 1]))
 
 
-def take(family: QueueOperations, owner: str, count: int, *, level: int) -> list[tuple[Lease, bytes | None]]:
+def take(family: QueueOperations, owner: str, count: int, *, level: int) -> list[MovingMessage]:
     """Lease up to ``count`` waiting messages of a priority, in order to move them, also while the queue is paused.
-
-    Returns:
-        Leases with bodies; ``None`` for a message that is cancelled, or has no body.
 
     Raises:
         LookupError: the owner has no lease.
@@ -110,11 +109,40 @@ def take(family: QueueOperations, owner: str, count: int, *, level: int) -> list
     answer = family.calls.call(script("take"), keys, [owner, count])
     if answer == b"gone":
         raise LookupError(f"{owner} has no lease in {k.queue}; join first, and renew within 15 s")
-    return [(Lease(owner, id_, token), body) for id_, token, body in zip(*[iter(answer)] * 3, strict=True)]
+    return [
+        MovingMessage(Lease(owner, id_, token), body, key, crashes, asked == b"1")
+        for id_, token, body, key, crashes, asked in zip(*[iter(answer)] * 6, strict=True)
+    ]
 
 
-def forget(family: QueueOperations, owner: str, leases: Sequence[Lease]) -> None:
-    """Drop leased messages that were moved to another queue, without recording them as finished."""
+def place(family: QueueOperations, taken: Sequence[MovingMessage], *, lane: Lane, level: int) -> None:
+    """Put messages taken from another queue into a lane, with their notes. One that is known there stays as it is.
+
+    A message whose unique key another one holds there is put without the key: both were accepted.
+
+    Args:
+        taken: With bodies; at most 500.
+    """
     k = family.keys
-    for chunk in in_chunks(leases):
-        family.calls.call(script("forget"), [k.hold(owner), k.bodies, k.notes, k.unique], lease_args(chunk))
+    keys = [k.bodies, *k.waiting(lane), k.wakeup(lane), *k.done, k.dead_letters, k.unique, k.notes]
+    args: list[Word] = [level]
+    for one in taken:
+        args += (one.lease.id, one.body or b"", one.unique_key, one.crashes, "1" if one.cancel_requested else "")
+    family.calls.call(script("place"), keys, args)
+
+
+def forget(family: QueueOperations, owner: str, taken: Sequence[MovingMessage]) -> list[MovingMessage]:
+    """Drop leased messages that were moved to another queue, without recording them as finished.
+
+    Args:
+        taken: At most 500.
+
+    Returns:
+        Messages whose cancellation was requested since they were taken. They stay until the other queue has been told.
+    """
+    k = family.keys
+    args: list[Word] = []
+    for one in taken:
+        args += (one.lease.id, one.lease.token, "1" if one.cancel_requested else "")
+    asked = family.calls.call(script("forget"), [k.hold(owner), k.bodies, k.notes, k.unique], args)
+    return [replace(taken[position - 1], cancel_requested=True) for position in asked]

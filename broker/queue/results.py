@@ -44,6 +44,24 @@ class Grant:
 
 
 @dataclass(frozen=True, slots=True)
+class MovingMessage:
+    """A waiting message that was leased in order to move it to another family.
+
+    Args:
+        body: ``None`` for a message that is cancelled, or has no body.
+        unique_key: "" when it has none.
+        crashes: Note of its crashes, as the server wrote it; empty when it has none.
+        cancel_requested: Its job was asked to stop while an owner held it.
+    """
+
+    lease: Lease
+    body: bytes | None
+    unique_key: bytes
+    crashes: bytes
+    cancel_requested: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Fetched:
     """Answer to a fetch.
 

@@ -30,6 +30,7 @@ TRANSITIONS: frozenset[Transition] = frozenset(
         ("take", WAITING, ACTIVE),
         ("adopt", SCHEDULED, ACTIVE),
         ("forget", ACTIVE, NOWHERE),
+        ("place", NOWHERE, WAITING),
         ("dead_letter", ACTIVE, DEAD),
         ("quarantine", ACTIVE, QUARANTINED),
         ("release", ACTIVE, WAITING),
@@ -52,7 +53,7 @@ HAPPENINGS = frozenset(
     {
         "repeated call", "repeated fetch", "stale token", "wrong owner", "late repeat", "lost lease", "paused",
         "rearmed", "unique key", "queue full", "server full", "server unsafe", "server killed", "scripts flushed",
-        "crash limit", "heir gone", "asked to stop", "hard limit", "missing body", "malformed body",
+        "crash limit", "heir gone", "asked to stop", "asked when taken", "hard limit", "missing body", "malformed body",
     }
 )  # fmt: skip
 

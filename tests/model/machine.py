@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_sta
 from broker.keys.queue_keys import ALL_LANES, LANES, Lane
 from broker.queue import administration
 from broker.queue.operations import LEASE_MS, SWEEP_GAP_MS, lane_of
-from broker.queue.results import Entry, Lease
+from broker.queue.results import Entry, Lease, MovingMessage
 from broker.queue.unroutable import UnroutableLane
 from tests.model import invariants
 from tests.model.draws import again, consumed, delays, few_picks, ids, lanes, levels, nonces, owners_back, picks
@@ -156,13 +156,27 @@ class FamilyMachine(RareStates, RuleBasedStateMachine):
         valid = self.model.valid(lease)
         self._step("isolate", self.model.isolate(lease), lambda: self.family.isolate(lease), again=again, changes=valid)
 
-    @rule(owner=owners_back, count=st.integers(1, 3), level=levels, stay=st.booleans(), again=again)
-    def relocate(self, owner: int, count: int, level: int, stay: bool, again: bool) -> None:
-        """Waiting messages are moved to another family: taken, put there, forgotten here. Or that ends half-way."""
+    @rule(
+        owner=owners_back,
+        count=st.integers(1, 3),
+        level=levels,
+        stay=st.booleans(),
+        ask=st.booleans(),
+        back=st.booleans(),
+        lane=lanes,
+        again=again,
+    )
+    def relocate(
+        self, owner: int, count: int, level: int, stay: bool, ask: bool, back: bool, lane: Lane, again: bool
+    ) -> None:
+        """Waiting messages are moved to another family: taken, put there, forgotten here. Or that ends half-way.
+
+        The cancellation of one may be requested meanwhile, and they may come back.
+        """
         name = self._owner(owner)
         free = [id_ for id_ in IDS if self.model.place(id_) == NOWHERE]
         if free and self.calm and lane_of(name) in LANES:
-            self._enqueue([Entry(free[0], self._body(False))], lane_of(name), level=level)
+            self._enqueue([Entry(free[0], self._body(False), "k2" if back else "")], lane_of(name), level=level)
         taken = self.model.take(name, count, level)
 
         def take() -> object:
@@ -172,11 +186,29 @@ class FamilyMachine(RareStates, RuleBasedStateMachine):
                 return None
 
         self._step("take", taken, take, changes=bool(taken))
-        leases = [lease for lease, _ in taken or ()]
-        self.grants += leases
-        if leases and not stay:
-            self.model.forget(name, leases)
-            self._step("forget", None, lambda: administration.forget(self.family, name, leases), again=again)
+        self.grants += [one.lease for one in taken or ()]
+        going = [one for one in taken or () if one.body is not None]
+        if going and ask:
+            self._cancel(str(going[0].lease.id, "ascii"), again=again)
+        if not going or stay:
+            return
+        stays = self.model.forget(name, going)
+
+        def forget(leaving: list[MovingMessage]) -> list[MovingMessage]:
+            return administration.forget(self.family, name, leaving)
+
+        self._step("forget", stays, lambda: forget(going), again=again, changes=len(stays) < len(going))
+        if stays:
+            self._happened("asked when taken")
+            self._step("forget", self.model.forget(name, stays), lambda: forget(stays), again=again)
+        if back:
+            told = list({one.lease.id: one for one in (*going, *stays)}.values())
+            self.model.place_taken(told, lane, level)
+
+            def place() -> None:
+                administration.place(self.family, told, lane=lane, level=level)
+
+            self._step("place", None, place, again=again)
 
     @rule(owner=owners_back, wanted=st.lists(ids, min_size=1, max_size=3, unique=True), due=st.booleans(), again=again)
     def adopt(self, owner: int, wanted: list[str], due: bool, again: bool) -> None:

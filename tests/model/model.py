@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from broker.keys.queue_keys import ALL_LANES, Lane
 from broker.queue.operations import CRASH_WINDOW_MS, LEASE_MS, NORMAL, SWEEP_GAP_MS, lane_of
-from broker.queue.results import Entry, Fetched, Grant, Lease, Reclaimed, Suspect
+from broker.queue.results import Entry, Fetched, Grant, Lease, MovingMessage, Reclaimed, Suspect
 from tests.model.keyspace import ACTIVE, DEAD, FINISHED, NOWHERE, QUARANTINED, SCHEDULED, UNFINISHED, WAITING
 
 MEMORY_MS = 600_000  # of finished ids: a turn of it
@@ -222,14 +222,32 @@ class Model:
         self._put(message, "alone", 0, message.level)
         return True
 
-    def take(self, owner: str, count: int, level: int) -> list[tuple[Lease, bytes | None]] | None:
+    def take(self, owner: str, count: int, level: int) -> list[MovingMessage] | None:
         if owner not in self.leases:
             return None
         taken = [self.messages[id_] for id_ in self.waiting[lane_of(owner), level][:count]]
         for message in taken:
             self._leave_list(message)
             self._lease(message, owner)
-        return [(message.lease, None if message.cancelled else message.body) for message in taken]
+        return [
+            MovingMessage(
+                m.lease, None if m.cancelled else m.body, m.key.encode(), str(m.crashes or "").encode(), m.asked
+            )
+            for m in taken
+        ]
+
+    def place_taken(self, taken: Sequence[MovingMessage], lane: Lane, level: int) -> None:
+        for one in taken:
+            id_, key = str(one.lease.id, "ascii"), str(one.unique_key, "ascii")
+            if id_ not in self.messages:
+                holders = {m.key for m in self.messages.values()}
+                message = Message(id_, one.body, "" if key in holders else key)
+                if one.crashes:
+                    count, since_ms, cause = str(one.crashes, "ascii").split(" ", 2)
+                    message.crashes = Crashes(int(count), int(since_ms), cause)
+                self._put(message, lane, 0, level)
+            if self.messages[id_].place in UNFINISHED:
+                self.messages[id_].asked |= one.cancel_requested
 
     def adopt(self, owner: str, ids: Sequence[str]) -> tuple[str, list[Lease]]:
         if owner not in self.leases or self.paused:
@@ -239,10 +257,15 @@ class Model:
             self._lease(message, owner)
         return "ok", [message.lease for message in adopted]
 
-    def forget(self, owner: str, leases: Sequence[Lease]) -> None:
-        for lease in leases:
-            if self._active(owner, lease):
-                del self.messages[str(lease.id, "ascii")]
+    def forget(self, owner: str, taken: Sequence[MovingMessage]) -> list[MovingMessage]:
+        stay = []
+        for one in taken:
+            message = self._active(owner, one.lease)
+            if message and message.asked and not one.cancel_requested:
+                stay.append(replace(one, cancel_requested=True))
+            elif message:
+                del self.messages[message.id]
+        return stay
 
     def dead_letter(self, lease: Lease, letter: bytes) -> bool:
         message = self._active(lease.owner, lease)

@@ -13,7 +13,7 @@ import pytest
 from broker.keys.keys import Keys
 from broker.queue import administration
 from broker.queue.operations import QueueOperations
-from broker.queue.results import Entry, Lease
+from broker.queue.results import Entry, Lease, MovingMessage
 from broker.queue.unroutable import UnroutableLane
 from broker.redis.calls import Word
 from broker.redis.scripts import INCLUDE, LUA, Script, script
@@ -109,6 +109,7 @@ ANSWERS: dict[str, Any] = {
     "renew": [],
     "lapsed": [],
     "take": [],
+    "forget": [],
     "adopt": [b"ok"],
     "reclaim": [-1, 0],
     "cancel": b"unknown",
@@ -150,7 +151,9 @@ def calls() -> list[tuple[str, list[str], list[Word]]]:
     family.release(owner, [lease])
     administration.take(family, owner, 2, level=1)
     UnroutableLane(family, "live").adopt(owner, "[]", [b"a"])
-    administration.forget(family, owner, [lease])
+    taken = MovingMessage(lease, b"{}", b"", b"", False)
+    administration.place(family, [taken, taken], lane="live", level=1)
+    administration.forget(family, owner, [taken])
     family.schedule(lease, body=b"{}", due_at_ms=5)
     family.quarantine(lease, b"{}")
     administration.unquarantine(family, "a", lane="live", as_read=b"{}", body=b"{}", level=2, nonce="n")
