@@ -95,7 +95,7 @@ def once(run: Run) -> Run:
                 return claimed
             jobs.claim, jobs.repeated, jobs.in_doubt = claimed.text, claimed.repeated, claimed.in_doubt
             response = run(request, **path)
-        settle(claimed.row, response)
+        settle(claimed.row, response, refused=jobs.refused_before_work)
         return response
 
     return run_once
@@ -126,14 +126,14 @@ def claim(token: Token, key: str, fingerprint: str) -> Claim | HttpResponse:
     return Claim(made)
 
 
-def settle(run: IdempotentRequest, response: HttpResponseBase) -> None:
+def settle(run: IdempotentRequest, response: HttpResponseBase, *, refused: bool = False) -> None:
     """Store the response to a run; free the key when the request was refused before any work began.
 
     A response that cannot be stored is sent nevertheless: the claim lapses, and a repetition finds the run's jobs.
     """
     ours = _same_run(run).filter(status__isnull=True)
     try:
-        if response.status_code in UNSTORED or not isinstance(response, HttpResponse):
+        if refused or response.status_code in UNSTORED or not isinstance(response, HttpResponse):
             ours.delete()
             return
         headers = {name: response[name] for name in STORED_HEADERS if name in response}

@@ -1,4 +1,4 @@
-"""API tokens, and stored responses to requests with an ``Idempotency-Key``."""
+"""API tokens, stored responses to requests with an ``Idempotency-Key``, and counts of limited requests."""
 
 from __future__ import annotations
 
@@ -78,3 +78,14 @@ class IdempotentRequest(models.Model):
 
     def __str__(self) -> str:
         return f"{self.key} ({self.status or 'in flight'})"
+
+
+class UsedAllowance(models.Model):
+    """Count of requests for one subject in its present window, see :mod:`apps.platform.api.allowances`."""
+
+    key = models.CharField(max_length=64, unique=True, help_text="HMAC of the allowance's name and the subject.")
+    began_at = models.DateTimeField(db_index=True)
+    count = models.PositiveIntegerField()
+
+    def __str__(self) -> str:
+        return f"{self.count} since {self.began_at:%Y-%m-%d %H:%M:%S}"

@@ -22,6 +22,8 @@ class RequestJobs:
         claim: Text that is the same for every run of a request under one claim of its key; empty without a claim.
         repeated: An earlier run under the same claim began: it may have written rows and enqueued jobs.
         in_doubt: A job may have been enqueued although no run received the broker's answer.
+        safe_to_repeat: The jobs' ids do not depend on a key.
+        refused_before_work: The request was refused before it wrote anything: its key is free again.
     """
 
     has_key: bool = False
@@ -29,6 +31,7 @@ class RequestJobs:
     repeated: bool = False
     in_doubt: bool = False
     safe_to_repeat: bool = False
+    refused_before_work: bool = False
     job_ids: list[str] = field(default_factory=list)
     _ids_given: int = 0
 

@@ -17,7 +17,8 @@ from apps.platform.console.read_only import ReadOnly
 from apps.platform.jobs.services import enqueue_on_commit
 from apps.product.mail import mailbox
 from apps.product.mail.actors import ACTORS, send_password_reset
-from apps.product.mail.models import Mailbox, MailState, SentMail
+from apps.product.mail.models import Mailbox, MailState, SentMail, Template
+from apps.product.mail.reset_limits import PER_ADDRESS, mailbox_of
 
 MAX_PAGE = 10_000
 
@@ -51,20 +52,37 @@ class SentMailAdmin(ReadOnly, ModelAdmin):
     def send_reset_mail_again(self, request: HttpRequest, mails: QuerySet[SentMail]) -> None:
         """Enqueue a password reset mail with a new link for each chosen address."""
         addresses = sorted(set(mails.values_list("to", flat=True)))
+        allowed = [address for address in addresses if PER_ADDRESS.use(mailbox_of(address)) == 0]
         with transaction.atomic():
-            for address in addresses:
+            for address in allowed:
                 enqueue_on_commit(send_password_reset, kwargs={"to": address})
-        messages.success(request, f"{len(addresses)} reset {_mails(len(addresses))} on the way, each with a new link.")
+        if allowed:
+            messages.success(request, f"{len(allowed)} reset {_mails(len(allowed))} on the way, each with a new link.")
+        self._warn_of_limit(request, len(addresses) - len(allowed))
 
     @admin.action(description="Send the same mail again", permissions=["send"])
     def send_again(self, request: HttpRequest, mails: QuerySet[SentMail]) -> None:
         """Enqueue a new job for each chosen welcome or reset mail; newsletters are skipped."""
         chosen = mails.filter(template__in=ACTORS).values_list("template", "to").order_by("id")
-        pairs = list(dict.fromkeys(chosen))
+        pairs, refused = [], 0
+        for template, address in dict.fromkeys(chosen):
+            if template == Template.PASSWORD_RESET and PER_ADDRESS.use(mailbox_of(address)):
+                refused += 1
+            else:
+                pairs.append((template, address))
         with transaction.atomic():
             for template, address in pairs:
                 enqueue_on_commit(ACTORS[template], kwargs={"to": address})
-        messages.success(request, f"{len(pairs)} {_mails(len(pairs))} on the way; welcome mails go out ten a minute.")
+        if pairs:
+            message = f"{len(pairs)} {_mails(len(pairs))} on the way; welcome mails go out ten a minute."
+            messages.success(request, message)
+        self._warn_of_limit(request, refused)
+
+    def _warn_of_limit(self, request: HttpRequest, refused: int) -> None:
+        if refused:
+            minutes = int(PER_ADDRESS.window.total_seconds() / 60)
+            limit = f"an address gets at most {PER_ADDRESS.limit} in {minutes} minutes; try again later"
+            messages.warning(request, f"{refused} reset mail{'' if refused == 1 else 's'} not sent: {limit}.")
 
 
 @admin.register(Mailbox)

@@ -15,6 +15,8 @@ from apps.platform.api.responses import accepted
 from apps.platform.api.schemas import Accepted, StrictSchema
 from apps.platform.jobs.services import submit
 from apps.product.mail.actors import ACTORS
+from apps.product.mail.models import Template
+from apps.product.mail.reset_limits import PER_ADDRESS, PER_TOKEN, mailbox_of
 
 router = Router(tags=["Mail"])
 MAX_ADDRESS_CHARACTERS = 254
@@ -44,6 +46,13 @@ class EmailRequest(StrictSchema):
 
 @router.post("", auth=submit_scope, response={202: Accepted}, operation_id="send_email")
 def send_email(request: Any, body: EmailRequest) -> Status[dict[str, str]]:
-    """Send a mail. A password reset overtakes everything else; welcome mails go out ten a minute."""
+    """Send a mail. A password reset overtakes everything else; welcome mails go out ten a minute.
+
+    One mailbox gets at most ten password resets in 15 minutes, however its address is spelt; one token requests at most
+    10,000 in an hour.
+    """
+    if body.template == Template.PASSWORD_RESET:
+        PER_ADDRESS.require(mailbox_of(body.to))
+        PER_TOKEN.require(str(request.auth.pk))
     job_id = submit(ACTORS[body.template], owner=request.auth.owner_key, kwargs={"to": body.to})
     return Status(202, accepted(request, job_id))

@@ -75,3 +75,12 @@ def test_a_long_list_needs_no_query_for_each_row(admin_client, django_assert_max
         admin_client.get(reverse(LIST))
 
     assert SentMail.objects.count() == 30
+
+
+def test_an_operator_cannot_flood_a_mailbox_either(admin_client, facilities):
+    mail = make_mail("ada@mail.example")
+
+    pages = [choose(admin_client, "send_reset_mail_again", mail).content.decode() for _ in range(11)]
+
+    assert waiting(facilities, "urgent") == 10
+    assert "1 reset mail not sent: an address gets at most 10 in 15 minutes" in pages[-1]

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 
+from apps.platform.api.allowances import Allowance
+from apps.platform.api.models import UsedAllowance
 from tests.factories.callers import Caller
 from tests.waiting import wait_for
 
@@ -106,3 +110,46 @@ def test_the_eleventh_welcome_mail_of_a_minute_waits(smtp, facilities, run_worke
 
     assert [job.reason for job in held] == ["rate_limit"]
     assert len(smtp.mails) == 10
+
+
+def test_one_mailbox_gets_ten_reset_mails_however_it_is_spelt(smtp, facilities):
+    callers = [Caller(), Caller("another")]
+    spellings = ["ada@mail.example", "ADA@mail.example", "ada+1@mail.example"]
+
+    answers = [
+        callers[number % 2].post("/emails", {"to": spellings[number % 3], "template": "password_reset"})
+        for number in range(15)
+    ]
+    other = callers[0].post("/emails", {"to": "bob@mail.example", "template": "password_reset"})
+
+    assert [answer.status_code for answer in answers] == [202] * 10 + [429] * 5
+    assert answers[-1]["Content-Type"] == "application/problem+json"
+    assert 0 < int(answers[-1]["Retry-After"]) <= 15 * 60
+    assert "ada" not in answers[-1].json()["detail"]
+    assert other.status_code == 202
+    assert waiting(facilities, "urgent") == 11
+
+
+def test_one_token_requests_a_limited_number_of_resets(facilities, monkeypatch):
+    monkeypatch.setattr("apps.product.mail.api.PER_TOKEN", Allowance("resets of one token", 3, timedelta(hours=1)))
+    caller = Caller()
+
+    answers = [
+        caller.post("/emails", {"to": f"person{number}@mail.example", "template": "password_reset"}).status_code
+        for number in range(5)
+    ]
+
+    assert answers == [202] * 3 + [429] * 2
+
+
+def test_a_key_that_was_refused_by_a_limit_is_free_again(facilities):
+    caller = Caller()
+    body = {"to": "ada@mail.example", "template": "password_reset"}
+    for _ in range(10):
+        caller.post("/emails", body)
+    caller.headers["Idempotency-Key"] = "k1"
+    refused = [caller.post("/emails", body).status_code for _ in range(2)]
+    UsedAllowance.objects.all().delete()
+
+    assert refused == [429, 429]
+    assert caller.post("/emails", body).status_code == 202
