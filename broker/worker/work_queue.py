@@ -78,6 +78,11 @@ class WorkQueue:
         """
         return self.get(block=False)
 
+    def waiting(self) -> list[Any]:
+        """Return the items that wait, in no order."""
+        with self._lock:
+            return [item for _, _, item in self._heap]
+
     def task_done(self) -> None:
         """Note that an item that was taken is worked off."""
         with self._lock:

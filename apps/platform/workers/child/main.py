@@ -9,7 +9,7 @@ import os
 import select
 import signal
 import time
-from typing import TextIO
+from typing import Any, TextIO
 
 import dramatiq
 from django.db import connections
@@ -23,6 +23,7 @@ from apps.platform.conf import declared_yard
 from apps.platform.workers.child.assignment import Assignment
 from apps.platform.workers.child.memory_guard import MemoryGuard
 from apps.platform.workers.child.slot_tracking import SlotTracking, install
+from apps.platform.workers.child.stuck_messages import StuckMessages
 from apps.platform.workers.shared.child_table import ChildRow
 from apps.platform.workers.shared.signal_pipe import INTERRUPT, SignalPipe
 from apps.platform.workers.shared.stack_files import dump_on_signal, stacks_file
@@ -91,9 +92,23 @@ def serve(assignment: Assignment, row: ChildRow, *, parent_pid: int) -> int:
         guard.limit_allocations()
     row.progressed()
     row.set_working()
+    stuck = watch_stuck_messages(broker, worker, row)
     while not received and all_work(worker) and not (assignment.isolated and is_done(row)):
         received = wait(signals, row, BEAT_S, parent_pid)
+        stuck.check()
     return drain(worker, slots, row, signals, assignment.grace_s)
+
+
+def watch_stuck_messages(broker: RedisBroker, worker: dramatiq.Worker, row: ChildRow) -> StuckMessages:
+    """Return the watch over messages that this child holds and nothing runs."""
+    work_queue: Any = worker.work_queue  # a WorkQueue, put there by the broker
+    yard = declared_yard()
+    return StuckMessages(
+        broker,
+        row,
+        queued=lambda: [item.message for item in work_queue.waiting()],
+        hard_limit_ms=lambda lane: yard.queue_of(lane).hard_limit_ms,
+    )
 
 
 def guard_memory(limit_bytes: int | None, worker: dramatiq.Worker, row: ChildRow) -> MemoryGuard | None:

@@ -23,7 +23,7 @@ from apps.platform.workers.shared.child_state import ChildState, Finished, Runni
 
 CELL_BYTES = 8
 HEADER_CELLS = 16  # more than are used, so that a header can grow in place
-READY, BEAT, LEASED, LAST_END, WRITTEN, PROGRESS, WORKING, FULL, RETIRED, LOGGED = range(10)
+READY, BEAT, LEASED, LAST_END, WRITTEN, PROGRESS, WORKING, FULL, RETIRED, LOGGED, STUCK = range(11)
 
 # Longest id of a message. A foreign message with a longer one cannot be identified, and counts as not running.
 ID_BYTES = 200
@@ -113,6 +113,15 @@ class ChildRow:
     def full(self) -> bool:
         """Whether the child must be replaced because too little memory is free."""
         return bool(self._cells[FULL])
+
+    def set_stuck(self) -> None:
+        """Mark the child as one that holds a message which nothing runs."""
+        self._cells[STUCK] = 1
+
+    @property
+    def stuck(self) -> bool:
+        """Whether the child must be replaced because it holds a message which nothing runs."""
+        return bool(self._cells[STUCK])
 
     def retire(self) -> None:
         """Note, as the supervisor, that a successor works: the child's tasks may end without grace period."""

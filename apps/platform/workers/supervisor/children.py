@@ -16,7 +16,7 @@ from apps.platform.workers.shared.child_table import ChildTable
 from apps.platform.workers.shared.fork import describe_exit
 from apps.platform.workers.shared.stack_files import crash_location, stacks_file
 from apps.platform.workers.supervisor.cancellation import CancellationWatch
-from apps.platform.workers.supervisor.exit_cause import CLEAN_EXITS, ExitCause, redacted_lines, suspects_of
+from apps.platform.workers.supervisor.exit_cause import CLEAN_EXITS, REPLACED, ExitCause, redacted_lines, suspects_of
 from apps.platform.workers.supervisor.leases import ChildLeases, Leftovers
 from apps.platform.workers.supervisor.processes import Process, ProcessSet, send
 from broker.topology import MOST_ALONE, Pool
@@ -190,8 +190,8 @@ class ChildManager:
         self._leftovers.append((leftovers, suspects, cause))
         if isolated:
             process.wanted = bool(suspects) and not self.paused  # its suspect waits to run isolated again
-        if exit_cause is not None and exit_cause.why == "recycled" and clean:
-            self._count_restart("recycled")
+        if exit_cause is not None and exit_cause.why in REPLACED and clean:
+            self._count_restart(exit_cause.why)
             logger.info("pool %s: child %d (pid %d) is replaced after %d tasks", self.pool.name, index, pid, state.done)
             return True
         if (clean and not process.wanted) or self.process_set.stopping or self.paused:

@@ -11,6 +11,9 @@ from middleware.redaction import without_secrets
 
 # Exit codes of a child that drained; with the second one some tasks had not ended.
 CLEAN_EXITS = (0, 3)
+STUCK_MESSAGE = "stuck_message"
+# Reasons for a replacement that is counted under its reason although the child drained.
+REPLACED = ("recycled", STUCK_MESSAGE)
 # Limits of the log excerpt that is kept with the messages of a crashed child.
 MOST_LINES, LONGEST_LINE = 10, 400
 

@@ -30,6 +30,7 @@ from apps.platform.workers.supervisor.limits import Limits
 from apps.platform.workers.supervisor.recycling import Recycling
 from apps.platform.workers.supervisor.report import Reporter
 from apps.platform.workers.supervisor.stack_requests import StackRequests
+from apps.platform.workers.supervisor.stuck import replace_stuck
 from broker.stores.pool_reports import PoolReport
 from broker.topology import Pool
 
@@ -111,6 +112,7 @@ class Supervisor:
             self._handle_signals(self._signals.take())
             self._enforce_drain()
             self._keep_leases()
+            replace_stuck(self._children)
             next_s = min(
                 self._children.work(),
                 self._limits.enforce(),

@@ -1,0 +1,28 @@
+"""A message that a child holds and that nothing runs: its child is replaced, and the message runs."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.integration.workers.bench.losing import TO_LOSE
+from tests.integration.workers.conftest import Bench
+from tests.waiting import wait_for
+
+
+@pytest.mark.parametrize("queue", ["urgent", "webhook"])
+def test_a_child_that_holds_a_message_which_no_thread_runs_is_replaced(bench: Bench, queue: str) -> None:
+    bench.environment["SWITCHYARD_CHILD_MIDDLEWARE"] = "tests.integration.workers.bench.losing.Losing"
+    bench.start("runpool", queue, settings="short_settings")
+    bench.wait_for_log(f"pool {queue}: ready")
+    first = bench.send(queue)
+    pid = wait_for(lambda: bench.ended(first))["pid"]
+
+    bench.client.set(TO_LOSE, 1)
+    lost = bench.send(queue)
+
+    ended = wait_for(lambda: bench.ended(lost), 30)
+    report = wait_for(lambda: (found := bench.report(queue)) and found.restarts and found)
+    assert ended["pid"] != pid
+    assert len([note for note in bench.notes("bench:started") if note["token"] == lost]) == 1
+    assert report.restarts == {"stuck_message": 1}
+    assert f"no thread runs message {bench.ids[lost]} of {queue}" in bench.log()
