@@ -206,6 +206,16 @@ class PayloadTooLarge(SwitchyardError):
         )
 
 
+class ResultTooLarge(SwitchyardError, ValueError):
+    """The result of a job is larger than a job's record may hold. The job succeeded; its result is not stored."""
+
+    def __init__(self, size_bytes: int, limit_bytes: int) -> None:
+        super().__init__(
+            f"the job succeeded, and its result of {size_bytes} bytes is not stored, at most {limit_bytes} are; "
+            "store what is large, and return its name"
+        )
+
+
 class UnencodablePayload(SwitchyardError, ValueError):
     """A value of a message cannot be decoded to an equal one. Nothing was sent.
 

@@ -11,6 +11,7 @@ from dramatiq.message import Message
 from dramatiq.middleware import Middleware
 
 from broker.clock import now_ms
+from broker.errors import ResultTooLarge
 from broker.stores.job_records import DEAD_TTL_MS, FINISHED_TTL_MS, LIVE_TTL_MS, Step, sequence, step
 from broker.topology import Yard
 from broker.worker.ack_barrier import AckBarrier
@@ -109,7 +110,9 @@ class Status(Middleware):
         try:
             self._write(message, outcome.kind, attempts=attempts, fields=fields, ttl_ms=FINISHED_TTL_MS)
         except (TypeError, ValueError, RecursionError) as error:
-            log.error("result is no JSON, not kept", job_id=message.message_id, actor=message.actor_name)
+            fact = "is too large" if isinstance(error, ResultTooLarge) else "is no JSON"
+            names = {"job_id": message.message_id, "actor": message.actor_name}
+            log.error(f"result {fact}, not kept", error=str(error), **names)
             fields |= {"error": _error(error), "result": None}
             self._write(message, outcome.kind, attempts=attempts, fields=fields, ttl_ms=FINISHED_TTL_MS)
 

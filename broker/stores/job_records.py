@@ -16,7 +16,9 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from broker.clock import now_ms
+from broker.errors import ResultTooLarge
 from broker.keys.keys import Keys
+from broker.queue.json_body import LIMIT_BYTES
 from broker.redis.calls import RedisCalls
 from broker.redis.scripts import script
 
@@ -27,6 +29,8 @@ LIVE_TTL_MS: Final = 9 * 24 * HOUR_MS
 # An hour longer than an Idempotency-Key (apps/platform/api/idempotency.py): its repetition finds the job's record.
 FINISHED_TTL_MS: Final = 25 * HOUR_MS
 DEAD_TTL_MS: Final = 90 * 24 * HOUR_MS
+# As JSON: as much as a message. Records are in the broker's memory, and pages and commands show them whole.
+RESULT_LIMIT_BYTES: Final = LIMIT_BYTES
 WRITE, FOLLOW, PROGRESS, CANCEL = (
     script(name, folder="") for name in ("job_write", "job_follow", "job_progress", "job_cancel")
 )
@@ -117,6 +121,7 @@ def step(job_id: str, *, sequence: int, state: str, fields: dict[str, Any], ttl_
 
     Raises:
         TypeError, ValueError, RecursionError: a field is no JSON.
+        ResultTooLarge: the result takes more than :data:`RESULT_LIMIT_BYTES`.
     """
     # The server's Lua takes every number for a float: a result that is one is exact as text alone.
     encoded = {
@@ -247,7 +252,10 @@ def _encoded(name: str, value: Any) -> str | int:
     if value is None:
         return ""
     if name in JSON_FIELDS:
-        return json.dumps(value)
+        text = json.dumps(value)
+        if name == "result" and len(text) > RESULT_LIMIT_BYTES:
+            raise ResultTooLarge(len(text), RESULT_LIMIT_BYTES)
+        return text
     return value if isinstance(value, int) else str(value)
 
 

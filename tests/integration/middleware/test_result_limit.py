@@ -1,0 +1,62 @@
+"""A result of more than 1 MiB: the job has succeeded, the result is not stored, and everybody is told why."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from typing import Any
+
+import dramatiq
+import pytest
+from django.core.management import call_command
+
+from broker.interface import Facilities, facilities
+from broker.redis_broker import RedisBroker
+from broker.stores.job_records import RESULT_LIMIT_BYTES
+from tests.factories.yards import small_yard
+from tests.waiting import wait_for
+
+WHY = "result of 50000002 bytes is not stored, at most 1048576 are; store what is large, and return its name"
+
+
+def test_a_result_over_the_limit_is_not_stored(
+    yard_broker: Callable[..., RedisBroker], run_worker: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    broker = yard_broker(small_yard())
+    records = facilities(broker).records
+
+    @dramatiq.actor(broker=broker, queue_name="work", store_results=True)
+    def returns(count: int) -> str:
+        return "x" * count
+
+    with run_worker(broker=broker):
+        fits, large = returns.send(RESULT_LIMIT_BYTES - 2), returns.send(50_000_000)
+        kept = wait_for(lambda: (found := records.read(fits.message_id)) and found.ended and found)
+        dropped = wait_for(lambda: (found := records.read(large.message_id)) and found.ended and found)
+
+    assert (kept.state, len(kept.result), kept.error) == ("succeeded", RESULT_LIMIT_BYTES - 2, None)
+    assert (dropped.state, dropped.result) == ("succeeded", None)
+    assert dropped.error["type"] == "ResultTooLarge"
+    assert WHY in dropped.error["message"]
+    assert "result is too large, not kept" in caplog.text
+    assert broker.client.memory_usage(broker.keys.job(large.message_id)) < 10_000
+
+
+def test_jobs_show_says_why_a_result_is_missing(facilities: Facilities, run_worker: Any) -> None:
+    broker = dramatiq.get_broker()
+
+    @dramatiq.actor(broker=broker, queue_name="default", store_results=True)
+    def returns_much() -> str:
+        return "x" * 50_000_000
+
+    try:
+        with run_worker("default"):
+            job_id = returns_much.send().message_id
+            wait_for(lambda: (found := facilities.records.read(job_id)) and found.ended)
+    finally:
+        del broker.actors["returns_much"]
+    out = io.StringIO()
+    call_command("jobs", "show", job_id, stdout=out)
+
+    assert "succeeded" in out.getvalue()
+    assert WHY in out.getvalue()
