@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from django import forms
 from django.contrib import admin, messages
 from django.db.models import QuerySet
@@ -10,7 +12,7 @@ from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 
 from apps.platform.api.models import SCOPES, IdempotentRequest, Token
-from apps.platform.api.tokens import issue_secret, revoke_token
+from apps.platform.api.tokens import covered_scopes, issue_secret, revoke_token
 from apps.platform.console.admin_base import CheckboxSelectMultiple, ModelAdmin, display
 from apps.platform.console.read_only import ReadOnly
 
@@ -30,7 +32,10 @@ class TokenForm(forms.ModelForm):
 
 @admin.register(Token)
 class TokenAdmin(ModelAdmin):
-    """Create, inspect and revoke tokens. The plain token is shown once, after it was created."""
+    """Create, inspect and revoke tokens. The plain token is shown once, after it was created.
+
+    A superuser makes tokens for everybody; other users for themselves, with the scopes that their permissions cover.
+    """
 
     form = TokenForm
     list_display = ("name", "owner", "shown_prefix", "shown_scopes", "shown_state", "last_used_at", "created_at")
@@ -58,7 +63,19 @@ class TokenAdmin(ModelAdmin):
 
     def get_fields(self, request: HttpRequest, obj: Token | None = None) -> tuple[str, ...]:
         """Return the fields; of an existing token only the name can be changed."""
-        return ("name", "owner", "scopes") if obj is None else ("name", *self.kept)
+        if obj is not None:
+            return ("name", *self.kept)
+        return ("name", "owner", "scopes") if request.user.is_superuser else ("name", "scopes")
+
+    def get_form(
+        self, request: HttpRequest, obj: Token | None = None, change: bool = False, **options: Any
+    ) -> type[ModelForm[Token]]:
+        """Return the form, with the scopes that the user may give."""
+        form = super().get_form(request, obj, change, **options)
+        scopes = form.base_fields.get("scopes")
+        if isinstance(scopes, forms.MultipleChoiceField):
+            scopes.choices = [(scope, f"{scope}: {SCOPES[scope]}") for scope in covered_scopes(request.user)]
+        return form
 
     def get_readonly_fields(self, request: HttpRequest, obj: Token | None = None) -> tuple[str, ...]:
         """Return the read-only fields."""
@@ -66,6 +83,8 @@ class TokenAdmin(ModelAdmin):
 
     def save_model(self, request: HttpRequest, obj: Token, form: ModelForm[Token], change: bool) -> None:
         """Save a token; issue the secret of a new one."""
+        if not change and not request.user.is_superuser:
+            obj.owner = request.user  # type: ignore[assignment]  # the admin lets nobody in without a user
         obj.plain = "" if change else issue_secret(obj)
         super().save_model(request, obj, form, change)
 

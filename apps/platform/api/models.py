@@ -12,6 +12,12 @@ SCOPES = {
     "read": "read one's own jobs",
     "operate": "see and cancel everybody's jobs",
 }
+# Permissions that cover a scope: a user makes tokens for themselves with the scopes that their permissions cover.
+SCOPE_PERMISSIONS: dict[str, tuple[str, ...]] = {
+    "submit": ("switchyard_api.submit_work",),
+    "read": (),
+    "operate": ("switchyard_jobs.view_job", "switchyard_jobs.cancel_job"),
+}
 
 
 def validate_scopes(scopes: object) -> None:
@@ -43,6 +49,7 @@ class Token(models.Model):
 
     class Meta:
         ordering = ["-created_at"]
+        permissions = [("submit_work", "Can submit work through the API")]
 
     def __str__(self) -> str:
         return f"{self.name} (sy_{self.prefix}_…)"

@@ -13,7 +13,7 @@ from typing import Any
 from django.db.models import Q
 from django.utils import timezone
 
-from apps.platform.api.models import Token, validate_scopes
+from apps.platform.api.models import SCOPE_PERMISSIONS, Token, validate_scopes
 
 SECRET_BYTES = 32
 PREFIX_CHARACTERS = 12
@@ -42,6 +42,11 @@ def issue_secret(token: Token) -> str:
     secret = secrets.token_urlsafe(SECRET_BYTES)
     token.secret_hash = _hash(secret)
     return f"sy_{token.prefix}_{secret}"
+
+
+def covered_scopes(user: Any) -> list[str]:
+    """Return the scopes that a user's permissions cover; a superuser's cover all."""
+    return [scope for scope, permissions in SCOPE_PERMISSIONS.items() if user.has_perms(permissions)]
 
 
 def find_token(plain: str) -> Token | None:

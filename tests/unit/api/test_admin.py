@@ -10,8 +10,8 @@ from django.contrib.auth.models import Permission, User
 from django.test import Client
 from django.urls import reverse
 
-from apps.platform.api.models import IdempotentRequest, Token
-from apps.platform.api.tokens import find_token
+from apps.platform.api.models import SCOPES, IdempotentRequest, Token
+from apps.platform.api.tokens import covered_scopes, find_token
 
 MakeToken = Callable[..., tuple[Token, str]]
 LIST = "admin:switchyard_api_token_changelist"
@@ -111,3 +111,88 @@ def test_kept_requests_are_shown_and_not_changed(admin: Client, make_token: Make
 
     assert (listing.status_code, detail.status_code, change.status_code) == (200, 200, 403)
     assert b"k1" in listing.content
+
+
+OPERATE = ("view_job", "cancel_job")
+
+
+def staff(*permissions: str) -> User:
+    user = User.objects.create_user("staff", is_staff=True)
+    user.user_permissions.set(Permission.objects.filter(codename__in=("add_token", "view_token", *permissions)))
+    return user
+
+
+def make_as(user: User, *scopes: str, owner: User | None = None) -> Token | None:
+    client = Client()
+    client.force_login(user)
+    form = {"name": "ci", "owner": (owner or user).pk, "scopes": scopes}
+    client.post(reverse("admin:switchyard_api_token_add"), form)
+    return Token.objects.first()
+
+
+@pytest.mark.parametrize(
+    ("permissions", "scope", "may"),
+    [
+        ((), "read", True),
+        ((), "submit", False),
+        ((), "operate", False),
+        (("submit_work",), "submit", True),
+        (("submit_work",), "operate", False),
+        (("view_job",), "operate", False),
+        (("cancel_job",), "operate", False),
+        (OPERATE, "operate", True),
+        (OPERATE, "submit", False),
+        (("submit_work", *OPERATE), "submit", True),
+        (("change_token", "delete_token"), "operate", False),
+    ],
+)
+@pytest.mark.django_db
+def test_a_user_gives_a_token_the_scopes_of_their_permissions(
+    permissions: tuple[str, ...], scope: str, may: bool
+) -> None:
+    user = staff(*permissions)
+
+    token = make_as(user, scope)
+
+    assert (token is not None) is may
+
+
+@pytest.mark.django_db
+def test_one_uncovered_scope_spoils_the_token() -> None:
+    assert make_as(staff("submit_work"), "submit", "operate") is None
+
+
+def test_a_user_makes_tokens_for_themselves_alone(owner: User) -> None:
+    user = staff()
+
+    token = make_as(user, "read", owner=owner)
+
+    assert token is not None
+    assert token.owner == user
+
+
+def test_a_superuser_makes_every_token_for_everybody(owner: User) -> None:
+    token = make_as(User.objects.create_superuser("root"), *SCOPES, owner=owner)
+
+    assert token is not None
+    assert (token.owner, set(token.scopes)) == (owner, set(SCOPES))
+
+
+@pytest.mark.django_db
+def test_the_form_offers_what_may_be_given() -> None:
+    client = Client()
+    client.force_login(staff("submit_work"))
+
+    page = client.get(reverse("admin:switchyard_api_token_add")).content.decode()
+
+    assert 'value="submit"' in page
+    assert 'value="operate"' not in page
+    assert 'name="owner"' not in page
+
+
+@pytest.mark.django_db
+def test_an_inactive_user_covers_nothing() -> None:
+    user = staff("submit_work", *OPERATE)
+    user.is_active = False
+
+    assert covered_scopes(user) == ["read"]
