@@ -61,6 +61,10 @@ class PostgresUnderTest:
             self._process.send_signal(signal.SIGINT)
             self._process.wait(30)
 
+    def runs(self) -> bool:
+        """Return whether its process runs."""
+        return self._process is not None and self._process.poll() is None
+
     def signal(self, signum: int) -> None:
         """Signal the process that takes new connections."""
         if self._process is not None:

@@ -1,0 +1,22 @@
+"""A mail without the product's rate limit of ten a minute, and a probe for each live queue."""
+
+from __future__ import annotations
+
+import dramatiq
+
+from apps.platform.jobs.services import current_job_id
+from apps.product.mail import services
+
+
+@dramatiq.actor(queue_name="default", redact=("to",))
+def send_note(to: str) -> None:
+    """Send one mail with the product's own code."""
+    services.send_welcome(to, job_id=current_job_id())
+
+
+def probe() -> None:
+    """Do nothing: only its start is measured."""
+
+
+for queue in ("urgent", "default", "webhook"):
+    dramatiq.actor(probe, actor_name=f"probe_{queue}", queue_name=queue)

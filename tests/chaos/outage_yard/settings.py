@@ -1,0 +1,13 @@
+"""The project's settings and its own yard; ``OUTAGE_SPEED`` times as fast."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+
+from project.settings import *  # noqa: F403
+from project.settings import INSTALLED_APPS as PROJECT_APPS
+from project.settings import SWITCHYARD as DECLARED
+
+INSTALLED_APPS = [*PROJECT_APPS, "tests.chaos.outage_yard"]
+SWITCHYARD = replace(DECLARED, topology=DECLARED.topology.hurried(int(os.environ["OUTAGE_SPEED"])))
