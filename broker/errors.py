@@ -13,10 +13,12 @@ class BrokerError(SwitchyardError, ConnectionClosed):
     """The broker did not carry out an operation. Dramatiq's worker replaces the consumer that raises it.
 
     Attributes:
+        remedy: The next step where the server could not be reached, "" otherwise.
         code: First word of the server's error: ``WRONGTYPE``, ``READONLY``, ``LOADING``; "" where it answered none.
         outcome: ``"refused"`` when the operation did not happen, ``"unknown"`` when it may have.
     """
 
+    remedy = ""
     code = ""
     outcome = "refused"
 
@@ -56,14 +58,13 @@ class BrokerUnavailable(BrokerError):
         operation: The operation or command.
         cause: The client's message.
         outcome: ``"unknown"`` when the operation may have happened, ``"refused"`` when it did not.
+        remedy: The next step; "" for the usual one.
     """
 
-    def __init__(self, operation: str, cause: str, *, outcome: str = "unknown") -> None:
-        self.outcome = outcome
-        super().__init__(
-            f"broker did not answer {operation}: {cause} (outcome {outcome}); "
-            "check SWITCHYARD_BROKER_URL and that the server is up, then try again"
-        )
+    def __init__(self, operation: str, cause: str, *, outcome: str = "unknown", remedy: str = "") -> None:
+        self.outcome, self.remedy = outcome, remedy
+        remedy = remedy or "check SWITCHYARD_BROKER_URL and that the server is up, then try again"
+        super().__init__(f"broker did not answer {operation}: {cause} (outcome {outcome}); {remedy}")
 
 
 class UnknownQueue(SwitchyardError):

@@ -27,6 +27,7 @@ from apps.platform.setting_values import (
     public_url_of,
 )
 from broker.errors import SwitchyardError
+from broker.redis.connections import Absence
 from broker.topology import Yard
 
 # Each key of SWITCHYARD, and the environment variable that is read when the key is missing.
@@ -63,6 +64,7 @@ class SwitchyardSettings:
         configure_logging: Configure logging of the whole process; otherwise logging is the host's.
         base_dir: Folder of the project's code: root of relative paths in tracebacks, watched by ``--reload``.
         debug: Development, as Django's ``DEBUG`` was when the settings were read.
+        broker_named_by: Setting or variable that named the broker; "" for the socket in ``state_dir``.
     """
 
     topology: Yard
@@ -78,6 +80,19 @@ class SwitchyardSettings:
     configure_logging: bool
     base_dir: Path
     debug: bool
+    broker_named_by: str = ""
+
+    @property
+    def absence(self) -> Absence:
+        """Words for a broker that is not there: nobody named one, or it was named wrongly."""
+        if self.broker_named_by:
+            return Absence("", f"check {self.broker_named_by}, which is set here, and that the server is up")
+        start = "bin/demo" if (self.base_dir / "bin" / "demo").exists() else "python -m switchyard.embedded"
+        return Absence(
+            f"no yard runs in {shortened(self.state_dir)}",
+            f"start {start} here, or export SWITCHYARD_STATE_DIR=DIR for a yard that runs in another folder, "
+            "or SWITCHYARD_BROKER_URL for a server elsewhere",
+        )
 
 
 @dataclass(slots=True)
@@ -165,7 +180,16 @@ def read(
         configure_logging=given.flag("CONFIGURE_LOGGING", default=False),
         base_dir=base,
         debug=debug,
+        broker_named_by=given.text("BROKER_URL")[0] if given.text("BROKER_URL")[1] else "",
     )
+
+
+def shortened(path: Path) -> str:
+    """Return a path relative to the working directory where it lies below it."""
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except (ValueError, OSError):
+        return str(path)
 
 
 def git_release(folder: Path) -> str:

@@ -69,7 +69,9 @@ def build_broker(middleware: list[Middleware] | None = None) -> Broker:
         logs.configure(own.log_format)
     elif not structlog.is_configured():
         logs.use_standard_logging()
-    return build_yard(own.topology, connect(own.broker_url), Keys(), extra=middleware or [], on_dead=(_project,))
+    return build_yard(
+        own.topology, connect(own.broker_url, absence=own.absence), Keys(), extra=middleware or [], on_dead=(_project,)
+    )
 
 
 def build_yard(

@@ -133,11 +133,12 @@ def judge(facts: ServerFacts, *, production: bool) -> list[ServerFinding]:
 
 def away(error: BrokerError) -> ServerFinding:
     """Return the finding for a server that does not answer. Never its own words: they hold its address."""
+    remedy = error.remedy or "check SWITCHYARD_BROKER_URL and that the server is up"
     return ServerFinding(
         "away",
         "warning",
         f"the server does not answer ({error.kind}); eviction and persistence were not checked",
-        "Check SWITCHYARD_BROKER_URL and that the server is up.",
+        f"{remedy[0].upper()}{remedy[1:]}.",
     )
 
 

@@ -6,6 +6,7 @@ was popped; so nothing here uses its defaults.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import redis
@@ -29,15 +30,37 @@ def options(profile: Profile) -> dict[str, Any]:
     return {"socket_timeout": None, "socket_connect_timeout": 2.0, "protocol": 2}
 
 
-def connect(url: str, *, profile: Profile = "normal") -> redis.Redis:
+@dataclass(frozen=True, slots=True)
+class Absence:
+    """Words for the error where nothing listens at an address.
+
+    Args:
+        fact: Instead of the client's message; "" keeps that.
+        remedy: The next step.
+    """
+
+    fact: str = ""
+    remedy: str = ""
+
+
+class Client(redis.Redis):
+    """A client with the words for a server that is not there."""
+
+    absence = Absence()
+
+
+def connect(url: str, *, profile: Profile = "normal", absence: Absence | None = None) -> Client:
     """Return a client. Nothing is sent before the first command.
 
     Args:
         url: ``redis://``, ``rediss://`` or ``unix://``.
+        absence: Words for an address at which nothing listens.
     """
     if profile == "normal":
         # A refused or broken connection is tried again. A timeout is not: each try would cost as much once more.
         retry = Retry(ExponentialBackoff(cap=0.2, base=0.02), 2, supported_errors=(redis.ConnectionError,))
     else:
         retry = Retry(NoBackoff(), 0)
-    return redis.Redis.from_url(url, retry=retry, **options(profile))
+    client: Client = Client.from_url(url, retry=retry, **options(profile))  # type: ignore[assignment]
+    client.absence = absence or client.absence
+    return client

@@ -7,6 +7,7 @@ from typing import TextIO
 
 from rich.console import Console
 
+from apps.platform.conf import shortened
 from apps.platform.console.formatting import duration, size
 from demo.identity import USERNAME
 from demo.sample.journal import count_states
@@ -43,7 +44,7 @@ def addresses_to_open(site: str, credentials: Path) -> list[tuple[str, str]]:
         credentials: File that holds the password.
     """
     return [
-        ("Operations room", f"{site}   user {USERNAME}, password in {_shortened(credentials)}"),
+        ("Operations room", f"{site}   user {USERNAME}, password in {shortened(credentials)}"),
         ("Admin", f"{site}admin/"),
         ("Mailbox", f"{site}admin/mail/mailbox/"),
         ("API and its docs", f"{site}api/v1/docs"),
@@ -54,11 +55,3 @@ def addresses_to_open(site: str, credentials: Path) -> list[tuple[str, str]]:
 def memory(size_bytes: int) -> str:
     """Return a size as text; ``-`` before it was measured."""
     return size(size_bytes) if size_bytes else "-"
-
-
-def _shortened(path: Path) -> str:
-    """Return a path relative to the working directory where it lies below it."""
-    try:
-        return str(path.relative_to(Path.cwd()))
-    except ValueError:
-        return str(path)

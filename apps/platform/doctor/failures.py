@@ -14,7 +14,6 @@ from apps.platform.doctor.finding import Finding, FindingGroup
 from apps.platform.operations.timeouts import NoAnswer, TimedCall
 from broker.errors import BrokerError
 
-BROKER_NEXT = "Check that the server runs and that SWITCHYARD_BROKER_URL names it; then `manage.py broker`"
 DATABASE_NEXT = "Check that the server runs and that DATABASE_URL names it; then `manage.py migrate --check`"
 
 
@@ -62,8 +61,10 @@ def broker_away(group: FindingGroup, error: Exception) -> Finding:
         seen = "the server accepts connections and does not answer within a second"
         cause = "It is stopped, swaps, or runs a long command"
         return group.error("hangs", seen, cause, "Check its process and its log; do not kill it yet")
-    seen = f"the server does not answer ({type(client_error).__name__})"
-    return group.error("away", seen, "It is down, or the address is wrong", BROKER_NEXT)
+    absence = switchyard_settings().absence
+    seen = absence.fact or f"the server does not answer ({type(client_error).__name__})"
+    cause = "Nothing listens on the socket there" if absence.fact else "It is down, or the address is wrong"
+    return group.error("away", seen, cause, f"{absence.remedy[0].upper()}{absence.remedy[1:]}; then `manage.py broker`")
 
 
 def database_away(group: FindingGroup, error: Exception) -> Finding:

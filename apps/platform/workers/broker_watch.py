@@ -13,6 +13,7 @@ from broker.redis.connections import connect
 
 def make_watch() -> Watch:
     """Return a watch with a connection of its own, which is not thread-safe."""
-    calls = RedisCalls(connect(switchyard_settings().broker_url, profile="quick"), budget_s=1.0)
+    own = switchyard_settings()
+    calls = RedisCalls(connect(own.broker_url, profile="quick", absence=own.absence), budget_s=1.0)
     queues = [queue.name for queue in declared_yard().queues]
     return Watch(calls, Keys(), queues, production=not settings.DEBUG)
