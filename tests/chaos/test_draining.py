@@ -109,11 +109,11 @@ def test_a_second_signal_ends_a_pool_at_once_and_its_tasks_start_elsewhere(
 
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("away", ["before", pytest.param("during", marks=pytest.mark.long)])
-def test_a_pool_that_drains_without_its_server_ends_at_once_and_says_so(
+def test_a_pool_that_drains_without_its_server_leaves_its_tasks_their_grace_and_says_so(
     pools_on: PoolsOn, valkey_url: str, ledger: Ledger, proxy: FaultProxy, away: str
 ) -> None:
     pools = pools_on("threads", valkey_url)
-    old = pools.start("runpool", "work", url=proxy.url)
+    old = pools.start("runpool", "work", "--grace", f"{GRACE_S:g}", url=proxy.url)
     jobs = [f"long-{number}." for number in range(4)]
     for job in jobs:
         enqueue(pools.broker, ledger, job, 20_000)
@@ -126,11 +126,11 @@ def test_a_pool_that_drains_without_its_server_ends_at_once_and_says_so(
         told_s = time.monotonic()
         old.process.terminate()
     else:
+        told_s = time.monotonic()
         old.process.terminate()
         old.wait_for_log("draining")
         let_pass(1)
         proxy.blackhole()
-        told_s = time.monotonic()
     code = old.process.wait(30)
     took_s = time.monotonic() - told_s
     again_s = [started(ledger, job, 2, 25).at_s - told_s for job in jobs]
@@ -140,11 +140,49 @@ def test_a_pool_that_drains_without_its_server_ends_at_once_and_says_so(
     found = ledger.account()
     assert (found.lost, found.duplicated, found.unexpected) == ((), (), ())
     assert code != 0
-    # A server that goes away in the middle of a drain is found out with the next renewal or sweep.
-    assert took_s <= (2 if away == "before" else 5)
+    assert GRACE_S - LOOKING_S <= took_s <= GRACE_S + 5
     assert "not all messages were returned to the broker; the rest start when their leases expire" in old.log()
     assert max(again_s) <= 20
     assert all_in(ledger, jobs, new)
+
+
+def test_tasks_that_end_within_the_grace_count_although_the_server_was_away_when_the_drain_began(
+    pools_on: PoolsOn, valkey_url: str, ledger: Ledger, proxy: FaultProxy
+) -> None:
+    pools = pools_on("threads", valkey_url)
+    old = pools.start("runpool", "work", "--grace", "20", url=proxy.url)
+    jobs = [f"long-{number}." for number in range(4)]
+    for job in jobs:
+        enqueue(pools.broker, ledger, job, 6_000)
+        started(ledger, job)
+
+    proxy.blackhole()
+    old.wait_for_log("leases are not renewed")
+    old.process.terminate()
+    old.wait_for_log("draining")
+    let_pass(1)
+    proxy.pass_()
+    code = old.process.wait(30)
+
+    found = ledger.account()
+    assert (found.lost, found.duplicated, found.unexpected) == ((), (), ())
+    assert len(found.completed) == len(jobs)
+    assert code == 0
+    assert pools.broker.families[QUEUE].calls.command("HLEN", pools.broker.families[QUEUE].keys.bodies) == 0
+
+
+def test_a_pool_without_tasks_that_drains_without_its_server_ends_at_once(
+    pools_on: PoolsOn, valkey_url: str, proxy: FaultProxy
+) -> None:
+    pool = pools_on("threads", valkey_url).start("runpool", "work", url=proxy.url)
+    proxy.blackhole()
+    pool.wait_for_log("leases are not renewed")
+
+    told_s = time.monotonic()
+    pool.process.terminate()
+    pool.process.wait(30)
+
+    assert time.monotonic() - told_s <= 5
 
 
 def held_by(broker: RedisBroker, pool: RunningPool) -> set[str]:

@@ -74,6 +74,11 @@ class ChildManager:
         return self.process_set.stopping
 
     @property
+    def runs_tasks(self) -> bool:
+        """Whether a task runs. One that has ended, and waits for the broker, does not."""
+        return any(ran.limit_ns for process in self.running for ran in self.rows[process.index].running())
+
+    @property
     def ready(self) -> bool:
         """Whether every child of the pool is up."""
         return sum(self.rows[process.index].read().ready for process in self.own if process.pid) >= self.pool.processes

@@ -170,12 +170,15 @@ class Supervisor:
         self._children.stop(signal.SIGTERM)
 
     def _enforce_drain(self) -> None:
-        """Kill children that outlast the grace period, or that cannot drain because parent or broker is gone."""
+        """Kill children that outlast the grace period, that run nothing without a broker, or whose parent is gone.
+
+        Tasks have their whole grace period although the broker is away: it may be back before they end.
+        """
         if self._own_row is not None and os.getppid() != self._parent_pid and not self._killed:
             self._kill("the parent is gone")  # where the kernel does not kill orphans
         if self._kill_at_s is None or not self._children.running:
             return
-        if self._leases.keeper.silent:
+        if self._leases.keeper.silent and not self._children.runs_tasks:
             self._kill("the broker does not answer, they can neither release nor acknowledge their messages")
         elif time.monotonic() >= self._kill_at_s:
             self._kill(f"not done {KILL_AFTER_GRACE_S:g} s after the grace period of {self._grace_s:g} s")
