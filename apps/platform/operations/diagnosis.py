@@ -15,8 +15,8 @@ from broker.shapes import LaneStats
 
 # In one sample, a wait of less than 1 s looks like a message that is just being fetched.
 SEEN_MS = 1_000
-# Fewer concurrent retries of one queue are normal; this many have a common cause.
-MANY_RETRIES = 10
+# Fewer concurrent retries of one queue are normal: retries wait for hours, and one endpoint that is away holds dozens.
+MANY_RETRIES = 100
 
 
 @dataclass(frozen=True, slots=True)

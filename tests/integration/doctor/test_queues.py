@@ -107,13 +107,13 @@ def test_a_command_that_names_a_message_can_be_pasted_whatever_its_id(enqueue: A
 
 
 def test_many_retries_are_a_warning_and_a_few_are_daily_life(enqueue: Any) -> None:
-    few = [Entry(f"few-{number}", b"{}") for number in range(9)]
+    few = [Entry(f"few-{number}", b"{}") for number in range(99)]
     enqueue("slow", *few, lane="retry", delay_ms=60_000)
     assert of(look(), "warning") == {}
 
     enqueue("slow", Entry("one more", b"{}"), lane="retry", delay_ms=60_000)
 
-    assert "10 failed messages" in of(look(), "warning")["retrying"].seen
+    assert "100 failed messages" in of(look(), "warning")["retrying"].seen
 
 
 def test_messages_of_a_queue_that_was_removed_are_an_error(enqueue: Any) -> None:

@@ -101,6 +101,35 @@ def test_retry_after_is_the_least_delay(yard_broker: BuildBroker, run_worker: An
     assert record.error == {"type": "RetryLater", "message": "the provider asked for two minutes"}
 
 
+def test_the_record_of_a_job_outlives_the_wait_for_its_retry(yard_broker: BuildBroker, run_worker: Any) -> None:
+    broker = yard_broker(small_yard())
+    month_ms = 30 * 24 * 3_600_000
+
+    @dramatiq.actor(broker=broker, queue_name="work", backoff=lambda retry: month_ms)
+    def patient() -> None:
+        raise RuntimeError("not this month")
+
+    with run_worker(broker=broker):
+        job_id = patient.send().message_id
+        wait_for(lambda: _retrying(broker, job_id))
+
+    records = facilities(broker).records
+    assert broker.client.pttl(records.keys.job(job_id)) > month_ms + 24 * 3_600_000
+
+
+def test_a_hurried_yard_retries_sooner_by_its_speed_alone(yard_broker: BuildBroker, run_worker: Any) -> None:
+    yard = small_yard(max_retries=1, base_ms=3_600_000, cap_ms=3_600_000).hurried(36_000)
+    broker = yard_broker(yard)
+
+    @dramatiq.actor(broker=broker, queue_name="work")
+    def broken() -> None:
+        raise RuntimeError("no")
+
+    with run_worker(broker=broker):
+        broken.send()
+        wait_for(lambda: facilities(broker).transport.stats("work").dead == 1)
+
+
 def test_an_actors_own_backoff_and_retries_go_before_the_policy(yard_broker: BuildBroker, run_worker: Any) -> None:
     broker = yard_broker(small_yard())
     asked: list[int] = []

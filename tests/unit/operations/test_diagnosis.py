@@ -75,10 +75,10 @@ def test_broker_that_is_nearly_full_is_told_last() -> None:
 
 
 def test_many_retries_are_told_before_the_first_job_gives_up() -> None:
-    found = verdict(state(retry=lane("mail-retry", 3, scheduled=6, running=1)))
+    found = verdict(state(retry=lane("mail-retry", 3, scheduled=96, running=1)))
 
-    assert (found.level, found.sentence) == ("warn", "Failed jobs wait for a retry: 10 of mail.")
-    assert verdict(state(retry=lane("mail-retry", scheduled=9))).label == "Healthy"
+    assert (found.level, found.sentence) == ("warn", "Failed jobs wait for a retry: 100 of mail.")
+    assert verdict(state(retry=lane("mail-retry", scheduled=99))).label == "Healthy"
 
 
 def test_pool_that_is_down_with_work_waiting_is_named() -> None:

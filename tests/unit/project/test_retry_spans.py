@@ -1,0 +1,32 @@
+"""What is kept for a job outlives the longest time that its retries may take."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import dramatiq
+import pytest
+
+from apps.platform.default_topology import DEFAULT_YARD
+from apps.platform.jobs.once import KEPT as ONCE_KEPT
+from apps.product.webhooks.services import ATTEMPTS_KEPT, PREVIOUS_SECRET_KEPT
+from broker.stores.job_records import LIVE_TTL_MS
+from middleware.retries import span_of
+from project.topology import YARD
+
+LEAST = timedelta(minutes=20)
+MOST = min(ONCE_KEPT, ATTEMPTS_KEPT, PREVIOUS_SECRET_KEPT, timedelta(milliseconds=LIVE_TTL_MS))
+ACTORS = [actor for actor in dramatiq.get_broker().actors.values() if actor.queue_name in YARD.lanes]
+
+
+@pytest.mark.parametrize("actor", ACTORS, ids=lambda actor: actor.actor_name)
+def test_retries_of_an_actor_outlast_twenty_minutes_and_nothing_that_is_kept_for_it(actor) -> None:
+    least_ms, most_ms = span_of(actor, YARD.queue_of(actor.queue_name).retry)
+
+    assert timedelta(milliseconds=least_ms) > LEAST
+    assert timedelta(milliseconds=most_ms) < MOST
+
+
+def test_a_project_that_declares_no_yard_has_the_same_patience() -> None:
+    for queue in DEFAULT_YARD.queues:
+        assert timedelta(milliseconds=queue.retry.span_ms()[0]) > LEAST
