@@ -182,21 +182,34 @@ def load(
         producers.stop()
 
 
-def drained(broker: Broker) -> bool:
-    """Return whether nothing waits, is delayed, runs, is to be retried or to run alone."""
-    for queue in facilities(broker).yard.queues:
-        stats = facilities(broker).transport.stats(queue.name)
-        if any(lane.waiting + lane.scheduled + lane.running for lane in (stats.live, stats.retry)):
-            return False
-    return True
+def work_left(broker: Broker) -> list[int]:
+    """Return how many messages wait, are delayed, run, are to be retried or to run alone, in each lane."""
+    found = [facilities(broker).transport.stats(queue.name) for queue in facilities(broker).yard.queues]
+    return [
+        count
+        for stats in found
+        for lane in (stats.live, stats.retry)
+        for count in (lane.waiting, lane.scheduled, lane.running)
+    ]
 
 
 def wait_until_drained(broker: Broker, timeout_s: float = 20.0) -> None:
-    """Wait until a broker has nothing left to do."""
+    """Wait until a broker has nothing left to do.
 
-    def nothing_left() -> bool:
+    Args:
+        timeout_s: Longest time without progress: how long all of it takes depends on what else the machine does.
+
+    Raises:
+        AssertionError: nothing changed for that long.
+    """
+    last: list[int] = []
+    changed_s = time.monotonic()
+    while True:
         with contextlib.suppress(BrokerError):  # the server may still be away
-            return drained(broker)
-        return False
-
-    wait_for(nothing_left, timeout_s, what="drained")
+            left = work_left(broker)
+            if not any(left):
+                return
+            if left != last:
+                last, changed_s = left, time.monotonic()
+        assert time.monotonic() - changed_s < timeout_s, f"not drained, no progress for {timeout_s} s; left: {last}"
+        let_pass(0.05)

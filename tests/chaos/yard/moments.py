@@ -1,5 +1,8 @@
 """Moments of a message's way at which a child kills itself, three times in all.
 
+A child that runs a suspect alone does not: a message that ends its child three times is a dead letter, as it should be,
+and where one child starts before the others all three deaths would be that message's.
+
 ``CHAOS_MOMENT_MARK`` is the beginning of the files that count.
 """
 
@@ -34,7 +37,9 @@ MOMENTS = {
 
 
 def die() -> None:
-    """Kill this process, unless it was done often enough."""
+    """Kill this process, unless it was done often enough, or the process runs a suspect alone."""
+    if b" alone " in Path("/proc/self/cmdline").read_bytes().replace(b"\0", b" "):
+        return
     for number in range(DEATHS):
         try:
             Path(f"{os.environ['CHAOS_MOMENT_MARK']}-{number}").open("x").close()
