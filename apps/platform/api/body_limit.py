@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from types import TracebackType
 from typing import Any
 
 from asgiref.sync import sync_to_async
@@ -31,31 +30,65 @@ PROBES = frozenset({"/healthz", "/readyz"})
 
 
 class Places:
-    """A number of places; :meth:`acquire` returns ``None`` when all are taken."""
+    """A number of places, given in the order of asking."""
 
     def __init__(self, count: int) -> None:
         self._free = count
+        self._waiting: deque[asyncio.Future[None]] = deque()
 
-    def acquire(self) -> _Place | None:
-        """Return a place to release by leaving its context."""
+    def acquire(self) -> RequestPlace | None:
+        """Return a place, ``None`` when all are taken."""
         if self._free == 0:
             return None
         self._free -= 1
-        return _Place(self)
+        return RequestPlace(self)
+
+    async def acquire_within(self, timeout_s: float) -> RequestPlace | None:
+        """Return a place as soon as one is free, ``None`` when none is in time."""
+        place = self.acquire()
+        if place is not None:
+            return place
+        turn = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
+        try:
+            async with asyncio.timeout(timeout_s):
+                await turn
+        except BaseException as error:
+            if turn.done() and not turn.cancelled():  # it came together with the end of the wait
+                self.release()
+            turn.cancel()
+            if isinstance(error, TimeoutError):
+                return None
+            raise
+        return RequestPlace(self)
 
     def release(self) -> None:
-        """Release one."""
+        """Give a place to whoever has waited longest."""
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return
         self._free += 1
 
 
-class _Place(AbstractContextManager[None]):
-    def __init__(self, places: Places) -> None:
+class RequestPlace:
+    """One of the places, until its context is left or it is released."""
+
+    def __init__(self, places: Places | None = None) -> None:
         self._places = places
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._places.release()
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *error: object) -> None:
+        self.release()
+
+    def release(self) -> None:
+        """Release the place, once."""
+        places, self._places = self._places, None
+        if places is not None:
+            places.release()
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +102,8 @@ class RequestLimits:
         timeout_s, large_timeout_s: Time in which a body must be complete.
         anonymous, known, large: Bodies above ``free_bytes`` that are read at once: without a valid token, with one, and
             on large routes.
-        requests: Requests that run in Django at once; each has a thread.
+        requests: Requests that run in Django at once, each in a thread; event streams count until they begin.
+        wait_s: Time that a further request waits for its turn.
     """
 
     body_bytes: int = MIB
@@ -80,7 +114,8 @@ class RequestLimits:
     anonymous: int = 8
     known: int = 32
     large: int = 4
-    requests: int = 200
+    requests: int = 32
+    wait_s: float = 5.0
 
 
 @dataclass(slots=True)
@@ -146,7 +181,7 @@ class BodyLimit:
         body = _Body(limit_bytes, time.monotonic() + timeout_s, timeout_s, complete=_has_no_body(scope, declared))
         if declared is None or declared <= self.limits.free_bytes:
             await self._read_free_part(body, receive)
-        with nullcontext() if body.complete else await self._place(scope, is_large=is_large):
+        with RequestPlace() if body.complete else await self._place(scope, is_large=is_large):
             await self._run(scope, body, receive, send)
 
     async def _read_free_part(self, body: _Body, receive: Receive) -> None:
@@ -156,7 +191,7 @@ class BodyLimit:
                 raise body.refusal
             body.received.append(message)
 
-    async def _place(self, scope: Scope, *, is_large: bool) -> _Place:
+    async def _place(self, scope: Scope, *, is_large: bool) -> RequestPlace:
         """Return the place of a body above the free part."""
         scheme, _, plain = _header(scope, b"authorization").decode("latin-1").partition(" ")
         try:
@@ -172,7 +207,8 @@ class BodyLimit:
         return place
 
     async def _run(self, scope: Scope, body: _Body, receive: Receive, send: Send) -> None:
-        place = nullcontext() if scope["path"] in PROBES else self._requests.acquire()
+        is_probe = scope["path"] in PROBES
+        place = RequestPlace() if is_probe else await self._requests.acquire_within(self.limits.wait_s)
         if place is None:
             raise Problem(503, "as many requests run as may; send it again later", headers=RETRY_AFTER)
         started = False
@@ -186,6 +222,8 @@ class BodyLimit:
         async def send_noted(message: Message) -> None:
             nonlocal started
             started = True
+            if message["type"] == "http.response.start" and _is_event_stream(message):
+                place.release()
             await send(message)
 
         with place:
@@ -237,6 +275,13 @@ def _has_no_body(scope: Scope, declared: int | None) -> bool:
     """Return whether a request has no body, by its head alone; later versions of HTTP need no header for one."""
     is_http_1 = str(scope.get("http_version", "")).startswith("1")
     return declared == 0 or (declared is None and is_http_1 and not _header(scope, b"transfer-encoding"))
+
+
+def _is_event_stream(message: Message) -> bool:
+    return any(
+        name.lower() == b"content-type" and value.startswith(b"text/event-stream")
+        for name, value in message.get("headers", ())
+    )
 
 
 async def _is_valid(plain: str) -> bool:

@@ -59,6 +59,7 @@ EVENTS_DOC: dict[str, Any] = {
             "content": {"text/event-stream": {"schema": EVENT}},
         },
         204: {"description": "The job has ended and its last event was read: nothing follows."},
+        429: {"description": "The token has as many streams as it may."},
     },
 }
 RESULT_DOC: dict[str, Any] = {
@@ -113,8 +114,9 @@ async def follow_job(request: HttpRequest, job_id: str) -> HttpResponseBase:
     if not await live.has_news(job, after):
         return HttpResponse(status=204)
     await free_database()
+    place = live.StreamPlace(str(request.auth.prefix))  # type: ignore[attr-defined]
     return StreamingHttpResponse(
-        Stream(live.follow(job, after=after, heartbeat_s=live.HEARTBEAT_S)),
+        Stream(live.follow(job, after=after, heartbeat_s=live.HEARTBEAT_S), source=place),
         content_type="text/event-stream",
         headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
     )

@@ -1,40 +1,68 @@
-"""A job's events as server-sent events, read from the job's Redis stream."""
+"""A job's events as server-sent events."""
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 import re
+import threading
+from collections import Counter
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import Any, cast
+from typing import Any
 
-import redis.asyncio
 from asgiref.sync import sync_to_async
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 
-from apps.platform.api.responses import iso_time
-from apps.platform.conf import switchyard_settings
+from apps.platform.api.problems import Problem
+from apps.platform.jobs.job_events import watch
 from apps.platform.jobs.presentation import snapshot
 from apps.platform.jobs.queries import find_job
-from broker.errors import BrokerError, BrokerUnavailable
+from broker.errors import BrokerError
 from broker.interface import facilities
 from broker.stores.job_records import JobRecord
 
 HEARTBEAT_S = 15.0
 RECONNECT_MS = 2_000
-BATCH = 100
-# Seconds after the end of a blocking read until the server counts as unreachable.
-GRACE_S = 5.0
-TIMES = ("at", "next_attempt_at")
+STREAMS_PER_TOKEN = 32
+# Django keeps a thread for each.
+STREAMS_PER_PROCESS = 128
+RETRY_AFTER_S = 15
 _EVENT_ID = re.compile(r"([0-9]{1,20})-([0-9]{1,20})")
 # Redis stream ids have two parts of 64 bits.
 _MAX_ID_PART = 2**64 - 1
 logger = logging.getLogger(__name__)
 
-Entry = tuple[str, str, dict[str, Any]]
+
+class StreamPlace:
+    """The place of one open stream among those of its token and of this process, until it is closed."""
+
+    _open: Counter[str] = Counter()
+    _lock = threading.Lock()
+
+    def __init__(self, token: str) -> None:
+        """Acquire a place.
+
+        Raises:
+            Problem: 429, the token has as many streams as it may; 503, the process has.
+        """
+        headers = {"Retry-After": str(RETRY_AFTER_S)}
+        with self._lock:
+            if self._open[token] >= STREAMS_PER_TOKEN:
+                detail = f"this token has {STREAMS_PER_TOKEN} open event streams, the most there may be; close some"
+                raise Problem(429, detail, headers=headers)
+            if self._open.total() >= STREAMS_PER_PROCESS:
+                raise Problem(503, "as many event streams are open as may be; try again later", headers=headers)
+            self._token = token
+            self._open[token] += 1
+
+    def close(self) -> None:
+        """Release the place, once."""
+        with self._lock:
+            token, self._token = self._token, ""
+            if token:
+                self._open[token] -= 1
+                if not self._open[token]:
+                    del self._open[token]
 
 
 async def has_news(job: JobRecord, after: str) -> bool:
@@ -45,33 +73,23 @@ async def has_news(job: JobRecord, after: str) -> bool:
     """
     if not job.ended or not is_event_id(after):
         return True
-    client = _client()
-    try:
-        found = await client.xrange(facilities().records.stream_key(job.id), min=f"({after}", count=1)
-    except (redis.RedisError, OSError) as error:
-        raise BrokerUnavailable("a job's events", str(error) or type(error).__name__) from error
-    finally:
-        await client.aclose()
-    return bool(found)
+    return bool(await _ask("XRANGE", job.id, f"({after}", "+", "COUNT", 1))
 
 
 async def follow(job: JobRecord, *, after: str, heartbeat_s: float) -> AsyncGenerator[bytes]:
     """Yield a job's events as server-sent events, up to the one named ``end``.
 
     Starts with the job's state, or with the events after ``after``; then follows new events. Sends a comment after
-    every ``heartbeat_s`` seconds without an event. Holds one connection to the broker and closes it with the generator.
-    If the broker becomes unavailable, the stream ends without ``end``: the reader reconnects after its last event.
+    every ``heartbeat_s`` seconds without an event. If the broker is away at such a moment, the stream ends without
+    ``end``: the reader reconnects after its last event.
     """
     yield f"retry: {RECONNECT_MS}\n\n".encode()
-    client = _client()
     try:
-        async with aclosing(_events(client, job, after, heartbeat_s)) as events:
+        async with aclosing(_events(job, after, heartbeat_s)) as events:
             async for chunk in events:
                 yield chunk
-    except (BrokerError, redis.RedisError, OSError) as error:
+    except BrokerError as error:
         logger.warning("stream of a job's events ended early: %s", type(error).__name__, extra={"message_id": job.id})
-    finally:
-        await client.aclose()
 
 
 def is_event_id(text: str) -> bool:
@@ -80,29 +98,28 @@ def is_event_id(text: str) -> bool:
     return found is not None and all(int(part) < _MAX_ID_PART for part in found.groups())
 
 
-async def _events(client: redis.asyncio.Redis, job: JobRecord, after: str, heartbeat_s: float) -> AsyncGenerator[bytes]:
-    records = facilities().records
-    key = records.stream_key(job.id)
-    await sync_to_async(records.follow, thread_sensitive=False)(job.id)
-    if is_event_id(after):
-        last = after
-    else:
-        # In this order: an event between the two reads is sent twice rather than never.
-        last = await _last_id(client, key)
-        job = await _find(job.id) or job
-        yield _sse("state", snapshot(job), last)
-        if job.ended:
-            yield _sse("end", snapshot(job), last)
-            return
-    while True:
-        entries = await _read(client, key, last, heartbeat_s)
-        for last, name, data in entries:
-            if name == "end" and not await _ended(job.id):
-                continue  # the job was requeued since
-            yield _sse(name, data, last)
-            if name == "end":
+async def _events(job: JobRecord, after: str, heartbeat_s: float) -> AsyncGenerator[bytes]:
+    goes_on = is_event_id(after)
+    # The last event is read before the state: one between the two reads is sent twice rather than never.
+    last = after if goes_on else await _last_id(job.id)
+    async with watch(job.id, after=last) as watcher:
+        if not goes_on:
+            job = await _find(job.id) or job
+            yield _sse("state", snapshot(job), last)
+            if job.ended:
+                yield _sse("end", snapshot(job), last)
                 return
-        if not entries:
+        while True:
+            events = await watcher.next(heartbeat_s)
+            for event in events:
+                last = event.id
+                if event.name == "end" and not await _ended(job.id):
+                    continue  # the job was requeued since
+                yield _sse(event.name, event.data, last)
+                if event.name == "end":
+                    return
+            if events:
+                continue
             yield b": heartbeat\n\n"
             known = await _find(job.id)
             if known is None:
@@ -113,25 +130,17 @@ async def _events(client: redis.asyncio.Redis, job: JobRecord, after: str, heart
                 return
 
 
-async def _read(client: redis.asyncio.Redis, key: str, last: str, block_s: float) -> list[Entry]:
-    reading = client.xread({key: last}, count=BATCH, block=max(int(block_s * 1000), 1))
-    found = cast("list[Any]", await asyncio.wait_for(reading, block_s + GRACE_S))
-    if not found:
-        return []
-    return [_entry(event_id, fields) for event_id, fields in found[0][1]]
+async def _last_id(job_id: str) -> str:
+    # Before the first follower a job keeps no events: those from here on are followed.
+    newest = await _ask("XREVRANGE", job_id, "+", "-", "COUNT", 1)
+    return str(newest[0][0], "utf-8") if newest else "0-0"
 
 
-def _entry(event_id: bytes, fields: dict[bytes, bytes]) -> Entry:
-    data = json.loads(fields[b"data"])
-    for name in TIMES:
-        if isinstance(data.get(name), int):
-            data[name] = iso_time(data[name])
-    return event_id.decode(), fields[b"event"].decode(), data
-
-
-async def _last_id(client: redis.asyncio.Redis, key: str) -> str:
-    newest = cast("list[Any]", await client.xrevrange(key, count=1))
-    return newest[0][0].decode() if newest else "0-0"
+async def _ask(command: str, job_id: str, *arguments: str | int) -> Any:
+    records = facilities().records
+    return await sync_to_async(records.calls.command, thread_sensitive=False)(
+        command, records.stream_key(job_id), *arguments
+    )
 
 
 async def _find(job_id: str) -> JobRecord | None:
@@ -145,14 +154,3 @@ async def _ended(job_id: str) -> bool:
 
 def _sse(name: str, data: dict[str, Any], event_id: str) -> bytes:
     return f"id: {event_id}\nevent: {name}\ndata: {json.dumps(data)}\n\n".encode()
-
-
-def _client() -> redis.asyncio.Redis:
-    return redis.asyncio.Redis.from_url(
-        switchyard_settings().broker_url,
-        retry=Retry(NoBackoff(), 0),
-        max_connections=1,
-        protocol=2,
-        socket_timeout=None,
-        socket_connect_timeout=2.0,
-    )

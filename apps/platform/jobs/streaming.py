@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
-from typing import Any
+from typing import Protocol
 
 from asgiref.sync import sync_to_async
-from django.core.files.base import File
 from django.db import connections
+
+
+class Closable(Protocol):
+    """A resource of a stream."""
+
+    def close(self) -> object:
+        """Release the resource. Called from any thread."""
 
 
 class Stream:
@@ -19,10 +25,10 @@ class Stream:
 
     Args:
         chunks: A generator that was not started, of the running event loop.
-        source: File to close as well: the ``finally`` of a generator that never started does not run.
+        source: Closed as well: the ``finally`` of a generator that never started does not run.
     """
 
-    def __init__(self, chunks: AsyncGenerator[bytes], *, source: File[Any] | None = None) -> None:
+    def __init__(self, chunks: AsyncGenerator[bytes], *, source: Closable | None = None) -> None:
         self._chunks = chunks
         self._source = source
         self._loop = asyncio.get_running_loop()

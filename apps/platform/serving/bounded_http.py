@@ -22,6 +22,8 @@ MAX_HEAD_BYTES = 32 * KIB
 HEAD_TIMEOUT_S = 10.0
 # Discards the rest of a refused body for this long, so that the client reads the answer instead of a reset.
 LINGER_S = 2.0
+# A client that reads nothing of its answer for this long is cut.
+READ_TIMEOUT_S = 30.0
 MAX_CONNECTIONS = 512
 MAX_PIPELINED = 16
 # Largest piece given to the parser at once: the head's size is checked after each.
@@ -45,6 +47,7 @@ class BoundedHttp(HttpToolsProtocol):
     _waits_since_s = 0.0
     _head_timer: asyncio.TimerHandle | None = None
     _linger_timer: asyncio.TimerHandle | None = None
+    _read_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Accept a connection; close the one that has waited longest where there are too many."""
@@ -57,6 +60,8 @@ class BoundedHttp(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Release the timers."""
         self._cancel_timers()
+        if self._read_timer is not None:
+            self._read_timer.cancel()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -131,6 +136,19 @@ class BoundedHttp(HttpToolsProtocol):
             self._unset_keepalive_if_required()
             self._linger_timer = self.loop.call_later(LINGER_S, self.transport.close)
 
+    def pause_writing(self) -> None:
+        """Hold the application back; cut the client unless it reads on within 30 s."""
+        super().pause_writing()
+        if self._read_timer is None:
+            self._read_timer = self.loop.call_later(READ_TIMEOUT_S, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """Let the application go on."""
+        if self._read_timer is not None:
+            self._read_timer.cancel()
+            self._read_timer = None
+        super().resume_writing()
+
     def send_400_response(self, msg: str) -> None:
         """Refuse a request that is not HTTP."""
         self._refuse(Problem(400, "the request is not valid HTTP/1.1; see how it was encoded"))
@@ -162,7 +180,7 @@ class BoundedHttp(HttpToolsProtocol):
 
     def _make_room(self) -> None:
         others = [other for other in self.connections if isinstance(other, BoundedHttp) and other is not self]
-        waiting = [other for other in others if other._waits_for_client() and not other.transport.is_closing()]
+        waiting = [other for other in others if other._waits_for_client()]
         if not waiting:
             self._refuse(Problem(503, "the web has as many connections as it may; try again later", headers=RETRY))
             return

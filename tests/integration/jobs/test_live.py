@@ -17,7 +17,7 @@ import urllib3
 from django.contrib.auth.models import User
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from apps.platform.jobs import live
+from apps.platform.jobs import job_events, live
 from apps.platform.jobs.services import request_cancel, submit
 from broker.interface import facilities
 from project.asgi import application
@@ -91,6 +91,17 @@ class Follower:
 def readers_at(valkey: redis.Redis) -> int:
     """Return how many connections of the broker follow a stream."""
     return sum(client["cmd"] == "xread" for client in valkey.client_list())
+
+
+def report_progress(valkey: redis.Redis, job_id: str, done: int) -> None:
+    """Add an event to a job's stream, as a running job does."""
+    data = json.dumps({"done": done, "total": 200, "note": "x" * 50})
+    valkey.xadd(facilities().records.stream_key(job_id), {"event": "progress", "data": data})
+
+
+def open_streams() -> int:
+    """Return how many streams this process has open."""
+    return live.StreamPlace._open.total()
 
 
 def open_connections() -> int:
@@ -231,19 +242,92 @@ def test_a_record_that_expires_closes_the_stream(
     assert "end" not in follower.names()
 
 
-def test_a_broker_that_goes_away_closes_the_stream_without_an_end(
+def test_a_stream_outlives_the_connection_to_the_broker(
     web: str, ada: User, headers: MakeHeaders, valkey: redis.Redis
 ) -> None:
     job_id = submit(probe_actors.add, owner=f"user:{ada.pk}", kwargs={"a": 1, "b": 2})
     follower = Follower(f"{web}/api/v1/jobs/{job_id}/events", headers())
     wait_for(lambda: follower.events)
-    blocked = wait_for(lambda: [client for client in valkey.client_list() if client["cmd"] == "xread"])
+    for number in range(3):
+        blocked = wait_for(lambda: [client for client in valkey.client_list() if client["cmd"] == "xread"])
+        for client in blocked:
+            valkey.client_kill_filter(_id=client["id"])
+        report_progress(valkey, job_id, number)
 
-    for client in blocked:
-        valkey.client_kill_filter(_id=client["id"])
+    request_cancel(job_id)
+
+    assert follower.ended()
+    assert [event["data"]["done"] for event in follower.events if event["event"] == "progress"] == [0, 1, 2]
+    assert follower.names()[-1] == "end"
+    assert follower.names().count("end") == 1
+
+
+def test_a_broker_that_is_away_at_a_heartbeat_closes_the_stream_without_an_end(
+    web: str, ada: User, headers: MakeHeaders, valkey: redis.Redis, short_heartbeat: None
+) -> None:
+    job_id = submit(probe_actors.add, owner=f"user:{ada.pk}", kwargs={"a": 1, "b": 2})
+    follower = Follower(f"{web}/api/v1/jobs/{job_id}/events", headers())
+    wait_for(lambda: follower.events)
+
+    valkey.execute_command("CLIENT", "PAUSE", 4000)
 
     assert follower.ended()
     assert "end" not in follower.names()
+
+
+def test_a_reader_that_lags_gets_every_event_in_order(
+    web: str, ada: User, headers: MakeHeaders, valkey: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job_events, "MOST_BYTES", 100)
+    job_id = submit(probe_actors.add, owner=f"user:{ada.pk}", kwargs={"a": 1, "b": 2})
+    followers = [Follower(f"{web}/api/v1/jobs/{job_id}/events", headers()) for _ in range(3)]
+    wait_for(lambda: all(follower.events for follower in followers))
+
+    for number in range(200):
+        report_progress(valkey, job_id, number)
+    request_cancel(job_id)
+
+    for follower in followers:
+        assert follower.ended()
+        progress = [event["data"]["done"] for event in follower.events if event["event"] == "progress"]
+        assert progress == list(range(200))
+
+
+def test_a_token_has_so_many_streams(web: str, ada: User, headers: MakeHeaders, valkey: redis.Redis) -> None:
+    job_id = submit(probe_actors.add, owner=f"user:{ada.pk}", kwargs={"a": 1, "b": 2})
+    url, bearer = f"{web}/api/v1/jobs/{job_id}/events", headers()
+    followers = [Follower(url, bearer) for _ in range(live.STREAMS_PER_TOKEN)]
+    wait_for(lambda: open_streams() == live.STREAMS_PER_TOKEN)
+
+    refused = Follower(url, bearer)
+
+    assert refused.ended()
+    assert refused.status == 429
+    assert refused.answer["retry-after"] == "15"
+    assert refused.answer["content-type"] == "application/problem+json"
+    assert readers_at(valkey) == 1
+    another = Follower(url, headers())
+    wait_for(lambda: another.events)
+    request_cancel(job_id)
+    assert all(follower.ended() for follower in followers)
+    wait_for(lambda: open_streams() == 0)
+
+
+def test_a_process_has_so_many_streams(
+    web: str, ada: User, headers: MakeHeaders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live, "STREAMS_PER_PROCESS", 2)
+    job_id = submit(probe_actors.add, owner=f"user:{ada.pk}", kwargs={"a": 1, "b": 2})
+    url = f"{web}/api/v1/jobs/{job_id}/events"
+    followers = [Follower(url, headers()) for _ in range(2)]
+    wait_for(lambda: open_streams() == 2)
+
+    refused = Follower(url, headers())
+
+    assert refused.ended()
+    assert refused.status == 503
+    request_cancel(job_id)
+    assert all(follower.ended() for follower in followers)
 
 
 def test_readers_that_leave_leave_nothing_behind(
@@ -256,10 +340,11 @@ def test_readers_that_leave_leave_nothing_behind(
         readers = [socket.create_connection((address.hostname, address.port)) for _ in range(25)]
         for reader in readers:
             reader.sendall(raw_request(job_id, address.netloc, token))
-        wait_for(lambda: readers_at(valkey) == 25)
+        wait_for(lambda: open_streams() == 25)
+        wait_for(lambda: readers_at(valkey) == 1)
         for reader in readers:
             reader.close()
-        wait_for(lambda: readers_at(valkey) == 0, 15, what="the readers' connections to close")
+        wait_for(lambda: open_streams() == readers_at(valkey) == 0, 15, what="the streams to close")
 
 
 def test_readers_that_wait_hold_no_database_connection(
@@ -272,7 +357,8 @@ def test_readers_that_wait_hold_no_database_connection(
     readers = [socket.create_connection((address.hostname, address.port)) for _ in range(20)]
     for reader in readers:
         reader.sendall(raw_request(job_id, address.netloc, token))
-    wait_for(lambda: readers_at(valkey) == 20)
+    wait_for(lambda: open_streams() == 20)
+    wait_for(lambda: readers_at(valkey) == 1)
 
     assert open_connections() <= before
     for reader in readers:

@@ -225,7 +225,7 @@ def test_only_so_many_requests_run_at_once_and_probes_are_answered() -> None:
     async def run() -> dict[str, int]:
         nonlocal go_on
         go_on = asyncio.Event()
-        limit = limited(slow, RequestLimits(requests=1))
+        limit = limited(slow, RequestLimits(requests=1, wait_s=0.05))
         statuses: dict[str, int] = {}
 
         async def ask(path: str) -> None:
@@ -240,12 +240,16 @@ def test_only_so_many_requests_run_at_once_and_probes_are_answered() -> None:
         await asyncio.sleep(0)
         await ask("/other")
         await ask("/healthz")
+        waiting = asyncio.ensure_future(ask("/waiting"))
+        given_up = asyncio.ensure_future(ask("/given-up"))
+        await asyncio.sleep(0)
+        given_up.cancel()
         go_on.set()
-        await running
+        await asyncio.gather(running, waiting)
         await ask("/after")
         return statuses
 
-    assert asyncio.run(run()) == {"/other": 503, "/healthz": 200, "/slow": 200, "/after": 200}
+    assert asyncio.run(run()) == {"/other": 503, "/healthz": 200, "/slow": 200, "/waiting": 200, "/after": 200}
 
 
 @pytest.mark.parametrize("length", ["-1", "1e3", "+5", "1_000", "²", "9" * 30])
