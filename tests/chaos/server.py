@@ -52,6 +52,7 @@ class ServerUnderTest:
     def __init__(self, data_dir: Path, binary: Path | None = None) -> None:
         self._server = EmbeddedServer(data_dir, binary=binary)
         self._admin: redis.Redis | None = None
+        self._syncs_each_write = False
 
     @property
     def url(self) -> str:
@@ -79,14 +80,24 @@ class ServerUnderTest:
         """Return what the server has said since it was last started."""
         return self._server.log_path.read_text(errors="replace")
 
+    def sync_each_write(self) -> None:
+        """Have it sync each write before it answers, also after each :meth:`restart`: a kill loses nothing answered.
+
+        A server that syncs once a second answers before it writes while a sync runs, for up to 2 s.
+        """
+        self._syncs_each_write = True
+        self.config_set("appendfsync", "always")
+
     def kill(self) -> None:
-        """Kill it with SIGKILL. Writes that were answered survive."""
+        """Kill it with SIGKILL. Writes that were answered survive, unless a sync ran; see :meth:`sync_each_write`."""
         self._server.kill()
 
     def restart(self) -> None:
         """Start it on its data and port, after killing it if it runs; return when it answers."""
         self.kill()
         self._server.start()
+        if self._syncs_each_write:
+            self.config_set("appendfsync", "always")
 
     def stop(self) -> None:
         """Stop it with SIGSTOP: connections stay open, nothing is answered. :meth:`cont` lets it go on."""

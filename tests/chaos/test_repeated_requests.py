@@ -161,6 +161,7 @@ def bench(tmp_path: Path, process_environment: dict[str, str]) -> Iterator[Bench
     for number in range(ENDPOINTS):
         Endpoint.objects.create(owner_key=f"user:{owner.pk}", url=f"https://93.184.216.34/{number}", events=["a"])
     with ServerUnderTest(tmp_path / "server") as server, FaultProxy(server.port) as proxy:
+        server.sync_each_write()
         environment = process_environment | {"SWITCHYARD_BROKER_URL": proxy.url, "SWITCHYARD_STATE_DIR": str(tmp_path)}
         web = Web(environment, tmp_path / "web.log")
         web.start()

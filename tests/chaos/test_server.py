@@ -24,6 +24,14 @@ def test_a_killed_server_keeps_data_and_port(server: ServerUnderTest) -> None:
     assert server.admin.get("kept") == b"1"
 
 
+def test_a_server_that_syncs_each_write_does_so_after_a_restart(server: ServerUnderTest) -> None:
+    server.sync_each_write()
+
+    server.restart()
+
+    assert server.admin.config_get("appendfsync") == {"appendfsync": "always"}
+
+
 def test_a_stopped_server_answers_when_it_goes_on(server: ServerUnderTest) -> None:
     server.admin.ping()
 

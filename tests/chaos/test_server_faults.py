@@ -23,6 +23,7 @@ long = pytest.mark.long
 def test_a_server_that_is_killed_under_load_loses_nothing(
     server: ServerUnderTest, broker_on: BrokerOn, run_worker: Any, ledger: Ledger, kills: int
 ) -> None:
+    server.sync_each_write()
     broker = broker_on(server.url)
     back_s = []
 

@@ -42,10 +42,11 @@ class EmbeddedServerFailed(SwitchyardError):
 class EmbeddedServer:
     """A Valkey server on loopback TCP and a Unix socket, with all its files in ``data_dir``.
 
-    Writes go to an append-only file, synced once a second, so data survive a kill of the server. A lock on the folder
-    keeps a second server out; :meth:`start` waits for one that is still shutting down. On Linux the server ends with
-    the thread that called :meth:`start`, so call it from a thread that lives long enough. The server may be started
-    again after :meth:`stop` or :meth:`kill`: data, port and password stay.
+    Writes go to an append-only file, synced once a second. A kill of the server may lose what it answered while a sync
+    ran, for up to 2 s: it holds writes back meanwhile. A lock on the folder keeps a second server out; :meth:`start`
+    waits for one that is still shutting down. On Linux the server ends with the thread that called :meth:`start`, so
+    call it from a thread that lives long enough. The server may be started again after :meth:`stop` or :meth:`kill`:
+    data, port and password stay.
 
     Args:
         data_dir: Folder for data, socket (``valkey.sock``) and log (``valkey.log``); created when missing.
@@ -138,7 +139,7 @@ class EmbeddedServer:
         self._end(signal.SIGTERM, timeout_s)
 
     def kill(self) -> None:
-        """Kill the server, as a crash would. Acknowledged writes survive."""
+        """Kill the server, as a crash would. Writes that were answered survive, unless a sync ran."""
         self._end(signal.SIGKILL, 10.0)
 
     def __enter__(self) -> EmbeddedServer:
