@@ -31,9 +31,14 @@ UNTRUE = "Received message for undefined actor"
 
 
 class Logs(Middleware):
-    """Log of the end of each attempt, with job id, actor, queue, attempt, duration and exception."""
+    """Log of the end of each attempt, with job id, actor, queue, attempt, duration and exception.
 
-    def __init__(self) -> None:
+    Args:
+        tracebacks: Log the traceback of a job's first failure too, for development; else only that of its last.
+    """
+
+    def __init__(self, *, tracebacks: bool = False) -> None:
+        self._tracebacks = tracebacks
         # Asked whether a level is enabled: structlog formats a line before it drops it.
         self._sink = logging.getLogger("switchyard.jobs")
 
@@ -82,7 +87,8 @@ class Logs(Middleware):
             log.error("dead", reason=outcome.reason, duration_ms=duration_ms, exc_info=cause, **refusal, **names)
         elif outcome.kind == "retried":
             error = {"exception": type(cause).__name__, "error": text_of(cause)[:500] if cause else ""}
-            log.warning("retried", duration_ms=duration_ms, delay_ms=outcome.delay_ms, **error, **names)
+            first = {"exc_info": cause} if self._tracebacks and names["attempt"] == 1 else {}
+            log.warning("retried", duration_ms=duration_ms, delay_ms=outcome.delay_ms, **error, **first, **names)
         else:
             log.info(outcome.kind, duration_ms=duration_ms, **names)
 

@@ -14,6 +14,7 @@ from dramatiq.middleware import AsyncIO, CurrentMessage, Middleware
 from apps.platform.conf import switchyard_settings
 from apps.platform.console.refusal import refuse
 from apps.platform.database_connections import Connections
+from apps.platform.transaction_warnings import TransactionWarnings
 from broker.errors import SwitchyardError
 from broker.interface import Facilities, attach
 from broker.keys.keys import Keys
@@ -69,9 +70,9 @@ def build_broker(middleware: list[Middleware] | None = None) -> Broker:
         logs.configure(own.log_format)
     elif not structlog.is_configured():
         logs.use_standard_logging()
-    return build_yard(
-        own.topology, connect(own.broker_url, absence=own.absence), Keys(), extra=middleware or [], on_dead=(_project,)
-    )
+    client = connect(own.broker_url, absence=own.absence)
+    extra = [*(middleware or []), *([TransactionWarnings()] if own.debug else [])]
+    return build_yard(own.topology, client, Keys(), extra=extra, on_dead=(_project,), development=own.debug)
 
 
 def build_yard(
@@ -81,12 +82,14 @@ def build_yard(
     *,
     extra: list[Middleware] | None = None,
     on_dead: tuple[Any, ...] = (),
+    development: bool = False,
     **options: Any,
 ) -> RedisBroker:
     """Return a broker for a yard on a server; the project and the tests both use it.
 
     Args:
         on_dead: Called with each dead letter after it is in its list.
+        development: Log the traceback of a job's first failure.
         options: For :class:`broker.redis_broker.RedisBroker`.
     """
     # Queue operations ride out a restart of the server; pages and records say at once that it is down.
@@ -105,7 +108,7 @@ def build_yard(
         pools=PoolReports(calls, keys),
     )
     attach(broker, facilities)
-    for entry in in_order(facilities, on_dead, extra or []):
+    for entry in in_order(facilities, on_dead, extra or [], development=development):
         broker.add_middleware(entry)
     refuse_unknown(broker)
     for lane in yard.lanes:
@@ -114,7 +117,11 @@ def build_yard(
 
 
 def in_order(
-    facilities: Facilities, on_dead: tuple[Any, ...] = (), extra: Sequence[Middleware] = ()
+    facilities: Facilities,
+    on_dead: tuple[Any, ...] = (),
+    extra: Sequence[Middleware] = (),
+    *,
+    development: bool = False,
 ) -> list[Middleware]:
     """Return the middleware in the required order.
 
@@ -135,7 +142,7 @@ def in_order(
         Cancellation(transport=transport, interrupts=interrupts),
         Crashes(transport=transport),
         RateLimits(windows=facilities.windows, transport=transport),
-        Logs(),
+        Logs(tracebacks=development),
         metrics,
         Status(yard=yard, barrier=facilities.barrier),
         Alerts(groups=facilities.alerts),

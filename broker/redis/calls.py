@@ -28,10 +28,9 @@ from redis.exceptions import BusyLoadingError, NoScriptError, OutOfMemoryError
 from redis.retry import Retry
 
 from broker.errors import BrokerFull, BrokerUnavailable
-from broker.redis.connections import Absence
 from broker.redis.pace import PACE
 from broker.redis.scripts import Script
-from broker.redis.server_errors import AWAY, is_away, named
+from broker.redis.server_errors import AWAY, is_away, named, unanswered
 
 T = TypeVar("T")
 Word = str | bytes | int
@@ -203,12 +202,6 @@ class RedisCalls:
 
         return self._until(budget_s, str(commands[0][0]), act)
 
-    def _unavailable(self, name: str, error: redis.RedisError, *, sent: bool) -> BrokerUnavailable:
-        if sent or isinstance(error, redis.TimeoutError) or not isinstance(error, redis.ConnectionError):
-            return BrokerUnavailable(name, str(error), outcome="unknown" if sent else "refused")
-        absence: Absence = getattr(self.client, "absence", None) or Absence()
-        return BrokerUnavailable(name, absence.fact or str(error), outcome="refused", remedy=absence.remedy)
-
     def _until(
         self, budget_s: float | None, name: str, act: Callable[[Any, float], T], *, repeatable: bool = True
     ) -> T:
@@ -236,7 +229,7 @@ class RedisCalls:
                 lost = isinstance(error, redis.TimeoutError) and not repeatable
                 give_up_s = deadline if sent else min(deadline, began_s + self.refused_s)
                 if lost or time.monotonic() + wait_s >= give_up_s:
-                    raise self._unavailable(name, error, sent=sent) from error
+                    raise unanswered(name, error, self.client, sent=sent) from error
             except BaseException:  # such as a time limit, raised by another thread: the answer may still be to come
                 connection.disconnect()
                 raise

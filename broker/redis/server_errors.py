@@ -14,6 +14,7 @@ from redis.exceptions import (
 )
 
 from broker.errors import BrokerError, BrokerFull, BrokerRefused, BrokerUnavailable
+from broker.redis.connections import Absence
 
 # Answers of a server that cannot serve now: it starts, follows another one, or lost its master.
 AWAY = (
@@ -51,3 +52,15 @@ def named(operation: str, error: redis.RedisError) -> BrokerError:
     made.code = CODES.get(type(error)) or (cause.partition(" ")[0] if isinstance(error, redis.ResponseError) else "")
     made.__cause__ = error
     return made
+
+
+def unanswered(operation: str, error: redis.RedisError, client: redis.Redis, *, sent: bool) -> BrokerUnavailable:
+    """Return this project's error for a server that did not answer; where nothing listens, in the client's words.
+
+    Args:
+        sent: The operation was sent before, so that it may have happened.
+    """
+    if sent or isinstance(error, redis.TimeoutError) or not isinstance(error, redis.ConnectionError):
+        return BrokerUnavailable(operation, str(error), outcome="unknown" if sent else "refused")
+    absence: Absence = getattr(client, "absence", None) or Absence()
+    return BrokerUnavailable(operation, absence.fact or str(error), outcome="refused", remedy=absence.remedy)

@@ -19,7 +19,8 @@ from apps.platform.api.request_jobs import current_request
 from broker.admin.cancel import cancel
 from broker.errors import BrokerError
 from broker.interface import facilities
-from middleware.errors import Cancelled
+from middleware.arguments import misfit, signature_of
+from middleware.errors import ArgumentMismatch, Cancelled
 
 logger = logging.getLogger(__name__)
 
@@ -54,11 +55,12 @@ def submit(
 
 def enqueue_on_commit(
     actor: Actor[Any, Any],
-    *,
+    *args: Any,
     owner: str = "",
     using: str = "default",
     job_id: str | None = None,
-    kwargs: dict[str, Any],
+    kwargs: dict[str, Any] | None = None,
+    **named: Any,
 ) -> str:
     """Enqueue a job when the current transaction commits, not if it rolls back; return the job id at once.
 
@@ -70,13 +72,16 @@ def enqueue_on_commit(
         owner: As for ``submit``.
         using: Alias of the transaction's database.
         job_id: As for ``submit``.
-        kwargs: The actor's arguments, checked against its signature here.
+        args, named: The actor's arguments as ``send`` takes them, checked against its signature here.
+        kwargs: More of them by name, such as those that are called ``owner``.
 
     Raises:
         ArgumentMismatch: the arguments do not fit the actor.
         BrokerUnavailable, QueueFull: see above.
     """
-    message, look_up = _message(actor, owner, kwargs, job_id)
+    message, look_up = _message(actor, owner, named | (kwargs or {}), job_id, args)
+    if (wrong := misfit(actor.fn, len(args), message.kwargs.keys())) is not None:
+        raise ArgumentMismatch(actor.actor_name, wrong, str(signature_of(actor.fn)))
     transaction.on_commit(lambda: _enqueue(actor.broker, message, None, look_up=look_up), using=using)
     return message.message_id
 
@@ -140,7 +145,7 @@ def request_cancel(job_id: str) -> str:
 
 
 def _message(
-    actor: Actor[Any, Any], owner: str, kwargs: dict[str, Any], job_id: str | None
+    actor: Actor[Any, Any], owner: str, kwargs: dict[str, Any], job_id: str | None, args: tuple[Any, ...] = ()
 ) -> tuple[Message[Any], bool]:
     """Return a job's message, and whether an earlier run of its sender may have enqueued it."""
     request = current_request()
@@ -152,9 +157,9 @@ def _message(
     elif request is not None:
         request.safe_to_repeat = True
     if job_id is None:
-        return actor.message_with_options(kwargs=kwargs, **options), False
+        return actor.message_with_options(args=args, kwargs=kwargs, **options), False
     # Recorded whatever its actor says: the record tells a repetition that the job was enqueued.
-    message = actor.message_with_options(kwargs=kwargs, **options, track=True)
+    message = actor.message_with_options(args=args, kwargs=kwargs, **options, track=True)
     return message.copy(message_id=job_id), look_up
 
 

@@ -84,8 +84,21 @@ def test_a_job_is_never_sent_when_the_transaction_rolls_back() -> None:
 
 @pytest.mark.usefixtures("transactional_db")
 def test_arguments_are_checked_before_the_commit() -> None:
-    with pytest.raises(ArgumentMismatch), transaction.atomic():
-        enqueue_on_commit(probe_actors.add, kwargs={"c": 1})
+    with transaction.atomic():
+        for call in ({"kwargs": {"c": 1}}, {"a": 1, "c": 2}, {"kwarg": {"a": 1, "b": 2}}):
+            with pytest.raises(ArgumentMismatch, match=r"it is declared as probe_add\(a: 'int', b: 'int'\)"):
+                enqueue_on_commit(probe_actors.add, **call)
+        with pytest.raises(ArgumentMismatch, match="too many positional arguments"):
+            enqueue_on_commit(probe_actors.add, 1, 2, 3)
+
+
+@pytest.mark.usefixtures("transactional_db")
+@pytest.mark.parametrize(("args", "named"), [((1, 2), {}), ((1,), {"b": 2}), ((), {"a": 1, "b": 2})])
+def test_arguments_are_passed_as_to_send(args: tuple[int, ...], named: dict[str, int]) -> None:
+    with transaction.atomic():
+        job_id = enqueue_on_commit(probe_actors.add, *args, **named)
+
+    assert state(job_id) == "queued"
 
 
 def test_outside_of_a_worker_nothing_is_reported() -> None:

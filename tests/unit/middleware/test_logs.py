@@ -158,3 +158,24 @@ def test_at_warning_only_failures_are_logged_and_nothing_is_made_of_the_rest(
 
     assert [line["event"] for line in _lines(capsys)] == events
     assert bool(made) == bool(events)
+
+
+@pytest.mark.parametrize(("attempts", "development", "shown"), [(0, True, True), (1, True, False), (0, False, False)])
+def test_the_first_failure_shows_its_traceback_in_development_only(
+    attempts: int, development: bool, shown: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    logs.configure("console")
+    entry = logs.Logs(tracebacks=development)
+    message = MessageProxy(Message("work", "mail", (), {}, {"attempts": attempts}))
+    try:
+        raise KeyError("missing")
+    except KeyError as error:
+        failure = error
+    decide(message, Outcome("retried", delay_ms=5, exception=failure))
+
+    entry.before_process_message(StubBroker(), message)
+    entry.after_process_message(StubBroker(), message, exception=failure)
+
+    said = capsys.readouterr().err
+    assert "retried" in said
+    assert ("Traceback (most recent call last)" in said, "test_logs.py" in said) == (shown, shown)

@@ -1,0 +1,73 @@
+"""In development a send inside a transaction is reported, with the line that wrote it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import dramatiq
+import pytest
+from django.db import transaction
+from dramatiq.brokers.stub import StubBroker
+
+from apps.platform.jobs.services import enqueue_on_commit
+from apps.platform.transaction_warnings import TransactionWarnings
+
+HERE = "tests/integration/test_transaction_warnings.py"
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture
+def hello(settings: Any) -> Iterator[dramatiq.Actor[..., Any]]:
+    """An actor of a broker as it is in development."""
+    settings.DEBUG = True
+    broker = StubBroker(middleware=[TransactionWarnings()])
+
+    @dramatiq.actor(broker=broker)
+    def hello(name: str) -> None: ...
+
+    yield hello
+    broker.close()
+
+
+def said(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+
+
+def test_a_send_inside_a_transaction_is_reported_once_for_each_place(
+    hello: dramatiq.Actor[..., Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    with transaction.atomic():
+        for _ in range(3):
+            hello.send("Ada")
+        hello.send_with_options(args=("Ada",), delay=1_000)
+
+    first, second = said(caplog)
+    line = hello.fn.__code__.co_firstlineno
+    assert first.startswith(f"actor hello: sent inside a transaction at {HERE}:")
+    assert int(first.partition(f"{HERE}:")[2].partition(";")[0]) > line
+    assert "write enqueue_on_commit(hello, ...) of apps.platform.jobs.services" in first
+    assert first.partition(HERE)[2].partition(";")[0] != second.partition(HERE)[2].partition(";")[0]
+
+
+def test_what_waits_for_the_commit_or_has_no_transaction_is_not_reported(
+    hello: dramatiq.Actor[..., Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    hello.send("Ada")
+    with transaction.atomic():
+        enqueue_on_commit(hello, "Ada")
+
+    assert said(caplog) == []
+
+
+def test_production_and_tests_are_not_warned(
+    hello: dramatiq.Actor[..., Any], caplog: pytest.LogCaptureFixture, settings: Any
+) -> None:
+    settings.DEBUG = False
+
+    with transaction.atomic():
+        hello.send("Ada")
+
+    assert said(caplog) == []
