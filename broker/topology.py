@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field, replace
-from typing import Literal, get_args
 
 from broker.errors import InvalidQueueName, UnknownPool, UnknownQueue
 from broker.keys.queue_keys import Lane, QueueKeys
+from broker.pool import MOST_ALONE as MOST_ALONE
+from broker.pool import Pool as Pool
+from broker.pool import PoolKind as PoolKind
 from broker.retry_policy import RetryPolicy as RetryPolicy
 from broker.validation import is_whole, is_whole_or_none, require
 
@@ -15,15 +17,8 @@ RETRY_SUFFIX = "-retry"
 ALONE_SUFFIX = "-alone"
 DEAD_SUFFIX = "-dead"
 
-PoolKind = Literal["threads", "processes", "gevent"]
-
-# Children with a single slot, for messages that may take them down; executed ones cost more to start.
-MOST_ALONE: dict[PoolKind, int] = {"threads": 4, "processes": 4, "gevent": 2}
-
 _SUFFIXES: dict[str, Lane] = {RETRY_SUFFIX: "retry", ALONE_SUFFIX: "alone"}
 QUEUE_NAME = re.compile(r"[a-z0-9_.-]{1,64}")
-POOL_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
-HIGHEST_NICE = 19
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,87 +80,6 @@ class Queue:
 
 
 @dataclass(frozen=True, slots=True)
-class Pool:
-    """Workers of one kind for queues of one latency class.
-
-    Args:
-        queues: Queues and retry lanes that the pool serves.
-        processes: Number of children.
-        slots: Messages that a child runs at once (threads or greenlets).
-        prefetch: Messages that a child may hold, running ones included; ``None`` is twice the slots.
-        nice: Added to the children's niceness, 0 … 19.
-        cpus: Numbers of the CPUs that the children may run on; empty for all.
-        database_connections: Database connections that the pool may open; ``None`` for as many as ``most_running``.
-        shared_retries: The pool serves every retry lane that no pool names.
-        recycle_after: Messages after which a child is replaced; ``None`` for no limit.
-        recycle_above_bytes: Resident memory above which a child is replaced after its tasks end; ``None`` for no limit.
-        memory_limit_bytes: Highest resident memory of a child. It starts no message that may exceed the limit, and is
-            replaced instead. A child that a task takes over the limit is killed, and its messages are suspects; with a
-            single slot the task gets a ``MemoryError`` first. ``None`` for no limit.
-
-    Raises:
-        InvalidDeclaration: an option has a value that cannot be used.
-    """
-
-    name: str
-    kind: PoolKind
-    queues: tuple[str, ...]
-    processes: int
-    slots: int
-    prefetch: int | None = None
-    nice: int = 0
-    database_connections: int | None = None
-    shared_retries: bool = False
-    recycle_after: int | None = None
-    recycle_above_bytes: int | None = None
-    memory_limit_bytes: int | None = None
-    cpus: tuple[int, ...] = ()
-
-    def __post_init__(self) -> None:
-        usable = isinstance(self.name, str) and POOL_NAME.fullmatch(self.name) is not None
-        require(usable, "pool", "name", self.name, "write 1 to 64 of a-z, A-Z, 0-9, '_', '.' and '-'")
-        subject, kinds = f"pool {self.name}", get_args(PoolKind)
-        require(self.kind in kinds, subject, "kind", self.kind, f"write one of {', '.join(kinds)}")
-        remedy = "write a tuple of queue names, each once, such as ('mail',)"
-        require(_are_names(self.queues), subject, "queues", self.queues, remedy)
-        for option in ("processes", "slots"):
-            value = getattr(self, option)
-            require(is_whole(value, least=1), subject, option, value, "write a number, 1 or more")
-        for option in (
-            "prefetch", "database_connections", "recycle_after", "recycle_above_bytes", "memory_limit_bytes"
-        ):  # fmt: skip
-            value = getattr(self, option)
-            remedy = "write a number, 1 or more, or leave it out"
-            require(is_whole_or_none(value, least=1), subject, option, value, remedy)
-        usable = is_whole(self.nice, most=HIGHEST_NICE)
-        require(usable, subject, "nice", self.nice, f"write a number from 0 to {HIGHEST_NICE}")
-        require(
-            type(self.shared_retries) is bool, subject, "shared_retries", self.shared_retries, "write True or False"
-        )
-        remedy = "write a tuple of CPU numbers, each once, such as (0, 1)"
-        require(_are_cpus(self.cpus), subject, "cpus", self.cpus, remedy)
-
-    @property
-    def total_slots(self) -> int:
-        """Messages that the whole pool runs at once."""
-        return self.processes * self.slots
-
-    @property
-    def most_running(self) -> int:
-        """Messages that may run at once, each with a database connection.
-
-        Counts the pool's own children, the children for isolated messages, and one successor: every pool starts one
-        when a task exceeds its hard limit or does not stop.
-        """
-        return self.total_slots + self.slots + MOST_ALONE.get(self.kind, 0)
-
-    @property
-    def most_connections(self) -> int:
-        """Database connections that the pool may open."""
-        return self.most_running if self.database_connections is None else self.database_connections
-
-
-@dataclass(frozen=True, slots=True)
 class Yard:
     """All queues and pools of a deployment, declared in one place.
 
@@ -196,6 +110,10 @@ class Yard:
     def hurried(self, retry_speed: int) -> Yard:
         """Return the same yard with the delays of its retries divided by a number."""
         return replace(self, retry_speed=retry_speed)
+
+    def with_cores(self, cores: int) -> Yard:
+        """Return the yard in which ``processes="cores"`` stands for a number, on whatever machine."""
+        return replace(self, pools=tuple(replace(p, cores=cores) if p.per_core else p for p in self.pools))
 
     @property
     def lanes(self) -> tuple[str, ...]:
@@ -256,13 +174,3 @@ def check_queue_name(name: str) -> None:
     keys = QueueKeys("", name).all_keys()
     if len(set(keys)) < len(keys):
         raise InvalidQueueName(name)
-
-
-def _are_names(queues: object) -> bool:
-    if not isinstance(queues, tuple) or not all(isinstance(name, str) and name for name in queues):
-        return False
-    return len(set(queues)) == len(queues)
-
-
-def _are_cpus(cpus: object) -> bool:
-    return isinstance(cpus, tuple) and all(is_whole(cpu) for cpu in cpus) and len(set(cpus)) == len(cpus)

@@ -126,6 +126,8 @@ def environment_for(
         "SWITCHYARD_ALERT_URLS": f"log: mailto:{ALERT_MAILBOX}",
         "SWITCHYARD_ALLOWED_PRIVATE_ADDRESSES": f"{HOST}:{addresses.receiver_port}",
         "SWITCHYARD_LOG_FORMAT": "console",
+        # The same footprint on every machine.
+        "SWITCHYARD_CORES": "2",
         "PYTHONUNBUFFERED": "1",
         # glibc keeps freed memory in arenas per thread; two arenas are enough for each part.
         "MALLOC_ARENA_MAX": "2",

@@ -33,6 +33,7 @@ from broker.topology import Yard
 # Each key of SWITCHYARD, and the environment variable that is read when the key is missing.
 KEYS: dict[str, str | None] = {
     "TOPOLOGY": None,
+    "CORES": "SWITCHYARD_CORES",
     "BROKER_URL": "SWITCHYARD_BROKER_URL",
     "PUBLIC_URL": "SWITCHYARD_PUBLIC_URL",
     "ALERT_URLS": "SWITCHYARD_ALERT_URLS",
@@ -47,6 +48,8 @@ KEYS: dict[str, str | None] = {
     "DEBUG": None,
 }
 
+MOST_CORES = 1_024
+
 
 @dataclass(frozen=True, slots=True)
 class SwitchyardSettings:
@@ -55,7 +58,7 @@ class SwitchyardSettings:
     Values that are or may contain secrets are left out of ``repr``: debug pages and tracebacks show that.
 
     Args:
-        topology: Queues and pools.
+        topology: Queues and pools. ``CORES`` sets the number that ``processes="cores"`` stands for in it.
         public_url: Root of the web's address in links of alerts and API answers, without a slash at the end.
         allowed_private_addresses: Host and port that outgoing requests may reach although the address is private.
         metrics_token: Bearer token for ``/metrics``; empty admits only requests from loopback.
@@ -167,7 +170,7 @@ def read(
     base = Path(given.value("BASE_DIR", base_dir or Path.cwd())[1]).resolve()
     state_dir = given.path("STATE_DIR", base / "var").resolve()
     return SwitchyardSettings(
-        topology=_topology(*given.value("TOPOLOGY", DEFAULT_YARD)),
+        topology=_on_cores(_topology(*given.value("TOPOLOGY", DEFAULT_YARD)), *given.value("CORES", "")),
         broker_url=broker_url_of(*given.text("BROKER_URL"), state_dir, debug=debug),
         public_url=public_url_of(*given.text("PUBLIC_URL"), hosts, debug=debug),
         alert_urls=given.listed("ALERT_URLS"),
@@ -264,3 +267,12 @@ def _topology(name: str, value: Any) -> Yard:
             name, f"is a {type(value).__name__}, not a Yard", "declare one with Yard(queues=…, pools=…)"
         )
     return value
+
+
+def _on_cores(yard: Yard, name: str, value: Any) -> Yard:
+    if value == "":
+        return yard
+    cores = int(value) if isinstance(value, str) and value.isascii() and value.isdigit() else value
+    if type(cores) is not int or not 1 <= cores <= MOST_CORES:
+        raise InvalidSetting(name, f"{value!r} is no number from 1 to {MOST_CORES}", f"set {name}=2, or leave it out")
+    return yard.with_cores(cores) if any(pool.per_core for pool in yard.pools) else yard

@@ -92,7 +92,7 @@ def _web() -> dict[str, Any]:
         "depends_on": _after_migration(),
         "healthcheck": _probe(WEB_PORT, "/healthz"),
         "stop_grace_period": "30s",
-        **hardened(512, cpus=1),
+        **hardened(sizes.WEB_MIB, cpus=1),
     }
 
 
@@ -102,7 +102,7 @@ def _scheduler() -> dict[str, Any]:
         "depends_on": _after_migration(),
         "healthcheck": {"disable": True},
         "stop_grace_period": "15s",
-        **hardened(256, cpus=0.5),
+        **hardened(sizes.SCHEDULER_MIB, cpus=0.5),
     }
 
 

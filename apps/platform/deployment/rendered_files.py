@@ -10,8 +10,10 @@ from typing import Any
 import yaml
 
 from apps.platform.deployment import compose, prometheus
+from apps.platform.deployment.sizes import RENDERED_CORES
 from broker.topology import Yard
 
+COMPOSE_FILE = "ops/compose.yaml"
 HEADER = "# Rendered by `manage.py topology render {target}` from project/topology.py; do not edit.\n"
 
 
@@ -33,16 +35,17 @@ def _text(dumper: _PlainDumper, value: str) -> yaml.ScalarNode:
 _PlainDumper.add_representer(str, _text)
 
 
-def render(target: str, yard: Yard) -> dict[str, str]:
+def render(target: str, yard: Yard, cores: int = RENDERED_CORES) -> dict[str, str]:
     """Return the text of every file of a target, by its path under the repository's root.
 
     Args:
         target: ``compose``, the only one so far.
+        cores: Processors of the machine: what ``processes="cores"`` stands for.
 
     Raises:
         KeyError: there is no such target.
     """
-    return {path: _document(target, content) for path, content in _TARGETS[target](yard).items()}
+    return {path: _document(target, content) for path, content in _TARGETS[target](yard.with_cores(cores)).items()}
 
 
 def differences(root: Path, rendered: Mapping[str, str]) -> list[str]:
@@ -76,7 +79,7 @@ def _document(target: str, content: Mapping[str, Any]) -> str:
 
 def _compose(yard: Yard) -> dict[str, dict[str, Any]]:
     return {
-        "ops/compose.yaml": compose.project(yard),
+        COMPOSE_FILE: compose.project(yard),
         "ops/prometheus/rules.yml": prometheus.rules(yard),
         "ops/prometheus/prometheus.yml": prometheus.scrape_config(yard),
     }

@@ -1,32 +1,42 @@
-"""Resource limits of a pool, computed from its declaration. Measure your own actors, then adjust the constants."""
+"""Resource limits of a pool, computed from its declaration. Measure your own actors, then adjust the pool's limits."""
 
 from __future__ import annotations
 
-from broker.topology import Pool, PoolKind, Yard
+from broker.pool import SUPERVISOR_BYTES, Pool, PoolKind
+from broker.topology import Yard
 
-PARENT_MIB = 160
-CHILD_MIB: dict[PoolKind, int] = {
-    "threads": 320,
-    "gevent": 384,
-    "processes": 768,  # one picture or PDF at a time, some hundred MiB each at its peak
-}
+MIB = 2**20
+# For a child without ``memory_limit_bytes``.
+CHILD_MIB: dict[PoolKind, int] = {"threads": 320, "gevent": 384, "processes": 768}
+# Processors that ``processes="cores"`` stands for in rendered files, which do not depend on the machine.
+RENDERED_CORES = 2
+# Memory of the other containers. The broker's server takes two thirds of its container: a background rewrite of its
+# append-only file copies what changes meanwhile.
+WEB_MIB = 512
+SCHEDULER_MIB = 256
+BROKER_MIB, BROKER_DATA_MIB = 768, 512
+DATABASE_MIB = 1024
 WEB_DATABASE_CONNECTIONS = 40
 SPARE_DATABASE_CONNECTIONS = 10
 
 
 def memory_mib(pool: Pool) -> int:
-    """Return the memory a pool's container may use."""
-    return PARENT_MIB + pool.processes * CHILD_MIB[pool.kind]
+    """Return the memory that a pool's container needs when each child is at its limit.
+
+    Counts the supervisor, the children, a successor, and the children for isolated messages.
+    """
+    guessed_bytes = SUPERVISOR_BYTES + pool.most_children * CHILD_MIB[pool.kind] * MIB
+    return -(-(pool.most_memory_bytes or guessed_bytes) // MIB)
 
 
 def cpus(pool: Pool) -> float:
     """Return the processors' worth of time a pool may use: a child runs Python on one at a time."""
-    return float(max(1, pool.processes))
+    return float(pool.children)
 
 
 def pids(pool: Pool) -> int:
     """Return how many processes and threads a pool may have."""
-    return 64 + pool.processes * (32 + 2 * pool.slots)
+    return 64 + (pool.children + pool.most_isolated) * 32 + 2 * (pool.children + 1) * pool.slots
 
 
 def database_connections(yard: Yard) -> int:

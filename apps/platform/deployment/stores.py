@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from apps.platform.deployment.containers import hardened, healthcheck, required
-from apps.platform.deployment.sizes import database_connections
+from apps.platform.deployment.sizes import BROKER_DATA_MIB, BROKER_MIB, DATABASE_MIB, database_connections
 from broker.topology import Yard
 
 # The password reaches the server through a file that only it can read, never through its command line.
-VALKEY_START = """\
+VALKEY_START = f"""\
 umask 077
 printf 'requirepass "%s"\\n' "$$VALKEY_PASSWORD" > /tmp/valkey.conf
 exec valkey-server /tmp/valkey.conf --dir /data --appendonly yes --appendfsync everysec \
---maxmemory 512mb --maxmemory-policy noeviction --save ""
+--maxmemory {BROKER_DATA_MIB}mb --maxmemory-policy noeviction --save ""
 """
 VALKEY_ASK = r"""printf 'AUTH %s\nPING\n' "$$VALKEY_PASSWORD" | valkey-cli | grep -q PONG"""
 
@@ -34,7 +34,7 @@ def _valkey() -> dict[str, Any]:
         "networks": ["yard"],
         "healthcheck": healthcheck("CMD-SHELL", VALKEY_ASK, start_period_s=60),
         "stop_grace_period": "30s",
-        **hardened(768, cpus=1, pids=64),
+        **hardened(BROKER_MIB, cpus=1, pids=64),
     }
 
 
@@ -54,6 +54,6 @@ def _postgres(yard: Yard) -> dict[str, Any]:
         "healthcheck": healthcheck("CMD-SHELL", "pg_isready -q -U switchyard -d switchyard"),
         "stop_grace_period": "60s",
         "shm_size": "128m",
-        **hardened(1024, cpus=2),
+        **hardened(DATABASE_MIB, cpus=2),
         "tmpfs": ["/tmp", "/var/run/postgresql:uid=70,gid=70,mode=0775"],  # noqa: S108
     }

@@ -7,8 +7,17 @@ from typing import Any
 import dramatiq
 
 from apps.platform.console.formatting import retries_text, whole_duration
+from apps.platform.deployment import container_memory, sizes
 from broker.topology import Pool, Queue, Yard
 from middleware.retries import span_of
+
+QUEUE_HEAD = [
+    "queue", "starts within", "waiting at most", "limit soft / hard", "retries", "calls", "pool", "retry pool",
+    "actors",
+]  # fmt: skip
+POOL_HEAD = [
+    "pool", "kind", "children x slots", "prefetch", "nice", "db connections", "child at most", "container", "serves"
+]  # fmt: skip
 
 
 def as_dict(yard: Yard) -> dict[str, Any]:
@@ -23,13 +32,14 @@ def as_dict(yard: Yard) -> dict[str, Any]:
 
 
 def as_text(yard: Yard) -> str:
-    """Return the yard as tables: queues, actors with retries of their own, pools."""
+    """Return the yard as tables: queues, actors with retries of their own, pools, and the memory of all containers."""
     data = as_dict(yard)
     speed = data["retry_speed"]
     queues = [
         [
             queue["name"],
             _objective(queue["objective_ms"]),
+            "any number" if queue["max_depth"] is None else f"{queue['max_depth']:,}",
             f"{whole_duration(queue['soft_limit_ms'])} / {whole_duration(queue['hard_limit_ms'])}",
             _retries(queue["retry"]),
             queue["calls"] or "-",
@@ -43,20 +53,22 @@ def as_text(yard: Yard) -> str:
         [
             pool["name"],
             pool["kind"],
-            f"{pool['processes']} x {pool['slots']}",
+            f"{_children(pool)} x {pool['slots']}",
             str(pool["prefetch"]),
             str(pool["nice"]),
             str(pool["database_connections"]),
+            _megabytes(pool["memory_limit_bytes"]),
+            f"{pool['memory_mib']:,}M",
             ", ".join(pool["serves"]),
         ]
         for pool in data["pools"]
     ]
     own = [[actor["actor"], actor["queue"], _retries(actor)] for actor in data["own_retries"]]
-    head = ["queue", "starts within", "limit soft / hard", "retries", "calls", "pool", "retry pool", "actors"]
     tables = [
-        _table(head, queues),
+        _table(QUEUE_HEAD, queues),
         _table(["actor", "queue", "retries of its own"], own) if own else "",
-        _table(["pool", "kind", "children x slots", "prefetch", "nice", "db connections", "serves"], pools),
+        _table(POOL_HEAD, pools),
+        container_memory.summary(yard),
         f"Retries come {speed:,} times as fast as declared: retry_speed of the yard." if speed > 1 else "",
     ]
     return "\n\n".join(filter(None, tables))
@@ -75,6 +87,7 @@ def _queue(yard: Yard, queue: Queue, actors: list[str]) -> dict[str, Any]:
         "objective_ms": queue.objective_ms,
         "soft_limit_ms": queue.soft_limit_ms,
         "hard_limit_ms": queue.hard_limit_ms,
+        "max_depth": queue.max_depth,
         "retry": {
             "max_retries": queue.retry.retries,
             "base_ms": queue.retry.base_ms,
@@ -96,12 +109,17 @@ def _pool(yard: Yard, pool: Pool) -> dict[str, Any]:
     return {
         "name": pool.name,
         "kind": pool.kind,
-        "processes": pool.processes,
+        "processes": pool.children,
+        "per_core": pool.per_core,
         "slots": pool.slots,
         "prefetch": 2 * pool.slots if pool.prefetch is None else pool.prefetch,
         "nice": pool.nice,
         "cpus": list(pool.cpus),
         "database_connections": pool.most_connections,
+        "isolated": pool.most_isolated,
+        "recycle_after": pool.recycle_after,
+        "memory_limit_bytes": pool.memory_limit_bytes,
+        "memory_mib": sizes.memory_mib(pool),
         "serves": list(yard.served_by(pool)),
     }
 
@@ -124,6 +142,14 @@ def _own_retries(yard: Yard) -> list[dict[str, Any]]:
 def _retries(retry: dict[str, Any]) -> str:
     least, most = retry["span_ms"]
     return retries_text(retry["max_retries"], (least, most))
+
+
+def _children(pool: dict[str, Any]) -> str:
+    return f"cores ({pool['processes']} here)" if pool["per_core"] else str(pool["processes"])
+
+
+def _megabytes(size_bytes: int | None) -> str:
+    return "no limit" if size_bytes is None else f"{size_bytes / 1e6:,.0f} MB"
 
 
 def _objective(ms: int | None) -> str:

@@ -49,16 +49,18 @@ def _down(pool: Pool, snapshot: Snapshot) -> Finding:
 def _supervisor(pool: Pool, report: PoolReport, now_ms: int) -> Iterator[Finding]:
     name = f"{pool.name} on {report.host} (pid {report.pid})"
     ready = sum(bool(child.get("ready")) for child in report.children)
+    # As many as it has there: ``processes="cores"`` may stand for another number on this machine.
+    wanted = report.slots // pool.slots if pool.per_core else pool.children
     up_s = (now_ms - report.started_at) / 1000
     if report.state == "paused":
         seen = f"{name} is paused: the broker's keyspace was replaced"
         yield GROUP.error("paused", seen, "See the group broker", "manage.py broker", pool.name)
     elif report.state == "starting" and up_s > STARTING_S:
-        seen = f"{name} has been starting for {duration(up_s * 1000)}, {ready} of {pool.processes} children are ready"
+        seen = f"{name} has been starting for {duration(up_s * 1000)}, {ready} of {wanted} children are ready"
         cause = "Its children exit while they load the project, or memory is short"
         yield GROUP.error("starting", seen, cause, f"journalctl, or its log; manage.py runpool {pool.name}", pool.name)
-    elif report.state == "up" and ready < pool.processes:
-        seen = f"{name} has {ready} of {pool.processes} children"
+    elif report.state == "up" and ready < wanted:
+        seen = f"{name} has {ready} of {wanted} children"
         cause = "A child exited and is being replaced, or exits repeatedly"
         yield GROUP.warning("children", seen, cause, "manage.py doctor again; if it stays, the pool's log", pool.name)
     else:

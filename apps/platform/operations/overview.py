@@ -92,7 +92,7 @@ def _pool_row(name: str, state: YardState | None) -> PoolRow:
         state=now,
         name=name,
         kind=f"{pool.kind}, niced" if pool.nice else pool.kind,
-        processes=pool.processes,
+        processes=now.slots // pool.slots if now and now.slots and pool.per_core else pool.children,
         slots=pool.slots,
         beat_at=datetime.fromtimestamp(now.beat_at / 1_000, timezone.get_default_timezone())
         if now and now.beat_at

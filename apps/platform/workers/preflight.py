@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Iterable
 
 from django.core.checks import CheckMessage, Warning, run_checks
 
@@ -13,6 +14,7 @@ from apps.platform.workers.broker_watch import make_watch
 from apps.platform.workers.checks import TAG
 from broker.errors import BrokerError
 from broker.health.keyspace_id import ACCEPT
+from broker.pool import Pool
 from middleware import logs
 
 
@@ -35,6 +37,30 @@ def refuse_if_wrong(*, ask_broker: bool = True) -> None:
             sys.stderr.write(f"switchyard: warning: {_line(message)}\n")
     if wrong:
         refuse(*(_line(message) for message in wrong))
+
+
+def warn_if_too_small(pools: Iterable[Pool], memory_bytes: int | None) -> None:
+    """Print a warning if pools may take more memory than their container has.
+
+    No refusal: a yard that fitted into a smaller container yesterday keeps running today.
+
+    Args:
+        memory_bytes: Limit of the container that all of them run in; ``None`` without one.
+    """
+    limited = [pool for pool in pools if pool.most_memory_bytes]
+    needed = sum(pool.most_memory_bytes or 0 for pool in limited)
+    if memory_bytes is None or needed <= memory_bytes:
+        return
+    parts = ", ".join(
+        f"{pool.most_children} children of up to {(pool.memory_limit_bytes or 0) / 1e6:,.0f} MB in pool {pool.name}"
+        for pool in limited
+    )
+    sys.stderr.write(
+        f"switchyard: warning: this container has {memory_bytes / 1e6:,.0f} MB, and its pools may take "
+        f"{needed / 1e6:,.0f} MB, supervisors included: {parts}, among them a successor "
+        "and those for isolated messages; "
+        "raise the container's memory, or lower memory_limit_bytes, isolated or processes in project/topology.py\n"
+    )
 
 
 def log_to_standard_error() -> None:

@@ -26,7 +26,7 @@ def report(facilities: Facilities) -> Report:
     def write(*, gone: bool = False, **changes: Any) -> None:
         now = time.time_ns() // 1_000_000
         for pool in settings.SWITCHYARD.topology.pools:
-            children = [{"pid": number, "ready": True, "busy": 0} for number in range(pool.processes)]
+            children = [{"pid": number, "ready": True, "busy": 0} for number in range(pool.children)]
             told: dict[str, Any] = {
                 "pool": pool.name, "host": "h", "pid": 7, "kind": pool.kind, "slots": pool.total_slots, "busy": 0,
                 "started_at": now - 90_000, "beat_at": now, "state": "up", "children": children,

@@ -158,8 +158,8 @@ def test_figures_of_the_page_are_those_of_the_yard(row: tuple[str, ...]) -> None
     pool = settings.SWITCHYARD.topology.pool(name)
 
     assert kind == KINDS[pool.kind]
-    assert [int(figure) for figure in figures] == [pool.processes, pool.slots, pool.most_connections]
-    assert pool.most_connections == pool.processes * pool.slots + pool.slots + MOST_ALONE[pool.kind]
+    assert [int(figure) for figure in figures] == [pool.children, pool.slots, pool.most_connections]
+    assert pool.most_connections == pool.children * pool.slots + pool.slots + pool.most_isolated
 
 
 def test_numbers_of_the_page_are_those_of_the_code() -> None:

@@ -31,6 +31,7 @@ def test_no_pool_serves_a_dead_list() -> None:
 
 def test_retry_lanes_that_no_pool_names_are_shared() -> None:
     assert [pool.name for pool in YARD.pools_of("webhook-retry")] == ["webhook-retry"]
+    assert [pool.name for pool in YARD.pools_of("images-retry")] == ["images-retry"]
     assert [pool.name for pool in YARD.pools_of("slow-retry")] == ["retries"]
     assert "webhook-retry" not in YARD.served_by(YARD.pool("retries"))
 
@@ -93,6 +94,11 @@ def test_an_option_of_a_queue_that_cannot_be_used_is_refused_by_name(option: str
         ("queues", ("work", "work")),
         ("queues", (WORK,)),
         ("processes", 0),
+        ("processes", "core"),
+        ("processes", None),
+        ("isolated", 0),
+        ("cores", 0),
+        ("cores", "2"),
         ("slots", 0),
         ("slots", True),
         ("slots", "4"),

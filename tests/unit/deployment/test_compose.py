@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
+import yaml
 from django.conf import settings
 
+from apps.platform.default_topology import DEFAULT_YARD
 from apps.platform.deployment import compose, sizes
+from apps.platform.deployment.rendered_files import COMPOSE_FILE, render
 from apps.platform.workers.supervisor.supervisor import GRACE_S
-from broker.topology import MOST_ALONE
+from broker.topology import MOST_ALONE, Yard
 from project.config import load
 from tests.unit.deployment.yards import SPARE, VANS, YARD
 
@@ -89,8 +93,35 @@ def test_environment_is_one_that_production_accepts(name: str) -> None:
     assert config.storage_url == "file:///srv/media"
 
 
-def test_memory_of_a_pool_grows_with_its_children() -> None:
-    assert sizes.memory_mib(VANS) == sizes.PARENT_MIB + 3 * sizes.CHILD_MIB["processes"]
+def test_container_holds_children_a_successor_and_isolated_ones_beside_the_supervisor() -> None:
+    limited = replace(VANS, memory_limit_bytes=100 * 2**20, isolated=2)
+
+    assert sizes.memory_mib(VANS) == 160 + (3 + 1 + 4) * sizes.CHILD_MIB["processes"]
+    assert sizes.memory_mib(limited) == 160 + (3 + 1 + 2) * 100
+    services = compose.project(Yard(YARD.queues, (limited, SPARE)))["services"]
+    assert services["pool-vans"]["deploy"]["resources"]["limits"]["memory"] == "760M"
+
+
+def test_every_pool_and_queue_of_the_shipped_yards_has_its_limits() -> None:
+    for yard in (settings.SWITCHYARD.topology, DEFAULT_YARD):
+        assert all(pool.memory_limit_bytes and pool.recycle_after for pool in yard.pools)
+        depths = [queue.max_depth for queue in yard.queues if queue.max_depth is not None]
+        assert len(depths) == len(yard.queues)
+        # At 1 KB a job, the waiting ones leave the broker more than half of its memory.
+        assert sum(depths) * 1_024 < sizes.BROKER_DATA_MIB * 2**20 / 2
+
+
+def test_pool_of_cores_is_rendered_for_a_number_of_cores_and_other_pools_are_not_touched() -> None:
+    cores = Yard(YARD.queues, (replace(VANS, processes="cores", memory_limit_bytes=10**8), SPARE))
+
+    few, many = (yaml.safe_load(render("compose", cores, count)[COMPOSE_FILE])["services"] for count in (2, 8))
+
+    limits = [services["pool-vans"]["deploy"]["resources"]["limits"] for services in (few, many)]
+    assert [limit["cpus"] for limit in limits] == ["2.00", "8.00"]
+    assert [limit["memory"] for limit in limits] == ["828M", "1400M"]
+    assert few["pool-spare"] == many["pool-spare"]
+    opened = [int(services["postgres"]["command"][-1].partition("=")[2]) for services in (few, many)]
+    assert opened[1] - opened[0] == 6
 
 
 def test_database_offers_what_all_pools_and_the_web_may_open() -> None:

@@ -100,6 +100,7 @@ def check_yard(yard: Yard) -> list[CheckMessage]:
         *pools.pools_that_watch_everything(yard),
         *pools.mixed_latency_classes(yard),
         *pools.more_slots_than_connections(yard),
+        *pools.limits_below_an_idle_child(yard),
         *pools.greenlets_without_gevent(yard),
         *retries.short_policies(yard),
     ]

@@ -15,9 +15,10 @@ from apps.platform.console.refusal import refuse
 from apps.platform.workers.child.cpu_affinity import refuse_if_not_pinnable
 from apps.platform.workers.group import autoreload
 from apps.platform.workers.group.pool_group import Companion, PoolGroup
-from apps.platform.workers.preflight import log_to_standard_error, refuse_if_wrong
+from apps.platform.workers.preflight import log_to_standard_error, refuse_if_wrong, warn_if_too_small
 from apps.platform.workers.shared.fork import run_or_crash
 from apps.platform.workers.supervisor.supervisor import GRACE_S
+from broker.cores import memory_here
 from broker.errors import UnknownPool
 
 EXAMPLES = """examples:
@@ -63,6 +64,7 @@ class Command(BaseCommand):
         log_to_standard_error()
         refuse_if_wrong()
         refuse_if_not_pinnable(pools)
+        warn_if_too_small(pools, memory_here())
         if (ready_fd := options["ready_fd"]) is not None:
             os.set_inheritable(ready_fd, False)
         parent = PoolGroup(pools, grace_s=options["grace"], companion=companion, ready_fd=ready_fd)

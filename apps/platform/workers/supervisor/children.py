@@ -19,7 +19,7 @@ from apps.platform.workers.supervisor.cancellation import CancellationWatch
 from apps.platform.workers.supervisor.exit_cause import CLEAN_EXITS, REPLACED, ExitCause, redacted_lines, suspects_of
 from apps.platform.workers.supervisor.leases import ChildLeases, Leftovers
 from apps.platform.workers.supervisor.processes import Process, ProcessSet, send
-from broker.topology import MOST_ALONE, Pool
+from broker.pool import SUCCESSORS, Pool
 
 logger = logging.getLogger("switchyard.workers")
 
@@ -51,12 +51,12 @@ class ChildManager:
         self.restarts: dict[str, int] = {}
         self.exit_causes: dict[int, ExitCause] = {}
         self.paused = False
-        spare = 1 + MOST_ALONE[pool.kind]
-        self._table = ChildTable.create(pool.processes + spare, pool.slots)
+        spare = SUCCESSORS + pool.most_isolated
+        self._table = ChildTable.create(pool.children + spare, pool.slots)
         self.rows = dict(enumerate(self._table.rows, start=1))
-        self.process_set = ProcessSet(selector, pool.processes, spare=spare, start=self._start, ended=self._ended)
-        self.own = self.process_set.processes[: pool.processes + 1]
-        self.isolated = self.process_set.processes[pool.processes + 1 :]
+        self.process_set = ProcessSet(selector, pool.children, spare=spare, start=self._start, ended=self._ended)
+        self.own = self.process_set.processes[: pool.children + 1]
+        self.isolated = self.process_set.processes[pool.children + 1 :]
         self._cancellations = cancellations
         self._grace_s = grace_s
         self._close_inherited = (*close_inherited, self.process_set.close_inherited, leases.close_inherited)
@@ -81,7 +81,7 @@ class ChildManager:
     @property
     def ready(self) -> bool:
         """Whether every child of the pool is up."""
-        return sum(self.rows[process.index].read().ready for process in self.own if process.pid) >= self.pool.processes
+        return sum(self.rows[process.index].read().ready for process in self.own if process.pid) >= self.pool.children
 
     def states(self) -> list[tuple[int, ChildState]]:
         """Return pid and state of each child that runs."""
@@ -143,7 +143,7 @@ class ChildManager:
     def resume(self) -> None:
         """Start children again after :meth:`pause`."""
         self.paused = False
-        for process in self.own[: self.pool.processes]:
+        for process in self.own[: self.pool.children]:
             self.process_set.fill(process)
 
     def _start(self, index: int) -> int:

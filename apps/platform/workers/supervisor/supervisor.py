@@ -244,7 +244,7 @@ class Supervisor:
         if self._own_row is not None:
             self._own_row.set_ready()
         pool = self.pool
-        logger.info("pool %s: ready (%d × %d %s)", pool.name, pool.processes, pool.slots, pool.kind)
+        logger.info("pool %s: ready (%d × %d %s)", pool.name, pool.children, pool.slots, pool.kind)
 
     def _report(self) -> None:
         if time.monotonic() >= self._report_at_s and not self._leases.keeper.away:

@@ -1,0 +1,80 @@
+"""Processors and memory that this process may use, by its CPU affinity and its control groups."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+# Version 1 writes a number near 2**63 where there is no limit.
+NO_LIMIT_BYTES = 2**60
+
+
+@cache
+def cores_here() -> int:
+    """Return how many processors this process may keep busy, at least 1. Read once in a process."""
+    return read_cores()
+
+
+@cache
+def memory_here() -> int | None:
+    """Return the memory limit of this process's container in bytes, or ``None``. Read once in a process."""
+    return read_memory()
+
+
+def read_cores(root: Path = Path("/")) -> int:
+    """Return the smaller of the CPU affinity and the quota of all control groups, rounded down, at least 1.
+
+    Args:
+        root: Folder in which ``proc`` and ``sys`` are.
+    """
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min([allowed, *_quotas(root)]))
+
+
+def read_memory(root: Path = Path("/")) -> int | None:
+    """Return the lowest memory limit of all control groups in bytes; ``None`` without one.
+
+    Args:
+        root: Folder in which ``proc`` and ``sys`` are.
+    """
+    limits = []
+    for folder in _folders(root, "memory"):
+        for name in ("memory.max", "memory.limit_in_bytes"):
+            limit = _read(folder / name)
+            if limit.isdigit() and int(limit) < NO_LIMIT_BYTES:
+                limits.append(int(limit))
+    return min(limits, default=None)
+
+
+def _quotas(root: Path) -> Iterator[int]:
+    for folder in _folders(root, "cpu"):
+        quota, _, period = _read(folder / "cpu.max").partition(" ")
+        if not quota:
+            quota, period = _read(folder / "cpu.cfs_quota_us"), _read(folder / "cpu.cfs_period_us")
+        if quota.isdigit() and period.isdigit() and int(period):
+            yield int(quota) // int(period)
+
+
+def _folders(root: Path, controller: str) -> Iterator[Path]:
+    """Yield the folders of this process's control groups and of all above them, in both versions.
+
+    In a container, version 1 names a path outside of it; the container's own limits are in the mounted root.
+    """
+    for line in _read(root / "proc/self/cgroup").splitlines():
+        _, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if controllers and controller not in controllers.split(","):
+            continue
+        mounted = root / "sys/fs/cgroup" / (controller if controllers else "")
+        group = mounted / path.lstrip("/")
+        yield group
+        yield from (folder for folder in group.parents if folder.is_relative_to(mounted))
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text(encoding="ascii").strip()
+    except (OSError, ValueError):
+        return ""

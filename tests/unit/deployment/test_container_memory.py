@@ -1,0 +1,63 @@
+"""The memory of all containers is summed up, and a container that is too small is reported with figures."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from apps.platform.deployment import container_memory, sizes
+from apps.platform.deployment.checks import too_small
+from apps.platform.deployment.rendered_files import COMPOSE_FILE, render
+from broker.topology import Yard
+from tests.unit.deployment.yards import SPARE, YARD
+
+LIMITED = Yard(YARD.queues, (replace(YARD.pools[0], memory_limit_bytes=200_000_000, isolated=1), SPARE))
+
+
+def test_sum_is_that_of_the_containers_and_is_compared_with_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(container_memory, "memory_here_mib", lambda: 5_000)
+    pools = sum(sizes.memory_mib(pool) for pool in LIMITED.pools)
+
+    line = container_memory.summary(LIMITED)
+
+    found = container_memory.container_mib(LIMITED)
+    others = sum(mib for name, mib in found.items() if not name.startswith("pool-"))
+    assert "migrate" not in found and others == 4_096
+    assert f"{pools:,} MiB in the pools' containers, 4,096 MiB in the others, {pools + 4_096:,} MiB in all" in line
+    assert line.endswith(
+        "which is less: choose a larger one, or lower memory_limit_bytes, isolated or processes of pools"
+    )
+
+
+def test_rendered_file_gives_every_pool_enough(tmp_path: Path) -> None:
+    file = tmp_path / "compose.yaml"
+    file.write_text(render("compose", LIMITED)[COMPOSE_FILE], encoding="utf-8")
+
+    assert set(container_memory.given_mib(file)) == {"vans", "spare"}
+    assert too_small(LIMITED, container_memory.given_mib(file)) == []
+
+
+def test_container_that_is_too_small_is_named_with_figures_and_remedy(tmp_path: Path) -> None:
+    file = tmp_path / "compose.yaml"
+    text = render("compose", LIMITED)[COMPOSE_FILE]
+    file.write_text(text.replace(f"memory: {sizes.memory_mib(LIMITED.pools[0])}M", "memory: 0.5g"), encoding="utf-8")
+
+    [found] = too_small(LIMITED, container_memory.given_mib(file))
+
+    assert (found.id, found.obj) == ("switchyard.W008", "pool vans")
+    assert found.msg == (
+        "gets 512M in ops/compose.yaml; 3 children, a successor and 1 for isolated messages of up to 200 MB, "
+        "beside their supervisor, need 1,114M"
+    )
+    assert "topology render compose" in (found.hint or "")
+
+
+@pytest.mark.parametrize("text", ["", "services: 5", "[", "services: {pool-vans: {}}"])
+def test_file_that_is_none_is_not_judged(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "compose.yaml"
+    assert container_memory.given_mib(file) == {}
+    file.write_text(text, encoding="utf-8")
+
+    assert container_memory.given_mib(file) == {}
