@@ -93,6 +93,9 @@ class Transport(Protocol):
             NotQuarantined: it is not in the quarantine.
         """
 
+    def find_message(self, queue: str, message_id: str) -> Message[Any] | None:
+        """Return a message that waits, is scheduled or is held; ``None`` where it is not, or cannot be found."""
+
     def cancel(self, queue: str, message_id: str) -> str:
         """Keep a message from starting.
 

@@ -115,6 +115,10 @@ class PortableTransport:
         """Refuse: workers on this transport quarantine nothing."""
         raise NotQuarantined(queue, message_id)
 
+    def find_message(self, queue: str, message_id: str) -> Message[Any] | None:
+        """Return ``None``: no queue can be searched."""
+        return None
+
     def cancel(self, queue: str, message_id: str) -> str:
         """Return ``unknown``: no queue can remove a message; the job's record carries the request."""
         return "unknown"

@@ -138,6 +138,15 @@ class RedisTransport:
             raise NotQuarantined(queue, message_id)
         self._unquarantine(self._family(queue), message_id, found[0], lane="live", body=b"", level=NORMAL)
 
+    def find_message(self, queue: str, message_id: str) -> Message[Any] | None:
+        """Return a message that waits, is scheduled or is leased, if it can be read."""
+        family = self._family(queue)
+        body = family.calls.command("HGET", family.keys.bodies, message_id)
+        try:
+            return None if body is None else codec.decode(body, message_id=message_id, lane=queue)
+        except codec.UnreadableMessage:
+            return None
+
     def cancel(self, queue: str, message_id: str) -> str:
         """Remove a scheduled message, mark a waiting one to be dropped, request cancellation of a leased one."""
         return administration.cancel(self._family(queue), message_id)

@@ -14,7 +14,7 @@ from django.urls import path, reverse
 from apps.platform.console.admin_base import ModelAdmin
 from apps.platform.console.read_only import ReadOnly
 from apps.platform.jobs.models import Job
-from apps.platform.jobs.queries import find_job
+from apps.platform.jobs.queries import find_job, find_untracked, is_job_id
 from apps.platform.jobs.services import request_cancel
 from apps.platform.jobs.story import story_of
 from broker.errors import BrokerError
@@ -23,7 +23,7 @@ CANCEL_ANSWERS = {
     "cancelled": (messages.SUCCESS, "Cancelled. The job will not start."),
     "asked": (messages.SUCCESS, "Cancellation requested. The job is running and stops within 10 seconds."),
     "ended": (messages.WARNING, "The job has ended already; there is nothing to cancel."),
-    "unknown": (messages.ERROR, "No job has this id any longer."),
+    "unknown": (messages.ERROR, "No job has this id any longer. One without a record may have ended."),
 }
 
 
@@ -82,7 +82,7 @@ class JobAdmin(ReadOnly, ModelAdmin):
         if not self.has_cancel_permission(request):
             raise PermissionDenied
         try:
-            answer = request_cancel(job_id) if find_job(job_id) else "unknown"
+            answer = request_cancel(job_id) if is_job_id(job_id) else "unknown"
         except BrokerError:
             return self._unavailable(request)
         level, text = CANCEL_ANSWERS[answer]
@@ -90,7 +90,17 @@ class JobAdmin(ReadOnly, ModelAdmin):
         return redirect(reverse("admin:switchyard_jobs_job_change", args=[job_id]))
 
     def _look_up(self, request: HttpRequest, job_id: str, status: int = 200) -> HttpResponse:
-        return self._render(request, "switchyard_jobs/look_up.html", {"title": "Jobs", "job_id": job_id}, status)
+        try:
+            untracked = find_untracked(job_id.lower())
+        except BrokerError:
+            untracked = None  # the page says that the broker is away
+        context = {
+            "title": "Jobs",
+            "job_id": job_id,
+            "untracked": untracked,
+            "may_cancel": self.has_cancel_permission(request),
+        }
+        return self._render(request, "switchyard_jobs/look_up.html", context, status)
 
     def _unavailable(self, request: HttpRequest) -> HttpResponse:
         messages.error(request, "The broker does not answer, so jobs cannot be shown; check /readyz, then try again.")

@@ -18,7 +18,7 @@ from apps.platform.api.responses import accepted, job_url
 from apps.platform.api.schemas import Accepted
 from apps.platform.jobs import live
 from apps.platform.jobs.presentation import job_body, result_file
-from apps.platform.jobs.queries import visible_job
+from apps.platform.jobs.queries import visible_job, visible_untracked
 from apps.platform.jobs.results import open_result
 from apps.platform.jobs.schemas import JobBody
 from apps.platform.jobs.services import request_cancel
@@ -28,6 +28,7 @@ from broker.stores.job_records import JobRecord
 router = Router(tags=["Jobs"])
 
 CHUNK_BYTES = 64 * 1024
+UNKNOWN = "no job has this id, or it has ended: its record has expired, or it was sent with track=False and has none"
 EVENT: dict[str, Any] = {
     "title": "JobEvent",
     "type": "object",
@@ -90,14 +91,20 @@ def get_job(request: HttpRequest, job_id: str) -> dict[str, Any]:
     openapi_extra={"responses": {409: {"description": "The job has ended already."}}},
 )
 def cancel_job(request: HttpRequest, job_id: str) -> Status[dict[str, str]]:
-    """Cancel a job: a waiting job never starts, a running job is stopped within 10 seconds."""
-    job = _visible(request, job_id)
-    outcome = request_cancel(job.id)
+    """Cancel a job: a waiting job never starts, a running job is stopped within 10 seconds.
+
+    A job without a record can be cancelled until it ends; its state cannot be read.
+    """
+    owner, operator = _caller(request)
+    tracked = visible_job(job_id, owner=owner, operator=operator) is not None
+    if not tracked and not visible_untracked(job_id, owner=owner, operator=operator):
+        raise not_found(UNKNOWN)
+    outcome = request_cancel(job_id)
     if outcome == "unknown":
-        raise not_found("no job has this id")
+        raise not_found(UNKNOWN)
     if outcome == "ended":
         raise Problem(409, "the job has ended already; there is nothing to cancel")
-    return Status(202, accepted(request, job.id))
+    return Status(202, accepted(request, job_id))
 
 
 @router.get(
@@ -152,13 +159,17 @@ async def get_job_result(request: HttpRequest, job_id: str) -> HttpResponseBase:
 
 
 def _visible(request: HttpRequest, job_id: str) -> JobRecord:
-    token = token_of(request)
-    if token is None:
-        raise not_found("no job has this id")
-    job = visible_job(job_id, owner=token.owner_key, operator=token.allows("operate"))
+    owner, operator = _caller(request)
+    job = visible_job(job_id, owner=owner, operator=operator)
     if job is None:
         raise not_found("no job has this id, or it has expired")
     return job
+
+
+def _caller(request: HttpRequest) -> tuple[str, bool]:
+    """Return the owner key of a request's token, and whether it may operate."""
+    token = token_of(request)
+    return ("", False) if token is None else (token.owner_key, token.allows("operate"))
 
 
 async def _chunks(file: File[Any]) -> AsyncGenerator[bytes]:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
+from dramatiq.message import Message
+
+from broker.admin.cancel import find_unrecorded
 from broker.interface import facilities
 from broker.stores.job_records import JobRecord
 
@@ -32,3 +36,18 @@ def visible_job(job_id: str, *, owner: str, operator: bool) -> JobRecord | None:
     if job is None or not (operator or (owner and job.owner == owner)):
         return None
     return job
+
+
+def find_untracked(job_id: str) -> Message[Any] | None:
+    """Return the message of an unfinished job without a record, as after ``track=False``, or ``None``.
+
+    Raises:
+        BrokerUnavailable: the broker did not answer.
+    """
+    return find_unrecorded(facilities(), job_id) if is_job_id(job_id) else None
+
+
+def visible_untracked(job_id: str, *, owner: str, operator: bool) -> bool:
+    """Return whether there is such a job, and the caller is its owner or an operator."""
+    message = find_untracked(job_id)
+    return message is not None and bool(operator or (owner and message.options.get("owner") == owner))

@@ -10,7 +10,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from apps.platform.console.command_errors import as_command_error
 from apps.platform.console.command_help import show_examples
 from apps.platform.jobs.presentation import job_body
-from apps.platform.jobs.queries import find_job
+from apps.platform.jobs.queries import find_job, find_untracked, is_job_id
 from apps.platform.jobs.services import request_cancel
 
 ANSWERS = {"cancelled": "cancelled, it never starts", "asked": "asked to stop, it is over within 10 seconds"}
@@ -41,6 +41,11 @@ class Command(BaseCommand):
 
     def _show(self, job_id: str, as_json: bool) -> None:
         job = find_job(job_id)
+        if job is None and (message := find_untracked(job_id)) is not None:
+            raise CommandError(
+                f"job {job_id}: {message.actor_name} on {message.queue_name} keeps no record (track=False): its "
+                f"state is unknown; it has not ended, cancel it with `manage.py jobs cancel {job_id}`"
+            )
         if job is None:
             raise _unknown(job_id)
         body = job_body(job, result_url=None)
@@ -52,7 +57,7 @@ class Command(BaseCommand):
             self.stdout.write(f"{name:16} {value if isinstance(value, str | int) else json.dumps(value)}")
 
     def _cancel(self, job_id: str, as_json: bool) -> None:
-        answer = request_cancel(job_id) if find_job(job_id) else "unknown"
+        answer = request_cancel(job_id) if is_job_id(job_id) else "unknown"
         if answer == "unknown":
             raise _unknown(job_id)
         if answer == "ended":
@@ -64,4 +69,7 @@ class Command(BaseCommand):
 
 
 def _unknown(job_id: str) -> CommandError:
-    return CommandError(f"job {job_id}: no job has this id, or it has expired; finished jobs are kept for 25 hours")
+    return CommandError(
+        f"job {job_id}: no job has this id, or it has expired; finished jobs are kept for 25 hours, those sent with "
+        "track=False not at all"
+    )

@@ -1,0 +1,135 @@
+"""Jobs that keep no record are cancelled through API, command and admin: queued, scheduled and running."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from io import StringIO
+from typing import Any
+
+import dramatiq
+import pytest
+from django.contrib.auth.models import Permission, User
+from django.core.management import CommandError, call_command
+from django.test import Client
+from django.urls import reverse
+
+from apps.platform.jobs.queries import find_job
+from apps.platform.jobs.services import request_cancel, submit
+from broker.interface import facilities
+from tests.conftest import RunWorker
+from tests.integration.jobs.conftest import MakeHeaders
+from tests.unit.api.conftest import problem
+from tests.waiting import wait_for
+
+runs = threading.Event()
+ended: list[str] = []
+
+
+@pytest.fixture
+def actor(transactional_db: None) -> Iterator[dramatiq.Actor[..., Any]]:
+    """An actor without records that runs until it is interrupted."""
+    runs.clear()
+    ended.clear()
+
+    @dramatiq.actor(queue_name="default", actor_name="probe_untracked_endless", track=False)
+    def endless() -> None:
+        runs.set()
+        try:
+            while True:
+                time.sleep(0.01)
+        finally:
+            ended.append("ended")
+
+    yield endless
+    del dramatiq.get_broker().actors["probe_untracked_endless"]
+
+
+def by_api(job_id: str, ada: User, headers: MakeHeaders) -> None:
+    assert Client(headers=headers()).delete(f"/api/v1/jobs/{job_id}").status_code == 202
+
+
+def by_operator(job_id: str, ada: User, headers: MakeHeaders) -> None:
+    operator = User.objects.create_user("op")
+    assert Client(headers=headers("operate", user=operator)).delete(f"/api/v1/jobs/{job_id}").status_code == 202
+
+
+def by_command(job_id: str, ada: User, headers: MakeHeaders) -> None:
+    with pytest.raises(CommandError, match=r"probe_untracked_endless on default keeps no record \(track=False\)"):
+        call_command("jobs", "show", job_id)
+    out = StringIO()
+    call_command("jobs", "cancel", job_id, stdout=out)
+    assert "cancelled" in out.getvalue() or "asked to stop" in out.getvalue()
+
+
+def in_the_room(job_id: str, ada: User, headers: MakeHeaders) -> None:
+    user = User.objects.create_user("staff", is_staff=True)
+    user.user_permissions.set(Permission.objects.filter(codename__in=("view_job", "cancel_job")))
+    client = Client()
+    client.force_login(user)
+    page = client.get(reverse("admin:switchyard_jobs_job_changelist"), {"id": job_id}).content.decode()
+    address = reverse("admin:switchyard_jobs_job_cancel", args=[job_id])
+    assert "keeps no record" in page
+    assert address in page
+    assert client.post(address).status_code == 302
+
+
+WAYS = [by_api, by_operator, by_command, in_the_room]
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("delay_ms", [None, 3_600_000], ids=["queued", "scheduled"])
+def test_an_untracked_job_that_has_not_started_is_cancelled(
+    actor: dramatiq.Actor[..., Any],
+    ada: User,
+    headers: MakeHeaders,
+    run_worker: RunWorker,
+    way: Callable[..., None],
+    delay_ms: int | None,
+) -> None:
+    job_id = submit(actor, owner=f"user:{ada.pk}", delay_ms=delay_ms, kwargs={})
+
+    way(job_id, ada, headers)
+
+    with run_worker("default"):
+        wait_for(lambda: not facilities().transport.find_message("default", job_id))
+    assert not runs.is_set()
+    assert find_job(job_id) is None
+    assert request_cancel(job_id) in ("cancelled", "unknown")
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_an_untracked_job_that_runs_is_stopped(
+    actor: dramatiq.Actor[..., Any], ada: User, headers: MakeHeaders, run_worker: RunWorker, way: Callable[..., None]
+) -> None:
+    with run_worker("default"):
+        job_id = submit(actor, owner=f"user:{ada.pk}", kwargs={})
+        assert runs.wait(10)
+        way(job_id, ada, headers)
+        wait_for(lambda: ended)
+        wait_for(lambda: not facilities().transport.find_message("default", job_id))
+
+    assert ended == ["ended"]
+    assert facilities().transport.stats("default").dead == 0
+
+
+def test_another_owners_untracked_job_is_404_and_goes_on(
+    actor: dramatiq.Actor[..., Any], ada: User, headers: MakeHeaders
+) -> None:
+    job_id = submit(actor, owner="user:other", kwargs={})
+
+    problem(Client(headers=headers()).delete(f"/api/v1/jobs/{job_id}"), 404)
+
+    assert facilities().transport.stats("default").live.waiting == 1
+
+
+def test_of_an_untracked_job_that_ended_it_is_said_that_nothing_is_known(
+    actor: dramatiq.Actor[..., Any], ada: User
+) -> None:
+    job_id = submit(actor, kwargs={})
+    dramatiq.get_broker().flush("default")
+
+    assert find_job(job_id) is None
+    with pytest.raises(CommandError, match="those sent with track=False not at all"):
+        call_command("jobs", "cancel", job_id)
