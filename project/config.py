@@ -34,6 +34,8 @@ class Config:
     storage_url: str
     smtp_url: str = field(repr=False)
     payment_secret: str = field(repr=False)
+    ssl_redirect: bool
+    hsts_s: int
     library: SwitchyardSettings
 
 
@@ -58,6 +60,8 @@ def load(environ: Mapping[str, str]) -> Config:
         storage_url=_storage_url(environ, library.state_dir),
         smtp_url=_smtp_url(environ),
         payment_secret=_secret(environ, "SWITCHYARD_PAYMENT_SECRET", debug=debug),
+        ssl_redirect=_flag(environ, "DJANGO_SSL_REDIRECT", default=False),
+        hsts_s=_seconds(environ, "DJANGO_HSTS_S"),
         library=library,
     )
 
@@ -67,6 +71,13 @@ def _flag(environ: Mapping[str, str], name: str, *, default: bool) -> bool:
     if value not in ("", "0", "1"):
         raise InvalidSetting(name, f"{value!r} is neither 0 nor 1", f"set {name}=0 in production")
     return default if value == "" else value == "1"
+
+
+def _seconds(environ: Mapping[str, str], name: str) -> int:
+    value = environ.get(name) or "0"
+    if not (value.isascii() and value.isdigit()) or len(value) > 10:
+        raise InvalidSetting(name, f"{value!r} is no number of seconds", f"set {name}=31536000 for a year, 0 for none")
+    return int(value)
 
 
 def _secret(environ: Mapping[str, str], name: str, *, debug: bool) -> str:

@@ -11,6 +11,7 @@ from django.templatetags.static import static
 
 from apps import platform
 from broker.errors import SwitchyardError
+from project import login_lockout
 from project.config import BASE_DIR, load
 
 EX_CONFIG = 78
@@ -59,6 +60,7 @@ INSTALLED_APPS = [
     "django.contrib.messages",
     "servestatic",
     "django.contrib.staticfiles",
+    "axes",
     *DEVELOPMENT_APPS,  # before the platform, whose runpools it extends
     *platform.apps(),
     "apps.platform.short_commands",
@@ -75,7 +77,24 @@ MIDDLEWARE = [
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "project.content_security.content_security",
+    "axes.middleware.AxesMiddleware",  # last: it replaces the answer to a login
 ]
+
+# Failed logins count by user name and address together: nobody locks the owner out from elsewhere.
+AUTHENTICATION_BACKENDS = ["axes.backends.AxesStandaloneBackend", "django.contrib.auth.backends.ModelBackend"]
+AXES_FAILURE_LIMIT = login_lockout.FAILURES
+AXES_COOLOFF_TIME = login_lockout.PAUSE
+AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
+AXES_LOCKOUT_CALLABLE = "project.login_lockout.refuse"
+AXES_RESET_ON_SUCCESS = True
+AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = False
+AXES_DISABLE_ACCESS_LOG = True  # a row for each login would never be removed
+AXES_ENABLE_ADMIN = False
+AXES_VERBOSE = False
+AXES_SENSITIVE_PARAMETERS: list[str] = []  # the log says whose password was guessed, and from where
+# uvicorn has replaced it by the client's that a trusted proxy (FORWARDED_ALLOW_IPS) passed on.
+AXES_IPWARE_META_PRECEDENCE_ORDER = ["REMOTE_ADDR"]
 
 TEMPLATES = [
     {
@@ -153,7 +172,13 @@ DEFAULT_FROM_EMAIL = "Switchyard <no-reply@switchyard.example>"
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = not DEBUG
 SECURE_CONTENT_TYPE_NOSNIFF = True
 X_FRAME_OPTIONS = "DENY"
-SECURE_PROXY_SSL_HEADER = None
+SECURE_PROXY_SSL_HEADER = None  # uvicorn reads the scheme, from trusted proxies only
+SECURE_SSL_REDIRECT = _CONFIG.ssl_redirect
+# Probes and Prometheus reach the web without the TLS proxy.
+SECURE_REDIRECT_EXEMPT = [r"^healthz$", r"^readyz$", r"^metrics$"]
+SECURE_HSTS_SECONDS = _CONFIG.hsts_s
+# Subdomains and preload lists are for the owner of the domain to decide.
+SILENCED_SYSTEM_CHECKS = ["security.W005", "security.W021"]
 
 LOGGING_CONFIG = None  # middleware/logs.py configures logging, the same in web, workers and scheduler
 

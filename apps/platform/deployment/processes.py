@@ -86,6 +86,8 @@ def _web() -> dict[str, Any]:
         **_project(
             command,
             FORWARDED_ALLOW_IPS=f"${{FORWARDED_ALLOW_IPS:-{PROXY_NETWORKS}}}",
+            DJANGO_SSL_REDIRECT="${DJANGO_SSL_REDIRECT:-1}",
+            DJANGO_HSTS_S="${DJANGO_HSTS_S:-3600}",
         ),
         "ports": [f"127.0.0.1:{WEB_PORT}:{WEB_PORT}"],
         "volumes": ["media:/srv/media"],

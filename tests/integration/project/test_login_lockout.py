@@ -1,0 +1,68 @@
+"""Guessing passwords of the admin: paused for the guesser, not for the owner."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+from axes.models import AccessAttempt
+from django.contrib.auth.models import User
+from django.test import Client
+
+from project.login_lockout import FAILURES
+
+LOGIN = "/admin/login/?next=/admin/"
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def ada() -> User:
+    return User.objects.create_superuser("ada", "ada@example.com", "correct horse")
+
+
+def log_in(password: str, *, address: str = "192.0.2.1", username: str = "ada", **headers: str) -> tuple[int, str]:
+    """Return the status of a login and its Retry-After."""
+    data = {"username": username, "password": password, "next": "/admin/"}
+    answer = Client(REMOTE_ADDR=address, **headers).post(LOGIN, data)
+    return answer.status_code, answer.get("Retry-After", "")
+
+
+def test_thirty_wrong_passwords_are_not_answered(ada: User, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        statuses = [log_in(f"wrong {number}")[0] for number in range(30)]
+
+    assert statuses.count(200) == FAILURES - 1
+    assert statuses[FAILURES:] == [429] * (30 - FAILURES)
+    assert log_in("correct horse") == (429, "900")
+    assert any("ada" in record.getMessage() and "192.0.2.1" in record.getMessage() for record in caplog.records)
+    assert not any("wrong" in record.getMessage() for record in caplog.records)
+
+
+def test_the_owner_logs_in_from_another_address(ada: User) -> None:
+    for number in range(FAILURES):
+        log_in(f"wrong {number}")
+
+    assert log_in("correct horse", address="192.0.2.2")[0] == 302
+
+
+def test_another_user_of_the_same_address_logs_in(ada: User) -> None:
+    User.objects.create_superuser("grace", "grace@example.com", "correct horse")
+    for number in range(FAILURES):
+        log_in(f"wrong {number}")
+
+    assert log_in("correct horse", username="grace")[0] == 302
+
+
+def test_a_header_does_not_change_the_address(ada: User) -> None:
+    statuses = [log_in(f"wrong {number}", HTTP_X_FORWARDED_FOR=f"192.0.2.{number + 10}")[0] for number in range(20)]
+
+    assert statuses[-1] == 429
+
+
+def test_a_successful_login_forgets_the_failures(ada: User) -> None:
+    for _ in range(3):
+        for number in range(FAILURES - 1):
+            log_in(f"wrong {number}")
+        assert log_in("correct horse")[0] == 302
+
+    assert AccessAttempt.objects.count() == 0
