@@ -15,15 +15,19 @@ from middleware.status import ERROR_CHARACTERS
 SETTLED_MS = 60_000
 
 
-def sync_dead_jobs(letters: Sequence[Letter]) -> int:
+def sync_dead_jobs(letters: Sequence[Letter], *, at_once: bool = False) -> int:
     """Set the job records of dead letters to dead where they have not ended; return how many changed. Safe to repeat.
+
+    Args:
+        at_once: Also those of the last minute, whose workers may still record the death.
 
     Raises:
         BrokerUnavailable: the broker did not answer.
     """
     now = now_ms()
     # A record that has not ended expires after nine days.
-    recent = [letter for letter in letters if now - LIVE_TTL_MS < letter.died_at < now - SETTLED_MS]
+    settled = now - SETTLED_MS
+    recent = [it for it in letters if it.died_at > now - LIVE_TTL_MS and (at_once or it.died_at < settled)]
     if not recent:
         return 0
     records = facilities().records

@@ -170,6 +170,22 @@ def test_a_job_whose_worker_was_killed_before_it_could_say_so_is_recorded_as_dea
     assert reconcile.reconcile_all() == reconcile.Report()
 
 
+@pytest.mark.parametrize("state", ["running", "retrying"])
+def test_a_letter_that_is_discarded_soon_after_a_kill_leaves_its_job_dead(
+    bury: Callable[..., Letter], facilities: Facilities, state: str
+) -> None:
+    buried = bury(died_at=ago_ms(0))
+    record(facilities, buried.id, state)
+    reconcile.reconcile_all()
+
+    assert actions.discard(buried.id, by="somebody").done
+
+    found = facilities.records.read(buried.id)
+    assert found is not None
+    assert (found.state, found.reason, found.finished_at) == ("dead", "exhausted", buried.died_at)
+    assert facilities.transport.find_dead_letter("default", buried.id) is None
+
+
 @pytest.mark.parametrize(("minutes", "state"), [(0.5, "running"), (2, "succeeded"), (2, "dead")])
 def test_a_record_is_left_that_its_worker_may_still_write_or_that_has_ended(
     bury: Callable[..., Letter], facilities: Facilities, minutes: float, state: str
