@@ -80,7 +80,7 @@ class Consumer(DramatiqConsumer):
                     self._broker.in_flight[message.message_id] = message
                     return message
                 self._broker.cancellations.run(self._broker.in_flight)
-                if self._broker.draining:
+                if self._broker.draining or self._broker.quiet():
                     self._drain()
                     return None
                 left_s = give_up_s - time.monotonic()

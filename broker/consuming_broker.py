@@ -19,6 +19,7 @@ class ConsumingBroker(Protocol):
 
     in_flight: dict[str, HeldMessage]
     draining: bool
+    quiet: Callable[[], bool]
     knows: Callable[[str], bool]
     moves: HeldMoves
     cancellations: CancellationPoll

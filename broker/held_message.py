@@ -25,6 +25,7 @@ class HeldMessage(MessageProxy):
         crashes: Times it terminated its worker.
         cancel_requested: Its job is to stop.
         cause: Cause of its last worker's end, see :class:`broker.queue.results.Grant`.
+        lapses: As there.
 
     Attributes:
         has_credit: It counts against the prefetch credit of its worker.
@@ -40,6 +41,7 @@ class HeldMessage(MessageProxy):
         crashes: int = 0,
         cancel_requested: bool = False,
         cause: str = "",
+        lapses: tuple[str, ...] | None = None,
     ) -> None:
         super().__init__(message)
         # Read several times for each message, and slow to reach through the proxy.
@@ -51,6 +53,7 @@ class HeldMessage(MessageProxy):
         self.crashes = crashes
         self.cancel_requested = cancel_requested
         self.cause = cause
+        self.lapses = lapses
         self.has_credit = True
         self.moved = False
         self.runs_in = 0

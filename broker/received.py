@@ -38,7 +38,8 @@ def receive(grant: Grant, family: QueueOperations, lane_name: str, broker: Consu
         return None
     if "eta" in message.options and _scheduled(message, grant, family, broker):
         return None
-    return HeldMessage(message, grant.lease, family, grant.crashes, grant.cancel_requested, grant.cause)
+    known = grant.crashes, grant.cancel_requested, grant.cause, grant.lapses
+    return HeldMessage(message, grant.lease, family, *known)
 
 
 def _scheduled(message: Message[Any], grant: Grant, family: QueueOperations, broker: ConsumingBroker) -> bool:

@@ -66,6 +66,8 @@ class RedisBroker(Broker):
         self.in_flight: dict[str, HeldMessage] = {}
         self.draining = False
         self.knows: Callable[[str], bool] = partial(knows, self)
+        self.quiet: Callable[[], bool] = bool
+        self.runs_suspects = True
         self.slots: int | None = None
         self.limits = DepthLimits(limits or {})
         self.barrier = barrier

@@ -17,7 +17,7 @@ class DeadLetter:
         id: The message's id, hence the job's.
         queue: Name of the queue it belongs to (``webhook``, never ``webhook-retry``).
         message: The message as Dramatiq encodes it: queue_name, actor_name, args, kwargs, options, …
-        reason: ``exhausted``, ``permanent``, ``poison`` or ``time_limit``.
+        reason: ``exhausted``, ``permanent``, ``poison``, ``suspected_poison`` or ``time_limit``.
         exception: Class name; ``error``: its text; ``traceback``: formatted.
         attempts: Times it was started.
         enqueued_at, died_at: Milliseconds since the epoch.

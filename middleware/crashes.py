@@ -1,7 +1,9 @@
-"""Crashes: a message that may crash its worker runs isolated; after the third crash it is a dead letter."""
+"""Crashes: a message that may crash its worker, or its container, runs isolated; in the end it is a dead letter."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from functools import partial
 
 import structlog
@@ -19,6 +21,7 @@ from middleware.wait_for_broker import retry_until_available
 log = structlog.get_logger(__name__)
 
 MOST_CRASHES = 3
+MOST_LAPSES = 5
 
 
 class Poison(SwitchyardError, MiddlewareError):
@@ -42,6 +45,29 @@ class Poison(SwitchyardError, MiddlewareError):
         self.add_note(f"The worker's last log lines:\n{lines}" if lines else "The worker's log: nothing was kept")
 
 
+class SuspectedPoison(SwitchyardError, MiddlewareError):
+    """A message that ran alone in its pool five times within 72 hours when all processes of the pool ended.
+
+    Args:
+        lapses: Each ``<ms since the epoch>@<host>``.
+    """
+
+    def __init__(self, actor_name: str, lapses: Sequence[str]) -> None:
+        hosts = list(dict.fromkeys(lapse.partition("@")[2] for lapse in lapses))
+        super().__init__(
+            f"actor {actor_name}: {len(lapses)} times its pool's supervisor and children ended while this message ran "
+            f"alone, on {', '.join(hosts)}; look there for a container that was killed for its memory, and requeue it "
+            "when the cause is mended"
+        )
+        self.add_note("\n" + "\n".join(map(_told, lapses)))
+
+
+def _told(lapse: str) -> str:
+    ended_ms, _, host = lapse.partition("@")
+    at = datetime.fromtimestamp(int(ended_ms) / 1000, UTC)
+    return f"Its lease was found expired at {at:%Y-%m-%d %H:%M:%S} UTC, on host {host}"
+
+
 class HardLimitExceeded(SwitchyardError, MiddlewareError, TimeLimitExceeded):
     """The worker that ran a message was killed, because the message ran past its queue's hard limit."""
 
@@ -55,6 +81,10 @@ class Crashes(Middleware):
     A supervisor counts crashes and stores their cause with the message. A message that was killed at its hard limit has
     failed and takes the retry path. Any other is isolated: it runs in a worker with a single slot, where a crash
     affects no other message and has no other cause. After the third crash the message is a dead letter (``poison``).
+
+    Where supervisor and worker ended together, the cause is unknown: the machine, a deploy, or one of the messages that
+    ran. These are lapse suspects, and run only where the pool runs nothing else. When that pool ends as well, the
+    server counts it against the message; after the fifth time it is a dead letter (``suspected_poison``).
     """
 
     def __init__(self, *, transport: Transport) -> None:
@@ -66,24 +96,29 @@ class Crashes(Middleware):
         Raises:
             HardLimitExceeded: the last attempt was killed with its worker.
             Poison: it crashed for the third time.
+            SuspectedPoison: it ran alone five times when its pool ended.
         """
         crashes, cause = getattr(message, "crashes", 0), getattr(message, "cause", "")
         if not crashes and not cause:
             return
+        lapses: Sequence[str] | None = getattr(message, "lapses", None)
         if cause.startswith("limit"):
             message.started_ms = now_ms()  # type: ignore[attr-defined]
             raise HardLimitExceeded(message.actor_name, cause)
         if crashes >= MOST_CRASHES:
             message.started_ms = now_ms()  # type: ignore[attr-defined]
             raise self._poison(broker, message, crashes, cause)
-        if getattr(broker, "slots", 1) == 1:
+        if lapses is not None and len(lapses) >= MOST_LAPSES:
+            message.started_ms = now_ms()  # type: ignore[attr-defined]
+            raise SuspectedPoison(message.actor_name, lapses)
+        if getattr(broker, "slots", 1) == 1 if lapses is None else getattr(broker, "runs_suspects", True):
             return
         isolate = partial(self._transport.isolate, message)
         if retry_until_available(isolate, job_id=message.message_id, what="isolation"):
             ending = cause.partition("\n")[0]
             log.info("runs alone", job_id=message.message_id, actor=message.actor_name, crashes=crashes, cause=ending)
             decide(message, Outcome("deferred", "alone"))
-            raise SkipMessage("moved to the isolated lane: it may crash its worker")
+            raise SkipMessage("moved to the isolated lane: it may crash its worker or its container")
 
     def _poison(self, broker: Broker, message: MessageProxy, crashes: int, cause: str) -> Poison:
         actor = broker.actors.get(message.actor_name)

@@ -19,7 +19,8 @@ class Outcome:
     """The outcome of an attempt.
 
     Args:
-        reason: Reason why the message is dead (``exhausted``, ``permanent``, ``poison``, ``time_limit``) or deferred.
+        reason: Reason why the message is dead (``exhausted``, ``permanent``, ``poison``, ``suspected_poison``,
+            ``time_limit``) or deferred.
         delay_ms: When it runs again, for ``retried`` and ``deferred``.
         exception: Exception that the attempt raised.
         refusal: Reason why the retry was refused. ``reason`` stays ``exhausted``: the list of reasons is closed.

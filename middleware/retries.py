@@ -15,7 +15,7 @@ from dramatiq.middleware import Middleware, TimeLimitExceeded
 from broker.interface import Transport
 from broker.topology import RetryPolicy, Yard
 from broker.validation import LONGEST_DELAY_MS, is_delay, is_whole, takes_one_argument
-from middleware.crashes import Poison
+from middleware.crashes import Poison, SuspectedPoison
 from middleware.errors import ArgumentMismatch, CancelInterrupt, Cancelled, PermanentFailure, RetryLater
 from middleware.option_rules import OptionRule, rule_of_both
 from middleware.outcomes import SUCCEEDED, Outcome, attempt, decide
@@ -101,8 +101,9 @@ class Retries(Middleware):
         if isinstance(exception, (Cancelled, CancelInterrupt)) or getattr(message, "cancel_requested", False):
             return Outcome("cancelled", exception=exception)
         actor = broker.actors.get(message.actor_name)
-        if isinstance(exception, Poison):
-            return Outcome("dead", "poison", exception=exception)
+        if isinstance(exception, (Poison, SuspectedPoison)):
+            reason = "poison" if isinstance(exception, Poison) else "suspected_poison"
+            return Outcome("dead", reason, exception=exception)
         ours = (PermanentFailure, ArgumentMismatch)
         if actor is None or isinstance(exception, ours) or _is_permanent(actor, exception):
             return Outcome("dead", "permanent", exception=exception)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import logging
+import os
+import signal
 import time
 
 
@@ -73,6 +75,12 @@ def crash(seconds: float) -> None:
     ctypes.string_at(0)
 
 
+def fell(seconds: float) -> None:
+    """Sleep, then kill the whole process group: supervisor and all children, as the kernel kills a container."""
+    sleep(seconds)
+    os.killpg(0, signal.SIGKILL)
+
+
 def leak(seconds: float) -> None:
     """Keep 5 MB for ever."""
     sleep(seconds)
@@ -97,5 +105,5 @@ KEPT: list[bytes] = []
 CANARY = "c4n4ry"  # a secret that nobody may be shown
 WAYS = {
     way.__name__: way
-    for way in (sleep, spin, defy, refuse, fail, hold, hang, seize, crash, leak, gobble, gobble_slowly)
+    for way in (sleep, spin, defy, refuse, fail, hold, hang, seize, crash, fell, leak, gobble, gobble_slowly)
 }

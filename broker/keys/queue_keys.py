@@ -69,6 +69,15 @@ class QueueKeys:
         return f"{self.base}hold:{owner}"
 
     @property
+    def running(self) -> str:
+        """Hash: owner -> its slots, 1 when nothing runs beside it (else 0), and its host.
+
+        On further lines the ids that it has run for over a second. It shows what an owner ran that ended together with
+        its supervisor.
+        """
+        return f"{self.base}running"
+
+    @property
     def token(self) -> str:
         """String: the last token that was issued."""
         return f"{self.base}token"
@@ -82,10 +91,12 @@ class QueueKeys:
     def notes(self) -> str:
         """Hash: data that only few messages have.
 
-        ``level:<id>`` priority (1 high, 3 low); ``key:<id>`` unique key; ``crash:<id>`` number of crashes, time of the
-        first (ms since the epoch) and cause of the last: a signal, ``limit`` for the hard limit, ``alone`` after a move
-        to the isolated lane; ``spent:<id>`` the last move and its token; ``cancel:<id>`` the message must not start;
-        ``asked:<id>`` its cancellation was requested while it was leased.
+        ``level:<id>`` priority (1 high, 3 low); ``key:<id>`` unique key; ``crash:<id>`` number of crashes, time
+        of the first (ms since the epoch) and cause of the last: a signal, ``limit`` for the hard limit,
+        ``alone`` after a move or without a crash; on the last line, after ``@``, the times of the crashes
+        (``-`` for none) and, of a lapse suspect, ``+`` or time and host of each counted lapse; ``spent:<id>``
+        the last move and its token; ``cancel:<id>`` the message must not start; ``asked:<id>`` its cancellation
+        was requested while it was leased.
         """
         return f"{self.base}notes"
 
@@ -134,7 +145,7 @@ class QueueKeys:
         lists = [key for lane in ALL_LANES for key in (*self.waiting(lane), self.wakeup(lane))]
         lists += [self.dead, self.quarantine]
         hashes = [self.bodies, *self.done, self.dead_letters, self.notes, self.unique, self.known]
-        hashes.append(self.quarantined_bodies)
+        hashes += [self.quarantined_bodies, self.running]
         scored = [*map(self.due, ALL_LANES), *map(self.parked, ALL_LANES), self.leases]
         texts = [self.token, self.swept, self.paused, self.refused]
         kinds = (("list", lists), ("hash", hashes), ("zset", scored), ("string", texts))

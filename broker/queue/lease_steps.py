@@ -17,7 +17,7 @@ ANSWER_S: Final = 0.5
 # Pause before a refused step is tried again.
 REFUSED_S: Final = 1.0
 
-Step = Literal["renewal", "join", "reclaim", "sweep"]
+Step = Literal["renewal", "join", "report", "reclaim", "sweep"]
 
 logger = logging.getLogger(__name__)
 

@@ -17,6 +17,7 @@ from broker.queue.results import Lease, Reclaimed
 
 RENEW_S: Final = 4.0
 SWEEP_S: Final = 2.0
+REPORT_S: Final = 1.0
 # Pause after the server did not answer, and the same once poll_now() was called.
 AWAY_S: Final = 1.0
 AWAY_POLL_NOW_S: Final = 0.25
@@ -51,6 +52,8 @@ class LaneLeftovers:
 @dataclass(slots=True)
 class _Child:
     lanes: tuple[LaneKey, ...]
+    work: dict[LaneKey, str]
+    reported: dict[LaneKey, str] = field(default_factory=dict)
     leased_until_s: dict[LaneKey, float] = field(default_factory=dict)
     lost: bool = False
 
@@ -98,14 +101,24 @@ class LeaseKeeper:
         """Keep leases in another queue as well, and sweep it. One that is known already is left as it is."""
         self._queues.setdefault(operations.keys.queue, ServedQueue(operations))
 
-    def adopt(self, child: str, lanes: Sequence[LaneKey] | None = None) -> None:
+    def adopt(self, child: str, lanes: Sequence[LaneKey] | None = None, *, work: str = "") -> None:
         """Join a child's leases during the next tick, and renew them from then on.
 
         Args:
             child: A name that was never used before.
             lanes: Lanes that the child serves; by default all.
+            work: Its first record, see :meth:`report`. Without one, the end of its leases makes nothing a suspect.
         """
-        self._children[child] = _Child(tuple(lanes) if lanes is not None else self._lanes)
+        lanes = tuple(lanes) if lanes is not None else self._lanes
+        self._children[child] = _Child(lanes, dict.fromkeys(lanes, work))
+
+    def report(self, child: str, work: Mapping[LaneKey, str]) -> None:
+        """Record what a child runs in its lanes, in the text of ``report.lua``: changes, at most once a second a queue.
+
+        Whoever finds the child's leases expired reads there which messages ran.
+        """
+        if (found := self._children.get(child)) is not None:
+            found.work = dict(work)
 
     def has_leases(self, child: str) -> bool:
         """Return whether the child has its lease in every lane."""
@@ -157,6 +170,7 @@ class LeaseKeeper:
             times += [queue.due_s.get("renewal", 0.0) for queue in self._queues.values()]
         times += [self._queues[due.key[0]].due_s.get("reclaim", 0.0) for due in self._reclaims]
         times += [self._queues[key[0]].due_s.get("join", 0.0) for _, _, key in self._unjoined()]
+        times += [self._queues[name].due_s.get("report", 0.0) for name in {key[0] for _, _, key in self._unreported()}]
         return max(min(times, default=now_s + SWEEP_S) - now_s, 0.0)
 
     def tick(self) -> list[str]:
@@ -208,6 +222,9 @@ class LeaseKeeper:
         for name, child, key in self._unjoined():
             if (queue := self._queues[key[0]]).is_due("join"):
                 queue.attempt("join", partial(self._join, name, child, key, budget))
+        for name in {key[0] for _, _, key in self._unreported()}:
+            if (queue := self._queues[name]).is_due("report"):
+                queue.attempt("report", partial(self._report, name, queue, budget), again_s=REPORT_S)
         self._reclaim_all(budget)
         for name, queue in self._queues.items():
             if queue.is_due("sweep"):
@@ -222,9 +239,27 @@ class LeaseKeeper:
             if key not in child.leased_until_s
         ]
 
+    def _unreported(self) -> list[tuple[str, _Child, LaneKey]]:
+        return [
+            (name, child, key)
+            for name, child in self._children.items()
+            for key, reported in child.reported.items()
+            if child.work.get(key, "") != reported
+        ]
+
+    def _report(self, name: str, queue: ServedQueue, budget: TickBudget) -> None:
+        works = [(owner_of(child, key), found, key) for child, found, key in self._unreported() if key[0] == name]
+        sent = {owner: found.work[key] for owner, found, key in works}
+        queue.operations.report(sent, budget_s=budget.left())
+        for _, found, key in works:
+            found.reported[key] = found.work[key]
+
     def _join(self, name: str, child: _Child, key: LaneKey, budget: TickBudget) -> None:
         asked_s = time.monotonic()
-        self._queues[key[0]].operations.join(owner_of(name, key), budget_s=budget.left())
+        work = child.work.get(key, "")
+        self._queues[key[0]].operations.join(owner_of(name, key), work=work, budget_s=budget.left())
+        if work:
+            child.reported[key] = work
         child.leased_until_s[key] = asked_s + LEASE_MS / 1000
 
     def _renew(self, name: str, queue: ServedQueue, budget: TickBudget) -> None:
@@ -252,7 +287,10 @@ class LeaseKeeper:
                 continue
             found = queue.operations.reclaim(owner, only_lapsed=True, budget_s=budget.left())
             if found is not None:
-                logger.warning("the lease of %s in %s lapsed; %d messages went back", owner, name, found.returned)
+                logger.warning(
+                    "the lease of %s in %s lapsed; %d messages went back; %d of them ran, and run alone from now on",
+                    owner, name, found.returned, len(found.suspects),
+                )  # fmt: skip
 
     def _reclaim_all(self, budget: TickBudget) -> None:
         for due in list(self._reclaims):

@@ -9,8 +9,8 @@ number that only grows: an owner with an older token has lost the message and ch
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain, islice
 from typing import Final, Literal
 
 from broker.errors import BrokerRefused, BrokerUnsafe, QueueFull
@@ -26,6 +26,7 @@ CRASH_WINDOW_MS: Final = 72 * 3_600_000
 AT_ONCE: Final = 500
 PROMOTED_AT_ONCE: Final = 200
 SOON_MS: Final = 1_000
+SHOWN_SUSPECTS: Final = 50
 UNSAFE: Final = "UNSAFE "
 
 Move = Literal["divert", "defer"]
@@ -42,6 +43,7 @@ class QueueOperations:
         self.calls = calls
         self.keys = keys
         k = keys
+        self._work_keys = [k.leases, k.running]
         others = [k.dead_letters, k.unique, k.notes, k.refused]
         self._enqueue_keys = {
             lane: [k.bodies, *k.waiting(lane), k.due(lane), k.wakeup(lane), *k.done, *others] for lane in LANES
@@ -96,9 +98,13 @@ class QueueOperations:
             raise
         return standing
 
-    def join(self, owner: str, *, lease_ms: int = LEASE_MS, budget_s: float = BUDGET_S) -> None:
+    def join(self, owner: str, *, lease_ms: int = LEASE_MS, work: str = "", budget_s: float = BUDGET_S) -> None:
         """Create the lease of a new owner, whose name must be unique for ever and end with ``/live`` or ``/retry``."""
-        self.calls.call(script("join"), [self.keys.leases], [owner, lease_ms], budget_s=budget_s)
+        self.calls.call(script("join"), self._work_keys, [owner, lease_ms, work], budget_s=budget_s)
+
+    def report(self, works: Mapping[str, str], *, budget_s: float = BUDGET_S) -> None:
+        """Record what owners run (owner -> its text, see ``report.lua``), those without a lease left out."""
+        self.calls.call(script("report"), self._work_keys, [*chain(*works.items())], budget_s=budget_s)
 
     def fetch_call(
         self, owner: str, count: int, *, request: int, acked: Sequence[Lease] = ()
@@ -186,13 +192,10 @@ class QueueOperations:
         return [str(owner, "utf-8") for owner in answer if owner != b"rearmed"]
 
     def backlog_call(self) -> tuple[list[str], list[Word]]:
-        """Return keys and arguments of a count of what waits: live, retry and isolated messages, and whether paused.
-
-        Isolated messages that are due within a second count as waiting.
-        """
+        """Return keys and arguments of a count of what waits: live, retry, isolated (also due in 1 s), suspects."""
         k = self.keys
         waiting = [key for lane in ALL_LANES for key in k.waiting(lane)]
-        return [*waiting, k.due("alone"), k.paused], [SOON_MS]
+        return [*waiting, k.due("alone"), k.paused, k.notes, k.running], [SOON_MS, SHOWN_SUSPECTS]
 
     def reclaim(
         self,
@@ -208,7 +211,7 @@ class QueueOperations:
         """Reclaim an owner's messages: to the head of their lane, except those that it finished or ran.
 
         Args:
-            only_lapsed: Do nothing unless its lease expired.
+            only_lapsed: Do nothing unless its lease expired. What it ran by its record becomes a lapse suspect.
             finished: Messages it had finished and not acknowledged. Twice their number and that of
                 ``running`` are at most 500 together.
             running: Ids it was running: their crash is counted.
@@ -220,7 +223,7 @@ class QueueOperations:
         """
         k, lane = self.keys, lane_of(owner)
         keys = [k.leases, k.hold(owner), k.bodies, *k.waiting(lane), k.wakeup(lane), *k.done, k.notes, k.unique]
-        keys += [k.hold(heir or owner), k.token]
+        keys += [k.hold(heir or owner), k.token, k.running]
         mode = "lapsed" if only_lapsed else "now"
         args: list[Word] = [owner, mode, heir, CRASH_WINDOW_MS, cause, len(finished), *lease_args(finished), *running]
         answer = self.calls.call(script("reclaim"), keys, args, budget_s=budget_s)

@@ -34,6 +34,7 @@ class Grant:
         cause: What ended its last worker, or ``alone`` after a move since; it starts with ``limit`` when the worker was
             killed for this message's hard limit.
         body: ``None`` when the lane held an id without a body.
+        lapses: ``None``, or of a lapse suspect the counted lapses, each ``<ms since the epoch>@<host>``.
     """
 
     lease: Lease
@@ -41,6 +42,7 @@ class Grant:
     cancel_requested: bool
     cause: str
     body: bytes | None
+    lapses: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +83,7 @@ class Fetched:
 
 @dataclass(frozen=True, slots=True)
 class Suspect:
-    """A message that ran while its worker died. ``lease`` and ``body`` are set when the heir got it."""
+    """A message that ran while its worker ended. ``lease`` and ``body`` are set when the heir got it."""
 
     id: str
     crashes: int
@@ -101,7 +103,7 @@ def fetched(owner: str, answer: list[object], acked: Sequence[Lease] = ()) -> Fe
     """Parse the answer to a fetch."""
     state, stale, next_due_ms, left = answer[:4]
     grants = [
-        Grant(Lease(owner, id_, token), *_noted(crashes), body)
+        _granted(Lease(owner, id_, token), crashes, body)
         for id_, token, crashes, body in zip(*[iter(answer[4:])] * 4, strict=True)
     ]
     return Fetched(
@@ -113,7 +115,12 @@ def fetched(owner: str, answer: list[object], acked: Sequence[Lease] = ()) -> Fe
     )
 
 
-def _noted(crashes: bytes) -> tuple[int, bool, str]:
-    """Parse the note of a message's crashes: count, whether cancellation was requested, and cause."""
-    count, _, cause = str(crashes, "utf-8", "replace").partition(": ")
-    return int(count.partition(" ")[0]), count.endswith(" asked"), cause
+def _granted(lease: Lease, noted: bytes, body: bytes | None) -> Grant:
+    """Parse what is noted of a message: crashes, lapses, whether cancellation was requested, and cause."""
+    if noted == b"0":
+        return Grant(lease, 0, False, "", body)
+    words, _, cause = str(noted, "utf-8", "replace").partition(": ")
+    count, *more = words.split(" ")
+    lapses = [word.partition("=")[2] for word in more if word.startswith("suspect=")]
+    counted = tuple(lapses[0].split(",")) if lapses and lapses[0] != "+" else ()
+    return Grant(lease, int(count), "asked" in more, cause, body, counted if lapses else None)

@@ -13,18 +13,31 @@ from tests.model.keyspace import ACTIVE, DEAD, FINISHED, NOWHERE, QUARANTINED, S
 
 MEMORY_MS = 600_000  # of finished ids: a turn of it
 LEVELS = (1, 2, 3)
+HOST, SLOTS = "host", 1  # of each owner; those of the isolated lane run alone
 
 
 @dataclass(frozen=True)
 class Crashes:
-    """How often a message took its worker down, since when, and what happened last."""
+    """When a message took its worker down, since when that is noted, what happened last, and a suspect's lapses."""
 
-    count: int
     since_ms: int
-    cause: str
+    times: tuple[int, ...] = ()
+    cause: str = ""
+    lapses: tuple[tuple[int, str], ...] | None = None
+
+    @property
+    def count(self) -> int:
+        return len(self.times)
+
+    @property
+    def told(self) -> tuple[str, ...] | None:
+        """The lapses as a worker is told."""
+        return None if self.lapses is None else tuple(f"{ms}@{host}" for ms, host in self.lapses)
 
     def __str__(self) -> str:
-        return f"{self.count} {self.since_ms} {self.cause}"
+        times = ",".join(map(str, self.times)) or "-"
+        lapses = "-" if self.told is None else ",".join(self.told) or "+"
+        return f"{self.count} {self.since_ms} {self.cause}\n@{times} {lapses}"
 
 
 @dataclass
@@ -186,7 +199,12 @@ class Model:
             granted = self._take(owner, count)
             if granted:
                 self.requests[owner] = (request, granted[0].token, self.token + 1)
-        grants = [Grant(m.lease, m.crash_count, m.asked, m.crashes.cause if m.crashes else "", m.body) for m in granted]
+        grants = [
+            Grant(m.lease, m.crash_count, m.asked, m.crashes.cause, m.body, m.crashes.told)
+            if m.crashes
+            else Grant(m.lease, 0, m.asked, "", m.body)
+            for m in granted
+        ]
         left = any(self.waiting[lane, level] for level in LEVELS)
         ahead = self.scheduled(lane)
         self.told_due_ms[owner] = ahead[0].due_ms if ahead else None
@@ -325,6 +343,10 @@ class Model:
             del self.leases[owner]
             self.ack(owner, finished)
         suspects = []
+        if lease_ms is not None and only_lapsed:
+            for message in self.held_by(owner)[:SLOTS]:  # a worker begins with the oldest
+                self._suspect(message, owner)
+                suspects.append(Suspect(message.id, message.crash_count, None, None))
         for id_ in running:
             message = self.messages.get(id_)
             if message is None or message.place != ACTIVE:
@@ -446,10 +468,20 @@ class Model:
         message.place, message.owner, message.token = ACTIVE, owner, self.token
 
     def _blame(self, message: Message, cause: str) -> None:
-        crashes = message.crashes
-        if not crashes or self.now_ms - crashes.since_ms > CRASH_WINDOW_MS:
-            crashes = Crashes(0, self.now_ms, "")
-        message.crashes = Crashes(crashes.count + (not cause.startswith("limit")), crashes.since_ms, cause)
+        crashes = message.crashes or Crashes(self.now_ms)
+        times = tuple(ms for ms in crashes.times if self.now_ms - ms <= CRASH_WINDOW_MS)
+        if not cause.startswith("limit"):
+            times = (*times, self.now_ms)
+        since_ms = times[0] if times else crashes.since_ms
+        message.crashes = Crashes(since_ms, times, cause, crashes.lapses)
+
+    def _suspect(self, message: Message, owner: str) -> None:
+        crashes = message.crashes or Crashes(self.now_ms)
+        lapses = tuple(lapse for lapse in crashes.lapses or () if self.now_ms - lapse[0] <= CRASH_WINDOW_MS)
+        if crashes.lapses is not None and lane_of(owner) == "alone":
+            lapses = (*lapses, (self.now_ms, HOST))
+        since_ms = crashes.times[0] if crashes.times else crashes.since_ms
+        message.crashes = Crashes(since_ms, crashes.times, crashes.cause or "alone", lapses)
 
     def _end(self, message: Message, word: str, place: str = FINISHED) -> None:
         self._leave_list(message)

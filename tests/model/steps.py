@@ -19,7 +19,7 @@ from tests.chaos.server import ServerUnderTest
 from tests.model import invariants
 from tests.model.coverage import Coverage
 from tests.model.keyspace import ACTIVE, DEAD, NOWHERE, WAITING, Keyspace, read
-from tests.model.model import Full, Message, Model
+from tests.model.model import HOST, SLOTS, Full, Message, Model
 from tests.model.scripts import CLOCK_KEY, Scripts, script_of
 
 T = TypeVar("T")
@@ -196,7 +196,8 @@ class Steps:
         owner = f"c{len(self.owners)}/{lane}"
         self.owners.append(owner)
         self.model.join(owner)
-        self._step("join", None, lambda: self.family.join(owner), again=again)
+        work = f"{SLOTS} {int(lane == 'alone')} {HOST}"
+        self._step("join", None, lambda: self.family.join(owner, work=work), again=again)
         return owner
 
     def _fetch(

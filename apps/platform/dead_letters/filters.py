@@ -13,7 +13,7 @@ from django.http import HttpRequest
 from apps.platform.conf import declared_yard
 from apps.platform.dead_letters.models import DeadLetter
 
-REASONS = ("exhausted", "permanent", "poison", "time_limit")
+REASONS = ("exhausted", "permanent", "poison", "suspected_poison", "time_limit")
 
 
 class StateFilter(SimpleListFilter):

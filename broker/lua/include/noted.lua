@@ -5,9 +5,54 @@ local function level_of(id, notes)
   return (level == 1 or level == 3) and level or 2
 end
 
--- "<crashes>", followed by " asked" when the cancellation was requested, and by ": <cause>" of the last crash.
+-- What is noted of an id's crashes: `crashes`, the times of the counted ones; `cause` of the last, or nil; `lapses`, nil
+-- unless it is a lapse suspect: the counted ones, each "<time>@<host>".
+-- The note: "<crashes> <time of the first> <cause>", a line break, "@<times> <lapses>". An older worker reads the first
+-- three words, and writes no more than these: its crashes count as of the time of the first. "-" is none, "+" a suspect
+-- without a counted lapse.
+local function history_of(id, notes)
+  local found = { crashes = {} }
+  local note = redis.call("HGET", notes, "crash:" .. id) or ""
+  local count, since, rest = string.match(note, "^(%d+) (%d+)(.*)$")
+  if not count then return found end
+  found.since = since
+  local cause, times, lapses = string.match(rest, "^(.*)\n@([%d,-]+) (%S+)$")
+  if times then
+    for ms in string.gmatch(times, "%d+") do table.insert(found.crashes, ms) end
+    if lapses ~= "-" then
+      found.lapses = {}
+      for lapse in string.gmatch(lapses, "%d+@[^,]+") do table.insert(found.lapses, lapse) end
+    end
+  else
+    for n = 1, math.min(tonumber(count), 100) do found.crashes[n] = since end
+  end
+  found.cause = string.match(cause or rest, "^ (.+)$")
+  return found
+end
+
+local function note_history(id, notes, found, now)
+  local times = #found.crashes > 0 and table.concat(found.crashes, ",") or "-"
+  local lapses = found.lapses and (#found.lapses > 0 and table.concat(found.lapses, ",") or "+") or "-"
+  local since = found.crashes[1] or found.since or string.format("%d", now)
+  redis.call("HSET", notes, "crash:" .. id,
+    #found.crashes .. " " .. since .. " " .. (found.cause or "alone") .. "\n@" .. times .. " " .. lapses)
+end
+
+-- Those of the times that are within a window before now; each begins with its milliseconds.
+local function within(window_ms, times, now)
+  local kept = {}
+  for _, time in ipairs(times) do
+    if now - tonumber(string.match(time, "^%d+")) <= tonumber(window_ms) then kept[#kept + 1] = time end
+  end
+  return kept
+end
+
+-- "<crashes>", followed by " suspect=<lapses>" ("+" for none) of a lapse suspect, by " asked" when the cancellation was
+-- requested, and by ": <cause>" of the last crash.
 local function crashes_of(id, notes)
   local crashed, asked = unpack(redis.call("HMGET", notes, "crash:" .. id, "asked:" .. id))
-  local cause = string.match(crashed or "", "^%d+ %d+ (.+)$")
-  return (string.match(crashed or "", "^%d+") or "0") .. (asked and " asked" or "") .. (cause and ": " .. cause or "")
+  if not crashed then return "0" .. (asked and " asked" or "") end
+  local found = history_of(id, notes)
+  local lapses = found.lapses and " suspect=" .. (#found.lapses > 0 and table.concat(found.lapses, ",") or "+") or ""
+  return #found.crashes .. lapses .. (asked and " asked" or "") .. (found.cause and ": " .. found.cause or "")
 end

@@ -5,9 +5,14 @@
 -- KEYS[7..9] waiting in the isolated lane: lists
 -- KEYS[10] due in that lane: sorted set
 -- KEYS[11] paused: string
+-- KEYS[12] notes: hash
+-- KEYS[13] running: hash
 -- ARGV[1] soon_ms: a message of the isolated lane that is due within this time counts as waiting
--- Returns {live, retry, alone, paused}. O(log N).
+-- ARGV[2] shown: messages of each list of the isolated lane that are read, to find lapse suspects
+-- Returns {live, retry, alone, paused, suspects, quiet}: lapse suspects among the next isolated ones, and, where there
+-- are some, the owners that run such ones alone. O(log N + shown + owners).
 --@include now_ms
+--@include noted
 
 local function waiting(first)
   local count = 0
@@ -15,5 +20,21 @@ local function waiting(first)
   return count
 end
 
-local soon = redis.call("ZCOUNT", KEYS[10], "-inf", now_ms() + tonumber(ARGV[1]))
-return { waiting(1), waiting(4), waiting(7) + soon, redis.call("EXISTS", KEYS[11]) }
+local until_ms = now_ms() + tonumber(ARGV[1])
+local soon = redis.call("ZCOUNT", KEYS[10], "-inf", until_ms)
+local alone, suspects, quiet = waiting(7) + soon, 0, 0
+if alone > 0 then
+  local lists = { redis.call("ZRANGEBYSCORE", KEYS[10], "-inf", until_ms, "LIMIT", 0, ARGV[2]) }
+  for i = 7, 9 do lists[#lists + 1] = redis.call("LRANGE", KEYS[i], 0, ARGV[2] - 1) end
+  for _, ids in ipairs(lists) do
+    for _, id in ipairs(ids) do
+      if history_of(id, KEYS[12]).lapses then suspects = suspects + 1 end
+    end
+  end
+end
+if suspects > 0 then
+  for _, work in ipairs(redis.call("HVALS", KEYS[13])) do
+    if string.match(work, "^%d+ 1 ") then quiet = quiet + 1 end
+  end
+end
+return { waiting(1), waiting(4), alone, redis.call("EXISTS", KEYS[11]), suspects, quiet }

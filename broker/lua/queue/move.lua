@@ -18,6 +18,7 @@
 --@include finish
 --@include held
 --@include put
+--@include noted
 
 local id, token, move = ARGV[1], ARGV[2], ARGV[3]
 local state = held(KEYS[2], id, token, move, KEYS[8], KEYS[9], KEYS[10])
@@ -31,8 +32,11 @@ if level == 2 then
 else
   redis.call("HSET", KEYS[8], "level:" .. id, level)
 end
-local crashes = string.match(redis.call("HGET", KEYS[8], "crash:" .. id) or "", "^%d+ %d+")
-if crashes then redis.call("HSET", KEYS[8], "crash:" .. id, crashes .. " alone") end
+local history = history_of(id, KEYS[8])
+if history.since then
+  history.cause = "alone"
+  note_history(id, KEYS[8], history)
+end
 put({ id }, level, delay_ms > 0 and now_ms() + delay_ms, { KEYS[3], KEYS[4], KEYS[5] }, KEYS[6], KEYS[7])
 redis.call("HDEL", KEYS[2], id)
 return 1

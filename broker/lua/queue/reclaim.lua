@@ -1,6 +1,7 @@
 #!lua flags=allow-oom
 -- reclaim: delete an owner's lease, acknowledge the messages it finished, count a crash for those it was running, and
--- return all others to the head of their lane, oldest lease first.
+-- return all others to the head of their lane, oldest lease first. When the lease expired, supervisor and owner ended
+-- together: what the owner ran becomes a lapse suspect, and a suspect that ran alone has this lapse counted.
 -- KEYS[1] leases: sorted set
 -- KEYS[2] hold of the owner: hash
 -- KEYS[3] bodies: hash
@@ -11,18 +12,19 @@
 -- KEYS[11] unique: hash
 -- KEYS[12] hold of the keeper: hash
 -- KEYS[13] token: string
+-- KEYS[14] running: hash
 -- ARGV[1] owner
 -- ARGV[2] "lapsed" to do it only when its lease expired, else "now"
 -- ARGV[3] keeper: owner that gets the running messages, under new tokens; with "", or one without a lease, they are
 --   returned with the rest
--- ARGV[4] crash_window_ms: older crashes are not counted
+-- ARGV[4] crash_window_ms: older crashes and lapses are not counted
 -- ARGV[5] cause of the owner's end, recorded with the running messages; one that starts with "limit" counts no crash
 -- ARGV[6] pairs: number of id, token pairs of finished messages that follow
 -- ARGV[7...] those pairs, then the ids that were running; at most 500 arguments in all
 -- Each message is in one place at any time; the next call completes one that did not finish.
--- Returns {returned, left, id, crashes, token, body, …}: number of returned messages, 1 when more calls are needed, and the
--- running ones; token and body are empty unless the keeper holds it. Returns {-1, 0, …} when the owner has no lease: with
--- the messages that the keeper got from it by an earlier call, whose answer was lost.
+-- Returns {returned, left, id, crashes, token, body, …}: number of returned messages, 1 when more calls are needed,
+-- and the running ones and new suspects; token and body are empty unless the keeper holds it. Returns {-1, 0, …} when
+-- the owner has no lease: with the messages that the keeper got from it by an earlier call, whose answer was lost.
 -- O(messages held), at most 500 a call.
 --@include now_ms
 --@include finish
@@ -45,8 +47,7 @@ end
 local function name_again(id)
   local token = keeper ~= "" and redis.call("HGET", KEYS[12], id)
   if token then
-    local count = string.match(redis.call("HGET", notes, "crash:" .. id) or "", "^%d+") or 0
-    name(id, count, token, redis.call("HGET", KEYS[3], id))
+    name(id, #history_of(id, notes).crashes, token, redis.call("HGET", KEYS[3], id))
   end
 end
 
@@ -59,18 +60,49 @@ end
 if ARGV[2] == "lapsed" and tonumber(lease) > now then return { -1, 0 } end
 redis.call("ZADD", KEYS[1], 0, owner) -- fenced: from now on it can neither fetch nor renew
 
+local function held_by_age(first)
+  local held, back = redis.call("HGETALL", hold), {}
+  for n = 1, #held, 2 do
+    if held[n] ~= "#" then back[#back + 1] = { held[n], tonumber(held[n + 1]) or 0 } end
+  end
+  table.sort(back, first)
+  return back
+end
+
+-- Once an owner: a call that goes on finds a lease that is fenced already.
+local function mark_suspects()
+  local work = redis.call("HGET", KEYS[14], owner) or ""
+  local slots, alone, host, running = string.match(work, "^(%d+) ([01]) (%S+)(.*)$")
+  if not slots then return end
+  local ran = {}
+  for id in string.gmatch(running, "[^\n]+") do ran[id] = true end
+  -- Which messages began since the last report is not known: they are among the oldest leases, because a worker starts
+  -- its messages in that order.
+  for n, pair in ipairs(held_by_age(function(a, b) return a[2] < b[2] end)) do
+    if n <= tonumber(slots) or ran[pair[1]] then
+      local history = history_of(pair[1], notes)
+      local lapses = within(ARGV[4], history.lapses or {}, now)
+      if history.lapses and alone == "1" then lapses[#lapses + 1] = string.format("%d", now) .. "@" .. host end
+      history.lapses = lapses
+      note_history(pair[1], notes, history, now)
+      name(pair[1], #history.crashes, "", "")
+    end
+  end
+end
+
 acked(7, last_pair, hold, KEYS[3], KEYS[8], KEYS[9], notes, KEYS[11])
 redis.call("HDEL", hold, "#")
+if ARGV[2] == "lapsed" and tonumber(lease) > 0 then mark_suspects() end
 
 for i = last_pair + 1, #ARGV do
   local id = ARGV[i]
   if redis.call("HEXISTS", hold, id) == 0 then
     name_again(id)
   else
-    local count, since = string.match(redis.call("HGET", notes, "crash:" .. id) or "", "^(%d+) (%d+)")
-    if not count or now - tonumber(since) > tonumber(ARGV[4]) then count, since = 0, string.format("%d", now) end
-    count = string.format("%d", tonumber(count) + (string.match(ARGV[5], "^limit") and 0 or 1))
-    redis.call("HSET", notes, "crash:" .. id, count .. " " .. since .. " " .. ARGV[5])
+    local history = history_of(id, notes)
+    history.crashes, history.cause = within(ARGV[4], history.crashes, now), ARGV[5]
+    if not string.match(ARGV[5], "^limit") then table.insert(history.crashes, string.format("%d", now)) end
+    note_history(id, notes, history, now)
     local token, body = "", ""
     if keeper ~= "" then
       token = string.format("%d", redis.call("INCR", KEYS[13]))
@@ -78,14 +110,11 @@ for i = last_pair + 1, #ARGV do
       redis.call("HDEL", hold, id)
       body = redis.call("HGET", KEYS[3], id)
     end
-    name(id, count, token, body)
+    name(id, #history.crashes, token, body)
   end
 end
 
-local held = redis.call("HGETALL", hold)
-local back = {}
-for n = 1, #held, 2 do back[#back + 1] = { held[n], tonumber(held[n + 1]) or 0 } end
-table.sort(back, function(a, b) return a[2] > b[2] end)
+local back = held_by_age(function(a, b) return a[2] > b[2] end)
 for n = 1, math.min(#back, 500) do
   local id = back[n][1]
   redis.call("LPUSH", KEYS[3 + level_of(id, notes)], id)
@@ -98,5 +127,6 @@ if #back > 500 then
 else
   redis.call("ZREM", KEYS[1], owner)
   redis.call("DEL", hold)
+  redis.call("HDEL", KEYS[14], owner)
 end
 return answer

@@ -44,5 +44,7 @@ YARDS = {
     "ceiling processes": of(replace(PROCESSES, processes=2, memory_limit_bytes=250 * MB)),
     "ceiling greenlets": of(replace(GREENLETS, processes=1, slots=4, memory_limit_bytes=250 * MB)),
     "greenlet": of(replace(GREENLETS, processes=1)),
+    "one slot": of(replace(PROCESSES, processes=1)),
+    "many greenlets": of(replace(GREENLETS, processes=1, slots=64)),
     "one byte": of(replace(PROCESSES, processes=1, memory_limit_bytes=1)),
 }

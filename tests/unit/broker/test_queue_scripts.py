@@ -143,6 +143,7 @@ def calls() -> list[tuple[str, list[str], list[Word]]]:
     family.enqueue([Entry("a", b"{}"), Entry("b", b"{}")])
     family.enqueue([Entry("a", b"{}", "key")], lane="retry", delay_ms=5, level=1, limit=7)
     family.join(owner)
+    family.report({owner: "1 0 host"})
     family.fetch(owner, 3, request=1, acked=[lease])
     family.ack(owner, [lease, lease])
     family.move(lease, move="divert", lane="retry", body=b"{}", delay_ms=5)

@@ -21,6 +21,7 @@ class Assignment:
         slots: Messages it runs at once.
         grace_s: Seconds that its tasks may take to end when it drains.
         isolated: Whether it runs suspects, one at a time, and ends when there are none left.
+        exclusive: Whether the pool's other children are quiet meanwhile; only then it runs lapse suspects.
     """
 
     pool: Pool
@@ -31,6 +32,7 @@ class Assignment:
     slots: int
     grace_s: float
     isolated: bool
+    exclusive: bool = False
 
     def to_argument(self) -> str:
         """Return the assignment as one argument of a command line."""

@@ -9,6 +9,8 @@ import os
 import select
 import signal
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import Any, TextIO
 
 import dramatiq
@@ -72,18 +74,23 @@ def serve(assignment: Assignment, row: ChildRow, *, parent_pid: int) -> int:
         os.nice(assignment.pool.nice)
     for lane in assignment.lanes:
         broker.declare_queue(lane)
-    slots = install(broker, SlotTracking(broker, row, declared_yard(), assignment.lanes))
+    broker.quiet = lambda: row.quiet
+    broker.runs_suspects = assignment.exclusive
+    leaves_suspects = assignment.isolated and not assignment.exclusive
+    slots = SlotTracking(broker, row, declared_yard(), assignment.lanes, quiet_for_suspects=leaves_suspects)
+    install(broker, slots)
     wait_for_broker.waiting = slots.without_limit
     broker.emit_after("process_boot")
     if assignment.pool.kind == "gevent":
         interrupt_on_signal(broker, slots)
     worker = make_worker(assignment, broker)
-    guard = guard_memory(assignment.pool.memory_limit_bytes, worker, row)
+    slots.release = partial(release_all, worker)
+    guard = guard_memory(assignment.pool.memory_limit_bytes, row, slots.release, broker)
     copy_log(row)
     row.beat()
     row.set_ready()
     received: list[int] = []
-    while not row.leased and not received:
+    while not (row.leased and not row.quiet) and not received:
         received = wait(signals, row, POLL_LEASES_S, parent_pid)
     if received:
         return 0
@@ -96,6 +103,8 @@ def serve(assignment: Assignment, row: ChildRow, *, parent_pid: int) -> int:
     while not received and all_work(worker) and not (assignment.isolated and is_done(row)):
         received = wait(signals, row, BEAT_S, parent_pid)
         stuck.check()
+        if row.quiet:
+            release_unstarted(worker)
     return drain(worker, slots, row, signals, assignment.grace_s)
 
 
@@ -111,16 +120,11 @@ def watch_stuck_messages(broker: RedisBroker, worker: dramatiq.Worker, row: Chil
     )
 
 
-def guard_memory(limit_bytes: int | None, worker: dramatiq.Worker, row: ChildRow) -> MemoryGuard | None:
+def guard_memory(
+    limit_bytes: int | None, row: ChildRow, release: Callable[[MessageProxy], None], broker: Broker
+) -> MemoryGuard | None:
     """Install the guard of a child's memory limit, and return it; ``None`` without a limit."""
-    if limit_bytes is None:
-        return None
-
-    def release(message: MessageProxy) -> None:
-        release_unstarted(worker)
-        release_one(worker, message)
-
-    return install(worker.broker, MemoryGuard(row, limit_bytes, release=release))
+    return None if limit_bytes is None else install(broker, MemoryGuard(row, limit_bytes, release=release))
 
 
 def copy_log(row: ChildRow) -> None:
@@ -158,9 +162,11 @@ def interrupt_on_signal(broker: Broker, slots: SlotTracking) -> None:
 
 
 def is_done(row: ChildRow) -> bool:
-    """Return whether an isolated child may end: it has no memory left, or has run nothing for 10 s."""
+    """Return whether an isolated child may end: it has no memory left, is quiet, or has run nothing for 10 s."""
     state = row.read()
-    return row.full or (not state.busy and (time.monotonic_ns() - state.progress_ns) / 1e9 > ISOLATED_IDLE_S)
+    return (
+        row.full or row.quiet or (not state.busy and (time.monotonic_ns() - state.progress_ns) / 1e9 > ISOLATED_IDLE_S)
+    )
 
 
 def wait(signals: SignalPipe, row: ChildRow, longest_s: float, parent_pid: int) -> list[int]:
@@ -233,6 +239,12 @@ def drain(worker: dramatiq.Worker, slots: SlotTracking, row: ChildRow, signals: 
     with contextlib.suppress(BrokerUnavailable):  # then the supervisor requeues what is not recorded as finished
         facilities(worker.broker).barrier.flush()
     return EX_LEFT_WORK if left else 0
+
+
+def release_all(worker: dramatiq.Worker, message: MessageProxy) -> None:
+    """Release the messages that wait for a thread, and then the given one, which goes before them."""
+    release_unstarted(worker)
+    release_one(worker, message)
 
 
 def release_one(worker: dramatiq.Worker, message: MessageProxy) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
-from dramatiq.broker import Broker
+from dramatiq.broker import Broker, MessageProxy
 from dramatiq.middleware import Middleware, SkipMessage
 
 from apps.platform.workers.shared.child_table import ChildRow
@@ -30,13 +30,21 @@ class SlotTracking(Middleware):
 
     Args:
         lanes: Names of the lanes that the child serves.
+        quiet_for_suspects: Whether a lapse suspect ends this child: one that runs beside others leaves it to them.
+
+    Attributes:
+        release: Releases the prefetched messages of the child, and then the given one.
     """
 
-    def __init__(self, broker: RedisBroker, row: ChildRow, yard: Yard, lanes: Sequence[str]) -> None:
+    def __init__(
+        self, broker: RedisBroker, row: ChildRow, yard: Yard, lanes: Sequence[str], *, quiet_for_suspects: bool = False
+    ) -> None:
         self._broker = broker
         self._row = row
         self._lanes = {lane: (at, yard.queue_of(lane).hard_limit_ms * 1_000_000) for at, lane in enumerate(lanes)}
         self._waiting = False
+        self._quiet_for_suspects = quiet_for_suspects
+        self.release: Callable[[MessageProxy], None] = lambda message: None
 
     @property
     def running(self) -> list[HeldMessage]:
@@ -73,10 +81,16 @@ class SlotTracking(Middleware):
         left to the supervisor.
 
         Raises:
-            SkipMessage: the child drained before the lease was certain.
+            SkipMessage: the child drained before the lease was certain; or it is quiet, and the message was released.
         """
+        if message.lapses is not None and self._quiet_for_suspects:
+            self._row.set_quiet()
         lease, (lane, limit_ns) = message.lease, self._lanes[message.queue_name]
         while (slot := self._row.start(lane, lease.id, lease.token, limit_ns)) is None:
+            if self._row.quiet:
+                self.release(message)
+                decide(message, Outcome("deferred", "quiet"))
+                raise SkipMessage("its child starts nothing while a suspect runs alone")
             if not self._leased_again(broker):
                 message.moved = True
                 decide(message, Outcome("deferred", "lease"))
@@ -107,7 +121,7 @@ class SlotTracking(Middleware):
         if not self._waiting:
             self._waiting = True
             logger.warning("no message is started: the leases were not renewed in time, other owners may have them")
-        while not self._row.leased:
+        while not self._row.leased and not self._row.quiet:
             if getattr(broker, "draining", False):
                 return False
             time.sleep(POLL_LEASES_S)

@@ -23,7 +23,7 @@ from apps.platform.workers.shared.child_state import ChildState, Finished, Runni
 
 CELL_BYTES = 8
 HEADER_CELLS = 16  # more than are used, so that a header can grow in place
-READY, BEAT, LEASED, LAST_END, WRITTEN, PROGRESS, WORKING, FULL, RETIRED, LOGGED, STUCK = range(11)
+READY, BEAT, LEASED, LAST_END, WRITTEN, PROGRESS, WORKING, FULL, RETIRED, LOGGED, STUCK, QUIET = range(12)
 
 # Longest id of a message. A foreign message with a longer one cannot be identified, and counts as not running.
 ID_BYTES = 200
@@ -132,6 +132,15 @@ class ChildRow:
         """Whether a successor works in place of the child."""
         return bool(self._cells[RETIRED])
 
+    def set_quiet(self, quiet: bool = True) -> None:
+        """Have the child fetch and start nothing, while what it runs ends; or go on."""
+        self._cells[QUIET] = quiet
+
+    @property
+    def quiet(self) -> bool:
+        """Whether the child fetches and starts nothing."""
+        return bool(self._cells[QUIET])
+
     def log(self, text: str) -> None:
         """Keep the last 4 KiB of the child's log. Not thread-safe."""
         data = text.encode("utf-8", "backslashreplace")
@@ -155,10 +164,10 @@ class ChildRow:
         """Write a message that starts.
 
         Returns:
-            Its slot until it ends; ``None``, with nothing written, if the child's leases may have expired.
+            Its slot until it ends; ``None``, with nothing written, if the child is quiet or its leases may be expired.
         """
         now_ns = time.monotonic_ns()
-        if self._cells[LEASED] <= now_ns:
+        if self._cells[LEASED] <= now_ns or self._cells[QUIET]:
             return None
         slot = self._free.popleft()
         state, at = next(self._events) + RUNS, (slot - STATE) * CELL_BYTES

@@ -18,6 +18,8 @@ from broker.redis.scripts import script
 logger = logging.getLogger("switchyard.workers")
 
 POLL_EVERY_S = 2.0
+# Lapse suspects that one quiet period is to run, before another supervisor opens one as well.
+SUSPECTS_A_PERIOD = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +29,16 @@ class PoolBacklog:
     Args:
         isolated: Messages for isolated children, also those due within a second: a child may start before them.
         paused: 1 while no message of the queue can be fetched.
+        suspects: Those of the next isolated messages that are lapse suspects.
+        quiet_periods: Supervisors that run such suspects now, or are about to.
     """
 
     live: int
     retry: int
     isolated: int
     paused: int
+    suspects: int = 0
+    quiet_periods: int = 0
 
     def waits(self, lane: str) -> bool:
         """Return whether a lane has messages that could be fetched now."""
@@ -60,9 +66,22 @@ class BacklogPoll:
         """Whether messages wait that a child could fetch now; ``False`` while that is unknown."""
         return any(self._backlogs[queue].waits(lane) for queue, lane in self._lanes if queue in self._backlogs)
 
+    @property
+    def suspects_wait(self) -> bool:
+        """Whether lapse suspects wait to run alone, as far as it is known."""
+        return any(found.suspects and not found.paused for found in self._isolating())
+
+    @property
+    def wants_quiet_period(self) -> bool:
+        """Whether more lapse suspects wait than other supervisors are about to run."""
+        return any(
+            found.suspects > found.quiet_periods * SUSPECTS_A_PERIOD and not found.paused for found in self._isolating()
+        )
+
     def forget(self) -> None:
-        """Discard the backlogs that were read, because the server is unavailable."""
+        """Discard the backlogs that were read: the server is unavailable, or much has changed. The next poll is due."""
         self._backlogs.clear()
+        self._poll_at_s = 0.0
 
     def poll(self, budget: TickBudget) -> int:
         """Read the backlogs when a poll is due; return the number of messages that wait for isolated children.
@@ -88,6 +107,9 @@ class BacklogPoll:
             self._backlogs.pop(self._order[0], None)
             self._order.rotate(-1)
         return isolated
+
+    def _isolating(self) -> list[PoolBacklog]:
+        return [found for queue, found in self._backlogs.items() if queue in self._isolates]
 
     def _calls_of(self, budget: TickBudget) -> Iterator[tuple[list[str], list[Word]]]:
         for queue in list(self._order):

@@ -51,6 +51,8 @@ class ChildManager:
         self.restarts: dict[str, int] = {}
         self.exit_causes: dict[int, ExitCause] = {}
         self.paused = False
+        self.quiet = False
+        self.exclusive: Process | None = None
         spare = SUCCESSORS + pool.most_isolated
         self._table = ChildTable.create(pool.children + spare, pool.slots)
         self.rows = dict(enumerate(self._table.rows, start=1))
@@ -146,29 +148,64 @@ class ChildManager:
         for process in self.own[: self.pool.children]:
             self.process_set.fill(process)
 
+    def begin_quiet(self) -> None:
+        """Have the children fetch and start nothing, also those that start later; what runs ends within its own limits.
+
+        Isolated children end: :meth:`start_exclusive` needs a position.
+        """
+        self.quiet = True
+        for process in self.running:
+            if process in self.isolated:
+                self.end_unhurried(process)
+            else:
+                self.rows[process.index].set_quiet()
+
+    def end_quiet(self) -> None:
+        """Have the children fetch again after :meth:`begin_quiet`."""
+        self.quiet, self.exclusive = False, None
+        for process in self.own:
+            self.rows[process.index].set_quiet(False)
+
+    def start_exclusive(self) -> bool:
+        """Start the isolated child that runs lapse suspects, quiet as well; ``False`` while no position is free."""
+        if any(process.pid for process in self.isolated):
+            return False
+        self.exclusive = self.isolated[0]
+        self.process_set.fill(self.exclusive)
+        return True
+
+    def end_unhurried(self, process: Process) -> None:
+        """End a child once its tasks have ended within their own limits."""
+        self.rows[process.index].retire()
+        self.process_set.end(process)
+
     def _start(self, index: int) -> int:
         row = self.rows[index]
         row.clear()
+        row.set_quiet(self.quiet)
         self.exit_causes.pop(index, None)
-        isolated = self.process_set.processes[index - 1] in self.isolated
+        process = self.process_set.processes[index - 1]
+        isolated, exclusive = process in self.isolated, process is self.exclusive
+        slots = 1 if isolated else self.pool.slots
         served = self.leases.isolated if isolated else self.leases.served
         title = f"{self.pool.name} alone {index - len(self.own)}" if isolated else f"{self.pool.name} child {index}"
         assignment = Assignment(
             pool=self.pool,
             title=title,
-            child=self.leases.adopt(index, row, served),
+            child=self.leases.adopt(index, row, served, slots=slots, alone=exclusive),
             index=index,
             lanes=served.names,
-            slots=1 if isolated else self.pool.slots,
+            slots=slots,
             grace_s=self._grace_s,
             isolated=isolated,
+            exclusive=exclusive,
         )
         return start_child(assignment, self._table, close_inherited=self._close_inherited)
 
     def _start_isolated(self, waiting: int) -> None:
         """Start isolated children for waiting suspects: one for each, beside the busy ones, up to the maximum."""
-        if not waiting or self.process_set.stopping or self.paused:
-            return
+        if not waiting or self.process_set.stopping or self.paused or self.quiet or self.leases.backlog.suspects_wait:
+            return  # lapse suspects, and what waits among them, run in quiet periods
         busy = sum(self.rows[process.index].read().busy > 0 for process in self.isolated if process.pid)
         missing = min(waiting + busy, len(self.isolated)) - sum(process.wanted for process in self.isolated)
         for process in [process for process in self.isolated if not process.wanted][: max(missing, 0)]:
@@ -194,7 +231,8 @@ class ChildManager:
                 cause = "\n".join([cause, *redacted_lines(logged)])
         self._leftovers.append((leftovers, suspects, cause))
         if isolated:
-            process.wanted = bool(suspects) and not self.paused  # its suspect waits to run isolated again
+            # Its suspect waits to run isolated again.
+            process.wanted = bool(suspects) and not (self.paused or self.quiet)
         if exit_cause is not None and exit_cause.why in REPLACED and clean:
             self._count_restart(exit_cause.why)
             logger.info("pool %s: child %d (pid %d) is replaced after %d tasks", self.pool.name, index, pid, state.done)

@@ -24,10 +24,11 @@ class PoolHealth:
         """Return why the pool does not work; empty when it does.
 
         A pool works while it fetches messages, or while none wait; running processes are not enough. While the broker
-        is unavailable the pool counts as working: no message can be fetched, and no restart would help.
+        is unavailable the pool counts as working: no message can be fetched, and no restart would help. The same holds
+        while the children are quiet, because a suspect runs alone.
         """
         leases = self._children.leases
-        if leases.keeper.away:
+        if leases.keeper.away or self._children.quiet:
             self._taken_s = time.monotonic()
             return ""
         rows = [self._children.rows[process.index] for process in self._children.own if process.pid]

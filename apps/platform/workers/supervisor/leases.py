@@ -17,7 +17,7 @@ from apps.platform.workers.shared.child_table import ChildRow
 from apps.platform.workers.supervisor.backlog import BacklogPoll
 from broker.errors import BrokerError
 from broker.queue.lease_steps import TICK_S, TickBudget, TickExhausted
-from broker.queue.leases import LaneKey, LaneLeftovers, LeaseKeeper
+from broker.queue.leases import REPORT_S, LaneKey, LaneLeftovers, LeaseKeeper
 from broker.queue.operations import QueueOperations
 from broker.queue.results import Lease, Reclaimed
 from broker.redis.calls import RedisCalls
@@ -25,6 +25,9 @@ from broker.redis.connections import connect
 from broker.redis_broker import RedisBroker
 from broker.stores.job_records import JobRecords
 from broker.topology import Pool, Yard
+
+# What runs for longer than this is reported, in case it ends the supervisor as well.
+LONG_S = 1.0
 
 logger = logging.getLogger("switchyard.workers")
 
@@ -35,6 +38,16 @@ class Served:
 
     names: tuple[str, ...]
     keys: tuple[LaneKey, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ChildWork:
+    """A child that has leases: its name, its lanes, its slots, and whether the others are quiet while it runs."""
+
+    child: str
+    served: Served
+    slots: int
+    alone: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +97,10 @@ class ChildLeases:
         self.served, self.isolated = served, isolated
         self._queues, self._calls, self._records = queues, calls, records
         self.keeper = LeaseKeeper(queues, [*served.keys, *isolated.keys], reclaimed=self._reclaimed)
-        self._name = f"{pool.name}.{socket.gethostname()}.{os.getpid()}.{uuid.uuid4().hex[:8]}"
-        self._children: dict[int, tuple[str, Served]] = {}
+        self._host = socket.gethostname()
+        self._name = f"{pool.name}.{self._host}.{os.getpid()}.{uuid.uuid4().hex[:8]}"
+        self._children: dict[int, ChildWork] = {}
+        self._report_at_s = 0.0
         self._incarnations: dict[int, int] = {}
         self._lost: set[str] = set()  # noticed when another child was given its leases
         # The heir is an owner of this process: it gets suspects until they are isolated.
@@ -103,24 +118,31 @@ class ChildLeases:
         """Whether all messages of children that ended are reclaimed."""
         return self.keeper.settled and not self._suspects
 
-    def adopt(self, index: int, row: ChildRow, served: Served) -> str:
+    def adopt(self, index: int, row: ChildRow, served: Served, *, slots: int = 1, alone: bool = False) -> str:
         """Return a name for the child that is about to start, with its leases if the server answers within a second.
 
         The row shows the child how long its leases are valid; :meth:`tick` adds leases later, and renews them.
+
+        Args:
+            slots: Messages that the child runs at once.
+            alone: Whether all other children of the pool are quiet while this one runs something.
         """
         incarnation = self._incarnations[index] = self._incarnations.get(index, 0) + 1
         child = f"{self._name}.{index}.{incarnation}"
         if index in self._children:  # named before, and could not be started
-            self.keeper.forget(self._children[index][0])
-        self._children[index] = (child, served)
-        self.keeper.adopt(child, served.keys)
+            self.keeper.forget(self._children[index].child)
+        adopted = self._children[index] = ChildWork(child, served, slots, alone)
+        self.keeper.adopt(child, served.keys, work=self._work(adopted, row))
         self._lost.update(self.keeper.tick())
         row.lease(self.keeper.leased_until_s(child))
         return child
 
     def seconds_to_next(self) -> float:
         """Return the seconds until something is due."""
-        return 0.0 if self._lost else self.keeper.seconds_to_next()
+        if self._lost:
+            return 0.0
+        until_report_s = max(self._report_at_s - time.monotonic(), 0.0) if self._children else REPORT_S
+        return min(self.keeper.seconds_to_next(), until_report_s)
 
     def tick(self, rows: Mapping[int, ChildRow]) -> list[int]:
         """Renew the leases, isolate suspects and poll the backlog, for about 1 s at most.
@@ -132,6 +154,7 @@ class ChildLeases:
             Indexes of children that lost a lease and must end.
         """
         budget = TickBudget(time.monotonic() + TICK_S)
+        self._report(rows)
         lost, self._lost = self._lost.union(self.keeper.tick()), set()
         if self._heir in lost:
             self.keeper.forget(self._heir)
@@ -141,9 +164,9 @@ class ChildLeases:
         else:
             self._isolate(budget)
             self._isolated_waiting = max(self._isolated_waiting, self.backlog.poll(budget))
-        for index, (child, _) in self._children.items():
-            rows[index].lease(self.keeper.leased_until_s(child))
-        return [index for index, (child, _) in self._children.items() if child in lost]
+        for index, adopted in self._children.items():
+            rows[index].lease(self.keeper.leased_until_s(adopted.child))
+        return [index for index, adopted in self._children.items() if adopted.child in lost]
 
     def take_isolated_waiting(self) -> int:
         """Return and reset the number of messages, found since the last call, that wait to run isolated."""
@@ -152,8 +175,8 @@ class ChildLeases:
 
     def leftovers(self, index: int, row: ChildRow) -> Leftovers:
         """Return the messages that the child of an index left, before its row is cleared."""
-        child, served = self._children.pop(index)
-        return Leftovers(child, served, row.running(), row.finished())
+        adopted = self._children.pop(index)
+        return Leftovers(adopted.child, adopted.served, row.running(), row.finished())
 
     def cancelled(self, running: Mapping[int, Sequence[Running]]) -> set[tuple[int, Running]]:
         """Return those of the running messages, by index, whose jobs were cancelled.
@@ -163,7 +186,7 @@ class ChildLeases:
         """
         by_queue: dict[str, list[tuple[int, Running]]] = {}
         for index, messages in running.items():
-            keys = self._children[index][1].keys
+            keys = self._children[index].served.keys
             for ran in messages:
                 by_queue.setdefault(keys[ran.lane][0], []).append((index, ran))
         budget = TickBudget(time.monotonic() + TICK_S)
@@ -208,6 +231,27 @@ class ChildLeases:
     def close_inherited(self) -> None:
         """Close, in a forked child, the connections of its parent."""
         self._calls.close()
+
+    def _report(self, rows: Mapping[int, ChildRow]) -> None:
+        """Report what the children run, once a second."""
+        if time.monotonic() < self._report_at_s:
+            return
+        self._report_at_s = time.monotonic() + REPORT_S
+        for index, adopted in self._children.items():
+            work = self._work(adopted, rows[index])
+            began_ns = time.monotonic_ns() - int(LONG_S * 1e9)
+            lines: dict[int, str] = {}
+            for ran in rows[index].running():
+                if ran.start_ns <= began_ns:
+                    lines[ran.lane] = f"{lines.get(ran.lane, '')}\n{_text(ran.id)}"
+            self.keeper.report(
+                adopted.child, {key: work + lines.get(lane, "") for lane, key in enumerate(adopted.served.keys)}
+            )
+
+    def _work(self, adopted: ChildWork, row: ChildRow) -> str:
+        """Return the first line of a child's report; the messages that a quiet child has fetched do not run."""
+        idle = row.quiet and not adopted.alone
+        return f"{0 if idle else adopted.slots} {int(adopted.alone)} {self._host}"
 
     def _adopt_heir(self) -> None:
         self._heir = f"{self._name}.suspects.{self._heirs}" if self._heirs else f"{self._name}.suspects"

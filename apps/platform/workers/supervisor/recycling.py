@@ -36,6 +36,8 @@ class Recycling:
             self._replacement = None  # a pause ends both, and fills positions anew
             return math.inf
         resident = self._measure()
+        if self._children.quiet:  # a successor would not work before the quiet period ends
+            return max(self._measure_at_s - time.monotonic(), 0.0) if self._measure_at_s else math.inf
         if self._replacement is not None and not self._replacement[1].wanted:
             self._replacement = None  # a pause ended both
         if self._replacement is None:

@@ -27,6 +27,7 @@ from apps.platform.workers.supervisor.exit_cause import ExitCause
 from apps.platform.workers.supervisor.health import PoolHealth
 from apps.platform.workers.supervisor.leases import connect_leases
 from apps.platform.workers.supervisor.limits import Limits
+from apps.platform.workers.supervisor.quiet_periods import QuietPeriods
 from apps.platform.workers.supervisor.recycling import Recycling
 from apps.platform.workers.supervisor.report import Reporter
 from apps.platform.workers.supervisor.stack_requests import StackRequests
@@ -100,6 +101,7 @@ class Supervisor:
         )
         self._limits = Limits(self._children, cancellations)
         self._recycling = Recycling(self._children)
+        self._quiet_periods = QuietPeriods(self._children)
         self._health = PoolHealth(self._children)
 
     def run(self) -> int:
@@ -115,6 +117,7 @@ class Supervisor:
             replace_stuck(self._children)
             next_s = min(
                 self._children.work(),
+                self._quiet_periods.work(),
                 self._limits.enforce(),
                 self._recycling.enforce(),
                 self._ended_children.fold(),

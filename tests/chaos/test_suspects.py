@@ -1,0 +1,119 @@
+"""F73: a message that ends its container, supervisor included. Only it becomes a dead letter, after six rounds."""
+
+from __future__ import annotations
+
+import re
+import signal
+import socket
+
+import pytest
+
+from broker.interface import facilities
+from broker.shapes import DeadLetter
+from tests.chaos.conftest import PoolsOn
+from tests.chaos.ledger import Ledger
+from tests.chaos.load import QUEUE, enqueue, wait_until_drained
+from tests.chaos.pools import Pools, RunningPool
+from tests.waiting import wait_for
+
+pytestmark = pytest.mark.usefixtures("valkey")
+long = pytest.mark.long
+BRIEF = "tests.chaos.yard.brief_leases"
+MOST_ROUNDS = 6
+
+
+class Host:
+    """A host that starts its container again whenever the container's processes were killed."""
+
+    def __init__(self, pools: Pools, settings: str) -> None:
+        self._pools, self._settings = pools, settings
+        self.rounds = 0
+        self.pool = self._start()
+
+    def restart_if_gone(self) -> bool:
+        """Start the pool again if it was killed, and return whether it runs still."""
+        if self.pool.process.poll() is None:
+            return True
+        self.rounds += 1
+        self.pool = self._start()
+        return False
+
+    def kill(self) -> None:
+        """Kill supervisor and children."""
+        self.pool.signal_all(signal.SIGKILL)
+        self.pool.process.wait()
+        self.pool = self._start()
+
+    def _start(self) -> RunningPool:
+        return self._pools.start("runpool", "work", settings=self._settings, ready=False)
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    ("yard", "ms", "neighbours", "settings"),
+    [
+        ("one slot", 200, 20, BRIEF),
+        ("many greenlets", 200, 200, BRIEF),
+        pytest.param("one slot", 2_000, 200, "tests.chaos.yard.settings", marks=long),
+        pytest.param("many greenlets", 2_000, 1_000, "tests.chaos.yard.settings", marks=long),
+        pytest.param("threads", 500, 1_000, "tests.chaos.yard.settings", marks=long),
+    ],
+)
+def test_a_message_that_fells_its_container_dies_after_six_rounds_and_no_neighbour_is_blamed(
+    pools_on: PoolsOn, valkey_url: str, ledger: Ledger, yard: str, ms: int, neighbours: int, settings: str
+) -> None:
+    pools = pools_on(yard, valkey_url)
+    transport = facilities(pools.broker).transport
+    for number in range(neighbours):
+        enqueue(pools.broker, ledger, f"good-{number}.", 20)
+        if number == neighbours // 2:
+            enqueue(pools.broker, ledger, "pill", ms, "fell")
+    host = Host(pools, settings)
+
+    def buried() -> list[DeadLetter]:
+        host.restart_if_gone()
+        return transport.dead_letters(QUEUE).items
+
+    [letter] = wait_for(buried, 500, what="a dead letter")
+    ledger.note("buried", letter.id)
+    wait_until_drained(pools.broker, 60)
+
+    found, felled = ledger.account(), len(ledger.of("started", "pill"))
+    print(f"{host.rounds} rounds, {felled} starts of the pill")
+    assert (found.dead, found.lost, found.unexpected) == (("pill",), (), ())
+    assert (letter.id, letter.reason) == ("pill", "suspected_poison")
+    assert felled == host.rounds <= MOST_ROUNDS
+    assert f"on {socket.gethostname()}" in letter.error
+    times = re.findall(r"found expired at \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC, on host (\S+)", letter.traceback)
+    assert times == [socket.gethostname()] * 5
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    ("yard", "jobs", "ms", "settings"),
+    [
+        ("many greenlets", 300, 500, BRIEF),
+        pytest.param("many greenlets", 1_000, 1_000, "tests.chaos.yard.settings", marks=long),
+        pytest.param("one slot", 1_000, 100, "tests.chaos.yard.settings", marks=long),
+        pytest.param("threads", 1_000, 1_000, "tests.chaos.yard.settings", marks=long),
+    ],
+)
+def test_a_host_that_is_killed_five_times_blames_no_message(
+    pools_on: PoolsOn, valkey_url: str, ledger: Ledger, yard: str, jobs: int, ms: int, settings: str
+) -> None:
+    pools = pools_on(yard, valkey_url)
+    transport = facilities(pools.broker).transport
+    host = Host(pools, settings)
+    for number in range(jobs):
+        enqueue(pools.broker, ledger, f"good-{number}.", ms)
+    for _ in range(5):
+        started = len(ledger.jobs("started"))
+        wait_for(lambda: len(ledger.jobs("started")) > started, 120, what="more jobs started")  # noqa: B023
+        host.kill()
+
+    wait_until_drained(pools.broker, 300)
+
+    found = ledger.account()
+    assert transport.stats(QUEUE).dead == 0
+    assert (found.lost, found.unexpected, len(found.completed)) == ((), (), jobs)
+    assert pools.broker.client.hlen(pools.broker.families[QUEUE].keys.notes) == 0
