@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import signal
 import socket
+from collections.abc import Sequence
 
 import pytest
 
@@ -70,7 +71,7 @@ def test_a_message_that_fells_its_container_dies_after_six_rounds_and_no_neighbo
             enqueue(pools.broker, ledger, "pill", ms, "fell")
     host = Host(pools, settings)
 
-    def buried() -> list[DeadLetter]:
+    def buried() -> Sequence[DeadLetter]:
         host.restart_if_gone()
         return transport.dead_letters(QUEUE).items
 
