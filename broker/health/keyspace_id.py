@@ -62,6 +62,10 @@ class KeyspaceId:
         self.seen = str(id_, "ascii") if id_ else ""
         return self.seen
 
+    def is_missed(self) -> bool:
+        """Return whether a process expected another keyspace here."""
+        return bool(self._calls.command("EXISTS", self._keys.generations_missed()))
+
     def accept(self) -> str:
         """Write a new marker, so that all processes resume; return the new keyspace id."""
         id_ = uuid.uuid4().hex

@@ -6,6 +6,7 @@ import logging
 import sys
 from collections.abc import Iterable
 
+from django.conf import settings
 from django.core.checks import CheckMessage, Warning, run_checks
 
 from apps.platform.conf import switchyard_settings
@@ -72,11 +73,14 @@ def log_to_standard_error() -> None:
 def mark_keyspace() -> list[CheckMessage]:
     """Mark the broker's keyspace if it is a new one: W006 when it is in use and has no marker.
 
-    A server that does not answer is left to the next process that starts.
+    In development it is marked even so, unless a process missed another marker there: a web that was tried before the
+    first pool has sent work. A server that does not answer is left to the next process that starts.
     """
     watch = make_watch()
     try:
         marked = watch.generation.prepare()
+        if not marked and settings.DEBUG and not watch.generation.is_missed():
+            marked = watch.generation.accept()
     except BrokerError:
         return []
     finally:
@@ -86,7 +90,8 @@ def mark_keyspace() -> list[CheckMessage]:
     return [
         Warning(
             "the keyspace is in use and has no marker, so nobody can tell whether a part of it is gone",
-            hint=f"Run `{ACCEPT}` once; see docs/how-to/mend-the-broker.md.",
+            hint=f"If work was sent before the first worker, web or scheduler started, nothing is wrong: run "
+            f"`{ACCEPT}` once. Else see docs/how-to/mend-the-broker.md first.",
             obj="broker",
             id="switchyard.W006",
         )

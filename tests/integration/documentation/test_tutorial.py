@@ -22,6 +22,7 @@ COPIED_FILES = (
     "tests/integration/__init__.py",
 )
 TUTORIAL = "docs/tutorial/first-actor.md"
+TESTING = "docs/how-to/test-an-actor.md"
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +42,7 @@ def _follow(copy: Path) -> None:
     [greetings] = code_blocks(read("README.md"), "python")
     _write(copy / "apps/product/greetings/actors.py", greetings)
     decorators = []
-    for code in code_blocks(read(TUTORIAL), "python"):
+    for code in code_blocks(read(TUTORIAL) + read(TESTING), "python"):
         if place := re.match(r"# (\S+\.py)\n", code):
             _write(copy / place[1], code.removeprefix(place[0]))
         else:
@@ -102,6 +103,10 @@ def test_work_test_and_address_do_what_the_tutorial_says(project: Path) -> None:
     output = run(project, "-m", "pytest", "tests/integration/loyalty")
 
     assert "5 passed" in output
+
+
+def test_tests_of_the_guide_pass(project: Path) -> None:
+    assert "3 passed" in run(project, "-m", "pytest", "tests/integration/greetings")
 
 
 def test_code_of_the_tutorial_passes_the_linters(project: Path) -> None:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from io import StringIO
 
+import dramatiq
 import pytest
 from django.core.management import CommandError, call_command
+from dramatiq import Message
 
 from apps.platform.jobs.queries import find_job
 from apps.platform.jobs.services import submit
+from broker.clock import now_ms
 from tests.conftest import RunWorker
 from tests.integration.jobs import probe_actors
 from tests.waiting import wait_for
@@ -80,3 +83,23 @@ def test_an_unknown_job_is_refused_with_exit_1(action: str, job_id: str) -> None
     with pytest.raises(CommandError, match=f"job {job_id}: no job has this id") as refused:
         run(action, job_id)
     assert refused.value.returncode == 1
+
+
+def test_show_says_why_a_job_is_parked(run_worker: RunWorker) -> None:
+    broker = dramatiq.get_broker()
+    unknown: Message[None] = Message("default", "nobody_has_it", (), {}, {"track": True})
+    misfit: Message[None] = Message("default", "probe_add", (), {"c": 1}, {"track": True, "enqueued_at": now_ms()})
+    with run_worker("default"):
+        for message in (unknown, misfit):
+            broker.enqueue(message)
+        for message in (unknown, misfit):
+            wait_for(lambda id=message.message_id: (job := find_job(id)) and job.reason == "parked")
+
+        printed = run("show", unknown.message_id), run("show", misfit.message_id)
+
+    assert (
+        "no running worker has an actor 'nobody_has_it', and neither has this code: declare it in actors.py"
+        in printed[0]
+    )
+    assert "probe_add' as this code does (tests/integration/jobs/probe_actors.py:" in printed[1]
+    assert "restart the pools" in printed[1]

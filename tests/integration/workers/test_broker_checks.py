@@ -5,16 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import redis
 from django.conf import settings
-from django.core.checks import run_checks
 from django.test import override_settings
 
 from apps.platform.embedded.server import EmbeddedServer
-from apps.platform.workers.checks import TAG
 from apps.platform.workers.checks.broker_server import IDS, unsafe_server
 from apps.platform.workers.preflight import mark_keyspace
 from broker.keys.keys import Keys
@@ -103,43 +100,17 @@ def test_a_start_marks_a_new_keyspace_and_tells_of_one_in_use(server: EmbeddedSe
     assert marker and not admin.exists(Keys().generation())
 
 
-@pytest.mark.django_db
-def test_a_check_alone_marks_nothing(server: EmbeddedServer, admin: redis.Redis) -> None:
-    admin.flushdb()
-
-    with override_settings(SWITCHYARD=replace(settings.SWITCHYARD, broker_url=server.url)):
-        run_checks(tags=[TAG], databases=["default"])
-
-    assert admin.dbsize() == 0
-
-
-def test_a_server_that_does_not_answer_is_a_warning(tmp_path: Path) -> None:
-    [message] = unsafe_server(f"unix://{tmp_path / 'nobody.sock'}", debug=False)
-
-    assert message.id == "switchyard.W001"
-    assert not message.is_serious()
-
-
-def test_a_server_that_hides_its_settings_is_a_warning(server: EmbeddedServer, admin: redis.Redis) -> None:
-    admin.execute_command("ACL SETUSER plain on >secret ~* +@all -config")
-
-    [message] = unsafe_server(server.url.replace("redis://", "redis://plain:secret@"), debug=False)
-
-    assert message.id == "switchyard.W002"
-    assert "secret" not in f"{message.msg}{message.hint}"
-
-
-@pytest.mark.django_db
-def test_only_a_check_of_databases_or_of_a_deployment_asks_the_server(
+def test_work_sent_before_the_first_pool_is_no_finding_in_development(
     server: EmbeddedServer, admin: redis.Redis
 ) -> None:
-    admin.config_set("maxmemory-policy", "allkeys-lru")
+    admin.flushdb()
+    admin.rpush(Keys().queue("default").waiting("live")[1], "a")
+    with override_settings(DEBUG=True, SWITCHYARD=replace(settings.SWITCHYARD, broker_url=server.url)):
+        assert mark_keyspace() == []
+        assert admin.hget(Keys().generation(), "id")
 
-    with override_settings(SWITCHYARD=replace(settings.SWITCHYARD, broker_url=server.url)):
-        plain = run_checks(tags=[TAG])
-        of_databases = run_checks(tags=[TAG], databases=["default"])
-        of_deployment = run_checks(tags=[TAG], include_deployment_checks=True)
+        admin.delete(Keys().generation())
+        admin.sadd(Keys().generations_missed(), "another")
+        [message] = mark_keyspace()
 
-    assert plain == []
-    assert [message.id for message in of_databases] == ["switchyard.E015"]
-    assert [message.id for message in of_deployment] == ["switchyard.E015"]
+    assert message.id == "switchyard.W006"

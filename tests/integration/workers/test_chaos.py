@@ -11,7 +11,7 @@ from pytest_django import Settings
 
 from tests.integration.workers.bench.actors import ENDED
 from tests.integration.workers.conftest import Bench
-from tests.unit.documentation.pages import code_blocks, read
+from tests.unit.documentation.pages import read
 from tests.waiting import wait_for
 
 ACTS = ("chaos: killed ", "chaos: cut ", "there once more|which runs on")
@@ -20,8 +20,8 @@ PAGE = "docs/how-to/break-your-yard-on-purpose.md"
 
 def test_a_yard_under_chaos_is_harmed_in_every_way_and_its_ledger_adds_up(bench: Bench) -> None:
     there_before = bench.send("slow")
-    [command] = code_blocks(read(PAGE), "sh")
-    parent = bench.start(*command.split()[1:])
+    [command] = re.findall(r"^\.venv/bin/python manage\.py (runpools .*)$", read(PAGE), re.MULTILINE)
+    parent = bench.start(*command.split())
     bench.wait_for_log("pools: all ready")
     bench.wait_for_log("chaos: 2 faults a second, --chaos-seed 7")
 

@@ -6,15 +6,19 @@ import ast
 from pathlib import Path
 
 import pytest
-from django.conf import settings
+from django.conf import UserSettingsHolder, global_settings, settings
 from django.test import override_settings
 
+from apps.platform.conf import read
+from apps.platform.workers.checks import http_clients
 from apps.platform.workers.checks.http_clients import (
     endless_calls,
     endless_http_calls,
     endless_mail,
     own_folders,
 )
+
+SMTP = "django.core.mail.backends.smtp.EmailBackend"
 
 
 @pytest.mark.parametrize(
@@ -82,11 +86,33 @@ def test_the_projects_own_code_is_looked_at_and_sound() -> None:
 
 @pytest.mark.parametrize("timeout", [None, 0])
 def test_mail_without_a_timeout_is_refused(timeout: int | None) -> None:
-    with override_settings(EMAIL_TIMEOUT=timeout):
+    with override_settings(EMAIL_TIMEOUT=timeout, EMAIL_BACKEND=SMTP):
         [message] = endless_mail()
 
     assert message.id == "switchyard.E006"
     assert "EMAIL_TIMEOUT" in str(message.hint)
+
+
+@pytest.mark.parametrize("backend", ["locmem", "console", "dummy"])
+def test_mail_that_reaches_no_server_needs_no_timeout(backend: str) -> None:
+    with override_settings(EMAIL_TIMEOUT=None, EMAIL_BACKEND=f"django.core.mail.backends.{backend}.EmailBackend"):
+        assert endless_mail() == []
+
+
+@pytest.mark.parametrize(
+    ("source", "ids"), [("", []), ("from django.core.mail import send_mail\n", ["switchyard.E006"])]
+)
+def test_a_project_that_sends_no_mail_needs_no_timeout(
+    source: str, ids: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "views.py").write_text(source)
+    stock = UserSettingsHolder(global_settings)
+    stock.SWITCHYARD = {"DEBUG": True, "ALERT_URLS": ["log:"]}
+    monkeypatch.setattr(http_clients, "settings", stock)
+    monkeypatch.setattr(http_clients, "own_folders", lambda: [tmp_path])
+    monkeypatch.setattr(http_clients, "switchyard_settings", lambda: read(stock.SWITCHYARD, {}, debug=True))
+
+    assert [message.id for message in endless_mail()] == ids
 
 
 def test_the_projects_own_mail_has_a_timeout() -> None:

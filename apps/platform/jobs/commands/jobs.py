@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import dramatiq
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from apps.platform.console.command_errors import as_command_error
@@ -12,6 +13,8 @@ from apps.platform.console.command_help import show_examples
 from apps.platform.jobs.presentation import job_body
 from apps.platform.jobs.queries import find_job, find_untracked, is_job_id
 from apps.platform.jobs.services import request_cancel
+from broker.stores.job_records import JobRecord
+from middleware.places import place_of
 
 ANSWERS = {"cancelled": "cancelled, it never starts", "asked": "asked to stop, it is over within 10 seconds"}
 
@@ -55,6 +58,8 @@ class Command(BaseCommand):
         shown = {name: value for name, value in body.items() if value is not None and name != "result_url"}
         for name, value in shown.items():
             self.stdout.write(f"{name:16} {value if isinstance(value, str | int) else json.dumps(value)}")
+        if job.reason == "parked":
+            self.stdout.write(f"{'why':16} {_why_parked(job)}")
 
     def _cancel(self, job_id: str, as_json: bool) -> None:
         answer = request_cancel(job_id) if is_job_id(job_id) else "unknown"
@@ -66,6 +71,19 @@ class Command(BaseCommand):
             self.stdout.write(json.dumps({"id": job_id, "answer": answer}))
         else:
             self.stdout.write(f"job {job_id}: {ANSWERS[answer]}")
+
+
+def _why_parked(job: JobRecord) -> str:
+    actor = dramatiq.get_broker().actors.get(job.actor)
+    if actor is None:
+        return (
+            f"no running worker has an actor {job.actor!r}, and neither has this code: declare it in actors.py of an "
+            "installed app (manage.py check sees a file that is not found), then restart the pools"
+        )
+    return (
+        f"no running worker has the actor {job.actor!r} as this code does ({place_of(actor.fn)}): restart the "
+        "pools, which load code when they start; the job then runs by itself. After 10 minutes it becomes a dead letter"
+    )
 
 
 def _unknown(job_id: str) -> CommandError:

@@ -12,6 +12,8 @@ from pathlib import Path
 from django.apps import apps
 from django.conf import settings
 from django.core.checks import CheckMessage, Error
+from django.core.mail.backends.smtp import EmailBackend as SmtpBackend
+from django.utils.module_loading import import_string
 
 from apps.platform.conf import switchyard_settings
 
@@ -42,6 +44,8 @@ CALLS: dict[str, int | None] = {
 # A requests session takes no timeout itself: every call on it needs one.
 SESSIONS = ("requests.Session", "requests.session")
 SESSION_VERBS = frozenset(("get", "post", "put", "patch", "delete", "head", "options", "request"))
+# One of these in the settings means that somebody sends mail; Django has a default for each.
+SMTP_SETTINGS = ("EMAIL_BACKEND", "EMAIL_HOST", "EMAIL_HOST_USER", "EMAIL_PORT")
 PACKAGES = (b"urllib", b"requests", b"httpx", b"http.client", b"http import")
 
 
@@ -70,9 +74,9 @@ def endless_http_calls(folders: list[Path] | None = None) -> list[CheckMessage]:
 
 
 def endless_mail() -> list[CheckMessage]:
-    """E006: ``EMAIL_TIMEOUT`` is not set, so sending a mail may block for ever."""
+    """E006: ``EMAIL_TIMEOUT`` is not set in a project that sends mail through SMTP, so sending may block for ever."""
     timeout = getattr(settings, "EMAIL_TIMEOUT", None)
-    if timeout:
+    if timeout or not _sends_by_smtp():
         return []
     return [
         Error(
@@ -82,6 +86,21 @@ def endless_mail() -> list[CheckMessage]:
             id="switchyard.E006",
         )
     ]
+
+
+def _sends_by_smtp() -> bool:
+    """Return whether mail goes through SMTP, and the settings, the alerts or the project's own code send some."""
+    try:
+        backend = import_string(settings.EMAIL_BACKEND)
+    except ImportError:  # Django's own error names it, at the first mail
+        return False
+    if not (isinstance(backend, type) and issubclass(backend, SmtpBackend)):
+        return False
+    if any(settings.is_overridden(name) for name in SMTP_SETTINGS):  # type: ignore[misc]
+        return True
+    if any(url.startswith("mailto:") for url in switchyard_settings().alert_urls):
+        return True
+    return any(b"django.core.mail" in path.read_bytes() for path in _sources(own_folders()))
 
 
 def own_folders() -> list[Path]:

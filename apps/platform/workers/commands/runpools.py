@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from typing import Any
@@ -46,7 +45,7 @@ class Command(BaseCommand):
             type=float,
             help=f"seconds for running tasks to end, default {GRACE_S:g}, {autoreload.GRACE_S:g} with --reload",
         )
-        parser.add_argument("--ready-fd", type=int, help=argparse.SUPPRESS)
+        parser.add_argument("--ready-fd", type=int, metavar="FD", help="descriptor to write to once all pools work")
 
     def handle(self, **options: Any) -> None:
         """Run the pools."""
