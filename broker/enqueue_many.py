@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Protocol
 
+from dramatiq.actor import Actor
 from dramatiq.message import Message
 from dramatiq.middleware import Middleware
 
@@ -19,6 +20,7 @@ from broker.worker.hooks import Hooks
 class EnqueueingBroker(Protocol):
     """The part of :class:`broker.redis_broker.RedisBroker` that this module uses."""
 
+    actors: dict[str, Actor[..., Any]]
     barrier: AckBarrier | None
     hooks: Hooks
     limits: DepthLimits
@@ -52,7 +54,7 @@ def enqueue_in_batches(
     for (queue_name, level), positions in by_lane.items():
         family, lane = broker.lane(queue_name)
         limit = broker.limits.of(queue_name)
-        entries = (entry_of(messages[position]) for position in positions)
+        entries = (entry_of(messages[position], broker.actors) for position in positions)
         ids = family.enqueue(entries, lane=lane, delay_ms=delay or 0, level=level, limit=limit)
         for position, id_ in zip(positions, ids, strict=True):
             standing[position] = id_

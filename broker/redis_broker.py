@@ -237,7 +237,7 @@ class RedisBroker(Broker):
                 record_enqueued(self.barrier, 1)
             return message
         self.emit_before("enqueue", message, delay)
-        entry, limit = entry_of(message), self.limits.of(message.queue_name)
+        entry, limit = entry_of(message, self.actors), self.limits.of(message.queue_name)
         level = self.level(message)
         [id_] = family.enqueue((entry,), lane=lane, delay_ms=delay or 0, level=level, limit=limit)
         if id_ != entry.id:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Final
 
+from dramatiq.actor import Actor
 from dramatiq.message import Message
 
-from broker.errors import InvalidMessageId, UnreadablePayload
+from broker.errors import InvalidMessageId, UnencodablePayload, UnreadablePayload
 from broker.queue import json_body
+from broker.queue.argument_names import with_parameter
 from broker.queue.results import Entry
 
+NO_ACTORS: Final[Mapping[str, Actor[Any, Any]]] = MappingProxyType({})
 MESSAGE_ID: Final = re.compile(r"[!-~]{1,200}")
 NUMBERS: Final = ("attempts", "generation", "enqueued_at", "due_at")
 # Options that :func:`decode` has validated, or that take any value. Other options are the middleware's to validate.
@@ -25,8 +30,11 @@ class UnreadableMessage(Exception):
     """A body in a lane is not a message."""
 
 
-def entry_of(message: Message[Any]) -> Entry:
+def entry_of(message: Message[Any], actors: Mapping[str, Actor[Any, Any]] = NO_ACTORS) -> Entry:
     """Return a new message as an entry to enqueue.
+
+    Args:
+        actors: Actors by name, whose parameters an error names.
 
     Raises:
         InvalidMessageId, PayloadTooLarge, UnencodablePayload: it cannot be sent.
@@ -34,7 +42,12 @@ def entry_of(message: Message[Any]) -> Entry:
     id_ = message.message_id
     if not isinstance(id_, str) or not MESSAGE_ID.fullmatch(id_) or id_ == "#":
         raise InvalidMessageId(id_)
-    return Entry(id_, encode(message), str(message.options.get("unique_key", "")))
+    try:
+        body = encode(message)
+    except UnencodablePayload as error:
+        actor = actors.get(message.actor_name)
+        raise (error if actor is None else with_parameter(error, actor.fn)) from None
+    return Entry(id_, body, str(message.options.get("unique_key", "")))
 
 
 def encode(message: Message[Any], *, grown: bool = False) -> bytes:

@@ -18,6 +18,7 @@ from typing import Any, Final
 import msgspec
 
 from broker.errors import PayloadTooLarge, UnencodablePayload, UnreadablePayload
+from broker.queue.json_values import expression_for
 
 WARN_BYTES: Final = 64 * 1024
 LIMIT_BYTES: Final = 1024 * 1024
@@ -40,8 +41,8 @@ class _Uncommon(Exception):
 class _Refused(Exception):
     """A value that JSON cannot represent."""
 
-    def __init__(self, path: str, fact: str) -> None:
-        self.path, self.fact = path, fact
+    def __init__(self, path: str, fact: str, remedy: str = "") -> None:
+        self.path, self.fact, self.remedy = path, fact, remedy
 
 
 class _Repeated(dict[str, Any]):
@@ -129,7 +130,7 @@ def _encode_uncommon(fields: Mapping[str, Any], limit_bytes: int | None) -> byte
     try:
         return _ENCODER.encode(_Plain(limit_bytes).copy(fields, "", DEEPEST))
     except _Refused as refused:
-        raise UnencodablePayload(_actor(fields), refused.path, refused.fact) from None
+        raise UnencodablePayload(_actor(fields), refused.path, refused.fact, refused.remedy) from None
     except _TooLarge as error:
         raise PayloadTooLarge(_actor(fields), error.least_bytes, error.limit_bytes) from None
     except RecursionError:
@@ -200,7 +201,8 @@ class _Plain:
                 raise _Refused(path, f"is {float(value)!r}, which JSON does not have")
             return float(value)
         if not isinstance(value, (dict, list, tuple)):
-            raise _Refused(path, f"is a {type(value).__name__}, which JSON does not have")
+            fact = f"is a {type(value).__name__}, which JSON does not have"
+            raise _Refused(path, fact, expression_for(value))
         if depth < 0:
             raise _Refused(_shortened(path), f"is nested deeper than {DEEPEST} levels")
         self._add(2 * len(value))
