@@ -7,7 +7,7 @@ from functools import partial
 from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 
-from broker.queue.operations import NORMAL, lane_of
+from broker.queue.operations import LEASE_MS, NORMAL, lane_of
 from broker.queue.results import Entry
 from tests.model.draws import again, ids
 from tests.model.keyspace import NOWHERE
@@ -36,6 +36,26 @@ class RareStates(Steps):
                 self._bury(held.lease)
                 return
             self._reclaim(held.owner, Reclaim(running=[id_], cause=cause))
+
+    @precondition(lambda self: self.calm)
+    @rule(id_=ids, ways=st.lists(st.sampled_from(["beside", "alone"]), min_size=1, max_size=4))
+    def lapse(self, id_: str, ways: list[str]) -> None:
+        """Pools end as a whole while a message runs in them, beside others or alone."""
+        if self.model.place(id_) == NOWHERE:
+            self._enqueue([Entry(id_, self._body(False))], "live")
+        for way in ways:
+            held = self._drive_to_active(id_)
+            if held is not None and way == "alone" and lane_of(held.owner) != "alone":
+                lease = held.lease
+                self._step("isolate", self.model.isolate(lease), partial(self.family.isolate, lease))
+                held = self._drive_to_active(id_)
+            if held is None:
+                return
+            self.model.advance(LEASE_MS + 1)
+            self._step("advance", None, self._set_clock)
+            self._reclaim(held.owner, Reclaim(only_lapsed=True))
+            if held.crashes is not None and held.crashes.lapses:
+                self._happened("counted lapse")
 
     @precondition(lambda self: self.calm)
     @rule(id_=ids, end=st.sampled_from(["requeue", "discard", "quarantine", "keep"]), again=again)

@@ -14,7 +14,7 @@ from dramatiq.brokers.stub import StubBroker
 from dramatiq.message import Message
 from dramatiq.middleware import SkipMessage, TimeLimitExceeded
 
-from middleware.crashes import Crashes, HardLimitExceeded, Poison
+from middleware.crashes import Crashes, HardLimitExceeded, Poison, SuspectedPoison
 from middleware.fingerprints import fingerprint_of
 from middleware.outcomes import outcome_of
 from middleware.redaction import HIDDEN, Redaction, without_arguments
@@ -32,18 +32,47 @@ class Transport:
         return self.possible
 
 
-def message(crashes: int = 0, cause: str = "") -> MessageProxy:
+def message(crashes: int = 0, cause: str = "", lapses: tuple[str, ...] | None = None) -> MessageProxy:
     """Return a message with what is noted of its crashes."""
     held = MessageProxy(Message("work", "job", (), {}, {}))
-    held.crashes, held.cause = crashes, cause  # type: ignore[attr-defined]
+    held.crashes, held.cause, held.lapses = crashes, cause, lapses  # type: ignore[attr-defined]
     return held
 
 
-def broker(slots: int) -> StubBroker:
+def broker(slots: int, *, runs_suspects: bool = False) -> StubBroker:
     """Return the broker of a worker that runs so many messages at once."""
     built = StubBroker()
-    built.slots = slots  # type: ignore[attr-defined]
+    built.slots, built.runs_suspects = slots, runs_suspects  # type: ignore[attr-defined]
     return built
+
+
+LAPSES = tuple(f"{1_790_000_000_000 + number}@host-{number % 2}" for number in range(5))
+
+
+@pytest.mark.parametrize("slots", [1, 8])
+def test_a_lapse_suspect_is_isolated_wherever_others_may_run_beside_it(slots: int) -> None:
+    transport, held = Transport(), message(0, "alone", LAPSES[:4])
+
+    with pytest.raises(SkipMessage):
+        Crashes(transport=transport).before_process_message(broker(slots), held)  # type: ignore[arg-type]
+
+    assert transport.isolated == [held]
+    assert outcome_of(held).reason == "alone"
+
+
+def test_a_lapse_suspect_runs_in_an_exclusive_child() -> None:
+    held = message(0, "alone", LAPSES[:4])
+
+    Crashes(transport=Transport()).before_process_message(broker(1, runs_suspects=True), held)  # type: ignore[arg-type]
+
+
+def test_the_fifth_counted_lapse_is_the_last_and_says_where_and_when_they_were() -> None:
+    with pytest.raises(SuspectedPoison, match=r"5 times its pool's .* on host-0, host-1; look there") as raised:
+        Crashes(transport=Transport()).before_process_message(broker(8), message(0, "alone", LAPSES))  # type: ignore[arg-type]
+
+    told = "".join(traceback.format_exception(raised.value))
+    assert told.count("found expired at 2026-09-21") == 5
+    assert "on host host-1" in told
 
 
 @pytest.mark.parametrize("held", [message(), MessageProxy(Message("work", "job", (), {}, {}))])

@@ -166,13 +166,11 @@ class ChildManager:
         for process in self.own:
             self.rows[process.index].set_quiet(False)
 
-    def start_exclusive(self) -> bool:
-        """Start the isolated child that runs lapse suspects, quiet as well; ``False`` while no position is free."""
-        if any(process.pid for process in self.isolated):
-            return False
-        self.exclusive = self.isolated[0]
-        self.process_set.fill(self.exclusive)
-        return True
+    def start_exclusive(self) -> None:
+        """Start the isolated child that runs lapse suspects, quiet as well, unless isolated children still run."""
+        if not any(process.pid for process in self.isolated):
+            self.exclusive = self.isolated[0]
+            self.process_set.fill(self.exclusive)
 
     def end_unhurried(self, process: Process) -> None:
         """End a child once its tasks have ended within their own limits."""

@@ -74,17 +74,18 @@ class QuietPeriods:
         exclusive = self._children.exclusive
         return exclusive is None or not (exclusive.pid or exclusive.wanted)
 
+    @property
+    def _others_run(self) -> bool:
+        return any(self._children.rows[process.index].read().busy for process in self._children.own)
+
     def _empty(self, now_s: float) -> None:
-        children = self._children
-        if children.exclusive is None:
-            if not children.start_exclusive():
-                return
+        children, exclusive = self._children, self._children.exclusive
+        if exclusive is None:
+            children.start_exclusive()
         elif self._gone:  # it could not work
             self._close(now_s)
-            return
-        busy = any(children.rows[process.index].read().busy for process in children.own)
-        if children.exclusive is not None and not busy and now_s - self._step_s > SETTLED_S:
-            children.rows[children.exclusive.index].set_quiet(False)
+        elif exclusive.pid and now_s - self._step_s > SETTLED_S and not self._others_run:
+            children.rows[exclusive.index].set_quiet(False)
             self._enter("running", now_s)
 
     def _watch(self, now_s: float) -> None:

@@ -73,6 +73,34 @@ def test_a_slot_is_busy_until_its_message_is_acknowledged(
     assert row.read().done == 1
 
 
+def test_a_quiet_child_starts_nothing_and_releases_what_it_fetched(
+    broker: RedisBroker, row: ChildRow, slots: SlotTracking
+) -> None:
+    released: list[Any] = []
+    slots.release = released.append
+    held = hand_out(broker, "a", 5)
+    row.set_quiet()
+
+    with pytest.raises(SkipMessage):
+        slots.before_process_message(broker, held)
+
+    assert released == [held]
+    assert (row.running(), outcome_of(held).kind) == ([], "deferred")
+
+
+def test_a_child_that_runs_beside_others_leaves_a_lapse_suspect_and_ends(broker: RedisBroker, row: ChildRow) -> None:
+    slots = SlotTracking(broker, row, small_yard(), LANES, quiet_for_suspects=True)
+    crashed, suspect = hand_out(broker, "crashed", 5), hand_out(broker, "suspect", 6)
+    suspect.lapses = ()
+    slots.before_process_message(broker, crashed)
+
+    with pytest.raises(SkipMessage):
+        slots.before_process_message(broker, suspect)
+
+    assert row.quiet
+    assert [ran.id for ran in row.running()] == [b"crashed"]
+
+
 def test_what_runs_is_named_by_age(broker: RedisBroker, slots: SlotTracking) -> None:
     younger, older = hand_out(broker, "younger", 10), hand_out(broker, "older", 9)
     hand_out(broker, "not started", 8)

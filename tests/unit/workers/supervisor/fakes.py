@@ -30,12 +30,17 @@ class Server:
     def __init__(self) -> None:
         self.refuses = False
         self.lost: list[str] = []
-        self.waiting = self.isolated = 0
+        self.waiting = self.isolated = self.suspects = self.quiet = 0
+        self.works: dict[str, str] = {}
 
     def call(self, operation: object, keys: object, args: list[str], *, budget_s: float = 1.0) -> object:
         """Answer an operation."""
         self._refuse()
         name = operation.name  # type: ignore[attr-defined]
+        if name == "join" and args[2]:
+            self.works[args[0]] = args[2]
+        if name == "report":
+            self.works.update(zip(args[::2], args[1::2], strict=True))
         if name == "renew":
             return [owner.encode() for owner in args[1:] if owner in self.lost]
         return [-1, 0] if name == "reclaim" else []
@@ -44,7 +49,7 @@ class Server:
         """Answer polls of the backlog."""
         for _ in calls:  # type: ignore[attr-defined]
             self._refuse()
-            yield [self.waiting, 0, self.isolated, 0]
+            yield [self.waiting, 0, self.isolated, 0, self.suspects, self.quiet]
 
     def close(self) -> None:
         """Close nothing."""

@@ -1,0 +1,209 @@
+"""Quiet periods: nothing runs beside a lapse suspect, and the pool works at least as long between two of them."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from apps.platform.workers.supervisor.children import ChildManager
+from apps.platform.workers.supervisor.health import PoolHealth
+from apps.platform.workers.supervisor.processes import Process
+from apps.platform.workers.supervisor.quiet_periods import PERIOD_S, SETTLED_S, START_S, QuietPeriods
+from broker.topology import Pool
+from tests.unit.workers.supervisor.fakes import Server, begin, make_children
+
+POOL = Pool("work", queues=("work",), kind="threads", processes=2, slots=4)
+
+
+class Clock:
+    """A monotonic clock that a test turns; what it adds counts for the periods alone."""
+
+    def __init__(self) -> None:
+        self.ahead_s = 0.0
+
+    def monotonic(self) -> float:
+        return time.monotonic() + self.ahead_s
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr("apps.platform.workers.supervisor.quiet_periods.time", clock)
+    return clock
+
+
+@pytest.fixture
+def server() -> Server:
+    """A server on which a lapse suspect waits to run alone, and other work."""
+    server = Server()
+    server.waiting, server.isolated, server.suspects = 5, 1, 1
+    return server
+
+
+@pytest.fixture
+def children(server: Server, monkeypatch: pytest.MonkeyPatch) -> ChildManager:
+    """Two children that work; each has a pid of its own and no process."""
+    pids = iter(range(100, 200))
+    monkeypatch.setattr("apps.platform.workers.supervisor.children.start_child", lambda *_, **__: next(pids))
+    monkeypatch.setattr("apps.platform.workers.supervisor.processes.os.wait4", lambda pid, options: (0, 0, None))
+    monkeypatch.setattr("apps.platform.workers.supervisor.processes.os.kill", lambda pid, signum: None)
+    monkeypatch.setattr("apps.platform.workers.supervisor.processes.HAS_PIDFD", False)
+    children = make_children(POOL, server)
+    children.work()
+    for process in children.running:
+        children.rows[process.index].set_ready()
+        children.rows[process.index].lease(time.monotonic() + 60)
+    poll(children)
+    return children
+
+
+def poll(children: ChildManager) -> None:
+    """Have the backlog polled, and the children act on it."""
+    children.leases.backlog._poll_at_s = 0.0
+    children.leases.tick(children.rows)
+    children.work()
+    children.work()
+
+
+def exclusive(children: ChildManager) -> Process:
+    assert children.exclusive is not None
+    return children.exclusive
+
+
+def end(children: ChildManager, process: Process) -> None:
+    """Have a process end."""
+    process.pid, process.wanted = 0, False
+
+
+def open_period(periods: QuietPeriods, children: ChildManager, clock: Clock) -> None:
+    """Take the steps until the exclusive child runs suspects."""
+    periods.work()
+    clock.ahead_s += 2 * SETTLED_S
+    periods.work()
+    periods.work()
+    children.work()
+    assert children.rows[exclusive(children).index].quiet, "it starts as quiet as the others"
+    periods.work()
+    assert not children.rows[exclusive(children).index].quiet
+
+
+def test_the_exclusive_child_takes_nothing_before_all_others_have_ended_what_they_run(
+    children: ChildManager, clock: Clock
+) -> None:
+    periods, busy = QuietPeriods(children), children.rows[1]
+    slot = begin(busy)
+
+    periods.work()
+    clock.ahead_s += 10
+    periods.work()
+    children.work()
+    periods.work()
+    while_busy = [children.rows[index].quiet for index in (1, 2, exclusive(children).index)]
+    busy.end(slot, worked_off=True)
+    periods.work()
+
+    assert while_busy == [True, True, True]
+    assert busy.start(0, b"id", b"1", 0) is None
+    assert not children.rows[exclusive(children).index].quiet
+
+
+def test_its_leases_say_that_it_runs_alone_and_those_of_the_others_that_they_run_nothing(
+    children: ChildManager, clock: Clock, server: Server
+) -> None:
+    open_period(QuietPeriods(children), children, clock)
+    children.leases._report_at_s = 0.0
+    children.leases.tick(children.rows)
+
+    reports = {owner.rsplit(".", 2)[1]: work.split()[:2] for owner, work in server.works.items()}
+    assert reports == {"1": ["0", "0"], "2": ["0", "0"], str(exclusive(children).index): ["1", "1"]}
+
+
+def test_a_period_ends_after_its_time_and_the_pool_works_as_long_before_the_next(
+    children: ChildManager, clock: Clock
+) -> None:
+    periods = QuietPeriods(children)
+    open_period(periods, children, clock)
+    last, row = exclusive(children), children.rows[exclusive(children).index]
+    row.set_working()
+    begin(row)
+    periods.work()
+    clock.ahead_s += PERIOD_S + 1
+    periods.work()
+    while_it_ends = children.quiet, row.retired
+
+    end(children, last)
+    periods.work()
+    poll(children)
+    pause_s = periods.work()
+
+    assert while_it_ends == (True, True)
+    assert not children.quiet and not children.rows[1].quiet
+    assert pause_s == pytest.approx(PERIOD_S + 1 + 2 * SETTLED_S, abs=0.5)
+    clock.ahead_s += pause_s
+    periods.work()
+    assert children.quiet
+
+
+def test_a_period_whose_child_is_idle_or_gone_or_never_works_ends(children: ChildManager, clock: Clock) -> None:
+    for how in ("idle", "gone", "never works"):
+        periods = QuietPeriods(children)
+        open_period(periods, children, clock)
+        row = children.rows[exclusive(children).index]
+        if how == "idle":
+            row.set_working()
+            row.progressed()
+            clock.ahead_s += 2
+        elif how == "never works":
+            clock.ahead_s += START_S + 1
+        if how != "gone":
+            periods.work()
+            assert row.retired
+        end(children, exclusive(children))
+        periods.work()
+        assert not children.quiet, how
+        poll(children)
+
+
+def test_no_period_begins_where_others_run_the_suspects_or_the_pool_is_not_up(
+    children: ChildManager, clock: Clock, server: Server
+) -> None:
+    server.quiet = 1
+    poll(children)
+    QuietPeriods(children).work()
+    by_others = children.quiet
+    server.suspects, server.isolated = 9, 9
+    poll(children)
+    children.rows[2].clear()
+    QuietPeriods(children).work()
+
+    assert not by_others and not children.quiet
+    children.rows[2].set_ready()
+    QuietPeriods(children).work()
+    assert children.quiet
+
+
+def test_suspects_start_no_child_that_would_run_beside_others(children: ChildManager) -> None:
+    assert [process.pid for process in children.isolated if process.pid] == []
+
+
+def test_a_pause_ends_a_period(children: ChildManager, clock: Clock) -> None:
+    periods = QuietPeriods(children)
+    open_period(periods, children, clock)
+
+    children.pause()
+    periods.work()
+
+    assert not children.quiet
+    assert children.exclusive is None
+
+
+def test_a_pool_in_a_quiet_period_is_healthy(children: ChildManager, monkeypatch: pytest.MonkeyPatch) -> None:
+    health = PoolHealth(children)
+    for process in children.own[:2]:
+        children.rows[process.index].set_working()
+    health.unhealthy_reason()
+    children.begin_quiet()
+    health._taken_s -= 100
+
+    assert health.unhealthy_reason() == ""
