@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 import time
 from collections import deque
 from collections.abc import Iterable
@@ -57,11 +58,11 @@ class Consumer(DramatiqConsumer):
         self._credit.consumers += 1
         self._acks = broker.acks_of(family, owner)
         self._requests = itertools.count(time.time_ns())
-        self._request = 0
         self._ready: deque[HeldMessage] = deque()
         self._wakeup = Wakeup(family.calls, family.keys.wakeup(self._lane))
-        self._reserved_credit = 0
+        self._request = self._reserved_credit = 0
         self._share_requested = self._holdings_known = self._lane_empty = False
+        self._sharing = threading.Lock()
         self._due_at_s: float | None = None
         self._parked = ParkedCalls(family, self._lane, owner, knows=broker.knows)
 
@@ -140,9 +141,10 @@ class Consumer(DramatiqConsumer):
         Called by other threads. Interrupts the listening thread locally: a token on the wake-up list might wake a
         consumer of another process, and the credit would stay reserved for up to 2 s.
         """
-        self._share_requested = True
-        if self._reserved_credit:
-            self._wakeup.interrupt()
+        with self._sharing:
+            self._share_requested = True
+            if self._reserved_credit:
+                self._wakeup.interrupt()
 
     def interrupt(self) -> None:
         """End a wait for the wake-up in another thread."""
@@ -151,7 +153,6 @@ class Consumer(DramatiqConsumer):
     def _work(self, timeout_s: float) -> None:
         """Do one step, as the class describes."""
         if self._share_requested and self._reserved_credit:
-            self._share_requested = False
             self._abandon_wakeup()
         if self._parked.find() and self._wakeup.pending:
             self._abandon_wakeup()
@@ -163,7 +164,6 @@ class Consumer(DramatiqConsumer):
             except BrokerUnavailable:
                 if not self._share_requested:  # otherwise :meth:`share` closed the connection, maybe late
                     raise
-                self._share_requested = False
                 self._abandon_wakeup()
             return
         credit_timeout_s = min(timeout_s, ACKS_WAIT_S) if self._acks.pending else timeout_s
@@ -287,6 +287,8 @@ class Consumer(DramatiqConsumer):
 
     def _abandon_wakeup(self) -> None:
         """End a pending wait. The fetch that was sent ahead may be run until the server has closed the connection."""
+        with self._sharing:  # an interruption of share() that came later would hit the next wake-up
+            self._share_requested = False
         self._stop_listening()
         self._holdings_known = False
         time.sleep(CLOSING_PAUSE_S)

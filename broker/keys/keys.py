@@ -49,7 +49,7 @@ class Keys:
         return f"{self.prefix}:{{pools}}:{member}"
 
     def stacks_asked(self, member: str) -> str:
-        """String: the last request for the stacks of a supervisor's children. Deleted when read, or after 15 s."""
+        """String: the last request for the stacks of a supervisor's children. Expires after 15 s."""
         return f"{self.prefix}:{{pools}}:asked:{member}"
 
     def stacks_answer(self, request: str) -> str:

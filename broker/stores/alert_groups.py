@@ -7,6 +7,7 @@ when the window ends.
 from __future__ import annotations
 
 import json
+import uuid
 from dataclasses import asdict, dataclass
 
 from broker.keys.keys import Keys
@@ -75,7 +76,7 @@ class AlertGroups:
         claimed = []
         for fingerprint in (str(item, "utf-8") for item in due):
             keys = [self._keys.alerts_due(), self._keys.alert_group(fingerprint)]
-            found = self._calls.call(CLAIM, keys, [fingerprint, CLAIM_MS], repeatable=False)
+            found = self._calls.call(CLAIM, keys, [fingerprint, CLAIM_MS, uuid.uuid4().hex])
             if found:
                 token, sample, *numbers = found
                 count, sent, first_at, last_at = (int(number) for number in numbers)

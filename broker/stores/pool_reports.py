@@ -78,13 +78,16 @@ class PoolReports:
         self._keys = keys
 
     def write(self, report: PoolReport) -> str:
-        """Write a report, which expires after 15 s; return the request for stacks that came meanwhile, or ""."""
+        """Write a report, which expires after 15 s; return the last request for stacks, or "".
+
+        A request is returned again for as long as it lasts, so that it survives an answer that was lost.
+        """
         member = report.member
         *_, request = self._calls.pipeline(
             [
                 ("SET", self._keys.pool_report(member), json.dumps(asdict(report)), "PX", REPORT_TTL_MS),
                 ("SADD", self._keys.pool_reports(), member),
-                ("GETDEL", self._keys.stacks_asked(member)),
+                ("GET", self._keys.stacks_asked(member)),
             ]
         )
         return str(request, "ascii") if request and REQUEST.fullmatch(request) else ""

@@ -100,6 +100,38 @@ def test_a_share_whose_interruption_comes_late_ends_no_consumer(
     assert listening(consumer)
 
 
+def test_a_share_that_is_noticed_before_its_interruption_ends_no_consumer(
+    yard_broker: BuildBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker = yard_broker(small_yard())
+    consumer = broker.consume("work", prefetch=4, timeout=500)
+    next(consumer)
+    assert listening(consumer)
+    request, interrupt = Wakeup.request, Wakeup.interrupt
+    interrupting, requested = threading.Event(), threading.Event()
+
+    def interrupt_late(self: Wakeup) -> None:
+        interrupting.set()
+        requested.wait(0.3)  # time for a consumer to listen anew, which it must not before this is over
+        interrupt(self)
+
+    def noted_request(self: Wakeup, *command: Any) -> None:
+        request(self, *command)
+        requested.set()
+
+    monkeypatch.setattr(Wakeup, "interrupt", interrupt_late)
+    monkeypatch.setattr(Wakeup, "request", noted_request)
+    other = threading.Thread(target=consumer.share)
+    other.start()
+    assert interrupting.wait(5)
+
+    assert next(consumer) is None
+
+    other.join()
+    assert next(consumer) is None
+    assert listening(consumer)
+
+
 def test_what_a_fetch_brought_in_the_moment_of_a_drain_goes_back(yard_broker: BuildBroker) -> None:
     broker = yard_broker(small_yard())
     consumer = broker.consume("work", prefetch=4, timeout=50)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import urlsplit
 
 import dramatiq
 
 from broker.interface import facilities
 from broker.keys.keys import Keys
 from broker.redis.calls import RedisCalls
+from broker.redis.connections import connect
 from broker.redis_broker import RedisBroker
-from broker.stores.alert_groups import AlertFact, AlertGroups
+from broker.stores.alert_groups import CLAIM, AlertFact, AlertGroups
+from tests.chaos.fault_proxy import FaultProxy
 from tests.factories.yards import small_yard
 from tests.waiting import wait_for
 
@@ -40,6 +43,20 @@ def test_a_hundred_dead_letters_of_one_cause_are_one_group(yard_broker: BuildBro
 
     assert [(group.count, group.sample.actor) for group in groups] == [(100, "broken")]
     assert "number" in groups[0].sample.detail
+
+
+def test_a_claim_whose_answer_is_lost_is_made_all_the_same(valkey: Any, valkey_url: str) -> None:
+    alerts = AlertGroups(RedisCalls(valkey), Keys("lost"))
+    valkey.script_load(CLAIM.text)
+    alerts.raise_(_fact())
+
+    with FaultProxy(urlsplit(valkey_url).port or 0) as proxy, connect(proxy.url) as client:
+        proxy.drop_reply(of=b"EVALSHA")
+        [claimed] = AlertGroups(RedisCalls(client), Keys("lost")).claim_due()
+
+    assert claimed.count == 1
+    assert alerts.claim_due() == [], "it is claimed once"
+    assert alerts.settle(claimed)
 
 
 def test_a_group_is_sent_at_once_and_again_as_a_digest_when_it_grew(valkey: Any) -> None:

@@ -48,13 +48,16 @@ class StackRequests:
     ) -> None:
         self._pool_name = pool_name
         self._send, self._answer = send, answer
-        self._request = ""
+        self._request = self._begun = ""
         self._offsets: dict[int, int] = {}
         self._at_s = 0.0
 
     def begin(self, request: str, pids: Iterable[int]) -> None:
-        """Have children write their stacks, for a request."""
-        self._request, self._at_s = request, time.monotonic() + WAIT_S
+        """Have children write their stacks, for a request. One that was begun before is not begun again."""
+        if request == self._begun:
+            return
+        self._request = self._begun = request
+        self._at_s = time.monotonic() + WAIT_S
         self._offsets = {pid: _size(stacks_file(self._pool_name, pid)) for pid in pids}
         for pid in self._offsets:
             self._send(pid, signal.SIGUSR1)

@@ -76,3 +76,17 @@ def test_only_what_was_written_since_the_request_is_told(monkeypatch: pytest.Mon
     asked.finish()
 
     assert answers == [("a request", [ChildStacks(77, [Stack("thread", ["new.py:1 new"])])])]
+
+
+def test_a_request_that_is_read_again_is_answered_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stack_requests, "WAIT_S", 0)
+    signalled, answers = [], []
+    asked = StackRequests(
+        "urgent", send=lambda pid, signum: signalled.append(pid), answer=lambda request, told: answers.append(request)
+    )
+
+    for request in ("first", "first", "second"):
+        asked.begin(request, [77])
+        asked.finish()
+
+    assert (signalled, answers) == ([77, 77], ["first", "second"])
