@@ -61,7 +61,7 @@ def needs(pool: Pool) -> str:
     child = f" of up to {pool.memory_limit_bytes / 1e6:,.0f} MB" if pool.memory_limit_bytes else ""
     return (
         f"{pool.children} children, a successor and {pool.most_isolated} for isolated messages{child}, "
-        f"beside their supervisor, need {sizes.memory_mib(pool):,}M"
+        f"beside their supervisor and {sizes.TMP_MIB}M for /tmp, need {sizes.memory_mib(pool):,}M"
     )
 
 

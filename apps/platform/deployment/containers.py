@@ -5,17 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 
-def hardened(memory_mib: int, *, cpus: float, pids: int = 256) -> dict[str, Any]:
+def hardened(memory_mib: int, *, cpus: float, pids: int = 256, tmp_mib: int | None = None) -> dict[str, Any]:
     """Return the keys that confine a container.
 
     Args:
-        memory_mib: The kernel kills the container above it. Files in ``/tmp`` count as memory and may use half of it.
+        memory_mib: The kernel kills the container above it. Files in ``/tmp`` count as memory.
         cpus: Processors' worth of time, for example 1.5.
         pids: Most processes and threads.
+        tmp_mib: Size of ``/tmp``; ``None`` is half of the memory.
     """
     return {
         "read_only": True,
-        "tmpfs": [f"/tmp:size={memory_mib // 2}m"],  # noqa: S108 - in the container, and its own
+        "tmpfs": [f"/tmp:size={tmp_mib or memory_mib // 2}m"],  # noqa: S108 - in the container, and its own
         "cap_drop": ["ALL"],
         "security_opt": ["no-new-privileges:true"],
         "restart": "unless-stopped",

@@ -117,5 +117,5 @@ def _pool(pool: Pool) -> dict[str, Any]:
         "depends_on": _after_migration(),
         "healthcheck": _probe(METRICS_PORT, "/health"),
         "stop_grace_period": f"{STOP_GRACE_S}s",
-        **hardened(sizes.memory_mib(pool), cpus=sizes.cpus(pool), pids=sizes.pids(pool)),
+        **hardened(sizes.memory_mib(pool), cpus=sizes.cpus(pool), pids=sizes.pids(pool), tmp_mib=sizes.TMP_MIB),
     }

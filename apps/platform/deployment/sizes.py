@@ -8,6 +8,8 @@ from broker.topology import Yard
 MIB = 2**20
 # For a child without ``memory_limit_bytes``.
 CHILD_MIB: dict[PoolKind, int] = {"threads": 320, "gevent": 384, "processes": 768}
+# Files of tasks, such as an export while it is written. They are in memory.
+TMP_MIB = 256
 # Processors that ``processes="cores"`` stands for in rendered files, which do not depend on the machine.
 RENDERED_CORES = 2
 # Memory of the other containers. The broker's server takes two thirds of its container: a background rewrite of its
@@ -23,10 +25,10 @@ SPARE_DATABASE_CONNECTIONS = 10
 def memory_mib(pool: Pool) -> int:
     """Return the memory that a pool's container needs when each child is at its limit.
 
-    Counts the supervisor, the children, a successor, and the children for isolated messages.
+    Counts the supervisor, the children, a successor, the children for isolated messages, and the files in ``/tmp``.
     """
     guessed_bytes = SUPERVISOR_BYTES + pool.most_children * CHILD_MIB[pool.kind] * MIB
-    return -(-(pool.most_memory_bytes or guessed_bytes) // MIB)
+    return -(-(pool.most_memory_bytes or guessed_bytes) // MIB) + TMP_MIB
 
 
 def cpus(pool: Pool) -> float:

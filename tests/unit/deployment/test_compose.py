@@ -93,13 +93,13 @@ def test_environment_is_one_that_production_accepts(name: str) -> None:
     assert config.storage_url == "file:///srv/media"
 
 
-def test_container_holds_children_a_successor_and_isolated_ones_beside_the_supervisor() -> None:
+def test_container_holds_children_a_successor_and_isolated_ones_beside_supervisor_and_files() -> None:
     limited = replace(VANS, memory_limit_bytes=100 * 2**20, isolated=2)
 
-    assert sizes.memory_mib(VANS) == 160 + (3 + 1 + 4) * sizes.CHILD_MIB["processes"]
-    assert sizes.memory_mib(limited) == 160 + (3 + 1 + 2) * 100
+    assert sizes.memory_mib(VANS) == 256 + 160 + (3 + 1 + 4) * sizes.CHILD_MIB["processes"]
+    assert sizes.memory_mib(limited) == 256 + 160 + (3 + 1 + 2) * 100
     services = compose.project(Yard(YARD.queues, (limited, SPARE)))["services"]
-    assert services["pool-vans"]["deploy"]["resources"]["limits"]["memory"] == "760M"
+    assert services["pool-vans"]["deploy"]["resources"]["limits"]["memory"] == "1016M"
 
 
 def test_every_pool_and_queue_of_the_shipped_yards_has_its_limits() -> None:
@@ -118,7 +118,7 @@ def test_pool_of_cores_is_rendered_for_a_number_of_cores_and_other_pools_are_not
 
     limits = [services["pool-vans"]["deploy"]["resources"]["limits"] for services in (few, many)]
     assert [limit["cpus"] for limit in limits] == ["2.00", "8.00"]
-    assert [limit["memory"] for limit in limits] == ["828M", "1400M"]
+    assert [limit["memory"] for limit in limits] == ["1084M", "1656M"]
     assert few["pool-spare"] == many["pool-spare"]
     opened = [int(services["postgres"]["command"][-1].partition("=")[2]) for services in (few, many)]
     assert opened[1] - opened[0] == 6

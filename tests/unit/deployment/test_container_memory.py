@@ -49,7 +49,7 @@ def test_container_that_is_too_small_is_named_with_figures_and_remedy(tmp_path: 
     assert (found.id, found.obj) == ("switchyard.W008", "pool vans")
     assert found.msg == (
         "gets 512M in ops/compose.yaml; 3 children, a successor and 1 for isolated messages of up to 200 MB, "
-        "beside their supervisor, need 1,114M"
+        "beside their supervisor and 256M for /tmp, need 1,370M"
     )
     assert "topology render compose" in (found.hint or "")
 

@@ -124,3 +124,22 @@ def test_overridden_settings_hold_until_the_override_ends() -> None:
         assert switchyard_settings().metrics_token == "other"
 
     assert switchyard_settings() is own
+
+
+@pytest.mark.parametrize("value", [3, "3"])
+def test_cores_of_the_settings_replace_the_measured_ones(value: int | str) -> None:
+    yard = Yard(DEFAULT_YARD.queues, (replace(DEFAULT_YARD.pools[0], processes="cores"), *DEFAULT_YARD.pools[1:]))
+
+    found = (
+        read({"TOPOLOGY": yard}, {"SWITCHYARD_CORES": value})
+        if value == "3"
+        else read({"TOPOLOGY": yard, "CORES": value})
+    )
+
+    assert [pool.children for pool in found.topology.pools] == [3, 1, 1]
+
+
+@pytest.mark.parametrize("value", ["0", "two", "-1", "100000", True, 1.5])
+def test_cores_that_are_no_number_are_refused_by_name(value: Any) -> None:
+    with pytest.raises(InvalidSetting, match=r"CORES.* is no number from 1 to 1024; set .*=2, or leave it out"):
+        read({"CORES": value})

@@ -8,7 +8,7 @@ import pytest
 from django.conf import settings
 from django.test import override_settings
 
-from apps.platform.workers.preflight import refuse_if_wrong
+from apps.platform.workers.preflight import refuse_if_wrong, warn_if_too_small
 from broker.topology import Yard
 
 SOUND = settings.SWITCHYARD.topology
@@ -37,3 +37,25 @@ def test_a_wrong_yard_exits_78_with_subject_fact_fix_and_id(capsys: pytest.Captu
 def test_a_silenced_check_does_not_stop_the_start() -> None:
     with override_settings(SWITCHYARD=WRONG, SILENCED_SYSTEM_CHECKS=["switchyard.E010"]):
         refuse_if_wrong(ask_broker=False)
+
+
+def test_a_container_that_is_too_small_for_its_pools_is_named_with_figures(capsys: pytest.CaptureFixture[str]) -> None:
+    pool = replace(SOUND.pools[0], processes=2, isolated=1, memory_limit_bytes=200_000_000)
+
+    warn_if_too_small([pool], 900_000_000)
+
+    said = capsys.readouterr().err
+    assert said.startswith("switchyard: warning: this container has 900 MB, and its pools may take 968 MB")
+    assert f"4 children of up to 200 MB in pool {pool.name}" in said
+    assert "; raise the container's memory, or lower memory_limit_bytes, isolated or processes in" in said
+
+
+@pytest.mark.parametrize("memory_bytes", [None, 968_000_000])
+def test_a_container_that_is_large_enough_or_has_no_limit_is_not_named(
+    memory_bytes: int | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pool = replace(SOUND.pools[0], processes=2, isolated=1, memory_limit_bytes=200_000_000)
+
+    warn_if_too_small([pool, replace(pool, name="unlimited", memory_limit_bytes=None)], memory_bytes)
+
+    assert capsys.readouterr().err == ""

@@ -151,3 +151,12 @@ def test_a_pool_of_greenlets_without_gevent_is_refused(monkeypatch: pytest.Monke
         ("switchyard.E033", f"pool {pool.name}") for pool in yard.pools if pool.kind == "gevent"
     }
     assert "pip install gevent" in str(found[0].hint)
+
+
+def test_a_memory_limit_that_an_idle_child_reaches_is_named() -> None:
+    small = replace(FAST_POOL, memory_limit_bytes=64_000_000)
+
+    [message] = check_yard(yard(small, LONG_POOL, RETRIES))
+
+    assert (message.id, message.obj) == ("switchyard.W009", f"pool {small.name}")
+    assert message.msg.startswith("memory_limit_bytes is 64 MB, and an idle child takes about 120 MB")
