@@ -83,6 +83,18 @@ def _failing(queue: Queue, state: QueueFacts) -> Iterator[Finding]:
         cause = "A task crashes its process; after the third time its message becomes a dead letter `poison`"
         step = f"manage.py jobs show {shlex.quote(next(iter(crashed)))}"  # ids are user input
         yield GROUP.warning("crashing", seen, cause, step, queue.name)
+    if state.lapses:
+        most = max(state.lapses, key=lambda id_: state.lapses[id_])
+        named = ", ".join(sorted(state.lapses)[:SHOWN])
+        seen = f"{queue.name}: {len(state.lapses)} messages ran when a whole pool ended, and run alone ({named})"
+        cause = "A container or a machine was killed"
+        if times := state.lapses[most]:
+            cause = (
+                f"A container was killed {times} times while {most} ran alone in it, perhaps for its memory; "
+                "after the fifth time it becomes a dead letter `suspected_poison`"
+            )
+        step = f"manage.py jobs show {shlex.quote(most)}"
+        yield GROUP.warning("suspects", seen, cause, step, queue.name)
 
 
 def _set_aside(queue: Queue, state: QueueFacts) -> Iterator[Finding]:

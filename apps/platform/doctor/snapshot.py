@@ -35,6 +35,7 @@ class QueueFacts:
         expired: Owner of an expired lease -> seconds since it expired.
         expired_messages: Messages that those owners hold.
         crashed: Message id -> number of worker crashes while it ran.
+        lapses: Id of a lapse suspect -> number of times that its pool ended while it ran alone.
         unknown: Actors called by parked messages, of the first ``PARKED_SHOWN`` of each lane.
     """
 
@@ -42,6 +43,7 @@ class QueueFacts:
     expired: dict[str, float]
     expired_messages: int
     crashed: dict[str, int]
+    lapses: dict[str, int]
     unknown: tuple[str, ...]
 
 
@@ -109,8 +111,13 @@ def _queue(client: redis.Redis, calls: RedisCalls, keys: QueueKeys, now_ms: int)
         for name, note in notes.items()
         if (count := re.match(rb"\d{1,9}", note)) and int(count[0])
     }
+    lapses = {
+        str(name, "utf-8", "replace").removeprefix("crash:"): found[1].count(b"@")
+        for name, note in notes.items()
+        if (found := re.search(rb"\n@[\d,-]+ (\S*[@+]\S*)$", note))
+    }
     unknown = sorted({_actor(member) for members in parked for member in members})
-    return QueueFacts(stats, expired, held, crashed, tuple(unknown))
+    return QueueFacts(stats, expired, held, crashed, lapses, tuple(unknown))
 
 
 def _actor(member: bytes) -> str:

@@ -95,6 +95,22 @@ def test_messages_that_took_their_worker_down_twice_are_named(enqueue: Any) -> N
     assert "1 messages" in found.seen and "poison" in found.seen and "innocent" not in found.seen
 
 
+def test_messages_that_ran_when_a_whole_pool_ended_are_named(enqueue: Any) -> None:
+    family = enqueue("slow", Entry("suspect", b"{}"), Entry("stock", b"{}"))
+    for number in (1, 2):
+        owner = f"slow.host.{number}.ab.1.0/live"
+        family.join(owner, work="1 1 host-1")
+        family.fetch(owner, 2, request=1)
+        family.renew([owner], lease_ms=-1)
+        family.reclaim(owner, only_lapsed=True)
+
+    found = of(look(), "warning")["suspects"]
+
+    assert found.seen == "slow: 1 messages ran when a whole pool ended, and run alone (suspect)"
+    assert "killed 1 times while suspect ran alone" in found.cause
+    assert found.next == "manage.py jobs show suspect"
+
+
 def test_a_command_that_names_a_message_can_be_pasted_whatever_its_id(enqueue: Any) -> None:
     family = enqueue("slow", Entry("$(touch /tmp/a)", b"{}"))
     for number in (1, 2):

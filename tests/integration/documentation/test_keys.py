@@ -55,7 +55,7 @@ def server(valkey: redis.Redis, facilities: Facilities) -> redis.Redis:
     """A server on which the yard has done something of everything, under the page's names."""
     keys = Keys()
     family = QueueOperations(RedisCalls(valkey), keys.queue(make_keys.QUEUE))
-    family.join(OWNER)
+    family.join(OWNER, work="1 0 host")
     family.lapsed()
     family.enqueue([Entry("done", b"{}"), Entry("dead", b"{}"), Entry("odd", b"{}"), Entry("held", b"{}", "a-key")])
     done, dead, odd, _ = family.fetch(OWNER, 4, request=1).grants
