@@ -7,7 +7,7 @@ import time
 from bisect import bisect_left
 from collections import Counter as Tally
 from collections import defaultdict, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from dramatiq.broker import Broker, MessageProxy
@@ -25,6 +25,7 @@ BUCKETS_S = tuple(0.005 * 2**step for step in range(18))
 # Series of a metric are bounded, whatever actors and exceptions there are: beyond these, the last label is "other".
 # Each pair of lane and actor costs about 50 series, mostly buckets; each triple with an exception costs one.
 MOST_ACTORS = 500
+KEEP_EVERY_S = 2.0
 MOST_EXCEPTIONS = 1_000
 
 
@@ -38,9 +39,16 @@ class Metrics(Middleware):
             multiprocess files.
         barrier: Calls :meth:`fold` before acknowledgements and within milliseconds, so that a file is changed
             once for many messages. Without it, each value is written at once.
+        keep_files: Called by :meth:`fold`, every two seconds at most: starts new files where the old ones are gone.
     """
 
-    def __init__(self, *, registry: CollectorRegistry | None = None, barrier: AckBarrier | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        registry: CollectorRegistry | None = None,
+        barrier: AckBarrier | None = None,
+        keep_files: Callable[[], None] | None = None,
+    ) -> None:
         registry = registry or CollectorRegistry()
         both = ("queue", "actor")
         self.registry = registry
@@ -79,6 +87,8 @@ class Metrics(Middleware):
         self._ended: deque[tuple[str, ...]] = deque()
         self._folding = threading.Lock()
         self._barrier = barrier
+        self._keep_files = keep_files
+        self._keep_at_s = 0.0
         self._actors = BoundedLabels(MOST_ACTORS)
         self._exceptions = BoundedLabels(MOST_EXCEPTIONS)
 
@@ -124,6 +134,9 @@ class Metrics(Middleware):
     def fold(self) -> None:
         """Add the recorded values to the metrics. A message that is acknowledged after this call is counted."""
         with self._folding:
+            if self._keep_files is not None and time.monotonic() >= self._keep_at_s:
+                self._keep_at_s = time.monotonic() + KEEP_EVERY_S
+                self._keep_files()
             self._waits.fold()
             self._durations.fold()
             for labels, count in Tally(drained(self._ended)).items():

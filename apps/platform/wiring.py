@@ -15,6 +15,7 @@ from apps.platform.conf import switchyard_settings
 from apps.platform.console.refusal import refuse
 from apps.platform.database_connections import Connections
 from apps.platform.transaction_warnings import TransactionWarnings
+from apps.platform.workers.metrics.restoring import keep_files, name_files
 from broker.errors import SwitchyardError
 from broker.interface import Facilities, attach
 from broker.keys.keys import Keys
@@ -131,7 +132,8 @@ def in_order(
     """
     yard, transport, interrupts = facilities.yard, facilities.transport, make_interrupts()
     # Participant of the flush before acknowledgements; a pool's child adds its row, in workers/child/main.py.
-    metrics = facilities.barrier.metrics = Metrics(barrier=facilities.barrier)
+    metrics = facilities.barrier.metrics = Metrics(barrier=facilities.barrier, keep_files=keep_files)
+    name_files()
     return [
         LostLeases(),
         Connections(),

@@ -16,6 +16,7 @@ from __future__ import annotations
 import random
 import sqlite3
 import time
+from pathlib import Path
 from typing import Any
 
 from django.db.backends.sqlite3 import base
@@ -53,13 +54,30 @@ class Cursor(base.SQLiteCursorWrapper):
         return True
 
 
+# Files that this process, or the one it was forked from, has opened.
+_opened: set[str] = set()
+
+
 class DatabaseWrapper(base.DatabaseWrapper):
     """Django's SQLite connection with a wait for locks that blocks no other thread or greenlet."""
 
+    def prepare_database(self) -> None:
+        """Let ``migrate``, which calls this, create a file that was removed."""
+        _opened.discard(str(self.settings_dict["NAME"]))
+
     def get_new_connection(self, conn_params: dict[str, Any]) -> sqlite3.Connection:
-        """Connect. SQLite itself waits for what opens the database, then no more."""
+        """Connect. SQLite itself waits for what opens the database, then no more.
+
+        Raises:
+            sqlite3.OperationalError: the file was there and is gone. An empty one in its place would hide that.
+        """
+        name = str(conn_params["database"])
+        if name in _opened and not Path(name).exists():
+            raise sqlite3.OperationalError(f"the database {Path(name).name} is gone; put it back, or run migrate")
         connection: sqlite3.Connection = super().get_new_connection(conn_params)
         connection.execute("PRAGMA busy_timeout = 0")
+        if Path(name).is_file():
+            _opened.add(name)
         return connection
 
     def create_cursor(self, name: str | None = None) -> Cursor:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from apps.platform.conf import switchyard_settings
 from apps.platform.console.formatting import size
 from apps.platform.doctor.finding import Finding, FindingGroup, Severity
+from apps.platform.workers.metrics.restoring import gaps_of
 
 GROUP = FindingGroup("disk")
 LOW_BYTES = 1_000_000_000
@@ -16,7 +17,8 @@ EMPTY_BYTES = 100_000_000
 
 
 def look() -> Iterator[Finding]:
-    """Check the free space and the permission to write."""
+    """Check the free space, the permission to write, and the metrics that were removed."""
+    yield from _gaps()
     folder = switchyard_settings().state_dir
     if not folder.is_dir():
         seen = "the state folder does not exist"
@@ -41,3 +43,12 @@ def look() -> Iterator[Finding]:
     else:
         cause = "Results, logs or the server's append-only file grew"
         yield GROUP.finding(severity, "low", seen, cause, f"du -xh --max-depth=2 {folder} | sort -h | tail")
+
+
+def _gaps() -> Iterator[Finding]:
+    for folder in sorted(switchyard_settings().metrics_dir.glob("*/")):
+        count = int(gaps_of(folder))
+        if count:
+            seen = f"the metrics of {folder.name} have {count} gap{'s' if count > 1 else ''}: their folder was removed"
+            cause = "A clean-up of temporary files, or of PROMETHEUS_MULTIPROC_DIR, removes it while the pool runs"
+            yield GROUP.warning("metrics_gap", seen, cause, f"exclude {folder.parent} from the clean-up", folder.name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from django.db import DatabaseError, connection
+from django.db import DatabaseError, OperationalError, ProgrammingError, connection
 
 from apps.platform.operations.server_state import read_server_state
 from apps.platform.operations.timeouts import NoAnswer, TimedCall
@@ -12,6 +12,8 @@ from broker.errors import BrokerError
 from broker.interface import facilities
 
 TIMEOUT_S = 2.0
+# Every migrated yard has it.
+_TABLE = "switchyard_dead_letters_deadletter"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +35,19 @@ def _ask_broker() -> str:
     return "; ".join(error.seen for error in server.errors)
 
 
-def _ask_database() -> None:
+def _ask_database() -> str:
+    """Return what is missing in a database that answers, "" when it has this library's tables."""
     try:
         with connection.cursor() as cursor:
-            cursor.execute("SELECT 1")
+            cursor.execute(f"SELECT 1 FROM {_TABLE} LIMIT 1")  # noqa: S608  a constant
+    except (OperationalError, ProgrammingError):
+        # Databases report a missing table by different errors.
+        if _TABLE in connection.introspection.table_names():
+            raise
+        return f"table {_TABLE} is missing; run `manage.py migrate`"
     finally:
         connection.close()
+    return ""
 
 
 # One for each process: a dependency that hangs blocks one thread, however many probes come.
@@ -63,9 +72,11 @@ def _broker() -> Dependency:
 
 def _database() -> Dependency:
     try:
-        DATABASE.result(TIMEOUT_S)
+        missing = DATABASE.result(TIMEOUT_S)
     except (NoAnswer, DatabaseError) as error:
         return Dependency("database", False, _fact(error))
+    if missing:
+        return Dependency("database", False, missing)
     return Dependency("database", True, "answers")
 
 

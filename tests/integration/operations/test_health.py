@@ -84,3 +84,19 @@ def test_database_that_is_away_is_named_without_its_name(
     assert answer.status_code == 503
     assert answer.json()["dependencies"]["database"] == {"ok": False, "fact": "OperationalError"}
     assert "canary" not in answer.content.decode()
+
+
+def test_a_database_without_tables_is_not_ready(facilities: Facilities) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE switchyard_dead_letters_deadletter RENAME TO moved_away")
+    try:
+        answer = Client().get("/readyz")
+    finally:
+        with connection.cursor() as cursor:
+            cursor.execute("ALTER TABLE moved_away RENAME TO switchyard_dead_letters_deadletter")
+
+    assert answer.status_code == 503
+    assert answer.json()["dependencies"]["database"] == {
+        "ok": False,
+        "fact": "table switchyard_dead_letters_deadletter is missing; run `manage.py migrate`",
+    }

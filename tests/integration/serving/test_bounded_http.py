@@ -212,3 +212,20 @@ def test_five_hundred_streams_of_one_token_are_capped(web: WebProcess) -> None:
 
     assert probe.grown_mib <= MOST_GROWN_MIB
     assert probe.slowest_ms <= SLOWEST_MS
+
+
+def test_a_database_that_is_moved_away_is_missed_and_not_made_again(web: WebProcess) -> None:
+    database, away = web.folder / "db.sqlite3", web.folder / "away.sqlite3"
+    assert web.request("GET", "/readyz")[0] == 200
+    database.rename(away)
+    try:
+        status, _, body = web.request("GET", "/readyz")
+        refused = web.request("POST", "/api/v1/emails", body=MAIL, headers=web.bearer | JSON)[0]
+        assert not database.exists()
+    finally:
+        away.rename(database)
+
+    assert status == 503
+    assert not json.loads(body)["dependencies"]["database"]["ok"]
+    assert refused == 503
+    assert web.request("GET", "/readyz")[0] == 200

@@ -19,9 +19,10 @@ from pathlib import Path
 from prometheus_client import values
 from prometheus_client.mmap_dict import MmapedDict
 
+from apps.platform.workers.metrics.restoring import LOCK, VARIABLE, name_files
+
 # Kinds whose values add up. Prometheus-client names a file <kind>_<pid>.db.
 ADDED_UP = ("counter", "histogram", "summary")
-VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 FOLDING = "folding"
 # A scrape takes about 10 ms. One that hangs must not block a supervisor, nor the other way round.
 TRY_AGAIN_S = 0.05
@@ -85,7 +86,7 @@ def _lock(folder: Path, how: int, until: contextlib.ExitStack) -> bool:
 
 def fold(folder: Path, pid: int) -> None:
     """Add the metrics of an ended process to the total, and remove its files. Takes a few milliseconds."""
-    for file in folder.glob(f"*_{pid}.db"):
+    for file in [*folder.glob(f"*_{pid}.db"), *folder.glob(f"*_{pid}-*.db")]:
         kind = file.name.partition("_")[0]
         if kind in ADDED_UP:
             try:
@@ -119,17 +120,19 @@ def claim(base: Path, pool_name: str) -> tuple[Path, int]:
     while True:
         folder = base / (pool_name if attempt == 1 else f"{pool_name}.{attempt}")
         folder.mkdir(parents=True, exist_ok=True)
-        lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(lock)
             attempt += 1
             continue
+        os.truncate(lock, 0)
         for left in folder.glob("*.db"):
             left.unlink()
         os.environ[VARIABLE] = str(folder)
         # Chosen when prometheus-client was imported: a host's process had no folder then.
         if values.ValueClass is values.MutexValue:
             values.ValueClass = values.MultiProcessValue()
+        name_files()
         return folder, lock

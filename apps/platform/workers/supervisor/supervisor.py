@@ -18,6 +18,7 @@ from apps.platform.workers.broker_watch import make_watch
 from apps.platform.workers.metrics.exposition import exposition
 from apps.platform.workers.metrics.files import EndedChildren, claim
 from apps.platform.workers.metrics.http import MetricsListener
+from apps.platform.workers.metrics.restoring import FolderWatch
 from apps.platform.workers.shared.child_table import ChildRow
 from apps.platform.workers.shared.fork import EX_CRASHED, memory_bytes, prepare_to_fork
 from apps.platform.workers.shared.signal_pipe import HANDLED, SignalPipe
@@ -79,7 +80,8 @@ class Supervisor:
         self._watch = make_watch()
         self._selector = selectors.DefaultSelector()
         self._signals = self._listen_to_signals()
-        self._folder, self._folder_lock = claim(switchyard_settings().metrics_dir, pool.name)
+        self._folder, lock = claim(switchyard_settings().metrics_dir, pool.name)
+        self._folder_watch = FolderWatch(self._folder, pool.name, lock)
         self._ended_children = EndedChildren(self._folder)
         self._metrics_host = metrics_host
         self._listener = MetricsListener(
@@ -123,6 +125,7 @@ class Supervisor:
                 self._ended_children.fold(),
             )
             self._check_broker_health()
+            self._folder_watch.look()
             if self._children.stopping and not self._children.running:
                 break
             self._check_ready()
@@ -237,7 +240,7 @@ class Supervisor:
         self._listener.close()
         self._watch.close()
         self._signals.close()
-        os.close(self._folder_lock)
+        self._folder_watch.close()
 
     def _check_ready(self) -> None:
         if self._state != "starting" or not self._children.ready:

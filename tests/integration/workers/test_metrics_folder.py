@@ -1,0 +1,48 @@
+"""A metrics folder that is removed while the pool runs: back by itself, and the gap is counted."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import urllib.request
+
+import pytest
+
+from apps.platform.workers.metrics.restoring import gaps_of
+from tests.integration.workers.conftest import Bench
+from tests.waiting import wait_for
+
+COUNTED = re.compile(r'switchyard_messages_total\{actor="urgent_job",outcome="succeeded",queue="urgent"\} (\S+)')
+GAPS = re.compile(r'switchyard_metrics_gaps_total\{pool="urgent"\} (\S+)')
+
+
+@pytest.mark.parametrize("how", ["the folder", "its files"])
+def test_metrics_come_back_after_their_folder_was_removed(bench: Bench, how: str) -> None:
+    bench.start("runpool", "urgent")
+    bench.wait_for_log("pool urgent: ready")
+    folder = bench.folder / "metrics" / "urgent"
+
+    def read(pattern: re.Pattern[str]) -> float:
+        report = wait_for(lambda: bench.report("urgent"))
+        with urllib.request.urlopen(f"http://127.0.0.1:{report.metrics_port}/metrics", timeout=5) as answer:
+            found = pattern.search(answer.read().decode())
+        return float(found.group(1)) if found else 0.0
+
+    def work() -> bool:
+        token = bench.send("urgent")
+        return wait_for(lambda: bench.ended(token))
+
+    work()
+    wait_for(lambda: read(COUNTED) >= 1)
+    for gap in (1, 2):
+        if how == "the folder":
+            shutil.rmtree(folder.parent)
+        else:
+            for path in folder.iterdir():
+                path.unlink()
+
+        wait_for(lambda gap=gap: gaps_of(folder) == gap, 10)
+        wait_for(lambda: work() and read(COUNTED) >= 1, 20)
+
+        assert read(GAPS) == gap
+    assert "metrics folder was removed while the pool runs" in bench.log()
