@@ -66,7 +66,7 @@ def run(options: Options, stop: StopRequest, console: Console) -> int:
 
 def show(yard: DemoYard, feed: Feed, stop: StopRequest, console: Console, *, with_sample: bool) -> None:
     """Print the addresses, send the sample work and show progress until a stop is requested."""
-    addresses = addresses_to_open(yard.addresses.site, yard.state.credentials)
+    addresses = addresses_to_open(yard.addresses.site, yard.state.credentials, yard.state.pools_log)
     for name, address in addresses:
         console.print(f"  {name:<18} {address}")
     console.print(f"ready: {yard.addresses.site}")

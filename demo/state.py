@@ -48,6 +48,11 @@ class StateFolder:
         return self.root / "logs"
 
     @property
+    def pools_log(self) -> Path:
+        """Log of the worker pools: what each job logs, and how each attempt ends."""
+        return self.logs / "pools.log"
+
+    @property
     def broker(self) -> Path:
         """Data of the embedded Valkey."""
         return self.root / "valkey"

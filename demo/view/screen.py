@@ -44,8 +44,13 @@ def render(seen: Snapshot, addresses: list[tuple[str, str]], *, height: int) -> 
         used += FRAME_ROWS + len(_apps(seen.jobs))
     news = height - used - FRAME_ROWS - 1
     if news >= LEAST_NEWS_LINES:
-        rows.append(_panel("What just happened", _lines(seen, news)))
+        rows.append(_panel(_news_title(addresses), _lines(seen, news)))
     return Group(*rows)
+
+
+def _news_title(addresses: list[tuple[str, str]]) -> str:
+    log = dict(addresses).get("Log of the jobs", "")
+    return f"What just happened, all of it in {log}" if log else "What just happened"
 
 
 def _panel(title: str, content: RenderableType) -> Panel:

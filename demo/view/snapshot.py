@@ -13,6 +13,7 @@ from broker.stores.pool_reports import PoolReport
 from demo.client import Client, RequestFailed
 from demo.sample.journal import Journal, SentJob
 from demo.view.feed import Feed, Line
+from demo.view.job_lines import JobLines
 from demo.yard import DemoYard
 
 EVERY_S = 1.0
@@ -28,6 +29,7 @@ class Snapshot:
         queues: As ``GET /api/v1/queues`` lists them; the last answer while the web does not answer.
         memory_bytes: Sum of proportional set sizes; 0 before it was measured.
         mails: Mails in the mailbox.
+        others: State -> number of jobs that the sample did not send.
     """
 
     up_s: float = 0.0
@@ -37,6 +39,7 @@ class Snapshot:
     lines: list[Line] = field(default_factory=list)
     memory_bytes: int = 0
     mails: int = 0
+    others: dict[str, int] = field(default_factory=dict)
 
 
 class Observer:
@@ -47,6 +50,7 @@ class Observer:
         self._client = client
         self._journal = journal
         self._feed = feed
+        self._job_lines = JobLines(yard.state.pools_log, journal, feed)
         self._started_at = time.monotonic()
         self._queues: list[dict[str, Any]] = []
         self._pools: list[PoolReport] = []
@@ -74,9 +78,11 @@ class Observer:
                 lines=self._feed.last(FEED_LINES),
                 memory_bytes=self._memory_bytes,
                 mails=self._mails,
+                others=dict(self._job_lines.states),
             )
 
     def _collect(self, *, with_memory: bool) -> None:
+        self._job_lines.read()
         queues = self._fetch_queues()
         pools = self._yard.pools.read()
         mails = self._yard.state.count_mails()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import TextIO
 
@@ -27,7 +28,8 @@ def line_console(stream: TextIO) -> Console:
 
 def status_line(seen: Snapshot) -> str:
     """Return the yard's state as one line."""
-    jobs = ", ".join(f"{count} {state}" for state, count in count_states(seen.jobs).items()) or "none sent"
+    counts = Counter(count_states(seen.jobs)) + Counter(seen.others)
+    jobs = ", ".join(f"{count} {state}" for state, count in counts.items()) or "none yet"
     busy = sum(pool.busy for pool in seen.pools)
     slots = sum(pool.slots for pool in seen.pools)
     return (
@@ -36,12 +38,13 @@ def status_line(seen: Snapshot) -> str:
     )
 
 
-def addresses_to_open(site: str, credentials: Path) -> list[tuple[str, str]]:
+def addresses_to_open(site: str, credentials: Path, log: Path) -> list[tuple[str, str]]:
     """Return name and address (or path) of each page and file that a user of the demo may open.
 
     Args:
         site: Root of the web, ending in a slash.
         credentials: File that holds the password.
+        log: Log of the pools.
     """
     return [
         ("Operations room", f"{site}   user {USERNAME}, password in {shortened(credentials)}"),
@@ -49,6 +52,7 @@ def addresses_to_open(site: str, credentials: Path) -> list[tuple[str, str]]:
         ("Mailbox", f"{site}admin/mail/mailbox/"),
         ("API and its docs", f"{site}api/v1/docs"),
         ("Metrics", f"{site}metrics"),
+        ("Log of the jobs", shortened(log)),
     ]
 
 

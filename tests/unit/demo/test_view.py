@@ -20,7 +20,7 @@ from demo.view.text import addresses_to_open, memory, status_line
 QUEUE = {
     "queue": "webhook", "depth": 3, "scheduled": 1, "running": 2, "retrying": 5, "dead": 7, "oldest_age_seconds": 12.4,
 }  # fmt: skip
-ADDRESSES = addresses_to_open("http://127.0.0.1:8000/", Path("/state/credentials.json"))
+ADDRESSES = addresses_to_open("http://127.0.0.1:8000/", Path("/state/credentials.json"), Path("/state/logs/pools.log"))
 
 
 def snapshot() -> Snapshot:
@@ -84,6 +84,20 @@ def test_line_for_logs_says_the_same_in_short() -> None:
     assert status_line(snapshot()) == (
         "up 1 min 15 s: jobs 1 succeeded, 1 running; pools 1 with 1 of 2 slots busy; 9 mails; memory 512 MB"
     )
+
+
+def test_line_counts_jobs_of_whoever_uses_the_demo() -> None:
+    others = replace(snapshot(), jobs=[], others={"succeeded": 4, "dead": 1})
+
+    assert "jobs 4 succeeded, 1 dead;" in status_line(others)
+    assert "jobs none yet;" in status_line(replace(others, others={}))
+
+
+def test_screen_names_the_log() -> None:
+    text = shown(snapshot())
+
+    assert "Log of the jobs" in text
+    assert "What just happened, all of it in /state/logs/pools.log" in text
 
 
 def test_no_memory_is_a_dash() -> None:

@@ -1,0 +1,96 @@
+"""Lines about jobs in the log of the pools, for the screen: whoever sent them, also from another terminal."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from pathlib import Path
+
+from demo.sample.journal import Journal
+from demo.view.feed import Feed
+
+# Lines of one look at the log; a burst of more is summed up in one.
+MOST_LINES = 6
+MOST_BYTES = 1_000_000
+MOST_JOBS = 10_000
+# End of an attempt, as middleware.logs writes it -> state, and tone of the line.
+ENDS = {
+    "succeeded": ("succeeded", "good"),
+    "retried": ("retrying", "wait"),
+    "dead": ("dead", "bad"),
+    "cancelled": ("cancelled", "plain"),
+    "expired": ("expired", "plain"),
+    "parked until a worker knows it": ("scheduled", "wait"),
+}
+COLOR = re.compile(r"\x1b\[[\d;]*m")
+EVENT = re.compile(rf"^\S+ \[\w+ *\] (?P<end>{'|'.join(ENDS)})(?: \(.*?\))? +\[[\w.]+\] *(?P<fields>.*)$")
+FIELD = re.compile(r"(\w+)=('[^']*'|\"[^\"]*\"|\S+)")
+# What the pools say of themselves and of the code.
+NEWS = re.compile(
+    r"(reload: .*?|switchyard: (?:refused|warning).*|actor \S+: sent inside a transaction .*?) *(?:\[[\w.]+\])?$"
+)
+
+
+class JobLines:
+    """Reader of the pools' log, from its present end on.
+
+    Args:
+        journal: Jobs of the sample, which reports on them itself.
+    """
+
+    def __init__(self, log: Path, journal: Journal, feed: Feed) -> None:
+        self._log, self._journal, self._feed = log, journal, feed
+        self._place = self._size()
+        self._rest = b""
+        self._states: dict[str, str] = {}
+
+    @property
+    def states(self) -> Counter[str]:
+        """State -> number of the jobs that the sample did not send."""
+        return Counter(self._states.values())
+
+    def read(self) -> None:
+        """Add a line to the feed for each new end of an attempt, and for what the pools say of themselves."""
+        known = {job.job_id for job in self._journal.all()}
+        found = [line for text in self._new_lines() if (line := self._line(text, known)) is not None]
+        for text, tone in found[:MOST_LINES]:
+            self._feed.add(text, tone)
+        if len(found) > MOST_LINES:
+            self._feed.add(f"and {len(found) - MOST_LINES} more, see {self._log}")
+
+    def _line(self, text: str, known: set[str]) -> tuple[str, str] | None:
+        if (event := EVENT.match(text)) is None:
+            news = NEWS.search(text)
+            return None if news is None else (news[1], "bad" if "refused" in text or "code" in text else "plain")
+        fields = {name: value.strip("'\"") for name, value in FIELD.findall(event["fields"])}
+        job_id = fields.get("job_id", "")
+        if job_id in known:
+            return None
+        state, tone = ENDS[event["end"]]
+        if job_id in self._states or len(self._states) < MOST_JOBS:
+            self._states[job_id] = state
+        took = f" in {int(fields['duration_ms']):,} ms" if fields.get("duration_ms", "").isdigit() else ""
+        cause = " ".join(fields[name] for name in ("reason", "exception", "error") if fields.get(name))
+        return f"{fields.get('actor', '?')} {job_id}: {event['end']}{took}" + (f" ({cause})" if cause else ""), tone
+
+    def _new_lines(self) -> list[str]:
+        size = self._size()
+        if size < self._place:  # a new log
+            self._place, self._rest = 0, b""
+        if size - self._place > MOST_BYTES:
+            self._place, self._rest = size - MOST_BYTES, b""
+        try:
+            with self._log.open("rb") as log:
+                log.seek(self._place)
+                new = log.read(size - self._place)
+        except OSError:
+            return []
+        self._place += len(new)
+        *lines, self._rest = (self._rest + new).split(b"\n")
+        return [COLOR.sub("", line.decode(errors="replace")) for line in lines]
+
+    def _size(self) -> int:
+        try:
+            return self._log.stat().st_size
+        except OSError:
+            return 0
