@@ -60,7 +60,7 @@ def test_jobs_of_the_sample_and_other_lines_are_left_out(log: Path) -> None:
 def test_a_parked_job_a_reload_and_a_refusal_are_shown(log: Path) -> None:
     shown, states = news(
         log,
-        f"{AT} [warning  ] parked until a worker knows it (logged once a minute) [middleware.parking] actor=x job_id=1\n",
+        f"{AT} [warning  ] parked until a worker knows it (logged once a minute) [m.parking] actor=x job_id=1\n",
         f"{AT} [error    ] reload: the new pools ended with 1; the old pools keep running [switchyard.workers]\n",
         "switchyard: refused to start: actor hello: max_retries is '3'; write a number (a/actors.py:3)\n",
     )
