@@ -98,6 +98,7 @@ def test_the_costliest_picture_that_is_accepted_stays_within_the_stated_memory(w
     )
 
     assert done.returncode == 0, done.stderr
+    print(f"{what}: {int(done.stdout) / 1e6:.0f} MB")
     assert 50_000_000 < int(done.stdout) <= MAX_PICTURE_BYTES
 
 
