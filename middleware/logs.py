@@ -153,6 +153,14 @@ def _as_one_line(logger: Any, method: str, event: MutableMapping[str, Any]) -> t
     return ("%s", printable(" ".join(words))), {"exc_info": exc_info}
 
 
+def _without_traceback_of_refusals(record: logging.LogRecord) -> bool:
+    """Log a request that was refused in one line: a crawl of forbidden pages would fill the log with tracebacks."""
+    refused = record.name == "django.request" and record.levelno < logging.ERROR
+    if refused or record.name.startswith("django.security"):
+        record.exc_info = record.exc_text = None
+    return True
+
+
 def configure(log_format: str, *, level: int = logging.INFO) -> None:
     """Send every log of this process to standard error, in one format.
 
@@ -180,6 +188,7 @@ def configure(log_format: str, *, level: int = logging.INFO) -> None:
         render = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     handler = logging.StreamHandler()
     handler.addFilter(lambda record: not str(record.msg).startswith(UNTRUE))
+    handler.addFilter(_without_traceback_of_refusals)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,

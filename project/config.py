@@ -14,6 +14,8 @@ from apps.platform.setting_values import InvalidSetting, with_valid_port
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 DEVELOPMENT_HOSTS = ("localhost", "127.0.0.1", "[::1]")
+# Beginning of fixed keys: the web answers only this machine with them, see project/development_keys.py.
+DEVELOPMENT_KEY = "development-only-"
 TOPOLOGY = "project.topology.YARD"
 
 
@@ -37,6 +39,11 @@ class Config:
     ssl_redirect: bool
     hsts_s: int
     library: SwitchyardSettings
+
+    @property
+    def has_development_keys(self) -> bool:
+        """Whether a key is the fixed one of development, which everybody knows."""
+        return any(key.startswith(DEVELOPMENT_KEY) for key in (self.secret_key, self.payment_secret))
 
 
 def load(environ: Mapping[str, str]) -> Config:
@@ -83,7 +90,7 @@ def _seconds(environ: Mapping[str, str], name: str) -> int:
 def _secret(environ: Mapping[str, str], name: str, *, debug: bool) -> str:
     value = environ.get(name, "")
     if value == "" and debug:
-        return f"development-only-{name}"
+        return f"{DEVELOPMENT_KEY}{name}"
     if len(value) < 32:
         fact = "is not set" if value == "" else f"has {len(value)} characters, 32 are the least"
         raise InvalidSetting(name, fact, f"set {name} to a random value, for example {secrets.token_urlsafe(32)!r}")

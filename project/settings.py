@@ -81,6 +81,9 @@ MIDDLEWARE = [
     "axes.middleware.AxesMiddleware",  # last: it replaces the answer to a login
 ]
 
+if _CONFIG.has_development_keys:
+    MIDDLEWARE.insert(0, "project.development_keys.loopback_only")
+
 # Failed logins count by user name and address together: nobody locks the owner out from elsewhere.
 AUTHENTICATION_BACKENDS = ["axes.backends.AxesStandaloneBackend", "django.contrib.auth.backends.ModelBackend"]
 AXES_FAILURE_LIMIT = login_lockout.FAILURES

@@ -60,6 +60,7 @@ class SwitchyardSettings:
     Args:
         topology: Queues and pools. ``CORES`` sets the number that ``processes="cores"`` stands for in it.
         public_url: Root of the web's address in links of alerts and API answers, without a slash at the end.
+        has_public_url: It was set, and is no default.
         allowed_private_addresses: Host and port that outgoing requests may reach although the address is private.
         metrics_token: Bearer token for ``/metrics``; empty admits only requests from loopback.
         metrics_dir: Folder in which the pools of a machine share metrics.
@@ -84,6 +85,7 @@ class SwitchyardSettings:
     base_dir: Path
     debug: bool
     broker_named_by: str = ""
+    has_public_url: bool = False
 
     @property
     def absence(self) -> Absence:
@@ -184,6 +186,7 @@ def read(
         base_dir=base,
         debug=debug,
         broker_named_by=given.text("BROKER_URL")[0] if given.text("BROKER_URL")[1] else "",
+        has_public_url=bool(given.text("PUBLIC_URL")[1]),
     )
 
 

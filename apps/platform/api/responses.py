@@ -22,13 +22,15 @@ def accepted(request: HttpRequest, job_id: str) -> dict[str, str]:
 def job_url(request: HttpRequest, job_id: str, *, part: str = "") -> str:
     """Return the absolute URL of a job, or of its ``events`` or ``result``.
 
-    In production it starts with SWITCHYARD_PUBLIC_URL: behind a proxy the request does not contain the public address.
+    It starts with SWITCHYARD_PUBLIC_URL, not with what the request says: its ``Host`` is the client's to choose, and
+    behind a proxy it is not the public one. Only in development without that variable the request's is used.
     """
     name = f"switchyard_api:job_{part}" if part else "switchyard_api:job"
     path = reverse(name, kwargs={"job_id": job_id})
-    if switchyard_settings().debug:
+    known = switchyard_settings()
+    if known.debug and not known.has_public_url:
         return request.build_absolute_uri(path)
-    return f"{switchyard_settings().public_url}{path}"
+    return f"{known.public_url}{path}"
 
 
 def iso_time(ms: int | None) -> str | None:

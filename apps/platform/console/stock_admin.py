@@ -14,7 +14,7 @@ from django.utils.html import format_html
 LABEL_CLASSES = {"success": "sy-ok", "warning": "sy-warn", "danger": "sy-bad", "info": "sy-calm"}
 
 
-class ModelAdmin(admin.ModelAdmin):
+class StockAdmin(admin.ModelAdmin):
     """Django's ``ModelAdmin`` with ``list_before_template``, as unfold has it."""
 
     change_list_template = "switchyard_operations/stock_change_list.html"

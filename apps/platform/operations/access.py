@@ -18,10 +18,11 @@ def may_scrape(request: HttpRequest, token: str) -> bool:
     Args:
         token: Configured token; "" accepts none.
     """
-    return _from_loopback(request) or _has_token(request, token)
+    return is_from_loopback(request) or _has_token(request, token)
 
 
-def _from_loopback(request: HttpRequest) -> bool:
+def is_from_loopback(request: HttpRequest) -> bool:
+    """Return whether a request comes from this machine and through no proxy."""
     names = [name.lower() for name in request.headers]
     if any(name in FORWARDED or name.startswith("x-forwarded") for name in names):
         return False

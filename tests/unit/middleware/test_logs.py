@@ -179,3 +179,20 @@ def test_the_first_failure_shows_its_traceback_in_development_only(
     said = capsys.readouterr().err
     assert "retried" in said
     assert ("Traceback (most recent call last)" in said, "test_logs.py" in said) == (shown, shown)
+
+
+def test_a_refused_request_is_logged_in_one_line_and_a_failed_one_with_its_traceback(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    logs.configure("console")
+    try:
+        raise PermissionError("not yours")
+    except PermissionError:
+        logging.getLogger("django.request").warning("Forbidden (Permission denied): %s", "/x", exc_info=True)
+        logging.getLogger("django.security.DisallowedHost").error("Invalid HTTP_HOST header", exc_info=True)
+        refused = capsys.readouterr().err.splitlines()
+        logging.getLogger("django.request").error("Internal Server Error: %s", "/x", exc_info=True)
+        failed = capsys.readouterr().err.splitlines()
+
+    assert len(refused) == 2
+    assert any("PermissionError" in line for line in failed)
