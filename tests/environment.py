@@ -27,4 +27,6 @@ for variable in [name for name in os.environ if name.startswith(("SWITCHYARD_", 
 os.environ["SWITCHYARD_STATE_DIR"] = str(STATE_DIR)
 os.environ["SWITCHYARD_BROKER_URL"] = SERVER.url
 os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(STATE_DIR / "metrics")
+# What `processes="cores"` stands for, on whatever machine.
+os.environ["SWITCHYARD_CORES"] = "2"
 (STATE_DIR / "metrics").mkdir()

@@ -73,3 +73,26 @@ def test_check_passes_on_fresh_files_and_fails_with_a_diff_on_changed_ones(tmp_p
 def test_target_that_is_not_offered_is_refused() -> None:
     with pytest.raises(CommandError, match="invalid choice: 'kubernetes'"):
         run("render", "kubernetes")
+
+
+def test_pool_of_cores_shows_what_it_stands_for_and_containers_show_their_memory() -> None:
+    pools = {pool["name"]: pool for pool in json.loads(run("--json"))["pools"]}
+    [row] = (line for line in run().splitlines() if line.startswith("slow ") and "processes" in line)
+
+    assert f"cores ({pools['slow']['processes']} here) x 1" in row
+    assert f"{pools['slow']['memory_mib']:,}M" in row
+    assert [pool["name"] for pool in pools.values() if pool["per_core"]] == ["slow"]
+    assert "memory at most: " in run() and " MiB in all; this machine has " in run()
+
+
+def test_number_of_cores_is_repeated_in_the_command_that_mends_the_files(tmp_path: Path, settings: Settings) -> None:
+    settings.SWITCHYARD = replace(settings.SWITCHYARD, base_dir=tmp_path)
+    run("render", "compose", "--cores", "8")
+
+    assert run("render", "compose", "--cores", "8", "--check") == ""
+    with pytest.raises(CommandError, match=r"run: manage\.py topology render compose$"):
+        run("render", "compose", "--check")
+    with pytest.raises(CommandError, match=r"run: manage\.py topology render compose --cores 4$"):
+        run("render", "compose", "--cores", "4", "--check")
+    with pytest.raises(CommandError, match="--cores: 0 is below 1"):
+        run("render", "compose", "--cores", "0")

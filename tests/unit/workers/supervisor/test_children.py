@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -72,6 +73,16 @@ def test_there_are_never_more_isolated_children_than_the_pool_has_room_for(
     report_isolated(children, server, 100)
 
     assert len(isolated_pids(children)) == MOST_ALONE["threads"]
+
+
+@pytest.mark.usefixtures("children")
+def test_a_pool_bounds_its_isolated_children_itself(server: Server) -> None:
+    own = make_children(replace(POOL, isolated=1), server)
+    own.work()
+
+    report_isolated(own, server, 100)
+
+    assert len(isolated_pids(own)) == 1
 
 
 def test_suspects_wait_while_the_pool_pauses(children: ChildManager, server: Server) -> None:
