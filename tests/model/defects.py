@@ -108,8 +108,6 @@ DEFECTS = (
         'redis.call("HSETNX", KEYS[9], key, id)',
         'redis.call("HSET", KEYS[9], key, id) and 1',
     ),
-    lua("place drops a request to cancel", "queue/place", 'if asked ~= ""', "if false"),
-    lua("place is not idempotent", "queue/place", "local new = not known(id)", "local new = true"),
     lua("adopt leaves it scheduled", "queue/adopt", '    redis.call("ZREM", KEYS[2], id)\n'),
     lua("adopt leases what is not scheduled", "queue/adopt", 'redis.call("ZSCORE", KEYS[2], id)', "true"),
     lua("adopt ignores a pause", "queue/adopt", 'redis.call("EXISTS", KEYS[6]) == 1', "false"),
