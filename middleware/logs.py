@@ -119,6 +119,13 @@ def _printable(logger: Any, method: str, event: MutableMapping[str, Any]) -> Mut
     return {name: printable(value) if isinstance(value, str) else value for name, value in event.items()}
 
 
+def _on_the_line(logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Rename the name of an exception: structlog's renderer for terminals takes ``exception`` for a traceback."""
+    if isinstance(event.get("exception"), str):
+        event["raised"] = event.pop("exception")
+    return event
+
+
 def _plain(output: TextIO, exception: Any) -> None:
     """Write a traceback without local variables, arguments among them, and without control characters."""
     text = io.StringIO()
@@ -181,6 +188,7 @@ def configure(log_format: str, *, level: int = logging.INFO) -> None:
         cache_logger_on_first_use=True,
     )
     render: list[Any] = [
+        _on_the_line,
         _printable,
         structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=_plain),
     ]

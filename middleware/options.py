@@ -38,6 +38,10 @@ INTERNAL = WRITTEN_BY_US | frozenset(
 )
 
 
+# Arguments of the decorator that a message cannot change.
+FIXED = frozenset({"queue_name", "actor_name"})
+
+
 class KnownOptions(set[str]):
     """A broker's set of actor options. Dramatiq subtracts it from the options of an actor, and refuses what is left.
 
@@ -178,6 +182,9 @@ def _of_priority(value: Any) -> str:
 def _misspelt(actor: str, what: str, unknown: Iterable[str], known: Iterable[str]) -> str:
     found = []
     for name in sorted(unknown):
+        if name in FIXED:
+            found.append(f"{name!r} (it is the actor's own: write it in @dramatiq.actor({name}=...))")
+            continue
         near = difflib.get_close_matches(name, known, n=1)
         found.append(f"{name!r}" + (f" (did you mean {near[0]!r}?)" if near else ""))
     return f"actor {actor}: unknown {what} {', '.join(found)}; known are {', '.join(sorted(known))}"

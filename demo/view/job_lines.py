@@ -70,7 +70,7 @@ class JobLines:
         if job_id in self._states or len(self._states) < MOST_JOBS:
             self._states[job_id] = state
         took = f" in {int(fields['duration_ms']):,} ms" if fields.get("duration_ms", "").isdigit() else ""
-        cause = " ".join(fields[name] for name in ("reason", "exception", "error") if fields.get(name))
+        cause = " ".join(fields[name] for name in ("reason", "raised", "error") if fields.get(name))
         return f"{fields.get('actor', '?')} {job_id}: {event['end']}{took}" + (f" ({cause})" if cause else ""), tone
 
     def _new_lines(self) -> list[str]:

@@ -148,6 +148,9 @@ def _message(
     actor: Actor[Any, Any], owner: str, kwargs: dict[str, Any], job_id: str | None, args: tuple[Any, ...] = ()
 ) -> tuple[Message[Any], bool]:
     """Return a job's message, and whether an earlier run of its sender may have enqueued it."""
+    if not isinstance(actor, Actor):
+        remedy = "pass the function that @dramatiq.actor decorates, imported from its actors.py"
+        raise TypeError(f"a {type(actor).__name__} is no actor; {remedy}")
     request = current_request()
     options: dict[str, Any] = {"owner": owner} if owner else {}
     look_up = job_id is not None

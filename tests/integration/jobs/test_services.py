@@ -280,3 +280,10 @@ def test_a_failed_enqueue_names_its_job(monkeypatch: pytest.MonkeyPatch, valkey:
 
     assert jobs.outcome == "unknown"
     assert len(jobs.job_ids) == 1
+
+
+@pytest.mark.parametrize("send", [submit, enqueue_on_commit])
+def test_what_is_no_actor_is_refused_with_what_to_pass(send: Any) -> None:
+    for wrong in ("probe_add", probe_actors.add.fn):
+        with pytest.raises(TypeError, match=r"is no actor; pass the function that @dramatiq\.actor decorates"):
+            send(wrong, kwargs={})

@@ -39,7 +39,7 @@ def news(log: Path, *texts: str, sample: str = "") -> tuple[list[str], dict[str,
 
 
 def test_each_end_of_an_attempt_is_shown_and_counted_once_a_job(log: Path) -> None:
-    retried = line("retried", "7", duration_ms=3, error="\"'missing'\"", exception="KeyError")
+    retried = line("retried", "7", duration_ms=3, error="\"'missing'\"", raised="KeyError")
 
     shown, states = news(log, retried, line("succeeded", "7", duration_ms=1960), line("dead", "8", reason="permanent"))
 

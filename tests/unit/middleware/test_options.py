@@ -118,3 +118,14 @@ def test_redacted_arguments_are_hidden_by_name_and_by_place(broker: StubBroker) 
 
 def test_everything_of_an_unknown_actor_is_hidden() -> None:
     assert redacted(None, {"args": [1], "kwargs": {"a": 2}}) == {"args": [HIDDEN], "kwargs": {"a": HIDDEN}}
+
+
+def test_another_queue_for_a_message_is_refused_with_the_place_to_write_it(broker: StubBroker) -> None:
+    @dramatiq.actor(broker=broker)
+    def actor() -> None: ...
+
+    words = (
+        r"unknown message option 'queue_name' \(it is the actor's own: write it in @dramatiq.actor\(queue_name=...\)\)"
+    )
+    with pytest.raises(UnknownOption, match=words):
+        actor.send_with_options(queue_name="slow")
