@@ -60,7 +60,7 @@ def test_a_topology_is_named_or_given() -> None:
     yard = Yard(queues=DEFAULT_YARD.queues[:1], pools=DEFAULT_YARD.pools[:1])
 
     assert read({"TOPOLOGY": yard}).topology is yard
-    assert read({"TOPOLOGY": "project.topology.YARD"}).topology is settings.SWITCHYARD.topology
+    assert read({"TOPOLOGY": "project.topology.YARD", "CORES": 2}).topology == settings.SWITCHYARD.topology
 
 
 @pytest.mark.parametrize(
