@@ -30,6 +30,7 @@ log = structlog.get_logger(__name__)
 
 # Written into a message between queues. A sender must not set one: it would falsify the message's history.
 WRITTEN_BY_US = frozenset({"attempts", "due_at", "generation", "deferred_by", "parked_ms"})
+WRITTEN_ONLY_IN_MOVES = WRITTEN_BY_US - {"due_at"}
 # Options that only messages have. All but ``owner`` and ``delay`` are written by our middleware or Dramatiq.
 INTERNAL = WRITTEN_BY_US | frozenset(
     {"enqueued_at", "redis_message_id", "eta", "owner", "delay"}
@@ -144,6 +145,29 @@ class Options(Middleware):
         if not self._rules:
             self._rules = rules_of(broker)
         return self._rules
+
+
+class DeclaredOptions(Middleware):
+    """Refusal of options that another middleware writes into a new message and that none declares.
+
+    Listed after the project's own middleware. Workers would quarantine such a message: they cannot tell its options
+    from those of another release.
+
+    Raises:
+        UnknownOption: declare the option in ``option_rules`` or ``actor_options`` of the middleware that writes it.
+    """
+
+    def before_enqueue(self, broker: Broker, message: Message[Any], delay: int | None) -> None:
+        """Validate the names of a new message's options; one that moves between queues is never refused."""
+        if follows_a_job() or not WRITTEN_ONLY_IN_MOVES.isdisjoint(message.options):
+            return
+        rules = rules_of(broker)
+        undeclared = sorted(name for name in message.options if not _is_known(name, broker, rules))
+        if undeclared:
+            raise UnknownOption(
+                f"actor {message.actor_name}: a middleware writes the undeclared message option {undeclared[0]!r}; "
+                "name it in the middleware's actor_options, or as an OptionRule in its option_rules"
+            )
 
 
 def rules_of(broker: Broker) -> dict[str, OptionRule]:

@@ -43,7 +43,7 @@ from middleware.interrupts import make_interrupts
 from middleware.logs import Logs
 from middleware.lost_leases import LostLeases
 from middleware.metrics import Metrics
-from middleware.options import Options, refuse_unknown
+from middleware.options import DeclaredOptions, Options, refuse_unknown
 from middleware.parking import Parking
 from middleware.periodic import Periodic
 from middleware.pipelines import DurableCallbacks, DurablePipelines
@@ -158,6 +158,7 @@ def in_order(
         Periodic(),
         Envelope(),
         *extra,
+        *([DeclaredOptions()] if extra else []),
         TimeLimits(yard=yard, interrupts=interrupts),
     ]
 

@@ -9,11 +9,13 @@ from typing import Any
 
 import dramatiq
 import pytest
+from dramatiq.broker import Broker
 from dramatiq.message import Message
+from dramatiq.middleware import CurrentMessage, Middleware
 
 from broker.interface import facilities
 from broker.redis_broker import RedisBroker
-from middleware.errors import ActorOption, InvalidOption
+from middleware.errors import ActorOption, InvalidOption, UnknownOption
 from tests.factories.yards import small_yard
 from tests.waiting import wait_for
 
@@ -196,3 +198,47 @@ def test_a_delay_in_a_messages_options_is_honoured_by_pipelines_and_refused_else
         broker.enqueue(later.message_with_options(delay=60_000))
     with pytest.raises(InvalidOption, match="delay is 60000; pass it to enqueue"):
         dramatiq.group([later.message_with_options(delay=60_000)], broker=broker).run()
+
+
+class Tracing(Middleware):
+    """Middleware of a project that writes an option into every message."""
+
+    def before_enqueue(self, broker: Broker, message: Message[Any], delay: int | None) -> None:
+        """Write the option."""
+        message.options["trace"] = "a-trace"
+
+
+class DeclaredTracing(Tracing):
+    """The same, declared."""
+
+    @property
+    def actor_options(self) -> set[str]:
+        """Declare the option."""
+        return {"trace"}
+
+
+def test_an_undeclared_option_of_a_projects_own_middleware_is_refused_where_it_is_sent(
+    yard_broker: BuildBroker, run_worker: Any
+) -> None:
+    undeclared, declared = (
+        yard_broker(small_yard(), extra=[Tracing()]),
+        yard_broker(small_yard(), extra=[DeclaredTracing()]),
+    )
+    seen: list[str] = []
+
+    def job() -> None:
+        message = CurrentMessage.get_current_message()
+        assert message is not None
+        seen.append(message.options["trace"])
+        if len(seen) == 1:
+            raise RuntimeError("retried")
+
+    refused = dramatiq.actor(job, broker=undeclared, queue_name="work")
+    works = dramatiq.actor(job, broker=declared, queue_name="work")
+    with pytest.raises(UnknownOption, match="writes the undeclared message option 'trace'; name it in"):
+        refused.send()
+    with run_worker(broker=declared):
+        works.send()
+        wait_for(lambda: len(seen) == 2)
+
+    assert seen == ["a-trace", "a-trace"]
