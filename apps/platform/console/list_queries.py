@@ -7,7 +7,7 @@ from typing import Any
 
 from django.contrib.admin.options import BaseModelAdmin, IncorrectLookupParameters
 from django.contrib.admin.views.main import ChangeList
-from django.db import DataError
+from django.db import DataError, ProgrammingError
 from django.http import HttpRequest
 
 
@@ -34,7 +34,7 @@ class _CheckedList(ChangeList):
         """
         try:
             super().get_results(request)
-        except (ValueError, TypeError, IndexError, OverflowError, DataError) as error:
+        except (ValueError, TypeError, IndexError, OverflowError, DataError, ProgrammingError) as error:
             raise IncorrectLookupParameters(error) from error
 
 
