@@ -37,7 +37,8 @@ class StreamPlace:
     """The place of one open stream among those of its token and of this process, until it is closed."""
 
     _open: Counter[str] = Counter()
-    _lock = threading.Lock()
+    _lock = threading.RLock()  # a collection of garbage may close one place while another is acquired
+    _token = ""
 
     def __init__(self, token: str) -> None:
         """Acquire a place.
@@ -63,6 +64,10 @@ class StreamPlace:
                 self._open[token] -= 1
                 if not self._open[token]:
                     del self._open[token]
+
+    def __del__(self) -> None:
+        # Django drops, without closing it, a response whose client left before it was sent.
+        self.close()
 
 
 async def has_news(job: JobRecord, after: str) -> bool:

@@ -344,7 +344,8 @@ def test_readers_that_leave_leave_nothing_behind(
         wait_for(lambda: readers_at(valkey) == 1)
         for reader in readers:
             reader.close()
-        wait_for(lambda: open_streams() == readers_at(valkey) == 0, 15, what="the streams to close")
+        wait_for(lambda: open_streams() == 0, 30, what="the streams to close")
+        wait_for(lambda: readers_at(valkey) == 0, 15, what="the connection to close")
 
 
 def test_readers_that_wait_hold_no_database_connection(
