@@ -70,7 +70,7 @@ class QueueKeys:
 
     @property
     def running(self) -> str:
-        """Hash: owner -> its slots, 1 when nothing runs beside it (else 0), and its host.
+        """Hash: owner -> how many of its oldest leases may run, 1 when nothing runs beside it (else 0), and its host.
 
         On further lines the ids that it has run for over a second. It shows what an owner ran that ended together with
         its supervisor.

@@ -55,6 +55,8 @@ class Host:
     [
         ("one slot", 200, 20, BRIEF),
         ("many greenlets", 200, 200, BRIEF),
+        pytest.param("one slot", 0, 200, BRIEF, marks=long),
+        pytest.param("many greenlets", 0, 200, BRIEF, marks=long),
         pytest.param("one slot", 2_000, 200, "tests.chaos.yard.settings", marks=long),
         pytest.param("many greenlets", 2_000, 1_000, "tests.chaos.yard.settings", marks=long),
         pytest.param("threads", 0, 1_000, "tests.chaos.yard.settings", marks=long),
@@ -94,7 +96,7 @@ def test_a_message_that_fells_its_container_dies_after_six_rounds_and_no_neighbo
     ("yard", "jobs", "ms", "settings"),
     [
         ("many greenlets", 300, 100, BRIEF),
-        pytest.param("many greenlets", 1_000, 300, "tests.chaos.yard.settings", marks=long),
+        pytest.param("many greenlets", 1_000, 150, "tests.chaos.yard.settings", marks=long),
         pytest.param("one slot", 1_000, 100, "tests.chaos.yard.settings", marks=long),
         pytest.param("threads", 1_000, 1_000, "tests.chaos.yard.settings", marks=long),
     ],

@@ -92,7 +92,7 @@ DEFECTS = (
         "tonumber(lease) > 0 then mark_suspects()",
         "false then mark_suspects()",
     ),
-    lua("a lapse marks the stock", "queue/reclaim", "n <= tonumber(slots) or", "true or"),
+    lua("a lapse marks the stock", "queue/reclaim", "n <= tonumber(oldest) or", "true or"),
     lua("a lapse beside others counts", "queue/reclaim", 'history.lapses and alone == "1"', "history.lapses"),
     lua("the first lapse counts", "queue/reclaim", 'history.lapses and alone == "1"', 'alone == "1"'),
     lua("a move forgets a suspect", "queue/move", "  history.cause =", "  history.lapses = nil\n  history.cause ="),

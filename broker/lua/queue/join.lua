@@ -4,7 +4,7 @@
 -- KEYS[2] running: hash
 -- ARGV[1] owner
 -- ARGV[2] lease_ms
--- ARGV[3] work: its slots, whether nothing runs beside it, and its host, see report; "" to record nothing
+-- ARGV[3] work: what it runs, see report; "" to record nothing
 -- Records of owners without a lease are deleted: an older worker reclaimed them. Returns 1. O(owners).
 --@include now_ms
 

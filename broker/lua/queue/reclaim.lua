@@ -72,14 +72,14 @@ end
 -- Once an owner: a call that goes on finds a lease that is fenced already.
 local function mark_suspects()
   local work = redis.call("HGET", KEYS[14], owner) or ""
-  local slots, alone, host, running = string.match(work, "^(%d+) ([01]) (%S+)(.*)$")
-  if not slots then return end
+  local oldest, alone, host, running = string.match(work, "^(%d+) ([01]) (%S+)(.*)$")
+  if not oldest then return end
   local ran = {}
   for id in string.gmatch(running, "[^\n]+") do ran[id] = true end
   -- Which messages began since the last report is not known: they are among the oldest leases, because a worker starts
   -- its messages in that order.
   for n, pair in ipairs(held_by_age(function(a, b) return a[2] < b[2] end)) do
-    if n <= tonumber(slots) or ran[pair[1]] then
+    if n <= tonumber(oldest) or ran[pair[1]] then
       local history = history_of(pair[1], notes)
       local lapses = within(ARGV[4], history.lapses or {}, now)
       if history.lapses and alone == "1" then lapses[#lapses + 1] = string.format("%d", now) .. "@" .. host end

@@ -2,7 +2,8 @@
 -- report: record what owners run, in case they end together with their supervisor.
 -- KEYS[1] leases: sorted set
 -- KEYS[2] running: hash
--- ARGV[1...] owner, work: "<slots> <1 when nothing runs beside it, else 0> <host>", and a line for each message it runs
+-- ARGV[1...] owner, work: "<oldest leases that may run> <1 when nothing runs beside it, else 0> <host>", and a line for
+--   each message that runs for long
 -- Returns how many were recorded: not those without a lease. O(owners given).
 
 local recorded = 0

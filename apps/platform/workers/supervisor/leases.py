@@ -28,6 +28,8 @@ from broker.topology import Pool, Yard
 
 # What runs for longer than this is reported, in case it ends the supervisor as well.
 LONG_S = 1.0
+# The oldest leases that may run: all, unless it is known that some wait in stock.
+ALL_HELD = 500
 
 logger = logging.getLogger("switchyard.workers")
 
@@ -101,6 +103,7 @@ class ChildLeases:
         self._name = f"{pool.name}.{self._host}.{os.getpid()}.{uuid.uuid4().hex[:8]}"
         self._children: dict[int, ChildWork] = {}
         self._report_at_s = 0.0
+        self._done: dict[int, int] = {}
         self._incarnations: dict[int, int] = {}
         self._lost: set[str] = set()  # noticed when another child was given its leases
         # The heir is an owner of this process: it gets suspects until they are isolated.
@@ -238,7 +241,12 @@ class ChildLeases:
             return
         self._report_at_s = time.monotonic() + REPORT_S
         for index, adopted in self._children.items():
-            work = self._work(adopted, rows[index])
+            state = rows[index].read()
+            done, self._done[index] = state.done - self._done.get(index, 0), state.done
+            # A free slot takes the next message at once: there is stock only while all are busy. Where messages are
+            # short, many of the oldest leases belong to finished ones, whose acknowledgement is on its way.
+            stocks = state.busy >= adopted.slots and 0 <= done < adopted.slots
+            work = self._work(adopted, rows[index], adopted.slots if stocks else ALL_HELD)
             began_ns = time.monotonic_ns() - int(LONG_S * 1e9)
             lines: dict[int, str] = {}
             for ran in rows[index].running():
@@ -248,10 +256,11 @@ class ChildLeases:
                 adopted.child, {key: work + lines.get(lane, "") for lane, key in enumerate(adopted.served.keys)}
             )
 
-    def _work(self, adopted: ChildWork, row: ChildRow) -> str:
+    def _work(self, adopted: ChildWork, row: ChildRow, oldest: int = ALL_HELD) -> str:
         """Return the first line of a child's report; the messages that a quiet child has fetched do not run."""
-        idle = row.quiet and not adopted.alone
-        return f"{0 if idle else adopted.slots} {int(adopted.alone)} {self._host}"
+        if adopted.alone:
+            return f"1 1 {self._host}"
+        return f"{0 if row.quiet else oldest} 0 {self._host}"
 
     def _adopt_heir(self) -> None:
         self._heir = f"{self._name}.suspects.{self._heirs}" if self._heirs else f"{self._name}.suspects"

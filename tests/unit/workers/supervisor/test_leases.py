@@ -9,7 +9,7 @@ import pytest
 
 from apps.platform.conf import declared_yard
 from apps.platform.workers.shared.child_state import Running
-from apps.platform.workers.shared.child_table import ChildTable
+from apps.platform.workers.shared.child_table import ChildRow, ChildTable
 from apps.platform.workers.supervisor.cancellation import POLL_AGAIN_S, CancellationWatch
 from apps.platform.workers.supervisor.leases import ChildLeases, Leftovers, connect_leases
 from broker.queue.lease_steps import ANSWER_S, TICK_S
@@ -141,3 +141,46 @@ class Named:
 
     def __init__(self, name: str) -> None:
         self.name = name
+
+
+def oldest(leases: ChildLeases, server: Server, row: ChildRow) -> list[str]:
+    """Return what a report a second later says of a child: how many of its oldest leases may run, and ids."""
+    leases._report_at_s = 0.0
+    leases.tick({1: row})
+    [work] = server.works.values()
+    return [work.split()[0], *work.splitlines()[1:]]
+
+
+def test_a_report_tells_stock_from_what_runs(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("broker.queue.leases.REPORT_S", 0.0)
+    leases = make_leases(Pool("work", "threads", ("work",), processes=1, slots=2), server)
+    row = ChildTable.create(1, 2).rows[0]
+    leases.adopt(1, row, SERVED, slots=2)
+    row.lease(time.monotonic() + 60)
+
+    idle = oldest(leases, server, row)
+    first, second = (row.start(0, b"%d" % number, b"1", 0) for number in (1, 2))
+    full = oldest(leases, server, row)
+    monkeypatch.setattr("apps.platform.workers.supervisor.leases.LONG_S", 0.0)
+    long = oldest(leases, server, row)
+    assert first is not None and second is not None
+    for slot in (first, second):
+        row.end(slot, worked_off=True)
+    busy = [row.start(0, b"3", b"3", 0), row.start(0, b"4", b"4", 0)]
+    short = oldest(leases, server, row)
+
+    assert (idle, full, long) == (["500"], ["2"], ["2", "1", "2"])
+    assert (short[0], len(busy)) == ("500", 2)
+
+
+def test_a_report_is_sent_once_unless_it_changes(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    leases = make_leases(Pool("work", "threads", ("work",), processes=1, slots=2), server)
+    row = ChildTable.create(1, 2).rows[0]
+    leases.adopt(1, row, SERVED, slots=2)
+    server.works.clear()
+
+    for _ in range(3):
+        leases._report_at_s = 0.0
+        leases.tick({1: row})
+
+    assert server.works == {}
