@@ -14,9 +14,8 @@ from dramatiq.broker import Broker
 from dramatiq.message import Message
 from dramatiq.middleware import Middleware
 
-import broker
-import middleware
-from middleware.places import place
+from broker import errors
+from middleware import places
 
 logger = logging.getLogger("switchyard.jobs")
 
@@ -25,8 +24,8 @@ PASSED_OVER = tuple(
     str(folder)
     for folder in (
         Path(dramatiq.__file__).parent,
-        Path(broker.__file__).parent,
-        Path(middleware.__file__).parent,
+        Path(errors.__file__).parent,
+        Path(places.__file__).parent,
         Path(__file__).parent,
     )
 )
@@ -64,4 +63,4 @@ def calling_place() -> str:
     frame = sys._getframe(1)
     while frame.f_back is not None and frame.f_code.co_filename.startswith(PASSED_OVER):
         frame = frame.f_back
-    return place(frame.f_code.co_filename, frame.f_lineno)
+    return places.place(frame.f_code.co_filename, frame.f_lineno)
