@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +60,7 @@ class TransactionWarnings(Middleware):
 
 def calling_place() -> str:
     """Return the innermost place of the project's code that led here."""
-    frame = sys._getframe(1)
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(PASSED_OVER):
+    frame = inspect.currentframe()
+    while frame is not None and frame.f_back is not None and frame.f_code.co_filename.startswith(PASSED_OVER):
         frame = frame.f_back
-    return places.place(frame.f_code.co_filename, frame.f_lineno)
+    return places.place(frame.f_code.co_filename, frame.f_lineno) if frame is not None else ""  # CPython has frames
