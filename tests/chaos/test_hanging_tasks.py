@@ -54,7 +54,7 @@ def test_a_task_past_its_hard_limit_is_killed_with_its_child_and_retried_its_nei
     assert (letter.id, letter.reason, letter.exception, letter.attempts) == (
         "guilty", "time_limit", "HardLimitExceeded", 2,
     )  # fmt: skip
-    assert LIMIT_S + 4.9 <= killed_s <= LIMIT_S + 5.5
+    assert LIMIT_S + 4.9 <= killed_s <= LIMIT_S + 5.5 + 0.1 * pool.start_s, "a busy machine is late"
     assert max(took_s) <= max(again_s, pool.start_s if "greenlets" in yard else 0)
     records = facilities(broker).records
     for job in neighbours:

@@ -222,14 +222,21 @@ class EmbeddedServer:
         return "\n".join(lines) + "\n"
 
     def _wait_until_ready(self, deadline: float) -> bool:
-        """Wait until the server answers; return ``False`` when its process has ended."""
+        """Wait until the server has loaded its data; return ``False`` when its process has ended.
+
+        Loading may take longer than the deadline, which ends when the server is silent.
+        """
         client = redis.Redis.from_url(self.url, socket_timeout=1, socket_connect_timeout=1, retry=Retry(NoBackoff(), 0))
         with contextlib.closing(client):
             while self.running:
                 try:
                     # Another server on the same port would answer too: compare the process id.
-                    if client.info("server")["process_id"] == self.pid:
-                        return True
+                    found = client.info("server", "persistence")
+                    if found["process_id"] == self.pid:
+                        if not found["loading"]:
+                            return True
+                        time.sleep(0.01)
+                        continue
                 except (redis.ConnectionError, redis.TimeoutError, redis.ResponseError):
                     pass  # not listening yet, still loading, or another server
                 if time.monotonic() > deadline:

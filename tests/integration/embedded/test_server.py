@@ -60,6 +60,20 @@ def test_data_survive_kill_and_restart_on_the_same_port(tmp_path: Path) -> None:
         assert client.get("kept") == "yes"
 
 
+def test_it_has_started_when_its_data_are_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = EmbeddedServer(tmp_path).start()
+    with client_of(server.url) as client, client.pipeline(transaction=False) as pipeline:
+        for number in range(20_000):
+            pipeline.set(f"key-{number}", number)
+        pipeline.execute()
+    server.kill()
+    usual = EmbeddedServer._configuration
+    monkeypatch.setattr(EmbeddedServer, "_configuration", lambda self: usual(self) + "key-load-delay 50\n")
+
+    with server, client_of(server.url) as client:
+        assert client.dbsize() == 20_000
+
+
 def test_data_survive_stop_and_a_new_server_on_the_folder(tmp_path: Path) -> None:
     with EmbeddedServer(tmp_path) as server, client_of(server.url) as client:
         client.set("kept", "yes")
