@@ -48,6 +48,10 @@ TRANSITIONS: frozenset[Transition] = frozenset(
     }
 )
 
+# What happens too seldom to be required: a message that was cancelled while it waited, taken with that request, moved to
+# a later time, and dropped by the fetch that promotes it.
+SELDOM: frozenset[Transition] = frozenset({("fetch", SCHEDULED, FINISHED)})
+
 # Events that must also have occurred; the machine reports each by its name.
 HAPPENINGS = frozenset(
     {
@@ -92,9 +96,9 @@ class Coverage:
         assert self.examples, "no example ran"
         rare = {state: self.states[state] for state in STATES if self.states[state] < STATE_SHARE * self.examples}
         assert not rare, f"states visited in too few of {self.examples} examples: {rare}"
-        assert set(self.transitions) == TRANSITIONS, (
+        assert set(self.transitions) - SELDOM == TRANSITIONS, (
             f"transitions never made: {TRANSITIONS - set(self.transitions)}; "
-            f"made, but not foreseen: {set(self.transitions) - TRANSITIONS}"
+            f"made, but not foreseen: {set(self.transitions) - TRANSITIONS - SELDOM}"
         )
         assert not HAPPENINGS - set(self.happenings), f"never happened: {HAPPENINGS - set(self.happenings)}"
 
