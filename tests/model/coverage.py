@@ -48,8 +48,8 @@ TRANSITIONS: frozenset[Transition] = frozenset(
     }
 )
 
-# What happens too seldom to be required: a message that was cancelled while it waited, taken with that request, moved to
-# a later time, and dropped by the fetch that promotes it.
+# What happens too seldom to be required: a message that was cancelled while it waited, taken with that request, moved
+# to a later time, and dropped by the fetch that promotes it.
 SELDOM: frozenset[Transition] = frozenset({("fetch", SCHEDULED, FINISHED)})
 
 # Events that must also have occurred; the machine reports each by its name.
