@@ -153,7 +153,7 @@ POOL_RULES = (
         where="workers",
         summary="pool %(pool)s: uses {{ $value | humanize1024 }}B of its container's %(memory_mib)s MiB",
         cause="An actor keeps memory, or its work is bigger than the pool was sized for.",
-        next_step="Restart the pool to gain time; then raise its size in deployment/sizes.py or mend the actor.",
+        next_step="Restart the pool to gain time; then raise its memory_limit_bytes in the topology or mend the actor.",
     ),
 )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import pytest
 from axes.models import AccessAttempt
@@ -13,6 +14,12 @@ from project.login_lockout import FAILURES
 
 LOGIN = "/admin/login/?next=/admin/"
 pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture(autouse=True)
+def keys_of_its_own(settings: Any) -> None:
+    """Answer other machines, as a web with keys of its own does."""
+    settings.MIDDLEWARE = [each for each in settings.MIDDLEWARE if each != "project.development_keys.loopback_only"]
 
 
 @pytest.fixture
