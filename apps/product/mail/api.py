@@ -27,6 +27,9 @@ def _address(value: str) -> str:
         validate_email(value)
     except ValidationError:
         raise PydanticCustomError("address", "is no e-mail address; give one such as ada@example.com") from None
+    if value.startswith('"'):
+        remedy = "has a quoted name before the @, which mailboxes do not need; give it without quotes: ada@example.com"
+        raise PydanticCustomError("address", remedy)
     return value
 
 
@@ -52,7 +55,7 @@ def send_email(request: Any, body: EmailRequest) -> Status[dict[str, str]]:
     10,000 in an hour.
     """
     if body.template == Template.PASSWORD_RESET:
+        PER_TOKEN.require(str(request.auth.pk))  # first: a token over its limit uses up no mailbox's allowance
         PER_ADDRESS.require(mailbox_of(body.to))
-        PER_TOKEN.require(str(request.auth.pk))
     job_id = submit(ACTORS[body.template], owner=request.auth.owner_key, kwargs={"to": body.to})
     return Status(202, accepted(request, job_id))

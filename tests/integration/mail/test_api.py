@@ -82,6 +82,8 @@ def test_a_refused_recipient_is_dead_at_once_and_its_letter_names_no_address(smt
         ({"to": 5, "template": "welcome"}, "to"),
         ({"to": "ada@mail.example\nBcc: eve@mail.example", "template": "welcome"}, "to"),
         ({"to": "a" * 250 + "@mail.example", "template": "welcome"}, "to"),
+        ({"to": '"ada"@mail.example', "template": "password_reset"}, "to"),
+        ({"to": '"a\\da"@mail.example', "template": "password_reset"}, "to"),
         ({"template": "welcome"}, "to"),
         ({"to": "ada@mail.example", "template": "newsletter"}, "template"),
         ({"to": "ada@mail.example"}, "template"),
@@ -140,6 +142,19 @@ def test_one_token_requests_a_limited_number_of_resets(facilities, monkeypatch):
     ]
 
     assert answers == [202] * 3 + [429] * 2
+
+
+def test_a_token_over_its_limit_uses_up_no_mailboxs_allowance(facilities, monkeypatch):
+    monkeypatch.setattr("apps.product.mail.api.PER_TOKEN", Allowance("resets of one token", 1, timedelta(hours=1)))
+    monkeypatch.setattr("apps.product.mail.api.PER_ADDRESS", Allowance("resets for one", 1, timedelta(hours=1)))
+    attacker, honest = Caller(), Caller("another")
+    body = {"to": "ada@mail.example", "template": "password_reset"}
+
+    attacker.post("/emails", {"to": "eve@mail.example", "template": "password_reset"})
+    refused = attacker.post("/emails", body)
+
+    assert refused.status_code == 429
+    assert honest.post("/emails", body).status_code == 202
 
 
 def test_a_key_that_was_refused_by_a_limit_is_free_again(facilities):

@@ -16,6 +16,9 @@ from apps.product.mail.reset_limits import mailbox_of
         "Ada+a+b@example.com",
         "ada@example.com.",
         "\uff41da@example.com",
+        '"ada"@example.com',
+        '"\\ada"@example.com',
+        '"a\\d\\A+x"@example.com',
     ],
 )
 def test_spellings_of_one_mailbox_are_one(spelling: str) -> None:
