@@ -102,12 +102,6 @@ DEFECTS = (
     lua("forget keeps the body", "queue/forget", '    redis.call("HDEL", KEYS[2], id)\n'),
     lua("forget drops a request to cancel", "queue/forget", 'ARGV[i + 2] == ""', "false"),
     lua("place drops the unique key", "queue/place", 'key ~= ""', "false"),
-    lua(
-        "place takes a unique key away",
-        "queue/place",
-        'redis.call("HSETNX", KEYS[9], key, id)',
-        'redis.call("HSET", KEYS[9], key, id) and 1',
-    ),
     lua("adopt leaves it scheduled", "queue/adopt", '    redis.call("ZREM", KEYS[2], id)\n'),
     lua("adopt leases what is not scheduled", "queue/adopt", 'redis.call("ZSCORE", KEYS[2], id)', "true"),
     lua("adopt ignores a pause", "queue/adopt", 'redis.call("EXISTS", KEYS[6]) == 1', "false"),

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from typing import Any
 
 import dramatiq
 import pytest
-from django.core.management import call_command
 
-from broker.interface import Facilities, facilities
+from broker.interface import facilities
 from broker.redis_broker import RedisBroker
 from broker.stores.job_records import RESULT_LIMIT_BYTES
 from tests.factories.yards import small_yard
@@ -40,23 +38,3 @@ def test_a_result_over_the_limit_is_not_stored(
     assert WHY in dropped.error["message"]
     assert "result is too large, not kept" in caplog.text
     assert broker.client.memory_usage(broker.keys.job(large.message_id)) < 10_000
-
-
-def test_jobs_show_says_why_a_result_is_missing(facilities: Facilities, run_worker: Any) -> None:
-    broker = dramatiq.get_broker()
-
-    @dramatiq.actor(broker=broker, queue_name="default", store_results=True)
-    def returns_much() -> str:
-        return "x" * 50_000_000
-
-    try:
-        with run_worker("default"):
-            job_id = returns_much.send().message_id
-            wait_for(lambda: (found := facilities.records.read(job_id)) and found.ended)
-    finally:
-        del broker.actors["returns_much"]
-    out = io.StringIO()
-    call_command("jobs", "show", job_id, stdout=out)
-
-    assert "succeeded" in out.getvalue()
-    assert WHY in out.getvalue()

@@ -28,12 +28,14 @@ def calls(emptied: ServerUnderTest) -> Iterator[RedisCalls]:
 
 
 def test_a_stream_that_fails_gives_its_connection_back_once(calls: RedisCalls, emptied: ServerUnderTest) -> None:
-    lease = ["leases"]
-    assert len(list(calls.stream(script("join"), [(lease, ["a/live", 1_000]), (lease, ["b/live", 1_000])]))) == 2
+    keys = ["leases", "running"]
+    assert (
+        len(list(calls.stream(script("join"), [(keys, ["a/live", 1_000, ""]), (keys, ["b/live", 1_000, ""])]))) == 2
+    )
     emptied.kill()
     try:
         with pytest.raises(BrokerUnavailable):
-            list(calls.stream(script("join"), [(lease, ["c/live", 1_000])], budget_s=1.0))
+            list(calls.stream(script("join"), [(keys, ["c/live", 1_000, ""])], budget_s=1.0))
     finally:
         emptied.restart()
 
@@ -132,13 +134,13 @@ def test_a_server_that_may_not_write_is_away_and_not_wrong(calls: RedisCalls, em
     emptied.config_set("min-replicas-to-write", 1)
     try:
         with pytest.raises(BrokerUnavailable, match="NOREPLICAS"):
-            calls.call(script("join"), ["leases"], ["a/live", 1_000], budget_s=1.0)
+            calls.call(script("join"), ["leases", "running"], ["a/live", 1_000, ""], budget_s=1.0)
         with pytest.raises(BrokerUnavailable, match="NOREPLICAS"):
-            list(calls.stream(script("join"), [(["leases"], ["a/live", 1_000])], budget_s=1.0))
+            list(calls.stream(script("join"), [(["leases", "running"], ["a/live", 1_000, ""])], budget_s=1.0))
     finally:
         emptied.config_set("min-replicas-to-write", 0)
 
-    assert calls.call(script("join"), ["leases"], ["a/live", 1_000]) == 1
+    assert calls.call(script("join"), ["leases", "running"], ["a/live", 1_000, ""]) == 1
 
 
 def test_what_a_server_would_not_recognise_is_not_sent_again_to_one_that_is_slow(emptied: ServerUnderTest) -> None:
