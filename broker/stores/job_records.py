@@ -21,6 +21,7 @@ from broker.keys.keys import Keys
 from broker.queue.json_body import LIMIT_BYTES
 from broker.redis.calls import RedisCalls
 from broker.redis.scripts import script
+from broker.stores.record_fields import read_error, read_json, read_number, read_progress
 
 logger = logging.getLogger("switchyard.broker")
 
@@ -217,10 +218,10 @@ class JobRecords:
         return [str(state, "utf-8", "replace") if isinstance(state, bytes) else None for state in found]
 
     def read(self, job_id: str) -> JobRecord | None:
-        """Return a job's record, or ``None`` when it is unknown or expired."""
+        """Return a job's record, or ``None`` when it is unknown or expired. Fields that cannot be read are left out."""
         found = self.calls.command("HGETALL", self.keys.job(job_id))
-        raw = {str(name, "utf-8"): str(value, "utf-8") for name, value in zip(found[::2], found[1::2], strict=True)}
-        if "state" not in raw:
+        raw = {_text(name): _text(value) for name, value in zip(found[::2], found[1::2], strict=True)}
+        if raw.get("state") not in STEPS:
             return None
         return JobRecord(
             id=job_id,
@@ -228,14 +229,14 @@ class JobRecords:
             queue=raw.get("queue", ""),
             state=raw["state"],
             reason=raw.get("reason") or None,
-            attempts=int(raw.get("attempts") or 0),
-            progress=_decoded(raw.get("progress")),
-            enqueued_at=_milliseconds(raw.get("enqueued_at")),
-            started_at=_milliseconds(raw.get("started_at")),
-            finished_at=_milliseconds(raw.get("finished_at")),
-            next_attempt_at=_milliseconds(raw.get("next_attempt_at")),
-            result=_decoded(raw.get("result")),
-            error=_decoded(raw.get("error")),
+            attempts=read_number(raw.get("attempts")) or 0,
+            progress=read_progress(raw.get("progress")),
+            enqueued_at=read_number(raw.get("enqueued_at")),
+            started_at=read_number(raw.get("started_at")),
+            finished_at=read_number(raw.get("finished_at")),
+            next_attempt_at=read_number(raw.get("next_attempt_at")),
+            result=read_json(raw.get("result")),
+            error=read_error(raw.get("error")),
             owner=raw.get("owner", ""),
             cancel_requested=raw.get("cancel") == "1",
         )
@@ -259,12 +260,8 @@ def _encoded(name: str, value: Any) -> str | int:
     return value if isinstance(value, int) else str(value)
 
 
-def _decoded(value: str | None) -> Any:
-    return json.loads(value) if value else None
-
-
-def _milliseconds(value: str | None) -> int | None:
-    return int(float(value)) if value else None
+def _text(value: bytes) -> str:
+    return str(value, "utf-8", "replace")
 
 
 def _public(fields: dict[str, Any]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from apps.platform.api.request_jobs import current_request
 from broker.admin.cancel import cancel
 from broker.errors import BrokerError
 from broker.interface import facilities
+from broker.stores.record_fields import progress_of
 from middleware.arguments import misfit, signature_of
 from middleware.errors import ArgumentMismatch, Cancelled
 
@@ -93,24 +94,26 @@ def current_job_id() -> str | None:
 
 
 def report_progress(done: int, total: int, note: str = "") -> None:
-    """Record the current job's progress, and stop the job if it was cancelled. Does nothing outside of a worker.
+    """Record the current job's progress, and stop the job if it was cancelled. Records nothing outside of a worker.
 
     Call it between steps, where stopping leaves nothing half done. Without a broker only the report is lost.
 
     Args:
         done: Steps done.
         total: Steps in all.
-        note: Description of the current step, for pages and logs.
+        note: Description of the current step, for pages and logs; cut after 500 characters.
 
     Raises:
         Cancelled: the job was cancelled.
+        ValueError: ``done`` or ``total`` is no finite number.
     """
+    progress = progress_of(done, total, note)
     job_id = current_job_id()
     if job_id is None:
         return
     try:
         facilities().barrier.flush()  # records that the job runs before its progress
-        stop = facilities().records.progress(job_id, {"done": done, "total": total, "note": note})
+        stop = facilities().records.progress(job_id, progress)
     except BrokerError as error:
         logger.warning("progress of job %s not reported: %s", job_id, error)
         return

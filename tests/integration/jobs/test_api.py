@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 from asgiref.sync import async_to_sync
 from django.conf import settings
 from django.contrib.auth.models import User
@@ -97,6 +98,33 @@ def test_a_scheduled_job_says_when_it_is_due(api: Client, ada: User) -> None:
 
     assert (body["state"], body["reason"]) == ("scheduled", "delay")
     assert TIME.fullmatch(body["next_attempt_at"])
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("progress", b'{"done": NaN, "total": 1, "note": ""}'),
+        ("progress", b'{"done": "x", "total": 1, "note": ""}'),
+        ("progress", b'{"done": 0.5, "total": 1, "note": null}'),
+        ("progress", b"[1]"),
+        ("progress", b"\xff"),
+        ("error", b'"text"'),
+        ("error", b'{"type": 5}'),
+        ("attempts", b"many"),
+        ("started_at", b"1e30"),
+        ("result", b"{"),
+        ("state", b"of another release"),
+    ],
+)
+def test_a_strange_record_is_shown_without_what_cannot_be_read(
+    api: Client, ada: User, valkey: redis.Redis, field: str, value: bytes
+) -> None:
+    job_id = submit(probe_actors.add, owner=f"user:{ada.pk}", kwargs={"a": 1, "b": 2})
+    valkey.hset(facilities().records.keys.job(job_id), field, value)
+
+    answer = api.get(f"/api/v1/jobs/{job_id}")
+
+    assert answer.status_code == (404 if field == "state" else 200)
 
 
 @pytest.mark.parametrize("job_id", [UNKNOWN, UNKNOWN.upper(), "1", "null", "a" * 3000, "..", "%00", "%2e%2e%2f", "ä"])

@@ -138,6 +138,24 @@ def test_progress_is_recorded(db: None, run_worker: RunWorker) -> None:
     assert job.progress == {"done": 1, "total": 3, "note": "first"}
 
 
+def test_a_long_note_is_cut_and_numbers_are_whole(monkeypatch: pytest.MonkeyPatch, valkey: redis.Redis) -> None:
+    job_id = submit(probe_actors.add, kwargs={"a": 1, "b": 2})
+    monkeypatch.setattr("apps.platform.jobs.services.current_job_id", lambda: job_id)
+    valkey.hset(facilities().records.keys.job(job_id), "state", "running")
+
+    report_progress(1.5, 3, "x" * 20_000)  # type: ignore[arg-type]
+
+    job = find_job(job_id)
+    assert job is not None
+    assert job.progress == {"done": 1, "total": 3, "note": "x" * 500}
+
+
+@pytest.mark.parametrize("done", [float("nan"), float("inf"), "1", None, 10**400])
+def test_progress_that_is_no_finite_number_is_refused_with_what_to_write(done: Any) -> None:
+    with pytest.raises(ValueError, match=r"done is .*, no finite number; write report_progress\(3, 10"):
+        report_progress(done, 2)
+
+
 def test_a_running_job_stops_at_its_next_step(db: None, run_worker: RunWorker) -> None:
     job_id = submit(probe_actors.steps, kwargs={"total": 3})
 
