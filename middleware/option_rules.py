@@ -12,6 +12,7 @@ from typing import Any
 
 from dramatiq.actor import Actor
 
+from broker.queue.codec import LARGEST
 from broker.validation import LONGEST_DELAY_MS, is_whole
 from middleware.errors import ActorOption, InvalidOption
 from middleware.places import place_of
@@ -71,6 +72,12 @@ def whole_number(value: Any) -> str:
 def usable_delay(value: Any) -> str:
     """Accept milliseconds from 0 to a year."""
     return "" if is_whole(value, most=LONGEST_DELAY_MS) else f"write milliseconds, from 0 to {LONGEST_DELAY_MS}"
+
+
+def usable_eta(value: Any) -> str:
+    """Accept milliseconds since the epoch, until the year 9999, and ``None``."""
+    usable = value is None or is_whole(value, most=LARGEST)
+    return "" if usable else "eta is milliseconds since the epoch; or write delay=10_000"
 
 
 def actor_name(value: Any) -> str:

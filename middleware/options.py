@@ -22,6 +22,7 @@ from middleware.option_rules import (
     is_message,
     unusable,
     usable_delay,
+    usable_eta,
     whole_number,
 )
 from middleware.places import place_of
@@ -60,7 +61,8 @@ class Options(Middleware):
     message may come from another release or a foreign sender: one with options that this release does not understand
     goes to the quarantine. On brokers without one, unusable options are logged and removed, so that no retry is lost.
 
-    Options of a message: ``priority``, an integer, instead of its actor's; ``delay``, see ``dramatiq.pipeline``.
+    Options of a message: ``priority``, an integer, instead of its actor's; ``delay``, see ``dramatiq.pipeline``;
+    ``eta``, its due time.
 
     Raises:
         UnknownOption: no middleware knows the option, or only actors can have it.
@@ -139,6 +141,9 @@ class Options(Middleware):
         written = WRITTEN_BY_US & options.keys()
         for name in written if "enqueued_at" not in options else ():
             raise InvalidOption(actor_name, name, options[name], "leave it out, Switchyard writes it")
+        # No rule: stock Dramatiq writes fractions, which workers read.
+        if "eta" in options and (remedy := usable_eta(options["eta"])):
+            raise InvalidOption(actor_name, "eta", options["eta"], remedy)
         check_message(actor_name, queue_name, options, rules)
 
     def _known(self, broker: Broker) -> dict[str, OptionRule]:

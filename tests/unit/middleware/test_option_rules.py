@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 from typing import Any
 
 import dramatiq
@@ -209,6 +210,14 @@ def test_an_option_that_only_actors_can_have_is_refused_as_a_messages(broker: St
 def test_a_delay_that_no_worker_could_read_is_refused(broker: StubBroker, delay: Any) -> None:
     with pytest.raises(InvalidOption, match=r"actor send_mail: delay is .*; write milliseconds, from 0"):
         declare(broker).send_with_options(delay=delay)
+
+
+@pytest.mark.parametrize("eta", [datetime(2030, 1, 1, tzinfo=UTC), "2030-01-01T00:00:00", 1.5, True, -1, 10**15])
+def test_a_due_time_that_no_worker_could_read_is_refused(broker: StubBroker, eta: Any) -> None:
+    words = "; eta is milliseconds since the epoch; or write delay=10_000"
+    with pytest.raises(InvalidOption, match=rf"^actor send_mail: eta is .*{words}"):
+        declare(broker).send_with_options(eta=eta)
+    assert broker.queues["default"].qsize() == 0
 
 
 def test_pipe_target_is_no_option_of_an_actor(broker: StubBroker) -> None:
