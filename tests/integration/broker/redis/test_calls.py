@@ -29,9 +29,7 @@ def calls(emptied: ServerUnderTest) -> Iterator[RedisCalls]:
 
 def test_a_stream_that_fails_gives_its_connection_back_once(calls: RedisCalls, emptied: ServerUnderTest) -> None:
     keys = ["leases", "running"]
-    assert (
-        len(list(calls.stream(script("join"), [(keys, ["a/live", 1_000, ""]), (keys, ["b/live", 1_000, ""])]))) == 2
-    )
+    assert len(list(calls.stream(script("join"), [(keys, ["a/live", 1_000, ""]), (keys, ["b/live", 1_000, ""])]))) == 2
     emptied.kill()
     try:
         with pytest.raises(BrokerUnavailable):
