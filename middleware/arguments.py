@@ -12,19 +12,20 @@ import json
 from collections.abc import Callable, KeysView
 from typing import Any, Final
 
+from dramatiq.actor import Actor
 from dramatiq.broker import Broker
 from dramatiq.message import Message
 from dramatiq.middleware import Middleware
 
 from broker.queue.depth_limits import follows_a_job
-from middleware.errors import ArgumentMismatch
+from middleware.errors import ArgumentMismatch, InvalidArguments
 
 
 class Arguments(Middleware):
     """Middleware that refuses messages whose arguments do not fit the actor's signature.
 
     Raises:
-        ArgumentMismatch: from ``send`` when the call is wrong.
+        ArgumentMismatch: from ``send`` when the call is wrong; ``InvalidArguments`` when ``kwargs`` is no ``dict``.
     """
 
     def before_enqueue(self, broker: Broker, message: Message[Any], delay: int | None) -> None:
@@ -36,10 +37,27 @@ class Arguments(Middleware):
         if "enqueued_at" in message.options or follows_a_job():
             return
         actor = broker.actors.get(message.actor_name)
+        if actor is not None and type(message.kwargs) is not dict:
+            require_named(actor, message.kwargs)
         if actor is None or fits(calls_of(actor.fn), len(message.args), message.kwargs.keys()):
             return
         if (wrong := misfit(actor.fn, len(message.args), message.kwargs.keys())) is not None:
             raise ArgumentMismatch(message.actor_name, wrong, str(signature_of(actor.fn)))
+
+
+def require_named(actor: Actor[..., Any], kwargs: Any) -> None:
+    """Refuse arguments by name that are no ``dict``. The values are not shown: they may be secret.
+
+    Raises:
+        InvalidArguments: they have another type.
+    """
+    if isinstance(kwargs, dict):
+        return
+    signature = signature_of(actor.fn)
+    kind = type(kwargs).__name__
+    article = "an" if kind[0] in "aeiou" else "a"
+    fact = f"kwargs is {article} {kind}; write kwargs={{{next(iter(signature.parameters), 'name')!r}: ...}}"
+    raise InvalidArguments(actor.actor_name, fact, str(signature))
 
 
 # As many as fit into the body of a message. A larger number was written by hand, and binding it would fill the memory.

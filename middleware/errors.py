@@ -44,6 +44,10 @@ class ArgumentMismatch(SwitchyardError, MiddlewareError):
         super().__init__(f"actor {actor_name}: {fact}; it is declared as {actor_name}{signature}")
 
 
+class InvalidArguments(ArgumentMismatch, TypeError):
+    """Arguments by name that are no ``dict``."""
+
+
 class UnknownActor(SwitchyardError, ActorNotFound):
     """An actor that the worker's code does not have."""
 

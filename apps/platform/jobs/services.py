@@ -16,11 +16,12 @@ from dramatiq.message import Message
 from dramatiq.middleware import CurrentMessage
 
 from apps.platform.api.request_jobs import current_request
+from apps.platform.jobs.queries import is_job_id
 from broker.admin.cancel import cancel
 from broker.errors import BrokerError
 from broker.interface import facilities
 from broker.stores.record_fields import progress_of
-from middleware.arguments import misfit, signature_of
+from middleware.arguments import misfit, require_named, signature_of
 from middleware.errors import ArgumentMismatch, Cancelled
 
 logger = logging.getLogger(__name__)
@@ -48,7 +49,8 @@ def submit(
     Raises:
         BrokerUnavailable: the broker did not answer. The job may have been enqueued nevertheless.
         QueueFull: the queue has reached its depth limit.
-        ArgumentMismatch: the arguments do not fit the actor.
+        ArgumentMismatch: the arguments do not fit the actor, or ``kwargs`` is no ``dict``.
+        ValueError: the job id is no UUID.
     """
     message, look_up = _message(actor, owner, kwargs, job_id)
     return _enqueue(actor.broker, message, delay_ms, look_up=look_up)
@@ -77,10 +79,13 @@ def enqueue_on_commit(
         kwargs: More of them by name, such as those that are called ``owner``.
 
     Raises:
-        ArgumentMismatch: the arguments do not fit the actor.
+        ArgumentMismatch: the arguments do not fit the actor, or ``kwargs`` is no ``dict``.
+        ValueError: the job id is no UUID.
         BrokerUnavailable, QueueFull: see above.
     """
-    message, look_up = _message(actor, owner, named | (kwargs or {}), job_id, args)
+    # What is no dict is refused there.
+    merged = kwargs if kwargs and not isinstance(kwargs, dict) else named | (kwargs or {})
+    message, look_up = _message(actor, owner, merged, job_id, args)
     if (wrong := misfit(actor.fn, len(args), message.kwargs.keys())) is not None:
         raise ArgumentMismatch(actor.actor_name, wrong, str(signature_of(actor.fn)))
     transaction.on_commit(lambda: _enqueue(actor.broker, message, None, look_up=look_up), using=using)
@@ -154,6 +159,9 @@ def _message(
     if not isinstance(actor, Actor):
         remedy = "pass the function that @dramatiq.actor decorates, imported from its actors.py"
         raise TypeError(f"a {type(actor).__name__} is no actor; {remedy}")
+    require_named(actor, kwargs or {})
+    if job_id is not None:
+        _require_uuid(job_id)
     request = current_request()
     options: dict[str, Any] = {"owner": owner} if owner else {}
     look_up = job_id is not None
@@ -167,6 +175,14 @@ def _message(
     # Recorded whatever its actor says: the record tells a repetition that the job was enqueued.
     message = actor.message_with_options(args=args, kwargs=kwargs, **options, track=True)
     return message.copy(message_id=job_id), look_up
+
+
+def _require_uuid(job_id: Any) -> None:
+    if isinstance(job_id, str) and is_job_id(job_id):
+        return
+    text = str(job_id)
+    remedy = repr(text.lower()) if is_job_id(text.lower()) else f"str(uuid5(NAMESPACE, {text!r:.100}))"
+    raise ValueError(f"job_id {job_id!r:.100} is no UUID; write {remedy}")
 
 
 def _enqueue(broker: Broker, message: Message[Any], delay_ms: int | None, *, look_up: bool) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import uuid
 from typing import Any
 
 import dramatiq
@@ -22,6 +24,8 @@ from tests.conftest import RunWorker
 from tests.factories.brokers import broker_without_server
 from tests.integration.jobs import probe_actors
 from tests.waiting import wait_for
+
+JOB_ID = "0d6f3c2e-7f3a-4c62-9a41-3a8f0a3b9c11"
 
 
 def state(job_id: str) -> str:
@@ -46,6 +50,34 @@ def test_a_submitted_job_is_queued_runs_and_keeps_its_result(db: None, run_worke
 def test_arguments_that_do_not_fit_are_refused_where_they_are_sent(valkey: redis.Redis) -> None:
     with pytest.raises(ArgumentMismatch):
         submit(probe_actors.add, kwargs={"a": 1})
+
+    assert facilities().transport.stats("default").live.waiting == 0
+
+
+def test_arguments_of_a_wrong_type_are_refused_where_they_are_sent(valkey: redis.Redis) -> None:
+    words = r"^actor probe_add: kwargs is a tuple; write kwargs=\{'a': \.\.\.\}; it is declared as probe_add\("
+    wrong: Any = ("Ada",)
+    for send in (submit, enqueue_on_commit):
+        with pytest.raises(TypeError, match=words):
+            send(probe_actors.add, kwargs=wrong)
+    with pytest.raises(TypeError, match=words):
+        probe_actors.add.send_with_options(kwargs=wrong)
+
+    assert facilities().transport.stats("default").live.waiting == 0
+
+
+@pytest.mark.parametrize(
+    ("job_id", "remedy"),
+    [
+        ("invoice-5", "'invoice-5' is no UUID; write str(uuid5(NAMESPACE, 'invoice-5'))"),
+        (JOB_ID.upper(), f"write '{JOB_ID}'"),
+        (uuid.UUID(JOB_ID), f"write '{JOB_ID}'"),
+    ],
+)
+def test_a_job_id_that_would_never_be_found_is_refused(valkey: redis.Redis, job_id: Any, remedy: str) -> None:
+    for send in (submit, enqueue_on_commit):
+        with pytest.raises(ValueError, match=re.escape(remedy)):
+            send(probe_actors.add, job_id=job_id, kwargs={"a": 1, "b": 2})
 
     assert facilities().transport.stats("default").live.waiting == 0
 
