@@ -81,6 +81,13 @@ def yard_broker(valkey: redis.Redis) -> Iterator[Callable[..., RedisBroker]]:
 _booted: set[int] = set()
 
 
+def _require_declared(queues: tuple[str, ...], broker: Broker) -> None:
+    lanes = facilities_of(broker).yard.lanes if isinstance(broker, RedisBroker) else tuple(broker.queues)
+    for name in queues:
+        if name not in lanes and name not in broker.queues:
+            pytest.fail(f"queue {name!r} is not declared; the yard has {', '.join(lanes)}")
+
+
 @pytest.fixture
 def run_worker() -> RunWorker:
     """Run a Dramatiq worker in this process: ``with run_worker("urgent", "urgent-retry"): …``."""
@@ -88,6 +95,7 @@ def run_worker() -> RunWorker:
     @contextlib.contextmanager
     def run(*queues: str, broker: Broker | None = None, threads: int = 4, poll_ms: int = 10) -> Iterator[Worker]:
         broker = broker or dramatiq.get_broker()
+        _require_declared(queues, broker)
         if id(broker) not in _booted:
             _booted.add(id(broker))
             broker.emit_after("process_boot")
