@@ -102,7 +102,7 @@ class RequestLimits:
         timeout_s, large_timeout_s: Time in which a body must be complete.
         anonymous, known, large: Bodies above ``free_bytes`` that are read at once: without a valid token, with one, and
             on large routes.
-        requests: Requests that run in Django at once, each in a thread; event streams count until they begin.
+        requests: Requests that run in Django at once, each in a thread, until their answer begins.
         wait_s: Time that a further request waits for its turn.
     """
 
@@ -222,7 +222,7 @@ class BodyLimit:
         async def send_noted(message: Message) -> None:
             nonlocal started
             started = True
-            if message["type"] == "http.response.start" and _is_event_stream(message):
+            if message["type"] == "http.response.start":  # the rest goes at the pace of the client
                 place.release()
             await send(message)
 
@@ -275,13 +275,6 @@ def _has_no_body(scope: Scope, declared: int | None) -> bool:
     """Return whether a request has no body, by its head alone; later versions of HTTP need no header for one."""
     is_http_1 = str(scope.get("http_version", "")).startswith("1")
     return declared == 0 or (declared is None and is_http_1 and not _header(scope, b"transfer-encoding"))
-
-
-def _is_event_stream(message: Message) -> bool:
-    return any(
-        name.lower() == b"content-type" and value.startswith(b"text/event-stream")
-        for name, value in message.get("headers", ())
-    )
 
 
 async def _is_valid(plain: str) -> bool:

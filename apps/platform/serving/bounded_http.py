@@ -24,6 +24,8 @@ HEAD_TIMEOUT_S = 10.0
 LINGER_S = 2.0
 # A client that reads nothing of its answer for this long is cut.
 READ_TIMEOUT_S = 30.0
+# Answers that wait for their client to read on: each may hold a whole file and a thread.
+MAX_SLOW_READERS = 64
 MAX_CONNECTIONS = 512
 MAX_PIPELINED = 16
 # Largest piece given to the parser at once: the head's size is checked after each.
@@ -37,7 +39,8 @@ class BoundedHttp(HttpToolsProtocol):
 
     A head above 32 KiB is answered with 431, one that takes longer than 10 s with 408, a malformed one with 400. Of
     more than 512 connections, or half of the process's file descriptors, the one that has waited longest for its client
-    is closed; when all of them wait for the application, a new one is answered with 503.
+    is closed; when all of them wait for the application, a new one is answered with 503. Of more than 64 clients that
+    do not read their answer, the one that has read nothing for longest is cut.
     """
 
     _in_head = False
@@ -45,6 +48,7 @@ class BoundedHttp(HttpToolsProtocol):
     # Bytes since the last part of a body: trailers and chunk extensions reach no application.
     _silent_bytes = 0
     _waits_since_s = 0.0
+    _unread_since_s = 0.0
     _head_timer: asyncio.TimerHandle | None = None
     _linger_timer: asyncio.TimerHandle | None = None
     _read_timer: asyncio.TimerHandle | None = None
@@ -137,10 +141,14 @@ class BoundedHttp(HttpToolsProtocol):
             self._linger_timer = self.loop.call_later(LINGER_S, self.transport.close)
 
     def pause_writing(self) -> None:
-        """Hold the application back; cut the client unless it reads on within 30 s."""
+        """Hold the application back; cut the client unless it reads on within 30 s, earlier when many do not."""
         super().pause_writing()
         if self._read_timer is None:
             self._read_timer = self.loop.call_later(READ_TIMEOUT_S, self.transport.abort)
+            self._unread_since_s = self.loop.time()
+            slow = [other for other in self.connections if isinstance(other, BoundedHttp) and other._reads_nothing()]
+            if len(slow) > MAX_SLOW_READERS:
+                min(slow, key=lambda other: other._unread_since_s).transport.abort()
 
     def resume_writing(self) -> None:
         """Let the application go on."""
@@ -175,8 +183,11 @@ class BoundedHttp(HttpToolsProtocol):
     def _waits_for_request(self) -> bool:
         return self.cycle is None or self.cycle.response_complete
 
+    def _reads_nothing(self) -> bool:
+        return self._read_timer is not None and not self.transport.is_closing()
+
     def _waits_for_client(self) -> bool:
-        return self._waits_for_request() or self.cycle.more_body
+        return self._waits_for_request() or self._reads_nothing() or self.cycle.more_body
 
     def _make_room(self) -> None:
         others = [other for other in self.connections if isinstance(other, BoundedHttp) and other is not self]

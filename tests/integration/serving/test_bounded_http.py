@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import select
 import socket
 import time
 
@@ -21,6 +22,7 @@ ENDLESS_HEADS = {
     "the URL": (b"GET /", b"a" * 4096),
     "the query": (b"GET /healthz?", b"a" * 4096),
 }
+LARGE_FILE = b"GET /static/ninja/redoc.standalone.js.map HTTP/1.1\r\nHost: localhost\r\n\r\n"
 MAIL = b'{"to": "ada@example.com", "template": "welcome"}'
 JSON = {"Content-Type": "application/json"}
 MOST_GROWN_MIB = 32
@@ -212,6 +214,27 @@ def test_five_hundred_streams_of_one_token_are_capped(web: WebProcess) -> None:
 
     assert probe.grown_mib <= MOST_GROWN_MIB
     assert probe.slowest_ms <= SLOWEST_MS
+
+
+def test_slow_readers_of_a_file_hold_no_place_of_a_request(web: WebProcess) -> None:
+    descriptors_before = web.ps.num_fds()
+    with contextlib.ExitStack() as open_sockets:
+        answers = select.poll()
+        for _ in range(100):
+            client = open_sockets.enter_context(socket.socket())
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+            client.connect(("127.0.0.1", web.port))
+            client.sendall(LARGE_FILE)
+            answers.register(client, select.POLLIN)
+        wait_for(lambda: len(answers.poll(0)) >= 32, 20, what="the answers to begin")
+
+        statuses = [web.request("GET", "/api/v1/queues", headers=web.bearer)[0] for _ in range(5)]
+
+        wait_for(lambda: len(answers.poll(0)) == 100, 20, what="all answers to begin")
+        # Of 64: socket and file.
+        wait_for(lambda: web.ps.num_fds() - descriptors_before < 150, 10, what="those who read nothing to be cut")
+
+    assert statuses == [200] * 5
 
 
 def test_a_database_that_is_moved_away_is_missed_and_not_made_again(web: WebProcess) -> None:
