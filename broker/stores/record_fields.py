@@ -57,7 +57,8 @@ def read_number(text: str | None) -> int | None:
 
 
 def _count(name: str, value: Any) -> int:
-    if not isinstance(value, Real) or not -LARGEST_COUNT <= value <= LARGEST_COUNT or not math.isfinite(value):
+    is_number = isinstance(value, Real)  # those of other libraries too
+    if not is_number or not -LARGEST_COUNT <= value <= LARGEST_COUNT or not math.isfinite(value):
         raise ValueError(f"{name} is {value!r:.100}, no finite number; write report_progress(3, 10, 'a note')")
     return int(value)
 
