@@ -14,6 +14,8 @@ from pathlib import Path
 from apps.platform.conf import switchyard_settings
 
 PAGE_MAILS = 50
+# Shown of a mail that cannot be parsed.
+RAW_BYTES = 64 * 1024
 _NAME = re.compile(r"[0-9]{20}-[0-9]+-[0-9]+\.eml")
 # A mail's HTML may contain styles only: no scripts and no requests.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
@@ -59,24 +61,35 @@ def page(number: int = 1, search: str = "") -> tuple[list[Mail], bool]:
 
 
 def read(name: str) -> Mail | None:
-    """Return one mail, or ``None`` when there is none of that name."""
+    """Return one mail, or ``None`` when there is none of that name. One that cannot be parsed is its own text."""
     if not _NAME.fullmatch(name):
         return None
     try:
         raw = (folder() / "new" / name).read_bytes()
     except FileNotFoundError:
         return None
+    try:
+        shown = _parsed(raw)
+    except Exception as error:  # noqa: BLE001 - the parser fails in many ways; one mail must not hide the others
+        text = str(raw[:RAW_BYTES], "utf-8", "replace")
+        shown = {"subject": f"Unreadable mail ({type(error).__name__})", "text": text}
+    empty = dict.fromkeys(("sender", "to", "subject", "message_id", "text", "html"), "")
+    received_at = datetime.datetime.fromtimestamp(int(name[:20]) / 1e9, tz=datetime.UTC)
+    return Mail(name=name, received_at=received_at, **(empty | shown))
+
+
+def _parsed(raw: bytes) -> dict[str, str]:
     message = email.message_from_bytes(raw, _class=EmailMessage, policy=email.policy.default)
-    return Mail(
-        name=name,
-        received_at=datetime.datetime.fromtimestamp(int(name[:20]) / 1e9, tz=datetime.UTC),
-        sender=parseaddr(_header(message, "From"))[1],
-        to=_header(message, "X-Envelope-To") or _header(message, "To"),
-        subject=_header(message, "Subject"),
-        message_id=_header(message, "Message-ID"),
-        text=_body(message, "plain"),
-        html=_body(message, "html"),
-    )
+    parts = {
+        "sender": parseaddr(_header(message, "From"))[1],
+        "to": _header(message, "X-Envelope-To") or _header(message, "To"),
+        "subject": _header(message, "Subject"),
+        "message_id": _header(message, "Message-ID"),
+        "text": _body(message, "plain"),
+        "html": _body(message, "html"),
+    }
+    # Some charsets decode to surrogates, which no page can hold.
+    return {name: str(text.encode("utf-8", "replace"), "utf-8") for name, text in parts.items()}
 
 
 def _existing(names: list[str]) -> list[Mail]:

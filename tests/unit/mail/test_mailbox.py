@@ -101,6 +101,12 @@ def test_a_name_that_is_no_mail_is_not_found(admin_client, box, name):
         b"\xff\xfe\x00",
         b"Subject: =?utf-8?b?////?=\r\n\r\n\xff",
         b"Content-Type: text/html; charset=klingon\r\n\r\nhi",
+        b"Message-ID: <\r\n\r\nhi",
+        b"From: a@[\r\n\r\nhi",
+        b"Content-Type: text/html; charset=idna\r\n\r\n\xff",
+        b"Content-Type: text/plain; charset=undefined\r\n\r\nhi",
+        b'Content-Type: text/html; charset="\x00x"\r\n\r\nhi',
+        b"Content-Type: text/plain; charset=unicode_escape\r\n\r\n\\ud800",
     ],
 )
 def test_a_mail_that_is_broken_can_be_read(admin_client, box, raw):
@@ -108,6 +114,18 @@ def test_a_mail_that_is_broken_can_be_read(admin_client, box, raw):
 
     assert admin_client.get("/admin/mail/mailbox/").status_code == 200
     assert admin_client.get(reverse("admin:mail_mailbox_mail", args=[path.name])).status_code == 200
+
+
+def test_a_mail_that_cannot_be_parsed_is_shown_as_its_text_beside_the_others(admin_client, box):
+    put(box, subject="Readable")
+    odd = box.keep(b"Message-ID: <\r\n\r\nits text", ["ada@mail.example"])
+
+    listed = admin_client.get("/admin/mail/mailbox/").content.decode()
+    shown = admin_client.get(reverse("admin:mail_mailbox_mail", args=[odd.name])).content.decode()
+
+    assert "Readable" in listed
+    assert "Unreadable mail" in listed
+    assert "its text" in shown
 
 
 @pytest.mark.parametrize(("permission", "status"), [("view_sentmail", 403), ("view_mailbox", 200)])
