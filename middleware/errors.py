@@ -64,11 +64,15 @@ class DuplicateActor(SwitchyardError, MiddlewareError):
     Args:
         first: Place of the one that is declared already, ``file:line``.
         second: Place of the other; equal to ``first`` when one file is imported under two names.
+        one_module: Both are of the same module: where the places are equal, a decorator's inner function is meant.
     """
 
-    def __init__(self, actor_name: str, first: str, second: str) -> None:
+    def __init__(self, actor_name: str, first: str, second: str, *, one_module: bool = False) -> None:
         fact, remedy = f"is declared at {first} and again at {second}", "rename one function, or write actor_name=..."
-        if first == second:
+        if first == second and one_module:
+            fact = f"two actors are called so, the wrapper at {first}"
+            remedy = "put @functools.wraps(f) in that decorator, or write actor_name=..."
+        elif first == second:
             fact, remedy = f"is declared twice at {first}", "the file is imported under two names; import it by one"
         super().__init__(f"actor {actor_name}: {fact}; {remedy}")
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from django.utils.module_loading import autodiscover_modules
 from dramatiq.actor import Actor
@@ -46,4 +49,12 @@ def _duplicate(error: ValueError) -> DuplicateActor | None:
         return None
     given = step.tb_frame.f_locals
     name, first = given["actor_name"], given["broker"].actors.get(given["actor_name"])
-    return None if first is None else DuplicateActor(name, place_of(first.fn), place_of(given["fn"]))
+    if first is None:
+        return None
+    # A file under two names has two modules, and so two dictionaries of globals.
+    one_module = _globals_of(first.fn) is _globals_of(given["fn"])
+    return DuplicateActor(name, place_of(first.fn), place_of(given["fn"]), one_module=one_module)
+
+
+def _globals_of(function: Callable[..., Any]) -> object:
+    return getattr(inspect.unwrap(function), "__globals__", function)

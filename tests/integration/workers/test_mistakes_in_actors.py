@@ -114,6 +114,22 @@ def test_a_file_of_actors_that_is_imported_under_two_names_is_refused(project: P
     assert "actor hello: is declared twice at loyalty/jobs.py:3; the file is imported under two names" in said
 
 
+def test_two_actors_of_a_decorator_without_wraps_are_refused_with_its_place(project: Project) -> None:
+    wrapped = "def traced(f):\n    def inner(*args):\n        return f(*args)\n    return inner\n\n"
+    names = "".join(
+        f'@dramatiq.actor(queue_name="urgent")\n@traced\ndef {name}(a: int) -> None: ...\n\n' for name in ("ann", "bob")
+    )
+    project.write("loyalty/actors.py", f"import dramatiq\n\n{wrapped}{names}")
+
+    code, said = project.check()
+
+    assert (code, said) == (
+        78,
+        "switchyard: refused to start: actor inner: two actors are called so, the wrapper at loyalty/actors.py:4; "
+        "put @functools.wraps(f) in that decorator, or write actor_name=...\n",
+    )
+
+
 def test_an_actor_on_an_unknown_queue_is_refused_with_its_place(project: Project) -> None:
     project.write("loyalty/actors.py", actor('queue_name="urgnet"'))
 

@@ -74,6 +74,12 @@ def test_an_actors_limit_stays_below_its_queues_hard_limit(limit: int, ids: list
     assert [id for id, _ in told(broker_with(queue_name="work", time_limit=limit))] == ids
 
 
+def test_a_limit_of_an_hour_is_shown_as_it_was_written() -> None:
+    [message] = check_actors(YARD, broker_with(queue_name="work", time_limit=3_600_000))
+
+    assert message.msg.startswith("its time_limit is 3600000 ms, ")
+
+
 def test_an_actor_on_a_dead_list_is_refused() -> None:
     assert told(broker_with(queue_name="work-dead")) == [("switchyard.E011", "actor one")]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -30,7 +31,10 @@ def of_retries(messages: list[Any]) -> list[tuple[Any, str]]:
 def actor_warnings(declared: Yard, **options: Any) -> list[tuple[Any, str]]:
     broker = StubBroker(middleware=[Retries(yard=declared, transport=None)])  # type: ignore[arg-type]
     dramatiq.actor(lambda: None, actor_name="send", queue_name="mail", broker=broker, **options)
-    return of_retries(check_actors(declared, broker))
+    warnings = of_retries(check_actors(declared, broker))
+    place = r" \(tests/unit/workers/test_retry_checks\.py:\d+\)"
+    assert all(re.search(place, subject) for subject, _ in warnings)
+    return [(re.sub(place, "", subject), fact) for subject, fact in warnings]
 
 
 def test_a_queue_whose_retries_end_within_a_minute_is_named_with_what_it_calls() -> None:

@@ -71,7 +71,8 @@ def limits_over_the_hard_limit(yard: Yard, broker: Broker) -> list[CheckMessage]
         if limit is not None and limit >= queue.hard_limit_ms:
             found.append(
                 Error(
-                    f"its time_limit is {limit:g} ms, the hard limit of queue {queue.name} is {queue.hard_limit_ms} ms",
+                    f"its time_limit is {limit:.15g} ms, "
+                    f"the hard limit of queue {queue.name} is {queue.hard_limit_ms} ms",
                     hint=f"Lower time_limit below {queue.hard_limit_ms}, split the work, "
                     f"or raise hard_limit_ms in {TOPOLOGY}.",
                     obj=subject_of(actor),

@@ -10,6 +10,7 @@ from django.core.checks import Warning as CheckWarning
 from dramatiq.actor import Actor
 
 from apps.platform.console.formatting import retries_text
+from apps.platform.workers.checks.actors import subject_of
 from apps.platform.workers.checks.queues import TOPOLOGY
 from broker.topology import Yard
 from middleware.retries import span_of
@@ -41,7 +42,7 @@ def short_actors(yard: Yard, actors: Iterable[Actor[..., Any]]) -> list[CheckMes
         span_ms = span_of(actor, queue.retry)
         if retries and span_ms[0] < LEAST_SPAN_MS:
             hint = "Leave max_retries and backoff out for those of its queue, or write max_retries=0 for none."
-            found.append(_warning(f"actor {actor.actor_name}", queue.calls, retries, span_ms, hint))
+            found.append(_warning(subject_of(actor), queue.calls, retries, span_ms, hint))
     return found
 
 
