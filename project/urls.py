@@ -9,6 +9,7 @@ from django.views.generic import RedirectView
 
 from apps.platform.api.application import PLATFORM_ROUTERS, build_api
 from apps.platform.api.middleware import PREFIX
+from apps.platform.console.list_queries import check_foreign_lists
 
 PRODUCT_ROUTERS = (
     ("/reports", "apps.product.reports.api.router"),
@@ -34,6 +35,7 @@ def old_admin_page(request: HttpRequest, label: str, page: str) -> HttpResponseR
     return HttpResponseRedirect(f"/admin/switchyard_{label}/{page}" + (f"?{query}" if query else ""))
 
 
+check_foreign_lists(admin.site)
 api = build_api(*PLATFORM_ROUTERS, *PRODUCT_ROUTERS)
 
 # Admin pages before the app labels began with "switchyard_", as alerts that were sent and bookmarks link them.

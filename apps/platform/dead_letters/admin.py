@@ -38,6 +38,7 @@ class DeadLetterAdmin(ReadOnly, ActionViews, ModelAdmin):
     list_display = ("failure", "actor", "queue", "reason", "attempts", "died", "shown_state")
     list_display_links = ("failure",)
     list_filter = (StateFilter, QueueFilter, ReasonFilter, ActorFilter, "died_at")
+    linked_fields = ("fingerprint",)
     list_fullwidth = True
     list_before_template = "switchyard_dead_letters/groups.html"
     list_per_page = 50
