@@ -16,7 +16,7 @@ from broker.redis_broker import RedisBroker
 from tests.chaos.conftest import PoolsOn
 from tests.chaos.fault_proxy import FaultProxy
 from tests.chaos.ledger import Ledger
-from tests.chaos.load import QUEUE, enqueue, let_pass, load, wait_until_drained
+from tests.chaos.load import FIRST, QUEUE, enqueue, let_pass, load, wait_until_drained
 from tests.chaos.pools import RunningPool, started
 from tests.environment import SERVER
 from tests.waiting import wait_for
@@ -116,7 +116,7 @@ def test_a_pool_that_drains_without_its_server_leaves_its_tasks_their_grace_and_
     old = pools.start("runpool", "work", "--grace", f"{GRACE_S:g}", url=proxy.url)
     jobs = [f"long-{number}." for number in range(4)]
     for job in jobs:
-        enqueue(pools.broker, ledger, job, 20_000)
+        enqueue(pools.broker, ledger, job, 20_000, FIRST)
         started(ledger, job)
     new = pools.start("runpool", "work")
 
@@ -133,7 +133,7 @@ def test_a_pool_that_drains_without_its_server_leaves_its_tasks_their_grace_and_
         proxy.blackhole()
     code = old.process.wait(30)
     took_s = time.monotonic() - told_s
-    again_s = [started(ledger, job, 2, 25).at_s - told_s for job in jobs]
+    again_s = [started(ledger, job, 2, 60).at_s - told_s for job in jobs]
     wait_until_drained(pools.broker, 40)
 
     print(f"exit {code} after {took_s:.2f} s, started elsewhere after {max(again_s):.2f} s at the latest")
@@ -142,7 +142,7 @@ def test_a_pool_that_drains_without_its_server_leaves_its_tasks_their_grace_and_
     assert code != 0
     assert GRACE_S - LOOKING_S <= took_s <= GRACE_S + 5
     assert "not all messages were returned to the broker; the rest start when their leases expire" in old.log()
-    assert max(again_s) <= 20
+    assert min(again_s) <= 20, "the others follow one after the other: what ran in a lapsed lease runs alone"
     assert all_in(ledger, jobs, new)
 
 

