@@ -42,6 +42,8 @@ class Arguments(Middleware):
         if actor is None or fits(calls_of(actor.fn), len(message.args), message.kwargs.keys()):
             return
         if (wrong := misfit(actor.fn, len(message.args), message.kwargs.keys())) is not None:
+            if "delay" in message.kwargs and "delay" not in signature_of(actor.fn).parameters:
+                wrong += "; delay is an option, write send_with_options(args=(...), delay=10_000), in milliseconds"
             raise ArgumentMismatch(message.actor_name, wrong, str(signature_of(actor.fn)))
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping, Set
 from typing import Any, ClassVar
 
 import structlog
@@ -26,6 +25,7 @@ from middleware.option_rules import (
     whole_number,
 )
 from middleware.places import place_of
+from middleware.unknown_options import FIXED, fault_of
 
 log = structlog.get_logger(__name__)
 
@@ -38,10 +38,6 @@ INTERNAL = WRITTEN_BY_US | frozenset(
     | {"pipe_target", "group_completion_uuid", "group_completion_callbacks", "traceback", "retries", "asyncio_loop"}
     | {"requeue_timestamp"}
 )
-
-
-# Arguments of the decorator that a message cannot change.
-FIXED = frozenset({"queue_name", "actor_name"})
 
 
 class KnownOptions(set[str]):
@@ -86,7 +82,7 @@ class Options(Middleware):
         """Validate an actor's options."""
         self._rules = rules_of(broker)
         if unknown := actor.options.keys() - broker.actor_options:
-            fact = _misspelt(actor.actor_name, "actor option", unknown, broker.actor_options)
+            fact = fault_of(actor.actor_name, "actor option", unknown, broker.actor_options | FIXED)
             raise UnknownOption(f"{fact} ({place_of(actor.fn)})")
         if remedy := _of_priority(actor.priority):
             raise InvalidOption(actor.actor_name, "priority", actor.priority, remedy, place=place_of(actor.fn))
@@ -137,7 +133,7 @@ class Options(Middleware):
         rules = self._known(broker)
         unknown = {name for name in options if not _is_known(name, broker, rules)}
         if unknown:
-            raise UnknownOption(_misspelt(actor_name, "message option", unknown, broker.actor_options))
+            raise UnknownOption(fault_of(actor_name, "message option", unknown, _of_messages(broker, rules)))
         written = WRITTEN_BY_US & options.keys()
         for name in written if "enqueued_at" not in options else ():
             raise InvalidOption(actor_name, name, options[name], "leave it out, Switchyard writes it")
@@ -204,16 +200,11 @@ def _is_known(name: str, broker: Broker, rules: Mapping[str, OptionRule]) -> boo
     return name in rules or name in INTERNAL or name in broker.actor_options
 
 
+def _of_messages(broker: Broker, rules: Mapping[str, OptionRule]) -> set[str]:
+    """Return the options that a sender may write into a message."""
+    ruled = {rule.name for rule in rules.values() if rule.of_message is not None} - {"pipe_target"}
+    return ruled | (broker.actor_options - rules.keys()) | {"owner", "eta"}
+
+
 def _of_priority(value: Any) -> str:
     return f"{remedy}; a lower one goes first" if (remedy := whole_number(value)) else ""
-
-
-def _misspelt(actor: str, what: str, unknown: Iterable[str], known: Iterable[str]) -> str:
-    found = []
-    for name in sorted(unknown):
-        if name in FIXED:
-            found.append(f"{name!r} (it is the actor's own: write it in @dramatiq.actor({name}=...))")
-            continue
-        near = difflib.get_close_matches(name, known, n=1)
-        found.append(f"{name!r}" + (f" (did you mean {near[0]!r}?)" if near else ""))
-    return f"actor {actor}: unknown {what} {', '.join(found)}; known are {', '.join(sorted(known))}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import dramatiq
@@ -15,6 +16,7 @@ from middleware.options import Options, refuse_unknown
 from middleware.rate_limits import RateLimits, rate_of
 from middleware.redaction import HIDDEN, Redaction, redacted
 from middleware.unique_keys import UniqueKeys
+from middleware.unknown_options import FOREIGN
 
 
 @pytest.fixture
@@ -129,3 +131,32 @@ def test_another_queue_for_a_message_is_refused_with_the_place_to_write_it(broke
     )
     with pytest.raises(UnknownOption, match=words):
         actor.send_with_options(queue_name="slow")
+
+
+@pytest.mark.parametrize("word", sorted(FOREIGN))
+def test_an_option_of_another_library_is_answered_with_what_to_write(broker: StubBroker, word: str) -> None:
+    @dramatiq.actor(broker=broker)
+    def actor() -> None: ...
+
+    words = re.escape(f"option {word!r} ({FOREIGN[word]}); known are ")
+    with pytest.raises(UnknownOption, match=f"actor {words}.*actor_name.*priority.*queue_name"):
+        dramatiq.actor(actor.fn, actor_name="other", broker=broker, **{word: 5})
+    with pytest.raises(UnknownOption, match=f"message {words}.*delay"):
+        actor.send_with_options(**{word: 5})
+
+
+def test_the_known_options_of_a_message_are_those_that_it_may_have(broker: StubBroker) -> None:
+    @dramatiq.actor(broker=broker)
+    def actor() -> None: ...
+
+    with pytest.raises(UnknownOption, match=r"; known are delay, eta, owner, priority, unique_key$"):
+        actor.send_with_options(retry=5)
+
+
+def test_a_delay_among_the_arguments_is_answered_with_the_call_to_write(broker: StubBroker) -> None:
+    @dramatiq.actor(broker=broker)
+    def greet(name: str) -> None: ...
+
+    words = r"'delay'; delay is an option, write send_with_options\(args=\(\.\.\.\), delay=10_000\), in milli"
+    with pytest.raises(ArgumentMismatch, match=words):
+        greet.send("Ada", delay=10_000)
