@@ -13,7 +13,7 @@ import logging
 import resource
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from apps.platform.api.problems import CONTENT_TYPE, Problem
 
@@ -47,6 +47,12 @@ class BoundedHttp(HttpToolsProtocol):
     _head_bytes = 0
     # Bytes since the last part of a body: trailers and chunk extensions reach no application.
     _silent_bytes = 0
+    # What is wrong with the request, where the parser cannot tell.
+    _fault: Problem | None = None
+    # Whether whatever follows the present request is ignored.
+    _is_last = False
+    # The earliest request that is not answered; ``cycle`` is the latest.
+    _running: RequestResponseCycle | None = None
     _waits_since_s = 0.0
     _unread_since_s = 0.0
     _head_timer: asyncio.TimerHandle | None = None
@@ -62,22 +68,24 @@ class BoundedHttp(HttpToolsProtocol):
             self._make_room()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Release the timers."""
+        """Release the timers, and the application of the earliest pipelined request."""
         self._cancel_timers()
+        self._disconnect()
         if self._read_timer is not None:
             self._read_timer.cancel()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """Parse received bytes in pieces, and refuse the request once its head is above the limit."""
-        if len(data) <= PIECE_BYTES:
+        if len(data) <= PIECE_BYTES and not self._in_head and not self._is_last:
             self._parse(data)
             return
         view = memoryview(data)
-        for start in range(0, len(data), PIECE_BYTES):
-            if self.transport.is_closing():
-                return
-            self._parse(view[start : start + PIECE_BYTES])
+        while view and not self._is_last and not self.transport.is_closing():
+            # A piece does not reach beyond the largest head.
+            size = min(PIECE_BYTES, MAX_HEAD_BYTES - self._head_bytes) if self._in_head else PIECE_BYTES
+            self._parse(view[:size])
+            view = view[size:]
 
     def _parse(self, piece: bytes | memoryview) -> None:
         self._silent_bytes += len(piece)
@@ -86,7 +94,7 @@ class BoundedHttp(HttpToolsProtocol):
             return
         if self._in_head:
             self._head_bytes += len(piece)
-            if self._head_bytes > MAX_HEAD_BYTES:
+            if self._head_bytes >= MAX_HEAD_BYTES:
                 self._refuse(Problem(431, f"the request's head is larger than {MAX_HEAD_BYTES} bytes; send less"))
                 return
         elif self._silent_bytes > 2 * MAX_HEAD_BYTES:
@@ -105,7 +113,7 @@ class BoundedHttp(HttpToolsProtocol):
         """End a head and start the application.
 
         Raises:
-            RuntimeError: too many pipelined requests; the parser turns it into a refusal.
+            RuntimeError: too many pipelined requests, or an upgrade with a body; the parser turns it into a refusal.
         """
         self._in_head = False
         self._silent_bytes = 0
@@ -114,7 +122,15 @@ class BoundedHttp(HttpToolsProtocol):
             self._head_timer = None
         if len(self.pipeline) >= MAX_PIPELINED:
             raise RuntimeError(f"more than {MAX_PIPELINED} pipelined requests")
+        upgrades = self.parser.should_upgrade()
+        if upgrades and any(_tells_a_body(name, value) for name, value in self.headers):
+            # The parser would take the body for the next request.
+            self._fault = Problem(400, "a request with a body cannot ask for an upgrade; send it without Upgrade")
+            raise RuntimeError(self._fault.detail)
         super().on_headers_complete()
+        if upgrades:  # answered as if it did not ask; what follows may be of the other protocol
+            self._is_last = True
+            self.cycle.keep_alive = False
         # Trailers of the body are appended here; they reach no application.
         self.headers = []
 
@@ -159,7 +175,14 @@ class BoundedHttp(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """Refuse a request that is not HTTP."""
-        self._refuse(Problem(400, "the request is not valid HTTP/1.1; see how it was encoded"))
+        self._refuse(self._fault or Problem(400, "the request is not valid HTTP/1.1; see how it was encoded"))
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """Log nothing: a client may ask."""
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
 
     def _head_timed_out(self) -> None:
         self._head_timer = None
@@ -173,12 +196,27 @@ class BoundedHttp(HttpToolsProtocol):
             self.transport.close()
 
     def _refuse(self, problem: Problem) -> None:
-        """Answer with a problem document and close, or close only if another answer has begun."""
+        """Answer with a problem document and close; close only if the answer to an earlier request is due."""
         self._cancel_timers()
-        if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
+        if self._is_next():
             self.transport.write(_encoded(problem, self.server_state.default_headers))
         logger.warning("request refused before the application: %s %s", problem.status, problem.detail)
+        self.pipeline.clear()
+        self._disconnect()
         self.transport.close()
+
+    def _is_next(self) -> bool:
+        """Return whether the request that is being received is the next to be answered."""
+        running = self._running
+        if running is None or running.response_complete:
+            return running is None or not running.more_body
+        return running is self.cycle and running.more_body and not running.response_started
+
+    def _disconnect(self) -> None:
+        """Tell the running application that nobody waits for its answer."""
+        if self._running is not None:
+            self._running.disconnected = True
+            self._running.message_event.set()
 
     def _waits_for_request(self) -> bool:
         return self.cycle is None or self.cycle.response_complete
@@ -213,6 +251,10 @@ RETRY = {"Retry-After": "5"}
 def max_connections() -> int:
     """Return the limit on connections: half of the process's file descriptors, at most 512."""
     return min(MAX_CONNECTIONS, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
+
+
+def _tells_a_body(name: bytes, value: bytes) -> bool:
+    return name == b"transfer-encoding" or (name == b"content-length" and value.strip(b"0 \t") != b"")
 
 
 def _encoded(problem: Problem, default_headers: list[tuple[bytes, bytes]]) -> bytes:

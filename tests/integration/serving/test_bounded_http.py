@@ -63,6 +63,16 @@ def test_a_large_head_is_answered_with_431(web: WebProcess) -> None:
         assert "32768" in str(problem(answer_of(client), 431)["detail"])
 
 
+@pytest.mark.parametrize("more_bytes", [0, 1, 8_000])
+def test_a_head_ends_at_32_kib_when_it_comes_at_once(web: WebProcess, more_bytes: int) -> None:
+    head = START + b"Connection: close\r\nX-Long: "
+    with web.connect() as client:
+        client.sendall(head + b"a" * (32_768 + more_bytes - len(head) - 4) + b"\r\n\r\n")
+        answer = answer_of(client)
+
+    assert answer.startswith(b"HTTP/1.1 431 " if more_bytes else b"HTTP/1.1 200 ")
+
+
 def test_a_head_of_30_kib_is_accepted(web: WebProcess) -> None:
     status, _, _ = web.request("GET", "/healthz", headers={"X-Long": "a" * 30_000})
 
@@ -77,6 +87,42 @@ def test_what_is_no_http_is_answered_with_a_problem_document(web: WebProcess, re
         client.sendall(request_bytes)
 
         problem(answer_of(client), 400)
+
+
+@pytest.mark.parametrize("pause", ["one segment", "two segments"])
+@pytest.mark.parametrize("protocol", [b"x", b"h2c", b"websocket"])
+@pytest.mark.parametrize("body", [b"Content-Length: 46\r\n", b"Transfer-Encoding: chunked\r\n", b""])
+def test_nothing_after_a_wish_to_upgrade_is_taken_for_a_request(
+    web: WebProcess, body: bytes, protocol: bytes, pause: str
+) -> None:
+    asking = START + b"Connection: keep-alive, Upgrade\r\nUpgrade: " + protocol + b"\r\n" + body + b"\r\n"
+    with web.connect() as client:
+        client.sendall(asking if pause == "two segments" else asking + START + b"\r\n")
+        answer = client.recv(65536)
+        with contextlib.suppress(OSError):  # it is closed already
+            client.sendall(START + b"\r\n")
+        with contextlib.suppress(ConnectionResetError):
+            answer += answer_of(client)
+
+    assert answer.count(b"HTTP/1.1 ") == 1
+    assert b"connection: close" in answer
+    if body:
+        assert "Upgrade" in str(problem(answer, 400)["detail"])
+    else:
+        assert answer.startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize("after", [b"POST" * 4 + b"\r\n\r\n", (START + b"\r\n") * 20], ids=["nonsense", "too many"])
+def test_a_refusal_does_not_overtake_the_answer_that_is_due(web: WebProcess, after: bytes) -> None:
+    head = b"POST /api/v1/emails HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    head += f"Authorization: Bearer {web.token}\r\nContent-Length: {len(MAIL)}\r\n\r\n".encode()
+    with web.connect() as client:
+        client.sendall(head + MAIL + after)
+        answer = answer_of(client)
+    wait_for(lambda: web.request("GET", "/api/v1/queues", headers=web.bearer)[0] == 200)
+
+    assert answer == b""
+    assert "Exception in ASGI" not in web.log.read_text()
 
 
 @pytest.mark.parametrize("piece", [b"X-Trailer: a\r\n", b"a" * 4096], ids=["many trailers", "one trailer"])
