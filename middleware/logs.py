@@ -24,6 +24,8 @@ log = structlog.get_logger("switchyard.jobs")
 
 _running: ContextVar[MessageProxy | None] = ContextVar("switchyard_running", default=None)
 
+# A failure's text may be as long as what a stranger sent; a longer traceback keeps its beginning and its end.
+LONGEST_TRACEBACK = 16 * 1024
 # Logs messages with their arguments.
 SILENCED = ("dramatiq.worker.WorkerThread",)
 # Dramatiq logs it with a traceback for each parked message, and claims that the message was moved to its dead list.
@@ -130,7 +132,19 @@ def _plain(output: TextIO, exception: Any) -> None:
     """Write a traceback without local variables, arguments among them, and without control characters."""
     text = io.StringIO()
     structlog.dev.plain_traceback(text, exception)
-    output.write("\n".join(printable(line) for line in text.getvalue().split("\n")))
+    output.write("\n".join(printable(line) for line in _shortened(text.getvalue()).split("\n")))
+
+
+def _short_traceback(logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Cut a traceback that ``format_exc_info`` has made."""
+    if isinstance(event.get("exception"), str):
+        event["exception"] = _shortened(event["exception"])
+    return event
+
+
+def _shortened(text: str) -> str:
+    surplus, half = len(text) - LONGEST_TRACEBACK, LONGEST_TRACEBACK // 2
+    return text if surplus <= 0 else f"{text[:half]}\n[{surplus} characters left out]\n{text[-half:]}"
 
 
 def printable(text: str) -> str:
@@ -193,7 +207,7 @@ def configure(log_format: str, *, level: int = logging.INFO) -> None:
         structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=_plain),
     ]
     if log_format == "json":
-        render = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+        render = [structlog.processors.format_exc_info, _short_traceback, structlog.processors.JSONRenderer()]
     handler = logging.StreamHandler()
     handler.addFilter(lambda record: not str(record.msg).startswith(UNTRUE))
     handler.addFilter(_without_traceback_of_refusals)

@@ -24,6 +24,8 @@ VALIDATED: Final = frozenset((*NUMBERS, "owner", "deferred_by", "parked_ms"))
 LARGEST: Final = 253_402_300_799_999
 # A sent message has no longer id; the table of running messages that supervisors read has no room for one.
 LONGEST_ID: Final = 200
+# Names are logged and shown whole.
+LONGEST_NAME: Final = 256
 
 
 class UnreadableMessage(Exception):
@@ -85,6 +87,8 @@ def decode(body: bytes, *, message_id: str, lane: str) -> Message[Any]:
     args, kwargs, options = fields.get("args", ()), fields.get("kwargs"), fields.get("options")
     if type(actor) is not str or type(sent_at) is not int:
         raise UnreadableMessage(f"it names no actor and no time it was sent at: {_shown(fields)}")
+    if len(actor) > LONGEST_NAME:
+        raise UnreadableMessage(f"its actor's name has {len(actor)} characters; at most {LONGEST_NAME} are read")
     if not 0 <= sent_at <= LARGEST:
         raise UnreadableMessage("sent_at is no time in milliseconds")
     if type(args) is not list and args != ():

@@ -23,6 +23,7 @@ TONES = {
     "expired": "sy-warn",
     "dead": "sy-bad",
 }
+LONGEST_OWNER = 256
 ENDINGS = {"succeeded": "Succeeded", "cancelled": "Cancelled", "expired": "Expired", "dead": "Given up"}
 
 
@@ -79,7 +80,7 @@ def _facts(job: JobRecord) -> list[tuple[str, str]]:
         ("Queue", job.queue),
         ("Reason", (job.reason or "").replace("_", " ")),
         ("Attempts", str(job.attempts)),
-        ("Owner", job.owner),
+        ("Owner", job.owner[:LONGEST_OWNER]),
         ("Waited", _span(job.enqueued_at, job.started_at)),
         ("Ran", _span(job.started_at, job.finished_at)),
         (

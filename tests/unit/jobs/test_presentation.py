@@ -130,3 +130,7 @@ def test_a_story_without_a_total_shows_no_progress(progress: dict[str, Any]) -> 
 
 def test_progress_never_exceeds_a_hundred_per_cent() -> None:
     assert story_of(record(progress={"done": 5, "total": 3, "note": ""})).percent == 100
+
+
+def test_a_long_owner_is_cut() -> None:
+    assert ("Owner", "x" * 256) in story_of(record(owner="x" * 200_000)).facts

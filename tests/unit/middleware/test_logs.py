@@ -89,6 +89,22 @@ def test_a_traceback_keeps_its_lines_but_no_control_characters_nor_variables(
     assert "hunter2" not in printed.replace('password = "hunter2"', "")
 
 
+@pytest.mark.parametrize("log_format", ["json", "console"])
+def test_a_long_traceback_keeps_its_beginning_and_its_end(log_format: str, capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure(log_format)
+
+    try:
+        raise ValueError("x" * 1_000_000 + " the end")
+    except ValueError:
+        structlog.stdlib.get_logger("ours").exception("failed")
+
+    printed = capsys.readouterr().err
+    assert len(printed) < 20_000
+    assert "Traceback" in printed
+    assert "characters left out" in printed
+    assert "the end" in printed
+
+
 def test_json_logs_are_one_object_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     logs.configure("json")
 

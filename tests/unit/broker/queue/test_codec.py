@@ -40,3 +40,9 @@ def test_an_id_that_nobody_could_have_sent_is_unreadable(id_: str) -> None:
 def test_a_time_that_no_clock_shows_is_unreadable(sent_at: int) -> None:
     with pytest.raises(UnreadableMessage, match="sent_at"):
         read(sent_at=sent_at)
+
+
+def test_an_actor_of_a_name_that_would_fill_the_logs_is_unreadable() -> None:
+    assert read(actor="a" * 256).actor_name == "a" * 256
+    with pytest.raises(UnreadableMessage, match="its actor's name has 300000 characters; at most 256 are read"):
+        read(actor="a" * 300_000)
