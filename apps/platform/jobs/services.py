@@ -158,6 +158,8 @@ def _message(
     """Return a job's message, and whether an earlier run of its sender may have enqueued it."""
     if not isinstance(actor, Actor):
         remedy = "pass the function that @dramatiq.actor decorates, imported from its actors.py"
+        if isinstance(getattr(actor, "__wrapped__", None), Actor):
+            remedy = "@dramatiq.actor must be the outermost decorator"
         raise TypeError(f"a {type(actor).__name__} is no actor; {remedy}")
     require_named(actor, kwargs or {})
     if job_id is not None:

@@ -337,3 +337,10 @@ def test_what_is_no_actor_is_refused_with_what_to_pass(send: Any) -> None:
     for wrong in ("probe_add", probe_actors.add.fn):
         with pytest.raises(TypeError, match=r"is no actor; pass the function that @dramatiq\.actor decorates"):
             send(wrong, kwargs={})
+
+
+def test_a_decorator_above_an_actor_is_named_as_the_fault(valkey: redis.Redis) -> None:
+    decorated: Any = transaction.atomic(probe_actors.add)
+
+    with pytest.raises(TypeError, match=r"is no actor; @dramatiq\.actor must be the outermost decorator"):
+        submit(decorated, kwargs={"a": 1, "b": 2})

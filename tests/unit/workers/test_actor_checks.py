@@ -8,7 +8,7 @@ from typing import Any
 import dramatiq
 import pytest
 from dramatiq.brokers.stub import StubBroker
-from dramatiq.middleware import Middleware
+from dramatiq.middleware import Callbacks, Middleware
 
 from apps.platform.workers.checks import check_actors
 from broker.topology import Pool, Queue, Yard
@@ -78,6 +78,18 @@ def test_a_limit_of_an_hour_is_shown_as_it_was_written() -> None:
     [message] = check_actors(YARD, broker_with(queue_name="work", time_limit=3_600_000))
 
     assert message.msg.startswith("its time_limit is 3600000 ms, ")
+
+
+def test_a_callback_that_no_actor_has_is_refused_with_its_place() -> None:
+    broker = broker_with(queue_name="work")
+    broker.add_middleware(Callbacks())
+    dramatiq.actor(lambda: None, actor_name="two", queue_name="work", broker=broker, on_failure="on", on_success="one")
+
+    [message] = check_actors(YARD, broker)
+
+    assert (message.id, message.msg) == ("switchyard.E022", "on_failure is 'on': no actor is called so")
+    assert message.hint == "Did you mean 'one'?"
+    assert re.fullmatch(r"actor two \(tests/unit/workers/test_actor_checks\.py:\d+\)", message.obj)
 
 
 def test_an_actor_on_a_dead_list_is_refused() -> None:

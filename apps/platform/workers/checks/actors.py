@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable
 from typing import Any
 
@@ -106,6 +107,21 @@ def consumed_dead_lists(yard: Yard, broker: Broker) -> list[CheckMessage]:
         for name in sorted(broker.get_declared_queues())
         if name in dead and name not in used
     ]
+    return found
+
+
+def unknown_callbacks(broker: Broker) -> list[CheckMessage]:
+    """E022: an actor whose ``on_success`` or ``on_failure`` names no actor."""
+    found: list[CheckMessage] = []
+    for actor in broker.actors.values():
+        for option in ("on_success", "on_failure"):
+            name = actor.options.get(option)
+            if name is None or name in broker.actors:
+                continue
+            near = difflib.get_close_matches(name, broker.actors, n=1)
+            hint = f"Did you mean {near[0]!r}?" if near else "Declare it in an actors.py, or leave the option out."
+            fact = f"{option} is {name!r}: no actor is called so"
+            found.append(Error(fact, hint=hint, obj=subject_of(actor), id="switchyard.E022"))
     return found
 
 
