@@ -1,0 +1,46 @@
+"""The page on compose: the proxy that it describes passes on the client's address, whatever the client wrote."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
+
+from apps.platform.deployment.processes import PROXY_NETWORKS
+from tests.unit.documentation.pages import read
+
+PAGE = read("docs/how-to/deploy-with-compose.md")
+GATEWAY, CLIENT, CLAIMED = "172.18.0.1", "192.168.1.5", "203.0.113.7"
+
+
+def address(forwarded: str, trusted: str) -> str:
+    """Return the address that the web takes for the client's."""
+    seen: list[str] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        seen.append(scope["client"][0])
+
+    headers = [(b"x-forwarded-for", forwarded.encode())]
+    scope: Any = {"type": "http", "scheme": "http", "client": (GATEWAY, 1), "headers": headers}
+    nothing: Any = None
+    asyncio.run(ProxyHeadersMiddleware(app, trusted)(scope, nothing, nothing))
+    return seen[0]
+
+
+def test_the_page_lets_nginx_replace_the_header() -> None:
+    assert "proxy_set_header X-Forwarded-For $remote_addr;" in PAGE
+    assert "proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for" not in PAGE
+
+
+@pytest.mark.parametrize(
+    ("forwarded", "trusted", "taken"),
+    [
+        (CLIENT, PROXY_NETWORKS, CLIENT),
+        (f"{CLAIMED}, {CLIENT}", PROXY_NETWORKS, CLAIMED),  # what the page warns of
+        (f"{CLAIMED}, {CLIENT}", GATEWAY, CLIENT),
+    ],
+)
+def test_the_address_of_a_client_in_a_trusted_network(forwarded: str, trusted: str, taken: str) -> None:
+    assert address(forwarded, trusted) == taken
