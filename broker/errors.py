@@ -217,6 +217,16 @@ class ResultTooLarge(SwitchyardError, ValueError):
         )
 
 
+class UnencodableResult(SwitchyardError, TypeError):
+    """The result of a job is no JSON. The job succeeded; its result is not stored."""
+
+    def __init__(self, cause: str) -> None:
+        super().__init__(
+            f"the job succeeded, and its result is not stored: {cause}; return text, numbers, lists and dicts, "
+            "of a date its .isoformat()"
+        )
+
+
 class UnencodablePayload(SwitchyardError, ValueError):
     """A value of a message cannot be decoded to an equal one. Nothing was sent.
 

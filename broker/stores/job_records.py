@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from broker.clock import now_ms
-from broker.errors import ResultTooLarge
+from broker.errors import ResultTooLarge, UnencodableResult
 from broker.keys.keys import Keys
 from broker.queue.json_body import LIMIT_BYTES
 from broker.redis.calls import RedisCalls
@@ -122,6 +122,7 @@ def step(job_id: str, *, sequence: int, state: str, fields: dict[str, Any], ttl_
 
     Raises:
         TypeError, ValueError, RecursionError: a field is no JSON.
+        UnencodableResult: the result is no JSON.
         ResultTooLarge: the result takes more than :data:`RESULT_LIMIT_BYTES`.
     """
     # The server's Lua takes every number for a float: a result that is one is exact as text alone.
@@ -253,7 +254,12 @@ def _encoded(name: str, value: Any) -> str | int:
     if value is None:
         return ""
     if name in JSON_FIELDS:
-        text = json.dumps(value)
+        try:
+            text = json.dumps(value)
+        except (TypeError, ValueError, RecursionError) as error:
+            if name != "result":
+                raise
+            raise UnencodableResult(str(error)) from error
         if name == "result" and len(text) > RESULT_LIMIT_BYTES:
             raise ResultTooLarge(len(text), RESULT_LIMIT_BYTES)
         return text

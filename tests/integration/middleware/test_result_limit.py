@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import date
 from typing import Any
 
 import dramatiq
@@ -38,3 +39,23 @@ def test_a_result_over_the_limit_is_not_stored(
     assert WHY in dropped.error["message"]
     assert "result is too large, not kept" in caplog.text
     assert broker.client.memory_usage(broker.keys.job(large.message_id)) < 10_000
+
+
+def test_a_date_as_result_is_not_stored_and_the_record_says_what_to_return(
+    yard_broker: Callable[..., RedisBroker], run_worker: Any
+) -> None:
+    broker = yard_broker(small_yard())
+    records = facilities(broker).records
+
+    @dramatiq.actor(broker=broker, queue_name="work", store_results=True)
+    def returns() -> dict[str, date]:
+        return {"due": date(2030, 1, 1)}
+
+    with run_worker(broker=broker):
+        sent = returns.send()
+        job = wait_for(lambda: (found := records.read(sent.message_id)) and found.ended and found)
+
+    assert (job.state, job.result, job.error["type"]) == ("succeeded", None, "UnencodableResult")
+    why = "the job succeeded, and its result is not stored: Object of type date is not JSON serializable; return "
+    assert job.error["message"].startswith(why)
+    assert job.error["message"].endswith("of a date its .isoformat()")
