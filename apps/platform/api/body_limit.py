@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,29 +19,40 @@ Message = Mapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
-CheckToken = Callable[[str], Awaitable[bool]]
+# Returns the scopes of a valid token.
+CheckToken = Callable[[str], Awaitable[Collection[str] | None]]
 
 KIB = 1024
 MIB = 1024 * KIB
 RETRY_AFTER = {"Retry-After": "5"}
 NO_TOKEN = {"WWW-Authenticate": 'Bearer realm="switchyard"'}
+LARGE_SCOPE = "submit"
 # Answered however many requests run: an orchestrator would restart a busy web.
 PROBES = frozenset({"/healthz", "/readyz"})
 
 
 class Places:
-    """A number of places, given in the order of asking."""
+    """A number of places, given in the order of asking.
 
-    def __init__(self, count: int) -> None:
+    Args:
+        count: How many there are.
+        share: How many of them one holder may have.
+    """
+
+    def __init__(self, count: int, share: float = 1.0) -> None:
         self._free = count
+        self._most = max(1, int(count * share))
+        self._held: Counter[str] = Counter()
         self._waiting: deque[asyncio.Future[None]] = deque()
 
-    def acquire(self) -> RequestPlace | None:
-        """Return a place, ``None`` when all are taken."""
-        if self._free == 0:
+    def acquire(self, holder: str = "") -> RequestPlace | None:
+        """Return a place, ``None`` when all are taken, or as many by the holder as it may have."""
+        if self._free == 0 or (holder and self._held[holder] >= self._most):
             return None
         self._free -= 1
-        return RequestPlace(self)
+        if holder:
+            self._held[holder] += 1
+        return RequestPlace(self, holder)
 
     async def acquire_within(self, timeout_s: float) -> RequestPlace | None:
         """Return a place as soon as one is free, ``None`` when none is in time."""
@@ -62,8 +73,12 @@ class Places:
             raise
         return RequestPlace(self)
 
-    def release(self) -> None:
+    def release(self, holder: str = "") -> None:
         """Give a place to whoever has waited longest."""
+        if holder:
+            self._held[holder] -= 1
+            if self._held[holder] == 0:
+                del self._held[holder]
         while self._waiting:
             turn = self._waiting.popleft()
             if not turn.done():
@@ -75,8 +90,9 @@ class Places:
 class RequestPlace:
     """One of the places, until its context is left or it is released."""
 
-    def __init__(self, places: Places | None = None) -> None:
+    def __init__(self, places: Places | None = None, holder: str = "") -> None:
         self._places = places
+        self._holder = holder
 
     def __enter__(self) -> None:
         pass
@@ -88,7 +104,7 @@ class RequestPlace:
         """Release the place, once."""
         places, self._places = self._places, None
         if places is not None:
-            places.release()
+            places.release(self._holder)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +118,7 @@ class RequestLimits:
         timeout_s, large_timeout_s: Time in which a body must be complete.
         anonymous, known, large: Bodies above ``free_bytes`` that are read at once: without a valid token, with one, and
             on large routes.
+        share: Part of these places that one token, or without one an address, may hold.
         requests: Requests that run in Django at once, each in a thread, until their answer begins.
         wait_s: Time that a further request waits for its turn.
     """
@@ -114,6 +131,7 @@ class RequestLimits:
     anonymous: int = 8
     known: int = 32
     large: int = 4
+    share: float = 0.5
     requests: int = 32
     wait_s: float = 5.0
 
@@ -139,8 +157,9 @@ class BodyLimit:
 
     Args:
         application: The ASGI application behind.
-        large_routes: Paths that accept ``multipart/form-data`` up to ``large_body_bytes``, from valid tokens only.
-        check_token: Whether a bearer token is valid; by default that of the API's tokens.
+        large_routes: Paths that accept ``multipart/form-data`` up to ``large_body_bytes``, from tokens with the scope
+            ``submit`` only.
+        check_token: Returns the scopes of a bearer token, ``None`` if it is not valid; by default of the API's tokens.
     """
 
     def __init__(
@@ -154,11 +173,11 @@ class BodyLimit:
         self.application = application
         self.large_routes = frozenset(large_routes)
         self.limits = limits
-        self._check_token = check_token or _is_valid
+        self._check_token = check_token or _scopes_of
         self._anonymous, self._known, self._large = (
-            Places(limits.anonymous),
-            Places(limits.known),
-            Places(limits.large),
+            Places(limits.anonymous, limits.share),
+            Places(limits.known, limits.share),
+            Places(limits.large, limits.share),
         )
         self._requests = Places(limits.requests)
 
@@ -194,14 +213,18 @@ class BodyLimit:
     async def _place(self, scope: Scope, *, is_large: bool) -> RequestPlace:
         """Return the place of a body above the free part."""
         scheme, _, plain = _header(scope, b"authorization").decode("latin-1").partition(" ")
+        plain = plain.strip()
         try:
-            known = scheme.lower() == "bearer" and await self._check_token(plain.strip())
+            scopes = await self._check_token(plain) if scheme.lower() == "bearer" else None
         except DatabaseError as error:
             raise Problem(503, "the database does not answer; send the request again", headers=RETRY_AFTER) from error
-        if is_large and not known:
+        known = scopes is not None
+        if is_large and scopes is None:
             raise Problem(401, "a large body needs a valid token; send Authorization: Bearer sy_…", headers=NO_TOKEN)
+        if is_large and scopes is not None and LARGE_SCOPE not in scopes:
+            raise Problem(403, f"a large body needs a token with the scope {LARGE_SCOPE}; use one that has it")
         places = self._large if is_large else self._known if known else self._anonymous
-        place = places.acquire()
+        place = places.acquire(plain if known else (scope.get("client") or ("",))[0])
         if place is None:
             raise Problem(503, "too many large bodies are being read; send it again later", headers=RETRY_AFTER)
         return place
@@ -277,16 +300,17 @@ def _has_no_body(scope: Scope, declared: int | None) -> bool:
     return declared == 0 or (declared is None and is_http_1 and not _header(scope, b"transfer-encoding"))
 
 
-async def _is_valid(plain: str) -> bool:
+async def _scopes_of(plain: str) -> Collection[str] | None:
     return await sync_to_async(_find_and_close, thread_sensitive=False)(plain)
 
 
-def _find_and_close(plain: str) -> bool:
+def _find_and_close(plain: str) -> Collection[str] | None:
     # Imported here: models need settings, and an ``asgi.py`` imports this module before them.
     from apps.platform.api.tokens import find_token
 
     try:
-        return find_token(plain) is not None
+        token = find_token(plain)
+        return None if token is None else list(token.scopes)
     finally:
         connections.close_all()  # of this thread, which no request uses
 

@@ -17,8 +17,8 @@ FORM = {"content-type": "Multipart/Form-Data; boundary=x"}
 TOKEN = {"authorization": "Bearer good"}
 
 
-async def is_good(plain: str) -> bool:
-    return plain == "good"
+async def scopes_of(plain: str) -> list[str] | None:
+    return {"good": ["submit"], "other": ["submit"], "reader": ["read"]}.get(plain)
 
 
 class Echo:
@@ -45,7 +45,7 @@ class Echo:
 
 
 def limited(application: Any, limits: RequestLimits = LIMITS) -> BodyLimit:
-    return BodyLimit(application, large_routes=("/large",), limits=limits, check_token=is_good)
+    return BodyLimit(application, large_routes=("/large",), limits=limits, check_token=scopes_of)
 
 
 def call(
@@ -140,6 +140,7 @@ def test_a_large_form_is_accepted_on_its_route_with_a_token() -> None:
         (FORM, "/large", 401),
         (FORM | {"authorization": "Bearer bad"}, "/large", 401),
         (FORM | {"authorization": "Basic good"}, "/large", 401),
+        (FORM | {"authorization": "Bearer reader"}, "/large", 403),
         (FORM | TOKEN, "/api/v1/x", 413),
         (TOKEN, "/large", 413),
     ],
@@ -177,7 +178,8 @@ def test_a_large_body_has_more_time() -> None:
 )
 def test_only_so_many_bodies_are_read_at_once(headers: dict[str, str], path: str) -> None:
     limit = limited(
-        Echo(), RequestLimits(body_bytes=100, large_body_bytes=300, free_bytes=1, anonymous=2, known=2, large=2)
+        Echo(),
+        RequestLimits(body_bytes=100, large_body_bytes=300, free_bytes=1, anonymous=2, known=2, large=2, share=1.0),
     )
     scope = {
         "type": "http",
@@ -212,6 +214,52 @@ def test_only_so_many_bodies_are_read_at_once(headers: dict[str, str], path: str
         return statuses
 
     assert asyncio.run(run()) == [503, 200, 200, 200]
+
+
+@pytest.mark.parametrize(
+    ("one", "another", "path"),
+    [
+        (("", "::1"), ("", "::2"), "/"),
+        (("good", "::1"), ("other", "::1"), "/"),
+        (("good", ""), ("other", ""), "/large"),
+    ],
+    ids=["address", "token", "large"],
+)
+def test_one_client_holds_half_of_the_places(one: tuple[str, str], another: tuple[str, str], path: str) -> None:
+    limits = RequestLimits(body_bytes=100, large_body_bytes=300, free_bytes=1, anonymous=4, known=4, large=4)
+    limit = limited(Echo(), limits)
+
+    async def run() -> list[tuple[str, int]]:
+        go_on = asyncio.Event()
+        statuses: list[tuple[str, int]] = []
+
+        def start(name: str, client: tuple[str, str]) -> asyncio.Task[None]:
+            async def receive() -> Message:
+                await go_on.wait()
+                return {"type": "http.request", "body": b"x", "more_body": False}
+
+            async def send(message: Message) -> None:
+                if message["type"] == "http.response.start":
+                    statuses.append((name, message["status"]))
+
+            token, address = client
+            headers = [(b"content-length", b"200" if path == "/large" else b"99")]
+            headers += [(name.encode(), value.encode()) for name, value in FORM.items()] if path == "/large" else []
+            headers += [(b"authorization", f"Bearer {token}".encode())] if token else []
+            scope = {"type": "http", "method": "POST", "path": path, "headers": headers, "client": (address, 1)}
+            return asyncio.ensure_future(limit(scope, receive, send))  # type: ignore[arg-type]
+
+        reading = [start("one", one) for _ in range(2)]
+        await asyncio.sleep(0)
+        await start("one", one)
+        reading += [start("another", another) for _ in range(2)]
+        await asyncio.sleep(0)
+        go_on.set()
+        await asyncio.gather(*reading)
+        await start("one", one)
+        return statuses
+
+    assert asyncio.run(run()) == [("one", 503)] + [("one", 200)] * 2 + [("another", 200)] * 2 + [("one", 200)]
 
 
 def test_only_so_many_requests_run_at_once_and_probes_are_answered() -> None:
