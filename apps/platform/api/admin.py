@@ -6,6 +6,7 @@ from typing import Any
 
 from django import forms
 from django.contrib import admin, messages
+from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
 from django.forms import ModelForm
 from django.http import HttpRequest, HttpResponse
@@ -25,9 +26,18 @@ class TokenForm(forms.ModelForm):
         widget=CheckboxSelectMultiple,
     )
 
+    giver: Any = None
+
     class Meta:
         model = Token
         fields = ("name", "owner", "scopes")
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        """Offer the scopes that the giver's permissions cover, in this form alone: the class's field is shared."""
+        super().__init__(*args, **options)
+        scopes = self.fields.get("scopes")
+        if isinstance(scopes, forms.MultipleChoiceField):
+            scopes.choices = [(scope, f"{scope}: {SCOPES[scope]}") for scope in covered_scopes(self.giver)]
 
 
 @admin.register(Token)
@@ -72,17 +82,20 @@ class TokenAdmin(ModelAdmin):
     ) -> type[ModelForm[Token]]:
         """Return the form, with the scopes that the user may give."""
         form = super().get_form(request, obj, change, **options)
-        scopes = form.base_fields.get("scopes")
-        if isinstance(scopes, forms.MultipleChoiceField):
-            scopes.choices = [(scope, f"{scope}: {SCOPES[scope]}") for scope in covered_scopes(request.user)]
-        return form
+        return type(form.__name__, (form,), {"giver": request.user})
 
     def get_readonly_fields(self, request: HttpRequest, obj: Token | None = None) -> tuple[str, ...]:
         """Return the read-only fields."""
         return () if obj is None else self.kept
 
     def save_model(self, request: HttpRequest, obj: Token, form: ModelForm[Token], change: bool) -> None:
-        """Save a token; issue the secret of a new one."""
+        """Save a token; issue the secret of a new one.
+
+        Raises:
+            PermissionDenied: a new token has a scope that the user's permissions do not cover.
+        """
+        if not change and not set(obj.scopes) <= set(covered_scopes(request.user)):
+            raise PermissionDenied("The token has a scope that your permissions do not cover.")
         if not change and not request.user.is_superuser:
             obj.owner = request.user  # type: ignore[assignment]  # the admin lets nobody in without a user
         obj.plain = "" if change else issue_secret(obj)

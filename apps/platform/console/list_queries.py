@@ -45,7 +45,7 @@ class CheckedQuery(ModelAdmin):
 
     def get_changelist(self, request: HttpRequest, **options: Any) -> type[ChangeList]:
         """Return the list's class."""
-        return _checked(super().get_changelist(request, **options))  # type: ignore[misc]
+        return _checked(super().get_changelist(request, **options))  # type: ignore[arg-type]
 
     def _compared(self, request: HttpRequest | None) -> Iterator[str]:
         yield from ("pk", self.model._meta.pk.name, *self.linked_fields)
@@ -55,7 +55,9 @@ class CheckedQuery(ModelAdmin):
             if isinstance(each, type) and issubclass(each, ListFilter):
                 yield str(getattr(each, "parameter_name", ""))
                 continue
-            name = each[0] if isinstance(each, tuple | list) else each
+            # A filter may also name its field by the field itself.
+            column = each[0] if isinstance(each, tuple | list) else each
+            name = str(getattr(column, "name", column))
             yield name
             target = _target(self.model, name)
             if target is not None:

@@ -6,8 +6,11 @@ import re
 from collections.abc import Callable
 
 import pytest
+from django.contrib.admin import site
 from django.contrib.auth.models import Permission, User
-from django.test import Client
+from django.core.exceptions import PermissionDenied
+from django.http import HttpRequest
+from django.test import Client, RequestFactory
 from django.urls import reverse
 
 from apps.platform.api.models import SCOPES, IdempotentRequest, Token
@@ -188,6 +191,34 @@ def test_the_form_offers_what_may_be_given() -> None:
     assert 'value="submit"' in page
     assert 'value="operate"' not in page
     assert 'name="owner"' not in page
+
+
+def post_as(user: User) -> HttpRequest:
+    request = RequestFactory().post("/")
+    request.user = user
+    return request
+
+
+@pytest.mark.django_db
+def test_a_superusers_form_at_the_same_time_widens_no_other() -> None:
+    page = site.get_model_admin(Token)
+    narrow = page.get_form(post_as(staff()))
+    page.get_form(post_as(User.objects.create_superuser("root")))({})
+
+    form = narrow({"name": "ci", "scopes": ["operate"]})
+
+    assert "scopes" in form.errors
+
+
+@pytest.mark.django_db
+def test_an_uncovered_scope_is_refused_when_the_token_is_saved() -> None:
+    page, request = site.get_model_admin(Token), post_as(staff())
+    token = Token(name="ci", scopes=["read", "operate"])
+
+    with pytest.raises(PermissionDenied, match="permissions do not cover"):
+        page.save_model(request, token, page.get_form(request)({}), change=False)
+
+    assert not Token.objects.exists()
 
 
 @pytest.mark.django_db
