@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Any
 
+from django.apps import apps
 from django.contrib.admin import AdminSite, ModelAdmin
 from django.contrib.admin.filters import ListFilter
 from django.contrib.admin.options import IncorrectLookupParameters
@@ -92,8 +93,8 @@ class _CheckedList(ChangeList):
 
 def check_foreign_lists(site: AdminSite) -> None:
     """Register the admin pages of other libraries again, with the check before their own class."""
-    for model, page in list(site._registry.items()):
-        if not isinstance(page, CheckedQuery):
+    for model in apps.get_models():
+        if site.is_registered(model) and not isinstance(page := site.get_model_admin(model), CheckedQuery):
             site.unregister(model)
             site.register(model, type(f"Checked{type(page).__name__}", (CheckedQuery, type(page)), {}))
 
