@@ -82,7 +82,9 @@ _booted: set[int] = set()
 
 
 def _require_declared(queues: tuple[str, ...], broker: Broker) -> None:
-    lanes = facilities_of(broker).yard.lanes if isinstance(broker, RedisBroker) else tuple(broker.queues)
+    if not hasattr(broker, "switchyard"):  # a broker without a yard
+        return
+    lanes = facilities_of(broker).yard.lanes
     for name in queues:
         if name not in lanes and name not in broker.queues:
             pytest.fail(f"queue {name!r} is not declared; the yard has {', '.join(lanes)}")
