@@ -138,7 +138,7 @@ class RequestLimits:
 
 @dataclass(slots=True)
 class _Body:
-    """What was received of a request's body, and what it may still be."""
+    """Size of a request's body so far, and the limits of the rest."""
 
     limit_bytes: int
     deadline_s: float

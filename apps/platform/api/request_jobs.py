@@ -58,7 +58,7 @@ class RequestJobs:
 
     @property
     def outcome(self) -> str:
-        """What is known after a failure: ``not_enqueued``, or ``unknown`` when some job is or may be enqueued."""
+        """Outcome after a failure: ``not_enqueued``, or ``unknown`` when some job is or may be enqueued."""
         unread_claim = self.has_key and not self.claim
         return UNKNOWN if self.in_doubt or self.job_ids or unread_claim else NOT_ENQUEUED
 

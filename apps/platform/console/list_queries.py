@@ -1,4 +1,4 @@
-"""What the address of an admin list may ask for, and values in it that the database cannot compare."""
+"""Lookups that the address of an admin list may use, and values in it that the database cannot compare."""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ def enqueue_on_commit(
         ValueError: the job id is no UUID.
         BrokerUnavailable, QueueFull: see above.
     """
-    # What is no dict is refused there.
+    # Arguments that are no dict are refused there.
     merged = kwargs if kwargs and not isinstance(kwargs, dict) else named | (kwargs or {})
     message, look_up = _message(actor, owner, merged, job_id, args)
     if (wrong := misfit(actor.fn, len(args), message.kwargs.keys())) is not None:

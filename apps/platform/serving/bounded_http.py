@@ -47,7 +47,7 @@ class BoundedHttp(HttpToolsProtocol):
     _head_bytes = 0
     # Bytes since the last part of a body: trailers and chunk extensions reach no application.
     _silent_bytes = 0
-    # What is wrong with the request, where the parser cannot tell.
+    # Fault of the request, where the parser cannot tell.
     _fault: Problem | None = None
     # Whether whatever follows the present request is ignored.
     _is_last = False

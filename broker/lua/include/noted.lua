@@ -5,7 +5,7 @@ local function level_of(id, notes)
   return (level == 1 or level == 3) and level or 2
 end
 
--- What is noted of an id's crashes: `crashes`, the times of the counted ones; `cause` of the last, or nil; `lapses`, nil
+-- The notes of an id's crashes: `crashes`, the times of the counted ones; `cause` of the last, or nil; `lapses`, nil
 -- unless it is a lapse suspect: the counted ones, each "<time>@<host>".
 -- The note: "<crashes> <time of the first> <cause>", a line break, "@<times> <lapses>". An older worker reads the first
 -- three words, and writes no more than these: its crashes count as of the time of the first. "-" is none, "+" a suspect

@@ -76,7 +76,7 @@ local function mark_suspects()
   if not oldest then return end
   local ran = {}
   for id in string.gmatch(running, "[^\n]+") do ran[id] = true end
-  -- Which messages began since the last report is not known: they are among the oldest leases, because a worker starts
+  -- The messages that began since the last report are unknown: they are among the oldest leases, because a worker starts
   -- its messages in that order.
   for n, pair in ipairs(held_by_age(function(a, b) return a[2] < b[2] end)) do
     if n <= tonumber(oldest) or ran[pair[1]] then

@@ -26,7 +26,7 @@ from broker.redis_broker import RedisBroker
 from broker.stores.job_records import JobRecords
 from broker.topology import Pool, Yard
 
-# What runs for longer than this is reported, in case it ends the supervisor as well.
+# A message that runs for longer than this is reported, in case it ends the supervisor as well.
 LONG_S = 1.0
 # The oldest leases that may run: all, unless it is known that some wait in stock.
 ALL_HELD = 500
