@@ -15,6 +15,7 @@ from broker.admin.cancel import cancel
 from broker.interface import facilities
 from broker.redis_broker import RedisBroker
 from broker.stores.job_records import sequence, step
+from broker.stores.rate_windows import RateWindows
 from middleware.errors import CancelInterrupt
 from middleware.metrics import Metrics
 from tests.factories.brokers import the_global_broker
@@ -154,25 +155,35 @@ def test_late_news_never_overwrites_newer(valkey: Any, yard_broker: BuildBroker)
     assert records.read("j").state == "running"
 
 
-def test_a_rate_limit_is_exact_in_every_window_and_spends_no_retry(yard_broker: BuildBroker, run_worker: Any) -> None:
+def test_a_rate_limit_is_exact_in_every_window_and_spends_no_retry(
+    yard_broker: BuildBroker, run_worker: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     broker = yard_broker(small_yard(max_retries=0))
     records = facilities(broker).records
-    started: list[int] = []
+    reserve = RateWindows.reserve
+    starts: list[tuple[int, int]] = []
+
+    def reserve_and_note(windows: RateWindows, *arguments: Any, **options: Any) -> int:
+        earliest = records.calls.client.time()
+        delay_ms = reserve(windows, *arguments, **options)
+        latest = records.calls.client.time()
+        if delay_ms == 0:
+            starts.append(tuple(seconds * 1000 + micros // 1000 for seconds, micros in (earliest, latest)))
+        return delay_ms
 
     @dramatiq.actor(broker=broker, queue_name="work", rate_limit="5/s")
     def limited() -> None:
-        seconds, micros = records.calls.client.time()
-        started.append(seconds * 1000 + micros // 1000)
+        pass
 
+    monkeypatch.setattr(RateWindows, "reserve", reserve_and_note)
     with run_worker(broker=broker, threads=8):
         ids = [limited.send().message_id for _ in range(14)]
-        wait_for(lambda: len(started) == 14, timeout_s=20)
-        wait_for(lambda: all(records.read(job_id).state == "succeeded" for job_id in ids))
+        wait_for(lambda: all(records.read(job_id).state == "succeeded" for job_id in ids), timeout_s=20)
 
-    started.sort()
-    spans = [started[place + 5] - started[place] for place in range(len(started) - 5)]
-    # The start is decided in the server, a moment before the actor's first line reads the clock.
-    assert min(spans) >= 1000 - 25
+    earliest, latest = sorted(start[0] for start in starts), sorted(start[1] for start in starts)
+    assert len(starts) == 14
+    # The server decided each start between these two readings of its clock.
+    assert min(latest[place + 5] - earliest[place] for place in range(9)) >= 1000
     assert all(records.read(job_id).attempts == 1 for job_id in ids)
     assert facilities(broker).transport.stats("work").dead == 0
 
