@@ -140,6 +140,11 @@ class QueueKeys:
         """Hash: id of a quarantined message -> its whole body."""
         return f"{self.base}{self.queue}-quarantine.bodies"
 
+    @property
+    def history(self) -> str:
+        """Stream: ended attempts that are not in the database yet. Fields: ``n`` rows, ``rows`` MessagePack array."""
+        return f"{self.base}history"
+
     def kinds(self) -> tuple[tuple[str, str], ...]:
         """Return every key of the family but what its owners hold, each with the type that it has when it is there."""
         lists = [key for lane in ALL_LANES for key in (*self.waiting(lane), self.wakeup(lane))]
@@ -148,7 +153,7 @@ class QueueKeys:
         hashes += [self.quarantined_bodies, self.running]
         scored = [*map(self.due, ALL_LANES), *map(self.parked, ALL_LANES), self.leases]
         texts = [self.token, self.swept, self.paused, self.refused]
-        kinds = (("list", lists), ("hash", hashes), ("zset", scored), ("string", texts))
+        kinds = (("list", lists), ("hash", hashes), ("zset", scored), ("string", texts), ("stream", [self.history]))
         return tuple((key, kind) for kind, keys in kinds for key in keys)
 
     def all_keys(self) -> tuple[str, ...]:
