@@ -8,6 +8,7 @@ from importlib.util import find_spec
 # In the order of INSTALLED_APPS: the broker is built first, because actors are declared with it.
 APPS = (
     "dramatiq_app.DramatiqConfig",
+    "audit",
     "api",
     "outbound",
     "jobs",
