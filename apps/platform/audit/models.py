@@ -1,4 +1,4 @@
-"""Rows of the audit log: one for each act of a person on the yard."""
+"""Rows of the audit log, one for each act of a person on the yard; and the rights that roles were given."""
 
 from __future__ import annotations
 
@@ -48,3 +48,17 @@ class AuditEntry(models.Model):
 
     def __str__(self) -> str:
         return f"{self.act} {self.target}".strip()
+
+
+class GrantedRight(models.Model):
+    """A right that a ready role was given once. Whoever takes it away from the role's group keeps it away."""
+
+    role = models.CharField(max_length=64)
+    right = models.CharField(max_length=200)
+
+    class Meta:
+        default_permissions = ()
+        constraints = (models.UniqueConstraint(fields=("role", "right"), name="one_grant_a_role_and_right"),)
+
+    def __str__(self) -> str:
+        return f"{self.role}: {self.right}"
