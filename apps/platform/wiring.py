@@ -44,6 +44,7 @@ from middleware.logs import Logs
 from middleware.lost_leases import LostLeases
 from middleware.metrics import Metrics
 from middleware.options import DeclaredOptions, Options, refuse_unknown
+from middleware.origin import Origin
 from middleware.parking import Parking
 from middleware.periodic import Periodic
 from middleware.pipelines import DurableCallbacks, DurablePipelines
@@ -156,6 +157,7 @@ def in_order(
         CurrentMessage(),
         Redaction(),
         Periodic(),
+        Origin(),
         Envelope(),
         *extra,
         *([DeclaredOptions()] if extra else []),

@@ -11,6 +11,7 @@ from apps.platform.schedules.models import ScheduleState
 from apps.platform.schedules.registry import Schedule, schedules
 from broker.errors import SwitchyardError
 from broker.interface import facilities
+from middleware.origin import FixedSender, sent_by
 
 TICK_KEPT_S = 7 * 24 * 3600
 CLAIMED, SENT = b"claimed", b"sent"
@@ -80,6 +81,7 @@ def _send_once(schedule: Schedule, tick: datetime.datetime, job_id: str) -> bool
             return False
         sent = records.read(job_id) is not None
     if not sent:
-        schedule.actor.broker.enqueue(schedule.actor.message().copy(message_id=job_id))
+        with sent_by(FixedSender(schedule=schedule.name)):
+            schedule.actor.broker.enqueue(schedule.actor.message().copy(message_id=job_id))
     records.calls.command("SET", key, SENT, "EX", TICK_KEPT_S)
     return not sent
