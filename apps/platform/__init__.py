@@ -11,6 +11,7 @@ APPS = (
     "audit",
     "api",
     "outbound",
+    "history",
     "jobs",
     "workers",
     "dead_letters",

@@ -1,0 +1,8 @@
+from django.apps import AppConfig
+
+
+class HistoryConfig(AppConfig):
+    name = "apps.platform.history"
+    label = "switchyard_history"
+    verbose_name = "History"
+    default_auto_field = "django.db.models.BigAutoField"
