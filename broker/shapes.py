@@ -64,11 +64,27 @@ class LaneStats:
 
 
 @dataclass(frozen=True, slots=True)
+class QueuePause:
+    """Pause of a queue; times in ms since the epoch.
+
+    Args:
+        since, until: ``None`` where it is not known, or has no end.
+        by, reason: "" where it was not given.
+    """
+
+    since: int | None = None
+    until: int | None = None
+    by: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class QueueStats:
     """Figures of a queue family.
 
     Args:
         parked: Scheduled messages that wait for a worker that knows their actor.
+        pause: ``None`` while it is not paused.
     """
 
     queue: str
@@ -78,6 +94,7 @@ class QueueStats:
     quarantined: int
     paused: bool = False
     parked: int = 0
+    pause: QueuePause | None = None
 
 
 @dataclass(frozen=True)

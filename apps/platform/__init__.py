@@ -17,6 +17,7 @@ APPS = (
     "dead_letters",
     "alerts",
     "operations",
+    "queues",
     "schedules",
     "doctor",
     "deployment",

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any, Final
 
 from broker.clock import now_ms
 from broker.keys.queue_keys import ALL_LANES, Lane, QueueKeys
 from broker.queue import codec
 from broker.redis.calls import RedisCalls, Word
-from broker.shapes import LaneStats, QueueStats
+from broker.shapes import LaneStats, QueuePause, QueueStats
 
 COUNTED: Final[tuple[tuple[Lane, ...], ...]] = (("live", "alone"), ("retry",))
 
@@ -23,7 +24,7 @@ def family_stats(calls: RedisCalls, keys: QueueKeys) -> QueueStats:
         ("ZRANGE", keys.leases, 0, -1),
         ("LLEN", keys.dead),
         ("LLEN", keys.quarantine),
-        ("EXISTS", keys.paused),
+        ("GET", keys.paused),
         *(("ZCARD", keys.parked(lane)) for lane in ALL_LANES),
     ]
     for lane in ALL_LANES:
@@ -53,7 +54,31 @@ def family_stats(calls: RedisCalls, keys: QueueKeys) -> QueueStats:
         )
         for lanes, bodies in zip(COUNTED, ([*live_bodies, *alone_bodies], retry_bodies), strict=True)
     )
-    return QueueStats(keys.queue, live, retry, dead=dead, quarantined=quarantined, paused=bool(paused), parked=parked)
+    pause = pause_of(paused)
+    return QueueStats(
+        keys.queue,
+        live,
+        retry,
+        dead=dead,
+        quarantined=quarantined,
+        paused=pause is not None,
+        parked=parked,
+        pause=pause,
+    )
+
+
+def pause_of(text: bytes | None) -> QueuePause | None:
+    """Return the pause that the key ``paused`` holds; a release before it held JSON wrote a number."""
+    if text is None:
+        return None
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return QueuePause()
+    if not isinstance(found, dict):
+        return QueuePause(since=found if isinstance(found, int) else None)
+    since, until = (found.get(name) if isinstance(found.get(name), int) else None for name in ("since", "until"))
+    return QueuePause(since, until or None, str(found.get("by", "")), str(found.get("reason", "")))
 
 
 def _oldest_age_ms(bodies: list[bytes | None]) -> int | None:

@@ -107,7 +107,10 @@ class QueueKeys:
 
     @property
     def paused(self) -> str:
-        """String: present while the queue is paused: the time of the pause, ms since the epoch."""
+        """String: present while the queue is paused: ``since``, ``until`` (0: none), ``by`` and ``reason`` as JSON.
+
+        Expires at ``until``, ms since the epoch. Releases before 1.0 wrote the time of the pause alone.
+        """
         return f"{self.base}paused"
 
     @property

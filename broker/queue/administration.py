@@ -16,9 +16,20 @@ from broker.redis.calls import Word
 from broker.redis.scripts import script
 
 
-def pause(family: QueueOperations) -> bool:
-    """Pause the queue; ``False`` when it was paused already."""
-    return bool(family.calls.call(script("pause"), [family.keys.paused], []))
+def pause(family: QueueOperations, *, until_ms: int = 0, by: str = "", reason: str = "") -> bool:
+    """Pause the queue; ``False`` when it was paused already and stays as it was.
+
+    Args:
+        until_ms: Time at which it resumes by itself, ms since the epoch by the server's clock; 0 for none.
+        by, reason: Operator and reason, for people. A reason or a time replaces those of an earlier pause.
+
+    Raises:
+        ValueError: ``until_ms`` is over.
+    """
+    changed = int(family.calls.call(script("pause"), [family.keys.paused], [until_ms, by, reason]))
+    if changed < 0:
+        raise ValueError("the end of the pause is over by the server's clock; give a later one")
+    return bool(changed)
 
 
 def resume(family: QueueOperations) -> bool:

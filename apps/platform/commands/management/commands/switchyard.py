@@ -19,7 +19,7 @@ MODULES = {
     "runscheduler": "apps.platform.schedules.commands.runscheduler",
     "runweb": "apps.platform.serving.commands.runweb",
     "doctor": "apps.platform.doctor.commands.doctor",
-    "queues": "apps.platform.operations.commands.queues",
+    "queues": "apps.platform.queues.commands.queues",
     "jobs": "apps.platform.jobs.commands.jobs",
     "deadletters": "apps.platform.dead_letters.commands.deadletters",
     "schedules": "apps.platform.schedules.commands.schedules",

@@ -4,32 +4,36 @@ from __future__ import annotations
 
 import json
 from argparse import SUPPRESS, ArgumentParser
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, TextIO, cast
 
 import dramatiq
 from django.core.management.base import BaseCommand, CommandError
+from django.utils import timezone
 from rich.console import Console
 from rich.table import Table
 
-from apps.platform.conf import declared_yard
+from apps.platform.audit.who import Who
 from apps.platform.console.command_errors import as_command_error
 from apps.platform.console.command_help import show_examples
 from apps.platform.console.formatting import duration, promise
 from apps.platform.operations import queries
+from apps.platform.queues import services
+from apps.platform.queues.errors import ForeignBroker, InvalidTime
+from apps.platform.queues.times import parse_until
 from broker.admin.browse import BrowsedMessage, look
 from broker.admin.relocate import relocate
 from broker.errors import UnknownQueue
 from broker.keys.queue_keys import Lane
-from broker.queue import administration
 from broker.queue.operations import QueueOperations
-from broker.redis_broker import RedisBroker
 from middleware.logs import printable
 from middleware.redaction import redacted
 
 EXAMPLES = """examples:
   manage.py queues                                        list every queue
-  manage.py queues pause slow                             start nothing of slow; running messages continue
+  manage.py queues pause slow --until 2h --reason "disk is full"    start nothing of slow; running messages continue
   manage.py queues resume slow
   manage.py queues show webhook --lane retry --place scheduled --limit 20
   manage.py queues relocate render_report --from default --to slow"""
@@ -47,6 +51,10 @@ class Command(BaseCommand):
         for act, text in (("pause", "start nothing; running messages continue"), ("resume", "start messages again")):
             turn = acts.add_parser(act, help=text)
             turn.add_argument("queue", metavar="QUEUE")
+            if act == "pause":
+                text = "resume by itself: in a span (30m, 2h), at a time of day (14:00 UTC) or at an ISO 8601 time"
+                turn.add_argument("--until", metavar="T", default="", help=text)
+            turn.add_argument("--reason", default="", help="shown with the pause, and kept in the audit log")
             turn.add_argument("--json", action="store_true", default=SUPPRESS, help="print JSON")
         show = acts.add_parser("show", help="list messages")
         show.add_argument("queue", metavar="QUEUE")
@@ -64,8 +72,10 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         with as_command_error("queues"):
             match options["act"]:
-                case "pause" | "resume" as act:
-                    self._pause_or_resume(act, options["queue"], as_json=options["json"])
+                case "pause":
+                    self._pause(options)
+                case "resume":
+                    self._resume(options)
                 case "show":
                     self._show(options)
                 case "relocate":
@@ -73,14 +83,31 @@ class Command(BaseCommand):
                 case _:
                     self._list(as_json=options["json"])
 
-    def _pause_or_resume(self, act: str, queue: str, *, as_json: bool) -> None:
-        family = _family(queue)
-        changed = administration.pause(family) if act == "pause" else administration.resume(family)
-        if as_json:
-            self.stdout.write(json.dumps({"queue": queue, "paused": act == "pause", "changed": bool(changed)}))
+    def _pause(self, options: dict[str, Any]) -> None:
+        queue, who, until = options["queue"], Who.of_command(), None
+        with _as_wrong_argument():
+            if options["until"]:
+                until = parse_until(options["until"], now=timezone.now())
+            changed = services.pause(queue, who=who, reason=options["reason"], until=until)
+        if options["json"]:
+            facts = {"queue": queue, "paused": True, "changed": changed}
+            if until is not None:
+                facts["until"] = until.isoformat()
+            self.stdout.write(json.dumps(facts))
             return
-        text = {"pause": "paused: nothing starts, running messages continue", "resume": "resumed"}[act]
-        self.stdout.write(f"{queue}: {text}" + ("" if changed else " (as before)"))
+        text = "paused: nothing starts, running messages continue" + ("" if changed else " (as before)")
+        self.stdout.write(
+            f"{queue}: {text}" + (f"; resumes by itself at {until:%Y-%m-%d %H:%M:%S} UTC" if until else "")
+        )
+
+    def _resume(self, options: dict[str, Any]) -> None:
+        queue = options["queue"]
+        with _as_wrong_argument():
+            changed = services.resume(queue, who=Who.of_command(), reason=options["reason"])
+        if options["json"]:
+            self.stdout.write(json.dumps({"queue": queue, "paused": False, "changed": changed}))
+            return
+        self.stdout.write(f"{queue}: resumed" + ("" if changed else " (as before)"))
 
     def _show(self, options: dict[str, Any]) -> None:
         family = _family(options["queue"])
@@ -129,15 +156,17 @@ class Command(BaseCommand):
         console.print(_table(found))
 
 
-def _family(queue: str) -> QueueOperations:
+@contextmanager
+def _as_wrong_argument() -> Iterator[None]:
     try:
-        name = declared_yard().queue_of(queue).name
-    except UnknownQueue as error:
-        raise CommandError(str(error)) from error
-    broker = dramatiq.get_broker()
-    if not isinstance(broker, RedisBroker):
-        raise CommandError(f"queues: a {type(broker).__name__} can neither be browsed nor paused")
-    return broker.lane(name)[0]
+        yield
+    except (UnknownQueue, ForeignBroker, InvalidTime) as error:
+        raise CommandError(f"queues: {error}") from error
+
+
+def _family(queue: str) -> QueueOperations:
+    with _as_wrong_argument():
+        return services.family_of(queue)
 
 
 def _described(seen: BrowsedMessage) -> dict[str, Any]:
@@ -169,10 +198,19 @@ def _table(found: list[queries.QueueState]) -> Table:
         slots = f"{queue.slots_busy}/{queue.slots}" if queue.pools_up else "no pool"
         oldest = "" if age is None else duration(age)
         table.add_row(
-            queue.queue + (" (paused)" if queue.paused else ""),
+            queue.queue + _paused(queue),
             *(f"{getattr(queue, name):,}" for name in counted),
             f"[red]{oldest}[/red]" if late else oldest,
             promise(objective),
             slots,
         )
     return table
+
+
+def _paused(queue: queries.QueueState) -> str:
+    if not queue.paused:
+        return ""
+    until = queue.pause.until if queue.pause else None
+    if until is None:
+        return " (paused)"
+    return f" (paused until {datetime.fromtimestamp(until / 1000, UTC):%H:%M:%S} UTC)"

@@ -16,6 +16,8 @@ from broker.interface import Facilities
 from broker.redis_broker import RedisBroker
 from tests.waiting import wait_for
 
+pytestmark = pytest.mark.django_db(transaction=True)
+
 
 def run(*arguments: str) -> str:
     out = io.StringIO()

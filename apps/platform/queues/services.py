@@ -1,0 +1,65 @@
+"""Operators' acts on a queue, each written to the audit log before it begins.
+
+Every function may raise ``broker.errors.BrokerError``. Pausing and resuming work without the database; their
+rows are in the log then.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import dramatiq
+
+from apps.platform.audit.services import act
+from apps.platform.audit.who import Who
+from apps.platform.conf import declared_yard
+from apps.platform.queues.errors import ForeignBroker, InvalidTime
+from broker.queue import administration
+from broker.queue.operations import QueueOperations
+from broker.redis_broker import RedisBroker
+
+LONGEST_REASON = 500
+
+
+def family_of(queue: str) -> QueueOperations:
+    """Return the operations of a queue of the yard; also by the name of one of its lanes.
+
+    Raises:
+        UnknownQueue: the yard has none of that name.
+        ForeignBroker: the broker is not Switchyard's own.
+    """
+    name = declared_yard().queue_of(queue).name
+    broker = dramatiq.get_broker()
+    if not isinstance(broker, RedisBroker):
+        raise ForeignBroker(type(broker).__name__)
+    return broker.lane(name)[0]
+
+
+def pause(queue: str, *, who: Who, reason: str = "", until: datetime | None = None) -> bool:
+    """Pause a queue; ``False`` when it was paused already and stays as it was.
+
+    Args:
+        until: When it resumes by itself. With it, or with a reason, an earlier pause is changed.
+
+    Raises:
+        InvalidTime: ``until`` is over by the server's clock.
+    """
+    family = family_of(queue)
+    until_ms = 0 if until is None else int(until.timestamp() * 1000)
+    detail = {"until": until.isoformat()} if until is not None else {}
+    with act("queue.pause", who=who, target=family.keys.queue, reason=reason, detail=detail, essential=False) as entry:
+        try:
+            changed = administration.pause(family, until_ms=until_ms, by=who.name, reason=reason[:LONGEST_REASON])
+        except ValueError as error:
+            raise InvalidTime(until.isoformat() if until else "", str(error)) from error
+        entry.count = int(changed)
+        return changed
+
+
+def resume(queue: str, *, who: Who, reason: str = "") -> bool:
+    """Resume a queue; ``False`` when it was not paused."""
+    family = family_of(queue)
+    with act("queue.resume", who=who, target=family.keys.queue, reason=reason, essential=False) as entry:
+        changed = administration.resume(family)
+        entry.count = int(changed)
+        return changed
