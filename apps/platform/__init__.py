@@ -19,6 +19,7 @@ APPS = (
     "operations",
     "queues",
     "schedules",
+    "actors",
     "doctor",
     "deployment",
     "serving",

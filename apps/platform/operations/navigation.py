@@ -20,6 +20,7 @@ def groups(request: HttpRequest) -> list[dict[str, Any]]:
     may_look, may_triage = may("switchyard_operations.view_operations"), may("switchyard_dead_letters.view_deadletter")
     room = [
         _item("Overview", "alt_route", "switchyard-operations", may_look, exact=True),
+        _item("Actors", "function", "switchyard-actors", may_look),
         _item("Workers", "engineering", "switchyard-operations-workers", may_look),
         _item(
             "Dead letters",
@@ -40,8 +41,9 @@ def groups(request: HttpRequest) -> list[dict[str, Any]]:
     ]
     quarantine = reverse("admin:switchyard_dead_letters_quarantine")
     letters = reverse("admin:switchyard_dead_letters_deadletter_changelist")
-    room[2]["active"] = request.path.startswith(letters) and request.path != quarantine
-    room[3]["active"] = request.path == quarantine
+    by_title = {item["title"]: item for item in room}
+    by_title["Dead letters"]["active"] = request.path.startswith(letters) and request.path != quarantine
+    by_title["Quarantine"]["active"] = request.path == quarantine
     others = [_app(app) for app in admin.site.get_app_list(request) if app["app_label"] not in LEFT_OUT_APPS]
     return [{"title": "Operations room", "items": room}, *(group for group in others if group["items"])]
 

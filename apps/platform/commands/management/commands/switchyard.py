@@ -21,6 +21,7 @@ MODULES = {
     "doctor": "apps.platform.doctor.commands.doctor",
     "queues": "apps.platform.queues.commands.queues",
     "jobs": "apps.platform.jobs.commands.jobs",
+    "actors": "apps.platform.actors.commands.actors",
     "deadletters": "apps.platform.dead_letters.commands.deadletters",
     "schedules": "apps.platform.schedules.commands.schedules",
     "topology": "apps.platform.deployment.commands.topology",

@@ -1,0 +1,109 @@
+"""Pages of actors: the list, one actor, and the form that sends it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import admin, messages
+from django.core.exceptions import PermissionDenied
+from django.db import DatabaseError
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import redirect
+from django.template.response import TemplateResponse
+from django.urls import reverse
+from django.views.decorators.cache import never_cache
+from django.views.decorators.debug import sensitive_post_parameters
+from django.views.decorators.http import require_POST, require_safe
+from dramatiq.actor import Actor
+from dramatiq.middleware import MiddlewareError
+
+from apps.platform.actors import failures, metrics, queries, services
+from apps.platform.actors.errors import ActorNotDeclared
+from apps.platform.actors.forms import SendForm
+from apps.platform.actors.parameters import signature_text
+from apps.platform.audit.services import Who, act
+from apps.platform.console.links import job_url
+from broker.errors import BrokerError, SwitchyardError
+
+VIEW, RUN = "switchyard_operations.view_operations", "switchyard_jobs.run_job"
+LETTERS = "switchyard_dead_letters.view_deadletter"
+
+
+@require_safe
+@never_cache
+def actors(request: HttpRequest) -> HttpResponse:
+    """List every actor of this code."""
+    _require(request, VIEW)
+    return _render(request, "list.html", {"title": "Actors", "actors": queries.all_actors()})
+
+
+@require_safe
+@never_cache
+def actor(request: HttpRequest, name: str) -> HttpResponse:
+    """Show one actor."""
+    _require(request, VIEW)
+    found = _find(name)
+    return _page(request, found, _form(request, found))
+
+
+@require_POST
+@sensitive_post_parameters()
+def send(request: HttpRequest, name: str) -> HttpResponse:
+    """Send the actor with the form's arguments and link the job; show the form again with its errors, as 422."""
+    _require(request, VIEW)
+    _require(request, RUN)
+    found = _find(name)
+    form = SendForm(found, request.POST)
+    if not form.is_valid():
+        return _page(request, found, form, status=422)
+    delay_s, data = form.cleaned_data["delay_s"], form.cleaned_data
+    try:
+        with act("job.send", who=Who.of_request(request), target=name) as entry:
+            job_id = services.send(
+                found, form.call, delay_ms=round(delay_s * 1_000) if delay_s else None, tags=data["tags"],
+                job_id=data["job_id"],
+            )  # fmt: skip
+            entry.count, entry.detail = 1, {"job": job_id, "queue": found.queue_name}
+    except (BrokerError, MiddlewareError, SwitchyardError) as error:
+        form.add_error(None, str(error))
+        return _page(request, found, form, status=503 if isinstance(error, BrokerError) else 422)
+    except DatabaseError:
+        form.add_error(None, "The audit log cannot be written, so nothing was sent; check /readyz, then try again.")
+        return _page(request, found, form, status=503)
+    messages.success(request, f"{name} is enqueued as job {job_id}.")
+    return redirect(job_url(job_id) or reverse("switchyard-actor", args=[name]))
+
+
+def _form(request: HttpRequest, found: Actor[..., Any]) -> SendForm | None:
+    if not request.user.has_perm(RUN):
+        return None
+    return SendForm(found, initial={"job_id": services.new_job_id()})
+
+
+def _page(request: HttpRequest, found: Actor[..., Any], form: SendForm | None, *, status: int = 200) -> HttpResponse:
+    context = {
+        "title": found.actor_name,
+        "actor": queries.facts_of(found),
+        "signature": signature_text(found),
+        "machine": metrics.of_this_machine(found.actor_name),
+        "groups": failures.of_actor(found.actor_name) if request.user.has_perm(LETTERS) else None,
+        "form": form,
+    }
+    return _render(request, "actor.html", context, status=status)
+
+
+def _find(name: str) -> Actor[..., Any]:
+    try:
+        return queries.find_actor(name)
+    except ActorNotDeclared as error:
+        raise Http404(str(error)) from error
+
+
+def _render(request: HttpRequest, template: str, context: dict[str, Any], *, status: int = 200) -> HttpResponse:
+    page = admin.site.each_context(request) | {"is_fullwidth": "1"} | context
+    return TemplateResponse(request, f"switchyard_actors/{template}", page, status=status)
+
+
+def _require(request: HttpRequest, right: str) -> None:
+    if not request.user.has_perm(right):
+        raise PermissionDenied(f"The missing right is {right}.")
