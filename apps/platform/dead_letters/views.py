@@ -14,14 +14,15 @@ from django.http import Http404, HttpRequest, HttpResponseBase, HttpResponseNotA
 from django.template.response import TemplateResponse
 from django.urls import reverse
 
-from apps.platform.dead_letters import actions, queries
-from apps.platform.dead_letters.bulk import MOST_AT_ONCE, apply_to_each
+from apps.platform.audit.services import Who
+from apps.platform.dead_letters import acts, queries
+from apps.platform.dead_letters.acts import ACTIONS
+from apps.platform.dead_letters.bulk import MOST_AT_ONCE
 from apps.platform.dead_letters.confirmation import PAST, Confirmation, of_rows
 from apps.platform.dead_letters.models import DeadLetter
 from apps.platform.dead_letters.presentation import letters, seen_at
 from broker.errors import BrokerError
 
-ACTIONS = {"acknowledge": actions.acknowledge, "requeue": actions.requeue, "discard": actions.discard}
 LIST = "admin:switchyard_dead_letters_deadletter_changelist"
 MOST_MESSAGES = 5
 
@@ -118,7 +119,7 @@ class ActionViews(ModelAdmin):
 
     def _apply(self, request: HttpRequest, action: str, rows: Iterable[DeadLetter]) -> None:
         user, reason = cast(User, request.user), request.POST.get("reason", "").strip()
-        outcome = apply_to_each(ACTIONS[action], rows, by=user, reason=reason)
+        outcome = acts.apply(action, list(rows), who=Who.of_request(request), by=user, reason=reason)
         if outcome.done:
             messages.success(request, f"{PAST[action]} {letters(len(outcome.done))}.")
         for sentence in outcome.skipped[:MOST_MESSAGES]:

@@ -11,6 +11,7 @@ from django.shortcuts import redirect
 from django.template.response import TemplateResponse
 from django.urls import path, reverse
 
+from apps.platform.audit.services import Who
 from apps.platform.console.admin_base import ModelAdmin
 from apps.platform.console.read_only import ReadOnly
 from apps.platform.jobs.models import Job
@@ -82,7 +83,7 @@ class JobAdmin(ReadOnly, ModelAdmin):
         if not self.has_cancel_permission(request):
             raise PermissionDenied
         try:
-            answer = request_cancel(job_id) if is_job_id(job_id) else "unknown"
+            answer = request_cancel(job_id, who=Who.of_request(request)) if is_job_id(job_id) else "unknown"
         except BrokerError:
             return self._unavailable(request)
         level, text = CANCEL_ANSWERS[answer]

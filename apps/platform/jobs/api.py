@@ -16,6 +16,7 @@ from apps.platform.api.auth import cancel_scope, read_scope, token_of
 from apps.platform.api.problems import Problem, not_found
 from apps.platform.api.responses import accepted, job_url
 from apps.platform.api.schemas import Accepted
+from apps.platform.audit.services import Who
 from apps.platform.jobs import live
 from apps.platform.jobs.presentation import job_body, result_file
 from apps.platform.jobs.queries import visible_job, visible_untracked
@@ -99,7 +100,7 @@ def cancel_job(request: HttpRequest, job_id: str) -> Status[dict[str, str]]:
     tracked = visible_job(job_id, owner=owner, operator=operator) is not None
     if not tracked and not visible_untracked(job_id, owner=owner, operator=operator):
         raise not_found(UNKNOWN)
-    outcome = request_cancel(job_id)
+    outcome = request_cancel(job_id, who=Who.of_request(request))
     if outcome == "unknown":
         raise not_found(UNKNOWN)
     if outcome == "ended":

@@ -16,6 +16,7 @@ from dramatiq.message import Message
 from dramatiq.middleware import CurrentMessage
 
 from apps.platform.api.request_jobs import current_request
+from apps.platform.audit.services import Who, act
 from apps.platform.jobs.queries import is_job_id
 from broker.admin.cancel import cancel
 from broker.errors import BrokerError
@@ -140,8 +141,12 @@ def check_cancelled() -> None:
         raise Cancelled(f"job {message.message_id}: cancelled on request")
 
 
-def request_cancel(job_id: str) -> str:
+def request_cancel(job_id: str, *, who: Who | None = None, reason: str = "") -> str:
     """Cancel a job: a waiting one never starts; a running one is notified, interrupted, and killed within 10 s.
+
+    Args:
+        who: The person whose act it is, for the audit log; ``None``: the program's own.
+        reason: Why, for the audit log.
 
     Returns:
         ``cancelled`` (it never starts), ``asked`` (a worker runs it), ``ended`` (too late) or ``unknown``.
@@ -149,7 +154,13 @@ def request_cancel(job_id: str) -> str:
     Raises:
         BrokerUnavailable: the broker did not answer.
     """
-    return cancel(facilities(), job_id)
+    if who is None:
+        return cancel(facilities(), job_id)
+    # Without a row rather than not at all: it is asked for when things go wrong.
+    with act("job.cancel", who=who, target=job_id, reason=reason, essential=False) as entry:
+        answer = cancel(facilities(), job_id)
+        entry.count, entry.detail = int(answer in ("cancelled", "asked")), {"answer": answer}
+    return answer
 
 
 def _message(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import json
 from argparse import ArgumentParser
 from dataclasses import asdict
@@ -10,10 +9,11 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
+from apps.platform.audit.services import Who
 from apps.platform.conf import declared_yard
 from apps.platform.console.command_errors import WRONG_ARGUMENTS, as_command_error
 from apps.platform.console.command_help import show_examples
-from apps.platform.dead_letters import actions, bulk, presentation, quarantine, queries
+from apps.platform.dead_letters import acts, presentation, queries
 from apps.platform.dead_letters.errors import UnknownDeadLetter, UnknownGroup
 from apps.platform.dead_letters.models import DeadLetter
 from apps.platform.dead_letters.reconcile import reconcile_all
@@ -94,19 +94,18 @@ class Command(BaseCommand):
         presentation.print_letter(row, self.stdout)
 
     def _move(self, options: dict[str, Any]) -> None:
-        by, reason, ids, group = f"{getpass.getuser()} (shell)", options["reason"], options["ids"], options["group"]
+        reason, ids, group = options["reason"], list(dict.fromkeys(options["ids"])), options["group"]
         if bool(ids) == bool(group) or (options["quarantined"] and group):
             message = f"{options['verb']}: name ids, or one group with --group FP; quarantined messages have no group"
             raise CommandError(message, returncode=WRONG_ARGUMENTS)
-        outcome: bulk.BulkResult
+        who, verb = Who.of_command(), options["verb"]
+        by = f"{who.name} (shell)"
         if options["quarantined"]:
-            outcome = quarantine.move_each(options["verb"], list(dict.fromkeys(ids)))
+            outcome = acts.move_quarantined(verb, ids, who=who, reason=reason)
         elif group:
-            whole = {"requeue": bulk.requeue_group, "discard": bulk.discard_group}
-            outcome = whole[options["verb"]](group, by=by, reason=reason)
+            outcome = acts.apply_to_group(verb, group, who=who, by=by, reason=reason)
         else:
-            one: dict[str, bulk.Action] = {"requeue": actions.requeue, "discard": actions.discard}
-            outcome = bulk.apply_to_each(one[options["verb"]], list(dict.fromkeys(ids)), by=by, reason=reason)
+            outcome = acts.apply(verb, ids, who=who, by=by, reason=reason)
         if options["json"]:
             self._print_json(asdict(outcome))
         else:

@@ -8,6 +8,7 @@ from typing import Any
 import dramatiq
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+from apps.platform.audit.services import Who
 from apps.platform.console.command_errors import as_command_error
 from apps.platform.console.command_help import show_examples
 from apps.platform.jobs.presentation import job_body
@@ -62,7 +63,7 @@ class Command(BaseCommand):
             self.stdout.write(f"{'why':16} {_why_parked(job)}")
 
     def _cancel(self, job_id: str, as_json: bool) -> None:
-        answer = request_cancel(job_id) if is_job_id(job_id) else "unknown"
+        answer = request_cancel(job_id, who=Who.of_command()) if is_job_id(job_id) else "unknown"
         if answer == "unknown":
             raise _unknown(job_id)
         if answer == "ended":

@@ -15,6 +15,7 @@ from django.utils import timezone
 from rich.console import Console
 from rich.table import Table
 
+from apps.platform.audit.services import act as audited
 from apps.platform.audit.who import Who
 from apps.platform.console.command_errors import as_command_error
 from apps.platform.console.command_help import show_examples
@@ -129,11 +130,16 @@ class Command(BaseCommand):
         if source == target:
             raise CommandError(f"relocate: {source!r} is both the old and the new queue")
         moved = {"live": 0, "retry": 0}
-        for lane in moved:
-            for step in relocate(_family(source), _family(target), actor=actor, lane=cast(Lane, lane)):
-                moved[lane] = step.moved
-                if not as_json:
-                    self.stdout.write(f"{lane}: {step.looked_at:,} of {step.waiting:,} looked at, {step.moved:,} moved")
+        detail = {"actor": actor, "to": target}
+        with audited("queue.relocate", who=Who.of_command(), target=source, detail=detail, essential=False) as entry:
+            entry.count = 0
+            for lane in moved:
+                for step in relocate(_family(source), _family(target), actor=actor, lane=cast(Lane, lane)):
+                    moved[lane] = step.moved
+                    entry.count = sum(moved.values())
+                    if not as_json:
+                        done = f"{step.looked_at:,} of {step.waiting:,} looked at, {step.moved:,} moved"
+                        self.stdout.write(f"{lane}: {done}")
         if as_json:
             self.stdout.write(json.dumps({"actor": actor, "from": source, "to": target, "moved": moved}))
         elif any(moved.values()):

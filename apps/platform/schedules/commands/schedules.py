@@ -10,6 +10,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.utils import timezone
 
+from apps.platform.audit.services import Who, act
 from apps.platform.console.command_errors import as_command_error
 from apps.platform.console.command_help import show_examples
 from apps.platform.schedules import queries, services
@@ -41,8 +42,12 @@ class Command(BaseCommand):
         """Print the list, or the id of the enqueued job."""
         if options["action"] == "run":
             try:
-                with as_command_error("schedules"):
+                with (
+                    as_command_error("schedules"),
+                    act("schedule.run", who=Who.of_command(), target=options["name"], essential=False) as entry,
+                ):
                     job_id = services.run_now(options["name"])
+                    entry.count, entry.detail = 1, {"job": job_id}
             except services.UnknownSchedule as error:
                 raise CommandError(str(error)) from error
             self.stdout.write(json.dumps({"id": job_id}) if options["json"] else job_id)

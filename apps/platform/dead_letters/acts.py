@@ -1,0 +1,81 @@
+"""Operator actions on letters and quarantined messages, each call with its row in the audit log."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
+
+from apps.platform.audit.models import AuditEntry
+from apps.platform.audit.services import Who, act
+from apps.platform.dead_letters import actions, bulk, quarantine
+from apps.platform.dead_letters.actions import ActionResult
+from apps.platform.dead_letters.bulk import Action, BulkResult
+
+if TYPE_CHECKING:
+    from django.contrib.auth.models import User
+
+    from apps.platform.dead_letters.models import DeadLetter
+
+ACTIONS: dict[str, Action] = {
+    "acknowledge": actions.acknowledge,
+    "requeue": actions.requeue,
+    "discard": actions.discard,
+}
+# More ids make the row of an act larger than the page that shows it.
+MOST_IDS = 100
+
+
+def apply(name: str, letters: Sequence[DeadLetter | str], *, who: Who, by: User | str, reason: str = "") -> BulkResult:
+    """Apply an action to letters one by one, see ``bulk.apply_to_each``.
+
+    Args:
+        name: ``acknowledge``, ``requeue`` or ``discard``.
+    """
+    ids = [letter if isinstance(letter, str) else letter.message_id for letter in letters]
+    target, detail = (ids[0], {}) if len(ids) == 1 else ("", {"ids": ids[:MOST_IDS], "chosen": len(ids)})
+    with act(f"letter.{name}", who=who, target=target, reason=reason, detail=detail) as entry:
+        outcome = bulk.apply_to_each(_counted(ACTIONS[name], entry), letters, by=by, reason=reason)
+        _conclude(entry, outcome)
+    return outcome
+
+
+def apply_to_group(
+    name: Literal["requeue", "discard"], fingerprint: str, *, who: Who, by: User | str, reason: str = ""
+) -> BulkResult:
+    """Requeue or discard a group's open letters, see ``bulk.requeue_group``.
+
+    Raises:
+        UnknownGroup: no open letter has that fingerprint.
+    """
+    with act(f"letter.{name}", who=who, target=fingerprint, reason=reason, detail={"group": fingerprint}) as entry:
+        outcome = bulk.apply_to_group(_counted(ACTIONS[name], entry), fingerprint, by=by, reason=reason)
+        _conclude(entry, outcome)
+    return outcome
+
+
+def move_quarantined(
+    name: Literal["requeue", "discard"], ids: Sequence[str], *, who: Who, reason: str = ""
+) -> BulkResult:
+    """Requeue or discard quarantined messages, see ``quarantine.move_each``."""
+    target, detail = (ids[0], {}) if len(ids) == 1 else ("", {"ids": list(ids[:MOST_IDS]), "chosen": len(ids)})
+    with act(f"quarantine.{name}", who=who, target=target, reason=reason, detail=detail) as entry:
+        outcome = quarantine.move_each(name, ids)
+        _conclude(entry, outcome)
+    return outcome
+
+
+def _counted(action: Action, entry: AuditEntry) -> Action:
+    entry.count = 0
+
+    def run(letter: DeadLetter | str, *, by: User | str, reason: str = "") -> ActionResult:
+        result = action(letter, by=by, reason=reason)
+        entry.count = (entry.count or 0) + result.done
+        return result
+
+    return run
+
+
+def _conclude(entry: AuditEntry, outcome: BulkResult) -> None:
+    entry.count = len(outcome.done)
+    if outcome.stopped:
+        entry.error = "BrokerError"
