@@ -10,7 +10,7 @@ from django.utils import timezone
 
 from apps.platform.database_text import storable
 from apps.platform.dead_letters.models import DeadLetter
-from apps.platform.dead_letters.payload import readable
+from apps.platform.payload import readable
 from broker.clock import datetime_of
 from broker.shapes import DeadLetter as Letter
 

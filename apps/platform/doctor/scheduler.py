@@ -10,7 +10,7 @@ from django.utils import timezone
 from apps.platform.console.formatting import duration
 from apps.platform.doctor.finding import Finding, FindingGroup
 from apps.platform.doctor.snapshot import quick_client
-from apps.platform.schedules.leadership import LEASE_S, LOCK
+from apps.platform.leadership import LEASE_S, SCHEDULER
 from apps.platform.schedules.models import ScheduleState
 from apps.platform.schedules.registry import schedules
 from apps.platform.schedules.ticks import minute_of
@@ -28,7 +28,7 @@ def look_at_leader() -> Iterator[Finding]:
         redis.RedisError: the broker does not answer.
     """
     with quick_client() as client:
-        left_ms = int(client.pttl(Keys().lock(LOCK)))
+        left_ms = int(client.pttl(Keys().lock(SCHEDULER)))
     if left_ms == -2:
         seen = "no scheduler leads: no schedule is sent and no alert is delivered"
         cause = "No scheduler runs; missed ticks are caught up as each schedule declares, alerts wait"
@@ -40,7 +40,7 @@ def look_at_leader() -> Iterator[Finding]:
             else f"the leader's lease expires in {duration(left_ms)}"
         )
         cause = "Another program wrote the lock; no scheduler can take over, and two may lead once it is deleted"
-        yield GROUP.error("lease", seen, cause, f"valkey-cli DEL {Keys().lock(LOCK)}")
+        yield GROUP.error("lease", seen, cause, f"valkey-cli DEL {Keys().lock(SCHEDULER)}")
     else:
         yield GROUP.ok("leads", f"a scheduler leads, its lease expires in {duration(left_ms)}")
 

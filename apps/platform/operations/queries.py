@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from apps.platform.conf import declared_yard
+from apps.platform.leadership import anyone_leads
 from apps.platform.operations.server_state import TAKES_WORK, ServerState, read_server_state
-from apps.platform.schedules.leadership import anyone_leads
 from broker.interface import facilities
 from broker.shapes import LaneStats, QueuePause, QueueStats
 from broker.stores.pool_reports import PoolReport

@@ -9,7 +9,7 @@ from typing import Any
 
 from django.db import close_old_connections
 
-from apps.platform.schedules.log_throttle import LogThrottle
+from apps.platform.log_throttle import LogThrottle
 
 
 @dataclass(frozen=True, slots=True)

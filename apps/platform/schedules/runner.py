@@ -11,9 +11,9 @@ from django.db import close_old_connections
 from django.utils import timezone
 from dramatiq.broker import Broker
 
+from apps.platform.leadership import LEASE_S, RENEW_S, Leadership
+from apps.platform.log_throttle import LogThrottle
 from apps.platform.schedules import maintenance, services, ticks
-from apps.platform.schedules.leadership import LEASE_S, RENEW_S, Leadership
-from apps.platform.schedules.log_throttle import LogThrottle
 from apps.platform.schedules.registry import Schedule, schedules
 from broker.interface import facilities
 

@@ -1,4 +1,4 @@
-"""Leader election among schedulers: the holder of a lease sends the ticks."""
+"""Leader election: of several schedulers, and of several history writers, the holder of a lease works."""
 
 from __future__ import annotations
 
@@ -9,21 +9,22 @@ from broker.keys.keys import Keys
 from broker.redis.calls import RedisCalls
 from broker.stores.locks import Lock
 
-LOCK = "scheduler"
+SCHEDULER, HISTORY_WRITER = "scheduler", "history"
 LEASE_S = 15.0
 RENEW_S = 5.0
 
 
-def anyone_leads(calls: RedisCalls, keys: Keys) -> bool:
-    """Return whether a scheduler on any machine holds the lease."""
-    return bool(calls.command("EXISTS", keys.lock(LOCK)))
+def anyone_leads(calls: RedisCalls, keys: Keys, name: str = SCHEDULER) -> bool:
+    """Return whether a process on any machine holds the lease."""
+    return bool(calls.command("EXISTS", keys.lock(name)))
 
 
 class Leadership:
     """A lease that its holder renews, and that expires when the holder dies.
 
     Args:
-        lease_s: Seconds after the last renewal until another scheduler may acquire the lease.
+        name: Of the lease.
+        lease_s: Seconds after the last renewal until another process may acquire the lease.
         renew_s: Seconds between renewals; less than ``lease_s``.
     """
 
@@ -31,6 +32,7 @@ class Leadership:
         self,
         calls: RedisCalls,
         keys: Keys,
+        name: str = SCHEDULER,
         *,
         lease_s: float = LEASE_S,
         renew_s: float = RENEW_S,
@@ -38,7 +40,7 @@ class Leadership:
     ) -> None:
         if not 0 < renew_s < lease_s:
             raise ValueError(f"renew_s must be between 0 and lease_s ({lease_s}), got {renew_s}")
-        self._lock = Lock(calls, keys, LOCK, lease_ms=int(lease_s * 1000))
+        self._lock = Lock(calls, keys, name, lease_ms=int(lease_s * 1000))
         self._lease_s, self._renew_s, self._clock = lease_s, renew_s, clock
         self._renewed_s: float | None = None
 
@@ -60,7 +62,7 @@ class Leadership:
         return self.held()
 
     def release(self) -> None:
-        """Release the lease so that another scheduler takes over at once. Does nothing if this process lost it.
+        """Release the lease so that another process takes over at once. Does nothing if this process lost it.
 
         Raises:
             BrokerError: the server did not answer; the lease expires by itself.

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from apps.platform.database_text import storable
 from apps.platform.dead_letters import payload
-from apps.platform.dead_letters.payload import readable
+from apps.platform.payload import readable
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),

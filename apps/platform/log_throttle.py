@@ -7,7 +7,6 @@ import time
 import structlog
 
 REPEAT_S = 60.0
-log = structlog.get_logger("switchyard.scheduler")
 
 
 class LogThrottle:
@@ -15,10 +14,12 @@ class LogThrottle:
 
     Args:
         operation: Name of the operation, in each line.
+        logger: Name of the logger.
     """
 
-    def __init__(self, operation: str) -> None:
+    def __init__(self, operation: str, logger: str = "switchyard.scheduler") -> None:
         self._operation = operation
+        self._log = structlog.get_logger(logger)
         self._failing: str | None = None
         self._logged_s = 0.0
 
@@ -26,12 +27,12 @@ class LogThrottle:
         """Log a failure, unless the same kind was logged within the last 60 s."""
         kind, now_s = type(error).__name__, time.monotonic()
         if kind != self._failing or now_s >= self._logged_s + REPEAT_S:
-            log.error("failing, will be retried", what=self._operation, exc_info=error)
+            self._log.error("failing, will be retried", what=self._operation, exc_info=error)
             self._logged_s = now_s
         self._failing = kind
 
     def succeeded(self) -> None:
         """Log the recovery if the last run failed."""
         if self._failing is not None:
-            log.info("works again", what=self._operation)
+            self._log.info("works again", what=self._operation)
         self._failing = None
