@@ -13,7 +13,8 @@ import dramatiq
 from apps.platform.audit.services import act
 from apps.platform.audit.who import Who
 from apps.platform.conf import declared_yard
-from apps.platform.queues.errors import ForeignBroker, InvalidTime
+from apps.platform.console.times import InvalidTime
+from apps.platform.queues.errors import ForeignBroker
 from broker.queue import administration
 from broker.queue.operations import QueueOperations
 from broker.redis_broker import RedisBroker

@@ -20,10 +20,10 @@ from apps.platform.audit.who import Who
 from apps.platform.console.command_errors import as_command_error
 from apps.platform.console.command_help import show_examples
 from apps.platform.console.formatting import duration, promise
+from apps.platform.console.times import InvalidTime, parse_until
 from apps.platform.operations import queries
 from apps.platform.queues import services
-from apps.platform.queues.errors import ForeignBroker, InvalidTime
-from apps.platform.queues.times import parse_until
+from apps.platform.queues.errors import ForeignBroker
 from broker.admin.browse import BrowsedMessage, look
 from broker.admin.relocate import relocate
 from broker.errors import UnknownQueue

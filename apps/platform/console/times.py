@@ -6,12 +6,19 @@ import re
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from apps.platform.queues.errors import InvalidTime
+from broker.errors import SwitchyardError
 
 LONGEST: Final = timedelta(days=365)
 _SPAN = re.compile(r"(\d{1,7})\s*(s|m|min|h|d)")
 _OF_DAY = re.compile(r"([01]?\d|2[0-3]):([0-5]\d)")
 _UNITS: Final = {"s": "seconds", "m": "minutes", "min": "minutes", "h": "hours", "d": "days"}
+
+
+class InvalidTime(SwitchyardError, ValueError):
+    """The end of a pause is no time in the future."""
+
+    def __init__(self, text: str, why: str) -> None:
+        super().__init__(f"until {text!r}: {why}; write a span (30m, 2h), a time of day in UTC (14:00) or ISO 8601")
 
 
 def parse_until(text: str, *, now: datetime) -> datetime:

@@ -4,8 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from apps.platform.queues.errors import InvalidTime
-from apps.platform.queues.times import parse_until
+from apps.platform.console.times import InvalidTime, parse_until
 
 NOW = datetime(2026, 11, 21, 13, 0, tzinfo=UTC)
 
