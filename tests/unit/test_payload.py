@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from apps.platform import payload
 from apps.platform.database_text import storable
-from apps.platform.dead_letters import payload
 from apps.platform.payload import readable
 
 JSON = st.recursive(
