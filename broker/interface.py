@@ -7,6 +7,7 @@ after a crash, never none.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -14,7 +15,7 @@ import dramatiq
 from dramatiq.broker import Broker, MessageProxy
 from dramatiq.message import Message
 
-from broker.shapes import DeadLetter, Page, QueueStats, Unreadable
+from broker.shapes import DeadLetter, Moved, Page, QueueStats, Unreadable
 from broker.stores.alert_groups import AlertGroups
 from broker.stores.job_records import JobRecords
 from broker.stores.pool_reports import PoolReports
@@ -68,6 +69,16 @@ class Transport(Protocol):
         Raises:
             NoSuchDeadLetter: it is not in the dead list.
         """
+
+    def requeue_many(self, queue: str, letters: Mapping[str, int], *, nonce: str) -> dict[str, Moved]:
+        """Requeue dead letters in few calls. Repeated with its nonce, it moves none twice and answers the same.
+
+        Args:
+            letters: The time of death, ms since the epoch, by id; at most 500. One that died again since stays.
+        """
+
+    def discard_many(self, queue: str, letters: Mapping[str, int], *, nonce: str) -> dict[str, Moved]:
+        """Drop dead letters in few calls, as ``requeue_many``."""
 
     def find_dead_letter(self, queue: str, message_id: str) -> DeadLetter | None:
         """Return one dead letter, or ``None``."""

@@ -6,6 +6,7 @@ A crash between the two steps leaves the message in both places: it may run twic
 from __future__ import annotations
 
 import random
+from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol, cast
 
 from dramatiq.broker import Broker, Consumer, MessageProxy
@@ -13,7 +14,7 @@ from dramatiq.message import Message
 
 from broker.errors import NoSuchDeadLetter, NotQuarantined
 from broker.held_message import moved_copy, requeued_copy
-from broker.shapes import DeadLetter, LaneStats, Page, QueueStats, Unreadable
+from broker.shapes import DeadLetter, LaneStats, Moved, Page, QueueStats, Unreadable
 from broker.stores.dead_lists import DeadLists
 from broker.stores.job_records import JobRecords
 from broker.stores.quarantine import Quarantine
@@ -95,6 +96,14 @@ class PortableTransport:
         if not self._dead.remove(queue, message_id):
             raise NoSuchDeadLetter(queue, message_id)
 
+    def requeue_many(self, queue: str, letters: Mapping[str, int], *, nonce: str) -> dict[str, Moved]:
+        """Requeue dead letters one by one."""
+        return {id_: self._one(self.requeue, queue, id_, died_at) for id_, died_at in letters.items()}
+
+    def discard_many(self, queue: str, letters: Mapping[str, int], *, nonce: str) -> dict[str, Moved]:
+        """Drop dead letters one by one."""
+        return {id_: self._one(self.discard, queue, id_, died_at) for id_, died_at in letters.items()}
+
     def find_dead_letter(self, queue: str, message_id: str) -> DeadLetter | None:
         """Return one dead letter, or ``None``."""
         return self._dead.get(queue, message_id)
@@ -135,6 +144,16 @@ class PortableTransport:
         live, retry = (counting.lane_stats(lane) for lane in lanes)
         set_aside = self._quarantine.count(family.name) + sum(counting.rejected(lane) for lane in lanes)
         return QueueStats(family.name, live, retry, dead=self._dead.count(family.name), quarantined=set_aside)
+
+    def _one(self, move: Callable[[str, str], Any], queue: str, message_id: str, died_at: int) -> Moved:
+        found = self._dead.get(queue, message_id)
+        if found is not None and found.died_at != died_at:
+            return "newer"
+        try:
+            move(queue, message_id)
+        except NoSuchDeadLetter:
+            return "gone"
+        return "moved"
 
 
 def _acknowledge_what_was_moved(broker: Broker) -> None:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 T = TypeVar("T")
+
+# Result of a move of a dead letter among many: "moved", also by an earlier call; "gone": there is none; "newer": the
+# message died again since; "unread": it cannot be read, or may not be sent.
+Moved = Literal["moved", "gone", "newer", "unread"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import uuid
+from collections.abc import Mapping
 from typing import Any, Final
 
 from dramatiq.broker import MessageProxy
@@ -14,12 +15,12 @@ from broker.admin.stats import family_stats
 from broker.errors import NoSuchDeadLetter, NotQuarantined, NotRequeued
 from broker.held_message import HeldMessage, moved_copy, requeued_copy
 from broker.keys.queue_keys import Lane
-from broker.queue import administration, codec
+from broker.queue import administration, codec, dead_moves
 from broker.queue.dead_letter_json import decode
 from broker.queue.operations import NORMAL, Move, QueueOperations, lane_of
 from broker.queue.unroutable import UnroutableLane
 from broker.redis_broker import RedisBroker
-from broker.shapes import DeadLetter, Page, QueueStats, Unreadable
+from broker.shapes import DeadLetter, Moved, Page, QueueStats, Unreadable
 from broker.stores.dead_lists import DeadLists
 from broker.stores.quarantine import Quarantine
 from broker.topology import Yard
@@ -100,6 +101,31 @@ class RedisTransport:
         if not administration.discard(self._family(queue), message_id, nonce=uuid.uuid4().hex):
             raise NoSuchDeadLetter(queue, message_id)
 
+    def requeue_many(self, queue: str, letters: Mapping[str, int], *, nonce: str) -> dict[str, Moved]:
+        """Move dead letters back to their live queue, in batches that one step on the server moves each."""
+        family = self._family(queue)
+        answers: dict[str, Moved] = {}
+        for batch in dead_moves.read(family, list(letters)):
+            messages = self._ready(batch, letters, family.keys.queue, answers)
+            bodies = {id_: (codec.encode(one, grown=True), self._broker.level(one)) for id_, one in messages.items()}
+            going = [one for one in batch if one.id not in answers]
+            moved = dead_moves.requeue(family, going, bodies, nonce=nonce)
+            for id_, message in messages.items():
+                if moved[id_] == "moved":
+                    self._broker.emit_after("enqueue", message, None)
+            answers |= moved
+        return answers
+
+    def discard_many(self, queue: str, letters: Mapping[str, int], *, nonce: str) -> dict[str, Moved]:
+        """Drop dead letters for good, in batches that one step on the server drops each."""
+        family = self._family(queue)
+        answers: dict[str, Moved] = {}
+        for batch in dead_moves.read(family, list(letters)):
+            newer = {one.id for one in batch if one.letter is not None and one.letter.died_at != letters[one.id]}
+            answers |= dict.fromkeys(newer, "newer")
+            answers |= dead_moves.discard(family, [one for one in batch if one.id not in newer], nonce=nonce)
+        return answers
+
     def find_dead_letter(self, queue: str, message_id: str) -> DeadLetter | None:
         """Return one dead letter, or ``None``."""
         return self._dead.get(queue, message_id)
@@ -158,6 +184,32 @@ class RedisTransport:
     def stats(self, queue: str) -> QueueStats:
         """Return the figures of a queue family."""
         return family_stats(self._broker.calls, self._family(queue).keys)
+
+    def _ready(
+        self,
+        batch: list[dead_moves.StoredLetter],
+        died_at: Mapping[str, int],
+        lane: str,
+        answers: dict[str, Moved],
+    ) -> dict[str, Message[Any]]:
+        """Return the messages to enqueue by id; ``answers`` gets those that stay."""
+        ready: dict[str, Message[Any]] = {}
+        for one in batch:
+            if one.stored is None:  # the script answers whether an earlier call moved it
+                continue
+            if one.letter is None:
+                answers[one.id] = "unread"
+            elif one.letter.died_at != died_at[one.id]:
+                answers[one.id] = "newer"
+            else:
+                message = requeued_copy(one.letter, lane)
+                try:
+                    self._broker.emit_before("enqueue", message, None)
+                except MiddlewareError:
+                    answers[one.id] = "unread"
+                else:
+                    ready[one.id] = message
+        return ready
 
     def _move(
         self, held: Message[Any] | MessageProxy, move: Move, lane: str, delay_ms: int, options: dict[str, Any]

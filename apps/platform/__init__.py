@@ -12,6 +12,7 @@ APPS = (
     "api",
     "outbound",
     "history",
+    "bulk",
     "jobs",
     "workers",
     "dead_letters",

@@ -69,6 +69,36 @@ def act(
     _complete(entry, AuditEntry.Outcome.FAILED if entry.error else AuditEntry.Outcome.DONE)
 
 
+def begin(name: str, *, who: Who, target: str = "", reason: str = "", detail: dict[str, Any] | None = None) -> int:
+    """Write the row of an act that another process ends, such as a bulk act, and return its id for ``complete``.
+
+    Raises:
+        ValueError: the name is not known.
+        django.db.DatabaseError: the row could not be written.
+    """
+    if name not in ACTS:
+        raise ValueError(f"act {name!r} is not known; declare it in apps/platform/audit/names.py")
+    entry = AuditEntry(
+        act=name, target=storable(target)[:255], reason=storable(reason)[:500], detail=detail or {},
+        who=who.name, via=who.via, token=who.token,
+    )  # fmt: skip
+    entry.save(force_insert=True)
+    return entry.pk
+
+
+def complete(number: int, *, count: int, error: str = "", detail: dict[str, Any] | None = None) -> None:
+    """Complete the row of an act that ``begin`` wrote. Nothing happens if the row is gone.
+
+    Args:
+        detail: Added to what the row has.
+    """
+    entry = AuditEntry.objects.filter(pk=number).first()
+    if entry is None:
+        return
+    entry.count, entry.error, entry.detail = count, error, {**entry.detail, **(detail or {})}
+    _complete(entry, AuditEntry.Outcome.FAILED if error else AuditEntry.Outcome.DONE)
+
+
 def _complete(entry: AuditEntry, outcome: AuditEntry.Outcome) -> None:
     entry.outcome, entry.ended_at = outcome, timezone.now()
     entry.target, entry.error = storable(entry.target)[:255], storable(entry.error)[:300]

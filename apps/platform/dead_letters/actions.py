@@ -19,7 +19,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from apps.platform.dead_letters.job_state_sync import sync_dead_jobs
-from apps.platform.dead_letters.models import OPEN_STATES, DeadLetter
+from apps.platform.dead_letters.models import BULK_CLAIM, OPEN_STATES, DeadLetter
 from apps.platform.dead_letters.projection import add_history, clear_claim, project
 from apps.platform.dead_letters.queries import find
 from broker.errors import BrokerError, NoSuchDeadLetter
@@ -143,7 +143,8 @@ def _record_death(row: DeadLetter) -> None:
 
 
 def _claim(row: DeadLetter, action: MoveAction, by: User | str, reason: str) -> DeadLetter | ActionResult:
-    if row.claim_at is not None and row.claim_at < timezone.now() - timedelta(seconds=CLAIM_S):
+    stale = row.claim_at is not None and row.claim_at < timezone.now() - timedelta(seconds=CLAIM_S)
+    if stale and not row.claim_token.startswith(BULK_CLAIM):
         settle_claim(row)
     with transaction.atomic():
         now = DeadLetter.objects.select_for_update().get(pk=row.pk)

@@ -72,3 +72,5 @@ class DeadLetter(models.Model):
 
 
 OPEN_STATES = (DeadLetter.State.NEW, DeadLetter.State.ACKNOWLEDGED)
+# A claim of a bulk act: its job alone settles it, however long that takes.
+BULK_CLAIM = "bulk."

@@ -63,8 +63,12 @@ def project(letter: Letter) -> bool:
 
 def add_history(row: DeadLetter, *, action: str, by: str, text: str = "") -> None:
     """Append an entry to a row's history without saving the row; keep the newest 50."""
-    entry = {"at": timezone.now().isoformat(), "act": action, "by": by, "note": text}
-    row.history = [*row.history, entry][-LONGEST_HISTORY:]
+    row.history = [*row.history, history_entry(action, by, text)][-LONGEST_HISTORY:]
+
+
+def history_entry(action: str, by: str, text: str = "") -> dict[str, str]:
+    """Return an entry of a row's history, of now."""
+    return {"at": timezone.now().isoformat(), "act": action, "by": by, "note": text}
 
 
 def clear_claim(row: DeadLetter) -> None:

@@ -13,7 +13,7 @@ from django.utils import timezone
 from apps.platform.conf import declared_yard
 from apps.platform.dead_letters.actions import CLAIM_S, settle_claim
 from apps.platform.dead_letters.job_state_sync import sync_dead_jobs
-from apps.platform.dead_letters.models import OPEN_STATES, DeadLetter
+from apps.platform.dead_letters.models import BULK_CLAIM, OPEN_STATES, DeadLetter
 from apps.platform.dead_letters.projection import add_history, clear_claim, project
 from broker.clock import datetime_of
 from broker.interface import facilities
@@ -140,7 +140,8 @@ def _reopen(row: DeadLetter) -> int:
 
 def _settle_stale() -> int:
     before = timezone.now() - timedelta(seconds=CLAIM_S)
-    stale = DeadLetter.objects.filter(claim_at__lt=before).exclude(claim_token="").order_by("claim_at")[:PAGE]
+    claimed = DeadLetter.objects.filter(claim_at__lt=before).exclude(claim_token="")
+    stale = claimed.exclude(claim_token__startswith=BULK_CLAIM).order_by("claim_at")[:PAGE]
     names = {queue.name for queue in declared_yard().queues}
     rows = [row for row in stale if row.queue in names]
     for row in rows:

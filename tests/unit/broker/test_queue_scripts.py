@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from broker.keys.keys import Keys
-from broker.queue import administration
+from broker.queue import administration, dead_moves
 from broker.queue.operations import QueueOperations
 from broker.queue.results import Entry, Lease, MovingMessage
 from broker.queue.unroutable import UnroutableLane
@@ -113,6 +113,8 @@ ANSWERS: dict[str, Any] = {
     "adopt": [b"ok"],
     "reclaim": [-1, 0],
     "cancel": b"unknown",
+    "requeue_many": [0, 1],
+    "discard_many": [0, 1],
 }
 
 
@@ -164,6 +166,9 @@ def calls() -> list[tuple[str, list[str], list[Word]]]:
     family.reclaim(owner, finished=[lease], running=["b"], heir="other/live")
     administration.requeue(family, "a", as_read=b"{}", body=b"{}", nonce="n")
     administration.discard(family, "a", nonce="n")
+    letter = dead_moves.StoredLetter("a", b"{}", None)
+    dead_moves.requeue(family, [letter], {"a": (b"{}", 2)}, nonce="n")
+    dead_moves.discard(family, [letter], nonce="n")
     administration.cancel(family, "a")
     administration.pause(family)
     administration.resume(family)
