@@ -12,6 +12,7 @@ from apps.platform.alerts import queries as alerts
 from apps.platform.alerts.models import Alert
 from apps.platform.conf import declared_yard
 from apps.platform.dead_letters import queries as dead_letters
+from apps.platform.jobs.running import RunningJob, running_or_none
 from apps.platform.operations.diagnosis import Verdict, diagnose
 from apps.platform.operations.metrics_broker import YARD_STATE
 from apps.platform.operations.queries import PoolState, YardState
@@ -39,7 +40,10 @@ class PoolRow:
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """The overview at one moment; ``alerts`` is ``None`` while the database is unavailable."""
+    """The overview at one moment.
+
+    ``alerts`` is ``None`` while the database is unavailable, ``running`` while the broker is.
+    """
 
     verdict: Verdict
     rows: tuple[tuple[Row, Drawing], ...]
@@ -50,6 +54,7 @@ class Room:
     alerts: tuple[Alert, ...] | None
     at: datetime
     away: bool
+    running: list[RunningJob] | None
 
 
 def overview() -> Room:
@@ -74,6 +79,7 @@ def overview() -> Room:
         alerts=latest,
         at=timezone.now(),
         away=state is None,
+        running=running_or_none() if state else None,
     )
 
 
