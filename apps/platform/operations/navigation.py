@@ -21,6 +21,7 @@ def groups(request: HttpRequest) -> list[dict[str, Any]]:
     room = [
         _item("Overview", "alt_route", "switchyard-operations", may_look, exact=True),
         _item("Actors", "function", "switchyard-actors", may_look),
+        _item("Queues", "low_priority", "switchyard-queues", may_look),
         _item("Workers", "engineering", "switchyard-operations-workers", may_look),
         _item(
             "Dead letters",

@@ -26,6 +26,7 @@ urlpatterns = [
         admin.site.admin_view(worker_views.stacks),
         name="switchyard-operations-stacks",
     ),
+    path("admin/operations/queues/", include("apps.platform.queues.urls")),
     # Named, not imported: the apps of these pages stand above this one.
     path("", include("apps.platform.actors.urls")),
 ]

@@ -1,0 +1,81 @@
+"""Operators' acts on a queue: a page that asks, and the act when it is answered. Nothing changes on GET."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import admin, messages
+from django.http import HttpRequest, HttpResponseBase, HttpResponseRedirect
+from django.template.response import TemplateResponse
+from django.urls import reverse
+from django.utils import timezone
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_http_methods
+
+from apps.platform.audit.who import Who
+from apps.platform.console.times import InvalidTime, parse_until
+from apps.platform.queues import queries, services
+from apps.platform.queues.errors import ForeignBroker
+from apps.platform.queues.views import check, queue_of
+from broker.errors import BrokerError
+
+asks = require_http_methods(["GET", "HEAD", "POST"])
+
+
+@asks
+@never_cache
+def pause(request: HttpRequest, name: str) -> HttpResponseBase:
+    """Ask for a reason and an end, and pause a queue."""
+    check(request, "pause_queue")
+    queue = queue_of(name)
+    given, reason = request.POST.get("until", "").strip(), _reason(request)
+    refused = ""
+    if request.method == "POST":
+        try:
+            until = parse_until(given, now=timezone.now()) if given else None
+            changed = services.pause(queue.name, who=Who.of_request(request), reason=reason, until=until)
+        except (InvalidTime, ForeignBroker, BrokerError) as error:
+            refused = str(error)
+        else:
+            text = f"{name} is paused: nothing starts, running jobs continue."
+            messages.success(request, text if changed else f"{name} was paused already; nothing is changed.")
+            return _back(name)
+    return _ask(request, "pause", name, refused, until=given, reason=reason)
+
+
+@asks
+@never_cache
+def resume(request: HttpRequest, name: str) -> HttpResponseBase:
+    """Ask, and resume a queue."""
+    check(request, "pause_queue")
+    queue = queue_of(name)
+    refused = ""
+    if request.method == "POST":
+        try:
+            changed = services.resume(queue.name, who=Who.of_request(request), reason=_reason(request))
+        except (ForeignBroker, BrokerError) as error:
+            refused = str(error)
+        else:
+            messages.success(request, f"{name} is resumed." if changed else f"{name} was not paused.")
+            return _back(name)
+    return _ask(request, "resume", name, refused, reason=_reason(request))
+
+
+def _ask(request: HttpRequest, act: str, name: str, refused: str, **given: Any) -> TemplateResponse:
+    context = {
+        **admin.site.each_context(request),
+        **given,
+        "title": f"{act.capitalize()} {name}",
+        "seen": queries.view_of(queue_of(name)),
+        "refused": refused,
+    }
+    status = 422 if refused else 200
+    return TemplateResponse(request, f"switchyard_queues/{act}.html", context, status=status)
+
+
+def _reason(request: HttpRequest) -> str:
+    return request.POST.get("reason", "").strip()[: services.LONGEST_REASON]
+
+
+def _back(name: str) -> HttpResponseRedirect:
+    return HttpResponseRedirect(reverse("switchyard-queue", args=[name]))

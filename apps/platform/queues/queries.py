@@ -1,0 +1,193 @@
+"""Data of a queue's page, read once; an unavailable broker or database leaves its part empty."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from django.db import DatabaseError
+from django.utils import timezone
+
+from apps.platform.conf import declared_yard
+from apps.platform.history.models import JobRow
+from apps.platform.operations.metrics_broker import YARD_STATE
+from apps.platform.operations.queries import YardState
+from apps.platform.operations.rows import Row, yard_rows
+from apps.platform.operations.timeouts import NoAnswer
+from apps.platform.queues.rates import Rates, measure
+from apps.platform.queues.services import family_of
+from broker.admin.browse import BrowsedMessage, look
+from broker.clock import now_ms
+from broker.errors import BrokerError
+from broker.keys.queue_keys import ALL_LANES
+from broker.queue.operations import QueueOperations
+from broker.shapes import QueuePause, QueueStats
+from broker.topology import Queue
+
+TIMEOUT_S: Final = 2.0
+NEXT: Final = 10
+MOST_HELD: Final = 500
+RECENT_MS: Final = 15 * 60_000
+MOST_ENDED: Final = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Percentiles:
+    """Times of the queue's last jobs that ended, in ms.
+
+    Args:
+        counted: Number of jobs.
+        over_ms: The oldest of them ended so long ago.
+    """
+
+    counted: int
+    over_ms: int
+    p50: int
+    p95: int
+    p99: int
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """An actor whose messages workers hold: of the queue, and of the others that its pools serve."""
+
+    actor: str
+    count: int
+    queues: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PauseFacts:
+    """A pause with its times."""
+
+    since: datetime | None
+    until: datetime | None
+    by: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class QueueView:
+    """A queue at one moment.
+
+    Args:
+        stats, row: ``None`` and of unknown state while the broker is unavailable.
+        holders, next: Empty where the broker is not Switchyard's own.
+        waits, dones: Percentiles from being ready to the start, and to the end; ``None`` without recent jobs.
+        history: Whether the database answered.
+    """
+
+    queue: Queue
+    row: Row
+    stats: QueueStats | None
+    pause: PauseFacts | None
+    rates: Rates | None
+    holders: tuple[Holder, ...]
+    next: tuple[BrowsedMessage, ...]
+    waits: Percentiles | None
+    dones: Percentiles | None
+    history: bool
+    pools: tuple[str, ...]
+    at: datetime
+
+    @property
+    def depth(self) -> int:
+        """Messages that a purge sets aside: waiting and scheduled ones, of every lane."""
+        return 0 if self.stats is None else depth(self.stats)
+
+
+def depth(stats: QueueStats) -> int:
+    """Return how many messages of a family wait or are scheduled."""
+    return sum(lane.waiting + lane.scheduled for lane in (stats.live, stats.retry))
+
+
+def view_of(queue: Queue) -> QueueView:
+    """Read what a queue's page shows; waits at most 2 s for the yard's state."""
+    state = yard_state()
+    row = next(row for row in yard_rows(declared_yard(), state) if row.name == queue.name)
+    stats = None if state is None else next(stats for stats in state.queues if stats.queue == queue.name)
+    rates, holders, first = _of_broker(queue) if state is not None else (None, (), ())
+    waits, dones, answered = _of_history(queue.name)
+    return QueueView(
+        queue=queue,
+        row=row,
+        stats=stats,
+        pause=pause_facts(stats.pause) if stats is not None and stats.pause is not None else None,
+        rates=rates,
+        holders=holders,
+        next=first,
+        waits=waits,
+        dones=dones,
+        history=answered,
+        pools=tuple(pool.name for pool in declared_yard().pools_of(queue.name)),
+        at=timezone.now(),
+    )
+
+
+def yard_state() -> YardState | None:
+    """Return the state of the yard, or ``None`` while the broker is unavailable."""
+    try:
+        return YARD_STATE.result(TIMEOUT_S)
+    except (NoAnswer, BrokerError):
+        return None
+
+
+def pause_facts(pause: QueuePause) -> PauseFacts:
+    """Return a pause with its times."""
+    return PauseFacts(_moment(pause.since), _moment(pause.until), pause.by, pause.reason)
+
+
+def _of_broker(queue: Queue) -> tuple[Rates | None, tuple[Holder, ...], tuple[BrowsedMessage, ...]]:
+    try:
+        family = family_of(queue.name)
+        waiting = look(family, "live", "waiting", limit=NEXT)
+        return measure(family), _holders(queue), tuple(waiting.items)
+    except (BrokerError, LookupError, ValueError):
+        return None, (), ()
+
+
+def _holders(queue: Queue) -> tuple[Holder, ...]:
+    """Return who holds the slots of the queue's pools, most first."""
+    yard = declared_yard()
+    lanes = {lane for pool in yard.pools_of(queue.name) for lane in yard.served_by(pool)} | {queue.name}
+    counts: dict[str, int] = {}
+    queues: dict[str, set[str]] = {}
+    for name in sorted({yard.queue_of(lane).name for lane in lanes}):
+        for held in _held(family_of(name)):
+            actor = held.message.actor_name if held.message is not None else "unreadable"
+            counts[actor] = counts.get(actor, 0) + 1
+            queues.setdefault(actor, set()).add(name)
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    return tuple(Holder(actor, count, tuple(sorted(queues[actor]))) for actor, count in ordered)
+
+
+def _held(family: QueueOperations) -> list[BrowsedMessage]:
+    return [held for lane in ALL_LANES for held in look(family, lane, "leased", limit=MOST_HELD).items]
+
+
+def _of_history(queue: str) -> tuple[Percentiles | None, Percentiles | None, bool]:
+    now = now_ms()
+    recent = JobRow.objects.filter(queue=queue, finished_at__gte=now - RECENT_MS).order_by("-finished_at", "-id")
+    try:
+        found = list(recent.values_list("finished_at", "wait_ms", "run_ms")[:MOST_ENDED])
+    except DatabaseError:
+        return None, None, False
+    since_ms = now - min((row[0] for row in found), default=now)
+    waits = percentiles([wait for _, wait, _ in found if wait is not None], over_ms=since_ms)
+    both = [wait + run for _, wait, run in found if wait is not None and run is not None]
+    return waits, percentiles(both, over_ms=since_ms), True
+
+
+def percentiles(values: Sequence[int], *, over_ms: int) -> Percentiles | None:
+    """Return the percentiles of some times; ``None`` when there are none."""
+    if not values:
+        return None
+    ordered = sorted(values)
+    at: list[Any] = [ordered[min(int(len(ordered) * share), len(ordered) - 1)] for share in (0.5, 0.95, 0.99)]
+    return Percentiles(len(ordered), over_ms, *at)
+
+
+def _moment(ms: int | None) -> datetime | None:
+    return None if ms is None else datetime.fromtimestamp(ms / 1_000, UTC)

@@ -1,0 +1,133 @@
+"""Pages of the queues: what they show, who may act, and that nothing changes on GET."""
+
+from __future__ import annotations
+
+import html
+import re
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import dramatiq
+import pytest
+from django.test import Client
+from django.urls import reverse
+
+from apps.platform.audit.models import AuditEntry
+from apps.platform.history.models import JobRow
+from broker.interface import Facilities
+from tests.factories.brokers import broker_without_server
+
+pytestmark = pytest.mark.django_db(transaction=True)
+LIST, PAGE, LIVE = (
+    reverse("switchyard-queues"),
+    *(reverse(f"switchyard-queue{part}", args=["default"]) for part in ("", "-live")),
+)
+PAUSE, RESUME = (reverse(f"switchyard-queue-{act}", args=["default"]) for act in ("pause", "resume"))
+
+
+def text_of(page: Any) -> str:
+    return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", page.content.decode())).split())
+
+
+@pytest.fixture
+def waiting(facilities: Facilities) -> Iterator[list[str]]:
+    """Ids of three messages that wait in ``default``."""
+
+    @dramatiq.actor(actor_name="waits_here", queue_name="default")
+    def waits_here() -> None:
+        raise AssertionError("nothing runs here")
+
+    yield [waits_here.send().message_id for _ in range(3)]
+    del dramatiq.get_broker().actors["waits_here"]
+
+
+def test_list_and_page_show_what_waits(watcher: Client, waiting: list[str]) -> None:
+    listed, page = watcher.get(LIST), watcher.get(PAGE)
+
+    assert f'href="{PAGE}"' in listed.content.decode()
+    text = text_of(page)
+    assert "3 waiting" in text and "start in 1 s" in text
+    assert "the first 3 that wait" in text and "waits_here" in text
+    assert all(id_ in text for id_ in waiting)
+    assert "Nobody: no worker of this queue holds a message." in text
+
+
+def test_holders_are_counted_by_actor(watcher: Client, waiting: list[str]) -> None:
+    family = dramatiq.get_broker().lane("default")[0]  # type: ignore[attr-defined]
+    family.join("worker/live")
+    family.fetch("worker/live", 2, request=1)
+
+    assert "waits_here 2 default" in text_of(watcher.get(PAGE))
+
+
+def test_waits_come_from_the_jobs_that_ended_lately(watcher: Client, facilities: Facilities) -> None:
+    now = time.time_ns() // 1_000_000
+    for number in range(100):
+        JobRow.objects.create(
+            job_id=f"j{number}", sequence=1, state="succeeded", actor="a", queue="default", lane="default", attempts=1,
+            generation=0, finished_at=now - 1000, wait_ms=number, run_ms=1_000,
+        )  # fmt: skip
+    JobRow.objects.create(
+        job_id="old", sequence=1, state="succeeded", actor="a", queue="default", lane="default", attempts=1,
+        generation=0, finished_at=now - 3_600_000, wait_ms=99_000, run_ms=1_000,
+    )  # fmt: skip
+
+    text = text_of(watcher.get(PAGE))
+
+    assert "100 jobs that ended in the last" in text and "from the history" in text
+    assert "50 ms p50; to the end 1.1 s 95 ms p95" in text
+
+
+def test_rates_are_measured_between_two_looks(watcher: Client, waiting: list[str]) -> None:
+    assert "measured between two readings" in text_of(watcher.get(PAGE))
+
+
+def test_pausing_asks_for_a_reason_and_shows_it(operator: Client, waiting: list[str]) -> None:
+    asked = operator.get(PAUSE)
+    answer = operator.post(PAUSE, {"until": "2h", "reason": "bad <deploy>"}, follow=True)
+
+    assert "3, 0 later" in text_of(asked)
+    text = text_of(answer)
+    assert "Paused by operator" in text and "Reason: bad <deploy>." in text and "Resumes by itself in " in text
+    assert "<deploy>" not in answer.content.decode()
+    assert "by operator: bad <deploy> until" in text_of(operator.get(LIST))
+    entry = AuditEntry.objects.get()
+    assert (entry.act, entry.who, entry.via, entry.reason) == ("queue.pause", "operator", "page", "bad <deploy>")
+
+    assert "3 waiting jobs start at once" in text_of(operator.get(RESUME))
+    resumed = operator.post(RESUME, follow=True)
+    assert "default is resumed." in text_of(resumed) and "Pause default…" in text_of(resumed)
+
+
+def test_an_end_that_is_no_time_is_refused_with_what_to_write(operator: Client, facilities: Facilities) -> None:
+    answer = operator.post(PAUSE, {"until": "soon", "reason": "why"})
+
+    assert answer.status_code == 422
+    assert "write a span" in text_of(answer) and 'value="soon"' in answer.content.decode()
+    assert not AuditEntry.objects.exists()
+
+
+def test_who_may_only_look_is_refused_and_nothing_changes_on_get(
+    watcher: Client, operator: Client, waiting: list[str]
+) -> None:
+    for url in (PAUSE, RESUME):
+        assert watcher.get(url).status_code == watcher.post(url, {"reason": "x"}).status_code == 403
+        assert operator.get(url).status_code == 200
+    assert "Pause default" not in text_of(watcher.get(PAGE))
+    assert "Paused" not in text_of(watcher.get(PAGE))
+    assert not AuditEntry.objects.exists()
+
+
+def test_a_queue_that_is_not_declared_is_not_found(operator: Client, facilities: Facilities) -> None:
+    for name in ("switchyard-queue", "switchyard-queue-live", "switchyard-queue-pause", "switchyard-queue-resume"):
+        assert operator.get(reverse(name, args=["default-retry"])).status_code == 404
+
+
+def test_pages_stay_while_the_broker_is_away(operator: Client) -> None:
+    with broker_without_server():
+        for url in (LIST, PAGE, LIVE, PAUSE, RESUME):
+            answer = operator.get(url)
+            assert answer.status_code == 200 and "unknown" in text_of(answer).lower(), url
+        refused = operator.post(PAUSE, {"reason": "why"})
+    assert refused.status_code == 422 and "check SWITCHYARD_BROKER_URL" in text_of(refused)
