@@ -24,6 +24,7 @@ from apps.platform.setting_values import (
     addresses_of,
     broker_url_of,
     choice_of,
+    number_of,
     public_url_of,
 )
 from broker.errors import SwitchyardError
@@ -43,6 +44,7 @@ KEYS: dict[str, str | None] = {
     "STATE_DIR": "SWITCHYARD_STATE_DIR",
     "RELEASE": "SWITCHYARD_RELEASE",
     "LOG_FORMAT": "SWITCHYARD_LOG_FORMAT",
+    "AUDIT_DAYS": "SWITCHYARD_AUDIT_DAYS",
     "CONFIGURE_LOGGING": None,
     "BASE_DIR": None,
     "DEBUG": None,
@@ -67,6 +69,7 @@ class SwitchyardSettings:
         state_dir: Folder for stack dumps, and for sockets and metrics that no other setting places elsewhere.
         configure_logging: Configure logging of the whole process; otherwise logging is the host's.
         base_dir: Folder of the project's code: root of relative paths in tracebacks, watched by ``--reload``.
+        audit_days: Days for which rows of the audit log are kept.
         debug: Development, as Django's ``DEBUG`` was when the settings were read.
         broker_named_by: Setting or variable that named the broker; "" for the socket in ``state_dir``.
     """
@@ -86,6 +89,7 @@ class SwitchyardSettings:
     debug: bool
     broker_named_by: str = ""
     has_public_url: bool = False
+    audit_days: int = 365
 
     @property
     def absence(self) -> Absence:
@@ -187,6 +191,7 @@ def read(
         debug=debug,
         broker_named_by=given.text("BROKER_URL")[0] if given.text("BROKER_URL")[1] else "",
         has_public_url=bool(given.text("PUBLIC_URL")[1]),
+        audit_days=number_of(*given.value("AUDIT_DAYS", 365), least=1, most=36_500),
     )
 
 

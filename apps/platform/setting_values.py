@@ -52,6 +52,20 @@ def choice_of(name: str, value: str, choices: tuple[str, ...], *, default: str) 
     return value
 
 
+def number_of(name: str, value: Any, *, least: int, most: int) -> int:
+    """Return a whole number; the environment gives it as text.
+
+    Raises:
+        InvalidSetting: it is none, or not within ``least`` and ``most``.
+    """
+    number = int(value) if isinstance(value, str) and value.isascii() and value.isdigit() else value
+    if type(number) is not int or not least <= number <= most:
+        raise InvalidSetting(
+            name, f"{value!r} is no number from {least:,} to {most:,}", f"set it to one, or leave {name} out"
+        )
+    return number
+
+
 def broker_url_of(name: str, value: str, state_dir: Path, *, debug: bool) -> str:
     """Return the broker's address, in development a socket in the state folder. In production it needs a password.
 

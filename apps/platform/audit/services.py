@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import structlog
@@ -19,11 +20,14 @@ from django.utils import timezone
 from apps.platform.audit.models import AuditEntry
 from apps.platform.audit.names import ACTS
 from apps.platform.audit.who import Who
+from apps.platform.conf import switchyard_settings
 from apps.platform.database_text import storable
 
 __all__ = ["Who", "act"]
 
 log = structlog.get_logger(__name__)
+
+DELETE_AT_ONCE, MOST_BATCHES = 1_000, 100
 
 
 @contextmanager
@@ -97,6 +101,19 @@ def complete(number: int, *, count: int, error: str = "", detail: dict[str, Any]
         return
     entry.count, entry.error, entry.detail = count, error, {**entry.detail, **(detail or {})}
     _complete(entry, AuditEntry.Outcome.FAILED if error else AuditEntry.Outcome.DONE)
+
+
+def delete_old_rows() -> int:
+    """Delete rows older than the setting ``audit_days``, 1,000 a statement and at most 100,000; return the count."""
+    before = timezone.now() - timedelta(days=switchyard_settings().audit_days)
+    old = AuditEntry.objects.filter(at__lt=before).order_by("at")
+    deleted = 0
+    for _ in range(MOST_BATCHES):
+        keys = list(old.values_list("pk", flat=True)[:DELETE_AT_ONCE])
+        deleted += AuditEntry.objects.filter(pk__in=keys).delete()[0]
+        if len(keys) < DELETE_AT_ONCE:
+            break
+    return deleted
 
 
 def _complete(entry: AuditEntry, outcome: AuditEntry.Outcome) -> None:

@@ -39,6 +39,7 @@ def groups(request: HttpRequest) -> list[dict[str, Any]]:
         _item(
             "Alerts", "notifications", "admin:switchyard_alerts_alert_changelist", may("switchyard_alerts.view_alert")
         ),
+        _item("Audit log", "receipt_long", "switchyard-audit", may("switchyard_audit.view_auditentry")),
     ]
     quarantine = reverse("admin:switchyard_dead_letters_quarantine")
     letters = reverse("admin:switchyard_dead_letters_deadletter_changelist")

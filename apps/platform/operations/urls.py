@@ -29,4 +29,5 @@ urlpatterns = [
     path("admin/operations/queues/", include("apps.platform.queues.urls")),
     # Named, not imported: the apps of these pages stand above this one.
     path("", include("apps.platform.actors.urls")),
+    path("", include("apps.platform.audit.urls")),
 ]

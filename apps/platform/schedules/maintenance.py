@@ -26,9 +26,10 @@ class MaintenanceTask:
 
 
 def maintenance_tasks() -> tuple[MaintenanceTask, ...]:
-    """Return the yard's tasks: alerts, the broker's server, dead letters, old once-keys, bulk acts without a job."""
+    """Return the yard's tasks: alerts, the broker's server, dead letters, old rows, bulk acts without a job."""
     from apps.platform.alerts.broker_alerts import BrokerAlerts
     from apps.platform.alerts.services import dispatch_due
+    from apps.platform.audit.services import delete_old_rows
     from apps.platform.bulk.services import resume_lost
     from apps.platform.dead_letters.reconcile import reconcile_all
     from apps.platform.jobs.once import delete_old_keys
@@ -39,6 +40,7 @@ def maintenance_tasks() -> tuple[MaintenanceTask, ...]:
         MaintenanceTask("dead letters", 30.0, reconcile_all),
         MaintenanceTask("done once", 60.0, delete_old_keys),
         MaintenanceTask("bulk acts", 30.0, resume_lost),
+        MaintenanceTask("audit log", 3_600.0, delete_old_rows),
     )
 
 

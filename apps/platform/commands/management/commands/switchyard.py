@@ -24,6 +24,7 @@ MODULES = {
     "actors": "apps.platform.actors.commands.actors",
     "deadletters": "apps.platform.dead_letters.commands.deadletters",
     "schedules": "apps.platform.schedules.commands.schedules",
+    "audit": "apps.platform.audit.commands.audit",
     "topology": "apps.platform.deployment.commands.topology",
     "broker": "apps.platform.operations.commands.broker",
     "check_backlog": "apps.platform.operations.commands.check_backlog",
