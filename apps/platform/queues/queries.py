@@ -34,7 +34,7 @@ MOST_ENDED: Final = 1_000
 
 
 @dataclass(frozen=True, slots=True)
-class Percentiles:
+class WaitTimes:
     """Times of the queue's last jobs that ended, in ms.
 
     Args:
@@ -50,7 +50,7 @@ class Percentiles:
 
 
 @dataclass(frozen=True, slots=True)
-class Holder:
+class SlotHolder:
     """An actor whose messages workers hold: of the queue, and of the others that its pools serve."""
 
     actor: str
@@ -75,7 +75,7 @@ class QueueView:
     Args:
         stats, row: ``None`` and of unknown state while the broker is unavailable.
         holders, next: Empty where the broker is not Switchyard's own.
-        waits, dones: Percentiles from being ready to the start, and to the end; ``None`` without recent jobs.
+        waits, dones: WaitTimes from being ready to the start, and to the end; ``None`` without recent jobs.
         history: Whether the database answered.
     """
 
@@ -84,10 +84,10 @@ class QueueView:
     stats: QueueStats | None
     pause: PauseFacts | None
     rates: Rates | None
-    holders: tuple[Holder, ...]
+    holders: tuple[SlotHolder, ...]
     next: tuple[BrowsedMessage, ...]
-    waits: Percentiles | None
-    dones: Percentiles | None
+    waits: WaitTimes | None
+    dones: WaitTimes | None
     history: bool
     pools: tuple[str, ...]
     at: datetime
@@ -139,7 +139,7 @@ def pause_facts(pause: QueuePause) -> PauseFacts:
     return PauseFacts(_moment(pause.since), _moment(pause.until), pause.by, pause.reason)
 
 
-def _of_broker(queue: Queue) -> tuple[Rates | None, tuple[Holder, ...], tuple[BrowsedMessage, ...]]:
+def _of_broker(queue: Queue) -> tuple[Rates | None, tuple[SlotHolder, ...], tuple[BrowsedMessage, ...]]:
     try:
         family = family_of(queue.name)
         waiting = look(family, "live", "waiting", limit=NEXT)
@@ -148,7 +148,7 @@ def _of_broker(queue: Queue) -> tuple[Rates | None, tuple[Holder, ...], tuple[Br
         return None, (), ()
 
 
-def _holders(queue: Queue) -> tuple[Holder, ...]:
+def _holders(queue: Queue) -> tuple[SlotHolder, ...]:
     """Return who holds the slots of the queue's pools, most first."""
     yard = declared_yard()
     lanes = {lane for pool in yard.pools_of(queue.name) for lane in yard.served_by(pool)} | {queue.name}
@@ -160,14 +160,14 @@ def _holders(queue: Queue) -> tuple[Holder, ...]:
             counts[actor] = counts.get(actor, 0) + 1
             queues.setdefault(actor, set()).add(name)
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    return tuple(Holder(actor, count, tuple(sorted(queues[actor]))) for actor, count in ordered)
+    return tuple(SlotHolder(actor, count, tuple(sorted(queues[actor]))) for actor, count in ordered)
 
 
 def _held(family: QueueOperations) -> list[BrowsedMessage]:
     return [held for lane in ALL_LANES for held in look(family, lane, "leased", limit=MOST_HELD).items]
 
 
-def _of_history(queue: str) -> tuple[Percentiles | None, Percentiles | None, bool]:
+def _of_history(queue: str) -> tuple[WaitTimes | None, WaitTimes | None, bool]:
     now = now_ms()
     recent = JobRow.objects.filter(queue=queue, finished_at__gte=now - RECENT_MS).order_by("-finished_at", "-id")
     try:
@@ -180,13 +180,13 @@ def _of_history(queue: str) -> tuple[Percentiles | None, Percentiles | None, boo
     return waits, percentiles(both, over_ms=since_ms), True
 
 
-def percentiles(values: Sequence[int], *, over_ms: int) -> Percentiles | None:
+def percentiles(values: Sequence[int], *, over_ms: int) -> WaitTimes | None:
     """Return the percentiles of some times; ``None`` when there are none."""
     if not values:
         return None
     ordered = sorted(values)
     at: list[Any] = [ordered[min(int(len(ordered) * share), len(ordered) - 1)] for share in (0.5, 0.95, 0.99)]
-    return Percentiles(len(ordered), over_ms, *at)
+    return WaitTimes(len(ordered), over_ms, *at)
 
 
 def _moment(ms: int | None) -> datetime | None:

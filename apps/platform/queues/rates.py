@@ -15,8 +15,8 @@ SHORTEST_S: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
-    """Counters of a queue family at one moment: tokens issued so far, messages there, messages leased."""
+class QueueSnapshot:
+    """QueueSnapshot of a queue family at one moment: tokens issued so far, messages there, messages leased."""
 
     at_s: float
     issued: int
@@ -34,7 +34,7 @@ class Rates:
     seconds: float
 
 
-_readings: dict[str, deque[Reading]] = {}
+_readings: dict[str, deque[QueueSnapshot]] = {}
 _lock = threading.Lock()
 
 
@@ -53,10 +53,10 @@ def measure(family: QueueOperations) -> Rates | None:
     reads += [("HEXISTS", keys.hold(owner), "#") for owner in owners]
     issued, there, *held = family.calls.pipeline(reads)
     leased = sum(held[: len(owners)]) - sum(held[len(owners) :])
-    return note(keys.queue, Reading(time.monotonic(), int(issued or 0), there, leased))
+    return note(keys.queue, QueueSnapshot(time.monotonic(), int(issued or 0), there, leased))
 
 
-def note(queue: str, now: Reading) -> Rates | None:
+def note(queue: str, now: QueueSnapshot) -> Rates | None:
     """Keep a reading, and return the rates since the oldest one that is kept."""
     with _lock:
         kept = _readings.setdefault(queue, deque(maxlen=int(WINDOW_S)))
@@ -70,7 +70,7 @@ def note(queue: str, now: Reading) -> Rates | None:
     return between(first, now)
 
 
-def between(first: Reading, last: Reading) -> Rates:
+def between(first: QueueSnapshot, last: QueueSnapshot) -> Rates:
     """Return the rates between two readings. A purge takes messages away that never started: nothing ends below 0."""
     seconds = last.at_s - first.at_s
     starts = last.issued - first.issued
