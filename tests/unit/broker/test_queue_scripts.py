@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from broker.admin.cancel_many import cancel_many
 from broker.keys.keys import Keys
 from broker.queue import administration, dead_moves
 from broker.queue.operations import QueueOperations
@@ -115,6 +116,7 @@ ANSWERS: dict[str, Any] = {
     "cancel": b"unknown",
     "requeue_many": [0, 1],
     "discard_many": [0, 1],
+    "cancel_many": [b"unknown"],
 }
 
 
@@ -170,6 +172,7 @@ def calls() -> list[tuple[str, list[str], list[Word]]]:
     dead_moves.requeue(family, [letter], {"a": (b"{}", 2)}, nonce="n")
     dead_moves.discard(family, [letter], nonce="n")
     administration.cancel(family, "a")
+    cancel_many(family, ["a"], nonce="n")
     administration.pause(family)
     administration.resume(family)
     family.notify("retry")
