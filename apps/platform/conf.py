@@ -45,12 +45,15 @@ KEYS: dict[str, str | None] = {
     "RELEASE": "SWITCHYARD_RELEASE",
     "LOG_FORMAT": "SWITCHYARD_LOG_FORMAT",
     "AUDIT_DAYS": "SWITCHYARD_AUDIT_DAYS",
+    "HISTORY_DAYS": "SWITCHYARD_HISTORY_DAYS",
+    "HISTORY_ROWS": "SWITCHYARD_HISTORY_ROWS",
     "CONFIGURE_LOGGING": None,
     "BASE_DIR": None,
     "DEBUG": None,
 }
 
 MOST_CORES = 1_024
+HISTORY_DAYS = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +74,8 @@ class SwitchyardSettings:
         base_dir: Folder of the project's code: root of relative paths in tracebacks, watched by ``--reload``.
         audit_days: Days for which rows of the audit log are kept.
         debug: Development, as Django's ``DEBUG`` was when the settings were read.
+        history_days: Days after which a job leaves the history.
+        history_rows: Jobs that the history keeps at most; 0 for 2 million on SQLite and 20 million elsewhere.
         broker_named_by: Setting or variable that named the broker; "" for the socket in ``state_dir``.
     """
 
@@ -87,6 +92,8 @@ class SwitchyardSettings:
     configure_logging: bool
     base_dir: Path
     debug: bool
+    history_days: int = HISTORY_DAYS
+    history_rows: int = 0
     broker_named_by: str = ""
     has_public_url: bool = False
     audit_days: int = 365
@@ -189,6 +196,8 @@ def read(
         configure_logging=given.flag("CONFIGURE_LOGGING", default=False),
         base_dir=base,
         debug=debug,
+        history_days=number_of(*given.value("HISTORY_DAYS", HISTORY_DAYS), least=1, most=3_650),
+        history_rows=number_of(*given.value("HISTORY_ROWS", 0), least=0, most=1_000_000_000),
         broker_named_by=given.text("BROKER_URL")[0] if given.text("BROKER_URL")[1] else "",
         has_public_url=bool(given.text("PUBLIC_URL")[1]),
         audit_days=number_of(*given.value("AUDIT_DAYS", 365), least=1, most=36_500),

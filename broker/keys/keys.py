@@ -28,6 +28,10 @@ class Keys:
         """Stream: events of a job since its first follower."""
         return f"{self.prefix}:job:{{{job_id}}}:events"
 
+    def history_counts(self) -> str:
+        """Hash: rows that the history writer has ``written``, and ``skipped`` because they could not be read."""
+        return f"{self.prefix}:history:counts"
+
     def window(self, name: str) -> str:
         """Sorted set: message id -> start or reserved start, ms since the epoch."""
         return f"{self.prefix}:window:{{{name}}}"

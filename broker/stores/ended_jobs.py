@@ -92,7 +92,7 @@ def decode(packed: bytes | msgspec.Raw) -> EndedJob:
     """Return the ended attempt in bytes.
 
     Raises:
-        msgspec.DecodeError: there is none.
+        msgspec.DecodeError, UnicodeDecodeError: there is none.
     """
     return _READ.decode(packed)
 
@@ -112,7 +112,7 @@ def decode_rows(packed: bytes) -> Iterator[EndedJob]:
     for row in _READ_ROWS.decode(packed):
         try:
             yield _READ.decode(row)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             logger.error("a row of %d bytes in a history stream cannot be read, left out: %s", len(bytes(row)), error)
 
 

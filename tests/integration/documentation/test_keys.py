@@ -18,6 +18,7 @@ from broker.queue.unroutable import UnroutableLane
 from broker.redis.calls import RedisCalls
 from broker.stores.alert_groups import AlertFact
 from broker.stores.ended_jobs import EndedJob, encode, encode_rows
+from broker.stores.history_streams import HistoryStreams
 from broker.stores.job_records import step
 from broker.stores.locks import Lock
 from broker.stores.pool_reports import PoolReport
@@ -71,6 +72,7 @@ def server(valkey: redis.Redis, facilities: Facilities) -> redis.Redis:
     parked.adopt(OWNER, '["an_actor", 0, []]', [])
     administration.pause(family)
     valkey.xadd(family.keys.history, {"n": 1, "rows": encode_rows([encode(EndedJob("held", "succeeded"))])})
+    HistoryStreams(RedisCalls(valkey), keys, ()).remove([], written=1, skipped=0)
     facilities.records.write([step("held", sequence=1, state="queued", fields={}, ttl_ms=60_000)])
     facilities.records.follow("held")
     facilities.records.write([step("held", sequence=2, state="running", fields={}, ttl_ms=60_000)])

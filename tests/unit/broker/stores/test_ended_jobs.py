@@ -61,8 +61,9 @@ def test_a_job_of_a_newer_release_is_read_without_its_new_fields() -> None:
     assert decode(newer) == JOB
 
 
-def test_a_row_that_cannot_be_read_costs_no_other_row(caplog: pytest.LogCaptureFixture) -> None:
-    rows = encode_rows([encode(JOB), msgspec.msgpack.encode({"not": "a row"}), encode(JOB)])
+@pytest.mark.parametrize("row", [msgspec.msgpack.encode({"not": "a row"}), b"\x92\xa1\xff\xa1b"])
+def test_a_row_that_cannot_be_read_costs_no_other_row(row: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    rows = encode_rows([encode(JOB), row, encode(JOB)])
 
     with caplog.at_level(logging.ERROR):
         assert list(decode_rows(rows)) == [JOB, JOB]

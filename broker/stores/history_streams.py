@@ -1,0 +1,112 @@
+"""Streams of ended attempts, one a queue family, on their way into the database.
+
+Their reader removes entries after it committed their rows: after a crash in between it reads them again, and writes the
+same rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from broker.keys.keys import Keys
+from broker.redis.calls import RedisCalls, Word
+
+COUNTS: Final = ("written", "skipped")
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryEntry:
+    """An entry of a stream.
+
+    Args:
+        count: Number of rows, as the entry says.
+        rows: MessagePack array, see :func:`broker.stores.ended_jobs.decode_rows`; empty where an entry has none.
+    """
+
+    queue: str
+    id: bytes
+    count: int
+    rows: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryBacklog:
+    """Entries of one family that are not in the database yet.
+
+    Args:
+        oldest_ms: When the oldest entry was added, ms since the epoch by the server's clock; ``None`` without one.
+    """
+
+    queue: str
+    entries: int
+    oldest_ms: int | None
+
+
+class HistoryStreams:
+    """Reader of the streams. Every method may raise what :meth:`broker.redis.calls.RedisCalls.call` raises."""
+
+    def __init__(self, calls: RedisCalls, keys: Keys, queues: Iterable[str]) -> None:
+        self._calls, self._keys = calls, keys
+        self._queues = tuple(queues)
+
+    def read(self, *, limit: int) -> list[HistoryEntry]:
+        """Return the oldest entries of each family, at most ``limit`` of each, in one round trip."""
+        commands = [("XRANGE", self._stream(queue), "-", "+", "COUNT", limit) for queue in self._queues]
+        answers = self._calls.pipeline(commands, raise_errors=False)
+        return [
+            _entry(queue, id_, fields)
+            for queue, answer in zip(self._queues, answers, strict=True)
+            if isinstance(answer, list)  # else a key of a wrong type, which doctor reports
+            for id_, fields in answer
+        ]
+
+    def remove(self, entries: Sequence[HistoryEntry], *, written: int, skipped: int) -> None:
+        """Remove entries whose rows were committed, and count their rows."""
+        ids: dict[str, list[bytes]] = {}
+        for entry in entries:
+            ids.setdefault(entry.queue, []).append(entry.id)
+        commands: list[Sequence[Word]] = [("XDEL", self._stream(queue), *found) for queue, found in ids.items()]
+        for name, count in zip(COUNTS, (written, skipped), strict=True):
+            if count:
+                commands.append(("HINCRBY", self._keys.history_counts(), name, count))
+        self._calls.pipeline(commands)
+
+    def counts(self) -> dict[str, int]:
+        """Return how many rows were written, and how many were skipped because they could not be read."""
+        found = self._calls.command("HMGET", self._keys.history_counts(), *COUNTS)
+        return {name: int(value or 0) for name, value in zip(COUNTS, found, strict=True)}
+
+    def backlog(self) -> list[HistoryBacklog]:
+        """Return what each family holds."""
+        commands = [
+            command
+            for queue in self._queues
+            for command in (
+                ("XLEN", self._stream(queue)),
+                ("XRANGE", self._stream(queue), "-", "+", "COUNT", 1),
+            )
+        ]
+        answers = self._calls.pipeline(commands, raise_errors=False)
+        return [
+            HistoryBacklog(queue, length if isinstance(length, int) else 0, _oldest_ms(first))
+            for queue, length, first in zip(self._queues, answers[::2], answers[1::2], strict=True)
+        ]
+
+    def _stream(self, queue: str) -> str:
+        return self._keys.queue(queue).history
+
+
+def _entry(queue: str, id_: bytes, fields: Any) -> HistoryEntry:
+    found = dict(zip(fields[::2], fields[1::2], strict=False)) if isinstance(fields, list) else {}
+    count = found.get(b"n", b"")
+    return HistoryEntry(
+        queue, id_, int(count) if count.isdigit() and len(count) < 7 else 1, bytes(found.get(b"rows", b""))
+    )
+
+
+def _oldest_ms(first: Any) -> int | None:
+    if not isinstance(first, list) or not first:
+        return None
+    return int(first[0][0].partition(b"-")[0])
