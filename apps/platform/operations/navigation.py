@@ -10,7 +10,13 @@ from django.urls import reverse
 
 from apps.platform.dead_letters.queries import open_count
 
-ROOM_MODELS = frozenset({("switchyard_dead_letters", "DeadLetter"), ("switchyard_alerts", "Alert")})
+ROOM_MODELS = frozenset(
+    {
+        ("switchyard_dead_letters", "DeadLetter"),
+        ("switchyard_alerts", "Alert"),
+        ("switchyard_schedules", "ScheduleState"),
+    }
+)
 LEFT_OUT_APPS = frozenset({"django_dramatiq"})
 
 
@@ -23,6 +29,7 @@ def groups(request: HttpRequest) -> list[dict[str, Any]]:
         _item("Actors", "function", "switchyard-actors", may_look),
         _item("Queues", "low_priority", "switchyard-queues", may_look),
         _item("Workers", "engineering", "switchyard-operations-workers", may_look),
+        _item("Schedules", "schedule", "switchyard-schedules", may("switchyard_schedules.view_schedulestate")),
         _item(
             "Dead letters",
             "outbound",

@@ -27,7 +27,8 @@ urlpatterns = [
         name="switchyard-operations-stacks",
     ),
     path("admin/operations/queues/", include("apps.platform.queues.urls")),
-    # Named, not imported: the apps of these pages stand above this one.
+    # Named, not imported: the apps of some of these pages stand above this one.
+    path("", include("apps.platform.schedules.urls")),
     path("", include("apps.platform.actors.urls")),
     path("", include("apps.platform.audit.urls")),
 ]
