@@ -41,6 +41,7 @@ PLACEHOLDERS: dict[str, Any] = {
     "actor": "ACTOR",
     "at": "TICK",
     "queue": QUEUE,
+    "purge": "PURGE",
 }
 
 

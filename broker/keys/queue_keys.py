@@ -148,12 +148,34 @@ class QueueKeys:
         """Stream: ended attempts that are not in the database yet. Fields: ``n`` rows, ``rows`` MessagePack array."""
         return f"{self.base}history"
 
+    @property
+    def purges(self) -> str:
+        """Hash: id of a purge that set messages aside -> ``count``, ``at``, ``until``, ``by`` and ``reason`` as JSON.
+
+        ``<id>:claim`` -> ``undo`` or ``drop``, once that is decided.
+        """
+        return f"{self.base}purges"
+
+    def aside(self, purge: str) -> tuple[str, str, str]:
+        """Hashes: bodies, notes and unique keys of the messages that a purge set aside, as those of the queue."""
+        base = f"{self.base}aside:{purge}:"
+        return f"{base}bodies", f"{base}notes", f"{base}unique"
+
+    def aside_waiting(self, purge: str, lane: Lane) -> tuple[str, str, str]:
+        """Lists: ids that a purge set aside, next one first, of high, normal and low priority."""
+        name = f"{self.base}aside:{purge}:{self.lane_name(lane)}"
+        return f"{name}.high", name, f"{name}.low"
+
+    def aside_due(self, purge: str, lane: Lane) -> str:
+        """Sorted set: id that a purge set aside -> due time, ms since the epoch."""
+        return f"{self.base}aside:{purge}:{self.lane_name(lane)}.due"
+
     def kinds(self) -> tuple[tuple[str, str], ...]:
         """Return every key of the family but what its owners hold, each with the type that it has when it is there."""
         lists = [key for lane in ALL_LANES for key in (*self.waiting(lane), self.wakeup(lane))]
         lists += [self.dead, self.quarantine]
         hashes = [self.bodies, *self.done, self.dead_letters, self.notes, self.unique, self.known]
-        hashes += [self.quarantined_bodies, self.running]
+        hashes += [self.quarantined_bodies, self.running, self.purges]
         scored = [*map(self.due, ALL_LANES), *map(self.parked, ALL_LANES), self.leases]
         texts = [self.token, self.swept, self.paused, self.refused]
         kinds = (("list", lists), ("hash", hashes), ("zset", scored), ("string", texts), ("stream", [self.history]))

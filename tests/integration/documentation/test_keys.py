@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 import redis
 
+from broker.admin.purge import set_aside
 from broker.interface import Facilities
 from broker.keys.keys import Keys
 from broker.queue import administration
@@ -37,6 +38,7 @@ KNOWN = {
     "MEMBER": MEMBER,
     "ACTOR": "an_actor",
     "TICK": "2026-11-20T00:00Z",
+    "PURGE": "a-purge",
 }
 # Written by parts of the platform that have tests of their own: named here so that no other key goes unwritten.
 BY_HAND = {"String": "SET", "Hash": "HSET", "Set": "SADD"}
@@ -44,7 +46,9 @@ BY_HAND = {"String": "SET", "Hash": "HSET", "Set": "SADD"}
 
 def filled(line: str) -> str:
     """Return a command of the page with real names in place of its capitals."""
-    return re.sub(r"\b(OWNER|ID|NAME|FINGERPRINT|MEMBER|REQUEST|ACTOR|TICK)\b", lambda found: KNOWN[found[0]], line)
+    return re.sub(
+        r"\b(OWNER|ID|NAME|FINGERPRINT|MEMBER|REQUEST|ACTOR|TICK|PURGE)\b", lambda found: KNOWN[found[0]], line
+    )
 
 
 def shown_commands() -> Iterator[str]:
@@ -64,6 +68,9 @@ def server(valkey: redis.Redis, facilities: Facilities) -> redis.Redis:
     family.ack(OWNER, [done.lease])
     family.dead_letter(dead.lease, b"{}")
     family.quarantine(odd.lease, b"{}", whole=b"{}")
+    family.enqueue([Entry("purged", b"{}", "purged-key"), Entry("purged-2", b"{}")], level=1)
+    family.enqueue([Entry("purged-later", b"{}")], delay_ms=3_600_000)
+    set_aside(family, "a-purge", by="an_operator")
     for level in (1, 2, 3):
         family.enqueue([Entry(f"waits-{level}", b"{}")], level=level)
     family.enqueue([Entry("later", b"{}")], delay_ms=3_600_000)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from broker.admin import purge
 from broker.admin.cancel_many import cancel_many
 from broker.keys.keys import Keys
 from broker.queue import administration, dead_moves
@@ -117,6 +118,7 @@ ANSWERS: dict[str, Any] = {
     "requeue_many": [0, 1],
     "discard_many": [0, 1],
     "cancel_many": [b"unknown"],
+    "put_back": [0, 0, 0],
 }
 
 
@@ -176,6 +178,9 @@ def calls() -> list[tuple[str, list[str], list[Word]]]:
     administration.pause(family)
     administration.resume(family)
     family.notify("retry")
+    purge.set_aside(family, "p", by="an_operator")
+    assert list(purge.undo(family, "p"))
+    assert next(purge.drop(family, "p"))
     administration.flush(family)
     return wire.calls
 

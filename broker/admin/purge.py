@@ -1,0 +1,148 @@
+"""Purges of a queue: what waits is set aside whole, and dropped or put back in steps.
+
+A process that is killed in the middle leaves the rest set aside; any other one goes on. A step may be repeated.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from broker.keys.queue_keys import ALL_LANES, Lane
+from broker.queue.operations import QueueOperations
+from broker.redis.calls import Word
+from broker.redis.scripts import script
+
+UNDO_MS: Final = 60_000
+STEP: Final = 250
+# Position of the first waiting list, and of the first sorted set, among the keys of drop_purged.
+_WAITING, _DUE = 5, 14
+
+
+@dataclass(frozen=True, slots=True)
+class Purge:
+    """Messages of a queue that are set aside.
+
+    Args:
+        count: Messages at first.
+        at, until: Times of the purge, and from which they may be dropped, ms since the epoch.
+        claim: ``undo`` or ``drop`` once that is decided, else "".
+    """
+
+    id: str
+    queue: str
+    count: int
+    at: int
+    until: int
+    by: str
+    reason: str
+    claim: str
+
+
+def set_aside(family: QueueOperations, purge: str, *, by: str, reason: str = "", undo_ms: int = UNDO_MS) -> int:
+    """Set aside what waits and what is scheduled, in every lane; return how many messages.
+
+    Leased messages and dead letters are not touched.
+
+    Args:
+        purge: New id; a call that is repeated with it changes nothing more.
+        undo_ms: Time for which it can be undone.
+    """
+    k = family.keys
+    live = [k.bodies, k.notes, k.unique, *_every(k.waiting), *map(k.due, ALL_LANES)]
+    keys = [k.leases, *live, *map(k.parked, ALL_LANES), k.purges, *_aside_keys(family, purge)]
+    while True:
+        owners = family.owners()
+        args: list[Word] = [purge, undo_ms, by, reason, *owners]
+        count = int(family.calls.call(script("set_aside"), [*keys, *map(k.hold, owners)], args))
+        if count >= 0:
+            return count
+
+
+def purges(family: QueueOperations) -> list[Purge]:
+    """Return the purges whose messages are still set aside, oldest first."""
+    answer = family.calls.command("HGETALL", family.keys.purges)
+    fields = {str(name, "utf-8"): value for name, value in zip(answer[::2], answer[1::2], strict=True)}
+    found = []
+    for name, text in fields.items():
+        if ":" not in name:
+            facts: dict[str, Any] = json.loads(text)
+            claim = str(fields.get(f"{name}:claim", b""), "ascii")
+            found.append(Purge(name, family.keys.queue, claim=claim, **facts))
+    return sorted(found, key=lambda purge: purge.at)
+
+
+def undo(family: QueueOperations, purge: str, *, step: int = STEP) -> Iterator[int]:
+    """Put the messages of a purge back at the end of their lanes, in their order; yield the number after each step.
+
+    Args:
+        step: Messages in one call, at most 500.
+
+    Raises:
+        LookupError: there is no such purge, or its messages are being dropped; raised by the call itself.
+    """
+    if (answer := _claim(family, purge, "undo")) <= 0:
+        raise LookupError(f"purge {purge} of {family.keys.queue} " + ("is over" if answer == 0 else "is being dropped"))
+    return _put_back(family, purge, step)
+
+
+def drop(
+    family: QueueOperations,
+    purge: str,
+    *,
+    dropped: Callable[[Lane, Sequence[bytes], Sequence[bytes | None]], None] = lambda lane, ids, bodies: None,
+    step: int = STEP,
+) -> Iterator[int]:
+    """Drop the messages of a purge for good, when the time for undoing is over; yield the number after each step.
+
+    Args:
+        dropped: Called before each step with the lane, ids and bodies of its messages; after a kill with some again.
+        step: Messages in one call, at most 500.
+    """
+    if _claim(family, purge, "drop") <= 0:
+        return
+    aside = _aside_keys(family, purge)
+    bodies, lanes = aside[0], [lane for lane in ALL_LANES for _ in range(3)] + list(ALL_LANES)
+    total = 0
+    for place, (lane, key) in enumerate(zip(lanes, aside[3:], strict=True), start=_WAITING):
+        read = "LRANGE" if place < _DUE else "ZRANGE"
+        while ids := family.calls.command(read, key, 0, step - 1):
+            dropped(lane, ids, family.calls.command("HMGET", bodies, *ids))
+            if _drop(family, purge, place, ids) >= 0:
+                total += len(ids)
+                yield total
+    _drop(family, purge, 0, ())
+
+
+def _put_back(family: QueueOperations, purge: str, step: int) -> Iterator[int]:
+    k, total = family.keys, 0
+    for lane in ALL_LANES:
+        keys = [k.bodies, k.notes, k.unique, *k.waiting(lane), k.due(lane), k.wakeup(lane), k.purges]
+        keys += [*k.aside(purge), *k.aside_waiting(purge, lane), k.aside_due(purge, lane)]
+        left = 1
+        while left:
+            _, put, left = family.calls.call(script("put_back"), keys, [purge, step])
+            total += put
+            yield total
+    _drop(family, purge, 0, ())
+
+
+def _claim(family: QueueOperations, purge: str, claim: str) -> int:
+    return int(family.calls.call(script("claim_purge"), [family.keys.purges], [purge, claim]))
+
+
+def _drop(family: QueueOperations, purge: str, place: int, ids: Sequence[bytes]) -> int:
+    keys = [family.keys.purges, *_aside_keys(family, purge)]
+    return int(family.calls.call(script("drop_purged"), keys, [purge, place, *ids]))
+
+
+def _aside_keys(family: QueueOperations, purge: str) -> list[str]:
+    k = family.keys
+    waiting = [key for lane in ALL_LANES for key in k.aside_waiting(purge, lane)]
+    return [*k.aside(purge), *waiting, *(k.aside_due(purge, lane) for lane in ALL_LANES)]
+
+
+def _every(waiting: Callable[[Lane], tuple[str, str, str]]) -> list[str]:
+    return [key for lane in ALL_LANES for key in waiting(lane)]
