@@ -17,16 +17,21 @@ from django.views.decorators.http import require_POST, require_safe
 from dramatiq.actor import Actor
 from dramatiq.middleware import MiddlewareError
 
-from apps.platform.actors import failures, metrics, queries, services
+from apps.platform.actors import ended_jobs, failures, metrics, queries, services
 from apps.platform.actors.errors import ActorNotDeclared
 from apps.platform.actors.forms import SendForm
 from apps.platform.actors.parameters import signature_text
 from apps.platform.audit.services import Who, act
-from apps.platform.console.links import job_url
+from apps.platform.console.links import job_url, jobs_url
+from apps.platform.history import queries as history
+from apps.platform.history.filters import Filter
+from broker.clock import datetime_of
 from broker.errors import BrokerError, SwitchyardError
 
 VIEW, RUN = "switchyard_operations.view_operations", "switchyard_jobs.run_job"
+JOBS, ARGUMENTS = "switchyard_jobs.view_job", "switchyard_jobs.view_arguments"
 LETTERS = "switchyard_dead_letters.view_deadletter"
+RECENT = 10
 
 
 @require_safe
@@ -81,12 +86,24 @@ def _form(request: HttpRequest, found: Actor[..., Any]) -> SendForm | None:
 
 
 def _page(request: HttpRequest, found: Actor[..., Any], form: SendForm | None, *, status: int = 200) -> HttpResponse:
+    name, may = found.actor_name, request.user.has_perm
+    try:
+        ended = ended_jobs.of_actor(name)
+        rows = history.search(Filter(actor=name), limit=RECENT).rows if may(JOBS) else []
+        recent = [(row, datetime_of(row.finished_at)) for row in rows]
+        groups = failures.of_actor(name, ended.failures if may(JOBS) else None, letters=may(LETTERS))
+    except DatabaseError:
+        ended, recent, groups = None, None, None
     context = {
-        "title": found.actor_name,
+        "title": name,
         "actor": queries.facts_of(found),
         "signature": signature_text(found),
-        "machine": metrics.of_this_machine(found.actor_name),
-        "groups": failures.of_actor(found.actor_name) if request.user.has_perm(LETTERS) else None,
+        "machine": metrics.of_this_machine(name),
+        "ended": ended,
+        "groups": groups,
+        "recent": recent,
+        "jobs": jobs_url(actor=name),
+        "may_see": {"jobs": may(JOBS), "letters": may(LETTERS), "arguments": may(ARGUMENTS)},
         "form": form,
     }
     return _render(request, "actor.html", context, status=status)

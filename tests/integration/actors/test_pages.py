@@ -12,8 +12,11 @@ from django.contrib.auth.models import Permission, User
 from django.test import Client
 from django.urls import reverse
 
+from apps.platform.actors import ended_jobs
 from apps.platform.audit.models import AuditEntry
 from apps.platform.dead_letters.models import DeadLetter
+from apps.platform.history.models import JobRow
+from broker.clock import now_ms
 from broker.interface import Facilities
 from tests.factories.brokers import broker_without_server
 
@@ -101,8 +104,59 @@ def test_failures_link_their_letters(actor: Any) -> None:
 
     page = client_with("view_operations", "view_deadletter").get(page_of("charge")).content.decode()
 
-    assert "?fingerprint=abc" in page and "KeyError" in page
-    assert '<td data-label="Open letters" class="sy-num">2</td>' in page
+    assert '?fingerprint=abc">2</a>' in page and "KeyError" in page
+
+
+def ended(number: int, **fields: Any) -> JobRow:
+    at = now_ms() - number * 60_000
+    given = {"actor": "charge", "state": "succeeded", "run_ms": 10 * number, "wait_ms": number, "finished_at": at}
+    row = given | {"queue": "billing", "lane": "billing", "attempts": 1, "generation": 0, "sequence": 1} | fields
+    return JobRow.objects.create(job_id=str(uuid.UUID(int=number)), **row)
+
+
+FAILED = {"fingerprint": "abc", "error_type": "KeyError", "error_message": "'vat_rate'"}
+
+
+def test_history_gives_figures_of_the_hour_and_the_day(actor: Any) -> None:
+    for number in range(1, 121):
+        ended(number, **({"failed_at": now_ms() - 60_000, **FAILED} if number % 40 == 0 else {}))
+    ended(200, actor="other")
+
+    figures = ended_jobs.of_actor("charge")
+    page = client_with("view_operations", "view_job").get(page_of("charge")).content.decode()
+
+    assert (figures.hour.jobs, figures.day.jobs, figures.day.cut) == (59, 120, False)
+    assert (figures.day.run_ms, figures.hour.a_minute, figures.day.a_minute) == ((600, 1_140), "1.0", "0.08")
+    assert [(group.fingerprint, group.jobs) for group in figures.failures] == [("abc", 3)]
+    assert "59 jobs" in page and "120 jobs" in page and "120 succeeded" in page
+    assert "&amp;failures=1&amp;fingerprint=abc" in page and "KeyError" in page
+
+
+def test_more_jobs_than_are_looked_through_are_counted_over_a_shorter_time(
+    actor: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ended_jobs, "LOOKED_THROUGH", 30)
+    for number in range(1, 50):
+        ended(number)
+
+    day = ended_jobs.of_actor("charge").day
+    page = client_with("view_operations").get(page_of("charge")).content.decode()
+
+    assert (day.jobs, day.cut, day.span_ms // 60_000, day.a_minute) == (30, True, 31, "1.0")
+    assert "its newest 30 jobs, over 31 min" in page
+
+
+def test_recent_jobs_need_their_rights(actor: Any) -> None:
+    ended(1, arguments='{"customer_id": 4711}')
+    job_id = str(uuid.UUID(int=1))
+
+    pages = [
+        client_with("view_operations", *rights).get(page_of("charge")).content.decode()
+        for rights in ((), ("view_job",), ("view_job", "view_arguments"))
+    ]
+
+    assert [job_id in page for page in pages] == [False, True, True]
+    assert ["4711" in page for page in pages] == [False, False, True]
 
 
 def test_the_form_sends_one_job_and_links_it(sender: Client, actor: Any, facilities: Facilities) -> None:

@@ -7,15 +7,17 @@ import json
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import DatabaseError
 from dramatiq.middleware import MiddlewareError
 
-from apps.platform.actors import metrics, queries, services
+from apps.platform.actors import ended_jobs, metrics, queries, services
 from apps.platform.actors.arguments import checked, read_json
 from apps.platform.actors.errors import ActorNotDeclared
 from apps.platform.actors.parameters import parameters_of, signature_text
 from apps.platform.audit.services import Who, act
 from apps.platform.console.command_errors import as_command_error
 from apps.platform.console.command_help import show_examples
+from apps.platform.console.formatting import duration
 from broker.errors import BrokerError, SwitchyardError
 
 HEADINGS = ("actor", "queue", "pools", "options", "where")
@@ -103,7 +105,12 @@ def _shown(name: str) -> dict[str, Any]:
         for each in parameters_of(actor)
     ]
     machine = dataclasses.asdict(metrics.of_this_machine(name))
-    return {**facts, "signature": signature_text(actor), "parameters": parameters, "this_machine": machine}
+    try:
+        ended: dict[str, Any] | None = dataclasses.asdict(ended_jobs.of_actor(name))
+    except DatabaseError:
+        ended = None
+    code = {"signature": signature_text(actor), "parameters": parameters}
+    return {**facts, **code, "this_machine": machine, "history": ended}
 
 
 def _lines(shown: dict[str, Any]) -> str:
@@ -115,7 +122,21 @@ def _lines(shown: dict[str, Any]) -> str:
         lines.append(f"{'option':12} {option['name']}={option['value']}{rule}")
     ended = ", ".join(f"{count:,} {outcome}" for outcome, count in shown["this_machine"]["outcomes"])
     lines.append(f"{'here':12} {ended or 'no attempt'} (workers of this machine, since their metrics were emptied)")
+    for title in ("hour", "day"):
+        lines.append(f"{'last ' + title:12} {_counted(shown['history'] and shown['history'][title])} (history)")
+    for group in (shown["history"] or {}).get("failures", ()):
+        jobs = f"{group['jobs']:,} job{'' if group['jobs'] == 1 else 's'}"
+        lines.append(f"{'failure':12} {group['fingerprint']} {group['exception']}, {jobs} in the last day")
     return "\n".join(lines)
+
+
+def _counted(count: dict[str, Any] | None) -> str:
+    if count is None:
+        return "unknown, the database does not answer"
+    ended = ", ".join(f"{jobs:,} {state}" for state, jobs in count["outcomes"]) or "no job ended"
+    ran = f"; ran {duration(count['run_ms'][0])} at the median" if count["run_ms"] else ""
+    cut = f"; its newest jobs, over {duration(count['span_ms'])}" if count["cut"] else ""
+    return f"{ended}{ran}{cut}"
 
 
 def _table(actors: list[queries.ActorFacts]) -> str:
@@ -134,4 +155,4 @@ def _cells(actor: queries.ActorFacts) -> tuple[str, ...]:
 
 
 def _json(value: Any) -> str:
-    return json.dumps(value, indent=2)
+    return json.dumps(value, indent=2, default=str)
