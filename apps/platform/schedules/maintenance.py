@@ -31,17 +31,30 @@ def maintenance_tasks() -> tuple[MaintenanceTask, ...]:
     from apps.platform.alerts.services import dispatch_due
     from apps.platform.audit.services import delete_old_rows
     from apps.platform.bulk.services import resume_lost
-    from apps.platform.dead_letters.reconcile import reconcile_all
     from apps.platform.jobs.once import delete_old_keys
 
     return (
         MaintenanceTask("alerts", 1.0, dispatch_due),
-        MaintenanceTask("broker's server", 5.0, BrokerAlerts().check),
-        MaintenanceTask("dead letters", 30.0, reconcile_all),
+        MaintenanceTask("broker's server", 5.0, BrokerAlerts().check_and_resolve),
+        MaintenanceTask("dead letters", 30.0, reconcile_letters),
         MaintenanceTask("done once", 60.0, delete_old_keys),
         MaintenanceTask("bulk acts", 30.0, resume_lost),
         MaintenanceTask("audit log", 3_600.0, delete_old_rows),
     )
+
+
+def reconcile_letters() -> None:
+    """Reconcile the rows of dead letters, then resolve the alerts of groups that are all triaged.
+
+    Raises:
+        BrokerUnavailable: the broker did not answer; nothing is resolved by rows that may be out of date.
+    """
+    from apps.platform.alerts.resolution import resolve_triaged
+    from apps.platform.dead_letters.queries import open_fingerprints
+    from apps.platform.dead_letters.reconcile import reconcile_all
+
+    reconcile_all()
+    resolve_triaged(open_fingerprints)
 
 
 def start(task: MaintenanceTask, *, leading: Callable[[], bool], stop: threading.Event) -> threading.Thread:

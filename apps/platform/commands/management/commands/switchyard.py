@@ -26,6 +26,7 @@ MODULES = {
     "deadletters": "apps.platform.dead_letters.commands.deadletters",
     "history": "apps.platform.history.commands.history",
     "schedules": "apps.platform.schedules.commands.schedules",
+    "alerts": "apps.platform.alerts.commands.alerts",
     "audit": "apps.platform.audit.commands.audit",
     "topology": "apps.platform.deployment.commands.topology",
     "broker": "apps.platform.operations.commands.broker",
