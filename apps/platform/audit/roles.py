@@ -16,6 +16,7 @@ VIEW_RIGHTS = (
     "switchyard_alerts.view_alert",
     "switchyard_schedules.view_schedulestate",
     "switchyard_audit.view_auditentry",
+    "switchyard_bulk.view_bulkact",
 )
 OPERATOR_RIGHTS = (
     *VIEW_RIGHTS,
@@ -28,6 +29,7 @@ OPERATOR_RIGHTS = (
     "switchyard_dead_letters.acknowledge_deadletter",
     "switchyard_dead_letters.requeue_deadletter",
     "switchyard_dead_letters.discard_deadletter",
+    "switchyard_bulk.stop_bulkact",
     "switchyard_alerts.acknowledge_alert",
     "switchyard_alerts.silence_alert",
     "switchyard_schedules.run_schedule",

@@ -29,12 +29,44 @@ class Taken:
     skips: dict[str, int] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class KindTexts:
+    """Texts of a kind on the pages.
+
+    Args:
+        verb: Such as ``Requeue``.
+        one, many: Such as ``dead letter`` and ``dead letters``.
+        effect: Sentence, the consequence for what is hit.
+        undo: Sentence.
+        left: What a stop leaves as it is, such as ``dead``.
+        destructive: The act cannot be undone at once: a reason is asked for.
+    """
+
+    verb: str
+    one: str
+    many: str
+    effect: str
+    undo: str
+    left: str
+    destructive: bool = False
+
+    def counted(self, count: int) -> str:
+        """Return ``1 dead letter`` or ``5,000 dead letters``."""
+        return f"{count:,} {self.one if count == 1 else self.many}"
+
+
 class Kind(Protocol):
     """One kind of bulk act. All methods may be called again after a crash."""
 
     act: str  # name in the audit log
-    verb: str  # "Requeue"
-    things: str  # "dead letters"
+    right: str  # that the act needs, app label and codename
+    texts: KindTexts
+
+    def facts(self, act: BulkAct) -> list[tuple[str, str]]:
+        """Return who is hit, as names and texts for the page that asks."""
+
+    def address(self, filter: dict[str, Any]) -> str:
+        """Return the address of the list of what is hit, or ""."""
 
     def check(self, filter: dict[str, Any]) -> dict[str, Any]:
         """Return the filter in its stored form.
@@ -44,7 +76,7 @@ class Kind(Protocol):
         """
 
     def count(self, act: BulkAct) -> int:
-        """Return about how many items match."""
+        """Return about how many items match, at most so many."""
 
     def take(self, act: BulkAct, limit: int) -> Taken:
         """Return the next items after ``act.cursor``. Runs in the transaction that commits them as in hand."""

@@ -9,11 +9,13 @@ from collections import defaultdict
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Literal
+from urllib.parse import urlencode
 
-from django.db.models import Q, QuerySet
+from django.db.models import Count, Max, Min, Q, QuerySet
+from django.urls import reverse
 from django.utils import timezone
 
-from apps.platform.bulk.kinds import Item, Taken
+from apps.platform.bulk.kinds import Item, KindTexts, Taken
 from apps.platform.bulk.models import BulkAct
 from apps.platform.dead_letters import letter_filter
 from apps.platform.dead_letters.models import BULK_CLAIM, DeadLetter
@@ -28,15 +30,48 @@ REASONS: dict[Moved, str] = {
     "unread": "cannot be read or sent by this release",
 }
 MISSING = "the broker's dead list no longer holds it"
+LIST = "admin:switchyard_dead_letters_deadletter_changelist"
+TEXTS = {
+    "requeue": KindTexts(
+        "Requeue", "dead letter", "dead letters", left="dead",
+        effect="They run again from the first attempt. What was done before the failure may be done twice.",
+        undo="Cancel the jobs while they wait. What fails again comes back as a dead letter.",
+    ),
+    "discard": KindTexts(
+        "Discard", "dead letter", "dead letters", left="dead", destructive=True,
+        effect="They will never run. The senders get no result and no notice.",
+        undo="For 90 days: Dead letters, Discarded, Restore. Then the messages are erased.",
+    ),
+}  # fmt: skip
 
 
 class BulkMove:
     """Requeue or discard of dead letters, oldest first."""
 
-    things = "dead letters"
-
     def __init__(self, move: Literal["requeue", "discard"], state: DeadLetter.State) -> None:
-        self.act, self.verb, self._move, self._state = f"letter.{move}", move.capitalize(), move, state
+        self.act, self.right = f"letter.{move}", f"switchyard_dead_letters.{move}_deadletter"
+        self.texts, self._move, self._state = TEXTS[move], move, state
+
+    def facts(self, act: BulkAct) -> list[tuple[str, str]]:
+        """Return the failures, the times and the queues."""
+        rows = _letters(act).order_by()
+        causes = list(rows.values_list("exception", "actor").annotate(letters=Count("pk")).order_by("-letters")[:4])
+        shown = ", ".join(f"{exception} in {actor} ({letters:,})" for exception, actor, letters in causes[:3])
+        times = rows.aggregate(first=Min("died_at"), last=Max("died_at"))
+        if times["first"] is None:
+            return []
+        return [
+            ("Failures", shown + (" and others" if len(causes) > 3 else "")),
+            ("Died", f"{times['first']:%Y-%m-%d %H:%M} to {times['last']:%Y-%m-%d %H:%M} UTC. Later ones stay."),
+            ("Queues", ", ".join(rows.values_list("queue", flat=True).distinct().order_by("queue"))),
+        ]
+
+    def address(self, filter: dict[str, Any]) -> str:
+        """Return the list of these letters, in any state."""
+        known: dict[str, str] = {
+            name: filter[name] for name in ("fingerprint", "queue", "actor", "reason") if name in filter
+        }
+        return f"{reverse(LIST)}?{urlencode({**known, 'state': 'all'})}"
 
     def check(self, filter: dict[str, Any]) -> dict[str, Any]:
         """Return the filter in its stored form."""

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import dramatiq
 
-from apps.platform.bulk.kinds import Item, Taken
+from apps.platform.bulk.kinds import Item, KindTexts, Taken
 from apps.platform.bulk.models import BulkAct
 from apps.platform.conf import declared_yard
+from apps.platform.console.links import jobs_url
 from apps.platform.history.filters import Filter
 from apps.platform.jobs.live_filter import Matcher, live_filter
 from broker.admin.cancel_many import STOPS, Found, cancel_many, count, look
@@ -31,7 +32,31 @@ NEVER: Final = "run_bulk_act"
 class BulkCancel:
     """Cancel jobs: what waits or is scheduled never starts, what runs is asked to stop."""
 
-    act, verb, things = "job.cancel", "Cancel", "jobs"
+    act, right = "job.cancel", "switchyard_jobs.cancel_job"
+    texts = KindTexts(
+        "Cancel", "job", "jobs", left="as they are", destructive=True,
+        effect="What waits or is scheduled never starts; what runs is asked to stop, and is over within 10 seconds.",
+        undo="None: run the jobs again once their records are in the history.",
+    )  # fmt: skip
+
+    def facts(self, act: BulkAct) -> list[tuple[str, str]]:
+        """Return the actors, as far as messages are looked through."""
+        wanted = Filter.from_query(act.filter)
+        names = _queues(wanted)
+        if sum(count(_family(name)) for name in names) > COUNTED_PAGES * 500:
+            return [("Counted", "all jobs that wait or run there, more than 10,000; those that match are hit")]
+        found = {one.id: one for name in names for one in _matching(_family(name), act)}.values()
+        actors = Counter(one.message.actor_name for one in found).most_common(4)
+        states = Counter(one.state for one in found).most_common()
+        shown = ", ".join(f"{name} ({jobs:,})" for name, jobs in actors[:3])
+        return [
+            ("Actors", shown + (" and others" if len(actors) > 3 else "") or "–"),
+            ("States", ", ".join(f"{jobs:,} {state}" for state, jobs in states) or "–"),
+        ]
+
+    def address(self, filter: dict[str, Any]) -> str:
+        """Return the list of these jobs."""
+        return jobs_url(**filter)
 
     def check(self, filter: dict[str, Any]) -> dict[str, Any]:
         """Return the filter in its stored form."""

@@ -46,6 +46,7 @@ def groups(request: HttpRequest) -> list[dict[str, Any]]:
         _item(
             "Alerts", "notifications", "admin:switchyard_alerts_alert_changelist", may("switchyard_alerts.view_alert")
         ),
+        _item("Bulk acts", "checklist", "switchyard-bulk-acts", may("switchyard_bulk.view_bulkact")),
         _item("Audit log", "receipt_long", "switchyard-audit", may("switchyard_audit.view_auditentry")),
     ]
     quarantine = reverse("admin:switchyard_dead_letters_quarantine")

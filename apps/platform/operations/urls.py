@@ -31,4 +31,5 @@ urlpatterns = [
     path("", include("apps.platform.schedules.urls")),
     path("", include("apps.platform.actors.urls")),
     path("", include("apps.platform.audit.urls")),
+    path("", include("apps.platform.bulk.urls")),
 ]

@@ -25,6 +25,7 @@ MODULES = {
     "actors": "apps.platform.actors.commands.actors",
     "deadletters": "apps.platform.dead_letters.commands.deadletters",
     "history": "apps.platform.history.commands.history",
+    "bulk": "apps.platform.bulk.commands.bulk",
     "schedules": "apps.platform.schedules.commands.schedules",
     "alerts": "apps.platform.alerts.commands.alerts",
     "audit": "apps.platform.audit.commands.audit",
