@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from typing import Any
+from urllib.parse import urlencode
 
 from django.contrib import admin
 from django.contrib.admin.utils import unquote
@@ -16,7 +17,7 @@ from django.utils.text import Truncator
 
 from apps.platform.console.admin_base import ModelAdmin, display
 from apps.platform.console.read_only import ReadOnly
-from apps.platform.dead_letters import queries
+from apps.platform.dead_letters import letter_filter, queries
 from apps.platform.dead_letters.filters import ActorFilter, QueueFilter, ReasonFilter, StateFilter
 from apps.platform.dead_letters.models import OPEN_STATES, DeadLetter
 from apps.platform.dead_letters.presentation import short_paths
@@ -96,8 +97,17 @@ class DeadLetterAdmin(ReadOnly, ActionViews, ModelAdmin):
             "group_count": queries.group_count(),
             "letter_count": queries.open_count(),
             "rights": self.rights(request),
+            "matching": self._matching(request),
         }
         return super().changelist_view(request, context | (extra_context or {}))
+
+    @staticmethod
+    def _matching(request: HttpRequest) -> dict[str, Any] | None:
+        """Return the filter of the list with the number of its open letters, where there is one."""
+        found = letter_filter.of_list(request.GET.dict())
+        if not found:
+            return None
+        return {"count": letter_filter.matching(found).count(), "query": urlencode(found)}
 
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None

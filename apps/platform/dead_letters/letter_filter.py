@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -11,7 +12,10 @@ from django.utils.dateparse import parse_datetime
 from apps.platform.dead_letters.models import OPEN_STATES, DeadLetter
 
 COLUMNS = ("fingerprint", "queue", "actor", "reason", "exception", "state")
-TIMES = {"died_since": "died_at__gte", "died_until": "died_at__lte"}
+TIMES = {"died_since": "died_at__gte", "died_until": "died_at__lt"}
+# Parameters of the list's address, by the filter's field.
+LIST_NAMES = {"q": "search", "died_at__gte": "died_since", "died_at__lt": "died_until"}
+LIST_ONLY = ("p", "o", "all", "e")
 SEARCHED = ("message_id", "exception", "error", "actor", "fingerprint")
 
 
@@ -31,6 +35,17 @@ def check(filter: dict[str, Any]) -> dict[str, str]:
         if name in given:
             _moment(name, given[name])
     return given
+
+
+def of_list(query: Mapping[str, str]) -> dict[str, str] | None:
+    """Return the filter of the list's address; ``None`` where it lists other letters than open ones."""
+    given = {LIST_NAMES.get(name, name): value for name, value in query.items() if name not in LIST_ONLY}
+    if given.get("state") == "open":
+        del given["state"]
+    try:
+        return check(given)
+    except ValueError:
+        return None
 
 
 def matching(filter: dict[str, str]) -> QuerySet[DeadLetter]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Any, cast
+from urllib.parse import urlencode
 
 from django.contrib import messages
 from django.contrib.admin import ModelAdmin
@@ -15,7 +16,8 @@ from django.template.response import TemplateResponse
 from django.urls import reverse
 
 from apps.platform.audit.services import Who
-from apps.platform.dead_letters import acts, queries
+from apps.platform.bulk.services import AT_ONCE
+from apps.platform.dead_letters import acts, letter_filter, queries
 from apps.platform.dead_letters.acts import ACTIONS
 from apps.platform.dead_letters.bulk import MOST_AT_ONCE
 from apps.platform.dead_letters.confirmation import PAST, Confirmation, of_rows
@@ -23,6 +25,7 @@ from apps.platform.dead_letters.models import DeadLetter
 from apps.platform.dead_letters.presentation import letters, seen_at
 from broker.errors import BrokerError
 
+BULK = ("requeue", "discard")
 LIST = "admin:switchyard_dead_letters_deadletter_changelist"
 MOST_MESSAGES = 5
 
@@ -68,6 +71,8 @@ class ActionViews(ModelAdmin):
         rows = queries.listing(fingerprint=fingerprint).order_by("died_at", "id")
         if request.method not in ("GET", "HEAD"):
             return HttpResponseNotAllowed(["GET", "HEAD"])
+        if action in BULK and rows.count() > AT_ONCE:
+            return _begin_bulk(action, {"fingerprint": fingerprint})
         return self.confirm_rows(request, action, rows)
 
     def chosen_view(self, request: HttpRequest, action: str) -> HttpResponseBase:
@@ -84,7 +89,11 @@ class ActionViews(ModelAdmin):
         return HttpResponseRedirect(reverse(LIST))
 
     def confirm_rows(self, request: HttpRequest, action: str, rows: QuerySet[DeadLetter]) -> HttpResponseBase:
-        """Ask whether to apply an action to the rows selected in the list."""
+        """Ask whether to apply an action to the rows selected in the list; all that match its filter are a bulk act."""
+        if request.POST.get("select_across") == "1" and action in BULK:
+            filter = letter_filter.of_list(request.GET.dict())
+            if filter is not None and rows.count() > AT_ONCE:
+                return _begin_bulk(action, filter)
         chosen = list(rows[:MOST_AT_ONCE])
         if not chosen:
             messages.info(request, "Nothing to do: these letters have been triaged already.")
@@ -140,3 +149,7 @@ class ActionViews(ModelAdmin):
             return None
         context = {**self.admin_site.each_context(request), "title": "Not allowed", "action": action}
         return TemplateResponse(request, "switchyard_dead_letters/refused.html", context, status=403)
+
+
+def _begin_bulk(action: str, filter: dict[str, str]) -> HttpResponseBase:
+    return HttpResponseRedirect(f"{reverse('switchyard-bulk-begin', args=[f'letter.{action}'])}?{urlencode(filter)}")

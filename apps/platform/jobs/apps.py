@@ -12,6 +12,6 @@ class JobsConfig(AppConfig):
     def ready(self) -> None:
         """Register the bulk acts on jobs."""
         from apps.platform.bulk.kinds import register
-        from apps.platform.jobs.bulk_cancel import BulkCancel
+        from apps.platform.jobs.bulk.cancel import BulkCancel
 
         register("job.cancel", BulkCancel())

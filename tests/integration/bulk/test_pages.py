@@ -43,6 +43,15 @@ def text_of(response: object) -> str:
     return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", response.content.decode()))  # type: ignore[attr-defined]
 
 
+def many_letters(count: int) -> None:
+    """Give the group that many rows; one of them is in the broker."""
+    bury(1)
+    first = DeadLetter.objects.get()
+    names = [f.attname for f in DeadLetter._meta.concrete_fields if f.name not in ("id", "is_open", "message_id")]
+    values = {name: getattr(first, name) for name in names}
+    DeadLetter.objects.bulk_create(DeadLetter(**values, message_id=f"copy-{n}") for n in range(count - 1))
+
+
 def test_page_asks_who_is_hit_and_starts_nothing(page: Client) -> None:
     bury(3)
 
@@ -79,17 +88,7 @@ def test_act_starts_and_its_page_shows_it_until_its_end(page: Client, finish: Fi
      ({"count": "1", "typed": "1"}, "")],
 )  # fmt: skip
 def test_more_than_100_need_their_count_typed(page: Client, given: dict[str, str], said: str) -> None:
-    bury(1)
-    first = DeadLetter.objects.get()
-    copies = [
-        DeadLetter(
-            **{f.attname: getattr(first, f.attname) for f in DeadLetter._meta.concrete_fields
-               if f.name not in ("id", "is_open", "message_id")},
-            message_id=f"copy-{n}",
-        )
-        for n in range(100)
-    ]  # fmt: skip
-    DeadLetter.objects.bulk_create(copies)
+    many_letters(101)
 
     answer = page.post(BEGIN, given)
 
@@ -137,3 +136,30 @@ def test_rights_are_asked_for_and_unknown_things_are_not_found(page: Client, ope
         assert page.get(f"/admin/operations/bulk/{path}").status_code == 403, path
     assert page.post(f"/admin/operations/bulk/{act.pk}/stop/").status_code == 403
     assert page.post(BEGIN, {"count": "0"}).status_code == 403
+
+
+def test_large_group_is_handed_to_a_bulk_act_and_a_small_one_is_not(page: Client) -> None:
+    many_letters(100)
+    group = "/admin/switchyard_dead_letters/deadletter/group/f00dfacef00dface/requeue/"
+    assert page.get(group).status_code == 200
+    bury(1)
+
+    assert page.get(group)["Location"] == BEGIN
+
+
+def test_all_that_match_the_list_filter_are_handed_to_a_bulk_act(page: Client) -> None:
+    many_letters(101)
+    address = (
+        "/admin/switchyard_dead_letters/deadletter/?queue=default&q=vat&state=open&died_at__gte=2026-01-01T00:00:00Z"
+    )
+    first = DeadLetter.objects.first()
+    assert first is not None
+
+    listed = text_of(page.get(address))
+    answer = page.post(address, {"action": "discard_chosen", "select_across": "1", "_selected_action": [first.pk]})
+
+    assert "101 open letters match this filter." in listed
+    assert answer["Location"] == (
+        "/admin/operations/bulk/begin/letter.discard/?queue=default&search=vat&died_since=2026-01-01T00%3A00%3A00Z"
+    )
+    assert "Discard 101 dead letters?" in text_of(page.get(answer["Location"]))

@@ -13,7 +13,7 @@ from apps.platform.bulk.models import BulkAct
 from apps.platform.conf import declared_yard
 from apps.platform.console.links import jobs_url
 from apps.platform.history.filters import Filter
-from apps.platform.jobs.live_filter import Matcher, live_filter
+from apps.platform.jobs.bulk.live_filter import Matcher, live_filter
 from broker.admin.cancel_many import STOPS, Found, cancel_many, count, look
 from broker.clock import EPOCH
 from broker.interface import facilities
