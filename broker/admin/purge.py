@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -114,6 +115,22 @@ def drop(
                 total += len(ids)
                 yield total
     _drop(family, purge, 0, ())
+
+
+def finish(family: QueueOperations) -> int:
+    """Do what is left of a queue's purges: undo those that an operator began to undo, drop those whose time is over.
+
+    Called every second by the leading scheduler; any number of processes may do it at once.
+
+    Returns:
+        Number of messages that were put back or dropped.
+    """
+    done = 0
+    for purge in purges(family):
+        with suppress(LookupError):  # another process has just ended it
+            steps = undo(family, purge.id) if purge.claim == "undo" else drop(family, purge.id)
+            done += max(steps, default=0)
+    return done
 
 
 def _put_back(family: QueueOperations, purge: str, step: int) -> Iterator[int]:

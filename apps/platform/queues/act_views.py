@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from django.contrib import admin, messages
@@ -10,14 +11,18 @@ from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils import timezone
 from django.views.decorators.cache import never_cache
-from django.views.decorators.http import require_http_methods
+from django.views.decorators.http import require_http_methods, require_POST
 
 from apps.platform.audit.who import Who
 from apps.platform.console.times import InvalidTime, parse_until
 from apps.platform.queues import queries, services
-from apps.platform.queues.errors import ForeignBroker
+from apps.platform.queues.errors import ForeignBroker, PurgeEnded
 from apps.platform.queues.views import check, queue_of
 from broker.errors import BrokerError
+
+TYPED_ABOVE = 100
+UNDO_WITHIN_S = 5.0
+NOTHING_WAITS = "Nothing waited and nothing was scheduled."
 
 asks = require_http_methods(["GET", "HEAD", "POST"])
 
@@ -59,6 +64,51 @@ def resume(request: HttpRequest, name: str) -> HttpResponseBase:
             messages.success(request, f"{name} is resumed." if changed else f"{name} was not paused.")
             return _back(name)
     return _ask(request, "resume", name, refused, reason=_reason(request))
+
+
+@asks
+@never_cache
+def purge(request: HttpRequest, name: str) -> HttpResponseBase:
+    """Ask for a reason, and for the count where it is over 100; then set aside what waits and what is scheduled."""
+    check(request, "purge_queue")
+    queue = queue_of(name)
+    refused = ""
+    if request.method == "POST":
+        shown, typed = request.POST.get("shown", ""), request.POST.get("typed", "")
+        if _over(shown, TYPED_ABOVE) and re.sub(r"[\s,.]", "", typed) != shown:
+            refused = "The typed count is not the count above. Nothing was purged."
+        elif not _reason(request):
+            refused = "Write a reason. Nothing was purged."
+        else:
+            try:
+                done = services.purge(queue.name, who=Who.of_request(request), reason=_reason(request))
+            except (ForeignBroker, BrokerError) as error:
+                refused = str(error)
+            else:
+                text = (
+                    f"{done.count:,} messages are set aside; you can undo it for a minute." if done else NOTHING_WAITS
+                )
+                messages.success(request, text)
+                return _back(name)
+    return _ask(request, "purge", name, refused, reason=_reason(request), typed_above=TYPED_ABOVE)
+
+
+@require_POST
+def undo(request: HttpRequest, name: str, purge_id: str) -> HttpResponseBase:
+    """Put back what a purge set aside."""
+    check(request, "purge_queue")
+    queue = queue_of(name)
+    try:
+        count = services.undo_purge(queue.name, purge_id, who=Who.of_request(request), within_s=UNDO_WITHIN_S)
+    except (PurgeEnded, ForeignBroker, BrokerError) as error:
+        messages.error(request, str(error))
+    else:
+        messages.success(request, f"{count:,} messages are put back, behind those that were sent since.")
+    return _back(name)
+
+
+def _over(text: str, most: int) -> bool:
+    return not text.isdecimal() or int(text[:18]) > most
 
 
 def _ask(request: HttpRequest, act: str, name: str, refused: str, **given: Any) -> TemplateResponse:

@@ -16,9 +16,11 @@ from apps.platform.operations.metrics_broker import YARD_STATE
 from apps.platform.operations.queries import YardState
 from apps.platform.operations.rows import Row, yard_rows
 from apps.platform.operations.timeouts import NoAnswer
+from apps.platform.queues.errors import ForeignBroker
 from apps.platform.queues.rates import Rates, measure
 from apps.platform.queues.services import family_of
 from broker.admin.browse import BrowsedMessage, look
+from broker.admin.purge import Purge, purges
 from broker.clock import now_ms
 from broker.errors import BrokerError
 from broker.keys.queue_keys import ALL_LANES
@@ -69,12 +71,30 @@ class PauseFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class PurgeFacts:
+    """A purge whose messages are set aside, with its times.
+
+    Args:
+        can_undo: It is not being dropped.
+    """
+
+    id: str
+    count: int
+    at: datetime
+    until: datetime
+    by: str
+    reason: str
+    can_undo: bool
+    undoing: bool
+
+
+@dataclass(frozen=True, slots=True)
 class QueueView:
     """A queue at one moment.
 
     Args:
         stats, row: ``None`` and of unknown state while the broker is unavailable.
-        holders, next: Empty where the broker is not Switchyard's own.
+        holders, next, purges: Empty where the broker is not Switchyard's own.
         waits, dones: WaitTimes from being ready to the start, and to the end; ``None`` without recent jobs.
         history: Whether the database answered.
     """
@@ -89,16 +109,17 @@ class QueueView:
     waits: WaitTimes | None
     dones: WaitTimes | None
     history: bool
+    purges: tuple[PurgeFacts, ...]
     pools: tuple[str, ...]
     at: datetime
 
     @property
     def depth(self) -> int:
         """Messages that a purge sets aside: waiting and scheduled ones, of every lane."""
-        return 0 if self.stats is None else depth(self.stats)
+        return 0 if self.stats is None else waiting_and_scheduled(self.stats)
 
 
-def depth(stats: QueueStats) -> int:
+def waiting_and_scheduled(stats: QueueStats) -> int:
     """Return how many messages of a family wait or are scheduled."""
     return sum(lane.waiting + lane.scheduled for lane in (stats.live, stats.retry))
 
@@ -108,7 +129,7 @@ def view_of(queue: Queue) -> QueueView:
     state = yard_state()
     row = next(row for row in yard_rows(declared_yard(), state) if row.name == queue.name)
     stats = None if state is None else next(stats for stats in state.queues if stats.queue == queue.name)
-    rates, holders, first = _of_broker(queue) if state is not None else (None, (), ())
+    rates, holders, first, aside = _of_broker(queue) if state is not None else (None, (), (), ())
     waits, dones, answered = _of_history(queue.name)
     return QueueView(
         queue=queue,
@@ -121,6 +142,7 @@ def view_of(queue: Queue) -> QueueView:
         waits=waits,
         dones=dones,
         history=answered,
+        purges=aside,
         pools=tuple(pool.name for pool in declared_yard().pools_of(queue.name)),
         at=timezone.now(),
     )
@@ -139,13 +161,22 @@ def pause_facts(pause: QueuePause) -> PauseFacts:
     return PauseFacts(_moment(pause.since), _moment(pause.until), pause.by, pause.reason)
 
 
-def _of_broker(queue: Queue) -> tuple[Rates | None, tuple[SlotHolder, ...], tuple[BrowsedMessage, ...]]:
+_OfBroker = tuple[Rates | None, tuple[SlotHolder, ...], tuple[BrowsedMessage, ...], tuple[PurgeFacts, ...]]
+
+
+def _of_broker(queue: Queue) -> _OfBroker:
     try:
         family = family_of(queue.name)
         waiting = look(family, "live", "waiting", limit=NEXT)
-        return measure(family), _holders(queue), tuple(waiting.items)
-    except (BrokerError, LookupError, ValueError):
-        return None, (), ()
+        return measure(family), _holders(queue), tuple(waiting.items), tuple(map(_purge_facts, purges(family)))
+    except (BrokerError, LookupError, ForeignBroker):
+        return None, (), (), ()
+
+
+def _purge_facts(purge: Purge) -> PurgeFacts:
+    at, until = (datetime.fromtimestamp(ms / 1_000, UTC) for ms in (purge.at, purge.until))
+    undoing = purge.claim == "undo"
+    return PurgeFacts(purge.id, purge.count, at, until, purge.by, purge.reason, purge.claim == "", undoing)
 
 
 def _holders(queue: Queue) -> tuple[SlotHolder, ...]:

@@ -49,7 +49,11 @@ def measure(family: QueueOperations) -> Rates | None:
     """
     owners = family.owners()
     keys = family.keys
-    reads = [("GET", keys.token), ("HLEN", keys.bodies), *(("HLEN", keys.hold(owner)) for owner in owners)]
+    reads: list[tuple[str, ...]] = [
+        ("GET", keys.token),
+        ("HLEN", keys.bodies),
+        *(("HLEN", keys.hold(owner)) for owner in owners),
+    ]
     reads += [("HEXISTS", keys.hold(owner), "#") for owner in owners]
     issued, there, *held = family.calls.pipeline(reads)
     leased = sum(held[: len(owners)]) - sum(held[len(owners) :])

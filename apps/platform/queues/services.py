@@ -6,6 +6,8 @@ rows are in the log then.
 
 from __future__ import annotations
 
+import secrets
+import time
 from datetime import datetime
 
 import dramatiq
@@ -14,7 +16,8 @@ from apps.platform.audit.services import act
 from apps.platform.audit.who import Who
 from apps.platform.conf import declared_yard
 from apps.platform.console.times import InvalidTime
-from apps.platform.queues.errors import ForeignBroker
+from apps.platform.queues.errors import ForeignBroker, PurgeEnded
+from broker.admin.purge import Purge, purges, set_aside, undo
 from broker.queue import administration
 from broker.queue.operations import QueueOperations
 from broker.redis_broker import RedisBroker
@@ -64,3 +67,48 @@ def resume(queue: str, *, who: Who, reason: str = "") -> bool:
         changed = administration.resume(family)
         entry.count = int(changed)
         return changed
+
+
+def purge(queue: str, *, who: Who, reason: str = "") -> Purge | None:
+    """Set aside every message of a queue that waits or is scheduled, its retries included.
+
+    The leading scheduler drops them for good after a minute; until then :func:`undo_purge` puts them back. Jobs that
+    run and dead letters are not touched.
+
+    Returns:
+        What is set aside, or ``None`` when there was nothing.
+    """
+    family = family_of(queue)
+    id_ = secrets.token_hex(6)
+    with act("queue.purge", who=who, target=family.keys.queue, reason=reason, detail={"purge": id_}) as entry:
+        entry.count = set_aside(family, id_, by=who.name, reason=reason[:LONGEST_REASON])
+        return next((found for found in purges(family) if found.id == id_), None)
+
+
+def undo_purge(queue: str, purge_id: str, *, who: Who, within_s: float | None = None) -> int:
+    """Put back what a purge set aside, at the end of the queue; return the number of messages.
+
+    Args:
+        within_s: Seconds after which the leading scheduler goes on, for requests that must not take longer.
+
+    Raises:
+        PurgeEnded: the messages are dropped, or being dropped.
+    """
+    family = family_of(queue)
+    detail = {"purge": purge_id}
+    with act("queue.purge_undo", who=who, target=family.keys.queue, detail=detail) as entry:
+        entry.count = 0
+        give_up_s = None if within_s is None else time.monotonic() + within_s
+        try:
+            for entry.count in undo(family, purge_id):
+                if give_up_s is not None and time.monotonic() > give_up_s:
+                    entry.detail = {**detail, "rest": "put back by the scheduler"}
+                    break
+        except LookupError as error:
+            raise PurgeEnded(str(error)) from error
+        return entry.count
+
+
+def purges_of(queue: str) -> list[Purge]:
+    """Return the purges of a queue whose messages are still set aside, oldest first."""
+    return purges(family_of(queue))

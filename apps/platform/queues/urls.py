@@ -12,5 +12,7 @@ urlpatterns = [
     path("<str:name>/", admin.site.admin_view(views.queue), name="switchyard-queue"),
     path("<str:name>/live/", admin.site.admin_view(views.live), name="switchyard-queue-live"),
     path("<str:name>/pause/", admin.site.admin_view(act_views.pause), name="switchyard-queue-pause"),
+    path("<str:name>/purge/", admin.site.admin_view(act_views.purge), name="switchyard-queue-purge"),
+    path("<str:name>/purge/<str:purge_id>/undo/", admin.site.admin_view(act_views.undo), name="switchyard-queue-undo"),
     path("<str:name>/resume/", admin.site.admin_view(act_views.resume), name="switchyard-queue-resume"),
 ]

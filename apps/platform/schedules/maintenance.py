@@ -7,9 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import dramatiq
 from django.db import close_old_connections
 
+from apps.platform.conf import declared_yard
 from apps.platform.log_throttle import LogThrottle
+from broker.admin.purge import finish
+from broker.redis_broker import RedisBroker
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +30,7 @@ class MaintenanceTask:
 
 
 def maintenance_tasks() -> tuple[MaintenanceTask, ...]:
-    """Return the yard's tasks: alerts, the broker's server, dead letters, old rows, bulk acts without a job."""
+    """Return the yard's tasks: alerts, the broker's server, letters, purges, old rows, bulk acts without a job."""
     from apps.platform.alerts.broker_alerts import BrokerAlerts
     from apps.platform.alerts.services import dispatch_due
     from apps.platform.audit.services import delete_old_rows
@@ -37,6 +41,7 @@ def maintenance_tasks() -> tuple[MaintenanceTask, ...]:
         MaintenanceTask("alerts", 1.0, dispatch_due),
         MaintenanceTask("broker's server", 5.0, BrokerAlerts().check_and_resolve),
         MaintenanceTask("dead letters", 30.0, reconcile_letters),
+        MaintenanceTask("purges", 1.0, finish_purges),
         MaintenanceTask("done once", 60.0, delete_old_keys),
         MaintenanceTask("bulk acts", 30.0, resume_lost),
         MaintenanceTask("audit log", 3_600.0, delete_old_rows),
@@ -55,6 +60,14 @@ def reconcile_letters() -> None:
 
     reconcile_all()
     resolve_triaged(open_fingerprints)
+
+
+def finish_purges() -> int:
+    """Drop or put back what purges have set aside, in every queue; return the number of messages."""
+    broker = dramatiq.get_broker()
+    if not isinstance(broker, RedisBroker):
+        return 0
+    return sum(finish(broker.lane(queue.name)[0]) for queue in declared_yard().queues)
 
 
 def start(task: MaintenanceTask, *, leading: Callable[[], bool], stop: threading.Event) -> threading.Thread:

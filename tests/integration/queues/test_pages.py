@@ -16,6 +16,7 @@ from django.urls import reverse
 from apps.platform.audit.models import AuditEntry
 from apps.platform.history.models import JobRow
 from broker.interface import Facilities
+from broker.queue.results import Entry
 from tests.factories.brokers import broker_without_server
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -131,3 +132,39 @@ def test_pages_stay_while_the_broker_is_away(operator: Client) -> None:
             assert answer.status_code == 200 and "unknown" in text_of(answer).lower(), url
         refused = operator.post(PAUSE, {"reason": "why"})
     assert refused.status_code == 422 and "check SWITCHYARD_BROKER_URL" in text_of(refused)
+
+
+def test_a_purge_asks_sets_aside_and_is_undone(operator: Client, watcher: Client, waiting: list[str]) -> None:
+    url = reverse("switchyard-queue-purge", args=["default"])
+    assert watcher.get(url).status_code == watcher.post(url).status_code == 403
+    assert "3 jobs of default will never run." in text_of(operator.get(url))
+
+    answer = operator.post(url, {"shown": "3", "reason": "sent twice"}, follow=True)
+
+    text = text_of(answer)
+    assert "3 messages set aside just now by operator. Reason: sent twice." in text and "0 waiting" in text
+    assert "Put 3" not in text_of(watcher.get(PAGE))
+    undo = re.search(r'action="([^"]+/undo/)"', answer.content.decode())
+    assert undo is not None
+    assert operator.get(undo[1]).status_code == 405 and watcher.post(undo[1]).status_code == 403
+    undone = operator.post(undo[1], follow=True)
+    assert "3 messages are put back" in text_of(undone) and "3 waiting" in text_of(undone)
+    assert "cannot be put back" in text_of(operator.post(undo[1], follow=True))
+    acts = [(entry.act, entry.count, entry.outcome) for entry in AuditEntry.objects.order_by("id")]
+    assert acts == [("queue.purge", 3, "done"), ("queue.purge_undo", 3, "done"), ("queue.purge_undo", 0, "failed")]
+
+
+@pytest.mark.parametrize("typed", ["", "100", "1010"])
+def test_a_purge_over_a_hundred_has_its_count_typed(operator: Client, facilities: Facilities, typed: str) -> None:
+    family = dramatiq.get_broker().lane("default")[0]  # type: ignore[attr-defined]
+    family.enqueue([Entry(f"m{number}", b"{}") for number in range(101)])
+    url = reverse("switchyard-queue-purge", args=["default"])
+
+    refused = operator.post(url, {"shown": "101", "reason": "why", "typed": typed})
+    no_reason = operator.post(url, {"shown": "101", "reason": " ", "typed": "101"})
+
+    assert (refused.status_code, no_reason.status_code) == (422, 422)
+    assert "101 waiting" in text_of(operator.get(PAGE))
+    assert "101 messages set aside" in text_of(
+        operator.post(url, {"shown": "101", "reason": "r", "typed": "101"}, follow=True)
+    )

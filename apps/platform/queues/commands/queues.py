@@ -1,4 +1,4 @@
-"""``manage.py queues``: list queues, pause, resume, show messages, relocate messages."""
+"""``manage.py queues``: list queues, pause, resume, purge, show messages, relocate messages."""
 
 from __future__ import annotations
 
@@ -23,9 +23,11 @@ from apps.platform.console.formatting import duration, promise
 from apps.platform.console.times import InvalidTime, parse_until
 from apps.platform.operations import queries
 from apps.platform.queues import services
-from apps.platform.queues.errors import ForeignBroker
+from apps.platform.queues.errors import ForeignBroker, PurgeEnded
+from apps.platform.queues.queries import waiting_and_scheduled
 from broker.admin.browse import BrowsedMessage, look
 from broker.admin.relocate import relocate
+from broker.admin.stats import family_stats
 from broker.errors import UnknownQueue
 from broker.keys.queue_keys import Lane
 from broker.queue.operations import QueueOperations
@@ -36,6 +38,8 @@ EXAMPLES = """examples:
   manage.py queues                                        list every queue
   manage.py queues pause slow --until 2h --reason "disk is full"    start nothing of slow; running messages continue
   manage.py queues resume slow
+  manage.py queues purge slow --yes --reason "sent twice"  drop what waits; running messages continue
+  manage.py queues purge slow --undo                      within a minute: put it back
   manage.py queues show webhook --lane retry --place scheduled --limit 20
   manage.py queues relocate render_report --from default --to slow"""
 
@@ -48,7 +52,7 @@ class Command(BaseCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         show_examples(parser, EXAMPLES)
         parser.add_argument("--json", action="store_true", help="print JSON")
-        acts = parser.add_subparsers(dest="act", metavar="pause|resume|show|relocate")
+        acts = parser.add_subparsers(dest="act", metavar="pause|resume|purge|show|relocate")
         for act, text in (("pause", "start nothing; running messages continue"), ("resume", "start messages again")):
             turn = acts.add_parser(act, help=text)
             turn.add_argument("queue", metavar="QUEUE")
@@ -57,6 +61,12 @@ class Command(BaseCommand):
                 turn.add_argument("--until", metavar="T", default="", help=text)
             turn.add_argument("--reason", default="", help="shown with the pause, and kept in the audit log")
             turn.add_argument("--json", action="store_true", default=SUPPRESS, help="print JSON")
+        drop = acts.add_parser("purge", help="drop what waits and what is scheduled; undone within a minute by --undo")
+        drop.add_argument("queue", metavar="QUEUE")
+        drop.add_argument("--yes", action="store_true", help="do it; without it the command only counts")
+        drop.add_argument("--undo", action="store_true", help="put back what purges of the last minute set aside")
+        drop.add_argument("--reason", default="", help="kept in the audit log")
+        drop.add_argument("--json", action="store_true", default=SUPPRESS, help="print JSON")
         show = acts.add_parser("show", help="list messages")
         show.add_argument("queue", metavar="QUEUE")
         show.add_argument("--lane", choices=["live", "retry"], default="live")
@@ -77,6 +87,8 @@ class Command(BaseCommand):
                     self._pause(options)
                 case "resume":
                     self._resume(options)
+                case "purge":
+                    self._undo_purges(options) if options["undo"] else self._purge(options)
                 case "show":
                     self._show(options)
                 case "relocate":
@@ -109,6 +121,43 @@ class Command(BaseCommand):
             self.stdout.write(json.dumps({"queue": queue, "paused": False, "changed": changed}))
             return
         self.stdout.write(f"{queue}: resumed" + ("" if changed else " (as before)"))
+
+    def _purge(self, options: dict[str, Any]) -> None:
+        queue = options["queue"]
+        family = _family(queue)
+        if not options["yes"]:
+            count = waiting_and_scheduled(family_stats(family.calls, family.keys))
+            raise CommandError(f"queues: purge would drop {count:,} messages of {queue}; say --yes")
+        done = services.purge(queue, who=Who.of_command(), reason=options["reason"])
+        count, until = (0, None) if done is None else (done.count, datetime.fromtimestamp(done.until / 1000, UTC))
+        if options["json"]:
+            facts = {
+                "queue": queue,
+                "purged": count,
+                "purge": done and done.id,
+                "undo_until": until and until.isoformat(),
+            }
+            self.stdout.write(json.dumps(facts))
+        elif until is None:
+            self.stdout.write(f"{queue}: nothing waits and nothing is scheduled")
+        else:
+            self.stdout.write(
+                f"{queue}: {count:,} messages are set aside; the scheduler drops them after {until:%H:%M:%S} UTC. "
+                f"Until then: manage.py queues purge {queue} --undo"
+            )
+
+    def _undo_purges(self, options: dict[str, Any]) -> None:
+        queue, count = options["queue"], 0
+        with _as_wrong_argument():
+            found = [purge for purge in services.purges_of(queue) if purge.claim != "drop"]
+            for purge in found:
+                count += services.undo_purge(queue, purge.id, who=Who.of_command())
+        if not found:
+            raise CommandError(f"queues: {queue} has no purge that can be undone; it can for a minute")
+        if options["json"]:
+            self.stdout.write(json.dumps({"queue": queue, "put_back": count, "purges": [purge.id for purge in found]}))
+        else:
+            self.stdout.write(f"{queue}: {count:,} messages are put back, behind those that were sent since")
 
     def _show(self, options: dict[str, Any]) -> None:
         family = _family(options["queue"])
@@ -166,7 +215,7 @@ class Command(BaseCommand):
 def _as_wrong_argument() -> Iterator[None]:
     try:
         yield
-    except (UnknownQueue, ForeignBroker, InvalidTime) as error:
+    except (UnknownQueue, ForeignBroker, InvalidTime, PurgeEnded) as error:
         raise CommandError(f"queues: {error}") from error
 
 

@@ -1,0 +1,76 @@
+"""``manage.py queues purge``, its undo, and the scheduler that drops what was set aside."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import Any
+
+import dramatiq
+import pytest
+from django.core.management import CommandError, call_command
+
+from apps.platform.audit.models import AuditEntry
+from apps.platform.schedules.maintenance import finish_purges
+from broker.admin import purge
+from broker.interface import Facilities
+from broker.queue.operations import QueueOperations
+from broker.queue.results import Entry
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+def run(*arguments: str) -> Any:
+    out = io.StringIO()
+    call_command("queues", *arguments, "--json", stdout=out)
+    return json.loads(out.getvalue())
+
+
+@pytest.fixture
+def family(facilities: Facilities) -> QueueOperations:
+    """Five messages wait in ``default``, and one is scheduled in its retry lane."""
+    family: QueueOperations = dramatiq.get_broker().lane("default")[0]  # type: ignore[attr-defined]
+    family.enqueue([Entry(f"m{number}", b"{}") for number in range(5)])
+    family.enqueue([Entry("retry", b"{}")], lane="retry", delay_ms=60_000)
+    return family
+
+
+def test_without_yes_it_only_counts(family: QueueOperations) -> None:
+    with pytest.raises(CommandError, match="would drop 6 messages of default; say --yes"):
+        run("purge", "default")
+
+    assert purge.purges(family) == [] and not AuditEntry.objects.exists()
+
+
+def test_it_is_undone_within_a_minute(family: QueueOperations) -> None:
+    told = run("purge", "default", "--yes", "--reason", "sent twice")
+
+    assert (told["queue"], told["purged"]) == ("default", 6)
+    assert finish_purges() == 0, "there is time to undo it"
+    assert run("purge", "default", "--undo") == {"queue": "default", "put_back": 6, "purges": [told["purge"]]}
+    assert [queue["depth"] for queue in run() if queue["queue"] == "default"] == [5]
+    with pytest.raises(CommandError, match="no purge that can be undone"):
+        run("purge", "default", "--undo")
+    acts = [(entry.act, entry.count, entry.reason) for entry in AuditEntry.objects.order_by("id")]
+    assert acts == [("queue.purge", 6, "sent twice"), ("queue.purge_undo", 6, "")]
+
+
+def test_the_scheduler_drops_it_after_the_minute(family: QueueOperations, monkeypatch: pytest.MonkeyPatch) -> None:
+    purge.set_aside(family, "p", by="me", undo_ms=0)
+
+    assert finish_purges() == 6
+    assert purge.purges(family) == []
+    with pytest.raises(CommandError, match="no purge that can be undone"):
+        run("purge", "default", "--undo")
+
+
+def test_the_scheduler_ends_an_undo_that_was_killed(family: QueueOperations) -> None:
+    purge.set_aside(family, "p", by="me")
+    next(purge.undo(family, "p", step=2))
+
+    assert finish_purges() == 4
+    assert family.calls.client.hlen(family.keys.bodies) == 6
+
+
+def test_an_empty_queue_is_said_to_be_empty(facilities: Facilities) -> None:
+    assert run("purge", "slow", "--yes") == {"queue": "slow", "purged": 0, "purge": None, "undo_until": None}
