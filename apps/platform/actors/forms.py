@@ -50,6 +50,13 @@ class SendForm(forms.Form):
         """Return the fields of the message's options."""
         return [self["delay_s"], self["tags"]]
 
+    def focus_first_fault(self) -> None:
+        """Let the browser scroll to the first field with an error."""
+        for name in self.fields:
+            if name in self.errors:
+                self.fields[name].widget.attrs["autofocus"] = True
+                return
+
     def clean_tags(self) -> list[str]:
         """Return the tags.
 

@@ -22,6 +22,7 @@ from apps.platform.actors.errors import ActorNotDeclared
 from apps.platform.actors.forms import SendForm
 from apps.platform.actors.parameters import signature_text
 from apps.platform.audit.services import Who, act
+from apps.platform.console.formatting import whole_duration
 from apps.platform.console.links import job_url, jobs_url
 from apps.platform.history import queries as history
 from apps.platform.history.filters import Filter
@@ -60,6 +61,7 @@ def send(request: HttpRequest, name: str) -> HttpResponse:
     found = _find(name)
     form = SendForm(found, request.POST)
     if not form.is_valid():
+        form.focus_first_fault()
         return _page(request, found, form, status=422)
     delay_s, data = form.cleaned_data["delay_s"], form.cleaned_data
     try:
@@ -94,9 +96,11 @@ def _page(request: HttpRequest, found: Actor[..., Any], form: SendForm | None, *
         groups = failures.of_actor(name, ended.failures if may(JOBS) else None, letters=may(LETTERS))
     except DatabaseError:
         ended, recent, groups = None, None, None
+    facts = queries.facts_of(found)
     context = {
         "title": name,
-        "actor": queries.facts_of(found),
+        "actor": facts,
+        "soft_limit": whole_duration(facts.soft_limit_ms) if facts.soft_limit_ms else "",
         "signature": signature_text(found),
         "machine": metrics.of_this_machine(name),
         "ended": ended,

@@ -186,7 +186,7 @@ def test_a_wrong_field_has_its_error_beside_it_and_no_secret_returns(
     page = answer.content.decode()
     assert answer.status_code == 422
     assert 'id="id_argument-customer_id_error" role="alert">expects int; this is a text' in page
-    assert "greater than or equal to 0" in page
+    assert "greater than or equal to 0" in page and page.count(" autofocus") == 1
     assert "&quot;seven&quot;" in page and "1234" not in page
     assert facilities.transport.stats("billing").live.waiting == 0 and not AuditEntry.objects.exists()
 
