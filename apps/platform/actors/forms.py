@@ -7,9 +7,9 @@ from typing import Any
 from django import forms
 from dramatiq.actor import Actor
 
-from apps.platform.actors.arguments import WHOLE_CALL, CallArguments, from_fields
-from apps.platform.actors.errors import InvalidCall
-from apps.platform.actors.parameters import ActorParameter, parameters_of
+from apps.platform.jobs.calls.arguments import WHOLE_CALL, CallArguments, from_fields
+from apps.platform.jobs.calls.errors import InvalidCall
+from apps.platform.jobs.calls.parameters import ActorParameter, parameters_of
 from broker.validation import LONGEST_DELAY_MS
 from middleware.origin import LONGEST_TAG, MOST_TAGS
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from dramatiq.actor import Actor
 
-from apps.platform.actors.arguments import CallArguments
+from apps.platform.jobs.calls.arguments import CallArguments
 from apps.platform.jobs.queries import is_job_id
 from broker.interface import facilities
 

@@ -20,12 +20,12 @@ from dramatiq.middleware import MiddlewareError
 from apps.platform.actors import ended_jobs, failures, metrics, queries, services
 from apps.platform.actors.errors import ActorNotDeclared
 from apps.platform.actors.forms import SendForm
-from apps.platform.actors.parameters import signature_text
 from apps.platform.audit.services import Who, act
 from apps.platform.console.formatting import whole_duration
 from apps.platform.console.links import job_url, jobs_url
 from apps.platform.history import queries as history
 from apps.platform.history.filters import Filter
+from apps.platform.jobs.calls.parameters import signature_text
 from broker.clock import datetime_of
 from broker.errors import BrokerError, SwitchyardError
 

@@ -11,13 +11,13 @@ from django.db import DatabaseError
 from dramatiq.middleware import MiddlewareError
 
 from apps.platform.actors import ended_jobs, metrics, queries, services
-from apps.platform.actors.arguments import checked, read_json
 from apps.platform.actors.errors import ActorNotDeclared
-from apps.platform.actors.parameters import parameters_of, signature_text
 from apps.platform.audit.services import Who, act
 from apps.platform.console.command_errors import as_command_error
 from apps.platform.console.command_help import show_examples
 from apps.platform.console.formatting import duration
+from apps.platform.jobs.calls.arguments import checked, read_json
+from apps.platform.jobs.calls.parameters import parameters_of, signature_text
 from broker.errors import BrokerError, SwitchyardError
 
 HEADINGS = ("actor", "queue", "pools", "options", "where")

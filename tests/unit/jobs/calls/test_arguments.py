@@ -9,9 +9,9 @@ import dramatiq
 import pytest
 from dramatiq.brokers.stub import StubBroker
 
-from apps.platform.actors.arguments import checked, from_fields, read_json
-from apps.platform.actors.errors import InvalidCall
-from apps.platform.actors.parameters import parameters_of, signature_text
+from apps.platform.jobs.calls.arguments import checked, from_fields, read_json
+from apps.platform.jobs.calls.errors import InvalidCall
+from apps.platform.jobs.calls.parameters import parameters_of, signature_text
 
 
 class Address:

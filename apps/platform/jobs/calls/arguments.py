@@ -11,8 +11,8 @@ from typing import Any, NoReturn
 import msgspec
 from dramatiq.actor import Actor
 
-from apps.platform.actors.errors import InvalidCall
-from apps.platform.actors.parameters import VARIADIC, ActorParameter, parameters_of
+from apps.platform.jobs.calls.errors import InvalidCall
+from apps.platform.jobs.calls.parameters import VARIADIC, ActorParameter, parameters_of
 from middleware.arguments import misfit, require_named, signature_of
 
 # Index of faults that belong to the call and to no parameter.
