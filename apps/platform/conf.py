@@ -48,6 +48,7 @@ KEYS: dict[str, str | None] = {
     "HISTORY_DAYS": "SWITCHYARD_HISTORY_DAYS",
     "HISTORY_ROWS": "SWITCHYARD_HISTORY_ROWS",
     "CONFIGURE_LOGGING": None,
+    "VARIABLES": None,
     "BASE_DIR": None,
     "DEBUG": None,
 }
@@ -76,6 +77,7 @@ class SwitchyardSettings:
         debug: Development, as Django's ``DEBUG`` was when the settings were read.
         history_days: Days after which a job leaves the history.
         history_rows: Jobs that the history keeps at most; 0 for 2 million on SQLite and 20 million elsewhere.
+        variables: The project's own environment variables that begin with ``SWITCHYARD_``.
         broker_named_by: Setting or variable that named the broker; "" for the socket in ``state_dir``.
     """
 
@@ -96,6 +98,7 @@ class SwitchyardSettings:
     history_rows: int = 0
     broker_named_by: str = ""
     has_public_url: bool = False
+    variables: tuple[str, ...] = ()
     audit_days: int = 365
 
     @property
@@ -200,6 +203,7 @@ def read(
         history_rows=number_of(*given.value("HISTORY_ROWS", 0), least=0, most=1_000_000_000),
         broker_named_by=given.text("BROKER_URL")[0] if given.text("BROKER_URL")[1] else "",
         has_public_url=bool(given.text("PUBLIC_URL")[1]),
+        variables=given.listed("VARIABLES"),
         audit_days=number_of(*given.value("AUDIT_DAYS", 365), least=1, most=36_500),
     )
 

@@ -39,6 +39,7 @@ from middleware.cancellation import Cancellation
 from middleware.crashes import Crashes
 from middleware.dead_letters import DeadLetters
 from middleware.envelope import Envelope
+from middleware.foreign_calls import explain_foreign_calls
 from middleware.interrupts import make_interrupts
 from middleware.logs import Logs
 from middleware.lost_leases import LostLeases
@@ -113,6 +114,7 @@ def build_yard(
     for entry in in_order(facilities, on_dead, extra or [], development=development):
         broker.add_middleware(entry)
     refuse_unknown(broker)
+    explain_foreign_calls()
     for lane in yard.lanes:
         broker.declare_queue(lane)
     return broker
