@@ -11,6 +11,7 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
+from django.utils.html import format_html
 from django.views.decorators.cache import never_cache
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_POST, require_safe
@@ -22,10 +23,11 @@ from apps.platform.actors.errors import ActorNotDeclared
 from apps.platform.actors.forms import SendForm
 from apps.platform.audit.services import Who, act
 from apps.platform.console.formatting import whole_duration
-from apps.platform.console.links import job_url, jobs_url
+from apps.platform.console.links import job_url, jobs_url, schedule_url
 from apps.platform.history import queries as history
 from apps.platform.history.filters import Filter
 from apps.platform.jobs.calls.parameters import signature_text
+from apps.platform.jobs.queries import is_job_id
 from broker.clock import datetime_of
 from broker.errors import BrokerError, SwitchyardError
 
@@ -77,8 +79,13 @@ def send(request: HttpRequest, name: str) -> HttpResponse:
     except DatabaseError:
         form.add_error(None, "The audit log cannot be written, so nothing was sent; check /readyz, then try again.")
         return _page(request, found, form, status=503)
-    messages.success(request, f"{name} is enqueued as job {job_id}.")
-    return redirect(job_url(job_id) or reverse("switchyard-actor", args=[name]))
+    link, known = job_url(job_id), data["job_id"]
+    shown = format_html('<a class="sy-link" href="{}">{}</a>', link, job_id)
+    if job_id != known and is_job_id(known):
+        messages.info(request, format_html("Nothing was sent: job {} holds the same unique key.", shown))
+    else:
+        messages.success(request, format_html("{} is enqueued as job {}.", name, shown))
+    return redirect(link if link and request.user.has_perm(JOBS) else reverse("switchyard-actor", args=[name]))
 
 
 def _form(request: HttpRequest, found: Actor[..., Any]) -> SendForm | None:
@@ -100,6 +107,7 @@ def _page(request: HttpRequest, found: Actor[..., Any], form: SendForm | None, *
     context = {
         "title": name,
         "actor": facts,
+        "schedule": schedule_url(name) if "periodic" in found.options else "",
         "soft_limit": whole_duration(facts.soft_limit_ms) if facts.soft_limit_ms else "",
         "signature": signature_text(found),
         "machine": metrics.of_this_machine(name),

@@ -191,6 +191,35 @@ def test_a_wrong_field_has_its_error_beside_it_and_no_secret_returns(
     assert facilities.transport.stats("billing").live.waiting == 0 and not AuditEntry.objects.exists()
 
 
+def test_a_unique_key_that_is_held_is_said_with_its_job(sender: Client, facilities: Facilities) -> None:
+    broker = dramatiq.get_broker()
+    dramatiq.actor(lambda: None, broker=broker, actor_name="count_all", queue_name="billing", unique_key="count")
+    try:
+        first = sender.post(send_to("count_all"), {"job_id": str(uuid.UUID(int=1))}, follow=True).content.decode()
+        second = sender.post(send_to("count_all"), {"job_id": str(uuid.UUID(int=2))}, follow=True).content.decode()
+    finally:
+        del broker.actors["count_all"]
+
+    assert "is enqueued as job" in first
+    assert "Nothing was sent: job" in second and str(uuid.UUID(int=1)) in second
+    assert facilities.transport.stats("billing").live.waiting == 1
+
+
+def test_who_may_not_see_jobs_stays_on_the_page(actor: Any) -> None:
+    runner = client_with("view_operations", "run_job")
+
+    answer = runner.post(send_to("charge"), {"argument-customer_id": "7"}, follow=True)
+
+    assert answer.redirect_chain == [(page_of("charge"), 302)]
+    assert "charge is enqueued as job" in answer.content.decode().replace("Charge is", "charge is")
+
+
+def test_a_periodic_actor_links_its_schedule() -> None:
+    page = client_with("view_operations").get(page_of("reconcile_current_month")).content.decode()
+
+    assert reverse("switchyard-schedule", args=["reconcile_current_month"]) in page
+
+
 def test_a_delay_schedules_the_job(sender: Client, actor: Any, facilities: Facilities) -> None:
     sender.post(send_to("charge"), {"argument-customer_id": "7", "delay_s": "60"})
 
