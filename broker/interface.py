@@ -25,7 +25,14 @@ from broker.worker.ack_barrier import AckBarrier
 
 
 class Transport(Protocol):
-    """Moves and inspects messages. ``held`` is a message that a worker is processing and will acknowledge."""
+    """Moves and inspects messages. ``held`` is a message that a worker is processing and will acknowledge.
+
+    Attributes:
+        finds_waiting: :meth:`find_message` and :meth:`cancel` find a waiting message by its id. Otherwise jobs are
+            recorded when they are enqueued.
+    """
+
+    finds_waiting: bool
 
     def divert(self, held: Message[Any] | MessageProxy, *, lane: str, delay_ms: int, options: dict[str, Any]) -> None:
         """Put a copy of a held message, with changed options, into a lane, due in ``delay_ms``."""

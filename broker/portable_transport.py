@@ -40,6 +40,8 @@ class PortableTransport:
     A moved message is acknowledged, also where Dramatiq rejects it: its broker would keep a second copy.
     """
 
+    finds_waiting = False
+
     def __init__(
         self, broker: Broker, yard: Yard, dead_lists: DeadLists, quarantine: Quarantine, records: JobRecords
     ) -> None:

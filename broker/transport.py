@@ -34,6 +34,8 @@ class RedisTransport:
     A message whose lease was lost belongs to another worker: it is not moved, and the loss is logged.
     """
 
+    finds_waiting = True
+
     def __init__(self, broker: RedisBroker, yard: Yard, dead_lists: DeadLists, quarantine: Quarantine) -> None:
         self._broker = broker
         self._yard = yard

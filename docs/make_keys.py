@@ -34,6 +34,7 @@ PLACEHOLDERS: dict[str, Any] = {
     "lane": "live",
     "owner": "OWNER",
     "job_id": "ID",
+    "bucket": 1,
     "name": "NAME",
     "fingerprint": "FINGERPRINT",
     "member": "MEMBER",

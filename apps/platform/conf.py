@@ -7,7 +7,6 @@ project are not in here: a project configures them itself. Files of job results 
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -24,11 +23,13 @@ from apps.platform.setting_values import (
     addresses_of,
     broker_url_of,
     choice_of,
+    git_release,
     number_of,
     public_url_of,
 )
 from broker.errors import SwitchyardError
 from broker.redis.connections import Absence
+from broker.stores.job_records import RecordLimits
 from broker.topology import Yard
 
 # Each key of SWITCHYARD, and the environment variable that is read when the key is missing.
@@ -43,6 +44,8 @@ KEYS: dict[str, str | None] = {
     "METRICS_DIR": "PROMETHEUS_MULTIPROC_DIR",
     "STATE_DIR": "SWITCHYARD_STATE_DIR",
     "RELEASE": "SWITCHYARD_RELEASE",
+    "RECORDS_BYTES": "SWITCHYARD_RECORDS_BYTES",
+    "HISTORY_BYTES": "SWITCHYARD_HISTORY_BYTES",
     "LOG_FORMAT": "SWITCHYARD_LOG_FORMAT",
     "AUDIT_DAYS": "SWITCHYARD_AUDIT_DAYS",
     "HISTORY_DAYS": "SWITCHYARD_HISTORY_DAYS",
@@ -55,6 +58,9 @@ KEYS: dict[str, str | None] = {
 
 MOST_CORES = 1_024
 HISTORY_DAYS = 30
+DEFAULT_LIMITS = RecordLimits()
+# Less holds the records of a few seconds.
+LEAST_BYTES, MOST_BYTES = 1_048_576, 2**40
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +73,7 @@ class SwitchyardSettings:
         topology: Queues and pools. ``CORES`` sets the number that ``processes="cores"`` stands for in it.
         public_url: Root of the web's address in links of alerts and API answers, without a slash at the end.
         has_public_url: It was set, and is no default.
+        record_limits: Bytes that the broker may spend on ended jobs, and on those on their way into the history.
         allowed_private_addresses: Host and port that outgoing requests may reach although the address is private.
         metrics_token: Bearer token for ``/metrics``; empty admits only requests from loopback.
         metrics_dir: Folder in which the pools of a machine share metrics.
@@ -100,6 +107,7 @@ class SwitchyardSettings:
     has_public_url: bool = False
     variables: tuple[str, ...] = ()
     audit_days: int = 365
+    record_limits: RecordLimits = field(default_factory=RecordLimits)
 
     @property
     def absence(self) -> Absence:
@@ -205,6 +213,10 @@ def read(
         has_public_url=bool(given.text("PUBLIC_URL")[1]),
         variables=given.listed("VARIABLES"),
         audit_days=number_of(*given.value("AUDIT_DAYS", 365), least=1, most=36_500),
+        record_limits=RecordLimits(
+            number_of(*given.value("RECORDS_BYTES", DEFAULT_LIMITS.records_bytes), least=LEAST_BYTES, most=MOST_BYTES),
+            number_of(*given.value("HISTORY_BYTES", DEFAULT_LIMITS.history_bytes), least=LEAST_BYTES, most=MOST_BYTES),
+        ),
     )
 
 
@@ -214,21 +226,6 @@ def shortened(path: Path) -> str:
         return str(path.relative_to(Path.cwd()))
     except (ValueError, OSError):
         return str(path)
-
-
-def git_release(folder: Path) -> str:
-    """Return the commit of a folder's repository, shortened to 12 characters, or ``unknown``."""
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(folder), "rev-parse", "--short=12", "HEAD"],
-            capture_output=True,
-            text=True,
-            timeout=5,
-            check=True,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return "unknown"
-    return done.stdout.strip()
 
 
 @dataclass(frozen=True, slots=True)

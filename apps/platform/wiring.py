@@ -25,7 +25,8 @@ from broker.redis_broker import RedisBroker
 from broker.shapes import DeadLetter
 from broker.stores.alert_groups import AlertGroups
 from broker.stores.dead_lists import DeadLists
-from broker.stores.job_records import JobRecords
+from broker.stores.job_records import JobRecords, RecordLimits
+from broker.stores.job_steps import WorkerPlace
 from broker.stores.pool_reports import PoolReports
 from broker.stores.quarantine import Quarantine
 from broker.stores.rate_windows import RateWindows
@@ -75,7 +76,8 @@ def build_broker(middleware: list[Middleware] | None = None) -> Broker:
         logs.use_standard_logging()
     client = connect(own.broker_url, absence=own.absence)
     extra = [*(middleware or []), *([TransactionWarnings()] if own.debug else [])]
-    return build_yard(own.topology, client, Keys(), extra=extra, on_dead=(_project,), development=own.debug)
+    settings: dict[str, Any] = {"development": own.debug, "release": own.release, "limits": own.record_limits}
+    return build_yard(own.topology, client, Keys(), extra=extra, on_dead=(_project,), **settings)
 
 
 def build_yard(
@@ -86,6 +88,8 @@ def build_yard(
     extra: list[Middleware] | None = None,
     on_dead: tuple[Any, ...] = (),
     development: bool = False,
+    release: str = "",
+    limits: RecordLimits | None = None,
     **options: Any,
 ) -> RedisBroker:
     """Return a broker for a yard on a server; the project and the tests both use it.
@@ -93,14 +97,17 @@ def build_yard(
     Args:
         on_dead: Called with each dead letter after it is in its list.
         development: Log the traceback of a job's first failure.
+        release: Name of this code in records of jobs.
+        limits: Of what the broker keeps of ended jobs.
         options: For :class:`broker.redis_broker.RedisBroker`.
     """
     # Queue operations ride out a restart of the server; pages and records say at once that it is down.
     calls = RedisCalls(client, refused_s=STORES_REFUSED_S)
-    records = JobRecords(calls, keys)
+    records = JobRecords(calls, keys, (queue.name for queue in yard.queues), limits=limits)
     barrier = AckBarrier(records)
-    limits = {queue.name: queue.max_depth for queue in yard.queues if queue.max_depth is not None}
-    broker = RedisBroker(client, keys, middleware=[], limits=limits, barrier=barrier, knows=arguments.knows, **options)
+    barrier.worker_place = WorkerPlace(release=release)
+    depths = {queue.name: queue.max_depth for queue in yard.queues if queue.max_depth is not None}
+    broker = RedisBroker(client, keys, middleware=[], limits=depths, barrier=barrier, knows=arguments.knows, **options)
     facilities = Facilities(
         yard=yard,
         transport=RedisTransport(broker, yard, DeadLists(calls, keys), Quarantine(calls, keys)),
@@ -149,7 +156,7 @@ def in_order(
         RateLimits(windows=facilities.windows, transport=transport),
         Logs(tracebacks=development),
         metrics,
-        Status(yard=yard, barrier=facilities.barrier),
+        Status(yard=yard, barrier=facilities.barrier, finds_waiting=transport.finds_waiting),
         Alerts(groups=facilities.alerts),
         DeadLetters(yard=yard, transport=transport, on_dead=on_dead),
         Retries(yard=yard, transport=transport),

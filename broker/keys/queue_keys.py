@@ -144,6 +144,46 @@ class QueueKeys:
         return f"{self.base}{self.queue}-quarantine.bodies"
 
     @property
+    def jobs(self) -> str:
+        """Hash: id of a job that was started and has not ended -> 20 digits of its sequence, and its record."""
+        return f"{self.base}jobs"
+
+    @property
+    def progress(self) -> str:
+        """Hash: id of a job that has not ended -> its last progress, as JSON."""
+        return f"{self.base}progress"
+
+    @property
+    def followed(self) -> str:
+        """Sorted set: id of a job that somebody follows -> until when its steps become events, ms since the epoch."""
+        return f"{self.base}followed"
+
+    @property
+    def ended(self) -> str:
+        """Hash: figures of the ended jobs.
+
+        ``first`` and ``last`` number of a bucket; ``at`` when the last one was begun, ms since the epoch, ``size`` its
+        bytes, ``size:<n>`` those of bucket n, ``bytes`` of all of them; ``history`` bytes of the history's stream,
+        ``dropped`` rows that it lost to its budget.
+        """
+        return f"{self.base}ended"
+
+    def ended_bucket(self, bucket: int) -> str:
+        """Hash: id of an ended job -> its record, MessagePack; ``<id>:progress`` -> its last progress, JSON.
+
+        The oldest bucket is deleted whole.
+        """
+        return f"{self.base}ended:{bucket}"
+
+    def kept_result(self, job_id: str) -> str:
+        """String: record of an ended job whose ``result_ttl`` is longer than records are kept. Expires with it."""
+        return f"{self.base}result:{job_id}"
+
+    def job_events(self, job_id: str) -> str:
+        """Stream: events of a job since its first follower."""
+        return f"{self.base}job:{job_id}:events"
+
+    @property
     def history(self) -> str:
         """Stream: ended attempts that are not in the database yet. Fields: ``n`` rows, ``rows`` MessagePack array."""
         return f"{self.base}history"
@@ -175,8 +215,8 @@ class QueueKeys:
         lists = [key for lane in ALL_LANES for key in (*self.waiting(lane), self.wakeup(lane))]
         lists += [self.dead, self.quarantine]
         hashes = [self.bodies, *self.done, self.dead_letters, self.notes, self.unique, self.known]
-        hashes += [self.quarantined_bodies, self.running, self.purges]
-        scored = [*map(self.due, ALL_LANES), *map(self.parked, ALL_LANES), self.leases]
+        hashes += [self.quarantined_bodies, self.running, self.jobs, self.progress, self.ended, self.purges]
+        scored = [*map(self.due, ALL_LANES), *map(self.parked, ALL_LANES), self.leases, self.followed]
         texts = [self.token, self.swept, self.paused, self.refused]
         kinds = (("list", lists), ("hash", hashes), ("zset", scored), ("string", texts), ("stream", [self.history]))
         return tuple((key, kind) for kind, keys in kinds for key in keys)

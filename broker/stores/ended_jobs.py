@@ -20,6 +20,8 @@ logger = logging.getLogger("switchyard.broker")
 # A larger body goes along without its arguments.
 BODY_LIMIT_BYTES: Final = 4_096
 LOGS_LIMIT_BYTES: Final = 16_384
+# Options of a message that are kept whatever its size.
+PLAIN: Final = frozenset({"attempts", "generation", "enqueued_at", "due_at", "owner", "parent", "tags", "origin"})
 
 
 class Failure(msgspec.Struct, array_like=True, frozen=True):
@@ -76,6 +78,24 @@ class EndedJob(msgspec.Struct, array_like=True, frozen=True):
             return json_body.decode(self.body)
         except UnreadablePayload:
             return {}
+
+
+def kept_body(body: bytes) -> bytes:
+    """Return a message's body as it is kept: a large one without arguments, then without anything but its actor."""
+    if len(body) <= BODY_LIMIT_BYTES:
+        return body
+    try:
+        fields = json_body.decode(body)
+    except UnreadablePayload:
+        return b""
+    fields.pop("args", None)
+    fields.pop("kwargs", None)
+    shorter = json_body.encode(fields, limit_bytes=None)
+    if len(shorter) <= BODY_LIMIT_BYTES:
+        return shorter
+    options = fields.get("options")
+    plain = {name: value for name, value in options.items() if name in PLAIN} if isinstance(options, dict) else {}
+    return json_body.encode({"actor": fields.get("actor"), "sent_at": fields.get("sent_at"), "options": plain})
 
 
 _PACK: Final = msgspec.msgpack.Encoder()

@@ -10,10 +10,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from broker.errors import BrokerError
 from broker.keys.keys import Keys
 from broker.redis.calls import RedisCalls, Word
+from broker.redis.pipelines import call_together
+from broker.redis.scripts import script
 
 COUNTS: Final = ("written", "skipped")
+REMOVE: Final = script("history_remove", folder="")
+# Words of a call: ids with their sizes.
+AT_ONCE: Final = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,14 +70,21 @@ class HistoryStreams:
 
     def remove(self, entries: Sequence[HistoryEntry], *, written: int, skipped: int) -> None:
         """Remove entries whose rows were committed, and count their rows."""
-        ids: dict[str, list[bytes]] = {}
+        sizes: dict[str, list[Word]] = {}
         for entry in entries:
-            ids.setdefault(entry.queue, []).append(entry.id)
-        commands: list[Sequence[Word]] = [("XDEL", self._stream(queue), *found) for queue, found in ids.items()]
+            sizes.setdefault(entry.queue, []).extend((entry.id, len(entry.rows)))
+        batches = [
+            ([self._stream(queue), self._keys.queue(queue).ended], found[start : start + AT_ONCE])
+            for queue, found in sizes.items()
+            for start in range(0, len(found), AT_ONCE)
+        ]
+        commands: list[Sequence[Word]] = []
         for name, count in zip(COUNTS, (written, skipped), strict=True):
             if count:
                 commands.append(("HINCRBY", self._keys.history_counts(), name, count))
-        self._calls.pipeline(commands)
+        for answer in call_together(self._calls, REMOVE, batches, commands=commands):
+            if isinstance(answer, BrokerError):
+                raise answer
 
     def counts(self) -> dict[str, int]:
         """Return how many rows were written, and how many were skipped because they could not be read."""

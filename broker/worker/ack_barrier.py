@@ -20,7 +20,8 @@ from collections.abc import Callable
 from typing import Protocol
 
 from broker.errors import BrokerUnavailable
-from broker.stores.job_records import ENDED, JobRecords, Step
+from broker.stores.job_records import JobRecords
+from broker.stores.job_steps import ENDED, Step, WorkerPlace, later
 
 logger = logging.getLogger("switchyard.broker")
 
@@ -28,12 +29,6 @@ LAG_S = 0.005
 AWAY_PAUSE_S = 1.0
 ENDS_ATTEMPT = {*ENDED, "retrying"}
 WRITTEN_AT_ONCE = 200
-# State -> what is over with it. The server forgets it as well; see job_write.lua.
-WAITED = ("next_attempt_at", "reason")
-OVER_WITH = {
-    **dict.fromkeys(("running", "retrying", *ENDED), WAITED),
-    "succeeded": (*WAITED, "error"),
-}
 
 
 class MetricsFlush(Protocol):
@@ -61,6 +56,7 @@ class AckBarrier:
     Attributes:
         metrics: First participant, where there are metrics.
         finished: Last participant, in a pool's child.
+        worker_place: Where jobs of this process run, for their records.
         noted: Count of everything that was noted.
         written: Value that ``noted`` had when the last flush began that has ended.
     """
@@ -68,6 +64,7 @@ class AckBarrier:
     def __init__(self, records: JobRecords) -> None:
         self.metrics: MetricsFlush | None = None
         self.finished: FinishedMessages | None = None
+        self.worker_place = WorkerPlace()
         self.noted = 0
         self.written = 0
         self._records = records
@@ -109,9 +106,14 @@ class AckBarrier:
         with self._lock:
             if step.state in ENDS_ATTEMPT:  # and not the sender's own news, which may come after the start
                 self._begun.pop(step.job_id, None)
-            self._steps[step.job_id] = _later(self._steps.get(step.job_id), step)
+            self._steps[step.job_id] = later(self._steps.get(step.job_id), step)
             self.noted += 1
         self._wake()
+
+    @property
+    def pending(self) -> bool:
+        """Whether something was noted that is not written."""
+        return self.written != self.noted
 
     def flush(self) -> None:
         """Write everything that was noted before this call.
@@ -167,7 +169,7 @@ class AckBarrier:
         with self._lock:
             for job_id, make in self._begun.items():
                 if (begun := _made(job_id, make)) is not None:
-                    self._steps[job_id] = _later(self._steps.get(job_id), begun)
+                    self._steps[job_id] = later(self._steps.get(job_id), begun)
             self._begun.clear()
             return len(self._steps)
 
@@ -185,7 +187,7 @@ class AckBarrier:
             with self._lock:
                 for job_id, step in taken.items():
                     newer = self._steps.get(job_id)
-                    self._steps[job_id] = step if newer is None else _later(step, newer)
+                    self._steps[job_id] = step if newer is None else later(step, newer)
             raise
 
     def _write_soon(self) -> None:
@@ -213,20 +215,9 @@ def _made(job_id: str, make: Callable[[], Step]) -> Step | None:
         return None
 
 
-def _later(known: Step | None, step: Step) -> Step:
-    """Return one step for two of a job; the fields of the earlier one that the later one does not set stay."""
-    if known is None:
-        return step
-    if step.sequence < known.sequence:
-        return known
-    over = OVER_WITH.get(step.state, ())
-    earlier = {name: value for name, value in known.fields.items() if name not in over}
-    return step._replace(fields=earlier | step.fields)
-
-
 def record_enqueued(barrier: AckBarrier | None, count: int) -> None:
     """Write the job records of messages that were enqueued; a server that is away gets them later."""
-    if barrier is None:
+    if barrier is None or not barrier.pending:
         return
     try:
         barrier.flush()

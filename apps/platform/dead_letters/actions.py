@@ -18,7 +18,6 @@ from django.contrib.contenttypes.models import ContentType
 from django.db import transaction
 from django.utils import timezone
 
-from apps.platform.dead_letters.job_state_sync import sync_dead_jobs
 from apps.platform.dead_letters.models import BULK_CLAIM, OPEN_STATES, DeadLetter
 from apps.platform.dead_letters.projection import add_history, clear_claim, project
 from apps.platform.dead_letters.queries import find
@@ -117,7 +116,6 @@ def _move(row: DeadLetter, action: MoveAction, by: User | str, reason: str) -> A
         if action == "requeue":
             transport.requeue(claimed.queue, claimed.message_id)
         else:
-            _record_death(claimed)
             transport.discard(claimed.queue, claimed.message_id)
     except NoSuchDeadLetter:
         return _gone(claimed)
@@ -133,13 +131,6 @@ def _move(row: DeadLetter, action: MoveAction, by: User | str, reason: str) -> A
     log.info("dead letter moved", act=action, by=_name(by), message_id=row.message_id, actor=row.actor, queue=row.queue)
     message = f"Requeued {now} to {now.queue}." if action == "requeue" else f"Discarded {now}."
     return ActionResult(now, True, message)
-
-
-def _record_death(row: DeadLetter) -> None:
-    """Set the job's record to dead: its worker may have been killed before, and without a letter nothing else does."""
-    letter = facilities().transport.find_dead_letter(row.queue, row.message_id)
-    if letter is not None:
-        sync_dead_jobs([letter], at_once=True)
 
 
 def _claim(row: DeadLetter, action: MoveAction, by: User | str, reason: str) -> DeadLetter | ActionResult:

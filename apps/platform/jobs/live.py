@@ -78,7 +78,7 @@ async def has_news(job: JobRecord, after: str) -> bool:
     """
     if not job.ended or not is_event_id(after):
         return True
-    return bool(await _ask("XRANGE", job.id, f"({after}", "+", "COUNT", 1))
+    return bool(await _ask("XRANGE", job, f"({after}", "+", "COUNT", 1))
 
 
 async def follow(job: JobRecord, *, after: str, heartbeat_s: float) -> AsyncGenerator[bytes]:
@@ -106,8 +106,8 @@ def is_event_id(text: str) -> bool:
 async def _events(job: JobRecord, after: str, heartbeat_s: float) -> AsyncGenerator[bytes]:
     goes_on = is_event_id(after)
     # The last event is read before the state: one between the two reads is sent twice rather than never.
-    last = after if goes_on else await _last_id(job.id)
-    async with watch(job.id, after=last) as watcher:
+    last = after if goes_on else await _last_id(job)
+    async with watch(job.id, job.queue, after=last) as watcher:
         if not goes_on:
             job = await _find(job.id) or job
             yield _sse("state", snapshot(job), last)
@@ -135,16 +135,16 @@ async def _events(job: JobRecord, after: str, heartbeat_s: float) -> AsyncGenera
                 return
 
 
-async def _last_id(job_id: str) -> str:
+async def _last_id(job: JobRecord) -> str:
     # Before the first follower a job keeps no events: those from here on are followed.
-    newest = await _ask("XREVRANGE", job_id, "+", "-", "COUNT", 1)
+    newest = await _ask("XREVRANGE", job, "+", "-", "COUNT", 1)
     return str(newest[0][0], "utf-8") if newest else "0-0"
 
 
-async def _ask(command: str, job_id: str, *arguments: str | int) -> Any:
+async def _ask(command: str, job: JobRecord, *arguments: str | int) -> Any:
     records = facilities().records
     return await sync_to_async(records.calls.command, thread_sensitive=False)(
-        command, records.stream_key(job_id), *arguments
+        command, records.stream_key(job.id, job.queue), *arguments
     )
 
 

@@ -117,9 +117,11 @@ def report_progress(done: int, total: int, note: str = "") -> None:
     job_id = current_job_id()
     if job_id is None:
         return
+    message, found = CurrentMessage.get_current_message(), facilities()
+    queue = None if message is None else found.yard.queue_of(message.queue_name.removesuffix(".DQ")).name
     try:
-        facilities().barrier.flush()  # records that the job runs before its progress
-        stop = facilities().records.progress(job_id, progress)
+        found.barrier.flush()  # records that the job runs before its progress
+        stop = found.records.progress(job_id, progress, queue=queue)
     except BrokerError as error:
         logger.warning("progress of job %s not reported: %s", job_id, error)
         return

@@ -18,9 +18,10 @@ from broker.queue.results import Entry
 from broker.queue.unroutable import UnroutableLane
 from broker.redis.calls import RedisCalls
 from broker.stores.alert_groups import AlertFact
-from broker.stores.ended_jobs import EndedJob, encode, encode_rows
+from broker.stores.ended_jobs import EndedJob
 from broker.stores.history_streams import HistoryStreams
-from broker.stores.job_records import step
+from broker.stores.job_records import FINISHED_TTL_MS
+from broker.stores.job_steps import LiveJob, ended_step, live_step
 from broker.stores.locks import Lock
 from broker.stores.pool_reports import PoolReport
 from docs import make_keys
@@ -78,11 +79,16 @@ def server(valkey: redis.Redis, facilities: Facilities) -> redis.Redis:
     parked.add("later", '["an_actor", 0, []]')
     parked.adopt(OWNER, '["an_actor", 0, []]', [])
     administration.pause(family)
-    valkey.xadd(family.keys.history, {"n": 1, "rows": encode_rows([encode(EndedJob("held", "succeeded"))])})
     HistoryStreams(RedisCalls(valkey), keys, ()).remove([], written=1, skipped=0)
-    facilities.records.write([step("held", sequence=1, state="queued", fields={}, ttl_ms=60_000)])
-    facilities.records.follow("held")
-    facilities.records.write([step("held", sequence=2, state="running", fields={}, ttl_ms=60_000)])
+    records, name = facilities.records, make_keys.QUEUE
+    records.follow("held")
+    records.write([live_step(name, LiveJob("held", "running", attempt=1))])
+    records.progress("held", {"done": 1, "total": 2, "note": ""})
+    records.write([ended_step(name, EndedJob("done", "succeeded", attempt=1, body=b"{}"))])
+    kept_ms = 2 * FINISHED_TTL_MS
+    records.write([ended_step(name, EndedJob("held", "succeeded", generation=1), kept_ms=kept_ms)])
+    records.write([live_step(name, LiveJob("held", "running", attempt=1))])
+    records.progress("held", {"done": 1, "total": 2, "note": ""})
     facilities.windows.reserve("a-name", "held", limit=1, window_ms=60_000)
     facilities.alerts.raise_(AlertFact("a-fingerprint", "dead", "title", "text", "webhook", "an_actor", 1))
     facilities.pools.write(PoolReport("webhook", "host", 4711, "gevent", 64, 0, 1, 1, "up"))
@@ -96,7 +102,13 @@ def server(valkey: redis.Redis, facilities: Facilities) -> redis.Redis:
     return valkey
 
 
-NOT_MADE_HERE = {"{webhook}:refused", "generation", "generation:missed", "tick:an_actor:2026-11-20T00:00Z"}
+NOT_MADE_HERE = {
+    "{webhook}:refused",
+    "generation",
+    "generation:missed",
+    "job:{held}",
+    "tick:an_actor:2026-11-20T00:00Z",
+}
 
 
 def test_the_page_says_what_the_docstrings_say() -> None:

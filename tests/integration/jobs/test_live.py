@@ -20,6 +20,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from apps.platform.jobs import job_events, live
 from apps.platform.jobs.services import request_cancel, submit
 from broker.interface import facilities
+from broker.stores.ended_jobs import EndedJob, encode
 from project.asgi import application
 from tests.conftest import RunWorker
 from tests.factories.web import serving
@@ -96,7 +97,7 @@ def readers_at(valkey: redis.Redis) -> int:
 def report_progress(valkey: redis.Redis, job_id: str, done: int) -> None:
     """Add an event to a job's stream, as a running job does."""
     data = json.dumps({"done": done, "total": 200, "note": "x" * 50})
-    valkey.xadd(facilities().records.stream_key(job_id), {"event": "progress", "data": data})
+    valkey.xadd(facilities().records.stream_key(job_id, "default"), {"event": "progress", "data": data})
 
 
 def open_streams() -> int:
@@ -221,8 +222,10 @@ def test_a_job_whose_events_are_gone_still_comes_to_its_end(
     wait_for(lambda: follower.events)
 
     with valkey.pipeline(transaction=True) as together:
-        together.hset(facilities().records.keys.job(job_id), "state", "succeeded")
-        together.delete(facilities().records.stream_key(job_id))
+        keys = facilities().records.keys.queue("default")
+        together.hset(keys.ended_bucket(1), job_id, encode(EndedJob(job_id, "succeeded", attempt=1)))
+        together.hset(keys.ended, mapping={"first": 1, "last": 1})
+        together.delete(facilities().records.stream_key(job_id, "default"))
         together.execute()
 
     assert follower.ended()
@@ -236,7 +239,7 @@ def test_a_record_that_expires_closes_the_stream(
     follower = Follower(f"{web}/api/v1/jobs/{job_id}/events", headers())
     wait_for(lambda: follower.events)
 
-    valkey.delete(facilities().records.keys.job(job_id))
+    valkey.hdel(facilities().records.keys.queue("default").bodies, job_id)
 
     assert follower.ended()
     assert "end" not in follower.names()
@@ -377,7 +380,7 @@ def test_a_reader_that_never_reads_is_dropped_with_its_connection(
     reader.connect((address.hostname, address.port))
     reader.sendall(raw_request(job_id, address.netloc, token))
     wait_for(lambda: readers_at(valkey))
-    key, note = facilities().records.stream_key(job_id), "x" * 20_000
+    key, note = facilities().records.stream_key(job_id, "default"), "x" * 20_000
     for number in range(400):
         valkey.xadd(key, {"event": "progress", "data": json.dumps({"done": number, "total": 400, "note": note})})
 
