@@ -28,8 +28,9 @@ def call_together(
     by_name = [("EVALSHA", operation.sha, len(keys), *keys, *args) for keys, args in batches]
     answers = calls.pipeline([*by_name, *commands], raise_errors=False)
     if any(isinstance(answer, BrokerError) and isinstance(answer.__cause__, NoScriptError) for answer in answers):
+        # A server knows it for all calls or for none.
         whole = [("EVAL", operation.text, len(keys), *keys, *args) for keys, args in batches]
-        answers = calls.pipeline([*whole, *commands], raise_errors=False)
+        answers[: len(batches)] = calls.pipeline(whole, raise_errors=False)
     for answer in answers[: len(batches)]:
         if isinstance(answer, BrokerError):
             raise answer
