@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlencode
 
@@ -13,7 +14,7 @@ from django.db import DatabaseError
 from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed
 from django.shortcuts import redirect
 from django.template.response import TemplateResponse
-from django.urls import path
+from django.urls import path, reverse
 from django.utils.decorators import method_decorator
 from django.views.decorators.cache import never_cache
 from django.views.decorators.debug import sensitive_post_parameters
@@ -27,6 +28,7 @@ from apps.platform.history.filters import Filter
 from apps.platform.jobs.calls.arguments import read_json
 from apps.platform.jobs.listing.form import context_of, filter_of, searched
 from apps.platform.jobs.listing.pages import JobsPage, find_jobs
+from apps.platform.jobs.listing.unfinished import UNFINISHED, wants_unfinished
 from apps.platform.jobs.models import Job
 from apps.platform.jobs.passport.again import run_again
 from apps.platform.jobs.passport.picture import picture_of
@@ -124,9 +126,19 @@ class JobAdmin(ReadOnly, ModelAdmin):
             "may_cancel": self.has_cancel_permission(request),
             "is_later": "after" in request.GET,
             "newest": f"?{urlencode(query)}",
+            "bulk_links": self._bulk_links(request, wanted),
             "older": f"?{urlencode(query | {'after': page.after})}",
         }
         return self._render(request, "switchyard_jobs/list.html", context, status)
+
+    def _bulk_links(self, request: HttpRequest, wanted: Filter) -> list[tuple[str, str]]:
+        """Return the acts on all jobs that match, with their addresses; none without a filter."""
+        if not wanted or not wants_unfinished(wanted) or not self.has_cancel_permission(request):
+            return []
+        states = tuple(state for state in wanted.states if state in UNFINISHED)
+        query = urlencode(replace(wanted, states=states).to_query())
+        address = reverse("switchyard-bulk-begin", args=["job.cancel"])
+        return [("Cancel all that have not ended…", f"{address}?{query}")]
 
     def _untracked(self, job_id: str) -> Any:
         try:

@@ -93,3 +93,15 @@ def test_arguments_need_the_right_to_view_them() -> None:
     assert "nordwind" not in staff("view_job").get(LIST).content.decode()
     assert "nordwind" in staff("view_job", "view_arguments").get(LIST).content.decode()
     assert staff("view_job").get(LIST, {"argument": "text=nordwind"}).status_code == 403
+
+
+def test_what_matches_is_cancelled_from_the_list_after_a_question() -> None:
+    submit(probe_actors.add, kwargs={"a": 1, "b": 2})
+    client = staff("view_job", "cancel_job")
+    link = "/admin/operations/bulk/begin/job.cancel/?actor=probe_add"
+
+    assert link in client.get(LIST, {"actor": "probe_add"}).content.decode()
+    assert client.get(link).status_code == 200
+    assert "bulk/begin" not in client.get(LIST).content.decode()
+    assert "bulk/begin" not in client.get(LIST, {"state": "dead"}).content.decode()
+    assert link not in staff("view_job").get(LIST, {"actor": "probe_add"}).content.decode()
