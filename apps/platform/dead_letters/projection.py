@@ -41,7 +41,7 @@ def project(letter: Letter) -> bool:
     Raises:
         DatabaseError: the row was not written.
     """
-    values = _columns(letter)
+    values = columns(letter)
     with transaction.atomic():
         row, created = DeadLetter.objects.select_for_update().get_or_create(message_id=letter.id, defaults=values)
         if created:
@@ -78,7 +78,7 @@ def clear_claim(row: DeadLetter) -> None:
     row.claim_user = None
 
 
-def _columns(letter: Letter) -> dict[str, Any]:
+def columns(letter: Letter) -> dict[str, Any]:
     return {
         "queue": letter.queue,
         "actor": letter.actor[:255],
