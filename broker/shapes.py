@@ -89,6 +89,8 @@ class QueueStats:
     Args:
         parked: Scheduled messages that wait for a worker that knows their actor.
         pause: ``None`` while it is not paused.
+        oldest_held_age_ms: Time since the oldest message that a worker holds was ready, of the live lane and the
+            isolated one; ``None`` where none is held, or where it was not asked for.
     """
 
     queue: str
@@ -99,6 +101,13 @@ class QueueStats:
     paused: bool = False
     parked: int = 0
     pause: QueuePause | None = None
+    oldest_held_age_ms: int | None = None
+
+    @property
+    def oldest_unfinished_age_ms(self) -> int | None:
+        """Age of the oldest message that waits or is held; ``None`` when there is none."""
+        ages = [age for age in (self.live.oldest_age_ms, self.oldest_held_age_ms) if age is not None]
+        return max(ages, default=None)
 
 
 @dataclass(frozen=True)

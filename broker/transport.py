@@ -185,7 +185,9 @@ class RedisTransport:
 
     def stats(self, queue: str) -> QueueStats:
         """Return the figures of a queue family."""
-        return family_stats(self._broker.calls, self._family(queue).keys)
+        keys = self._family(queue).keys
+        ages_held = self._yard.queue_of(queue).done_objective_ms is not None
+        return family_stats(self._broker.calls, keys, ages_held=ages_held)
 
     def _ready(
         self,

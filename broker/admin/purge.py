@@ -17,7 +17,9 @@ from broker.redis.calls import Word
 from broker.redis.scripts import script
 
 UNDO_MS: Final = 60_000
-STEP: Final = 250
+# Messages of one call, which takes the server a few ms at most: what comes back moves with its notes.
+DROP_STEP: Final = 250
+UNDO_STEP: Final = 100
 # Position of the first waiting list, and of the first sorted set, among the keys of drop_purged.
 _WAITING, _DUE = 5, 14
 
@@ -65,7 +67,7 @@ def set_aside(family: QueueOperations, purge: str, *, by: str, reason: str = "",
 def purges(family: QueueOperations) -> list[Purge]:
     """Return the purges whose messages are still set aside, oldest first."""
     answer = family.calls.command("HGETALL", family.keys.purges)
-    fields = {str(name, "utf-8"): value for name, value in zip(answer[::2], answer[1::2], strict=True)}
+    fields = {str(name, "utf-8"): value for name, value in zip(*[iter(answer)] * 2, strict=False)}
     found = []
     for name, text in fields.items():
         if ":" not in name:
@@ -75,18 +77,26 @@ def purges(family: QueueOperations) -> list[Purge]:
     return sorted(found, key=lambda purge: purge.at)
 
 
-def undo(family: QueueOperations, purge: str, *, step: int = STEP) -> Iterator[int]:
-    """Put the messages of a purge back at the end of their lanes, in their order; yield the number after each step.
+def undo(family: QueueOperations, purge: str, *, step: int = UNDO_STEP) -> int:
+    """Put the messages of a purge back, before those that were sent since; return their number.
+
+    Where more than ``step`` messages were sent since, they are set aside first, in steps.
 
     Args:
         step: Messages in one call, at most 500.
 
     Raises:
-        LookupError: there is no such purge, or its messages are being dropped; raised by the call itself.
+        LookupError: there is no such purge, or its messages are being dropped.
     """
+    counts = {found.id: found.count for found in purges(family)}
     if (answer := _claim(family, purge, "undo")) <= 0:
         raise LookupError(f"purge {purge} of {family.keys.queue} " + ("is over" if answer == 0 else "is being dropped"))
-    return _put_back(family, purge, step)
+    k = family.keys
+    keys = [k.bodies, k.notes, k.unique, *_every(k.waiting), *map(k.due, ALL_LANES), *map(k.wakeup, ALL_LANES)]
+    keys += [k.purges, *_aside_keys(family, purge)]
+    while family.calls.call(script("put_back"), keys, [purge, step]):
+        pass
+    return counts.get(purge, 0)
 
 
 def drop(
@@ -94,7 +104,7 @@ def drop(
     purge: str,
     *,
     dropped: Callable[[Lane, Sequence[bytes], Sequence[bytes | None]], None] = lambda lane, ids, bodies: None,
-    step: int = STEP,
+    step: int = DROP_STEP,
 ) -> Iterator[int]:
     """Drop the messages of a purge for good, when the time for undoing is over; yield the number after each step.
 
@@ -128,22 +138,9 @@ def finish(family: QueueOperations) -> int:
     done = 0
     for purge in purges(family):
         with suppress(LookupError):  # another process has just ended it
-            steps = undo(family, purge.id) if purge.claim == "undo" else drop(family, purge.id)
-            done += max(steps, default=0)
+            is_undone = purge.claim == "undo"
+            done += undo(family, purge.id) if is_undone else max(drop(family, purge.id), default=0)
     return done
-
-
-def _put_back(family: QueueOperations, purge: str, step: int) -> Iterator[int]:
-    k, total = family.keys, 0
-    for lane in ALL_LANES:
-        keys = [k.bodies, k.notes, k.unique, *k.waiting(lane), k.due(lane), k.wakeup(lane), k.purges]
-        keys += [*k.aside(purge), *k.aside_waiting(purge, lane), k.aside_due(purge, lane)]
-        left = 1
-        while left:
-            _, put, left = family.calls.call(script("put_back"), keys, [purge, step])
-            total += put
-            yield total
-    _drop(family, purge, 0, ())
 
 
 def _claim(family: QueueOperations, purge: str, claim: str) -> int:

@@ -40,6 +40,10 @@ class QueueBody(BaseModel):
     quarantined: int = Field(description="Unreadable messages.")
     oldest_age_seconds: float | None = Field(description="Age of the oldest waiting message; null when none waits.")
     objective_seconds: float | None = Field(description="Time within which a message should start; null for none.")
+    done_objective_seconds: float | None = Field(description="Time within which a message should end; null for none.")
+    oldest_unfinished_age_seconds: float | None = Field(
+        description="Age of the oldest message that waits or is held, where the queue promises its end."
+    )
     paused: bool
     pause: PauseBody | None = Field(description="Null while the queue is not paused.")
     pools: list[str]

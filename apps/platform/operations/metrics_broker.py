@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
+from apps.platform.conf import declared_yard
 from apps.platform.operations.queries import YardState, yard_state
 from apps.platform.operations.timeouts import NoAnswer, TimedCall
 from broker.errors import BrokerError
@@ -68,6 +69,19 @@ def _families(state: YardState) -> Iterator[Metric]:
         paused.add_metric((stats.queue,), int(stats.paused))
         quarantined.add_metric((stats.queue,), stats.quarantined)
     yield from (dead, paused, quarantined, parked)
+    yield _unfinished(state)
+
+
+def _unfinished(state: YardState) -> Metric:
+    oldest = GaugeMetricFamily(
+        "switchyard_queue_oldest_unfinished_age_seconds",
+        "Time since the oldest message that waits or is held was ready, of queues that promise their end; 0 for none.",
+        labels=("queue",),
+    )
+    for stats in state.queues:
+        if declared_yard().queue_of(stats.queue).done_objective_ms is not None:
+            oldest.add_metric((stats.queue,), (stats.oldest_unfinished_age_ms or 0) / 1_000)
+    return oldest
 
 
 def _pools(state: YardState) -> Iterator[Metric]:

@@ -25,6 +25,7 @@ class QueueState:
         parked: Scheduled messages, also of the retry lane, that wait for a worker that can run them.
         retrying: Messages in the retry lane, in any state.
         oldest_age_ms, objective_ms: ``None`` when nothing waits, or without an objective.
+        done_objective_ms, oldest_unfinished_age_ms: The same for the end; ``None`` without such an objective.
         pause: ``None`` while the queue is not paused.
         slots: Slots of the pools that serve the queue and are up; ``slots_busy`` of them run a message.
         pools_up: Number of ``pools`` with a supervisor that reports.
@@ -46,6 +47,8 @@ class QueueState:
     slots_busy: int
     parked: int
     pause: QueuePause | None = None
+    done_objective_ms: int | None = None
+    oldest_unfinished_age_ms: int | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Return the JSON shape of the API and of ``manage.py queues --json``; ``depth`` counts waiting messages."""
@@ -60,6 +63,8 @@ class QueueState:
             "quarantined": self.quarantined,
             "oldest_age_seconds": _seconds(self.oldest_age_ms),
             "objective_seconds": _seconds(self.objective_ms),
+            "done_objective_seconds": _seconds(self.done_objective_ms),
+            "oldest_unfinished_age_seconds": _seconds(self.oldest_unfinished_age_ms),
             "paused": self.paused,
             "pause": _pause(self.pause),
             "pools": list(self.pools),
@@ -157,6 +162,8 @@ def _queue_state(stats: QueueStats, state: YardState) -> QueueState:
         slots_busy=sum(pool.busy for pool in pools),
         parked=stats.parked,
         pause=stats.pause,
+        done_objective_ms=queue.done_objective_ms,
+        oldest_unfinished_age_ms=stats.oldest_unfinished_age_ms if queue.done_objective_ms is not None else None,
     )
 
 

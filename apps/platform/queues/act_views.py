@@ -21,7 +21,6 @@ from apps.platform.queues.views import check, queue_of
 from broker.errors import BrokerError
 
 TYPED_ABOVE = 100
-UNDO_WITHIN_S = 5.0
 NOTHING_WAITS = "Nothing waited and nothing was scheduled."
 
 asks = require_http_methods(["GET", "HEAD", "POST"])
@@ -99,11 +98,11 @@ def undo(request: HttpRequest, name: str, purge_id: str) -> HttpResponseBase:
     check(request, "purge_queue")
     queue = queue_of(name)
     try:
-        count = services.undo_purge(queue.name, purge_id, who=Who.of_request(request), within_s=UNDO_WITHIN_S)
+        count = services.undo_purge(queue.name, purge_id, who=Who.of_request(request))
     except (PurgeEnded, ForeignBroker, BrokerError) as error:
         messages.error(request, str(error))
     else:
-        messages.success(request, f"{count:,} messages are put back, behind those that were sent since.")
+        messages.success(request, f"{count:,} messages are put back, before those that were sent since.")
     return _back(name)
 
 

@@ -7,7 +7,6 @@ rows are in the log then.
 from __future__ import annotations
 
 import secrets
-import time
 from datetime import datetime
 
 import dramatiq
@@ -85,11 +84,8 @@ def purge(queue: str, *, who: Who, reason: str = "") -> Purge | None:
         return next((found for found in purges(family) if found.id == id_), None)
 
 
-def undo_purge(queue: str, purge_id: str, *, who: Who, within_s: float | None = None) -> int:
-    """Put back what a purge set aside, at the end of the queue; return the number of messages.
-
-    Args:
-        within_s: Seconds after which the leading scheduler goes on, for requests that must not take longer.
+def undo_purge(queue: str, purge_id: str, *, who: Who) -> int:
+    """Put back what a purge set aside, before what was sent since; return the number of messages.
 
     Raises:
         PurgeEnded: the messages are dropped, or being dropped.
@@ -98,12 +94,8 @@ def undo_purge(queue: str, purge_id: str, *, who: Who, within_s: float | None = 
     detail = {"purge": purge_id}
     with act("queue.purge_undo", who=who, target=family.keys.queue, detail=detail) as entry:
         entry.count = 0
-        give_up_s = None if within_s is None else time.monotonic() + within_s
         try:
-            for entry.count in undo(family, purge_id):
-                if give_up_s is not None and time.monotonic() > give_up_s:
-                    entry.detail = {**detail, "rest": "put back by the scheduler"}
-                    break
+            entry.count = undo(family, purge_id)
         except LookupError as error:
             raise PurgeEnded(str(error)) from error
         return entry.count

@@ -18,6 +18,7 @@ from apps.platform.history.models import JobRow
 from broker.interface import Facilities
 from broker.queue.results import Entry
 from tests.factories.brokers import broker_without_server
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.django_db(transaction=True)
 LIST, PAGE, LIVE = (
@@ -80,8 +81,11 @@ def test_waits_come_from_the_jobs_that_ended_lately(watcher: Client, facilities:
     assert "50 ms p50; to the end 1.1 s 95 ms p95" in text
 
 
-def test_rates_are_measured_between_two_looks(watcher: Client, waiting: list[str]) -> None:
-    assert "measured between two readings" in text_of(watcher.get(PAGE))
+def test_rates_are_measured_between_two_looks(watcher: Client, facilities: Facilities) -> None:
+    page = reverse("switchyard-queue", args=["billing"])
+    assert "measured between two readings" in text_of(watcher.get(page))
+
+    wait_for(lambda: "from the broker's counters" in text_of(watcher.get(page)))
 
 
 def test_pausing_asks_for_a_reason_and_shows_it(operator: Client, waiting: list[str]) -> None:

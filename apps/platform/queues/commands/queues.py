@@ -157,7 +157,7 @@ class Command(BaseCommand):
         if options["json"]:
             self.stdout.write(json.dumps({"queue": queue, "put_back": count, "purges": [purge.id for purge in found]}))
         else:
-            self.stdout.write(f"{queue}: {count:,} messages are put back, behind those that were sent since")
+            self.stdout.write(f"{queue}: {count:,} messages are put back, before those that were sent since")
 
     def _show(self, options: dict[str, Any]) -> None:
         family = _family(options["queue"])
@@ -256,7 +256,7 @@ def _table(found: list[queries.QueueState]) -> Table:
             queue.queue + _paused(queue),
             *(f"{getattr(queue, name):,}" for name in counted),
             f"[red]{oldest}[/red]" if late else oldest,
-            promise(objective),
+            promise(objective, queue.done_objective_ms),
             slots,
         )
     return table

@@ -14,6 +14,7 @@ from broker.queue import administration
 from broker.queue.operations import HIGH, LOW, QueueOperations
 from broker.queue.results import Entry
 from broker.redis.calls import RedisCalls
+from broker.redis.scripts import script
 from tests.integration.broker.admin.test_relocate import Killed, MortalCalls
 
 BODY = b'{"actor":"an_actor","sent_at":1}'
@@ -72,7 +73,7 @@ def test_undone_purge_leaves_the_queue_as_it_was(family: QueueOperations) -> Non
     [purge] = purges(family)
     assert (purge.count, purge.by, purge.reason, purge.claim) == (25, "me", "why", "")
     assert purge.until - purge.at == 60_000
-    assert finish(undo(family, "p", step=7)) == 25
+    assert undo(family, "p", step=7) == 25
 
     assert everything(family) == before
     assert all_keys(family) == [] and purges(family) == []
@@ -121,10 +122,10 @@ def test_the_first_of_undo_and_drop_decides(family: QueueOperations) -> None:
 
     fill(family, 5)
     set_aside(family, "undoing", by="me", undo_ms=0)
-    undoing = undo(family, "undoing", step=2)
-    next(undoing)
+    family.enqueue([Entry(f"since-{number}", BODY) for number in range(5)])
+    family.calls.call(script("claim_purge"), [family.keys.purges], ["undoing", "undo"])
     assert list(drop(family, "undoing")) == []
-    assert finish(undoing) == 10
+    assert undo(family, "undoing", step=2) == 10
 
 
 def test_messages_sent_meanwhile_stay_and_are_the_same_once(family: QueueOperations) -> None:
@@ -132,13 +133,13 @@ def test_messages_sent_meanwhile_stay_and_are_the_same_once(family: QueueOperati
     set_aside(family, "p", by="me")
     family.enqueue([Entry("n1", b'{"actor":"new"}'), Entry("new", BODY, "key-2")])
 
-    assert finish(undo(family, "p")) == 9
+    assert undo(family, "p") == 10
 
     bodies = family.calls.client.hgetall(family.keys.bodies)
     assert bodies[b"n1"] == b'{"actor":"new"}'
     assert family.calls.client.hget(family.keys.unique, "key-2") == b"new"
     ids = family.calls.client.lrange(family.keys.waiting("live")[1], 0, -1)
-    assert ids == [b"n1", b"new", b"n0", b"n2", b"n3", b"n4"]
+    assert ids == [b"n0", b"n1", b"n2", b"n3", b"n4", b"new"]
     assert administration.cancel(family, "n2") == "cancelled"
     assert family.calls.client.hget(family.keys.unique, "key-2") == b"new", "the key of another is not freed"
 
@@ -150,7 +151,7 @@ def test_two_purges_lie_beside_each_other(family: QueueOperations) -> None:
     set_aside(family, "second", by="me")
 
     assert finish(drop(family, "first")) == 10
-    assert finish(undo(family, "second")) == 1
+    assert undo(family, "second") == 1
     assert family.calls.client.lrange(family.keys.waiting("live")[1], 0, -1) == [b"second"]
 
 
@@ -173,33 +174,33 @@ def test_a_repeated_call_sets_nothing_more_aside(family: QueueOperations) -> Non
 def test_a_kill_at_any_call_loses_and_doubles_nothing(
     family: QueueOperations, valkey: redis.Redis, act: str, answered: bool
 ) -> None:
+    since = [Entry(f"since-{number}", BODY) for number in range(10)]
     for last in range(1, 30):
         valkey.flushdb()
         family.join(WORKER)
         family.join(RETRIES)
-        ids = fill(family)
-        before = everything(family)
+        fill(family)
+        ids = {*valkey.hkeys(family.keys.bodies), *(entry.id.encode() for entry in since)}
         mortal = QueueOperations(MortalCalls(valkey, last, answered=answered), family.keys)
-        seen: set[bytes] = set()
         killed = False
         try:
             set_aside(mortal, "p", by="me", undo_ms=0)
-            steps = undo(mortal, "p", step=7) if act == "undo" else drop(mortal, "p", step=7)
-            finish(steps)
+            family.enqueue(since)
+            undo(mortal, "p", step=3) if act == "undo" else finish(drop(mortal, "p", step=7))
         except Killed:
             killed = True
-
-        set_aside(family, "p", by="me", undo_ms=0) if last == 1 else None
+        is_set_aside = last > 1 or answered
+        family.enqueue(since)
         for purge in purges(family):
-            steps = undo(family, purge.id) if act == "undo" else drop(family, purge.id)
-            finish(steps)
+            undo(family, purge.id) if act == "undo" else finish(drop(family, purge.id))
 
         assert purges(family) == [] and all_keys(family) == []
-        if act == "undo":
-            assert everything(family) == before
-        elif last > 1 or answered:
-            left = set(valkey.hkeys(family.keys.bodies))
-            assert left == {b"leased"}, (last, left, seen, ids)
+        if act == "undo" or not is_set_aside:
+            assert set(valkey.hkeys(family.keys.bodies)) == ids
+            order = [f"n{number}".encode() for number in range(20)] + [entry.id.encode() for entry in since]
+            assert valkey.lrange(family.keys.waiting("live")[1], 0, -1) == order
+        else:
+            assert set(valkey.hkeys(family.keys.bodies)) == {b"leased", *(entry.id.encode() for entry in since)}
         if not killed:
             return
     pytest.fail("it was killed at every call")
