@@ -133,10 +133,8 @@ def records_of(ids: list[str]) -> dict[str, JobRecord]:
     Raises:
         BrokerUnavailable: the broker did not answer.
     """
-    records = facilities().records
-    states = records.states(ids) if ids else []
-    tracked = [id_ for id_, state in zip(ids, states, strict=True) if state is not None]
-    return {id_: record for id_ in tracked if (record := records.read(id_)) is not None}
+    found = facilities().records.read_many(ids) if ids else []
+    return {record.id: record for record in found if record is not None}
 
 
 def holder_of(lease_owner: str) -> Holder:

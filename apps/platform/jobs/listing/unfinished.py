@@ -15,7 +15,7 @@ from apps.platform.jobs.running import families, holder_of, records_of
 from apps.platform.jobs.shown_arguments import shown_arguments
 from broker.admin.look_through import SeenMessage, SentFields, fields_of, look_through
 from broker.interface import facilities
-from broker.stores.job_records import ENDED, JobRecord
+from broker.stores.job_records import JobRecord
 
 UNFINISHED: Final = frozenset({"scheduled", "queued", "running", "retrying"})
 # State -> places in which its jobs are.
@@ -82,12 +82,8 @@ def lines_of(jobs: list[Unfinished], wanted: Filter, *, arguments: bool) -> list
     Raises:
         BrokerUnavailable: the broker did not answer.
     """
-    ids = [job.id for job in jobs]
-    now = dict(zip(ids, facilities().records.states(ids), strict=True)) if ids else {}
-    over = {id_: state for id_, state in now.items() if state in ENDED}
-    records = records_of([job.id for job in jobs if job.state in ("running", "retrying") and job.id not in over])
+    records = records_of([job.id for job in jobs])
     lines = [_line(job, records.get(job.id), arguments=arguments) for job in jobs]
-    lines = [replace(line, state=over.get(line.id, line.state)) for line in lines]
     return [line for line in lines if not wanted.states or line.state in wanted.states]
 
 
@@ -149,9 +145,11 @@ def _line(job: Unfinished, record: JobRecord | None, *, arguments: bool) -> JobL
     )
     if record is None:
         return line
+    state = record.state if record.ended else line.state
     error = f"{record.error['type']}: {record.error['message']}"[:LONGEST_ERROR] if record.error else ""
     return replace(
         line,
+        state=state,
         attempts=max(line.attempts, record.attempts),
         started_at=record.started_at,
         progress=record.progress,

@@ -11,7 +11,6 @@ from dramatiq.actor import Actor
 from apps.platform.audit.services import Who, act
 from apps.platform.jobs.calls.arguments import CallArguments, checked
 from apps.platform.jobs.passport.reading import Passport
-from apps.platform.jobs.queries import find_untracked
 from apps.platform.jobs.shown_arguments import shown_arguments
 from broker.errors import SwitchyardError
 from broker.interface import facilities
@@ -31,16 +30,9 @@ def arguments_kept(job: Passport) -> CallArguments | None:
     Raises:
         BrokerUnavailable: the broker did not answer.
     """
-    args, kwargs = getattr(job.record, "args", ()), getattr(job.record, "kwargs", {})
-    if args or kwargs:
-        return CallArguments(tuple(args), dict(kwargs))
-    message = find_untracked(job.id)
-    if message is not None:
-        return CallArguments(tuple(message.args), dict(message.kwargs))
+    if job.record is not None and (job.record.args or job.record.kwargs):
+        return CallArguments(tuple(job.record.args), dict(job.record.kwargs))
     if job.arguments is None or _hides(job.arguments) or any(" " in name for name in job.arguments):
-        return None
-    # Nothing is kept of a job without arguments, and of one whose message has left the broker untracked.
-    if not job.arguments and job.row is None:
         return None
     return CallArguments((), dict(job.arguments))
 

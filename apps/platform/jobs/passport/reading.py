@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import datetime
-from types import SimpleNamespace
 from typing import Any
 
 import structlog
@@ -16,7 +15,7 @@ from apps.platform.dead_letters.models import DeadLetter
 from apps.platform.history import queries as history
 from apps.platform.history.models import AttemptRow, JobRow
 from apps.platform.jobs.presentation import public_result
-from apps.platform.jobs.queries import find_job, find_untracked
+from apps.platform.jobs.queries import find_job
 from apps.platform.jobs.running import holder_of, limit_of
 from apps.platform.jobs.shown_arguments import shown_arguments, stored_arguments
 from broker.clock import datetime_of, now_ms
@@ -164,18 +163,7 @@ def passport_of(job_id: str) -> Passport | None:
         if away is not None:
             raise away
         return None
-    if record is not None and not record.ended:
-        record = _with_message(record)
     return _passport(job_id, record, row, attempts, children, letter, history_away=history_away)
-
-
-def _with_message(record: JobRecord) -> Any:
-    message = find_untracked(record.id)
-    if message is None:
-        return record
-    said = {"args": message.args, "kwargs": message.kwargs}
-    said |= {name: message.options[name] for name in ("tags", "origin", "parent") if name in message.options}
-    return SimpleNamespace(**{**asdict(record), "ended": record.ended}, **said)
 
 
 def _stored(
@@ -216,7 +204,7 @@ def _passport(
         owner=known.owner or "",
         attempts_count=known.attempts,
         enqueued_at=known.enqueued_at or (row.enqueued_at if row is not None else None),
-        due_at=record.next_attempt_at if record is not None else None,
+        due_at=(record.next_attempt_at or record.due_at) if record is not None else None,
         started_at=known.started_at,
         finished_at=record.finished_at if record is not None else row.finished_at if row is not None else None,
         limit_ms=limit_of(known.actor, known.queue, options),
@@ -227,10 +215,10 @@ def _passport(
         result=_result(record, row),
         progress=(record.progress if record is not None else None) or {},
         origin=_origin(record, row),
-        parent=getattr(record, "parent", "") or (row.parent if row is not None else None) or "",
-        tags=tuple(getattr(record, "tags", ()) or (row.tags if row is not None else ())),
-        release=getattr(record, "release", "") or (row.release if row is not None else ""),
-        worker=_worker(getattr(record, "worker", "") or (row.worker if row is not None else "")),
+        parent=known.parent or "",
+        tags=tuple(known.tags),
+        release=known.release or (row.release if row is not None else ""),
+        worker=_worker(known.worker or (row.worker if row is not None else "")),
         attempts=tuple(_attempts(record, row, attempts)),
         children=tuple(children),
         letter=letter,
@@ -239,9 +227,8 @@ def _passport(
 
 
 def _arguments(record: JobRecord | None, row: JobRow | None, letter: DeadLetter | None) -> Mapping[str, Any] | None:
-    args, kwargs = getattr(record, "args", ()), getattr(record, "kwargs", {})
-    if record is not None and (args or kwargs):
-        return shown_arguments(record.actor, args, kwargs)
+    if record is not None and (record.args or record.kwargs):
+        return shown_arguments(record.actor, record.args, record.kwargs)
     if row is not None and row.arguments:
         return stored_arguments(row.arguments)
     if letter is not None and isinstance(letter.payload, dict) and isinstance(letter.payload.get("arguments"), dict):
@@ -262,7 +249,7 @@ def _result(record: JobRecord | None, row: JobRow | None) -> str:
 
 
 def _origin(record: JobRecord | None, row: JobRow | None) -> dict[str, str]:
-    found = getattr(record, "origin", None) or {}
+    found = record.origin if record is not None else {}
     if not found and row is not None:
         found = {"request": row.request_id, "user": row.user, "schedule": row.schedule}
     return {str(name): str(value) for name, value in found.items() if value}
@@ -315,14 +302,14 @@ def _last_of_record(record: JobRecord | None) -> Attempt | None:
     error = record.error if record.state in ("dead", "retrying") else None
     return Attempt(
         number=record.attempts,
-        generation=getattr(record, "generation", 0),
+        generation=record.generation,
         state=record.state,
         started_at=record.started_at,
         finished_at=record.finished_at,
         error_type=error["type"] if error else "",
         error_message=error["message"] if error else "",
-        worker=_worker(getattr(record, "worker", "")),
-        release=getattr(record, "release", ""),
+        worker=_worker(record.worker),
+        release=record.release,
     )
 
 
