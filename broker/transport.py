@@ -17,7 +17,8 @@ from broker.held_message import HeldMessage, moved_copy, requeued_copy
 from broker.keys.queue_keys import Lane
 from broker.queue import administration, codec, dead_moves
 from broker.queue.dead_letter_json import decode
-from broker.queue.operations import NORMAL, Move, QueueOperations, lane_of
+from broker.queue.operations import Move, QueueOperations, lane_of
+from broker.queue.results import NORMAL
 from broker.queue.unroutable import UnroutableLane
 from broker.redis_broker import RedisBroker
 from broker.shapes import DeadLetter, Moved, Page, QueueStats, Unreadable

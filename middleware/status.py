@@ -12,13 +12,14 @@ from dramatiq.message import Message
 from dramatiq.middleware import Middleware
 
 from broker.clock import now_ms
-from broker.stores.ended_jobs import EndedJob, Failure, kept_body
+from broker.queue.results import NO_ROW, HistoryRow
+from broker.stores.ended_jobs import EndedJob, Failure, encode, encode_rows, kept_body
 from broker.stores.job_steps import LiveJob, Step, WorkerPlace, ended_step, live_step, sequence
 from broker.topology import Yard
 from broker.worker.ack_barrier import AckBarrier
 from middleware.attempt_records import body_of, failure_of, result_of
 from middleware.option_rules import boolean_of
-from middleware.outcomes import attempt, outcome_of
+from middleware.outcomes import Outcome, attempt, outcome_of
 from middleware.record_options import ALWAYS, RecordOptions, record_rules
 
 
@@ -35,12 +36,15 @@ class Status(Middleware):
 
     option_rules: ClassVar = record_rules()
 
-    def __init__(self, *, yard: Yard, barrier: AckBarrier, finds_waiting: bool = True) -> None:
+    def __init__(self, *, yard: Yard, barrier: AckBarrier, finds_waiting: bool = True, history_bytes: int = 0) -> None:
         self._yard = yard
         self._barrier = barrier
         self._finds_waiting = finds_waiting
+        self._history_bytes = history_bytes
         self._queues: dict[str, str] = {}
         self._kept: dict[str, RecordOptions] = {}
+        if finds_waiting:
+            barrier.row_of = self._row_of
 
     @property
     def actor_options(self) -> set[str]:
@@ -130,6 +134,23 @@ class Status(Middleware):
             text, refused = result_of(message, result)
         self._end(message, kept, outcome.kind, result=text, error=refused)
 
+    def _row_of(self, message: MessageProxy) -> HistoryRow:
+        """Return the row of an attempt that ends with the move of its message: no kill comes between the two."""
+        outcome = getattr(message, "outcome", None)
+        if not isinstance(outcome, Outcome) or outcome.kind not in ("retried", "dead") or not self._asks(message):
+            return NO_ROW
+        state = "retrying" if outcome.kind == "retried" else "dead"
+        if not self._in_history(message, self._kept.get(message.actor_name, ALWAYS), state):
+            return NO_ROW
+        error = failure_of(message, outcome.exception, outcome.refusal)
+        reason = outcome.reason if state == "dead" else ""
+        ended = self._ended(message, state, attempts=attempt(message), reason=reason, error=error)
+        return HistoryRow(encode_rows([encode(ended)]), self._history_bytes)
+
+    def _asks(self, message: MessageProxy) -> bool:
+        asked = message.options.get("track")
+        return asked if isinstance(asked, bool) else self._kept.get(message.actor_name, ALWAYS).track
+
     def _add_retried(
         self, message: MessageProxy, kept: RecordOptions, exception: BaseException | None, delay_ms: int
     ) -> None:
@@ -137,7 +158,7 @@ class Status(Middleware):
         error = failure_of(message, exception)
         ended = self._ended(message, "retrying", attempts=attempts, error=error)
         rows: tuple[bytes, ...] = ()
-        if self._in_history(message, kept, "retrying"):
+        if self._in_history(message, kept, "retrying") and not self._has_row(message):
             rows = ended_step(queue, ended).rows
         live = self._live(
             message,
@@ -191,7 +212,7 @@ class Status(Middleware):
         if started is not None:
             order = sequence(generation=ended.generation, attempts=started, state=state)
         kept_ms = kept.result_ttl if ended.result is not None else 0
-        in_history = self._in_history(message, kept, state)
+        in_history = self._in_history(message, kept, state) and not (state == "dead" and self._has_row(message))
         queue = self._queue_of(message.queue_name)
         self._barrier.add(ended_step(queue, ended, order=order, in_history=in_history, kept_ms=kept_ms))
 
@@ -242,6 +263,11 @@ class Status(Middleware):
     def _in_history(self, message: Any, kept: RecordOptions, state: str) -> bool:
         # Sent with a job id of its own: the history tells a repetition that it was enqueued.
         return message.options.get("track") is True or kept.in_history(message.message_id, state)
+
+    def _has_row(self, message: Any) -> bool:
+        """Return whether the move of a message wrote its row, or found that its lease was lost."""
+        decided = isinstance(getattr(message, "outcome", None), Outcome)
+        return self._finds_waiting and decided and getattr(message, "moved", False) is True
 
     def _kept_of(self, broker: Broker, actor_name: str) -> RecordOptions:
         kept = self._kept.get(actor_name)

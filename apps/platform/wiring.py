@@ -156,7 +156,12 @@ def in_order(
         RateLimits(windows=facilities.windows, transport=transport),
         Logs(tracebacks=development),
         metrics,
-        Status(yard=yard, barrier=facilities.barrier, finds_waiting=transport.finds_waiting),
+        Status(
+            yard=yard,
+            barrier=facilities.barrier,
+            finds_waiting=transport.finds_waiting,
+            history_bytes=facilities.records.history_share,
+        ),
         Alerts(groups=facilities.alerts),
         DeadLetters(yard=yard, transport=transport, on_dead=on_dead),
         Retries(yard=yard, transport=transport),

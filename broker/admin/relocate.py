@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from broker.keys.queue_keys import Lane
 from broker.queue import administration, codec
-from broker.queue.operations import HIGH, LOW, NORMAL, QueueOperations
-from broker.queue.results import Lease, MovingMessage
+from broker.queue.operations import QueueOperations
+from broker.queue.results import HIGH, LOW, NORMAL, Lease, MovingMessage
 
 BATCH = 200
 

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from broker.keys.queue_keys import ALL_LANES, Lane
-from broker.queue.operations import NORMAL, QueueOperations, lane_of
-from broker.queue.results import Lease, MovingMessage
+from broker.queue.operations import QueueOperations, lane_of
+from broker.queue.results import NORMAL, Lease, MovingMessage
 from broker.redis.calls import Word
 from broker.redis.scripts import script
 

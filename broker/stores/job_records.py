@@ -61,6 +61,9 @@ class JobRecords:
     Args:
         queues: Names of all queues, without lanes.
         finds_waiting: The broker finds a waiting message by its id; without that a record is written at enqueue.
+
+    Attributes:
+        history_share: Bytes of the history's stream of one queue family.
     """
 
     def __init__(
@@ -78,10 +81,11 @@ class JobRecords:
         self.limits = limits or RecordLimits()
         self.finds_waiting = finds_waiting
         share = max(len(self.queues), 1)
+        self.history_share = self.limits.history_bytes // share
         self._limits: list[Word] = [
             self.limits.ended_ms,
             self.limits.records_bytes // share,
-            self.limits.history_bytes // share,
+            self.history_share,
             LIVE_TTL_MS,
             "1" if finds_waiting else "",
         ]

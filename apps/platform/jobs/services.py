@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from django.db import transaction
+from django.db import DatabaseError, transaction
 from dramatiq.actor import Actor
 from dramatiq.broker import Broker
 from dramatiq.message import Message
@@ -17,6 +17,7 @@ from dramatiq.middleware import CurrentMessage
 
 from apps.platform.api.request_jobs import current_request
 from apps.platform.audit.services import Who, act
+from apps.platform.history.queries import find
 from apps.platform.jobs.queries import is_job_id
 from broker.admin.cancel import cancel
 from broker.errors import BrokerError
@@ -204,7 +205,7 @@ def _enqueue(broker: Broker, message: Message[Any], delay_ms: int | None, *, loo
     request = current_request()
     job_id = message.message_id
     try:
-        if not look_up or facilities().records.states([job_id]) == [None]:
+        if not look_up or not _was_enqueued(job_id):
             job_id = broker.enqueue(message, delay=delay_ms).message_id
     except BrokerError as error:
         if request is not None:
@@ -213,3 +214,14 @@ def _enqueue(broker: Broker, message: Message[Any], delay_ms: int | None, *, loo
     if request is not None:
         request.note_enqueued(job_id)
     return job_id
+
+
+def _was_enqueued(job_id: str) -> bool:
+    """Return whether broker or history have a record of a job; without a database the broker alone is asked."""
+    if facilities().records.states([job_id]) != [None]:
+        return True
+    try:
+        return find(job_id) is not None
+    except DatabaseError as error:
+        logger.warning("job %s may run again, the history cannot be asked: %s", job_id, error)
+        return False

@@ -11,8 +11,8 @@ import redis
 from broker.admin.purge import drop, purges, set_aside, undo
 from broker.keys.keys import Keys
 from broker.queue import administration
-from broker.queue.operations import HIGH, LOW, QueueOperations
-from broker.queue.results import Entry
+from broker.queue.operations import QueueOperations
+from broker.queue.results import HIGH, LOW, Entry
 from broker.redis.calls import RedisCalls
 from broker.redis.scripts import script
 from tests.integration.broker.admin.test_relocate import Killed, MortalCalls

@@ -14,8 +14,8 @@ from broker.admin.relocate import relocate
 from broker.interface import Facilities
 from broker.keys.keys import Keys
 from broker.queue import administration
-from broker.queue.operations import HIGH, QueueOperations
-from broker.queue.results import Entry, Grant
+from broker.queue.operations import QueueOperations
+from broker.queue.results import HIGH, Entry, Grant
 from broker.redis.calls import RedisCalls
 from tests.waiting import wait_for
 
