@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import redis
 
-from broker.admin.purge import DROP_STEP, UNDO_STEP, finish, purges, set_aside
+from broker.admin.purge import STEP, finish, purges, set_aside
 from broker.keys.keys import Keys
 from broker.queue.operations import QueueOperations
 from broker.queue.results import Entry
@@ -114,7 +114,7 @@ def test_a_purge_is_exact_after_kills_and_never_holds_the_server_up(server: Serv
     family.enqueue(since)
     family.calls.call(script("claim_purge"), [family.keys.purges], ["undone", "undo"])
     for _ in range(KILLS):
-        kill_in_the_middle(server, family, rng, steps=len(since) // UNDO_STEP)
+        kill_in_the_middle(server, family, rng, steps=len(since) // STEP)
     began_s = time.monotonic()
     finish(family)
     undone_s = time.monotonic() - began_s
@@ -123,7 +123,7 @@ def test_a_purge_is_exact_after_kills_and_never_holds_the_server_up(server: Serv
 
     assert set_aside(family, "dropped", by="an_operator", undo_ms=0) == count
     for _ in range(KILLS):
-        kill_in_the_middle(server, family, rng, steps=count // 4 // DROP_STEP)
+        kill_in_the_middle(server, family, rng, steps=count // 4 // STEP)
     began_s = time.monotonic()
     finish(family)
     dropped_s = time.monotonic() - began_s

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -12,6 +12,7 @@ from django.utils import timezone
 
 from apps.platform.conf import declared_yard
 from apps.platform.history.models import JobRow
+from apps.platform.jobs.running import RunningJob, running_or_none
 from apps.platform.operations.metrics_broker import YARD_STATE
 from apps.platform.operations.queries import YardState
 from apps.platform.operations.rows import Row, yard_rows
@@ -23,14 +24,11 @@ from broker.admin.browse import BrowsedMessage, look
 from broker.admin.purge import Purge, purges
 from broker.clock import now_ms
 from broker.errors import BrokerError
-from broker.keys.queue_keys import ALL_LANES
-from broker.queue.operations import QueueOperations
 from broker.shapes import QueuePause, QueueStats
 from broker.topology import Queue
 
 TIMEOUT_S: Final = 2.0
 NEXT: Final = 10
-MOST_HELD: Final = 500
 RECENT_MS: Final = 15 * 60_000
 MOST_ENDED: Final = 1_000
 
@@ -53,11 +51,16 @@ class WaitTimes:
 
 @dataclass(frozen=True, slots=True)
 class SlotHolder:
-    """An actor whose messages workers hold: of the queue, and of the others that its pools serve."""
+    """An actor that runs in slots of the queue's pools, for this queue or another one that they serve.
+
+    Args:
+        longest: The job that has run for longest.
+    """
 
     actor: str
     count: int
     queues: tuple[str, ...]
+    longest: RunningJob
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +97,8 @@ class QueueView:
 
     Args:
         stats, row: ``None`` and of unknown state while the broker is unavailable.
-        holders, next, purges: Empty where the broker is not Switchyard's own.
+        holders, running: ``None`` while the broker is unavailable.
+        next, purges: Empty where the broker is not Switchyard's own.
         waits, dones: WaitTimes from being ready to the start, and to the end; ``None`` without recent jobs.
         history: Whether the database answered.
     """
@@ -104,7 +108,8 @@ class QueueView:
     stats: QueueStats | None
     pause: PauseFacts | None
     rates: Rates | None
-    holders: tuple[SlotHolder, ...]
+    holders: tuple[SlotHolder, ...] | None
+    running: list[RunningJob] | None
     next: tuple[BrowsedMessage, ...]
     waits: WaitTimes | None
     dones: WaitTimes | None
@@ -129,7 +134,9 @@ def view_of(queue: Queue) -> QueueView:
     state = yard_state()
     row = next(row for row in yard_rows(declared_yard(), state) if row.name == queue.name)
     stats = None if state is None else next(stats for stats in state.queues if stats.queue == queue.name)
-    rates, holders, first, aside = _of_broker(queue) if state is not None else (None, (), (), ())
+    rates, first, aside = _of_broker(queue) if state is not None else (None, (), ())
+    running = running_or_none() if state is not None else None
+    pools = tuple(pool.name for pool in declared_yard().pools_of(queue.name))
     waits, dones, answered = _of_history(queue.name)
     return QueueView(
         queue=queue,
@@ -137,13 +144,14 @@ def view_of(queue: Queue) -> QueueView:
         stats=stats,
         pause=pause_facts(stats.pause) if stats is not None and stats.pause is not None else None,
         rates=rates,
-        holders=holders,
+        holders=None if running is None else holders_of(queue.name, pools, running),
+        running=None if running is None else [job for job in running if job.queue == queue.name],
         next=first,
         waits=waits,
         dones=dones,
         history=answered,
         purges=aside,
-        pools=tuple(pool.name for pool in declared_yard().pools_of(queue.name)),
+        pools=pools,
         at=timezone.now(),
     )
 
@@ -161,16 +169,16 @@ def pause_facts(pause: QueuePause) -> PauseFacts:
     return PauseFacts(_moment(pause.since), _moment(pause.until), pause.by, pause.reason)
 
 
-_OfBroker = tuple[Rates | None, tuple[SlotHolder, ...], tuple[BrowsedMessage, ...], tuple[PurgeFacts, ...]]
+_OfBroker = tuple[Rates | None, tuple[BrowsedMessage, ...], tuple[PurgeFacts, ...]]
 
 
 def _of_broker(queue: Queue) -> _OfBroker:
     try:
         family = family_of(queue.name)
         waiting = look(family, "live", "waiting", limit=NEXT)
-        return measure(family), _holders(queue), tuple(waiting.items), tuple(map(_purge_facts, purges(family)))
+        return measure(family), tuple(waiting.items), tuple(map(_purge_facts, purges(family)))
     except (BrokerError, LookupError, ForeignBroker):
-        return None, (), (), ()
+        return None, (), ()
 
 
 def _purge_facts(purge: Purge) -> PurgeFacts:
@@ -179,23 +187,21 @@ def _purge_facts(purge: Purge) -> PurgeFacts:
     return PurgeFacts(purge.id, purge.count, at, until, purge.by, purge.reason, purge.claim == "", undoing)
 
 
-def _holders(queue: Queue) -> tuple[SlotHolder, ...]:
-    """Return who holds the slots of the queue's pools, most first."""
-    yard = declared_yard()
-    lanes = {lane for pool in yard.pools_of(queue.name) for lane in yard.served_by(pool)} | {queue.name}
-    counts: dict[str, int] = {}
-    queues: dict[str, set[str]] = {}
-    for name in sorted({yard.queue_of(lane).name for lane in lanes}):
-        for held in _held(family_of(name)):
-            actor = held.message.actor_name if held.message is not None else "unreadable"
-            counts[actor] = counts.get(actor, 0) + 1
-            queues.setdefault(actor, set()).add(name)
-    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    return tuple(SlotHolder(actor, count, tuple(sorted(queues[actor]))) for actor, count in ordered)
+def holders_of(queue: str, pools: Sequence[str], running: Iterable[RunningJob]) -> tuple[SlotHolder, ...]:
+    """Return who holds the slots of some pools, most first.
 
-
-def _held(family: QueueOperations) -> list[BrowsedMessage]:
-    return [held for lane in ALL_LANES for held in look(family, lane, "leased", limit=MOST_HELD).items]
+    Args:
+        running: The longest first. A job of the queue counts whatever its worker's name is.
+    """
+    by_actor: dict[str, list[RunningJob]] = {}
+    for job in running:
+        if job.holder.pool in pools or job.queue == queue:
+            by_actor.setdefault(job.actor, []).append(job)
+    found = [
+        SlotHolder(actor, len(jobs), tuple(sorted({job.queue for job in jobs})), jobs[0])
+        for actor, jobs in by_actor.items()
+    ]
+    return tuple(sorted(found, key=lambda holder: (-holder.count, holder.actor)))
 
 
 def _of_history(queue: str) -> tuple[WaitTimes | None, WaitTimes | None, bool]:
