@@ -74,6 +74,7 @@ class HistoryWriter:
         try:
             while not stop.is_set():
                 stop.wait(self.step())
+            self.step()  # what the pools finished while they drained
         finally:
             self._release()
             connection.close()

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import dramatiq
 import pytest
 import redis
+from django.core.management import call_command
+from django.db import DEFAULT_DB_ALIAS, connections
+from django.db.utils import ConnectionHandler
 
+from apps.platform.history.models import AttemptRow, JobRow, SearchValue
 from apps.platform.history.writer import HistoryWriter
 from broker.interface import Facilities
 from broker.keys.keys import Keys
 from broker.stores.ended_jobs import EndedJob, Failure, encode, encode_rows
+from tests.chaos.postgres import PostgresUnderTest
 from tests.integration.history.rows import BASE_MS
 
 Ended = Callable[..., EndedJob]
@@ -72,3 +77,37 @@ def find_by_customer(facilities: Facilities) -> Any:
     actor.options["search"] = ("customer_id", "card")
     yield actor
     del broker.actors[actor.actor_name]
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresUnderTest]:
+    """A PostgreSQL for the tests of the history."""
+    with PostgresUnderTest() as server:
+        yield server
+
+
+@pytest.fixture
+def on_postgres(postgres: PostgresUnderTest, django_db_setup: None, django_db_blocker: Any) -> Iterator[None]:
+    """The default database is PostgreSQL, with the tables of the history, all empty."""
+    address = {"HOST": "127.0.0.1", "PORT": postgres.port, "USER": "yard", "NAME": "postgres"}
+    handler = ConnectionHandler({"default": {"ENGINE": "django.db.backends.postgresql", **address}})
+    sqlite = connections[DEFAULT_DB_ALIAS]
+    with django_db_blocker.unblock():
+        connections[DEFAULT_DB_ALIAS] = handler["default"]
+        try:
+            call_command("migrate", "switchyard_history", verbosity=0)
+            yield
+            connections[DEFAULT_DB_ALIAS].close()  # a test may have stopped the server
+            for model in (JobRow, AttemptRow, SearchValue):
+                model.objects.all().delete()
+        finally:
+            connections[DEFAULT_DB_ALIAS].close()
+            connections[DEFAULT_DB_ALIAS] = sqlite
+
+
+@pytest.fixture(params=[pytest.param("sqlite", marks=pytest.mark.django_db(transaction=True)), "postgres"])
+def database(request: pytest.FixtureRequest) -> str:
+    """A database with the tables of the history."""
+    if request.param == "postgres":
+        request.getfixturevalue("on_postgres")
+    return str(request.param)

@@ -6,8 +6,10 @@ import uuid
 from typing import Any
 
 from apps.platform.history.models import JobRow, SearchValue
+from broker.clock import now_ms
 
-BASE_MS = 1_760_000_000_000
+# Yesterday: older jobs leave the history.
+BASE_MS = now_ms() - 86_400_000
 
 
 def job_row(at: int = 0, *, state: str = "succeeded", values: dict[str, str] | None = None, **columns: Any) -> JobRow:

@@ -15,7 +15,7 @@ from apps.platform.history.search_values import TAG
 from broker.clock import datetime_of
 from tests.integration.history.rows import BASE_MS, job_row
 
-pytestmark = pytest.mark.django_db
+pytestmark = pytest.mark.usefixtures("database")
 
 
 def iso(at: int) -> str:

@@ -19,7 +19,7 @@ from broker.stores.ended_jobs import Failure, encode
 from tests.integration.history.conftest import Put, ended_job, put_into
 from tests.integration.history.rows import BASE_MS
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = pytest.mark.usefixtures("database")
 
 STREAM = Keys().queue("default").history
 

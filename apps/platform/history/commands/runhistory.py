@@ -17,7 +17,7 @@ from apps.platform.workers.preflight import log_to_standard_error, refuse_if_wro
 
 EX_SOFTWARE = 70
 STOP_WITHIN_S = 10.0
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 # Whatever else this machine does comes first: what is not written yet waits in the broker.
 NICE = 19
 log = structlog.get_logger(LOGGER)
