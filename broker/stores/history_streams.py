@@ -42,12 +42,14 @@ class HistoryBacklog:
     """Entries of one family that are not in the database yet.
 
     Args:
-        oldest_ms: When the oldest entry was added, ms since the epoch by the server's clock; ``None`` without one.
+        oldest_age_ms: Since the oldest entry was added, by the server's clock; ``None`` without one.
+        dropped: Rows that were lost to the stream's budget, since the keyspace was made.
     """
 
     queue: str
     entries: int
-    oldest_ms: int | None
+    oldest_age_ms: int | None
+    dropped: int
 
 
 class HistoryStreams:
@@ -92,19 +94,24 @@ class HistoryStreams:
         return {name: int(value or 0) for name, value in zip(COUNTS, found, strict=True)}
 
     def backlog(self) -> list[HistoryBacklog]:
-        """Return what each family holds."""
-        commands = [
-            command
-            for queue in self._queues
-            for command in (
-                ("XLEN", self._stream(queue)),
-                ("XRANGE", self._stream(queue), "-", "+", "COUNT", 1),
-            )
-        ]
-        answers = self._calls.pipeline(commands, raise_errors=False)
+        """Return what each family holds, in one round trip."""
+        commands: list[Sequence[Word]] = [("TIME",)]
+        for queue in self._queues:
+            stream = self._stream(queue)
+            commands += [("XLEN", stream), ("XRANGE", stream, "-", "+", "COUNT", 1)]
+            commands.append(("HGET", self._keys.queue(queue).ended, "dropped"))
+        (seconds, micros), *answers = self._calls.pipeline(commands, raise_errors=False)
+        now = int(seconds) * 1000 + int(micros) // 1000
         return [
-            HistoryBacklog(queue, length if isinstance(length, int) else 0, _oldest_ms(first))
-            for queue, length, first in zip(self._queues, answers[::2], answers[1::2], strict=True)
+            HistoryBacklog(
+                queue,
+                length if isinstance(length, int) else 0,
+                _age_ms(first, now),
+                int(dropped) if isinstance(dropped, bytes) and dropped.isdigit() else 0,
+            )
+            for queue, length, first, dropped in zip(
+                self._queues, answers[::3], answers[1::3], answers[2::3], strict=True
+            )
         ]
 
     def _stream(self, queue: str) -> str:
@@ -119,7 +126,7 @@ def _entry(queue: str, id_: bytes, fields: Any) -> HistoryEntry:
     )
 
 
-def _oldest_ms(first: Any) -> int | None:
+def _age_ms(first: Any, now: int) -> int | None:
     if not isinstance(first, list) or not first:
         return None
-    return int(first[0][0].partition(b"-")[0])
+    return max(0, now - int(first[0][0].partition(b"-")[0]))

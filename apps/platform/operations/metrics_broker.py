@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from apps.platform.conf import declared_yard
+from apps.platform.history.metrics import history_metrics
 from apps.platform.operations.queries import YardState, yard_state
 from apps.platform.operations.timeouts import NoAnswer, TimedCall
 from broker.errors import BrokerError
@@ -31,6 +33,8 @@ class BrokerMetrics:
         yield from _pools(state)
         leads = "Whether a scheduler leads."
         yield GaugeMetricFamily("switchyard_scheduler_up", leads, value=int(state.scheduler_up))
+        with suppress(BrokerError):  # it went away since
+            yield from history_metrics()
 
 
 def _broker_up(*, is_up: bool) -> Metric:

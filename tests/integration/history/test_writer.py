@@ -9,15 +9,19 @@ import msgspec
 import pytest
 import redis
 import structlog
+from prometheus_client import generate_latest
 
+from apps.platform.doctor import history
 from apps.platform.history import queries
 from apps.platform.history.filters import Filter
+from apps.platform.history.metrics import history_metrics
 from apps.platform.history.models import AttemptRow, JobRow, SearchValue
 from apps.platform.history.writer import HistoryWriter
 from broker.keys.keys import Keys
 from broker.stores.ended_jobs import Failure, encode
 from tests.integration.history.conftest import Put, ended_job, put_into
 from tests.integration.history.rows import BASE_MS
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -170,14 +174,46 @@ def test_a_key_of_a_wrong_type_does_not_stop_the_others(put: Put, writer: Histor
     assert sum(each.entries for each in writer.streams.backlog()) == 0
 
 
-def test_the_backlog_names_its_oldest_entry(put: Put, writer: HistoryWriter, valkey: redis.Redis) -> None:
+def test_doctor_and_metrics_show_backlog_gap_and_skipped_rows(
+    put: Put, writer: HistoryWriter, valkey: redis.Redis
+) -> None:
     put(ended_job(1))
-    put(ended_job(2))
+    valkey.hset(Keys().queue("default").ended, "dropped", 7)
+    valkey.hset(Keys().history_counts(), "skipped", 3)
+    wait_for(lambda: any((each.oldest_age_ms or 0) > 5 for each in writer.streams.backlog()))
 
-    found = next(each for each in writer.streams.backlog() if each.queue == "default")
+    found = {each.code: each for each in history.look()}
+    lines = generate_latest(_Registry()).decode().splitlines()
 
-    seconds, _ = valkey.time()
-    assert found.entries == 2 and found.oldest_ms is not None and abs(found.oldest_ms / 1000 - seconds) < 60
+    assert {code for code, each in found.items() if each.severity == "warning"} == {"down", "dropped", "skipped"}
+    assert found["down"].next == "manage.py runhistory" and "to be written" in found["down"].seen
+    assert found["dropped"].subject == "default" and "7 rows" in found["dropped"].seen
+    assert "switchyard_history_writer_up 0.0" in lines and "switchyard_history_skipped_total 3.0" in lines
+    assert 'switchyard_history_dropped_total{queue="default"} 7.0' in lines
+    assert any(line.startswith('switchyard_history_lag_seconds{queue="default"} 0.0') for line in lines)
+
+    writer.step()
+
+    found = {each.code: each for each in history.look()}
+    assert "leads" in found and "1 rows written, nothing waits" in found["leads"].seen
+    writer.leadership.release()
+
+
+def test_a_writer_that_falls_behind_is_a_warning(
+    put: Put, writer: HistoryWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer.leadership.acquire_or_renew()
+    put(ended_job(1))
+    monkeypatch.setattr(history, "BEHIND_MS", 1)
+
+    wait_for(lambda: "behind" in {each.code for each in history.look() if each.severity == "warning"})
+
+
+class _Registry:
+    """What a scrape reads of the history."""
+
+    def collect(self) -> Any:
+        return history_metrics()
 
 
 def test_one_of_two_writers_writes(put: Put, writer: HistoryWriter) -> None:
