@@ -15,6 +15,7 @@ VIEW_RIGHTS = (
     "switchyard_dead_letters.view_deadletter",
     "switchyard_alerts.view_alert",
     "switchyard_schedules.view_schedulestate",
+    "switchyard_bulk.view_bulkact",
     "switchyard_audit.view_auditentry",
     "switchyard_bulk.view_bulkact",
 )
@@ -34,6 +35,7 @@ OPERATOR_RIGHTS = (
     "switchyard_alerts.silence_alert",
     "switchyard_schedules.run_schedule",
     "switchyard_schedules.pause_schedule",
+    "switchyard_bulk.stop_bulkact",
 )
 ROLES = {READ_ONLY: VIEW_RIGHTS, OPERATOR: OPERATOR_RIGHTS}
 
