@@ -14,6 +14,7 @@ ROOM_MODELS = frozenset(
     {
         ("switchyard_dead_letters", "DeadLetter"),
         ("switchyard_alerts", "Alert"),
+        ("switchyard_jobs", "Job"),
         ("switchyard_schedules", "ScheduleState"),
     }
 )
@@ -29,6 +30,7 @@ def groups(request: HttpRequest) -> list[dict[str, Any]]:
         _item("Actors", "function", "switchyard-actors", may_look),
         _item("Queues", "low_priority", "switchyard-queues", may_look),
         _item("Workers", "engineering", "switchyard-operations-workers", may_look),
+        _item("Jobs", "format_list_bulleted", "admin:switchyard_jobs_job_changelist", may("switchyard_jobs.view_job")),
         _item("Schedules", "schedule", "switchyard-schedules", may("switchyard_schedules.view_schedulestate")),
         _item(
             "Dead letters",

@@ -14,6 +14,7 @@ from apps.platform.jobs.passport.reading import Passport
 from apps.platform.jobs.shown_arguments import shown_arguments
 from broker.errors import SwitchyardError
 from broker.interface import facilities
+from middleware.arguments import signature_of
 from middleware.redaction import HIDDEN
 
 
@@ -24,17 +25,17 @@ class CannotRunAgain(SwitchyardError):
         super().__init__(f"job {job_id}: {fact}")
 
 
-def arguments_kept(job: Passport) -> CallArguments | None:
-    """Return a job's arguments as it got them, or ``None`` when what is kept of them was redacted or cut.
-
-    Raises:
-        BrokerUnavailable: the broker did not answer.
-    """
-    if job.record is not None and (job.record.args or job.record.kwargs):
-        return CallArguments(tuple(job.record.args), dict(job.record.kwargs))
-    if job.arguments is None or _hides(job.arguments) or any(" " in name for name in job.arguments):
-        return None
-    return CallArguments((), dict(job.arguments))
+def arguments_kept(job: Passport, actor: Actor[..., Any]) -> CallArguments | None:
+    """Return a job's arguments as it got them, or ``None`` when what is kept of them was redacted, cut or left out."""
+    record = job.record
+    if record is not None and (record.args or record.kwargs):
+        return CallArguments(tuple(record.args), dict(record.kwargs))
+    arguments = job.arguments
+    if not arguments:
+        # Of a large message that has ended no arguments are kept, as if it had had none.
+        had_none = arguments is not None and (not job.ended or not signature_of(actor.fn).parameters)
+        return CallArguments((), {}) if had_none else None
+    return None if _hides(arguments) or any(" " in name for name in arguments) else CallArguments((), dict(arguments))
 
 
 def run_again(
@@ -72,10 +73,10 @@ def run_again(
 
 
 def _call(job: Passport, actor: Actor[..., Any], edited: Mapping[str, Any] | None) -> CallArguments:
-    kept = arguments_kept(job)
+    kept = arguments_kept(job, actor)
     if edited is None:
         if kept is None:
-            raise CannotRunAgain(job.id, "its arguments were redacted or cut when it was kept; write them all anew")
+            raise CannotRunAgain(job.id, "its arguments were redacted or cut when it ended; write them all anew")
         return checked(actor, kept.args, kept.kwargs)
     shown = shown_arguments(job.actor, kept.args, kept.kwargs) if kept is not None else {}
     first = dict(zip(shown, (*kept.args, *kept.kwargs.values()), strict=False)) if kept is not None else {}

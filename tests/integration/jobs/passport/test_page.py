@@ -18,8 +18,10 @@ from apps.platform.jobs.queries import find_job, find_untracked
 from apps.platform.jobs.services import submit
 from broker.clock import now_ms
 from middleware.origin import FixedSender, sent_by
+from tests.conftest import RunWorker
 from tests.integration.jobs import probe_actors
 from tests.integration.jobs.history_rows import job_row
+from tests.waiting import wait_for
 
 READER = ("view_job", "view_arguments")
 OPERATOR = (*READER, "cancel_job", "run_job")
@@ -178,3 +180,18 @@ def test_running_again_needs_the_right_and_editing_that_to_view_arguments(retrie
     assert again(staff("view_job", "run_job"), retried.job_id, arguments='{"a": 9}', job_id=new_id)[0] == 302
     message = find_untracked(new_id)
     assert message is not None and message.kwargs == {"a": 1, "b": 2}
+
+
+def test_a_large_job_that_ended_is_not_run_again_without_its_arguments(
+    transactional_db: None, run_worker: RunWorker
+) -> None:
+    job_id = submit(probe_actors.write, kwargs={"text": "no" * 3_000})
+    with run_worker("default"):
+        wait_for(lambda: (job := find_job(job_id)) and job.ended)
+    new_id = str(uuid.uuid4())
+
+    status, text = again(staff("view_job", "run_job"), job_id, job_id=new_id)
+
+    assert status == 422
+    assert "write them all anew" in text
+    assert find_job(new_id) is None
