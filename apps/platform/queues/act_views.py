@@ -14,11 +14,12 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_POST
 
 from apps.platform.audit.who import Who
+from apps.platform.conf import declared_yard
 from apps.platform.console.times import InvalidTime, parse_until
 from apps.platform.queues import queries, services
-from apps.platform.queues.errors import ForeignBroker, PurgeEnded
+from apps.platform.queues.errors import ForeignBroker, NotRelocated, PurgeEnded
 from apps.platform.queues.views import check, queue_of
-from broker.errors import BrokerError
+from broker.errors import BrokerError, UnknownQueue
 
 TYPED_ABOVE = 100
 NOTHING_WAITS = "Nothing waited and nothing was scheduled."
@@ -104,6 +105,38 @@ def undo(request: HttpRequest, name: str, purge_id: str) -> HttpResponseBase:
     else:
         messages.success(request, f"{count:,} messages are put back, before those that were sent since.")
     return _back(name)
+
+
+@asks
+@never_cache
+def relocate(request: HttpRequest, name: str) -> HttpResponseBase:
+    """Ask for an actor and a queue, and move the actor's waiting messages there."""
+    check(request, "pause_queue")
+    queue = queue_of(name)
+    given = {key: request.POST.get(key, request.GET.get(key, "")).strip() for key in ("actor", "to")}
+    refused = ""
+    if request.method == "POST":
+        try:
+            refused, moved = _relocate(request, queue.name, **given)
+        except (ForeignBroker, NotRelocated, UnknownQueue, BrokerError) as error:
+            refused = str(error)
+        if not refused:
+            messages.success(request, f"{moved:,} messages of {given['actor']} wait in {given['to']} now.")
+            return _back(name)
+    others = [other.name for other in declared_yard().queues if other.name != name]
+    actors = sorted(queries.waiting_actors(queue.name).items(), key=lambda item: (-item[1], item[0]))
+    return _ask(request, "relocate", name, refused, reason=_reason(request), others=others, actors=actors, **given)
+
+
+def _relocate(request: HttpRequest, source: str, *, actor: str, to: str) -> tuple[str, int]:
+    """Return why it is refused, or "", and the number of moved messages."""
+    if not actor or not _reason(request):
+        return "Choose an actor and write a reason. Nothing was moved.", 0
+    moved: dict[str, int] = {}
+    who = Who.of_request(request)
+    for lane, step in services.relocate_actor(actor, source, to, who=who, reason=_reason(request)):
+        moved[lane] = step.moved
+    return "", sum(moved.values())
 
 
 def _over(text: str, most: int) -> bool:

@@ -17,3 +17,10 @@ class PurgeEnded(SwitchyardError):
 
     def __init__(self, fact: str) -> None:
         super().__init__(f"{fact}: its messages cannot be put back; a purge can be undone for a minute")
+
+
+class NotRelocated(SwitchyardError):
+    """Messages cannot be moved to the queue that they are in."""
+
+    def __init__(self, queue: str) -> None:
+        super().__init__(f"relocate: {queue!r} is both the old and the new queue; name another one")

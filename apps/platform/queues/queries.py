@@ -29,6 +29,7 @@ from broker.topology import Queue
 
 TIMEOUT_S: Final = 2.0
 NEXT: Final = 10
+LOOKED_THROUGH: Final = 1_000
 RECENT_MS: Final = 15 * 60_000
 MOST_ENDED: Final = 1_000
 
@@ -122,6 +123,18 @@ class QueueView:
     def depth(self) -> int:
         """Messages that a purge sets aside: waiting and scheduled ones, of every lane."""
         return 0 if self.stats is None else waiting_and_scheduled(self.stats)
+
+
+def waiting_actors(queue: str) -> dict[str, int]:
+    """Return how many of the next waiting messages are of which actor; none while the broker is unavailable."""
+    counts: dict[str, int] = {}
+    try:
+        for one in look(family_of(queue), "live", "waiting", limit=LOOKED_THROUGH).items:
+            if one.message is not None:
+                counts[one.message.actor_name] = counts.get(one.message.actor_name, 0) + 1
+    except (BrokerError, ForeignBroker):
+        return {}
+    return counts
 
 
 def waiting_and_scheduled(stats: QueueStats) -> int:

@@ -7,6 +7,7 @@ rows are in the log then.
 from __future__ import annotations
 
 import secrets
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 
 import dramatiq
@@ -15,8 +16,10 @@ from apps.platform.audit.services import act
 from apps.platform.audit.who import Who
 from apps.platform.conf import declared_yard
 from apps.platform.console.times import InvalidTime
-from apps.platform.queues.errors import ForeignBroker, PurgeEnded
+from apps.platform.queues.errors import ForeignBroker, NotRelocated, PurgeEnded
 from broker.admin.purge import Purge, purges, set_aside, undo
+from broker.admin.relocate import Relocated, relocate
+from broker.keys.queue_keys import LANES, Lane
 from broker.queue import administration
 from broker.queue.operations import QueueOperations
 from broker.redis_broker import RedisBroker
@@ -99,6 +102,29 @@ def undo_purge(queue: str, purge_id: str, *, who: Who) -> int:
         except LookupError as error:
             raise PurgeEnded(str(error)) from error
         return entry.count
+
+
+def relocate_actor(
+    actor: str, source: str, target: str, *, who: Who, reason: str = "", lanes: Sequence[Lane] = LANES
+) -> Iterator[tuple[Lane, Relocated]]:
+    """Move an actor's waiting messages to another queue; yield lane and progress after each batch.
+
+    Its new messages go there only when its ``queue_name`` says so.
+
+    Raises:
+        NotRelocated: both queues are one.
+    """
+    old, new = family_of(source), family_of(target)
+    if old.keys.queue == new.keys.queue:
+        raise NotRelocated(source)
+    detail = {"actor": actor, "to": new.keys.queue}
+    with act("queue.relocate", who=who, target=old.keys.queue, reason=reason, detail=detail) as entry:
+        entry.count = 0
+        for lane in lanes:
+            moved = entry.count
+            for step in relocate(old, new, actor=actor, lane=lane):
+                entry.count = moved + step.moved
+                yield lane, step
 
 
 def purges_of(queue: str) -> list[Purge]:

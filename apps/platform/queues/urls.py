@@ -14,5 +14,6 @@ urlpatterns = [
     path("<str:name>/pause/", admin.site.admin_view(act_views.pause), name="switchyard-queue-pause"),
     path("<str:name>/purge/", admin.site.admin_view(act_views.purge), name="switchyard-queue-purge"),
     path("<str:name>/purge/<str:purge_id>/undo/", admin.site.admin_view(act_views.undo), name="switchyard-queue-undo"),
+    path("<str:name>/relocate/", admin.site.admin_view(act_views.relocate), name="switchyard-queue-relocate"),
     path("<str:name>/resume/", admin.site.admin_view(act_views.resume), name="switchyard-queue-resume"),
 ]

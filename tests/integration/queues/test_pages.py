@@ -182,3 +182,24 @@ def test_a_purge_over_a_hundred_has_its_count_typed(operator: Client, facilities
     assert "101 messages set aside" in text_of(
         operator.post(url, {"shown": "101", "reason": "r", "typed": "101"}, follow=True)
     )
+
+
+def test_an_actors_waiting_messages_move_to_another_queue(
+    operator: Client, watcher: Client, waiting: list[str]
+) -> None:
+    url = reverse("switchyard-queue-relocate", args=["default"])
+    asked = operator.get(url)
+    refused = operator.post(url, {"actor": "waits_here", "to": "nowhere", "reason": "why"})
+    same = operator.post(url, {"actor": "waits_here", "to": "default", "reason": "why"})
+    no_reason = operator.post(url, {"actor": "waits_here", "to": "slow", "reason": ""})
+
+    moved = operator.post(url, {"actor": "waits_here", "to": "slow", "reason": "too slow"}, follow=True)
+
+    assert watcher.get(url).status_code == watcher.post(url).status_code == 403
+    assert "waits_here: 3" in text_of(asked)
+    assert [answer.status_code for answer in (refused, same, no_reason)] == [422, 422, 422]
+    assert "3 messages of waits_here wait in slow now." in text_of(moved) and "0 waiting" in text_of(moved)
+    entry = AuditEntry.objects.get(act="queue.relocate", outcome="done")
+    assert (entry.target, entry.count, entry.detail, entry.reason) == (
+        "default", 3, {"actor": "waits_here", "to": "slow"}, "too slow",
+    )  # fmt: skip

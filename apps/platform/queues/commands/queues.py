@@ -15,7 +15,6 @@ from django.utils import timezone
 from rich.console import Console
 from rich.table import Table
 
-from apps.platform.audit.services import act as audited
 from apps.platform.audit.who import Who
 from apps.platform.console.command_errors import as_command_error
 from apps.platform.console.command_help import show_examples
@@ -23,13 +22,12 @@ from apps.platform.console.formatting import duration, promise
 from apps.platform.console.times import InvalidTime, parse_until
 from apps.platform.operations import queries
 from apps.platform.queues import services
-from apps.platform.queues.errors import ForeignBroker, PurgeEnded
+from apps.platform.queues.errors import ForeignBroker, NotRelocated, PurgeEnded
 from apps.platform.queues.queries import waiting_and_scheduled
 from broker.admin.browse import BrowsedMessage, look
-from broker.admin.relocate import relocate
 from broker.admin.stats import family_stats
 from broker.errors import UnknownQueue
-from broker.keys.queue_keys import Lane
+from broker.keys.queue_keys import LANES, Lane
 from broker.queue.operations import QueueOperations
 from middleware.logs import printable
 from middleware.redaction import redacted
@@ -78,6 +76,7 @@ class Command(BaseCommand):
         move.add_argument("actor", metavar="ACTOR")
         move.add_argument("--from", dest="source", metavar="QUEUE", required=True)
         move.add_argument("--to", dest="target", metavar="QUEUE", required=True)
+        move.add_argument("--reason", default="", help="kept in the audit log")
         move.add_argument("--json", action="store_true", default=SUPPRESS, help="print JSON")
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -92,7 +91,7 @@ class Command(BaseCommand):
                 case "show":
                     self._show(options)
                 case "relocate":
-                    self._relocate(options["actor"], options["source"], options["target"], as_json=options["json"])
+                    self._relocate(options)
                 case _:
                     self._list(as_json=options["json"])
 
@@ -175,20 +174,15 @@ class Command(BaseCommand):
         if page.cursor is not None:
             self.stdout.write(f"more: --cursor {page.cursor}")
 
-    def _relocate(self, actor: str, source: str, target: str, *, as_json: bool) -> None:
-        if source == target:
-            raise CommandError(f"relocate: {source!r} is both the old and the new queue")
-        moved = {"live": 0, "retry": 0}
-        detail = {"actor": actor, "to": target}
-        with audited("queue.relocate", who=Who.of_command(), target=source, detail=detail, essential=False) as entry:
-            entry.count = 0
-            for lane in moved:
-                for step in relocate(_family(source), _family(target), actor=actor, lane=cast(Lane, lane)):
-                    moved[lane] = step.moved
-                    entry.count = sum(moved.values())
-                    if not as_json:
-                        done = f"{step.looked_at:,} of {step.waiting:,} looked at, {step.moved:,} moved"
-                        self.stdout.write(f"{lane}: {done}")
+    def _relocate(self, options: dict[str, Any]) -> None:
+        actor, source, target, as_json = options["actor"], options["source"], options["target"], options["json"]
+        moved: dict[str, int] = dict.fromkeys(LANES, 0)
+        with _as_wrong_argument():
+            steps = services.relocate_actor(actor, source, target, who=Who.of_command(), reason=options["reason"])
+            for lane, step in steps:
+                moved[lane] = step.moved
+                if not as_json:
+                    self.stdout.write(f"{lane}: {step.looked_at:,} of {step.waiting:,} looked at, {step.moved:,} moved")
         if as_json:
             self.stdout.write(json.dumps({"actor": actor, "from": source, "to": target, "moved": moved}))
         elif any(moved.values()):
@@ -215,7 +209,7 @@ class Command(BaseCommand):
 def _as_wrong_argument() -> Iterator[None]:
     try:
         yield
-    except (UnknownQueue, ForeignBroker, InvalidTime, PurgeEnded) as error:
+    except (UnknownQueue, ForeignBroker, InvalidTime, PurgeEnded, NotRelocated) as error:
         raise CommandError(f"queues: {error}") from error
 
 
