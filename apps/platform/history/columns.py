@@ -19,6 +19,7 @@ from middleware.redaction import HIDDEN
 LARGEST_ARGUMENTS_BYTES: Final = 1_024
 LARGEST_RESULT_BYTES: Final = 1_024
 LARGEST_NUMBER: Final = 2**31 - 1
+FAILED: Final = frozenset({"dead", "expired", "retrying"})
 
 
 class Rows(NamedTuple):
@@ -55,7 +56,7 @@ def _job(ended: EndedJob, queue: str, message: dict[str, Any], options: dict[str
     enqueued_at = _time(options.get("enqueued_at")) or _time(message.get("sent_at"))
     started_at, finished_at = _time(ended.started_at), _time(ended.finished_at) or 0
     ready_at = _time(options.get("due_at")) or enqueued_at
-    failed = ended.error is not None or ended.state in ("dead", "retrying")
+    failed = ended.state in FAILED
     return _where_it_ran(ended) | {
         "job_id": storable(ended.id),
         "sequence": sequence(generation=_number(ended.generation), attempts=_number(ended.attempt), state=ended.state),

@@ -73,8 +73,7 @@ def find_by_customer(facilities: Facilities) -> Any:
     def find_by_customer(customer_id: Any, card: str = "") -> None:
         """Do nothing."""
 
-    actor = dramatiq.actor(find_by_customer, redact=("card",), broker=broker)
-    actor.options["search"] = ("customer_id", "card")
+    actor = dramatiq.actor(find_by_customer, redact=("card",), search=("customer_id", "card"), broker=broker)
     yield actor
     del broker.actors[actor.actor_name]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import dramatiq
 import msgspec
 import pytest
 import redis
@@ -17,8 +18,10 @@ from apps.platform.history.filters import Filter
 from apps.platform.history.metrics import history_metrics
 from apps.platform.history.models import AttemptRow, JobRow, SearchValue
 from apps.platform.history.writer import HistoryWriter
+from broker.interface import Facilities
 from broker.keys.keys import Keys
 from broker.stores.ended_jobs import Failure, encode
+from tests.conftest import RunWorker
 from tests.integration.history.conftest import Put, ended_job, put_into
 from tests.integration.history.rows import BASE_MS
 from tests.waiting import wait_for
@@ -50,6 +53,33 @@ def test_a_job_that_ended_is_written_with_what_its_message_says(
     assert (row.result, row.failed_at, row.not_succeeded_at, row.fingerprint) == ('{"a": 1}', None, None, None)
     assert valkey.xlen(STREAM) == 0
     assert writer.streams.counts() == {"written": 1, "skipped": 0}
+
+
+def test_a_job_that_a_worker_ran_is_in_the_history_with_its_failure(
+    facilities: Facilities, run_worker: RunWorker, writer: HistoryWriter
+) -> None:
+    broker, tried = dramatiq.get_broker(), []
+
+    def fail_first(customer_id: int) -> None:
+        """Fail at the first attempt."""
+        tried.append(customer_id)
+        if len(tried) == 1:
+            raise KeyError("order")
+
+    actor = dramatiq.actor(fail_first, broker=broker, search=("customer_id",), tags=("gold",), backoff=lambda retry: 1)
+    try:
+        message = actor.send(42)
+        with run_worker("default", "default-retry"):
+            wait_for(lambda: writer.step() is not None and JobRow.objects.filter(state="succeeded").exists(), 20)
+    finally:
+        del broker.actors[actor.actor_name]
+
+    [row] = queries.search(Filter(argument=("customer_id", "42"), tag="gold", failures=True)).rows
+    assert (row.job_id, row.attempts, row.queue, row.error_type) == (message.message_id, 2, "default", "KeyError")
+    assert row.wait_ms is not None and row.run_ms is not None and json.loads(row.arguments) == {"customer_id": 42}
+    [attempt] = queries.attempts(row.job_id)
+    assert (attempt.attempt, attempt.state, attempt.fingerprint) == (1, "retrying", row.fingerprint)
+    assert writer.streams.counts()["skipped"] == 0
 
 
 def test_a_job_is_found_by_the_arguments_that_its_actor_names_but_not_by_hidden_ones(
