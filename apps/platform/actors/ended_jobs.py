@@ -88,7 +88,7 @@ def of_actor(actor: str) -> ActorHistory:
     """
     now = now_ms()
     rows = JobRow.objects.filter(actor=actor, finished_at__gte=now - DAY_MS).order_by("-finished_at", "-pk")
-    found = [EndedRow(*row) for row in rows.values_list(*EndedRow._fields)[: LOOKED_THROUGH + 1]]
+    found = [EndedRow(*row) for row in rows.values_list(*EndedRow.__annotations__)[: LOOKED_THROUGH + 1]]
     cut_at = found[LOOKED_THROUGH].finished_at if len(found) > LOOKED_THROUGH else 0
     found = found[:LOOKED_THROUGH]
     return ActorHistory(
