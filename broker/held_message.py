@@ -85,8 +85,15 @@ def moved_copy(message: Message[Any] | MessageProxy, lane: str, options: dict[st
     )
 
 
-def requeued_copy(dead_letter: DeadLetter, lane: str) -> Message[Any]:
-    """Return the message of a dead letter with its attempts reset to 0 and its generation increased by 1."""
-    message: Message[Any] = Message(**{**dead_letter.message, "args": tuple(dead_letter.message["args"])})
+def requeued_copy(
+    dead_letter: DeadLetter, lane: str, arguments: tuple[list[Any], dict[str, Any]] | None = None
+) -> Message[Any]:
+    """Return the message of a dead letter with its attempts reset to 0 and its generation increased by 1.
+
+    Args:
+        arguments: In place of its own.
+    """
+    args, kwargs = arguments or (dead_letter.message["args"], dead_letter.message["kwargs"])
+    message: Message[Any] = Message(**{**dead_letter.message, "args": tuple(args), "kwargs": kwargs})
     options = {"attempts": 0, "generation": int(message.options.get("generation", 0)) + 1, "enqueued_at": now_ms()}
     return moved_copy(message, lane, options)

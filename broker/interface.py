@@ -7,7 +7,7 @@ after a crash, never none.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -22,6 +22,9 @@ from broker.stores.pool_reports import PoolReports
 from broker.stores.rate_windows import RateWindows
 from broker.topology import Yard
 from broker.worker.ack_barrier import AckBarrier
+
+Arguments = tuple[list[Any], dict[str, Any]]
+Keep = Callable[[Sequence[DeadLetter]], None]
 
 
 class Transport(Protocol):
@@ -63,8 +66,11 @@ class Transport(Protocol):
     def dead_letter(self, held: Message[Any] | MessageProxy, dead_letter: DeadLetter) -> None:
         """Put a held message into its queue's dead list as ``dead_letter``. The same id twice stays one."""
 
-    def requeue(self, queue: str, message_id: str) -> str:
+    def requeue(self, queue: str, message_id: str, *, arguments: Arguments | None = None) -> str:
         """Move a dead letter back to its live queue, attempts forgotten, and return the message id.
+
+        Args:
+            arguments: Positional arguments, and those by name, in place of the message's own.
 
         Raises:
             NoSuchDeadLetter: it is not in the dead list.
@@ -84,8 +90,15 @@ class Transport(Protocol):
             letters: The time of death, ms since the epoch, by id; at most 500. One that died again since stays.
         """
 
-    def discard_many(self, queue: str, letters: Mapping[str, int], *, nonce: str) -> dict[str, Moved]:
-        """Drop dead letters in few calls, as ``requeue_many``."""
+    def discard_many(self, queue: str, letters: Mapping[str, int], *, nonce: str, keep: Keep) -> dict[str, Moved]:
+        """Drop dead letters in few calls, as ``requeue_many``.
+
+        Args:
+            keep: Called with the letters, before they are dropped.
+        """
+
+    def restore(self, letter: DeadLetter) -> bool:
+        """Put a dropped dead letter back into its dead list; ``False`` when its message is in the queue again."""
 
     def find_dead_letter(self, queue: str, message_id: str) -> DeadLetter | None:
         """Return one dead letter, or ``None``."""

@@ -14,6 +14,7 @@ from dramatiq.message import Message
 
 from broker.errors import NoSuchDeadLetter, NotQuarantined
 from broker.held_message import moved_copy, requeued_copy
+from broker.interface import Arguments, Keep
 from broker.shapes import DeadLetter, LaneStats, Moved, Page, QueueStats, Unreadable
 from broker.stores.dead_lists import DeadLists
 from broker.stores.job_records import JobRecords
@@ -84,12 +85,12 @@ class PortableTransport:
         self._dead.add(dead_letter)
         held.moved = True  # type: ignore[union-attr]
 
-    def requeue(self, queue: str, message_id: str) -> str:
+    def requeue(self, queue: str, message_id: str, *, arguments: Arguments | None = None) -> str:
         """Enqueue a dead letter's message anew, then remove the dead letter."""
         dead_letter = self._dead.get(queue, message_id)
         if dead_letter is None:
             raise NoSuchDeadLetter(queue, message_id)
-        self._broker.enqueue(requeued_copy(dead_letter, self._yard.queue_of(queue).name))
+        self._broker.enqueue(requeued_copy(dead_letter, self._yard.queue_of(queue).name, arguments))
         self._dead.remove(queue, message_id, as_read=dead_letter)
         return dead_letter.id
 
@@ -102,9 +103,16 @@ class PortableTransport:
         """Requeue dead letters one by one."""
         return {id_: self._one(self.requeue, queue, id_, died_at) for id_, died_at in letters.items()}
 
-    def discard_many(self, queue: str, letters: Mapping[str, int], *, nonce: str) -> dict[str, Moved]:
+    def discard_many(self, queue: str, letters: Mapping[str, int], *, nonce: str, keep: Keep) -> dict[str, Moved]:
         """Drop dead letters one by one."""
+        found = [self._dead.get(queue, id_) for id_ in letters]
+        keep([letter for letter in found if letter is not None])
         return {id_: self._one(self.discard, queue, id_, died_at) for id_, died_at in letters.items()}
+
+    def restore(self, letter: DeadLetter) -> bool:
+        """Add a dropped dead letter to its dead list again."""
+        self._dead.add(letter)
+        return True
 
     def find_dead_letter(self, queue: str, message_id: str) -> DeadLetter | None:
         """Return one dead letter, or ``None``."""

@@ -14,9 +14,10 @@ from dramatiq.middleware import MiddlewareError
 from broker.admin.stats import family_stats
 from broker.errors import NoSuchDeadLetter, NotQuarantined, NotRequeued
 from broker.held_message import HeldMessage, moved_copy, requeued_copy
+from broker.interface import Arguments, Keep
 from broker.keys.queue_keys import Lane
 from broker.queue import administration, codec, dead_moves
-from broker.queue.dead_letter_json import decode
+from broker.queue.dead_letter_json import decode, encode
 from broker.queue.operations import Move, QueueOperations, lane_of
 from broker.queue.results import NORMAL
 from broker.queue.unroutable import UnroutableLane
@@ -82,14 +83,14 @@ class RedisTransport:
         """Move a held message to its queue's dead list as ``dead_letter``."""
         self._broker.moves.dead_letter(_held(held), dead_letter)
 
-    def requeue(self, queue: str, message_id: str) -> str:
+    def requeue(self, queue: str, message_id: str, *, arguments: Arguments | None = None) -> str:
         """Move a dead letter back to its live queue with its attempts reset, and return the message's id."""
         family = self._family(queue)
         as_read = family.calls.command("HGET", family.keys.dead_letters, message_id)
         dead_letter = decode(queue, as_read) if as_read is not None else None
         if as_read is None or dead_letter is None:
             raise NoSuchDeadLetter(queue, message_id)
-        message = requeued_copy(dead_letter, family.keys.queue)
+        message = requeued_copy(dead_letter, family.keys.queue, arguments)
         self._broker.emit_before("enqueue", message, None)
         body = codec.encode(message, grown=True)
         level = self._broker.level(message)
@@ -119,15 +120,20 @@ class RedisTransport:
             answers |= moved
         return answers
 
-    def discard_many(self, queue: str, letters: Mapping[str, int], *, nonce: str) -> dict[str, Moved]:
+    def discard_many(self, queue: str, letters: Mapping[str, int], *, nonce: str, keep: Keep) -> dict[str, Moved]:
         """Drop dead letters for good, in batches that one step on the server drops each."""
         family = self._family(queue)
         answers: dict[str, Moved] = {}
         for batch in dead_moves.read(family, list(letters)):
             newer = {one.id for one in batch if one.letter is not None and one.letter.died_at != letters[one.id]}
             answers |= dict.fromkeys(newer, "newer")
+            keep([one.letter for one in batch if one.letter is not None and one.id not in newer])
             answers |= dead_moves.discard(family, [one for one in batch if one.id not in newer], nonce=nonce)
         return answers
+
+    def restore(self, letter: DeadLetter) -> bool:
+        """Put a dropped dead letter back into its dead list; ``False`` when its message is in the queue again."""
+        return administration.restore(self._family(letter.queue), letter.id, letter=encode(letter))
 
     def find_dead_letter(self, queue: str, message_id: str) -> DeadLetter | None:
         """Return one dead letter, or ``None``."""

@@ -71,6 +71,12 @@ def discard(family: QueueOperations, message_id: str, *, nonce: str) -> bool:
     return bool(family.calls.call(script("discard"), keys, [message_id, nonce]))
 
 
+def restore(family: QueueOperations, message_id: str, *, letter: str) -> bool:
+    """Put a dropped dead letter back into the dead list; ``False`` when a message of its id is in the queue."""
+    k = family.keys
+    return bool(family.calls.call(script("restore"), [k.dead_letters, k.dead, k.bodies, *k.done], [message_id, letter]))
+
+
 def unquarantine(
     family: QueueOperations, message_id: str, *, lane: Lane, as_read: bytes, body: bytes, level: int, nonce: str
 ) -> bool:

@@ -70,7 +70,7 @@ def finish_with_kills(act: BulkAct, environment: dict[str, str], kills: int) -> 
 
 
 def report(act: BulkAct, valkey: redis.Redis) -> None:
-    """Print what an act took, and check the mean time of the server's scripts; a busy machine interrupts single ones."""
+    """Print what an act took; check the mean time of the scripts, as a busy machine interrupts single ones."""
     seconds = (act.ended_at - act.started_at).total_seconds()  # type: ignore[operator]
     calls = valkey.info("commandstats")["cmdstat_evalsha"]
     print(f"{act.kind}: {act.done:,} in {seconds:.1f} s with restarts; scripts {calls['usec_per_call']:.0f} µs a call")

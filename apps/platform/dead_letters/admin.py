@@ -85,6 +85,9 @@ class DeadLetterAdmin(ReadOnly, ActionViews, ModelAdmin):
             path("quarantine/", guard(self.quarantine_view), name="switchyard_dead_letters_quarantine"),
             path("chosen/<str:action>/", guard(self.chosen_view), name="switchyard_dead_letters_chosen"),
             path("group/<str:fingerprint>/<str:action>/", guard(self.group_view), name="switchyard_dead_letters_group"),
+            path("<int:pk>/restore/", guard(self.restore_view), name="switchyard_dead_letters_restore"),
+            path("<int:pk>/note/", guard(self.note_view), name="switchyard_dead_letters_note"),
+            path("<int:pk>/edit/", guard(self.edit_view), name="switchyard_dead_letters_edit"),
             path("<int:pk>/<str:action>/do/", guard(self.one_view), name="switchyard_dead_letters_one"),
         ]
         return own + super().get_urls()
@@ -127,6 +130,7 @@ class DeadLetterAdmin(ReadOnly, ActionViews, ModelAdmin):
             "opts": self.opts,
             "row": row,
             "open": row.state in OPEN_STATES,
+            "restorable": row.state == DeadLetter.State.DISCARDED and bool(row.kept),
             "alike": queries.listing(fingerprint=row.fingerprint).count(),
             "waited_s": (row.died_at - row.enqueued_at).total_seconds(),
             "traceback": short_paths(row.traceback),

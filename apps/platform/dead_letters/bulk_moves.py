@@ -18,6 +18,7 @@ from django.utils import timezone
 from apps.platform.bulk.kinds import Item, KindTexts, Taken
 from apps.platform.bulk.models import BulkAct
 from apps.platform.dead_letters import letter_filter
+from apps.platform.dead_letters.actions import keep
 from apps.platform.dead_letters.models import BULK_CLAIM, DeadLetter
 from apps.platform.dead_letters.projection import LONGEST_HISTORY, history_entry
 from broker.clock import datetime_of
@@ -112,8 +113,10 @@ class BulkMove:
             by_queue[queue][message_id] = died_at
         answers: dict[str, Moved] = {}
         for queue, letters in by_queue.items():
-            move = transport.requeue_many if self._move == "requeue" else transport.discard_many
-            answers |= move(queue, letters, nonce=act.nonce)
+            if self._move == "requeue":
+                answers |= transport.requeue_many(queue, letters, nonce=act.nonce)
+            else:
+                answers |= transport.discard_many(queue, letters, nonce=act.nonce, keep=keep)
         moved = {"moved", "gone", "newer"} if repeated else {"moved"}
         return ["" if answers[item[1]] in moved else REASONS[answers[item[1]]] for item in items]
 
@@ -121,7 +124,9 @@ class BulkMove:
         """Record the moves in the rows that still have this act's claim; a later death has taken the others'."""
         now = timezone.now()
         results = {item[0]: answer for item, answer in zip(items, answers, strict=True)}
-        rows = list(DeadLetter.objects.select_for_update().filter(pk__in=results, claim_token=_token(act)))
+        rows = list(
+            DeadLetter.objects.select_for_update().filter(pk__in=results, claim_token=_token(act)).only("history")
+        )
         entry = history_entry(self._move, act.who, act.reason)
         missing = history_entry("missing", "", MISSING)
         by_state: dict[str, list[int]] = defaultdict(list)

@@ -170,6 +170,7 @@ def calls() -> list[tuple[str, list[str], list[Word]]]:
     family.reclaim(owner, finished=[lease], running=["b"], heir="other/live")
     administration.requeue(family, "a", as_read=b"{}", body=b"{}", nonce="n")
     administration.discard(family, "a", nonce="n")
+    administration.restore(family, "a", letter="{}")
     letter = dead_moves.StoredLetter("a", b"{}", None)
     dead_moves.requeue(family, [letter], {"a": (b"{}", 2)}, nonce="n")
     dead_moves.discard(family, [letter], nonce="n")
