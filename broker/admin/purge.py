@@ -6,19 +6,31 @@ A process that is killed in the middle leaves the rest set aside; any other one 
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
+import msgspec
+
+from broker.clock import now_ms
 from broker.keys.queue_keys import ALL_LANES, Lane
 from broker.queue.operations import QueueOperations
 from broker.redis.calls import Word
 from broker.redis.scripts import script
+from broker.stores.ended_jobs import EndedJob, kept_body
+from broker.stores.job_records import JobRecords
+from broker.stores.job_steps import ended_step
 
 UNDO_MS: Final = 60_000
 # Messages of one call, which takes a busy server 4 to 6 ms with all their notes and unique keys.
 STEP: Final = 100
+PURGED: Final = "purged"
+# Entries of a history stream, of 100 rows each, from which a drop goes on more slowly.
+MOST_UNWRITTEN: Final = 200
+PAUSE_S: Final = 0.02
+MOST_COUNTED: Final = 100_000
 # Position of the first waiting list, and of the first sorted set, among the keys of drop_purged.
 _WAITING, _DUE = 5, 14
 
@@ -126,20 +138,44 @@ def drop(
     _drop(family, purge, 0, ())
 
 
-def finish(family: QueueOperations) -> int:
+def finish(family: QueueOperations, records: JobRecords | None = None) -> int:
     """Do what is left of a queue's purges: undo those that an operator began to undo, drop those whose time is over.
 
     Called every second by the leading scheduler; any number of processes may do it at once.
 
+    Args:
+        records: Where the jobs of dropped messages are recorded as cancelled, with the reason ``purged``. As long as
+            much of the history is still to be written into the database, each step waits for a moment.
+
     Returns:
         Number of messages that were put back or dropped.
     """
+
+    def record(lane: Lane, ids: Sequence[bytes], bodies: Sequence[bytes | None]) -> None:
+        if records is not None:
+            steps = [_purged(family, lane, id_, body) for id_, body in zip(ids, bodies, strict=True) if body]
+            records.write([ended_step(family.keys.queue, job) for job in steps])
+            if family.calls.command("XLEN", family.keys.history) > MOST_UNWRITTEN:
+                time.sleep(PAUSE_S)
+
     done = 0
     for purge in purges(family):
         with suppress(LookupError):  # another process has just ended it
             is_undone = purge.claim == "undo"
-            done += undo(family, purge.id) if is_undone else max(drop(family, purge.id), default=0)
+            done += undo(family, purge.id) if is_undone else max(drop(family, purge.id, dropped=record), default=0)
     return done
+
+
+def _purged(family: QueueOperations, lane: Lane, id_: bytes, body: bytes) -> EndedJob:
+    name = str(id_, "utf-8", "replace")
+    ended = EndedJob(name, "cancelled", PURGED, lane=family.keys.lane_name(lane), body=kept_body(body))
+    options = ended.message().get("options")
+    counted = options if isinstance(options, dict) else {}
+    attempts, generation = (
+        count if isinstance(count := counted.get(option), int) and 0 <= count < MOST_COUNTED else 0
+        for option in ("attempts", "generation")
+    )
+    return msgspec.structs.replace(ended, attempt=attempts, generation=generation, finished_at=now_ms())
 
 
 def _claim(family: QueueOperations, purge: str, claim: str) -> int:

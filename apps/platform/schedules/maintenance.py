@@ -13,6 +13,7 @@ from django.db import close_old_connections
 from apps.platform.conf import declared_yard
 from apps.platform.log_throttle import LogThrottle
 from broker.admin.purge import finish
+from broker.interface import facilities
 from broker.redis_broker import RedisBroker
 
 
@@ -67,7 +68,8 @@ def finish_purges() -> int:
     broker = dramatiq.get_broker()
     if not isinstance(broker, RedisBroker):
         return 0
-    return sum(finish(broker.lane(queue.name)[0]) for queue in declared_yard().queues)
+    records = facilities(broker).records
+    return sum(finish(broker.lane(queue.name)[0], records) for queue in declared_yard().queues)
 
 
 def start(task: MaintenanceTask, *, leading: Callable[[], bool], stop: threading.Event) -> threading.Thread:

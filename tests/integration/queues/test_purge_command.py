@@ -17,6 +17,7 @@ from broker.interface import Facilities
 from broker.queue.operations import QueueOperations
 from broker.queue.results import Entry
 from broker.redis.scripts import script
+from broker.stores.ended_jobs import decode_rows
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -75,3 +76,25 @@ def test_the_scheduler_ends_an_undo_that_was_killed(family: QueueOperations) -> 
 
 def test_an_empty_queue_is_said_to_be_empty(facilities: Facilities) -> None:
     assert run("purge", "slow", "--yes") == {"queue": "slow", "purged": 0, "purge": None, "undo_until": None}
+
+
+def test_the_jobs_of_dropped_messages_are_cancelled_in_records_and_history(facilities: Facilities) -> None:
+    @dramatiq.actor(actor_name="is_purged", queue_name="default")
+    def is_purged() -> None:
+        raise AssertionError("nothing runs here")
+
+    try:
+        job_id = is_purged.send().message_id
+    finally:
+        del dramatiq.get_broker().actors["is_purged"]
+    family: QueueOperations = dramatiq.get_broker().lane("default")[0]  # type: ignore[attr-defined]
+    purge.set_aside(family, "p", by="me", undo_ms=0)
+
+    assert finish_purges() == 1
+
+    record = facilities.records.read(job_id)
+    assert record is not None
+    assert (record.state, record.reason, record.actor, record.queue) == ("cancelled", "purged", "is_purged", "default")
+    [entry] = family.calls.client.xrange(family.keys.history)
+    [row] = decode_rows(entry[1][b"rows"])
+    assert (row.id, row.state, row.reason, row.lane) == (job_id, "cancelled", "purged", "default")
