@@ -25,6 +25,7 @@ class RecordOptions(NamedTuple):
         result_ttl: Milliseconds that a result is kept in the broker, where that is longer than other records.
         keep_logs: Keep the log lines of every attempt, and not of the failed ones alone.
         search: Names of arguments by whose values jobs are found in the history.
+        actor: The actor itself.
     """
 
     track: bool = True
@@ -33,6 +34,7 @@ class RecordOptions(NamedTuple):
     result_ttl: int = 0
     keep_logs: bool = False
     search: Sequence[str] = ()
+    actor: Actor[..., Any] | None = None
 
     @classmethod
     def of(cls, actor: Actor[..., Any] | None) -> RecordOptions:
@@ -40,7 +42,7 @@ class RecordOptions(NamedTuple):
         if actor is None:
             return cls()
         given = {name: actor.options[name] for name in cls._fields if actor.options.get(name) is not None}
-        return cls(**given)
+        return cls(**given, actor=actor)
 
     def in_history(self, job_id: str, state: str) -> bool:
         """Return whether an ended attempt gets a row; a share is decided by the job's id, alike for all attempts."""

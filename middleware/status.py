@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 from functools import partial
@@ -18,6 +19,7 @@ from broker.stores.job_steps import LiveJob, Step, WorkerPlace, ended_step, live
 from broker.topology import Yard
 from broker.worker.ack_barrier import AckBarrier
 from middleware.attempt_records import body_of, failure_of, result_of
+from middleware.kept_logs import KeptLogs
 from middleware.option_rules import boolean_of
 from middleware.outcomes import Outcome, attempt, outcome_of
 from middleware.record_options import ALWAYS, RecordOptions, record_rules
@@ -43,6 +45,7 @@ class Status(Middleware):
         self._history_bytes = history_bytes
         self._queues: dict[str, str] = {}
         self._kept: dict[str, RecordOptions] = {}
+        self._logs = KeptLogs()
         if finds_waiting:
             barrier.row_of = self._row_of
 
@@ -91,10 +94,12 @@ class Status(Middleware):
         if not self._barrier.worker_place.worker:
             worker_name = f"{socket.gethostname()}:{os.getpid()}"
             self._barrier.worker_place = self._barrier.worker_place._replace(worker=worker_name)
+        logging.getLogger().addHandler(self._logs)
         self._barrier.start()
 
     def after_worker_shutdown(self, broker: Broker, worker: Any) -> None:
         """Write the remaining steps."""
+        logging.getLogger().removeHandler(self._logs)
         self._barrier.stop()
 
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
@@ -116,10 +121,12 @@ class Status(Middleware):
         exception: BaseException | None = None,
     ) -> None:
         """Record the end, or the retry."""
+        if self._tracked(broker, message):
+            self._record_end(broker, message, result, outcome_of(message, exception))
+        self._logs.drop(message.message_id)
+
+    def _record_end(self, broker: Broker, message: MessageProxy, result: Any, outcome: Outcome) -> None:
         kept = self._kept_of(broker, message.actor_name)
-        if not self._tracked(broker, message):
-            return
-        outcome = outcome_of(message, exception)
         if outcome.kind == "retried":
             self._add_retried(message, kept, outcome.exception, outcome.delay_ms or 0)
             return
@@ -128,28 +135,22 @@ class Status(Middleware):
             self._end(message, kept, "dead", reason=outcome.reason, error=error)
             return
         text, refused = None, None
-        if outcome.kind == "succeeded" and boolean_of(
-            message, broker.actors.get(message.actor_name), "store_results", default=kept.store_results
-        ):
+        if outcome.kind == "succeeded" and boolean_of(message, kept.actor, "store_results", default=False):
             text, refused = result_of(message, result)
         self._end(message, kept, outcome.kind, result=text, error=refused)
 
     def _row_of(self, message: MessageProxy) -> HistoryRow:
         """Return the row of an attempt that ends with the move of its message: no kill comes between the two."""
         outcome = getattr(message, "outcome", None)
-        if not isinstance(outcome, Outcome) or outcome.kind not in ("retried", "dead") or not self._asks(message):
+        if not isinstance(outcome, Outcome) or outcome.kind not in ("retried", "dead"):
             return NO_ROW
-        state = "retrying" if outcome.kind == "retried" else "dead"
-        if not self._in_history(message, self._kept.get(message.actor_name, ALWAYS), state):
+        state, kept = "retrying" if outcome.kind == "retried" else "dead", self._kept.get(message.actor_name, ALWAYS)
+        if not message.options.get("track", kept.track) or not self._in_history(message, kept, state):
             return NO_ROW
         error = failure_of(message, outcome.exception, outcome.refusal)
         reason = outcome.reason if state == "dead" else ""
         ended = self._ended(message, state, attempts=attempt(message), reason=reason, error=error)
         return HistoryRow(encode_rows([encode(ended)]), self._history_bytes)
-
-    def _asks(self, message: MessageProxy) -> bool:
-        asked = message.options.get("track")
-        return asked if isinstance(asked, bool) else self._kept.get(message.actor_name, ALWAYS).track
 
     def _add_retried(
         self, message: MessageProxy, kept: RecordOptions, exception: BaseException | None, delay_ms: int
@@ -193,7 +194,7 @@ class Status(Middleware):
         """Record a job whose message no worker of this release understands as dead."""
         if not self._tracked(broker, message):
             return
-        attempts, failure = _number(message.options.get("attempts")), failure_of(message, error)
+        attempts, failure = int(message.options.get("attempts", 0)), failure_of(message, error)
         self._end(message, ALWAYS, "dead", attempts=attempts, started=attempts + 1, reason="quarantined", error=failure)
 
     def _end(
@@ -237,13 +238,17 @@ class Status(Middleware):
             now_ms(),
             error,
             result,
-            None,
+            self._logs_of(message, state),
             message.queue_name,
             pool,
             worker,
             release,
             kept_body(body_of(message)),
         )
+
+    def _logs_of(self, message: Any, state: str) -> str | None:
+        kept = self._kept.get(message.actor_name, ALWAYS)
+        return self._logs.of(message, kept.actor) if kept.keep_logs or state in ("retrying", "dead") else None
 
     def _live(self, message: Any, state: str, *, attempts: int, **details: Any) -> LiveJob:
         pool, worker, release = self._barrier.worker_place if attempts else WorkerPlace()
@@ -290,7 +295,3 @@ class Status(Middleware):
 
 # Options of a message that is not sent for the first time.
 MOVED = frozenset({"attempts", "generation", "deferred_by", "parked_ms"})
-
-
-def _number(value: Any) -> int:
-    return value if type(value) is int else 0
