@@ -96,6 +96,10 @@ ROUTES: dict[str, tuple[Row, ...]] = {
         get(QUEUE + "purge/none/undo/", *ONLY_POST),
         post(QUEUE + "purge/none/undo/", *ACTS, act="queue.purge_undo"),
     ),
+    "admin/operations/queues/<str:name>/relocate/": (
+        get(QUEUE + "relocate/", *OPERATORS),
+        post(QUEUE + "relocate/", *ACTS, act="queue.relocate", actor="{schedule}", to="slow", reason="x"),
+    ),
     "admin/operations/bulk/": (get(BULK, *READERS),),
     "admin/operations/bulk/<int:number>/": (get(BULK + "{bulk}/", *READERS),),
     "admin/operations/bulk/<int:number>/live/": (get(BULK + "{bulk}/live/", *READERS),),
