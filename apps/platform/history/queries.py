@@ -18,7 +18,7 @@ from apps.platform.history.search_values import TAG, search_text
 
 LIMIT: Final = 50
 # Rows that one page looks through where a condition has no index of its own, and jobs that have a searched value.
-LOOKED_THROUGH: Final = 20_000
+LOOKED_THROUGH: Final = 10_000
 CHUNK: Final = 500
 # Columns with an index of their own, from the rarest value to the commonest.
 INDEXED: Final = ("owner", "actor", "release", "queue")

@@ -14,7 +14,7 @@ from apps.platform.history.models import AttemptRow, JobRow, SearchValue
 from broker.clock import now_ms
 
 # A batch holds SQLite's only write lock for some tens of milliseconds.
-BATCH: Final = 500
+BATCH: Final = 200
 EVERY_S: Final = 60.0
 # Counting 20 million rows of PostgreSQL takes a second.
 COUNT_EVERY_S: Final = 600.0

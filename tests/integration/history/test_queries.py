@@ -108,7 +108,7 @@ def test_each_condition_finds_its_jobs(query: dict[str, str], expected: str) -> 
         {"tag": "gold", "failures": "1"},
     ],
 )
-@pytest.mark.parametrize("looked_through", [20_000, 7])
+@pytest.mark.parametrize("looked_through", [10_000, 7])
 def test_pages_together_hold_every_job_once(
     query: dict[str, str], looked_through: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
