@@ -18,8 +18,8 @@ LOOK: Final = script("look", folder="")
 PLACES: Final = ("waiting", "scheduled", "leased")
 
 
-class SeenMessage(NamedTuple):
-    """A message and its place.
+class SeenMessage(msgspec.Struct, frozen=True, gc=False):
+    """A message and its place. Not tracked by the garbage collector, which ten thousand would start many times.
 
     Args:
         place: ``waiting``, ``scheduled`` or ``leased``.
@@ -37,7 +37,7 @@ class SeenMessage(NamedTuple):
 
 
 class SentFields(msgspec.Struct, frozen=True):
-    """The fields of a body that lists show and compare; arguments stay JSON until somebody reads them."""
+    """The fields of a body; arguments stay JSON until somebody reads them."""
 
     actor: str
     sent_at: int
@@ -46,13 +46,45 @@ class SentFields(msgspec.Struct, frozen=True):
     options: dict[str, Any] = {}
 
 
+class ComparedOptions(msgspec.Struct, frozen=True, gc=False):
+    """The options that filters of lists compare."""
+
+    enqueued_at: int | None = None
+    owner: str | None = None
+    tags: msgspec.Raw = msgspec.Raw(b"[]")
+
+
+class ComparedFields(msgspec.Struct, frozen=True, gc=False):
+    """The fields of a body that filters of lists compare. Everything else is skipped, which takes half of the time."""
+
+    actor: str
+    sent_at: int
+    args: msgspec.Raw = msgspec.Raw(b"[]")
+    kwargs: msgspec.Raw = msgspec.Raw(b"{}")
+    options: ComparedOptions = ComparedOptions()
+
+    @property
+    def enqueued_at(self) -> int:
+        """Time of enqueueing, ms since the epoch."""
+        return self.options.enqueued_at or self.sent_at
+
+
 _FIELDS: Final = msgspec.json.Decoder(SentFields)
+_COMPARED: Final = msgspec.json.Decoder(ComparedFields)
 
 
 def fields_of(body: bytes) -> SentFields | None:
     """Return the fields of a body, or ``None`` when it is no message."""
     try:
         return _FIELDS.decode(body)
+    except msgspec.MsgspecError:
+        return None
+
+
+def compared_fields_of(body: bytes) -> ComparedFields | None:
+    """Return the fields of a body that filters compare, or ``None`` when it is no message."""
+    try:
+        return _COMPARED.decode(body)
     except msgspec.MsgspecError:
         return None
 

@@ -17,7 +17,14 @@ from apps.platform.history.models import JobRow
 from apps.platform.history.queries import search
 from apps.platform.jobs.listing.cursors import ListCursor
 from apps.platform.jobs.listing.lines import JobLine, line_of_row
-from apps.platform.jobs.listing.unfinished import UNFINISHED, Unfinished, lines_of, unfinished_jobs, wants_unfinished
+from apps.platform.jobs.listing.unfinished import (
+    UNFINISHED,
+    Unfinished,
+    UnfinishedJobs,
+    lines_of,
+    unfinished_jobs,
+    wants_unfinished,
+)
 from broker.errors import BrokerError
 
 LIMIT: Final = 50
@@ -53,30 +60,20 @@ def find_jobs(wanted: Filter, *, after: str = "", limit: int = LIMIT, arguments:
         ValueError: the cursor is none.
     """
     place = ListCursor.parse(after)
-    live: list[Unfinished] = []
-    cut: list[str] = []
-    rows: list[JobRow] = []
-    broker_away = history_away = False
-    ended_to: Cursor | None = None
+    rows, ended_to, history_away = _ended(wanted, place, limit)
+    live, broker_away = UnfinishedJobs([], [], set()), False
     if not place.live_over and wants_unfinished(wanted):
         try:
-            found, cut = unfinished_jobs(wanted)
+            ids = {row.job_id for row in rows}
+            live = unfinished_jobs(wanted, before=place.live, limit=limit + 1, among=ids)
         except BrokerError:
-            broker_away, found = True, []
-        live = [job for job in found if place.live is None or job[:2] < place.live]
-    ended = _of_history(wanted)
-    if not place.ended_over and ended is not None:
-        try:
-            rows, ended_to = search(ended, after=place.ended, limit=limit)
-        except DatabaseError as error:
-            log.warning("the list of jobs lacks the history: the database does not answer", error=str(error))
-            history_away = True
+            broker_away = True
     column = "failed_at" if wanted.failures or wanted.fingerprint or wanted.error else "finished_at"
-    unfinished = {job.id for job in live}
-    timed = [(getattr(row, column), row) for row in rows if row.job_id not in unfinished]
+    # A job that was requeued is listed as it stands, once.
+    timed = [(getattr(row, column), row) for row in rows if row.job_id not in live.also]
     # What follows in the history is not known yet: unfinished jobs that are older come with a later page.
     known_to = ended_to.at if ended_to is not None else 0
-    older = [(job.at, job) for job in live if job.at >= known_to]
+    older = [(job.at, job) for job in live.jobs if job.at >= known_to]
     both: Iterator[tuple[int, Unfinished | JobRow]] = merge(older, timed, key=_time_of, reverse=True)
     chosen = list(islice(both, limit))
     taken_live = [entry for _, entry in chosen if isinstance(entry, Unfinished)]
@@ -88,7 +85,7 @@ def find_jobs(wanted: Filter, *, after: str = "", limit: int = LIMIT, arguments:
     next_place = ListCursor(
         live=taken_live[-1][:2] if taken_live else place.live,
         ended=_place_after(taken_rows, timed, ended_to, place.ended),
-        live_over=len(taken_live) == len(live),
+        live_over=len(taken_live) == len(live.jobs),
         ended_over=len(taken_rows) == len(timed) and ended_to is None,
     )
     shown = (
@@ -98,10 +95,22 @@ def find_jobs(wanted: Filter, *, after: str = "", limit: int = LIMIT, arguments:
     return JobsPage(
         lines=tuple(line for line in shown if line is not None),
         after="" if next_place.live_over and next_place.ended_over else str(next_place),
-        cut=tuple(cut),
+        cut=tuple(live.cut),
         broker_away=broker_away,
         history_away=history_away,
     )
+
+
+def _ended(wanted: Filter, place: ListCursor, limit: int) -> tuple[list[JobRow], Cursor | None, bool]:
+    """Return rows of the history, where it goes on, and whether it did not answer."""
+    ended = _of_history(wanted)
+    if place.ended_over or ended is None:
+        return [], None, False
+    try:
+        return (*search(ended, after=place.ended, limit=limit), False)
+    except DatabaseError as error:
+        log.warning("the list of jobs lacks the history: the database does not answer", error=str(error))
+        return [], None, True
 
 
 def _time_of(entry: tuple[int, Unfinished | JobRow]) -> int:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import replace
+from heapq import nlargest
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -13,8 +14,16 @@ from apps.platform.history.search_values import search_text
 from apps.platform.jobs.listing.lines import LONGEST_ERROR, JobLine
 from apps.platform.jobs.running import families, holder_of, records_of
 from apps.platform.jobs.shown_arguments import shown_arguments
-from broker.admin.look_through import SeenMessage, SentFields, fields_of, look_through
+from broker.admin.look_through import (
+    ComparedFields,
+    SeenMessage,
+    SentFields,
+    compared_fields_of,
+    fields_of,
+    look_through,
+)
 from broker.interface import facilities
+from broker.queue.codec import LARGEST
 from broker.stores.job_records import JobRecord
 
 UNFINISHED: Final = frozenset({"scheduled", "queued", "running", "retrying"})
@@ -34,14 +43,19 @@ class Unfinished(NamedTuple):
     id: str
     state: str
     seen: SeenMessage
-    fields: SentFields
 
 
 class UnfinishedJobs(NamedTuple):
-    """Jobs that match, newest first, and the queues that hold more than was looked through."""
+    """Jobs that match, newest first.
+
+    Args:
+        cut: Queues that hold more than was looked through.
+        also: Ids of those that were asked for, wherever they are in the list.
+    """
 
     jobs: list[Unfinished]
     cut: list[str]
+    also: set[str]
 
 
 def wants_unfinished(wanted: Filter) -> bool:
@@ -50,8 +64,15 @@ def wants_unfinished(wanted: Filter) -> bool:
     return not ended and (not wanted.states or not UNFINISHED.isdisjoint(wanted.states))
 
 
-def unfinished_jobs(wanted: Filter) -> UnfinishedJobs:
-    """Return the jobs that match among the first 10,000 messages of each queue.
+def unfinished_jobs(
+    wanted: Filter, *, before: tuple[int, str] | None = None, limit: int, among: Container[str] = ()
+) -> UnfinishedJobs:
+    """Return the newest jobs that match among the first 10,000 messages of each queue.
+
+    Args:
+        before: Time of enqueueing and id of a job; those that follow it in the list are returned.
+        limit: Jobs at most.
+        among: Ids of which the answer says whether they match.
 
     Raises:
         BrokerUnavailable: the broker did not answer.
@@ -61,16 +82,25 @@ def unfinished_jobs(wanted: Filter) -> UnfinishedJobs:
     looked = look_through(families([wanted.queue] if wanted.queue else None), places=places)
     held = [seen.id for seen in looked.messages if seen.place == "leased"]
     known = dict(zip(held, facilities().records.states(held), strict=True)) if held else {}
-    since, until, found = wanted.since_ms, wanted.until_ms, []
+    since, until = wanted.since_ms or 0, wanted.until_ms or LARGEST
+    compares = bool(wanted.actor or wanted.owner or wanted.tag or wanted.argument)
+    found: list[SeenMessage] = []
+    times: list[int] = []
+    also: set[str] = set()
     for seen in looked.messages:
-        state = _state(seen, known)
-        if state not in states or (fields := fields_of(seen.body)) is None:
+        fields = compared_fields_of(seen.body)
+        if fields is None or not since <= (at := fields.enqueued_at) < until or _state(seen, known) not in states:
             continue
-        at = _number(fields.options.get("enqueued_at")) or fields.sent_at
-        if (since is None or at >= since) and (until is None or at < until) and _matches(fields, wanted):
-            found.append(Unfinished(at, seen.id, state, seen, fields))
-    found.sort(key=lambda job: job[:2], reverse=True)
-    return UnfinishedJobs(found, looked.cut)
+        if compares and not _matches(fields, wanted):
+            continue
+        if seen.id in among:
+            also.add(seen.id)
+        if before is None or (at, seen.id) < before:
+            found.append(seen)
+            times.append(at)
+    newest = nlargest(limit, range(len(found)), key=lambda place: (times[place], found[place].id))
+    jobs = [Unfinished(times[at], found[at].id, _state(found[at], known), found[at]) for at in newest]
+    return UnfinishedJobs(jobs, looked.cut, also)
 
 
 def lines_of(jobs: list[Unfinished], wanted: Filter, *, arguments: bool) -> list[JobLine]:
@@ -87,7 +117,7 @@ def lines_of(jobs: list[Unfinished], wanted: Filter, *, arguments: bool) -> list
     return [line for line in lines if not wanted.states or line.state in wanted.states]
 
 
-def arguments_of(fields: SentFields) -> dict[str, Any] | None:
+def arguments_of(fields: SentFields | ComparedFields) -> dict[str, Any] | None:
     """Return the arguments of a message without redacted values; ``None`` when they cannot be read."""
     try:
         args, kwargs = msgspec.json.decode(fields.args), msgspec.json.decode(fields.kwargs)
@@ -106,13 +136,12 @@ def _state(seen: SeenMessage, known: Mapping[str, str | None]) -> str:
     return "scheduled" if seen.place == "scheduled" else "queued"
 
 
-def _matches(fields: SentFields, wanted: Filter) -> bool:
-    options = fields.options
+def _matches(fields: ComparedFields, wanted: Filter) -> bool:
     if wanted.actor and fields.actor != wanted.actor:
         return False
-    if wanted.owner and options.get("owner") != wanted.owner:
+    if wanted.owner and fields.options.owner != wanted.owner:
         return False
-    if wanted.tag and wanted.tag not in _tags(options):
+    if wanted.tag and wanted.tag not in _tags(msgspec.json.decode(fields.options.tags)):
         return False
     if wanted.argument is not None:
         name, value = wanted.argument
@@ -125,23 +154,24 @@ def _matches(fields: SentFields, wanted: Filter) -> bool:
 
 
 def _line(job: Unfinished, record: JobRecord | None, *, arguments: bool) -> JobLine:
-    options = job.fields.options
+    fields = fields_of(job.seen.body) or SentFields("", job.at)
+    options = fields.options
     line = JobLine(
         id=job.id,
         state=job.state,
-        actor=job.fields.actor,
+        actor=fields.actor,
         queue=job.seen.queue,
         at=job.at,
         is_live=True,
         owner=str(options.get("owner") or ""),
-        tags=_tags(options),
+        tags=_tags(options.get("tags")),
         attempts=_number(options.get("attempts")) or 0,
         reason=str(options.get("deferred_by") or ""),
         enqueued_at=job.at,
         due_at=job.seen.due_at,
         worker=holder_of(job.seen.lease_owner).name if job.seen.lease_owner else "",
         parent=str(options.get("parent") or ""),
-        arguments=arguments_of(job.fields) if arguments else None,
+        arguments=arguments_of(fields) if arguments else None,
     )
     if record is None:
         return line
@@ -157,8 +187,7 @@ def _line(job: Unfinished, record: JobRecord | None, *, arguments: bool) -> JobL
     )
 
 
-def _tags(options: Mapping[str, Any]) -> tuple[str, ...]:
-    tags = options.get("tags")
+def _tags(tags: Any) -> tuple[str, ...]:
     return tuple(str(tag) for tag in tags) if isinstance(tags, list) else ()
 
 
