@@ -133,12 +133,20 @@ class JobAdmin(ReadOnly, ModelAdmin):
 
     def _bulk_links(self, request: HttpRequest, wanted: Filter) -> list[tuple[str, str]]:
         """Return the acts on all jobs that match, with their addresses; none without a filter."""
-        if not wanted or not wants_unfinished(wanted) or not self.has_cancel_permission(request):
-            return []
-        states = tuple(state for state in wanted.states if state in UNFINISHED)
-        query = urlencode(replace(wanted, states=states).to_query())
-        address = reverse("switchyard-bulk-begin", args=["job.cancel"])
-        return [("Cancel all that have not ended…", f"{address}?{query}")]
+        links = []
+        if wanted and wants_unfinished(wanted) and self.has_cancel_permission(request):
+            states = tuple(state for state in wanted.states if state in UNFINISHED)
+            links.append(("Cancel all that have not ended…", "job.cancel", states))
+        ended = tuple(state for state in wanted.states if state not in UNFINISHED)
+        if wanted and (ended or not wanted.states) and self.has_run_permission(request):
+            links.append(("Run all again that have ended…", "job.run_again", ended))
+        return [
+            (
+                text,
+                f"{reverse('switchyard-bulk-begin', args=[kind])}?{urlencode(replace(wanted, states=of).to_query())}",
+            )
+            for text, kind, of in links
+        ]
 
     def _untracked(self, job_id: str) -> Any:
         try:

@@ -12,6 +12,8 @@ class JobsConfig(AppConfig):
     def ready(self) -> None:
         """Register the bulk acts on jobs."""
         from apps.platform.bulk.kinds import register
+        from apps.platform.jobs.bulk.again import BulkRunAgain
         from apps.platform.jobs.bulk.cancel import BulkCancel
 
         register("job.cancel", BulkCancel())
+        register("job.run_again", BulkRunAgain())

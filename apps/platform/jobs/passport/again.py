@@ -7,6 +7,7 @@ from typing import Any
 
 import dramatiq
 from dramatiq.actor import Actor
+from dramatiq.message import Message
 
 from apps.platform.audit.services import Who, act
 from apps.platform.jobs.calls.arguments import CallArguments, checked
@@ -53,6 +54,15 @@ def run_again(
         BrokerUnavailable, QueueFull: it was not enqueued.
         django.db.DatabaseError: the audit log cannot be written; nothing was enqueued.
     """
+    message = again_message(job, edited=edited, job_id=job_id)
+    with act("job.run_again", who=who, target=job.id, reason=reason) as entry:
+        sent = enqueue_again(message, once=bool(job_id))
+        entry.count, entry.detail = 1, {"job": sent, "actor": job.actor, "edited": edited is not None}
+    return sent
+
+
+def again_message(job: Passport, *, edited: Mapping[str, Any] | None = None, job_id: str = "") -> Message[Any]:
+    """Return the message of a job that is to run again. Arguments and errors as in ``run_again``."""
     actor = dramatiq.get_broker().actors.get(job.actor)
     if actor is None:
         raise CannotRunAgain(job.id, f"this code has no actor {job.actor}; run it again with the release that has")
@@ -60,16 +70,20 @@ def run_again(
     options: dict[str, Any] = {"owner": job.owner} if job.owner else {}
     if job.tags:
         options["tags"] = list(job.tags)
-    with act("job.run_again", who=who, target=job.id, reason=reason) as entry:
-        message = actor.message_with_options(args=call.args, kwargs=call.kwargs, **options)
-        if job_id:
-            message = message.copy(message_id=job_id)
-        if job_id and facilities(actor.broker).records.states([job_id]) != [None]:
-            sent = job_id
-        else:
-            sent = str(actor.broker.enqueue(message).message_id)
-        entry.count, entry.detail = 1, {"job": sent, "actor": job.actor, "edited": edited is not None}
-    return sent
+    message = actor.message_with_options(args=call.args, kwargs=call.kwargs, **options)
+    return message.copy(message_id=job_id) if job_id else message
+
+
+def enqueue_again(message: Message[Any], *, once: bool) -> str:
+    """Enqueue a message and return its id.
+
+    Args:
+        once: Not if a job of its id is known.
+    """
+    broker = dramatiq.get_broker()
+    if once and facilities(broker).records.states([message.message_id]) != [None]:
+        return message.message_id
+    return str(broker.enqueue(message).message_id)
 
 
 def _call(job: Passport, actor: Actor[..., Any], edited: Mapping[str, Any] | None) -> CallArguments:
