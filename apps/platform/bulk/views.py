@@ -78,6 +78,8 @@ def begin(request: HttpRequest, kind: str) -> HttpResponseBase:
     except UnknownKind as error:
         raise Http404(str(error)) from error
     _check(request, chosen.right)
+    if "argument" in request.GET:  # the number that match tells what an argument is
+        _check(request, "switchyard_jobs.view_arguments")
     try:
         planned = BulkAct(kind=kind, filter=chosen.check(request.GET.dict()), created_at=timezone.now())
         planned.total = chosen.count(planned)

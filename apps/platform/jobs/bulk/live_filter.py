@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-import dramatiq
 from dramatiq.message import Message
 
 from apps.platform.history.filters import Filter
 from apps.platform.history.search_values import search_text
-from middleware.arguments import signature_of
+from apps.platform.jobs.shown_arguments import shown_arguments
+from middleware.redaction import HIDDEN
 
 LIVE_STATES: Final = ("queued", "scheduled", "running", "retrying")
 # Known of ended attempts only.
@@ -60,9 +60,5 @@ def _texts(tags: Any) -> list[str]:
 
 
 def _has_argument(message: Message[Any], name: str, value: str) -> bool:
-    if name in message.kwargs:
-        return search_text(message.kwargs[name]) == value
-    actor = dramatiq.get_broker().actors.get(message.actor_name)
-    names = [] if actor is None else list(signature_of(actor.fn).parameters)
-    place = names.index(name) if name in names else len(message.args)
-    return place < len(message.args) and search_text(message.args[place]) == value
+    found = shown_arguments(message.actor_name, message.args, message.kwargs).get(name)
+    return found != HIDDEN and search_text(found) == search_text(value)

@@ -25,6 +25,7 @@ from broker.admin.look_through import (
 from broker.interface import facilities
 from broker.queue.codec import LARGEST
 from broker.stores.job_records import JobRecord
+from middleware.redaction import HIDDEN
 
 UNFINISHED: Final = frozenset({"scheduled", "queued", "running", "retrying"})
 # State -> places in which its jobs are.
@@ -149,7 +150,7 @@ def _matches(fields: ComparedFields, wanted: Filter) -> bool:
         if value.isascii() and value.isalnum() and value.encode() not in bytes(fields.args) + bytes(fields.kwargs):
             return False
         found = (arguments_of(fields) or {}).get(name)
-        return search_text(found) == search_text(value)
+        return found != HIDDEN and search_text(found) == search_text(value)
     return True
 
 

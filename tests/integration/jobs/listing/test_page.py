@@ -105,3 +105,15 @@ def test_what_matches_is_cancelled_from_the_list_after_a_question() -> None:
     assert "bulk/begin" not in client.get(LIST).content.decode()
     assert "bulk/begin" not in client.get(LIST, {"state": "dead"}).content.decode()
     assert link not in staff("view_job").get(LIST, {"actor": "probe_add"}).content.decode()
+
+
+def test_hidden_arguments_cannot_be_found_out() -> None:
+    submit(probe_actors.keep_secret, kwargs={"to": "mia", "pages": 3})
+    client = staff("view_job", "view_arguments", "cancel_job")
+    begin = "/admin/operations/bulk/begin/job.cancel/"
+
+    for value in ("mia", "[redacted]"):
+        assert client.get(LIST, {"argument": f"to={value}"}).context["page"].lines == ()
+        assert client.get(begin, {"argument": f"to={value}"}).context["planned"].total == 0
+    assert client.get(begin, {"argument": "pages=3"}).context["planned"].total == 1
+    assert staff("view_job", "cancel_job").get(begin, {"argument": "pages=3"}).status_code == 403
