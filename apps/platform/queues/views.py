@@ -75,5 +75,5 @@ def _rendered(request: HttpRequest, name: str, template: str, context: dict[str,
     check(request, "view_operations")
     seen = queries.view_of(queue_of(name))
     return TemplateResponse(
-        request, template, {**context, "title": name, "seen": seen, "queue": seen.queue, "is_fullwidth": "1"}
+        request, template, {**context, "title": f"Queue {name}", "seen": seen, "queue": seen.queue, "is_fullwidth": "1"}
     )
