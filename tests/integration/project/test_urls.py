@@ -123,7 +123,7 @@ def make_sample(valkey: redis.Redis) -> Sample:
     owner = User.objects.create_user("owner", is_staff=True)
     token, _ = create_token(owner=owner, scopes=["read"], name="owner's")
     actor = dramatiq.get_broker().get_actor(SCHEDULE)
-    keep(letter(id="letter", fingerprint=FINGERPRINT))
+    keep(letter(id="letter", actor=SCHEDULE, fingerprint=FINGERPRINT))
     now = timezone.now()
     alert = Alert.objects.create(
         fingerprint=FINGERPRINT, kind="dead_letter", title="mail gave up", severity="critical", sample="why",

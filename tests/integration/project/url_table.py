@@ -55,6 +55,7 @@ ONLY_POST = (302, 405, 405, 405, 302)
 ONLY_POST_ALLOWED = (302, 403, 405, 405, 302)
 ACTS = (302, 403, 302, 302, 302)
 
+NO_ARGUMENTS = '{{"args": [], "kwargs": {{}}}}'
 QUEUE = "/admin/operations/queues/{queue}/"
 SCHEDULE = "/admin/operations/schedules/{schedule}/"
 ACTOR = "/admin/operations/actors/{schedule}/"
@@ -165,6 +166,18 @@ ROUTES: dict[str, tuple[Row, ...]] = {
         post(LETTERS + "{letter}/requeue/do/", *ACTS, act="letter.requeue"),
         post(LETTERS + "{letter}/acknowledge/do/", *ACTS, act="letter.acknowledge"),
         post(LETTERS + "{letter}/discard/do/", *ACTS, act="letter.discard", confirmed="1", reason="x"),
+    ),
+    "admin/switchyard_dead_letters/deadletter/<int:pk>/restore/": (
+        get(LETTERS + "{letter}/restore/", *ONLY_POST_ALLOWED),
+        post(LETTERS + "{letter}/restore/", *ACTS, act="letter.restore"),
+    ),
+    "admin/switchyard_dead_letters/deadletter/<int:pk>/note/": (
+        get(LETTERS + "{letter}/note/", *ONLY_POST_ALLOWED),
+        post(LETTERS + "{letter}/note/", *ACTS, act="letter.note", text="x"),
+    ),
+    "admin/switchyard_dead_letters/deadletter/<int:pk>/edit/": (
+        get(LETTERS + "{letter}/edit/", *OPERATORS),
+        post(LETTERS + "{letter}/edit/", *ACTS, act="letter.edit", arguments=NO_ARGUMENTS, reason="x"),
     ),
     "admin/switchyard_alerts/alert/silences/new/": (
         get(ALERTS + "silences/new/", *OPERATORS),
