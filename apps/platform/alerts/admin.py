@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import urlencode
 
 from django.contrib import admin
 from django.contrib.admin.utils import unquote
 from django.db.models import QuerySet
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
-from django.urls import URLPattern, path
+from django.urls import URLPattern, path, reverse
 
 from apps.platform.alerts import queries
+from apps.platform.alerts.bulk_acknowledge import of_list
 from apps.platform.alerts.models import Alert
 from apps.platform.alerts.resolution import UNRESOLVED
 from apps.platform.alerts.silences import in_force
 from apps.platform.alerts.views import AlertViews
+from apps.platform.bulk.services import AT_ONCE
 from apps.platform.console import links
 from apps.platform.console.admin_base import ModelAdmin, display
 from apps.platform.console.read_only import ReadOnly
@@ -58,9 +61,15 @@ class AlertAdmin(ReadOnly, AlertViews, ModelAdmin):
         return f"{alert.last_at:%Y-%m-%d %H:%M:%S}"
 
     @admin.action(description="Acknowledge", permissions=["acknowledge"])
-    def acknowledge(self, request: HttpRequest, queryset: QuerySet[Alert]) -> None:
-        """Acknowledge the selected alerts."""
+    def acknowledge(self, request: HttpRequest, queryset: QuerySet[Alert]) -> HttpResponse | None:
+        """Acknowledge the selected alerts; more than 100 that match the list's filter are a bulk act."""
+        if request.POST.get("select_across") == "1" and queryset.count() > AT_ONCE:
+            filter = of_list(request.GET.dict())
+            if filter is not None:
+                address = reverse("switchyard-bulk-begin", args=["alert.acknowledge"])
+                return HttpResponseRedirect(f"{address}?{urlencode(filter)}")
         self.apply(request, "acknowledge", list(queryset))
+        return None
 
     @admin.action(description="Resolve", permissions=["acknowledge"])
     def resolve(self, request: HttpRequest, queryset: QuerySet[Alert]) -> None:

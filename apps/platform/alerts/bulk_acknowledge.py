@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlencode
 
@@ -15,6 +15,14 @@ from apps.platform.bulk.kinds import Item, KindTexts, Taken
 from apps.platform.bulk.models import BulkAct
 
 COLUMNS = ("kind", "severity", "queue", "actor", "fingerprint")
+
+
+def of_list(query: Mapping[str, str]) -> dict[str, str] | None:
+    """Return the filter of the list's address; ``None`` where it has conditions that a bulk act does not know."""
+    given = {name.removesuffix("__exact"): value for name, value in query.items() if name not in ("o", "p", "all", "e")}
+    if given.pop("state", "open") != "open" or not given.keys() <= set(COLUMNS):
+        return None
+    return given
 
 
 class BulkAcknowledge:

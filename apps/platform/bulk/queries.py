@@ -40,6 +40,11 @@ class Progress:
         return f"{self.texts.verb} {self.texts.counted(count)}"
 
     @property
+    def reached(self) -> str:
+        """Return what is done, such as ``1 dead letter``."""
+        return self.texts.counted(self.act.done)
+
+    @property
     def left(self) -> int:
         """Return how many items are not reached yet."""
         return max(0, self.act.total - self.act.done - self.act.skipped)

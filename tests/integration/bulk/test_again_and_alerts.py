@@ -8,6 +8,7 @@ from typing import Any
 
 import dramatiq
 import pytest
+from django.test import Client
 from django.utils import timezone
 from dramatiq.actor import Actor
 
@@ -107,3 +108,17 @@ def test_open_alerts_of_a_queue_are_acknowledged(start: Start, finish: Finish) -
     }
     assert Alert.objects.filter(state="open").count() == 2
     assert AuditEntry.objects.get(act="alert.acknowledge").count == 3
+
+
+def test_more_than_100_alerts_of_the_list_filter_are_handed_to_a_bulk_act(
+    admin_client: Client, facilities: Facilities
+) -> None:
+    now = timezone.now() - timedelta(minutes=1)
+    values = {"kind": "dead", "severity": "critical", "title": "t", "count": 1, "first_at": now, "last_at": now}
+    Alert.objects.bulk_create(Alert(fingerprint=f"f{n}", queue="urgent", **values) for n in range(101))
+    chosen = {"action": "acknowledge", "select_across": "1", "_selected_action": Alert.objects.latest("pk").pk}
+
+    answer = admin_client.post("/admin/switchyard_alerts/alert/?queue__exact=urgent&state__exact=open", chosen)
+
+    assert answer["Location"] == "/admin/operations/bulk/begin/alert.acknowledge/?queue=urgent"
+    assert "Acknowledge 101 alerts?" in admin_client.get(answer["Location"]).content.decode()
