@@ -51,6 +51,8 @@ def relocate(
             while to_place:
                 administration.place(target, to_place, lane=lane, level=level)
                 to_place = administration.forget(source, owner, to_place)
+            if going:  # a retry's record; from here on its message in the other queue says where the job is
+                source.calls.command("HDEL", source.keys.jobs, *(one.lease.id for one in going))
             source.release(owner, staying, side="tail")
             source.renew([owner])
             left -= len(taken)

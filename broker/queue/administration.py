@@ -98,6 +98,7 @@ def flush(family: QueueOperations) -> None:
         owners = family.owners()
         keys = [k.leases, k.bodies, *lanes, k.notes, k.unique, *map(k.hold, owners)]
         dropped = family.calls.call(script("flush"), keys, owners)
+    family.calls.command("UNLINK", k.jobs, k.progress)  # records of messages that are gone count for nothing
 
 
 def wait_until_empty(family: QueueOperations, *, timeout_ms: int | None, interval_ms: int) -> bool:
