@@ -146,17 +146,17 @@ class QueueKeys:
     @property
     def jobs(self) -> str:
         """Hash: id of a job that was started and has not ended -> 20 digits of its sequence, and its record."""
-        return f"{self.base}jobs"
+        return f"{self.base}job:live"
 
     @property
     def progress(self) -> str:
         """Hash: id of a job that has not ended -> its last progress, as JSON."""
-        return f"{self.base}progress"
+        return f"{self.base}job:progress"
 
     @property
     def followed(self) -> str:
         """Sorted set: id of a job that somebody follows -> until when its steps become events, ms since the epoch."""
-        return f"{self.base}followed"
+        return f"{self.base}job:followed"
 
     @property
     def ended(self) -> str:
@@ -166,18 +166,18 @@ class QueueKeys:
         bytes, ``size:<n>`` those of bucket n, ``bytes`` of all of them; ``history`` bytes of the history's stream,
         ``dropped`` rows that it lost to its budget.
         """
-        return f"{self.base}ended"
+        return f"{self.base}job:ended"
 
     def ended_bucket(self, bucket: int) -> str:
         """Hash: id of an ended job -> its record, MessagePack; ``<id>:progress`` -> its last progress, JSON.
 
         The oldest bucket is deleted whole.
         """
-        return f"{self.base}ended:{bucket}"
+        return f"{self.base}job:ended:{bucket}"
 
     def kept_result(self, job_id: str) -> str:
         """String: record of an ended job whose ``result_ttl`` is longer than records are kept. Expires with it."""
-        return f"{self.base}result:{job_id}"
+        return f"{self.base}job:result:{job_id}"
 
     def job_events(self, job_id: str) -> str:
         """Stream: events of a job since its first follower."""
@@ -186,7 +186,7 @@ class QueueKeys:
     @property
     def history(self) -> str:
         """Stream: ended attempts that are not in the database yet. Fields: ``n`` rows, ``rows`` MessagePack array."""
-        return f"{self.base}history"
+        return f"{self.base}job:history"
 
     @property
     def purges(self) -> str:
@@ -194,7 +194,7 @@ class QueueKeys:
 
         ``<id>:claim`` -> ``undo`` or ``drop``, once that is decided.
         """
-        return f"{self.base}purges"
+        return f"{self.base}aside:purges"
 
     def aside(self, purge: str) -> tuple[str, str, str]:
         """Hashes: bodies, notes and unique keys of the messages that a purge set aside, as those of the queue."""

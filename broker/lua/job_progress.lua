@@ -16,7 +16,7 @@ if known then
   if state == "running" then
     redis.call("HSET", KEYS[2], ARGV[1], ARGV[2])
     if redis.call("ZSCORE", KEYS[3], ARGV[1]) then
-      local events = beside(KEYS[4], "job:" .. ARGV[1] .. ":events")
+      local events = beside(KEYS[4], ARGV[1] .. ":events")
       redis.call("XADD", events, "MAXLEN", "~", 256, "*", "event", "progress", "data", ARGV[2])
       redis.call("PEXPIRE", events, ARGV[3])
     end

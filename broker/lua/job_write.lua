@@ -29,7 +29,7 @@ local function is_followed(id)
 end
 
 local function events_of(id)
-  return beside(ended, "job:" .. id .. ":events")
+  return beside(ended, id .. ":events")
 end
 
 -- Whether a job was cancelled before, where only its record says so.
