@@ -15,6 +15,7 @@ from apps.platform.log_throttle import LogThrottle
 from broker.admin.purge import finish
 from broker.interface import facilities
 from broker.redis_broker import RedisBroker
+from broker.stores.record_sweep import sweep
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,7 @@ class MaintenanceTask:
 
 
 def maintenance_tasks() -> tuple[MaintenanceTask, ...]:
-    """Return the yard's tasks: alerts, the broker's server, letters, purges, old rows, bulk acts without a job."""
+    """Return the tasks: alerts, broker, letters, purges, records, old rows, bulk acts whose job is gone."""
     from apps.platform.alerts.broker_alerts import BrokerAlerts
     from apps.platform.alerts.services import dispatch_due
     from apps.platform.audit.services import delete_old_rows
@@ -43,6 +44,7 @@ def maintenance_tasks() -> tuple[MaintenanceTask, ...]:
         MaintenanceTask("broker's server", 5.0, BrokerAlerts().check_and_resolve),
         MaintenanceTask("dead letters", 30.0, reconcile_letters),
         MaintenanceTask("purges", 1.0, finish_purges),
+        MaintenanceTask("job records", 300.0, sweep_records),
         MaintenanceTask("done once", 60.0, delete_old_keys),
         MaintenanceTask("bulk acts", 30.0, resume_lost),
         MaintenanceTask("audit log", 3_600.0, delete_old_rows),
@@ -61,6 +63,11 @@ def reconcile_letters() -> None:
 
     reconcile_all()
     resolve_triaged(open_fingerprints)
+
+
+def sweep_records() -> int:
+    """Drop the live records of jobs whose message is gone; return their number."""
+    return sweep(facilities(dramatiq.get_broker()).records)
 
 
 def finish_purges() -> int:
