@@ -18,6 +18,7 @@ from django.urls import path, reverse
 from django.utils.decorators import method_decorator
 from django.views.decorators.cache import never_cache
 from django.views.decorators.debug import sensitive_post_parameters
+from django.views.decorators.http import require_safe
 from dramatiq.middleware import MiddlewareError
 
 from apps.platform.audit.services import Who
@@ -33,6 +34,7 @@ from apps.platform.jobs.models import Job
 from apps.platform.jobs.passport.again import run_again
 from apps.platform.jobs.passport.picture import picture_of
 from apps.platform.jobs.passport.reading import TONES, Passport, passport_of
+from apps.platform.jobs.passport.stream import AWAY, GONE, can_stream, events_view
 from apps.platform.jobs.queries import find_untracked, is_job_id
 from apps.platform.jobs.services import request_cancel
 from broker.errors import BrokerError, SwitchyardError
@@ -43,7 +45,6 @@ CANCEL_ANSWERS = {
     "ended": (messages.WARNING, "The job has ended already; there is nothing to cancel."),
     "unknown": (messages.ERROR, "No job has this id any longer. One without a record may have ended."),
 }
-AWAY = "The broker does not answer, so jobs cannot be shown; check /readyz, then try again."
 # Fields below "Owner, tag, …": name, label, hint.
 MORE_FIELDS = (
     ("owner", "Owner", "user:1"),
@@ -61,11 +62,13 @@ class JobAdmin(ReadOnly, ModelAdmin):
     """Jobs at ``/admin/switchyard_jobs/job/``. The records are in the broker; the model has no table."""
 
     def get_urls(self) -> list[Any]:
-        """Return the URLs of the list, a job's page, its cancellation and running it again."""
+        """Return the URLs of the list, a job's page with its events, its cancellation and running it again."""
         view = self.admin_site.admin_view
         return [
             path("", view(self.changelist_view), name="switchyard_jobs_job_changelist"),
             path("<str:job_id>/", view(self.show_job), name="switchyard_jobs_job_change"),
+            path("<str:job_id>/live/", view(self.show_live), name="switchyard_jobs_job_live"),
+            path("<str:job_id>/events/", events_view(view, self._check_view), name="switchyard_jobs_job_events"),
             path("<str:job_id>/cancel/", view(self.cancel_job), name="switchyard_jobs_job_cancel"),
             path("<str:job_id>/again/", view(self.run_again), name="switchyard_jobs_job_again"),
         ]
@@ -168,13 +171,32 @@ class JobAdmin(ReadOnly, ModelAdmin):
             "title": job.actor,
             "subtitle": job.id,
             "is_fullwidth": "1",
+            "has_events": can_stream(request),
+            **self._context_of(request, job),
+        }
+        return self._render(request, "switchyard_jobs/passport.html", context)
+
+    @method_decorator(require_safe)
+    @UNCACHED
+    def show_live(self, request: HttpRequest, job_id: str) -> HttpResponse:
+        """Show the part of a job's page that changes."""
+        self._check_view(request)
+        try:
+            job = passport_of(job_id)
+        except BrokerError:
+            return HttpResponse(AWAY, status=503, content_type="text/plain")
+        if job is None:
+            return HttpResponse(GONE, status=404, content_type="text/plain")
+        return TemplateResponse(request, "switchyard_jobs/passport_live.html", self._context_of(request, job))
+
+    def _context_of(self, request: HttpRequest, job: Passport) -> dict[str, Any]:
+        return {
             "job": job,
             "picture": picture_of(job),
             "tones": TONES,
             "may_cancel": not job.ended and not job.cancel_requested and self.has_cancel_permission(request),
             "may_run_again": self.has_run_permission(request),
         }
-        return self._render(request, "switchyard_jobs/passport.html", context)
 
     @UNCACHED
     def cancel_job(self, request: HttpRequest, job_id: str) -> HttpResponse:

@@ -181,11 +181,7 @@ async def follow_job(request: HttpRequest, job_id: str) -> HttpResponseBase:
         return HttpResponse(status=204)
     await free_database()
     place = live.StreamPlace(str(request.auth.prefix))  # type: ignore[attr-defined]
-    return StreamingHttpResponse(
-        Stream(live.follow(job, after=after, heartbeat_s=live.HEARTBEAT_S), source=place),
-        content_type="text/event-stream",
-        headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
-    )
+    return live.response(job, after=after, place=place)
 
 
 @router.get(

@@ -140,6 +140,9 @@ ROUTES: dict[str, tuple[Row, ...]] = {
     # Jobs, dead letters, alerts.
     "admin/switchyard_jobs/job/": (get("/admin/switchyard_jobs/job/", *READERS),),
     "admin/switchyard_jobs/job/<str:job_id>/": (get(JOB, *READERS),),
+    "admin/switchyard_jobs/job/<str:job_id>/live/": (get(JOB + "live/", *READERS),),
+    # The client of the tests runs under WSGI, where nothing is streamed.
+    "admin/switchyard_jobs/job/<str:job_id>/events/": (get(JOB + "events/", 302, 501, 501, 501, 302),),
     "admin/switchyard_jobs/job/<str:job_id>/cancel/": (
         get(JOB + "cancel/", *OPERATORS),
         post(JOB + "cancel/", *ACTS, act="job.cancel"),
