@@ -86,7 +86,7 @@ class HistoryWriter:
         try:
             leading = self.leadership.acquire_or_renew()
             moved = self._move() if leading else 0
-            if leading and not moved:
+            if leading:  # also while rows come without a pause: else old ones would never leave
                 self._retention.work(while_true=self.leadership.acquire_or_renew)
         except (DatabaseError, InterfaceError, BrokerError) as error:
             self._throttle.failed(error)

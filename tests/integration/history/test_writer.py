@@ -23,7 +23,7 @@ from broker.keys.keys import Keys
 from broker.stores.ended_jobs import Failure, encode
 from tests.conftest import RunWorker
 from tests.integration.history.conftest import Put, ended_job, put_into
-from tests.integration.history.rows import BASE_MS
+from tests.integration.history.rows import BASE_MS, job_row
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.usefixtures("database")
@@ -141,6 +141,16 @@ def test_an_older_step_never_replaces_a_later_one(put: Put, writer: HistoryWrite
     row = JobRow.objects.get()
     assert (row.state, row.generation, row.finished_at) == ("cancelled", 1, BASE_MS + 2_000)
     assert [(each.generation, each.attempt) for each in queries.attempts(row.job_id)] == [(0, 1), (0, 3)]
+
+
+def test_old_rows_leave_also_while_new_ones_come_without_a_pause(put: Put, writer: HistoryWriter) -> None:
+    old = job_row(-1_000 * 86_400_000)
+    put(ended_job(1))
+
+    assert writer.step() == 0.0, "the next step follows at once"
+
+    assert not JobRow.objects.filter(pk=old.pk).exists()
+    assert JobRow.objects.count() == 1
 
 
 def test_rows_that_are_read_twice_are_written_once(put: Put, writer: HistoryWriter, valkey: redis.Redis) -> None:
