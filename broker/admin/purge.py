@@ -20,6 +20,7 @@ from broker.queue.operations import QueueOperations
 from broker.redis.calls import Word
 from broker.redis.scripts import script
 from broker.stores.ended_jobs import EndedJob, kept_body
+from broker.stores.job_record import fields_of, is_untracked
 from broker.stores.job_records import JobRecords
 from broker.stores.job_steps import ended_step
 
@@ -144,8 +145,9 @@ def finish(family: QueueOperations, records: JobRecords | None = None) -> int:
     Called every second by the leading scheduler; any number of processes may do it at once.
 
     Args:
-        records: Where the jobs of dropped messages are recorded as cancelled, with the reason ``purged``. As long as
-            much of the history is still to be written into the database, each step waits for a moment.
+        records: Where the jobs of dropped messages are recorded as cancelled, with the reason ``purged``; not those
+            that keep no record, or whose id was sent again since. As long as much of the history is still to be
+            written into the database, each step waits for a moment.
 
     Returns:
         Number of messages that were put back or dropped.
@@ -153,8 +155,13 @@ def finish(family: QueueOperations, records: JobRecords | None = None) -> int:
 
     def record(lane: Lane, ids: Sequence[bytes], bodies: Sequence[bytes | None]) -> None:
         if records is not None:
-            steps = [_purged(family, lane, id_, body) for id_, body in zip(ids, bodies, strict=True) if body]
-            records.write([ended_step(family.keys.queue, job) for job in steps])
+            again = _sent_again(family, ids)
+            jobs = [
+                _purged(family, lane, id_, body)
+                for id_, body in zip(ids, bodies, strict=True)
+                if body and id_ not in again and not is_untracked(fields_of(body))
+            ]
+            records.write([ended_step(family.keys.queue, job) for job in jobs])
             if family.calls.command("XLEN", family.keys.history) > MOST_UNWRITTEN:
                 time.sleep(PAUSE_S)
 
@@ -164,6 +171,13 @@ def finish(family: QueueOperations, records: JobRecords | None = None) -> int:
             is_undone = purge.claim == "undo"
             done += undo(family, purge.id) if is_undone else max(drop(family, purge.id, dropped=record), default=0)
     return done
+
+
+def _sent_again(family: QueueOperations, ids: Sequence[bytes]) -> set[bytes]:
+    """Return the ids under which a message was sent since the purge: their records are those of that message."""
+    k = family.keys
+    answers = family.calls.pipeline([("HMGET", key, *ids) for key in (k.bodies, *k.done, k.dead_letters)])
+    return {id_ for answer in answers for id_, found in zip(ids, answer, strict=True) if found is not None}
 
 
 def _purged(family: QueueOperations, lane: Lane, id_: bytes, body: bytes) -> EndedJob:

@@ -9,12 +9,16 @@ import pytest
 import redis
 
 from broker.admin.purge import drop, purges, set_aside, undo
+from broker.admin.purge import finish as finish_purges
 from broker.keys.keys import Keys
 from broker.queue import administration
 from broker.queue.operations import QueueOperations
 from broker.queue.results import HIGH, LOW, Entry
 from broker.redis.calls import RedisCalls
 from broker.redis.scripts import script
+from broker.stores.ended_jobs import EndedJob
+from broker.stores.job_records import JobRecords
+from broker.stores.job_steps import ended_step
 from tests.integration.broker.admin.test_relocate import Killed, MortalCalls
 
 BODY = b'{"actor":"an_actor","sent_at":1}'
@@ -142,6 +146,21 @@ def test_messages_sent_meanwhile_stay_and_are_the_same_once(family: QueueOperati
     assert ids == [b"n0", b"n1", b"n2", b"n3", b"n4", b"new"]
     assert administration.cancel(family, "n2") == "cancelled"
     assert family.calls.client.hget(family.keys.unique, "key-2") == b"new", "the key of another is not freed"
+
+
+def test_a_drop_records_neither_untracked_jobs_nor_those_sent_again(family: QueueOperations) -> None:
+    untracked = b'{"actor":"an_actor","sent_at":1,"options":{"track":false}}'
+    again = [Entry("done", BODY), Entry("waits", BODY)]
+    records = JobRecords(family.calls, Keys(prefix="purged"), ["old"])
+    family.enqueue([*again, Entry("untracked", untracked), Entry("purged", BODY)])
+    set_aside(family, "p", by="me", undo_ms=0)
+    family.enqueue(again)
+    family.ack(WORKER, [grant.lease for grant in family.fetch(WORKER, 1, request=1).grants])
+    records.write([ended_step("old", EndedJob("done", "succeeded", attempt=1, body=BODY))])
+
+    finish_purges(family, records)
+
+    assert records.states(["done", "waits", "untracked", "purged"]) == ["succeeded", "queued", None, "cancelled"]
 
 
 def test_two_purges_lie_beside_each_other(family: QueueOperations) -> None:
