@@ -24,7 +24,7 @@ def cancel(facilities: Facilities, job_id: str) -> str:
     record = facilities.records.read(job_id)
     if record is None:
         return _cancel(facilities, job_id)
-    if record.ended:
+    if record.end_recorded:
         return "ended"
     answer = facilities.records.cancel(job_id, place=_cancel(facilities, job_id, record.queue), known=record)
     if answer != "unknown":

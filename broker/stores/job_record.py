@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from broker.clock import now_ms
 from broker.errors import UnreadablePayload
 from broker.queue import json_body
 from broker.queue.codec import LARGEST
-from broker.stores.ended_jobs import Failure
+from broker.stores.ended_jobs import EndedJob, Failure, kept_body
 from broker.stores.job_steps import ENDED, STEPS
 
 
@@ -64,6 +65,11 @@ class JobRecord:
         """Whether the job has reached its last state."""
         return self.state in ENDED
 
+    @property
+    def end_recorded(self) -> bool:
+        """Whether its end is recorded, too: a kill may come between the cancellation of a message and its record."""
+        return self.ended and not (self.state == "cancelled" and self.finished_at is None)
+
 
 def record_with(job_id: str, queue: str, message: dict[str, Any], **known: Any) -> JobRecord:
     """Return a record with what its message says."""
@@ -101,6 +107,23 @@ def changed(record: JobRecord, **changes: Any) -> JobRecord:
     """Return a record with other values in some fields."""
     values = {name: getattr(record, name) for name in JobRecord.__dataclass_fields__}
     return JobRecord(**(values | changes))
+
+
+def cancelled_job(record: JobRecord) -> EndedJob:
+    """Return the end of a job that is cancelled now."""
+    return EndedJob(
+        id=record.id,
+        state="cancelled",
+        attempt=record.attempts,
+        generation=record.generation,
+        started_at=record.started_at,
+        finished_at=now_ms(),
+        lane=record.lane,
+        pool=record.pool,
+        worker=record.worker,
+        release=record.release,
+        body=kept_body(record.body),
+    )
 
 
 def fields_of(body: bytes) -> dict[str, Any]:

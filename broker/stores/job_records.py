@@ -20,8 +20,8 @@ from broker.keys.keys import Keys
 from broker.redis.calls import RedisCalls, Word
 from broker.redis.pipelines import Call, call_together
 from broker.redis.scripts import script
-from broker.stores.ended_jobs import EndedJob, encode_rows, kept_body
-from broker.stores.job_record import JobRecord
+from broker.stores.ended_jobs import encode_rows
+from broker.stores.job_record import JobRecord, cancelled_job
 from broker.stores.job_steps import DIGITS, ENDED, STEPS, Step, ended_step, sequence
 from broker.stores.known_jobs import FamilyAnswer, record_of
 
@@ -244,7 +244,7 @@ class JobRecords:
             ``unknown``, ``ended``, ``asked`` (it runs, and stops at its next step) or ``cancelled`` (it never starts).
         """
         record = known or self.read(job_id)
-        if record is None or record.ended:
+        if record is None or record.end_recorded:
             return "unknown" if record is None else "ended"
         if self.finds_waiting:
             if place != "cancelled":
@@ -256,7 +256,7 @@ class JobRecords:
             if place != "cancelled":
                 return place
             kept_ms = LIVE_TTL_MS  # its message may be due in a week, and must still find here that it is cancelled
-        self.write([ended_step(record.queue, _cancelled(record), kept_ms=kept_ms)])
+        self.write([ended_step(record.queue, cancelled_job(record), kept_ms=kept_ms)])
         return "cancelled"
 
     def write_cancelled(self, known: Sequence[JobRecord]) -> None:
@@ -265,7 +265,7 @@ class JobRecords:
         Args:
             known: Their records as they were before.
         """
-        self.write([ended_step(record.queue, _cancelled(record)) for record in known])
+        self.write([ended_step(record.queue, cancelled_job(record)) for record in known])
 
     def cancel_requested(self, job_id: str) -> bool:
         """Whether the cancellation of a job was requested, where only its record says so.
@@ -275,22 +275,6 @@ class JobRecords:
         """
         commands = [("HEXISTS", self.keys.queue(queue).notes, f"asked:{job_id}") for queue in self.queues]
         return any(self.calls.pipeline(commands))
-
-
-def _cancelled(record: JobRecord) -> EndedJob:
-    return EndedJob(
-        id=record.id,
-        state="cancelled",
-        attempt=record.attempts,
-        generation=record.generation,
-        started_at=record.started_at,
-        finished_at=now_ms(),
-        lane=record.lane,
-        pool=record.pool,
-        worker=record.worker,
-        release=record.release,
-        body=kept_body(record.body),
-    )
 
 
 def _hash_of(answer: Any) -> dict[str, str]:

@@ -16,6 +16,7 @@ from apps.platform.audit.models import AuditEntry
 from apps.platform.bulk import steps
 from apps.platform.bulk.kinds import kind_of
 from apps.platform.bulk.models import BulkAct
+from broker.admin.cancel_many import cancel_many
 from broker.interface import Facilities
 from tests.integration.bulk.conftest import Start
 from tests.waiting import wait_for
@@ -138,6 +139,23 @@ def test_step_repeated_after_a_kill_counts_each_job_once(
 
     assert (act.done, act.skips) == (12, {})
     assert states(facilities, ids) == {"cancelled"}
+
+
+def test_a_kill_between_the_cancellation_and_its_record_loses_no_record_of_a_waiting_job(
+    start: Start, finish: Finish, facilities: Facilities, work: Actor[Any, Any]
+) -> None:
+    job_id = work.send(1).message_id
+    act = start("job.cancel", {"actor": "work"})
+    while (begun := steps.begin(act.pk, act.run)) is not None and not begun.items:
+        steps.finish(begun, [])
+    family = dramatiq.get_broker().lane("urgent")[0]  # type: ignore[attr-defined]
+    assert cancel_many(family, [job_id], nonce=act.nonce) == {job_id: "cancelled"}
+
+    act = finish(act)
+
+    record = facilities.records.read(job_id)
+    assert (act.done, act.skips) == (1, {})
+    assert record is not None and record.state == "cancelled" and record.finished_at is not None
 
 
 @pytest.mark.parametrize(

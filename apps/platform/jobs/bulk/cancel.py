@@ -103,7 +103,8 @@ class BulkCancel:
         records = facilities().records
         for queue, ids in by_queue.items():
             # Read before: a scheduled message is taken out at once, and says what its record says.
-            known = [found for found in records.read_many(ids, queue=queue) if found is not None and not found.ended]
+            found = records.read_many(ids, queue=queue)
+            known = [record for record in found if record is not None and not record.end_recorded]
             answers |= cancel_many(_family(queue), ids, nonce=act.nonce)
             records.write_cancelled([record for record in known if answers[record.id] == "cancelled"])
         return [REASONS.get(answers[job_id], "") for job_id, _ in items]
