@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from broker.clock import now_ms
-from broker.errors import BrokerError, BrokerUnavailable
+from broker.errors import BrokerError, BrokerRefused, BrokerUnavailable
 from broker.keys.keys import Keys
 from broker.redis.calls import RedisCalls, Word
 from broker.redis.pipelines import Call, call_together
@@ -36,6 +36,8 @@ WRITE, READ, PROGRESS, CANCEL = (
 )
 LARGEST_SEQUENCE: Final = 10**DIGITS - 1
 READ_AT_ONCE: Final = 100
+# Errors of what is written or of what is there; a repetition gets the same.
+REFUSED_ALWAYS: Final = frozenset({"WRONGTYPE", "ERR"})
 ANSWERS: Final = {1: "written", 0: "late", -1: "cancelled"}
 
 __all__ = ["ENDED", "STEPS", "JobRecord", "JobRecords", "RecordLimits", "Step", "sequence"]
@@ -103,13 +105,26 @@ class JobRecords:
 
         Returns:
             For each ``written``; ``late`` when a later step is known, or its message is gone; ``cancelled`` when the
-            job was cancelled before it.
+            job was cancelled before it; ``refused``, and logged, when the server cannot write it, for example because a
+            key is of a wrong type: acknowledgements of every queue wait for the others.
 
         Raises:
             BrokerUnavailable: the server did not answer.
         """
         if not steps:
             return []
+        try:
+            return self._write(steps)
+        except BrokerRefused as error:
+            if error.code not in REFUSED_ALWAYS:
+                raise
+            if len(steps) > 1:
+                return [self.write([step])[0] for step in steps]
+            step = steps[0]
+            logger.error("job %s of queue %s is not recorded as %s: %s", step.job_id, step.queue, step.state, error)
+            return ["refused"]
+
+    def _write(self, steps: Sequence[Step]) -> list[str]:
         by_queue: defaultdict[str, list[int]] = defaultdict(list)
         for position, step in enumerate(steps):
             by_queue[step.queue].append(position)

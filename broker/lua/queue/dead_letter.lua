@@ -30,7 +30,8 @@ local key = redis.call("HGET", KEYS[5], "key:" .. id)
 if key and redis.call("HGET", KEYS[6], key) == id then redis.call("HDEL", KEYS[6], key) end
 redis.call("HDEL", KEYS[5], "key:" .. id, "crash:" .. id, "cancel:" .. id, "asked:" .. id)
 redis.call("HSET", KEYS[5], "spent:" .. id, "dead_letter " .. token)
-if ARGV[4] ~= "" then record_ended(KEYS[9], KEYS[10], {}, 0, 1, ARGV[4], { 0, 0, ARGV[5] }) end
+-- A key of the history that is of a wrong type costs the row: the message must not be in two places for it.
+if ARGV[4] ~= "" then pcall(record_ended, KEYS[9], KEYS[10], {}, 0, 1, ARGV[4], { 0, 0, ARGV[5] }) end
 redis.call("HDEL", KEYS[2], id)
 redis.call("HDEL", KEYS[1], id)
 return 1

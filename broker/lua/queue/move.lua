@@ -43,6 +43,7 @@ if history.since then
   note_history(id, KEYS[8], history)
 end
 put({ id }, level, delay_ms > 0 and now_ms() + delay_ms, { KEYS[3], KEYS[4], KEYS[5] }, KEYS[6], KEYS[7])
-if ARGV[7] ~= "" then record_ended(KEYS[11], KEYS[12], {}, 0, 1, ARGV[7], { 0, 0, ARGV[8] }) end
+-- A key of the history that is of a wrong type costs the row: the message must not be in two places for it.
+if ARGV[7] ~= "" then pcall(record_ended, KEYS[11], KEYS[12], {}, 0, 1, ARGV[7], { 0, 0, ARGV[8] }) end
 redis.call("HDEL", KEYS[2], id)
 return 1

@@ -12,7 +12,7 @@ import redis
 from broker.keys.keys import Keys
 from broker.keys.queue_keys import QueueKeys
 from broker.queue.operations import QueueOperations
-from broker.queue.results import Entry
+from broker.queue.results import Entry, HistoryRow
 from broker.redis.calls import RedisCalls
 from broker.stores.ended_jobs import EndedJob, decode_rows
 from broker.stores.history_streams import HistoryStreams
@@ -164,3 +164,35 @@ def test_figures_stay_true_whatever_the_sizes(valkey: redis.Redis, keys: Keys, f
     streamed = sum(len(fields[b"rows"]) + 64 for _, fields in valkey.xrange(family.history))
     assert found["bytes"] == real <= MEBIBYTE
     assert found["history"] == streamed <= MEBIBYTE
+
+
+def test_a_key_of_a_wrong_type_costs_its_own_records_alone(
+    valkey: redis.Redis, keys: Keys, family: QueueKeys, caplog: pytest.LogCaptureFixture
+) -> None:
+    records = JobRecords(RedisCalls(valkey), keys, [QUEUE, "sound"])
+    valkey.set(family.history, "no stream")
+
+    answers = records.write([ended_step(queue, EndedJob(queue, "succeeded")) for queue in (QUEUE, "sound")])
+
+    assert answers == ["refused", "written"]
+    assert "job work of queue work is not recorded as succeeded" in caplog.text
+    assert len(HistoryStreams(records.calls, keys, ["sound"]).read(limit=10)) >= 1
+
+
+@pytest.mark.parametrize("act", ["move", "dead_letter"])
+def test_a_message_moves_once_whatever_the_keys_of_the_history_are(
+    valkey: redis.Redis, family: QueueKeys, act: str
+) -> None:
+    queue, row = QueueOperations(RedisCalls(valkey), family), HistoryRow(b"\x90", MEBIBYTE)
+    queue.join("worker/live")
+    queue.enqueue([Entry("a", BODY)])
+    [grant] = queue.fetch("worker/live", 1, request=1).grants
+    valkey.set(family.history, "no stream")
+
+    if act == "move":
+        assert queue.move(grant.lease, move="divert", lane="retry", body=BODY, delay_ms=0, row=row)
+    else:
+        assert queue.dead_letter(grant.lease, b"{}", row)
+
+    assert valkey.lrange(family.waiting("retry")[1] if act == "move" else family.dead, 0, -1) == [b"a"]
+    assert queue.held("worker/live") == []
