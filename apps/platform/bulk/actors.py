@@ -5,14 +5,18 @@ from __future__ import annotations
 import time
 
 import dramatiq
+from django.db import InterfaceError, OperationalError
 
 from apps.platform.bulk import services, steps
 from apps.platform.bulk.models import BulkAct
 from apps.platform.conf import declared_yard
+from broker.errors import BrokerError, QueueFull
 from broker.topology import Yard
 
 # A job of a long act makes room for others, and a deploy waits for no longer than this.
 AT_A_TIME_S = 10.0
+# The step is repeated once broker, queue or database can do it.
+AWAY = (BrokerError, QueueFull, OperationalError, InterfaceError)
 
 
 def queue_of(yard: Yard) -> str:
@@ -30,10 +34,16 @@ def run_bulk_act(number: int, run: int) -> None:
         run: Number of this job: an act that was resumed has a later one, and this one ends.
     """
     until_s = time.monotonic() + AT_A_TIME_S
-    while (act := _step(number, run)) is not None:
-        if time.monotonic() >= until_s:
-            services.send(act)
-            return
+    try:
+        while (act := _step(number, run)) is not None:
+            if time.monotonic() >= until_s:
+                services.send(act)
+                return
+    except AWAY:
+        raise
+    except Exception as error:  # a repetition would fail alike, and the act would be resumed for ever
+        steps.fail(number, run, f"{type(error).__name__}: {error}")
+        raise
 
 
 def _step(number: int, run: int) -> BulkAct | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import structlog
@@ -17,10 +18,13 @@ from django.utils import timezone
 from apps.platform.audit.services import complete
 from apps.platform.bulk.kinds import Item, Kind, kind_of
 from apps.platform.bulk.models import BulkAct
+from apps.platform.database_text import storable
 
 log = structlog.get_logger(__name__)
 
 MOST = 500
+# Reason of items whose step failed; some of them may have been reached.
+FAILED = "their step failed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,11 +93,15 @@ def take_step(number: int, run: int) -> BulkAct | None:
 
 
 def fail(number: int, run: int, error: str) -> None:
-    """End an act that cannot go on."""
+    """End an act that cannot go on, and release its items in hand."""
     with transaction.atomic():
         act = BulkAct.objects.select_for_update().get(pk=number)
         if act.run == run and act.unfinished:
-            act.error = error[:500]
+            if act.hand:
+                with suppress(Exception), transaction.atomic():  # the step may have failed right there
+                    kind_of(act.kind).settle(act, act.hand, [FAILED] * len(act.hand))
+                act.note_skips({FAILED: len(act.hand)})
+            act.hand, act.error = [], storable(error)[:500]
             _end(act, BulkAct.State.FAILED)
 
 

@@ -11,6 +11,7 @@ from dramatiq.actor import Actor
 
 from apps.platform.audit.models import AuditEntry
 from apps.platform.bulk import services, steps
+from apps.platform.bulk.actors import run_bulk_act
 from apps.platform.bulk.kinds import kind_of
 from apps.platform.bulk.models import BulkAct
 from apps.platform.dead_letters import actions
@@ -18,6 +19,7 @@ from apps.platform.dead_letters.models import DeadLetter
 from apps.platform.dead_letters.projection import project
 from apps.platform.dead_letters.reconcile import reconcile_all
 from broker.clock import now_ms
+from broker.errors import BrokerUnavailable
 from broker.interface import Facilities
 from broker.shapes import DeadLetter as Letter
 from tests.factories.letters import keep, letter
@@ -133,6 +135,43 @@ def test_letter_in_hand_of_a_bulk_act_is_refused_to_a_person(start: Start) -> No
 
     assert not result.done
     assert "a.lind has begun to requeue" in result.message
+
+
+def test_act_whose_step_fails_ends_and_releases_its_letters(
+    start: Start, facilities: Facilities, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bury(2)
+    act = start("letter.requeue", {}, reason="mended")
+
+    def fail(*args: Any, **options: Any) -> None:
+        raise ValueError("no such field")
+
+    monkeypatch.setattr(type(facilities.transport), "requeue_many", fail)
+    with pytest.raises(ValueError, match="no such field"):
+        run_bulk_act.fn(act.pk, act.run)
+
+    act.refresh_from_db()
+    assert (act.state, act.error, act.skips) == ("failed", "ValueError: no such field", {"their step failed": 2})
+    assert {(row.state, row.claim_token) for row in DeadLetter.objects.all()} == {("new", "")}
+    assert AuditEntry.objects.get(act="letter.requeue").outcome == "failed"
+    run_bulk_act.fn(act.pk, act.run)  # the retry of the job finds nothing to do
+
+
+def test_act_waits_while_the_broker_is_away(
+    start: Start, finish: Finish, facilities: Facilities, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bury(2)
+    act = start("letter.requeue", {})
+
+    def fail(*args: Any, **options: Any) -> None:
+        raise BrokerUnavailable("requeue_many", "no answer")
+
+    with monkeypatch.context() as away:
+        away.setattr(type(facilities.transport), "requeue_many", fail)
+        with pytest.raises(BrokerUnavailable):
+            run_bulk_act.fn(act.pk, act.run)
+
+    assert finish(act).state == "done"
 
 
 def test_letter_that_the_broker_lost_is_skipped_and_marked(
