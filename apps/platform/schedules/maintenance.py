@@ -13,6 +13,7 @@ from django.db import close_old_connections
 from apps.platform.conf import declared_yard
 from apps.platform.log_throttle import LogThrottle
 from broker.admin.purge import finish
+from broker.errors import BrokerRefused
 from broker.interface import facilities
 from broker.redis_broker import RedisBroker
 from broker.stores.record_sweep import sweep
@@ -71,12 +72,25 @@ def sweep_records() -> int:
 
 
 def finish_purges() -> int:
-    """Drop or put back what purges have set aside, in every queue; return the number of messages."""
+    """Drop or put back what purges have set aside, in every queue; return the number of messages.
+
+    Raises:
+        BrokerUnavailable: the broker did not answer.
+        BrokerRefused: it refused the purges of a queue; those of the others are done.
+    """
     broker = dramatiq.get_broker()
     if not isinstance(broker, RedisBroker):
         return 0
     records = facilities(broker).records
-    return sum(finish(broker.lane(queue.name)[0], records) for queue in declared_yard().queues)
+    done, refused = 0, []
+    for queue in declared_yard().queues:
+        try:
+            done += finish(broker.lane(queue.name)[0], records)
+        except BrokerRefused as error:  # a key of a wrong type in one queue must not hold up the others
+            refused.append(error)
+    if refused:
+        raise refused[0]
+    return done
 
 
 def start(task: MaintenanceTask, *, leading: Callable[[], bool], stop: threading.Event) -> threading.Thread:

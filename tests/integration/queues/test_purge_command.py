@@ -13,6 +13,7 @@ from django.core.management import CommandError, call_command
 from apps.platform.audit.models import AuditEntry
 from apps.platform.schedules.maintenance import finish_purges
 from broker.admin import purge
+from broker.errors import BrokerRefused
 from broker.interface import Facilities
 from broker.queue.operations import QueueOperations
 from broker.queue.results import Entry
@@ -98,3 +99,19 @@ def test_the_jobs_of_dropped_messages_are_cancelled_in_records_and_history(facil
     [entry] = family.calls.client.xrange(family.keys.history)
     [row] = decode_rows(entry[1][b"rows"])
     assert (row.id, row.state, row.reason, row.lane) == (job_id, "cancelled", "purged", "default")
+
+
+def test_a_queue_whose_purges_cannot_be_read_does_not_hold_up_the_others(
+    family: QueueOperations, facilities: Facilities
+) -> None:
+    others = [dramatiq.get_broker().lane(name)[0] for name in facilities.records.queues]  # type: ignore[attr-defined]
+    for other in others:
+        other.enqueue([Entry("m", b"{}")])
+        purge.set_aside(other, "p", by="me", undo_ms=0)
+    family.calls.client.delete(others[0].keys.purges)
+    family.calls.client.set(others[0].keys.purges, "no hash")
+
+    with pytest.raises(BrokerRefused, match="WRONGTYPE"):
+        finish_purges()
+
+    assert [purge.purges(other) for other in others[1:]] == [[]] * (len(others) - 1)
