@@ -52,7 +52,8 @@ def relocate(
                 administration.place(target, to_place, lane=lane, level=level)
                 to_place = administration.forget(source, owner, to_place)
             if going:  # a retry's record; from here on its message in the other queue says where the job is
-                source.calls.command("HDEL", source.keys.jobs, *(one.lease.id for one in going))
+                ids = [one.lease.id for one in going]
+                source.calls.pipeline([("HDEL", key, *ids) for key in (source.keys.jobs, source.keys.progress)])
             source.release(owner, staying, side="tail")
             source.renew([owner])
             left -= len(taken)
