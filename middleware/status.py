@@ -121,9 +121,11 @@ class Status(Middleware):
         exception: BaseException | None = None,
     ) -> None:
         """Record the end, or the retry."""
-        if self._tracked(broker, message):
-            self._record_end(broker, message, result, outcome_of(message, exception))
-        self._logs.drop(message.message_id)
+        try:
+            if self._tracked(broker, message):
+                self._record_end(broker, message, result, outcome_of(message, exception))
+        finally:
+            self._logs.drop(message.message_id)
 
     def _record_end(self, broker: Broker, message: MessageProxy, result: Any, outcome: Outcome) -> None:
         kept = self._kept_of(broker, message.actor_name)
@@ -173,6 +175,7 @@ class Status(Middleware):
 
     def after_skip_message(self, broker: Broker, message: MessageProxy) -> None:
         """Record a job that was cancelled before it started."""
+        self._logs.drop(message.message_id)
         if outcome_of(message).kind != "cancelled" or not self._tracked(broker, message):
             return
         # Its worker may have died after it started: the end comes after that start.

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable
 from typing import Any
 
 import dramatiq
 import pytest
 import structlog
+from dramatiq.middleware import Middleware, SkipMessage
 
 from broker.interface import facilities
 from broker.redis_broker import RedisBroker
 from broker.stores.ended_jobs import LOGS_LIMIT_BYTES, EndedJob, decode_rows
+from middleware.status import Status
 from tests.factories.yards import small_yard
 from tests.waiting import wait_for
 
@@ -103,3 +106,24 @@ def test_an_option_that_cannot_be_used_is_refused(yard_broker: BuildBroker, opti
 
     with pytest.raises(Exception, match=next(iter(option))):
         dramatiq.actor(broker=broker, queue_name="work", actor_name="wrong", **option)(lambda: None)
+
+
+def test_lines_of_a_job_that_a_later_middleware_skips_are_forgotten(yard_broker: BuildBroker, run_worker: Any) -> None:
+    broker, skipped = yard_broker(small_yard()), threading.Event()
+
+    class Gate(Middleware):
+        def before_process_message(self, broker: Any, message: Any) -> None:
+            logging.getLogger("shop").warning("closed")
+            raise SkipMessage
+
+        def after_skip_message(self, broker: Any, message: Any) -> None:
+            assert kept.of(message, None) is not None
+            skipped.set()
+
+    broker.add_middleware(Gate())
+    actor = dramatiq.actor(lambda: None, actor_name="shut", broker=broker, queue_name="work")
+    [kept] = [each._logs for each in broker.middleware if isinstance(each, Status)]
+    with run_worker(broker=broker):
+        message = actor.send()
+        assert skipped.wait(10)
+        wait_for(lambda: kept.of(message, None) is None)
