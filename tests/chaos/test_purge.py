@@ -79,7 +79,7 @@ def state(family: QueueOperations) -> dict[str, int]:
         "unique": int(client.hlen(k.unique)),
         "notes": int(client.hlen(k.notes)),
         "leased": int(client.hlen(k.hold(OWNER))) - 1,
-        "aside": len(client.keys("*aside*")),
+        "aside": len(client.keys("*}:aside:undone:*") + client.keys("*}:aside:dropped:*")),
     }
 
 
