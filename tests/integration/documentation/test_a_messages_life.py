@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+import ctypes
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from functools import partial
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
-from django.db import connections
 
 from apps.platform.alerts.services import dispatch_due
 from apps.platform.dead_letters.actions import requeue
@@ -26,13 +25,12 @@ from tests.unit.documentation.message_walk import FAILURE, MAIN, ROOT, files, pa
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.django_db(transaction=True)
-T = TypeVar("T")
 OURS = ("apps", "broker", "middleware", "project")
 
 
 @contextmanager
 def noting_files() -> Iterator[set[Path]]:
-    """Note the files of ours whose functions run in threads that start meanwhile; see :func:`in_a_thread`."""
+    """Note the files of ours whose functions run, in this thread and in those that start meanwhile."""
     found: set[Path] = set()
     noting = threading.Event()
 
@@ -44,26 +42,32 @@ def noting_files() -> Iterator[set[Path]]:
             if path.is_relative_to(ROOT) and path.relative_to(ROOT).parts[0] in OURS:
                 found.add(path)
 
+    handle_interrupts()
     noting.set()
     threading.setprofile(note)
+    sys.setprofile(note)
     try:
         yield found
     finally:
+        sys.setprofile(None)
         threading.setprofile(None)
         noting.clear()
 
 
-def in_a_thread(function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-    """Call a function in a new thread: in a main thread with a profile function CPython 3.11 may stand still."""
-    with ThreadPoolExecutor(1) as pool:
-        return pool.submit(_call_and_disconnect, partial(function, *args, **kwargs)).result()
+class Handled(Exception):
+    """Exception that nothing but :func:`handle_interrupts` raises."""
 
 
-def _call_and_disconnect(function: Callable[[], T]) -> T:
-    try:
-        return function()
-    finally:
-        connections.close_all()
+def handle_interrupts() -> None:
+    """Have the interpreter handle asynchronous exceptions that were taken back, or whose thread has ended.
+
+    CPython 3.11 goes on to look for them at the entry of each function, and under a profile function stays there.
+    """
+    with suppress(Handled):
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(threading.get_ident()), ctypes.py_object(Handled))
+        deadline_s = time.monotonic() + 1
+        while time.monotonic() < deadline_s:
+            pass
 
 
 def unnamed(found: set[Path], parts: tuple[str, ...]) -> list[str]:
@@ -83,11 +87,11 @@ def test_a_job_that_succeeds(facilities: Facilities, run_worker: RunWorker) -> N
     caller.get("/jobs/none")  # the first request builds the API
 
     with noting_files() as found:
-        answer = in_a_thread(caller.post, "/exports", {"dataset": "customers", "format": "csv"})
+        answer = caller.post("/exports", {"dataset": "customers", "format": "csv"})
         job_id = answer.json()["job_id"]
         with run_worker("slow"):
             wait_for(lambda: (record := facilities.records.read(job_id)) and record.ended)
-        in_a_thread(caller.get, f"/jobs/{job_id}")
+        caller.get(f"/jobs/{job_id}")
 
     assert unnamed(found, MAIN) == []
 
@@ -98,11 +102,12 @@ def test_a_job_that_fails_until_a_person_requeues_it(
     monkeypatch.setattr("apps.product.exports.services.export", fail)
 
     with noting_files() as found:
-        kwargs = {"dataset": "customers", "format": "csv"}
-        job = in_a_thread(export_dataset.send_with_options, kwargs=kwargs, max_retries=1).message_id
+        job = export_dataset.send_with_options(
+            kwargs={"dataset": "customers", "format": "csv"}, max_retries=1
+        ).message_id
         with run_worker("slow", "slow-retry"):
             wait_for(lambda: (record := facilities.records.read(job)) and record.state == "dead")
-        in_a_thread(dispatch_due)
-        in_a_thread(requeue, job, by="an operator")
+        dispatch_due()
+        requeue(job, by="an operator")
 
     assert unnamed(found, MAIN + FAILURE) == []
