@@ -34,7 +34,6 @@ PLACEHOLDERS: dict[str, Any] = {
     "lane": "live",
     "owner": "OWNER",
     "job_id": "ID",
-    "bucket": 1,
     "name": "NAME",
     "fingerprint": "FINGERPRINT",
     "member": "MEMBER",
@@ -42,7 +41,6 @@ PLACEHOLDERS: dict[str, Any] = {
     "actor": "ACTOR",
     "at": "TICK",
     "queue": QUEUE,
-    "purge": "PURGE",
 }
 
 

@@ -62,28 +62,26 @@ def dispatch_due() -> int:
         return accepted
 
 
-def acknowledge(alert: Alert, *, by: User | str) -> bool:
-    """Mark an alert as acknowledged; return ``False`` if it was before, or is resolved.
-
-    Args:
-        by: The user; for a command, the name for the row.
-    """
-    name = by if isinstance(by, str) else by.get_username()
+def acknowledge(alert: Alert, *, by: User) -> bool:
+    """Mark an alert as acknowledged; return ``False`` if it was before."""
     with transaction.atomic():
         row = Alert.objects.select_for_update().get(pk=alert.pk)
-        if row.state != Alert.State.OPEN:
+        if row.state == Alert.State.ACKNOWLEDGED:
             return False
-        row.state, row.acknowledged_by, row.acknowledged_at = Alert.State.ACKNOWLEDGED, name[:150], timezone.now()
+        row.state, row.acknowledged_by, row.acknowledged_at = (
+            Alert.State.ACKNOWLEDGED,
+            by.get_username(),
+            timezone.now(),
+        )
         row.save(update_fields=("state", "acknowledged_by", "acknowledged_at"))
-        if not isinstance(by, str):
-            LogEntry.objects.create(
-                user=by,
-                content_type=ContentType.objects.get_for_model(Alert),
-                object_id=str(row.pk),
-                object_repr=str(row)[:200],
-                action_flag=CHANGE,
-                change_message="Acknowledged",
-            )
+        LogEntry.objects.create(
+            user=by,
+            content_type=ContentType.objects.get_for_model(Alert),
+            object_id=str(row.pk),
+            object_repr=str(row)[:200],
+            action_flag=CHANGE,
+            change_message="Acknowledged",
+        )
     return True
 
 

@@ -43,7 +43,7 @@ def requeue_group(fingerprint: str, *, by: User | str, reason: str = "", limit: 
     Raises:
         UnknownGroup: no open letter has that fingerprint.
     """
-    return apply_to_group(requeue, fingerprint, by=by, reason=reason, limit=limit)
+    return _apply_to_group(requeue, fingerprint, by, reason, limit)
 
 
 def discard_group(fingerprint: str, *, by: User | str, reason: str = "", limit: int = MOST_AT_ONCE) -> BulkResult:
@@ -52,7 +52,7 @@ def discard_group(fingerprint: str, *, by: User | str, reason: str = "", limit: 
     Raises:
         UnknownGroup: no open letter has that fingerprint.
     """
-    return apply_to_group(discard, fingerprint, by=by, reason=reason, limit=limit)
+    return _apply_to_group(discard, fingerprint, by, reason, limit)
 
 
 def apply_to_each(
@@ -76,14 +76,7 @@ def apply_to_each(
     return BulkResult(tuple(done), tuple(skipped))
 
 
-def apply_to_group(
-    action: Action, fingerprint: str, *, by: User | str, reason: str = "", limit: int = MOST_AT_ONCE
-) -> BulkResult:
-    """Apply an action to a group's open letters, oldest first, at most ``limit``.
-
-    Raises:
-        UnknownGroup: no open letter has that fingerprint.
-    """
+def _apply_to_group(action: Action, fingerprint: str, by: User | str, reason: str, limit: int) -> BulkResult:
     ids = open_ids(fingerprint, limit=limit)
     if not ids:
         raise UnknownGroup(fingerprint)

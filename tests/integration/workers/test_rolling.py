@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 from dramatiq import Message
 
-from apps.platform.conf import declared_yard
 from broker.admin.stats import family_stats
 from broker.keys.keys import Keys
 from broker.redis.calls import RedisCalls
@@ -33,7 +32,7 @@ class Roll:
 
     def __init__(self, bench: Bench) -> None:
         self.bench = bench
-        self.records = JobRecords(RedisCalls(bench.client), Keys(), [queue.name for queue in declared_yard().queues])
+        self.records = JobRecords(RedisCalls(bench.client), Keys())
         self.ids: dict[str, str] = {}
 
     def start(self, release: str) -> Any:

@@ -10,9 +10,7 @@ import pytest
 from dramatiq.middleware import TimeLimitExceeded
 
 from broker.errors import BrokerRefused, BrokerUnavailable
-from broker.stores.ended_jobs import EndedJob
-from broker.stores.job_records import JobRecords
-from broker.stores.job_steps import Step, ended_step
+from broker.stores.job_records import LIVE_TTL_MS, JobRecords, Step, sequence, step
 from broker.worker.ack_barrier import AckBarrier
 from tests.waiting import wait_for
 
@@ -50,7 +48,8 @@ def make(records: Records) -> AckBarrier:
 
 
 def end(job_id: str) -> Step:
-    return ended_step("work", EndedJob(job_id, "succeeded", attempt=1))
+    order = sequence(generation=0, attempts=1, state="succeeded")
+    return step(job_id, sequence=order, state="succeeded", fields={}, ttl_ms=LIVE_TTL_MS)
 
 
 def test_an_interrupt_between_taking_steps_and_writing_them_loses_none() -> None:
