@@ -142,7 +142,7 @@ def test_a_pool_that_is_cut_off_for_longer_stops_starting_work_and_cannot_commit
     found = ledger.account()
     assert (found.lost, found.unexpected) == ((), ())
     assert late == [], "a pool that has lost its leases starts nothing"
-    # What ran in a lapsed lease runs alone: when the tasks that the other pool had begun have ended, and in turn.
+    # Suspects run alone, in turn, when the tasks that the other pool had begun have ended.
     assert min(again_s) <= 20 + LONG_S
     assert "stale token" not in other.log()
     assert {len(ledger.of("started", job)) for job in first} == {2}
