@@ -28,8 +28,8 @@ import redis
 from benchmarks.figures import quantile, spread
 from benchmarks.server import MemoryServer
 from broker.keys.keys import Keys
-from broker.queue.operations import AT_ONCE, QueueOperations
-from broker.queue.results import Entry, Lease, fetched
+from broker.queue.operations import QueueOperations
+from broker.queue.results import AT_ONCE, Entry, Lease, fetched
 from broker.redis.calls import RedisCalls
 from broker.redis.connections import connect
 from broker.redis.scripts import script

@@ -14,8 +14,8 @@ from dramatiq.broker import MessageProxy
 from broker.consuming_broker import ConsumingBroker
 from broker.errors import BrokerError, BrokerUnavailable, LeaseLost
 from broker.held_message import HeldMessage
-from broker.queue.operations import AT_ONCE, QueueOperations, lane_of
-from broker.queue.results import Fetched, Lease, fetched
+from broker.queue.operations import QueueOperations, lane_of
+from broker.queue.results import AT_ONCE, Fetched, Lease, fetched
 from broker.received import receive
 from broker.redis.scripts import script
 from broker.worker.cancellations import POLL_CANCELLATIONS_S

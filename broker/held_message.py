@@ -26,6 +26,7 @@ class HeldMessage(MessageProxy):
         cancel_requested: Its job is to stop.
         cause: Cause of its last worker's end, see :class:`broker.queue.results.Grant`.
         lapses: As there.
+        body: The message as it came.
 
     Attributes:
         has_credit: It counts against the prefetch credit of its worker.
@@ -42,6 +43,7 @@ class HeldMessage(MessageProxy):
         cancel_requested: bool = False,
         cause: str = "",
         lapses: tuple[str, ...] | None = None,
+        body: bytes = b"",
     ) -> None:
         super().__init__(message)
         # Read several times for each message, and slow to reach through the proxy.
@@ -54,6 +56,7 @@ class HeldMessage(MessageProxy):
         self.cancel_requested = cancel_requested
         self.cause = cause
         self.lapses = lapses
+        self.body = body
         self.has_credit = True
         self.moved = False
         self.runs_in = 0
@@ -61,7 +64,6 @@ class HeldMessage(MessageProxy):
         self.open = self.dead_lettered = False
         self.outcome: Any = None
         self.dead_letter: DeadLetter | None = None
-        self.record_started: dict[str, int] | None = None
         self.slot: int | None = None
         self.started_ms: int | None = None
         self.started_s: float | None = None
@@ -83,8 +85,15 @@ def moved_copy(message: Message[Any] | MessageProxy, lane: str, options: dict[st
     )
 
 
-def requeued_copy(dead_letter: DeadLetter, lane: str) -> Message[Any]:
-    """Return the message of a dead letter with its attempts reset to 0 and its generation increased by 1."""
-    message: Message[Any] = Message(**{**dead_letter.message, "args": tuple(dead_letter.message["args"])})
+def requeued_copy(
+    dead_letter: DeadLetter, lane: str, arguments: tuple[list[Any], dict[str, Any]] | None = None
+) -> Message[Any]:
+    """Return the message of a dead letter with its attempts reset to 0 and its generation increased by 1.
+
+    Args:
+        arguments: In place of its own.
+    """
+    args, kwargs = arguments or (dead_letter.message["args"], dead_letter.message["kwargs"])
+    message: Message[Any] = Message(**{**dead_letter.message, "args": tuple(args), "kwargs": kwargs})
     options = {"attempts": 0, "generation": int(message.options.get("generation", 0)) + 1, "enqueued_at": now_ms()}
     return moved_copy(message, lane, options)

@@ -12,12 +12,15 @@ from broker.keys.queue_keys import Lane
 from broker.queue import codec
 from broker.queue.dead_letter_json import encode, rejected
 from broker.queue.operations import Move, QueueOperations
-from broker.queue.results import Lease
+from broker.queue.results import NO_ROW, HistoryRow, Lease
 from broker.shapes import DeadLetter
+from broker.worker.ack_barrier import AckBarrier
 
 
 class MovingBroker(Protocol):
     """The part of :class:`broker.redis_broker.RedisBroker` that moves use."""
+
+    barrier: AckBarrier | None
 
     def lane(self, queue_name: str) -> tuple[QueueOperations, Lane]:
         """Return queue family and lane behind a queue's name."""
@@ -57,7 +60,8 @@ class HeldMoves:
         lane = self._broker.lane(message.queue_name)[1]
         self._broker.emit_before("enqueue", message, delay)
         body, level = codec.encode(message, grown=True), self._broker.level(message)
-        moved = held.family.move(held.lease, move=move, lane=lane, body=body, delay_ms=delay or 0, level=level)
+        how: dict[str, Any] = {"body": body, "delay_ms": delay or 0, "level": level, "row": self._row_of(held)}
+        moved = held.family.move(held.lease, move=move, lane=lane, **how)
         self._note(held, moved)
         if moved:
             self._broker.emit_after("enqueue", message, delay)
@@ -70,7 +74,12 @@ class HeldMoves:
     def dead_letter(self, held: HeldMessage, dead_letter: DeadLetter | None = None) -> None:
         """Move a held message to the dead list; without a dead letter, one is made of Dramatiq's rejection."""
         dead_letter = dead_letter or rejected(held, held.family.keys.queue)
-        self._note(held, held.family.dead_letter(held.lease, encode(dead_letter).encode()))
+        letter, row = encode(dead_letter).encode(), self._row_of(held)
+        self._note(held, held.family.dead_letter(held.lease, letter, row))
+
+    def _row_of(self, held: HeldMessage) -> HistoryRow:
+        """Return the row of the attempt that ends with the move; of a deferral there is none."""
+        return NO_ROW if self._broker.barrier is None else self._broker.barrier.row_of(held)
 
     def _note(self, held: HeldMessage, moved: bool) -> None:
         held.moved = True

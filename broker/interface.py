@@ -7,6 +7,7 @@ after a crash, never none.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -14,7 +15,7 @@ import dramatiq
 from dramatiq.broker import Broker, MessageProxy
 from dramatiq.message import Message
 
-from broker.shapes import DeadLetter, Page, QueueStats, Unreadable
+from broker.shapes import DeadLetter, Moved, Page, QueueStats, Unreadable
 from broker.stores.alert_groups import AlertGroups
 from broker.stores.job_records import JobRecords
 from broker.stores.pool_reports import PoolReports
@@ -22,9 +23,19 @@ from broker.stores.rate_windows import RateWindows
 from broker.topology import Yard
 from broker.worker.ack_barrier import AckBarrier
 
+Arguments = tuple[list[Any], dict[str, Any]]
+Keep = Callable[[Sequence[DeadLetter]], None]
+
 
 class Transport(Protocol):
-    """Moves and inspects messages. ``held`` is a message that a worker is processing and will acknowledge."""
+    """Moves and inspects messages. ``held`` is a message that a worker is processing and will acknowledge.
+
+    Attributes:
+        finds_waiting: :meth:`find_message` and :meth:`cancel` find a waiting message by its id. Otherwise jobs are
+            recorded when they are enqueued.
+    """
+
+    finds_waiting: bool
 
     def divert(self, held: Message[Any] | MessageProxy, *, lane: str, delay_ms: int, options: dict[str, Any]) -> None:
         """Put a copy of a held message, with changed options, into a lane, due in ``delay_ms``."""
@@ -55,8 +66,11 @@ class Transport(Protocol):
     def dead_letter(self, held: Message[Any] | MessageProxy, dead_letter: DeadLetter) -> None:
         """Put a held message into its queue's dead list as ``dead_letter``. The same id twice stays one."""
 
-    def requeue(self, queue: str, message_id: str) -> str:
+    def requeue(self, queue: str, message_id: str, *, arguments: Arguments | None = None) -> str:
         """Move a dead letter back to its live queue, attempts forgotten, and return the message id.
+
+        Args:
+            arguments: Positional arguments, and those by name, in place of the message's own.
 
         Raises:
             NoSuchDeadLetter: it is not in the dead list.
@@ -68,6 +82,23 @@ class Transport(Protocol):
         Raises:
             NoSuchDeadLetter: it is not in the dead list.
         """
+
+    def requeue_many(self, queue: str, letters: Mapping[str, int], *, nonce: str) -> dict[str, Moved]:
+        """Requeue dead letters in few calls. Repeated with its nonce, it moves none twice and answers the same.
+
+        Args:
+            letters: The time of death, ms since the epoch, by id; at most 500. One that died again since stays.
+        """
+
+    def discard_many(self, queue: str, letters: Mapping[str, int], *, nonce: str, keep: Keep) -> dict[str, Moved]:
+        """Drop dead letters in few calls, as ``requeue_many``.
+
+        Args:
+            keep: Called with the letters, before they are dropped.
+        """
+
+    def restore(self, letter: DeadLetter) -> bool:
+        """Put a dropped dead letter back into its dead list; ``False`` when its message is in the queue again."""
 
     def find_dead_letter(self, queue: str, message_id: str) -> DeadLetter | None:
         """Return one dead letter, or ``None``."""

@@ -6,6 +6,7 @@ A crash between the two steps leaves the message in both places: it may run twic
 from __future__ import annotations
 
 import random
+from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol, cast
 
 from dramatiq.broker import Broker, Consumer, MessageProxy
@@ -13,7 +14,8 @@ from dramatiq.message import Message
 
 from broker.errors import NoSuchDeadLetter, NotQuarantined
 from broker.held_message import moved_copy, requeued_copy
-from broker.shapes import DeadLetter, LaneStats, Page, QueueStats, Unreadable
+from broker.interface import Arguments, Keep
+from broker.shapes import DeadLetter, LaneStats, Moved, Page, QueueStats, Unreadable
 from broker.stores.dead_lists import DeadLists
 from broker.stores.job_records import JobRecords
 from broker.stores.quarantine import Quarantine
@@ -38,6 +40,8 @@ class PortableTransport:
 
     A moved message is acknowledged, also where Dramatiq rejects it: its broker would keep a second copy.
     """
+
+    finds_waiting = False
 
     def __init__(
         self, broker: Broker, yard: Yard, dead_lists: DeadLists, quarantine: Quarantine, records: JobRecords
@@ -81,12 +85,12 @@ class PortableTransport:
         self._dead.add(dead_letter)
         held.moved = True  # type: ignore[union-attr]
 
-    def requeue(self, queue: str, message_id: str) -> str:
+    def requeue(self, queue: str, message_id: str, *, arguments: Arguments | None = None) -> str:
         """Enqueue a dead letter's message anew, then remove the dead letter."""
         dead_letter = self._dead.get(queue, message_id)
         if dead_letter is None:
             raise NoSuchDeadLetter(queue, message_id)
-        self._broker.enqueue(requeued_copy(dead_letter, self._yard.queue_of(queue).name))
+        self._broker.enqueue(requeued_copy(dead_letter, self._yard.queue_of(queue).name, arguments))
         self._dead.remove(queue, message_id, as_read=dead_letter)
         return dead_letter.id
 
@@ -94,6 +98,21 @@ class PortableTransport:
         """Remove a dead letter for good."""
         if not self._dead.remove(queue, message_id):
             raise NoSuchDeadLetter(queue, message_id)
+
+    def requeue_many(self, queue: str, letters: Mapping[str, int], *, nonce: str) -> dict[str, Moved]:
+        """Requeue dead letters one by one."""
+        return {id_: self._one(self.requeue, queue, id_, died_at) for id_, died_at in letters.items()}
+
+    def discard_many(self, queue: str, letters: Mapping[str, int], *, nonce: str, keep: Keep) -> dict[str, Moved]:
+        """Drop dead letters one by one."""
+        found = [self._dead.get(queue, id_) for id_ in letters]
+        keep([letter for letter in found if letter is not None])
+        return {id_: self._one(self.discard, queue, id_, died_at) for id_, died_at in letters.items()}
+
+    def restore(self, letter: DeadLetter) -> bool:
+        """Add a dropped dead letter to its dead list again."""
+        self._dead.add(letter)
+        return True
 
     def find_dead_letter(self, queue: str, message_id: str) -> DeadLetter | None:
         """Return one dead letter, or ``None``."""
@@ -135,6 +154,16 @@ class PortableTransport:
         live, retry = (counting.lane_stats(lane) for lane in lanes)
         set_aside = self._quarantine.count(family.name) + sum(counting.rejected(lane) for lane in lanes)
         return QueueStats(family.name, live, retry, dead=self._dead.count(family.name), quarantined=set_aside)
+
+    def _one(self, move: Callable[[str, str], Any], queue: str, message_id: str, died_at: int) -> Moved:
+        found = self._dead.get(queue, message_id)
+        if found is not None and found.died_at != died_at:
+            return "newer"
+        try:
+            move(queue, message_id)
+        except NoSuchDeadLetter:
+            return "gone"
+        return "moved"
 
 
 def _acknowledge_what_was_moved(broker: Broker) -> None:

@@ -38,7 +38,7 @@ def receive(grant: Grant, family: QueueOperations, lane_name: str, broker: Consu
         return None
     if "eta" in message.options and _scheduled(message, grant, family, broker):
         return None
-    known = grant.crashes, grant.cancel_requested, grant.cause, grant.lapses
+    known = grant.crashes, grant.cancel_requested, grant.cause, grant.lapses, grant.body
     return HeldMessage(message, grant.lease, family, *known)
 
 

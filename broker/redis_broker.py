@@ -22,8 +22,8 @@ from broker.keys.queue_keys import Lane
 from broker.queue import administration
 from broker.queue.codec import entry_of
 from broker.queue.depth_limits import DepthLimits
-from broker.queue.operations import QueueOperations, level_of
-from broker.queue.results import Lease
+from broker.queue.operations import QueueOperations
+from broker.queue.results import Lease, level_of
 from broker.queue.self_managed_leases import SelfManagedLeases
 from broker.redis.calls import RedisCalls
 from broker.topology import lane_of_name

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 T = TypeVar("T")
+
+# Result of a move of a dead letter among many: "moved", also by an earlier call; "gone": there is none; "newer": the
+# message died again since; "unread": it cannot be read, or may not be sent.
+Moved = Literal["moved", "gone", "newer", "unread"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +68,29 @@ class LaneStats:
 
 
 @dataclass(frozen=True, slots=True)
+class QueuePause:
+    """Pause of a queue; times in ms since the epoch.
+
+    Args:
+        since, until: ``None`` where it is not known, or has no end.
+        by, reason: "" where it was not given.
+    """
+
+    since: int | None = None
+    until: int | None = None
+    by: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class QueueStats:
     """Figures of a queue family.
 
     Args:
         parked: Scheduled messages that wait for a worker that knows their actor.
+        pause: ``None`` while it is not paused.
+        oldest_held_age_ms: Time since the oldest message that a worker holds was ready, of the live lane and the
+            isolated one; ``None`` where none is held, or where it was not asked for.
     """
 
     queue: str
@@ -78,6 +100,14 @@ class QueueStats:
     quarantined: int
     paused: bool = False
     parked: int = 0
+    pause: QueuePause | None = None
+    oldest_held_age_ms: int | None = None
+
+    @property
+    def oldest_unfinished_age_ms(self) -> int | None:
+        """Age of the oldest message that waits or is held; ``None`` when there is none."""
+        ages = [age for age in (self.live.oldest_age_ms, self.oldest_held_age_ms) if age is not None]
+        return max(ages, default=None)
 
 
 @dataclass(frozen=True)

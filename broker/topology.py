@@ -32,6 +32,8 @@ class Queue:
         retry: Policy for actors that name none of their own.
         max_depth: Number of waiting and scheduled messages from which new ones are refused; ``None`` for no limit.
             Retries, pipeline steps and callbacks are never refused.
+        done_objective_ms: Longest time until a message ends, from when it is ready, at least ``objective_ms``;
+            ``None`` for no such objective. Retries do not count.
         calls: Service that its actors depend on and that may be away, in a few words for people, such as
             ``mail server``. A check warns when their retries are over within 15 minutes.
 
@@ -47,6 +49,7 @@ class Queue:
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     max_depth: int | None = None
     calls: str = ""
+    done_objective_ms: int | None = None
 
     def __post_init__(self) -> None:
         check_queue_name(self.name)
@@ -58,6 +61,12 @@ class Queue:
         remedy = f"write milliseconds above soft_limit_ms ({soft_ms}): a task is interrupted before its child is killed"
         require(is_whole(hard_ms, least=soft_ms + 1), subject, "hard_limit_ms", hard_ms, remedy)
         require(isinstance(self.retry, RetryPolicy), subject, "retry", self.retry, "write a RetryPolicy(...)")
+        done_ms = self.done_objective_ms
+        usable = is_whole_or_none(done_ms, least=objective_ms or 1)
+        remedy = (
+            f"write milliseconds, {objective_ms or 1} or more, since a message ends after its start, or leave it out"
+        )
+        require(usable, subject, "done_objective_ms", done_ms, remedy)
         usable = is_whole_or_none(depth, least=1)
         require(usable, subject, "max_depth", depth, "write a number of messages, 1 or more, or leave it out")
         remedy = 'write the service in a few words, such as "mail server", or leave it out'

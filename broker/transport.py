@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import uuid
+from collections.abc import Mapping
 from typing import Any, Final
 
 from dramatiq.broker import MessageProxy
@@ -13,13 +14,15 @@ from dramatiq.middleware import MiddlewareError
 from broker.admin.stats import family_stats
 from broker.errors import NoSuchDeadLetter, NotQuarantined, NotRequeued
 from broker.held_message import HeldMessage, moved_copy, requeued_copy
+from broker.interface import Arguments, Keep
 from broker.keys.queue_keys import Lane
-from broker.queue import administration, codec
-from broker.queue.dead_letter_json import decode
-from broker.queue.operations import NORMAL, Move, QueueOperations, lane_of
+from broker.queue import administration, codec, dead_moves
+from broker.queue.dead_letter_json import decode, encode
+from broker.queue.operations import Move, QueueOperations, lane_of
+from broker.queue.results import NORMAL
 from broker.queue.unroutable import UnroutableLane
 from broker.redis_broker import RedisBroker
-from broker.shapes import DeadLetter, Page, QueueStats, Unreadable
+from broker.shapes import DeadLetter, Moved, Page, QueueStats, Unreadable
 from broker.stores.dead_lists import DeadLists
 from broker.stores.quarantine import Quarantine
 from broker.topology import Yard
@@ -32,6 +35,8 @@ class RedisTransport:
 
     A message whose lease was lost belongs to another worker: it is not moved, and the loss is logged.
     """
+
+    finds_waiting = True
 
     def __init__(self, broker: RedisBroker, yard: Yard, dead_lists: DeadLists, quarantine: Quarantine) -> None:
         self._broker = broker
@@ -78,14 +83,14 @@ class RedisTransport:
         """Move a held message to its queue's dead list as ``dead_letter``."""
         self._broker.moves.dead_letter(_held(held), dead_letter)
 
-    def requeue(self, queue: str, message_id: str) -> str:
+    def requeue(self, queue: str, message_id: str, *, arguments: Arguments | None = None) -> str:
         """Move a dead letter back to its live queue with its attempts reset, and return the message's id."""
         family = self._family(queue)
         as_read = family.calls.command("HGET", family.keys.dead_letters, message_id)
         dead_letter = decode(queue, as_read) if as_read is not None else None
         if as_read is None or dead_letter is None:
             raise NoSuchDeadLetter(queue, message_id)
-        message = requeued_copy(dead_letter, family.keys.queue)
+        message = requeued_copy(dead_letter, family.keys.queue, arguments)
         self._broker.emit_before("enqueue", message, None)
         body = codec.encode(message, grown=True)
         level = self._broker.level(message)
@@ -99,6 +104,36 @@ class RedisTransport:
         """Drop a dead letter for good."""
         if not administration.discard(self._family(queue), message_id, nonce=uuid.uuid4().hex):
             raise NoSuchDeadLetter(queue, message_id)
+
+    def requeue_many(self, queue: str, letters: Mapping[str, int], *, nonce: str) -> dict[str, Moved]:
+        """Move dead letters back to their live queue, in batches that one step on the server moves each."""
+        family = self._family(queue)
+        answers: dict[str, Moved] = {}
+        for batch in dead_moves.read(family, list(letters)):
+            messages = self._ready(batch, letters, family.keys.queue, answers)
+            bodies = {id_: (codec.encode(one, grown=True), self._broker.level(one)) for id_, one in messages.items()}
+            going = [one for one in batch if one.id not in answers]
+            moved = dead_moves.requeue(family, going, bodies, nonce=nonce)
+            for id_, message in messages.items():
+                if moved[id_] == "moved":
+                    self._broker.emit_after("enqueue", message, None)
+            answers |= moved
+        return answers
+
+    def discard_many(self, queue: str, letters: Mapping[str, int], *, nonce: str, keep: Keep) -> dict[str, Moved]:
+        """Drop dead letters for good, in batches that one step on the server drops each."""
+        family = self._family(queue)
+        answers: dict[str, Moved] = {}
+        for batch in dead_moves.read(family, list(letters)):
+            newer = {one.id for one in batch if one.letter is not None and one.letter.died_at != letters[one.id]}
+            answers |= dict.fromkeys(newer, "newer")
+            keep([one.letter for one in batch if one.letter is not None and one.id not in newer])
+            answers |= dead_moves.discard(family, [one for one in batch if one.id not in newer], nonce=nonce)
+        return answers
+
+    def restore(self, letter: DeadLetter) -> bool:
+        """Put a dropped dead letter back into its dead list; ``False`` when its message is in the queue again."""
+        return administration.restore(self._family(letter.queue), letter.id, letter=encode(letter))
 
     def find_dead_letter(self, queue: str, message_id: str) -> DeadLetter | None:
         """Return one dead letter, or ``None``."""
@@ -157,7 +192,35 @@ class RedisTransport:
 
     def stats(self, queue: str) -> QueueStats:
         """Return the figures of a queue family."""
-        return family_stats(self._broker.calls, self._family(queue).keys)
+        keys = self._family(queue).keys
+        ages_held = self._yard.queue_of(queue).done_objective_ms is not None
+        return family_stats(self._broker.calls, keys, ages_held=ages_held)
+
+    def _ready(
+        self,
+        batch: list[dead_moves.StoredLetter],
+        died_at: Mapping[str, int],
+        lane: str,
+        answers: dict[str, Moved],
+    ) -> dict[str, Message[Any]]:
+        """Return the messages to enqueue by id; ``answers`` gets those that stay."""
+        ready: dict[str, Message[Any]] = {}
+        for one in batch:
+            if one.stored is None:  # the script answers whether an earlier call moved it
+                continue
+            if one.letter is None:
+                answers[one.id] = "unread"
+            elif one.letter.died_at != died_at[one.id]:
+                answers[one.id] = "newer"
+            else:
+                message = requeued_copy(one.letter, lane)
+                try:
+                    self._broker.emit_before("enqueue", message, None)
+                except MiddlewareError:
+                    answers[one.id] = "unread"
+                else:
+                    ready[one.id] = message
+        return ready
 
     def _move(
         self, held: Message[Any] | MessageProxy, move: Move, lane: str, delay_ms: int, options: dict[str, Any]

@@ -79,7 +79,8 @@ def answers(port: int, path: str) -> Callable[[], str]:
 SETUP_TIMEOUT_S = 120.0
 WEB_GRACE_S = 8.0
 # Ctrl-C in development must not wait for a task that is stuck.
-POOLS_ARGUMENTS = ("--grace=5",)
+# The history writer is a part of its own.
+POOLS_ARGUMENTS = ("--grace=5", "--no-history")
 POOLS_GRACE_S = 15.0  # the grace, plus the time to kill what outlasts it
 
 
@@ -116,6 +117,10 @@ class YardParts:
     def scheduler(self) -> CommandPart:
         """Return the scheduler."""
         return self._part("scheduler", "manage.py", "runscheduler")
+
+    def history(self) -> CommandPart:
+        """Return the history writer."""
+        return self._part("history", "manage.py", "runhistory")
 
     def web(self, listener: socket.socket) -> CommandPart:
         """Return the part of the web server, on a socket that already listens."""

@@ -107,8 +107,9 @@ class DemoYard:
         self._manager.start([parts.sidecars(smtp, receiver)])
         self.pools.expect_new()
         pools, scheduler, site = parts.pools(reload=self._with_reload), parts.scheduler(), parts.web(web)
+        history = parts.history()
         # Where this process can adopt orphans (Linux), set-up forks the parts after it has loaded Django.
-        forked = [*([] if self._with_reload else [pools]), scheduler, site] if adopt_orphans() else []
+        forked = [*([] if self._with_reload else [pools]), history, scheduler, site] if adopt_orphans() else []
         prepared = parts.set_up(self._manager, web, forked, with_sample=self._with_sample)
         self.facts = prepared["facts"]
         self._credentials = Credentials(
@@ -122,7 +123,8 @@ class DemoYard:
             pids={},
         )
         self._save_credentials()
-        self._manager.start([pools], [scheduler, site])
+        # Stopped in reverse: the writer outlasts the pools, and writes what they finish while they drain.
+        self._manager.start([history], [pools], [scheduler, site])
         self._save_credentials()
         self._lock.announce(self.addresses.site)
 

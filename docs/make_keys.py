@@ -34,6 +34,7 @@ PLACEHOLDERS: dict[str, Any] = {
     "lane": "live",
     "owner": "OWNER",
     "job_id": "ID",
+    "bucket": 1,
     "name": "NAME",
     "fingerprint": "FINGERPRINT",
     "member": "MEMBER",
@@ -41,6 +42,7 @@ PLACEHOLDERS: dict[str, Any] = {
     "actor": "ACTOR",
     "at": "TICK",
     "queue": QUEUE,
+    "purge": "PURGE",
 }
 
 

@@ -20,7 +20,8 @@ from structlog.contextvars import clear_contextvars
 
 from middleware.outcomes import Outcome, attempt, outcome_of, text_of
 
-log = structlog.get_logger("switchyard.jobs")
+JOBS_LOGGER = "switchyard.jobs"
+log = structlog.get_logger(JOBS_LOGGER)
 
 _running: ContextVar[MessageProxy | None] = ContextVar("switchyard_running", default=None)
 
@@ -42,7 +43,7 @@ class Logs(Middleware):
     def __init__(self, *, tracebacks: bool = False) -> None:
         self._tracebacks = tracebacks
         # Asked whether a level is enabled: structlog formats a line before it drops it.
-        self._sink = logging.getLogger("switchyard.jobs")
+        self._sink = logging.getLogger(JOBS_LOGGER)
 
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
         """Bind the job's names to every line that the actor logs."""
@@ -93,6 +94,12 @@ class Logs(Middleware):
             log.warning("retried", duration_ms=duration_ms, delay_ms=outcome.delay_ms, **error, **first, **names)
         else:
             log.info(outcome.kind, duration_ms=duration_ms, **names)
+
+
+def running_job() -> str | None:
+    """Return the id of the job that the current code runs for, or ``None``."""
+    message = _running.get()
+    return None if message is None else message.message_id
 
 
 def _unbind() -> None:

@@ -41,12 +41,24 @@ class OptionRule:
         of_message: Check of a message's value; ``None`` when only actors can have the option. The value
             must be JSON.
         takes_none: ``None`` is the same as leaving the option out.
+        words: The values in words, where no check says them.
     """
 
     name: str
     of_actor: ActorCheck | None
     of_message: MessageCheck | None = None
     takes_none: bool = True
+    words: str = ""
+
+    def text(self, actor: Actor[..., Any]) -> str:
+        """Return in words the values that the option takes: the remedy for a value that no option takes."""
+        refusal = self.of_actor(_UNUSABLE, actor) if self.of_actor is not None else ""
+        if not refusal and self.of_message is not None:
+            refusal = self.of_message(_UNUSABLE, actor.queue_name)
+        return refusal or self.words
+
+
+_UNUSABLE = object()
 
 
 def rule_of_both(name: str, check: Callable[[Any], str], *, takes_none: bool = True) -> OptionRule:

@@ -19,7 +19,10 @@ class Periodic(Middleware):
     Their values are validated by system checks, see ``apps/platform/schedules/checks.py``.
     """
 
-    option_rules: ClassVar = (OptionRule("periodic", any_value), OptionRule("catch_up", any_value))
+    option_rules: ClassVar = (
+        OptionRule("periodic", any_value, words='write cron("0 2 * * *") of periodiq, in UTC'),
+        OptionRule("catch_up", any_value, words='write "once", "skip" or "all"'),
+    )
 
     @property
     def actor_options(self) -> set[str]:

@@ -1,84 +1,116 @@
-"""Status: the state of each job, kept for a day after its end; results only where ``store_results`` is set."""
+"""Status: the state of each job and its ended attempts; results only where ``store_results`` is set."""
 
 from __future__ import annotations
 
+import logging
+import os
+import socket
 from functools import partial
 from typing import Any, ClassVar
 
-import structlog
 from dramatiq.broker import Broker, MessageProxy
 from dramatiq.message import Message
 from dramatiq.middleware import Middleware
 
 from broker.clock import now_ms
-from broker.errors import ResultTooLarge
-from broker.stores.job_records import DEAD_TTL_MS, FINISHED_TTL_MS, LIVE_TTL_MS, Step, sequence, step
+from broker.queue.results import NO_ROW, HistoryRow
+from broker.stores.ended_jobs import EndedJob, Failure, encode, encode_rows, kept_body
+from broker.stores.job_steps import LiveJob, Step, WorkerPlace, ended_step, live_step, sequence
 from broker.topology import Yard
 from broker.worker.ack_barrier import AckBarrier
-from middleware.option_rules import boolean_of, flag, rule_of_both
-from middleware.outcomes import attempt, error_text, outcome_of
-
-log = structlog.get_logger(__name__)
-
-ERROR_CHARACTERS = 500
+from middleware.attempt_records import body_of, failure_of, result_of
+from middleware.kept_logs import KeptLogs
+from middleware.option_rules import boolean_of
+from middleware.outcomes import Outcome, attempt, outcome_of
+from middleware.record_options import ALWAYS, RecordOptions, record_rules
 
 
 class Status(Middleware):
-    """Middleware that records each step of a job: enqueued, started, ended.
+    """Middleware that records each step of a job that the broker does not know by itself: started, ended.
 
-    The broker writes the steps before it acknowledges their messages, and after it enqueues one.
+    The broker writes the steps before it acknowledges their messages. Where it does not find waiting messages by their
+    id, a job is recorded when it is enqueued, too.
 
     Options of an actor and of a message: ``store_results`` keeps the result, which must be JSON; ``track=False`` keeps
-    no record. Option of a message: ``owner``, who may see the job.
+    no record. Options of an actor: ``result_ttl``, ``history``, ``keep_logs``, ``search``, see
+    :mod:`middleware.record_options`. Option of a message: ``owner``, who may see the job.
     """
 
-    option_rules: ClassVar = (rule_of_both("store_results", flag), rule_of_both("track", flag))
+    option_rules: ClassVar = record_rules()
 
-    def __init__(self, *, yard: Yard, barrier: AckBarrier) -> None:
+    def __init__(self, *, yard: Yard, barrier: AckBarrier, finds_waiting: bool = True, history_bytes: int = 0) -> None:
         self._yard = yard
         self._barrier = barrier
+        self._finds_waiting = finds_waiting
+        self._history_bytes = history_bytes
         self._queues: dict[str, str] = {}
+        self._kept: dict[str, RecordOptions] = {}
+        self._logs = KeptLogs()
+        if finds_waiting:
+            barrier.row_of = self._row_of
 
     @property
     def actor_options(self) -> set[str]:
         """Options that actors may set."""
-        return {"store_results", "track"}
+        return {rule.name for rule in self.option_rules}
+
+    def before_enqueue(self, broker: Broker, message: Message[Any], delay: int | None) -> None:
+        """Write on the message that its actor keeps no record: its message would be one."""
+        if "track" not in message.options and not self._kept_of(broker, message.actor_name).track:
+            message.options["track"] = False
 
     def after_enqueue(self, broker: Broker, message: Message[Any], delay: int | None) -> None:
         """Record a job that was sent or deferred; a retry is recorded with the end of its attempt."""
-        if "parked_ms" in message.options:
+        options = message.options
+        if self._finds_waiting and not (options.keys() & MOVED):
+            return
+        if "parked_ms" in options:
             self._note_parked(message)
             return
-        if int(message.options.get("attempts", 0)) > 0 or not self._tracked(broker, message):
+        if int(options.get("attempts", 0)) > 0 or not self._tracked(broker, message):
             return
         if delay is None:
-            self._write(message, "queued", attempts=0, fields={})
+            self._add_waiting(message, "queued")
             return
-        reason = message.options.get("deferred_by", "delay")
-        due_at = message.options.get("due_at", now_ms() + delay)
-        self._write(message, "scheduled", attempts=0, fields={"next_attempt_at": due_at, "reason": reason})
+        due_at = options.get("due_at", now_ms() + delay)
+        self._add_waiting(message, "scheduled", reason=options.get("deferred_by", "delay"), next_attempt_at=due_at)
 
     def _note_parked(self, message: Message[Any]) -> None:
         """Record a parked job, ordered before its next start and after its last."""
-        waits = {"next_attempt_at": message.options.get("due_at", now_ms()), "reason": "parked"}
         attempts = int(message.options.get("attempts", 0))
-        self._write(message, "scheduled", attempts=attempts, started=attempts + 1, fields=waits)
+        due_at = message.options.get("due_at", now_ms())
+        self._add_waiting(message, "scheduled", started=attempts + 1, reason="parked", next_attempt_at=due_at)
+
+    def _add_waiting(self, message: Message[Any], state: str, *, started: int | None = None, **details: Any) -> None:
+        attempts, generation = int(message.options.get("attempts", 0)), int(message.options.get("generation", 0))
+        order = sequence(generation=generation, attempts=attempts if started is None else started, state=state)
+        if attempts == 0 and "deferred_by" in message.options:
+            order += 1  # a worker may be faster than the sender's own "queued"
+        live = self._live(message, state, attempts=attempts, **details)
+        self._barrier.add(live_step(self._queue_of(message.queue_name), live, order=order))
 
     def before_worker_boot(self, broker: Broker, worker: Any) -> None:
         """Start to write in the background."""
+        if not self._barrier.worker_place.worker:
+            worker_name = f"{socket.gethostname()}:{os.getpid()}"
+            self._barrier.worker_place = self._barrier.worker_place._replace(worker=worker_name)
+        logging.getLogger().addHandler(self._logs)
         self._barrier.start()
 
     def after_worker_shutdown(self, broker: Broker, worker: Any) -> None:
         """Write the remaining steps."""
+        logging.getLogger().removeHandler(self._logs)
         self._barrier.stop()
 
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
         """Record the start."""
         if self._tracked(broker, message):
-            started = {"started_at": now_ms()}
-            message.record_started = started  # type: ignore[attr-defined]
-            make = partial(self._step, message, "running", attempts=attempt(message), fields=started)
-            self._barrier.begin(message.message_id, make)
+            self._barrier.begin(message.message_id, partial(self._running, message))
+
+    def _running(self, message: MessageProxy) -> Step:
+        started_at = getattr(message, "started_ms", None)
+        live = self._live(message, "running", attempts=attempt(message), started_at=started_at)
+        return live_step(self._queue_of(message.queue_name), live)
 
     def after_process_message(
         self,
@@ -89,88 +121,169 @@ class Status(Middleware):
         exception: BaseException | None = None,
     ) -> None:
         """Record the end, or the retry."""
-        if not self._tracked(broker, message):
-            return
-        outcome = outcome_of(message, exception)
-        attempts = attempt(message)
-        started = getattr(message, "record_started", None) or {}
-        if outcome.kind == "retried":
-            delay_ms = outcome.delay_ms or 0
-            waits = {**started, "next_attempt_at": now_ms() + delay_ms, "error": _error(outcome.exception)}
-            # A delay may be a year: the record must still be there when its message is due.
-            self._write(message, "retrying", attempts=attempts, fields=waits, ttl_ms=LIVE_TTL_MS + delay_ms)
-            return
-        fields: dict[str, Any] = {**started, "finished_at": now_ms()}
-        if outcome.kind == "dead":
-            fields |= {"reason": outcome.reason, "error": _error(outcome.exception, outcome.refusal)}
-            self._write(message, "dead", attempts=attempts, fields=fields, ttl_ms=DEAD_TTL_MS)
-            return
-        if outcome.kind == "succeeded" and self._keeps_results(broker, message):
-            fields["result"] = result
         try:
-            self._write(message, outcome.kind, attempts=attempts, fields=fields, ttl_ms=FINISHED_TTL_MS)
-        except (TypeError, ValueError, RecursionError) as error:
-            fact = "is too large" if isinstance(error, ResultTooLarge) else "is no JSON"
-            names = {"job_id": message.message_id, "actor": message.actor_name}
-            log.error(f"result {fact}, not kept", error=str(error), **names)
-            fields |= {"error": _error(error), "result": None}
-            self._write(message, outcome.kind, attempts=attempts, fields=fields, ttl_ms=FINISHED_TTL_MS)
+            if self._tracked(broker, message):
+                self._record_end(broker, message, result, outcome_of(message, exception))
+        finally:
+            self._logs.drop(message.message_id)
+
+    def _record_end(self, broker: Broker, message: MessageProxy, result: Any, outcome: Outcome) -> None:
+        kept = self._kept_of(broker, message.actor_name)
+        if outcome.kind == "retried":
+            self._add_retried(message, kept, outcome.exception, outcome.delay_ms or 0)
+            return
+        if outcome.kind == "dead":
+            error = failure_of(message, outcome.exception, outcome.refusal)
+            self._end(message, kept, "dead", reason=outcome.reason, error=error)
+            return
+        text, refused = None, None
+        if outcome.kind == "succeeded" and boolean_of(message, kept.actor, "store_results", default=False):
+            text, refused = result_of(message, result)
+        self._end(message, kept, outcome.kind, result=text, error=refused)
+
+    def _row_of(self, message: MessageProxy) -> HistoryRow:
+        """Return the row of an attempt that ends with the move of its message: no kill comes between the two."""
+        outcome = getattr(message, "outcome", None)
+        if not isinstance(outcome, Outcome) or outcome.kind not in ("retried", "dead"):
+            return NO_ROW
+        state, kept = "retrying" if outcome.kind == "retried" else "dead", self._kept.get(message.actor_name, ALWAYS)
+        if not message.options.get("track", kept.track) or not self._in_history(message, kept, state):
+            return NO_ROW
+        error = failure_of(message, outcome.exception, outcome.refusal)
+        reason = outcome.reason if state == "dead" else ""
+        ended = self._ended(message, state, attempts=attempt(message), reason=reason, error=error)
+        return HistoryRow(encode_rows([encode(ended)]), self._history_bytes)
+
+    def _add_retried(
+        self, message: MessageProxy, kept: RecordOptions, exception: BaseException | None, delay_ms: int
+    ) -> None:
+        attempts, queue = attempt(message), self._queue_of(message.queue_name)
+        error = failure_of(message, exception)
+        ended = self._ended(message, "retrying", attempts=attempts, error=error)
+        rows: tuple[bytes, ...] = ()
+        if self._in_history(message, kept, "retrying") and not self._has_row(message):
+            rows = ended_step(queue, ended).rows
+        live = self._live(
+            message,
+            "retrying",
+            attempts=attempts,
+            started_at=ended.started_at,
+            next_attempt_at=now_ms() + delay_ms,
+            error=error and Failure(error.type, error.message),
+        )
+        self._barrier.add(live_step(queue, live, rows=rows))
 
     def after_skip_message(self, broker: Broker, message: MessageProxy) -> None:
         """Record a job that was cancelled before it started."""
+        self._logs.drop(message.message_id)
         if outcome_of(message).kind != "cancelled" or not self._tracked(broker, message):
             return
         # Its worker may have died after it started: the end comes after that start.
-        fields = {"finished_at": now_ms()}
-        attempts = int(message.options.get("attempts", 0))
-        details = {"attempts": attempts, "started": attempt(message), "ttl_ms": FINISHED_TTL_MS}
-        self._write(message, "cancelled", fields=fields, **details)
+        kept = self._kept_of(broker, message.actor_name)
+        self._end(
+            message, kept, "cancelled", attempts=int(message.options.get("attempts", 0)), started=attempt(message)
+        )
 
     def after_nack(self, broker: Broker, message: MessageProxy) -> None:
         """Record a job that no worker could start, unless it is parked."""
         if outcome_of(message, message._exception).kind == "deferred":
             return
-        error = message._exception
-        fields = {"finished_at": now_ms(), "reason": "permanent", "error": _error(error)}
         attempts = int(message.options.get("attempts", 0))
+        error = failure_of(message, message._exception)
         # A parked message has recorded the step before its next start, so the end is recorded as a step of that start.
-        self._write(message, "dead", attempts=attempts, started=attempts + 1, fields=fields, ttl_ms=DEAD_TTL_MS)
+        self._end(message, ALWAYS, "dead", attempts=attempts, started=attempts + 1, reason="permanent", error=error)
 
     def after_quarantine_message(self, broker: Broker, message: Message[Any], error: Exception) -> None:
         """Record a job whose message no worker of this release understands as dead."""
         if not self._tracked(broker, message):
             return
-        fields = {"finished_at": now_ms(), "reason": "quarantined", "error": _error(error)}
-        attempts = int(message.options.get("attempts", 0))
-        self._write(message, "dead", attempts=attempts, started=attempts + 1, fields=fields, ttl_ms=DEAD_TTL_MS)
+        attempts, failure = int(message.options.get("attempts", 0)), failure_of(message, error)
+        self._end(message, ALWAYS, "dead", attempts=attempts, started=attempts + 1, reason="quarantined", error=failure)
 
-    def _write(self, message: Any, state: str, **details: Any) -> None:
-        self._barrier.add(self._step(message, state, **details))
+    def _end(
+        self,
+        message: Any,
+        kept: RecordOptions,
+        state: str,
+        *,
+        attempts: int | None = None,
+        started: int | None = None,
+        **details: Any,
+    ) -> None:
+        attempts = attempt(message) if attempts is None else attempts
+        ended = self._ended(message, state, attempts=attempts, **details)
+        order = None
+        if started is not None:
+            order = sequence(generation=ended.generation, attempts=started, state=state)
+        kept_ms = kept.result_ttl if ended.result is not None else 0
+        in_history = self._in_history(message, kept, state) and not (state == "dead" and self._has_row(message))
+        queue = self._queue_of(message.queue_name)
+        self._barrier.add(ended_step(queue, ended, order=order, in_history=in_history, kept_ms=kept_ms))
 
-    def _step(
+    def _ended(
         self,
         message: Any,
         state: str,
         *,
         attempts: int,
-        fields: dict[str, Any],
-        ttl_ms: int = LIVE_TTL_MS,
-        started: int | None = None,
-    ) -> Step:
-        generation = int(message.options.get("generation", 0))
-        values = {
-            "actor": message.actor_name,
-            "queue": self._queue_of(message.queue_name),
-            "enqueued_at": message.options.get("enqueued_at", message.message_timestamp),
-            "attempts": attempts,
-            **fields,
-        }
-        if owner := message.options.get("owner"):
-            values["owner"] = str(owner)
-        order = sequence(generation=generation, attempts=attempts if started is None else started, state=state)
-        if attempts == 0 and "deferred_by" in message.options:
-            order += 1  # a worker may be faster than the sender's own "queued"
-        return step(message.message_id, sequence=order, state=state, fields=values, ttl_ms=ttl_ms)
+        reason: str = "",
+        error: Failure | None = None,
+        result: str | None = None,
+    ) -> EndedJob:
+        pool, worker, release = self._barrier.worker_place
+        return EndedJob(
+            message.message_id,
+            state,
+            reason,
+            attempts,
+            int(message.options.get("generation", 0)),
+            getattr(message, "started_ms", None),
+            now_ms(),
+            error,
+            result,
+            self._logs_of(message, state),
+            message.queue_name,
+            pool,
+            worker,
+            release,
+            kept_body(body_of(message)),
+        )
+
+    def _logs_of(self, message: Any, state: str) -> str | None:
+        kept = self._kept.get(message.actor_name, ALWAYS)
+        return self._logs.of(message, kept.actor) if kept.keep_logs or state in ("retrying", "dead") else None
+
+    def _live(self, message: Any, state: str, *, attempts: int, **details: Any) -> LiveJob:
+        pool, worker, release = self._barrier.worker_place if attempts else WorkerPlace()
+        return LiveJob(
+            message.message_id,
+            state,
+            attempt=attempts,
+            generation=int(message.options.get("generation", 0)),
+            lane=message.queue_name,
+            pool=pool,
+            worker=worker,
+            release=release,
+            message="" if self._finds_waiting else str(kept_body(body_of(message)), "utf-8"),
+            **details,
+        )
+
+    def _in_history(self, message: Any, kept: RecordOptions, state: str) -> bool:
+        # Sent with a job id of its own: the history tells a repetition that it was enqueued.
+        return message.options.get("track") is True or kept.in_history(message.message_id, state)
+
+    def _has_row(self, message: Any) -> bool:
+        """Return whether the move of a message wrote its row, or found that its lease was lost."""
+        decided = isinstance(getattr(message, "outcome", None), Outcome)
+        return self._finds_waiting and decided and getattr(message, "moved", False) is True
+
+    def _kept_of(self, broker: Broker, actor_name: str) -> RecordOptions:
+        kept = self._kept.get(actor_name)
+        if kept is None:
+            kept = RecordOptions.of(broker.actors.get(actor_name))
+            if actor_name in broker.actors:
+                self._kept[actor_name] = kept
+        return kept
 
     def _queue_of(self, lane: str) -> str:
         known = self._queues.get(lane)
@@ -178,21 +291,10 @@ class Status(Middleware):
             known = self._queues[lane] = self._yard.queue_of(lane.removesuffix(".DQ")).name
         return known
 
-    @staticmethod
-    def _tracked(broker: Broker, message: Any) -> bool:
-        return boolean_of(message, broker.actors.get(message.actor_name), "track", default=True)
-
-    @staticmethod
-    def _keeps_results(broker: Broker, message: Any) -> bool:
-        return boolean_of(message, broker.actors.get(message.actor_name), "store_results", default=False)
+    def _tracked(self, broker: Broker, message: Any) -> bool:
+        asked = message.options.get("track")
+        return asked if isinstance(asked, bool) else self._kept_of(broker, message.actor_name).track
 
 
-def _error(exception: BaseException | None, refusal: str = "") -> dict[str, str] | None:
-    if exception is None:
-        return None
-    return {"type": type(exception).__name__, "message": _speakable(error_text(exception, refusal)[:ERROR_CHARACTERS])}
-
-
-def _speakable(text: str) -> str:
-    """Return a text that UTF-8 can encode: an error may quote bytes that were decoded with surrogates."""
-    return text.encode("utf-8", "backslashreplace").decode()
+# Options of a message that is not sent for the first time.
+MOVED = frozenset({"attempts", "generation", "deferred_by", "parked_ms"})

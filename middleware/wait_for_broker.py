@@ -12,6 +12,7 @@ import structlog
 
 from broker.errors import BrokerUnavailable
 from broker.queue.depth_limits import limits_lifted
+from middleware.origin import following
 
 T = TypeVar("T")
 
@@ -31,7 +32,7 @@ def retry_until_available(act: Callable[[], T], *, job_id: str, what: str) -> T:
     Args:
         what: The subject of the call, for the log.
     """
-    with waiting(job_id):
+    with waiting(job_id), following(job_id):
         while True:
             try:
                 with limits_lifted():

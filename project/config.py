@@ -17,6 +17,8 @@ DEVELOPMENT_HOSTS = ("localhost", "127.0.0.1", "[::1]")
 # Beginning of fixed keys: the web answers only this machine with them, see project/development_keys.py.
 DEVELOPMENT_KEY = "development-only-"
 TOPOLOGY = "project.topology.YARD"
+# Those that the library does not read; a check warns of others, which are misspelt.
+VARIABLES = ("SWITCHYARD_STORAGE_URL", "SWITCHYARD_SMTP_URL", "SWITCHYARD_PAYMENT_SECRET")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +57,7 @@ def load(environ: Mapping[str, str]) -> Config:
     debug = _flag(environ, "DJANGO_DEBUG", default=True)
     secret_key = _secret(environ, "DJANGO_SECRET_KEY", debug=debug)
     hosts = _allowed_hosts(environ, debug=debug)
-    declared = {"TOPOLOGY": TOPOLOGY, "CONFIGURE_LOGGING": True}
+    declared = {"TOPOLOGY": TOPOLOGY, "CONFIGURE_LOGGING": True, "VARIABLES": VARIABLES}
     library = conf.read(declared, environ, debug=debug, base_dir=BASE_DIR, hosts=hosts)
     return Config(
         debug=debug,

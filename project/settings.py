@@ -70,6 +70,7 @@ INSTALLED_APPS = [
 
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
+    "apps.platform.jobs.request_origin.request_origin",
     "apps.platform.api.middleware.problem_documents",
     "project.static_files.StaticFiles",
     "django.contrib.sessions.middleware.SessionMiddleware",

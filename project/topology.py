@@ -26,6 +26,7 @@ YARD = Yard(
         Queue(
             "urgent",
             objective_ms=80,
+            done_objective_ms=5 * SECOND,
             soft_limit_ms=10 * SECOND,
             hard_limit_ms=15 * SECOND,
             calls="mail server, database",

@@ -7,7 +7,6 @@ project are not in here: a project configures them itself. Files of job results 
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -24,10 +23,13 @@ from apps.platform.setting_values import (
     addresses_of,
     broker_url_of,
     choice_of,
+    git_release,
+    number_of,
     public_url_of,
 )
 from broker.errors import SwitchyardError
 from broker.redis.connections import Absence
+from broker.stores.job_records import RecordLimits
 from broker.topology import Yard
 
 # Each key of SWITCHYARD, and the environment variable that is read when the key is missing.
@@ -42,13 +44,23 @@ KEYS: dict[str, str | None] = {
     "METRICS_DIR": "PROMETHEUS_MULTIPROC_DIR",
     "STATE_DIR": "SWITCHYARD_STATE_DIR",
     "RELEASE": "SWITCHYARD_RELEASE",
+    "RECORDS_BYTES": "SWITCHYARD_RECORDS_BYTES",
+    "HISTORY_BYTES": "SWITCHYARD_HISTORY_BYTES",
     "LOG_FORMAT": "SWITCHYARD_LOG_FORMAT",
+    "AUDIT_DAYS": "SWITCHYARD_AUDIT_DAYS",
+    "HISTORY_DAYS": "SWITCHYARD_HISTORY_DAYS",
+    "HISTORY_ROWS": "SWITCHYARD_HISTORY_ROWS",
     "CONFIGURE_LOGGING": None,
+    "VARIABLES": None,
     "BASE_DIR": None,
     "DEBUG": None,
 }
 
 MOST_CORES = 1_024
+HISTORY_DAYS = 30
+DEFAULT_LIMITS = RecordLimits()
+# Less holds the records of a few seconds.
+LEAST_BYTES, MOST_BYTES = 1_048_576, 2**40
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +73,18 @@ class SwitchyardSettings:
         topology: Queues and pools. ``CORES`` sets the number that ``processes="cores"`` stands for in it.
         public_url: Root of the web's address in links of alerts and API answers, without a slash at the end.
         has_public_url: It was set, and is no default.
+        record_limits: Bytes that the broker may spend on ended jobs, and on those on their way into the history.
         allowed_private_addresses: Host and port that outgoing requests may reach although the address is private.
         metrics_token: Bearer token for ``/metrics``; empty admits only requests from loopback.
         metrics_dir: Folder in which the pools of a machine share metrics.
         state_dir: Folder for stack dumps, and for sockets and metrics that no other setting places elsewhere.
         configure_logging: Configure logging of the whole process; otherwise logging is the host's.
         base_dir: Folder of the project's code: root of relative paths in tracebacks, watched by ``--reload``.
+        audit_days: Days for which rows of the audit log are kept.
         debug: Development, as Django's ``DEBUG`` was when the settings were read.
+        history_days: Days after which a job leaves the history.
+        history_rows: Jobs that the history keeps at most; 0 for 2 million on SQLite and 20 million elsewhere.
+        variables: The project's own environment variables that begin with ``SWITCHYARD_``.
         broker_named_by: Setting or variable that named the broker; "" for the socket in ``state_dir``.
     """
 
@@ -84,8 +101,13 @@ class SwitchyardSettings:
     configure_logging: bool
     base_dir: Path
     debug: bool
+    history_days: int = HISTORY_DAYS
+    history_rows: int = 0
     broker_named_by: str = ""
     has_public_url: bool = False
+    variables: tuple[str, ...] = ()
+    audit_days: int = 365
+    record_limits: RecordLimits = field(default_factory=RecordLimits)
 
     @property
     def absence(self) -> Absence:
@@ -185,8 +207,16 @@ def read(
         configure_logging=given.flag("CONFIGURE_LOGGING", default=False),
         base_dir=base,
         debug=debug,
+        history_days=number_of(*given.value("HISTORY_DAYS", HISTORY_DAYS), least=1, most=3_650),
+        history_rows=number_of(*given.value("HISTORY_ROWS", 0), least=0, most=1_000_000_000),
         broker_named_by=given.text("BROKER_URL")[0] if given.text("BROKER_URL")[1] else "",
         has_public_url=bool(given.text("PUBLIC_URL")[1]),
+        variables=given.listed("VARIABLES"),
+        audit_days=number_of(*given.value("AUDIT_DAYS", 365), least=1, most=36_500),
+        record_limits=RecordLimits(
+            number_of(*given.value("RECORDS_BYTES", DEFAULT_LIMITS.records_bytes), least=LEAST_BYTES, most=MOST_BYTES),
+            number_of(*given.value("HISTORY_BYTES", DEFAULT_LIMITS.history_bytes), least=LEAST_BYTES, most=MOST_BYTES),
+        ),
     )
 
 
@@ -196,21 +226,6 @@ def shortened(path: Path) -> str:
         return str(path.relative_to(Path.cwd()))
     except (ValueError, OSError):
         return str(path)
-
-
-def git_release(folder: Path) -> str:
-    """Return the commit of a folder's repository, shortened to 12 characters, or ``unknown``."""
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(folder), "rev-parse", "--short=12", "HEAD"],
-            capture_output=True,
-            text=True,
-            timeout=5,
-            check=True,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return "unknown"
-    return done.stdout.strip()
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ DEFAULT_YARD = Yard(
         Queue(
             "urgent",
             objective_ms=80,
+            done_objective_ms=5 * SECOND,
             soft_limit_ms=10 * SECOND,
             hard_limit_ms=15 * SECOND,
             calls="other services",

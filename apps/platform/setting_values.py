@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,20 @@ def choice_of(name: str, value: str, choices: tuple[str, ...], *, default: str) 
     if value not in choices:
         raise InvalidSetting(name, f"{value!r} is not one of {', '.join(choices)}", f"set {name}={choices[0]}")
     return value
+
+
+def number_of(name: str, value: Any, *, least: int, most: int) -> int:
+    """Return a whole number; the environment gives it as text.
+
+    Raises:
+        InvalidSetting: it is none, or not within ``least`` and ``most``.
+    """
+    number = int(value) if isinstance(value, str) and value.isascii() and value.isdigit() else value
+    if type(number) is not int or not least <= number <= most:
+        raise InvalidSetting(
+            name, f"{value!r} is no number from {least:,} to {most:,}", f"set it to one, or leave {name} out"
+        )
+    return number
 
 
 def broker_url_of(name: str, value: str, state_dir: Path, *, debug: bool) -> str:
@@ -110,3 +125,18 @@ def _address(name: str, entry: Any) -> tuple[str, int]:
     if not host or not (port.isascii() and port.isdigit()) or not 0 < int(port) < 65536:
         raise InvalidSetting(name, f"{entry!r} is no host:port", f"set {name} to for example 127.0.0.1:9000")
     return host.strip("[]"), int(port)
+
+
+def git_release(folder: Path) -> str:
+    """Return the commit of a folder's repository, shortened to 12 characters, or ``unknown``."""
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(folder), "rev-parse", "--short=12", "HEAD"],
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return done.stdout.strip()

@@ -25,7 +25,8 @@ from broker.redis_broker import RedisBroker
 from broker.shapes import DeadLetter
 from broker.stores.alert_groups import AlertGroups
 from broker.stores.dead_lists import DeadLists
-from broker.stores.job_records import JobRecords
+from broker.stores.job_records import JobRecords, RecordLimits
+from broker.stores.job_steps import WorkerPlace
 from broker.stores.pool_reports import PoolReports
 from broker.stores.quarantine import Quarantine
 from broker.stores.rate_windows import RateWindows
@@ -39,11 +40,13 @@ from middleware.cancellation import Cancellation
 from middleware.crashes import Crashes
 from middleware.dead_letters import DeadLetters
 from middleware.envelope import Envelope
+from middleware.foreign_calls import explain_foreign_calls
 from middleware.interrupts import make_interrupts
 from middleware.logs import Logs
 from middleware.lost_leases import LostLeases
 from middleware.metrics import Metrics
 from middleware.options import DeclaredOptions, Options, refuse_unknown
+from middleware.origin import Origin
 from middleware.parking import Parking
 from middleware.periodic import Periodic
 from middleware.pipelines import DurableCallbacks, DurablePipelines
@@ -73,7 +76,8 @@ def build_broker(middleware: list[Middleware] | None = None) -> Broker:
         logs.use_standard_logging()
     client = connect(own.broker_url, absence=own.absence)
     extra = [*(middleware or []), *([TransactionWarnings()] if own.debug else [])]
-    return build_yard(own.topology, client, Keys(), extra=extra, on_dead=(_project,), development=own.debug)
+    settings: dict[str, Any] = {"development": own.debug, "release": own.release, "limits": own.record_limits}
+    return build_yard(own.topology, client, Keys(), extra=extra, on_dead=(_project,), **settings)
 
 
 def build_yard(
@@ -84,6 +88,8 @@ def build_yard(
     extra: list[Middleware] | None = None,
     on_dead: tuple[Any, ...] = (),
     development: bool = False,
+    release: str = "",
+    limits: RecordLimits | None = None,
     **options: Any,
 ) -> RedisBroker:
     """Return a broker for a yard on a server; the project and the tests both use it.
@@ -91,14 +97,17 @@ def build_yard(
     Args:
         on_dead: Called with each dead letter after it is in its list.
         development: Log the traceback of a job's first failure.
+        release: Name of this code in records of jobs.
+        limits: Of what the broker keeps of ended jobs.
         options: For :class:`broker.redis_broker.RedisBroker`.
     """
     # Queue operations ride out a restart of the server; pages and records say at once that it is down.
     calls = RedisCalls(client, refused_s=STORES_REFUSED_S)
-    records = JobRecords(calls, keys)
+    records = JobRecords(calls, keys, (queue.name for queue in yard.queues), limits=limits)
     barrier = AckBarrier(records)
-    limits = {queue.name: queue.max_depth for queue in yard.queues if queue.max_depth is not None}
-    broker = RedisBroker(client, keys, middleware=[], limits=limits, barrier=barrier, knows=arguments.knows, **options)
+    barrier.worker_place = WorkerPlace(release=release)
+    depths = {queue.name: queue.max_depth for queue in yard.queues if queue.max_depth is not None}
+    broker = RedisBroker(client, keys, middleware=[], limits=depths, barrier=barrier, knows=arguments.knows, **options)
     facilities = Facilities(
         yard=yard,
         transport=RedisTransport(broker, yard, DeadLists(calls, keys), Quarantine(calls, keys)),
@@ -112,6 +121,7 @@ def build_yard(
     for entry in in_order(facilities, on_dead, extra or [], development=development):
         broker.add_middleware(entry)
     refuse_unknown(broker)
+    explain_foreign_calls()
     for lane in yard.lanes:
         broker.declare_queue(lane)
     return broker
@@ -146,7 +156,12 @@ def in_order(
         RateLimits(windows=facilities.windows, transport=transport),
         Logs(tracebacks=development),
         metrics,
-        Status(yard=yard, barrier=facilities.barrier),
+        Status(
+            yard=yard,
+            barrier=facilities.barrier,
+            finds_waiting=transport.finds_waiting,
+            history_bytes=facilities.records.history_share,
+        ),
         Alerts(groups=facilities.alerts),
         DeadLetters(yard=yard, transport=transport, on_dead=on_dead),
         Retries(yard=yard, transport=transport),
@@ -156,6 +171,7 @@ def in_order(
         CurrentMessage(),
         Redaction(),
         Periodic(),
+        Origin(),
         Envelope(),
         *extra,
         *([DeclaredOptions()] if extra else []),

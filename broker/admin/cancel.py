@@ -12,8 +12,7 @@ from broker.interface import Facilities
 def cancel(facilities: Facilities, job_id: str) -> str:
     """Prevent a job from starting, or request that it stops at its next step.
 
-    Every queue is asked, because the record names the one that the job was sent to, and it may have been relocated. A
-    job without a record, such as one sent with ``track=False``, is cancelled as well.
+    A job without a record, such as one sent with ``track=False``, is cancelled as well.
 
     Returns:
         ``unknown`` (a job without a record may have ended), ``ended`` (too late), ``asked`` (a worker holds it) or
@@ -25,12 +24,22 @@ def cancel(facilities: Facilities, job_id: str) -> str:
     record = facilities.records.read(job_id)
     if record is None:
         return _cancel(facilities, job_id)
-    return facilities.records.cancel(job_id, place="unknown" if record.ended else _cancel(facilities, job_id))
+    if record.end_recorded:
+        return "ended"
+    answer = facilities.records.cancel(job_id, place=_cancel(facilities, job_id, record.queue), known=record)
+    if answer != "unknown":
+        return answer
+    return "unknown" if (now := facilities.records.read(job_id)) is None or not now.ended else "ended"
 
 
-def _cancel(facilities: Facilities, job_id: str) -> str:
-    answers = {facilities.transport.cancel(queue.name, job_id) for queue in facilities.yard.queues}
-    return next((answer for answer in ("cancelled", "asked") if answer in answers), "unknown")
+def _cancel(facilities: Facilities, job_id: str, queue: str = "") -> str:
+    """Ask the queue that has the job, then the others: it may have been relocated meanwhile."""
+    names = [name for name in facilities.records.queues if name != queue]
+    for name in [queue, *names] if queue else names:
+        answer = facilities.transport.cancel(name, job_id)
+        if answer in ("cancelled", "asked"):
+            return answer
+    return "unknown"
 
 
 def find_unrecorded(facilities: Facilities, job_id: str) -> Message[Any] | None:

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from broker.keys.queue_keys import Lane
 from broker.queue import administration, codec
-from broker.queue.operations import HIGH, LOW, NORMAL, QueueOperations
-from broker.queue.results import Lease, MovingMessage
+from broker.queue.operations import QueueOperations
+from broker.queue.results import HIGH, LOW, NORMAL, Lease, MovingMessage
 
 BATCH = 200
 
@@ -51,6 +51,9 @@ def relocate(
             while to_place:
                 administration.place(target, to_place, lane=lane, level=level)
                 to_place = administration.forget(source, owner, to_place)
+            if going:  # a retry's record; from here on its message in the other queue says where the job is
+                ids = [one.lease.id for one in going]
+                source.calls.pipeline([("HDEL", key, *ids) for key in (source.keys.jobs, source.keys.progress)])
             source.release(owner, staying, side="tail")
             source.renew([owner])
             left -= len(taken)

@@ -21,12 +21,12 @@ class Keys:
         return QueueKeys(f"{self.prefix}:{{{queue}}}:", queue)
 
     def job(self, job_id: str) -> str:
-        """Hash: the record of one job."""
+        """Hash: the record of one job, written by workers of the release before. Read only."""
         return f"{self.prefix}:job:{{{job_id}}}"
 
-    def job_events(self, job_id: str) -> str:
-        """Stream: events of a job since its first follower."""
-        return f"{self.prefix}:job:{{{job_id}}}:events"
+    def history_counts(self) -> str:
+        """Hash: rows that the history writer has ``written``, and ``skipped`` because they could not be read."""
+        return f"{self.prefix}:history:counts"
 
     def window(self, name: str) -> str:
         """Sorted set: message id -> start or reserved start, ms since the epoch."""

@@ -107,7 +107,10 @@ class QueueKeys:
 
     @property
     def paused(self) -> str:
-        """String: present while the queue is paused: the time of the pause, ms since the epoch."""
+        """String: present while the queue is paused: ``since``, ``until`` (0: none), ``by`` and ``reason`` as JSON.
+
+        Expires at ``until``, ms since the epoch. Releases before 1.0 wrote the time of the pause alone.
+        """
         return f"{self.base}paused"
 
     @property
@@ -140,15 +143,82 @@ class QueueKeys:
         """Hash: id of a quarantined message -> its whole body."""
         return f"{self.base}{self.queue}-quarantine.bodies"
 
+    @property
+    def jobs(self) -> str:
+        """Hash: id of a job that was started and has not ended -> 20 digits of its sequence, and its record."""
+        return f"{self.base}job:live"
+
+    @property
+    def progress(self) -> str:
+        """Hash: id of a job that has not ended -> its last progress, as JSON."""
+        return f"{self.base}job:progress"
+
+    @property
+    def followed(self) -> str:
+        """Sorted set: id of a job that somebody follows -> until when its steps become events, ms since the epoch."""
+        return f"{self.base}job:followed"
+
+    @property
+    def ended(self) -> str:
+        """Hash: figures of the ended jobs.
+
+        ``first`` and ``last`` number of a bucket; ``at`` when the last one was begun, ms since the epoch, ``size`` its
+        bytes, ``size:<n>`` those of bucket n, ``bytes`` of all of them; ``history`` bytes of the history's stream,
+        ``dropped`` rows that it lost to its budget.
+        """
+        return f"{self.base}job:ended"
+
+    def ended_bucket(self, bucket: int) -> str:
+        """Hash: id of an ended job -> its record, MessagePack; ``<id>:progress`` -> its last progress, JSON.
+
+        The oldest bucket is deleted whole.
+        """
+        return f"{self.base}job:ended:{bucket}"
+
+    def kept_result(self, job_id: str) -> str:
+        """String: record of an ended job whose ``result_ttl`` is longer than records are kept. Expires with it."""
+        return f"{self.base}job:result:{job_id}"
+
+    def job_events(self, job_id: str) -> str:
+        """Stream: events of a job since its first follower."""
+        return f"{self.base}job:{job_id}:events"
+
+    @property
+    def history(self) -> str:
+        """Stream: ended attempts that are not in the database yet. Fields: ``n`` rows, ``rows`` MessagePack array."""
+        return f"{self.base}job:history"
+
+    @property
+    def purges(self) -> str:
+        """Hash: id of a purge that set messages aside -> ``count``, ``at``, ``until``, ``by`` and ``reason`` as JSON.
+
+        ``<id>:claim`` -> ``undo`` or ``drop``, once that is decided.
+        """
+        return f"{self.base}aside:purges"
+
+    def aside(self, purge: str) -> tuple[str, str, str]:
+        """Hashes: bodies, notes and unique keys of the messages that a purge set aside, as those of the queue."""
+        base = f"{self.base}aside:{purge}:"
+        return f"{base}bodies", f"{base}notes", f"{base}unique"
+
+    def aside_waiting(self, purge: str, lane: Lane) -> tuple[str, str, str]:
+        """Lists: ids that a purge set aside, next one first, of high, normal and low priority."""
+        name = f"{self.base}aside:{purge}:{self.lane_name(lane)}"
+        return f"{name}.high", name, f"{name}.low"
+
+    def aside_due(self, purge: str, lane: Lane) -> str:
+        """Sorted set: id that a purge set aside -> due time, ms since the epoch."""
+        return f"{self.base}aside:{purge}:{self.lane_name(lane)}.due"
+
     def kinds(self) -> tuple[tuple[str, str], ...]:
         """Return every key of the family but what its owners hold, each with the type that it has when it is there."""
         lists = [key for lane in ALL_LANES for key in (*self.waiting(lane), self.wakeup(lane))]
         lists += [self.dead, self.quarantine]
         hashes = [self.bodies, *self.done, self.dead_letters, self.notes, self.unique, self.known]
-        hashes += [self.quarantined_bodies, self.running]
-        scored = [*map(self.due, ALL_LANES), *map(self.parked, ALL_LANES), self.leases]
+        hashes += [self.quarantined_bodies, self.running, self.jobs, self.progress, self.ended, self.purges]
+        scored = [*map(self.due, ALL_LANES), *map(self.parked, ALL_LANES), self.leases, self.followed]
         texts = [self.token, self.swept, self.paused, self.refused]
-        kinds = (("list", lists), ("hash", hashes), ("zset", scored), ("string", texts))
+        kinds = (("list", lists), ("hash", hashes), ("zset", scored), ("string", texts), ("stream", [self.history]))
         return tuple((key, kind) for kind, keys in kinds for key in keys)
 
     def all_keys(self) -> tuple[str, ...]:

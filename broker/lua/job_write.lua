@@ -1,48 +1,122 @@
 #!lua flags=allow-oom
--- job_write: record steps of jobs, each unless a newer step of its job is recorded.
--- KEYS[1...] job: hash, and its events: stream; two for each step
--- ARGV[1...] a step each, as MessagePack: {sequence, ttl_ms, event data as JSON, whether no event may follow this one,
---   {field, value, ...}}. The sequence grows with each step of a job; a lower one is late. The first field is the
---   state.
--- A requeued job (sequence over 2^20 more) starts with a clean record. Fields that no longer
--- apply are removed: the reason of a wait that is over, the error of a job that succeeded.
--- Returns for each step 1 written, 0 late, -1 the job was cancelled before it, or the error. O(steps).
+-- job_write: record steps of jobs of one queue family, each unless a newer step of its job is recorded.
+-- KEYS[1] jobs: hash
+-- KEYS[2] progress: hash
+-- KEYS[3] followed: sorted set
+-- KEYS[4] ended: hash; buckets, kept records and events lie beside it
+-- KEYS[5] history: stream
+-- KEYS[6] bodies: hash
+-- KEYS[7] notes: hash
+-- ARGV[1..3] ttl_ms of ended jobs, bytes of their records, bytes of the history
+-- ARGV[4] ttl_ms of the events of a job that has not ended
+-- ARGV[5] "1" when the broker finds waiting messages: a live record is written while the message is in the bodies
+-- ARGV[6] rows for the history: their number, 0 for none
+-- ARGV[7] rows: MessagePack array
+-- ARGV[8] live steps
+-- ARGV[9] ended steps that are kept for longer
+-- ARGV[10...] of each live step id, sequence, record; of each kept one id, ttl_ms, record; of others id, record
+-- Returns for each live step 1 written, 0 late; for each other 1, or -1 when the job was cancelled before. O(steps).
+--@include now_ms
+--@include records
 
-local function write(job, events, step)
-  local sequence, ttl_ms, event, ended, fields = unpack(step)
-  local state, recorded, followed, due, reason, failed =
-    unpack(redis.call("HMGET", job, "state", "sequence", "followed", "next_attempt_at", "reason", "error"))
-  local new = fields[2]
-  recorded = tonumber(recorded or -1)
-  local known_life, life = math.floor(recorded / 1048576), math.floor(sequence / 1048576)
-  if state == "cancelled" and known_life >= life then return -1 end
-  if sequence < recorded then return 0 end
-  local over = {} -- fields to remove; an absent one needs no command
-  if recorded >= 0 and life > known_life then
-    over = { "cancel", "finished_at", "result", "error", "progress", "reason", "next_attempt_at" }
-  else
-    local waits_no_more = ended or new == "running" or new == "retrying"
-    if waits_no_more and due then over[1] = "next_attempt_at" end
-    if waits_no_more and reason then over[#over + 1] = "reason" end
-    if new == "succeeded" and failed then over[#over + 1] = "error" end
-    -- It may be requeued, and must not start its next life cancelled.
-    if new == "dead" then over[#over + 1] = "cancel" end
-  end
-  if #over > 0 then redis.call("HDEL", job, unpack(over)) end
-  redis.call("HSET", job, "sequence", sequence, unpack(fields))
-  redis.call("PEXPIRE", job, ttl_ms)
-  if followed then
-    redis.call("XADD", events, "MAXLEN", "~", 256, "*", "event", "state", "data", event)
-    if ended then redis.call("XADD", events, "*", "event", "end", "data", event) end
-    redis.call("PEXPIRE", events, ttl_ms)
-  end
-  return 1
+local jobs, ended, found_by_id = KEYS[1], KEYS[4], ARGV[5] == "1"
+local live, kept, answers, at = tonumber(ARGV[8]), tonumber(ARGV[9]), {}, 10
+local there = redis.call("EXISTS", KEYS[2], KEYS[3], KEYS[3])
+local progresses, followed = there % 2 == 1, there >= 2
+
+local function is_followed(id)
+  return followed and redis.call("ZSCORE", KEYS[3], id)
 end
 
-local answers = {}
-for at, packed in ipairs(ARGV) do
-  local done, answer = pcall(write, KEYS[2 * at - 1], KEYS[2 * at], cmsgpack.unpack(packed))
-  if not done then answer = type(answer) == "table" and answer.err or tostring(answer) end
-  answers[at] = answer
+local function events_of(id)
+  return beside(ended, id .. ":events")
+end
+
+-- Whether a job was cancelled before, where only its record says so.
+local function cancelled(id, record)
+  if found_by_id then return false end
+  local known = redis.call("GET", beside(ended, "result:" .. id))
+  if not known then return false end
+  local _, _, state, _, _, generation = head_of(known)
+  local _, _, new, _, _, life = head_of(record)
+  return state == "cancelled" and new ~= "cancelled" and generation >= life
+end
+
+-- A record with the last failure of the one before, which a start does not know.
+local function with_failure(record, known)
+  local new, old = cmsgpack.unpack(record), cmsgpack.unpack(string.sub(known, 21))
+  if new[2] ~= "running" or new[5] ~= old[5] or type(old[8]) ~= "table" then return record end
+  local failure = cmsgpack.pack(old[8])
+  local parts = { string.sub(record, 1, 1) }
+  for n = 1, 13 do parts[n + 1] = n == 8 and failure or cmsgpack.pack(new[n]) end
+  return table.concat(parts)
+end
+
+for _ = 1, live do
+  local id, sequence, record = ARGV[at], ARGV[at + 1], ARGV[at + 2]
+  local _, _, state = head_of(record)
+  local waits = state == "queued" or state == "scheduled"
+  local known = redis.call("HGET", jobs, id)
+  if known and string.sub(known, 1, 20) > sequence then
+    answers[#answers + 1] = 0
+  elseif found_by_id and redis.call("HEXISTS", KEYS[6], id) == 0 then
+    answers[#answers + 1] = 0
+  elseif cancelled(id, record) then
+    answers[#answers + 1] = -1
+  else
+    if not (found_by_id and waits) then
+      redis.call("HSET", jobs, id, sequence .. (known and with_failure(record, known) or record))
+    end
+    if is_followed(id) then tell(events_of(id), record, false, ARGV[4]) end
+    answers[#answers + 1] = 1
+  end
+  at = at + 3
+end
+
+local ids, fields, bytes, tellings = {}, {}, 0, {}
+local function end_job(id, record)
+  ids[#ids + 1] = id
+  if is_followed(id) then tellings[#tellings + 1] = { id, record } end
+  answers[#answers + 1] = 1
+end
+
+for _ = 1, kept do
+  local id, ttl_ms, record = ARGV[at], ARGV[at + 1], ARGV[at + 2]
+  if cancelled(id, record) then
+    answers[#answers + 1] = -1
+  else
+    redis.call("SET", beside(ended, "result:" .. id), record, "PX", ttl_ms)
+    end_job(id, record)
+  end
+  at = at + 3
+end
+for n = at, #ARGV, 2 do
+  local id, record = ARGV[n], ARGV[n + 1]
+  if cancelled(id, record) then
+    answers[#answers + 1] = -1
+  else
+    fields[#fields + 1], fields[#fields + 2] = id, record
+    bytes = bytes + #id + #record + 64
+    end_job(id, record)
+    if not found_by_id then redis.call("HDEL", KEYS[7], "asked:" .. id) end
+  end
+end
+
+if progresses and #ids > 0 then
+  for n, progress in ipairs(redis.call("HMGET", KEYS[2], unpack(ids))) do
+    if progress then
+      fields[#fields + 1], fields[#fields + 2] = ids[n] .. ":progress", progress
+      bytes = bytes + #ids[n] + #progress + 64
+    end
+  end
+end
+record_ended(ended, KEYS[5], fields, bytes, tonumber(ARGV[6]), ARGV[7], { ARGV[1], ARGV[2], ARGV[3] })
+if #ids > 0 then
+  redis.call("HDEL", jobs, unpack(ids))
+  if progresses then redis.call("HDEL", KEYS[2], unpack(ids)) end
+end
+for _, telling in ipairs(tellings) do
+  tell(events_of(telling[1]), telling[2], true, ARGV[1])
+  redis.call("ZADD", KEYS[3], now_ms() + ARGV[1], telling[1])
 end
 return answers

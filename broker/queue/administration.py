@@ -10,15 +10,26 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from broker.keys.queue_keys import ALL_LANES, Lane
-from broker.queue.operations import NORMAL, QueueOperations, lane_of
-from broker.queue.results import Lease, MovingMessage
+from broker.queue.operations import QueueOperations, lane_of
+from broker.queue.results import NORMAL, Lease, MovingMessage
 from broker.redis.calls import Word
 from broker.redis.scripts import script
 
 
-def pause(family: QueueOperations) -> bool:
-    """Pause the queue; ``False`` when it was paused already."""
-    return bool(family.calls.call(script("pause"), [family.keys.paused], []))
+def pause(family: QueueOperations, *, until_ms: int = 0, by: str = "", reason: str = "") -> bool:
+    """Pause the queue; ``False`` when it was paused already and stays as it was.
+
+    Args:
+        until_ms: Time at which it resumes by itself, ms since the epoch by the server's clock; 0 for none.
+        by, reason: Operator and reason, for people. A reason or a time replaces those of an earlier pause.
+
+    Raises:
+        ValueError: ``until_ms`` is over.
+    """
+    changed = int(family.calls.call(script("pause"), [family.keys.paused], [until_ms, by, reason]))
+    if changed < 0:
+        raise ValueError("the end of the pause is over by the server's clock; give a later one")
+    return bool(changed)
 
 
 def resume(family: QueueOperations) -> bool:
@@ -60,6 +71,12 @@ def discard(family: QueueOperations, message_id: str, *, nonce: str) -> bool:
     return bool(family.calls.call(script("discard"), keys, [message_id, nonce]))
 
 
+def restore(family: QueueOperations, message_id: str, *, letter: str) -> bool:
+    """Put a dropped dead letter back into the dead list; ``False`` when a message of its id is in the queue."""
+    k = family.keys
+    return bool(family.calls.call(script("restore"), [k.dead_letters, k.dead, k.bodies, *k.done], [message_id, letter]))
+
+
 def unquarantine(
     family: QueueOperations, message_id: str, *, lane: Lane, as_read: bytes, body: bytes, level: int, nonce: str
 ) -> bool:
@@ -81,6 +98,7 @@ def flush(family: QueueOperations) -> None:
         owners = family.owners()
         keys = [k.leases, k.bodies, *lanes, k.notes, k.unique, *map(k.hold, owners)]
         dropped = family.calls.call(script("flush"), keys, owners)
+    family.calls.command("UNLINK", k.jobs, k.progress)  # records of messages that are gone count for nothing
 
 
 def wait_until_empty(family: QueueOperations, *, timeout_ms: int | None, interval_ms: int) -> bool:

@@ -15,22 +15,32 @@ from typing import Final, Literal
 
 from broker.errors import BrokerRefused, BrokerUnsafe, QueueFull
 from broker.keys.queue_keys import ALL_LANES, LANES, Lane, QueueKeys
-from broker.queue.results import Entry, Fetched, Lease, Reclaimed, Suspect, fetched
+from broker.queue.results import (
+    AT_ONCE,
+    NO_ROW,
+    NORMAL,
+    Entry,
+    Fetched,
+    HistoryRow,
+    Lease,
+    Reclaimed,
+    Suspect,
+    fetched,
+    in_chunks,
+    lease_args,
+)
 from broker.redis.calls import BUDGET_S, RedisCalls, Word
 from broker.redis.scripts import script
 
 LEASE_MS: Final = 15_000
 SWEEP_GAP_MS: Final = 10_000
 CRASH_WINDOW_MS: Final = 72 * 3_600_000
-# Lua's stack takes about 8,000 values; a call of so many messages takes the server well under 10 ms.
-AT_ONCE: Final = 500
 PROMOTED_AT_ONCE: Final = 200
 SOON_MS: Final = 1_000
 SHOWN_SUSPECTS: Final = 50
 UNSAFE: Final = "UNSAFE "
 
 Move = Literal["divert", "defer"]
-HIGH, NORMAL, LOW = 1, 2, 3
 
 
 class QueueOperations:
@@ -134,12 +144,22 @@ class QueueOperations:
             stale += [chunk[position - 1] for position in answer]
         return stale
 
-    def move(self, lease: Lease, *, move: Move, lane: Lane, body: bytes, delay_ms: int, level: int = NORMAL) -> bool:
+    def move(
+        self,
+        lease: Lease,
+        *,
+        move: Move,
+        lane: Lane,
+        body: bytes,
+        delay_ms: int,
+        level: int = NORMAL,
+        row: HistoryRow = NO_ROW,
+    ) -> bool:
         """Put a leased message, with a new body, into a lane; ``False`` when its token is stale."""
         k = self.keys
         keys = [k.bodies, k.hold(lease.owner), *k.waiting(lane), k.due(lane), k.wakeup(lane), k.notes, *k.done]
-        args: list[Word] = [lease.id, lease.token, move, body, delay_ms, level]
-        return bool(self.calls.call(script("move"), keys, args))
+        args: list[Word] = [lease.id, lease.token, move, body, delay_ms, level, *row]
+        return bool(self.calls.call(script("move"), [*keys, k.ended, k.history], args))
 
     def isolate(self, lease: Lease, *, budget_s: float = BUDGET_S) -> bool:
         """Put a leased message into the lane whose messages run alone; ``False`` when its token is stale."""
@@ -147,11 +167,12 @@ class QueueOperations:
         keys = [k.hold(lease.owner), *k.waiting("alone"), k.wakeup("alone"), k.notes, *k.done]
         return bool(self.calls.call(script("isolate"), keys, [lease.id, lease.token], budget_s=budget_s))
 
-    def dead_letter(self, lease: Lease, entry: bytes) -> bool:
+    def dead_letter(self, lease: Lease, entry: bytes, row: HistoryRow = NO_ROW) -> bool:
         """Move a leased message, described by ``entry`` (JSON), to the dead list; ``False`` when its token is stale."""
         k = self.keys
         keys = [k.bodies, k.hold(lease.owner), k.dead, k.dead_letters, k.notes, k.unique, *k.done]
-        return bool(self.calls.call(script("dead_letter"), keys, [lease.id, lease.token, entry]))
+        args: list[Word] = [lease.id, lease.token, entry, *row]
+        return bool(self.calls.call(script("dead_letter"), [*keys, k.ended, k.history], args))
 
     def release(self, owner: str, leases: Sequence[Lease], *, side: Literal["head", "tail"] = "head") -> list[Lease]:
         """Release messages unstarted, without counting an attempt or a crash; return those whose token is stale.
@@ -267,13 +288,6 @@ class QueueOperations:
         return [*lists, *k.done, k.notes, k.unique]
 
 
-def level_of(priority: object) -> int:
-    """Return the level of a message's ``priority``: a lower number goes first, 0 is normal."""
-    if not isinstance(priority, (int, float)) or priority == 0:
-        return NORMAL
-    return HIGH if priority < 0 else LOW
-
-
 def lane_of(owner: str) -> Lane:
     """Return the lane that an owner consumes, read from its name.
 
@@ -284,14 +298,3 @@ def lane_of(owner: str) -> Lane:
         if owner.endswith(f"/{lane}"):
             return lane
     raise ValueError(f"owner {owner!r} names no lane; its name must end with /live, /retry or /alone")
-
-
-def lease_args(leases: Sequence[Lease]) -> list[Word]:
-    """Return ids and tokens, one after the other, as scripts take them."""
-    return [arg for lease in leases for arg in (lease.id, lease.token)]
-
-
-def in_chunks(leases: Sequence[Lease]) -> Iterator[Sequence[Lease]]:
-    """Yield leases 250 at a time: two arguments each, 500 in one call."""
-    for start in range(0, len(leases), AT_ONCE // 2):
-        yield leases[start : start + AT_ONCE // 2]

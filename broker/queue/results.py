@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Final, NamedTuple
+
+from broker.redis.calls import Word
+
+HIGH, NORMAL, LOW = 1, 2, 3
+# Lua's stack takes about 8,000 values; a call of so many messages takes the server well under 10 ms.
+AT_ONCE: Final = 500
 
 
 class Entry(NamedTuple):
@@ -13,6 +19,21 @@ class Entry(NamedTuple):
     id: str
     body: bytes
     unique_key: str = ""
+
+
+class HistoryRow(NamedTuple):
+    """Row of an ended attempt for the history, written in one step with the move of its message.
+
+    Args:
+        packed: MessagePack array of one row, see :mod:`broker.stores.ended_jobs`; empty for none.
+        most_bytes: Budget of the stream.
+    """
+
+    packed: bytes = b""
+    most_bytes: int = 0
+
+
+NO_ROW: Final = HistoryRow()
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,3 +145,21 @@ def _granted(lease: Lease, noted: bytes, body: bytes | None) -> Grant:
     lapses = [word.partition("=")[2] for word in more if word.startswith("suspect=")]
     counted = tuple(lapses[0].split(",")) if lapses and lapses[0] != "+" else ()
     return Grant(lease, int(count), "asked" in more, cause, body, counted if lapses else None)
+
+
+def lease_args(leases: Sequence[Lease]) -> list[Word]:
+    """Return ids and tokens, one after the other, as scripts take them."""
+    return [arg for lease in leases for arg in (lease.id, lease.token)]
+
+
+def in_chunks(leases: Sequence[Lease]) -> Iterator[Sequence[Lease]]:
+    """Yield leases 250 at a time: two arguments each, 500 in one call."""
+    for start in range(0, len(leases), AT_ONCE // 2):
+        yield leases[start : start + AT_ONCE // 2]
+
+
+def level_of(priority: object) -> int:
+    """Return the level of a message's ``priority``: a lower number goes first, 0 is normal."""
+    if not isinstance(priority, (int, float)) or priority == 0:
+        return NORMAL
+    return HIGH if priority < 0 else LOW

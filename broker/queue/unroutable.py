@@ -12,8 +12,8 @@ from functools import partial
 from typing import Final
 
 from broker.keys.queue_keys import Lane
-from broker.queue.operations import AT_ONCE, QueueOperations
-from broker.queue.results import Fetched, fetched
+from broker.queue.operations import QueueOperations
+from broker.queue.results import AT_ONCE, Fetched, fetched
 from broker.redis.calls import Word
 from broker.redis.scripts import script
 

@@ -1,212 +1,186 @@
 """Records of jobs: state, attempts, progress, result and error, each kept for a while and followed live.
 
-A job's record is a hash; its events are a short stream beside it. Late news never overwrites newer: each write
-carries a sequence that grows with the job (requeues, attempts, step within the attempt).
+While a job waits its message is its record. From its start on a record lies in its queue family, after its end for a
+short while. Late news never overwrites newer: each live record carries a sequence that grows with the job (requeues,
+attempts, step within the attempt).
 """
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import chain
-from typing import Any, Final, NamedTuple
-
-import msgspec
+from typing import Any, Final
 
 from broker.clock import now_ms
-from broker.errors import ResultTooLarge, UnencodableResult
+from broker.errors import BrokerError, BrokerRefused, BrokerUnavailable
 from broker.keys.keys import Keys
-from broker.queue.json_body import LIMIT_BYTES
-from broker.redis.calls import RedisCalls
+from broker.redis.calls import RedisCalls, Word
+from broker.redis.pipelines import Call, call_together
 from broker.redis.scripts import script
-from broker.stores.record_fields import read_error, read_json, read_number, read_progress
+from broker.stores.ended_jobs import encode_rows
+from broker.stores.job_record import JobRecord, cancelled_job
+from broker.stores.job_steps import DIGITS, ENDED, STEPS, Step, ended_step, sequence
+from broker.stores.known_jobs import FamilyAnswer, record_of
 
 logger = logging.getLogger("switchyard.broker")
 
 HOUR_MS = 3_600_000
 LIVE_TTL_MS: Final = 9 * 24 * HOUR_MS
-# An hour longer than an Idempotency-Key (apps/platform/api/idempotency.py): its repetition finds the job's record.
-FINISHED_TTL_MS: Final = 25 * HOUR_MS
-DEAD_TTL_MS: Final = 90 * 24 * HOUR_MS
-# As JSON: as much as a message. Records are in the broker's memory, and pages and commands show them whole.
-RESULT_LIMIT_BYTES: Final = LIMIT_BYTES
-WRITE, FOLLOW, PROGRESS, CANCEL = (
-    script(name, folder="") for name in ("job_write", "job_follow", "job_progress", "job_cancel")
+FINISHED_TTL_MS: Final = HOUR_MS
+MEBIBYTE: Final = 1024 * 1024
+WRITE, READ, PROGRESS, CANCEL = (
+    script(name, folder="") for name in ("job_write", "job_read", "job_progress", "job_cancel")
 )
-_JSON: Final = msgspec.json.Encoder()
-_PACK: Final = msgspec.msgpack.Encoder()
+LARGEST_SEQUENCE: Final = 10**DIGITS - 1
+READ_AT_ONCE: Final = 100
+# Errors of what is written or of what is there; a repetition gets the same.
+REFUSED_ALWAYS: Final = frozenset({"WRONGTYPE", "ERR"})
+ANSWERS: Final = {1: "written", 0: "late", -1: "cancelled"}
 
-ENDED: Final = frozenset({"succeeded", "cancelled", "expired", "dead"})
-
-# Steps of one attempt, in order. Steps before a worker's may be written late, hence the numbers.
-STEPS: Final = {"scheduled": 1, "queued": 1, "running": 2, "retrying": 3, **dict.fromkeys(ENDED, 4)}
+__all__ = ["ENDED", "STEPS", "JobRecord", "JobRecords", "RecordLimits", "Step", "sequence"]
 
 
 @dataclass(frozen=True, slots=True)
-class JobRecord:
-    """One job as it stands. Times in ms since the epoch; ``None`` where it has not happened.
+class RecordLimits:
+    """Limits of what the broker keeps of ended jobs, over all queues together.
 
     Args:
-        state: As in the table of job states: scheduled, queued, running, retrying, succeeded, cancelled, expired, dead.
-        reason: Why it is scheduled or dead.
-        attempts: Times it was started.
-        progress: ``{"done", "total", "note"}``.
-        error: ``{"type", "message"}`` of the last failure.
-        cancel_requested: A user requested its cancellation.
+        records_bytes: Records of ended jobs; over it the oldest are dropped.
+        history_bytes: Ended attempts that are not in the database yet; over it the oldest are dropped and counted.
+        ended_ms: How long a record is kept after its job's end.
     """
 
-    id: str
-    actor: str
-    queue: str
-    state: str
-    reason: str | None
-    attempts: int
-    progress: dict[str, Any] | None
-    enqueued_at: int | None
-    started_at: int | None
-    finished_at: int | None
-    next_attempt_at: int | None
-    result: Any
-    error: dict[str, str] | None
-    owner: str
-    cancel_requested: bool
-
-    @property
-    def ended(self) -> bool:
-        """Whether the job has reached its last state."""
-        return self.state in ENDED
-
-
-def sequence(*, generation: int, attempts: int, state: str) -> int:
-    """Return the place of a step in a job's life.
-
-    Args:
-        generation: Times an operator requeued it.
-        attempts: Attempts started, the one spoken of included.
-    """
-    return generation * 1_048_576 + min(attempts, 100_000) * 8 + STEPS[state]
-
-
-class Step(NamedTuple):
-    """A step of a job as it is written.
-
-    Args:
-        fields: More fields of the record, encoded.
-        at: When it happened, ms since the epoch.
-        public: Fields that followers of the job receive beside state and time.
-    """
-
-    job_id: str
-    sequence: int
-    state: str
-    fields: dict[str, str | int]
-    at: int
-    public: dict[str, Any]
-    ttl_ms: int
-
-
-def _packed(step: Step) -> bytes:
-    event = str(_JSON.encode({"state": step.state, "at": step.at, **step.public}), "utf-8")  # Lua knows no binary
-    fields = ["state", step.state, *chain.from_iterable(step.fields.items())]
-    return _PACK.encode((step.sequence, step.ttl_ms, event, step.state in ENDED, fields))
-
-
-def step(job_id: str, *, sequence: int, state: str, fields: dict[str, Any], ttl_ms: int) -> Step:
-    """Return a step.
-
-    Args:
-        sequence: See :func:`sequence`.
-        fields: More fields of the record; ``None`` empties one, dicts and lists are kept as JSON.
-
-    Raises:
-        TypeError, ValueError, RecursionError: a field is no JSON.
-        UnencodableResult: the result is no JSON.
-        ResultTooLarge: the result takes more than :data:`RESULT_LIMIT_BYTES`.
-    """
-    # The server's Lua takes every number for a float: a result that is one is exact as text alone.
-    encoded = {
-        name: value if type(value) is int and name != "result" else _encoded(name, value)
-        for name, value in fields.items()
-    }
-    return Step(job_id, sequence, state, encoded, now_ms(), _public(fields), ttl_ms)
+    records_bytes: int = 64 * MEBIBYTE
+    history_bytes: int = 64 * MEBIBYTE
+    ended_ms: int = FINISHED_TTL_MS
 
 
 class JobRecords:
-    """Write and read records. Every method may raise what :meth:`broker.redis.calls.RedisCalls.call` raises."""
+    """Write and read records. Every method may raise what :meth:`broker.redis.calls.RedisCalls.call` raises.
 
-    def __init__(self, calls: RedisCalls, keys: Keys) -> None:
+    Args:
+        queues: Names of all queues, without lanes.
+        finds_waiting: The broker finds a waiting message by its id; without that a record is written at enqueue.
+
+    Attributes:
+        history_share: Bytes of the history's stream of one queue family.
+    """
+
+    def __init__(
+        self,
+        calls: RedisCalls,
+        keys: Keys,
+        queues: Iterable[str],
+        *,
+        limits: RecordLimits | None = None,
+        finds_waiting: bool = True,
+    ) -> None:
         self.calls = calls
         self.keys = keys
+        self.queues = tuple(dict.fromkeys(queues))
+        self.limits = limits or RecordLimits()
+        self.finds_waiting = finds_waiting
+        share = max(len(self.queues), 1)
+        self.history_share = self.limits.history_bytes // share
+        self._limits: list[Word] = [
+            self.limits.ended_ms,
+            self.limits.records_bytes // share,
+            self.history_share,
+            LIVE_TTL_MS,
+            "1" if finds_waiting else "",
+        ]
 
-    def stream_key(self, job_id: str) -> str:
+    def stream_key(self, job_id: str, queue: str) -> str:
         """Name of the stream of a job's events: fields ``event`` (state, progress, end) and ``data`` (JSON)."""
-        return self.keys.job_events(job_id)
+        return self.keys.queue(queue).job_events(job_id)
 
     def write(self, steps: Sequence[Step]) -> list[str]:
-        """Record steps, in one round trip.
-
-        Returns:
-            For each ``written``; ``late`` when a later step is known; ``cancelled`` when the job was cancelled before
-            it; ``refused`` when it cannot be sent or the server would not have it, which is logged.
-
-        Raises:
-            BrokerUnavailable: the server did not answer.
-        """
-        try:
-            packed = [_packed(step) for step in steps]
-        except (ValueError, OverflowError) as error:  # a number over 64 bits, say, that a sender wrote into its message
-            if len(steps) > 1:  # the other steps do not depend on it
-                return [results for step in steps for results in self.write([step])]
-            logger.error("job %s is not recorded as %s: %s", steps[0].job_id, steps[0].state, error)
-            return ["refused"]
-        keys = [key for step in steps for key in (self.keys.job(step.job_id), self.keys.job_events(step.job_id))]
-        answers = self.calls.call(WRITE, keys, packed)
-        results: list[str] = []
-        for step, answer in zip(steps, answers, strict=True):
-            if isinstance(answer, bytes):
-                logger.error("job %s is not recorded as %s: %s", step.job_id, step.state, str(answer, "utf-8"))
-                results.append("refused")
-            else:
-                results.append({1: "written", 0: "late", -1: "cancelled"}[answer])
-        return results
-
-    def follow(self, job_id: str) -> None:
-        """Keep a job's events from now on. By default none are kept: they take more memory than the job.
-
-        Raises:
-            BrokerUnavailable: the server did not answer.
-        """
-        self.calls.call(FOLLOW, [self.keys.job(job_id)], [])
-
-    def progress(self, job_id: str, progress: dict[str, Any]) -> bool:
-        """Record the progress of a running job; ``True`` when its cancellation was requested."""
-        keys = [self.keys.job(job_id), self.keys.job_events(job_id)]
-        return bool(self.calls.call(PROGRESS, keys, [json.dumps(progress)]))
-
-    def cancel(self, job_id: str, *, place: str = "unknown") -> str:
-        """Record the cancellation of a job.
+        """Record steps, those of all queues in one round trip.
 
         Args:
-            place: Answer of the broker: ``cancelled`` when it never starts, ``asked`` when a worker holds it. Otherwise
-                the record decides whether it runs.
+            steps: At most 500 of a queue, and one of a job.
 
         Returns:
-            ``unknown``, ``ended``, ``asked`` (it runs, and stops at its next step) or ``cancelled`` (it never starts).
-        """
-        # Kept as if it lived: its message may be due in a week, and must still find here that it is cancelled.
-        data = json.dumps({"state": "cancelled", "at": now_ms()})
-        keys = [self.keys.job(job_id), self.keys.job_events(job_id)]
-        return str(self.calls.call(CANCEL, keys, [LIVE_TTL_MS, data, place], repeatable=False), "utf-8")
-
-    def cancel_requested(self, job_id: str) -> bool:
-        """Whether the job's cancellation was requested.
+            For each ``written``; ``late`` when a later step is known, or its message is gone; ``cancelled`` when the
+            job was cancelled before it; ``refused``, and logged, when the server cannot write it, for example because a
+            key is of a wrong type: acknowledgements of every queue wait for the others.
 
         Raises:
             BrokerUnavailable: the server did not answer.
         """
-        return bool(self.calls.command("HGET", self.keys.job(job_id), "cancel") == b"1")
+        if not steps:
+            return []
+        try:
+            return self._write(steps)
+        except BrokerRefused as error:
+            if error.code not in REFUSED_ALWAYS:
+                raise
+            if len(steps) > 1:
+                return [self.write([step])[0] for step in steps]
+            step = steps[0]
+            logger.error("job %s of queue %s is not recorded as %s: %s", step.job_id, step.queue, step.state, error)
+            return ["refused"]
+
+    def _write(self, steps: Sequence[Step]) -> list[str]:
+        by_queue: defaultdict[str, list[int]] = defaultdict(list)
+        for position, step in enumerate(steps):
+            by_queue[step.queue].append(position)
+        batches, order = [], []
+        for queue, positions in by_queue.items():
+            batch, written = self._batch(queue, [(position, steps[position]) for position in positions])
+            batches.append(batch)
+            order.append(written)
+        if len(batches) == 1:
+            answers = [self.calls.call(WRITE, *batches[0])]
+        else:
+            answers = call_together(self.calls, WRITE, batches)
+        results = ["written"] * len(steps)
+        for positions, answer in zip(order, answers, strict=True):
+            for position, code in zip(positions, answer, strict=True):
+                results[position] = ANSWERS[code]
+        return results
+
+    def _batch(self, queue: str, steps: Iterable[tuple[int, Step]]) -> tuple[Call, list[int]]:
+        """Return keys and arguments for the steps of a queue, and the positions in the order of the answers."""
+        live: list[Word] = []
+        kept: list[Word] = []
+        ended: list[Word] = []
+        rows: list[bytes] = []
+        live_at: list[int] = []
+        kept_at: list[int] = []
+        ended_at: list[int] = []
+        for position, step in steps:
+            rows += step.rows
+            if step.state not in ENDED:
+                live += [step.job_id, f"{min(step.sequence, LARGEST_SEQUENCE):0{DIGITS}d}", step.record]
+                live_at.append(position)
+            elif step.kept_ms > self.limits.ended_ms:
+                kept += [step.job_id, step.kept_ms, step.record]
+                kept_at.append(position)
+            else:
+                ended += [step.job_id, step.record]
+                ended_at.append(position)
+        k = self.keys.queue(queue)
+        keys = [k.jobs, k.progress, k.followed, k.ended, k.history, k.bodies, k.notes]
+        args: list[Word] = [*self._limits, len(rows), encode_rows(rows) if rows else b""]
+        args += [len(live_at), len(kept_at), *live, *kept, *ended]
+        return (keys, args), [*live_at, *kept_at, *ended_at]
+
+    def read(self, job_id: str) -> JobRecord | None:
+        """Return a job's record, or ``None`` when the broker does not know it. Unreadable fields are left out."""
+        return self._find([job_id], raise_errors=True)[0]
+
+    def read_many(self, job_ids: Sequence[str], *, queue: str = "") -> list[JobRecord | None]:
+        """Return the records of jobs, of one queue or of any; a call of 100 takes the server about 2 ms."""
+        chunks = (job_ids[start : start + READ_AT_ONCE] for start in range(0, len(job_ids), READ_AT_ONCE))
+        return [
+            found
+            for chunk in chunks
+            for found in self._find(chunk, raise_errors=True, queues=(queue,) if queue else ())
+        ]
 
     def states(self, job_ids: Sequence[str]) -> list[str | None]:
         """Return the state of each job, in one round trip; ``None`` for one that is unknown, expired or unreadable.
@@ -214,61 +188,112 @@ class JobRecords:
         Raises:
             BrokerUnavailable: the server did not answer.
         """
-        reads = [("HGET", self.keys.job(job_id), "state") for job_id in job_ids]
-        found = self.calls.pipeline(reads, raise_errors=False)
-        return [str(state, "utf-8", "replace") if isinstance(state, bytes) else None for state in found]
+        return [None if found is None else found.state for found in self._find(job_ids, raise_errors=False)]
 
-    def read(self, job_id: str) -> JobRecord | None:
-        """Return a job's record, or ``None`` when it is unknown or expired. Fields that cannot be read are left out."""
-        found = self.calls.command("HGETALL", self.keys.job(job_id))
-        raw = {_text(name): _text(value) for name, value in zip(found[::2], found[1::2], strict=True)}
-        if raw.get("state") not in STEPS:
+    def _find(
+        self, job_ids: Sequence[str], *, raise_errors: bool, queues: Sequence[str] = ()
+    ) -> list[JobRecord | None]:
+        if not job_ids:
+            return []
+        queues = queues or self.queues
+        batches = [(self._find_keys(queue), job_ids) for queue in queues]
+        # Hashes that workers of the release before write.
+        old = [("HGETALL", self.keys.job(job_id)) for job_id in job_ids]
+        answers = call_together(self.calls, READ, batches, commands=old)
+        found, hashes = answers[: len(batches)], answers[len(batches) :]
+        for answer in hashes:
+            if isinstance(answer, BrokerUnavailable) or (raise_errors and isinstance(answer, BrokerError)):
+                raise answer
+        return [
+            record_of(
+                job_id,
+                [FamilyAnswer(queue, *answer[at]) for queue, answer in zip(queues, found, strict=True) if answer[at]],
+                _hash_of(hashes[at]),
+                finds_waiting=self.finds_waiting,
+            )
+            for at, job_id in enumerate(job_ids)
+        ]
+
+    def _find_keys(self, queue: str) -> list[str]:
+        k = self.keys.queue(queue)
+        due = [k.due(lane) for lane in ("live", "retry", "alone")]
+        return [k.jobs, k.progress, k.ended, k.bodies, *due, k.dead_letters, k.notes, k.quarantined_bodies]
+
+    def follow(self, job_id: str) -> str | None:
+        """Keep a job's events from now on, and return the name of their stream; ``None`` for an unknown job.
+
+        By default none are kept: they take more memory than the job.
+
+        Raises:
+            BrokerUnavailable: the server did not answer.
+        """
+        record = self.read(job_id)
+        if record is None:
             return None
-        return JobRecord(
-            id=job_id,
-            actor=raw.get("actor", ""),
-            queue=raw.get("queue", ""),
-            state=raw["state"],
-            reason=raw.get("reason") or None,
-            attempts=read_number(raw.get("attempts")) or 0,
-            progress=read_progress(raw.get("progress")),
-            enqueued_at=read_number(raw.get("enqueued_at")),
-            started_at=read_number(raw.get("started_at")),
-            finished_at=read_number(raw.get("finished_at")),
-            next_attempt_at=read_number(raw.get("next_attempt_at")),
-            result=read_json(raw.get("result")),
-            error=read_error(raw.get("error")),
-            owner=raw.get("owner", ""),
-            cancel_requested=raw.get("cancel") == "1",
-        )
+        key, now = self.keys.queue(record.queue).followed, now_ms()
+        self.calls.pipeline([("ZREMRANGEBYSCORE", key, "-inf", now), ("ZADD", key, now + LIVE_TTL_MS, job_id)])
+        return self.stream_key(job_id, record.queue)
+
+    def progress(self, job_id: str, progress: dict[str, Any], *, queue: str | None = None) -> bool:
+        """Record the progress of a running job; ``True`` when its cancellation was requested.
+
+        Args:
+            queue: Its queue; by default all are asked.
+        """
+        batches: list[Call] = []
+        for name in self.queues if queue is None else (queue,):
+            k = self.keys.queue(name)
+            keys = [k.jobs, k.progress, k.followed, k.ended, k.notes]
+            batches.append((keys, [job_id, json.dumps(progress), LIVE_TTL_MS]))
+        return any(call_together(self.calls, PROGRESS, batches))
+
+    def cancel(self, job_id: str, *, place: str = "unknown", known: JobRecord | None = None) -> str:
+        """Record the cancellation of a job.
+
+        Args:
+            place: Answer of the broker: ``cancelled`` when it never starts, ``asked`` when a worker holds it. Otherwise
+                the record decides whether it runs.
+            known: Its record as it was before.
+
+        Returns:
+            ``unknown``, ``ended``, ``asked`` (it runs, and stops at its next step) or ``cancelled`` (it never starts).
+        """
+        record = known or self.read(job_id)
+        if record is None or record.end_recorded:
+            return "unknown" if record is None else "ended"
+        if self.finds_waiting:
+            if place != "cancelled":
+                return place
+            kept_ms = 0
+        else:
+            k = self.keys.queue(record.queue)
+            place = str(self.calls.call(CANCEL, [k.jobs, k.notes], [job_id, place]), "utf-8")
+            if place != "cancelled":
+                return place
+            kept_ms = LIVE_TTL_MS  # its message may be due in a week, and must still find here that it is cancelled
+        self.write([ended_step(record.queue, cancelled_job(record), kept_ms=kept_ms)])
+        return "cancelled"
+
+    def write_cancelled(self, known: Sequence[JobRecord]) -> None:
+        """Record the cancellation of jobs that never start, at most 500.
+
+        Args:
+            known: Their records as they were before.
+        """
+        self.write([ended_step(record.queue, cancelled_job(record)) for record in known])
+
+    def cancel_requested(self, job_id: str) -> bool:
+        """Whether the cancellation of a job was requested, where only its record says so.
+
+        Raises:
+            BrokerUnavailable: the server did not answer.
+        """
+        commands = [("HEXISTS", self.keys.queue(queue).notes, f"asked:{job_id}") for queue in self.queues]
+        return any(self.calls.pipeline(commands))
 
 
-JSON_FIELDS: Final = frozenset({"progress", "result", "error"})
-# Fields that a follower of a job receives beside its state.
-PUBLIC: Final = ("attempts", "reason", "next_attempt_at", "error")
-
-
-def _encoded(name: str, value: Any) -> str | int:
-    if type(value) is str and name not in JSON_FIELDS:
-        return value
-    if value is None:
-        return ""
-    if name in JSON_FIELDS:
-        try:
-            text = json.dumps(value)
-        except (TypeError, ValueError, RecursionError) as error:
-            if name != "result":
-                raise
-            raise UnencodableResult(str(error)) from error
-        if name == "result" and len(text) > RESULT_LIMIT_BYTES:
-            raise ResultTooLarge(len(text), RESULT_LIMIT_BYTES)
-        return text
-    return value if isinstance(value, int) else str(value)
-
-
-def _text(value: bytes) -> str:
-    return str(value, "utf-8", "replace")
-
-
-def _public(fields: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name in PUBLIC if (value := fields.get(name))}
+def _hash_of(answer: Any) -> dict[str, str]:
+    if not isinstance(answer, list):
+        return {}
+    words = [str(word, "utf-8", "replace") for word in answer]
+    return dict(zip(words[::2], words[1::2], strict=True))

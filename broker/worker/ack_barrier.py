@@ -15,25 +15,25 @@ acknowledged, and otherwise within a few milliseconds:
 from __future__ import annotations
 
 import logging
+import math
 import threading
+import time
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 from broker.errors import BrokerUnavailable
-from broker.stores.job_records import ENDED, JobRecords, Step
+from broker.queue.results import NO_ROW, HistoryRow
+from broker.stores.job_records import JobRecords
+from broker.stores.job_steps import ENDED, Step, WorkerPlace, later
 
 logger = logging.getLogger("switchyard.broker")
 
 LAG_S = 0.005
+# A start is written when its attempt has taken so long: most end sooner, and cost one write instead of two.
+START_LAG_S = 0.025
 AWAY_PAUSE_S = 1.0
 ENDS_ATTEMPT = {*ENDED, "retrying"}
 WRITTEN_AT_ONCE = 200
-# State -> what is over with it. The server forgets it as well; see job_write.lua.
-WAITED = ("next_attempt_at", "reason")
-OVER_WITH = {
-    **dict.fromkeys(("running", "retrying", *ENDED), WAITED),
-    "succeeded": (*WAITED, "error"),
-}
 
 
 class MetricsFlush(Protocol):
@@ -61,6 +61,8 @@ class AckBarrier:
     Attributes:
         metrics: First participant, where there are metrics.
         finished: Last participant, in a pool's child.
+        worker_place: Where jobs of this process run, for their records.
+        row_of: Returns the row of a held message whose attempt ends with a move.
         noted: Count of everything that was noted.
         written: Value that ``noted`` had when the last flush began that has ended.
     """
@@ -68,11 +70,13 @@ class AckBarrier:
     def __init__(self, records: JobRecords) -> None:
         self.metrics: MetricsFlush | None = None
         self.finished: FinishedMessages | None = None
+        self.worker_place = WorkerPlace()
+        self.row_of: Callable[[Any], HistoryRow] = lambda held: NO_ROW
         self.noted = 0
         self.written = 0
         self._records = records
         self._steps: dict[str, Step] = {}
-        self._begun: dict[str, Callable[[], Step]] = {}
+        self._begun: dict[str, tuple[float, Callable[[], Step]]] = {}
         self._lock = threading.Lock()
         self._writing = threading.Lock()
         self._some = threading.Event()
@@ -100,7 +104,7 @@ class AckBarrier:
         The step that ends the attempt must say all that its start says.
         """
         with self._lock:
-            self._begun[job_id] = make
+            self._begun[job_id] = time.monotonic(), make
             self.noted += 1
         self._wake()
 
@@ -109,12 +113,20 @@ class AckBarrier:
         with self._lock:
             if step.state in ENDS_ATTEMPT:  # and not the sender's own news, which may come after the start
                 self._begun.pop(step.job_id, None)
-            self._steps[step.job_id] = _later(self._steps.get(step.job_id), step)
+            self._steps[step.job_id] = later(self._steps.get(step.job_id), step)
             self.noted += 1
         self._wake()
 
-    def flush(self) -> None:
+    @property
+    def pending(self) -> bool:
+        """Whether something was noted that is not written."""
+        return self.written != self.noted
+
+    def flush(self, *, with_starts: bool = True) -> None:
         """Write everything that was noted before this call.
+
+        Args:
+            with_starts: Also of attempts that began just now; no acknowledgement waits for those.
 
         Raises:
             BrokerUnavailable: the server did not answer; the steps are kept.
@@ -122,7 +134,7 @@ class AckBarrier:
         last_end = self.finished.last_end() if self.finished is not None else 0
         noted = self.noted
         self._write_metrics()
-        self._write_steps(noted)
+        self._write_steps(noted, began_before_s=math.inf if with_starts else time.monotonic() - START_LAG_S)
         if self.finished is not None:
             self.finished.confirm_flush(last_end)
 
@@ -134,10 +146,10 @@ class AckBarrier:
         except Exception:
             logger.critical("metrics cannot be written, some values are lost; no acknowledgement waits", exc_info=True)
 
-    def _write_steps(self, noted: int) -> None:
+    def _write_steps(self, noted: int, began_before_s: float) -> None:
         with self._writing:  # also waits for steps that another thread is writing, and may have to put back
             # No more than there are now: where others note without a pause, the buffer is never empty.
-            left = self._gather()
+            left = self._gather(began_before_s)
             while left > 0:
                 left -= self._write_some()
             self.written = max(self.written, noted)
@@ -162,13 +174,13 @@ class AckBarrier:
             thread.join()
         self.flush()
 
-    def _gather(self) -> int:
-        """Make steps of what began; return how many there are."""
+    def _gather(self, began_before_s: float) -> int:
+        """Make steps of what began before a time; return how many there are."""
         with self._lock:
-            for job_id, make in self._begun.items():
+            for job_id in [id_ for id_, (began_s, _) in self._begun.items() if began_s <= began_before_s]:
+                _, make = self._begun.pop(job_id)
                 if (begun := _made(job_id, make)) is not None:
-                    self._steps[job_id] = _later(self._steps.get(job_id), begun)
-            self._begun.clear()
+                    self._steps[job_id] = later(self._steps.get(job_id), begun)
             return len(self._steps)
 
     def _write_some(self) -> int:
@@ -185,7 +197,7 @@ class AckBarrier:
             with self._lock:
                 for job_id, step in taken.items():
                     newer = self._steps.get(job_id)
-                    self._steps[job_id] = step if newer is None else _later(step, newer)
+                    self._steps[job_id] = step if newer is None else later(step, newer)
             raise
 
     def _write_soon(self) -> None:
@@ -194,7 +206,9 @@ class AckBarrier:
             self._some.clear()
             self._stopping.wait(LAG_S)
             try:
-                self.flush()
+                self.flush(with_starts=False)
+                if self._begun:
+                    self._some.set()
             except BrokerUnavailable as error:
                 logger.warning("%d job records wait for the broker: %s", len(self._steps), error)
                 self._stopping.wait(AWAY_PAUSE_S)
@@ -213,20 +227,9 @@ def _made(job_id: str, make: Callable[[], Step]) -> Step | None:
         return None
 
 
-def _later(known: Step | None, step: Step) -> Step:
-    """Return one step for two of a job; the fields of the earlier one that the later one does not set stay."""
-    if known is None:
-        return step
-    if step.sequence < known.sequence:
-        return known
-    over = OVER_WITH.get(step.state, ())
-    earlier = {name: value for name, value in known.fields.items() if name not in over}
-    return step._replace(fields=earlier | step.fields)
-
-
 def record_enqueued(barrier: AckBarrier | None, count: int) -> None:
     """Write the job records of messages that were enqueued; a server that is away gets them later."""
-    if barrier is None:
+    if barrier is None or not barrier.pending:
         return
     try:
         barrier.flush()

@@ -8,8 +8,8 @@ from collections import deque
 from collections.abc import Callable, Iterable
 
 from broker.errors import BrokerError
-from broker.queue.operations import AT_ONCE, QueueOperations
-from broker.queue.results import Lease
+from broker.queue.operations import QueueOperations
+from broker.queue.results import AT_ONCE, Lease
 from broker.worker.ack_barrier import AckBarrier
 
 logger = logging.getLogger("switchyard.broker")
@@ -70,7 +70,7 @@ class Acks:
             BrokerUnavailable: the records could not be written; all are kept.
         """
         if self._barrier and self._waiting and (len(self._waiting) < MANY or not self._barrier.in_background):
-            self._barrier.flush()
+            self._barrier.flush(with_starts=False)
         return self._written()
 
     def put_back(self, leases: list[Lease]) -> None:
@@ -83,7 +83,7 @@ class Acks:
             leases: list[Lease] = []
             try:
                 if self._barrier:
-                    self._barrier.flush()
+                    self._barrier.flush(with_starts=False)
                 leases = self._written()
                 stale = self._family.ack(self._owner, leases)
             except BrokerError as error:

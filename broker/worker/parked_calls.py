@@ -8,8 +8,8 @@ from collections.abc import Callable, Collection
 
 from broker.errors import BrokerError
 from broker.keys.queue_keys import Lane
-from broker.queue.operations import AT_ONCE, QueueOperations
-from broker.queue.results import Fetched
+from broker.queue.operations import QueueOperations
+from broker.queue.results import AT_ONCE, Fetched
 from broker.queue.unroutable import UnroutableLane
 
 logger = logging.getLogger("switchyard.broker")

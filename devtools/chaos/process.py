@@ -126,7 +126,7 @@ def run(plan: Plan, yard: Yard, url: str, outcomes: Path, parent_pid: int) -> in
         before=before,
         outcomes=read_outcomes(outcomes),
         queues=queues,
-        records=JobRecords(calls, Keys()),
+        records=JobRecords(calls, Keys(), [queue.keys.queue for queue in queues]),
     )
     counts = "  ".join(f"{name} {injected[name]}" for name in faults)
     warnings = "the server was away meanwhile: the ledger has a gap\n" if has_gap else ""

@@ -62,6 +62,7 @@ class FaultProxy:
         self.port = 0
         self.accepted_count = 0  # connections ever
         self.faults_met_count = 0  # replies dropped or cut
+        self.replies_count = 0  # pieces of replies that clients were given whole
         self.swallowed_bytes = 0
         self._random = random.Random(seed)
         self._links: set[Link] = set()
@@ -282,6 +283,7 @@ class FaultProxy:
         if self._bytes_per_s is None:
             writer.write(chunk)
             await writer.drain()
+            self.replies_count += direction == "to_client"
             return
         slice_bytes = max(int(self._bytes_per_s / 50), 1)
         for start in range(0, len(chunk), slice_bytes):

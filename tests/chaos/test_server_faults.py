@@ -212,7 +212,8 @@ def test_a_loss_of_power_costs_what_came_last_and_the_ledger_tells(
     print(f"{lost_bytes} bytes lost, of {job_bytes:.0f} a job: {len(found.lost)} jobs lost")
     assert "truncat" in server.log().lower()
     assert found.lost == accepted[survivors:]
-    assert len(found.lost) <= lost_bytes / job_bytes + 1
+    # One is cut in its middle; another, because the head of the file counts into the mean.
+    assert len(found.lost) <= lost_bytes / job_bytes + 2
     assert (found.duplicated, found.unexpected) == ((), ())
 
 

@@ -133,7 +133,12 @@ DEFECTS = (
         'if false and redis.call("HEXISTS"',
     ),
     lua("discard leaves the id in the dead list", "queue/discard", 'redis.call("LREM", KEYS[2], -1, id)\n'),
-    lua("a pause is not minded", "queue/fetch", '  answer[1] = "paused"\n  return answer\n'),
+    lua(
+        "a pause is not minded",
+        "queue/fetch",
+        'if rare and redis.call("EXISTS", KEYS[10])',
+        'if false and redis.call("EXISTS", KEYS[10])',
+    ),
     lua("enqueue fills a full server", "queue/enqueue", "#!lua\n", "#!lua flags=allow-oom\n"),
     lua("a burial forgets nothing of crashes", "queue/dead_letter", '"crash:" .. id, '),
     # These the machine found, or its writing did.

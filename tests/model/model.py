@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from broker.keys.queue_keys import ALL_LANES, Lane
-from broker.queue.operations import CRASH_WINDOW_MS, LEASE_MS, NORMAL, SWEEP_GAP_MS, lane_of
-from broker.queue.results import Entry, Fetched, Grant, Lease, MovingMessage, Reclaimed, Suspect
+from broker.queue.operations import CRASH_WINDOW_MS, LEASE_MS, SWEEP_GAP_MS, lane_of
+from broker.queue.results import NORMAL, Entry, Fetched, Grant, Lease, MovingMessage, Reclaimed, Suspect
 from tests.model.keyspace import ACTIVE, DEAD, FINISHED, NOWHERE, QUARANTINED, SCHEDULED, UNFINISHED, WAITING
 
 MEMORY_MS = 600_000  # of finished ids: a turn of it

@@ -11,8 +11,8 @@ from broker.errors import BrokerUnavailable, BrokerUnsafe, QueueFull
 from broker.keys.keys import Keys
 from broker.keys.queue_keys import ALL_LANES, Lane
 from broker.queue import administration
-from broker.queue.operations import NORMAL, QueueOperations, lane_of
-from broker.queue.results import Entry, Fetched, Lease
+from broker.queue.operations import QueueOperations, lane_of
+from broker.queue.results import NORMAL, Entry, Fetched, Lease
 from broker.redis.calls import RedisCalls
 from broker.redis.connections import connect
 from tests.chaos.server import ServerUnderTest

@@ -1,69 +1,121 @@
-"""Alerts in the admin, to read and acknowledge."""
+"""Alerts in the admin: the list with the silences in force, and one alert. ``views`` holds the action pages."""
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any
+from urllib.parse import urlencode
 
-from django.contrib import admin, messages
-from django.contrib.auth.models import User
+from django.contrib import admin
+from django.contrib.admin.utils import unquote
 from django.db.models import QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.template.response import TemplateResponse
+from django.urls import URLPattern, path, reverse
 
-from apps.platform.alerts import services
-from apps.platform.alerts.models import Alert, Delivery
-from apps.platform.console.admin_base import ModelAdmin, TabularInline, display
+from apps.platform.alerts import queries
+from apps.platform.alerts.bulk_acknowledge import of_list
+from apps.platform.alerts.models import Alert
+from apps.platform.alerts.resolution import UNRESOLVED
+from apps.platform.alerts.silences import in_force
+from apps.platform.alerts.views import AlertViews
+from apps.platform.bulk.services import AT_ONCE
+from apps.platform.console import links
+from apps.platform.console.admin_base import ModelAdmin, display
 from apps.platform.console.read_only import ReadOnly
 
-
-class DeliveryInline(ReadOnly, TabularInline):
-    """Deliveries on an alert's page."""
-
-    model = Delivery
-    fields = readonly_fields = ("channel", "count", "state", "tries", "sent_at", "next_try_at", "error")
-    extra = 0
-    verbose_name_plural = "messages sent"
-
-    def has_view_permission(self, request: HttpRequest, obj: Alert | None = None) -> bool:
-        """Return whether the user may view alerts."""
-        return request.user.has_perm("switchyard_alerts.view_alert")
+STATE_COLOURS = {"open": "danger", "acknowledged": "warning", "resolved": "success"}
 
 
 @admin.register(Alert)
-class AlertAdmin(ReadOnly, ModelAdmin):
-    """Read-only list of alerts with the action Acknowledge."""
+class AlertAdmin(ReadOnly, AlertViews, ModelAdmin):
+    """Read-only rows; people acknowledge, resolve or silence them."""
 
-    list_display = ("shown_severity", "title", "queue", "actor", "count", "first_at", "last_at", "shown_state")
+    list_display = ("shown_severity", "title", "queue", "actor", "count", "first", "last", "shown_state")
     list_display_links = ("title",)
     list_filter = ("state", "severity", "kind", "queue", "last_at")
+    linked_fields = ("fingerprint",)
+    list_before_template = "switchyard_alerts/silences.html"
     search_fields = ("title", "fingerprint", "actor", "sample")
     list_per_page = 50
     show_full_result_count = False
-    inlines = (DeliveryInline,)
-    actions = ("acknowledge",)
-    fields = readonly_fields = (
-        "title", "severity", "sample", "kind", "queue", "actor", "count", "first_at", "last_at", "link", "fingerprint",
-        "state", "acknowledged_by", "acknowledged_at",
-    )  # fmt: skip
+    actions = ("acknowledge", "resolve")
 
     @display(description="Severity", label={"critical": "danger", "warning": "warning"}, ordering="severity")
     def shown_severity(self, alert: Alert) -> tuple[str, str]:
         """Return the severity as a coloured label."""
         return alert.severity, alert.get_severity_display()
 
-    @display(description="State", label={"open": "danger", "acknowledged": "success"}, ordering="state")
+    @display(description="State", label=STATE_COLOURS, ordering="state")
     def shown_state(self, alert: Alert) -> tuple[str, str]:
         """Return the state as a coloured label."""
         return alert.state, alert.get_state_display()
 
-    @admin.action(description="Acknowledge the selected alerts", permissions=["acknowledge"])
-    def acknowledge(self, request: HttpRequest, queryset: QuerySet[Alert]) -> None:
-        """Acknowledge the selected alerts."""
-        user = cast(User, request.user)
-        done = sum(services.acknowledge(alert, by=user) for alert in queryset)
-        already = queryset.count() - done
-        tail = f"; {already} had been acknowledged before" if already else ""
-        messages.success(request, f"Acknowledged {done} alert{'' if done == 1 else 's'}{tail}.")
+    @display(description="First (UTC)", ordering="first_at")
+    def first(self, alert: Alert) -> str:
+        """Return the time of the first occurrence."""
+        return f"{alert.first_at:%Y-%m-%d %H:%M:%S}"
 
-    def has_acknowledge_permission(self, request: HttpRequest) -> bool:
-        """Return whether the user may acknowledge."""
-        return request.user.has_perm("switchyard_alerts.acknowledge_alert")
+    @display(description="Last (UTC)", ordering="last_at")
+    def last(self, alert: Alert) -> str:
+        """Return the time of the last occurrence."""
+        return f"{alert.last_at:%Y-%m-%d %H:%M:%S}"
+
+    @admin.action(description="Acknowledge", permissions=["acknowledge"])
+    def acknowledge(self, request: HttpRequest, queryset: QuerySet[Alert]) -> HttpResponse | None:
+        """Acknowledge the selected alerts; more than 100 that match the list's filter are a bulk act."""
+        if request.POST.get("select_across") == "1" and queryset.count() > AT_ONCE:
+            filter = of_list(request.GET.dict())
+            if filter is not None:
+                address = reverse("switchyard-bulk-begin", args=["alert.acknowledge"])
+                return HttpResponseRedirect(f"{address}?{urlencode(filter)}")
+        self.apply(request, "acknowledge", list(queryset))
+        return None
+
+    @admin.action(description="Resolve", permissions=["acknowledge"])
+    def resolve(self, request: HttpRequest, queryset: QuerySet[Alert]) -> None:
+        """Resolve the selected alerts."""
+        self.apply(request, "resolve", list(queryset))
+
+    def get_urls(self) -> list[URLPattern]:
+        """Add the action pages."""
+        guard = self.admin_site.admin_view
+        own = [
+            path("silences/new/", guard(self.silence_view), name="switchyard_alerts_silence"),
+            path("silences/<int:pk>/end/", guard(self.unsilence_view), name="switchyard_alerts_unsilence"),
+            path("<int:pk>/<str:verb>/do/", guard(self.one_view), name="switchyard_alerts_one"),
+        ]
+        return own + super().get_urls()
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        """Show the list below the silences in force."""
+        context = {
+            "title": "Alerts",
+            "silences": queries.open_silences(),
+            "open_alerts": queries.open_count(),
+            "may_silence": self.has_silence_permission(request),
+        }
+        return super().changelist_view(request, context | (extra_context or {}))
+
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """Show one alert."""
+        row = self.get_object(request, unquote(object_id))
+        if request.method not in ("GET", "HEAD") or row is None or not self.has_view_permission(request, row):
+            return super().change_view(request, object_id, form_url, extra_context)
+        context = {
+            **self.admin_site.each_context(request),
+            "title": row.title,
+            "subtitle": None,
+            "opts": self.opts,
+            "row": row,
+            "unresolved": row.state in UNRESOLVED,
+            "silences": list(in_force(row.fingerprint)),
+            "deliveries": list(row.deliveries.all()),
+            "others": Alert.objects.filter(fingerprint=row.fingerprint).exclude(pk=row.pk).count(),
+            "queue_url": links.queue_url(row.queue) if row.queue else "",
+            "actor_url": links.actor_url(row.actor) if row.actor else "",
+            "may_acknowledge": self.has_acknowledge_permission(request),
+            "may_silence": self.has_silence_permission(request),
+        }
+        return TemplateResponse(request, "switchyard_alerts/detail.html", context | (extra_context or {}))

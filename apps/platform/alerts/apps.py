@@ -9,6 +9,9 @@ class AlertsConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
+        from apps.platform.alerts.bulk_acknowledge import BulkAcknowledge
         from apps.platform.alerts.checks import check_alert_urls
+        from apps.platform.bulk import kinds
 
         register(check_alert_urls, "switchyard")
+        kinds.register("alert.acknowledge", BulkAcknowledge())

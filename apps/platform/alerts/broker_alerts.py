@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from apps.platform.alerts.resolution import resolve_broker
 from apps.platform.workers.broker_watch import make_watch
 from broker.clock import now_ms
 from broker.health.server import ServerFinding
@@ -19,8 +20,8 @@ class BrokerAlerts:
         self._watch = make_watch()
         self._raised: set[str] = set()
 
-    def check(self) -> None:
-        """Check once.
+    def check(self) -> frozenset[str]:
+        """Check once, and return the codes of the findings.
 
         Raises:
             BrokerError: an alert could not be raised; the next check retries.
@@ -31,6 +32,17 @@ class BrokerAlerts:
             if found.code not in self._raised and (found.severity == "error" or found.code in ALERTED_WARNINGS):
                 facilities().alerts.raise_(_fact(found))
                 self._raised.add(found.code)
+        return frozenset(found.code for found in findings)
+
+    def check_and_resolve(self) -> None:
+        """Check once, and resolve the alerts of findings that are gone; nothing is known of a server that is away.
+
+        Raises:
+            BrokerError, django.db.DatabaseError: the next check retries.
+        """
+        codes = self.check()
+        if "away" not in codes:
+            resolve_broker(codes)
 
 
 def _fact(found: ServerFinding) -> AlertFact:

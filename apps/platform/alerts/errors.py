@@ -26,3 +26,10 @@ class ChannelFailed(SwitchyardError):
         self.fact = fact
         self.answered = answered
         super().__init__(f"alert channel {channel}: {fact}; retried up to 5 times; check SWITCHYARD_ALERT_URLS")
+
+
+class InvalidSilence(SwitchyardError):
+    """A silence has no usable end, or no reason."""
+
+    def __init__(self, fact: str, remedy: str) -> None:
+        super().__init__(f"silence: {fact}; {remedy}")

@@ -13,6 +13,7 @@ from django.utils.http import urlencode
 
 from apps.platform.alerts.models import Alert, Delivery
 from apps.platform.alerts.notice import Notice
+from apps.platform.alerts.silences import in_force
 from apps.platform.conf import switchyard_settings
 from apps.platform.database_text import storable
 from broker.clock import datetime_of
@@ -24,6 +25,9 @@ CRITICAL_KINDS = frozenset({"dead_letter", "pool_down", "broker"})
 
 def write_alert(group: AlertGroup, channels: Iterable[str]) -> AlertGroup:
     """Write a claimed group as an alert with one delivery due for each channel. Safe to repeat.
+
+    While the group is silenced, its deliveries are written as such, and later messages report what came after them.
+    An alert that was resolved is open again.
 
     Returns:
         The group with the count that its deliveries report, to be settled. After a crash this may be less than the
@@ -39,20 +43,30 @@ def write_alert(group: AlertGroup, channels: Iterable[str]) -> AlertGroup:
         )
         if not created:
             alert.count, alert.last_at = max(alert.count, group.count), datetime_of(group.last_at)
-            alert.save(update_fields=("count", "last_at"))
+            _reopen(alert)
+            alert.save()
         reported = group.count
+        silenced = in_force(alert.fingerprint).exists()
+        state = Delivery.State.SILENCED if silenced else Delivery.State.PENDING
         for channel in channels:
             delivery, made = Delivery.objects.select_for_update().get_or_create(
                 alert=alert,
                 channel=channel,
                 reported=group.sent_count,
-                defaults={"count": group.count, "next_try_at": now},
+                defaults={"count": group.count, "next_try_at": now, "state": state},
             )
             if not made and delivery.state == Delivery.State.PENDING and delivery.tries == 0:
                 delivery.count = group.count
                 delivery.save(update_fields=("count",))
             reported = min(reported, delivery.count)
     return replace(group, count=reported)
+
+
+def _reopen(alert: Alert) -> None:
+    if alert.resolved_at is None or alert.last_at <= alert.resolved_at:
+        return
+    alert.state, alert.acknowledged_by, alert.acknowledged_at = Alert.State.OPEN, "", None
+    alert.resolved_by, alert.resolved_at = "", None
 
 
 def notice_of(delivery: Delivery) -> Notice:

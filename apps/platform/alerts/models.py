@@ -1,8 +1,9 @@
-"""Alerts and their deliveries to channels."""
+"""Alerts, their deliveries to channels, and silences."""
 
 from __future__ import annotations
 
 from django.db import models
+from django.utils import timezone
 
 
 class Alert(models.Model):
@@ -11,6 +12,7 @@ class Alert(models.Model):
     class State(models.TextChoices):
         OPEN = "open", "Open"
         ACKNOWLEDGED = "acknowledged", "Acknowledged"
+        RESOLVED = "resolved", "Resolved"
 
     class Severity(models.TextChoices):
         CRITICAL = "critical", "Critical"
@@ -30,11 +32,17 @@ class Alert(models.Model):
     state = models.CharField(max_length=16, choices=State.choices, default=State.OPEN)
     acknowledged_by = models.CharField(max_length=150, blank=True)
     acknowledged_at = models.DateTimeField(null=True)
+    resolved_by = models.CharField(max_length=150, blank=True, help_text="Empty: its cause has ended.")
+    resolved_at = models.DateTimeField(null=True)
 
     class Meta:
         ordering = ("-last_at", "-id")
         default_permissions = ("view",)
-        permissions = (("acknowledge_alert", "Can acknowledge alerts"),)
+        permissions = (
+            ("acknowledge_alert", "Can acknowledge and resolve alerts"),
+            ("silence_alert", "Can silence alerts"),
+        )
+        indexes = (models.Index(fields=("state", "kind", "fingerprint"), name="alert_unresolved"),)
         constraints = (models.UniqueConstraint(fields=("fingerprint", "first_at"), name="one_alert_a_group"),)
 
     def __str__(self) -> str:
@@ -51,6 +59,7 @@ class Delivery(models.Model):
         PENDING = "pending", "Pending"
         SENT = "sent", "Sent"
         GIVEN_UP = "given_up", "Given up"
+        SILENCED = "silenced", "Silenced"
 
     alert = models.ForeignKey(Alert, models.CASCADE, related_name="deliveries")
     channel = models.CharField(max_length=200)
@@ -73,3 +82,25 @@ class Delivery(models.Model):
 
     def __str__(self) -> str:
         return f"{self.channel}: {self.state}"
+
+
+class Silence(models.Model):
+    """A time in which alerts of one fingerprint, or all alerts, are written but not sent.
+
+    Over at ``until``, or earlier at ``ended_at``, when a person ended it.
+    """
+
+    fingerprint = models.CharField(max_length=128, blank=True, help_text="Empty: every alert.")
+    until = models.DateTimeField(db_index=True)
+    reason = models.CharField(max_length=500)
+    created_by = models.CharField(max_length=150)
+    created_at = models.DateTimeField(default=timezone.now)
+    ended_by = models.CharField(max_length=150, blank=True)
+    ended_at = models.DateTimeField(null=True)
+
+    class Meta:
+        ordering = ("until", "id")
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return f"{self.fingerprint or 'every alert'} until {self.until:%Y-%m-%d %H:%M} UTC"

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 
 import structlog
-from django.db.models import F
+from django.db.models import F, QuerySet
 from django.utils import timezone
 
 from apps.platform.alerts.channels import Channel
@@ -18,6 +18,7 @@ from apps.platform.alerts.errors import ChannelFailed
 from apps.platform.alerts.intake import notice_of
 from apps.platform.alerts.models import Delivery
 from apps.platform.alerts.notice import Notice
+from apps.platform.alerts.silences import in_force
 
 log = structlog.get_logger(__name__)
 
@@ -98,6 +99,7 @@ def _claim_due(names: Sequence[str]) -> list[Delivery]:
     pending = Delivery.objects.filter(state=Delivery.State.PENDING, next_try_at__lte=now)
     gone = pending.exclude(channel__in=names)
     gone.update(state=Delivery.State.GIVEN_UP, error="the channel is no longer configured")
+    _hold_back(pending)
     claimed = []
     for delivery in pending.filter(channel__in=names).select_related("alert")[:BATCH]:
         # Of several schedulers the one whose update matches sends. After a crash the delivery is due again in 60 s.
@@ -106,6 +108,14 @@ def _claim_due(names: Sequence[str]) -> list[Delivery]:
             delivery.tries += 1
             claimed.append(delivery)
     return claimed
+
+
+def _hold_back(pending: QuerySet[Delivery]) -> None:
+    """Send nothing whose alert was silenced while it waited."""
+    silenced = set(in_force().values_list("fingerprint", flat=True))
+    if silenced:
+        held = pending if "" in silenced else pending.filter(alert__fingerprint__in=silenced)
+        held.update(state=Delivery.State.SILENCED)
 
 
 def _record_results(batch: ChannelBatch, deliveries: Sequence[Delivery]) -> int:

@@ -62,26 +62,28 @@ def dispatch_due() -> int:
         return accepted
 
 
-def acknowledge(alert: Alert, *, by: User) -> bool:
-    """Mark an alert as acknowledged; return ``False`` if it was before."""
+def acknowledge(alert: Alert, *, by: User | str) -> bool:
+    """Mark an alert as acknowledged; return ``False`` if it was before, or is resolved.
+
+    Args:
+        by: The user; for a command, the name for the row.
+    """
+    name = by if isinstance(by, str) else by.get_username()
     with transaction.atomic():
         row = Alert.objects.select_for_update().get(pk=alert.pk)
-        if row.state == Alert.State.ACKNOWLEDGED:
+        if row.state != Alert.State.OPEN:
             return False
-        row.state, row.acknowledged_by, row.acknowledged_at = (
-            Alert.State.ACKNOWLEDGED,
-            by.get_username(),
-            timezone.now(),
-        )
+        row.state, row.acknowledged_by, row.acknowledged_at = Alert.State.ACKNOWLEDGED, name[:150], timezone.now()
         row.save(update_fields=("state", "acknowledged_by", "acknowledged_at"))
-        LogEntry.objects.create(
-            user=by,
-            content_type=ContentType.objects.get_for_model(Alert),
-            object_id=str(row.pk),
-            object_repr=str(row)[:200],
-            action_flag=CHANGE,
-            change_message="Acknowledged",
-        )
+        if not isinstance(by, str):
+            LogEntry.objects.create(
+                user=by,
+                content_type=ContentType.objects.get_for_model(Alert),
+                object_id=str(row.pk),
+                object_repr=str(row)[:200],
+                action_flag=CHANGE,
+                change_message="Acknowledged",
+            )
     return True
 
 

@@ -14,6 +14,7 @@ from django.template.response import TemplateResponse
 
 from apps.platform.api.models import SCOPES, IdempotentRequest, Token
 from apps.platform.api.tokens import covered_scopes, issue_secret, revoke_token
+from apps.platform.audit.services import Who, act
 from apps.platform.console.admin_base import CheckboxSelectMultiple, ModelAdmin, display
 from apps.platform.console.read_only import ReadOnly
 
@@ -99,7 +100,22 @@ class TokenAdmin(ModelAdmin):
         if not change and not request.user.is_superuser:
             obj.owner = request.user  # type: ignore[assignment]  # the admin lets nobody in without a user
         obj.plain = "" if change else issue_secret(obj)
-        super().save_model(request, obj, form, change)
+        detail = {"name": obj.name, "scopes": obj.scopes, "owner": obj.owner.get_username()}
+        name = "token.rename" if change else "token.create"
+        with act(name, who=Who.of_request(request), target=obj.prefix, detail=detail) as entry:
+            super().save_model(request, obj, form, change)
+            entry.count = 1
+
+    def delete_model(self, request: HttpRequest, obj: Token) -> None:
+        """Delete a token."""
+        with act("token.delete", who=Who.of_request(request), target=obj.prefix, detail={"name": obj.name}) as entry:
+            super().delete_model(request, obj)
+            entry.count = 1
+
+    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Token]) -> None:
+        """Delete the selected tokens."""
+        for token in queryset:
+            self.delete_model(request, token)
 
     def response_add(self, request: HttpRequest, obj: Token, post_url_continue: str | None = None) -> HttpResponse:
         """Show a new token's plain form once."""
@@ -119,7 +135,9 @@ class TokenAdmin(ModelAdmin):
         usable = tokens.filter(revoked_at__isnull=True)
         prefixes = list(usable.values_list("prefix", flat=True))
         for prefix in prefixes:
-            revoke_token(prefix)
+            with act("token.revoke", who=Who.of_request(request), target=prefix) as entry:
+                revoke_token(prefix)
+                entry.count = 1
         messages.success(request, f"Revoked: {len(prefixes)}. They are refused from now on.")
 
 

@@ -60,9 +60,11 @@ def retries_text(retries: int, span_ms: tuple[int, int], *, speed: int = 1) -> s
     return text if speed == 1 else f"{text}, {speed:,} times as fast"
 
 
-def promise(objective_ms: int | None) -> str:
-    """Return a queue's objective: ``start in 80 ms``, ``start in 5 min``, ``no promise``."""
-    return "no promise" if objective_ms is None else f"start in {whole_duration(objective_ms)}"
+def promise(objective_ms: int | None, done_objective_ms: int | None = None) -> str:
+    """Return a queue's objectives: ``start in 80 ms``, ``start in 5 min, end in 1 h``, ``no promise``."""
+    objectives = (("start", objective_ms), ("end", done_objective_ms))
+    parts = [f"{verb} in {whole_duration(ms)}" for verb, ms in objectives if ms is not None]
+    return ", ".join(parts) or "no promise"
 
 
 def ago(moment: datetime) -> str:

@@ -8,6 +8,7 @@ letter. When two operators act at once, the claim lets one move the letter and r
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Literal
@@ -18,12 +19,14 @@ from django.contrib.contenttypes.models import ContentType
 from django.db import transaction
 from django.utils import timezone
 
-from apps.platform.dead_letters.job_state_sync import sync_dead_jobs
-from apps.platform.dead_letters.models import OPEN_STATES, DeadLetter
+from apps.platform.database_text import storable
+from apps.platform.dead_letters.models import BULK_CLAIM, OPEN_STATES, DeadLetter
 from apps.platform.dead_letters.projection import add_history, clear_claim, project
 from apps.platform.dead_letters.queries import find
 from broker.errors import BrokerError, NoSuchDeadLetter
-from broker.interface import facilities
+from broker.interface import Arguments, facilities
+from broker.queue.dead_letter_json import encode
+from broker.shapes import DeadLetter as Letter
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 CLAIM_S = 60
+LONGEST_NOTE = 500
 FINAL_STATES: dict[str, DeadLetter.State] = {
     "requeue": DeadLetter.State.REPLAYED,
     "discard": DeadLetter.State.DISCARDED,
@@ -52,19 +56,22 @@ class ActionResult:
     message: str
 
 
-def requeue(letter: DeadLetter | str, *, by: User | str, reason: str = "") -> ActionResult:
+def requeue(
+    letter: DeadLetter | str, *, by: User | str, reason: str = "", arguments: Arguments | None = None
+) -> ActionResult:
     """Send a dead letter back to its queue with zero attempts.
 
     Args:
         letter: The row, or the message's id.
         by: The user; for a command, the name for the history.
         reason: Why, for the history.
+        arguments: In place of the message's own; validated by ``editing.parse``.
 
     Raises:
         UnknownDeadLetter: no dead letter has that id.
         BrokerUnavailable: the broker did not answer; the row shows the result within a minute.
     """
-    return _move(find(letter), "requeue", by, reason)
+    return _move(find(letter), "requeue", by, reason, arguments)
 
 
 def discard(letter: DeadLetter | str, *, by: User | str, reason: str = "") -> ActionResult:
@@ -81,11 +88,36 @@ def acknowledge(letter: DeadLetter | str, *, by: User | str, reason: str = "") -
     with transaction.atomic():
         row = DeadLetter.objects.select_for_update().get(pk=find(letter).pk)
         if row.state != DeadLetter.State.NEW:
-            return ActionResult(row, False, _already_message(row))
-        _set_state(row, DeadLetter.State.ACKNOWLEDGED, "acknowledge", _name(by), reason)
+            return ActionResult(row, False, already_message(row))
+        _set_state(row, DeadLetter.State.ACKNOWLEDGED, "acknowledge", name_of(by), reason)
         row.save()
         _audit(row, _user(by), "Acknowledged", reason)
     return ActionResult(row, True, f"Acknowledged {row}.")
+
+
+def note(letter: DeadLetter | str, *, by: User | str, text: str) -> ActionResult:
+    """Append a note to a letter's history. Arguments as in ``requeue``.
+
+    Args:
+        text: Cut after 500 characters.
+
+    Raises:
+        UnknownDeadLetter: no dead letter has that id.
+    """
+    with transaction.atomic():
+        row = DeadLetter.objects.select_for_update().get(pk=find(letter).pk)
+        if not text.strip():
+            return ActionResult(row, False, "The note is empty; nothing was written.")
+        add_history(row, action="note", by=name_of(by), text=storable(text.strip())[:LONGEST_NOTE])
+        row.save(update_fields=("history",))
+    return ActionResult(row, True, f"Noted on {row}.")
+
+
+def keep(letters: Sequence[Letter]) -> None:
+    """Write whole letters into their rows, before the broker drops them, so that they can be restored."""
+    with transaction.atomic():
+        for letter in letters:
+            DeadLetter.objects.filter(message_id=letter.id).update(kept=encode(letter))
 
 
 def settle_claim(row: DeadLetter) -> bool:
@@ -108,16 +140,19 @@ def settle_claim(row: DeadLetter) -> bool:
     return False
 
 
-def _move(row: DeadLetter, action: MoveAction, by: User | str, reason: str) -> ActionResult:
+def _move(
+    row: DeadLetter, action: MoveAction, by: User | str, reason: str, arguments: Arguments | None = None
+) -> ActionResult:
     claimed = _claim(row, action, by, reason)
     if isinstance(claimed, ActionResult):
         return claimed
     transport = facilities().transport
     try:
         if action == "requeue":
-            transport.requeue(claimed.queue, claimed.message_id)
+            transport.requeue(claimed.queue, claimed.message_id, arguments=arguments)
         else:
-            _record_death(claimed)
+            letter = transport.find_dead_letter(claimed.queue, claimed.message_id)
+            keep([letter] if letter is not None else [])
             transport.discard(claimed.queue, claimed.message_id)
     except NoSuchDeadLetter:
         return _gone(claimed)
@@ -129,21 +164,17 @@ def _move(row: DeadLetter, action: MoveAction, by: User | str, reason: str) -> A
         now = DeadLetter.objects.select_for_update().get(pk=claimed.pk)
         # After a later death project() has recorded this action already.
         if now.died_at == claimed.died_at and now.state != FINAL_STATES[action]:
-            _finish(now, action, _name(by), _user(by), reason)
-    log.info("dead letter moved", act=action, by=_name(by), message_id=row.message_id, actor=row.actor, queue=row.queue)
+            _finish(now, action, name_of(by), _user(by), reason)
+    log.info(
+        "dead letter moved", act=action, by=name_of(by), message_id=row.message_id, actor=row.actor, queue=row.queue
+    )
     message = f"Requeued {now} to {now.queue}." if action == "requeue" else f"Discarded {now}."
     return ActionResult(now, True, message)
 
 
-def _record_death(row: DeadLetter) -> None:
-    """Set the job's record to dead: its worker may have been killed before, and without a letter nothing else does."""
-    letter = facilities().transport.find_dead_letter(row.queue, row.message_id)
-    if letter is not None:
-        sync_dead_jobs([letter], at_once=True)
-
-
 def _claim(row: DeadLetter, action: MoveAction, by: User | str, reason: str) -> DeadLetter | ActionResult:
-    if row.claim_at is not None and row.claim_at < timezone.now() - timedelta(seconds=CLAIM_S):
+    stale = row.claim_at is not None and row.claim_at < timezone.now() - timedelta(seconds=CLAIM_S)
+    if stale and not row.claim_token.startswith(BULK_CLAIM):
         settle_claim(row)
     with transaction.atomic():
         now = DeadLetter.objects.select_for_update().get(pk=row.pk)
@@ -152,9 +183,9 @@ def _claim(row: DeadLetter, action: MoveAction, by: User | str, reason: str) -> 
                 now, False, f"{now.claim_by} has begun to {now.claim_act} {now}; look again in a minute."
             )
         if now.state not in OPEN_STATES:
-            return ActionResult(now, False, _already_message(now))
+            return ActionResult(now, False, already_message(now))
         now.claim_token = uuid.uuid4().hex
-        now.claim_act, now.claim_by, now.claim_note = action, _name(by), reason[:500]
+        now.claim_act, now.claim_by, now.claim_note = action, name_of(by), reason[:500]
         now.claim_at, now.claim_user = timezone.now(), _user(by)
         now.save()
     return now
@@ -203,13 +234,15 @@ def _audit(row: DeadLetter, user: User | None, action: str, reason: str) -> None
     )
 
 
-def _already_message(row: DeadLetter) -> str:
+def already_message(row: DeadLetter) -> str:
+    """Return the sentence that a letter has been triaged."""
     by = f" by {row.state_by}" if row.state_by else ""
     label = DeadLetter.State(row.state).label.lower()
     return f"{row} is {label} already, since {row.state_at:%Y-%m-%d %H:%M:%S} UTC{by}."
 
 
-def _name(by: User | str) -> str:
+def name_of(by: User | str) -> str:
+    """Return the name of a user, or of a command's caller, for the history."""
     return by[:150] if isinstance(by, str) else by.get_username()[:150]
 
 

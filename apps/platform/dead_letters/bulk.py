@@ -43,7 +43,7 @@ def requeue_group(fingerprint: str, *, by: User | str, reason: str = "", limit: 
     Raises:
         UnknownGroup: no open letter has that fingerprint.
     """
-    return _apply_to_group(requeue, fingerprint, by, reason, limit)
+    return apply_to_group(requeue, fingerprint, by=by, reason=reason, limit=limit)
 
 
 def discard_group(fingerprint: str, *, by: User | str, reason: str = "", limit: int = MOST_AT_ONCE) -> BulkResult:
@@ -52,7 +52,7 @@ def discard_group(fingerprint: str, *, by: User | str, reason: str = "", limit: 
     Raises:
         UnknownGroup: no open letter has that fingerprint.
     """
-    return _apply_to_group(discard, fingerprint, by, reason, limit)
+    return apply_to_group(discard, fingerprint, by=by, reason=reason, limit=limit)
 
 
 def apply_to_each(
@@ -76,7 +76,14 @@ def apply_to_each(
     return BulkResult(tuple(done), tuple(skipped))
 
 
-def _apply_to_group(action: Action, fingerprint: str, by: User | str, reason: str, limit: int) -> BulkResult:
+def apply_to_group(
+    action: Action, fingerprint: str, *, by: User | str, reason: str = "", limit: int = MOST_AT_ONCE
+) -> BulkResult:
+    """Apply an action to a group's open letters, oldest first, at most ``limit``.
+
+    Raises:
+        UnknownGroup: no open letter has that fingerprint.
+    """
     ids = open_ids(fingerprint, limit=limit)
     if not ids:
         raise UnknownGroup(fingerprint)

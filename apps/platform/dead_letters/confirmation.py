@@ -20,7 +20,7 @@ MANY = {"they": "they", "They": "They", "them": "them", "stay": "stay", "are": "
 UNDO = {
     "acknowledge": "Not needed: it is only a mark.",
     "requeue": "Cancel the job while it waits. What fails again comes back as a dead letter.",
-    "discard": "None in the broker. The row with traceback and history stays for 90 days.",
+    "discard": "Restore, for 90 days: Dead letters, Discarded. Then the messages are erased.",
 }
 
 

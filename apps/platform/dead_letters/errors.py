@@ -20,3 +20,10 @@ class UnknownGroup(SwitchyardError):
             f"group {fingerprint!r}: no open dead letter has this fingerprint; "
             "see `manage.py deadletters list` for the open groups"
         )
+
+
+class ArgumentsRefused(SwitchyardError):
+    """Edited arguments are no valid ones of the letter's actor."""
+
+    def __init__(self, fact: str) -> None:
+        super().__init__(f"arguments: {fact}")

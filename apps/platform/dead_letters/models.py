@@ -45,6 +45,8 @@ class DeadLetter(models.Model):
     state_at = models.DateTimeField()
     state_by = models.CharField(max_length=150, blank=True)
     history = models.JSONField(default=list)
+    # The whole letter as JSON while it is discarded, so that it can be restored. Holds secrets: no page shows it.
+    kept = models.TextField(blank=True, default="")
 
     claim_token = models.CharField(max_length=32, blank=True, default="")
     claim_act = models.CharField(max_length=16, blank=True, default="")
@@ -72,3 +74,5 @@ class DeadLetter(models.Model):
 
 
 OPEN_STATES = (DeadLetter.State.NEW, DeadLetter.State.ACKNOWLEDGED)
+# A claim of a bulk act: its job alone settles it, however long that takes.
+BULK_CLAIM = "bulk."

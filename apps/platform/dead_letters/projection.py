@@ -10,7 +10,7 @@ from django.utils import timezone
 
 from apps.platform.database_text import storable
 from apps.platform.dead_letters.models import DeadLetter
-from apps.platform.dead_letters.payload import readable
+from apps.platform.payload import readable
 from broker.clock import datetime_of
 from broker.shapes import DeadLetter as Letter
 
@@ -41,7 +41,7 @@ def project(letter: Letter) -> bool:
     Raises:
         DatabaseError: the row was not written.
     """
-    values = _columns(letter)
+    values = columns(letter)
     with transaction.atomic():
         row, created = DeadLetter.objects.select_for_update().get_or_create(message_id=letter.id, defaults=values)
         if created:
@@ -63,8 +63,12 @@ def project(letter: Letter) -> bool:
 
 def add_history(row: DeadLetter, *, action: str, by: str, text: str = "") -> None:
     """Append an entry to a row's history without saving the row; keep the newest 50."""
-    entry = {"at": timezone.now().isoformat(), "act": action, "by": by, "note": text}
-    row.history = [*row.history, entry][-LONGEST_HISTORY:]
+    row.history = [*row.history, history_entry(action, by, text)][-LONGEST_HISTORY:]
+
+
+def history_entry(action: str, by: str, text: str = "") -> dict[str, str]:
+    """Return an entry of a row's history, of now."""
+    return {"at": timezone.now().isoformat(), "act": action, "by": by, "note": text}
 
 
 def clear_claim(row: DeadLetter) -> None:
@@ -74,7 +78,7 @@ def clear_claim(row: DeadLetter) -> None:
     row.claim_user = None
 
 
-def _columns(letter: Letter) -> dict[str, Any]:
+def columns(letter: Letter) -> dict[str, Any]:
     return {
         "queue": letter.queue,
         "actor": letter.actor[:255],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -62,6 +63,12 @@ def open_ids(fingerprint: str, *, limit: int) -> list[str]:
     """Return the ids of a group's open letters, oldest first."""
     rows = listing(fingerprint=fingerprint).order_by("died_at", "id")
     return list(rows.values_list("message_id", flat=True)[:limit])
+
+
+def open_fingerprints(fingerprints: Collection[str]) -> set[str]:
+    """Return those of some fingerprints that have open letters."""
+    found = DeadLetter.objects.filter(is_open=1, fingerprint__in=fingerprints).order_by()
+    return set(found.values_list("fingerprint", flat=True).distinct())
 
 
 def open_count() -> int:

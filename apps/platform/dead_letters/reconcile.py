@@ -1,4 +1,4 @@
-"""Reconciliation of rows, dead lists and job records after crashes, in bounded steps."""
+"""Reconciliation of rows and dead lists after crashes, in bounded steps."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from django.utils import timezone
 
 from apps.platform.conf import declared_yard
 from apps.platform.dead_letters.actions import CLAIM_S, settle_claim
-from apps.platform.dead_letters.job_state_sync import sync_dead_jobs
-from apps.platform.dead_letters.models import OPEN_STATES, DeadLetter
+from apps.platform.dead_letters.models import BULK_CLAIM, OPEN_STATES, DeadLetter
 from apps.platform.dead_letters.projection import add_history, clear_claim, project
 from broker.clock import datetime_of
 from broker.interface import facilities
@@ -33,21 +32,19 @@ class Report:
 
     Args:
         made: Rows created, or reset to new, from a dead list.
-        recorded: Job records set to dead because the worker was killed before it could.
         missing: Open rows whose letter no dead list holds any more.
         settled: Interrupted actions whose result was recorded.
         pruned: Triaged rows older than 90 days that were deleted.
     """
 
     made: int = 0
-    recorded: int = 0
     missing: int = 0
     settled: int = 0
     pruned: int = 0
 
 
 def reconcile_all(*, pages: int = 10) -> Report:
-    """Repair rows and job records from the dead lists. Safe to repeat, and to run in two processes at once.
+    """Repair rows from the dead lists. Safe to repeat, and to run in two processes at once.
 
     Each call reads the newest page of every list, up to ``pages`` more pages of 200 letters from where the last call
     stopped, and up to ``pages`` × 200 open rows.
@@ -55,16 +52,12 @@ def reconcile_all(*, pages: int = 10) -> Report:
     Raises:
         BrokerUnavailable: the broker did not answer; rows are left as they are.
     """
-    changed = [_from_list(queue.name, pages) for queue in declared_yard().queues]
-    made, recorded = (sum(counts) for counts in zip(*changed, strict=True))
-    report = Report(
-        made=made, recorded=recorded, settled=_settle_stale(), missing=_find_missing(pages), pruned=_prune()
-    )
+    made = sum(_from_list(queue.name, pages) for queue in declared_yard().queues)
+    report = Report(made=made, settled=_settle_stale(), missing=_find_missing(pages), pruned=_prune())
     if report != Report():
         log.info(
             "dead letters reconciled",
             made=report.made,
-            recorded=report.recorded,
             missing=report.missing,
             settled=report.settled,
             pruned=report.pruned,
@@ -78,18 +71,17 @@ def reconcile_all(*, pages: int = 10) -> Report:
     return report
 
 
-def _from_list(queue: str, pages: int) -> tuple[int, int]:
+def _from_list(queue: str, pages: int) -> int:
     transport = facilities().transport
     newest = transport.dead_letters(queue, limit=PAGE)
-    made, recorded = _project_page(newest.items), sync_dead_jobs(newest.items)
+    made = _project_page(newest.items)
     if newest.cursor is None:
         _positions.pop(f"list {queue}", None)
-        return made, recorded
+        return made
     cursor: int | None = _positions.get(f"list {queue}", newest.cursor)
     for _ in range(pages):
         page = transport.dead_letters(queue, cursor=cursor or 0, limit=PAGE)
         made += _project_page(page.items)
-        recorded += sync_dead_jobs(page.items)
         cursor = page.cursor
         if cursor is None:
             break
@@ -97,7 +89,7 @@ def _from_list(queue: str, pages: int) -> tuple[int, int]:
         _positions.pop(f"list {queue}", None)
     else:
         _positions[f"list {queue}"] = cursor
-    return made, recorded
+    return made
 
 
 def _project_page(letters: Sequence[Letter]) -> int:
@@ -140,7 +132,8 @@ def _reopen(row: DeadLetter) -> int:
 
 def _settle_stale() -> int:
     before = timezone.now() - timedelta(seconds=CLAIM_S)
-    stale = DeadLetter.objects.filter(claim_at__lt=before).exclude(claim_token="").order_by("claim_at")[:PAGE]
+    claimed = DeadLetter.objects.filter(claim_at__lt=before).exclude(claim_token="")
+    stale = claimed.exclude(claim_token__startswith=BULK_CLAIM).order_by("claim_at")[:PAGE]
     names = {queue.name for queue in declared_yard().queues}
     rows = [row for row in stale if row.queue in names]
     for row in rows:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Any, cast
+from urllib.parse import urlencode
 
 from django.contrib import messages
 from django.contrib.admin import ModelAdmin
@@ -14,14 +15,18 @@ from django.http import Http404, HttpRequest, HttpResponseBase, HttpResponseNotA
 from django.template.response import TemplateResponse
 from django.urls import reverse
 
-from apps.platform.dead_letters import actions, queries
-from apps.platform.dead_letters.bulk import MOST_AT_ONCE, apply_to_each
+from apps.platform.audit.services import Who
+from apps.platform.bulk.services import AT_ONCE
+from apps.platform.dead_letters import acts, editing, letter_filter, queries
+from apps.platform.dead_letters.acts import ACTIONS
+from apps.platform.dead_letters.bulk import MOST_AT_ONCE, BulkResult
 from apps.platform.dead_letters.confirmation import PAST, Confirmation, of_rows
+from apps.platform.dead_letters.errors import ArgumentsRefused, UnknownDeadLetter
 from apps.platform.dead_letters.models import DeadLetter
 from apps.platform.dead_letters.presentation import letters, seen_at
 from broker.errors import BrokerError
 
-ACTIONS = {"acknowledge": actions.acknowledge, "requeue": actions.requeue, "discard": actions.discard}
+BULK = ("requeue", "discard")
 LIST = "admin:switchyard_dead_letters_deadletter_changelist"
 MOST_MESSAGES = 5
 
@@ -49,16 +54,63 @@ class ActionViews(ModelAdmin):
         """Apply an action to one letter; ask before discarding."""
         if refusal := self._refusal(request, action):
             return refusal
-        row = DeadLetter.objects.filter(pk=pk).first()
-        if row is None:
-            raise Http404(f"There is no dead letter {pk}.")
-        page = reverse("admin:switchyard_dead_letters_deadletter_change", args=[pk])
+        row, page = _row(pk), _page(pk)
         if action == "discard" and not self._confirmed(request, action, 1):
             return self._ask(request, of_rows(action, [row], back=page))
         if request.method != "POST":
             return HttpResponseNotAllowed(["POST"])
         self._apply(request, action, [row])
         return HttpResponseRedirect(page)
+
+    def restore_view(self, request: HttpRequest, pk: int) -> HttpResponseBase:
+        """Restore a discarded letter."""
+        if refusal := self._refusal(request, "discard"):
+            return refusal
+        if request.method != "POST":
+            return HttpResponseNotAllowed(["POST"])
+        row = _row(pk)
+        reason = request.POST.get("reason", "").strip()
+        outcome = acts.restore([row], who=Who.of_request(request), by=cast(User, request.user), reason=reason)
+        self._tell(request, "Restored", outcome)
+        return HttpResponseRedirect(_page(pk))
+
+    def note_view(self, request: HttpRequest, pk: int) -> HttpResponseBase:
+        """Append a note to a letter's history."""
+        if refusal := self._refusal(request, "acknowledge"):
+            return refusal
+        if request.method != "POST":
+            return HttpResponseNotAllowed(["POST"])
+        who, text = Who.of_request(request), request.POST.get("text", "")
+        result = acts.note(_row(pk), who=who, by=cast(User, request.user), text=text)
+        (messages.success if result.done else messages.warning)(request, result.message)
+        return HttpResponseRedirect(_page(pk))
+
+    def edit_view(self, request: HttpRequest, pk: int) -> HttpResponseBase:
+        """Show a letter's arguments to edit, and requeue it with the edited ones."""
+        if refusal := self._refusal(request, "requeue"):
+            return refusal
+        row = _row(pk)
+        text, wrong = request.POST.get("arguments", ""), ""
+        try:
+            if request.method == "POST":
+                user, reason = cast(User, request.user), request.POST.get("reason", "").strip()
+                edited = editing.parse(row, text)
+                result = acts.edit_and_requeue(row, edited, who=Who.of_request(request), by=user, reason=reason)
+                (messages.success if result.done else messages.warning)(request, result.message)
+                return HttpResponseRedirect(_page(pk))
+            text = editing.editable(row)
+        except ArgumentsRefused as error:
+            wrong = f"Nothing was done. {error}"
+        except UnknownDeadLetter:
+            messages.warning(request, "Its arguments cannot be edited: the broker's dead list no longer holds it.")
+            return HttpResponseRedirect(_page(pk))
+        except BrokerError:
+            wrong = "The broker does not answer, and holds the arguments. Reload the page when it is back."
+        context = {
+            **self.admin_site.each_context(request), "title": "Edit and requeue", "row": row, "text": text,
+            "wrong": wrong, "back": _page(pk), "reason": request.POST.get("reason", ""),
+        }  # fmt: skip
+        return TemplateResponse(request, "switchyard_dead_letters/edit.html", context, status=400 if wrong else 200)
 
     def group_view(self, request: HttpRequest, fingerprint: str, action: str) -> HttpResponseBase:
         """Ask whether to apply an action to a group's open letters."""
@@ -67,6 +119,8 @@ class ActionViews(ModelAdmin):
         rows = queries.listing(fingerprint=fingerprint).order_by("died_at", "id")
         if request.method not in ("GET", "HEAD"):
             return HttpResponseNotAllowed(["GET", "HEAD"])
+        if action in BULK and rows.count() > AT_ONCE:
+            return _begin_bulk(action, {"fingerprint": fingerprint})
         return self.confirm_rows(request, action, rows)
 
     def chosen_view(self, request: HttpRequest, action: str) -> HttpResponseBase:
@@ -83,7 +137,11 @@ class ActionViews(ModelAdmin):
         return HttpResponseRedirect(reverse(LIST))
 
     def confirm_rows(self, request: HttpRequest, action: str, rows: QuerySet[DeadLetter]) -> HttpResponseBase:
-        """Ask whether to apply an action to the rows selected in the list."""
+        """Ask whether to apply an action to the rows selected in the list; all that match its filter are a bulk act."""
+        if request.POST.get("select_across") == "1" and action in BULK:
+            filter = letter_filter.of_list(request.GET.dict())
+            if filter is not None and rows.count() > AT_ONCE:
+                return _begin_bulk(action, filter)
         chosen = list(rows[:MOST_AT_ONCE])
         if not chosen:
             messages.info(request, "Nothing to do: these letters have been triaged already.")
@@ -118,9 +176,13 @@ class ActionViews(ModelAdmin):
 
     def _apply(self, request: HttpRequest, action: str, rows: Iterable[DeadLetter]) -> None:
         user, reason = cast(User, request.user), request.POST.get("reason", "").strip()
-        outcome = apply_to_each(ACTIONS[action], rows, by=user, reason=reason)
+        outcome = acts.apply(action, list(rows), who=Who.of_request(request), by=user, reason=reason)
+        self._tell(request, PAST[action], outcome)
+
+    @staticmethod
+    def _tell(request: HttpRequest, past: str, outcome: BulkResult) -> None:
         if outcome.done:
-            messages.success(request, f"{PAST[action]} {letters(len(outcome.done))}.")
+            messages.success(request, f"{past} {letters(len(outcome.done))}.")
         for sentence in outcome.skipped[:MOST_MESSAGES]:
             messages.warning(request, sentence)
         if len(outcome.skipped) > MOST_MESSAGES:
@@ -139,3 +201,18 @@ class ActionViews(ModelAdmin):
             return None
         context = {**self.admin_site.each_context(request), "title": "Not allowed", "action": action}
         return TemplateResponse(request, "switchyard_dead_letters/refused.html", context, status=403)
+
+
+def _begin_bulk(action: str, filter: dict[str, str]) -> HttpResponseBase:
+    return HttpResponseRedirect(f"{reverse('switchyard-bulk-begin', args=[f'letter.{action}'])}?{urlencode(filter)}")
+
+
+def _row(pk: int) -> DeadLetter:
+    row = DeadLetter.objects.filter(pk=pk).first()
+    if row is None:
+        raise Http404(f"There is no dead letter {pk}.")
+    return row
+
+
+def _page(pk: int) -> str:
+    return reverse("admin:switchyard_dead_letters_deadletter_change", args=[pk])

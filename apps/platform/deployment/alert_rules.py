@@ -31,6 +31,7 @@ class Rule:
         cause: Usual reason for the alert.
         next_step: Remedy.
         needs_objective: Leave the rule out for queues without an objective.
+        needs_done_objective: Leave the rule out for queues that do not promise their end.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Rule:
     cause: str
     next_step: str
     needs_objective: bool = False
+    needs_done_objective: bool = False
 
 
 QUEUE_RULES = (
@@ -67,6 +69,18 @@ QUEUE_RULES = (
         cause="Every slot is busy, or the pool does not take what waits.",
         next_step="Compare busy slots with all slots on the dashboard: full asks for slots, idle for dispatch.",
         needs_objective=True,
+    ),
+    Rule(
+        name="SwitchyardQueueEndsLate",
+        expression="%(ends_late)s",
+        hold_s=30,
+        severity="objective",
+        where="tasks",
+        summary="%(queue)s: the oldest message was ready {{ $value | humanizeDuration }} ago and has not ended, "
+        "%(done_objective_s)s s were promised",
+        cause="What its tasks call is slow, one of them hangs, or the queue starts late as well.",
+        next_step="The page of %(queue)s shows who holds the slots and since when; retries are not counted.",
+        needs_done_objective=True,
     ),
     Rule(
         name="SwitchyardNothingDispatches",

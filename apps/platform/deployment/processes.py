@@ -20,7 +20,7 @@ PROXY_NETWORKS = "127.0.0.1,172.16.0.0/12,192.168.0.0/16"
 def services(yard: Yard) -> dict[str, Any]:
     """Return every container that runs the project's own code."""
     pools = {f"pool-{pool.name}": _pool(pool) for pool in yard.pools}
-    return {"migrate": _migrate(), "web": _web(), "scheduler": _scheduler(), **pools}
+    return {"migrate": _migrate(), "web": _web(), "scheduler": _scheduler(), "history": _history(), **pools}
 
 
 def _project(command: list[str], **environment: str) -> dict[str, Any]:
@@ -105,6 +105,17 @@ def _scheduler() -> dict[str, Any]:
         "healthcheck": {"disable": True},
         "stop_grace_period": "15s",
         **hardened(sizes.SCHEDULER_MIB, cpus=0.5),
+    }
+
+
+def _history() -> dict[str, Any]:
+    # The command sets nice 19 itself.
+    return {
+        **_project(["python", "manage.py", "runhistory"]),
+        "depends_on": _after_migration(),
+        "healthcheck": {"disable": True},
+        "stop_grace_period": "15s",
+        **hardened(sizes.HISTORY_MIB, cpus=0.5),
     }
 
 

@@ -47,7 +47,8 @@ def _queue_rules(yard: Yard, queue: Queue) -> list[dict[str, Any]]:
     return [
         _alert(rule, facts, objective_severity="page" if paging else "ticket", queue=queue.name)
         for rule in QUEUE_RULES
-        if queue.objective_ms is not None or not rule.needs_objective
+        if (queue.objective_ms is not None or not rule.needs_objective)
+        and (queue.done_objective_ms is not None or not rule.needs_done_objective)
     ]
 
 
@@ -74,6 +75,7 @@ def _alert(
 def _queue_facts(yard: Yard, queue: Queue) -> dict[str, str]:
     lanes = f"{queue.name}|{queue.retry_lane}"
     pools = "|".join(pool.name for pool in yard.pools_of(queue.name))
+    done_s = f"{(queue.done_objective_ms or 0) / 1000:g}"
     objective_s = f"{(queue.objective_ms or 0) / 1000:g}"
 
     def attempts(outcomes: str) -> str:
@@ -86,6 +88,9 @@ def _queue_facts(yard: Yard, queue: Queue) -> dict[str, str]:
         "objective_s": objective_s,
         # A paused queue is late on purpose.
         "late": f'max(switchyard_queue_oldest_age_seconds{{queue="{queue.name}"}}) > {objective_s}\n'
+        f'unless max(switchyard_queue_paused{{queue="{queue.name}"}}) == 1',
+        "done_objective_s": done_s,
+        "ends_late": f'max(switchyard_queue_oldest_unfinished_age_seconds{{queue="{queue.name}"}}) > {done_s}\n'
         f'unless max(switchyard_queue_paused{{queue="{queue.name}"}}) == 1',
         "busy_share": f'sum(max by (pool) (switchyard_worker_slots_busy{{pool=~"{pools}"}}))'
         f' / sum(max by (pool) (switchyard_worker_slots{{pool=~"{pools}"}}))',

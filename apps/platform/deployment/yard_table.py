@@ -12,8 +12,8 @@ from broker.topology import Pool, Queue, Yard
 from middleware.retries import span_of
 
 QUEUE_HEAD = [
-    "queue", "starts within", "waiting at most", "limit soft / hard", "retries", "calls", "pool", "retry pool",
-    "actors",
+    "queue", "starts within", "ends within", "waiting at most", "limit soft / hard", "retries", "calls", "pool",
+    "retry pool", "actors",
 ]  # fmt: skip
 POOL_HEAD = [
     "pool", "kind", "children x slots", "prefetch", "nice", "db connections", "child at most", "container", "serves"
@@ -39,6 +39,7 @@ def as_text(yard: Yard) -> str:
         [
             queue["name"],
             _objective(queue["objective_ms"]),
+            "-" if queue["done_objective_ms"] is None else whole_duration(queue["done_objective_ms"]),
             "any number" if queue["max_depth"] is None else f"{queue['max_depth']:,}",
             f"{whole_duration(queue['soft_limit_ms'])} / {whole_duration(queue['hard_limit_ms'])}",
             _retries(queue["retry"]),
@@ -85,6 +86,7 @@ def _queue(yard: Yard, queue: Queue, actors: list[str]) -> dict[str, Any]:
     return {
         "name": queue.name,
         "objective_ms": queue.objective_ms,
+        "done_objective_ms": queue.done_objective_ms,
         "soft_limit_ms": queue.soft_limit_ms,
         "hard_limit_ms": queue.hard_limit_ms,
         "max_depth": queue.max_depth,

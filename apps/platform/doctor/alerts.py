@@ -54,5 +54,8 @@ def look() -> Iterator[Finding]:
     if waiting:
         seen = f"{waiting:,} critical alert{'s are' if waiting > 1 else ' is'} not acknowledged"
         yield GROUP.warning(
-            "open", seen, "Nobody has acted on them", "Acknowledge them in /admin/switchyard_alerts/alert/"
+            "open",
+            seen,
+            "Nobody has acted on them",
+            "Acknowledge them in /admin/switchyard_alerts/alert/ or with `manage.py alerts acknowledge ID`",
         )

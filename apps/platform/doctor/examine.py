@@ -12,6 +12,7 @@ from apps.platform.doctor import (
     database,
     dead_letters,
     disk,
+    history,
     pools,
     queues,
     scheduler,
@@ -69,6 +70,7 @@ def examine() -> list[Finding]:
     examination.look(server.GROUP, server.look)
     examination.look(pools.GROUP, _pools_and_queues, needs=server.GROUP)
     examination.look(scheduler.GROUP, scheduler.look_at_leader, needs=server.GROUP)
+    examination.look(history.GROUP, history.look, needs=server.GROUP)
     examination.look(database.GROUP, database.look)
     examination.look(scheduler.GROUP, scheduler.look_at_ticks, needs=database.GROUP)
     examination.look(dead_letters.GROUP, dead_letters.look, needs=database.GROUP)

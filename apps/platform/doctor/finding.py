@@ -16,7 +16,7 @@ class Finding:
 
     Args:
         group: Name of its group: ``configuration``, ``broker``, ``database``, ``pools``, ``queues``, ``scheduler``,
-            ``dead letters``, ``alerts``, ``disk``.
+            ``history``, ``dead letters``, ``alerts``, ``disk``.
         code: Short name, stable across releases.
         severity: ``error``: work is lost, refused or held up; ``warning``: it will be, or a person should check;
             ``ok``: a fact; ``skipped``: not checked because of another finding.

@@ -44,6 +44,7 @@ def _late(queue: Queue, state: QueueFacts) -> Iterator[Finding]:
             "paused", seen, "An operator paused it", f"manage.py queues resume {queue.name}", queue.name
         )
         return
+    yield from _ends_late(queue, state)
     if age_ms is None or queue.objective_ms is None or age_ms <= max(queue.objective_ms, SEEN_MS):
         return
     behind = times(age_ms / queue.objective_ms)
@@ -53,6 +54,18 @@ def _late(queue: Queue, state: QueueFacts) -> Iterator[Finding]:
     cause = "No pool consumes it, or all of its slots are busy"
     step = f"manage.py queues, then `manage.py queues show {queue.name}`"
     yield GROUP.warning("late", seen, cause, step, queue.name)
+
+
+def _ends_late(queue: Queue, state: QueueFacts) -> Iterator[Finding]:
+    age_ms, objective_ms = state.stats.oldest_unfinished_age_ms, queue.done_objective_ms
+    if age_ms is None or objective_ms is None or age_ms <= max(objective_ms, SEEN_MS):
+        return
+    behind = times(age_ms / objective_ms)
+    seen = (
+        f"{queue.name}: the oldest message was ready {duration(age_ms)} ago and has not ended, {behind} its objective"
+    )
+    cause = "What its tasks call is slow, one of them hangs, or it started late"
+    yield GROUP.warning("ends_late", seen, cause, f"manage.py queues show {queue.name} --place leased", queue.name)
 
 
 def _expired(queue: Queue, state: QueueFacts) -> Iterator[Finding]:

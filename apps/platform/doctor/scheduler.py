@@ -10,7 +10,7 @@ from django.utils import timezone
 from apps.platform.console.formatting import duration
 from apps.platform.doctor.finding import Finding, FindingGroup
 from apps.platform.doctor.snapshot import quick_client
-from apps.platform.schedules.leadership import LEASE_S, LOCK
+from apps.platform.leadership import LEASE_S, SCHEDULER
 from apps.platform.schedules.models import ScheduleState
 from apps.platform.schedules.registry import schedules
 from apps.platform.schedules.ticks import minute_of
@@ -28,7 +28,7 @@ def look_at_leader() -> Iterator[Finding]:
         redis.RedisError: the broker does not answer.
     """
     with quick_client() as client:
-        left_ms = int(client.pttl(Keys().lock(LOCK)))
+        left_ms = int(client.pttl(Keys().lock(SCHEDULER)))
     if left_ms == -2:
         seen = "no scheduler leads: no schedule is sent and no alert is delivered"
         cause = "No scheduler runs; missed ticks are caught up as each schedule declares, alerts wait"
@@ -40,7 +40,7 @@ def look_at_leader() -> Iterator[Finding]:
             else f"the leader's lease expires in {duration(left_ms)}"
         )
         cause = "Another program wrote the lock; no scheduler can take over, and two may lead once it is deleted"
-        yield GROUP.error("lease", seen, cause, f"valkey-cli DEL {Keys().lock(LOCK)}")
+        yield GROUP.error("lease", seen, cause, f"valkey-cli DEL {Keys().lock(SCHEDULER)}")
     else:
         yield GROUP.ok("leads", f"a scheduler leads, its lease expires in {duration(left_ms)}")
 
@@ -53,11 +53,15 @@ def look_at_ticks() -> Iterator[Finding]:
     """
     now = timezone.now()
     states = {state.actor: state for state in ScheduleState.objects.all()}
-    late = 0
+    late = paused = 0
     for schedule in schedules():
         state = states.get(schedule.name)
         if state is None:
             continue  # not seen by a scheduler yet
+        if state.is_paused(now):
+            paused += 1
+            yield _paused(schedule.name, state)
+            continue
         due = schedule.next(state.since)
         if due is not None and due <= minute_of(now) - LATE:
             late += 1
@@ -70,4 +74,14 @@ def look_at_ticks() -> Iterator[Finding]:
             cause = "No scheduler led when it was due; it has been caught up"
             yield GROUP.ok("was_late", seen, cause=cause, subject=schedule.name)
     if not late:
-        yield GROUP.ok("on_time", f"{len(states)} schedules, none is late")
+        others = f", {paused} paused" if paused else ""
+        yield GROUP.ok("on_time", f"{len(states)} schedules, none is late{others}")
+
+
+def _paused(name: str, state: ScheduleState) -> Finding:
+    until = f"until {state.paused_until:%Y-%m-%d %H:%M} UTC" if state.paused_until else "without an end"
+    missed = f"{state.missed:,} tick{'' if state.missed == 1 else 's'}"
+    seen = f"{name} is paused {until}, and has missed {missed}, which will not be sent"
+    reason = f": {state.paused_reason}" if state.paused_reason else ", without a reason"
+    cause = f"{state.paused_by or 'An operator'} paused it{reason}"
+    return GROUP.warning("paused", seen, cause, f"manage.py schedules resume {name}", name)

@@ -93,7 +93,7 @@ def read() -> Snapshot:
 
 
 def _queue(client: redis.Redis, calls: RedisCalls, keys: QueueKeys, now_ms: int) -> QueueFacts:
-    stats = family_stats(calls, keys)
+    stats = family_stats(calls, keys, ages_held=True)
     with client.pipeline(transaction=False) as pipe:
         pipe.zrangebyscore(keys.leases, "(0", now_ms, withscores=True)  # score 0: the owner is being cleared
         pipe.hscan(keys.notes, 0, match="crash:*", count=CRASH_NOTES)

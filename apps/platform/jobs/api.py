@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
+from dataclasses import replace
 from typing import Any
 
 from asgiref.sync import sync_to_async
@@ -16,11 +17,14 @@ from apps.platform.api.auth import cancel_scope, read_scope, token_of
 from apps.platform.api.problems import Problem, not_found
 from apps.platform.api.responses import accepted, job_url
 from apps.platform.api.schemas import Accepted
+from apps.platform.audit.services import Who
+from apps.platform.history.filters import Filter
 from apps.platform.jobs import live
+from apps.platform.jobs.listing.pages import LIMIT, find_jobs
 from apps.platform.jobs.presentation import job_body, result_file
 from apps.platform.jobs.queries import visible_job, visible_untracked
 from apps.platform.jobs.results import open_result
-from apps.platform.jobs.schemas import JobBody
+from apps.platform.jobs.schemas import JobBody, JobList
 from apps.platform.jobs.services import request_cancel
 from apps.platform.jobs.streaming import Stream, free_database
 from broker.stores.job_records import JobRecord
@@ -28,6 +32,7 @@ from broker.stores.job_records import JobRecord
 router = Router(tags=["Jobs"])
 
 CHUNK_BYTES = 64 * 1024
+MOST_LISTED = 200
 UNKNOWN = "no job has this id, or it has ended: its record has expired, or it was sent with track=False and has none"
 EVENT: dict[str, Any] = {
     "title": "JobEvent",
@@ -63,6 +68,28 @@ EVENTS_DOC: dict[str, Any] = {
         429: {"description": "The token has as many streams as it may."},
     },
 }
+LIST_DOC: dict[str, Any] = {
+    "parameters": [
+        {"in": "query", "name": name, "required": False, "description": text, "schema": schema}
+        for name, text, schema in (
+            ("state", "States, separated by commas.", {"type": "string"}),
+            ("actor", "Name of an actor.", {"type": "string"}),
+            ("queue", "Name of a queue.", {"type": "string"}),
+            ("owner", "Owner, for operators; other tokens list the jobs of their owner.", {"type": "string"}),
+            ("tag", "One of the job's tags.", {"type": "string"}),
+            ("argument", "`name=value`; needs the right to view arguments.", {"type": "string"}),
+            ("error", "Class of the last failure's exception, or a part of its text.", {"type": "string"}),
+            ("fingerprint", "Fingerprint of the last failure.", {"type": "string"}),
+            ("release", "Release of the worker that ran it last.", {"type": "string"}),
+            ("since", "`30m`, `1h` or `7d` ago, or an ISO 8601 time.", {"type": "string"}),
+            ("until", "As `since`; the time itself is left out.", {"type": "string"}),
+            ("failures", "1: jobs with a failed attempt, also those that were retried.", {"type": "string"}),
+            ("after", "Cursor of the page before.", {"type": "string"}),
+            ("limit", "Jobs of a page.", {"type": "integer", "minimum": 1, "maximum": 200, "default": 50}),
+        )
+    ],
+    "responses": {422: {"description": "A name or a value of the query is unusable."}},
+}
 RESULT_DOC: dict[str, Any] = {
     "responses": {
         200: {
@@ -72,6 +99,38 @@ RESULT_DOC: dict[str, Any] = {
         409: {"description": "The job has not ended."},
     }
 }
+
+
+@router.get(
+    "", auth=read_scope, response={200: JobList}, url_name="jobs", operation_id="list_jobs", openapi_extra=LIST_DOC
+)
+def list_jobs(request: HttpRequest) -> dict[str, Any]:
+    """List jobs, newest first: unfinished ones by the time they were enqueued, ended ones by their end.
+
+    Of what has not ended the first 10,000 messages of each queue are looked through.
+    """
+    owner, operator = _caller(request)
+    try:
+        wanted = Filter.from_query(request.GET)
+        limit = _limit(request.GET.get("limit", ""))
+    except ValueError as error:
+        raise Problem(422, str(error)) from error
+    arguments = operator and _may_view_arguments(request)
+    if wanted.argument is not None and not arguments:
+        raise Problem(403, "searching arguments needs the scope operate and the right switchyard_jobs.view_arguments")
+    if not operator:
+        if wanted.owner not in ("", owner):
+            raise Problem(403, "a token without the scope operate lists the jobs of its owner; leave owner out")
+        wanted = replace(wanted, owner=owner)
+    try:
+        page = find_jobs(wanted, after=request.GET.get("after", ""), limit=limit, arguments=arguments)
+    except ValueError as error:
+        raise Problem(422, str(error)) from error
+    if page.broker_away:
+        raise Problem(503, "the broker does not answer; try again later", headers={"Retry-After": "1"})
+    if page.history_away:
+        raise Problem(503, "the database does not answer; try again later", headers={"Retry-After": "1"})
+    return {"jobs": [line.as_json() for line in page.lines], "after": page.after or None, "cut": list(page.cut)}
 
 
 @router.get("/{job_id}", auth=read_scope, response={200: JobBody}, url_name="job", operation_id="get_job")
@@ -99,7 +158,7 @@ def cancel_job(request: HttpRequest, job_id: str) -> Status[dict[str, str]]:
     tracked = visible_job(job_id, owner=owner, operator=operator) is not None
     if not tracked and not visible_untracked(job_id, owner=owner, operator=operator):
         raise not_found(UNKNOWN)
-    outcome = request_cancel(job_id)
+    outcome = request_cancel(job_id, who=Who.of_request(request))
     if outcome == "unknown":
         raise not_found(UNKNOWN)
     if outcome == "ended":
@@ -122,11 +181,7 @@ async def follow_job(request: HttpRequest, job_id: str) -> HttpResponseBase:
         return HttpResponse(status=204)
     await free_database()
     place = live.StreamPlace(str(request.auth.prefix))  # type: ignore[attr-defined]
-    return StreamingHttpResponse(
-        Stream(live.follow(job, after=after, heartbeat_s=live.HEARTBEAT_S), source=place),
-        content_type="text/event-stream",
-        headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
-    )
+    return live.response(job, after=after, place=place)
 
 
 @router.get(
@@ -170,6 +225,19 @@ def _caller(request: HttpRequest) -> tuple[str, bool]:
     """Return the owner key of a request's token, and whether it may operate."""
     token = token_of(request)
     return ("", False) if token is None else (token.owner_key, token.allows("operate"))
+
+
+def _may_view_arguments(request: HttpRequest) -> bool:
+    token = token_of(request)
+    return token is not None and bool(token.owner.has_perm("switchyard_jobs.view_arguments"))
+
+
+def _limit(text: str) -> int:
+    if not text:
+        return LIMIT
+    if not (text.isascii() and text.isdecimal() and 1 <= int(text[:9]) <= MOST_LISTED):
+        raise ValueError(f"limit: {text!r:.50} is no number from 1 to {MOST_LISTED}")
+    return int(text)
 
 
 async def _chunks(file: File[Any]) -> AsyncGenerator[bytes]:

@@ -98,16 +98,19 @@ class Watcher:
 
 
 @asynccontextmanager
-async def watch(job_id: str, *, after: str) -> AsyncGenerator[Watcher]:
+async def watch(job_id: str, queue: str, *, after: str) -> AsyncGenerator[Watcher]:
     """Watch a job's events after a stream id, within the running event loop.
+
+    Args:
+        queue: Its queue, in case the job is gone.
 
     Raises:
         BrokerUnavailable: the broker did not answer.
     """
     records = facilities().records
-    await sync_to_async(records.follow, thread_sensitive=False)(job_id)
+    key = await sync_to_async(records.follow, thread_sensitive=False)(job_id)
     reader = _reader()
-    watcher = Watcher(reader, records.stream_key(job_id), after)
+    watcher = Watcher(reader, key or records.stream_key(job_id, queue), after)
     try:
         await reader.add(watcher)
         yield watcher

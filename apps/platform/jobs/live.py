@@ -12,18 +12,20 @@ from contextlib import aclosing
 from typing import Any
 
 from asgiref.sync import sync_to_async
+from django.http import StreamingHttpResponse
 
 from apps.platform.api.problems import Problem
 from apps.platform.jobs.job_events import watch
 from apps.platform.jobs.presentation import snapshot
 from apps.platform.jobs.queries import find_job
+from apps.platform.jobs.streaming import Stream
 from broker.errors import BrokerError
 from broker.interface import facilities
 from broker.stores.job_records import JobRecord
 
 HEARTBEAT_S = 15.0
 RECONNECT_MS = 2_000
-STREAMS_PER_TOKEN = 32
+STREAMS_PER_CALLER = 32
 # Django keeps a thread for each.
 STREAMS_PER_PROCESS = 128
 RETRY_AFTER_S = 15
@@ -34,36 +36,39 @@ logger = logging.getLogger(__name__)
 
 
 class StreamPlace:
-    """The place of one open stream among those of its token and of this process, until it is closed."""
+    """The place of one open stream among those of its caller and of this process, until it is closed."""
 
     _open: Counter[str] = Counter()
     _lock = threading.RLock()  # a collection of garbage may close one place while another is acquired
-    _token = ""
+    _caller = ""
 
-    def __init__(self, token: str) -> None:
+    def __init__(self, caller: str) -> None:
         """Acquire a place.
 
+        Args:
+            caller: Prefix of an API token, or ``user:`` and the key of a user of the admin.
+
         Raises:
-            Problem: 429, the token has as many streams as it may; 503, the process has.
+            Problem: 429, the caller has as many streams as it may; 503, the process has.
         """
         headers = {"Retry-After": str(RETRY_AFTER_S)}
         with self._lock:
-            if self._open[token] >= STREAMS_PER_TOKEN:
-                detail = f"this token has {STREAMS_PER_TOKEN} open event streams, the most there may be; close some"
+            if self._open[caller] >= STREAMS_PER_CALLER:
+                detail = f"{STREAMS_PER_CALLER} event streams of this token or user are open, the limit; close some"
                 raise Problem(429, detail, headers=headers)
             if self._open.total() >= STREAMS_PER_PROCESS:
                 raise Problem(503, "as many event streams are open as may be; try again later", headers=headers)
-            self._token = token
-            self._open[token] += 1
+            self._caller = caller
+            self._open[caller] += 1
 
     def close(self) -> None:
         """Release the place, once."""
         with self._lock:
-            token, self._token = self._token, ""
-            if token:
-                self._open[token] -= 1
-                if not self._open[token]:
-                    del self._open[token]
+            caller, self._caller = self._caller, ""
+            if caller:
+                self._open[caller] -= 1
+                if not self._open[caller]:
+                    del self._open[caller]
 
     def __del__(self) -> None:
         # Django drops, without closing it, a response whose client left before it was sent.
@@ -78,7 +83,16 @@ async def has_news(job: JobRecord, after: str) -> bool:
     """
     if not job.ended or not is_event_id(after):
         return True
-    return bool(await _ask("XRANGE", job.id, f"({after}", "+", "COUNT", 1))
+    return bool(await _ask("XRANGE", job, f"({after}", "+", "COUNT", 1))
+
+
+def response(job: JobRecord, *, after: str, place: StreamPlace) -> StreamingHttpResponse:
+    """Return the response that follows a job and releases its place when it is closed. Call it in the event loop."""
+    return StreamingHttpResponse(
+        Stream(follow(job, after=after, heartbeat_s=HEARTBEAT_S), source=place),
+        content_type="text/event-stream",
+        headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
+    )
 
 
 async def follow(job: JobRecord, *, after: str, heartbeat_s: float) -> AsyncGenerator[bytes]:
@@ -106,8 +120,8 @@ def is_event_id(text: str) -> bool:
 async def _events(job: JobRecord, after: str, heartbeat_s: float) -> AsyncGenerator[bytes]:
     goes_on = is_event_id(after)
     # The last event is read before the state: one between the two reads is sent twice rather than never.
-    last = after if goes_on else await _last_id(job.id)
-    async with watch(job.id, after=last) as watcher:
+    last = after if goes_on else await _last_id(job)
+    async with watch(job.id, job.queue, after=last) as watcher:
         if not goes_on:
             job = await _find(job.id) or job
             yield _sse("state", snapshot(job), last)
@@ -135,16 +149,16 @@ async def _events(job: JobRecord, after: str, heartbeat_s: float) -> AsyncGenera
                 return
 
 
-async def _last_id(job_id: str) -> str:
+async def _last_id(job: JobRecord) -> str:
     # Before the first follower a job keeps no events: those from here on are followed.
-    newest = await _ask("XREVRANGE", job_id, "+", "-", "COUNT", 1)
+    newest = await _ask("XREVRANGE", job, "+", "-", "COUNT", 1)
     return str(newest[0][0], "utf-8") if newest else "0-0"
 
 
-async def _ask(command: str, job_id: str, *arguments: str | int) -> Any:
+async def _ask(command: str, job: JobRecord, *arguments: str | int) -> Any:
     records = facilities().records
     return await sync_to_async(records.calls.command, thread_sensitive=False)(
-        command, records.stream_key(job_id), *arguments
+        command, records.stream_key(job.id, job.queue), *arguments
     )
 
 

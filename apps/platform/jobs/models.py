@@ -13,7 +13,11 @@ class Job(models.Model):
     class Meta:
         managed = False
         default_permissions = ("view",)
-        permissions = [("cancel_job", "Can cancel job")]
+        permissions = [
+            ("cancel_job", "Can cancel job"),
+            ("run_job", "Can run a job again"),
+            ("view_arguments", "Can view the arguments of jobs"),
+        ]
 
     def __str__(self) -> str:
         return self.id

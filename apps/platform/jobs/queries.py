@@ -1,4 +1,4 @@
-"""Reads of job records."""
+"""Reads of jobs: of their records, and of the history once they have left the broker."""
 
 from __future__ import annotations
 
@@ -7,9 +7,13 @@ from typing import Any
 
 from dramatiq.message import Message
 
+from apps.platform.history.models import JobRow
+from apps.platform.history.presentation import error_of
+from apps.platform.history.queries import find
 from broker.admin.cancel import find_unrecorded
 from broker.interface import facilities
-from broker.stores.job_records import JobRecord
+from broker.stores.job_records import ENDED, JobRecord
+from broker.stores.record_fields import read_json
 
 _ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
@@ -30,9 +34,45 @@ def find_job(job_id: str) -> JobRecord | None:
     return facilities().records.read(job_id)
 
 
+def find_known(job_id: str) -> JobRecord | None:
+    """Return a job's record, or, once it has left the broker, what the history keeps of it; ``None`` if both know none.
+
+    Raises:
+        BrokerUnavailable: the broker did not answer.
+        django.db.DatabaseError: the broker has no record, and the database did not answer.
+    """
+    found = find_job(job_id)
+    if found is not None or not is_job_id(job_id):
+        return found
+    row = find(job_id)
+    # One that is to be retried has not ended: the broker would know it.
+    return None if row is None or row.state not in ENDED else record_of_row(row)
+
+
+def record_of_row(row: JobRow) -> JobRecord:
+    """Return what a row of the history says as a record."""
+    return JobRecord(
+        id=row.job_id,
+        actor=row.actor,
+        queue=row.queue,
+        state=row.state,
+        reason=row.reason or None,
+        attempts=row.attempts,
+        progress=None,
+        enqueued_at=row.enqueued_at,
+        started_at=row.started_at,
+        finished_at=row.finished_at,
+        next_attempt_at=None,
+        result=read_json(row.result),
+        error=error_of(row) if row.state == "dead" else None,
+        owner=row.owner or "",
+        cancel_requested=False,
+    )
+
+
 def visible_job(job_id: str, *, owner: str, operator: bool) -> JobRecord | None:
     """Return a job's record if the caller is its owner or an operator, otherwise ``None``."""
-    job = find_job(job_id)
+    job = find_known(job_id)
     if job is None or not (operator or (owner and job.owner == owner)):
         return None
     return job

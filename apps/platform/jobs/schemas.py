@@ -41,3 +41,41 @@ class JobBody(BaseModel):
     result_url: str | None
     error: JobFailure | None
     next_attempt_at: str | None
+
+
+class JobItem(BaseModel):
+    """A job in the list. Times are ISO 8601 in UTC; null for what is not known or has not happened."""
+
+    id: str
+    state: State
+    actor: str
+    queue: str
+    owner: str
+    tags: list[str]
+    attempts: int
+    reason: str | None
+    error: str | None
+    fingerprint: str | None
+    enqueued_at: str | None
+    due_at: str | None
+    started_at: str | None
+    finished_at: str | None
+    wait_ms: int | None
+    run_ms: int | None
+    worker: str | None
+    release: str | None
+    parent: str | None
+    progress: JobProgress | None
+    arguments: dict[str, Any] | None
+
+
+class JobList(BaseModel):
+    """A page of the list of jobs.
+
+    ``after`` is the cursor of the next page, null at the end. ``cut`` names the queues that hold more messages than the
+    10,000 that are looked through.
+    """
+
+    jobs: list[JobItem]
+    after: str | None
+    cut: list[str]

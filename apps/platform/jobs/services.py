@@ -9,13 +9,15 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from django.db import transaction
+from django.db import DatabaseError, transaction
 from dramatiq.actor import Actor
 from dramatiq.broker import Broker
 from dramatiq.message import Message
 from dramatiq.middleware import CurrentMessage
 
 from apps.platform.api.request_jobs import current_request
+from apps.platform.audit.services import Who, act
+from apps.platform.history.queries import find
 from apps.platform.jobs.queries import is_job_id
 from broker.admin.cancel import cancel
 from broker.errors import BrokerError
@@ -116,9 +118,11 @@ def report_progress(done: int, total: int, note: str = "") -> None:
     job_id = current_job_id()
     if job_id is None:
         return
+    message, found = CurrentMessage.get_current_message(), facilities()
+    queue = None if message is None else found.yard.queue_of(message.queue_name.removesuffix(".DQ")).name
     try:
-        facilities().barrier.flush()  # records that the job runs before its progress
-        stop = facilities().records.progress(job_id, progress)
+        found.barrier.flush()  # records that the job runs before its progress
+        stop = found.records.progress(job_id, progress, queue=queue)
     except BrokerError as error:
         logger.warning("progress of job %s not reported: %s", job_id, error)
         return
@@ -140,8 +144,12 @@ def check_cancelled() -> None:
         raise Cancelled(f"job {message.message_id}: cancelled on request")
 
 
-def request_cancel(job_id: str) -> str:
+def request_cancel(job_id: str, *, who: Who | None = None, reason: str = "") -> str:
     """Cancel a job: a waiting one never starts; a running one is notified, interrupted, and killed within 10 s.
+
+    Args:
+        who: The person whose act it is, for the audit log; ``None``: the program's own.
+        reason: Why, for the audit log.
 
     Returns:
         ``cancelled`` (it never starts), ``asked`` (a worker runs it), ``ended`` (too late) or ``unknown``.
@@ -149,7 +157,13 @@ def request_cancel(job_id: str) -> str:
     Raises:
         BrokerUnavailable: the broker did not answer.
     """
-    return cancel(facilities(), job_id)
+    if who is None:
+        return cancel(facilities(), job_id)
+    # Without a row rather than not at all: it is asked for when things go wrong.
+    with act("job.cancel", who=who, target=job_id, reason=reason, essential=False) as entry:
+        answer = cancel(facilities(), job_id)
+        entry.count, entry.detail = int(answer in ("cancelled", "asked")), {"answer": answer}
+    return answer
 
 
 def _message(
@@ -191,7 +205,7 @@ def _enqueue(broker: Broker, message: Message[Any], delay_ms: int | None, *, loo
     request = current_request()
     job_id = message.message_id
     try:
-        if not look_up or facilities().records.states([job_id]) == [None]:
+        if not look_up or not _was_enqueued(job_id):
             job_id = broker.enqueue(message, delay=delay_ms).message_id
     except BrokerError as error:
         if request is not None:
@@ -200,3 +214,14 @@ def _enqueue(broker: Broker, message: Message[Any], delay_ms: int | None, *, loo
     if request is not None:
         request.note_enqueued(job_id)
     return job_id
+
+
+def _was_enqueued(job_id: str) -> bool:
+    """Return whether broker or history have a record of a job; without a database the broker alone is asked."""
+    if facilities().records.states([job_id]) != [None]:
+        return True
+    try:
+        return find(job_id) is not None
+    except DatabaseError as error:
+        logger.warning("job %s may run again, the history cannot be asked: %s", job_id, error)
+        return False

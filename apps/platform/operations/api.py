@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 from django.http import HttpRequest
@@ -17,6 +18,15 @@ from broker.errors import BrokerUnavailable
 router = Router(tags=["Queues"])
 
 
+class PauseBody(BaseModel):
+    """Pause of a queue."""
+
+    since: datetime | None
+    until: datetime | None = Field(description="When the queue resumes by itself; null for no end.")
+    by: str = Field(description="Operator; empty when it was not recorded.")
+    reason: str
+
+
 class QueueBody(BaseModel):
     """State of one queue with its retry lane and dead list."""
 
@@ -30,7 +40,12 @@ class QueueBody(BaseModel):
     quarantined: int = Field(description="Unreadable messages.")
     oldest_age_seconds: float | None = Field(description="Age of the oldest waiting message; null when none waits.")
     objective_seconds: float | None = Field(description="Time within which a message should start; null for none.")
+    done_objective_seconds: float | None = Field(description="Time within which a message should end; null for none.")
+    oldest_unfinished_age_seconds: float | None = Field(
+        description="Age of the oldest message that waits or is held, where the queue promises its end."
+    )
     paused: bool
+    pause: PauseBody | None = Field(description="Null while the queue is not paused.")
     pools: list[str]
     pools_up: int
     slots: int

@@ -61,6 +61,7 @@ def diagnose(
         *_broker_unsafe(state.server.errors),
         *_pools_down(rows),
         *_late(rows),
+        *_done_late(rows),
         *_paused(rows),
         *_parked(state),
         *_failing(recent or ()),
@@ -129,7 +130,8 @@ def _pools_down(rows: Sequence[Row]) -> list[Verdict]:
 
 
 def _late(rows: Sequence[Row]) -> list[Verdict]:
-    late = [row for row in rows if row.state.word == "Late" and (row.oldest_age_ms or 0) >= SEEN_MS]
+    late = [row for row in rows if row.state.word == "Late" and (row.ratio or 0) > 1]
+    late = [row for row in late if (row.oldest_age_ms or 0) >= SEEN_MS]
     found = []
     for row in sorted(late, key=lambda row: row.ratio or 0, reverse=True):
         # A fully loaded pool still shows one or two free slots in any sample.
@@ -148,6 +150,22 @@ def _late(rows: Sequence[Row]) -> list[Verdict]:
         )
         found.append(Verdict(row.state.level, "Late", sentence, then=then))
     return found
+
+
+def _done_late(rows: Sequence[Row]) -> list[Verdict]:
+    """Return a verdict for each queue whose jobs start in time and end late."""
+    late = [row for row in rows if row.state.word == "Late" and (row.ratio or 0) <= 1]
+    late = [row for row in late if (row.unfinished_age_ms or 0) >= SEEN_MS]
+    return [
+        Verdict(
+            row.state.level,
+            "Late",
+            f"{row.name} starts its jobs in time and ends them late: the oldest is {times(row.done_ratio or 0)} behind "
+            f"the promise to end, {duration(row.unfinished_age_ms or 0)} after it was ready.",
+            then="Find what holds the slots, on the queue's page: what its tasks call is slow, or one of them hangs.",
+        )
+        for row in sorted(late, key=lambda row: row.done_ratio or 0, reverse=True)
+    ]
 
 
 def _paused(rows: Sequence[Row]) -> list[Verdict]:
@@ -249,10 +267,14 @@ def _facts(rows: Sequence[Row], state: YardState, open_letters: int) -> tuple[tu
     retrying = sum(_in_lane(stats.retry) for stats in state.queues)
     closest = max((row for row in rows if row.ratio is not None), key=lambda row: row.ratio or 0, default=None)
     first = ("None", "waits past its promise")
+    ending = max((row for row in rows if row.done_ratio), key=lambda row: row.done_ratio or 0, default=None)
     if closest is not None and closest.ratio is not None:
         # Rounded down: 100 % means that a promise is broken.
         share = f"{int(closest.ratio * 100)} %" if closest.ratio <= 1 else times(closest.ratio)
         first = (share, f"closest to its promise: {closest.name}, {duration(closest.oldest_age_ms or 0)}")
+    if ending is not None and ending.done_ratio and ending.done_ratio > ((closest and closest.ratio) or 0):
+        share = f"{int(ending.done_ratio * 100)} %" if ending.done_ratio <= 1 else times(ending.done_ratio)
+        first = (share, f"closest to its promise to end: {ending.name}, {duration(ending.unfinished_age_ms or 0)}")
     return (
         first,
         (f"{slots - busy:,} of {slots:,}", "slots idle"),

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
+from apps.platform.conf import declared_yard
+from apps.platform.history.metrics import history_metrics
 from apps.platform.operations.queries import YardState, yard_state
 from apps.platform.operations.timeouts import NoAnswer, TimedCall
 from broker.errors import BrokerError
@@ -30,6 +33,8 @@ class BrokerMetrics:
         yield from _pools(state)
         leads = "Whether a scheduler leads."
         yield GaugeMetricFamily("switchyard_scheduler_up", leads, value=int(state.scheduler_up))
+        with suppress(BrokerError):  # it went away since
+            yield from history_metrics()
 
 
 def _broker_up(*, is_up: bool) -> Metric:
@@ -68,6 +73,19 @@ def _families(state: YardState) -> Iterator[Metric]:
         paused.add_metric((stats.queue,), int(stats.paused))
         quarantined.add_metric((stats.queue,), stats.quarantined)
     yield from (dead, paused, quarantined, parked)
+    yield _unfinished(state)
+
+
+def _unfinished(state: YardState) -> Metric:
+    oldest = GaugeMetricFamily(
+        "switchyard_queue_oldest_unfinished_age_seconds",
+        "Time since the oldest message that waits or is held was ready, of queues that promise their end; 0 for none.",
+        labels=("queue",),
+    )
+    for stats in state.queues:
+        if declared_yard().queue_of(stats.queue).done_objective_ms is not None:
+            oldest.add_metric((stats.queue,), (stats.oldest_unfinished_age_ms or 0) / 1_000)
+    return oldest
 
 
 def _pools(state: YardState) -> Iterator[Metric]:

@@ -14,5 +14,8 @@ class OperationsRoom(models.Model):
         permissions = (
             ("view_operations", "Can see the operations room"),
             ("dump_stacks", "Can see where the threads of workers stand"),
+            ("pause_queue", "Can pause and resume queues, and move waiting messages"),
+            ("purge_queue", "Can purge queues"),
+            ("change_settings", "Can change settings"),
         )
         verbose_name_plural = "operations room"

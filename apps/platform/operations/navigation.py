@@ -10,7 +10,14 @@ from django.urls import reverse
 
 from apps.platform.dead_letters.queries import open_count
 
-ROOM_MODELS = frozenset({("switchyard_dead_letters", "DeadLetter"), ("switchyard_alerts", "Alert")})
+ROOM_MODELS = frozenset(
+    {
+        ("switchyard_dead_letters", "DeadLetter"),
+        ("switchyard_alerts", "Alert"),
+        ("switchyard_jobs", "Job"),
+        ("switchyard_schedules", "ScheduleState"),
+    }
+)
 LEFT_OUT_APPS = frozenset({"django_dramatiq"})
 
 
@@ -20,7 +27,11 @@ def groups(request: HttpRequest) -> list[dict[str, Any]]:
     may_look, may_triage = may("switchyard_operations.view_operations"), may("switchyard_dead_letters.view_deadletter")
     room = [
         _item("Overview", "alt_route", "switchyard-operations", may_look, exact=True),
+        _item("Actors", "function", "switchyard-actors", may_look),
+        _item("Queues", "low_priority", "switchyard-queues", may_look),
         _item("Workers", "engineering", "switchyard-operations-workers", may_look),
+        _item("Jobs", "format_list_bulleted", "admin:switchyard_jobs_job_changelist", may("switchyard_jobs.view_job")),
+        _item("Schedules", "schedule", "switchyard-schedules", may("switchyard_schedules.view_schedulestate")),
         _item(
             "Dead letters",
             "outbound",
@@ -37,11 +48,14 @@ def groups(request: HttpRequest) -> list[dict[str, Any]]:
         _item(
             "Alerts", "notifications", "admin:switchyard_alerts_alert_changelist", may("switchyard_alerts.view_alert")
         ),
+        _item("Bulk acts", "checklist", "switchyard-bulk-acts", may("switchyard_bulk.view_bulkact")),
+        _item("Audit log", "receipt_long", "switchyard-audit", may("switchyard_audit.view_auditentry")),
     ]
     quarantine = reverse("admin:switchyard_dead_letters_quarantine")
     letters = reverse("admin:switchyard_dead_letters_deadletter_changelist")
-    room[2]["active"] = request.path.startswith(letters) and request.path != quarantine
-    room[3]["active"] = request.path == quarantine
+    by_title = {item["title"]: item for item in room}
+    by_title["Dead letters"]["active"] = request.path.startswith(letters) and request.path != quarantine
+    by_title["Quarantine"]["active"] = request.path == quarantine
     others = [_app(app) for app in admin.site.get_app_list(request) if app["app_label"] not in LEFT_OUT_APPS]
     return [{"title": "Operations room", "items": room}, *(group for group in others if group["items"])]
 

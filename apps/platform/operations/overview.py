@@ -12,12 +12,15 @@ from apps.platform.alerts import queries as alerts
 from apps.platform.alerts.models import Alert
 from apps.platform.conf import declared_yard
 from apps.platform.dead_letters import queries as dead_letters
+from apps.platform.jobs.running import RunningJob, running_or_none
 from apps.platform.operations.diagnosis import Verdict, diagnose
 from apps.platform.operations.metrics_broker import YARD_STATE
 from apps.platform.operations.queries import PoolState, YardState
 from apps.platform.operations.rows import Row, yard_rows
 from apps.platform.operations.svg import Drawing, draw
 from apps.platform.operations.timeouts import NoAnswer
+from apps.platform.schedules import queries as schedules
+from apps.platform.schedules.queries import ScheduleRow
 from broker.errors import BrokerError
 
 TIMEOUT_S = 2.0
@@ -39,7 +42,10 @@ class PoolRow:
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """The overview at one moment; ``alerts`` is ``None`` while the database is unavailable."""
+    """The overview at one moment.
+
+    ``alerts`` is ``None`` while the database is unavailable, ``running`` while the broker is.
+    """
 
     verdict: Verdict
     rows: tuple[tuple[Row, Drawing], ...]
@@ -48,8 +54,10 @@ class Room:
     slots: int
     memory_bytes: int
     alerts: tuple[Alert, ...] | None
+    paused_schedules: tuple[ScheduleRow, ...]
     at: datetime
     away: bool
+    running: list[RunningJob] | None
 
 
 def overview() -> Room:
@@ -60,9 +68,9 @@ def overview() -> Room:
     latest: tuple[Alert, ...] | None
     try:
         recent, open_letters = dead_letters.groups(since=timezone.now() - RECENT), dead_letters.open_count()
-        latest = tuple(alerts.recent())
+        latest, paused = tuple(alerts.recent()), schedules.paused(timezone.now())
     except DatabaseError:
-        recent, open_letters, latest = None, 0, None
+        recent, open_letters, latest, paused = None, 0, None, []
     pools = list(state.pools.values()) if state else []
     return Room(
         verdict=diagnose(rows, state, recent, open_letters),
@@ -72,8 +80,10 @@ def overview() -> Room:
         slots=sum(pool.slots for pool in pools),
         memory_bytes=sum(pool.memory_bytes for pool in pools),
         alerts=latest,
+        paused_schedules=tuple(paused),
         at=timezone.now(),
         away=state is None,
+        running=running_or_none() if state else None,
     )
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from apps.platform.conf import declared_yard
+from apps.platform.leadership import anyone_leads
 from apps.platform.operations.server_state import TAKES_WORK, ServerState, read_server_state
-from apps.platform.schedules.leadership import anyone_leads
 from broker.interface import facilities
-from broker.shapes import LaneStats, QueueStats
+from broker.shapes import LaneStats, QueuePause, QueueStats
 from broker.stores.pool_reports import PoolReport
 from broker.topology import Pool, Yard
 
@@ -24,6 +25,8 @@ class QueueState:
         parked: Scheduled messages, also of the retry lane, that wait for a worker that can run them.
         retrying: Messages in the retry lane, in any state.
         oldest_age_ms, objective_ms: ``None`` when nothing waits, or without an objective.
+        done_objective_ms, oldest_unfinished_age_ms: The same for the end; ``None`` without such an objective.
+        pause: ``None`` while the queue is not paused.
         slots: Slots of the pools that serve the queue and are up; ``slots_busy`` of them run a message.
         pools_up: Number of ``pools`` with a supervisor that reports.
     """
@@ -43,6 +46,9 @@ class QueueState:
     slots: int
     slots_busy: int
     parked: int
+    pause: QueuePause | None = None
+    done_objective_ms: int | None = None
+    oldest_unfinished_age_ms: int | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Return the JSON shape of the API and of ``manage.py queues --json``; ``depth`` counts waiting messages."""
@@ -57,7 +63,10 @@ class QueueState:
             "quarantined": self.quarantined,
             "oldest_age_seconds": _seconds(self.oldest_age_ms),
             "objective_seconds": _seconds(self.objective_ms),
+            "done_objective_seconds": _seconds(self.done_objective_ms),
+            "oldest_unfinished_age_seconds": _seconds(self.oldest_unfinished_age_ms),
             "paused": self.paused,
+            "pause": _pause(self.pause),
             "pools": list(self.pools),
             "pools_up": self.pools_up,
             "slots": self.slots,
@@ -152,6 +161,9 @@ def _queue_state(stats: QueueStats, state: YardState) -> QueueState:
         slots=sum(pool.slots for pool in pools),
         slots_busy=sum(pool.busy for pool in pools),
         parked=stats.parked,
+        pause=stats.pause,
+        done_objective_ms=queue.done_objective_ms,
+        oldest_unfinished_age_ms=stats.oldest_unfinished_age_ms if queue.done_objective_ms is not None else None,
     )
 
 
@@ -173,6 +185,16 @@ def _pool_state(pool: Pool, reports: Sequence[PoolReport]) -> PoolState:
         beat_at=max((report.beat_at for report in mine), default=None),
         restarts=restarts,
     )
+
+
+def _pause(pause: QueuePause | None) -> dict[str, Any] | None:
+    if pause is None:
+        return None
+    return {"since": _moment(pause.since), "until": _moment(pause.until), "by": pause.by, "reason": pause.reason}
+
+
+def _moment(ms: int | None) -> str | None:
+    return None if ms is None else datetime.fromtimestamp(ms / 1_000, UTC).isoformat(timespec="microseconds")
 
 
 def _seconds(ms: int | None) -> float | None:

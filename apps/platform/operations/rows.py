@@ -37,6 +37,7 @@ class Row:
         kind: ``queue``, ``lane`` (a retry lane with a pool of its own) or ``pool`` (serves several retry lanes).
         waiting, held: Messages due and not yet due; ``waiting`` is ``None`` while the broker is unavailable.
         ratio: Age of the oldest message over the objective; ``None`` without an objective or without waiting messages.
+        done_ratio, unfinished_age_ms: The same of the oldest one that waits or is held, for the end.
         retrying, dead: ``None`` when the row has no siding or buffer stop of its own.
         own_track: The row below shows its retries.
         retries: Number and span of its retries, or "" where another row shows them.
@@ -58,6 +59,8 @@ class Row:
     signal: Signal
     state: RowStatus
     retries: str = ""
+    done_ratio: float | None = None
+    unfinished_age_ms: int | None = None
 
     @property
     def folds(self) -> bool:
@@ -75,7 +78,7 @@ def _queue_and_lane(yard: Yard, queue: Queue, state: YardState | None) -> Iterat
     retries = retries_text(queue.retry.retries, queue.retry.span_ms(), speed=yard.retry_speed)
     shown = "" if own else retries
     if state is None:
-        yield _unknown(queue.name, "queue", promise(queue.objective_ms), own_track=bool(own), retries=shown)
+        yield _unknown(queue.name, "queue", _promise(queue), own_track=bool(own), retries=shown)
         if own:
             yield _unknown(queue.retry_lane, "lane", retries, own_track=False)
         return
@@ -89,23 +92,27 @@ def _queue_and_lane(yard: Yard, queue: Queue, state: YardState | None) -> Iterat
 def _queue(queue: Queue, stats: QueueStats, pools: list[PoolState], *, own_track: bool, retries: str) -> Row:
     live, age = stats.live, stats.live.oldest_age_ms
     ratio = age / queue.objective_ms if age is not None and queue.objective_ms else None
+    unfinished = stats.oldest_unfinished_age_ms
+    done_ratio = unfinished / queue.done_objective_ms if unfinished is not None and queue.done_objective_ms else None
     up = any(pool.up for pool in pools)
     return Row(
         name=queue.name,
         queue=queue.name,
         kind="queue",
-        promise=promise(queue.objective_ms),
+        promise=_promise(queue),
         waiting=live.waiting,
         held=live.scheduled,
         oldest_age_ms=age,
         ratio=ratio,
+        done_ratio=done_ratio,
+        unfinished_age_ms=unfinished,
         slots=sum(pool.slots for pool in pools),
         busy=sum(pool.busy for pool in pools),
         retrying=None if own_track else _count(stats.retry),
         dead=None if own_track else stats.dead,
         own_track=own_track,
         signal=_signal(up=up, paused=stats.paused),
-        state=_word(stats, ratio, pools, up=up),
+        state=_word(stats, ratio, done_ratio, pools, up=up),
         retries=retries,
     )
 
@@ -164,7 +171,13 @@ def _shared(yard: Yard, state: YardState | None) -> list[Row]:
     return rows
 
 
-def _word(stats: QueueStats, ratio: float | None, pools: list[PoolState], *, up: bool) -> RowStatus:
+def _promise(queue: Queue) -> str:
+    return promise(queue.objective_ms, queue.done_objective_ms)
+
+
+def _word(
+    stats: QueueStats, ratio: float | None, done_ratio: float | None, pools: list[PoolState], *, up: bool
+) -> RowStatus:
     live = stats.live
     if not up:
         return _no_pool(pools, waiting=live.waiting + live.scheduled)
@@ -172,6 +185,10 @@ def _word(stats: QueueStats, ratio: float | None, pools: list[PoolState], *, up:
         return RowStatus("Paused", "warn", f"{live.waiting:,} wait")
     if ratio is not None and ratio > 1:
         return RowStatus("Late", "bad" if ratio >= BAD_RATIO else "warn", f"{times(ratio)} its promise")
+    if done_ratio is not None and done_ratio > 1:
+        return RowStatus(
+            "Late", "bad" if done_ratio >= BAD_RATIO else "warn", f"{times(done_ratio)} its promise to end"
+        )
     if not live.waiting + live.running + live.scheduled:
         return RowStatus("Quiet", "calm")
     return RowStatus("On time", "ok")

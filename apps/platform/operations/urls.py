@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from django.contrib import admin
-from django.urls import path
+from django.urls import include, path
 
 from apps.platform.operations import overview_views, views, worker_views
 
@@ -26,4 +26,10 @@ urlpatterns = [
         admin.site.admin_view(worker_views.stacks),
         name="switchyard-operations-stacks",
     ),
+    path("admin/operations/queues/", include("apps.platform.queues.urls")),
+    # Named, not imported: the apps of some of these pages stand above this one.
+    path("", include("apps.platform.schedules.urls")),
+    path("", include("apps.platform.actors.urls")),
+    path("", include("apps.platform.audit.urls")),
+    path("", include("apps.platform.bulk.urls")),
 ]

@@ -17,7 +17,8 @@ BROKER_SIDE_NAMES = frozenset(
     f"switchyard_{name}"
     for name in (
         "broker_up", "scheduler_up",
-        "queue_depth", "queue_oldest_age_seconds", "dead_letters", "queue_paused", "quarantined", "parked",
+        "queue_depth", "queue_oldest_age_seconds", "queue_oldest_unfinished_age_seconds",
+        "dead_letters", "queue_paused", "quarantined", "parked",
         "worker_up", "worker_slots", "worker_slots_busy", "worker_memory_bytes", "worker_restarts",
     )
 )  # fmt: skip

@@ -7,6 +7,7 @@ import re
 import secrets
 import time
 from dataclasses import dataclass
+from datetime import datetime
 
 import dramatiq
 from django.contrib import admin
@@ -18,6 +19,8 @@ from django.urls import reverse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST, require_safe
 
+from apps.platform.jobs.running import RunningJob, running_or_none
+from broker.clock import datetime_of
 from broker.errors import BrokerError
 from broker.interface import facilities
 from broker.stores.pool_reports import PoolReport
@@ -41,14 +44,46 @@ class StackRequest:
     late: bool
 
 
+@dataclass(frozen=True, slots=True)
+class ShownSupervisor:
+    """A supervisor as the page shows it.
+
+    Args:
+        running: What its children run, the longest first; ``None`` where that is not known.
+        restarts: Reasons with the number of children that were replaced since it started.
+    """
+
+    report: PoolReport
+    running: list[RunningJob] | None
+    started: datetime
+    beat: datetime
+    memory_bytes: int
+    restarts: tuple[tuple[str, int], ...]
+
+
 @require_safe
 @never_cache
 def workers(request: HttpRequest) -> TemplateResponse:
     """List every supervisor with its children."""
     _check(request, "view_operations")
-    context = {"title": "Workers", "supervisors": _supervisors(), "is_fullwidth": "1"}
+    found = _supervisors()
+    running = None if found is None else running_or_none()
+    shown = None if found is None else [_shown(report, running) for report in found]
+    context = {"title": "Workers", "supervisors": shown, "is_fullwidth": "1"}
     page = admin.site.each_context(request) | context
     return TemplateResponse(request, "switchyard_operations/workers.html", page)
+
+
+def _shown(report: PoolReport, running: list[RunningJob] | None) -> ShownSupervisor:
+    jobs = None if running is None else [job for job in running if job.holder.member == report.member]
+    return ShownSupervisor(
+        report=report,
+        running=jobs,
+        started=datetime_of(report.started_at),
+        beat=datetime_of(report.beat_at),
+        memory_bytes=sum(int(child.get("rss_bytes", 0)) for child in report.children),
+        restarts=tuple(sorted(report.restarts.items())),
+    )
 
 
 @require_POST

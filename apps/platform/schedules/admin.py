@@ -9,6 +9,7 @@ from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils import timezone
 
+from apps.platform.audit.services import Who
 from apps.platform.console.admin_base import ModelAdmin, display
 from apps.platform.console.read_only import ReadOnly
 from apps.platform.schedules import queries, services
@@ -44,7 +45,7 @@ class ScheduleStateAdmin(ReadOnly, ModelAdmin):
         """Enqueue the actors of the selected schedules."""
         for name in queryset.values_list("actor", flat=True):
             try:
-                job_id = services.run_now(name)
+                job_id = services.run_now(name, who=Who.of_request(request))
             except (services.UnknownSchedule, BrokerError) as error:
                 self.message_user(request, str(error), messages.ERROR)
             else:

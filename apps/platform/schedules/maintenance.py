@@ -7,9 +7,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import dramatiq
 from django.db import close_old_connections
 
-from apps.platform.schedules.log_throttle import LogThrottle
+from apps.platform.conf import declared_yard
+from apps.platform.log_throttle import LogThrottle
+from broker.admin.purge import finish
+from broker.errors import BrokerRefused
+from broker.interface import facilities
+from broker.redis_broker import RedisBroker
+from broker.stores.record_sweep import sweep
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,18 +33,64 @@ class MaintenanceTask:
 
 
 def maintenance_tasks() -> tuple[MaintenanceTask, ...]:
-    """Return the yard's tasks: send alerts, check the broker's server, reconcile dead letters, delete old once-keys."""
+    """Return the tasks: alerts, broker, letters, purges, records, old rows, bulk acts whose job is gone."""
     from apps.platform.alerts.broker_alerts import BrokerAlerts
     from apps.platform.alerts.services import dispatch_due
-    from apps.platform.dead_letters.reconcile import reconcile_all
+    from apps.platform.audit.services import delete_old_rows
+    from apps.platform.bulk.services import resume_lost
     from apps.platform.jobs.once import delete_old_keys
 
     return (
         MaintenanceTask("alerts", 1.0, dispatch_due),
-        MaintenanceTask("broker's server", 5.0, BrokerAlerts().check),
-        MaintenanceTask("dead letters", 30.0, reconcile_all),
+        MaintenanceTask("broker's server", 5.0, BrokerAlerts().check_and_resolve),
+        MaintenanceTask("dead letters", 30.0, reconcile_letters),
+        MaintenanceTask("purges", 1.0, finish_purges),
+        MaintenanceTask("job records", 300.0, sweep_records),
         MaintenanceTask("done once", 60.0, delete_old_keys),
+        MaintenanceTask("bulk acts", 30.0, resume_lost),
+        MaintenanceTask("audit log", 3_600.0, delete_old_rows),
     )
+
+
+def reconcile_letters() -> None:
+    """Reconcile the rows of dead letters, then resolve the alerts of groups that are all triaged.
+
+    Raises:
+        BrokerUnavailable: the broker did not answer; nothing is resolved by rows that may be out of date.
+    """
+    from apps.platform.alerts.resolution import resolve_triaged
+    from apps.platform.dead_letters.queries import open_fingerprints
+    from apps.platform.dead_letters.reconcile import reconcile_all
+
+    reconcile_all()
+    resolve_triaged(open_fingerprints)
+
+
+def sweep_records() -> int:
+    """Drop the live records of jobs whose message is gone; return their number."""
+    return sweep(facilities(dramatiq.get_broker()).records)
+
+
+def finish_purges() -> int:
+    """Drop or put back what purges have set aside, in every queue; return the number of messages.
+
+    Raises:
+        BrokerUnavailable: the broker did not answer.
+        BrokerRefused: it refused the purges of a queue; those of the others are done.
+    """
+    broker = dramatiq.get_broker()
+    if not isinstance(broker, RedisBroker):
+        return 0
+    records = facilities(broker).records
+    done, refused = 0, []
+    for queue in declared_yard().queues:
+        try:
+            done += finish(broker.lane(queue.name)[0], records)
+        except BrokerRefused as error:  # a key of a wrong type in one queue must not hold up the others
+            refused.append(error)
+    if refused:
+        raise refused[0]
+    return done
 
 
 def start(task: MaintenanceTask, *, leading: Callable[[], bool], stop: threading.Event) -> threading.Thread:

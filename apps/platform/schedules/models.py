@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import datetime
+
 from django.db import models
 
 
 class ScheduleState(models.Model):
-    """Progress of one periodic actor. Only the scheduler writes it."""
+    """Progress of one periodic actor, which the scheduler writes, and its pause, which operators write.
+
+    ``missed`` counts the ticks that fell due during the present pause, or during the last one.
+    """
 
     actor = models.CharField(max_length=200, unique=True)
     spec = models.CharField(max_length=200, verbose_name="schedule")
@@ -14,10 +19,43 @@ class ScheduleState(models.Model):
     last_tick = models.DateTimeField(null=True, blank=True, help_text="The minute that was due last.")
     last_job_id = models.CharField(max_length=36, blank=True)
     lateness_ms = models.PositiveBigIntegerField(null=True, blank=True, help_text="How late the last tick was sent.")
+    paused_at = models.DateTimeField(null=True, blank=True)
+    paused_until = models.DateTimeField(null=True, blank=True, help_text="Empty: until it is resumed.")
+    # Defaults of the database: a scheduler of the release before inserts rows without these columns.
+    paused_by = models.CharField(max_length=150, blank=True, default="", db_default="")
+    paused_reason = models.CharField(max_length=500, blank=True, default="", db_default="")
+    missed = models.PositiveIntegerField(default=0, db_default=0)
 
     class Meta:
         ordering = ["actor"]
-        permissions = [("run_schedule", "Can run a schedule now")]
+        permissions = [("run_schedule", "Can run a schedule now"), ("pause_schedule", "Can pause a schedule")]
 
     def __str__(self) -> str:
         return self.actor
+
+    def is_paused(self, now: datetime.datetime) -> bool:
+        """Return whether no tick is sent at a moment."""
+        return self.paused_at is not None and (self.paused_until is None or now < self.paused_until)
+
+
+class ScheduleTick(models.Model):
+    """One of the last ticks of a schedule, or a run that a person asked for. ``history.KEPT`` are kept of each."""
+
+    class Outcome(models.TextChoices):
+        SENT = "sent", "Sent"
+        MISSED = "missed", "Missed: paused"
+        RUN_NOW = "run_now", "Run now"
+
+    schedule = models.CharField(max_length=200)
+    due_at = models.DateTimeField()
+    outcome = models.CharField(max_length=8, choices=Outcome.choices)
+    lateness_ms = models.PositiveBigIntegerField(null=True)
+    job_id = models.CharField(max_length=36, blank=True, default="")
+    by = models.CharField(max_length=150, blank=True, default="")
+
+    class Meta:
+        default_permissions = ()
+        constraints = (models.UniqueConstraint(fields=("schedule", "due_at", "outcome"), name="schedule_tick_once"),)
+
+    def __str__(self) -> str:
+        return f"{self.schedule} {self.due_at:%Y-%m-%d %H:%M}"

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import datetime
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from apps.platform.schedules.models import ScheduleState
-from apps.platform.schedules.registry import schedules
+from apps.platform.schedules.models import ScheduleState, ScheduleTick
+from apps.platform.schedules.registry import Schedule, schedules
+
+SHOWN_TICKS = 14
 
 
 @dataclass(frozen=True, slots=True)
 class ScheduleRow:
-    """State of one schedule. Fields are ``None`` before the first tick; ``next_tick`` if there is no next one."""
+    """State of one schedule. Fields are ``None`` before the first tick; ``next_tick`` if there is no next one.
+
+    Args:
+        paused_at: ``None`` for a schedule that is not paused; the other fields of a pause are then of no meaning.
+        missed: Ticks that the present pause has missed; 0 for a schedule that is not paused.
+        next_tick: The next tick that is sent: the first one after the end of a pause, ``None`` without an end.
+    """
 
     name: str
     spec: str
@@ -21,27 +29,58 @@ class ScheduleRow:
     last_job_id: str | None
     lateness_ms: int | None
     next_tick: datetime.datetime | None
+    paused_at: datetime.datetime | None = None
+    paused_until: datetime.datetime | None = None
+    paused_by: str = ""
+    paused_reason: str = ""
+    missed: int = 0
 
 
 def overview(now: datetime.datetime) -> list[ScheduleRow]:
     """Return every declared schedule by name, including those that no scheduler has run yet."""
     states = {state.actor: state for state in ScheduleState.objects.all()}
-    rows = []
-    for schedule in schedules():
-        state = states.get(schedule.name)
-        rows.append(
-            ScheduleRow(
-                name=schedule.name,
-                spec=schedule.text,
-                queue=schedule.actor.queue_name,
-                catch_up=schedule.catch_up,
-                last_tick=state.last_tick if state else None,
-                last_job_id=(state.last_job_id or None) if state else None,
-                lateness_ms=state.lateness_ms if state else None,
-                next_tick=schedule.next(now),
-            )
-        )
-    return rows
+    return [row_of(schedule, states.get(schedule.name), now) for schedule in schedules()]
+
+
+def row_of(schedule: Schedule, state: ScheduleState | None, now: datetime.datetime) -> ScheduleRow:
+    """Return a schedule's row."""
+    row = ScheduleRow(
+        name=schedule.name,
+        spec=schedule.text,
+        queue=schedule.actor.queue_name,
+        catch_up=schedule.catch_up,
+        last_tick=state.last_tick if state else None,
+        last_job_id=(state.last_job_id or None) if state else None,
+        lateness_ms=state.lateness_ms if state else None,
+        next_tick=schedule.next(now),
+    )
+    if state is None or not state.is_paused(now):
+        return row
+    until = state.paused_until
+    return replace(
+        row,
+        next_tick=None if until is None else schedule.next(until - datetime.timedelta(microseconds=1)),
+        paused_at=state.paused_at,
+        paused_until=until,
+        paused_by=state.paused_by,
+        paused_reason=state.paused_reason,
+        missed=state.missed,
+    )
+
+
+def paused(now: datetime.datetime) -> list[ScheduleRow]:
+    """Return the declared schedules that are paused."""
+    return [row for row in overview(now) if row.paused_at is not None]
+
+
+def recent_ticks() -> dict[str, list[ScheduleTick]]:
+    """Return the last ticks of every schedule, oldest first, by its name."""
+    found: dict[str, list[ScheduleTick]] = {}
+    for tick in ScheduleTick.objects.order_by("-due_at", "-id"):
+        of_this = found.setdefault(tick.schedule, [])
+        if len(of_this) < SHOWN_TICKS:
+            of_this.insert(0, tick)
+    return found
 
 
 def next_tick(name: str, now: datetime.datetime) -> datetime.datetime | None:

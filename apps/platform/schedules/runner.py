@@ -11,9 +11,9 @@ from django.db import close_old_connections
 from django.utils import timezone
 from dramatiq.broker import Broker
 
-from apps.platform.schedules import maintenance, services, ticks
-from apps.platform.schedules.leadership import LEASE_S, RENEW_S, Leadership
-from apps.platform.schedules.log_throttle import LogThrottle
+from apps.platform.leadership import LEASE_S, RENEW_S, Leadership
+from apps.platform.log_throttle import LogThrottle
+from apps.platform.schedules import maintenance, pauses, services, ticks
 from apps.platform.schedules.registry import Schedule, schedules
 from broker.interface import facilities
 
@@ -93,8 +93,11 @@ class Scheduler:
     def _send(self, schedule: Schedule, minute: datetime.datetime, now: datetime.datetime) -> bool:
         throttle = self._throttles.setdefault(schedule.name, LogThrottle(f"schedule {schedule.name}"))
         try:
-            since = services.load_state(schedule, minute).since
-            for tick in schedule.due(since, minute):
+            state = services.load_state(schedule, minute)
+            if pauses.pass_pause(schedule, state, now):
+                throttle.succeeded()
+                return True
+            for tick in schedule.due(state.since, minute):
                 # A process suspended for longer than the lease may have lost it to another scheduler.
                 if not self.leadership.held():
                     return False

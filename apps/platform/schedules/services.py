@@ -6,12 +6,20 @@ import datetime
 import difflib
 import uuid
 
+import structlog
+from django.db import DatabaseError
+from django.utils import timezone
+
+from apps.platform.audit.services import Who, act
 from apps.platform.jobs.services import submit
+from apps.platform.schedules import history
 from apps.platform.schedules.models import ScheduleState
 from apps.platform.schedules.registry import Schedule, schedules
 from broker.errors import SwitchyardError
 from broker.interface import facilities
+from middleware.origin import FixedSender, sent_by
 
+log = structlog.get_logger("switchyard.scheduler")
 TICK_KEPT_S = 7 * 24 * 3600
 CLAIMED, SENT = b"claimed", b"sent"
 _TICKS = uuid.UUID("5b0a1c51-6d0f-5f0e-9d9e-6f1d1b0f7c11")
@@ -26,17 +34,34 @@ class UnknownSchedule(SwitchyardError):
         super().__init__(f"schedule {name}: no actor of that name is periodic; {remedy}")
 
 
-def run_now(name: str) -> str:
-    """Enqueue a schedule's actor now, independent of its ticks, and return the job id.
+def find(name: str) -> Schedule:
+    """Return the schedule of a periodic actor.
+
+    Raises:
+        UnknownSchedule: no periodic actor has that name.
+    """
+    known = {schedule.name: schedule for schedule in schedules()}
+    if name not in known:
+        raise UnknownSchedule(name, list(known))
+    return known[name]
+
+
+def run_now(name: str, *, who: Who, reason: str = "") -> str:
+    """Enqueue a schedule's actor now, independent of its ticks and of a pause, and return the job id.
 
     Raises:
         UnknownSchedule: no periodic actor has that name.
         BrokerUnavailable: the broker did not answer.
     """
-    known = {schedule.name: schedule for schedule in schedules()}
-    if name not in known:
-        raise UnknownSchedule(name, list(known))
-    return submit(known[name].actor, kwargs={})
+    with act("schedule.run", who=who, target=name, reason=reason, essential=False) as entry:
+        with sent_by(FixedSender(schedule=name, user=who.name)):
+            job_id = submit(find(name).actor, kwargs={})
+        try:
+            history.note_run(name, timezone.now(), job_id, who.name)
+        except DatabaseError as error:  # the job is sent: raising here would report that it is not
+            log.warning("run not kept in the history", schedule=name, job_id=job_id, error=type(error).__name__)
+        entry.count, entry.detail = 1, {"job": job_id}
+    return job_id
 
 
 def load_state(schedule: Schedule, minute: datetime.datetime) -> ScheduleState:
@@ -64,9 +89,10 @@ def send_tick(schedule: Schedule, tick: datetime.datetime, now: datetime.datetim
     job_id = str(uuid.uuid5(_TICKS, f"{schedule.name} {tick.isoformat()}"))
     sent_now = _send_once(schedule, tick, job_id)
     fields = {"since": tick, "last_tick": tick, "last_job_id": job_id}
-    if sent_now:
-        lateness = now - tick
-        fields["lateness_ms"] = max(int(lateness.total_seconds() * 1000), 0)
+    late_ms = max(int((now - tick).total_seconds() * 1000), 0) if sent_now else None
+    if late_ms is not None:
+        fields["lateness_ms"] = late_ms
+    history.note_sent(schedule.name, tick, job_id, late_ms)
     ScheduleState.objects.filter(actor=schedule.name, since__lt=tick).update(**fields)
     return job_id if sent_now else None
 
@@ -80,6 +106,7 @@ def _send_once(schedule: Schedule, tick: datetime.datetime, job_id: str) -> bool
             return False
         sent = records.read(job_id) is not None
     if not sent:
-        schedule.actor.broker.enqueue(schedule.actor.message().copy(message_id=job_id))
+        with sent_by(FixedSender(schedule=schedule.name)):
+            schedule.actor.broker.enqueue(schedule.actor.message().copy(message_id=job_id))
     records.calls.command("SET", key, SENT, "EX", TICK_KEPT_S)
     return not sent

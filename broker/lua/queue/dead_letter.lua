@@ -7,13 +7,18 @@
 -- KEYS[5] notes: hash
 -- KEYS[6] unique: hash
 -- KEYS[7..8] done: hashes
+-- KEYS[9] ended: hash
+-- KEYS[10] history: stream
 -- ARGV[1] id
 -- ARGV[2] token
 -- ARGV[3] dead letter, JSON
+-- ARGV[4] rows of the ended attempt for the history, MessagePack array; "" for none
+-- ARGV[5] bytes of the history
 -- Its unique key is free again. Returns 1 when it is in the dead list, also by an earlier call; 0 when the token is stale. O(1).
 --@include now_ms
 --@include finish
 --@include held
+--@include records
 
 local id, token = ARGV[1], ARGV[2]
 local state = held(KEYS[2], id, token, "dead_letter", KEYS[5], KEYS[7], KEYS[8])
@@ -25,6 +30,8 @@ local key = redis.call("HGET", KEYS[5], "key:" .. id)
 if key and redis.call("HGET", KEYS[6], key) == id then redis.call("HDEL", KEYS[6], key) end
 redis.call("HDEL", KEYS[5], "key:" .. id, "crash:" .. id, "cancel:" .. id, "asked:" .. id)
 redis.call("HSET", KEYS[5], "spent:" .. id, "dead_letter " .. token)
+-- A key of the history that is of a wrong type costs the row: the message must not be in two places for it.
+if ARGV[4] ~= "" then pcall(record_ended, KEYS[9], KEYS[10], {}, 0, 1, ARGV[4], { 0, 0, ARGV[5] }) end
 redis.call("HDEL", KEYS[2], id)
 redis.call("HDEL", KEYS[1], id)
 return 1

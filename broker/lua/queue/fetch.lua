@@ -18,7 +18,8 @@
 -- ARGV[5...] id, token: acknowledged, at most 500 pairs
 -- Returns {state, stale positions, next_due_in_ms (-1 none), left, id, token, crashes, body, …}, with " asked" behind the
 -- crashes of a message whose cancellation was requested while it was leased, ": <cause>" with the cause of its last crash,
--- and with state "ok", "paused", or "gone" when the owner has no lease: its name cannot be used again.
+-- and with state "ok", "paused", or "gone" when the owner has no lease: its name cannot be used again. A family that is
+-- paused until a time answers with next_due_in_ms when it resumes: the consumer fetches then.
 -- `left` is 1 when messages still wait. A body is nil when a foreign client put an id there without one; a finished id
 -- that was put there again is dropped, and a cancelled one when it would be leased, at most about 500 of them in one call.
 -- O(messages).
@@ -90,6 +91,8 @@ end
 
 if rare and redis.call("EXISTS", KEYS[10]) == 1 then
   answer[1] = "paused"
+  local left_ms = redis.call("PTTL", KEYS[10])
+  if left_ms >= 0 then answer[3] = left_ms + 1 end
   return answer
 end
 

@@ -7,18 +7,23 @@
 -- KEYS[7] bell of the lane: list
 -- KEYS[8] notes: hash
 -- KEYS[9..10] done: hashes
+-- KEYS[11] ended: hash
+-- KEYS[12] history: stream
 -- ARGV[1] id
 -- ARGV[2] token
 -- ARGV[3] move: its name; a repeated move is recognised by name and token
 -- ARGV[4] body
 -- ARGV[5] delay_ms
 -- ARGV[6] level: 1 high, 2 normal, 3 low priority
+-- ARGV[7] rows of an attempt that is retried for the history, MessagePack array; "" for none
+-- ARGV[8] bytes of the history
 -- Returns 1 when it is there, also by an earlier call; 0 when the token is stale. O(log scheduled).
 --@include now_ms
 --@include finish
 --@include held
 --@include put
 --@include noted
+--@include records
 
 local id, token, move = ARGV[1], ARGV[2], ARGV[3]
 local state = held(KEYS[2], id, token, move, KEYS[8], KEYS[9], KEYS[10])
@@ -38,5 +43,7 @@ if history.since then
   note_history(id, KEYS[8], history)
 end
 put({ id }, level, delay_ms > 0 and now_ms() + delay_ms, { KEYS[3], KEYS[4], KEYS[5] }, KEYS[6], KEYS[7])
+-- A key of the history that is of a wrong type costs the row: the message must not be in two places for it.
+if ARGV[7] ~= "" then pcall(record_ended, KEYS[11], KEYS[12], {}, 0, 1, ARGV[7], { 0, 0, ARGV[8] }) end
 redis.call("HDEL", KEYS[2], id)
 return 1

@@ -7,7 +7,8 @@ from django.test import Client
 from django.urls import reverse
 
 from apps.platform.alerts import services
-from apps.platform.alerts.models import Alert
+from apps.platform.alerts.models import Alert, Silence
+from apps.platform.audit.models import AuditEntry
 from broker.stores.alert_groups import AlertGroups
 from tests.integration.alerts.conftest import fact
 from tests.unit.alerts.configuration import with_alert_urls
@@ -70,3 +71,67 @@ def test_nobody_adds_changes_or_deletes(alert: Alert) -> None:
         client.post(reverse("admin:switchyard_alerts_alert_delete", args=[alert.pk]), {"post": "yes"}).status_code
         == 403
     )
+
+
+def one(alert: Alert, verb: str) -> str:
+    return reverse("admin:switchyard_alerts_one", args=[alert.pk, verb])
+
+
+def test_alert_is_acknowledged_and_resolved_on_its_own_page(alert: Alert) -> None:
+    client = logged_in("view_alert", "acknowledge_alert")
+    page = client.get(reverse("admin:switchyard_alerts_alert_change", args=[alert.pk])).content.decode()
+    assert one(alert, "acknowledge") in page and one(alert, "resolve") in page and " UTC" in page
+
+    client.post(one(alert, "acknowledge"))
+    client.post(one(alert, "resolve"))
+
+    alert.refresh_from_db()
+    assert (alert.state, alert.acknowledged_by, alert.resolved_by) == ("resolved", "a.lind", "a.lind")
+    rows = AuditEntry.objects.order_by("id").values_list("act", "who", "via", "target", "count")
+    assert list(rows) == [
+        ("alert.acknowledge", "a.lind", "page", str(alert.pk), 1),
+        ("alert.resolve", "a.lind", "page", str(alert.pk), 1),
+    ]
+    page = client.get(reverse("admin:switchyard_alerts_alert_change", args=[alert.pk])).content.decode()
+    assert "Resolved by a.lind" in page and one(alert, "resolve") not in page
+
+
+def test_silence_is_made_shown_with_who_until_why_and_ended(alert: Alert) -> None:
+    client = logged_in("view_alert", "silence_alert")
+    form = reverse("admin:switchyard_alerts_silence")
+    assert "Silence this alert" in client.get(form, {"fingerprint": alert.fingerprint}).content.decode()
+
+    refused = client.post(form, {"fingerprint": alert.fingerprint, "span": "4h", "reason": " "})
+    client.post(form, {"fingerprint": alert.fingerprint, "span": "4h", "reason": "<b>provider</b>"})
+
+    silence = Silence.objects.get()
+    assert refused.status_code == 400
+    for address in (LIST, reverse("admin:switchyard_alerts_alert_change", args=[alert.pk])):
+        page = client.get(address).content.decode()
+        assert "a.lind" in page and "&lt;b&gt;provider" in page and f"{silence.until:%Y-%m-%d %H:%M}" in page
+    client.post(reverse("admin:switchyard_alerts_unsilence", args=[silence.pk]))
+    silence.refresh_from_db()
+    assert silence.ended_by == "a.lind"
+    assert [(row.act, row.outcome) for row in AuditEntry.objects.order_by("id")] == [
+        ("alert.silence", "failed"),
+        ("alert.silence", "done"),
+        ("alert.unsilence", "done"),
+    ]
+
+
+def test_acts_on_alerts_need_their_rights(alert: Alert) -> None:
+    client = logged_in("view_alert")
+    addresses = [one(alert, "acknowledge"), one(alert, "resolve"), reverse("admin:switchyard_alerts_silence")]
+
+    assert [client.post(address, {"span": "1h", "reason": "x"}).status_code for address in addresses] == [403] * 3
+
+    alert.refresh_from_db()
+    assert alert.state == "open" and not Silence.objects.exists()
+
+
+def test_unknown_alert_and_act_are_404(alert: Alert) -> None:
+    client = logged_in("view_alert", "acknowledge_alert")
+
+    assert client.post(one(alert, "explode")).status_code == 404
+    assert client.post(reverse("admin:switchyard_alerts_one", args=[999_999, "resolve"])).status_code == 404
+    assert client.get(one(alert, "resolve")).status_code == 405

@@ -8,7 +8,7 @@ import pytest
 import redis
 
 from apps.platform.alerts.broker_alerts import BrokerAlerts
-from apps.platform.schedules.leadership import Leadership
+from apps.platform.leadership import Leadership
 from apps.platform.schedules.maintenance import maintenance_tasks
 from broker.interface import Facilities
 from broker.stores.alert_groups import AlertGroup

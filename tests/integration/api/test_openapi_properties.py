@@ -22,6 +22,7 @@ from schemathesis.specs.openapi.checks import (
 
 from apps.platform.api.middleware import PREFIX
 from apps.platform.jobs.services import submit
+from broker.admin.cancel import cancel
 from broker.interface import Facilities
 from project.asgi import application
 from project.urls import api
@@ -70,7 +71,7 @@ def test_every_answer_is_documented_and_none_is_5xx(
 def ended_job(bearer: dict[str, str], facilities: Facilities) -> str:
     """A job that the token may see, and that has ended."""
     job_id = submit(probe_actors.add, owner=f"user:{User.objects.get().pk}", kwargs={"a": 1, "b": 2})
-    facilities.records.cancel(job_id)
+    assert cancel(facilities, job_id) == "cancelled"
     return job_id
 
 

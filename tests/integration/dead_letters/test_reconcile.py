@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Callable
 from datetime import timedelta
 
@@ -14,9 +13,8 @@ from apps.platform.dead_letters.models import DeadLetter
 from broker.interface import Facilities
 from broker.queue.codec import MESSAGE_ID
 from broker.shapes import DeadLetter as Letter
-from broker.stores.job_records import LIVE_TTL_MS, sequence, step
+from broker.stores.job_steps import LiveJob, live_step
 from tests.factories.letters import keep
-from tests.factories.letters import letter as made_letter
 
 pytestmark = pytest.mark.django_db
 
@@ -145,80 +143,15 @@ def test_everything_agrees_after_each_interruption(bury: Callable[..., Letter], 
     assert states == {only_listed.id: "new", only_row.id: "missing", moved.id: "replayed"}
 
 
-def record(facilities: Facilities, job_id: str, state: str, *, generation: int = 0) -> None:
-    """Record where a job stands, as its worker did before it was killed."""
-    order = sequence(generation=generation, attempts=6, state=state)
-    facilities.records.write([step(job_id, sequence=order, state=state, fields={"attempts": 6}, ttl_ms=LIVE_TTL_MS)])
-
-
-def ago_ms(minutes: float) -> int:
-    return time.time_ns() // 1_000_000 - int(minutes * 60_000)
-
-
-def test_a_job_whose_worker_was_killed_before_it_could_say_so_is_recorded_as_dead(
+def test_a_job_whose_worker_was_killed_before_it_could_say_so_is_dead_by_its_letter(
     bury: Callable[..., Letter], facilities: Facilities
 ) -> None:
-    buried = bury(died_at=ago_ms(2), error="'vat_rate' in \udcff")
-    record(facilities, buried.id, "running")
-
-    assert reconcile.reconcile_all().recorded == 1
+    buried = bury(error="'vat_rate' in \udcff")
+    facilities.records.write([live_step("default", LiveJob(buried.id, "running", attempt=6))])
 
     found = facilities.records.read(buried.id)
+
     assert found is not None
     assert (found.state, found.reason, found.attempts, found.finished_at) == ("dead", "exhausted", 6, buried.died_at)
-    assert found.error == {"type": "KeyError", "message": "'vat_rate' in \\udcff"}
-    assert reconcile.reconcile_all() == reconcile.Report()
-
-
-@pytest.mark.parametrize("state", ["running", "retrying"])
-def test_a_letter_that_is_discarded_soon_after_a_kill_leaves_its_job_dead(
-    bury: Callable[..., Letter], facilities: Facilities, state: str
-) -> None:
-    buried = bury(died_at=ago_ms(0))
-    record(facilities, buried.id, state)
-    reconcile.reconcile_all()
-
-    assert actions.discard(buried.id, by="somebody").done
-
-    found = facilities.records.read(buried.id)
-    assert found is not None
-    assert (found.state, found.reason, found.finished_at) == ("dead", "exhausted", buried.died_at)
-    assert facilities.transport.find_dead_letter("default", buried.id) is None
-
-
-@pytest.mark.parametrize(("minutes", "state"), [(0.5, "running"), (2, "succeeded"), (2, "dead")])
-def test_a_record_is_left_that_its_worker_may_still_write_or_that_has_ended(
-    bury: Callable[..., Letter], facilities: Facilities, minutes: float, state: str
-) -> None:
-    buried = bury(died_at=ago_ms(minutes))
-    record(facilities, buried.id, state)
-
-    assert reconcile.reconcile_all().recorded == 0
-    assert facilities.records.states([buried.id]) == [state]
-
-
-def test_a_record_of_the_life_after_a_requeue_is_left(bury: Callable[..., Letter], facilities: Facilities) -> None:
-    buried = bury(died_at=ago_ms(2))
-    record(facilities, buried.id, "queued", generation=1)
-
-    assert reconcile.reconcile_all().recorded == 0
-    assert facilities.records.states([buried.id]) == ["queued"]
-
-
-def test_letters_and_records_written_by_hand_stop_nothing(bury: Callable[..., Letter], facilities: Facilities) -> None:
-    odd = [
-        bury(died_at=ago_ms(2), message={}),
-        bury(died_at=ago_ms(2), attempts=10**30),
-        bury(died_at="yesterday"),
-    ]
-    for letter in odd:
-        record(facilities, letter.id, "running")
-    odd_options = made_letter().message | {"options": {"generation": "none"}}
-    no_hash, no_job, fine = (bury(died_at=ago_ms(2), message=odd_options) for _ in range(3))
-    facilities.records.calls.client.set(facilities.records.keys.job(no_hash.id), "rubbish")
-    record(facilities, fine.id, "running")
-
-    reconcile.reconcile_all()
-
-    states = facilities.records.states([no_hash.id, no_job.id, fine.id])
-    assert states == [None, None, "dead"]
+    assert found.error is not None
+    assert found.error["type"] == "KeyError"

@@ -25,7 +25,7 @@ RESETS = 30
 HEALTHY = 30
 FLAKY = 4
 RECOVERY_S = 95.0  # a job that a worker could not hand back in time runs again after 90 s at the latest
-PARTS = {"demo", "valkey", "sidecars", "pools", "scheduler", "web"}
+PARTS = {"demo", "valkey", "sidecars", "pools", "history", "scheduler", "web"}
 
 Start = Any
 

@@ -15,7 +15,9 @@ from broker.queue.operations import QueueOperations
 from broker.queue.results import Entry
 from broker.redis.calls import RedisCalls
 from broker.redis.connections import connect
-from broker.stores.job_records import JobRecords, step
+from broker.stores.ended_jobs import EndedJob
+from broker.stores.job_records import JobRecords
+from broker.stores.job_steps import ended_step
 from devtools.chaos.ledger import Ledger, make_ledger
 from devtools.chaos.monitor import EnqueueMonitor
 from devtools.chaos.outcomes import read_outcomes
@@ -64,7 +66,7 @@ def ledger_of(
         before=before,
         outcomes=counted,
         queues=[family],
-        records=JobRecords(family.calls, Keys()),
+        records=JobRecords(family.calls, Keys(), [family.keys.queue]),
     )
 
 
@@ -109,12 +111,9 @@ def test_a_message_that_is_nowhere_and_was_never_completed_is_lost(
 
 def test_what_was_cancelled_or_gave_up_elsewhere_is_not_lost(family: QueueOperations, monitor: EnqueueMonitor) -> None:
     family.enqueue([Entry(name, b"{}") for name in ("cancelled", "discarded")])
-    JobRecords(RedisCalls(connect_of(family)), Keys()).write(
-        [
-            step("cancelled", sequence=9, state="cancelled", fields={}, ttl_ms=60_000),
-            step("discarded", sequence=9, state="dead", fields={}, ttl_ms=60_000),
-        ]
-    )
+    queue = family.keys.queue
+    ended = [EndedJob("cancelled", "cancelled"), EndedJob("discarded", "dead")]
+    JobRecords(RedisCalls(connect_of(family)), Keys(), [queue]).write([ended_step(queue, job) for job in ended])
     administration.flush(family)
 
     found = ledger_of(read_until(monitor, 2), family)

@@ -16,7 +16,7 @@ from django.utils import timezone
 from apps.platform.alerts.models import Alert, Delivery
 from apps.platform.dead_letters.projection import project
 from apps.platform.doctor import alerts, configuration, dead_letters, disk, scheduler
-from apps.platform.schedules.leadership import LOCK, Leadership
+from apps.platform.leadership import SCHEDULER, Leadership
 from apps.platform.schedules.models import ScheduleState
 from broker.interface import Facilities
 from broker.keys.keys import Keys
@@ -94,9 +94,9 @@ def test_no_scheduler_is_a_warning_and_a_leader_is_told(facilities: Facilities, 
 
 
 def test_a_lease_that_never_lapses_is_an_error(facilities: Facilities, valkey: redis.Redis) -> None:
-    valkey.set(Keys().lock(LOCK), "somebody")
+    valkey.set(Keys().lock(SCHEDULER), "somebody")
 
-    assert of(scheduler.look_at_leader(), "error")["lease"].next == f"valkey-cli DEL {Keys().lock(LOCK)}"
+    assert of(scheduler.look_at_leader(), "error")["lease"].next == f"valkey-cli DEL {Keys().lock(SCHEDULER)}"
 
 
 @pytest.fixture

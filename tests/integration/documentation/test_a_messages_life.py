@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import sys
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -40,6 +42,7 @@ def noting_files() -> Iterator[set[Path]]:
             if path.is_relative_to(ROOT) and path.relative_to(ROOT).parts[0] in OURS:
                 found.add(path)
 
+    handle_interrupts()
     noting.set()
     threading.setprofile(note)
     sys.setprofile(note)
@@ -49,6 +52,22 @@ def noting_files() -> Iterator[set[Path]]:
         sys.setprofile(None)
         threading.setprofile(None)
         noting.clear()
+
+
+class Handled(Exception):
+    """Exception that nothing but :func:`handle_interrupts` raises."""
+
+
+def handle_interrupts() -> None:
+    """Have the interpreter handle asynchronous exceptions that were taken back, or whose thread has ended.
+
+    CPython 3.11 goes on to look for them at the entry of each function, and under a profile function stays there.
+    """
+    with suppress(Handled):
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(threading.get_ident()), ctypes.py_object(Handled))
+        deadline_s = time.monotonic() + 1
+        while time.monotonic() < deadline_s:
+            pass
 
 
 def unnamed(found: set[Path], parts: tuple[str, ...]) -> list[str]:

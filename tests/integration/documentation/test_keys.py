@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 import redis
 
+from broker.admin.purge import set_aside
 from broker.interface import Facilities
 from broker.keys.keys import Keys
 from broker.queue import administration
@@ -17,7 +18,10 @@ from broker.queue.results import Entry
 from broker.queue.unroutable import UnroutableLane
 from broker.redis.calls import RedisCalls
 from broker.stores.alert_groups import AlertFact
-from broker.stores.job_records import step
+from broker.stores.ended_jobs import EndedJob
+from broker.stores.history_streams import HistoryStreams
+from broker.stores.job_records import FINISHED_TTL_MS
+from broker.stores.job_steps import LiveJob, ended_step, live_step
 from broker.stores.locks import Lock
 from broker.stores.pool_reports import PoolReport
 from docs import make_keys
@@ -35,6 +39,7 @@ KNOWN = {
     "MEMBER": MEMBER,
     "ACTOR": "an_actor",
     "TICK": "2026-11-20T00:00Z",
+    "PURGE": "a-purge",
 }
 # Written by parts of the platform that have tests of their own: named here so that no other key goes unwritten.
 BY_HAND = {"String": "SET", "Hash": "HSET", "Set": "SADD"}
@@ -42,7 +47,9 @@ BY_HAND = {"String": "SET", "Hash": "HSET", "Set": "SADD"}
 
 def filled(line: str) -> str:
     """Return a command of the page with real names in place of its capitals."""
-    return re.sub(r"\b(OWNER|ID|NAME|FINGERPRINT|MEMBER|REQUEST|ACTOR|TICK)\b", lambda found: KNOWN[found[0]], line)
+    return re.sub(
+        r"\b(OWNER|ID|NAME|FINGERPRINT|MEMBER|REQUEST|ACTOR|TICK|PURGE)\b", lambda found: KNOWN[found[0]], line
+    )
 
 
 def shown_commands() -> Iterator[str]:
@@ -62,6 +69,9 @@ def server(valkey: redis.Redis, facilities: Facilities) -> redis.Redis:
     family.ack(OWNER, [done.lease])
     family.dead_letter(dead.lease, b"{}")
     family.quarantine(odd.lease, b"{}", whole=b"{}")
+    family.enqueue([Entry("purged", b"{}", "purged-key"), Entry("purged-2", b"{}")], level=1)
+    family.enqueue([Entry("purged-later", b"{}")], delay_ms=3_600_000)
+    set_aside(family, "a-purge", by="an_operator")
     for level in (1, 2, 3):
         family.enqueue([Entry(f"waits-{level}", b"{}")], level=level)
     family.enqueue([Entry("later", b"{}")], delay_ms=3_600_000)
@@ -69,9 +79,16 @@ def server(valkey: redis.Redis, facilities: Facilities) -> redis.Redis:
     parked.add("later", '["an_actor", 0, []]')
     parked.adopt(OWNER, '["an_actor", 0, []]', [])
     administration.pause(family)
-    facilities.records.write([step("held", sequence=1, state="queued", fields={}, ttl_ms=60_000)])
-    facilities.records.follow("held")
-    facilities.records.write([step("held", sequence=2, state="running", fields={}, ttl_ms=60_000)])
+    HistoryStreams(RedisCalls(valkey), keys, ()).remove([], written=1, skipped=0)
+    records, name = facilities.records, make_keys.QUEUE
+    records.follow("held")
+    records.write([live_step(name, LiveJob("held", "running", attempt=1))])
+    records.progress("held", {"done": 1, "total": 2, "note": ""})
+    records.write([ended_step(name, EndedJob("done", "succeeded", attempt=1, body=b"{}"))])
+    kept_ms = 2 * FINISHED_TTL_MS
+    records.write([ended_step(name, EndedJob("held", "succeeded", generation=1), kept_ms=kept_ms)])
+    records.write([live_step(name, LiveJob("held", "running", attempt=1))])
+    records.progress("held", {"done": 1, "total": 2, "note": ""})
     facilities.windows.reserve("a-name", "held", limit=1, window_ms=60_000)
     facilities.alerts.raise_(AlertFact("a-fingerprint", "dead", "title", "text", "webhook", "an_actor", 1))
     facilities.pools.write(PoolReport("webhook", "host", 4711, "gevent", 64, 0, 1, 1, "up"))
@@ -85,7 +102,13 @@ def server(valkey: redis.Redis, facilities: Facilities) -> redis.Redis:
     return valkey
 
 
-NOT_MADE_HERE = {"{webhook}:refused", "generation", "generation:missed", "tick:an_actor:2026-11-20T00:00Z"}
+NOT_MADE_HERE = {
+    "{webhook}:refused",
+    "generation",
+    "generation:missed",
+    "job:{held}",
+    "tick:an_actor:2026-11-20T00:00Z",
+}
 
 
 def test_the_page_says_what_the_docstrings_say() -> None:

@@ -40,3 +40,8 @@ def steps(total: int) -> dict[str, int]:
 def fail(reason: str) -> None:
     """Fail for good."""
     raise PermanentFailure(reason)
+
+
+@dramatiq.actor(queue_name="default", actor_name="probe_keep_secret", redact=("to",))
+def keep_secret(to: str, pages: int) -> None:
+    """Do nothing with an argument that nobody may see."""

@@ -121,8 +121,12 @@ def test_who_may_only_look_cannot_cancel(job_id: str) -> None:
     assert dataclasses.asdict(find_job(job_id))["state"] == "queued"  # type: ignore[arg-type]
 
 
-def test_a_get_cancels_nothing(job_id: str) -> None:
-    assert staff("view_job", "cancel_job").get(cancel(job_id)).status_code == 405
+def test_a_get_asks_and_cancels_nothing(job_id: str) -> None:
+    page = staff("view_job", "cancel_job").get(cancel(job_id))
+
+    assert page.status_code == 200
+    assert "It will not start." in page.content.decode()
+    assert staff("view_job").get(cancel(job_id)).status_code == 403
     assert facilities().records.read(job_id).state == "queued"  # type: ignore[union-attr]
 
 

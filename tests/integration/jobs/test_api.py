@@ -119,12 +119,25 @@ def test_a_scheduled_job_says_when_it_is_due(api: Client, ada: User) -> None:
 def test_a_strange_record_is_shown_without_what_cannot_be_read(
     api: Client, ada: User, valkey: redis.Redis, field: str, value: bytes
 ) -> None:
+    written = {"state": "running", "owner": f"user:{ada.pk}", "actor": "probe_add", field: value}
+    valkey.hset(facilities().records.keys.job(UNKNOWN), mapping=written)
+
+    answer = api.get(f"/api/v1/jobs/{UNKNOWN}")
+
+    assert answer.status_code == (404 if field == "state" else 200)
+
+
+@pytest.mark.parametrize("value", [b"", b"rubbish", b"0" * 20, b"0" * 20 + b"\x91\x01", b"\x91\x01", b"\xff" * 40])
+def test_strange_bytes_beside_a_message_hide_no_job(api: Client, ada: User, valkey: redis.Redis, value: bytes) -> None:
     job_id = submit(probe_actors.add, owner=f"user:{ada.pk}", kwargs={"a": 1, "b": 2})
-    valkey.hset(facilities().records.keys.job(job_id), field, value)
+    keys = facilities().records.keys.queue("default")
+    for key in (keys.jobs, keys.progress, keys.ended_bucket(1)):
+        valkey.hset(key, job_id, value)
+    valkey.hset(keys.ended, mapping={"first": 1, "last": 1})
 
     answer = api.get(f"/api/v1/jobs/{job_id}")
 
-    assert answer.status_code == (404 if field == "state" else 200)
+    assert (answer.status_code, answer.json()["state"]) == (200, "queued")
 
 
 @pytest.mark.parametrize("job_id", [UNKNOWN, UNKNOWN.upper(), "1", "null", "a" * 3000, "..", "%00", "%2e%2e%2f", "ä"])

@@ -17,6 +17,8 @@ from tests.conftest import RunWorker
 from tests.integration.jobs import probe_actors
 from tests.waiting import wait_for
 
+pytestmark = pytest.mark.django_db  # the audit log
+
 UNKNOWN = "0d6f3c2e-7f3a-4c62-9a41-3a8f0a3b9c11"
 
 

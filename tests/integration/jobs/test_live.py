@@ -5,26 +5,24 @@ from __future__ import annotations
 import gc
 import json
 import socket
-import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 import redis
-import urllib3
 from django.contrib.auth.models import User
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from apps.platform.jobs import job_events, live
 from apps.platform.jobs.services import request_cancel, submit
 from broker.interface import facilities
+from broker.stores.ended_jobs import EndedJob, encode
 from project.asgi import application
 from tests.conftest import RunWorker
 from tests.factories.web import serving
 from tests.integration.jobs import probe_actors
 from tests.integration.jobs.conftest import MakeHeaders
+from tests.integration.jobs.followers import Follower, open_streams
 from tests.waiting import wait_for
 
 
@@ -39,55 +37,6 @@ def short_heartbeat(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live, "HEARTBEAT_S", 0.1)
 
 
-@dataclass
-class Follower:
-    """Reads a job's events in a thread of its own."""
-
-    url: str
-    headers: dict[str, str]
-    status: int = 0
-    answer: dict[str, str] = field(default_factory=dict)
-    events: list[dict[str, Any]] = field(default_factory=list)
-    comments: list[str] = field(default_factory=list)
-    closed: bool = False
-
-    def __post_init__(self) -> None:
-        self.response: Any = None
-        self.thread = threading.Thread(target=self._read, daemon=True)
-        self.thread.start()
-
-    def names(self) -> list[str]:
-        return [event["event"] for event in self.events]
-
-    def ended(self) -> bool:
-        self.thread.join(10)
-        return self.closed
-
-    def _read(self) -> None:
-        pool = urllib3.PoolManager(retries=False)
-        self.response = pool.request("GET", self.url, headers=self.headers, preload_content=False, timeout=20)
-        self.status, self.answer = self.response.status, dict(self.response.headers)
-        event: dict[str, Any] = {}
-        for line in self._lines():
-            if line.startswith(":"):
-                self.comments.append(line)
-            elif line:
-                name, _, value = line.partition(": ")
-                event[name] = value
-            else:
-                if "event" in event:
-                    self.events.append(event | {"data": json.loads(event["data"])})
-                event = {}
-        self.closed = True
-        pool.clear()
-
-    def _lines(self) -> Iterator[str]:
-        rest = b""
-        for chunk in self.response.stream(1, decode_content=False):
-            *lines, rest = (rest + chunk).split(b"\n")
-            yield from (line.decode() for line in lines)
-
-
 def readers_at(valkey: redis.Redis) -> int:
     """Return how many connections of the broker follow a stream."""
     return sum(client["cmd"] == "xread" for client in valkey.client_list())
@@ -96,12 +45,7 @@ def readers_at(valkey: redis.Redis) -> int:
 def report_progress(valkey: redis.Redis, job_id: str, done: int) -> None:
     """Add an event to a job's stream, as a running job does."""
     data = json.dumps({"done": done, "total": 200, "note": "x" * 50})
-    valkey.xadd(facilities().records.stream_key(job_id), {"event": "progress", "data": data})
-
-
-def open_streams() -> int:
-    """Return how many streams this process has open."""
-    return live.StreamPlace._open.total()
+    valkey.xadd(facilities().records.stream_key(job_id, "default"), {"event": "progress", "data": data})
 
 
 def open_connections() -> int:
@@ -221,8 +165,10 @@ def test_a_job_whose_events_are_gone_still_comes_to_its_end(
     wait_for(lambda: follower.events)
 
     with valkey.pipeline(transaction=True) as together:
-        together.hset(facilities().records.keys.job(job_id), "state", "succeeded")
-        together.delete(facilities().records.stream_key(job_id))
+        keys = facilities().records.keys.queue("default")
+        together.hset(keys.ended_bucket(1), job_id, encode(EndedJob(job_id, "succeeded", attempt=1)))
+        together.hset(keys.ended, mapping={"first": 1, "last": 1})
+        together.delete(facilities().records.stream_key(job_id, "default"))
         together.execute()
 
     assert follower.ended()
@@ -236,7 +182,7 @@ def test_a_record_that_expires_closes_the_stream(
     follower = Follower(f"{web}/api/v1/jobs/{job_id}/events", headers())
     wait_for(lambda: follower.events)
 
-    valkey.delete(facilities().records.keys.job(job_id))
+    valkey.hdel(facilities().records.keys.queue("default").bodies, job_id)
 
     assert follower.ended()
     assert "end" not in follower.names()
@@ -296,8 +242,8 @@ def test_a_reader_that_lags_gets_every_event_in_order(
 def test_a_token_has_so_many_streams(web: str, ada: User, headers: MakeHeaders, valkey: redis.Redis) -> None:
     job_id = submit(probe_actors.add, owner=f"user:{ada.pk}", kwargs={"a": 1, "b": 2})
     url, bearer = f"{web}/api/v1/jobs/{job_id}/events", headers()
-    followers = [Follower(url, bearer) for _ in range(live.STREAMS_PER_TOKEN)]
-    wait_for(lambda: open_streams() == live.STREAMS_PER_TOKEN)
+    followers = [Follower(url, bearer) for _ in range(live.STREAMS_PER_CALLER)]
+    wait_for(lambda: open_streams() == live.STREAMS_PER_CALLER)
 
     refused = Follower(url, bearer)
 
@@ -377,7 +323,7 @@ def test_a_reader_that_never_reads_is_dropped_with_its_connection(
     reader.connect((address.hostname, address.port))
     reader.sendall(raw_request(job_id, address.netloc, token))
     wait_for(lambda: readers_at(valkey))
-    key, note = facilities().records.stream_key(job_id), "x" * 20_000
+    key, note = facilities().records.stream_key(job_id, "default"), "x" * 20_000
     for number in range(400):
         valkey.xadd(key, {"event": "progress", "data": json.dumps({"done": number, "total": 400, "note": note})})
 

@@ -19,6 +19,7 @@ from broker.errors import BrokerRefused, BrokerUnavailable
 from broker.interface import facilities
 from broker.keys.keys import Keys
 from broker.redis.connections import connect
+from broker.stores.job_steps import LiveJob, live_step
 from middleware.errors import ArgumentMismatch
 from tests.conftest import RunWorker
 from tests.factories.brokers import broker_without_server
@@ -149,7 +150,7 @@ def test_a_broker_that_is_away_costs_a_progress_report_and_not_the_job(monkeypat
 def test_a_refused_progress_report_does_not_fail_the_job(monkeypatch: pytest.MonkeyPatch, valkey: redis.Redis) -> None:
     job_id = "0d6f3c2e-7f3a-4c62-9a41-3a8f0a3b9c11"
     monkeypatch.setattr("apps.platform.jobs.services.current_job_id", lambda: job_id)
-    valkey.set(facilities().records.keys.job(job_id), "of a wrong type")
+    valkey.set(facilities().records.keys.queue("default").jobs, "of a wrong type")
 
     report_progress(1, 2)
 
@@ -173,7 +174,7 @@ def test_progress_is_recorded(db: None, run_worker: RunWorker) -> None:
 def test_a_long_note_is_cut_and_numbers_are_whole(monkeypatch: pytest.MonkeyPatch, valkey: redis.Redis) -> None:
     job_id = submit(probe_actors.add, kwargs={"a": 1, "b": 2})
     monkeypatch.setattr("apps.platform.jobs.services.current_job_id", lambda: job_id)
-    valkey.hset(facilities().records.keys.job(job_id), "state", "running")
+    facilities().records.write([live_step("default", LiveJob(job_id, "running", attempt=1))])
 
     report_progress(1.5, 3, "x" * 20_000)  # type: ignore[arg-type]
 

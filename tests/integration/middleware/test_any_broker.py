@@ -66,13 +66,13 @@ def test_a_cancelled_job_does_not_start_because_its_record_cannot_be_asked(
 ) -> None:
     broker, facilities = _stub_yard(valkey)
     calls, refused, runs = facilities.records.calls, [], []
-    command = calls.command
+    pipeline = calls.pipeline
 
-    def away_once(*call: Any) -> Any:
+    def away_once(*call: Any, **options: Any) -> Any:
         if not refused:
             refused.append(1)
             raise BrokerUnavailable("HGET", "connection refused")
-        return command(*call)
+        return pipeline(*call, **options)
 
     @dramatiq.actor(broker=broker, queue_name="work")
     def job() -> None:
@@ -82,7 +82,7 @@ def test_a_cancelled_job_does_not_start_because_its_record_cannot_be_asked(
     assert cancel(facilities, job_id) == "cancelled"
     monkeypatch.setattr("middleware.wait_for_broker.PAUSE_S", 0.01)
     with monkeypatch.context() as outage:
-        outage.setattr(calls, "command", away_once)
+        outage.setattr(calls, "pipeline", away_once)
         with run_worker(broker=broker):
             wait_for(lambda: refused)
             broker.join("work", timeout=5_000)
@@ -95,7 +95,7 @@ def _stub_yard(valkey: Any) -> tuple[StubBroker, Facilities]:
     yard, keys = small_yard(max_retries=2), Keys(prefix=f"test-{uuid.uuid4().hex[:8]}")
     broker = StubBroker(middleware=[])
     calls = RedisCalls(valkey)
-    records = JobRecords(calls, keys)
+    records = JobRecords(calls, keys, [queue.name for queue in yard.queues], finds_waiting=False)
     transport = PortableTransport(broker, yard, DeadLists(calls, keys), Quarantine(calls, keys), records)
     facilities = Facilities(
         yard=yard,

@@ -13,8 +13,9 @@ import pytest
 from apps.platform.jobs.services import report_progress
 from broker.admin.cancel import cancel
 from broker.interface import facilities
+from broker.queue.results import Entry
 from broker.redis_broker import RedisBroker
-from broker.stores.job_records import sequence, step
+from broker.stores.job_steps import LiveJob, live_step
 from broker.stores.rate_windows import RateWindows
 from middleware.errors import CancelInterrupt
 from middleware.metrics import Metrics
@@ -45,7 +46,7 @@ def test_a_record_tells_a_jobs_life(yard_broker: BuildBroker, run_worker: Any) -
     assert (record.state, record.attempts, record.result) == ("succeeded", 1, {"sum": 3})
     assert record.progress == {"done": 1, "total": 2, "note": "adding"}
     assert record.enqueued_at <= record.started_at <= record.finished_at
-    events = records.calls.client.xrange(records.stream_key(sent.message_id))
+    events = records.calls.client.xrange(records.stream_key(sent.message_id, "work"))
     assert [fields[b"event"] for _, fields in events] == [b"state", b"progress", b"state", b"end"]
 
 
@@ -93,9 +94,9 @@ def test_a_job_that_nobody_follows_keeps_no_events(yard_broker: BuildBroker, run
     with run_worker(broker=broker):
         wait_for(lambda: records.read(job_id).ended)
 
-    assert not records.calls.client.exists(records.stream_key(job_id))
-    records.follow("nobody")
-    assert not records.calls.client.exists(records.keys.job("nobody"))
+    assert not records.calls.client.exists(records.stream_key(job_id, "work"))
+    assert records.follow("nobody") is None
+    assert not records.calls.client.exists(records.keys.queue("work").followed)
 
 
 def test_results_are_kept_only_for_actors_that_ask_and_nothing_for_untracked(
@@ -144,15 +145,23 @@ def test_a_delayed_job_is_scheduled_then_runs_when_due(yard_broker: BuildBroker,
 
 
 def test_late_news_never_overwrites_newer(valkey: Any, yard_broker: BuildBroker) -> None:
+    broker = yard_broker(small_yard())
+    records = facilities(broker).records
+    broker.families["work"].enqueue([Entry("j", b'{"actor":"a","sent_at":1}')])
+
+    def write(state: str, attempt: int) -> list[str]:
+        return records.write([live_step("work", LiveJob("j", state, attempt=attempt))])
+
+    assert write("retrying", 1) == ["written"]
+    assert write("running", 1) == ["late"]
+    assert records.read("j").state == "retrying"
+
+
+def test_a_start_that_is_written_after_its_job_ended_leaves_no_record(yard_broker: BuildBroker) -> None:
     records = facilities(yard_broker(small_yard())).records
 
-    def write(state: str, attempts: int) -> list[str]:
-        order = sequence(generation=0, attempts=attempts, state=state)
-        return records.write([step("j", sequence=order, state=state, fields={}, ttl_ms=10_000)])
-
-    assert write("running", 1) == ["written"]
-    assert write("queued", 0) == ["late"]
-    assert records.read("j").state == "running"
+    assert records.write([live_step("work", LiveJob("j", "running", attempt=1))]) == ["late"]
+    assert records.read("j") is None
 
 
 def test_a_rate_limit_is_exact_in_every_window_and_spends_no_retry(

@@ -11,7 +11,7 @@ import pytest
 
 from broker.interface import facilities
 from broker.redis_broker import RedisBroker
-from broker.stores.job_records import RESULT_LIMIT_BYTES
+from middleware.attempt_records import RESULT_LIMIT_BYTES
 from tests.factories.yards import small_yard
 from tests.waiting import wait_for
 
@@ -38,7 +38,7 @@ def test_a_result_over_the_limit_is_not_stored(
     assert dropped.error["type"] == "ResultTooLarge"
     assert WHY in dropped.error["message"]
     assert "result is too large, not kept" in caplog.text
-    assert broker.client.memory_usage(broker.keys.job(large.message_id)) < 10_000
+    assert broker.client.hstrlen(broker.keys.queue("work").ended_bucket(1), large.message_id) < 10_000
 
 
 def test_a_date_as_result_is_not_stored_and_the_record_says_what_to_return(

@@ -15,7 +15,9 @@ from tests.factories.letters import keep, letter
 
 FIELDS = {
     "queue", "depth", "scheduled", "parked", "running", "retrying", "dead", "quarantined", "oldest_age_seconds",
-    "objective_seconds", "paused", "pools", "pools_up", "slots", "slots_busy",
+    "objective_seconds", "done_objective_seconds",
+    "oldest_unfinished_age_seconds", "paused", "pause", "pools", "pools_up",
+    "slots", "slots_busy",
 }  # fmt: skip
 
 

@@ -10,6 +10,9 @@ from django.contrib.auth.models import Permission, User
 from django.test import Client
 from django.urls import reverse
 
+from apps.platform.jobs.running import RunningJob, holder_of
+from apps.platform.operations import worker_views
+from broker.clock import now_ms
 from broker.interface import Facilities
 from broker.keys.keys import Keys
 from broker.stores.pool_reports import ChildStacks, PoolReport, Stack
@@ -39,6 +42,23 @@ def test_page_names_every_supervisor_and_its_children(looker: Client, slow_pool:
     assert "slow</code> on h, pid 1" in page
     assert page.count("pid 2</th>") == 2
     assert "Show stacks" in page
+
+
+def test_page_names_what_each_supervisor_runs_since_when(
+    slow_pool: PoolReport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    holder = holder_of("slow.h.1.0a1b2c3d.4.1/live")
+    since = now_ms() - 5_000
+    job = RunningJob("11112222-run", "render_report", "slow", "", 1, since, None, holder, None, "", False)
+    monkeypatch.setattr(worker_views, "running_or_none", lambda: [job])
+
+    page = client_with("view_operations", "view_job").get(PAGE).content.decode()
+    text = " ".join(re.sub(r"<[^>]+>", " ", page).split())
+
+    assert f'id="{slow_pool.member}"' in page
+    assert "302 MB memory of 2 children" in text and "1 by memory children replaced" in text
+    assert re.search(r"render_report slow 4 5\.\d s [\d:]+ UTC 11112222", text)
+    assert "render_report" not in client_with("view_operations").get(PAGE).content.decode()
 
 
 def test_button_is_not_there_for_who_may_not(watcher: Client, slow_pool: PoolReport) -> None:

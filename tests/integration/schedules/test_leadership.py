@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from apps.platform.schedules.leadership import Leadership
+from apps.platform.leadership import Leadership
 from apps.platform.schedules.maintenance import MaintenanceTask
 from tests.waiting import wait_for
 

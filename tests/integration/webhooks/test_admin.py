@@ -10,7 +10,7 @@ from django.urls import reverse
 from apps.product.webhooks import delivering
 from apps.product.webhooks.errors import DeliveryFailed
 from apps.product.webhooks.models import DeliveryState, Endpoint
-from broker.stores.job_records import step
+from broker.stores.job_steps import LiveJob, live_step
 
 pytestmark = pytest.mark.django_db
 
@@ -133,8 +133,8 @@ def test_a_delivery_that_waits_says_when_it_is_tried_again(failed, facilities):
     act(log_in(), "delivery", "redeliver", failed.pk)
     failed.refresh_from_db()
     in_ms = 4_102_444_800_000
-    waits = {"next_attempt_at": in_ms}
-    facilities.records.write([step(failed.job_id, sequence=10**6, state="retrying", fields=waits, ttl_ms=60_000)])
+    waits = LiveJob(failed.job_id, "retrying", attempt=1, next_attempt_at=in_ms)
+    facilities.records.write([live_step("webhook", waits)])
     client = Client()
     client.force_login(User.objects.get(username="root"))
 

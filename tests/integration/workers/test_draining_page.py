@@ -8,6 +8,7 @@ import subprocess
 
 import pytest
 
+from apps.platform.conf import declared_yard
 from apps.platform.deployment.processes import STOP_GRACE_S
 from apps.platform.workers.supervisor.supervisor import GRACE_S
 from broker.keys.keys import Keys
@@ -82,7 +83,7 @@ def test_a_task_that_outlasts_the_grace_starts_elsewhere_with_its_attempt_unspen
     assert DRAINED in bench.log()
     wait_for(lambda: len(starts(bench, token)) == 2)
     wait_for(lambda: bench.ended(token), 20)
-    records = JobRecords(RedisCalls(bench.client), Keys())
+    records = JobRecords(RedisCalls(bench.client), Keys(), [queue.name for queue in declared_yard().queues])
     record = wait_for(lambda: (found := records.read(bench.ids[token])) and found.state == "succeeded" and found)
     assert record.attempts == 1
 

@@ -29,7 +29,7 @@ def test_nine_pools_are_ready_within_three_seconds_in_under_400_mb(bench: Bench)
     ready_s = []
     for run in range(3):  # other work of this machine may be in the way of one
         started_s = time.monotonic()
-        parent = bench.start("runpools", settings="nine_settings", log=f"log-{run}")
+        parent = bench.start("runpools", "--no-history", settings="nine_settings", log=f"log-{run}")
         bench.wait_for_log("pools: all ready", log=f"log-{run}")
         ready_s.append(time.monotonic() - started_s)
         members = [parent.pid, *titles_below(parent.pid).values()]
@@ -44,7 +44,7 @@ def test_nine_pools_are_ready_within_three_seconds_in_under_400_mb(bench: Bench)
 
 
 def test_gevent_pools_share_a_parent_that_is_started_again_when_it_dies(bench: Bench) -> None:
-    parent = bench.start("runpools", "webhook", "webhook-retry", settings="nine_settings")
+    parent = bench.start("runpools", "webhook", "webhook-retry", "--no-history", settings="nine_settings")
     bench.wait_for_log("pools: all ready")
     before = titles_below(parent.pid)
     assert set(before) == {

@@ -42,9 +42,7 @@ def test_each_pool_says_when_it_is_ready(module_bench: Bench, pools: subprocess.
 
 
 def test_processes_are_named_for_ps(pools: subprocess.Popen[bytes]) -> None:
-    names = titles_below(pools.pid)
-
-    assert set(names) == CHILDREN | SUPERVISORS
+    wait_for(lambda: set(titles_below(pools.pid)) == CHILDREN | SUPERVISORS | {"history"})
 
 
 @pytest.mark.parametrize(

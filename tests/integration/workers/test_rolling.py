@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from dramatiq import Message
 
+from apps.platform.conf import declared_yard
 from broker.admin.stats import family_stats
 from broker.keys.keys import Keys
 from broker.redis.calls import RedisCalls
@@ -32,7 +33,7 @@ class Roll:
 
     def __init__(self, bench: Bench) -> None:
         self.bench = bench
-        self.records = JobRecords(RedisCalls(bench.client), Keys())
+        self.records = JobRecords(RedisCalls(bench.client), Keys(), [queue.name for queue in declared_yard().queues])
         self.ids: dict[str, str] = {}
 
     def start(self, release: str) -> Any:

@@ -69,7 +69,7 @@ def test_a_second_signal_stops_all_pools_at_once(bench: Bench) -> None:
     wait_for(lambda: not any(is_alive(pid) for pid in below))
 
 
-@pytest.mark.parametrize(("command", "processes"), [(("runpool", "slow"), 2), (("runpools",), 9)])
+@pytest.mark.parametrize(("command", "processes"), [(("runpool", "slow"), 2), (("runpools",), 10)])
 def test_kill_9_of_the_supervisor_leaves_no_process(bench: Bench, command: tuple[str, ...], processes: int) -> None:
     top = bench.start(*command)
     bench.wait_for_log("pool slow: ready" if len(command) == 2 else "pools: all ready")

@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
+from broker.admin import purge
+from broker.admin.cancel_many import cancel_many
 from broker.keys.keys import Keys
-from broker.queue import administration
+from broker.queue import administration, dead_moves
 from broker.queue.operations import QueueOperations
 from broker.queue.results import Entry, Lease, MovingMessage
 from broker.queue.unroutable import UnroutableLane
@@ -113,6 +115,10 @@ ANSWERS: dict[str, Any] = {
     "adopt": [b"ok"],
     "reclaim": [-1, 0],
     "cancel": b"unknown",
+    "requeue_many": [0, 1],
+    "discard_many": [0, 1],
+    "cancel_many": [b"unknown"],
+    "put_back": 0,
 }
 
 
@@ -164,10 +170,18 @@ def calls() -> list[tuple[str, list[str], list[Word]]]:
     family.reclaim(owner, finished=[lease], running=["b"], heir="other/live")
     administration.requeue(family, "a", as_read=b"{}", body=b"{}", nonce="n")
     administration.discard(family, "a", nonce="n")
+    administration.restore(family, "a", letter="{}")
+    letter = dead_moves.StoredLetter("a", b"{}", None)
+    dead_moves.requeue(family, [letter], {"a": (b"{}", 2)}, nonce="n")
+    dead_moves.discard(family, [letter], nonce="n")
     administration.cancel(family, "a")
+    cancel_many(family, ["a"], nonce="n")
     administration.pause(family)
     administration.resume(family)
     family.notify("retry")
+    purge.set_aside(family, "p", by="an_operator")
+    purge.undo(family, "p")
+    assert next(purge.drop(family, "p"))
     administration.flush(family)
     return wire.calls
 

@@ -68,6 +68,8 @@ def test_a_retry_policy_that_would_lose_retries_is_refused_when_it_is_declared(o
     [
         ("objective_ms", 0),
         ("objective_ms", "80"),
+        ("done_objective_ms", 0),
+        ("done_objective_ms", 1.5),
         ("soft_limit_ms", 0),
         ("soft_limit_ms", None),
         ("hard_limit_ms", 1_000),

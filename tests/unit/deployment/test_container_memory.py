@@ -24,8 +24,8 @@ def test_sum_is_that_of_the_containers_and_is_compared_with_the_machine(monkeypa
 
     found = container_memory.container_mib(LIMITED)
     others = sum(mib for name, mib in found.items() if not name.startswith("pool-"))
-    assert "migrate" not in found and others == 4_096
-    assert f"{pools:,} MiB in the pools' containers, 4,096 MiB in the others, {pools + 4_096:,} MiB in all" in line
+    assert "migrate" not in found and others == 4_480
+    assert f"{pools:,} MiB in the pools' containers, 4,480 MiB in the others, {pools + 4_480:,} MiB in all" in line
     assert line.endswith(
         "which is less: choose a larger one, or lower memory_limit_bytes, isolated or processes of pools"
     )

@@ -131,6 +131,7 @@ def queue_keys() -> Iterator[str]:
     for lane in ALL_LANES:
         yield keys.parked(lane).replace("7", "").replace("-", ".")
     yield keys.hold("7")
+    yield from keys.aside("7")
 
 
 def shared_keys() -> Iterator[str]:

@@ -9,7 +9,6 @@ import pytest
 from apps.platform.api.responses import iso_time
 from apps.platform.jobs.presentation import job_body, public_result, result_file, snapshot
 from apps.platform.jobs.queries import is_job_id
-from apps.platform.jobs.story import story_of
 from broker.stores.job_records import JobRecord
 
 ID = "0d6f3c2e-7f3a-4c62-9a41-3a8f0a3b9c11"
@@ -94,43 +93,3 @@ def test_a_snapshot_leaves_out_what_is_not_known() -> None:
 def test_other_texts_are_no_job_ids(text: str) -> None:
     assert is_job_id(ID)
     assert not is_job_id(text)
-
-
-def test_a_story_tells_what_happened_in_order() -> None:
-    job = record(
-        state="dead",
-        reason="exhausted",
-        attempts=6,
-        started_at=1_763_640_001_123,
-        finished_at=1_763_640_003_623,
-        error={"type": "ValueError", "message": "no"},
-    )
-
-    story = story_of(job)
-
-    assert [step.name for step in story.steps] == ["Enqueued", "Started", "Given up"]
-    assert story.tone == "sy-bad"
-    facts = dict(story.facts)
-    assert facts["Waited"] == "1.0 s"
-    assert facts["Ran"] == "2.5 s"
-    assert facts["Reason"] == "exhausted"
-
-
-def test_a_story_shows_progress_in_per_cent() -> None:
-    story = story_of(record(state="running", progress={"done": 1, "total": 3, "note": "page 1"}))
-
-    assert story.percent == 33
-    assert story.progress_note == "1 of 3, page 1"
-
-
-@pytest.mark.parametrize("progress", [{}, {"done": 1}, {"done": 0, "total": 0, "note": ""}])
-def test_a_story_without_a_total_shows_no_progress(progress: dict[str, Any]) -> None:
-    assert story_of(record(progress=progress)).percent is None
-
-
-def test_progress_never_exceeds_a_hundred_per_cent() -> None:
-    assert story_of(record(progress={"done": 5, "total": 3, "note": ""})).percent == 100
-
-
-def test_a_long_owner_is_cut() -> None:
-    assert ("Owner", "x" * 256) in story_of(record(owner="x" * 200_000)).facts

@@ -48,6 +48,12 @@ def test_the_dict_comes_before_the_environment() -> None:
     assert found.alert_urls == ("log:", "mailto:a@b")
 
 
+def test_audit_log_is_kept_for_a_year_or_as_many_days_as_are_set() -> None:
+    assert read({}).audit_days == 365
+    assert read({"AUDIT_DAYS": 30}).audit_days == 30
+    assert read({}, {"SWITCHYARD_AUDIT_DAYS": "90"}).audit_days == 90
+
+
 def test_values_may_be_those_of_python() -> None:
     found = read({"ALERT_URLS": ["log:"], "ALLOWED_PRIVATE_ADDRESSES": ["10.0.0.1:80"], "METRICS_DIR": Path("/m")})
 
@@ -79,6 +85,7 @@ def test_a_topology_is_named_or_given() -> None:
         ({"ALLOWED_PRIVATE_ADDRESSES": ["10.0.0.1"]}, 'SWITCHYARD["ALLOWED_PRIVATE_ADDRESSES"]', "no host:port"),
         ({"ALLOWED_PRIVATE_ADDRESSES": 3}, 'SWITCHYARD["ALLOWED_PRIVATE_ADDRESSES"]', "no list of host:port"),
         ({"PUBLIC_URL": "yard"}, 'SWITCHYARD["PUBLIC_URL"]', "no web address"),
+        ({"AUDIT_DAYS": 0}, 'SWITCHYARD["AUDIT_DAYS"]', "no number from 1 to 36,500"),
         ({"LOG_FORMAT": "xml"}, 'SWITCHYARD["LOG_FORMAT"]', "'xml'"),
     ],
 )

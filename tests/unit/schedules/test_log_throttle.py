@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import structlog
 
-from apps.platform.schedules import log_throttle
+from apps.platform import log_throttle
 
 
 def test_a_failure_that_lasts_is_logged_once_a_minute_and_its_end_once(monkeypatch):

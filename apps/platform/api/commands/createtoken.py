@@ -11,6 +11,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from apps.platform.api.models import SCOPES
 from apps.platform.api.tokens import create_token
+from apps.platform.audit.services import Who, act
 from apps.platform.console.command_errors import WRONG_ARGUMENTS, as_command_error
 from apps.platform.console.command_help import show_examples
 
@@ -40,7 +41,10 @@ class Command(BaseCommand):
             raise CommandError(f"--user: no user is named {user!r}; add one with manage.py createsuperuser") from error
         wanted = [scope.strip() for scope in scopes.split(",") if scope.strip()]
         try:
-            token, plain = create_token(owner=owner, scopes=wanted, name=name or f"made for {user} by command")
+            detail = {"name": name, "scopes": wanted, "owner": user}
+            with act("token.create", who=Who.of_command(), detail=detail) as entry:
+                token, plain = create_token(owner=owner, scopes=wanted, name=name or f"made for {user} by command")
+                entry.count, entry.target = 1, token.prefix
         except ValidationError as error:
             raise CommandError("; ".join(error.messages), returncode=WRONG_ARGUMENTS) from error
         if as_json:

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from apps.platform.api.models import Token
 from apps.platform.api.tokens import revoke_token
+from apps.platform.audit.services import Who, act
 from apps.platform.console.command_errors import as_command_error
 from apps.platform.console.command_help import show_examples
 
@@ -51,7 +52,9 @@ class Command(BaseCommand):
     def _revoke(self, given: str, as_json: bool) -> None:
         prefix = given.removeprefix("sy_").partition("_")[0]
         try:
-            token = revoke_token(prefix)
+            with act("token.revoke", who=Who.of_command(), target=prefix) as entry:
+                token = revoke_token(prefix)
+                entry.count = 1
         except Token.DoesNotExist as error:
             raise CommandError(f"token {prefix!r}: no token has this prefix; see manage.py tokens list") from error
         self.stdout.write(json.dumps(_row(token), indent=2) if as_json else f"token {token.prefix}: revoked")

@@ -1,8 +1,7 @@
-"""``manage.py deadletters``: list, show, requeue, discard."""
+"""``manage.py deadletters``: list, show, requeue, discard, restore, note."""
 
 from __future__ import annotations
 
-import getpass
 import json
 from argparse import ArgumentParser
 from dataclasses import asdict
@@ -10,10 +9,12 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
+from apps.platform.audit.services import Who
 from apps.platform.conf import declared_yard
 from apps.platform.console.command_errors import WRONG_ARGUMENTS, as_command_error
 from apps.platform.console.command_help import show_examples
-from apps.platform.dead_letters import actions, bulk, presentation, quarantine, queries
+from apps.platform.dead_letters import acts, presentation, queries
+from apps.platform.dead_letters.bulk import BulkResult
 from apps.platform.dead_letters.errors import UnknownDeadLetter, UnknownGroup
 from apps.platform.dead_letters.models import DeadLetter
 from apps.platform.dead_letters.reconcile import reconcile_all
@@ -23,13 +24,15 @@ EXAMPLES = """examples:
   manage.py deadletters list --limit 20
   manage.py deadletters show 0f8fad5b-d9cb-469f-a165-70867728950e      its traceback and history
   manage.py deadletters requeue --group 1f2e3d4c5b6a                   all of one cause, once it is fixed
-  manage.py deadletters discard 0f8fad5b-d9cb-469f-a165-70867728950e --reason 'the customer is gone'"""
+  manage.py deadletters discard 0f8fad5b-d9cb-469f-a165-70867728950e --reason 'the customer is gone'
+  manage.py deadletters restore 0f8fad5b-d9cb-469f-a165-70867728950e   within 90 days
+  manage.py deadletters note 0f8fad5b-d9cb-469f-a165-70867728950e 'waits for the new rates'"""
 
 
 class Command(BaseCommand):
     """Triage dead letters. Exits 1 if an id or group is unknown or a letter was not moved; stderr names each."""
 
-    help = "List, show, requeue and discard dead letters."
+    help = "List, show, requeue, discard and restore dead letters, and note on them."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         show_examples(parser, EXAMPLES)
@@ -53,11 +56,18 @@ class Command(BaseCommand):
             move.add_argument("--group", metavar="FP", default="", help="all open letters of this fingerprint")
             move.add_argument("--reason", default="", help="reason to note in the history")
             move.add_argument("--quarantined", action="store_true", help="the ids are of quarantined messages")
+        restore = verbs.add_parser("restore", help="put discarded letters back into their dead lists, for 90 days")
+        restore.add_argument("ids", nargs="+", metavar="ID")
+        restore.add_argument("--reason", default="", help="reason to note in the history")
+        note = verbs.add_parser("note", help="append a note to a letter's history")
+        note.add_argument("id", metavar="ID")
+        note.add_argument("text", metavar="TEXT", help="at most 500 characters")
         for sub in verbs.choices.values():
             sub.add_argument("--json", action="store_true", help="print JSON")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        verb = {"list": self._list, "show": self._show, "requeue": self._move, "discard": self._move}[options["verb"]]
+        verbs = {"list": self._list, "show": self._show, "restore": self._restore, "note": self._note}
+        verb = verbs.get(options["verb"], self._move)
         try:
             with as_command_error("dead letters"):
                 verb(options)
@@ -94,28 +104,45 @@ class Command(BaseCommand):
         presentation.print_letter(row, self.stdout)
 
     def _move(self, options: dict[str, Any]) -> None:
-        by, reason, ids, group = f"{getpass.getuser()} (shell)", options["reason"], options["ids"], options["group"]
+        reason, ids, group = options["reason"], list(dict.fromkeys(options["ids"])), options["group"]
         if bool(ids) == bool(group) or (options["quarantined"] and group):
             message = f"{options['verb']}: name ids, or one group with --group FP; quarantined messages have no group"
             raise CommandError(message, returncode=WRONG_ARGUMENTS)
-        outcome: bulk.BulkResult
+        who, verb = Who.of_command(), options["verb"]
+        by = f"{who.name} (shell)"
         if options["quarantined"]:
-            outcome = quarantine.move_each(options["verb"], list(dict.fromkeys(ids)))
+            outcome = acts.move_quarantined(verb, ids, who=who, reason=reason)
         elif group:
-            whole = {"requeue": bulk.requeue_group, "discard": bulk.discard_group}
-            outcome = whole[options["verb"]](group, by=by, reason=reason)
+            outcome = acts.apply_to_group(verb, group, who=who, by=by, reason=reason)
         else:
-            one: dict[str, bulk.Action] = {"requeue": actions.requeue, "discard": actions.discard}
-            outcome = bulk.apply_to_each(one[options["verb"]], list(dict.fromkeys(ids)), by=by, reason=reason)
+            outcome = acts.apply(verb, ids, who=who, by=by, reason=reason)
+        past = {"requeue": "Requeued", "discard": "Discarded"}[options["verb"]]
+        left = f", {outcome.left} of the group are left: run it again" if outcome.left else ""
+        moved = presentation.letters(len(outcome.done), quarantined=options["quarantined"])
+        self._report(outcome, f"{past} {moved}{left}.", as_json=options["json"])
+
+    def _restore(self, options: dict[str, Any]) -> None:
+        who, ids = Who.of_command(), list(dict.fromkeys(options["ids"]))
+        outcome = acts.restore(ids, who=who, by=f"{who.name} (shell)", reason=options["reason"])
+        self._report(outcome, f"Restored {presentation.letters(len(outcome.done))}.", as_json=options["json"])
+
+    def _note(self, options: dict[str, Any]) -> None:
+        who = Who.of_command()
+        result = acts.note(options["id"], who=who, by=f"{who.name} (shell)", text=options["text"])
+        if not result.done:
+            raise CommandError(result.message)
         if options["json"]:
+            self._print_json({"id": options["id"], "noted": True})
+        else:
+            self.stdout.write(result.message)
+
+    def _report(self, outcome: BulkResult, sentence: str, *, as_json: bool) -> None:
+        if as_json:
             self._print_json(asdict(outcome))
         else:
-            past = {"requeue": "Requeued", "discard": "Discarded"}[options["verb"]]
-            left = f", {outcome.left} of the group are left: run it again" if outcome.left else ""
-            moved = presentation.letters(len(outcome.done), quarantined=options["quarantined"])
-            self.stdout.write(f"{past} {moved}{left}.")
-        for sentence in (*outcome.skipped, *filter(None, [outcome.stopped])):
-            self.stderr.write(sentence)
+            self.stdout.write(sentence)
+        for text in (*outcome.skipped, *filter(None, [outcome.stopped])):
+            self.stderr.write(text)
         if outcome.skipped or outcome.stopped:
             raise SystemExit(1)
 

@@ -1,4 +1,4 @@
-"""``manage.py jobs``: show one job's state and history."""
+"""``manage.py jobs``: list, show, cancel, run again."""
 
 from __future__ import annotations
 
@@ -7,12 +7,22 @@ from typing import Any
 
 import dramatiq
 from django.core.management.base import BaseCommand, CommandError, CommandParser
+from dramatiq.middleware import MiddlewareError
 
+from apps.platform.audit.services import Who
+from apps.platform.bulk import services as bulk
 from apps.platform.console.command_errors import as_command_error
 from apps.platform.console.command_help import show_examples
+from apps.platform.history.filters import TEXTS, Filter
+from apps.platform.jobs.calls.arguments import read_json
+from apps.platform.jobs.listing.pages import find_jobs
+from apps.platform.jobs.listing.printing import print_page
+from apps.platform.jobs.passport.again import run_again
+from apps.platform.jobs.passport.reading import passport_of
 from apps.platform.jobs.presentation import job_body
-from apps.platform.jobs.queries import find_job, find_untracked, is_job_id
+from apps.platform.jobs.queries import find_known, find_untracked, is_job_id
 from apps.platform.jobs.services import request_cancel
+from broker.errors import SwitchyardError
 from broker.stores.job_records import JobRecord
 from middleware.places import place_of
 
@@ -20,30 +30,87 @@ ANSWERS = {"cancelled": "cancelled, it never starts", "asked": "asked to stop, i
 
 
 EXAMPLES = """examples:
+  manage.py jobs list --failures --since 1h             the last hour's failures, those that were retried too
+  manage.py jobs list --state queued,running --queue default --json
+  manage.py jobs list --argument customer_id=42
   manage.py jobs show 0f8fad5b-d9cb-469f-a165-70867728950e
-  manage.py jobs show 0f8fad5b-d9cb-469f-a165-70867728950e --json
-  manage.py jobs cancel 0f8fad5b-d9cb-469f-a165-70867728950e"""
+  manage.py jobs cancel 0f8fad5b-d9cb-469f-a165-70867728950e --reason 'wrong month'
+  manage.py jobs cancel --filter actor=export_invoices --filter state=queued
+  manage.py jobs run-again 0f8fad5b-d9cb-469f-a165-70867728950e --set month='"2026-10"'"""
+
+MOST_LISTED = 1_000
+HELP = {
+    "actor": "name of an actor",
+    "queue": "name of a queue",
+    "owner": "owner of the job",
+    "tag": "one of the job's tags",
+    "error": "class of the last failure's exception, or a part of its text",
+    "fingerprint": "fingerprint of the last failure",
+    "release": "release of the worker that ran it last",
+}
 
 
 class Command(BaseCommand):
-    help = "Show or cancel a job."
+    help = "List, show, cancel or run jobs again."
 
     def add_arguments(self, parser: CommandParser) -> None:
         show_examples(parser, EXAMPLES)
         actions = parser.add_subparsers(dest="action", required=True)
+        listing = actions.add_parser("list", help="jobs that match all conditions, newest first")
+        listing.add_argument("--state", action="append", help="state, repeatable or with commas: queued, running, dead")
+        for name in TEXTS:
+            listing.add_argument(f"--{name}", help=HELP[name])
+        listing.add_argument("--argument", metavar="NAME=VALUE", help="exact value of an argument")
+        listing.add_argument("--since", help="30m, 1h or 7d ago, or an ISO time (UTC)")
+        listing.add_argument("--until", help="as --since; the time itself is left out")
+        listing.add_argument("--failures", action="store_true", help="with a failed attempt, also those retried")
+        listing.add_argument("--after", default="", help="where the page before ended")
+        listing.add_argument("--limit", type=int, default=50, help=f"jobs of a page, 50, at most {MOST_LISTED}")
         show = actions.add_parser("show", help="print the state of a job")
-        show.add_argument("id", metavar="ID")
-        show.add_argument("--json", action="store_true", dest="as_json", help="print it as JSON")
         cancel = actions.add_parser("cancel", help="cancel a job: at once when it waits, within 10 s when it runs")
-        cancel.add_argument("id", metavar="ID")
-        cancel.add_argument("--json", action="store_true", dest="as_json", help="print the answer as JSON")
+        cancel.add_argument(
+            "--filter", action="append", default=[], metavar="NAME=VALUE", dest="conditions",
+            help="instead of an id: cancel all that match, as a bulk act; repeatable, names as in the list",
+        )  # fmt: skip
+        again = actions.add_parser("run-again", help="enqueue a job again as a new one")
+        again.add_argument(
+            "--set", action="append", default=[], metavar="NAME=JSON", dest="changes",
+            help="another value for an argument, as JSON; repeatable",
+        )  # fmt: skip
+        for action in (show, again):
+            action.add_argument("id", metavar="ID")
+        cancel.add_argument("id", metavar="ID", nargs="?", default="")
+        for action in (cancel, again):
+            action.add_argument("--reason", default="", help="reason, for the audit log")
+        for action in (listing, show, cancel, again):
+            action.add_argument("--json", action="store_true", dest="as_json", help="print JSON")
 
-    def handle(self, *args: Any, action: str, id: str, as_json: bool = False, **options: Any) -> None:
-        with as_command_error(f"job {id}"):
-            self._show(id, as_json) if action == "show" else self._cancel(id, as_json)
+    def handle(self, *args: Any, action: str, as_json: bool = False, **options: Any) -> None:
+        act = {"list": self._list, "show": self._show, "cancel": self._cancel, "run-again": self._run_again}[action]
+        job_id = options.get("id")
+        with as_command_error(f"job {job_id}" if job_id else "jobs"):
+            act(options, as_json)
 
-    def _show(self, job_id: str, as_json: bool) -> None:
-        job = find_job(job_id)
+    def _list(self, options: dict[str, Any], as_json: bool) -> None:
+        names = ("state", *TEXTS, "argument", "since", "until", "failures")
+        try:
+            wanted = Filter.from_query({name: options[name] for name in names})
+            limit = min(max(options["limit"], 1), MOST_LISTED)
+            page = find_jobs(wanted, after=options["after"], limit=limit, arguments=True)
+        except ValueError as error:
+            raise CommandError(str(error)) from error
+        if as_json:
+            missing = [name for name, away in (("broker", page.broker_away), ("history", page.history_away)) if away]
+            body = {"jobs": [line.as_json() for line in page.lines], "after": page.after or None, "cut": page.cut}
+            self.stdout.write(json.dumps(body | {"missing": missing}, indent=2, default=str))
+        else:
+            print_page(page, self.stdout)
+        if page.broker_away or page.history_away:
+            raise CommandError("jobs: the list is not complete, because the broker or the database does not answer")
+
+    def _show(self, options: dict[str, Any], as_json: bool) -> None:
+        job_id = options["id"]
+        job = find_known(job_id)
         if job is None and (message := find_untracked(job_id)) is not None:
             raise CommandError(
                 f"job {job_id}: {message.actor_name} on {message.queue_name} keeps no record (track=False): its "
@@ -61,8 +128,14 @@ class Command(BaseCommand):
         if job.reason == "parked":
             self.stdout.write(f"{'why':16} {_why_parked(job)}")
 
-    def _cancel(self, job_id: str, as_json: bool) -> None:
-        answer = request_cancel(job_id) if is_job_id(job_id) else "unknown"
+    def _cancel(self, options: dict[str, Any], as_json: bool) -> None:
+        job_id, conditions, who, reason = options["id"], options["conditions"], Who.of_command(), options["reason"]
+        if bool(job_id) == bool(conditions):
+            raise CommandError("jobs cancel: write one job's ID, or --filter NAME=VALUE for all that match")
+        if conditions:
+            self._cancel_matching(conditions, who, reason, as_json)
+            return
+        answer = request_cancel(job_id, who=who, reason=reason) if is_job_id(job_id) else "unknown"
         if answer == "unknown":
             raise _unknown(job_id)
         if answer == "ended":
@@ -71,6 +144,49 @@ class Command(BaseCommand):
             self.stdout.write(json.dumps({"id": job_id, "answer": answer}))
         else:
             self.stdout.write(f"job {job_id}: {ANSWERS[answer]}")
+
+    def _cancel_matching(self, conditions: list[str], who: Who, reason: str, as_json: bool) -> None:
+        try:
+            row = bulk.start("job.cancel", _pairs("--filter", conditions), who=who, reason=reason)
+        except ValueError as error:
+            raise CommandError(f"jobs cancel: {error}") from error
+        if as_json:
+            self.stdout.write(json.dumps({"bulk_act": row.pk, "filter": row.filter, "total": row.total}))
+        else:
+            self.stdout.write(f"bulk act {row.pk} cancels about {row.total:,} jobs: manage.py bulk show {row.pk}")
+
+    def _run_again(self, options: dict[str, Any], as_json: bool) -> None:
+        job_id = options["id"]
+        job = passport_of(job_id)
+        if job is None:
+            raise _unknown(job_id)
+        try:
+            changes = {name: read_json(text) for name, text in _pairs("--set", options["changes"]).items()}
+            edited = {**(job.arguments or {}), **changes} if changes else None
+            sent = run_again(job, edited=edited, who=Who.of_command(), reason=options["reason"])
+        except (MiddlewareError, ValueError) as error:
+            raise CommandError(f"job {job_id}: {error}") from error
+        except SwitchyardError as error:
+            raise CommandError(str(error)) from error
+        if as_json:
+            self.stdout.write(json.dumps({"id": sent, "of": job_id}))
+        else:
+            self.stdout.write(f"job {sent}: enqueued, {job.actor} again")
+
+
+def _pairs(option: str, given: list[str]) -> dict[str, str]:
+    """Return texts of the form ``name=value`` by name.
+
+    Raises:
+        ValueError: one has no name or no value.
+    """
+    found: dict[str, str] = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not (name and equals) or name in found:
+            raise ValueError(f"{option} {text!r:.100}: write NAME=VALUE, each name once")
+        found[name] = value
+    return found
 
 
 def _why_parked(job: JobRecord) -> str:
@@ -88,6 +204,6 @@ def _why_parked(job: JobRecord) -> str:
 
 def _unknown(job_id: str) -> CommandError:
     return CommandError(
-        f"job {job_id}: no job has this id, or it has expired; finished jobs are kept for 25 hours, those sent with "
+        f"job {job_id}: no job has this id, or it has expired; finished jobs are kept for 30 days, those sent with "
         "track=False not at all"
     )

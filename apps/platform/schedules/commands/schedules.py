@@ -1,4 +1,4 @@
-"""``manage.py schedules list`` and ``schedules run NAME``."""
+"""``manage.py schedules``: list, show, run, pause and resume."""
 
 from __future__ import annotations
 
@@ -10,50 +10,96 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.utils import timezone
 
+from apps.platform.audit.services import Who
 from apps.platform.console.command_errors import as_command_error
 from apps.platform.console.command_help import show_examples
-from apps.platform.schedules import queries, services
+from apps.platform.console.times import InvalidTime, parse_until
+from apps.platform.schedules import history, pauses, queries, services
+from apps.platform.schedules.models import ScheduleState
 
-HEADINGS = ("schedule", "cron (UTC)", "queue", "last", "late", "next")
+HEADINGS = ("schedule", "cron (UTC)", "queue", "last", "late", "next", "state")
 
 
 EXAMPLES = """examples:
   manage.py schedules list
-  manage.py schedules run purge_delivery_attempts      now, independent of its ticks; prints the job's id"""
+  manage.py schedules show purge_delivery_attempts     with its last ticks
+  manage.py schedules run purge_delivery_attempts      now, independent of its ticks; prints the job's id
+  manage.py schedules pause purge_delivery_attempts --until 2h --reason "the table is being rebuilt"
+  manage.py schedules resume purge_delivery_attempts"""
 
 
 class Command(BaseCommand):
-    """List the schedules, or run one now."""
+    """List the schedules, show one, run one now, pause or resume one."""
 
-    help = "List the schedules, or run one now."
+    help = "List the schedules; show, run, pause or resume one."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        """Add the actions list and run."""
+        """Add the actions list, show, run, pause and resume."""
         show_examples(parser, EXAMPLES)
         forms = parser.add_subparsers(dest="action", required=True)
         listing = forms.add_parser("list", help="every schedule, with its last tick and its next")
-        listing.add_argument("--json", action="store_true", help="print JSON")
+        show = forms.add_parser("show", help="one schedule with its last ticks")
         run = forms.add_parser("run", help="enqueue a schedule's actor now, independent of its ticks")
-        run.add_argument("name", metavar="NAME", help="name of the actor, see list")
-        run.add_argument("--json", action="store_true", help="print JSON")
+        pause = forms.add_parser("pause", help="send none of a schedule's ticks; they are missed")
+        resume = forms.add_parser("resume", help="send its ticks again, from the next one on")
+        for each in (show, run, pause, resume):
+            each.add_argument("name", metavar="NAME", help="name of the actor, see list")
+        for each in (run, pause, resume):
+            each.add_argument("--reason", metavar="TEXT", default="", help="why, for the audit log")
+        pause.add_argument("--until", metavar="TIME", help="2h, 14:00 or ISO 8601 in UTC; without it until resumed")
+        for each in (listing, show, run, pause, resume):
+            each.add_argument("--json", action="store_true", help="print JSON")
 
-    def handle(self, *args: Any, **options: Any) -> None:
-        """Print the list, or the id of the enqueued job."""
-        if options["action"] == "run":
-            try:
-                with as_command_error("schedules"):
-                    job_id = services.run_now(options["name"])
-            except services.UnknownSchedule as error:
-                raise CommandError(str(error)) from error
-            self.stdout.write(json.dumps({"id": job_id}) if options["json"] else job_id)
-            return
+    def handle(self, *args: Any, action: str, **options: Any) -> None:
+        """Do the action, and print what came of it."""
+        actions = {"run": self._run, "pause": self._pause, "resume": self._resume, "show": self._show}
+        as_json = options["json"]
         with as_command_error("schedules"):
-            rows = queries.overview(timezone.now())
-        self.stdout.write(_json(rows) if options["json"] else _table(rows))
+            try:
+                if action == "list":
+                    rows = queries.overview(timezone.now())
+                    answer, text = [dataclasses.asdict(row) for row in rows], _table(rows)
+                else:
+                    answer, text = actions[action](**options)
+            except (services.UnknownSchedule, InvalidTime) as error:
+                raise CommandError(str(error)) from error
+        self.stdout.write(json.dumps(answer, default=_iso, indent=2) if as_json else text)
+
+    def _run(self, *, name: str, reason: str, **options: Any) -> tuple[Any, str]:
+        job_id = services.run_now(name, who=Who.of_command(), reason=reason)
+        return {"id": job_id}, job_id
+
+    def _pause(self, *, name: str, reason: str, until: str | None, **options: Any) -> tuple[Any, str]:
+        end = parse_until(until, now=timezone.now()) if until else None
+        pauses.pause(name, who=Who.of_command(), reason=reason, until=end)
+        row = _row(name)
+        return dataclasses.asdict(row), f"{name} is {_state(row)}; its ticks are not sent, then or later"
+
+    def _resume(self, *, name: str, reason: str, **options: Any) -> tuple[Any, str]:
+        missed = pauses.resume(name, who=Who.of_command(), reason=reason)
+        row = _row(name)
+        answer = {"name": name, "resumed": missed is not None, "missed": missed or 0, "next_tick": row.next_tick}
+        if missed is None:
+            return answer, f"{name} was not paused"
+        counted = "1 tick" if missed == 1 else f"{missed:,} ticks"
+        return answer, f"{name} is resumed; it missed {counted}, which will not be sent"
+
+    def _show(self, *, name: str, **options: Any) -> tuple[Any, str]:
+        row, ticks = _row(name), history.last_ticks(name)
+        fields = ("due_at", "outcome", "lateness_ms", "job_id", "by")
+        answer = dataclasses.asdict(row) | {
+            "ticks": [{field: getattr(tick, field) for field in fields} for tick in ticks]
+        }
+        lines = [_table([row]), ""]
+        for tick in ticks:
+            late = f"{tick.lateness_ms / 1000:.1f} s late" if tick.lateness_ms is not None else ""
+            lines.append(f"{tick.due_at:%Y-%m-%d %H:%M}  {tick.outcome:8} {late:12} {tick.job_id} {tick.by}".rstrip())
+        return answer, "\n".join(lines if ticks else [*lines, "no tick is kept yet"])
 
 
-def _json(rows: list[queries.ScheduleRow]) -> str:
-    return json.dumps([dataclasses.asdict(row) for row in rows], default=_iso, indent=2)
+def _row(name: str) -> queries.ScheduleRow:
+    state = ScheduleState.objects.filter(actor=name).first()
+    return queries.row_of(services.find(name), state, timezone.now())
 
 
 def _iso(moment: datetime.datetime) -> str:
@@ -73,5 +119,13 @@ def _table(rows: list[queries.ScheduleRow]) -> str:
 def _cells(row: queries.ScheduleRow) -> tuple[str, ...]:
     last = f"{row.last_tick:%Y-%m-%d %H:%M}" if row.last_tick else "never yet"
     late = f"{row.lateness_ms / 1000:.1f} s" if row.lateness_ms is not None else ""
-    due = f"{row.next_tick:%Y-%m-%d %H:%M}" if row.next_tick else "never"
-    return row.name, row.spec, row.queue, last, late, due
+    due = f"{row.next_tick:%Y-%m-%d %H:%M}" if row.next_tick else "when resumed" if row.paused_at else "never"
+    return row.name, row.spec, row.queue, last, late, due, _state(row)
+
+
+def _state(row: queries.ScheduleRow) -> str:
+    if row.paused_at is None:
+        return "on"
+    until = f" until {row.paused_until:%Y-%m-%d %H:%M}" if row.paused_until else ""
+    reason = f" ({row.paused_reason})" if row.paused_reason else ""
+    return f"paused by {row.paused_by}{until}{reason}, {row.missed:,} missed"

@@ -20,6 +20,7 @@ from apps.platform.conf import declared_yard, switchyard_settings
 from apps.platform.workers.checks import (
     actors,
     database,
+    environment,
     http_clients,
     installation,
     pools,
@@ -39,6 +40,7 @@ Databases = Sequence[str] | None
 def register_all() -> None:
     """Register the checks with Django."""
     register(library_is_installed, TAG)
+    register(environment_is_known, TAG)
     register(addresses_are_included, Tags.urls)
     register(yard_is_sound, TAG)
     register(actors_are_sound, TAG)
@@ -51,6 +53,11 @@ def register_all() -> None:
 def library_is_installed(app_configs: Apps, **options: Any) -> list[CheckMessage]:
     """Check that every app of the library is installed, and that the broker is the library's."""
     return installation.missing_apps() + installation.foreign_broker()
+
+
+def environment_is_known(app_configs: Apps, **options: Any) -> list[CheckMessage]:
+    """Check the names of environment variables that begin with ``SWITCHYARD_``."""
+    return environment.unknown_variables()
 
 
 def addresses_are_included(app_configs: Apps, **options: Any) -> list[CheckMessage]:

@@ -68,7 +68,9 @@ def serve(assignment: Assignment, row: ChildRow, *, parent_pid: int) -> int:
     for path in os.environ.get(MIDDLEWARE_VARIABLE, "").split():
         broker.add_middleware(import_string(path)())
     broker.become(assignment.child, slots=assignment.slots)
-    facilities(broker).barrier.finished = row
+    barrier = facilities(broker).barrier
+    barrier.finished = row
+    barrier.worker_place = barrier.worker_place._replace(pool=assignment.pool.name, worker=assignment.child)
     keep_database_connections()
     if assignment.pool.nice:
         os.nice(assignment.pool.nice)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from typing import Any
 
+from django.apps import apps
 from django.core.management.base import BaseCommand, CommandParser
 
 from apps.platform.conf import declared_yard
@@ -45,6 +47,7 @@ class Command(BaseCommand):
             type=float,
             help=f"seconds for running tasks to end, default {GRACE_S:g}, {autoreload.GRACE_S:g} with --reload",
         )
+        parser.add_argument("--no-history", action="store_true", help="do not start the history writer, see runhistory")
         parser.add_argument("--ready-fd", type=int, metavar="FD", help="descriptor to write to once all pools work")
 
     def handle(self, **options: Any) -> None:
@@ -66,7 +69,8 @@ class Command(BaseCommand):
         warn_if_too_small(pools, memory_here())
         if (ready_fd := options["ready_fd"]) is not None:
             os.set_inheritable(ready_fd, False)
-        parent = PoolGroup(pools, grace_s=options["grace"], companion=companion, ready_fd=ready_fd)
+        history = None if options["no_history"] else _history_writer()
+        parent = PoolGroup(pools, grace_s=options["grace"], companion=companion, history=history, ready_fd=ready_fd)
         sys.exit(run_or_crash(parent.run))
 
     def make_companion(self, options: dict[str, Any]) -> Companion | None:
@@ -75,4 +79,11 @@ class Command(BaseCommand):
 
     def command_line(self, options: dict[str, Any]) -> list[str]:
         """Return the command line of the same run without ``--reload``."""
-        return ["switchyard", "runpools", *options["pools"], f"--grace={options['grace']}"]
+        history = ["--no-history"] if options["no_history"] else []
+        return ["switchyard", "runpools", *options["pools"], f"--grace={options['grace']}", *history]
+
+
+def _history_writer() -> Callable[[], int] | None:
+    """Return what runs the history writer; ``None`` in a project without the history's app."""
+    found = apps.app_configs.get("switchyard_history")
+    return None if found is None else found.run_writer  # type: ignore[attr-defined]

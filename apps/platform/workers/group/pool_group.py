@@ -62,6 +62,7 @@ class PoolGroup:
     Args:
         grace_s: Seconds that running tasks may take to end once the pools drain.
         companion: A process to run beside the supervisors.
+        history: Runs the history writer until a signal stops it; in a process that is restarted like a supervisor.
         own_row: Row in which a parent of this one reads whether all pools are ready.
         ready_fd: Descriptor to write to once all pools are ready.
     """
@@ -72,15 +73,18 @@ class PoolGroup:
         *,
         grace_s: float = GRACE_S,
         companion: Companion | None = None,
+        history: Callable[[], int] | None = None,
         own_row: ChildRow | None = None,
         ready_fd: int | None = None,
     ) -> None:
         self._parts = _parts(pools)
         self._companion = companion
+        self._history = history
         self._own_row = own_row
         self._ready_fd = ready_fd
         self._grace_s = grace_s
-        self._table = ChildTable.create(len(self._parts))
+        count = len(self._parts) + (history is not None)
+        self._table = ChildTable.create(count)
         self._ready = False
         self._unclean = False
         self._kill_at_s: float | None = None
@@ -90,7 +94,7 @@ class PoolGroup:
             if own_row is None
             else SignalPipe(noted=NOTED_BELOW, ignored=(signal.SIGINT, signal.SIGHUP))
         )
-        self._process_set = ProcessSet(self._selector, len(self._parts), start=self._start, ended=self._ended)
+        self._process_set = ProcessSet(self._selector, count, start=self._start, ended=self._ended)
 
     def run(self) -> int:
         """Keep the supervisors running; return 0 after a drain, 70 when a process had to be killed for it."""
@@ -135,9 +139,13 @@ class PoolGroup:
             self._process_set.stop(signal.SIGKILL)
 
     def _start(self, index: int) -> int:
-        part, table = self._parts[index - 1], self._table
+        table = self._table
         row = table.rows[index - 1]
         row.clear()
+        if self._is_history(index) and self._history is not None:
+            row.set_ready()  # nothing waits for it
+            return fork(self._history, title="history", close_inherited=[self._close_inherited])
+        part = self._parts[index - 1]
 
         def run() -> int:
             if len(part) > 1:
@@ -153,16 +161,22 @@ class PoolGroup:
 
     def _ended(self, index: int, pid: int, status: int) -> bool:
         _, description = describe_exit(status)
-        part = self._parts[index - 1]
         if self._process_set.stopping:
             self._unclean = self._unclean or status != 0
+        elif self._is_history(index):
+            logger.error("the history writer (pid %d) %s; it is started again", pid, description)
+            return False  # with backoff: its database may be broken
         else:
+            part = self._parts[index - 1]
             names, kind = ", ".join(pool.name for pool in part), "supervisor" if len(part) == 1 else "parent"
             logger.error("pool %s: its %s (pid %d) %s; it is started again", names, kind, pid, description)
         return self._table.rows[index - 1].read().ready
 
+    def _is_history(self, index: int) -> bool:
+        return index > len(self._parts)
+
     def _close_inherited(self) -> None:
-        """Close, in a supervisor, what belongs to the parent."""
+        """Close, in a child, what belongs to the parent."""
         self._selector.close()
         self._process_set.close_inherited()
         self._signals.close()

@@ -319,7 +319,7 @@ def connect_leases(pool: Pool, yard: Yard, broker: Broker, url: str) -> ChildLea
     )
     calls = RedisCalls(connect(url, profile="quick"), budget_s=TICK_S)
     queues = {queue: QueueOperations(calls, broker.families[queue].keys) for queue in names}
-    return ChildLeases(pool, served, isolated, queues, calls, JobRecords(calls, broker.keys))
+    return ChildLeases(pool, served, isolated, queues, calls, JobRecords(calls, broker.keys, broker.families))
 
 
 def _text(id_: bytes) -> str:

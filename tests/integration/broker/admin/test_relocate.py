@@ -14,8 +14,8 @@ from broker.admin.relocate import relocate
 from broker.interface import Facilities
 from broker.keys.keys import Keys
 from broker.queue import administration
-from broker.queue.operations import HIGH, QueueOperations
-from broker.queue.results import Entry, Grant
+from broker.queue.operations import QueueOperations
+from broker.queue.results import HIGH, Entry, Grant
 from broker.redis.calls import RedisCalls
 from tests.waiting import wait_for
 
@@ -220,3 +220,14 @@ def test_a_relocated_job_can_be_cancelled(facilities: Facilities, run_worker: Ca
         assert facilities.records.read(stops).state == "cancelled"  # type: ignore[union-attr]
     finally:
         del broker.actors["relocated"]
+
+
+def test_live_records_and_progress_do_not_stay_behind(families: tuple[QueueOperations, QueueOperations]) -> None:
+    source, target = families
+    source.enqueue([Entry("a", BODY)])
+    for key in (source.keys.jobs, source.keys.progress):
+        source.calls.command("HSET", key, "a", "of an attempt before")
+
+    list(relocate(source, target, actor="an_actor"))
+
+    assert [source.calls.command("EXISTS", key) for key in (source.keys.jobs, source.keys.progress)] == [0, 0]

@@ -87,7 +87,8 @@ class Subject(ABC):
         self.promises = PROMISES[name]
         self.dead_lists = DeadLists(RedisCalls(client), self.keys)
         self.quarantine = Quarantine(RedisCalls(client), self.keys)
-        self.records = JobRecords(RedisCalls(client), self.keys)
+        queues, finds = [queue.name for queue in YARD.queues], name == "atomic"
+        self.records = JobRecords(RedisCalls(client), self.keys, queues, finds_waiting=finds)
         self.meanwhile = Meanwhile()
         self.broker, _ = self.build()
         self._holder, self.transport = self.build()

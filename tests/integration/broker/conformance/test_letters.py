@@ -10,7 +10,7 @@ import pytest
 from broker.errors import NoSuchDeadLetter
 from broker.queue.dead_letter_json import payload_of
 from broker.shapes import DeadLetter
-from broker.stores.job_records import sequence, step
+from broker.stores.job_steps import LiveJob, live_step
 from tests.factories.letters import letter
 from tests.integration.broker.conformance.subjects import Subject
 from tests.waiting import wait_for
@@ -128,8 +128,7 @@ def test_a_cancelled_message_is_taken_out_where_that_is_promised(subject: Subjec
 
 def test_a_message_whose_worker_died_knows_that_it_was_asked_to_stop(subject: Subject) -> None:
     id_ = subject.send()
-    order = sequence(generation=0, attempts=1, state="running")
-    subject.records.write([step(id_, sequence=order, state="running", fields={}, ttl_ms=60_000)])
+    subject.records.write([live_step("work", LiveJob(id_, "running", attempt=1))])
     before = subject.transport.cancel_requested(subject.hold())
 
     place = subject.transport.cancel("work", id_)

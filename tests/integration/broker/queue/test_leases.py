@@ -21,8 +21,8 @@ from broker.queue.leases import (
     LeaseKeeper,
     owner_of,
 )
-from broker.queue.operations import AT_ONCE, QueueOperations
-from broker.queue.results import Entry, Reclaimed
+from broker.queue.operations import QueueOperations
+from broker.queue.results import AT_ONCE, Entry, Reclaimed
 from broker.redis.calls import RedisCalls
 from broker.redis.connections import connect
 from tests.chaos.fault_proxy import FaultProxy

@@ -10,18 +10,21 @@ import redis
 
 from broker.keys.keys import Keys
 from broker.redis.calls import RedisCalls
-from broker.stores.job_records import LIVE_TTL_MS, JobRecords, Step, sequence, step
+from broker.stores.ended_jobs import EndedJob, Failure, decode_rows
+from broker.stores.job_records import JobRecords
+from broker.stores.job_steps import ENDED, LiveJob, Step, ended_step, live_step
 from broker.worker.ack_barrier import AckBarrier
 
 
 @pytest.fixture
 def records(valkey: redis.Redis) -> JobRecords:
-    return JobRecords(RedisCalls(valkey), Keys(f"test-{uuid.uuid4().hex[:8]}"))
+    return JobRecords(RedisCalls(valkey), Keys(f"test-{uuid.uuid4().hex[:8]}"), ["work"], finds_waiting=False)
 
 
 def a_step(state: str, attempts: int) -> Step:
-    order = sequence(generation=0, attempts=attempts, state=state)
-    return step("job", sequence=order, state=state, fields={"attempts": attempts}, ttl_ms=LIVE_TTL_MS)
+    if state in ENDED:
+        return ended_step("work", EndedJob("job", state, attempt=attempts))
+    return live_step("work", LiveJob("job", state, attempt=attempts))
 
 
 def start(buffer: AckBarrier) -> None:
@@ -56,25 +59,31 @@ def test_the_latest_step_is_written(records: JobRecords, steps: list[Callable[[A
     assert (record.state, record.attempts) == (state, 1)
 
 
-def test_a_step_that_cannot_be_sent_is_told_and_holds_up_no_other(
-    records: JobRecords, caplog: pytest.LogCaptureFixture
-) -> None:
-    ends = sequence(generation=0, attempts=1, state="succeeded")
-    bad = step("bad", sequence=ends, state="succeeded", fields={"enqueued_at": 2**70}, ttl_ms=LIVE_TTL_MS)
-    good = step("good", sequence=ends, state="succeeded", fields={}, ttl_ms=LIVE_TTL_MS)
-
-    assert records.write([good, bad]) == ["written", "refused"]
-    assert "job bad is not recorded" in caplog.text
-
-
-def test_what_is_over_with_a_later_step_is_not_written_with_it(records: JobRecords) -> None:
-    buffer = AckBarrier(records)
-    waits = {"attempts": 1, "next_attempt_at": 7, "error": {"type": "E", "message": "no"}}
-    buffer.add(step("job", sequence=11, state="retrying", fields=waits, ttl_ms=LIVE_TTL_MS))
-    buffer.add(step("job", sequence=20, state="succeeded", fields={"attempts": 2}, ttl_ms=LIVE_TTL_MS))
+def test_an_attempt_that_is_retried_leaves_its_row_beside_the_end(records: JobRecords) -> None:
+    buffer, failure = AckBarrier(records), Failure("E", "no")
+    failed = ended_step("work", EndedJob("job", "retrying", attempt=1, error=failure))
+    waits = LiveJob("job", "retrying", attempt=1, next_attempt_at=7, error=failure)
+    buffer.add(live_step("work", waits, rows=failed.rows))
+    buffer.add(ended_step("work", EndedJob("job", "succeeded", attempt=2)))
     buffer.flush()
 
     record = records.read("job")
 
     assert record is not None
     assert (record.state, record.attempts, record.error, record.next_attempt_at) == ("succeeded", 2, None, None)
+    [(_, fields)] = records.calls.client.xrange(records.keys.queue("work").history)
+    assert [(row.state, row.attempt) for row in decode_rows(fields[b"rows"])] == [("retrying", 1), ("succeeded", 2)]
+    assert fields[b"n"] == b"2"
+
+
+def test_a_start_after_a_failure_keeps_the_failure(records: JobRecords) -> None:
+    failed = LiveJob("job", "retrying", attempt=1, started_at=1, next_attempt_at=7, error=Failure("E", "no"))
+    for job in (failed, LiveJob("job", "running", attempt=2, started_at=1_700_000_000_123)):
+        records.write([live_step("work", job)])
+
+    record = records.read("job")
+
+    assert record is not None
+    assert (record.state, record.attempts, record.next_attempt_at) == ("running", 2, None)
+    assert record.started_at == 1_700_000_000_123
+    assert record.error == {"type": "E", "message": "no"}

@@ -14,7 +14,9 @@ from broker.keys.keys import Keys
 from broker.queue.operations import QueueOperations
 from broker.queue.results import Entry, Lease
 from broker.redis.calls import RedisCalls
-from broker.stores.job_records import LIVE_TTL_MS, JobRecords, sequence, step
+from broker.stores.ended_jobs import EndedJob
+from broker.stores.job_records import JobRecords
+from broker.stores.job_steps import ended_step
 from broker.worker.ack_barrier import AckBarrier
 from broker.worker.acks import MANY, Acks
 from tests.waiting import wait_for
@@ -57,7 +59,7 @@ def may_write() -> threading.Event:
 @pytest.fixture
 def steps(valkey: redis.Redis, keys: Keys, may_write: threading.Event) -> Iterator[AckBarrier]:
     """Records that are written in the background, once the test allows it."""
-    steps = AckBarrier(JobRecords(RedisCalls(valkey), keys))
+    steps = AckBarrier(JobRecords(RedisCalls(valkey), keys, ["work"]))
     steps.finished = Row(lambda: may_write.wait(20))
     steps.start()
     yield steps
@@ -71,8 +73,7 @@ def hold(family: QueueOperations, count: int) -> list[Lease]:
 
 
 def succeed(steps: AckBarrier, lease: Lease) -> None:
-    order = sequence(generation=0, attempts=1, state="succeeded")
-    steps.add(step(str(lease.id, "ascii"), sequence=order, state="succeeded", fields={}, ttl_ms=LIVE_TTL_MS))
+    steps.add(ended_step("work", EndedJob(str(lease.id, "ascii"), "succeeded", attempt=1)))
 
 
 def test_of_many_only_those_are_taken_whose_records_are_written(
@@ -88,7 +89,7 @@ def test_of_many_only_those_are_taken_whose_records_are_written(
     wait_for(lambda: steps.written == steps.noted, 5, what="records written")
 
     assert acks.take_written() == leases
-    records = JobRecords(RedisCalls(valkey), keys)
+    records = JobRecords(RedisCalls(valkey), keys, ["work"])
     assert {found.state for lease in leases if (found := records.read(str(lease.id, "ascii")))} == {"succeeded"}
 
 

@@ -10,7 +10,9 @@ import pytest
 from dramatiq.middleware import TimeLimitExceeded
 
 from broker.errors import BrokerRefused, BrokerUnavailable
-from broker.stores.job_records import LIVE_TTL_MS, JobRecords, Step, sequence, step
+from broker.stores.ended_jobs import EndedJob
+from broker.stores.job_records import JobRecords
+from broker.stores.job_steps import Step, ended_step
 from broker.worker.ack_barrier import AckBarrier
 from tests.waiting import wait_for
 
@@ -48,8 +50,7 @@ def make(records: Records) -> AckBarrier:
 
 
 def end(job_id: str) -> Step:
-    order = sequence(generation=0, attempts=1, state="succeeded")
-    return step(job_id, sequence=order, state="succeeded", fields={}, ttl_ms=LIVE_TTL_MS)
+    return ended_step("work", EndedJob(job_id, "succeeded", attempt=1))
 
 
 def test_an_interrupt_between_taking_steps_and_writing_them_loses_none() -> None:

@@ -1,3 +1,3 @@
 """The command ``queues`` under its short name."""
 
-from apps.platform.operations.commands.queues import Command as Command
+from apps.platform.queues.commands.queues import Command as Command

@@ -1,0 +1,85 @@
+"""Figures of an actor from the metrics of the workers on this machine."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+
+from apps.platform.conf import switchyard_settings
+from apps.platform.console.formatting import duration
+from apps.platform.operations.metrics_workers import WorkerMetrics
+from middleware.metrics import BUCKETS_S
+
+DURATION, WAIT, ENDED = (
+    "switchyard_message_duration_seconds", "switchyard_message_wait_seconds", "switchyard_messages",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Percentiles:
+    """Percentiles of a histogram in ms, each the upper bound of its bucket; ``None`` beyond the last bucket."""
+
+    count: int
+    p50_ms: float | None
+    p95_ms: float | None
+
+    @property
+    def median(self) -> str:
+        """The median as text."""
+        return _at_most(self.p50_ms)
+
+    @property
+    def most(self) -> str:
+        """The 95th percentile as text."""
+        return _at_most(self.p95_ms)
+
+
+@dataclass(frozen=True, slots=True)
+class ActorMetrics:
+    """Attempts of one actor on this machine, since its metrics folder was emptied.
+
+    Args:
+        outcomes: Outcome -> attempts, most frequent first.
+    """
+
+    outcomes: tuple[tuple[str, int], ...]
+    run: Percentiles | None
+    wait: Percentiles | None
+
+    @property
+    def attempts(self) -> int:
+        """Attempts that ended."""
+        return sum(count for _, count in self.outcomes)
+
+
+def of_this_machine(actor: str) -> ActorMetrics:
+    """Return an actor's figures, summed over lanes and pools. Attempts beyond 500 actors are counted as "other"."""
+    outcomes: defaultdict[str, float] = defaultdict(float)
+    buckets: dict[str, defaultdict[float, float]] = {DURATION: defaultdict(float), WAIT: defaultdict(float)}
+    for family in WorkerMetrics(switchyard_settings().metrics_dir).collect():
+        for sample in family.samples if family.name in (DURATION, WAIT, ENDED) else ():
+            if sample.labels.get("actor") != actor:
+                continue
+            if family.name == ENDED and sample.name.endswith("_total"):
+                outcomes[sample.labels["outcome"]] += sample.value
+            elif sample.name.endswith("_bucket"):
+                buckets[family.name][float(sample.labels["le"])] += sample.value
+    counted = sorted(((name, int(count)) for name, count in outcomes.items() if count), key=lambda each: -each[1])
+    return ActorMetrics(tuple(counted), _spread(buckets[DURATION]), _spread(buckets[WAIT]))
+
+
+def _spread(buckets: dict[float, float]) -> Percentiles | None:
+    bounds = sorted(buckets)
+    count = int(buckets[bounds[-1]]) if bounds else 0
+    if not count:
+        return None
+
+    def percentile(share: float) -> float | None:
+        bound = next(each for each in bounds if buckets[each] >= share * count)
+        return None if bound == float("inf") else bound * 1_000
+
+    return Percentiles(count, percentile(0.5), percentile(0.95))
+
+
+def _at_most(ms: float | None) -> str:
+    return f"over {duration(BUCKETS_S[-1] * 1_000)}" if ms is None else f"≤ {duration(ms)}"

@@ -1,0 +1,36 @@
+"""Names of acts in the audit log: a thing and a verb."""
+
+from __future__ import annotations
+
+ACTS: dict[str, str] = {
+    "queue.pause": "Pause a queue",
+    "queue.resume": "Resume a queue",
+    "queue.purge": "Purge a queue",
+    "queue.purge_undo": "Undo a purge",
+    "queue.relocate": "Relocate an actor's messages",
+    "job.cancel": "Cancel a job",
+    "job.run_again": "Run a job again",
+    "job.send": "Send a job",
+    "letter.acknowledge": "Acknowledge dead letters",
+    "letter.requeue": "Requeue dead letters",
+    "letter.discard": "Discard dead letters",
+    "letter.restore": "Restore discarded dead letters",
+    "letter.note": "Note on a dead letter",
+    "letter.edit": "Edit and requeue a dead letter",
+    "quarantine.requeue": "Requeue quarantined messages",
+    "quarantine.discard": "Discard quarantined messages",
+    "alert.acknowledge": "Acknowledge alerts",
+    "alert.silence": "Silence alerts",
+    "alert.unsilence": "End a silence",
+    "alert.resolve": "Resolve alerts",
+    "schedule.run": "Run a schedule now",
+    "schedule.pause": "Pause a schedule",
+    "schedule.resume": "Resume a schedule",
+    "bulk.start": "Start a bulk act",
+    "bulk.stop": "Stop a bulk act",
+    "token.create": "Create an API token",
+    "token.rename": "Rename an API token",
+    "token.revoke": "Revoke an API token",
+    "token.delete": "Delete an API token",
+    "settings.change": "Change a setting",
+}

@@ -1,0 +1,65 @@
+"""The page of the audit log: only to read, with its filter in the address."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import urlencode
+
+from django.contrib import admin
+from django.core.exceptions import PermissionDenied
+from django.http import HttpRequest
+from django.template.response import TemplateResponse
+from django.urls import reverse
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_safe
+
+from apps.platform.audit.filters import AuditFilter
+from apps.platform.audit.models import AuditEntry
+from apps.platform.audit.names import ACTS
+from apps.platform.audit.presentation import act_label, target_url
+from apps.platform.audit.queries import AuditPage, page
+
+RIGHT = "switchyard_audit.view_auditentry"
+
+
+@require_safe
+@never_cache
+def audit_log(request: HttpRequest) -> TemplateResponse:
+    """Show one page of the log, newest first."""
+    if not request.user.has_perm(RIGHT):
+        raise PermissionDenied(f"The missing right is {RIGHT}.")
+    address, asked, wrong, found = reverse("switchyard-audit"), AuditFilter(), "", AuditPage([], None)
+    try:
+        asked = AuditFilter.from_query(request.GET.dict())
+        found = page(asked, before=_before(request.GET.get("before", "")))
+    except ValueError as error:
+        wrong = str(error)
+    query = asked.to_query()
+    context = {
+        **admin.site.each_context(request),
+        "title": "Audit log",
+        "is_fullwidth": "1",
+        "rows": [_shown(entry) for entry in found.rows],
+        "given": request.GET if wrong else query,
+        "wrong": wrong,
+        "acts": ACTS,
+        "vias": AuditEntry.Via.choices,
+        "outcomes": AuditEntry.Outcome.choices,
+        "address": address,
+        "newest": f"{address}?{urlencode(query)}" if "before" in request.GET else "",
+        "older": f"{address}?{urlencode({**query, 'before': found.older})}" if found.older else "",
+    }
+    return TemplateResponse(request, "switchyard_audit/log.html", context, status=400 if wrong else 200)
+
+
+def _before(text: str) -> int | None:
+    if not text:
+        return None
+    if not (text.isascii() and text.isdecimal()):
+        raise ValueError(f"before: {text!r:.40} is no id of a row; follow the link Older")
+    return int(text[:19])
+
+
+def _shown(entry: AuditEntry) -> dict[str, Any]:
+    detail = {name: value for name, value in entry.detail.items() if value not in ("", None, [], {})}
+    return {"entry": entry, "label": act_label(entry), "url": target_url(entry), "detail": detail}

@@ -1,0 +1,80 @@
+"""Bulk acts: one act of a person on everything that matches a filter, done by a job in steps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db import models
+
+
+class BulkAct(models.Model):
+    """One bulk act with its progress.
+
+    A step takes items in hand, applies the act to them, and commits counts and cursor together. The items in hand are
+    committed before anything is done to them: whoever finds some there repeats that step, which is harmless.
+    """
+
+    class State(models.TextChoices):
+        WAITING = "waiting", "Waiting"
+        RUNNING = "running", "Running"
+        STOPPED = "stopped", "Stopped"
+        DONE = "done", "Done"
+        FAILED = "failed", "Failed"
+
+    kind = models.CharField(max_length=40, help_text="Name of a kind, such as letter.requeue.")
+    filter = models.JSONField(default=dict)
+    state = models.CharField(max_length=16, choices=State.choices, default=State.WAITING)
+    rate = models.PositiveIntegerField(null=True, help_text="Items a second at most; empty for as fast as it goes.")
+    reason = models.CharField(max_length=500, blank=True)
+    who = models.CharField(max_length=150)
+    via = models.CharField(max_length=16)
+    audit_id = models.BigIntegerField(null=True, help_text="Row of the audit log.")
+
+    total = models.PositiveBigIntegerField(default=0, help_text="Items that matched at the start.")
+    done = models.PositiveBigIntegerField(default=0)
+    skipped = models.PositiveBigIntegerField(default=0)
+    skips = models.JSONField(default=dict, help_text="Number of skipped items by reason.")
+    error = models.CharField(max_length=500, blank=True)
+
+    cursor = models.JSONField(default=dict)
+    hand = models.JSONField(default=list, help_text="Items of the step that has begun.")
+    step = models.PositiveBigIntegerField(default=0)
+    run = models.PositiveIntegerField(default=0, help_text="Number of the job that may continue; earlier ones end.")
+
+    created_at = models.DateTimeField(auto_now_add=True)
+    started_at = models.DateTimeField(null=True)
+    touched_at = models.DateTimeField(db_index=True, help_text="When its last step began or ended.")
+    stop_asked_at = models.DateTimeField(null=True)
+    stop_by = models.CharField(max_length=150, blank=True)
+    ended_at = models.DateTimeField(null=True)
+
+    class Meta:
+        ordering = ("-id",)
+        default_permissions = ("view",)
+        permissions = (("stop_bulkact", "Can stop bulk acts"),)
+        verbose_name = "bulk act"
+        indexes = (models.Index(fields=("state", "touched_at"), name="bulk_act_unfinished"),)
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.pk}"
+
+    @property
+    def unfinished(self) -> bool:
+        """Return whether the act goes on."""
+        return self.state in UNFINISHED
+
+    @property
+    def nonce(self) -> str:
+        """Return the word by which the broker recognises a repeated step of this act."""
+        return f"bulk.{self.pk}"
+
+    def note_skips(self, reasons: dict[str, int]) -> None:
+        """Add skipped items by reason."""
+        skips: dict[str, Any] = dict(self.skips)
+        for reason, count in reasons.items():
+            skips[reason] = skips.get(reason, 0) + count
+        self.skips = skips
+        self.skipped += sum(reasons.values())
+
+
+UNFINISHED = (BulkAct.State.WAITING, BulkAct.State.RUNNING)

@@ -1,0 +1,60 @@
+"""Addresses of the pages of what a page names: jobs, queues, actors, letters, alerts, schedules, workers.
+
+A project may leave a page out of its URLs. The address is "" then, and templates show the name without a link.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import urlencode
+
+from django.urls import NoReverseMatch, reverse
+
+
+def job_url(job_id: str) -> str:
+    """Return the address of a job's passport."""
+    return _address("admin:switchyard_jobs_job_change", job_id)
+
+
+def jobs_url(**filters: str) -> str:
+    """Return the address of the list of jobs, with filters by their names in the URL: ``jobs_url(state="dead")``."""
+    address = _address("admin:switchyard_jobs_job_changelist")
+    return f"{address}?{urlencode(filters)}" if address and filters else address
+
+
+def queue_url(name: str) -> str:
+    """Return the address of a queue's page."""
+    return _address("switchyard-queue", name)
+
+
+def actor_url(name: str) -> str:
+    """Return the address of an actor's page."""
+    return _address("switchyard-actor", name)
+
+
+def letter_url(pk: int) -> str:
+    """Return the address of a dead letter, by the key of its row."""
+    return _address("admin:switchyard_dead_letters_deadletter_change", pk)
+
+
+def alert_url(pk: int) -> str:
+    """Return the address of an alert, by the key of its row."""
+    return _address("admin:switchyard_alerts_alert_change", pk)
+
+
+def schedule_url(name: str) -> str:
+    """Return the address of a schedule, by the name of its actor."""
+    return _address("switchyard-schedule", name)
+
+
+def worker_url(member: str) -> str:
+    """Return the address of a supervisor's panel on the page of workers."""
+    address = _address("switchyard-operations-workers")
+    return f"{address}#{member}" if address else ""
+
+
+def _address(name: str, *args: Any) -> str:
+    try:
+        return reverse(name, args=args)
+    except NoReverseMatch:
+        return ""

@@ -1,0 +1,71 @@
+"""Filter of dead letters for bulk acts: the open letters of a group, a queue, an actor, a reason, a time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from django.db.models import Q, QuerySet
+from django.utils.dateparse import parse_datetime
+
+from apps.platform.dead_letters.models import OPEN_STATES, DeadLetter
+
+COLUMNS = ("fingerprint", "queue", "actor", "reason", "exception", "state")
+TIMES = {"died_since": "died_at__gte", "died_until": "died_at__lt"}
+# Parameters of the list's address, by the filter's field.
+LIST_NAMES = {"q": "search", "died_at__gte": "died_since", "died_at__lt": "died_until"}
+LIST_ONLY = ("p", "o", "all", "e")
+SEARCHED = ("message_id", "exception", "error", "actor", "fingerprint")
+
+
+def check(filter: dict[str, Any]) -> dict[str, str]:
+    """Return the filter with its empty fields left out.
+
+    Raises:
+        ValueError: a field is not known, or has no valid value.
+    """
+    known = (*COLUMNS, *TIMES, "search")
+    given = {name: str(value).strip() for name, value in filter.items() if value not in (None, "")}
+    if wrong := next((name for name in given if name not in known), None):
+        raise ValueError(f"filter of dead letters: no field {wrong!r}; known are {', '.join(known)}")
+    if given.get("state", "new") not in OPEN_STATES:
+        raise ValueError(f"state: {given['state']!r} is no state of an open letter; write new or acknowledged")
+    for name in TIMES:
+        if name in given:
+            _moment(name, given[name])
+    return given
+
+
+def of_list(query: Mapping[str, str]) -> dict[str, str] | None:
+    """Return the filter of the list's address; ``None`` where it lists other letters than open ones."""
+    given = {LIST_NAMES.get(name, name): value for name, value in query.items() if name not in LIST_ONLY}
+    if given.get("state") == "open":
+        del given["state"]
+    try:
+        return check(given)
+    except ValueError:
+        return None
+
+
+def matching(filter: dict[str, str]) -> QuerySet[DeadLetter]:
+    """Return the open letters that match a checked filter, oldest first."""
+    rows = DeadLetter.objects.filter(is_open=1).order_by("died_at", "id")
+    rows = rows.filter(**{name: filter[name] for name in COLUMNS if name in filter})
+    rows = rows.filter(**{field: _moment(name, filter[name]) for name, field in TIMES.items() if name in filter})
+    for word in filter.get("search", "").split():
+        wanted = Q()
+        for column in SEARCHED:
+            wanted |= Q(**{f"{column}__icontains": word})
+        rows = rows.filter(wanted)
+    return rows
+
+
+def _moment(name: str, text: str) -> datetime:
+    try:
+        moment = parse_datetime(text)
+    except ValueError:
+        moment = None
+    if moment is None or moment.tzinfo is None:
+        raise ValueError(f"{name}: {text!r} is no time with a zone, such as 2026-11-21T13:00:00Z")
+    return moment

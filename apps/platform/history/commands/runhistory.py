@@ -1,0 +1,73 @@
+"""``manage.py runhistory``: move ended jobs from the broker into the database."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from typing import Any
+
+import structlog
+from django.core.management.base import BaseCommand, CommandParser
+
+from apps.platform.console.command_help import show_examples
+from apps.platform.history.writer import LOGGER, HistoryWriter
+from apps.platform.workers.preflight import log_to_standard_error, refuse_if_wrong
+
+EX_SOFTWARE = 70
+STOP_WITHIN_S = 10.0
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
+# Whatever else this machine does comes first: what is not written yet waits in the broker.
+NICE = 19
+log = structlog.get_logger(LOGGER)
+
+EXAMPLES = """examples:
+  manage.py runhistory                         beside pools that run one by one; runpools starts one itself"""
+
+
+class Command(BaseCommand):
+    """Run the history writer until SIGTERM or SIGINT. Of several writers one writes, the others stand by."""
+
+    help = "Write ended jobs into the database, at the lowest priority. Several may run; one writes."
+    requires_system_checks = []  # refuse_if_wrong runs them, and exits as promised
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        """Show examples; there are no arguments."""
+        show_examples(parser, EXAMPLES)
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        """Run until a signal; exit 0, 70 if the writer crashed, or 78 if the configuration is invalid."""
+        log_to_standard_error()
+        refuse_if_wrong()
+        run_until_stopped()
+
+
+def run_until_stopped() -> None:
+    """Run the writer until a signal stops it.
+
+    Raises:
+        SystemExit: with 70, when it crashed.
+    """
+    os.setpriority(os.PRIO_PROCESS, 0, NICE)
+    # Blocked and awaited, not handled: a handler could interrupt a thread that holds the event's lock.
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    stop = threading.Event()
+    crash: list[BaseException] = []
+    loop = threading.Thread(target=_run, args=(stop, crash), name="history", daemon=True)
+    loop.start()
+    received = signal.sigwait(STOP_SIGNALS)
+    if crash:
+        sys.exit(EX_SOFTWARE)
+    log.info("stopping", signal=signal.Signals(received).name)
+    stop.set()
+    loop.join(STOP_WITHIN_S)
+
+
+def _run(stop: threading.Event, crash: list[BaseException]) -> None:
+    try:
+        HistoryWriter().run(stop)
+    except BaseException as error:
+        log.exception("history writer crashed")
+        crash.append(error)
+        os.kill(os.getpid(), signal.SIGTERM)

@@ -1,0 +1,161 @@
+"""The history writer: moves ended attempts from the broker's streams into the database, in batches."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import msgspec
+import structlog
+from django.db import DatabaseError, DataError, IntegrityError, InterfaceError, close_old_connections, connection
+
+from apps.platform.history import retention, upserts
+from apps.platform.history.columns import Rows, rows_of
+from apps.platform.leadership import HISTORY_WRITER, LEASE_S, RENEW_S, Leadership
+from apps.platform.log_throttle import LogThrottle
+from broker.errors import BrokerError
+from broker.interface import facilities
+from broker.stores.ended_jobs import decode_rows
+from broker.stores.history_streams import HistoryEntry, HistoryStreams
+
+LOGGER: Final = "switchyard.history"
+log = structlog.get_logger(LOGGER)
+
+# Entries that are read of each family at once, and rows of one transaction: it holds SQLite's only write lock for tens
+# of milliseconds.
+READ_LIMIT: Final = 100
+BATCH_ROWS: Final = 500
+POLL_S: Final = 0.5
+PAUSE_S: Final = 2.0
+
+
+@dataclass(slots=True)
+class _Batch:
+    entries: list[HistoryEntry] = field(default_factory=list)
+    rows: list[Rows] = field(default_factory=list)
+    skipped: int = 0
+
+
+class HistoryWriter:
+    """Writer that moves rows while its process leads. A row is removed from the broker after it was committed.
+
+    While the database is away nothing is removed: the streams grow up to their bound, and the broker counts what it
+    drops.
+
+    Args:
+        lease_s: Seconds until another writer takes over; see ``Leadership``.
+        renew_s: Seconds between renewals of the lease; see ``Leadership``.
+        poll_s: Seconds between two looks into empty streams.
+        pause_s: Seconds after a failure of the database or the broker.
+    """
+
+    def __init__(
+        self,
+        *,
+        lease_s: float = LEASE_S,
+        renew_s: float = RENEW_S,
+        poll_s: float = POLL_S,
+        pause_s: float = PAUSE_S,
+    ) -> None:
+        own = facilities()
+        calls, keys = own.records.calls, own.records.keys
+        self.leadership = Leadership(calls, keys, HISTORY_WRITER, lease_s=lease_s, renew_s=renew_s)
+        self.streams = HistoryStreams(calls, keys, (queue.name for queue in own.yard.queues))
+        self._retention = retention.Retention()
+        self._poll_s, self._pause_s, self._renew_s = poll_s, pause_s, renew_s
+        self._throttle = LogThrottle("history", LOGGER)
+        self._was_leading = False
+
+    def run(self, stop: threading.Event) -> None:
+        """Run until ``stop`` is set, then release the lease."""
+        log.info("history writer started")
+        try:
+            while not stop.is_set():
+                stop.wait(self.step())
+            self.step()  # what the pools finished while they drained
+        finally:
+            self._release()
+            connection.close()
+        log.info("history writer stopped")
+
+    def step(self) -> float:
+        """Move one round of entries if this process leads; return the seconds to wait. Logs failures."""
+        close_old_connections()
+        try:
+            leading = self.leadership.acquire_or_renew()
+            moved = self._move() if leading else 0
+            if leading:  # also while rows come without a pause: else old ones would never leave
+                self._retention.work(while_true=self.leadership.acquire_or_renew)
+        except (DatabaseError, InterfaceError, BrokerError) as error:
+            self._throttle.failed(error)
+            connection.close()
+            return self._pause_s
+        self._throttle.succeeded()
+        self._log_leadership(leading)
+        return 0.0 if moved else self._poll_s if leading else self._renew_s
+
+    def _move(self) -> int:
+        """Move the oldest entries of every family; return how many there were."""
+        entries = self.streams.read(limit=READ_LIMIT)
+        for batch in _batches(entries):
+            if not self.leadership.acquire_or_renew():
+                break
+            skipped = batch.skipped + self._write(batch.rows)
+            if skipped:
+                log.error("rows of the history cannot be read, left out", rows=skipped)
+            written = len(batch.rows) + batch.skipped - skipped
+            self.streams.remove(batch.entries, written=written, skipped=skipped)
+        return len(entries)
+
+    def _write(self, rows: Sequence[Rows]) -> int:
+        """Write rows and return how many the database refused, one by one where it refused all."""
+        try:
+            upserts.write(rows)
+        except (DataError, IntegrityError) as error:
+            if len(rows) <= 1:
+                log.error("the database refuses a row of the history", job_id=rows[0].job["job_id"], exc_info=error)
+                return 1
+            return sum(self._write([row]) for row in rows)
+        return 0
+
+    def _log_leadership(self, leading: bool) -> None:
+        if leading != self._was_leading:
+            log.info("this process writes the history" if leading else "another process writes the history")
+        self._was_leading = leading
+
+    def _release(self) -> None:
+        try:
+            self.leadership.release()
+        except BrokerError as error:
+            log.warning("the lease was not released, it expires by itself", error=str(error))
+
+
+def _batches(entries: Sequence[HistoryEntry]) -> Iterator[_Batch]:
+    """Yield entries with their rows, about ``BATCH_ROWS`` at a time; what cannot be read is counted."""
+    batch = _Batch()
+    for entry in entries:
+        rows, skipped = _read(entry)
+        batch.entries.append(entry)
+        batch.rows += rows
+        batch.skipped += skipped
+        if len(batch.rows) >= BATCH_ROWS:
+            yield batch
+            batch = _Batch()
+    if batch.entries:
+        yield batch
+
+
+def _read(entry: HistoryEntry) -> tuple[list[Rows], int]:
+    """Return the rows of an entry, and how many of it cannot be used."""
+    rows: list[Rows] = []
+    try:
+        for ended in decode_rows(entry.rows):
+            try:
+                rows.append(rows_of(ended, entry.queue))
+            except Exception as error:  # noqa: BLE001  whatever a foreign client wrote must not stop the others
+                log.error("a row of the history cannot be used", job_id=ended.id[:200], error=repr(error)[:200])
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        log.error("an entry of a history stream cannot be read", queue=entry.queue, id=entry.id, error=str(error))
+    return rows, max(entry.count - len(rows), 0)

@@ -1,0 +1,76 @@
+"""Form above the list of jobs: fields, presets, and where a search leads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+from urllib.parse import urlencode
+
+import dramatiq
+from django.http import HttpRequest
+
+from apps.platform.conf import declared_yard
+from apps.platform.history.filters import Filter
+from broker.stores.job_records import STEPS
+
+PERIODS: Final = (
+    ("", "any time"),
+    ("15m", "last 15 min"),
+    ("1h", "last hour"),
+    ("1d", "last 24 h"),
+    ("7d", "last 7 days"),
+)
+PRESETS: Final = (
+    ("Last hour's failures, retried ones too", {"failures": "1", "since": "1h"}),
+    ("Running", {"state": "running"}),
+    ("Waiting", {"state": "queued"}),
+    ("Scheduled", {"state": "scheduled"}),
+    ("Waiting for a retry", {"state": "retrying"}),
+    ("Given up in the last 24 h", {"state": "dead", "since": "1d"}),
+    ("Cancelled or expired", {"state": "cancelled,expired"}),
+)
+# Names in the address that are no filter.
+PAGE_NAMES: Final = ("after", "limit", "q", "id")
+
+
+def filter_of(request: HttpRequest) -> Filter:
+    """Return the filter in a request's address.
+
+    Raises:
+        ValueError: a name or a value is unusable.
+    """
+    return Filter.from_query(request.GET, ignore=PAGE_NAMES)
+
+
+def context_of(wanted: Filter) -> dict[str, Any]:
+    """Return what the form shows for a filter."""
+    query = wanted.to_query()
+    return {
+        "query": query,
+        "periods": _choices(PERIODS, wanted.since),
+        "states": _choices((("", "any"), *((state, state) for state in STEPS)), query.get("state", "")),
+        "queues": _choices(
+            (("", "any"), *((queue.name, queue.name) for queue in declared_yard().queues)), wanted.queue
+        ),
+        "actors": sorted(dramatiq.get_broker().actors),
+        "presets": [(text, f"?{urlencode(preset)}", preset == query) for text, preset in PRESETS],
+        "more_open": any(query.get(name) for name in ("owner", "tag", "error", "fingerprint", "release", "until")),
+    }
+
+
+def searched(text: str) -> Filter:
+    """Return the filter for a text of the search box: a queue, an actor, an argument as ``name=value``, or an error."""
+    name, equals, value = text.partition("=")
+    if equals and name.strip():
+        return Filter(argument=(name.strip(), value.strip()))
+    if text in {queue.name for queue in declared_yard().queues}:
+        return Filter(queue=text)
+    if text in dramatiq.get_broker().actors:
+        return Filter(actor=text)
+    return Filter(error=text)
+
+
+def _choices(known: Sequence[tuple[str, str]], chosen: str) -> list[tuple[str, str, bool]]:
+    """Return value, text and whether it is chosen; a chosen value that is not among the known ones comes last."""
+    found = [(value, text, value == chosen) for value, text in known]
+    return found if any(is_chosen for _, _, is_chosen in found) else [*found, (chosen, chosen, True)]

@@ -1,0 +1,133 @@
+"""Pages of the list of jobs, newest first: what has not ended from the broker, what has from the history."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from heapq import merge
+from itertools import islice
+from typing import Final
+
+import structlog
+from django.db import DatabaseError
+
+from apps.platform.history.cursors import Cursor
+from apps.platform.history.filters import Filter
+from apps.platform.history.models import JobRow
+from apps.platform.history.queries import search
+from apps.platform.jobs.listing.cursors import ListCursor
+from apps.platform.jobs.listing.lines import JobLine, line_of_row
+from apps.platform.jobs.listing.unfinished import (
+    UNFINISHED,
+    Unfinished,
+    UnfinishedJobs,
+    lines_of,
+    unfinished_jobs,
+    wants_unfinished,
+)
+from broker.errors import BrokerError
+
+LIMIT: Final = 50
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class JobsPage:
+    """A page of the list.
+
+    Args:
+        after: Cursor of the next page; "" at the end of the list.
+        cut: Queues that hold more messages than were looked through.
+        broker_away: What has not ended is missing, because the broker did not answer.
+        history_away: What has ended is missing, because the database did not answer.
+    """
+
+    lines: tuple[JobLine, ...]
+    after: str
+    cut: tuple[str, ...] = ()
+    broker_away: bool = False
+    history_away: bool = False
+
+
+def find_jobs(wanted: Filter, *, after: str = "", limit: int = LIMIT, arguments: bool = False) -> JobsPage:
+    """Return a page of the jobs that match a filter.
+
+    Args:
+        after: Cursor of the page before.
+        arguments: Whether the lines show the jobs' arguments.
+
+    Raises:
+        ValueError: the cursor is none.
+    """
+    place = ListCursor.parse(after)
+    rows, ended_to, history_away = _ended(wanted, place, limit)
+    live, broker_away = UnfinishedJobs([], [], set()), False
+    if not place.live_over and wants_unfinished(wanted):
+        try:
+            ids = {row.job_id for row in rows}
+            live = unfinished_jobs(wanted, before=place.live, limit=limit + 1, among=ids)
+        except BrokerError:
+            broker_away = True
+    column = "failed_at" if wanted.failures or wanted.fingerprint or wanted.error else "finished_at"
+    # A job that was requeued is listed as it stands, once.
+    timed = [(getattr(row, column), row) for row in rows if row.job_id not in live.also]
+    # What follows in the history is not known yet: unfinished jobs that are older come with a later page.
+    known_to = ended_to.at if ended_to is not None else 0
+    older = [(job.at, job) for job in live.jobs if job.at >= known_to]
+    both: Iterator[tuple[int, Unfinished | JobRow]] = merge(older, timed, key=_time_of, reverse=True)
+    chosen = list(islice(both, limit))
+    taken_live = [entry for _, entry in chosen if isinstance(entry, Unfinished)]
+    taken_rows = [(at, entry) for at, entry in chosen if isinstance(entry, JobRow)]
+    try:
+        lines = {line.id: line for line in lines_of(taken_live, wanted, arguments=arguments)}
+    except BrokerError:
+        broker_away, lines = True, {}
+    next_place = ListCursor(
+        live=taken_live[-1][:2] if taken_live else place.live,
+        ended=_place_after(taken_rows, timed, ended_to, place.ended),
+        live_over=len(taken_live) == len(live.jobs),
+        ended_over=len(taken_rows) == len(timed) and ended_to is None,
+    )
+    shown = (
+        lines.get(entry.id) if isinstance(entry, Unfinished) else line_of_row(entry, at=at, arguments=arguments)
+        for at, entry in chosen
+    )
+    return JobsPage(
+        lines=tuple(line for line in shown if line is not None),
+        after="" if next_place.live_over and next_place.ended_over else str(next_place),
+        cut=tuple(live.cut),
+        broker_away=broker_away,
+        history_away=history_away,
+    )
+
+
+def _ended(wanted: Filter, place: ListCursor, limit: int) -> tuple[list[JobRow], Cursor | None, bool]:
+    """Return rows of the history, where it goes on, and whether it did not answer."""
+    ended = _of_history(wanted)
+    if place.ended_over or ended is None:
+        return [], None, False
+    try:
+        return (*search(ended, after=place.ended, limit=limit), False)
+    except DatabaseError as error:
+        log.warning("the list of jobs lacks the history: the database does not answer", error=str(error))
+        return [], None, True
+
+
+def _time_of(entry: tuple[int, Unfinished | JobRow]) -> int:
+    return entry[0]
+
+
+def _of_history(wanted: Filter) -> Filter | None:
+    """Return the filter of what has ended; ``None`` when nothing of it can match."""
+    if wanted.failures or wanted.error or wanted.fingerprint or not wanted.states:
+        return wanted
+    ended = tuple(state for state in wanted.states if state not in UNFINISHED)
+    return replace(wanted, states=ended) if ended else None
+
+
+def _place_after(
+    taken: list[tuple[int, JobRow]], found: list[tuple[int, JobRow]], ended_to: Cursor | None, before: Cursor | None
+) -> Cursor | None:
+    if len(taken) == len(found):
+        return ended_to if ended_to is not None else before
+    return Cursor(taken[-1][0], taken[-1][1].pk) if taken else before

@@ -1,0 +1,265 @@
+"""``manage.py queues``: list queues, pause, resume, purge, show messages, relocate messages."""
+
+from __future__ import annotations
+
+import json
+from argparse import SUPPRESS, ArgumentParser
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any, TextIO, cast
+
+import dramatiq
+from django.core.management.base import BaseCommand, CommandError
+from django.utils import timezone
+from rich.console import Console
+from rich.table import Table
+
+from apps.platform.audit.who import Who
+from apps.platform.console.command_errors import as_command_error
+from apps.platform.console.command_help import show_examples
+from apps.platform.console.formatting import duration, promise
+from apps.platform.console.times import InvalidTime, parse_until
+from apps.platform.operations import queries
+from apps.platform.queues import services
+from apps.platform.queues.errors import ForeignBroker, NotRelocated, PurgeEnded
+from apps.platform.queues.queries import waiting_and_scheduled
+from broker.admin.browse import BrowsedMessage, look
+from broker.admin.stats import family_stats
+from broker.errors import UnknownQueue
+from broker.keys.queue_keys import LANES, Lane
+from broker.queue.operations import QueueOperations
+from middleware.logs import printable
+from middleware.redaction import redacted
+
+EXAMPLES = """examples:
+  manage.py queues                                        list every queue
+  manage.py queues pause slow --until 2h --reason "disk is full"    start nothing of slow; running messages continue
+  manage.py queues resume slow
+  manage.py queues purge slow --yes --reason "sent twice"  drop what waits; running messages continue
+  manage.py queues purge slow --undo                      within a minute: put it back
+  manage.py queues show webhook --lane retry --place scheduled --limit 20
+  manage.py queues relocate render_report --from default --to slow"""
+
+
+class Command(BaseCommand):
+    """List and operate queues. Exit 1: the broker does not answer, or the queue does not exist."""
+
+    help = "List every queue; pause, resume or show one; move an actor's waiting messages to another."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        show_examples(parser, EXAMPLES)
+        parser.add_argument("--json", action="store_true", help="print JSON")
+        acts = parser.add_subparsers(dest="act", metavar="pause|resume|purge|show|relocate")
+        for act, text in (("pause", "start nothing; running messages continue"), ("resume", "start messages again")):
+            turn = acts.add_parser(act, help=text)
+            turn.add_argument("queue", metavar="QUEUE")
+            if act == "pause":
+                text = "resume by itself: in a span (30m, 2h), at a time of day (14:00 UTC) or at an ISO 8601 time"
+                turn.add_argument("--until", metavar="T", default="", help=text)
+            turn.add_argument("--reason", default="", help="shown with the pause, and kept in the audit log")
+            turn.add_argument("--json", action="store_true", default=SUPPRESS, help="print JSON")
+        drop = acts.add_parser("purge", help="drop what waits and what is scheduled; undone within a minute by --undo")
+        drop.add_argument("queue", metavar="QUEUE")
+        drop.add_argument("--yes", action="store_true", help="do it; without it the command only counts")
+        drop.add_argument("--undo", action="store_true", help="put back what purges of the last minute set aside")
+        drop.add_argument("--reason", default="", help="kept in the audit log")
+        drop.add_argument("--json", action="store_true", default=SUPPRESS, help="print JSON")
+        show = acts.add_parser("show", help="list messages")
+        show.add_argument("queue", metavar="QUEUE")
+        show.add_argument("--lane", choices=["live", "retry"], default="live")
+        show.add_argument("--place", choices=["waiting", "scheduled", "leased"], default="waiting")
+        show.add_argument("--limit", type=int, default=20, help="messages, at most 500 (default 20)")
+        show.add_argument("--cursor", type=int, default=0, help="cursor printed by the previous page")
+        show.add_argument("--json", action="store_true", default=SUPPRESS, help="print JSON")
+        move = acts.add_parser("relocate", help="move an actor's waiting messages to another queue")
+        move.add_argument("actor", metavar="ACTOR")
+        move.add_argument("--from", dest="source", metavar="QUEUE", required=True)
+        move.add_argument("--to", dest="target", metavar="QUEUE", required=True)
+        move.add_argument("--reason", default="", help="kept in the audit log")
+        move.add_argument("--json", action="store_true", default=SUPPRESS, help="print JSON")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        with as_command_error("queues"):
+            match options["act"]:
+                case "pause":
+                    self._pause(options)
+                case "resume":
+                    self._resume(options)
+                case "purge":
+                    self._undo_purges(options) if options["undo"] else self._purge(options)
+                case "show":
+                    self._show(options)
+                case "relocate":
+                    self._relocate(options)
+                case _:
+                    self._list(as_json=options["json"])
+
+    def _pause(self, options: dict[str, Any]) -> None:
+        queue, who, until = options["queue"], Who.of_command(), None
+        with _as_wrong_argument():
+            if options["until"]:
+                until = parse_until(options["until"], now=timezone.now())
+            changed = services.pause(queue, who=who, reason=options["reason"], until=until)
+        if options["json"]:
+            facts = {"queue": queue, "paused": True, "changed": changed}
+            if until is not None:
+                facts["until"] = until.isoformat()
+            self.stdout.write(json.dumps(facts))
+            return
+        text = "paused: nothing starts, running messages continue" + ("" if changed else " (as before)")
+        self.stdout.write(
+            f"{queue}: {text}" + (f"; resumes by itself at {until:%Y-%m-%d %H:%M:%S} UTC" if until else "")
+        )
+
+    def _resume(self, options: dict[str, Any]) -> None:
+        queue = options["queue"]
+        with _as_wrong_argument():
+            changed = services.resume(queue, who=Who.of_command(), reason=options["reason"])
+        if options["json"]:
+            self.stdout.write(json.dumps({"queue": queue, "paused": False, "changed": changed}))
+            return
+        self.stdout.write(f"{queue}: resumed" + ("" if changed else " (as before)"))
+
+    def _purge(self, options: dict[str, Any]) -> None:
+        queue = options["queue"]
+        family = _family(queue)
+        if not options["yes"]:
+            count = waiting_and_scheduled(family_stats(family.calls, family.keys))
+            raise CommandError(f"queues: purge would drop {count:,} messages of {queue}; say --yes")
+        done = services.purge(queue, who=Who.of_command(), reason=options["reason"])
+        count, until = (0, None) if done is None else (done.count, datetime.fromtimestamp(done.until / 1000, UTC))
+        if options["json"]:
+            facts = {
+                "queue": queue,
+                "purged": count,
+                "purge": done and done.id,
+                "undo_until": until and until.isoformat(),
+            }
+            self.stdout.write(json.dumps(facts))
+        elif until is None:
+            self.stdout.write(f"{queue}: nothing waits and nothing is scheduled")
+        else:
+            self.stdout.write(
+                f"{queue}: {count:,} messages are set aside; the scheduler drops them after {until:%H:%M:%S} UTC. "
+                f"Until then: manage.py queues purge {queue} --undo"
+            )
+
+    def _undo_purges(self, options: dict[str, Any]) -> None:
+        queue, count = options["queue"], 0
+        with _as_wrong_argument():
+            found = [purge for purge in services.purges_of(queue) if purge.claim != "drop"]
+            for purge in found:
+                count += services.undo_purge(queue, purge.id, who=Who.of_command())
+        if not found:
+            raise CommandError(f"queues: {queue} has no purge that can be undone; it can for a minute")
+        if options["json"]:
+            self.stdout.write(json.dumps({"queue": queue, "put_back": count, "purges": [purge.id for purge in found]}))
+        else:
+            self.stdout.write(f"{queue}: {count:,} messages are put back, before those that were sent since")
+
+    def _show(self, options: dict[str, Any]) -> None:
+        family = _family(options["queue"])
+        lane, limit = cast(Lane, options["lane"]), min(max(options["limit"], 1), 500)
+        page = look(family, lane, options["place"], cursor=max(options["cursor"], 0), limit=limit)
+        found = [_described(seen) for seen in page.items]
+        if options["json"]:
+            self.stdout.write(json.dumps({"messages": found, "cursor": page.cursor}, indent=2))
+            return
+        for item in found:
+            line = "  ".join(f"{name}={value}" for name, value in item.items() if value is not None)
+            self.stdout.write(printable(line))
+        if not found:
+            self.stdout.write(f"{family.keys.lane_name(lane)}: nothing is {options['place']}")
+        if page.cursor is not None:
+            self.stdout.write(f"more: --cursor {page.cursor}")
+
+    def _relocate(self, options: dict[str, Any]) -> None:
+        actor, source, target, as_json = options["actor"], options["source"], options["target"], options["json"]
+        moved: dict[str, int] = dict.fromkeys(LANES, 0)
+        with _as_wrong_argument():
+            steps = services.relocate_actor(actor, source, target, who=Who.of_command(), reason=options["reason"])
+            for lane, step in steps:
+                moved[lane] = step.moved
+                if not as_json:
+                    self.stdout.write(f"{lane}: {step.looked_at:,} of {step.waiting:,} looked at, {step.moved:,} moved")
+        if as_json:
+            self.stdout.write(json.dumps({"actor": actor, "from": source, "to": target, "moved": moved}))
+        elif any(moved.values()):
+            self.stdout.write(f"{actor}: what waited in {source} waits in {target}; declare the actor there as well")
+        else:
+            self.stdout.write(f"{actor}: nothing of it waited in {source}; see manage.py queues show {source}")
+
+    def _list(self, *, as_json: bool) -> None:
+        state = queries.yard_state()
+        if state.server.refusal:
+            self.stderr.write(f"queues: the broker accepts no work: {state.server.refusal}. {state.server.remedy}")
+        for item in state.server.findings:
+            self.stderr.write(f"queues: {item.severity}: {item.seen}; {item.remedy}")
+        found = queries.queues_of(state)
+        if as_json:
+            self.stdout.write(json.dumps([queue.as_json() for queue in found], indent=2))
+            return
+        terminal = self.stdout.isatty()
+        console = Console(file=cast(TextIO, self.stdout), width=None if terminal else 160, highlight=False)
+        console.print(_table(found))
+
+
+@contextmanager
+def _as_wrong_argument() -> Iterator[None]:
+    try:
+        yield
+    except (UnknownQueue, ForeignBroker, InvalidTime, PurgeEnded, NotRelocated) as error:
+        raise CommandError(f"queues: {error}") from error
+
+
+def _family(queue: str) -> QueueOperations:
+    with _as_wrong_argument():
+        return services.family_of(queue)
+
+
+def _described(seen: BrowsedMessage) -> dict[str, Any]:
+    message = seen.message
+    payload: dict[str, Any] = {}
+    if message is not None:
+        actor = dramatiq.get_broker().actors.get(message.actor_name)
+        payload = redacted(actor, {"args": list(message.args), "kwargs": message.kwargs})
+    return {
+        "id": seen.id,
+        "actor": message.actor_name if message else None,
+        "due_at": datetime.fromtimestamp(seen.due_at / 1000, UTC).isoformat() if seen.due_at else None,
+        "owner": seen.owner,
+        "attempts": message.options.get("attempts", 0) if message else None,
+        "size_bytes": seen.size_bytes,
+        **payload,
+    }
+
+
+def _table(found: list[queries.QueueState]) -> Table:
+    table = Table(box=None, header_style="bold")
+    counted = ("waiting", "scheduled", "parked", "running", "retrying", "dead", "quarantined")
+    for name in ("queue", *counted, "oldest", "promise"):
+        table.add_column(name, justify="left" if name in ("queue", "promise") else "right")
+    table.add_column("busy/slots", justify="right")
+    for queue in found:
+        age, objective = queue.oldest_age_ms, queue.objective_ms
+        late = age is not None and objective is not None and age > objective
+        slots = f"{queue.slots_busy}/{queue.slots}" if queue.pools_up else "no pool"
+        oldest = "" if age is None else duration(age)
+        table.add_row(
+            queue.queue + _paused(queue),
+            *(f"{getattr(queue, name):,}" for name in counted),
+            f"[red]{oldest}[/red]" if late else oldest,
+            promise(objective, queue.done_objective_ms),
+            slots,
+        )
+    return table
+
+
+def _paused(queue: queries.QueueState) -> str:
+    if not queue.paused:
+        return ""
+    until = queue.pause.until if queue.pause else None
+    if until is None:
+        return " (paused)"
+    return f" (paused until {datetime.fromtimestamp(until / 1000, UTC):%H:%M:%S} UTC)"

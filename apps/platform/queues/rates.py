@@ -1,0 +1,83 @@
+"""Arrivals, starts and ends a second of a queue, from two readings of the broker's counters."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass
+from typing import Final
+
+from broker.queue.operations import QueueOperations
+
+WINDOW_S: Final = 60.0
+SHORTEST_S: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class QueueSnapshot:
+    """QueueSnapshot of a queue family at one moment: tokens issued so far, messages there, messages leased."""
+
+    at_s: float
+    issued: int
+    there: int
+    leased: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """Attempts a second over ``seconds``. A retry arrives, starts and ends like a new message."""
+
+    arrivals: float
+    starts: float
+    ends: float
+    seconds: float
+
+
+_readings: dict[str, deque[QueueSnapshot]] = {}
+_lock = threading.Lock()
+
+
+def measure(family: QueueOperations) -> Rates | None:
+    """Read the counters, and return the rates since the oldest reading of the last minute in this process.
+
+    Returns:
+        ``None`` for the first reading, and within a second of it.
+
+    Raises:
+        BrokerError: the server did not answer.
+    """
+    owners = family.owners()
+    keys = family.keys
+    reads: list[tuple[str, ...]] = [
+        ("GET", keys.token),
+        ("HLEN", keys.bodies),
+        *(("HLEN", keys.hold(owner)) for owner in owners),
+    ]
+    reads += [("HEXISTS", keys.hold(owner), "#") for owner in owners]
+    issued, there, *held = family.calls.pipeline(reads)
+    leased = sum(held[: len(owners)]) - sum(held[len(owners) :])
+    return note(keys.queue, QueueSnapshot(time.monotonic(), int(issued or 0), there, leased))
+
+
+def note(queue: str, now: QueueSnapshot) -> Rates | None:
+    """Keep a reading, and return the rates since the oldest one that is kept."""
+    with _lock:
+        kept = _readings.setdefault(queue, deque(maxlen=int(WINDOW_S)))
+        while kept and (now.at_s - kept[0].at_s > WINDOW_S or kept[0].issued > now.issued):
+            kept.popleft()
+        first = kept[0] if kept else None
+        if not kept or now.at_s - kept[-1].at_s >= SHORTEST_S:
+            kept.append(now)
+    if first is None or now.at_s - first.at_s < SHORTEST_S:
+        return None
+    return between(first, now)
+
+
+def between(first: QueueSnapshot, last: QueueSnapshot) -> Rates:
+    """Return the rates between two readings. A purge takes messages away that never started: nothing ends below 0."""
+    seconds = last.at_s - first.at_s
+    starts = last.issued - first.issued
+    ends = max(starts - (last.leased - first.leased), 0)
+    arrivals = max(last.there - first.there + ends, 0)
+    return Rates(arrivals / seconds, starts / seconds, ends / seconds, seconds)

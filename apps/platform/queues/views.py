@@ -1,0 +1,79 @@
+"""Pages of the queues: the list, one queue, and the part of its page that the page polls."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import admin
+from django.core.exceptions import PermissionDenied
+from django.http import Http404, HttpRequest
+from django.template.response import TemplateResponse
+from django.utils import timezone
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_safe
+
+from apps.platform.conf import declared_yard
+from apps.platform.operations.rows import yard_rows
+from apps.platform.queues import queries
+from broker.topology import Queue
+
+
+@require_safe
+@never_cache
+def queues(request: HttpRequest) -> TemplateResponse:
+    """List every queue."""
+    check(request, "view_operations")
+    state = queries.yard_state()
+    stats = {} if state is None else {found.queue: found for found in state.queues}
+    rows = [
+        (row, pause and queries.pause_facts(pause))
+        for row in yard_rows(declared_yard(), state)
+        if row.kind == "queue"
+        for pause in [stats[row.name].pause if row.name in stats else None]
+    ]
+    context = {"title": "Queues", "rows": rows, "away": state is None, "at": timezone.now(), "is_fullwidth": "1"}
+    return TemplateResponse(request, "switchyard_queues/queues.html", {**admin.site.each_context(request), **context})
+
+
+@require_safe
+@never_cache
+def queue(request: HttpRequest, name: str) -> TemplateResponse:
+    """Show one queue; complete without JavaScript."""
+    return _rendered(request, name, "switchyard_queues/queue.html", admin.site.each_context(request))
+
+
+@require_safe
+@never_cache
+def live(request: HttpRequest, name: str) -> TemplateResponse:
+    """Render the part that changes."""
+    return _rendered(request, name, "switchyard_queues/queue_live.html", {})
+
+
+def check(request: HttpRequest, right: str) -> None:
+    """Refuse a user without a right of the operations room.
+
+    Raises:
+        PermissionDenied: the user has not the right.
+    """
+    if not request.user.has_perm(f"switchyard_operations.{right}"):
+        raise PermissionDenied(f"The missing right is switchyard_operations.{right}.")
+
+
+def queue_of(name: str) -> Queue:
+    """Return a queue of the yard.
+
+    Raises:
+        Http404: the yard has none of that name.
+    """
+    for found in declared_yard().queues:
+        if found.name == name:
+            return found
+    raise Http404(f"The topology has no queue {name}.")
+
+
+def _rendered(request: HttpRequest, name: str, template: str, context: dict[str, Any]) -> TemplateResponse:
+    check(request, "view_operations")
+    seen = queries.view_of(queue_of(name))
+    return TemplateResponse(
+        request, template, {**context, "title": f"Queue {name}", "seen": seen, "queue": seen.queue, "is_fullwidth": "1"}
+    )

@@ -1,0 +1,3 @@
+"""The command ``actors`` under its short name."""
+
+from apps.platform.actors.commands.actors import Command as Command

@@ -1,0 +1,3 @@
+"""The command ``bulk`` under its short name."""
+
+from apps.platform.bulk.commands.bulk import Command as Command

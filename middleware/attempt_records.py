@@ -1,0 +1,66 @@
+"""Parts of an ended attempt's record: the message's body, the result, the failure."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import structlog
+
+from broker.errors import BrokerError, ResultTooLarge, UnencodableResult
+from broker.queue import codec
+from broker.queue.json_body import LIMIT_BYTES
+from broker.stores.ended_jobs import Failure
+from middleware.fingerprints import fingerprint
+from middleware.outcomes import error_text
+
+log = structlog.get_logger(__name__)
+
+ERROR_CHARACTERS = 500
+# As JSON: as much as a message. Records are in the broker's memory, and pages and commands show them whole.
+RESULT_LIMIT_BYTES = LIMIT_BYTES
+
+
+def body_of(message: Any) -> bytes:
+    """Return a message as it came from the broker, or as it would be enqueued."""
+    body = getattr(message, "body", None)
+    if isinstance(body, bytes) and body:
+        return body
+    try:
+        return codec.encode(message, grown=True)
+    except BrokerError:  # of another library's broker, whose encoding takes more than JSON
+        return b""
+
+
+def result_of(message: Any, result: Any) -> tuple[str | None, Failure | None]:
+    """Return a result as JSON, or the failure to make it."""
+    if result is None:
+        return None, None
+    try:
+        text = json.dumps(result)
+    except (TypeError, ValueError, RecursionError) as cause:
+        error: Exception = UnencodableResult(str(cause))
+        fact = "is no JSON"
+    else:
+        if len(text) <= RESULT_LIMIT_BYTES:
+            return text, None
+        error, fact = ResultTooLarge(len(text), RESULT_LIMIT_BYTES), "is too large"
+    log.error(f"result {fact}, not kept", error=str(error), job_id=message.message_id, actor=message.actor_name)
+    return None, failure_of(message, error)
+
+
+def failure_of(message: Any, exception: BaseException | None, refusal: str = "") -> Failure | None:
+    """Return an exception as it is recorded, or ``None`` without one.
+
+    Args:
+        refusal: Why its retry was refused.
+    """
+    if exception is None:
+        return None
+    text = _speakable(error_text(exception, refusal)[:ERROR_CHARACTERS])
+    return Failure(type(exception).__name__, text, fingerprint(message.actor_name, exception))
+
+
+def _speakable(text: str) -> str:
+    """Return a text that UTF-8 can encode: an error may quote bytes that were decoded with surrogates."""
+    return text.encode("utf-8", "backslashreplace").decode()

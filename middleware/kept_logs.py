@@ -1,0 +1,70 @@
+"""Kept log lines: what a job logs is collected while it runs, for the record of an attempt that fails."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any, Final
+
+from dramatiq.actor import Actor
+
+from broker.stores.ended_jobs import LOGS_LIMIT_BYTES
+from middleware.logs import JOBS_LOGGER, printable, running_job
+from middleware.redaction import without_arguments, without_secrets
+
+# Bound to every line of a job: its record says them.
+NAMES: Final = frozenset({"job_id", "actor", "queue", "attempt", "event", "level", "logger", "timestamp"})
+LEFT_OUT: Final = "[earlier lines were left out]\n"
+CLOCK: Final = logging.Formatter("%(asctime)s")
+
+
+class KeptLogs(logging.Handler):
+    """Handler that collects the lines of running jobs: the last 16 KiB of each, until :meth:`drop`.
+
+    The lines that this library logs at the end of an attempt are left out: the record says the same.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(logging.INFO)
+        self._lines: dict[str, list[str]] = {}
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Collect a line of a running job."""
+        job_id = running_job()
+        if job_id is None or record.name == JOBS_LOGGER:
+            return
+        try:
+            line = _line_of(record)
+        except Exception:  # noqa: BLE001  a line that cannot be formatted is the other handlers' to report
+            return
+        lines = self._lines.setdefault(job_id, [])
+        lines.append(line)
+        while len(lines) > 1 and sum(map(len, lines)) > LOGS_LIMIT_BYTES:
+            lines[:2] = [LEFT_OUT]
+
+    def of(self, message: Any, actor: Actor[..., Any] | None) -> str | None:
+        """Return the lines of a job, without probable secrets and hidden arguments; ``None`` when it logged nothing."""
+        lines = self._lines.get(message.message_id)
+        if not lines:
+            return None
+        payload = {"args": list(message.args), "kwargs": message.kwargs}
+        text = without_arguments(actor, payload, without_secrets("".join(lines)))
+        return text.encode("utf-8", "backslashreplace")[-LOGS_LIMIT_BYTES:].decode("utf-8", "ignore")
+
+    def drop(self, job_id: str) -> None:
+        """Forget the lines of a job."""
+        if self._lines:
+            self._lines.pop(job_id, None)
+
+
+def _line_of(record: logging.LogRecord) -> str:
+    text = _event_of(record.msg) if isinstance(record.msg, Mapping) else record.getMessage()
+    if record.exc_info and record.exc_info[1] is not None:
+        text += f" ({type(record.exc_info[1]).__name__}: {record.exc_info[1]})"
+    line = f"{CLOCK.formatTime(record)} {record.levelname.lower()} {record.name}: {text}"
+    return printable(line)[: LOGS_LIMIT_BYTES // 2] + "\n"
+
+
+def _event_of(event: Mapping[str, Any]) -> str:
+    more = [f"{name}={value}" for name, value in event.items() if name not in NAMES and not name.startswith("_")]
+    return " ".join([str(event.get("event", "")), *more])

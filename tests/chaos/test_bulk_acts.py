@@ -1,0 +1,148 @@
+"""A bulk act whose worker is killed in the middle, again and again, is exact in the end."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import dramatiq
+import pytest
+import redis
+from django.conf import settings
+
+from apps.platform.audit.models import AuditEntry
+from apps.platform.audit.who import Who
+from apps.platform.bulk import services
+from apps.platform.bulk.models import BulkAct
+from apps.platform.dead_letters.models import DeadLetter
+from apps.platform.dead_letters.projection import columns
+from broker.clock import now_ms
+from broker.interface import Facilities
+from broker.queue.dead_letter_json import encode
+from broker.redis_broker import RedisBroker
+from tests.factories.letters import letter
+from tests.waiting import wait_for
+
+# No pool of these tests serves it, so that what was moved can be counted; it takes 100,000.
+QUEUE = "webhook"
+WHO = Who("a.lind", "page")
+# Letters or jobs, and kills.
+SIZES = [pytest.param(3_000, 1, id="3,000"), pytest.param(100_000, 3, id="100,000", marks=pytest.mark.long)]
+SLOW_US = 10_000
+
+
+@contextlib.contextmanager
+def pool(environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    """Run the pool that serves bulk acts, in a process group of its own."""
+    command = [sys.executable, "manage.py", "runpool", "default"]
+    process = subprocess.Popen(
+        command, cwd=settings.BASE_DIR, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )  # fmt: skip
+    try:
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait(10)
+
+
+def finish_with_kills(act: BulkAct, environment: dict[str, str], kills: int) -> None:
+    """Run the act to its end; kill everything that runs it at random moments."""
+    chance = random.Random(act.total)
+
+    def reached() -> int:
+        return BulkAct.objects.values_list("done", flat=True).get(pk=act.pk)
+
+    for nth in range(kills):
+        at = chance.randint(act.total * nth // (kills + 1), act.total * (nth + 1) // (kills + 1))
+        with pool(environment):
+            wait_for(lambda: reached() >= at, timeout_s=120, what=f"{at} done")  # noqa: B023
+            time.sleep(chance.uniform(0, 0.05))  # anywhere in a step
+    with pool(environment):
+        wait_for(lambda: not BulkAct.objects.get(pk=act.pk).unfinished, timeout_s=600)
+
+
+def report(act: BulkAct, valkey: redis.Redis) -> None:
+    """Print what an act took; check the mean time of the scripts, as a busy machine interrupts single ones."""
+    seconds = (act.ended_at - act.started_at).total_seconds()  # type: ignore[operator]
+    calls = valkey.info("commandstats")["cmdstat_evalsha"]
+    print(f"{act.kind}: {act.done:,} in {seconds:.1f} s with restarts; scripts {calls['usec_per_call']:.0f} µs a call")
+    assert calls["usec_per_call"] < SLOW_US
+
+
+def bury(count: int) -> list[str]:
+    """Put letters into the dead list, and their rows into the database."""
+    broker = dramatiq.get_broker()
+    assert isinstance(broker, RedisBroker)
+    keys = broker.keys.queue(QUEUE)
+    first = now_ms() - count - 1_000
+    ids: list[str] = []
+    for start in range(0, count, 1_000):
+        letters = [letter(queue=QUEUE, died_at=first + n) for n in range(start, min(start + 1_000, count))]
+        pairs = [word for one in letters for word in (one.id, encode(one))]
+        broker.calls.pipeline([("HSET", keys.dead_letters, *pairs), ("RPUSH", keys.dead, *pairs[::2])])
+        DeadLetter.objects.bulk_create(DeadLetter(message_id=one.id, **columns(one)) for one in letters)
+        ids += [one.id for one in letters]
+    return ids
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(("count", "kills"), SIZES)
+@pytest.mark.parametrize("kind", ["letter.requeue", "letter.discard"])
+def test_letters_of_a_killed_bulk_act_are_moved_once_each(
+    kind: str, count: int, kills: int, facilities: Facilities, valkey: redis.Redis, process_environment: dict[str, str]
+) -> None:  # fmt: skip
+    ids = bury(count)
+
+    valkey.config_resetstat()
+    act = services.start(kind, {"fingerprint": "f00dfacef00dface"}, who=WHO, reason="mended")
+    finish_with_kills(act, process_environment, kills)
+
+    act.refresh_from_db()
+    report(act, valkey)
+    assert (act.state, act.total, act.done, act.skips) == ("done", count, count, {})
+    keys = facilities.records.keys.queue(QUEUE)
+    waiting = [str(id_, "ascii") for id_ in facilities.records.calls.command("LRANGE", keys.waiting("live")[1], 0, -1)]
+    assert waiting == (ids if kind == "letter.requeue" else []), "each once, the oldest first"
+    assert facilities.transport.stats(QUEUE).dead == 0
+    expected = "replayed" if kind == "letter.requeue" else "discarded"
+    assert DeadLetter.objects.filter(state=expected, state_by="a.lind", claim_token="").count() == count
+    assert {len(history) for history in DeadLetter.objects.values_list("history", flat=True)[:500]} == {1}
+    entry = AuditEntry.objects.get(act=kind)
+    assert (entry.count, entry.outcome) == (count, "done")
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(("count", "kills"), SIZES)
+def test_jobs_of_a_killed_bulk_cancel_are_cancelled_once_each(
+    count: int, kills: int, facilities: Facilities, valkey: redis.Redis, process_environment: dict[str, str]
+) -> None:
+    broker = dramatiq.get_broker()
+    assert isinstance(broker, RedisBroker)
+    actor = broker.actors["deliver_webhook"]
+    ids: list[str] = []
+    for n in range(count):
+        message = actor.message(n).copy(options={"enqueued_at": now_ms()})
+        ids.append(message.message_id)
+        broker.enqueue(message, delay=3_600_000 if n % 4 == 0 else None)
+
+    valkey.config_resetstat()
+    act = services.start("job.cancel", {"queue": QUEUE}, who=WHO, reason="wrong price")
+    finish_with_kills(act, process_environment, kills)
+
+    act.refresh_from_db()
+    report(act, valkey)
+    assert (act.state, act.total, act.done, act.skips) == ("done", count, count, {})
+    found = {state for at in range(0, count, 500) for state in facilities.records.states(ids[at : at + 500])}
+    assert found == {"cancelled"}
+    entry = AuditEntry.objects.get(act="job.cancel")
+    assert (entry.count, entry.outcome) == (count, "done")

@@ -1,0 +1,142 @@
+"""A large queue is purged, undone and dropped while the process that does it is killed; the server is never held up."""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from broker.admin.purge import STEP, finish, purges, set_aside
+from broker.keys.keys import Keys
+from broker.queue.operations import QueueOperations
+from broker.queue.results import Entry
+from broker.redis.calls import RedisCalls
+from broker.redis.connections import connect
+from broker.redis.scripts import script
+from tests.chaos.server import ServerUnderTest
+
+REPOSITORY = Path(__file__).parents[2]
+PREFIX, QUEUE = "chaos", "purged"
+OWNER = "worker/live"
+LEASED = 64
+BODY = b'{"actor":"an_actor","sent_at":1,"args":["' + b"x" * 400 + b'"]}'
+LONGEST_CALL_MS = 10.0
+KILLS = 3
+
+
+class MeasuredCalls(RedisCalls):
+    """Calls that note how much CPU of the server's main thread each operation took at most: it serves nobody else then.
+
+    CPU, not time: on a machine that is shared the server may have to wait for its turn in the middle of a call.
+    """
+
+    def __init__(self, client: redis.Redis) -> None:
+        super().__init__(client)
+        self.most_ms: dict[str, float] = {}
+
+    def call(self, operation: Any, *args: Any, **options: Any) -> Any:
+        """Run an operation between two readings."""
+        before_s = self._cpu_s()
+        answer = super().call(operation, *args, **options)
+        took_ms = (self._cpu_s() - before_s) * 1_000
+        self.most_ms[operation.name] = max(took_ms, self.most_ms.get(operation.name, 0.0))
+        return answer
+
+    def _cpu_s(self) -> float:
+        found: Any = self.client.info("cpu")
+        return float(found["used_cpu_user_main_thread"]) + float(found["used_cpu_sys_main_thread"])
+
+
+def fill(family: QueueOperations, count: int) -> None:
+    """Lease some messages, and enqueue others: of ten one is scheduled, one a retry, and three have unique keys."""
+    family.join(OWNER, lease_ms=3_600_000)
+    family.enqueue([Entry(f"leased-{number}", BODY, f"leased-key-{number}") for number in range(LEASED)])
+    assert len(family.fetch(OWNER, LEASED, request=1).grants) == LEASED
+    plain = (Entry(f"plain-{number}", BODY) for number in range(count))
+    family.enqueue(islice(plain, count // 10), delay_ms=3_600_000)
+    family.enqueue(islice(plain, count // 10), lane="retry")
+    family.enqueue(Entry(f"keyed-{number}", BODY, f"key-{number}") for number in range(3 * count // 10))
+    family.enqueue(islice(plain, count - 5 * (count // 10)))
+
+
+def state(family: QueueOperations) -> dict[str, int]:
+    """Return how many messages lie in each place, and how many unique keys and notes are held."""
+    client, k = family.calls.client, family.keys
+    return {
+        "waiting": int(client.llen(k.waiting("live")[1])),
+        "retry": int(client.llen(k.waiting("retry")[1])),
+        "scheduled": int(client.zcard(k.due("live"))),
+        "bodies": int(client.hlen(k.bodies)),
+        "unique": int(client.hlen(k.unique)),
+        "notes": int(client.hlen(k.notes)),
+        "leased": int(client.hlen(k.hold(OWNER))) - 1,
+        "aside": len(client.keys("*}:aside:undone:*") + client.keys("*}:aside:dropped:*")),
+    }
+
+
+def kill_in_the_middle(server: ServerUnderTest, family: QueueOperations, rng: random.Random, *, steps: int) -> None:
+    """Let another process go on with the purge until it is killed -9, after a quarter of these steps at most."""
+    [purge] = purges(family)
+    last = str(rng.randint(2, steps // 4))
+    command = [sys.executable, "-m", "tests.chaos.purging", server.url, PREFIX, QUEUE, last]
+    ended = subprocess.run(command, cwd=REPOSITORY, timeout=300, check=False)
+    assert ended.returncode == -signal.SIGKILL
+    assert purges(family) == [replace(purge, claim=purges(family)[0].claim)], "it was not killed in the middle"
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("count", [20_000, pytest.param(1_000_000, marks=pytest.mark.long)])
+def test_a_purge_is_exact_after_kills_and_never_holds_the_server_up(server: ServerUnderTest, count: int) -> None:
+    rng = random.Random(78)
+    # A fork takes the main thread longer than any call, whatever the server does at the time.
+    server.config_set("auto-aof-rewrite-percentage", 0)
+    calls = MeasuredCalls(connect(server.url))
+    family = QueueOperations(calls, Keys(prefix=PREFIX).queue(QUEUE))
+    fill(QueueOperations(RedisCalls(connect(server.url)), family.keys), count)
+    full = state(family)
+    assert full["bodies"] == count + LEASED
+
+    assert set_aside(family, "undone", by="an_operator") == count
+    assert state(family) == {
+        "waiting": 0, "retry": 0, "scheduled": 0, "bodies": LEASED, "unique": LEASED, "notes": LEASED,
+        "leased": LEASED, "aside": 6,
+    }  # fmt: skip
+    since = [Entry(f"since-{number}", BODY) for number in range(20_000)]
+    family.enqueue(since)
+    family.calls.call(script("claim_purge"), [family.keys.purges], ["undone", "undo"])
+    for _ in range(KILLS):
+        kill_in_the_middle(server, family, rng, steps=len(since) // STEP)
+    began_s = time.monotonic()
+    finish(family)
+    undone_s = time.monotonic() - began_s
+    count += len(since)
+    assert state(family) == {**full, "waiting": full["waiting"] + len(since), "bodies": count + LEASED}
+
+    assert set_aside(family, "dropped", by="an_operator", undo_ms=0) == count
+    for _ in range(KILLS):
+        kill_in_the_middle(server, family, rng, steps=count // 4 // STEP)
+    began_s = time.monotonic()
+    finish(family)
+    dropped_s = time.monotonic() - began_s
+    assert purges(family) == []
+    assert state(family) == {
+        "waiting": 0, "retry": 0, "scheduled": 0, "bodies": LEASED, "unique": LEASED, "notes": LEASED,
+        "leased": LEASED, "aside": 0,
+    }  # fmt: skip
+    assert family.enqueue([Entry("keyed-1", BODY, "key-2")]) == ["keyed-1"]
+    assert family.ack(OWNER, family.held(OWNER)) == []
+
+    figures = {name: round(took_ms, 2) for name, took_ms in calls.most_ms.items()}
+    print(
+        f"{count:,} messages: undone in {undone_s:.1f} s, dropped in {dropped_s:.1f} s, longest calls in ms: {figures}"
+    )
+    assert max(calls.most_ms.values()) < LONGEST_CALL_MS, figures

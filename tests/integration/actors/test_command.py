@@ -1,0 +1,86 @@
+"""``manage.py actors``: list, show and send."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import dramatiq
+import pytest
+from django.core.management import CommandError, call_command
+
+from apps.platform.audit.models import AuditEntry
+from broker.interface import Facilities
+
+pytestmark = pytest.mark.django_db
+
+
+def weigh(wagon: int, tare_kg: float = 0.5) -> None:
+    """Weigh a wagon."""
+
+
+@pytest.fixture
+def actor(facilities: Facilities) -> Iterator[Any]:
+    """An actor of this project's own broker."""
+    broker = dramatiq.get_broker()
+    yield dramatiq.actor(weigh, broker=broker, queue_name="billing", max_retries=3)
+    del broker.actors["weigh"]
+
+
+def output(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    call_command("actors", *words)
+    return capsys.readouterr().out
+
+
+def test_the_list_names_every_actor(actor: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = {row["name"]: row for row in json.loads(output(capsys, "list", "--json"))}
+    table = output(capsys, "list")
+
+    assert rows["weigh"]["queue"] == "billing" and rows["weigh"]["options"][0]["name"] == "max_retries"
+    assert any(line.split()[:4] == ["weigh", "billing", "billing", "max_retries=3"] for line in table.splitlines())
+
+
+def test_one_actor_is_shown(actor: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    shown = json.loads(output(capsys, "show", "weigh", "--json"))
+    lines = output(capsys, "show", "weigh")
+
+    assert shown["signature"] == "weigh(wagon: int, tare_kg: float = 0.5) -> None"
+    assert [each["required"] for each in shown["parameters"]] == [True, False]
+    assert shown["history"]["day"]["jobs"] == 0 and "no job ended (history)" in lines
+    assert lines.startswith(shown["signature"]) and "Weigh a wagon." in lines and "number of retries" in lines
+
+
+def test_one_is_sent_with_its_tags_and_audited(
+    actor: Any, capsys: pytest.CaptureFixture[str], facilities: Facilities
+) -> None:
+    job_id = json.loads(output(capsys, "send", "weigh", "--args", "[7]", "--tag", "heavy", "--json"))["id"]
+    late = output(capsys, "send", "weigh", "--kwargs", '{"wagon": 8}', "--delay", "60000").strip()
+
+    message = facilities.transport.find_message("billing", job_id)
+    assert message is not None and (message.args, message.options["tags"]) == ((7,), ["heavy"])
+    assert facilities.transport.stats("billing").live.scheduled == 1
+    entry = AuditEntry.objects.first()
+    assert entry is not None and (entry.act, entry.via, entry.detail["job"]) == ("job.send", "command", late)
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (("weihg",), r"did you mean weigh\?"),
+        (("weigh",), "missing a required argument: 'wagon'"),
+        (("weigh", "--args", '["7"]'), "wagon: expects int; this is a text"),
+        (("weigh", "--args", "7"), "--args: write a JSON list"),
+        (("weigh", "--args", "[7"), "--args: no JSON from character 3 on"),
+        (("weigh", "--kwargs", "[]"), "--kwargs: write a JSON object"),
+        (("weigh", "--args", "[7]", "--delay", "-1"), "write milliseconds"),
+        (("weigh", "--args", "[7]", "--tag", "x" * 65), "write at most 10 texts"),
+    ],
+)
+def test_what_does_not_fit_is_refused_with_the_remedy(
+    actor: Any, facilities: Facilities, words: tuple[str, ...], why: str
+) -> None:
+    with pytest.raises(CommandError, match=why):
+        call_command("actors", "send", *words)
+
+    assert facilities.transport.stats("billing").live.waiting == 0

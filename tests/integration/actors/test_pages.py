@@ -1,0 +1,250 @@
+"""The list of actors, the page of one, and the form that sends it."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import dramatiq
+import pytest
+from django.contrib.auth.models import Permission, User
+from django.test import Client
+from django.urls import reverse
+
+from apps.platform.actors import ended_jobs
+from apps.platform.audit.models import AuditEntry
+from apps.platform.dead_letters.models import DeadLetter
+from apps.platform.history.models import JobRow
+from broker.clock import now_ms
+from broker.interface import Facilities
+from tests.factories.brokers import broker_without_server
+
+pytestmark = pytest.mark.django_db
+
+LIST = reverse("switchyard-actors")
+
+
+def charge(customer_id: int, amount: float = 9.5, *, pin: str = "0000") -> None:
+    """Charge a customer.
+
+    Safe to repeat.
+    """
+
+
+@pytest.fixture
+def actor(facilities: Facilities) -> Iterator[Any]:
+    """An actor of this project's own broker, with a redacted argument."""
+    broker = dramatiq.get_broker()
+    yield dramatiq.actor(charge, broker=broker, queue_name="billing", redact=("pin",), rate_limit="10/m")
+    del broker.actors["charge"]
+
+
+def page_of(name: str) -> str:
+    return reverse("switchyard-actor", args=[name])
+
+
+def send_to(name: str) -> str:
+    return reverse("switchyard-actor-send", args=[name])
+
+
+def client_with(*rights: str, enforce_csrf_checks: bool = False) -> Client:
+    user = User.objects.create_user(f"with-{uuid.uuid4().hex[:6]}", is_staff=True)
+    user.user_permissions.set(Permission.objects.filter(codename__in=rights))
+    client = Client(enforce_csrf_checks=enforce_csrf_checks)
+    client.force_login(user)
+    return client
+
+
+@pytest.fixture
+def sender(admin_user: User) -> Client:
+    """A logged-in administrator, who has every right."""
+    client = Client()
+    client.force_login(admin_user)
+    return client
+
+
+def test_the_list_names_queue_pool_options_and_place(actor: Any) -> None:
+    page = client_with("view_operations").get(LIST).content.decode()
+
+    assert page_of("charge") in page and "Charge a customer." in page
+    assert "rate_limit=&#x27;10/m&#x27;" in page and "redact=(&#x27;pin&#x27;,)" in page
+    assert "tests.integration.actors.test_pages" in page and "test_pages.py:" in page
+    assert "time_limit=600000" not in page  # the queue's
+
+
+def test_the_page_shows_code_options_with_their_rules_and_no_secret(actor: Any) -> None:
+    page = client_with("view_operations").get(page_of("charge")).content.decode()
+
+    assert "charge(customer_id: int, amount: float = 9.5, *, pin: str = [redacted]) -&gt; None" in page
+    assert "Safe to repeat." in page and "0000" not in page
+    assert "units are s, m, h, d" in page
+    assert "none has run here" in page and "this actor has no open dead letter" not in page
+    assert "switchyard_dead_letters.view_deadletter" in page
+    assert "<form" not in page.partition('id="failures"')[2].partition("</main>")[0] or send_to("charge") not in page
+
+
+def test_pages_need_the_right_and_an_actor(actor: Any) -> None:
+    nobody, watcher = client_with(), client_with("view_operations")
+
+    assert [nobody.get(address).status_code for address in (LIST, page_of("charge"))] == [403, 403]
+    assert watcher.get(page_of("chagre")).status_code == 404
+    assert watcher.post(page_of("charge")).status_code == 405
+    assert Client().get(LIST).status_code == 302
+
+
+def test_failures_link_their_letters(actor: Any) -> None:
+    when = "2026-11-21T10:00Z"
+    for number in range(3):
+        DeadLetter.objects.create(
+            message_id=str(uuid.uuid4()), queue="billing", actor="charge" if number else "other", reason="exhausted",
+            exception="KeyError", error="'vat_rate'", traceback="", attempts=1, payload={}, fingerprint="abc",
+            enqueued_at=when, died_at=when, duration_ms=1, state_at=when,
+        )  # fmt: skip
+
+    page = client_with("view_operations", "view_deadletter").get(page_of("charge")).content.decode()
+
+    assert '?fingerprint=abc">2</a>' in page and "KeyError" in page
+
+
+def ended(number: int, **fields: Any) -> JobRow:
+    at = now_ms() - number * 60_000
+    given = {"actor": "charge", "state": "succeeded", "run_ms": 10 * number, "wait_ms": number, "finished_at": at}
+    row = given | {"queue": "billing", "lane": "billing", "attempts": 1, "generation": 0, "sequence": 1} | fields
+    return JobRow.objects.create(job_id=str(uuid.UUID(int=number)), **row)
+
+
+FAILED = {"fingerprint": "abc", "error_type": "KeyError", "error_message": "'vat_rate'"}
+
+
+def test_history_gives_figures_of_the_hour_and_the_day(actor: Any) -> None:
+    for number in range(1, 121):
+        ended(number, **({"failed_at": now_ms() - 60_000, **FAILED} if number % 40 == 0 else {}))
+    ended(200, actor="other")
+
+    figures = ended_jobs.of_actor("charge")
+    page = client_with("view_operations", "view_job").get(page_of("charge")).content.decode()
+
+    assert (figures.hour.jobs, figures.day.jobs, figures.day.cut) == (59, 120, False)
+    assert (figures.day.run_ms, figures.hour.a_minute, figures.day.a_minute) == ((600, 1_140), "1.0", "0.08")
+    assert [(group.fingerprint, group.jobs) for group in figures.failures] == [("abc", 3)]
+    assert "59 jobs" in page and "120 jobs" in page and "120 succeeded" in page
+    assert "&amp;failures=1&amp;fingerprint=abc" in page and "KeyError" in page
+
+
+def test_more_jobs_than_are_looked_through_are_counted_over_a_shorter_time(
+    actor: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ended_jobs, "LOOKED_THROUGH", 30)
+    for number in range(1, 50):
+        ended(number)
+
+    day = ended_jobs.of_actor("charge").day
+    page = client_with("view_operations").get(page_of("charge")).content.decode()
+
+    assert (day.jobs, day.cut, day.span_ms // 60_000, day.a_minute) == (30, True, 31, "1.0")
+    assert "its newest 30 jobs, over 31 min" in page
+
+
+def test_recent_jobs_need_their_rights(actor: Any) -> None:
+    ended(1, arguments='{"customer_id": 4711}')
+    job_id = str(uuid.UUID(int=1))
+
+    pages = [
+        client_with("view_operations", *rights).get(page_of("charge")).content.decode()
+        for rights in ((), ("view_job",), ("view_job", "view_arguments"))
+    ]
+
+    assert [job_id in page for page in pages] == [False, True, True]
+    assert ["4711" in page for page in pages] == [False, False, True]
+
+
+def test_the_form_sends_one_job_and_links_it(sender: Client, actor: Any, facilities: Facilities) -> None:
+    page = sender.get(page_of("charge")).content.decode()
+    job_id = page.partition('name="job_id" value="')[2].partition('"')[0]
+    fields = {"argument-customer_id": "7", "argument-amount": "9.5", "argument-pin": '"1234"', "job_id": job_id}
+
+    first = sender.post(send_to("charge"), fields)
+    again = sender.post(send_to("charge"), fields)
+
+    assert first.status_code == again.status_code == 302
+    assert first["Location"] == again["Location"] and job_id in first["Location"]
+    assert facilities.transport.stats("billing").live.waiting == 1
+    assert facilities.transport.find_message("billing", job_id).kwargs == {"customer_id": 7, "pin": "1234"}
+    entry = AuditEntry.objects.last()
+    assert (entry.act, entry.target, entry.outcome, entry.count) == ("job.send", "charge", "done", 1)
+    assert entry.detail["job"] == job_id and "1234" not in str(entry.detail)
+
+
+def test_a_wrong_field_has_its_error_beside_it_and_no_secret_returns(
+    sender: Client, actor: Any, facilities: Facilities
+) -> None:
+    fields = {"argument-customer_id": '"seven"', "argument-pin": '"1234"', "delay_s": "-1"}
+
+    answer = sender.post(send_to("charge"), fields)
+
+    page = answer.content.decode()
+    assert answer.status_code == 422
+    assert 'id="id_argument-customer_id_error" role="alert">expects int; this is a text' in page
+    assert "greater than or equal to 0" in page and page.count(" autofocus") == 1
+    assert "&quot;seven&quot;" in page and "1234" not in page
+    assert facilities.transport.stats("billing").live.waiting == 0 and not AuditEntry.objects.exists()
+
+
+def test_a_unique_key_that_is_held_is_said_with_its_job(sender: Client, facilities: Facilities) -> None:
+    broker = dramatiq.get_broker()
+    dramatiq.actor(lambda: None, broker=broker, actor_name="count_all", queue_name="billing", unique_key="count")
+    try:
+        first = sender.post(send_to("count_all"), {"job_id": str(uuid.UUID(int=1))}, follow=True).content.decode()
+        second = sender.post(send_to("count_all"), {"job_id": str(uuid.UUID(int=2))}, follow=True).content.decode()
+    finally:
+        del broker.actors["count_all"]
+
+    assert "is enqueued as job" in first
+    assert "Nothing was sent: job" in second and str(uuid.UUID(int=1)) in second
+    assert facilities.transport.stats("billing").live.waiting == 1
+
+
+def test_who_may_not_see_jobs_stays_on_the_page(actor: Any) -> None:
+    runner = client_with("view_operations", "run_job")
+
+    answer = runner.post(send_to("charge"), {"argument-customer_id": "7"}, follow=True)
+
+    assert answer.redirect_chain == [(page_of("charge"), 302)]
+    assert "charge is enqueued as job" in answer.content.decode().replace("Charge is", "charge is")
+
+
+def test_a_periodic_actor_links_its_schedule() -> None:
+    page = client_with("view_operations").get(page_of("reconcile_current_month")).content.decode()
+
+    assert reverse("switchyard-schedule", args=["reconcile_current_month"]) in page
+
+
+def test_a_delay_schedules_the_job(sender: Client, actor: Any, facilities: Facilities) -> None:
+    sender.post(send_to("charge"), {"argument-customer_id": "7", "delay_s": "60"})
+
+    assert facilities.transport.stats("billing").live.scheduled == 1
+
+
+def test_sending_needs_the_right_a_post_and_a_token(actor: Any, facilities: Facilities, admin_user: User) -> None:
+    watcher, forged = client_with("view_operations"), Client(enforce_csrf_checks=True)
+    forged.force_login(admin_user)
+    fields = {"argument-customer_id": "7"}
+
+    assert watcher.post(send_to("charge"), fields).status_code == 403
+    assert forged.post(send_to("charge"), fields).status_code == 403
+    assert watcher.get(send_to("charge")).status_code == 405
+    assert facilities.transport.stats("billing").live.waiting == 0
+
+
+def test_a_broker_that_is_away_is_said_and_audited(sender: Client, actor: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    with broker_without_server():
+        monkeypatch.setattr(actor, "broker", dramatiq.get_broker())
+
+        page = sender.get(page_of("charge"))
+        answer = sender.post(send_to("charge"), {"argument-customer_id": "7"})
+
+    assert page.status_code == 200
+    assert answer.status_code == 503 and "sy-error" in answer.content.decode()
+    entry = AuditEntry.objects.get()
+    assert (entry.outcome, entry.error) == ("failed", "BrokerUnavailable")

@@ -1,0 +1,111 @@
+"""``manage.py alerts``, each act with its row in the audit log."""
+
+from __future__ import annotations
+
+import io
+import json
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.utils import timezone
+
+from apps.platform.alerts.models import Alert, Silence
+from apps.platform.audit.models import AuditEntry
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def alert() -> Alert:
+    now = timezone.now()
+    return Alert.objects.create(
+        fingerprint="f00d", kind="dead_letter", title="mail gave up\x1b[31m", severity="critical", sample="why\nso",
+        count=3, first_at=now, last_at=now, queue="default", actor="mail",
+    )  # fmt: skip
+
+
+def run(*words: Any) -> str:
+    out = io.StringIO()
+    call_command("alerts", *map(str, words), stdout=out)
+    return out.getvalue()
+
+
+def as_json(*words: Any) -> Any:
+    return json.loads(run(*words, "--json"))
+
+
+def test_list_shows_unresolved_alerts_and_silences(alert: Alert) -> None:
+    run("silence", "f00d", "--for", "2h", "--reason", "known")
+
+    found = as_json("list")
+
+    assert [row["id"] for row in found["alerts"]] == [alert.pk]
+    assert [(row["fingerprint"], row["reason"]) for row in found["silences"]] == [("f00d", "known")]
+    text = run("list")
+    assert "mail gave up [31m (3 times)" in text and "by " in text and "known" in text
+
+
+def test_show_has_the_sample_and_the_messages(alert: Alert) -> None:
+    assert as_json("show", alert.pk)["sample"] == "why\nso"
+    assert "fingerprint      f00d" in run("show", alert.pk)
+
+
+def test_acknowledged_and_resolved_alerts_leave_rows(alert: Alert) -> None:
+    assert as_json("acknowledge", alert.pk, "--reason", "on it") == {"done": 1, "asked": 1}
+    run("resolve", alert.pk)
+    with pytest.raises(CommandError, match="had been resolved before"):
+        run("resolve", alert.pk)
+
+    alert.refresh_from_db()
+    assert alert.state == "resolved" and alert.acknowledged_by.endswith("(shell)")
+    rows = AuditEntry.objects.order_by("id").values_list("act", "target", "reason", "count", "outcome")
+    assert list(rows) == [
+        ("alert.acknowledge", str(alert.pk), "on it", 1, "done"),
+        ("alert.resolve", str(alert.pk), "", 1, "done"),
+        ("alert.resolve", str(alert.pk), "", 0, "done"),
+    ]
+    assert as_json("list")["alerts"] == []
+    assert len(as_json("list", "--state", "all")["alerts"]) == 1
+
+
+def test_silence_and_unsilence_leave_rows(alert: Alert) -> None:
+    made = as_json("silence", "--all", "--for", "30m", "--reason", "maintenance")
+    ended = as_json("unsilence", made["id"])
+
+    assert (made["fingerprint"], ended["id"]) == ("", made["id"])
+    silence = Silence.objects.get()
+    assert silence.until - silence.created_at <= timedelta(minutes=30) and silence.ended_at is not None
+    assert list(AuditEntry.objects.order_by("id").values_list("act", "target", "count")) == [
+        ("alert.silence", "", 1),
+        ("alert.unsilence", str(made["id"]), 1),
+    ]
+    with pytest.raises(CommandError, match="none in force"):
+        run("unsilence", made["id"])
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("silence", "--for", "1h", "--reason", "x"),
+        ("silence", "f00d", "--all", "--for", "1h", "--reason", "x"),
+        ("silence", "f00d", "--for", "2w", "--reason", "x"),
+        ("silence", "f00d", "--for", "1h", "--reason", " "),
+        ("list", "--limit", "0"),
+    ],
+)
+def test_unusable_arguments_exit_with_2(words: tuple[str, ...]) -> None:
+    with pytest.raises(CommandError) as refused:
+        run(*words)
+
+    assert refused.value.returncode == 2
+    assert not Silence.objects.exists()
+
+
+def test_unknown_alert_is_named(alert: Alert) -> None:
+    with pytest.raises(CommandError, match="alert 999999: there is none"):
+        run("acknowledge", alert.pk, 999_999)
+
+    alert.refresh_from_db()
+    assert alert.state == "open"

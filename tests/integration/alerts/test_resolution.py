@@ -1,0 +1,118 @@
+"""Alerts are resolved once their letters are triaged or their cause has ended, and open again when it returns."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+import redis
+from django.utils import timezone
+
+from apps.platform.alerts import resolution, services
+from apps.platform.alerts.broker_alerts import BrokerAlerts
+from apps.platform.alerts.models import Alert
+from apps.platform.dead_letters import actions
+from apps.platform.schedules.maintenance import reconcile_letters
+from broker.errors import BrokerError
+from broker.interface import Facilities
+from broker.stores.alert_groups import AlertGroups
+from tests.factories.brokers import broker_without_server
+from tests.factories.letters import keep, letter
+from tests.integration.alerts.conftest import fact
+from tests.unit.alerts.configuration import with_alert_urls
+from tests.waiting import wait_for
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def alert(groups: AlertGroups) -> Alert:
+    groups.raise_(fact())
+    return dispatched()
+
+
+def dispatched() -> Alert:
+    with with_alert_urls("log:"):
+        services.dispatch_due()
+    return Alert.objects.get()
+
+
+def age(alert: Alert, **span: float) -> None:
+    Alert.objects.filter(pk=alert.pk).update(last_at=timezone.now() - timedelta(**span))
+
+
+def test_alert_is_resolved_once_every_letter_of_its_group_is_triaged(alert: Alert, facilities: Facilities) -> None:
+    keep(letter(id="a", fingerprint=alert.fingerprint))
+    keep(letter(id="b", fingerprint=alert.fingerprint))
+    age(alert, minutes=5)
+
+    actions.discard("a", by="ada")
+    reconcile_letters()
+    alert.refresh_from_db()
+    before = alert.state
+    actions.discard("b", by="ada")
+    reconcile_letters()
+
+    alert.refresh_from_db()
+    assert (before, alert.state, alert.resolved_by) == ("open", "resolved", "")
+    assert alert.resolved_at is not None
+
+
+def test_alert_whose_letter_has_no_row_yet_is_not_resolved(alert: Alert) -> None:
+    reconcile_letters()
+
+    alert.refresh_from_db()
+    assert alert.state == "open"
+
+
+def test_nothing_is_resolved_while_the_broker_is_away(alert: Alert) -> None:
+    age(alert, minutes=5)
+
+    with broker_without_server(), pytest.raises(BrokerError):
+        reconcile_letters()
+
+    alert.refresh_from_db()
+    assert alert.state == "open"
+
+
+def test_resolved_alert_whose_cause_returns_is_open_again(alert: Alert, groups: AlertGroups) -> None:
+    services.acknowledge(alert, by="ada")
+    assert resolution.resolve(alert.pk, by="ada")
+    assert not resolution.resolve(alert.pk, by="bob")
+
+    Alert.objects.update(resolved_at=timezone.now() - timedelta(seconds=1))  # the broker counts in milliseconds
+    groups.raise_(fact())
+    wait_for(lambda: dispatched().state == "open")
+
+    alert.refresh_from_db()
+    assert (alert.resolved_by, alert.resolved_at, alert.acknowledged_by) == ("", None, "")
+
+
+def test_alerts_of_many_causes_are_resolved_in_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resolution, "FINGERPRINTS_AT_ONCE", 3)
+    long_ago = timezone.now() - timedelta(hours=1)
+    for number in range(10):
+        Alert.objects.create(
+            fingerprint=f"cause-{number}", kind="dead_letter", title="t", severity="critical", sample="",
+            count=1, first_at=long_ago, last_at=long_ago,
+        )  # fmt: skip
+
+    resolved = resolution.resolve_triaged(lambda fingerprints: [name for name in fingerprints if name == "cause-4"])
+
+    assert resolved == 9
+    assert Alert.objects.get(state="open").fingerprint == "cause-4"
+
+
+def test_alert_of_the_server_is_resolved_when_its_finding_is_gone(facilities: Facilities, valkey: redis.Redis) -> None:
+    watch = BrokerAlerts()
+    valkey.config_set("maxmemory-policy", "allkeys-lru")
+    try:
+        watch.check_and_resolve()
+        before = dispatched().state
+    finally:
+        valkey.config_set("maxmemory-policy", "noeviction")
+        valkey.delete(*(facilities.records.keys.queue(queue.name).refused for queue in facilities.yard.queues))
+    watch.check_and_resolve()
+
+    after = Alert.objects.get()
+    assert (before, after.state, after.fingerprint) == ("open", "resolved", "broker-evicting")

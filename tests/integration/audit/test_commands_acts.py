@@ -1,0 +1,113 @@
+"""Rows in the audit log of acts that commands do."""
+
+from __future__ import annotations
+
+import getpass
+import io
+from typing import Any
+
+import dramatiq
+import pytest
+from django.contrib.auth.models import User
+from django.core.management import CommandError, call_command
+
+from apps.platform.audit.models import AuditEntry
+from apps.platform.jobs.services import submit
+from broker.interface import Facilities
+from tests.factories.brokers import broker_without_server
+from tests.factories.letters import keep, letter
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture(autouse=True)
+def emptied(facilities: Facilities) -> None:
+    """Every test begins with an empty broker."""
+
+
+def run(*words: str) -> str:
+    out = io.StringIO()
+    call_command(*words, stdout=out, stderr=io.StringIO())
+    return out.getvalue()
+
+
+def row() -> AuditEntry:
+    return AuditEntry.objects.get()
+
+
+def seen(entry: AuditEntry) -> tuple[Any, ...]:
+    return entry.act, entry.target, entry.via, entry.reason, entry.count, entry.outcome
+
+
+def test_pause_and_resume_are_rows_with_the_system_user() -> None:
+    run("queues", "pause", "default", "--reason", "the provider is away")
+    run("queues", "resume", "default")
+
+    resumed, paused = AuditEntry.objects.all()
+    assert seen(paused) == ("queue.pause", "default", "command", "the provider is away", 1, "done")
+    assert seen(resumed)[:2] == ("queue.resume", "default")
+    assert getpass.getuser() in paused.who
+
+
+def test_pause_that_the_broker_does_not_answer_is_a_failed_row() -> None:
+    with broker_without_server(), pytest.raises(CommandError):
+        run("queues", "pause", "default")
+
+    assert (row().outcome, row().error) == ("failed", "BrokerUnavailable")
+
+
+def test_relocation_counts_what_it_moved() -> None:
+    run("queues", "relocate", "render_report", "--from", "default", "--to", "slow")
+
+    assert seen(row()) == ("queue.relocate", "default", "command", "", 0, "done")
+    assert row().detail == {"actor": "render_report", "to": "slow"}
+
+
+def test_letters_are_moved_with_one_row_for_all(facilities: Facilities) -> None:
+    for number in range(3):
+        keep(letter(id=f"{number}"))
+
+    with pytest.raises(SystemExit):
+        run("deadletters", "discard", "0", "1", "nope", "--reason", "test data")
+
+    assert seen(row()) == ("letter.discard", "", "command", "test data", 2, "done")
+    assert row().detail == {"ids": ["0", "1", "nope"], "chosen": 3}
+
+
+def test_unknown_group_is_a_failed_row() -> None:
+    with pytest.raises(CommandError):
+        run("deadletters", "requeue", "--group", "nope")
+
+    assert (row().outcome, row().error, row().target) == ("failed", "UnknownGroup", "nope")
+
+
+def test_quarantined_message_that_is_unknown_is_a_row_with_none_moved() -> None:
+    with pytest.raises(SystemExit):
+        run("deadletters", "discard", "--quarantined", "nope")
+
+    assert seen(row()) == ("quarantine.discard", "nope", "command", "", 0, "done")
+
+
+def test_cancelled_job_is_a_row_with_the_answer() -> None:
+    @dramatiq.actor(actor_name="audited", queue_name="default")
+    def audited() -> None: ...
+
+    try:
+        job_id = submit(audited, kwargs={}, delay_ms=60_000)
+        run("jobs", "cancel", job_id)
+    finally:
+        del dramatiq.get_broker().actors["audited"]
+
+    assert seen(row()) == ("job.cancel", job_id, "command", "", 1, "done")
+    assert row().detail == {"answer": "cancelled"}
+
+
+def test_tokens_are_created_and_revoked_with_rows_without_their_secret() -> None:
+    User.objects.create_user("ada")
+    plain = run("createtoken", "--user", "ada", "--scopes", "read").strip()
+    run("tokens", "revoke", plain)
+
+    revoked, created = AuditEntry.objects.all()
+    assert (created.act, created.target, created.count) == ("token.create", plain.split("_")[1], 1)
+    assert (revoked.act, revoked.target, revoked.count) == ("token.revoke", plain.split("_")[1], 1)
+    assert plain.split("_", 2)[2] not in f"{created.__dict__}{revoked.__dict__}"

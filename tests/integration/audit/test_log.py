@@ -1,0 +1,145 @@
+"""The audit log to read: its page and its command, with the same filters."""
+
+from __future__ import annotations
+
+import io
+import json
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import Group, User
+from django.core.management import CommandError, call_command
+from django.test import Client
+from django.urls import reverse
+from django.utils import timezone
+
+from apps.platform.audit.models import AuditEntry
+from apps.platform.audit.roles import READ_ONLY
+from apps.platform.audit.services import Who, act, delete_old_rows
+
+pytestmark = pytest.mark.django_db
+
+PAGE = reverse("switchyard-audit")
+
+
+@pytest.fixture
+def reader() -> Client:
+    """A logged-in user with the read-only role."""
+    user = User.objects.create_user("r.eader", is_staff=True)
+    user.groups.add(Group.objects.get(name=READ_ONLY))
+    client = Client()
+    client.force_login(user)
+    return client
+
+
+def did(name: str, who: str = "ada", via: str = "page", **more: Any) -> None:
+    with act(name, who=Who(who, via), **more) as entry:
+        entry.count = 1
+
+
+def listed(*words: str) -> dict[str, Any]:
+    out = io.StringIO()
+    call_command("audit", "list", "--json", *words, stdout=out)
+    found: dict[str, Any] = json.loads(out.getvalue())
+    return found
+
+
+def test_page_says_what_will_fill_it(reader: Client) -> None:
+    assert "No act yet" in reader.get(PAGE).content.decode()
+
+
+def test_page_shows_an_act_with_a_link_to_its_target_escaped(reader: Client) -> None:
+    did("schedule.run", target="nightly")
+    did("job.cancel", target="0f8fad5b-d9cb-469f-a165-70867728950e", reason="<script>alert(1)</script>")
+
+    page = reader.get(PAGE).content.decode()
+
+    assert "&lt;script&gt;" in page and "<script>alert(1)" not in page
+    assert reverse("admin:switchyard_jobs_job_change", args=["0f8fad5b-d9cb-469f-a165-70867728950e"]) in page
+    assert "<time datetime=" in page and "nightly" in page
+
+
+@pytest.mark.parametrize(
+    ("query", "acts"),
+    [
+        ({"who": "bob"}, ["job.cancel"]),
+        ({"act": "queue"}, ["queue.resume", "queue.pause"]),
+        ({"act": "queue.pause"}, ["queue.pause"]),
+        ({"target": "slow"}, ["queue.resume", "queue.pause"]),
+        ({"via": "command"}, ["job.cancel"]),
+        ({"outcome": "failed"}, ["queue.resume"]),
+        ({"since": "1h"}, ["job.cancel", "queue.resume"]),
+        ({"until": "1h"}, ["queue.pause"]),
+    ],
+)
+def test_page_and_command_filter_alike(reader: Client, query: dict[str, str], acts: list[str]) -> None:
+    did("queue.pause", target="slow")
+    AuditEntry.objects.update(at=timezone.now() - timedelta(hours=2))
+    with act("queue.resume", who=Who("ada", "page"), target="slow") as entry:
+        entry.error = "BrokerUnavailable"
+    did("job.cancel", who="bob", via="command", target="x")
+
+    shown = [row["entry"].act for row in reader.get(PAGE, query).context["rows"]]
+    said = [row["act"] for row in listed(*(f"--{name}={value}" for name, value in query.items()))["acts"]]
+
+    assert shown == said == acts
+
+
+def test_pages_follow_one_another_while_rows_are_added(reader: Client) -> None:
+    for number in range(120):
+        did("job.cancel", target=str(number))
+
+    first = reader.get(PAGE, {"act": "job"})
+    did("job.cancel", target="later")
+    second = reader.get(first.context["older"])
+    third = reader.get(second.context["older"])
+
+    shown = [row["entry"].target for answer in (first, second, third) for row in answer.context["rows"]]
+    assert shown == [str(number) for number in reversed(range(120))]
+    assert "act=job" in second.context["older"] and not third.context["older"]
+
+
+@pytest.mark.parametrize(
+    "query", [{"since": "soon"}, {"act": "fly"}, {"before": "x"}, {"via": "mail"}, {"who": "a" * 300}]
+)
+def test_unusable_value_is_named_and_answered_with_400(reader: Client, query: dict[str, str]) -> None:
+    answer = reader.get(PAGE, query)
+
+    assert answer.status_code == 400
+    assert next(iter(query)) + ": " in answer.context["wrong"]
+
+
+def test_page_needs_its_right_and_is_only_read(reader: Client) -> None:
+    other = Client()
+    other.force_login(User.objects.create_user("b", is_staff=True))
+
+    assert other.get(PAGE).status_code == 403
+    assert reader.post(PAGE).status_code == 405
+
+
+def test_command_prints_lines_without_control_characters() -> None:
+    did("queue.pause", target="slow", reason="\x1b[31mred")
+    out = io.StringIO()
+
+    call_command("audit", "list", stdout=out)
+
+    assert "ada (page)  queue.pause slow (1)  done:  [31mred" in out.getvalue()
+
+
+@pytest.mark.parametrize("words", [["--since", "soon"], ["--limit", "0"], ["--limit", "1001"]])
+def test_command_refuses_unusable_values(words: list[str]) -> None:
+    with pytest.raises(CommandError) as refused:
+        call_command("audit", "list", *words)
+
+    assert refused.value.returncode == 2
+
+
+def test_rows_are_deleted_after_a_year() -> None:
+    for age_days in (0, 364, 366, 400):
+        did("queue.pause", target=str(age_days))
+        AuditEntry.objects.filter(target=str(age_days)).update(at=timezone.now() - timedelta(days=age_days))
+
+    assert delete_old_rows() == 2
+
+    assert set(AuditEntry.objects.values_list("target", flat=True)) == {"0", "364"}

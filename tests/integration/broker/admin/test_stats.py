@@ -1,0 +1,43 @@
+"""Age of the oldest message that a worker holds."""
+
+from __future__ import annotations
+
+import json
+
+import redis
+
+from broker.admin.stats import family_stats
+from broker.clock import now_ms
+from broker.keys.keys import Keys
+from broker.queue.operations import QueueOperations
+from broker.queue.results import Entry
+from broker.redis.calls import RedisCalls
+
+
+def sent(age_ms: int) -> bytes:
+    """Return a message that was sent so long ago."""
+    return json.dumps({"actor": "an_actor", "sent_at": now_ms() - age_ms}).encode()
+
+
+def test_the_oldest_held_message_counts_until_it_ends(valkey: redis.Redis) -> None:
+    calls = RedisCalls(valkey)
+    family = QueueOperations(calls, Keys(prefix="stats").queue("old"))
+    for owner in ("one/live", "two/live", "three/retry"):
+        family.join(owner)
+    family.enqueue([Entry("a", sent(5_000)), Entry("b", sent(9_000)), Entry("c", sent(1_000))])
+    family.enqueue([Entry("r", sent(90_000))], lane="retry")
+    [first] = family.fetch("one/live", 1, request=1).grants
+    [second] = family.fetch("two/live", 1, request=1).grants
+    family.fetch("three/retry", 1, request=1)
+
+    held = family_stats(calls, family.keys, ages_held=True)
+    family.ack("two/live", [second.lease])
+    later = family_stats(calls, family.keys, ages_held=True)
+    family.ack("one/live", [first.lease])
+    waiting = family_stats(calls, family.keys, ages_held=True)
+
+    assert held.oldest_held_age_ms is not None and 9_000 <= held.oldest_held_age_ms < 14_000
+    assert later.oldest_held_age_ms is not None and 5_000 <= later.oldest_held_age_ms < 9_000
+    assert waiting.oldest_held_age_ms is None
+    assert waiting.oldest_unfinished_age_ms == waiting.live.oldest_age_ms
+    assert family_stats(calls, family.keys).oldest_held_age_ms is None

@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import dramatiq
+import pytest
+from dramatiq.actor import Actor
+
+from apps.platform.audit.who import Who
+from apps.platform.bulk import services, steps
+from apps.platform.bulk.models import BulkAct
+from broker.interface import Facilities
+
+WHO = Who("a.lind", "page")
+Start = Callable[..., BulkAct]
+
+
+@pytest.fixture
+def fail_always(facilities: Facilities) -> Iterator[Actor[Any, Any]]:
+    """An actor of the real yard."""
+
+    @dramatiq.actor(actor_name="fail_always", queue_name="default", max_retries=0)
+    def fail_always(number: int = 7) -> None:
+        raise KeyError("vat_rate")
+
+    yield fail_always
+    del dramatiq.get_broker().actors["fail_always"]
+
+
+@pytest.fixture
+def start(db: None, facilities: Facilities) -> Start:
+    """Start a bulk act as a person does."""
+
+    def act(kind: str, filter: dict[str, Any], **details: Any) -> BulkAct:
+        return services.start(kind, filter, **({"who": WHO} | details))
+
+    return act
+
+
+@pytest.fixture
+def finish(db: None) -> Callable[[BulkAct], BulkAct]:
+    """Do all steps of an act in this process."""
+
+    def run(act: BulkAct) -> BulkAct:
+        while steps.take_step(act.pk, act.run) is not None:
+            pass
+        act.refresh_from_db()
+        return act
+
+    return run

@@ -1,0 +1,124 @@
+"""Bulk acts on ended jobs and on alerts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from typing import Any
+
+import dramatiq
+import pytest
+from django.test import Client
+from django.utils import timezone
+from dramatiq.actor import Actor
+
+from apps.platform.alerts.models import Alert
+from apps.platform.audit.models import AuditEntry
+from apps.platform.bulk import steps
+from apps.platform.bulk.kinds import kind_of
+from apps.platform.bulk.models import BulkAct
+from apps.platform.history.models import JobRow
+from broker.clock import now_ms
+from broker.interface import Facilities
+from tests.integration.bulk.conftest import Start
+
+pytestmark = pytest.mark.django_db
+Finish = Callable[[BulkAct], BulkAct]
+
+
+@pytest.fixture
+def work(facilities: Facilities) -> Iterator[Actor[Any, Any]]:
+    """An actor of the real yard."""
+
+    @dramatiq.actor(actor_name="work", queue_name="urgent")
+    def work(number: int) -> None:
+        pass
+
+    yield work
+    del dramatiq.get_broker().actors["work"]
+
+
+def ended(number: int, **changes: Any) -> JobRow:
+    """Write a job of the history."""
+    at = now_ms() - 10_000 + number
+    values = {
+        "job_id": f"job-{number}", "sequence": 1, "state": "dead", "actor": "work", "queue": "urgent", "lane": "urgent",
+        "attempts": 1, "generation": 0, "enqueued_at": at - 10, "finished_at": at, "not_succeeded_at": at,
+        "arguments": f'{{"number":{number}}}',
+    }  # fmt: skip
+    return JobRow.objects.create(**(values | changes))
+
+
+def sent(facilities: Facilities) -> list[int]:
+    """Return the numbers of the jobs that wait."""
+    calls, keys = facilities.records.calls, facilities.records.keys.queue("urgent")
+    ids = [str(id_, "ascii") for id_ in calls.command("LRANGE", keys.waiting("live")[1], 0, -1)]
+    messages = [facilities.transport.find_message("urgent", id_) for id_ in ids]
+    return sorted(message.kwargs["number"] for message in messages if message is not None)
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_ended_jobs_run_again_once_each(
+    killed: bool, start: Start, finish: Finish, facilities: Facilities, work: Actor[Any, Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(steps, "MOST", 4)
+    for number in range(10):
+        ended(number)
+    ended(10, state="succeeded", not_succeeded_at=None)
+    ended(11, arguments='{"number":"[redacted]"}')
+    act = start("job.run_again", {"actor": "work", "state": "dead"}, reason="rates are back")
+    if killed:
+        begun = steps.begin(act.pk, act.run)
+        assert begun is not None
+        kind_of(act.kind).apply(begun.act, begun.items[:3], repeated=False)
+
+    act = finish(act)
+
+    assert (act.state, act.done, act.skipped) == ("done", 10, 1)
+    assert sent(facilities) == list(range(10))
+    assert AuditEntry.objects.get(act="job.run_again").count == 10
+
+
+@pytest.mark.parametrize("filter", [{}, {"state": "running"}, {"colour": "red"}])
+def test_second_run_of_everything_or_of_what_has_not_ended_is_refused(filter: dict[str, str], start: Start) -> None:
+    with pytest.raises(ValueError, match=r"state|colour"):
+        start("job.run_again", filter)
+
+
+def test_open_alerts_of_a_queue_are_acknowledged(start: Start, finish: Finish) -> None:
+    now = timezone.now() - timedelta(minutes=1)
+    values = {
+        "kind": "dead",
+        "severity": "critical",
+        "title": "t",
+        "sample": "",
+        "count": 1,
+        "first_at": now,
+        "last_at": now,
+    }
+    for n in range(5):
+        Alert.objects.create(fingerprint=f"f{n}", queue="urgent" if n < 3 else "slow", **values)
+
+    act = finish(start("alert.acknowledge", {"queue": "urgent"}))
+
+    assert (act.total, act.done) == (3, 3)
+    assert set(Alert.objects.filter(queue="urgent").values_list("state", "acknowledged_by")) == {
+        ("acknowledged", "a.lind")
+    }
+    assert Alert.objects.filter(state="open").count() == 2
+    assert AuditEntry.objects.get(act="alert.acknowledge").count == 3
+
+
+def test_more_than_100_alerts_of_the_list_filter_are_handed_to_a_bulk_act(
+    admin_client: Client, facilities: Facilities
+) -> None:
+    now = timezone.now() - timedelta(minutes=1)
+    values = {"kind": "dead", "severity": "critical", "title": "t", "count": 1, "first_at": now, "last_at": now}
+    Alert.objects.bulk_create(Alert(fingerprint=f"f{n}", queue="urgent", **values) for n in range(101))
+    chosen = {"action": "acknowledge", "select_across": "1", "_selected_action": Alert.objects.latest("pk").pk}
+
+    answer = admin_client.post("/admin/switchyard_alerts/alert/?queue__exact=urgent&state__exact=open", chosen)
+
+    assert answer["Location"] == "/admin/operations/bulk/begin/alert.acknowledge/?queue=urgent"
+    assert "Acknowledge 101 alerts?" in admin_client.get(answer["Location"]).content.decode()

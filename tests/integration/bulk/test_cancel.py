@@ -1,0 +1,168 @@
+"""Bulk cancellation on the real broker: what waits, is scheduled, is retried or runs."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from typing import Any
+
+import dramatiq
+import pytest
+from django.utils import timezone
+from dramatiq.actor import Actor
+
+from apps.platform.audit.models import AuditEntry
+from apps.platform.bulk import steps
+from apps.platform.bulk.kinds import kind_of
+from apps.platform.bulk.models import BulkAct
+from broker.admin.cancel_many import cancel_many
+from broker.interface import Facilities
+from tests.integration.bulk.conftest import Start
+from tests.waiting import wait_for
+
+pytestmark = pytest.mark.django_db
+Finish = Callable[[BulkAct], BulkAct]
+
+
+@pytest.fixture
+def work(facilities: Facilities) -> Iterator[Actor[Any, Any]]:
+    """An actor of the real yard that notes what ran."""
+
+    @dramatiq.actor(actor_name="work", queue_name="urgent", max_retries=0)
+    def work(number: int = 0, customer: str = "") -> None:
+        pass
+
+    yield work
+    del dramatiq.get_broker().actors["work"]
+
+
+def left(facilities: Facilities, queue: str = "urgent") -> int:
+    stats = facilities.transport.stats(queue)
+    return stats.live.waiting + stats.live.scheduled
+
+
+def states(facilities: Facilities, ids: list[str]) -> set[str | None]:
+    return set(facilities.records.states(ids))
+
+
+def test_waiting_and_scheduled_jobs_of_an_actor_never_start(
+    start: Start, finish: Finish, facilities: Facilities, work: Actor[Any, Any], monkeypatch: pytest.MonkeyPatch,
+    run_worker: Callable[..., Any],
+) -> None:  # fmt: skip
+    monkeypatch.setattr(steps, "MOST", 7)
+    ran: list[int] = []
+    work.fn = ran.append
+    waiting = [work.send(n).message_id for n in range(20)]
+    scheduled = [work.send_with_options(args=(n,), delay=300 if n % 2 else 600_000).message_id for n in range(20)]
+    high = [work.send_with_options(args=(n,), priority=0).message_id for n in range(3)]
+
+    act = finish(start("job.cancel", {"actor": "work"}, reason="wrong price"))
+
+    assert (act.state, act.total, act.done, act.skips) == ("done", 43, 43, {})
+    assert states(facilities, waiting + scheduled + high) == {"cancelled"}
+    entry = AuditEntry.objects.get(act="job.cancel")
+    assert (entry.count, entry.outcome, entry.reason) == (43, "done", "wrong price")
+    with run_worker("urgent", "urgent-retry"):
+        wait_for(lambda: left(facilities) == 0, timeout_s=10)
+    assert ran == []
+
+
+def test_only_what_matches_is_cancelled(
+    start: Start, finish: Finish, facilities: Facilities, work: Actor[Any, Any]
+) -> None:
+    hit = work.send(number=1, customer="c-7").message_id
+    others = [work.send(number=1, customer="c-8").message_id, work.send(2, "c-9").message_id]
+    hit_by_place = work.send(3, "c-7").message_id
+
+    act = finish(start("job.cancel", {"queue": "urgent", "argument": "customer=c-7"}))
+
+    assert act.done == 2
+    assert states(facilities, [hit, hit_by_place]) == {"cancelled"}
+    assert states(facilities, others) == {"queued"}
+
+
+def test_jobs_of_other_owners_states_and_later_ones_stay(
+    start: Start, finish: Finish, facilities: Facilities, work: Actor[Any, Any]
+) -> None:
+    owned = work.send_with_options(args=(1,), owner="token-1").message_id
+    delayed = work.send_with_options(args=(2,), owner="token-1", delay=600_000).message_id
+    act = start("job.cancel", {"owner": "token-1", "state": "queued"})
+    wait_for(lambda: timezone.now() > act.created_at + timedelta(milliseconds=5), timeout_s=1)
+    later = work.send_with_options(args=(3,), owner="token-1", delay=None).message_id
+
+    act = finish(act)
+
+    assert (act.done, states(facilities, [owned])) == (1, {"cancelled"})
+    assert states(facilities, [delayed]) == {"scheduled"}
+    assert states(facilities, [later]) == {"queued"}
+
+
+@pytest.mark.django_db(transaction=True)
+def test_running_job_is_asked_to_stop(
+    start: Start, finish: Finish, facilities: Facilities, work: Actor[Any, Any], run_worker: Callable[..., Any]
+) -> None:
+    began = threading.Event()
+
+    def wait(number: int = 0, customer: str = "") -> None:
+        began.set()
+        threading.Event().wait(0.05)
+        while True:
+            threading.Event().wait(0.01)
+
+    work.fn = wait
+    job_id = work.send(1).message_id
+    with run_worker("urgent", "urgent-retry"):
+        assert began.wait(10)
+
+        act = finish(start("job.cancel", {"actor": "work", "state": "running"}))
+
+        assert (act.total, act.done) == (1, 1)
+        wait_for(lambda: states(facilities, [job_id]) == {"cancelled"}, timeout_s=10)
+
+
+@pytest.mark.parametrize("killed", ["before the calls", "in the middle of the calls", "after the calls"])
+def test_step_repeated_after_a_kill_counts_each_job_once(
+    killed: str, start: Start, finish: Finish, facilities: Facilities, work: Actor[Any, Any]
+) -> None:
+    ids = [work.send_with_options(args=(n,), delay=600_000 if n % 2 else None).message_id for n in range(12)]
+    act = start("job.cancel", {"actor": "work"})
+    while (begun := steps.begin(act.pk, act.run)) is not None and not begun.items:
+        steps.finish(begun, [])
+    assert begun is not None
+    if killed == "in the middle of the calls":
+        kind_of(act.kind).apply(begun.act, begun.items[:3], repeated=False)
+    elif killed == "after the calls":
+        kind_of(act.kind).apply(begun.act, begun.items, repeated=False)
+
+    act = finish(act)
+
+    assert (act.done, act.skips) == (12, {})
+    assert states(facilities, ids) == {"cancelled"}
+
+
+def test_a_kill_between_the_cancellation_and_its_record_loses_no_record_of_a_waiting_job(
+    start: Start, finish: Finish, facilities: Facilities, work: Actor[Any, Any]
+) -> None:
+    job_id = work.send(1).message_id
+    act = start("job.cancel", {"actor": "work"})
+    while (begun := steps.begin(act.pk, act.run)) is not None and not begun.items:
+        steps.finish(begun, [])
+    family = dramatiq.get_broker().lane("urgent")[0]  # type: ignore[attr-defined]
+    assert cancel_many(family, [job_id], nonce=act.nonce) == {job_id: "cancelled"}
+
+    act = finish(act)
+
+    record = facilities.records.read(job_id)
+    assert (act.done, act.skips) == (1, {})
+    assert record is not None and record.state == "cancelled" and record.finished_at is not None
+
+
+@pytest.mark.parametrize(
+    ("filter", "fault"),
+    [({"fingerprint": "f00d"}, "ended jobs only"), ({"state": "succeeded"}, "have ended"), ({"queue": "x"}, "no queue"),
+     ({"colour": "red"}, "is no filter")],
+)  # fmt: skip
+def test_filter_that_no_waiting_job_can_match_is_refused(filter: dict[str, str], fault: str, start: Start) -> None:
+    with pytest.raises(ValueError, match=fault):
+        start("job.cancel", filter)

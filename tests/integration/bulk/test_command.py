@@ -1,0 +1,51 @@
+"""``manage.py bulk`` on real rows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import pytest
+from django.core.management import call_command
+from django.core.management.base import CommandError
+
+from apps.platform.bulk.models import BulkAct
+from tests.integration.bulk.conftest import Start
+from tests.integration.bulk.test_letters import bury
+
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("fail_always")]
+
+
+def test_lists_shows_and_stops(
+    start: Start, finish: Callable[[BulkAct], BulkAct], capsys: pytest.CaptureFixture[str]
+) -> None:
+    bury(2)
+    done = finish(start("letter.requeue", {"queue": "default"}, reason="mended"))
+    bury(1)
+    going = start("letter.discard", {})
+    capsys.readouterr()
+
+    call_command("bulk", "list")
+    assert f"{done.pk}  Requeue 2 dead letters: done, 2 of 2 done" in capsys.readouterr().out
+    call_command("bulk", "show", str(done.pk))
+    assert "filter         queue=default" in capsys.readouterr().out
+    call_command("bulk", "show", str(done.pk), "--json")
+    shown = json.loads(capsys.readouterr().out)
+    assert (shown["state"], shown["done"], shown["reason"]) == ("done", 2, "mended")
+    call_command("bulk", "stop", str(going.pk))
+    assert "stops after the step" in capsys.readouterr().out
+    finish(going)
+    assert BulkAct.objects.get(pk=going.pk).state == "stopped"
+
+
+@pytest.mark.parametrize("verb", ["show", "stop"])
+def test_unknown_number_is_named(verb: str) -> None:
+    with pytest.raises(CommandError, match="bulk act 99: there is none"):
+        call_command("bulk", verb, "99")
+
+
+def test_ended_act_cannot_be_stopped(start: Start, finish: Callable[[BulkAct], BulkAct]) -> None:
+    act = finish(start("letter.requeue", {}))
+
+    with pytest.raises(CommandError, match="it has ended"):
+        call_command("bulk", "stop", str(act.pk))

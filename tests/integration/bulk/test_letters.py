@@ -1,0 +1,266 @@
+"""Bulk requeue and discard of dead letters on the real broker."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from dramatiq.actor import Actor
+
+from apps.platform.audit.models import AuditEntry
+from apps.platform.bulk import services, steps
+from apps.platform.bulk.actors import run_bulk_act
+from apps.platform.bulk.kinds import kind_of
+from apps.platform.bulk.models import BulkAct
+from apps.platform.dead_letters import actions
+from apps.platform.dead_letters.models import DeadLetter
+from apps.platform.dead_letters.projection import project
+from apps.platform.dead_letters.reconcile import reconcile_all
+from broker.clock import now_ms
+from broker.errors import BrokerUnavailable
+from broker.interface import Facilities
+from broker.shapes import DeadLetter as Letter
+from tests.factories.letters import keep, letter
+from tests.integration.bulk.conftest import WHO, Start
+
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("fail_always")]
+Finish = Callable[[BulkAct], BulkAct]
+
+
+def bury(count: int, **changes: Any) -> list[Letter]:
+    """Put letters into their dead lists, with their rows."""
+    first = now_ms() - count - 1_000
+    letters = [keep(letter(died_at=first + n, **changes)) for n in range(count)]
+    for one in letters:
+        project(one)
+    return letters
+
+
+def waiting_ids(facilities: Facilities, queue: str = "default") -> list[str]:
+    calls, keys = facilities.records.calls, facilities.records.keys.queue(queue)
+    return [str(id_, "ascii") for id_ in calls.command("LRANGE", keys.waiting("live")[1], 0, -1)]
+
+
+def dead_ids(facilities: Facilities, queue: str = "default") -> list[str]:
+    calls, keys = facilities.records.calls, facilities.records.keys.queue(queue)
+    return [str(id_, "ascii") for id_ in calls.command("LRANGE", keys.dead, 0, -1)]
+
+
+def test_requeues_each_letter_of_a_group_once_oldest_first(
+    start: Start, finish: Finish, facilities: Facilities, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(steps, "MOST", 20)
+    of_group = [one.id for one in bury(50)]
+    other = [one.id for one in bury(3, fingerprint="other")]
+
+    act = finish(start("letter.requeue", {"fingerprint": "f00dfacef00dface"}, reason="mended"))
+
+    assert (act.state, act.total, act.done, act.skipped) == ("done", 50, 50, 0)
+    assert waiting_ids(facilities)[1:] == of_group, "behind the act's own job"
+    assert dead_ids(facilities) == other
+    rows = DeadLetter.objects.filter(message_id__in=of_group)
+    assert {(row.state, row.state_by, row.claim_token) for row in rows} == {("replayed", "a.lind", "")}
+    assert all(
+        [(it["act"], it["by"], it["note"]) for it in row.history] == [("requeue", "a.lind", "mended")] for row in rows
+    )
+    entry = AuditEntry.objects.get(act="letter.requeue")
+    assert (entry.outcome, entry.count, entry.who, entry.reason) == ("done", 50, "a.lind", "mended")
+    assert AuditEntry.objects.get(act="bulk.start").outcome == "done"
+
+
+@pytest.mark.parametrize("kind", ["letter.requeue", "letter.discard"])
+@pytest.mark.parametrize("killed", ["before the broker moved", "after the moves", "in the middle of the moves"])
+def test_step_repeated_after_a_kill_moves_each_letter_once(
+    kind: str, killed: str, start: Start, finish: Finish, facilities: Facilities
+) -> None:
+    letters = bury(10)
+    act = start(kind, {"fingerprint": "f00dfacef00dface"})
+    begun = steps.begin(act.pk, act.run)
+    assert begun is not None
+    if killed == "after the moves":
+        kind_of(kind).apply(begun.act, begun.items, repeated=False)
+    elif killed == "in the middle of the moves":
+        kind_of(kind).apply(begun.act, begun.items[:4], repeated=False)
+
+    reconcile_all()
+    services.send(act)
+    act = finish(act)
+
+    assert (act.state, act.done, act.skipped) == ("done", 10, 0)
+    requeued = Counter(waiting_ids(facilities))
+    expected = 1 if kind == "letter.requeue" else 0
+    assert {requeued[one.id] for one in letters} == {expected}
+    assert dead_ids(facilities) == []
+    assert not DeadLetter.objects.exclude(claim_token="").exists()
+    assert AuditEntry.objects.get(act=kind).count == 10
+
+
+def test_letter_that_died_again_before_the_repeated_step_stays_dead_and_counts_once(
+    start: Start, finish: Finish, facilities: Facilities
+) -> None:
+    made = bury(1)[0]
+    act = start("letter.requeue", {"fingerprint": "f00dfacef00dface"})
+    begun = steps.begin(act.pk, act.run)
+    assert begun is not None
+    kind_of(act.kind).apply(begun.act, begun.items, repeated=False)
+    facilities.records.calls.command("HDEL", facilities.records.keys.queue("default").bodies, made.id)
+    project(keep(letter(id=made.id, died_at=now_ms() + 5)))
+
+    act = finish(act)
+
+    assert (act.done, act.skipped) == (1, 0)
+    row = DeadLetter.objects.get()
+    assert (row.state, row.deaths, row.claim_token) == ("new", 2, "")
+    assert dead_ids(facilities) == [made.id]
+
+
+def test_letter_that_a_person_has_claimed_is_left_to_that_person(start: Start, finish: Finish) -> None:
+    first, _ = bury(2)
+    DeadLetter.objects.filter(message_id=first.id).update(claim_token="x", claim_by="b.berg", claim_act="discard")
+
+    act = finish(start("letter.requeue", {}))
+
+    assert (act.done, act.skips) == (1, {"another act has claimed it": 1})
+
+
+def test_letter_in_hand_of_a_bulk_act_is_refused_to_a_person(start: Start) -> None:
+    made = bury(1)[0]
+    act = start("letter.requeue", {})
+    steps.begin(act.pk, act.run)
+    DeadLetter.objects.update(claim_at="2026-01-01T00:00:00Z")
+
+    result = actions.discard(made.id, by="b.berg")
+
+    assert not result.done
+    assert "a.lind has begun to requeue" in result.message
+
+
+def test_act_whose_step_fails_ends_and_releases_its_letters(
+    start: Start, facilities: Facilities, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bury(2)
+    act = start("letter.requeue", {}, reason="mended")
+
+    def fail(*args: Any, **options: Any) -> None:
+        raise ValueError("no such field")
+
+    monkeypatch.setattr(type(facilities.transport), "requeue_many", fail)
+    with pytest.raises(ValueError, match="no such field"):
+        run_bulk_act.fn(act.pk, act.run)
+
+    act.refresh_from_db()
+    assert (act.state, act.error, act.skips) == ("failed", "ValueError: no such field", {"their step failed": 2})
+    assert {(row.state, row.claim_token) for row in DeadLetter.objects.all()} == {("new", "")}
+    assert AuditEntry.objects.get(act="letter.requeue").outcome == "failed"
+    run_bulk_act.fn(act.pk, act.run)  # the retry of the job finds nothing to do
+
+
+def test_act_waits_while_the_broker_is_away(
+    start: Start, finish: Finish, facilities: Facilities, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bury(2)
+    act = start("letter.requeue", {})
+
+    def fail(*args: Any, **options: Any) -> None:
+        raise BrokerUnavailable("requeue_many", "no answer")
+
+    with monkeypatch.context() as away:
+        away.setattr(type(facilities.transport), "requeue_many", fail)
+        with pytest.raises(BrokerUnavailable):
+            run_bulk_act.fn(act.pk, act.run)
+
+    assert finish(act).state == "done"
+
+
+def test_letter_that_the_broker_lost_is_skipped_and_marked(
+    start: Start, finish: Finish, facilities: Facilities
+) -> None:
+    made = bury(2)[0]
+    facilities.transport.discard("default", made.id)
+
+    act = finish(start("letter.requeue", {}))
+
+    assert (act.done, act.skips) == (1, {"no longer in the broker's dead list": 1})
+    assert DeadLetter.objects.get(message_id=made.id).state == "missing"
+
+
+def test_letters_of_several_queues_and_scattered_ones_leave_the_others_in_their_order(
+    start: Start, finish: Finish, facilities: Facilities
+) -> None:
+    letters = []
+    for n in range(60):
+        fingerprint = "wanted" if n % 7 == 0 else "other"
+        letters += bury(1, fingerprint=fingerprint, queue="urgent" if n % 5 == 0 else "default")
+    kept = [one for one in letters if one.fingerprint == "other"]
+
+    act = finish(start("letter.requeue", {"fingerprint": "wanted"}))
+
+    assert act.done == 60 - len(kept)
+    for queue in ("default", "urgent"):
+        assert dead_ids(facilities, queue) == [one.id for one in kept if one.queue == queue]
+
+
+def test_stop_ends_the_act_after_its_step_and_what_is_done_stays(
+    start: Start, finish: Finish, facilities: Facilities, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(steps, "MOST", 5)
+    bury(12)
+    act = start("letter.requeue", {})
+    steps.take_step(act.pk, act.run)
+
+    assert services.stop(act.pk, who=WHO)
+    assert not services.stop(act.pk, who=WHO)
+
+    act = finish(act)
+    assert (act.state, act.done) == ("stopped", 5)
+    assert len(dead_ids(facilities)) == 7
+    assert AuditEntry.objects.get(act="letter.requeue").count == 5
+
+
+def test_letters_that_die_after_the_start_are_not_touched(start: Start, finish: Finish, facilities: Facilities) -> None:
+    bury(2)
+    act = start("letter.requeue", {})
+    late = keep(letter(died_at=now_ms() + 60_000))
+    project(late)
+
+    assert finish(act).done == 2
+    assert dead_ids(facilities) == [late.id]
+
+
+@pytest.mark.parametrize(
+    ("filter", "fault"),
+    [({"color": "red"}, "no field 'color'"), ({"state": "discarded"}, "no state of an open letter"),
+     ({"died_since": "yesterday"}, "no time with a zone")],
+)  # fmt: skip
+def test_wrong_filter_is_refused_by_name(filter: dict[str, str], fault: str, start: Start) -> None:
+    with pytest.raises(ValueError, match=fault):
+        start("letter.requeue", filter)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_job_of_the_yard_does_the_act(
+    start: Start, run_worker: Callable[..., Any], fail_always: Actor[Any, Any]
+) -> None:
+    from tests.waiting import wait_for
+
+    bury(30)
+    act = start("letter.discard", {})
+
+    with run_worker("default"):
+        wait_for(lambda: BulkAct.objects.get(pk=act.pk).state == "done", timeout_s=20)
+
+    assert BulkAct.objects.get(pk=act.pk).done == 30
+
+
+def test_act_whose_job_was_lost_is_enqueued_again_after_two_minutes(start: Start, facilities: Facilities) -> None:
+    bury(1)
+    act = start("letter.requeue", {})
+    assert services.resume_lost() == 0
+    BulkAct.objects.update(touched_at="2026-01-01T00:00:00Z")
+
+    assert (services.resume_lost(), services.resume_lost()) == (1, 0)
+
+    assert steps.take_step(act.pk, act.run) is None, "the job from before ends"
+    assert steps.take_step(act.pk, act.run + 1) is not None

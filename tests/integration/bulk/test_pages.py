@@ -1,0 +1,165 @@
+"""Pages of bulk acts: ask, start, watch, stop; rights; nothing changes on GET."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import pytest
+from django.contrib.auth.models import Permission, User
+from django.test import Client
+
+from apps.platform.audit.models import AuditEntry
+from apps.platform.bulk import steps
+from apps.platform.bulk.models import BulkAct
+from apps.platform.dead_letters.models import DeadLetter
+from broker.interface import Facilities
+from tests.integration.bulk.conftest import Start
+from tests.integration.bulk.test_letters import bury
+
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("fail_always")]
+Finish = Callable[[BulkAct], BulkAct]
+BEGIN = "/admin/operations/bulk/begin/letter.requeue/?fingerprint=f00dfacef00dface"
+
+
+@pytest.fixture
+def operator(facilities: Facilities) -> User:
+    """A staff user with the rights on letters and bulk acts."""
+    user = User.objects.create_user("a.lind", is_staff=True)
+    labels = ("switchyard_dead_letters", "switchyard_bulk")
+    user.user_permissions.set(Permission.objects.filter(content_type__app_label__in=labels))
+    return user
+
+
+@pytest.fixture
+def page(operator: User) -> Client:
+    """A browser of the operator."""
+    client = Client()
+    client.force_login(operator)
+    return client
+
+
+def text_of(response: object) -> str:
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", response.content.decode()))  # type: ignore[attr-defined]
+
+
+def many_letters(count: int) -> None:
+    """Give the group that many rows; one of them is in the broker."""
+    bury(1)
+    first = DeadLetter.objects.get()
+    names = [f.attname for f in DeadLetter._meta.concrete_fields if f.name not in ("id", "is_open", "message_id")]
+    values = {name: getattr(first, name) for name in names}
+    DeadLetter.objects.bulk_create(DeadLetter(**values, message_id=f"copy-{n}") for n in range(count - 1))
+
+
+def test_page_asks_who_is_hit_and_starts_nothing(page: Client) -> None:
+    bury(3)
+
+    text = text_of(page.get(BEGIN))
+
+    assert "Requeue 3 dead letters?" in text
+    assert "KeyError in fail_always (3)" in text
+    assert "fingerprint = f00dfacef00dface" in text
+    assert not BulkAct.objects.exists()
+
+
+def test_act_starts_and_its_page_shows_it_until_its_end(page: Client, finish: Finish) -> None:
+    bury(3)
+
+    answer = page.post(BEGIN, {"count": "3", "reason": "mended", "rate": ""})
+
+    act = BulkAct.objects.get()
+    assert answer["Location"] == f"/admin/operations/bulk/{act.pk}/"
+    assert (act.kind, act.filter, act.reason, act.who) == (
+        "letter.requeue", {"fingerprint": "f00dfacef00dface"}, "mended", "a.lind",
+    )  # fmt: skip
+    assert "It waits for a worker" in text_of(page.get(answer["Location"]))
+    finish(act)
+    text = text_of(page.get(answer["Location"]))
+    assert "Everything that matched at its start was reached: 3 done" in text
+    assert "Stop and leave" not in text
+    assert "Requeue 3 dead letters" in text_of(page.get("/admin/operations/bulk/"))
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [({"count": "101"}, "type 101 into the field"), ({"count": "101", "typed": "100"}, "type 101 into the field"),
+     ({"count": "101", "typed": "101", "rate": "0"}, "from 1 to 1000000"),
+     ({"count": "1", "typed": "1"}, "")],
+)  # fmt: skip
+def test_more_than_100_need_their_count_typed(page: Client, given: dict[str, str], said: str) -> None:
+    many_letters(101)
+
+    answer = page.post(BEGIN, given)
+
+    assert (answer.status_code == 302) is (said == "")
+    assert said in text_of(answer)
+    assert BulkAct.objects.exists() is (said == "")
+
+
+def test_destructive_act_needs_a_reason(page: Client) -> None:
+    bury(1)
+    begin = BEGIN.replace("requeue", "discard")
+
+    refused = page.post(begin, {"count": "1", "reason": " "})
+
+    assert (refused.status_code, BulkAct.objects.count()) == (400, 0)
+    assert "enter a reason" in text_of(refused)
+
+
+def test_stop_leaves_the_rest(page: Client, start: Start, finish: Finish, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(steps, "MOST", 2)
+    bury(5)
+    act = start("letter.requeue", {})
+    steps.take_step(act.pk, act.run)
+    address = f"/admin/operations/bulk/{act.pk}/"
+    assert "2 dead letters done, about 3 left" in text_of(page.get(address))
+
+    assert page.get(f"{address}stop/").status_code == 405
+    page.post(f"{address}stop/")
+
+    assert "stopping" in text_of(page.get(f"{address}live/"))
+    finish(act)
+    assert "Stopped by a.lind: 2 are done and stay so, about 3 are left dead." in text_of(page.get(address))
+    assert AuditEntry.objects.get(act="bulk.stop").outcome == "done"
+
+
+def test_rights_are_asked_for_and_unknown_things_are_not_found(page: Client, operator: User, start: Start) -> None:
+    act = start("letter.requeue", {})
+    assert page.get("/admin/operations/bulk/99/").status_code == 404
+    assert page.get("/admin/operations/bulk/begin/letter.paint/").status_code == 404
+    assert page.get("/admin/operations/bulk/begin/letter.requeue/?colour=red").status_code == 400
+
+    operator.user_permissions.clear()
+
+    for path in ("", f"{act.pk}/", f"{act.pk}/live/", "begin/letter.requeue/", "begin/job.cancel/"):
+        assert page.get(f"/admin/operations/bulk/{path}").status_code == 403, path
+    assert page.post(f"/admin/operations/bulk/{act.pk}/stop/").status_code == 403
+    assert page.post(BEGIN, {"count": "0"}).status_code == 403
+
+
+def test_large_group_is_handed_to_a_bulk_act_and_a_small_one_is_not(page: Client) -> None:
+    many_letters(100)
+    group = "/admin/switchyard_dead_letters/deadletter/group/f00dfacef00dface/requeue/"
+    assert page.get(group).status_code == 200
+    bury(1)
+
+    assert page.get(group)["Location"] == BEGIN
+
+
+def test_all_that_match_the_list_filter_are_handed_to_a_bulk_act(page: Client) -> None:
+    many_letters(101)
+    address = (
+        "/admin/switchyard_dead_letters/deadletter/?queue=default&q=vat&state=open&died_at__gte=2026-01-01T00:00:00Z"
+    )
+    first = DeadLetter.objects.first()
+    assert first is not None
+
+    listed = text_of(page.get(address))
+    answer = page.post(address, {"action": "discard_chosen", "select_across": "1", "_selected_action": [first.pk]})
+
+    assert "101 open letters match this filter." in listed
+    assert answer["Location"] == (
+        "/admin/operations/bulk/begin/letter.discard/?queue=default&search=vat&died_since=2026-01-01T00%3A00%3A00Z"
+    )
+    assert "Discard 101 dead letters?" in text_of(page.get(answer["Location"]))

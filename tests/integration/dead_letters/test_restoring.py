@@ -1,0 +1,142 @@
+"""A discarded letter can be restored for 90 days; a note stays in its history."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+from django.core.management import call_command
+from django.core.management.base import CommandError
+from django.test import Client
+from django.utils import timezone
+from dramatiq.actor import Actor
+
+from apps.platform.audit.models import AuditEntry
+from apps.platform.audit.who import Who
+from apps.platform.bulk import services, steps
+from apps.platform.dead_letters import actions, projection, reconcile, restoring
+from apps.platform.dead_letters.models import DeadLetter
+from broker.interface import Facilities
+from broker.shapes import DeadLetter as Letter
+from tests.waiting import wait_for
+
+pytestmark = pytest.mark.django_db
+Bury = Callable[..., Letter]
+
+
+def discarded(bury: Bury, **changes: Any) -> Letter:
+    made = bury(**changes)
+    assert actions.discard(made.id, by="a.lind", reason="duplicate").done
+    return made
+
+
+def test_restored_letter_is_as_it_was(bury: Bury, facilities: Facilities) -> None:
+    made = discarded(bury)
+    assert facilities.transport.find_dead_letter("default", made.id) is None
+
+    result = restoring.restore(made.id, by="b.berg", reason="it was none")
+
+    assert result.done
+    assert facilities.transport.find_dead_letter("default", made.id) == made
+    row = DeadLetter.objects.get()
+    assert (row.state, row.state_by, row.kept) == ("new", "b.berg", "")
+    assert [entry["act"] for entry in row.history] == ["discard", "restore"]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_restored_and_requeued_letter_runs_although_its_id_was_finished_just_now(
+    bury: Bury, facilities: Facilities, fail_always: Actor[Any, Any], run_worker: Callable[..., Any]
+) -> None:
+    ran: list[int] = []
+    fail_always.fn = lambda number=7, address="": ran.append(number)
+    made = discarded(bury)
+    restoring.restore(made.id, by="b.berg")
+    actions.requeue(made.id, by="b.berg")
+
+    with run_worker("default"):
+        wait_for(lambda: ran == [7], timeout_s=10)
+        wait_for(lambda: facilities.transport.find_message("default", made.id) is None, timeout_s=10)
+
+    assert ran == [7]
+
+
+def test_letter_of_a_bulk_discard_can_be_restored(bury: Bury, facilities: Facilities) -> None:
+    made = bury()
+    projection.project(made)
+    act = services.start("letter.discard", {}, who=Who("a.lind", "page"), reason="duplicate")
+    while steps.take_step(act.pk, act.run) is not None:
+        pass
+    assert DeadLetter.objects.get().state == "discarded"
+
+    assert restoring.restore(made.id, by="b.berg").done
+
+    assert facilities.transport.find_dead_letter("default", made.id) == made
+
+
+def test_restore_interrupted_before_its_row_is_finished_by_the_reconciler(bury: Bury, facilities: Facilities) -> None:
+    made = discarded(bury)
+    assert facilities.transport.restore(made)
+    assert facilities.transport.restore(made), "repeated"
+
+    reconcile.reconcile_all()
+
+    assert DeadLetter.objects.get().state == "new"
+    assert facilities.transport.stats("default").dead == 1
+
+
+def test_letter_that_was_not_discarded_or_has_no_copy_is_refused(bury: Bury) -> None:
+    opened = bury()
+    assert "is new already" in restoring.restore(opened.id, by="a.lind").message
+    made = discarded(bury)
+    DeadLetter.objects.filter(message_id=made.id).update(kept="")
+
+    assert "kept no copy" in restoring.restore(made.id, by="a.lind").message
+
+
+def test_copy_is_erased_with_the_row_after_90_days(bury: Bury) -> None:
+    discarded(bury)
+    DeadLetter.objects.update(state_at=timezone.now() - timedelta(days=91))
+
+    reconcile.reconcile_all()
+
+    assert not DeadLetter.objects.exists()
+
+
+def test_page_restores_and_notes(bury: Bury, operator: User, facilities: Facilities) -> None:
+    made = discarded(bury)
+    client = Client()
+    client.force_login(operator)
+    page = f"/admin/switchyard_dead_letters/deadletter/{DeadLetter.objects.get().pk}/"
+    assert "Restore letter" in client.get(f"{page}change/").content.decode()
+    assert made.message["kwargs"] == {"number": 7}
+
+    assert client.get(f"{page}restore/").status_code == 405
+    client.post(f"{page}restore/")
+    client.post(f"{page}note/", {"text": "waits for <rates>"})
+
+    shown = client.get(f"{page}change/").content.decode()
+    assert "waits for &lt;rates&gt;" in shown
+    assert facilities.transport.stats("default").dead == 1
+    assert set(AuditEntry.objects.values_list("act", "count")) >= {("letter.restore", 1), ("letter.note", 1)}
+    operator.user_permissions.clear()
+    for name in ("restore", "note", "edit"):
+        assert client.post(f"{page}{name}/").status_code == 403
+
+
+def test_commands_restore_and_note(bury: Bury, capsys: pytest.CaptureFixture[str]) -> None:
+    made = discarded(bury)
+
+    call_command("deadletters", "restore", made.id, "--reason", "it was none")
+    call_command("deadletters", "note", made.id, "waits for the rates")
+
+    out = capsys.readouterr().out
+    assert "Restored 1 dead letter." in out
+    assert "Noted on fail_always" in out
+    assert DeadLetter.objects.get().history[-1]["note"] == "waits for the rates"
+    with pytest.raises(SystemExit):
+        call_command("deadletters", "restore", made.id)
+    with pytest.raises(CommandError, match="The note is empty"):
+        call_command("deadletters", "note", made.id, " ")

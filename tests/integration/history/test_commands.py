@@ -1,0 +1,223 @@
+"""The writer as a process, killed, stopped and without its database; the commands that read what it wrote."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import redis
+from django.core.management import CommandError, call_command
+
+from apps.platform.history.models import AttemptRow, JobRow, SearchValue
+from apps.platform.leadership import HISTORY_WRITER
+from broker.interface import Facilities
+from broker.keys.keys import Keys
+from project.config import BASE_DIR
+from tests.chaos.postgres import PostgresUnderTest
+from tests.integration.history.conftest import Put, ended_job
+from tests.integration.history.rows import BASE_MS, job_row
+from tests.processes import titles_below
+from tests.waiting import wait_for
+
+Start = Callable[..., subprocess.Popen[bytes]]
+STREAM = Keys().queue("default").history
+
+
+@pytest.fixture
+def start(
+    process_environment: dict[str, str], request: pytest.FixtureRequest, facilities: Facilities, tmp_path: Path
+) -> Iterator[Start]:
+    """Start ``manage.py`` with arguments; the log is ``tmp_path / "log"``."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def run(*arguments: str) -> subprocess.Popen[bytes]:
+        environment = dict(process_environment)
+        if "postgres" in request.fixturenames:
+            environment["DATABASE_URL"] = request.getfixturevalue("postgres").url
+        with (tmp_path / "log").open("ab") as output:
+            command = [sys.executable, str(BASE_DIR / "manage.py"), *arguments]
+            started.append(subprocess.Popen(command, env=environment, stdout=output, stderr=output))
+        return started[-1]
+
+    yield run
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def put_many(put: Put, count: int, *, first: int = 0) -> None:
+    """Put jobs into the stream: each second one failed once before."""
+    for start_at in range(first, first + count, 100):
+        numbers = range(start_at, start_at + 100)
+        put(*(ended_job(n, state="retrying", error="KeyError", options={"tags": ["t"]}) for n in numbers if n % 2))
+        put(*(ended_job(n, attempt=1 + n % 2, at=5, options={"tags": ["t"]}) for n in numbers))
+
+
+def test_a_killed_writer_loses_no_row_and_writes_none_twice(
+    database: str,
+    request: pytest.FixtureRequest,
+    put: Put,
+    valkey: redis.Redis,
+    process_environment: Any,
+    tmp_path: Path,
+) -> None:
+    environment = dict(process_environment)
+    if database == "postgres":
+        environment["DATABASE_URL"] = request.getfixturevalue("postgres").url
+    rng = random.Random(3)
+    total = 5_000
+    put_many(put, total)
+    kills = 0
+    while valkey.xlen(STREAM):
+        with (tmp_path / "log").open("ab") as output:
+            command = [sys.executable, str(BASE_DIR / "manage.py"), "runhistory"]
+            process = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
+        try:
+            before = JobRow.objects.count()
+            goal = before + rng.randrange(200, 2_000)
+            wait_for(lambda goal=goal: JobRow.objects.count() >= goal or not valkey.xlen(STREAM), timeout_s=60)
+        finally:
+            process.kill()
+            process.wait()
+        kills += 1
+        valkey.delete(Keys().lock(HISTORY_WRITER))  # as if its lease had expired
+
+    assert kills >= 2
+    assert JobRow.objects.count() == JobRow.objects.filter(state="succeeded", finished_at=BASE_MS + 5).count() == total
+    assert AttemptRow.objects.count() == JobRow.objects.filter(attempts=2, failed_at=BASE_MS).count() == total // 2
+    assert SearchValue.objects.count() == total
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
+def test_a_signal_ends_the_writer_with_0(
+    number: int, transactional_db: None, start: Start, put: Put, valkey: redis.Redis, tmp_path: Path
+) -> None:
+    put(ended_job())
+    writer = start("runhistory")
+    wait_for(lambda: JobRow.objects.exists() and not valkey.xlen(STREAM), timeout_s=60)
+    assert psutil.Process(writer.pid).nice() == 19
+
+    writer.send_signal(number)
+
+    assert writer.wait(20) == 0
+    log = (tmp_path / "log").read_text()
+    assert "history writer stopped" in log and "Traceback" not in log
+    assert not valkey.exists(Keys().lock(HISTORY_WRITER)), "the next one leads at once"
+
+
+def test_runpools_starts_a_writer_and_starts_it_again_when_it_dies(
+    transactional_db: None, start: Start, put: Put, valkey: redis.Redis
+) -> None:
+    pools = start("runpools", "urgent", "--grace=1")
+    first = wait_for(lambda: titles_below(pools.pid).get("history"), timeout_s=60)
+    put(ended_job(1))
+    wait_for(lambda: JobRow.objects.count() == 1, timeout_s=30)
+
+    os.kill(first, signal.SIGKILL)
+
+    second = wait_for(lambda: titles_below(pools.pid).get("history") not in (None, first), timeout_s=30)
+    valkey.delete(Keys().lock(HISTORY_WRITER))
+    put(ended_job(2))
+    wait_for(lambda: JobRow.objects.count() == 2, timeout_s=30)
+    assert second
+    pools.send_signal(signal.SIGTERM)
+    assert pools.wait(30) == 0
+
+
+def test_a_database_that_is_away_costs_nothing_but_time(
+    on_postgres: None, postgres: PostgresUnderTest, start: Start, put: Put, valkey: redis.Redis, tmp_path: Path
+) -> None:
+    start("runhistory")
+    put_many(put, 200)
+    wait_for(lambda: not valkey.xlen(STREAM), timeout_s=60)
+    postgres.stop()
+    try:
+        put_many(put, 400, first=200)
+        wait_for(lambda: "failing, will be retried" in (tmp_path / "log").read_text(), timeout_s=60)
+        assert valkey.xlen(STREAM), "they wait in the broker"
+    finally:
+        postgres.start()
+
+    wait_for(lambda: not valkey.xlen(STREAM), timeout_s=60)
+
+    rows = postgres.execute("SELECT count(*), count(failed_at) FROM switchyard_history_jobrow")
+    assert rows == [(600, 300)]
+    assert (tmp_path / "log").read_text().count("failing, will be retried") <= 3
+
+
+def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    call_command("history", *arguments)
+    return capsys.readouterr().out
+
+
+@pytest.mark.django_db
+def test_history_list_prints_a_table_and_where_it_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
+    for n in range(3):
+        job_row(n, actor=f"actor_{n}", run_ms=1_500, wait_ms=20)
+
+    first = printed(capsys, "list", "--limit", "2")
+    rest = printed(capsys, "list", "--limit", "2", "--after", first.split()[-1])
+
+    assert "actor_2" in first and "actor_1" in first and "1.5 s" in first
+    assert "actor_0" in rest and "more:" not in rest
+    assert "no job of the history matches" in printed(capsys, "list", "--state", "dead", "--state", "expired")
+
+
+@pytest.mark.django_db
+def test_history_list_filters_and_prints_json(capsys: pytest.CaptureFixture[str]) -> None:
+    wanted = job_row(
+        state="dead",
+        queue="slow",
+        owner="shop",
+        values={"customer_id": "42"},
+        error_type="KeyError",
+        fingerprint="beef",
+    )
+    job_row(1)
+    conditions = ["--state", "dead", "--queue", "slow", "--owner", "shop", "--argument", "customer_id=42", "--error"]
+
+    found = json.loads(printed(capsys, "list", *conditions, "KeyError", "--failures", "--json"))
+
+    assert [job["id"] for job in found["jobs"]] == [wanted.job_id] and found["after"] is None
+    assert found["jobs"][0]["error"] == {"type": "KeyError", "message": ""}
+
+
+@pytest.mark.django_db
+def test_history_show_prints_a_job_with_its_attempts(capsys: pytest.CaptureFixture[str]) -> None:
+    row = job_row(state="dead", reason="exhausted", arguments='{"customer_id": 42}', attempts=2)
+    AttemptRow.objects.create(
+        job_id=row.job_id, generation=0, attempt=1, state="retrying", lane="default", finished_at=BASE_MS,
+        error_type="KeyError", error_message="'x'", worker="host/1", logs="first line\nsecond line",
+    )  # fmt: skip
+
+    text = printed(capsys, "show", row.job_id)
+    found = json.loads(printed(capsys, "show", row.job_id, "--json"))
+
+    assert "exhausted" in text and "KeyError: 'x'" in text and "  second line" in text
+    assert found["arguments"] == {"customer_id": 42} and found["tried"][0]["logs"] == "first line\nsecond line"
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("show", "0f8fad5b-d9cb-469f-a165-70867728950e"), "it is not in the history"),
+        (("list", "--state", "dying"), "state: 'dying' is no state"),
+        (("list", "--since", "yesterday"), "since: 'yesterday' is no time"),
+        (("list", "--after", "here"), "after: 'here' is no place"),
+    ],
+)
+def test_unusable_arguments_are_named(arguments: tuple[str, ...], words: str) -> None:
+    with pytest.raises(CommandError, match=words) as error:
+        call_command("history", *arguments)
+
+    assert error.value.returncode == 1

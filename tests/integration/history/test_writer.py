@@ -1,0 +1,270 @@
+"""Ended attempts become rows: one a job, whatever is read twice, late or unreadable."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import dramatiq
+import msgspec
+import pytest
+import redis
+import structlog
+from prometheus_client import generate_latest
+
+from apps.platform.doctor import history
+from apps.platform.history import queries
+from apps.platform.history.filters import Filter
+from apps.platform.history.metrics import history_metrics
+from apps.platform.history.models import AttemptRow, JobRow, SearchValue
+from apps.platform.history.writer import HistoryWriter
+from broker.interface import Facilities
+from broker.keys.keys import Keys
+from broker.stores.ended_jobs import Failure, encode
+from tests.conftest import RunWorker
+from tests.integration.history.conftest import Put, ended_job, put_into
+from tests.integration.history.rows import BASE_MS, job_row
+from tests.waiting import wait_for
+
+pytestmark = pytest.mark.usefixtures("database")
+
+STREAM = Keys().queue("default").history
+
+
+def test_a_job_that_ended_is_written_with_what_its_message_says(
+    put: Put, writer: HistoryWriter, valkey: redis.Redis, find_by_customer: Any
+) -> None:
+    origin = {"request": "r-1", "user": "ada", "schedule": "nightly"}
+    options = {"owner": "shop", "tags": ["gold"], "parent": "p-1", "origin": origin}
+    put(ended_job(actor="find_by_customer", args=[42], kwargs={"card": "4111"}, options=options, result='{"a": 1}'))
+
+    writer.step()
+
+    row = JobRow.objects.get()
+    found = {name: getattr(row, name) for name in ("state", "actor", "queue", "pool", "worker", "release", "owner")}
+    assert found == {
+        "state": "succeeded", "actor": "find_by_customer", "queue": "default", "pool": "default",
+        "worker": "host/12", "release": "1.4", "owner": "shop",
+    }  # fmt: skip
+    assert (row.enqueued_at, row.started_at, row.finished_at) == (BASE_MS - 500, BASE_MS - 100, BASE_MS)
+    assert (row.wait_ms, row.run_ms, row.attempts) == (400, 100, 1)
+    assert (row.parent, row.request_id, row.user, row.schedule, row.tags) == ("p-1", "r-1", "ada", "nightly", ["gold"])
+    assert json.loads(row.arguments) == {"customer_id": 42, "card": "[redacted]"}
+    assert (row.result, row.failed_at, row.not_succeeded_at, row.fingerprint) == ('{"a": 1}', None, None, None)
+    assert valkey.xlen(STREAM) == 0
+    assert writer.streams.counts() == {"written": 1, "skipped": 0}
+
+
+def test_a_job_that_a_worker_ran_is_in_the_history_with_its_failure(
+    facilities: Facilities, run_worker: RunWorker, writer: HistoryWriter
+) -> None:
+    broker, tried = dramatiq.get_broker(), []
+
+    def fail_first(customer_id: int) -> None:
+        """Fail at the first attempt."""
+        tried.append(customer_id)
+        if len(tried) == 1:
+            raise KeyError("order")
+
+    actor = dramatiq.actor(fail_first, broker=broker, search=("customer_id",), tags=("gold",), backoff=lambda retry: 1)
+    try:
+        message = actor.send(42)
+        with run_worker("default", "default-retry"):
+            wait_for(lambda: writer.step() is not None and JobRow.objects.filter(state="succeeded").exists(), 20)
+    finally:
+        del broker.actors[actor.actor_name]
+
+    [row] = queries.search(Filter(argument=("customer_id", "42"), tag="gold", failures=True)).rows
+    assert (row.job_id, row.attempts, row.queue, row.error_type) == (message.message_id, 2, "default", "KeyError")
+    assert row.wait_ms is not None and row.run_ms is not None and json.loads(row.arguments) == {"customer_id": 42}
+    [attempt] = queries.attempts(row.job_id)
+    assert (attempt.attempt, attempt.state, attempt.fingerprint) == (1, "retrying", row.fingerprint)
+    assert writer.streams.counts()["skipped"] == 0
+
+
+def test_a_job_is_found_by_the_arguments_that_its_actor_names_but_not_by_hidden_ones(
+    put: Put, writer: HistoryWriter, find_by_customer: Any
+) -> None:
+    put(ended_job(actor="find_by_customer", args=[42], kwargs={"card": "4111"}))
+
+    writer.step()
+
+    assert len(queries.search(Filter(argument=("customer_id", "42"))).rows) == 1
+    assert queries.search(Filter(argument=("card", "4111"))).rows == []
+    assert set(SearchValue.objects.values_list("name", "value")) == {("customer_id", "42")}
+
+
+def test_arguments_of_an_unknown_actor_are_hidden(put: Put, writer: HistoryWriter) -> None:
+    put(ended_job(actor="nobody_knows", args=["secret"], kwargs={"name": "secret"}))
+
+    writer.step()
+
+    assert "secret" not in JobRow.objects.get().arguments
+
+
+def test_long_arguments_are_cut_to_a_kibibyte(put: Put, writer: HistoryWriter, find_by_customer: Any) -> None:
+    put(ended_job(actor="find_by_customer", args=["ä" * 2_000]))
+
+    writer.step()
+
+    arguments = JobRow.objects.get().arguments
+    assert arguments.endswith("…") and 1_000 < len(arguments.encode()) <= 1_024
+    value = SearchValue.objects.get().value
+    assert value.startswith("sha256:")
+    assert len(queries.search(Filter(argument=("customer_id", "ä" * 2_000))).rows) == 1
+
+
+def test_a_retried_attempt_keeps_its_row_and_the_job_its_last_failure(put: Put, writer: HistoryWriter) -> None:
+    put(ended_job(state="retrying", error="KeyError", at=0, logs="a line"))
+    writer.step()
+    assert [row.state for row in queries.search(Filter(failures=True)).rows] == ["retrying"]
+    assert queries.search(Filter()).rows == [], "it has not ended"
+
+    put(ended_job(attempt=2, at=900))
+    writer.step()
+
+    row = JobRow.objects.get()
+    assert (row.state, row.attempts, row.error_type, row.failed_at) == ("succeeded", 2, "KeyError", BASE_MS)
+    assert row.finished_at == BASE_MS + 900
+    attempt = AttemptRow.objects.get()
+    assert (attempt.attempt, attempt.state, attempt.logs) == (1, "retrying", "a line")
+    assert queries.search(Filter(failures=True)).rows == queries.search(Filter()).rows == [row]
+
+
+def test_an_older_step_never_replaces_a_later_one(put: Put, writer: HistoryWriter) -> None:
+    put(ended_job(attempt=2, at=900))
+    put(ended_job(state="retrying", error="KeyError"))
+    put(ended_job(generation=1, at=2_000, state="cancelled"), ended_job(attempt=3, at=1_500, state="dead", error="E"))
+
+    writer.step()
+
+    row = JobRow.objects.get()
+    assert (row.state, row.generation, row.finished_at) == ("cancelled", 1, BASE_MS + 2_000)
+    assert [(each.generation, each.attempt) for each in queries.attempts(row.job_id)] == [(0, 1), (0, 3)]
+
+
+def test_old_rows_leave_also_while_new_ones_come_without_a_pause(put: Put, writer: HistoryWriter) -> None:
+    old = job_row(-1_000 * 86_400_000)
+    put(ended_job(1))
+
+    assert writer.step() == 0.0, "the next step follows at once"
+
+    assert not JobRow.objects.filter(pk=old.pk).exists()
+    assert JobRow.objects.count() == 1
+
+
+def test_rows_that_are_read_twice_are_written_once(put: Put, writer: HistoryWriter, valkey: redis.Redis) -> None:
+    rows = [ended_job(n, state="dead", error="E", options={"tags": ["gold"]}) for n in range(5)]
+
+    for _ in range(3):
+        put(*rows)
+        writer.step()
+
+    assert (JobRow.objects.count(), AttemptRow.objects.count(), SearchValue.objects.count()) == (5, 5, 5)
+
+
+def test_every_family_is_read(put: Put, writer: HistoryWriter) -> None:
+    put(ended_job(1), queue="default")
+    put(ended_job(2), queue="webhook")
+
+    writer.step()
+
+    assert sorted(JobRow.objects.values_list("queue", flat=True)) == ["default", "webhook"]
+
+
+def test_rubbish_is_skipped_counted_and_logged(writer: HistoryWriter, valkey: redis.Redis) -> None:
+    good = encode(ended_job(1))
+    valkey.xadd(STREAM, {"n": 3, "rows": b"\x93" + good + b"\xc0" + b"\x92\xa1\xff\xa1b"})
+    valkey.xadd(STREAM, {"n": 4, "rows": b"\xc1"})
+    valkey.xadd(STREAM, {"colour": "red"})
+    valkey.xadd(STREAM, {"n": "many", "rows": ""})
+    put_into(valkey, ended_job(2, state="dying"), ended_job(3, body=b"\x80"), ended_job(4, id=""))
+    odd = {"args": "no list", "kwargs": [1], "options": {"tags": {"a": 1}, "origin": "x", "parent": 5, "due_at": "y"}}
+    put_into(valkey, ended_job(5, body=json.dumps({"actor": ["x"], **odd}).encode()), ended_job(6, attempt=-(2**60)))
+    valkey.xadd(Keys().queue("slow").history, {"n": 1, "rows": b""})
+
+    with structlog.testing.capture_logs() as lines:
+        writer.step()
+
+    assert sorted(int(id_[-2:], 16) for id_ in JobRow.objects.values_list("job_id", flat=True)) == [1, 3, 5, 6]
+    assert writer.streams.counts() == {"written": 4, "skipped": 2 + 4 + 1 + 1 + 2 + 1}
+    assert valkey.xlen(STREAM) == 0
+    assert any("left out" in line["event"] for line in lines)
+
+
+def test_texts_that_no_database_stores_are_escaped(put: Put, writer: HistoryWriter, find_by_customer: Any) -> None:
+    body = {"actor": "find_by_customer", "sent_at": 1, "args": ["\x00", "\ud800"], "options": {"owner": "o" * 300}}
+    put(ended_job(1, state="dead", body=json.dumps(body).encode(), logs="\x00"))
+    put(ended_job(2, state="dead", reason="r" * 99, worker="w" * 999, release="\x00"))
+    put(msgspec.structs.replace(ended_job(3, state="dead"), error=Failure("E" * 300, "\x00\ufffd" * 500, "f" * 99)))
+
+    writer.step()
+
+    assert JobRow.objects.count() == 3
+    assert writer.streams.counts()["skipped"] == 0
+
+
+def test_a_key_of_a_wrong_type_does_not_stop_the_others(put: Put, writer: HistoryWriter, valkey: redis.Redis) -> None:
+    valkey.set(Keys().queue("webhook").history, "text")
+    put(ended_job())
+
+    writer.step()
+
+    assert JobRow.objects.count() == 1
+    assert sum(each.entries for each in writer.streams.backlog()) == 0
+
+
+def test_doctor_and_metrics_show_backlog_gap_and_skipped_rows(
+    put: Put, writer: HistoryWriter, valkey: redis.Redis
+) -> None:
+    put(ended_job(1))
+    valkey.hset(Keys().queue("default").ended, "dropped", 7)
+    valkey.hset(Keys().history_counts(), "skipped", 3)
+    wait_for(lambda: any((each.oldest_age_ms or 0) > 5 for each in writer.streams.backlog()))
+
+    found = {each.code: each for each in history.look()}
+    lines = generate_latest(_Registry()).decode().splitlines()
+
+    assert {code for code, each in found.items() if each.severity == "warning"} == {"down", "dropped", "skipped"}
+    assert found["down"].next == "manage.py runhistory" and "to be written" in found["down"].seen
+    assert found["dropped"].subject == "default" and "7 rows" in found["dropped"].seen
+    assert "switchyard_history_writer_up 0.0" in lines and "switchyard_history_skipped_total 3.0" in lines
+    assert 'switchyard_history_dropped_total{queue="default"} 7.0' in lines
+    assert any(line.startswith('switchyard_history_lag_seconds{queue="default"} 0.0') for line in lines)
+
+    writer.step()
+
+    found = {each.code: each for each in history.look()}
+    assert "leads" in found and "1 rows written, nothing waits" in found["leads"].seen
+    writer.leadership.release()
+
+
+def test_a_writer_that_falls_behind_is_a_warning(
+    put: Put, writer: HistoryWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer.leadership.acquire_or_renew()
+    put(ended_job(1))
+    monkeypatch.setattr(history, "BEHIND_MS", 1)
+
+    wait_for(lambda: "behind" in {each.code for each in history.look() if each.severity == "warning"})
+
+
+class _Registry:
+    """What a scrape reads of the history."""
+
+    def collect(self) -> Any:
+        return history_metrics()
+
+
+def test_one_of_two_writers_writes(put: Put, writer: HistoryWriter) -> None:
+    other = HistoryWriter(poll_s=0.01)
+    writer.step()
+    put(ended_job())
+
+    assert other.step() > 1, "it looks again when the lease may be free"
+    assert JobRow.objects.count() == 0
+
+    writer.leadership.release()
+    other.step()
+    assert JobRow.objects.count() == 1
+    other.leadership.release()

@@ -1,0 +1,123 @@
+"""The list of jobs: what waits from the broker, what has ended from the history, in pages that miss and repeat none."""
+
+from __future__ import annotations
+
+import pytest
+
+from apps.platform.history.filters import Filter
+from apps.platform.history.models import SearchValue
+from apps.platform.jobs.listing.pages import JobsPage, find_jobs
+from apps.platform.jobs.services import request_cancel, submit
+from broker.clock import now_ms
+from broker.interface import Facilities
+from tests.conftest import RunWorker
+from tests.integration.jobs import probe_actors
+from tests.integration.jobs.history_rows import job_row
+from tests.waiting import wait_for
+
+
+@pytest.fixture(autouse=True)
+def database(transactional_db: None) -> None: ...
+
+
+def ids(page: JobsPage) -> list[str]:
+    return [line.id for line in page.lines]
+
+
+def found(**conditions: object) -> list[str]:
+    """Return the ids that a filter finds."""
+    return ids(find_jobs(Filter(**conditions)))  # type: ignore[arg-type]
+
+
+def test_pages_hold_waiting_and_ended_jobs_newest_first_each_once() -> None:
+    now = now_ms()
+    ended = [job_row(finished_at=now + shift * 60_000).job_id for shift in (-3, 2, -2, 1, -1)]
+    waiting = [submit(probe_actors.add, kwargs={"a": number, "b": 0}) for number in range(4)]
+
+    after, pages = "", []
+    while True:
+        page = find_jobs(Filter(), after=after, limit=2)
+        pages.append(page)
+        if not (after := page.after):
+            break
+
+    listed = [line for page in pages for line in page.lines]
+    assert sorted(line.id for line in listed) == sorted([*ended, *waiting])
+    assert [line.at for line in listed] == sorted((line.at for line in listed), reverse=True)
+    assert [len(page.lines) for page in pages] == [2, 2, 2, 2, 1]
+    assert {line.state for line in listed if line.is_live} == {"queued"}
+
+
+def test_filters_find_waiting_jobs(facilities: Facilities) -> None:
+    add = submit(probe_actors.add, owner="user:1", kwargs={"a": 42, "b": 2})
+    later = submit(probe_actors.write, delay_ms=60_000, kwargs={"text": "acme"})
+    tagged = probe_actors.add.send_with_options(args=(1, 2), tags=["monthly"]).message_id
+
+    assert found(actor="probe_write") == [later]
+    assert found(owner="user:1") == [add]
+    assert found(tag="monthly") == [tagged]
+    assert found(states=("scheduled",)) == [later]
+    assert set(found(states=("queued", "dead"))) == {add, tagged}
+    assert found(argument=("a", "42")) == [add]
+    assert found(argument=("text", "acme")) == [later]
+    assert found(argument=("text", "4")) == found(queue="urgent") == found(failures=True) == []
+    assert found(since="1h", actor="probe_write") == [later]
+    assert found(until="1h", actor="probe_write") == []
+
+
+def test_filters_find_ended_jobs() -> None:
+    plain = job_row(owner="user:2").job_id
+    failed = job_row(state="dead", error_type="ValueError", error_message="no", failed_at=now_ms() - 1_000).job_id
+    retried = job_row(error_type="Timeout", failed_at=now_ms() - 2_000, attempts=2).job_id
+    SearchValue.objects.create(name="customer_id", value="42", job_id=plain, finished_at=now_ms() - 1_000)
+
+    assert found(owner="user:2") == [plain]
+    assert found(states=("dead",)) == [failed]
+    assert found(failures=True, since="1h") == [failed, retried]
+    assert found(argument=("customer_id", "42")) == [plain]
+    assert found(states=("running",)) == []
+
+
+def test_a_job_that_runs_again_is_listed_once_as_it_stands(run_worker: RunWorker) -> None:
+    job_id = submit(probe_actors.steps, kwargs={"total": 2})
+    job_row(job_id=job_id, state="dead")
+
+    with run_worker("default"):
+        wait_for(lambda: [line.state for line in find_jobs(Filter()).lines] == ["running"])
+        (line,) = find_jobs(Filter(states=("running",)), arguments=True).lines
+        probe_actors.go_on.set()
+
+    assert line.id == job_id
+    assert line.excerpt == "total=2"
+    assert line.ran_ms is not None
+
+
+def test_arguments_are_read_only_where_they_may_be_shown() -> None:
+    submit(probe_actors.add, kwargs={"a": 1, "b": 2})
+
+    assert find_jobs(Filter()).lines[0].arguments is None
+    assert find_jobs(Filter(), arguments=True).lines[0].arguments == {"a": 1, "b": 2}
+
+
+def test_of_a_deep_queue_the_first_are_looked_through_and_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("broker.admin.look_through.look_through.__kwdefaults__", {"places": ("waiting",), "most": 3})
+    sent = [submit(probe_actors.add, kwargs={"a": number, "b": 0}) for number in range(5)]
+
+    page = find_jobs(Filter(states=("queued",)))
+
+    assert set(ids(page)) == set(sent[:3])
+    assert page.cut == ("default",)
+
+
+def test_what_was_cancelled_waits_no_longer() -> None:
+    job_id = submit(probe_actors.add, kwargs={"a": 1, "b": 2})
+    request_cancel(job_id)
+
+    assert found(states=("queued",)) == []
+    assert [line.state for line in find_jobs(Filter()).lines] == ["cancelled"]
+
+
+@pytest.mark.parametrize("after", ["x", "1-2", "~x", "a-b~1.c", "1-2~1.", "~9999999999999999.a"])
+def test_a_cursor_that_is_none_is_refused(after: str) -> None:
+    with pytest.raises(ValueError, match="is no place in a list"):
+        find_jobs(Filter(), after=after)

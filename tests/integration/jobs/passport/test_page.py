@@ -1,0 +1,197 @@
+"""The passport of a job: origin, attempts, arguments, children, and the acts that it offers."""
+
+from __future__ import annotations
+
+import json
+import uuid
+
+import pytest
+from django.contrib.auth.models import Permission, User
+from django.test import Client
+from django.urls import reverse
+
+from apps.platform.audit.models import AuditEntry
+from apps.platform.history.models import AttemptRow, JobRow
+from apps.platform.jobs.passport.picture import picture_of
+from apps.platform.jobs.passport.reading import passport_of
+from apps.platform.jobs.queries import find_job, find_untracked
+from apps.platform.jobs.services import submit
+from broker.clock import now_ms
+from middleware.origin import FixedSender, sent_by
+from tests.conftest import RunWorker
+from tests.integration.jobs import probe_actors
+from tests.integration.jobs.history_rows import job_row
+from tests.waiting import wait_for
+
+READER = ("view_job", "view_arguments")
+OPERATOR = (*READER, "cancel_job", "run_job")
+
+
+def staff(*permissions: str) -> Client:
+    """Return a client of a staff user with permissions."""
+    user = User.objects.create_user(f"staff{User.objects.count()}", is_staff=True)
+    user.user_permissions.set(Permission.objects.filter(codename__in=permissions))
+    client = Client()
+    client.force_login(user)
+    return client
+
+
+def page_of(job_id: str, *permissions: str) -> str:
+    response = staff(*permissions).get(reverse("admin:switchyard_jobs_job_change", args=[job_id]))
+    assert response.status_code == 200
+    return str(response.content, "utf-8")
+
+
+@pytest.fixture
+def retried(transactional_db: None) -> JobRow:
+    """A job that failed, was retried after 4 s and succeeded, with a child."""
+    now = now_ms()
+    row = job_row(
+        attempts=2,
+        enqueued_at=now - 10_000,
+        started_at=now - 3_000,
+        finished_at=now - 1_000,
+        failed_at=now - 7_000,
+        arguments=json.dumps({"a": 1, "b": 2}),
+        request_id="7c1f-09",
+        user="mia",
+        tags=["monthly"],
+        release="2026.11.3",
+        worker="default.web-1.4711.0a1b2c3d.2.7",
+    )
+    AttemptRow.objects.create(
+        job_id=row.job_id, generation=0, attempt=1, state="retrying", lane="default", started_at=now - 9_000,
+        finished_at=now - 7_000, error_type="Timeout", error_message="storage <b>", logs="12:00 put failed",
+    )  # fmt: skip
+    job_row(parent=row.job_id, actor="probe_write")
+    return row
+
+
+def test_a_passport_tells_where_a_job_came_from_and_what_became_of_it(retried: JobRow) -> None:
+    page = page_of(retried.job_id, *READER)
+
+    for text in ("mia", "7c1f-09", "monthly", "2026.11.3", "default on web-1, child 2", "probe_write"):
+        assert text in page
+    assert "Timeout" in page and "storage &lt;b&gt;" in page and "12:00 put failed" in page
+    assert "<dt>a</dt>" in page
+
+
+def test_the_picture_shows_waits_and_runs_to_scale_and_in_words(retried: JobRow) -> None:
+    job = passport_of(retried.job_id)
+    assert job is not None
+
+    picture = picture_of(job)
+
+    assert picture is not None
+    assert [(span.x, span.width) for span in picture.waits] == [
+        (0, pytest.approx(111.1)),
+        (pytest.approx(333.3), pytest.approx(444.4)),
+    ]
+    assert [(span.kind, span.title) for span in picture.runs] == [
+        ("bad", "✕ attempt 1, 2.0 s"),
+        ("ok", "✓ attempt 2, 2.0 s"),
+    ]
+    assert picture.sentence == (
+        "Took 9.0 s from enqueueing to its end: 5.0 s waiting, 4.0 s running, of which 2.0 s in attempts that failed."
+    )
+    assert picture.sentence in page_of(retried.job_id, "view_job")
+
+
+def test_arguments_are_hidden_without_the_right_and_redacted_ones_always(retried: JobRow) -> None:
+    assert "<dt>a</dt>" not in page_of(retried.job_id, "view_job")
+    job_id = submit(probe_actors.keep_secret, kwargs={"to": "mia@example.org", "pages": 3})
+
+    page = page_of(job_id, *READER)
+
+    assert "mia@example.org" not in page
+    assert "[redacted]" in page and "<dt>pages</dt>" in page
+
+
+def test_a_waiting_job_names_its_schedule_and_parent(transactional_db: None) -> None:
+    parent = str(uuid.uuid4())
+    with sent_by(FixedSender(schedule="close_day")):
+        sent = probe_actors.add.send_with_options(args=(1, 2), parent=parent)
+
+    page = page_of(sent.message_id, *READER)
+
+    assert "close_day" in page and parent in page
+    assert "It has not started." in page
+
+
+def again(client: Client, first: str, **fields: str) -> tuple[int, str]:
+    """Post the form; return status and text of the answer."""
+    response = client.post(reverse("admin:switchyard_jobs_job_again", args=[first]), fields)
+    return response.status_code, str(response.content, "utf-8") or response["Location"]
+
+
+def test_a_job_runs_again_with_its_first_arguments_and_leaves_an_audit_row(retried: JobRow) -> None:
+    new_id = str(uuid.uuid4())
+    client = staff(*OPERATOR)
+
+    answers = [again(client, retried.job_id, arguments='{"a": 1, "b": 2}', job_id=new_id, reason="lost") for _ in "12"]
+
+    assert [status for status, _ in answers] == [302, 302]
+    assert answers[0][1].endswith(f"{new_id}/")
+    message = find_untracked(new_id)
+    assert message is not None
+    assert (message.kwargs, message.options["tags"]) == ({"a": 1, "b": 2}, ["monthly"])
+    entry = AuditEntry.objects.filter(act="job.run_again").latest("id")
+    assert (entry.target, entry.reason, entry.detail["job"], entry.count) == (retried.job_id, "lost", new_id, 1)
+
+
+def test_hidden_arguments_are_sent_as_they_were_unless_they_are_edited(transactional_db: None) -> None:
+    first = submit(probe_actors.keep_secret, owner="user:1", kwargs={"to": "mia@example.org", "pages": 3})
+    same, edited = str(uuid.uuid4()), str(uuid.uuid4())
+    client = staff(*OPERATOR)
+
+    again(client, first, arguments='{"to": "[redacted]", "pages": 4}', job_id=same)
+    again(client, first, arguments='{"to": "bo@example.org", "pages": 3}', job_id=edited)
+
+    sent = {job_id: find_untracked(job_id) for job_id in (same, edited)}
+    assert sent[same].kwargs == {"to": "mia@example.org", "pages": 4}  # type: ignore[union-attr]
+    assert sent[edited].kwargs == {"to": "bo@example.org", "pages": 3}  # type: ignore[union-attr]
+    assert sent[same].options["owner"] == "user:1"  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "wrong"),
+    [
+        ("[1]", "as an object"),
+        ("{", "no JSON"),
+        ('{"a": 1}', "missing a required argument"),
+        ('{"a": 1, "b": "two"}', "expects int"),
+        ('{"a": 1, "b": "[redacted]"}', "its first value is not kept"),
+    ],
+)
+def test_arguments_that_cannot_be_sent_are_refused(retried: JobRow, arguments: str, wrong: str) -> None:
+    new_id = str(uuid.uuid4())
+
+    status, text = again(staff(*OPERATOR), retried.job_id, arguments=arguments, job_id=new_id)
+
+    assert status == 422
+    assert wrong in text
+    assert find_job(new_id) is None
+
+
+def test_running_again_needs_the_right_and_editing_that_to_view_arguments(retried: JobRow) -> None:
+    new_id = str(uuid.uuid4())
+
+    assert again(staff(*READER), retried.job_id, arguments="{}", job_id=new_id)[0] == 403
+    assert again(staff("view_job", "run_job"), retried.job_id, arguments='{"a": 9}', job_id=new_id)[0] == 302
+    message = find_untracked(new_id)
+    assert message is not None and message.kwargs == {"a": 1, "b": 2}
+
+
+def test_a_large_job_that_ended_is_not_run_again_without_its_arguments(
+    transactional_db: None, run_worker: RunWorker
+) -> None:
+    job_id = submit(probe_actors.write, kwargs={"text": "no" * 3_000})
+    with run_worker("default"):
+        wait_for(lambda: (job := find_job(job_id)) and job.ended)
+    new_id = str(uuid.uuid4())
+
+    status, text = again(staff("view_job", "run_job"), job_id, job_id=new_id)
+
+    assert status == 422
+    assert "write them all anew" in text
+    assert find_job(new_id) is None

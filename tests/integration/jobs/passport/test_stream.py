@@ -1,0 +1,202 @@
+"""The page of a job follows it: its events for the session of a user, and the part of it that changes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import pytest
+import urllib3
+from django.contrib.auth.models import Permission, User
+from django.test import Client
+from django.urls import reverse
+
+from apps.platform.jobs import admin, live
+from apps.platform.jobs.passport import stream
+from apps.platform.jobs.services import request_cancel, submit
+from broker.errors import BrokerUnavailable
+from project.asgi import application
+from tests.conftest import RunWorker
+from tests.factories.web import serving
+from tests.integration.jobs import probe_actors
+from tests.integration.jobs.conftest import MakeHeaders
+from tests.integration.jobs.followers import Follower, open_streams
+from tests.waiting import wait_for
+
+UNKNOWN = "0d6f3c2e-7f3a-4c62-9a41-3a8f0a3b9c11"
+Headers = dict[str, str]
+
+
+@pytest.fixture(scope="module")
+def web() -> Iterator[str]:
+    with serving(application) as address:
+        yield address
+
+
+@pytest.fixture
+def job_id(transactional_db: None) -> str:
+    return submit(probe_actors.steps, kwargs={"total": 3})
+
+
+def staff(*permissions: str) -> Client:
+    """Return a client of a staff user with permissions."""
+    user = User.objects.create_user(f"staff{User.objects.count()}", is_staff=True)
+    user.user_permissions.set(Permission.objects.filter(codename__in=permissions))
+    client = Client()
+    client.force_login(user)
+    return client
+
+
+def session(*permissions: str) -> Headers:
+    """Return the headers of such a user's session."""
+    return {"Cookie": f"sessionid={staff(*permissions).cookies['sessionid'].value}"}
+
+
+def address(job_id: str, *, part: str = "events") -> str:
+    return reverse(f"admin:switchyard_jobs_job_{part}", args=[job_id])
+
+
+def test_a_page_follows_a_job_to_its_end(web: str, job_id: str, run_worker: RunWorker) -> None:
+    follower = Follower(web + address(job_id), session("view_job"))
+
+    wait_for(lambda: follower.events)
+    with run_worker("default"):
+        wait_for(lambda: "progress" in follower.names())
+        probe_actors.go_on.set()
+        assert follower.ended()
+
+    assert (follower.status, follower.answer["content-type"]) == (200, "text/event-stream")
+    assert follower.answer["cache-control"] == "no-store"
+    states = [event["data"]["state"] for event in follower.events if event["event"] == "state"]
+    assert states == ["queued", "running", "succeeded"]
+    assert [event["data"]["done"] for event in follower.events if event["event"] == "progress"] == [1, 2, 3]
+    assert follower.names()[-1] == "end"
+    wait_for(lambda: open_streams() == 0)
+
+
+def test_a_page_that_read_the_end_is_told_not_to_come_back(web: str, job_id: str) -> None:
+    reader = session("view_job")
+    follower = Follower(web + address(job_id), reader)
+    wait_for(lambda: follower.events)
+    request_cancel(job_id)
+    assert follower.ended()
+
+    again = Follower(web + address(job_id), reader | {"Last-Event-ID": follower.events[-1]["id"]})
+
+    assert again.ended()
+    assert again.status == 204
+
+
+def test_a_stream_needs_a_session_the_right_and_a_job(web: str, job_id: str) -> None:
+    cases: list[tuple[str, Headers, int]] = [
+        (job_id, {}, 302),
+        (job_id, session("cancel_job"), 403),
+        (UNKNOWN, session("view_job"), 404),
+    ]
+
+    for asked, headers, status in cases:
+        refused = Follower(web + address(asked), headers)
+
+        assert refused.ended()
+        assert refused.status == status
+    assert open_streams() == 0
+    assert staff("view_job").post(address(job_id)).status_code == 405
+
+
+def test_a_user_and_a_process_have_so_many_streams(
+    web: str, job_id: str, headers: MakeHeaders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live, "STREAMS_PER_CALLER", 2)
+    monkeypatch.setattr(live, "STREAMS_PER_PROCESS", 4)
+    mia, bo = session("view_job"), session("view_job")
+    followers = [Follower(web + address(job_id), mia) for _ in range(2)]
+    wait_for(lambda: open_streams() == 2)
+
+    third = Follower(web + address(job_id), mia)
+
+    assert third.ended()
+    assert (third.status, third.answer["retry-after"]) == (429, "15")
+    followers.append(Follower(web + address(job_id), bo))
+    operator = headers("submit", "read", "operate", user=User.objects.create_superuser("operator"))
+    followers.append(Follower(f"{web}/api/v1/jobs/{job_id}/events", operator))
+    wait_for(lambda: open_streams() == 4)
+    fifth = Follower(web + address(job_id), bo)
+    assert fifth.ended()
+    assert (fifth.status, fifth.answer["retry-after"]) == (503, "15")
+    request_cancel(job_id)
+    assert all(follower.ended() for follower in followers)
+    wait_for(lambda: open_streams() == 0)
+
+
+def test_under_wsgi_a_page_polls_and_its_stream_is_refused_at_once(web: str, job_id: str) -> None:
+    client = staff("view_job")  # Django's test client runs under WSGI
+    cookie = {"Cookie": f"sessionid={client.cookies['sessionid'].value}"}
+    page_url = reverse("admin:switchyard_jobs_job_change", args=[job_id])
+
+    refused, page = client.get(address(job_id)), client.get(page_url).content.decode()
+    under_asgi = urllib3.request("GET", web + page_url, headers=cookie).data.decode()
+
+    assert refused.status_code == 501
+    assert open_streams() == 0
+    assert "data-events" not in page
+    assert f'data-live="{address(job_id, part="live")}"' in page
+    assert f'data-events="{address(job_id)}"' in under_asgi
+
+
+def test_a_page_reloads_itself_only_without_javascript_and_not_after_the_end(job_id: str) -> None:
+    client, page_url = staff("view_job"), reverse("admin:switchyard_jobs_job_change", args=[job_id])
+
+    followed = client.get(page_url).content.decode()
+    request_cancel(job_id)
+    ended = client.get(page_url).content.decode()
+
+    assert '<noscript><meta http-equiv="refresh" content="5"></noscript>' in followed
+    assert "switchyard_jobs/job.js" in followed
+    assert 'http-equiv="refresh"' not in ended and "job.js" not in ended
+    assert "cancelled" in ended
+
+
+def test_the_part_that_changes_is_one_element_without_anything_inline(job_id: str) -> None:
+    client = staff("view_job")
+
+    waiting = client.get(address(job_id, part="live")).content.decode().strip()
+    request_cancel(job_id)
+    ended = client.get(address(job_id, part="live")).content.decode().strip()
+
+    assert waiting.startswith('<div class="sy-stack" data-state="queued">')
+    assert 'id="sy-progress" aria-label="Progress" hidden' in waiting
+    assert ended.startswith('<div class="sy-stack" data-state="cancelled" data-ended>')
+    for part in (waiting, ended):
+        assert not re.search(r"<(script|style|html)|\s(style|on\w+)=", part)
+
+
+def test_the_part_shows_progress(job_id: str, run_worker: RunWorker) -> None:
+    client, url = staff("view_job"), address(job_id, part="live")
+
+    with run_worker("default"):
+        wait_for(lambda: "1 of 3, first" in client.get(url).content.decode())
+        part = client.get(url).content.decode()
+        probe_actors.go_on.set()
+
+    assert '<progress class="sy-progress" max="100" value="33">' in part
+    assert 'aria-label="Progress" hidden' not in part
+
+
+@pytest.mark.parametrize("part", ["live", "events"])
+def test_a_part_of_a_job_that_is_not_found_says_so(
+    web: str, job_id: str, part: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader = session("view_job")
+
+    def away(job_id: str) -> None:
+        raise BrokerUnavailable("HMGET", "a test")
+
+    def status(job_id: str) -> int:
+        url = web + address(job_id, part=part)
+        return urllib3.request("GET", url, headers=reader, timeout=10).status
+
+    found = [status(UNKNOWN)]
+    monkeypatch.setattr(admin, "passport_of", away)
+    monkeypatch.setattr(stream, "find_known", away)
+
+    assert [*found, status(job_id)] == [404, 503]

@@ -1,0 +1,85 @@
+"""``manage.py jobs list``, ``cancel --filter`` and ``run-again``."""
+
+from __future__ import annotations
+
+import json
+from io import StringIO
+
+import pytest
+from django.core.management import CommandError, call_command
+
+from apps.platform.bulk.models import BulkAct
+from apps.platform.jobs.queries import find_untracked
+from apps.platform.jobs.services import submit
+from tests.integration.jobs import probe_actors
+from tests.integration.jobs.history_rows import job_row
+
+
+@pytest.fixture(autouse=True)
+def database(transactional_db: None) -> None: ...
+
+
+def run(*arguments: str) -> str:
+    out = StringIO()
+    call_command("jobs", *arguments, stdout=out)
+    return out.getvalue()
+
+
+def test_list_prints_what_waits_and_what_has_ended() -> None:
+    waiting = submit(probe_actors.add, owner="user:1", kwargs={"a": 1, "b": 2})
+    ended = job_row(state="dead", error_type="ValueError", error_message="no\x1b[31m").job_id
+
+    printed = run("list")
+
+    assert waiting in printed and ended in printed and "a=1, b=2" in printed
+    assert "ValueError: no\\x1b[31m" in printed
+    assert "no job matches" in run("list", "--actor", "nobody")
+
+
+def test_list_prints_json_page_by_page() -> None:
+    job_row(), job_row()
+
+    first = json.loads(run("list", "--json", "--limit", "1", "--state", "succeeded,dead"))
+    second = json.loads(run("list", "--json", "--limit", "1", "--after", first["after"], "--state", "succeeded"))
+
+    assert first["jobs"][0]["state"] == "succeeded"
+    assert first["jobs"][0]["id"] != second["jobs"][0]["id"]
+    assert (second["after"], second["missing"], second["cut"]) == (None, [], [])
+    assert "more: --after " in run("list", "--limit", "1")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "wrong"),
+    [(("list", "--state", "lost"), "is no state"), (("list", "--after", "x"), "is no place"),
+     (("cancel",), "write one job's ID"), (("cancel", "--filter", "actor"), "write NAME=VALUE"),
+     (("cancel", "--filter", "state=dead"), "have ended")],
+)  # fmt: skip
+def test_arguments_that_are_wrong_are_named(arguments: tuple[str, ...], wrong: str) -> None:
+    with pytest.raises(CommandError, match=wrong):
+        run(*arguments)
+
+
+def test_cancel_with_a_filter_starts_a_bulk_act() -> None:
+    submit(probe_actors.add, kwargs={"a": 1, "b": 2})
+
+    started = json.loads(run("cancel", "--filter", "actor=probe_add", "--reason", "wrong", "--json"))
+
+    row = BulkAct.objects.get(pk=started["bulk_act"])
+    assert (row.kind, row.filter, row.total, row.reason) == ("job.cancel", {"actor": "probe_add"}, 1, "wrong")
+
+
+def test_run_again_enqueues_a_new_job_with_changed_arguments() -> None:
+    first = job_row(arguments='{"a": 1, "b": 2}').job_id
+
+    sent = json.loads(run("run-again", first, "--set", "b=3", "--json"))
+
+    message = find_untracked(sent["id"])
+    assert message is not None and message.kwargs == {"a": 1, "b": 3}
+    with pytest.raises(CommandError, match="expects int"):
+        run("run-again", first, "--set", 'b="three"')
+    with pytest.raises(CommandError, match="no JSON"):
+        run("run-again", first, "--set", "b=three")
+
+
+def test_show_prints_a_job_of_the_history() -> None:
+    assert "state            succeeded" in run("show", job_row().job_id)

@@ -1,0 +1,72 @@
+"""The table of running jobs: job, actor, arguments, since, limit, progress, and who may see what of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import Permission, User
+from django.test import Client
+from django.urls import reverse
+
+from apps.platform.jobs.running import holder_of, running_jobs
+from apps.platform.jobs.services import submit
+from tests.conftest import RunWorker
+from tests.integration.jobs import probe_actors
+from tests.waiting import wait_for
+
+
+def staff(*permissions: str) -> Client:
+    """Return a client of a staff user with permissions."""
+    user = User.objects.create_user(f"staff{User.objects.count()}", is_staff=True)
+    user.user_permissions.set(Permission.objects.filter(codename__in=permissions))
+    client = Client()
+    client.force_login(user)
+    return client
+
+
+@pytest.fixture
+def job_id(transactional_db: None, run_worker: RunWorker) -> Any:
+    """A job that runs, with progress, until the test ends."""
+    job_id = submit(probe_actors.steps, owner="user:1", kwargs={"total": 3})
+    with run_worker("default"):
+        wait_for(lambda: any(job.progress for job in running_jobs()))
+        yield job_id
+        probe_actors.go_on.set()
+
+
+def test_a_running_job_is_listed_with_what_is_known_of_it(job_id: str) -> None:
+    (job,) = running_jobs(queue="default", actor="probe_steps")
+
+    assert (job.id, job.actor, job.queue, job.owner, job.attempt) == (job_id, "probe_steps", "default", "user:1", 1)
+    assert job.arguments == "total=3"
+    assert job.progress == {"done": 1, "total": 3, "note": "first"}
+    assert job.limit_ms == 60_000
+    assert job.ran_ms is not None and not job.is_over_limit
+    assert running_jobs(queue="urgent") == running_jobs(actor="probe_add") == running_jobs(pool="mail") == []
+
+
+def test_a_message_that_waits_does_not_run(transactional_db: None) -> None:
+    submit(probe_actors.add, kwargs={"a": 1, "b": 2})
+
+    assert running_jobs() == []
+
+
+def test_the_overview_shows_what_runs_to_who_may_see_jobs(job_id: str) -> None:
+    overview = reverse("switchyard-operations")
+
+    without = staff("view_operations").get(overview).content.decode()
+    reader = staff("view_operations", "view_job").get(overview).content.decode()
+    operator = staff("view_operations", "view_job", "view_arguments", "cancel_job").get(overview).content.decode()
+
+    assert job_id not in without
+    assert job_id in reader and "total=3" not in reader and "Cancel…" not in reader
+    assert "total=3" in operator and "1 of 3" in operator and "Cancel…" in operator
+
+
+def test_the_owner_of_a_lease_names_pool_host_and_child() -> None:
+    holder = holder_of("mail.web-1.example.org.4711.0a1b2c3d.2.7/retry")
+
+    assert (holder.member, holder.child) == ("mail:web-1.example.org:4711", 2)
+    assert holder.name == "mail on web-1.example.org, child 2"
+    assert holder_of("laptop-1/live").name == "laptop-1"

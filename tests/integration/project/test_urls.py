@@ -1,0 +1,199 @@
+"""Every URL of the project × every role: the expected answer, no change by a GET or a refusal, a row for every act."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import dramatiq
+import pytest
+import redis
+from django.contrib.auth.models import Group, User
+from django.db import connection, transaction
+from django.test import Client
+from django.urls import URLPattern, URLResolver, get_resolver, resolve
+from django.utils import timezone
+
+from apps.platform.alerts.models import Alert, Silence
+from apps.platform.api.models import SCOPES
+from apps.platform.api.tokens import covered_scopes, create_token
+from apps.platform.audit.models import AuditEntry
+from apps.platform.audit.roles import OPERATOR, READ_ONLY
+from apps.platform.bulk.models import BulkAct
+from apps.platform.dead_letters.queries import find
+from apps.platform.jobs.services import submit
+from broker.interface import Facilities
+from tests.factories.letters import keep, letter
+from tests.integration.project.url_table import ROLES, ROUTES, Row, model_rows
+
+pytestmark = pytest.mark.django_db
+
+SCHEDULE = "purge_delivery_attempts"
+FINGERPRINT = "f00dfacef00dface"
+
+
+def routes(resolver: URLResolver, prefix: str = "") -> Iterator[str]:
+    """Return every route below a resolver, as Django writes it."""
+    for found in resolver.url_patterns:
+        route = prefix + str(found.pattern)
+        if isinstance(found, URLPattern):
+            yield _short(route)
+        else:
+            yield from routes(found, route)
+
+
+def _short(route: str) -> str:
+    """Leave out the labels of all apps, which the admin lists in one route."""
+    return re.sub(r"\^?\(\?P<app_label>.*\)/\$$", "<app_label>/", route)
+
+
+TABLE = {**model_rows(), **ROUTES}
+EVERY_ROUTE = sorted(set(routes(get_resolver())))
+REQUESTS = [(route, row) for route, rows in sorted(TABLE.items()) for row in rows]
+
+
+def named(value: Any) -> str:
+    return f"{value.method} {value.path}" if isinstance(value, Row) else str(value)
+
+
+def test_every_url_has_a_row() -> None:
+    without = [route for route in EVERY_ROUTE if route not in TABLE]
+
+    assert without == [], "add each to ROUTES, or its model to MODELS, in url_table.py with its answers for each role"
+
+
+def test_every_row_has_a_url() -> None:
+    assert [route for route in TABLE if route not in EVERY_ROUTE] == []
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What the paths name: one of each thing, the job of a user without any role."""
+
+    job: str
+    letter: int
+    alert: int
+    silence: int
+    token: int
+    user: int
+    group: int
+    bulk: int
+    queue: str = "default"
+    schedule: str = SCHEDULE
+    fingerprint: str = FINGERPRINT
+    member: str = "unknown"
+
+
+@pytest.fixture
+def clients() -> dict[str, Client]:
+    """One client a role: a session, and a token with the scopes that the user's rights cover."""
+    made = {role: Client() for role in ROLES}
+    for role, group in (("read-only", READ_ONLY), ("operator", OPERATOR), ("admin", "")):
+        user = User.objects.create_user(role, is_staff=True, is_superuser=not group)
+        if group:
+            user.groups.add(Group.objects.get(name=group))
+        made[role].force_login(user)
+        bear(made[role], user, covered_scopes(user))
+    bear(made["other token"], User.objects.create_user("other"), ["submit", "read"])
+    assert set(SCOPES) == {"submit", "read", "operate"}
+    return made
+
+
+def bear(client: Client, user: User, scopes: list[str]) -> None:
+    token, plain = create_token(owner=user, scopes=scopes, name="test")
+    token.last_used_at = timezone.now()  # noted once a minute
+    token.save()
+    client.defaults["HTTP_AUTHORIZATION"] = f"Bearer {plain}"
+
+
+@pytest.fixture(autouse=True)
+def kept_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Streams leave this test's database connection open."""
+
+    async def leave_open() -> None: ...
+
+    monkeypatch.setattr("apps.platform.jobs.api.free_database", leave_open)
+
+
+def make_sample(valkey: redis.Redis) -> Sample:
+    valkey.flushdb()
+    owner = User.objects.create_user("owner", is_staff=True)
+    token, _ = create_token(owner=owner, scopes=["read"], name="owner's")
+    actor = dramatiq.get_broker().get_actor(SCHEDULE)
+    keep(letter(id="letter", actor=SCHEDULE, fingerprint=FINGERPRINT))
+    now = timezone.now()
+    alert = Alert.objects.create(
+        fingerprint=FINGERPRINT, kind="dead_letter", title="mail gave up", severity="critical", sample="why",
+        count=1, first_at=now, last_at=now,
+    )  # fmt: skip
+    silence = Silence.objects.create(fingerprint="other", until=now + timedelta(hours=1), reason="x", created_by="x")
+    return Sample(
+        job=submit(actor, owner=token.owner_key, delay_ms=600_000, kwargs={}),
+        letter=find("letter").pk,
+        alert=alert.pk,
+        silence=silence.pk,
+        token=token.pk,
+        user=owner.pk,
+        group=Group.objects.get(name=READ_ONLY).pk,
+        bulk=BulkAct.objects.create(kind="letter.requeue", filter={}, total=1, created_at=now, touched_at=now).pk,
+    )
+
+
+def broker_state(valkey: redis.Redis) -> dict[bytes, bytes]:
+    return {key: dump for key in valkey.scan_iter(count=1_000) if (dump := valkey.dump(key)) is not None}
+
+
+def restore(valkey: redis.Redis, state: dict[bytes, bytes]) -> None:
+    valkey.flushdb()
+    for key, dump in state.items():
+        valkey.restore(key, 0, dump)
+
+
+def changed_rows() -> int:
+    connection.ensure_connection()
+    return int(connection.connection.total_changes)
+
+
+@pytest.mark.parametrize(("route", "row"), REQUESTS, ids=named)
+def test_answer_of_each_role(
+    route: str, row: Row, clients: dict[str, Client], facilities: Facilities, valkey: redis.Redis
+) -> None:
+    sample = vars(make_sample(valkey))
+    path = row.path.format(**sample)
+    request: dict[str, Any] = {"data": {name: text.format(**sample) for name, text in row.data.items()}}
+    if path.startswith("/api/") and row.method != "GET":
+        request["content_type"] = "application/json"
+    keys, answers, problems = broker_state(valkey), [], []
+    assert _short(resolve(path.partition("?")[0]).route) == route, f"{path} belongs to another row"
+    for role in ROLES:
+        with transaction.atomic():
+            rows, before = changed_rows(), _newest_act()
+
+            answer = getattr(clients[role], row.method.lower())(path, **request)
+
+            answers.append(answer.status_code)
+            rows, now = changed_rows() - rows, broker_state(valkey)
+            acts = [(entry.act, entry.who) for entry in AuditEntry.objects.filter(pk__gt=before)]
+            if row.act and role in row.done_by:
+                if sorted(acts) != sorted((name, role) for name in row.act.split()):
+                    problems.append(f"{role}: the audit log has {acts}, not {row.act}")
+            elif row.method == "GET" or answer.status_code >= 400 or _is_login(answer):
+                differ = {key for key in now.keys() | keys.keys() if now.get(key) != keys.get(key)}
+                if rows or differ:
+                    problems.append(f"{role}: {rows} rows and the keys {differ} changed")
+            transaction.set_rollback(True)
+        if now != keys:
+            restore(valkey, keys)
+    assert (tuple(answers), problems) == (row.answers, []), dict(zip(ROLES, answers, strict=True))
+
+
+def _newest_act() -> int:
+    newest = AuditEntry.objects.first()
+    return 0 if newest is None else newest.pk
+
+
+def _is_login(answer: Any) -> bool:
+    return answer.status_code == 302 and "/login/" in answer.headers.get("Location", "")

@@ -1,0 +1,316 @@
+"""Every URL of the project with its expected answer for each role, and the act that it writes to the audit log.
+
+A new URL needs an entry in ``ROUTES``, a new model of the admin one in ``MODELS``; ``test_urls`` fails without.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+# A logged-in user with a token of the scopes that their rights cover; the last has a token of their own alone.
+ROLES = ("nobody", "read-only", "operator", "admin", "other token")
+Answers = tuple[int, int, int, int, int]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One request and its answers.
+
+    Args:
+        path: With names of ``Sample`` in braces.
+        answers: Status for each of ``ROLES``.
+        act: Names of the rows in the audit log, separated by spaces.
+        done_by: Roles whose request does the act.
+    """
+
+    path: str
+    answers: Answers
+    method: str = "GET"
+    data: dict[str, Any] = field(default_factory=dict)
+    act: str = ""
+    done_by: tuple[str, ...] = ("operator", "admin")
+
+
+def get(path: str, *answers: int) -> Row:
+    """Return a row of a request that only reads."""
+    return Row(path, answers)  # type: ignore[arg-type]
+
+
+def post(path: str, *answers: int, act: str = "", by: tuple[str, ...] = ("operator", "admin"), **data: Any) -> Row:
+    """Return a row of an act."""
+    return Row(path, answers, "POST", data, act, by)  # type: ignore[arg-type]
+
+
+PUBLIC = (200, 200, 200, 200, 200)
+GONE = (410, 410, 410, 410, 410)
+# The admin's login page is where nobody, and a token without a session, are sent.
+STAFF = (302, 200, 200, 200, 302)
+READERS = STAFF
+OPERATORS = (302, 403, 200, 200, 302)
+ADMINS = (302, 403, 403, 200, 302)
+NOBODY = (302, 403, 403, 403, 302)
+SENT_ON = (302, 302, 302, 302, 302)
+ONLY_POST = (302, 405, 405, 405, 302)
+ONLY_POST_ALLOWED = (302, 403, 405, 405, 302)
+ACTS = (302, 403, 302, 302, 302)
+
+NO_ARGUMENTS = '{{"args": [], "kwargs": {{}}}}'
+QUEUE = "/admin/operations/queues/{queue}/"
+SCHEDULE = "/admin/operations/schedules/{schedule}/"
+ACTOR = "/admin/operations/actors/{schedule}/"
+WORKER = "/admin/operations/workers/{member}/stacks/"
+BULK = "/admin/operations/bulk/"
+JOB = "/admin/switchyard_jobs/job/{job}/"
+LETTERS = "/admin/switchyard_dead_letters/deadletter/"
+ALERTS = "/admin/switchyard_alerts/alert/"
+TOKENS = "/admin/switchyard_api/token/"
+API = "/api/v1/"
+
+ROUTES: dict[str, tuple[Row, ...]] = {
+    "": (get("/", *SENT_ON),),
+    "metrics": (get("/metrics", *PUBLIC),),  # from loopback
+    "healthz": (get("/healthz", *PUBLIC),),
+    "readyz": (get("/readyz", *PUBLIC),),
+    # Pages of the operations room.
+    "admin/operations/": (get("/admin/operations/", *READERS),),
+    "admin/operations/live/": (get("/admin/operations/live/", *READERS),),
+    "admin/operations/workers/": (get("/admin/operations/workers/", *READERS),),
+    "admin/operations/workers/<str:member>/stacks/": (get(WORKER, *ONLY_POST), post(WORKER, 302, 403, 404, 404, 302)),
+    "admin/operations/workers/<str:member>/stacks/<str:name>/": (get(WORKER + "1-{token:022}/", *OPERATORS),),
+    "admin/operations/queues/": (get("/admin/operations/queues/", *READERS),),
+    "admin/operations/queues/<str:name>/": (get(QUEUE, *READERS),),
+    "admin/operations/queues/<str:name>/live/": (get(QUEUE + "live/", *READERS),),
+    "admin/operations/queues/<str:name>/pause/": (
+        get(QUEUE + "pause/", *OPERATORS),
+        post(QUEUE + "pause/", *ACTS, act="queue.pause", reason="x"),
+    ),
+    "admin/operations/queues/<str:name>/resume/": (
+        get(QUEUE + "resume/", *OPERATORS),
+        post(QUEUE + "resume/", *ACTS, act="queue.resume"),
+    ),
+    "admin/operations/queues/<str:name>/purge/": (
+        get(QUEUE + "purge/", *OPERATORS),
+        post(QUEUE + "purge/", *ACTS, act="queue.purge", reason="x", shown="1"),
+    ),
+    "admin/operations/queues/<str:name>/purge/<str:purge_id>/undo/": (
+        get(QUEUE + "purge/none/undo/", *ONLY_POST),
+        post(QUEUE + "purge/none/undo/", *ACTS, act="queue.purge_undo"),
+    ),
+    "admin/operations/queues/<str:name>/relocate/": (
+        get(QUEUE + "relocate/", *OPERATORS),
+        post(QUEUE + "relocate/", *ACTS, act="queue.relocate", actor="{schedule}", to="slow", reason="x"),
+    ),
+    "admin/operations/bulk/": (get(BULK, *READERS),),
+    "admin/operations/bulk/<int:number>/": (get(BULK + "{bulk}/", *READERS),),
+    "admin/operations/bulk/<int:number>/live/": (get(BULK + "{bulk}/live/", *READERS),),
+    "admin/operations/bulk/<int:number>/stop/": (
+        get(BULK + "{bulk}/stop/", *ONLY_POST),
+        post(BULK + "{bulk}/stop/", *ACTS, act="bulk.stop"),
+    ),
+    "admin/operations/bulk/begin/<str:kind>/": (
+        get(BULK + "begin/letter.requeue/?fingerprint={fingerprint}", *OPERATORS),
+        get(BULK + "begin/letter.discard/?fingerprint={fingerprint}", *OPERATORS),
+        get(BULK + "begin/explode/", 302, 404, 404, 404, 302),
+        post(
+            BULK + "begin/letter.requeue/?fingerprint={fingerprint}", *ACTS, act="bulk.start letter.requeue", count="1"
+        ),
+    ),
+    "admin/operations/schedules/": (get("/admin/operations/schedules/", *READERS),),
+    "admin/operations/schedules/<str:name>/": (get(SCHEDULE, *READERS),),
+    "admin/operations/schedules/<str:name>/run/": (
+        get(SCHEDULE + "run/", *ONLY_POST),
+        post(SCHEDULE + "run/", *ACTS, act="schedule.run"),
+    ),
+    "admin/operations/schedules/<str:name>/pause/": (
+        get(SCHEDULE + "pause/", *ONLY_POST),
+        post(SCHEDULE + "pause/", *ACTS, act="schedule.pause", reason="x"),
+    ),
+    "admin/operations/schedules/<str:name>/resume/": (
+        get(SCHEDULE + "resume/", *ONLY_POST),
+        post(SCHEDULE + "resume/", *ACTS, act="schedule.resume"),
+    ),
+    "admin/operations/actors/": (get("/admin/operations/actors/", *READERS),),
+    "admin/operations/actors/<str:name>/": (get(ACTOR, *READERS),),
+    "admin/operations/actors/<str:name>/send/": (
+        get(ACTOR + "send/", *ONLY_POST),
+        post(ACTOR + "send/", *ACTS, act="job.send"),
+    ),
+    "admin/operations/audit/": (get("/admin/operations/audit/", *READERS),),
+    # Jobs, dead letters, alerts.
+    "admin/switchyard_jobs/job/": (get("/admin/switchyard_jobs/job/", *READERS),),
+    "admin/switchyard_jobs/job/<str:job_id>/": (get(JOB, *READERS),),
+    "admin/switchyard_jobs/job/<str:job_id>/live/": (get(JOB + "live/", *READERS),),
+    # The client of the tests runs under WSGI, where nothing is streamed.
+    "admin/switchyard_jobs/job/<str:job_id>/events/": (get(JOB + "events/", 302, 501, 501, 501, 302),),
+    "admin/switchyard_jobs/job/<str:job_id>/cancel/": (
+        get(JOB + "cancel/", *OPERATORS),
+        post(JOB + "cancel/", *ACTS, act="job.cancel"),
+    ),
+    "admin/switchyard_jobs/job/<str:job_id>/again/": (
+        get(JOB + "again/", *OPERATORS),
+        post(JOB + "again/", *ACTS, act="job.run_again", arguments="{{}}"),
+    ),
+    "admin/switchyard_dead_letters/deadletter/quarantine/": (get(LETTERS + "quarantine/", *READERS),),
+    "admin/switchyard_dead_letters/deadletter/chosen/<str:action>/": (
+        get(LETTERS + "chosen/requeue/", *ONLY_POST_ALLOWED),
+        post(LETTERS + "chosen/requeue/", *ACTS, act="letter.requeue", ids="{letter}", confirmed="1"),
+        post(LETTERS + "chosen/acknowledge/", *ACTS, act="letter.acknowledge", ids="{letter}", confirmed="1"),
+        post(LETTERS + "chosen/discard/", *ACTS, act="letter.discard", ids="{letter}", confirmed="1", reason="x"),
+    ),
+    "admin/switchyard_dead_letters/deadletter/group/<str:fingerprint>/<str:action>/": (
+        get(LETTERS + "group/{fingerprint}/requeue/", *OPERATORS),
+        get(LETTERS + "group/{fingerprint}/discard/", *OPERATORS),
+    ),
+    "admin/switchyard_dead_letters/deadletter/<int:pk>/<str:action>/do/": (
+        get(LETTERS + "{letter}/requeue/do/", *ONLY_POST_ALLOWED),
+        get(LETTERS + "{letter}/discard/do/", *OPERATORS),
+        get(LETTERS + "{letter}/explode/do/", 302, 404, 404, 404, 302),
+        post(LETTERS + "{letter}/requeue/do/", *ACTS, act="letter.requeue"),
+        post(LETTERS + "{letter}/acknowledge/do/", *ACTS, act="letter.acknowledge"),
+        post(LETTERS + "{letter}/discard/do/", *ACTS, act="letter.discard", confirmed="1", reason="x"),
+    ),
+    "admin/switchyard_dead_letters/deadletter/<int:pk>/restore/": (
+        get(LETTERS + "{letter}/restore/", *ONLY_POST_ALLOWED),
+        post(LETTERS + "{letter}/restore/", *ACTS, act="letter.restore"),
+    ),
+    "admin/switchyard_dead_letters/deadletter/<int:pk>/note/": (
+        get(LETTERS + "{letter}/note/", *ONLY_POST_ALLOWED),
+        post(LETTERS + "{letter}/note/", *ACTS, act="letter.note", text="x"),
+    ),
+    "admin/switchyard_dead_letters/deadletter/<int:pk>/edit/": (
+        get(LETTERS + "{letter}/edit/", *OPERATORS),
+        post(LETTERS + "{letter}/edit/", *ACTS, act="letter.edit", arguments=NO_ARGUMENTS, reason="x"),
+    ),
+    "admin/switchyard_alerts/alert/silences/new/": (
+        get(ALERTS + "silences/new/", *OPERATORS),
+        post(ALERTS + "silences/new/", *ACTS, act="alert.silence", span="1h", reason="x"),
+    ),
+    "admin/switchyard_alerts/alert/silences/<int:pk>/end/": (
+        get(ALERTS + "silences/{silence}/end/", *ONLY_POST_ALLOWED),
+        post(ALERTS + "silences/{silence}/end/", *ACTS, act="alert.unsilence"),
+    ),
+    "admin/switchyard_alerts/alert/<int:pk>/<str:verb>/do/": (
+        get(ALERTS + "{alert}/acknowledge/do/", *ONLY_POST_ALLOWED),
+        post(ALERTS + "{alert}/acknowledge/do/", *ACTS, act="alert.acknowledge"),
+        post(ALERTS + "{alert}/resolve/do/", *ACTS, act="alert.resolve"),
+    ),
+    # Of the admin itself.
+    "admin/": (get("/admin/", *STAFF),),
+    "admin/search/": (get("/admin/search/?s=x", *STAFF),),
+    "admin/login/": (get("/admin/login/", 200, 302, 302, 302, 200),),
+    "admin/logout/": (get("/admin/logout/", *ONLY_POST),),
+    "admin/password_change/": (get("/admin/password_change/", *STAFF),),
+    "admin/password_change/done/": (get("/admin/password_change/done/", *STAFF),),
+    "admin/autocomplete/": (get("/admin/autocomplete/", 302, 403, 403, 403, 302),),
+    "admin/jsi18n/": (get("/admin/jsi18n/", *STAFF),),
+    "admin/r/<path:content_type_id>/<path:object_id>/": (get("/admin/r/0/0/", 302, 404, 404, 404, 302),),
+    "admin/<app_label>/": (
+        get("/admin/switchyard_alerts/", *READERS),
+        get("/admin/auth/", 302, 404, 404, 200, 302),
+    ),
+    "admin/(?P<url>.*)$": (get("/admin/no/such/page/", 302, 404, 404, 404, 302),),
+    # Old addresses of this project.
+    r"^admin/(?P<label>alerts|api|dead_letters|jobs|schedules)/(?P<page>.*)$": (get("/admin/jobs/job/", *SENT_ON),),
+    "admin/auth/user/<id>/password/": (get("/admin/auth/user/{user}/password/", *ADMINS),),
+    # Own pages of the product apps.
+    "admin/mail/mailbox/": (get("/admin/mail/mailbox/", *ADMINS),),
+    "admin/mail/mailbox/<str:name>/": (get("/admin/mail/mailbox/none.eml/", 302, 403, 403, 404, 302),),
+    "admin/reports/report/<path:object_id>/download/": (
+        get("/admin/reports/report/0/download/", 302, 403, 403, 404, 302),
+    ),
+    "admin/images/thumbnail/<int:pk>/preview/": (get("/admin/images/thumbnail/0/preview/", 302, 403, 403, 404, 302),),
+    "admin/exports/export/<path:object_id>/download/": (
+        get("/admin/exports/export/0/download/", 302, 403, 403, 404, 302),
+    ),
+    "account/reset/": (get("/account/reset/", *GONE),),
+    "account/reset/<str:token>/": (get("/account/reset/wrong/", *GONE),),
+    # API: a token that may only read sees its owner's jobs; an operator's those of everybody.
+    "api/v1/": (get(API, 404, 404, 404, 404, 404),),
+    "api/v1/openapi.json": (get(API + "openapi.json", *PUBLIC),),
+    "api/v1/docs": (get(API + "docs", *PUBLIC),),
+    "api/v1/jobs": (get(API + "jobs", 401, 200, 200, 200, 200),),
+    "api/v1/jobs/<job_id>": (
+        get(API + "jobs/{job}", 401, 404, 200, 200, 404),
+        Row(API + "jobs/{job}", (401, 403, 202, 202, 404), "DELETE", act="job.cancel"),
+    ),
+    "api/v1/jobs/<job_id>/events": (get(API + "jobs/{job}/events", 401, 404, 200, 200, 404),),
+    "api/v1/jobs/<job_id>/result": (get(API + "jobs/{job}/result", 401, 404, 409, 409, 404),),
+    "api/v1/queues": (get(API + "queues", 401, 200, 200, 200, 200),),
+    **{
+        f"api/v1/{name}": (post(f"{API}{name}", 401, 403, 403, 422, 422),)
+        for name in (
+            *("reports", "emails", "thumbnails", "exports", "reconciliations"),
+            *("webhooks/endpoints", "webhooks/events"),
+        )
+    },
+    "api/v1/payments/events": (post(API + "payments/events", 401, 401, 401, 401, 401),),  # signed
+}
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model of the admin, with Django's own pages.
+
+    Args:
+        key: Name of ``Sample`` of a row that is there; "0" for none.
+        viewers: Answers to the list for each role.
+        adds: Superusers add rows.
+        changes: Superusers change rows.
+        deletes: Superusers delete rows.
+    """
+
+    key: str = "0"
+    viewers: Answers = ADMINS
+    adds: bool = False
+    changes: bool = False
+    deletes: bool = False
+
+
+MODELS: dict[str, Model] = {
+    "switchyard_api/token": Model("{token}", adds=True, changes=True, deletes=True),
+    "switchyard_api/idempotentrequest": Model(deletes=True),
+    "switchyard_dead_letters/deadletter": Model("{letter}", viewers=READERS),
+    "switchyard_alerts/alert": Model("{alert}", viewers=READERS),
+    "switchyard_schedules/schedulestate": Model(viewers=READERS),
+    "shop/customer": Model(adds=True, changes=True, deletes=True),
+    "shop/invoice": Model(adds=True, changes=True, deletes=True),
+    "shop/invoiceline": Model(adds=True, changes=True, deletes=True),
+    "shop/payment": Model(adds=True, changes=True, deletes=True),
+    "mail/sentmail": Model(deletes=True),
+    "reports/report": Model(deletes=True),
+    "images/thumbnail": Model(),
+    "images/picture": Model(),
+    "webhooks/endpoint": Model(deletes=True),
+    "webhooks/event": Model(),
+    "webhooks/delivery": Model(),
+    "webhooks/attempt": Model(),
+    "billing/reconciliation": Model(adds=True),
+    "billing/reconciliationentry": Model(),
+    "billing/paymentevent": Model(),
+    "exports/export": Model(deletes=True),
+    "auth/group": Model("{group}", adds=True, changes=True, deletes=True),
+    "auth/user": Model("{user}", adds=True, changes=True, deletes=True),
+    "django_dramatiq/task": Model(),
+}
+
+
+def model_rows() -> dict[str, tuple[Row, ...]]:
+    """Return the rows of Django's pages of each model."""
+    return {route: rows for label, model in MODELS.items() for route, rows in _rows(f"admin/{label}/", model).items()}
+
+
+def _rows(prefix: str, model: Model) -> dict[str, tuple[Row, ...]]:
+    page, there = f"/{prefix}{model.key}/", model.key != "0"
+    add = ADMINS if model.adds else NOBODY
+    # Django sends whoever may see a row's page to the admin's index when there is no such row.
+    gone = tuple(302 if answer == 200 else answer for answer in model.viewers)
+    deleted = (302, 403, 403, 302 if not there and model.deletes else 200 if model.deletes else 403, 302)
+    return {
+        prefix: (get(f"/{prefix}", *model.viewers),),
+        prefix + "add/": (get(f"/{prefix}add/", *add),),
+        prefix + "<path:object_id>/history/": (get(page + "history/", *(model.viewers if there else SENT_ON)),),
+        prefix + "<path:object_id>/delete/": (get(page + "delete/", *deleted),),
+        prefix + "<path:object_id>/change/": (get(page + "change/", *(model.viewers if there else gone)),),
+        prefix + "<path:object_id>/": (get(page, *SENT_ON),),
+    }

@@ -1,0 +1,138 @@
+"""Queue commands of an operator's terminal: pause, resume, inspect, relocate."""
+
+from __future__ import annotations
+
+import io
+import json
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import dramatiq
+import pytest
+from django.core.management import CommandError, call_command
+
+from broker.interface import Facilities
+from broker.redis_broker import RedisBroker
+from tests.waiting import wait_for
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+def run(*arguments: str) -> str:
+    out = io.StringIO()
+    call_command("queues", *arguments, stdout=out)
+    return out.getvalue()
+
+
+@pytest.fixture
+def actors(facilities: Facilities) -> Iterator[tuple[Any, Any, list[str]]]:
+    ran: list[str] = []
+
+    @dramatiq.actor(actor_name="moves", queue_name="default")
+    def moves(name: str) -> None:
+        ran.append(name)
+
+    @dramatiq.actor(actor_name="stays", queue_name="default", redact=("name",))
+    def stays(name: str) -> None:
+        ran.append(name)
+
+    yield moves, stays, ran
+    for name in ("moves", "stays"):
+        del dramatiq.get_broker().actors[name]
+
+
+def test_a_paused_queue_hands_out_nothing_until_it_is_resumed(actors: Any, run_worker: Any) -> None:
+    moves, _, ran = actors
+    again = threading.Event()
+    assert "paused" in run("pause", "default")
+    assert "as before" in run("pause", "default")
+    moves.send("held")
+    with run_worker("default"):
+        assert not again.wait(0.3), "time for a worker to take what it must not"
+        assert ran == []
+        assert json.loads(run("--json"))[1]["paused"] is True
+        run("resume", "default")
+        wait_for(lambda: ran == ["held"])
+
+    assert json.loads(run("--json"))[1]["paused"] is False
+
+
+def test_only_the_actors_messages_move_and_all_run_once(actors: Any, run_worker: Any) -> None:
+    moves, stays, ran = actors
+    for number in range(450):
+        (moves if number % 3 else stays).send(f"{number}")
+    run("pause", "default")
+    told = run("relocate", "moves", "--from", "default", "--to", "slow")
+    run("resume", "default")
+    listed = {queue["queue"]: queue["depth"] for queue in json.loads(run("--json"))}
+
+    assert (listed["default"], listed["slow"]) == (150, 300)
+    assert "450 of 450 looked at, 300 moved" in told
+    with run_worker("default", "slow"):
+        wait_for(lambda: len(ran) == 450)
+        dramatiq.get_broker().join("slow", timeout=5_000)
+    assert sorted(ran, key=int) == [str(number) for number in range(450)]
+
+
+def test_acts_are_told_as_json_before_and_after_the_acts_name(actors: Any) -> None:
+    moves, _, _ = actors
+    moves.send("goes")
+
+    assert json.loads(run("pause", "default", "--json")) == {"queue": "default", "paused": True, "changed": True}
+    assert json.loads(run("--json", "pause", "default")) == {"queue": "default", "paused": True, "changed": False}
+    assert json.loads(run("resume", "default", "--json")) == {"queue": "default", "paused": False, "changed": True}
+    assert json.loads(run("relocate", "moves", "--from", "default", "--to", "slow", "--json")) == {
+        "actor": "moves",
+        "from": "default",
+        "to": "slow",
+        "moved": {"live": 1, "retry": 0},
+    }
+
+
+def test_an_actor_of_which_nothing_waits_is_not_said_to_have_moved(actors: Any) -> None:
+    assert "nothing of it waited in default" in run("relocate", "moevs", "--from", "default", "--to", "slow")
+
+
+def test_a_message_that_came_back_is_not_taken_for_finished(actors: Any, run_worker: Any) -> None:
+    moves, _, ran = actors
+    moves.send("there and back")
+    run("relocate", "moves", "--from", "default", "--to", "slow")
+    run("relocate", "moves", "--from", "slow", "--to", "default")
+    with run_worker("default"):
+        wait_for(lambda: ran == ["there and back"])
+
+
+def test_messages_are_listed_where_they_are_with_secrets_hidden(actors: Any) -> None:
+    moves, stays, _ = actors
+    ids = [moves.send("a").message_id, stays.send("secret").message_id]
+    later = moves.send_with_options(args=("b",), delay=60_000).message_id
+    first = json.loads(run("show", "default", "--limit", "1", "--json"))
+    second = json.loads(run("show", "default", "--cursor", str(first["cursor"]), "--json"))
+    due = json.loads(run("show", "default", "--place", "scheduled", "--json"))["messages"]
+
+    assert [first["messages"][0]["id"], second["messages"][0]["id"]] == ids
+    assert second["messages"][0]["args"] == ["[redacted]"]
+    assert [(item["id"], item["args"]) for item in due] == [(later, ["b"])]
+    assert due[0]["due_at"] is not None
+    assert "secret" not in run("show", "default")
+    assert "nothing is leased" in run("show", "default", "--place", "leased")
+
+
+def test_what_a_worker_holds_is_listed_with_its_owner(actors: Any) -> None:
+    moves, _, _ = actors
+    broker = dramatiq.get_broker()
+    assert isinstance(broker, RedisBroker)
+    family, _ = broker.lane("default")
+    message_id = moves.send("held").message_id
+    family.join("somebody/live")
+    family.fetch("somebody/live", 1, request=1)
+
+    [seen] = json.loads(run("show", "default", "--place", "leased", "--json"))["messages"]
+    assert (seen["id"], seen["owner"]) == (message_id, "somebody/live")
+
+
+def test_a_queue_that_is_not_declared_is_named() -> None:
+    for arguments in (["pause", "nope"], ["show", "nope"], ["relocate", "a", "--from", "nope", "--to", "slow"]):
+        with pytest.raises(CommandError, match="'nope' is not declared"):
+            run(*arguments)

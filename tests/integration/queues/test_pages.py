@@ -1,0 +1,205 @@
+"""Pages of the queues: what they show, who may act, and that nothing changes on GET."""
+
+from __future__ import annotations
+
+import html
+import re
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import dramatiq
+import pytest
+from django.test import Client
+from django.urls import reverse
+
+from apps.platform.audit.models import AuditEntry
+from apps.platform.history.models import JobRow
+from broker.interface import Facilities
+from broker.queue.results import Entry
+from tests.factories.brokers import broker_without_server
+from tests.waiting import wait_for
+
+pytestmark = pytest.mark.django_db(transaction=True)
+LIST, PAGE, LIVE = (
+    reverse("switchyard-queues"),
+    *(reverse(f"switchyard-queue{part}", args=["default"]) for part in ("", "-live")),
+)
+PAUSE, RESUME = (reverse(f"switchyard-queue-{act}", args=["default"]) for act in ("pause", "resume"))
+
+
+def text_of(page: Any) -> str:
+    return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", page.content.decode())).split())
+
+
+@pytest.fixture
+def waiting(facilities: Facilities) -> Iterator[list[str]]:
+    """Ids of three messages that wait in ``default``."""
+
+    @dramatiq.actor(actor_name="waits_here", queue_name="default")
+    def waits_here() -> None:
+        raise AssertionError("nothing runs here")
+
+    yield [waits_here.send().message_id for _ in range(3)]
+    del dramatiq.get_broker().actors["waits_here"]
+
+
+def test_list_and_page_show_what_waits(watcher: Client, waiting: list[str]) -> None:
+    listed, page = watcher.get(LIST), watcher.get(PAGE)
+
+    assert f'href="{PAGE}"' in listed.content.decode()
+    text = text_of(page)
+    assert "3 waiting" in text and "start in 1 s" in text
+    assert "the first 3 that wait" in text and "waits_here" in text
+    assert all(id_ in text for id_ in waiting)
+    assert "Nobody: nothing runs in them." in text
+
+
+def test_holders_are_counted_by_actor(watcher: Client, facilities: Facilities, run_worker: Any) -> None:
+    go_on = threading.Event()
+
+    @dramatiq.actor(actor_name="holds_a_slot", queue_name="default")
+    def holds_a_slot() -> None:
+        go_on.wait(10)
+
+    holds_a_slot.send(), holds_a_slot.send()
+    try:
+        with run_worker("default"):
+            wait_for(lambda: "holds_a_slot 2 " in text_of(watcher.get(PAGE)))
+            go_on.set()
+    finally:
+        go_on.set()
+        del dramatiq.get_broker().actors["holds_a_slot"]
+
+
+def test_waits_come_from_the_jobs_that_ended_lately(watcher: Client, facilities: Facilities) -> None:
+    now = time.time_ns() // 1_000_000
+    for number in range(100):
+        JobRow.objects.create(
+            job_id=f"j{number}", sequence=1, state="succeeded", actor="a", queue="default", lane="default", attempts=1,
+            generation=0, finished_at=now - 1000, wait_ms=number, run_ms=1_000,
+        )  # fmt: skip
+    JobRow.objects.create(
+        job_id="old", sequence=1, state="succeeded", actor="a", queue="default", lane="default", attempts=1,
+        generation=0, finished_at=now - 3_600_000, wait_ms=99_000, run_ms=1_000,
+    )  # fmt: skip
+
+    text = text_of(watcher.get(PAGE))
+
+    assert "100 jobs that ended in the last" in text and "from the history" in text
+    assert "50 ms p50; to the end 1.1 s 95 ms p95" in text
+
+
+def test_rates_are_measured_between_two_looks(watcher: Client, facilities: Facilities) -> None:
+    page = reverse("switchyard-queue", args=["billing"])
+    assert "measured between two readings" in text_of(watcher.get(page))
+
+    wait_for(lambda: "from the broker's counters" in text_of(watcher.get(page)))
+
+
+def test_pausing_asks_for_a_reason_and_shows_it(operator: Client, waiting: list[str]) -> None:
+    asked = operator.get(PAUSE)
+    answer = operator.post(PAUSE, {"until": "2h", "reason": "bad <deploy>"}, follow=True)
+
+    assert "3, 0 later" in text_of(asked)
+    text = text_of(answer)
+    assert "Paused by operator" in text and "Reason: bad <deploy>." in text and "Resumes by itself in " in text
+    assert "<deploy>" not in answer.content.decode()
+    assert "by operator: bad <deploy> until" in text_of(operator.get(LIST))
+    entry = AuditEntry.objects.get()
+    assert (entry.act, entry.who, entry.via, entry.reason) == ("queue.pause", "operator", "page", "bad <deploy>")
+
+    assert "3 waiting jobs start at once" in text_of(operator.get(RESUME))
+    resumed = operator.post(RESUME, follow=True)
+    assert "default is resumed." in text_of(resumed) and "Pause default…" in text_of(resumed)
+
+
+def test_an_end_that_is_no_time_is_refused_with_what_to_write(operator: Client, facilities: Facilities) -> None:
+    answer = operator.post(PAUSE, {"until": "soon", "reason": "why"})
+
+    assert answer.status_code == 422
+    assert "write a span" in text_of(answer) and 'value="soon"' in answer.content.decode()
+    assert not AuditEntry.objects.exists()
+
+
+def test_who_may_only_look_is_refused_and_nothing_changes_on_get(
+    watcher: Client, operator: Client, waiting: list[str]
+) -> None:
+    for url in (PAUSE, RESUME):
+        assert watcher.get(url).status_code == watcher.post(url, {"reason": "x"}).status_code == 403
+        assert operator.get(url).status_code == 200
+    assert "Pause default" not in text_of(watcher.get(PAGE))
+    assert "Paused" not in text_of(watcher.get(PAGE))
+    assert not AuditEntry.objects.exists()
+
+
+def test_a_queue_that_is_not_declared_is_not_found(operator: Client, facilities: Facilities) -> None:
+    for name in ("switchyard-queue", "switchyard-queue-live", "switchyard-queue-pause", "switchyard-queue-resume"):
+        assert operator.get(reverse(name, args=["default-retry"])).status_code == 404
+
+
+def test_pages_stay_while_the_broker_is_away(operator: Client) -> None:
+    with broker_without_server():
+        for url in (LIST, PAGE, LIVE, PAUSE, RESUME):
+            answer = operator.get(url)
+            assert answer.status_code == 200 and "unknown" in text_of(answer).lower(), url
+        refused = operator.post(PAUSE, {"reason": "why"})
+    assert refused.status_code == 422 and "check SWITCHYARD_BROKER_URL" in text_of(refused)
+
+
+def test_a_purge_asks_sets_aside_and_is_undone(operator: Client, watcher: Client, waiting: list[str]) -> None:
+    url = reverse("switchyard-queue-purge", args=["default"])
+    assert watcher.get(url).status_code == watcher.post(url).status_code == 403
+    assert "3 jobs of default will never run." in text_of(operator.get(url))
+
+    answer = operator.post(url, {"shown": "3", "reason": "sent twice"}, follow=True)
+
+    text = text_of(answer)
+    assert "3 messages set aside just now by operator. Reason: sent twice." in text and "0 waiting" in text
+    assert "Put 3" not in text_of(watcher.get(PAGE))
+    undo = re.search(r'action="([^"]+/undo/)"', answer.content.decode())
+    assert undo is not None
+    assert operator.get(undo[1]).status_code == 405 and watcher.post(undo[1]).status_code == 403
+    undone = operator.post(undo[1], follow=True)
+    assert "3 messages are put back" in text_of(undone) and "3 waiting" in text_of(undone)
+    assert "cannot be put back" in text_of(operator.post(undo[1], follow=True))
+    acts = [(entry.act, entry.count, entry.outcome) for entry in AuditEntry.objects.order_by("id")]
+    assert acts == [("queue.purge", 3, "done"), ("queue.purge_undo", 3, "done"), ("queue.purge_undo", 0, "failed")]
+
+
+@pytest.mark.parametrize("typed", ["", "100", "1010"])
+def test_a_purge_over_a_hundred_has_its_count_typed(operator: Client, facilities: Facilities, typed: str) -> None:
+    family = dramatiq.get_broker().lane("default")[0]  # type: ignore[attr-defined]
+    family.enqueue([Entry(f"m{number}", b"{}") for number in range(101)])
+    url = reverse("switchyard-queue-purge", args=["default"])
+
+    refused = operator.post(url, {"shown": "101", "reason": "why", "typed": typed})
+    no_reason = operator.post(url, {"shown": "101", "reason": " ", "typed": "101"})
+
+    assert (refused.status_code, no_reason.status_code) == (422, 422)
+    assert "101 waiting" in text_of(operator.get(PAGE))
+    assert "101 messages set aside" in text_of(
+        operator.post(url, {"shown": "101", "reason": "r", "typed": "101"}, follow=True)
+    )
+
+
+def test_an_actors_waiting_messages_move_to_another_queue(
+    operator: Client, watcher: Client, waiting: list[str]
+) -> None:
+    url = reverse("switchyard-queue-relocate", args=["default"])
+    asked = operator.get(url)
+    refused = operator.post(url, {"actor": "waits_here", "to": "nowhere", "reason": "why"})
+    same = operator.post(url, {"actor": "waits_here", "to": "default", "reason": "why"})
+    no_reason = operator.post(url, {"actor": "waits_here", "to": "slow", "reason": ""})
+
+    moved = operator.post(url, {"actor": "waits_here", "to": "slow", "reason": "too slow"}, follow=True)
+
+    assert watcher.get(url).status_code == watcher.post(url).status_code == 403
+    assert "waits_here: 3" in text_of(asked)
+    assert [answer.status_code for answer in (refused, same, no_reason)] == [422, 422, 422]
+    assert "3 messages of waits_here wait in slow now." in text_of(moved) and "0 waiting" in text_of(moved)
+    entry = AuditEntry.objects.get(act="queue.relocate", outcome="done")
+    assert (entry.target, entry.count, entry.detail, entry.reason) == (
+        "default", 3, {"actor": "waits_here", "to": "slow"}, "too slow",
+    )  # fmt: skip

@@ -1,0 +1,114 @@
+"""Pauses with a reason and an end: what is stored, who sees it, and how a queue resumes by itself."""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import dramatiq
+import pytest
+import redis
+from django.core.management import CommandError, call_command
+
+from apps.platform.audit.models import AuditEntry
+from broker.admin.stats import pause_of
+from broker.interface import Facilities
+from broker.keys.keys import Keys
+from tests.waiting import wait_for
+
+pytestmark = pytest.mark.django_db(transaction=True)
+KEY = Keys().queue("default").paused
+
+
+def run(*arguments: str) -> Any:
+    out = io.StringIO()
+    call_command("queues", *arguments, "--json", stdout=out)
+    return json.loads(out.getvalue())
+
+
+def pause_of_default() -> dict[str, Any]:
+    found: dict[str, Any] = next(queue for queue in run() if queue["queue"] == "default")
+    return found
+
+
+@pytest.fixture
+def starts(facilities: Facilities) -> Iterator[list[float]]:
+    """Times at which the messages of an actor started; call ``send`` of the actor ``timed``."""
+    started: list[float] = []
+
+    @dramatiq.actor(actor_name="timed", queue_name="default")
+    def timed() -> None:
+        started.append(time.time())
+
+    yield started
+    del dramatiq.get_broker().actors["timed"]
+
+
+def test_a_pause_names_its_operator_its_reason_and_its_end(facilities: Facilities) -> None:
+    told = run("pause", "default", "--until", "2h", "--reason", "disk is full")
+
+    pause = pause_of_default()["pause"]
+    assert told["until"][:19] == pause["until"][:19]
+    assert (pause["reason"], bool(pause["by"])) == ("disk is full", True)
+    lasts_s = (datetime.fromisoformat(pause["until"]) - datetime.fromisoformat(pause["since"])).total_seconds()
+    assert 7_190 < lasts_s <= 7_201
+    entry = AuditEntry.objects.get()
+    assert (entry.act, entry.target, entry.reason, entry.via, entry.outcome) == (
+        "queue.pause", "default", "disk is full", "command", "done",
+    )  # fmt: skip
+
+
+def test_an_idle_worker_starts_within_a_second_of_the_end(starts: list[float], run_worker: Any) -> None:
+    with run_worker("default"):
+        until = time.time() + 1.5
+        run("pause", "default", "--until", datetime.fromtimestamp(until, UTC).isoformat())
+        for _ in range(20):
+            dramatiq.get_broker().actors["timed"].send()
+        wait_for(lambda: len(starts) == 20)
+
+    assert min(starts) >= until - 0.01
+    assert max(starts) - until < 1
+    assert pause_of_default()["pause"] is None
+
+
+def test_a_pause_that_an_older_release_wrote_is_kept(valkey: redis.Redis, facilities: Facilities) -> None:
+    valkey.set(KEY, 1_763_700_000_000)
+
+    assert pause_of_default()["pause"] == {
+        "since": "2025-11-21T04:40:00.000000+00:00", "until": None, "by": "", "reason": "",
+    }  # fmt: skip
+    assert run("pause", "default")["changed"] is False
+    assert run("pause", "default", "--reason", "the reason came later")["changed"] is True
+    assert pause_of_default()["pause"]["since"] == "2025-11-21T04:40:00.000000+00:00"
+    assert run("resume", "default")["changed"] is True
+
+
+def test_a_reason_and_an_end_are_replaced_and_the_start_stays(valkey: redis.Redis, facilities: Facilities) -> None:
+    run("pause", "default", "--until", "1h", "--reason", 'first "quoted" \n ünïcode')
+    first = pause_of(valkey.get(KEY))
+
+    run("pause", "default", "--reason", "second")
+    second = pause_of(valkey.get(KEY))
+
+    assert first is not None and second is not None
+    assert first.reason == 'first "quoted" \n ünïcode'
+    assert (second.since, second.until, second.reason) == (first.since, None, "second")
+    assert valkey.pttl(KEY) == -1
+
+
+@pytest.mark.parametrize("text", ["yesterday", "2020-01-01", "0s", "400d", "25:00"])
+def test_an_end_that_is_over_or_no_time_is_refused(facilities: Facilities, text: str) -> None:
+    with pytest.raises(CommandError, match="write a span"):
+        run("pause", "default", "--until", text)
+
+    assert pause_of_default()["paused"] is False
+
+
+def test_text_that_cannot_be_read_is_a_pause_without_facts(valkey: redis.Redis, facilities: Facilities) -> None:
+    valkey.set(KEY, b"\xff{")
+
+    assert pause_of_default()["paused"] is True

@@ -1,0 +1,117 @@
+"""``manage.py queues purge``, its undo, and the scheduler that drops what was set aside."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import Any
+
+import dramatiq
+import pytest
+from django.core.management import CommandError, call_command
+
+from apps.platform.audit.models import AuditEntry
+from apps.platform.schedules.maintenance import finish_purges
+from broker.admin import purge
+from broker.errors import BrokerRefused
+from broker.interface import Facilities
+from broker.queue.operations import QueueOperations
+from broker.queue.results import Entry
+from broker.redis.scripts import script
+from broker.stores.ended_jobs import decode_rows
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+def run(*arguments: str) -> Any:
+    out = io.StringIO()
+    call_command("queues", *arguments, "--json", stdout=out)
+    return json.loads(out.getvalue())
+
+
+@pytest.fixture
+def family(facilities: Facilities) -> QueueOperations:
+    """Five messages wait in ``default``, and one is scheduled in its retry lane."""
+    family: QueueOperations = dramatiq.get_broker().lane("default")[0]  # type: ignore[attr-defined]
+    family.enqueue([Entry(f"m{number}", b"{}") for number in range(5)])
+    family.enqueue([Entry("retry", b"{}")], lane="retry", delay_ms=60_000)
+    return family
+
+
+def test_without_yes_it_only_counts(family: QueueOperations) -> None:
+    with pytest.raises(CommandError, match="would drop 6 messages of default; say --yes"):
+        run("purge", "default")
+
+    assert purge.purges(family) == [] and not AuditEntry.objects.exists()
+
+
+def test_it_is_undone_within_a_minute(family: QueueOperations) -> None:
+    told = run("purge", "default", "--yes", "--reason", "sent twice")
+
+    assert (told["queue"], told["purged"]) == ("default", 6)
+    assert finish_purges() == 0, "there is time to undo it"
+    assert run("purge", "default", "--undo") == {"queue": "default", "put_back": 6, "purges": [told["purge"]]}
+    assert [queue["depth"] for queue in run() if queue["queue"] == "default"] == [5]
+    with pytest.raises(CommandError, match="no purge that can be undone"):
+        run("purge", "default", "--undo")
+    acts = [(entry.act, entry.count, entry.reason) for entry in AuditEntry.objects.order_by("id")]
+    assert acts == [("queue.purge", 6, "sent twice"), ("queue.purge_undo", 6, "")]
+
+
+def test_the_scheduler_drops_it_after_the_minute(family: QueueOperations, monkeypatch: pytest.MonkeyPatch) -> None:
+    purge.set_aside(family, "p", by="me", undo_ms=0)
+
+    assert finish_purges() == 6
+    assert purge.purges(family) == []
+    with pytest.raises(CommandError, match="no purge that can be undone"):
+        run("purge", "default", "--undo")
+
+
+def test_the_scheduler_ends_an_undo_that_was_killed(family: QueueOperations) -> None:
+    purge.set_aside(family, "p", by="me")
+    family.calls.call(script("claim_purge"), [family.keys.purges], ["p", "undo"])
+
+    assert finish_purges() == 6
+    assert family.calls.client.hlen(family.keys.bodies) == 6
+
+
+def test_an_empty_queue_is_said_to_be_empty(facilities: Facilities) -> None:
+    assert run("purge", "slow", "--yes") == {"queue": "slow", "purged": 0, "purge": None, "undo_until": None}
+
+
+def test_the_jobs_of_dropped_messages_are_cancelled_in_records_and_history(facilities: Facilities) -> None:
+    @dramatiq.actor(actor_name="is_purged", queue_name="default")
+    def is_purged() -> None:
+        raise AssertionError("nothing runs here")
+
+    try:
+        job_id = is_purged.send().message_id
+    finally:
+        del dramatiq.get_broker().actors["is_purged"]
+    family: QueueOperations = dramatiq.get_broker().lane("default")[0]  # type: ignore[attr-defined]
+    purge.set_aside(family, "p", by="me", undo_ms=0)
+
+    assert finish_purges() == 1
+
+    record = facilities.records.read(job_id)
+    assert record is not None
+    assert (record.state, record.reason, record.actor, record.queue) == ("cancelled", "purged", "is_purged", "default")
+    [entry] = family.calls.client.xrange(family.keys.history)
+    [row] = decode_rows(entry[1][b"rows"])
+    assert (row.id, row.state, row.reason, row.lane) == (job_id, "cancelled", "purged", "default")
+
+
+def test_a_queue_whose_purges_cannot_be_read_does_not_hold_up_the_others(
+    family: QueueOperations, facilities: Facilities
+) -> None:
+    others = [dramatiq.get_broker().lane(name)[0] for name in facilities.records.queues]  # type: ignore[attr-defined]
+    for other in others:
+        other.enqueue([Entry("m", b"{}")])
+        purge.set_aside(other, "p", by="me", undo_ms=0)
+    family.calls.client.delete(others[0].keys.purges)
+    family.calls.client.set(others[0].keys.purges, "no hash")
+
+    with pytest.raises(BrokerRefused, match="WRONGTYPE"):
+        finish_purges()
+
+    assert [purge.purges(other) for other in others[1:]] == [[]] * (len(others) - 1)

@@ -1,0 +1,71 @@
+"""Ended attempts as bytes."""
+
+from __future__ import annotations
+
+import logging
+
+import msgspec
+import pytest
+
+from broker.stores.ended_jobs import EndedJob, Failure, decode, decode_rows, encode, encode_rows
+
+JOB = EndedJob(
+    id="7d5f1c1e-0a4b-4c58-9d3e-1f0d3a8f2b11",
+    state="dead",
+    reason="exhausted",
+    attempt=6,
+    generation=1,
+    started_at=1_700_000_000_000,
+    finished_at=1_700_000_000_120,
+    error=Failure("KeyError", "'customer'", "0123456789abcdef"),
+    logs="line\n",
+    lane="webhook-retry",
+    pool="hooks",
+    worker="host/12",
+    release="1.4",
+    body=b'{"actor":"deliver","sent_at":1700000000000,"args":[1],"options":{"owner":"token:7"}}',
+)
+
+
+def test_an_ended_job_is_read_as_it_was_written() -> None:
+    assert decode(encode(JOB)) == JOB
+
+
+def test_what_the_message_says_is_read_from_its_body() -> None:
+    message = JOB.message()
+
+    assert (message["actor"], message["args"], message["options"]) == ("deliver", [1], {"owner": "token:7"})
+
+
+@pytest.mark.parametrize("body", [b"", b"\x80", b"[]", b'{"actor":'])
+def test_a_body_that_is_no_message_says_nothing(body: bytes) -> None:
+    assert msgspec.structs.replace(JOB, body=body).message() == {}
+
+
+@pytest.mark.parametrize("count", [0, 1, 15, 16, 200])
+def test_rows_are_read_as_they_were_written(count: int) -> None:
+    jobs = [msgspec.structs.replace(JOB, attempt=n) for n in range(count)]
+
+    assert list(decode_rows(encode_rows(map(encode, jobs)))) == jobs
+
+
+def test_a_job_of_an_older_release_lacks_the_fields_that_came_later() -> None:
+    known = msgspec.msgpack.encode([JOB.id, "succeeded"])
+
+    assert decode(known) == EndedJob(JOB.id, "succeeded")
+
+
+def test_a_job_of_a_newer_release_is_read_without_its_new_fields() -> None:
+    newer = msgspec.msgpack.encode([*msgspec.structs.astuple(JOB), "later"])
+
+    assert decode(newer) == JOB
+
+
+@pytest.mark.parametrize("row", [msgspec.msgpack.encode({"not": "a row"}), b"\x92\xa1\xff\xa1b"])
+def test_a_row_that_cannot_be_read_costs_no_other_row(row: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    rows = encode_rows([encode(JOB), row, encode(JOB)])
+
+    with caplog.at_level(logging.ERROR):
+        assert list(decode_rows(rows)) == [JOB, JOB]
+
+    assert "cannot be read" in caplog.text

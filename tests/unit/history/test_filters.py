@@ -1,0 +1,76 @@
+"""The filter of lists of jobs, read from addresses and commands."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from django.http import QueryDict
+
+from apps.platform.history.filters import Filter
+from broker.clock import now_ms
+
+WHOLE = Filter(
+    states=("dead", "expired"),
+    actor="send_mail",
+    queue="default",
+    owner="shop",
+    tag="vip",
+    argument=("customer_id", "a=b"),
+    error="KeyError",
+    fingerprint="beef",
+    release="1.4",
+    since="1h",
+    until="2026-11-21T13:00:00Z",
+    failures=True,
+)
+
+
+def test_a_filter_is_read_from_what_it_writes() -> None:
+    assert Filter.from_query(WHOLE.to_query()) == WHOLE
+    assert Filter().to_query() == {} and not Filter() and WHOLE
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        QueryDict("state=dead&state=expired&actor=send_mail&after=5-6&limit=7"),
+        {"state": ["dead", "expired"], "actor": "send_mail", "queue": "", "owner": None},
+        {"state": "dead,expired,dead", "actor": ["send_mail"]},
+    ],
+)
+def test_states_may_be_repeated_or_separated_by_commas(query: Any) -> None:
+    assert Filter.from_query(query) == Filter(states=("dead", "expired"), actor="send_mail")
+
+
+@pytest.mark.parametrize(
+    ("query", "words"),
+    [
+        ({"colour": "red"}, "colour: is no filter"),
+        ({"state": "dying"}, "state: 'dying' is no state"),
+        ({"since": "yesterday"}, "since: 'yesterday' is no time"),
+        ({"until": "9999999999"}, "until: '9999999999' is no time"),
+        ({"argument": "customer_id"}, "argument: 'customer_id' has no name and value"),
+        ({"failures": "perhaps"}, "failures: 'perhaps' is neither"),
+        ({"actor": "a" * 300}, "actor: 'aaa"),
+        ({"actor": "a\x00"}, r"actor: 'a\x00' is too long or not printable"),
+        ({"actor": ["a", "b"]}, "actor: is given 2 times"),
+        ({"actor": [1]}, "actor: [1] is no text"),
+    ],
+)
+def test_an_unusable_value_is_refused_with_its_name(query: Any, words: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(words)):
+        Filter.from_query(query)
+
+
+def test_times_are_relative_until_they_are_fixed() -> None:
+    before = now_ms()
+
+    filter_ = Filter(since="2h", until="2026-11-21T14:00:00+01:00")
+
+    assert filter_.since_ms is not None and 0 <= filter_.since_ms - (before - 7_200_000) < 60_000
+    fixed = filter_.fixed()
+    assert fixed.until == "2026-11-21T13:00:00.000Z" and fixed.until_ms == filter_.until_ms
+    assert fixed.since_ms is not None and abs(fixed.since_ms - filter_.since_ms) < 60_000
+    assert Filter(since="2026-11-21T13:00:00").since_ms == filter_.until_ms, "UTC without an offset"

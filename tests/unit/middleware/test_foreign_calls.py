@@ -1,0 +1,36 @@
+"""Calls of Celery and others on an actor say what to write instead."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+
+import pytest
+
+from apps.product.reports.actors import generate_report
+from middleware.foreign_calls import FOREIGN_CALLS, explain_foreign_calls
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        ("delay", r"write generate_report\.send\(\.\.\.\), with the same arguments"),
+        ("apply_async", r"write generate_report\.send_with_options\(args=.*milliseconds"),
+        ("delay_on_commit", ".*enqueue_on_commit"),
+        ("s", r"write generate_report\.message"),
+    ],
+)
+def test_a_foreign_call_says_what_to_write_instead(call: str, words: str) -> None:
+    with pytest.raises(AttributeError, match=rf"actor generate_report has no '{call}': {words}"):
+        getattr(generate_report, call)
+
+
+def test_actors_do_not_seem_to_have_the_foreign_calls() -> None:
+    explain_foreign_calls()  # once more changes nothing
+
+    assert [name for name in FOREIGN_CALLS if hasattr(generate_report, name)] == []
+    assert [name for name in FOREIGN_CALLS if hasattr(type(generate_report), name)] == []
+    assert inspect.getdoc(generate_report) is not None and callable(generate_report.send)
+    assert copy.copy(generate_report).actor_name == "generate_report"
+    with pytest.raises(AttributeError, match="no attribute 'sned'"):
+        _ = generate_report.sned

@@ -1,0 +1,77 @@
+"""The objective of a queue's end: judged by the oldest message that waits or is held, as that of its start."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from apps.platform.console.formatting import promise
+from apps.platform.operations.diagnosis import Verdict, diagnose
+from apps.platform.operations.queries import YardState
+from apps.platform.operations.rows import Row, yard_rows
+from broker.errors import InvalidDeclaration
+from tests.unit.operations import yards
+
+MAIL, HOOKS = yards.YARD.queues
+YARD = replace(yards.YARD, queues=(replace(MAIL, done_objective_ms=2_000), HOOKS))
+
+
+def held_for(held_ms: int | None, *, age_ms: int | None = None, paused: bool = False) -> YardState:
+    """Return the yard while mail holds a message that was ready so long ago."""
+    lane = yards.lane("mail", waiting=1 if age_ms else 0, running=1, age_ms=age_ms)
+    now = yards.state(lane, yards.pool("mail", busy=1), paused=paused)
+    mail, hooks = now.queues
+    return replace(now, queues=(replace(mail, oldest_held_age_ms=held_ms), hooks))
+
+
+def row(now: YardState) -> Row:
+    return yard_rows(YARD, now)[0]
+
+
+def verdict(now: YardState) -> Verdict:
+    return diagnose(yard_rows(YARD, now), now, (), 0)
+
+
+@pytest.mark.parametrize(
+    ("now", "word", "level"),
+    [
+        (held_for(None), "On time", "ok"),
+        (held_for(1_900), "On time", "ok"),
+        (held_for(4_200), "Late", "warn"),
+        (held_for(100, age_ms=900), "On time", "ok"),
+        (held_for(20_000), "Late", "bad"),
+        (held_for(20_000, paused=True), "Paused", "warn"),
+    ],
+)
+def test_state_is_that_of_the_oldest_unfinished_message(now: YardState, word: str, level: str) -> None:
+    assert (row(now).state.word, row(now).state.level) == (word, level)
+
+
+def test_jobs_that_start_in_time_and_end_late_are_a_verdict_of_their_own() -> None:
+    found = verdict(held_for(4_200))
+
+    assert found.sentence == (
+        "mail starts its jobs in time and ends them late: the oldest is 2.1 × behind the promise to end, "
+        "4.2 s after it was ready."
+    )
+    assert found.facts[0] == ("2.1 ×", "closest to its promise to end: mail, 4.2 s")
+    assert row(held_for(4_200)).state.detail == "2.1 × its promise to end"
+
+
+def test_jobs_that_start_late_are_told_by_their_start() -> None:
+    found = verdict(held_for(9_000, age_ms=9_000))
+
+    assert found.sentence.startswith("mail is 9.0 × behind its promise, because ")
+    assert found.also == ()
+
+
+def test_a_promise_names_both_ends() -> None:
+    assert row(held_for(None)).promise == "start in 1 s, end in 2 s"
+    assert promise(None, 2_000) == "end in 2 s"
+    assert promise(None) == "no promise"
+
+
+def test_an_end_before_the_start_cannot_be_promised() -> None:
+    with pytest.raises(InvalidDeclaration, match=r"done_objective_ms is 999; write milliseconds, 1000 or more"):
+        replace(MAIL, done_objective_ms=999)

@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from apps.platform import payload
+from apps.platform.database_text import storable
+from apps.platform.payload import readable
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=10,
+)
+
+
+def message(**changes: Any) -> dict[str, Any]:
+    return {"actor_name": "no_such_actor", "args": [], "kwargs": {}, "options": {}, **changes}
+
+
+@given(JSON)
+def test_whatever_comes_is_a_value_that_postgresql_takes(value: Any) -> None:
+    shown = str(payload.json_value(value))
+
+    shown.encode("utf-8")
+    assert "\x00" not in shown
+    assert not any(isinstance(part, float) and part != part for part in [payload.json_value(value)])
+
+
+@pytest.mark.parametrize("name", ["password", "api_key", "AuthToken", "client_secret", "Authorization"])
+def test_what_is_named_like_a_secret_is_hidden_in_options_too(name: str) -> None:
+    shown = readable(message(options={"nested": [{name: "canary"}]}))
+
+    assert "canary" not in str(shown)
+
+
+def test_long_text_is_cut_with_its_length() -> None:
+    shown = readable(message(options={"text": "x" * 5_000}))["options"]["text"]
+
+    assert shown.endswith("… (5000 characters)")
+
+
+def test_deep_nesting_ends() -> None:
+    value: Any = "bottom"
+    for _ in range(200):
+        value = [value]
+
+    assert "nested too deep" in str(readable(message(options={"value": value})))
+
+
+def test_surrogates_and_nul_are_escaped() -> None:
+    assert storable("a\x00\udcff") == "a\\x00\\udcff"
