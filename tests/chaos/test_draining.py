@@ -118,7 +118,8 @@ def test_a_pool_that_drains_without_its_server_leaves_its_tasks_their_grace_and_
     for job in jobs:
         enqueue(pools.broker, ledger, job, 20_000, FIRST)
         started(ledger, job)
-    new = pools.start("runpool", "work")
+    ending = set(old.children().values())
+    pools.start("runpool", "work")
 
     if away == "before":
         proxy.blackhole()
@@ -143,7 +144,8 @@ def test_a_pool_that_drains_without_its_server_leaves_its_tasks_their_grace_and_
     assert GRACE_S - LOOKING_S <= took_s <= GRACE_S + 5
     assert "not all messages were returned to the broker; the rest start when their leases expire" in old.log()
     assert min(again_s) <= 20, "the others follow one after the other: what ran in a lapsed lease runs alone"
-    assert all_in(ledger, jobs, new)
+    # Not "in a child that the new pool has now": one whose leases lapsed on a busy machine was replaced meanwhile.
+    assert not [job for job in jobs if ledger.of("completed", job)[0].pid in ending]
 
 
 def test_tasks_that_end_within_the_grace_count_although_the_server_was_away_when_the_drain_began(
@@ -202,9 +204,3 @@ def held_until_it_ends(broker: RedisBroker, pool: RunningPool, timeout_s: float)
         with contextlib.suppress(subprocess.TimeoutExpired):
             pool.process.wait(0.01)
     return held
-
-
-def all_in(ledger: Ledger, jobs: list[str], pool: RunningPool) -> bool:
-    """Return whether jobs completed in a pool."""
-    pids = set(pool.children().values())
-    return all(wait_for(lambda job=job: ledger.of("completed", job))[0].pid in pids for job in jobs)

@@ -287,6 +287,7 @@ def test_the_description_names_every_request(client: Client) -> None:
     offered = {(method, path.removeprefix("/api/v1/")) for path, ways in document["paths"].items() for method in ways}
     promised = {("post", path) for path in SUBMITS} | {
         ("post", "payments/events"),
+        ("get", "jobs"),
         ("get", "jobs/{job_id}"),
         ("delete", "jobs/{job_id}"),
         ("get", "jobs/{job_id}/events"),

@@ -26,8 +26,9 @@ LARGE_FILE = b"GET /static/ninja/redoc.standalone.js.map HTTP/1.1\r\nHost: local
 MAIL = b'{"to": "ada@example.com", "template": "welcome"}'
 JSON = {"Content-Type": "application/json"}
 MOST_GROWN_MIB = 32
-# 250 ms on a machine that does nothing else; the other tests of a run share its two cores.
-SLOWEST_MS = 1_000
+# 250 ms on a machine that does nothing else; the other tests of a run share its two cores (1.6 s were seen). A web that
+# an attack holds up does not answer within the 20 s that a probe waits.
+SLOWEST_MS = 5_000
 
 
 def problem(answer: bytes, status: int) -> dict[str, object]:
