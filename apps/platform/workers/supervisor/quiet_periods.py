@@ -17,6 +17,8 @@ SETTLED_S = 0.25
 IDLE_S = 1.0
 # A child that does not work after this time is given up, and the period ends.
 START_S = 30.0
+# Time that a period first waits for running tasks while other work waits; each vain wait doubles it.
+PATIENCE_S = 15.0
 POLL_S = 0.05
 
 Step = Literal["closed", "emptying", "running", "ending"]
@@ -30,7 +32,8 @@ class QuietPeriods:
     A period has four steps, and each is entered only when the one before is complete::
 
         closed      suspects wait, and as much time has passed as the last period took, if other work waited
-        emptying    the pool's children are quiet; what they run ends; the exclusive child starts, quiet as well
+        emptying    the pool's children are quiet; what they run ends; the exclusive child starts, quiet as well;
+                    when that takes too long for other work that waits, the period is put off, and the next waits longer
         running     nothing else runs: the exclusive child takes one suspect after the other, for 5 s
         ending      the exclusive child ends after its suspect; then the others go on
 
@@ -42,6 +45,7 @@ class QuietPeriods:
         self._children = children
         self._next_s = 0.0
         self._opened_s = 0.0
+        self._patience_s = PATIENCE_S
         self._step: Step = "closed"
         self._step_s = self._works_s = 0.0
 
@@ -80,13 +84,29 @@ class QuietPeriods:
 
     def _empty(self, now_s: float) -> None:
         children, exclusive = self._children, self._children.exclusive
-        if exclusive is None:
+        if now_s - self._opened_s > self._patience_s and children.leases.backlog.waiting:
+            self._put_off(now_s)
+        elif exclusive is None:
             children.start_exclusive()
         elif self._gone:  # it could not work
             self._close(now_s)
         elif exclusive.pid and now_s - self._step_s > SETTLED_S and not self._others_run:
             children.rows[exclusive.index].set_quiet(False)
+            self._patience_s = PATIENCE_S
             self._enter("running", now_s)
+
+    def _put_off(self, now_s: float) -> None:
+        """End a period in which no suspect could run: a pool with a task of hours gives half of its time to them."""
+        children, exclusive = self._children, self._children.exclusive
+        logger.info(
+            "pool %s: its tasks run for over %.0f s; suspects wait for longer", children.pool.name, self._patience_s
+        )
+        self._patience_s *= 2
+        if exclusive is None:  # an isolated child runs still
+            self._close(now_s)
+        else:
+            children.end_unhurried(exclusive)
+            self._enter("ending", now_s)
 
     def _watch(self, now_s: float) -> None:
         children, exclusive = self._children, self._children.exclusive

@@ -9,7 +9,7 @@ import pytest
 from apps.platform.workers.supervisor.children import ChildManager
 from apps.platform.workers.supervisor.health import PoolHealth
 from apps.platform.workers.supervisor.processes import Process
-from apps.platform.workers.supervisor.quiet_periods import PERIOD_S, SETTLED_S, START_S, QuietPeriods
+from apps.platform.workers.supervisor.quiet_periods import PATIENCE_S, PERIOD_S, SETTLED_S, START_S, QuietPeriods
 from broker.topology import Pool
 from tests.unit.workers.supervisor.fakes import Server, begin, make_children
 
@@ -185,6 +185,65 @@ def test_no_period_begins_where_others_run_the_suspects_or_the_pool_is_not_up(
 
 def test_suspects_start_no_child_that_would_run_beside_others(children: ChildManager) -> None:
     assert [process.pid for process in children.isolated if process.pid] == []
+
+
+def test_a_long_task_puts_a_period_off_for_other_work_and_the_next_waits_twice_as_long(
+    children: ChildManager, clock: Clock
+) -> None:
+    periods, busy = QuietPeriods(children), children.rows[1]
+    slot = begin(busy)
+    waited_s = []
+    for _ in range(3):
+        periods.work()
+        periods.work()
+        children.work()
+        since_s = clock.ahead_s
+        while not children.rows[exclusive(children).index].retired:
+            clock.ahead_s += 1
+            periods.work()
+        waited_s.append(clock.ahead_s - since_s)
+        end(children, exclusive(children))
+        periods.work()
+        poll(children)
+        assert not children.quiet
+        assert periods.work() == pytest.approx(waited_s[-1], abs=1), "the pool works for as long"
+        clock.ahead_s += waited_s[-1] + 1
+    busy.end(slot, worked_off=True)
+    open_period(periods, children, clock)
+
+    assert waited_s == pytest.approx([PATIENCE_S, 2 * PATIENCE_S, 4 * PATIENCE_S], abs=1.5)
+    assert periods._patience_s == PATIENCE_S
+
+
+def test_a_long_task_holds_a_period_up_where_no_other_work_waits(
+    children: ChildManager, clock: Clock, server: Server
+) -> None:
+    server.waiting = 0
+    poll(children)
+    periods = QuietPeriods(children)
+    begin(children.rows[1])
+
+    periods.work()
+    children.work()
+    clock.ahead_s += 100 * PATIENCE_S
+    periods.work()
+
+    assert children.quiet
+    assert not children.rows[exclusive(children).index].retired
+
+
+def test_an_isolated_child_that_runs_for_long_puts_a_period_off(children: ChildManager, clock: Clock) -> None:
+    periods = QuietPeriods(children)
+    children.process_set.fill(children.isolated[1])
+    children.work()
+    children.rows[children.isolated[1].index].set_ready()
+
+    periods.work()
+    clock.ahead_s += PATIENCE_S + 1
+    periods.work()
+
+    assert not children.quiet
+    assert children.exclusive is None
 
 
 def test_a_pause_ends_a_period(children: ChildManager, clock: Clock) -> None:
