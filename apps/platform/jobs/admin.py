@@ -32,6 +32,7 @@ from apps.platform.jobs.listing.pages import JobsPage, find_jobs
 from apps.platform.jobs.listing.unfinished import UNFINISHED, wants_unfinished
 from apps.platform.jobs.models import Job
 from apps.platform.jobs.passport.again import run_again
+from apps.platform.jobs.passport.family import children_of
 from apps.platform.jobs.passport.picture import picture_of
 from apps.platform.jobs.passport.reading import TONES, Passport, passport_of
 from apps.platform.jobs.passport.stream import AWAY, GONE, can_stream, events_view
@@ -193,6 +194,7 @@ class JobAdmin(ReadOnly, ModelAdmin):
         return {
             "job": job,
             "picture": picture_of(job),
+            "children": children_of(job),
             "tones": TONES,
             "may_cancel": not job.ended and not job.cancel_requested and self.has_cancel_permission(request),
             "may_run_again": self.has_run_permission(request),

@@ -81,13 +81,16 @@ class RunningJob:
         return self.ran_ms is not None and self.limit_ms is not None and self.ran_ms > self.limit_ms
 
 
-def running_jobs(*, queue: str = "", actor: str = "", pool: str = "", member: str = "") -> list[RunningJob]:
+def running_jobs(
+    *, queue: str = "", actor: str = "", pool: str = "", member: str = "", parent: str = ""
+) -> list[RunningJob]:
     """Return what runs, the longest first, for tables of the overview, of a queue, of an actor and of workers.
 
     A message that a worker has fetched and not started is left out, unless it keeps no record.
 
     Args:
         member: Name of a supervisor.
+        parent: Id of the job that sent them.
 
     Raises:
         BrokerUnavailable: the broker did not answer.
@@ -96,6 +99,8 @@ def running_jobs(*, queue: str = "", actor: str = "", pool: str = "", member: st
     for seen in leased(families([queue] if queue else None)):
         fields, holder = fields_of(seen.body), holder_of(seen.lease_owner)
         if fields is None or (actor and fields.actor != actor):
+            continue
+        if parent and fields.options.get("parent") != parent:
             continue
         if (pool and holder.pool != pool) or (member and holder.member != member):
             continue

@@ -1,0 +1,87 @@
+"""The children of a job on its page: those that run beside those that have ended."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from django.contrib.auth.models import Permission, User
+from django.test import Client
+from django.urls import reverse
+
+from apps.platform.jobs.running import running_jobs
+from tests.conftest import RunWorker
+from tests.factories.brokers import broker_without_server
+from tests.integration.jobs import probe_actors
+from tests.integration.jobs.history_rows import job_row
+from tests.waiting import wait_for
+
+
+@pytest.fixture
+def reader(transactional_db: None) -> Client:
+    """A logged-in staff user who may view jobs."""
+    user = User.objects.create_user("reader", is_staff=True)
+    user.user_permissions.set(Permission.objects.filter(codename="view_job"))
+    client = Client()
+    client.force_login(user)
+    return client
+
+
+def family_of(reader: Client, job_id: str) -> str:
+    """Return the words of a job's part about its parent and children."""
+    page = reader.get(reverse("admin:switchyard_jobs_job_live", args=[job_id])).content.decode()
+    part = page[page.index('aria-labelledby="family"') :]
+    return " ".join(re.sub(r"<[^>]+>", " ", part[part.index(">") + 1 : part.index("</section>")]).split())
+
+
+def test_a_child_that_runs_is_shown_with_those_that_ended(reader: Client, run_worker: RunWorker) -> None:
+    parent = job_row(actor="probe_write").job_id
+    job_row(parent=parent, actor="probe_fail", state="dead")
+    running = probe_actors.steps.send_with_options(kwargs={"total": 3}, parent=parent).message_id
+    stranger = probe_actors.steps.send(3).message_id
+
+    with run_worker("default"):
+        wait_for(lambda: running_jobs(parent=parent))
+        found = family_of(reader, parent)
+        probe_actors.go_on.set()
+
+    assert re.fullmatch(
+        rf"Parent and children running probe_steps {running[:8]} for [\d.]+ m?s dead probe_fail \w{{8}} 2.0 s "
+        r"Children appear here when they start\.",
+        found,
+    )
+    assert stranger[:8] not in found
+
+
+def test_a_child_that_runs_again_after_a_failure_is_shown_once(reader: Client, run_worker: RunWorker) -> None:
+    parent = job_row(actor="probe_write").job_id
+    child = probe_actors.steps.send_with_options(kwargs={"total": 3}, parent=parent).message_id
+    job_row(job_id=child, parent=parent, actor="probe_steps", state="retrying")
+
+    with run_worker("default"):
+        wait_for(lambda: running_jobs(parent=parent))
+        found = family_of(reader, parent)
+        probe_actors.go_on.set()
+
+    assert found.count(child[:8]) == 1 and "retrying" not in found
+
+
+def test_a_page_says_when_children_that_wait_appear(reader: Client) -> None:
+    parent = job_row(actor="probe_write").job_id
+    waiting = probe_actors.add.send_with_options(args=(1, 2), parent=parent).message_id
+
+    found = family_of(reader, parent)
+
+    assert found == "Parent and children No child runs or has ended. Children appear here when they start."
+    assert waiting[:8] not in found
+
+
+def test_children_that_ended_are_shown_while_the_broker_is_away(reader: Client) -> None:
+    parent = job_row(actor="probe_write").job_id
+    job_row(parent=parent, actor="probe_fail", state="dead")
+
+    with broker_without_server():
+        found = family_of(reader, parent)
+
+    assert "dead probe_fail" in found
+    assert "Children that run are unknown while the broker is unavailable." in found
