@@ -15,7 +15,8 @@
 -- ARGV[8] live steps
 -- ARGV[9] ended steps that are kept for longer
 -- ARGV[10...] of each live step id, sequence, record; of each kept one id, ttl_ms, record; of others id, record
--- Returns for each live step 1 written, 0 late; for each other 1, or -1 when the job was cancelled before. O(steps).
+-- Returns for each live step 1 written, 0 late; for each other 1, 0 late, or -1 when the job was cancelled before. Rows are
+-- added in any case. O(steps).
 --@include now_ms
 --@include records
 
@@ -23,6 +24,7 @@ local jobs, ended, found_by_id = KEYS[1], KEYS[4], ARGV[5] == "1"
 local live, kept, answers, at = tonumber(ARGV[8]), tonumber(ARGV[9]), {}, 10
 local there = redis.call("EXISTS", KEYS[2], KEYS[3], KEYS[3])
 local progresses, followed = there % 2 == 1, there >= 2
+local ending, others, running, over = {}, {}, {}, {}
 
 local function is_followed(id)
   return followed and redis.call("ZSCORE", KEYS[3], id)
@@ -73,6 +75,37 @@ for _ = 1, live do
   at = at + 3
 end
 
+for n = at, at + 3 * kept - 1, 3 do ending[#ending + 1] = ARGV[n] end
+for n = at + 3 * kept, #ARGV, 2 do
+  local id = ARGV[n]
+  ending[#ending + 1] = id
+  if not string.find(ARGV[n + 1], "\169succeeded", 1, true) then others[#others + 1] = id end
+end
+if #ending > 0 then
+  for n, known in ipairs(redis.call("HMGET", jobs, unpack(ending))) do running[ending[n]] = known or nil end
+end
+
+-- Place of an end in its job's life, see broker/stores/job_steps.py: a job that was not started ends as in its next attempt.
+local function place_of(record)
+  local _, _, _, _, attempt, generation, started, finished = head_of(record)
+  return generation * 1048576 + math.min(started and attempt or attempt + 1, 100000) * 8 + 4, started or finished, finished
+end
+
+-- Whether a job was requeued, or lost its lease, and has gone on since: then this end comes late.
+-- What is older by its time is of another job, whose id was sent again.
+local function late(id, record)
+  local known, ended_since = running[id], over[id]
+  if not known and not ended_since then return false end
+  local place, at_ms = place_of(record)
+  if known and (tonumber(string.sub(known, 1, 20)) or 0) > place then
+    local _, _, _, _, _, _, started = head_of(string.sub(known, 21))
+    if not started or started >= at_ms then return true end
+  end
+  if not ended_since then return false end
+  local place_since, _, finished = place_of(ended_since)
+  return place_since > place and finished >= at_ms
+end
+
 local ids, fields, bytes, tellings = {}, {}, 0, {}
 local function end_job(id, record)
   ids[#ids + 1] = id
@@ -84,16 +117,30 @@ for _ = 1, kept do
   local id, ttl_ms, record = ARGV[at], ARGV[at + 1], ARGV[at + 2]
   if cancelled(id, record) then
     answers[#answers + 1] = -1
+  elseif late(id, record) then
+    answers[#answers + 1] = 0
   else
     redis.call("SET", beside(ended, "result:" .. id), record, "PX", ttl_ms)
     end_job(id, record)
   end
   at = at + 3
 end
+
+-- A success is recorded before its message is acknowledged: only after other ends may their job have ended again.
+if #others > 0 then
+  local first, last = unpack(redis.call("HMGET", ended, "first", "last"))
+  for n = tonumber(last or 0), tonumber(first or 1), -1 do
+    for k, known in ipairs(redis.call("HMGET", beside(ended, "ended:" .. n), unpack(others))) do
+      over[others[k]] = over[others[k]] or known
+    end
+  end
+end
 for n = at, #ARGV, 2 do
   local id, record = ARGV[n], ARGV[n + 1]
   if cancelled(id, record) then
     answers[#answers + 1] = -1
+  elseif late(id, record) then
+    answers[#answers + 1] = 0
   else
     fields[#fields + 1], fields[#fields + 2] = id, record
     bytes = bytes + #id + #record + 64
@@ -111,10 +158,8 @@ if progresses and #ids > 0 then
   end
 end
 record_ended(ended, KEYS[5], fields, bytes, tonumber(ARGV[6]), ARGV[7], { ARGV[1], ARGV[2], ARGV[3] })
-if #ids > 0 then
-  redis.call("HDEL", jobs, unpack(ids))
-  if progresses then redis.call("HDEL", KEYS[2], unpack(ids)) end
-end
+if next(running) and #ids > 0 then redis.call("HDEL", jobs, unpack(ids)) end
+if progresses and #ids > 0 then redis.call("HDEL", KEYS[2], unpack(ids)) end
 for _, telling in ipairs(tellings) do
   tell(events_of(telling[1]), telling[2], true, ARGV[1])
   redis.call("ZADD", KEYS[3], now_ms() + ARGV[1], telling[1])
