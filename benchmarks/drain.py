@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from benchmarks.bench import Bench, Benchmark, Figures
 from benchmarks.figures import drain_rate
-from benchmarks.peers import EVERYONE, Peer
+from benchmarks.peers import EVERYONE, HISTORY, Peer
 
 SLOTS = 8
 
@@ -28,4 +28,4 @@ def drain(bench: Bench, peer: Peer, *, workers: int) -> Figures:
     return {f"{name}_per_s": drain_rate(records), **figures}
 
 
-BENCHMARK = Benchmark("drain", "How fast is a backlog of no-ops worked off?", measure, EVERYONE)
+BENCHMARK = Benchmark("drain", "How fast is a backlog of no-ops worked off?", measure, (*EVERYONE, HISTORY))

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from benchmarks.figures import quartiles, ratios
-from benchmarks.peers import OURS, PEERS, Peer
+from benchmarks.peers import PEERS, Peer
 from benchmarks.targets import (
     EVERY_KEEPING_PEER,
     EVERY_PEER,
@@ -93,4 +93,4 @@ def _rival(figure: str, to: str, values: Values) -> str:
 
 
 def _is_rival(peer: Peer | None) -> bool:
-    return peer is not None and peer not in OURS
+    return peer is not None and not peer.ours

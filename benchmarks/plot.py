@@ -8,7 +8,7 @@ from html import escape
 
 from benchmarks.figures import spread
 from benchmarks.judging import Values
-from benchmarks.peers import OURS
+from benchmarks.peers import PEERS
 from benchmarks.report import number, title_of
 
 PANELS = {
@@ -51,7 +51,7 @@ def _panel(parts: list[str], y: int, runs: Mapping[str, Sequence[float]], *, log
             return room * (0.05 + 0.95 * math.log(value / lowest) / max(math.log(highest / lowest), 1e-9))
         return room * value / highest
 
-    ours = {peer.name for peer in OURS}
+    ours = {peer.name for peer in PEERS.values() if peer.ours}
     for peer, row in sorted(spreads.items(), key=lambda entry: entry[1].median, reverse=not logarithmic):
         colour = OUR_COLOUR if peer in ours else THEIR_COLOUR
         middle = y + BAR / 2

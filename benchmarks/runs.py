@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from benchmarks.bench import Bench, Benchmark
 from benchmarks.figures import spread
 from benchmarks.judging import Judgement
-from benchmarks.peers import OURS, Peer
+from benchmarks.peers import Peer
 from benchmarks.sending import PeerFailed
 
 
@@ -53,7 +53,7 @@ def run(benchmark: Benchmark, bench: Bench, peers: Sequence[Peer], rounds: int, 
                 into.add(peer.name, number, benchmark.measure(bench, peer))
             except (PeerFailed, TimeoutError) as error:
                 into.failures.append(f"{benchmark.name}, {peer.name}, run {number + 1} failed: {error}")
-                into.own_failed |= peer in OURS
+                into.own_failed |= peer.ours
     _tell("")
 
 

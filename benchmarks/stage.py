@@ -59,6 +59,8 @@ class Stage:
             self.server = stack.enter_context(MemoryServer(self.folder / "valkey"))
             self._database_url = stack.enter_context(self._environments.database(self.peer))
             self.url = self.server.url if self._away_ms == 0 else self._proxy(stack)
+            if self.peer.keeps_history:
+                self._start_history(stack)
             stack.callback(self._end_workers)
             self.sender = Sender(self._sender_process(stack), self.folder / "sender.log")
             self._open = stack.pop_all()
@@ -142,6 +144,16 @@ class Stage:
         proxy = self._process(command, "proxy", stdout=subprocess.PIPE)
         stack.callback(end, proxy)
         return f"redis://127.0.0.1:{int(pipe(proxy.stdout).readline())}/0"
+
+    def _start_history(self, stack: contextlib.ExitStack) -> None:
+        """Create the tables, and start the history writer on the yard of this peer's queues."""
+        settings = {"DJANGO_SETTINGS_MODULE": "benchmarks.supervised_yard.settings"}
+        migrating = self._process([sys.executable, "manage.py", "migrate", "--verbosity=0"], "migrate", **settings)
+        if migrating.wait() != 0:
+            raise PeerFailed(f"{self.peer.name}: manage.py migrate\n{self.log()}")
+        writer = self._process([sys.executable, "manage.py", "runhistory"], "history", BENCH_LOGS="1", **settings)
+        stack.callback(end, writer)
+        self._wait(lambda: "this process writes the history" in self.log(), 60.0, lambda: "the history writer began")
 
     def _sender_process(self, stack: contextlib.ExitStack) -> subprocess.Popen[str]:
         command = self._environments.sender(self.peer)

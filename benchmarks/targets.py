@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-OURS, STACK, STOCK = "switchyard", "switchyard-stack", "dramatiq"
+OURS, STACK, HISTORY, STOCK = "switchyard", "switchyard-stack", "switchyard-history", "dramatiq"
 MEBIBYTE = 1024 * 1024
 
 # Names for the best of a group by its median, resolved in ``benchmarks/judging.py``.
@@ -53,9 +53,12 @@ TARGETS: tuple[Target, ...] = (
     _over("drain_2x8_per_s", OURS, "bullmq", at_least=2.5),
     _over("drain_1x8_per_s", STACK, OURS, at_least=0.6),
     _over("drain_2x8_per_s", STACK, OURS, at_least=0.6),
+    _over("drain_1x8_per_s", HISTORY, OURS, at_least=0.6),
+    _over("drain_2x8_per_s", HISTORY, OURS, at_least=0.6),
     _over("drain_1x8_per_s", STACK, EVERY_PYTHON_PEER, at_least=1),
     _over("supervised_drain_per_s", "switchyard-pool", STACK, at_least=0.97),
     _over("enqueue_per_s", OURS, STOCK, at_least=1.2),
+    _over("enqueue_per_s", STACK, OURS, at_least=0.85),
     _over("enqueue_per_s", OURS, EVERY_KEEPING_PEER, at_least=1),
     _over("enqueue_bulk_per_s", OURS, EVERY_PEER, at_least=5),
     Limit("idle_p50_ms", OURS, at_most=1.0),
@@ -67,6 +70,7 @@ TARGETS: tuple[Target, ...] = (
     _over("steady_server_us_per_task", OURS, STOCK, at_most=1),
     Limit("storm_urgent_p99_ms", OURS, at_most=8),
     _over("queued_bytes", OURS, STOCK, at_most=0.75),
+    _over("queued_bytes", STACK, STOCK, at_most=0.75),
     _over("drain_1x8_server_us_per_task", OURS, STOCK, at_most=0.25),
     Limit("later_worker_growth_bytes", OURS, at_most=1 * MEBIBYTE),
     Limit("later_first_late_ms", OURS, at_most=50),

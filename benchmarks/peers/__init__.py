@@ -25,6 +25,7 @@ class Peer:
         language: What its workers are written in.
         needs: What must be on the machine.
         whole_stack: Carries everything that Switchyard puts around a task.
+        keeps_history: ``manage.py runhistory`` moves its ended jobs into a database meanwhile.
     """
 
     name: str
@@ -37,6 +38,12 @@ class Peer:
     language: Literal["python", "node"] = "python"
     needs: Literal["", "postgres", "node", "streams-checkout"] = ""
     whole_stack: bool = False
+    keeps_history: bool = False
+
+    @property
+    def ours(self) -> bool:
+        """Whether it is Switchyard under one of its configurations."""
+        return self.adapter == "switchyard"
 
     @property
     def on_server(self) -> bool:
@@ -65,6 +72,10 @@ SUPERVISED = replace(
         "DJANGO_SETTINGS_MODULE": "benchmarks.supervised_yard.settings",
     },
 )
+# The same while runhistory moves what has ended into a database.
+HISTORY = replace(
+    STACK, name="switchyard-history", title="Switchyard, whole stack, its history written meanwhile", keeps_history=True
+)
 STOCK = Peer("dramatiq", "dramatiq", "Dramatiq")
 TUNED = (
     Peer("dramatiq-64", "dramatiq", "Dramatiq, prefetch 64", {"dramatiq_queue_prefetch": "64"}, backlog=15_000),
@@ -88,4 +99,4 @@ OTHERS = (
 # Not a peer, but their common basis: shows the machine's share of a wait.
 RAW_MOVE = Peer("raw-move", "raw_move", "a raw blocking move")
 EVERYONE = (*OURS, STOCK, *TUNED, *OTHERS)
-PEERS = {peer.name: peer for peer in (*EVERYONE, SUPERVISED, RAW_MOVE)}
+PEERS = {peer.name: peer for peer in (*EVERYONE, SUPERVISED, HISTORY, RAW_MOVE)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from typing import Any
 
 from django.conf import settings
@@ -16,5 +17,5 @@ from middleware import logs
 
 def build_broker(middleware: list[Any] | None = None) -> RedisBroker:
     """Return the broker of ``settings.SWITCHYARD.topology``."""
-    logs.configure("json", level=logging.WARNING)
+    logs.configure("json", level=logging.INFO if "BENCH_LOGS" in os.environ else logging.WARNING)
     return build_yard(settings.SWITCHYARD.topology, connect(settings.SWITCHYARD.broker_url), Keys("bench"))
