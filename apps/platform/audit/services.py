@@ -44,7 +44,8 @@ def act(
     Args:
         name: One of ``names.ACTS``.
         reason: Why, in the person's words; cut after 500 characters.
-        detail: More of it as JSON: ids, filter, values before and after. Never arguments of jobs.
+        detail: More of it as JSON: ids, filter, values before and after. Arguments of jobs only where the page hides
+            them.
         essential: Refuse the act when the row cannot be written. Without it the act runs, and the log has the row.
 
     Raises:

@@ -18,8 +18,12 @@ from apps.platform.audit.models import AuditEntry
 from apps.platform.audit.names import ACTS
 from apps.platform.audit.presentation import act_label, target_url
 from apps.platform.audit.queries import AuditPage, page
+from middleware.redaction import HIDDEN
 
 RIGHT = "switchyard_audit.view_auditentry"
+ARGUMENTS = "switchyard_jobs.view_arguments"
+# Details with values of arguments: those of an edit by name, and the filter of a bulk act.
+WITH_ARGUMENTS = ("changed", "filter")
 
 
 @require_safe
@@ -39,7 +43,7 @@ def audit_log(request: HttpRequest) -> TemplateResponse:
         **admin.site.each_context(request),
         "title": "Audit log",
         "is_fullwidth": "1",
-        "rows": [_shown(entry) for entry in found.rows],
+        "rows": [_shown(entry, arguments=request.user.has_perm(ARGUMENTS)) for entry in found.rows],
         "given": request.GET if wrong else query,
         "wrong": wrong,
         "acts": ACTS,
@@ -60,6 +64,14 @@ def _before(text: str) -> int | None:
     return int(text[:19])
 
 
-def _shown(entry: AuditEntry) -> dict[str, Any]:
+def _shown(entry: AuditEntry, *, arguments: bool) -> dict[str, Any]:
     detail = {name: value for name, value in entry.detail.items() if value not in ("", None, [], {})}
+    if not arguments:
+        detail |= {name: _without_values(name, detail[name]) for name in WITH_ARGUMENTS if name in detail}
     return {"entry": entry, "label": act_label(entry), "url": target_url(entry), "detail": detail}
+
+
+def _without_values(name: str, value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    return {key: HIDDEN if name == "changed" or key == "argument" else shown for key, shown in value.items()}

@@ -27,6 +27,7 @@ from apps.platform.dead_letters.presentation import letters, seen_at
 from broker.errors import BrokerError
 
 BULK = ("requeue", "discard")
+ARGUMENTS = "switchyard_jobs.view_arguments"
 LIST = "admin:switchyard_dead_letters_deadletter_changelist"
 MOST_MESSAGES = 5
 
@@ -89,6 +90,8 @@ class ActionViews(ModelAdmin):
         """Show a letter's arguments to edit, and requeue it with the edited ones."""
         if refusal := self._refusal(request, "requeue"):
             return refusal
+        if not request.user.has_perm(ARGUMENTS):
+            raise PermissionDenied(f"The missing right is {ARGUMENTS}.")
         row = _row(pk)
         text, wrong = request.POST.get("arguments", ""), ""
         try:

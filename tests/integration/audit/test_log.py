@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.contrib.auth.models import Group, User
+from django.contrib.auth.models import Group, Permission, User
 from django.core.management import CommandError, call_command
 from django.test import Client
 from django.urls import reverse
@@ -58,6 +58,18 @@ def test_page_shows_an_act_with_a_link_to_its_target_escaped(reader: Client) -> 
     assert "&lt;script&gt;" in page and "<script>alert(1)" not in page
     assert reverse("admin:switchyard_jobs_job_change", args=["0f8fad5b-d9cb-469f-a165-70867728950e"]) in page
     assert "<time datetime=" in page and "nightly" in page
+
+
+def test_arguments_in_details_are_hidden_from_who_may_not_view_them(reader: Client) -> None:
+    did("letter.edit", detail={"changed": {"month": {"from": "argument-1", "to": "argument-2"}}, "actor": "reconcile"})
+    did("bulk.start", detail={"kind": "job.cancel", "filter": {"argument": "month=argument-3", "queue": "billing"}})
+
+    poor = reader.get(PAGE).content.decode()
+    User.objects.get().user_permissions.add(Permission.objects.get(codename="view_arguments"))
+    full = reader.get(PAGE).content.decode()
+
+    assert all(f"argument-{n}" in full and f"argument-{n}" not in poor for n in (1, 2, 3))
+    assert all(word in poor for word in ("month", "billing", "reconcile"))
 
 
 @pytest.mark.parametrize(

@@ -163,3 +163,17 @@ def test_all_that_match_the_list_filter_are_handed_to_a_bulk_act(page: Client) -
         "/admin/operations/bulk/begin/letter.discard/?queue=default&search=vat&died_since=2026-01-01T00%3A00%3A00Z"
     )
     assert "Discard 101 dead letters?" in text_of(page.get(answer["Location"]))
+
+
+def test_page_hides_the_argument_of_a_filter_from_who_may_not_view_arguments(
+    start: Start, operator: User, page: Client
+) -> None:
+    act = start("job.cancel", {"argument": "month=argument-7731", "queue": "billing"})
+    address = f"/admin/operations/bulk/{act.pk}/"
+
+    poor = page.get(address).content.decode()
+    operator.user_permissions.add(Permission.objects.get(codename="view_arguments"))
+    full = page.get(address).content.decode()
+
+    assert "argument-7731" not in poor and "billing" in poor
+    assert "argument-7731" in full

@@ -38,9 +38,10 @@ def bury(facilities: Facilities, fail_always: Actor[Any, Any]) -> Callable[..., 
 
 @pytest.fixture
 def operator(db: None) -> User:
-    """A staff user with every right on dead letters."""
+    """A staff user with every right on dead letters, who may view arguments."""
     user = User.objects.create_user("a.lind", is_staff=True)
     user.user_permissions.set(Permission.objects.filter(content_type__app_label="switchyard_dead_letters"))
+    user.user_permissions.add(Permission.objects.get(codename="view_arguments"))
     return user
 
 

@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
+import dramatiq
 import pytest
 from django.contrib.auth.models import Permission, User
 from django.test import Client
@@ -12,7 +13,10 @@ from django.urls import reverse
 from apps.platform.dead_letters import actions, projection, reconcile
 from apps.platform.dead_letters.models import DeadLetter
 from broker.interface import Facilities
+from broker.queue.results import Entry
+from broker.redis_broker import RedisBroker
 from broker.shapes import DeadLetter as Letter
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.django_db
 
@@ -108,6 +112,32 @@ def test_detail_offers_what_the_user_may_do(bury: Callable[..., Letter], client:
 
     assert all(word in full for word in ("Requeue letter", "Discard letter…", "Acknowledge"))
     assert not any(word in poor for word in ("Requeue letter", "Discard letter…", "Acknowledge"))
+
+
+def test_arguments_are_shown_to_who_may_view_them(bury: Callable[..., Letter], client: Client, reader: Client) -> None:
+    made = bury(message={**bury().message, "kwargs": {"number": "argument-7731"}})
+    row = mirrored(made)
+
+    full, poor = (who.get(page_of(row)).content.decode() for who in (client, reader))
+
+    assert "argument-7731" in full and "argument-7731" not in poor
+    assert "switchyard_jobs.view_arguments" in poor
+
+
+@pytest.mark.django_db(transaction=True)
+def test_bytes_in_the_quarantine_are_shown_to_who_may_view_arguments(
+    facilities: Facilities, run_worker: Callable[..., Any], client: Client, reader: Client
+) -> None:
+    body = b'{"actor":"send_welcome_mail","sent_at":1,"args":["ada@yard.example"],"options":{"newer":7}}'
+    cast(RedisBroker, dramatiq.get_broker()).families["default"].enqueue([Entry("newer", body)])
+    with run_worker("default"):
+        wait_for(lambda: facilities.transport.stats("default").quarantined)
+
+    address = reverse("admin:switchyard_dead_letters_quarantine")
+    full, poor = (who.get(address).content.decode() for who in (client, reader))
+
+    assert "61 64 61 40" in full and "61 64 61 40" not in poor
+    assert "switchyard_jobs.view_arguments" in poor and "newer" in poor
 
 
 def test_requeue_button_requeues(bury: Callable[..., Letter], client: Client, facilities: Facilities) -> None:

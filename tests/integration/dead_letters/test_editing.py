@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable
 
 import pytest
-from django.contrib.auth.models import User
+from django.contrib.auth.models import Permission, User
 from django.test import Client
 
 from apps.platform.audit.models import AuditEntry
@@ -40,6 +40,17 @@ def page(operator: User) -> Client:
     client = Client()
     client.force_login(operator)
     return client
+
+
+def test_editing_needs_the_right_to_view_arguments(row: DeadLetter, operator: User, page: Client) -> None:
+    operator.user_permissions.remove(Permission.objects.get(codename="view_arguments"))
+    address = f"/admin/switchyard_dead_letters/deadletter/{row.pk}/edit/"
+
+    answers = page.get(address), page.post(address, {"arguments": '{"args": [], "kwargs": {}}'})
+
+    assert [answer.status_code for answer in answers] == [403, 403]
+    assert DeadLetter.objects.get().state == "new"
+    assert address not in page.get(f"/admin/switchyard_dead_letters/deadletter/{row.pk}/change/").content.decode()
 
 
 def test_page_shows_no_secret_and_requeues_with_what_was_edited(
