@@ -6,10 +6,8 @@ import json
 from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
-import dramatiq
-
 from apps.platform.database_text import storable
-from apps.platform.history.search_values import TAG, search_text
+from apps.platform.history.search_values import TAG, search_text, searched_names
 from apps.platform.payload import readable
 from broker.queue.codec import LARGEST
 from broker.stores.ended_jobs import EndedJob
@@ -128,8 +126,7 @@ def _cut_json(shown: dict[str, Any]) -> str:
 
 
 def _values(shown: dict[str, Any], actor: str, options: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    declared = dramatiq.get_broker().actors.get(actor)
-    for name in declared.options.get("search", ()) if declared is not None else ():
+    for name in searched_names(actor):
         value = shown.get(name)
         if value != HIDDEN and (text := search_text(value)) is not None:
             yield _text(name, 100), text

@@ -6,6 +6,8 @@ import hashlib
 import json
 from typing import Any, Final
 
+import dramatiq
+
 from apps.platform.database_text import storable
 
 LONGEST_VALUE: Final = 200
@@ -24,3 +26,20 @@ def search_text(value: Any) -> str | None:
     if len(text) <= LONGEST_VALUE:
         return text
     return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
+
+
+def searched_names(actor: str) -> tuple[str, ...]:
+    """Return the names of arguments that an actor lists in ``search``; none of an actor that is unknown here."""
+    declared = dramatiq.get_broker().actors.get(actor)
+    return tuple(declared.options.get("search", ())) if declared is not None else ()
+
+
+def why_none_found(argument: tuple[str, str] | None, actor: str = "") -> str:
+    """Return why no ended job can be found by an argument: no actor, or not the one, lists it; empty when one does."""
+    if argument is None:
+        return ""
+    name = argument[0]
+    if any(name in searched_names(each) for each in ([actor] if actor else dramatiq.get_broker().actors)):
+        return ""
+    who = f"{actor} does not list" if actor else "no actor lists"
+    return f'{who} {name} in search=("{name}",), so jobs that have ended are not found by it'

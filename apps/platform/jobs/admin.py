@@ -26,6 +26,7 @@ from apps.platform.console.admin_base import ModelAdmin
 from apps.platform.console.links import job_url
 from apps.platform.console.read_only import ReadOnly
 from apps.platform.history.filters import Filter
+from apps.platform.history.search_values import why_none_found
 from apps.platform.jobs.calls.arguments import read_json
 from apps.platform.jobs.listing.form import context_of, filter_of, searched
 from apps.platform.jobs.listing.pages import JobsPage, find_jobs
@@ -129,6 +130,7 @@ class JobAdmin(ReadOnly, ModelAdmin):
             "untracked": self._untracked(asked_id),
             "may_cancel": self.has_cancel_permission(request),
             "is_later": "after" in request.GET,
+            "none_found": why_none_found(wanted.argument, wanted.actor),
             "newest": f"?{urlencode(query)}",
             "bulk_links": self._bulk_links(request, wanted),
             "older": f"?{urlencode(query | {'after': page.after})}",

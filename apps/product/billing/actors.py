@@ -14,7 +14,7 @@ from apps.product.shop import months
 from middleware.errors import PermanentFailure
 
 
-@dramatiq.actor(queue_name="billing", store_results=True, permanent=(ValueError,))
+@dramatiq.actor(queue_name="billing", store_results=True, permanent=(ValueError,), search=("month",))
 def reconcile_month(month: str) -> dict[str, int]:
     """Reconcile a month's invoices with their payments. Safe to repeat: a second run changes nothing."""
     return dataclasses.asdict(services.reconcile(month, report_progress))
@@ -30,7 +30,7 @@ def reconcile_current_month() -> dict[str, dict[str, int]]:
     }
 
 
-@dramatiq.actor(queue_name="urgent")
+@dramatiq.actor(queue_name="urgent", search=("event_id",))
 def apply_payment_event(event_id: int) -> None:
     """Record the payment of an inbound event. Safe to repeat: an event is applied once."""
     if services.apply_event(event_id) is None:

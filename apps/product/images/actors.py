@@ -9,7 +9,7 @@ import dramatiq
 from apps.product.images import making
 
 
-@dramatiq.actor(queue_name="images", store_results=True)
+@dramatiq.actor(queue_name="images", store_results=True, search=("thumbnail_id",))
 def make_thumbnail(thumbnail_id: int) -> dict[str, Any]:
     """Make one thumbnail. Safe to repeat: an existing thumbnail is returned again."""
     return making.make(thumbnail_id)

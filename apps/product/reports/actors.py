@@ -9,7 +9,7 @@ import dramatiq
 from apps.product.reports import services
 
 
-@dramatiq.actor(queue_name="slow", store_results=True)
+@dramatiq.actor(queue_name="slow", store_results=True, search=("customer_id",))
 def generate_report(customer_id: int, month: str) -> dict[str, Any]:
     """Make a customer's statement of one month (``YYYY-MM``) as PDF. Safe to repeat: an unchanged one is kept."""
     return services.generate(customer_id, month)

@@ -14,7 +14,7 @@ from middleware.retries import max_retries_of
 QUEUE = "webhook"
 
 
-@dramatiq.actor(queue_name=QUEUE)
+@dramatiq.actor(queue_name=QUEUE, search=("delivery_id",))
 def deliver_webhook(delivery_id: str) -> None:
     """Deliver one event to one endpoint. Safe to repeat: receivers recognise a repetition by its ``webhook-id``."""
     delivering.deliver(delivery_id, is_last=_is_last())

@@ -36,6 +36,11 @@ def test_list_prints_what_waits_and_what_has_ended() -> None:
     assert "no job matches" in run("list", "--actor", "nobody")
 
 
+def test_list_says_when_no_ended_job_can_be_found_by_an_argument() -> None:
+    assert "note: no actor lists dataset in search=" in run("list", "--argument", "dataset=invoices")
+    assert "note" not in run("list", "--argument", "customer_id=42")
+
+
 def test_list_prints_json_page_by_page() -> None:
     job_row(), job_row()
 

@@ -15,6 +15,7 @@ from apps.platform.history.filters import TEXTS, Filter
 from apps.platform.history.models import AttemptRow, JobRow
 from apps.platform.history.presentation import attempt_body, job_row_body
 from apps.platform.history.queries import HistoryPage, attempts, find, search
+from apps.platform.history.search_values import why_none_found
 from broker.clock import datetime_of
 
 MOST: Final = 1_000
@@ -83,6 +84,8 @@ class Command(BaseCommand):
             self.stdout.write(json.dumps(body, indent=2))
             return
         self.stdout.write(_table(page))
+        if note := why_none_found(wanted.argument, wanted.actor):
+            self.stdout.write(f"note: {note}")
         if following is not None:
             self.stdout.write(f"more: --after {following}")
 

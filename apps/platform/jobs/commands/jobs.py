@@ -14,6 +14,7 @@ from apps.platform.bulk import services as bulk
 from apps.platform.console.command_errors import as_command_error
 from apps.platform.console.command_help import show_examples
 from apps.platform.history.filters import TEXTS, Filter
+from apps.platform.history.search_values import why_none_found
 from apps.platform.jobs.calls.arguments import read_json
 from apps.platform.jobs.listing.pages import find_jobs
 from apps.platform.jobs.listing.printing import print_page
@@ -105,6 +106,8 @@ class Command(BaseCommand):
             self.stdout.write(json.dumps(body | {"missing": missing}, indent=2, default=str))
         else:
             print_page(page, self.stdout)
+            if note := why_none_found(wanted.argument, wanted.actor):
+                self.stdout.write(f"note: {note}")
         if page.broker_away or page.history_away:
             raise CommandError("jobs: the list is not complete, because the broker or the database does not answer")
 

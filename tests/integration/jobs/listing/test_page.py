@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+
 import pytest
 from django.contrib.auth.models import Permission, User
 from django.test import Client
@@ -105,6 +107,21 @@ def test_what_matches_is_cancelled_from_the_list_after_a_question() -> None:
     assert "bulk/begin" not in client.get(LIST).content.decode()
     assert "bulk/begin" not in client.get(LIST, {"state": "dead"}).content.decode()
     assert link not in staff("view_job").get(LIST, {"actor": "probe_add"}).content.decode()
+
+
+def test_the_page_says_when_no_ended_job_can_be_found_by_an_argument() -> None:
+    client = staff("view_job", "view_arguments")
+
+    def note(**query: str) -> str:
+        page = client.get(LIST, query)
+        shown = str(page.context["none_found"])
+        text = html.unescape(page.content.decode())
+        assert shown in text and ("Not all are here" in text) == bool(shown)
+        return shown
+
+    assert note(argument="dataset=invoices").startswith("no actor lists dataset in search=(")
+    assert note(argument="customer_id=42", actor="probe_add").startswith("probe_add does not list customer_id")
+    assert note(argument="customer_id=42") == note(argument="thumbnail_id=1") == note(state="dead") == ""
 
 
 def test_hidden_arguments_cannot_be_found_out() -> None:
