@@ -69,12 +69,25 @@ def finish_with_kills(act: BulkAct, environment: dict[str, str], kills: int) -> 
         wait_for(lambda: not BulkAct.objects.get(pk=act.pk).unfinished, timeout_s=600)
 
 
+def watch(valkey: redis.Redis) -> None:
+    """Have the server measure its calls anew, and keep those of over a millisecond."""
+    valkey.config_resetstat()
+    valkey.slowlog_reset()
+    valkey.config_set("slowlog-log-slower-than", 1_000)
+    valkey.config_set("slowlog-max-len", 100_000)
+
+
 def report(act: BulkAct, valkey: redis.Redis) -> None:
-    """Print what an act took; check the mean time of the scripts, as a busy machine interrupts single ones."""
+    """Print what an act took; check the scripts' times."""
     seconds = (act.ended_at - act.started_at).total_seconds()  # type: ignore[operator]
-    calls = valkey.info("commandstats")["cmdstat_evalsha"]
-    print(f"{act.kind}: {act.done:,} in {seconds:.1f} s with restarts; scripts {calls['usec_per_call']:.0f} µs a call")
-    assert calls["usec_per_call"] < SLOW_US
+    mean_us = valkey.info("commandstats")["cmdstat_evalsha"]["usec_per_call"]
+    longest = max((entry["duration"] for entry in valkey.slowlog_get(100_000)), default=0)
+    print(
+        f"{act.kind}: {act.done:,} in {seconds:.1f} s with restarts; "
+        f"scripts {mean_us:.0f} µs a call, the longest call {longest / 1_000:.1f} ms"
+    )
+    # A busy machine interrupts single calls: the large runs are for one that does nothing else.
+    assert (longest if act.total >= 100_000 else mean_us) < SLOW_US
 
 
 def bury(count: int) -> list[str]:
@@ -102,7 +115,7 @@ def test_letters_of_a_killed_bulk_act_are_moved_once_each(
 ) -> None:  # fmt: skip
     ids = bury(count)
 
-    valkey.config_resetstat()
+    watch(valkey)
     act = services.start(kind, {"fingerprint": "f00dfacef00dface"}, who=WHO, reason="mended")
     finish_with_kills(act, process_environment, kills)
 
@@ -135,7 +148,7 @@ def test_jobs_of_a_killed_bulk_cancel_are_cancelled_once_each(
         ids.append(message.message_id)
         broker.enqueue(message, delay=3_600_000 if n % 4 == 0 else None)
 
-    valkey.config_resetstat()
+    watch(valkey)
     act = services.start("job.cancel", {"queue": QUEUE}, who=WHO, reason="wrong price")
     finish_with_kills(act, process_environment, kills)
 
