@@ -221,3 +221,22 @@ def test_unusable_arguments_are_named(arguments: tuple[str, ...], words: str) ->
         call_command("history", *arguments)
 
     assert error.value.returncode == 1
+
+
+@pytest.mark.django_db
+def test_texts_of_a_job_send_no_control_characters_to_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    evil = "\x1b]0;owned\x07\x9b2J"
+    row = job_row(state="dead", actor=evil, error_type=evil, error_message=evil, worker=evil, owner=evil)
+    AttemptRow.objects.create(
+        job_id=row.job_id, generation=0, attempt=1, state="dead", finished_at=row.finished_at, error_type=evil,
+        error_message=evil, worker=evil, logs=f"{evil}\nsecond line",
+    )  # fmt: skip
+
+    call_command("history", "list")
+    call_command("history", "show", row.job_id)
+    call_command("jobs", "show", row.job_id)
+    call_command("jobs", "list")
+
+    printed = capsys.readouterr().out
+    assert printed.count(r"\x1b]0;owned") > 8 and "second line" in printed
+    assert not {letter for letter in printed if not letter.isprintable()} - {"\n"}

@@ -13,6 +13,7 @@ from apps.platform.bulk import queries, services
 from apps.platform.bulk.errors import UnknownBulkAct
 from apps.platform.console.command_errors import as_command_error
 from apps.platform.console.command_help import show_examples
+from middleware.logs import printable
 
 EXAMPLES = """examples:
   manage.py bulk list                          the newest bulk acts
@@ -74,7 +75,7 @@ class Command(BaseCommand):
         }
         for name, value in facts.items():
             if value:
-                self.stdout.write(f"{name:<14} {value}")
+                self.stdout.write(printable(f"{name:<14} {value}"))
 
     def _stop(self, options: dict[str, Any]) -> None:
         number = options["number"]

@@ -17,6 +17,7 @@ from apps.platform.history.presentation import attempt_body, job_row_body
 from apps.platform.history.queries import HistoryPage, attempts, find, search
 from apps.platform.history.search_values import why_none_found
 from broker.clock import datetime_of
+from middleware.logs import printable
 
 MOST: Final = 1_000
 HEADINGS: Final = ("ended (UTC)", "state", "actor", "queue", "attempts", "waited", "ran", "job", "error")
@@ -103,24 +104,27 @@ class Command(BaseCommand):
             return
         for name, value in body.items():
             if name != "tried" and value not in (None, "", []):
-                self.stdout.write(f"{name:16} {value if isinstance(value, str | int) else json.dumps(value)}")
+                shown = printable(value) if isinstance(value, str) else json.dumps(value)
+                self.stdout.write(f"{name:16} {shown}")
         for each in tried:
             self._print_attempt(each)
 
     def _print_attempt(self, each: AttemptRow) -> None:
         ended = datetime_of(each.finished_at)
-        self.stdout.write(
+        line = (
             f"attempt {each.attempt:<8} {each.state} at {ended:%Y-%m-%d %H:%M:%S}, {each.worker or 'no worker'}"
             f"{f': {each.error_type}: {each.error_message}' if each.error_type else ''}"
         )
+        self.stdout.write(printable(line))
         for line in each.logs.splitlines():
-            self.stdout.write(f"  {line}")
+            self.stdout.write(f"  {printable(line)}")
 
 
 def _table(page: HistoryPage) -> str:
     if not page.rows:
         return "no job of the history matches" if page.after is None else "none of the jobs looked through matches"
-    cells = [HEADINGS, *map(_cells, page.rows)]
+    # Names and errors of a message may contain terminal escape codes.
+    cells = [HEADINGS, *(tuple(map(printable, _cells(row))) for row in page.rows)]
     widths = [max(len(line[column]) for line in cells) for column in range(len(HEADINGS))]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells

@@ -25,6 +25,7 @@ from apps.platform.jobs.queries import find_known, find_untracked, is_job_id
 from apps.platform.jobs.services import request_cancel
 from broker.errors import SwitchyardError
 from broker.stores.job_records import JobRecord
+from middleware.logs import printable
 from middleware.places import place_of
 
 ANSWERS = {"cancelled": "cancelled, it never starts", "asked": "asked to stop, it is over within 10 seconds"}
@@ -116,8 +117,8 @@ class Command(BaseCommand):
         job = find_known(job_id)
         if job is None and (message := find_untracked(job_id)) is not None:
             raise CommandError(
-                f"job {job_id}: {message.actor_name} on {message.queue_name} keeps no record (track=False): its "
-                f"state is unknown; it has not ended, cancel it with `manage.py jobs cancel {job_id}`"
+                f"job {job_id}: {printable(message.actor_name)} on {message.queue_name} keeps no record (track=False): "
+                f"its state is unknown; it has not ended, cancel it with `manage.py jobs cancel {job_id}`"
             )
         if job is None:
             raise _unknown(job_id)
@@ -127,7 +128,8 @@ class Command(BaseCommand):
             return
         shown = {name: value for name, value in body.items() if value is not None and name != "result_url"}
         for name, value in shown.items():
-            self.stdout.write(f"{name:16} {value if isinstance(value, str | int) else json.dumps(value)}")
+            # Names in a message may contain terminal escape codes.
+            self.stdout.write(f"{name:16} {printable(value) if isinstance(value, str) else json.dumps(value)}")
         if job.reason == "parked":
             self.stdout.write(f"{'why':16} {_why_parked(job)}")
 
