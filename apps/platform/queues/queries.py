@@ -18,6 +18,7 @@ from apps.platform.operations.queries import YardState
 from apps.platform.operations.rows import Row, yard_rows
 from apps.platform.operations.timeouts import NoAnswer
 from apps.platform.queues.errors import ForeignBroker
+from apps.platform.queues.held import HeldGroup, held_groups
 from apps.platform.queues.rates import Rates, measure
 from apps.platform.queues.services import family_of
 from broker.admin.browse import BrowsedMessage, look
@@ -55,12 +56,14 @@ class SlotHolder:
     """An actor that runs in slots of the queue's pools, for this queue or another one that they serve.
 
     Args:
+        pools: Of the slots; those of a pool that serves only the queue's retries are among them.
         longest: The job that has run for longest.
     """
 
     actor: str
     count: int
     queues: tuple[str, ...]
+    pools: tuple[str, ...]
     longest: RunningJob
 
 
@@ -99,7 +102,7 @@ class QueueView:
     Args:
         stats, row: ``None`` and of unknown state while the broker is unavailable.
         holders, running: ``None`` while the broker is unavailable.
-        next, purges: Empty where the broker is not Switchyard's own.
+        next, held, purges: Empty where the broker is not Switchyard's own.
         waits, dones: WaitTimes from being ready to the start, and to the end; ``None`` without recent jobs.
         history: Whether the database answered.
     """
@@ -112,12 +115,18 @@ class QueueView:
     holders: tuple[SlotHolder, ...] | None
     running: list[RunningJob] | None
     next: tuple[BrowsedMessage, ...]
+    held: tuple[HeldGroup, ...]
     waits: WaitTimes | None
     dones: WaitTimes | None
     history: bool
     purges: tuple[PurgeFacts, ...]
     pools: tuple[str, ...]
     at: datetime
+
+    @property
+    def held_counted(self) -> int:
+        """Held messages that are counted by actor: the next to be due."""
+        return sum(group.count for group in self.held)
 
     @property
     def depth(self) -> int:
@@ -147,7 +156,7 @@ def view_of(queue: Queue) -> QueueView:
     state = yard_state()
     row = next(row for row in yard_rows(declared_yard(), state) if row.name == queue.name)
     stats = None if state is None else next(stats for stats in state.queues if stats.queue == queue.name)
-    rates, first, aside = _of_broker(queue) if state is not None else (None, (), ())
+    rates, first, held, aside = _of_broker(queue) if state is not None else (None, (), (), ())
     running = running_or_none() if state is not None else None
     pools = tuple(pool.name for pool in declared_yard().pools_of(queue.name))
     waits, dones, answered = _of_history(queue.name)
@@ -160,6 +169,7 @@ def view_of(queue: Queue) -> QueueView:
         holders=None if running is None else holders_of(queue.name, pools, running),
         running=None if running is None else [job for job in running if job.queue == queue.name],
         next=first,
+        held=held,
         waits=waits,
         dones=dones,
         history=answered,
@@ -182,16 +192,17 @@ def pause_facts(pause: QueuePause) -> PauseFacts:
     return PauseFacts(_moment(pause.since), _moment(pause.until), pause.by, pause.reason)
 
 
-_OfBroker = tuple[Rates | None, tuple[BrowsedMessage, ...], tuple[PurgeFacts, ...]]
+_OfBroker = tuple[Rates | None, tuple[BrowsedMessage, ...], tuple[HeldGroup, ...], tuple[PurgeFacts, ...]]
 
 
 def _of_broker(queue: Queue) -> _OfBroker:
     try:
         family = family_of(queue.name)
         waiting = look(family, "live", "waiting", limit=NEXT)
-        return measure(family), tuple(waiting.items), tuple(map(_purge_facts, purges(family)))
+        aside = tuple(map(_purge_facts, purges(family)))
+        return measure(family), tuple(waiting.items), held_groups(family), aside
     except (BrokerError, LookupError, ForeignBroker):
-        return None, (), ()
+        return None, (), (), ()
 
 
 def _purge_facts(purge: Purge) -> PurgeFacts:
@@ -211,7 +222,13 @@ def holders_of(queue: str, pools: Sequence[str], running: Iterable[RunningJob]) 
         if job.holder.pool in pools or job.queue == queue:
             by_actor.setdefault(job.actor, []).append(job)
     found = [
-        SlotHolder(actor, len(jobs), tuple(sorted({job.queue for job in jobs})), jobs[0])
+        SlotHolder(
+            actor,
+            len(jobs),
+            queues=tuple(sorted({job.queue for job in jobs})),
+            pools=tuple(sorted({job.holder.pool or job.holder.name for job in jobs})),
+            longest=jobs[0],
+        )
         for actor, jobs in by_actor.items()
     ]
     return tuple(sorted(found, key=lambda holder: (-holder.count, holder.actor)))

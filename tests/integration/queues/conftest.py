@@ -25,3 +25,11 @@ def watcher(transactional_db: None) -> Client:
 def operator(transactional_db: None) -> Client:
     """A staff user who may pause and purge as well."""
     return _client("operator", "view_operations", "pause_queue", "purge_queue")
+
+
+@pytest.fixture
+def superuser(transactional_db: None) -> Client:
+    """A superuser."""
+    client = Client()
+    client.force_login(User.objects.create_superuser("root"))
+    return client

@@ -73,6 +73,41 @@ def test_holders_are_counted_by_actor(watcher: Client, facilities: Facilities, r
         del dramatiq.get_broker().actors["holds_a_slot"]
 
 
+def test_the_page_says_what_is_held_for_later_and_why(operator: Client, facilities: Facilities) -> None:
+    @dramatiq.actor(actor_name="held_here", queue_name="default", rate_limit="10/m")
+    def held_here() -> None:
+        raise AssertionError("nothing runs here")
+
+    try:
+        held_here.send_with_options(delay=600_000)
+        now = time.time_ns() // 1_000_000
+        moved = {"deferred_by": "rate_limit", "due_at": now + 60_000, "enqueued_at": now}
+        for _ in range(2):
+            dramatiq.get_broker().enqueue(held_here.message().copy(options=moved), delay=60_000)
+        page = operator.get(PAGE)
+    finally:
+        del dramatiq.get_broker().actors["held_here"]
+
+    text = text_of(page)
+    assert "Held for later they break no promise until they are due Held messages by actor and reason" in text
+    assert re.search(r"held_here rate limit, 10/m 2 in [\w. ]+ s held_here delay 1 in \d+ min", text), text
+
+
+def test_held_jobs_lead_to_their_list(superuser: Client, facilities: Facilities) -> None:
+    @dramatiq.actor(actor_name="held_here", queue_name="default")
+    def held_here() -> None:
+        raise AssertionError("nothing runs here")
+
+    try:
+        held_here.send_with_options(delay=600_000)
+    finally:
+        del dramatiq.get_broker().actors["held_here"]
+
+    link = f"{reverse('admin:switchyard_jobs_job_changelist')}?state=scheduled&amp;queue=default"
+    for page in (PAGE, reverse("switchyard-operations")):
+        wait_for(lambda page=page: link in superuser.get(page).content.decode())
+
+
 def test_waits_come_from_the_jobs_that_ended_lately(watcher: Client, facilities: Facilities) -> None:
     now = time.time_ns() // 1_000_000
     for number in range(100):
