@@ -14,12 +14,11 @@ from django.views.decorators.http import require_GET
 
 from apps.platform.api.problems import Problem
 from apps.platform.jobs import live
+from apps.platform.jobs.admin_pages import AWAY, GONE
 from apps.platform.jobs.queries import find_known
 from apps.platform.jobs.streaming import free_database
 from broker.errors import BrokerError
 
-AWAY = "The broker does not answer, so jobs cannot be shown; check /readyz, then try again."
-GONE = "No job has this id, or its record and its history have expired."
 NO_STREAMS = "Django runs under WSGI here, where a stream would block a thread; serve it by ASGI, or poll the page."
 
 

@@ -11,8 +11,8 @@ from django.contrib.auth.models import Permission, User
 from django.test import Client
 from django.urls import reverse
 
-from apps.platform.jobs import admin, live
-from apps.platform.jobs.passport import stream
+from apps.platform.jobs import live
+from apps.platform.jobs.passport import stream, views
 from apps.platform.jobs.services import request_cancel, submit
 from broker.errors import BrokerUnavailable
 from project.asgi import application
@@ -196,7 +196,7 @@ def test_a_part_of_a_job_that_is_not_found_says_so(
         return urllib3.request("GET", url, headers=reader, timeout=10).status
 
     found = [status(UNKNOWN)]
-    monkeypatch.setattr(admin, "passport_of", away)
+    monkeypatch.setattr(views, "passport_of", away)
     monkeypatch.setattr(stream, "find_known", away)
 
     assert [*found, status(job_id)] == [404, 503]

@@ -1,0 +1,63 @@
+"""A job's page in the admin, and the part of it that changes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.http import HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_safe
+
+from apps.platform.jobs.admin_pages import AWAY, GONE, check, may, render
+from apps.platform.jobs.listing.views import without_broker, without_job
+from apps.platform.jobs.passport.family import children_of
+from apps.platform.jobs.passport.picture import picture_of
+from apps.platform.jobs.passport.reading import TONES, Passport, passport_of
+from apps.platform.jobs.passport.stream import can_stream
+from broker.errors import BrokerError
+
+
+@never_cache
+def passport(request: HttpRequest, job_id: str) -> HttpResponse:
+    """Show one job."""
+    check(request)
+    try:
+        job = passport_of(job_id)
+    except BrokerError:
+        return without_broker(request)
+    if job is None:
+        return without_job(request, job_id)
+    context = {
+        "title": job.actor,
+        "subtitle": job.id,
+        "is_fullwidth": "1",
+        "has_events": can_stream(request),
+        **_context_of(request, job),
+    }
+    return render(request, "switchyard_jobs/passport.html", context)
+
+
+@require_safe
+@never_cache
+def live(request: HttpRequest, job_id: str) -> HttpResponse:
+    """Show the part of a job's page that changes."""
+    check(request)
+    try:
+        job = passport_of(job_id)
+    except BrokerError:
+        return HttpResponse(AWAY, status=503, content_type="text/plain")
+    if job is None:
+        return HttpResponse(GONE, status=404, content_type="text/plain")
+    return TemplateResponse(request, "switchyard_jobs/passport_live.html", _context_of(request, job))
+
+
+def _context_of(request: HttpRequest, job: Passport) -> dict[str, Any]:
+    return {
+        "job": job,
+        "picture": picture_of(job),
+        "children": children_of(job),
+        "tones": TONES,
+        "may_cancel": not job.ended and not job.cancel_requested and may(request, "cancel_job"),
+        "may_run_again": may(request, "run_job"),
+    }
