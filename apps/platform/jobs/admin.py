@@ -9,12 +9,13 @@ from django.urls import path
 
 from apps.platform.console.admin_base import ModelAdmin
 from apps.platform.console.read_only import ReadOnly
-from apps.platform.jobs.admin_pages import check
+from apps.platform.jobs.admin_streams import events_view
 from apps.platform.jobs.listing import views as listing
+from apps.platform.jobs.listing.stream import list_events
 from apps.platform.jobs.models import Job
 from apps.platform.jobs.passport import act_views as acts
 from apps.platform.jobs.passport import views as passport
-from apps.platform.jobs.passport.stream import events_view
+from apps.platform.jobs.passport.stream import job_events
 
 
 @admin.register(Job)
@@ -22,13 +23,15 @@ class JobAdmin(ReadOnly, ModelAdmin):
     """Jobs at ``/admin/switchyard_jobs/job/``. The records are in the broker; the model has no table."""
 
     def get_urls(self) -> list[Any]:
-        """Return the URLs of the list, a job's page with its events, its cancellation and running it again."""
+        """Return the URLs of the list and of a job's page, both with their events, and of the acts on a job."""
         view = self.admin_site.admin_view
         return [
             path("", view(listing.jobs), name="switchyard_jobs_job_changelist"),
+            path("live/", view(listing.live), name="switchyard_jobs_job_list_live"),
+            path("events/", events_view(view, list_events), name="switchyard_jobs_job_list_events"),
             path("<str:job_id>/", view(passport.passport), name="switchyard_jobs_job_change"),
             path("<str:job_id>/live/", view(passport.live), name="switchyard_jobs_job_live"),
-            path("<str:job_id>/events/", events_view(view, check), name="switchyard_jobs_job_events"),
+            path("<str:job_id>/events/", events_view(view, job_events), name="switchyard_jobs_job_events"),
             path("<str:job_id>/cancel/", view(acts.cancel), name="switchyard_jobs_job_cancel"),
             path("<str:job_id>/again/", view(acts.again), name="switchyard_jobs_job_again"),
         ]

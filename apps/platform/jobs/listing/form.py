@@ -30,7 +30,7 @@ PRESETS: Final = (
     ("Cancelled or expired", {"state": "cancelled,expired"}),
 )
 # Names in the address that are no filter.
-PAGE_NAMES: Final = ("after", "limit", "q", "id")
+PAGE_NAMES: Final = ("after", "limit", "q", "id", "shown", "shown_at")
 
 
 def filter_of(request: HttpRequest) -> Filter:

@@ -9,8 +9,9 @@ from typing import Any
 
 from apps.platform.api.responses import iso_time
 from apps.platform.history.models import JobRow
-from apps.platform.jobs.shown_arguments import excerpt, stored_arguments
+from apps.platform.jobs.shown_arguments import excerpt, shown_arguments, stored_arguments
 from broker.clock import datetime_of, now_ms
+from broker.stores.job_records import JobRecord
 
 LONGEST_ERROR = 120
 
@@ -96,6 +97,34 @@ class JobLine:
             "progress": self.progress,
             "arguments": self.arguments,
         }
+
+
+def line_of_record(record: JobRecord, *, arguments: bool) -> JobLine:
+    """Return a job's record as a line."""
+    error = f"{record.error['type']}: {record.error['message']}"[:LONGEST_ERROR] if record.error else ""
+    ran_ms = None
+    if record.started_at is not None and record.finished_at is not None:
+        ran_ms = max(record.finished_at - record.started_at, 0)
+    return JobLine(
+        id=record.id,
+        state=record.state,
+        actor=record.actor,
+        queue=record.queue,
+        at=(record.finished_at if record.ended else None) or record.enqueued_at or 0,
+        is_live=not record.ended,
+        owner=record.owner or "",
+        tags=tuple(str(tag) for tag in record.tags),
+        attempts=record.attempts,
+        reason=record.reason or "",
+        error=error,
+        enqueued_at=record.enqueued_at,
+        due_at=record.next_attempt_at or record.due_at,
+        started_at=record.started_at,
+        finished_at=record.finished_at,
+        run_ms=ran_ms,
+        progress=record.progress,
+        arguments=shown_arguments(record.actor, record.args, record.kwargs) if arguments else None,
+    )
 
 
 def line_of_row(row: JobRow, *, at: int, arguments: bool) -> JobLine:

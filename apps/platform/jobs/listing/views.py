@@ -7,19 +7,25 @@ from typing import Any
 from urllib.parse import urlencode
 
 from django.contrib import messages
-from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
+from django.template.response import TemplateResponse
 from django.urls import reverse
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_safe
 
 from apps.platform.history.filters import Filter
 from apps.platform.history.search_values import why_none_found
 from apps.platform.jobs.admin_pages import AWAY, check, may, render
+from apps.platform.jobs.admin_streams import can_stream
+from apps.platform.jobs.listing.changes import changes_of
 from apps.platform.jobs.listing.form import context_of, filter_of, searched
-from apps.platform.jobs.listing.pages import JobsPage, find_jobs
+from apps.platform.jobs.listing.pages import LIMIT, JobsPage, find_jobs
 from apps.platform.jobs.listing.unfinished import UNFINISHED, wants_unfinished
 from apps.platform.jobs.passport.reading import TONES, passport_of
 from apps.platform.jobs.queries import find_untracked, is_job_id
+from apps.platform.jobs.running import families
+from broker.clock import now_ms
 from broker.errors import BrokerError
 
 # Fields below "Owner, tag, …": name, label, hint.
@@ -31,6 +37,8 @@ MORE_FIELDS = (
     ("release", "Release", "2026.11.3"),
     ("until", "Until", "2026-11-21T13:00Z"),
 )
+# Digits of a time in ms since the epoch.
+LONGEST_TIME = 15
 
 
 def jobs(request: HttpRequest) -> HttpResponse:
@@ -40,6 +48,24 @@ def jobs(request: HttpRequest) -> HttpResponse:
     if asked:
         return _searched(request, asked, only_id="id" in request.GET)
     return _list(request)
+
+
+@require_safe
+@never_cache
+def live(request: HttpRequest) -> HttpResponse:
+    """Show what has changed in a list: ``shown`` are the ids of its jobs, ``shown_at`` is when it was made (ms)."""
+    check(request)
+    shown = [id_ for id_ in request.GET.get("shown", "").split(",") if id_]
+    at = request.GET.get("shown_at", "")
+    if len(shown) > LIMIT or not at.isdecimal() or len(at) > LONGEST_TIME:
+        fact = f"shown: write at most {LIMIT} ids with commas, and shown_at, a time in ms"
+        return HttpResponse(fact, status=400, content_type="text/plain")
+    try:
+        wanted = _wanted(request)
+    except ValueError as error:
+        return HttpResponse(str(error), status=400, content_type="text/plain")
+    found = changes_of(wanted, shown, shown_at=int(at), arguments=may(request, "view_arguments"))
+    return TemplateResponse(request, "switchyard_jobs/list_live.html", {"changes": found, "tones": TONES})
 
 
 def without_job(request: HttpRequest, job_id: str) -> HttpResponse:
@@ -74,17 +100,19 @@ def _searched(request: HttpRequest, asked: str, *, only_id: bool) -> HttpRespons
 
 
 def _list(request: HttpRequest, *, asked_id: str = "", status: int = 200) -> HttpResponse:
-    wanted, wrong, page = Filter(), "", JobsPage((), "")
+    wanted, wrong, page, shown_at = Filter(), "", JobsPage((), ""), now_ms()
     try:
-        wanted = filter_of(request)
-        if wanted.argument is not None and not may(request, "view_arguments"):
-            raise PermissionDenied("The missing right is switchyard_jobs.view_arguments.")
+        wanted = _wanted(request)
         page = find_jobs(wanted, after=request.GET.get("after", ""), arguments=may(request, "view_arguments"))
     except ValueError as error:
         wrong, status = str(error), 400
     query = wanted.to_query()
+    is_later = "after" in request.GET
+    is_live = not (is_later or wrong or asked_id)
     context = {
         "title": "Jobs",
+        "live_url": _live_url(query, page, shown_at) if is_live else "",
+        "has_events": is_live and can_stream(request) and bool(families()),
         "is_fullwidth": "1",
         "page": page,
         "wrong": wrong,
@@ -95,13 +123,32 @@ def _list(request: HttpRequest, *, asked_id: str = "", status: int = 200) -> Htt
         "asked_id": asked_id,
         "untracked": untracked_job(asked_id),
         "may_cancel": may(request, "cancel_job"),
-        "is_later": "after" in request.GET,
         "none_found": why_none_found(wanted.argument, wanted.actor),
+        "is_later": is_later,
         "newest": f"?{urlencode(query)}",
         "bulk_links": _bulk_links(request, wanted),
         "older": f"?{urlencode(query | {'after': page.after})}",
     }
     return render(request, "switchyard_jobs/list.html", context, status)
+
+
+def _live_url(query: dict[str, str], page: JobsPage, shown_at: int) -> str:
+    shown = ",".join(line.id for line in page.lines)
+    address = reverse("admin:switchyard_jobs_job_list_live")
+    return f"{address}?{urlencode({**query, 'shown_at': shown_at, 'shown': shown}, safe=',')}"
+
+
+def _wanted(request: HttpRequest) -> Filter:
+    """Return the filter in the address.
+
+    Raises:
+        ValueError: it is unusable.
+        PermissionDenied: it asks for an argument, and the user may not view arguments.
+    """
+    wanted = filter_of(request)
+    if wanted.argument is not None:
+        check(request, "view_arguments")
+    return wanted
 
 
 def _bulk_links(request: HttpRequest, wanted: Filter) -> list[tuple[str, str]]:

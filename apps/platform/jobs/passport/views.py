@@ -10,11 +10,11 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
 from apps.platform.jobs.admin_pages import AWAY, GONE, check, may, render
+from apps.platform.jobs.admin_streams import can_stream
 from apps.platform.jobs.listing.views import without_broker, without_job
 from apps.platform.jobs.passport.family import children_of
 from apps.platform.jobs.passport.picture import picture_of
 from apps.platform.jobs.passport.reading import TONES, Passport, passport_of
-from apps.platform.jobs.passport.stream import can_stream
 from broker.errors import BrokerError
 
 

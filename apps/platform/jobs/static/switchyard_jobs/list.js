@@ -1,0 +1,134 @@
+// Keeps the first page of the list of jobs live: its rows change where they stand, new jobs are counted and not inserted.
+"use strict";
+
+(() => {
+  const POLL_MS = 2000;
+  // Beside a stream, for durations and progress.
+  const REFRESH_MS = 10000;
+  const ANSWER_MS = 10000;
+  const page = document.getElementById("sy-jobs");
+  if (!page) return;
+  const rows = document.getElementById("sy-rows");
+  const bar = document.getElementById("sy-livebar");
+  const fresh = document.getElementById("sy-new");
+  const age = document.getElementById("sy-age");
+  const pause = document.getElementById("sy-pause");
+  const announce = document.getElementById("sy-announce");
+  let seen = Date.now();
+  let asked = 0;
+  let source = null;
+  let streams = false; // an event has come: a proxy that buffers lets none through
+  let timer = 0;
+  let fetching = false;
+  let failed = false;
+  let paused = false;
+
+  const resting = () => paused || document.hidden;
+
+  function showRow(next) {
+    const old = rows?.querySelector(`tr[data-job="${CSS.escape(next.dataset.job)}"]`);
+    if (!old || old.outerHTML === next.outerHTML) return;
+    const focused = old.contains(document.activeElement) ? document.activeElement.getAttribute("href") : null;
+    old.replaceWith(next);
+    if (focused) next.querySelector(`a[href="${CSS.escape(focused)}"]`)?.focus({ preventScroll: true });
+  }
+
+  function show(html) {
+    const part = new DOMParser().parseFromString(html, "text/html").body.firstElementChild;
+    if (!part || !part.dataset.new) throw new Error("no list in the answer");
+    part.querySelectorAll("tr[data-job]").forEach(showRow);
+    const count = Number(part.dataset.new);
+    const text = `${count}${"more" in part.dataset ? " or more" : ""} new job${count === 1 ? "" : "s"}`;
+    if (count && fresh.hidden) announce.textContent = `${text}.`;
+    fresh.textContent = `${text}: show`;
+    fresh.hidden = !count;
+    if ("away" in part.dataset) throw new Error("broker or database is away");
+    seen = Date.now();
+  }
+
+  async function fetchPart() {
+    const answer = await fetch(page.dataset.live, {
+      credentials: "same-origin", redirect: "manual", signal: AbortSignal.timeout(ANSWER_MS),
+    });
+    if (answer.type === "opaqueredirect" || answer.status === 403) {
+      location.reload(); // the session or the right is gone: the page says which
+      return;
+    }
+    if (!answer.ok) throw new Error(`status ${answer.status}`);
+    const html = await answer.text();
+    if (!paused) show(html);
+  }
+
+  async function refresh() {
+    if (fetching || resting()) return;
+    fetching = true;
+    asked = Date.now();
+    try {
+      await fetchPart();
+      failed = false;
+    } catch {
+      failed = true;
+    } finally {
+      fetching = false;
+    }
+    tell();
+    plan();
+  }
+
+  function plan(changed = false) {
+    clearTimeout(timer);
+    if (resting()) return;
+    const wait = changed || !streams || failed ? POLL_MS : REFRESH_MS;
+    timer = setTimeout(refresh, Math.max(asked + wait - Date.now(), 0));
+  }
+
+  function open() {
+    if (page.dataset.events && window.EventSource) {
+      source = new EventSource(page.dataset.events);
+      source.addEventListener("change", () => {
+        streams = true;
+        plan(true);
+      });
+      source.onerror = () => {
+        // A refused source stays closed; after any other error the browser connects again.
+        if (!streams) return;
+        streams = false;
+        plan();
+      };
+    }
+    plan();
+  }
+
+  // A hidden page holds no stream: over HTTP/1.1 a browser has six connections to a server, for all tabs together.
+  function rest() {
+    source?.close();
+    source = null;
+    streams = false;
+    clearTimeout(timer);
+    tell();
+  }
+
+  function tell() {
+    const seconds = Math.round((Date.now() - seen) / 1000);
+    page.classList.toggle("sy-stale", failed && !paused);
+    page.classList.toggle("sy-paused", paused);
+    const word = paused ? "Paused, last answer" : failed ? "Stale, last answer" : "Polling, last answer";
+    age.textContent = streams && !failed ? "Live" : `${word} ${seconds} s ago`;
+  }
+
+  pause.addEventListener("click", () => {
+    paused = !paused;
+    pause.textContent = paused ? "Resume updates" : "Pause updates";
+    rest();
+    if (!resting()) open();
+  });
+  document.addEventListener("visibilitychange", () => {
+    rest();
+    if (!resting()) open();
+  });
+  setInterval(tell, 1000);
+  bar.hidden = false;
+  asked = Date.now(); // the page itself
+  if (!resting()) open();
+  tell();
+})();

@@ -1,0 +1,255 @@
+"""The list of jobs follows what it shows: rows as they stand, jobs that came since, and signals of a stream."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+
+import pytest
+import urllib3
+from django.contrib.auth.models import Permission, User
+from django.test import Client
+from django.urls import reverse
+
+from apps.platform.history.filters import Filter
+from apps.platform.jobs import live
+from apps.platform.jobs.listing import changes, stream
+from apps.platform.jobs.listing.changes import changes_of, fresh_page
+from apps.platform.jobs.services import request_cancel, submit
+from broker.clock import now_ms
+from project.asgi import application
+from tests.conftest import RunWorker
+from tests.factories.brokers import broker_without_server
+from tests.factories.web import serving
+from tests.integration.jobs import probe_actors
+from tests.integration.jobs.followers import Follower, open_streams
+from tests.integration.jobs.history_rows import job_row
+from tests.waiting import wait_for
+
+LIST = reverse("admin:switchyard_jobs_job_changelist")
+LIVE, EVENTS = f"{LIST}live/", f"{LIST}events/"
+
+
+@pytest.fixture(autouse=True)
+def fresh(transactional_db: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every answer reads the list anew."""
+    monkeypatch.setattr(changes, "LEAST_AGE_S", 0.0)
+    monkeypatch.setattr(changes, "AGE_PER_COST", 0)
+
+
+@pytest.fixture(scope="module")
+def web() -> Iterator[str]:
+    with serving(application) as address:
+        yield address
+
+
+def staff(*permissions: str) -> Client:
+    """Return a client of a staff user with permissions."""
+    user = User.objects.create_user(f"staff{User.objects.count()}", is_staff=True)
+    user.user_permissions.set(Permission.objects.filter(codename__in=permissions))
+    client = Client()
+    client.force_login(user)
+    return client
+
+
+def part_of(client: Client, page: str) -> str:
+    """Return the part that the script of a page fetches."""
+    address = re.search(r'id="sy-jobs" data-live="([^"]+)"', page)
+    assert address is not None
+    answer = client.get(address[1].replace("&amp;", "&"))
+    assert answer.status_code == 200
+    return answer.content.decode()
+
+
+def add() -> str:
+    return submit(probe_actors.add, kwargs={"a": 1, "b": 2})
+
+
+def states(part: str) -> list[tuple[str, str]]:
+    """Return id and state of each row."""
+    return re.findall(r'<tr data-job="([^"]+)">\s*<td data-label="State"><span [^>]*>(\w+)<', part)
+
+
+def test_rows_change_where_they_stand_and_new_jobs_are_only_counted() -> None:
+    first, second = add(), add()
+    client = staff("view_job")
+    page = client.get(LIST).content.decode()
+
+    request_cancel(first)
+    came = [add() for _ in range(3)]
+    part = part_of(client, page)
+
+    assert states(part) == [(second, "queued"), (first, "cancelled")]
+    assert 'data-new="3"' in part and "data-more" not in part and "data-away" not in part
+    assert not any(job_id in part for job_id in came)
+    assert not re.search(r"<(script|style|html)|\s(style|on\w+)=", part)
+
+
+def test_a_row_is_followed_from_the_broker_into_the_history(run_worker: RunWorker) -> None:
+    job_id = submit(probe_actors.steps, kwargs={"total": 3})
+    client = staff("view_job")
+    page = client.get(LIST, {"state": "queued"}).content.decode()
+
+    with run_worker("default"):
+        wait_for(lambda: "1 of 3" in part_of(client, page))
+        running = states(part_of(client, page))
+        probe_actors.go_on.set()
+        wait_for(lambda: states(part_of(client, page)) == [(job_id, "succeeded")])
+    job_row(job_id=job_id, wait_ms=77_000)
+
+    assert running == [(job_id, "running")]
+    assert "1 min 17 s" in part_of(client, page)
+
+
+def test_jobs_that_are_pushed_off_the_first_page_keep_their_rows() -> None:
+    old = add()
+    client = staff("view_job")
+    page = client.get(LIST).content.decode()
+
+    for _ in range(51):
+        job_row(finished_at=now_ms())
+    part = part_of(client, page)
+
+    assert states(part) == [(old, "queued")]
+    assert 'data-new="50" data-more' in part
+
+
+def test_older_jobs_that_move_up_are_not_new(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown_at = now_ms()
+    job_row(finished_at=shown_at - 60_000)
+
+    found = changes_of(Filter(), [], shown_at=shown_at, arguments=False)
+
+    assert (found.new_count, found.lines) == (0, ())
+
+
+def test_only_the_first_page_of_a_list_is_live() -> None:
+    for _ in range(51):
+        job_row()
+    client = staff("view_job")
+    page = client.get(LIST)
+
+    older = client.get(LIST + page.context["older"]).content.decode()
+    wrong = client.get(LIST, {"state": "lost"}).content.decode()
+
+    assert "list.js" in page.content.decode()
+    for other in (older, wrong):
+        assert "list.js" not in other and "data-live" not in other
+
+
+def test_a_page_is_read_once_for_all_who_look_at_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(changes, "LEAST_AGE_S", 60.0)
+    wanted = Filter(actor="probe_add")
+    first = fresh_page(wanted, arguments=False)
+    add()
+
+    again, others = fresh_page(wanted, arguments=False), fresh_page(wanted, arguments=True)
+
+    assert again is first
+    assert [len(page.lines) for page in (first, others)] == [0, 1]
+
+
+def test_a_slow_list_is_read_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    def slow(*args: object, **options: object) -> changes.JobsPage:
+        time.sleep(0.02)
+        return changes.JobsPage((), "")
+
+    monkeypatch.setattr(changes, "find_jobs", slow)
+    monkeypatch.setattr(changes, "AGE_PER_COST", 1_000)
+    wanted = Filter(actor="slow")
+
+    assert fresh_page(wanted, arguments=False) is fresh_page(wanted, arguments=False)
+
+
+def test_arguments_need_their_right_in_the_live_part_too() -> None:
+    submit(probe_actors.write, kwargs={"text": "for mia"})
+    reader, operator = staff("view_job"), staff("view_job", "view_arguments")
+
+    assert "for mia" not in part_of(reader, reader.get(LIST).content.decode())
+    assert "for mia" in part_of(operator, operator.get(LIST).content.decode())
+    assert reader.get(LIVE, {"argument": "text=x", "shown_at": "0"}).status_code == 403
+
+
+@pytest.mark.parametrize("query", [{}, {"shown_at": "soon"}, {"shown_at": "9" * 16}, {"shown_at": "0", "state": "no"}])
+def test_an_address_that_no_page_has_is_refused(query: dict[str, str]) -> None:
+    assert staff("view_job").get(LIVE, query).status_code == 400
+    many = {"shown_at": "0", "shown": ",".join("a" * 51)}
+    assert staff("view_job").get(LIVE, many).status_code == 400
+
+
+def test_a_part_says_that_the_broker_is_away() -> None:
+    row = job_row()
+    with broker_without_server():
+        part = staff("view_job").get(LIVE, {"shown_at": str(now_ms()), "shown": row.job_id}).content.decode()
+
+    assert "data-away" in part
+    assert states(part) == [(row.job_id, "succeeded")]
+
+
+def session(*permissions: str) -> dict[str, str]:
+    return {"Cookie": f"sessionid={staff(*permissions).cookies['sessionid'].value}"}
+
+
+def test_a_stream_signals_what_moves_in_the_queues(web: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream, "EVERY_S", 0.05)
+    monkeypatch.setattr(live, "HEARTBEAT_S", 0.2)
+    followers = [Follower(web + EVENTS, session("view_job")) for _ in range(2)]
+    wait_for(lambda: all(follower.comments for follower in followers))  # quiet: nothing moves
+    before = [len(follower.events) for follower in followers]
+
+    add()
+    wait_for(lambda: all(len(one.events) > count for one, count in zip(followers, before, strict=True)))
+
+    assert {name for follower in followers for name in follower.names()} == {"change"}
+    assert followers[0].answer["content-type"] == "text/event-stream"
+    monkeypatch.setattr(stream, "LONGEST_S", 0.0)
+    assert all(follower.ended() for follower in followers)
+    wait_for(lambda: open_streams() == 0)
+
+
+def test_a_stream_of_a_list_ends_so_that_rights_are_checked_again(web: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream, "LONGEST_S", 0.1)
+    monkeypatch.setattr(live, "HEARTBEAT_S", 0.05)
+
+    follower = Follower(web + EVENTS, session("view_job"))
+
+    assert follower.ended()
+    assert follower.names()[0] == "change"
+    wait_for(lambda: open_streams() == 0)
+
+
+def test_a_stream_of_a_list_takes_one_of_its_users_places(web: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "STREAMS_PER_CALLER", 1)
+    monkeypatch.setattr(live, "HEARTBEAT_S", 0.05)
+    reader = session("view_job")
+    first = Follower(web + EVENTS, reader)
+    wait_for(lambda: first.events)
+
+    second = Follower(web + EVENTS, reader)
+
+    assert second.ended() and second.status == 429
+    monkeypatch.setattr(stream, "LONGEST_S", 0.0)
+    assert first.ended()
+    wait_for(lambda: open_streams() == 0)
+
+
+def test_the_page_names_its_stream_where_one_is_possible(web: str) -> None:
+    page = urllib3.request("GET", web + LIST, headers=session("view_job")).data.decode()
+
+    assert f'data-events="{EVENTS}"' in page
+    assert "data-events" not in staff("view_job").get(LIST).content.decode()  # WSGI
+
+
+def test_counters_change_when_a_job_comes_starts_and_ends(run_worker: RunWorker) -> None:
+    seen = [stream.read_counters()]
+    submit(probe_actors.steps, kwargs={"total": 1})
+    seen.append(stream.read_counters())
+
+    with run_worker("default"):
+        wait_for(lambda: stream.read_counters() != seen[1])
+        seen.append(stream.read_counters())
+        probe_actors.go_on.set()
+        wait_for(lambda: stream.read_counters() != seen[2])
+
+    assert seen[0] != seen[1]
