@@ -9,7 +9,8 @@ from __future__ import annotations
 import functools
 import inspect
 import json
-from collections.abc import Callable, KeysView
+from collections.abc import Callable, Collection, KeysView
+from difflib import get_close_matches
 from typing import Any, Final
 
 from dramatiq.actor import Actor
@@ -44,6 +45,8 @@ class Arguments(Middleware):
         if (wrong := misfit(actor.fn, len(message.args), message.kwargs.keys())) is not None:
             if "delay" in message.kwargs and "delay" not in signature_of(actor.fn).parameters:
                 wrong += "; delay is an option, write send_with_options(args=(...), delay=10_000), in milliseconds"
+            if len(message.args) > 1 and all(isinstance(one, str) and len(one) == 1 for one in message.args):
+                wrong += "; args is a tuple, of one text write args=(text,) with a comma"
             raise ArgumentMismatch(message.actor_name, wrong, str(signature_of(actor.fn)))
 
 
@@ -64,6 +67,10 @@ def require_named(actor: Actor[..., Any], kwargs: Any) -> None:
 
 # As many as fit into the body of a message. A larger number was written by hand, and binding it would fill the memory.
 MOST_PLACES: Final = 1_000_000
+
+# Shares of letters in common (difflib's ratio): a name that is suggested, and one that can be nothing but misspelt.
+SIMILAR_NAME: Final = 0.6
+SAME_NAME: Final = 0.8
 
 # Number of positional arguments -> required keyword names, allowed keyword names.
 Calls = dict[int, tuple[frozenset[str], frozenset[str]]]
@@ -102,6 +109,20 @@ def calls_of(function: Callable[..., Any]) -> Calls:
 def signature_of(function: Callable[..., Any]) -> inspect.Signature:
     """Return a function's signature; looked up once."""
     return inspect.signature(function)
+
+
+def missing_arguments(actor: Actor[..., Any], names: Collection[str]) -> str:
+    """Return in words the names that are no arguments of an actor and those that it has; empty when it has all."""
+    parameters = signature_of(actor.fn).parameters
+    takes_any = any(each.kind is each.VAR_KEYWORD for each in parameters.values())
+    # With **kwargs any name may be one of them, unless it is nearly that of an argument that is not named as well.
+    alike = SAME_NAME if takes_any else SIMILAR_NAME
+    near = {name: get_close_matches(name, parameters, n=1, cutoff=alike) for name in names if name not in parameters}
+    wrong = [name for name in near if not takes_any or not set(near[name]) <= set(names)]
+    if not wrong:
+        return ""
+    found = [f"{name!r}" + (f" (did you mean {near[name][0]!r}?)" if near[name] else "") for name in wrong]
+    return f"the actor has no argument {', '.join(found)}, it has {', '.join(parameters) or 'none'}"
 
 
 def call_of(message: Any) -> str:

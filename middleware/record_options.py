@@ -9,6 +9,7 @@ from typing import Any, Final, NamedTuple
 from dramatiq.actor import Actor
 
 from broker.validation import LONGEST_DELAY_MS, is_whole
+from middleware.arguments import missing_arguments
 from middleware.option_rules import OptionRule, flag, rule_of_both
 
 HISTORIES: Final = ("all", "failures", "none")
@@ -84,4 +85,7 @@ def _searchable(value: Any, actor: Actor[..., Any]) -> str:
     remedy = f'write up to {MOST_SEARCHED} names of arguments, such as ("customer_id",)'
     if isinstance(value, str) or not isinstance(value, Sequence) or not 1 <= len(value) <= MOST_SEARCHED:
         return remedy
-    return "" if all(isinstance(name, str) and name for name in value) else remedy
+    if not all(isinstance(name, str) and name for name in value):
+        return remedy
+    missing = missing_arguments(actor, value)
+    return f"{remedy}; {missing}" if missing else ""

@@ -5,20 +5,17 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator
-from difflib import get_close_matches
 from typing import Any, ClassVar
 
 from dramatiq.actor import Actor
 from dramatiq.middleware import Middleware
 
-from middleware.arguments import signature_of
+from middleware.arguments import missing_arguments, signature_of
 from middleware.option_rules import OptionRule
 
 HIDDEN = "[redacted]"
 # Shorter values occur in every line, and are no secrets.
 SHORTEST_SECRET = 4
-# Shares of letters in common (difflib's ratio): a name that is suggested, and one that can be nothing but misspelt.
-SIMILAR_NAME, SAME_NAME = 0.6, 0.8
 
 SECRET_NAME = re.compile(r"passw|secret|token|authori[sz]ation|api_?key|credential|cookie", re.IGNORECASE)
 # Each pattern takes about linear time: logs contain untrusted text, and the process that reads them renews a pool's
@@ -49,16 +46,8 @@ def _check_names(names: Any, actor: Actor[..., Any]) -> str:
     remedy = 'write a tuple of argument names, such as redact=("to",)'
     if not isinstance(names, tuple | list) or not all(isinstance(name, str) for name in names):
         return remedy
-    parameters = signature_of(actor.fn).parameters
-    takes_any = any(each.kind is each.VAR_KEYWORD for each in parameters.values())
-    # With **kwargs any name may be one of them, unless it is nearly that of an argument that is not hidden.
-    alike = SAME_NAME if takes_any else SIMILAR_NAME
-    near = {name: get_close_matches(name, parameters, n=1, cutoff=alike) for name in names if name not in parameters}
-    wrong = [name for name in near if not takes_any or not set(near[name]) <= set(names)]
-    if not wrong:
-        return ""
-    found = [f"{name!r}" + (f" (did you mean {near[name][0]!r}?)" if near[name] else "") for name in wrong]
-    return f"{remedy}; the actor has no argument {', '.join(found)}, it has {', '.join(parameters) or 'none'}"
+    missing = missing_arguments(actor, names)
+    return f"{remedy}; {missing}" if missing else ""
 
 
 def redacted(actor: Actor[..., Any] | None, payload: dict[str, Any]) -> dict[str, Any]:

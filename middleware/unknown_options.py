@@ -8,7 +8,9 @@ from collections.abc import Iterable
 # Arguments of the decorator that a message cannot change.
 FIXED = frozenset({"queue_name", "actor_name"})
 
-# Options of other libraries, each with what to write here.
+QUEUES_RETRIES = "leave it out; the delays are the queue's, retry=RetryPolicy(delays_ms=(...)), or backoff=a function"
+
+# Options of other libraries, of Dramatiq's own middleware and of queues, each with what to write here.
 FOREIGN = {
     "countdown": "write send_with_options(delay=10_000), in milliseconds",
     "queue": "write @dramatiq.actor(queue_name=...)",
@@ -20,6 +22,15 @@ FOREIGN = {
     "autoretry_for": "leave it out, every exception is retried; name those that are not in permanent=(...,)",
     "throws": "write permanent=(ValueError,) for exceptions that are not retried",
     "acks_late": "leave it out, a message is always acknowledged after its job",
+    "min_backoff": QUEUES_RETRIES,
+    "max_backoff": QUEUES_RETRIES,
+    "jitter": QUEUES_RETRIES,
+    "retry_backoff": QUEUES_RETRIES,
+    "default_retry_delay": QUEUES_RETRIES,
+    "retry_when": "leave it out; name the exceptions that are not retried in permanent=(...,)",
+    "on_retry_exhausted": "leave it out; the message becomes a dead letter, which alerts",
+    "objective_ms": "it is the queue's: write it in Queue(...)",
+    "done_objective_ms": "it is the queue's: write it in Queue(...)",
     "ignore_result": "leave it out; only store_results=True keeps a result",
 }
 

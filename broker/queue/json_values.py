@@ -25,11 +25,14 @@ _BY_TYPE: Final[tuple[tuple[Any, str], ...]] = (
 def expression_for(value: Any) -> str:
     """Return an expression with ``{}`` for the value, or "" when none is known.
 
-    Models of Django are recognised by ``pk`` and ``_meta``, its lazy texts by their base class's name.
+    Models of Django are recognised by ``pk`` and ``_meta``, its lazy texts by their base class's name. A lazy object,
+    such as ``request.user``, is loaded.
     """
     kind = type(value)
     if hasattr(kind, "_meta") and hasattr(kind, "pk"):
         return "{}.pk"
+    if kind.__name__ == "SimpleLazyObject":  # request.user; its class is the model's only once it is loaded
+        return "{}.pk" if hasattr(value, "pk") else "str({})"
     if any(base.__name__ == "Promise" for base in kind.__mro__):
         return "str({})"
     if any(base.__name__ == "QuerySet" for base in kind.__mro__):

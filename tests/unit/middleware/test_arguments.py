@@ -5,14 +5,17 @@ from __future__ import annotations
 import inspect
 from inspect import Parameter
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
+import dramatiq
 import pytest
 from dramatiq.broker import Broker
+from dramatiq.brokers.stub import StubBroker
 from hypothesis import given
 from hypothesis import strategies as st
 
-from middleware.arguments import calls_of, fits, knows
+from middleware.arguments import Arguments, calls_of, fits, knows
+from middleware.errors import ArgumentMismatch
 
 NAMES = ("a", "b", "c", "d")
 PLAIN = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
@@ -104,3 +107,15 @@ def test_what_somebody_wrote_as_a_call_is_known_to_nobody(call: str) -> None:
     broker = cast(Broker, SimpleNamespace(actors={"take": SimpleNamespace(fn=take)}))
     assert not knows(broker, call)
     assert knows(broker, '["take", 3, []]')
+
+
+def test_a_text_as_args_is_answered_with_the_missing_comma() -> None:
+    @dramatiq.actor(broker=StubBroker(middleware=[Arguments()]))
+    def greet(name: str) -> None: ...
+
+    text: Any = "Ada"
+    two: Any = ("Ada", "Grace")
+    with pytest.raises(ArgumentMismatch, match=r"args is a tuple, of one text write args=\(text,\) with a comma"):
+        greet.send_with_options(args=text)
+    with pytest.raises(ArgumentMismatch, match=r"too many positional arguments; it is declared as greet\("):
+        greet.send(*two)

@@ -117,6 +117,16 @@ def test_a_misspelt_redacted_argument_is_refused_with_its_name(
         dramatiq.actor(send_any if more else send, broker=broker, redact=names)
 
 
+def test_a_searched_argument_that_does_not_exist_is_refused_with_its_name(broker: StubBroker) -> None:
+    def send(name: str, customer_id: int) -> None: ...
+
+    words = (
+        r"search is .*; the actor has no argument 'customer' \(did you mean 'customer_id'\?\), it has name, customer_id"
+    )
+    with pytest.raises(InvalidOption, match=words):
+        dramatiq.actor(send, broker=broker, search=("name", "customer"))
+
+
 def test_an_actor_that_takes_any_argument_may_hide_any(broker: StubBroker) -> None:
     def send(address: str, **rest: str) -> None: ...
 

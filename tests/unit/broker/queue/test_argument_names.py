@@ -13,6 +13,7 @@ from uuid import UUID
 import dramatiq
 import pytest
 from django.contrib.auth.models import User
+from django.utils.functional import SimpleLazyObject
 from django.utils.translation import gettext_lazy
 from dramatiq.brokers.stub import StubBroker
 from dramatiq.message import Message
@@ -55,6 +56,8 @@ def refusal(*args: Any, **kwargs: Any) -> str:
         (UUID(int=1), "is a UUID", "send str(name)"),
         (Path("a"), "is a PosixPath", "send str(name)"),
         (User(pk=1), "is a User", "send name.pk"),
+        (SimpleLazyObject(lambda: User(pk=1)), "is a SimpleLazyObject", "send name.pk"),
+        (SimpleLazyObject(lambda: Path("a")), "is a SimpleLazyObject", "send str(name)"),
         (User.objects.none(), "is a QuerySet", 'send list(name.values_list("pk", flat=True))'),
         (gettext_lazy("a"), "is a __proxy__", "send str(name)"),
         ({1}, "is a set", "send sorted(name)"),
