@@ -38,6 +38,8 @@ class BulkAcknowledge:
     def check(self, filter: dict[str, Any]) -> dict[str, Any]:
         """Return the filter without its empty fields."""
         given = {name: str(value) for name, value in filter.items() if value not in (None, "")}
+        if wrong := next((name for name, value in given.items() if "\0" in value), None):
+            raise ValueError(f"{wrong}: {given[wrong]!r:.40} has a NUL character, which no alert has")
         if wrong := next((name for name in given if name not in COLUMNS), None):
             raise ValueError(f"filter of alerts: no field {wrong!r}; known are {', '.join(COLUMNS)}")
         return given

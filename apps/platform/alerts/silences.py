@@ -10,6 +10,7 @@ from django.utils import timezone
 
 from apps.platform.alerts.errors import InvalidSilence
 from apps.platform.alerts.models import Alert, Silence
+from apps.platform.database_text import storable
 
 LONGEST = timedelta(days=30)
 LONGEST_REASON = 500
@@ -51,8 +52,9 @@ def create(*, fingerprint: str, until: datetime, reason: str, by: str) -> Silenc
     if not reason.strip():
         raise InvalidSilence("there is no reason", "say why, for those who wonder what is quiet")
     return Silence.objects.create(
-        fingerprint=fingerprint[:128], until=until, reason=reason.strip()[:LONGEST_REASON], created_by=by[:150]
-    )
+        fingerprint=storable(fingerprint)[:128], until=until, reason=storable(reason.strip())[:LONGEST_REASON],
+        created_by=by[:150],
+    )  # fmt: skip
 
 
 def end(silence: int, *, by: str) -> Silence | None:

@@ -55,7 +55,7 @@ def act(
     if name not in ACTS:
         raise ValueError(f"act {name!r} is not known; declare it in apps/platform/audit/names.py")
     entry = AuditEntry(
-        act=name, target=storable(target)[:255], reason=storable(reason)[:500], detail=detail or {},
+        act=name, target=storable(target)[:255], reason=storable(reason)[:500], detail=_storable(detail or {}),
         who=who.name, via=who.via, token=who.token,
     )  # fmt: skip
     try:
@@ -84,7 +84,7 @@ def begin(name: str, *, who: Who, target: str = "", reason: str = "", detail: di
     if name not in ACTS:
         raise ValueError(f"act {name!r} is not known; declare it in apps/platform/audit/names.py")
     entry = AuditEntry(
-        act=name, target=storable(target)[:255], reason=storable(reason)[:500], detail=detail or {},
+        act=name, target=storable(target)[:255], reason=storable(reason)[:500], detail=_storable(detail or {}),
         who=who.name, via=who.via, token=who.token,
     )  # fmt: skip
     entry.save(force_insert=True)
@@ -120,6 +120,7 @@ def delete_old_rows() -> int:
 def _complete(entry: AuditEntry, outcome: AuditEntry.Outcome) -> None:
     entry.outcome, entry.ended_at = outcome, timezone.now()
     entry.target, entry.error = storable(entry.target)[:255], storable(entry.error)[:300]
+    entry.detail = _storable(entry.detail)
     if entry.pk is None:
         return
     try:
@@ -127,6 +128,15 @@ def _complete(entry: AuditEntry, outcome: AuditEntry.Outcome) -> None:
             entry.save(update_fields=("target", "count", "detail", "outcome", "error", "ended_at"))
     except DatabaseError as error:  # the act is over: raising here would report it as failed
         _log_unwritten(entry, error)
+
+
+def _storable(value: Any) -> Any:
+    """Return a JSON value that PostgreSQL can store: an act is refused when its row cannot be written."""
+    if isinstance(value, dict):
+        return {storable(str(name)): _storable(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_storable(item) for item in value]
+    return storable(value) if isinstance(value, str) else value
 
 
 def _log_unwritten(entry: AuditEntry, error: DatabaseError) -> None:

@@ -108,7 +108,7 @@ def note(letter: DeadLetter | str, *, by: User | str, text: str) -> ActionResult
         row = DeadLetter.objects.select_for_update().get(pk=find(letter).pk)
         if not text.strip():
             return ActionResult(row, False, "The note is empty; nothing was written.")
-        add_history(row, action="note", by=name_of(by), text=storable(text.strip())[:LONGEST_NOTE])
+        add_history(row, action="note", by=name_of(by), text=text.strip()[:LONGEST_NOTE])
         row.save(update_fields=("history",))
     return ActionResult(row, True, f"Noted on {row}.")
 
@@ -185,7 +185,7 @@ def _claim(row: DeadLetter, action: MoveAction, by: User | str, reason: str) -> 
         if now.state not in OPEN_STATES:
             return ActionResult(now, False, already_message(now))
         now.claim_token = uuid.uuid4().hex
-        now.claim_act, now.claim_by, now.claim_note = action, name_of(by), reason[:500]
+        now.claim_act, now.claim_by, now.claim_note = action, name_of(by), storable(reason)[:500]
         now.claim_at, now.claim_user = timezone.now(), _user(by)
         now.save()
     return now
@@ -230,7 +230,7 @@ def _audit(row: DeadLetter, user: User | None, action: str, reason: str) -> None
         object_id=str(row.pk),
         object_repr=str(row)[:200],
         action_flag=CHANGE,
-        change_message=f"{action}: {reason}" if reason else action,
+        change_message=storable(f"{action}: {reason}" if reason else action),
     )
 
 

@@ -68,7 +68,7 @@ def add_history(row: DeadLetter, *, action: str, by: str, text: str = "") -> Non
 
 def history_entry(action: str, by: str, text: str = "") -> dict[str, str]:
     """Return an entry of a row's history, of now."""
-    return {"at": timezone.now().isoformat(), "act": action, "by": by, "note": text}
+    return {"at": timezone.now().isoformat(), "act": action, "by": by, "note": storable(text)}
 
 
 def clear_claim(row: DeadLetter) -> None:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from broker.clock import EPOCH, now_ms
+from broker.queue.codec import LARGEST
 from broker.stores.job_records import STEPS
 
 LONGEST_TEXT: Final = 255
@@ -103,17 +104,19 @@ class Filter:
 def time_ms(name: str, text: str) -> int | None:
     """Return a time in ms since the epoch; ``None`` for an empty text. Without an offset it is UTC.
 
+    Times before the epoch are the epoch, those after the year 9999 its end: no job is beyond them.
+
     Raises:
         ValueError: the text is no time.
     """
     if not text:
         return None
     if ago := _AGO.fullmatch(text):
-        return now_ms() - int(ago[1]) * _UNITS_MS[ago[2]]
+        return max(now_ms() - int(ago[1]) * _UNITS_MS[ago[2]], 0)
     try:
         at = datetime.fromisoformat(text)
         at = at if at.tzinfo else at.replace(tzinfo=UTC)
-        return (at - EPOCH) // timedelta(milliseconds=1)
+        return min(max((at - EPOCH) // timedelta(milliseconds=1), 0), LARGEST)
     except (ValueError, OverflowError):
         remedy = "write 30m, 1h or 7d ago, or a time such as 2026-11-21T13:00:00Z"
         raise ValueError(f"{name}: {text!r:.100} is no time; {remedy}") from None

@@ -9,6 +9,7 @@ from django.db.models import F
 from django.utils import timezone
 
 from apps.platform.audit.services import Who, act
+from apps.platform.database_text import storable
 from apps.platform.schedules import history
 from apps.platform.schedules.models import ScheduleState
 from apps.platform.schedules.registry import Schedule
@@ -38,7 +39,7 @@ def pause(name: str, *, who: Who, reason: str = "", until: datetime.datetime | N
         if not state.is_paused(now):
             state.paused_at, state.missed = now, 0
             fields += ["paused_at", "missed"]
-        state.paused_until, state.paused_by, state.paused_reason = until, who.name[:150], reason[:500]
+        state.paused_until, state.paused_by, state.paused_reason = until, who.name[:150], storable(reason)[:500]
         state.save(update_fields=fields)
         entry.count = 1
     return state

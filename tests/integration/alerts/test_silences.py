@@ -104,3 +104,9 @@ def test_silence_that_is_over_cannot_be_ended() -> None:
     made = silence(until=timezone.now() - timedelta(seconds=1))
 
     assert silences.end(made.pk, by="ada") is None
+
+
+def test_reason_is_written_without_what_postgresql_cannot_store() -> None:
+    made = silences.create(fingerprint="f\0", until=timezone.now() + timedelta(hours=1), reason="why\0", by="a.lind")
+
+    assert (made.fingerprint, made.reason) == ("f\\x00", "why\\x00")

@@ -16,6 +16,14 @@ pytestmark = pytest.mark.django_db
 ADA = Who("ada", "page")
 
 
+def test_detail_is_written_without_what_postgresql_cannot_store() -> None:
+    with act("queue.relocate", who=Who("ada", "page"), detail={"actor": "a\0\ud800", "ids": ["\0", 7]}) as entry:
+        entry.count = 0
+
+    row = AuditEntry.objects.get()
+    assert (row.outcome, row.detail) == ("done", {"actor": "a\\x00\\ud800", "ids": ["\\x00", 7]})
+
+
 def test_act_is_written_before_it_begins_and_completed_after() -> None:
     with act("queue.pause", who=ADA, target="slow", reason="the provider is away") as entry:
         begun = AuditEntry.objects.get()

@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from django.contrib.admin.models import LogEntry
@@ -206,3 +207,13 @@ def test_old_claim_is_settled_by_whoever_acts_next(bury: Callable[..., Letter], 
     assert actions.discard(made.id, by="m.keller").done
 
     assert DeadLetter.objects.get().state == "discarded"
+
+
+@pytest.mark.parametrize("act", [actions.requeue, actions.discard, actions.acknowledge])
+def test_reason_is_written_without_what_postgresql_cannot_store(
+    bury: Callable[..., Letter], act: Callable[..., Any]
+) -> None:
+    result = act(bury().id, by="a.lind", reason="why\0")
+
+    assert result.done and result.row.history[-1]["note"] == "why\\x00"
+    assert "\\x00" in LogEntry.objects.get().change_message

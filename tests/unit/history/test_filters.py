@@ -45,6 +45,18 @@ def test_states_may_be_repeated_or_separated_by_commas(query: Any) -> None:
 
 
 @pytest.mark.parametrize(
+    ("since", "fixed"),
+    [
+        ("999999d", "1970-01-01T00:00:00.000Z"),
+        ("0001-01-01T00:00:00+23:59", "1970-01-01T00:00:00.000Z"),
+        ("9999-12-31T23:59:59-23:59", "9999-12-31T23:59:59.999Z"),
+    ],
+)
+def test_times_that_no_job_can_have_are_the_first_and_the_last(since: str, fixed: str) -> None:
+    assert Filter.from_query({"since": since, "until": since}).fixed() == Filter(since=fixed, until=fixed)
+
+
+@pytest.mark.parametrize(
     ("query", "words"),
     [
         ({"colour": "red"}, "colour: is no filter"),

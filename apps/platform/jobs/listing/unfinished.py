@@ -83,7 +83,7 @@ def unfinished_jobs(
     looked = look_through(families([wanted.queue] if wanted.queue else None), places=places)
     held = [seen.id for seen in looked.messages if seen.place == "leased"]
     known = dict(zip(held, facilities().records.states(held), strict=True)) if held else {}
-    since, until = wanted.since_ms or 0, wanted.until_ms or LARGEST
+    since, until = wanted.since_ms or 0, LARGEST if wanted.until_ms is None else wanted.until_ms
     compares = bool(wanted.actor or wanted.owner or wanted.tag or wanted.argument)
     found: list[SeenMessage] = []
     times: list[int] = []
