@@ -17,6 +17,11 @@ urlpatterns = [
         "admin/operations/workers/", admin.site.admin_view(worker_views.workers), name="switchyard-operations-workers"
     ),
     path(
+        "admin/operations/workers/live/",
+        admin.site.admin_view(worker_views.live),
+        name="switchyard-operations-workers-live",
+    ),
+    path(
         "admin/operations/workers/<str:member>/stacks/",
         admin.site.admin_view(worker_views.ask_for_stacks),
         name="switchyard-operations-ask-for-stacks",

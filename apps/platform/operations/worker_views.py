@@ -64,14 +64,25 @@ class ShownSupervisor:
 @require_safe
 @never_cache
 def workers(request: HttpRequest) -> TemplateResponse:
-    """List every supervisor with its children."""
+    """List every supervisor with its children; complete without JavaScript."""
     _check(request, "view_operations")
-    found = _supervisors()
-    running = None if found is None else running_or_none()
-    shown = None if found is None else [_shown(report, running) for report in found]
-    context = {"title": "Workers", "supervisors": shown, "is_fullwidth": "1"}
+    context = {"title": "Workers", "supervisors": _shown_supervisors(), "is_fullwidth": "1"}
     page = admin.site.each_context(request) | context
     return TemplateResponse(request, "switchyard_operations/workers.html", page)
+
+
+@require_safe
+@never_cache
+def live(request: HttpRequest) -> TemplateResponse:
+    """Render the part that changes."""
+    _check(request, "view_operations")
+    return TemplateResponse(request, "switchyard_operations/workers_live.html", {"supervisors": _shown_supervisors()})
+
+
+def _shown_supervisors() -> list[ShownSupervisor] | None:
+    found = _supervisors()
+    running = None if found is None else running_or_none()
+    return None if found is None else [_shown(report, running) for report in found]
 
 
 def _shown(report: PoolReport, running: list[RunningJob] | None) -> ShownSupervisor:

@@ -44,6 +44,15 @@ def test_page_names_every_supervisor_and_its_children(looker: Client, slow_pool:
     assert "Show stacks" in page
 
 
+def test_page_fetches_the_part_that_changes(looker: Client, slow_pool: PoolReport) -> None:
+    page, part = looker.get(PAGE).content.decode(), looker.get(f"{PAGE}live/").content.decode()
+
+    assert f'id="sy-room" data-live="{PAGE}live/"' in page and "switchyard_operations/room.js" in page
+    assert part.strip().startswith('<div class="sy-stack" data-verdict="1 supervisor reports">')
+    assert "slow</code> on h, pid 1" in part
+    assert not re.search(r"<(script|style|html)|\s(style|on\w+)=", part)
+
+
 def test_page_names_what_each_supervisor_runs_since_when(
     slow_pool: PoolReport, monkeypatch: pytest.MonkeyPatch
 ) -> None:

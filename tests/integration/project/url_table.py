@@ -76,6 +76,7 @@ ROUTES: dict[str, tuple[Row, ...]] = {
     "admin/operations/": (get("/admin/operations/", *READERS),),
     "admin/operations/live/": (get("/admin/operations/live/", *READERS),),
     "admin/operations/workers/": (get("/admin/operations/workers/", *READERS),),
+    "admin/operations/workers/live/": (get("/admin/operations/workers/live/", *READERS),),
     "admin/operations/workers/<str:member>/stacks/": (get(WORKER, *ONLY_POST), post(WORKER, 302, 403, 404, 404, 302)),
     "admin/operations/workers/<str:member>/stacks/<str:name>/": (get(WORKER + "1-{token:022}/", *OPERATORS),),
     "admin/operations/queues/": (get("/admin/operations/queues/", *READERS),),

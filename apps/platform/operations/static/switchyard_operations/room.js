@@ -1,4 +1,4 @@
-// Keeps the overview live: fetches the part that changes, says how old it is, and stops when asked to.
+// Keeps a page of the operations room live: fetches the part that changes, says how old it is, and stops when asked to.
 "use strict";
 
 (() => {
@@ -16,12 +16,20 @@
   let paused = false;
   let asking = false;
 
+  // A link by its address, a button by that of its form.
+  function selectorOf(element) {
+    const link = element.getAttribute("href");
+    if (link) return `a[href="${CSS.escape(link)}"]`;
+    const form = element.closest("form")?.getAttribute("action");
+    return form ? `form[action="${CSS.escape(form)}"] button` : null;
+  }
+
   function show(html) {
     const next = new DOMParser().parseFromString(html, "text/html").body.firstElementChild;
-    if (!next || !next.dataset.verdict) throw new Error("no overview in the answer");
-    const focused = part.contains(document.activeElement) ? document.activeElement.getAttribute("href") : null;
+    if (!next || !next.dataset.verdict) throw new Error("no part of the page in the answer");
+    const focused = part.contains(document.activeElement) ? selectorOf(document.activeElement) : null;
     part.replaceChildren(next);
-    if (focused) part.querySelector(`a[href="${CSS.escape(focused)}"]`)?.focus({ preventScroll: true });
+    if (focused) part.querySelector(focused)?.focus({ preventScroll: true });
     if (next.dataset.verdict !== verdict) {
       verdict = next.dataset.verdict;
       announce.textContent = verdict;
