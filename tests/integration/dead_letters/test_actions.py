@@ -213,7 +213,9 @@ def test_old_claim_is_settled_by_whoever_acts_next(bury: Callable[..., Letter], 
 def test_reason_is_written_without_what_postgresql_cannot_store(
     bury: Callable[..., Letter], act: Callable[..., Any]
 ) -> None:
-    result = act(bury().id, by="a.lind", reason="why\0")
+    operator = User.objects.create_user("b.lind")
+
+    result = act(bury().id, by=operator, reason="why\0")
 
     assert result.done and result.row.history[-1]["note"] == "why\\x00"
     assert "\\x00" in LogEntry.objects.get().change_message
