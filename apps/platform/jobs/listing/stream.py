@@ -18,6 +18,7 @@ from apps.platform.jobs import live
 from apps.platform.jobs.running import families
 from apps.platform.jobs.streaming import Stream, free_database
 from broker.errors import BrokerError
+from broker.interface import facilities
 from broker.keys.queue_keys import ALL_LANES
 
 EVERY_S: Final = 2.0
@@ -28,15 +29,17 @@ logger = logging.getLogger(__name__)
 
 
 def read_counters() -> tuple[Any, ...]:
-    """Return counters one of which changes when a job is sent, starts, is put off, or ends; one round trip.
+    """Return counters one of which changes when a job is sent, starts, is put off, ends, or comes into the history.
+
+    One round trip.
 
     Raises:
         BrokerUnavailable: the broker did not answer.
     """
     found = families()
-    reads: list[tuple[str, str]] = []
+    reads: list[tuple[str, ...]] = [("HGET", facilities().records.keys.history_counts(), "written")]
     for keys in (family.keys for family in found):
-        reads += [("GET", keys.token), ("HLEN", keys.bodies), ("HLEN", keys.jobs), ("XLEN", keys.history)]
+        reads += [("GET", keys.token), ("HLEN", keys.bodies), ("HLEN", keys.jobs)]
         reads += [("ZCARD", keys.due(lane)) for lane in ALL_LANES]
     return tuple(found[0].calls.pipeline(reads)) if found else ()
 

@@ -16,8 +16,10 @@ from apps.platform.history.filters import Filter
 from apps.platform.jobs import live
 from apps.platform.jobs.listing import changes, stream
 from apps.platform.jobs.listing.changes import changes_of, fresh_page
+from apps.platform.jobs.running import running_jobs
 from apps.platform.jobs.services import request_cancel, submit
 from broker.clock import now_ms
+from broker.interface import facilities
 from project.asgi import application
 from tests.conftest import RunWorker
 from tests.factories.brokers import broker_without_server
@@ -241,15 +243,21 @@ def test_the_page_names_its_stream_where_one_is_possible(web: str) -> None:
     assert "data-events" not in staff("view_job").get(LIST).content.decode()  # WSGI
 
 
-def test_counters_change_when_a_job_comes_starts_and_ends(run_worker: RunWorker) -> None:
+def test_counters_change_when_a_job_comes_starts_ends_and_is_in_the_history(run_worker: RunWorker) -> None:
     seen = [stream.read_counters()]
-    submit(probe_actors.steps, kwargs={"total": 1})
-    seen.append(stream.read_counters())
 
-    with run_worker("default"):
-        wait_for(lambda: stream.read_counters() != seen[1])
+    def moves() -> bool:
         seen.append(stream.read_counters())
-        probe_actors.go_on.set()
-        wait_for(lambda: stream.read_counters() != seen[2])
+        return seen[-1] != seen[-2]
 
-    assert seen[0] != seen[1]
+    submit(probe_actors.steps, kwargs={"total": 1})
+    assert moves()
+    with run_worker("default"):
+        wait_for(lambda: any(job.progress for job in running_jobs()))
+        assert moves()
+        probe_actors.go_on.set()
+        wait_for(lambda: not running_jobs())
+        assert moves()
+    records = facilities().records
+    records.calls.command("HINCRBY", records.keys.history_counts(), "written", 1)
+    assert moves()
