@@ -80,6 +80,22 @@ def test_ended_jobs_run_again_once_each(
     assert AuditEntry.objects.get(act="job.run_again").count == 10
 
 
+def test_jobs_that_no_release_would_take_are_left_out(
+    start: Start, finish: Finish, facilities: Facilities, work: Actor[Any, Any]
+) -> None:
+    ended(1)
+    ended(2, arguments='{"number":[2]}')
+    ended(3, arguments='{"numbers":3}')
+    ended(4, tags=[""])
+    ended(5)
+
+    act = finish(start("job.run_again", {"actor": "work", "state": "dead"}))
+
+    assert (act.state, act.done, act.error) == ("done", 2, "")
+    assert act.skips == {"its arguments or tags do not fit this release": 3}
+    assert sent(facilities) == [1, 5]
+
+
 @pytest.mark.parametrize("filter", [{}, {"state": "running"}, {"colour": "red"}])
 def test_second_run_of_everything_or_of_what_has_not_ended_is_refused(filter: dict[str, str], start: Start) -> None:
     with pytest.raises(ValueError, match=r"state|colour"):

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Final
 
+from dramatiq.middleware import MiddlewareError
+
 from apps.platform.bulk.kinds import Item, KindTexts, Taken
 from apps.platform.bulk.models import BulkAct
 from apps.platform.console.links import jobs_url
@@ -17,8 +19,8 @@ from apps.platform.history.queries import search
 from apps.platform.jobs.passport.again import CannotRunAgain, again_message, enqueue_again
 from apps.platform.jobs.passport.reading import passport_of
 from broker.clock import EPOCH
+from broker.errors import BrokerError, QueueFull, SwitchyardError
 from broker.stores.job_records import ENDED
-from middleware.errors import ArgumentMismatch
 
 # A job takes several reads: a step of fewer lets Stop and progress follow.
 MOST: Final = 100
@@ -26,6 +28,7 @@ COUNTED: Final = 1_000
 # Names the second run of a job by its act, so that a repeated step enqueues it once.
 RUNS: Final = uuid.UUID("0f2b7c7e-5b1d-4f0e-9a55-6f1b8f0c2d11")
 NOT_KEPT: Final = "its arguments are not kept whole, or its actor is unknown"
+REFUSED: Final = "its arguments or tags do not fit this release"
 
 
 class BulkRunAgain:
@@ -84,8 +87,12 @@ def _run(act: BulkAct, job_id: str) -> str:
     second = str(uuid.uuid5(RUNS, f"{act.nonce} {job_id}"))
     try:
         enqueue_again(again_message(job, job_id=second), once=True)
-    except (CannotRunAgain, ArgumentMismatch):
+    except (BrokerError, QueueFull):
+        raise
+    except CannotRunAgain:
         return NOT_KEPT
+    except (SwitchyardError, MiddlewareError):  # the others can run all the same
+        return REFUSED
     return ""
 
 
