@@ -6,11 +6,12 @@ A process that is killed in the middle leaves the rest set aside; any other one 
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -21,10 +22,12 @@ from broker.redis.calls import Word
 from broker.redis.scripts import script
 from broker.stores.ended_jobs import EndedJob, kept_body
 from broker.stores.job_record import fields_of, is_untracked
-from broker.stores.job_records import JobRecords
+from broker.stores.job_records import LIVE_TTL_MS, JobRecords
 from broker.stores.job_steps import ended_step
 
 UNDO_MS: Final = 60_000
+# Other characters would make fields and keys of other names.
+PURGE_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 # Messages of one call, which takes a busy server 4 to 6 ms with all their notes and unique keys.
 STEP: Final = 100
 PURGED: Final = "purged"
@@ -56,6 +59,18 @@ class Purge:
     claim: str
 
 
+class PutBack(NamedTuple):
+    """Outcome of an undo.
+
+    Args:
+        put_back: Messages that are in their lanes again.
+        left_out: Messages that are dropped: one of the same id was sent since.
+    """
+
+    put_back: int
+    left_out: int
+
+
 def set_aside(family: QueueOperations, purge: str, *, by: str, reason: str = "", undo_ms: int = UNDO_MS) -> int:
     """Set aside what waits and what is scheduled, in every lane; return how many messages.
 
@@ -64,13 +79,18 @@ def set_aside(family: QueueOperations, purge: str, *, by: str, reason: str = "",
     Args:
         purge: New id; a call that is repeated with it changes nothing more.
         undo_ms: Time for which it can be undone.
+
+    Raises:
+        ValueError: the id has other characters than letters, digits, ``-`` and ``_``, or more than 64.
     """
+    if not PURGE_ID.fullmatch(purge):
+        raise ValueError(f"purge id {purge[:50]!r}: use 1 to 64 letters, digits, '-' and '_'")
     k = family.keys
     live = [k.bodies, k.notes, k.unique, *_every(k.waiting), *map(k.due, ALL_LANES)]
-    keys = [k.leases, *live, *map(k.parked, ALL_LANES), k.purges, *_aside_keys(family, purge)]
+    keys = [k.leases, *live, *map(k.parked, ALL_LANES), k.purges, *_aside_keys(family, purge), k.jobs]
     while True:
         owners = family.owners()
-        args: list[Word] = [purge, undo_ms, by, reason, *owners]
+        args: list[Word] = [purge, undo_ms, by, reason, LIVE_TTL_MS, *owners]
         count = int(family.calls.call(script("set_aside"), [*keys, *map(k.hold, owners)], args))
         if count >= 0:
             return count
@@ -89,10 +109,10 @@ def purges(family: QueueOperations) -> list[Purge]:
     return sorted(found, key=lambda purge: purge.at)
 
 
-def undo(family: QueueOperations, purge: str, *, step: int = STEP) -> int:
-    """Put the messages of a purge back, before those that were sent since; return their number.
+def undo(family: QueueOperations, purge: str, *, step: int = STEP) -> PutBack:
+    """Put the messages of a purge back in steps, before those that were sent since.
 
-    Where more than ``step`` messages were sent since, they are set aside first, in steps.
+    A message whose id was sent again since is left out: the newer one stays as it is, whatever has become of it.
 
     Args:
         step: Messages in one call, at most 500.
@@ -100,15 +120,19 @@ def undo(family: QueueOperations, purge: str, *, step: int = STEP) -> int:
     Raises:
         LookupError: there is no such purge, or its messages are being dropped.
     """
+    if not PURGE_ID.fullmatch(purge):
+        raise LookupError(f"there is no purge {purge[:50]!r}: ids are 1 to 64 letters, digits, '-' and '_'")
     counts = {found.id: found.count for found in purges(family)}
     if (answer := _claim(family, purge, "undo")) <= 0:
         raise LookupError(f"purge {purge} of {family.keys.queue} " + ("is over" if answer == 0 else "is being dropped"))
     k = family.keys
     keys = [k.bodies, k.notes, k.unique, *_every(k.waiting), *map(k.due, ALL_LANES), *map(k.wakeup, ALL_LANES)]
-    keys += [k.purges, *_aside_keys(family, purge)]
-    while family.calls.call(script("put_back"), keys, [purge, step]):
-        pass
-    return counts.get(purge, 0)
+    keys += [*k.done, k.dead_letters, k.jobs, k.purges, *_aside_keys(family, purge)]
+    more, left_out = 1, 0
+    while more:
+        more, total = family.calls.call(script("put_back"), keys, [purge, step])
+        left_out = max(left_out, total)
+    return PutBack(max(counts.get(purge, 0) - left_out, 0), left_out)
 
 
 def drop(
@@ -129,7 +153,7 @@ def drop(
     aside = _aside_keys(family, purge)
     bodies, lanes = aside[0], [lane for lane in ALL_LANES for _ in range(3)] + list(ALL_LANES)
     total = 0
-    for place, (lane, key) in enumerate(zip(lanes, aside[3:], strict=True), start=_WAITING):
+    for place, (lane, key) in enumerate(zip(lanes, aside[3:-1], strict=True), start=_WAITING):
         read = "LRANGE" if place < _DUE else "ZRANGE"
         while ids := family.calls.command(read, key, 0, step - 1):
             dropped(lane, ids, family.calls.command("HMGET", bodies, *ids))
@@ -150,7 +174,7 @@ def finish(family: QueueOperations, records: JobRecords | None = None) -> int:
             written into the database, each step waits for a moment.
 
     Returns:
-        Number of messages that were put back or dropped.
+        Number of messages that were put back, left out or dropped.
     """
 
     def record(lane: Lane, ids: Sequence[bytes], bodies: Sequence[bytes | None]) -> None:
@@ -169,7 +193,7 @@ def finish(family: QueueOperations, records: JobRecords | None = None) -> int:
     for purge in purges(family):
         with suppress(LookupError):  # another process has just ended it
             is_undone = purge.claim == "undo"
-            done += undo(family, purge.id) if is_undone else max(drop(family, purge.id, dropped=record), default=0)
+            done += sum(undo(family, purge.id)) if is_undone else max(drop(family, purge.id, dropped=record), default=0)
     return done
 
 
@@ -204,7 +228,7 @@ def _drop(family: QueueOperations, purge: str, place: int, ids: Sequence[bytes])
 def _aside_keys(family: QueueOperations, purge: str) -> list[str]:
     k = family.keys
     waiting = [key for lane in ALL_LANES for key in k.aside_waiting(purge, lane)]
-    return [*k.aside(purge), *waiting, *(k.aside_due(purge, lane) for lane in ALL_LANES)]
+    return [*k.aside(purge), *waiting, *(k.aside_due(purge, lane) for lane in ALL_LANES), k.aside_jobs(purge)]
 
 
 def _every(waiting: Callable[[Lane], tuple[str, str, str]]) -> list[str]:

@@ -192,7 +192,7 @@ class QueueKeys:
     def purges(self) -> str:
         """Hash: id of a purge that set messages aside -> ``count``, ``at``, ``until``, ``by`` and ``reason`` as JSON.
 
-        ``<id>:claim`` -> ``undo`` or ``drop``, once that is decided.
+        ``<id>:claim`` -> ``undo`` or ``drop``, once that is decided; ``<id>:left_out`` -> messages that were left out.
         """
         return f"{self.base}aside:purges"
 
@@ -209,6 +209,10 @@ class QueueKeys:
     def aside_due(self, purge: str, lane: Lane) -> str:
         """Sorted set: id that a purge set aside -> due time, ms since the epoch."""
         return f"{self.base}aside:{purge}:{self.lane_name(lane)}.due"
+
+    def aside_jobs(self, purge: str) -> str:
+        """Hash: id that a purge set aside -> its live record. Expires after nine days."""
+        return f"{self.base}aside:{purge}:jobs"
 
     def kinds(self) -> tuple[tuple[str, str], ...]:
         """Return every key of the family but what its owners hold, each with the type that it has when it is there."""

@@ -8,13 +8,36 @@
 -- KEYS[8] dead letters: hash
 -- KEYS[9] notes: hash
 -- KEYS[10] quarantined bodies: hash
+-- KEYS[11] purges: hash; what they set aside lies beside it
 -- ARGV[1...] ids
 -- Returns for each {live record, ended record, progress, body, dead letter, quarantined body, due time,
--- "cancelled" or "asked"}, "" for what is absent; or {} for an unknown id. O(ids).
+-- "cancelled" or "asked"}, "" for what is absent; or {} for an unknown id. A message that a purge has set aside is answered
+-- as where it was. O(ids · purges).
 --@include records
 
 local first, last = unpack(redis.call("HMGET", KEYS[3], "first", "last"))
 first, last = tonumber(first or 1), tonumber(last or 0)
+local purges = {}
+for _, field in ipairs(redis.call("HKEYS", KEYS[11])) do
+  if not string.find(field, ":", 1, true) then purges[#purges + 1] = field end
+end
+
+-- The body, live record, due time and note of a message that is set aside.
+local function set_aside(id)
+  for _, purge in ipairs(purges) do
+    local function aside(name) return string.sub(KEYS[11], 1, -7) .. purge .. ":" .. name end
+    local body = redis.call("HGET", aside("bodies"), id)
+    if body then
+      local due
+      for n = 5, 7 do
+        due = due or redis.call("ZSCORE", aside(string.sub(KEYS[n], #KEYS[11] - 11)), id)
+      end
+      local stop = redis.call("HEXISTS", aside("notes"), "cancel:" .. id) == 1 and "cancelled" or ""
+      return body, redis.call("HGET", aside("jobs"), id), due, stop
+    end
+  end
+end
+
 local answers = {}
 for at, id in ipairs(ARGV) do
   local live = redis.call("HGET", KEYS[1], id)
@@ -29,9 +52,15 @@ for at, id in ipairs(ARGV) do
   local body = redis.call("HGET", KEYS[4], id)
   local letter = redis.call("HGET", KEYS[8], id)
   local quarantined = redis.call("HGET", KEYS[10], id)
-  if live or ended or body or letter or quarantined then
-    local due, stop = "", ""
-    if body then
+  local due, stop = "", ""
+  local aside_body, aside_live, aside_due, aside_stop
+  -- One that has ended otherwise, or is dead again, was sent again since.
+  local gone_on = body or letter or ended and not string.find(ended, "\164dead", 1, true)
+  if #purges > 0 and not gone_on then aside_body, aside_live, aside_due, aside_stop = set_aside(id) end
+  if live or ended or body or letter or quarantined or aside_body then
+    if aside_body then
+      body, live, due, stop = aside_body, live or aside_live, aside_due, aside_stop
+    elseif body then
       due = redis.call("ZSCORE", KEYS[5], id) or redis.call("ZSCORE", KEYS[6], id) or redis.call("ZSCORE", KEYS[7], id)
       local asks = redis.call("HMGET", KEYS[9], "cancel:" .. id, "asked:" .. id)
       stop = asks[1] and "cancelled" or asks[2] and "asked" or ""

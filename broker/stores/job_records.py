@@ -217,7 +217,7 @@ class JobRecords:
     def _find_keys(self, queue: str) -> list[str]:
         k = self.keys.queue(queue)
         due = [k.due(lane) for lane in ("live", "retry", "alone")]
-        return [k.jobs, k.progress, k.ended, k.bodies, *due, k.dead_letters, k.notes, k.quarantined_bodies]
+        return [k.jobs, k.progress, k.ended, k.bodies, *due, k.dead_letters, k.notes, k.quarantined_bodies, k.purges]
 
     def follow(self, job_id: str) -> str | None:
         """Keep a job's events from now on, and return the name of their stream; ``None`` for an unknown job.

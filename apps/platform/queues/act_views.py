@@ -99,11 +99,12 @@ def undo(request: HttpRequest, name: str, purge_id: str) -> HttpResponseBase:
     check(request, "purge_queue")
     queue = queue_of(name)
     try:
-        count = services.undo_purge(queue.name, purge_id, who=Who.of_request(request))
+        undone = services.undo_purge(queue.name, purge_id, who=Who.of_request(request))
     except (PurgeEnded, ForeignBroker, BrokerError) as error:
         messages.error(request, str(error))
     else:
-        messages.success(request, f"{count:,} messages are put back, before those that were sent since.")
+        text = f"{undone.put_back:,} messages are put back, before those that were sent since."
+        messages.success(request, text + (f" {services.LEFT_OUT.format(undone.left_out)}" if undone.left_out else ""))
     return _back(name)
 
 

@@ -17,7 +17,7 @@ from apps.platform.audit.who import Who
 from apps.platform.conf import declared_yard
 from apps.platform.console.times import InvalidTime
 from apps.platform.queues.errors import ForeignBroker, NotRelocated, PurgeEnded
-from broker.admin.purge import Purge, purges, set_aside, undo
+from broker.admin.purge import Purge, PutBack, purges, set_aside, undo
 from broker.admin.relocate import Relocated, relocate
 from broker.keys.queue_keys import LANES, Lane
 from broker.queue import administration
@@ -25,6 +25,7 @@ from broker.queue.operations import QueueOperations
 from broker.redis_broker import RedisBroker
 
 LONGEST_REASON = 500
+LEFT_OUT = "Left out, because messages with their ids were sent since: {:,}."
 
 
 def family_of(queue: str) -> QueueOperations:
@@ -87,8 +88,11 @@ def purge(queue: str, *, who: Who, reason: str = "") -> Purge | None:
         return next((found for found in purges(family) if found.id == id_), None)
 
 
-def undo_purge(queue: str, purge_id: str, *, who: Who) -> int:
-    """Put back what a purge set aside, before what was sent since; return the number of messages.
+def undo_purge(queue: str, purge_id: str, *, who: Who) -> PutBack:
+    """Put back what a purge set aside, before what was sent since.
+
+    Returns:
+        How many messages are put back, and how many left out because their ids were sent again since.
 
     Raises:
         PurgeEnded: the messages are dropped, or being dropped.
@@ -98,10 +102,13 @@ def undo_purge(queue: str, purge_id: str, *, who: Who) -> int:
     with act("queue.purge_undo", who=who, target=family.keys.queue, detail=detail) as entry:
         entry.count = 0
         try:
-            entry.count = undo(family, purge_id)
+            undone = undo(family, purge_id)
         except LookupError as error:
             raise PurgeEnded(str(error)) from error
-        return entry.count
+        entry.count = undone.put_back
+        if undone.left_out:
+            entry.detail = {**detail, "left_out": undone.left_out}
+        return undone
 
 
 def relocate_actor(

@@ -4,6 +4,7 @@
 -- KEYS[2..4] bodies, notes, unique of what is set aside: hashes
 -- KEYS[5..13] waiting, set aside: lists
 -- KEYS[14..16] due, set aside: sorted sets
+-- KEYS[17] jobs, set aside: hash
 -- ARGV[1] purge
 -- ARGV[2] place: the number of one of the keys 5 to 16, whose first messages are dropped; 0 for none
 -- ARGV[3...] their ids as they were read, at most 500
@@ -22,6 +23,7 @@ elseif place >= 14 then
 end
 if place > 0 then
   redis.call("HDEL", KEYS[2], unpack(ARGV, 3))
+  redis.call("HDEL", KEYS[17], unpack(ARGV, 3))
   if redis.call("EXISTS", KEYS[3]) == 1 then
     for n = 3, #ARGV do
       local id = ARGV[n]
@@ -35,7 +37,7 @@ local left = 0
 for n = 5, 13 do left = left + redis.call("LLEN", KEYS[n]) end
 for n = 14, 16 do left = left + redis.call("ZCARD", KEYS[n]) end
 if left == 0 then
-  redis.call("UNLINK", KEYS[2], KEYS[3], KEYS[4])
+  redis.call("UNLINK", KEYS[2], KEYS[3], KEYS[4], KEYS[17])
   redis.call("HDEL", KEYS[1], ARGV[1], ARGV[1] .. ":claim")
 end
 return left

@@ -1,89 +1,104 @@
 #!lua flags=allow-oom
--- put_back: put what a purge set aside back before what was sent since; in steps, where more than a few were sent since.
+-- put_back: put messages that a purge set aside back before what was sent since, the last ones first; and forget the purge
+-- with its last one.
 -- KEYS[1..3] bodies, notes, unique: hashes
 -- KEYS[4..12] waiting in the live, the retry and the alone lane, by priority: lists
 -- KEYS[13..15] due in these lanes: sorted sets
 -- KEYS[16..18] bells of these lanes: lists
--- KEYS[19] purges: hash
--- KEYS[20..22] bodies, notes, unique of what is set aside: hashes
--- KEYS[23..31] waiting, set aside: lists
--- KEYS[32..34] due, set aside: sorted sets
+-- KEYS[19..20] done: hashes
+-- KEYS[21] dead letters: hash
+-- KEYS[22] jobs: hash
+-- KEYS[23] purges: hash
+-- KEYS[24..26] bodies, notes, unique of what is set aside: hashes
+-- KEYS[27..35] waiting, set aside: lists
+-- KEYS[36..38] due, set aside: sorted sets
+-- KEYS[39] jobs, set aside: hash
 -- ARGV[1] purge: its claim is "undo"
 -- ARGV[2] count: messages moved in one call, at most 500
--- A step sets the next messages that were sent since aside as well, behind the others. The last one, when so few are left
--- that one call does, renames the keys back. A message whose id was enqueued again has the newer body; a unique key stays
--- with the newer message: both were accepted.
--- Returns 1 when more calls are needed, or 0 when everything is back, also by an earlier call.
--- O(count · log scheduled + leased messages).
+-- A message whose id was sent again since is left out, wherever the newer one is: it waits, runs, is dead, or has ended in
+-- the last 10 to 20 minutes. A unique key stays with the newer message that holds it: both were accepted.
+-- Returns {1 when more calls are needed, else 0; messages left out by all calls}; {0, 0} after the last one.
+-- O(count · log scheduled).
 --@include put
 
-if redis.call("HGET", KEYS[19], ARGV[1] .. ":claim") ~= "undo" then return 0 end
-local most = tonumber(ARGV[2])
+if redis.call("HGET", KEYS[23], ARGV[1] .. ":claim") ~= "undo" then return { 0, 0 } end
+-- A key of a wrong type ends the script here, and nothing has changed.
+for _, n in ipairs({ 1, 2, 3, 22, 24, 25, 26, 39 }) do redis.call("HLEN", KEYS[n]) end
+for n = 4, 12 do redis.call("LLEN", KEYS[n]) end
+for n = 13, 15 do redis.call("ZCARD", KEYS[n]) end
+for n = 16, 18 do redis.call("LLEN", KEYS[n]) end
+local there = redis.call("EXISTS", KEYS[25], KEYS[39], KEYS[39])
+local noted, recorded = there % 2 == 1, there >= 2
+local room, left_out = tonumber(ARGV[2]), 0
 
--- Move bodies, notes and unique keys of ids; return the ids that are in no list or sorted set that is set aside.
-local function join(ids)
-  local bodies, there = redis.call("HMGET", KEYS[1], unpack(ids)), redis.call("HMGET", KEYS[20], unpack(ids))
-  local noted = redis.call("EXISTS", KEYS[2]) == 1
-  local new = {}
-  for n, id in ipairs(ids) do
-    local was_due = there[n]
-      and redis.call("ZREM", KEYS[32], id) + redis.call("ZREM", KEYS[33], id) + redis.call("ZREM", KEYS[34], id) > 0
-    if bodies[n] then redis.call("HSET", KEYS[20], id, bodies[n]) end
-    if not there[n] or was_due then new[#new + 1] = id end
-    if noted then
-      local names = { "level:" .. id, "key:" .. id, "crash:" .. id, "spent:" .. id, "cancel:" .. id, "asked:" .. id }
-      for k, note in ipairs(redis.call("HMGET", KEYS[2], unpack(names))) do
-        if note then
-          redis.call("HSET", KEYS[21], names[k], note)
-          redis.call("HDEL", KEYS[2], names[k])
-        end
-        if note and k == 2 and redis.call("HGET", KEYS[3], note) == id then
-          redis.call("HSET", KEYS[22], note, id)
-          redis.call("HDEL", KEYS[3], note)
-        end
+local function move_notes(id, goes)
+  local names = { "key:" .. id, "level:" .. id, "crash:" .. id, "spent:" .. id, "cancel:" .. id, "asked:" .. id }
+  local notes = redis.call("HMGET", KEYS[25], unpack(names))
+  local key = notes[1]
+  if key then
+    if goes and redis.call("HSETNX", KEYS[3], key, id) == 0 then notes[1] = nil end
+    if redis.call("HGET", KEYS[26], key) == id then redis.call("HDEL", KEYS[26], key) end
+  end
+  for n, name in ipairs(names) do
+    if goes and notes[n] then redis.call("HSET", KEYS[2], name, notes[n]) end
+  end
+  redis.call("HDEL", KEYS[25], unpack(names))
+end
+
+-- Move bodies, notes, unique keys and live records of ids; return the ids that are put back.
+local function moved(ids)
+  local newer, seen, going = {}, {}, {}
+  for _, key in ipairs({ KEYS[1], KEYS[19], KEYS[20], KEYS[21] }) do
+    for at, found in ipairs(redis.call("HMGET", key, unpack(ids))) do newer[at] = newer[at] or found end
+  end
+  local bodies = redis.call("HMGET", KEYS[24], unpack(ids))
+  local lives = recorded and redis.call("HMGET", KEYS[39], unpack(ids)) or {}
+  for at, id in ipairs(ids) do
+    if not seen[id] then
+      seen[id] = true
+      if noted then move_notes(id, not newer[at]) end
+      if newer[at] then
+        left_out = left_out + (bodies[at] and 1 or 0)
+      else
+        going[#going + 1] = id
+        if bodies[at] then redis.call("HSET", KEYS[1], id, bodies[at]) end
+        if lives[at] then redis.call("HSETNX", KEYS[22], id, lives[at]) end
       end
     end
   end
-  redis.call("HDEL", KEYS[1], unpack(ids))
-  return new
+  redis.call("HDEL", KEYS[24], unpack(ids))
+  if recorded then redis.call("HDEL", KEYS[39], unpack(ids)) end
+  return going
 end
 
-local left = most
 for place = 4, 12 do
-  local ids = left > 0 and redis.call("LRANGE", KEYS[place], 0, left - 1) or {}
+  local ids = room > 0 and redis.call("LRANGE", KEYS[place + 23], -room, -1) or {}
   if #ids > 0 then
-    local new = join(ids)
-    if #new > 0 then redis.call("RPUSH", KEYS[place + 19], unpack(new)) end
-    redis.call("LTRIM", KEYS[place], #ids, -1)
-    left = left - #ids
+    local going = moved(ids)
+    for n = #going, 1, -1 do redis.call("LPUSH", KEYS[place], going[n]) end
+    redis.call("LTRIM", KEYS[place + 23], 0, -#ids - 1)
+    notify(KEYS[16 + math.floor((place - 4) / 3)])
+    room = room - #ids
   end
 end
 for place = 13, 15 do
-  local due = left > 0 and redis.call("ZRANGE", KEYS[place], 0, left - 1, "WITHSCORES") or {}
+  local due = room > 0 and redis.call("ZRANGE", KEYS[place + 23], 0, room - 1, "WITHSCORES") or {}
   local ids, score = {}, {}
   for n = 1, #due, 2 do
     ids[#ids + 1], score[due[n]] = due[n], due[n + 1]
   end
   if #ids > 0 then
-    for _, id in ipairs(join(ids)) do redis.call("ZADD", KEYS[place + 19], score[id], id) end
-    redis.call("ZREM", KEYS[place], unpack(ids))
-    left = left - #ids
+    for _, id in ipairs(moved(ids)) do redis.call("ZADD", KEYS[place], score[id], id) end
+    redis.call("ZREM", KEYS[place + 23], unpack(ids))
+    notify(KEYS[place + 3])
+    room = room - #ids
   end
 end
-if left <= 0 then return 1 end
 
--- Nothing but leased messages is left. Their entries join the others, and the keys get their names back.
-for place = 1, 3 do
-  local entries = redis.call("HGETALL", KEYS[place])
-  for n = 1, #entries, 500 do
-    redis.call("HSET", KEYS[place + 19], unpack(entries, n, math.min(n + 499, #entries)))
-  end
-  redis.call("DEL", KEYS[place])
-end
-for place = 1, 15 do
-  local aside = KEYS[place + 19]
-  if redis.call("EXISTS", aside) == 1 then redis.call("RENAME", aside, KEYS[place]) end
-end
-for place = 16, 18 do notify(KEYS[place]) end
-redis.call("HDEL", KEYS[19], ARGV[1], ARGV[1] .. ":claim")
-return 0
+local field = ARGV[1] .. ":left_out"
+local total = left_out > 0 and redis.call("HINCRBY", KEYS[23], field, left_out)
+  or tonumber(redis.call("HGET", KEYS[23], field) or 0)
+if room < tonumber(ARGV[2]) then return { 1, total } end
+redis.call("UNLINK", KEYS[24], KEYS[25], KEYS[26], KEYS[39])
+redis.call("HDEL", KEYS[23], ARGV[1], ARGV[1] .. ":claim", field)
+return { 0, total }

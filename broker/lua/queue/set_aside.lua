@@ -9,33 +9,36 @@
 -- KEYS[21..23] bodies, notes, unique of what is set aside: hashes
 -- KEYS[24..32] waiting, set aside: lists
 -- KEYS[33..35] due, set aside: sorted sets
--- KEYS[36...] holds of the owners: hashes
+-- KEYS[36] jobs, set aside: hash
+-- KEYS[37] jobs: hash
+-- KEYS[38...] holds of the owners: hashes
 -- ARGV[1] purge: its id; a repeated call gets the same answer
 -- ARGV[2] undo_ms: time after which the messages may be dropped
 -- ARGV[3] by: name of the operator
 -- ARGV[4] reason
--- ARGV[5...] the owners, in the order of their holds
--- Keys are renamed, and leased messages, with their notes and unique keys, put back: they are not touched. A message that
--- is enqueued from now on is new, also under an id or a unique key that was set aside.
+-- ARGV[5] ttl_ms of the live records that are set aside: a worker of the release before forgets them
+-- ARGV[6...] the owners, in the order of their holds
+-- Keys are renamed, and leased messages, with their notes, unique keys and live records, put back: they are not touched. A
+-- message that is enqueued from now on is new, also under an id or a unique key that was set aside.
 -- Returns the number of messages, or -1 when the owners have changed: then it does nothing. O(owners + leased messages).
 --@include now_ms
 
 local before = redis.call("HGET", KEYS[20], ARGV[1])
 if before then return cjson.decode(before).count end
 local known = {}
-for i = 5, #ARGV do known[ARGV[i]] = true end
+for i = 6, #ARGV do known[ARGV[i]] = true end
 for _, owner in ipairs(redis.call("ZRANGE", KEYS[1], 0, -1)) do
   if not known[owner] then return -1 end
 end
 
 -- Everything is read before the first key is renamed: a key of a wrong type ends the script, and nothing has changed.
 local count = 0
-for i = 2, 4 do redis.call("HLEN", KEYS[i]) end
+for _, i in ipairs({ 2, 3, 4, 37 }) do redis.call("HLEN", KEYS[i]) end
 for i = 5, 13 do count = count + redis.call("LLEN", KEYS[i]) end
 for i = 14, 16 do count = count + redis.call("ZCARD", KEYS[i]) end
 if count == 0 then return 0 end
 local leased = {}
-for i = 36, #KEYS do
+for i = 38, #KEYS do
   for _, id in ipairs(redis.call("HKEYS", KEYS[i])) do
     if id ~= "#" then leased[#leased + 1] = id end
   end
@@ -47,6 +50,11 @@ redis.call("HSET", KEYS[20], ARGV[1], facts .. cjson.encode(ARGV[3]) .. ',"reaso
 for i = 2, 16 do
   if redis.call("EXISTS", KEYS[i]) == 1 then redis.call("RENAME", KEYS[i], KEYS[i + 19]) end
 end
+local recorded = redis.call("EXISTS", KEYS[37]) == 1
+if recorded then
+  redis.call("RENAME", KEYS[37], KEYS[36])
+  redis.call("PEXPIRE", KEYS[36], ARGV[5])
+end
 -- An index that may be lost: what comes back waits until it is due.
 redis.call("UNLINK", KEYS[17], KEYS[18], KEYS[19])
 
@@ -56,6 +64,11 @@ for _, id in ipairs(leased) do
   if body then
     redis.call("HSET", KEYS[2], id, body)
     redis.call("HDEL", KEYS[21], id)
+  end
+  local record = recorded and redis.call("HGET", KEYS[36], id)
+  if record then
+    redis.call("HSET", KEYS[37], id, record)
+    redis.call("HDEL", KEYS[36], id)
   end
   if noted then
     local names = { "level:" .. id, "key:" .. id, "crash:" .. id, "spent:" .. id, "cancel:" .. id, "asked:" .. id }

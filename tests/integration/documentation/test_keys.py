@@ -71,6 +71,7 @@ def server(valkey: redis.Redis, facilities: Facilities) -> redis.Redis:
     family.quarantine(odd.lease, b"{}", whole=b"{}")
     family.enqueue([Entry("purged", b"{}", "purged-key"), Entry("purged-2", b"{}")], level=1)
     family.enqueue([Entry("purged-later", b"{}")], delay_ms=3_600_000)
+    facilities.records.write([live_step(make_keys.QUEUE, LiveJob("purged-later", "retrying", attempt=1))])
     set_aside(family, "a-purge", by="an_operator")
     for level in (1, 2, 3):
         family.enqueue([Entry(f"waits-{level}", b"{}")], level=level)

@@ -50,12 +50,15 @@ def test_it_is_undone_within_a_minute(family: QueueOperations) -> None:
 
     assert (told["queue"], told["purged"]) == ("default", 6)
     assert finish_purges() == 0, "there is time to undo it"
-    assert run("purge", "default", "--undo") == {"queue": "default", "put_back": 6, "purges": [told["purge"]]}
+    family.enqueue([Entry("m2", b"{}")])
+    undone = {"queue": "default", "put_back": 5, "left_out": 1, "purges": [told["purge"]]}
+    assert run("purge", "default", "--undo") == undone
     assert [queue["depth"] for queue in run() if queue["queue"] == "default"] == [5]
     with pytest.raises(CommandError, match="no purge that can be undone"):
         run("purge", "default", "--undo")
     acts = [(entry.act, entry.count, entry.reason) for entry in AuditEntry.objects.order_by("id")]
-    assert acts == [("queue.purge", 6, "sent twice"), ("queue.purge_undo", 6, "")]
+    assert acts == [("queue.purge", 6, "sent twice"), ("queue.purge_undo", 5, "")]
+    assert AuditEntry.objects.get(act="queue.purge_undo").detail == {"purge": told["purge"], "left_out": 1}
 
 
 def test_the_scheduler_drops_it_after_the_minute(family: QueueOperations, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -118,7 +118,7 @@ ANSWERS: dict[str, Any] = {
     "requeue_many": [0, 1],
     "discard_many": [0, 1],
     "cancel_many": [b"unknown"],
-    "put_back": 0,
+    "put_back": [0, 0],
 }
 
 

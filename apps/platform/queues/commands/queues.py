@@ -146,17 +146,22 @@ class Command(BaseCommand):
             )
 
     def _undo_purges(self, options: dict[str, Any]) -> None:
-        queue, count = options["queue"], 0
+        queue, put_back, left_out = options["queue"], 0, 0
         with _as_wrong_argument():
             found = [purge for purge in services.purges_of(queue) if purge.claim != "drop"]
             for purge in found:
-                count += services.undo_purge(queue, purge.id, who=Who.of_command())
+                undone = services.undo_purge(queue, purge.id, who=Who.of_command())
+                put_back, left_out = put_back + undone.put_back, left_out + undone.left_out
         if not found:
             raise CommandError(f"queues: {queue} has no purge that can be undone; it can for a minute")
         if options["json"]:
-            self.stdout.write(json.dumps({"queue": queue, "put_back": count, "purges": [purge.id for purge in found]}))
+            ids = [purge.id for purge in found]
+            facts = {"queue": queue, "put_back": put_back, "left_out": left_out, "purges": ids}
+            self.stdout.write(json.dumps(facts))
         else:
-            self.stdout.write(f"{queue}: {count:,} messages are put back, before those that were sent since")
+            self.stdout.write(f"{queue}: {put_back:,} messages are put back, before those that were sent since")
+            if left_out:
+                self.stdout.write(f"{queue}: {services.LEFT_OUT.format(left_out)}")
 
     def _show(self, options: dict[str, Any]) -> None:
         family = _family(options["queue"])

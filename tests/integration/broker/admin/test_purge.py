@@ -16,9 +16,10 @@ from broker.queue.operations import QueueOperations
 from broker.queue.results import HIGH, LOW, Entry
 from broker.redis.calls import RedisCalls
 from broker.redis.scripts import script
-from broker.stores.ended_jobs import EndedJob
+from broker.stores.ended_jobs import EndedJob, Failure
 from broker.stores.job_records import JobRecords
-from broker.stores.job_steps import ended_step
+from broker.stores.job_steps import LiveJob, ended_step, live_step
+from broker.stores.record_sweep import sweep
 from tests.integration.broker.admin.test_relocate import Killed, MortalCalls
 
 BODY = b'{"actor":"an_actor","sent_at":1}'
@@ -77,7 +78,7 @@ def test_undone_purge_leaves_the_queue_as_it_was(family: QueueOperations) -> Non
     [purge] = purges(family)
     assert (purge.count, purge.by, purge.reason, purge.claim) == (25, "me", "why", "")
     assert purge.until - purge.at == 60_000
-    assert undo(family, "p", step=7) == 25
+    assert undo(family, "p", step=7) == (25, 0)
 
     assert everything(family) == before
     assert all_keys(family) == [] and purges(family) == []
@@ -129,7 +130,7 @@ def test_the_first_of_undo_and_drop_decides(family: QueueOperations) -> None:
     family.enqueue([Entry(f"since-{number}", BODY) for number in range(5)])
     family.calls.call(script("claim_purge"), [family.keys.purges], ["undoing", "undo"])
     assert list(drop(family, "undoing")) == []
-    assert undo(family, "undoing", step=2) == 10
+    assert undo(family, "undoing", step=2) == (10, 0)
 
 
 def test_messages_sent_meanwhile_stay_and_are_the_same_once(family: QueueOperations) -> None:
@@ -137,15 +138,100 @@ def test_messages_sent_meanwhile_stay_and_are_the_same_once(family: QueueOperati
     set_aside(family, "p", by="me")
     family.enqueue([Entry("n1", b'{"actor":"new"}'), Entry("new", BODY, "key-2")])
 
-    assert undo(family, "p") == 10
+    assert undo(family, "p") == (9, 1)
 
     bodies = family.calls.client.hgetall(family.keys.bodies)
     assert bodies[b"n1"] == b'{"actor":"new"}'
     assert family.calls.client.hget(family.keys.unique, "key-2") == b"new"
     ids = family.calls.client.lrange(family.keys.waiting("live")[1], 0, -1)
-    assert ids == [b"n0", b"n1", b"n2", b"n3", b"n4", b"new"]
+    assert ids == [b"n0", b"n2", b"n3", b"n4", b"n1", b"new"]
     assert administration.cancel(family, "n2") == "cancelled"
     assert family.calls.client.hget(family.keys.unique, "key-2") == b"new", "the key of another is not freed"
+    assert all_keys(family) == []
+
+
+@pytest.mark.parametrize("step", [1, 100])
+def test_an_undo_leaves_out_what_was_sent_again_whatever_has_become_of_it(family: QueueOperations, step: int) -> None:
+    names = ["ended", "dead", "runs", "waits", "scheduled"]
+    family.enqueue([Entry(name, BODY, f"key-{name}") for name in names])
+    family.enqueue([Entry("retried", BODY)], lane="retry", delay_ms=3_600_000)
+    set_aside(family, "p", by="me")
+    newer = b'{"actor":"newer","sent_at":2}'
+    family.enqueue([Entry(name, newer) for name in ("ended", "dead", "runs")])
+    ended, dead, runs = family.fetch(WORKER, 3, request=1).grants
+    family.ack(WORKER, [ended.lease])
+    assert family.dead_letter(dead.lease, b"{}")
+    family.enqueue([Entry("retried", newer), Entry("scheduled", newer)], delay_ms=7_200_000)
+    before = everything(family)
+
+    assert undo(family, "p", step=step) == (1, 5)
+
+    after = everything(family)
+    assert after.pop(family.keys.waiting("live")[1]) == [b"waits"]
+    bodies = dict(after[family.keys.bodies])
+    assert bodies.pop(b"waits") == BODY and set(bodies.values()) == {newer}
+    assert after.pop(family.keys.unique) == [(b"key-waits", b"waits")]
+    assert dict(after[family.keys.notes]).pop(b"key:waits") == b"key-waits"
+    assert after[family.keys.due("live")] == before[family.keys.due("live")]
+    assert family.keys.due("retry") not in after
+    assert family.ack(WORKER, [runs.lease]) == []
+    assert all_keys(family) == []
+
+
+def test_live_records_go_along_with_what_is_set_aside(family: QueueOperations) -> None:
+    records = JobRecords(family.calls, Keys(prefix="purged"), ["old"])
+    retried = b'{"actor":"an_actor","sent_at":1,"options":{"attempts":2}}'
+    for name in ("runs", "retried", "again"):
+        family.enqueue([Entry(name, BODY)])
+    leases = {grant.lease.id: grant.lease for grant in family.fetch(WORKER, 3, request=1).grants}
+    error = Failure("OSError", "no route")
+    live = [LiveJob(name, "retrying", attempt=2, started_at=1_000, error=error) for name in ("retried", "again")]
+    records.write([live_step("old", job) for job in [*live, LiveJob("runs", "running", attempt=1)]])
+    for id_ in (b"retried", b"again"):
+        family.move(leases[id_], move="divert", lane="retry", body=retried, delay_ms=3_600_000)
+    set_aside(family, "p", by="me")
+
+    assert sweep(records) == 0
+    family.enqueue([Entry("again", BODY)])
+    shown = [record and (record.state, record.attempts) for record in records.read_many(["runs", "retried", "again"])]
+    assert shown == [("running", 1), ("retrying", 2), ("queued", 0)]
+    [grant] = family.fetch(WORKER, 1, request=2).grants
+    assert records.write([live_step("old", LiveJob("again", "running", attempt=1, started_at=2_000))]) == ["written"]
+    assert undo(family, "p") == (1, 1)
+    found = records.read("retried")
+    assert found is not None and found.error == {"type": "OSError", "message": "no route"}
+    assert sweep(records) == 0
+    assert records.states(["runs", "again"]) == ["running", "running"]
+    assert family.ack(WORKER, [grant.lease]) == [] and all_keys(family) == []
+
+
+def test_jobs_that_are_set_aside_are_answered_as_where_they_were(family: QueueOperations) -> None:
+    records = JobRecords(family.calls, Keys(prefix="purged"), ["old"])
+    fill(family, 3)
+    family.enqueue([Entry("stopped", BODY)])
+    assert administration.cancel(family, "stopped") == "cancelled"
+    names = ["n1", "high", "later", "retry-later", "stopped", "nobody"]
+    before = records.read_many(names)
+
+    set_aside(family, "p", by="me", undo_ms=0)
+
+    assert records.read_many(names) == before
+    assert records.states(names) == ["queued", "queued", "scheduled", "scheduled", "cancelled", None]
+    finish(drop(family, "p"))
+    assert records.states(names) == [None] * 6
+
+
+@pytest.mark.parametrize("name", ["", "p:claim", "p:left_out", "a b", "x" * 65, "{p}"])
+def test_an_id_that_is_none_of_a_purge_is_refused(family: QueueOperations, name: str) -> None:
+    fill(family, 3)
+    with pytest.raises(ValueError, match="purge id"):
+        set_aside(family, name, by="me")
+    set_aside(family, "p", by="me", undo_ms=0)
+    family.calls.call(script("claim_purge"), [family.keys.purges], ["p", "undo"])
+
+    with pytest.raises(LookupError, match="there is no purge"):
+        undo(family, name)
+    assert family.calls.client.hlen(family.keys.purges) == 2
 
 
 def test_a_drop_records_neither_untracked_jobs_nor_those_sent_again(family: QueueOperations) -> None:
@@ -170,7 +256,7 @@ def test_two_purges_lie_beside_each_other(family: QueueOperations) -> None:
     set_aside(family, "second", by="me")
 
     assert finish(drop(family, "first")) == 10
-    assert undo(family, "second") == 1
+    assert undo(family, "second") == (1, 0)
     assert family.calls.client.lrange(family.keys.waiting("live")[1], 0, -1) == [b"second"]
 
 
