@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from django.urls import reverse
 
 from apps.platform.console.formatting import duration, times
 from apps.platform.dead_letters.queries import LetterGroup
@@ -11,7 +13,7 @@ from apps.platform.operations.queries import YardState
 from apps.platform.operations.rows import Level, Row
 from apps.platform.operations.server_state import ServerState
 from broker.health.server import ServerFinding
-from broker.shapes import LaneStats
+from broker.shapes import LaneStats, QueuePause
 
 # In one sample, a wait of less than 1 s looks like a message that is just being fetched.
 SEEN_MS = 1_000
@@ -26,7 +28,7 @@ class Verdict:
     Args:
         facts: Figures with their meaning.
         then: Remedy, or "".
-        action: Label of the button; ``link`` is its URL name, ``query`` its query string.
+        action: Label of the button; ``link`` is its URL name, ``of`` the URL's argument, ``query`` its query string.
         also: Further findings, as sentences.
     """
 
@@ -39,10 +41,20 @@ class Verdict:
     link: str = ""
     query: str = ""
     also: tuple[str, ...] = field(default=())
+    of: str = ""
+
+    @property
+    def href(self) -> str:
+        """Address that the button leads to."""
+        return reverse(self.link, args=[self.of] if self.of else None) + self.query
 
 
 def diagnose(
-    rows: Sequence[Row], state: YardState | None, recent: Sequence[LetterGroup] | None, open_letters: int
+    rows: Sequence[Row],
+    state: YardState | None,
+    recent: Sequence[LetterGroup] | None,
+    open_letters: int,
+    holders: Mapping[str, str] | None = None,
 ) -> Verdict:
     """Return the verdict.
 
@@ -51,6 +63,7 @@ def diagnose(
         recent: Groups of messages that became dead letters in the last ten minutes; ``None`` while the database is
             unavailable.
         open_letters: Number of dead letters not triaged yet.
+        holders: Who holds the slots, by queue, as words.
     """
     if state is None:
         return _broker_away()
@@ -60,9 +73,9 @@ def diagnose(
     found = [
         *_broker_unsafe(state.server.errors),
         *_pools_down(rows),
-        *_late(rows),
+        *_late(rows, holders or {}),
         *_done_late(rows),
-        *_paused(rows),
+        *_paused(rows, state),
         *_parked(state),
         *_failing(recent or ()),
         *_retrying(state),
@@ -72,11 +85,7 @@ def diagnose(
     ]
     if not found:
         return Verdict("ok", "Healthy", "Every queue is on time.", facts)
-    first, rest = found[0], found[1:]
-    also = tuple(verdict.sentence for verdict in rest)
-    return Verdict(
-        first.level, first.label, first.sentence, facts, first.then, first.action, first.link, first.query, also
-    )
+    return replace(found[0], facts=facts, also=tuple(verdict.sentence for verdict in found[1:]))
 
 
 def _broker_away() -> Verdict:
@@ -129,7 +138,7 @@ def _pools_down(rows: Sequence[Row]) -> list[Verdict]:
     ]
 
 
-def _late(rows: Sequence[Row]) -> list[Verdict]:
+def _late(rows: Sequence[Row], holders: Mapping[str, str]) -> list[Verdict]:
     late = [row for row in rows if row.state.word == "Late" and (row.ratio or 0) > 1]
     late = [row for row in late if (row.oldest_age_ms or 0) >= SEEN_MS]
     found = []
@@ -137,7 +146,8 @@ def _late(rows: Sequence[Row]) -> list[Verdict]:
         # A fully loaded pool still shows one or two free slots in any sample.
         working = row.busy * 2 >= row.slots
         share = "all" if row.busy >= row.slots else f"{row.busy} of"
-        cause = f"{share} {row.slots} slots are busy" if working else "its free slots start nothing"
+        who = f" ({holders[row.queue]})" if row.queue in holders else ""
+        cause = f"{share} {row.slots} slots are busy{who}" if working else "its free slots start nothing"
         then = (
             "It recovers when running jobs finish faster than new ones arrive. If it does not, give the "
             "pool more slots in project/topology.py, or move its slow actor to another queue."
@@ -148,7 +158,7 @@ def _late(rows: Sequence[Row]) -> list[Verdict]:
             f"{row.name} is {times(row.ratio or 0)} behind its promise, because {cause}; "
             f"{_jobs(row)}, the oldest for {duration(row.oldest_age_ms or 0)}."
         )
-        found.append(Verdict(row.state.level, "Late", sentence, then=then))
+        found.append(_leading_to(row, "See who holds its slots", Verdict(row.state.level, "Late", sentence, then=then)))
     return found
 
 
@@ -157,28 +167,45 @@ def _done_late(rows: Sequence[Row]) -> list[Verdict]:
     late = [row for row in rows if row.state.word == "Late" and (row.ratio or 0) <= 1]
     late = [row for row in late if (row.unfinished_age_ms or 0) >= SEEN_MS]
     return [
-        Verdict(
-            row.state.level,
-            "Late",
-            f"{row.name} starts its jobs in time and ends them late: the oldest is {times(row.done_ratio or 0)} behind "
-            f"the promise to end, {duration(row.unfinished_age_ms or 0)} after it was ready.",
-            then="Find what holds the slots, on the queue's page: what its tasks call is slow, or one of them hangs.",
+        _leading_to(
+            row,
+            "See who holds its slots",
+            Verdict(
+                row.state.level,
+                "Late",
+                f"{row.name} starts its jobs in time and ends them late: the oldest is {times(row.done_ratio or 0)} "
+                f"behind the promise to end, {duration(row.unfinished_age_ms or 0)} after it was ready.",
+                then="What its tasks call is slow, or one of them hangs: its page shows what holds the slots.",
+            ),
         )
         for row in sorted(late, key=lambda row: row.done_ratio or 0, reverse=True)
     ]
 
 
-def _paused(rows: Sequence[Row]) -> list[Verdict]:
+def _paused(rows: Sequence[Row], state: YardState) -> list[Verdict]:
+    pauses = {stats.queue: stats.pause or QueuePause() for stats in state.queues}
     return [
-        Verdict(
-            "warn",
-            "Paused",
-            f"{row.name} starts nothing, because an operator paused it; {_jobs(row)}.",
-            then=f"When the reason is gone: `manage.py queues resume {row.name}`.",
+        _leading_to(
+            row,
+            f"Look at {row.name}",
+            Verdict(
+                "warn",
+                "Paused",
+                f"{row.name} starts nothing, because {pause.by or 'an operator'} paused it"
+                f"{f' ({pause.reason})' if pause.reason else ''}; {_jobs(row)}.",
+                then=f"When the reason is gone, resume it on its page, or: `manage.py queues resume {row.name}`."
+                f"{' It resumes by itself at the time that its page states.' if pause.until else ''}",
+            ),
         )
         for row in rows
         if row.state.word == "Paused"
+        for pause in [pauses[row.queue]]
     ]
+
+
+def _leading_to(row: Row, action: str, verdict: Verdict) -> Verdict:
+    """Return a verdict with a button that leads to the page of a row's queue."""
+    return replace(verdict, action=action, link="switchyard-queue", of=row.queue)
 
 
 def _parked(state: YardState) -> list[Verdict]:

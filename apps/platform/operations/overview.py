@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -22,9 +24,12 @@ from apps.platform.operations.timeouts import NoAnswer
 from apps.platform.schedules import queries as schedules
 from apps.platform.schedules.queries import ScheduleRow
 from broker.errors import BrokerError
+from broker.topology import Yard
 
 TIMEOUT_S = 2.0
 RECENT = timedelta(minutes=10)
+# Actors that are named; the others are counted together.
+NAMED = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +77,9 @@ def overview() -> Room:
     except DatabaseError:
         recent, open_letters, latest, paused = None, 0, None, []
     pools = list(state.pools.values()) if state else []
+    running = running_or_none() if state else None
     return Room(
-        verdict=diagnose(rows, state, recent, open_letters),
+        verdict=diagnose(rows, state, recent, open_letters, slot_holders(declared_yard(), running or ())),
         rows=tuple((row, draw(row)) for row in rows),
         pools=tuple(_pool_row(pool.name, state) for pool in declared_yard().pools),
         pools_up=sum(pool.up for pool in pools),
@@ -83,8 +89,28 @@ def overview() -> Room:
         paused_schedules=tuple(paused),
         at=timezone.now(),
         away=state is None,
-        running=running_or_none() if state else None,
+        running=running,
     )
+
+
+def slot_holders(yard: Yard, running: Iterable[RunningJob]) -> dict[str, str]:
+    """Return for each queue in whose pools something runs which actors run there: ``6 × export, 2 × others``."""
+    by_pool: dict[str, Counter[str]] = {}
+    for job in running:
+        by_pool.setdefault(job.holder.pool, Counter())[job.actor] += 1
+    found = {}
+    for queue in yard.queues:
+        counts = sum((by_pool.get(pool.name, Counter()) for pool in yard.pools_of(queue.name)), Counter[str]())
+        if counts:
+            found[queue.name] = _words(counts)
+    return found
+
+
+def _words(counts: Counter[str]) -> str:
+    first = counts.most_common(NAMED)
+    others = counts.total() - sum(count for _, count in first)
+    named = [f"{count:,} × {actor}" for actor, count in first]
+    return ", ".join([*named, f"{others:,} × others"] if others else named)
 
 
 def _state() -> YardState | None:

@@ -9,6 +9,7 @@ from apps.platform.operations.queries import YardState
 from apps.platform.operations.rows import yard_rows
 from apps.platform.operations.server_state import REFUSALS, ServerState
 from broker.health.server import ServerFinding
+from broker.shapes import QueuePause
 from tests.unit.operations.yards import YARD, down, lane, pool, state
 
 NOW = datetime(2026, 11, 20, tzinfo=UTC)
@@ -95,6 +96,14 @@ def test_late_because_every_slot_is_busy() -> None:
     )
 
 
+def test_a_late_queue_names_who_holds_its_slots_and_leads_to_its_page() -> None:
+    now = state(LATE, pool("mail", busy=4))
+    found = diagnose(yard_rows(YARD, now), now, (), 0, {"mail": "3 × newsletter, 1 × export", "hooks": "9 × hook"})
+
+    assert "because all 4 slots are busy (3 × newsletter, 1 × export); 64 jobs wait" in found.sentence
+    assert (found.action, found.href) == ("See who holds its slots", "/admin/operations/queues/mail/")
+
+
 def test_late_with_free_slots_says_so() -> None:
     assert "its free slots start nothing" in verdict(state(LATE, pool("mail", busy=1))).sentence
 
@@ -105,6 +114,16 @@ def test_queue_that_somebody_paused_and_forgot_is_named_with_what_resumes_it() -
     assert (found.level, found.label) == ("warn", "Paused")
     assert found.sentence == "mail starts nothing, because an operator paused it; 5 jobs wait."
     assert "manage.py queues resume mail" in found.then
+
+
+def test_a_pause_names_who_set_it_and_why_and_leads_to_its_page() -> None:
+    now = state(lane("mail", 5, age_ms=41_000), paused=True)
+    pause = QueuePause(until=1, by="ada", reason="disk is full")
+    found = verdict(replace(now, queues=(replace(now.queues[0], pause=pause), now.queues[1])))
+
+    assert found.sentence == "mail starts nothing, because ada paused it (disk is full); 5 jobs wait."
+    assert (found.action, found.href) == ("Look at mail", "/admin/operations/queues/mail/")
+    assert "It resumes by itself at the time that its page states." in found.then
 
 
 def test_jobs_that_no_worker_knows_are_counted_by_queue() -> None:
