@@ -207,6 +207,20 @@ def _log_interrupt(job_id: str, exception: type[Interrupt]) -> None:
     log.warning("interrupted", job_id=job_id, exception=exception.__name__)
 
 
+class _Withdrawn(BaseException):
+    """Exception in place of one that is withdrawn; nothing else raises it."""
+
+
 def _withdraw(thread_id: int) -> None:
-    """Withdraw an exception that was set for a thread and has not arrived."""
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread_id), None)
+    """Withdraw an exception that was set for the current thread and has not arrived.
+
+    Another one takes its place, and arrives here: after one that was only taken back, CPython 3.11 looks for it at each
+    call of a function as long as the process lives, and is stuck there under a profiler.
+    """
+    try:
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread_id), ctypes.py_object(_Withdrawn))
+        for _ in range(100):  # it arrives after the call, or at the first turn
+            pass
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread_id), None)
+    except _Withdrawn:
+        return

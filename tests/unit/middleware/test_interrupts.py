@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 import threading
 import time
 from typing import Any
@@ -156,3 +158,30 @@ def test_a_limit_that_is_raised_late_stays_out_of_what_comes_after_the_task(monk
     thread.join(5)
 
     assert arrived == []
+
+
+PROFILED = """
+import sys
+from middleware.interrupts import ThreadInterrupts
+
+interrupts = ThreadInterrupts()
+interrupts.begin("a-job", 0)
+try:
+    interrupts.raise_due()
+    while True:
+        pass
+except BaseException as error:
+    print(type(error).__name__)
+interrupts.end()
+sys.setprofile(lambda frame, event, argument: None)
+(lambda: None)()
+sys.setprofile(None)
+print("profiled")
+"""
+
+
+def test_what_runs_after_an_interrupt_can_be_profiled() -> None:
+    """CPython 3.11 looks for an exception that was taken back at each call, and is stuck there under a profiler."""
+    ended = subprocess.run([sys.executable, "-c", PROFILED], capture_output=True, text=True, timeout=60, check=False)
+
+    assert ended.stdout.splitlines()[-2:] == ["TimeLimitExceeded", "profiled"], ended.stderr
