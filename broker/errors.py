@@ -181,12 +181,12 @@ class InvalidQueueName(SwitchyardError):
 
 
 class InvalidMessageId(SwitchyardError):
-    """A message id is not 1 to 200 printable ASCII characters without spaces."""
+    """A message id is not 1 to 200 printable ASCII characters without spaces, or is reserved."""
 
     def __init__(self, message_id: object) -> None:
         super().__init__(
             f"message id {message_id!r:.210} is not allowed; use 1 to 200 printable ASCII characters without spaces, "
-            "for example a UUID"
+            "not ending with :events or :progress, for example a UUID"
         )
 
 

@@ -16,7 +16,10 @@ from broker.queue.argument_names import with_parameter
 from broker.queue.results import Entry
 
 NO_ACTORS: Final[Mapping[str, Actor[Any, Any]]] = MappingProxyType({})
-MESSAGE_ID: Final = re.compile(r"[!-~]{1,200}")
+# Keys and fields of our own end like this: `<id>:events`, `<id>:progress`. In the hash of an owner is a field `#`.
+RESERVED_ENDS: Final = (":events", ":progress")
+RESERVED: Final = frozenset({"#", "events", "progress"})
+MESSAGE_ID: Final = re.compile(r"(?!(?:#|events|progress)\Z)[!-~]{1,200}(?<!:events)(?<!:progress)")
 NUMBERS: Final = ("attempts", "generation", "enqueued_at", "due_at")
 # Options that :func:`decode` has validated, or that take any value. Other options are the middleware's to validate.
 VALIDATED: Final = frozenset((*NUMBERS, "owner", "deferred_by", "parked_ms"))
@@ -42,7 +45,7 @@ def entry_of(message: Message[Any], actors: Mapping[str, Actor[Any, Any]] = NO_A
         InvalidMessageId, PayloadTooLarge, UnencodablePayload: it cannot be sent.
     """
     id_ = message.message_id
-    if not isinstance(id_, str) or not MESSAGE_ID.fullmatch(id_) or id_ == "#":
+    if not isinstance(id_, str) or not MESSAGE_ID.fullmatch(id_):
         raise InvalidMessageId(id_)
     try:
         body = encode(message)
@@ -119,7 +122,7 @@ def usable_id(raw: bytes) -> str | None:
 
 
 def _is_usable_id(text: str) -> bool:
-    return len(text) <= LONGEST_ID and text.isprintable()
+    return len(text) <= LONGEST_ID and text.isprintable() and not text.endswith(RESERVED_ENDS) and text not in RESERVED
 
 
 def _require_reason(deferred_by: Any) -> None:

@@ -196,6 +196,20 @@ def test_a_quarantined_message_that_is_no_message_is_only_discarded(broker: Redi
     assert broker.client.exists(keys.quarantine, keys.quarantined_bodies) == 0
 
 
+def test_a_message_whose_id_makes_another_jobs_key_is_quarantined(
+    broker: RedisBroker, run_worker: Any, runs: dict[str, int]
+) -> None:
+    family, _ = broker.lane("work")
+    body = json.dumps({"actor": "note", "sent_at": now_ms()}).encode()
+    family.enqueue([Entry("a-job:progress", body), Entry("a-job:events", body)])
+
+    with run_worker(broker=broker):
+        wait_for(lambda: len(quarantined(broker)) == 2)
+
+    assert all("its id is no id" in reason for reason in quarantined(broker).values())
+    assert runs == {} and broker.client.hlen(family.keys.bodies) == 0
+
+
 def test_a_message_for_an_actor_of_a_newer_release_is_parked_with_its_options(
     broker: RedisBroker, run_worker: Any
 ) -> None:

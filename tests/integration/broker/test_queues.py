@@ -126,13 +126,23 @@ def test_a_queue_that_nobody_declared_is_named(build: Build) -> None:
             act()
 
 
-@pytest.mark.parametrize("id_", ["", " ", "a b", "ä", "x" * 201, "a\nb", "a\0", "#", 7])
+RESERVED = ["#", "a:events", "a:progress", "result:events", "events", "progress", ":events"]
+
+
+@pytest.mark.parametrize("id_", ["", " ", "a b", "ä", "x" * 201, "a\nb", "a\0", 7, *RESERVED])
 def test_an_id_that_can_be_no_key_is_refused(build: Build, id_: Any) -> None:
     broker = build()
 
     with pytest.raises(InvalidMessageId, match="printable ASCII"):
         broker.enqueue(message(id_=id_))
     assert depth(broker) == 0
+
+
+@pytest.mark.parametrize("id_", ["events:a", "a:events:b", "progress-a", "a#", "result:a", "x" * 193 + "events!"])
+def test_an_id_that_only_looks_like_a_key_of_ours_is_accepted(build: Build, id_: str) -> None:
+    broker = build()
+    broker.enqueue(message(id_=id_))
+    assert depth(broker) == 1
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ def test_other_numbers_are_read(name: str, value: int) -> None:
     assert read(options={name: value}).options == {name: value}
 
 
-@pytest.mark.parametrize("id_", ["x" * 201, "two\nlines", "\x1b[2J"])
+@pytest.mark.parametrize("id_", ["x" * 201, "two\nlines", "\x1b[2J", "#", "a:events", "a:progress", "events"])
 def test_an_id_that_nobody_could_have_sent_is_unreadable(id_: str) -> None:
     with pytest.raises(UnreadableMessage, match="its id is no id"):
         decode(b'{"actor":"audit","sent_at":1}', message_id=id_, lane="work")
