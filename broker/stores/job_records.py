@@ -175,20 +175,21 @@ class JobRecords:
 
     def read_many(self, job_ids: Sequence[str], *, queue: str = "") -> list[JobRecord | None]:
         """Return the records of jobs, of one queue or of any; a call of 100 takes the server about 2 ms."""
-        chunks = (job_ids[start : start + READ_AT_ONCE] for start in range(0, len(job_ids), READ_AT_ONCE))
-        return [
-            found
-            for chunk in chunks
-            for found in self._find(chunk, raise_errors=True, queues=(queue,) if queue else ())
-        ]
+        return self._find_all(job_ids, raise_errors=True, queues=(queue,) if queue else ())
 
     def states(self, job_ids: Sequence[str]) -> list[str | None]:
-        """Return the state of each job, in one round trip; ``None`` for one that is unknown, expired or unreadable.
+        """Return the state of each job, 100 in a round trip; ``None`` for one that is unknown, expired or unreadable.
 
         Raises:
             BrokerUnavailable: the server did not answer.
         """
-        return [None if found is None else found.state for found in self._find(job_ids, raise_errors=False)]
+        return [None if found is None else found.state for found in self._find_all(job_ids, raise_errors=False)]
+
+    def _find_all(
+        self, job_ids: Sequence[str], *, raise_errors: bool, queues: Sequence[str] = ()
+    ) -> list[JobRecord | None]:
+        chunks = (job_ids[start : start + READ_AT_ONCE] for start in range(0, len(job_ids), READ_AT_ONCE))
+        return [found for chunk in chunks for found in self._find(chunk, raise_errors=raise_errors, queues=queues)]
 
     def _find(
         self, job_ids: Sequence[str], *, raise_errors: bool, queues: Sequence[str] = ()

@@ -196,3 +196,17 @@ def test_a_message_moves_once_whatever_the_keys_of_the_history_are(
 
     assert valkey.lrange(family.waiting("retry")[1] if act == "move" else family.dead, 0, -1) == [b"a"]
     assert queue.held("worker/live") == []
+
+
+def test_states_of_many_jobs_are_read_in_short_calls(valkey: redis.Redis, keys: Keys, family: QueueKeys) -> None:
+    records, names = make(valkey, keys), list(ids(2_050))
+    end(records, names)
+
+    before = scripts_called(valkey)
+    assert records.states([*names, "nobody"]) == ["succeeded"] * 2_050 + [None]
+    assert scripts_called(valkey) - before == 21
+
+
+def scripts_called(valkey: redis.Redis) -> int:
+    commands = valkey.info("commandstats")
+    return sum(commands.get(f"cmdstat_{name}", {"calls": 0})["calls"] for name in ("evalsha", "eval", "fcall"))
