@@ -22,6 +22,8 @@ AT_ONCE = 100
 # A step takes seconds at most: an act that is unfinished and untouched for so long has lost its job.
 LOST_S = 120
 RESUMED_AT_ONCE = 20
+KEEP_DAYS = 90
+DELETE_AT_ONCE, MOST_BATCHES = 1_000, 100
 
 
 def start(
@@ -103,3 +105,20 @@ def resume_lost() -> int:
         log.warning("bulk act resumed: its job was lost", bulk_act=row.pk, kind=row.kind)
         send(row)
     return len(lost)
+
+
+def delete_old_rows() -> int:
+    """Delete acts that ended over 90 days ago, 1,000 a statement and at most 100,000; return the count.
+
+    What they did stays in the audit log.
+    """
+    old = BulkAct.objects.exclude(state__in=UNFINISHED).filter(
+        touched_at__lt=timezone.now() - timedelta(days=KEEP_DAYS)
+    )
+    deleted = 0
+    for _ in range(MOST_BATCHES):
+        keys = list(old.order_by("touched_at").values_list("pk", flat=True)[:DELETE_AT_ONCE])
+        deleted += BulkAct.objects.filter(pk__in=keys).delete()[0]
+        if len(keys) < DELETE_AT_ONCE:
+            break
+    return deleted

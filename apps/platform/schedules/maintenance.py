@@ -36,8 +36,8 @@ def maintenance_tasks() -> tuple[MaintenanceTask, ...]:
     """Return the tasks: alerts, broker, letters, purges, records, old rows, bulk acts whose job is gone."""
     from apps.platform.alerts.broker_alerts import BrokerAlerts
     from apps.platform.alerts.services import dispatch_due
-    from apps.platform.audit.services import delete_old_rows
-    from apps.platform.bulk.services import resume_lost
+    from apps.platform.audit import services as audit
+    from apps.platform.bulk import services as bulk
     from apps.platform.jobs.once import delete_old_keys
 
     return (
@@ -47,8 +47,9 @@ def maintenance_tasks() -> tuple[MaintenanceTask, ...]:
         MaintenanceTask("purges", 1.0, finish_purges),
         MaintenanceTask("job records", 300.0, sweep_records),
         MaintenanceTask("done once", 60.0, delete_old_keys),
-        MaintenanceTask("bulk acts", 30.0, resume_lost),
-        MaintenanceTask("audit log", 3_600.0, delete_old_rows),
+        MaintenanceTask("bulk acts", 30.0, bulk.resume_lost),
+        MaintenanceTask("old bulk acts", 3_600.0, bulk.delete_old_rows),
+        MaintenanceTask("audit log", 3_600.0, audit.delete_old_rows),
     )
 
 

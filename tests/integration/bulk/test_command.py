@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import timedelta
 
 import pytest
 from django.core.management import call_command
 from django.core.management.base import CommandError
+from django.utils import timezone
 
 from apps.platform.bulk.models import BulkAct
+from apps.platform.schedules.maintenance import maintenance_tasks
 from tests.integration.bulk.conftest import Start
 from tests.integration.bulk.test_letters import bury
 
@@ -49,3 +52,15 @@ def test_ended_act_cannot_be_stopped(start: Start, finish: Callable[[BulkAct], B
 
     with pytest.raises(CommandError, match="it has ended"):
         call_command("bulk", "stop", str(act.pk))
+
+
+def test_ended_acts_are_deleted_after_90_days(start: Start, finish: Callable[[BulkAct], BulkAct]) -> None:
+    [task] = [task for task in maintenance_tasks() if task.name == "old bulk acts"]
+    acts = {days: finish(start("letter.discard", {})) for days in (0, 89, 91, 400)}
+    unfinished = start("letter.discard", {})
+    for days, act in [*acts.items(), (500, unfinished)]:
+        BulkAct.objects.filter(pk=act.pk).update(touched_at=timezone.now() - timedelta(days=days))
+
+    assert task.run() == 2
+
+    assert set(BulkAct.objects.values_list("pk", flat=True)) == {acts[0].pk, acts[89].pk, unfinished.pk}
