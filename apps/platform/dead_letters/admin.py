@@ -21,6 +21,7 @@ from apps.platform.dead_letters import letter_filter, queries
 from apps.platform.dead_letters.filters import ActorFilter, QueueFilter, ReasonFilter, StateFilter
 from apps.platform.dead_letters.models import OPEN_STATES, DeadLetter
 from apps.platform.dead_letters.presentation import short_paths
+from apps.platform.dead_letters.queries import LetterGroup
 from apps.platform.dead_letters.views import ActionViews
 
 STATE_COLOURS = {
@@ -101,8 +102,15 @@ class DeadLetterAdmin(ReadOnly, ActionViews, ModelAdmin):
             "letter_count": queries.open_count(),
             "rights": self.rights(request),
             "matching": self._matching(request),
+            "discarded": self._discarded(request),
         }
         return super().changelist_view(request, context | (extra_context or {}))
+
+    @staticmethod
+    def _discarded(request: HttpRequest) -> list[LetterGroup] | None:
+        """Return the groups of discarded letters where the list shows them."""
+        state = DeadLetter.State.DISCARDED.value
+        return queries.groups(states=(state,)) if request.GET.get("state") == state else None
 
     @staticmethod
     def _matching(request: HttpRequest) -> dict[str, Any] | None:

@@ -9,18 +9,20 @@ from typing import ClassVar
 from apps.platform.dead_letters.models import DeadLetter
 from apps.platform.dead_letters.presentation import letters
 
-PAST = {"acknowledge": "Acknowledged", "requeue": "Requeued", "discard": "Discarded"}
+PAST = {"acknowledge": "Acknowledged", "requeue": "Requeued", "discard": "Discarded", "restore": "Restored"}
 CONSEQUENCES = {
     "acknowledge": ("Nothing moves:", "{they} {stay} where {they} {are}, marked as known."),
     "requeue": ("{They} {run} again,", "from the first attempt. What was done before the failure may be done twice."),
     "discard": ("{They} will never run.", "The sender gets no result and no notice."),
+    "restore": ("{They} {come} back as new dead letters.", "Nothing runs before {they} {are} requeued."),
 }
-ONE = {"they": "it", "They": "It", "them": "it", "stay": "stays", "are": "is", "run": "runs"}
-MANY = {"they": "they", "They": "They", "them": "them", "stay": "stay", "are": "are", "run": "run"}
+ONE = {"they": "it", "They": "It", "them": "it", "stay": "stays", "are": "is", "run": "runs", "come": "comes"}
+MANY = {"they": "they", "They": "They", "them": "them", "stay": "stay", "are": "are", "run": "run", "come": "come"}
 UNDO = {
     "acknowledge": "Not needed: it is only a mark.",
     "requeue": "Cancel the job while it waits. What fails again comes back as a dead letter.",
     "discard": "Restore, for 90 days: Dead letters, Discarded. Then the messages are erased.",
+    "restore": "Discard them again.",
 }
 
 

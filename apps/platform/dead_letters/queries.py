@@ -20,7 +20,7 @@ HEX_WIDTH = 16
 
 @dataclass(frozen=True, slots=True)
 class LetterGroup:
-    """Open letters of one fingerprint. ``new`` counts the unacknowledged ones."""
+    """Open letters of one fingerprint, or those of other states. ``new`` counts the unacknowledged ones."""
 
     fingerprint: str
     exception: str
@@ -76,9 +76,13 @@ def open_count() -> int:
     return DeadLetter.objects.filter(is_open=1).count()
 
 
-def groups(*, since: datetime | None = None, limit: int = 20) -> list[LetterGroup]:
-    """Return the groups of open letters, largest first; ``since`` counts only letters that died after it."""
-    letters = listing() if since is None else listing().filter(died_at__gt=since)
+def groups(*, since: datetime | None = None, states: tuple[str, ...] = (), limit: int = 20) -> list[LetterGroup]:
+    """Return the groups of letters, largest first; without ``states`` of the open ones.
+
+    Args:
+        since: Counts only letters that died after it.
+    """
+    letters = listing(states=states) if since is None else listing(states=states).filter(died_at__gt=since)
     rows = list(
         letters.order_by()
         .values("fingerprint")

@@ -27,6 +27,8 @@ from apps.platform.dead_letters.presentation import letters, seen_at
 from broker.errors import BrokerError
 
 BULK = ("requeue", "discard")
+# Of letters that are not open; needs the right to discard.
+RESTORE = "restore"
 ARGUMENTS = "switchyard_jobs.view_arguments"
 LIST = "admin:switchyard_dead_letters_deadletter_changelist"
 MOST_MESSAGES = 5
@@ -116,10 +118,11 @@ class ActionViews(ModelAdmin):
         return TemplateResponse(request, "switchyard_dead_letters/edit.html", context, status=400 if wrong else 200)
 
     def group_view(self, request: HttpRequest, fingerprint: str, action: str) -> HttpResponseBase:
-        """Ask whether to apply an action to a group's open letters."""
-        if refusal := self._refusal(request, action):
+        """Ask whether to apply an action to a group's open letters, or to restore its discarded ones."""
+        if refusal := self._refusal(request, action, RESTORE):
             return refusal
-        rows = queries.listing(fingerprint=fingerprint).order_by("died_at", "id")
+        states = (DeadLetter.State.DISCARDED.value,) if action == RESTORE else ()
+        rows = queries.listing(fingerprint=fingerprint, states=states).order_by("died_at", "id")
         if request.method not in ("GET", "HEAD"):
             return HttpResponseNotAllowed(["GET", "HEAD"])
         if action in BULK and rows.count() > AT_ONCE:
@@ -128,7 +131,7 @@ class ActionViews(ModelAdmin):
 
     def chosen_view(self, request: HttpRequest, action: str) -> HttpResponseBase:
         """Apply an action to the letters listed by the confirmation page, or ask again."""
-        if refusal := self._refusal(request, action):
+        if refusal := self._refusal(request, action, RESTORE):
             return refusal
         if request.method != "POST":
             return HttpResponseNotAllowed(["POST"])
@@ -179,7 +182,11 @@ class ActionViews(ModelAdmin):
 
     def _apply(self, request: HttpRequest, action: str, rows: Iterable[DeadLetter]) -> None:
         user, reason = cast(User, request.user), request.POST.get("reason", "").strip()
-        outcome = acts.apply(action, list(rows), who=Who.of_request(request), by=user, reason=reason)
+        who, chosen = Who.of_request(request), list(rows)
+        if action == RESTORE:
+            outcome = acts.restore(chosen, who=who, by=user, reason=reason)
+        else:
+            outcome = acts.apply(action, chosen, who=who, by=user, reason=reason)
         self._tell(request, PAST[action], outcome)
 
     @staticmethod
@@ -197,10 +204,10 @@ class ActionViews(ModelAdmin):
         context = {**self.admin_site.each_context(request), "title": confirmation.title, "ask": confirmation}
         return TemplateResponse(request, "switchyard_dead_letters/confirm.html", context)
 
-    def _refusal(self, request: HttpRequest, action: str) -> HttpResponseBase | None:
-        if action not in ACTIONS:
+    def _refusal(self, request: HttpRequest, action: str, *others: str) -> HttpResponseBase | None:
+        if action not in (*ACTIONS, *others):
             raise Http404(f"There is no action {action}.")
-        if self.rights(request)[action] and self.has_view_permission(request):
+        if self.rights(request)["discard" if action == RESTORE else action] and self.has_view_permission(request):
             return None
         context = {**self.admin_site.each_context(request), "title": "Not allowed", "action": action}
         return TemplateResponse(request, "switchyard_dead_letters/refused.html", context, status=403)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.contrib.auth.models import User
+from django.contrib.auth.models import Permission, User
 from django.core.management import call_command
 from django.core.management.base import CommandError
 from django.test import Client
@@ -124,6 +125,43 @@ def test_page_restores_and_notes(bury: Bury, operator: User, facilities: Facilit
     operator.user_permissions.clear()
     for name in ("restore", "note", "edit"):
         assert client.post(f"{page}{name}/").status_code == 403
+
+
+def test_the_list_of_discarded_letters_restores_a_group(bury: Bury, operator: User, facilities: Facilities) -> None:
+    for _ in range(2):
+        discarded(bury)
+    client = Client()
+    client.force_login(operator)
+    listed = "/admin/switchyard_dead_letters/deadletter/"
+    assert 'href="?state=discarded"' in client.get(listed).content.decode()
+
+    page = client.get(listed, {"state": "discarded"}).content.decode()
+    (address,) = re.findall(r'href="([^"]+/restore/)">Restore 2…', page)
+    asked = client.get(address)
+    assert "Restore 2 dead letters?" in asked.content.decode()
+    assert facilities.transport.stats("default").dead == 0
+    ask = asked.context["ask"]
+    client.post(ask.to, {"confirmed": "1", "ids": ask.ids})
+
+    assert facilities.transport.stats("default").dead == 2
+    assert AuditEntry.objects.filter(act="letter.restore", count=2).exists()
+    assert "No letter was discarded" in client.get(listed, {"state": "discarded"}).content.decode()
+    operator.user_permissions.set(Permission.objects.filter(codename__in=["view_deadletter", "requeue_deadletter"]))
+    assert client.get(address).status_code == client.post(ask.to, {"confirmed": "1", "ids": ask.ids}).status_code == 403
+
+
+def test_the_command_restores_a_group(bury: Bury, capsys: pytest.CaptureFixture[str]) -> None:
+    for _ in range(2):
+        discarded(bury)
+    fingerprint = DeadLetter.objects.values_list("fingerprint", flat=True)[0]
+
+    call_command("deadletters", "restore", "--group", fingerprint)
+
+    assert "Restored 2 dead letters." in capsys.readouterr().out
+    with pytest.raises(CommandError, match="it has no discarded letter"):
+        call_command("deadletters", "restore", "--group", fingerprint)
+    with pytest.raises(CommandError, match="one of the two"):
+        call_command("deadletters", "restore")
 
 
 def test_commands_restore_and_note(bury: Bury, capsys: pytest.CaptureFixture[str]) -> None:

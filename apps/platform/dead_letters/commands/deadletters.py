@@ -26,6 +26,7 @@ EXAMPLES = """examples:
   manage.py deadletters requeue --group 1f2e3d4c5b6a                   all of one cause, once it is fixed
   manage.py deadletters discard 0f8fad5b-d9cb-469f-a165-70867728950e --reason 'the customer is gone'
   manage.py deadletters restore 0f8fad5b-d9cb-469f-a165-70867728950e   within 90 days
+  manage.py deadletters restore --group 1f2e3d4c5b6a                   all discarded ones of one cause
   manage.py deadletters note 0f8fad5b-d9cb-469f-a165-70867728950e 'waits for the new rates'"""
 
 
@@ -57,7 +58,8 @@ class Command(BaseCommand):
             move.add_argument("--reason", default="", help="reason to note in the history")
             move.add_argument("--quarantined", action="store_true", help="the ids are of quarantined messages")
         restore = verbs.add_parser("restore", help="put discarded letters back into their dead lists, for 90 days")
-        restore.add_argument("ids", nargs="+", metavar="ID")
+        restore.add_argument("ids", nargs="*", metavar="ID")
+        restore.add_argument("--group", metavar="FP", default="", help="all discarded letters of this fingerprint")
         restore.add_argument("--reason", default="", help="reason to note in the history")
         note = verbs.add_parser("note", help="append a note to a letter's history")
         note.add_argument("id", metavar="ID")
@@ -123,6 +125,13 @@ class Command(BaseCommand):
 
     def _restore(self, options: dict[str, Any]) -> None:
         who, ids = Who.of_command(), list(dict.fromkeys(options["ids"]))
+        if bool(ids) == bool(options["group"]):
+            raise CommandError("give ids or --group, one of the two", returncode=WRONG_ARGUMENTS)
+        if options["group"]:
+            rows = queries.listing(fingerprint=options["group"], states=(DeadLetter.State.DISCARDED.value,))
+            ids = list(rows.order_by("died_at", "id").values_list("message_id", flat=True))
+            if not ids:
+                raise CommandError(f"group {options['group']}: it has no discarded letter")
         outcome = acts.restore(ids, who=who, by=f"{who.name} (shell)", reason=options["reason"])
         self._report(outcome, f"Restored {presentation.letters(len(outcome.done))}.", as_json=options["json"])
 
