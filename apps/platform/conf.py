@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from django.conf import settings
-from django.utils.module_loading import import_string
 
+from apps.platform.declared_yard import yard_of
 from apps.platform.default_topology import DEFAULT_YARD
 from apps.platform.setting_values import (
     LOG_FORMATS,
@@ -27,7 +27,6 @@ from apps.platform.setting_values import (
     number_of,
     public_url_of,
 )
-from broker.errors import SwitchyardError
 from broker.redis.connections import Absence
 from broker.stores.job_records import RecordLimits
 from broker.topology import Yard
@@ -194,7 +193,7 @@ def read(
     base = Path(given.value("BASE_DIR", base_dir or Path.cwd())[1]).resolve()
     state_dir = given.path("STATE_DIR", base / "var").resolve()
     return SwitchyardSettings(
-        topology=_on_cores(_topology(*given.value("TOPOLOGY", DEFAULT_YARD)), *given.value("CORES", "")),
+        topology=_on_cores(yard_of(*given.value("TOPOLOGY", DEFAULT_YARD)), *given.value("CORES", "")),
         broker_url=broker_url_of(*given.text("BROKER_URL"), state_dir, debug=debug),
         public_url=public_url_of(*given.text("PUBLIC_URL"), hosts, debug=debug),
         alert_urls=given.listed("ALERT_URLS"),
@@ -272,19 +271,6 @@ class _Given:
 def _known(key: object) -> str:
     close = get_close_matches(str(key).upper(), KEYS, n=1)
     return f"did you mean {close[0]}?" if close else f"the settings are {', '.join(KEYS)}"
-
-
-def _topology(name: str, value: Any) -> Yard:
-    if isinstance(value, str):
-        try:
-            value = import_string(value)
-        except (ImportError, SwitchyardError, ValueError) as error:
-            raise InvalidSetting(name, str(error), 'name a Yard, for example "mysite.topology.YARD"') from error
-    if not isinstance(value, Yard):
-        raise InvalidSetting(
-            name, f"is a {type(value).__name__}, not a Yard", "declare one with Yard(queues=…, pools=…)"
-        )
-    return value
 
 
 def _on_cores(yard: Yard, name: str, value: Any) -> Yard:

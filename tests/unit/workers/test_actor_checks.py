@@ -109,3 +109,12 @@ def test_a_time_limit_that_was_meant_in_seconds_is_seen(limit: float, hint: str)
 
     assert (message.id, message.is_serious()) == ("switchyard.W020", False)
     assert hint in str(message.hint)
+
+
+def test_a_soft_limit_that_was_meant_in_seconds_is_told_of_the_queue_and_not_of_its_actors() -> None:
+    yard = Yard((Queue("work", objective_ms=100, soft_limit_ms=10, hard_limit_ms=2_000),), YARD.pools)
+
+    [message] = check_actors(yard, broker_with(queue_name="work", time_limit=10))
+
+    assert (message.id, message.obj) == ("switchyard.W020", "queue work")
+    assert "write soft_limit_ms=10_000 in project/topology.py" in str(message.hint)

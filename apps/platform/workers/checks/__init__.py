@@ -121,6 +121,6 @@ def check_actors(yard: Yard, broker: Broker) -> list[CheckMessage]:
         *actors.limits_over_the_hard_limit(yard, broker),
         *actors.consumed_dead_lists(yard, broker),
         *actors.unknown_callbacks(broker),
-        *actors.limits_in_seconds(broker),
+        *actors.limits_in_seconds(yard, broker),
         *retries.short_actors(yard, broker.actors.values()),
     ]

@@ -125,9 +125,20 @@ def unknown_callbacks(broker: Broker) -> list[CheckMessage]:
     return found
 
 
-def limits_in_seconds(broker: Broker) -> list[CheckMessage]:
-    """W020: a time limit that was most likely meant in seconds."""
-    return [
+def limits_in_seconds(yard: Yard, broker: Broker) -> list[CheckMessage]:
+    """W020: a time limit, of an actor or of a queue, that was most likely meant in seconds."""
+    found: list[CheckMessage] = [
+        Warning(
+            f"its soft_limit_ms is {queue.soft_limit_ms} ms, after which every attempt fails",
+            hint=f"For {queue.soft_limit_ms} s write soft_limit_ms={queue.soft_limit_ms * 1_000:_} in {TOPOLOGY}.",
+            obj=f"queue {queue.name}",
+            id="switchyard.W020",
+        )
+        for queue in yard.queues
+        if queue.soft_limit_ms < LEAST_LIMIT_MS
+    ]
+    inherited = {queue.name: queue.soft_limit_ms for queue in yard.queues}
+    found += [
         Warning(
             f"its time_limit is {limit:g} ms, after which every attempt fails",
             hint=f"Time limits are milliseconds: for {limit:g} s write time_limit={int(limit * 1_000):_}.",
@@ -135,8 +146,11 @@ def limits_in_seconds(broker: Broker) -> list[CheckMessage]:
             id="switchyard.W020",
         )
         for actor in broker.actors.values()
-        if (limit := _milliseconds(actor.options.get("time_limit"))) is not None and limit < LEAST_LIMIT_MS
+        if (limit := _milliseconds(actor.options.get("time_limit"))) is not None
+        and limit < LEAST_LIMIT_MS
+        and limit != inherited.get(actor.queue_name)
     ]
+    return found
 
 
 def subject_of(actor: AnyActor) -> str:

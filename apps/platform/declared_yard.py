@@ -1,0 +1,69 @@
+"""The yard that a setting names. What is wrong in its file is answered with the file and line."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import fields
+from difflib import get_close_matches
+from types import TracebackType
+from typing import Any
+
+from django.utils.module_loading import import_string
+
+from apps.platform.setting_values import InvalidSetting
+from broker.errors import SwitchyardError
+from broker.topology import Pool, Queue, RetryPolicy, Yard
+from middleware.places import place
+
+DECLARED = {kind.__name__: kind for kind in (Pool, Queue, RetryPolicy, Yard)}
+# Python's own words for a misspelt option of one of them.
+MISSPELT = re.compile(rf"({'|'.join(DECLARED)})\.__init__\(\) got an unexpected keyword argument '(\w+)'")
+
+
+def yard_of(name: str, value: Any) -> Yard:
+    """Return the yard that a setting holds, or names by its dotted path.
+
+    Args:
+        name: The setting, for messages.
+
+    Raises:
+        InvalidSetting: there is no yard, or one of its values cannot be used.
+    """
+    if isinstance(value, str):
+        value = _imported(name, value)
+    if not isinstance(value, Yard):
+        raise InvalidSetting(
+            name, f"is a {type(value).__name__}, not a Yard", "declare one with Yard(queues=…, pools=…)"
+        )
+    return value
+
+
+def _imported(name: str, path: str) -> Any:
+    try:
+        return import_string(path)
+    except ImportError as error:
+        raise InvalidSetting(name, str(error), 'name a Yard, for example "mysite.topology.YARD"') from error
+    except (SwitchyardError, ValueError) as error:
+        fact, _, remedy = str(error).partition("; ")
+        where = _place(path, error.__traceback__)
+        raise InvalidSetting(name, fact, f"{remedy or 'correct the declaration'}{where}") from error
+    except TypeError as error:
+        misspelt = MISSPELT.fullmatch(str(error))
+        if misspelt is None:
+            raise
+        kind, option = misspelt.groups()
+        known = [field.name for field in fields(DECLARED[kind])]
+        near = get_close_matches(option, known, n=1)
+        remedy = f"did you mean {near[0]!r}? It" if near else "it"
+        where = _place(path, error.__traceback__)
+        raise InvalidSetting(name, f"{kind} has no {option!r}", f"{remedy} has {', '.join(known)}{where}") from error
+
+
+def _place(path: str, trace: TracebackType | None) -> str:
+    """Return the innermost place in the module of a dotted path, in parentheses; "" when the error is elsewhere."""
+    module, found = path.rpartition(".")[0], ""
+    while trace is not None:
+        if trace.tb_frame.f_globals.get("__name__") == module:
+            found = f" ({place(trace.tb_frame.f_code.co_filename, trace.tb_lineno)})"
+        trace = trace.tb_next
+    return found

@@ -1,0 +1,52 @@
+"""A mistake in the file of a yard is answered with its line and what to write, and with no other remedy."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from apps.platform.declared_yard import yard_of
+from apps.platform.setting_values import InvalidSetting
+
+START = "from broker.topology import Pool, Queue, Yard\n\n"
+QUEUE = 'Queue("mail", objective_ms=100, soft_limit_ms=1_000, hard_limit_ms=2_000'
+
+
+@pytest.mark.parametrize(
+    ("declared", "words"),
+    [
+        (f"YARD = Yard((\n    {QUEUE}, calls=5),\n), ())", r"queue mail: calls is 5; write .* \(wrong_yard\.py:4\)$"),
+        (
+            f"YARD = Yard((\n    {QUEUE}, maxdepth=5),\n), ())",
+            r"Queue has no 'maxdepth'; did you mean 'max_depth'\? It has name, objective_ms, .* \(wrong_yard\.py:4\)$",
+        ),
+        (
+            f"YARD = Yard((\n    {QUEUE}, colour=5),\n), ())",
+            r"Queue has no 'colour'; it has name, .* \(wrong_yard\.py:4\)$",
+        ),
+        ("yard = Yard((), ())", r'"YARD" attribute/class; name a Yard, for example "mysite.topology.YARD"$'),
+        ("YARD = 5", r"is a int, not a Yard; declare one with Yard\("),
+    ],
+)
+def test_a_mistake_in_the_file_of_a_yard_names_the_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, declared: str, words: str
+) -> None:
+    (tmp_path / "wrong_yard.py").write_text(START + declared + "\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "wrong_yard", raising=False)
+
+    with pytest.raises(InvalidSetting, match=rf'^SWITCHYARD\["TOPOLOGY"\]: .*{words}'):
+        yard_of('SWITCHYARD["TOPOLOGY"]', "wrong_yard.YARD")
+
+
+def test_a_fault_of_other_code_in_that_file_keeps_its_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "broken_yard.py").write_text("YARD = len(5)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+
+    with pytest.raises(TypeError, match="has no len"):
+        yard_of('SWITCHYARD["TOPOLOGY"]', "broken_yard.YARD")
