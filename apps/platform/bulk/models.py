@@ -28,6 +28,9 @@ class BulkAct(models.Model):
     reason = models.CharField(max_length=500, blank=True)
     who = models.CharField(max_length=150)
     via = models.CharField(max_length=16)
+    form_id = models.CharField(
+        max_length=36, null=True, unique=True, help_text="Of the form that started it: sent twice, it starts one act."
+    )
     audit_id = models.BigIntegerField(null=True, help_text="Row of the audit log.")
 
     total = models.PositiveBigIntegerField(default=0, help_text="Items that matched at the start.")

@@ -27,7 +27,7 @@ DELETE_AT_ONCE, MOST_BATCHES = 1_000, 100
 
 
 def start(
-    kind: str, filter: dict[str, Any], *, who: Who, reason: str = "", rate: int | None = None
+    kind: str, filter: dict[str, Any], *, who: Who, reason: str = "", rate: int | None = None, form_id: str = ""
 ) -> BulkAct:  # fmt: skip
     """Start a bulk act on all that match a filter now, and return its row. A job does it in steps.
 
@@ -35,8 +35,10 @@ def start(
         kind: Name of a registered kind, such as ``letter.requeue``.
         filter: What it is applied to; see the kind.
         rate: Items a second at most; ``None`` for as fast as it goes.
+        form_id: Of the form that asks for it.
 
     Raises:
+        IntegrityError: an act of this form has started.
         UnknownKind: no installed app registers the kind.
         ValueError: the filter is wrong, or the rate is below 1.
         BrokerUnavailable: the broker did not answer; the act starts within minutes, once it does.
@@ -47,9 +49,11 @@ def start(
         raise ValueError(f"rate: {rate} is below 1; give items a second, or leave it out")
     row = BulkAct(kind=kind, filter=stored, rate=rate, reason=storable(reason)[:500], who=who.name, via=who.via)
     row.created_at = row.touched_at = timezone.now()
+    row.form_id = form_id or None
     with act("bulk.start", who=who, reason=reason, detail={"kind": kind, "filter": stored, "rate": rate}) as entry:
         row.total = chosen.count(row)
-        row.save()
+        with transaction.atomic():
+            row.save()
         entry.target, entry.count = f"bulk act {row.pk}", row.total
         row.audit_id = begin(chosen.act, who=who, target=entry.target, reason=reason, detail={"filter": stored})
         row.save(update_fields=("audit_id",))

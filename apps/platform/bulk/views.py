@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import uuid
 from typing import Any
 
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
+from django.db import IntegrityError
 from django.http import Http404, HttpRequest, HttpResponseBase, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
@@ -80,6 +82,9 @@ def begin(request: HttpRequest, kind: str) -> HttpResponseBase:
     _check(request, chosen.right)
     if "argument" in request.GET:  # the number that match tells what an argument is
         _check(request, "switchyard_jobs.view_arguments")
+    form_id = request.POST.get("form_id", "")[:36].replace("\0", "")
+    if (started := _started(form_id)) is not None:
+        return _shown(request, started)
     try:
         planned = BulkAct(kind=kind, filter=chosen.check(request.GET.dict()), created_at=timezone.now())
         planned.total = chosen.count(planned)
@@ -90,7 +95,7 @@ def begin(request: HttpRequest, kind: str) -> HttpResponseBase:
         return _rendered(request, "begin", {"title": chosen.texts.verb, "wrong": wrong}, status=503)
     refused = _refusal(request, chosen, planned) if request.method == "POST" else ""
     if request.method == "POST" and planned.total and not refused:
-        return _start(request, planned)
+        return _start(request, planned, form_id)
     texts = chosen.texts
     context = {
         "title": f"{texts.verb} {texts.counted(planned.total)}?",
@@ -102,23 +107,38 @@ def begin(request: HttpRequest, kind: str) -> HttpResponseBase:
         "back": chosen.address(planned.filter) or reverse("switchyard-bulk-acts"),
         "refused": refused,
         "given": request.POST,
+        "form_id": form_id or str(uuid.uuid4()),
     }
     return _rendered(request, "begin", context, status=400 if refused else 200)
 
 
-def _start(request: HttpRequest, planned: BulkAct) -> HttpResponseBase:
+def _started(form_id: str) -> BulkAct | None:
+    """Return the act that a form has started: a double click sends it twice."""
+    return BulkAct.objects.filter(form_id=form_id).first() if form_id else None
+
+
+def _start(request: HttpRequest, planned: BulkAct, form_id: str) -> HttpResponseBase:
     rate, reason = request.POST.get("rate", "").strip(), request.POST.get("reason", "").strip()
     try:
         row = services.start(
-            planned.kind, planned.filter, who=Who.of_request(request), reason=reason, rate=int(rate) if rate else None
-        )
+            planned.kind, planned.filter, who=Who.of_request(request), reason=reason, rate=int(rate) if rate else None,
+            form_id=form_id,
+        )  # fmt: skip
+    except IntegrityError:
+        if (started := _started(form_id)) is None:
+            raise
+        row = started
     except BrokerError:
         messages.warning(request, "The broker does not answer: the act is written down and starts when it is back.")
         return HttpResponseRedirect(reverse("switchyard-bulk-acts"))
+    return _shown(request, row)
+
+
+def _shown(request: HttpRequest, row: BulkAct) -> HttpResponseBase:
     if request.user.has_perm(VIEW):
         return HttpResponseRedirect(reverse("switchyard-bulk-act", args=[row.pk]))
     messages.success(request, f"Bulk act {row.pk} has started.")
-    return HttpResponseRedirect(kind_of(planned.kind).address(planned.filter) or reverse("admin:index"))
+    return HttpResponseRedirect(kind_of(row.kind).address(row.filter) or reverse("admin:index"))
 
 
 def _refusal(request: HttpRequest, chosen: Kind, planned: BulkAct) -> str:

@@ -121,6 +121,8 @@ class ActionViews(ModelAdmin):
         """Ask whether to apply an action to a group's open letters, or to restore its discarded ones."""
         if refusal := self._refusal(request, action, RESTORE):
             return refusal
+        if "\0" in fingerprint:
+            raise Http404("A fingerprint has no NUL character.")
         states = (DeadLetter.State.DISCARDED.value,) if action == RESTORE else ()
         rows = queries.listing(fingerprint=fingerprint, states=states).order_by("died_at", "id")
         if request.method not in ("GET", "HEAD"):

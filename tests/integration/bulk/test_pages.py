@@ -10,7 +10,7 @@ from django.contrib.auth.models import Permission, User
 from django.test import Client
 
 from apps.platform.audit.models import AuditEntry
-from apps.platform.bulk import steps
+from apps.platform.bulk import steps, views
 from apps.platform.bulk.models import BulkAct
 from apps.platform.dead_letters.models import DeadLetter
 from broker.interface import Facilities
@@ -177,3 +177,20 @@ def test_page_hides_the_argument_of_a_filter_from_who_may_not_view_arguments(
 
     assert "argument-7731" not in poor and "billing" in poor
     assert "argument-7731" in full
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+def test_form_that_is_sent_twice_starts_one_act(page: Client, at_once: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    bury(3)
+    form = re.search(r'name="form_id" value="([0-9a-f-]{36})"', page.get(BEGIN).content.decode())
+    assert form is not None
+    given = {"count": "3", "reason": "mended", "form_id": form[1]}
+    first = page.post(BEGIN, given)
+    if at_once:  # the second request looks before the first one has written its act
+        answers = [views._started(form[1]), None]
+        monkeypatch.setattr(views, "_started", lambda form_id: answers.pop())
+
+    second = page.post(BEGIN, given)
+
+    assert second["Location"] == first["Location"] == f"/admin/operations/bulk/{BulkAct.objects.get().pk}/"
+    assert AuditEntry.objects.filter(act="letter.requeue").count() == 1

@@ -296,3 +296,7 @@ def test_pages_survive_a_broker_that_is_away(operator: User, client: Client, bro
     assert client.get(page_of(row)).status_code == 200
     assert "does not answer" in client.get(reverse("admin:switchyard_dead_letters_quarantine")).content.decode()
     assert "did not answer" in client.post(one(row, "requeue"), follow=True).content.decode()
+
+
+def test_group_whose_name_no_database_compares_is_not_found(client: Client) -> None:
+    assert client.get(f"{reverse(LIST)}group/%00/requeue/").status_code == 404
