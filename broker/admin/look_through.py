@@ -51,6 +51,7 @@ class ComparedOptions(msgspec.Struct, frozen=True, gc=False):
 
     enqueued_at: int | None = None
     owner: str | None = None
+    parent: str | None = None
     tags: msgspec.Raw = msgspec.Raw(b"[]")
 
 

@@ -13,7 +13,7 @@ from broker.queue.codec import LARGEST
 from broker.stores.job_records import STEPS
 
 LONGEST_TEXT: Final = 255
-TEXTS: Final = ("actor", "queue", "owner", "tag", "error", "fingerprint", "release")
+TEXTS: Final = ("actor", "queue", "owner", "parent", "tag", "error", "fingerprint", "release")
 TIMES: Final = ("since", "until")
 _AGO: Final = re.compile(r"([1-9][0-9]{0,5})([smhd])")
 _UNITS_MS: Final = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
@@ -26,6 +26,7 @@ class Filter:
 
     Args:
         states: States as in job records; empty for all. In the history alone, those that have ended.
+        parent: Id of the job that sent them.
         argument: Name and exact value of an argument that the actor lists in ``search``.
         error: The class of the last failure's exception, or a part of its text.
         since: Time of the end, or of the failure with ``failures``: ISO 8601, or ``30m``, ``1h``, ``7d`` ago.
@@ -37,6 +38,7 @@ class Filter:
     actor: str = ""
     queue: str = ""
     owner: str = ""
+    parent: str = ""
     tag: str = ""
     argument: tuple[str, str] | None = None
     error: str = ""

@@ -21,7 +21,7 @@ LIMIT: Final = 50
 LOOKED_THROUGH: Final = 10_000
 CHUNK: Final = 500
 # Columns with an index of their own, from the rarest value to the commonest.
-INDEXED: Final = ("owner", "actor", "release", "queue")
+INDEXED: Final = ("parent", "owner", "actor", "release", "queue")
 
 
 class HistoryPage(NamedTuple):

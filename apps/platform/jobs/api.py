@@ -76,6 +76,7 @@ LIST_DOC: dict[str, Any] = {
             ("actor", "Name of an actor.", {"type": "string"}),
             ("queue", "Name of a queue.", {"type": "string"}),
             ("owner", "Owner, for operators; other tokens list the jobs of their owner.", {"type": "string"}),
+            ("parent", "Id of the job that sent it.", {"type": "string"}),
             ("tag", "One of the job's tags.", {"type": "string"}),
             ("argument", "`name=value`; needs the right to view arguments.", {"type": "string"}),
             ("error", "Class of the last failure's exception, or a part of its text.", {"type": "string"}),

@@ -82,6 +82,18 @@ def test_only_what_matches_is_cancelled(
     assert states(facilities, others) == {"queued"}
 
 
+def test_only_children_of_the_job_that_is_named_are_cancelled(
+    start: Start, finish: Finish, facilities: Facilities, work: Actor[Any, Any]
+) -> None:
+    child = work.send_with_options(args=(1,), parent="p-1").message_id
+    others = [work.send_with_options(args=(1,), parent="p-2").message_id, work.send(1).message_id]
+
+    act = finish(start("job.cancel", {"parent": "p-1"}))
+
+    assert (act.done, states(facilities, [child])) == (1, {"cancelled"})
+    assert states(facilities, others) == {"queued"}
+
+
 def test_jobs_of_other_owners_states_and_later_ones_stay(
     start: Start, finish: Finish, facilities: Facilities, work: Actor[Any, Any]
 ) -> None:

@@ -59,6 +59,8 @@ def test_children_are_found_by_their_parent() -> None:
         ({"actor": "send_mail"}, "dead"),
         ({"queue": "slow"}, "vip"),
         ({"owner": "shop"}, "plain"),
+        ({"parent": "p-1"}, "late dead"),
+        ({"parent": "p-1", "state": "dead"}, "dead"),
         ({"release": "1.4"}, "vip"),
         ({"tag": "gold"}, "vip"),
         ({"argument": "customer_id=42"}, "dead vip"),
@@ -83,8 +85,8 @@ def test_each_condition_finds_its_jobs(query: dict[str, str], expected: str) -> 
             fingerprint="beef", error_message="no order",
         ),
         "plain": job_row(20, owner="shop"),
-        "dead": job_row(30, state="dead", actor="send_mail", values={"customer_id": "42"}, **failure),
-        "late": job_row(40, values={"customer_id": "43"}),
+        "dead": job_row(30, state="dead", actor="send_mail", values={"customer_id": "42"}, parent="p-1", **failure),
+        "late": job_row(40, parent="p-1", values={"customer_id": "43"}),
         "again": job_row(50, state="retrying", error_type="KeyError", fingerprint="cafe"),
     }  # fmt: skip
     names = {row.pk: name for name, row in rows.items()}

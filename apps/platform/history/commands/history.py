@@ -25,6 +25,7 @@ HELP: Final = {
     "actor": "name of an actor",
     "queue": "name of a queue",
     "owner": "owner of the job",
+    "parent": "id of the job that sent it",
     "tag": "one of the job's tags",
     "error": "class of the last failure's exception, or a part of its text",
     "fingerprint": "fingerprint of the last failure",

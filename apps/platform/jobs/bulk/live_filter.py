@@ -47,6 +47,8 @@ class Matcher:
             return False
         if wanted.owner and str(options.get("owner", "")) != wanted.owner:
             return False
+        if wanted.parent and options.get("parent") != wanted.parent:
+            return False
         if wanted.tag and wanted.tag not in _texts(options.get("tags")):
             return False
         sent = int(options.get("enqueued_at", message.message_timestamp))

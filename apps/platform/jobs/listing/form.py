@@ -54,7 +54,9 @@ def context_of(wanted: Filter) -> dict[str, Any]:
         ),
         "actors": sorted(dramatiq.get_broker().actors),
         "presets": [(text, f"?{urlencode(preset)}", preset == query) for text, preset in PRESETS],
-        "more_open": any(query.get(name) for name in ("owner", "tag", "error", "fingerprint", "release", "until")),
+        "more_open": any(
+            query.get(name) for name in ("owner", "parent", "tag", "error", "fingerprint", "release", "until")
+        ),
     }
 
 

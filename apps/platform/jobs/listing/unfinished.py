@@ -84,7 +84,7 @@ def unfinished_jobs(
     held = [seen.id for seen in looked.messages if seen.place == "leased"]
     known = dict(zip(held, facilities().records.states(held), strict=True)) if held else {}
     since, until = wanted.since_ms or 0, LARGEST if wanted.until_ms is None else wanted.until_ms
-    compares = bool(wanted.actor or wanted.owner or wanted.tag or wanted.argument)
+    compares = bool(wanted.actor or wanted.owner or wanted.parent or wanted.tag or wanted.argument)
     found: list[SeenMessage] = []
     times: list[int] = []
     also: set[str] = set()
@@ -141,6 +141,8 @@ def _matches(fields: ComparedFields, wanted: Filter) -> bool:
     if wanted.actor and fields.actor != wanted.actor:
         return False
     if wanted.owner and fields.options.owner != wanted.owner:
+        return False
+    if wanted.parent and fields.options.parent != wanted.parent:
         return False
     if wanted.tag and wanted.tag not in _tags(msgspec.json.decode(fields.options.tags)):
         return False

@@ -31,6 +31,7 @@ from broker.errors import BrokerError
 # Fields below "Owner, tag, …": name, label, hint.
 MORE_FIELDS = (
     ("owner", "Owner", "user:1"),
+    ("parent", "Parent", "id of the job that sent it"),
     ("tag", "Tag", "invoices"),
     ("error", "Error", "ValueError, or a part of its text"),
     ("fingerprint", "Fingerprint", "of a dead letter"),

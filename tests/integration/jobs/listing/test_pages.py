@@ -65,6 +65,18 @@ def test_filters_find_waiting_jobs(facilities: Facilities) -> None:
     assert found(until="1h", actor="probe_write") == []
 
 
+def test_the_children_of_a_job_are_found_wherever_they_are() -> None:
+    parent = job_row().job_id
+    ended = job_row(parent=parent).job_id
+    waiting = probe_actors.add.send_with_options(args=(1, 2), parent=parent).message_id
+    later = probe_actors.add.send_with_options(args=(1, 2), parent=parent, delay=60_000).message_id
+    submit(probe_actors.add, kwargs={"a": 1, "b": 2})
+
+    assert set(found(parent=parent)) == {ended, waiting, later}
+    assert found(parent=parent, states=("scheduled",)) == [later]
+    assert found(parent=ended) == []
+
+
 def test_filters_find_ended_jobs() -> None:
     plain = job_row(owner="user:2").job_id
     failed = job_row(state="dead", error_type="ValueError", error_message="no", failed_at=now_ms() - 1_000).job_id

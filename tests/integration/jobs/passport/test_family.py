@@ -47,7 +47,7 @@ def test_a_child_that_runs_is_shown_with_those_that_ended(reader: Client, run_wo
 
     assert re.fullmatch(
         rf"Parent and children running probe_steps {running[:8]} for [\d.]+ m?s dead probe_fail \w{{8}} 2.0 s "
-        r"Children appear here when they start\.",
+        r"Children appear here when they start\. All its children, those that wait too",
         found,
     )
     assert stranger[:8] not in found
@@ -72,7 +72,10 @@ def test_a_page_says_when_children_that_wait_appear(reader: Client) -> None:
 
     found = family_of(reader, parent)
 
-    assert found == "Parent and children No child runs or has ended. Children appear here when they start."
+    assert found == (
+        "Parent and children No child runs or has ended. Children appear here when they start. "
+        "All its children, those that wait too"
+    )
     assert waiting[:8] not in found
 
 
