@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import dj_database_url
+
 from apps.platform import conf
 from apps.platform.conf import SwitchyardSettings
 from apps.platform.setting_values import InvalidSetting, with_valid_port
@@ -63,9 +65,7 @@ def load(environ: Mapping[str, str]) -> Config:
         debug=debug,
         secret_key=secret_key,
         allowed_hosts=hosts,
-        database_url=with_valid_port(
-            "DATABASE_URL", environ.get("DATABASE_URL") or f"sqlite:///{library.state_dir / 'db.sqlite3'}"
-        ),
+        database_url=_database_url(environ, library.state_dir),
         storage_url=_storage_url(environ, library.state_dir),
         smtp_url=_smtp_url(environ),
         payment_secret=_secret(environ, "SWITCHYARD_PAYMENT_SECRET", debug=debug),
@@ -73,6 +73,19 @@ def load(environ: Mapping[str, str]) -> Config:
         hsts_s=_seconds(environ, "DJANGO_HSTS_S"),
         library=library,
     )
+
+
+def _database_url(environ: Mapping[str, str], state_dir: Path) -> str:
+    url = environ.get("DATABASE_URL") or f"sqlite:///{state_dir / 'db.sqlite3'}"
+    with_valid_port("DATABASE_URL", url)
+    try:
+        dj_database_url.parse(url)
+    except ValueError as error:  # its words may quote a part of the password
+        scheme, separator, _ = url.partition("://")
+        fact = f"{scheme!r:.40} is no database" if separator else "is no URL"
+        remedy = "set DATABASE_URL to for example postgresql://user:password@host/name"
+        raise InvalidSetting("DATABASE_URL", fact, remedy) from error
+    return url
 
 
 def _flag(environ: Mapping[str, str], name: str, *, default: bool) -> bool:

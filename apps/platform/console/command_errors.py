@@ -11,6 +11,7 @@ from django.db import DatabaseError
 from broker.errors import BrokerError
 
 WRONG_ARGUMENTS = 2
+DATABASE_REMEDY = "check DATABASE_URL and SWITCHYARD_STATE_DIR, and that manage.py migrate was run"
 
 
 @contextmanager
@@ -26,9 +27,6 @@ def as_command_error(subject: str) -> Iterator[None]:
     try:
         yield
     except DatabaseError as error:
-        raise CommandError(
-            f"{subject}: the database does not answer: {error}; "
-            "check DATABASE_URL and SWITCHYARD_STATE_DIR, and that manage.py migrate was run"
-        ) from error
+        raise CommandError(f"{subject}: the database does not answer: {error}; {DATABASE_REMEDY}") from error
     except BrokerError as error:
         raise CommandError(f"{subject}: {error}") from error

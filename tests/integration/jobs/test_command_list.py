@@ -11,6 +11,7 @@ from django.core.management import CommandError, call_command
 from apps.platform.bulk.models import BulkAct
 from apps.platform.jobs.queries import find_untracked
 from apps.platform.jobs.services import submit
+from tests.factories.brokers import broker_without_server
 from tests.integration.jobs import probe_actors
 from tests.integration.jobs.history_rows import job_row
 
@@ -39,6 +40,17 @@ def test_list_prints_what_waits_and_what_has_ended() -> None:
 def test_list_says_when_no_ended_job_can_be_found_by_an_argument() -> None:
     assert "note: no actor lists dataset in search=" in run("list", "--argument", "dataset=invoices")
     assert "note" not in run("list", "--argument", "customer_id=42")
+
+
+def test_list_that_finds_nothing_says_which_name_this_code_does_not_have() -> None:
+    assert "note: this code has no queue defalt; did you mean default?" in run("list", "--queue", "defalt")
+    assert "note: this code has no actor probe_ad; did you mean probe_add?" in run("list", "--actor", "probe_ad")
+    assert "note" not in run("list", "--queue", "default")
+
+
+def test_list_without_a_broker_says_what_to_do() -> None:
+    with broker_without_server(), pytest.raises(CommandError, match=r"not complete: broker did not answer .*; check "):
+        run("list")
 
 
 def test_list_prints_json_page_by_page() -> None:

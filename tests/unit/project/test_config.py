@@ -52,6 +52,12 @@ def test_a_complete_production_environment_is_taken() -> None:
         ("SWITCHYARD_BROKER_URL", "http://valkey", "'http'"),
         ("SWITCHYARD_BROKER_URL", "redis://user:pass/word@valkey:6379/0", "has a port that is no number"),
         ("DATABASE_URL", "postgresql://user:pass/word@postgres:5432/name", "has a port that is no number"),
+        (
+            "DATABASE_URL",
+            "postgres",
+            r"is no URL; set DATABASE_URL to for example postgresql://user:password@host/name",
+        ),
+        ("DATABASE_URL", "postgre://u:p@db/yard", "'postgre' is no database; set DATABASE_URL to"),
         ("SWITCHYARD_PAYMENT_SECRET", "", "is not set"),
         ("DJANGO_DEBUG", "yes", "neither 0 nor 1"),
         ("SWITCHYARD_LOG_FORMAT", "xml", "'xml'"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from difflib import get_close_matches
 from typing import Any
 
 import dramatiq
@@ -11,7 +12,8 @@ from dramatiq.middleware import MiddlewareError
 
 from apps.platform.audit.services import Who
 from apps.platform.bulk import services as bulk
-from apps.platform.console.command_errors import as_command_error
+from apps.platform.conf import declared_yard
+from apps.platform.console.command_errors import DATABASE_REMEDY, as_command_error
 from apps.platform.console.command_help import show_examples
 from apps.platform.history.filters import TEXTS, Filter
 from apps.platform.history.search_values import why_none_found
@@ -110,8 +112,12 @@ class Command(BaseCommand):
             print_page(page, self.stdout)
             if note := why_none_found(wanted.argument, wanted.actor):
                 self.stdout.write(f"note: {note}")
+            if not page.lines and (note := _unknown_name(wanted)):
+                self.stdout.write(f"note: {note}")
         if page.broker_away or page.history_away:
-            raise CommandError("jobs: the list is not complete, because the broker or the database does not answer")
+            # The broker's remedy goes first: where no yard runs, there is no database either.
+            cause = page.broker_error or f"the database does not answer; {DATABASE_REMEDY}"
+            raise CommandError(f"jobs: the list is not complete: {cause}")
 
     def _show(self, options: dict[str, Any], as_json: bool) -> None:
         job_id = options["id"]
@@ -213,3 +219,13 @@ def _unknown(job_id: str) -> CommandError:
         f"job {job_id}: no job has this id, or it has expired; finished jobs are kept for 30 days, those sent with "
         "track=False not at all"
     )
+
+
+def _unknown_name(wanted: Filter) -> str:
+    """Return which name of a filter this code does not have; "" when it has all. Jobs may be another release's."""
+    queues = [queue.name for queue in declared_yard().queues]
+    for what, name, known in (("queue", wanted.queue, queues), ("actor", wanted.actor, dramatiq.get_broker().actors)):
+        if name and name not in known:
+            near = get_close_matches(name, known, n=1)
+            return f"this code has no {what} {printable(name)}" + (f"; did you mean {near[0]}?" if near else "")
+    return ""

@@ -40,6 +40,7 @@ class JobsPage:
         cut: Queues that hold more messages than were looked through.
         broker_away: What has not ended is missing, because the broker did not answer.
         history_away: What has ended is missing, because the database did not answer.
+        broker_error: The broker's error, with its remedy; "" without one.
     """
 
     lines: tuple[JobLine, ...]
@@ -47,6 +48,7 @@ class JobsPage:
     cut: tuple[str, ...] = ()
     broker_away: bool = False
     history_away: bool = False
+    broker_error: str = ""
 
 
 def find_jobs(wanted: Filter, *, after: str = "", limit: int = LIMIT, arguments: bool = False) -> JobsPage:
@@ -61,13 +63,13 @@ def find_jobs(wanted: Filter, *, after: str = "", limit: int = LIMIT, arguments:
     """
     place = ListCursor.parse(after)
     rows, ended_to, history_away = _ended(wanted, place, limit)
-    live, broker_away = UnfinishedJobs([], [], set()), False
+    live, broker_error = UnfinishedJobs([], [], set()), ""
     if not place.live_over and wants_unfinished(wanted):
         try:
             ids = {row.job_id for row in rows}
             live = unfinished_jobs(wanted, before=place.live, limit=limit + 1, among=ids)
-        except BrokerError:
-            broker_away = True
+        except BrokerError as error:
+            broker_error = str(error)
     column = "failed_at" if wanted.failures or wanted.fingerprint or wanted.error else "finished_at"
     # A job that was requeued is listed as it stands, once.
     timed = [(getattr(row, column), row) for row in rows if row.job_id not in live.also]
@@ -80,8 +82,8 @@ def find_jobs(wanted: Filter, *, after: str = "", limit: int = LIMIT, arguments:
     taken_rows = [(at, entry) for at, entry in chosen if isinstance(entry, JobRow)]
     try:
         lines = {line.id: line for line in lines_of(taken_live, wanted, arguments=arguments)}
-    except BrokerError:
-        broker_away, lines = True, {}
+    except BrokerError as error:
+        broker_error, lines = str(error), {}
     next_place = ListCursor(
         live=taken_live[-1][:2] if taken_live else place.live,
         ended=_place_after(taken_rows, timed, ended_to, place.ended),
@@ -96,8 +98,9 @@ def find_jobs(wanted: Filter, *, after: str = "", limit: int = LIMIT, arguments:
         lines=tuple(line for line in shown if line is not None),
         after="" if next_place.live_over and next_place.ended_over else str(next_place),
         cut=tuple(live.cut),
-        broker_away=broker_away,
+        broker_away=bool(broker_error),
         history_away=history_away,
+        broker_error=broker_error,
     )
 
 
