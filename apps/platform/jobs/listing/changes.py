@@ -14,7 +14,7 @@ from django.db import DatabaseError
 from apps.platform.history.filters import Filter
 from apps.platform.history.models import JobRow
 from apps.platform.jobs.listing.lines import JobLine, line_of_record, line_of_row
-from apps.platform.jobs.listing.pages import JobsPage, find_jobs
+from apps.platform.jobs.listing.pages import LIMIT, JobsPage, find_jobs
 from apps.platform.jobs.running import records_of
 from broker.errors import BrokerError
 
@@ -53,7 +53,10 @@ def changes_of(wanted: Filter, shown: Sequence[str], *, shown_at: int, arguments
     page = fresh_page(wanted, arguments=arguments)
     lines = {line.id: line for line in page.lines}
     others, is_away = _lines_of([id_ for id_ in shown if id_ not in lines], arguments=arguments)
-    new = [line for line in page.lines if line.id not in set(shown) and line.at >= shown_at - LATE_MS]
+    # Of a list that was cut, older jobs move up when others leave it.
+    since = shown_at - LATE_MS if len(shown) >= LIMIT else 0
+    known = set(shown)
+    new = [line for line in page.lines if line.id not in known and max(line.at, line.started_at or 0) >= since]
     lines |= others
     return ListChanges(
         lines=tuple(lines[id_] for id_ in shown if id_ in lines),

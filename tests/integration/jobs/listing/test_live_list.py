@@ -16,6 +16,7 @@ from apps.platform.history.filters import Filter
 from apps.platform.jobs import live
 from apps.platform.jobs.listing import changes, stream
 from apps.platform.jobs.listing.changes import changes_of, fresh_page
+from apps.platform.jobs.listing.pages import LIMIT
 from apps.platform.jobs.running import running_jobs
 from apps.platform.jobs.services import request_cancel, submit
 from broker.clock import now_ms
@@ -117,13 +118,27 @@ def test_jobs_that_are_pushed_off_the_first_page_keep_their_rows() -> None:
     assert 'data-new="50" data-more' in part
 
 
-def test_older_jobs_that_move_up_are_not_new(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_older_jobs_that_move_up_in_a_list_that_was_cut_are_not_new() -> None:
     shown_at = now_ms()
     job_row(finished_at=shown_at - 60_000)
+    gone = [str(number) for number in range(LIMIT)]
 
-    found = changes_of(Filter(), [], shown_at=shown_at, arguments=False)
+    assert changes_of(Filter(), gone, shown_at=shown_at, arguments=False).new_count == 0
+    assert changes_of(Filter(), gone[1:], shown_at=shown_at, arguments=False).new_count == 1
 
-    assert (found.new_count, found.lines) == (0, ())
+
+def test_jobs_that_start_are_new_among_those_that_run(run_worker: RunWorker) -> None:
+    submit(probe_actors.steps, kwargs={"total": 3})
+    client = staff("view_job")
+    page = client.get(LIST, {"state": "running"}).content.decode()
+
+    before = part_of(client, page)
+    with run_worker("default"):
+        wait_for(lambda: any(job.progress for job in running_jobs()))
+        after = part_of(client, page)
+        probe_actors.go_on.set()
+
+    assert 'data-new="0"' in before and 'data-new="1"' in after
 
 
 def test_only_the_first_page_of_a_list_is_live() -> None:
