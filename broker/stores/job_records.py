@@ -36,8 +36,8 @@ WRITE, READ, PROGRESS, CANCEL = (
 )
 LARGEST_SEQUENCE: Final = 10**DIGITS - 1
 READ_AT_ONCE: Final = 100
-# Errors of what is written or of what is there; a repetition gets the same.
-REFUSED_ALWAYS: Final = frozenset({"WRONGTYPE", "ERR"})
+# Errors of what is written or of what is there; a repetition gets the same. The last is Valkey's of a failed script.
+REFUSED_ALWAYS: Final = ("WRONGTYPE", "ERR", "user_script:")
 ANSWERS: Final = {1: "written", 0: "late", -1: "cancelled"}
 
 __all__ = ["ENDED", "STEPS", "JobRecord", "JobRecords", "RecordLimits", "Step", "sequence"]
@@ -116,7 +116,7 @@ class JobRecords:
         try:
             return self._write(steps)
         except BrokerRefused as error:
-            if error.code not in REFUSED_ALWAYS:
+            if not error.code.startswith(REFUSED_ALWAYS):
                 raise
             if len(steps) > 1:
                 return [self.write([step])[0] for step in steps]

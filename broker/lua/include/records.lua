@@ -46,8 +46,10 @@ local function record_ended(ended, history, fields, bytes, count, rows, limits)
         break
       end
       redis.call("XDEL", history, oldest[1])
-      redis.call("HINCRBY", ended, "dropped", oldest[2][2])
-      streamed = math.max(streamed - #oldest[2][4] - 64, 0)
+      -- An entry of another hand may have any fields: an error here would end the step of a job in its middle.
+      local number, packed = oldest[2][2], oldest[2][4] or ""
+      redis.call("HINCRBY", ended, "dropped", #number < 7 and string.match(number, "^%d+$") or 1)
+      streamed = math.max(streamed - #packed - 64, 0)
     end
   end
   redis.call("HSET", ended, "size", size, "bytes", total, "history", streamed)

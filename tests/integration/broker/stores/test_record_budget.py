@@ -116,6 +116,20 @@ def test_rows_over_the_budget_of_the_history_are_dropped_and_counted(
     assert valkey.memory_usage(family.history, samples=0) < 1.35 * MEBIBYTE
 
 
+def test_entries_of_another_hand_are_dropped_like_others(
+    valkey: redis.Redis, keys: Keys, family: QueueKeys, caplog: pytest.LogCaptureFixture
+) -> None:
+    records = make(valkey, keys, history_bytes=MEBIBYTE)
+    for fields in ({"n": "many", "rows": b""}, {"n": "1"}, {"other": ""}, {"n": "1e3", "rows": b""}, {"n": "9" * 30}):
+        valkey.xadd(family.history, fields)
+
+    end(records, list(ids(10_000)), at_once=100)
+
+    rows = [row for _, fields in valkey.xrange(family.history) for row in decode_rows(fields[b"rows"])]
+    assert not caplog.records
+    assert len(rows) + figures(valkey, family)["dropped"] == 10_000 + 5
+
+
 def test_what_the_history_took_over_is_no_longer_counted(valkey: redis.Redis, keys: Keys, family: QueueKeys) -> None:
     records = make(valkey, keys)
     end(records, list(ids(1_000)), at_once=30)
@@ -177,6 +191,22 @@ def test_a_key_of_a_wrong_type_costs_its_own_records_alone(
     assert answers == ["refused", "written"]
     assert "job work of queue work is not recorded as succeeded" in caplog.text
     assert len(HistoryStreams(records.calls, keys, ["sound"]).read(limit=10)) >= 1
+
+
+@pytest.mark.parametrize("garbage", [b"", b"0" * 20, b"0" * 20 + b"\xc1", b"0" * 20 + b"abc"])
+def test_a_live_record_that_cannot_be_read_costs_its_own_step_alone(
+    valkey: redis.Redis, keys: Keys, family: QueueKeys, caplog: pytest.LogCaptureFixture, garbage: bytes
+) -> None:
+    records = make(valkey, keys)
+    for name in ("bad", "sound"):
+        valkey.hset(family.bodies, name, BODY)
+    valkey.hset(family.jobs, "bad", garbage)
+
+    answers = records.write([live_step(QUEUE, LiveJob(name, "running", attempt=1)) for name in ("bad", "sound")])
+
+    assert answers == ["refused", "written"]
+    assert "job bad of queue work is not recorded as running" in caplog.text
+    assert records.write([ended_step(QUEUE, EndedJob("bad", "succeeded", attempt=1))]) == ["written"]
 
 
 @pytest.mark.parametrize("act", ["move", "dead_letter"])
