@@ -74,6 +74,7 @@ class Transport(Protocol):
 
         Raises:
             NoSuchDeadLetter: it is not in the dead list.
+            QueueFull: its queue is full; the letter stays.
         """
 
     def discard(self, queue: str, message_id: str) -> None:
@@ -88,6 +89,9 @@ class Transport(Protocol):
 
         Args:
             letters: The time of death, ms since the epoch, by id; at most 500. One that died again since stays.
+
+        Returns:
+            For each id what became of it; ``full`` for those that a full queue had no room for, which stay.
         """
 
     def discard_many(self, queue: str, letters: Mapping[str, int], *, nonce: str, keep: Keep) -> dict[str, Moved]:

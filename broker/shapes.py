@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 # Result of a move of a dead letter among many: "moved", also by an earlier call; "gone": there is none; "newer": the
 # message died again since; "unread": it cannot be read, or may not be sent.
-Moved = Literal["moved", "gone", "newer", "unread"]
+Moved = Literal["moved", "gone", "newer", "unread", "full"]
 
 
 @dataclass(frozen=True, slots=True)

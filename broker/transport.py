@@ -95,7 +95,8 @@ class RedisTransport:
         body = codec.encode(message, grown=True)
         level = self._broker.level(message)
         nonce = uuid.uuid4().hex
-        if not administration.requeue(family, dead_letter.id, as_read=as_read, body=body, level=level, nonce=nonce):
+        moves = {"as_read": as_read, "body": body, "level": level, "nonce": nonce, "limit": self._limit(family)}
+        if not administration.requeue(family, dead_letter.id, **moves):
             raise NoSuchDeadLetter(queue, message_id)
         self._broker.emit_after("enqueue", message, None)
         return dead_letter.id
@@ -110,10 +111,13 @@ class RedisTransport:
         family = self._family(queue)
         answers: dict[str, Moved] = {}
         for batch in dead_moves.read(family, list(letters)):
+            if "full" in answers.values():
+                answers |= dict.fromkeys((one.id for one in batch), "full")
+                continue
             messages = self._ready(batch, letters, family.keys.queue, answers)
             bodies = {id_: (codec.encode(one, grown=True), self._broker.level(one)) for id_, one in messages.items()}
             going = [one for one in batch if one.id not in answers]
-            moved = dead_moves.requeue(family, going, bodies, nonce=nonce)
+            moved = dead_moves.requeue(family, going, bodies, nonce=nonce, limit=self._limit(family))
             for id_, message in messages.items():
                 if moved[id_] == "moved":
                     self._broker.emit_after("enqueue", message, None)
@@ -221,6 +225,9 @@ class RedisTransport:
                 else:
                     ready[one.id] = message
         return ready
+
+    def _limit(self, family: QueueOperations) -> int:
+        return self._broker.limits.of(family.keys.queue)
 
     def _move(
         self, held: Message[Any] | MessageProxy, move: Move, lane: str, delay_ms: int, options: dict[str, Any]

@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
+from broker.errors import QueueFull
 from broker.keys.queue_keys import ALL_LANES, Lane
 from broker.queue.operations import QueueOperations, lane_of
 from broker.queue.results import NORMAL, Lease, MovingMessage
@@ -56,12 +57,29 @@ def cancel(family: QueueOperations, message_id: str) -> str:
 
 
 def requeue(
-    family: QueueOperations, message_id: str, *, as_read: bytes, body: bytes, level: int = NORMAL, nonce: str
+    family: QueueOperations,
+    message_id: str,
+    *,
+    as_read: bytes,
+    body: bytes,
+    level: int = NORMAL,
+    nonce: str,
+    limit: int = 0,
 ) -> bool:
-    """Move a dead letter back to the live lane, with a new body; ``False`` when it is not there as it was read."""
+    """Move a dead letter back to the live lane, with a new body; ``False`` when it is not there as it was read.
+
+    Args:
+        limit: Messages the lane may hold, waiting or scheduled; 0 for any number.
+
+    Raises:
+        QueueFull: the lane holds as many; the letter stays.
+    """
     k = family.keys
-    keys = [k.dead_letters, k.dead, k.bodies, *k.waiting("live"), k.wakeup("live"), k.notes, *k.done]
-    return bool(family.calls.call(script("requeue"), keys, [message_id, as_read, body, level, nonce]))
+    keys = [k.dead_letters, k.dead, k.bodies, *k.waiting("live"), k.wakeup("live"), k.notes, *k.done, k.due("live")]
+    answer = int(family.calls.call(script("requeue"), keys, [message_id, as_read, body, level, nonce, limit]))
+    if answer < 0:
+        raise QueueFull(k.queue, -answer, limit)
+    return answer == 1
 
 
 def discard(family: QueueOperations, message_id: str, *, nonce: str) -> bool:

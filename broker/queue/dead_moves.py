@@ -14,6 +14,7 @@ from broker.shapes import DeadLetter, Moved
 
 MOST: Final = 100
 MOST_BYTES: Final = 500_000
+ANSWERS: Final[dict[int, Moved]] = {1: "moved", 0: "gone", -2: "full"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,24 +39,30 @@ def read(family: QueueOperations, ids: Sequence[str]) -> Iterator[list[StoredLet
 
 
 def requeue(
-    family: QueueOperations, letters: Sequence[StoredLetter], bodies: dict[str, tuple[bytes, int]], *, nonce: str
+    family: QueueOperations,
+    letters: Sequence[StoredLetter],
+    bodies: dict[str, tuple[bytes, int]],
+    *,
+    nonce: str,
+    limit: int = 0,
 ) -> dict[str, Moved]:
     """Move dead letters back to the live lane with new bodies; a repeated call with the nonce answers the same.
 
     Args:
         letters: One batch of ``read``.
         bodies: Body and priority level by id.
+        limit: Messages the lane may hold, waiting or scheduled; 0 for any number. The rest is answered ``full``.
     """
     k = family.keys
-    keys = [k.dead_letters, k.dead, k.bodies, *k.waiting("live"), k.wakeup("live"), k.notes, *k.done]
-    return _move(family, "requeue_many", keys, nonce, letters, lambda one: bodies.get(one.id, (b"", 2)))
+    keys = [k.dead_letters, k.dead, k.bodies, *k.waiting("live"), k.wakeup("live"), k.notes, *k.done, k.due("live")]
+    return _move(family, "requeue_many", keys, nonce, [limit], letters, lambda one: bodies.get(one.id, (b"", 2)))
 
 
 def discard(family: QueueOperations, letters: Sequence[StoredLetter], *, nonce: str) -> dict[str, Moved]:
     """Drop dead letters for good; a repeated call with the nonce answers the same."""
     k = family.keys
     keys = [k.dead_letters, k.dead, k.bodies, *k.done, k.notes, k.unique]
-    return _move(family, "discard_many", keys, nonce, letters, lambda one: ())
+    return _move(family, "discard_many", keys, nonce, [], letters, lambda one: ())
 
 
 def _move(
@@ -63,17 +70,18 @@ def _move(
     operation: Literal["requeue_many", "discard_many"],
     keys: list[str],
     nonce: str,
+    options: list[Word],
     letters: Sequence[StoredLetter],
     rest: Callable[[StoredLetter], Iterable[Word]],
 ) -> dict[str, Moved]:
     moved: dict[str, Moved] = {}
     left, place = list(letters), 0
     while left:
-        args: list[Word] = [nonce, place]
+        args: list[Word] = [nonce, place, *options]
         for one in left:
             args += (one.id, one.stored or b"", *rest(one))
         place, *answers = family.calls.call(script(operation), keys, args)
-        moved |= {one.id: "moved" if answer else "gone" for one, answer in zip(left, answers, strict=True)}
+        moved |= {one.id: ANSWERS.get(answer, "moved") for one, answer in zip(left, answers, strict=True)}
         left = [one for one, answer in zip(left, answers, strict=True) if answer == -1]
     return moved
 

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import dramatiq
 from django.db import InterfaceError, OperationalError
 
 from apps.platform.bulk import services, steps
+from apps.platform.bulk.errors import NoRoom
 from apps.platform.bulk.models import BulkAct
 from apps.platform.conf import declared_yard
 from broker.errors import BrokerError, QueueFull
+from broker.queue.depth_limits import limits_lifted
 from broker.topology import Yard
 
 # A job of a long act makes room for others, and a deploy waits for no longer than this.
 AT_A_TIME_S = 10.0
+NO_ROOM_MS = 5_000
 # The step is repeated once broker, queue or database can do it.
 AWAY = (BrokerError, QueueFull, OperationalError, InterfaceError)
 
@@ -37,13 +41,20 @@ def run_bulk_act(number: int, run: int) -> None:
     try:
         while (act := _step(number, run)) is not None:
             if time.monotonic() >= until_s:
-                services.send(act)
+                _continue(act)
                 return
+    except NoRoom as error:
+        _continue(BulkAct.objects.get(pk=number), waits_for=str(error), delay_ms=NO_ROOM_MS)
     except AWAY:
         raise
     except Exception as error:  # a repetition would fail alike, and the act would be resumed for ever
         steps.fail(number, run, f"{type(error).__name__}: {error}")
         raise
+
+
+def _continue(act: BulkAct, **details: Any) -> None:
+    with limits_lifted():  # its own queue may be the full one
+        services.send(act, **details)
 
 
 def _step(number: int, run: int) -> BulkAct | None:

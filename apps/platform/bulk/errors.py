@@ -19,3 +19,10 @@ class UnknownBulkAct(SwitchyardError):
 
     def __init__(self, number: object) -> None:
         super().__init__(f"bulk act {number}: there is none; see `manage.py bulk list`")
+
+
+class NoRoom(SwitchyardError):
+    """A queue is at its ``max_depth``; the act goes on once it has room."""
+
+    def __init__(self, queues: str) -> None:
+        super().__init__(f"queue {queues} is full; the act goes on once there is room")

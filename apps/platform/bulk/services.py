@@ -61,17 +61,22 @@ def start(
     return row
 
 
-def send(row: BulkAct) -> None:
-    """Enqueue the job that continues an act; a job that was enqueued for it before ends when it sees that."""
+def send(row: BulkAct, *, waits_for: str = "", delay_ms: int | None = None) -> None:
+    """Enqueue the job that continues an act; a job that was enqueued for it before ends when it sees that.
+
+    Args:
+        waits_for: Why it continues only after ``delay_ms``, for people.
+    """
     from apps.platform.bulk.actors import run_bulk_act
 
     with transaction.atomic():
         now = BulkAct.objects.select_for_update().get(pk=row.pk)
         now.run += 1
         now.touched_at = timezone.now()
-        now.save(update_fields=("run", "touched_at"))
+        now.error = waits_for[:500] or now.error
+        now.save(update_fields=("run", "touched_at", "error"))
     row.run = now.run
-    run_bulk_act.send(row.pk, now.run)
+    run_bulk_act.send_with_options(args=(row.pk, now.run), delay=delay_ms)
 
 
 def stop(number: int, *, who: Who, reason: str = "") -> bool:

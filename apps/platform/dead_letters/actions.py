@@ -23,7 +23,7 @@ from apps.platform.database_text import storable
 from apps.platform.dead_letters.models import BULK_CLAIM, OPEN_STATES, DeadLetter
 from apps.platform.dead_letters.projection import add_history, clear_claim, project
 from apps.platform.dead_letters.queries import find
-from broker.errors import BrokerError, NoSuchDeadLetter
+from broker.errors import BrokerError, NoSuchDeadLetter, QueueFull
 from broker.interface import Arguments, facilities
 from broker.queue.dead_letter_json import encode
 from broker.shapes import DeadLetter as Letter
@@ -156,6 +156,9 @@ def _move(
             transport.discard(claimed.queue, claimed.message_id)
     except NoSuchDeadLetter:
         return _gone(claimed)
+    except QueueFull as error:
+        _release(claimed)
+        return ActionResult(claimed, False, f"{claimed} stays dead: {error}")
     except BrokerError as error:
         if error.outcome == "refused":
             _release(claimed)

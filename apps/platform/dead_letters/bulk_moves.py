@@ -15,6 +15,7 @@ from django.db.models import Count, Max, Min, Q, QuerySet
 from django.urls import reverse
 from django.utils import timezone
 
+from apps.platform.bulk.errors import NoRoom
 from apps.platform.bulk.kinds import Item, KindTexts, Taken
 from apps.platform.bulk.models import BulkAct
 from apps.platform.dead_letters import letter_filter
@@ -29,6 +30,7 @@ REASONS: dict[Moved, str] = {
     "gone": "no longer in the broker's dead list",
     "newer": "died again meanwhile",
     "unread": "cannot be read or sent by this release",
+    "full": "its queue was full when the act was stopped",
 }
 MISSING = "the broker's dead list no longer holds it"
 LIST = "admin:switchyard_dead_letters_deadletter_changelist"
@@ -106,7 +108,11 @@ class BulkMove:
         )
 
     def apply(self, act: BulkAct, items: Sequence[Item], *, repeated: bool) -> list[str]:
-        """Move the letters in the broker. What an interrupted step has moved counts as moved."""
+        """Move the letters in the broker. What an interrupted step has moved counts as moved.
+
+        Raises:
+            NoRoom: a queue is full; the step is repeated.
+        """
         transport = facilities().transport
         by_queue: dict[str, dict[str, int]] = defaultdict(dict)
         for _, message_id, queue, died_at in items:
@@ -117,6 +123,9 @@ class BulkMove:
                 answers |= transport.requeue_many(queue, letters, nonce=act.nonce)
             else:
                 answers |= transport.discard_many(queue, letters, nonce=act.nonce, keep=keep)
+        if "full" in answers.values() and not BulkAct.objects.filter(pk=act.pk, stop_asked_at__isnull=False).exists():
+            full = {item[2] for item in items if answers[item[1]] == "full"}
+            raise NoRoom(", ".join(sorted(full)))
         moved = {"moved", "gone", "newer"} if repeated else {"moved"}
         return ["" if answers[item[1]] in moved else REASONS[answers[item[1]]] for item in items]
 

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+import dramatiq
 import pytest
 from dramatiq.actor import Actor
 
@@ -21,6 +22,8 @@ from apps.platform.dead_letters.reconcile import reconcile_all
 from broker.clock import now_ms
 from broker.errors import BrokerUnavailable
 from broker.interface import Facilities
+from broker.queue import administration
+from broker.queue.depth_limits import DepthLimits
 from broker.shapes import DeadLetter as Letter
 from tests.factories.letters import keep, letter
 from tests.integration.bulk.conftest import WHO, Start
@@ -264,3 +267,61 @@ def test_act_whose_job_was_lost_is_enqueued_again_after_two_minutes(start: Start
 
     assert steps.take_step(act.pk, act.run) is None, "the job from before ends"
     assert steps.take_step(act.pk, act.run + 1) is not None
+
+
+@pytest.fixture
+def limit(facilities: Facilities, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Let the queue ``default`` hold 120 messages; one of them is the act's own job."""
+    monkeypatch.setattr(dramatiq.get_broker(), "limits", DepthLimits({"default": 120}))
+    return 120
+
+
+def make_room(facilities: Facilities) -> None:
+    administration.flush(dramatiq.get_broker().lane("default")[0])  # type: ignore[attr-defined]
+
+
+def test_a_requeue_waits_while_its_queue_is_full(
+    start: Start, finish: Finish, facilities: Facilities, limit: int
+) -> None:
+    bury(200)
+    act = start("letter.requeue", {})
+
+    run_bulk_act.fn(act.pk, act.run)
+
+    assert len(waiting_ids(facilities)) == limit and len(dead_ids(facilities)) == 81
+    act.refresh_from_db()
+    assert (act.state, act.done, act.run) == ("running", 0, 2)
+    assert act.error == "queue default is full; the act goes on once there is room"
+    make_room(facilities)
+    act = finish(act)
+    assert (act.state, act.done, act.skipped, act.error) == ("done", 200, 0, "")
+    assert len(waiting_ids(facilities)) == 81 and dead_ids(facilities) == []
+
+
+def test_a_requeue_that_waits_for_room_can_be_stopped(
+    start: Start, finish: Finish, facilities: Facilities, limit: int
+) -> None:
+    bury(150)
+    act = start("letter.requeue", {})
+    run_bulk_act.fn(act.pk, act.run)
+
+    services.stop(act.pk, who=WHO)
+    act.refresh_from_db()
+    act = finish(act)
+
+    assert (act.state, act.done, act.skips) == ("stopped", 119, {"its queue was full when the act was stopped": 31})
+    assert len(dead_ids(facilities)) == 31
+    assert DeadLetter.objects.filter(state="new", claim_token="").count() == 31
+
+
+def test_a_letter_is_not_requeued_into_a_full_queue(facilities: Facilities, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dramatiq.get_broker(), "limits", DepthLimits({"default": 1}))
+    first, second = bury(2)
+    assert actions.requeue(first.id, by="b.berg").done
+
+    result = actions.requeue(second.id, by="b.berg")
+
+    assert not result.done and "queue 'default' holds 1 messages of at most 1" in result.message
+    assert dead_ids(facilities) == [second.id]
+    make_room(facilities)
+    assert actions.requeue(second.id, by="b.berg").done
