@@ -6,7 +6,6 @@ While new code is rolled out, messages for it meet old workers, and messages of 
 from __future__ import annotations
 
 import time
-from collections import defaultdict
 from functools import partial
 from typing import Any, Final
 
@@ -28,6 +27,8 @@ GIVE_UP_MS: Final = 600_000
 # Longest time that is counted, for a call that a worker knows but does not fetch. A larger value is not ours: restart.
 LONGEST_MS: Final = 30 * 24 * 3_600_000
 LOG_EVERY_S: Final = 60.0
+# Calls that are logged within that time: names in messages are any sender's.
+MOST_LOGGED: Final = 1_000
 
 
 class Parking(Middleware):
@@ -47,7 +48,7 @@ class Parking(Middleware):
 
     def __init__(self, *, transport: Transport) -> None:
         self._transport = transport
-        self._logged_s: defaultdict[str, float] = defaultdict(lambda: -LOG_EVERY_S)
+        self._logged_s: dict[str, float] = {}
 
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
         """Park a message whose arguments do not fit."""
@@ -88,7 +89,19 @@ class Parking(Middleware):
         park = partial(self._transport.park, message, call=call, parked_ms=parked_ms, options=options)
         delay_ms = retry_until_available(park, job_id=message.message_id, what="parking")
         decide(message, Outcome("deferred", "parked", delay_ms=delay_ms))
-        if time.monotonic() - self._logged_s[call] >= LOG_EVERY_S:
-            self._logged_s[call] = time.monotonic()
+        if self._is_news(call):
             log.warning("parked until a worker knows it (logged once a minute)", error=why, **names)
+        return True
+
+    def _is_news(self, call: str) -> bool:
+        """Return whether a call was not logged within the last minute, and is to be logged now."""
+        now_s = time.monotonic()
+        if len(self._logged_s) >= MOST_LOGGED:
+            self._logged_s = {call: at_s for call, at_s in self._logged_s.items() if now_s - at_s < LOG_EVERY_S}
+        known_s = self._logged_s.get(call)
+        if known_s is None and len(self._logged_s) >= MOST_LOGGED:
+            return False
+        if known_s is not None and now_s - known_s < LOG_EVERY_S:
+            return False
+        self._logged_s[call] = now_s
         return True

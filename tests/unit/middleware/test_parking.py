@@ -10,9 +10,11 @@ import pytest
 from dramatiq import Message
 from dramatiq.broker import MessageProxy
 from dramatiq.brokers.stub import StubBroker
+from dramatiq.errors import ActorNotFound
+from structlog.testing import capture_logs
 
 from middleware.arguments import call_of, knows
-from middleware.parking import Parking
+from middleware.parking import MOST_LOGGED, Parking
 
 MOST_S = 20e-6  # of processor time; one on a machine that does nothing else, and 50 if it looked at the signature anew
 
@@ -59,6 +61,27 @@ def test_calls_differ_by_nothing_but_name_number_and_names() -> None:
 
     assert call_of(first) == call_of(second)
     assert "\n" not in call_of(message("a\n", **{"b\n": 1}))
+
+
+class Transport:
+    """Parks every message for a second."""
+
+    def park(self, message: Message[None], **details: object) -> int:
+        return 1_000
+
+
+def test_messages_with_ever_new_names_cost_a_bounded_number_of_lines_and_bytes(
+    broker: StubBroker,
+) -> None:
+    parking = Parking(transport=Transport())  # type: ignore[arg-type]
+
+    with capture_logs() as lines:
+        for number in range(2 * MOST_LOGGED):
+            held = MessageProxy(message(f"actor-{number}"))
+            held.stuff_exception(ActorNotFound("unknown"))
+            parking.before_nack(broker, held)
+
+    assert len(lines) == len(parking._logged_s) == MOST_LOGGED
 
 
 def test_looking_at_a_message_that_fits_costs_next_to_nothing(broker: StubBroker) -> None:
