@@ -27,6 +27,8 @@ FOREIGN = {
     "jitter": QUEUES_RETRIES,
     "retry_backoff": QUEUES_RETRIES,
     "default_retry_delay": QUEUES_RETRIES,
+    "cron": 'write periodic=cron("0 2 * * *"), with periodiq\'s cron',
+    "schedule": 'write periodic=cron("0 2 * * *"), with periodiq\'s cron',
     "retry_when": "leave it out; name the exceptions that are not retried in permanent=(...,)",
     "on_retry_exhausted": "leave it out; the message becomes a dead letter, which alerts",
     "objective_ms": "it is the queue's: write it in Queue(...)",

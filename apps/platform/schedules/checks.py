@@ -26,6 +26,11 @@ def errors_of(schedule: Schedule) -> list[CheckMessage]:
     if not isinstance(schedule.spec, CronSpec):
         fact = f"{subject}: periodic is a {type(schedule.spec).__name__}"
         return [Error(fact, hint="use periodic=cron('0 2 * * *') with periodiq's cron", id="switchyard.E050")]
+    if not schedule.text.startswith("@") and len(schedule.text.split()) != 5:
+        fact = (
+            f"{subject}: the schedule {schedule.text!r} has {len(schedule.text.split())} fields, of which five are read"
+        )
+        found.append(Error(fact, hint="write minute, hour, day, month and weekday, in UTC", id="switchyard.E050"))
     if schedule.next(timezone.now()) is None:
         fact = f"{subject}: the schedule {schedule.text!r} is never due"
         hint = "minutes are 0 to 59, hours 0 to 23, days 1 to 31, months 1 to 12, weekdays 0 to 7"

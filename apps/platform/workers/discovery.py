@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import inspect
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from django.utils.module_loading import autodiscover_modules
 from dramatiq.actor import Actor
+from periodiq import CronSpec
 
 from middleware.errors import DuplicateActor
-from middleware.places import place_of
+from middleware.places import place, place_of
 
 MODULE = "actors"
+DECORATOR = 'write @dramatiq.actor(queue_name="default")'
+CRON = 'a schedule has five fields, minute, hour, day, month and weekday: write cron("0 2 * * *")'
+ACTOR_FILE = Actor.__init__.__code__.co_filename
+LIBRARY_FILES = frozenset({ACTOR_FILE, CronSpec.parse.__func__.__code__.co_filename})
+OTHER_LIBRARIES = frozenset({"celery", "rq", "django_rq", "huey", "procrastinate"})
 
 _loaded: set[str] = set()
 
@@ -32,6 +39,10 @@ def declare_actors() -> None:
         if (duplicate := _duplicate(error)) is None:
             raise
         raise duplicate from error
+    except (LookupError, TypeError, AttributeError, ImportError) as error:
+        if remedy := _remedy(error):
+            error.add_note(remedy)
+        raise
     _loaded.update(path for module in list(sys.modules.values()) if (path := getattr(module, "__file__", None)))
 
 
@@ -54,6 +65,25 @@ def _duplicate(error: ValueError) -> DuplicateActor | None:
     # A file under two names has two modules, and so two dictionaries of globals.
     one_module = _globals_of(first.fn) is _globals_of(given["fn"])
     return DuplicateActor(name, place_of(first.fn), place_of(given["fn"]), one_module=one_module)
+
+
+def _remedy(error: Exception) -> str:
+    """Return what to write, and where, for a mistake that a library answers with an error about its own code."""
+    steps = list(traceback.walk_tb(error.__traceback__))
+    inner = steps[-1][0].f_code
+    remedy = ""
+    if inner is CronSpec.parse.__func__.__code__:
+        remedy = CRON
+    elif isinstance(error, TypeError) and str(error).startswith("Actor.__init__() missing"):
+        remedy = f"the decorator is dramatiq.actor, in lower case: {DECORATOR}"
+    elif isinstance(error, AttributeError) and inner.co_filename == ACTOR_FILE and "'__name__'" in str(error):
+        remedy = f"arguments of the decorator have names: {DECORATOR}"
+    elif isinstance(error, ModuleNotFoundError) and error.name in OTHER_LIBRARIES:
+        remedy = f"an actor is declared with Dramatiq: {DECORATOR}"
+    if not remedy:
+        return ""
+    frame, line = next(step for step in reversed(steps) if step[0].f_code.co_filename not in LIBRARY_FILES)
+    return f"{place(frame.f_code.co_filename, line)}: {remedy}"
 
 
 def _globals_of(function: Callable[..., Any]) -> object:

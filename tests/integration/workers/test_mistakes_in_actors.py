@@ -92,6 +92,27 @@ def test_an_option_that_cannot_be_used_is_refused_with_actor_file_and_line(
     )
 
 
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (actor('periodic=periodiq.cron("every day")'), "a schedule has five fields, .*: write cron"),
+        (actor('periodic=periodiq.cron("@dialy")'), "a schedule has five fields, .*: write cron"),
+        (actor('"urgent"'), "arguments of the decorator have names: write @dramatiq.actor"),
+        (actor("").replace(".actor(", ".Actor("), "the decorator is dramatiq.actor, in lower case"),
+        ("\n\nfrom celery import shared_task\n", "an actor is declared with Dramatiq: write @dramatiq.actor"),
+    ],
+)
+def test_a_library_s_error_about_a_declaration_is_followed_by_what_to_write(
+    project: Project, code: str, words: str
+) -> None:
+    project.write("loyalty/actors.py", code.replace("import dramatiq\n", "import dramatiq, periodiq\n"))
+
+    returned, said = project.check()
+
+    assert returned == 1
+    assert re.search(rf"\nloyalty/actors\.py:3: {words}.*\n$", said), said
+
+
 def test_a_second_actor_of_one_name_is_refused_with_both_places(project: Project) -> None:
     project.write("loyalty/actors.py", actor('queue_name="urgent"') * 2)
 

@@ -70,6 +70,7 @@ def test_this_projects_schedules_pass_the_checks():
         ("0 2 * * *", lambda: None, {}, "switchyard.E050", "periodiq's cron"),
         (cron("0 0 31 2 *"), lambda: None, {}, "switchyard.E051", "days 1 to 31"),
         (cron("61 * * * *"), lambda: None, {}, "switchyard.E051", "minutes are 0 to 59"),
+        (cron("0 0 2 * * *"), lambda: None, {}, "switchyard.E050", "minute, hour, day, month"),
         (cron("@daily"), lambda month: None, {}, "switchyard.E052", "give each parameter a default"),
         (cron("@daily"), lambda: None, {"catch_up": "twice"}, "switchyard.E053", "once, skip, all"),
     ],
