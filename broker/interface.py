@@ -15,6 +15,7 @@ import dramatiq
 from dramatiq.broker import Broker, MessageProxy
 from dramatiq.message import Message
 
+from broker.queue.results import NO_RECORD, CancelRecord
 from broker.shapes import DeadLetter, Moved, Page, QueueStats, Unreadable
 from broker.stores.alert_groups import AlertGroups
 from broker.stores.job_records import JobRecords
@@ -131,8 +132,11 @@ class Transport(Protocol):
     def find_message(self, queue: str, message_id: str) -> Message[Any] | None:
         """Return a message that waits, is scheduled or is held; ``None`` where it is not, or cannot be found."""
 
-    def cancel(self, queue: str, message_id: str) -> str:
+    def cancel(self, queue: str, message_id: str, *, end: CancelRecord = NO_RECORD) -> str:
         """Keep a message from starting.
+
+        Args:
+            end: Record of its job as cancelled, written in the same step where the transport can.
 
         Returns:
             ``cancelled``: it never starts. ``asked``: a worker holds it. ``unknown``: the broker does not know it.

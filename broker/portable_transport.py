@@ -15,6 +15,7 @@ from dramatiq.message import Message
 from broker.errors import NoSuchDeadLetter, NotQuarantined
 from broker.held_message import moved_copy, requeued_copy
 from broker.interface import Arguments, Keep
+from broker.queue.results import NO_RECORD, CancelRecord
 from broker.shapes import DeadLetter, LaneStats, Moved, Page, QueueStats, Unreadable
 from broker.stores.dead_lists import DeadLists
 from broker.stores.job_records import JobRecords
@@ -138,7 +139,7 @@ class PortableTransport:
         """Return ``None``: no queue can be searched."""
         return None
 
-    def cancel(self, queue: str, message_id: str) -> str:
+    def cancel(self, queue: str, message_id: str, *, end: CancelRecord = NO_RECORD) -> str:
         """Return ``unknown``: no queue can remove a message; the job's record carries the request."""
         return "unknown"
 

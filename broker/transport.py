@@ -19,7 +19,7 @@ from broker.keys.queue_keys import Lane
 from broker.queue import administration, codec, dead_moves
 from broker.queue.dead_letter_json import decode, encode
 from broker.queue.operations import Move, QueueOperations, lane_of
-from broker.queue.results import NORMAL
+from broker.queue.results import NO_RECORD, NORMAL, CancelRecord
 from broker.queue.unroutable import UnroutableLane
 from broker.redis_broker import RedisBroker
 from broker.shapes import DeadLetter, Moved, Page, QueueStats, Unreadable
@@ -186,9 +186,9 @@ class RedisTransport:
         except codec.UnreadableMessage:
             return None
 
-    def cancel(self, queue: str, message_id: str) -> str:
+    def cancel(self, queue: str, message_id: str, *, end: CancelRecord = NO_RECORD) -> str:
         """Remove a scheduled message, mark a waiting one to be dropped, request cancellation of a leased one."""
-        return administration.cancel(self._family(queue), message_id)
+        return administration.cancel(self._family(queue), message_id, end=end)
 
     def cancel_requested(self, held: Message[Any] | MessageProxy) -> bool:
         """Return what came with the message or was read since, four times a second."""

@@ -7,6 +7,11 @@ from typing import Any
 from dramatiq.message import Message
 
 from broker.interface import Facilities
+from broker.queue.results import NO_RECORD, CancelRecord
+from broker.stores.ended_jobs import encode_rows
+from broker.stores.job_record import JobRecord, cancelled_job
+from broker.stores.job_records import JobRecords
+from broker.stores.job_steps import ended_step
 
 
 def cancel(facilities: Facilities, job_id: str) -> str:
@@ -26,20 +31,29 @@ def cancel(facilities: Facilities, job_id: str) -> str:
         return _cancel(facilities, job_id)
     if record.end_recorded:
         return "ended"
-    answer = facilities.records.cancel(job_id, place=_cancel(facilities, job_id, record.queue), known=record)
+    place = _cancel(facilities, job_id, record.queue, _end_of(facilities.records, record))
+    recorded = place == "cancelled" and facilities.transport.finds_waiting
+    answer = facilities.records.cancel(job_id, place=place, known=record, row=not recorded)
     if answer != "unknown":
         return answer
     return "unknown" if (now := facilities.records.read(job_id)) is None or not now.ended else "ended"
 
 
-def _cancel(facilities: Facilities, job_id: str, queue: str = "") -> str:
+def _cancel(facilities: Facilities, job_id: str, queue: str = "", end: CancelRecord = NO_RECORD) -> str:
     """Ask the queue that has the job, then the others: it may have been relocated meanwhile."""
     names = [name for name in facilities.records.queues if name != queue]
     for name in [queue, *names] if queue else names:
-        answer = facilities.transport.cancel(name, job_id)
+        answer = facilities.transport.cancel(name, job_id, end=end)
         if answer in ("cancelled", "asked"):
             return answer
     return "unknown"
+
+
+def _end_of(records: JobRecords, known: JobRecord) -> CancelRecord:
+    """Return the cancellation of a job, recorded with its message: a kill comes before both or after both."""
+    step, limits = ended_step(known.queue, cancelled_job(known)), records.limits
+    share = limits.records_bytes // max(len(records.queues), 1)
+    return CancelRecord(step.record, encode_rows(step.rows), limits.ended_ms, share, records.history_share)
 
 
 def find_unrecorded(facilities: Facilities, job_id: str) -> Message[Any] | None:

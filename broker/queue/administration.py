@@ -12,7 +12,7 @@ from dataclasses import replace
 from broker.errors import QueueFull
 from broker.keys.queue_keys import ALL_LANES, Lane
 from broker.queue.operations import QueueOperations, lane_of
-from broker.queue.results import NORMAL, Lease, MovingMessage
+from broker.queue.results import NO_RECORD, NORMAL, CancelRecord, Lease, MovingMessage
 from broker.redis.calls import Word
 from broker.redis.scripts import script
 
@@ -39,19 +39,22 @@ def resume(family: QueueOperations) -> bool:
     return bool(family.calls.call(script("resume"), keys, []))
 
 
-def cancel(family: QueueOperations, message_id: str) -> str:
+def cancel(family: QueueOperations, message_id: str, *, end: CancelRecord = NO_RECORD) -> str:
     """Keep a message from starting.
+
+    Args:
+        end: Record of its job as cancelled, written in the same step if it never starts.
 
     Returns:
         ``cancelled``: it never starts; ``asked``: it is leased, and its cancellation is requested; ``unknown``: it is
         not here.
     """
     k = family.keys
-    keys = [k.bodies, *map(k.due, ALL_LANES), *k.done, k.notes, k.unique, k.leases]
+    keys = [k.bodies, *map(k.due, ALL_LANES), *k.done, k.notes, k.unique, k.leases, k.ended, k.history]
     while True:
         owners = family.owners()
         holds = [k.hold(owner) for owner in owners]
-        answer = str(family.calls.call(script("cancel"), keys + holds, [message_id, *owners]), "ascii")
+        answer = str(family.calls.call(script("cancel"), keys + holds, [message_id, *end, *owners]), "ascii")
         if answer != "owners":
             return answer
 

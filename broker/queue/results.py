@@ -36,6 +36,25 @@ class HistoryRow(NamedTuple):
 NO_ROW: Final = HistoryRow()
 
 
+class CancelRecord(NamedTuple):
+    """Record of a cancelled job, written in one step with the cancellation of its message.
+
+    Args:
+        record: See :mod:`broker.stores.ended_jobs`; empty for none.
+        rows: The same as rows for the history.
+        ended_ms, records_bytes, history_bytes: Limits of the queue family.
+    """
+
+    record: bytes = b""
+    rows: bytes = b""
+    ended_ms: int = 0
+    records_bytes: int = 0
+    history_bytes: int = 0
+
+
+NO_RECORD: Final = CancelRecord()
+
+
 @dataclass(frozen=True, slots=True)
 class Lease:
     """A message that an owner holds: its id and the fencing token, both as the server wrote them."""

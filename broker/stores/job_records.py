@@ -178,11 +178,7 @@ class JobRecords:
         return self._find_all(job_ids, raise_errors=True, queues=(queue,) if queue else ())
 
     def states(self, job_ids: Sequence[str]) -> list[str | None]:
-        """Return the state of each job, 100 in a round trip; ``None`` for one that is unknown, expired or unreadable.
-
-        Raises:
-            BrokerUnavailable: the server did not answer.
-        """
+        """Return the state of each job, 100 in a round trip; ``None`` for one that is unknown or unreadable."""
         return [None if found is None else found.state for found in self._find_all(job_ids, raise_errors=False)]
 
     def _find_all(
@@ -248,13 +244,14 @@ class JobRecords:
             batches.append((keys, [job_id, json.dumps(progress), LIVE_TTL_MS]))
         return any(call_together(self.calls, PROGRESS, batches))
 
-    def cancel(self, job_id: str, *, place: str = "unknown", known: JobRecord | None = None) -> str:
+    def cancel(self, job_id: str, *, place: str = "unknown", known: JobRecord | None = None, row: bool = True) -> str:
         """Record the cancellation of a job.
 
         Args:
             place: Answer of the broker: ``cancelled`` when it never starts, ``asked`` when a worker holds it. Otherwise
                 the record decides whether it runs.
             known: Its record as it was before.
+            row: Write a row for the history as well.
 
         Returns:
             ``unknown``, ``ended``, ``asked`` (it runs, and stops at its next step) or ``cancelled`` (it never starts).
@@ -272,7 +269,7 @@ class JobRecords:
             if place != "cancelled":
                 return place
             kept_ms = LIVE_TTL_MS  # its message may be due in a week, and must still find here that it is cancelled
-        self.write([ended_step(record.queue, cancelled_job(record), kept_ms=kept_ms)])
+        self.write([ended_step(record.queue, cancelled_job(record), in_history=row, kept_ms=kept_ms)])
         return "cancelled"
 
     def write_cancelled(self, known: Sequence[JobRecord]) -> None:

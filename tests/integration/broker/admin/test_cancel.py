@@ -1,0 +1,69 @@
+"""Cancellation of a job whose caller is killed after its first call: the end and its row are there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import dramatiq
+import pytest
+
+from broker.admin.cancel import cancel
+from broker.errors import BrokerUnavailable
+from broker.interface import Facilities, facilities
+from broker.redis_broker import RedisBroker
+from broker.stores.ended_jobs import decode_rows
+from broker.stores.history_streams import HistoryStreams
+from broker.stores.job_records import JobRecords
+from tests.factories.yards import small_yard
+
+BuildBroker = Callable[..., RedisBroker]
+
+
+@pytest.fixture
+def broker(yard_broker: BuildBroker) -> RedisBroker:
+    broker = yard_broker(small_yard())
+
+    @dramatiq.actor(broker=broker, queue_name="work")
+    def job(number: int) -> None:
+        pass
+
+    return broker
+
+
+def rows(parts: Facilities) -> list[tuple[str, str, bytes]]:
+    streams = HistoryStreams(parts.records.calls, parts.records.keys, parts.records.queues)
+    found = [row for entry in streams.read(limit=100) for row in decode_rows(entry.rows)]
+    return [(row.id, row.state, row.body) for row in found]
+
+
+@pytest.mark.parametrize("delay_ms", [None, 3_600_000])
+def test_a_kill_after_the_first_call_leaves_end_and_row(
+    broker: RedisBroker, monkeypatch: pytest.MonkeyPatch, delay_ms: int | None
+) -> None:
+    parts = facilities(broker)
+    job_id = broker.actors["job"].send_with_options(args=(7,), delay=delay_ms).message_id
+
+    def killed(*args: Any, **options: Any) -> None:
+        raise BrokerUnavailable("write", "killed")
+
+    with monkeypatch.context() as kill:
+        kill.setattr(JobRecords, "write", killed)
+        with pytest.raises(BrokerUnavailable):
+            cancel(parts, job_id)
+
+    record = parts.records.read(job_id)
+    assert record is not None and record.end_recorded and record.state == "cancelled" and record.args == [7]
+    [(row_id, state, body)] = rows(parts)
+    assert (row_id, state) == (job_id, "cancelled") and b"7" in body
+    assert cancel(parts, job_id) == "ended"
+
+
+@pytest.mark.parametrize("delay_ms", [None, 3_600_000])
+def test_a_cancellation_has_one_row(broker: RedisBroker, delay_ms: int | None) -> None:
+    parts = facilities(broker)
+    job_id = broker.actors["job"].send_with_options(args=(7,), delay=delay_ms).message_id
+
+    assert cancel(parts, job_id) == "cancelled"
+
+    assert [row[:2] for row in rows(parts)] == [(job_id, "cancelled")]
