@@ -27,6 +27,10 @@ GIVE_UP_MS: Final = 600_000
 # Longest time that is counted, for a call that a worker knows but does not fetch. A larger value is not ours: restart.
 LONGEST_MS: Final = 30 * 24 * 3_600_000
 LOG_EVERY_S: Final = 60.0
+UNKNOWN_HERE: Final = (
+    "no worker of its queue has this actor; restart the pools, which load code when they start, and the job runs by "
+    f"itself; after {GIVE_UP_MS // 60_000} minutes it becomes a dead letter"
+)
 # Calls that are logged within that time: names in messages are any sender's.
 MOST_LOGGED: Final = 1_000
 
@@ -69,7 +73,7 @@ class Parking(Middleware):
         """Park a message that Dramatiq rejects because it knows no such actor."""
         if isinstance(message._exception, ActorNotFound):
             unknown = UnknownActor(message.actor_name)
-            if not self._park(message, str(unknown)):
+            if not self._park(message, f"actor {message.actor_name}: {UNKNOWN_HERE}"):
                 message.stuff_exception(unknown)
 
     def _park(self, message: MessageProxy, why: str) -> bool:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import structlog
+from dramatiq.actor import Actor
 from dramatiq.broker import Broker
 from dramatiq.message import Message
 from dramatiq.middleware import Middleware
 
 from broker.queue.depth_limits import follows_a_job
+from middleware.arguments import signature_of
 from middleware.errors import InvalidOption
 from middleware.option_rules import OptionRule
 
@@ -30,9 +32,7 @@ class UniqueKeys(Middleware):
     """
 
     option_rules: ClassVar = (
-        OptionRule(
-            "unique_key", lambda key, actor: "" if callable(key) else _of_key(key), lambda key, queue: _of_key(key)
-        ),
+        OptionRule("unique_key", lambda key, actor: _of_actor(key, actor), lambda key, queue: _of_key(key)),
     )
 
     @property
@@ -64,6 +64,16 @@ class UniqueKeys(Middleware):
             if remedy:
                 raise InvalidOption(message.actor_name, "unique_key", key, remedy)
             message.options["unique_key"] = key
+
+
+def _of_actor(key: Any, actor: Actor[..., Any]) -> str:
+    """Return what to write instead of an actor's key. A text is one key for all calls, whatever braces it has."""
+    if callable(key) or (refusal := _of_key(key)):
+        return "" if callable(key) else refusal
+    parameters = signature_of(actor.fn).parameters
+    if not any(f"{{{name}{end}" in key for name in parameters for end in "}.[:!"):
+        return ""
+    return f"a text is the same key for every call; write unique_key=lambda {', '.join(parameters)}: f{key!r}"
 
 
 def _of_key(key: Any) -> str:

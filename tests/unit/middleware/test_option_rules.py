@@ -117,6 +117,15 @@ def test_a_misspelt_redacted_argument_is_refused_with_its_name(
         dramatiq.actor(send_any if more else send, broker=broker, redact=names)
 
 
+def test_a_unique_key_with_an_argument_in_braces_is_refused_with_the_function_to_write(broker: StubBroker) -> None:
+    def send(customer_id: int) -> None: ...
+
+    words = re.escape("same key for every call; write unique_key=lambda customer_id: f'report:{customer_id}'")
+    with pytest.raises(InvalidOption, match=words):
+        dramatiq.actor(send, broker=broker, unique_key="report:{customer_id}")
+    dramatiq.actor(send, broker=broker, unique_key="report:{custom}")
+
+
 def test_a_searched_argument_that_does_not_exist_is_refused_with_its_name(broker: StubBroker) -> None:
     def send(name: str, customer_id: int) -> None: ...
 
