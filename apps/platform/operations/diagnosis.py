@@ -83,6 +83,8 @@ def diagnose(
         *_no_scheduler(state),
         *_broker_unsafe(state.server.warnings),
     ]
+    if not found and open_letters:
+        return replace(_untriaged(open_letters), facts=facts)
     if not found:
         return Verdict("ok", "Healthy", "Every queue is on time.", facts)
     return replace(found[0], facts=facts, also=tuple(verdict.sentence for verdict in found[1:]))
@@ -247,6 +249,18 @@ def _failing(recent: Sequence[LetterGroup]) -> list[Verdict]:
             query=f"?fingerprint={worst.fingerprint}",
         )
     ]
+
+
+def _untriaged(open_letters: int) -> Verdict:
+    count = f"{open_letters:,} dead letter{'' if open_letters == 1 else 's'}"
+    return Verdict(
+        "ok",
+        "On time",
+        f"Every queue is on time; {count} from before {'waits' if open_letters == 1 else 'wait'} to be triaged.",
+        then="Nothing consumes a dead list: requeue the letters when the cause is removed, or discard them.",
+        action=f"Triage {count}",
+        link="admin:switchyard_dead_letters_deadletter_changelist",
+    )
 
 
 def _retrying(state: YardState) -> list[Verdict]:

@@ -31,6 +31,18 @@ def test_quiet_yard_is_on_time() -> None:
     assert found.facts[1] == ("108 of 108", "slots idle")
 
 
+def test_a_yard_with_old_dead_letters_is_on_time_and_not_healthy() -> None:
+    found = verdict(state(), open_letters=16)
+
+    assert (found.level, found.label) == ("ok", "On time")
+    assert found.sentence == "Every queue is on time; 16 dead letters from before wait to be triaged."
+    assert (found.action, found.href) == (
+        "Triage 16 dead letters",
+        "/admin/switchyard_dead_letters/deadletter/",
+    )
+    assert "1 dead letter from before waits" in verdict(state(), open_letters=1).sentence
+
+
 def test_broker_that_is_away_comes_before_everything() -> None:
     found = verdict(None, group(5))
 

@@ -17,6 +17,7 @@ from apps.platform.console.command_errors import DATABASE_REMEDY, as_command_err
 from apps.platform.console.command_help import show_examples
 from apps.platform.history.filters import TEXTS, Filter
 from apps.platform.history.search_values import why_none_found
+from apps.platform.history.writer_state import why_missing
 from apps.platform.jobs.calls.arguments import read_json
 from apps.platform.jobs.listing.pages import find_jobs
 from apps.platform.jobs.listing.printing import print_page
@@ -110,7 +111,7 @@ class Command(BaseCommand):
             self.stdout.write(json.dumps(body | {"missing": missing}, indent=2, default=str))
         else:
             print_page(page, self.stdout)
-            if note := why_none_found(wanted.argument, wanted.actor):
+            for note in filter(None, (why_none_found(wanted.argument, wanted.actor), why_missing())):
                 self.stdout.write(f"note: {note}")
             if not page.lines and (note := _unknown_name(wanted)):
                 self.stdout.write(f"note: {note}")

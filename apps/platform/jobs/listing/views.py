@@ -16,6 +16,7 @@ from django.views.decorators.http import require_safe
 
 from apps.platform.history.filters import Filter
 from apps.platform.history.search_values import why_none_found
+from apps.platform.history.writer_state import why_missing
 from apps.platform.jobs.admin_pages import AWAY, check, may, render
 from apps.platform.jobs.admin_streams import can_stream
 from apps.platform.jobs.listing.changes import changes_of
@@ -126,6 +127,7 @@ def _list(request: HttpRequest, *, asked_id: str = "", status: int = 200) -> Htt
         "may_cancel": may(request, "cancel_job"),
         "none_found": why_none_found(wanted.argument, wanted.actor),
         "is_later": is_later,
+        "missing": "" if page.broker_away or page.history_away else why_missing(),
         "newest": f"?{urlencode(query)}",
         "bulk_links": _bulk_links(request, wanted),
         "older": f"?{urlencode(query | {'after': page.after})}",

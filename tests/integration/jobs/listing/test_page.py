@@ -5,11 +5,16 @@ from __future__ import annotations
 import html
 
 import pytest
+import redis
 from django.contrib.auth.models import Permission, User
 from django.test import Client
 from django.urls import reverse
 
 from apps.platform.jobs.services import submit
+from apps.platform.leadership import HISTORY_WRITER
+from broker.interface import Facilities
+from broker.keys.keys import Keys
+from tests.integration.history.conftest import ended_job, put_into
 from tests.integration.jobs import probe_actors
 from tests.integration.jobs.history_rows import job_row
 
@@ -122,6 +127,22 @@ def test_the_page_says_when_no_ended_job_can_be_found_by_an_argument() -> None:
     assert note(argument="dataset=invoices").startswith("no actor lists dataset in search=(")
     assert note(argument="customer_id=42", actor="probe_add").startswith("probe_add does not list customer_id")
     assert note(argument="customer_id=42") == note(argument="thumbnail_id=1") == note(state="dead") == ""
+
+
+def test_the_page_says_when_ended_jobs_are_not_in_the_history_yet(valkey: redis.Redis, facilities: Facilities) -> None:
+    client, keys = staff("view_job"), Keys()
+    assert client.get(LIST).context["missing"] == ""
+
+    put_into(valkey, ended_job())
+    page = client.get(LIST)
+    assert "no history writer leads, start `manage.py runhistory`" in page.context["missing"]
+    assert "Not all are here: those that ended in the last " in page.content.decode()
+
+    valkey.set(keys.lock(HISTORY_WRITER), "writer")
+    assert client.get(LIST).context["missing"] == ""
+    valkey.delete(keys.queue("default").history)
+    valkey.xadd(keys.queue("default").history, {"n": 1, "rows": b""}, id="1-1")
+    assert "the history's writer is behind" in client.get(LIST).context["missing"]
 
 
 def test_hidden_arguments_cannot_be_found_out() -> None:
