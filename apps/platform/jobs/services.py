@@ -31,11 +31,11 @@ logger = logging.getLogger(__name__)
 
 def submit(
     actor: Actor[Any, Any],
-    *,
+    *args: Any,
     owner: str = "",
     delay_ms: int | None = None,
     job_id: str | None = None,
-    kwargs: dict[str, Any],
+    kwargs: dict[str, Any] | None = None,
 ) -> str:
     """Enqueue a job now and return its id, or the id of the unfinished job that holds the same unique key.
 
@@ -46,7 +46,7 @@ def submit(
         delay_ms: Milliseconds until the job may start.
         job_id: A UUID, the same for the same work: while its record is kept, it is not enqueued again. By default a
             random one, or with an ``Idempotency-Key`` one that is the same for every repetition of the request.
-        kwargs: The actor's arguments, checked against its signature here.
+        args, kwargs: The actor's arguments, checked against its signature here.
 
     Raises:
         BrokerUnavailable: the broker did not answer. The job may have been enqueued nevertheless.
@@ -54,7 +54,7 @@ def submit(
         ArgumentMismatch: the arguments do not fit the actor, or ``kwargs`` is no ``dict``.
         ValueError: the job id is no UUID.
     """
-    message, look_up = _message(actor, owner, kwargs, job_id)
+    message, look_up = _message(actor, owner, kwargs, job_id, args)
     return _enqueue(actor.broker, message, delay_ms, look_up=look_up)
 
 
@@ -167,7 +167,7 @@ def request_cancel(job_id: str, *, who: Who | None = None, reason: str = "") -> 
 
 
 def _message(
-    actor: Actor[Any, Any], owner: str, kwargs: dict[str, Any], job_id: str | None, args: tuple[Any, ...] = ()
+    actor: Actor[Any, Any], owner: str, kwargs: dict[str, Any] | None, job_id: str | None, args: tuple[Any, ...] = ()
 ) -> tuple[Message[Any], bool]:
     """Return a job's message, and whether an earlier run of its sender may have enqueued it."""
     if not isinstance(actor, Actor):

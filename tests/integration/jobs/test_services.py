@@ -48,6 +48,14 @@ def test_a_submitted_job_is_queued_runs_and_keeps_its_result(db: None, run_worke
     assert (done.result, done.attempts) == ({"sum": 3}, 1)
 
 
+def test_submit_takes_arguments_as_send_does(valkey: redis.Redis) -> None:
+    submit(probe_actors.add, 1, kwargs={"b": 2})
+    with pytest.raises(ArgumentMismatch, match="missing a required argument: 'b'; it is declared as probe_add"):
+        submit(probe_actors.add, 1)
+
+    assert facilities().transport.stats("default").live.waiting == 1
+
+
 def test_arguments_that_do_not_fit_are_refused_where_they_are_sent(valkey: redis.Redis) -> None:
     with pytest.raises(ArgumentMismatch):
         submit(probe_actors.add, kwargs={"a": 1})
