@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shlex
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -132,6 +133,11 @@ def environment_for(
         # glibc keeps freed memory in arenas per thread; two arenas are enough for each part.
         "MALLOC_ARENA_MAX": "2",
     }
+
+
+def as_exports(environment: Mapping[str, str]) -> str:
+    """Return an environment as shell lines, so that ``manage.py`` reaches the demo: ``. var/environment``."""
+    return "".join(f"export {name}={shlex.quote(value)}\n" for name, value in sorted(environment.items()))
 
 
 def database_url(state: StateFolder) -> str:

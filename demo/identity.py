@@ -90,7 +90,11 @@ def kept_token(path: Path) -> str:
 
 def write_private(path: Path, content: dict[str, Any]) -> None:
     """Replace ``path`` by JSON that only its owner may read. A crash leaves the old file or the new one."""
-    text = json.dumps(content, indent=2) + "\n"
+    write_private_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def write_private_text(path: Path, text: str) -> None:
+    """Replace ``path`` by a text that only its owner may read. A crash leaves the old file or the new one."""
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     draft.unlink(missing_ok=True)
     handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

@@ -97,6 +97,11 @@ class StateFolder:
         return self.root / "credentials.json"
 
     @property
+    def environment(self) -> Path:
+        """Settings of the demo for a shell that runs ``manage.py``."""
+        return self.root / "environment"
+
+    @property
     def identity(self) -> Path:
         """Secrets and ports that stay the same over restarts."""
         return self.root / "identity.json"

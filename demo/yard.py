@@ -11,6 +11,7 @@ from apps.platform.embedded.server import EmbeddedServer
 from apps.platform.workers.shared.parent_death import adopt_orphans
 from demo.addresses import (
     Addresses,
+    as_exports,
     database_url,
     environment_for,
     free_again,
@@ -20,7 +21,7 @@ from demo.addresses import (
     port_of,
 )
 from demo.hurry import HURRIED
-from demo.identity import Credentials, Identity
+from demo.identity import Credentials, Identity, write_private_text
 from demo.identity import load as load_identity
 from demo.manager import ProcessManager
 from demo.parts import PoolsWatch, YardParts
@@ -104,6 +105,8 @@ class DemoYard:
             self.pools,
             self._lock.fileno,
         )
+        commands = as_exports(environment_for(self.state, self.identity, self.addresses, base={}))
+        write_private_text(self.state.environment, commands)
         self._manager.start([parts.sidecars(smtp, receiver)])
         self.pools.expect_new()
         pools, scheduler, site = parts.pools(reload=self._with_reload), parts.scheduler(), parts.web(web)

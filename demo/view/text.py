@@ -52,6 +52,7 @@ def addresses_to_open(site: str, credentials: Path, log: Path) -> list[tuple[str
         ("Mailbox", f"{site}admin/mail/mailbox/"),
         ("API and its docs", f"{site}api/v1/docs"),
         ("Metrics", f"{site}metrics"),
+        ("Commands", f". {shortened(credentials.with_name('environment'))}; .venv/bin/python manage.py doctor"),
         ("Log of the jobs", shortened(log)),
     ]
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from demo import addresses
-from demo.addresses import Addresses, environment_for
+from demo.addresses import Addresses, as_exports, environment_for
 from demo.errors import PortTaken
 from demo.identity import load as load_identity
+from demo.identity import write_private_text
 from demo.state import StateFolder
 from project.config import load as load_config
 
@@ -31,6 +33,16 @@ def test_children_reach_exactly_the_demos_own_parts(tmp_path: Path) -> None:
     assert config.database_url == f"sqlite:///{tmp_path}/db.sqlite3"
     assert config.storage_url == f"file://{tmp_path}/media"
     assert config.library.state_dir == tmp_path
+
+
+def test_a_shell_takes_the_settings_over(tmp_path: Path) -> None:
+    file = tmp_path / "environment"
+    write_private_text(file, as_exports({"A": "it's $HOME", "B": "log: mailto:x"}))
+
+    ran = subprocess.run(["sh", "-c", f'. {file}; printf \'%s|%s\' "$A" "$B"'], capture_output=True, text=True)
+
+    assert ran.stdout == "it's $HOME|log: mailto:x"
+    assert file.stat().st_mode & 0o777 == 0o600
 
 
 def test_settings_of_another_yard_do_not_leak_in(tmp_path: Path) -> None:

@@ -97,6 +97,7 @@ def test_screen_names_the_log() -> None:
     text = shown(snapshot())
 
     assert "Log of the jobs" in text
+    assert ". /state/environment; .venv/bin/python manage.py doctor" in text
     assert "What just happened, all of it in /state/logs/pools.log" in text
 
 
