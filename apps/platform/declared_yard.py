@@ -55,6 +55,10 @@ def _imported(name: str, path: str) -> Any:
         known = [field.name for field in fields(DECLARED[kind])]
         near = get_close_matches(option, known, n=1)
         remedy = f"did you mean {near[0]!r}? It" if near else "it"
+        if owner := next(
+            (other for other, of in DECLARED.items() if option in {field.name for field in fields(of)}), ""
+        ):
+            remedy = f"it is an option of {owner}(...). {kind}"
         where = _place(path, error.__traceback__)
         raise InvalidSetting(name, f"{kind} has no {option!r}", f"{remedy} has {', '.join(known)}{where}") from error
 

@@ -26,6 +26,10 @@ QUEUE = 'Queue("mail", objective_ms=100, soft_limit_ms=1_000, hard_limit_ms=2_00
             f"YARD = Yard((\n    {QUEUE}, colour=5),\n), ())",
             r"Queue has no 'colour'; it has name, .* \(wrong_yard\.py:4\)$",
         ),
+        (
+            f"YARD = Yard((\n    {QUEUE}, max_retries=5),\n), ())",
+            r"Queue has no 'max_retries'; it is an option of RetryPolicy\(.* Queue has name, .* \(wrong_yard\.py:4\)$",
+        ),
         ("yard = Yard((), ())", r'"YARD" attribute/class; name a Yard, for example "mysite.topology.YARD"$'),
         ("YARD = 5", r"is a int, not a Yard; declare one with Yard\("),
     ],
