@@ -49,7 +49,7 @@ def test_a_signal_ends_the_scheduler_with_0_and_the_next_leads_at_once(number, s
     leader.send_signal(number)
     code = leader.wait(timeout=20)
 
-    assert code == 0 and time.monotonic() - asked_s < 5
+    assert code == 0 and time.monotonic() - asked_s < 15
     assert "scheduler stopped" in log() and "Traceback" not in log()
     wait_for(lambda: "leading" in heir_log(), timeout_s=15, what="the other leads")
 
