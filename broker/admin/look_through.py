@@ -91,7 +91,7 @@ def compared_fields_of(body: bytes) -> ComparedFields | None:
 
 
 class Looked(NamedTuple):
-    """What was looked through.
+    """Waiting messages that were looked through.
 
     Args:
         cut: Names of the queues that hold more messages than were looked through.

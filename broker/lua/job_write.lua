@@ -92,7 +92,7 @@ local function place_of(record)
 end
 
 -- Whether a job was requeued, or lost its lease, and has gone on since: then this end comes late.
--- What is older by its time is of another job, whose id was sent again.
+-- An end of an older time is of another job, whose id was sent again.
 local function late(id, record)
   local known, ended_since = running[id], over[id]
   if not known and not ended_since then return false end

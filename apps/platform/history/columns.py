@@ -21,7 +21,7 @@ FAILED: Final = frozenset({"dead", "expired", "retrying"})
 
 
 class Rows(NamedTuple):
-    """What one ended attempt becomes, as columns by name.
+    """Columns by name of the rows that one ended attempt becomes.
 
     Args:
         attempt: ``None`` for an attempt that succeeded and keeps no log lines.

@@ -1,4 +1,4 @@
-"""What the pages of jobs in the admin share: rights, the frame of a page, and the text while the broker is away."""
+"""Shared parts of the pages of jobs in the admin: rights, the frame of a page, the text while the broker is away."""
 
 from __future__ import annotations
 

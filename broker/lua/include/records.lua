@@ -56,7 +56,7 @@ local function record_ended(ended, history, fields, bytes, count, rows, limits)
 end
 
 -- The first fields of a record: an offset, id, state, reason, attempt, generation, start, end or next start, error.
--- What follows may be binary, which cmsgpack cannot read.
+-- Its rest may be binary, which cmsgpack cannot read.
 local function head_of(record)
   return cmsgpack.unpack_limit(record, 8, string.byte(record) == 220 and 3 or 1)
 end

@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import os
-import signal
-import sys
-import threading
 from typing import Any
 
-import structlog
 from django.core.management.base import BaseCommand, CommandParser
 
 from apps.platform.console.command_help import show_examples
 from apps.platform.history.writer import LOGGER, HistoryWriter
+from apps.platform.signalled_loop import run_until_signal
 from apps.platform.workers.preflight import log_to_standard_error, refuse_if_wrong
 
-EX_SOFTWARE = 70
 STOP_WITHIN_S = 10.0
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
-# Whatever else this machine does comes first: what is not written yet waits in the broker.
+# Other work of the machine comes first: what is not written yet waits in the broker.
 NICE = 19
-log = structlog.get_logger(LOGGER)
 
 EXAMPLES = """examples:
   manage.py runhistory                         beside pools that run one by one; runpools starts one itself"""
@@ -50,24 +44,6 @@ def run_until_stopped() -> None:
         SystemExit: with 70, when it crashed.
     """
     os.setpriority(os.PRIO_PROCESS, 0, NICE)
-    # Blocked and awaited, not handled: a handler could interrupt a thread that holds the event's lock.
-    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
-    stop = threading.Event()
-    crash: list[BaseException] = []
-    loop = threading.Thread(target=_run, args=(stop, crash), name="history", daemon=True)
-    loop.start()
-    received = signal.sigwait(STOP_SIGNALS)
-    if crash:
-        sys.exit(EX_SOFTWARE)
-    log.info("stopping", signal=signal.Signals(received).name)
-    stop.set()
-    loop.join(STOP_WITHIN_S)
-
-
-def _run(stop: threading.Event, crash: list[BaseException]) -> None:
-    try:
-        HistoryWriter().run(stop)
-    except BaseException as error:
-        log.exception("history writer crashed")
-        crash.append(error)
-        os.kill(os.getpid(), signal.SIGTERM)
+    run_until_signal(
+        lambda stop: HistoryWriter().run(stop), name="history writer", logger=LOGGER, stop_within_s=STOP_WITHIN_S
+    )

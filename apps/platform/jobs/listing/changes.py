@@ -1,4 +1,4 @@
-"""What has changed in a list of jobs that a page shows: its rows as they stand, and how many jobs came since."""
+"""Changes of a list of jobs that a page shows: its rows as they stand, and the number of jobs that came since."""
 
 from __future__ import annotations
 

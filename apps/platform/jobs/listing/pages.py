@@ -73,7 +73,7 @@ def find_jobs(wanted: Filter, *, after: str = "", limit: int = LIMIT, arguments:
     column = "failed_at" if wanted.failures or wanted.fingerprint or wanted.error else "finished_at"
     # A job that was requeued is listed as it stands, once.
     timed = [(getattr(row, column), row) for row in rows if row.job_id not in live.also]
-    # What follows in the history is not known yet: unfinished jobs that are older come with a later page.
+    # The rest of the history is not known yet: unfinished jobs that are older come with a later page.
     known_to = ended_to.at if ended_to is not None else 0
     older = [(job.at, job) for job in live.jobs if job.at >= known_to]
     both: Iterator[tuple[int, Unfinished | JobRow]] = merge(older, timed, key=_time_of, reverse=True)

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import sys
-import threading
 from typing import Any
 
-import structlog
 from django.core.management.base import BaseCommand
 
 from apps.platform.schedules.maintenance import maintenance_tasks
 from apps.platform.schedules.runner import Scheduler
+from apps.platform.signalled_loop import run_until_signal
 from apps.platform.workers.preflight import log_to_standard_error, refuse_if_wrong
 
-EX_SOFTWARE = 70
 STOP_WITHIN_S = 5.0
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
-log = structlog.get_logger("switchyard.scheduler")
 
 
 class Command(BaseCommand):
@@ -31,24 +24,9 @@ class Command(BaseCommand):
         """Run until a signal; exit 0, 70 if the scheduler crashed, or 78 if the configuration is invalid."""
         log_to_standard_error()
         refuse_if_wrong()
-        # Blocked and awaited, not handled: a handler could interrupt a thread that holds the event's lock.
-        signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
-        stop = threading.Event()
-        crash: list[BaseException] = []
-        loop = threading.Thread(target=_run, args=(stop, crash), name="scheduler", daemon=True)
-        loop.start()
-        received = signal.sigwait(STOP_SIGNALS)
-        if crash:
-            sys.exit(EX_SOFTWARE)
-        log.info("stopping", signal=signal.Signals(received).name)
-        stop.set()
-        loop.join(STOP_WITHIN_S)
-
-
-def _run(stop: threading.Event, crash: list[BaseException]) -> None:
-    try:
-        Scheduler(maintenance_tasks=maintenance_tasks()).run(stop)
-    except BaseException as error:
-        log.exception("scheduler crashed")
-        crash.append(error)
-        os.kill(os.getpid(), signal.SIGTERM)
+        run_until_signal(
+            lambda stop: Scheduler(maintenance_tasks=maintenance_tasks()).run(stop),
+            name="scheduler",
+            logger="switchyard.scheduler",
+            stop_within_s=STOP_WITHIN_S,
+        )
