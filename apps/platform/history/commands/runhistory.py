@@ -9,7 +9,7 @@ from django.core.management.base import BaseCommand, CommandParser
 
 from apps.platform.console.command_help import show_examples
 from apps.platform.history.writer import LOGGER, HistoryWriter
-from apps.platform.signalled_loop import run_until_signal
+from apps.platform.until_signal import run_until_signal
 from apps.platform.workers.preflight import log_to_standard_error, refuse_if_wrong
 
 STOP_WITHIN_S = 10.0

@@ -17,6 +17,8 @@ from middleware.arguments import misfit, require_named, signature_of
 
 # Index of faults that belong to the call and to no parameter.
 WHOLE_CALL = ""
+# A text that begins like this was meant as JSON.
+QUOTED = '"[{'
 KINDS = {bool: "true or false", int: "a number", float: "a number", str: "a text", list: "a list", dict: "an object"}
 
 
@@ -44,7 +46,9 @@ def read_json(text: str) -> Any:
 
 
 def from_fields(actor: Actor[..., Any], fields: Mapping[str, str]) -> CallArguments:
-    """Return the arguments of a form with one JSON text for each parameter; an empty one leaves the default.
+    """Return the arguments of a form with one text for each parameter; an empty one leaves the default.
+
+    A text is JSON; where the parameter takes text, quotes are not needed.
 
     Raises:
         InvalidCall: with a fault for each parameter that is missing or does not fit.
@@ -58,7 +62,7 @@ def from_fields(actor: Actor[..., Any], fields: Mapping[str, str]) -> CallArgume
                 faults[parameter.name] = "required: write a JSON value"
             continue
         try:
-            values[parameter.name] = read_json(text)
+            values[parameter.name] = _value(parameter, text)
         except ValueError as error:
             faults[parameter.name] = str(error)
             continue
@@ -89,6 +93,22 @@ def checked(actor: Actor[..., Any], args: Sequence[Any], kwargs: dict[str, Any])
     if faults:
         raise InvalidCall(actor.actor_name, faults)
     return CallArguments(tuple(args), kwargs)
+
+
+def _value(parameter: ActorParameter, text: str) -> Any:
+    """Return the value that was written for a parameter.
+
+    Raises:
+        ValueError: the text is no JSON, and the parameter takes no text.
+    """
+    if parameter.takes_text and parameter.type is str and not text.startswith('"'):
+        return text
+    try:
+        return read_json(text)
+    except ValueError:
+        if parameter.takes_text and text[0] not in QUOTED:
+            return text
+        raise
 
 
 def _placed(actor: Actor[..., Any], values: dict[str, Any]) -> CallArguments:
@@ -125,15 +145,7 @@ def _fault(parameter: ActorParameter, value: Any) -> str:
 def _json_kind(value: Any) -> str:
     if value is None:
         return "null"
-    kinds = {
-        bool: "true or false",
-        int: "a number",
-        float: "a number",
-        str: "a text",
-        list: "a list",
-        dict: "an object",
-    }
-    return kinds.get(type(value), "another value")
+    return KINDS.get(type(value), "another value")
 
 
 def _plain(value: Any) -> Any:

@@ -40,6 +40,13 @@ class ActorParameter:
     redacted: bool
 
     @property
+    def takes_text(self) -> bool:
+        """Whether its annotation is ``str``, a union with it, or a ``Literal`` of texts."""
+        if self.kind in VARIADIC:
+            return False
+        return self.type is str or any(each is str or isinstance(each, str) for each in typing.get_args(self.type))
+
+    @property
     def shown_name(self) -> str:
         """The name, with the stars of a variadic parameter."""
         stars = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}

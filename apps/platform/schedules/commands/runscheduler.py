@@ -8,7 +8,7 @@ from django.core.management.base import BaseCommand
 
 from apps.platform.schedules.maintenance import maintenance_tasks
 from apps.platform.schedules.runner import Scheduler
-from apps.platform.signalled_loop import run_until_signal
+from apps.platform.until_signal import run_until_signal
 from apps.platform.workers.preflight import log_to_standard_error, refuse_if_wrong
 
 STOP_WITHIN_S = 5.0

@@ -83,7 +83,7 @@ def test_rows_change_where_they_stand_and_new_jobs_are_only_counted() -> None:
     came = [add() for _ in range(3)]
     part = part_of(client, page)
 
-    assert states(part) == [(second, "queued"), (first, "cancelled")]
+    assert set(states(part)) == {(second, "queued"), (first, "cancelled")}  # of one millisecond, in any order
     assert 'data-new="3"' in part and "data-more" not in part and "data-away" not in part
     assert not any(job_id in part for job_id in came)
     assert not re.search(r"<(script|style|html)|\s(style|on\w+)=", part)

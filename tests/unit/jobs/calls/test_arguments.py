@@ -65,8 +65,23 @@ def test_each_wrong_field_has_its_fault(fields: dict[str, str], field: str, word
     assert words in faults_of(report, fields)[field]
 
 
+@pytest.mark.parametrize("text", ["2026-09", "7", "null", "[draft] June", '"2026-09', "'s-Gravenhage"])
+def test_a_text_needs_no_quotes_where_the_parameter_takes_text(text: str) -> None:
+    def file(title: str, kind: Literal["pdf", "csv"], note: str | None = "", number: int = 1) -> None: ...
+
+    written = {"title": text, "kind": "csv", "note": "see June", "number": "7"}
+    if text.startswith('"'):
+        assert set(faults_of(file, written)) == {"title"}
+        return
+    kwargs = from_fields(declared(file), written).kwargs
+
+    assert kwargs == {"title": text, "kind": "csv", "note": "see June", "number": 7}
+    assert from_fields(declared(file), written | {"note": "null"}).kwargs["note"] is None
+    assert set(faults_of(file, written | {"kind": "doc", "number": "seven"})) == {"kind", "number"}
+
+
 def test_every_wrong_field_is_named_at_once() -> None:
-    assert set(faults_of(report, {"month": "7", "tags": "{}"})) == {"customer_id", "month", "tags"}
+    assert set(faults_of(report, {"month": '"7', "tags": "{}"})) == {"customer_id", "month", "tags"}
 
 
 def test_a_fault_never_quotes_the_value() -> None:
