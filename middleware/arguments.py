@@ -47,7 +47,7 @@ class Arguments(Middleware):
                 wrong += "; delay is an option, write send_with_options(args=(...), delay=10_000), in milliseconds"
             if len(message.args) > 1 and all(isinstance(one, str) and len(one) == 1 for one in message.args):
                 wrong += "; args is a tuple, of one text write args=(text,) with a comma"
-            raise ArgumentMismatch(message.actor_name, wrong, str(signature_of(actor.fn)))
+            raise ArgumentMismatch(message.actor_name, wrong, actor.fn)
 
 
 def require_named(actor: Actor[..., Any], kwargs: Any) -> None:
@@ -62,7 +62,7 @@ def require_named(actor: Actor[..., Any], kwargs: Any) -> None:
     kind = type(kwargs).__name__
     article = "an" if kind[0] in "aeiou" else "a"
     fact = f"kwargs is {article} {kind}; write kwargs={{{next(iter(signature.parameters), 'name')!r}: ...}}"
-    raise InvalidArguments(actor.actor_name, fact, str(signature))
+    raise InvalidArguments(actor.actor_name, fact, actor.fn)
 
 
 # As many as fit into the body of a message. A larger number was written by hand, and binding it would fill the memory.

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
+from typing import Any
+
 from dramatiq.errors import ActorNotFound, Retry
 from dramatiq.middleware import MiddlewareError
 from dramatiq.threading import Interrupt
 
 from broker.errors import SwitchyardError
+from middleware.places import place_of
 
 
 class RetryLater(SwitchyardError, Retry):
@@ -38,10 +43,12 @@ class CancelInterrupt(Interrupt):
 
 
 class ArgumentMismatch(SwitchyardError, MiddlewareError):
-    """Arguments that do not fit the actor's signature."""
+    """Arguments that do not fit the signature of the actor's function."""
 
-    def __init__(self, actor_name: str, fact: str, signature: str) -> None:
-        super().__init__(f"actor {actor_name}: {fact}; it is declared as {actor_name}{signature}")
+    def __init__(self, actor_name: str, fact: str, function: Callable[..., Any]) -> None:
+        place = place_of(function)
+        declared = f"{actor_name}{inspect.signature(function)}" + (f" at {place}" if place else "")
+        super().__init__(f"actor {actor_name}: {fact}; it is declared as {declared}")
 
 
 class InvalidArguments(ArgumentMismatch, TypeError):

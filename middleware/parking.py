@@ -15,7 +15,7 @@ from dramatiq.errors import ActorNotFound
 from dramatiq.middleware import Middleware, SkipMessage
 
 from broker.interface import Transport
-from middleware.arguments import call_of, calls_of, fits, misfit, signature_of
+from middleware.arguments import call_of, calls_of, fits, misfit
 from middleware.errors import ArgumentMismatch, UnknownActor
 from middleware.outcomes import Outcome, decide
 from middleware.wait_for_broker import retry_until_available
@@ -61,7 +61,7 @@ class Parking(Middleware):
             wrong = misfit(function, len(message.args), message.kwargs.keys())
             # One whose attempt ended at the hard limit takes the retry path first.
             if wrong is not None and not getattr(message, "cause", "").startswith("limit"):
-                mismatch = ArgumentMismatch(message.actor_name, wrong, str(signature_of(function)))
+                mismatch = ArgumentMismatch(message.actor_name, wrong, function)
                 if self._park(message, str(mismatch)):
                     raise SkipMessage("parked until a worker has an actor that accepts its arguments")
                 raise mismatch

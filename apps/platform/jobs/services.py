@@ -23,7 +23,7 @@ from broker.admin.cancel import cancel
 from broker.errors import BrokerError
 from broker.interface import facilities
 from broker.stores.record_fields import progress_of
-from middleware.arguments import misfit, require_named, signature_of
+from middleware.arguments import misfit, require_named
 from middleware.errors import ArgumentMismatch, Cancelled
 
 logger = logging.getLogger(__name__)
@@ -89,7 +89,7 @@ def enqueue_on_commit(
     merged = kwargs if kwargs and not isinstance(kwargs, dict) else named | (kwargs or {})
     message, look_up = _message(actor, owner, merged, job_id, args)
     if (wrong := misfit(actor.fn, len(args), message.kwargs.keys())) is not None:
-        raise ArgumentMismatch(actor.actor_name, wrong, str(signature_of(actor.fn)))
+        raise ArgumentMismatch(actor.actor_name, wrong, actor.fn)
     transaction.on_commit(lambda: _enqueue(actor.broker, message, None, look_up=look_up), using=using)
     return message.message_id
 

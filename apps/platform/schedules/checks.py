@@ -24,25 +24,25 @@ def errors_of(schedule: Schedule) -> list[CheckMessage]:
     found: list[CheckMessage] = []
     subject = f"actor {schedule.name} ({place_of(schedule.actor.fn)})"
     if not isinstance(schedule.spec, CronSpec):
-        fact = f"{subject}: periodic is a {type(schedule.spec).__name__}"
-        return [Error(fact, hint="use periodic=cron('0 2 * * *') with periodiq's cron", id="switchyard.E050")]
+        fact = f"periodic is a {type(schedule.spec).__name__}"
+        hint = "use periodic=cron('0 2 * * *') with periodiq's cron"
+        return [Error(fact, obj=subject, hint=hint, id="switchyard.E050")]
     if not schedule.text.startswith("@") and len(schedule.text.split()) != 5:
-        fact = (
-            f"{subject}: the schedule {schedule.text!r} has {len(schedule.text.split())} fields, of which five are read"
-        )
-        found.append(Error(fact, hint="write minute, hour, day, month and weekday, in UTC", id="switchyard.E050"))
+        fact = f"the schedule {schedule.text!r} has {len(schedule.text.split())} fields, of which five are read"
+        hint = "write minute, hour, day, month and weekday, in UTC"
+        found.append(Error(fact, obj=subject, hint=hint, id="switchyard.E050"))
     if schedule.next(timezone.now()) is None:
-        fact = f"{subject}: the schedule {schedule.text!r} is never due"
+        fact = f"the schedule {schedule.text!r} is never due"
         hint = "minutes are 0 to 59, hours 0 to 23, days 1 to 31, months 1 to 12, weekdays 0 to 7"
-        found.append(Error(fact, hint=hint, id="switchyard.E051"))
+        found.append(Error(fact, obj=subject, hint=hint, id="switchyard.E051"))
     needed = _required(schedule)
     if needed:
-        fact = f"{subject}: it is periodic and needs {', '.join(needed)}, but a tick passes no arguments"
+        fact = f"it is periodic and needs {', '.join(needed)}, but a tick passes no arguments"
         hint = "give each parameter a default, or let a periodic actor without parameters send it"
-        found.append(Error(fact, hint=hint, id="switchyard.E052"))
+        found.append(Error(fact, obj=subject, hint=hint, id="switchyard.E052"))
     if schedule.catch_up not in CATCH_UP:
-        fact = f"{subject}: catch_up is {schedule.catch_up!r}"
-        found.append(Error(fact, hint=f"use one of {', '.join(CATCH_UP)}", id="switchyard.E053"))
+        fact = f"catch_up is {schedule.catch_up!r}"
+        found.append(Error(fact, obj=subject, hint=f"use one of {', '.join(CATCH_UP)}", id="switchyard.E053"))
     return found
 
 

@@ -127,7 +127,7 @@ def test_a_job_is_never_sent_when_the_transaction_rolls_back() -> None:
 def test_arguments_are_checked_before_the_commit() -> None:
     with transaction.atomic():
         for call in ({"kwargs": {"c": 1}}, {"a": 1, "c": 2}, {"kwarg": {"a": 1, "b": 2}}):
-            with pytest.raises(ArgumentMismatch, match=r"it is declared as probe_add\(a: 'int', b: 'int'\)"):
+            with pytest.raises(ArgumentMismatch, match=r"probe_add\(a: .* at \S+probe_actors.py:\d+"):
                 enqueue_on_commit(probe_actors.add, **call)
         with pytest.raises(ArgumentMismatch, match="too many positional arguments"):
             enqueue_on_commit(probe_actors.add, 1, 2, 3)

@@ -79,7 +79,7 @@ def test_a_schedule_that_cannot_work_is_refused_with_the_fix(spec, function, opt
     (error,) = errors_of(declare(spec, function, **options))
 
     assert error.id == id
-    assert "actor tick" in error.msg and words in error.hint
+    assert "actor tick" in error.obj and words in error.hint
 
 
 def test_parameters_with_defaults_are_fine(declare):

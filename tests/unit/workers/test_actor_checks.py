@@ -118,3 +118,33 @@ def test_a_soft_limit_that_was_meant_in_seconds_is_told_of_the_queue_and_not_of_
 
     assert (message.id, message.obj) == ("switchyard.W020", "queue work")
     assert "write soft_limit_ms=10_000 in project/topology.py" in str(message.hint)
+
+
+def test_a_method_is_no_actor() -> None:
+    broker = broker_with(queue_name="work")
+
+    class Report:
+        @dramatiq.actor(broker=broker, queue_name="work")
+        def render(self, month: str) -> None: ...
+
+    [message] = check_actors(YARD, broker)
+
+    assert (message.id, message.is_serious()) == ("switchyard.W022", False)
+    assert message.obj.startswith("actor render (tests/unit/workers/test_actor_checks.py:")
+    assert "its first parameter is 'self'" in message.msg
+
+
+def test_a_lifetime_of_results_that_are_not_stored_is_seen() -> None:
+    class Results(Middleware):
+        @property
+        def actor_options(self) -> set[str]:
+            return {"store_results", "result_ttl"}
+
+    middleware = (Limits(), Results())
+    without = broker_with(middleware, queue_name="work", result_ttl=60_000)
+    stored = broker_with(middleware, queue_name="work", result_ttl=60_000, store_results=True)
+
+    [message] = check_actors(YARD, without)
+    assert message.id == "switchyard.W023"
+    assert "store_results=True" in str(message.hint)
+    assert check_actors(YARD, stored) == []

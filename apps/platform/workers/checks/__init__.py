@@ -122,5 +122,7 @@ def check_actors(yard: Yard, broker: Broker) -> list[CheckMessage]:
         *actors.consumed_dead_lists(yard, broker),
         *actors.unknown_callbacks(broker),
         *actors.limits_in_seconds(yard, broker),
+        *actors.methods(broker),
+        *actors.options_without_effect(broker),
         *retries.short_actors(yard, broker.actors.values()),
     ]

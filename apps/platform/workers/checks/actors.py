@@ -13,6 +13,7 @@ from dramatiq.broker import Broker
 from apps.platform.workers.checks.queues import TOPOLOGY
 from broker.topology import Queue, Yard
 from broker.validation import is_duration
+from middleware.arguments import signature_of
 from middleware.places import place_of
 
 AnyActor = Actor[Any, Any]
@@ -151,6 +152,34 @@ def limits_in_seconds(yard: Yard, broker: Broker) -> list[CheckMessage]:
         and limit != inherited.get(actor.queue_name)
     ]
     return found
+
+
+def methods(broker: Broker) -> list[CheckMessage]:
+    """W022: an actor that is a method, so that each send would need an instance."""
+    return [
+        Warning(
+            f"is a method: its first parameter is {first!r}, which no message can carry",
+            hint="Declare a function outside of the class, and send it the primary key of the object.",
+            obj=subject_of(actor),
+            id="switchyard.W022",
+        )
+        for actor in broker.actors.values()
+        if (first := next(iter(signature_of(actor.fn).parameters), "")) in ("self", "cls")
+    ]
+
+
+def options_without_effect(broker: Broker) -> list[CheckMessage]:
+    """W023: an actor with ``result_ttl`` whose results are not stored."""
+    return [
+        Warning(
+            "its result_ttl has no effect, because its results are not stored",
+            hint="Add store_results=True, or leave result_ttl out.",
+            obj=subject_of(actor),
+            id="switchyard.W023",
+        )
+        for actor in broker.actors.values()
+        if "result_ttl" in actor.options and not actor.options.get("store_results")
+    ]
 
 
 def subject_of(actor: AnyActor) -> str:
