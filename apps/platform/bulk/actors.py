@@ -29,7 +29,8 @@ def queue_of(yard: Yard) -> str:
     return "default" if "default" in names else names[0]
 
 
-@dramatiq.actor(queue_name=queue_of(declared_yard()))
+# Before the messages that it may be there to cancel.
+@dramatiq.actor(queue_name=queue_of(declared_yard()), priority=-1)
 def run_bulk_act(number: int, run: int) -> None:
     """Do the next steps of a bulk act, then enqueue the job that continues it.
 

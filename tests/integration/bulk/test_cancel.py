@@ -178,3 +178,21 @@ def test_a_kill_between_the_cancellation_and_its_record_loses_no_record_of_a_wai
 def test_filter_that_no_waiting_job_can_match_is_refused(filter: dict[str, str], fault: str, start: Start) -> None:
     with pytest.raises(ValueError, match=fault):
         start("job.cancel", filter)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_an_act_does_not_wait_behind_the_jobs_that_it_cancels(
+    start: Start, facilities: Facilities, fail_always: Actor[Any, Any], run_worker: Callable[..., Any]
+) -> None:
+    ran: list[int] = []
+    fail_always.fn = ran.append
+    for number in range(200):
+        fail_always.send(number)
+    act = start("job.cancel", {"actor": "fail_always"}, reason="wrong price")
+
+    with run_worker("default", threads=1):
+        wait_for(lambda: not BulkAct.objects.get(pk=act.pk).unfinished, 30)
+        wait_for(lambda: left(facilities, "default") == 0)
+
+    # The worker may have fetched a first few together with the act.
+    assert len(ran) < 100
