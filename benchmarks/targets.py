@@ -77,6 +77,7 @@ TARGETS: tuple[Target, ...] = (
     Ratio(("backlog_1000000_enqueue_us", OURS), ("backlog_1000_enqueue_us", OURS), at_most=1.2),
     Ratio(("backlog_1000000_fetch_us", OURS), ("backlog_1000_fetch_us", OURS), at_most=1.2),
     Ratio(("greenlets_per_s", OURS), ("greenlets_ceiling_per_s", OURS), at_least=0.95),
+    Limit("history_missing_rows", HISTORY, at_most=0),
     Limit("http_p50_ms", STACK, at_most=15),
     Limit("http_p99_ms", STACK, at_most=60),
     Ratio(("distance_far_drain_per_s", OURS), ("distance_near_drain_per_s", OURS), at_least=0.7),

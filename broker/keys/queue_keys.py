@@ -164,7 +164,8 @@ class QueueKeys:
 
         ``first`` and ``last`` number of a bucket; ``at`` when the last one was begun, ms since the epoch, ``size`` its
         bytes, ``size:<n>`` those of bucket n, ``bytes`` of all of them; ``history`` bytes of the history's stream,
-        ``dropped`` rows that it lost to its budget.
+        ``dropped`` rows that it lost to its budget, ``removed_ms`` and ``removed_sequence`` the id of its last entry
+        that is in the database.
         """
         return f"{self.base}job:ended"
 

@@ -18,8 +18,8 @@ from broker.redis.scripts import script
 
 COUNTS: Final = ("written", "skipped")
 REMOVE: Final = script("history_remove", folder="")
-# Words of a call: ids with their sizes.
-AT_ONCE: Final = 1_000
+# Words of a call: ids with the sizes and numbers of their rows.
+AT_ONCE: Final = 1_500
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +71,10 @@ class HistoryStreams:
         ]
 
     def remove(self, entries: Sequence[HistoryEntry], *, written: int, skipped: int) -> None:
-        """Remove entries whose rows were committed, and count their rows."""
+        """Remove entries whose rows were committed, in the order of the stream, and count their rows."""
         sizes: dict[str, list[Word]] = {}
         for entry in entries:
-            sizes.setdefault(entry.queue, []).extend((entry.id, len(entry.rows)))
+            sizes.setdefault(entry.queue, []).extend((entry.id, len(entry.rows), entry.count))
         batches = [
             ([self._stream(queue), self._keys.queue(queue).ended], found[start : start + AT_ONCE])
             for queue, found in sizes.items()

@@ -35,7 +35,7 @@ WRITE, READ, PROGRESS, CANCEL = (
     script(name, folder="") for name in ("job_write", "job_read", "job_progress", "job_cancel")
 )
 LARGEST_SEQUENCE: Final = 10**DIGITS - 1
-READ_AT_ONCE: Final = 100
+AT_ONCE: Final = 100
 # Errors of what is written or of what is there; a repetition gets the same. The last is Valkey's of a failed script.
 REFUSED_ALWAYS: Final = ("WRONGTYPE", "ERR", "user_script:")
 ANSWERS: Final = {1: "written", 0: "late", -1: "cancelled"}
@@ -184,7 +184,7 @@ class JobRecords:
     def _find_all(
         self, job_ids: Sequence[str], *, raise_errors: bool, queues: Sequence[str] = ()
     ) -> list[JobRecord | None]:
-        chunks = (job_ids[start : start + READ_AT_ONCE] for start in range(0, len(job_ids), READ_AT_ONCE))
+        chunks = (job_ids[start : start + AT_ONCE] for start in range(0, len(job_ids), AT_ONCE))
         return [found for chunk in chunks for found in self._find(chunk, raise_errors=raise_errors, queues=queues)]
 
     def _find(
@@ -273,12 +273,14 @@ class JobRecords:
         return "cancelled"
 
     def write_cancelled(self, known: Sequence[JobRecord]) -> None:
-        """Record the cancellation of jobs that never start, at most 500.
+        """Record the cancellation of jobs that never start.
 
         Args:
             known: Their records as they were before.
         """
-        self.write([ended_step(record.queue, cancelled_job(record)) for record in known])
+        for start in range(0, len(known), AT_ONCE):
+            some = known[start : start + AT_ONCE]
+            self.write([ended_step(record.queue, cancelled_job(record)) for record in some])
 
     def cancel_requested(self, job_id: str) -> bool:
         """Whether the cancellation of a job was requested, where only its record says so.

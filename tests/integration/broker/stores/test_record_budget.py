@@ -146,6 +146,25 @@ def test_what_the_history_took_over_is_no_longer_counted(valkey: redis.Redis, ke
     assert valkey.xlen(family.history) == 0
 
 
+def test_rows_that_were_written_while_the_budget_removed_them_are_not_counted_as_dropped(
+    valkey: redis.Redis, keys: Keys, family: QueueKeys
+) -> None:
+    records = make(valkey, keys, history_bytes=MEBIBYTE)
+    streams = HistoryStreams(records.calls, keys, [QUEUE])
+    end(records, list(ids(2_000)), at_once=100)
+    entries = streams.read(limit=1_000)
+    end(records, [f"later-{number}" for number in range(10_000)], at_once=100)
+    dropped = figures(valkey, family)["dropped"]
+    there = {id_ for id_, _ in valkey.xrange(family.history)}
+
+    for _ in range(2):  # the second time after an answer that was lost
+        streams.remove(entries, written=0, skipped=0)
+        assert figures(valkey, family)["dropped"] == dropped - sum(one.count for one in entries if one.id not in there)
+    assert dropped > 2_000
+    rest = [row for entry in streams.read(limit=1_000) for row in decode_rows(entry.rows)]
+    assert 2_000 + len(rest) + figures(valkey, family)["dropped"] == 12_000
+
+
 def test_a_result_that_is_kept_for_longer_outlives_the_budget(
     valkey: redis.Redis, keys: Keys, family: QueueKeys
 ) -> None:
