@@ -1,4 +1,4 @@
-"""Who holds the slots of a queue's pools, as words."""
+"""Holders of the slots of a queue's pools, as words."""
 
 from __future__ import annotations
 
