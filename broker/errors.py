@@ -218,13 +218,18 @@ class ResultTooLarge(SwitchyardError, ValueError):
 
 
 class UnencodableResult(SwitchyardError, TypeError):
-    """The result of a job is no JSON. The job succeeded; its result is not stored."""
+    """The result of a job is no JSON. The job succeeded; its result is not stored.
 
-    def __init__(self, cause: str) -> None:
-        super().__init__(
-            f"the job succeeded, and its result is not stored: {cause}; return text, numbers, lists and dicts, "
-            "of a date its .isoformat()"
-        )
+    Args:
+        path: Place of the value: ``result['rows'][3]``.
+        fact: Fault of the value.
+        remedy: Expression to return instead, with ``{}`` for the value; empty when none is known.
+    """
+
+    def __init__(self, path: str, fact: str, remedy: str = "") -> None:
+        self.path, self.fact, self.remedy = path, fact, remedy
+        instead = remedy.replace("{}", path) or "text, numbers, lists, and dicts with text as keys"
+        super().__init__(f"the job succeeded, and its result is not stored: {path} {fact}; return {instead}")
 
 
 class UnencodablePayload(SwitchyardError, ValueError):

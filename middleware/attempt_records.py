@@ -10,6 +10,7 @@ import structlog
 from broker.errors import BrokerError, ResultTooLarge, UnencodableResult
 from broker.queue import codec
 from broker.queue.json_body import LIMIT_BYTES
+from broker.queue.json_values import refused_part
 from broker.stores.ended_jobs import Failure
 from middleware.fingerprints import fingerprint
 from middleware.outcomes import error_text
@@ -38,8 +39,8 @@ def result_of(message: Any, result: Any) -> tuple[str | None, Failure | None]:
         return None, None
     try:
         text = json.dumps(result)
-    except (TypeError, ValueError, RecursionError) as cause:
-        error: Exception = UnencodableResult(str(cause))
+    except (TypeError, ValueError, RecursionError):
+        error: Exception = UnencodableResult(*refused_part(result, "result"))
         fact = "is no JSON"
     else:
         if len(text) <= RESULT_LIMIT_BYTES:

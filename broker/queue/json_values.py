@@ -1,8 +1,9 @@
-"""Expressions that turn common Python values into JSON's, for the error that refuses such a value."""
+"""Values that JSON does not have: their place, and expressions that turn them into JSON's, for the errors about them."""
 
 from __future__ import annotations
 
 import datetime
+import json
 from collections.abc import Set
 from dataclasses import is_dataclass
 from decimal import Decimal
@@ -20,6 +21,9 @@ _BY_TYPE: Final[tuple[tuple[Any, str], ...]] = (
     (Set, "sorted({})"),
     ((bytes, bytearray, memoryview), "base64.b64encode({}).decode()"),
 )
+
+DEEPEST_PATH: Final = 20
+SHOWN_KEY: Final = 40
 
 
 def expression_for(value: Any) -> str:
@@ -43,3 +47,43 @@ def expression_for(value: Any) -> str:
     if is_dataclass(value):
         return "dataclasses.asdict({})"
     return "list({})" if hasattr(kind, "__next__") or kind.__name__ in ("dict_keys", "dict_values", "range") else ""
+
+
+def refused_part(value: Any, path: str) -> tuple[str, str, str]:
+    """Return the first part of a value that ``json.dumps`` refuses: its path, the fact, an expression for it.
+
+    Args:
+        value: Refused by ``json.dumps`` as a whole.
+        path: Name of the value: ``result``.
+    """
+    holders: set[int] = set()
+    while True:
+        holders.add(id(value))
+        if isinstance(value, dict):
+            keys = [key for key in value if not isinstance(key, (str, int, float, bool, type(None)))]
+            if keys:
+                return path, f"has a key that is a {type(keys[0]).__name__}; keys are text", ""
+        elif not isinstance(value, (list, tuple)):
+            return path, f"is a {type(value).__name__}, which JSON does not have", expression_for(value)
+        parts = value.items() if isinstance(value, dict) else enumerate(value)
+        inner = next(((key, part) for key, part in parts if id(part) in holders or not _is_json(part)), None)
+        if inner is None:
+            return path, "cannot be written as JSON", ""
+        path, value = f"{path}[{_short(inner[0])}]", inner[1]
+        if id(value) in holders:
+            return path, "holds itself", ""
+        if len(holders) > DEEPEST_PATH:
+            return f"{path[:100]}…", "is nested too deep, or holds what JSON does not have", ""
+
+
+def _is_json(value: Any) -> bool:
+    try:
+        json.dumps(value)
+    except (TypeError, ValueError, RecursionError):
+        return False
+    return True
+
+
+def _short(key: Any) -> str:
+    shown = repr(key)
+    return shown if len(shown) <= SHOWN_KEY else f"{shown[:SHOWN_KEY]}…"
