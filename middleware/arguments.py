@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import inspect
 import json
-from collections.abc import Callable, Collection, KeysView
+from collections.abc import Callable, Collection, Iterable, KeysView
 from difflib import get_close_matches
 from typing import Any, Final
 
@@ -50,6 +50,44 @@ class Arguments(Middleware):
             raise ArgumentMismatch(message.actor_name, wrong, actor.fn)
 
 
+def refuse_unusable_calls() -> None:
+    """Let every actor refuse ``args`` and ``kwargs`` of the wrong type where a message is made.
+
+    On the class, because Dramatiq's decorator is used as it is. ``Message`` makes a tuple of any ``args``:
+    of a text its characters.
+    """
+    make = Actor.message_with_options
+    if make.__module__ == __name__:
+        return
+
+    @functools.wraps(make, assigned=("__doc__", "__name__", "__qualname__"))
+    def message_with_options(self: Any, *, args: Any = (), kwargs: Any = None, **options: Any) -> Message[Any]:
+        if type(args) is not tuple:
+            require_places(self, args)
+        if kwargs and type(kwargs) is not dict:
+            require_named(self, kwargs)
+        return make(self, args=args, kwargs=kwargs, **options)
+
+    Actor.message_with_options = message_with_options  # type: ignore[method-assign]
+
+
+def require_places(actor: Actor[..., Any], args: Any) -> None:
+    """Refuse arguments by place that are a text or a ``dict``, or that nothing can be taken of, such as a number.
+
+    Raises:
+        InvalidArguments: they are.
+    """
+    if isinstance(args, (tuple, list)) or (isinstance(args, Iterable) and not isinstance(args, (*TEXTS, dict))):
+        return
+    name = next(iter(signature_of(actor.fn).parameters), "value")
+    raise InvalidArguments(actor.actor_name, f"args is {_a(args)}; write args=({name},) with a comma", actor.fn)
+
+
+def _a(value: Any) -> str:
+    kind = type(value).__name__
+    return f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}"
+
+
 def require_named(actor: Actor[..., Any], kwargs: Any) -> None:
     """Refuse arguments by name that are no ``dict``. The values are not shown: they may be secret.
 
@@ -59,9 +97,7 @@ def require_named(actor: Actor[..., Any], kwargs: Any) -> None:
     if isinstance(kwargs, dict):
         return
     signature = signature_of(actor.fn)
-    kind = type(kwargs).__name__
-    article = "an" if kind[0] in "aeiou" else "a"
-    fact = f"kwargs is {article} {kind}; write kwargs={{{next(iter(signature.parameters), 'name')!r}: ...}}"
+    fact = f"kwargs is {_a(kwargs)}; write kwargs={{{next(iter(signature.parameters), 'name')!r}: ...}}"
     raise InvalidArguments(actor.actor_name, fact, actor.fn)
 
 
@@ -71,6 +107,8 @@ MOST_PLACES: Final = 1_000_000
 # Shares of letters in common (difflib's ratio): a name that is suggested, and one that can be nothing but misspelt.
 SIMILAR_NAME: Final = 0.6
 SAME_NAME: Final = 0.8
+
+TEXTS: Final = (str, bytes, bytearray, memoryview)
 
 # Number of positional arguments -> required keyword names, allowed keyword names.
 Calls = dict[int, tuple[frozenset[str], frozenset[str]]]

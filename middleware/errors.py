@@ -52,7 +52,19 @@ class ArgumentMismatch(SwitchyardError, MiddlewareError):
 
 
 class InvalidArguments(ArgumentMismatch, TypeError):
-    """Arguments by name that are no ``dict``."""
+    """``args`` that are no tuple, or ``kwargs`` that are no ``dict``."""
+
+
+class MissingWorker(SwitchyardError, RuntimeError):
+    """An async actor was called where no worker runs."""
+
+    def __init__(self, actor_name: str, function: Callable[..., Any]) -> None:
+        name = getattr(function, "__name__", actor_name)
+        place = place_of(function)
+        super().__init__(
+            f"actor {actor_name}: it is async ({place}), and this process is no worker, whose event loop runs it; "
+            f"write {name}.send(...), or asyncio.run({name}.fn.__wrapped__(...)) to run it here"
+        )
 
 
 class UnknownActor(SwitchyardError, ActorNotFound):

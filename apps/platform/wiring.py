@@ -9,7 +9,7 @@ import redis
 import structlog
 from django.db import close_old_connections
 from dramatiq.broker import Broker
-from dramatiq.middleware import AsyncIO, CurrentMessage, Middleware
+from dramatiq.middleware import CurrentMessage, Middleware
 
 from apps.platform.conf import switchyard_settings
 from apps.platform.console.refusal import refuse
@@ -36,6 +36,7 @@ from broker.worker.ack_barrier import AckBarrier
 from middleware import arguments, logs
 from middleware.alerts import Alerts
 from middleware.arguments import Arguments
+from middleware.async_actors import AsyncActors
 from middleware.cancellation import Cancellation
 from middleware.crashes import Crashes
 from middleware.dead_letters import DeadLetters
@@ -122,6 +123,7 @@ def build_yard(
         broker.add_middleware(entry)
     refuse_unknown(broker)
     explain_foreign_calls()
+    arguments.refuse_unusable_calls()
     for lane in yard.lanes:
         broker.declare_queue(lane)
     return broker
@@ -167,7 +169,7 @@ def in_order(
         Retries(yard=yard, transport=transport),
         DurableCallbacks(),
         DurablePipelines(),
-        AsyncIO(),
+        AsyncActors(),
         CurrentMessage(),
         Redaction(),
         Periodic(),

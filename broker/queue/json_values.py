@@ -1,4 +1,4 @@
-"""Values that JSON does not have: their place, and expressions that turn them into JSON's, for the errors about them."""
+"""Values that JSON does not have: their place, and expressions that turn them into JSON's, for errors about them."""
 
 from __future__ import annotations
 

@@ -14,8 +14,8 @@ from dramatiq.brokers.stub import StubBroker
 from hypothesis import given
 from hypothesis import strategies as st
 
-from middleware.arguments import Arguments, calls_of, fits, knows
-from middleware.errors import ArgumentMismatch
+from middleware.arguments import Arguments, calls_of, fits, knows, refuse_unusable_calls
+from middleware.errors import ArgumentMismatch, InvalidArguments
 
 NAMES = ("a", "b", "c", "d")
 PLAIN = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
@@ -109,13 +109,54 @@ def test_what_somebody_wrote_as_a_call_is_known_to_nobody(call: str) -> None:
     assert knows(broker, '["take", 3, []]')
 
 
-def test_a_text_as_args_is_answered_with_the_missing_comma() -> None:
-    @dramatiq.actor(broker=StubBroker(middleware=[Arguments()]))
+def test_a_text_as_args_of_a_hand_made_message_is_answered_with_the_missing_comma() -> None:
+    broker = StubBroker(middleware=[Arguments()])
+
+    @dramatiq.actor(broker=broker)
     def greet(name: str) -> None: ...
 
-    text: Any = "Ada"
     two: Any = ("Ada", "Grace")
     with pytest.raises(ArgumentMismatch, match=r"args is a tuple, of one text write args=\(text,\) with a comma"):
-        greet.send_with_options(args=text)
+        broker.enqueue(dramatiq.Message("default", "greet", cast(Any, "Ada"), {}, {}))
     with pytest.raises(ArgumentMismatch, match=r"too many positional arguments; it is declared as greet\("):
         greet.send(*two)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        ({"args": "xy"}, r"args is a str; write args=\(first,\) with a comma"),
+        ({"args": b"xy"}, r"args is a bytes; write args=\(first,\)"),
+        ({"args": 5}, r"args is an int; write args=\(first,\)"),
+        ({"args": None}, r"args is a NoneType; write args=\(first,\)"),
+        ({"args": {"first": 1, "second": 2}}, r"args is a dict; write args=\(first,\)"),
+        ({"kwargs": [1, 2]}, r"kwargs is a list; write kwargs=\{'first': \.\.\.\}"),
+        ({"kwargs": "xy"}, r"kwargs is a str; write kwargs=\{'first': \.\.\.\}"),
+    ],
+)
+def test_arguments_of_the_wrong_type_are_refused_where_the_message_is_made(call: dict[str, Any], words: str) -> None:
+    refuse_unusable_calls()  # once more changes nothing
+
+    @dramatiq.actor(broker=StubBroker(middleware=[Arguments()]))
+    def pair(first: str, second: str) -> None: ...
+
+    words = rf"^actor pair: {words}.*; it is declared as pair\(.*\) .*at tests/unit/middleware/test_arguments\.py:\d+$"
+    for send in (pair.message_with_options, pair.send_with_options):
+        with pytest.raises(InvalidArguments, match=words):
+            send(**call)
+
+
+def test_other_sequences_of_arguments_are_taken_as_ever() -> None:
+    refuse_unusable_calls()
+
+    @dramatiq.actor(broker=StubBroker(middleware=[Arguments()]))
+    def pair(first: str, second: str) -> None: ...
+
+    class Fields(dict[str, str]):
+        pass
+
+    named = Fields(first="x", second="y")
+    assert pair.message_with_options(args=cast(Any, ["x", "y"])).args == ("x", "y")
+    assert pair.message_with_options(args=cast(Any, (one for one in "xy"))).args == ("x", "y")
+    assert pair.message_with_options(kwargs=named).kwargs == named
+    assert inspect.signature(pair.message_with_options).parameters.keys() == {"args", "kwargs", "options"}

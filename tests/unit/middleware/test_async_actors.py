@@ -1,0 +1,60 @@
+"""A call of an async actor outside of a worker is answered with what to write; in a worker it runs."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from typing import Any, cast
+
+import dramatiq
+import pytest
+from dramatiq.actor import Actor
+from dramatiq.brokers.stub import StubBroker
+
+from middleware.async_actors import AsyncActors
+from middleware.errors import MissingWorker
+
+
+@pytest.fixture
+def broker() -> StubBroker:
+    return StubBroker(middleware=[AsyncActors()])
+
+
+def _double(broker: StubBroker) -> Actor[[int], int]:
+    @dramatiq.actor(broker=broker)
+    async def double(value: int) -> int:
+        await asyncio.sleep(0)
+        return 2 * value
+
+    return double
+
+
+def test_a_call_outside_of_a_worker_says_what_to_write(broker: StubBroker) -> None:
+    double = _double(broker)
+
+    words = (
+        r"^actor double: it is async \(tests/unit/middleware/test_async_actors\.py:\d+\), and this process is no worker"
+        r".*; write double\.send\(\.\.\.\), or asyncio\.run\(double\.fn\.__wrapped__\(\.\.\.\)\) to run it here$"
+    )
+    with pytest.raises(MissingWorker, match=words):
+        double(4)
+    assert asyncio.run(cast(Any, double.fn).__wrapped__(4)) == 8
+    assert inspect.signature(double.fn).parameters.keys() == {"value"}
+
+
+def test_a_worker_runs_it(broker: StubBroker) -> None:
+    double = _double(broker)
+    worker = dramatiq.Worker(broker, worker_threads=1)
+
+    worker.start()
+    try:
+        assert double(4) == 8
+    finally:
+        worker.stop()
+
+
+def test_other_actors_keep_their_function(broker: StubBroker) -> None:
+    def triple(value: int) -> int:
+        return 3 * value
+
+    assert dramatiq.actor(broker=broker)(triple).fn is triple
