@@ -61,7 +61,7 @@ class HeldMessage(MessageProxy):
         self.moved = False
         self.runs_in = 0
         # Set by hooks.
-        self.open = self.dead_lettered = False
+        self.open = self.dead_lettered = self.shut_down = False
         self.outcome: Any = None
         self.dead_letter: DeadLetter | None = None
         self.slot: int | None = None

@@ -47,10 +47,15 @@ def is_delay(value: Any) -> bool:
 
 def takes_one_argument(function: Any) -> bool:
     """Return whether a function can be called with one positional argument. One without a signature is accepted."""
+    return takes_arguments(function, 1)
+
+
+def takes_arguments(function: Any, count: int) -> bool:
+    """Return whether a function can be called with so many positional arguments, as :func:`takes_one_argument`."""
     if not callable(function):
         return False
     try:
-        inspect.signature(function).bind(1)
+        inspect.signature(function).bind(*range(count))
     except TypeError:
         return False
     except ValueError:  # a builtin without a signature

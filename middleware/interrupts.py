@@ -1,4 +1,4 @@
-"""Exceptions that are raised in running tasks from outside: at a time limit, or when the job is cancelled."""
+"""Exceptions raised in running tasks from outside: at a time limit, at a cancellation, or when the worker stops."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import ctypes
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import structlog
-from dramatiq.middleware import TimeLimitExceeded
+from dramatiq.middleware import Shutdown, TimeLimitExceeded
 from dramatiq.threading import Interrupt, is_gevent_active, raise_thread_exception
 
 from middleware.errors import CancelInterrupt
@@ -39,6 +39,9 @@ class Interrupts(Protocol):
 
     def cancel(self, job_id: str, *, after_s: float) -> None:
         """Raise :class:`middleware.errors.CancelInterrupt` in a job's task, once, unless the task ends before."""
+
+    def shut_down(self, job_ids: Collection[str]) -> None:
+        """Raise Dramatiq's ``Shutdown`` in the tasks of these jobs."""
 
     def cancel_here(self, is_asked: Callable[[str], bool]) -> None:
         """Raise ``CancelInterrupt`` now, for a caller that interrupted this thread's code, such as a signal handler.
@@ -109,6 +112,14 @@ class ThreadInterrupts:
                     task.cancelled, task.cancel_at_s = True, time.monotonic() + after_s
                     self._soon.set()
 
+    def shut_down(self, job_ids: Collection[str]) -> None:
+        """Raise in the threads of jobs."""
+        with self._lock:
+            for ident, task in list(self._tasks.items()):
+                if task.job_id in job_ids:
+                    task.raised = True
+                    _raise_in(ident, task.job_id, Shutdown)
+
     def cancel_here(self, is_asked: Callable[[str], bool]) -> None:
         """Do nothing: no handler interrupts a thread that works."""
 
@@ -174,6 +185,12 @@ class GreenletInterrupts:
         for task in list(self._tasks.values()):
             if task.job_id == job_id:
                 self._raise_after(after_s, task, CancelInterrupt)
+
+    def shut_down(self, job_ids: Collection[str]) -> None:
+        """Raise in the greenlets of jobs, as soon as the hub runs."""
+        for task in list(self._tasks.values()):
+            if task.job_id in job_ids:
+                self._raise_after(0, task, Shutdown)
 
     def cancel_here(self, is_asked: Callable[[str], bool]) -> None:
         """Raise in the current greenlet if its job was cancelled: it lets no other greenlet run, not even the hub."""

@@ -70,7 +70,8 @@ class Logs(Middleware):
         """Log a message that did not start."""
         if self._sink.isEnabledFor(logging.INFO):
             outcome = outcome_of(message)
-            log.info(outcome.kind, reason=outcome.reason, delay_ms=outcome.delay_ms, **_names(message))
+            write = log.warning if outcome.kind == "expired" else log.info
+            write(outcome.kind, reason=outcome.reason, delay_ms=outcome.delay_ms, **_names(message))
         _unbind()
 
     def after_nack(self, broker: Broker, message: MessageProxy) -> None:
@@ -87,6 +88,9 @@ class Logs(Middleware):
         cause = outcome.exception or exception
         if outcome.kind == "dead":
             refusal = {"retry_refused": outcome.refusal} if outcome.refusal else {}
+            if outcome.expected:
+                log.info("dead", reason=outcome.reason, duration_ms=duration_ms, raised=repr(cause)[:500], **names)
+                return
             log.error("dead", reason=outcome.reason, duration_ms=duration_ms, exc_info=cause, **refusal, **names)
         elif outcome.kind == "retried":
             error = {"exception": type(cause).__name__, "error": text_of(cause)[:500] if cause else ""}

@@ -24,6 +24,7 @@ class Outcome:
         delay_ms: When it runs again, for ``retried`` and ``deferred``.
         exception: Exception that the attempt raised.
         refusal: Reason why the retry was refused. ``reason`` stays ``exhausted``: the list of reasons is closed.
+        expected: The actor declared the exception as one that it raises: it is no error in the log.
     """
 
     kind: Kind
@@ -31,6 +32,7 @@ class Outcome:
     delay_ms: int | None = None
     exception: BaseException | None = None
     refusal: str = ""
+    expected: bool = False
 
 
 SUCCEEDED = Outcome("succeeded")

@@ -10,9 +10,9 @@ from functools import partial
 from typing import Any, ClassVar
 
 from dramatiq.broker import Broker, MessageProxy
-from dramatiq.message import Message
 from dramatiq.middleware import Callbacks, Pipelines
 
+from middleware.follow_ups import follow_up_of
 from middleware.option_rules import OptionRule, actor_name, flag, is_message, rule_of_both
 from middleware.wait_for_broker import retry_until_available
 
@@ -71,8 +71,6 @@ class DurableCallbacks(Callbacks):
         if actor is None or not callback:
             return
         outcome = result if exception is None else {"type": type(exception).__name__, "message": str(exception)}
-        args = (message.asdict(), outcome)
-        known = broker.actors.get(callback)
         # Created once: a second send after a lost answer enqueues the same message id.
-        follows = known.message(*args) if known else Message(actor.queue_name, callback, args, {}, {})
+        follows = follow_up_of(broker, message, callback, name, (message.asdict(), outcome))
         retry_until_available(partial(broker.enqueue, follows), job_id=message.message_id, what="callback")

@@ -174,15 +174,14 @@ class Status(Middleware):
         self._barrier.add(live_step(queue, live, rows=rows))
 
     def after_skip_message(self, broker: Broker, message: MessageProxy) -> None:
-        """Record a job that was cancelled before it started."""
+        """Record a job that was cancelled, or too old, before it started."""
         self._logs.drop(message.message_id)
-        if outcome_of(message).kind != "cancelled" or not self._tracked(broker, message):
+        outcome, attempts = outcome_of(message), int(message.options.get("attempts", 0))
+        if outcome.kind not in ("cancelled", "expired") or not self._tracked(broker, message):
             return
         # Its worker may have died after it started: the end comes after that start.
         kept = self._kept_of(broker, message.actor_name)
-        self._end(
-            message, kept, "cancelled", attempts=int(message.options.get("attempts", 0)), started=attempt(message)
-        )
+        self._end(message, kept, outcome.kind, attempts=attempts, started=attempts + 1, reason=outcome.reason)
 
     def after_nack(self, broker: Broker, message: MessageProxy) -> None:
         """Record a job that no worker could start, unless it is parked."""

@@ -7,10 +7,11 @@ from typing import Any
 
 from dramatiq.actor import Actor
 from dramatiq.broker import Broker, MessageProxy
+from dramatiq.message import Message
 from dramatiq.middleware import Middleware, TimeLimitExceeded
 
 from broker.errors import UnknownQueue
-from broker.topology import Yard
+from broker.topology import Queue, Yard
 from broker.validation import is_duration
 from middleware.interrupts import Interrupts
 from middleware.option_rules import OptionRule
@@ -19,18 +20,23 @@ from middleware.option_rules import OptionRule
 class TimeLimits(Middleware):
     """Middleware that enforces the ``time_limit`` (ms) of a message, else of its actor, else its queue's soft limit.
 
-    A system check refuses actors whose limit is missing or reaches the queue's hard limit.
+    A system check refuses actors whose limit reaches the queue's hard limit. An actor without end (``None``, infinity)
+    gets 95 % of that one, so that its task is interrupted before its process is killed.
 
     Listed last, so that the limit covers the task alone and only the task is interrupted. An exception in a hook would
     end the worker's thread, and the message would be acknowledged without a retry.
 
     Args:
         interrupts: Registry of running tasks. It raises Dramatiq's ``TimeLimitExceeded``.
+
+    Attributes:
+        endless: Actors that were declared without end, by name, with the value that they wrote.
     """
 
     def __init__(self, *, yard: Yard, interrupts: Interrupts) -> None:
         self._yard = yard
         self._interrupts = interrupts
+        self.endless: dict[str, float | None] = {}
         self.option_rules = (OptionRule("time_limit", _of_actor, self._of_message, takes_none=False),)
 
     @property
@@ -39,12 +45,26 @@ class TimeLimits(Middleware):
         return {"time_limit"}
 
     def before_declare_actor(self, broker: Broker, actor: Actor[..., Any]) -> None:
-        """Set the queue's soft limit on an actor without its own."""
+        """Set the queue's soft limit on an actor without its own, nearly its hard limit on one without end."""
         try:
-            soft_limit_ms = self._yard.queue_of(actor.queue_name).soft_limit_ms
+            queue = self._yard.queue_of(actor.queue_name)
         except UnknownQueue:
             return  # refused by a system check
-        actor.options.setdefault("time_limit", soft_limit_ms)
+        limit_ms = actor.options.setdefault("time_limit", queue.soft_limit_ms)
+        if _is_endless(limit_ms):
+            self.endless[actor.actor_name] = limit_ms
+            actor.options["time_limit"] = _longest_ms(queue)
+
+    def before_enqueue(self, broker: Broker, message: Message[Any], delay: int | None) -> None:
+        """Write the longest limit of its queue on a message without end: infinity is no JSON."""
+        lane, options = message.queue_name, message.options
+        while True:
+            if options.get("time_limit") == math.inf:
+                options["time_limit"] = _longest_ms(self._yard.queue_of(lane))
+            step = options.get("pipe_target")
+            if step is None:
+                return
+            lane, options = step["queue_name"], step["options"]
 
     def after_process_boot(self, broker: Broker) -> None:
         """Start to watch time limits."""
@@ -83,10 +103,19 @@ class TimeLimits(Middleware):
             hard_limit_ms: float = self._yard.queue_of(queue).hard_limit_ms
         except UnknownQueue:
             hard_limit_ms = math.inf
-        usable = is_duration(limit_ms) and limit_ms < hard_limit_ms
+        usable = _is_endless(limit_ms) or (is_duration(limit_ms) and limit_ms < hard_limit_ms)
         return "" if usable else f"write milliseconds above 0, below the queue's hard limit of {hard_limit_ms} ms"
 
 
 def _of_actor(limit_ms: Any, actor: Actor[..., Any]) -> str:
-    """Accept a duration. A system check compares it with the queue's hard limit."""
-    return "" if is_duration(limit_ms) else "write milliseconds above 0, or leave it out for the queue's soft limit"
+    """Accept a duration, and none. A system check compares it with the queue's hard limit."""
+    usable = _is_endless(limit_ms) or is_duration(limit_ms)
+    return "" if usable else "write milliseconds above 0, or leave it out for the queue's soft limit"
+
+
+def _is_endless(limit_ms: Any) -> bool:
+    return limit_ms is None or (type(limit_ms) is float and limit_ms == math.inf)
+
+
+def _longest_ms(queue: Queue) -> int:
+    return max(queue.soft_limit_ms, queue.hard_limit_ms * 95 // 100)

@@ -34,6 +34,7 @@ from broker.topology import Yard
 from broker.transport import RedisTransport
 from broker.worker.ack_barrier import AckBarrier
 from middleware import arguments, logs
+from middleware.age_limits import AgeLimits
 from middleware.alerts import Alerts
 from middleware.arguments import Arguments
 from middleware.async_actors import AsyncActors
@@ -54,6 +55,7 @@ from middleware.pipelines import DurableCallbacks, DurablePipelines
 from middleware.rate_limits import RateLimits
 from middleware.redaction import Redaction
 from middleware.retries import Retries
+from middleware.shutdown_notices import ShutdownNotices
 from middleware.status import Status
 from middleware.time_limits import TimeLimits
 from middleware.unique_keys import UniqueKeys
@@ -154,6 +156,7 @@ def in_order(
         Parking(transport=transport),
         UniqueKeys(),
         Cancellation(transport=transport, interrupts=interrupts),
+        AgeLimits(),
         Crashes(transport=transport),
         RateLimits(windows=facilities.windows, transport=transport),
         Logs(tracebacks=development),
@@ -167,6 +170,7 @@ def in_order(
         Alerts(groups=facilities.alerts),
         DeadLetters(yard=yard, transport=transport, on_dead=on_dead),
         Retries(yard=yard, transport=transport),
+        ShutdownNotices(interrupts=interrupts),
         DurableCallbacks(),
         DurablePipelines(),
         AsyncActors(),

@@ -18,7 +18,7 @@ from broker.shapes import DeadLetter
 logger = logging.getLogger("switchyard.broker")
 
 # Options that describe a message in its present place; a moved message and a dead letter drop them.
-LOCAL_OPTIONS = frozenset({"redis_message_id", "eta", "due_at", "parked_ms"})
+LOCAL_OPTIONS = frozenset({"redis_message_id", "eta", "due_at", "parked_ms", "retries"})
 
 
 class _Payload(TypedDict):

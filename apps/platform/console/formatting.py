@@ -45,13 +45,16 @@ def rough_duration(ms: float) -> str:
     return f"{ms:.0f} ms" if ms < 1_000 else f"{ms / 1_000:.1f} s"
 
 
-def retries_text(retries: int, span_ms: tuple[int, int], *, speed: int = 1) -> str:
+def retries_text(retries: int | None, span_ms: tuple[int, int], *, speed: int = 1) -> str:
     """Return how often and over which time a message is retried: ``5 retries over 4 h to 8 h``, ``no retries``.
 
     Args:
+        retries: ``None`` for retries without end.
         span_ms: Least and most time from the first failure to the last retry.
         speed: The yard's ``retry_speed``; one above 1 is added: ``…, 1,500 times as fast``.
     """
+    if retries is None:
+        return "retries without end"
     if not retries:
         return "no retries"
     least, most = (rough_duration(ms) for ms in span_ms)

@@ -9,7 +9,7 @@ import dramatiq
 from apps.platform.console.formatting import retries_text, whole_duration
 from apps.platform.deployment import container_memory, sizes
 from broker.topology import Pool, Queue, Yard
-from middleware.retries import span_of
+from middleware.retry_options import RETRY_DELAYS, span_of
 
 QUEUE_HEAD = [
     "queue", "starts within", "ends within", "waiting at most", "limit soft / hard", "retries", "calls", "pool",
@@ -137,7 +137,7 @@ def _own_retries(yard: Yard) -> list[dict[str, Any]]:
             "span_ms": list(span_of(actor, queues[actor.queue_name])),
         }
         for name, actor in sorted(dramatiq.get_broker().actors.items())
-        if actor.queue_name in queues and {"max_retries", "backoff"} & actor.options.keys()
+        if actor.queue_name in queues and RETRY_DELAYS & actor.options.keys()
     ]
 
 

@@ -12,7 +12,7 @@ from apps.platform.console.formatting import retries_text
 from apps.product.mail.actors import send_password_reset
 from apps.product.mail.links import VALID_FOR
 from broker.errors import UnknownQueue
-from middleware.retries import span_of
+from middleware.retry_options import span_of
 
 
 def check_reset_retries(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[CheckMessage]:

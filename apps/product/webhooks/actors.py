@@ -9,7 +9,7 @@ from periodiq import cron
 from apps.platform.conf import declared_yard
 from apps.product.webhooks import delivering, services
 from middleware.outcomes import attempt
-from middleware.retries import max_retries_of
+from middleware.retry_options import max_retries_of
 
 QUEUE = "webhook"
 

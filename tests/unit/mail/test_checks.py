@@ -10,7 +10,7 @@ from apps.product.mail.actors import send_password_reset
 from apps.product.mail.checks import check_reset_retries
 from apps.product.mail.links import VALID_FOR
 from broker.topology import RetryPolicy
-from middleware.retries import span_of
+from middleware.retry_options import span_of
 from project.topology import YARD
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from broker.topology import RetryPolicy
 from middleware.errors import RetryLater
-from middleware.retries import delay_of
+from middleware.retry_options import delay_of
 from project.topology import YARD
 
 ERROR = RuntimeError("no")

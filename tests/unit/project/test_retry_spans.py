@@ -11,7 +11,7 @@ from apps.platform.default_topology import DEFAULT_YARD
 from apps.platform.jobs.once import KEPT as ONCE_KEPT
 from apps.product.webhooks.services import ATTEMPTS_KEPT, PREVIOUS_SECRET_KEPT
 from broker.stores.job_records import LIVE_TTL_MS
-from middleware.retries import span_of
+from middleware.retry_options import span_of
 from project.topology import YARD
 
 LEAST = timedelta(minutes=20)

@@ -124,5 +124,7 @@ def check_actors(yard: Yard, broker: Broker) -> list[CheckMessage]:
         *actors.limits_in_seconds(yard, broker),
         *actors.methods(broker),
         *actors.options_without_effect(broker),
+        *actors.endless_actors(yard, broker),
+        *actors.coroutines_among_greenlets(yard, broker),
         *retries.short_actors(yard, broker.actors.values()),
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 from collections.abc import Iterable
 from typing import Any
 
@@ -15,6 +16,7 @@ from broker.topology import Queue, Yard
 from broker.validation import is_duration
 from middleware.arguments import signature_of
 from middleware.places import place_of
+from middleware.time_limits import TimeLimits
 
 AnyActor = Actor[Any, Any]
 
@@ -112,10 +114,10 @@ def consumed_dead_lists(yard: Yard, broker: Broker) -> list[CheckMessage]:
 
 
 def unknown_callbacks(broker: Broker) -> list[CheckMessage]:
-    """E022: an actor whose ``on_success`` or ``on_failure`` names no actor."""
+    """E022: an actor whose ``on_success``, ``on_failure`` or ``on_retry_exhausted`` names no actor."""
     found: list[CheckMessage] = []
     for actor in broker.actors.values():
-        for option in ("on_success", "on_failure"):
+        for option in ("on_success", "on_failure", "on_retry_exhausted"):
             name = actor.options.get(option)
             if name is None or name in broker.actors:
                 continue
@@ -179,6 +181,43 @@ def options_without_effect(broker: Broker) -> list[CheckMessage]:
         )
         for actor in broker.actors.values()
         if "result_ttl" in actor.options and not actor.options.get("store_results")
+    ]
+
+
+def endless_actors(yard: Yard, broker: Broker) -> list[CheckMessage]:
+    """W024: an actor that declares no time limit, and is interrupted before its queue's hard limit all the same."""
+    endless = {
+        name: limit
+        for entry in broker.middleware
+        if isinstance(entry, TimeLimits)
+        for name, limit in entry.endless.items()
+    }
+    return [
+        Warning(
+            f"its time_limit is {endless[actor.actor_name]!r}; it ends after {_time_limit_ms(actor, queue):,} ms, "
+            f"because the hard limit of queue {queue.name} is {queue.hard_limit_ms:,} ms",
+            hint=f"Write the milliseconds that it may take, or raise hard_limit_ms in {TOPOLOGY}.",
+            obj=subject_of(actor),
+            id="switchyard.W024",
+        )
+        for actor, queue in _placed(yard, broker)
+        if actor.actor_name in endless
+    ]
+
+
+def coroutines_among_greenlets(yard: Yard, broker: Broker) -> list[CheckMessage]:
+    """E035: an async actor whose messages a pool of greenlets may run: its event loop needs threads."""
+    return [
+        Error(
+            f"is async, and pool {pools[0].name} of kind gevent runs {lane}; its event loop needs threads",
+            hint=f"Move it to a queue of another pool, write it without async, or change the pool in {TOPOLOGY}.",
+            obj=subject_of(actor),
+            id="switchyard.E035",
+        )
+        for actor, queue in _placed(yard, broker)
+        if inspect.iscoroutinefunction(inspect.unwrap(actor.fn))
+        for lane in (queue.name, queue.retry_lane)
+        if (pools := [pool for pool in yard.pools_of(lane) if pool.kind == "gevent"])
     ]
 
 

@@ -13,7 +13,7 @@ from apps.platform.console.formatting import retries_text
 from apps.platform.workers.checks.actors import subject_of
 from apps.platform.workers.checks.queues import TOPOLOGY
 from broker.topology import Yard
-from middleware.retries import span_of
+from middleware.retry_options import RETRY_DELAYS, span_of
 
 # A restart, a failover or a bad release of a service lasts for minutes.
 LEAST_SPAN_MS = 15 * 60_000
@@ -36,12 +36,12 @@ def short_actors(yard: Yard, actors: Iterable[Actor[..., Any]]) -> list[CheckMes
     found: list[CheckMessage] = []
     for actor in actors:
         queue = queues.get(actor.queue_name)
-        if queue is None or not {"max_retries", "backoff"} & actor.options.keys():
+        if queue is None or "retry_when" in actor.options or not RETRY_DELAYS & actor.options.keys():
             continue
         retries = actor.options.get("max_retries", queue.retry.retries)
         span_ms = span_of(actor, queue.retry)
         if retries and span_ms[0] < LEAST_SPAN_MS:
-            hint = "Leave max_retries and backoff out for those of its queue, or write max_retries=0 for none."
+            hint = "Leave max_retries and its backoff out for those of its queue, or write max_retries=0 for none."
             found.append(_warning(subject_of(actor), queue.calls, retries, span_ms, hint))
     return found
 

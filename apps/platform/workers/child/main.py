@@ -35,6 +35,7 @@ from broker.interface import facilities
 from broker.redis_broker import RedisBroker
 from middleware import wait_for_broker
 from middleware.cancellation import Cancellation
+from middleware.shutdown_notices import ShutdownNotices
 
 # Dotted paths of more middleware for children alone, separated by spaces. Each is called without arguments.
 MIDDLEWARE_VARIABLE = "SWITCHYARD_CHILD_MIDDLEWARE"
@@ -87,6 +88,7 @@ def serve(assignment: Assignment, row: ChildRow, *, parent_pid: int) -> int:
         interrupt_on_signal(broker, slots)
     worker = make_worker(assignment, broker)
     slots.release = partial(release_all, worker)
+    shutdown_notices(broker).may_finish = lambda: row.retired
     guard = guard_memory(assignment.pool.memory_limit_bytes, row, slots.release, broker)
     copy_log(row)
     row.beat()
@@ -234,6 +236,7 @@ def drain(worker: dramatiq.Worker, slots: SlotTracking, row: ChildRow, signals: 
             thread.join(min(BEAT_S, left_s))
             if signals.take():
                 deadline = min(deadline, time.monotonic() + grace_s)
+                shutdown_notices(worker.broker).notify()
     left = len(slots.running)
     if left:
         logger.warning("%d tasks did not end within the grace period and are requeued", left)
@@ -241,6 +244,12 @@ def drain(worker: dramatiq.Worker, slots: SlotTracking, row: ChildRow, signals: 
     with contextlib.suppress(BrokerUnavailable):  # then the supervisor requeues what is not recorded as finished
         facilities(worker.broker).barrier.flush()
     return EX_LEFT_WORK if left else 0
+
+
+def shutdown_notices(broker: Broker) -> ShutdownNotices:
+    """Return the middleware that interrupts tasks when their worker stops."""
+    [notices] = (entry for entry in broker.middleware if isinstance(entry, ShutdownNotices))
+    return notices
 
 
 def release_all(worker: dramatiq.Worker, message: MessageProxy) -> None:
