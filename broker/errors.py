@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dramatiq.errors import ConnectionClosed
+from dramatiq.results import ResultMissing, ResultTimeout
 
 
 class SwitchyardError(Exception):
@@ -230,6 +231,13 @@ class UnencodableResult(SwitchyardError, TypeError):
         self.path, self.fact, self.remedy = path, fact, remedy
         instead = remedy.replace("{}", path) or "text, numbers, lists, and dicts with text as keys"
         super().__init__(f"the job succeeded, and its result is not stored: {path} {fact}; return {instead}")
+
+
+class ResultNotKept(SwitchyardError, ResultMissing, ResultTimeout):
+    """The result of a job is asked for, and its actor keeps none. Waiting would be in vain."""
+
+    def __init__(self, actor: str, fact: str, remedy: str) -> None:
+        super().__init__(f"actor {actor}: {fact}; {remedy}")
 
 
 class UnencodablePayload(SwitchyardError, ValueError):

@@ -18,6 +18,7 @@ from dramatiq.message import Message
 from broker.queue.results import NO_RECORD, CancelRecord
 from broker.shapes import DeadLetter, Moved, Page, QueueStats, Unreadable
 from broker.stores.alert_groups import AlertGroups
+from broker.stores.group_barriers import GroupBarriers
 from broker.stores.job_records import JobRecords
 from broker.stores.pool_reports import PoolReports
 from broker.stores.rate_windows import RateWindows
@@ -164,6 +165,7 @@ class Facilities:
     windows: RateWindows
     alerts: AlertGroups
     pools: PoolReports
+    groups: GroupBarriers | None = None
 
 
 def attach(broker: Broker, facilities: Facilities) -> None:

@@ -12,6 +12,7 @@ from dramatiq.broker import Broker
 from dramatiq.errors import QueueJoinTimeout, QueueNotFound
 from dramatiq.message import Message
 from dramatiq.middleware import Middleware, MiddlewareError
+from dramatiq.results import ResultBackend, Results
 
 from broker.consumer import Consumer
 from broker.enqueue_many import enqueue_in_batches
@@ -68,6 +69,7 @@ class RedisBroker(Broker):
         self.knows: Callable[[str], bool] = partial(knows, self)
         self.quiet: Callable[[], bool] = bool
         self.runs_suspects = True
+        self.results: ResultBackend | None = None  # a project's own Results go before it
         self.slots: int | None = None
         self.limits = DepthLimits(limits or {})
         self.barrier = barrier
@@ -189,7 +191,12 @@ class RedisBroker(Broker):
             except Exception:
                 self.logger.critical("Unexpected failure in after_%s of %r.", signal, middleware, exc_info=True)
 
-    # --- Queues ---
+    # --- Queues and results ---
+
+    def get_results_backend(self) -> ResultBackend:
+        """Return where ``get_result`` reads; without the whole stack there may be no such place."""
+        own = any(isinstance(entry, Results) for entry in self.middleware)
+        return super().get_results_backend() if own or self.results is None else self.results
 
     def declare_queue(self, queue_name: str) -> None:
         """Declare a queue or retry lane. Its scheduled messages need no queue of their own."""
@@ -258,8 +265,7 @@ class RedisBroker(Broker):
         """Return the level of a message: of its own priority, else of its actor's."""
         priority = message.options.get("priority")
         if priority is None:
-            actor = self.actors.get(message.actor_name)
-            priority = 0 if actor is None else actor.priority
+            priority = getattr(self.actors.get(message.actor_name), "priority", 0)
         return level_of(priority)
 
     def _held_by_sender(self, message: Message[Any], family: QueueOperations) -> HeldMessage | None:
@@ -283,15 +289,10 @@ class RedisBroker(Broker):
             administration.flush(family)
 
     def join(self, queue_name: str, *, timeout: int | None = None, interval: int = 20) -> None:
-        """Wait until a queue and its retry lane are empty; for tests.
-
-        Args:
-            timeout: Milliseconds.
-            interval: Milliseconds between two reads.
+        """Wait until a queue and its retry lane are empty; for tests. Times are milliseconds, that between reads too.
 
         Raises:
             QueueJoinTimeout: it is not.
         """
-        family = self.lane(queue_name)[0]
-        if not administration.wait_until_empty(family, timeout_ms=timeout, interval_ms=interval):
+        if not administration.wait_until_empty(self.lane(queue_name)[0], timeout_ms=timeout, interval_ms=interval):
             raise QueueJoinTimeout(queue_name)

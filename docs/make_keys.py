@@ -43,6 +43,7 @@ PLACEHOLDERS: dict[str, Any] = {
     "at": "TICK",
     "queue": QUEUE,
     "purge": "PURGE",
+    "group_id": "GROUP",
 }
 
 

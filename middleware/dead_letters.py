@@ -19,6 +19,7 @@ from broker.interface import Transport
 from broker.queue.dead_letter_json import payload_of
 from broker.shapes import DeadLetter
 from broker.topology import Yard
+from middleware.failure_results import store_failure
 from middleware.fingerprints import fingerprint
 from middleware.outcomes import Outcome, attempt, error_text, outcome_of
 from middleware.wait_for_broker import retry_until_available
@@ -66,6 +67,7 @@ class DeadLetters(Middleware):
         except Exception:
             log.exception("not dead-lettered, left to the broker's own dead letters", job_id=message.message_id)
             message.fail()
+        store_failure(broker, message)
 
     def before_nack(self, broker: Broker, message: MessageProxy) -> None:
         """Move a message that Dramatiq rejects before it reaches a worker thread to its dead list.

@@ -63,7 +63,7 @@ def record_rules() -> tuple[OptionRule, ...]:
         rule_of_both("store_results", flag),
         rule_of_both("track", flag),
         OptionRule("history", lambda value, actor: _history(value)),
-        OptionRule("result_ttl", lambda value, actor: _milliseconds(value)),
+        rule_of_both("result_ttl", lambda value: _milliseconds(value)),
         OptionRule("keep_logs", lambda value, actor: flag(value)),
         OptionRule("search", _searchable),
     )

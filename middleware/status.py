@@ -31,9 +31,8 @@ class Status(Middleware):
     The broker writes the steps before it acknowledges their messages. Where it does not find waiting messages by their
     id, a job is recorded when it is enqueued, too.
 
-    Options of an actor and of a message: ``store_results`` keeps the result, which must be JSON; ``track=False`` keeps
-    no record. Options of an actor: ``result_ttl``, ``history``, ``keep_logs``, ``search``, see
-    :mod:`middleware.record_options`. Option of a message: ``owner``, who may see the job.
+    Options of an actor and of a message: ``store_results`` keeps the result, which must be JSON, for ``result_ttl``;
+    ``track=False`` keeps none. More: :mod:`middleware.record_options`; of a message ``owner``, who may see the job.
     """
 
     option_rules: ClassVar = record_rules()
@@ -136,10 +135,11 @@ class Status(Middleware):
             error = failure_of(message, outcome.exception, outcome.refusal)
             self._end(message, kept, "dead", reason=outcome.reason, error=error)
             return
-        text, refused = None, None
+        text, refused, kept_ms = None, None, 0
         if outcome.kind == "succeeded" and boolean_of(message, kept.actor, "store_results", default=False):
             text, refused = result_of(message, result)
-        self._end(message, kept, outcome.kind, result=text, error=refused)
+            kept_ms = message.options.get("result_ttl") or kept.result_ttl
+        self._end(message, kept, outcome.kind, result=text, error=refused, kept_ms=kept_ms)
 
     def _row_of(self, message: MessageProxy) -> HistoryRow:
         """Return the row of an attempt that ends with the move of its message: no kill comes between the two."""
@@ -207,6 +207,7 @@ class Status(Middleware):
         *,
         attempts: int | None = None,
         started: int | None = None,
+        kept_ms: int = 0,
         **details: Any,
     ) -> None:
         attempts = attempt(message) if attempts is None else attempts
@@ -214,7 +215,6 @@ class Status(Middleware):
         order = None
         if started is not None:
             order = sequence(generation=ended.generation, attempts=started, state=state)
-        kept_ms = kept.result_ttl if ended.result is not None else 0
         in_history = self._in_history(message, kept, state) and not (state == "dead" and self._has_row(message))
         queue = self._queue_of(message.queue_name)
         self._barrier.add(ended_step(queue, ended, order=order, in_history=in_history, kept_ms=kept_ms))

@@ -9,7 +9,7 @@ import redis
 import structlog
 from django.db import close_old_connections
 from dramatiq.broker import Broker
-from dramatiq.middleware import CurrentMessage, Middleware
+from dramatiq.middleware import CurrentMessage, GroupCallbacks, Middleware
 
 from apps.platform.conf import switchyard_settings
 from apps.platform.console.refusal import refuse
@@ -25,8 +25,10 @@ from broker.redis_broker import RedisBroker
 from broker.shapes import DeadLetter
 from broker.stores.alert_groups import AlertGroups
 from broker.stores.dead_lists import DeadLists
+from broker.stores.group_barriers import GroupBarriers
 from broker.stores.job_records import JobRecords, RecordLimits
 from broker.stores.job_steps import WorkerPlace
+from broker.stores.kept_results import RecordResults
 from broker.stores.pool_reports import PoolReports
 from broker.stores.quarantine import Quarantine
 from broker.stores.rate_windows import RateWindows
@@ -43,6 +45,7 @@ from middleware.crashes import Crashes
 from middleware.dead_letters import DeadLetters
 from middleware.envelope import Envelope
 from middleware.foreign_calls import explain_foreign_calls
+from middleware.group_callbacks import DurableGroupCallbacks
 from middleware.interrupts import make_interrupts
 from middleware.logs import Logs
 from middleware.lost_leases import LostLeases
@@ -119,8 +122,10 @@ def build_yard(
         windows=RateWindows(calls, keys),
         alerts=AlertGroups(calls, keys),
         pools=PoolReports(calls, keys),
+        groups=GroupBarriers(calls, keys),
     )
     attach(broker, facilities)
+    broker.results = RecordResults(records, broker)
     for entry in in_order(facilities, on_dead, extra or [], development=development):
         broker.add_middleware(entry)
     refuse_unknown(broker)
@@ -161,6 +166,7 @@ def in_order(
         RateLimits(windows=facilities.windows, transport=transport),
         Logs(tracebacks=development),
         metrics,
+        *_group_callbacks(facilities, extra),
         Status(
             yard=yard,
             barrier=facilities.barrier,
@@ -183,6 +189,13 @@ def in_order(
         *([DeclaredOptions()] if extra else []),
         TimeLimits(yard=yard, interrupts=interrupts),
     ]
+
+
+def _group_callbacks(facilities: Facilities, extra: Sequence[Middleware]) -> list[Middleware]:
+    """Return ours unless the project lists Dramatiq's: jobs of both would be counted in two places."""
+    if facilities.groups is None or any(isinstance(entry, GroupCallbacks) for entry in extra):
+        return []
+    return [DurableGroupCallbacks(groups=facilities.groups, barrier=facilities.barrier)]
 
 
 def _project(letter: DeadLetter) -> None:

@@ -64,6 +64,20 @@ class Keys:
         """Set: keyspace ids that a process had read and then did not find. Nothing runs until they are accepted."""
         return f"{self.prefix}:generation:missed"
 
+    def group(self, group_id: str) -> str:
+        """Hash: the barrier of a group with completion callbacks. ``size`` its number of jobs, ``job:<id>`` each that
+        succeeded; in place of those ``sent`` once the callbacks were sent. Expires a day after the last change.
+        """
+        return f"{self.prefix}:group:{{{group_id}}}"
+
+    def limit(self, name: str) -> str:
+        """String: a counter or an event of ``dramatiq.rate_limits``. Expires when its limiter or barrier says."""
+        return f"{self.prefix}:limit:{{{_limiter_of(name)}}}:{name}"
+
+    def limit_answer(self, name: str, request: str) -> str:
+        """String: the answer to a change of such a counter, for a repetition of the call. Expires after 10 s."""
+        return f"{self.prefix}:limit:{{{_limiter_of(name)}}}:answer:{request}"
+
     def lock(self, name: str) -> str:
         """String: the token of the process that holds a named lock."""
         return f"{self.prefix}:lock:{name}"
@@ -71,3 +85,8 @@ class Keys:
     def tick(self, actor: str, at: str) -> str:
         """String: a tick of a schedule, present after it was enqueued."""
         return f"{self.prefix}:tick:{actor}:{at}"
+
+
+def _limiter_of(name: str) -> str:
+    """Return the name of a limiter: Dramatiq's limiters add ``@`` and a time to it, one counter for each window."""
+    return name.rpartition("@")[0] or name

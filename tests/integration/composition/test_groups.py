@@ -1,0 +1,318 @@
+"""Groups, pipelines and completion callbacks with the whole stack."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import dramatiq
+import pytest
+import redis
+from dramatiq.composition import group, pipeline
+from dramatiq.middleware import CurrentMessage, GroupCallbacks
+from dramatiq.rate_limits.backends import RedisBackend
+from dramatiq.results import ResultFailure, ResultMissing, ResultTimeout
+
+from broker.interface import facilities
+from broker.redis_broker import RedisBroker
+from broker.stores.group_barriers import GroupBarriers
+from middleware.group_callbacks import DurableGroupCallbacks
+from tests.factories.brokers import the_global_broker
+from tests.factories.yards import small_yard
+from tests.waiting import wait_for
+
+WAIT_MS = 20_000
+DAY_MS = 86_400_000
+
+
+class Actors:
+    """Actors of a broker; the numbers that ``failing`` refuses, and what ``finish`` found."""
+
+    def __init__(self) -> None:
+        self.refused: set[int] = set()
+        self.finished: list[Any] = []
+        self.jobs: Any = None
+        made = self
+
+        @dramatiq.actor(queue_name="work", store_results=True)
+        def add_one(number: int) -> int:
+            return number + 1
+
+        @dramatiq.actor(queue_name="work", store_results=True)
+        def failing(number: int) -> int:
+            if number in made.refused:
+                raise RuntimeError("no paper")
+            return number
+
+        @dramatiq.actor(queue_name="work")
+        def finish(*args: Any) -> None:
+            found = list(made.jobs.get_results()) if made.jobs is not None else None
+            made.finished.append((args, found))
+
+        self.add_one, self.failing, self.finish = add_one, failing, finish
+
+
+@pytest.fixture
+def actors(broker: RedisBroker) -> Actors:
+    return Actors()
+
+
+def drained(broker: RedisBroker) -> None:
+    broker.join("work", timeout=WAIT_MS)
+
+
+def test_a_groups_results_come_in_order(broker: RedisBroker, run_worker: Any, actors: Actors) -> None:
+    jobs = group([actors.add_one.message(number) for number in range(20)])
+    assert (jobs.run().completed, jobs.completed_count) == (False, 0)
+    with pytest.raises(ResultMissing):
+        list(jobs.get_results())
+    with pytest.raises(ResultTimeout):
+        jobs.wait(timeout=50)
+    with run_worker(broker=broker):
+        jobs.wait(timeout=WAIT_MS)
+
+    assert list(jobs.get_results()) == list(range(1, 21))
+    assert (jobs.completed, jobs.completed_count) == (True, 20)
+
+
+def test_a_pipeline_hands_each_result_on(broker: RedisBroker, run_worker: Any, actors: Actors) -> None:
+    steps = actors.add_one.message(1) | actors.add_one.message() | actors.add_one.message()
+    quiet = pipeline([actors.add_one.message(1), actors.add_one.message_with_options(args=(7,), pipe_ignore=True)])
+    with pytest.raises(ResultMissing):
+        steps.run().get_result()
+    with run_worker(broker=broker):
+        found = steps.get_result(block=True, timeout=WAIT_MS)
+        ignored = quiet.run(delay=50).get_result(block=True, timeout=WAIT_MS)
+
+    assert (found, list(steps.get_results()), ignored) == (4, [2, 3, 4], 8)
+    assert (steps.completed, steps.completed_count) == (True, 3)
+
+
+def test_groups_hold_groups_and_pipelines(broker: RedisBroker, run_worker: Any, actors: Actors) -> None:
+    inner = group([actors.add_one.message(10), actors.add_one.message(20)])
+    jobs = group([inner, actors.add_one.message(1) | actors.add_one.message(), actors.add_one.message(5)])
+    with run_worker(broker=broker):
+        found = list(jobs.run().get_results(block=True, timeout=WAIT_MS))
+
+    assert found == [[11, 21], 3, 6]
+    assert jobs.completed
+
+
+def test_callbacks_are_sent_once_and_find_all_results(broker: RedisBroker, run_worker: Any, actors: Actors) -> None:
+    jobs = actors.jobs = group([actors.add_one.message(1) | actors.add_one.message(), actors.add_one.message(5)])
+    jobs.add_completion_callback(actors.finish.message("a"))
+    jobs.add_completion_callback(actors.finish.message("b"))
+    with run_worker(broker=broker):
+        jobs.run()
+        wait_for(lambda: len(actors.finished) == 2)
+        drained(broker)
+
+    assert sorted(actors.finished) == [(("a",), [3, 6]), (("b",), [3, 6])]
+
+
+def test_many_jobs_of_a_group_that_end_together_send_one_callback(
+    broker: RedisBroker, run_worker: Any, actors: Actors
+) -> None:
+    jobs = actors.jobs = group([actors.add_one.message(number) for number in range(100)])
+    jobs.add_completion_callback(actors.finish.message())
+    with run_worker(broker=broker, threads=8):
+        jobs.run()
+        wait_for(lambda: actors.finished)
+        drained(broker)
+
+    assert actors.finished == [((), list(range(1, 101)))]
+
+
+def test_a_failed_job_holds_the_callback_until_it_was_requeued_and_succeeded(
+    broker: RedisBroker, run_worker: Any, actors: Actors
+) -> None:
+    actors.refused = {2}
+    jobs = actors.jobs = group([actors.failing.message(number) for number in range(3)])
+    jobs.add_completion_callback(actors.finish.message())
+    dead = jobs.children[2].message_id
+    transport = facilities(broker).transport
+    with run_worker(broker=broker):
+        jobs.run()
+        wait_for(lambda: transport.find_dead_letter("work", dead))
+        with pytest.raises(ResultFailure, match="no paper"):
+            jobs.wait(timeout=WAIT_MS)
+        drained(broker)
+        before = list(actors.finished)
+        actors.refused = set()
+        transport.requeue("work", dead)
+        wait_for(lambda: actors.finished)
+        drained(broker)
+
+    assert before == []
+    assert actors.finished == [((), [0, 1, 2])]
+
+
+def test_a_cancelled_job_holds_the_callback(broker: RedisBroker, run_worker: Any, actors: Actors) -> None:
+    jobs = group([actors.add_one.message(1), actors.add_one.message(2)])
+    jobs.add_completion_callback(actors.finish.message())
+    jobs.run()
+    assert facilities(broker).transport.cancel("work", jobs.children[1].message_id) == "cancelled"
+    with run_worker(broker=broker):
+        assert jobs.children[0].get_result(block=True, timeout=WAIT_MS) == 2
+        drained(broker)
+
+    assert actors.finished == []
+
+
+def test_a_job_that_ends_twice_is_counted_once(broker: RedisBroker, run_worker: Any, actors: Actors) -> None:
+    """A worker that dies after the count leaves the message to another, which counts it again."""
+    jobs = group([actors.add_one.message(1), actors.add_one.message(2)])
+    jobs.add_completion_callback(actors.finish.message())
+    middleware = next(entry for entry in broker.middleware if isinstance(entry, DurableGroupCallbacks))
+    sent: list[Any] = []
+    broker.add_middleware(Noted(sent))
+    jobs.run()
+    first, second = (message for message in sent if message.actor_name == "add_one")
+
+    for message in (first, first, first):
+        middleware.after_process_message(broker, message, result=1)
+    open_before = len(sent)
+    for message in (second, second, first):
+        middleware.after_process_message(broker, message, result=1)
+    with run_worker(broker=broker):
+        wait_for(lambda: actors.finished)
+        drained(broker)
+
+    assert open_before == 2
+    assert len(actors.finished) == 1
+
+
+class Noted(dramatiq.Middleware):
+    """Middleware that notes what is sent."""
+
+    def __init__(self, sent: list[Any]) -> None:
+        self._sent = sent
+
+    def after_enqueue(self, broker: Any, message: Any, delay: int | None) -> None:
+        self._sent.append(message)
+
+
+def test_callbacks_that_may_have_been_sent_are_sent_again_under_their_ids(
+    broker: RedisBroker, run_worker: Any, actors: Actors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that dies after it sent the callbacks, and before it notes so, leaves that to the next run."""
+    groups = facilities(broker).groups
+    assert groups is not None
+    noted: list[str] = []
+    note_sent = groups.note_sent
+
+    def die_once(group_id: str, *, ttl_ms: int) -> None:
+        noted.append(group_id)
+        if len(noted) == 1:
+            raise KeyboardInterrupt
+        note_sent(group_id, ttl_ms=ttl_ms)
+
+    monkeypatch.setattr(type(groups), "note_sent", lambda self, *args, **options: die_once(*args, **options))
+    middleware = next(entry for entry in broker.middleware if isinstance(entry, DurableGroupCallbacks))
+    jobs, sent = group([actors.add_one.message(1)]), []
+    jobs.add_completion_callback(actors.finish.message())
+    broker.add_middleware(Noted(sent))
+    jobs.run()
+    with pytest.raises(KeyboardInterrupt):
+        middleware.after_process_message(broker, sent[0], result=1)
+    middleware.after_process_message(broker, sent[0], result=1)
+    middleware.after_process_message(broker, sent[0], result=1)
+    with run_worker(broker=broker):
+        wait_for(lambda: actors.finished)
+        drained(broker)
+
+    assert len(noted) == 2
+    assert len(actors.finished) == 1
+
+
+def test_a_barrier_is_small_after_its_callbacks_and_expires(
+    broker: RedisBroker, run_worker: Any, actors: Actors, valkey: redis.Redis
+) -> None:
+    jobs = group([actors.add_one.message(number) for number in range(5)])
+    jobs.add_completion_callback(actors.finish.message())
+    jobs.run()
+    [key] = valkey.keys(f"{broker.keys.prefix}:group:*")
+    before = valkey.hgetall(key)
+    with run_worker(broker=broker):
+        wait_for(lambda: valkey.hexists(key, "sent"))
+
+    assert before == {b"size": b"5"}
+    assert valkey.hgetall(key) == {b"size": b"5", b"sent": b"1"}
+    assert DAY_MS - 600_000 < valkey.pttl(key) <= DAY_MS
+
+
+def test_a_group_that_is_unknown_is_logged_and_nothing_is_sent(
+    broker: RedisBroker, run_worker: Any, actors: Actors, valkey: redis.Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    jobs = group([actors.add_one.message(1)])
+    jobs.add_completion_callback(actors.finish.message())
+    jobs.run()
+    valkey.delete(*valkey.keys(f"{broker.keys.prefix}:group:*"))
+    with run_worker(broker=broker):
+        drained(broker)
+
+    assert actors.finished == []
+    assert "group unknown, its callbacks are not sent" in caplog.text
+
+
+def test_a_jobs_record_is_written_before_it_is_counted(
+    broker: RedisBroker, run_worker: Any, actors: Actors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[bool] = []
+    count = GroupBarriers.count
+
+    def look(groups: GroupBarriers, group_id: str, job_id: str, *, ttl_ms: int) -> str:
+        record = facilities(broker).records.read(job_id)
+        found.append(record is not None and record.ended)
+        return count(groups, group_id, job_id, ttl_ms=ttl_ms)
+
+    monkeypatch.setattr(GroupBarriers, "count", look)
+    jobs = group([actors.add_one.message(number) for number in range(8)])
+    jobs.add_completion_callback(actors.finish.message())
+    with run_worker(broker=broker):
+        jobs.run()
+        wait_for(lambda: actors.finished)
+        drained(broker)
+
+    assert found == [True] * 8
+
+
+def test_dramatiqs_own_group_callbacks_go_in_place_of_ours(
+    yard_broker: Callable[..., RedisBroker], run_worker: Any, valkey: redis.Redis
+) -> None:
+    own = GroupCallbacks(RedisBackend(client=valkey))
+    broker = yard_broker(small_yard(), extra=[own])
+    with the_global_broker(broker):
+        actors = Actors()
+        jobs = group([actors.add_one.message(number) for number in range(5)])
+        jobs.add_completion_callback(actors.finish.message())
+        with run_worker(broker=broker):
+            jobs.run()
+            wait_for(lambda: actors.finished)
+            drained(broker)
+
+    assert [entry for entry in broker.middleware if isinstance(entry, GroupCallbacks)] == [own]
+    assert len(actors.finished) == 1
+
+
+def test_a_callback_is_a_child_of_the_last_job(broker: RedisBroker, run_worker: Any) -> None:
+    parents: list[Any] = []
+    done = threading.Event()
+
+    @dramatiq.actor(queue_name="work")
+    def job() -> None: ...
+
+    @dramatiq.actor(queue_name="work")
+    def finish() -> None:
+        current = CurrentMessage.get_current_message()
+        parents.append(current and current.options.get("parent"))
+        done.set()
+
+    jobs = group([job.message()])
+    jobs.add_completion_callback(finish.message())
+    with run_worker(broker=broker):
+        jobs.run()
+        assert done.wait(20)
+
+    assert parents == [jobs.children[0].message_id]

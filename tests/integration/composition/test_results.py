@@ -1,0 +1,260 @@
+"""``get_result`` with the whole stack: results come from the jobs' records, or from Dramatiq's own store."""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import dramatiq
+import pytest
+import redis
+from dramatiq.results import ResultBackend, ResultFailure, ResultMissing, Results, ResultTimeout
+from dramatiq.results.backends import RedisBackend
+
+from broker.errors import BrokerUnavailable, ResultNotKept
+from broker.interface import facilities
+from broker.redis_broker import RedisBroker
+from broker.stores import kept_results
+from broker.stores.kept_results import RecordResults
+from tests.factories.brokers import broker_without_server, the_global_broker
+from tests.factories.yards import small_yard
+from tests.waiting import wait_for
+
+WAIT_MS = 20_000
+HOUR_MS = 3_600_000
+
+
+def test_a_result_comes_from_the_jobs_record(broker: RedisBroker, run_worker: Any) -> None:
+    @dramatiq.actor(queue_name="work", store_results=True)
+    def add(a: int, b: int) -> dict[str, int]:
+        return {"sum": a + b}
+
+    @dramatiq.actor(queue_name="work", store_results=True)
+    def nothing() -> None: ...
+
+    sent, none = add.send(1, 2), nothing.send()
+    with pytest.raises(ResultMissing):
+        sent.get_result()
+    with run_worker(broker=broker):
+        waited = sent.get_result(block=True, timeout=WAIT_MS), none.get_result(block=True, timeout=WAIT_MS)
+
+    assert isinstance(broker.get_results_backend(), ResultBackend)
+    assert waited == ({"sum": 3}, None)
+    assert sent.get_result() == {"sum": 3}
+    assert sent.get_result(backend=broker.get_results_backend()) == {"sum": 3}
+
+
+def test_a_message_says_itself_that_its_result_is_kept(broker: RedisBroker, run_worker: Any) -> None:
+    @dramatiq.actor(queue_name="work")
+    def one() -> int:
+        return 1
+
+    kept, other = one.send_with_options(store_results=True), one.send()
+    with run_worker(broker=broker):
+        assert kept.get_result(block=True, timeout=WAIT_MS) == 1
+        with pytest.raises(ResultNotKept, match="one: keeps no results, store_results is not set; declare it with"):
+            other.get_result()
+
+
+@pytest.mark.parametrize("block", [False, True])
+def test_asking_for_what_is_not_kept_says_so_at_once(broker: RedisBroker, block: bool) -> None:
+    @dramatiq.actor(queue_name="work")
+    def plain() -> None: ...
+
+    @dramatiq.actor(queue_name="work", store_results=True, track=False)
+    def untracked() -> None: ...
+
+    for actor, words in ((plain, "store_results is not set"), (untracked, "keeps no record, track is False")):
+        with pytest.raises(ResultNotKept, match=words) as caught:
+            actor.send().get_result(block=block, timeout=600_000)
+        assert isinstance(caught.value, ResultTimeout)
+        assert isinstance(caught.value, ResultMissing)
+
+
+def test_a_failure_has_the_name_and_the_text_of_its_exception(broker: RedisBroker, run_worker: Any) -> None:
+    attempts: list[int] = []
+
+    @dramatiq.actor(queue_name="work", store_results=True)
+    def broken() -> None:
+        attempts.append(1)
+        raise RuntimeError("no paper")
+
+    sent = broken.send()
+    with run_worker(broker=broker), pytest.raises(ResultFailure, match="actor raised RuntimeError: no paper") as caught:
+        sent.get_result(block=True, timeout=WAIT_MS)
+
+    assert (caught.value.orig_exc_type, caught.value.orig_exc_msg) == ("RuntimeError", "no paper")
+    assert len(attempts) == 2
+
+
+def test_a_result_that_is_no_json_is_a_failure_that_says_so(broker: RedisBroker, run_worker: Any) -> None:
+    @dramatiq.actor(queue_name="work", store_results=True)
+    def strange() -> object:
+        return object()
+
+    sent = strange.send()
+    with run_worker(broker=broker), pytest.raises(ResultFailure, match="UnencodableResult"):
+        sent.get_result(block=True, timeout=WAIT_MS)
+
+
+def test_a_cancelled_job_has_no_result(broker: RedisBroker) -> None:
+    @dramatiq.actor(queue_name="work", store_results=True)
+    def one() -> int:
+        return 1
+
+    sent = one.send()
+    assert facilities(broker).transport.cancel("work", sent.message_id) == "cancelled"
+
+    with pytest.raises(ResultFailure, match="the job is cancelled"):
+        sent.get_result()
+
+
+def test_waiting_ends_after_its_time(broker: RedisBroker) -> None:
+    @dramatiq.actor(queue_name="work", store_results=True)
+    def one() -> int:
+        return 1
+
+    sent, began_s = one.send(), time.monotonic()
+    with pytest.raises(ResultTimeout):
+        sent.get_result(block=True, timeout=120)
+
+    assert 0.1 <= time.monotonic() - began_s < 10
+
+
+def test_waiting_reads_a_few_times_a_second(broker: RedisBroker, monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr(kept_results.time, "sleep", pauses.append)
+    ticks = iter(range(10_000))
+    monkeypatch.setattr(kept_results.time, "monotonic", lambda: next(ticks) / 4)
+
+    @dramatiq.actor(queue_name="work", store_results=True)
+    def one() -> int:
+        return 1
+
+    backend = broker.get_results_backend()
+    monkeypatch.setattr(facilities(broker).records, "read", lambda job_id: None, raising=False)
+    with pytest.raises(ResultTimeout):
+        backend.get_result(one.message(), block=True, timeout=10_000)
+
+    assert pauses[0] == kept_results.FIRST_PAUSE_S
+    assert max(pauses) == kept_results.LONGEST_PAUSE_S
+
+
+def test_a_server_that_is_away_is_said_at_the_end_of_the_time(broker: RedisBroker) -> None:
+    @dramatiq.actor(queue_name="work", store_results=True)
+    def one() -> int:
+        return 1
+
+    with broker_without_server():
+        for options in ({}, {"block": True, "timeout": 50}):
+            with pytest.raises(BrokerUnavailable):
+                one.message().get_result(**options)
+
+
+@pytest.mark.parametrize("where", ["actor", "message"])
+def test_a_result_is_kept_for_its_result_ttl(
+    broker: RedisBroker, run_worker: Any, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    options = {"result_ttl": 60_000} if where == "actor" else {}
+
+    @dramatiq.actor(queue_name="work", store_results=True, **options)
+    def one() -> int:
+        return 1
+
+    sent = one.send() if where == "actor" else one.send_with_options(result_ttl=60_000)
+    with run_worker(broker=broker):
+        assert sent.get_result(block=True, timeout=WAIT_MS) == 1
+    now = kept_results.now_ms
+    monkeypatch.setattr(kept_results, "now_ms", lambda: now() + 61_000)
+
+    with pytest.raises(ResultMissing):
+        sent.get_result()
+
+
+@pytest.mark.parametrize("where", ["actor", "message"])
+@pytest.mark.parametrize("value", [5, None])
+def test_a_long_result_ttl_keeps_the_record(
+    broker: RedisBroker, run_worker: Any, valkey: redis.Redis, where: str, value: int | None
+) -> None:
+    options = {"result_ttl": 3 * HOUR_MS} if where == "actor" else {}
+
+    @dramatiq.actor(queue_name="work", store_results=True, **options)
+    def give() -> int | None:
+        return value
+
+    sent = give.send() if where == "actor" else give.send_with_options(result_ttl=3 * HOUR_MS)
+    with run_worker(broker=broker):
+        assert sent.get_result(block=True, timeout=WAIT_MS) == value
+
+    [key] = valkey.keys(f"*result:{sent.message_id}")
+    assert 2 * HOUR_MS < valkey.pttl(key) <= 3 * HOUR_MS
+
+
+def test_dramatiqs_own_results_work_beside_ours(
+    yard_broker: Callable[..., RedisBroker], run_worker: Any, valkey: redis.Redis
+) -> None:
+    backend = RedisBackend(client=valkey, namespace=f"results-{uuid.uuid4().hex[:8]}")
+    listed = yard_broker(small_yard(max_retries=0), extra=[Results(backend=backend)])
+    added = yard_broker(small_yard(max_retries=0))
+    added.add_middleware(Results(backend=backend))
+    for broker in (listed, added):
+
+        @dramatiq.actor(broker=broker, queue_name="work", store_results=True, result_ttl=60_000)
+        def add(a: int, b: int) -> int:
+            return a + b
+
+        @dramatiq.actor(broker=broker, queue_name="work", store_results=True)
+        def broken() -> None:
+            raise RuntimeError("no paper")
+
+        with the_global_broker(broker), run_worker(broker=broker):
+            sent, failed = add.send(1, 2), broken.send()
+            assert broker.get_results_backend() is backend
+            assert sent.get_result(block=True, timeout=WAIT_MS) == 3
+            assert sent.get_result(backend=backend) == 3
+            with pytest.raises(ResultFailure, match="no paper"):
+                failed.get_result(block=True, timeout=WAIT_MS)
+
+
+def test_a_result_is_read_where_its_actor_is_unknown(
+    broker: RedisBroker, run_worker: Any, yard_broker: Callable[..., RedisBroker]
+) -> None:
+    @dramatiq.actor(queue_name="work", store_results=True)
+    def give(value: int | None) -> int | None:
+        return value
+
+    @dramatiq.actor(queue_name="work")
+    def plain() -> None: ...
+
+    sent, none, other = give.send(1), give.send_with_options(args=(None,), store_results=True), plain.send()
+    with run_worker(broker=broker):
+        wait_for(lambda: all(facilities(broker).records.read(one.message_id).ended for one in (sent, none, other)))
+    elsewhere = RecordResults(facilities(broker).records, yard_broker(small_yard()))
+
+    assert elsewhere.get_result(sent) == 1
+    assert elsewhere.get_result(none) is None
+    with pytest.raises(ResultMissing):
+        elsewhere.get_result(other)
+
+
+def test_a_worker_waits_for_the_result_of_another_job(broker: RedisBroker, run_worker: Any) -> None:
+    got: list[int] = []
+    done = threading.Event()
+
+    @dramatiq.actor(queue_name="work", store_results=True)
+    def one() -> int:
+        return 1
+
+    @dramatiq.actor(queue_name="work")
+    def asks() -> None:
+        got.append(one.send().get_result(block=True, timeout=WAIT_MS))
+        done.set()
+
+    with run_worker(broker=broker):
+        asks.send()
+        assert done.wait(20)
+
+    assert got == [1]
