@@ -17,8 +17,9 @@ from broker.shapes import DeadLetter
 class HeldMessage(MessageProxy):
     """A leased message.
 
-    Every attribute that a hook sets is declared here. A proxy looks an undeclared attribute up on the message inside,
-    which is slower and raises where nothing set it.
+    Every attribute that a hook sets for most messages is declared here. A proxy looks an undeclared attribute up on the
+    message inside, which is slower and raises where nothing set it. There is room for 30: one more costs each message a
+    dictionary. ``shut_down`` is set on those that a shutdown interrupted alone.
 
     Args:
         lease: Its id, owner and fencing token, in ``family``.
@@ -61,7 +62,7 @@ class HeldMessage(MessageProxy):
         self.moved = False
         self.runs_in = 0
         # Set by hooks.
-        self.open = self.dead_lettered = self.shut_down = False
+        self.open = self.dead_lettered = False
         self.outcome: Any = None
         self.dead_letter: DeadLetter | None = None
         self.slot: int | None = None
