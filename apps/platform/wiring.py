@@ -83,7 +83,7 @@ def build_broker(middleware: list[Middleware] | None = None) -> Broker:
     client = connect(own.broker_url, absence=own.absence)
     extra = [*(middleware or []), *([TransactionWarnings()] if own.debug else [])]
     settings: dict[str, Any] = {"development": own.debug, "release": own.release, "limits": own.record_limits}
-    return build_yard(own.topology, client, Keys(), extra=extra, on_dead=(_project,), **settings)
+    return build_yard(own.topology, client, Keys(), extra=extra, on_dead=(project_dead_letter,), **settings)
 
 
 def build_yard(
@@ -198,7 +198,8 @@ def _group_callbacks(facilities: Facilities, extra: Sequence[Middleware]) -> lis
     return [DurableGroupCallbacks(groups=facilities.groups, barrier=facilities.barrier)]
 
 
-def _project(letter: DeadLetter) -> None:
+def project_dead_letter(letter: DeadLetter) -> None:
+    """Write the row of a dead letter; log a database that is away."""
     from apps.platform.dead_letters.projection import (
         project_or_log,  # models are not loaded yet when the broker is built
     )

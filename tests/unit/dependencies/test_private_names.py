@@ -37,7 +37,7 @@ SOURCES = [
     for path in (ROOT / folder).rglob("*.py")
 ]
 # Public in spite of the underscore, or our own.
-NOT_PRIVATE = {"_exit", "_replace", "_meta", "_default_manager", "_invoice_count"}
+NOT_PRIVATE = {"_exit", "_replace", "_meta", "_base_manager", "_default_manager", "_invoice_count"}
 
 Canary = Callable[[], None]
 canaries: dict[str, Canary] = {}
@@ -163,6 +163,28 @@ def _logger() -> None:
     assert isinstance(thread.logger, logging.Logger)
     assert thread.logger.name in SILENCED
     assert UNTRUE in inspect.getsource(dramatiq.worker.ConsumerThread)
+
+
+@canary("`WorkerThread.process_message`")
+def _process_message() -> None:
+    source = inspect.getsource(dramatiq.worker.WorkerThread.process_message)
+
+    assert list(inspect.signature(dramatiq.worker.WorkerThread.process_message).parameters) == ["self", "message"]
+    assert "self.consumers[message.queue_name].post_process_message(message)" in source
+    assert "self.work_queue.task_done()" in source
+
+
+@canary("`Atomic._from_testcase`, `BaseDatabaseWrapper.atomic_blocks`, `.run_on_commit`")
+def _atomics_of_tests() -> None:
+    from django.db.backends.base.base import BaseDatabaseWrapper
+    from django.db.transaction import Atomic
+    from django.test import TestCase
+
+    assert "_from_testcase = True" in inspect.getsource(TestCase._enter_atomics)
+    assert Atomic("default", savepoint=True, durable=False)._from_testcase is False
+    assert "atomic_blocks" in inspect.getsource(Atomic)
+    appended = inspect.getsource(BaseDatabaseWrapper.on_commit)
+    assert "self.run_on_commit.append((set(self.savepoint_ids), func, robust))" in appended
 
 
 @canary("`raise_thread_exception`, `is_gevent_active`")

@@ -1,0 +1,52 @@
+"""pytest's plugin of this library: fixtures for tests without a server. Installed with the package.
+
+It imports the library when a fixture is used, so that a project without Django's settings is not touched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from apps.platform.testing import MemoryBroker
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Declare the setting ``switchyard_in_memory``."""
+    parser.addini("switchyard_in_memory", "run every test with the broker in memory", type="bool", default=False)
+
+
+@pytest.fixture
+def switchyard_broker() -> Iterator[MemoryBroker]:
+    """The broker in memory, empty: nothing needs a server. See ``apps.platform.testing``."""
+    from apps.platform.testing import in_memory
+
+    switch = in_memory()
+    with switch:
+        yield switch.yard.broker
+
+
+@pytest.fixture
+def switchyard_eager() -> Iterator[MemoryBroker]:
+    """The broker in memory that runs each message where it is sent, for debugging."""
+    from apps.platform.testing import in_memory
+
+    switch = in_memory(eager=True)
+    with switch:
+        yield switch.yard.broker
+
+
+@pytest.fixture(autouse=True)
+def _switchyard_in_memory(request: pytest.FixtureRequest) -> Iterator[None]:
+    wanted = request.config.getini("switchyard_in_memory")
+    own = {"switchyard_broker", "switchyard_eager"} & set(request.fixturenames)
+    if not wanted or own:
+        yield
+        return
+    from apps.platform.testing import in_memory
+
+    with in_memory():
+        yield

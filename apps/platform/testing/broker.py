@@ -1,0 +1,337 @@
+"""Dramatiq's broker in the memory of a test's process: the checks and the encoding of the real one, and no server."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, cast
+
+from dramatiq.broker import Broker, MessageProxy
+from dramatiq.broker import Consumer as DramatiqConsumer
+from dramatiq.errors import QueueJoinTimeout, QueueNotFound
+from dramatiq.message import Message
+from dramatiq.middleware import Middleware, MiddlewareError
+
+from broker.clock import now_ms
+from broker.errors import QueueFull
+from broker.held_message import HeldMessage
+from broker.queue import codec
+from broker.queue.depth_limits import DepthLimits
+from broker.queue.operations import QueueOperations
+from broker.queue.results import Lease, level_of
+from broker.shapes import LaneStats
+from broker.topology import lane_of_name
+from broker.worker.ack_barrier import AckBarrier, record_enqueued
+from broker.worker.hooks import Hooks
+
+OWNER = "test"
+
+
+@dataclass(frozen=True, slots=True)
+class StoredMessage:
+    """A message in memory, encoded as it would be on the server.
+
+    Args:
+        level: Priority: 1 high, 2 normal, 3 low.
+        ready_ms: Time from which it may start, ms since the epoch.
+        order: Number of its enqueueing.
+    """
+
+    id: str
+    lane: str
+    body: bytes
+    level: int
+    ready_ms: int
+    order: int
+    unique_key: str = ""
+
+    @property
+    def place(self) -> tuple[int, int, int]:
+        """Place among the messages that are ready: by priority, then by time, then by number."""
+        return self.level, self.ready_ms, self.order
+
+    def message(self) -> Message[Any]:
+        """Return the message in the body."""
+        return codec.decode(self.body, message_id=self.id, lane=self.lane)
+
+
+@dataclass(frozen=True, slots=True)
+class SentMessage:
+    """A message that was sent for the first time.
+
+    Args:
+        by_task: A task sent it.
+        delay_ms: ``None`` where it was sent without a delay.
+    """
+
+    message: Message[Any]
+    by_task: bool
+    delay_ms: int | None
+
+
+class MemoryBroker(Broker):
+    """Keeps messages in this process. :class:`apps.platform.testing.running.Runner` runs them in the caller's thread.
+
+    Args:
+        limits: Depth limits of queues.
+
+    Attributes:
+        waiting: Messages that wait or are scheduled, by id.
+        held: Messages that run, by id.
+        sent: Every message that was sent for the first time, in order.
+        in_task: A task runs.
+        on_enqueue: Called after a message was put into a lane.
+    """
+
+    def __init__(self, *, limits: dict[str, int] | None = None, barrier: AckBarrier | None = None) -> None:
+        super().__init__(middleware=[])
+        self.hooks = Hooks()
+        self.limits = DepthLimits(limits or {})
+        self.barrier = barrier
+        self.on_enqueue: Callable[[], None] = lambda: None
+        self._changed = threading.Condition(threading.RLock())
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget every message."""
+        self.waiting: dict[str, StoredMessage] = {}
+        self.held: dict[str, HeldMessage] = {}
+        self.finished: set[str] = set()
+        self.dead: set[str] = set()
+        self.unique: dict[tuple[str, str], str] = {}
+        self.sent: list[SentMessage] = []
+        self.in_task = False
+        self._count = 0
+
+    # --- Signals ---
+
+    def emit_before(self, signal: str, *args: Any, **kwargs: Any) -> None:
+        """Call the hooks ``before_<signal>``, first to last; raise a ``MiddlewareError``, log any other exception."""
+        for hook, middleware in self.hooks.named(f"before_{signal}", self.middleware):
+            try:
+                hook(self, *args, **kwargs)
+            except MiddlewareError:
+                raise
+            except Exception:
+                self.logger.critical("Unexpected failure in before_%s of %r.", signal, middleware, exc_info=True)
+
+    def emit_after(self, signal: str, *args: Any, **kwargs: Any) -> None:
+        """Call the hooks ``after_<signal>``, last to first; log their exceptions."""
+        for hook, middleware in reversed(self.hooks.named(f"after_{signal}", self.middleware)):
+            try:
+                hook(self, *args, **kwargs)
+            except Exception:
+                self.logger.critical("Unexpected failure in after_%s of %r.", signal, middleware, exc_info=True)
+
+    def add_middleware(
+        self,
+        middleware: Middleware,
+        *,
+        before: type[Middleware] | None = None,
+        after: type[Middleware] | None = None,
+    ) -> None:
+        """Add a middleware, unless it is added already."""
+        if middleware not in self.middleware:
+            super().add_middleware(middleware, before=before, after=after)
+
+    # --- Queues ---
+
+    def declare_queue(self, queue_name: str) -> None:
+        """Declare a queue or retry lane."""
+        if queue_name not in self.queues:
+            self.emit_before("declare_queue", queue_name)
+            self.queues[queue_name] = None
+            self.emit_after("declare_queue", queue_name)
+
+    def enqueue(self, message: Message[Any], *, delay: int | None = None) -> Message[Any]:
+        """Enqueue a message, with the checks of :meth:`broker.redis_broker.RedisBroker.enqueue`.
+
+        Raises:
+            QueueNotFound: the queue was never declared. QueueFull: it is at its limit.
+        """
+        if message.queue_name not in self.queues:
+            raise QueueNotFound(message.queue_name)
+        held = self.held.get(message.message_id)
+        if held is not None and not held.moved:
+            self.emit_before("enqueue", message, delay)
+            self._put(message, codec.encode(message, grown=True), delay)
+            held.moved = True
+        else:
+            self.emit_before("enqueue", message, delay)
+            entry = codec.entry_of(message, self.actors)
+            with self._changed:
+                standing = self._standing(entry.id, entry.unique_key, message.queue_name)
+                if standing is None:
+                    self._require_room(message.queue_name)
+                    self._put(message, entry.body, delay)
+                    self.sent.append(SentMessage(self.waiting[entry.id].message(), self.in_task, delay))
+            if standing not in (None, entry.id):
+                return message.copy(message_id=standing)
+        self.emit_after("enqueue", message, delay)
+        record_enqueued(self.barrier, 1)
+        self.on_enqueue()
+        return message
+
+    def enqueue_many(self, messages: Any, *, delay: int | None = None) -> list[Message[Any]]:
+        """Enqueue messages one by one."""
+        return [self.enqueue(message, delay=delay) for message in messages]
+
+    def knows(self, message_id: str) -> bool:
+        """Whether a message waits, runs, ended or is dead."""
+        return any(message_id in places for places in (self.waiting, self.held, self.finished, self.dead))
+
+    def _standing(self, message_id: str, unique_key: str, lane: str) -> str | None:
+        """Return the id that stands for a message which is not enqueued, or ``None``."""
+        if self.knows(message_id):
+            return message_id
+        return self.unique.get((lane_of_name(lane)[0], unique_key)) if unique_key else None
+
+    def _require_room(self, lane: str) -> None:
+        limit = self.limits.of(lane)
+        depth = sum(stored.lane == lane for stored in self.waiting.values()) if limit else 0
+        if limit and depth >= limit:
+            raise QueueFull(lane, depth, limit)
+
+    def _put(self, message: Message[Any], body: bytes, delay: int | None) -> None:
+        key = str(message.options.get("unique_key", ""))
+        priority = message.options.get("priority")
+        if priority is None and message.actor_name in self.actors:
+            priority = self.actors[message.actor_name].priority
+        with self._changed:
+            self._count += 1
+            ready_ms = now_ms() + (delay or 0)
+            place = (message.message_id, message.queue_name, body, level_of(priority), ready_ms, self._count, key)
+            self.waiting[message.message_id] = StoredMessage(*place)
+            if key:
+                self.unique[lane_of_name(message.queue_name)[0], key] = message.message_id
+            self._changed.notify_all()
+
+    # --- A worker's side ---
+
+    def next_ready(self, lanes: set[str] | None = None) -> StoredMessage | None:
+        """Return the message that starts next, or ``None`` while none is due."""
+        now = now_ms()
+        ready = [one for one in self.waiting.values() if one.ready_ms <= now and (lanes is None or one.lane in lanes)]
+        return min(ready, key=lambda stored: stored.place, default=None)
+
+    def hold(self, stored: StoredMessage) -> HeldMessage | None:
+        """Take a message out of its lane, for the caller to run; ``None`` where it is scheduled by its ``eta``."""
+        with self._changed:
+            message = stored.message()
+            if not message.options.keys() <= codec.VALIDATED:
+                self.emit_before("receive_message", message)
+            eta = message.options.pop("eta", None)
+            if eta is not None and eta > now_ms():
+                message.options.update(due_at=int(eta), deferred_by="eta")
+                self._put(message, codec.encode(message, grown=True), int(eta) - now_ms())
+                return None
+            self.waiting.pop(stored.id, None)
+            self._count += 1
+            lease = Lease(OWNER, stored.id.encode(), str(self._count).encode())
+            held = HeldMessage(message, lease, cast(QueueOperations, None), body=stored.body)
+            self.held[stored.id] = held
+            return held
+
+    def finish(self, held: MessageProxy) -> None:
+        """Forget a message that was run: after its acknowledgement, or because it is in another place."""
+        if self.barrier is not None:
+            self.barrier.flush()
+        with self._changed:
+            known = self.held.get(held.message_id)
+            if known is held:
+                del self.held[held.message_id]
+            if not getattr(held, "moved", False):
+                self.finished.add(held.message_id)
+                self.release_key(held.message_id)
+            self._changed.notify_all()
+
+    def release_key(self, message_id: str) -> None:
+        """Free the unique key of a message that has ended."""
+        self.unique = {key: id_ for key, id_ in self.unique.items() if id_ != message_id}
+
+    def lane_stats(self, lane: str) -> LaneStats:
+        """Return the figures of a lane."""
+        now, found = now_ms(), [stored for stored in self.waiting.values() if stored.lane == lane]
+        ready = [stored.ready_ms for stored in found if stored.ready_ms <= now]
+        running = sum(held.queue_name == lane for held in self.held.values())
+        oldest = now - min(ready) if ready else None
+        return LaneStats(lane, len(ready), len(found) - len(ready), running, oldest)
+
+    def rejected(self, lane: str) -> int:
+        """Return 0: nothing is rejected."""
+        return 0
+
+    def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 30_000) -> DramatiqConsumer:
+        """Return a consumer of a lane, for tests that start a worker of Dramatiq's own.
+
+        Raises:
+            QueueNotFound: the lane was never declared.
+        """
+        if queue_name not in self.queues:
+            raise QueueNotFound(queue_name)
+        return MemoryConsumer(self, queue_name, timeout_ms=timeout)
+
+    def flush(self, queue_name: str) -> None:
+        """Drop every message of a queue and of its retry lane."""
+        queue = lane_of_name(queue_name)[0]
+        for stored in [stored for stored in self.waiting.values() if lane_of_name(stored.lane)[0] == queue]:
+            del self.waiting[stored.id]
+            self.release_key(stored.id)
+
+    def flush_all(self) -> None:
+        """Drop every message of every queue."""
+        self.waiting.clear()
+        self.unique.clear()
+
+    def join(self, queue_name: str, *, timeout: int | None = None) -> None:
+        """Wait until a queue and its retry lane are empty, for tests that start a worker.
+
+        Raises:
+            QueueJoinTimeout: they are not within ``timeout`` milliseconds.
+        """
+        queue = lane_of_name(queue_name)[0]
+
+        def is_empty() -> bool:
+            lanes = [one.lane for one in self.waiting.values()] + [one.queue_name for one in self.held.values()]
+            return all(lane_of_name(lane)[0] != queue for lane in lanes)
+
+        with self._changed:
+            if not self._changed.wait_for(is_empty, None if timeout is None else timeout / 1000):
+                raise QueueJoinTimeout(queue_name)
+
+    def wait_for_message(self, lane: str, timeout_ms: int) -> HeldMessage | None:
+        """Hold the next message of a lane, or return ``None`` when none is due in time."""
+        with self._changed:
+            stored = self.next_ready({lane})
+            if stored is None:
+                self._changed.wait(timeout_ms / 1000)
+                stored = self.next_ready({lane})
+            return None if stored is None else self.hold(stored)
+
+
+class MemoryConsumer(DramatiqConsumer):
+    """Messages of one lane, for a worker of Dramatiq's own."""
+
+    def __init__(self, broker: MemoryBroker, lane: str, *, timeout_ms: int) -> None:
+        self._broker = broker
+        self._lane = lane
+        self._timeout_ms = timeout_ms
+
+    def __next__(self) -> MessageProxy | None:
+        """Return the next message, or ``None`` when none came in time. At most 20 ms: delays end between two calls."""
+        return self._broker.wait_for_message(self._lane, min(self._timeout_ms, 20))
+
+    def ack(self, message: MessageProxy) -> None:
+        """Forget a message."""
+        self._broker.finish(message)
+
+    def nack(self, message: MessageProxy) -> None:
+        """Forget a message that was rejected; its dead letter is stored."""
+        self._broker.finish(message)
+
+    def requeue(self, messages: Any) -> None:
+        """Put messages that were not run back."""
+        for message in messages:
+            self._broker.enqueue(message.copy())
+            self._broker.finish(message)

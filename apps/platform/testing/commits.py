@@ -1,0 +1,134 @@
+"""Callbacks of ``transaction.on_commit`` inside the transaction of a ``TestCase``, which never commits.
+
+They run once, in order: when a helper of this package is called, or when Django's ``captureOnCommitCallbacks`` runs
+them, whichever comes first. Callbacks wait while the code under test is inside a transaction of its own.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+from unittest import mock
+
+from django.db import connections
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.transaction import Atomic
+
+logger = logging.getLogger("switchyard.testing")
+
+
+class _Callback:
+    """A callback that runs once, whoever calls it."""
+
+    def __init__(self, function: Callable[[], object]) -> None:
+        self._function = function
+        self.has_run = False
+
+    def __call__(self) -> None:
+        if not self.has_run:
+            self.has_run = True
+            self._function()
+
+
+@contextmanager
+def watched_commits(*, at_once: bool = False) -> Iterator[None]:
+    """Keep the callbacks that are registered in the block, for :func:`run_callbacks`.
+
+    Args:
+        at_once: Run them where the outermost transaction of the code under test ends, as a commit would.
+    """
+    with ExitStack() as stack:
+        for connection in connections.all():
+            stack.enter_context(mock.patch.object(connection, "on_commit", _keeping(connection, at_once=at_once)))
+            # A worker closes connections between messages; in the transaction of a test that would end the test.
+            closing = _outside_of_transactions(connection)
+            stack.enter_context(mock.patch.object(connection, "close_if_unusable_or_obsolete", closing))
+        if at_once:
+            stack.enter_context(mock.patch.object(Atomic, "__exit__", _running_at_exit()))
+        yield
+
+
+def run_callbacks() -> None:
+    """Run the callbacks of transactions that would have been committed outside of a ``TestCase``.
+
+    Raises:
+        Exception: what a callback raised; robust ones are logged, as by Django.
+    """
+    while pending := [entry for connection in connections.all(initialized_only=True) for entry in _pending(connection)]:
+        for callback, robust in pending:
+            try:
+                callback()
+            except Exception:
+                if not robust:
+                    raise
+                logger.exception("a robust on_commit callback failed")
+
+
+class TaskTransactions:
+    """The test's transactions while a task runs: a statement that fails in a task must not break them."""
+
+    def __init__(self) -> None:
+        self._savepoints: list[tuple[BaseDatabaseWrapper, str]] = []
+
+    def begin(self) -> None:
+        """Set a savepoint in each transaction of a ``TestCase``."""
+        open_ = [connection for connection in connections.all(initialized_only=True) if _is_in_test(connection)]
+        self._savepoints = [(connection, sid) for connection in open_ if (sid := connection.savepoint())]
+
+    def end(self) -> None:
+        """Return to the savepoint where a statement failed outside of an ``atomic`` block of the task."""
+        savepoints, self._savepoints = self._savepoints, []
+        for connection, savepoint in savepoints:
+            if connection.needs_rollback:
+                connection.needs_rollback = False
+                connection.savepoint_rollback(savepoint)
+            else:
+                connection.savepoint_commit(savepoint)
+
+
+def _keeping(connection: BaseDatabaseWrapper, *, at_once: bool) -> Callable[..., None]:
+    original = connection.on_commit
+
+    def on_commit(func: Any, robust: bool = False) -> None:
+        original(_Callback(func) if callable(func) else func, robust)
+        if at_once:
+            run_callbacks()
+
+    return on_commit
+
+
+def _outside_of_transactions(connection: BaseDatabaseWrapper) -> Callable[[], None]:
+    original = connection.close_if_unusable_or_obsolete
+
+    def close_if_unusable_or_obsolete() -> None:
+        if not connection.in_atomic_block:
+            original()
+
+    return close_if_unusable_or_obsolete
+
+
+def _running_at_exit() -> Callable[..., Any]:
+    original = Atomic.__exit__
+
+    def exit_and_run(self: Atomic, exc_type: Any, exc_value: Any, traceback: Any) -> None:
+        original(self, exc_type, exc_value, traceback)
+        if exc_type is None:
+            run_callbacks()
+
+    return exit_and_run
+
+
+def _pending(connection: BaseDatabaseWrapper) -> list[tuple[_Callback, bool]]:
+    if not _is_in_test(connection):
+        return []
+    kept: list[Any] = connection.run_on_commit  # of Django 5: savepoints, function, robust
+    entries = [(function, robust) for _, function, robust in kept]
+    return [(one, robust) for one, robust in entries if isinstance(one, _Callback) and not one.has_run]
+
+
+def _is_in_test(connection: BaseDatabaseWrapper) -> bool:
+    """Return whether a connection is in the transaction of a ``TestCase``, and in no other."""
+    blocks: list[Any] = connection.atomic_blocks
+    return connection.in_atomic_block and all(block._from_testcase for block in blocks)

@@ -1,0 +1,142 @@
+"""What actors leave behind: rows, mails, files and messages, compared before and after a run."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from django.apps import apps
+from django.core import mail
+from django.core.files.storage import Storage, storages
+from django.db import connections, models, router
+
+# Alias -> table -> primary key -> the other columns.
+Rows = dict[tuple[str, str], dict[Any, tuple[Any, ...]]]
+# Storage and name -> digest of the content.
+Files = dict[tuple[str, str], str]
+STATIC_FILES = "staticfiles"
+MOST_NAMED = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Effects:
+    """A state of everything that is compared.
+
+    Args:
+        mails: Recipients and subject of each mail in ``django.core.mail.outbox``.
+        messages: What was sent by tasks, as text.
+    """
+
+    rows: Rows
+    columns: dict[tuple[str, str], tuple[str, ...]]
+    files: Files
+    mails: tuple[str, ...]
+    messages: tuple[str, ...]
+
+
+def read(messages: tuple[str, ...]) -> Effects:
+    """Read the state: every table with a model, every storage that can be listed, and the outbox."""
+    rows: Rows = {}
+    columns: dict[tuple[str, str], tuple[str, ...]] = {}
+    for alias, model in _models():
+        names = tuple(str(field.column) for field in model._meta.concrete_fields)
+        table = alias, model._meta.db_table
+        key = names.index(str(model._meta.pk.column))
+        found = model._base_manager.using(alias).order_by().values_list(*_attnames(model))
+        rows[table], columns[table] = {row[key]: row for row in found.iterator()}, names
+    outbox = getattr(mail, "outbox", [])
+    mails = tuple(f"{sent.subject!r} to {', '.join(sent.recipients())}" for sent in outbox)
+    return Effects(rows, columns, dict(_files()), mails, messages)
+
+
+def differences(before: Effects, after: Effects, *, ignored: frozenset[str] = frozenset()) -> list[str]:
+    """Return in words what changed between two states.
+
+    Args:
+        ignored: Columns that are not compared, as ``table.column`` or ``column``.
+    """
+    found: list[str] = []
+    for table, rows in after.rows.items():
+        found += _of_table(table[1], before.rows.get(table, {}), rows, after.columns[table], ignored)
+    for name, old, new in (
+        ("sent the mail", before.mails, after.mails),
+        ("enqueued", before.messages, after.messages),
+    ):
+        more = Counter(new) - Counter(old)
+        found += [f"{name} {text}" + (f" {count} times" if count > 1 else "") for text, count in more.items()]
+    for file in before.files.keys() | after.files.keys():
+        old_digest, new_digest = before.files.get(file), after.files.get(file)
+        if old_digest != new_digest:
+            act = "wrote" if old_digest is None else "deleted" if new_digest is None else "changed"
+            found.append(f"{act} the file {file[1]}")
+    return found
+
+
+def _of_table(
+    table: str,
+    before: dict[Any, tuple[Any, ...]],
+    after: dict[Any, tuple[Any, ...]],
+    columns: tuple[str, ...],
+    ignored: frozenset[str],
+) -> Iterator[str]:
+    for verb, keys in (
+        ("added to", [key for key in after if key not in before]),
+        ("deleted from", [key for key in before if key not in after]),
+    ):
+        if keys:
+            yield f"{verb} {table}: {_rows(keys)}"
+    for key in after.keys() & before.keys():
+        changed = [
+            f"{name} from {old!r:.80} to {new!r:.80}"
+            for name, old, new in zip(columns, before[key], after[key], strict=True)
+            if old != new and name not in ignored and f"{table}.{name}" not in ignored
+        ]
+        if changed:
+            yield f"changed {table} {key}: {', '.join(changed)}"
+
+
+def _rows(keys: list[Any]) -> str:
+    more = f" and {len(keys) - MOST_NAMED} more" if len(keys) > MOST_NAMED else ""
+    return f"{len(keys)} row{'s' if len(keys) > 1 else ''}, {', '.join(str(key) for key in keys[:MOST_NAMED])}{more}"
+
+
+def _models() -> Iterator[tuple[str, type[models.Model]]]:
+    tables = {alias: set(connections[alias].introspection.table_names()) for alias in connections}
+    for model in apps.get_models(include_auto_created=True):
+        if not model._meta.managed or model._meta.proxy:
+            continue
+        for alias in connections:
+            if model._meta.db_table in tables[alias] and router.allow_migrate_model(alias, model):
+                yield alias, model
+
+
+def _attnames(model: type[models.Model]) -> tuple[str, ...]:
+    return tuple(field.attname for field in model._meta.concrete_fields)
+
+
+def _files() -> Iterator[tuple[tuple[str, str], str]]:
+    for place, storage in _storages().items():
+        try:
+            for name in _names(storage, ""):
+                with storage.open(name) as opened:
+                    yield (place, name), hashlib.file_digest(opened, "sha256").hexdigest()
+        except (NotImplementedError, FileNotFoundError):  # it cannot be listed, or nothing was stored yet
+            continue
+
+
+def _storages() -> dict[str, Storage]:
+    """Return the project's storages and those of its file fields, each place once."""
+    found = [storages[alias] for alias in storages.backends if alias != STATIC_FILES]
+    fields = (field for model in apps.get_models() for field in model._meta.concrete_fields)
+    found += [field.storage for field in fields if isinstance(field, models.FileField)]
+    return {str(getattr(storage, "location", id(storage))): storage for storage in found}
+
+
+def _names(storage: Storage, folder: str) -> Iterator[str]:
+    folders, files = storage.listdir(folder)
+    yield from (f"{folder}{name}" for name in sorted(files))
+    for name in sorted(folders):
+        yield from _names(storage, f"{folder}{name}/")

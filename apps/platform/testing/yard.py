@@ -1,0 +1,85 @@
+"""The broker in memory with this project's yard: its queues, its actors, and the middleware of the real broker."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from dramatiq.actor import Actor
+from dramatiq.broker import Broker
+
+from apps.platform.conf import declared_yard
+from apps.platform.testing.broker import MemoryBroker
+from apps.platform.testing.running import Runner
+from apps.platform.testing.stores import (
+    MemoryAlertGroups,
+    MemoryDeadLists,
+    MemoryJobRecords,
+    MemoryRateWindows,
+    NoServer,
+)
+from apps.platform.testing.transport import MemoryTransport
+from apps.platform.wiring import in_order, project_dead_letter
+from broker.interface import Facilities, attach
+from broker.keys.keys import Keys
+from broker.stores.pool_reports import PoolReports
+from broker.topology import Yard
+from broker.worker.ack_barrier import AckBarrier
+from middleware.foreign_calls import explain_foreign_calls
+from middleware.options import DeclaredOptions, refuse_unknown
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryYard:
+    """A broker in memory, with all that belongs to it."""
+
+    broker: MemoryBroker
+    runner: Runner
+    dead_lists: MemoryDeadLists
+    records: MemoryJobRecords
+    windows: MemoryRateWindows
+    alerts: MemoryAlertGroups
+    yard: Yard
+
+    def clear(self) -> None:
+        """Forget messages, records, dead letters, rate windows and alerts."""
+        for store in (self.broker, self.dead_lists, self.records, self.windows, self.alerts):
+            store.clear()
+
+    def adopt(self, actors: dict[str, Actor[Any, Any]], *, known: frozenset[str]) -> None:
+        """Take over the actors of the real broker; middleware is told of those that are new."""
+        self.broker.actors = actors
+        for name, actor in actors.items():
+            self.broker.declare_queue(actor.queue_name)
+            if name not in known:
+                self.broker.emit_after("declare_actor", actor)
+
+
+def build(real: Broker) -> MemoryYard:
+    """Return a broker in memory for the actors of a real one, which is not changed."""
+    yard = declared_yard()
+    broker = MemoryBroker(limits={queue.name: queue.max_depth for queue in yard.queues if queue.max_depth is not None})
+    dead_lists = MemoryDeadLists(broker)
+    records = MemoryJobRecords(broker, dead_lists, (queue.name for queue in yard.queues))
+    windows, alerts = MemoryRateWindows(), MemoryAlertGroups()
+    facilities = Facilities(
+        yard=yard,
+        transport=MemoryTransport(broker, yard, dead_lists, records),
+        records=records,
+        barrier=AckBarrier(records),
+        windows=windows,
+        alerts=alerts,
+        pools=PoolReports(NoServer(), Keys()),
+    )
+    broker.barrier = facilities.barrier
+    attach(broker, facilities)
+    own = {DeclaredOptions, *map(type, in_order(facilities))}
+    # The project's own middleware; a broker of another library has Dramatiq's, which ours replaces.
+    extra = [entry for entry in real.middleware if type(entry) not in own] if hasattr(real, "switchyard") else []
+    for entry in in_order(facilities, (project_dead_letter,), extra):
+        broker.add_middleware(entry)
+    refuse_unknown(broker)
+    explain_foreign_calls()
+    for lane in yard.lanes:
+        broker.declare_queue(lane)
+    return MemoryYard(broker, Runner(broker), dead_lists, records, windows, alerts, yard)

@@ -1,0 +1,161 @@
+"""assert_enqueued and its words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import dramatiq
+import pytest
+from dramatiq.errors import QueueNotFound
+
+from apps.platform.testing import (
+    Enqueued,
+    MemoryBroker,
+    NotEnqueued,
+    NotInMemory,
+    assert_enqueued,
+    assert_nothing_enqueued,
+    enqueued,
+    in_memory,
+    run_enqueued,
+)
+from broker.errors import QueueFull, UnencodablePayload
+from middleware.errors import ArgumentMismatch, InvalidOption, UnknownOption
+
+
+@pytest.fixture
+def greet(switchyard_broker: MemoryBroker) -> dramatiq.Actor[..., Any]:
+    @dramatiq.actor(queue_name="default")
+    def greet(name: str, times: int = 1, tags: object = None) -> None: ...
+
+    return greet
+
+
+@pytest.fixture
+def part(switchyard_broker: MemoryBroker) -> dramatiq.Actor[..., Any]:
+    @dramatiq.actor(queue_name="urgent")
+    def part(name: str) -> None: ...
+
+    return part
+
+
+def test_a_call_is_found_by_place_or_by_name(greet: Any) -> None:
+    greet.send("Ada", times=2, tags=("a", "b"))
+
+    [message] = assert_enqueued(greet, args=("Ada", 2, ["a", "b"]), count=1)
+    assert_enqueued(greet, kwargs={"times": 2, "tags": ("a", "b"), "name": "Ada"}, queue="default")
+    assert_enqueued(greet)
+    assert message.args == ("Ada",)
+
+
+def test_the_nearest_call_is_named_with_what_differs(greet: Any, part: Any) -> None:
+    part.send("Bob")
+    greet.send("Ada")
+    greet.send_with_options(args=("Bob",), kwargs={"times": 3}, delay=2_000)
+
+    with pytest.raises(NotEnqueued) as refused:
+        assert_enqueued(greet, args=("Bob",), kwargs={"times": 2})
+
+    assert str(refused.value) == (
+        "greet(name='Bob', times=2) was expected at least once, it was enqueued 0 times.\n"
+        "The nearest: greet('Bob', times=3) in 'default', due after 2 s: times is 3, not 2.\n"
+        "Enqueued in this test:\n"
+        "  part('Bob') in 'urgent'\n"
+        "  greet('Ada') in 'default'\n"
+        "  greet('Bob', times=3) in 'default', due after 2 s"
+    )
+
+
+def test_the_count_and_the_queue_are_compared(greet: Any) -> None:
+    greet.send("Ada")
+    greet.send("Ada")
+
+    assert len(assert_enqueued(greet, args=("Ada",), count=2)) == 2
+    with pytest.raises(NotEnqueued, match=r"greet\(name='Ada'\) was expected once, it was enqueued 2 times\."):
+        assert_enqueued(greet, args=("Ada",), count=1)
+    with pytest.raises(NotEnqueued, match=r"its queue is 'default', not 'urgent'"):
+        assert_enqueued(greet, queue="urgent")
+
+
+def test_without_any_message_the_failure_says_so(greet: Any) -> None:
+    assert_nothing_enqueued()
+    with pytest.raises(NotEnqueued, match=r"greet\(\.\.\.\) was expected at least once.*\nNothing was enqueued"):
+        assert_enqueued(greet)
+
+
+def test_another_actor_is_named_as_the_nearest(greet: Any, part: Any) -> None:
+    part.send("Ada")
+
+    with pytest.raises(NotEnqueued, match="its actor is part, not greet"):
+        assert_enqueued(greet, args=("Ada",))
+
+
+def test_nothing_enqueued_lists_what_was(greet: Any, part: Any) -> None:
+    greet.send("Ada")
+
+    assert_nothing_enqueued(part)
+    with pytest.raises(Enqueued, match=r"for greet\.\nEnqueued in this test:\n  greet\('Ada'\) in 'default'"):
+        assert_nothing_enqueued(greet)
+    with pytest.raises(Enqueued):
+        assert_nothing_enqueued()
+
+
+def test_a_message_that_has_run_was_enqueued_and_waits_no_more(greet: Any) -> None:
+    greet.send("Ada")
+    assert [message.args for message in enqueued(greet)] == [("Ada",)]
+
+    run_enqueued()
+
+    assert enqueued() == []
+    assert_enqueued(greet, count=1)
+
+
+def test_a_wrong_call_or_option_fails_where_it_is_written(greet: Any) -> None:
+    with pytest.raises(ArgumentMismatch):
+        greet.send("Ada", 1, 2, 3)
+    with pytest.raises(UnencodablePayload):
+        greet.send(object())
+    with pytest.raises(UnknownOption):
+        greet.send_with_options(args=("Ada",), priorty=1)
+    with pytest.raises(InvalidOption):
+        greet.send_with_options(args=("Ada",), max_retries=-1)
+    with pytest.raises(QueueNotFound):
+        dramatiq.get_broker().enqueue(greet.message("Ada").copy(queue_name="nowhere"))
+    assert_nothing_enqueued()
+
+
+def test_a_full_queue_and_a_unique_key_act_as_in_production(switchyard_broker: MemoryBroker) -> None:
+    @dramatiq.actor(queue_name="default", unique_key="only one")
+    def single() -> None: ...
+
+    first = single.send()
+    assert single.send().message_id == first.message_id
+    run_enqueued()
+    assert single.send().message_id != first.message_id
+
+    switchyard_broker.limits._depths["default"] = 1
+    try:
+        with pytest.raises(QueueFull):
+            dramatiq.actor(lambda: None, actor_name="other", queue_name="default").send()
+    finally:
+        del switchyard_broker.limits._depths["default"]
+
+
+def test_helpers_refuse_the_real_broker_with_the_remedy() -> None:
+    for helper in (run_enqueued, enqueued, assert_nothing_enqueued):
+        with pytest.raises(NotInMemory, match="decorate the test or its class with @in_memory"):
+            helper()
+
+
+def test_the_real_broker_and_its_actors_are_back_after_the_block() -> None:
+    real = dramatiq.get_broker()
+    before = dict(real.actors)
+
+    with in_memory() as yard:
+        inside = dramatiq.actor(lambda: None, actor_name="only_inside", queue_name="default")
+        assert inside.broker is yard.broker is dramatiq.get_broker()
+        assert all(actor.broker is yard.broker for actor in before.values())
+
+    assert dramatiq.get_broker() is real
+    assert real.actors == before
+    assert all(actor.broker is real for actor in before.values())

@@ -1,0 +1,297 @@
+"""run_enqueued, time that is moved on, retries, dead letters, eager mode."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import dramatiq
+import pytest
+import time_machine
+from dramatiq import Worker
+from dramatiq.middleware import CurrentMessage
+from periodiq import cron
+
+from apps.platform.jobs.queries import find_job
+from apps.platform.jobs.services import report_progress, request_cancel
+from apps.platform.testing import (
+    EndlessRun,
+    MemoryBroker,
+    TimeMachineMissing,
+    advance,
+    assert_enqueued,
+    assert_nothing_enqueued,
+    dead_letters,
+    enqueued,
+    in_memory,
+    run_enqueued,
+)
+from apps.platform.testing import running as running_module
+from broker.errors import BrokerUnavailable
+from broker.interface import facilities
+
+pytestmark = pytest.mark.usefixtures("switchyard_broker")
+
+ran: list[Any] = []
+
+
+@pytest.fixture(autouse=True)
+def nothing_ran() -> None:
+    ran.clear()
+
+
+def actor(**options: Any) -> Any:
+    """Declare an actor that notes its arguments, and fails for the name ``fail``."""
+
+    @dramatiq.actor(queue_name=options.pop("queue_name", "default"), **options)
+    def note(value: Any) -> Any:
+        ran.append(value)
+        if value == "fail":
+            raise RuntimeError("as it was told to")
+        return value
+
+    return note
+
+
+def test_messages_run_by_priority_then_in_order_with_what_they_send() -> None:
+    note = actor()
+
+    @dramatiq.actor(queue_name="default")
+    def first() -> None:
+        ran.append("first")
+        note.send("sent by first")
+
+    first.send()
+    note.send("second")
+    note.send_with_options(args=("urgent",), priority=-1)
+
+    attempts = run_enqueued()
+
+    assert ran == ["urgent", "first", "second", "sent by first"]
+    assert [attempt.outcome for attempt in attempts] == ["succeeded"] * 4
+    assert [attempt.result for attempt in attempts] == ["urgent", None, "second", "sent by first"]
+
+
+def test_only_one_queue_is_run_when_it_is_named() -> None:
+    actor().send("here")
+    other = dramatiq.actor(lambda: ran.append("there"), actor_name="there", queue_name="urgent")
+    other.send()
+
+    run_enqueued(queue="urgent")
+
+    assert ran == ["there"]
+    assert [message.actor_name for message in enqueued()] == ["note"]
+
+
+def test_what_a_task_raised_is_raised_and_its_retry_waits() -> None:
+    note = actor(max_retries=3)
+    job_id = note.send("fail").message_id
+
+    with pytest.raises(RuntimeError, match="as it was told to"):
+        run_enqueued()
+
+    assert run_enqueued() == []
+    job = find_job(job_id)
+    assert job is not None
+    assert (job.state, job.attempts) == ("retrying", 1)
+
+
+def test_retries_and_dead_letters_happen_as_in_production() -> None:
+    job_id = actor(max_retries=2).send("fail").message_id
+
+    attempts = run_enqueued(raises=False, delayed=True)
+
+    [letter] = dead_letters()
+    job = find_job(job_id)
+    assert [attempt.outcome for attempt in attempts] == ["retried", "retried", "dead"]
+    assert (letter.id, letter.reason, letter.attempts, letter.exception) == (job_id, "exhausted", 3, "RuntimeError")
+    assert job is not None
+    assert (job.state, job.reason) == ("dead", "exhausted")
+    assert len(facilities().alerts.claim_due()) == 1
+    assert dead_letters("urgent") == []
+
+
+def test_a_dead_letter_is_requeued_and_runs() -> None:
+    job_id = actor(max_retries=0).send("fail").message_id
+    run_enqueued(raises=False)
+
+    facilities().transport.requeue("default", job_id, arguments=(["mended"], {}))
+    run_enqueued()
+
+    assert ran == ["fail", "mended"]
+    assert dead_letters() == []
+
+
+def test_delays_end_when_the_time_is_moved_on() -> None:
+    note = actor()
+    note.send_with_options(args=("later",), delay=60_000)
+    before = datetime.now(UTC)
+
+    run_enqueued()
+    advance(seconds=59, schedules=False)
+    run_enqueued()
+    assert ran == []
+    advance(seconds=2, schedules=False)
+    run_enqueued()
+
+    assert ran == ["later"]
+    assert datetime.now(UTC) - before > timedelta(seconds=60)
+
+
+def test_the_time_is_real_again_after_the_test() -> None:
+    before = datetime.now(UTC)
+
+    with in_memory():
+        advance(seconds=3_600, schedules=False)
+
+    assert datetime.now(UTC) - before < timedelta(minutes=5)
+
+
+def test_a_rate_limit_defers_until_its_window_has_room() -> None:
+    note = actor(rate_limit="2/m")
+    for number in range(5):
+        note.send(number)
+
+    attempts = run_enqueued()
+    assert ran == [0, 1]
+    assert [attempt.outcome for attempt in attempts] == ["succeeded", "succeeded", "deferred", "deferred", "deferred"]
+
+    advance(seconds=61, schedules=False)
+    run_enqueued()
+    assert ran == [0, 1, 2, 3]
+    advance(seconds=61, schedules=False)
+    run_enqueued()
+    assert ran == [0, 1, 2, 3, 4]
+
+
+@time_machine.travel(datetime(2026, 11, 21, 12, 5, tzinfo=UTC))
+def test_schedules_send_at_each_of_their_times_on_the_way() -> None:
+    @dramatiq.actor(queue_name="default", periodic=cron("*/15 * * * *"))
+    def quarterly() -> None:
+        ran.append("tick")
+
+    advance(seconds=3_600, schedules=False)
+    assert_nothing_enqueued(quarterly)
+    advance(seconds=3_600)
+
+    messages = assert_enqueued(quarterly, count=4)
+    times = [message.options["enqueued_at"] for message in messages]
+    assert [round((later - earlier) / 60_000) for earlier, later in itertools.pairwise(times)] == [15] * 3
+    assert messages[0].options["origin"] == {"schedule": "quarterly"}
+    run_enqueued(queue="default")
+    assert ran.count("tick") == 4
+
+
+def test_time_does_not_go_back_and_needs_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match="time only moves on"):
+        advance(seconds=-1, schedules=False)
+    monkeypatch.setitem(__import__("sys").modules, "time_machine", None)
+    with pytest.raises(TimeMachineMissing, match=r"pip install 'switchyard\[testing\]'"):
+        advance(seconds=1, schedules=False)
+
+
+def test_a_cancelled_job_does_not_run_and_a_running_one_can_read_it() -> None:
+    note = actor()
+
+    @dramatiq.actor(queue_name="default")
+    def stops() -> None:
+        ran.append("before")
+        message = CurrentMessage.get_current_message()
+        assert message is not None
+        assert request_cancel(message.message_id) == "asked"
+        report_progress(1, 2)
+        ran.append("after")
+
+    job_id = note.send("never").message_id
+    assert request_cancel(job_id) == "cancelled"
+    running = stops.send().message_id
+    attempts = run_enqueued(raises=False)
+
+    assert ran == ["before"]
+    assert [attempt.outcome for attempt in attempts] == ["cancelled"]
+    assert [job.state if (job := find_job(id_)) else None for id_ in (job_id, running)] == ["cancelled"] * 2
+
+
+def test_a_pipeline_and_an_async_actor_run() -> None:
+    @dramatiq.actor(queue_name="default", store_results=True)
+    async def double(number: int) -> int:
+        await asyncio.sleep(0)
+        return number * 2
+
+    dramatiq.pipeline([double.message(2), double.message(), actor().message()]).run()
+    run_enqueued()
+
+    assert ran == [8]
+
+
+def test_a_message_for_an_unknown_actor_fails_the_test(switchyard_broker: MemoryBroker) -> None:
+    switchyard_broker.enqueue(dramatiq.Message("default", "nobody", (), {}, {}))
+
+    with pytest.raises(dramatiq.errors.ActorNotFound):
+        run_enqueued()
+
+
+def test_an_actor_that_sends_itself_for_ever_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    @dramatiq.actor(queue_name="default")
+    def again() -> None:
+        again.send()
+
+    monkeypatch.setattr(running_module, "MOST_ATTEMPTS", 5)
+    again.send()
+
+    with pytest.raises(EndlessRun, match="5 messages were run and more wait, the next for again"):
+        run_enqueued()
+
+
+def test_what_needs_a_server_says_so() -> None:
+    with pytest.raises(BrokerUnavailable, match="the broker of this test is in memory"):
+        facilities().pools.read_all()
+
+
+def test_a_result_and_a_progress_are_in_the_record() -> None:
+    @dramatiq.actor(queue_name="default", store_results=True)
+    def counted() -> dict[str, int]:
+        report_progress(2, 2, "done")
+        return {"count": 2}
+
+    waiting, job_id = counted.send_with_options(delay=5_000).message_id, counted.send().message_id
+    run_enqueued()
+
+    job, later = find_job(job_id), find_job(waiting)
+    assert job is not None
+    assert later is not None
+    assert (job.state, job.result, job.progress) == ("succeeded", {"count": 2}, {"done": 2, "total": 2, "note": "done"})
+    assert (later.state, later.reason) == ("scheduled", "delay")
+    assert find_job("00000000-0000-4000-8000-000000000000") is None
+
+
+def test_eager_mode_runs_where_it_is_sent() -> None:
+    with in_memory(eager=True):
+        note = actor()
+        outer = dramatiq.actor(
+            lambda: (note.send("inner"), ran.append("outer")), actor_name="outer", queue_name="default"
+        )
+
+        note.send("sent")
+        assert ran == ["sent"]
+        with pytest.raises(RuntimeError, match="as it was told to"):
+            note.send("fail")
+        outer.send()
+        assert ran == ["sent", "fail", "outer", "inner"]
+        assert_enqueued(note, count=3)
+
+
+def test_a_worker_of_dramatiq_consumes_it(switchyard_broker: MemoryBroker) -> None:
+    note = actor()
+    worker = Worker(switchyard_broker, worker_timeout=10, worker_threads=2)
+    worker.start()
+    try:
+        for number in range(20):
+            note.send(number)
+        switchyard_broker.join("default", timeout=10_000)
+    finally:
+        worker.stop()
+
+    assert sorted(ran) == list(range(20))
