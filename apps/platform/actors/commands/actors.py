@@ -14,7 +14,7 @@ from apps.platform.actors import ended_jobs, metrics, queries, services
 from apps.platform.actors.errors import ActorNotDeclared
 from apps.platform.audit.services import Who, act
 from apps.platform.console.command_errors import as_command_error
-from apps.platform.console.command_help import show_examples
+from apps.platform.console.command_help import ActionParser, show_examples
 from apps.platform.console.formatting import duration
 from apps.platform.jobs.calls.arguments import checked, read_json
 from apps.platform.jobs.calls.parameters import parameters_of, signature_text
@@ -36,7 +36,7 @@ class Command(BaseCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         """Add the actions list, show and send."""
         show_examples(parser, EXAMPLES)
-        actions = parser.add_subparsers(dest="action", required=True)
+        actions = parser.add_subparsers(dest="action", required=True, parser_class=ActionParser)
         listing = actions.add_parser("list", help="every actor with its queue, options and place in the code")
         show = actions.add_parser("show", help="one actor: signature, options, figures of this machine")
         send = actions.add_parser("send", help="enqueue one job; prints its id")

@@ -17,7 +17,7 @@ from apps.platform.alerts.resolution import UNRESOLVED
 from apps.platform.alerts.silences import end_of
 from apps.platform.audit.services import Who
 from apps.platform.console.command_errors import WRONG_ARGUMENTS, as_command_error
-from apps.platform.console.command_help import show_examples
+from apps.platform.console.command_help import ActionParser, show_examples
 
 EXAMPLES = """examples:
   manage.py alerts list                                   unresolved alerts, and silences in force
@@ -34,7 +34,7 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         show_examples(parser, EXAMPLES)
-        verbs = parser.add_subparsers(dest="verb", required=True)
+        verbs = parser.add_subparsers(dest="verb", required=True, parser_class=ActionParser)
         listing = verbs.add_parser("list", help="unresolved alerts, newest first, and the silences in force")
         listing.add_argument("--state", choices=[*Alert.State.values, "all"], default="", help="alerts in this state")
         listing.add_argument("--limit", type=int, default=50, metavar="N", help="at most N alerts (default: 50)")

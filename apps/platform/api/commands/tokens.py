@@ -15,7 +15,7 @@ from apps.platform.api.models import Token
 from apps.platform.api.tokens import revoke_token
 from apps.platform.audit.services import Who, act
 from apps.platform.console.command_errors import as_command_error
-from apps.platform.console.command_help import show_examples
+from apps.platform.console.command_help import ActionParser, show_examples
 
 EXAMPLES = """examples:
   manage.py tokens list
@@ -27,7 +27,7 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         show_examples(parser, EXAMPLES)
-        actions = parser.add_subparsers(dest="action", required=True)
+        actions = parser.add_subparsers(dest="action", required=True, parser_class=ActionParser)
         listing = actions.add_parser("list", help="print every token, without its secret")
         listing.add_argument("--json", action="store_true", dest="as_json", help="print them as JSON")
         revoke = actions.add_parser("revoke", help="revoke a token permanently")

@@ -12,7 +12,7 @@ from apps.platform.audit.models import AuditEntry
 from apps.platform.audit.presentation import as_json
 from apps.platform.audit.queries import page
 from apps.platform.console.command_errors import WRONG_ARGUMENTS, as_command_error
-from apps.platform.console.command_help import show_examples
+from apps.platform.console.command_help import ActionParser, show_examples
 
 MOST = 1_000
 EXAMPLES = """examples:
@@ -28,7 +28,7 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         show_examples(parser, EXAMPLES)
-        verbs = parser.add_subparsers(dest="verb", required=True)
+        verbs = parser.add_subparsers(dest="verb", required=True, parser_class=ActionParser)
         listing = verbs.add_parser("list", help="acts, newest first")
         listing.add_argument("--who", default="", metavar="NAME", help="user, owner of a token, or system user")
         listing.add_argument("--act", default="", metavar="ACT", help="queue.pause, or its thing alone: queue")

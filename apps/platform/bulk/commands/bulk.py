@@ -12,7 +12,7 @@ from apps.platform.audit.who import Who
 from apps.platform.bulk import queries, services
 from apps.platform.bulk.errors import UnknownBulkAct
 from apps.platform.console.command_errors import as_command_error
-from apps.platform.console.command_help import show_examples
+from apps.platform.console.command_help import ActionParser, show_examples
 from middleware.logs import printable
 
 EXAMPLES = """examples:
@@ -28,7 +28,7 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         show_examples(parser, EXAMPLES)
-        verbs = parser.add_subparsers(dest="verb", required=True)
+        verbs = parser.add_subparsers(dest="verb", required=True, parser_class=ActionParser)
         listing = verbs.add_parser("list", help="the newest bulk acts")
         listing.add_argument("--limit", type=int, default=20, metavar="N", help="at most N (default: 20)")
         show = verbs.add_parser("show", help="one bulk act with its progress")

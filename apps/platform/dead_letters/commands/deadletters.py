@@ -12,7 +12,7 @@ from django.core.management.base import BaseCommand, CommandError
 from apps.platform.audit.services import Who
 from apps.platform.conf import declared_yard
 from apps.platform.console.command_errors import WRONG_ARGUMENTS, as_command_error
-from apps.platform.console.command_help import show_examples
+from apps.platform.console.command_help import ActionParser, show_examples
 from apps.platform.dead_letters import acts, presentation, queries
 from apps.platform.dead_letters.bulk import BulkResult
 from apps.platform.dead_letters.errors import UnknownDeadLetter, UnknownGroup
@@ -37,7 +37,7 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         show_examples(parser, EXAMPLES)
-        verbs = parser.add_subparsers(dest="verb", required=True)
+        verbs = parser.add_subparsers(dest="verb", required=True, parser_class=ActionParser)
         listing = verbs.add_parser("list", help="open dead letters, newest first")
         listing.add_argument("--queue", choices=[queue.name for queue in declared_yard().queues], default="")
         listing.add_argument("--group", metavar="FP", default="", help="only this fingerprint")

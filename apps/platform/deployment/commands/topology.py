@@ -9,7 +9,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 
 from apps.platform.conf import declared_yard, switchyard_settings
-from apps.platform.console.command_help import show_examples
+from apps.platform.console.command_help import ActionParser, show_examples
 from apps.platform.deployment import rendered_files, yard_table
 from apps.platform.deployment.sizes import RENDERED_CORES
 
@@ -30,7 +30,7 @@ class Command(BaseCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         show_examples(parser, EXAMPLES)
         parser.add_argument("--json", action="store_true", help="print the yard as JSON")
-        actions = parser.add_subparsers(dest="action", metavar="render")
+        actions = parser.add_subparsers(dest="action", metavar="render", parser_class=ActionParser)
         render = actions.add_parser("render", help="write the deployment files")
         render.add_argument("target", choices=rendered_files.TARGETS)
         render.add_argument(

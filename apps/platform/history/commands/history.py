@@ -8,7 +8,7 @@ from typing import Any, Final
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from apps.platform.console.command_errors import as_command_error
-from apps.platform.console.command_help import show_examples
+from apps.platform.console.command_help import ActionParser, show_examples
 from apps.platform.console.formatting import duration
 from apps.platform.history.cursors import Cursor
 from apps.platform.history.filters import TEXTS, Filter
@@ -48,7 +48,7 @@ class Command(BaseCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         """Add the actions list and show."""
         show_examples(parser, EXAMPLES)
-        actions = parser.add_subparsers(dest="action", required=True)
+        actions = parser.add_subparsers(dest="action", required=True, parser_class=ActionParser)
         listing = actions.add_parser("list", help="jobs that match all conditions, newest end first")
         listing.add_argument("--state", action="append", help="state, repeatable: succeeded, dead, cancelled, expired")
         for name in TEXTS:

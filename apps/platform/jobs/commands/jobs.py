@@ -14,7 +14,7 @@ from apps.platform.audit.services import Who
 from apps.platform.bulk import services as bulk
 from apps.platform.conf import declared_yard
 from apps.platform.console.command_errors import DATABASE_REMEDY, as_command_error
-from apps.platform.console.command_help import show_examples
+from apps.platform.console.command_help import ActionParser, show_examples
 from apps.platform.history.filters import TEXTS, Filter
 from apps.platform.history.search_values import why_none_found
 from apps.platform.history.writer_state import why_missing
@@ -61,7 +61,7 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         show_examples(parser, EXAMPLES)
-        actions = parser.add_subparsers(dest="action", required=True)
+        actions = parser.add_subparsers(dest="action", required=True, parser_class=ActionParser)
         listing = actions.add_parser("list", help="jobs that match all conditions, newest first")
         listing.add_argument("--state", action="append", help="state, repeatable or with commas: queued, running, dead")
         for name in TEXTS:

@@ -17,7 +17,7 @@ from rich.table import Table
 
 from apps.platform.audit.who import Who
 from apps.platform.console.command_errors import as_command_error
-from apps.platform.console.command_help import show_examples
+from apps.platform.console.command_help import ActionParser, show_examples
 from apps.platform.console.formatting import duration, promise
 from apps.platform.console.times import InvalidTime, parse_until
 from apps.platform.operations import queries
@@ -50,7 +50,7 @@ class Command(BaseCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         show_examples(parser, EXAMPLES)
         parser.add_argument("--json", action="store_true", help="print JSON")
-        acts = parser.add_subparsers(dest="act", metavar="pause|resume|purge|show|relocate")
+        acts = parser.add_subparsers(dest="act", metavar="pause|resume|purge|show|relocate", parser_class=ActionParser)
         for act, text in (("pause", "start nothing; running messages continue"), ("resume", "start messages again")):
             turn = acts.add_parser(act, help=text)
             turn.add_argument("queue", metavar="QUEUE")

@@ -12,7 +12,7 @@ from django.utils import timezone
 
 from apps.platform.audit.services import Who
 from apps.platform.console.command_errors import as_command_error
-from apps.platform.console.command_help import show_examples
+from apps.platform.console.command_help import ActionParser, show_examples
 from apps.platform.console.times import InvalidTime, parse_until
 from apps.platform.schedules import history, pauses, queries, services
 from apps.platform.schedules.models import ScheduleState
@@ -36,7 +36,7 @@ class Command(BaseCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         """Add the actions list, show, run, pause and resume."""
         show_examples(parser, EXAMPLES)
-        forms = parser.add_subparsers(dest="action", required=True)
+        forms = parser.add_subparsers(dest="action", required=True, parser_class=ActionParser)
         listing = forms.add_parser("list", help="every schedule, with its last tick and its next")
         show = forms.add_parser("show", help="one schedule with its last ticks")
         run = forms.add_parser("run", help="enqueue a schedule's actor now, independent of its ticks")
