@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 from dramatiq.actor import Actor
@@ -103,5 +103,13 @@ def _hidden(actor: Actor[..., Any] | None, payload: dict[str, Any]) -> tuple[set
     """Return names and positions of the arguments that must not be shown."""
     if actor is None:
         return set(payload["kwargs"]), set(range(len(payload["args"])))
-    names: Iterable[str] = actor.options.get("redact", ())
-    return set(names), {place for place, name in enumerate(signature_of(actor.fn).parameters) if name in set(names)}
+    names, kwargs = set(actor.options.get("redact", ())), payload["kwargs"]
+    parameters, places = signature_of(actor.fn).parameters, set()
+    for place, each in enumerate(parameters.values()):
+        if each.name not in names:
+            continue
+        if each.kind is each.VAR_KEYWORD:
+            names |= kwargs.keys() - parameters.keys()
+        else:
+            places |= set(range(place, len(payload["args"]))) if each.kind is each.VAR_POSITIONAL else {place}
+    return names, places

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 import dramatiq
+from dramatiq.actor import Actor
 
 from apps.platform.database_text import storable
 from middleware.arguments import signature_of
@@ -13,6 +14,7 @@ from middleware.redaction import HIDDEN, SECRET_NAME, redacted
 
 LONGEST_TEXT = 4_000
 DEEPEST = 20
+NUMBERED = "argument "
 
 
 def readable(message: dict[str, Any]) -> dict[str, Any]:
@@ -22,15 +24,27 @@ def readable(message: dict[str, Any]) -> dict[str, Any]:
     name looks like a secret, at any depth. Escapes characters that PostgreSQL cannot store.
     """
     actor = dramatiq.get_broker().actors.get(str(message["actor_name"]))
-    names = [] if actor is None else list(signature_of(actor.fn).parameters)
     shown = redacted(actor, message)
-    arguments = {
-        names[place] if place < len(names) else f"argument {place + 1}": value
-        for place, value in enumerate(shown["args"])
-    }
-    arguments |= shown["kwargs"]
+    arguments = by_name(actor, shown)
     options = {name: value for name, value in shown["options"].items() if name != "traceback"}
     return {"actor": message["actor_name"], "arguments": json_value(arguments), "options": json_value(options)}
+
+
+def by_name(actor: Actor[..., Any] | None, message: dict[str, Any]) -> dict[str, Any]:
+    """Return a message's arguments by name; ``argument 3`` is the name of one that has a place only."""
+    names = places_of(actor)
+    return {name_at(names, place): value for place, value in enumerate(message["args"])} | message["kwargs"]
+
+
+def places_of(actor: Actor[..., Any] | None) -> list[str]:
+    """Return the names of the parameters that an actor takes by place."""
+    parameters = () if actor is None else signature_of(actor.fn).parameters.values()
+    return [each.name for each in parameters if each.kind not in (each.KEYWORD_ONLY, each.VAR_KEYWORD)]
+
+
+def name_at(names: list[str], place: int) -> str:
+    """Return the name of the argument at a place."""
+    return names[place] if place < len(names) else f"{NUMBERED}{place + 1}"
 
 
 def json_value(value: Any, depth: int = 0) -> Any:

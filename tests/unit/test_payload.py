@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import dramatiq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from apps.platform import payload
 from apps.platform.database_text import storable
 from apps.platform.payload import readable
+from middleware.redaction import HIDDEN
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
@@ -53,3 +55,20 @@ def test_deep_nesting_ends() -> None:
 
 def test_surrogates_and_nul_are_escaped() -> None:
     assert storable("a\x00\udcff") == "a\\x00\\udcff"
+
+
+def test_arguments_behind_the_named_ones_are_all_shown_and_all_hidden() -> None:
+    def take(first: int, *more: int, last: int = 0, **extra: int) -> None: ...
+
+    broker = dramatiq.get_broker()
+    fields = {"actor_name": "take", "args": [1, 2, 3], "kwargs": {"last": 4, "other": 5}, "options": {}}
+    try:
+        dramatiq.actor(actor_name="take")(take)
+        plain = readable(fields)["arguments"]
+        broker.actors["take"].options["redact"] = ("more", "extra")
+        hidden = readable(fields)["arguments"]
+    finally:
+        broker.actors.pop("take", None)
+
+    assert plain == {"first": 1, "more": 2, "argument 3": 3, "last": 4, "other": 5}
+    assert hidden == {"first": 1, "more": HIDDEN, "argument 3": HIDDEN, "last": 4, "other": HIDDEN}

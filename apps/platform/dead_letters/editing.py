@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from inspect import Parameter
 from typing import Any
 
 import dramatiq
+from dramatiq.actor import Actor
 
 from apps.platform.dead_letters.errors import ArgumentsRefused, UnknownDeadLetter
 from apps.platform.dead_letters.models import DeadLetter
-from apps.platform.payload import json_value, readable
+from apps.platform.payload import NUMBERED, by_name, json_value, name_at, places_of, readable
 from broker.errors import PayloadTooLarge, UnencodablePayload
 from broker.interface import Arguments, facilities
 from broker.queue import json_body
@@ -36,7 +38,7 @@ class EditedArguments:
 
 
 def editable(row: DeadLetter) -> str:
-    """Return a letter's arguments as JSON text to edit; redacted values and secrets are replaced by ``[redacted]``.
+    """Return a letter's arguments by name, as JSON text to edit; ``[redacted]`` replaces redacted values and secrets.
 
     Raises:
         UnknownDeadLetter: the broker's dead list does not hold the letter.
@@ -44,17 +46,14 @@ def editable(row: DeadLetter) -> str:
     """
     letter = _letter(row)
     actor = dramatiq.get_broker().actors.get(letter.actor)
-    shown = redacted(actor, letter.message)
-    return json.dumps(
-        {"args": _masked(shown["args"]), "kwargs": _masked(shown["kwargs"])}, indent=2, ensure_ascii=False
-    )
+    return json.dumps(_masked(by_name(actor, redacted(actor, letter.message))), indent=2, ensure_ascii=False)
 
 
 def parse(row: DeadLetter, text: str) -> EditedArguments:
     """Return the arguments in an edited text; where ``[redacted]`` was left, the value stays as it is.
 
     Raises:
-        ArgumentsRefused: the text is no JSON of that form, does not fit the actor's signature, or is too large.
+        ArgumentsRefused: the text is no JSON object, does not fit the actor's signature, or is too large.
         UnknownDeadLetter, BrokerUnavailable: as for ``editable``.
     """
     letter = _letter(row)
@@ -65,10 +64,10 @@ def parse(row: DeadLetter, text: str) -> EditedArguments:
         )
     if len(text.encode("utf-8", "surrogatepass")) > json_body.LIMIT_BYTES:
         raise ArgumentsRefused(f"they are larger than the {json_body.LIMIT_BYTES:,} bytes of a message")
-    given = _parsed(text)
     old = letter.message
-    args = _unmasked(given["args"], old["args"], "args")
-    kwargs = _unmasked(given["kwargs"], old["kwargs"], "kwargs")
+    before = by_name(actor, old)
+    values = {name: _unmasked(value, before.get(name, ABSENT), name) for name, value in _parsed(text).items()}
+    args, kwargs = _placed(actor, values, len(old["args"]))
     if (wrong := misfit(actor.fn, len(args), kwargs.keys())) is not None:
         raise ArgumentsRefused(f"{wrong}; the actor is declared as {letter.actor}{signature_of(actor.fn)}")
     try:
@@ -76,7 +75,7 @@ def parse(row: DeadLetter, text: str) -> EditedArguments:
     except (PayloadTooLarge, UnencodablePayload) as error:
         raise ArgumentsRefused(str(error)) from error
     new = {**old, "args": args, "kwargs": kwargs}
-    return EditedArguments((args, kwargs), _changes(old, new))
+    return EditedArguments((args, kwargs), _changes(actor, old, new))
 
 
 def _letter(row: DeadLetter) -> Letter:
@@ -91,10 +90,30 @@ def _parsed(text: str) -> dict[str, Any]:
         given = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ArgumentsRefused(f"they are no JSON: {error}") from error
-    is_whole = isinstance(given, dict) and given.keys() == {"args", "kwargs"}
-    if not is_whole or not isinstance(given["args"], list) or not isinstance(given["kwargs"], dict):
-        raise ArgumentsRefused('write {"args": [...], "kwargs": {...}}, with nothing beside the two')
-    return dict(given)
+    if not isinstance(given, dict):
+        raise ArgumentsRefused('write them by name: {"name": value, ...}')
+    return given
+
+
+def _placed(actor: Actor[..., Any], values: dict[str, Any], by_place: int) -> Arguments:
+    """Return values by name as a call: by place those that were so, and those that cannot be given by name."""
+    parameters = signature_of(actor.fn).parameters
+    nameless = {each.name for each in parameters.values() if each.kind is each.VAR_POSITIONAL}
+    names = places_of(actor)
+    rest = dict(values)
+    args: list[Any] = []
+
+    def left() -> str:
+        return next((name for name in rest if name in nameless or name.startswith(NUMBERED)), "")
+
+    while (name := name_at(names, len(args))) in rest:
+        only_by_place = len(args) >= len(names) or parameters[name].kind is Parameter.POSITIONAL_ONLY
+        if not (len(args) < by_place or only_by_place or left()):
+            break
+        args.append(rest.pop(name))
+    if left():
+        raise ArgumentsRefused(f"{left()} has a place and no name: {name} is missing before it")
+    return args, rest
 
 
 def _masked(value: Any) -> Any:
@@ -116,29 +135,25 @@ def _unmasked(value: Any, old: Any, path: str) -> Any:
         return {name: _unmasked(item, olds.get(name, ABSENT), f"{path}.{name}") for name, item in value.items()}
     if isinstance(value, list):
         before = list(old) if isinstance(old, list | tuple) else []
+        if len(value) < len(before) and HIDDEN in json.dumps(value):
+            raise ArgumentsRefused(
+                f"{path}: of {len(before)} values some were left out, and which of the hidden ones stay is not known; "
+                "write those as well"
+            )
         olds_at = [*before, *[ABSENT] * len(value)]
         return [_unmasked(item, olds_at[n], f"{path}[{n}]") for n, item in enumerate(value)]
     return value
 
 
-def _changes(old: dict[str, Any], new: dict[str, Any]) -> dict[str, dict[str, str]]:
+def _changes(actor: Actor[..., Any], old: dict[str, Any], new: dict[str, Any]) -> dict[str, dict[str, str]]:
     before, after = readable(old)["arguments"], readable(new)["arguments"]
-    raw_before, raw_after = _by_name(old), _by_name(new)
+    raw_before, raw_after = by_name(actor, old), by_name(actor, new)
     names = [
         name for name in {**raw_before, **raw_after} if raw_before.get(name, ABSENT) != raw_after.get(name, ABSENT)
     ]
     return {
         str(json_value(name))[:MOST_SHOWN]: {"from": _text(before, name), "to": _text(after, name)} for name in names
     }
-
-
-def _by_name(message: dict[str, Any]) -> dict[str, Any]:
-    actor = dramatiq.get_broker().actors[message["actor_name"]]
-    names = list(signature_of(actor.fn).parameters)
-    return {
-        names[place] if place < len(names) else f"argument {place + 1}": value
-        for place, value in enumerate(message["args"])
-    } | message["kwargs"]
 
 
 def _text(shown: dict[str, Any], name: str) -> str:

@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Callable
 
+import dramatiq
 import pytest
 from django.contrib.auth.models import Permission, User
 from django.test import Client
@@ -46,7 +47,7 @@ def test_editing_needs_the_right_to_view_arguments(row: DeadLetter, operator: Us
     operator.user_permissions.remove(Permission.objects.get(codename="view_arguments"))
     address = f"/admin/switchyard_dead_letters/deadletter/{row.pk}/edit/"
 
-    answers = page.get(address), page.post(address, {"arguments": '{"args": [], "kwargs": {}}'})
+    answers = page.get(address), page.post(address, {"arguments": "{}"})
 
     assert [answer.status_code for answer in answers] == [403, 403]
     assert DeadLetter.objects.get().state == "new"
@@ -62,9 +63,7 @@ def test_page_shows_no_secret_and_requeues_with_what_was_edited(
     )
     assert shown is not None
     text = html.unescape(shown[1])
-    assert json.loads(text) == {
-        "args": [{"api_key": "[redacted]", "rows": [1, 2]}], "kwargs": {"address": "[redacted]"},
-    }  # fmt: skip
+    assert json.loads(text) == {"number": {"api_key": "[redacted]", "rows": [1, 2]}, "address": "[redacted]"}
 
     page.post(address, {"arguments": text.replace("1,", "5,"), "reason": "wrong row"})
 
@@ -82,9 +81,9 @@ def test_page_shows_no_secret_and_requeues_with_what_was_edited(
 
 
 def test_changed_secret_is_named_without_its_values(row: DeadLetter) -> None:
-    edited = editing.parse(row, json.dumps({"args": [], "kwargs": {"number": 3, "address": "new@b.c"}}))
+    edited = editing.parse(row, json.dumps({"number": 3, "address": "new@b.c"}))
 
-    assert edited.arguments == ([], {"number": 3, "address": "new@b.c"})
+    assert edited.arguments == ([3], {"address": "new@b.c"})
     assert edited.changes["address"] == {"from": '"[redacted]"', "to": '"[redacted]"'}
     assert "b.c" not in json.dumps(edited.changes)
 
@@ -93,14 +92,15 @@ def test_changed_secret_is_named_without_its_values(row: DeadLetter) -> None:
     ("text", "fault"),
     [
         ("{", "no JSON"),
-        ("[]", 'write {"args"'),
-        ('{"args": [], "kwargs": {}, "options": {}}', 'write {"args"'),
-        ('{"args": [], "kwargs": {"colour": 1}}', "unexpected keyword argument 'colour'"),
-        ('{"args": [1, 2, 3], "kwargs": {}}', "too many positional"),
-        ('{"args": ["[redacted]", "[redacted]"], "kwargs": {}}', "there was none"),
-        ('{"args": [NaN], "kwargs": {}}', "nan"),
-        (json.dumps({"args": ["x" * LIMIT_BYTES], "kwargs": {}}), "bytes of a message"),
-        (json.dumps({"args": ["x" * (LIMIT_BYTES - 40)], "kwargs": {}}), "of at most"),
+        ("[]", 'write them by name: {"name"'),
+        ('{"args": [], "kwargs": {}}', "unexpected keyword argument 'args'"),
+        ('{"number": 1, "colour": 1}', "unexpected keyword argument 'colour'"),
+        ('{"number": 1, "address": 2, "argument 3": 3}', "too many positional"),
+        ('{"argument 3": 3}', "argument 3 has a place and no name: number is missing before it"),
+        ('{"number": "[redacted]", "address": {"key": "[redacted]"}}', "there was none"),
+        ('{"number": NaN}', "nan"),
+        (json.dumps({"number": "x" * LIMIT_BYTES}), "bytes of a message"),
+        (json.dumps({"number": "x" * (LIMIT_BYTES - 20)}), "of at most"),
     ],
 )
 def test_wrong_arguments_are_refused_and_nothing_moves(
@@ -121,3 +121,41 @@ def test_letter_that_is_gone_cannot_be_edited(row: DeadLetter, page: Client, fac
     answer = page.get(f"/admin/switchyard_dead_letters/deadletter/{row.pk}/edit/", follow=True)
 
     assert "no longer holds it" in answer.content.decode()
+
+
+def test_hidden_values_stay_when_another_argument_is_edited(row: DeadLetter) -> None:
+    edited = editing.parse(row, json.dumps({"number": 3, "address": "[redacted]"}))
+
+    assert edited.arguments == ([3], {"address": "a@b.c"})
+    assert edited.changes.keys() == {"number"}
+
+
+def test_a_shortened_list_does_not_move_hidden_values(bury: Bury) -> None:
+    made = bury(message=letter().message | {"kwargs": {"number": [{"token": "a"}, {"token": "b"}]}})
+    projection.project(made)
+    row = DeadLetter.objects.get()
+
+    with pytest.raises(ArgumentsRefused, match="number: of 2 values some were left out, and which"):
+        editing.parse(row, '{"number": [{"token": "[redacted]"}]}')
+    assert editing.parse(row, '{"number": [{"token": "c"}]}').arguments == ([], {"number": [{"token": "c"}]})
+
+
+def test_arguments_by_place_go_back_to_their_places(bury: Bury) -> None:
+    @dramatiq.actor(actor_name="placing")
+    def placing(first: int, /, second: int, *more: int, last: int = 0) -> None: ...
+
+    try:
+        message = letter().message | {"actor_name": "placing", "args": [1, 2, 3, 4], "kwargs": {"last": 5}}
+        made = bury(actor="placing", message=message)
+        projection.project(made)
+        row = DeadLetter.objects.get()
+        text = editing.editable(row)
+
+        assert json.loads(text) == {"first": 1, "second": 2, "more": 3, "argument 4": 4, "last": 5}
+        assert editing.parse(row, text).arguments == ([1, 2, 3, 4], {"last": 5})
+        assert editing.parse(row, text.replace('4": 4', '4": 4, "argument 5": 9')).arguments[0] == [1, 2, 3, 4, 9]
+        assert editing.parse(row, '{"first": 1, "second": 7}').arguments == ([1, 7], {})
+        with pytest.raises(ArgumentsRefused, match="more has a place and no name: second is missing before it"):
+            editing.parse(row, '{"first": 1, "more": 2}')
+    finally:
+        del dramatiq.get_broker().actors["placing"]
