@@ -107,7 +107,7 @@ class NotQuarantined(SwitchyardError):
 
 
 class NotRequeued(SwitchyardError):
-    """A quarantined message would be quarantined again, or is not there as a whole."""
+    """A quarantined message would be quarantined again, is not there as a whole, or its queue is full."""
 
     def __init__(self, message_id: str, fact: str) -> None:
         super().__init__(f"message {message_id!r} stays in the quarantine: {fact}")

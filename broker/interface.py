@@ -120,7 +120,7 @@ class Transport(Protocol):
 
         Raises:
             NotQuarantined: it is not in the quarantine.
-            NotRequeued: this process does not understand it either.
+            NotRequeued: this process does not understand it either, or the queue is at its ``max_depth``.
         """
 
     def discard_quarantined(self, queue: str, message_id: str) -> None:

@@ -12,7 +12,7 @@ from dramatiq.message import Message
 from dramatiq.middleware import MiddlewareError
 
 from broker.admin.stats import family_stats
-from broker.errors import NoSuchDeadLetter, NotQuarantined, NotRequeued
+from broker.errors import NoSuchDeadLetter, NotQuarantined, NotRequeued, QueueFull
 from broker.held_message import HeldMessage, moved_copy, requeued_copy
 from broker.interface import Arguments, Keep
 from broker.keys.queue_keys import Lane
@@ -167,7 +167,11 @@ class RedisTransport:
             raise NotRequeued(message_id, str(error)) from error
         message.options["generation"] = int(message.options.get("generation", 0)) + 1
         body = codec.encode(message, grown=True)
-        self._unquarantine(family, message_id, as_read, lane=lane, body=body, level=self._broker.level(message))
+        level, limit = self._broker.level(message), self._limit(family) if lane == "live" else 0
+        try:
+            self._unquarantine(family, message_id, as_read, lane=lane, body=body, level=level, limit=limit)
+        except QueueFull as error:
+            raise NotRequeued(message_id, str(error)) from error
         self._broker.emit_after("enqueue", message, None)
 
     def discard_quarantined(self, queue: str, message_id: str) -> None:
@@ -240,9 +244,9 @@ class RedisTransport:
 
     @staticmethod
     def _unquarantine(
-        family: QueueOperations, message_id: str, as_read: bytes, *, lane: Lane, body: bytes, level: int
+        family: QueueOperations, message_id: str, as_read: bytes, *, lane: Lane, body: bytes, level: int, limit: int = 0
     ) -> None:
-        details: dict[str, Any] = {"lane": lane, "as_read": as_read, "body": body, "level": level}
+        details: dict[str, Any] = {"lane": lane, "as_read": as_read, "body": body, "level": level, "limit": limit}
         if not administration.unquarantine(family, message_id, nonce=uuid.uuid4().hex, **details):
             raise NotQuarantined(family.keys.queue, message_id)
 

@@ -99,15 +99,33 @@ def restore(family: QueueOperations, message_id: str, *, letter: str) -> bool:
 
 
 def unquarantine(
-    family: QueueOperations, message_id: str, *, lane: Lane, as_read: bytes, body: bytes, level: int, nonce: str
+    family: QueueOperations,
+    message_id: str,
+    *,
+    lane: Lane,
+    as_read: bytes,
+    body: bytes,
+    level: int,
+    nonce: str,
+    limit: int = 0,
 ) -> bool:
     """Move a quarantined message back to its lane, or drop it where ``body`` is empty; ``False`` when it is not there.
 
     Also ``False``, with a body, when a message of its id is in the queue.
+
+    Args:
+        limit: Messages the lane may hold, waiting or scheduled; 0 for any number.
+
+    Raises:
+        QueueFull: the lane holds as many; the message stays.
     """
     k = family.keys
     keys = [k.quarantine, k.quarantined_bodies, k.bodies, *k.waiting(lane), k.wakeup(lane), k.notes, *k.done]
-    return bool(family.calls.call(script("unquarantine"), keys, [message_id, as_read, nonce, body, level]))
+    args: list[Word] = [message_id, as_read, nonce, body, level, limit]
+    answer = int(family.calls.call(script("unquarantine"), [*keys, k.due(lane)], args))
+    if answer < 0:
+        raise QueueFull(k.queue, -answer, limit)
+    return answer == 1
 
 
 def flush(family: QueueOperations) -> None:

@@ -7,13 +7,15 @@
 -- KEYS[7] bell of the lane: list
 -- KEYS[8] notes: hash
 -- KEYS[9..10] done: hashes
+-- KEYS[11] due in the lane: sorted set
 -- ARGV[1] id of the entry, which is the message's unless that is invalid
 -- ARGV[2] entry as it was read, JSON
 -- ARGV[3] nonce: a call repeated with it gets the same answer
 -- ARGV[4] body; "" to drop the message
 -- ARGV[5] level: 1 high, 2 normal, 3 low priority
+-- ARGV[6] limit: messages the lane may hold, waiting and scheduled; 0 for any number
 -- Returns 1 when it was moved or dropped, also by an earlier call; 0 when there is no such entry, or the id is in the
--- queue already. O(quarantined) for the list.
+-- queue already; the negative depth of a full lane. O(quarantined) for the list.
 --@include now_ms
 --@include finish
 --@include held
@@ -25,7 +27,12 @@ local at = redis.call("LPOS", KEYS[1], ARGV[2])
 if not at then return repeated(id, word, KEYS[8], KEYS[9], KEYS[10]) and 1 or 0 end
 if ARGV[4] ~= "" then
   if redis.call("HEXISTS", KEYS[3], id) == 1 then return 0 end
-  local level = tonumber(ARGV[5])
+  local level, limit = tonumber(ARGV[5]), tonumber(ARGV[6])
+  if limit > 0 then
+    local depth = redis.call("ZCARD", KEYS[11])
+    for n = 4, 6 do depth = depth + redis.call("LLEN", KEYS[n]) end
+    if depth >= limit then return -depth end
+  end
   redis.call("HSET", KEYS[3], id, ARGV[4])
   redis.call("HSET", KEYS[8], "spent:" .. id, word)
   redis.call("HDEL", KEYS[9], id)

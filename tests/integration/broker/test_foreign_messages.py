@@ -15,6 +15,7 @@ import pytest
 
 from broker.errors import NotQuarantined, NotRequeued
 from broker.interface import facilities
+from broker.queue.depth_limits import DepthLimits
 from broker.queue.results import Entry
 from broker.redis_broker import RedisBroker
 from tests.factories.yards import small_yard
@@ -110,7 +111,7 @@ def test_an_eta_with_an_option_that_enqueue_refuses_blocks_nothing(
     broker: RedisBroker, run_worker: Any, runs: dict[str, int]
 ) -> None:
     with run_worker(broker=broker, threads=1):
-        refused = [job_of(broker, {"eta": now_ms() - 1, "max_age": 5_000}) for _ in range(20)]
+        refused = [job_of(broker, {"eta": now_ms() - 1, "max_doubt": 5_000}) for _ in range(20)]
         sent_s = time.monotonic()
         healthy = broker.get_actor("note").send().message_id
         wait_for(lambda: runs)
@@ -120,7 +121,7 @@ def test_an_eta_with_an_option_that_enqueue_refuses_blocks_nothing(
     assert runs == {healthy: 1}
     assert waited_s < 2
     assert set(reasons) == set(refused)
-    assert "message option max_age is 5000, and this release knows no such option" in reasons[refused[0]]
+    assert "message option max_doubt is 5000, and this release knows no such option" in reasons[refused[0]]
     record = wait_for(lambda: facilities(broker).records.read(refused[0]))
     assert (record.state, record.reason) == ("dead", "quarantined")
 
@@ -168,11 +169,11 @@ def test_a_message_of_a_newer_release_is_whole_and_requeued_after_the_upgrade(
 ) -> None:
     transport = facilities(broker).transport
     with run_worker(broker=broker):
-        newer = job_of(broker, {"max_age": 5_000}, args=["x" * 200_000])
+        newer = job_of(broker, {"max_doubt": 5_000}, args=["x" * 200_000])
         wait_for(lambda: quarantined(broker))
-        with pytest.raises(NotRequeued, match="message option max_age is 5000"):
+        with pytest.raises(NotRequeued, match="message option max_doubt is 5000"):
             transport.requeue_quarantined("work", newer)
-        broker.actor_options.add("max_age")  # what the newer release's middleware does
+        broker.actor_options.add("max_doubt")  # what the newer release's middleware does
         transport.requeue_quarantined("work", newer)
         wait_for(lambda: state_of(broker, newer) == "succeeded")
 
@@ -180,6 +181,30 @@ def test_a_message_of_a_newer_release_is_whole_and_requeued_after_the_upgrade(
     assert quarantined(broker) == {}
     with pytest.raises(NotQuarantined):
         transport.requeue_quarantined("work", newer)
+
+
+@pytest.mark.parametrize("lane", ["work", "work-retry"])
+def test_a_full_queue_takes_no_message_of_the_quarantine_but_its_retries(
+    broker: RedisBroker, run_worker: Any, lane: str
+) -> None:
+    transport, later = facilities(broker).transport, {"of_a_newer_release": 1}
+    with run_worker(broker=broker):
+        id_ = put(broker, {"actor": "note", "sent_at": now_ms(), "options": later}, lane=lane)
+        wait_for(lambda: quarantined(broker))
+    broker.actor_options.add("of_a_newer_release")
+    broker.limits = DepthLimits({"work": 2})
+    put(broker, {"actor": "note", "sent_at": now_ms()}, delay_ms=60_000)
+    put(broker, {"actor": "note", "sent_at": now_ms()})
+
+    if lane == "work":
+        with pytest.raises(NotRequeued, match="stays in the quarantine: queue 'work' holds 2 messages of at most 2"):
+            transport.requeue_quarantined("work", id_)
+        assert id_ in quarantined(broker)
+        broker.limits = DepthLimits({"work": 3})
+    transport.requeue_quarantined("work", id_)
+
+    assert quarantined(broker) == {}
+    assert transport.find_message("work", id_) is not None
 
 
 def test_a_quarantined_message_that_is_no_message_is_only_discarded(broker: RedisBroker, run_worker: Any) -> None:
@@ -215,11 +240,11 @@ def test_a_message_for_an_actor_of_a_newer_release_is_parked_with_its_options(
 ) -> None:
     family = broker.families["work"]
     with run_worker(broker=broker):
-        id_ = put(broker, {"actor": "newer", "sent_at": now_ms(), "options": {"max_age": 5_000}})
+        id_ = put(broker, {"actor": "newer", "sent_at": now_ms(), "options": {"max_doubt": 5_000}})
         wait_for(lambda: facilities(broker).transport.stats("work").parked == 1)
 
     body = json.loads(family.calls.command("HGET", family.keys.bodies, id_))
-    assert body["options"]["max_age"] == 5_000
+    assert body["options"]["max_doubt"] == 5_000
 
 
 def test_of_200_random_shapes_none_is_lost_and_none_holds_up_a_healthy_message(
