@@ -1,0 +1,90 @@
+"""A project written against stock Dramatiq does the same here, with the whole stack, as under stock Dramatiq."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import uuid
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import redis
+from dramatiq.broker import Broker
+from dramatiq.brokers.redis import RedisBroker as StockBroker
+from dramatiq.middleware import AsyncIO, CurrentMessage, Middleware, Retries, default_middleware
+
+from broker.redis_broker import RedisBroker
+from broker.topology import Pool, Queue, RetryPolicy, Yard
+from tests.factories.brokers import the_global_broker
+from tests.waiting import wait_for
+
+PROJECT = "tests.integration.stock_dramatiq.project"
+QUEUES = ("default", "mail")
+RETRIES = 4  # without a number of their own; a few, so that some actor can have more
+MODULES = ("options", "kinds", "compositions")
+
+
+def test_every_case_has_the_same_result_under_both(
+    valkey: redis.Redis, yard_broker: Callable[..., RedisBroker], run_worker: Any
+) -> None:
+    def stock(own: list[Middleware]) -> Broker:
+        listed = [*(made() for made in default_middleware if made is not Retries), Retries(max_retries=RETRIES)]
+        listed += [CurrentMessage(), AsyncIO(), *own]
+        return StockBroker(client=valkey, namespace=f"stock-{uuid.uuid4().hex[:8]}", middleware=listed)
+
+    def ours(own: list[Middleware]) -> Broker:
+        return yard_broker(yard(), extra=own)
+
+    of_stock, of_ours = results(stock, run_worker), results(ours, run_worker)
+
+    assert of_ours == of_stock
+    assert len(of_stock) > 15
+    assert [name for name, result in of_stock.items() if not result] == []
+    assert of_stock["shutdown"] == ["started", "Shutdown", "started"], "the worker was stopped while it ran"
+
+
+def yard() -> Yard:
+    """Return a yard with the project's queues; its retries are those of the stock broker."""
+    return Yard(
+        queues=tuple(Queue(name, 60_000, 30_000, 60_000, retry=RetryPolicy(max_retries=RETRIES)) for name in QUEUES),
+        pools=(
+            Pool("work", "threads", QUEUES, processes=1, slots=8),
+            Pool("retries", "threads", (), processes=1, slots=8, shared_retries=True),
+        ),
+    )
+
+
+def results(build: Callable[[list[Middleware]], Broker], run_worker: Any) -> dict[str, Any]:
+    """Import the project under a new broker, send its cases, work until none is left, and return what came of them."""
+    forget_project()
+    broker = build([imported("audit").Audit()])
+    with the_global_broker(broker):
+        modules = {name: imported(name) for name in MODULES}
+        journal = imported("journal")
+        found = {name: send() for name, send in imported("cases").CASES.items()}
+        with run_worker(broker=broker, threads=8):
+            finish(broker)
+        modules["options"].interruptible.send()
+        with run_worker(broker=broker, threads=8):
+            wait_for(lambda: journal.count("notify_shutdown"))
+        with run_worker(broker=broker, threads=8):
+            finish(broker)
+        return {name: read() for name, read in found.items()} | {"shutdown": journal.of("notify_shutdown")}
+
+
+def finish(broker: Broker) -> None:
+    """Wait until all queues are empty; what follows a message may be in another queue."""
+    for name in QUEUES * 2:
+        broker.join(name, timeout=30_000)
+
+
+def imported(name: str) -> ModuleType:
+    """Import a module of the project; its actors are declared with the global broker."""
+    return importlib.import_module(f"{PROJECT}.{name}")
+
+
+def forget_project() -> None:
+    """Make the next import of the project's modules declare its actors anew."""
+    for name in [name for name in sys.modules if name.startswith(PROJECT)]:
+        del sys.modules[name]
