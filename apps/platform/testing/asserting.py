@@ -9,7 +9,7 @@ from typing import Any
 from dramatiq.actor import Actor
 from dramatiq.message import Message
 
-from apps.platform.testing.broker import SentMessage
+from apps.platform.testing.messages import SentMessage
 from broker.queue import codec
 from middleware.arguments import signature_of
 

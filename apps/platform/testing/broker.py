@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, cast
 
 from dramatiq.broker import Broker, MessageProxy
@@ -12,7 +11,10 @@ from dramatiq.broker import Consumer as DramatiqConsumer
 from dramatiq.errors import QueueJoinTimeout, QueueNotFound
 from dramatiq.message import Message
 from dramatiq.middleware import Middleware, MiddlewareError
+from dramatiq.results import ResultBackend, Results
 
+from apps.platform.testing.consumer import MemoryConsumer
+from apps.platform.testing.messages import SentMessage, StoredMessage
 from broker.clock import now_ms
 from broker.errors import QueueFull
 from broker.held_message import HeldMessage
@@ -28,48 +30,6 @@ from broker.worker.hooks import Hooks
 OWNER = "test"
 
 
-@dataclass(frozen=True, slots=True)
-class StoredMessage:
-    """A message in memory, encoded as it would be on the server.
-
-    Args:
-        level: Priority: 1 high, 2 normal, 3 low.
-        ready_ms: Time from which it may start, ms since the epoch.
-        order: Number of its enqueueing.
-    """
-
-    id: str
-    lane: str
-    body: bytes
-    level: int
-    ready_ms: int
-    order: int
-    unique_key: str = ""
-
-    @property
-    def place(self) -> tuple[int, int, int]:
-        """Place among the messages that are ready: by priority, then by time, then by number."""
-        return self.level, self.ready_ms, self.order
-
-    def message(self) -> Message[Any]:
-        """Return the message in the body."""
-        return codec.decode(self.body, message_id=self.id, lane=self.lane)
-
-
-@dataclass(frozen=True, slots=True)
-class SentMessage:
-    """A message that was sent for the first time.
-
-    Args:
-        by_task: A task sent it.
-        delay_ms: ``None`` where it was sent without a delay.
-    """
-
-    message: Message[Any]
-    by_task: bool
-    delay_ms: int | None
-
-
 class MemoryBroker(Broker):
     """Keeps messages in this process. :class:`apps.platform.testing.running.Runner` runs them in the caller's thread.
 
@@ -82,6 +42,7 @@ class MemoryBroker(Broker):
         sent: Every message that was sent for the first time, in order.
         in_task: A task runs.
         on_enqueue: Called after a message was put into a lane.
+        results: Where ``get_result`` reads; a project's own ``Results`` go before it.
     """
 
     def __init__(self, *, limits: dict[str, int] | None = None, barrier: AckBarrier | None = None) -> None:
@@ -90,6 +51,7 @@ class MemoryBroker(Broker):
         self.limits = DepthLimits(limits or {})
         self.barrier = barrier
         self.on_enqueue: Callable[[], None] = lambda: None
+        self.results: ResultBackend | None = None
         self._changed = threading.Condition(threading.RLock())
         self.clear()
 
@@ -135,7 +97,12 @@ class MemoryBroker(Broker):
         if middleware not in self.middleware:
             super().add_middleware(middleware, before=before, after=after)
 
-    # --- Queues ---
+    # --- Queues and results ---
+
+    def get_results_backend(self) -> ResultBackend:
+        """Return where ``get_result`` reads."""
+        own = any(isinstance(entry, Results) for entry in self.middleware)
+        return super().get_results_backend() if own or self.results is None else self.results
 
     def declare_queue(self, queue_name: str) -> None:
         """Declare a queue or retry lane."""
@@ -308,30 +275,3 @@ class MemoryBroker(Broker):
                 self._changed.wait(timeout_ms / 1000)
                 stored = self.next_ready({lane})
             return None if stored is None else self.hold(stored)
-
-
-class MemoryConsumer(DramatiqConsumer):
-    """Messages of one lane, for a worker of Dramatiq's own."""
-
-    def __init__(self, broker: MemoryBroker, lane: str, *, timeout_ms: int) -> None:
-        self._broker = broker
-        self._lane = lane
-        self._timeout_ms = timeout_ms
-
-    def __next__(self) -> MessageProxy | None:
-        """Return the next message, or ``None`` when none came in time. At most 20 ms: delays end between two calls."""
-        return self._broker.wait_for_message(self._lane, min(self._timeout_ms, 20))
-
-    def ack(self, message: MessageProxy) -> None:
-        """Forget a message."""
-        self._broker.finish(message)
-
-    def nack(self, message: MessageProxy) -> None:
-        """Forget a message that was rejected; its dead letter is stored."""
-        self._broker.finish(message)
-
-    def requeue(self, messages: Any) -> None:
-        """Put messages that were not run back."""
-        for message in messages:
-            self._broker.enqueue(message.copy())
-            self._broker.finish(message)

@@ -12,8 +12,9 @@ from dramatiq.message import Message
 
 from apps.platform.testing import effects
 from apps.platform.testing.asserting import described
-from apps.platform.testing.broker import MemoryBroker, SentMessage, StoredMessage
+from apps.platform.testing.broker import MemoryBroker
 from apps.platform.testing.commits import run_callbacks
+from apps.platform.testing.messages import SentMessage, StoredMessage
 from apps.platform.testing.running import MOST_ATTEMPTS, EndlessRun, Runner
 from apps.platform.testing.switch import active
 from middleware.outcomes import outcome_of

@@ -16,8 +16,9 @@ from dramatiq.errors import ActorNotFound
 from dramatiq.middleware import AsyncIO, CurrentMessage, Middleware
 from dramatiq.worker import WorkerThread
 
-from apps.platform.testing.broker import MemoryBroker, StoredMessage
+from apps.platform.testing.broker import MemoryBroker
 from apps.platform.testing.commits import TaskTransactions, run_callbacks
+from apps.platform.testing.messages import StoredMessage
 from broker.held_message import HeldMessage
 from middleware.errors import ArgumentMismatch
 from middleware.outcomes import outcome_of

@@ -9,9 +9,9 @@ from dramatiq.actor import Actor
 from dramatiq.message import Message
 
 from apps.platform.testing.asserting import Enqueued, Expectation, NotEnqueued
-from apps.platform.testing.broker import StoredMessage
 from apps.platform.testing.clock import advance_with_ticks
 from apps.platform.testing.commits import run_callbacks
+from apps.platform.testing.messages import StoredMessage
 from apps.platform.testing.running import TestedAttempt
 from apps.platform.testing.switch import active
 from broker.clock import now_ms

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from typing import Any, NoReturn
+from typing import Any, Literal
 
 from apps.platform.testing.broker import MemoryBroker
+from apps.platform.testing.calls import MemoryCalls
 from broker.clock import now_ms
-from broker.errors import BrokerUnavailable
 from broker.keys.keys import Keys
 from broker.queue.dead_letter_json import decode, encode
-from broker.redis.calls import RedisCalls
 from broker.shapes import DeadLetter, Page, Unreadable
 from broker.stores.alert_groups import AlertFact, AlertGroup, AlertGroups
 from broker.stores.dead_lists import DeadLists
+from broker.stores.group_barriers import GroupBarriers
 from broker.stores.job_record import JobRecord
 from broker.stores.job_records import JobRecords
 from broker.stores.job_steps import DIGITS, ENDED, Step
@@ -22,23 +22,6 @@ from broker.stores.known_jobs import FamilyAnswer, record_of
 from broker.stores.quarantine import Quarantine
 from broker.stores.rate_windows import RateWindows
 from broker.topology import lane_of_name
-
-
-class NoServer(RedisCalls):
-    """Refusal of every call to the server, for what is not kept in memory: pages of the room, locks, streams."""
-
-    def __init__(self) -> None:
-        pass
-
-    def _refuse(self, *words: Any, **options: Any) -> NoReturn:
-        remedy = "test what needs a server with a real one, see docs/how-to/test-an-actor.md"
-        cause = "the broker of this test is in memory"
-        raise BrokerUnavailable(str(words[0] if words else "")[:80], cause, outcome="refused", remedy=remedy)
-
-    call = command = pipeline = stream = acquire = _refuse
-
-    def close(self) -> None:
-        """Do nothing: there is no connection."""
 
 
 class MemoryDeadLists(DeadLists):
@@ -112,8 +95,10 @@ class MemoryQuarantine(Quarantine):
 class MemoryJobRecords(JobRecords):
     """Records of jobs, put together as the server's are."""
 
-    def __init__(self, broker: MemoryBroker, dead_lists: MemoryDeadLists, queues: Iterable[str]) -> None:
-        super().__init__(NoServer(), Keys(), queues)
+    def __init__(
+        self, calls: MemoryCalls, broker: MemoryBroker, dead_lists: MemoryDeadLists, queues: Iterable[str]
+    ) -> None:
+        super().__init__(calls, Keys(), queues)
         self._broker = broker
         self._dead = dead_lists
         self.clear()
@@ -234,3 +219,34 @@ class MemoryAlertGroups(AlertGroups):
         """Note a group as sent."""
         self._sent[group.fingerprint] = group.count
         return True
+
+
+class MemoryGroupBarriers(GroupBarriers):
+    """Barriers of groups: the ids of the jobs that have succeeded, until the callbacks are sent."""
+
+    def __init__(self) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget every group."""
+        self._sizes: dict[str, int] = {}
+        self._ended: dict[str, set[str]] = {}
+        self._sent: set[str] = set()
+
+    def add(self, key: str, value: int, ttl: int) -> bool:
+        """Make the barrier of a group."""
+        is_new = key not in self._sizes
+        self._sizes.setdefault(key, value)
+        return is_new
+
+    def count(self, group: str, job_id: str, *, ttl_ms: int) -> Literal["unknown", "open", "complete"]:
+        """Count a job as succeeded, once."""
+        if group not in self._sizes:
+            return "unknown"
+        ended = self._ended.setdefault(group, set())
+        ended.add(job_id)
+        return "complete" if len(ended) >= self._sizes[group] and group not in self._sent else "open"
+
+    def note_sent(self, group: str, *, ttl_ms: int) -> None:
+        """Note that the callbacks of a group were sent."""
+        self._sent.add(group)

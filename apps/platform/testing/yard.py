@@ -10,18 +10,20 @@ from dramatiq.broker import Broker
 
 from apps.platform.conf import declared_yard
 from apps.platform.testing.broker import MemoryBroker
+from apps.platform.testing.calls import MemoryCalls
 from apps.platform.testing.running import Runner
 from apps.platform.testing.stores import (
     MemoryAlertGroups,
     MemoryDeadLists,
+    MemoryGroupBarriers,
     MemoryJobRecords,
     MemoryRateWindows,
-    NoServer,
 )
 from apps.platform.testing.transport import MemoryTransport
 from apps.platform.wiring import in_order, project_dead_letter
 from broker.interface import Facilities, attach
 from broker.keys.keys import Keys
+from broker.stores.kept_results import RecordResults
 from broker.stores.pool_reports import PoolReports
 from broker.topology import Yard
 from broker.worker.ack_barrier import AckBarrier
@@ -39,11 +41,14 @@ class MemoryYard:
     records: MemoryJobRecords
     windows: MemoryRateWindows
     alerts: MemoryAlertGroups
+    groups: MemoryGroupBarriers
+    calls: MemoryCalls
     yard: Yard
 
     def clear(self) -> None:
-        """Forget messages, records, dead letters, rate windows and alerts."""
-        for store in (self.broker, self.dead_lists, self.records, self.windows, self.alerts):
+        """Forget messages, records, dead letters, rate windows, alerts, groups and counters."""
+        stores = (self.broker, self.dead_lists, self.records, self.windows, self.alerts, self.groups, self.calls)
+        for store in stores:
             store.clear()
 
     def adopt(self, actors: dict[str, Actor[Any, Any]], *, known: frozenset[str]) -> None:
@@ -60,8 +65,9 @@ def build(real: Broker) -> MemoryYard:
     yard = declared_yard()
     broker = MemoryBroker(limits={queue.name: queue.max_depth for queue in yard.queues if queue.max_depth is not None})
     dead_lists = MemoryDeadLists(broker)
-    records = MemoryJobRecords(broker, dead_lists, (queue.name for queue in yard.queues))
-    windows, alerts = MemoryRateWindows(), MemoryAlertGroups()
+    calls = MemoryCalls()
+    records = MemoryJobRecords(calls, broker, dead_lists, (queue.name for queue in yard.queues))
+    windows, alerts, groups = MemoryRateWindows(), MemoryAlertGroups(), MemoryGroupBarriers()
     facilities = Facilities(
         yard=yard,
         transport=MemoryTransport(broker, yard, dead_lists, records),
@@ -69,10 +75,12 @@ def build(real: Broker) -> MemoryYard:
         barrier=AckBarrier(records),
         windows=windows,
         alerts=alerts,
-        pools=PoolReports(NoServer(), Keys()),
+        pools=PoolReports(calls, Keys()),
+        groups=groups,
     )
     broker.barrier = facilities.barrier
     attach(broker, facilities)
+    broker.results = RecordResults(records, broker)
     own = {DeclaredOptions, *map(type, in_order(facilities))}
     # The project's own middleware; a broker of another library has Dramatiq's, which ours replaces.
     extra = [entry for entry in real.middleware if type(entry) not in own] if hasattr(real, "switchyard") else []
@@ -82,4 +90,5 @@ def build(real: Broker) -> MemoryYard:
     explain_foreign_calls()
     for lane in yard.lanes:
         broker.declare_queue(lane)
-    return MemoryYard(broker, Runner(broker), dead_lists, records, windows, alerts, yard)
+    stores = (dead_lists, records, windows, alerts, groups, calls)
+    return MemoryYard(broker, Runner(broker), *stores, yard)

@@ -12,10 +12,12 @@ import pytest
 import time_machine
 from dramatiq import Worker
 from dramatiq.middleware import CurrentMessage
+from dramatiq.rate_limits import Barrier, ConcurrentRateLimiter, WindowRateLimiter
 from periodiq import cron
 
 from apps.platform.jobs.queries import find_job
 from apps.platform.jobs.services import report_progress, request_cancel
+from apps.platform.limits import rate_limiter_backend
 from apps.platform.testing import (
     EndlessRun,
     MemoryBroker,
@@ -295,3 +297,39 @@ def test_a_worker_of_dramatiq_consumes_it(switchyard_broker: MemoryBroker) -> No
         worker.stop()
 
     assert sorted(ran) == list(range(20))
+
+
+def test_results_groups_and_limiters_of_dramatiq_work() -> None:
+    @dramatiq.actor(queue_name="default", store_results=True)
+    def half(number: int) -> float:
+        with ConcurrentRateLimiter(rate_limiter_backend(), "half", limit=1).acquire(raise_on_failure=False) as acquired:
+            ran.append(acquired)
+        return number / 2
+
+    group = dramatiq.group([half.message(2), half.message(6)])
+    group.add_completion_callback(actor().message("complete"))
+    group.run()
+    assert not group.completed
+    run_enqueued()
+
+    assert list(group.get_results()) == [1, 3]
+    assert ran == [True, True, "complete"]
+
+
+def test_a_limiter_refuses_more_than_its_limit_until_the_time_has_passed() -> None:
+    limiter = WindowRateLimiter(rate_limiter_backend(), "window", limit=1, window=60)
+
+    with limiter.acquire(raise_on_failure=False) as first, limiter.acquire(raise_on_failure=False) as second:
+        assert (first, second) == (True, False)
+    advance(seconds=121, schedules=False)
+    with limiter.acquire(raise_on_failure=False) as third:
+        assert third
+
+
+def test_a_barrier_lets_go_when_all_have_come() -> None:
+    barrier = Barrier(rate_limiter_backend(), "barrier", ttl=10_000)
+    barrier.create(parties=2)
+
+    assert not barrier.wait(block=False)
+    assert barrier.wait(block=False)
+    assert barrier.wait(timeout=10)
