@@ -12,6 +12,7 @@ from django.conf import settings
 from django.db import connection
 
 from apps.platform.jobs.once import once
+from tests.chaos.group_jobs import declare_group_jobs
 from tests.chaos.ledger import Ledger
 from tests.chaos.load import QUEUE, declare_job
 
@@ -19,6 +20,8 @@ LEDGER = Ledger(os.environ["CHAOS_LEDGER"])
 
 for queue in settings.SWITCHYARD.topology.queues:
     declare_job(dramatiq.get_broker(), LEDGER, queue.name)
+
+declare_group_jobs(dramatiq.get_broker(), LEDGER)
 
 
 @dramatiq.actor(queue_name=QUEUE)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from tests.chaos.yard.moments import MOMENTS, die_at
+from tests.chaos.yard.moments import GROUP_MOMENTS, MOMENTS, die_at
 from tests.chaos.yard.settings import *  # noqa: F403
 
-die_at(*MOMENTS[os.environ["CHAOS_MOMENT"]])
+die_at(*(MOMENTS | GROUP_MOMENTS)[os.environ["CHAOS_MOMENT"]])

@@ -18,6 +18,7 @@ from apps.platform.workers.child.slot_tracking import SlotTracking
 from broker.consumer import Consumer
 from broker.held_message import HeldMessage
 from broker.queue.operations import QueueOperations
+from broker.stores.group_barriers import GroupBarriers
 from broker.worker.acks import Acks
 
 DEATHS = 3
@@ -33,6 +34,12 @@ MOMENTS = {
     "after the note": (SlotTracking, "after_ack", "after"),
     "before the acknowledgement": (Acks, "send", "before"),
     "after the acknowledgement": (Acks, "send", "after"),
+}
+# Of jobs of a group alone.
+GROUP_MOMENTS = {
+    "after the count": (GroupBarriers, "count", "after"),
+    "after the callbacks": (GroupBarriers, "note_sent", "before"),
+    "after the note of the callbacks": (GroupBarriers, "note_sent", "after"),
 }
 
 

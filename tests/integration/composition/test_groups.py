@@ -226,6 +226,29 @@ def test_callbacks_that_may_have_been_sent_are_sent_again_under_their_ids(
     assert len(actors.finished) == 1
 
 
+def test_jobs_that_are_repeated_after_they_are_forgotten_send_no_second_callback(
+    broker: RedisBroker, run_worker: Any, actors: Actors, valkey: redis.Redis
+) -> None:
+    """The broker forgets finished ids after 10 to 20 minutes."""
+    sent: list[Any] = []
+    broker.add_middleware(Noted(sent))
+    jobs = group([actors.add_one.message(number) for number in range(3)])
+    jobs.add_completion_callback(actors.finish.message())
+    jobs.run()
+    repeats = [message.copy() for message in sent]
+    with run_worker(broker=broker):
+        wait_for(lambda: actors.finished)
+        drained(broker)
+        valkey.delete(*valkey.keys(f"{broker.keys.prefix}:*:done:*"))
+        for message in repeats:
+            broker.enqueue(message)
+        wait_for(lambda: len(sent) == 7)
+        drained(broker)
+
+    assert len(actors.finished) == 1
+    assert list(jobs.get_results()) == [1, 2, 3]
+
+
 def test_a_barrier_is_small_after_its_callbacks_and_expires(
     broker: RedisBroker, run_worker: Any, actors: Actors, valkey: redis.Redis
 ) -> None:
