@@ -7,6 +7,7 @@ request asks first whether they are recorded: the broker remembers a finished id
 from __future__ import annotations
 
 import logging
+from datetime import datetime
 from typing import Any
 
 from django.db import DatabaseError, transaction
@@ -20,6 +21,7 @@ from apps.platform.audit.services import Who, act
 from apps.platform.history.queries import find
 from apps.platform.jobs.queries import is_job_id
 from broker.admin.cancel import cancel
+from broker.clock import datetime_of
 from broker.errors import BrokerError
 from broker.interface import facilities
 from broker.stores.record_fields import progress_of
@@ -98,6 +100,15 @@ def current_job_id() -> str | None:
     """Return the id of the job that runs this code, or ``None`` outside of a worker."""
     message = CurrentMessage.get_current_message()
     return None if message is None else message.message_id
+
+
+def current_job_sent_at() -> datetime | None:
+    """Return the time at which the job that runs this code was enqueued, or ``None`` outside of a worker.
+
+    The same in every attempt and redelivery: what is newer may be the work of an earlier run of this job.
+    """
+    message = CurrentMessage.get_current_message()
+    return None if message is None else datetime_of(message.options.get("enqueued_at", message.message_timestamp))
 
 
 def report_progress(done: int, total: int, note: str = "") -> None:

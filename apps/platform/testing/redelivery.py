@@ -57,7 +57,7 @@ class NotRepeatable(AssertionError):
         self.actors = sorted({one.actor for one in found})
         listed = "\n".join(str(one) for one in found)
         super().__init__(
-            f"{len(self.actors)} of {len(set(checked))} actors are not safe to repeat: {', '.join(self.actors)}\n"
+            f"not safe to repeat, {len(self.actors)} of {len(set(checked))} actors: {', '.join(self.actors)}\n"
             f"{listed}\n"
             "a message is delivered again when its worker is lost; see docs/how-to/do-something-once.md"
         )
@@ -159,14 +159,16 @@ class _Redelivery:
         found = effects.differences(before, after, ignored=self._ignored)
         if isinstance(new_result, BaseException):
             found.append(f"raised {type(new_result).__name__}: {new_result}")
-        elif self._compared(old_result) != self._compared(new_result):
-            found.append(f"returned {new_result!r:.200}, before {old_result!r:.200}")
+        else:
+            found += self._of_results(old_result, new_result)
         return tuple(found)
 
-    def _compared(self, result: Any) -> Any:
-        if not isinstance(result, dict):
-            return result
-        return {name: value for name, value in result.items() if f"result.{name}" not in self._ignored}
+    def _of_results(self, old: Any, new: Any) -> list[str]:
+        if not isinstance(old, dict) or not isinstance(new, dict):
+            return [] if old == new else [f"returned {new!r:.200}, before {old!r:.200}"]
+        names = [name for name in {**old, **new} if f"result.{name}" not in self._ignored]
+        changed = [(name, old.get(name), new.get(name)) for name in names if old.get(name) != new.get(name)]
+        return [f"returned {name}={after!r:.200}, before {name}={before!r:.200}" for name, before, after in changed]
 
     def _drop_repeated(self, sent_before: int, sent_first: list[SentMessage]) -> None:
         """Forget what repetitions sent again: it would be run and compared as well."""

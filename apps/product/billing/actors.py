@@ -8,7 +8,7 @@ import dramatiq
 from django.utils import timezone
 from periodiq import cron
 
-from apps.platform.jobs.services import report_progress
+from apps.platform.jobs.services import current_job_sent_at, report_progress
 from apps.product.billing import services
 from apps.product.shop import months
 from middleware.errors import PermanentFailure
@@ -17,7 +17,7 @@ from middleware.errors import PermanentFailure
 @dramatiq.actor(queue_name="billing", store_results=True, permanent=(ValueError,), search=("month",))
 def reconcile_month(month: str) -> dict[str, int]:
     """Reconcile a month's invoices with their payments. Safe to repeat: a second run changes nothing."""
-    return dataclasses.asdict(services.reconcile(month, report_progress))
+    return dataclasses.asdict(services.reconcile(month, report_progress, since=current_job_sent_at()))
 
 
 @dramatiq.actor(queue_name="billing", store_results=True, periodic=cron("15 2 * * *"))
@@ -25,7 +25,7 @@ def reconcile_current_month() -> dict[str, dict[str, int]]:
     """Reconcile the current month and the last, whose payments still arrive. Safe to repeat, like the above."""
     running = timezone.now().date().replace(day=1)
     return {
-        month: dataclasses.asdict(services.reconcile(month, report_progress))
+        month: dataclasses.asdict(services.reconcile(month, report_progress, since=current_job_sent_at()))
         for month in (months.month_of(months.later(running, -1)), months.month_of(running))
     }
 

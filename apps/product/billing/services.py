@@ -28,7 +28,7 @@ class Reconciled:
     """Counts of a month after a run.
 
     Args:
-        corrected: Invoices whose status this run changed; 0 when nothing arrived since the last.
+        corrected: Invoices whose status this job changed; 0 when nothing arrived since the last.
     """
 
     matched: int
@@ -43,7 +43,7 @@ class EventDiffers(Exception):
         super().__init__(f"webhook-id {external_id}: another event came with it before; send a new event with a new id")
 
 
-def reconcile(month: str, progress: Progress) -> Reconciled:
+def reconcile(month: str, progress: Progress, *, since: datetime.datetime | None = None) -> Reconciled:
     """Reconcile a month's invoices with the payments, batch by batch; a second run changes nothing.
 
     Each batch is one transaction: a run that is stopped keeps its batches, and the next run does the rest.
@@ -51,6 +51,7 @@ def reconcile(month: str, progress: Progress) -> Reconciled:
     Args:
         month: ``YYYY-MM``; one without invoices reconciles to zeros.
         progress: Called between batches with invoices done, their total, and a note. An exception stops the run.
+        since: Count what was corrected from then on, by earlier runs of the same job as well; by default by this run.
 
     Raises:
         ValueError: the month does not exist.
@@ -64,7 +65,7 @@ def reconcile(month: str, progress: Progress) -> Reconciled:
     while (batch := reconcile_batch(reconciliation, after_id)) is not None:
         done, corrected, after_id = done + batch.invoices, corrected + batch.corrected, batch.last_id
         progress(done, max(done, total), f"invoices of {month}")
-    return _finish(reconciliation, corrected)
+    return _finish(reconciliation, corrected, since)
 
 
 def receive_event(external_id: str, payload: dict[str, Any]) -> tuple[PaymentEvent, bool]:
@@ -123,7 +124,7 @@ def apply_event(event_id: int) -> EventState | None:
 
 
 @transaction.atomic
-def _finish(reconciliation: Reconciliation, corrected: int) -> Reconciled:
+def _finish(reconciliation: Reconciliation, corrected: int, since: datetime.datetime | None) -> Reconciled:
     first, after = months.bounds(reconciliation.month)
     # Entries of invoices that have moved to another month since.
     reconciliation.entries.exclude(invoice__issued_on__gte=first, invoice__issued_on__lt=after).delete()
@@ -131,4 +132,6 @@ def _finish(reconciliation: Reconciliation, corrected: int) -> Reconciled:
     reconciliation.matched, reconciliation.unmatched, reconciliation.corrected = counts
     reconciliation.finished_at = timezone.now()
     reconciliation.save(update_fields=["matched", "unmatched", "corrected", "finished_at"])
+    if since is not None:
+        corrected = reconciliation.entries.filter(corrected_at__gte=since).count()
     return Reconciled(counts.matched, counts.unmatched, corrected)

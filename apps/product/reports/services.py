@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 from django.utils import timezone
@@ -18,14 +19,17 @@ STEPS = 4
 CONTENT_TYPE = "application/pdf"
 
 
-def generate(customer_id: int, month: str) -> dict[str, Any]:
+def generate(customer_id: int, month: str, *, since: datetime | None = None) -> dict[str, Any]:
     """Make the statement of a customer's month, unless the stored one has the same content.
 
     Safe to repeat: the same content is written once.
 
+    Args:
+        since: Time at which the job was sent: a statement that is newer counts as written by this job.
+
     Returns:
         The stored file (``file``, ``filename``, ``content_type``, ``size_bytes``, ``sha256``) with ``checksum`` of
-        the content, and ``unchanged``: whether nothing was written.
+        the content, and ``unchanged``: whether nothing was written since then.
 
     Raises:
         PermanentFailure: there is no such customer or month.
@@ -45,7 +49,7 @@ def generate(customer_id: int, month: str) -> dict[str, Any]:
     known = queries.report_of(customer_id, month)
     if known is not None and known.checksum == checksum and is_stored(known):
         report_progress(STEPS, STEPS, "Nothing has changed")
-        return _result(known, unchanged=True)
+        return _result(known, unchanged=since is None or known.generated_at < since)
     report_progress(2, STEPS, "Setting the pages")
     document = pdf.render(content)
     report_progress(3, STEPS, "Storing the file")

@@ -1,0 +1,44 @@
+"""Actors of billing may run again after a crash: rows and results stay as after one run."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+import time_machine
+
+from apps.platform.testing import redelivered, run_enqueued
+from apps.product.billing import services
+from apps.product.billing.actors import apply_payment_event, reconcile_current_month, reconcile_month
+from apps.product.shop.models import InvoiceStatus, Payment
+from tests.factories.shop import make_invoice, make_payment
+
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("switchyard_broker")]
+
+
+@time_machine.travel(datetime(2026, 11, 21, 12, tzinfo=UTC))
+def test_every_actor_of_billing_can_be_repeated() -> None:
+    make_payment(make_invoice(total="100.00", status=InvoiceStatus.OPEN), amount="100.00")
+    make_invoice(total="50.00", status=InvoiceStatus.PAID)
+    wanted = make_invoice(total="20.00", issued_on="2026-11-02")
+    data = {"id": "pay_1", "invoice_number": wanted.number, "reference": "", "amount": "20.00", "currency": "EUR"}
+    payload = {"data": {**data, "paid_at": "2026-11-03T10:00:00+00:00"}}
+    event, _ = services.receive_event("event-1", payload)
+    reconcile_month.send("2026-10")
+    apply_payment_event.send(event.pk)
+    reconcile_current_month.send()
+
+    assert redelivered() == ["apply_payment_event", "reconcile_current_month", "reconcile_month"]
+    assert Payment.objects.filter(external_id="pay_1").count() == 1
+
+
+def test_a_second_job_has_corrected_nothing() -> None:
+    make_invoice(total="50.00", status=InvoiceStatus.PAID)
+    reconcile_month.send("2026-10")
+    first = run_enqueued()
+
+    with time_machine.travel(datetime(2100, 1, 1, tzinfo=UTC)):
+        reconcile_month.send("2026-10")
+        second = run_enqueued()
+
+    assert [attempt.result["corrected"] for attempt in (*first, *second)] == [1, 0]

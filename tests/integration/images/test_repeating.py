@@ -1,0 +1,25 @@
+"""The actor of the images product may run again after a crash: the thumbnail is made once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from apps.platform.testing import redelivered
+from apps.product.images.actors import make_thumbnail as make_thumbnail_actor
+from apps.product.images.models import Thumbnail, ThumbnailState
+from tests.factories.pictures import encode, gradient
+
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("switchyard_broker")]
+
+
+def test_the_actor_of_images_can_be_repeated(
+    serve: Callable[..., str], make_thumbnail: Callable[..., Thumbnail]
+) -> None:
+    thumbnail = make_thumbnail(serve(encode(gradient(), "PNG")))
+    make_thumbnail_actor.send(thumbnail.pk)
+
+    assert redelivered() == ["make_thumbnail"]
+    thumbnail.refresh_from_db()
+    assert thumbnail.state == ThumbnailState.MADE
