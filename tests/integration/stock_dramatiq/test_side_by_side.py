@@ -12,7 +12,10 @@ from typing import Any
 import redis
 from dramatiq.broker import Broker
 from dramatiq.brokers.redis import RedisBroker as StockBroker
-from dramatiq.middleware import AsyncIO, CurrentMessage, Middleware, Retries, default_middleware
+from dramatiq.middleware import AsyncIO, CurrentMessage, GroupCallbacks, Middleware, Retries, default_middleware
+from dramatiq.rate_limits.backends import RedisBackend as RateLimiterBackend
+from dramatiq.results import Results
+from dramatiq.results.backends import RedisBackend as ResultBackend
 
 from broker.redis_broker import RedisBroker
 from broker.topology import Pool, Queue, RetryPolicy, Yard
@@ -22,7 +25,7 @@ from tests.waiting import wait_for
 PROJECT = "tests.integration.stock_dramatiq.project"
 QUEUES = ("default", "mail")
 RETRIES = 4  # without a number of their own; a few, so that some actor can have more
-MODULES = ("options", "kinds", "compositions")
+MODULES = ("options", "kinds", "compositions", "stored", "limits")
 
 
 def test_every_case_has_the_same_result_under_both(
@@ -30,8 +33,11 @@ def test_every_case_has_the_same_result_under_both(
 ) -> None:
     def stock(own: list[Middleware]) -> Broker:
         listed = [*(made() for made in default_middleware if made is not Retries), Retries(max_retries=RETRIES)]
-        listed += [CurrentMessage(), AsyncIO(), *own]
-        return StockBroker(client=valkey, namespace=f"stock-{uuid.uuid4().hex[:8]}", middleware=listed)
+        namespace = f"stock-{uuid.uuid4().hex[:8]}"
+        results = Results(backend=ResultBackend(client=valkey, namespace=f"{namespace}-results"))
+        callbacks = GroupCallbacks(RateLimiterBackend(client=valkey))
+        listed += [CurrentMessage(), AsyncIO(), callbacks, results, *own]
+        return StockBroker(client=valkey, namespace=namespace, middleware=listed)
 
     def ours(own: list[Middleware]) -> Broker:
         return yard_broker(yard(), extra=own)
