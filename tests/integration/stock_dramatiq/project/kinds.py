@@ -41,11 +41,13 @@ class Sales(Report):
 
 
 class Costs(Report):
-    """An actor with options of its own, which fails once."""
+    """An actor with options of its own, instead of its base's, which fails once."""
 
-    class Meta(Report.Meta):
-        queue_name = "default"
+    class Meta:
         actor_name = "costs"
+        max_retries = 1
+        min_backoff = 10
+        max_backoff = 20
 
     def title(self) -> str:
         """Return the report's title."""
