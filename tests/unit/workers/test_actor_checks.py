@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import dramatiq
@@ -12,6 +13,9 @@ from dramatiq.middleware import Callbacks, Middleware
 
 from apps.platform.workers.checks import check_actors
 from broker.topology import Pool, Queue, Yard
+from middleware.async_actors import AsyncActors
+from middleware.interrupts import ThreadInterrupts
+from middleware.time_limits import TimeLimits
 
 YARD = Yard(
     queues=(Queue("work", objective_ms=100, soft_limit_ms=1_000, hard_limit_ms=2_000),),
@@ -148,3 +152,33 @@ def test_a_lifetime_of_results_that_are_not_stored_is_seen() -> None:
     assert message.id == "switchyard.W023"
     assert "store_results=True" in str(message.hint)
     assert check_actors(YARD, stored) == []
+
+
+def test_an_actor_without_end_is_seen_with_the_limit_that_it_gets() -> None:
+    limits = TimeLimits(yard=YARD, interrupts=ThreadInterrupts())
+
+    [message] = check_actors(YARD, broker_with((limits,), queue_name="work", time_limit=None))
+
+    assert (message.id, message.is_serious()) == ("switchyard.W024", False)
+    assert message.msg == (
+        "its time_limit is None; it ends after 1,900 ms, because the hard limit of queue work is 2,000 ms"
+    )
+
+
+@pytest.mark.parametrize(("pool", "lane"), [(0, "work"), (1, "work-retry")])
+def test_an_async_actor_where_greenlets_run_it_is_refused(pool: int, lane: str) -> None:
+    pools = tuple(replace(each, kind="gevent") if each is YARD.pools[pool] else each for each in YARD.pools)
+    yard = Yard(YARD.queues, pools)
+    broker = broker_with((Limits(), AsyncActors()), queue_name="work", time_limit=1_000)
+
+    @dramatiq.actor(broker=broker, queue_name="work", time_limit=1_000)
+    async def fetch() -> None: ...
+
+    [message] = [found for found in check_actors(yard, broker) if found.id == "switchyard.E035"]
+
+    assert message.is_serious()
+    assert message.obj.startswith("actor fetch (tests/unit/workers/test_actor_checks.py:")
+    assert (
+        message.msg == f"is async, and pool {pools[pool].name} of kind gevent runs {lane}; its event loop needs threads"
+    )
+    assert check_actors(YARD, broker) == []

@@ -1,0 +1,63 @@
+"""Async actors, generic actors and callbacks in forked and threaded pools."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from dramatiq import Message
+
+from tests.integration.workers.conftest import Bench
+from tests.integration.workers.kinds import DONE
+from tests.waiting import wait_for
+
+POOLS = ("urgent", "slow", "retries")
+
+
+def send(bench: Bench, queue: str, actor: str, *args: Any, **options: Any) -> str:
+    """Enqueue a message, as a sender without the actors does."""
+    message: Message[Any] = Message(queue, actor, args, {}, options)
+    return bench.broker.enqueue(message).message_id
+
+
+def done(bench: Bench) -> list[dict[str, Any]]:
+    """Return what the actors noted."""
+    return [json.loads(note) for note in bench.client.lrange(DONE, 0, -1)]  # type: ignore[union-attr]
+
+
+def test_each_kind_of_actor_runs_in_both_pools_and_its_callbacks_follow(bench: Bench) -> None:
+    pools = bench.start("runpools", *POOLS, settings="kinds_settings")
+    bench.wait_for_log("pools: all ready")
+    word = {"urgent": "Hi", "slow": "Good evening"}
+
+    for queue in ("urgent", "slow"):
+        generic = f"{queue.title()}Greeting"
+        for name in ("Ann", ""):
+            send(bench, queue, generic, name)
+            send(bench, queue, f"{queue}_fetch", name)
+    wait_for(lambda: len(done(bench)) == 12, 30)
+
+    notes = done(bench)
+    for queue in ("urgent", "slow"):
+        generic, fetch = f"{queue.title()}Greeting", f"{queue}_fetch"
+        assert {"of": generic, "result": f"{word[queue]} Ann"} in notes
+        assert {"of": generic, "error": "ValueError"} in notes
+        assert {"of": fetch, "result": "Ann"} in notes
+        assert {"of": fetch, "error": "ValueError"} in notes
+        assert notes.count({"runs": fetch, "loop": True}) == 2
+    pools.terminate()
+    assert pools.wait(20) == 0
+
+
+def test_a_coroutine_is_interrupted_at_its_time_limit_and_at_a_shutdown(bench: Bench) -> None:
+    pools = bench.start("runpools", *POOLS, settings="kinds_settings")
+    bench.wait_for_log("pools: all ready")
+
+    send(bench, "urgent", "urgent_fetch", "limited", 60_000, time_limit=300)
+    wait_for(lambda: {"interrupted": "limited"} in done(bench))
+    send(bench, "slow", "slow_fetch", "stopped", 60_000, notify_shutdown=True)
+    wait_for(lambda: {"runs": "slow_fetch", "loop": True} in done(bench))
+    pools.terminate()
+
+    assert pools.wait(20) == 0
+    assert {"interrupted": "stopped"} in done(bench)
