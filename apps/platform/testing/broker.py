@@ -41,6 +41,8 @@ class MemoryBroker(Broker):
         held: Messages that run, by id.
         sent: Every message that was sent for the first time, in order.
         in_task: A task runs.
+        moment_ms: Start of the message that runs: all that it defers is counted from there, so that messages which
+            are due at the same time keep their order. ``None`` while none runs.
         on_enqueue: Called after a message was put into a lane.
         results: Where ``get_result`` reads; a project's own ``Results`` go before it.
     """
@@ -64,6 +66,7 @@ class MemoryBroker(Broker):
         self.unique: dict[tuple[str, str], str] = {}
         self.sent: list[SentMessage] = []
         self.in_task = False
+        self.moment_ms: int | None = None
         self._count = 0
 
     # --- Signals ---
@@ -144,6 +147,10 @@ class MemoryBroker(Broker):
         """Enqueue messages one by one."""
         return [self.enqueue(message, delay=delay) for message in messages]
 
+    def now_ms(self) -> int:
+        """Return the time that delays are counted from."""
+        return now_ms() if self.moment_ms is None else self.moment_ms
+
     def knows(self, message_id: str) -> bool:
         """Whether a message waits, runs, ended or is dead."""
         return any(message_id in places for places in (self.waiting, self.held, self.finished, self.dead))
@@ -167,7 +174,7 @@ class MemoryBroker(Broker):
             priority = self.actors[message.actor_name].priority
         with self._changed:
             self._count += 1
-            ready_ms = now_ms() + (delay or 0)
+            ready_ms = self.now_ms() + (delay or 0)
             place = (message.message_id, message.queue_name, body, level_of(priority), ready_ms, self._count, key)
             self.waiting[message.message_id] = StoredMessage(*place)
             if key:
@@ -191,7 +198,7 @@ class MemoryBroker(Broker):
             eta = message.options.pop("eta", None)
             if eta is not None and eta > now_ms():
                 message.options.update(due_at=int(eta), deferred_by="eta")
-                self._put(message, codec.encode(message, grown=True), int(eta) - now_ms())
+                self._put(message, codec.encode(message, grown=True), int(eta) - self.now_ms())
                 return None
             self.waiting.pop(stored.id, None)
             self._count += 1

@@ -19,6 +19,7 @@ from dramatiq.worker import WorkerThread
 from apps.platform.testing.broker import MemoryBroker
 from apps.platform.testing.commits import TaskTransactions, run_callbacks
 from apps.platform.testing.messages import StoredMessage
+from broker.clock import now_ms
 from broker.held_message import HeldMessage
 from middleware.errors import ArgumentMismatch
 from middleware.outcomes import outcome_of
@@ -107,6 +108,7 @@ class Runner:
         """Run a held message to its end and acknowledge it."""
         task = self._task
         task.begin()
+        self._broker.moment_ms = now_ms()
         try:
             if held.actor_name not in self._broker.actors:
                 held.fail()
@@ -117,7 +119,7 @@ class Runner:
                 self._start_loop(self._broker.actors[held.actor_name])
                 self._thread.process_message(held)
         finally:
-            self._broker.in_task = False
+            self._broker.in_task, self._broker.moment_ms = False, None
         exception = task.exception or outcome_of(held).exception
         kind = outcome_of(held, exception).kind
         return TestedAttempt(held.actor_name, held.message_id, kind, task.result, exception)

@@ -168,7 +168,8 @@ class MemoryJobRecords(JobRecords):
 class MemoryRateWindows(RateWindows):
     """Exact sliding windows, as ``broker/lua/window_reserve.lua`` keeps them."""
 
-    def __init__(self) -> None:
+    def __init__(self, broker: MemoryBroker) -> None:
+        self._broker = broker
         self.clear()
 
     def clear(self) -> None:
@@ -177,7 +178,7 @@ class MemoryRateWindows(RateWindows):
 
     def reserve(self, name: str, member: str, *, limit: int, window_ms: int) -> int:
         """Start now or reserve the next start; return the milliseconds until it."""
-        now, starts = now_ms(), self._starts.setdefault(name, {})
+        now, starts = self._broker.now_ms(), self._starts.setdefault(name, {})
         mine = starts.get(member)
         if mine is not None and mine > now:
             return mine - now

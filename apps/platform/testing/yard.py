@@ -67,7 +67,7 @@ def build(real: Broker) -> MemoryYard:
     dead_lists = MemoryDeadLists(broker)
     calls = MemoryCalls()
     records = MemoryJobRecords(calls, broker, dead_lists, (queue.name for queue in yard.queues))
-    windows, alerts, groups = MemoryRateWindows(), MemoryAlertGroups(), MemoryGroupBarriers()
+    windows, alerts, groups = MemoryRateWindows(broker), MemoryAlertGroups(), MemoryGroupBarriers()
     facilities = Facilities(
         yard=yard,
         transport=MemoryTransport(broker, yard, dead_lists, records),
