@@ -34,9 +34,7 @@ def body_of(message: Any) -> bytes:
 
 
 def result_of(message: Any, result: Any) -> tuple[str | None, Failure | None]:
-    """Return a result as JSON, or the failure to make it."""
-    if result is None:
-        return None, None
+    """Return a result as JSON, ``null`` of none, or the failure to make it."""
     try:
         text = json.dumps(result)
     except (TypeError, ValueError, RecursionError):

@@ -21,7 +21,9 @@ logger = logging.getLogger("switchyard.broker")
 BODY_LIMIT_BYTES: Final = 4_096
 LOGS_LIMIT_BYTES: Final = 16_384
 # Options of a message that are kept whatever its size.
-PLAIN: Final = frozenset({"attempts", "generation", "enqueued_at", "due_at", "owner", "parent", "tags", "origin"})
+PLAIN: Final = frozenset(
+    {"attempts", "generation", "enqueued_at", "due_at", "owner", "parent", "tags", "origin", "priority", "task"}
+)
 
 
 class Failure(msgspec.Struct, array_like=True, frozen=True):

@@ -29,6 +29,7 @@ class JobRecord:
         generation: Times an operator requeued it.
         pool, worker, release: Of its last attempt.
         due_at: When the message is due, or was.
+        options: Of its message; empty in what the history keeps.
         body: Its message as the broker holds it; empty when the broker does not.
     """
 
@@ -58,6 +59,7 @@ class JobRecord:
     origin: Mapping[str, Any] = field(default_factory=dict)
     parent: str = ""
     due_at: int | None = None
+    options: Mapping[str, Any] = field(default_factory=dict, repr=False)
     body: bytes = field(default=b"", repr=False)
 
     @property
@@ -98,6 +100,7 @@ def record_with(job_id: str, queue: str, message: dict[str, Any], **known: Any) 
             "origin": origin if isinstance(origin, dict) else {},
             "parent": text_or_empty(options.get("parent")),
             "due_at": number_or_none(options.get("due_at")),
+            "options": options,
             **known,
         }
     )

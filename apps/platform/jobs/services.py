@@ -56,8 +56,8 @@ def submit(
         ArgumentMismatch: the arguments do not fit the actor, or ``kwargs`` is no ``dict``.
         ValueError: the job id is no UUID.
     """
-    message, look_up = _message(actor, owner, kwargs, job_id, args)
-    return _enqueue(actor.broker, message, delay_ms, look_up=look_up)
+    message, look_up = message_of(actor, owner, kwargs, job_id, args)
+    return enqueue_message(actor.broker, message, delay_ms, look_up=look_up)
 
 
 def enqueue_on_commit(
@@ -89,10 +89,10 @@ def enqueue_on_commit(
     """
     # Arguments that are no dict are refused there.
     merged = kwargs if kwargs and not isinstance(kwargs, dict) else named | (kwargs or {})
-    message, look_up = _message(actor, owner, merged, job_id, args)
+    message, look_up = message_of(actor, owner, merged, job_id, args)
     if (wrong := misfit(actor.fn, len(args), message.kwargs.keys())) is not None:
         raise ArgumentMismatch(actor.actor_name, wrong, actor.fn)
-    transaction.on_commit(lambda: _enqueue(actor.broker, message, None, look_up=look_up), using=using)
+    transaction.on_commit(lambda: enqueue_message(actor.broker, message, None, look_up=look_up), using=using)
     return message.message_id
 
 
@@ -177,10 +177,19 @@ def request_cancel(job_id: str, *, who: Who | None = None, reason: str = "") -> 
     return answer
 
 
-def _message(
-    actor: Actor[Any, Any], owner: str, kwargs: dict[str, Any] | None, job_id: str | None, args: tuple[Any, ...] = ()
+def message_of(
+    actor: Actor[Any, Any],
+    owner: str,
+    kwargs: dict[str, Any] | None,
+    job_id: str | None,
+    args: tuple[Any, ...] = (),
+    **given: Any,
 ) -> tuple[Message[Any], bool]:
-    """Return a job's message, and whether an earlier run of its sender may have enqueued it."""
+    """Return a job's message, and whether an earlier run of its sender may have enqueued it.
+
+    Args:
+        given: More options of the message.
+    """
     if not isinstance(actor, Actor):
         remedy = "pass the function that @dramatiq.actor decorates, imported from its actors.py"
         if isinstance(getattr(actor, "__wrapped__", None), Actor):
@@ -190,7 +199,7 @@ def _message(
     if job_id is not None:
         _require_uuid(job_id)
     request = current_request()
-    options: dict[str, Any] = {"owner": owner} if owner else {}
+    options: dict[str, Any] = {**given, "owner": owner} if owner else given
     look_up = job_id is not None
     if job_id is None and request is not None:
         job_id = request.next_job_id()
@@ -212,7 +221,8 @@ def _require_uuid(job_id: Any) -> None:
     raise ValueError(f"job_id {job_id!r:.100} is no UUID; write {remedy}")
 
 
-def _enqueue(broker: Broker, message: Message[Any], delay_ms: int | None, *, look_up: bool) -> str:
+def enqueue_message(broker: Broker, message: Message[Any], delay_ms: int | None, *, look_up: bool) -> str:
+    """Enqueue a message of :func:`message_of` and return its job id, for the request that sends it as well."""
     request = current_request()
     job_id = message.message_id
     try:

@@ -1,0 +1,1 @@
+"""A project with tasks written for ``django-tasks-db``, and settings that run them there or here."""

@@ -1,0 +1,23 @@
+"""Three queues, each with a pool of another kind; one that retries, with brief pauses."""
+
+from __future__ import annotations
+
+from broker.topology import Pool, Queue, RetryPolicy, Yard
+
+ONCE = RetryPolicy(max_retries=0)
+SOON = RetryPolicy(max_retries=3, base_ms=50, cap_ms=100)
+
+YARD = Yard(
+    queues=(
+        Queue("default", objective_ms=1_000, soft_limit_ms=20_000, hard_limit_ms=30_000, retry=ONCE),
+        Queue("threads", objective_ms=1_000, soft_limit_ms=20_000, hard_limit_ms=30_000, retry=ONCE),
+        Queue("greenlets", objective_ms=1_000, soft_limit_ms=20_000, hard_limit_ms=30_000, retry=ONCE),
+        Queue("again", objective_ms=1_000, soft_limit_ms=20_000, hard_limit_ms=30_000, retry=SOON),
+    ),
+    pools=(
+        Pool("default", "processes", ("default",), processes=1, slots=1, prefetch=1),
+        Pool("threads", "threads", ("threads", "again"), processes=1, slots=4),
+        Pool("greenlets", "gevent", ("greenlets",), processes=1, slots=4),
+        Pool("retries", "threads", (), processes=1, slots=2, shared_retries=True),
+    ),
+)

@@ -1,0 +1,323 @@
+"""Each point of Django's task API on our backend, with a worker in this process."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import UTC, datetime, timedelta
+from types import ModuleType
+from typing import Any
+
+import dramatiq
+import pytest
+from asgiref.sync import async_to_sync
+from django.core.checks import run_checks
+from django.db import transaction
+from django_tasks import default_task_backend, task, task_backends
+from django_tasks.backends.dummy import DummyBackend
+from django_tasks.exceptions import InvalidTaskError, TaskResultDoesNotExist, TaskResultMismatch
+from django_tasks.signals import task_enqueued, task_finished, task_started
+
+from apps.platform.jobs.services import request_cancel
+from apps.platform.tasks import SwitchyardBackend
+from apps.platform.tasks.discovery import declare_tasks
+from middleware.errors import ArgumentMismatch, Cancelled
+from tests.conftest import RunWorker
+from tests.integration.tasks.conftest import OnBackend
+from tests.waiting import wait_for
+
+LANES = ("default", "threads", "again", "again-retry")
+
+
+def finish(result: Any, run_worker: RunWorker) -> Any:
+    """Run a worker until a task has ended, and return its result as it is read then."""
+    with run_worker(*LANES, broker=dramatiq.get_broker()):
+        wait_for(lambda: result.refresh() or result.is_finished, 20)
+    return result
+
+
+def test_the_backend_is_the_one_that_the_settings_name(host_tasks: ModuleType) -> None:
+    assert isinstance(task_backends["default"], SwitchyardBackend)
+    flags = ("supports_defer", "supports_async_task", "supports_get_result", "supports_priority")
+    assert [getattr(default_task_backend, flag) for flag in flags] == [True] * 4
+
+
+def test_an_enqueued_task_is_ready_and_its_result_is_found(host_tasks: ModuleType) -> None:
+    before = datetime.now(UTC) - timedelta(seconds=1)
+
+    result = host_tasks.add.enqueue(1, right=2)
+
+    found = host_tasks.add.get_result(result.id)
+    assert (found.status, found.args, found.kwargs, found.backend) == ("READY", [1], {"right": 2}, "default")
+    assert found.id == result.id == str(uuid.UUID(result.id))
+    assert found.enqueued_at == result.enqueued_at and before < found.enqueued_at <= datetime.now(UTC)
+    assert (found.started_at, found.finished_at, found.last_attempted_at) == (None, None, None)
+    assert (found.attempts, found.worker_ids, found.errors, found.is_finished) == (0, [], [], False)
+    assert found.task == host_tasks.add
+    with pytest.raises(ValueError, match="Task has not finished yet"):
+        _ = found.return_value
+
+
+def test_a_task_ends_with_its_return_value(host_tasks: ModuleType, run_worker: RunWorker) -> None:
+    result = finish(host_tasks.add.enqueue(1, right=2), run_worker)
+
+    assert (result.status, result.return_value, result.attempts, len(result.worker_ids)) == ("SUCCESSFUL", 3, 1, 1)
+    assert result.enqueued_at <= result.started_at == result.last_attempted_at <= result.finished_at
+
+
+def test_a_failed_task_says_why(host_tasks: ModuleType, run_worker: RunWorker) -> None:
+    result = finish(host_tasks.fail.enqueue("out of paper"), run_worker)
+
+    [error] = result.errors
+    assert (result.status, error.exception_class) == ("FAILED", host_tasks.OutOfPaper)
+    assert error.exception_class_path == f"{host_tasks.__name__}.OutOfPaper"
+    assert error.traceback.startswith("Traceback (most recent call last)")
+    with pytest.raises(ValueError, match="Task failed"):
+        _ = result.return_value
+
+
+def test_everything_is_there_for_coroutines(host_tasks: ModuleType, run_worker: RunWorker) -> None:
+    async def enqueue() -> Any:
+        result = await host_tasks.add.aenqueue(2)
+        assert (await host_tasks.add.aget_result(result.id)).status == "READY"
+        return result
+
+    result = async_to_sync(enqueue)()
+
+    with run_worker(*LANES, broker=dramatiq.get_broker()):
+        wait_for(lambda: async_to_sync(result.arefresh)() or result.is_finished, 20)
+    assert result.return_value == 3
+
+
+def test_an_asynchronous_task_runs_and_one_on_greenlets_is_refused(
+    host_tasks: ModuleType, run_worker: RunWorker
+) -> None:
+    assert finish(host_tasks.sleep_and_add.enqueue(1, 2), run_worker).return_value == 3
+
+    with pytest.raises(InvalidTaskError, match="pool greenlets of queue 'greenlets' runs greenlets"):
+        host_tasks.sleep_and_add.using(queue_name="greenlets")
+
+
+def test_a_task_may_take_its_context(host_tasks: ModuleType, run_worker: RunWorker) -> None:
+    about = finish(host_tasks.about.using(priority=3).enqueue(word="x"), run_worker).return_value
+
+    assert (about["attempt"], about["status"], about["kwargs"], about["priority"]) == (1, "RUNNING", {"word": "x"}, 3)
+    assert about["has_id"] and about["has_start"] and about["workers"] == 1
+
+
+def test_a_task_is_called_without_a_worker(host_tasks: ModuleType) -> None:
+    assert host_tasks.add.call(1, 2) == host_tasks.sleep_and_add.call(1, 2) == 3
+    assert async_to_sync(host_tasks.add.acall)(1, 2) == async_to_sync(host_tasks.sleep_and_add.acall)(1, 2) == 3
+    assert host_tasks.add.name == "add"
+
+
+def test_a_task_runs_at_its_time_and_not_before(host_tasks: ModuleType, run_worker: RunWorker) -> None:
+    at = datetime.now(UTC) + timedelta(seconds=1)
+
+    result = host_tasks.add.using(run_after=at).enqueue(1)
+
+    found = host_tasks.add.get_result(result.id)
+    assert found.status == "READY"
+    assert abs(found.task.run_after - at) < timedelta(milliseconds=1)
+    assert finish(result, run_worker).started_at >= at
+    past = host_tasks.add.using(run_after=datetime.now(UTC) - timedelta(days=1)).enqueue(1)
+    assert finish(past, run_worker).return_value == 2
+    with pytest.raises(InvalidTaskError, match="more than a year away"):
+        host_tasks.add.using(run_after=at + timedelta(days=800)).enqueue(1)
+    with pytest.raises(InvalidTaskError, match="must be an aware datetime"):
+        host_tasks.add.using(run_after=datetime(2030, 1, 1))  # noqa: DTZ001
+
+
+def test_an_unknown_queue_is_refused_with_those_that_there_are(host_tasks: ModuleType) -> None:
+    with pytest.raises(InvalidTaskError, match=r"'elsewhere' is not valid.*has again, default, greenlets, threads"):
+        host_tasks.add.using(queue_name="elsewhere")
+
+
+def test_a_task_goes_to_its_queue_with_its_priority(host_tasks: ModuleType) -> None:
+    result = host_tasks.add.using(queue_name="threads", priority=20).enqueue(1)
+
+    found = default_task_backend.get_result(result.id)
+    assert (found.task.queue_name, found.task.priority) == ("threads", 20)
+    record = dramatiq.get_broker().switchyard.records.read(result.id)  # type: ignore[attr-defined]
+    assert (record.queue, record.actor) == ("threads", f"{host_tasks.__name__}.add")
+
+
+@pytest.mark.parametrize("priority", [-101, 101, 0.5])
+def test_a_priority_out_of_range_is_refused(host_tasks: ModuleType, priority: float) -> None:
+    with pytest.raises(InvalidTaskError, match="whole number between -100 and 100"):
+        host_tasks.add.using(priority=priority)
+
+
+def test_functions_that_cannot_be_tasks_are_refused_as_everywhere(host_tasks: ModuleType) -> None:
+    with pytest.raises(InvalidTaskError, match="must be defined at a module level"):
+        task(_make())
+    with pytest.raises(InvalidTaskError, match="does not have a first argument of 'context'"):
+        task(takes_context=True)(host_tasks.add.func)
+
+
+def _make() -> Any:
+    def inner() -> None: ...
+
+    return inner
+
+
+@pytest.mark.parametrize("value", [object(), {1, 2}, datetime.now(UTC), uuid.uuid4(), b"\xff"])
+def test_an_argument_that_is_no_json_is_refused_with_the_same_error(host_tasks: ModuleType, value: Any) -> None:
+    dummy = DummyBackend("default", {})
+    with pytest.raises((TypeError, ValueError)) as there:
+        dummy.enqueue(host_tasks.echo, (value,), {})
+
+    with pytest.raises(there.type) as here:
+        host_tasks.echo.enqueue(value)
+
+    assert str(here.value) == str(there.value)
+
+
+def test_arguments_that_do_not_fit_are_refused_when_they_are_sent(host_tasks: ModuleType) -> None:
+    with pytest.raises(ArgumentMismatch, match="missing a required argument: 'left'"):
+        host_tasks.add.enqueue()
+    with pytest.raises(ArgumentMismatch, match="unexpected keyword argument 'context'"):
+        host_tasks.about.enqueue("x", context=1)
+
+
+def test_results_that_are_not_there(host_tasks: ModuleType, transactional_db: None) -> None:
+    result = host_tasks.add.enqueue(1)
+
+    for unknown in (str(uuid.uuid4()), "no id", ""):
+        with pytest.raises(TaskResultDoesNotExist):
+            default_task_backend.get_result(unknown)
+    with pytest.raises(TaskResultDoesNotExist):
+        async_to_sync(default_task_backend.aget_result)(str(uuid.uuid4()))
+    with pytest.raises(TaskResultMismatch):
+        host_tasks.nothing.get_result(result.id)
+    with pytest.raises(TaskResultMismatch):
+        async_to_sync(host_tasks.nothing.aget_result)(result.id)
+
+
+def test_an_actor_beside_a_task(host_tasks: ModuleType, run_worker: RunWorker, transactional_db: None) -> None:
+    ran: list[str] = []
+
+    @dramatiq.actor(queue_name="threads")
+    def neighbour(word: str) -> None:
+        ran.append(word)
+
+    message = neighbour.send("actor")
+
+    assert finish(host_tasks.add.enqueue(1), run_worker).return_value == 2
+    with run_worker(*LANES, broker=dramatiq.get_broker()):
+        wait_for(lambda: ran == ["actor"])
+    with pytest.raises(TaskResultDoesNotExist):
+        default_task_backend.get_result(message.message_id)
+
+
+def test_a_task_of_a_second_backend(host_tasks: ModuleType, run_worker: RunWorker) -> None:
+    result = finish(host_tasks.add.using(backend="other").enqueue(5), run_worker)
+
+    assert (result.backend, result.task.backend, result.return_value) == ("other", "other", 6)
+    assert default_task_backend.get_result(result.id).backend == "other"
+
+
+def test_a_cancelled_task_has_failed(host_tasks: ModuleType, run_worker: RunWorker) -> None:
+    ended: list[str] = []
+
+    def receive(sender: type, task_result: Any, **kwargs: Any) -> None:
+        ended.append(task_result.status)
+
+    task_finished.connect(receive)
+    result = host_tasks.add.enqueue(1)
+    assert request_cancel(result.id) == "cancelled"
+    finish(result, run_worker)
+    task_finished.disconnect(receive)
+
+    assert (result.status, [error.exception_class for error in result.errors]) == ("FAILED", [Cancelled])
+    assert ended == []  # no worker saw it
+
+
+def test_signals_carry_the_backend_and_the_result(host_tasks: ModuleType, run_worker: RunWorker) -> None:
+    seen: list[tuple[str, Any, str, Any]] = []
+    receivers = {}
+    for name, each in (("enqueued", task_enqueued), ("started", task_started), ("finished", task_finished)):
+
+        def receive(sender: type, task_result: Any, name: str = name, **kwargs: Any) -> None:
+            value = task_result.return_value if task_result.is_finished else None
+            seen.append((name, sender, str(task_result.status), value))
+
+        receivers[each] = receive
+        each.connect(receive)
+
+    finish(host_tasks.add.enqueue(1), run_worker)
+    wait_for(lambda: len(seen) == 3)
+    for each, receive in receivers.items():
+        each.disconnect(receive)
+
+    assert seen == [
+        ("enqueued", SwitchyardBackend, "READY", None),
+        ("started", SwitchyardBackend, "RUNNING", None),
+        ("finished", SwitchyardBackend, "SUCCESSFUL", 2),
+    ]
+
+
+def test_inside_a_transaction_a_task_is_enqueued_at_its_commit(
+    host_tasks: ModuleType, run_worker: RunWorker, transactional_db: None
+) -> None:
+    with transaction.atomic():
+        result = host_tasks.add.enqueue(1)
+        assert result.enqueued_at is None
+        with pytest.raises(TaskResultDoesNotExist):
+            default_task_backend.get_result(result.id)
+
+    assert result.enqueued_at is not None
+    assert finish(result, run_worker).return_value == 2
+
+
+def test_a_task_of_a_transaction_that_is_rolled_back_is_not_enqueued(
+    host_tasks: ModuleType, transactional_db: None
+) -> None:
+    with transaction.atomic():
+        result = host_tasks.add.enqueue(1)
+        transaction.set_rollback(True)
+
+    with pytest.raises(TaskResultDoesNotExist):
+        default_task_backend.get_result(result.id)
+
+
+def test_without_enqueue_on_commit_a_task_is_enqueued_at_once(
+    on_backend: OnBackend, host_tasks: ModuleType, transactional_db: None
+) -> None:
+    on_backend(ENQUEUE_ON_COMMIT=False)
+
+    with transaction.atomic():
+        result = host_tasks.add.enqueue(1)
+        assert default_task_backend.get_result(result.id).status == "READY"
+        transaction.set_rollback(True)
+
+
+def test_options_of_the_actors_come_from_the_backend(on_backend: OnBackend, run_worker: RunWorker) -> None:
+    broker = on_backend(OPTIONS={"actor_options": {"max_retries": 0, "time_limit": 5_000}})
+    from tests.integration.tasks.host import tasks
+
+    actor = broker.actors[f"{tasks.__name__}.fail"]
+    result = finish(tasks.fail.using(queue_name="again").enqueue("no"), run_worker)
+
+    assert (actor.options["max_retries"], actor.options["time_limit"], result.attempts) == (0, 5_000, 1)
+
+
+def test_a_task_that_no_worker_imports_is_refused(host_tasks: ModuleType) -> None:
+    with pytest.raises(InvalidTaskError, match=r"not known to workers.*add 'tests\.integration\.tasks\.test_api'"):
+        task(_elsewhere).enqueue()
+
+    declare_tasks()  # as at the start of a process in which that module was imported
+    assert task(_elsewhere).enqueue().status == "READY"
+
+
+def _elsewhere() -> None: ...
+
+
+def test_checks_find_settings_that_cannot_be_used(on_backend: OnBackend) -> None:
+    on_backend(QUEUES=["default", "nowhere"], OPTIONS={"databse": "x", "database": "replica"})
+
+    found = [message for message in run_checks() if message.id and message.id.startswith("switchyard.E04")]
+    by_backend = [message for backend in task_backends.all() for message in backend.check()]
+
+    assert found == [] or found == by_backend  # with and without the app django_tasks
+    assert sorted({message.id for message in by_backend}) == ["switchyard.E040", "switchyard.E041", "switchyard.E042"]
+    assert "no queue" in str(by_backend[0]) and "nowhere" in str(by_backend[0])
