@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import sys
 import uuid
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import pytest
 import redis
 from dramatiq.broker import Broker
 from dramatiq.brokers.redis import RedisBroker as StockBroker
@@ -16,6 +19,7 @@ from dramatiq.middleware import AsyncIO, CurrentMessage, GroupCallbacks, Middlew
 from dramatiq.rate_limits.backends import RedisBackend as RateLimiterBackend
 from dramatiq.results import Results
 from dramatiq.results.backends import RedisBackend as ResultBackend
+from dramatiq.results.backends import StubBackend
 
 from broker.redis_broker import RedisBroker
 from broker.topology import Pool, Queue, RetryPolicy, Yard
@@ -29,8 +33,14 @@ MODULES = ("options", "kinds", "compositions", "stored", "limits")
 
 
 def test_every_case_has_the_same_result_under_both(
-    valkey: redis.Redis, yard_broker: Callable[..., RedisBroker], run_worker: Any
+    valkey: redis.Redis,
+    valkey_url: str,
+    yard_broker: Callable[..., RedisBroker],
+    run_worker: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv("REDIS_URL", valkey_url)
+
     def stock(own: list[Middleware]) -> Broker:
         listed = [*(made() for made in default_middleware if made is not Retries), Retries(max_retries=RETRIES)]
         namespace = f"stock-{uuid.uuid4().hex[:8]}"
@@ -48,6 +58,19 @@ def test_every_case_has_the_same_result_under_both(
     assert len(of_stock) > 15
     assert [name for name, result in of_stock.items() if not result] == []
     assert of_stock["shutdown"] == ["started", "Shutdown", "started"], "the worker was stopped while it ran"
+
+
+def test_the_project_knows_dramatiq_alone_and_uses_every_option_of_its_middleware() -> None:
+    trees = [ast.parse(path.read_text()) for path in (Path(__file__).parent / "project").glob("*.py")]
+    nodes = [node for tree in trees for node in ast.walk(tree)]
+    sources = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    sources |= {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module and not node.level}
+    used = {node.arg for node in nodes if isinstance(node, ast.keyword)}
+    used |= {node.value for node in nodes if isinstance(node, ast.Constant)}  # of a dict of options
+    made: list[Middleware] = [*(each() for each in default_middleware), Results(backend=StubBackend())]
+
+    assert {source.partition(".")[0] for source in sources} - sys.stdlib_module_names == {"dramatiq"}
+    assert {option for each in made for option in each.actor_options} - used == {"pipe_target"}, "Dramatiq ignores it"
 
 
 def yard() -> Yard:

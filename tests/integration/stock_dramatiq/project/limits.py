@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import uuid
 from collections.abc import Callable
 from typing import Any
@@ -17,12 +18,10 @@ from dramatiq.rate_limits import (
 )
 from dramatiq.rate_limits.backends import RedisBackend
 
-from tests.environment import SERVER
-
 from . import journal
 from .cases import case
 
-BACKEND = RedisBackend(url=SERVER.url)
+BACKEND = RedisBackend(url=os.environ["REDIS_URL"])
 RUN = uuid.uuid4().hex[:8]
 LIMITERS: dict[str, RateLimiter] = {
     "concurrent": ConcurrentRateLimiter(BACKEND, f"{RUN}-concurrent", limit=2),
