@@ -256,7 +256,7 @@ class UnencodablePayload(SwitchyardError, ValueError):
         shown = parameter or path
         subject = f"argument {shown}" if parameter else shown or "the message"
         # Not str.format: a key in the path may hold braces.
-        instead = remedy.replace("{}", shown)
+        instead = remedy.replace("{}", shown) + (" and fetch it in the actor" if remedy.endswith(".pk") else "")
         instead = instead or "text, finite numbers, true, false, null, lists, and dicts with text as keys"
         super().__init__(f"actor {actor_name}: {subject} {fact}; send {instead}")
 

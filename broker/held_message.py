@@ -8,6 +8,7 @@ from dramatiq.broker import MessageProxy
 from dramatiq.message import Message
 
 from broker.clock import now_ms
+from broker.queue.arguments.types import in_message
 from broker.queue.dead_letter_json import LOCAL_OPTIONS
 from broker.queue.operations import QueueOperations
 from broker.queue.results import Lease
@@ -74,12 +75,13 @@ class HeldMessage(MessageProxy):
 
 def moved_copy(message: Message[Any] | MessageProxy, lane: str, options: dict[str, Any]) -> Message[Any]:
     """Return a copy for a lane, with changed options, without the options that describe only its old place."""
+    sent = in_message(message)
     kept = {name: value for name, value in message.options.items() if name not in LOCAL_OPTIONS}
     return Message(
         queue_name=lane,
         actor_name=message.actor_name,
-        args=message.args,
-        kwargs=message.kwargs,
+        args=sent.args,
+        kwargs=sent.kwargs,
         options={**kept, **options},
         message_id=message.message_id,
         message_timestamp=message.message_timestamp,

@@ -1,4 +1,4 @@
-"""Arguments: bound to the actor's signature when a message is sent, so that a wrong call fails where it is written.
+"""Arguments: compared with signature and annotations when a message is sent, so that a wrong call fails where written.
 
 Messages of other code, which may not fit this worker's actors, are checked again before they run:
 :mod:`middleware.parking`.
@@ -18,12 +18,13 @@ from dramatiq.broker import Broker
 from dramatiq.message import Message
 from dramatiq.middleware import Middleware
 
+from broker.queue.arguments.types import argument_types, steps_of
 from broker.queue.depth_limits import follows_a_job
 from middleware.errors import ArgumentMismatch, InvalidArguments
 
 
 class Arguments(Middleware):
-    """Middleware that refuses messages whose arguments do not fit the actor's signature.
+    """Middleware that refuses messages whose arguments do not fit the actor's signature or its annotations.
 
     Raises:
         ArgumentMismatch: from ``send`` when the call is wrong; ``InvalidArguments`` when ``kwargs`` is no ``dict``.
@@ -40,14 +41,34 @@ class Arguments(Middleware):
         actor = broker.actors.get(message.actor_name)
         if actor is not None and type(message.kwargs) is not dict:
             require_named(actor, message.kwargs)
-        if actor is None or fits(calls_of(actor.fn), len(message.args), message.kwargs.keys()):
-            return
-        if (wrong := misfit(actor.fn, len(message.args), message.kwargs.keys())) is not None:
-            if "delay" in message.kwargs and "delay" not in signature_of(actor.fn).parameters:
-                wrong += "; delay is an option, write send_with_options(args=(...), delay=10_000), in milliseconds"
-            if len(message.args) > 1 and all(isinstance(one, str) and len(one) == 1 for one in message.args):
-                wrong += "; args is a tuple, of one text write args=(text,) with a comma"
-            raise ArgumentMismatch(message.actor_name, wrong, actor.fn)
+        if actor is not None and not fits(calls_of(actor.fn), len(message.args), message.kwargs.keys()):
+            _require_signature(actor, message)
+        if actor is not None:
+            require_types(actor, message.args, message.kwargs)
+        for step in steps_of(message.options) if message.options else ():
+            following = broker.actors.get(step["actor_name"])
+            if following is not None:
+                require_types(following, tuple(step["args"]), step["kwargs"])
+
+
+def _require_signature(actor: Actor[..., Any], message: Message[Any]) -> None:
+    if (wrong := misfit(actor.fn, len(message.args), message.kwargs.keys())) is not None:
+        if "delay" in message.kwargs and "delay" not in signature_of(actor.fn).parameters:
+            wrong += "; delay is an option, write send_with_options(args=(...), delay=10_000), in milliseconds"
+        if len(message.args) > 1 and all(isinstance(one, str) and len(one) == 1 for one in message.args):
+            wrong += "; args is a tuple, of one text write args=(text,) with a comma"
+        raise ArgumentMismatch(message.actor_name, wrong, actor.fn)
+
+
+def require_types(actor: Actor[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Refuse arguments that do not fit the annotations of their parameters.
+
+    Raises:
+        ArgumentMismatch: with the first such argument.
+    """
+    types = argument_types(actor.fn)
+    if not types.fit(args, kwargs) and (wrong := types.misfit(args, kwargs)) is not None:
+        raise ArgumentMismatch(actor.actor_name, wrong, actor.fn)
 
 
 def refuse_unusable_calls() -> None:

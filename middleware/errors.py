@@ -43,7 +43,7 @@ class CancelInterrupt(Interrupt):
 
 
 class ArgumentMismatch(SwitchyardError, MiddlewareError):
-    """Arguments that do not fit the signature of the actor's function."""
+    """Arguments that do not fit the signature of the actor's function, or its annotations."""
 
     def __init__(self, actor_name: str, fact: str, function: Callable[..., Any]) -> None:
         place = place_of(function)
@@ -65,6 +65,14 @@ class MissingWorker(SwitchyardError, RuntimeError):
             f"actor {actor_name}: it is async ({place}), and this process is no worker, whose event loop runs it; "
             f"write {name}.send(...), or asyncio.run({name}.fn.__wrapped__(...)) to run it here"
         )
+
+
+class ReceivedMisfit(ArgumentMismatch):
+    """A received message with an argument that cannot be converted to the actor's annotation."""
+
+    def __init__(self, actor_name: str, fact: str, function: Callable[..., Any]) -> None:
+        remedy = "requeue it with other arguments, or once every worker has code that accepts these"
+        super().__init__(actor_name, f"{fact}; {remedy}", function)
 
 
 class UnknownActor(SwitchyardError, ActorNotFound):

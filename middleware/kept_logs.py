@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from dramatiq.actor import Actor
 
+from broker.queue.arguments.types import in_message
 from broker.stores.ended_jobs import LOGS_LIMIT_BYTES
 from middleware.logs import JOBS_LOGGER, printable, running_job
 from middleware.redaction import without_arguments, without_secrets
@@ -47,7 +48,8 @@ class KeptLogs(logging.Handler):
         lines = self._lines.get(message.message_id)
         if not lines:
             return None
-        payload = {"args": list(message.args), "kwargs": message.kwargs}
+        sent = in_message(message)
+        payload = {"args": list(sent.args), "kwargs": sent.kwargs}
         text = without_arguments(actor, payload, without_secrets("".join(lines)))
         return text.encode("utf-8", "backslashreplace")[-LOGS_LIMIT_BYTES:].decode("utf-8", "ignore")
 

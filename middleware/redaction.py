@@ -10,6 +10,8 @@ from typing import Any, ClassVar
 from dramatiq.actor import Actor
 from dramatiq.middleware import Middleware
 
+from broker.queue.arguments.types import Misfit, argument_types
+from broker.queue.arguments.values import leaves
 from middleware.arguments import missing_arguments, signature_of
 from middleware.option_rules import OptionRule
 
@@ -78,10 +80,23 @@ def without_arguments(actor: Actor[..., Any] | None, payload: dict[str, Any], te
     names, places = _hidden(actor, payload)
     hidden = [payload["args"][place] for place in places if place < len(payload["args"])]
     hidden += [payload["kwargs"][name] for name in names if name in payload["kwargs"]]
+    hidden += _typed(actor, payload, names, places)
     secrets = {form for value in hidden for text in _texts(value) for form in _written(text)}
     for secret in sorted(secrets, key=len, reverse=True):
         text = text.replace(secret, HIDDEN)
     return text
+
+
+def _typed(actor: Actor[..., Any] | None, payload: dict[str, Any], names: set[str], places: set[int]) -> list[Any]:
+    """Return the redacted values that the actor got in place of JSON: a log may have them as Python writes them."""
+    if actor is None or not names or not (types := argument_types(actor.fn)).is_typed:
+        return []
+    try:
+        args, kwargs = types.received(payload["args"], payload["kwargs"])
+    except Misfit:
+        return []
+    got = [args[place] for place in places if place < len(args)] + [kwargs[name] for name in names if name in kwargs]
+    return [form for value in got for form in (value, leaves(value))]
 
 
 def _texts(value: Any) -> Iterator[str]:
@@ -92,6 +107,8 @@ def _texts(value: Any) -> Iterator[str]:
             yield from _texts(item)
     elif len(text := str(value)) >= SHORTEST_SECRET:
         yield text
+        if not isinstance(value, str):
+            yield repr(value)
 
 
 def _written(text: str) -> tuple[str, ...]:

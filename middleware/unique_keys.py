@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import structlog
@@ -10,6 +11,7 @@ from dramatiq.broker import Broker
 from dramatiq.message import Message
 from dramatiq.middleware import Middleware
 
+from broker.queue.arguments.types import argument_types
 from broker.queue.depth_limits import follows_a_job
 from middleware.arguments import signature_of
 from middleware.errors import InvalidOption
@@ -51,10 +53,10 @@ class UniqueKeys(Middleware):
         if key is None:
             actor = broker.actors.get(message.actor_name)
             option = actor.options.get("unique_key") if actor else None
-            if option is None:
+            if actor is None or option is None:
                 return
             try:
-                key = option(*message.args, **message.kwargs) if callable(option) else option
+                key = _made(option, actor, message) if callable(option) else option
                 remedy = _of_key(key)
             except Exception as error:  # noqa: BLE001  the project's own function
                 key, remedy = option, f"it raised {type(error).__name__}, mend the function"
@@ -64,6 +66,13 @@ class UniqueKeys(Middleware):
             if remedy:
                 raise InvalidOption(message.actor_name, "unique_key", key, remedy)
             message.options["unique_key"] = key
+
+
+def _made(function: Callable[..., Any], actor: Actor[..., Any], message: Message[Any]) -> Any:
+    """Return the key of a call. The function gets what the actor gets, also of a sender that writes JSON."""
+    types = argument_types(actor.fn)
+    args, kwargs = types.received(*types.sent(message.args, message.kwargs))
+    return function(*args, **kwargs)
 
 
 def _of_actor(key: Any, actor: Actor[..., Any]) -> str:

@@ -61,6 +61,7 @@ from middleware.retries import Retries
 from middleware.shutdown_notices import ShutdownNotices
 from middleware.status import Status
 from middleware.time_limits import TimeLimits
+from middleware.typed_arguments import TypedArguments
 from middleware.unique_keys import UniqueKeys
 
 STORES_REFUSED_S = 0.3
@@ -187,6 +188,7 @@ def in_order(
         Envelope(),
         *extra,
         *([DeclaredOptions()] if extra else []),
+        TypedArguments(),
         TimeLimits(yard=yard, interrupts=interrupts),
     ]
 

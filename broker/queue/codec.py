@@ -13,6 +13,7 @@ from dramatiq.message import Message
 from broker.errors import InvalidMessageId, UnencodablePayload, UnreadablePayload
 from broker.queue import json_body
 from broker.queue.argument_names import with_parameter
+from broker.queue.arguments.types import in_json
 from broker.queue.results import Entry
 
 NO_ACTORS: Final[Mapping[str, Actor[Any, Any]]] = MappingProxyType({})
@@ -39,7 +40,7 @@ def entry_of(message: Message[Any], actors: Mapping[str, Actor[Any, Any]] = NO_A
     """Return a new message as an entry to enqueue.
 
     Args:
-        actors: Actors by name, whose parameters an error names.
+        actors: Actors by name, which say how arguments become JSON, and whose parameters an error names.
 
     Raises:
         InvalidMessageId, PayloadTooLarge, UnencodablePayload: it cannot be sent.
@@ -48,7 +49,7 @@ def entry_of(message: Message[Any], actors: Mapping[str, Actor[Any, Any]] = NO_A
     if not isinstance(id_, str) or not MESSAGE_ID.fullmatch(id_):
         raise InvalidMessageId(id_)
     try:
-        body = encode(message)
+        body = encode(in_json(message, actors))
     except UnencodablePayload as error:
         actor = actors.get(message.actor_name)
         raise (error if actor is None else with_parameter(error, actor.fn)) from None

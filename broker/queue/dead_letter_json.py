@@ -13,6 +13,7 @@ from dramatiq.broker import MessageProxy
 from dramatiq.errors import ActorNotFound
 
 from broker.clock import now_ms
+from broker.queue.arguments.types import in_message
 from broker.shapes import DeadLetter
 
 logger = logging.getLogger("switchyard.broker")
@@ -51,12 +52,13 @@ def decode(queue: str, data: bytes) -> DeadLetter | None:
 
 def payload_of(message: Any) -> dict[str, Any]:
     """Return the fields of a message that its dead letter keeps."""
+    sent = in_message(message)
     options = {name: value for name, value in message.options.items() if name not in LOCAL_OPTIONS}
     return {
         "queue_name": message.queue_name,
         "actor_name": message.actor_name,
-        "args": list(message.args),
-        "kwargs": message.kwargs,
+        "args": list(sent.args),
+        "kwargs": sent.kwargs,
         "options": options,
         "message_id": message.message_id,
         "message_timestamp": int(message.message_timestamp),

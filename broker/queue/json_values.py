@@ -24,6 +24,8 @@ _BY_TYPE: Final[tuple[tuple[Any, str], ...]] = (
 
 DEEPEST_PATH: Final = 20
 SHOWN_KEY: Final = 40
+# Of a model: its key.
+BY_KEY: Final = "{}.pk"
 
 
 def expression_for(value: Any) -> str:
@@ -33,10 +35,10 @@ def expression_for(value: Any) -> str:
     such as ``request.user``, is loaded.
     """
     kind = type(value)
-    if hasattr(kind, "_meta") and hasattr(kind, "pk"):
-        return "{}.pk"
+    if is_model(kind):
+        return BY_KEY
     if kind.__name__ == "SimpleLazyObject":  # request.user; its class is the model's only once it is loaded
-        return "{}.pk" if hasattr(value, "pk") else "str({})"
+        return BY_KEY if hasattr(value, "pk") else "str({})"
     if any(base.__name__ == "Promise" for base in kind.__mro__):
         return "str({})"
     if any(base.__name__ == "QuerySet" for base in kind.__mro__):
@@ -87,3 +89,8 @@ def _is_json(value: Any) -> bool:
 def _short(key: Any) -> str:
     shown = repr(key)
     return shown if len(shown) <= SHOWN_KEY else f"{shown[:SHOWN_KEY]}…"
+
+
+def is_model(kind: type) -> bool:
+    """Return whether a class is a model of Django."""
+    return hasattr(kind, "_meta") and hasattr(kind, "pk")

@@ -25,7 +25,7 @@ from broker.clock import datetime_of
 from broker.errors import BrokerError
 from broker.interface import facilities
 from broker.stores.record_fields import progress_of
-from middleware.arguments import misfit, require_named
+from middleware.arguments import misfit, require_named, require_types
 from middleware.errors import ArgumentMismatch, Cancelled
 
 logger = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ def submit(
         delay_ms: Milliseconds until the job may start.
         job_id: A UUID, the same for the same work: while its record is kept, it is not enqueued again. By default a
             random one, or with an ``Idempotency-Key`` one that is the same for every repetition of the request.
-        args, kwargs: The actor's arguments, checked against its signature here.
+        args, kwargs: The actor's arguments, checked against its signature and annotations here.
 
     Raises:
         BrokerUnavailable: the broker did not answer. The job may have been enqueued nevertheless.
@@ -79,7 +79,7 @@ def enqueue_on_commit(
         owner: As for ``submit``.
         using: Alias of the transaction's database.
         job_id: As for ``submit``.
-        args, named: The actor's arguments as ``send`` takes them, checked against its signature here.
+        args, named: The actor's arguments as ``send`` takes them, checked against its signature and annotations here.
         kwargs: More of them by name, such as those that are called ``owner``.
 
     Raises:
@@ -92,6 +92,7 @@ def enqueue_on_commit(
     message, look_up = message_of(actor, owner, merged, job_id, args)
     if (wrong := misfit(actor.fn, len(args), message.kwargs.keys())) is not None:
         raise ArgumentMismatch(actor.actor_name, wrong, actor.fn)
+    require_types(actor, message.args, message.kwargs)
     transaction.on_commit(lambda: enqueue_message(actor.broker, message, None, look_up=look_up), using=using)
     return message.message_id
 

@@ -98,6 +98,16 @@ def _exception() -> None:
     assert message._exception is error
 
 
+@canary("`MessageProxy._message`")
+def _message() -> None:
+    message = dramatiq.Message("q", "a", (1,), {}, {})
+    proxy = MessageProxy(message)
+
+    proxy.args = (2,)
+    assert proxy._message is message
+    assert message.args == (1,)
+
+
 @canary("`set(options) - broker.actor_options`")
 def _subtracted() -> None:
     class Asked(set[str]):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import traceback
 from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import dramatiq
@@ -18,6 +20,13 @@ from middleware.crashes import Crashes, HardLimitExceeded, Poison, SuspectedPois
 from middleware.fingerprints import fingerprint_of
 from middleware.outcomes import outcome_of
 from middleware.redaction import HIDDEN, Redaction, without_arguments
+
+
+@dataclass
+class Payment:
+    """Argument with a type."""
+
+    at: datetime
 
 
 class Transport:
@@ -154,6 +163,21 @@ def test_hidden_arguments_are_found_however_a_log_writes_them(card: str, write: 
 
     assert write(card).strip("\"'") not in said
     assert "charging" in said and "please" in said
+
+
+@pytest.mark.parametrize("write", [lambda paid: paid, lambda paid: paid.at, lambda paid: repr(paid.at)])
+def test_hidden_arguments_are_found_as_the_actor_logs_them(write: Callable[[Any], Any]) -> None:
+    known, paid = broker(1), Payment(datetime(2026, 5, 1, 12, 30, tzinfo=UTC))
+    known.add_middleware(Redaction())
+
+    @dramatiq.actor(broker=known, actor_name="job", redact=["paid"])
+    def job(paid: Payment) -> None:
+        """Never runs."""
+
+    payload = {"args": [{"at": "2026-05-01T12:30:00Z"}], "kwargs": {}}
+    said = without_arguments(job, payload, f"charging {write(paid)}, please")
+
+    assert said == f"charging {HIDDEN}, please"
 
 
 def test_equal_arguments_have_one_fingerprint() -> None:

@@ -1,0 +1,320 @@
+"""Arguments go in with the types of the annotations, travel as JSON, and come out the same, or are refused."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import TYPE_CHECKING, Annotated, Any
+from uuid import UUID
+
+import dramatiq
+import msgspec
+import pytest
+from django.contrib.auth.models import User
+from django.db.models import TextChoices
+from django.utils.functional import SimpleLazyObject
+from django.utils.safestring import SafeString
+from django.utils.timezone import get_fixed_timezone
+from dramatiq.brokers.stub import StubBroker
+from dramatiq.message import Message
+from hypothesis import given
+from hypothesis import strategies as st
+
+from broker.errors import UnencodablePayload
+from broker.queue.arguments.types import ArgumentTypes, Misfit, in_json
+from broker.queue.codec import decode, entry_of
+from tests.unit.broker.queue.arguments.kinds import KINDS, Colour, Line, Order, State, told
+
+if TYPE_CHECKING:
+    from nowhere import Nothing
+
+NOON = datetime.datetime(2026, 5, 1, 12)  # noqa: DTZ001  the zone is added where it matters
+DAY = NOON.date()
+
+
+class Status(TextChoices):
+    """Choices of a model's field."""
+
+    PAID = "paid", "Paid"
+
+
+class LaterDay(datetime.date):
+    """Date of a library that moves the clock."""
+
+
+class LaterTime(datetime.datetime):
+    """Time of such a library."""
+
+
+@dataclass
+class Express(Line):
+    """Line with more fields than the annotation's."""
+
+    hours: int = 1
+
+
+def with_annotation(annotation: Any, default: Any = ...) -> Callable[..., Any]:
+    """Return a function with one parameter, ``value``."""
+
+    def function(value: Any) -> None: ...
+
+    def with_default(value: Any = default) -> None: ...
+
+    chosen = function if default is ... else with_default
+    chosen.__annotations__ = {"value": annotation}
+    return chosen
+
+
+def of(annotation: Any, default: Any = ...) -> ArgumentTypes:
+    """Return the types of such a function."""
+    return ArgumentTypes(with_annotation(annotation, default))
+
+
+def travelled(types: ArgumentTypes, *args: Any) -> tuple[Any, ...]:
+    """Return arguments after their way as JSON."""
+    sent, _ = types.sent(args, {})
+    return types.received(json.loads(json.dumps(sent)), {})[0]
+
+
+@pytest.mark.parametrize("annotation", KINDS, ids=str)
+def test_every_value_of_every_type_comes_out_the_same(annotation: Any) -> None:
+    types = of(annotation)
+
+    @given(KINDS[annotation])
+    def check(value: Any) -> None:
+        assert types.misfit((value,), {}) is None
+        assert types.fit((value,), {}) or types.is_typed
+        assert [told(each) for each in travelled(types, value)] == [told(value)]
+
+    check()
+
+
+@pytest.mark.parametrize("annotation", KINDS, ids=str)
+def test_the_json_form_of_a_value_may_be_sent_as_well(annotation: Any) -> None:
+    types = of(annotation)
+
+    @given(KINDS[annotation])
+    def check(value: Any) -> None:
+        form = json.loads(json.dumps(types.sent((value,), {})[0]))
+        assert types.misfit(form, {}) is None
+        assert [told(each) for each in travelled(types, *form)] == [told(value)]
+
+    check()
+
+
+@given(st.sampled_from(list(KINDS)), st.sampled_from(list(KINDS)), st.data())
+def test_what_is_let_in_comes_out_the_same_or_was_json(annotation: Any, other: Any, data: st.DataObject) -> None:
+    broker, value = StubBroker(), data.draw(KINDS[other])
+    actor = dramatiq.actor(with_annotation(annotation), broker=broker, actor_name="one")
+    types = ArgumentTypes(actor.fn)
+
+    if types.misfit((value,), {}) is not None:
+        return
+    try:
+        message = decode(entry_of(actor.message(value), broker.actors).body, message_id="1", lane="default")
+    except UnencodablePayload:
+        return
+    [got] = types.received(message.args, {})[0]
+    assert got == value or _as_json(value) is not None, (value, got)
+
+
+def _as_json(value: Any) -> str | None:
+    with contextlib.suppress(TypeError):
+        return json.dumps(value)
+    return None
+
+
+@pytest.mark.parametrize(
+    ("annotation", "value", "fact"),
+    [
+        (str, 5, "argument value expects str; this int does not fit"),
+        (str, None, "argument value expects str; this NoneType does not fit"),
+        (str, UUID(int=1), "expects str; this UUID does not fit; send str(value)"),
+        (str, DAY, "expects str; this date does not fit; send value.isoformat()"),
+        (int, True, "expects int; this bool does not fit"),
+        (int, 1.0, "expects int; this float does not fit"),
+        (int, "5", "expects int; this str does not fit"),
+        (float, "5", "expects float; this str does not fit"),
+        (bool, 1, "expects bool; this int does not fit"),
+        (list[str], ["a", 5], "expects list[str]; value[1] does not fit"),
+        (dict[str, int], {"a": "b"}, "expects dict[str, int]; value[...] does not fit"),
+        (Annotated[int, msgspec.Meta(ge=1)], 0, "this int does not fit"),
+        (Colour, "green", "expects tests.unit.broker.queue.arguments.kinds.Colour; this str does not fit"),
+        (Colour, State.PAID, "this State does not fit"),
+        (datetime.date, NOON, "expects datetime.date; this datetime does not fit"),
+        (datetime.date, "May", "expects datetime.date; this str does not fit"),
+        (datetime.datetime, DAY, "expects datetime.datetime; this date does not fit"),
+        (UUID, "x", "expects uuid.UUID; this str does not fit"),
+        (Decimal, "one", "expects decimal.Decimal; this str does not fit"),
+        (Order, Order("soon", []), "value.due does not fit"),  # type: ignore[arg-type]
+        (Order, Order(DAY, [Line(UUID(int=1), "x")]), "value.lines[0].price does not fit"),  # type: ignore[arg-type]
+        (Order, Order(DAY, [], extra={"at": NOON}), "would come out as another value"),
+        (Line, Express(UUID(int=1), Decimal(1)), "would come out as another value"),
+        (tuple[Any, datetime.date], (DAY, DAY), "would come out as another value"),
+        (tuple[Any, datetime.date], (object(), DAY), "this tuple holds object, which has no JSON form"),
+        (datetime.date, object(), "this object has no JSON form"),
+        (list[datetime.date], {DAY}, "would come out as another value"),
+        (str, User(pk=1), "this User does not fit; send value.pk and fetch it in the actor"),
+        (Order, User(pk=1), "this User has no JSON form; send value.pk and fetch it in the actor"),
+        (int, SimpleLazyObject(lambda: User(pk=1)), "send value.pk and fetch it in the actor"),
+    ],
+)  # fmt: skip
+def test_a_value_that_does_not_fit_is_refused_with_the_arguments_name(annotation: Any, value: Any, fact: str) -> None:
+    types = of(annotation)
+
+    assert not types.fit((value,), {})
+    assert fact in (types.misfit((value,), {}) or "")
+    assert "green" not in (types.misfit((value,), {}) or "")
+
+
+@pytest.mark.parametrize(
+    ("annotation", "value"),
+    [
+        (str, SafeString("a")),
+        (str, Status.PAID),
+        (float, 5),
+        (int, 2**70),
+        (list[str], ("a",)),
+        (Any, object()),
+        (object, 5),
+        (dict, {"a": 1}),
+    ],
+)
+def test_what_json_makes_of_a_plain_value_is_sent_as_it_is(annotation: Any, value: Any) -> None:
+    types = of(annotation)
+
+    assert types.fit((value,), {})
+    assert types.misfit((value,), {}) is None
+    assert types.sent((value,), {})[0] == (value,)
+
+
+@pytest.mark.parametrize(
+    ("annotation", "value", "got"),
+    [
+        (datetime.date, LaterDay(2026, 5, 1), DAY),
+        (datetime.datetime, LaterTime(2026, 5, 1, 12), NOON),
+        (
+            datetime.datetime,
+            NOON.replace(tzinfo=get_fixed_timezone(120)),
+            NOON.replace(tzinfo=datetime.timezone(datetime.timedelta(hours=2))),
+        ),
+        (Status, Status.PAID, Status.PAID),
+        (list[datetime.date], (DAY,), [DAY]),
+    ],
+)
+def test_values_of_related_types_come_out_as_the_annotation_says(annotation: Any, value: Any, got: Any) -> None:
+    types = of(annotation)
+
+    assert types.misfit((value,), {}) is None
+    assert told(travelled(types, value)[0]) == told(got)
+
+
+def test_none_fits_where_it_is_the_default() -> None:
+    assert of(str, None).fit((None,), {})
+    assert travelled(of(datetime.date, None), None) == (None,)
+    assert of(str, "a").misfit((None,), {}) is not None
+
+
+def test_every_kind_of_parameter_has_its_type() -> None:
+    def function(
+        first: datetime.date, /, second: int, *more: datetime.date, third: str = "", **others: Decimal
+    ) -> None: ...
+
+    types = ArgumentTypes(function)
+
+    args, kwargs = types.sent((DAY, 1, DAY), {"third": "x", "price": Decimal("1.50")})
+    assert (args, kwargs) == (("2026-05-01", 1, "2026-05-01"), {"third": "x", "price": "1.50"})
+    assert types.received(args, kwargs) == ((DAY, 1, DAY), {"third": "x", "price": Decimal("1.50")})
+    assert "argument more[1] expects datetime.date" in str(types.misfit((DAY, 1, DAY, 5), {}))
+    assert "argument price expects Decimal" in str(types.misfit((DAY, 1), {"price": []}))
+    assert "argument second expects int" in str(types.misfit((DAY,), {"second": "x"}))
+
+
+@pytest.mark.parametrize(
+    ("annotation", "fault"),
+    [
+        ("Nothing", "its names cannot be resolved, NameError: name 'Nothing' is not defined"),
+        (str | datetime.date, "Type unions may not contain more than one str-like type"),
+        (User, "User is a model of Django"),
+        (list[User], "User is a model of Django"),
+        (Iterable[str], ""),
+        (Callable[[], None], ""),
+    ],
+)
+def test_an_annotation_that_cannot_be_compared_counts_as_none(annotation: Any, fault: str) -> None:
+    types = of(annotation)
+
+    assert types.fit((object(),), {})
+    assert not types.is_typed
+    assert types.faults.get("value", ("", ""))[1].startswith(fault)
+    assert bool(types.faults) is bool(fault)
+
+
+def test_an_annotation_that_cannot_be_resolved_hides_no_other() -> None:
+    def function(first: Nothing, second: datetime.date) -> None: ...
+
+    assert travelled(ArgumentTypes(function), 1, DAY) == (1, DAY)
+
+
+def test_class_based_and_asynchronous_actors_have_types() -> None:
+    broker = StubBroker()
+
+    class Remind(dramatiq.GenericActor):
+        class Meta:
+            @staticmethod
+            def actor(function: Any, **options: Any) -> Any:
+                return dramatiq.actor(function, broker=broker)
+
+        def perform(self, day: datetime.date) -> None: ...
+
+    @dramatiq.actor(broker=broker)
+    async def later(day: datetime.date) -> None: ...
+
+    for name in ("Remind", "later"):
+        assert travelled(ArgumentTypes(broker.actors[name].fn), DAY) == (DAY,)
+
+
+@pytest.mark.parametrize(("value", "got"), [("7", 7), (7, 7)])
+def test_a_received_value_that_nearly_fits_is_converted(value: Any, got: Any) -> None:
+    assert of(tuple[int, datetime.date]).received(([value, "2026-05-01"],), {}) == (((got, DAY),), {})
+
+
+def test_a_received_value_that_cannot_be_converted_is_named() -> None:
+    with pytest.raises(Misfit, match=r"argument value expects datetime.date; this str does not fit"):
+        of(datetime.date).received(("tomorrow",), {})
+
+
+def test_the_steps_of_a_pipeline_travel_as_json() -> None:
+    broker = StubBroker()
+
+    @dramatiq.actor(broker=broker)
+    def first(day: datetime.date) -> None: ...
+
+    @dramatiq.actor(broker=broker)
+    def then(price: Decimal, *, day: datetime.date) -> None: ...
+
+    line = dramatiq.pipeline([first.message(DAY), then.message(Decimal("1.5"), day=DAY), then.message(day=DAY)])
+    message = line.messages[0]
+
+    sent = decode(entry_of(message, broker.actors).body, message_id="1", lane="default")
+    step = sent.options["pipe_target"]
+    assert (sent.args, step["args"], step["kwargs"]) == (("2026-05-01",), ["1.5"], {"day": "2026-05-01"})
+    assert step["options"]["pipe_target"]["kwargs"] == {"day": "2026-05-01"}
+    assert message.args == (DAY,)
+
+
+def test_a_message_of_plain_arguments_is_encoded_as_it_is() -> None:
+    broker = StubBroker()
+
+    @dramatiq.actor(broker=broker)
+    def add(a: int, b: int) -> None: ...
+
+    message = add.message(1, 2)
+
+    assert in_json(message, broker.actors) is message
+    unknown: Message[Any] = Message("default", "unknown", (DAY,), {}, {})
+    assert in_json(unknown, broker.actors) is unknown
