@@ -16,6 +16,7 @@ from apps.platform.payload import NUMBERED, by_name, json_value, name_at, places
 from broker.errors import PayloadTooLarge, UnencodablePayload
 from broker.interface import Arguments, facilities
 from broker.queue import json_body
+from broker.queue.arguments.types import Misfit, argument_types
 from broker.shapes import DeadLetter as Letter
 from middleware.arguments import misfit, signature_of
 from middleware.redaction import HIDDEN, SECRET_NAME, redacted
@@ -70,6 +71,10 @@ def parse(row: DeadLetter, text: str) -> EditedArguments:
     args, kwargs = _placed(actor, values, len(old["args"]))
     if (wrong := misfit(actor.fn, len(args), kwargs.keys())) is not None:
         raise ArgumentsRefused(f"{wrong}; the actor is declared as {letter.actor}{signature_of(actor.fn)}")
+    try:
+        argument_types(actor.fn).received(args, kwargs)
+    except Misfit as wrong:
+        raise ArgumentsRefused(str(wrong)) from None
     try:
         json_body.encode({"actor": letter.actor, "args": args, "kwargs": kwargs, "options": old["options"]})
     except (PayloadTooLarge, UnencodablePayload) as error:

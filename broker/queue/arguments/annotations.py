@@ -72,13 +72,24 @@ def callee_of(function: Callable[..., Any]) -> Callable[..., Any]:
     return function.perform if isinstance(function, GenericActor) else function
 
 
-def takes_text(annotation: Any) -> bool:
-    """Return whether the JSON of an annotation's values is text, or may be."""
-    try:
-        info = msgspec.inspect.type_info(annotation)
-    except Exception:  # noqa: BLE001  an annotation is code
-        return False
-    return any(_is_text(part) for part in getattr(info, "types", (info,)))
+def takes_text(annotation: Any, *, only: bool = False) -> bool:
+    """Return whether the JSON of an annotation's values may be text.
+
+    Args:
+        only: Whether it always is, but for ``None``.
+    """
+    found = [_is_text(part) for part in _parts(annotation) if not isinstance(part, msgspec.inspect.NoneType)]
+    return all(found) and bool(found) if only else any(found)
+
+
+def takes_none(annotation: Any) -> bool:
+    """Return whether ``None`` is among an annotation's values."""
+    return any(isinstance(part, msgspec.inspect.NoneType) for part in _parts(annotation))
+
+
+def _parts(annotation: Any) -> tuple[Any, ...]:
+    info = msgspec.inspect.type_info(annotation)
+    return getattr(info, "types", (info,))
 
 
 def _annotation(parameter: inspect.Parameter, names: dict[str, Any]) -> Annotation:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import datetime
 import re
 from dataclasses import replace
 from typing import Any
 
 import dramatiq
 import pytest
+from django.contrib.auth.models import User
 from dramatiq.brokers.stub import StubBroker
 from dramatiq.middleware import Callbacks, Middleware
 
@@ -136,6 +138,32 @@ def test_a_method_is_no_actor() -> None:
     assert (message.id, message.is_serious()) == ("switchyard.W022", False)
     assert message.obj.startswith("actor render (tests/unit/workers/test_actor_checks.py:")
     assert "its first parameter is 'self'" in message.msg
+
+
+def test_an_annotation_that_counts_as_none_is_seen() -> None:
+    broker = broker_with(queue_name="work")
+
+    @dramatiq.actor(broker=broker, queue_name="work")
+    def bill(customer: User, due: Nowhere, other: str | datetime.date, to: str, day: datetime.date) -> None: ...  # type: ignore[name-defined]  # noqa: F821
+
+    messages = check_actors(YARD, broker)
+
+    assert {message.id for message in messages} == {"switchyard.W025"}
+    assert all(message.obj.startswith("actor bill (tests/unit/workers/test_actor_checks.py:") for message in messages)
+    assert [(message.msg.partition(":")[0], message.hint) for message in messages] == [
+        (
+            "argument customer has the annotation User, which counts as none",
+            "send the key and fetch the object in the actor: customer_id: int",
+        ),
+        (
+            "argument due has the annotation Nowhere, which counts as none",
+            "import its names outside of TYPE_CHECKING, or leave the annotation out",
+        ),
+        (
+            "argument other has the annotation str | datetime.date, which counts as none",
+            "annotate one of the types, or Any",
+        ),
+    ]
 
 
 def test_a_lifetime_of_results_that_are_not_stored_is_seen() -> None:

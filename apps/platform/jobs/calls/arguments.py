@@ -13,6 +13,7 @@ from dramatiq.actor import Actor
 
 from apps.platform.jobs.calls.errors import InvalidCall
 from apps.platform.jobs.calls.parameters import VARIADIC, ActorParameter, parameters_of
+from broker.queue.arguments.values import from_json
 from middleware.arguments import misfit, require_named, signature_of
 
 # Index of faults that belong to the call and to no parameter.
@@ -101,7 +102,7 @@ def _value(parameter: ActorParameter, text: str) -> Any:
     Raises:
         ValueError: the text is no JSON, and the parameter takes no text.
     """
-    if parameter.takes_text and parameter.type is str and not text.startswith('"'):
+    if parameter.is_text(text) and not text.startswith('"'):
         return text
     try:
         return read_json(text)
@@ -134,7 +135,7 @@ def _fault(parameter: ActorParameter, value: Any) -> str:
     elif parameter.kind is inspect.Parameter.VAR_KEYWORD:
         expected = dict[str, expected]  # type: ignore[valid-type]
     try:
-        msgspec.convert(value, expected, str_keys=True)
+        msgspec.convert(value, expected, str_keys=True, dec_hook=from_json)
     except msgspec.ValidationError as error:
         place = str(error).partition(" - at ")[2].strip("`").removeprefix("$")
         fact = f"at {place} it is another value" if place else f"this is {_json_kind(value)}"

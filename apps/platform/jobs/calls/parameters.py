@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 import json
-import typing
 from dataclasses import dataclass
-from types import SimpleNamespace
 from typing import Any
 
-import msgspec
 from dramatiq.actor import Actor
 
+from broker.queue.arguments.annotations import annotations_of, takes_none, takes_text
+from broker.queue.arguments.values import to_json
 from middleware.arguments import signature_of
 from middleware.redaction import HIDDEN
 
@@ -41,10 +39,13 @@ class ActorParameter:
 
     @property
     def takes_text(self) -> bool:
-        """Whether its annotation is ``str``, a union with it, or a ``Literal`` of texts."""
-        if self.kind in VARIADIC:
-            return False
-        return self.type is str or any(each is str or isinstance(each, str) for each in typing.get_args(self.type))
+        """Whether the JSON of some of its values is text: of ``str``, dates, numbers of exact size and the like."""
+        return self.kind not in VARIADIC and takes_text(self.type)
+
+    def is_text(self, written: str) -> bool:
+        """Return whether a text without quotes stands for itself: all values are texts, and it is no ``null``."""
+        is_only_text = self.kind not in VARIADIC and takes_text(self.type, only=True)
+        return is_only_text and not (written == "null" and takes_none(self.type))
 
     @property
     def shown_name(self) -> str:
@@ -56,13 +57,13 @@ class ActorParameter:
 def parameters_of(actor: Actor[..., Any]) -> tuple[ActorParameter, ...]:
     """Return an actor's parameters in the order of its signature."""
     hidden = redacted_names(actor)
-    hints = _hints(actor)
+    types = {each.name: each.type for each in annotations_of(actor.fn)}
     return tuple(
         ActorParameter(
             name=each.name,
             kind=each.kind,
             annotation="" if each.annotation is each.empty else _written(each.annotation),
-            type=_comparable(hints.get(each.name, Any)),
+            type=types.get(each.name, Any),
             default="" if each.name in hidden else _as_json(each.default),
             required=each.default is each.empty and each.kind not in VARIADIC,
             redacted=each.name in hidden,
@@ -105,34 +106,6 @@ def _shown(parameter: inspect.Parameter, *, hidden: bool) -> inspect.Parameter:
     return parameter
 
 
-def _hints(actor: Actor[..., Any]) -> dict[str, Any]:
-    """Return the annotations that can be resolved, each by itself: one that cannot hides no other."""
-    function = inspect.unwrap(actor.fn)
-    names = getattr(function, "__globals__", {})
-    found: dict[str, Any] = {}
-    for name, annotation in getattr(function, "__annotations__", {}).items():
-        # An annotation is code: what it raises when it is resolved is not known.
-        with contextlib.suppress(Exception):
-            found |= typing.get_type_hints(SimpleNamespace(__annotations__={name: annotation}), globalns=names)
-    return found
-
-
-def _comparable(annotation: Any) -> Any:
-    """Return an annotation, or ``Any`` for one with classes that JSON has no values of."""
-    try:
-        return Any if _has_foreign(msgspec.inspect.type_info(annotation)) else annotation
-    except (TypeError, RecursionError):
-        return Any
-
-
-def _has_foreign(info: Any) -> bool:
-    if isinstance(info, msgspec.inspect.CustomType):
-        return True
-    single = (getattr(info, name, None) for name in ("item_type", "key_type", "value_type"))
-    parts = (*single, *getattr(info, "item_types", ()), *getattr(info, "types", ()))
-    return any(_has_foreign(part) for part in parts if part is not None)
-
-
 def _written(annotation: Any) -> str:
     return annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
 
@@ -141,6 +114,6 @@ def _as_json(default: Any) -> str:
     if default is inspect.Parameter.empty:
         return ""
     try:
-        return json.dumps(default, ensure_ascii=False)
-    except (TypeError, ValueError):
+        return json.dumps(to_json(default), ensure_ascii=False)
+    except (TypeError, ValueError, NotImplementedError):
         return ""

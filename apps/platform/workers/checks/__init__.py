@@ -19,6 +19,7 @@ from dramatiq.broker import Broker
 from apps.platform.conf import declared_yard, switchyard_settings
 from apps.platform.workers.checks import (
     actors,
+    argument_types,
     database,
     environment,
     http_clients,
@@ -125,6 +126,7 @@ def check_actors(yard: Yard, broker: Broker) -> list[CheckMessage]:
         *actors.methods(broker),
         *actors.options_without_effect(broker),
         *actors.endless_actors(yard, broker),
+        *argument_types.without_effect(broker),
         *actors.coroutines_among_greenlets(yard, broker),
         *retries.short_actors(yard, broker.actors.values()),
     ]

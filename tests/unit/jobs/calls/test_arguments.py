@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import datetime
+from decimal import Decimal
 from typing import Any, Literal
+from uuid import UUID
 
 import dramatiq
 import pytest
+from django.db.models import TextChoices
 from dramatiq.brokers.stub import StubBroker
 
 from apps.platform.jobs.calls.arguments import checked, from_fields, read_json
@@ -16,6 +19,12 @@ from apps.platform.jobs.calls.parameters import parameters_of, signature_text
 
 class Address:
     """A class that JSON has no values of."""
+
+
+class Status(TextChoices):
+    """Choices of a model's field."""
+
+    PAID = "paid"
 
 
 def declared(function: Any, **options: Any) -> Any:
@@ -119,6 +128,37 @@ def test_dates_are_compared_with_their_text() -> None:
 
     assert from_fields(declared(post), {"at": '"2026-11-21"'}).kwargs == {"at": "2026-11-21"}
     assert "expects" in faults_of(post, {"at": '"21.11."'})["at"]
+
+
+@pytest.mark.parametrize(
+    ("annotation", "text", "value"),
+    [
+        (datetime.date, "2026-11-21", "2026-11-21"),
+        (datetime.date, '"2026-11-21"', "2026-11-21"),
+        (datetime.date | None, "2026-11-21", "2026-11-21"),
+        (datetime.date | None, "null", None),
+        (Decimal, "12.50", "12.50"),
+        (datetime.timedelta, "PT5M", "PT5M"),
+        (UUID, "00000000-0000-0000-0000-000000000001", "00000000-0000-0000-0000-000000000001"),
+        (Status, "paid", "paid"),
+        (int | datetime.date, "2026-11-21", "2026-11-21"),
+        (int | datetime.date, "7", 7),
+        (list[datetime.date], '["2026-11-21"]', ["2026-11-21"]),
+    ],
+)
+def test_what_is_text_in_json_needs_no_quotes(annotation: Any, text: str, value: Any) -> None:
+    def post(at: Any) -> None: ...
+
+    post.__annotations__ = {"at": annotation}
+
+    assert from_fields(declared(post), {"at": text}).kwargs == {"at": value}
+    assert "expects" in faults_of(post, {"at": '{"no": 1}' if "list" in str(annotation) else "no"})["at"] or text == "7"
+
+
+def test_a_default_with_a_type_is_shown_as_json() -> None:
+    def post(at: datetime.date = datetime.date(2026, 11, 21), price: Decimal = Decimal("1.50")) -> None: ...
+
+    assert [each.default for each in parameters_of(declared(post))] == ['"2026-11-21"', '"1.50"']
 
 
 def test_a_call_that_does_not_fit_the_signature_is_refused() -> None:
