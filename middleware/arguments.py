@@ -18,6 +18,7 @@ from dramatiq.broker import Broker
 from dramatiq.message import Message
 from dramatiq.middleware import Middleware
 
+from broker.queue.arguments.annotations import callee_of
 from broker.queue.arguments.types import argument_types, steps_of
 from broker.queue.depth_limits import follows_a_job
 from middleware.errors import ArgumentMismatch, InvalidArguments
@@ -166,8 +167,8 @@ def calls_of(function: Callable[..., Any]) -> Calls:
 
 @functools.cache
 def signature_of(function: Callable[..., Any]) -> inspect.Signature:
-    """Return a function's signature; looked up once."""
-    return inspect.signature(function)
+    """Return a function's signature, of a class-based actor that of its ``perform``; looked up once."""
+    return inspect.signature(callee_of(function))
 
 
 def missing_arguments(actor: Actor[..., Any], names: Collection[str]) -> str:

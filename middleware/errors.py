@@ -11,6 +11,7 @@ from dramatiq.middleware import MiddlewareError
 from dramatiq.threading import Interrupt
 
 from broker.errors import SwitchyardError
+from broker.queue.arguments.annotations import callee_of
 from middleware.places import place_of
 
 
@@ -46,8 +47,8 @@ class ArgumentMismatch(SwitchyardError, MiddlewareError):
     """Arguments that do not fit the signature of the actor's function, or its annotations."""
 
     def __init__(self, actor_name: str, fact: str, function: Callable[..., Any]) -> None:
-        place = place_of(function)
-        declared = f"{actor_name}{inspect.signature(function)}" + (f" at {place}" if place else "")
+        place = place_of(callee_of(function))
+        declared = f"{actor_name}{inspect.signature(callee_of(function))}" + (f" at {place}" if place else "")
         super().__init__(f"actor {actor_name}: {fact}; it is declared as {declared}")
 
 

@@ -36,9 +36,9 @@ class Expectation:
         self.call = {} if self.any_call else self._as_sent(tuple(args or ()), dict(kwargs or {}))
 
     def _as_sent(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
-        """Return a call as a message carries it: a tuple becomes a list."""
+        """Return a call as a message carries it: a tuple becomes a list, a date text."""
         message = self.actor.message_with_options(args=args, kwargs=kwargs)
-        body = codec.encode(message)
+        body = codec.entry_of(message, {self.actor.actor_name: self.actor}).body
         return call_of(self.actor, codec.decode(body, message_id=message.message_id, lane=message.queue_name))
 
     def matches(self, sent: SentMessage) -> bool:

@@ -69,7 +69,9 @@ def annotations_of(function: Callable[..., Any]) -> tuple[Annotation, ...]:
 
 def callee_of(function: Callable[..., Any]) -> Callable[..., Any]:
     """Return the function that gets an actor's arguments: of a class-based actor, its ``perform``."""
-    return function.perform if isinstance(function, GenericActor) else function
+    if isinstance(function, GenericActor) and type(function).__call__ is GenericActor.__call__:
+        return function.perform
+    return function
 
 
 def takes_text(annotation: Any, *, only: bool = False) -> bool:

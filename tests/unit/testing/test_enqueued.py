@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime
+from decimal import Decimal
 from typing import Any
 
 import dramatiq
@@ -21,6 +23,8 @@ from apps.platform.testing import (
 )
 from broker.errors import QueueFull, UnencodablePayload
 from middleware.errors import ArgumentMismatch, InvalidOption, UnknownOption
+
+DAY = datetime.date(2026, 5, 1)
 
 
 @pytest.fixture
@@ -46,6 +50,22 @@ def test_a_call_is_found_by_place_or_by_name(greet: Any) -> None:
     assert_enqueued(greet, kwargs={"times": 2, "tags": ("a", "b"), "name": "Ada"}, queue="default")
     assert_enqueued(greet)
     assert message.args == ("Ada",)
+
+
+def test_a_call_with_types_is_found_by_its_values(switchyard_broker: MemoryBroker) -> None:
+    got: list[Any] = []
+
+    @dramatiq.actor(queue_name="default")
+    def remind(due: datetime.date, price: Decimal = Decimal(0)) -> None:
+        got.append((due, price))
+
+    remind.send(DAY, price=Decimal("1.50"))
+
+    assert_enqueued(remind, args=(DAY, Decimal("1.50")), count=1)
+    with pytest.raises(NotEnqueued, match="due is '2026-05-01', not '2026-05-02'"):
+        assert_enqueued(remind, args=(DAY.replace(day=2), Decimal("1.50")))
+    run_enqueued()
+    assert got == [(DAY, Decimal("1.50"))]
 
 
 def test_the_nearest_call_is_named_with_what_differs(greet: Any, part: Any) -> None:
@@ -114,7 +134,7 @@ def test_a_wrong_call_or_option_fails_where_it_is_written(greet: Any) -> None:
     with pytest.raises(ArgumentMismatch):
         greet.send("Ada", 1, 2, 3)
     with pytest.raises(UnencodablePayload):
-        greet.send(object())
+        greet.send("Ada", tags=object())
     with pytest.raises(UnknownOption):
         greet.send_with_options(args=("Ada",), priorty=1)
     with pytest.raises(InvalidOption):

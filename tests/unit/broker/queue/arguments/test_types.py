@@ -27,6 +27,8 @@ from hypothesis import strategies as st
 from broker.errors import UnencodablePayload
 from broker.queue.arguments.types import ArgumentTypes, Misfit, in_json
 from broker.queue.codec import decode, entry_of
+from middleware.arguments import Arguments
+from middleware.errors import ArgumentMismatch
 from tests.unit.broker.queue.arguments.kinds import KINDS, Colour, Line, Order, State, told
 
 if TYPE_CHECKING:
@@ -274,6 +276,11 @@ def test_class_based_and_asynchronous_actors_have_types() -> None:
     @dramatiq.actor(broker=broker)
     async def later(day: datetime.date) -> None: ...
 
+    words = r"argument day expects datetime.date; .* declared as Remind\(day: 'datetime.date'\).*py:\d+"
+    with pytest.raises(ArgumentMismatch, match=words):
+        Arguments().before_enqueue(broker, broker.actors["Remind"].message("soon"), None)
+    with pytest.raises(ArgumentMismatch, match="missing a required argument: 'day'"):
+        Arguments().before_enqueue(broker, broker.actors["Remind"].message(), None)
     for name in ("Remind", "later"):
         assert travelled(ArgumentTypes(broker.actors[name].fn), DAY) == (DAY,)
 
