@@ -26,11 +26,15 @@ class Cancellation(Middleware):
 
     Args:
         interrupts: Interrupts of this process's tasks.
+
+    Attributes:
+        grace_s: Returns the seconds that a running task has to end by itself.
     """
 
     def __init__(self, *, transport: Transport, interrupts: Interrupts) -> None:
         self._transport = transport
-        self._interrupts = interrupts
+        self.interrupts = interrupts
+        self.grace_s: Callable[[MessageProxy], float] = lambda message: STOP_BY_ITSELF_S
 
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
         """Skip a cancelled job. While the broker is unavailable no job starts: cancellations cannot be read."""
@@ -45,7 +49,7 @@ class Cancellation(Middleware):
 
     def after_request_cancellation(self, broker: Broker, message: MessageProxy) -> None:
         """Interrupt a task after a short time. The broker calls this for each held message that was cancelled."""
-        self._interrupts.cancel(message.message_id, after_s=STOP_BY_ITSELF_S)
+        self.interrupts.cancel(message.message_id, after_s=self.grace_s(message))
 
     def interrupt_here(self, is_asked: Callable[[str], bool]) -> None:
         """Interrupt the current greenlet if its job was cancelled; for the handler of a signal.
@@ -53,4 +57,4 @@ class Cancellation(Middleware):
         Raises:
             CancelInterrupt: the job was cancelled.
         """
-        self._interrupts.cancel_here(is_asked)
+        self.interrupts.cancel_here(is_asked)

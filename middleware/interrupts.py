@@ -25,8 +25,13 @@ log = structlog.get_logger(__name__)
 class Interrupts(Protocol):
     """The running tasks of this process, each in its thread or greenlet.
 
+    Attributes:
+        cancellation: The class that a cancellation raises.
+
     An exception arrives when the task next runs Python code: a call that stays in C is not interrupted.
     """
+
+    cancellation: type[CancelInterrupt]
 
     def start(self) -> None:
         """Start to watch time limits in this process."""
@@ -74,6 +79,7 @@ class ThreadInterrupts:
     """Interrupts of threads, watched by a thread of their own."""
 
     def __init__(self) -> None:
+        self.cancellation = CancelInterrupt
         self._tasks: dict[int, _ThreadTask] = {}
         self._lock = threading.RLock()
         self._soon = threading.Event()
@@ -131,7 +137,7 @@ class ThreadInterrupts:
             for ident, task in list(self._tasks.items()):
                 if task.cancel_at_s <= now_s:
                     task.cancel_at_s, task.raised = math.inf, True
-                    _raise_in(ident, task.job_id, CancelInterrupt)
+                    _raise_in(ident, task.job_id, self.cancellation)
                 elif task.limit_at_s <= now_s:
                     task.limit_at_s, task.raised = math.inf, True
                     _raise_in(ident, task.job_id, TimeLimitExceeded)
@@ -156,6 +162,7 @@ class GreenletInterrupts:
     """Interrupts of greenlets, raised by timers of their hub."""
 
     def __init__(self) -> None:
+        self.cancellation = CancelInterrupt
         self._tasks: dict[int, _GreenletTask] = {}
 
     def start(self) -> None:
@@ -184,7 +191,7 @@ class GreenletInterrupts:
         """Raise in the greenlet of a job after a delay."""
         for task in list(self._tasks.values()):
             if task.job_id == job_id:
-                self._raise_after(after_s, task, CancelInterrupt)
+                self._raise_after(after_s, task, self.cancellation)
 
     def shut_down(self, job_ids: Collection[str]) -> None:
         """Raise in the greenlets of jobs, as soon as the hub runs."""
@@ -197,8 +204,8 @@ class GreenletInterrupts:
         task = self._tasks.get(threading.get_ident())
         if task is not None and not task.cancelled and is_asked(task.job_id):
             task.cancelled = True
-            _log_interrupt(task.job_id, CancelInterrupt)
-            raise CancelInterrupt
+            _log_interrupt(task.job_id, self.cancellation)
+            raise self.cancellation
 
     def _raise_after(self, after_s: float, task: _GreenletTask, exception: type[Interrupt]) -> None:
         from gevent import get_hub
@@ -208,9 +215,10 @@ class GreenletInterrupts:
         timer.start(self._raise, task, exception)
 
     def _raise(self, task: _GreenletTask, exception: type[Interrupt]) -> None:
-        if task not in self._tasks.values() or (exception is CancelInterrupt and task.cancelled):
+        cancels = issubclass(exception, CancelInterrupt)
+        if task not in self._tasks.values() or (cancels and task.cancelled):
             return
-        task.cancelled |= exception is CancelInterrupt
+        task.cancelled |= cancels
         _log_interrupt(task.job_id, exception)
         task.greenlet.throw(exception)
 

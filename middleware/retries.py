@@ -65,8 +65,10 @@ class Retries(Middleware):
             message.options["retries"] = attempts  # as Dramatiq names it, for actors that read their own message
 
     def after_skip_message(self, broker: Broker, message: MessageProxy) -> None:
-        """Mark the attempt as not started."""
+        """Mark the attempt as not started; one that a middleware of the project skips is cancelled."""
         message.open = False  # type: ignore[attr-defined]
+        if not message.failed and not isinstance(getattr(message, "outcome", None), Outcome):
+            decide(message, Outcome("cancelled", "skipped"))
 
     def before_ack(self, broker: Broker, message: MessageProxy) -> None:
         """End an attempt whose after-hooks were interrupted, as by a time limit; an acknowledgement would lose it.

@@ -64,6 +64,10 @@ class Keys:
         """Set: keyspace ids that a process had read and then did not find. Nothing runs until they are accepted."""
         return f"{self.prefix}:generation:missed"
 
+    def abort(self, job_id: str) -> str:
+        """String: the ``abort_timeout`` of a job that was aborted, ms. Expires after 90 s, or its ``abort_ttl``."""
+        return f"{self.prefix}:abort:{{{job_id}}}"
+
     def group(self, group_id: str) -> str:
         """Hash: the barrier of a group with completion callbacks. ``size`` its number of jobs, ``job:<id>`` each that
         succeeded; in place of those ``sent`` once the callbacks were sent. Expires a day after the last change.

@@ -71,6 +71,8 @@ class RecordResults(ResultBackend):
             raise ResultTimeout(message) if block else ResultMissing(message)
         if record.error is not None:
             _fail(record.error["type"], record.error["message"])
+        if record.state == "cancelled" and record.reason == "skipped":  # as Dramatiq stores it
+            return None
         if record.state != "succeeded":
             _fail(record.state.capitalize(), f"the job is {record.state}")
         return record.result

@@ -1,0 +1,207 @@
+"""``dramatiq-abort``: a project's own middleware and backend beside ours, and the one that cancels jobs."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import dramatiq
+import pytest
+from dramatiq_abort import Abort, Abortable, abort, abort_requested
+from dramatiq_abort.backends import RedisBackend
+from dramatiq_abort.middleware import AbortMode
+
+from broker.errors import BrokerUnavailable
+from broker.interface import facilities
+from broker.redis_broker import RedisBroker
+from middleware.aborting import AbortInterrupt, CancelAbortable
+from tests.factories.brokers import broker_without_server, the_global_broker
+from tests.factories.yards import small_yard
+from tests.waiting import wait_for
+
+WAIT_S = 20
+
+
+@pytest.fixture(params=["own", "cancels"])
+def either(request: pytest.FixtureRequest, yard_broker: Callable[..., RedisBroker], valkey_url: str) -> Iterator[Any]:
+    """A broker with the package's own middleware, and one with ours in its place."""
+    listed = CancelAbortable() if request.param == "cancels" else Abortable(backend=RedisBackend.from_url(valkey_url))
+    broker = yard_broker(small_yard(), extra=[listed])
+    with the_global_broker(broker):
+        yield broker
+
+
+@pytest.fixture
+def cancels(yard_broker: Callable[..., RedisBroker]) -> Iterator[RedisBroker]:
+    broker = yard_broker(small_yard(), extra=[CancelAbortable()])
+    with the_global_broker(broker):
+        yield broker
+
+
+class Task:
+    """An actor that runs until it is interrupted or released, and notes what interrupted it."""
+
+    def __init__(self, **options: Any) -> None:
+        self.started, self.release = threading.Event(), threading.Event()
+        self.caught: list[type[BaseException]] = []
+        self.requested: list[float | None] = []
+        self.ends_when_asked = False
+        made = self
+
+        @dramatiq.actor(queue_name="work", store_results=True, **options)
+        def task() -> str:
+            made.started.set()
+            try:
+                while not made.release.wait(0.01):
+                    if (left_ms := abort_requested()) is not None:
+                        made.requested.append(left_ms)
+                        if made.ends_when_asked:
+                            return "by itself"
+            except Abort as error:
+                made.caught.append(type(error))
+                raise
+            return "released"
+
+        self.actor = task
+
+
+def state_of(broker: RedisBroker, message_id: str) -> str:
+    record = facilities(broker).records.read(message_id)
+    return "" if record is None else record.state
+
+
+def ends_as(broker: RedisBroker, message_id: str) -> str:
+    def read() -> str:
+        record = facilities(broker).records.read(message_id)
+        return record.state if record is not None and record.ended else ""
+
+    return wait_for(read, WAIT_S)
+
+
+def test_an_aborted_job_that_waits_never_runs(either: RedisBroker, run_worker: Any) -> None:
+    task = Task()
+    sent = task.actor.send()
+    abort(sent.message_id)
+    with run_worker(broker=either):
+        ended = ends_as(either, sent.message_id)
+
+    assert ended == "cancelled"
+    assert not task.started.is_set()
+
+
+def test_an_aborted_job_that_runs_is_interrupted_and_does_not_run_again(either: RedisBroker, run_worker: Any) -> None:
+    task = Task(abortable=True)
+    with run_worker(broker=either):
+        sent = task.actor.send()
+        assert task.started.wait(WAIT_S)
+        wait_for(lambda: state_of(either, sent.message_id) == "running")
+        abort(sent.message_id)
+        ended = ends_as(either, sent.message_id)
+
+    assert ended == "cancelled"
+    assert len(task.caught) == 1
+    assert issubclass(task.caught[0], Abort)
+
+
+@pytest.mark.parametrize("where", ["actor", "message"])
+def test_a_job_that_is_not_abortable_runs_to_its_end(either: RedisBroker, run_worker: Any, where: str) -> None:
+    task = Task(**({"abortable": False} if where == "actor" else {}))
+    with run_worker(broker=either):
+        options = {} if where == "actor" else {"abortable": False}
+        sent = task.actor.send_with_options(**options)
+        assert task.started.wait(WAIT_S)
+        wait_for(lambda: state_of(either, sent.message_id) == "running")
+        abort(sent.message_id)
+        assert abort_requested(sent.message_id) is None
+        task.release.set()
+        found = sent.get_result(block=True, timeout=WAIT_S * 1_000)
+
+    assert (found, task.caught) == ("released", [])
+
+
+def test_the_mode_cancel_leaves_a_job_alone_that_runs(cancels: RedisBroker, run_worker: Any) -> None:
+    task, other = Task(), cancels
+    with run_worker(broker=other):
+        sent = task.actor.send()
+        assert task.started.wait(WAIT_S)
+        wait_for(lambda: state_of(other, sent.message_id) == "running")
+        abort(sent.message_id, mode=AbortMode.CANCEL)
+        later = task.actor.send_with_options(delay=60_000)
+        abort(later.message_id, mode=AbortMode.CANCEL)
+        task.release.set()
+        found = sent.get_result(block=True, timeout=WAIT_S * 1_000)
+
+    assert found == "released"
+    assert state_of(other, later.message_id) == "cancelled"
+
+
+def test_an_aborted_job_may_end_by_itself_within_its_timeout(cancels: RedisBroker, run_worker: Any) -> None:
+    task = Task()
+    task.ends_when_asked = True
+    with run_worker(broker=cancels):
+        sent = task.actor.send()
+        assert task.started.wait(WAIT_S)
+        wait_for(lambda: state_of(cancels, sent.message_id) == "running")
+        abort(sent.message_id, abort_timeout=60_000)
+        found = sent.get_result(block=True, timeout=WAIT_S * 1_000)
+
+    assert (found, task.caught) == ("by itself", [])
+    assert 300 < task.requested[0] <= 2_500
+    assert abort_requested(sent.message_id) is None
+
+
+def test_an_aborted_job_that_goes_on_is_interrupted_after_its_timeout(cancels: RedisBroker, run_worker: Any) -> None:
+    task = Task()
+    with run_worker(broker=cancels):
+        sent = task.actor.send()
+        assert task.started.wait(WAIT_S)
+        wait_for(lambda: state_of(cancels, sent.message_id) == "running")
+        began_s = time.monotonic()
+        abort(sent.message_id, abort_timeout=1_000)
+        ended = ends_as(cancels, sent.message_id)
+
+    assert (ended, task.caught) == ("cancelled", [AbortInterrupt])
+    assert time.monotonic() - began_s >= 1
+
+
+def test_a_job_without_a_record_is_aborted(cancels: RedisBroker, run_worker: Any) -> None:
+    task = Task(track=False)
+    sent = task.actor.send_with_options(delay=50)
+    abort(sent.message_id)
+    with run_worker(broker=cancels):
+        cancels.join("work", timeout=WAIT_S * 1_000)
+
+    assert not task.started.is_set()
+
+
+def test_an_unknown_job_is_left_alone(cancels: RedisBroker, caplog: pytest.LogCaptureFixture) -> None:
+    abort("nobody")
+
+    assert "not aborted, no such job" in caplog.text
+
+
+def test_an_abort_without_a_server_raises(cancels: RedisBroker) -> None:
+    middleware = next(entry for entry in cancels.middleware if isinstance(entry, CancelAbortable))
+    with broker_without_server(), pytest.raises(BrokerUnavailable):
+        abort("any", middleware=middleware)
+
+
+def test_a_job_that_a_middleware_skips_is_cancelled_and_has_no_result(
+    yard_broker: Callable[..., RedisBroker], run_worker: Any
+) -> None:
+    class Skips(dramatiq.Middleware):
+        def before_process_message(self, broker: Any, message: Any) -> None:
+            raise dramatiq.middleware.SkipMessage("not today")
+
+    broker = yard_broker(small_yard(), extra=[Skips()])
+    with the_global_broker(broker):
+        task = Task()
+        sent = task.actor.send()
+        with run_worker(broker=broker):
+            assert sent.get_result(block=True, timeout=WAIT_S * 1_000) is None
+
+    record = facilities(broker).records.read(sent.message_id)
+    assert record is not None
+    assert (record.state, record.reason) == ("cancelled", "skipped")
