@@ -53,6 +53,8 @@ class ShutdownNotices(Middleware):
         exception: BaseException | None = None,
     ) -> None:
         """Mark a message whose task was interrupted, for the decision on its retry."""
+        if message.message_id not in self._asking:
+            return
         self._asking.discard(message.message_id)
         if isinstance(exception, Shutdown) and message.message_id in self._notified:
             message.shut_down = True  # type: ignore[attr-defined]

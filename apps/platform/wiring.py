@@ -45,6 +45,7 @@ from middleware.crashes import Crashes
 from middleware.dead_letters import DeadLetters
 from middleware.envelope import Envelope
 from middleware.foreign_calls import explain_foreign_calls
+from middleware.foreign_middleware import without_replaced
 from middleware.group_callbacks import DurableGroupCallbacks
 from middleware.interrupts import make_interrupts
 from middleware.logs import Logs
@@ -72,6 +73,7 @@ def build_broker(middleware: list[Middleware] | None = None) -> Broker:
 
     Args:
         middleware: Middleware of django-dramatiq's settings; it is listed last, before the time limit only.
+            Dramatiq's own, whose work ours does, is left out.
     """
     try:
         own = switchyard_settings()
@@ -82,7 +84,7 @@ def build_broker(middleware: list[Middleware] | None = None) -> Broker:
     elif not structlog.is_configured():
         logs.use_standard_logging()
     client = connect(own.broker_url, absence=own.absence)
-    extra = [*(middleware or []), *([TransactionWarnings()] if own.debug else [])]
+    extra = [*without_replaced(middleware or []), *([TransactionWarnings()] if own.debug else [])]
     settings: dict[str, Any] = {"development": own.debug, "release": own.release, "limits": own.record_limits}
     return build_yard(own.topology, client, Keys(), extra=extra, on_dead=(project_dead_letter,), **settings)
 

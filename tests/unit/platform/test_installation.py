@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import dramatiq
 import pytest
 from django.apps import apps as installed_apps
@@ -10,11 +12,20 @@ from django.contrib import admin
 from django.test import override_settings
 from django.urls import include, path
 from dramatiq.brokers.stub import StubBroker
+from dramatiq.middleware import GroupCallbacks, Retries, TimeLimit
+from dramatiq.middleware.prometheus import Prometheus
+from dramatiq.rate_limits.backends import StubBackend
 
 from apps import platform
 from apps.platform.dramatiq_app import DramatiqConfig
+from apps.platform.wiring import build_broker
 from apps.platform.workers.checks import installation
-from apps.platform.workers.checks.installation import addresses, foreign_broker, missing_apps
+from apps.platform.workers.checks.installation import (
+    addresses,
+    foreign_broker,
+    missing_apps,
+    replaced_middleware,
+)
 
 room = path("", include("apps.platform.operations.urls"))
 backend = path("admin/", admin.site.urls)
@@ -99,3 +110,23 @@ def test_a_missing_middleware_is_named_where_there_is_an_api() -> None:
         assert [message.id for message in addresses()] == ["switchyard.W031"]
         with override_settings(ROOT_URLCONF=WithoutApi):
             assert addresses() == []
+
+
+def test_middleware_of_dramatiq_is_left_out_where_ours_does_its_work(settings: Any) -> None:
+    class Own(Retries):
+        """Of the project: it stays."""
+
+    listed = [Retries(max_retries=1), TimeLimit(), Prometheus(), GroupCallbacks(StubBackend()), own := Own()]
+    settings.DRAMATIQ_BROKER = {
+        "BROKER": "apps.platform.wiring.build_broker",
+        "MIDDLEWARE": ["dramatiq.middleware.Retries", TimeLimit(), "django_dramatiq.middleware.AdminMiddleware"],
+    }
+
+    broker = build_broker(listed)
+    (found,) = replaced_middleware()
+
+    kinds = [type(entry) for entry in broker.middleware]
+    assert own in broker.middleware and GroupCallbacks in kinds
+    assert not {Retries, TimeLimit, Prometheus} & set(kinds)
+    assert (found.id, found.obj) == ("switchyard.W033", "DRAMATIQ_BROKER")
+    assert found.msg.startswith("lists Retries, TimeLimit, left out: ")

@@ -52,8 +52,8 @@ def register_all() -> None:
 
 
 def library_is_installed(app_configs: Apps, **options: Any) -> list[CheckMessage]:
-    """Check that every app of the library is installed, and that the broker is the library's."""
-    return installation.missing_apps() + installation.foreign_broker()
+    """Check that every app of the library is installed, and that broker and middleware are the library's."""
+    return installation.missing_apps() + installation.foreign_broker() + installation.replaced_middleware()
 
 
 def environment_is_known(app_configs: Apps, **options: Any) -> list[CheckMessage]:

@@ -7,10 +7,12 @@ from django.apps import apps as installed_apps
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Warning
 from django.urls import NoReverseMatch, Resolver404, resolve, reverse
+from django.utils.module_loading import import_string
 
 from apps.platform import APPS
 from apps.platform import __name__ as library
 from broker.interface import Facilities
+from middleware.foreign_middleware import is_replaced
 
 ROOM, API = "switchyard-operations", "switchyard_api:openapi-json"
 PROBLEM_DOCUMENTS = f"{library}.api.middleware.problem_documents"
@@ -34,6 +36,18 @@ def foreign_broker() -> list[CheckMessage]:
     fact = f"gives a {type(broker).__name__}, which this library's pools cannot work for"
     remedy = f'Remove it, or set it to {{"BROKER": "{library}.wiring.build_broker"}}.'
     return [Error(fact, hint=remedy, obj="DRAMATIQ_BROKER", id="switchyard.E031")]
+
+
+def replaced_middleware() -> list[CheckMessage]:
+    """Return W033 for middleware of Dramatiq in ``DRAMATIQ_BROKER`` that is left out, because ours does its work."""
+    listed = getattr(settings, "DRAMATIQ_BROKER", {}).get("MIDDLEWARE", [])
+    kinds = (import_string(entry) if isinstance(entry, str) else type(entry) for entry in listed)
+    names = [kind.__name__ for kind in kinds if isinstance(kind, type) and is_replaced(kind)]
+    if not names:
+        return []
+    fact = f"lists {', '.join(names)}, left out: {library}'s own middleware does the work, with the queue's settings"
+    hint = "Remove it; docs/reference/dramatiq.md says where each of its options is written."
+    return [Warning(fact, hint=hint, obj="DRAMATIQ_BROKER", id="switchyard.W033")]
 
 
 def addresses() -> list[CheckMessage]:
