@@ -8,10 +8,15 @@ import re
 import shutil
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
+import dramatiq
 import pytest
+import time_machine
 
+from apps.platform import testing
+from apps.platform.testing import MemoryBroker
 from tests.unit.documentation.pages import ROOT, code_blocks, read
 
 COPIED = ("apps", "broker", "middleware", "project")
@@ -45,7 +50,7 @@ def _follow(copy: Path) -> None:
     for code in code_blocks(read(TUTORIAL) + read(TESTING), "python"):
         if place := re.match(r"# (\S+\.py)\n", code):
             _write(copy / place[1], code.removeprefix(place[0]))
-        else:
+        elif code.startswith("@"):
             decorators.append(code.strip())
     [mended] = decorators
     actors = copy / "apps/product/loyalty/actors.py"
@@ -71,13 +76,13 @@ def _insert(file: Path, after: str, *lines: str) -> None:
     file.write_text(text.replace(f"{after}\n", f"{after}\n{new}"))
 
 
-def run(project: Path, *command: str) -> str:
+def run(project: Path, *command: str, **variables: str) -> str:
     environment = {
         name: value
         for name, value in os.environ.items()
         if not name.startswith(("SWITCHYARD_", "DJANGO_", "PROMETHEUS_", "PYTEST_"))
     }
-    environment["SWITCHYARD_STATE_DIR"] = str(project / "var")
+    environment |= {"SWITCHYARD_STATE_DIR": str(project / "var"), **variables}
     done = subprocess.run(
         [sys.executable, *command],
         cwd=project,
@@ -102,11 +107,46 @@ def test_yard_knows_the_new_actors(project: Path) -> None:
 def test_work_test_and_address_do_what_the_tutorial_says(project: Path) -> None:
     output = run(project, "-m", "pytest", "tests/integration/loyalty")
 
-    assert "5 passed" in output
+    assert "7 passed" in output
+
+
+def test_test_of_the_tutorial_needs_no_server_and_less_than_100_ms(project: Path) -> None:
+    addopts = "addopts=-p apps.platform.pytest_plugin -p no:cacheprovider"  # the project's own start a server
+    output = run(
+        project,
+        *(
+            "-m",
+            "pytest",
+            "--noconftest",
+            "-o",
+            addopts,
+            "-vv",
+            "--durations=0",
+            "tests/integration/loyalty/test_points.py",
+        ),
+        SWITCHYARD_BROKER_URL="redis://127.0.0.1:9/0",  # nobody listens there
+    )
+
+    calls = [float(seconds) for seconds in re.findall(r"^([\d.]+)s call", output, re.MULTILINE)]
+    assert "3 passed" in output
+    assert len(calls) == 3
+    assert max(calls) < 0.1, output
 
 
 def test_tests_of_the_guide_pass(project: Path) -> None:
-    assert "3 passed" in run(project, "-m", "pytest", "tests/integration/greetings")
+    assert "5 passed" in run(project, "-m", "pytest", "tests/integration/greetings")
+
+
+def test_examples_of_the_guide_that_are_no_file_run(switchyard_broker: MemoryBroker) -> None:
+    actor = dramatiq.actor(lambda: 1 // 0, actor_name="example", queue_name="default")
+    actor.send()
+    failing, moving = (code for code in code_blocks(read(TESTING), "python") if not code.startswith("#"))
+
+    with time_machine.travel(datetime(2026, 11, 21, 12, 5, tzinfo=UTC)):
+        exec(failing, vars(testing) | {})
+        actor.send_with_options(delay=3_000_000)
+        with pytest.raises(ZeroDivisionError):
+            exec(moving, vars(testing) | {})
 
 
 def test_code_of_the_tutorial_passes_the_linters(project: Path) -> None:

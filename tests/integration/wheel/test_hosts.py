@@ -141,6 +141,72 @@ def test_project_without_unfold_and_ninja_works(least: Environment, broker_url: 
     assert [line for line in lines if " 200 " not in line or not line.endswith("False")] == []
 
 
+TESTED_APP = {
+    "news/__init__.py": "",
+    "news/actors.py": """
+import dramatiq
+from django.contrib.auth.models import Group
+
+@dramatiq.actor
+def add(name: str) -> None:
+    Group.objects.get_or_create(name=name)
+""",
+    "news/tests.py": """
+from datetime import timedelta
+
+import pytest
+from django.contrib.auth.models import Group
+from django.test import TestCase
+from django.utils import timezone
+from switchyard.jobs.services import enqueue_on_commit
+from switchyard.testing import advance, assert_enqueued, assert_nothing_enqueued, redelivered, run_enqueued
+from news.actors import add
+
+class Plain(TestCase):
+    def test_a_plain_test_case(self):
+        enqueue_on_commit(add, "readers")
+        assert_enqueued(add, args=("readers",))
+        run_enqueued()
+        assert Group.objects.filter(name="readers").exists()
+
+@pytest.mark.django_db
+def test_the_fixture(switchyard_broker):
+    assert_nothing_enqueued()
+    add.send("writers")
+    assert redelivered() == ["add"]
+
+@pytest.mark.django_db
+def test_eager_and_time(switchyard_eager):
+    before = timezone.now()
+    add.send("at once")
+    assert Group.objects.filter(name="at once").exists()
+    advance(seconds=3_600, schedules=False)
+    assert timezone.now() - before > timedelta(minutes=59)
+""",
+    "pytest.ini": """
+[pytest]
+DJANGO_SETTINGS_MODULE = host_settings
+python_files = tests.py
+switchyard_in_memory = true
+addopts = -q -p no:cacheprovider
+filterwarnings = error
+""",
+}
+
+
+def test_tests_of_a_project_run_with_the_plugin_and_without_a_server(full: Environment, tmp_path: Path) -> None:
+    host = write_host(tmp_path, last='INSTALLED_APPS += ["news"]')
+    for name, text in TESTED_APP.items():
+        (host / name).parent.mkdir(exist_ok=True)
+        (host / name).write_text(text)
+
+    nowhere = {"SWITCHYARD_BROKER_URL": "redis://127.0.0.1:9/0"}
+    output = full.run("-m", "pytest", "--trace-config", cwd=host, **nowhere)
+
+    assert "3 passed" in output
+    assert "switchyard.pytest_plugin" in output
+
+
 @contextlib.contextmanager
 def _pools(environment: Environment, host: Path, variables: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
     log = host / "pools.log"

@@ -51,6 +51,9 @@ def _follow(reader: Reader, root: str, wheel: Path) -> None:
 
     reader.follow(reader.blocks("Four additions"))
 
+    tested = reader.follow(reader.blocks("Test it"))
+    assert re.search(r"^Ran 2 tests", tested, re.MULTILINE), tested
+
     broker, *running, doctor = reader.blocks("Run it")
     reader.follow([broker])
     wait_for(lambda: "ready: " in reader.logs(), timeout_s=30)

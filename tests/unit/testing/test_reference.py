@@ -1,0 +1,33 @@
+"""The reference of the functions and fixtures for tests lists all of them, with their arguments."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+
+from apps.platform import testing
+from tests.unit.documentation.pages import ROOT, read
+
+PAGE = read("docs/reference/testing.md")
+
+
+def test_every_name_is_described_with_its_arguments() -> None:
+    shown = dict(re.findall(r"^\| `(\w+)\(([^`]*)\)`", PAGE, re.MULTILINE))
+    functions = {name: getattr(testing, name) for name in testing.__all__ if name[0].islower()}
+
+    assert shown.keys() == functions.keys()
+    assert [name for name in testing.__all__ if f"`{name}" not in PAGE] == []
+    for name, function in functions.items():
+        parameters = inspect.signature(function).parameters.values()
+        written = [each.name if each.default is each.empty else f"{each.name}={each.default!r}" for each in parameters]
+        assert shown[name] == ", ".join(written)
+
+
+def test_every_fixture_is_described() -> None:
+    plugin = ast.parse((ROOT / "apps/platform/pytest_plugin.py").read_text(encoding="utf-8"))
+    functions = {node.name for node in plugin.body if isinstance(node, ast.FunctionDef)}
+
+    fixtures = {name for name in functions if name.startswith("switchyard")}
+    assert fixtures == {"switchyard_broker", "switchyard_eager"}
+    assert all(f"| `{name}` |" in PAGE for name in (*fixtures, "switchyard_in_memory"))
