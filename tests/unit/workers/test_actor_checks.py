@@ -11,7 +11,7 @@ import dramatiq
 import pytest
 from django.contrib.auth.models import User
 from dramatiq.brokers.stub import StubBroker
-from dramatiq.middleware import Callbacks, Middleware
+from dramatiq.middleware import Callbacks, Middleware, Retries
 
 from apps.platform.workers.checks import check_actors
 from broker.topology import Pool, Queue, Yard
@@ -91,9 +91,13 @@ def test_a_callback_that_no_actor_has_is_refused_with_its_place() -> None:
     broker.add_middleware(Callbacks())
     dramatiq.actor(lambda: None, actor_name="two", queue_name="work", broker=broker, on_failure="on", on_success="one")
 
-    [message] = check_actors(YARD, broker)
+    broker.add_middleware(Retries())
+    dramatiq.actor(lambda: None, actor_name="three", queue_name="work", broker=broker, on_retry_exhausted="four")
+
+    [message, other] = check_actors(YARD, broker)
 
     assert (message.id, message.msg) == ("switchyard.E022", "on_failure is 'on': no actor is called so")
+    assert (other.id, other.msg) == ("switchyard.E022", "on_retry_exhausted is 'four': no actor is called so")
     assert message.hint == "Did you mean 'one'?"
     assert re.fullmatch(r"actor two \(tests/unit/workers/test_actor_checks\.py:\d+\)", message.obj)
 

@@ -58,7 +58,11 @@ def test_other_queues_are_not(options: dict[str, Any]) -> None:
     assert of_retries(check_yard(yard(**options))) == []
 
 
-@pytest.mark.parametrize("options", [{"max_retries": 3}, {"backoff": lambda retry: 1_000}], ids=["fewer", "sooner"])
+@pytest.mark.parametrize(
+    "options",
+    [{"max_retries": 3}, {"backoff": lambda retry: 1_000}, {"max_backoff": 10_000}],
+    ids=["fewer", "sooner", "never late"],
+)
 def test_an_actor_that_shortens_them_is_named(options: dict[str, Any]) -> None:
     [(subject, fact)] = actor_warnings(yard(calls="mail server"), **options)
 
@@ -66,7 +70,18 @@ def test_an_actor_that_shortens_them_is_named(options: dict[str, Any]) -> None:
     assert "mail server" in fact
 
 
-@pytest.mark.parametrize("options", [{}, {"max_retries": 0}, {"max_retries": 9}, {"backoff": lambda retry: 600_000}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"max_retries": 0},
+        {"max_retries": 9},
+        {"backoff": lambda retry: 600_000},
+        {"max_retries": None, "max_backoff": 10_000},
+        {"min_backoff": 600_000, "max_retries": 2},
+        {"max_retries": 3, "retry_when": lambda retries, exception: True},
+    ],
+)
 def test_an_actor_that_does_not_is_not(options: dict[str, Any]) -> None:
     assert actor_warnings(yard(calls="mail server"), **options) == []
     assert actor_warnings(yard(), max_retries=3) == []
