@@ -1,4 +1,4 @@
-"""Actors of groups that note what they do: jobs with a result, and the callback after them."""
+"""Actors that note what they do: jobs with a result, the callback of a group of them, a job that is aborted."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import dramatiq
 from dramatiq import Actor, group
 from dramatiq.broker import Broker
 from dramatiq.message import Message
+from dramatiq_abort import Abort
 
 from tests.chaos.ledger import Ledger
 from tests.chaos.load import QUEUE
@@ -22,6 +23,15 @@ def declare_group_jobs(broker: Broker, ledger: Ledger) -> tuple[Actor[..., str],
         WAYS["sleep"](ms / 1000)
         ledger.note("completed", job)
         return job
+
+    @dramatiq.actor(broker=broker, queue_name=QUEUE)
+    def aborted_job(job: str) -> None:
+        ledger.note("started", job)
+        try:
+            WAYS["sleep"](60)
+        except Abort:
+            ledger.note("completed", job)
+            raise
 
     @dramatiq.actor(broker=broker, queue_name=QUEUE)
     def group_done(name: str) -> None:

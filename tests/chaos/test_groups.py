@@ -7,11 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from dramatiq.message import Message
+from dramatiq.results import ResultFailure
+from dramatiq_abort import abort
 
+from middleware.aborting import CancelAbortable
 from tests.chaos.conftest import BrokerOn, PoolsOn
 from tests.chaos.group_jobs import called, declare_group_jobs, run_group
 from tests.chaos.ledger import Ledger
-from tests.chaos.load import wait_until_drained
+from tests.chaos.load import QUEUE, wait_until_drained
 from tests.chaos.server import ServerUnderTest
 from tests.chaos.yard.moments import DEATHS, GROUP_MOMENTS
 from tests.factories.brokers import the_global_broker
@@ -47,6 +51,30 @@ def test_a_worker_killed_between_end_and_acknowledgement_leaves_one_callback(
     with the_global_broker(pools.broker):
         for name, jobs in groups.items():
             assert list(jobs.get_results()) == [f"{name}-{number}" for number in range(JOBS)]
+
+
+@pytest.mark.usefixtures("valkey")
+@pytest.mark.parametrize("yard", ["processes", "threads", "greenlets"])
+def test_every_kind_of_pool_keeps_results_calls_back_and_aborts(
+    pools_on: PoolsOn, valkey_url: str, ledger: Ledger, yard: str
+) -> None:
+    pools = pools_on(yard, valkey_url)
+    endless: Message[Any] = Message(QUEUE, "aborted_job", ("endless",), {}, {})
+    with the_global_broker(pools.broker):
+        groups = {name: run_group(pools.broker, name, JOBS) for name in GROUPS}
+        pools.start("runpool", "work", settings="tests.chaos.yard.aborting_settings")
+        found = {name: list(jobs.get_results(block=True, timeout=LONG_S * 1_000)) for name, jobs in groups.items()}
+        wait_for(lambda: len(called(ledger)) >= len(GROUPS), LONG_S, what="a callback of each group")
+        pools.broker.enqueue(endless)
+        wait_for(lambda: "endless" in ledger.jobs("started"), LONG_S, what="the endless job started")
+        abort(endless.message_id, middleware=CancelAbortable())
+        with pytest.raises(ResultFailure, match="the job is cancelled"):
+            pools.broker.get_results_backend().get_result(endless, block=True, timeout=LONG_S * 1_000)
+        wait_until_drained(pools.broker, LONG_S)
+
+    assert found == {name: [f"{name}-{number}" for number in range(JOBS)] for name in GROUPS}
+    assert Counter(called(ledger)) == dict.fromkeys(GROUPS, 1)
+    assert ledger.jobs("completed").count("endless") == 1
 
 
 @pytest.mark.usefixtures("soon_again")

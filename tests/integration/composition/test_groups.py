@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -339,3 +340,33 @@ def test_a_callback_is_a_child_of_the_last_job(broker: RedisBroker, run_worker: 
         assert done.wait(20)
 
     assert parents == [jobs.children[0].message_id]
+
+
+def test_steps_and_callbacks_take_arguments_with_types(broker: RedisBroker, run_worker: Any) -> None:
+    seen: list[Any] = []
+
+    @dramatiq.actor(queue_name="work", store_results=True)
+    def count_days(day: dt.date, days: int) -> int:
+        seen.append(day)
+        return days
+
+    @dramatiq.actor(queue_name="work", store_results=True)
+    def report(day: dt.date, days: int) -> int:
+        seen.append((day, days))
+        return days
+
+    @dramatiq.actor(queue_name="work")
+    def finish(day: dt.date) -> None:
+        seen.append(("finish", day))
+
+    day = dt.date(2027, 2, 3)
+    steps = count_days.message(day, 4) | report.message(day)
+    jobs = group([steps, report.message(day, 5)])
+    jobs.add_completion_callback(finish.message(day))
+    with run_worker(broker=broker):
+        jobs.run()
+        wait_for(lambda: ("finish", day) in seen)
+        found = list(jobs.get_results(block=True, timeout=WAIT_MS))
+
+    assert found == [4, 5]
+    assert (day, 4) in seen
