@@ -64,7 +64,7 @@ class Runner:
 
     def __init__(self, broker: MemoryBroker) -> None:
         self._broker = broker
-        self._task = _Task(broker)
+        self._task = WatchedTask(broker)
         self._loop = AsyncIO()
         self._owns_loop = False
         self._working = False
@@ -181,7 +181,7 @@ class Runner:
             raise ArgumentMismatch(held.actor_name, "the message was parked, its arguments do not fit", actor.fn)
 
 
-class _Task(Middleware):
+class WatchedTask(Middleware):
     """Notes what a task returned or raised. Listed last: its after-hook is the first one after the task."""
 
     def __init__(self, broker: MemoryBroker) -> None:

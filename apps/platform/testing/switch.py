@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass, replace
 
 import dramatiq
 from django.test.utils import TestContextDecorator
 from dramatiq.broker import Broker
+from dramatiq.middleware import Middleware
 
+from apps.platform.conf import declared_yard
 from apps.platform.testing.clock import Clock
 from apps.platform.testing.commits import watched_commits
 from apps.platform.testing.yard import MemoryYard, build
 
-_built: dict[int, tuple[Broker, MemoryYard, frozenset[str]]] = {}
+
+@dataclass(frozen=True, slots=True)
+class _Built:
+    """A broker in memory that was built for a real one, with the middleware and the actors that it had then."""
+
+    real: Broker
+    listed: tuple[Middleware, ...]
+    memory: MemoryYard
+    known: frozenset[str]
+
+
+_built: dict[int, _Built] = {}
 _active: list[in_memory] = []
 
 
@@ -91,8 +105,12 @@ def active() -> in_memory:
 
 def _yard_of(real: Broker) -> MemoryYard:
     """Return the broker in memory for a real one, built once in a process, empty and with all actors."""
-    _, memory, known = _built.get(id(real)) or (real, build(real), frozenset())
-    memory.clear()
-    memory.adopt(real.actors, known=known)
-    _built[id(real)] = real, memory, frozenset(real.actors)
-    return memory
+    listed = tuple(real.middleware)
+    built = _built.get(id(real))
+    is_same = built is not None and built.real is real and built.listed == listed
+    if built is None or not is_same or built.memory.yard != declared_yard():
+        built = _Built(real, listed, build(real), frozenset())
+    built.memory.clear()
+    built.memory.adopt(real.actors, known=built.known)
+    _built[id(real)] = replace(built, known=frozenset(real.actors))
+    return built.memory

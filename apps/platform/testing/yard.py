@@ -7,11 +7,12 @@ from typing import Any
 
 from dramatiq.actor import Actor
 from dramatiq.broker import Broker
+from dramatiq.middleware import Middleware
 
 from apps.platform.conf import declared_yard
 from apps.platform.testing.broker import MemoryBroker
 from apps.platform.testing.calls import MemoryCalls
-from apps.platform.testing.running import Runner
+from apps.platform.testing.running import Runner, WatchedTask
 from apps.platform.testing.stores import (
     MemoryAlertGroups,
     MemoryDeadLists,
@@ -28,7 +29,7 @@ from broker.stores.pool_reports import PoolReports
 from broker.topology import Yard
 from broker.worker.ack_barrier import AckBarrier
 from middleware.foreign_calls import explain_foreign_calls
-from middleware.options import DeclaredOptions, refuse_unknown
+from middleware.options import refuse_unknown
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +82,7 @@ def build(real: Broker) -> MemoryYard:
     broker.barrier = facilities.barrier
     attach(broker, facilities)
     broker.results = RecordResults(records, broker)
-    own = {DeclaredOptions, *map(type, in_order(facilities))}
-    # The project's own middleware; a broker of another library has Dramatiq's, which ours replaces.
-    extra = [entry for entry in real.middleware if type(entry) not in own] if hasattr(real, "switchyard") else []
-    for entry in in_order(facilities, (project_dead_letter,), extra):
+    for entry in _middleware(real, in_order(facilities, (project_dead_letter,))):
         broker.add_middleware(entry)
     refuse_unknown(broker)
     explain_foreign_calls()
@@ -92,3 +90,14 @@ def build(real: Broker) -> MemoryYard:
         broker.declare_queue(lane)
     stores = (dead_lists, records, windows, alerts, groups, calls)
     return MemoryYard(broker, Runner(broker), *stores, yard)
+
+
+def _middleware(real: Broker, ours: list[Middleware]) -> list[Middleware]:
+    """Return the middleware of a real broker, with ours for memory in the places of those for its server.
+
+    A broker of another library has Dramatiq's middleware, which ours replaces.
+    """
+    if not hasattr(real, "switchyard"):
+        return ours
+    by_type = {type(entry): entry for entry in ours}
+    return [by_type.get(type(entry), entry) for entry in real.middleware if not isinstance(entry, WatchedTask)]
