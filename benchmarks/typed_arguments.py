@@ -1,37 +1,41 @@
 """Benchmark of comparing arguments with annotations: CPU of sending and running a message of plain arguments.
 
 This checkout and an older one, each in a process of its own, send and run messages of one actor with annotated plain
-arguments, on one server in memory, with the whole stack. Rounds alternate. Printed: the median of the differences of
-CPU a message (the processes' own clocks), with quartiles.
+arguments through the whole stack, on the broker in memory of :mod:`switchyard.testing`: the answers of a server would
+add noise. Rounds alternate; each is the fastest of 60 batches of 50 messages. Printed: the medians, and the median of
+the differences with quartiles, by the processes' own clocks.
 
     git worktree add /path/before <commit>
-    python -m benchmarks.typed_arguments /path/before [--rounds 20] [--messages 2000]
+    python -m benchmarks.typed_arguments /path/before [--rounds 20]
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
+import logging
 import os
 import subprocess
 import sys
 import time
 from pathlib import Path
 from statistics import median, quantiles
-from tempfile import TemporaryDirectory
-from typing import Any
 
+BATCHES, MESSAGES = 60, 50
 HERE = Path(__file__).resolve()
 
 
 class Side:
     """A checkout, in a process that runs a round for each line that it reads."""
 
-    def __init__(self, checkout: Path, url: str, messages: int) -> None:
-        environment = os.environ | {"PYTHONPATH": str(checkout), "DJANGO_SETTINGS_MODULE": "project.settings"}
-        command = [sys.executable, str(HERE), "--serve", url, "--messages", str(messages)]
+    def __init__(self, checkout: Path) -> None:
+        environment = os.environ | {
+            "PYTHONPATH": str(checkout), "PYTHONHASHSEED": "0", "DJANGO_SETTINGS_MODULE": "project.settings",
+        }  # fmt: skip
         self._process = subprocess.Popen(
-            command, cwd=checkout, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
+            [sys.executable, str(HERE), "--serve"], cwd=checkout, env=environment,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+        )  # fmt: skip
 
     def round(self) -> float:
         """Return the CPU of one message in µs."""
@@ -46,58 +50,48 @@ class Side:
         self._process.communicate()
 
 
-def serve(url: str, messages: int) -> None:
+def serve() -> None:
     """Run a round for each line of the input, and print its CPU a message in µs."""
     import django
 
     django.setup()
+    logging.disable(logging.CRITICAL)
     import dramatiq
-    from dramatiq import Worker
 
-    from apps.platform.wiring import build_yard
-    from broker.keys.keys import Keys
-    from broker.redis.connections import connect
-    from broker.topology import Pool, Queue, Yard
+    from apps.platform.testing import in_memory, run_enqueued
 
-    yard = Yard(
-        queues=(Queue("work", 1_000, 60_000, 90_000),),
-        pools=(Pool("work", "threads", ("work",), processes=1, slots=1, shared_retries=True),),
-    )
-    broker = build_yard(yard, connect(url), Keys(prefix=f"bench-{os.getpid()}"))
+    with in_memory():
 
-    @dramatiq.actor(broker=broker, queue_name="work")
-    def work(number: int, title: str, price: float, tags: list[str], *, note: str | None = None) -> None:
-        """Do nothing."""
+        @dramatiq.actor(queue_name="default")
+        def work(number: int, title: str, price: float, tags: list[str], *, note: str | None = None) -> None:
+            """Do nothing."""
 
-    for _ in sys.stdin:
-        start_s = time.process_time()
-        for number in range(messages):
-            work.send(number, "a title", 1.5, ["a", "b"], note="a note")
-        worker = Worker(broker, worker_threads=1, worker_timeout=100)
-        worker.start()
-        broker.join("work", timeout=120_000)
-        spent_s = time.process_time() - start_s
-        worker.stop()
-        sys.stdout.write(f"{spent_s / messages * 1e6}\n")
-        sys.stdout.flush()
+        for _ in sys.stdin:
+            gc.collect()
+            gc.disable()
+            spent_s = []
+            for _ in range(BATCHES):
+                start_s = time.process_time()
+                for number in range(MESSAGES):
+                    work.send(number, "a title", 1.5, ["a", "b"], note="a note")
+                run_enqueued()
+                spent_s.append(time.process_time() - start_s)
+            gc.enable()
+            sys.stdout.write(f"{min(spent_s) / MESSAGES * 1e6}\n")
+            sys.stdout.flush()
 
 
-def compare(before: Path, rounds: int, messages: int) -> list[float]:
-    """Return what this checkout needs more for a message, in µs, for each round."""
-    from benchmarks.server import MemoryServer
-
-    found: list[float] = []
-    with TemporaryDirectory() as folder:
-        server: Any = MemoryServer(Path(folder)).start()
-        sides = [Side(checkout, server.url, messages) for checkout in (before, HERE.parents[1])]
-        for number in range(rounds + 1):
-            order = sides if number % 2 else sides[::-1]
-            spent = {side: side.round() for side in order}
-            if number:  # the first round warms up
-                found.append(spent[sides[1]] - spent[sides[0]])
-        for side in sides:
-            side.stop()
-        server.stop()
+def compare(before: Path, rounds: int) -> list[tuple[float, float]]:
+    """Return the CPU of a message before and now, in µs, for each round."""
+    sides = [Side(checkout) for checkout in (before, HERE.parents[1])]
+    found: list[tuple[float, float]] = []
+    for number in range(rounds + 1):
+        order = sides if number % 2 else sides[::-1]
+        spent = {side: side.round() for side in order}
+        if number:  # the first round warms up
+            found.append((spent[sides[0]], spent[sides[1]]))
+    for side in sides:
+        side.stop()
     return found
 
 
@@ -106,15 +100,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("before", nargs="?", type=Path)
     parser.add_argument("--rounds", type=int, default=20)
-    parser.add_argument("--messages", type=int, default=2_000)
-    parser.add_argument("--serve", metavar="URL")
+    parser.add_argument("--serve", action="store_true")
     options = parser.parse_args()
     if options.serve:
-        serve(options.serve, options.messages)
+        serve()
         return
-    found = compare(options.before, options.rounds, options.messages)
-    low, _, high = quantiles(found, n=4)
-    print(f"CPU a message: {median(found):+.2f} µs (quartiles {low:+.2f} to {high:+.2f}), {len(found)} rounds")
+    found = compare(options.before.resolve(), options.rounds)
+    old, new = (median(side) for side in zip(*found, strict=True))
+    low, middle, high = quantiles([now - then for then, now in found], n=4)
+    print(f"CPU a message: {old:.1f} µs before, {new:.1f} µs now")
+    print(f"difference: {middle:+.2f} µs (quartiles {low:+.2f} to {high:+.2f}), {len(found)} rounds")
 
 
 if __name__ == "__main__":

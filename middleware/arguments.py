@@ -19,9 +19,9 @@ from dramatiq.message import Message
 from dramatiq.middleware import Middleware
 
 from broker.queue.arguments.annotations import callee_of
-from broker.queue.arguments.types import argument_types, steps_of
+from broker.queue.arguments.types import argument_types, has_steps, steps_of
 from broker.queue.depth_limits import follows_a_job
-from middleware.errors import ArgumentMismatch, InvalidArguments
+from middleware.errors import ArgumentMisfit, ArgumentMismatch, InvalidArguments
 
 
 class Arguments(Middleware):
@@ -46,7 +46,7 @@ class Arguments(Middleware):
             _require_signature(actor, message)
         if actor is not None:
             require_types(actor, message.args, message.kwargs)
-        for step in steps_of(message.options) if message.options else ():
+        for step in steps_of(message.options) if has_steps(message.options) else ():
             following = broker.actors.get(step["actor_name"])
             if following is not None:
                 require_types(following, tuple(step["args"]), step["kwargs"])
@@ -65,11 +65,11 @@ def require_types(actor: Actor[..., Any], args: tuple[Any, ...], kwargs: dict[st
     """Refuse arguments that do not fit the annotations of their parameters.
 
     Raises:
-        ArgumentMismatch: with the first such argument.
+        ArgumentMisfit: with the first such argument.
     """
     types = argument_types(actor.fn)
     if not types.fit(args, kwargs) and (wrong := types.misfit(args, kwargs)) is not None:
-        raise ArgumentMismatch(actor.actor_name, wrong, actor.fn)
+        raise ArgumentMisfit(actor.actor_name, wrong, actor.fn)
 
 
 def refuse_unusable_calls() -> None:

@@ -68,6 +68,18 @@ class MissingWorker(SwitchyardError, RuntimeError):
         )
 
 
+class ArgumentMisfit(ArgumentMismatch):
+    """A value of a new message that does not fit the annotation of its parameter.
+
+    Args:
+        fact: The parameter, its annotation and the type of the value, never the value.
+    """
+
+    def __init__(self, actor_name: str, fact: str, function: Callable[..., Any]) -> None:
+        self.fact = fact
+        super().__init__(actor_name, fact, function)
+
+
 class ReceivedMisfit(ArgumentMismatch):
     """A received message with an argument that cannot be converted to the actor's annotation."""
 

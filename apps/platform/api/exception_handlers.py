@@ -16,6 +16,7 @@ from apps.platform.api.parsing import invalid
 from apps.platform.api.problems import FieldError, Problem
 from apps.platform.api.request_jobs import NOT_ENQUEUED, UNKNOWN, current_request
 from broker.errors import BrokerError, BrokerFull, BrokerUnsafe, PayloadTooLarge, QueueFull, UnencodablePayload
+from middleware.errors import ArgumentMisfit
 
 RETRY_AFTER_S = 5
 logger = logging.getLogger(__name__)
@@ -96,6 +97,11 @@ def _unencodable(request: HttpRequest, error: UnencodablePayload) -> Problem:
     return invalid([FieldError("", f"holds a value that cannot be enqueued: it {error.fact}")])
 
 
+def _misfit(request: HttpRequest, error: ArgumentMisfit) -> Problem:
+    logger.warning("api request refused: %s %s: %s", request.method, request.path, error)
+    return invalid([FieldError("", f"holds a value that cannot be enqueued: {error.fact}")])
+
+
 REFUSALS: tuple[tuple[Any, Callable[[HttpRequest, Any], Problem]], ...] = (
     (Problem, lambda request, error: error),
     (AuthenticationError, _unauthenticated),
@@ -107,6 +113,7 @@ REFUSALS: tuple[tuple[Any, Callable[[HttpRequest, Any], Problem]], ...] = (
         lambda request, error: Problem(413, f"the job would be larger than {error.limit_bytes} bytes; send less"),
     ),
     (UnencodablePayload, _unencodable),
+    (ArgumentMisfit, _misfit),
     ((BrokerError, OperationalError), _unavailable),
     (Http404, lambda request, error: Problem(404, "nothing is here")),
     (PermissionDenied, lambda request, error: Problem(403, "this is not allowed")),

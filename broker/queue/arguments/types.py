@@ -6,6 +6,7 @@ values (text, numbers, lists and dicts of these), a value is compared when it is
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
@@ -63,6 +64,10 @@ class ArgumentType:
             raise Misfit(self._fact(value, path, str(error))) from None
         except (TypeError, ValueError, NotImplementedError, RecursionError) as error:
             raise Misfit(f"{self._expects(path)}; {_held(value, str(error))}{self._remedy(value, path)}") from None
+        except Misfit:
+            raise
+        except Exception as error:
+            raise Misfit(f"{self._expects(path)}; its own code raised {type(error).__name__}") from error
 
     def receive(self, value: Any, path: str) -> Any:
         """Return the value of what a message carries; of another sender also one that nearly fits, such as ``"5"``.
@@ -70,23 +75,29 @@ class ArgumentType:
         Raises:
             Misfit: it cannot be converted.
         """
+        with contextlib.suppress(msgspec.ValidationError):
+            return self._received(value, path, strict=True)
         try:
-            return self.read(value)
-        except (msgspec.ValidationError, RecursionError):
-            pass
-        try:
-            return self.read(value, strict=False)
+            return self._received(value, path, strict=False)
         except msgspec.ValidationError as error:
             raise Misfit(self._fact(value, path, str(error))) from None
-        except RecursionError:
-            raise Misfit(f"{self._expects(path)}; it is nested too deep") from None
+
+    def _received(self, value: Any, path: str, *, strict: bool) -> Any:
+        try:
+            return self.read(value, strict=strict)
+        except msgspec.ValidationError:
+            raise
+        except Exception as error:
+            # A hook's own exception would only be logged, and the actor called with JSON.
+            raise Misfit(f"{self._expects(path)}; its own code raised {type(error).__name__}") from error
 
     def _expects(self, path: str) -> str:
         return f"argument {path} expects {self.written}"
 
     def _fact(self, value: Any, path: str, fault: str) -> str:
-        place = fault.partition(" - at ")[2].strip("`").removeprefix("$[0]").removeprefix("$")
-        if place:
+        _, found, place = fault.rpartition(" - at `")
+        place = place.removesuffix("`").removeprefix("$[0]").removeprefix("$")
+        if found and place:
             return f"{self._expects(path)}; {path}{place} does not fit"
         return f"{self._expects(path)}; this {type(value).__name__} does not fit{self._remedy(value, path)}"
 
@@ -192,17 +203,20 @@ def argument_types(function: Callable[..., Any]) -> ArgumentTypes:
 def in_json(message: Message[Any], actors: Actors) -> Message[Any]:
     """Return a message with its arguments, and those of the steps that follow it, as JSON; itself if they are."""
     actor, options = actors.get(message.actor_name), message.options
-    args, kwargs = message.args, message.kwargs
-    is_typed = actor is not None and argument_types(actor.fn).is_typed
-    if actor is not None and is_typed:
-        args, kwargs = argument_types(actor.fn).sent(args, kwargs)
-    if any(name in options for name in _STEPS):
-        options = _steps_in_json(options, actors)
-    elif not is_typed:
+    types = None if actor is None else argument_types(actor.fn)
+    is_typed, is_followed = types is not None and types.is_typed, has_steps(options)
+    if not is_typed and not is_followed:
         return message
+    args, kwargs = types.sent(message.args, message.kwargs) if types is not None else (message.args, message.kwargs)
+    options = _steps_in_json(options, actors) if is_followed else options
     return Message(
         message.queue_name, message.actor_name, args, kwargs, options, message.message_id, message.message_timestamp
     )
+
+
+def has_steps(options: Mapping[str, Any]) -> bool:
+    """Return whether a message's options hold other messages."""
+    return "pipe_target" in options or "group_completion_callbacks" in options
 
 
 def in_message(message: Message[Any] | MessageProxy) -> Message[Any]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import datetime
 import threading
 from typing import Any
 
+import dramatiq
 from django.db import OperationalError
 from django.http import HttpRequest
 from django.urls import path
+from dramatiq.brokers.stub import StubBroker
 from ninja import File, Router, Status
 from ninja.files import UploadedFile
 
@@ -19,12 +22,17 @@ from apps.platform.api.request_jobs import current_request, is_repeated_request,
 from apps.platform.api.schemas import Line, Month, RowId, StrictSchema
 from broker.errors import BrokerFull, BrokerUnavailable, BrokerUnsafe, QueueFull
 from broker.queue.json_body import encode
+from middleware.arguments import Arguments
 
 router = Router()
 calls: list[dict[str, Any]] = []
 hold = threading.Event()
 entered = threading.Event()
 next_errors: list[Exception] = []
+
+
+@dramatiq.actor(broker=StubBroker(middleware=[Arguments()]))
+def remind(due: datetime.date) -> None: ...
 
 
 class Order(StrictSchema):
@@ -95,6 +103,8 @@ def create_job(request: HttpRequest) -> dict[str, Any]:
 @router.post("/enqueued/{what}", auth=submit_scope)
 def enqueue(request: HttpRequest, what: str) -> dict[str, Any]:
     calls.append({})
+    if what == "unfit":
+        remind.send("tomorrow")
     values = {"large": "x" * 2_000_000, "infinite": float("inf")}
     return {"bytes": len(encode({"actor": "probe", "args": [values[what]]}))}
 

@@ -59,6 +59,19 @@ class Express(Line):
     hours: int = 1
 
 
+@dataclass
+class Even:
+    """Dataclass that checks itself."""
+
+    number: int
+
+    def __post_init__(self) -> None:
+        if self.number == 5:
+            raise KeyError(self.number)
+        if self.number % 2:
+            raise ValueError("secret - at odd")
+
+
 def with_annotation(annotation: Any, default: Any = ...) -> Callable[..., Any]:
     """Return a function with one parameter, ``value``."""
 
@@ -213,6 +226,18 @@ def test_values_of_related_types_come_out_as_the_annotation_says(annotation: Any
 
     assert types.misfit((value,), {}) is None
     assert told(travelled(types, value)[0]) == told(got)
+
+
+def test_what_a_classes_own_code_raises_refuses_its_value() -> None:
+    types, even = of(Even), Even(2)
+
+    assert types.misfit((even,), {}) is None
+    even.number = 3
+    assert "value does not fit" in str(types.misfit((even,), {})).replace("this Even", "value")
+    even.number = 5
+    assert "its own code raised KeyError" in str(types.misfit((even,), {}))
+    with pytest.raises(Misfit, match="its own code raised KeyError"):
+        types.received(({"number": 5},), {})
 
 
 def test_none_fits_where_it_is_the_default() -> None:
