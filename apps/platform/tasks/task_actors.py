@@ -27,10 +27,13 @@ from middleware.status import Status
 
 
 def prepare(broker: Broker) -> None:
-    """Add the middleware of tasks to a broker, once."""
-    if any(isinstance(entry, TaskAttempts) for entry in broker.middleware):
+    """Add the middleware of tasks to a broker, each in its place; a copy of another broker may have them elsewhere."""
+    kinds = [type(entry) for entry in broker.middleware]
+    if TaskAttempts not in kinds:
+        broker.add_middleware(TaskAttempts(), after=Retries)
+    if FinishedTasks in kinds and kinds.index(FinishedTasks) < kinds.index(Status):
         return
-    broker.add_middleware(TaskAttempts(), after=Retries)
+    broker.middleware[:] = [entry for entry in broker.middleware if not isinstance(entry, FinishedTasks)]
     broker.add_middleware(FinishedTasks(), before=Status)
 
 
@@ -40,10 +43,10 @@ def actor_of(task: Task, broker: Broker, **options: Any) -> Actor[..., Any]:
     Args:
         options: Of an actor that is declared now.
     """
+    prepare(broker)
     known = broker.actors.get(task.module_path)
     if known is not None:
         return known
-    prepare(broker)
     return Actor(
         _function_of(task, broker),
         broker=broker,

@@ -21,6 +21,7 @@ CALLS: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
     "divide": ((0,), {}),
     "unserialisable": ((), {}),
     "count_rows": ((), {}),
+    "typed": (("2026-01-02", ["a"]), {"at": "2026-01-02T03:04:05+00:00"}),
 }
 
 

@@ -17,11 +17,13 @@ from django_tasks.backends.dummy import DummyBackend
 from django_tasks.exceptions import InvalidTaskError, TaskResultDoesNotExist, TaskResultMismatch
 from django_tasks.signals import task_enqueued, task_finished, task_started
 
+from apps.platform.dead_letters.actions import requeue
 from apps.platform.jobs.services import request_cancel
 from apps.platform.tasks import SwitchyardBackend
 from apps.platform.tasks.discovery import declare_tasks
 from middleware.errors import ArgumentMismatch, Cancelled
 from tests.conftest import RunWorker
+from tests.integration.history.rows import BASE_MS, job_row
 from tests.integration.tasks.conftest import OnBackend
 from tests.waiting import wait_for
 
@@ -191,6 +193,51 @@ def test_results_that_are_not_there(host_tasks: ModuleType, transactional_db: No
         host_tasks.nothing.get_result(result.id)
     with pytest.raises(TaskResultMismatch):
         async_to_sync(host_tasks.nothing.aget_result)(result.id)
+
+
+def test_a_failed_task_that_a_person_requeues_may_succeed(
+    host_tasks: ModuleType, run_worker: RunWorker, transactional_db: None
+) -> None:
+    result = finish(host_tasks.divide.enqueue(0), run_worker)
+    assert (result.status, result.attempts) == ("FAILED", 1)
+
+    assert requeue(result.id, by="ada", arguments=([2], {})).done
+    result.refresh()
+
+    assert result.status == "READY"
+    finish(result, run_worker)
+    assert (result.status, result.return_value, result.attempts) == ("SUCCESSFUL", 0.5, 2)
+    assert [error.exception_class for error in result.errors] == [ZeroDivisionError]
+    assert result.started_at < result.last_attempted_at
+
+
+def test_the_history_answers_when_the_broker_has_forgotten(host_tasks: ModuleType, transactional_db: None) -> None:
+    path = host_tasks.__name__
+    done = job_row(actor=f"{path}.add", queue="threads", result="3", started_at=BASE_MS, enqueued_at=BASE_MS)
+    none = job_row(actor=f"{path}.nothing", result="null")
+    lost = job_row(actor=f"{path}.echo", result="")
+    failed = job_row(actor=f"{path}.divide", state="dead", error_type="ZeroDivisionError", error_message="by zero")
+    waits = job_row(actor=f"{path}.add", state="retrying")
+    other = job_row(actor="no_task", result="3")
+
+    found = default_task_backend.get_result(done.job_id)
+    assert (found.status, found.return_value, found.task.queue_name) == ("SUCCESSFUL", 3, "threads")
+    assert found.enqueued_at <= found.started_at <= found.finished_at
+    assert default_task_backend.get_result(none.job_id).return_value is None
+    [error] = default_task_backend.get_result(failed.job_id).errors
+    assert (error.exception_class, error.traceback) == (ZeroDivisionError, "by zero")
+    for row in (lost, waits, other):
+        with pytest.raises(TaskResultDoesNotExist):
+            default_task_backend.get_result(row.job_id)
+
+
+def test_a_message_without_the_backends_option_runs_as_well(host_tasks: ModuleType, run_worker: RunWorker) -> None:
+    actor = dramatiq.get_broker().actors[f"{host_tasks.__name__}.add"]
+
+    message = actor.send(1, right=4)
+
+    result = finish(default_task_backend.get_result(message.message_id), run_worker)
+    assert (result.return_value, result.backend, result.task) == (5, "default", host_tasks.add)
 
 
 def test_an_actor_beside_a_task(host_tasks: ModuleType, run_worker: RunWorker, transactional_db: None) -> None:

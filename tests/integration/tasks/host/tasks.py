@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import time
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,12 @@ def count_rows() -> int:
     with connection.cursor() as cursor:
         cursor.execute("SELECT 42")
         return int(cursor.fetchone()[0])
+
+
+@task
+def typed(day: date, words: list[str], *, at: datetime | None = None) -> list[str]:
+    """Return the types of what came, whatever the annotations say."""
+    return [type(value).__name__ for value in (day, words, at)]
 
 
 @task(priority=-50)

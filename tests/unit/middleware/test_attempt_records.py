@@ -1,0 +1,14 @@
+"""Parts of the record of an ended attempt."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from middleware.attempt_records import result_of
+
+
+@pytest.mark.parametrize(("value", "text"), [(None, "null"), ("", '""'), (0, "0"), ({"a": (1,)}, '{"a": [1]}')])
+def test_a_result_is_kept_as_json_and_none_is_one(value: Any, text: str) -> None:
+    assert result_of(None, value) == (text, None)
