@@ -94,6 +94,23 @@ for address in addresses:
     stamp = response.headers.get("X-Stamp", "")
     print(address, response.status_code, stamp, b"Traceback" in response.content)
 """
+TASKS = {
+    "news/__init__.py": "",
+    "news/tasks.py": """
+from django_tasks import task
+
+@task
+def shout(word):
+    return word.upper()
+""",
+}
+TASK_SETTINGS = """
+INSTALLED_APPS += ["django_tasks", "news"]
+MIDDLEWARE += ["switchyard.api.middleware.problem_documents"]
+TASKS = {"default": {"BACKEND": "switchyard.tasks.SwitchyardBackend"}}
+"""
+ENQUEUE = "from news.tasks import shout; print(shout.enqueue('hello').id)"
+RESULT = "from news.tasks import shout; result = shout.get_result('{id}'); print(result.status, result.return_value)"
 
 
 @pytest.fixture(scope="module")
@@ -205,6 +222,26 @@ def test_tests_of_a_project_run_with_the_plugin_and_without_a_server(full: Envir
 
     assert "3 passed" in output
     assert "switchyard.pytest_plugin" in output
+
+
+def test_project_runs_tasks_of_djangos_api(full: Environment, broker_url: str, tmp_path: Path) -> None:
+    host = write_host(tmp_path, last=TASK_SETTINGS)
+    for name, text in TASKS.items():
+        (host / name).parent.mkdir(parents=True, exist_ok=True)
+        (host / name).write_text(text)
+    variables = {"SWITCHYARD_BROKER_URL": broker_url, "DJANGO_SETTINGS_MODULE": "host_settings"}
+
+    def manage(*arguments: str) -> str:
+        return full.run("-m", "django", *arguments, cwd=host, PYTHONPATH=str(host), **variables)
+
+    manage("migrate")
+    assert "System check identified no issues" in manage("check")
+    job_id = manage("shell", "-c", ENQUEUE).splitlines()[-1]
+    with _pools(full, host, variables) as pools:
+        wait_for(lambda: "succeeded" in manage("switchyard", "jobs", "show", job_id), timeout_s=120)
+    assert pools.returncode == 0
+    assert "SUCCESSFUL HELLO" in manage("shell", "-c", RESULT.format(id=job_id))
+    assert "news.tasks.shout" in manage("switchyard", "jobs", "show", job_id)
 
 
 @contextlib.contextmanager
