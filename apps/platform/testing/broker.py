@@ -39,6 +39,7 @@ class MemoryBroker(Broker):
     Attributes:
         waiting: Messages that wait or are scheduled, by id.
         held: Messages that run, by id.
+        stopping: Ids of messages whose jobs were asked to stop while they ran.
         sent: Every message that was sent for the first time, in order.
         in_task: A task runs.
         moment_ms: Start of the message that runs: all that it defers is counted from there, so that messages which
@@ -63,6 +64,7 @@ class MemoryBroker(Broker):
         self.held: dict[str, HeldMessage] = {}
         self.finished: set[str] = set()
         self.dead: set[str] = set()
+        self.stopping: set[str] = set()
         self.unique: dict[tuple[str, str], str] = {}
         self.sent: list[SentMessage] = []
         self.in_task = False
@@ -204,8 +206,16 @@ class MemoryBroker(Broker):
             self._count += 1
             lease = Lease(OWNER, stored.id.encode(), str(self._count).encode())
             held = HeldMessage(message, lease, cast(QueueOperations, None), body=stored.body)
+            held.cancel_requested = stored.id in self.stopping
             self.held[stored.id] = held
             return held
+
+    def reclaim(self) -> None:
+        """Put what is held and not moved back where it was: its worker is gone."""
+        for held in list(self.held.values()):
+            del self.held[held.message_id]
+            if not held.moved:
+                self._put(held.copy(), held.body, None)
 
     def finish(self, held: MessageProxy) -> None:
         """Forget a message that was run: after its acknowledgement, or because it is in another place."""
@@ -216,6 +226,7 @@ class MemoryBroker(Broker):
             if known is held:
                 del self.held[held.message_id]
             if not getattr(held, "moved", False):
+                self.stopping.discard(held.message_id)
                 self.finished.add(held.message_id)
                 self.release_key(held.message_id)
             self._changed.notify_all()
@@ -228,7 +239,7 @@ class MemoryBroker(Broker):
         """Return the figures of a lane."""
         now, found = now_ms(), [stored for stored in self.waiting.values() if stored.lane == lane]
         ready = [stored.ready_ms for stored in found if stored.ready_ms <= now]
-        running = sum(held.queue_name == lane for held in self.held.values())
+        running = sum(held.queue_name == lane and not held.moved for held in self.held.values())
         oldest = now - min(ready) if ready else None
         return LaneStats(lane, len(ready), len(found) - len(ready), running, oldest)
 

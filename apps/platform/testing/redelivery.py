@@ -135,7 +135,7 @@ class _Redelivery:
         try:
             return self._runner.run_and_crash(held)
         finally:
-            self._broker.held.pop(stored.id, None)
+            self._broker.reclaim()
 
     def _ending(self, stored: StoredMessage) -> Any:
         """Deliver the message again, as it was, and run it to its end."""

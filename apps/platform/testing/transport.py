@@ -35,11 +35,14 @@ class MemoryTransport(PortableTransport):
         if letter is None:
             raise NoSuchDeadLetter(queue, message_id)
         self._dead.remove(queue, message_id)
+        sent = len(self._memory.sent)
         try:
             self._memory.enqueue(requeued_copy(letter, self._yard.queue_of(queue).name, arguments))
         except BaseException:
             self._dead.add(letter)
             raise
+        if len(self._memory.sent) == sent:  # it died again meanwhile, so that its id is known
+            raise NoSuchDeadLetter(queue, message_id)
         return letter.id
 
     def restore(self, letter: DeadLetter) -> bool:
@@ -63,6 +66,7 @@ class MemoryTransport(PortableTransport):
             return "unknown"
         if message_id in self._memory.held:
             self._memory.held[message_id].cancel_requested = True
+            self._memory.stopping.add(message_id)
             return "asked"
         del self._memory.waiting[message_id]
         self._memory.release_key(message_id)

@@ -18,7 +18,12 @@ from dramatiq.common import dq_name
 from dramatiq.message import Message
 from dramatiq.middleware import CurrentMessage, Middleware
 
+from apps.platform.testing.broker import MemoryBroker
+from apps.platform.testing.calls import MemoryCalls
+from apps.platform.testing.stores import MemoryDeadLists, MemoryJobRecords
+from apps.platform.testing.transport import MemoryTransport
 from broker.admin.browse import look
+from broker.clock import now_ms
 from broker.interface import Transport
 from broker.keys.keys import Keys
 from broker.keys.queue_keys import LANES
@@ -50,6 +55,7 @@ class Promises:
         takes_out: A waiting message can be kept from starting by the broker; otherwise only its job's record tells.
         isolates: A message can be moved to where it runs alone.
         lists_parked: Workers find what is parked before it is due; otherwise it is due soon, again and again.
+        keeps_unreadable: What is no message is set aside; otherwise it cannot come into a queue.
     """
 
     places: int
@@ -57,11 +63,20 @@ class Promises:
     takes_out: bool
     isolates: bool
     lists_parked: bool
+    keeps_unreadable: bool = True
 
 
 PROMISES = {
     "atomic": Promises(places=1, requeues_what_it_read=True, takes_out=True, isolates=True, lists_parked=True),
     "portable": Promises(places=2, requeues_what_it_read=False, takes_out=False, isolates=False, lists_parked=False),
+    "memory": Promises(
+        places=1,
+        requeues_what_it_read=True,
+        takes_out=True,
+        isolates=False,
+        lists_parked=False,
+        keeps_unreadable=False,
+    ),
 }
 
 
@@ -228,4 +243,31 @@ class Portable(Subject):
         self._consumers.clear()
 
 
-SUBJECTS: dict[str, type[Subject]] = {"atomic": Atomic, "portable": Portable}
+class Memory(Subject):
+    """The transport of tests without a server. Both processes are one: its broker is in their memory."""
+
+    def build(self) -> tuple[MemoryBroker, Transport]:
+        if not hasattr(self, "memory"):
+            self.memory = MemoryBroker()
+            for entry in self._middleware():
+                self.memory.add_middleware(entry)
+            for lane in YARD.lanes:
+                self.memory.declare_queue(lane)
+            self.dead_lists = MemoryDeadLists(self.memory)
+            queues = (queue.name for queue in YARD.queues)
+            self.records = MemoryJobRecords(MemoryCalls(), self.memory, self.dead_lists, queues)
+        return self.memory, MemoryTransport(self.memory, YARD, self.dead_lists, self.records)
+
+    def scheduled(self, **options: Any) -> set[str]:
+        found = [stored.message() for stored in self.memory.waiting.values() if stored.ready_ms > now_ms()]
+        return {message.message_id for message in found if options.items() <= message.options.items()}
+
+    def spoil(self, raw: bytes) -> None:
+        raise AssertionError("nothing that is no message comes into the queue")
+
+    def crash(self) -> None:
+        self._consumers.clear()
+        self.memory.reclaim()
+
+
+SUBJECTS: dict[str, type[Subject]] = {"atomic": Atomic, "portable": Portable, "memory": Memory}
