@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -170,16 +171,16 @@ def finish(family: QueueOperations, records: JobRecords | None = None) -> int:
 
     Args:
         records: Where the jobs of dropped messages are recorded as cancelled, with the reason ``purged``; not those
-            that keep no record, or whose id was sent again since. As long as much of the history is still to be
-            written into the database, each step waits for a moment.
+            that keep no record, were cancelled, or whose id was sent again since. As long as much of the history is
+            still to be written into the database, each step waits for a moment.
 
     Returns:
         Number of messages that were put back, left out or dropped.
     """
 
-    def record(lane: Lane, ids: Sequence[bytes], bodies: Sequence[bytes | None]) -> None:
+    def record(purge: str, lane: Lane, ids: Sequence[bytes], bodies: Sequence[bytes | None]) -> None:
         if records is not None:
-            again = _sent_again(family, ids)
+            again = _sent_again(family, ids) | _cancelled(family, purge, ids)
             jobs = [
                 _purged(family, lane, id_, body)
                 for id_, body in zip(ids, bodies, strict=True)
@@ -192,8 +193,10 @@ def finish(family: QueueOperations, records: JobRecords | None = None) -> int:
     done = 0
     for purge in purges(family):
         with suppress(LookupError):  # another process has just ended it
-            is_undone = purge.claim == "undo"
-            done += sum(undo(family, purge.id)) if is_undone else max(drop(family, purge.id, dropped=record), default=0)
+            if purge.claim == "undo":
+                done += sum(undo(family, purge.id))
+            else:
+                done += max(drop(family, purge.id, dropped=partial(record, purge.id)), default=0)
     return done
 
 
@@ -202,6 +205,12 @@ def _sent_again(family: QueueOperations, ids: Sequence[bytes]) -> set[bytes]:
     k = family.keys
     answers = family.calls.pipeline([("HMGET", key, *ids) for key in (k.bodies, *k.done, k.dead_letters)])
     return {id_ for answer in answers for id_, found in zip(ids, answer, strict=True) if found is not None}
+
+
+def _cancelled(family: QueueOperations, purge: str, ids: Sequence[bytes]) -> set[bytes]:
+    """Return the ids that were cancelled, which is recorded."""
+    notes = family.calls.command("HMGET", family.keys.aside(purge)[1], *(b"cancel:" + id_ for id_ in ids))
+    return {id_ for id_, note in zip(ids, notes, strict=True) if note is not None}
 
 
 def _purged(family: QueueOperations, lane: Lane, id_: bytes, body: bytes) -> EndedJob:

@@ -50,7 +50,7 @@ def cancel(family: QueueOperations, message_id: str, *, end: CancelRecord = NO_R
         not here.
     """
     k = family.keys
-    keys = [k.bodies, *map(k.due, ALL_LANES), *k.done, k.notes, k.unique, k.leases, k.ended, k.history]
+    keys = [k.bodies, *map(k.due, ALL_LANES), *k.done, k.notes, k.unique, k.leases, k.ended, k.history, k.purges]
     while True:
         owners = family.owners()
         holds = [k.hold(owner) for owner in owners]

@@ -9,6 +9,7 @@ import dramatiq
 import pytest
 
 from broker.admin.cancel import cancel
+from broker.admin.purge import finish, set_aside, undo
 from broker.errors import BrokerUnavailable
 from broker.interface import Facilities, facilities
 from broker.redis_broker import RedisBroker
@@ -16,6 +17,7 @@ from broker.stores.ended_jobs import decode_rows
 from broker.stores.history_streams import HistoryStreams
 from broker.stores.job_records import JobRecords
 from tests.factories.yards import small_yard
+from tests.waiting import wait_for
 
 BuildBroker = Callable[..., RedisBroker]
 
@@ -67,3 +69,29 @@ def test_a_cancellation_has_one_row(broker: RedisBroker, delay_ms: int | None) -
     assert cancel(parts, job_id) == "cancelled"
 
     assert [row[:2] for row in rows(parts)] == [(job_id, "cancelled")]
+
+
+@pytest.mark.parametrize("delay_ms", [None, 500])
+@pytest.mark.parametrize("undone", [True, False])
+def test_a_job_that_a_purge_has_set_aside_is_cancelled_once(
+    broker: RedisBroker, run_worker: Any, delay_ms: int | None, undone: bool
+) -> None:
+    parts, family = facilities(broker), broker.families["work"]
+    job = broker.actors["job"]
+    kept = job.send(1).message_id
+    job_id = job.send_with_options(args=(7,), delay=delay_ms, unique_key="one").message_id
+    set_aside(family, "p", by="me", undo_ms=60_000 if undone else 0)
+
+    answers = cancel(parts, job_id), cancel(parts, job_id)
+    if undone:
+        undo(family, "p")
+        with run_worker(broker=broker):
+            wait_for(lambda: not broker.client.hlen(family.keys.bodies))
+    finish(family, parts.records)
+
+    assert answers == ("cancelled", "ended")
+    assert parts.records.states([kept, job_id]) == ["succeeded" if undone else "cancelled", "cancelled"]
+    assert [state for id_, state, _ in rows(parts) if id_ == job_id] == ["cancelled"]
+    assert broker.client.keys(f"{broker.keys.queue('work').base}*aside*") == []
+    again = job.send_with_options(args=(8,), unique_key="one")
+    assert again.message_id != job_id
