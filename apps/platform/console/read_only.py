@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.contrib import messages
 from django.contrib.admin.options import BaseModelAdmin
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponseRedirect
+from django.urls import reverse
 
 
 class ReadOnly(BaseModelAdmin):
@@ -27,3 +29,9 @@ class ReadOnly(BaseModelAdmin):
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """Return whether rows are deletable and the user has Django's permission to delete them."""
         return self.deletable and super().has_delete_permission(request, obj)
+
+    def _get_obj_does_not_exist_redirect(self, request: HttpRequest, opts: Any, object_id: str) -> HttpResponseRedirect:
+        """Lead to the list, where Django leads to the start page: rows go by their age, and links to them stay."""
+        name = opts.verbose_name
+        messages.warning(request, f"There is no {name} with the id “{object_id[:100]}”; old rows are deleted in time.")
+        return HttpResponseRedirect(reverse(f"admin:{opts.app_label}_{opts.model_name}_changelist"))

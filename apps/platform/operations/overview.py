@@ -14,6 +14,7 @@ from apps.platform.alerts import queries as alerts
 from apps.platform.alerts.models import Alert
 from apps.platform.conf import declared_yard
 from apps.platform.dead_letters import queries as dead_letters
+from apps.platform.history.writer_state import why_missing
 from apps.platform.jobs.running import RunningJob, running_or_none
 from apps.platform.operations.diagnosis import Verdict, diagnose
 from apps.platform.operations.metrics_broker import YARD_STATE
@@ -49,7 +50,8 @@ class PoolRow:
 class Room:
     """The overview at one moment.
 
-    ``alerts`` is ``None`` while the database is unavailable, ``running`` while the broker is.
+    ``alerts`` is ``None`` while the database is unavailable, ``running`` while the broker is. ``unwritten`` says why
+    ended jobs are missing in the history; "" when none is.
     """
 
     verdict: Verdict
@@ -63,6 +65,7 @@ class Room:
     at: datetime
     away: bool
     running: list[RunningJob] | None
+    unwritten: str
 
 
 def overview() -> Room:
@@ -90,6 +93,7 @@ def overview() -> Room:
         at=timezone.now(),
         away=state is None,
         running=running,
+        unwritten=why_missing() if state else "",
     )
 
 

@@ -135,3 +135,10 @@ def test_unknown_alert_and_act_are_404(alert: Alert) -> None:
     assert client.post(one(alert, "explode")).status_code == 404
     assert client.post(reverse("admin:switchyard_alerts_one", args=[999_999, "resolve"])).status_code == 404
     assert client.get(one(alert, "resolve")).status_code == 405
+
+
+def test_the_page_of_an_unknown_alert_leads_to_the_list(alert: Alert) -> None:
+    answer = logged_in("view_alert").get(reverse("admin:switchyard_alerts_alert_change", args=[999_999]), follow=True)
+
+    assert answer.redirect_chain == [(LIST, 302)]
+    assert "There is no alert with the id “999999”; old rows are deleted in time." in answer.content.decode()

@@ -300,3 +300,10 @@ def test_pages_survive_a_broker_that_is_away(operator: User, client: Client, bro
 
 def test_group_whose_name_no_database_compares_is_not_found(client: Client) -> None:
     assert client.get(f"{reverse(LIST)}group/%00/requeue/").status_code == 404
+
+
+def test_the_page_of_an_unknown_letter_leads_to_the_list(client: Client) -> None:
+    answer = client.get(f"{reverse(LIST)}999999/change/", follow=True)
+
+    assert answer.redirect_chain == [(reverse(LIST), 302)]
+    assert "There is no dead letter with the id “999999”; old rows are deleted in time." in answer.content.decode()

@@ -15,6 +15,8 @@ from django.urls import reverse
 from apps.platform.alerts.models import Alert
 from apps.platform.dead_letters import projection
 from broker.interface import Facilities
+from broker.stores.ended_jobs import EndedJob
+from broker.stores.job_steps import ended_step
 from broker.stores.pool_reports import PoolReport
 from tests.factories.letters import letter
 
@@ -154,3 +156,18 @@ def test_sidebar_leads_to_the_room_and_counts_open_letters(watcher: Client, faci
     ):
         assert f'href="{address}"' in sidebar
     assert "Dead letters 1" in text_of(sidebar)
+
+
+def test_jobs_that_nobody_writes_into_the_history_are_said_on_the_overview(
+    watcher: Client, slow_pool: PoolReport, facilities: Facilities
+) -> None:
+    before = text_of(watcher.get(LIVE).content.decode())
+    ended = EndedJob("0f8fad5b-d9cb-469f-a165-70867728950e", "succeeded", attempt=1, body=b'{"actor":"a","sent_at":1}')
+    facilities.records.write([ended_step("default", ended)])
+
+    page = text_of(watcher.get(LIVE).content.decode())
+
+    assert "history" not in before
+    assert re.search(
+        r"Also: of the jobs, those that ended in the last .* are not all in the history: no history w", page
+    )

@@ -55,7 +55,7 @@ ONLY_POST = (302, 405, 405, 405, 302)
 ONLY_POST_ALLOWED = (302, 403, 405, 405, 302)
 ACTS = (302, 403, 302, 302, 302)
 
-NO_ARGUMENTS = '{{"args": [], "kwargs": {{}}}}'
+NO_ARGUMENTS = "{{}}"
 QUEUE = "/admin/operations/queues/{queue}/"
 SCHEDULE = "/admin/operations/schedules/{schedule}/"
 ACTOR = "/admin/operations/actors/{schedule}/"
