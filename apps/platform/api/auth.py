@@ -16,13 +16,19 @@ _CHECKED = "_switchyard_token"
 def token_of(request: HttpRequest) -> Token | None:
     """Return the valid token of a request or ``None``; checked once for each request."""
     if not hasattr(request, _CHECKED):
-        scheme, _, plain = request.headers.get("Authorization", "").partition(" ")
-        token = find_token(plain.strip()) if scheme.lower() == "bearer" else None
+        plain = plain_token(request)
+        token = find_token(plain) if plain else None
         if token is not None:
             note_use(token)
         setattr(request, _CHECKED, token)
     found: Token | None = getattr(request, _CHECKED)
     return found
+
+
+def plain_token(request: HttpRequest) -> str:
+    """Return the bearer token of a request, unchecked; "" without one."""
+    scheme, _, plain = request.headers.get("Authorization", "").partition(" ")
+    return plain.strip() if scheme.lower() == "bearer" else ""
 
 
 class BearerToken(HttpBearer):

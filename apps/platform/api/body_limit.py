@@ -10,8 +10,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from asgiref.sync import sync_to_async
+from django.conf import settings
 from django.db import DatabaseError, connections
 
+from apps.platform.api.full_tokens import is_stream, refuse_full
 from apps.platform.api.problems import CONTENT_TYPE, Problem
 
 Scope = dict[str, Any]
@@ -120,6 +122,7 @@ class RequestLimits:
             on large routes.
         share: Part of these places that one token, or without one an address, may hold.
         requests: Requests that run in Django at once, each in a thread, until their answer begins.
+        streams: Event streams that begin at once, beside the other requests.
         wait_s: Time that a further request waits for its turn.
     """
 
@@ -133,6 +136,7 @@ class RequestLimits:
     large: int = 4
     share: float = 0.5
     requests: int = 32
+    streams: int = 2
     wait_s: float = 5.0
 
 
@@ -179,7 +183,7 @@ class BodyLimit:
             Places(limits.known, limits.share),
             Places(limits.large, limits.share),
         )
-        self._requests = Places(limits.requests)
+        self._requests, self._streams = Places(limits.requests), Places(limits.streams)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -212,10 +216,9 @@ class BodyLimit:
 
     async def _place(self, scope: Scope, *, is_large: bool) -> RequestPlace:
         """Return the place of a body above the free part."""
-        scheme, _, plain = _header(scope, b"authorization").decode("latin-1").partition(" ")
-        plain = plain.strip()
+        plain = _token(scope)
         try:
-            scopes = await self._check_token(plain) if scheme.lower() == "bearer" else None
+            scopes = await self._check_token(plain) if plain else None
         except DatabaseError as error:
             raise Problem(503, "the database does not answer; send the request again", headers=RETRY_AFTER) from error
         known = scopes is not None
@@ -230,8 +233,10 @@ class BodyLimit:
         return place
 
     async def _run(self, scope: Scope, body: _Body, receive: Receive, send: Send) -> None:
+        streams = is_stream(scope.get("method", ""), scope["path"])
+        places = self._streams if streams else self._requests
         is_probe = scope["path"] in PROBES
-        place = RequestPlace() if is_probe else await self._requests.acquire_within(self.limits.wait_s)
+        place = RequestPlace() if is_probe else await places.acquire_within(self.limits.wait_s)
         if place is None:
             raise Problem(503, "as many requests run as may; send it again later", headers=RETRY_AFTER)
         started = False
@@ -250,6 +255,8 @@ class BodyLimit:
             await send(message)
 
         with place:
+            if streams:  # without a thread, the database or the broker: a burst of them costs little
+                refuse_full(_token(scope))
             await self.application(scope, receive_in_time, send_noted)
         if body.refusal is not None and not started:
             raise body.refusal
@@ -281,10 +288,15 @@ def _declared(scope: Scope) -> int | None:
     """Return the declared length of the body, ``None`` if there is none.
 
     Raises:
-        Problem: query or length cannot be read.
+        Problem: query or length cannot be read, or the query has too many parameters.
     """
-    if not scope.get("query_string", b"").isascii():
+    query = scope.get("query_string", b"")
+    if not query.isascii():
         raise Problem(400, "the query is not percent-encoded; encode it")
+    # Django refuses it too, but with DEBUG its page about that reads the query again and fails.
+    most = settings.DATA_UPLOAD_MAX_NUMBER_FIELDS
+    if most is not None and (found := query.count(b"&") + 1) > most:
+        raise Problem(400, f"the query has {found:,} parameters, at most {most:,} are read; send fewer")
     declared = _header(scope, b"content-length")
     if not declared:
         return None
@@ -318,6 +330,12 @@ def _find_and_close(plain: str) -> Collection[str] | None:
 def _header(scope: Scope, name: bytes) -> bytes:
     found: bytes = next((value for key, value in scope["headers"] if key.lower() == name), b"")
     return found
+
+
+def _token(scope: Scope) -> str:
+    """Return the bearer token of a request, unchecked; "" without one."""
+    scheme, _, plain = _header(scope, b"authorization").decode("latin-1").partition(" ")
+    return plain.strip() if scheme.lower() == "bearer" else ""
 
 
 def _too_large(limit_bytes: int) -> Problem:

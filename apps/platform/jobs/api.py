@@ -13,7 +13,7 @@ from django.http.response import HttpResponseBase
 from django.utils.http import content_disposition_header
 from ninja import Router, Status
 
-from apps.platform.api.auth import cancel_scope, read_scope, token_of
+from apps.platform.api.auth import cancel_scope, plain_token, read_scope, token_of
 from apps.platform.api.problems import Problem, not_found
 from apps.platform.api.responses import accepted, job_url
 from apps.platform.api.schemas import Accepted
@@ -181,7 +181,8 @@ async def follow_job(request: HttpRequest, job_id: str) -> HttpResponseBase:
     if not await live.has_news(job, after):
         return HttpResponse(status=204)
     await free_database()
-    place = live.StreamPlace(str(request.auth.prefix))  # type: ignore[attr-defined]
+    prefix = str(request.auth.prefix)  # type: ignore[attr-defined]
+    place = live.StreamPlace(prefix, token=plain_token(request))
     return live.response(job, after=after, place=place)
 
 

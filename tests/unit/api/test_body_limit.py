@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
 
+from apps.platform.api import full_tokens
 from apps.platform.api.body_limit import BodyLimit, RequestLimits
 
 Message = dict[str, Any]
@@ -25,6 +26,7 @@ class Echo:
     """Reads all of a body, as Django does, and tells its size."""
 
     def __init__(self) -> None:
+        self.asked = 0
         self.read_bytes = 0
 
     async def __call__(
@@ -33,6 +35,7 @@ class Echo:
         receive: Callable[[], Awaitable[Message]],
         send: Callable[[Message], Awaitable[None]],
     ) -> None:
+        self.asked += 1
         more = True
         while more:
             message = await receive()
@@ -56,6 +59,7 @@ def call(
     query: bytes = b"",
     kind: str = "http",
     ends: bool = True,
+    method: str = "POST",
 ) -> tuple[list[Message], Echo, int]:
     """Send a request through the limit; return what was answered, the application, and how many chunks were asked.
 
@@ -80,7 +84,7 @@ def call(
         headers = headers | {"transfer-encoding": "chunked"}
     scope = {
         "type": kind,
-        "method": "POST",
+        "method": method,
         "http_version": "1.1",
         "path": path,
         "query_string": query,
@@ -311,6 +315,92 @@ def test_a_query_that_is_not_encoded_is_400() -> None:
     sent, _, _ = call({}, [b""], query=b"\xff")
 
     refusal(sent, 400)
+
+
+def test_a_query_of_too_many_parameters_is_400() -> None:
+    most, _, _ = call({"content-length": "0"}, [b""], query=b"&".join([b"a=1"] * 1_000))
+    sent, _, _ = call({"content-length": "0"}, [b""], query=b"&".join([b"a=1"] * 1_001))
+
+    assert most[0]["status"] == 200
+    assert refusal(sent, 400)["detail"] == "the query has 1,001 parameters, at most 1,000 are read; send fewer"
+
+
+EVENTS = "/api/v1/jobs/0f8fad5b-d9cb-469f-a165-70867728950e/events"
+
+
+@pytest.fixture
+def full() -> Iterator[None]:
+    """The token ``good`` has all its streams open."""
+    full_tokens.mark_full("prefix", "good", 32)
+    yield
+    full_tokens.mark_free("prefix")
+
+
+@pytest.mark.usefixtures("full")
+@pytest.mark.parametrize(
+    ("headers", "path", "status"),
+    [
+        (TOKEN, EVENTS, 429),
+        ({"authorization": "bearer  good "}, EVENTS, 429),
+        ({"authorization": "Bearer other"}, EVENTS, 200),
+        ({}, EVENTS, 200),
+        (TOKEN, EVENTS.removesuffix("/events"), 200),
+        (TOKEN, "/api/v1/webhooks/events", 200),
+    ],
+)
+def test_a_further_stream_of_a_full_token_is_refused_before_django_sees_it(
+    headers: dict[str, str], path: str, status: int
+) -> None:
+    sent, echo, _ = call(headers | {"content-length": "0"}, [b""], path=path, method="GET")
+
+    assert sent[0]["status"] == status
+    if status == 429:
+        assert "32 event streams of this token or user are open" in refusal(sent, 429)["detail"]
+        assert (b"retry-after", b"15") in sent[0]["headers"]
+        assert echo.asked == 0
+
+
+def test_a_token_that_closed_a_stream_may_open_one_again() -> None:
+    full_tokens.mark_full("prefix", "good", 32)
+    full_tokens.mark_free("prefix")
+
+    sent, _, _ = call(TOKEN | {"content-length": "0"}, [b""], path=EVENTS, method="GET")
+
+    assert sent[0]["status"] == 200
+
+
+def test_only_so_many_streams_begin_at_once_beside_the_other_requests() -> None:
+    async def run() -> tuple[int, list[str]]:
+        begun, ended, may_end = 0, [], asyncio.Event()
+
+        async def application(scope: Message, receive: Any, send: Any) -> None:
+            nonlocal begun
+            if scope["path"] == EVENTS:
+                begun += 1
+                await may_end.wait()
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            ended.append(scope["path"])
+
+        async def one(path: str) -> None:
+            scope = {"type": "http", "method": "GET", "http_version": "1.1", "path": path, "headers": []}
+            await limit(scope, asyncio.Event().wait, ignored)  # type: ignore[arg-type]
+
+        async def ignored(message: Any) -> None:
+            pass
+
+        limit = limited(application, RequestLimits(streams=2))
+        streams = [asyncio.create_task(one(EVENTS)) for _ in range(5)]
+        await asyncio.sleep(0)
+        await one("/api/v1/queues")
+        at_once = begun
+        may_end.set()
+        await asyncio.gather(*streams)
+        return at_once, ended
+
+    at_once, ended = asyncio.run(run())
+
+    assert at_once == 2
+    assert ended == ["/api/v1/queues", *[EVENTS] * 5]
 
 
 def test_other_protocols_pass() -> None:
