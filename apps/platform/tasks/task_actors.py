@@ -27,13 +27,10 @@ from middleware.status import Status
 
 
 def prepare(broker: Broker) -> None:
-    """Add the middleware of tasks to a broker, each in its place; a copy of another broker may have them elsewhere."""
-    kinds = [type(entry) for entry in broker.middleware]
-    if TaskAttempts not in kinds:
-        broker.add_middleware(TaskAttempts(), after=Retries)
-    if FinishedTasks in kinds and kinds.index(FinishedTasks) < kinds.index(Status):
+    """Add the middleware of tasks to a broker, once."""
+    if any(isinstance(entry, TaskAttempts) for entry in broker.middleware):
         return
-    broker.middleware[:] = [entry for entry in broker.middleware if not isinstance(entry, FinishedTasks)]
+    broker.add_middleware(TaskAttempts(), after=Retries)
     broker.add_middleware(FinishedTasks(), before=Status)
 
 
