@@ -3,6 +3,9 @@ from importlib.util import find_spec
 from django.apps import AppConfig
 from django.conf import settings
 
+from apps.platform.console.refusal import refuse
+from broker.errors import SwitchyardError
+
 
 class ActorsConfig(AppConfig):
     """App that declares the tasks of Django's task API, where ``TASKS`` is set: the actors' app stands above jobs."""
@@ -12,9 +15,12 @@ class ActorsConfig(AppConfig):
     verbose_name = "Actors"
 
     def ready(self) -> None:
-        """Declare all tasks; the actors are declared already."""
+        """Declare all tasks; options of theirs that cannot be used stop the process with exit 78."""
         if not getattr(settings, "TASKS", None) or not any(map(find_spec, ("django.tasks", "django_tasks"))):
             return
         from apps.platform.tasks.discovery import declare_tasks
 
-        declare_tasks()
+        try:
+            declare_tasks()
+        except SwitchyardError as error:
+            refuse(str(error))

@@ -50,7 +50,7 @@ def actor_of(task: Task, broker: Broker, **options: Any) -> Actor[..., Any]:
         actor_name=task.module_path,
         queue_name=task.queue_name,
         priority=-task.priority,
-        options={"store_results": True, **options},
+        options={**options, "store_results": True},
     )
 
 

@@ -12,6 +12,8 @@ import pytest
 from asgiref.sync import async_to_sync
 from django.core.checks import run_checks
 from django.db import transaction
+from django.test import Client
+from django.urls import reverse
 from django_tasks import default_task_backend, task, task_backends
 from django_tasks.backends.dummy import DummyBackend
 from django_tasks.exceptions import InvalidTaskError, TaskResultDoesNotExist, TaskResultMismatch
@@ -21,7 +23,7 @@ from apps.platform.dead_letters.actions import requeue
 from apps.platform.jobs.services import request_cancel
 from apps.platform.tasks import SwitchyardBackend
 from apps.platform.tasks.discovery import declare_tasks
-from middleware.errors import ArgumentMismatch, Cancelled
+from middleware.errors import ArgumentMismatch, Cancelled, InvalidOption
 from tests.conftest import RunWorker
 from tests.integration.history.rows import BASE_MS, job_row
 from tests.integration.tasks.conftest import OnBackend
@@ -231,6 +233,20 @@ def test_the_history_answers_when_the_broker_has_forgotten(host_tasks: ModuleTyp
             default_task_backend.get_result(row.job_id)
 
 
+def test_the_room_shows_a_task_under_its_path(
+    host_tasks: ModuleType, run_worker: RunWorker, admin_client: Client, transactional_db: None
+) -> None:
+    path = f"{host_tasks.__name__}.about"
+    result = finish(host_tasks.about.enqueue("word"), run_worker)
+
+    actor = admin_client.get(reverse("switchyard-actor", args=[path])).content.decode()
+    job = admin_client.get(reverse("admin:switchyard_jobs_job_change", args=[result.id])).content.decode()
+
+    assert path in actor and "Return what a task may know of itself" in actor
+    assert "about(word)" in actor and f"{host_tasks.__name__.replace('.', '/')}.py:" in actor
+    assert path in job and "succeeded" in job
+
+
 def test_a_message_without_the_backends_option_runs_as_well(host_tasks: ModuleType, run_worker: RunWorker) -> None:
     actor = dramatiq.get_broker().actors[f"{host_tasks.__name__}.add"]
 
@@ -346,6 +362,14 @@ def test_options_of_the_actors_come_from_the_backend(on_backend: OnBackend, run_
     result = finish(tasks.fail.using(queue_name="again").enqueue("no"), run_worker)
 
     assert (actor.options["max_retries"], actor.options["time_limit"], result.attempts) == (0, 5_000, 1)
+
+
+def test_options_that_no_actor_can_have_are_refused_and_results_are_always_kept(on_backend: OnBackend) -> None:
+    broker = on_backend(OPTIONS={"actor_options": {"store_results": False}})
+    with pytest.raises(InvalidOption, match="max_retries"):
+        on_backend(OPTIONS={"actor_options": {"max_retries": -1}})
+
+    assert broker.actors["tests.integration.tasks.host.tasks.add"].options["store_results"] is True
 
 
 def test_a_task_that_no_worker_imports_is_refused(host_tasks: ModuleType) -> None:
