@@ -38,4 +38,4 @@ def test_wheel_holds_every_file_of_its_packages_and_nothing_else(wheel: Path) ->
 
     metadata = {name.partition("/")[2] for name in names if ".dist-info/" in name}
     assert {name for name in names if ".dist-info/" not in name} == expected | {"switchyard/py.typed"}
-    assert metadata == {"METADATA", "WHEEL", "RECORD", "licenses/LICENSE", "licenses/NOTICE"}
+    assert metadata == {"METADATA", "WHEEL", "RECORD", "entry_points.txt", "licenses/LICENSE", "licenses/NOTICE"}
