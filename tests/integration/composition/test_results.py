@@ -6,6 +6,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import dramatiq
@@ -126,21 +127,19 @@ def test_waiting_ends_after_its_time(broker: RedisBroker) -> None:
 
 def test_waiting_reads_a_few_times_a_second(broker: RedisBroker, monkeypatch: pytest.MonkeyPatch) -> None:
     pauses: list[float] = []
-    monkeypatch.setattr(kept_results.time, "sleep", pauses.append)
-    ticks = iter(range(10_000))
-    monkeypatch.setattr(kept_results.time, "monotonic", lambda: next(ticks) / 4)
+    clock = SimpleNamespace(sleep=pauses.append, monotonic=lambda: sum(pauses))
+    monkeypatch.setattr(kept_results, "time", clock)
 
     @dramatiq.actor(queue_name="work", store_results=True)
     def one() -> int:
         return 1
 
     backend = broker.get_results_backend()
-    monkeypatch.setattr(facilities(broker).records, "read", lambda job_id: None, raising=False)
     with pytest.raises(ResultTimeout):
         backend.get_result(one.message(), block=True, timeout=10_000)
 
-    assert pauses[0] == kept_results.FIRST_PAUSE_S
-    assert max(pauses) == kept_results.LONGEST_PAUSE_S
+    assert (pauses[0], max(pauses)) == (kept_results.FIRST_PAUSE_S, kept_results.LONGEST_PAUSE_S)
+    assert len(pauses) < 60
 
 
 def test_a_server_that_is_away_is_said_at_the_end_of_the_time(broker: RedisBroker) -> None:
