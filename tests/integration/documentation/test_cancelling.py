@@ -56,7 +56,7 @@ def index(monkeypatch: pytest.MonkeyPatch) -> Index:
 @pytest.fixture
 def rebuild_index(index: Index) -> Iterator[Any]:
     """The guide's actor."""
-    [code] = code_blocks(read("docs/how-to/cancel-a-job.md"), "python")
+    code, _settings = code_blocks(read("docs/how-to/cancel-a-job.md"), "python")
     shown: dict[str, Any] = {}
     exec(compile(code, "cancel-a-job.md", "exec"), shown)
     yield shown["rebuild_index"]
