@@ -12,6 +12,7 @@ from apps.platform.history.presentation import error_of
 from apps.platform.history.queries import find
 from broker.admin.cancel import find_unrecorded
 from broker.interface import facilities
+from broker.queue.codec import MESSAGE_ID
 from broker.stores.job_records import ENDED, JobRecord
 from broker.stores.record_fields import read_json
 
@@ -23,13 +24,23 @@ def is_job_id(text: str) -> bool:
     return _ID.fullmatch(text) is not None
 
 
+def is_message_id(text: str) -> bool:
+    """Return whether a job may have this id: a UUID, or an id of its sender's own."""
+    return MESSAGE_ID.fullmatch(text) is not None
+
+
+def written_id(text: str) -> str:
+    """Return an id as somebody wrote it: a UUID in lower case, every other one as it is."""
+    return text.lower() if is_job_id(text.lower()) else text
+
+
 def find_job(job_id: str) -> JobRecord | None:
     """Return a job's record, or ``None`` if the id is unknown, malformed or expired.
 
     Raises:
         BrokerUnavailable: the broker did not answer.
     """
-    if not is_job_id(job_id):
+    if not is_message_id(job_id):
         return None
     return facilities().records.read(job_id)
 
@@ -42,7 +53,7 @@ def find_known(job_id: str) -> JobRecord | None:
         django.db.DatabaseError: the broker has no record, and the database did not answer.
     """
     found = find_job(job_id)
-    if found is not None or not is_job_id(job_id):
+    if found is not None or not is_message_id(job_id):
         return found
     row = find(job_id)
     # One that is to be retried has not ended: the broker would know it.
@@ -84,7 +95,7 @@ def find_untracked(job_id: str) -> Message[Any] | None:
     Raises:
         BrokerUnavailable: the broker did not answer.
     """
-    return find_unrecorded(facilities(), job_id) if is_job_id(job_id) else None
+    return find_unrecorded(facilities(), job_id) if is_message_id(job_id) else None
 
 
 def visible_untracked(job_id: str, *, owner: str, operator: bool) -> bool:

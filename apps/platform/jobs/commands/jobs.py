@@ -24,7 +24,7 @@ from apps.platform.jobs.listing.printing import print_page
 from apps.platform.jobs.passport.again import run_again
 from apps.platform.jobs.passport.reading import passport_of
 from apps.platform.jobs.presentation import job_body
-from apps.platform.jobs.queries import find_known, find_untracked, is_job_id
+from apps.platform.jobs.queries import find_known, find_untracked, is_message_id
 from apps.platform.jobs.services import request_cancel
 from broker.errors import SwitchyardError
 from broker.stores.job_records import JobRecord
@@ -148,7 +148,7 @@ class Command(BaseCommand):
         if conditions:
             self._cancel_matching(conditions, who, reason, as_json)
             return
-        answer = request_cancel(job_id, who=who, reason=reason) if is_job_id(job_id) else "unknown"
+        answer = request_cancel(job_id, who=who, reason=reason) if is_message_id(job_id) else "unknown"
         if answer == "unknown":
             raise _unknown(job_id)
         if answer == "ended":

@@ -14,6 +14,7 @@ from django.urls import reverse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
+from apps.platform.console.links import job_url
 from apps.platform.history.filters import Filter
 from apps.platform.history.search_values import why_none_found
 from apps.platform.history.writer_state import why_missing
@@ -24,7 +25,7 @@ from apps.platform.jobs.listing.form import context_of, filter_of, searched
 from apps.platform.jobs.listing.pages import LIMIT, JobsPage, find_jobs
 from apps.platform.jobs.listing.unfinished import UNFINISHED, wants_unfinished
 from apps.platform.jobs.passport.reading import TONES, passport_of
-from apps.platform.jobs.queries import find_untracked, is_job_id
+from apps.platform.jobs.queries import find_untracked, is_job_id, is_message_id, written_id
 from apps.platform.jobs.running import families
 from broker.clock import now_ms
 from broker.errors import BrokerError
@@ -84,20 +85,23 @@ def without_broker(request: HttpRequest) -> HttpResponse:
 def untracked_job(job_id: str) -> Any:
     """Return the message of an unfinished job that keeps no record, or ``None``."""
     try:
-        return find_untracked(job_id.lower()) if job_id else None
+        return find_untracked(written_id(job_id)) if job_id else None
     except BrokerError:
         return None  # the page says that the broker is away
 
 
 def _searched(request: HttpRequest, asked: str, *, only_id: bool) -> HttpResponse:
-    if not is_job_id(asked.lower()) and not only_id:
-        return redirect(f"{request.path}?{urlencode(searched(asked).to_query())}")
+    job_id, found = written_id(asked), None
+    is_id = only_id or is_job_id(job_id)
     try:
-        found = passport_of(asked.lower())
+        found = passport_of(job_id) if is_message_id(job_id) else None
     except BrokerError:
-        return without_broker(request)
-    if found is not None:
-        return redirect("admin:switchyard_jobs_job_change", found.id)
+        if is_id:
+            return without_broker(request)
+    if found is not None and (address := job_url(found.id)):
+        return redirect(address)
+    if not is_id:
+        return redirect(f"{request.path}?{urlencode(searched(asked).to_query())}")
     return _list(request, asked_id=asked)
 
 

@@ -22,7 +22,7 @@ from apps.platform.jobs.calls.arguments import read_json
 from apps.platform.jobs.listing.views import untracked_job, without_broker, without_job
 from apps.platform.jobs.passport.again import run_again
 from apps.platform.jobs.passport.reading import Passport, passport_of
-from apps.platform.jobs.queries import is_job_id
+from apps.platform.jobs.queries import is_job_id, is_message_id
 from apps.platform.jobs.services import request_cancel
 from broker.errors import BrokerError, SwitchyardError
 
@@ -45,7 +45,7 @@ def cancel(request: HttpRequest, job_id: str) -> HttpResponse:
         if request.method != "POST":
             return _ask_cancel(request, job_id)
         who, reason = Who.of_request(request), request.POST.get("reason", "").strip()
-        answer = request_cancel(job_id, who=who, reason=reason) if is_job_id(job_id) else "unknown"
+        answer = request_cancel(job_id, who=who, reason=reason) if is_message_id(job_id) else "unknown"
     except BrokerError:
         return without_broker(request)
     level, text = CANCEL_ANSWERS[answer]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import html
 import json
 import uuid
 
+import dramatiq
 import pytest
 from django.contrib.auth.models import Permission, User
 from django.test import Client
@@ -17,6 +19,7 @@ from apps.platform.jobs.passport.reading import passport_of
 from apps.platform.jobs.queries import find_job, find_untracked
 from apps.platform.jobs.services import submit
 from broker.clock import now_ms
+from broker.interface import facilities
 from middleware.origin import FixedSender, sent_by
 from tests.conftest import RunWorker
 from tests.integration.jobs import probe_actors
@@ -195,3 +198,30 @@ def test_a_large_job_that_ended_is_not_run_again_without_its_arguments(
     assert status == 422
     assert "write them all anew" in text
     assert find_job(new_id) is None
+
+
+OWN_ID = "order:7<b>&?x=1"
+
+
+def test_a_job_whose_sender_named_it_has_a_page_like_others(transactional_db: None) -> None:
+    message = probe_actors.add.message(1, 2).copy(message_id=OWN_ID)
+    dramatiq.get_broker().enqueue(message)
+    client, jobs = staff(*OPERATOR), reverse("admin:switchyard_jobs_job_changelist")
+    address = reverse("admin:switchyard_jobs_job_change", args=[OWN_ID])
+
+    page = client.get(address)
+    searched = client.get(jobs, {"q": OWN_ID})
+    listed = client.get(jobs).content.decode()
+    cancelled = client.post(reverse("admin:switchyard_jobs_job_cancel", args=[OWN_ID]))
+
+    assert page.status_code == 200 and "order:7&lt;b&gt;&amp;?x=1" in page.content.decode()
+    assert searched["Location"] == cancelled["Location"] == address
+    assert f'href="{html.escape(address)}"' in listed
+    assert facilities().records.states([OWN_ID]) == ["cancelled"]
+
+
+@pytest.mark.parametrize("asked", ["storage failed", "OSError", "x" * 201, "a/b"])
+def test_a_search_for_what_is_no_jobs_id_is_one_of_errors_and_tags(transactional_db: None, asked: str) -> None:
+    answer = staff(*READER).get(reverse("admin:switchyard_jobs_job_changelist"), {"q": asked})
+
+    assert answer.status_code == 302 and "?" in answer["Location"]
