@@ -19,9 +19,11 @@ from broker.queue.unroutable import UnroutableLane
 from broker.redis.calls import RedisCalls
 from broker.stores.alert_groups import AlertFact
 from broker.stores.ended_jobs import EndedJob
+from broker.stores.group_barriers import GroupBarriers
 from broker.stores.history_streams import HistoryStreams
 from broker.stores.job_records import FINISHED_TTL_MS
 from broker.stores.job_steps import LiveJob, ended_step, live_step
+from broker.stores.limit_counts import LimitCounts
 from broker.stores.locks import Lock
 from broker.stores.pool_reports import PoolReport
 from docs import make_keys
@@ -40,6 +42,7 @@ KNOWN = {
     "ACTOR": "an_actor",
     "TICK": "2026-11-20T00:00Z",
     "PURGE": "a-purge",
+    "GROUP": "a-group",
 }
 # Written by parts of the platform that have tests of their own: named here so that no other key goes unwritten.
 BY_HAND = {"String": "SET", "Hash": "HSET", "Set": "SADD"}
@@ -48,7 +51,7 @@ BY_HAND = {"String": "SET", "Hash": "HSET", "Set": "SADD"}
 def filled(line: str) -> str:
     """Return a command of the page with real names in place of its capitals."""
     return re.sub(
-        r"\b(OWNER|ID|NAME|FINGERPRINT|MEMBER|REQUEST|ACTOR|TICK|PURGE)\b", lambda found: KNOWN[found[0]], line
+        r"\b(OWNER|ID|NAME|FINGERPRINT|MEMBER|REQUEST|ACTOR|TICK|PURGE|GROUP)\b", lambda found: KNOWN[found[0]], line
     )
 
 
@@ -96,6 +99,8 @@ def server(valkey: redis.Redis, facilities: Facilities) -> redis.Redis:
     facilities.pools.ask_for_stacks("webhook:host:4711", "a-request")
     facilities.pools.answer_stacks("a-request", [])
     Lock(RedisCalls(valkey), keys, "a-name", lease_ms=60_000).acquire()
+    GroupBarriers(RedisCalls(valkey), keys).add("a-group", 2, 60_000)
+    LimitCounts(lambda: (RedisCalls(valkey), keys)).add("a-name", 1, 60_000)
     for row in [*make_keys.family_rows(), *make_keys.shared_rows()]:
         for name in map(filled, row.names):
             if row.kind in BY_HAND and name.partition(":")[2] in NOT_MADE_HERE:
@@ -104,6 +109,8 @@ def server(valkey: redis.Redis, facilities: Facilities) -> redis.Redis:
 
 
 NOT_MADE_HERE = {
+    "abort:{held}",
+    "limit:{a-name}:answer:a-request",  # its last part is drawn
     "{webhook}:refused",
     "generation",
     "generation:missed",
