@@ -15,7 +15,7 @@ from rich.text import Text
 
 from apps.platform.conf import switchyard_settings
 from apps.platform.dead_letters.models import DeadLetter
-from apps.platform.dead_letters.queries import hex_dump
+from apps.platform.dead_letters.queries import hex_dump, shown_bytes
 from broker.clock import datetime_of
 from broker.shapes import Unreadable
 
@@ -71,7 +71,7 @@ def unreadable_summary(item: Unreadable) -> dict[str, Any]:
         "error": item.error,
         "size_bytes": item.size_bytes,
         "seen_at": _iso(seen_at(item)),
-        "raw_hex": item.raw.hex(),
+        "raw_hex": shown_bytes(item).hex(),
     }
 
 
@@ -94,7 +94,7 @@ def print_unreadable(items: Sequence[Unreadable], out: OutputWrapper) -> None:
         console.print("No quarantined messages.")
     for item in items:
         console.print(_plain(f"{item.id}  {item.queue}  {item.size_bytes} bytes  {item.error}"))
-        console.print(Text(hex_dump(item.raw[:LISTED_BYTES])))
+        console.print(Text(hex_dump(shown_bytes(item)[:LISTED_BYTES])))
         if len(item.raw) > LISTED_BYTES:
             console.print(f"… {len(item.raw) - LISTED_BYTES:,} bytes more with --json")
 

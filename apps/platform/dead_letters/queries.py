@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 
+import dramatiq
 from django.db.models import Count, Max, Min, Q, QuerySet
 
 from apps.platform.conf import declared_yard
@@ -14,6 +16,7 @@ from apps.platform.dead_letters.models import DeadLetter
 from apps.platform.dead_letters.projection import project
 from broker.interface import facilities
 from broker.shapes import Unreadable
+from middleware.redaction import redacted
 
 HEX_WIDTH = 16
 
@@ -123,6 +126,25 @@ def unreadable(*, queue: str = "", limit: int = 100) -> list[Unreadable]:
     """Return quarantined messages, newest first, at most ``limit`` of each queue."""
     names = [queue] if queue else [queue.name for queue in declared_yard().queues]
     return [item for name in names for item in facilities().transport.unreadable(name, limit=limit).items]
+
+
+def shown_bytes(item: Unreadable) -> bytes:
+    """Return the bytes of a quarantined message, without what its actor redacts where they can be read so far.
+
+    Those of no JSON, of an unknown actor, and of more than the 4 KiB that are kept, are returned as they are.
+    """
+    try:
+        fields = json.loads(item.raw)
+        actor = dramatiq.get_broker().actors.get(fields["actor"])
+        args, kwargs = fields.get("args") or [], fields.get("kwargs") or {}
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return item.raw
+    if actor is None or not isinstance(args, list) or not isinstance(kwargs, dict):
+        return item.raw
+    shown = redacted(actor, {"args": args, "kwargs": kwargs})
+    if (shown["args"], shown["kwargs"]) == (args, kwargs):
+        return item.raw
+    return json.dumps(fields | {"args": shown["args"], "kwargs": shown["kwargs"]}, separators=(",", ":")).encode()
 
 
 def hex_dump(raw: bytes) -> str:

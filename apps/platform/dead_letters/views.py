@@ -165,7 +165,9 @@ class ActionViews(ModelAdmin):
         shown: list[dict[str, Any]] = []
         try:
             for item in queries.unreadable():
-                shown.append({"item": item, "dump": queries.hex_dump(item.raw), "seen_at": seen_at(item)})
+                shown.append(
+                    {"item": item, "dump": queries.hex_dump(queries.shown_bytes(item)), "seen_at": seen_at(item)}
+                )
         except BrokerError:
             away = "The broker does not answer. Quarantined messages are kept there; reload the page when it is back."
         context = {**self.admin_site.each_context(request), "title": "Quarantine", "items": shown, "away": away}
