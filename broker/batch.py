@@ -21,9 +21,9 @@ def messages(actor: Actor[..., Any], calls: Iterable[tuple[Any, ...]], **options
         calls: Positional arguments.
         options: Of each message, as for ``send_with_options``.
     """
-    queue_name, actor_name, ids, sent_at = actor.queue_name, actor.actor_name, unique_ids(), now_ms()
+    queue_name, actor_name, ids = actor.queue_name, actor.actor_name, unique_ids()
     for args in calls:
-        yield Message(queue_name, actor_name, args, {}, dict(options), next(ids), sent_at)
+        yield Message(queue_name, actor_name, args, {}, dict(options), next(ids), now_ms())
 
 
 def unique_ids() -> Iterator[str]:

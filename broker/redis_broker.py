@@ -175,9 +175,10 @@ class RedisBroker(Broker):
             worker.work_queue, self.slots = WorkQueue(), self.slots or worker.worker_threads
         elif signal == "process_message":
             args[0].runs_in = threading.get_ident()
+        given = (self, *args)  # joined once, not for each hook
         for hook, middleware in self.hooks.named(f"before_{signal}", self.middleware):
             try:
-                hook(self, *args, **kwargs)
+                hook(*given, **kwargs) if kwargs else hook(*given)
             except MiddlewareError:
                 raise
             except Exception:
@@ -185,9 +186,10 @@ class RedisBroker(Broker):
 
     def emit_after(self, signal: str, *args: Any, **kwargs: Any) -> None:
         """Call the hooks ``after_<signal>``, last to first; log their exceptions."""
+        given = (self, *args)
         for hook, middleware in reversed(self.hooks.named(f"after_{signal}", self.middleware)):
             try:
-                hook(self, *args, **kwargs)
+                hook(*given, **kwargs)
             except Exception:
                 self.logger.critical("Unexpected failure in after_%s of %r.", signal, middleware, exc_info=True)
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from dramatiq.broker import Broker
 from dramatiq.message import Message
 from dramatiq.middleware import Middleware
 
 from broker.clock import now_ms
+
+# Time from making a message to sending it that its times do not tell apart.
+AT_ONCE_MS: Final = 1
 
 
 class Envelope(Middleware):
@@ -20,7 +23,9 @@ class Envelope(Middleware):
     def before_enqueue(self, broker: Broker, message: Message[Any], delay: int | None) -> None:
         """Write the stamps."""
         now = now_ms()
-        message.options.setdefault("enqueued_at", now)
+        made_at = message.message_timestamp
+        # Most messages are sent as soon as they are made: their body says the time once, see broker/queue/codec.py.
+        message.options.setdefault("enqueued_at", made_at if 0 <= now - made_at <= AT_ONCE_MS else now)
         if delay is not None:
             message.options["due_at"] = now + delay
 

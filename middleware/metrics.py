@@ -146,7 +146,7 @@ class Metrics(Middleware):
         if self._barrier is None:
             self.fold()
         else:
-            self._barrier.note()
+            self._barrier.wake()
 
     def _labels(self, message: MessageProxy) -> tuple[str, ...]:
         return self._actors.bounded(message.queue_name, message.actor_name)

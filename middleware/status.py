@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from functools import partial
 from typing import Any, ClassVar
 
 from dramatiq.broker import Broker, MessageProxy
@@ -104,7 +103,7 @@ class Status(Middleware):
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
         """Record the start."""
         if self._tracked(broker, message):
-            self._barrier.begin(message.message_id, partial(self._running, message))
+            self._barrier.begin(message, self._running)
 
     def _running(self, message: MessageProxy) -> Step:
         started_at = getattr(message, "started_ms", None)

@@ -10,20 +10,22 @@
 -- ARGV[1..3] ttl_ms of ended jobs, bytes of their records, bytes of the history
 -- ARGV[4] ttl_ms of the events of a job that has not ended
 -- ARGV[5] "1" when the broker finds waiting messages: a live record is written while the message is in the bodies
--- ARGV[6] rows for the history: their number, 0 for none
--- ARGV[7] rows: MessagePack array
+-- ARGV[6] rows for the history beside those of ARGV[10]: their number
+-- ARGV[7] these rows, one after the other
 -- ARGV[8] live steps
 -- ARGV[9] ended steps that are kept for longer
--- ARGV[10...] of each live step id, sequence, record; of each kept one id, ttl_ms, record; of others id, record
+-- ARGV[10] other ended steps whose record is a row as well; they come before those without one
+-- ARGV[11...] of each live step id, sequence, record; of each kept one id, ttl_ms, record; of others id, record
 -- Returns for each live step 1 written, 0 late; for each other 1, 0 late, or -1 when the job was cancelled before. Rows are
 -- added in any case. O(steps).
 --@include now_ms
 --@include records
 
 local jobs, ended, found_by_id = KEYS[1], KEYS[4], ARGV[5] == "1"
-local live, kept, answers, at = tonumber(ARGV[8]), tonumber(ARGV[9]), {}, 10
-local there = redis.call("EXISTS", KEYS[2], KEYS[3], KEYS[3])
-local progresses, followed = there % 2 == 1, there >= 2
+local live, kept, answers, at = tonumber(ARGV[8]), tonumber(ARGV[9]), {}, 11
+-- Which keys exist, in one command: EXISTS counts a key as often as it is named.
+local there = redis.call("EXISTS", KEYS[2], KEYS[3], KEYS[3], jobs, jobs, jobs, jobs)
+local progresses, followed, lively = there % 2 == 1, there % 4 >= 2, there >= 4
 local ending, others, running, over = {}, {}, {}, {}
 
 local function is_followed(id)
@@ -81,7 +83,7 @@ for n = at + 3 * kept, #ARGV, 2 do
   ending[#ending + 1] = id
   if not string.find(ARGV[n + 1], "\169succeeded", 1, true) then others[#others + 1] = id end
 end
-if #ending > 0 then
+if #ending > 0 and (lively or live > 0) then
   for n, known in ipairs(redis.call("HMGET", jobs, unpack(ending))) do running[ending[n]] = known or nil end
 end
 
@@ -157,7 +159,11 @@ if progresses and #ids > 0 then
     end
   end
 end
-record_ended(ended, KEYS[5], fields, bytes, tonumber(ARGV[6]), ARGV[7], { ARGV[1], ARGV[2], ARGV[3] })
+local count = tonumber(ARGV[6]) + tonumber(ARGV[10])
+local array = count < 16 and string.char(144 + count) or string.char(220, math.floor(count / 256), count % 256)
+local rows = { array, ARGV[7] }
+for n = at + 1, at + 2 * tonumber(ARGV[10]) - 1, 2 do rows[#rows + 1] = ARGV[n] end
+record_ended(ended, KEYS[5], fields, bytes, count, table.concat(rows), { ARGV[1], ARGV[2], ARGV[3] })
 if next(running) and #ids > 0 then redis.call("HDEL", jobs, unpack(ids)) end
 if progresses and #ids > 0 then redis.call("HDEL", KEYS[2], unpack(ids)) end
 for _, telling in ipairs(tellings) do

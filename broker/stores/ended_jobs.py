@@ -26,7 +26,7 @@ PLAIN: Final = frozenset(
 )
 
 
-class Failure(msgspec.Struct, array_like=True, frozen=True):
+class Failure(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """Exception that ended an attempt.
 
     Args:
@@ -38,7 +38,7 @@ class Failure(msgspec.Struct, array_like=True, frozen=True):
     fingerprint: str = ""
 
 
-class EndedJob(msgspec.Struct, array_like=True, frozen=True):
+class EndedJob(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """An ended attempt: the last one of a job, or one that is retried. New fields are added at the end.
 
     Args:

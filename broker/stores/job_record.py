@@ -91,7 +91,7 @@ def record_with(job_id: str, queue: str, message: dict[str, Any], **known: Any) 
             "actor": text_or_empty(message.get("actor")),
             "queue": queue,
             "progress": None,
-            "enqueued_at": number_or_none(options.get("enqueued_at", message.get("sent_at"))),
+            "enqueued_at": number_or_none(options.get("enqueued_at") or message.get("sent_at")),
             "owner": str(owner) if owner else "",
             "cancel_requested": False,
             "args": args if isinstance(args, list | tuple) else (),

@@ -12,6 +12,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Final
 
 from broker.clock import now_ms
@@ -20,7 +21,6 @@ from broker.keys.keys import Keys
 from broker.redis.calls import RedisCalls, Word
 from broker.redis.pipelines import Call, call_together
 from broker.redis.scripts import script
-from broker.stores.ended_jobs import encode_rows
 from broker.stores.job_record import JobRecord, cancelled_job
 from broker.stores.job_steps import DIGITS, ENDED, STEPS, Step, ended_step, sequence
 from broker.stores.known_jobs import FamilyAnswer, record_of
@@ -139,35 +139,36 @@ class JobRecords:
             answers = call_together(self.calls, WRITE, batches)
         results = ["written"] * len(steps)
         for positions, answer in zip(order, answers, strict=True):
-            for position, code in zip(positions, answer, strict=True):
-                results[position] = ANSWERS[code]
+            if answer.count(1) < len(answer):
+                for position, code in zip(positions, answer, strict=True):
+                    results[position] = ANSWERS[code]
         return results
 
     def _batch(self, queue: str, steps: Iterable[tuple[int, Step]]) -> tuple[Call, list[int]]:
         """Return keys and arguments for the steps of a queue, and the positions in the order of the answers."""
-        live: list[Word] = []
-        kept: list[Word] = []
-        ended: list[Word] = []
+        words: tuple[list[Word], ...] = ([], [], [], [])
+        places: tuple[list[int], ...] = ([], [], [], [])
+        live, kept, alike, others = words
         rows: list[bytes] = []
-        live_at: list[int] = []
-        kept_at: list[int] = []
-        ended_at: list[int] = []
         for position, step in steps:
-            rows += step.rows
+            kind, row = 3, step.rows
             if step.state not in ENDED:
-                live += [step.job_id, f"{min(step.sequence, LARGEST_SEQUENCE):0{DIGITS}d}", step.record]
-                live_at.append(position)
+                kind = 0
+                live += (step.job_id, f"{min(step.sequence, LARGEST_SEQUENCE):0{DIGITS}d}", step.record)
             elif step.kept_ms > self.limits.ended_ms:
-                kept += [step.job_id, step.kept_ms, step.record]
-                kept_at.append(position)
+                kind = 1
+                kept += (step.job_id, step.kept_ms, step.record)
+            elif row and row[-1] is step.record:  # of most, so it is sent once
+                kind, row = 2, row[:-1]
+                alike += (step.job_id, step.record)
             else:
-                ended += [step.job_id, step.record]
-                ended_at.append(position)
+                others += (step.job_id, step.record)
+            places[kind].append(position)
+            rows += row
         k = self.keys.queue(queue)
         keys = [k.jobs, k.progress, k.followed, k.ended, k.history, k.bodies, k.notes]
-        args: list[Word] = [*self._limits, len(rows), encode_rows(rows) if rows else b""]
-        args += [len(live_at), len(kept_at), *live, *kept, *ended]
-        return (keys, args), [*live_at, *kept_at, *ended_at]
+        args: list[Word] = [*self._limits, len(rows), b"".join(rows), *map(len, places[:3])]
+        return (keys, [*args, *chain(*words)]), [*chain(*places)]
 
     def read(self, job_id: str) -> JobRecord | None:
         """Return a job's record, or ``None`` when the broker does not know it. Unreadable fields are left out."""

@@ -19,7 +19,7 @@ DIGITS: Final = 20
 _PACK: Final = msgspec.msgpack.Encoder()
 
 
-class LiveJob(msgspec.Struct, array_like=True, frozen=True):
+class LiveJob(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """Record of a job that has not ended. The first eight fields are those of an ended one: the server reads them.
 
     Args:
@@ -60,7 +60,7 @@ class WorkerPlace(NamedTuple):
     release: str = ""
 
 
-class Step(NamedTuple):
+class Step(msgspec.Struct, frozen=True, gc=False):
     """A step of a job as it is written.
 
     Args:
@@ -120,4 +120,4 @@ def later(known: Step | None, step: Step) -> Step:
     if known is None:
         return step
     rows = known.rows + step.rows
-    return (known if step.sequence < known.sequence else step)._replace(rows=rows)
+    return msgspec.structs.replace(known if step.sequence < known.sequence else step, rows=rows)

@@ -18,7 +18,9 @@ import logging
 import math
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
+from itertools import islice
 from typing import Any, Protocol
 
 from broker.errors import BrokerUnavailable
@@ -63,8 +65,8 @@ class AckBarrier:
         finished: Last participant, in a pool's child.
         worker_place: Where jobs of this process run, for their records.
         row_of: Returns the row of a held message whose attempt ends with a move.
-        noted: Count of everything that was noted.
-        written: Value that ``noted`` had when the last flush began that has ended.
+        begun: Number of the last flush that has begun. It writes all that was noted before it began.
+        written: Number of the last flush that has ended.
     """
 
     def __init__(self, records: JobRecords) -> None:
@@ -72,12 +74,14 @@ class AckBarrier:
         self.finished: FinishedMessages | None = None
         self.worker_place = WorkerPlace()
         self.row_of: Callable[[Any], HistoryRow] = lambda held: NO_ROW
-        self.noted = 0
+        self.begun = 0
         self.written = 0
         self._records = records
+        # Every thread adds to these two without a lock; the others are of the thread that holds ``_writing``.
+        self._added: deque[Step] = deque()
+        self._started: dict[str, tuple[float, Callable[[Any], Step], Any]] = {}
         self._steps: dict[str, Step] = {}
-        self._begun: dict[str, tuple[float, Callable[[], Step]]] = {}
-        self._lock = threading.Lock()
+        self._beginning = threading.Lock()
         self._writing = threading.Lock()
         self._some = threading.Event()
         self._stopping = threading.Event()
@@ -88,39 +92,30 @@ class AckBarrier:
         """Whether a thread writes what is noted, without a call of :meth:`flush`."""
         return self._thread is not None
 
-    def note(self) -> None:
-        """Note that the metrics have something to write."""
-        with self._lock:
-            self.noted += 1
-        self._wake()
-
-    def _wake(self) -> None:
+    def wake(self) -> None:
+        """Flush soon in the background, where there is one."""
         if self._thread is not None and not self._some.is_set():
             self._some.set()
 
-    def begin(self, job_id: str, make: Callable[[], Step]) -> None:
-        """Note the start of an attempt; ``make`` is called only if it is written before the attempt has ended.
+    def begin(self, message: Any, make: Callable[[Any], Step]) -> None:
+        """Note the start of an attempt; ``make(message)`` is called only if it is written before the attempt has ended.
 
         The step that ends the attempt must say all that its start says.
         """
-        with self._lock:
-            self._begun[job_id] = time.monotonic(), make
-            self.noted += 1
-        self._wake()
+        self._started[message.message_id] = time.monotonic(), make, message
+        self.wake()
 
     def add(self, step: Step) -> None:
         """Note a step, to be written soon."""
-        with self._lock:
-            if step.state in ENDS_ATTEMPT:  # and not the sender's own news, which may come after the start
-                self._begun.pop(step.job_id, None)
-            self._steps[step.job_id] = later(self._steps.get(step.job_id), step)
-            self.noted += 1
-        self._wake()
+        if step.state in ENDS_ATTEMPT:  # and not the sender's own news, which may come after the start
+            self._started.pop(step.job_id, None)
+        self._added.append(step)
+        self.wake()
 
     @property
     def pending(self) -> bool:
-        """Whether something was noted that is not written."""
-        return self.written != self.noted
+        """Whether a step was noted that is not written."""
+        return bool(self._added or self._steps or self._started)
 
     def flush(self, *, with_starts: bool = True) -> None:
         """Write everything that was noted before this call.
@@ -132,9 +127,12 @@ class AckBarrier:
             BrokerUnavailable: the server did not answer; the steps are kept.
         """
         last_end = self.finished.last_end() if self.finished is not None else 0
-        noted = self.noted
+        with self._beginning:
+            number = self.begun = self.begun + 1
         self._write_metrics()
-        self._write_steps(noted, began_before_s=math.inf if with_starts else time.monotonic() - START_LAG_S)
+        self._write_steps(began_before_s=math.inf if with_starts else time.monotonic() - START_LAG_S)
+        with self._beginning:
+            self.written = max(self.written, number)
         if self.finished is not None:
             self.finished.confirm_flush(last_end)
 
@@ -146,13 +144,12 @@ class AckBarrier:
         except Exception:
             logger.critical("metrics cannot be written, some values are lost; no acknowledgement waits", exc_info=True)
 
-    def _write_steps(self, noted: int, began_before_s: float) -> None:
+    def _write_steps(self, began_before_s: float) -> None:
         with self._writing:  # also waits for steps that another thread is writing, and may have to put back
             # No more than there are now: where others note without a pause, the buffer is never empty.
             left = self._gather(began_before_s)
             while left > 0:
                 left -= self._write_some()
-            self.written = max(self.written, noted)
 
     def start(self) -> None:
         """Write in the background from now on, in this process."""
@@ -175,30 +172,31 @@ class AckBarrier:
         self.flush()
 
     def _gather(self, began_before_s: float) -> int:
-        """Make steps of what began before a time; return how many there are."""
-        with self._lock:
-            for job_id in [id_ for id_, (began_s, _) in self._begun.items() if began_s <= began_before_s]:
-                _, make = self._begun.pop(job_id)
-                if (begun := _made(job_id, make)) is not None:
-                    self._steps[job_id] = later(self._steps.get(job_id), begun)
-            return len(self._steps)
+        """Gather the steps that were added, and those of attempts that began before a time; return how many there are.
+
+        A time limit may arrive at any line: a step leaves one place after it is in the next.
+        """
+        for job_id, start in self._started.copy().items():
+            began_s, make, message = start
+            if began_s > began_before_s:
+                continue
+            if (begun := _made(message, make)) is not None:
+                self._steps[job_id] = later(self._steps.get(job_id), begun)
+            if self._started.get(job_id) is start:  # and not that of the next attempt
+                self._started.pop(job_id, None)
+        for _ in range(len(self._added)):
+            step = self._added[0]
+            self._steps[step.job_id] = later(self._steps.get(step.job_id), step)
+            self._added.popleft()
+        return len(self._steps)
 
     def _write_some(self) -> int:
         """Write the oldest steps, and return how many."""
-        taken: dict[str, Step] = {}
-        try:
-            with self._lock:
-                for job_id in list(self._steps)[:WRITTEN_AT_ONCE]:
-                    taken[job_id] = self._steps[job_id]
-                    del self._steps[job_id]
-            self._records.write(list(taken.values()))
-            return len(taken)
-        except BaseException:  # also the time limit of a task that sends, which may arrive at any line
-            with self._lock:
-                for job_id, step in taken.items():
-                    newer = self._steps.get(job_id)
-                    self._steps[job_id] = step if newer is None else later(step, newer)
-            raise
+        taken = list(islice(self._steps.values(), WRITTEN_AT_ONCE))
+        self._records.write(taken)
+        for step in taken:  # after it: a write that fails, or that a time limit interrupts, is repeated
+            self._steps.pop(step.job_id, None)
+        return len(taken)
 
     def _write_soon(self) -> None:
         while not self._stopping.is_set():
@@ -207,7 +205,7 @@ class AckBarrier:
             self._stopping.wait(LAG_S)
             try:
                 self.flush(with_starts=False)
-                if self._begun:
+                if self._started:
                     self._some.set()
             except BrokerUnavailable as error:
                 logger.warning("%d job records wait for the broker: %s", len(self._steps), error)
@@ -219,11 +217,11 @@ class AckBarrier:
                 self._some.set()
 
 
-def _made(job_id: str, make: Callable[[], Step]) -> Step | None:
+def _made(message: Any, make: Callable[[Any], Step]) -> Step | None:
     try:
-        return make()
+        return make(message)
     except Exception:  # what its sender wrote into the message: every other job waits for this call
-        logger.exception("job %s is not recorded as started", job_id)
+        logger.exception("job %s is not recorded as started", message.message_id)
         return None
 
 

@@ -48,7 +48,7 @@ class Acks:
         self.report_stale = stale
         self._family = family
         self._owner = owner
-        # Each with the count of noted steps that must be written first.
+        # Each with the number of the flush that must have ended first.
         self._waiting: deque[tuple[int, Lease]] = deque()
         self._sending = threading.Lock()
 
@@ -59,7 +59,7 @@ class Acks:
 
     def add(self, lease: Lease) -> None:
         """Note a finished message."""
-        self._waiting.append((self._barrier.noted if self._barrier else 0, lease))
+        self._waiting.append((self._barrier.begun + 1 if self._barrier else 0, lease))
 
     def take_written(self) -> list[Lease]:
         """Return leases to acknowledge, for a caller that sends them with a fetch, or puts them back.

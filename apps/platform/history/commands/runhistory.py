@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandParser
 
 from apps.platform.console.command_help import show_examples
+from apps.platform.history.priority import yield_to_other_work
 from apps.platform.history.writer import LOGGER, HistoryWriter
 from apps.platform.until_signal import run_until_signal
 from apps.platform.workers.preflight import log_to_standard_error, refuse_if_wrong
 
 STOP_WITHIN_S = 10.0
-# Other work of the machine comes first: what is not written yet waits in the broker.
-NICE = 19
 
 EXAMPLES = """examples:
   manage.py runhistory                         beside pools that run one by one; runpools starts one itself"""
@@ -43,7 +41,7 @@ def run_until_stopped() -> None:
     Raises:
         SystemExit: with 70, when it crashed.
     """
-    os.setpriority(os.PRIO_PROCESS, 0, NICE)
+    yield_to_other_work()
     run_until_signal(
         lambda stop: HistoryWriter().run(stop), name="history writer", logger=LOGGER, stop_within_s=STOP_WITHIN_S
     )

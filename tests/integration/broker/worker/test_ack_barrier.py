@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 import redis
@@ -28,7 +29,7 @@ def a_step(state: str, attempts: int) -> Step:
 
 
 def start(buffer: AckBarrier) -> None:
-    buffer.begin("job", lambda: a_step("running", 1))
+    buffer.begin(SimpleNamespace(message_id="job"), lambda message: a_step("running", 1))
 
 
 def queue(buffer: AckBarrier) -> None:

@@ -6,8 +6,9 @@ import json
 from typing import Any
 
 import pytest
+from dramatiq.message import Message
 
-from broker.queue.codec import NUMBERS, UnreadableMessage, decode
+from broker.queue.codec import NUMBERS, UnreadableMessage, decode, encode
 
 NOW_MS = 1_800_000_000_000
 
@@ -25,9 +26,21 @@ def test_a_number_that_counts_nothing_is_unreadable(name: str, value: object) ->
 
 
 @pytest.mark.parametrize("name", NUMBERS)
-@pytest.mark.parametrize("value", [0, 7, NOW_MS])
+@pytest.mark.parametrize("value", [1, 7, NOW_MS])
 def test_other_numbers_are_read(name: str, value: int) -> None:
     assert read(options={name: value}).options == {name: value}
+
+
+@pytest.mark.parametrize(("enqueued_at", "said"), [(NOW_MS, b'{"enqueued_at":0}'), (NOW_MS + 2, b"1800000000002")])
+def test_a_body_says_once_when_a_message_was_made_and_enqueued(enqueued_at: int, said: bytes) -> None:
+    options = {"enqueued_at": enqueued_at}
+    message: Message[Any] = Message("work", "audit", (), {}, options, "an-id", NOW_MS)
+
+    body = encode(message)
+
+    assert said in body
+    assert options == {"enqueued_at": enqueued_at}
+    assert decode(body, message_id="an-id", lane="work") == message
 
 
 @pytest.mark.parametrize("id_", ["x" * 201, "two\nlines", "\x1b[2J", "#", "a:events", "a:progress", "events"])
