@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,16 +37,45 @@ class Effects:
     messages: tuple[str, ...]
 
 
-def read(messages: tuple[str, ...]) -> Effects:
-    """Read the state: every table with a model, every storage that can be listed, and the outbox."""
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table that is compared.
+
+    Args:
+        key: Places of the primary key among the columns.
+        query: Reads all rows.
+    """
+
+    alias: str
+    name: str
+    columns: tuple[str, ...]
+    key: tuple[int, ...]
+    query: str
+
+    @classmethod
+    def of(cls, alias: str, model: type[models.Model]) -> Table:
+        """Return the table of a model. Its rows are compared as the database returns them."""
+        quote = connections[alias].ops.quote_name
+        columns = tuple(str(field.column) for field in model._meta.concrete_fields)
+        query = f"SELECT {', '.join(map(quote, columns))} FROM {quote(model._meta.db_table)}"  # noqa: S608  of models
+        key = tuple(columns.index(str(field.column)) for field in model._meta.pk_fields)
+        return cls(alias, model._meta.db_table, columns, key, query)
+
+
+def tables() -> list[Table]:
+    """Return every table that has a model."""
+    return [Table.of(alias, model) for alias, model in _models()]
+
+
+def read(messages: tuple[str, ...], compared: list[Table]) -> Effects:
+    """Read the state: tables, every storage that can be listed, and the outbox."""
     rows: Rows = {}
     columns: dict[tuple[str, str], tuple[str, ...]] = {}
-    for alias, model in _models():
-        names = tuple(str(field.column) for field in model._meta.concrete_fields)
-        table = alias, model._meta.db_table
-        key = names.index(str(model._meta.pk.column))
-        found = model._base_manager.using(alias).order_by().values_list(*_attnames(model))
-        rows[table], columns[table] = {row[key]: row for row in found.iterator()}, names
+    for table in compared:
+        with connections[table.alias].cursor() as cursor:
+            cursor.execute(table.query)
+            rows[table.alias, table.name] = {_key_of(table, row): tuple(row) for row in cursor.fetchall()}
+        columns[table.alias, table.name] = table.columns
     outbox = getattr(mail, "outbox", [])
     mails = tuple(f"{sent.subject!r} to {', '.join(sent.recipients())}" for sent in outbox)
     return Effects(rows, columns, dict(_files()), mails, messages)
@@ -104,17 +133,18 @@ def _rows(keys: list[Any]) -> str:
 
 
 def _models() -> Iterator[tuple[str, type[models.Model]]]:
-    tables = {alias: set(connections[alias].introspection.table_names()) for alias in connections}
+    there = {alias: set(connections[alias].introspection.table_names()) for alias in connections}
     for model in apps.get_models(include_auto_created=True):
         if not model._meta.managed or model._meta.proxy:
             continue
         for alias in connections:
-            if model._meta.db_table in tables[alias] and router.allow_migrate_model(alias, model):
+            if model._meta.db_table in there[alias] and router.allow_migrate_model(alias, model):
                 yield alias, model
 
 
-def _attnames(model: type[models.Model]) -> tuple[str, ...]:
-    return tuple(field.attname for field in model._meta.concrete_fields)
+def _key_of(table: Table, row: Sequence[Any]) -> Any:
+    """Return the primary key of a row; of several columns as a tuple."""
+    return row[table.key[0]] if len(table.key) == 1 else tuple(row[place] for place in table.key)
 
 
 def _files() -> Iterator[tuple[tuple[str, str], str]]:

@@ -96,6 +96,7 @@ class _Redelivery:
         self._broker = broker
         self._runner = runner
         self._ignored = ignored
+        self._tables = effects.tables()
 
     def run(self) -> list[str]:
         """Run everything, and return the names of the actors."""
@@ -151,7 +152,7 @@ class _Redelivery:
 
     def _effects(self) -> effects.Effects:
         sent = tuple(described(one) for one in self._broker.sent if one.by_task)
-        return effects.read(sent)
+        return effects.read(sent, self._tables)
 
     def _differences(
         self, before: effects.Effects, after: effects.Effects, old_result: Any, new_result: Any
