@@ -13,7 +13,7 @@ import struct
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 LAYOUT = struct.Struct("<ddII")  # sent, started, worker, number: 24 bytes
 PROBE = 0xFFFFFFFF  # number of a task that only probes whether a worker runs
@@ -50,21 +50,21 @@ def payload(number: int, *, work_s: float = 0.0, later_s: float = 0.0) -> dict[s
     }
 
 
-def run(task: dict[str, float]) -> None:
+def run(task: dict[str, Any]) -> None:
     """Do the work of a task."""
     write(task)
     if task["work_s"]:
         time.sleep(task["work_s"])
 
 
-async def run_async(task: dict[str, float]) -> None:
+async def run_async(task: dict[str, Any]) -> None:
     """Do the work of a task in a loop."""
     write(task)
     if task["work_s"]:
         await asyncio.sleep(task["work_s"])
 
 
-def write(task: dict[str, float]) -> None:
+def write(task: dict[str, Any]) -> None:
     """Append a task's record, with one write."""
     started_s = time.monotonic()
     os.write(_file(), LAYOUT.pack(task["sent_s"], started_s, _worker(), int(task["number"])))
