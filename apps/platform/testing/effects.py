@@ -158,10 +158,14 @@ def _files() -> Iterator[tuple[tuple[str, str], str]]:
 
 
 def _storages() -> dict[str, Storage]:
-    """Return the project's storages and those of its file fields, each place once."""
+    """Return the project's storages and those of its file fields, each place once.
+
+    Without MEDIA_ROOT a storage is the folder that the tests run in: code, logs and sockets of what runs there.
+    """
     found = [storages[alias] for alias in storages.backends if alias != STATIC_FILES]
     fields = (field for model in apps.get_models() for field in model._meta.concrete_fields)
     found += [field.storage for field in fields if isinstance(field, models.FileField)]
+    found = [storage for storage in found if getattr(storage, "base_location", None) != ""]
     return {str(getattr(storage, "location", id(storage))): storage for storage in found}
 
 

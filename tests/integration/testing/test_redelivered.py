@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,19 @@ def test_the_one_that_cannot_is_named_and_no_other() -> None:
     assert text.startswith("not safe to repeat, 1 of 3 actors: planted\n  planted('charge') in 'default'\n")
     assert "run again after a crash at its end, it added to auth_group: 1 row" in text
     assert "delivered once more after that, it added to auth_group: 1 row" in text
+
+
+def test_without_media_root_the_folder_of_the_project_is_no_storage(
+    settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.MEDIA_ROOT = ""
+    monkeypatch.chdir(tmp_path)
+    lines = itertools.count()
+    with socket.socket(socket.AF_UNIX) as broker:
+        broker.bind("valkey.sock")
+        actor("logs", lambda: Path("pools.log").write_text(str(next(lines))) * 0).send()
+
+        assert redelivered() == ["logs"]
 
 
 def mails() -> None:
