@@ -23,6 +23,8 @@ from broker.queue.json_values import BY_KEY, expression_for
 Actors = Mapping[str, Actor[..., Any]]
 # Options that hold further messages: the next step of a pipeline, the callbacks of a group.
 _STEPS: Final = ("pipe_target", "group_completion_callbacks")
+# How msgspec begins the place of a dict's key.
+_KEY: Final = "key` in `"
 
 
 class Misfit(Exception):
@@ -96,6 +98,9 @@ class ArgumentType:
 
     def _fact(self, value: Any, path: str, fault: str) -> str:
         _, found, place = fault.rpartition(" - at `")
+        if place.startswith(_KEY):
+            place = place.removeprefix(_KEY).removesuffix("`").removeprefix("$[0]")
+            return f"{self._expects(path)}; a key of {path}{place} does not fit"
         place = place.removesuffix("`").removeprefix("$[0]").removeprefix("$")
         if found and place:
             return f"{self._expects(path)}; {path}{place} does not fit"

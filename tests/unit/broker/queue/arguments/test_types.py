@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Annotated, Any
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 import dramatiq
 import msgspec
@@ -50,6 +51,14 @@ class LaterDay(datetime.date):
 
 class LaterTime(datetime.datetime):
     """Time of such a library."""
+
+
+class Pieces(int):
+    """Number of a subclass."""
+
+
+class Share(float):
+    """Fraction of a subclass."""
 
 
 @dataclass
@@ -173,6 +182,11 @@ def _as_json(value: Any) -> str | None:
         (tuple[Any, datetime.date], (object(), DAY), "this tuple holds object, which has no JSON form"),
         (datetime.date, object(), "this object has no JSON form"),
         (list[datetime.date], {DAY}, "would come out as another value"),
+        (dict[str, datetime.date], {1: DAY}, "would come out as another value"),
+        (Order, Order(DAY, [], extra={1: "a"}), "would come out as another value"),  # type: ignore[dict-item]
+        (dict[datetime.date, int], {"May": 1}, "dict[datetime.date, int]; a key of value does not fit"),
+        (list[dict[datetime.date, int]], [{"May": 1}], "; a key of value[0] does not fit"),
+        (datetime.time, datetime.time(9, tzinfo=ZoneInfo("Europe/Berlin")), "would come out as another value"),
         (str, User(pk=1), "this User does not fit; send value.pk and fetch it in the actor"),
         (Order, User(pk=1), "this User has no JSON form; send value.pk and fetch it in the actor"),
         (int, SimpleLazyObject(lambda: User(pk=1)), "send value.pk and fetch it in the actor"),
@@ -219,6 +233,11 @@ def test_what_json_makes_of_a_plain_value_is_sent_as_it_is(annotation: Any, valu
         ),
         (Status, Status.PAID, Status.PAID),
         (list[datetime.date], (DAY,), [DAY]),
+        (Order, Order(DAY, [], SafeString("<b>")), Order(DAY, [], "<b>")),
+        (Line, Line(UUID(int=1), Decimal(1), Pieces(3)), Line(UUID(int=1), Decimal(1), 3)),
+        (tuple[float, datetime.date], (Share(0.5), DAY), (0.5, DAY)),
+        (datetime.date, SafeString("2026-05-01"), DAY),
+        (dict[int, datetime.date], {"1": DAY}, {1: DAY}),
     ],
 )
 def test_values_of_related_types_come_out_as_the_annotation_says(annotation: Any, value: Any, got: Any) -> None:
