@@ -19,6 +19,7 @@ from broker.clock import now_ms
 from broker.held_message import HeldMessage
 from broker.interface import facilities
 from broker.queue import codec
+from broker.stores.job_record import number_or_none
 from middleware.option_rules import OptionRule
 
 OPTION: Final = "task"
@@ -102,7 +103,9 @@ def path_of(kind: type[BaseException]) -> str:
 
 def _is_attempt(value: Any) -> bool:
     kinds = (str, int, str, str)
-    return isinstance(value, list | tuple) and [type(each) for each in value] == list(kinds)
+    if not isinstance(value, list | tuple) or [type(each) for each in value] != list(kinds):
+        return False
+    return number_or_none(value[1]) is not None
 
 
 def _usable(value: Any) -> str:

@@ -72,6 +72,17 @@ def test_a_success_and_the_failure_of_an_actor_write_nothing(end_with: Any) -> N
     assert task.options == actor.options == {}
 
 
-@pytest.mark.parametrize("value", [None, 1, [], "x", {"attempts": 3}, {"attempts": [[1, 2], ["a", "b", "c", "d"]]}])
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        1,
+        [],
+        "x",
+        {"attempts": 3},
+        {"attempts": [[1, 2], ["a", "b", "c", "d"]]},
+        {"attempts": [["a", 10**30, "c", "d"], ["a", -1, "c", "d"]]},
+    ],
+)
 def test_what_another_sender_wrote_is_no_attempt(value: Any) -> None:
     assert failed_attempts({OPTION: value}) == []
