@@ -1,8 +1,8 @@
 """Benchmark of comparing arguments with annotations: CPU of sending and running a message of plain arguments.
 
-This checkout and an older one, each in a process of its own, send and run messages of one actor with annotated plain
-arguments through the whole stack, on the broker in memory of :mod:`switchyard.testing`: the answers of a server would
-add noise. Rounds alternate; each is the fastest of 60 batches of 50 messages. Printed: the medians, and the median of
+This checkout and an older one send and run messages of one actor with annotated plain arguments, each round in new
+processes, through the whole stack, on the broker in memory of :mod:`switchyard.testing`: the answers of a server would
+add noise. Rounds alternate; each is the fastest of 40 batches of 50 messages. Printed: the medians, and the median of
 the differences with quartiles, by the processes' own clocks.
 
     git worktree add /path/before <commit>
@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 from statistics import median, quantiles
 
-BATCHES, MESSAGES = 60, 50
+BATCHES, MESSAGES = 40, 50
 HERE = Path(__file__).resolve()
 
 
@@ -83,15 +83,16 @@ def serve() -> None:
 
 def compare(before: Path, rounds: int) -> list[tuple[float, float]]:
     """Return the CPU of a message before and now, in µs, for each round."""
-    sides = [Side(checkout) for checkout in (before, HERE.parents[1])]
+    checkouts = [before, HERE.parents[1]]
     found: list[tuple[float, float]] = []
-    for number in range(rounds + 1):
-        order = sides if number % 2 else sides[::-1]
-        spent = {side: side.round() for side in order}
-        if number:  # the first round warms up
-            found.append((spent[sides[0]], spent[sides[1]]))
-    for side in sides:
-        side.stop()
+    for number in range(rounds):
+        spent: dict[Path, float] = {}
+        for checkout in checkouts if number % 2 else checkouts[::-1]:
+            side = Side(checkout)  # a new process: its memory lies elsewhere, which makes it faster or slower
+            side.round()  # warms up
+            spent[checkout] = side.round()
+            side.stop()
+        found.append((spent[checkouts[0]], spent[checkouts[1]]))
     return found
 
 
