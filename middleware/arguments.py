@@ -21,6 +21,7 @@ from dramatiq.middleware import Middleware
 from broker.queue.arguments.annotations import callee_of
 from broker.queue.arguments.types import argument_types, has_steps, steps_of
 from broker.queue.depth_limits import follows_a_job
+from broker.queue.json_values import kind_of
 from middleware.errors import ArgumentMisfit, ArgumentMismatch, InvalidArguments
 
 
@@ -102,12 +103,7 @@ def require_places(actor: Actor[..., Any], args: Any) -> None:
     if isinstance(args, (tuple, list)) or (isinstance(args, Iterable) and not isinstance(args, (*TEXTS, dict))):
         return
     name = next(iter(signature_of(actor.fn).parameters), "value")
-    raise InvalidArguments(actor.actor_name, f"args is {_a(args)}; write args=({name},) with a comma", actor.fn)
-
-
-def _a(value: Any) -> str:
-    kind = type(value).__name__
-    return f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}"
+    raise InvalidArguments(actor.actor_name, f"args is {kind_of(args)}; write args=({name},) with a comma", actor.fn)
 
 
 def require_named(actor: Actor[..., Any], kwargs: Any) -> None:
@@ -119,7 +115,7 @@ def require_named(actor: Actor[..., Any], kwargs: Any) -> None:
     if isinstance(kwargs, dict):
         return
     signature = signature_of(actor.fn)
-    fact = f"kwargs is {_a(kwargs)}; write kwargs={{{next(iter(signature.parameters), 'name')!r}: ...}}"
+    fact = f"kwargs is {kind_of(kwargs)}; write kwargs={{{next(iter(signature.parameters), 'name')!r}: ...}}"
     raise InvalidArguments(actor.actor_name, fact, actor.fn)
 
 

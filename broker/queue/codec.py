@@ -14,6 +14,7 @@ from broker.errors import InvalidMessageId, UnencodablePayload, UnreadablePayloa
 from broker.queue import json_body
 from broker.queue.argument_names import with_parameter
 from broker.queue.arguments.types import in_json
+from broker.queue.json_values import kind_of
 from broker.queue.results import Entry
 
 NO_ACTORS: Final[Mapping[str, Actor[Any, Any]]] = MappingProxyType({})
@@ -101,13 +102,13 @@ def decode(body: bytes, *, message_id: str, lane: str) -> Message[Any]:
     if not 0 <= sent_at <= LARGEST:
         raise UnreadableMessage("sent_at is no time in milliseconds")
     if type(args) is not list and args != ():
-        raise UnreadableMessage(f"args is a {type(args).__name__}, not a list")
+        raise UnreadableMessage(f"args is {kind_of(args)}, not a list")
     if type(kwargs) is not dict and kwargs is not None:
-        raise UnreadableMessage(f"kwargs is a {type(kwargs).__name__}, not an object")
+        raise UnreadableMessage(f"kwargs is {kind_of(kwargs)}, not an object")
     if options is None:
         options = {}
     elif type(options) is not dict:
-        raise UnreadableMessage(f"options is a {type(options).__name__}, not an object")
+        raise UnreadableMessage(f"options is {kind_of(options)}, not an object")
     else:
         for name in NUMBERS:
             if name in options:

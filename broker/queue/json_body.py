@@ -18,7 +18,7 @@ from typing import Any, Final
 import msgspec
 
 from broker.errors import PayloadTooLarge, UnencodablePayload, UnreadablePayload
-from broker.queue.json_values import expression_for
+from broker.queue.json_values import expression_for, kind_of
 
 WARN_BYTES: Final = 64 * 1024
 LIMIT_BYTES: Final = 1024 * 1024
@@ -151,7 +151,7 @@ def _decode_foreign(body: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError):
         raise UnreadablePayload("", "is nested too deep, or has a number of too many digits") from None
     if not isinstance(fields, dict):
-        raise UnreadablePayload("", f"is a {type(fields).__name__}, not an object")
+        raise UnreadablePayload("", f"is {kind_of(fields)}, not an object")
     return fields
 
 
@@ -201,7 +201,7 @@ class _Plain:
                 raise _Refused(path, f"is {float(value)!r}, which JSON does not have")
             return float(value)
         if not isinstance(value, (dict, list, tuple)):
-            fact = f"is a {type(value).__name__}, which JSON does not have"
+            fact = f"is {kind_of(value)}, which JSON does not have"
             raise _Refused(path, fact, expression_for(value))
         if depth < 0:
             raise _Refused(_shortened(path), f"is nested deeper than {DEEPEST} levels")
@@ -216,7 +216,7 @@ class _Plain:
         copied: dict[str, Any] = {}
         for key, item in value.items():
             if not isinstance(key, str):
-                raise _Refused(path, f"has a key that is a {type(key).__name__}; keys are text")
+                raise _Refused(path, f"has a key that is {kind_of(key)}; keys are text")
             plain = self._text(key, f"{path}[…]")
             if plain in copied:
                 raise _Refused(_below(path, plain), "is there twice")

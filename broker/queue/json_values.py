@@ -64,9 +64,9 @@ def refused_part(value: Any, path: str) -> tuple[str, str, str]:
         if isinstance(value, dict):
             keys = [key for key in value if not isinstance(key, (str, int, float, bool, type(None)))]
             if keys:
-                return path, f"has a key that is a {type(keys[0]).__name__}; keys are text", ""
+                return path, f"has a key that is {kind_of(keys[0])}; keys are text", ""
         elif not isinstance(value, (list, tuple)):
-            return path, f"is a {type(value).__name__}, which JSON does not have", expression_for(value)
+            return path, f"is {kind_of(value)}, which JSON does not have", expression_for(value)
         parts = value.items() if isinstance(value, dict) else enumerate(value)
         inner = next(((key, part) for key, part in parts if id(part) in holders or not _is_json(part)), None)
         if inner is None:
@@ -89,6 +89,12 @@ def _is_json(value: Any) -> bool:
 def _short(key: Any) -> str:
     shown = repr(key)
     return shown if len(shown) <= SHOWN_KEY else f"{shown[:SHOWN_KEY]}…"
+
+
+def kind_of(value: Any) -> str:
+    """Return the type of a value with its article: ``an int``."""
+    kind = type(value).__name__
+    return f"{'an' if kind[0] in 'aeioAEIO' else 'a'} {kind}"
 
 
 def is_model(kind: type) -> bool:

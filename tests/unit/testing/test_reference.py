@@ -19,8 +19,11 @@ def test_every_name_is_described_with_its_arguments() -> None:
     assert shown.keys() == functions.keys()
     assert [name for name in testing.__all__ if f"`{name}" not in PAGE] == []
     for name, function in functions.items():
-        parameters = inspect.signature(function).parameters.values()
+        parameters = list(inspect.signature(function).parameters.values())
         written = [each.name if each.default is each.empty else f"{each.name}={each.default!r}" for each in parameters]
+        by_name = [place for place, each in enumerate(parameters) if each.kind is each.KEYWORD_ONLY]
+        if by_name:
+            written.insert(by_name[0], "*")
         assert shown[name] == ", ".join(written)
 
 

@@ -68,7 +68,7 @@ def refusal(*args: Any, **kwargs: Any) -> str:
         ({}.keys(), "is a dict_keys", "send sorted(name)"),
         (range(2), "is a range", "send list(name)"),
         ((each for each in ()), "is a generator", "send list(name)"),
-        (object(), "is a object", "send text, finite numbers"),
+        (object(), "is an object", "send text, finite numbers"),
         (float("nan"), "is nan", "send text, finite numbers"),
     ],
 )

@@ -102,7 +102,7 @@ def test_any_value_comes_back_equal_or_is_refused_with_its_path(examples: int) -
     [
         (math.nan, "args[0]", "is nan"),
         ([1, {"a": -math.inf}], "args[0][1]['a']", "is -inf"),
-        ({"a": {1: 2}}, "args[0]['a']", "key that is a int"),
+        ({"a": {1: 2}}, "args[0]['a']", "key that is an int"),
         ({"a": {True: 2}}, "args[0]['a']", "key that is a bool"),
         ("ab\ud800", "args[0]", "lone surrogate at character 2"),
         ("\ud83d\ude00", "args[0]", "lone surrogate at character 0"),
@@ -112,7 +112,7 @@ def test_any_value_comes_back_equal_or_is_refused_with_its_path(examples: int) -
         ({1}, "args[0]", "is a set"),
         (uuid.uuid4(), "args[0]", "is a UUID"),
         (Decimal("1.5"), "args[0]", "is a Decimal"),
-        (object(), "args[0]", "is a object"),
+        (object(), "args[0]", "is an object"),
         ({"k" * 300: math.nan}, f"args[0]['{'k' * 40}…']", "is nan"),
     ],
 )

@@ -29,7 +29,7 @@ for _ in range(5_000):
         ({7: {1}}, "result[7]", "is a set, which", "sorted({})"),
         (CYCLE, "result['rows'][0]", "holds itself", ""),
         ({"x" * 100: DUE}, f"result['{'x' * 39}…]", "is a date", "{}.isoformat()"),
-        (object(), "result", "is a object, which", ""),
+        (object(), "result", "is an object, which", ""),
     ],
 )
 def test_the_refused_part_has_a_path(value: Any, path: str, fact: str, remedy: str) -> None:
