@@ -34,6 +34,20 @@ class Crashes:
         """The lapses as a worker is told."""
         return None if self.lapses is None else tuple(f"{ms}@{host}" for ms, host in self.lapses)
 
+    @classmethod
+    def of_note(cls, note: str) -> Crashes:
+        """Return the crashes that a note says."""
+        first, _, counted = note.partition("\n@")
+        _, since_ms, cause = first.split(" ", 2)
+        times, _, lapses = counted.partition(" ")
+        told = [lapse.partition("@") for lapse in lapses.split(",") if lapse not in ("-", "+")]
+        return cls(
+            int(since_ms),
+            tuple(int(ms) for ms in times.split(",") if ms != "-"),
+            cause,
+            None if lapses == "-" else tuple((int(ms), host) for ms, _, host in told),
+        )
+
     def __str__(self) -> str:
         times = ",".join(map(str, self.times)) or "-"
         lapses = "-" if self.told is None else ",".join(self.told) or "+"
@@ -261,8 +275,7 @@ class Model:
                 holders = {m.key for m in self.messages.values()}
                 message = Message(id_, one.body, "" if key in holders else key)
                 if one.crashes:
-                    count, since_ms, cause = str(one.crashes, "ascii").split(" ", 2)
-                    message.crashes = Crashes(int(count), int(since_ms), cause)
+                    message.crashes = Crashes.of_note(str(one.crashes, "ascii"))
                 self._put(message, lane, 0, level)
             if self.messages[id_].place in UNFINISHED:
                 self.messages[id_].asked |= one.cancel_requested
