@@ -28,6 +28,7 @@ from broker.queue.results import Lease, level_of
 from broker.queue.self_managed_leases import SelfManagedLeases
 from broker.redis.calls import RedisCalls
 from broker.topology import lane_of_name
+from broker.validation import whole_delay
 from broker.worker.ack_barrier import AckBarrier, record_enqueued
 from broker.worker.acks import Acks, report_stale
 from broker.worker.cancellations import CancellationPoll
@@ -228,9 +229,7 @@ class RedisBroker(Broker):
         """Enqueue a message; one whose id is known, waiting or finished, is not enqueued again.
 
         A message that this process is working on is moved instead: what Dramatiq's own retries ask for.
-
-        Args:
-            delay: Milliseconds.
+        The delay is in milliseconds: a negative one is none, a fraction is rounded up.
 
         Returns:
             The message; or, when another unfinished one holds its unique key, a copy under that one's id.
@@ -241,6 +240,7 @@ class RedisBroker(Broker):
             QueueNotFound: the queue was never declared.
         """
         family, lane = self.lane(message.queue_name)
+        delay = delay and whole_delay(delay)
         if (held := self._held_by_sender(message, family)) is not None:
             if self.moves.move(held, message, move="divert", delay=delay):
                 record_enqueued(self.barrier, 1)
@@ -261,7 +261,7 @@ class RedisBroker(Broker):
         Raises:
             As :meth:`enqueue`. Earlier messages may be there: enqueue all again, none is there twice.
         """
-        return enqueue_in_batches(self, messages, delay)
+        return enqueue_in_batches(self, messages, delay and whole_delay(delay))
 
     def level(self, message: Message[Any]) -> int:
         """Return the level of a message: of its own priority, else of its actor's."""

@@ -45,6 +45,16 @@ def is_delay(value: Any) -> bool:
     return type(value) in (int, float) and 0 <= value <= LONGEST_DELAY_MS
 
 
+def whole_delay(delay_ms: Any) -> Any:
+    """Return a delay in whole milliseconds as Dramatiq means it: a negative one is none, a fraction is rounded up.
+
+    A value that is no finite number is returned as it is.
+    """
+    if type(delay_ms) not in (int, float) or not math.isfinite(delay_ms):
+        return delay_ms
+    return max(math.ceil(delay_ms), 0)
+
+
 def takes_one_argument(function: Any) -> bool:
     """Return whether a function can be called with one positional argument. One without a signature is accepted."""
     return takes_arguments(function, 1)

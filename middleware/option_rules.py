@@ -13,7 +13,7 @@ from typing import Any
 from dramatiq.actor import Actor
 
 from broker.queue.codec import LARGEST
-from broker.validation import LONGEST_DELAY_MS, is_whole
+from broker.validation import LONGEST_DELAY_MS, is_whole, whole_delay
 from middleware.errors import ActorOption, InvalidOption
 from middleware.places import place_of
 
@@ -82,8 +82,9 @@ def whole_number(value: Any) -> str:
 
 
 def usable_delay(value: Any) -> str:
-    """Accept milliseconds from 0 to a year."""
-    return "" if is_whole(value, most=LONGEST_DELAY_MS) else f"write milliseconds, from 0 to {LONGEST_DELAY_MS}"
+    """Accept milliseconds up to a year; a negative delay is none, a fraction is rounded up."""
+    usable = is_whole(whole_delay(value), most=LONGEST_DELAY_MS)
+    return "" if usable else f"write milliseconds, from 0 to {LONGEST_DELAY_MS}"
 
 
 def usable_eta(value: Any) -> str:

@@ -12,6 +12,7 @@ from dramatiq.message import Message
 from dramatiq.middleware import Middleware
 
 from broker.queue.depth_limits import follows_a_job
+from broker.validation import whole_delay
 from middleware.errors import InvalidOption, UnknownOption, UnreadableOption
 from middleware.option_rules import (
     OptionRule,
@@ -100,7 +101,7 @@ class Options(Middleware):
         if not message.options:
             return
         self._check(broker, message.actor_name, message.queue_name, message.options)
-        if (delay or 0) < (message.options.get("delay") or 0):
+        if (whole_delay(delay) or 0) < (whole_delay(message.options.get("delay")) or 0):
             remedy = "pass it to enqueue(message, delay=...) or send_with_options(delay=...); only pipelines read it"
             raise InvalidOption(message.actor_name, "delay", message.options["delay"], remedy)
         for step in _steps_after(message):

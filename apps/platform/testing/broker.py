@@ -24,6 +24,7 @@ from broker.queue.operations import QueueOperations
 from broker.queue.results import Lease, level_of
 from broker.shapes import LaneStats
 from broker.topology import lane_of_name
+from broker.validation import whole_delay
 from broker.worker.ack_barrier import AckBarrier, record_enqueued
 from broker.worker.hooks import Hooks
 
@@ -124,6 +125,7 @@ class MemoryBroker(Broker):
         """
         if message.queue_name not in self.queues:
             raise QueueNotFound(message.queue_name)
+        delay = delay and whole_delay(delay)
         held = self.held.get(message.message_id)
         if held is not None and not held.moved:
             self.emit_before("enqueue", message, delay)

@@ -238,6 +238,23 @@ def test_delayed_messages_run_in_the_order_they_are_due(build: Build, run_worker
     assert runs == [3, 1, 2, 0]
 
 
+def test_a_negative_delay_is_none_and_a_fraction_is_rounded_up(build: Build, run_worker: Any) -> None:
+    broker = build()
+    runs: list[int] = []
+
+    @dramatiq.actor(broker=broker, queue_name="work")
+    def job(number: int) -> None:
+        runs.append(number)
+
+    job.send_with_options(args=(1,), delay=300.5)
+    job.send_with_options(args=(2,), delay=-5)
+    broker.enqueue_many([job.message(3)], delay=0.5)
+    with run_worker(broker=broker, threads=1):
+        broker.join("work", timeout=5_000)
+
+    assert runs == [2, 3, 1]
+
+
 def test_flushing_drops_what_waits_is_scheduled_or_held(build: Build) -> None:
     broker = build()
     broker.declare_queue("other")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import dramatiq
@@ -208,7 +208,7 @@ def test_usable_options_are_accepted_and_none_is_the_same_as_leaving_them_out(br
         ("unique_key", lambda to: to),
         ("pipe_ignore", "yes"),
         ("pipe_target", "next"),
-        ("delay", -1),
+        ("delay", 10**15),
         ("attempts", 3),
         ("generation", 1),
     ],
@@ -245,7 +245,14 @@ def test_an_option_that_only_actors_can_have_is_refused_as_a_messages(broker: St
         broker.enqueue(actor.message_with_options(**{option: ACTORS_ONLY[option]}))
 
 
-@pytest.mark.parametrize("delay", [-1, 1.5, 10**15])
+@pytest.mark.parametrize("delay", [-5, 0, timedelta(seconds=-1)])
+def test_a_negative_delay_and_a_fraction_are_accepted_as_by_dramatiq(broker: StubBroker, delay: Any) -> None:
+    actor = declare(broker)
+    actor.send_with_options(delay=delay)
+    (actor.message() | actor.message_with_options(delay=50.5) | actor.message_with_options(delay=-5)).run()
+
+
+@pytest.mark.parametrize("delay", [float("nan"), float("inf"), 366 * 24 * 3_600_000 + 0.5, 10**15, True])
 def test_a_delay_that_no_worker_could_read_is_refused(broker: StubBroker, delay: Any) -> None:
     with pytest.raises(InvalidOption, match=r"actor send_mail: delay is .*; write milliseconds, from 0"):
         declare(broker).send_with_options(delay=delay)

@@ -76,6 +76,17 @@ def test_messages_run_by_priority_then_in_order_with_what_they_send() -> None:
     assert [attempt.result for attempt in attempts] == ["urgent", None, "second", "sent by first"]
 
 
+def test_a_negative_delay_is_none_and_a_fraction_is_rounded_up() -> None:
+    note = actor()
+    note.send_with_options(args=("late",), delay=-5)
+    note.send_with_options(args=("soon",), delay=59_999.5)
+
+    run_enqueued()
+    assert ran == ["late"]
+    run_enqueued(delayed=True)
+    assert ran == ["late", "soon"]
+
+
 def test_only_one_queue_is_run_when_it_is_named() -> None:
     actor().send("here")
     other = dramatiq.actor(lambda: ran.append("there"), actor_name="there", queue_name="urgent")
