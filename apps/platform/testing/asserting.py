@@ -6,12 +6,14 @@ import inspect
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import dramatiq
 from dramatiq.actor import Actor
 from dramatiq.message import Message
 
 from apps.platform.testing.messages import SentMessage
 from broker.queue import codec
-from middleware.arguments import signature_of
+from broker.queue.json_values import kind_of
+from middleware.arguments import require_named, require_places, signature_of
 
 LONGEST_VALUE = 200
 MOST_SHOWN = 10
@@ -30,8 +32,12 @@ class Expectation:
     def __init__(
         self, actor: Actor[..., Any], args: Sequence[Any] | None, kwargs: dict[str, Any] | None, queue: str | None
     ) -> None:
-        self.actor = actor
+        self.actor = actor = actor_for(actor)
         self.queue = queue
+        if args is not None:
+            require_places(actor, args)
+        if kwargs is not None:
+            require_named(actor, kwargs)
         self.any_call = args is None and kwargs is None
         self.call = {} if self.any_call else self._as_sent(tuple(args or ()), dict(kwargs or {}))
 
@@ -67,6 +73,23 @@ class Expectation:
     def __str__(self) -> str:
         text = f"{self.actor.actor_name}({'...' if self.any_call else text_of(self.call)})"
         return text if self.queue is None else f"{text} in {self.queue!r}"
+
+
+def actor_for(given: Any) -> Actor[..., Any]:
+    """Return an actor, or the actor that runs a task of Django's task API.
+
+    Raises:
+        TypeError: it is neither.
+    """
+    if isinstance(given, Actor):
+        return given
+    path = getattr(given, "module_path", None)
+    if isinstance(path, str):
+        found = dramatiq.get_broker().actors.get(path)
+        if found is not None:
+            return found
+        raise TypeError(f"no actor runs the task {path}: is its backend Switchyard's, and was it declared?")
+    raise TypeError(f"expected an actor or a task, not {kind_of(given)}: pass the decorated function itself")
 
 
 class NotEnqueued(AssertionError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -29,8 +30,6 @@ class Clock:
         Raises:
             TimeMachineMissing: it is not installed.
         """
-        if seconds < 0:
-            raise ValueError(f"advance(seconds={seconds}): time only moves on, write 0 or more")
         if self._coordinates is None:
             try:
                 import time_machine
@@ -45,6 +44,21 @@ class Clock:
         if self._travel is not None:
             self._travel.stop()
             self._travel = self._coordinates = None
+
+
+def seconds_of(moved: Any) -> float:
+    """Return how far the time is moved on, in seconds.
+
+    Raises:
+        TypeError: it is neither a number nor a ``timedelta``. ValueError: it is below 0, or not finite.
+    """
+    if isinstance(moved, timedelta):
+        moved = moved.total_seconds()
+    if type(moved) not in (int, float):
+        raise TypeError(f"advance({moved!r:.100}): write seconds as a number, or a timedelta")
+    if not 0 <= moved < math.inf:
+        raise ValueError(f"advance({moved!r}): time only moves on, write 0 or more")
+    return float(moved)
 
 
 def advance_with_ticks(clock: Clock, seconds: float) -> None:

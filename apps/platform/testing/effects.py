@@ -6,6 +6,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any
 
 from django.apps import apps
@@ -18,6 +19,7 @@ Rows = dict[tuple[str, str], dict[Any, tuple[Any, ...]]]
 # Storage and name -> digest of the content.
 Files = dict[tuple[str, str], str]
 STATIC_FILES = "staticfiles"
+RESULT = "result."
 MOST_NAMED = 3
 
 
@@ -65,6 +67,20 @@ class Table:
 def tables() -> list[Table]:
     """Return every table that has a model."""
     return [Table.of(alias, model) for alias, model in _models()]
+
+
+def require_known(ignored: frozenset[str], compared: list[Table]) -> None:
+    """Refuse names of columns that no table has. Keys of results (``result.key``) are known only later.
+
+    Raises:
+        ValueError: with the first of them, and the name that was most likely meant.
+    """
+    columns = {name for table in compared for column in table.columns for name in (column, f"{table.name}.{column}")}
+    for name in sorted(ignored - columns):
+        if not name.startswith(RESULT):
+            near = get_close_matches(name, columns, n=1)
+            meant = f"did you mean {near[0]!r}?" if near else "write column, table.column or result.key"
+            raise ValueError(f"ignore: no table has a column {name!r}; {meant}")
 
 
 def read(messages: tuple[str, ...], compared: list[Table]) -> Effects:

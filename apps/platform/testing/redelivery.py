@@ -82,9 +82,12 @@ def redelivered(*, ignore: Iterable[str] = ()) -> list[str]:
 
     Raises:
         NotRepeatable: the effects differ; it names the actors.
+        TypeError, ValueError: ``ignore`` is a text, or names a column that no table has.
         Exception: what an actor raised in its first run.
     """
     yard = active().yard
+    if isinstance(ignore, str):
+        raise TypeError(f"ignore is a text; write ignore=[{ignore!r}]")
     redelivery = _Redelivery(yard.broker, yard.runner, frozenset(ignore))
     moment = timezone.now()
     with mock.patch.object(timezone, "now", lambda: moment):
@@ -97,6 +100,7 @@ class _Redelivery:
         self._runner = runner
         self._ignored = ignored
         self._tables = effects.tables()
+        effects.require_known(ignored, self._tables)
 
     def run(self) -> list[str]:
         """Run everything, and return the names of the actors."""

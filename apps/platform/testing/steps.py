@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
 
 from dramatiq.actor import Actor
 from dramatiq.message import Message
 
-from apps.platform.testing.asserting import Enqueued, Expectation, NotEnqueued
-from apps.platform.testing.clock import advance_with_ticks
+from apps.platform.testing.asserting import Enqueued, Expectation, NotEnqueued, actor_for
+from apps.platform.testing.clock import advance_with_ticks, seconds_of
 from apps.platform.testing.commits import run_callbacks
 from apps.platform.testing.messages import StoredMessage
 from apps.platform.testing.running import TestedAttempt
@@ -22,10 +23,11 @@ from broker.topology import lane_of_name
 def enqueued(actor: Actor[..., Any] | None = None) -> list[Message[Any]]:
     """Return the messages that wait or are scheduled, in the order in which they run; of one actor, or of all."""
     broker = active().yard.broker
+    wanted = None if actor is None else actor_for(actor).actor_name
     run_callbacks()
     stored = sorted(broker.waiting.values(), key=lambda one: (one.ready_ms > now_ms(), one.place))
     found = [one.message() for one in stored]
-    return [message for message in found if actor is None or message.actor_name == actor.actor_name]
+    return [message for message in found if wanted is None or message.actor_name == wanted]
 
 
 def assert_enqueued(
@@ -65,10 +67,11 @@ def assert_nothing_enqueued(actor: Actor[..., Any] | None = None) -> None:
         Enqueued: something was.
     """
     broker = active().yard.broker
+    wanted = None if actor is None else actor_for(actor).actor_name
     run_callbacks()
-    found = [sent for sent in broker.sent if actor is None or sent.message.actor_name == actor.actor_name]
+    found = [sent for sent in broker.sent if wanted is None or sent.message.actor_name == wanted]
     if found:
-        raise Enqueued(found, "" if actor is None else f" for {actor.actor_name}")
+        raise Enqueued(found, "" if wanted is None else f" for {wanted}")
 
 
 def run_enqueued(*, queue: str | None = None, raises: bool = True, delayed: bool = False) -> list[TestedAttempt]:
@@ -98,18 +101,20 @@ def run_enqueued(*, queue: str | None = None, raises: bool = True, delayed: bool
     return attempts
 
 
-def advance(seconds: float, *, schedules: bool = True) -> None:
+def advance(seconds: float | timedelta, *, schedules: bool = True) -> None:
     """Move the time of this process on until the end of the test: delays, retries, rate limits, ``timezone.now()``.
 
     Nothing runs by itself: :func:`run_enqueued` runs what is due then. Needs the package ``time-machine``.
 
     Args:
+        seconds: 0 or more; a ``timedelta`` as well.
         schedules: Send periodic actors at each of their times on the way, as the scheduler does; pauses are not read.
 
     Raises:
-        TimeMachineMissing: ``time-machine`` is not installed.
+        TimeMachineMissing: ``time-machine`` is not installed. TypeError, ValueError: it is no such time.
     """
     switch = active()
+    seconds = seconds_of(seconds)
     if schedules:
         run_callbacks()
         advance_with_ticks(switch.clock, seconds)

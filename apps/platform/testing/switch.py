@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass, replace
+from typing import Any
 
 import dramatiq
 from django.test.utils import TestContextDecorator
@@ -53,7 +54,11 @@ class in_memory(TestContextDecorator):
         eager: Run each message where it is sent, for debugging: a failure is raised by ``send``. Delayed messages wait.
     """
 
-    def __init__(self, *, eager: bool = False) -> None:
+    def __init__(self, *wrong: Any, eager: bool = False) -> None:
+        if wrong:
+            raise TypeError(
+                "in_memory takes nothing by place: write @in_memory() with brackets, or in_memory(eager=True)"
+            )
         super().__init__()
         self._eager = eager
 

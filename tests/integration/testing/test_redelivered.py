@@ -182,6 +182,23 @@ def test_columns_and_keys_of_results_are_left_out_on_request() -> None:
         redelivered(ignore=["name"])
 
 
+@pytest.mark.parametrize(
+    ("ignore", "kind", "words"),
+    [
+        ("last_login", TypeError, r"ignore is a text; write ignore=\['last_login'\]"),
+        (["last_logn"], ValueError, "no table has a column 'last_logn'; did you mean '.*last_login'"),
+        (["auth_group.nam"], ValueError, "no table has a column 'auth_group.nam'; did you mean 'auth_group.name'"),
+        (["§"], ValueError, "write column, table.column or result.key"),
+    ],
+)
+def test_what_cannot_be_left_out_is_refused_before_anything_runs(ignore: Any, kind: Any, words: str) -> None:
+    actor("good", lambda: None).send()
+
+    with pytest.raises(kind, match=words):
+        redelivered(ignore=ignore)
+    assert len(enqueued()) == 1
+
+
 def test_what_the_first_run_raises_is_raised() -> None:
     actor("broken", lambda: 1 // 0).send()
 

@@ -10,7 +10,15 @@ import pytest
 from django.db import transaction
 
 from apps.platform.tasks.discovery import declare_tasks
-from apps.platform.testing import assert_nothing_enqueued, enqueued, in_memory, redelivered, run_enqueued
+from apps.platform.testing import (
+    Enqueued,
+    assert_enqueued,
+    assert_nothing_enqueued,
+    enqueued,
+    in_memory,
+    redelivered,
+    run_enqueued,
+)
 from tests.integration.tasks.host import tasks
 from tests.integration.tasks.host.topology import YARD
 
@@ -43,4 +51,7 @@ def test_a_task_can_be_run_again_after_a_crash() -> None:
     tasks.add.enqueue(1)
     assert len(enqueued()) == 1
 
+    assert enqueued(tasks.add) == assert_enqueued(tasks.add, args=(1,), count=1)  # type: ignore[arg-type]
+    with pytest.raises(Enqueued, match=r"for .*\.add\."):
+        assert_nothing_enqueued(tasks.add)  # type: ignore[arg-type]
     assert redelivered() == [f"{tasks.__name__}.add"]

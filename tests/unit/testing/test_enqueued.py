@@ -22,7 +22,7 @@ from apps.platform.testing import (
     run_enqueued,
 )
 from broker.errors import QueueFull, UnencodablePayload
-from middleware.errors import ArgumentMismatch, InvalidOption, UnknownOption
+from middleware.errors import ArgumentMismatch, InvalidArguments, InvalidOption, UnknownOption
 
 DAY = datetime.date(2026, 5, 1)
 
@@ -159,6 +159,25 @@ def test_a_full_queue_and_a_unique_key_act_as_in_production(switchyard_broker: M
             dramatiq.actor(lambda: None, actor_name="other", queue_name="default").send()
     finally:
         del switchyard_broker.limits._depths["default"]
+
+
+@pytest.mark.parametrize("call", [{"args": "Ada"}, {"args": 5}, {"kwargs": ["Ada"]}])
+def test_an_expected_call_that_could_not_be_sent_is_refused(greet: Any, call: Any) -> None:
+    with pytest.raises(InvalidArguments, match=r"actor greet: (kw)?args is an? "):
+        assert_enqueued(greet, **call)
+
+
+@pytest.mark.parametrize("helper", [assert_enqueued, assert_nothing_enqueued, enqueued])
+def test_what_is_no_actor_is_refused_with_what_to_pass(greet: Any, helper: Any) -> None:
+    with pytest.raises(TypeError, match="expected an actor or a task, not a str: pass the decorated function itself"):
+        helper("greet")
+
+
+def test_a_decorator_without_brackets_says_so() -> None:
+    with pytest.raises(TypeError, match=r"write @in_memory\(\) with brackets"):
+
+        @in_memory  # type: ignore[arg-type]
+        def nothing() -> None: ...
 
 
 def test_helpers_refuse_the_real_broker_with_the_remedy() -> None:

@@ -19,7 +19,9 @@ def test_every_name_is_described_with_its_arguments() -> None:
     assert shown.keys() == functions.keys()
     assert [name for name in testing.__all__ if f"`{name}" not in PAGE] == []
     for name, function in functions.items():
-        parameters = list(inspect.signature(function).parameters.values())
+        parameters = [
+            each for each in inspect.signature(function).parameters.values() if each.kind is not each.VAR_POSITIONAL
+        ]
         written = [each.name if each.default is each.empty else f"{each.name}={each.default!r}" for each in parameters]
         by_name = [place for place, each in enumerate(parameters) if each.kind is each.KEYWORD_ONLY]
         if by_name:

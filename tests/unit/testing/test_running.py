@@ -197,9 +197,21 @@ def test_schedules_send_at_each_of_their_times_on_the_way() -> None:
     assert ran.count("tick") == 4
 
 
+def test_the_time_is_moved_on_by_a_timedelta() -> None:
+    actor().send_with_options(args=("later",), delay=60_000)
+
+    advance(timedelta(minutes=1))
+
+    assert [attempt.result for attempt in run_enqueued()] == ["later"]
+
+
 def test_time_does_not_go_back_and_needs_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match="time only moves on"):
         advance(seconds=-1, schedules=False)
+    with pytest.raises(ValueError, match=r"advance\(-5.0\): time only moves on"):
+        advance(timedelta(seconds=-5))
+    with pytest.raises(TypeError, match=r"advance\('5'\): write seconds as a number, or a timedelta"):
+        advance("5")  # type: ignore[arg-type]
     monkeypatch.setitem(__import__("sys").modules, "time_machine", None)
     with pytest.raises(TimeMachineMissing, match=r"pip install 'switchyard\[testing\]'"):
         advance(seconds=1, schedules=False)
