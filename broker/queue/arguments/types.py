@@ -17,7 +17,7 @@ from dramatiq.broker import MessageProxy
 from dramatiq.message import Message
 
 from broker.queue.arguments.annotations import Annotation, annotations_of
-from broker.queue.arguments.values import from_json, returns, to_json
+from broker.queue.arguments.values import from_json, is_json, is_same, lost_key, to_json
 from broker.queue.json_values import BY_KEY, expression_for
 
 Actors = Mapping[str, Actor[..., Any]]
@@ -60,7 +60,13 @@ class ArgumentType:
         try:
             if not self.is_typed:
                 self.read(value)
-            elif not returns(value, self.read(to_json(value))):
+                return
+            read = self.read(to_json(value))
+            if is_same(value, read):
+                return
+            if (key := lost_key(value, read)) is not None:
+                raise Misfit(f"{self._expects(path)}; it has no field {key!r:.60}")
+            if not is_json(value):
                 raise Misfit(f"{self._expects(path)}; this {type(value).__name__} would come out as another value")
         except msgspec.ValidationError as error:
             raise Misfit(self._fact(value, path, str(error))) from None

@@ -40,9 +40,34 @@ def from_json(kind: type, value: Any) -> Any:
     return kind(value) if issubclass(kind, Enum) else value
 
 
-def returns(value: Any, read: Any) -> bool:
-    """Return whether a value that was read from JSON is the one that was sent, or the sent one was JSON itself."""
-    return _is_same(value, read) or _is_json(value)
+def lost_key(sent: Any, read: Any) -> str | None:
+    """Return the first key of a sent ``dict`` that the value which was read from it has no field for."""
+    if isinstance(sent, (list, tuple)) and isinstance(read, (list, tuple)):
+        pairs = zip(sent, read, strict=False)
+        return next((key for pair in pairs if (key := lost_key(*pair)) is not None), None)
+    if not isinstance(sent, dict):
+        return None
+    fields = _by_key(read)
+    if fields is None:  # a dict of any keys, which may be read as dates or numbers: as many come out
+        return lost_key(list(sent.values()), list(read.values())) if isinstance(read, dict) else None
+    for name, item in sent.items():
+        if name not in fields:
+            return name if isinstance(name, str) else None
+        if (key := lost_key(item, fields[name])) is not None:
+            return key
+    return None
+
+
+def _by_key(read: Any) -> dict[str, Any] | None:
+    """Return the values of a structure's fields by their names in JSON; ``None`` for what is no structure."""
+    if isinstance(read, msgspec.Struct):
+        tag = read.__struct_config__.tag_field
+        names = zip(read.__struct_encode_fields__, read.__struct_fields__, strict=True)
+        return {written: getattr(read, name, None) for written, name in names} | ({tag: None} if tag else {})
+    if (fields := _fields_of(read)) is not None:
+        return {name: getattr(read, name, None) for name in fields}
+    # A TypedDict is read as a dict; any other dict whose keys are text has all that was sent.
+    return read if isinstance(read, dict) and all(isinstance(key, str) for key in read) else None
 
 
 def _base(value: Any) -> Any:
@@ -68,31 +93,35 @@ def _base(value: Any) -> Any:
     raise NotImplementedError(f"Encoding objects of type {type(value).__name__} is unsupported")
 
 
-def _is_same(value: Any, read: Any) -> bool:
+def is_same(value: Any, read: Any) -> bool:
+    """Return whether a value that was read from JSON is the one that was sent."""
     if isinstance(value, datetime):
-        is_same = isinstance(read, datetime) and value.replace(tzinfo=None) == read.replace(tzinfo=None)
-        return is_same and value.utcoffset() == read.utcoffset()  # == says no in the hour that a zone repeats
+        is_equal = isinstance(read, datetime) and value.replace(tzinfo=None) == read.replace(tzinfo=None)
+        return is_equal and value.utcoffset() == read.utcoffset()  # == says no in the hour that a zone repeats
     if isinstance(value, Decimal):
         return isinstance(read, Decimal) and str(value) == str(read)  # not a number is unequal to itself
     if isinstance(value, (list, tuple)) and isinstance(read, (list, tuple)):
-        return all(_is_same(*pair) for pair in zip_longest(value, read, fillvalue=_ABSENT))
+        return all(is_same(*pair) for pair in zip_longest(value, read, fillvalue=_ABSENT))
     if isinstance(value, dict) and isinstance(read, dict):
         pairs = zip_longest(value.items(), read.items(), fillvalue=(_ABSENT, _ABSENT))
-        return all(_is_same_key(key, other) and _is_same(item, its) for (key, item), (other, its) in pairs)
+        return all(_is_same_key(key, other) and is_same(item, its) for (key, item), (other, its) in pairs)
     if isinstance(value, time) and isinstance(read, time) and (value.tzinfo is None) != (read.tzinfo is None):
         return False  # a zone whose offset depends on the day has none to write
     if (names := _fields_of(value)) is not None:
         return type(read) is type(value) and all(
-            _is_same(getattr(value, name, _ABSENT), getattr(read, name, _ABSENT)) for name in names
+            is_same(getattr(value, name, _ABSENT), getattr(read, name, _ABSENT)) for name in names
         )
     if type(value) in (str, int, float, bool) and read is not _ABSENT:
         return True  # JSON itself: reading it has compared it with the annotation
+    kinds = (set, frozenset) if isinstance(read, (set, frozenset)) else (bytes, bytearray)
+    if isinstance(read, kinds):
+        return isinstance(value, kinds) and bool(value == read)  # the annotation says which of both comes out
     return bool(isinstance(value, (str, int, date, time, timedelta, type(read))) and value == read)
 
 
 def _is_same_key(key: Any, read: Any) -> bool:
     # JSON has no numbers as keys: one that comes out as text is another key.
-    return bool(key == read) if type(key) in (int, float) else _is_same(key, read)
+    return bool(key == read) if type(key) in (int, float) else is_same(key, read)
 
 
 def _fields_of(value: Any) -> tuple[str, ...] | None:
@@ -105,9 +134,10 @@ def _fields_of(value: Any) -> tuple[str, ...] | None:
     return None if attributes is None else tuple(each.name for each in attributes)
 
 
-def _is_json(value: Any) -> bool:
+def is_json(value: Any) -> bool:
+    """Return whether a value is JSON itself."""
     if isinstance(value, dict):
-        return all(isinstance(key, str) and _is_json(item) for key, item in value.items())
+        return all(isinstance(key, str) and is_json(item) for key, item in value.items())
     if isinstance(value, (list, tuple)):
-        return all(_is_json(item) for item in value)
+        return all(is_json(item) for item in value)
     return isinstance(value, _SCALARS)

@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypedDict
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 NOON = datetime.datetime(2026, 5, 1, 12)  # noqa: DTZ001  the zone is added where it matters
 DAY = NOON.date()
+LINE = {"article": str(UUID(int=1)), "price": "1"}
 
 
 class Status(TextChoices):
@@ -51,6 +52,19 @@ class LaterDay(datetime.date):
 
 class LaterTime(datetime.datetime):
     """Time of such a library."""
+
+
+class Moved(msgspec.Struct, tag=True, omit_defaults=True, rename="camel"):
+    """Structure with other names in JSON."""
+
+    from_day: datetime.date
+    days: int = 1
+
+
+class Trip(TypedDict, total=False):
+    """Dict whose names may be absent."""
+
+    day: datetime.date
 
 
 class Pieces(int):
@@ -187,6 +201,13 @@ def _as_json(value: Any) -> str | None:
         (dict[datetime.date, int], {"May": 1}, "dict[datetime.date, int]; a key of value does not fit"),
         (list[dict[datetime.date, int]], [{"May": 1}], "; a key of value[0] does not fit"),
         (datetime.time, datetime.time(9, tzinfo=ZoneInfo("Europe/Berlin")), "would come out as another value"),
+        (Line, {**LINE, "colour": "x"}, "kinds.Line; it has no field 'colour'"),
+        (list[Line], [LINE, {**LINE, "colour": "x"}], "; it has no field 'colour'"),
+        (dict[datetime.date, Line], {"2026-05-01": {**LINE, "colour": "x"}}, "; it has no field 'colour'"),
+        (Order, {"due": "2026-05-01", "lines": [{**LINE, "colour": "x"}]}, "; it has no field 'colour'"),
+        (Moved, {"fromDay": "2026-05-01", "from_day": "2026-05-01"}, "; it has no field 'from_day'"),
+        (Trip, {"day": DAY, "dya": DAY}, "; it has no field 'dya'"),
+        (Trip, {"dya": "2026-05-01"}, "; it has no field 'dya'"),
         (str, User(pk=1), "this User does not fit; send value.pk and fetch it in the actor"),
         (Order, User(pk=1), "this User has no JSON form; send value.pk and fetch it in the actor"),
         (int, SimpleLazyObject(lambda: User(pk=1)), "send value.pk and fetch it in the actor"),
@@ -238,6 +259,13 @@ def test_what_json_makes_of_a_plain_value_is_sent_as_it_is(annotation: Any, valu
         (tuple[float, datetime.date], (Share(0.5), DAY), (0.5, DAY)),
         (datetime.date, SafeString("2026-05-01"), DAY),
         (dict[int, datetime.date], {"1": DAY}, {1: DAY}),
+        (dict[UUID, int], {str(UUID(int=10)).upper(): 1}, {UUID(int=10): 1}),
+        (bytes, bytearray(b"a"), b"a"),
+        (bytearray, b"a", bytearray(b"a")),
+        (set[int], frozenset({1}), {1}),
+        (frozenset[int], {1}, frozenset({1})),
+        (Moved, {"type": "Moved", "fromDay": "2026-05-01", "days": 1}, Moved(DAY)),
+        (Trip, {}, {}),
     ],
 )
 def test_values_of_related_types_come_out_as_the_annotation_says(annotation: Any, value: Any, got: Any) -> None:
@@ -332,6 +360,11 @@ def test_class_based_and_asynchronous_actors_have_types() -> None:
 @pytest.mark.parametrize(("value", "got"), [("7", 7), (7, 7)])
 def test_a_received_value_that_nearly_fits_is_converted(value: Any, got: Any) -> None:
     assert of(tuple[int, datetime.date]).received(([value, "2026-05-01"],), {}) == (((got, DAY),), {})
+
+
+def test_a_received_key_without_a_field_is_left_out() -> None:
+    [line] = of(Line).received(({**LINE, "colour": "x"},), {})[0]
+    assert line == Line(UUID(int=1), Decimal(1))
 
 
 def test_a_received_value_that_cannot_be_converted_is_named() -> None:
