@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from apps.platform.workers.supervisor.quiet_periods import PATIENCE_S
 from tests.chaos.conftest import PoolsOn
 from tests.chaos.fault_proxy import FaultProxy
 from tests.chaos.ledger import Ledger
@@ -114,7 +115,7 @@ def test_a_pool_that_is_cut_off_for_less_than_a_lease_goes_on_as_if_nothing_was(
     assert cut_off.children() == members
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("yard", ["threads", pytest.param("greenlets", marks=pytest.mark.long)])
 def test_a_pool_that_is_cut_off_for_longer_stops_starting_work_and_cannot_commit(
     pools_on: PoolsOn, valkey_url: str, ledger: Ledger, proxy: FaultProxy, yard: str
@@ -135,7 +136,7 @@ def test_a_pool_that_is_cut_off_for_longer_stops_starting_work_and_cannot_commit
 
     proxy.blackhole()
     cut_s = time.monotonic()
-    again_s = [started(ledger, job, 2, 60).at_s - cut_s for job in first][:16]
+    again_s = [started(ledger, job, 2, 120).at_s - cut_s for job in first]
     wait_for(lambda: first <= set(ledger.jobs("completed")), 20)
     let_pass(2)
     late = starts_in(ledger, set(members.values()), cut_s + LEASE_S)
@@ -151,7 +152,8 @@ def test_a_pool_that_is_cut_off_for_longer_stops_starting_work_and_cannot_commit
     found = ledger.account()
     assert (found.lost, found.unexpected) == ((), ())
     assert late == [], "a pool that has lost its leases starts nothing"
-    # Suspects run alone, in turn, when the tasks that the other pool had begun have ended.
-    assert min(again_s) <= 20 + LONG_S
+    # Suspects run alone, in turn, when the tasks that the other pool had begun have ended. Where it had begun some of
+    # the sixteen only, the others are more work that waits: then it puts the suspects off once, and works as long.
+    assert min(again_s) <= 20 + LONG_S + 2 * PATIENCE_S
     assert "stale token" not in other.log()
     assert {len(ledger.of("started", job)) for job in first} == {2}
