@@ -101,9 +101,9 @@ class Options(Middleware):
         if not message.options:
             return
         self._check(broker, message.actor_name, message.queue_name, message.options)
-        if (whole_delay(delay) or 0) < (whole_delay(message.options.get("delay")) or 0):
+        if (own := message.options.get("delay")) and (whole_delay(delay) or 0) < whole_delay(own):
             remedy = "pass it to enqueue(message, delay=...) or send_with_options(delay=...); only pipelines read it"
-            raise InvalidOption(message.actor_name, "delay", message.options["delay"], remedy)
+            raise InvalidOption(message.actor_name, "delay", own, remedy)
         for step in _steps_after(message):
             self._check(broker, step["actor_name"], step["queue_name"], step["options"])
 

@@ -11,6 +11,8 @@ from dramatiq.actor import Actor
 from apps.platform.jobs.calls.arguments import CallArguments
 from apps.platform.jobs.queries import is_job_id
 from broker.interface import facilities
+from broker.validation import LONGEST_DELAY_MS, is_whole
+from middleware.errors import InvalidOption
 
 
 def send(
@@ -34,6 +36,9 @@ def send(
         QueueFull: the queue has reached its depth limit.
         InvalidOption: a tag or the delay cannot be used.
     """
+    if delay_ms is not None and not is_whole(delay_ms, most=LONGEST_DELAY_MS):  # a person means no negative delay
+        remedy = f"write milliseconds, from 0 to {LONGEST_DELAY_MS}"
+        raise InvalidOption(actor.actor_name, "delay", delay_ms, remedy)
     options: dict[str, Any] = {"tags": list(tags)} if tags else {}
     message = actor.message_with_options(args=call.args, kwargs=call.kwargs, **options)
     if is_job_id(job_id):

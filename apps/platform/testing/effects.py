@@ -1,4 +1,4 @@
-"""What actors leave behind: rows, mails, files and messages, compared before and after a run."""
+"""Effects of actors: rows, mails, files and messages, compared before and after a run."""
 
 from __future__ import annotations
 

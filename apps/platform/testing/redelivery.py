@@ -22,7 +22,7 @@ from middleware.outcomes import outcome_of
 
 @dataclass(frozen=True, slots=True)
 class Repetition:
-    """What the repetitions of one message changed.
+    """Changes that the repetitions of one message made.
 
     Args:
         call: The message as a call.

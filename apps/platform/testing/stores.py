@@ -1,4 +1,4 @@
-"""What the broker keeps beside messages, in the memory of a test: records, dead lists, rate windows, alerts."""
+"""Stores of the broker in memory: records, dead lists, rate windows, alerts."""
 
 from __future__ import annotations
 
