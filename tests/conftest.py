@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import uuid
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any
@@ -78,7 +79,8 @@ def yard_broker(valkey: redis.Redis) -> Iterator[Callable[..., RedisBroker]]:
         broker.close()
 
 
-_booted: set[int] = set()
+# Weak references: the id of a broker that is gone may be that of a new one.
+_booted: weakref.WeakSet[Broker] = weakref.WeakSet()
 
 
 def _require_declared(queues: tuple[str, ...], broker: Broker) -> None:
@@ -98,8 +100,8 @@ def run_worker() -> RunWorker:
     def run(*queues: str, broker: Broker | None = None, threads: int = 4, poll_ms: int = 10) -> Iterator[Worker]:
         broker = broker or dramatiq.get_broker()
         _require_declared(queues, broker)
-        if id(broker) not in _booted:
-            _booted.add(id(broker))
+        if broker not in _booted:
+            _booted.add(broker)
             broker.emit_after("process_boot")
         before = list(broker.middleware)
         worker = Worker(broker, queues=set(queues) or None, worker_threads=threads, worker_timeout=poll_ms)
