@@ -38,19 +38,23 @@ class Arguments(Middleware):
         Retries, pipeline steps and callbacks are not checked: a refusal would lose the message. The sender of the first
         message may have written them for other code than this worker's.
         """
-        if "enqueued_at" in message.options or follows_a_job():
+        options = message.options
+        if "enqueued_at" in options or follows_a_job():
             return
-        actor = broker.actors.get(message.actor_name)
-        if actor is not None and type(message.kwargs) is not dict:
-            require_named(actor, message.kwargs)
-        if actor is not None and not fits(calls_of(actor.fn), len(message.args), message.kwargs.keys()):
-            _require_signature(actor, message)
-        if actor is not None:
-            require_types(actor, message.args, message.kwargs)
-        for step in steps_of(message.options) if has_steps(message.options) else ():
-            following = broker.actors.get(step["actor_name"])
-            if following is not None:
-                require_types(following, tuple(step["args"]), step["kwargs"])
+        if (actor := broker.actors.get(message.actor_name)) is not None:
+            args, kwargs = message.args, message.kwargs
+            if type(kwargs) is not dict:
+                require_named(actor, kwargs)
+            calls = calls_of(actor.fn)
+            if (len(args), *kwargs) not in calls.seen and not calls.fit(len(args), kwargs.keys()):
+                _require_signature(actor, message)
+            if not argument_types(actor.fn).fit(args, kwargs):
+                require_types(actor, args, kwargs)
+        if options and has_steps(options):
+            for step in steps_of(options):
+                following = broker.actors.get(step["actor_name"])
+                if following is not None:
+                    require_types(following, tuple(step["args"]), step["kwargs"])
 
 
 def _require_signature(actor: Actor[..., Any], message: Message[Any]) -> None:
@@ -128,14 +132,36 @@ SAME_NAME: Final = 0.8
 
 TEXTS: Final = (str, bytes, bytearray, memoryview)
 
-# Number of positional arguments -> required keyword names, allowed keyword names.
-Calls = dict[int, tuple[frozenset[str], frozenset[str]]]
+# Of each function. The names of a call have many orders.
+MOST_SEEN: Final = 100
 
 
-def fits(calls: Calls, places: int, names: KeysView[str]) -> bool:
-    """Return whether a call is known to fit. All other calls need :func:`misfit`, which is slower."""
-    call = calls.get(places)
-    return call is not None and call[0] <= names <= call[1]
+class Calls:
+    """Calls that fit a function, without the extra arguments that ``*args`` and ``**kwargs`` accept.
+
+    Attributes:
+        seen: Number of positional arguments and names of the others, of calls that fit. Looking a call up costs a third
+            of comparing it.
+    """
+
+    def __init__(self, parameters: Collection[inspect.Parameter]) -> None:
+        self.seen: set[tuple[int | str, ...]] = set()
+        self._by_places: dict[int, tuple[frozenset[str], frozenset[str]]] = {}
+        by_place = [each for each in parameters if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)]
+        for places in range(len(by_place) + 1):
+            rest = [*by_place[places:], *(each for each in parameters if each.kind is each.KEYWORD_ONLY)]
+            needed = {each.name for each in rest if each.default is each.empty}
+            allowed = {each.name for each in rest if each.kind is not each.POSITIONAL_ONLY}
+            self._by_places[places] = frozenset(needed), frozenset(allowed)
+
+    def fit(self, places: int, names: KeysView[str]) -> bool:
+        """Return whether a call is known to fit. All other calls need :func:`misfit`, which is slower."""
+        call = self._by_places.get(places)
+        if call is None or not call[0] <= names <= call[1]:
+            return False
+        if len(self.seen) < MOST_SEEN:
+            self.seen.add((places, *names))
+        return True
 
 
 def misfit(function: Callable[..., Any], places: int, names: KeysView[str]) -> str | None:
@@ -149,16 +175,8 @@ def misfit(function: Callable[..., Any], places: int, names: KeysView[str]) -> s
 
 @functools.cache
 def calls_of(function: Callable[..., Any]) -> Calls:
-    """Return the calls that fit a function, without the extra arguments that ``*args`` and ``**kwargs`` accept."""
-    parameters = signature_of(function).parameters.values()
-    by_place = [each for each in parameters if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)]
-    calls: Calls = {}
-    for places in range(len(by_place) + 1):
-        rest = [*by_place[places:], *(each for each in parameters if each.kind is each.KEYWORD_ONLY)]
-        needed = {each.name for each in rest if each.default is each.empty}
-        allowed = {each.name for each in rest if each.kind is not each.POSITIONAL_ONLY}
-        calls[places] = (frozenset(needed), frozenset(allowed))
-    return calls
+    """Return the calls that fit a function; made once."""
+    return Calls(signature_of(function).parameters.values())
 
 
 @functools.cache

@@ -159,12 +159,22 @@ class DeclaredOptions(Middleware):
         UnknownOption: declare the option in ``option_rules`` or ``actor_options`` of the middleware that writes it.
     """
 
+    def __init__(self) -> None:
+        # The list of middleware, and the options that it declares: read again when the list has changed.
+        self._read: tuple[list[Middleware], frozenset[str]] = [], frozenset()
+
     def before_enqueue(self, broker: Broker, message: Message[Any], delay: int | None) -> None:
         """Validate the names of a new message's options; one that moves between queues is never refused."""
-        if follows_a_job() or not WRITTEN_ONLY_IN_MOVES.isdisjoint(message.options):
+        listed, declared = self._read
+        if listed != broker.middleware:
+            listed, declared = self._read = list(broker.middleware), INTERNAL.union(rules_of(broker))
+        if message.options.keys() <= declared or follows_a_job():
             return
-        rules = rules_of(broker)
-        undeclared = sorted(name for name in message.options if not _is_known(name, broker, rules))
+        if not WRITTEN_ONLY_IN_MOVES.isdisjoint(message.options):
+            return
+        undeclared = sorted(
+            name for name in message.options if name not in declared and name not in broker.actor_options
+        )
         if undeclared:
             raise UnknownOption(
                 f"actor {message.actor_name}: a middleware writes the undeclared message option {undeclared[0]!r}; "

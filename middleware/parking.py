@@ -15,7 +15,7 @@ from dramatiq.errors import ActorNotFound
 from dramatiq.middleware import Middleware, SkipMessage
 
 from broker.interface import Transport
-from middleware.arguments import call_of, calls_of, fits, misfit
+from middleware.arguments import call_of, calls_of, misfit
 from middleware.errors import ArgumentMismatch, UnknownActor
 from middleware.outcomes import Outcome, decide
 from middleware.wait_for_broker import retry_until_available
@@ -57,8 +57,9 @@ class Parking(Middleware):
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
         """Park a message whose arguments do not fit."""
         function = broker.actors[message.actor_name].fn  # Dramatiq rejects a message whose actor it does not know
-        if not fits(calls_of(function), len(message.args), message.kwargs.keys()):
-            wrong = misfit(function, len(message.args), message.kwargs.keys())
+        args, kwargs, calls = message.args, message.kwargs, calls_of(function)
+        if (len(args), *kwargs) not in calls.seen and not calls.fit(len(args), kwargs.keys()):
+            wrong = misfit(function, len(args), kwargs.keys())
             # One whose attempt ended at the hard limit takes the retry path first.
             if wrong is not None and not getattr(message, "cause", "").startswith("limit"):
                 mismatch = ArgumentMismatch(message.actor_name, wrong, function)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import Final
 
 _lifted: ContextVar[bool] = ContextVar("switchyard_limits_lifted", default=False)
 
@@ -22,9 +23,8 @@ def limits_lifted() -> Iterator[None]:
         _lifted.reset(token)
 
 
-def follows_a_job() -> bool:
-    """Say whether what the current thread enqueues follows a job: refusing it would lose it."""
-    return _lifted.get()
+# Whether what the current thread enqueues follows a job: refusing it would lose it. Read at each send.
+follows_a_job: Final[Callable[[], bool]] = _lifted.get
 
 
 class DepthLimits:

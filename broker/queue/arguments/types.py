@@ -215,8 +215,8 @@ def in_json(message: Message[Any], actors: Actors) -> Message[Any]:
     """Return a message with its arguments, and those of the steps that follow it, as JSON; itself if they are."""
     actor, options = actors.get(message.actor_name), message.options
     types = None if actor is None else argument_types(actor.fn)
-    is_typed, is_followed = types is not None and types.is_typed, has_steps(options)
-    if not is_typed and not is_followed:
+    is_followed = "pipe_target" in options or "group_completion_callbacks" in options  # has_steps costs a call
+    if not is_followed and (types is None or not types.is_typed):
         return message
     args, kwargs = types.sent(message.args, message.kwargs) if types is not None else (message.args, message.kwargs)
     options = _steps_in_json(options, actors) if is_followed else options
@@ -286,7 +286,8 @@ def _struct(annotations: Sequence[Annotation], *, by_place: bool) -> type[msgspe
     """Return a structure with the types of some parameters, each of which may be absent."""
     fields = [(f"field_{place}", each.type, None) for place, each in enumerate(annotations)]
     names = {f"field_{place}": each.name for place, each in enumerate(annotations)}
-    return msgspec.defstruct("Arguments", fields, array_like=by_place, rename=None if by_place else names)
+    # Thrown away at once, so the collector need not know it.
+    return msgspec.defstruct("Arguments", fields, array_like=by_place, rename=None if by_place else names, gc=False)
 
 
 def _held(value: Any, error: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 from inspect import Parameter
 from types import SimpleNamespace
 from typing import Any, cast
@@ -14,7 +15,7 @@ from dramatiq.brokers.stub import StubBroker
 from hypothesis import given
 from hypothesis import strategies as st
 
-from middleware.arguments import Arguments, calls_of, fits, knows, refuse_unusable_calls
+from middleware.arguments import MOST_SEEN, Arguments, calls_of, knows, refuse_unusable_calls
 from middleware.errors import ArgumentMismatch, InvalidArguments
 
 NAMES = ("a", "b", "c", "d")
@@ -54,7 +55,7 @@ def _looks_right(signature: inspect.Signature, places: int, names: set[str]) -> 
     def function() -> None: ...
 
     function.__signature__ = signature  # type: ignore[attr-defined]
-    return fits(calls_of(function), places, dict.fromkeys(names).keys())
+    return calls_of(function).fit(places, dict.fromkeys(names).keys())
 
 
 @given(signatures, calls)
@@ -78,9 +79,23 @@ def test_what_stars_take_is_left_to_bind() -> None:
 
     found = calls_of(function)
 
-    assert fits(found, 1, {"b": 1}.keys())
-    assert not fits(found, 2, {}.keys())
-    assert not fits(found, 1, {"c": 1}.keys())
+    assert found.fit(1, {"b": 1}.keys())
+    assert not found.fit(2, {}.keys())
+    assert not found.fit(1, {"c": 1}.keys())
+
+
+def test_only_calls_that_fit_are_seen_and_of_many_orders_some() -> None:
+    def function(a: int, *, b: int = 0, c: int = 0, d: int = 0, e: int = 0, f: int = 0) -> None: ...
+
+    found = calls_of(function)
+
+    assert not found.fit(2, {}.keys())
+    assert not found.fit(1, {"g": 1}.keys())
+    assert found.seen == set()
+    assert found.fit(1, {"c": 1, "b": 1}.keys())
+    assert found.seen == {(1, "c", "b")}
+    assert all(found.fit(1, dict.fromkeys(names).keys()) for names in itertools.permutations("bcdef"))
+    assert len(found.seen) == MOST_SEEN
 
 
 @pytest.mark.parametrize(
