@@ -92,11 +92,11 @@ def serve(assignment: Assignment, row: ChildRow, *, parent_pid: int) -> int:
     guard = guard_memory(assignment.pool.memory_limit_bytes, row, slots.release, broker)
     copy_log(row)
     row.beat()
+    # The supervisor kills a child over its limit. Before its first message no message is to be suspected of that.
+    if wait_until(lambda: guard is None or not guard.over_limit, signals, row, parent_pid):
+        return 0
     row.set_ready()
-    received: list[int] = []
-    while not (row.leased and not row.quiet) and not received:
-        received = wait(signals, row, POLL_LEASES_S, parent_pid)
-    if received:
+    if received := wait_until(lambda: row.leased and not row.quiet, signals, row, parent_pid):
         return 0
     worker.start()
     if guard is not None and assignment.slots == 1:
@@ -180,6 +180,14 @@ def wait(signals: SignalPipe, row: ChildRow, longest_s: float, parent_pid: int) 
     if os.getppid() != parent_pid:
         os._exit(EX_LEFT_WORK)  # where the kernel does not kill orphans
     return signals.take()
+
+
+def wait_until(condition: Callable[[], bool], signals: SignalPipe, row: ChildRow, parent_pid: int) -> list[int]:
+    """Wait until a condition is true, or for a signal; return the signals that came."""
+    received: list[int] = []
+    while not received and not condition():
+        received = wait(signals, row, POLL_LEASES_S, parent_pid)
+    return received
 
 
 def make_worker(assignment: Assignment, broker: Broker) -> dramatiq.Worker:

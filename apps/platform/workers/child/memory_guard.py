@@ -23,7 +23,8 @@ class MemoryGuard(Middleware):
     """Middleware that refuses messages which may exceed the child's memory limit; the supervisor replaces the child.
 
     The memory that a message will use is unknown. The guard keeps as much free as one message of this child has used at
-    most, including the concurrent growth of its neighbours. The first message of a child always starts.
+    most, including the concurrent growth of its neighbours. The first message of a child always starts; a child that is
+    over its limit before that consumes nothing, see :attr:`over_limit`.
 
     It must come before :class:`apps.platform.workers.child.slot_tracking.SlotTracking`: a message that is refused here
     takes no slot.
@@ -40,6 +41,12 @@ class MemoryGuard(Middleware):
         self._allocated_bytes: int | None = None
         self._growth_bytes = 0
         self._begun = False
+
+    @property
+    def over_limit(self) -> bool:
+        """Whether the resident memory is over the limit, for which the supervisor kills the child."""
+        resident, _ = self._measure()
+        return resident > self._limit_bytes
 
     def limit_allocations(self) -> None:
         """Make allocations beyond the limit raise ``MemoryError``, where the process would be killed.

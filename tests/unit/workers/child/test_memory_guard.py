@@ -99,6 +99,15 @@ def test_the_first_message_starts_whatever_the_child_weighs(weight: Scales, row:
     assert not run(under, broker, weight, 0)
 
 
+@pytest.mark.parametrize(("limit_mb", "over"), [(59, True), (60, False)])
+def test_a_child_is_over_its_limit_by_its_resident_memory(
+    weight: Scales, row: ChildRow, limit_mb: int, over: bool
+) -> None:
+    weight.reserved = 100 * MB
+
+    assert MemoryGuard(row, limit_mb * MB, release=lambda message: None).over_limit is over
+
+
 def test_the_scales_see_what_is_taken() -> None:
     weigh = memory_meter()
     before = weigh()
