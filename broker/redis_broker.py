@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -47,6 +47,7 @@ class RedisBroker(Broker):
         limits: Queue -> messages that it may hold; others hold any number.
         barrier: Flushed before messages are acknowledged, and after some were enqueued.
         knows: Returns whether a broker's actors accept the call of parked messages, see :mod:`broker.queue.unroutable`.
+        stores: Access of the stores beside the queues; its connections are closed with the broker's.
     """
 
     def __init__(
@@ -58,22 +59,20 @@ class RedisBroker(Broker):
         limits: dict[str, int] | None = None,
         barrier: AckBarrier | None = None,
         knows: Callable[[Broker, str], bool] = lambda broker, call: False,
+        stores: Sequence[RedisCalls] = (),
     ) -> None:
         self.hooks = Hooks()
         super().__init__(middleware=middleware)
-        self.client = client
-        self.keys = keys
-        self.calls = RedisCalls(client)
+        self.client, self.keys, self.calls = client, keys, RedisCalls(client)
         self.families: dict[str, QueueOperations] = {}
         self.in_flight: dict[str, HeldMessage] = {}
-        self.draining = False
+        self.draining, self.runs_suspects = False, True
         self.knows: Callable[[str], bool] = partial(knows, self)
         self.quiet: Callable[[], bool] = bool
-        self.runs_suspects = True
         self.results: ResultBackend | None = None  # a project's own Results go before it
         self.slots: int | None = None
         self.limits = DepthLimits(limits or {})
-        self.barrier = barrier
+        self.barrier, self._stores = barrier, stores
         self.cancellations = CancellationPoll(partial(self.emit_after, "request_cancellation"))
         self.moves = HeldMoves(self)
         self._lanes: dict[str, tuple[QueueOperations, Lane]] = {}
@@ -165,7 +164,8 @@ class RedisBroker(Broker):
             self.in_flight, self._acks, self._consumers, self._credit = {}, {}, [], None
             self.draining = False
         own_leases.stop()
-        self.calls.close()
+        for calls in (self.calls, *self._stores):
+            calls.close()
 
     # --- Signals ---
 

@@ -116,7 +116,8 @@ def build_yard(
     barrier = AckBarrier(records)
     barrier.worker_place = WorkerPlace(release=release)
     depths = {queue.name: queue.max_depth for queue in yard.queues if queue.max_depth is not None}
-    broker = RedisBroker(client, keys, middleware=[], limits=depths, barrier=barrier, knows=arguments.knows, **options)
+    options = {"limits": depths, "barrier": barrier, "knows": arguments.knows, "stores": (calls,), **options}
+    broker = RedisBroker(client, keys, middleware=[], **options)
     facilities = Facilities(
         yard=yard,
         transport=RedisTransport(broker, yard, DeadLists(calls, keys), Quarantine(calls, keys)),

@@ -13,6 +13,7 @@ this module), streams that a browser follows, probes of doctor and of the operat
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import time
@@ -259,8 +260,9 @@ class RedisCalls:
 
     def close(self) -> None:
         """Close the idle connections."""
-        while self._idle:
-            self._idle.pop().disconnect()
+        with contextlib.suppress(IndexError):  # none is left: other threads may acquire some meanwhile
+            while True:
+                self._idle.pop().disconnect()
 
 
 def _left_s(give_up_s: float) -> float:

@@ -51,6 +51,26 @@ def test_what_a_dead_worker_held_runs_on_another(yard_broker: BuildBroker, run_w
         wait_for(lambda: sorted(done) == [0, 1, 2])
 
 
+def test_a_closed_broker_keeps_no_connection(valkey: redis.Redis, valkey_url: str, run_worker: Any) -> None:
+    client = connect(f"{valkey_url}?client_name=closing")
+    broker = build_yard(small_yard(), client, Keys(prefix="closing"))
+
+    def connections() -> list[str]:
+        return [found["addr"] for found in valkey.client_list() if found["name"] == "closing"]
+
+    @dramatiq.actor(broker=broker, queue_name="work")
+    def job() -> None: ...
+
+    with run_worker(broker=broker):
+        job_id = job.send().message_id
+        wait_for(lambda: (record := facilities(broker).records.read(job_id)) and record.ended)
+        assert connections()
+
+    broker.close()
+
+    wait_for(lambda: not connections())
+
+
 def test_what_vanished_with_its_host_starts_again_within_20_seconds() -> None:
     assert LEASE_MS / 1000 + SWEEP_S + TICK_S <= 20
     assert RENEW_S * 3 <= LEASE_MS / 1000, "two renewals may fail"
