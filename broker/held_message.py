@@ -20,7 +20,7 @@ class HeldMessage(MessageProxy):
 
     Every attribute that a hook sets for most messages is declared here. A proxy looks an undeclared attribute up on the
     message inside, which is slower and raises where nothing set it. There is room for 30: one more costs each message a
-    dictionary. ``shut_down`` is set on those that a shutdown interrupted alone.
+    dictionary. ``shut_down`` is set on those that a shutdown interrupted alone, ``log_lines`` on those that log.
 
     Args:
         lease: Its id, owner and fencing token, in ``family``.

@@ -10,7 +10,7 @@ from dramatiq.actor import Actor
 
 from broker.queue.arguments.types import in_message
 from broker.stores.ended_jobs import LOGS_LIMIT_BYTES
-from middleware.logs import JOBS_LOGGER, printable, running_job
+from middleware.logs import JOBS_LOGGER, printable, running_message
 from middleware.redaction import without_arguments, without_secrets
 
 # Bound to every line of a job: its record says them.
@@ -22,30 +22,32 @@ CLOCK: Final = logging.Formatter("%(asctime)s")
 class KeptLogs(logging.Handler):
     """Handler that collects the lines of running jobs: the last 16 KiB of each, until :meth:`drop`.
 
-    The lines that this library logs at the end of an attempt are left out: the record says the same.
+    They are kept with the message of the attempt: a retry may begin in another thread before its first attempt's hooks
+    have ended. The lines that this library logs at the end of an attempt are left out: the record says the same.
     """
 
     def __init__(self) -> None:
         super().__init__(logging.INFO)
-        self._lines: dict[str, list[str]] = {}
 
     def emit(self, record: logging.LogRecord) -> None:
         """Collect a line of a running job."""
-        job_id = running_job()
-        if job_id is None or record.name == JOBS_LOGGER:
+        message: Any = running_message()
+        if message is None or record.name == JOBS_LOGGER:
             return
         try:
             line = _line_of(record)
         except Exception:  # noqa: BLE001  a line that cannot be formatted is the other handlers' to report
             return
-        lines = self._lines.setdefault(job_id, [])
+        lines = getattr(message, "log_lines", None)
+        if lines is None:
+            lines = message.log_lines = []
         lines.append(line)
         while len(lines) > 1 and sum(map(len, lines)) > LOGS_LIMIT_BYTES:
             lines[:2] = [LEFT_OUT]
 
     def of(self, message: Any, actor: Actor[..., Any] | None) -> str | None:
-        """Return the lines of a job, without probable secrets and hidden arguments; ``None`` when it logged nothing."""
-        lines = self._lines.get(message.message_id)
+        """Return the lines of an attempt, without probable secrets and hidden arguments; ``None`` when it logged nothing."""
+        lines = getattr(message, "log_lines", None)
         if not lines:
             return None
         sent = in_message(message)
@@ -53,10 +55,10 @@ class KeptLogs(logging.Handler):
         text = without_arguments(actor, payload, without_secrets("".join(lines)))
         return text.encode("utf-8", "backslashreplace")[-LOGS_LIMIT_BYTES:].decode("utf-8", "ignore")
 
-    def drop(self, job_id: str) -> None:
-        """Forget the lines of a job."""
-        if self._lines:
-            self._lines.pop(job_id, None)
+    def drop(self, message: Any) -> None:
+        """Forget the lines of an attempt."""
+        if getattr(message, "log_lines", None):
+            message.log_lines = None
 
 
 def _line_of(record: logging.LogRecord) -> str:

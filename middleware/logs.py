@@ -100,10 +100,9 @@ class Logs(Middleware):
             log.info(outcome.kind, duration_ms=duration_ms, **names)
 
 
-def running_job() -> str | None:
-    """Return the id of the job that the current code runs for, or ``None``."""
-    message = _running.get()
-    return None if message is None else message.message_id
+def running_message() -> MessageProxy | None:
+    """Return the message that the current code runs for, or ``None``."""
+    return _running.get()
 
 
 def _unbind() -> None:

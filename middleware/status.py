@@ -123,7 +123,7 @@ class Status(Middleware):
             if self._tracked(broker, message):
                 self._record_end(broker, message, result, outcome_of(message, exception))
         finally:
-            self._logs.drop(message.message_id)
+            self._logs.drop(message)
 
     def _record_end(self, broker: Broker, message: MessageProxy, result: Any, outcome: Outcome) -> None:
         kept = self._kept_of(broker, message.actor_name)
@@ -174,7 +174,7 @@ class Status(Middleware):
 
     def after_skip_message(self, broker: Broker, message: MessageProxy) -> None:
         """Record a job that was cancelled, or too old, before it started."""
-        self._logs.drop(message.message_id)
+        self._logs.drop(message)
         outcome, attempts = outcome_of(message), int(message.options.get("attempts", 0))
         if outcome.kind not in ("cancelled", "expired") or not self._tracked(broker, message):
             return

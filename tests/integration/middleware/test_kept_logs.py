@@ -58,6 +58,34 @@ def test_each_failed_attempt_keeps_its_own_lines(yard_broker: BuildBroker, run_w
     assert first.error is not None and len(first.error.fingerprint) == 16
 
 
+def test_a_retry_that_begins_before_its_first_attempts_hooks_end_keeps_its_own_lines(
+    yard_broker: BuildBroker, run_worker: Any
+) -> None:
+    broker, retried = yard_broker(small_yard(max_retries=1)), threading.Event()
+
+    class Slow(Middleware):
+        def after_process_message(self, broker: Any, message: Any, **ended: Any) -> None:
+            if not message.options.get("attempts"):
+                assert retried.wait(10)
+
+    # Before it in the list is Status, whose after-hook runs after this one; the message is moved by one that runs before.
+    broker.add_middleware(Slow(), after=Status)
+
+    @dramatiq.actor(broker=broker, queue_name="work")
+    def failing() -> None:
+        [message] = [held for held in broker.in_flight.values() if held.runs_in == threading.get_ident()]
+        logging.getLogger("shop").info("attempt with %s before", message.options.get("attempts", 0))
+        if message.options.get("attempts"):
+            retried.set()
+        raise RuntimeError("no")
+
+    rows = run(broker, run_worker, failing)
+
+    by_state = {row.state: row.logs or "" for row in rows}
+    assert "attempt with 0" in by_state["retrying"] and "attempt with 1" not in by_state["retrying"]
+    assert "attempt with 1" in by_state["dead"] and "attempt with 0" not in by_state["dead"]
+
+
 @pytest.mark.parametrize(("keep", "kept"), [(False, False), (True, True)])
 def test_a_success_keeps_its_lines_only_where_its_actor_asks(
     yard_broker: BuildBroker, run_worker: Any, keep: bool, kept: bool
@@ -110,6 +138,7 @@ def test_an_option_that_cannot_be_used_is_refused(yard_broker: BuildBroker, opti
 
 def test_lines_of_a_job_that_a_later_middleware_skips_are_forgotten(yard_broker: BuildBroker, run_worker: Any) -> None:
     broker, skipped = yard_broker(small_yard()), threading.Event()
+    held: list[Any] = []
 
     class Gate(Middleware):
         def before_process_message(self, broker: Any, message: Any) -> None:
@@ -117,13 +146,15 @@ def test_lines_of_a_job_that_a_later_middleware_skips_are_forgotten(yard_broker:
             raise SkipMessage
 
         def after_skip_message(self, broker: Any, message: Any) -> None:
-            assert kept.of(message, None) is not None
+            held.append((message, kept.of(message, None)))
             skipped.set()
 
     broker.add_middleware(Gate())
     actor = dramatiq.actor(lambda: None, actor_name="shut", broker=broker, queue_name="work")
     [kept] = [each._logs for each in broker.middleware if isinstance(each, Status)]
     with run_worker(broker=broker):
-        message = actor.send()
+        actor.send()
         assert skipped.wait(10)
+        [(message, lines)] = held
         wait_for(lambda: kept.of(message, None) is None)
+    assert "closed" in lines
