@@ -46,7 +46,7 @@ class KeptLogs(logging.Handler):
             lines[:2] = [LEFT_OUT]
 
     def of(self, message: Any, actor: Actor[..., Any] | None) -> str | None:
-        """Return the lines of an attempt, without probable secrets and hidden arguments; ``None`` when it logged nothing."""
+        """Return the lines of an attempt, without probable secrets and hidden arguments; ``None`` if there are none."""
         lines = getattr(message, "log_lines", None)
         if not lines:
             return None

@@ -68,7 +68,7 @@ def test_a_retry_that_begins_before_its_first_attempts_hooks_end_keeps_its_own_l
             if not message.options.get("attempts"):
                 assert retried.wait(10)
 
-    # Before it in the list is Status, whose after-hook runs after this one; the message is moved by one that runs before.
+    # Its after-hook runs when the message has moved, and before that of Status.
     broker.add_middleware(Slow(), after=Status)
 
     @dramatiq.actor(broker=broker, queue_name="work")
