@@ -119,9 +119,22 @@ def decode(body: bytes, *, message_id: str, lane: str) -> Message[Any]:
                     raise UnreadableMessage(f"option {name} is {value!r:.100}, out of range: 0 to the year 9999")
         if options.get("enqueued_at") == AS_SENT:
             options["enqueued_at"] = sent_at
-        _require_reason(options.get("deferred_by", ""))
-        _require_time(options.get("eta"))
-    return Message(lane, actor, tuple(args), {} if kwargs is None else kwargs, options, message_id, sent_at)
+        if "deferred_by" in options:
+            _require_reason(options["deferred_by"])
+        if "eta" in options:
+            _require_time(options["eta"])
+    # Not by Message(...): that of a frozen dataclass calls object.__setattr__ for each field, 0.5 µs of a worker's CPU.
+    message: Message[Any] = Message.__new__(Message)
+    message.__dict__.update(
+        queue_name=lane,
+        actor_name=actor,
+        args=tuple(args),
+        kwargs={} if kwargs is None else kwargs,
+        options=options,
+        message_id=message_id,
+        message_timestamp=sent_at,
+    )
+    return message
 
 
 def usable_id(raw: bytes) -> str | None:

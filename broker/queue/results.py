@@ -55,8 +55,7 @@ class CancelRecord(NamedTuple):
 NO_RECORD: Final = CancelRecord()
 
 
-@dataclass(frozen=True, slots=True)
-class Lease:
+class Lease(NamedTuple):
     """A message that an owner holds: its id and the fencing token, both as the server wrote them."""
 
     owner: str
@@ -64,8 +63,7 @@ class Lease:
     token: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Grant:
+class Grant(NamedTuple):
     """A message that was fetched.
 
     Args:

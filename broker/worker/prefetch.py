@@ -36,7 +36,8 @@ class PrefetchCredit:
         self._finished = 0
         self._since = time.monotonic()
         self._waiting: deque[object] = deque()
-        self._changed = threading.Condition(threading.Lock())
+        self._lock = threading.Lock()  # acquired itself where no thread waits: a condition does so in Python
+        self._changed = threading.Condition(self._lock)
 
     def acquire(self, who: object, *, timeout_s: float) -> int:
         """Return how many messages ``who`` may fetch; 0 when there is no credit in time."""
@@ -67,7 +68,7 @@ class PrefetchCredit:
         """Return credit that was not used."""
         if count == 0:
             return
-        with self._changed:
+        with self._lock:
             had = self._free
             self._free += count
             if self._waiting and self._free > 0 and (had <= 0 or self._is_worth()):
