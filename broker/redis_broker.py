@@ -11,7 +11,7 @@ import redis
 from dramatiq.broker import Broker
 from dramatiq.errors import QueueJoinTimeout, QueueNotFound
 from dramatiq.message import Message
-from dramatiq.middleware import Middleware, MiddlewareError
+from dramatiq.middleware import Middleware
 from dramatiq.results import ResultBackend, Results
 
 from broker.consumer import Consumer
@@ -176,23 +176,11 @@ class RedisBroker(Broker):
             worker.work_queue, self.slots = WorkQueue(), self.slots or worker.worker_threads
         elif signal == "process_message":
             args[0].runs_in = threading.get_ident()
-        given = (self, *args)  # joined once, not for each hook
-        for hook, middleware in self.hooks.named(f"before_{signal}", self.middleware):
-            try:
-                hook(*given, **kwargs) if kwargs else hook(*given)
-            except MiddlewareError:
-                raise
-            except Exception:
-                self.logger.critical("Unexpected failure in before_%s of %r.", signal, middleware, exc_info=True)
+        self.hooks.call_before(self, signal, args, kwargs)
 
     def emit_after(self, signal: str, *args: Any, **kwargs: Any) -> None:
         """Call the hooks ``after_<signal>``, last to first; log their exceptions."""
-        given = (self, *args)
-        for hook, middleware in reversed(self.hooks.named(f"after_{signal}", self.middleware)):
-            try:
-                hook(*given, **kwargs)
-            except Exception:
-                self.logger.critical("Unexpected failure in after_%s of %r.", signal, middleware, exc_info=True)
+        self.hooks.call_after(self, signal, args, kwargs)
 
     # --- Queues and results ---
 

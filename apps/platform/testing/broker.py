@@ -10,7 +10,7 @@ from dramatiq.broker import Broker, MessageProxy
 from dramatiq.broker import Consumer as DramatiqConsumer
 from dramatiq.errors import QueueJoinTimeout, QueueNotFound
 from dramatiq.message import Message
-from dramatiq.middleware import Middleware, MiddlewareError
+from dramatiq.middleware import Middleware
 from dramatiq.results import ResultBackend, Results
 
 from apps.platform.testing.consumer import MemoryConsumer
@@ -76,21 +76,11 @@ class MemoryBroker(Broker):
 
     def emit_before(self, signal: str, *args: Any, **kwargs: Any) -> None:
         """Call the hooks ``before_<signal>``, first to last; raise a ``MiddlewareError``, log any other exception."""
-        for hook, middleware in self.hooks.named(f"before_{signal}", self.middleware):
-            try:
-                hook(self, *args, **kwargs)
-            except MiddlewareError:
-                raise
-            except Exception:
-                self.logger.critical("Unexpected failure in before_%s of %r.", signal, middleware, exc_info=True)
+        self.hooks.call_before(self, signal, args, kwargs)
 
     def emit_after(self, signal: str, *args: Any, **kwargs: Any) -> None:
         """Call the hooks ``after_<signal>``, last to first; log their exceptions."""
-        for hook, middleware in reversed(self.hooks.named(f"after_{signal}", self.middleware)):
-            try:
-                hook(self, *args, **kwargs)
-            except Exception:
-                self.logger.critical("Unexpected failure in after_%s of %r.", signal, middleware, exc_info=True)
+        self.hooks.call_after(self, signal, args, kwargs)
 
     def add_middleware(
         self,
