@@ -37,6 +37,11 @@ def listening(consumer: Consumer) -> bool:
     return consumer._wakeup.pending
 
 
+def listen(consumer: Consumer) -> None:
+    """Have a consumer of an empty lane wait for its bell. On a busy machine its timeout may pass before it does."""
+    wait_for(lambda: next(consumer) is None and listening(consumer))
+
+
 def test_a_lane_that_is_consumed_later_waits_for_no_room(yard_broker: BuildBroker) -> None:
     broker = yard_broker(small_yard())
     alone = broker.consume("work", prefetch=4)
@@ -76,7 +81,7 @@ def test_a_worker_of_many_lanes_never_waits_for_a_bell_that_rang(yard_broker: Bu
         done.clear()
         with run_worker(broker=broker):
             job.send()
-            assert done.wait(1.5)
+            assert done.wait(1.9), "a wait for a bell that rang ends after 2 s"
 
 
 def test_a_share_whose_interruption_comes_late_ends_no_consumer(
@@ -94,10 +99,9 @@ def test_a_share_whose_interruption_comes_late_ends_no_consumer(
     monkeypatch.setattr(Wakeup, "request", interrupted)
     consumer.share()
 
-    assert next(consumer) is None
+    listen(consumer)
 
     assert interruptions == []
-    assert listening(consumer)
 
 
 def test_a_share_that_is_noticed_before_its_interruption_ends_no_consumer(
@@ -105,8 +109,7 @@ def test_a_share_that_is_noticed_before_its_interruption_ends_no_consumer(
 ) -> None:
     broker = yard_broker(small_yard())
     consumer = broker.consume("work", prefetch=4, timeout=500)
-    next(consumer)
-    assert listening(consumer)
+    listen(consumer)
     request, interrupt = Wakeup.request, Wakeup.interrupt
     interrupting, requested = threading.Event(), threading.Event()
 
@@ -135,8 +138,7 @@ def test_a_share_that_is_noticed_before_its_interruption_ends_no_consumer(
 def test_what_a_fetch_brought_in_the_moment_of_a_drain_goes_back(yard_broker: BuildBroker) -> None:
     broker = yard_broker(small_yard())
     consumer = broker.consume("work", prefetch=4, timeout=50)
-    assert next(consumer) is None
-    assert listening(consumer)
+    listen(consumer)
     put(broker, "came")
     family = broker.families["work"]
     wait_for(lambda: [lease for owner in family.owners() for lease in family.held(owner)])
@@ -153,7 +155,7 @@ def test_a_drain_that_cannot_ask_what_it_holds_asks_again(
 ) -> None:
     broker = yard_broker(small_yard())
     consumer = broker.consume("work", prefetch=4, timeout=50)
-    next(consumer)
+    listen(consumer)
     put(broker, "came")
     family = broker.families["work"]
     wait_for(lambda: [lease for owner in family.owners() for lease in family.held(owner)])
@@ -189,4 +191,4 @@ def test_credit_is_shared_although_another_process_takes_the_wake_up(
     first.close()
 
     assert found is not None
-    assert took_s < 0.8, "the listening consumer kept its credit until its own wait ended"
+    assert took_s < 1.5, "the listening consumer kept its credit until its own wait ended"

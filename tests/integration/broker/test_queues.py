@@ -219,7 +219,7 @@ def test_a_delayed_message_waits_for_its_time_and_no_longer(build: Build, run_wo
         job.send_with_options(delay=400)
         broker.join("work", timeout=5_000)
 
-    assert 0.399 <= started_s[0] - sent_s < 1.4
+    assert 0.399 <= started_s[0] - sent_s < 2, "without a wake-up when it is due, the consumer fetches after 2 s"
 
 
 def test_delayed_messages_run_in_the_order_they_are_due(build: Build, run_worker: Any) -> None:
@@ -230,7 +230,7 @@ def test_delayed_messages_run_in_the_order_they_are_due(build: Build, run_worker
     def job(number: int) -> None:
         runs.append(number)
 
-    for number, delay_ms in enumerate((400, 200, 300, 100)):
+    for number, delay_ms in enumerate((1_600, 800, 1_200, 400)):
         job.send_with_options(args=(number,), delay=delay_ms)
     with run_worker(broker=broker, threads=1):
         broker.join("work", timeout=5_000)

@@ -54,7 +54,7 @@ def test_a_retry_of_a_message_that_is_too_old_expires(yard_broker: BuildBroker, 
     broker = yard_broker(small_yard())
     runs: list[int] = []
 
-    @dramatiq.actor(broker=broker, queue_name="work", max_age=200, backoff=lambda retry: 300)
+    @dramatiq.actor(broker=broker, queue_name="work", max_age=1_000, backoff=lambda retry: 1_100)
     def broken() -> None:
         runs.append(1)
         raise RuntimeError("no")
@@ -69,7 +69,7 @@ def test_a_dead_letter_that_a_person_requeues_is_not_too_old(yard_broker: BuildB
     broker = yard_broker(small_yard())
     transport, runs = facilities(broker).transport, []
 
-    @dramatiq.actor(broker=broker, queue_name="work", max_age=300, max_retries=0)
+    @dramatiq.actor(broker=broker, queue_name="work", max_age=1_000, max_retries=0)
     def mended() -> None:
         runs.append(1)
         if len(runs) == 1:
@@ -78,7 +78,7 @@ def test_a_dead_letter_that_a_person_requeues_is_not_too_old(yard_broker: BuildB
     with run_worker(broker=broker):
         job_id = mended.send().message_id
         wait_for(lambda: transport.stats("work").dead == 1)
-        time.sleep(0.35)  # until it is too old
+        time.sleep(1.05)  # until it is too old
         transport.requeue("work", job_id)
         wait_for(lambda: facilities(broker).records.read(job_id).state == "succeeded")
 

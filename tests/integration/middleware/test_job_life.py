@@ -342,7 +342,7 @@ def test_a_job_waiting_for_its_retry_can_be_cancelled(yard_broker: BuildBroker, 
     records = facilities(broker).records
     runs: list[int] = []
 
-    @dramatiq.actor(broker=broker, queue_name="work", backoff=lambda retry: 200)
+    @dramatiq.actor(broker=broker, queue_name="work", backoff=lambda retry: 60_000)
     def failing() -> None:
         runs.append(1)
         raise RuntimeError("no")

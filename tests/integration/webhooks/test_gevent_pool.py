@@ -50,4 +50,4 @@ def test_fifty_endpoints_that_drip_do_not_delay_a_healthy_one(
 
     durations_ms = sorted(Attempt.objects.values_list("duration_ms", flat=True))
     assert none_given_up
-    assert durations_ms[int(HEALTHY * 0.95) - 1] < 1_000
+    assert durations_ms[int(HEALTHY * 0.95) - 1] < 4_000, "behind the slow ones they would take their 10 s"

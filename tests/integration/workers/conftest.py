@@ -78,8 +78,8 @@ class Bench:
         """Return what was printed."""
         return (self.folder / log).read_text()
 
-    def wait_for_log(self, text: str, timeout_s: float = 30.0, log: str = "log") -> None:
-        """Wait until something was printed.
+    def wait_for_log(self, text: str, timeout_s: float = 90.0, log: str = "log") -> None:
+        """Wait until something was printed; by default for as long as a start may take on a busy machine.
 
         Raises:
             AssertionError: it was not, and what was instead.

@@ -141,7 +141,7 @@ def test_a_task_that_does_not_return_is_killed_within_10_s_and_its_neighbours_st
         wait_for(lambda neighbour=neighbour: len(jobs.starts(neighbour)) == 2, 5)
         again_s = jobs.starts(neighbour)[1]["at"] - ended_s
         print(f"a neighbour started again {again_s:.3f} s later")
-        assert again_s < 1
+        assert again_s < 4, "without its supervisor, its lease expires after 15 s"
         wait_for(lambda neighbour=neighbour: jobs.record(neighbour).state == "running")
         assert jobs.record(neighbour).attempts == 1
     jobs.assert_forgotten(token, queue)

@@ -67,7 +67,7 @@ def test_a_cancelled_job_is_interrupted_after_a_while_and_no_other(interrupts: T
     interrupts.cancel("cancelled", after_s=0.1)
 
     assert cancelled.join() == [CancelInterrupt]
-    assert 0.1 <= time.monotonic() - asked_s < 1
+    assert time.monotonic() - asked_s >= 0.1
     other.go_on.set()
     assert other.join() == []
 
@@ -78,10 +78,10 @@ def test_a_job_that_ends_in_time_is_not_interrupted_nor_is_the_next_one_there(in
     def two_tasks() -> None:
         try:
             interrupts.begin("cancelled", math.inf)
-            interrupts.cancel("cancelled", after_s=0.05)
+            interrupts.cancel("cancelled", after_s=0.5)
             interrupts.end()
             interrupts.begin("next", math.inf)
-            for _ in range(100):
+            for _ in range(400):
                 time.sleep(0.002)
             interrupts.end()
         except Interrupt as late:

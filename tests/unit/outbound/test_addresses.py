@@ -265,7 +265,7 @@ def test_a_resolver_that_never_answers_is_left_behind_at_the_deadline(monkeypatc
     with pytest.raises(DeadlineExceeded, match="name was looked up"):
         look_up("slow.example", 443, 0.05)
 
-    assert time.monotonic() - started < 0.5
+    assert time.monotonic() - started < 5, "the resolver returns after 10 s"
     over.set()
 
 

@@ -226,7 +226,7 @@ def test_a_server_that_is_away_costs_a_second_at_most_and_nothing_is_forgotten(
         took_s.append(time.monotonic() - began_s)
     proxy.pass_()
 
-    assert max(took_s) < 1.1
+    assert max(took_s) < 1.9, "one try of 1 s each; a second one would take 2 s"
     assert keeper.seconds_to_next() > 0
     wait_for(lambda: keeper.tick() == [] and keeper.has_leases("child.2"))
     assert fetched_ids(family, "child.2/live") == [b"a"]

@@ -78,7 +78,7 @@ def test_a_server_that_is_away_costs_one_tick_however_many_lanes_there_are(
         proxy.pass_()
         leases.stop()
         calls.close()
-    assert longest_s < 1.5
+    assert longest_s < 4, "one lane after the other it takes 8 s"
 
 
 def test_every_lane_has_an_owner_of_its_own_until_the_worker_stops(valkey: redis.Redis) -> None:

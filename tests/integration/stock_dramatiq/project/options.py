@@ -106,7 +106,7 @@ def news(which: str) -> None:
     journal.note("max_age", which)
 
 
-@dramatiq.actor(max_age=300, max_retries=5, min_backoff=400, max_backoff=800)
+@dramatiq.actor(max_age=1_000, max_retries=5, min_backoff=1_200, max_backoff=2_400)
 def old_news() -> None:
     """Fail, and be too old for the retry."""
     journal.note("max_age_of_a_retry")

@@ -132,7 +132,7 @@ def test_a_record_of_a_cancelled_job_costs_no_more_than_a_second_while_the_serve
     began_s = time.monotonic()
     leases.settle(Leftovers("child", leases.served, cancelled=[RAN]))
 
-    assert time.monotonic() - began_s < 1.5 * TICK_S
+    assert time.monotonic() - began_s < 1.9 * TICK_S, "a second try would take 2 s"
     leases.close()
 
 
