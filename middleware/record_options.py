@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 from dramatiq.actor import Actor
+from dramatiq.broker import Broker
 
 from broker.validation import LONGEST_DELAY_MS, is_whole
 from middleware.arguments import missing_arguments
@@ -55,6 +56,39 @@ class RecordOptions(NamedTuple):
 
 
 ALWAYS: Final = RecordOptions()
+
+
+class ActorRecords(dict[str, RecordOptions]):
+    """Cache of the options of each actor, by name.
+
+    Attributes:
+        plain: Actors all of whose successes are recorded by their end alone: no results, no log lines, no share.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.plain: set[str] = set()
+
+    def of(self, broker: Broker, actor_name: str) -> RecordOptions:
+        """Return the options of an actor; of an unknown one the defaults, which are not cached."""
+        kept = self.get(actor_name)
+        if kept is None:
+            kept = RecordOptions.of(broker.actors.get(actor_name))
+            if actor_name in broker.actors:
+                self[actor_name] = kept
+                if kept.track is True and kept.history == "all" and not kept.store_results and not kept.keep_logs:
+                    self.plain.add(actor_name)
+        return kept
+
+    def tracked(self, broker: Broker, message: Any) -> bool:
+        """Return whether a message's job is recorded: its own option, else that of its actor."""
+        asked = message.options.get("track")
+        return asked if isinstance(asked, bool) else self.of(broker, message.actor_name).track
+
+    def succeeds_plainly(self, message: Any) -> bool:
+        """Return whether the success of a message is recorded by its end alone."""
+        options = message.options
+        return message.actor_name in self.plain and "track" not in options and "store_results" not in options
 
 
 def record_rules() -> tuple[OptionRule, ...]:

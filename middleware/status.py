@@ -14,14 +14,14 @@ from dramatiq.middleware import Middleware
 from broker.clock import now_ms
 from broker.queue.results import NO_ROW, HistoryRow
 from broker.stores.ended_jobs import EndedJob, Failure, encode, encode_rows, kept_body
-from broker.stores.job_steps import LiveJob, Step, WorkerPlace, ended_step, live_step, sequence
+from broker.stores.job_steps import LiveJob, Step, WorkerPlace, ended_step, live_step, sequence, success_step
 from broker.topology import Yard
 from broker.worker.ack_barrier import AckBarrier
 from middleware.attempt_records import body_of, failure_of, result_of
 from middleware.kept_logs import KeptLogs
 from middleware.option_rules import boolean_of
-from middleware.outcomes import Outcome, attempt, outcome_of
-from middleware.record_options import ALWAYS, RecordOptions, record_rules
+from middleware.outcomes import SUCCEEDED, Outcome, attempt, outcome_of
+from middleware.record_options import ALWAYS, ActorRecords, RecordOptions, record_rules
 
 
 class Status(Middleware):
@@ -42,7 +42,7 @@ class Status(Middleware):
         self._finds_waiting = finds_waiting
         self._history_bytes = history_bytes
         self._queues: dict[str, str] = {}
-        self._kept: dict[str, RecordOptions] = {}
+        self._kept = ActorRecords()
         self._logs = KeptLogs()
         if finds_waiting:
             barrier.row_of = self._row_of
@@ -54,7 +54,7 @@ class Status(Middleware):
 
     def before_enqueue(self, broker: Broker, message: Message[Any], delay: int | None) -> None:
         """Write on the message that its actor keeps no record: its message would be one."""
-        if "track" not in message.options and not self._kept_of(broker, message.actor_name).track:
+        if "track" not in message.options and not self._kept.of(broker, message.actor_name).track:
             message.options["track"] = False
 
     def after_enqueue(self, broker: Broker, message: Message[Any], delay: int | None) -> None:
@@ -65,7 +65,7 @@ class Status(Middleware):
         if "parked_ms" in options:
             self._note_parked(message)
             return
-        if int(options.get("attempts", 0)) > 0 or not self._tracked(broker, message):
+        if int(options.get("attempts", 0)) > 0 or not self._kept.tracked(broker, message):
             return
         if delay is None:
             self._add_waiting(message, "queued")
@@ -102,7 +102,7 @@ class Status(Middleware):
 
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
         """Record the start."""
-        if self._tracked(broker, message):
+        if self._kept.tracked(broker, message):
             self._barrier.begin(message, self._running)
 
     def _running(self, message: MessageProxy) -> Step:
@@ -120,13 +120,17 @@ class Status(Middleware):
     ) -> None:
         """Record the end, or the retry."""
         try:
-            if self._tracked(broker, message):
-                self._record_end(broker, message, result, outcome_of(message, exception))
+            outcome = outcome_of(message, exception)
+            if outcome is SUCCEEDED and self._kept.succeeds_plainly(message):
+                queue, body = self._queue_of(message.queue_name), kept_body(body_of(message))
+                self._barrier.add(success_step(queue, message, self._barrier.worker_place, body))
+            elif self._kept.tracked(broker, message):
+                self._record_end(broker, message, result, outcome)
         finally:
             self._logs.drop(message)
 
     def _record_end(self, broker: Broker, message: MessageProxy, result: Any, outcome: Outcome) -> None:
-        kept = self._kept_of(broker, message.actor_name)
+        kept = self._kept.of(broker, message.actor_name)
         if outcome.kind == "retried":
             self._add_retried(message, kept, outcome.exception, outcome.delay_ms or 0)
             return
@@ -176,10 +180,10 @@ class Status(Middleware):
         """Record a job that was cancelled, or too old, before it started."""
         self._logs.drop(message)
         outcome, attempts = outcome_of(message), int(message.options.get("attempts", 0))
-        if outcome.kind not in ("cancelled", "expired") or not self._tracked(broker, message):
+        if outcome.kind not in ("cancelled", "expired") or not self._kept.tracked(broker, message):
             return
         # Its worker may have died after it started: the end comes after that start.
-        kept = self._kept_of(broker, message.actor_name)
+        kept = self._kept.of(broker, message.actor_name)
         self._end(message, kept, outcome.kind, attempts=attempts, started=attempts + 1, reason=outcome.reason)
 
     def after_nack(self, broker: Broker, message: MessageProxy) -> None:
@@ -193,7 +197,7 @@ class Status(Middleware):
 
     def after_quarantine_message(self, broker: Broker, message: Message[Any], error: Exception) -> None:
         """Record a job whose message no worker of this release understands as dead."""
-        if not self._tracked(broker, message):
+        if not self._kept.tracked(broker, message):
             return
         attempts, failure = int(message.options.get("attempts", 0)), failure_of(message, error)
         self._end(message, ALWAYS, "dead", attempts=attempts, started=attempts + 1, reason="quarantined", error=failure)
@@ -275,23 +279,11 @@ class Status(Middleware):
         decided = isinstance(getattr(message, "outcome", None), Outcome)
         return self._finds_waiting and decided and getattr(message, "moved", False) is True
 
-    def _kept_of(self, broker: Broker, actor_name: str) -> RecordOptions:
-        kept = self._kept.get(actor_name)
-        if kept is None:
-            kept = RecordOptions.of(broker.actors.get(actor_name))
-            if actor_name in broker.actors:
-                self._kept[actor_name] = kept
-        return kept
-
     def _queue_of(self, lane: str) -> str:
         known = self._queues.get(lane)
         if known is None:
             known = self._queues[lane] = self._yard.queue_of(lane.removesuffix(".DQ")).name
         return known
-
-    def _tracked(self, broker: Broker, message: Any) -> bool:
-        asked = message.options.get("track")
-        return asked if isinstance(asked, bool) else self._kept_of(broker, message.actor_name).track
 
 
 # Options of a message that is not sent for the first time.

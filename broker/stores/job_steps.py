@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from broker.stores.ended_jobs import EndedJob, Failure, encode
+from broker.clock import now_ms
+from broker.stores.ended_jobs import EndedJob, Failure, encode, encode_success
 
 ENDED: Final = frozenset({"succeeded", "cancelled", "expired", "dead"})
 
@@ -113,6 +114,19 @@ def ended_step(
         order = sequence(generation=job.generation, attempts=job.attempt, state=job.state)
     packed = encode(job)
     return Step(job.id, queue, order, job.state, packed, (packed,) if in_history else (), kept_ms)
+
+
+def success_step(queue: str, message: Any, place: WorkerPlace, body: bytes) -> Step:
+    """Return the step of a job that succeeds now, with a row: its result and log lines are not kept.
+
+    Args:
+        body: The message as it is kept.
+    """
+    options = message.options
+    attempts, generation = int(options.get("attempts", 0)) + 1, int(options.get("generation", 0))
+    packed = encode_success(message, attempts, generation, now_ms(), place, body)
+    order = generation * GENERATION + min(attempts, MOST_ATTEMPTS) * 8 + STEPS["succeeded"]
+    return Step(message.message_id, queue, order, "succeeded", packed, (packed,))
 
 
 def later(known: Step | None, step: Step) -> Step:
