@@ -7,7 +7,7 @@ import time
 from bisect import bisect_left
 from collections import Counter as Tally
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from dramatiq.broker import Broker, MessageProxy
@@ -81,10 +81,12 @@ class Metrics(Middleware):
             ("queue",),
             registry=registry,
         )
-        self._waits = Noted(Children(self.wait), BUCKETS_S)
-        self._durations = Noted(Children(self.duration), BUCKETS_S)
+        self._wait_of = Children(self.wait)
+        self._duration_of = Children(self.duration)
         self._messages = Children(self.messages)
-        self._ended: deque[tuple[str, ...]] = deque()
+        # One entry for each start, and one for each end. Any thread may append to them.
+        self._waits: deque[tuple[tuple[str, ...], float]] = deque()
+        self._ends: deque[tuple[tuple[str, ...], str, float | None]] = deque()
         self._folding = threading.Lock()
         self._barrier = barrier
         self._keep_files = keep_files
@@ -94,10 +96,9 @@ class Metrics(Middleware):
 
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
         """Record the start, and the time that the message waited."""
-        message.started_ms = now_ms()  # type: ignore[attr-defined]
+        started_ms = message.started_ms = now_ms()  # type: ignore[attr-defined]
         message.started_s = time.monotonic()  # type: ignore[attr-defined]
-        waited_s = max(message.started_ms - ready_since(message), 0) / 1000
-        self._waits.append((self._labels(message), waited_s))
+        self._waits.append((self._labels(message), max(started_ms - ready_since(message), 0) / 1000))
         self._fold_soon()
 
     def after_process_message(
@@ -112,9 +113,7 @@ class Metrics(Middleware):
         outcome = outcome_of(message, exception)
         labels = self._labels(message)
         started_s = getattr(message, "started_s", None)
-        if started_s is not None:
-            self._durations.append((labels, time.monotonic() - started_s))
-        self._ended.append((*labels, outcome.kind))
+        self._ends.append((labels, outcome.kind, None if started_s is None else time.monotonic() - started_s))
         self._fold_soon()
         if outcome.kind == "retried" and outcome.exception is not None:
             self.retries.labels(*self._exceptions.bounded(*labels, type(outcome.exception).__name__)).inc()
@@ -137,10 +136,27 @@ class Metrics(Middleware):
             if self._keep_files is not None and time.monotonic() >= self._keep_at_s:
                 self._keep_at_s = time.monotonic() + KEEP_EVERY_S
                 self._keep_files()
-            self._waits.fold()
-            self._durations.fold()
-            for labels, count in Tally(drained(self._ended)).items():
-                self._messages[labels].inc(count)
+            self._fold_waits()
+            self._fold_ends()
+
+    def _fold_waits(self) -> None:
+        waits: defaultdict[tuple[str, ...], list[float]] = defaultdict(list)
+        for _ in range(len(self._waits)):
+            labels, waited_s = self._waits.popleft()
+            waits[labels].append(waited_s)
+        observe(self._wait_of, waits)
+
+    def _fold_ends(self) -> None:
+        durations: defaultdict[tuple[str, ...], list[float]] = defaultdict(list)
+        outcomes: defaultdict[tuple[tuple[str, ...], str], int] = defaultdict(int)
+        for _ in range(len(self._ends)):
+            labels, kind, took_s = self._ends.popleft()
+            outcomes[labels, kind] += 1
+            if took_s is not None:
+                durations[labels].append(took_s)
+        observe(self._duration_of, durations)
+        for (labels, kind), count in outcomes.items():
+            self._messages[*labels, kind].inc(count)
 
     def _fold_soon(self) -> None:
         if self._barrier is None:
@@ -149,7 +165,8 @@ class Metrics(Middleware):
             self._barrier.wake()
 
     def _labels(self, message: MessageProxy) -> tuple[str, ...]:
-        return self._actors.bounded(message.queue_name, message.actor_name)
+        labels = (message.queue_name, message.actor_name)
+        return labels if labels in self._actors.seen else self._actors.bounded(*labels)
 
 
 class Children(dict[tuple[str, ...], Any]):
@@ -163,47 +180,31 @@ class Children(dict[tuple[str, ...], Any]):
         return child
 
 
-class Noted(deque[tuple[tuple[str, ...], float]]):
-    """Observations, with their labels, not yet added to their histogram. Any thread may append one."""
-
-    def __init__(self, children: Children, bounds: tuple[float, ...]) -> None:
-        super().__init__()
-        self._children = children
-        self._bounds = bounds
-
-    def fold(self) -> None:
-        """Add the observations to the histogram: each bucket changes once, with ``observe()`` once for each value."""
-        by_labels: defaultdict[tuple[str, ...], list[float]] = defaultdict(list)
-        for labels, value in drained(self):
-            by_labels[labels].append(value)
-        for labels, values in by_labels.items():
-            child = self._children[labels]
-            child._sum.inc(sum(values))
-            for bucket, count in Tally(bisect_left(self._bounds, value) for value in values).items():
-                child._buckets[bucket].inc(count)
-
-
-def drained(items: deque[Any]) -> Iterator[Any]:
-    """Yield items from the left until the deque is empty."""
-    while True:
-        try:
-            yield items.popleft()
-        except IndexError:
-            return
+def observe(children: Children, observations: Mapping[tuple[str, ...], Sequence[float]]) -> None:
+    """Add observations to a histogram: each bucket changes once, with ``observe()`` once for each value."""
+    for labels, values in observations.items():
+        child = children[labels]
+        child._sum.inc(sum(values))
+        for bucket, count in Tally(bisect_left(BUCKETS_S, value) for value in values).items():
+            child._buckets[bucket].inc(count)
 
 
 class BoundedLabels:
-    """Combinations of labels that were seen, up to a number. In any further one the last label is ``other``."""
+    """Combinations of labels that were seen, up to a number. In any further one the last label is ``other``.
+
+    Attributes:
+        seen: These combinations.
+    """
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._seen: set[tuple[str, ...]] = set()
+        self.seen: set[tuple[str, ...]] = set()
 
     def bounded(self, *labels: str) -> tuple[str, ...]:
         """Return the labels, or those with ``other`` in the last place."""
-        if labels in self._seen:
+        if labels in self.seen:
             return labels
-        if len(self._seen) >= self._most:
+        if len(self.seen) >= self._most:
             return (*labels[:-1], "other")
-        self._seen.add(labels)
+        self.seen.add(labels)
         return labels

@@ -14,7 +14,7 @@ from dramatiq.message import Message
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from middleware import metrics
-from middleware.metrics import BUCKETS_S, Children, Metrics, Noted
+from middleware.metrics import BUCKETS_S, Children, Metrics, observe
 from middleware.outcomes import Outcome, decide
 
 FORKED = """
@@ -58,24 +58,22 @@ def test_a_forked_process_counts_in_a_file_of_its_own(tmp_path: Path) -> None:
     assert len(list(tmp_path.glob("counter_*.db"))) == 2
 
 
-def test_observations_that_were_noted_come_out_as_if_each_had_been_observed() -> None:
+def test_observations_that_are_added_together_come_out_as_if_each_had_been_observed() -> None:
     registry = CollectorRegistry()
     one_by_one, together = (
         Histogram(name, "Waits.", ("actor",), buckets=BUCKETS_S, registry=registry) for name in ("single", "folded")
     )
-    noted = Noted(Children(together), BUCKETS_S)
+    values = (0.0, *BUCKETS_S, *(bound * 1.01 for bound in BUCKETS_S), 1e6)
 
     for actor in ("mail", "report"):
-        for value in (0.0, *BUCKETS_S, *(bound * 1.01 for bound in BUCKETS_S), 1e6):
+        for value in values:
             one_by_one.labels(actor).observe(value)
-            noted.append(((actor,), value))
-    noted.fold()
+    observe(Children(together), {("mail",): values, ("report",): values})
 
     single, folded = (
         {(sample.name.partition("_")[2], *sample.labels.values()): sample.value for sample in family.samples}
         for family in registry.collect()
     )
-    assert not noted
     for of in (single, folded):
         for created in [name for name in of if name[0] == "created"]:
             del of[created]
