@@ -105,10 +105,15 @@ def running_message() -> MessageProxy | None:
     return _running.get()
 
 
+# One variable for each name that code of this process has ever bound. Going through a context costs more than a hook.
+_EVER_BOUND = getattr(structlog.contextvars, "_CONTEXT_VARS", True)
+
+
 def _unbind() -> None:
     """Unbind the job's names, and what its actor bound."""
     _running.set(None)
-    clear_contextvars()
+    if _EVER_BOUND:
+        clear_contextvars()
 
 
 def _of_job(logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
