@@ -5,6 +5,7 @@ python -m benchmarks.peers.dramatiq_worker ADAPTER SLOTS
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -23,6 +24,8 @@ from benchmarks.peers.on_dramatiq import LANES
 if __name__ == "__main__":
     broker = load(sys.argv[1]).broker
     queues = set(os.environ.get("BENCH_QUEUES", "").split()) or set(LANES)
+    gc.collect()
+    gc.freeze()  # as pools do before they start children: a full collection would go through all loaded code
     broker.emit_after("process_boot")
     worker = Worker(broker, queues=queues, worker_threads=int(sys.argv[2]))
     worker.start()
