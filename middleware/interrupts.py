@@ -96,17 +96,21 @@ class ThreadInterrupts:
         self._tasks[threading.get_ident()] = _ThreadTask(job_id, time.monotonic() + limit_s)
 
     def end(self) -> None:
-        """Unregister the task of this thread, under the lock that raising an exception takes."""
+        """Unregister the task of this thread. One that is registered, and not raised in, needs no lock.
+
+        Whoever raises an exception removes the task meanwhile, under the lock: either of the two finds it, never both.
+        """
         while True:
             try:
                 ident = threading.get_ident()
+                task = self._tasks.pop(ident, None)
+                if task is not None and not task.raised:
+                    return
                 with self._lock:
-                    task = self._tasks.get(ident)
-                    if task is None:
-                        return
-                    if task.raised:
+                    task = self._tasks.pop(ident, task)
+                    if task is not None and task.raised:
                         _withdraw(ident)
-                    del self._tasks[ident]
+                return
             except Interrupt:  # it came too late: the task has ended
                 continue
 
@@ -123,8 +127,7 @@ class ThreadInterrupts:
         with self._lock:
             for ident, task in list(self._tasks.items()):
                 if task.job_id in job_ids:
-                    task.raised = True
-                    _raise_in(ident, task.job_id, Shutdown)
+                    self._raise_in(ident, task, Shutdown)
 
     def cancel_here(self, is_asked: Callable[[str], bool]) -> None:
         """Do nothing: no handler interrupts a thread that works."""
@@ -136,13 +139,26 @@ class ThreadInterrupts:
         with self._lock:
             for ident, task in list(self._tasks.items()):
                 if task.cancel_at_s <= now_s:
-                    task.cancel_at_s, task.raised = math.inf, True
-                    _raise_in(ident, task.job_id, self.cancellation)
+                    task.cancel_at_s = math.inf
+                    self._raise_in(ident, task, self.cancellation)
                 elif task.limit_at_s <= now_s:
-                    task.limit_at_s, task.raised = math.inf, True
-                    _raise_in(ident, task.job_id, TimeLimitExceeded)
+                    task.limit_at_s = math.inf
+                    self._raise_in(ident, task, TimeLimitExceeded)
                 next_s = min(next_s, task.cancel_at_s)
         return max(next_s - now_s, 0.0)
+
+    def _raise_in(self, ident: int, task: _ThreadTask, exception: type[Interrupt]) -> None:
+        """Raise in a task's thread unless it has ended, for a caller that holds the lock."""
+        found = self._tasks.pop(ident, None)
+        if found is None:
+            return
+        try:
+            if found is task:
+                task.raised = True
+                _log_interrupt(task.job_id, exception)
+                raise_thread_exception(ident, exception)
+        finally:
+            self._tasks.setdefault(ident, found)  # its end waits for the lock until then
 
     def _watch(self) -> None:
         while True:
@@ -221,11 +237,6 @@ class GreenletInterrupts:
         task.cancelled |= cancels
         _log_interrupt(task.job_id, exception)
         task.greenlet.throw(exception)
-
-
-def _raise_in(thread_id: int, job_id: str, exception: type[Interrupt]) -> None:
-    _log_interrupt(job_id, exception)
-    raise_thread_exception(thread_id, exception)
 
 
 def _log_interrupt(job_id: str, exception: type[Interrupt]) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from dramatiq.broker import Broker
 from dramatiq.middleware import Middleware, MiddlewareError
 
 Hook = Callable[..., None]
+
+# Hooks of a message that has started: its first hook has compared the whole list.
+SINCE_START: Final = frozenset({"after_process_message", "before_ack", "after_ack"})
 
 
 class Hooks:
@@ -25,7 +28,8 @@ class Hooks:
 
     def named(self, name: str, middleware: list[Middleware]) -> list[tuple[Hook, Middleware]]:
         """Return the hooks ``name`` that are not the base class's empty ones, in the middleware's order."""
-        if self._of != middleware:
+        changed = len(self._of) != len(middleware) if name in SINCE_START else self._of != middleware
+        if changed:
             self._of, self._named = list(middleware), {}
         hooks = self._named.get(name)
         if hooks is None:

@@ -160,6 +160,41 @@ def test_a_limit_that_is_raised_late_stays_out_of_what_comes_after_the_task(monk
     assert arrived == []
 
 
+def test_a_task_that_ends_once_its_limit_was_found_due_is_not_interrupted() -> None:
+    interrupts = ThreadInterrupts()
+    found, ended = threading.Event(), threading.Event()
+    arrived: list[BaseException] = []
+
+    class Tasks(dict[int, Any]):
+        def items(self) -> Any:
+            taken = list(super().items())
+            if taken:
+                found.set()
+                ended.wait(0.5)
+            return taken
+
+    def task() -> None:
+        try:
+            interrupts.begin("a-job", 0)
+            found.wait(5)
+            interrupts.end()
+            ended.set()
+            for _ in range(100):
+                threading.Event().wait(0.002)
+        except TimeLimitExceeded as late:
+            arrived.append(late)
+
+    interrupts._tasks = Tasks()
+    thread = threading.Thread(target=task)
+    thread.start()
+    while not found.is_set():
+        interrupts.raise_due()
+    thread.join(5)
+
+    assert arrived == []
+    assert not interrupts._tasks
+
+
 PROFILED = """
 import sys
 from middleware.interrupts import ThreadInterrupts
