@@ -20,7 +20,7 @@ class HeldMessage(MessageProxy):
 
     Every attribute that a hook sets for most messages is declared here. A proxy looks an undeclared attribute up on the
     message inside, which is slower and raises where nothing set it. There is room for 30: one more costs each message a
-    dictionary. ``shut_down`` is set on those that a shutdown interrupted alone, ``log_lines`` on those that log.
+    dictionary. ``shut_down`` is set on those that a shutdown interrupted alone.
 
     Args:
         lease: Its id, owner and fencing token, in ``family``.
@@ -69,8 +69,8 @@ class HeldMessage(MessageProxy):
         self.slot: int | None = None
         self.started_ms: int | None = None
         self.started_s: float | None = None
-        self.logged_s: float | None = None
         self.weighed: tuple[int, int, int] | None = None
+        self.log_lines: list[str] | None = None
 
 
 def moved_copy(message: Message[Any] | MessageProxy, lane: str, options: dict[str, Any]) -> Message[Any]:

@@ -50,7 +50,7 @@ class Logs(Middleware):
         if _running.get() is not None:
             _unbind()  # the end of the message before was interrupted
         _running.set(message)
-        message.logged_s = time.monotonic()  # type: ignore[attr-defined]
+        message.started_s = time.monotonic()  # type: ignore[attr-defined]
 
     def after_process_message(
         self,
@@ -84,7 +84,7 @@ class Logs(Middleware):
 
     def _log_end(self, message: MessageProxy, outcome: Outcome, exception: BaseException | None) -> None:
         names = _names(message)
-        duration_ms = int((time.monotonic() - (getattr(message, "logged_s", None) or time.monotonic())) * 1000)
+        duration_ms = int((time.monotonic() - (getattr(message, "started_s", None) or time.monotonic())) * 1000)
         cause = outcome.exception or exception
         if outcome.kind == "dead":
             refusal = {"retry_refused": outcome.refusal} if outcome.refusal else {}
