@@ -140,7 +140,8 @@ class ArgumentTypes:
         self._others = next((_of(each) for each in found if each.kind is each.kind.VAR_KEYWORD), None)
         self._has_any = not any((*self._places, *self._names.values(), self._more, self._others))
         self._needs_each = self.is_typed or self._more is not None or self._others is not None
-        self._by_place, self._by_name = _struct(by_place, by_place=True), _struct(by_name, by_place=False)
+        parts = [("args", _struct(by_place, by_place=True)), ("kwargs", _struct(by_name, by_place=False))]
+        self._call = msgspec.defstruct("Call", parts, array_like=True, gc=False)
 
     def fit(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         """Return whether the values of a call are known to fit. All others need :meth:`misfit`, which is slower."""
@@ -149,10 +150,7 @@ class ArgumentTypes:
         if self._needs_each:
             return False
         try:
-            if args:
-                msgspec.convert(args, self._by_place)
-            if kwargs:
-                msgspec.convert(kwargs, self._by_name)
+            msgspec.convert((args, kwargs), self._call)
         except (msgspec.ValidationError, RecursionError):
             return False
         return True
