@@ -14,7 +14,7 @@ from tests.chaos.conftest import PoolsOn
 from tests.chaos.fault_proxy import FaultProxy
 from tests.chaos.ledger import Ledger
 from tests.chaos.load import FIRST, QUEUE, enqueue, let_pass, wait_until_drained
-from tests.chaos.pools import Pools, started
+from tests.chaos.pools import Pools, RunningPool, started
 from tests.environment import SERVER
 from tests.waiting import wait_for
 
@@ -52,11 +52,11 @@ def test_a_pool_that_was_stopped_as_a_whole_commits_nothing_that_another_has_tak
     zombie = pools.start("runpool", "work")
     jobs = ["taken-0."]  # what ran runs alone elsewhere: more would follow one after the other
     begin(pools, ledger, jobs, int(stopped_s * 1000))
-    other = pools.start("runpool", "work")
     members, stopped_at_s = zombie.children(), time.monotonic()
 
     zombie.signal_all(signal.SIGSTOP)
-    again_s = [started(ledger, job, 2, 25).at_s - stopped_at_s for job in jobs]
+    other = pools.start("runpool", "work")  # now: on a busy machine the task would be over before
+    again_s = [started(ledger, job, 2, 40).at_s - stopped_at_s for job in jobs]
     let_pass(max(stopped_at_s + stopped_s - time.monotonic(), 0))
     before = holds(pools)
     for pid in members.values():  # the children first: they are to end their tasks and commit them if they can
@@ -76,10 +76,18 @@ def test_a_pool_that_was_stopped_as_a_whole_commits_nothing_that_another_has_tak
     )
     found = ledger.account()
     assert (found.lost, found.unexpected) == ((), ())
-    assert max(again_s) <= 20
+    assert max(again_s) <= taken_over_s(other)
     assert after == before, "what the other pool runs is still its own"
     assert "stale token" not in other.log()
     assert [len(ledger.of("started", job)) for job in jobs] == [2] * len(jobs)
+
+
+def taken_over_s(other: RunningPool) -> float:
+    """Return the seconds after a fault within which a pool that was started with it has reclaimed what others held.
+
+    Where nobody swept while it started, it grants every lease anew first.
+    """
+    return 20 + other.start_s
 
 
 def holds(pools: Pools) -> dict[bytes, str]:
@@ -132,10 +140,10 @@ def test_a_pool_that_is_cut_off_for_longer_stops_starting_work_and_cannot_commit
     members = cut_off.children()
     # Before its first report, all that a child holds may run: then the sixteen that wait would run alone as well.
     wait_for(lambda: [int(work.split()[0]) for work in reports(pools)] == [SLOTS] * len(members))
-    other = pools.start("runpool", "work")
 
     proxy.blackhole()
     cut_s = time.monotonic()
+    other = pools.start("runpool", "work")  # now: on a busy machine the jobs would be over before
     again_s = [started(ledger, job, 2, 120).at_s - cut_s for job in first]
     wait_for(lambda: first <= set(ledger.jobs("completed")), 20)
     let_pass(2)
@@ -153,7 +161,8 @@ def test_a_pool_that_is_cut_off_for_longer_stops_starting_work_and_cannot_commit
     assert (found.lost, found.unexpected) == ((), ())
     assert late == [], "a pool that has lost its leases starts nothing"
     # Suspects run alone, in turn, when the tasks that the other pool had begun have ended. Where it had begun some of
-    # the sixteen only, the others are more work that waits: then it puts the suspects off once, and works as long.
-    assert min(again_s) <= 20 + LONG_S + 2 * PATIENCE_S
+    # the sixteen only, the others are more work that waits: then it puts the suspects off once, and those others run
+    # for as long. It would put them off again after twice the time, which is more than a task takes.
+    assert min(again_s) <= taken_over_s(other) + PATIENCE_S + LONG_S
     assert "stale token" not in other.log()
     assert {len(ledger.of("started", job)) for job in first} == {2}
