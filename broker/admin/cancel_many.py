@@ -7,8 +7,9 @@ of messages, and each list is read against the direction in which it moves. A me
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Final, Literal, NamedTuple
 
 from dramatiq.message import Message
@@ -81,21 +82,29 @@ def look(family: QueueOperations, stop: Stop, after: Sequence[Any] | None, limit
     return WalkPage(_readable(family, stop, ids) if ids else [], following, len(ids))
 
 
-def cancel_many(family: QueueOperations, ids: Sequence[str], *, nonce: str) -> dict[str, str]:
+def cancel_many(
+    family: QueueOperations, rows: Mapping[str, bytes], *, nonce: str, history_bytes: int = 0
+) -> dict[str, str]:
     """Cancel messages in calls that the server answers within milliseconds.
+
+    Args:
+        rows: Ids, each with the row that the history gets if its message never starts; empty for none.
+        nonce: A repeated call with it gets the same answers, and adds no row.
+        history_bytes: Budget of the family's history stream.
 
     Returns:
         For each id ``cancelled``: it never starts; ``asked``: it is leased, and its cancellation is requested;
         ``before``: another call did so; ``unknown``: it is not here.
     """
     k = family.keys
-    keys = [k.bodies, *map(k.due, ALL_LANES), *k.done, k.notes, k.unique, k.leases]
+    keys = [k.bodies, *map(k.due, ALL_LANES), *k.done, k.notes, k.unique, k.leases, k.ended, k.history]
     answers: dict[str, str] = {}
-    left = list(dict.fromkeys(ids))
+    left = list(rows)
     while left:
         owners = family.owners()
         batch = left[: max(1, min(MOST, MOST_LOOKED_UP // (len(owners) + 1)))]
-        args: list[Word] = [nonce, len(owners), *owners, *batch]
+        args: list[Word] = [nonce, history_bytes, len(owners), *owners]
+        args += chain.from_iterable((id_, rows[id_]) for id_ in batch)
         answer = family.calls.call(script("cancel_many"), [*keys, *map(k.hold, owners)], args)
         if answer == b"owners":
             continue

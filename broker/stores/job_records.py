@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Final
 
+import msgspec
+
 from broker.clock import now_ms
 from broker.errors import BrokerError, BrokerRefused, BrokerUnavailable
 from broker.keys.keys import Keys
@@ -273,15 +275,10 @@ class JobRecords:
         self.write([ended_step(record.queue, cancelled_job(record), in_history=row, kept_ms=kept_ms)])
         return "cancelled"
 
-    def write_cancelled(self, known: Sequence[JobRecord]) -> None:
-        """Record the cancellation of jobs that never start.
-
-        Args:
-            known: Their records as they were before.
-        """
-        for start in range(0, len(known), AT_ONCE):
-            some = known[start : start + AT_ONCE]
-            self.write([ended_step(record.queue, cancelled_job(record)) for record in some])
+    def write_cancelled(self, ended: Sequence[Step]) -> None:
+        """Record the ends of jobs that were cancelled, whose rows for the history are written."""
+        for start in range(0, len(ended), AT_ONCE):
+            self.write([msgspec.structs.replace(step, rows=()) for step in ended[start : start + AT_ONCE]])
 
     def cancel_requested(self, job_id: str) -> bool:
         """Whether the cancellation of a job was requested, where only its record says so.

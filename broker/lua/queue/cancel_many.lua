@@ -6,26 +6,35 @@
 -- KEYS[7] notes: hash
 -- KEYS[8] unique: hash
 -- KEYS[9] leases: sorted set
--- KEYS[10...] holds of the owners: hashes
+-- KEYS[10] ended: hash
+-- KEYS[11] history: stream
+-- KEYS[12...] holds of the owners: hashes
 -- ARGV[1] nonce: an id that was cancelled with it before gets the same answer
--- ARGV[2] number of owners
--- ARGV[3...] the owners, in the order of their holds, then ids, at most 500
+-- ARGV[2] bytes of the history
+-- ARGV[3] number of owners
+-- ARGV[4...] the owners, in the order of their holds, then at most 500 ids, each with its row for the history, "" for none
+-- A row is added in the call that cancels its job: a scheduled message is gone after it, and so is what a repeated call
+-- could make a row of.
 -- Returns "owners" when the owners have changed, or for each id "cancelled" (it never starts), "asked", "before" (it was
 -- cancelled by another call) or "unknown". O(ids × owners).
 --@include now_ms
 --@include finish
+--@include records
 
-local nonce, owners = ARGV[1], tonumber(ARGV[2])
-local known, ids = {}, {}
-for i = 3, 2 + owners do known[ARGV[i]] = true end
+local nonce, owners = ARGV[1], tonumber(ARGV[3])
+local known, ids, row_of = {}, {}, {}
+for i = 4, 3 + owners do known[ARGV[i]] = true end
 for _, owner in ipairs(redis.call("ZRANGE", KEYS[9], 0, -1)) do
   if not known[owner] then return "owners" end
 end
-for i = 3 + owners, #ARGV do ids[#ids + 1] = ARGV[i] end
+for i = 4 + owners, #ARGV, 2 do
+  local n = #ids + 1
+  ids[n], row_of[n] = ARGV[i], ARGV[i + 1]
+end
 if #ids == 0 then return {} end
 
 local is_held, is_due, noted = {}, {}, {}
-for i = 10, #KEYS do
+for i = 12, #KEYS do
   for n, token in ipairs(redis.call("HMGET", KEYS[i], unpack(ids))) do is_held[n] = is_held[n] or token end
 end
 for i = 2, 4 do
@@ -33,10 +42,10 @@ for i = 2, 4 do
 end
 for n, id in ipairs(ids) do noted[n] = redis.call("HMGET", KEYS[7], "cancel:" .. id, "asked:" .. id, "key:" .. id) end
 
-local answers, removed, words, notes = {}, {}, {}, {}
+local answers, removed, words, notes, rows = {}, {}, {}, {}, {}
 for n, id in ipairs(ids) do
   local cancelled, asked, key = unpack(noted[n])
-  local note = cancelled or asked
+  local note, ends = cancelled or asked, false
   if redis.call("HEXISTS", KEYS[1], id) == 0 then
     local word = ended_by(id, KEYS[5], KEYS[6])
     local move, by = string.match(word or "", "^(%S+) ?(%S*)")
@@ -48,13 +57,21 @@ for n, id in ipairs(ids) do
   elseif is_due[n] then
     redis.call("ZREM", is_due[n], id)
     removed[#removed + 1], words[#words + 1], answers[n] = id, "cancel " .. nonce, "cancelled"
+    ends = true
   else
     notes[#notes + 1], notes[#notes + 2], answers[n] = "cancel:" .. id, nonce, "cancelled"
+    ends = true
     if key then
       redis.call("HDEL", KEYS[7], "key:" .. id)
       if redis.call("HGET", KEYS[8], key) == id then redis.call("HDEL", KEYS[8], key) end
     end
   end
+  if ends and row_of[n] ~= "" then rows[#rows + 1] = row_of[n] end
+end
+if #rows > 0 then
+  local size = string.char(math.floor(#rows / 256), #rows % 256)
+  local packed = "\220" .. size .. table.concat(rows) -- a MessagePack array
+  pcall(record_ended, KEYS[10], KEYS[11], {}, 0, #rows, packed, { 0, 0, ARGV[2] })
 end
 if #notes > 0 then redis.call("HSET", KEYS[7], unpack(notes)) end
 finish(removed, words, nil, KEYS[1], KEYS[5], KEYS[6], KEYS[7], KEYS[8])

@@ -16,8 +16,8 @@ from apps.platform.audit.models import AuditEntry
 from apps.platform.bulk import steps
 from apps.platform.bulk.kinds import kind_of
 from apps.platform.bulk.models import BulkAct
-from broker.admin.cancel_many import cancel_many
 from broker.interface import Facilities
+from broker.stores.ended_jobs import decode_rows
 from tests.integration.bulk.conftest import Start
 from tests.waiting import wait_for
 
@@ -153,20 +153,28 @@ def test_step_repeated_after_a_kill_counts_each_job_once(
     assert states(facilities, ids) == {"cancelled"}
 
 
-def test_a_kill_between_the_cancellation_and_its_record_loses_no_record_of_a_waiting_job(
-    start: Start, finish: Finish, facilities: Facilities, work: Actor[Any, Any]
+def test_a_kill_between_the_cancellation_and_its_record_loses_no_job(
+    start: Start, finish: Finish, facilities: Facilities, work: Actor[Any, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job_id = work.send(1).message_id
+    waiting, scheduled = work.send(1).message_id, work.send_with_options(args=(2,), delay=600_000).message_id
     act = start("job.cancel", {"actor": "work"})
-    while (begun := steps.begin(act.pk, act.run)) is not None and not begun.items:
-        steps.finish(begun, [])
-    family = dramatiq.get_broker().lane("urgent")[0]  # type: ignore[attr-defined]
-    assert cancel_many(family, [job_id], nonce=act.nonce) == {job_id: "cancelled"}
+    taken = 0
+    while taken < 2:  # waiting and scheduled ones are taken apart
+        begun = steps.begin(act.pk, act.run)
+        assert begun is not None
+        with monkeypatch.context() as killed:
+            killed.setattr(facilities.records, "write_cancelled", lambda ended: None)
+            kind_of(act.kind).apply(begun.act, begun.items, repeated=False)
+        steps.finish(begun, kind_of(act.kind).apply(begun.act, begun.items, repeated=True))
+        taken += len(begun.items)
 
     act = finish(act)
 
-    record = facilities.records.read(job_id)
-    assert (act.done, act.skips) == (1, {})
+    assert (act.done, act.skips) == (2, {})
+    history = facilities.records.calls.command("XRANGE", facilities.records.keys.queue("urgent").history, "-", "+")
+    rows = [row for _, fields in history for row in decode_rows(fields[fields.index(b"rows") + 1])]
+    assert sorted((row.id, row.state) for row in rows) == sorted((id_, "cancelled") for id_ in (waiting, scheduled))
+    record = facilities.records.read(waiting)
     assert record is not None and record.state == "cancelled" and record.finished_at is not None
 
 

@@ -19,6 +19,8 @@ from broker.clock import EPOCH
 from broker.interface import facilities
 from broker.queue.operations import QueueOperations
 from broker.redis_broker import RedisBroker
+from broker.stores.job_record import cancelled_job
+from broker.stores.job_steps import ended_step
 
 # Pages of 500 messages that one step looks through, and that the count at the start looks through.
 PAGES: Final = 10
@@ -95,7 +97,7 @@ class BulkCancel:
         return Taken([], place, more=True)
 
     def apply(self, act: BulkAct, items: Sequence[Item], *, repeated: bool) -> list[str]:
-        """Cancel the messages, then record the cancellations."""
+        """Cancel the messages together with their rows for the history, then record the cancellations."""
         by_queue: dict[str, list[str]] = defaultdict(list)
         for job_id, queue in items:
             by_queue[queue].append(job_id)
@@ -105,8 +107,10 @@ class BulkCancel:
             # Read before: a scheduled message is taken out at once, and says what its record says.
             found = records.read_many(ids, queue=queue)
             known = [record for record in found if record is not None and not record.end_recorded]
-            answers |= cancel_many(_family(queue), ids, nonce=act.nonce)
-            records.write_cancelled([record for record in known if answers[record.id] == "cancelled"])
+            ends = [ended_step(record.queue, cancelled_job(record)) for record in known]
+            rows = dict.fromkeys(ids, b"") | {end.job_id: end.record for end in ends}
+            answers |= cancel_many(_family(queue), rows, nonce=act.nonce, history_bytes=records.history_share)
+            records.write_cancelled([end for end in ends if answers[end.job_id] == "cancelled"])
         return [REASONS.get(answers[job_id], "") for job_id, _ in items]
 
     def settle(self, act: BulkAct, items: Sequence[Item], answers: Sequence[str]) -> None:
