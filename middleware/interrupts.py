@@ -80,6 +80,7 @@ class ThreadInterrupts:
 
     def __init__(self) -> None:
         self.cancellation = CancelInterrupt
+        # Threads change it without the lock: who goes through it goes through a copy.
         self._tasks: dict[int, _ThreadTask] = {}
         self._lock = threading.RLock()
         self._soon = threading.Event()
@@ -117,7 +118,7 @@ class ThreadInterrupts:
     def cancel(self, job_id: str, *, after_s: float) -> None:
         """Raise in the thread of a job after a delay."""
         with self._lock:
-            for task in list(self._tasks.values()):
+            for task in self._tasks.copy().values():
                 if task.job_id == job_id and not task.cancelled:
                     task.cancelled, task.cancel_at_s = True, time.monotonic() + after_s
                     self._soon.set()
@@ -125,7 +126,7 @@ class ThreadInterrupts:
     def shut_down(self, job_ids: Collection[str]) -> None:
         """Raise in the threads of jobs."""
         with self._lock:
-            for ident, task in list(self._tasks.items()):
+            for ident, task in self._tasks.copy().items():
                 if task.job_id in job_ids:
                     self._raise_in(ident, task, Shutdown)
 
@@ -137,7 +138,7 @@ class ThreadInterrupts:
         now_s = time.monotonic()
         next_s = now_s + INTERVAL_S
         with self._lock:
-            for ident, task in list(self._tasks.items()):
+            for ident, task in self._tasks.copy().items():
                 if task.cancel_at_s <= now_s:
                     task.cancel_at_s = math.inf
                     self._raise_in(ident, task, self.cancellation)
