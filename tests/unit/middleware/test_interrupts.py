@@ -166,8 +166,8 @@ def test_a_task_that_ends_once_its_limit_was_found_due_is_not_interrupted() -> N
     arrived: list[BaseException] = []
 
     class Tasks(dict[int, Any]):
-        def items(self) -> Any:
-            taken = list(super().items())
+        def copy(self) -> dict[int, Any]:
+            taken = super().copy()
             if taken:
                 found.set()
                 ended.wait(0.5)
