@@ -128,7 +128,7 @@ def test_a_message_moved_for_later_runs_then_and_not_before(subject: Subject, ru
         wait_for(subject.at_rest)
 
     assert len(ran) == 1
-    assert ran[0][1] - moved_s >= 0.3
+    assert ran[0][1] - moved_s >= 0.299  # due times are whole milliseconds
 
 
 def test_a_moved_message_is_in_no_more_places_than_promised(subject: Subject) -> None:
