@@ -128,21 +128,16 @@ def test_a_task_that_was_cancelled_while_it_was_let_start_is_interrupted(interru
     limits.after_process_message(broker, message)
 
 
-def test_a_limit_that_is_raised_late_stays_out_of_what_comes_after_the_task(monkeypatch: pytest.MonkeyPatch) -> None:
-    interrupts = ThreadInterrupts()
-    raising, ended = threading.Event(), threading.Event()
+def arriving_after_the_end(
+    interrupts: ThreadInterrupts, due: threading.Event, ended: threading.Event
+) -> list[BaseException]:
+    """End a task once its limit is ``due``, and return the interrupts that arrive in its thread afterwards."""
     arrived: list[BaseException] = []
-    raise_now: Any = __import__("dramatiq.threading", fromlist=["x"]).raise_thread_exception
-
-    def raise_late(thread_id: int, exception: type[BaseException]) -> None:
-        raising.set()
-        ended.wait(0.1)  # the task ends between the look at its deadline and the exception
-        raise_now(thread_id, exception)
 
     def task() -> None:
         try:
             interrupts.begin("a-job", 0)
-            raising.wait(5)
+            due.wait(5)
             interrupts.end()
             ended.set()
             for _ in range(100):
@@ -150,20 +145,32 @@ def test_a_limit_that_is_raised_late_stays_out_of_what_comes_after_the_task(monk
         except TimeLimitExceeded as late:
             arrived.append(late)
 
-    monkeypatch.setattr("middleware.interrupts.raise_thread_exception", raise_late)
     thread = threading.Thread(target=task)
     thread.start()
-    while not raising.is_set():
+    while not due.is_set() and thread.is_alive():
         interrupts.raise_due()
     thread.join(5)
+    return arrived
 
-    assert arrived == []
+
+def test_a_limit_that_is_raised_late_stays_out_of_what_comes_after_the_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    interrupts = ThreadInterrupts()
+    raising, ended = threading.Event(), threading.Event()
+    raise_now: Any = __import__("dramatiq.threading", fromlist=["x"]).raise_thread_exception
+
+    def raise_late(thread_id: int, exception: type[BaseException]) -> None:
+        raising.set()
+        ended.wait(0.1)  # the task ends between the look at its deadline and the exception
+        raise_now(thread_id, exception)
+
+    monkeypatch.setattr("middleware.interrupts.raise_thread_exception", raise_late)
+
+    assert arriving_after_the_end(interrupts, raising, ended) == []
 
 
 def test_a_task_that_ends_once_its_limit_was_found_due_is_not_interrupted() -> None:
     interrupts = ThreadInterrupts()
     found, ended = threading.Event(), threading.Event()
-    arrived: list[BaseException] = []
 
     class Tasks(dict[int, Any]):
         def copy(self) -> dict[int, Any]:
@@ -173,25 +180,9 @@ def test_a_task_that_ends_once_its_limit_was_found_due_is_not_interrupted() -> N
                 ended.wait(0.5)
             return taken
 
-    def task() -> None:
-        try:
-            interrupts.begin("a-job", 0)
-            found.wait(5)
-            interrupts.end()
-            ended.set()
-            for _ in range(100):
-                threading.Event().wait(0.002)
-        except TimeLimitExceeded as late:
-            arrived.append(late)
-
     interrupts._tasks = Tasks()
-    thread = threading.Thread(target=task)
-    thread.start()
-    while not found.is_set():
-        interrupts.raise_due()
-    thread.join(5)
 
-    assert arrived == []
+    assert arriving_after_the_end(interrupts, found, ended) == []
     assert not interrupts._tasks
 
 
