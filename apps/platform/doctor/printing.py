@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from typing import Any
 
-from apps.platform.doctor.finding import EXIT_CODES, Finding, Severity, worst
+from apps.platform.operations.findings.finding import EXIT_CODES, Finding, Severity, worst
 from middleware.logs import printable
 
 VERDICTS: dict[Severity, str] = {"ok": "healthy", "warning": "warnings", "error": "errors"}

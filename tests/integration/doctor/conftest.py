@@ -10,7 +10,7 @@ import redis
 from django.conf import settings
 from django.test import override_settings
 
-from apps.platform.doctor.finding import Finding
+from apps.platform.operations.findings.finding import Finding
 from broker.keys.keys import Keys
 from broker.queue.operations import QueueOperations
 from broker.queue.results import Entry

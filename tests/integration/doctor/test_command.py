@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from django.core.management import call_command
 
-from apps.platform.doctor import examine, printing
-from apps.platform.doctor.finding import Finding, worst
+from apps.platform.doctor import printing
+from apps.platform.operations.findings import examine
+from apps.platform.operations.findings.finding import Finding, worst
 from broker.interface import Facilities
 from tests.chaos.server import ServerUnderTest
 from tests.integration.doctor.conftest import Configure

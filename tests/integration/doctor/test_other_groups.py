@@ -15,8 +15,8 @@ from django.utils import timezone
 
 from apps.platform.alerts.models import Alert, Delivery
 from apps.platform.dead_letters.projection import project
-from apps.platform.doctor import alerts, configuration, dead_letters, disk, scheduler
 from apps.platform.leadership import SCHEDULER, Leadership
+from apps.platform.operations.findings import alerts, configuration, dead_letters, disk, scheduler
 from apps.platform.schedules.models import ScheduleState
 from broker.interface import Facilities
 from broker.keys.keys import Keys

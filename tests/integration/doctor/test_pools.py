@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from django.conf import settings
 
-from apps.platform.doctor import pools, snapshot
-from apps.platform.doctor.finding import Finding
+from apps.platform.operations.findings import pools, snapshot
+from apps.platform.operations.findings.finding import Finding
 from broker.interface import Facilities
 from broker.queue.results import Entry
 from broker.stores.pool_reports import PoolReport

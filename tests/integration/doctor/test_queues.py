@@ -9,8 +9,8 @@ import dramatiq
 import pytest
 from dramatiq.message import Message
 
-from apps.platform.doctor import queues, snapshot
-from apps.platform.doctor.finding import Finding
+from apps.platform.operations.findings import queues, snapshot
+from apps.platform.operations.findings.finding import Finding
 from broker.interface import Facilities
 from broker.queue import administration, codec
 from broker.queue.results import Entry

@@ -7,9 +7,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from apps.platform.doctor import server
-from apps.platform.doctor.failures import run_checks
-from apps.platform.doctor.finding import Finding, FindingGroup
+from apps.platform.operations.findings import server
+from apps.platform.operations.findings.failures import run_checks
+from apps.platform.operations.findings.finding import Finding, FindingGroup
 from broker.health.keyspace_id import KeyspaceId
 from broker.keys.keys import Keys
 from broker.redis.calls import RedisCalls

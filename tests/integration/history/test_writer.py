@@ -12,12 +12,12 @@ import redis
 import structlog
 from prometheus_client import generate_latest
 
-from apps.platform.doctor import history
 from apps.platform.history import queries
 from apps.platform.history.filters import Filter
 from apps.platform.history.metrics import history_metrics
 from apps.platform.history.models import AttemptRow, JobRow, SearchValue
 from apps.platform.history.writer import HistoryWriter
+from apps.platform.operations.findings import history
 from broker.interface import Facilities
 from broker.keys.keys import Keys
 from broker.stores.ended_jobs import Failure, encode

@@ -17,7 +17,7 @@ from periodiq import cron
 
 from apps.platform.audit.models import AuditEntry
 from apps.platform.audit.services import Who
-from apps.platform.doctor.scheduler import look_at_ticks
+from apps.platform.operations.findings.scheduler import look_at_ticks
 from apps.platform.schedules import pauses
 from apps.platform.schedules.models import ScheduleState, ScheduleTick
 

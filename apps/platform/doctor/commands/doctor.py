@@ -11,9 +11,9 @@ from typing import Any
 from django.core.management.base import BaseCommand
 
 from apps.platform.console.command_help import show_examples
-from apps.platform.doctor.examine import examine
-from apps.platform.doctor.finding import EXIT_CODES, worst
 from apps.platform.doctor.printing import as_json, lines
+from apps.platform.operations.findings.examine import examine
+from apps.platform.operations.findings.finding import EXIT_CODES, worst
 
 EXAMPLES = """examples:
   manage.py doctor

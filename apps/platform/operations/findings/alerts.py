@@ -10,7 +10,7 @@ from django.utils import timezone
 
 from apps.platform.alerts.models import Alert, Delivery
 from apps.platform.console.formatting import ago
-from apps.platform.doctor.finding import Finding, FindingGroup
+from apps.platform.operations.findings.finding import Finding, FindingGroup
 
 GROUP = FindingGroup("alerts")
 LATELY = datetime.timedelta(days=1)

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from django.utils import timezone
 
 from apps.platform.console.formatting import duration
-from apps.platform.doctor.finding import Finding, FindingGroup
-from apps.platform.doctor.snapshot import quick_client
 from apps.platform.leadership import LEASE_S, SCHEDULER
+from apps.platform.operations.findings.finding import Finding, FindingGroup
+from apps.platform.operations.findings.snapshot import quick_client
 from apps.platform.schedules.models import ScheduleState
 from apps.platform.schedules.registry import schedules
 from apps.platform.schedules.ticks import minute_of

@@ -7,9 +7,9 @@ from contextlib import closing
 
 from apps.platform.conf import declared_yard
 from apps.platform.console.formatting import duration
-from apps.platform.doctor.finding import Finding, FindingGroup
-from apps.platform.doctor.snapshot import quick_client
 from apps.platform.leadership import HISTORY_WRITER, anyone_leads
+from apps.platform.operations.findings.finding import Finding, FindingGroup
+from apps.platform.operations.findings.snapshot import quick_client
 from broker.keys.keys import Keys
 from broker.redis.calls import RedisCalls
 from broker.stores.history_streams import HistoryStreams

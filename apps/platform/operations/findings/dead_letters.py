@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from apps.platform.dead_letters.queries import groups
-from apps.platform.doctor.finding import Finding, FindingGroup
+from apps.platform.operations.findings.finding import Finding, FindingGroup
 
 GROUP = FindingGroup("dead letters")
 SHOWN = 5

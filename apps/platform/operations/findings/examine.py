@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
-from apps.platform.doctor import (
+from apps.platform.operations.findings import (
     alerts,
     configuration,
     database,
@@ -19,8 +19,8 @@ from apps.platform.doctor import (
     server,
     snapshot,
 )
-from apps.platform.doctor.failures import run_checks
-from apps.platform.doctor.finding import Finding, FindingGroup
+from apps.platform.operations.findings.failures import run_checks
+from apps.platform.operations.findings.finding import Finding, FindingGroup
 
 DEADLINE_S = 2.0
 WHOLE_S = 9.0

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 from apps.platform.conf import declared_yard
 from apps.platform.console.formatting import duration, times
-from apps.platform.doctor.finding import Finding, FindingGroup
-from apps.platform.doctor.snapshot import QueueFacts, Snapshot
 from apps.platform.operations.diagnosis import MANY_RETRIES, SEEN_MS
+from apps.platform.operations.findings.finding import Finding, FindingGroup
+from apps.platform.operations.findings.snapshot import QueueFacts, Snapshot
 from broker.topology import Queue
 
 GROUP = FindingGroup("queues")

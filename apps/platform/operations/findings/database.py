@@ -12,7 +12,7 @@ from django.db import connection
 from django.db.migrations.executor import MigrationExecutor
 
 from apps.platform.conf import declared_yard
-from apps.platform.doctor.finding import Finding, FindingGroup
+from apps.platform.operations.findings.finding import Finding, FindingGroup
 from apps.platform.workers.checks.database import made_before
 
 GROUP = FindingGroup("database")

@@ -11,7 +11,7 @@ from django.core.checks.registry import registry
 from django.db import connection
 
 from apps.platform.conf import switchyard_settings
-from apps.platform.doctor.finding import Finding, FindingGroup, Severity
+from apps.platform.operations.findings.finding import Finding, FindingGroup, Severity
 from apps.platform.workers.checks import server_keeps_work, server_keeps_work_deployed
 
 GROUP = FindingGroup("configuration")

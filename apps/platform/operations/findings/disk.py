@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from apps.platform.conf import switchyard_settings
 from apps.platform.console.formatting import size
-from apps.platform.doctor.finding import Finding, FindingGroup, Severity
+from apps.platform.operations.findings.finding import Finding, FindingGroup, Severity
 from apps.platform.workers.metrics.restoring import gaps_of
 
 GROUP = FindingGroup("disk")

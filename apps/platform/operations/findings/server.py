@@ -12,7 +12,7 @@ from django.conf import settings
 
 from apps.platform.conf import declared_yard, switchyard_settings
 from apps.platform.console.formatting import size
-from apps.platform.doctor.finding import Finding, FindingGroup
+from apps.platform.operations.findings.finding import Finding, FindingGroup
 from apps.platform.operations.server_state import read_server_state
 from broker.health.keyspace_id import ACCEPT
 from broker.health.server import judge, read_facts

@@ -10,7 +10,7 @@ import redis
 from django.db import DatabaseError, ProgrammingError, connections
 
 from apps.platform.conf import switchyard_settings
-from apps.platform.doctor.finding import Finding, FindingGroup
+from apps.platform.operations.findings.finding import Finding, FindingGroup
 from apps.platform.operations.timeouts import NoAnswer, TimedCall
 from broker.errors import BrokerError
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from apps.platform.conf import declared_yard
 from apps.platform.console.formatting import duration
-from apps.platform.doctor.finding import Finding, FindingGroup
-from apps.platform.doctor.snapshot import Snapshot
+from apps.platform.operations.findings.finding import Finding, FindingGroup
+from apps.platform.operations.findings.snapshot import Snapshot
 from broker.shapes import LaneStats
 from broker.stores.pool_reports import ON_PURPOSE, PoolReport
 from broker.topology import Pool
