@@ -7,9 +7,9 @@ import sys
 from urllib.parse import unquote, urlsplit
 
 import dj_database_url
-from django.templatetags.static import static
 
 from apps import platform
+from apps.platform.console.page_templates import FOLDERS
 from broker.errors import SwitchyardError
 from project import login_lockout
 from project.config import BASE_DIR, load
@@ -104,6 +104,7 @@ AXES_IPWARE_META_PRECEDENCE_ORDER = ["REMOTE_ADDR"]
 TEMPLATES = [
     {
         "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": FOLDERS,  # every page of the admin stands in the room's frame
         "APP_DIRS": True,
         "OPTIONS": {
             "context_processors": [
@@ -186,25 +187,3 @@ SECURE_HSTS_SECONDS = _CONFIG.hsts_s
 SILENCED_SYSTEM_CHECKS = ["security.W005", "security.W021"]
 
 LOGGING_CONFIG = None  # middleware/logs.py configures logging, the same in web, workers and scheduler
-
-UNFOLD = {
-    "SITE_TITLE": "Switchyard",
-    "SITE_HEADER": "Switchyard",
-    "SITE_SYMBOL": "alt_route",
-    "SITE_FAVICONS": [
-        {"rel": "icon", "type": "image/svg+xml", "href": lambda request: static("switchyard_operations/favicon.svg")},
-    ],
-    "STYLES": [lambda request: static("switchyard_operations/room.css")],
-    "SIDEBAR": {"show_search": False, "navigation": "apps.platform.operations.navigation.groups"},
-    # The operations room's tokens (static/switchyard_operations/room.css), so that forms and lists look like its pages.
-    "COLORS": {
-        "base": {
-            "50": "#f5f6f8", "100": "#eef0f4", "200": "#dce0e6", "300": "#b9c1cb", "400": "#97a2af", "500": "#5c6673",
-            "600": "#434c59", "700": "#3a4450", "800": "#2c3540", "900": "#161b22", "950": "#0e1217",
-        },
-        "primary": {
-            "50": "#e7f0fa", "100": "#d3e4f7", "200": "#b3d1f2", "300": "#9ac3f1", "400": "#8ebcf1", "500": "#82b5f0",
-            "600": "#1d5fa6", "700": "#195391", "800": "#16477c", "900": "#172739", "950": "#0c1a2b",
-        },
-    },
-}  # fmt: skip

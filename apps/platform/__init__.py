@@ -21,6 +21,7 @@ APPS = (
     "queues",
     "schedules",
     "actors",
+    "frame",
     "doctor",
     "deployment",
     "serving",

@@ -1,25 +1,85 @@
-"""Base classes of all admin pages: unfold's if ``unfold`` is in ``INSTALLED_APPS``, Django's own otherwise."""
+"""Base classes of all admin pages, which stand in the room's frame: the same with and without a theme of the admin."""
 
 from __future__ import annotations
 
-from django.apps import apps
+from collections.abc import Callable, Mapping
+from functools import wraps
+from typing import Any
+
+from django.contrib import admin
+from django.contrib.admin import TabularInline
+from django.forms import CheckboxSelectMultiple
+from django.template.backends.django import Template
+from django.utils.html import format_html
 
 from apps.platform.console.list_queries import CheckedQuery
-
-if apps.is_installed("unfold"):
-    from unfold.admin import ModelAdmin as ThemedAdmin
-    from unfold.admin import TabularInline
-    from unfold.decorators import display
-    from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget as CheckboxSelectMultiple
-else:
-    from django.contrib.admin import TabularInline
-    from django.forms import CheckboxSelectMultiple
-
-    from apps.platform.console.stock_admin import StockAdmin as ThemedAdmin
-    from apps.platform.console.stock_admin import display
+from apps.platform.console.page_templates import framed
 
 __all__ = ["CheckboxSelectMultiple", "ModelAdmin", "TabularInline", "display"]
 
+# Variants of a label, and the class of the same meaning in room.css.
+LABEL_CLASSES = {"success": "sy-ok", "warning": "sy-warn", "danger": "sy-bad", "info": "sy-calm"}
 
-class ModelAdmin(CheckedQuery, ThemedAdmin):
-    """``ModelAdmin`` of every admin page."""
+
+class ModelAdmin(CheckedQuery, admin.ModelAdmin):
+    """Django's ``ModelAdmin`` in the room's frame.
+
+    ``list_before_template`` names a template that stands above the list.
+    """
+
+    list_before_template: str | None = None
+
+    @property
+    def change_list_template(self) -> Template:  # type: ignore[override]
+        """Return the page of the list."""
+        return framed("admin/change_list.html")
+
+    @property
+    def change_form_template(self) -> Template:  # type: ignore[override]
+        """Return the page of one row, and of a new one."""
+        return framed("admin/change_form.html")
+
+    @property
+    def delete_confirmation_template(self) -> Template:  # type: ignore[override]
+        """Return the question before a row is deleted."""
+        return framed("admin/delete_confirmation.html")
+
+    @property
+    def delete_selected_confirmation_template(self) -> Template:  # type: ignore[override]
+        """Return the question before chosen rows are deleted."""
+        return framed("admin/delete_selected_confirmation.html")
+
+    @property
+    def object_history_template(self) -> Template:  # type: ignore[override]
+        """Return the page of a row's changes."""
+        return framed("admin/object_history.html")
+
+
+def display(
+    *,
+    description: str,
+    label: Mapping[Any, str] | None = None,
+    ordering: str | None = None,
+    empty_value: str | None = None,
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Declare a column.
+
+    Args:
+        label: Label variant of each value. The column then returns the value, or the value and its text.
+    """
+
+    def decorate(column: Callable[..., Any]) -> Callable[..., Any]:
+        shown = column if label is None else _labelled(column, label)
+        return admin.display(shown, description=description, ordering=ordering, empty_value=empty_value)
+
+    return decorate
+
+
+def _labelled(column: Callable[..., Any], variants: Mapping[Any, str]) -> Callable[..., str]:
+    @wraps(column)
+    def shown(*args: Any) -> str:
+        result = column(*args)
+        value, text = result if isinstance(result, tuple) else (result, result)
+        return format_html('<span class="sy-word {}">{}</span>', LABEL_CLASSES.get(variants.get(value, ""), ""), text)
+
+    return shown

@@ -9,7 +9,6 @@ from django.test import Client, RequestFactory
 from django.urls import reverse
 
 from apps.platform.api.models import Token
-from apps.platform.console import admin_base, stock_admin
 from apps.platform.dead_letters import projection
 from broker.interface import Facilities
 from tests.factories.letters import letter
@@ -23,11 +22,6 @@ TOKENS = reverse("admin:switchyard_api_token_changelist")
 @pytest.fixture
 def dead_letter(facilities: Facilities) -> None:
     projection.project_or_log(letter())
-
-
-def test_base_classes_are_djangos_own() -> None:
-    assert issubclass(admin_base.ModelAdmin, stock_admin.StockAdmin)
-    assert admin_base.TabularInline is admin.TabularInline
 
 
 def test_every_list_and_add_page_renders(admin_client: Client, admin_user: User, rf: RequestFactory) -> None:

@@ -32,7 +32,7 @@ def test_no_badge_stands_beside_dead_letters_when_there_are_none(admin_client: C
     link = sidebar_link(admin_client.get(PAGE).content.decode())
 
     assert words(link)[-2:] == ["Dead", "letters"]
-    assert "bg-red" not in link
+    assert "sy-badge" not in link
 
 
 def test_the_badge_beside_dead_letters_is_their_number(admin_client: Client) -> None:
@@ -40,5 +40,5 @@ def test_the_badge_beside_dead_letters_is_their_number(admin_client: Client) -> 
 
     link = sidebar_link(admin_client.get(PAGE).content.decode())
 
-    assert words(link)[-3:] == ["Dead", "letters", "1"]
-    assert "bg-red" in link
+    assert words(link)[-4:] == ["Dead", "letters", "1", "open"]
+    assert "sy-badge" in link

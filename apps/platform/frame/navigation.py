@@ -1,0 +1,152 @@
+"""Menu of the operations room: the room's pages, then the products' pages, then settings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from django.contrib import admin
+from django.db import DatabaseError
+from django.http import HttpRequest
+from django.urls import NoReverseMatch, reverse
+
+from apps.platform.alerts import queries as alerts
+from apps.platform.dead_letters import queries as dead_letters
+
+# Models that a page of the room shows already, or whose rows nobody reads.
+LEFT_OUT_MODELS = frozenset(
+    {
+        ("switchyard_dead_letters", "DeadLetter"),
+        ("switchyard_alerts", "Alert"),
+        ("switchyard_jobs", "Job"),
+        ("switchyard_schedules", "ScheduleState"),
+        ("switchyard_api", "IdempotentRequest"),
+        ("django_dramatiq", "Task"),
+    }
+)
+# Django's own names of these say less than the words that people use for them.
+SETTINGS_WORDS = {
+    ("switchyard_api", "Token"): "API tokens",
+    ("auth", "User"): "Users",
+    ("auth", "Group"): "Groups of users",
+}
+SETTINGS_APPS = frozenset({"switchyard_api", "auth"})
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A line of the menu.
+
+    Args:
+        icon: Name of a shape in ``icons.html``.
+        key: Letter that opens the page after ``g``; "" for none.
+        badge: Number beside the name; "" for none.
+    """
+
+    title: str
+    address: str
+    icon: str = "page"
+    key: str = ""
+    badge: str = ""
+    active: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Entries of the menu with a heading."""
+
+    title: str
+    entries: tuple[Entry, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RoomPage:
+    """A page of the room as the menu declares it: its right, and paths below which it is the current one."""
+
+    title: str
+    name: str
+    icon: str
+    key: str
+    right: str
+
+
+ROOM = (
+    RoomPage("Overview", "switchyard-operations", "overview", "o", "switchyard_operations.view_operations"),
+    RoomPage("Queues", "switchyard-queues", "queues", "q", "switchyard_operations.view_operations"),
+    RoomPage("Actors", "switchyard-actors", "actors", "a", "switchyard_operations.view_operations"),
+    RoomPage("Workers", "switchyard-operations-workers", "workers", "w", "switchyard_operations.view_operations"),
+    RoomPage("Jobs", "admin:switchyard_jobs_job_changelist", "jobs", "j", "switchyard_jobs.view_job"),
+    RoomPage("Schedules", "switchyard-schedules", "schedules", "s", "switchyard_schedules.view_schedulestate"),
+    RoomPage(
+        "Dead letters",
+        "admin:switchyard_dead_letters_deadletter_changelist",
+        "letters",
+        "d",
+        "switchyard_dead_letters.view_deadletter",
+    ),
+    RoomPage("Alerts", "admin:switchyard_alerts_alert_changelist", "alerts", "l", "switchyard_alerts.view_alert"),
+    RoomPage("Bulk acts", "switchyard-bulk-acts", "bulk", "", "switchyard_bulk.view_bulkact"),
+)
+SETTINGS = (RoomPage("Audit log", "switchyard-audit", "audit", "", "switchyard_audit.view_auditentry"),)
+
+
+def menu(request: HttpRequest) -> tuple[Group, ...]:
+    """Return the groups of the menu with the pages that the user may see; groups without any are left out."""
+    found = admin.site.get_app_list(request)
+    groups = [
+        Group("Operations room", tuple(_room_entries(request, ROOM))),
+        *(Group(str(app["name"]), tuple(_model_entries(request, app))) for app in found if not _is_ours(app)),
+        Group("Settings", (*_settings_entries(request, found), *_room_entries(request, SETTINGS))),
+    ]
+    return tuple(group for group in groups if group.entries)
+
+
+def current(groups: Iterable[Group]) -> Entry | None:
+    """Return the entry of the page that is shown, or ``None``."""
+    return next((entry for group in groups for entry in group.entries if entry.active), None)
+
+
+def _room_entries(request: HttpRequest, pages: Iterable[RoomPage]) -> Iterable[Entry]:
+    for page in pages:
+        if not request.user.has_perm(page.right):
+            continue
+        try:
+            address = reverse(page.name)
+        except NoReverseMatch:  # a project that includes a part of the room
+            continue
+        active = request.path == address if page.icon == "overview" else request.path.startswith(_base(page, address))
+        yield Entry(page.title, address, page.icon, page.key, _badge(page), active)
+
+
+def _base(page: RoomPage, address: str) -> str:
+    # The quarantine and the silences stand beside their list: admin/switchyard_dead_letters/…
+    return address.rsplit("/", 2)[0] + "/" if page.icon in ("letters", "alerts") else address
+
+
+def _badge(page: RoomPage) -> str:
+    count = {"letters": dead_letters.open_count, "alerts": alerts.open_count}.get(page.icon, int)
+    try:
+        return f"{found:,}" if (found := count()) else ""
+    except DatabaseError:  # the page says so itself, where it needs the database
+        return ""
+
+
+def _is_ours(app: dict[str, Any]) -> bool:
+    return app["app_label"].startswith("switchyard_") or app["app_label"] in SETTINGS_APPS
+
+
+def _settings_entries(request: HttpRequest, found: Iterable[dict[str, Any]]) -> Iterable[Entry]:
+    for app in found:
+        if _is_ours(app):
+            yield from _model_entries(request, app)
+
+
+def _model_entries(request: HttpRequest, app: dict[str, Any]) -> Iterable[Entry]:
+    for model in app["models"]:
+        name = (app["app_label"], model["object_name"])
+        if name in LEFT_OUT_MODELS or not model.get("admin_url"):
+            continue
+        title = SETTINGS_WORDS.get(name) or str(model["name"])
+        address = model["admin_url"]
+        yield Entry(title[:1].upper() + title[1:], address, "list", active=request.path.startswith(address))
