@@ -48,6 +48,7 @@ class TokenAdmin(ModelAdmin):
     A superuser makes tokens for everybody; other users for themselves, with the scopes that their permissions cover.
     """
 
+    menu_title = "API tokens"
     form = TokenForm
     list_display = ("name", "owner", "shown_prefix", "shown_scopes", "shown_state", "last_used_at", "created_at")
     list_filter = ("revoked_at", "created_at")
@@ -145,6 +146,7 @@ class TokenAdmin(ModelAdmin):
 class IdempotentRequestAdmin(ReadOnly, ModelAdmin):
     """Requests stored with an Idempotency-Key, and their answers. Read-only but deletable."""
 
+    menu_title = "Idempotency keys"
     deletable = True
     list_display = ("key", "token", "shown_status", "claimed_at")
     search_fields = ("=key", "token__prefix", "token__name")

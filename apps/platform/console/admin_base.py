@@ -24,10 +24,12 @@ LABEL_CLASSES = {"success": "sy-ok", "warning": "sy-warn", "danger": "sy-bad", "
 class ModelAdmin(CheckedQuery, admin.ModelAdmin):
     """Django's ``ModelAdmin`` in the room's frame.
 
-    ``list_before_template`` names a template that stands above the list.
+    ``list_before_template`` names a template that stands above the list. ``menu_title`` is the name in the menu; the
+    model's own where it is ``None``, and "" leaves the list out of the menu.
     """
 
     list_before_template: str | None = None
+    menu_title: str | None = None
 
     @property
     def change_list_template(self) -> Template:  # type: ignore[override]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from django.contrib import admin
@@ -14,15 +14,11 @@ from django.urls import NoReverseMatch, reverse
 from apps.platform.alerts import queries as alerts
 from apps.platform.dead_letters import queries as dead_letters
 
-# Models that a page of the room shows already, or whose rows nobody reads.
-LEFT_OUT_MODELS = frozenset(
+# Apps whose pages the room has better ones for.
+LEFT_OUT_APPS = frozenset(
     {
-        ("switchyard_dead_letters", "DeadLetter"),
-        ("switchyard_alerts", "Alert"),
-        ("switchyard_jobs", "Job"),
-        ("switchyard_schedules", "ScheduleState"),
-        ("switchyard_api", "IdempotentRequest"),
-        ("django_dramatiq", "Task"),
+        *("switchyard_dead_letters", "switchyard_alerts", "switchyard_jobs", "switchyard_schedules"),
+        "django_dramatiq",
     }
 )
 # Django's own names of these say less than the words that people use for them.
@@ -32,6 +28,8 @@ SETTINGS_WORDS = {
     ("auth", "Group"): "Groups of users",
 }
 SETTINGS_APPS = frozenset({"switchyard_api", "auth"})
+# Settings in this order, by the words of the menu; others follow by name.
+SETTINGS_ORDER = ("API tokens", "Audit log", "Users", "Groups")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,14 +37,14 @@ class Entry:
     """A line of the menu.
 
     Args:
-        icon: Name of a shape in ``icons.html``.
+        icon: Name of a shape in ``icon.html``; "" for none.
         key: Letter that opens the page after ``g``; "" for none.
         badge: Number beside the name; "" for none.
     """
 
     title: str
     address: str
-    icon: str = "page"
+    icon: str = ""
     key: str = ""
     badge: str = ""
     active: bool = False
@@ -54,10 +52,16 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Entries of the menu with a heading."""
+    """Entries of the menu with a heading; ``folds`` are headings below it that open and close."""
 
     title: str
-    entries: tuple[Entry, ...]
+    entries: tuple[Entry, ...] = ()
+    folds: tuple[Group, ...] = ()
+
+    @property
+    def active(self) -> bool:
+        """Whether the page that is shown is among the entries."""
+        return any(entry.active for entry in self.entries)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,18 +97,20 @@ SETTINGS = (RoomPage("Audit log", "switchyard-audit", "audit", "", "switchyard_a
 
 def menu(request: HttpRequest) -> tuple[Group, ...]:
     """Return the groups of the menu with the pages that the user may see; groups without any are left out."""
-    found = admin.site.get_app_list(request)
+    found = [app for app in admin.site.get_app_list(request) if app["app_label"] not in LEFT_OUT_APPS]
+    folds = [Group(str(app["name"]), tuple(_model_entries(request, app))) for app in found if not _is_ours(app)]
     groups = [
         Group("Operations room", tuple(_room_entries(request, ROOM))),
-        *(Group(str(app["name"]), tuple(_model_entries(request, app))) for app in found if not _is_ours(app)),
-        Group("Settings", (*_settings_entries(request, found), *_room_entries(request, SETTINGS))),
+        Group("Product", folds=tuple(fold for fold in folds if fold.entries)),
+        Group("Settings", tuple(_settings_entries(request, found))),
     ]
-    return tuple(group for group in groups if group.entries)
+    return tuple(group for group in groups if group.entries or group.folds)
 
 
 def current(groups: Iterable[Group]) -> Entry | None:
     """Return the entry of the page that is shown, or ``None``."""
-    return next((entry for group in groups for entry in group.entries if entry.active), None)
+    everything = [each for group in groups for each in (group, *group.folds)]
+    return next((entry for group in everything for entry in group.entries if entry.active), None)
 
 
 def _room_entries(request: HttpRequest, pages: Iterable[RoomPage]) -> Iterable[Entry]:
@@ -136,17 +142,22 @@ def _is_ours(app: dict[str, Any]) -> bool:
     return app["app_label"].startswith("switchyard_") or app["app_label"] in SETTINGS_APPS
 
 
-def _settings_entries(request: HttpRequest, found: Iterable[dict[str, Any]]) -> Iterable[Entry]:
+def _settings_entries(request: HttpRequest, found: Iterable[dict[str, Any]]) -> list[Entry]:
+    entries = list(_room_entries(request, SETTINGS))
     for app in found:
         if _is_ours(app):
-            yield from _model_entries(request, app)
+            entries += (replace(entry, icon=entry.icon or "settings") for entry in _model_entries(request, app))
+    known = {title: place for place, title in enumerate(SETTINGS_ORDER)}
+    return sorted(entries, key=lambda entry: (known.get(entry.title, len(known)), entry.title))
 
 
 def _model_entries(request: HttpRequest, app: dict[str, Any]) -> Iterable[Entry]:
     for model in app["models"]:
-        name = (app["app_label"], model["object_name"])
-        if name in LEFT_OUT_MODELS or not model.get("admin_url"):
+        if not model.get("admin_url"):
             continue
-        title = SETTINGS_WORDS.get(name) or str(model["name"])
+        declared = getattr(admin.site.get_model_admin(model["model"]), "menu_title", None)
+        title = str(model["name"]) if declared is None else declared
+        if not title:
+            continue
         address = model["admin_url"]
-        yield Entry(title[:1].upper() + title[1:], address, "list", active=request.path.startswith(address))
+        yield Entry(title[:1].upper() + title[1:], address, active=request.path.startswith(address))

@@ -37,4 +37,5 @@ urlpatterns = [
     path("", include("apps.platform.actors.urls")),
     path("", include("apps.platform.audit.urls")),
     path("", include("apps.platform.bulk.urls")),
+    path("", include("apps.platform.frame.urls")),
 ]

@@ -52,6 +52,7 @@ def send_each(
 class ReconciliationAdmin(ReadOnly, ModelAdmin):
     """Reconciled months. Adding a month reconciles it."""
 
+    menu_title = "Reconciled months"
     list_display = ["month", "matched", "unmatched", "corrected", "started_at", "finished_at", "invoices"]
     list_per_page = 50
     search_fields = ["month"]
@@ -90,6 +91,7 @@ class ReconciliationAdmin(ReadOnly, ModelAdmin):
 class ReconciliationEntryAdmin(ReadOnly, ModelAdmin):
     """Reconciled invoices and their outcomes."""
 
+    menu_title = "Reconciled invoices"
     list_display = ["invoice", "reconciliation", "expected", "paid", "shown_outcome", "corrected_from", "corrected_at"]
     list_per_page = 50
     list_filter = ["outcome", "corrected_from", "reconciliation"]

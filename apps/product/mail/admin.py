@@ -27,6 +27,7 @@ MAX_PAGE = 10_000
 class SentMailAdmin(ReadOnly, ModelAdmin):
     """Mails of all jobs, with actions that send to the same address again."""
 
+    menu_title = "Sent mail"
     deletable = True
     list_display = ("template", "to", "shown_state", "runs", "created_at", "sent_at")
     list_filter = ("state", "template", "created_at")

@@ -210,6 +210,7 @@ class DeliveryAdmin(ReadOnly, ModelAdmin):
 class AttemptAdmin(ReadOnly, ModelAdmin):
     """Attempts of all deliveries, to search for failures."""
 
+    menu_title = "Delivery attempts"
     list_display = ("at", "delivery", "number", "status_code", "duration_ms", "error")
     list_filter = ("status_code", "at")
     list_select_related = ("delivery__event",)

@@ -11,11 +11,10 @@ from django import template
 from django.utils import timezone
 
 from apps.platform.frame.navigation import Entry, Group, current, menu
+from apps.platform.frame.strip import STRIP, KeptVerdict
+from apps.platform.frame.theme import KEYS_COOKIE, THEME_COOKIE, THEMES
 
 register = template.Library()
-
-THEME_COOKIE = "switchyard_theme"
-THEMES = ("light", "dark")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,12 +23,14 @@ class Frame:
 
     Args:
         theme: Chosen colour scheme; "" for that of the browser.
+        keys: Whether keys lead to pages.
         where: Host that serves the page, so that two yards are not mistaken for one another.
     """
 
     groups: tuple[Group, ...]
     current: Entry | None
     theme: str
+    keys: bool
     where: str
     at: datetime
 
@@ -39,10 +40,23 @@ def room_frame(context: Mapping[str, Any]) -> Frame:
     """Return the frame of the page; without a menu for somebody who is not logged in, and in a pop-up window."""
     request = context.get("request")
     if request is None:
-        return Frame((), None, "", "", timezone.now())
+        return Frame((), None, "", True, "", timezone.now())
     theme = request.COOKIES.get(THEME_COOKIE, "")
     user = getattr(request, "user", None)
     groups = (
         menu(request) if user is not None and user.is_active and user.is_staff and not context.get("is_popup") else ()
     )
-    return Frame(groups, current(groups), theme if theme in THEMES else "", request.get_host(), timezone.now())
+    return Frame(
+        groups=groups,
+        current=current(groups),
+        theme=theme if theme in THEMES else "",
+        keys=request.COOKIES.get(KEYS_COOKIE) != "off",
+        where=request.get_host(),
+        at=timezone.now(),
+    )
+
+
+@register.simple_tag
+def room_strip() -> KeptVerdict:
+    """Return the verdict that stands above every page."""
+    return STRIP.verdict()

@@ -1,0 +1,86 @@
+"""Search among jobs and rows of the database: jobs, owners, arguments, dead letters, alerts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import dramatiq
+from django.db.models import Count, Q
+from django.urls import reverse
+
+from apps.platform.alerts.models import Alert
+from apps.platform.console.links import alert_url, job_url, jobs_url, letter_url
+from apps.platform.dead_letters.models import DeadLetter
+from apps.platform.frame.hits import Hit
+from apps.platform.history.filters import Filter
+from apps.platform.history.models import SearchValue
+from apps.platform.history.search_values import search_text, searched_names
+from apps.platform.jobs.listing.pages import find_jobs
+from apps.platform.jobs.passport.reading import passport_of
+from apps.platform.jobs.queries import is_job_id, is_message_id, written_id
+
+MOST = 10
+DIGITS = 15
+
+
+def jobs(asked: str) -> Iterator[Hit]:
+    """Find a job by its id.
+
+    Raises:
+        BrokerUnavailable: the broker did not answer.
+    """
+    job_id = written_id(asked)
+    passport = passport_of(job_id) if is_message_id(job_id) else None
+    if passport is not None:
+        yield Hit(passport.id, job_url(passport.id), is_exact=True, is_id=True)
+
+
+def owners(asked: str) -> Iterator[Hit]:
+    """Find an owner by its whole name."""
+    page = find_jobs(Filter(owner=asked), limit=1)
+    if page.lines:
+        yield Hit(asked, jobs_url(owner=asked), "jobs of this owner", is_exact=True)
+
+
+def arguments(asked: str) -> Iterator[Hit]:
+    """Find jobs by an argument: ``name=value``, or the value of any argument that an actor lists in ``search``."""
+    name, equals, value = (part.strip() for part in asked.partition("="))
+    if equals and name:
+        page = find_jobs(Filter(argument=(name, value)), limit=1)
+        if page.lines:
+            yield Hit(f"{name}={value}", jobs_url(argument=f"{name}={value}"), "jobs with this argument", is_exact=True)
+        return
+    names = {name for actor in dramatiq.get_broker().actors for name in searched_names(actor)}
+    rows = SearchValue.objects.filter(name__in=names, value=search_text(asked) or "")
+    for row in rows.values("name").annotate(count=Count("id")).order_by("name")[:MOST]:
+        argument = f"{row['name']}={asked}"
+        yield Hit(argument, jobs_url(argument=argument), f"{row['count']:,} jobs that have ended", is_exact=True)
+
+
+def letters(asked: str) -> Iterator[Hit]:
+    """Find dead letters by the id of their message, and groups by fingerprint, actor or error."""
+    if is_job_id(written_id(asked)):
+        for row in DeadLetter.objects.filter(message_id=written_id(asked)).order_by("-died_at")[:MOST]:
+            yield Hit(f"{row.exception} of {row.actor}", letter_url(row.pk), row.get_state_display().lower())
+        return
+    address = reverse("admin:switchyard_dead_letters_deadletter_changelist")
+    text = Q(exception__icontains=asked) | Q(error__icontains=asked) | Q(actor=asked) | Q(queue=asked)
+    rows = DeadLetter.objects.filter(text | Q(fingerprint=asked), is_open=1)
+    groups = rows.values("fingerprint", "exception", "actor").annotate(count=Count("id")).order_by("-count")
+    for group in groups[:MOST]:
+        yield Hit(
+            f"{group['exception']} of {group['actor']}",
+            f"{address}?fingerprint={group['fingerprint']}",
+            f"{group['count']:,} open",
+            is_id=group["fingerprint"] == asked,
+        )
+
+
+def alerts(asked: str) -> Iterator[Hit]:
+    """Find alerts by number, title or fingerprint."""
+    wanted = Q(title__icontains=asked) | Q(fingerprint=asked)
+    number = asked.upper().removeprefix("A-")
+    if number.isdecimal() and len(number) <= DIGITS:
+        wanted |= Q(pk=int(number))
+    for alert in Alert.objects.filter(wanted)[:MOST]:
+        yield Hit(alert.title, alert_url(alert.pk), f"A-{alert.pk}, {alert.get_state_display().lower()}")
