@@ -9,7 +9,7 @@ from urllib.parse import unquote, urlsplit
 import dj_database_url
 
 from apps import platform
-from apps.platform.console.page_templates import FOLDERS
+from apps.platform.console.page_folders import FOLDERS
 from broker.errors import SwitchyardError
 from project import login_lockout
 from project.config import BASE_DIR, load

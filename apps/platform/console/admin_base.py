@@ -9,11 +9,10 @@ from typing import Any
 from django.contrib import admin
 from django.contrib.admin import TabularInline
 from django.forms import CheckboxSelectMultiple
-from django.template.backends.django import Template
 from django.utils.html import format_html
 
 from apps.platform.console.list_queries import CheckedQuery
-from apps.platform.console.page_templates import framed
+from apps.platform.console.page_templates import Framed
 
 __all__ = ["CheckboxSelectMultiple", "ModelAdmin", "TabularInline", "display"]
 
@@ -21,7 +20,7 @@ __all__ = ["CheckboxSelectMultiple", "ModelAdmin", "TabularInline", "display"]
 LABEL_CLASSES = {"success": "sy-ok", "warning": "sy-warn", "danger": "sy-bad", "info": "sy-calm"}
 
 
-class ModelAdmin(CheckedQuery, admin.ModelAdmin):
+class ModelAdmin(CheckedQuery, Framed):
     """Django's ``ModelAdmin`` in the room's frame.
 
     ``list_before_template`` names a template that stands above the list. ``menu_title`` is the name in the menu; the
@@ -30,31 +29,6 @@ class ModelAdmin(CheckedQuery, admin.ModelAdmin):
 
     list_before_template: str | None = None
     menu_title: str | None = None
-
-    @property
-    def change_list_template(self) -> Template:  # type: ignore[override]
-        """Return the page of the list."""
-        return framed("admin/change_list.html")
-
-    @property
-    def change_form_template(self) -> Template:  # type: ignore[override]
-        """Return the page of one row, and of a new one."""
-        return framed("admin/change_form.html")
-
-    @property
-    def delete_confirmation_template(self) -> Template:  # type: ignore[override]
-        """Return the question before a row is deleted."""
-        return framed("admin/delete_confirmation.html")
-
-    @property
-    def delete_selected_confirmation_template(self) -> Template:  # type: ignore[override]
-        """Return the question before chosen rows are deleted."""
-        return framed("admin/delete_selected_confirmation.html")
-
-    @property
-    def object_history_template(self) -> Template:  # type: ignore[override]
-        """Return the page of a row's changes."""
-        return framed("admin/object_history.html")
 
 
 def display(

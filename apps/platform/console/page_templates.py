@@ -1,21 +1,18 @@
-"""Templates of admin pages in the room's frame: Django's own, whatever theme the project's admin has."""
+"""Pages of an admin class in the room's frame: Django's templates and scripts, whatever theme the admin has."""
 
 from __future__ import annotations
 
 from functools import cache
-from pathlib import Path
 from typing import Any
 
-import django.contrib.admin
+from django import forms
 from django.conf import settings
+from django.contrib import admin
 from django.template.backends.django import DjangoTemplates, Template
 
+from apps.platform.console.page_folders import FOLDERS
+
 BACKEND = "django.template.backends.django.DjangoTemplates"
-# In this order: Django's templates extend admin/base.html, and the first folder has the one with the room's frame.
-FOLDERS = (
-    Path(__file__).resolve().parents[1] / "frame" / "admin_templates",
-    Path(django.contrib.admin.__file__).parent / "templates",
-)
 
 
 def framed(name: str) -> Template:
@@ -30,3 +27,46 @@ def _engine() -> DjangoTemplates:
     options = {name: value for name, value in declared.get("OPTIONS", {}).items() if name != "loaders"}
     folders = [*FOLDERS, *declared.get("DIRS", ())]
     return DjangoTemplates({"NAME": "switchyard", "DIRS": folders, "APP_DIRS": True, "OPTIONS": options})
+
+
+# Scripts of Django that a theme in front of it replaces with its own of the same name.
+SCRIPTS = {
+    "admin/js/actions.js": "switchyard_frame/django/actions.js",
+    "admin/js/admin/RelatedObjectLookups.js": "switchyard_frame/django/RelatedObjectLookups.js",
+}
+
+
+class Framed(admin.ModelAdmin):
+    """Django's pages in the room's frame. Stands before another admin class in the list of base classes."""
+
+    @property
+    def media(self) -> forms.Media:
+        """Return the scripts and style sheets of the class, with Django's own."""
+        found = super().media
+        scripts = [SCRIPTS.get(path, path) for path in found._js]  # type: ignore[attr-defined]
+        return forms.Media(css=found._css, js=scripts)  # type: ignore[attr-defined]
+
+    @property
+    def change_list_template(self) -> Template:  # type: ignore[override]
+        """Return the page of the list."""
+        return framed("admin/change_list.html")
+
+    @property
+    def change_form_template(self) -> Template:  # type: ignore[override]
+        """Return the page of one row, and of a new one."""
+        return framed("admin/change_form.html")
+
+    @property
+    def delete_confirmation_template(self) -> Template:  # type: ignore[override]
+        """Return the question before a row is deleted."""
+        return framed("admin/delete_confirmation.html")
+
+    @property
+    def delete_selected_confirmation_template(self) -> Template:  # type: ignore[override]
+        """Return the question before chosen rows are deleted."""
+        return framed("admin/delete_selected_confirmation.html")
+
+    @property
+    def object_history_template(self) -> Template:  # type: ignore[override]
+        """Return the page of a row's changes."""
+        return framed("admin/object_history.html")

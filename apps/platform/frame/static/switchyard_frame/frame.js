@@ -66,7 +66,7 @@
     last = at < 0 ? (last && all[last] ? last : step > 0 ? 0 : all.length - 1) : at + step;
     last = Math.min(Math.max(last, 0), all.length - 1);
     const row = all[last];
-    (row.querySelector("th a[href], td a[href], a[href]") ?? row.querySelector("input")).focus();
+    (row.querySelector("a[data-open]") ?? row.querySelector("th a[href], td a[href], a[href]") ?? row.querySelector("input")).focus();
     row.scrollIntoView({ block: "nearest" });
   }
   function choose() {
