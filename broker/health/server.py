@@ -51,6 +51,7 @@ class ServerFacts:
         max_bytes: Memory it may use; 0 for any.
         disk_refuses: It could not write to its disk, and refuses work for that.
         hidden: Its own words when it does not tell this user everything; "" when it does.
+        uptime_s: Seconds since its start.
     """
 
     name: str
@@ -65,6 +66,7 @@ class ServerFacts:
     max_bytes: int
     disk_refuses: bool
     hidden: str
+    uptime_s: int | None = None
 
 
 FACT_COMMANDS: Final = (("INFO",), ("CONFIG", "GET", *SETTINGS))
@@ -105,6 +107,7 @@ def facts_of(info: bytes | BrokerError, config: Sequence[bytes] | BrokerError) -
         max_bytes=int(found.get("maxmemory", 0)),
         disk_refuses=found.get("aof_last_write_status", "ok") != "ok",
         hidden=hidden,
+        uptime_s=int(found["uptime_in_seconds"]) if "uptime_in_seconds" in found else None,
     )
 
 

@@ -48,6 +48,10 @@ class Keys:
         """String: the report of one supervisor as JSON. Expires after the supervisor's end."""
         return f"{self.prefix}:{{pools}}:{member}"
 
+    def pool_beats(self) -> str:
+        """Hash: member -> time of its last report (ms), of every supervisor that did not end in order."""
+        return f"{self.prefix}:{{pools}}:beats"
+
     def stacks_asked(self, member: str) -> str:
         """String: the last request for the stacks of a supervisor's children. Expires after 15 s."""
         return f"{self.prefix}:{{pools}}:asked:{member}"

@@ -16,6 +16,8 @@ REPORT_TTL_MS = 15_000
 # Reasons for which children are replaced on purpose: recycling, or a running job that was cancelled.
 ON_PURPOSE = ("recycled", "cancelled")
 ANSWER_TTL_MS = 60_000
+# Supervisors that were killed are remembered so long.
+SILENT_KEPT_MS = 3_600_000
 # Form of a request for stacks. Others were written by hand and are ignored.
 REQUEST = re.compile(rb"[\w-]{1,64}")
 
@@ -55,6 +57,20 @@ class PoolReport:
 
 
 @dataclass(frozen=True, slots=True)
+class SilentSupervisor:
+    """A supervisor that reported, did not end in order, and reports no more.
+
+    Args:
+        beat_at: Time of its last report, ms since the epoch.
+    """
+
+    pool: str
+    host: str
+    pid: int
+    beat_at: int
+
+
+@dataclass(frozen=True, slots=True)
 class Stack:
     """Stack of a thread or greenlet: frames as ``file:line function``, innermost first."""
 
@@ -87,6 +103,7 @@ class PoolReports:
             [
                 ("SET", self._keys.pool_report(member), json.dumps(asdict(report)), "PX", REPORT_TTL_MS),
                 ("SADD", self._keys.pool_reports(), member),
+                ("HSET", self._keys.pool_beats(), member, report.beat_at),
                 ("GET", self._keys.stacks_asked(member)),
             ]
         )
@@ -115,7 +132,13 @@ class PoolReports:
     def remove(self, report: PoolReport) -> None:
         """Remove a report when its supervisor ends."""
         member = report.member
-        self._calls.pipeline([("DEL", self._keys.pool_report(member)), ("SREM", self._keys.pool_reports(), member)])
+        self._calls.pipeline(
+            [
+                ("DEL", self._keys.pool_report(member)),
+                ("SREM", self._keys.pool_reports(), member),
+                ("HDEL", self._keys.pool_beats(), member),
+            ]
+        )
 
     def read_all(self) -> list[PoolReport]:
         """Return the reports of all live supervisors, by pool and host; remove the expired ones from the index."""
@@ -129,6 +152,27 @@ class PoolReports:
             self._calls.command("SREM", index, *lapsed)
         reports = [_read(report) for report in found if report is not None]
         return [report for report in reports if report is not None]
+
+    def read_silent(self, reports: Sequence[PoolReport], now: int) -> list[SilentSupervisor]:
+        """Return the supervisors that were killed, stopped or cut off within the last hour; forget older ones.
+
+        Args:
+            reports: As :meth:`read_all` returned them.
+            now: Time, ms since the epoch.
+        """
+        beats = self._calls.command("HGETALL", self._keys.pool_beats())
+        live = {report.member for report in reports}
+        found, forgotten = [], []
+        for name, beat in zip(beats[::2], beats[1::2], strict=True):
+            pool, _, rest = str(name, "utf-8", "replace").partition(":")
+            host, _, pid = rest.rpartition(":")
+            if not (beat.isdigit() and pid.isdecimal()) or int(beat) < now - SILENT_KEPT_MS:
+                forgotten.append(name)
+            elif f"{pool}:{host}:{pid}" not in live:
+                found.append(SilentSupervisor(pool, host, int(pid), int(beat)))
+        if forgotten:
+            self._calls.command("HDEL", self._keys.pool_beats(), *forgotten)
+        return sorted(found, key=lambda one: (one.pool, one.host, one.pid))
 
 
 def _read(data: bytes) -> PoolReport | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict
 from typing import Any
 
 from apps.platform.operations.findings.finding import EXIT_CODES, Finding, Severity, worst
@@ -11,6 +10,8 @@ from middleware.logs import printable
 
 VERDICTS: dict[Severity, str] = {"ok": "healthy", "warning": "warnings", "error": "errors"}
 WIDTH = max(map(len, EXIT_CODES))
+# Fields in JSON; the others are of pages.
+PUBLISHED = ("group", "code", "severity", "seen", "cause", "next", "subject")
 INDENT = " " * (WIDTH + 4)
 
 
@@ -22,7 +23,7 @@ def as_json(findings: list[Finding], *, took_ms: int) -> dict[str, Any]:
         "exit_code": EXIT_CODES[severity],
         "took_ms": took_ms,
         "counts": {level: sum(found.severity == level for found in findings) for level in EXIT_CODES},
-        "findings": [asdict(found) for found in findings],
+        "findings": [{name: getattr(found, name) for name in PUBLISHED} for found in findings],
     }
 
 

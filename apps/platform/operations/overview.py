@@ -2,35 +2,32 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from dataclasses import dataclass, replace
+from datetime import datetime
 
 from django.db import DatabaseError
 from django.utils import timezone
 
 from apps.platform.alerts import queries as alerts
 from apps.platform.alerts.models import Alert
-from apps.platform.conf import declared_yard
+from apps.platform.conf import declared_yard, switchyard_settings
 from apps.platform.dead_letters import queries as dead_letters
 from apps.platform.history.writer_state import why_missing
-from apps.platform.jobs.running import RunningJob, running_or_none
+from apps.platform.jobs.running import RunningJob
 from apps.platform.operations.diagnosis import Verdict, diagnose
+from apps.platform.operations.findings import held
+from apps.platform.operations.findings.examine import KEPT
+from apps.platform.operations.findings.facts import YardFacts, facts_of
 from apps.platform.operations.metrics_broker import YARD_STATE
 from apps.platform.operations.queries import PoolState, YardState
-from apps.platform.operations.rows import Row, yard_rows
+from apps.platform.operations.rows import Row, RowStatus, yard_rows
 from apps.platform.operations.svg import Drawing, draw
 from apps.platform.operations.timeouts import NoAnswer
 from apps.platform.schedules import queries as schedules
 from apps.platform.schedules.queries import ScheduleRow
 from broker.errors import BrokerError
-from broker.topology import Yard
 
 TIMEOUT_S = 2.0
-RECENT = timedelta(minutes=10)
-# Actors that are named; the others are counted together.
-NAMED = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,19 +67,20 @@ class Room:
 
 def overview() -> Room:
     """Read the overview; waits at most 2 s for the broker."""
-    state = _state()
-    rows = yard_rows(declared_yard(), state)
-    recent: list[dead_letters.LetterGroup] | None
+    state, away = _state()
+    facts = facts_of(state) if state else None
+    rows = _shown_rows(facts) if facts else yard_rows(declared_yard(), None)
     latest: tuple[Alert, ...] | None
     try:
-        recent, open_letters = dead_letters.groups(since=timezone.now() - RECENT), dead_letters.open_count()
+        open_letters = dead_letters.open_count()
         latest, paused = tuple(alerts.recent()), schedules.paused(timezone.now())
     except DatabaseError:
-        recent, open_letters, latest, paused = None, 0, None, []
+        open_letters, latest, paused = 0, None, []
     pools = list(state.pools.values()) if state else []
-    running = running_or_none() if state else None
+    verdict = diagnose(facts, KEPT.findings(), open_letters, away)
+    told = any(found.finding.group == "history" for found in verdict.findings)
     return Room(
-        verdict=diagnose(rows, state, recent, open_letters, slot_holders(declared_yard(), running or ())),
+        verdict=verdict,
         rows=tuple((row, draw(row)) for row in rows),
         pools=tuple(_pool_row(pool.name, state) for pool in declared_yard().pools),
         pools_up=sum(pool.up for pool in pools),
@@ -92,36 +90,31 @@ def overview() -> Room:
         paused_schedules=tuple(paused),
         at=timezone.now(),
         away=state is None,
-        running=running,
-        unwritten=why_missing() if state else "",
+        running=facts.running if facts else None,
+        unwritten=why_missing() if state and not told else "",
     )
 
 
-def slot_holders(yard: Yard, running: Iterable[RunningJob]) -> dict[str, str]:
-    """Return for each queue in whose pools something runs which actors run there: ``6 × export, 2 × others``."""
-    by_pool: dict[str, Counter[str]] = {}
-    for job in running:
-        by_pool.setdefault(job.holder.pool, Counter())[job.actor] += 1
-    found = {}
-    for queue in yard.queues:
-        counts = sum((by_pool.get(pool.name, Counter()) for pool in yard.pools_of(queue.name)), Counter[str]())
-        if counts:
-            found[queue.name] = _words(counts)
-    return found
+def _shown_rows(facts: YardFacts) -> list[Row]:
+    """Return the rows, with the state of queues whose messages a limit holds back."""
+    shown = []
+    for row in facts.rows:
+        groups = [group for group in facts.held.get(row.queue, ()) if held.is_long(row.queue, group)]
+        if row.kind == "queue" and groups and row.state.level == "ok":
+            row = replace(row, state=RowStatus("Limited", "warn", held.limited_text(groups[0])))
+        shown.append(row)
+    return shown
 
 
-def _words(counts: Counter[str]) -> str:
-    first = counts.most_common(NAMED)
-    others = counts.total() - sum(count for _, count in first)
-    named = [f"{count:,} × {actor}" for actor, count in first]
-    return ", ".join([*named, f"{others:,} × others"] if others else named)
-
-
-def _state() -> YardState | None:
+def _state() -> tuple[YardState | None, str]:
+    """Return the state of the yard, or why there is none."""
     try:
-        return YARD_STATE.result(TIMEOUT_S)
-    except (NoAnswer, BrokerError):
-        return None
+        return YARD_STATE.result(TIMEOUT_S), ""
+    except NoAnswer:
+        return None, f"the broker does not answer within {TIMEOUT_S:g} s"
+    except BrokerError:
+        absence = switchyard_settings().absence
+        return None, f"the broker does not answer{f': {absence.fact}' if absence.fact else ''}"
 
 
 def _pool_row(name: str, state: YardState | None) -> PoolRow:
@@ -137,5 +130,5 @@ def _pool_row(name: str, state: YardState | None) -> PoolRow:
         beat_at=datetime.fromtimestamp(now.beat_at / 1_000, timezone.get_default_timezone())
         if now and now.beat_at
         else None,
-        restarts=", ".join(f"{count} by {reason}" for reason, count in counted) or "0",
+        restarts=", ".join(f"{count} by {reason}" for reason, count in counted) or ("0" if now else "unknown"),
     )

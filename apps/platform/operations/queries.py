@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -10,10 +11,15 @@ from typing import Any
 from apps.platform.conf import declared_yard
 from apps.platform.leadership import anyone_leads
 from apps.platform.operations.server_state import TAKES_WORK, ServerState, read_server_state
-from broker.interface import facilities
+from broker.clock import now_ms
+from broker.errors import BrokerError
+from broker.interface import Facilities, facilities
 from broker.shapes import LaneStats, QueuePause, QueueStats
-from broker.stores.pool_reports import PoolReport
+from broker.stores.pool_reports import PoolReport, SilentSupervisor
 from broker.topology import Pool, Yard
+
+# A supervisor that could not report tries again after 5 s.
+GRACE_S = 8.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +87,7 @@ class PoolState:
     Args:
         up: A supervisor that has been ready reports.
         ready: A child accepts work now.
+        silent: Supervisors that were killed, stopped or cut off within the last hour.
     """
 
     pool: Pool
@@ -92,16 +99,24 @@ class PoolState:
     memory_bytes: int
     beat_at: int | None
     restarts: dict[str, int]
+    silent: tuple[SilentSupervisor, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class YardState:
-    """State of the whole yard in the broker at one moment."""
+    """State of the whole yard in the broker at one moment.
+
+    Args:
+        hosts: Hosts from which a supervisor reports.
+        returned_s: Seconds since the broker answers again, while pools may not have reported since; else ``None``.
+    """
 
     queues: tuple[QueueStats, ...]
     pools: dict[str, PoolState]
     scheduler_up: bool
     server: ServerState = TAKES_WORK
+    returned_s: float | None = None
+    hosts: frozenset[str] = frozenset()
 
     def lane(self, name: str) -> LaneStats:
         """Return the figures of a queue or a retry lane."""
@@ -118,14 +133,36 @@ def yard_state() -> YardState:
     Raises:
         BrokerUnavailable: the broker did not answer.
     """
-    yard: Yard = declared_yard()
     found = facilities()
+    try:
+        return _read(declared_yard(), found)
+    except BrokerError:
+        _missed["broker"] = time.monotonic()
+        raise
+
+
+# When this process last saw no answer, by the monotonic clock.
+_missed: dict[str, float] = {}
+
+
+def _read(yard: Yard, found: Facilities) -> YardState:
     stats = tuple(found.transport.stats(queue.name) for queue in yard.queues)
     reports = found.pools.read_all()
+    silent = found.pools.read_silent(reports, now_ms())
     scheduler_up = anyone_leads(found.records.calls, found.records.keys)
     server = read_server_state(found.records.calls, found.records.keys)
-    pools = {pool.name: _pool_state(pool, reports) for pool in yard.pools}
-    return YardState(stats, pools, scheduler_up, server)
+    pools = {pool.name: pool_state(pool, reports, silent) for pool in yard.pools}
+    return YardState(
+        stats, pools, scheduler_up, server, _returned_s(server), frozenset(report.host for report in reports)
+    )
+
+
+def _returned_s(server: ServerState) -> float | None:
+    since_s = [float(server.uptime_s)] if server.uptime_s is not None else []
+    if "broker" in _missed:
+        since_s.append(time.monotonic() - _missed["broker"])
+    least = min(since_s, default=GRACE_S)
+    return least if least < GRACE_S else None
 
 
 def queues() -> list[QueueState]:
@@ -167,7 +204,8 @@ def _queue_state(stats: QueueStats, state: YardState) -> QueueState:
     )
 
 
-def _pool_state(pool: Pool, reports: Sequence[PoolReport]) -> PoolState:
+def pool_state(pool: Pool, reports: Sequence[PoolReport], silent: Sequence[SilentSupervisor] = ()) -> PoolState:
+    """Return the state of a pool from the reports of all supervisors."""
     mine = [report for report in reports if report.pool == pool.name]
     up = [report for report in mine if report.state != "starting"]
     restarts: dict[str, int] = {}
@@ -184,6 +222,7 @@ def _pool_state(pool: Pool, reports: Sequence[PoolReport]) -> PoolState:
         memory_bytes=sum(int(child.get("rss_bytes", 0)) for report in mine for child in report.children),
         beat_at=max((report.beat_at for report in mine), default=None),
         restarts=restarts,
+        silent=tuple(one for one in silent if one.pool == pool.name),
     )
 
 

@@ -12,7 +12,7 @@ from broker.shapes import LaneStats, QueueStats
 from broker.topology import Queue, Yard
 
 Level = Literal["ok", "warn", "bad", "calm"]
-Signal = Literal["open", "paused", "cross"]
+Signal = Literal["open", "paused", "cross", "unknown"]
 BAD_RATIO = 10
 
 
@@ -232,7 +232,7 @@ def _unknown(
         retrying=None,
         dead=None,
         own_track=own_track,
-        signal="cross",
+        signal="unknown",
         state=UNKNOWN,
         retries=retries,
     )

@@ -42,11 +42,13 @@ class ServerState:
         refusal: Reason why it refuses writes, as half a sentence; "" when it accepts them.
         remedy: Step after which the server accepts writes again.
         findings: Other defects, worst first, without those that cannot be verified.
+        uptime_s: Seconds since its start; ``None`` where it does not tell.
     """
 
     refusal: str = ""
     remedy: str = ""
     findings: tuple[ServerFinding, ...] = ()
+    uptime_s: int | None = None
 
     @property
     def errors(self) -> tuple[ServerFinding, ...]:
@@ -69,10 +71,13 @@ def read_server_state(calls: RedisCalls, keys: Keys) -> ServerState:
         BrokerUnavailable: the server does not answer.
     """
     refusal, then = _refusal(calls, keys)
-    found = [item for item in judge(read_facts(calls), production=not settings.DEBUG) if item.code != "unverified"]
+    facts = read_facts(calls)
+    found = [item for item in judge(facts, production=not settings.DEBUG) if item.code != "unverified"]
     if refusal:
         found = [item for item in found if item.code not in IMPLIED_BY_REFUSAL]
-    return ServerState(refusal, then, (*_lost_keyspace(calls, keys), *_wrong_types(calls, keys), *found))
+    return ServerState(
+        refusal, then, (*_lost_keyspace(calls, keys), *_wrong_types(calls, keys), *found), facts.uptime_s
+    )
 
 
 def _refusal(calls: RedisCalls, keys: Keys) -> tuple[str, str]:

@@ -13,12 +13,12 @@ from django.utils import timezone
 from apps.platform.conf import declared_yard
 from apps.platform.history.models import JobRow
 from apps.platform.jobs.running import RunningJob, running_or_none
+from apps.platform.operations.findings.facts import HeldGroup, held_groups
 from apps.platform.operations.metrics_broker import YARD_STATE
 from apps.platform.operations.queries import YardState
 from apps.platform.operations.rows import Row, yard_rows
 from apps.platform.operations.timeouts import NoAnswer
 from apps.platform.queues.errors import ForeignBroker
-from apps.platform.queues.held import HeldGroup, held_groups
 from apps.platform.queues.rates import Rates, measure
 from apps.platform.queues.services import family_of
 from broker.admin.browse import BrowsedMessage, look

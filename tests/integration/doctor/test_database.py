@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import sqlite3
 import threading
@@ -27,7 +28,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 
 def look() -> list[Finding]:
-    return run_checks(FindingGroup("database"), database.look, 2.0)
+    return run_checks(FindingGroup("database"), lambda: [*database.look(), *database.look_at_migrations()], 2.0)
 
 
 @pytest.fixture
@@ -65,7 +66,8 @@ def test_a_writers_lock_that_is_never_free_is_an_error() -> None:
 
         found = of(look(), "error")["locked"]
 
-    assert "fuser" in found.next
+    assert found.seen.startswith(f"the database is locked, by pid {os.getpid()} (")
+    assert f"kill -TERM {os.getpid()}" in found.next
 
 
 @pytest.fixture(scope="module")

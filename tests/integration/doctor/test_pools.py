@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from django.conf import settings
 
-from apps.platform.operations.findings import pools, snapshot
+from apps.platform.operations.findings import absent_pools, pools, snapshot
+from apps.platform.operations.findings.facts import facts_of_snapshot
 from apps.platform.operations.findings.finding import Finding
 from broker.interface import Facilities
 from broker.queue.results import Entry
@@ -40,7 +41,8 @@ def report(facilities: Facilities) -> Report:
 
 
 def look() -> list[Finding]:
-    return list(pools.look(snapshot.read()))
+    state = snapshot.read()
+    return [*pools.look(state), *absent_pools.look(facts_of_snapshot(state))]
 
 
 def test_pools_that_work_are_told_with_their_slots(report: Report) -> None:
@@ -61,7 +63,7 @@ def test_a_pool_that_does_not_run_is_a_warning_and_with_work_an_error(report: Re
 
     assert idle.next == missed.next == "manage.py runpool slow"
     assert "was killed" in idle.cause and idle.cause == missed.cause
-    assert "1 messages wait for it" in missed.seen
+    assert "1 job waits" in missed.seen
 
 
 def test_a_pool_that_paused_is_an_error(report: Report) -> None:

@@ -9,11 +9,13 @@ import dramatiq
 import pytest
 from dramatiq.message import Message
 
-from apps.platform.operations.findings import queues, snapshot
+from apps.platform.operations.findings import held, lateness, queues, snapshot
+from apps.platform.operations.findings.facts import facts_of_snapshot
 from apps.platform.operations.findings.finding import Finding
 from broker.interface import Facilities
 from broker.queue import administration, codec
 from broker.queue.results import Entry
+from broker.stores.pool_reports import PoolReport
 from tests.conftest import RunWorker
 from tests.integration.doctor.conftest import of
 from tests.waiting import wait_for
@@ -22,13 +24,24 @@ OWNER = "slow.host.1.ab.1.0/live"
 
 
 def look() -> list[Finding]:
-    return list(queues.look(snapshot.read()))
+    state = snapshot.read()
+    facts = facts_of_snapshot(state)
+    return [*lateness.look(facts), *held.look(facts), *queues.look(state)]
+
+
+@pytest.fixture
+def slow_up(facilities: Facilities) -> None:
+    """The pool of slow reports."""
+    now = time.time_ns() // 1_000_000
+    children = [{"pid": 1, "ready": True, "busy": 0}]
+    facilities.pools.write(PoolReport("slow", "h", 7, "processes", 2, 0, now, now, state="up", children=children))
 
 
 def test_queues_on_time_are_one_line(enqueue: Any) -> None:
     enqueue("slow", Entry("waits", b"{}"))
 
-    assert [found.seen for found in look()] == ["6 queues, 1 messages wait, all on time"]
+    assert look() == []
+    assert queues.on_time(snapshot.read()).seen == "6 queues, 1 messages wait, all on time"
 
 
 def test_a_paused_queue_is_a_warning_with_the_command_that_resumes_it(enqueue: Any) -> None:
@@ -39,14 +52,16 @@ def test_a_paused_queue_is_a_warning_with_the_command_that_resumes_it(enqueue: A
     assert (found.subject, found.next) == ("slow", "manage.py queues resume slow")
 
 
-def test_a_message_that_waits_past_its_promise_is_a_warning(enqueue: Any) -> None:
+def test_a_message_that_waits_past_its_promise_is_told_as_the_overview_tells_it(enqueue: Any, slow_up: None) -> None:
     hour_ago = time.time_ns() // 1_000_000 - 3_600_000
     late = Message("slow", "an_actor", (), {}, {"enqueued_at": hour_ago}, "late", hour_ago)
     enqueue("slow", Entry("late", codec.encode(late)))
 
-    found = of(look(), "warning")["late"]
+    found = of(look(), "error")["late"]
 
-    assert "1 h 00 min, 12 × its objective" in found.seen
+    assert found.seen == (
+        "slow is 12 × behind its promise, because its free slots start nothing; 1 job waits, the oldest for 1 h 00 min"
+    )
 
 
 def test_a_lease_that_ran_out_and_nobody_took_back_is_an_error(enqueue: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,7 +144,7 @@ def test_many_retries_are_a_warning_and_a_few_are_daily_life(enqueue: Any) -> No
 
     enqueue("slow", Entry("one more", b"{}"), lane="retry", delay_ms=60_000)
 
-    assert "100 failed messages" in of(look(), "warning")["retrying"].seen
+    assert "100 failed jobs" in of(look(), "warning")["retrying"].seen
 
 
 def test_messages_of_a_queue_that_was_removed_are_an_error(enqueue: Any) -> None:

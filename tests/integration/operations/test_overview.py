@@ -14,6 +14,10 @@ from django.urls import reverse
 
 from apps.platform.alerts.models import Alert
 from apps.platform.dead_letters import projection
+from apps.platform.operations.diagnosis import diagnose
+from apps.platform.operations.findings import actors
+from apps.platform.operations.findings.facts import YardFacts
+from apps.platform.operations.queries import YardState
 from broker.interface import Facilities
 from broker.stores.ended_jobs import EndedJob
 from broker.stores.job_steps import ended_step
@@ -84,23 +88,26 @@ def test_waiting_work_without_its_pool_is_the_verdict(watcher: Client, facilitie
 
     text = text_of(watcher.get(LIVE).content.decode())
 
-    assert "images starts nothing, because no pool serves it; 1 job waits." in text
+    assert "images starts nothing, because no pool serves it: no supervisor of it reports; 1 job waits." in text
 
 
 def test_recent_failures_lead_to_their_letters(watcher: Client, facilities: Facilities) -> None:
     for _ in range(3):
         projection.project_or_log(letter(queue="slow", fingerprint="beef"))
 
-    page = watcher.get(LIVE).content.decode()
+    facts = YardFacts(YardState((), {}, scheduler_up=True), ())
+    verdict = diagnose(facts, actors.look(), 3)
 
-    assert "because fail_always fails with KeyError." in text_of(page)
-    assert f"{reverse('admin:switchyard_dead_letters_deadletter_changelist')}?fingerprint=beef" in page
+    assert verdict.sentence == "3 jobs of fail_always gave up in the last 10 min with KeyError."
+    assert verdict.href == f"{reverse('admin:switchyard_dead_letters_deadletter_changelist')}?fingerprint=beef"
+    assert watcher.get(LIVE).status_code == 200
 
 
 def test_broker_that_is_away_leaves_a_page_that_says_so(watcher: Client, broker_away: None) -> None:
     text = text_of(watcher.get(PAGE).content.decode())
 
-    assert "Nothing starts, because the broker does not answer." in text
+    assert "No job can be sent or seen from here, because the broker does not answer" in text
+    assert "unknown unknown" in text and "3 by" not in text
     assert text.count("Unknown broker away") == ROWS
 
 
@@ -112,7 +119,7 @@ def test_database_that_is_away_leaves_the_queues(
     def away(*args: object, **kwargs: object) -> None:
         raise DatabaseError("away")
 
-    monkeypatch.setattr("apps.platform.dead_letters.queries.groups", away)
+    monkeypatch.setattr("apps.platform.dead_letters.queries.open_count", away)
 
     found = overview.overview()
 

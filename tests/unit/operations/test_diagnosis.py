@@ -1,34 +1,68 @@
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
-from apps.platform.dead_letters.queries import LetterGroup
+import pytest
+
 from apps.platform.operations.diagnosis import Verdict, diagnose
+from apps.platform.operations.findings.actors import FailingActor, host_of, judge, share_text
+from apps.platform.operations.findings.facts import HeldGroup
+from apps.platform.operations.findings.finding import Finding
+from apps.platform.operations.findings.lateness import holders_text, slot_holders
 from apps.platform.operations.queries import YardState
-from apps.platform.operations.rows import yard_rows
 from apps.platform.operations.server_state import REFUSALS, ServerState
 from broker.health.server import ServerFinding
 from broker.shapes import QueuePause
-from tests.unit.operations.yards import YARD, down, lane, pool, state
+from broker.stores.pool_reports import SilentSupervisor
+from tests.unit.operations.yards import YARD, down, facts, lane, pool, running, state
 
-NOW = datetime(2026, 11, 20, tzinfo=UTC)
+pytestmark = pytest.mark.usefixtures("small_yard")
+
 LATE = lane("mail", 64, running=4, age_ms=41_000)
+LOCKED = Finding("database", "locked", "error", "the database is locked, by pid 7 (psql): nothing can be written")
 
 
-def verdict(now: YardState | None, *groups: LetterGroup, open_letters: int = 0) -> Verdict:
-    return diagnose(yard_rows(YARD, now), now, groups, open_letters)
+def verdict(now: YardState, *examined: Finding, open_letters: int = 0) -> Verdict:
+    return diagnose(facts(now), examined, open_letters)
 
 
-def group(letters: int, exception: str = "KeyError") -> LetterGroup:
-    return LetterGroup("f00d", exception, "report", "slow", letters, letters, NOW, NOW)
+def failing(**changes: object) -> Finding:
+    now = datetime.now(UTC)
+    values = {"actor": "report", "queue": "mail", "exception": "KeyError", "failed": 50, "jobs": 100, "first_at": now}
+    return judge(FailingActor(**{**values, "last_at": now, **changes}))  # type: ignore[arg-type]
 
 
 def test_quiet_yard_is_on_time() -> None:
     found = verdict(state())
 
-    assert (found.level, found.sentence) == ("ok", "Every queue is on time.")
+    assert (found.level, found.label, found.sentence) == ("ok", "Healthy", "Every queue is on time.")
     assert found.facts[1] == ("108 of 108", "slots idle")
+
+
+def test_a_yard_is_not_called_healthy_before_everything_was_checked() -> None:
+    found = diagnose(facts(state()), None, 0)
+
+    assert (found.level, found.label) == ("ok", "On time")
+    assert "not checked yet" in found.sentence
+
+
+@pytest.mark.parametrize(
+    ("finding", "level"),
+    [
+        (LOCKED, "bad"),
+        (Finding("alerts", "open", "warning", "2 critical alerts are not acknowledged"), "warn"),
+        (Finding("configuration", "no_alert_urls", "warning", "SWITCHYARD_ALERT_URLS is not set"), "ok"),
+        (Finding("a group", "to come", "warning", "something is odd"), "warn"),
+    ],
+)
+def test_no_finding_of_the_doctor_stands_below_healthy(finding: Finding, level: str) -> None:
+    found = verdict(state(), finding)
+
+    assert found.level == level
+    assert found.label != "Healthy"
+    assert finding.seen.lstrip("t") in found.sentence
 
 
 def test_a_yard_with_old_dead_letters_is_on_time_and_not_healthy() -> None:
@@ -43,15 +77,13 @@ def test_a_yard_with_old_dead_letters_is_on_time_and_not_healthy() -> None:
     assert "1 dead letter from before waits" in verdict(state(), open_letters=1).sentence
 
 
-def test_broker_that_is_away_comes_before_everything() -> None:
-    found = verdict(None, group(5))
+def test_broker_that_is_away_comes_before_everything_and_nothing_is_claimed_of_it() -> None:
+    found = diagnose(None, [LOCKED], 5, "the broker does not answer within 2 s")
 
-    assert (found.level, found.label) == ("bad", "Broker away")
-    assert "safe" in found.then
-
-
-def test_broker_that_is_away_names_no_command_that_is_not_there() -> None:
-    assert "doctor" not in verdict(None).then
+    assert (found.level, found.label, found.also, found.facts) == ("bad", "Broker away", (), ())
+    assert found.sentence == "No job can be sent or seen from here, because the broker does not answer within 2 s."
+    assert "safe" not in found.then and "doctor" not in found.then
+    assert found.action == "Check the broker again"
 
 
 def test_broker_that_refuses_work_is_the_cause_of_everything_else() -> None:
@@ -59,7 +91,7 @@ def test_broker_that_refuses_work_is_the_cause_of_everything_else() -> None:
         state(lane("mail", 3, age_ms=41_000), down("mail"), down("hooks"), scheduler_up=False),
         server=ServerState(*REFUSALS["OOM"]),
     )
-    found = verdict(silent, group(9))
+    found = verdict(silent, LOCKED)
 
     assert (found.level, found.label, found.also) == ("bad", "Broker refuses", ())
     assert "its memory is full" in found.sentence
@@ -87,101 +119,184 @@ def test_broker_that_is_nearly_full_is_told_last() -> None:
     assert verdict(replace(state(), server=ServerState(findings=(full,)))).level == "warn"
 
 
+def test_what_the_last_examination_said_of_the_broker_and_queues_does_not_outlive_it() -> None:
+    stale = [Finding("broker", "away", "error", "gone"), Finding("queues", "late", "error", "late", subject="mail")]
+
+    assert verdict(state(), *stale).label == "Healthy"
+
+
 def test_many_retries_are_told_before_the_first_job_gives_up() -> None:
     found = verdict(state(retry=lane("mail-retry", 3, scheduled=96, running=1)))
 
-    assert (found.level, found.sentence) == ("warn", "Failed jobs wait for a retry: 100 of mail.")
+    assert (found.level, found.sentence) == ("warn", "100 failed jobs of mail wait for a retry.")
+    assert found.href == "/admin/switchyard_jobs/job/?state=retrying&queue=mail"
     assert verdict(state(retry=lane("mail-retry", scheduled=99))).label == "Healthy"
 
 
 def test_pool_that_is_down_with_work_waiting_is_named() -> None:
     found = verdict(state(lane("mail", 3, age_ms=41_000), down("mail")))
 
-    assert found.sentence == "mail starts nothing, because no pool serves it; 3 jobs wait."
+    assert found.sentence == "mail starts nothing, because no pool serves it: no supervisor of it reports; 3 jobs wait."
+    assert "`manage.py runpool mail`" in found.then
 
 
-def test_late_because_every_slot_is_busy() -> None:
-    found = verdict(state(LATE, pool("mail", busy=4)))
+def test_the_step_for_a_supervisor_on_another_host_names_both_cases() -> None:
+    gone = replace(down("mail"), silent=(SilentSupervisor("mail", "elsewhere", 4711, 1),))
+    found = verdict(state(lane("mail", 3, age_ms=41_000), gone))
+
+    assert "(pid 4711 on elsewhere) has not reported for" in found.sentence
+    assert "`kill -CONT 4711`" in found.then and "`manage.py runpool mail`" in found.then
+
+
+def test_pools_are_given_time_to_report_after_the_broker_is_back() -> None:
+    gone = replace(down("mail"), silent=(SilentSupervisor("mail", "elsewhere", 4711, 1),))
+    found = verdict(replace(state(lane("mail", 3, age_ms=900), gone), returned_s=3.0))
+
+    assert (found.level, found.label) == ("warn", "Broker is back")
+    assert found.sentence == "The broker answers again since 3.0 s, and mail has not reported since."
+
+
+def test_late_because_one_actor_holds_every_slot() -> None:
+    now = state(LATE, pool("mail", busy=4))
+    found = diagnose(facts(now, [running("export", "mail")] * 4), (), 0)
 
     assert found.sentence == (
-        "mail is 41 × behind its promise, because all 4 slots are busy; 64 jobs wait, the oldest for 41 s."
+        "mail is 41 × behind its promise, because 4 × export hold all 4 slots; 64 jobs wait, the oldest for 41 s."
     )
+    assert (found.action, found.href) == (
+        "Show who holds the 4 slots of mail",
+        "/admin/operations/queues/mail/#sy-holders",
+    )
+    assert "more slots" in found.then
 
 
-def test_a_late_queue_names_who_holds_its_slots_and_leads_to_its_page() -> None:
+def test_late_because_of_several_actors_names_the_first() -> None:
     now = state(LATE, pool("mail", busy=4))
-    found = diagnose(yard_rows(YARD, now), now, (), 0, {"mail": "3 × newsletter, 1 × export", "hooks": "9 × hook"})
+    jobs = [running(actor, "mail") for actor in ("news", "export", "hook", "report")]
 
-    assert "because all 4 slots are busy (3 × newsletter, 1 × export); 64 jobs wait" in found.sentence
-    assert (found.action, found.href) == ("See who holds its slots", "/admin/operations/queues/mail/")
+    assert "all 4 slots are busy (1 × news, 1 × export, 2 × others); 64" in diagnose(facts(now, jobs), (), 0).sentence
+
+
+def test_more_slots_are_advised_only_where_it_is_known_what_holds_them() -> None:
+    busy = state(LATE, pool("mail", busy=4))
+    locked = diagnose(facts(busy, [running("export", "mail")] * 4), [LOCKED], 0)
+
+    assert "more slots" not in verdict(busy).then
+    assert locked.label == "Database locked" and "by pid 7 (psql)" in locked.sentence
+    assert "more slots" not in locked.then
+    assert locked.also[0].startswith("mail is 41 × behind its promise")
 
 
 def test_late_with_free_slots_says_so() -> None:
-    assert "its free slots start nothing" in verdict(state(LATE, pool("mail", busy=1))).sentence
+    now = int(datetime.now(UTC).timestamp() * 1_000)
+
+    assert "its free slots start nothing" in verdict(state(LATE, pool("mail", busy=1, beat_at=now))).sentence
+    assert "its pool has not reported for" in verdict(state(LATE, pool("mail", busy=1, beat_at=now - 9_000))).sentence
 
 
-def test_queue_that_somebody_paused_and_forgot_is_named_with_what_resumes_it() -> None:
-    found = verdict(state(lane("mail", 5, age_ms=41_000), paused=True))
-
-    assert (found.level, found.label) == ("warn", "Paused")
-    assert found.sentence == "mail starts nothing, because an operator paused it; 5 jobs wait."
-    assert "manage.py queues resume mail" in found.then
-
-
-def test_a_pause_names_who_set_it_and_why_and_leads_to_its_page() -> None:
+def test_a_pause_names_who_set_it_why_and_until_when_and_leads_to_its_end() -> None:
     now = state(lane("mail", 5, age_ms=41_000), paused=True)
-    pause = QueuePause(until=1, by="ada", reason="disk is full")
+    bare = verdict(now)
+    pause = QueuePause(until=1_790_000_000_000, by="ada", reason="disk is full")
     found = verdict(replace(now, queues=(replace(now.queues[0], pause=pause), now.queues[1])))
 
-    assert found.sentence == "mail starts nothing, because ada paused it (disk is full); 5 jobs wait."
-    assert (found.action, found.href) == ("Look at mail", "/admin/operations/queues/mail/")
-    assert "It resumes by itself at the time that its page states." in found.then
-
-
-def test_jobs_that_no_worker_knows_are_counted_by_queue() -> None:
-    now = state(lane("mail", scheduled=3))
-    found = verdict(replace(now, queues=(replace(now.queues[0], parked=3), now.queues[1])))
-
-    assert (found.level, found.label) == ("warn", "Parked")
-    assert "3 of mail" in found.sentence and "check_backlog" in found.then
+    assert bare.sentence == "mail starts nothing, because an operator paused it; 5 jobs wait."
+    assert found.sentence == (
+        "mail starts nothing, because ada paused it until 2026-09-21 14:13 UTC (disk is full); 5 jobs wait."
+    )
+    assert (found.action, found.href) == ("Resume mail, 5 jobs…", "/admin/operations/queues/mail/resume/")
+    assert "It resumes by itself at 14:13:20 UTC" in found.then
 
 
 def test_pool_that_works_without_pause_has_a_free_slot_now_and_then() -> None:
-    found = verdict(state(LATE, pool("mail", busy=3)))
+    now = state(LATE, pool("mail", busy=3))
+    found = diagnose(facts(now, [running("export", "mail")] * 3), (), 0)
 
-    assert "because 3 of 4 slots are busy" in found.sentence
+    assert "because 3 × export hold 3 of 4 slots" in found.sentence
     assert "more slots in project/topology.py" in found.then
 
 
-def test_wait_below_a_second_is_no_verdict() -> None:
-    yard = state(lane("mail", 1, age_ms=999))
+def test_a_short_wait_is_late_when_it_lasts_and_never_healthy() -> None:
+    quick = replace(state(lane("mail", 1, age_ms=999), pool("mail", busy=4)))
+    urgent = replace(quick, queues=(replace(quick.queues[0], live=lane("mail", 3, age_ms=1_100)), quick.queues[1]))
 
-    assert verdict(yard).label == "Healthy"
+    assert verdict(quick).label == "Healthy"
+    assert verdict(urgent).label == "Late"
 
 
-def test_failures_name_actor_exception_and_number() -> None:
-    found = verdict(state(), group(9), group(3, "ValueError"), open_letters=12)
+def test_messages_that_a_limit_holds_back_are_told_with_the_time_of_the_last() -> None:
+    now = datetime.now(UTC)
+    group = HeldGroup(
+        "welcome", "rate limit, 10/m", 50, now, now + timedelta(minutes=5, milliseconds=500), by_limit=True
+    )
+    found = diagnose(facts(state(lane("mail", scheduled=50)), mail=(group,)), (), 0)
 
-    assert found.sentence == "12 jobs gave up in the last 10 minutes, 9 of them because report fails with KeyError."
-    assert (found.action, found.query) == ("Triage 9 dead letters", "?fingerprint=f00d")
-    one = verdict(state(), group(1)).sentence
-    assert one == "1 job gave up in the last 10 minutes, because report fails with KeyError."
+    assert (found.level, found.label) == ("warn", "Limited")
+    assert found.sentence == (
+        "50 welcome wait for their turn, the last for 5 min 00 s: its rate limit, 10/m, holds them back."
+    )
+    assert found.href == "/admin/switchyard_jobs/job/?state=scheduled&queue=mail&actor=welcome"
+    soon = replace(group, last=now + timedelta(seconds=30))
+    assert diagnose(facts(state(lane("mail", scheduled=50)), mail=(soon,)), (), 0).label == "Healthy"
+
+
+def test_failures_name_actor_exception_share_and_number() -> None:
+    found = verdict(state(), failing(letters=9, fingerprint="f00d"))
+
+    assert found.sentence == "Half of report's jobs fail with KeyError: 50 of 100 in the last 5 min, 9 gave up."
+    assert (found.action, found.href) == (
+        "Triage 9 dead letters of report",
+        "/admin/switchyard_dead_letters/deadletter/?fingerprint=f00d",
+    )
+    alone = verdict(state(), failing())
+    assert alone.href == "/admin/switchyard_jobs/job/?failures=1&actor=report&since=5m"
+    one = verdict(state(), failing(failed=1, jobs=1, letters=1, fingerprint="f00d"))
+    assert one.sentence == "1 job of report gave up in the last 10 min with KeyError."
+
+
+def test_a_fault_that_has_ended_is_told_in_the_past_and_below_a_present_one() -> None:
+    then = datetime.now(UTC) - timedelta(minutes=3)
+    ended = failing(actor="old", letters=28, first_at=then, last_at=then)
+    found = verdict(state(), ended, failing(failed=6, jobs=12))
+
+    assert found.sentence.startswith("Half of report's jobs fail")
+    assert "of old failed with KeyError from" in found.also[0] and "none since, for 3 min" in found.also[0]
+
+
+def test_a_host_that_is_down_is_named_with_what_it_answers() -> None:
+    found = verdict(state(), failing(actor="hook", host="acme.example", fact="answered 500"))
+
+    assert found.label == "Host down"
+    assert found.sentence == "acme.example is down for hook (answered 500): 50 of 100 jobs failed in the last 5 min."
+
+
+def test_a_host_is_read_from_the_usual_errors() -> None:
+    of_ours = ["acme.example: answered 500; only 2xx is success"] * 9 + ["other.example: x"]
+    of_requests = ["HTTPSConnectionPool(host='api.example', port=443): Max retries exceeded"] * 5
+
+    assert host_of(of_ours) == ("acme.example", "answered 500")
+    assert host_of(of_requests)[0] == "api.example"
+    assert host_of(["500 Server Error for url: https://a.example/x"] * 5)[0] == "a.example"
+    assert host_of(["KeyError: 'vat_rate'"] * 9) == ("", "")
+    assert host_of(["a.example: x"] * 5 + ["b.example: x"] * 5) == ("", "")
+
+
+def test_shares_are_words_where_they_are_round() -> None:
+    assert [share_text(failed, 100) for failed in (100, 52, 31)] == ["all of", "half of", "31 % of"]
 
 
 def test_worst_finding_leads_and_the_others_follow() -> None:
-    found = verdict(state(LATE, pool("mail", busy=4), down("hooks")), group(9))
+    now = state(LATE, pool("mail", busy=4), down("hooks"))
+    found = verdict(now, failing(actor="hook", queue="hooks"))
 
     assert found.label == "Late"
-    assert [sentence.split(",")[0] for sentence in found.also] == [
-        "9 jobs gave up in the last 10 minutes",
-        "No pool serves hooks; nothing waits there yet.",
+    assert [sentence.split(":")[0] for sentence in found.also] == [
+        "Half of hook's jobs fail with KeyError",
+        "No pool serves hooks",
+    ] or [sentence.split(":")[0] for sentence in found.also] == [
+        "No pool serves hooks",
+        "Half of hook's jobs fail with KeyError",
     ]
-
-
-def test_missing_pools_without_work_are_a_warning() -> None:
-    found = verdict(state(None, down("hooks"), down("retries")))
-
-    assert (found.level, found.sentence) == ("warn", "No pool serves hooks, retries; nothing waits there yet.")
 
 
 def test_yard_without_a_scheduler_is_a_warning() -> None:
@@ -190,5 +305,10 @@ def test_yard_without_a_scheduler_is_a_warning() -> None:
     assert (found.level, found.label) == ("warn", "No scheduler")
 
 
-def test_database_that_is_away_leaves_the_rest_of_the_verdict() -> None:
-    assert diagnose(yard_rows(YARD, state()), state(), None, 0).label == "Healthy"
+def test_the_two_with_the_most_slots_are_named() -> None:
+    runs = [running(actor, "mail") for actor in ("export", "news", "export", "news", "export", "one", "two")]
+    counts = slot_holders(YARD, runs)
+
+    assert holders_text(counts["mail"]) == "3 × export, 2 × news, 2 × others"
+    assert slot_holders(YARD, [running("export", "retries")]) == {}
+    assert slot_holders(YARD, [running("hook", "hooks")]) == {"hooks": Counter(hook=1)}

@@ -31,7 +31,7 @@ def test_rows_are_queues_their_own_retry_lanes_and_the_shared_pool_in_order() ->
         (state(lane("mail", scheduled=3), down("mail")), "No pool", "bad", "cross"),
         (state(None, down("mail")), "No pool", "warn", "cross"),
         (state(lane("mail", 3), down("mail", "starting")), "No pool", "warn", "cross"),
-        (None, "Unknown", "calm", "cross"),
+        (None, "Unknown", "calm", "unknown"),
     ],
 )
 def test_state_words(now: YardState | None, word: str, level: str, signal: str) -> None:

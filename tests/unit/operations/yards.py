@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from apps.platform.jobs.running import Holder, RunningJob
+from apps.platform.operations.findings.facts import YardFacts
 from apps.platform.operations.queries import PoolState, YardState
+from apps.platform.operations.rows import yard_rows
+from broker.clock import now_ms
 from broker.shapes import LaneStats, QueueStats
 from broker.topology import Pool, Queue, Yard
 
@@ -29,9 +33,9 @@ def lane(name: str, waiting: int = 0, scheduled: int = 0, running: int = 0, age_
 
 def pool(name: str, **changes: Any) -> PoolState:
     """Return a pool that is up and idle."""
-    values = {"up": True, "ready": True, "state": "up", "busy": 0, "memory_bytes": 100_000_000}
+    values = {"up": True, "ready": True, "state": "up", "busy": 0, "memory_bytes": 100_000_000, "beat_at": now_ms()}
     values["slots"] = YARD.pool(name).total_slots
-    return PoolState(pool=YARD.pool(name), beat_at=1, restarts={}, **(values | changes))  # type: ignore[arg-type]
+    return PoolState(pool=YARD.pool(name), restarts={}, **(values | changes))  # type: ignore[arg-type]
 
 
 def down(name: str, state: str = "down") -> PoolState:
@@ -54,3 +58,16 @@ def state(
     )
     all_pools = {one.name: pool(one.name) for one in YARD.pools}
     return YardState(stats, all_pools | {one.pool.name: one for one in pools}, scheduler_up)
+
+
+def facts(now: YardState, running: list[RunningJob] | None = None, yard: Yard = YARD, **held: Any) -> YardFacts:
+    """Return the facts of a state."""
+    return YardFacts(now, tuple(yard_rows(yard, now)), running, held)
+
+
+def running(actor: str, pool: str, *, ran_ms: int | None = None) -> RunningJob:
+    """Return a job that runs in a pool."""
+    return RunningJob(
+        id="1", actor=actor, queue="mail", owner="", attempt=1, since=None if ran_ms is None else now_ms() - ran_ms,
+        limit_ms=None, holder=Holder(pool, pool=pool), progress=None, arguments="", cancel_requested=False,
+    )  # fmt: skip

@@ -10,7 +10,7 @@ from django.utils import timezone
 
 from apps.platform.alerts.models import Alert, Delivery
 from apps.platform.console.formatting import ago
-from apps.platform.operations.findings.finding import Finding, FindingGroup
+from apps.platform.operations.findings.finding import Act, Finding, FindingGroup
 
 GROUP = FindingGroup("alerts")
 LATELY = datetime.timedelta(days=1)
@@ -53,9 +53,16 @@ def look() -> Iterator[Finding]:
     waiting = Alert.objects.filter(state=Alert.State.OPEN, severity=Alert.Severity.CRITICAL).count()
     if waiting:
         seen = f"{waiting:,} critical alert{'s are' if waiting > 1 else ' is'} not acknowledged"
-        yield GROUP.warning(
+        yield GROUP.finding(
+            "warning",
             "open",
             seen,
             "Nobody has acted on them",
             "Acknowledge them in /admin/switchyard_alerts/alert/ or with `manage.py alerts acknowledge ID`",
+            then="Who acknowledges an alert tells the others that somebody works on it; its count goes on.",
+            act=Act(
+                f"Acknowledge {waiting:,} critical alert{'s' if waiting > 1 else ''}…",
+                "admin:switchyard_alerts_alert_changelist",
+                query="?state=open",
+            ),
         )

@@ -12,6 +12,7 @@ from django.db import connection
 from django.db.migrations.executor import MigrationExecutor
 
 from apps.platform.conf import declared_yard
+from apps.platform.database_lock import LockHolder, sqlite_writer
 from apps.platform.operations.findings.finding import Finding, FindingGroup
 from apps.platform.workers.checks.database import made_before
 
@@ -20,6 +21,7 @@ SLOW_MS = 50.0
 LOCK_S = 1.0
 BLOCKED_S, IDLE_S = 5, 60
 NEARLY_ALL = 0.8
+UNLOCK = "Jobs that wait for the lock go on by themselves then; more slots would only wait as well."
 
 
 def look() -> Iterator[Finding]:
@@ -41,6 +43,16 @@ def look() -> Iterator[Finding]:
         yield from _connections()
         yield from _blocked()
         yield from _idle_in_transaction()
+
+
+def look_at_migrations() -> Iterator[Finding]:
+    """Check that every migration is applied.
+
+    Raises:
+        django.db.DatabaseError: the database does not answer.
+    """
+    if connection.vendor == "sqlite" and not _file_exists():
+        return
     yield from _migrations()
 
 
@@ -86,19 +98,35 @@ def _writer_lock() -> Iterator[Finding]:
     if connection.is_in_memory_db():  # type: ignore[attr-defined]
         return
     started = time.perf_counter()
+    name = str(connection.settings_dict["NAME"])
+    before = sqlite_writer(name)
     other = sqlite3.connect(connection.settings_dict["NAME"], timeout=LOCK_S, isolation_level=None)
     try:
         other.execute("BEGIN IMMEDIATE")
         other.execute("ROLLBACK")
     except sqlite3.OperationalError:
-        seen = f"the write lock was held for {LOCK_S:g} s: nothing can be written"
-        cause = "A transaction left open in a task, a shell or another program"
-        name = connection.settings_dict["NAME"]
-        yield GROUP.error("locked", seen, cause, f"fuser -v '{name}'; end the process that should not hold it")
+        yield _locked(name, before, sqlite_writer(name))
     else:
         yield GROUP.ok("lock", f"the write lock was free after {(time.perf_counter() - started) * 1000:.0f} ms")
     finally:
         other.close()
+
+
+def _locked(name: str, before: LockHolder | None, after: LockHolder | None) -> Finding:
+    """Return the finding for a write lock that was not free, from its holders before and after the wait."""
+    if before is not None and after is not None and before.pid != after.pid:
+        seen = f"the write lock was not free for {LOCK_S:g} s, and changes hands: {before}, then {after}"
+        return GROUP.warning("busy", seen, "More is written than SQLite can take", "Use PostgreSQL, or write less")
+    holder = after or before
+    cause = "A transaction left open in a task, a shell or another program"
+    if holder is None:
+        seen = f"the database is locked for {LOCK_S:g} s and more: nothing can be written"
+        return GROUP.finding(
+            "error", "locked", seen, cause, f"fuser -v '{name}'; end the process that should not hold it", then=UNLOCK
+        )
+    seen = f"the database is locked, by {holder}: nothing can be written"
+    step = f"Let pid {holder.pid} end its transaction, or end it: kill -TERM {holder.pid}"
+    return GROUP.finding("error", "locked", seen, cause, step, then=f"{step}. {UNLOCK}")
 
 
 def _connections() -> Iterator[Finding]:
@@ -135,10 +163,16 @@ def _blocked() -> Iterator[Finding]:
     if found:
         longest_s, blockers = found[0]
         queries = "1 query waits" if len(found) == 1 else f"{len(found)} queries wait"
-        seen = f"{queries} for a lock, the longest for {longest_s} s"
+        by = _backend(blockers[0]) if blockers else "a backend that ended since"
+        seen = f"the database is locked, by {by}: {queries} for the lock, the longest for {longest_s} s"
         cause = "A transaction holds the lock and does not end: a migration, a shell, a long task"
         step = f'psql -c "SELECT pg_terminate_backend({blockers[0] if blockers else "PID"})"'
-        yield GROUP.error("locked", seen, cause, step)
+        yield GROUP.finding("error", "locked", seen, cause, step, then=f"End that transaction: `{step}`. {UNLOCK}")
+
+
+def _backend(pid: int) -> str:
+    rows = _rows("SELECT application_name, state FROM pg_stat_activity WHERE pid = %s", pid)
+    return f"pid {pid} ({', '.join(filter(None, rows[0]))})" if rows else f"pid {pid}"
 
 
 def _idle_in_transaction() -> Iterator[Finding]:

@@ -2,29 +2,38 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from apps.platform.operations.findings import (
+    absent_pools,
+    actors,
     alerts,
     configuration,
     database,
     dead_letters,
     disk,
+    held,
     history,
+    lateness,
     pools,
     queues,
     scheduler,
     server,
     snapshot,
 )
+from apps.platform.operations.findings.facts import facts_of_snapshot
 from apps.platform.operations.findings.failures import run_checks
 from apps.platform.operations.findings.finding import Finding, FindingGroup
+from apps.platform.operations.timeouts import NoAnswer, TimedCall
 
 DEADLINE_S = 2.0
 WHOLE_S = 9.0
 LEAST_S = 0.2
+# The overview asks for the findings every 2 s, and repeats cheap and urgent checks more often than others.
+SOON_S, SELDOM_S, RARELY_S = 3.0, 15.0, 120.0
 # Codes of findings after which the other checks of a server are skipped -> the reason.
 AWAY = {
     "away": "does not answer",
@@ -35,6 +44,21 @@ AWAY = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Check:
+    """A function that checks one subject.
+
+    Args:
+        needs: Group of the server without which it cannot run.
+        every_s: Age from which the overview repeats it.
+    """
+
+    group: FindingGroup
+    look: Callable[[], Iterable[Finding]]
+    every_s: float
+    needs: FindingGroup | None = None
+
+
 @dataclass
 class Examination:
     """Findings so far. Groups run in sequence, so that the work of one does not slow the measurements of another."""
@@ -42,19 +66,15 @@ class Examination:
     findings: list[Finding] = field(default_factory=list)
     _ends: float = field(default_factory=lambda: time.monotonic() + WHOLE_S)
 
-    def look(
-        self, group: FindingGroup, check: Callable[[], Iterable[Finding]], *, needs: FindingGroup | None = None
-    ) -> None:
-        """Run a group of checks, unless the server it needs did not answer.
-
-        Args:
-            needs: FindingGroup that checks the same server.
-        """
-        if needs and (why := self._away(needs)):
-            self.findings.append(group.skipped("not_checked", f"not checked: the {needs.name} {why}"))
-            return
-        left_s = max(self._ends - time.monotonic(), LEAST_S)
-        self.findings += run_checks(group, check, min(DEADLINE_S, left_s))
+    def look(self, check: Check) -> list[Finding]:
+        """Run a check, unless the server it needs did not answer, and return its findings."""
+        if check.needs and (why := self._away(check.needs)):
+            found = [check.group.skipped("not_checked", f"not checked: the {check.needs.name} {why}")]
+        else:
+            left_s = max(self._ends - time.monotonic(), LEAST_S)
+            found = run_checks(check.group, check.look, min(DEADLINE_S, left_s))
+        self.findings += found
+        return found
 
     def _away(self, group: FindingGroup) -> str:
         """Return why the server of a group cannot be checked, "" when it can."""
@@ -63,22 +83,77 @@ class Examination:
 
 
 def examine() -> list[Finding]:
-    """Run every group and return its findings."""
+    """Run every check and return the findings."""
     examination = Examination()
-    examination.look(configuration.GROUP, configuration.look)
-    examination.look(disk.GROUP, disk.look)
-    examination.look(server.GROUP, server.look)
-    examination.look(pools.GROUP, _pools_and_queues, needs=server.GROUP)
-    examination.look(scheduler.GROUP, scheduler.look_at_leader, needs=server.GROUP)
-    examination.look(history.GROUP, history.look, needs=server.GROUP)
-    examination.look(database.GROUP, database.look)
-    examination.look(scheduler.GROUP, scheduler.look_at_ticks, needs=database.GROUP)
-    examination.look(dead_letters.GROUP, dead_letters.look, needs=database.GROUP)
-    examination.look(alerts.GROUP, alerts.look, needs=database.GROUP)
+    for check in checks():
+        examination.look(check)
     return examination.findings
+
+
+class KeptFindings:
+    """Findings of this process's last examination, each check repeated once it is older than it may be."""
+
+    def __init__(self) -> None:
+        self._kept: dict[int, tuple[float, list[Finding]]] = {}
+        self._call = TimedCall("examination", self._repeat)
+
+    def findings(self, wait_s: float = 0.3) -> list[Finding] | None:
+        """Return the findings, at most a few seconds old; ``None`` before the first examination has ended.
+
+        Args:
+            wait_s: Longest wait for checks that are due; one that takes longer is found by the next call.
+        """
+        if self._due():
+            with contextlib.suppress(NoAnswer):
+                self._call.result(wait_s if self._kept else DEADLINE_S)
+        kept = dict(self._kept)
+        return None if len(kept) < len(checks()) else [found for at in sorted(kept) for found in kept[at][1]]
+
+    def clear(self) -> None:
+        """Forget every finding."""
+        self._kept.clear()
+
+    def _due(self) -> list[int]:
+        now_s = time.monotonic()
+        ages = {at: now_s - self._kept[at][0] if at in self._kept else RARELY_S for at in range(len(checks()))}
+        return [at for at, check in enumerate(checks()) if ages[at] >= check.every_s]
+
+    def _repeat(self) -> None:
+        due = set(self._due())
+        examination = Examination()
+        for at, check in enumerate(checks()):
+            if at in due:
+                self._kept[at] = time.monotonic(), examination.look(check)
+            else:
+                examination.findings += self._kept[at][1]
 
 
 def _pools_and_queues() -> Iterator[Finding]:
     state = snapshot.read()
+    facts = facts_of_snapshot(state)
     yield from pools.look(state)
-    yield from queues.look(state)
+    yield from absent_pools.look(facts)
+    found = [*lateness.look(facts), *held.look(facts), *queues.look(state)]
+    yield from found or [queues.on_time(state)]
+
+
+def checks() -> tuple[Check, ...]:
+    """Return every check in the order in which they run: those of a server before those that need it."""
+    return (
+        Check(configuration.GROUP, configuration.look, RARELY_S),
+        Check(disk.GROUP, disk.look, SELDOM_S),
+        Check(server.GROUP, server.look, SELDOM_S),
+        Check(pools.GROUP, _pools_and_queues, SOON_S, needs=server.GROUP),
+        Check(queues.GROUP, held.look_at_purges, SOON_S, needs=server.GROUP),
+        Check(scheduler.GROUP, scheduler.look_at_leader, SOON_S, needs=server.GROUP),
+        Check(history.GROUP, history.look, SOON_S, needs=server.GROUP),
+        Check(database.GROUP, database.look, SOON_S),
+        Check(database.GROUP, database.look_at_migrations, RARELY_S, needs=database.GROUP),
+        Check(scheduler.GROUP, scheduler.look_at_ticks, SELDOM_S, needs=database.GROUP),
+        Check(actors.GROUP, actors.look, SOON_S, needs=database.GROUP),
+        Check(dead_letters.GROUP, dead_letters.look, SELDOM_S, needs=database.GROUP),
+        Check(alerts.GROUP, alerts.look, SOON_S, needs=database.GROUP),
+    )
+
+
+KEPT = KeptFindings()

@@ -1,9 +1,11 @@
-"""Findings of the doctor, and the groups that they belong to."""
+"""Findings about the yard, the groups that they belong to, and the buttons that lead to their remedies."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
+
+from django.urls import reverse
 
 Severity = Literal["ok", "skipped", "warning", "error"]
 
@@ -11,12 +13,31 @@ EXIT_CODES: dict[Severity, int] = {"ok": 0, "skipped": 0, "warning": 1, "error":
 
 
 @dataclass(frozen=True, slots=True)
+class Act:
+    """A button: it says what it does and to how many.
+
+    Args:
+        link: URL name of the page it leads to; ``of`` the URL's argument, ``query`` its query string.
+    """
+
+    label: str
+    link: str
+    of: str = ""
+    query: str = ""
+
+    @property
+    def href(self) -> str:
+        """Address that the button leads to."""
+        return reverse(self.link, args=[self.of] if self.of else None) + self.query
+
+
+@dataclass(frozen=True, slots=True)
 class Finding:
     """The result of one check.
 
     Args:
-        group: Name of its group: ``configuration``, ``broker``, ``database``, ``pools``, ``queues``, ``scheduler``,
-            ``history``, ``dead letters``, ``alerts``, ``disk``.
+        group: Name of its group: ``configuration``, ``broker``, ``database``, ``pools``, ``queues``, ``actors``,
+            ``scheduler``, ``history``, ``dead letters``, ``alerts``, ``disk``.
         code: Short name, stable across releases.
         severity: ``error``: work is lost, refused or held up; ``warning``: it will be, or a person should check;
             ``ok``: a fact; ``skipped``: not checked because of another finding.
@@ -24,6 +45,9 @@ class Finding:
         cause: Most likely cause.
         next: Remedy: a command to copy, or a step.
         subject: Queue, pool, schedule or channel concerned; "" for the whole group.
+        then: What happens by itself and what to do, for a page; "" repeats ``next``.
+        act: Button of a page.
+        factor: Weight among findings of one code, the largest first.
     """
 
     group: str
@@ -33,6 +57,14 @@ class Finding:
     cause: str = ""
     next: str = ""
     subject: str = ""
+    then: str = ""
+    act: Act | None = None
+    factor: float = 0.0
+
+    @property
+    def name(self) -> str:
+        """Group and code, as the table of precedence has them."""
+        return f"{self.group}.{self.code}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +74,20 @@ class FindingGroup:
     name: str
 
     def finding(
-        self, severity: Severity, code: str, seen: str, cause: str, next_step: str, subject: str = ""
+        self,
+        severity: Severity,
+        code: str,
+        seen: str,
+        cause: str,
+        next_step: str,
+        subject: str = "",
+        *,
+        then: str = "",
+        act: Act | None = None,
+        factor: float = 0.0,
     ) -> Finding:
         """Return a finding whose severity was computed."""
-        return Finding(self.name, code, severity, seen, cause, next_step, subject)
+        return Finding(self.name, code, severity, seen, cause, next_step, subject, then, act, factor)
 
     def ok(self, code: str, seen: str, *, cause: str = "", subject: str = "") -> Finding:
         """Return a fact."""

@@ -1,4 +1,4 @@
-"""Checks of pools: each has a supervisor that reports, ready children, and a correct clock."""
+"""Checks of the pools that report: ready children, few crashes, and a correct clock."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from apps.platform.conf import declared_yard
 from apps.platform.console.formatting import duration
 from apps.platform.operations.findings.finding import Finding, FindingGroup
 from apps.platform.operations.findings.snapshot import Snapshot
-from broker.shapes import LaneStats
 from broker.stores.pool_reports import ON_PURPOSE, PoolReport
 from broker.topology import Pool
 
@@ -22,8 +21,6 @@ def look(snapshot: Snapshot) -> Iterator[Finding]:
     """Compare the reports with the declared pools."""
     for pool in declared_yard().pools:
         mine = [report for report in snapshot.reports if report.pool == pool.name]
-        if not mine:
-            yield _down(pool, snapshot)
         for report in mine:
             yield from _supervisor(pool, report, snapshot.now_ms)
     declared = {pool.name for pool in declared_yard().pools}
@@ -33,17 +30,6 @@ def look(snapshot: Snapshot) -> Iterator[Finding]:
             cause = "It was renamed or removed, and processes of the previous release still run"
             step = f"kill -TERM {report.pid}, on {report.host}"
             yield GROUP.warning("undeclared", seen, cause, step, report.pool)
-
-
-def _down(pool: Pool, snapshot: Snapshot) -> Finding:
-    waiting = sum(_waiting(lane) for lane in _lanes(pool, snapshot))
-    cause = "It was not started, was killed, is stopped (kill -CONT), or cannot reach the broker; nothing is lost"
-    step = f"manage.py runpool {pool.name}"
-    if not waiting:
-        seen = f"{pool.name} has no supervisor that reports; no message waits for it"
-        return GROUP.warning("down", seen, cause, step, pool.name)
-    seen = f"{pool.name} has no supervisor that reports, and {waiting:,} messages wait for it"
-    return GROUP.error("down", seen, cause, step, pool.name)
 
 
 def _supervisor(pool: Pool, report: PoolReport, now_ms: int) -> Iterator[Finding]:
@@ -81,15 +67,3 @@ def _supervisor(pool: Pool, report: PoolReport, now_ms: int) -> Iterator[Finding
         )
         cause = "It is not synchronised, or its supervisor is stopped; times that it writes are wrong"
         yield GROUP.warning("clock_off", seen, cause, f"timedatectl, on {report.host}", pool.name)
-
-
-def _lanes(pool: Pool, snapshot: Snapshot) -> Iterator[LaneStats]:
-    served = declared_yard().served_by(pool)
-    for queue in snapshot.queues.values():
-        for lane in (queue.stats.live, queue.stats.retry):
-            if lane.name in served:
-                yield lane
-
-
-def _waiting(lane: LaneStats) -> int:
-    return lane.waiting + lane.running

@@ -1,4 +1,4 @@
-"""Checks of queues: late, paused, failing, with expired leases, or with messages that no worker can run."""
+"""Checks of queues: expired leases, messages that crash their worker, and messages that no worker can run."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import shlex
 from collections.abc import Iterator
 
 from apps.platform.conf import declared_yard
-from apps.platform.console.formatting import duration, times
-from apps.platform.operations.diagnosis import MANY_RETRIES, SEEN_MS
+from apps.platform.console.formatting import duration
 from apps.platform.operations.findings.finding import Finding, FindingGroup
 from apps.platform.operations.findings.snapshot import QueueFacts, Snapshot
 from broker.topology import Queue
@@ -20,52 +19,22 @@ SHOWN = 3
 
 
 def look(snapshot: Snapshot) -> Iterator[Finding]:
-    """Check every queue; report one ok finding when none has a defect."""
-    found = [item for queue in declared_yard().queues for item in _queue(queue, snapshot.queues[queue.name])]
-    found += _undeclared(snapshot)
-    yield from found
-    if not found:
-        waiting = sum(queue.stats.live.waiting + queue.stats.retry.waiting for queue in snapshot.queues.values())
-        yield GROUP.ok("on_time", f"{len(snapshot.queues)} queues, {waiting:,} messages wait, all on time")
+    """Check every queue."""
+    for queue in declared_yard().queues:
+        yield from _queue(queue, snapshot.queues[queue.name])
+    yield from _undeclared(snapshot)
+
+
+def on_time(snapshot: Snapshot) -> Finding:
+    """Return the finding for queues without a defect."""
+    waiting = sum(queue.stats.live.waiting + queue.stats.retry.waiting for queue in snapshot.queues.values())
+    return GROUP.ok("on_time", f"{len(snapshot.queues)} queues, {waiting:,} messages wait, all on time")
 
 
 def _queue(queue: Queue, state: QueueFacts) -> Iterator[Finding]:
-    yield from _late(queue, state)
     yield from _expired(queue, state)
     yield from _failing(queue, state)
     yield from _set_aside(queue, state)
-
-
-def _late(queue: Queue, state: QueueFacts) -> Iterator[Finding]:
-    stats, age_ms = state.stats, state.stats.live.oldest_age_ms
-    if stats.paused:
-        seen = f"{queue.name} is paused, {stats.live.waiting:,} messages wait"
-        yield GROUP.warning(
-            "paused", seen, "An operator paused it", f"manage.py queues resume {queue.name}", queue.name
-        )
-        return
-    yield from _ends_late(queue, state)
-    if age_ms is None or queue.objective_ms is None or age_ms <= max(queue.objective_ms, SEEN_MS):
-        return
-    behind = times(age_ms / queue.objective_ms)
-    seen = (
-        f"{queue.name}: the oldest of {stats.live.waiting:,} has waited for {duration(age_ms)}, {behind} its objective"
-    )
-    cause = "No pool consumes it, or all of its slots are busy"
-    step = f"manage.py queues, then `manage.py queues show {queue.name}`"
-    yield GROUP.warning("late", seen, cause, step, queue.name)
-
-
-def _ends_late(queue: Queue, state: QueueFacts) -> Iterator[Finding]:
-    age_ms, objective_ms = state.stats.oldest_unfinished_age_ms, queue.done_objective_ms
-    if age_ms is None or objective_ms is None or age_ms <= max(objective_ms, SEEN_MS):
-        return
-    behind = times(age_ms / objective_ms)
-    seen = (
-        f"{queue.name}: the oldest message was ready {duration(age_ms)} ago and has not ended, {behind} its objective"
-    )
-    cause = "What its tasks call is slow, one of them hangs, or it started late"
-    yield GROUP.warning("ends_late", seen, cause, f"manage.py queues show {queue.name} --place leased", queue.name)
 
 
 def _expired(queue: Queue, state: QueueFacts) -> Iterator[Finding]:
@@ -82,16 +51,9 @@ def _expired(queue: Queue, state: QueueFacts) -> Iterator[Finding]:
 
 
 def _failing(queue: Queue, state: QueueFacts) -> Iterator[Finding]:
-    retry = state.stats.retry
-    retrying = retry.waiting + retry.scheduled + retry.running
-    if retrying >= MANY_RETRIES:
-        seen = f"{queue.name}: {retrying:,} failed messages wait for a retry"
-        cause = "One common cause, such as a service that is down; nothing is lost until their retries are exhausted"
-        step = f"manage.py queues show {queue.name} --lane retry --place scheduled"
-        yield GROUP.warning("retrying", seen, cause, step, queue.name)
     crashed = {id_: count for id_, count in state.crashed.items() if count >= MANY_CRASHES}
     if crashed:
-        named = ", ".join(list(crashed)[:SHOWN])
+        named = ", ".join(_named(id_, state) for id_ in list(crashed)[:SHOWN])
         seen = f"{queue.name}: {len(crashed)} messages crashed their worker {MANY_CRASHES} times or more ({named})"
         cause = "A task crashes its process; after the third time its message becomes a dead letter `poison`"
         step = f"manage.py jobs show {shlex.quote(next(iter(crashed)))}"  # ids are user input
@@ -108,6 +70,10 @@ def _failing(queue: Queue, state: QueueFacts) -> Iterator[Finding]:
             )
         step = f"manage.py jobs show {shlex.quote(most)}"
         yield GROUP.warning("suspects", seen, cause, step, queue.name)
+
+
+def _named(id_: str, state: QueueFacts) -> str:
+    return f"{state.actors[id_]}, {id_}" if id_ in state.actors else id_
 
 
 def _set_aside(queue: Queue, state: QueueFacts) -> Iterator[Finding]:

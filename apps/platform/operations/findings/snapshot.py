@@ -13,13 +13,14 @@ from typing import cast
 import redis
 
 from apps.platform.conf import declared_yard, switchyard_settings
+from broker.admin.look_through import fields_of
 from broker.admin.stats import family_stats
 from broker.keys.keys import Keys
 from broker.keys.queue_keys import ALL_LANES, QueueKeys
 from broker.redis.calls import RedisCalls
 from broker.redis.connections import connect
 from broker.shapes import QueueStats
-from broker.stores.pool_reports import PoolReport, PoolReports
+from broker.stores.pool_reports import PoolReport, PoolReports, SilentSupervisor
 
 CRASH_NOTES = 1_000
 PARKED_SHOWN = 100
@@ -35,6 +36,7 @@ class QueueFacts:
         expired: Owner of an expired lease -> seconds since it expired.
         expired_messages: Messages that those owners hold.
         crashed: Message id -> number of worker crashes while it ran.
+        actors: Id of one of those messages -> its actor, as far as it can be read.
         lapses: Id of a lapse suspect -> number of times that its pool ended while it ran alone.
         unknown: Actors called by parked messages, of the first ``PARKED_SHOWN`` of each lane.
     """
@@ -43,6 +45,7 @@ class QueueFacts:
     expired: dict[str, float]
     expired_messages: int
     crashed: dict[str, int]
+    actors: dict[str, str]
     lapses: dict[str, int]
     unknown: tuple[str, ...]
 
@@ -59,6 +62,7 @@ class Snapshot:
     now_ms: int
     queues: dict[str, QueueFacts]
     reports: list[PoolReport]
+    silent: list[SilentSupervisor]
     undeclared: dict[str, int]
 
 
@@ -72,8 +76,11 @@ def quick_client() -> Iterator[redis.Redis]:
         client.close()
 
 
-def read() -> Snapshot:
+def read(*, scan: bool = True) -> Snapshot:
     """Read the state from the broker.
+
+    Args:
+        scan: Look for undeclared queues as well, for up to ``SCAN_S``.
 
     Raises:
         BrokerError: the broker does not answer.
@@ -82,13 +89,16 @@ def read() -> Snapshot:
     with quick_client() as client, closing(RedisCalls(client, budget_s=1.0)) as calls:
         seconds, micros = client.time()
         now_ms = seconds * 1000 + micros // 1000
+        pools = PoolReports(calls, keys)
+        reports = pools.read_all()
         return Snapshot(
             now_ms=now_ms,
             queues={
                 queue.name: _queue(client, calls, keys.queue(queue.name), now_ms) for queue in declared_yard().queues
             },
-            reports=PoolReports(calls, keys).read_all(),
-            undeclared=_undeclared(client, keys),
+            reports=reports,
+            silent=pools.read_silent(reports, now_ms),
+            undeclared=_undeclared(client, keys) if scan else {},
         )
 
 
@@ -116,8 +126,15 @@ def _queue(client: redis.Redis, calls: RedisCalls, keys: QueueKeys, now_ms: int)
         for name, note in notes.items()
         if (found := re.search(rb"\n@[\d,-]+ (\S*[@+]\S*)$", note))
     }
+    actors = _actors_of(client, keys, [*crashed, *lapses])
     unknown = sorted({_actor(member) for members in parked for member in members})
-    return QueueFacts(stats, expired, held, crashed, lapses, tuple(unknown))
+    return QueueFacts(stats, expired, held, crashed, actors, lapses, tuple(unknown))
+
+
+def _actors_of(client: redis.Redis, keys: QueueKeys, ids: list[str]) -> dict[str, str]:
+    bodies = cast("list[bytes | None]", client.hmget(keys.bodies, ids)) if ids else []
+    found = {id_: fields_of(body) for id_, body in zip(ids, bodies, strict=True) if body is not None}
+    return {id_: fields.actor for id_, fields in found.items() if fields is not None}
 
 
 def _actor(member: bytes) -> str:

@@ -1,0 +1,120 @@
+"""Pools without a supervisor that reports: stopped, killed, cut off, gone with their host, or not yet back."""
+
+from __future__ import annotations
+
+import socket
+from collections import defaultdict
+from collections.abc import Iterator
+
+import psutil
+
+from apps.platform.conf import declared_yard
+from apps.platform.console.formatting import duration
+from apps.platform.operations.findings.facts import YardFacts
+from apps.platform.operations.findings.finding import Act, Finding, FindingGroup
+from apps.platform.operations.queries import PoolState
+from broker.clock import now_ms
+from broker.shapes import LaneStats
+from broker.stores.pool_reports import REPORT_TTL_MS, SilentSupervisor
+
+GROUP = FindingGroup("pools")
+# A host that does not come back is no longer told after so long.
+HOST_TOLD_MS = 15 * 60_000
+LOST = "It was not started, was killed, is stopped (kill -CONT), or cannot reach the broker; nothing is lost"
+LOOK_AT_WORKERS = Act("Show every worker", "switchyard-operations-workers")
+
+
+def look(facts: YardFacts) -> Iterator[Finding]:
+    """Judge the pools of which no supervisor reports, and the hosts that are gone."""
+    missing = [pool for pool in facts.state.pools.values() if not pool.up and pool.state != "starting"]
+    returning = [pool for pool in missing if pool.silent] if facts.state.returned_s is not None else []
+    if returning:
+        yield _returning([pool.pool.name for pool in returning], facts.state.returned_s or 0)
+        missing = [pool for pool in missing if pool not in returning]
+    for pool in missing:
+        yield _down(pool, facts)
+    if facts.state.returned_s is None:
+        yield from _hosts_gone(facts)
+
+
+def _returning(names: list[str], since_s: float) -> Finding:
+    seen = f"the broker answers again since {duration(since_s * 1_000)}, and {', '.join(names)} have not reported since"
+    if len(names) == 1:
+        seen = seen.replace(" have not", " has not")
+    then = "Pools report within 5 s of its return by themselves; nothing needs to be restarted."
+    return GROUP.finding("warning", "returning", seen, then, "manage.py doctor, again in 10 s", then=then)
+
+
+def _down(pool: PoolState, facts: YardFacts) -> Finding:
+    name = pool.pool.name
+    served = declared_yard().served_by(pool.pool)
+    lanes = [lane for stats in facts.state.queues for lane in (stats.live, stats.retry) if lane.name in served]
+    waiting = sum(map(_waiting, lanes))
+    last = max(pool.silent, key=lambda one: one.beat_at, default=None)
+    why, step = _why(name, last)
+    if not waiting:
+        seen = f"no pool serves {name}: {why}; nothing waits there yet"
+        return GROUP.finding("warning", "down", seen, LOST, step, name, then=_then(step), act=LOOK_AT_WORKERS)
+    jobs = "1 job waits" if waiting == 1 else f"{waiting:,} jobs wait"
+    seen = f"{name} starts nothing, because no pool serves it: {why}; {jobs}"
+    return GROUP.finding(
+        "error", "down", seen, LOST, step, name, then=_then(step), act=LOOK_AT_WORKERS, factor=float(waiting)
+    )
+
+
+def _then(step: str) -> str:
+    verb = "Run" if step.startswith(("manage.py", "kill")) else ""
+    return f"{verb} `{step}`: what waits starts at once. Nothing is lost." if verb else f"{step}. Nothing is lost."
+
+
+def _why(name: str, last: SilentSupervisor | None) -> tuple[str, str]:
+    """Return what is known of a pool's absence, and the step that helps."""
+    start = f"manage.py runpool {name}"
+    if last is None:
+        return "no supervisor of it reports", start
+    since = duration(max(now_ms() - last.beat_at, 0))
+    if last.host != socket.gethostname():
+        return f"its supervisor (pid {last.pid} on {last.host}) has not reported for {since}", (
+            f"On {last.host}: `kill -CONT {last.pid}` if `ps -o stat= -p {last.pid}` begins with T, else `{start}`"
+        )
+    try:
+        status = psutil.Process(last.pid).status()
+    except psutil.Error:
+        return f"its supervisor (pid {last.pid}) ended without a word, its last report is {since} old", start
+    if status == psutil.STATUS_STOPPED:
+        return f"its supervisor (pid {last.pid}) is stopped, since {since}", f"kill -CONT {last.pid}"
+    return (
+        f"its supervisor (pid {last.pid}) runs and has not reported for {since}",
+        f"Read the log of {name}: it cannot reach the broker, or hangs",
+    )
+
+
+def _hosts_gone(facts: YardFacts) -> Iterator[Finding]:
+    """Yield a finding for each host whose supervisors have all fallen silent while others serve their pools."""
+    by_host: dict[str, list[SilentSupervisor]] = defaultdict(list)
+    for pool in facts.state.pools.values():
+        for one in pool.silent:
+            by_host[one.host].append(one)
+    now = now_ms()
+    for host, lost in by_host.items():
+        last = max(one.beat_at for one in lost)
+        fresh = [one for one in lost if last - one.beat_at < REPORT_TTL_MS]
+        named = sorted({one.pool for one in fresh if facts.state.pools[one.pool].up})
+        if host in facts.state.hosts or not named or now - last > HOST_TOLD_MS:
+            continue
+        seen = (
+            f"the host {host} reports no more since {duration(now - last)}: {', '.join(named)} "
+            f"{'runs' if len(named) == 1 else 'run'} on other hosts only"
+        )
+        then = (
+            "Jobs that ran there start again elsewhere when their leases expire; nothing is lost. "
+            "See whether the machine runs."
+        )
+        yield GROUP.finding(
+            "warning", "host_gone", seen, "The machine or container ended, or the network to it is cut",
+            f"ping {host}; then start its pools", host, then=then, act=LOOK_AT_WORKERS, factor=float(len(fresh)),
+        )  # fmt: skip
+
+
+def _waiting(lane: LaneStats) -> int:
+    return lane.waiting + lane.running

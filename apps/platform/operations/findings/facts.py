@@ -1,0 +1,128 @@
+"""Facts of the yard at one moment, from which queues and pools are judged."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final
+
+import dramatiq
+
+from apps.platform.conf import declared_yard
+from apps.platform.jobs.running import RunningJob, families, running_or_none
+from apps.platform.operations.findings.snapshot import Snapshot
+from apps.platform.operations.queries import YardState, pool_state
+from apps.platform.operations.rows import Row, yard_rows
+from broker.admin.browse import BrowsedMessage, look
+from broker.clock import datetime_of
+from broker.errors import BrokerError
+from broker.queue.operations import QueueOperations
+
+# A page that is read every few seconds decodes so many bodies at most.
+LOOKED_THROUGH: Final = 200
+AS_SENT: Final = "delay"
+
+
+@dataclass(frozen=True, slots=True)
+class HeldGroup:
+    """Held messages of one actor that are held for one reason, among the next to be due.
+
+    Args:
+        reason: As in the option ``deferred_by``, with the actor's limit where it has one; ``delay`` as it was sent.
+        due: Of the first; ``last`` of the last.
+        by_limit: A limit holds them back, not their sender.
+        more: There are more than were looked through.
+    """
+
+    actor: str
+    reason: str
+    count: int
+    due: datetime
+    last: datetime
+    by_limit: bool = False
+    more: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class YardFacts:
+    """Facts of the yard.
+
+    Args:
+        rows: As the overview shows them.
+        running: The longest first; ``None`` when it is not known.
+        held: Queue -> messages that it holds for later, by actor and reason.
+    """
+
+    state: YardState
+    rows: tuple[Row, ...]
+    running: list[RunningJob] | None = None
+    held: Mapping[str, tuple[HeldGroup, ...]] = field(default_factory=dict)
+
+    @property
+    def queue_rows(self) -> tuple[Row, ...]:
+        """The rows of queues, without those of retry lanes and shared pools."""
+        return tuple(row for row in self.rows if row.kind == "queue")
+
+
+def facts_of(state: YardState) -> YardFacts:
+    """Return the facts of a state, with what runs and what is held for later."""
+    return YardFacts(state, tuple(yard_rows(declared_yard(), state)), running_or_none(), _held(state))
+
+
+def facts_of_snapshot(snapshot: Snapshot) -> YardFacts:
+    """Return the facts that the doctor judges."""
+    yard = declared_yard()
+    pools = {pool.name: pool_state(pool, snapshot.reports, snapshot.silent) for pool in yard.pools}
+    stats = tuple(snapshot.queues[queue.name].stats for queue in yard.queues)
+    hosts = frozenset(report.host for report in snapshot.reports)
+    return facts_of(YardState(stats, pools, scheduler_up=True, hosts=hosts))
+
+
+def _held(state: YardState) -> dict[str, tuple[HeldGroup, ...]]:
+    holding = [stats.queue for stats in state.queues if stats.live.scheduled]
+    try:
+        return {family.keys.queue: held_groups(family) for family in families(holding)} if holding else {}
+    except BrokerError:
+        return {}
+
+
+def held_groups(family: QueueOperations) -> tuple[HeldGroup, ...]:
+    """Return who waits in a queue for its time, most first. Retries are not among them.
+
+    Raises:
+        BrokerUnavailable: the broker did not answer.
+    """
+    page = look(family, "live", "scheduled", limit=LOOKED_THROUGH)
+    cut = page.cursor is not None
+    seen = [*page.items, *(_last(family) if cut else ())]
+    groups: dict[tuple[str, str], list[datetime]] = {}
+    for one in seen:
+        if one.message is not None and one.due_at is not None:
+            key = one.message.actor_name, str(one.message.options.get("deferred_by") or AS_SENT)
+            groups.setdefault(key, []).append(datetime_of(one.due_at))
+    counts = Counter({key: len(dues) for key, dues in groups.items()})
+    return tuple(
+        HeldGroup(
+            actor,
+            _words(reason, actor),
+            count,
+            due=min(groups[actor, reason]),
+            last=max(groups[actor, reason]),
+            by_limit=reason.endswith("_limit"),
+            more=cut,
+        )
+        for (actor, reason), count in counts.most_common()
+    )
+
+
+def _last(family: QueueOperations) -> list[BrowsedMessage]:
+    count = int(family.calls.command("ZCARD", family.keys.due("live")))
+    return list(look(family, "live", "scheduled", cursor=max(count - 1, LOOKED_THROUGH), limit=1).items)
+
+
+def _words(reason: str, actor: str) -> str:
+    declared = dramatiq.get_broker().actors.get(actor)
+    limit = declared.options.get(reason) if declared is not None else None
+    return f"{reason.replace('_', ' ')}, {limit}" if isinstance(limit, str) else reason.replace("_", " ")

@@ -1,0 +1,51 @@
+"""Actors that are quick, slow, limited, wrong in half of their runs, or the end of their worker."""
+
+from __future__ import annotations
+
+import os
+import threading
+
+import dramatiq
+import urllib3
+from django.db import connection, transaction
+
+from middleware.errors import PermanentFailure
+
+
+def work(ms: int) -> None:
+    threading.Event().wait(ms / 1000)
+
+
+dramatiq.actor(work, actor_name="send_mail", queue_name="default")
+dramatiq.actor(work, actor_name="export_invoices", queue_name="default")
+dramatiq.actor(work, actor_name="login_mail", queue_name="urgent")
+dramatiq.actor(work, actor_name="slow_report", queue_name="urgent")
+dramatiq.actor(work, actor_name="welcome", queue_name="default", rate_limit="10/m")
+dramatiq.actor(work, actor_name="ping_hook", queue_name="hooks")
+
+
+@dramatiq.actor(queue_name="default")
+def vat_report(number: int) -> None:
+    if number % 2:
+        try:
+            {}["vat_rate"]
+        except KeyError as error:
+            raise PermanentFailure("the rate is missing") from error
+
+
+@dramatiq.actor(queue_name="hooks", max_retries=2)
+def deliver_webhook(url: str) -> None:
+    retries = urllib3.Retry(total=0, status_forcelist=(500,), raise_on_status=True)
+    with urllib3.PoolManager() as pool:
+        pool.request("POST", url, retries=retries, timeout=2)
+
+
+@dramatiq.actor(queue_name="hooks")
+def write_row(job: str) -> None:
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("INSERT INTO verdict_row (job) VALUES (%s)", [job])
+
+
+@dramatiq.actor(queue_name="default")
+def crash_worker() -> None:
+    os.abort()

@@ -1,0 +1,53 @@
+"""Read the overview once a second and print what it says, one line of JSON each, until standard input ends."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+import select
+import sys
+import time
+
+import django
+from django.template.loader import render_to_string
+
+EVERY_S = 1.0
+
+
+def main() -> None:
+    """Print lines until the parent closes the pipe."""
+    django.setup()
+    from apps.platform.operations.overview import overview
+
+    while not select.select([sys.stdin], [], [], EVERY_S)[0]:
+        began = time.monotonic()
+        room = overview()
+        page = html.unescape(re.sub(r"\s+", " ", render_to_string("switchyard_operations/live.html", {"room": room})))
+        verdict = room.verdict
+        line = {
+            "at": time.time(),
+            "took_s": time.monotonic() - began,
+            "level": verdict.level,
+            "label": verdict.label,
+            "sentence": verdict.sentence,
+            "then": verdict.then,
+            "action": verdict.action,
+            "href": verdict.href,
+            "on_page": verdict.sentence in page and verdict.action in page,
+            "findings": [
+                {
+                    "name": found.finding.name,
+                    "sentence": found.sentence,
+                    "then": found.finding.then or found.finding.next,
+                    "action": found.finding.act.label if found.finding.act else "",
+                    "href": found.finding.act.href if found.finding.act else "",
+                }
+                for found in verdict.findings
+            ],
+        }
+        print(json.dumps(line), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,218 @@
+"""A running yard whose overview is read each second from outside."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from dramatiq.message import Message
+
+from apps.platform.wiring import build_yard
+from broker.interface import facilities
+from broker.keys.keys import Keys
+from broker.queue.operations import QueueOperations
+from broker.redis.calls import RedisCalls
+from broker.redis.connections import connect
+from tests.chaos.server import ServerUnderTest
+from tests.chaos.verdict_yard.yard import YARD
+from tests.waiting import wait_for
+
+ROOT = Path(__file__).resolve().parents[2]
+TABLE = "CREATE TABLE IF NOT EXISTS verdict_row (id INTEGER PRIMARY KEY, job VARCHAR(60))"
+# What may be said still of a situation that has ended.
+LASTING = re.compile(
+    r"actors\..*|alerts\..*|dead letters\..*|configuration\..*|disk\..*|history\.(?!down)|pools\.restarts"
+)
+Line = dict[str, Any]
+
+
+class WatchedYard:
+    """Real pools, a scheduler, a history writer and a reader of the overview, as processes."""
+
+    def __init__(self, folder: Path, server: ServerUnderTest) -> None:
+        self.folder, self.server = folder, server
+        self.database = folder / "db.sqlite3"
+        self.environment = {
+            **os.environ,
+            "DJANGO_SETTINGS_MODULE": "tests.chaos.verdict_yard.settings",
+            "SWITCHYARD_BROKER_URL": server.url,
+            "SWITCHYARD_STATE_DIR": str(folder),
+            "PROMETHEUS_MULTIPROC_DIR": str(folder / "metrics"),
+            "DATABASE_URL": f"sqlite:///{self.database}",
+            "PYTHONPATH": str(ROOT),
+        }
+        self.broker = build_yard(YARD, connect(server.url), Keys())
+        self.calls = RedisCalls(connect(server.url))
+        self.lines: list[Line] = []
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+
+    def start(self) -> None:
+        """Start everything and wait until the overview reports nothing but what lasts."""
+        self._manage("migrate", "--verbosity=0")
+        with contextlib.closing(sqlite3.connect(self.database)) as connection, connection:
+            connection.execute(TABLE)
+        for command in ("runscheduler", "runhistory", "runpools"):
+            self.launch(command, command)
+        wait_for(lambda: "pools: all ready" in self.log("runpools"), 120, what="pools ready")
+        self._watch()
+        self.settle()
+
+    def launch(self, name: str, *arguments: str, **environment: str) -> subprocess.Popen[bytes]:
+        """Start ``manage.py`` with arguments, in a process group of its own."""
+        with (self.folder / f"{name}.log").open("ab") as output:
+            self.processes[name] = subprocess.Popen(
+                [sys.executable, str(ROOT / "manage.py"), *arguments],
+                env={**self.environment, **environment}, stdout=output, stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )  # fmt: skip
+        return self.processes[name]
+
+    def log(self, name: str) -> str:
+        """Return what a process printed."""
+        return (self.folder / f"{name}.log").read_text(errors="replace")
+
+    def stop(self) -> None:
+        """End every process."""
+        for process in self.processes.values():
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        self.calls.close()
+        self.broker.close()
+        self.broker.client.close()
+
+    def supervisor(self, pool: str) -> int:
+        """Return the process id of a pool's supervisor."""
+        return next(report.pid for report in facilities(self.broker).pools.read_all() if report.pool == pool)
+
+    def family(self, queue: str) -> QueueOperations:
+        """Return the operations of a queue, declared or not."""
+        return QueueOperations(self.calls, Keys().queue(queue))
+
+    def send(self, actor: str, queue: str, *args: Any, count: int = 1) -> None:
+        """Enqueue jobs."""
+        for _ in range(count):
+            message: Message[Any] = Message(queue_name=queue, actor_name=actor, args=args, kwargs={}, options={})
+            self.broker.enqueue(message)
+
+    def waiting(self, queue: str) -> int:
+        """Return how many messages of a queue wait."""
+        return facilities(self.broker).transport.stats(queue).live.waiting
+
+    def find(self, pattern: str, since: float, within_s: float, *, first: bool = True) -> tuple[Line, dict[str, str]]:
+        """Wait for a sentence of the overview; return the line and the finding.
+
+        Args:
+            first: It has to be the headline; else it may be any finding.
+
+        Raises:
+            AssertionError: it was not said within the time, and what was.
+        """
+
+        def said() -> tuple[Line, dict[str, str]] | None:
+            for line in [line for line in self.lines if line["at"] >= since]:
+                for found in line["findings"][:1] if first else line["findings"]:
+                    if re.search(pattern, found["sentence"]):
+                        return line, found
+            return None
+
+        try:
+            found = wait_for(said, within_s, what=pattern)
+        except AssertionError as error:
+            seen = dict.fromkeys(found["sentence"] for line in self.lines if line["at"] >= since
+                                 for found in line["findings"])  # fmt: skip
+            raise AssertionError(f"{pattern!r} was not said within {within_s:.0f} s, but {list(seen)}") from error
+        assert found is not None
+        return found
+
+    def said(self, since: float) -> list[str]:
+        """Return the distinct headlines since a time."""
+        return list(dict.fromkeys(line["sentence"] for line in self.lines if line["at"] >= since))
+
+    def settle(self, timeout_s: float = 90.0) -> None:
+        """Wait until nothing is said but what lasts."""
+
+        def calm() -> bool:
+            names = [found["name"] for found in self.lines[-1]["findings"]] if self.lines else ["nothing yet"]
+            return all(LASTING.match(name) for name in names)
+
+        try:
+            wait_for(calm, timeout_s * slack())
+        except AssertionError as error:
+            raise AssertionError(f"still said: {self.lines[-1]['findings'] if self.lines else 'nothing'}") from error
+
+    def manage(self, *arguments: str) -> None:
+        """Run ``manage.py`` with arguments."""
+        self._manage(*arguments)
+
+    def _manage(self, *arguments: str) -> None:
+        done = subprocess.run(
+            [sys.executable, str(ROOT / "manage.py"), *arguments], env=self.environment, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+
+    def _watch(self) -> None:
+        with (self.folder / "watcher.log").open("ab") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "tests.chaos.verdict_yard.watcher"], env=self.environment, cwd=ROOT,
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=output, start_new_session=True,
+            )  # fmt: skip
+        self.processes["watcher"] = process
+
+        def read() -> None:
+            assert process.stdout is not None
+            for line in process.stdout:
+                self.lines.append(json.loads(line))
+
+        threading.Thread(target=read, daemon=True).start()
+        wait_for(lambda: self.lines, 60, what="first line of the watcher")
+
+
+def slack() -> float:
+    """Return how many times as long everything takes on this machine now: more work than cores stretches time."""
+    return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+
+
+@contextlib.contextmanager
+def stopped(pid: int) -> Iterator[None]:
+    """Stop a process for the time of the block."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
+
+
+@contextlib.contextmanager
+def steadily(act: Callable[[], None], every_s: float) -> Iterator[None]:
+    """Act every so often in a thread for the time of the block."""
+    over = threading.Event()
+
+    def repeat() -> None:
+        while not over.wait(every_s):
+            act()
+
+    thread = threading.Thread(target=repeat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join(30)
+
+
+def now() -> float:
+    """Return the time, as the watcher writes it."""
+    return time.time()
