@@ -105,7 +105,7 @@ def half_failing(yard: WatchedYard) -> Iterator[None]:
 def paused(yard: WatchedYard) -> Iterator[None]:
     """Pause a queue for an hour, and send jobs."""
     family = yard.family("hooks")
-    seconds, _ = yard.server.admin.time()  # type: ignore[misc]
+    seconds, _ = yard.server.admin.time()
     administration.pause(family, until_ms=(int(seconds) + 3600) * 1000, by="ada", reason="bank API is away")
     yard.send("ping_hook", "hooks", 1, count=20)
     yield
@@ -136,7 +136,7 @@ def undeclared(yard: WatchedYard) -> Iterator[None]:
     """Leave messages in a queue that this release does not declare."""
     yard.family("renamed").enqueue([Entry("left", b"{}"), Entry("behind", b"{}")])
     yield
-    yard.server.admin.delete(*yard.server.admin.keys("*{renamed}*"))  # type: ignore[misc]
+    yard.server.admin.delete(*yard.server.admin.keys("*{renamed}*"))
 
 
 @contextmanager
@@ -144,7 +144,7 @@ def parked(yard: WatchedYard) -> Iterator[None]:
     """Send a call of an actor that no worker knows."""
     yard.send("from_the_future", "urgent", count=3)
     yield
-    for key in yard.server.admin.keys("*{urgent}*park*"):  # type: ignore[union-attr]
+    for key in yard.server.admin.keys("*{urgent}*park*"):
         yard.server.admin.delete(key)
 
 

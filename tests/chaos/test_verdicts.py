@@ -7,6 +7,7 @@ import random
 import re
 import time
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
@@ -42,8 +43,12 @@ def load_for(yard: WatchedYard, seconds: float) -> float:
         yard.send("ping_hook", "hooks", dice.randrange(1, 20), count=dice.choice((0, 1, 5)))
         yard.send("login_mail", "urgent", 1, count=dice.choice((0, 1, 2)))
         next_s = time.monotonic() + dice.uniform(0.2, 1.5)
-        wait_for(lambda moment=next_s: time.monotonic() >= moment, 10)
+        wait_for(partial(_reached, next_s), 10)
     return began
+
+
+def _reached(moment_s: float) -> bool:
+    return time.monotonic() >= moment_s
 
 
 def judge_silence(yard: WatchedYard, began: float) -> None:
