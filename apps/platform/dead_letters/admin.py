@@ -13,56 +13,31 @@ from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpResponseNotAllowed
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path
-from django.utils.text import Truncator
 
-from apps.platform.console.admin_base import ModelAdmin, display
+from apps.platform.console.admin_base import ModelAdmin
 from apps.platform.console.read_only import ReadOnly
 from apps.platform.dead_letters import letter_filter, queries
 from apps.platform.dead_letters.filters import ActorFilter, QueueFilter, ReasonFilter, StateFilter
 from apps.platform.dead_letters.models import OPEN_STATES, DeadLetter
-from apps.platform.dead_letters.presentation import short_paths
-from apps.platform.dead_letters.queries import LetterGroup
+from apps.platform.dead_letters.pages import listing
+from apps.platform.dead_letters.pages.tracebacks import marked
+from apps.platform.dead_letters.presentation import why_given_up
 from apps.platform.dead_letters.views import ActionViews
 
-STATE_COLOURS = {
-    "new": "danger",
-    "acknowledged": "warning",
-    "replayed": "success",
-    "discarded": "info",
-    "missing": "danger",
-}
+LIST_PAGE = "switchyard_dead_letters/list.html"
 
 
 @admin.register(DeadLetter)
 class DeadLetterAdmin(ReadOnly, ActionViews, ModelAdmin):
     """Read-only rows; operators requeue, discard or acknowledge them."""
 
-    list_display = ("failure", "actor", "queue", "reason", "attempts", "died", "shown_state")
-    list_display_links = ("failure",)
     list_filter = (StateFilter, QueueFilter, ReasonFilter, ActorFilter, "died_at")
     linked_fields = ("fingerprint",)
-    list_fullwidth = True
-    list_before_template = "switchyard_dead_letters/groups.html"
+    change_list_template = LIST_PAGE
     list_per_page = 50
     show_full_result_count = False
     search_fields = ("message_id", "exception", "error", "actor", "fingerprint")
     actions = ("acknowledge_chosen", "requeue_chosen", "discard_chosen")
-
-    @display(description="Failure", ordering="exception")
-    def failure(self, row: DeadLetter) -> str:
-        """Return the exception and the first line of its text."""
-        error = row.error.strip().split("\n", 1)[0]
-        return Truncator(f"{row.exception}: {error}" if error else row.exception).chars(90)
-
-    @display(description="Died (UTC)", ordering="died_at")
-    def died(self, row: DeadLetter) -> str:
-        """Return the time of death."""
-        return f"{row.died_at:%Y-%m-%d %H:%M:%S}"
-
-    @display(description="State", label=STATE_COLOURS, ordering="state")
-    def shown_state(self, row: DeadLetter) -> tuple[str, str]:
-        """Return the state as a coloured label."""
-        return row.state, row.get_state_display()
 
     @admin.action(description="Acknowledge", permissions=["acknowledge"])
     def acknowledge_chosen(self, request: HttpRequest, queryset: QuerySet[DeadLetter]) -> HttpResponseBase:
@@ -94,23 +69,18 @@ class DeadLetterAdmin(ReadOnly, ActionViews, ModelAdmin):
         return own + super().get_urls()
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
-        """Show the list below the groups of open letters."""
-        context = {
-            "title": "Dead letters",
-            "groups": queries.groups(),
-            "group_count": queries.group_count(),
-            "letter_count": queries.open_count(),
-            "rights": self.rights(request),
-            "matching": self._matching(request),
-            "discarded": self._discarded(request),
-        }
-        return super().changelist_view(request, context | (extra_context or {}))
-
-    @staticmethod
-    def _discarded(request: HttpRequest) -> list[LetterGroup] | None:
-        """Return the groups of discarded letters where the list shows them."""
-        state = DeadLetter.State.DISCARDED.value
-        return queries.groups(states=(state,)) if request.GET.get("state") == state else None
+        """Show the groups; with a filter also the letters that match, with a group's fingerprint its newest letter."""
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        context = {"title": "Dead letters", "rights": self.rights(request), "matching": self._matching(request)}
+        context |= listing.context_of(request) | (extra_context or {})
+        if request.method in ("GET", "HEAD") and not listing.asks(request):
+            return TemplateResponse(request, LIST_PAGE, {**self.admin_site.each_context(request), **context})
+        response = super().changelist_view(request, context)
+        shown = getattr(response, "context_data", None) or {}
+        if "cl" in shown:
+            shown |= listing.links_of(shown["cl"])
+        return response
 
     @staticmethod
     def _matching(request: HttpRequest) -> dict[str, Any] | None:
@@ -141,7 +111,8 @@ class DeadLetterAdmin(ReadOnly, ActionViews, ModelAdmin):
             "restorable": row.state == DeadLetter.State.DISCARDED and bool(row.kept),
             "alike": queries.listing(fingerprint=row.fingerprint).count(),
             "waited_s": (row.died_at - row.enqueued_at).total_seconds(),
-            "traceback": short_paths(row.traceback),
+            "lines": marked(row.traceback),
+            "why": why_given_up(row),
             "payload": json.dumps(row.payload, indent=2, ensure_ascii=False),
             "history": list(reversed(row.history)),
             "rights": self.rights(request),

@@ -20,6 +20,7 @@ from apps.platform.bulk.kinds import Item, KindTexts, Taken
 from apps.platform.bulk.models import BulkAct
 from apps.platform.dead_letters import letter_filter
 from apps.platform.dead_letters.actions import keep
+from apps.platform.dead_letters.confirmation import INSTEAD
 from apps.platform.dead_letters.models import BULK_CLAIM, DeadLetter
 from apps.platform.dead_letters.projection import LONGEST_HISTORY, history_entry
 from broker.clock import datetime_of
@@ -67,6 +68,7 @@ class BulkMove:
             ("Failures", shown + (" and others" if len(causes) > 3 else "")),
             ("Died", f"{times['first']:%Y-%m-%d %H:%M} to {times['last']:%Y-%m-%d %H:%M} UTC. Later ones stay."),
             ("Queues", ", ".join(rows.values_list("queue", flat=True).distinct().order_by("queue"))),
+            ("Instead", INSTEAD[self._move]),
         ]
 
     def address(self, filter: dict[str, Any]) -> str:

@@ -24,6 +24,10 @@ UNDO = {
     "discard": "Restore, for 90 days: Dead letters, Discarded. Then the messages are erased.",
     "restore": "Discard them again.",
 }
+INSTEAD = {
+    "discard": "Acknowledge: it moves nothing, and you decide later. Or requeue one, and see whether it fails again.",
+    "requeue": "Edit and requeue a single letter, where its arguments are wrong.",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +80,7 @@ def of_rows(action: str, rows: Sequence[DeadLetter], *, to: str = "", back: str)
         ),
         ("Queues", queues),
         ("Undo", UNDO[action]),
+        *((("Instead", INSTEAD[action]),) if action in INSTEAD else ()),
     )
     return Confirmation(
         action=action,

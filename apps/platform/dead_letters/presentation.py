@@ -30,6 +30,22 @@ def short_paths(traceback: str) -> str:
     return INSTALLED.sub('File "', traceback).replace(f'File "{switchyard_settings().base_dir}/', 'File "')
 
 
+def why_given_up(row: DeadLetter) -> str:
+    """Return what happened to a letter's message, after its actor's name: ``was given up after 6 attempts, …``."""
+    if row.reason == "exhausted":
+        attempts = f"{row.attempts:,} attempt{'' if row.attempts == 1 else 's'}"
+        return f"was given up after {attempts}, the maximum of its retry policy"
+    return _WHY.get(row.reason, "was given up")
+
+
+_WHY = {
+    "permanent": "was given up: this failure is never retried",
+    "time_limit": "was given up: it ran past its time limit",
+    "poison": "was given up: it killed its worker repeatedly",
+    "suspected_poison": "was given up: its pool ended repeatedly while it ran alone",
+}
+
+
 def letters(count: int, *, quarantined: bool = False) -> str:
     """Return ``1 dead letter`` or ``5 dead letters``; ``5 quarantined messages``."""
     return f"{count:,} {'quarantined message' if quarantined else 'dead letter'}" + ("" if count == 1 else "s")

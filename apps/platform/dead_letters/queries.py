@@ -23,7 +23,10 @@ HEX_WIDTH = 16
 
 @dataclass(frozen=True, slots=True)
 class LetterGroup:
-    """Open letters of one fingerprint, or those of other states. ``new`` counts the unacknowledged ones."""
+    """Open letters of one fingerprint, or those of other states.
+
+    ``new`` counts the unacknowledged ones; ``sample`` is the key of the newest row.
+    """
 
     fingerprint: str
     exception: str
@@ -33,6 +36,7 @@ class LetterGroup:
     new: int
     first_at: datetime
     last_at: datetime
+    sample: int = 0
 
 
 def find(letter: DeadLetter | str) -> DeadLetter:
@@ -79,13 +83,23 @@ def open_count() -> int:
     return DeadLetter.objects.filter(is_open=1).count()
 
 
-def groups(*, since: datetime | None = None, states: tuple[str, ...] = (), limit: int = 20) -> list[LetterGroup]:
+def groups(
+    *,
+    since: datetime | None = None,
+    states: tuple[str, ...] = (),
+    fingerprint: str = "",
+    of: QuerySet[DeadLetter] | None = None,
+    limit: int = 20,
+) -> list[LetterGroup]:
     """Return the groups of letters, largest first; without ``states`` of the open ones.
 
     Args:
         since: Counts only letters that died after it.
+        of: Counts only these letters.
     """
-    letters = listing(states=states) if since is None else listing(states=states).filter(died_at__gt=since)
+    letters = listing(states=states, fingerprint=fingerprint) if of is None else of
+    if since is not None:
+        letters = letters.filter(died_at__gt=since)
     rows = list(
         letters.order_by()
         .values("fingerprint")
@@ -112,6 +126,7 @@ def groups(*, since: datetime | None = None, states: tuple[str, ...] = (), limit
                 new=row["new"],
                 first_at=row["first_at"],
                 last_at=row["last_at"],
+                sample=row["sample"],
             )
         )
     return found

@@ -72,8 +72,7 @@ def test_link_of_an_alert_shows_its_group(bury: Callable[..., Letter], client: C
 
     page = client.get(reverse(LIST), {"fingerprint": "beef"}).content.decode()
 
-    rows = page[page.index("result_list") :]
-    assert "of the other group" in rows and "of this group" not in rows
+    assert "of the other group" in page and "of this group" not in page
 
 
 @pytest.mark.parametrize(
@@ -308,3 +307,40 @@ def test_the_page_of_an_unknown_letter_leads_to_the_list(client: Client) -> None
 
     assert answer.redirect_chain == [(reverse(LIST), 302)]
     assert "There is no dead letter with the id “999999”; old rows are deleted in time." in answer.content.decode()
+
+
+def test_groups_name_error_frame_trend_and_lead_to_their_letters(bury: Callable[..., Letter], client: Client) -> None:
+    row = mirrored(bury(error="no <b>rate</b>"))
+
+    page = client.get(reverse(LIST)).content.decode()
+
+    assert "no &lt;b&gt;rate" in page and "1 in the last 2 h" in page
+    assert f'href="?fingerprint={row.fingerprint}">Triage 1…' in page
+    assert "result_list" not in page, "letters are listed where a filter asks for them"
+
+
+def test_first_time_of_a_group_does_not_move_when_its_letters_are_requeued(
+    bury: Callable[..., Letter], client: Client
+) -> None:
+    old = mirrored(bury())
+    DeadLetter.objects.filter(pk=old.pk).update(died_at="2026-01-02T03:04:05Z", state="replayed")
+    mirrored(bury())
+
+    assert "2 Jan 03:04" in client.get(reverse(LIST)).content.decode()
+
+
+def test_letter_links_its_job_its_group_its_actor_and_its_queue(bury: Callable[..., Letter], operator: User) -> None:
+    operator.user_permissions.add(Permission.objects.get(codename="view_job"))
+    client = Client()
+    client.force_login(operator)
+    row = mirrored(bury())
+
+    page = client.get(page_of(row)).content.decode()
+
+    for address in (
+        reverse("admin:switchyard_jobs_job_change", args=[row.message_id]),
+        f"{reverse(LIST)}?fingerprint={row.fingerprint}",
+        reverse("switchyard-actor", args=[row.actor]),
+        reverse("switchyard-queue", args=[row.queue]),
+    ):
+        assert f'href="{address}"' in page

@@ -1,0 +1,119 @@
+"""Content of the list of dead letters: sentence, tabs, filter, groups, and the newest letter of one group."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+from urllib.parse import urlencode
+
+import dramatiq
+from django.contrib.admin.views.main import ERROR_FLAG, PAGE_VAR, ChangeList
+from django.http import HttpRequest
+from django.urls import NoReverseMatch, reverse
+
+from apps.platform.conf import declared_yard
+from apps.platform.dead_letters import letter_filter, queries
+from apps.platform.dead_letters.filters import REASONS
+from apps.platform.dead_letters.models import DeadLetter
+from apps.platform.dead_letters.pages.groups import rows_of
+from apps.platform.dead_letters.pages.tracebacks import marked
+from apps.platform.dead_letters.presentation import why_given_up
+
+DISCARDED = DeadLetter.State.DISCARDED.value
+TABS = (("Open", ""), ("Requeued", DeadLetter.State.REPLAYED.value), ("Discarded", DISCARDED), ("All", "all"))
+# Actions on the letters that are ticked: name, button, style of the button.
+CHOSEN = (
+    ("requeue", "requeue_chosen", "Requeue chosen…", ""),
+    ("acknowledge", "acknowledge_chosen", "Acknowledge chosen…", ""),
+    ("discard", "discard_chosen", "Discard chosen…", "bad"),
+)
+
+
+def asks(request: HttpRequest) -> bool:
+    """Return whether the address asks for letters, and not only for the groups."""
+    return bool(request.GET.keys() - {ERROR_FLAG})
+
+
+def context_of(request: HttpRequest) -> dict[str, Any]:
+    """Return what the page shows above its letters."""
+    given = request.GET.dict()
+    state, fingerprint = given.get("state", ""), given.get("fingerprint", "")
+    filter = letter_filter.of_list(given) or {}
+    if state == DISCARDED:
+        groups = queries.groups(states=(DISCARDED,), fingerprint=fingerprint)
+    elif state in ("", "open"):
+        groups = queries.groups(of=letter_filter.matching(filter)) if filter or not asks(request) else []
+    else:
+        groups = []
+    letters, bugs = queries.open_count(), queries.group_count()
+    found = {
+        "sentence": _sentence(letters, bugs, state, filtered=bool(filter)),
+        "letter_count": letters,
+        "group_count": bugs if not filter and state != DISCARDED else len(groups),
+        "rows": rows_of(groups),
+        "of_discarded": state == DISCARDED,
+        "filter": filter,
+        "search": given.get("q", ""),
+        "tabs": [(text, f"?state={value}" if value else reverse(_LIST), value == state) for text, value in TABS],
+        "fields": list(_fields(given)),
+        "chosen_acts": [
+            (name, text, style)
+            for act, name, text, style in CHOSEN
+            if request.user.has_perm(f"switchyard_dead_letters.{act}_deadletter")
+        ],
+    }
+    if filter.keys() == {"fingerprint"} and groups:
+        newest = queries.listing(fingerprint=fingerprint).first()
+        if newest is not None:
+            found |= {
+                "newest": newest, "lines": marked(newest.traceback), "why": why_given_up(newest),
+                "alerts_link": _alerts_of(request, fingerprint), "title": newest.exception,
+            }  # fmt: skip
+    return found
+
+
+def links_of(shown: ChangeList) -> dict[str, str]:
+    """Return the addresses of the pages of letters before and after the one that is shown."""
+    pages, number = shown.paginator.num_pages, shown.page_num
+    return {
+        "newer_link": shown.get_query_string({PAGE_VAR: str(number - 1)}) if number > 1 else "",
+        "older_link": shown.get_query_string({PAGE_VAR: str(number + 1)}) if number < pages else "",
+    }
+
+
+_LIST = "admin:switchyard_dead_letters_deadletter_changelist"
+
+
+def _sentence(letters: int, bugs: int, state: str, *, filtered: bool) -> str:
+    if state not in ("", "open"):
+        named = {"all": "Every dead letter that is kept", "replayed": "Requeued dead letters"}
+        return named.get(state, f"{state.capitalize()} dead letters"[:40])
+    if not letters:
+        return "No open dead letters"
+    verb, plural = ("is", "") if letters == 1 else ("are", "s")
+    text = f"{letters:,} open dead letter{plural} {verb} {bugs:,} bug{'' if bugs == 1 else 's'}"
+    return f"{text}; some of them" if filtered else text
+
+
+def _fields(given: dict[str, str]) -> Iterable[tuple[str, str, list[tuple[str, str, bool]]]]:
+    queues = [queue.name for queue in declared_yard().queues]
+    for name, label, values in (
+        ("queue", "Queue", queues),
+        ("actor", "Actor", sorted(dramatiq.get_broker().actors)),
+        ("reason", "Reason", REASONS),
+    ):
+        chosen = given.get(name, "")
+        choices = [("", "any", not chosen), *((value, value.replace("_", " "), value == chosen) for value in values)]
+        if chosen and chosen not in values:
+            choices.append((chosen, chosen, True))
+        yield name, label, choices
+
+
+def _alerts_of(request: HttpRequest, fingerprint: str) -> str:
+    if not request.user.has_perm("switchyard_alerts.view_alert"):
+        return ""
+    try:
+        address = reverse("admin:switchyard_alerts_alert_changelist")
+    except NoReverseMatch:
+        return ""
+    return f"{address}?{urlencode({'fingerprint': fingerprint})}"

@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+from django.conf import settings
+
+from apps.platform.dead_letters.pages.tracebacks import marked, own_frame
+
+INSIDE = f"{settings.BASE_DIR}/apps/product/shop/months.py"
+PACKAGE = f"{settings.BASE_DIR}/.venv/lib/python3.11/site-packages/dramatiq/worker.py"
+TRACEBACK = (
+    "Traceback (most recent call last):\n"
+    f'  File "{PACKAGE}", line 560, in process_message\n    res = actor(*message.args)\n'
+    f'  File "{INSIDE}", line 29, in bounds\n    first = first_day(month)\n'
+    f'  File "{INSIDE}", line 19, in first_day\n    raise ValueError(month)\n'
+    f'  File "{PACKAGE}", line 9, in last\n    go()\n'
+    "ValueError: no month\n"
+)
+
+
+def test_innermost_frame_of_the_project_is_marked_with_its_source_line() -> None:
+    shown = marked(TRACEBACK)
+
+    assert [line.text for line in shown if line.is_own] == [
+        '  File "apps/product/shop/months.py", line 19, in first_day',
+        "    raise ValueError(month)",
+    ]
+    assert len(shown) == len(TRACEBACK.splitlines())
+    assert own_frame(TRACEBACK) == "apps/product/shop/months.py:19 first_day"
+
+
+def test_traceback_without_a_frame_of_the_project_marks_nothing() -> None:
+    foreign = f'Traceback\n  File "{PACKAGE}", line 9, in last\n    go()\nKeyError: 1\n'
+
+    assert not any(line.is_own for line in marked(foreign))
+    assert own_frame(foreign) == own_frame("") == ""
