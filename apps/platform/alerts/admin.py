@@ -7,12 +7,13 @@ from urllib.parse import urlencode
 
 from django.contrib import admin
 from django.contrib.admin.utils import unquote
+from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 
-from apps.platform.alerts import queries
+from apps.platform.alerts import list_page
 from apps.platform.alerts.bulk_acknowledge import of_list
 from apps.platform.alerts.models import Alert
 from apps.platform.alerts.resolution import UNRESOLVED
@@ -20,45 +21,23 @@ from apps.platform.alerts.silences import in_force
 from apps.platform.alerts.views import AlertViews
 from apps.platform.bulk.services import AT_ONCE
 from apps.platform.console import links
-from apps.platform.console.admin_base import ModelAdmin, display
+from apps.platform.console.admin_base import ModelAdmin
 from apps.platform.console.read_only import ReadOnly
 
-STATE_COLOURS = {"open": "danger", "acknowledged": "warning", "resolved": "success"}
+LIST_PAGE = "switchyard_alerts/list.html"
 
 
 @admin.register(Alert)
 class AlertAdmin(ReadOnly, AlertViews, ModelAdmin):
     """Read-only rows; people acknowledge, resolve or silence them."""
 
-    list_display = ("shown_severity", "title", "queue", "actor", "count", "first", "last", "shown_state")
-    list_display_links = ("title",)
     list_filter = ("state", "severity", "kind", "queue", "last_at")
     linked_fields = ("fingerprint",)
-    list_before_template = "switchyard_alerts/silences.html"
+    change_list_template = LIST_PAGE
     search_fields = ("title", "fingerprint", "actor", "sample")
     list_per_page = 50
     show_full_result_count = False
     actions = ("acknowledge", "resolve")
-
-    @display(description="Severity", label={"critical": "danger", "warning": "warning"}, ordering="severity")
-    def shown_severity(self, alert: Alert) -> tuple[str, str]:
-        """Return the severity as a coloured label."""
-        return alert.severity, alert.get_severity_display()
-
-    @display(description="State", label=STATE_COLOURS, ordering="state")
-    def shown_state(self, alert: Alert) -> tuple[str, str]:
-        """Return the state as a coloured label."""
-        return alert.state, alert.get_state_display()
-
-    @display(description="First (UTC)", ordering="first_at")
-    def first(self, alert: Alert) -> str:
-        """Return the time of the first occurrence."""
-        return f"{alert.first_at:%Y-%m-%d %H:%M:%S}"
-
-    @display(description="Last (UTC)", ordering="last_at")
-    def last(self, alert: Alert) -> str:
-        """Return the time of the last occurrence."""
-        return f"{alert.last_at:%Y-%m-%d %H:%M:%S}"
 
     @admin.action(description="Acknowledge", permissions=["acknowledge"])
     def acknowledge(self, request: HttpRequest, queryset: QuerySet[Alert]) -> HttpResponse | None:
@@ -87,14 +66,22 @@ class AlertAdmin(ReadOnly, AlertViews, ModelAdmin):
         return own + super().get_urls()
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
-        """Show the list below the silences in force."""
+        """Show the alerts of now and the silences in force; with a filter the alerts that match."""
+        if not self.has_view_permission(request):
+            raise PermissionDenied
         context = {
             "title": "Alerts",
-            "silences": queries.open_silences(),
-            "open_alerts": queries.open_count(),
+            "may_acknowledge": self.has_acknowledge_permission(request),
             "may_silence": self.has_silence_permission(request),
         }
-        return super().changelist_view(request, context | (extra_context or {}))
+        context |= list_page.context_of(request) | (extra_context or {})
+        if request.method in ("GET", "HEAD") and not list_page.asks(request):
+            return TemplateResponse(request, LIST_PAGE, {**self.admin_site.each_context(request), **context})
+        response = super().changelist_view(request, context)
+        shown = getattr(response, "context_data", None) or {}
+        if "cl" in shown:
+            shown |= list_page.links_of(shown["cl"])
+        return response
 
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None

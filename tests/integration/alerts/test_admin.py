@@ -142,3 +142,11 @@ def test_the_page_of_an_unknown_alert_leads_to_the_list(alert: Alert) -> None:
 
     assert answer.redirect_chain == [(LIST, 302)]
     assert "There is no alert with the id “999999”; old rows are deleted in time." in answer.content.decode()
+
+
+def test_open_alert_is_acknowledged_from_the_list_which_says_who_was_told(alert: Alert) -> None:
+    page = logged_in("view_alert", "acknowledge_alert", "silence_alert").get(LIST).content.decode()
+
+    assert "1 open alert" in page and one(alert, "acknowledge") in page
+    assert f"Acknowledge alert {alert.pk}" in page and "Silence for…" in page
+    assert "Sent: log " in page and "Nothing is silenced." in page
