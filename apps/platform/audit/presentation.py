@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from apps.platform.audit.models import AuditEntry
 from apps.platform.audit.names import ACTS
 from apps.platform.console import links
+
+
+@dataclass(frozen=True, slots=True)
+class ShownEntry:
+    """A row of the audit log with its act in words and the address of its target, or ""."""
+
+    entry: AuditEntry
+    label: str
+    url: str
+
+
+def newest_entries(*, since: datetime, limit: int) -> list[ShownEntry]:
+    """Return the newest acts since a moment."""
+    rows = AuditEntry.objects.filter(at__gte=since)[:limit]
+    return [ShownEntry(entry, act_label(entry), target_url(entry)) for entry in rows]
 
 
 def as_json(entry: AuditEntry) -> dict[str, Any]:

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+from typing import Any
+
 from django.contrib import admin
 from django.core.exceptions import PermissionDenied
+from django.db import DatabaseError
 from django.http import HttpRequest
 from django.template.response import TemplateResponse
+from django.utils import timezone
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
+from apps.platform.audit.presentation import ShownEntry, newest_entries
 from apps.platform.operations import overview as page
+
+# Whether the yard is drawn or a plain table is remembered in the browser.
+YARD_COOKIE, YARD_COOKIE_S = "switchyard_yard", 31_536_000
+MOST_CHANGES = 6
 
 
 @require_safe
@@ -17,13 +27,14 @@ from apps.platform.operations import overview as page
 def overview(request: HttpRequest) -> TemplateResponse:
     """Render the whole page, complete without JavaScript."""
     _check(request)
-    context = {
-        **admin.site.each_context(request),
-        "title": "Overview",
-        "room": page.overview(),
-        "is_fullwidth": "1",
-    }
-    return TemplateResponse(request, "switchyard_operations/overview.html", context)
+    chosen = request.GET.get("yard", "")
+    plain = chosen == "table" if chosen else request.COOKIES.get(YARD_COOKIE) == "table"
+    context = {**admin.site.each_context(request), "title": "Overview", **_content(request, plain=plain)}
+    response = TemplateResponse(request, "switchyard_operations/overview.html", context)
+    if chosen:
+        shown = "table" if plain else "drawing"
+        response.set_cookie(YARD_COOKIE, shown, max_age=YARD_COOKIE_S, samesite="Lax", httponly=True)
+    return response
 
 
 @require_safe
@@ -31,7 +42,22 @@ def overview(request: HttpRequest) -> TemplateResponse:
 def live(request: HttpRequest) -> TemplateResponse:
     """Render the part that changes."""
     _check(request)
-    return TemplateResponse(request, "switchyard_operations/live.html", {"room": page.overview()})
+    plain = request.COOKIES.get(YARD_COOKIE) == "table"
+    return TemplateResponse(request, "switchyard_operations/live.html", _content(request, plain=plain))
+
+
+def _content(request: HttpRequest, *, plain: bool) -> dict[str, Any]:
+    return {"room": page.overview(), "plain": plain, "changes": _changes(request)}
+
+
+def _changes(request: HttpRequest) -> list[ShownEntry] | None:
+    """Return the newest acts of a day; ``None`` for who may not see them, and while the database is unavailable."""
+    if not request.user.has_perm("switchyard_audit.view_auditentry"):
+        return None
+    try:
+        return newest_entries(since=timezone.now() - timedelta(days=1), limit=MOST_CHANGES)
+    except DatabaseError:
+        return None
 
 
 def _check(request: HttpRequest) -> None:

@@ -8,6 +8,7 @@ import secrets
 import time
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import dramatiq
 from django.contrib import admin
@@ -19,7 +20,9 @@ from django.urls import reverse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST, require_safe
 
+from apps.platform.conf import declared_yard
 from apps.platform.jobs.running import RunningJob, running_or_none
+from apps.platform.operations import stack_pages
 from broker.clock import datetime_of
 from broker.errors import BrokerError
 from broker.interface import facilities
@@ -66,8 +69,7 @@ class ShownSupervisor:
 def workers(request: HttpRequest) -> TemplateResponse:
     """List every supervisor with its children; complete without JavaScript."""
     _check(request, "view_operations")
-    context = {"title": "Workers", "supervisors": _shown_supervisors(), "is_fullwidth": "1"}
-    page = admin.site.each_context(request) | context
+    page = admin.site.each_context(request) | {"title": "Workers"} | _content()
     return TemplateResponse(request, "switchyard_operations/workers.html", page)
 
 
@@ -76,13 +78,26 @@ def workers(request: HttpRequest) -> TemplateResponse:
 def live(request: HttpRequest) -> TemplateResponse:
     """Render the part that changes."""
     _check(request, "view_operations")
-    return TemplateResponse(request, "switchyard_operations/workers_live.html", {"supervisors": _shown_supervisors()})
+    return TemplateResponse(request, "switchyard_operations/workers_live.html", _content())
 
 
-def _shown_supervisors() -> list[ShownSupervisor] | None:
+def _content() -> dict[str, Any]:
+    """Return the supervisors in the order of the topology, what they run, and the pools that nobody works."""
     found = _supervisors()
-    running = None if found is None else running_or_none()
-    return None if found is None else [_shown(report, running) for report in found]
+    if found is None:
+        return {"supervisors": None, "running": None}
+    running = running_or_none()
+    names = [pool.name for pool in declared_yard().pools]
+    order = {name: place for place, name in enumerate(names)}
+    found.sort(key=lambda report: (order.get(report.pool, len(order)), report.host, report.pid))
+    reported = {report.pool for report in found}
+    return {
+        "supervisors": [_shown(report, running) for report in found],
+        "running": running,
+        "missing": [name for name in names if name not in reported],
+        "busy": sum(report.busy for report in found),
+        "slots": sum(report.slots for report in found),
+    }
 
 
 def _shown(report: PoolReport, running: list[RunningJob] | None) -> ShownSupervisor:
@@ -118,16 +133,18 @@ def stacks(request: HttpRequest, member: str, name: str) -> TemplateResponse:
     if not REQUEST.fullmatch(name):
         raise Http404("No such request.")
     try:
-        children = facilities(dramatiq.get_broker()).pools.read_stacks(name)
+        answered = facilities(dramatiq.get_broker()).pools.read_stacks(name)
     except BrokerError:
-        children = None
+        answered = None
+    may_see_jobs = request.user.has_perm("switchyard_jobs.view_job")
     late = time.time() - int(name.partition("-")[0]) > PATIENCE_S
     context = {
-        "title": "Stacks",
+        "title": f"Stacks of {member}",
         "member": member,
-        "children": children,
-        "asked": StackRequest(name, late),
-        "is_fullwidth": "1",
+        "pool": member.partition(":")[0],
+        "children": None if answered is None else stack_pages.shown(answered),
+        "running": stack_pages.running_of(member, running_or_none()) if may_see_jobs else None,
+        "wanted": StackRequest(name, late),
     }
     return TemplateResponse(
         request, "switchyard_operations/stacks.html", {**admin.site.each_context(request), **context}

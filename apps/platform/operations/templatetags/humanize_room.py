@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 
 from django import template
+from django.utils.html import escape, format_html
+from django.utils.safestring import SafeString, mark_safe
 
 from apps.platform.console import formatting
 
@@ -34,3 +36,16 @@ def clock(value: str) -> str:
         return f"{datetime.fromisoformat(value):%Y-%m-%d %H:%M:%S}"
     except ValueError:
         return value
+
+
+@register.filter
+def code_marks(text: str) -> SafeString:
+    """Return a sentence escaped, with what stands between backticks as code."""
+    parts = text.split("`")
+    if len(parts) % 2 == 0:
+        return format_html("{}", text)
+    marked = (
+        format_html('<code class="sy-code">{}</code>', part) if place % 2 else escape(part)
+        for place, part in enumerate(parts)
+    )
+    return mark_safe("".join(marked))  # noqa: S308  every part is escaped

@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+from apps.platform.operations.stack_pages import shown
+from broker.stores.pool_reports import ChildStacks, Stack
+
+TASK = Stack(
+    "thread",
+    [
+        "/usr/lib/python3.11/socket.py:718 readinto",
+        "apps/product/webhooks/delivering.py:52 deliver",
+        "dramatiq/worker.py:560 process_message",
+    ],
+)
+IDLE = Stack(
+    "running thread", ["/usr/lib/python3.11/threading.py:327 wait", "apps/platform/workers/child/main.py:9 run"]
+)
+
+
+def test_stacks_of_tasks_come_first_and_their_own_frames_are_marked() -> None:
+    (child,) = shown([ChildStacks(7, [IDLE, TASK])])
+
+    assert [stack.does for stack in child.tasks] == ["runs a task"]
+    assert [frame.text for frame in child.tasks[0].frames if frame.is_own] == [
+        "apps/product/webhooks/delivering.py:52 deliver"
+    ]
+    assert child.tasks[0].frames[0].text == "socket.py:718 readinto"
+
+
+def test_waiting_machinery_is_named_so_and_not_running() -> None:
+    (child,) = shown([ChildStacks(7, [IDLE, TASK])])
+
+    (other,) = child.others
+    assert (other.does, "running" in other.of) == ("waits", False)
