@@ -18,7 +18,7 @@ from django.views.decorators.http import require_POST, require_safe
 from dramatiq.actor import Actor
 from dramatiq.middleware import MiddlewareError
 
-from apps.platform.actors import ended_jobs, failures, metrics, queries, services
+from apps.platform.actors import ended_jobs, failures, judgement, metrics, queries, services
 from apps.platform.actors.errors import ActorNotDeclared
 from apps.platform.actors.forms import SendForm
 from apps.platform.audit.services import Who, act
@@ -112,6 +112,7 @@ def _page(request: HttpRequest, found: Actor[..., Any], form: SendForm | None, *
         "signature": signature_text(found),
         "machine": metrics.of_this_machine(name),
         "ended": ended,
+        "judged": judgement.of(ended),
         "groups": groups,
         "recent": recent,
         "jobs": jobs_url(actor=name),

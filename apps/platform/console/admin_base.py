@@ -11,10 +11,11 @@ from django.contrib.admin import TabularInline
 from django.forms import CheckboxSelectMultiple
 from django.utils.html import format_html
 
+from apps.platform.console.links import job_url
 from apps.platform.console.list_queries import CheckedQuery
 from apps.platform.console.page_templates import Framed
 
-__all__ = ["CheckboxSelectMultiple", "ModelAdmin", "TabularInline", "display"]
+__all__ = ["CheckboxSelectMultiple", "ModelAdmin", "TabularInline", "display", "job_link"]
 
 # Variants of a label, and the class of the same meaning in room.css.
 LABEL_CLASSES = {"success": "sy-ok", "warning": "sy-warn", "danger": "sy-bad", "info": "sy-calm"}
@@ -59,3 +60,11 @@ def _labelled(column: Callable[..., Any], variants: Mapping[Any, str]) -> Callab
         return format_html('<span class="sy-word {}">{}</span>', LABEL_CLASSES.get(variants.get(value, ""), ""), text)
 
     return shown
+
+
+def job_link(job_id: str) -> str:
+    """Return a link to a job's passport, or a dash."""
+    address = job_url(job_id) if job_id else ""
+    if not address:
+        return job_id or "–"
+    return format_html('<a class="sy-link sy-code" href="{}">{}</a>', address, job_id)

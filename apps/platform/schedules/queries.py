@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 from dataclasses import dataclass, replace
 
+from apps.platform.schedules.cron_words import words_of
 from apps.platform.schedules.models import ScheduleState, ScheduleTick
 from apps.platform.schedules.registry import Schedule, schedules
 
@@ -34,6 +35,11 @@ class ScheduleRow:
     paused_by: str = ""
     paused_reason: str = ""
     missed: int = 0
+
+    @property
+    def words(self) -> str:
+        """Return the expression in words, or "" for one that has no short form."""
+        return words_of(self.spec)
 
 
 def overview(now: datetime.datetime) -> list[ScheduleRow]:

@@ -22,9 +22,9 @@ from apps.platform.audit.services import Who
 from apps.platform.console.links import job_url
 from apps.platform.console.times import InvalidTime, parse_until
 from apps.platform.leadership import anyone_leads
-from apps.platform.schedules import history, pauses, queries, services, strips
+from apps.platform.schedules import history, next_hour, pauses, queries, services, strips
 from apps.platform.schedules.models import ScheduleState
-from apps.platform.schedules.registry import Schedule
+from apps.platform.schedules.registry import Schedule, schedules
 from broker.errors import BrokerError
 from broker.interface import facilities
 
@@ -65,9 +65,17 @@ class PauseForm(forms.Form):
 def all_schedules(request: HttpRequest) -> HttpResponse:
     """List every schedule."""
     _require(request, VIEW)
-    recent = queries.recent_ticks()
-    rows = [(row, strips.draw(recent.get(row.name, []))) for row in queries.overview(timezone.now())]
-    return _render(request, "list.html", {"title": "Schedules", "rows": rows, "leads": _leads()})
+    recent, now = queries.recent_ticks(), timezone.now()
+    found = queries.overview(now)
+    ticks = {row.name: recent.get(row.name, []) for row in found}
+    sent = {name: next((tick for tick in reversed(kept) if tick.job_id), None) for name, kept in ticks.items()}
+    rows = [(row, strips.draw(ticks[row.name]), sent[row.name]) for row in found]
+    context = {
+        "title": "Schedules", "rows": rows, "leads": _leads(), "picture": next_hour.draw(schedules(), found, now),
+        "late": sum((row.lateness_ms or 0) > strips.LATE_MS for row in found), "at": now,
+        "paused": sum(row.paused_at is not None for row in found),
+    }  # fmt: skip
+    return _render(request, "list.html", context)
 
 
 @require_safe

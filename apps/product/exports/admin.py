@@ -15,7 +15,7 @@ from django.template.defaultfilters import filesizeformat
 from django.urls import path, reverse
 from django.utils.html import format_html
 
-from apps.platform.console.admin_base import ModelAdmin, display
+from apps.platform.console.admin_base import ModelAdmin, display, job_link
 from apps.platform.console.read_only import ReadOnly
 from apps.platform.jobs.downloads import download
 from apps.platform.jobs.services import enqueue_on_commit
@@ -40,6 +40,15 @@ class ExportAdmin(ReadOnly, ModelAdmin):
         view = self.admin_site.admin_view(self.download_view)
         return [path("<path:object_id>/download/", view, name="exports_export_download"), *super().get_urls()]
 
+    def get_fields(self, request: HttpRequest, obj: Export | None = None) -> list[Any]:
+        """Return the fields of the page, with the job as a link."""
+        return ["shown_job" if name == "job_id" else name for name in super().get_fields(request, obj)]
+
+    @display(description="Job")
+    def shown_job(self, export: Export) -> str:
+        """Link the job that made it."""
+        return job_link(export.job_id)
+
     def has_run_permission(self, request: HttpRequest) -> bool:
         """Return whether the user may export."""
         return request.user.has_perm("exports.run_export")
@@ -53,9 +62,7 @@ class ExportAdmin(ReadOnly, ModelAdmin):
     def download_link(self, export: Export) -> str:
         """Return a link to the file."""
         address = reverse("admin:exports_export_download", args=[export.pk])
-        return format_html(
-            '<a class="text-primary-600 underline dark:text-primary-500" href="{}">Download</a>', address
-        )
+        return format_html('<a class="sy-link" href="{}">Download</a>', address)
 
     @admin.action(description="Export again", permissions=["run"])
     def export_again(self, request: HttpRequest, exports: QuerySet[Export]) -> None:

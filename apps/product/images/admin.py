@@ -11,7 +11,7 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.urls import path, reverse
 from django.utils.html import format_html
 
-from apps.platform.console.admin_base import ModelAdmin, TabularInline, display
+from apps.platform.console.admin_base import ModelAdmin, TabularInline, display, job_link
 from apps.platform.console.read_only import ReadOnly
 from apps.platform.jobs.results import open_result
 from apps.product.images import requests
@@ -36,7 +36,7 @@ class ThumbnailAdmin(ReadOnly, ModelAdmin):
     search_fields = ("=job_id", "picture__source_url", "picture__sent_name")
     search_help_text = "Job id, URL or file name"
     fields = readonly_fields = (
-        "preview", "source", "box", "size", "state", "refusal", "job_id", "created_at", "finished_at",
+        "preview", "source", "box", "size", "state", "refusal", "shown_job", "created_at", "finished_at",
     )  # fmt: skip
     actions = ("make_again",)
     list_per_page = 50
@@ -93,6 +93,11 @@ class ThumbnailAdmin(ReadOnly, ModelAdmin):
         if not made:
             return "–"
         return f"{made['width']} × {made['height']}, {made['size_bytes']} bytes, {made['content_type']}"
+
+    @display(description="Job")
+    def shown_job(self, thumbnail: Thumbnail) -> str:
+        """Link the job that makes it, or did last."""
+        return job_link(thumbnail.job_id)
 
     @display(description="State", ordering="state", label=STATE_COLOURS)
     def shown_state(self, thumbnail: Thumbnail) -> tuple[str, str]:

@@ -12,7 +12,7 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.urls import path
 
-from apps.platform.console.admin_base import ModelAdmin, display
+from apps.platform.console.admin_base import ModelAdmin, display, job_link
 from apps.platform.console.read_only import ReadOnly
 from apps.platform.jobs.services import enqueue_on_commit
 from apps.product.mail import mailbox
@@ -44,6 +44,15 @@ class SentMailAdmin(ReadOnly, ModelAdmin):
     def shown_state(self, mail: SentMail) -> tuple[str, str]:
         """Return the state, coloured."""
         return mail.state, mail.get_state_display()
+
+    def get_fields(self, request: HttpRequest, obj: SentMail | None = None) -> list[Any]:
+        """Return the fields of the page, with the job as a link."""
+        return ["shown_job" if name == "job_id" else name for name in super().get_fields(request, obj)]
+
+    @display(description="Job")
+    def shown_job(self, mail: SentMail) -> str:
+        """Link the job that sends it."""
+        return job_link(mail.job_id)
 
     def has_send_permission(self, request: HttpRequest) -> bool:
         """Return whether the user may send mails from here."""

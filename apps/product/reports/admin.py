@@ -55,9 +55,7 @@ class ReportAdmin(ReadOnly, ModelAdmin):
     def download_link(self, report: Report) -> str:
         """Return a link to the PDF."""
         address = reverse("admin:reports_report_download", args=[report.pk])
-        return format_html(
-            '<a class="text-primary-600 underline dark:text-primary-500" href="{}">Download</a>', address
-        )
+        return format_html('<a class="sy-link" href="{}">Download</a>', address)
 
     @admin.action(description="Regenerate report", permissions=["generate"])
     def regenerate(self, request: HttpRequest, reports: QuerySet[Report]) -> None:

@@ -9,8 +9,12 @@ from django.contrib import admin, messages
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
+from django.urls import reverse
+from django.utils.html import format_html
+from django.utils.text import Truncator
 
-from apps.platform.console.admin_base import ModelAdmin, TabularInline, display
+from apps.platform.console.admin_base import ModelAdmin, TabularInline, display, job_link
+from apps.platform.console.formatting import duration
 from apps.platform.console.read_only import ReadOnly
 from apps.platform.jobs.queries import find_job
 from apps.product.webhooks import publishing, services
@@ -156,7 +160,7 @@ class DeliveryAdmin(ReadOnly, ModelAdmin):
     search_help_text = "Job id, URL or type of event"
     fields = readonly_fields = (
         "webhook_id", "event", "shown_endpoint", "state", "attempts_count", "created_at", "last_attempt_at",
-        "finished_at", "job_id", "job",
+        "finished_at", "shown_job", "job",
     )  # fmt: skip
     inlines = (AttemptInline,)
     actions = ("redeliver",)
@@ -180,6 +184,11 @@ class DeliveryAdmin(ReadOnly, ModelAdmin):
     def shown_state(self, delivery: Delivery) -> tuple[str, str]:
         """Return the state, coloured."""
         return delivery.state, delivery.get_state_display()
+
+    @display(description="Job")
+    def shown_job(self, delivery: Delivery) -> str:
+        """Link the job that delivers it, or did last."""
+        return job_link(delivery.job_id)
 
     @display(description="Job now")
     def job(self, delivery: Delivery) -> str:
@@ -211,8 +220,35 @@ class AttemptAdmin(ReadOnly, ModelAdmin):
     """Attempts of all deliveries, to search for failures."""
 
     menu_title = "Delivery attempts"
-    list_display = ("at", "delivery", "number", "status_code", "duration_ms", "error")
+    list_display = ("when", "event_type", "shown_endpoint", "number", "status_code", "shown_duration", "shown_error")
     list_filter = ("status_code", "at")
-    list_select_related = ("delivery__event",)
+    list_select_related = ("delivery__event", "delivery__endpoint")
     search_fields = ("error", "=delivery__job_id")
+    search_help_text = "Error or job id"
     list_per_page = 50
+
+    @display(description="At (UTC)", ordering="at")
+    def when(self, attempt: Attempt) -> str:
+        """Return when it ended, with seconds."""
+        return f"{attempt.at:%Y-%m-%d %H:%M:%S}"
+
+    @display(description="Event", ordering="delivery__event__type")
+    def event_type(self, attempt: Attempt) -> str:
+        """Link the delivery, by the type of its event."""
+        address = reverse("admin:webhooks_delivery_change", args=[attempt.delivery_id])
+        return format_html('<a href="{}">{}</a>', address, attempt.delivery.event.type)
+
+    @display(description="Endpoint", ordering="delivery__endpoint__url")
+    def shown_endpoint(self, attempt: Attempt) -> str:
+        """Return the URL without its query."""
+        return attempt.delivery.endpoint.shown_url
+
+    @display(description="Took", ordering="duration_ms")
+    def shown_duration(self, attempt: Attempt) -> str:
+        """Return how long it took."""
+        return duration(attempt.duration_ms)
+
+    @display(description="Error", ordering="error")
+    def shown_error(self, attempt: Attempt) -> str:
+        """Return the beginning of the error."""
+        return Truncator(attempt.error).chars(80) or "–"
