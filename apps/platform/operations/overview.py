@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -81,7 +82,7 @@ def overview() -> Room:
     told = any(found.finding.group == "history" for found in verdict.findings)
     return Room(
         verdict=verdict,
-        rows=tuple((row, draw(row)) for row in rows),
+        rows=tuple(_drawn(row, facts) for row in rows),
         pools=tuple(_pool_row(pool.name, state) for pool in declared_yard().pools),
         pools_up=sum(pool.up for pool in pools),
         slots=sum(pool.slots for pool in pools),
@@ -93,6 +94,16 @@ def overview() -> Room:
         running=facts.running if facts else None,
         unwritten=why_missing() if state and not told else "",
     )
+
+
+def _drawn(row: Row, facts: YardFacts | None) -> tuple[Row, Drawing]:
+    """Return a row with its drawing; the slots of the actor that holds most of a late queue's slots are marked."""
+    if facts is None or row.kind != "queue" or row.state.word != "Late":
+        return row, draw(row)
+    names = {pool.name for pool in declared_yard().pools_of(row.queue)}
+    counted = Counter(job.actor for job in facts.running or () if job.holder.pool in names)
+    holder, held_slots = next(iter(counted.most_common(1)), ("", 0))
+    return row, draw(row, holder=holder, held=held_slots) if held_slots * 2 >= row.slots else draw(row)
 
 
 def _shown_rows(facts: YardFacts) -> list[Row]:

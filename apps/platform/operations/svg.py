@@ -28,16 +28,19 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
-    """The marks of one row."""
+    """The marks of one row. ``held`` slots are those of the actor ``holder``, behind which a late queue waits."""
 
     train: tuple[Mark, ...]
     slots: tuple[Mark, ...]
     siding: tuple[Mark, ...]
+    holder: str = ""
+    held: int = 0
 
 
-def draw(row: Row) -> Drawing:
+def draw(row: Row, *, holder: str = "", held: int = 0) -> Drawing:
     """Return the marks of a row."""
-    return Drawing(_train(row), _slots(row), _siding(row.retrying or 0))
+    held = min(held, row.busy)
+    return Drawing(_train(row), _slots(row, held), _siding(row.retrying or 0), holder if held else "", held)
 
 
 def _train(row: Row) -> tuple[Mark, ...]:
@@ -53,16 +56,22 @@ def _train(row: Row) -> tuple[Mark, ...]:
     return tuple(Mark(x, WAGON, "past" if x < PROMISE_X and row.ratio is not None else "wagon") for x in places)
 
 
-def _slots(row: Row) -> tuple[Mark, ...]:
+def _slots(row: Row, held: int) -> tuple[Mark, ...]:
     if row.slots == 0:
         return (Mark(0, SLOT, "gone"),)
     if row.slots <= SINGLE_SLOTS:
         step = SLOT + SLOT_GAP
-        return tuple(Mark(index * step, SLOT, "busy" if index < row.busy else "idle") for index in range(row.slots))
+        kinds = ["held"] * held + ["busy"] * (row.busy - held) + ["idle"] * (row.slots - row.busy)
+        return tuple(Mark(index * step, SLOT, kind) for index, kind in enumerate(kinds[: row.slots]))
     filled = round(LONG_WAGON * min(row.busy / row.slots, 1.0))
     if row.busy and not filled:
         filled = 2
-    return (Mark(0, LONG_WAGON, "idle"), *((Mark(0, filled, "busy"),) if filled else ()))
+    marks = [Mark(0, LONG_WAGON, "idle")]
+    if filled:
+        marks.append(Mark(0, filled, "busy"))
+    if held:
+        marks.append(Mark(0, max(2, round(LONG_WAGON * held / row.slots)), "held"))
+    return tuple(marks)
 
 
 def _siding(retrying: int) -> tuple[Mark, ...]:

@@ -251,4 +251,4 @@ class AttemptAdmin(ReadOnly, ModelAdmin):
     @display(description="Error", ordering="error")
     def shown_error(self, attempt: Attempt) -> str:
         """Return the beginning of the error."""
-        return Truncator(attempt.error).chars(80) or "–"
+        return Truncator(attempt.error).chars(60) or "–"

@@ -80,6 +80,15 @@ def test_slots_above_eight_are_one_long_wagon() -> None:
     assert 0 < many[1].width < many[0].width
 
 
+def test_slots_of_the_actor_that_the_queue_waits_behind_are_marked() -> None:
+    busy = row("mail", state(None, pool("mail", busy=3)))
+
+    drawing = draw(busy, holder="export", held=2)
+
+    assert [mark.kind for mark in drawing.slots] == ["held", "held", "busy", "idle"]
+    assert (drawing.holder, drawing.held, draw(busy).holder) == ("export", 2, "")
+
+
 def test_nothing_waiting_draws_no_train() -> None:
     assert draw(row("mail", state())).train == ()
     assert draw(row("mail", None)).slots[0].kind == "gone"
