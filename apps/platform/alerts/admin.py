@@ -33,7 +33,7 @@ class AlertAdmin(ReadOnly, AlertViews, ModelAdmin):
 
     list_filter = ("state", "severity", "kind", "queue", "last_at")
     linked_fields = ("fingerprint",)
-    change_list_template = LIST_PAGE
+    change_list_template = LIST_PAGE  # type: ignore[assignment]
     search_fields = ("title", "fingerprint", "actor", "sample")
     list_per_page = 50
     show_full_result_count = False

@@ -33,7 +33,7 @@ class DeadLetterAdmin(ReadOnly, ActionViews, ModelAdmin):
 
     list_filter = (StateFilter, QueueFilter, ReasonFilter, ActorFilter, "died_at")
     linked_fields = ("fingerprint",)
-    change_list_template = LIST_PAGE
+    change_list_template = LIST_PAGE  # type: ignore[assignment]
     list_per_page = 50
     show_full_result_count = False
     search_fields = ("message_id", "exception", "error", "actor", "fingerprint")

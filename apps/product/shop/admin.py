@@ -53,7 +53,7 @@ class PaymentInline(TabularInline):
     model = Payment
     extra = 0
     can_delete = False
-    fields = readonly_fields = ["external_id", "amount", "currency", "method", "received_at"]
+    fields = readonly_fields = ("external_id", "amount", "currency", "method", "received_at")
 
     def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """Payments are added on their own page."""
