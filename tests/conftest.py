@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import uuid
 import weakref
 from collections.abc import Callable, Iterator
@@ -47,6 +48,13 @@ def quick_passwords() -> Iterator[None]:
 def no_examination(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out the checks that the overview repeats in a thread, which does not see this test's transaction."""
     monkeypatch.setattr("apps.platform.operations.findings.examine.KeptFindings.findings", lambda self, wait_s=0.3: [])
+
+
+@pytest.fixture(autouse=True)
+def no_kept_verdict() -> None:
+    """Have the pages of a test read the yard themselves: a process keeps the verdict for 2 s."""
+    if strip := sys.modules.get("apps.platform.frame.strip"):
+        strip.STRIP.forget()
 
 
 @pytest.fixture(scope="session")

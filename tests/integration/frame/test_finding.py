@@ -1,0 +1,136 @@
+"""The search by anything: what it finds, where it leads, and what a right hides."""
+
+from __future__ import annotations
+
+import uuid
+
+import dramatiq
+import pytest
+from django.test import Client
+from django.urls import reverse
+
+from apps.platform.alerts.models import Alert
+from apps.platform.console.links import actor_url, job_url, queue_url, schedule_url
+from apps.platform.dead_letters import projection
+from apps.platform.dead_letters.models import DeadLetter
+from apps.platform.history.models import JobRow, SearchValue
+from apps.platform.schedules.registry import schedules
+from broker.clock import now_ms
+from broker.interface import Facilities
+from broker.stores.pool_reports import PoolReport
+from tests.factories.brokers import broker_without_server
+from tests.factories.letters import letter
+from tests.integration.operations.test_overview import text_of
+
+pytestmark = pytest.mark.django_db
+
+FIND = reverse("switchyard-find")
+
+
+def found(client: Client, asked: str) -> str:
+    answer = client.get(FIND, {"q": asked})
+    assert answer.status_code == 200, answer.get("Location")
+    page = answer.content.decode()
+    return page[page.index("<main") : page.index("</main>")]
+
+
+def leads_to(client: Client, asked: str) -> str:
+    answer = client.get(FIND, {"q": asked})
+    assert answer.status_code == 302, text_of(answer.content.decode())
+    return str(answer["Location"])
+
+
+@pytest.fixture
+def ended_job(facilities: Facilities) -> JobRow:
+    """A job that has ended, with an owner and an argument that it is found by."""
+    at = now_ms()
+    row = JobRow.objects.create(
+        job_id=str(uuid.uuid4()), sequence=1, state="succeeded", actor="generate_report", queue="slow", lane="slow",
+        attempts=1, generation=0, finished_at=at, owner="tenant:77", arguments='{"customer_id": 4711}',
+    )  # fmt: skip
+    SearchValue.objects.create(name="customer_id", value="4711", job_id=row.job_id, finished_at=at)
+    return row
+
+
+def test_a_job_s_id_leads_to_the_job(admin_client: Client, ended_job: JobRow) -> None:
+    assert leads_to(admin_client, ended_job.job_id.upper()) == job_url(ended_job.job_id)
+
+
+def test_the_whole_name_of_a_queue_or_an_actor_leads_there(admin_client: Client, facilities: Facilities) -> None:
+    assert leads_to(admin_client, "generate_report") == actor_url("generate_report")
+    assert leads_to(admin_client, "billing") == queue_url("billing")
+
+
+def test_a_part_of_a_name_lists_what_has_it(admin_client: Client, facilities: Facilities) -> None:
+    page = found(admin_client, "re")
+
+    assert f'href="{actor_url("generate_report")}"' in page
+    assert f'href="{queue_url("retries")}"' in page or "images-retry" not in page
+
+
+def test_a_schedule_is_found(admin_client: Client, facilities: Facilities) -> None:
+    name = schedules()[0].name
+
+    assert f'href="{schedule_url(name)}"' in found(admin_client, name)
+
+
+def test_an_owner_is_found(admin_client: Client, ended_job: JobRow) -> None:
+    assert leads_to(admin_client, "tenant:77").endswith("?owner=tenant%3A77")
+
+
+def test_an_argument_is_found_by_name_and_by_value(admin_client: Client, ended_job: JobRow) -> None:
+    assert "customer_id" in dramatiq.get_broker().actors["generate_report"].options["search"]
+
+    assert leads_to(admin_client, "customer_id=4711").endswith("?argument=customer_id%3D4711")
+    assert leads_to(admin_client, "4711").endswith("?argument=customer_id%3D4711")
+
+
+def test_a_letter_is_found_by_its_error_and_its_group(admin_client: Client, facilities: Facilities) -> None:
+    projection.project_or_log(letter())
+    row = DeadLetter.objects.get()
+
+    assert f"?fingerprint={row.fingerprint}" in found(admin_client, row.exception)
+    assert leads_to(admin_client, row.fingerprint).endswith(f"?fingerprint={row.fingerprint}")
+
+
+def test_an_alert_is_found_by_title_and_number(admin_client: Client, facilities: Facilities) -> None:
+    alert = Alert.objects.create(fingerprint="f", title="The moon is late", severity="warning", kind="rule")
+
+    for asked in ("moon is", f"A-{alert.pk}"):
+        assert f"A-{alert.pk}, open" in text_of(found(admin_client, asked))
+
+
+def test_a_worker_is_found_by_its_host(admin_client: Client, facilities: Facilities) -> None:
+    now = now_ms()
+    facilities.pools.write(
+        PoolReport(
+            pool="slow", host="yard-7", pid=4, kind="threads", slots=2, busy=1, started_at=now, beat_at=now, state="up"
+        )
+    )
+
+    assert "slow on yard-7, pid 4" in text_of(found(admin_client, "yard-7"))
+
+
+def test_nothing_found_is_said_with_what_would_be(admin_client: Client, facilities: Facilities) -> None:
+    assert "Nothing here is named “no such thing”." in text_of(found(admin_client, "no such thing"))
+    assert "Type a job" in text_of(found(admin_client, ""))
+
+
+def test_markup_in_a_search_is_text(admin_client: Client, facilities: Facilities) -> None:
+    assert "<script>alert" not in found(admin_client, "<script>alert(1)</script>")
+
+
+def test_rights_hide_what_their_pages_hide(watcher: Client, ended_job: JobRow) -> None:
+    projection.project_or_log(letter())
+
+    assert "Nothing here is named" in text_of(found(watcher, ended_job.job_id))
+    assert "Nothing here is named" in text_of(found(watcher, "tenant:77"))
+    assert "Nothing here is named" in text_of(found(watcher, DeadLetter.objects.get().exception))
+
+
+def test_without_the_broker_the_search_says_what_it_did_not_search(admin_client: Client) -> None:
+    with broker_without_server():
+        page = text_of(found(admin_client, "generate"))
+
+    assert "Not searched, because the broker or the database does not answer: workers" in page
+    assert "generate_report" in page

@@ -1,0 +1,139 @@
+"""The frame of every page: menu, strip, theme, policy, and that no page has a script in it."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from django.conf import settings
+from django.contrib import admin
+from django.contrib.auth.models import User
+from django.test import Client, RequestFactory
+from django.urls import reverse
+
+from apps.platform.frame.strip import STRIP
+from tests.integration.operations.test_overview import Seen, text_of
+
+pytestmark = pytest.mark.django_db
+
+QUEUES, OVERVIEW, THEME = reverse("switchyard-queues"), reverse("switchyard-operations"), reverse("switchyard-theme")
+PAGES = [
+    reverse(name)
+    for name in (
+        *("switchyard-operations", "switchyard-queues", "switchyard-actors", "switchyard-operations-workers"),
+        *("switchyard-schedules", "switchyard-audit", "switchyard-bulk-acts", "switchyard-find", "switchyard-keys"),
+        *("admin:switchyard_dead_letters_quarantine", "admin:index", "admin:password_change"),
+    )
+]
+
+
+def entries(page: str) -> list[str]:
+    """Return the names of the menu, in order."""
+    menu = page[page.index('aria-label="Menu"') : page.index("</nav>")]
+    return [text_of(link) for link in re.findall(r"<a [^>]*>.*?</a>", menu, re.DOTALL)]
+
+
+def test_the_menu_begins_with_the_room_and_ends_with_settings(admin_client: Client) -> None:
+    page = admin_client.get(QUEUES).content.decode()
+
+    found = entries(page)
+    assert found[:8] == ["Overview", "Queues", "Actors", "Workers", "Jobs", "Schedules", "Dead letters", "Alerts"]
+    assert found[-5:] == ["API tokens", "Audit log", "Users", "Groups", "Idempotency keys"]
+    assert "Tasks" not in found and "Schedule states" not in found
+    assert text_of(page).index("Product") < text_of(page).index("Customers") < text_of(page).index("Settings")
+    assert re.search(rf'<a href="{QUEUES}" aria-current="page"', page)
+
+
+def test_the_menu_has_what_the_user_may_see(watcher: Client) -> None:
+    assert entries(watcher.get(QUEUES).content.decode()) == ["Overview", "Queues", "Actors", "Workers"]
+
+
+def test_the_skip_link_is_first_and_leads_to_the_content(admin_client: Client) -> None:
+    page = admin_client.get(QUEUES).content.decode()
+
+    first = page[page.index("<body") :].index("<a ")
+    assert page[page.index("<body") :][first:].startswith('<a class="sy-skip" href="#content-start"')
+    assert page.count('<main class="sy-main" id="content-start"') == 1
+
+
+def test_every_page_but_the_overview_has_the_verdict(admin_client: Client) -> None:
+    assert 'id="sy-strip"' not in admin_client.get(OVERVIEW).content.decode()
+
+    page = admin_client.get(QUEUES).content.decode()
+
+    assert STRIP.verdict().verdict.sentence in text_of(page)
+    assert 'id="sy-strip"' in page
+
+
+def test_the_verdict_needs_the_right_to_see_the_room(db: None) -> None:
+    client = Client()
+    client.force_login(User.objects.create_user("clerk", is_staff=True))
+
+    assert 'id="sy-strip"' not in client.get(reverse("admin:index")).content.decode()
+    assert client.get(reverse("switchyard-strip")).status_code == 403
+
+
+def test_a_page_that_follows_another_reads_the_yard_no_second_time(admin_client: Client) -> None:
+    admin_client.get(QUEUES)
+    kept = STRIP.verdict()
+
+    admin_client.get(QUEUES)
+
+    assert STRIP.verdict() is kept
+
+
+@pytest.mark.parametrize("address", PAGES)
+def test_no_page_has_a_script_or_a_handler_in_it(admin_client: Client, address: str) -> None:
+    answer = admin_client.get(address)
+
+    assert answer.status_code == 200
+    assert [name for name in Seen(answer.content.decode()).inline if name != "style"] == []
+    script = re.search(r"script-src ([^;]*)", answer["Content-Security-Policy"])
+    assert script is not None and script[1] == "'self'"
+
+
+def test_no_list_or_form_has_a_script_or_a_handler_in_it(admin_client: Client, admin_user: User) -> None:
+    request = RequestFactory().get("/")
+    request.user = admin_user
+
+    for model, page in admin.site._registry.items():
+        names = f"admin:{model._meta.app_label}_{model._meta.model_name}"
+        lists = [reverse(f"{names}_changelist")]
+        for address in [*lists, *([reverse(f"{names}_add")] if page.has_add_permission(request) else [])]:
+            shown = admin_client.get(address).content.decode()
+            assert [name for name in Seen(shown).inline if name != "style"] == [], address
+            assert "switchyard_frame/frame.css" in shown and "unfold" not in shown, address
+
+
+def test_the_login_page_stands_in_the_frame_without_a_menu(client: Client) -> None:
+    page = client.get(reverse("admin:login")).content.decode()
+
+    assert "switchyard_frame/frame.css" in page
+    assert 'aria-label="Menu"' not in page
+
+
+def test_a_chosen_theme_is_remembered_without_a_script(admin_client: Client) -> None:
+    answer = admin_client.post(THEME, {"theme": "dark", "next": QUEUES})
+
+    assert answer["Location"] == QUEUES
+    assert 'data-theme="dark"' in admin_client.get(QUEUES).content.decode()
+    admin_client.post(THEME, {"theme": ""})
+    assert "data-theme" not in admin_client.get(QUEUES).content.decode()
+
+
+def test_a_theme_leads_to_no_other_site_and_takes_no_other_word(admin_client: Client) -> None:
+    assert admin_client.post(THEME, {"theme": "dark", "next": "https://evil.example/"})["Location"] == OVERVIEW
+    assert admin_client.post(THEME, {"theme": '"><script>'}).status_code == 400
+
+
+def test_keys_are_switched_off_and_on(admin_client: Client) -> None:
+    admin_client.post(THEME, {"keys": "off"})
+    assert 'data-keys="off"' in admin_client.get(QUEUES).content.decode()
+
+    admin_client.post(THEME, {"keys": "on"})
+
+    assert 'data-keys="on"' in admin_client.get(QUEUES).content.decode()
+
+
+def test_unfold_is_installed_where_these_tests_run() -> None:
+    assert "unfold" in settings.INSTALLED_APPS
