@@ -8,6 +8,7 @@ import dramatiq
 import pytest
 from django.test import Client
 from django.urls import reverse
+from django.utils import timezone
 
 from apps.platform.alerts.models import Alert
 from apps.platform.console.links import actor_url, job_url, queue_url, schedule_url
@@ -94,7 +95,10 @@ def test_a_letter_is_found_by_its_error_and_its_group(admin_client: Client, faci
 
 
 def test_an_alert_is_found_by_title_and_number(admin_client: Client, facilities: Facilities) -> None:
-    alert = Alert.objects.create(fingerprint="f", title="The moon is late", severity="warning", kind="rule")
+    now = timezone.now()
+    alert = Alert.objects.create(
+        fingerprint="f", title="The moon is late", severity="warning", kind="rule", count=1, first_at=now, last_at=now
+    )
 
     for asked in ("moon is", f"A-{alert.pk}"):
         assert f"A-{alert.pk}, open" in text_of(found(admin_client, asked))
@@ -132,5 +136,5 @@ def test_without_the_broker_the_search_says_what_it_did_not_search(admin_client:
     with broker_without_server():
         page = text_of(found(admin_client, "generate"))
 
-    assert "Not searched, because the broker or the database does not answer: workers" in page
+    assert "Not searched, because the broker or the database does not answer: jobs, workers" in page
     assert "generate_report" in page
