@@ -36,8 +36,8 @@ def vat_report(number: int) -> None:
 @dramatiq.actor(queue_name="hooks", max_retries=2)
 def deliver_webhook(url: str) -> None:
     retries = urllib3.Retry(total=0, status_forcelist=(500,), raise_on_status=True)
-    with urllib3.PoolManager() as pool:
-        pool.request("POST", url, retries=retries, timeout=2)
+    with urllib3.PoolManager(timeout=2) as pool:
+        pool.request("POST", url, retries=retries)
 
 
 @dramatiq.actor(queue_name="hooks")
