@@ -124,6 +124,14 @@ def purged(yard: WatchedYard) -> Iterator[None]:
 
 
 @contextmanager
+def limited(yard: WatchedYard) -> Iterator[None]:
+    """Send more mails than their rate limit lets start in a minute."""
+    yard.send("welcome", "default", 1, count=50)
+    yield
+    set_aside(yard.family("default"), "b-purge", by="ada", reason="")
+
+
+@contextmanager
 def quarantined(yard: WatchedYard) -> Iterator[None]:
     """Put bytes into a queue that are no message."""
     yard.family("urgent").enqueue([Entry("odd", b"\xff\xfe")])
@@ -304,7 +312,7 @@ GROUPS: dict[str, tuple[Situation, ...]] = {
         ),
         Situation(
             "a rate limit holds messages back",
-            sends("welcome", "default", 1, count=50),
+            limited,
             r"^\d+ welcome wait for their turn, the last for \d min .*: its rate limit, 10/m, holds them back",
             r"Show \d+ held welcome",
             first=False,

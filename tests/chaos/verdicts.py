@@ -32,7 +32,7 @@ ROOT = Path(__file__).resolve().parents[2]
 TABLE = "CREATE TABLE IF NOT EXISTS verdict_row (id INTEGER PRIMARY KEY, job VARCHAR(60))"
 # What may be said still of a situation that has ended.
 LASTING = re.compile(
-    r"actors\..*|alerts\..*|dead letters\..*|configuration\..*|disk\..*|history\.(?!down)|pools\.restarts"
+    r"(actors|alerts|dead letters|configuration|disk)\..*|history\.(?!down)|pools\.restarts|queues\.(purged|just_late)"
 )
 Line = dict[str, Any]
 
@@ -148,7 +148,7 @@ class WatchedYard:
             return all(LASTING.match(name) for name in names)
 
         try:
-            wait_for(calm, timeout_s * slack())
+            wait_for(calm, timeout_s * min(slack(), 3.0))
         except AssertionError as error:
             raise AssertionError(f"still said: {self.lines[-1]['findings'] if self.lines else 'nothing'}") from error
 
