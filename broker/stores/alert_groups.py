@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import uuid
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from broker.keys.keys import Keys
@@ -69,6 +70,16 @@ class AlertGroups:
                 RAISE, keys, [fact.fingerprint, self._window_ms, json.dumps(asdict(fact))], repeatable=False
             )
         )
+
+    def counts(self, fingerprints: Sequence[str]) -> dict[str, tuple[int, int]]:
+        """Return the groups that exist now: fingerprint -> time of the first alert (ms), and the count of alerts."""
+        if not fingerprints:
+            return {}
+        answers = self._calls.pipeline(
+            [("HMGET", self._keys.alert_group(name), "first_at", "count") for name in fingerprints]
+        )
+        found = dict(zip(fingerprints, answers, strict=True))
+        return {name: (int(first), int(count)) for name, (first, count) in found.items() if first and count}
 
     def claim_due(self, limit: int = 20) -> list[AlertGroup]:
         """Claim groups that are due. A claim that is not settled expires after 30 s, and the group is due again."""

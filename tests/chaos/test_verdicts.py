@@ -20,6 +20,10 @@ from tests.waiting import wait_for
 SILENT = re.compile(r"Every queue is on time.*|\w+ is .* behind its promise at this moment.*")
 
 
+# The yard of all situations starts within the first of them, and a machine may be busy with other tests.
+pytestmark = pytest.mark.timeout(600)
+
+
 @pytest.fixture(scope="module")
 def yard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WatchedYard]:
     """One yard for all situations."""

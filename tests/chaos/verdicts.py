@@ -64,7 +64,7 @@ class WatchedYard:
             connection.execute(TABLE)
         for command in ("runscheduler", "runhistory", "runpools"):
             self.launch(command, command)
-        wait_for(lambda: "pools: all ready" in self.log("runpools"), 120, what="pools ready")
+        wait_for(lambda: "pools: all ready" in self.log("runpools"), 240, what="pools ready")
         self._watch()
         self.settle()
 
@@ -88,6 +88,9 @@ class WatchedYard:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+            for pipe in (process.stdin, process.stdout):
+                if pipe is not None:
+                    pipe.close()
         self.calls.close()
         self.broker.close()
         self.broker.client.close()
@@ -172,11 +175,12 @@ class WatchedYard:
 
         def read() -> None:
             assert process.stdout is not None
-            for line in process.stdout:
-                self.lines.append(json.loads(line))
+            with contextlib.suppress(ValueError):  # closed at the end
+                for line in process.stdout:
+                    self.lines.append(json.loads(line))
 
         threading.Thread(target=read, daemon=True).start()
-        wait_for(lambda: self.lines, 60, what="first line of the watcher")
+        wait_for(lambda: self.lines, 120, what="first line of the watcher")
 
 
 def slack() -> float:

@@ -13,7 +13,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 
-from apps.platform.alerts import list_page
+from apps.platform.alerts import list_page, queries
 from apps.platform.alerts.bulk_acknowledge import of_list
 from apps.platform.alerts.models import Alert
 from apps.platform.alerts.resolution import UNRESOLVED
@@ -95,7 +95,7 @@ class AlertAdmin(ReadOnly, AlertViews, ModelAdmin):
             "title": row.title,
             "subtitle": None,
             "opts": self.opts,
-            "row": row,
+            "row": queries.counted_now([row])[0],
             "unresolved": row.state in UNRESOLVED,
             "silences": list(in_force(row.fingerprint)),
             "deliveries": list(row.deliveries.all()),

@@ -47,7 +47,8 @@ def context_of(request: HttpRequest) -> dict[str, Any]:
     unresolved = Alert.objects.filter(state__in=UNRESOLVED)
     silenced = {silence.fingerprint for silence, _ in silences}
     # The open ones first; "open" also sorts after "acknowledged".
-    cards = list(unresolved.prefetch_related("deliveries").order_by("-state", "-last_at", "-id")[:MOST_CARDS])
+    newest = unresolved.prefetch_related("deliveries").order_by("-state", "-last_at", "-id")
+    cards = queries.counted_now(newest[:MOST_CARDS])
     resolved = Alert.objects.filter(state=Alert.State.RESOLVED)
     return {
         "silences": silences,

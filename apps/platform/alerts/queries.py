@@ -2,15 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from django.db.models import QuerySet
 
 from apps.platform.alerts.models import Alert, Silence
+from apps.platform.alerts.resolution import UNRESOLVED
 from apps.platform.alerts.silences import in_force, titles
+from broker.clock import datetime_of
+from broker.errors import BrokerError
+from broker.interface import facilities
 
 
 def recent(limit: int = 5) -> list[Alert]:
-    """Return the newest alerts by their last occurrence."""
-    return list(Alert.objects.all()[:limit])
+    """Return the newest alerts by their last occurrence, with their counts of now."""
+    return counted_now(Alert.objects.all()[:limit])
+
+
+def counted_now(alerts: Iterable[Alert]) -> list[Alert]:
+    """Return alerts with the counts of now: a row has that of its last message, which is up to ten minutes older."""
+    found = list(alerts)
+    unresolved = [alert for alert in found if alert.state in UNRESOLVED]
+    try:
+        groups = facilities().alerts.counts([alert.fingerprint for alert in unresolved])
+    except BrokerError:
+        return found
+    for alert in unresolved:
+        first_at, count = groups.get(alert.fingerprint, (0, 0))
+        if datetime_of(first_at) == alert.first_at:
+            alert.count = max(alert.count, count)
+    return found
 
 
 def open_count() -> int:

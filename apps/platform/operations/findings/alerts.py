@@ -63,6 +63,5 @@ def look() -> Iterator[Finding]:
             act=Act(
                 f"Acknowledge {waiting:,} critical alert{'s' if waiting > 1 else ''}…",
                 "admin:switchyard_alerts_alert_changelist",
-                query="?state=open",
             ),
         )
