@@ -13,6 +13,7 @@ from apps.platform.api.exception_handlers import answer
 from apps.platform.api.idempotency import once
 from apps.platform.api.parsing import StrictParser, field_errors, invalid
 from apps.platform.api.problems import FieldError, Problem
+from apps.platform.api.reference_page import ReferencePage
 
 # Routers of the platform apps: a path below the API's root, and a router's dotted path.
 PLATFORM_ROUTERS = (
@@ -61,6 +62,7 @@ def build_api(*routers: tuple[str, str]) -> SwitchyardAPI:
         urls_namespace="switchyard_api",
         openapi_url="/openapi.json",
         docs_url="/docs",
+        docs=ReferencePage(),
         parser=StrictParser(),
     )
     api.add_decorator(once, mode="view")
