@@ -7,8 +7,9 @@ from functools import wraps
 from typing import Any
 
 from django.contrib import admin
-from django.contrib.admin import TabularInline
-from django.forms import CheckboxSelectMultiple
+from django.db import models
+from django.forms import CheckboxSelectMultiple, Field
+from django.http import HttpRequest
 from django.utils.html import format_html
 
 from apps.platform.console.links import job_url
@@ -30,6 +31,17 @@ class ModelAdmin(CheckedQuery, Framed):
 
     list_before_template: str | None = None
     menu_title: str | None = None
+
+
+class TabularInline(admin.TabularInline):
+    """Django's ``TabularInline``, in whose table each field has the name that its column's heading shows."""
+
+    def formfield_for_dbfield(self, db_field: models.Field, request: HttpRequest, **kwargs: Any) -> Field | None:
+        """Return a form field that has its name itself: the heading of a column is no label."""
+        field = super().formfield_for_dbfield(db_field, request, **kwargs)
+        if field is not None:
+            field.widget.attrs.setdefault("aria-label", str(db_field.verbose_name))
+        return field
 
 
 def display(
