@@ -15,6 +15,8 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
 from apps.platform.audit.presentation import ShownEntry, newest_entries
+from apps.platform.conf import switchyard_settings
+from apps.platform.history.models import JobRow
 from apps.platform.operations import overview as page
 
 # Whether the yard is drawn or a plain table is remembered in the browser.
@@ -47,7 +49,20 @@ def live(request: HttpRequest) -> TemplateResponse:
 
 
 def _content(request: HttpRequest, *, plain: bool) -> dict[str, Any]:
-    return {"room": page.overview(), "plain": plain, "changes": _changes(request)}
+    room = page.overview()
+    return {"room": room, "plain": plain, "changes": _changes(request), "first_steps": _first_steps(room)}
+
+
+def _first_steps(room: page.Room) -> dict[str, Any] | None:
+    """Return what a page says before the first job; ``None`` once there was one, or where that is unknown."""
+    if room.away or any(row.waiting or row.held or row.busy or row.dead for row, _ in room.rows):
+        return None
+    try:
+        if JobRow.objects.exists():
+            return None
+    except DatabaseError:
+        return None
+    return {"only_log": all(url.startswith("log:") for url in switchyard_settings().alert_urls)}
 
 
 def _changes(request: HttpRequest) -> list[ShownEntry] | None:

@@ -64,7 +64,10 @@ def _sentence(rows: Sequence[Row], *, away: bool) -> str:
 @never_cache
 def queue(request: HttpRequest, name: str) -> TemplateResponse:
     """Show one queue; complete without JavaScript."""
-    return _rendered(request, name, "switchyard_queues/queue.html", admin.site.each_context(request))
+    check(request, "view_operations")
+    waiting = sorted(queries.waiting_actors(queue_of(name).name).items(), key=lambda found: (-found[1], found[0]))
+    context = {**admin.site.each_context(request), "waiting": waiting, "looked_through": queries.LOOKED_THROUGH}
+    return _rendered(request, name, "switchyard_queues/queue.html", context)
 
 
 @require_safe
