@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -9,6 +10,9 @@ from typing import Any
 from apps.platform.audit.models import AuditEntry
 from apps.platform.audit.names import ACTS
 from apps.platform.console import links
+
+# What bulk acts name themselves in the log.
+BULK = re.compile(r"bulk act (\d{1,18})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +59,8 @@ def target_url(entry: AuditEntry) -> str:
     thing, target = entry.act.partition(".")[0], entry.target
     if not target:
         return ""
+    if bulk := BULK.fullmatch(target):
+        return links.bulk_act_url(int(bulk[1]))
     match thing:
         case "queue":
             return links.queue_url(target)
@@ -62,6 +68,10 @@ def target_url(entry: AuditEntry) -> str:
             return links.job_url(target)
         case "schedule":
             return links.schedule_url(target)
+        case "letter" if target == entry.detail.get("group"):
+            return links.letters_url(fingerprint=target, state="all")
+        case "letter":
+            return links.job_url(target)
         case "alert" if target.isdecimal():
             return links.alert_url(int(target))
         case _:

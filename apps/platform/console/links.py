@@ -37,6 +37,17 @@ def letter_url(pk: int) -> str:
     return _address("admin:switchyard_dead_letters_deadletter_change", pk)
 
 
+def letters_url(**filters: str) -> str:
+    """Return the address of the list of dead letters, with filters by their names in the URL."""
+    address = _address("admin:switchyard_dead_letters_deadletter_changelist")
+    return f"{address}?{urlencode(filters)}" if address and filters else address
+
+
+def bulk_act_url(number: int) -> str:
+    """Return the address of a bulk act."""
+    return _address("switchyard-bulk-act", number)
+
+
 def alert_url(pk: int) -> str:
     """Return the address of an alert, by the key of its row."""
     return _address("admin:switchyard_alerts_alert_change", pk)
