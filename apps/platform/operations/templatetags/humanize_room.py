@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 
 from django import template
@@ -11,6 +12,8 @@ from django.utils.safestring import SafeString, mark_safe
 from apps.platform.console import formatting
 
 register = template.Library()
+
+BACKTICKS = re.compile("`{1,2}")
 
 register.filter("ago", formatting.ago)
 register.filter("milliseconds", formatting.duration)
@@ -40,8 +43,8 @@ def clock(value: str) -> str:
 
 @register.filter
 def code_marks(text: str) -> SafeString:
-    """Return a sentence escaped, with what stands between backticks as code."""
-    parts = text.split("`")
+    """Return a sentence escaped, with what stands between single or double backticks as code."""
+    parts = BACKTICKS.split(text)
     if len(parts) % 2 == 0:
         return format_html("{}", text)
     marked = (
