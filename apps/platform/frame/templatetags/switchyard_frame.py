@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from django import template
 from django.utils import timezone
+from django.utils.html import escape, strip_tags
+from django.utils.safestring import SafeString, mark_safe
+from django.utils.text import capfirst
 
 from apps.platform.frame.navigation import Entry, Group, current, menu
 from apps.platform.frame.strip import STRIP, KeptVerdict
@@ -60,3 +63,17 @@ def room_frame(context: Mapping[str, Any]) -> Frame:
 def room_strip() -> KeptVerdict:
     """Return the verdict that stands above every page."""
     return STRIP.verdict()
+
+
+@register.filter
+def with_labels(cells: Sequence[SafeString], headers: Sequence[Mapping[str, Any]]) -> list[SafeString]:
+    """Return the cells of a row of Django's list, each with the name of its column as ``data-label``."""
+    return [_labelled(cell, header) for cell, header in zip(cells, headers, strict=False)]
+
+
+def _labelled(cell: SafeString, header: Mapping[str, Any]) -> SafeString:
+    name = strip_tags(str(header.get("text", ""))).strip()
+    # The first cell with a link is the row's heading, and the box that chooses a row has no name to show.
+    if not name or not cell.startswith("<td") or "action-checkbox" in cell[:40]:
+        return cell
+    return mark_safe(f'<td data-label="{escape(capfirst(name))}"{cell[3:]}')  # noqa: S308  Django made the cell
