@@ -140,6 +140,24 @@
     }
   });
 
+  // Django's widgets that scripts make have no names of their own.
+  function nameWidgets() {
+    for (const box of document.querySelectorAll(".select2-selection")) {
+      const select = box.closest(".select2-container")?.previousElementSibling;
+      const label = select?.id ? document.querySelector(`label[for="${CSS.escape(select.id)}"]`) : null;
+      const name = (label?.textContent ?? select?.getAttribute("aria-label") ?? "").trim().replace(/:$/, "");
+      const value = box.querySelector(".select2-selection__rendered");
+      if (!name || !value) continue;
+      box.removeAttribute("aria-labelledby");
+      box.setAttribute("aria-label", `${name} ${value.textContent}`.trim());
+      value.setAttribute("aria-label", name);
+    }
+    for (const help of document.querySelectorAll(".help-tooltip[aria-label]:not([role])")) help.setAttribute("role", "img");
+  }
+  window.addEventListener("load", nameWidgets);
+  document.addEventListener("formset:added", () => setTimeout(nameWidgets));
+  document.addEventListener("change", () => setTimeout(nameWidgets));
+
   // The menu of a narrow screen: the address shows it, also without this script.
   function closeMenu() {
     location.replace("#content-start");
