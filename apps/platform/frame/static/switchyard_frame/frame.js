@@ -175,13 +175,4 @@
       showKeys();
     });
   }
-
-  // Names that Django's widgets leave out; its script of the lists to choose from runs at the same event, before this.
-  addEventListener("load", () => {
-    for (const field of document.querySelectorAll("p.datetime input:not([aria-label])")) {
-      const label = field.closest(".form-row")?.querySelector("label, legend")?.textContent.trim() ?? "";
-      field.setAttribute("aria-label", `${label} ${field.classList.contains("vTimeField") ? "time" : "date"}`);
-    }
-    for (const sign of document.querySelectorAll("span.help-tooltip[aria-label]")) sign.setAttribute("role", "img");
-  });
 })();
