@@ -8,7 +8,7 @@ from typing import Any
 
 from django.contrib import admin
 from django.db import models
-from django.forms import CheckboxSelectMultiple, Field
+from django.forms import BaseInlineFormSet, CheckboxInput, CheckboxSelectMultiple, Field
 from django.http import HttpRequest
 from django.utils.html import format_html
 
@@ -33,8 +33,18 @@ class ModelAdmin(CheckedQuery, Framed):
     menu_title: str | None = None
 
 
+class NamedFormSet(BaseInlineFormSet):
+    """Forms of a table, whose box for deleting a row has a name."""
+
+    def get_deletion_widget(self) -> CheckboxInput:  # type: ignore[override]
+        """Return the box."""
+        return CheckboxInput(attrs={"aria-label": "Delete"})
+
+
 class TabularInline(admin.TabularInline):
     """Django's ``TabularInline``, in whose table each field has the name that its column's heading shows."""
+
+    formset = NamedFormSet
 
     def formfield_for_dbfield(self, db_field: models.Field, request: HttpRequest, **kwargs: Any) -> Field | None:
         """Return a form field that has its name itself: the heading of a column is no label."""
