@@ -226,6 +226,7 @@ class AttemptAdmin(ReadOnly, ModelAdmin):
     search_fields = ("error", "=delivery__job_id")
     search_help_text = "Error or job id"
     list_per_page = 50
+    ordering = ("-at", "-number")
 
     @display(description="At (UTC)", ordering="at")
     def when(self, attempt: Attempt) -> str:
@@ -240,8 +241,8 @@ class AttemptAdmin(ReadOnly, ModelAdmin):
 
     @display(description="Endpoint", ordering="delivery__endpoint__url")
     def shown_endpoint(self, attempt: Attempt) -> str:
-        """Return the URL without its query."""
-        return attempt.delivery.endpoint.shown_url
+        """Return the URL without its query, cut."""
+        return Truncator(attempt.delivery.endpoint.shown_url).chars(60)
 
     @display(description="Took", ordering="duration_ms")
     def shown_duration(self, attempt: Attempt) -> str:
