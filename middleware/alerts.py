@@ -65,11 +65,12 @@ class Alerts(Middleware):
 
 def fact_of(letter: DeadLetter) -> AlertFact:
     """Return the alert of a dead letter, without its arguments."""
+    attempts = f"{letter.attempts} attempt{'' if letter.attempts == 1 else 's'}"
     return AlertFact(
         fingerprint=letter.fingerprint,
         kind="dead_letter",
         title=f"{letter.actor} gave up: {letter.exception}",
-        detail=f"{letter.reason} after {letter.attempts} attempts in {letter.queue}: {letter.error}"[:500],
+        detail=f"{letter.reason} after {attempts} in {letter.queue}: {letter.error}"[:500],
         queue=letter.queue,
         actor=letter.actor,
         at=letter.died_at,

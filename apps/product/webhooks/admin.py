@@ -226,7 +226,7 @@ class AttemptAdmin(ReadOnly, ModelAdmin):
     search_fields = ("error", "=delivery__job_id")
     search_help_text = "Error or job id"
     list_per_page = 50
-    ordering = ("-at", "-number")
+    ordering = ("-at",)
 
     @display(description="At (UTC)", ordering="at")
     def when(self, attempt: Attempt) -> str:

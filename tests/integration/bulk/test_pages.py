@@ -158,7 +158,7 @@ def test_all_that_match_the_list_filter_are_handed_to_a_bulk_act(page: Client) -
     listed = text_of(page.get(address))
     answer = page.post(address, {"action": "discard_chosen", "select_across": "1", "_selected_action": [first.pk]})
 
-    assert "101 open letters match this filter." in listed
+    assert "101 letters match" in listed and "Requeue all 101…" in listed
     assert answer["Location"] == (
         "/admin/operations/bulk/begin/letter.discard/?queue=default&search=vat&died_since=2026-01-01T00%3A00%3A00Z"
     )
