@@ -18,7 +18,7 @@ log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class SearchAnswer:
     """What a text names.
 
     Args:
@@ -32,7 +32,7 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class SearchedKind:
     """Things of one kind, the right to see them, and the search among them."""
 
     title: str
@@ -42,19 +42,19 @@ class Kind:
 
 OPERATIONS = "switchyard_operations.view_operations"
 KINDS = (
-    Kind("Jobs", "switchyard_jobs.view_job", finding_rows.jobs),
-    Kind("Queues", OPERATIONS, finding_names.queues),
-    Kind("Actors", OPERATIONS, finding_names.actors),
-    Kind("Schedules", "switchyard_schedules.view_schedulestate", finding_names.schedules),
-    Kind("Workers", OPERATIONS, finding_names.workers),
-    Kind("Dead letters", "switchyard_dead_letters.view_deadletter", finding_rows.letters),
-    Kind("Alerts", "switchyard_alerts.view_alert", finding_rows.alerts),
-    Kind("Owners", "switchyard_jobs.view_job", finding_rows.owners),
-    Kind("Arguments", "switchyard_jobs.view_arguments", finding_rows.arguments),
+    SearchedKind("Jobs", "switchyard_jobs.view_job", finding_rows.jobs),
+    SearchedKind("Queues", OPERATIONS, finding_names.queues),
+    SearchedKind("Actors", OPERATIONS, finding_names.actors),
+    SearchedKind("Schedules", "switchyard_schedules.view_schedulestate", finding_names.schedules),
+    SearchedKind("Workers", OPERATIONS, finding_names.workers),
+    SearchedKind("Dead letters", "switchyard_dead_letters.view_deadletter", finding_rows.letters),
+    SearchedKind("Alerts", "switchyard_alerts.view_alert", finding_rows.alerts),
+    SearchedKind("Owners", "switchyard_jobs.view_job", finding_rows.owners),
+    SearchedKind("Arguments", "switchyard_jobs.view_arguments", finding_rows.arguments),
 )
 
 
-def found(user: User, asked: str) -> Found:
+def found(user: User, asked: str) -> SearchAnswer:
     """Return what a text names, of the kinds that the user may see."""
     groups, unread = [], []
     for kind in KINDS:
@@ -72,4 +72,4 @@ def found(user: User, asked: str) -> Found:
     exact = [hit.address for hit in everything if hit.is_id]
     if not exact and len(everything) == 1 and everything[0].is_exact:
         exact = [everything[0].address]
-    return Found(tuple(groups), exact[0] if exact else "", tuple(unread))
+    return SearchAnswer(tuple(groups), exact[0] if exact else "", tuple(unread))

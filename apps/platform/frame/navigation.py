@@ -25,7 +25,7 @@ LEFT_OUT_APPS = frozenset(
 SETTINGS_WORDS = {
     ("switchyard_api", "Token"): "API tokens",
     ("auth", "User"): "Users",
-    ("auth", "Group"): "Groups of users",
+    ("auth", "MenuGroup"): "Groups of users",
 }
 SETTINGS_APPS = frozenset({"switchyard_api", "auth"})
 # Settings in this order, by the words of the menu; others follow by name.
@@ -33,7 +33,7 @@ SETTINGS_ORDER = ("API tokens", "Audit log", "Users", "Groups")
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class MenuEntry:
     """A line of the menu.
 
     Args:
@@ -51,12 +51,12 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class MenuGroup:
     """Entries of the menu with a heading; ``folds`` are headings below it that open and close."""
 
     title: str
-    entries: tuple[Entry, ...] = ()
-    folds: tuple[Group, ...] = ()
+    entries: tuple[MenuEntry, ...] = ()
+    folds: tuple[MenuGroup, ...] = ()
 
     @property
     def active(self) -> bool:
@@ -95,25 +95,25 @@ ROOM = (
 SETTINGS = (RoomPage("Audit log", "switchyard-audit", "audit", "", "switchyard_audit.view_auditentry"),)
 
 
-def menu(request: HttpRequest) -> tuple[Group, ...]:
+def menu(request: HttpRequest) -> tuple[MenuGroup, ...]:
     """Return the groups of the menu with the pages that the user may see; groups without any are left out."""
     found = [app for app in admin.site.get_app_list(request) if app["app_label"] not in LEFT_OUT_APPS]
-    folds = [Group(str(app["name"]), tuple(_model_entries(request, app))) for app in found if not _is_ours(app)]
+    folds = [MenuGroup(str(app["name"]), tuple(_model_entries(request, app))) for app in found if not _is_ours(app)]
     groups = [
-        Group("Operations room", tuple(_room_entries(request, ROOM))),
-        Group("Product", folds=tuple(fold for fold in folds if fold.entries)),
-        Group("Settings", tuple(_settings_entries(request, found))),
+        MenuGroup("Operations room", tuple(_room_entries(request, ROOM))),
+        MenuGroup("Product", folds=tuple(fold for fold in folds if fold.entries)),
+        MenuGroup("Settings", tuple(_settings_entries(request, found))),
     ]
     return tuple(group for group in groups if group.entries or group.folds)
 
 
-def current(groups: Iterable[Group]) -> Entry | None:
+def current(groups: Iterable[MenuGroup]) -> MenuEntry | None:
     """Return the entry of the page that is shown, or ``None``."""
     everything = [each for group in groups for each in (group, *group.folds)]
     return next((entry for group in everything for entry in group.entries if entry.active), None)
 
 
-def _room_entries(request: HttpRequest, pages: Iterable[RoomPage]) -> Iterable[Entry]:
+def _room_entries(request: HttpRequest, pages: Iterable[RoomPage]) -> Iterable[MenuEntry]:
     for page in pages:
         if not request.user.has_perm(page.right):
             continue
@@ -122,7 +122,7 @@ def _room_entries(request: HttpRequest, pages: Iterable[RoomPage]) -> Iterable[E
         except NoReverseMatch:  # a project that includes a part of the room
             continue
         active = request.path == address if page.icon == "overview" else request.path.startswith(_base(page, address))
-        yield Entry(page.title, address, page.icon, page.key, _badge(page), active)
+        yield MenuEntry(page.title, address, page.icon, page.key, _badge(page), active)
 
 
 def _base(page: RoomPage, address: str) -> str:
@@ -142,7 +142,7 @@ def _is_ours(app: dict[str, Any]) -> bool:
     return app["app_label"].startswith("switchyard_") or app["app_label"] in SETTINGS_APPS
 
 
-def _settings_entries(request: HttpRequest, found: Iterable[dict[str, Any]]) -> list[Entry]:
+def _settings_entries(request: HttpRequest, found: Iterable[dict[str, Any]]) -> list[MenuEntry]:
     entries = list(_room_entries(request, SETTINGS))
     for app in found:
         if _is_ours(app):
@@ -151,7 +151,7 @@ def _settings_entries(request: HttpRequest, found: Iterable[dict[str, Any]]) -> 
     return sorted(entries, key=lambda entry: (known.get(entry.title, len(known)), entry.title))
 
 
-def _model_entries(request: HttpRequest, app: dict[str, Any]) -> Iterable[Entry]:
+def _model_entries(request: HttpRequest, app: dict[str, Any]) -> Iterable[MenuEntry]:
     for model in app["models"]:
         if not model.get("admin_url"):
             continue
@@ -160,4 +160,4 @@ def _model_entries(request: HttpRequest, app: dict[str, Any]) -> Iterable[Entry]
         if not title:
             continue
         address = model["admin_url"]
-        yield Entry(title[:1].upper() + title[1:], address, active=request.path.startswith(address))
+        yield MenuEntry(title[:1].upper() + title[1:], address, active=request.path.startswith(address))

@@ -13,7 +13,7 @@ from django.utils.html import escape, strip_tags
 from django.utils.safestring import SafeString, mark_safe
 from django.utils.text import capfirst
 
-from apps.platform.frame.navigation import Entry, Group, current, menu
+from apps.platform.frame.navigation import MenuEntry, MenuGroup, current, menu
 from apps.platform.frame.strip import STRIP, KeptVerdict
 from apps.platform.frame.theme import KEYS_COOKIE, THEME_COOKIE, THEMES
 
@@ -30,8 +30,8 @@ class Frame:
         where: Host that serves the page, so that two yards are not mistaken for one another.
     """
 
-    groups: tuple[Group, ...]
-    current: Entry | None
+    groups: tuple[MenuGroup, ...]
+    current: MenuEntry | None
     theme: str
     keys: bool
     where: str
