@@ -294,6 +294,7 @@ GROUPS: dict[str, tuple[Situation, ...]] = {
             undeclared,
             r"^2 messages are in the queue renamed, which this release does not declare",
             "",
+            within_s=BEAT_S,
         ),
         Situation(
             "a paused queue",

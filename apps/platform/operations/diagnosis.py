@@ -102,7 +102,8 @@ def _verdict(found: Sequence[Ranked], figures: tuple[tuple[str, str], ...]) -> V
         figures,
         then=first.finding.then or first.finding.next,
         act=first.finding.act,
-        also=tuple(other.sentence for other in others),
+        # The overview lists paused schedules with links of its own.
+        also=tuple(other.sentence for other in others if other.finding.name != "scheduler.paused"),
         findings=tuple(found),
     )
 

@@ -26,7 +26,7 @@ OWNER = "slow.host.1.ab.1.0/live"
 def look() -> list[Finding]:
     state = snapshot.read()
     facts = facts_of_snapshot(state)
-    return [*lateness.look(facts), *held.look(facts), *queues.look(state)]
+    return [*lateness.look(facts), *held.look(facts), *queues.look(state), *queues.look_at_undeclared()]
 
 
 @pytest.fixture

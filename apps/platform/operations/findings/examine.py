@@ -144,6 +144,7 @@ def checks() -> tuple[Check, ...]:
         Check(disk.GROUP, disk.look, SELDOM_S),
         Check(server.GROUP, server.look, SELDOM_S),
         Check(pools.GROUP, _pools_and_queues, SOON_S, needs=server.GROUP),
+        Check(queues.GROUP, queues.look_at_undeclared, SELDOM_S, needs=server.GROUP),
         Check(queues.GROUP, held.look_at_purges, SOON_S, needs=server.GROUP),
         Check(scheduler.GROUP, scheduler.look_at_leader, SOON_S, needs=server.GROUP),
         Check(history.GROUP, history.look, SOON_S, needs=server.GROUP),

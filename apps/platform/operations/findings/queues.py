@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from apps.platform.conf import declared_yard
 from apps.platform.console.formatting import duration
 from apps.platform.operations.findings.finding import Finding, FindingGroup
-from apps.platform.operations.findings.snapshot import QueueFacts, Snapshot
+from apps.platform.operations.findings.snapshot import QueueFacts, Snapshot, undeclared_queues
 from broker.topology import Queue
 
 GROUP = FindingGroup("queues")
@@ -22,7 +22,6 @@ def look(snapshot: Snapshot) -> Iterator[Finding]:
     """Check every queue."""
     for queue in declared_yard().queues:
         yield from _queue(queue, snapshot.queues[queue.name])
-    yield from _undeclared(snapshot)
 
 
 def on_time(snapshot: Snapshot) -> Finding:
@@ -93,8 +92,13 @@ def _set_aside(queue: Queue, state: QueueFacts) -> Iterator[Finding]:
         yield GROUP.warning("parked", seen, cause, step, queue.name)
 
 
-def _undeclared(snapshot: Snapshot) -> Iterator[Finding]:
-    for name, count in sorted(snapshot.undeclared.items()):
+def look_at_undeclared() -> Iterator[Finding]:
+    """Report queues with messages that this release does not declare.
+
+    Raises:
+        redis.RedisError: the broker does not answer.
+    """
+    for name, count in sorted(undeclared_queues().items()):
         if count:
             seen = f"{count:,} messages are in the queue {name}, which this release does not declare"
             cause = "It was renamed or removed while work waited"

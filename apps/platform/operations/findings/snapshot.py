@@ -56,14 +56,12 @@ class Snapshot:
 
     Args:
         now_ms: Time of the server's clock.
-        undeclared: Queue that the yard does not declare -> its messages.
     """
 
     now_ms: int
     queues: dict[str, QueueFacts]
     reports: list[PoolReport]
     silent: list[SilentSupervisor]
-    undeclared: dict[str, int]
 
 
 @contextmanager
@@ -76,11 +74,8 @@ def quick_client() -> Iterator[redis.Redis]:
         client.close()
 
 
-def read(*, scan: bool = True) -> Snapshot:
+def read() -> Snapshot:
     """Read the state from the broker.
-
-    Args:
-        scan: Look for undeclared queues as well, for up to ``SCAN_S``.
 
     Raises:
         BrokerError: the broker does not answer.
@@ -98,7 +93,6 @@ def read(*, scan: bool = True) -> Snapshot:
             },
             reports=reports,
             silent=pools.read_silent(reports, now_ms),
-            undeclared=_undeclared(client, keys) if scan else {},
         )
 
 
@@ -146,8 +140,19 @@ def _actor(member: bytes) -> str:
         return "?"
 
 
+def undeclared_queues() -> dict[str, int]:
+    """Return queues that the yard does not declare, with the number of their messages.
+
+    Scans at most ``SCANNED_KEYS`` keys, for at most ``SCAN_S``.
+
+    Raises:
+        redis.RedisError: the broker does not answer.
+    """
+    with quick_client() as client:
+        return _undeclared(client, Keys())
+
+
 def _undeclared(client: redis.Redis, keys: Keys) -> dict[str, int]:
-    """Return undeclared queues with messages. Scans at most ``SCANNED_KEYS`` keys, for at most ``SCAN_S``."""
     declared = {queue.name for queue in declared_yard().queues}
     prefix = f"{keys.prefix}:{{"
     found: dict[str, int] = {}

@@ -1,0 +1,41 @@
+"""A moment past a short promise is no alarm; most of the last samples are."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from apps.platform.operations.findings import lateness
+from apps.platform.operations.findings.lateness import LateSamples
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """A clock that a test moves."""
+    now = SimpleNamespace(s=100.0)
+    monkeypatch.setattr(lateness, "time", SimpleNamespace(monotonic=lambda: now.s))
+    return now
+
+
+def test_a_queue_that_is_late_in_two_of_three_samples_is_late(clock: SimpleNamespace) -> None:
+    samples, said = LateSamples(), []
+    for late in (["urgent"], [], ["urgent"], ["urgent"], [], []):
+        said.append(bool(samples.note(late)))
+        clock.s += 2
+
+    assert said == [False, False, True, True, False, False]
+
+
+def test_readings_at_one_moment_are_one_sample(clock: SimpleNamespace) -> None:
+    samples = LateSamples()
+
+    assert [bool(samples.note(["urgent"])) for _ in range(3)] == [False, False, False]
+
+
+def test_a_sample_of_long_ago_does_not_count(clock: SimpleNamespace) -> None:
+    samples = LateSamples()
+    samples.note(["urgent"])
+    clock.s += 60
+
+    assert samples.note(["urgent"]) == frozenset()

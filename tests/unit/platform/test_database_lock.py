@@ -1,0 +1,35 @@
+"""The kernel's table of locks names the process that writes an SQLite file."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from apps.platform.database_lock import sqlite_writer
+
+WAL = "3: POSIX  ADVISORY  WRITE {pid} fe:01:{inode} 120 120\n"
+RESERVED = "4: POSIX  ADVISORY  WRITE {pid} 00:2f:{inode} 1073741825 1073741825\n"
+READER = "5: POSIX  ADVISORY  READ  {pid} fe:01:{inode} 124 124\n"
+WAITER = "3: -> POSIX  ADVISORY  WRITE 99999 fe:01:{inode} 120 120\n"
+
+
+@pytest.mark.parametrize(
+    ("suffix", "lines", "held"),
+    [("-shm", READER + WAL, True), ("", RESERVED, True), ("-shm", READER, False), ("-shm", WAITER, False)],
+)
+def test_only_who_holds_the_write_lock_is_named(tmp_path: Path, suffix: str, lines: str, held: bool) -> None:
+    for name in ("db", "db-shm"):
+        (tmp_path / name).touch()
+    inode = (tmp_path / f"db{suffix}").stat().st_ino
+    table = tmp_path / "locks"
+    table.write_text(lines.format(pid=os.getpid(), inode=inode))
+
+    found = sqlite_writer(tmp_path / "db", table)
+
+    assert (found is not None and found.pid == os.getpid()) == held
+
+
+def test_a_kernel_without_the_table_is_no_error(tmp_path: Path) -> None:
+    assert sqlite_writer(tmp_path / "db", tmp_path / "none") is None
