@@ -62,8 +62,8 @@ class WatchedYard:
         self._manage("migrate", "--verbosity=0")
         with contextlib.closing(sqlite3.connect(self.database)) as connection, connection:
             connection.execute(TABLE)
-        for command in ("runscheduler", "runhistory", "runpools"):
-            self.launch(command, command)
+        for command in (("runscheduler",), ("runhistory",), ("runpools", "--no-history")):
+            self.launch(command[0], *command)
         wait_for(lambda: "pools: all ready" in self.log("runpools"), 240, what="pools ready")
         self._watch()
         self.settle()

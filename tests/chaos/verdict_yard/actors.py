@@ -35,7 +35,7 @@ def vat_report(number: int) -> None:
 
 @dramatiq.actor(queue_name="hooks", max_retries=2)
 def deliver_webhook(url: str) -> None:
-    retries = urllib3.Retry(total=0, status_forcelist=(500,), raise_on_status=True)
+    retries = urllib3.Retry(total=0, status_forcelist=(500,), allowed_methods=None)
     with urllib3.PoolManager(timeout=2) as pool:
         pool.request("POST", url, retries=retries)
 

@@ -116,7 +116,12 @@ class KeptFindings:
     def _due(self) -> list[int]:
         now_s = time.monotonic()
         ages = {at: now_s - self._kept[at][0] if at in self._kept else RARELY_S for at in range(len(checks()))}
-        return [at for at, check in enumerate(checks()) if ages[at] >= check.every_s]
+        return [at for at, check in enumerate(checks()) if ages[at] >= self._every_s(at, check)]
+
+    def _every_s(self, at: int, check: Check) -> float:
+        """Return the age from which a check is repeated: sooner for one that had no answer."""
+        unanswered = any(found.code == "hangs" for found in self._kept[at][1]) if at in self._kept else False
+        return min(check.every_s, SELDOM_S) if unanswered else check.every_s
 
     def _repeat(self) -> None:
         due = set(self._due())
