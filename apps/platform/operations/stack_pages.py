@@ -5,15 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+from apps.platform.conf import switchyard_settings
 from apps.platform.jobs.running import RunningJob
 from broker.stores.pool_reports import ChildStacks, Stack
 
-# Frames of packages and of our own machinery; the others are of a task.
-MACHINERY = re.compile(
-    r"^(/|lib/python|dramatiq/|gevent/|greenlet/|django_dramatiq/|redis/|prometheus_client/|broker/|middleware/"
-    r"|apps/platform/|manage\.py)"
-)
+# Our own machinery within the project; other files of the project are of a task, all others of packages.
+MACHINERY = re.compile(r"^(broker/|middleware/|apps/platform/|manage\.py)")
 INTERPRETER = re.compile(r"^(?:/[^:]*)?/lib/python3\.\d+/(?=[^:]*:\d)")
 # What Dramatiq calls for each message: a stack with it runs a task.
 CALL = re.compile(r"^dramatiq/worker\.py:\d+ process_message$")
@@ -72,12 +71,17 @@ def running_of(member: str, running: Sequence[RunningJob] | None) -> list[Runnin
 
 def _shown(stack: Stack) -> ShownStack:
     texts = [INTERPRETER.sub("", frame) for frame in stack.frames]
-    frames = tuple(
-        ShownFrame(text, not MACHINERY.match(frame)) for text, frame in zip(texts, stack.frames, strict=True)
-    )
+    frames = tuple(ShownFrame(text, _is_own(frame)) for text, frame in zip(texts, stack.frames, strict=True))
     # "Running" is what faulthandler says of the thread that writes the stacks: it was interrupted, and need not run.
     name = "thread that was interrupted to write this" if stack.of == "running thread" else stack.of
     return ShownStack(name, _does(stack.frames), frames)
+
+
+def _is_own(frame: str) -> bool:
+    """Return whether a frame is in a file of the project, and not of our own machinery."""
+    file = frame.rpartition(":")[0]
+    inside = not file.startswith("/") and not MACHINERY.match(file)
+    return inside and (Path(switchyard_settings().base_dir) / file).is_file()
 
 
 def _does(frames: Sequence[str]) -> str:

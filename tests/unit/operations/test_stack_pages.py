@@ -7,6 +7,7 @@ TASK = Stack(
     "thread",
     [
         "/usr/lib/python3.11/socket.py:718 readinto",
+        "django/db/models/sql/query.py:1680 _add_q",
         "apps/product/webhooks/delivering.py:52 deliver",
         "dramatiq/worker.py:560 process_message",
     ],
