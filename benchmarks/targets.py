@@ -80,6 +80,8 @@ TARGETS: tuple[Target, ...] = (
     Limit("history_missing_rows", HISTORY, at_most=0),
     Limit("http_p50_ms", STACK, at_most=15),
     Limit("http_p99_ms", STACK, at_most=60),
+    Limit("pages_slowest_p50_ms", STACK, at_most=300),
+    Limit("room_workers_cpu_percent", STACK, at_most=3),
     Ratio(("distance_far_drain_per_s", OURS), ("distance_near_drain_per_s", OURS), at_least=0.7),
     Limit("distance_added_p50_ms", OURS, at_most=2.5),
 )

@@ -1,0 +1,84 @@
+"""Jobs in every state, sent and left to the pools."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import dramatiq
+
+from apps.platform.audit.services import Who
+from apps.platform.history.models import JobRow
+from apps.platform.jobs.services import submit
+from apps.platform.queues import services as queues
+from broker.admin.cancel import cancel
+from broker.interface import facilities
+from broker.redis_broker import RedisBroker
+from broker.stores.quarantine import Quarantine
+from devtools.room import actors
+from devtools.room.yard import until
+
+OPERATOR = Who("a.lind", "page")
+PAUSED = "images"
+CUSTOMERS = ("nordwind", "acme", "globex", "initech", "umbrella", "hooli", "stark")
+
+
+def send_waiting() -> dict[str, str]:
+    """Send the jobs that wait: for a paused queue, for their time, for a rate limit."""
+    queues.pause(PAUSED, who=OPERATOR, reason="the picture host is moved")
+    queued = [submit(actors.crop_picture, owner="user:1", kwargs={"picture": number}) for number in range(6)]
+    scheduled = submit(actors.send_digest, delay_ms=actors.HOUR_MS, kwargs={"customer": "nordwind"})
+    for customer in CUSTOMERS[:3]:
+        submit(actors.send_digest, kwargs={"customer": customer})
+    _quarantine()
+    return {"queued": queued[0], "scheduled": scheduled}
+
+
+def send_running(count: int = 2) -> list[str]:
+    """Send exports that run until they are cancelled or the yard stops."""
+    actors.hold_file().touch()
+    return [
+        submit(actors.export_orders, owner="user:1", kwargs={"customer": customer, "rows": 30_000})
+        for customer in CUSTOMERS[:count]
+    ]
+
+
+def send_ending() -> dict[str, str]:
+    """Send the jobs that end, one way or another."""
+    sent: dict[str, str] = {}
+    for number, customer in enumerate(CUSTOMERS):
+        sent["succeeded"] = submit(actors.confirm_order, owner="user:1", kwargs={"customer": customer, "order": number})
+        sent["dead"] = submit(
+            actors.price_basket, owner="user:1", kwargs={"customer": customer, "basket": number, "country": "NO"}
+        )
+    for partner in ("stock", "parcels"):
+        sent["retrying"] = submit(actors.ask_partner, kwargs={"partner": partner})
+        submit(actors.tell_partner, kwargs={"partner": partner})
+    sent["cancelled"] = submit(actors.send_digest, delay_ms=actors.HOUR_MS, kwargs={"customer": "acme"})
+    cancel(facilities(), sent["cancelled"])
+    late = actors.confirm_order.message_with_options(kwargs={"customer": "acme", "order": 99}, max_age=1)
+    dramatiq.get_broker().enqueue(late, delay=20)
+    return sent | {"expired": late.message_id}
+
+
+def wait_for(states: dict[str, str]) -> None:
+    """Wait until each job has the state it is named for."""
+    for state, job_id in states.items():
+        until(partial(_has_state, job_id, state), f"{job_id} to be {state}")
+
+
+def _has_state(job_id: str, state: str) -> bool:
+    record = facilities().records.read(job_id)
+    return record is not None and record.state == state
+
+
+def wait_for_history(job_ids: list[str]) -> None:
+    """Wait until the history has rows of the jobs."""
+    until(lambda: JobRow.objects.filter(job_id__in=job_ids).count() == len(job_ids), "the history to be written")
+
+
+def _quarantine() -> None:
+    broker = dramatiq.get_broker()
+    if not isinstance(broker, RedisBroker):
+        raise TypeError(f"the broker is {type(broker).__name__}, not RedisBroker; remove SWITCHYARD_BROKER_URL")
+    entry = Quarantine.entry("default", b'{"queue_name": "default", "actor_na', "it is no JSON")
+    broker.client.lpush(broker.keys.queue("default").quarantine, entry)

@@ -1,0 +1,79 @@
+"""Things that a test asks for while the yard runs: a job that runs, letters, alerts."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+from django.utils import timezone
+
+from apps.platform.alerts.models import Alert
+from apps.platform.audit.models import AuditEntry
+from apps.platform.dead_letters.models import DeadLetter
+from apps.platform.jobs.services import submit
+from broker.interface import facilities
+from devtools.room import actors, jobs, stories
+from devtools.room.yard import until
+
+_numbers = itertools.count(1)
+
+
+def running() -> str:
+    """Make a job that runs, and return its id."""
+    job_id = jobs.send_running(1)[0]
+    jobs.wait_for({"running": job_id})
+    return job_id
+
+
+def letters(count: int) -> dict[str, Any]:
+    """Make dead letters of a bug of their own; return their actor, customer, fingerprint, keys and jobs."""
+    customer = f"customer-{next(_numbers)}"
+    sent = [
+        submit(actors.price_basket, owner="user:1", kwargs={"customer": customer, "basket": number, "country": "NO"})
+        for number in range(count)
+    ]
+    until(lambda: DeadLetter.objects.filter(message_id__in=sent).count() == count, "rows of dead letters")
+    rows = DeadLetter.objects.filter(message_id__in=sent).order_by("pk")
+    fingerprint = f"{next(_numbers):016x}"
+    rows.update(fingerprint=fingerprint)
+    return {
+        "actor": "price_basket",
+        "customer": customer,
+        "fingerprint": fingerprint,
+        "letters": [row.pk for row in rows],
+        "jobs": [row.message_id for row in rows],
+    }
+
+
+def alert(title: str) -> int:
+    """Make an open alert, and return its key."""
+    now = timezone.now()
+    made = Alert.objects.create(
+        fingerprint=f"made-{next(_numbers)}", kind="queue", title=title, severity=Alert.Severity.WARNING,
+        sample="made for a test", count=1, first_at=now - timedelta(minutes=3), last_at=now,
+    )  # fmt: skip
+    return made.pk
+
+
+def alert_state(pk: int) -> str:
+    """Return the state of an alert."""
+    return str(Alert.objects.get(pk=pk).state)
+
+
+def acts(name: str) -> list[list[Any]]:
+    """Return target, outcome, count and reason of each act of a name in the audit log, newest first."""
+    rows = AuditEntry.objects.filter(act=name).values_list("target", "outcome", "count", "reason")
+    return [list(row) for row in rows]
+
+
+def job_state(job_id: str) -> str:
+    """Return a job's state, or ""."""
+    record = facilities().records.read(job_id)
+    return "" if record is None else str(record.state)
+
+
+MAKERS: dict[str, Callable[..., Any]] = {
+    made.__name__: made for made in (running, letters, alert, alert_state, acts, job_state, stories.make_default_late)
+}

@@ -1,0 +1,65 @@
+"""``python -m devtools.room.seed``: fill a yard, then make more of one thing or another on request.
+
+Migrates and fills the database, and sends jobs to the pools that start meanwhile. Prints ``prepared`` when pools may
+start, and ``facts`` with JSON when every job has the state it was sent for: ``sessions`` of users, ``jobs`` by state,
+``rows``: the key of one row of each model of the admin. Then answers each line of standard input, a JSON list of a name
+of ``makers.MAKERS`` and its arguments, with a line of JSON, until it is closed.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+import django
+
+
+def main() -> None:
+    """Fill the yard of this process's environment."""
+    django.setup()
+    from django.core.management import call_command
+
+    from devtools.room import acts, jobs, people, products
+
+    call_command("migrate", verbosity=0)
+    sessions = people.make()
+    products.make()
+    acts.make()
+    _say("prepared")
+    sent = jobs.send_waiting()
+    running = jobs.send_running()
+    ended = jobs.send_ending()
+    jobs.wait_for(ended | sent | {"running": running[0]})
+    jobs.wait_for_history([ended["succeeded"], ended["dead"], ended["cancelled"]])
+    facts = {"sessions": sessions, "jobs": sent | ended | {"running": running[0]}, "rows": _rows()}
+    _say(f"facts {json.dumps(facts)}")
+    _answer()
+
+
+def _rows() -> dict[str, Any]:
+    """Return app label and model name -> key of its first row, for every model of the admin that has rows."""
+    from django.contrib import admin
+
+    found = {}
+    for model in admin.site._registry:
+        if model._meta.managed and (row := model._default_manager.order_by("pk").first()) is not None:
+            found[model._meta.label_lower.replace(".", "/")] = str(row.pk)
+    return found
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def _answer() -> None:
+    from devtools.room.makers import MAKERS
+
+    for number, line in enumerate(sys.stdin):
+        name, *arguments = json.loads(line)
+        _say(f"answer {number} {json.dumps(MAKERS[name](*arguments))}")
+
+
+if __name__ == "__main__":
+    main()

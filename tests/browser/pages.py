@@ -1,0 +1,88 @@
+"""Every page of the project, from the table of all URLs: a new URL is walked without a line here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from devtools.room.yard import RoomYard
+from tests.integration.project.url_table import MODELS, ROUTES, Row
+
+ADMIN = 3  # of url_table.ROLES
+# Routes that answer an admin with 200 and are no page: parts of one, JSON, files.
+NO_PAGES = frozenset(
+    route
+    for route in ROUTES
+    if route.endswith(("live/", "events/", "download/", "preview/", "events", "result", "jsi18n/", "autocomplete/"))
+    or (route.startswith("api/") and route != "api/v1/docs")
+    or route in ("metrics", "healthz", "readyz", "admin/search/", "admin/operations/strip/")
+)
+# Pages with more to see than the row of the table shows.
+MORE = [
+    "/admin/switchyard_jobs/job/?state=succeeded",
+    "/admin/switchyard_jobs/job/?q=no-such-thing",
+    *(f"/admin/switchyard_jobs/job/{{{state}}}/" for state in ("running", "retrying", "dead", "cancelled", "expired")),
+    "/admin/operations/queues/images/",
+    "/admin/operations/actors/price_basket/",
+    "/admin/operations/bulk/4/",
+    "/admin/switchyard_dead_letters/deadletter/?q=nordwind",
+    "/account/reset/wrong/",
+]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Values of the names in a path."""
+
+    values: dict[str, Any]
+
+    @classmethod
+    def of(cls, yard: RoomYard) -> Sample:
+        """Return one of each thing that the yard has."""
+        rows, made = yard.facts["rows"], yard.facts["made"]
+        return cls(
+            {
+                **yard.facts["jobs"],
+                "job": yard.facts["jobs"]["succeeded"],
+                "letter": made["letters"][0],
+                "fingerprint": made["fingerprint"],
+                "alert": rows["switchyard_alerts/alert"],
+                "silence": 1,
+                "token": int(rows["switchyard_api/token"]),
+                "user": rows["auth/user"],
+                "group": rows["auth/group"],
+                "bulk": 1,
+                "queue": "default",
+                "schedule": "purge_delivery_attempts",
+                "member": "unknown",
+                "rows": rows,
+            }
+        )
+
+    def path(self, template: str) -> str:
+        """Return a path with its names replaced; ``{rows[app/model]}`` is the key of a model's row."""
+        return template.format(**self.values)
+
+
+def _pages() -> list[str]:
+    found = [row.path for route, rows in ROUTES.items() if route not in NO_PAGES for row in rows if _is_page(row)]
+    for label, model in MODELS.items():
+        row = f"/admin/{label}/{{rows[{label}]}}/"
+        found.append(f"/admin/{label}/")
+        if model.adds:
+            found.append(f"/admin/{label}/add/")
+        if label in ROWLESS:
+            continue
+        found += [f"{row}change/", f"{row}history/"]
+        if model.deletes:
+            found.append(f"{row}delete/")
+    return sorted({*found, *MORE})
+
+
+def _is_page(row: Row) -> bool:
+    return row.method == "GET" and row.answers[ADMIN] in (200, 410)
+
+
+# Models whose rows the yard does not write.
+ROWLESS = frozenset({"django_dramatiq/task"})
+PAGES = _pages()

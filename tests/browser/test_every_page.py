@@ -1,0 +1,80 @@
+"""Every page: no error, a strict policy, no sideways scroll, no serious fault of accessibility, in light and dark."""
+
+from __future__ import annotations
+
+import pytest
+from axe_playwright_python.base import AXE_SCRIPT
+from playwright.sync_api import BrowserContext, Page, Response
+
+from tests.browser.conftest import PHONE
+from tests.browser.pages import PAGES, Sample
+from tests.browser.watching import Watch
+
+# Rules that depend on the width; colours do not.
+NARROW = ["scrollable-region-focusable", "target-size", "button-name", "link-name", "label", "aria-hidden-focus"]
+# Colours are those at the end of a transition. Style sheets are not fetched once more.
+AXE = """async only => {
+    await Promise.allSettled(document.getAnimations().map(each => each.finished));
+    const found = await axe.run(document, {
+        preload: false, resultTypes: ["violations"], ...(only ? {runOnly: {type: "rule", values: only}} : {})
+    });
+    const serious = found.violations.filter(rule => ["serious", "critical"].includes(rule.impact));
+    return serious.map(rule =>
+        `${rule.id}: ${rule.nodes.slice(0, 3).map(node => `${node.target.join(" ")} ${node.any[0]?.message ?? ""}`)}`);
+}"""
+SIDEWAYS = """() => {
+    const wide = document.documentElement.scrollWidth - window.innerWidth;
+    if (wide <= 0) return "";
+    const over = [...document.querySelectorAll("body *")].filter(
+        node => node.getBoundingClientRect().right > window.innerWidth + 1 && !node.firstElementChild);
+    return `${wide} px: ${over.slice(0, 3).map(node => node.outerHTML.slice(0, 80))}`;
+}"""
+
+
+@pytest.mark.parametrize("template", PAGES)
+def test_page_is_sound_in_light_and_dark_wide_and_narrow(
+    template: str, shared_context: BrowserContext, sample: Sample
+) -> None:
+    page = shared_context.new_page()
+    watch = Watch(page)
+    try:
+        found = faults(page, sample.path(template))
+    finally:
+        page.close()
+
+    assert found + watch.errors == []
+
+
+def faults(page: Page, address: str) -> list[str]:
+    """Open a page and return what is wrong with it."""
+    answer = page.goto(address, wait_until="load")
+    assert answer is not None
+    found = policy_faults(answer)
+    page.evaluate(AXE_SCRIPT)
+    page.emulate_media(color_scheme="light")
+    found += [f"light: {rule}" for rule in page.evaluate(AXE, None)]
+    found += _sideways(page, "1440 px")
+    page.emulate_media(color_scheme="dark")
+    found += [f"dark: {rule}" for rule in page.evaluate(AXE, ["color-contrast"])]
+    page.set_viewport_size(PHONE)
+    found += [f"390 px: {rule}" for rule in page.evaluate(AXE, NARROW)]
+    return found + _sideways(page, "390 px")
+
+
+def _sideways(page: Page, width: str) -> list[str]:
+    over = page.evaluate(SIDEWAYS)
+    return [f"{width}: scrolls sideways by {over}"] if over else []
+
+
+def policy_faults(answer: Response) -> list[str]:
+    """Return what the Content Security Policy of a page allows that it must not."""
+    directives = dict(
+        part.strip().partition(" ")[::2] for part in answer.headers.get("content-security-policy", "").split(";")
+    )
+    scripts = directives.get("script-src", directives.get("default-src", "*")).split()
+    loose = [word for word in scripts if word not in ("'self'", "'none'") and not word.startswith(("'nonce-", "'sha"))]
+    faults = [f"policy: scripts from {loose}"] if loose else []
+    for directive in ("object-src", "base-uri", "form-action", "frame-ancestors"):
+        if directive not in directives:
+            faults.append(f"policy: no {directive}")
+    return faults

@@ -1,0 +1,113 @@
+"""The keys of the room: they lead to pages and rows, rest in fields, and change nothing."""
+
+from __future__ import annotations
+
+import re
+import string
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.browser.conftest import Open
+
+JOBS = "/admin/switchyard_jobs/job/"
+PLACES = {
+    "o": "/admin/operations/",
+    "q": "/admin/operations/queues/",
+    "a": "/admin/operations/actors/",
+    "w": "/admin/operations/workers/",
+    "j": JOBS,
+    "s": "/admin/operations/schedules/",
+    "d": "/admin/switchyard_dead_letters/deadletter/",
+    "l": "/admin/switchyard_alerts/alert/",
+}
+
+ROW = "() => [...document.querySelectorAll('main tbody tr')].indexOf(document.activeElement.closest('tr'))"
+
+
+@pytest.fixture
+def page(open_page: Open) -> Page:
+    """The list of jobs, as somebody who may do everything."""
+    page = open_page()
+    page.goto(JOBS)
+    return page
+
+
+@pytest.mark.parametrize("letter", PLACES)
+def test_g_and_a_letter_lead_to_a_page(letter: str, page: Page) -> None:
+    if letter == "j":
+        page.goto(PLACES["o"])
+
+    page.keyboard.press("g")
+    page.keyboard.press(letter)
+
+    page.wait_for_url(re.compile(re.escape(PLACES[letter]) + r"(\?.*)?$"))
+
+
+def test_slash_finds_anything_and_enter_asks(page: Page) -> None:
+    page.keyboard.press("/")
+    page.keyboard.type("price_basket")
+    page.keyboard.press("Enter")
+
+    expect(page.get_by_role("heading", name=re.compile("price_basket"))).to_be_visible()
+    expect(page.get_by_role("main").get_by_role("link", name="price_basket").first).to_be_visible()
+
+
+def test_j_and_k_go_from_row_to_row_and_enter_opens_one(page: Page) -> None:
+    page.keyboard.press(".")  # no new job moves the rows meanwhile
+    rows = page.get_by_role("main").locator("tbody tr")
+    expect(rows.nth(1)).to_be_visible()
+
+    page.keyboard.press("j")
+    first = page.evaluate(ROW)
+    page.keyboard.press("j")
+    second = page.evaluate(ROW)
+    page.keyboard.press("k")
+    third = page.evaluate(ROW)
+    page.keyboard.press("Enter")
+
+    assert (first, second, third) == (0, 1, 0)
+    page.wait_for_url(lambda url: not url.endswith(JOBS))
+
+
+def test_question_mark_lists_the_keys_and_escape_closes_the_list(page: Page) -> None:
+    page.keyboard.press("?")
+
+    listed = page.get_by_role("dialog")
+    expect(listed).to_be_visible()
+    for letter in PLACES:
+        expect(listed.locator("kbd", has_text=re.compile(f"^{letter}$")).first).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(listed).to_be_hidden()
+
+
+def test_keys_rest_in_a_field(page: Page) -> None:
+    field = page.get_by_role("main").get_by_label("Find a job")
+    field.focus()
+
+    page.keyboard.type("gq/?.")
+
+    expect(field).to_have_value("gq/?.")
+    assert page.url.endswith(JOBS)
+
+
+def test_skip_link_is_the_first_stop_and_leads_to_the_content(page: Page) -> None:
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("link", name=re.compile("^Skip to"))).to_be_focused()
+
+    page.keyboard.press("Enter")
+    page.keyboard.press("Tab")
+
+    assert page.evaluate("() => document.querySelector('main').contains(document.activeElement)")
+
+
+def test_no_single_key_changes_anything(page: Page) -> None:
+    sent: list[str] = []
+    page.on("request", lambda request: sent.append(request.method))
+    page.goto("/admin/switchyard_dead_letters/deadletter/1/change/")
+
+    for key in (*string.ascii_letters, *string.digits, ",", ";", "-", "+", "Delete", "Backspace"):
+        page.keyboard.press(key)
+
+    page.goto("/admin/operations/keys/")
+    assert set(sent) == {"GET"}
