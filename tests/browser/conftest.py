@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from devtools.room.yard import RoomYard, room_yard
 from tests.browser.pages import Sample
@@ -29,6 +29,8 @@ CHROMIUM = (
     "--disable-renderer-backgrounding",
     "--force-color-profile=srgb",
 )
+
+expect.set_options(timeout=PATIENCE_MS)
 
 Open = Callable[..., Page]
 

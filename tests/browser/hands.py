@@ -40,12 +40,12 @@ class Touch:
 
     def menu(self, title: str) -> None:
         """Open the menu, and a page from it."""
-        self.act("link", "^Menu$")
-        self.act("link", f"^{title}")
+        self.page.get_by_role("link", name="Menu", exact=True).tap()
+        menu_entry(self.page, title).tap()
 
     def act(self, role: str, name: str) -> None:
         """Touch a link or a button."""
-        self._find(role, name).tap()
+        control(self.page, role, name).tap()
 
     def write(self, label: str, text: str) -> None:
         """Write into the field of a label."""
@@ -54,9 +54,6 @@ class Touch:
     def choose(self, label: str, option: str) -> None:
         """Choose an option of the field of a label."""
         field_of(self.page, label).select_option(label=option)
-
-    def _find(self, role: str, name: str) -> Locator:
-        return control(self.page, role, name)
 
 
 class Keys:
@@ -67,7 +64,8 @@ class Keys:
 
     def menu(self, title: str) -> None:
         """Open a page from the menu, which is always there."""
-        self.act("link", f"^{title}")
+        self._reach(menu_entry(self.page, title))
+        self.page.keyboard.press("Enter")
 
     def act(self, role: str, name: str) -> None:
         """Tab to a link or a button, and press Enter."""
@@ -97,10 +95,14 @@ class Keys:
         raise AssertionError(f"{wanted} is not reached with {MOST_TABS} times Tab")
 
 
+def menu_entry(page: Page, title: str) -> Locator:
+    """Return a line of the menu, which may count what is open."""
+    return page.get_by_role("navigation", name="Menu").get_by_role("link", name=re.compile(f"^{title}"))
+
+
 def control(page: Page, role: str, name: str) -> Locator:
-    """Return the first link or button, of the content if it is there, whose name matches a pattern."""
-    named = re.compile(name)
-    return page.get_by_role(role, name=named).first  # type: ignore[arg-type]
+    """Return the first link or button of the content whose name matches a pattern."""
+    return page.get_by_role("main").get_by_role(role, name=re.compile(name)).first  # type: ignore[arg-type]
 
 
 def field_of(page: Page, label: str) -> Locator:
