@@ -20,7 +20,7 @@ from apps.platform.workers.shared.parent_death import die_with_parent
 
 ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = "devtools.room.settings"
-START_S = 120.0
+START_S = 300.0
 STOP_S = 30.0
 POLL_S = 0.05
 PREPARED = "prepared"
@@ -84,7 +84,7 @@ class RoomYard:
 
         Raises:
             RuntimeError: the process has ended.
-            TimeoutError: it has not within two minutes.
+            TimeoutError: it has not within five minutes.
         """
         log, process = self.log(name), self.processes[name]
 
@@ -148,7 +148,7 @@ def until(condition: Callable[[], object], what: str) -> None:
     """Wait for a condition.
 
     Raises:
-        TimeoutError: it was not true within two minutes.
+        TimeoutError: it was not true within five minutes.
     """
     deadline = time.monotonic() + START_S
     while not condition():

@@ -75,6 +75,13 @@ ROUTES: dict[str, tuple[Row, ...]] = {
     # Pages of the operations room.
     "admin/operations/": (get("/admin/operations/", *READERS),),
     "admin/operations/live/": (get("/admin/operations/live/", *READERS),),
+    "admin/operations/find/": (get("/admin/operations/find/?q=nothing+has+this+name", *READERS),),
+    "admin/operations/strip/": (get("/admin/operations/strip/", *READERS),),
+    "admin/operations/keys/": (get("/admin/operations/keys/", *READERS),),
+    "admin/operations/theme/": (
+        get("/admin/operations/theme/", *ONLY_POST),
+        post("/admin/operations/theme/", *SENT_ON, theme="dark"),
+    ),
     "admin/operations/workers/": (get("/admin/operations/workers/", *READERS),),
     "admin/operations/workers/live/": (get("/admin/operations/workers/live/", *READERS),),
     "admin/operations/workers/<str:member>/stacks/": (get(WORKER, *ONLY_POST), post(WORKER, 302, 403, 404, 404, 302)),
