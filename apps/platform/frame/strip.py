@@ -10,7 +10,9 @@ from threading import Lock
 from apps.platform.operations import overview
 from apps.platform.operations.diagnosis import Verdict
 
-# A page that follows another one at once costs nothing; older than that, a fault would show late.
+# Of a page: one that follows another costs nothing, and the strip of an open one is read anew soon after.
+PAGE_S = 5.0
+# Of the strip alone, which open pages fetch.
 FRESH_S = 2.0
 
 
@@ -30,15 +32,15 @@ class VerdictStrip:
         self._kept: KeptVerdict | None = None
         self._read_at = 0.0
 
-    def verdict(self) -> KeptVerdict:
-        """Return the verdict, read anew when it is older than 2 s."""
-        kept = self._fresh()
+    def verdict(self, fresh_s: float = FRESH_S) -> KeptVerdict:
+        """Return the verdict, read anew when it is older than ``fresh_s``."""
+        kept = self._fresh(fresh_s)
         if kept is not None:
             return kept
         if not self._lock.acquire(blocking=self._kept is None):
             return self._kept or self._read()
         try:
-            return self._fresh() or self._read()
+            return self._fresh(fresh_s) or self._read()
         finally:
             self._lock.release()
 
@@ -46,8 +48,8 @@ class VerdictStrip:
         """Have the next page read the yard."""
         self._kept = None
 
-    def _fresh(self) -> KeptVerdict | None:
-        return self._kept if time.monotonic() - self._read_at < FRESH_S else None
+    def _fresh(self, fresh_s: float) -> KeptVerdict | None:
+        return self._kept if time.monotonic() - self._read_at < fresh_s else None
 
     def _read(self) -> KeptVerdict:
         room = overview.overview()

@@ -29,7 +29,7 @@ PAGES = [
 
 def entries(page: str) -> list[str]:
     """Return the names of the menu, in order."""
-    menu = page[page.index('aria-label="Menu"') : page.index("</nav>")]
+    menu = page[page.index('class="sy-nav-group"') : page.index("sy-side-user")]
     return [text_of(link) for link in re.findall(r"<a [^>]*>.*?</a>", menu, re.DOTALL)]
 
 

@@ -14,7 +14,7 @@ from django.utils.safestring import SafeString, mark_safe
 from django.utils.text import capfirst
 
 from apps.platform.frame.navigation import MenuEntry, MenuGroup, current, menu
-from apps.platform.frame.strip import STRIP, KeptVerdict
+from apps.platform.frame.strip import PAGE_S, STRIP, KeptVerdict
 from apps.platform.frame.theme import KEYS_COOKIE, THEME_COOKIE, THEMES
 
 register = template.Library()
@@ -59,10 +59,10 @@ def room_frame(context: Mapping[str, Any]) -> Frame:
     )
 
 
-@register.simple_tag
-def room_strip() -> KeptVerdict:
-    """Return the verdict that stands above every page."""
-    return STRIP.verdict()
+@register.simple_tag(takes_context=True)
+def room_strip(context: Mapping[str, Any]) -> KeptVerdict:
+    """Return the verdict that stands above every page; after an act, whose page says a message, as it is now."""
+    return STRIP.verdict(0.0 if context.get("messages") else PAGE_S)
 
 
 @register.filter

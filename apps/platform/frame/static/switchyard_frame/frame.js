@@ -2,6 +2,7 @@
 "use strict";
 
 (() => {
+  const FIRST_MS = 2000; // the page may show a verdict that is some seconds old
   const STRIP_MS = 10000;
   const STALE_MS = 30000;
   const ANSWER_MS = 8000;
@@ -51,6 +52,7 @@
       strip.querySelector("p").prepend(`As of ${new Date(answered).toISOString().slice(11, 19)} UTC: `);
     }
   }
+  setTimeout(fetchStrip, FIRST_MS);
   setInterval(fetchStrip, STRIP_MS);
 
   // Rows: the focus is the mark, so that Enter opens a row as it opens any link.
