@@ -23,7 +23,7 @@ class Hand(Protocol):
         """Open a page from the menu."""
 
     def act(self, role: str, name: str) -> None:
-        """Follow a link or press a button, the first whose name matches a pattern."""
+        """Follow a link or press a button, the first whose name matches a pattern; return on the next page."""
 
     def write(self, label: str, text: str) -> None:
         """Write into the field of a label."""
@@ -41,11 +41,13 @@ class Touch:
     def menu(self, title: str) -> None:
         """Open the menu, and a page from it."""
         self.page.get_by_role("link", name="Menu", exact=True).tap()
-        menu_entry(self.page, title).tap()
+        with self.page.expect_navigation(wait_until="domcontentloaded"):
+            menu_entry(self.page, title).tap()
 
     def act(self, role: str, name: str) -> None:
         """Touch a link or a button."""
-        control(self.page, role, name).tap()
+        with self.page.expect_navigation(wait_until="domcontentloaded"):
+            control(self.page, role, name).tap()
 
     def write(self, label: str, text: str) -> None:
         """Write into the field of a label."""
@@ -65,12 +67,12 @@ class Keys:
     def menu(self, title: str) -> None:
         """Open a page from the menu, which is always there."""
         self._reach(menu_entry(self.page, title))
-        self.page.keyboard.press("Enter")
+        self._enter()
 
     def act(self, role: str, name: str) -> None:
         """Tab to a link or a button, and press Enter."""
         self._reach(control(self.page, role, name))
-        self.page.keyboard.press("Enter")
+        self._enter()
 
     def write(self, label: str, text: str) -> None:
         """Tab to the field of a label, and type."""
@@ -84,6 +86,10 @@ class Keys:
         self._reach(found)
         self.page.keyboard.type(option)
         expect(found.locator("option:checked")).to_have_text(option)
+
+    def _enter(self) -> None:
+        with self.page.expect_navigation(wait_until="domcontentloaded"):
+            self.page.keyboard.press("Enter")
 
     def _reach(self, wanted: Locator) -> None:
         expect(wanted).to_be_visible()

@@ -168,19 +168,17 @@ def test_acknowledge_an_alert(hand: Hand, yard: RoomYard) -> None:
     title = f"Acknowledged by {type(hand).__name__}"
     alert = yard.make("alert", title)
     hand.menu("Alerts")
-    hand.act("link", f"^{title}")
 
-    hand.act("button", "^Acknowledge")
+    hand.act("button", f"^Acknowledge alert {alert}$")
 
     wait_for(lambda: yard.make("alert_state", alert) == "acknowledged", WAIT_S, what="the alert to be acknowledged")
 
 
 def test_silence_an_alert(hand: Hand, yard: RoomYard) -> None:
     title = f"Silenced by {type(hand).__name__}"
-    yard.make("alert", title)
+    alert = yard.make("alert", title)
     hand.menu("Alerts")
-    hand.act("link", f"^{title}")
-    hand.act("link", "^Silence")
+    hand.act("link", f"^Silence for… alert {alert}$")
     hand.write("Reason", reason_of(hand))
 
     hand.act("button", "^Silence")
