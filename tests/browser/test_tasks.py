@@ -144,7 +144,7 @@ def test_list_the_failures_of_the_last_hour(hand: Hand) -> None:
     hand.act("link", "^Last hour.s failures")
 
     shown(hand, "price_basket")
-    shown(hand, "ask_partner")
+    shown(hand, "KeyError")
 
 
 def test_see_how_late_a_schedule_is(hand: Hand) -> None:
