@@ -10,6 +10,7 @@ from devtools.wheel.names import MOVED, Names
 from devtools.wheel.rewrite import AmbiguousRoot, rewrite_module
 
 TEXT = frozenset({".css", ".html", ".js", ".lua", ".svg", ".txt"})
+BINARY = frozenset({".woff2"})
 IGNORED = frozenset({"__pycache__", ".DS_Store"})
 
 
@@ -35,6 +36,10 @@ def write_package(repository: Path, target: Path) -> None:
             where = file.relative_to(repository)
             if place.exists():
                 reasons.append(f"{where}: another file goes to {place.relative_to(target)}")
+                continue
+            if file.suffix in BINARY:
+                place.parent.mkdir(parents=True, exist_ok=True)
+                place.write_bytes(file.read_bytes())
                 continue
             try:
                 text, found = _rewritten(file, names)
