@@ -18,7 +18,7 @@ HERE = Path(__file__).resolve().parent
 DESKTOP = {"width": 1440, "height": 900}
 PHONE = {"width": 390, "height": 844}
 # Of every wait for a condition; under load each takes seconds.
-PATIENCE_MS = 30_000
+PATIENCE_MS = 60_000
 # A container's root may have no namespaces, and /dev/shm may be small. Nothing is fetched from elsewhere, and nothing
 # is throttled because a window is hidden.
 CHROMIUM = (
