@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -29,6 +30,10 @@ READ_LIMIT: Final = 100
 BATCH_ROWS: Final = 500
 POLL_S: Final = 0.5
 PAUSE_S: Final = 2.0
+# A burst is written beside its workers for a quarter of the time, and without a rest once it lasts this long: where
+# processes outnumber cores, each round of the writer takes time from a worker (benchmarks/drain.py).
+BURST_S: Final = 5.0
+REST_PER_WORK: Final = 3.0
 
 
 @dataclass(slots=True)
@@ -49,6 +54,7 @@ class HistoryWriter:
         renew_s: Seconds between renewals of the lease; see ``Leadership``.
         poll_s: Seconds between two looks into empty streams.
         pause_s: Seconds after a failure of the database or the broker.
+        burst_s: Seconds from the first row on for which the writer rests between its rounds.
     """
 
     def __init__(
@@ -58,6 +64,7 @@ class HistoryWriter:
         renew_s: float = RENEW_S,
         poll_s: float = POLL_S,
         pause_s: float = PAUSE_S,
+        burst_s: float = BURST_S,
     ) -> None:
         own = facilities()
         calls, keys = own.records.calls, own.records.keys
@@ -65,8 +72,10 @@ class HistoryWriter:
         self.streams = HistoryStreams(calls, keys, (queue.name for queue in own.yard.queues))
         self._retention = retention.Retention()
         self._poll_s, self._pause_s, self._renew_s = poll_s, pause_s, renew_s
+        self._burst_s = burst_s
         self._throttle = LogThrottle("history", LOGGER)
         self._was_leading = False
+        self._burst_since: float | None = None
 
     def run(self, stop: threading.Event) -> None:
         """Run until ``stop`` is set, then release the lease."""
@@ -83,6 +92,7 @@ class HistoryWriter:
     def step(self) -> float:
         """Move one round of entries if this process leads; return the seconds to wait. Logs failures."""
         close_old_connections()
+        started = time.monotonic()
         try:
             leading = self.leadership.acquire_or_renew()
             moved = self._move() if leading else 0
@@ -94,7 +104,17 @@ class HistoryWriter:
             return self._pause_s
         self._throttle.succeeded()
         self._log_leadership(leading)
-        return 0.0 if moved else self._poll_s if leading else self._renew_s
+        if moved:
+            return self._rest(started)
+        self._burst_since = None
+        return self._poll_s if leading else self._renew_s
+
+    def _rest(self, started: float) -> float:
+        """Return the seconds to leave to the workers after a round that began at ``started``."""
+        now = time.monotonic()
+        if self._burst_since is None:
+            self._burst_since = started
+        return REST_PER_WORK * (now - started) if now - self._burst_since < self._burst_s else 0.0
 
     def _move(self) -> int:
         """Move the oldest entries of every family; return how many there were."""

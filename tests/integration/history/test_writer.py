@@ -143,14 +143,28 @@ def test_an_older_step_never_replaces_a_later_one(put: Put, writer: HistoryWrite
     assert [(each.generation, each.attempt) for each in queries.attempts(row.job_id)] == [(0, 1), (0, 3)]
 
 
-def test_old_rows_leave_also_while_new_ones_come_without_a_pause(put: Put, writer: HistoryWriter) -> None:
+def test_old_rows_leave_also_while_new_ones_come_without_a_pause(put: Put) -> None:
     old = job_row(-1_000 * 86_400_000)
     put(ended_job(1))
 
-    assert writer.step() == 0.0, "the next step follows at once"
+    assert HistoryWriter(burst_s=0.0).step() == 0.0, "the next step follows at once"
 
     assert not JobRow.objects.filter(pk=old.pk).exists()
     assert JobRow.objects.count() == 1
+
+
+def test_the_writer_rests_in_a_burst_and_no_more_once_it_lasts(put: Put) -> None:
+    writer = HistoryWriter(poll_s=7.0, burst_s=0.2)
+    put(ended_job(1))
+    assert 0 < writer.step() < 7.0, "a rest in proportion to the round"
+
+    def rests_after_a_row() -> bool:
+        put(ended_job(2))
+        return writer.step() > 0
+
+    wait_for(lambda: not rests_after_a_row(), 20)
+
+    assert writer.step() == 7.0, "nothing was left to move"
 
 
 def test_rows_that_are_read_twice_are_written_once(put: Put, writer: HistoryWriter, valkey: redis.Redis) -> None:
