@@ -91,6 +91,7 @@ class QueueStats:
         pause: ``None`` while it is not paused.
         oldest_held_age_ms: Time since the oldest message that a worker holds was ready, of the live lane and the
             isolated one; ``None`` where none is held, or where it was not asked for.
+        issued: Attempts that were ever handed to workers; ``None`` where they are not counted.
     """
 
     queue: str
@@ -102,6 +103,7 @@ class QueueStats:
     parked: int = 0
     pause: QueuePause | None = None
     oldest_held_age_ms: int | None = None
+    issued: int | None = None
 
     @property
     def oldest_unfinished_age_ms(self) -> int | None:

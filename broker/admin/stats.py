@@ -28,13 +28,14 @@ def family_stats(calls: RedisCalls, keys: QueueKeys, *, ages_held: bool = False)
         ("LLEN", keys.dead),
         ("LLEN", keys.quarantine),
         ("GET", keys.paused),
+        ("GET", keys.token),
         *(("ZCARD", keys.parked(lane)) for lane in ALL_LANES),
     ]
     for lane in ALL_LANES:
         reads.append(("ZCARD", keys.due(lane)))
         for waiting in keys.waiting(lane):
             reads += [("LLEN", waiting), ("LINDEX", waiting, 0)]
-    owners, dead, quarantined, paused, *of_lanes = calls.pipeline(reads)
+    owners, dead, quarantined, paused, issued, *of_lanes = calls.pipeline(reads)
     parked, of_lanes = sum(of_lanes[: len(ALL_LANES)]), of_lanes[len(ALL_LANES) :]
     width = len(of_lanes) // len(ALL_LANES)
     by_lane = {lane: of_lanes[at * width : (at + 1) * width] for at, lane in enumerate(ALL_LANES)}
@@ -68,6 +69,7 @@ def family_stats(calls: RedisCalls, keys: QueueKeys, *, ages_held: bool = False)
         parked=parked,
         pause=pause,
         oldest_held_age_ms=_oldest_held_age_ms(calls, keys, holds) if ages_held else None,
+        issued=int(issued or 0),
     )
 
 

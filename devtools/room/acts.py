@@ -42,6 +42,7 @@ def _alerts() -> None:
             severity=severity, sample="used_memory is above maxmemory", count=3 + number, queue="default",
             first_at=now - timedelta(minutes=30 + number), last_at=now - timedelta(minutes=number), state=state,
             acknowledged_by="a.lind" if state == Alert.State.ACKNOWLEDGED else "",
+            resolved_at=now - timedelta(minutes=number) if state == Alert.State.RESOLVED else None,
         )  # fmt: skip
         Delivery.objects.create(
             alert=alert, channel="mailto:ops@example.com", reported=0, count=3, state=Delivery.State.SENT, tries=1,

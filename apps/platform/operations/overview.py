@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 
 from django.db import DatabaseError
@@ -16,12 +15,12 @@ from apps.platform.dead_letters import queries as dead_letters
 from apps.platform.history.writer_state import why_missing
 from apps.platform.jobs.running import RunningJob
 from apps.platform.operations.diagnosis import Verdict, diagnose
-from apps.platform.operations.findings import held
 from apps.platform.operations.findings.examine import KEPT
 from apps.platform.operations.findings.facts import YardFacts, facts_of
 from apps.platform.operations.metrics_broker import YARD_STATE
 from apps.platform.operations.queries import PoolState, YardState
-from apps.platform.operations.rows import Row, RowStatus, yard_rows
+from apps.platform.operations.rows import Row, yard_rows
+from apps.platform.operations.state_words import most_held, shown_rows
 from apps.platform.operations.svg import Drawing, draw
 from apps.platform.operations.timeouts import NoAnswer
 from apps.platform.schedules import queries as schedules
@@ -70,7 +69,7 @@ def overview() -> Room:
     """Read the overview; waits at most 2 s for the broker."""
     state, away = _state()
     facts = facts_of(state) if state else None
-    rows = _shown_rows(facts) if facts else yard_rows(declared_yard(), None)
+    rows = shown_rows(facts) if facts else yard_rows(declared_yard(), None)
     latest: tuple[Alert, ...] | None
     try:
         open_letters = dead_letters.open_count()
@@ -98,23 +97,8 @@ def overview() -> Room:
 
 def _drawn(row: Row, facts: YardFacts | None) -> tuple[Row, Drawing]:
     """Return a row with its drawing; the slots of the actor that holds most of a late queue's slots are marked."""
-    if facts is None or row.kind != "queue" or row.state.word != "Late":
-        return row, draw(row)
-    names = {pool.name for pool in declared_yard().pools_of(row.queue)}
-    counted = Counter(job.actor for job in facts.running or () if job.holder.pool in names)
-    holder, held_slots = next(iter(counted.most_common(1)), ("", 0))
-    return row, draw(row, holder=holder, held=held_slots) if held_slots * 2 >= row.slots else draw(row)
-
-
-def _shown_rows(facts: YardFacts) -> list[Row]:
-    """Return the rows, with the state of queues whose messages a limit holds back."""
-    shown = []
-    for row in facts.rows:
-        groups = [group for group in facts.held.get(row.queue, ()) if held.is_long(row.queue, group)]
-        if row.kind == "queue" and groups and row.state.level == "ok":
-            row = replace(row, state=RowStatus("Limited", "warn", held.limited_text(groups[0])))
-        shown.append(row)
-    return shown
+    holder, count = most_held(row, facts)
+    return row, draw(row, holder=holder, held=count)
 
 
 def _state() -> tuple[YardState | None, str]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 from apps.platform.conf import declared_yard
 from apps.platform.leadership import anyone_leads
+from apps.platform.operations.rates import Rates, measure
 from apps.platform.operations.server_state import TAKES_WORK, ServerState, read_server_state
 from broker.clock import now_ms
 from broker.errors import BrokerError
@@ -109,6 +110,7 @@ class YardState:
     Args:
         hosts: Hosts from which a supervisor reports.
         returned_s: Seconds since the broker answers again, while pools may not have reported since; else ``None``.
+        rates: By queue, where this process has read the state before.
     """
 
     queues: tuple[QueueStats, ...]
@@ -117,6 +119,7 @@ class YardState:
     server: ServerState = TAKES_WORK
     returned_s: float | None = None
     hosts: frozenset[str] = frozenset()
+    rates: Mapping[str, Rates] = field(default_factory=dict)
 
     def lane(self, name: str) -> LaneStats:
         """Return the figures of a queue or a retry lane."""
@@ -152,9 +155,8 @@ def _read(yard: Yard, found: Facilities) -> YardState:
     scheduler_up = anyone_leads(found.records.calls, found.records.keys)
     server = read_server_state(found.records.calls, found.records.keys)
     pools = {pool.name: pool_state(pool, reports, silent) for pool in yard.pools}
-    return YardState(
-        stats, pools, scheduler_up, server, _returned_s(server), frozenset(report.host for report in reports)
-    )
+    hosts = frozenset(report.host for report in reports)
+    return YardState(stats, pools, scheduler_up, server, _returned_s(server), hosts, measure(stats))
 
 
 def _returned_s(server: ServerState) -> float | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from apps.platform.console.formatting import promise, retries_text, times
@@ -40,6 +40,7 @@ class Row:
         done_ratio, unfinished_age_ms: The same of the oldest one that waits or is held, for the end.
         retrying, dead: ``None`` when the row has no siding or buffer stop of its own.
         own_track: The row below shows its retries.
+        done_a_minute: Attempts that end, of the queue and its retries; ``None`` where they are not known yet.
         retries: Number and span of its retries, or "" where another row shows them.
     """
 
@@ -61,6 +62,7 @@ class Row:
     retries: str = ""
     done_ratio: float | None = None
     unfinished_age_ms: int | None = None
+    done_a_minute: float | None = None
 
     @property
     def folds(self) -> bool:
@@ -83,8 +85,10 @@ def _queue_and_lane(yard: Yard, queue: Queue, state: YardState | None) -> Iterat
             yield _unknown(queue.retry_lane, "lane", retries, own_track=False)
         return
     stats = next(stats for stats in state.queues if stats.queue == queue.name)
+    rates = state.rates.get(queue.name)
     pools = [state.pools[pool.name] for pool in yard.pools_of(queue.name)]
-    yield _queue(queue, stats, pools, own_track=bool(own), retries=shown)
+    row = _queue(queue, stats, pools, own_track=bool(own), retries=shown)
+    yield row if rates is None else replace(row, done_a_minute=rates.ends * 60)
     if own:
         yield _lane(stats, [state.pools[pool.name] for pool in own], retries)
 

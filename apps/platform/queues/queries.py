@@ -13,13 +13,14 @@ from django.utils import timezone
 from apps.platform.conf import declared_yard
 from apps.platform.history.models import JobRow
 from apps.platform.jobs.running import RunningJob, running_or_none
-from apps.platform.operations.findings.facts import HeldGroup, held_groups
+from apps.platform.operations.findings.facts import HeldGroup, YardFacts, held_groups
 from apps.platform.operations.metrics_broker import YARD_STATE
 from apps.platform.operations.queries import YardState
+from apps.platform.operations.rates import Rates
 from apps.platform.operations.rows import Row, yard_rows
+from apps.platform.operations.state_words import shown_row
 from apps.platform.operations.timeouts import NoAnswer
 from apps.platform.queues.errors import ForeignBroker
-from apps.platform.queues.rates import Rates, measure
 from apps.platform.queues.services import family_of
 from broker.admin.browse import BrowsedMessage, look
 from broker.admin.purge import Purge, purges
@@ -156,8 +157,10 @@ def view_of(queue: Queue) -> QueueView:
     state = yard_state()
     row = next(row for row in yard_rows(declared_yard(), state) if row.name == queue.name)
     stats = None if state is None else next(stats for stats in state.queues if stats.queue == queue.name)
-    rates, first, held, aside = _of_broker(queue) if state is not None else (None, (), (), ())
+    first, held, aside = _of_broker(queue) if state is not None else ((), (), ())
     running = running_or_none() if state is not None else None
+    if state is not None:
+        row = shown_row(row, YardFacts(state, (row,), running, {queue.name: held}))
     pools = tuple(pool.name for pool in declared_yard().pools_of(queue.name))
     waits, dones, answered = _of_history(queue.name)
     return QueueView(
@@ -165,7 +168,7 @@ def view_of(queue: Queue) -> QueueView:
         row=row,
         stats=stats,
         pause=pause_facts(stats.pause) if stats is not None and stats.pause is not None else None,
-        rates=rates,
+        rates=None if state is None else state.rates.get(queue.name),
         holders=None if running is None else holders_of(queue.name, pools, running),
         running=None if running is None else [job for job in running if job.queue == queue.name],
         next=first,
@@ -192,7 +195,7 @@ def pause_facts(pause: QueuePause) -> PauseFacts:
     return PauseFacts(_moment(pause.since), _moment(pause.until), pause.by, pause.reason)
 
 
-_OfBroker = tuple[Rates | None, tuple[BrowsedMessage, ...], tuple[HeldGroup, ...], tuple[PurgeFacts, ...]]
+_OfBroker = tuple[tuple[BrowsedMessage, ...], tuple[HeldGroup, ...], tuple[PurgeFacts, ...]]
 
 
 def _of_broker(queue: Queue) -> _OfBroker:
@@ -200,9 +203,9 @@ def _of_broker(queue: Queue) -> _OfBroker:
         family = family_of(queue.name)
         waiting = look(family, "live", "waiting", limit=NEXT)
         aside = tuple(map(_purge_facts, purges(family)))
-        return measure(family), tuple(waiting.items), held_groups(family), aside
+        return tuple(waiting.items), held_groups(family), aside
     except (BrokerError, LookupError, ForeignBroker):
-        return None, (), (), ()
+        return (), (), ()
 
 
 def _purge_facts(purge: Purge) -> PurgeFacts:

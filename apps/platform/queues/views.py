@@ -14,7 +14,9 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
 from apps.platform.conf import declared_yard
+from apps.platform.operations.findings.facts import facts_of
 from apps.platform.operations.rows import Row, yard_rows
+from apps.platform.operations.state_words import shown_rows
 from apps.platform.queues import queries
 from broker.shapes import QueueStats
 from broker.topology import Queue
@@ -31,7 +33,7 @@ def queues(request: HttpRequest) -> TemplateResponse:
     stats = {} if state is None else {found.queue: found for found in state.queues}
     rows = [
         (row, found and found.pause and queries.pause_facts(found.pause), *_kept(found))
-        for row in yard_rows(declared_yard(), state)
+        for row in (yard_rows(declared_yard(), None) if state is None else shown_rows(facts_of(state)))
         if row.kind == "queue"
         for found in [stats.get(row.name)]
     ]

@@ -101,6 +101,11 @@ def jobs_text(count: int) -> str:
     return "1 job waits" if count == 1 else f"{count:,} jobs wait"
 
 
+def blocking_actor(row: Row, facts: YardFacts) -> str:
+    """Return the actor that runs too long for a late queue and holds most of its slots, or ""."""
+    return _cause(row, declared_yard().queue_of(row.queue), facts)[2]
+
+
 def _late(row: Row, facts: YardFacts) -> Finding:
     queue = declared_yard().queue_of(row.queue)
     cause, then, misplaced = _cause(row, queue, facts)

@@ -33,6 +33,12 @@ def thousands(value: int) -> str:
 
 
 @register.filter
+def a_minute(rate: float) -> str:
+    """Return a rate: whole from 10 on, else with one digit."""
+    return f"{rate:,.0f}" if rate >= 9.95 else f"{rate:.1f}"
+
+
+@register.filter
 def clock(value: str) -> str:
     """Return an ISO 8601 time without fractions and zone; any other text is returned unchanged."""
     try:

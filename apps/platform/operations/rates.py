@@ -1,14 +1,15 @@
-"""Arrivals, starts and ends a second of a queue, from two readings of the broker's counters."""
+"""Arrivals, starts and ends a second of each queue, from two readings of the broker's counters."""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from broker.queue.operations import QueueOperations
+from broker.shapes import LaneStats, QueueStats
 
 WINDOW_S: Final = 60.0
 SHORTEST_S: Final = 1.0
@@ -16,7 +17,7 @@ SHORTEST_S: Final = 1.0
 
 @dataclass(frozen=True, slots=True)
 class QueueSnapshot:
-    """QueueSnapshot of a queue family at one moment: tokens issued so far, messages there, messages leased."""
+    """Figures of a queue family at one moment: tokens issued so far, messages there, messages leased."""
 
     at_s: float
     issued: int
@@ -38,26 +39,25 @@ _readings: dict[str, deque[QueueSnapshot]] = {}
 _lock = threading.Lock()
 
 
-def measure(family: QueueOperations) -> Rates | None:
-    """Read the counters, and return the rates since the oldest reading of the last minute in this process.
+def measure(stats: Iterable[QueueStats]) -> dict[str, Rates]:
+    """Note the figures of queues, and return the rates since the oldest that this process noted in the last minute.
 
-    Returns:
-        ``None`` for the first reading, and within a second of it.
-
-    Raises:
-        BrokerError: the server did not answer.
+    A queue is missing after its first figures, within a second of them, and where its broker counts no tokens.
     """
-    owners = family.owners()
-    keys = family.keys
-    reads: list[tuple[str, ...]] = [
-        ("GET", keys.token),
-        ("HLEN", keys.bodies),
-        *(("HLEN", keys.hold(owner)) for owner in owners),
-    ]
-    reads += [("HEXISTS", keys.hold(owner), "#") for owner in owners]
-    issued, there, *held = family.calls.pipeline(reads)
-    leased = sum(held[: len(owners)]) - sum(held[len(owners) :])
-    return note(keys.queue, QueueSnapshot(time.monotonic(), int(issued or 0), there, leased))
+    now_s, found = time.monotonic(), {}
+    for one in stats:
+        if one.issued is None:
+            continue
+        lanes = one.live, one.retry
+        snapshot = QueueSnapshot(now_s, one.issued, sum(map(_there, lanes)), sum(lane.running for lane in lanes))
+        rates = note(one.queue, snapshot)
+        if rates is not None:
+            found[one.queue] = rates
+    return found
+
+
+def _there(lane: LaneStats) -> int:
+    return lane.waiting + lane.scheduled + lane.running
 
 
 def note(queue: str, now: QueueSnapshot) -> Rates | None:
