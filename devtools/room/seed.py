@@ -39,10 +39,11 @@ def main() -> None:
 
 def _rows() -> dict[str, Any]:
     """Return app label and model name -> key of its first row, for every model of the admin that has rows."""
+    from django.apps import apps
     from django.contrib import admin
 
     found = {}
-    for model in admin.site._registry:
+    for model in filter(admin.site.is_registered, apps.get_models()):
         if model._meta.managed and (row := model._default_manager.order_by("pk").first()) is not None:
             found[model._meta.label_lower.replace(".", "/")] = str(row.pk)
     return found
