@@ -69,6 +69,7 @@ INSTALLED_APPS = [
 ]
 
 MIDDLEWARE = [
+    "project.content_security.content_security",  # first: refusals of the others are pages as well
     "django.middleware.security.SecurityMiddleware",
     "apps.platform.jobs.request_origin.request_origin",
     "apps.platform.api.middleware.problem_documents",
@@ -79,7 +80,6 @@ MIDDLEWARE = [
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
-    "project.content_security.content_security",
     "axes.middleware.AxesMiddleware",  # last: it replaces the answer to a login
 ]
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from django.contrib import admin
 from django.core.exceptions import PermissionDenied
-from django.http import HttpRequest, HttpResponse, HttpResponseBadRequest
+from django.http import HttpRequest, HttpResponse, HttpResponseBadRequest, HttpResponseRedirect
 from django.shortcuts import redirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
@@ -51,7 +51,7 @@ def keys(request: HttpRequest) -> HttpResponse:
 @require_POST
 def theme(request: HttpRequest) -> HttpResponse:
     """Remember the colour scheme, and whether keys are on, in cookies; redirect to the page that asked."""
-    answer = redirect(_next(request))
+    answer = HttpResponseRedirect(_next(request))
     if "theme" in request.POST:
         chosen = request.POST["theme"]
         if chosen not in ("", *THEMES):

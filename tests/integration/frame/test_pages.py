@@ -92,6 +92,18 @@ def test_no_page_has_a_script_or_a_handler_in_it(admin_client: Client, address: 
     assert script is not None and script[1] == "'self'"
 
 
+def test_a_refusal_has_the_policy_as_well(admin_client: Client, client: Client) -> None:
+    for answer in (
+        client.get("/", headers={"host": "not served.example"}),
+        client.get("/nowhere/"),
+        client.get(QUEUES),
+        Client(enforce_csrf_checks=True).post(reverse("admin:login"), {}),
+        admin_client.get("/static/nothing.css"),
+    ):
+        assert answer.status_code in (302, 400, 403, 404)
+        assert "script-src 'self';" in answer["Content-Security-Policy"], answer.status_code
+
+
 def test_no_list_or_form_has_a_script_or_a_handler_in_it(admin_client: Client, admin_user: User) -> None:
     request = RequestFactory().get("/")
     request.user = admin_user
@@ -123,6 +135,7 @@ def test_a_chosen_theme_is_remembered_without_a_script(admin_client: Client) -> 
 
 def test_a_theme_leads_to_no_other_site_and_takes_no_other_word(admin_client: Client) -> None:
     assert admin_client.post(THEME, {"theme": "dark", "next": "https://evil.example/"})["Location"] == OVERVIEW
+    assert admin_client.post(THEME, {"theme": "dark", "next": "no-page"})["Location"] == "no-page"
     assert admin_client.post(THEME, {"theme": '"><script>'}).status_code == 400
 
 
