@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,11 @@ import psutil
 _WAL_WRITE = range(120, 121)
 _RESERVED = range(0x40000000, 0x40000000 + 2)
 _LONGEST_COMMAND = 100
+# Passwords in a command line, which the overview shows to whoever may see it: in an address, and after a name.
+_SECRETS = (
+    (re.compile(r"(://)[^/\s]*@"), r"\1…@"),
+    (re.compile(r"(?i)([\w-]*(?:pass|pwd|secret|token|key|credential)[\w-]*[= ])\S+"), r"\1…"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +59,11 @@ def sqlite_writer(database: str | Path, table: Path = Path("/proc/locks")) -> Lo
 
 
 def command_of(pid: int) -> str:
-    """Return the command line of a process, shortened; "" where it cannot be read."""
+    """Return the command line of a process, shortened and without passwords; "" where it cannot be read."""
     try:
-        return " ".join(psutil.Process(pid).cmdline()).strip()[:_LONGEST_COMMAND]
+        command = " ".join(psutil.Process(pid).cmdline()).strip()
     except psutil.Error:
         return ""
+    for secret, hidden in _SECRETS:
+        command = secret.sub(hidden, command)
+    return command[:_LONGEST_COMMAND]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from apps.platform.database_lock import sqlite_writer
+from apps.platform.database_lock import command_of, sqlite_writer
 
 WAL = "3: POSIX  ADVISORY  WRITE {pid} fe:01:{inode} 120 120\n"
 RESERVED = "4: POSIX  ADVISORY  WRITE {pid} 00:2f:{inode} 1073741825 1073741825\n"
@@ -33,3 +35,13 @@ def test_only_who_holds_the_write_lock_is_named(tmp_path: Path, suffix: str, lin
 
 def test_a_kernel_without_the_table_is_no_error(tmp_path: Path) -> None:
     assert sqlite_writer(tmp_path / "db", tmp_path / "none") is None
+
+
+def test_passwords_of_a_command_line_are_not_told() -> None:
+    words = ("postgres://ada:opensesame@db/x", "--password=opensesame", "--api-token", "opensesame", "file.sql")
+    with subprocess.Popen([sys.executable, "-c", "input()", *words], stdin=subprocess.PIPE) as process:
+        shown = command_of(process.pid)
+        process.communicate(b"\n")
+
+    assert "opensesame" not in shown
+    assert "postgres://…@db/x --password=… --api-token … file.sql" in shown

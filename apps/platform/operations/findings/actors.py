@@ -27,13 +27,15 @@ FEWEST: Final = 5
 LEAST_SHARE: Final = 0.1
 ONE_HOST: Final = 0.8
 MOST_ROWS: Final = 2_000
+# Of an error, which may be the long answer of a foreign server.
+SEARCHED: Final = 500
 JOBS: Final = "admin:switchyard_jobs_job_changelist"
 LETTERS: Final = "admin:switchyard_dead_letters_deadletter_changelist"
 LETTER: Final = "admin:switchyard_dead_letters_deadletter_change"
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,62})"
 # ``host: fact; remedy``, as outgoing requests of this project fail; and the forms of urllib3, requests and httpx.
 _HOSTS = (
-    re.compile(rf"(?P<host>(?:{_LABEL}\.)+{_LABEL}(?::\d+)?|localhost(?::\d+)?): (?P<fact>[^;\n]{{1,80}})"),
+    re.compile(rf"(?<![\w.-])(?P<host>(?:{_LABEL}\.)+{_LABEL}(?::\d+)?|localhost(?::\d+)?): (?P<fact>[^;\n]{{1,80}})"),
     re.compile(r"host='(?P<host>[^']{1,253})'"),
     re.compile(r"https?://(?:[^/@\s]*@)?(?P<host>[^/\s'\"?#)]{1,253})"),
 )
@@ -137,11 +139,11 @@ def host_of(errors: Iterable[str]) -> tuple[str, str]:
     hosts: Counter[str] = Counter()
     facts: dict[str, str] = {}
     total = 0
-    for error in errors:
-        total += 1
+    for error, count in Counter(error[:SEARCHED] for error in errors).items():
+        total += count
         match = next((match for form in _HOSTS if (match := form.search(error))), None)
         if match is not None:
-            hosts[match["host"]] += 1
+            hosts[match["host"]] += count
             facts.setdefault(match["host"], match.groupdict().get("fact") or "")
     if not hosts:
         return "", ""
