@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from threading import Lock
@@ -14,6 +15,8 @@ from apps.platform.operations.diagnosis import Verdict
 PAGE_S = 5.0
 # Of the strip alone, which open pages fetch.
 FRESH_S = 2.0
+# Nobody is shown an older one while it is read anew.
+OLD_S = 15.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,18 +30,21 @@ class KeptVerdict:
 class VerdictStrip:
     """The last verdict of this process. A page that finds it being read elsewhere shows the one before."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._lock = Lock()
-        self._kept: KeptVerdict | None = None
-        self._read_at = 0.0
+        # With the time at which the read ended.
+        self._kept: tuple[KeptVerdict, float] | None = None
 
     def verdict(self, fresh_s: float = FRESH_S) -> KeptVerdict:
         """Return the verdict, read anew when it is older than ``fresh_s``."""
         kept = self._fresh(fresh_s)
         if kept is not None:
             return kept
-        if not self._lock.acquire(blocking=self._kept is None):
-            return self._kept or self._read()
+        before = self._fresh(OLD_S)
+        acquired = self._lock.acquire(blocking=before is None)
+        if before is not None and not acquired:
+            return before
         try:
             return self._fresh(fresh_s) or self._read()
         finally:
@@ -49,13 +55,14 @@ class VerdictStrip:
         self._kept = None
 
     def _fresh(self, fresh_s: float) -> KeptVerdict | None:
-        return self._kept if time.monotonic() - self._read_at < fresh_s else None
+        kept = self._kept
+        return kept[0] if kept and self._clock() - kept[1] < fresh_s else None
 
     def _read(self) -> KeptVerdict:
         room = overview.overview()
-        self._kept = KeptVerdict(room.verdict, room.at)
-        self._read_at = time.monotonic()
-        return self._kept
+        found = KeptVerdict(room.verdict, room.at)
+        self._kept = found, self._clock()
+        return found
 
 
 STRIP = VerdictStrip()

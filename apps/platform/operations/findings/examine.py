@@ -34,6 +34,8 @@ WHOLE_S = 9.0
 LEAST_S = 0.2
 # The overview asks for the findings every 2 s, and repeats cheap and urgent checks more often than others.
 SOON_S, SELDOM_S, RARELY_S = 3.0, 15.0, 120.0
+# Nothing is told of a check that is due for so long: two examinations, each as long as one may take.
+FORGOTTEN_S = 2 * WHOLE_S
 # Codes of findings after which the other checks of a server are skipped -> the reason.
 AWAY = {
     "away": "does not answer",
@@ -93,28 +95,37 @@ def examine() -> list[Finding]:
 class KeptFindings:
     """Findings of this process's last examination, each check repeated once it is older than it may be."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._kept: dict[int, tuple[float, list[Finding]]] = {}
         self._call = TimedCall("examination", self._repeat)
 
     def findings(self, wait_s: float = 0.3) -> list[Finding] | None:
-        """Return the findings, at most a few seconds old; ``None`` before the first examination has ended.
+        """Return the findings; ``None`` before the first examination has ended, and after a time without any.
 
         Args:
             wait_s: Longest wait for checks that are due; one that takes longer is found by the next call.
         """
         if self._due():
             with contextlib.suppress(NoAnswer):
-                self._call.result(wait_s if self._kept else DEADLINE_S)
-        kept = dict(self._kept)
-        return None if len(kept) < len(checks()) else [found for at in sorted(kept) for found in kept[at][1]]
+                self._call.result(DEADLINE_S if self._known() is None else wait_s)
+        return self._known()
 
     def clear(self) -> None:
         """Forget every finding."""
         self._kept.clear()
 
+    def _known(self) -> list[Finding] | None:
+        """Return the findings, unless one is missing or so old that nobody has looked since."""
+        now_s, kept, found = self._clock(), dict(self._kept), list[Finding]()
+        for at, check in enumerate(checks()):
+            if at not in kept or now_s - kept[at][0] > check.every_s + FORGOTTEN_S:
+                return None
+            found += kept[at][1]
+        return found
+
     def _due(self) -> list[int]:
-        now_s = time.monotonic()
+        now_s = self._clock()
         ages = {at: now_s - self._kept[at][0] if at in self._kept else RARELY_S for at in range(len(checks()))}
         return [at for at, check in enumerate(checks()) if ages[at] >= self._every_s(at, check)]
 
@@ -128,7 +139,7 @@ class KeptFindings:
         examination = Examination()
         for at, check in enumerate(checks()):
             if at in due:
-                self._kept[at] = time.monotonic(), examination.look(check)
+                self._kept[at] = self._clock(), examination.look(check)
             else:
                 examination.findings += self._kept[at][1]
 

@@ -1,0 +1,84 @@
+"""Findings that are kept between two readers of the overview."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from apps.platform.operations.findings import examine
+from apps.platform.operations.findings.examine import FORGOTTEN_S, SELDOM_S, SOON_S, Check, KeptFindings
+from apps.platform.operations.findings.finding import Finding, FindingGroup
+
+# Other tests leave the examination out.
+FINDINGS = KeptFindings.findings
+SOON, SELDOM = FindingGroup("queues"), FindingGroup("disk")
+
+
+class Looks:
+    """Two checks that count their runs, and wait while they are held up."""
+
+    def __init__(self) -> None:
+        self.runs = {SOON.name: 0, SELDOM.name: 0}
+        self.now_s = 1_000.0
+        self.may_end = threading.Event()
+        self.may_end.set()
+
+    def checks(self) -> tuple[Check, ...]:
+        return (Check(SOON, lambda: self._look(SOON), SOON_S), Check(SELDOM, lambda: self._look(SELDOM), SELDOM_S))
+
+    def _look(self, group: FindingGroup) -> Iterator[Finding]:
+        assert self.may_end.wait(10)
+        self.runs[group.name] += 1
+        yield group.ok("fine", f"run {self.runs[group.name]}")
+
+
+@pytest.fixture
+def looks(monkeypatch: pytest.MonkeyPatch) -> Iterator[Looks]:
+    found = Looks()
+    monkeypatch.setattr(examine, "checks", found.checks)
+    yield found
+    found.may_end.set()
+
+
+def seen(kept: KeptFindings, wait_s: float = 10.0) -> list[str] | None:
+    found = FINDINGS(kept, wait_s)
+    return None if found is None else [one.seen for one in found]
+
+
+def test_each_check_is_repeated_once_it_is_due_and_nobody_pays_for_it_unasked(looks: Looks) -> None:
+    kept = KeptFindings(lambda: looks.now_s)
+
+    assert seen(kept) == seen(kept) == ["run 1", "run 1"]
+    looks.now_s += SOON_S
+    assert seen(kept) == ["run 2", "run 1"]
+    looks.now_s += SELDOM_S
+    assert seen(kept) == ["run 3", "run 2"]
+
+
+def test_a_check_that_takes_long_leaves_what_was_found_before(looks: Looks) -> None:
+    kept = KeptFindings(lambda: looks.now_s)
+    seen(kept)
+    looks.now_s += SOON_S
+    looks.may_end.clear()
+
+    assert seen(kept, 0.01) == ["run 1", "run 1"]
+
+
+def test_what_was_found_long_ago_is_not_told(looks: Looks, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = KeptFindings(lambda: looks.now_s)
+    seen(kept)
+    looks.now_s += SOON_S + FORGOTTEN_S + 1
+    monkeypatch.setattr(examine, "DEADLINE_S", 0.01)
+    looks.may_end.clear()
+
+    assert seen(kept) is None
+
+
+def test_the_first_reader_after_a_long_time_waits_for_the_examination(looks: Looks) -> None:
+    kept = KeptFindings(lambda: looks.now_s)
+    seen(kept)
+    looks.now_s += 3_600
+
+    assert seen(kept, 0.0) == ["run 2", "run 2"]
