@@ -35,6 +35,7 @@ class RoomYard:
         environment: Of every process.
         url: Address of the web, without a slash at the end.
         facts: What ``devtools.room.seed`` made, see there.
+        server: The broker.
     """
 
     folder: Path
@@ -42,6 +43,7 @@ class RoomYard:
     url: str = ""
     facts: dict[str, Any] = field(default_factory=dict)
     processes: dict[str, subprocess.Popen[str]] = field(default_factory=dict)
+    server: EmbeddedServer | None = None
     asked: int = 0
 
     def start(self, name: str, *command: str) -> None:
@@ -113,8 +115,8 @@ class RoomYard:
 
 
 @contextlib.contextmanager
-def room_yard(**environment: str) -> Iterator[RoomYard]:
-    """Run a yard with something on every page, until the block ends."""
+def room_yard(*, empty: bool = False, **environment: str) -> Iterator[RoomYard]:
+    """Run a yard with something on every page, or with nothing on any, until the block ends."""
     folder = Path(tempfile.mkdtemp(prefix="switchyard-room-"))
     server = EmbeddedServer(folder / "valkey").start()
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
@@ -130,7 +132,8 @@ def room_yard(**environment: str) -> Iterator[RoomYard]:
         | environment,
     )
     try:
-        yard.start("seed", "-m", "devtools.room.seed")
+        yard.server = server
+        yard.start("seed", "-m", "devtools.room.seed", *(["--empty"] if empty else []))
         yard.wait_for_line("seed", PREPARED)
         yard.start("pools", "manage.py", "runpools", "--grace=2")
         yard.start("scheduler", "manage.py", "runscheduler")

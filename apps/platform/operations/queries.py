@@ -10,8 +10,8 @@ from typing import Any
 
 from apps.platform.conf import declared_yard
 from apps.platform.leadership import anyone_leads
-from apps.platform.operations.rates import Rates, measure
 from apps.platform.operations.server_state import TAKES_WORK, ServerState, read_server_state
+from apps.platform.operations.yard.rates import Rates, measure
 from broker.clock import now_ms
 from broker.errors import BrokerError
 from broker.interface import Facilities, facilities

@@ -5,23 +5,25 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Final
 
-from django.db import DatabaseError
 from django.utils import timezone
 
 from apps.platform.conf import declared_yard
-from apps.platform.history.models import JobRow
+from apps.platform.console.formatting import promise, whole_duration
 from apps.platform.jobs.running import RunningJob, running_or_none
 from apps.platform.operations.findings.facts import HeldGroup, YardFacts, held_groups
 from apps.platform.operations.metrics_broker import YARD_STATE
 from apps.platform.operations.queries import YardState
-from apps.platform.operations.rates import Rates
 from apps.platform.operations.rows import Row, yard_rows
-from apps.platform.operations.state_words import shown_row
 from apps.platform.operations.timeouts import NoAnswer
+from apps.platform.operations.yard.rates import Rates
+from apps.platform.operations.yard.state_words import shown_row
 from apps.platform.queues.errors import ForeignBroker
+from apps.platform.queues.queue_line import QueueLine, line_of
 from apps.platform.queues.services import family_of
+from apps.platform.queues.slot_picture import SlotPicture, SlotRun, picture_of
+from apps.platform.queues.wait_times import EndedQueueJob, WaitTimes, ended_jobs, percentiles, times_of
 from broker.admin.browse import BrowsedMessage, look
 from broker.admin.purge import Purge, purges
 from broker.clock import now_ms
@@ -32,24 +34,6 @@ from broker.topology import Queue
 TIMEOUT_S: Final = 2.0
 NEXT: Final = 10
 LOOKED_THROUGH: Final = 1_000
-RECENT_MS: Final = 15 * 60_000
-MOST_ENDED: Final = 1_000
-
-
-@dataclass(frozen=True, slots=True)
-class WaitTimes:
-    """Times of the queue's last jobs that ended, in ms.
-
-    Args:
-        counted: Number of jobs.
-        over_ms: The oldest of them ended so long ago.
-    """
-
-    counted: int
-    over_ms: int
-    p50: int
-    p95: int
-    p99: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +90,8 @@ class QueueView:
         next, held, purges: Empty where the broker is not Switchyard's own.
         waits, dones: WaitTimes from being ready to the start, and to the end; ``None`` without recent jobs.
         history: Whether the database answered.
+        picture: What held the slots lately; ``None`` where nothing did, or that is unknown.
+        change: The line to change while an actor blocks the queue.
     """
 
     queue: Queue
@@ -123,6 +109,19 @@ class QueueView:
     purges: tuple[PurgeFacts, ...]
     pools: tuple[str, ...]
     at: datetime
+    picture: SlotPicture | None = None
+    change: QueueLine | None = None
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """What the topology says of it: pools, promise, limits."""
+        pools = [declared_yard().pool(name) for name in self.pools]
+        limits = (whole_duration(self.queue.soft_limit_ms), whole_duration(self.queue.hard_limit_ms))
+        return (
+            *(f"{pool.kind}, {pool.children} × {pool.slots}" for pool in pools),
+            f"promise: {promise(self.queue.objective_ms, self.queue.done_objective_ms)}",
+            f"limit {' / '.join(limits)}",
+        )
 
     @property
     def held_counted(self) -> int:
@@ -162,23 +161,27 @@ def view_of(queue: Queue) -> QueueView:
     if state is not None:
         row = shown_row(row, YardFacts(state, (row,), running, {queue.name: held}))
     pools = tuple(pool.name for pool in declared_yard().pools_of(queue.name))
-    waits, dones, answered = _of_history(queue.name)
+    ended = ended_jobs(queue.name)
+    waits, dones = times_of(ended or ())
+    holders = None if running is None else holders_of(queue.name, pools, running)
     return QueueView(
         queue=queue,
         row=row,
         stats=stats,
         pause=pause_facts(stats.pause) if stats is not None and stats.pause is not None else None,
         rates=None if state is None else state.rates.get(queue.name),
-        holders=None if running is None else holders_of(queue.name, pools, running),
+        holders=holders,
         running=None if running is None else [job for job in running if job.queue == queue.name],
         next=first,
         held=held,
         waits=waits,
         dones=dones,
-        history=answered,
+        history=ended is not None,
         purges=aside,
         pools=pools,
         at=timezone.now(),
+        picture=_picture(queue, row, holders, running or (), ended or ()),
+        change=_change(queue, row, holders, ended or ()),
     )
 
 
@@ -237,26 +240,35 @@ def holders_of(queue: str, pools: Sequence[str], running: Iterable[RunningJob]) 
     return tuple(sorted(found, key=lambda holder: (-holder.count, holder.actor)))
 
 
-def _of_history(queue: str) -> tuple[WaitTimes | None, WaitTimes | None, bool]:
-    now = now_ms()
-    recent = JobRow.objects.filter(queue=queue, finished_at__gte=now - RECENT_MS).order_by("-finished_at", "-id")
-    try:
-        found = list(recent.values_list("finished_at", "wait_ms", "run_ms")[:MOST_ENDED])
-    except DatabaseError:
-        return None, None, False
-    since_ms = now - min((row[0] for row in found), default=now)
-    waits = percentiles([wait for _, wait, _ in found if wait is not None], over_ms=since_ms)
-    both = [wait + run for _, wait, run in found if wait is not None and run is not None]
-    return waits, percentiles(both, over_ms=since_ms), True
-
-
-def percentiles(values: Sequence[int], *, over_ms: int) -> WaitTimes | None:
-    """Return the percentiles of some times; ``None`` when there are none."""
-    if not values:
+def _picture(
+    queue: Queue,
+    row: Row,
+    holders: Sequence[SlotHolder] | None,
+    running: Iterable[RunningJob],
+    ended: Iterable[EndedQueueJob],
+) -> SlotPicture | None:
+    """Return what held the slots: the queue's jobs, and those of other queues that run in its pools now."""
+    if holders is None:
         return None
-    ordered = sorted(values)
-    at: list[Any] = [ordered[min(int(len(ordered) * share), len(ordered) - 1)] for share in (0.5, 0.95, 0.99)]
-    return WaitTimes(len(ordered), over_ms, *at)
+    pools = {pool.name for pool in declared_yard().pools_of(queue.name)}
+    runs = [
+        SlotRun(job.actor, job.since, None)
+        for job in running
+        if job.since is not None and (job.holder.pool in pools or job.queue == queue.name)
+    ]
+    runs += [SlotRun(job.actor, job.started_at, job.finished_at) for job in ended if job.started_at is not None]
+    late = row.state.word in ("Late", "Blocked", "Flooded")
+    return picture_of(runs, row.slots, now_ms(), late_after_ms=queue.objective_ms if late else None)
+
+
+def _change(
+    queue: Queue, row: Row, holders: Sequence[SlotHolder] | None, ended: Iterable[EndedQueueJob]
+) -> QueueLine | None:
+    if row.state.word != "Blocked" or not holders:
+        return None
+    first = holders[0]
+    lately = percentiles([job.run_ms for job in ended if job.actor == first.actor and job.run_ms is not None])
+    return line_of(queue, first.actor, max(first.longest.ran_ms or 0, lately.p95 if lately else 0))
 
 
 def _moment(ms: int | None) -> datetime | None:

@@ -16,7 +16,7 @@ from django.views.decorators.http import require_safe
 from apps.platform.conf import declared_yard
 from apps.platform.operations.findings.facts import facts_of
 from apps.platform.operations.rows import Row, yard_rows
-from apps.platform.operations.state_words import shown_rows
+from apps.platform.operations.yard.state_words import shown_rows
 from apps.platform.queues import queries
 from broker.shapes import QueueStats
 from broker.topology import Queue

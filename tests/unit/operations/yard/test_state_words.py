@@ -5,12 +5,12 @@ from typing import Any
 import pytest
 from dramatiq.message import Message
 
-from apps.platform.operations import state_words
 from apps.platform.operations.findings import lateness
 from apps.platform.operations.findings.facts import YardFacts
-from apps.platform.operations.rates import Rates
 from apps.platform.operations.rows import Row, yard_rows
-from apps.platform.operations.state_words import most_held, shown_row
+from apps.platform.operations.yard import state_words
+from apps.platform.operations.yard.rates import Rates
+from apps.platform.operations.yard.state_words import most_held, shown_row
 from broker.admin.browse import BrowsedMessage
 from broker.shapes import Page
 from tests.unit.operations.yards import YARD, lane, pool, state

@@ -74,6 +74,12 @@ def note(queue: str, now: QueueSnapshot) -> Rates | None:
     return between(first, now)
 
 
+def forget() -> None:
+    """Forget the readings."""
+    with _lock:
+        _readings.clear()
+
+
 def between(first: QueueSnapshot, last: QueueSnapshot) -> Rates:
     """Return the rates between two readings. A purge takes messages away that never started: nothing ends below 0."""
     seconds = last.at_s - first.at_s

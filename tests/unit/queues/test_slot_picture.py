@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+from apps.platform.queues.slot_picture import MOST_BLOCKS, MOST_SLOTS, SPAN_MS, WIDTH, SlotRun, picture_of
+
+NOW = 1_800_000_000_000
+
+
+def test_nothing_is_drawn_where_nothing_ran() -> None:
+    assert picture_of([], 4, NOW, late_after_ms=None) is None
+    assert picture_of([SlotRun("old", NOW - 3 * SPAN_MS, NOW - 2 * SPAN_MS)], 4, NOW, late_after_ms=None) is None
+
+
+def test_runs_at_the_same_time_are_on_lines_of_their_own() -> None:
+    runs = [
+        SlotRun("export", NOW - 60_000, None),
+        SlotRun("mail", NOW - 50_000, NOW - 40_000),
+        SlotRun("mail", NOW - 30_000, None),
+    ]
+
+    found = picture_of(runs, 4, NOW, late_after_ms=None)
+
+    assert found is not None
+    assert [(block.y, block.kind) for block in found.blocks] == [(0, "live"), (26, "ok"), (26, "live")]
+    assert [block.x + block.width == WIDTH for block in found.blocks] == [True, False, True]
+    assert found.blocks[0].title == "export, 1 min 00 s so far"
+    assert (found.slots, found.span, found.has_long) == (4, "4 min 00 s", False)
+
+
+def test_runs_longer_than_the_promise_of_a_late_queue_are_marked() -> None:
+    runs = [SlotRun("export", NOW - 60_000, None), SlotRun("mail", NOW - 900, NOW - 800)]
+
+    late, on_time = (picture_of(runs, 2, NOW, late_after_ms=promise) for promise in (1_000, None))
+
+    assert late is not None and on_time is not None
+    assert [block.kind for block in late.blocks] == ["bad", "ok"] and late.has_long
+    assert [block.hatch_x is not None for block in late.blocks] == [True, False]
+    assert not on_time.has_long
+
+
+def test_many_short_jobs_are_drawn_over_a_shorter_time() -> None:
+    runs = [SlotRun("mail", NOW - number * 100, NOW - number * 100 + 50) for number in range(1, 2_000)]
+
+    found = picture_of(runs, 64, NOW, late_after_ms=None)
+
+    assert found is not None
+    assert len(found.blocks) <= MOST_BLOCKS
+    assert (found.span, found.slots) == ("30 s", MOST_SLOTS)
