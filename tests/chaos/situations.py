@@ -152,8 +152,7 @@ def parked(yard: WatchedYard) -> Iterator[None]:
     """Send a call of an actor that no worker knows."""
     yard.send("from_the_future", "urgent", count=3)
     yield
-    for key in yard.server.admin.keys("*{urgent}*park*"):
-        yard.server.admin.delete(key)
+    set_aside(yard.family("urgent"), "c-purge", by="ada", reason="")
 
 
 @contextmanager
@@ -321,15 +320,15 @@ GROUPS: dict[str, tuple[Situation, ...]] = {
         Situation(
             "bytes that are no message",
             quarantined,
-            r"urgent: 1 unreadable messages are quarantined",
-            "",
+            r"urgent: 1 unreadable message is quarantined",
+            r"Show 1 unreadable message",
             first=False,
         ),
         Situation(
             "jobs that no worker knows",
             parked,
             r"urgent: 3 messages wait for a worker that can run them; they call from_the_future",
-            "",
+            r"Show 3 held from_the_future",
             first=False,
         ),
     ),
@@ -362,6 +361,7 @@ GROUPS: dict[str, tuple[Situation, ...]] = {
             r"^The job \S+ of crash_worker ended its worker again and again, and was given up as poison",
             r"Look at the poison job of crash_worker",
             within_s=BEAT_S,
+            first=False,
         ),
     ),
     "silent": (
@@ -377,7 +377,7 @@ GROUPS: dict[str, tuple[Situation, ...]] = {
             "the scheduler stands still",
             scheduler_stopped,
             r"^No scheduler leads: no schedule starts and no alert is sent",
-            "",
+            r"Show \d+ schedules?",
             within_s=BEAT_S,
             first=False,
         ),
@@ -403,7 +403,7 @@ GROUPS: dict[str, tuple[Situation, ...]] = {
             "another process holds the database's write lock",
             locked,
             r"^The database is locked, by pid \d+ \(.*python.*\): nothing can be written",
-            "",
+            r"Show every worker",
             then=r"^(?!.*(?<!; )more slots in)Let pid \d+ end its transaction",
         ),
     ),
@@ -428,7 +428,7 @@ GROUPS: dict[str, tuple[Situation, ...]] = {
             "the broker is configured as a cache",
             evicting,
             r"^The broker is not safe: maxmemory-policy is",
-            "",
+            r"Check the broker again",
         ),
     ),
     "broker away": (

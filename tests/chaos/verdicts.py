@@ -32,7 +32,8 @@ ROOT = Path(__file__).resolve().parents[2]
 TABLE = "CREATE TABLE IF NOT EXISTS verdict_row (id INTEGER PRIMARY KEY, job VARCHAR(60))"
 # What may be said still of a situation that has ended.
 LASTING = re.compile(
-    r"(actors|alerts|dead letters|configuration|disk)\..*|history\.(?!down)|pools\.restarts|queues\.(purged|just_late)"
+    r"(actors|alerts|dead letters|configuration|disk|checks)\..*|history\.(?!down)|pools\.restarts"
+    r"|(broker|database)\.slow.*|queues\.(purged|just_late)"
 )
 Line = dict[str, Any]
 

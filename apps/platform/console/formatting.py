@@ -11,6 +11,11 @@ MINUTE_S, HOUR_S, DAY_S = 60, 3_600, 86_400
 FEW_UNITS = 1.5
 
 
+def counted(count: int, noun: str, nouns: str = "") -> str:
+    """Return a number with its noun: ``1 job``, ``2,000 jobs``; ``nouns`` where the plural has no plain s."""
+    return f"{count:,} {noun if count == 1 else nouns or f'{noun}s'}"
+
+
 def duration(ms: float) -> str:
     """Return a time span: ``11 ms``, ``3.8 s``, ``41 s``, ``1 min 02 s``, ``2 h 05 min``, ``3 days``."""
     if ms < 1_000:
@@ -26,7 +31,7 @@ def duration(ms: float) -> str:
     if whole < DAY_S:
         return f"{whole // HOUR_S} h {whole % HOUR_S // MINUTE_S:02d} min"
     days = whole // DAY_S
-    return f"{days} day{'' if days == 1 else 's'}"
+    return counted(days, "day")
 
 
 def whole_duration(ms: int) -> str:
@@ -58,8 +63,8 @@ def retries_text(retries: int | None, span_ms: tuple[int, int], *, speed: int = 
     if not retries:
         return "no retries"
     least, most = (rough_duration(ms) for ms in span_ms)
-    counted = "1 retry" if retries == 1 else f"{retries:,} retries"
-    text = f"{counted} over {most}" if least == most else f"{counted} over {least} to {most}"
+    number = counted(retries, "retry", "retries")
+    text = f"{number} over {most}" if least == most else f"{number} over {least} to {most}"
     return text if speed == 1 else f"{text}, {speed:,} times as fast"
 
 

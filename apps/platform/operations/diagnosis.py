@@ -6,17 +6,19 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
-from apps.platform.console.formatting import duration, times
+from apps.platform.console.formatting import counted, duration, times
 from apps.platform.operations.findings import absent_pools, held, lateness
 from apps.platform.operations.findings.facts import YardFacts
-from apps.platform.operations.findings.finding import Act, Finding, FindingGroup
+from apps.platform.operations.findings.finding import LOOK_AGAIN, Act, Finding, FindingGroup
 from apps.platform.operations.findings.precedence import Level, Ranked, ranked
+from apps.platform.operations.findings.scheduler import look_at_schedules
 from apps.platform.operations.rows import Row
 from apps.platform.operations.server_state import ServerState
 from broker.shapes import LaneStats
 
 BROKER, SCHEDULER, LETTERS, CHECKS = map(FindingGroup, ("broker", "scheduler", "dead letters", "checks"))
 LETTERS_PAGE = "admin:switchyard_dead_letters_deadletter_changelist"
+CHECK_AGAIN = Act("Check the broker again", LOOK_AGAIN)
 ON_TIME = "Every queue is on time"
 # What is judged from the present state; the last examination is seconds old, and may say what has ended since.
 JUDGED_NOW = (
@@ -83,7 +85,9 @@ def _now(facts: YardFacts, open_letters: int) -> Iterable[Finding]:
     if not facts.state.scheduler_up:
         seen = "no scheduler leads: no schedule starts and no alert is sent"
         then = "Start `manage.py runscheduler`. Missed ticks are caught up as each schedule says; alerts wait."
-        yield SCHEDULER.finding("warning", "down", seen, "No scheduler runs", "manage.py runscheduler", then=then)
+        yield SCHEDULER.finding(
+            "warning", "down", seen, "No scheduler runs", "manage.py runscheduler", then=then, act=look_at_schedules()
+        )
     if open_letters:
         yield _untriaged(open_letters)
 
@@ -117,7 +121,7 @@ def _broker_away(how: str) -> Finding:
         "manage.py broker",
         then="Whether workers reach it is not known from here. New jobs are refused with 503 until it answers; pools "
         "try again by themselves. Check that the server runs and that SWITCHYARD_BROKER_URL names it.",
-        act=Act("Check the broker again", "switchyard-operations"),
+        act=CHECK_AGAIN,
     )
 
 
@@ -131,11 +135,11 @@ def _server(server: ServerState) -> Iterable[Finding]:
             server.remedy,
             # The rest of the page follows from this: reports and leases expire when they cannot be written.
             then=f"{server.remedy} Pools and scheduler merely cannot report: there is no need to restart them.",
-            act=Act("Check the broker again", "switchyard-operations"),
+            act=CHECK_AGAIN,
         )
     for found in server.findings:
         then = f"{found.remedy}{_FOLLOWS.get(found.code, '')}"
-        yield BROKER.finding(found.severity, found.code, found.seen, "", found.remedy, then=then)
+        yield BROKER.finding(found.severity, found.code, found.seen, "", found.remedy, then=then, act=CHECK_AGAIN)
 
 
 # Consequences of a finding that the rest of the page does not show, by code.
@@ -143,7 +147,7 @@ _FOLLOWS = {"evicting": " New jobs are refused with 503 until then; waiting mess
 
 
 def _untriaged(open_letters: int) -> Finding:
-    count = f"{open_letters:,} dead letter{'' if open_letters == 1 else 's'}"
+    count = counted(open_letters, "dead letter")
     return LETTERS.finding(
         "warning",
         "untriaged",

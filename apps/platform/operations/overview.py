@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -11,6 +12,7 @@ from django.utils import timezone
 from apps.platform.alerts import queries as alerts
 from apps.platform.alerts.models import Alert
 from apps.platform.conf import declared_yard, switchyard_settings
+from apps.platform.console.formatting import duration
 from apps.platform.dead_letters import queries as dead_letters
 from apps.platform.history.writer_state import why_missing
 from apps.platform.jobs.running import RunningJob
@@ -28,6 +30,8 @@ from apps.platform.schedules.queries import ScheduleRow
 from broker.errors import BrokerError
 
 TIMEOUT_S = 2.0
+# A broker that was read before is called away once it has not answered for so long; what was read a while ago is gone.
+SILENT_S, FORGOTTEN_S = 6.0, 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +71,8 @@ class Room:
 
 def overview() -> Room:
     """Read the overview; waits at most 2 s for the broker."""
-    state, away = _state()
-    facts = facts_of(state) if state else None
+    facts, away = _FACTS.read()
+    state = facts.state if facts else None
     rows = shown_rows(facts) if facts else yard_rows(declared_yard(), None)
     latest: tuple[Alert, ...] | None
     try:
@@ -91,7 +95,7 @@ def overview() -> Room:
         at=timezone.now(),
         away=state is None,
         running=facts.running if facts else None,
-        unwritten=why_missing() if state and not told else "",
+        unwritten=why_missing() if state and not away and not told else "",
     )
 
 
@@ -101,15 +105,31 @@ def _drawn(row: Row, facts: YardFacts | None) -> tuple[Row, Drawing]:
     return row, draw(row, holder=holder, held=count)
 
 
-def _state() -> tuple[YardState | None, str]:
-    """Return the state of the yard, or why there is none."""
-    try:
-        return YARD_STATE.result(TIMEOUT_S), ""
-    except NoAnswer:
-        return None, f"the broker does not answer within {TIMEOUT_S:g} s"
-    except BrokerError:
-        absence = switchyard_settings().absence
-        return None, f"the broker does not answer{f': {absence.fact}' if absence.fact else ''}"
+class KeptFacts:
+    """The facts of this process's last reading, which stand in for one that takes long: a busy machine is no fault."""
+
+    def __init__(self) -> None:
+        self._kept: YardFacts | None = None
+        self._read_s = 0.0
+
+    def read(self) -> tuple[YardFacts | None, str]:
+        """Return the facts, and why they are not of now; ``None`` where the last ones are too old, or it is certain."""
+        try:
+            facts = facts_of(YARD_STATE.result(TIMEOUT_S))
+        except NoAnswer:
+            silent_s = time.monotonic() - self._read_s
+            if self._kept is None or silent_s > FORGOTTEN_S:
+                return None, f"the broker does not answer within {TIMEOUT_S:g} s"
+            away = f"the broker has not answered for {duration(silent_s * 1_000)}"
+            return (self._kept if silent_s < SILENT_S else None), away
+        except BrokerError:
+            absence = switchyard_settings().absence
+            return None, f"the broker does not answer{f': {absence.fact}' if absence.fact else ''}"
+        self._kept, self._read_s = facts, time.monotonic()
+        return facts, ""
+
+
+_FACTS = KeptFacts()
 
 
 def _pool_row(name: str, state: YardState | None) -> PoolRow:

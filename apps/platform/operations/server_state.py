@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from django.conf import settings
 
@@ -42,13 +42,13 @@ class ServerState:
         refusal: Reason why it refuses writes, as half a sentence; "" when it accepts them.
         remedy: Step after which the server accepts writes again.
         findings: Other defects, worst first, without those that cannot be verified.
-        uptime_s: Seconds since its start; ``None`` where it does not tell.
+        uptime_s: Seconds since its start, not compared; ``None`` where it does not tell.
     """
 
     refusal: str = ""
     remedy: str = ""
     findings: tuple[ServerFinding, ...] = ()
-    uptime_s: int | None = None
+    uptime_s: int | None = field(default=None, compare=False)
 
     @property
     def errors(self) -> tuple[ServerFinding, ...]:

@@ -109,7 +109,7 @@ def test_a_yard_without_pools_is_told_of_each_group(facilities: Facilities, conf
     code, printed = run("--json")
 
     told = json.loads(printed)
-    assert code == 1
+    assert code == 1, printed
     assert list(dict.fromkeys(found["group"] for found in told["findings"])) == [
         "configuration", "disk", "broker", "pools", "queues", "scheduler", "history", "database",
         "dead letters", "alerts",

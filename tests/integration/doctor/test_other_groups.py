@@ -116,7 +116,7 @@ def test_a_tick_that_was_not_sent_is_a_warning(schedule: str) -> None:
 def test_ticks_on_time_are_one_line(schedule: str) -> None:
     ScheduleState.objects.create(actor=schedule, spec="", since=timezone.now())
 
-    assert [found.seen for found in scheduler.look_at_ticks()] == ["1 schedules, none is late"]
+    assert [found.seen for found in scheduler.look_at_ticks()] == ["1 schedule, none is late"]
 
 
 def test_new_dead_letters_are_a_warning_with_their_cause(facilities: Facilities) -> None:
@@ -162,7 +162,7 @@ def test_a_channel_that_takes_nothing_is_a_warning_with_its_words(alerted: Alert
     found = of(alerts.look(), "warning")["channel"]
 
     assert found.subject == "hook"
-    assert "1 alerts given up" in found.seen and "answered 500" in found.seen
+    assert "1 alert given up" in found.seen and "answered 500" in found.seen
 
 
 def test_a_channel_that_works_again_is_none(alerted: Alerted) -> None:

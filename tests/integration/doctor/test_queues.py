@@ -41,7 +41,7 @@ def test_queues_on_time_are_one_line(enqueue: Any) -> None:
     enqueue("slow", Entry("waits", b"{}"))
 
     assert look() == []
-    assert queues.on_time(snapshot.read()).seen == "6 queues, 1 messages wait, all on time"
+    assert queues.on_time(snapshot.read()).seen == "6 queues, 1 message waits, all on time"
 
 
 def test_a_paused_queue_is_a_warning_with_the_command_that_resumes_it(enqueue: Any) -> None:
@@ -93,7 +93,7 @@ def test_messages_that_no_worker_knows_are_a_warning_that_names_what_they_call(
     with run_worker("slow"):
         found = wait_for(lambda: of(look(), "warning").get("parked"))
 
-    assert found.seen == "slow: 1 messages wait for a worker that can run them; they call from_the_future"
+    assert found.seen == "slow: 1 message waits for a worker that can run it; it calls from_the_future"
     assert found.next.startswith("manage.py check_backlog")
 
 
@@ -107,7 +107,7 @@ def test_messages_that_took_their_worker_down_twice_are_named(enqueue: Any) -> N
 
     found = of(look(), "warning")["crashing"]
 
-    assert "1 messages" in found.seen and "poison" in found.seen and "innocent" not in found.seen
+    assert "1 message crashed its worker" in found.seen and "poison" in found.seen and "innocent" not in found.seen
 
 
 def test_messages_that_ran_when_a_whole_pool_ended_are_named(enqueue: Any) -> None:
@@ -121,8 +121,8 @@ def test_messages_that_ran_when_a_whole_pool_ended_are_named(enqueue: Any) -> No
 
     found = of(look(), "warning")["suspects"]
 
-    assert found.seen == "slow: 1 messages ran when a whole pool ended, and run alone (suspect)"
-    assert "killed 1 times while suspect ran alone" in found.cause
+    assert found.seen == "slow: 1 message ran when a whole pool ended, and runs alone (suspect)"
+    assert "killed 1 time while suspect ran alone" in found.cause
     assert found.next == "manage.py jobs show suspect"
 
 

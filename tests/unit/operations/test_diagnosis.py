@@ -260,7 +260,7 @@ def test_a_fault_that_has_ended_is_told_in_the_past_and_below_a_present_one() ->
     found = verdict(state(), ended, failing(failed=6, jobs=12))
 
     assert found.sentence.startswith("Half of report's jobs fail")
-    assert "of old failed with KeyError from" in found.also[0] and "none since, for 3 min" in found.also[0]
+    assert "of old failed with KeyError at" in found.also[0] and "none since, for 3 min" in found.also[0]
 
 
 def test_a_host_that_is_down_is_named_with_what_it_answers() -> None:

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 import psutil
 
 from apps.platform.conf import declared_yard
-from apps.platform.console.formatting import duration
+from apps.platform.console.formatting import counted, duration
 from apps.platform.operations.findings.facts import YardFacts
-from apps.platform.operations.findings.finding import Act, Finding, FindingGroup
+from apps.platform.operations.findings.finding import LOOK_AT_WORKERS, Finding, FindingGroup
 from apps.platform.operations.queries import PoolState
 from broker.clock import now_ms
 from broker.shapes import LaneStats
@@ -21,7 +21,6 @@ GROUP = FindingGroup("pools")
 # A host that does not come back is no longer told after so long.
 HOST_TOLD_MS = 15 * 60_000
 LOST = "It was not started, was killed, is stopped (kill -CONT), or cannot reach the broker; nothing is lost"
-LOOK_AT_WORKERS = Act("Show every worker", "switchyard-operations-workers")
 
 
 def look(facts: YardFacts) -> Iterator[Finding]:
@@ -55,7 +54,7 @@ def _down(pool: PoolState, facts: YardFacts) -> Finding:
     if not waiting:
         seen = f"no pool serves {name}: {why}; nothing waits there yet"
         return GROUP.finding("warning", "down", seen, LOST, step, name, then=_then(step), act=LOOK_AT_WORKERS)
-    jobs = "1 job waits" if waiting == 1 else f"{waiting:,} jobs wait"
+    jobs = f"{counted(waiting, 'job')} wait{'s' if waiting == 1 else ''}"
     seen = f"{name} starts nothing, because no pool serves it: {why}; {jobs}"
     return GROUP.finding(
         "error", "down", seen, LOST, step, name, then=_then(step), act=LOOK_AT_WORKERS, factor=float(waiting)

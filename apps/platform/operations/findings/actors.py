@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 
 from django.utils import timezone
 
-from apps.platform.console.formatting import ago, duration
+from apps.platform.console.formatting import ago, counted, duration
 from apps.platform.dead_letters.models import DeadLetter
 from apps.platform.history.models import JobRow
 from apps.platform.operations.findings.finding import Act, Finding, FindingGroup
@@ -180,7 +180,7 @@ def judge(found: FailingActor) -> Finding:
         then = "Remove the cause; jobs with retries left are tried again by themselves."
         code = "failing"
     else:
-        jobs = f"{found.letters:,} job{'' if found.letters == 1 else 's'}"
+        jobs = counted(found.letters, "job")
         seen, gave_up = f"{jobs} of {found.actor} gave up in the last 10 min with {found.exception}", ""
         then = "Nothing consumes a dead list: requeue the letters when the cause is removed, or discard them."
         code = "gave_up"
@@ -189,12 +189,17 @@ def judge(found: FailingActor) -> Finding:
 
 
 def _ended(found: FailingActor) -> Finding:
-    many = f"{found.failed:,} of {found.jobs:,} jobs" if found.failed else f"{found.letters:,} jobs"
-    if not found.failed and found.letters == 1:
-        many = "1 job"
+    # Of a few failures it was not counted how many jobs ran beside them.
+    many = (
+        f"{found.failed:,} of {found.jobs:,} jobs"
+        if found.failed >= FEWEST
+        else counted(found.failed or found.letters, "job")
+    )
     gave_up = f", {found.letters:,} gave up" if found.letters and found.failed else ""
     verb = "failed" if found.failed else "gave up"
     over = f"from {found.first_at:%H:%M:%S} to {found.last_at:%H:%M:%S} UTC"
+    if found.last_at - found.first_at < timedelta(seconds=1):
+        over = f"at {found.last_at:%H:%M:%S} UTC"
     seen = f"{many} of {found.actor} {verb} with {found.exception} {over}{gave_up}; none since, for " + duration(
         (timezone.now() - found.last_at).total_seconds() * 1_000
     )
@@ -204,7 +209,7 @@ def _ended(found: FailingActor) -> Finding:
 
 def _finding(found: FailingActor, code: str, seen: str, then: str) -> Finding:
     if found.letters:
-        label = f"Triage {found.letters:,} dead letter{'' if found.letters == 1 else 's'} of {found.actor}"
+        label = f"Triage {counted(found.letters, 'dead letter')} of {found.actor}"
         act = Act(label, LETTERS, query=f"?{urlencode({'fingerprint': found.fingerprint})}")
     else:
         query = urlencode({"failures": "1", "actor": found.actor, "since": "5m"})

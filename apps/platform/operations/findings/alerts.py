@@ -9,7 +9,7 @@ from django.db.models import Count, Max, Q
 from django.utils import timezone
 
 from apps.platform.alerts.models import Alert, Delivery
-from apps.platform.console.formatting import ago
+from apps.platform.console.formatting import ago, counted
 from apps.platform.operations.findings.finding import Act, Finding, FindingGroup
 
 GROUP = FindingGroup("alerts")
@@ -43,7 +43,7 @@ def look() -> Iterator[Finding]:
             continue
         found += 1
         sent = f"the last delivery was {ago(row['sent_at'])}" if row["sent_at"] else "none was delivered"
-        failed = f"{row['given_up']} alerts given up, {row['failing']} to be retried ({row['error']})"
+        failed = f"{counted(row['given_up'], 'alert')} given up, {row['failing']} to be retried ({row['error']})"
         seen = f"{row['channel']}: {failed}; {sent}"
         cause = "Its server is down or refuses the alert, or its URL in SWITCHYARD_ALERT_URLS is wrong"
         step = "Check SWITCHYARD_ALERT_URLS; until then read the alerts in /admin/switchyard_alerts/alert/"
@@ -52,7 +52,7 @@ def look() -> Iterator[Finding]:
         yield GROUP.ok("channels", "no channel fails")
     waiting = Alert.objects.filter(state=Alert.State.OPEN, severity=Alert.Severity.CRITICAL).count()
     if waiting:
-        seen = f"{waiting:,} critical alert{'s are' if waiting > 1 else ' is'} not acknowledged"
+        seen = f"{counted(waiting, 'critical alert')} {'is' if waiting == 1 else 'are'} not acknowledged"
         yield GROUP.finding(
             "warning",
             "open",
@@ -61,7 +61,7 @@ def look() -> Iterator[Finding]:
             "Acknowledge them in /admin/switchyard_alerts/alert/ or with `manage.py alerts acknowledge ID`",
             then="Who acknowledges an alert tells the others that somebody works on it; its count goes on.",
             act=Act(
-                f"Acknowledge {waiting:,} critical alert{'s' if waiting > 1 else ''}…",
+                f"Acknowledge {counted(waiting, 'critical alert')}…",
                 "admin:switchyard_alerts_alert_changelist",
             ),
         )

@@ -12,8 +12,9 @@ from django.db import connection
 from django.db.migrations.executor import MigrationExecutor
 
 from apps.platform.conf import declared_yard
+from apps.platform.console.formatting import counted
 from apps.platform.database_lock import LockHolder, sqlite_writer
-from apps.platform.operations.findings.finding import Finding, FindingGroup
+from apps.platform.operations.findings.finding import LOOK_AT_WORKERS, Finding, FindingGroup
 from apps.platform.workers.checks.database import made_before
 
 GROUP = FindingGroup("database")
@@ -89,7 +90,7 @@ def _migrations() -> Iterator[Finding]:
         yield GROUP.ok("migrations", "every migration is applied")
         return
     first = f"{plan[0][0].app_label}.{plan[0][0].name}"
-    seen = f"{len(plan)} migration{'s are' if len(plan) > 1 else ' is'} not applied, {first} first"
+    seen = f"{counted(len(plan), 'migration')} {'is' if len(plan) == 1 else 'are'} not applied, {first} first"
     yield GROUP.error("unmigrated", seen, "This release was started without them", "manage.py migrate")
 
 
@@ -122,11 +123,17 @@ def _locked(name: str, before: LockHolder | None, after: LockHolder | None) -> F
     if holder is None:
         seen = f"the database is locked for {LOCK_S:g} s and more: nothing can be written"
         return GROUP.finding(
-            "error", "locked", seen, cause, f"fuser -v '{name}'; end the process that should not hold it", then=UNLOCK
+            "error",
+            "locked",
+            seen,
+            cause,
+            f"fuser -v '{name}'; end the process that should not hold it",
+            then=UNLOCK,
+            act=LOOK_AT_WORKERS,
         )
     seen = f"the database is locked, by {holder}: nothing can be written"
     step = f"Let pid {holder.pid} end its transaction, or end it: kill -TERM {holder.pid}"
-    return GROUP.finding("error", "locked", seen, cause, step, then=f"{step}. {UNLOCK}")
+    return GROUP.finding("error", "locked", seen, cause, step, then=f"{step}. {UNLOCK}", act=LOOK_AT_WORKERS)
 
 
 def _connections() -> Iterator[Finding]:
@@ -137,7 +144,7 @@ def _connections() -> Iterator[Finding]:
     needed = sum(pool.most_connections for pool in declared_yard().pools)
     isolated = sum(pool.most_running - pool.total_slots for pool in declared_yard().pools)
     seen = (
-        f"{used} of {allowed} connections are open; all pools may open {needed} "
+        f"{used} of {counted(allowed, 'connection')} {'is' if used == 1 else 'are'} open; all pools may open {needed} "
         f"({isolated} of them for isolated runs and children that replace another)"
     )
     if used >= NEARLY_ALL * allowed:
@@ -162,12 +169,20 @@ def _blocked() -> Iterator[Finding]:
     )
     if found:
         longest_s, blockers = found[0]
-        queries = "1 query waits" if len(found) == 1 else f"{len(found)} queries wait"
+        queries = f"{counted(len(found), 'query', 'queries')} wait{'s' if len(found) == 1 else ''}"
         by = _backend(blockers[0]) if blockers else "a backend that ended since"
         seen = f"the database is locked, by {by}: {queries} for the lock, the longest for {longest_s} s"
         cause = "A transaction holds the lock and does not end: a migration, a shell, a long task"
         step = f'psql -c "SELECT pg_terminate_backend({blockers[0] if blockers else "PID"})"'
-        yield GROUP.finding("error", "locked", seen, cause, step, then=f"End that transaction: `{step}`. {UNLOCK}")
+        yield GROUP.finding(
+            "error",
+            "locked",
+            seen,
+            cause,
+            step,
+            then=f"End that transaction: `{step}`. {UNLOCK}",
+            act=LOOK_AT_WORKERS,
+        )
 
 
 def _backend(pid: int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from apps.platform.console.formatting import counted
 from apps.platform.dead_letters.queries import groups
 from apps.platform.operations.findings.finding import Finding, FindingGroup
 
@@ -24,7 +25,7 @@ def look() -> Iterator[Finding]:
         cause = "Their retries are exhausted, or the failure is permanent; nothing consumes a dead list"
         yield GROUP.warning("new", seen, cause, step, group.queue)
     if len(found) > SHOWN:
-        seen = f"and {len(found) - SHOWN} more groups"
+        seen = f"and {counted(len(found) - SHOWN, 'more group')}"
         yield GROUP.warning("more", seen, "", "manage.py deadletters list")
     if not found:
         yield GROUP.ok("triaged", "no new dead letter")

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterator
 
 from apps.platform.conf import switchyard_settings
-from apps.platform.console.formatting import size
+from apps.platform.console.formatting import counted, size
 from apps.platform.operations.findings.finding import Finding, FindingGroup, Severity
 from apps.platform.workers.metrics.restoring import gaps_of
 
@@ -49,6 +49,6 @@ def _gaps() -> Iterator[Finding]:
     for folder in sorted(switchyard_settings().metrics_dir.glob("*/")):
         count = int(gaps_of(folder))
         if count:
-            seen = f"the metrics of {folder.name} have {count} gap{'s' if count > 1 else ''}: their folder was removed"
+            seen = f"the metrics of {folder.name} have {counted(count, 'gap')}: their folder was removed"
             cause = "A clean-up of temporary files, or of PROMETHEUS_MULTIPROC_DIR, removes it while the pool runs"
             yield GROUP.warning("metrics_gap", seen, cause, f"exclude {folder.parent} from the clean-up", folder.name)

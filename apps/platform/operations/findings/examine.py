@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 
 from apps.platform.operations.findings import (
@@ -25,13 +27,16 @@ from apps.platform.operations.findings import (
     snapshot,
 )
 from apps.platform.operations.findings.facts import facts_of_snapshot
-from apps.platform.operations.findings.failures import run_checks
+from apps.platform.operations.findings.failures import SERVERS, findings_of, found_by, hangs, run_checks
 from apps.platform.operations.findings.finding import Finding, FindingGroup
 from apps.platform.operations.timeouts import NoAnswer, TimedCall
 
 DEADLINE_S = 2.0
 WHOLE_S = 9.0
-LEAST_S = 0.2
+# A busy machine answers late: a server is called unanswering after so long, and others' checks are left out until then.
+UNANSWERED_S = 4.0
+# The overview reads again and again, and can wait for longer before it says so; what was said before stays until then.
+HANGS_S, ABANDONED_S, LOOK_AFTER_S = 10.0, 30.0, 0.2
 # The overview asks for the findings every 2 s, and repeats cheap and urgent checks more often than others.
 SOON_S, SELDOM_S, RARELY_S = 3.0, 15.0, 120.0
 # Nothing is told of a check that is due for so long: two examinations, each as long as one may take.
@@ -70,13 +75,31 @@ class Examination:
 
     def look(self, check: Check) -> list[Finding]:
         """Run a check, unless the server it needs did not answer, and return its findings."""
-        if check.needs and (why := self._away(check.needs)):
-            found = [check.group.skipped("not_checked", f"not checked: the {check.needs.name} {why}")]
-        else:
-            left_s = max(self._ends - time.monotonic(), LEAST_S)
-            found = run_checks(check.group, check.look, min(DEADLINE_S, left_s))
+        found = self.without(check)
+        if not found:
+            longest_s = UNANSWERED_S if check.group.name in SERVERS else DEADLINE_S
+            left_s = self._ends - time.monotonic()
+            if left_s > DEADLINE_S / 2:
+                found = self._run(check, min(longest_s, left_s))
+            else:
+                found = [check.group.skipped("not_checked", f"not checked: other checks took {WHOLE_S:g} s")]
         self.findings += found
         return found
+
+    def _run(self, check: Check, deadline_s: float) -> list[Finding]:
+        """Run a check; a server that does not answer at once is asked twice."""
+        began_s = time.monotonic()
+        found = run_checks(check.group, check.look, deadline_s)
+        quick = time.monotonic() - began_s < DEADLINE_S
+        if quick and check.group.name in SERVERS and any(one.code == "hangs" for one in found):
+            found = run_checks(check.group, check.look, DEADLINE_S)
+        return found
+
+    def without(self, check: Check) -> list[Finding]:
+        """Return the finding for a check whose server is known not to answer; none for one that can run."""
+        if check.needs and (why := self._away(check.needs)):
+            return [check.group.skipped("not_checked", f"not checked: the {check.needs.name} {why}")]
+        return []
 
     def _away(self, group: FindingGroup) -> str:
         """Return why the server of a group cannot be checked, "" when it can."""
@@ -92,12 +115,60 @@ def examine() -> list[Finding]:
     return examination.findings
 
 
+class RepeatedCheck:
+    """A check that is asked again and again; that it has no answer is a finding only after ``HANGS_S``."""
+
+    def __init__(self, check: Check, clock: Callable[[], float]) -> None:
+        self._check, self._clock = check, clock
+        self._answer: Future[list[Finding]] | None = None
+        self._asked_s = 0.0
+        self._unanswered_s: float | None = None
+
+    @property
+    def waits(self) -> bool:
+        """Whether it had no answer when it was last asked."""
+        return self._unanswered_s is not None
+
+    def ask(self) -> list[Finding] | None:
+        """Return what it finds; ``None`` while it has no answer, and after ``HANGS_S`` the finding of that."""
+        answer = self._pending()
+        wait([answer], LOOK_AFTER_S if self.waits else DEADLINE_S)
+        if answer.done():
+            self._answer = self._unanswered_s = None
+            return findings_of(self._check.group, answer.result)
+        if self._unanswered_s is None:
+            self._unanswered_s = self._asked_s
+        late_s = self._clock() - self._unanswered_s
+        return [hangs(self._check.group, late_s)] if late_s > HANGS_S else None
+
+    def _pending(self) -> Future[list[Finding]]:
+        """Return the answer that is waited for; a new one after ``ABANDONED_S``, which finds a server that is back."""
+        if self._answer is not None and self._clock() - self._asked_s > ABANDONED_S:
+            if self._answer.done():
+                self._unanswered_s = None
+            self._answer = None
+        if self._answer is None:
+            self._answer, self._asked_s = Future(), self._clock()
+            threading.Thread(
+                target=_look, args=(self._check.look, self._answer), name=f"check {self._check.group.name}", daemon=True
+            ).start()
+        return self._answer
+
+
+def _look(look: Callable[[], Iterable[Finding]], answer: Future[list[Finding]]) -> None:
+    try:
+        answer.set_result(found_by(look))
+    except Exception as error:  # noqa: BLE001  raised where it is read
+        answer.set_exception(error)
+
+
 class KeptFindings:
     """Findings of this process's last examination, each check repeated once it is older than it may be."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._kept: dict[int, tuple[float, list[Finding]]] = {}
+        self._checks: dict[int, RepeatedCheck] = {}
         self._call = TimedCall("examination", self._repeat)
 
     def findings(self, wait_s: float = 0.3) -> list[Finding] | None:
@@ -114,6 +185,7 @@ class KeptFindings:
     def clear(self) -> None:
         """Forget every finding."""
         self._kept.clear()
+        self._checks.clear()
 
     def _known(self) -> list[Finding] | None:
         """Return the findings, unless one is missing or so old that nobody has looked since."""
@@ -131,17 +203,25 @@ class KeptFindings:
 
     def _every_s(self, at: int, check: Check) -> float:
         """Return the age from which a check is repeated: sooner for one that had no answer."""
-        unanswered = any(found.code == "hangs" for found in self._kept[at][1]) if at in self._kept else False
-        return min(check.every_s, SELDOM_S) if unanswered else check.every_s
+        unanswered = at in self._checks and self._checks[at].waits
+        return min(check.every_s, SOON_S) if unanswered else check.every_s
 
     def _repeat(self) -> None:
         due = set(self._due())
         examination = Examination()
+        late: set[str] = set()
         for at, check in enumerate(checks()):
-            if at in due:
-                self._kept[at] = self._clock(), examination.look(check)
-            else:
-                examination.findings += self._kept[at][1]
+            # What a server without an answer is needed for waits with it, and is as it was.
+            if at in due and (check.needs is None or check.needs.name not in late):
+                found = examination.without(check) or self._ask(at, check)
+                if found is None:
+                    late.add(check.group.name)
+                else:
+                    self._kept[at] = self._clock(), found
+            examination.findings += self._kept[at][1] if at in self._kept else ()
+
+    def _ask(self, at: int, check: Check) -> list[Finding] | None:
+        return self._checks.setdefault(at, RepeatedCheck(check, self._clock)).ask()
 
 
 def _pools_and_queues() -> Iterator[Finding]:

@@ -10,10 +10,15 @@ import redis
 from django.db import DatabaseError, ProgrammingError, connections
 
 from apps.platform.conf import switchyard_settings
+from apps.platform.console.formatting import duration
 from apps.platform.operations.findings.finding import Finding, FindingGroup
 from apps.platform.operations.timeouts import NoAnswer, TimedCall
 from broker.errors import BrokerError
 
+# Groups of the checks that ask a server for nothing but its state.
+SERVERS = ("broker", "database")
+# What a busy server or machine may cause once.
+PASSING = ("away", "hangs", "locked")
 DATABASE_NEXT = "Check that the server runs and that DATABASE_URL names it; then `manage.py migrate --check`"
 
 
@@ -23,24 +28,45 @@ def run_checks(group: FindingGroup, look: Callable[[], Iterable[Finding]], deadl
     Args:
         deadline_s: Time limit of the group. A check that hangs is abandoned in its own thread.
     """
-
-    def run() -> list[Finding]:
-        try:
-            return list(look())
-        finally:
-            connections.close_all()  # those of this thread
-
+    call = TimedCall(f"doctor {group.name}", lambda: found_by(look))
     try:
-        return [copyable(found) for found in TimedCall(f"doctor {group.name}", run).result(deadline_s)]
+        return findings_of(group, lambda: call.result(deadline_s))
     except NoAnswer:
-        return [_hangs(group, deadline_s)]
+        return [hangs(group, deadline_s)]
+
+
+def found_by(look: Callable[[], Iterable[Finding]]) -> list[Finding]:
+    """Return what a check finds, and close the connections to the database of its thread."""
+    try:
+        return list(look())
+    finally:
+        connections.close_all()
+
+
+def findings_of(group: FindingGroup, answer: Callable[[], Iterable[Finding]]) -> list[Finding]:
+    """Return the findings of an answer, or one finding with the reason why it failed.
+
+    Raises:
+        NoAnswer: of the answer.
+    """
+    try:
+        return [copyable(found) for found in answer()]
+    except NoAnswer:
+        raise
     except (BrokerError, redis.RedisError) as error:
-        return [broker_away(group, error)]
+        return [_by_its_own_check(broker_away(group, error), "broker")]
     except DatabaseError as error:
-        return [database_away(group, error)]
+        return [_by_its_own_check(database_away(group, error), "database")]
     except Exception as error:  # noqa: BLE001  a defect in one check must not hide the findings of the others
         seen = f"the checks broke with {type(error).__name__}: {str(error)[:120]}"
         return [group.error("broken", seen, "A defect of the doctor", "Report it with this line")]
+
+
+def _by_its_own_check(found: Finding, server: str) -> Finding:
+    """Return a finding of a server's own check; for another group, that it was not checked: once is no evidence."""
+    if found.group == server or found.code not in PASSING:
+        return found
+    return FindingGroup(found.group).skipped("not_checked", f"not checked: of the {server}, {found.seen}")
 
 
 def copyable(found: Finding) -> Finding:
@@ -92,7 +118,12 @@ def database_away(group: FindingGroup, error: Exception) -> Finding:
     return group.error("away", seen, "It is down, or the address is wrong", DATABASE_NEXT)
 
 
-def _hangs(group: FindingGroup, deadline_s: float) -> Finding:
-    seen = f"no answer within {deadline_s:g} s"
-    cause = "The server is stopped, overloaded, or behind a network that drops packets"
-    return group.error("hangs", seen, cause, "Check the server's process, its log and the network between")
+def hangs(group: FindingGroup, unanswered_s: float) -> Finding:
+    """Return the finding for checks without an answer: of a server an error, of others it may be this machine."""
+    after = f"after {duration(unanswered_s * 1_000)}"
+    if group.name in SERVERS:
+        seen = f"the {group.name} has not answered {after}"
+        cause = "The server is stopped, overloaded, or behind a network that drops packets"
+        return group.error("hangs", seen, cause, "Check the server's process, its log and the network between")
+    seen = f"the checks of {group.name} have no answer {after}"
+    return group.warning("hangs", seen, "This machine is busy, or a query is slow", "manage.py doctor, again")

@@ -97,13 +97,21 @@ class FindingGroup:
         """Return the finding for a check that did not run."""
         return self.finding("skipped", code, seen, "", "")
 
-    def warning(self, code: str, seen: str, cause: str, next_step: str, subject: str = "") -> Finding:
+    def warning(
+        self, code: str, seen: str, cause: str, next_step: str, subject: str = "", act: Act | None = None
+    ) -> Finding:
         """Return a warning."""
-        return self.finding("warning", code, seen, cause, next_step, subject)
+        return self.finding("warning", code, seen, cause, next_step, subject, act=act)
 
-    def error(self, code: str, seen: str, cause: str, next_step: str, subject: str = "") -> Finding:
+    def error(
+        self, code: str, seen: str, cause: str, next_step: str, subject: str = "", act: Act | None = None
+    ) -> Finding:
         """Return an error."""
-        return self.finding("error", code, seen, cause, next_step, subject)
+        return self.finding("error", code, seen, cause, next_step, subject, act=act)
+
+
+LOOK_AT_WORKERS = Act("Show every worker", "switchyard-operations-workers")
+LOOK_AGAIN = "switchyard-operations"
 
 
 def worst(findings: list[Finding]) -> Severity:

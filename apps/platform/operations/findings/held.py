@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from urllib.parse import urlencode
 
 from apps.platform.conf import declared_yard
-from apps.platform.console.formatting import duration
+from apps.platform.console.formatting import counted, duration
 from apps.platform.jobs.running import families
 from apps.platform.operations.findings.facts import HeldGroup, YardFacts
 from apps.platform.operations.findings.finding import Act, Finding, FindingGroup
@@ -61,11 +61,12 @@ def look_at_purges() -> Iterator[Finding]:
             if purge.claim:
                 continue
             queue = family.keys.queue
-            jobs = "1 job" if purge.count == 1 else f"{purge.count:,} jobs"
+            jobs = counted(purge.count, "job")
+            they = "it" if purge.count == 1 else "they"
             reason = f" ({purge.reason})" if purge.reason else ""
             left = duration(max(purge.until - now_ms(), 0))
-            seen = f"{purge.by or 'an operator'} purged {jobs} of {queue}{reason}; they can be put back for {left}"
-            then = "They are dropped for good after that, without anything further to do."
+            seen = f"{purge.by or 'an operator'} purged {jobs} of {queue}{reason}; {they} can be put back for {left}"
+            then = f"After that {'it is' if purge.count == 1 else 'they are'} dropped for good."
             act = Act(f"Put back {jobs} of {queue}…", "switchyard-queue", queue)
             step = f"manage.py queues purge {queue} --undo"
             yield GROUP.finding("warning", "purged", seen, then, step, queue, then=then, act=act)
@@ -91,7 +92,7 @@ def _limited(queue: str, group: HeldGroup) -> Finding:
 
 def _paused(row: Row, pause: QueuePause) -> Finding:
     waiting = row.waiting or 0
-    jobs = "1 job waits" if waiting == 1 else f"{waiting:,} jobs wait"
+    jobs = f"{counted(waiting, 'job')} wait{'s' if waiting == 1 else ''}"
     since = f" {duration(max(now_ms() - pause.since, 0))} ago" if pause.since else ""
     reason = f" ({pause.reason})" if pause.reason else ""
     until = f" until {datetime_of(pause.until):%Y-%m-%d %H:%M} UTC" if pause.until else ""
@@ -101,9 +102,7 @@ def _paused(row: Row, pause: QueuePause) -> Finding:
         if pause.until
         else "It stays paused until a person resumes it; then what waits starts as fast as its slots take it."
     )
-    act = Act(
-        f"Resume {row.name}, {'1 job' if waiting == 1 else f'{waiting:,} jobs'}…", "switchyard-queue-resume", row.queue
-    )
+    act = Act(f"Resume {row.name}, {counted(waiting, 'job')}…", "switchyard-queue-resume", row.queue)
     cause = f"{pause.by or 'An operator'} paused it" + (f": {pause.reason}" if pause.reason else ", without a reason")
     return GROUP.finding(
         "warning", "paused", seen, cause, f"manage.py queues resume {row.name}", row.queue, then=then, act=act,

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import closing
 
 from apps.platform.conf import declared_yard
-from apps.platform.console.formatting import duration
+from apps.platform.console.formatting import counted, duration
 from apps.platform.leadership import HISTORY_WRITER, anyone_leads
 from apps.platform.operations.findings.finding import Finding, FindingGroup
 from apps.platform.operations.findings.snapshot import quick_client
@@ -38,14 +38,17 @@ def look() -> Iterator[Finding]:
         cause = "The database does not answer or refuses to write, or jobs end faster than the writer writes"
         yield GROUP.warning("behind", waits, cause, "Read the log of manage.py runhistory, then the database findings")
     else:
-        yield GROUP.ok("leads", f"a history writer leads; {counts['written']:,} rows written, {waits}")
+        yield GROUP.ok("leads", f"a history writer leads; {counted(counts['written'], 'row')} written, {waits}")
     for each in backlog:
         if each.dropped:
-            seen = f"{each.dropped:,} rows of {each.queue} were dropped: the history has a gap"
+            rows = counted(each.dropped, "row")
+            were = "was" if each.dropped == 1 else "were"
+            seen = f"{rows} of {each.queue} {were} dropped: the history has a gap"
             cause = "They outgrew the budget of bytes while no writer wrote or the database was away"
             step = f"Once read: valkey-cli HDEL '{keys.queue(each.queue).ended}' dropped"
             yield GROUP.warning("dropped", seen, cause, step, each.queue)
     if counts["skipped"]:
-        seen = f"{counts['skipped']:,} rows could not be read or stored, and were skipped"
+        rows, were = counted(counts["skipped"], "row"), "was" if counts["skipped"] == 1 else "were"
+        seen = f"{rows} could not be read or stored, and {were} skipped"
         cause = "Another program, or a release that writes another form, added them; the log of runhistory names each"
         yield GROUP.warning("skipped", seen, cause, f"Once read: valkey-cli HDEL {keys.history_counts()} skipped")

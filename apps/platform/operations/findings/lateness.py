@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 import dramatiq
 
 from apps.platform.conf import declared_yard
-from apps.platform.console.formatting import duration, times, whole_duration
+from apps.platform.console.formatting import counted, duration, times, whole_duration
 from apps.platform.jobs.running import RunningJob, families
 from apps.platform.operations.findings.facts import YardFacts
 from apps.platform.operations.findings.finding import Act, Finding, FindingGroup, Severity
@@ -98,7 +98,7 @@ def holders_text(counts: Counter[str]) -> str:
 
 def jobs_text(count: int) -> str:
     """Return how many jobs wait: ``1 job waits``."""
-    return "1 job waits" if count == 1 else f"{count:,} jobs wait"
+    return f"{counted(count, 'job')} wait{'s' if count == 1 else ''}"
 
 
 def blocking_actor(row: Row, facts: YardFacts) -> str:
@@ -145,15 +145,15 @@ def _cause(row: Row, queue: Queue, facts: YardFacts) -> tuple[str, str, str]:
             "Most likely its workers have just started or cannot reach the broker: read the pool's log.",
             "",
         )
-    share = f"all {row.slots:,}" if row.busy >= row.slots else f"{row.busy:,} of {row.slots:,}"
+    busy = _busy_text(row)
     pools = {pool.name for pool in declared_yard().pools_of(queue.name)}
     jobs = [job for job in facts.running or () if job.holder.pool in pools]
     counts = Counter(job.actor for job in jobs)
     if not counts:
-        return f"{share} slots are busy", "Which jobs hold them is not known yet: look at the pool first.", ""
+        return busy, "Which jobs hold them is not known yet: look at the pool first.", ""
     [(actor, held)] = counts.most_common(1)
     if held < MOST * row.slots:
-        return f"{share} slots are busy ({holders_text(counts)})", _more_slots(row), ""
+        return f"{busy} ({holders_text(counts)})", _more_slots(row), ""
     longest_ms = max((job.ran_ms or 0 for job in jobs if job.actor == actor), default=0)
     of_slots = f"{held:,} × {actor} {'holds' if held == 1 else 'hold'} " + (
         "its only slot" if row.slots == 1 else f"all {row.slots:,} slots" if held >= row.slots else
@@ -167,6 +167,12 @@ def _cause(row: Row, queue: Queue, facts: YardFacts) -> tuple[str, str, str]:
         )
         return ran, then, actor
     return of_slots, _more_slots(row), ""
+
+
+def _busy_text(row: Row) -> str:
+    if row.busy >= row.slots:
+        return "its only slot is busy" if row.slots == 1 else f"all {row.slots:,} slots are busy"
+    return f"{row.busy:,} of {row.slots:,} slots {'is' if row.busy == 1 else 'are'} busy"
 
 
 def _others(queue: Queue, actor: str) -> bool:
@@ -190,8 +196,8 @@ def _silent_ms(queue: Queue, facts: YardFacts) -> int:
 
 def _just_late(row: Row) -> Finding:
     seen = (
-        f"{row.name} is {times(row.ratio or 0)} behind its promise at this moment: the oldest of "
-        f"{row.waiting or 0:,} has waited for {duration(row.oldest_age_ms or 0)}"
+        f"{row.name} is {times(row.ratio or 0)} behind its promise at this moment: "
+        f"{jobs_text(row.waiting or 0)}, the oldest for {duration(row.oldest_age_ms or 0)}"
     )
     then = "A burst that is over in a second is no fault; it is called late when it stays so."
     step = f"manage.py queues show {row.queue}"
@@ -218,7 +224,7 @@ def _ends_late(row: Row) -> Finding:
 
 
 def _holders_act(row: Row) -> Act:
-    slots = "slot" if row.slots == 1 else f"{row.slots:,} slots"
+    slots = "slot" if row.slots == 1 else counted(row.slots, "slot")
     return Act(f"Show who holds the {slots} of {row.name}", "switchyard-queue", row.queue, "#sy-holders")
 
 

@@ -57,13 +57,13 @@ PRECEDENCE: tuple[Rank, ...] = (
     Rank("pools.returning", "Broker is back", explains=(*LATE, "queues.lapsed", "scheduler.down", "pools.down")),
     Rank("database.locked", "Database locked", says="{seen}.", explains=(*LATE, "actors.*", "history.*", "database.*")),
     Rank("database.away", "Database away", says="Of the database: {seen}.", explains=(*LATE, "actors.*", "history.*")),
-    Rank("database.hangs", "Database away", says="The database: {seen}.", explains=(*LATE, "actors.*", "history.*")),
     Rank("database.refused", "Database away", says="The database: {seen}.", explains=(*LATE, "actors.*", "history.*")),
     Rank("database.unmigrated", "Not migrated", says="The database: {seen}.", explains=("history.*", "actors.*")),
-    # One queue starts nothing, or too late, and why.
+    # One queue starts nothing, or too late, and why. A server without an answer may be as well as its network is not.
     Rank("pools.down", "No pool", explains=(*LATE, "queues.lapsed"), same=True),
     Rank("pools.paused", "Pool paused", says="The pool {seen}."),
     Rank("pools.starting", "Pool does not start", says="The pool {seen}."),
+    Rank("database.hangs", "Database silent", explains=(*LATE, "actors.*", "history.*")),
     Rank("actors.host_down", "Host down", explains=(*LATE, "queues.retrying"), same=True),
     Rank("queues.late", "Late", explains=("queues.ends_late",), same=True),
     Rank("queues.ends_late", "Late"),

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator
+from urllib.parse import urlencode
 
 from apps.platform.conf import declared_yard
-from apps.platform.console.formatting import duration
-from apps.platform.operations.findings.finding import Finding, FindingGroup
+from apps.platform.console.formatting import counted, duration
+from apps.platform.operations.findings.finding import LOOK_AT_WORKERS, Act, Finding, FindingGroup
 from apps.platform.operations.findings.snapshot import QueueFacts, Snapshot, undeclared_queues
 from broker.topology import Queue
 
@@ -27,7 +28,8 @@ def look(snapshot: Snapshot) -> Iterator[Finding]:
 def on_time(snapshot: Snapshot) -> Finding:
     """Return the finding for queues without a defect."""
     waiting = sum(queue.stats.live.waiting + queue.stats.retry.waiting for queue in snapshot.queues.values())
-    return GROUP.ok("on_time", f"{len(snapshot.queues)} queues, {waiting:,} messages wait, all on time")
+    waits = f"{counted(waiting, 'message')} {'waits' if waiting == 1 else 'wait'}"
+    return GROUP.ok("on_time", f"{counted(len(snapshot.queues), 'queue')}, {waits}, all on time")
 
 
 def _queue(queue: Queue, state: QueueFacts) -> Iterator[Finding]:
@@ -41,34 +43,45 @@ def _expired(queue: Queue, state: QueueFacts) -> Iterator[Finding]:
     if not old:
         return
     since = duration(max(old.values()) * 1000)
-    leases = "1 lease" if len(old) == 1 else f"{len(old)} leases"
-    seen = f"{queue.name}: {leases} with {state.expired_messages:,} messages expired, the first {since} ago"
+    leases, messages = counted(len(old), "lease"), counted(state.expired_messages, "message")
+    seen = f"{queue.name}: {leases} with {messages} expired, {'' if len(old) == 1 else 'the first '}{since} ago"
     cause = "Its host is gone, and no pool of this queue runs that would reclaim its messages"
     pools = declared_yard().pools_of(queue.name)
     step = f"manage.py runpool {pools[0].name}" if pools else "Give the queue a pool in project/topology.py"
-    yield GROUP.error("lapsed", seen, cause, step, queue.name)
+    yield GROUP.error("lapsed", seen, cause, step, queue.name, LOOK_AT_WORKERS)
 
 
 def _failing(queue: Queue, state: QueueFacts) -> Iterator[Finding]:
     crashed = {id_: count for id_, count in state.crashed.items() if count >= MANY_CRASHES}
     if crashed:
         named = ", ".join(_named(id_, state) for id_ in list(crashed)[:SHOWN])
-        seen = f"{queue.name}: {len(crashed)} messages crashed their worker {MANY_CRASHES} times or more ({named})"
+        messages = counted(len(crashed), "message")
+        their = "its" if len(crashed) == 1 else "their"
+        seen = f"{queue.name}: {messages} crashed {their} worker {MANY_CRASHES} times or more ({named})"
         cause = "A task crashes its process; after the third time its message becomes a dead letter `poison`"
-        step = f"manage.py jobs show {shlex.quote(next(iter(crashed)))}"  # ids are user input
-        yield GROUP.warning("crashing", seen, cause, step, queue.name)
+        worst = next(iter(crashed))
+        step = f"manage.py jobs show {shlex.quote(worst)}"  # ids are user input
+        yield GROUP.warning("crashing", seen, cause, step, queue.name, _job_act(worst, state))
     if state.lapses:
         most = max(state.lapses, key=lambda id_: state.lapses[id_])
         named = ", ".join(sorted(state.lapses)[:SHOWN])
-        seen = f"{queue.name}: {len(state.lapses)} messages ran when a whole pool ended, and run alone ({named})"
+        count = len(state.lapses)
+        run = "runs" if count == 1 else "run"
+        seen = f"{queue.name}: {counted(count, 'message')} ran when a whole pool ended, and {run} alone ({named})"
         cause = "A container or a machine was killed"
         if times := state.lapses[most]:
             cause = (
-                f"A container was killed {times} times while {most} ran alone in it, perhaps for its memory; "
-                "after the fifth time it becomes a dead letter `suspected_poison`"
+                f"A container was killed {counted(times, 'time')} while {most} ran alone in it, perhaps for its "
+                "memory; after the fifth time it becomes a dead letter `suspected_poison`"
             )
         step = f"manage.py jobs show {shlex.quote(most)}"
-        yield GROUP.warning("suspects", seen, cause, step, queue.name)
+        yield GROUP.warning("suspects", seen, cause, step, queue.name, _job_act(most, state))
+
+
+def _job_act(id_: str, state: QueueFacts) -> Act | None:
+    """Return the button that leads to a job; ``None`` for an id that no URL can have."""
+    of = f" of {state.actors[id_]}" if id_ in state.actors else ""
+    return Act(f"Show the job{of}", "admin:switchyard_jobs_job_change", id_) if "/" not in id_ else None
 
 
 def _named(id_: str, state: QueueFacts) -> str:
@@ -78,18 +91,34 @@ def _named(id_: str, state: QueueFacts) -> str:
 def _set_aside(queue: Queue, state: QueueFacts) -> Iterator[Finding]:
     stats = state.stats
     if stats.quarantined:
-        seen = f"{queue.name}: {stats.quarantined:,} unreadable messages are quarantined"
+        messages = counted(stats.quarantined, "unreadable message")
+        seen = f"{queue.name}: {messages} {'is' if stats.quarantined == 1 else 'are'} quarantined"
         cause = "Another program writes to the queue, or the server evicted message bodies"
         step = f"manage.py deadletters list --quarantined --queue {queue.name}"
-        yield GROUP.warning("quarantined", seen, cause, step, queue.name)
+        act = Act(f"Show {messages}", "admin:switchyard_dead_letters_quarantine")
+        yield GROUP.warning("quarantined", seen, cause, step, queue.name, act)
     if stats.parked:
         actors = ", ".join(state.unknown[:SHOWN]) or "?"
-        seen = f"{queue.name}: {stats.parked:,} messages wait for a worker that can run them; they call {actors}"
+        one = stats.parked == 1
+        messages = counted(stats.parked, "message")
+        waits, calls = ("waits", "run it; it calls") if one else ("wait", "run them; they call")
+        seen = f"{queue.name}: {messages} {waits} for a worker that can {calls} {actors}"
         cause = (
             "A deploy is under way, or senders were deployed before workers; after ten minutes they become dead letters"
         )
         step = "manage.py check_backlog, with the code that the pools run; then deploy code that declares the actors"
-        yield GROUP.warning("parked", seen, cause, step, queue.name)
+        yield GROUP.warning("parked", seen, cause, step, queue.name, _parked_act(queue, state))
+
+
+def _parked_act(queue: Queue, state: QueueFacts) -> Act:
+    """Return the button that leads to the parked messages: they are held for later, those of one actor if it can be."""
+    filters = {"state": "scheduled", "queue": queue.name}
+    called, count = f"jobs of {queue.name}", state.stats.parked
+    if len(state.unknown) == 1 and state.unknown != ("?",):
+        filters["actor"] = called = state.unknown[0]
+    elif count == 1:
+        called = f"job of {queue.name}"
+    return Act(f"Show {count:,} held {called}", "admin:switchyard_jobs_job_changelist", query=f"?{urlencode(filters)}")
 
 
 def look_at_undeclared() -> Iterator[Finding]:
@@ -100,7 +129,8 @@ def look_at_undeclared() -> Iterator[Finding]:
     """
     for name, count in sorted(undeclared_queues().items()):
         if count:
-            seen = f"{count:,} messages are in the queue {name}, which this release does not declare"
+            messages = f"{counted(count, 'message')} {'is' if count == 1 else 'are'}"
+            seen = f"{messages} in the queue {name}, which this release does not declare"
             cause = "It was renamed or removed while work waited"
             step = "Declare it again in project/topology.py and start a pool for it"
             yield GROUP.error("undeclared", seen, cause, step, name)

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 from django.utils import timezone
 
-from apps.platform.console.formatting import duration
+from apps.platform.console.formatting import counted, duration
 from apps.platform.leadership import LEASE_S, SCHEDULER
-from apps.platform.operations.findings.finding import Finding, FindingGroup
+from apps.platform.operations.findings.finding import Act, Finding, FindingGroup
 from apps.platform.operations.findings.snapshot import quick_client
 from apps.platform.schedules.models import ScheduleState
 from apps.platform.schedules.registry import schedules
@@ -32,7 +32,7 @@ def look_at_leader() -> Iterator[Finding]:
     if left_ms == -2:
         seen = "no scheduler leads: no schedule is sent and no alert is delivered"
         cause = "No scheduler runs; missed ticks are caught up as each schedule declares, alerts wait"
-        yield GROUP.warning("down", seen, cause, "manage.py runscheduler")
+        yield GROUP.warning("down", seen, cause, "manage.py runscheduler", act=look_at_schedules())
     elif left_ms == -1 or left_ms > LEASE_S * 1000:
         seen = (
             "the leader's lease never expires"
@@ -40,9 +40,14 @@ def look_at_leader() -> Iterator[Finding]:
             else f"the leader's lease expires in {duration(left_ms)}"
         )
         cause = "Another program wrote the lock; no scheduler can take over, and two may lead once it is deleted"
-        yield GROUP.error("lease", seen, cause, f"valkey-cli DEL {Keys().lock(SCHEDULER)}")
+        yield GROUP.error("lease", seen, cause, f"valkey-cli DEL {Keys().lock(SCHEDULER)}", act=look_at_schedules())
     else:
         yield GROUP.ok("leads", f"a scheduler leads, its lease expires in {duration(left_ms)}")
+
+
+def look_at_schedules() -> Act:
+    """Return the button that leads to all schedules."""
+    return Act(f"Show {counted(len(schedules()), 'schedule')}", "switchyard-schedules")
 
 
 def look_at_ticks() -> Iterator[Finding]:
@@ -67,7 +72,8 @@ def look_at_ticks() -> Iterator[Finding]:
             late += 1
             seen = f"{schedule.name} was due {duration((now - due).total_seconds() * 1000)} ago and was not sent"
             cause = "No scheduler leads, or it cannot reach broker or database"
-            yield GROUP.warning("late", seen, cause, "manage.py schedules list", schedule.name)
+            act = Act(f"Show the schedule {schedule.name}", "switchyard-schedule", schedule.name)
+            yield GROUP.warning("late", seen, cause, "manage.py schedules list", schedule.name, act)
         elif state.lateness_ms is not None and state.lateness_ms > SENT_LATE_MS:
             late += 1
             seen = f"the last tick of {schedule.name} was sent {duration(state.lateness_ms)} late"
@@ -75,12 +81,12 @@ def look_at_ticks() -> Iterator[Finding]:
             yield GROUP.ok("was_late", seen, cause=cause, subject=schedule.name)
     if not late:
         others = f", {paused} paused" if paused else ""
-        yield GROUP.ok("on_time", f"{len(states)} schedules, none is late{others}")
+        yield GROUP.ok("on_time", f"{counted(len(states), 'schedule')}, none is late{others}")
 
 
 def _paused(name: str, state: ScheduleState) -> Finding:
     until = f"until {state.paused_until:%Y-%m-%d %H:%M} UTC" if state.paused_until else "without an end"
-    missed = f"{state.missed:,} tick{'' if state.missed == 1 else 's'}"
+    missed = counted(state.missed, "tick")
     seen = f"{name} is paused {until}, and has missed {missed}, which will not be sent"
     reason = f": {state.paused_reason}" if state.paused_reason else ", without a reason"
     cause = f"{state.paused_by or 'An operator'} paused it{reason}"
