@@ -115,7 +115,7 @@ def examine() -> list[Finding]:
     return examination.findings
 
 
-class RepeatedCheck:
+class KeptCheck:
     """A check that is asked again and again; that it has no answer is a finding only after ``HANGS_S``."""
 
     def __init__(self, check: Check, clock: Callable[[], float]) -> None:
@@ -168,7 +168,7 @@ class KeptFindings:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._kept: dict[int, tuple[float, list[Finding]]] = {}
-        self._checks: dict[int, RepeatedCheck] = {}
+        self._checks: dict[int, KeptCheck] = {}
         self._call = TimedCall("examination", self._repeat)
 
     def findings(self, wait_s: float = 0.3) -> list[Finding] | None:
@@ -221,7 +221,7 @@ class KeptFindings:
             examination.findings += self._kept[at][1] if at in self._kept else ()
 
     def _ask(self, at: int, check: Check) -> list[Finding] | None:
-        return self._checks.setdefault(at, RepeatedCheck(check, self._clock)).ask()
+        return self._checks.setdefault(at, KeptCheck(check, self._clock)).ask()
 
 
 def _pools_and_queues() -> Iterator[Finding]:
