@@ -6,7 +6,7 @@ A project may leave a page out of its URLs. The address is "" then, and template
 from __future__ import annotations
 
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
 from django.urls import NoReverseMatch, reverse
 
@@ -51,6 +51,18 @@ def bulk_act_url(number: int) -> str:
 def alert_url(pk: int) -> str:
     """Return the address of an alert, by the key of its row."""
     return _address("admin:switchyard_alerts_alert_change", pk)
+
+
+def path_of(address: str) -> str:
+    """Return the path and query of an address of this site: never another host's, and never a script."""
+    try:
+        found = urlsplit(address)
+    except ValueError:
+        return ""
+    if not address or found.scheme not in ("", "http", "https"):
+        return ""
+    path = "/" + found.path.lstrip("/\\")
+    return f"{path}?{found.query}" if found.query else path
 
 
 def schedule_url(name: str) -> str:

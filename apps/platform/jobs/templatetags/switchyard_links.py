@@ -14,6 +14,7 @@ for function in (
     links.actor_url,
     links.letter_url,
     links.alert_url,
+    links.path_of,
     links.schedule_url,
     links.worker_url,
 ):
