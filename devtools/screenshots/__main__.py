@@ -25,8 +25,8 @@ FOLDER = Path(__file__).resolve().parents[2] / "docs" / "screenshots"
 CHROMIUM = ("--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--force-color-profile=srgb")
 WIDE, PHONE = (1440, 900), (390, 844)
 WAYS = {"light": ("light", WIDE), "dark": ("dark", WIDE), "phone": ("light", PHONE)}
-# A page has few colours; Pillow's median cut loses those of its small marks.
-COLOURS, METHOD = 256, Image.Quantize.MAXCOVERAGE
+# A page has few colours: its most frequent ones are kept, the others are made from those that cover most.
+KEPT, COVERING = 128, 128
 PATIENCE_MS = 60_000
 
 
@@ -92,7 +92,12 @@ def _optimised(png: bytes) -> bytes:
     """Return a picture with a palette."""
     out = io.BytesIO()
     picture = Image.open(io.BytesIO(png)).convert("RGB")
-    picture.quantize(COLOURS, method=METHOD, dither=Image.Dither.NONE).save(out, "PNG", optimize=True)
+    counted: Any = picture.getcolors(picture.width * picture.height)
+    kept = [part for _, colour in sorted(counted, reverse=True)[:KEPT] for part in colour]
+    covering = picture.quantize(COVERING, method=Image.Quantize.MAXCOVERAGE).getpalette() or []
+    palette = Image.new("P", (1, 1))
+    palette.putpalette(kept + covering[: 3 * COVERING])
+    picture.quantize(palette=palette, dither=Image.Dither.NONE).save(out, "PNG", optimize=True)
     return out.getvalue()
 
 

@@ -28,6 +28,7 @@ class EndedRow(NamedTuple):
     fingerprint: str | None
     error_type: str
     error_message: str
+    release: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,7 @@ class HistoryCount:
 
 @dataclass(frozen=True, slots=True)
 class HistoryFailure:
-    """Jobs with a failed attempt of one fingerprint."""
+    """Jobs with a failed attempt of one fingerprint; ``release`` is that of the first."""
 
     fingerprint: str
     exception: str
@@ -69,15 +70,21 @@ class HistoryFailure:
     jobs: int
     first_at: datetime
     last_at: datetime
+    release: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class ActorHistory:
-    """Figures of one actor from the history; an actor may keep a part of its jobs only (option ``history``)."""
+    """Figures of one actor from the history; an actor may keep a part of its jobs only (option ``history``).
+
+    Args:
+        dead_since: Release of every job that gave up, where jobs of another release ended before and none gave up.
+    """
 
     hour: HistoryCount
     day: HistoryCount
     failures: tuple[HistoryFailure, ...]
+    dead_since: str = ""
 
 
 def of_actor(actor: str) -> ActorHistory:
@@ -95,7 +102,18 @@ def of_actor(actor: str) -> ActorHistory:
         hour=_count([row for row in found if row.finished_at >= now - HOUR_MS], HOUR_MS, now, cut_at),
         day=_count(found, DAY_MS, now, cut_at),
         failures=tuple(_failures(found)),
+        dead_since=_dead_since(found),
     )
+
+
+def _dead_since(rows: Sequence[EndedRow]) -> str:
+    dead = [row for row in rows if row.state == "dead"]
+    releases = {row.release for row in dead}
+    if len(releases) != 1 or "" in releases:
+        return ""
+    first = min(row.finished_at for row in dead)
+    [release] = releases
+    return release if any(row.finished_at < first and row.release not in ("", release) for row in rows) else ""
 
 
 def _count(rows: Sequence[EndedRow], span_ms: int, now: int, cut_at: int) -> HistoryCount:
@@ -136,6 +154,7 @@ def _failures(rows: Iterable[EndedRow]) -> list[HistoryFailure]:
                 jobs=len(failed),
                 first_at=datetime_of(min(moments)),
                 last_at=datetime_of(max(moments)),
+                release=min(failed, key=lambda row: row.failed_at or 0).release,
             )
         )
     return found

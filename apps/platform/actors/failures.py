@@ -6,10 +6,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
-from django.db.models import Count, Max, Min
+from django.db.models import Count, Max
 
 from apps.platform.actors.ended_jobs import HistoryFailure
 from apps.platform.dead_letters.models import DeadLetter
+from apps.platform.dead_letters.queries import first_seen
 
 MOST_GROUPS = 20
 
@@ -21,6 +22,8 @@ class FailureGroup:
     Args:
         letters: Open dead letters; ``None`` for a user who may not see them.
         jobs: Jobs of the last day, retried ones too; ``None`` for a user who may not see them.
+        first_at: Of every letter of the fingerprint, also of those that are no longer open.
+        release: Of the first failure; "" where the history does not reach back to it.
     """
 
     fingerprint: str
@@ -30,6 +33,7 @@ class FailureGroup:
     jobs: int | None
     first_at: datetime
     last_at: datetime
+    release: str = ""
 
 
 def of_actor(actor: str, ended: Iterable[HistoryFailure] | None, *, letters: bool) -> list[FailureGroup]:
@@ -42,6 +46,7 @@ def of_actor(actor: str, ended: Iterable[HistoryFailure] | None, *, letters: boo
     groups = {group.fingerprint: group for group in _open_letters(actor)} if letters else {}
     for failure in ended or ():
         known = groups.get(failure.fingerprint)
+        is_first = known is None or failure.first_at <= known.first_at
         groups[failure.fingerprint] = FailureGroup(
             fingerprint=failure.fingerprint,
             exception=failure.exception,
@@ -50,6 +55,7 @@ def of_actor(actor: str, ended: Iterable[HistoryFailure] | None, *, letters: boo
             jobs=failure.jobs,
             first_at=min(failure.first_at, known.first_at) if known else failure.first_at,
             last_at=max(failure.last_at, known.last_at) if known else failure.last_at,
+            release=failure.release if is_first else "",
         )
     return sorted(groups.values(), key=lambda group: group.last_at, reverse=True)[:MOST_GROUPS]
 
@@ -59,9 +65,10 @@ def _open_letters(actor: str) -> list[FailureGroup]:
         DeadLetter.objects.filter(is_open=1, actor=actor)
         .order_by()
         .values("fingerprint")
-        .annotate(letters=Count("id"), first_at=Min("died_at"), last_at=Max("died_at"), sample=Max("id"))
+        .annotate(letters=Count("id"), last_at=Max("died_at"), sample=Max("id"))
         .order_by("-last_at")[:MOST_GROUPS]
     )
+    first = first_seen([row["fingerprint"] for row in rows])
     samples = DeadLetter.objects.only("exception", "error").in_bulk([row["sample"] for row in rows])
     return [
         FailureGroup(
@@ -70,7 +77,7 @@ def _open_letters(actor: str) -> list[FailureGroup]:
             error=samples[row["sample"]].error.partition("\n")[0][:200],
             letters=row["letters"],
             jobs=0,
-            first_at=row["first_at"],
+            first_at=first[row["fingerprint"]],
             last_at=row["last_at"],
         )
         for row in rows

@@ -38,8 +38,9 @@ def of(ended: ActorHistory | None) -> Judgement:
     share = f"{_jobs(dead)} of {hour.jobs:,} that ended in the last hour gave up"
     causes = ended.failures
     cause = f", all with {causes[0].exception}" if len(causes) == 1 else f", of {len(causes)} causes" if causes else ""
+    since = f"; since release {ended.dead_since}, before it none did" if ended.dead_since else ""
     many = dead > hour.jobs * MANY_DEAD
-    return Judgement("Failing" if many else "Some fail", "bad" if many else "warn", f"{share}{cause}.")
+    return Judgement("Failing" if many else "Some fail", "bad" if many else "warn", f"{share}{cause}{since}.")
 
 
 def _healthy(ended: ActorHistory) -> Judgement:

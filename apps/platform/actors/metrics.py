@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass
+from functools import partial
 
 from apps.platform.conf import switchyard_settings
 from apps.platform.console.formatting import duration
@@ -54,18 +55,29 @@ class ActorMetrics:
 
 def of_this_machine(actor: str) -> ActorMetrics:
     """Return an actor's figures, summed over lanes and pools. Attempts beyond 500 actors are counted as "other"."""
-    outcomes: defaultdict[str, float] = defaultdict(float)
-    buckets: dict[str, defaultdict[float, float]] = {DURATION: defaultdict(float), WAIT: defaultdict(float)}
+    return all_of_this_machine().get(actor, ActorMetrics((), None, None))
+
+
+def all_of_this_machine() -> dict[str, ActorMetrics]:
+    """Return the figures of every actor that has run here, by its name."""
+    outcomes: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    buckets: dict[str, defaultdict[str, defaultdict[float, float]]] = {
+        DURATION: defaultdict(partial(defaultdict, float)),
+        WAIT: defaultdict(partial(defaultdict, float)),
+    }
     for family in WorkerMetrics(switchyard_settings().metrics_dir).collect():
         for sample in family.samples if family.name in (DURATION, WAIT, ENDED) else ():
-            if sample.labels.get("actor") != actor:
-                continue
-            if family.name == ENDED and sample.name.endswith("_total"):
-                outcomes[sample.labels["outcome"]] += sample.value
+            actor = sample.labels.get("actor", "")
+            if family.name == ENDED and sample.name.endswith("_total") and sample.value:
+                outcomes[actor][sample.labels["outcome"]] += int(sample.value)
             elif sample.name.endswith("_bucket"):
-                buckets[family.name][float(sample.labels["le"])] += sample.value
-    counted = sorted(((name, int(count)) for name, count in outcomes.items() if count), key=lambda each: -each[1])
-    return ActorMetrics(tuple(counted), _spread(buckets[DURATION]), _spread(buckets[WAIT]))
+                buckets[family.name][actor][float(sample.labels["le"])] += sample.value
+    return {
+        actor: ActorMetrics(
+            tuple(counted.most_common()), _spread(buckets[DURATION][actor]), _spread(buckets[WAIT][actor])
+        )
+        for actor, counted in outcomes.items()
+    }
 
 
 def _spread(buckets: dict[float, float]) -> Percentiles | None:

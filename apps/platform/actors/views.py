@@ -42,7 +42,9 @@ RECENT = 10
 def actors(request: HttpRequest) -> HttpResponse:
     """List every actor of this code."""
     _require(request, VIEW)
-    return _render(request, "list.html", {"title": "Actors", "actors": queries.all_actors()})
+    ran = metrics.all_of_this_machine()
+    rows = [(facts, ran.get(facts.name)) for facts in queries.all_actors()]
+    return _render(request, "list.html", {"title": "Actors", "actors": rows})
 
 
 @require_safe

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import time
+import uuid
 from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from django.utils import timezone
+
 from apps.platform.alerts import resolution, services, silences
+from apps.platform.alerts.channels.parse import channels
+from apps.platform.alerts.errors import UnknownChannel
 from apps.platform.alerts.models import Alert, Silence
+from apps.platform.alerts.notice import Notice
 from apps.platform.audit.services import Who, act
+from apps.platform.conf import switchyard_settings
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
@@ -57,6 +65,29 @@ def unsilence(silence_id: int, *, who: Who, reason: str = "") -> Silence | None:
         if ended is not None:
             entry.detail = {"fingerprint": ended.fingerprint}
         return ended
+
+
+def send_test(name: str, *, who: Who) -> float:
+    """Send one channel a message that says it is a test; return the seconds until it was accepted, at most 5.
+
+    Raises:
+        UnknownChannel: SWITCHYARD_ALERT_URLS names no such channel.
+        ChannelFailed: the channel did not accept it. It is not retried.
+    """
+    found = {channel.name: channel for channel in channels(switchyard_settings().alert_urls)}
+    if name not in found:
+        raise UnknownChannel(name, tuple(found))
+    now = timezone.now()
+    notice = Notice(
+        id=f"test-{uuid.uuid4()}", fingerprint="test", kind="test", severity="warning",
+        title="Test of this channel", sample=f"{who.name} sent it to see that alerts arrive here. Nothing is wrong.",
+        queue="", actor="", count=1, reported=0, first_at=now, last_at=now, link="",
+    )  # fmt: skip
+    with act("alert.test", who=who, target=name) as entry:
+        began = time.monotonic()
+        found[name].send(notice)
+        entry.count = 1
+        return time.monotonic() - began
 
 
 def _named(alerts: Sequence[Alert]) -> tuple[str, dict[str, object]]:

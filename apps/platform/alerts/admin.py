@@ -61,6 +61,7 @@ class AlertAdmin(ReadOnly, AlertViews, ModelAdmin):
         own = [
             path("silences/new/", guard(self.silence_view), name="switchyard_alerts_silence"),
             path("silences/<int:pk>/end/", guard(self.unsilence_view), name="switchyard_alerts_unsilence"),
+            path("channels/test/", guard(self.test_view), name="switchyard_alerts_test"),
             path("<int:pk>/<str:verb>/do/", guard(self.one_view), name="switchyard_alerts_one"),
         ]
         return own + super().get_urls()

@@ -28,6 +28,15 @@ class ChannelFailed(SwitchyardError):
         super().__init__(f"alert channel {channel}: {fact}; retried up to 5 times; check SWITCHYARD_ALERT_URLS")
 
 
+class UnknownChannel(SwitchyardError):
+    """No channel of the settings has the name."""
+
+    def __init__(self, name: str, known: tuple[str, ...]) -> None:
+        super().__init__(
+            f"SWITCHYARD_ALERT_URLS has no channel {name!r}; it has {', '.join(known)}: reload the page of alerts"
+        )
+
+
 class InvalidSilence(SwitchyardError):
     """A silence has no usable end, or no reason."""
 

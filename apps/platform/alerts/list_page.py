@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
 from django.contrib.admin.views.main import ERROR_FLAG, PAGE_VAR, ChangeList
+from django.db.models import Count, QuerySet
 from django.http import HttpRequest
 from django.utils import timezone
 
@@ -34,6 +35,23 @@ class ChannelRow:
     waiting: int
 
 
+@dataclass(frozen=True, slots=True)
+class RuleRow:
+    """What raises an alert, and how many of its alerts are unresolved."""
+
+    name: str
+    when: str
+    of: str
+    kinds: tuple[str, ...]
+    unresolved: int = 0
+
+
+RULES = (
+    RuleRow("Dead letter", "any; one message for each cause in 10 min", "every queue", ("dead_letter",)),
+    RuleRow("Broker", "an error of its server, or memory nearly full; until it is gone", "the broker", ("broker",)),
+)
+
+
 def asks(request: HttpRequest) -> bool:
     """Return whether the address asks for a list of alerts, and not only for those of now."""
     return bool(request.GET.keys() - {ERROR_FLAG})
@@ -58,6 +76,7 @@ def context_of(request: HttpRequest) -> dict[str, Any]:
         "ended_count": resolved.filter(resolved_at__gte=now - RESOLVED_FOR).count(),
         "ended": list(resolved.order_by("-resolved_at", "-id")[:MOST_ENDED]),
         "channels": channel_rows(),
+        "rules": rule_rows(unresolved),
         "tabs": [
             *((text, f"?state__exact={value}" if value else "?", value == state) for text, value in TABS),
             ("All", "?all=", state == "" and asks(request)),
@@ -73,6 +92,14 @@ def links_of(shown: ChangeList) -> dict[str, str]:
         "newer_link": shown.get_query_string({PAGE_VAR: str(number - 1)}) if number > 1 else "",
         "older_link": shown.get_query_string({PAGE_VAR: str(number + 1)}) if number < pages else "",
     }
+
+
+def rule_rows(unresolved: QuerySet[Alert]) -> list[RuleRow]:
+    """Return what raises alerts here; alerts of any other kind are counted in a row of their own."""
+    counted = dict(unresolved.order_by().values_list("kind").annotate(count=Count("id")))
+    found = [replace(rule, unresolved=sum(counted.pop(kind, 0) for kind in rule.kinds)) for rule in RULES]
+    others = sum(counted.values())
+    return [*found, RuleRow("Other", "raised by other code", "", (), others)] if others else found
 
 
 def channel_rows() -> list[ChannelRow]:

@@ -13,11 +13,12 @@ from django.shortcuts import redirect
 from django.template.response import TemplateResponse
 
 from apps.platform.alerts import acts
-from apps.platform.alerts.errors import InvalidSilence
+from apps.platform.alerts.errors import ChannelFailed, InvalidAlertUrl, InvalidSilence, UnknownChannel
 from apps.platform.alerts.models import Alert
 from apps.platform.alerts.queries import title_of
 from apps.platform.alerts.silences import SPANS, end_of
 from apps.platform.audit.services import Who
+from apps.platform.console.formatting import duration
 
 LIST = "admin:switchyard_alerts_alert_changelist"
 PAGE = "admin:switchyard_alerts_alert_change"
@@ -85,6 +86,22 @@ class AlertViews(ModelAdmin):
             messages.warning(request, "That silence is over already.")
         else:
             messages.success(request, "The silence has ended. Alerts from now on are sent.")
+        return redirect(LIST)
+
+    def test_view(self, request: HttpRequest) -> HttpResponse:
+        """Send a test message to one channel."""
+        self._check(request, self.has_silence_permission(request), "silence_alert")
+        if request.method != "POST":
+            return HttpResponseNotAllowed(["POST"])
+        name = request.POST.get("channel", "")[:300]
+        try:
+            took_s = acts.send_test(name, who=Who.of_request(request))
+        except (UnknownChannel, InvalidAlertUrl) as error:
+            messages.error(request, str(error))
+        except ChannelFailed as error:
+            messages.error(request, f"{name} did not accept the test: {error.fact}. Check SWITCHYARD_ALERT_URLS.")
+        else:
+            messages.success(request, f"{name} accepted a test message within {duration(took_s * 1_000)}.")
         return redirect(LIST)
 
     def apply(self, request: HttpRequest, verb: str, alerts: list[Alert]) -> None:

@@ -23,6 +23,7 @@ ACTS: dict[str, str] = {
     "alert.silence": "Silence alerts",
     "alert.unsilence": "End a silence",
     "alert.resolve": "Resolve alerts",
+    "alert.test": "Send a test to a channel",
     "schedule.run": "Run a schedule now",
     "schedule.pause": "Pause a schedule",
     "schedule.resume": "Resume a schedule",

@@ -87,6 +87,11 @@ def newest(*, before: int | None = None, limit: int = PAGE) -> list[Progress]:
     return [progress_of(act) for act in acts[:limit]]
 
 
+def going_on() -> int:
+    """Return how many acts wait or run."""
+    return BulkAct.objects.filter(state__in=(BulkAct.State.WAITING, BulkAct.State.RUNNING)).count()
+
+
 def summary(progress: Progress) -> dict[str, Any]:
     """Return an act as a JSON value."""
     act = progress.act

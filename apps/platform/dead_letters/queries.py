@@ -132,6 +132,13 @@ def groups(
     return found
 
 
+def first_seen(fingerprints: Collection[str]) -> dict[str, datetime]:
+    """Return when the first kept letter of each fingerprint died, whatever became of it since."""
+    # Both values of is_open are named, so that the index is used.
+    rows = DeadLetter.objects.filter(is_open__in=(0, 1), fingerprint__in=fingerprints).order_by()
+    return dict(rows.values_list("fingerprint").annotate(first_at=Min("died_at")))
+
+
 def group_count() -> int:
     """Return the number of groups with open letters."""
     return DeadLetter.objects.filter(is_open=1).order_by().values("fingerprint").distinct().count()

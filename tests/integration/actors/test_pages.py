@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Iterator
 from typing import Any
@@ -12,7 +13,7 @@ from django.contrib.auth.models import Permission, User
 from django.test import Client
 from django.urls import reverse
 
-from apps.platform.actors import ended_jobs
+from apps.platform.actors import ended_jobs, metrics
 from apps.platform.audit.models import AuditEntry
 from apps.platform.dead_letters.models import DeadLetter
 from apps.platform.history.models import JobRow
@@ -71,6 +72,16 @@ def test_the_list_names_queue_pool_options_and_place(actor: Any) -> None:
     assert "rate_limit=&#x27;10/m&#x27;" in page and "redact=(&#x27;pin&#x27;,)" in page
     assert "tests.integration.actors.test_pages" in page and "test_pages.py:" in page
     assert "time_limit=600000" not in page  # the queue's
+
+
+def test_the_list_says_how_attempts_ended_here(actor: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran = metrics.ActorMetrics((("dead", 1_204), ("succeeded", 6)), metrics.Percentiles(1_210, 160.0, 640.0), None)
+    monkeypatch.setattr(metrics, "all_of_this_machine", lambda: {"charge": ran})
+
+    page = client_with("view_operations").get(LIST).content.decode()
+
+    text = " ".join(re.sub(r"<[^>]+>", " ", page.partition(page_of("charge"))[2]).split())
+    assert "1,210 1,204 dead 6 succeeded ≤ 640 ms" in text
 
 
 def test_the_page_shows_code_options_with_their_rules_and_no_secret(actor: Any) -> None:

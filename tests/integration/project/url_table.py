@@ -200,6 +200,10 @@ ROUTES: dict[str, tuple[Row, ...]] = {
         get(ALERTS + "silences/{silence}/end/", *ONLY_POST_ALLOWED),
         post(ALERTS + "silences/{silence}/end/", *ACTS, act="alert.unsilence"),
     ),
+    "admin/switchyard_alerts/alert/channels/test/": (
+        get(ALERTS + "channels/test/", *ONLY_POST_ALLOWED),
+        post(ALERTS + "channels/test/", *ACTS, act="alert.test", channel="log"),
+    ),
     "admin/switchyard_alerts/alert/<int:pk>/<str:verb>/do/": (
         get(ALERTS + "{alert}/acknowledge/do/", *ONLY_POST_ALLOWED),
         post(ALERTS + "{alert}/acknowledge/do/", *ACTS, act="alert.acknowledge"),

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from django.db.models import CharField, Count, Min
+from django.db.models import CharField, Count
 from django.db.models.functions import Cast, Substr
 from django.utils import timezone
 
 from apps.platform.dead_letters.models import DeadLetter
 from apps.platform.dead_letters.pages.tracebacks import own_frame
-from apps.platform.dead_letters.queries import LetterGroup
+from apps.platform.dead_letters.queries import LetterGroup, first_seen
 
 STEPS, STEP = 12, timedelta(minutes=10)
 BAR_PX, GAP_PX, HIGH_PX = 8, 1, 24
@@ -52,7 +52,7 @@ class GroupRow:
 def rows_of(groups: Sequence[LetterGroup]) -> list[GroupRow]:
     """Return the rows of some groups, in their order."""
     names = [group.fingerprint for group in groups]
-    counts, first = _recent(names), _first(names)
+    counts, first = _recent(names), first_seen(names)
     samples = DeadLetter.objects.only("error", "traceback").in_bulk([group.sample for group in groups])
     found = []
     for group in groups:
@@ -102,9 +102,3 @@ def _bars(counts: dict[str, int]) -> tuple[GroupBar, ...]:
 def _start() -> datetime:
     now = timezone.now()
     return now.replace(minute=now.minute // 10 * 10, second=0, microsecond=0) - (STEPS - 1) * STEP
-
-
-def _first(fingerprints: list[str]) -> dict[str, datetime]:
-    # Both values of is_open are named, so that the index is used.
-    rows = DeadLetter.objects.filter(is_open__in=(0, 1), fingerprint__in=fingerprints).order_by()
-    return dict(rows.values_list("fingerprint").annotate(first_at=Min("died_at")))

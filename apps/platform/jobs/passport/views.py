@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.template.response import TemplateResponse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
@@ -13,6 +13,7 @@ from apps.platform.jobs.admin_pages import AWAY, GONE, check, may, render
 from apps.platform.jobs.admin_streams import can_stream
 from apps.platform.jobs.listing.views import without_broker, without_job
 from apps.platform.jobs.passport.family import children_of
+from apps.platform.jobs.passport.json_form import as_json
 from apps.platform.jobs.passport.picture import picture_of
 from apps.platform.jobs.passport.reading import TONES, Passport, passport_of
 from broker.errors import BrokerError
@@ -28,6 +29,9 @@ def passport(request: HttpRequest, job_id: str) -> HttpResponse:
         return without_broker(request)
     if job is None:
         return without_job(request, job_id)
+    if request.GET.get("format") == "json":
+        shown = as_json(job, arguments=may(request, "view_arguments"))
+        return JsonResponse(shown, json_dumps_params={"indent": 2, "ensure_ascii": False})
     context = {
         "title": job.actor,
         "subtitle": job.id,

@@ -35,7 +35,7 @@ def thousands(value: int) -> str:
 
 
 @register.filter
-def a_minute(rate: float) -> str:
+def as_rate(rate: float) -> str:
     """Return a rate: whole from 10 on, else with one digit."""
     return f"{rate:,.0f}" if rate >= 9.95 else f"{rate:.1f}"
 

@@ -225,3 +225,15 @@ def test_a_search_for_what_is_no_jobs_id_is_one_of_errors_and_tags(transactional
     answer = staff(*READER).get(reverse("admin:switchyard_jobs_job_changelist"), {"q": asked})
 
     assert answer.status_code == 302 and "?" in answer["Location"]
+
+
+def test_the_passport_as_json_hides_arguments_from_who_may_not_view_them(retried: JobRow) -> None:
+    address = reverse("admin:switchyard_jobs_job_change", args=[retried.job_id])
+
+    reader, viewer = (staff(*rights).get(address, {"format": "json"}).json() for rights in (READER, ("view_job",)))
+
+    assert reader["arguments"] == {"a": 1, "b": 2} and viewer["arguments"] is None
+    assert (reader["id"], reader["state"], reader["origin"]["user"]) == (retried.job_id, "succeeded", "mia")
+    assert [each["state"] for each in reader["attempts"]][-1] == "succeeded"
+    assert reader["enqueued_at"].endswith("+00:00") or reader["enqueued_at"].endswith("Z")
+    assert f"{address}?format=json" in page_of(retried.job_id, *READER)

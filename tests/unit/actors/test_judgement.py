@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from apps.platform.actors.ended_jobs import ActorHistory, EndedRow, HistoryCount, HistoryFailure, _dead_since
+from apps.platform.actors.judgement import of
+from broker.clock import datetime_of
+
+HOUR_MS = 3_600_000
+
+
+def count(jobs: int, *, dead: int = 0, median_ms: int | None = 100) -> HistoryCount:
+    outcomes = (("succeeded", jobs - dead), *((("dead", dead),) if dead else ()))
+    run_ms = None if median_ms is None else (median_ms, 2 * median_ms)
+    return HistoryCount(HOUR_MS, cut=False, jobs=jobs, outcomes=outcomes, run_ms=run_ms, wait_ms=None)
+
+
+def failure(exception: str) -> HistoryFailure:
+    return HistoryFailure(exception, exception, "text", 1, datetime_of(0), datetime_of(1))
+
+
+def history(hour: HistoryCount, day: HistoryCount | None = None, *exceptions: str) -> ActorHistory:
+    return ActorHistory(hour, day or hour, tuple(map(failure, exceptions)))
+
+
+@pytest.mark.parametrize(
+    ("ended", "word", "level", "sentence"),
+    [
+        (None, "Unknown", "", "How its jobs ended is unknown: the database does not answer."),
+        (history(count(0)), "Quiet", "", "None of its jobs ended in the last day."),
+        (history(count(0), count(1)), "Quiet", "", "None of its jobs ended in the last hour; 1 job in the last day."),
+        (
+            history(count(50)),
+            "Healthy", "ok", "50 jobs ended in the last hour, none gave up, 100 ms each at the median.",
+        ),
+        (
+            history(count(1, median_ms=None)),
+            "Healthy", "ok", "1 job ended in the last hour, none gave up.",
+        ),
+        (
+            history(count(100, dead=5), None, "KeyError"),
+            "Some fail", "warn", "5 jobs of 100 that ended in the last hour gave up, all with KeyError.",
+        ),
+        (
+            history(count(100, dead=6), None, "KeyError", "Timeout"),
+            "Failing", "bad", "6 jobs of 100 that ended in the last hour gave up, of 2 causes.",
+        ),
+        (
+            history(count(20, dead=20)),
+            "Failing", "bad", "20 jobs of 20 that ended in the last hour gave up.",
+        ),
+    ],
+)  # fmt: skip
+def test_an_actor_is_judged_by_its_last_hour(ended: ActorHistory | None, word: str, level: str, sentence: str) -> None:
+    found = of(ended)
+
+    assert (found.word, found.level, found.sentence) == (word, level, sentence)
+
+
+def test_a_slower_actor_is_told_only_with_enough_jobs() -> None:
+    day = count(500, median_ms=100)
+
+    slower, few, little = (
+        of(history(count(jobs, median_ms=ms), day)) for jobs, ms in ((20, 230), (19, 230), (20, 190))
+    )
+
+    assert (slower.word, slower.level) == ("Slower", "warn")
+    assert slower.sentence.endswith("230 ms each at the median: 2.3 times as long as in the last day.")
+    assert (few.word, little.word) == ("Healthy", "Healthy")
+
+
+def test_a_release_is_named_where_it_alone_fails() -> None:
+    ended = replace(history(count(100, dead=41), None, "KeyError"), dead_since="2026.11.3")
+
+    assert of(ended).sentence.endswith("gave up, all with KeyError; since release 2026.11.3, before it none did.")
+
+
+def row(at: int, state: str, release: str) -> EndedRow:
+    return EndedRow(at, state, None, None, None, None, "", "", release)
+
+
+@pytest.mark.parametrize(
+    ("rows", "release"),
+    [
+        ([row(3, "dead", "b"), row(2, "succeeded", "b"), row(1, "succeeded", "a")], "b"),
+        ([row(3, "dead", "b"), row(2, "dead", "a")], ""),
+        ([row(3, "dead", "b"), row(1, "succeeded", "b")], ""),
+        ([row(3, "succeeded", "a"), row(1, "dead", "b")], ""),
+        ([row(3, "dead", ""), row(1, "succeeded", "a")], ""),
+        ([row(1, "succeeded", "a")], ""),
+    ],
+)
+def test_a_release_fails_alone_after_jobs_of_another_one(rows: list[EndedRow], release: str) -> None:
+    assert _dead_since(rows) == release
