@@ -1,0 +1,58 @@
+"""What the how-to pages call a page, a button or a label by its name, in italics, is in a template or the menu."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from apps.platform.frame.navigation import ROOM
+from tests.unit.documentation.pages import ROOT, name_of
+
+PAGES = sorted((ROOT / "docs" / "how-to").glob("*.md"))
+CODE = re.compile(r"^( *)```.*?^\1```|`[^`]*`", flags=re.MULTILINE | re.DOTALL)
+# A name begins with a capital letter or a number; emphasis does not.
+NAMED = re.compile(r"(?<![*\w])\*([A-Z0-9][^*]*)\*(?![*\w])")
+MENU = {*(page.title for page in ROOM), "Operations room"}
+HIDDEN = re.compile(r'<span class="sy-hidden">.*?</span>', flags=re.DOTALL)
+TEMPLATE = re.compile(r"\{\{.*?\}\}|\{%.*?%\}|\$\{.*?\}", flags=re.DOTALL)
+ANYTHING = "\0"
+
+
+def names_of(text: str) -> Iterator[str]:
+    """Yield the names that a page writes in italics; *Operations room › Jobs* is two."""
+    for found in NAMED.findall(CODE.sub("", text)):
+        yield from (" ".join(name.split()) for name in found.split("›"))
+
+
+@cache
+def shown() -> list[re.Pattern[str]]:
+    """Return a pattern for each text between tags of the templates, and for each text of the scripts and views."""
+    texts = set()
+    for file in (ROOT / "apps").rglob("*.*"):
+        if file.suffix == ".html":
+            plain = TEMPLATE.sub(ANYTHING, HIDDEN.sub("", file.read_text(encoding="utf-8")))
+            texts |= set(re.split(r"<[^>]*>", plain))
+        elif file.suffix in (".js", ".py") and "migrations" not in file.parts:
+            texts |= set(re.findall(r'"([^"\n]+)"', file.read_text(encoding="utf-8")))
+            texts |= set(re.findall(r"`([^`\n]+)`", TEMPLATE.sub(ANYTHING, file.read_text(encoding="utf-8"))))
+    kept = {re.sub(r" \(.*\)$", "", " ".join(text.split())) for text in texts if len(re.findall("[A-Za-z]", text)) >= 4}
+    return [re.compile(re.escape(text).replace(re.escape(ANYTHING), ".*")) for text in kept]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_every_name_in_italics_is_on_a_page(page: Path) -> None:
+    for name in names_of(page.read_text(encoding="utf-8")):
+        assert name in MENU or any(text.fullmatch(name) for text in shown()), f"no page of the room shows {name!r}"
+
+
+def test_a_name_that_no_page_shows_is_found() -> None:
+    assert list(names_of("Press *Mangle\n all…* under *Operations room › Jobs*; `*Not this*`, **nor this**.")) == [
+        "Mangle all…",
+        "Operations room",
+        "Jobs",
+    ]
+    assert not any(text.fullmatch("Mangle all…") for text in shown())
