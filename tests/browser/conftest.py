@@ -68,17 +68,7 @@ def open_page(browser: Browser, yard: RoomYard) -> Iterator[Open]:
     opened: list[tuple[BrowserContext, Watch]] = []
 
     def open_one(*, user: str = "ada.byron", scripts: bool = True, phone: bool = False, dark: bool = False) -> Page:
-        context = browser.new_context(
-            base_url=yard.url,
-            viewport=PHONE if phone else DESKTOP,
-            has_touch=phone,
-            java_script_enabled=scripts,
-            color_scheme="dark" if dark else "light",
-            reduced_motion="reduce",
-            service_workers="block",
-        )
-        context.set_default_timeout(PATIENCE_MS)
-        log_in(context, yard, user)
+        context = new_context(browser, yard, user=user, scripts=scripts, phone=phone, dark=dark)
         page = context.new_page()
         opened.append((context, Watch(page)))
         return page
@@ -93,11 +83,27 @@ def open_page(browser: Browser, yard: RoomYard) -> Iterator[Open]:
 @pytest.fixture(scope="module")
 def shared_context(browser: Browser, yard: RoomYard) -> Iterator[BrowserContext]:
     """A context of a module's tests that change nothing: its cache has the assets."""
-    context = browser.new_context(base_url=yard.url, viewport=DESKTOP, reduced_motion="reduce")
-    context.set_default_timeout(PATIENCE_MS)
-    log_in(context, yard, "ada.byron")
+    context = new_context(browser, yard, user="ada.byron")
     yield context
     context.close()
+
+
+def new_context(
+    browser: Browser, yard: RoomYard, *, user: str, scripts: bool = True, phone: bool = False, dark: bool = False
+) -> BrowserContext:
+    """Return a context for a user's pages, which the caller closes."""
+    context = browser.new_context(
+        base_url=yard.url,
+        viewport=PHONE if phone else DESKTOP,
+        has_touch=phone,
+        java_script_enabled=scripts,
+        color_scheme="dark" if dark else "light",
+        reduced_motion="reduce",
+        service_workers="block",
+    )
+    context.set_default_timeout(PATIENCE_MS)
+    log_in(context, yard, user)
+    return context
 
 
 def log_in(context: BrowserContext, yard: RoomYard, user: str) -> None:

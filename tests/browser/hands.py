@@ -1,4 +1,8 @@
-"""Two ways to work a page, with the same words: touches on a phone without JavaScript, and the keyboard alone."""
+"""Three ways to work the pages, with the same words: the keyboard alone, touches on a phone, clicks without JavaScript.
+
+Each hand counts its acts since it was at the overview: links followed and buttons pressed; for the keyboard ``g`` with
+a letter, ``/`` with Enter, and Enter.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +11,22 @@ from typing import Protocol
 
 from playwright.sync_api import Locator, Page, expect
 
-MOST_TABS = 400
+OVERVIEW = "/admin/operations/"
+PHONE_WIDTH = 390
+LEAST_TOUCH = 44.0
+# From one stop to the next within a row or a form, and from row to row.
+MOST_TABS = 30
+MOST_ROWS = 60
+LETTERS = {"Queues": "q", "Workers": "w", "Jobs": "j", "Schedules": "s", "Dead letters": "d", "Alerts": "l"}
+IS_FOCUSED = "node => node === document.activeElement"
+IN_MAIN = "() => document.activeElement !== null && document.querySelector('main').contains(document.activeElement)"
+IN_ROW = "node => node.closest('main tbody tr') !== null"
+IS_IN_FOCUSED_ROW = "node => node.closest('main tbody tr').contains(document.activeElement)"
+# A line of 2 px around it, nothing on top of it.
 FOCUS_IS_SEEN = """node => {
-    const style = getComputedStyle(node);
-    return (style.outlineStyle !== "none" && parseFloat(style.outlineWidth) >= 1) || style.boxShadow !== "none";
+    const style = getComputedStyle(node), box = node.getBoundingClientRect();
+    const over = document.elementFromPoint(box.x + box.width / 2, box.y + Math.min(box.height / 2, 8));
+    return style.outlineStyle !== "none" && parseFloat(style.outlineWidth) >= 2 && node.contains(over);
 }"""
 
 
@@ -18,9 +34,16 @@ class Hand(Protocol):
     """What a person does on a page, who sees only names."""
 
     page: Page
+    acts: int
+
+    def begin(self) -> None:
+        """Open the overview, and count from there."""
 
     def menu(self, title: str) -> None:
         """Open a page from the menu."""
+
+    def find(self, text: str) -> None:
+        """Find anything."""
 
     def act(self, role: str, name: str) -> None:
         """Follow a link or press a button, the first whose name matches a pattern; return on the next page."""
@@ -32,22 +55,34 @@ class Hand(Protocol):
         """Choose an option of the field of a label."""
 
 
-class Touch:
-    """Touches on a phone."""
+class Mouse:
+    """Clicks."""
 
     def __init__(self, page: Page) -> None:
         self.page = page
+        self.acts = 0
+
+    def begin(self) -> None:
+        """Open the overview, and count from there."""
+        self.page.goto(OVERVIEW)
+        self.acts = 0
 
     def menu(self, title: str) -> None:
-        """Open the menu, and a page from it."""
-        self.page.get_by_role("link", name="Menu", exact=True).tap()
+        """Open a page from the menu, which is always there."""
+        self._follow(menu_entry(self.page, title))
+
+    def find(self, text: str) -> None:
+        """Write into the field of the head, and press Enter."""
+        field = self.page.get_by_role("banner").get_by_role("textbox", name=re.compile("^Find"))
+        field.click()
+        field.fill(text)
+        self.acts += 1
         with self.page.expect_navigation(wait_until="domcontentloaded"):
-            menu_entry(self.page, title).tap()
+            field.press("Enter")
 
     def act(self, role: str, name: str) -> None:
-        """Touch a link or a button."""
-        with self.page.expect_navigation(wait_until="domcontentloaded"):
-            control(self.page, role, name).tap()
+        """Click a link or a button."""
+        self._follow(control(self.page, role, name))
 
     def write(self, label: str, text: str) -> None:
         """Write into the field of a label."""
@@ -57,48 +92,107 @@ class Touch:
         """Choose an option of the field of a label."""
         field_of(self.page, label).select_option(label=option)
 
+    def _follow(self, found: Locator) -> None:
+        self.acts += 1
+        with self.page.expect_navigation(wait_until="domcontentloaded"):
+            found.click()
+
+
+class Touch(Mouse):
+    """Touches on a phone, whose pages must not be wider than it, nor their buttons lower than a finger is wide."""
+
+    def menu(self, title: str) -> None:
+        """Open the menu, and a page from it."""
+        self._open_menu()
+        self._follow(menu_entry(self.page, title))
+
+    def find(self, text: str) -> None:
+        """Open the menu, and find from it."""
+        self._open_menu()
+        menu = self.page.get_by_role("navigation", name="Menu")
+        menu.get_by_label("Find anything").fill(text)
+        self._follow(menu.get_by_role("button", name="Find"))
+
+    def _open_menu(self) -> None:
+        self.acts += 1
+        self.page.get_by_role("link", name="Menu", exact=True).tap()
+
+    def _follow(self, found: Locator) -> None:
+        expect(found).to_be_visible()
+        is_button, height = found.evaluate("node => [node.matches('button, .sy-button'), node.offsetHeight]")
+        assert not is_button or height >= LEAST_TOUCH, f"{found} is {height} px high"
+        width = self.page.evaluate("() => document.documentElement.scrollWidth")
+        assert width <= PHONE_WIDTH, f"{self.page.url} is {width} px wide"
+        self.acts += 1
+        with self.page.expect_navigation(wait_until="domcontentloaded"):
+            found.tap()
+
 
 class Keys:
-    """The keyboard alone: Tab to a control whose focus can be seen, then Enter."""
+    """The keyboard alone: ``g`` and a letter, ``/``, ``j`` from row to row, Tab to a control that shows it, Enter."""
 
     def __init__(self, page: Page) -> None:
         self.page = page
+        self.acts = 0
+
+    def begin(self) -> None:
+        """Open the overview, and count from there."""
+        self.page.goto(OVERVIEW)
+        self.acts = 0
 
     def menu(self, title: str) -> None:
-        """Open a page from the menu, which is always there."""
-        self._reach(menu_entry(self.page, title))
+        """Press ``g`` and the letter of a page."""
+        self.acts += 1
+        self.page.keyboard.press("g")
+        with self.page.expect_navigation(wait_until="domcontentloaded"):
+            self.page.keyboard.press(LETTERS[title])
+
+    def find(self, text: str) -> None:
+        """Press ``/``, type, press Enter."""
+        self.page.keyboard.press("/")
+        self.page.keyboard.type(text)
         self._enter()
 
     def act(self, role: str, name: str) -> None:
-        """Tab to a link or a button, and press Enter."""
+        """Go to a link or a button, and press Enter."""
         self._reach(control(self.page, role, name))
         self._enter()
 
     def write(self, label: str, text: str) -> None:
-        """Tab to the field of a label, and type."""
+        """Go to the field of a label, and type."""
         self._reach(field_of(self.page, label))
         self.page.keyboard.press("Control+A")
         self.page.keyboard.type(text)
 
     def choose(self, label: str, option: str) -> None:
-        """Tab to the field of a label, and type the option's name."""
+        """Go to the field of a label, and type the option's name."""
         found = field_of(self.page, label)
         self._reach(found)
         self.page.keyboard.type(option)
         expect(found.locator("option:checked")).to_have_text(option)
 
     def _enter(self) -> None:
+        self.acts += 1
         with self.page.expect_navigation(wait_until="domcontentloaded"):
             self.page.keyboard.press("Enter")
 
     def _reach(self, wanted: Locator) -> None:
         expect(wanted).to_be_visible()
-        for _ in range(MOST_TABS):
-            if wanted.evaluate("node => node === document.activeElement"):
-                assert wanted.evaluate(FOCUS_IS_SEEN), f"the focus on {wanted} cannot be seen"
-                return
+        if wanted.evaluate(IN_ROW):
+            self._press_until("j", wanted, IS_IN_FOCUSED_ROW, MOST_ROWS)
+        elif not self.page.evaluate(IN_MAIN):
             self.page.keyboard.press("Tab")
-        raise AssertionError(f"{wanted} is not reached with {MOST_TABS} times Tab")
+            expect(self.page.get_by_role("link", name="Skip to the content")).to_be_focused()
+            self.page.keyboard.press("Enter")
+        self._press_until("Tab", wanted, IS_FOCUSED, MOST_TABS)
+        assert wanted.evaluate(FOCUS_IS_SEEN), f"the focus on {wanted} cannot be seen"
+
+    def _press_until(self, key: str, wanted: Locator, is_there: str, most: int) -> None:
+        for _ in range(most):
+            if wanted.evaluate(is_there):
+                return
+            self.page.keyboard.press(key)
+        raise AssertionError(f"{wanted} is not reached with {most} times {key}")
 
 
 def menu_entry(page: Page, title: str) -> Locator:

@@ -100,6 +100,17 @@ def test_skip_link_is_the_first_stop_and_leads_to_the_content(page: Page) -> Non
     assert page.evaluate("() => document.querySelector('main').contains(document.activeElement)")
 
 
+def test_focus_stays_where_it_is_when_the_page_changes(page: Page) -> None:
+    page.goto(PLACES["o"])
+    links = page.locator(f"a[href='{PLACES['q']}billing/']")  # in the yard, and beside each job that runs
+    links.nth(1).focus()
+
+    page.evaluate("() => { document.getElementById('sy-live').firstElementChild.id = 'old' }")
+    expect(page.locator("#old")).to_have_count(0)
+
+    expect(links.nth(1)).to_be_focused()
+
+
 def test_no_single_key_changes_anything(page: Page) -> None:
     sent: list[str] = []
     page.on("request", lambda request: sent.append(request.method))

@@ -14,7 +14,7 @@ from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 
 from apps.platform.alerts import list_page, queries
-from apps.platform.alerts.bulk_acknowledge import of_list
+from apps.platform.alerts.bulk_acknowledge import link_of_list, of_list
 from apps.platform.alerts.models import Alert
 from apps.platform.alerts.resolution import UNRESOLVED
 from apps.platform.alerts.silences import in_force
@@ -82,6 +82,7 @@ class AlertAdmin(ReadOnly, AlertViews, ModelAdmin):
         shown = getattr(response, "context_data", None) or {}
         if "cl" in shown:
             shown |= list_page.links_of(shown["cl"])
+            shown["bulk_count"], shown["bulk_link"] = link_of_list(request.GET.dict())
         return response
 
     def change_view(

@@ -25,6 +25,15 @@ def of_list(query: Mapping[str, str]) -> dict[str, str] | None:
     return given
 
 
+def link_of_list(query: Mapping[str, str]) -> tuple[int, str]:
+    """Return how many open alerts match the list's address, and the page that acknowledges them; 0 for none."""
+    given = of_list(query)
+    if given is None or any("\0" in value for value in given.values()):
+        return 0, ""
+    address = reverse("switchyard-bulk-begin", args=[BulkAcknowledge.act])
+    return Alert.objects.filter(state=Alert.State.OPEN, **given).count(), f"{address}?{urlencode(given)}"
+
+
 class BulkAcknowledge:
     """Acknowledge open alerts, oldest row first."""
 

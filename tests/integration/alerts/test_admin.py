@@ -150,3 +150,14 @@ def test_open_alert_is_acknowledged_from_the_list_which_says_who_was_told(alert:
     assert "1 open alert" in page and one(alert, "acknowledge") in page
     assert f"Acknowledge alert {alert.pk}" in page and "Silence for…" in page
     assert "Sent: log " in page and "Nothing is silenced." in page
+
+
+def test_all_open_alerts_that_match_are_acknowledged_by_a_bulk_act(alert: Alert) -> None:
+    client = logged_in("view_alert", "acknowledge_alert")
+
+    page = client.get(LIST, {"kind": alert.kind}).content.decode()
+
+    link = f"{reverse('switchyard-bulk-begin', args=['alert.acknowledge'])}?kind={alert.kind}"
+    assert f'href="{link}">Acknowledge all 1 open…</a>' in page
+    assert "Acknowledge 1 alert" in client.get(link).content.decode()
+    assert "Acknowledge all" not in client.get(LIST, {"q": alert.title}).content.decode()

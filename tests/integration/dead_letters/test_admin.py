@@ -66,6 +66,16 @@ def test_list_counts_bugs_and_shows_open_letters_only(bury: Callable[..., Letter
     assert "the discarded one" in client.get(reverse(LIST), {"state": "all"}).content.decode()
 
 
+def test_filtered_list_says_how_many_match_and_by_what(bury: Callable[..., Letter], client: Client) -> None:
+    mirrored(bury(error="no rate"))
+    mirrored(bury(error="no disk", fingerprint="beef"))
+
+    page = client.get(reverse(LIST), {"q": "disk"}).content.decode()
+
+    assert "2 open dead letters are 2 bugs; 1 matches</h1>" in page
+    assert "Filtered by search disk</summary>" in page
+
+
 def test_link_of_an_alert_shows_its_group(bury: Callable[..., Letter], client: Client) -> None:
     mirrored(bury(error="of this group"))
     mirrored(bury(error="of the other group", fingerprint="beef"))

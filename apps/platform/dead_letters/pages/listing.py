@@ -47,12 +47,13 @@ def context_of(request: HttpRequest) -> dict[str, Any]:
         groups = []
     letters, bugs = queries.open_count(), queries.group_count()
     found = {
-        "sentence": _sentence(letters, bugs, state, filtered=bool(filter)),
+        "sentence": _sentence(letters, bugs, state),
         "letter_count": letters,
         "group_count": bugs if not filter and state != DISCARDED else len(groups),
         "rows": rows_of(groups),
         "of_discarded": state == DISCARDED,
         "filter": filter,
+        "filter_words": [f"{name.replace('_', ' ')} {value}"[:60] for name, value in filter.items()],
         "search": given.get("q", ""),
         "tabs": [(text, f"?state={value}" if value else reverse(_LIST), value == state) for text, value in TABS],
         "fields": list(_fields(given)),
@@ -84,15 +85,14 @@ def links_of(shown: ChangeList) -> dict[str, str]:
 _LIST = "admin:switchyard_dead_letters_deadletter_changelist"
 
 
-def _sentence(letters: int, bugs: int, state: str, *, filtered: bool) -> str:
+def _sentence(letters: int, bugs: int, state: str) -> str:
     if state not in ("", "open"):
         named = {"all": "Every dead letter that is kept", "replayed": "Requeued dead letters"}
         return named.get(state, f"{state.capitalize()} dead letters"[:40])
     if not letters:
         return "No open dead letters"
     verb, plural = ("is", "") if letters == 1 else ("are", "s")
-    text = f"{letters:,} open dead letter{plural} {verb} {bugs:,} bug{'' if bugs == 1 else 's'}"
-    return f"{text}; some of them" if filtered else text
+    return f"{letters:,} open dead letter{plural} {verb} {bugs:,} bug{'' if bugs == 1 else 's'}"
 
 
 def _fields(given: dict[str, str]) -> Iterable[tuple[str, str, list[tuple[str, str, bool]]]]:

@@ -47,6 +47,8 @@ def context_of(wanted: Filter) -> dict[str, Any]:
     query = wanted.to_query()
     return {
         "query": query,
+        "words": [f"{name} {value}"[:60] for name, value in query.items() if name != "failures"]
+        + ["failures, retried ones too"] * wanted.failures,
         "periods": _choices(PERIODS, wanted.since),
         "states": _choices((("", "any"), *((state, state) for state in STEPS)), query.get("state", "")),
         "queues": _choices(

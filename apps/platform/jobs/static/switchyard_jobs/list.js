@@ -112,7 +112,7 @@
     const seconds = Math.round((Date.now() - seen) / 1000);
     page.classList.toggle("sy-stale", failed && !paused);
     page.classList.toggle("sy-paused", paused);
-    const word = paused ? "Paused, last answer" : failed ? "Stale, last answer" : "Polling, last answer";
+    const word = paused ? "Paused" : failed ? "Stale, last answer" : "Live,";
     age.textContent = streams && !failed ? "Live" : `${word} ${seconds} s ago`;
   }
 

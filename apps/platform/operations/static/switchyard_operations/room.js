@@ -4,6 +4,7 @@
 (() => {
   const EVERY_MS = 2000;
   const STALE_MS = 10000;
+  const PRESS_MS = 1000; // a press must end on what it began on, so nothing is exchanged meanwhile
   const room = document.getElementById("sy-room");
   if (!room) return;
   const part = document.getElementById("sy-live");
@@ -15,21 +16,30 @@
   let seen = Date.now();
   let paused = false;
   let asking = false;
+  let pressed = 0;
 
-  // A link by its address, a button by that of its form.
+  // A link by its address, a button by that of its form; a page names the same address more than once.
   function selectorOf(element) {
     const link = element.getAttribute("href");
     if (link) return `a[href="${CSS.escape(link)}"]`;
     const form = element.closest("form")?.getAttribute("action");
     return form ? `form[action="${CSS.escape(form)}"] button` : null;
   }
+  function placeOf(element) {
+    const selector = selectorOf(element);
+    return selector ? { selector, at: [...part.querySelectorAll(selector)].indexOf(element) } : null;
+  }
+  function focus({ selector, at }) {
+    const all = part.querySelectorAll(selector);
+    (all[at] ?? all[0])?.focus({ preventScroll: true });
+  }
 
   function show(html) {
     const next = new DOMParser().parseFromString(html, "text/html").body.firstElementChild;
     if (!next || !next.dataset.verdict) throw new Error("no part of the page in the answer");
-    const focused = part.contains(document.activeElement) ? selectorOf(document.activeElement) : null;
+    const focused = part.contains(document.activeElement) ? placeOf(document.activeElement) : null;
     part.replaceChildren(next);
-    if (focused) part.querySelector(focused)?.focus({ preventScroll: true });
+    if (focused) focus(focused);
     if (next.dataset.verdict !== verdict) {
       verdict = next.dataset.verdict;
       announce.textContent = verdict;
@@ -44,7 +54,8 @@
       const answer = await fetch(room.dataset.live, {
         credentials: "same-origin", redirect: "error", signal: AbortSignal.timeout(STALE_MS),
       });
-      if (answer.ok && !paused) show(await answer.text());
+      const html = answer.ok ? await answer.text() : "";
+      if (html && !paused && Date.now() - pressed > PRESS_MS) show(html);
     } catch {
       // The age below says it: the page keeps what it has.
     } finally {
@@ -67,6 +78,7 @@
     tell();
     fetchPart();
   });
+  part.addEventListener("pointerdown", () => { pressed = Date.now(); });
   bar.hidden = false;
   setInterval(fetchPart, EVERY_MS);
   setInterval(tell, 1000);
