@@ -52,9 +52,11 @@ def no_examination(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def no_kept_verdict() -> None:
-    """Have the pages of a test read the yard themselves: a process keeps the verdict for 2 s."""
+    """Have the pages of a test read the yard themselves: a process keeps verdict and counters for seconds."""
     if strip := sys.modules.get("apps.platform.frame.strip"):
         strip.STRIP.forget()
+    if rates := sys.modules.get("apps.platform.operations.rates"):
+        rates._readings.clear()
 
 
 @pytest.fixture(scope="session")

@@ -95,9 +95,14 @@ ROOM = (
 SETTINGS = (RoomPage("Audit log", "switchyard-audit", "audit", "", "switchyard_audit.view_auditentry"),)
 
 
-def menu(request: HttpRequest) -> tuple[MenuGroup, ...]:
-    """Return the groups of the menu with the pages that the user may see; groups without any are left out."""
-    found = [app for app in admin.site.get_app_list(request) if app["app_label"] not in LEFT_OUT_APPS]
+def menu(request: HttpRequest, known: list[dict[str, Any]] | None = None) -> tuple[MenuGroup, ...]:
+    """Return the groups of the menu with the pages that the user may see; groups without any are left out.
+
+    Args:
+        known: What ``AdminSite.get_app_list`` returns for the request, where the page has it already.
+    """
+    listed = admin.site.get_app_list(request) if known is None else known
+    found = [app for app in listed if app["app_label"] not in LEFT_OUT_APPS]
     folds = [MenuGroup(str(app["name"]), tuple(_model_entries(request, app))) for app in found if not _is_ours(app)]
     groups = [
         MenuGroup("Operations room", tuple(_room_entries(request, ROOM))),

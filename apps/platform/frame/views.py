@@ -64,7 +64,7 @@ def theme(request: HttpRequest) -> HttpResponse:
 
 def _remember(request: HttpRequest, answer: HttpResponse, name: str, value: str) -> None:
     if value:
-        answer.set_cookie(name, value, max_age=YEAR_S, samesite="Lax", secure=request.is_secure())
+        answer.set_cookie(name, value, max_age=YEAR_S, samesite="Lax", httponly=True, secure=request.is_secure())
     else:
         answer.delete_cookie(name, samesite="Lax")
 

@@ -35,7 +35,9 @@ def overview(request: HttpRequest) -> TemplateResponse:
     response = TemplateResponse(request, "switchyard_operations/overview.html", context)
     if chosen:
         shown = "table" if plain else "drawing"
-        response.set_cookie(YARD_COOKIE, shown, max_age=YARD_COOKIE_S, samesite="Lax", httponly=True)
+        response.set_cookie(
+            YARD_COOKIE, shown, max_age=YARD_COOKIE_S, samesite="Lax", httponly=True, secure=request.is_secure()
+        )
     return response
 
 

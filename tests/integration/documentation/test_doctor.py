@@ -28,6 +28,7 @@ def test_the_check_of_the_page_names_what_is_next(
 
     assert (report["verdict"], report["exit_code"]) == ("errors", 2)
     to_do = shown["to_do"](report)
-    assert to_do[0].startswith("pools: slow has no supervisor that reports, and 1 messages wait for it")
+    said = "pools: slow starts nothing, because no pool serves it: no supervisor of it reports; 1 job waits"
+    assert to_do[0].startswith(said)
     assert to_do[0].endswith("-> manage.py runpool slow")
     assert any("manage.py runscheduler" in line for line in to_do[1:])

@@ -94,6 +94,16 @@ def test_a_letter_is_found_by_its_error_and_its_group(admin_client: Client, faci
     assert leads_to(admin_client, row.fingerprint).endswith(f"?fingerprint={row.fingerprint}")
 
 
+def test_letters_are_found_by_the_newest_error_of_their_group_alone(
+    admin_client: Client, facilities: Facilities
+) -> None:
+    for number in range(3):
+        projection.project_or_log(letter(id=f"m{number}", error=f"no invoice {number}"))
+
+    assert "3 open" in found(admin_client, "no invoice 2")
+    assert "Nothing here is named" in found(admin_client, "no invoice 0")
+
+
 def test_an_alert_is_found_by_title_and_number(admin_client: Client, facilities: Facilities) -> None:
     now = timezone.now()
     alert = Alert.objects.create(

@@ -139,6 +139,15 @@ def test_a_theme_leads_to_no_other_site_and_takes_no_other_word(admin_client: Cl
     assert admin_client.post(THEME, {"theme": '"><script>'}).status_code == 400
 
 
+def test_what_is_remembered_is_no_business_of_scripts_or_of_other_sites(admin_client: Client) -> None:
+    admin_client.post(THEME, {"theme": "dark", "keys": "off"}, secure=True)
+    admin_client.get(f"{OVERVIEW}?yard=table", secure=True)
+
+    for name in ("switchyard_theme", "switchyard_keys", "switchyard_yard"):
+        cookie = admin_client.cookies[name]
+        assert (cookie["httponly"], cookie["secure"], cookie["samesite"]) == (True, True, "Lax"), name
+
+
 def test_keys_are_switched_off_and_on(admin_client: Client) -> None:
     admin_client.post(THEME, {"keys": "off"})
     assert 'data-keys="off"' in admin_client.get(QUEUES).content.decode()

@@ -46,9 +46,8 @@ def room_frame(context: Mapping[str, Any]) -> Frame:
         return Frame((), None, "", True, "", timezone.now())
     theme = request.COOKIES.get(THEME_COOKIE, "")
     user = getattr(request, "user", None)
-    groups = (
-        menu(request) if user is not None and user.is_active and user.is_staff and not context.get("is_popup") else ()
-    )
+    shown = user is not None and user.is_active and user.is_staff and not context.get("is_popup")
+    groups = menu(request, context.get("available_apps")) if shown else ()
     return Frame(
         groups=groups,
         current=current(groups),
