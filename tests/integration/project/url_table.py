@@ -188,6 +188,10 @@ ROUTES: dict[str, tuple[Row, ...]] = {
         get(LETTERS + "{letter}/note/", *ONLY_POST_ALLOWED),
         post(LETTERS + "{letter}/note/", *ACTS, act="letter.note", text="x"),
     ),
+    "admin/switchyard_jobs/job/chosen/cancel/": (
+        get("/admin/switchyard_jobs/job/chosen/cancel/?job={job}", *OPERATORS),
+        post("/admin/switchyard_jobs/job/chosen/cancel/", *ACTS, act="job.cancel", job="{job}"),
+    ),
     "admin/switchyard_dead_letters/deadletter/<int:pk>/edit/": (
         get(LETTERS + "{letter}/edit/", *OPERATORS),
         post(LETTERS + "{letter}/edit/", *ACTS, act="letter.edit", arguments=NO_ARGUMENTS, reason="x"),

@@ -129,6 +129,7 @@ def _list(request: HttpRequest, *, asked_id: str = "", status: int = 200) -> Htt
         "asked_id": asked_id,
         "untracked": untracked_job(asked_id),
         "may_cancel": may(request, "cancel_job"),
+        "has_live": any(line.is_live for line in page.lines),
         "none_found": why_none_found(wanted.argument, wanted.actor),
         "is_later": is_later,
         "missing": "" if page.broker_away or page.history_away else why_missing(),

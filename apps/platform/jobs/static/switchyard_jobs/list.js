@@ -28,8 +28,12 @@
   function showRow(next) {
     const old = rows?.querySelector(`tr[data-job="${CSS.escape(next.dataset.job)}"]`);
     if (!old || old.outerHTML === next.outerHTML) return;
-    const focused = old.contains(document.activeElement) ? document.activeElement.getAttribute("href") : null;
+    const active = old.contains(document.activeElement) ? document.activeElement : null;
+    const focused = active?.getAttribute("href");
+    const box = next.querySelector("input[name=job]");
+    if (box && old.querySelector("input[name=job]")?.checked) box.checked = true;
     old.replaceWith(next);
+    if (box && active?.matches("input[name=job]")) box.focus({ preventScroll: true });
     if (focused) next.querySelector(`a[href="${CSS.escape(focused)}"]`)?.focus({ preventScroll: true });
   }
 
