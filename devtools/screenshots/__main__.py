@@ -81,6 +81,8 @@ def _take(shot: Shot, way: str, browser: Browser, yard: RoomYard, names: dict[st
     page = context.new_page()
     page.goto(shot.path.format(**names))
     expect(page.get_by_role("heading", name=re.compile(shot.heading)).first).to_be_visible(timeout=PATIENCE_MS)
+    if shot.text:
+        expect(page.get_by_text(shot.text, exact=True).first).to_be_visible(timeout=PATIENCE_MS)
     page.evaluate("() => document.fonts.ready")
     path = folder / f"{shot.name}-{way}.png"
     path.write_bytes(_optimised(page.screenshot(animations="disabled")))

@@ -18,6 +18,7 @@ class Shot:
         heading: A pattern of the heading that it must show first; "" for any.
         ways: Those of ``docs/screenshots/``: light, dark, phone.
         situation: The yard it is taken in.
+        text: A text that it must show, by a live update if not at first.
     """
 
     name: str
@@ -25,13 +26,14 @@ class Shot:
     heading: str = ""
     ways: tuple[str, ...] = ()
     situation: str = LATE
+    text: str = ""
 
 
 QUEUE = "/admin/operations/queues/default/"
 JOB, LETTER = "/admin/switchyard_jobs/job/", "/admin/switchyard_dead_letters/deadletter/"
 ALERT = "/admin/switchyard_alerts/alert/"
 SHOTS = (
-    Shot("overview", "/admin/operations/", "^default is .* behind", ALL_WAYS),
+    Shot("overview", "/admin/operations/", "^default is .* behind", ALL_WAYS, text="Blocked"),
     Shot("overview-table", "/admin/operations/?yard=table"),
     Shot("queue", QUEUE, ways=BOTH),
     Shot("queues", "/admin/operations/queues/"),
