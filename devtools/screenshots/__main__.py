@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
-from playwright.sync_api import Browser, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, expect, sync_playwright
 
 from devtools.room.yard import RoomYard, room_yard
 from devtools.screenshots.shots import BROKER_AWAY, FIRST_DAY, SHOTS, Shot
@@ -49,7 +49,7 @@ def main() -> int:
         for situation in dict.fromkeys(shot.situation for shot in shots):
             of_situation = [shot for shot in shots if shot.situation == situation]
             with room_yard(empty=situation == FIRST_DAY) as yard:
-                names = _make(situation, yard)
+                names = _make(situation, yard, browser)
                 for shot in of_situation:
                     for way in WAYS if asked.all or not shot.ways else shot.ways:
                         _take(shot, way, browser, yard, names, asked.folder)
@@ -57,27 +57,22 @@ def main() -> int:
     return 0
 
 
-def _make(situation: str, yard: RoomYard) -> dict[str, Any]:
+def _make(situation: str, yard: RoomYard, browser: Browser) -> dict[str, Any]:
     """Make the situation, and return what the addresses name."""
     if situation == FIRST_DAY:
         return {}
     made = yard.make("letters", 12)
     yard.make("make_default_late")
     if situation == BROKER_AWAY and yard.server is not None:
+        context = _context(yard, browser, "light", WIDE)
+        context.new_page().goto("/admin/operations/")  # the web keeps what it has read last
+        context.close()
         yard.server.stop()
     return {"job": made["jobs"][0], "letter": made["letters"][0], "fingerprint": made["fingerprint"]}
 
 
 def _take(shot: Shot, way: str, browser: Browser, yard: RoomYard, names: dict[str, Any], folder: Path) -> None:
-    scheme, (width, height) = WAYS[way]
-    context = browser.new_context(
-        base_url=yard.url,
-        viewport={"width": width, "height": height},
-        color_scheme="dark" if scheme == "dark" else "light",
-        reduced_motion="reduce",
-    )
-    context.set_default_timeout(PATIENCE_MS)
-    context.add_cookies([{"name": "sessionid", "value": yard.facts["sessions"]["ada.byron"], "url": yard.url}])
+    context = _context(yard, browser, *WAYS[way])
     page = context.new_page()
     page.goto(shot.path.format(**names))
     expect(page.get_by_role("heading", name=re.compile(shot.heading)).first).to_be_visible(timeout=PATIENCE_MS)
@@ -88,6 +83,18 @@ def _take(shot: Shot, way: str, browser: Browser, yard: RoomYard, names: dict[st
     path.write_bytes(_optimised(page.screenshot(animations="disabled")))
     sys.stdout.write(f"{path}: {path.stat().st_size:,} bytes\n")
     context.close()
+
+
+def _context(yard: RoomYard, browser: Browser, scheme: str, size: tuple[int, int]) -> BrowserContext:
+    context = browser.new_context(
+        base_url=yard.url,
+        viewport={"width": size[0], "height": size[1]},
+        color_scheme="dark" if scheme == "dark" else "light",
+        reduced_motion="reduce",
+    )
+    context.set_default_timeout(PATIENCE_MS)
+    context.add_cookies([{"name": "sessionid", "value": yard.facts["sessions"]["ada.byron"], "url": yard.url}])
+    return context
 
 
 def _optimised(png: bytes) -> bytes:

@@ -24,6 +24,7 @@ from apps.platform.operations.queries import PoolState, YardState
 from apps.platform.operations.rows import Row, yard_rows
 from apps.platform.operations.svg import Drawing, draw
 from apps.platform.operations.timeouts import NoAnswer
+from apps.platform.operations.yard import kept_rows
 from apps.platform.operations.yard.state_words import most_held, shown_rows
 from apps.platform.schedules import queries as schedules
 from apps.platform.schedules.queries import ScheduleRow
@@ -52,7 +53,8 @@ class Room:
     """The overview at one moment.
 
     ``alerts`` is ``None`` while the database is unavailable, ``running`` while the broker is. ``unwritten`` says why
-    ended jobs are missing in the history; "" when none is.
+    ended jobs are missing in the history; "" when none is. While the broker is away ``old_rows`` have the last figures
+    that this process has read, at ``old_at``.
     """
 
     verdict: Verdict
@@ -67,12 +69,22 @@ class Room:
     away: bool
     running: list[RunningJob] | None
     unwritten: str
+    old_rows: tuple[tuple[Row, Drawing], ...] = ()
+    old_at: datetime | None = None
+
+    @property
+    def drawn_rows(self) -> tuple[tuple[Row, Drawing], ...]:
+        """The rows that the page draws."""
+        return self.old_rows or self.rows
 
 
 def overview() -> Room:
     """Read the overview; waits at most 2 s for the broker."""
     facts, away = _FACTS.read()
     state = facts.state if facts else None
+    old = kept_rows.kept_rows() if state is None else None
+    if state is not None and not away:
+        kept_rows.keep(state)
     rows = shown_rows(facts) if facts else yard_rows(declared_yard(), None)
     latest: tuple[Alert, ...] | None
     try:
@@ -96,6 +108,8 @@ def overview() -> Room:
         away=state is None,
         running=facts.running if facts else None,
         unwritten=why_missing() if state and not away and not told else "",
+        old_rows=tuple((row, draw(row)) for row in old.rows) if old else (),
+        old_at=old.at if old else None,
     )
 
 

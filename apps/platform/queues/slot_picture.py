@@ -83,7 +83,7 @@ def picture_of(runs: Iterable[SlotRun], slots: int, now: int, *, late_after_ms: 
     found = sorted(runs, key=lambda run: now if run.ended_at is None else run.ended_at, reverse=True)
     cut = len(found) > MOST_BLOCKS
     found = found[:MOST_BLOCKS]
-    began = now - SPAN_MS
+    began = max(now - SPAN_MS, min((run.started_at for run in found), default=now) - LEAST_SPAN_MS)
     if cut:
         ends = [run.ended_at for run in found if run.ended_at is not None]
         began = min(max(began, min(ends, default=began)), now - LEAST_SPAN_MS)

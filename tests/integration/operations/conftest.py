@@ -7,6 +7,7 @@ import pytest
 from django.contrib.auth.models import Permission, User
 from django.test import Client
 
+from apps.platform.operations.yard import kept_rows
 from broker.interface import Facilities
 from broker.stores.pool_reports import PoolReport
 from tests.factories.brokers import broker_without_server
@@ -14,7 +15,8 @@ from tests.factories.brokers import broker_without_server
 
 @pytest.fixture
 def broker_away() -> Iterator[None]:
-    """The broker does not answer."""
+    """The broker does not answer, and this process has not read it before."""
+    kept_rows.forget()
     with broker_without_server():
         yield
 

@@ -22,6 +22,7 @@ from broker.interface import Facilities
 from broker.stores.ended_jobs import EndedJob
 from broker.stores.job_steps import ended_step
 from broker.stores.pool_reports import PoolReport
+from tests.factories.brokers import broker_without_server
 from tests.factories.letters import letter
 
 pytestmark = pytest.mark.django_db
@@ -110,6 +111,17 @@ def test_broker_that_is_away_leaves_a_page_that_says_so(watcher: Client, broker_
     assert "No job can be sent or seen from here, because the broker does not answer" in text
     assert "unknown unknown" in text and "3 by" not in text
     assert text.count("Unknown broker away") == ROWS
+
+
+def test_broker_that_has_gone_leaves_the_last_numbers_as_old_ones(watcher: Client, slow_pool: PoolReport) -> None:
+    watcher.get(PAGE)
+
+    with broker_without_server():
+        text = text_of(watcher.get(PAGE).content.decode())
+
+    assert re.search(r"The yard, (just now|[\w. ]+ ago) Last known at [\d:]+ UTC, not live\.", text)
+    assert "1 of 2 busy" in text and text.count("Unknown broker away") == ROWS
+    assert "No job can be sent or seen from here" in text and "1 of 2 302 MB" not in text
 
 
 def test_database_that_is_away_leaves_the_queues(

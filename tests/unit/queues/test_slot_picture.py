@@ -23,7 +23,7 @@ def test_runs_at_the_same_time_are_on_lines_of_their_own() -> None:
     assert [(block.y, block.kind) for block in found.blocks] == [(0, "live"), (26, "ok"), (26, "live")]
     assert [block.x + block.width == WIDTH for block in found.blocks] == [True, False, True]
     assert found.blocks[0].title == "export, 1 min 00 s so far"
-    assert (found.slots, found.span, found.has_long) == (4, "4 min 00 s", False)
+    assert (found.slots, found.span, found.has_long) == (4, "1 min 05 s", False)
 
 
 def test_runs_longer_than_the_promise_of_a_late_queue_are_marked() -> None:
