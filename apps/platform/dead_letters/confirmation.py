@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -79,6 +80,7 @@ def of_rows(action: str, rows: Sequence[DeadLetter], *, to: str = "", back: str)
             f"{count:,}, died {first:%Y-%m-%d %H:%M} to {last:%Y-%m-%d %H:%M} UTC. Later ones are not touched.",
         ),
         ("Queues", queues),
+        *((("Owners", owners),) if (owners := _owners(rows)) else ()),
         ("Undo", UNDO[action]),
         *((("Instead", INSTEAD[action]),) if action in INSTEAD else ()),
     )
@@ -94,3 +96,12 @@ def of_rows(action: str, rows: Sequence[DeadLetter], *, to: str = "", back: str)
         back=back,
         ids=",".join(str(row.pk) for row in rows),
     )
+
+
+def _owners(rows: Sequence[DeadLetter]) -> str:
+    """Return whose jobs are hit, the most first; "" where no letter names an owner."""
+    options = [row.payload.get("options") if isinstance(row.payload, dict) else None for row in rows]
+    counted = Counter(str(each["owner"])[:80] for each in options if isinstance(each, dict) and each.get("owner"))
+    named = [f"{owner} ({count:,})" for owner, count in counted.most_common(3)]
+    more = f" and {len(counted) - 3:,} more" if len(counted) > 3 else ""
+    return f"{', '.join(named)}{more}"

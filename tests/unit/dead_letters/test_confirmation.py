@@ -42,3 +42,15 @@ def test_only_discarding_is_destructive() -> None:
         False,
         True,
     ]
+
+
+def test_owners_are_named_with_the_jobs_of_theirs_that_are_hit() -> None:
+    hit = rows(7)
+    for row, owner in zip(hit, ("nordwind", "nordwind", "acme", "globex", "initech", ""), strict=False):
+        row.payload = {"options": {"owner": owner}}
+    hit[6].payload = "unreadable"
+
+    facts = dict(of_rows("discard", hit, back="/").facts)
+
+    assert facts["Owners"] == "nordwind (2), acme (1), globex (1) and 1 more"
+    assert "Owners" not in dict(of_rows("discard", hit[5:], back="/").facts)
