@@ -20,6 +20,7 @@ from typing import Any
 import psutil
 import urllib3
 
+from apps.platform.workers.shared.parent_death import die_with_parent
 from benchmarks.bench import Bench, Benchmark, Figures
 from benchmarks.peers import PEERS, Peer
 from benchmarks.throwaway_yard import ROOT, ThrowawayYard, throwaway_yard
@@ -91,7 +92,7 @@ def measure(bench: Bench, peer: Peer) -> Figures:
 def _fill(yard: ThrowawayYard, waiting: int, letters: int) -> dict[str, Any]:
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.room_yard.fill", str(waiting), str(letters)],
-        cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True,
+        cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True, preexec_fn=die_with_parent(15),
     )  # fmt: skip
     made: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return made
@@ -129,7 +130,10 @@ def _cpu_s(pools: psutil.Process) -> float:
 def _sender() -> Iterator[None]:
     """Send jobs at an even rate from a process of their own."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.room_yard.send", str(RATE_PER_S)], cwd=ROOT, env=dict(os.environ)
+        [sys.executable, "-m", "benchmarks.room_yard.send", str(RATE_PER_S)],
+        cwd=ROOT,
+        env=dict(os.environ),
+        preexec_fn=die_with_parent(15),
     )
     try:
         yield

@@ -12,6 +12,7 @@ from typing import Any
 import django
 
 AT_ONCE = 2_000
+TRIES = 20
 BUGS = 200
 TRACEBACK = (
     "Traceback (most recent call last):\n" + '  File "shop/prices.py", line 12, in rate\n    raise KeyError\n' * 20
@@ -38,12 +39,26 @@ def _fill_queue(count: int) -> str:
     assert isinstance(broker, RedisBroker)
     first = ""
     for numbers in _batches(count):
-        sent = broker.enqueue_many(
+        messages = [
             wait_in_line.message_with_options(kwargs={"customer": f"customer-{number % 5_000}", "number": number})
             for number in numbers
-        )
-        first = first or sent[0].message_id
+        ]
+        _send(broker, messages)
+        first = first or messages[0].message_id
     return first
+
+
+def _send(broker: Any, messages: list[Any]) -> None:
+    """Send messages; once more where a busy machine's server did not answer in time: a message is sent only once."""
+    from broker.errors import BrokerUnavailable
+
+    for left in reversed(range(TRIES)):
+        try:
+            broker.enqueue_many(messages)
+            return
+        except BrokerUnavailable:
+            if not left:
+                raise
 
 
 def _fill_letters(count: int) -> int:

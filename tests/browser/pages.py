@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import pytest
+
 from devtools.room.yard import RoomYard
 from tests.integration.project.url_table import MODELS, ROUTES, Row
 
@@ -85,4 +87,21 @@ def _is_page(row: Row) -> bool:
 
 # Models whose rows the yard does not write.
 ROWLESS = frozenset({"django_dramatiq/task"})
+# Models of which every page is walked; of the others, the pages that have the same template are walked with --long.
+EXAMPLES = ("auth/user", "shop/invoice", "webhooks/delivery")
 PAGES = _pages()
+
+
+def is_repeated(template: str, *, but: tuple[str, ...] = ()) -> bool:
+    """Return whether a page has the template of an example's page; ``but`` names endings that never count."""
+    of = next((label for label in MODELS if template.startswith(f"/admin/{label}/")), "")
+    generic = template == f"/admin/{of}/" or template.endswith(("/add/", "/change/", "/history/", "/delete/"))
+    own = of.startswith("switchyard_")
+    return bool(of) and generic and not own and of not in EXAMPLES and not template.endswith(but)
+
+
+def walked(*, but: tuple[str, ...] = ()) -> list[Any]:
+    """Return the parameters of a test of every page: the mark ``long`` on what repeats an example."""
+    return [
+        pytest.param(template, marks=[pytest.mark.long] if is_repeated(template, but=but) else []) for template in PAGES
+    ]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 from axe_playwright_python.base import AXE_SCRIPT
-from playwright.sync_api import BrowserContext, Page, Response
+from playwright.sync_api import Browser, BrowserContext, Page, Response
 
-from tests.browser.conftest import PHONE
-from tests.browser.pages import PAGES, Sample
+from devtools.room.yard import RoomYard
+from tests.browser.conftest import DESKTOP, PHONE, new_context
+from tests.browser.pages import Sample, walked
 from tests.browser.watching import Watch
 
 # Rules that depend on the width; colours do not.
@@ -31,29 +32,60 @@ SIDEWAYS = """() => {
 }"""
 
 
-@pytest.mark.parametrize("template", PAGES)
-def test_page_is_sound_in_light_and_dark_wide_and_narrow(
-    template: str, shared_context: BrowserContext, sample: Sample
-) -> None:
+# Pages that somebody sees who is not, or may not.
+DOORS = {
+    "login": ("", "/admin/login/?next=/admin/operations/", 200),
+    "forbidden": ("r.holm", "/admin/auth/user/", 403),
+    "forbidden act": ("r.holm", "/admin/operations/queues/default/purge/", 403),
+    "wrong id": ("ada.byron", "/admin/switchyard_jobs/job/no-such-job/", 404),
+}
+
+
+@pytest.fixture(scope="module")
+def tab(shared_context: BrowserContext) -> tuple[Page, Watch]:
+    """One tab for every page: a new one costs as much as a page."""
     page = shared_context.new_page()
+    return page, Watch(page)
+
+
+# Lists and forms of every model: what they show differs by the model.
+@pytest.mark.parametrize("template", walked(but=("/change/", "/add/")))
+def test_page_is_sound_in_light_and_dark_wide_and_narrow(
+    template: str, tab: tuple[Page, Watch], sample: Sample
+) -> None:
+    page, watch = tab
+    watch.errors.clear()
+
+    wrong = faults(page, sample.path(template)) + watch.errors
+
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_page_of_who_may_not_is_sound(door: str, browser: Browser, yard: RoomYard) -> None:
+    user, address, status = DOORS[door]
+    context = new_context(browser, yard, user=user)
+    page = context.new_page()
     watch = Watch(page)
     try:
-        wrong = faults(page, sample.path(template)) + watch.errors
+        assert page.request.get(address).status == status
+        wrong = faults(page, address) + watch.errors
     finally:
-        page.close()
+        context.close()
 
     assert not wrong, "\n".join(wrong)
 
 
 def faults(page: Page, address: str) -> list[str]:
     """Open a page and return what is wrong with it."""
+    page.set_viewport_size(DESKTOP)
+    page.emulate_media(color_scheme="light")
     answer = page.goto(address, wait_until="load")
     assert answer is not None
     if answer.status >= 500:
         return [f"answered with {answer.status}: {page.inner_text('body')[:2_000]}"]
     found = policy_faults(answer)
     page.evaluate(AXE_SCRIPT)
-    page.emulate_media(color_scheme="light")
     found += [f"light: {rule}" for rule in page.evaluate(AXE, None)]
     found += _sideways(page, "1440 px")
     page.emulate_media(color_scheme="dark")
