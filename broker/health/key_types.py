@@ -26,12 +26,14 @@ def wrong_types(families: Iterable[QueueKeys], answers: Sequence[Any]) -> list[S
     ]
     if not wrong:
         return []
+    one = len(wrong) == 1
     more = f" and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
     return [
         ServerFinding(
             "wrong_type",
             "error",
-            f"something else wrote to keys of the broker: {', '.join(wrong[:SHOWN])}{more} hold what they never do",
+            f"something else wrote to {len(wrong)} {'key' if one else 'keys'} of the broker: "
+            f"{', '.join(wrong[:SHOWN])}{more} {'holds what it never does' if one else 'hold what they never do'}",
             "Give Switchyard a server or a database of its own; look at these keys, then delete or rename them.",
         )
     ]

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,14 @@ from broker.keys.keys import Keys
 from broker.queue.operations import QueueOperations
 from broker.redis.calls import RedisCalls
 from broker.redis.connections import connect
+from broker.shapes import QueueStats
+from tests.chaos.postgres import PostgresUnderTest
 from tests.chaos.server import ServerUnderTest
 from tests.chaos.verdict_yard.yard import YARD
 from tests.waiting import wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
+WATCHER = (sys.executable, "-m", "tests.chaos.verdict_yard.watcher")
 TABLE = "CREATE TABLE IF NOT EXISTS verdict_row (id INTEGER PRIMARY KEY, job VARCHAR(60))"
 # What may be said still of a situation that has ended.
 LASTING = re.compile(
@@ -39,10 +43,14 @@ Line = dict[str, Any]
 
 
 class WatchedYard:
-    """Real pools, a scheduler, a history writer and a reader of the overview, as processes."""
+    """Real pools, a scheduler, a history writer and a reader of the overview, as processes.
 
-    def __init__(self, folder: Path, server: ServerUnderTest) -> None:
-        self.folder, self.server = folder, server
+    Args:
+        postgres: Its database, with the table that jobs write to; by default an SQLite file, which this one makes.
+    """
+
+    def __init__(self, folder: Path, server: ServerUnderTest, postgres: PostgresUnderTest | None = None) -> None:
+        self.folder, self.server, self.postgres = folder, server, postgres
         self.database = folder / "db.sqlite3"
         self.environment = {
             **os.environ,
@@ -50,7 +58,7 @@ class WatchedYard:
             "SWITCHYARD_BROKER_URL": server.url,
             "SWITCHYARD_STATE_DIR": str(folder),
             "PROMETHEUS_MULTIPROC_DIR": str(folder / "metrics"),
-            "DATABASE_URL": f"sqlite:///{self.database}",
+            "DATABASE_URL": postgres.url if postgres else f"sqlite:///{self.database}",
             "PYTHONPATH": str(ROOT),
         }
         self.broker = build_yard(YARD, connect(server.url), Keys())
@@ -60,13 +68,13 @@ class WatchedYard:
 
     def start(self) -> None:
         """Start everything and wait until the overview reports nothing but what lasts."""
-        self._manage("migrate", "--verbosity=0")
-        with contextlib.closing(sqlite3.connect(self.database)) as connection, connection:
-            connection.execute(TABLE)
+        self.manage("migrate", "--verbosity=0")
+        if self.postgres is None:
+            self.execute(TABLE)
         for command in (("runscheduler",), ("runhistory",), ("runpools", "--no-history")):
             self.launch(command[0], *command)
-        wait_for(lambda: "pools: all ready" in self.log("runpools"), 240, what="pools ready")
-        self._watch()
+        wait_for(lambda: "pools: all ready" in self.log("runpools"), 240 * slack(), what="pools ready")
+        self.watch("watcher", *WATCHER)
         self.settle()
 
     def launch(self, name: str, *arguments: str, **environment: str) -> subprocess.Popen[bytes]:
@@ -110,9 +118,18 @@ class WatchedYard:
             message: Message[Any] = Message(queue_name=queue, actor_name=actor, args=args, kwargs={}, options={})
             self.broker.enqueue(message)
 
+    def stats(self, queue: str) -> QueueStats:
+        """Return the figures of a queue."""
+        return facilities(self.broker).transport.stats(queue)
+
     def waiting(self, queue: str) -> int:
         """Return how many messages of a queue wait."""
-        return facilities(self.broker).transport.stats(queue).live.waiting
+        return self.stats(queue).live.waiting
+
+    def execute(self, statement: str) -> None:
+        """Execute a statement in the database, from outside."""
+        with contextlib.closing(sqlite3.connect(self.database, timeout=30)) as connection, connection:
+            connection.execute(statement)
 
     def find(self, pattern: str, since: float, within_s: float, *, first: bool = True) -> tuple[Line, dict[str, str]]:
         """Wait for a sentence of the overview; return the line and the finding.
@@ -158,30 +175,51 @@ class WatchedYard:
 
     def manage(self, *arguments: str) -> None:
         """Run ``manage.py`` with arguments."""
-        self._manage(*arguments)
-
-    def _manage(self, *arguments: str) -> None:
         done = subprocess.run(
             [sys.executable, str(ROOT / "manage.py"), *arguments], env=self.environment, capture_output=True, text=True
         )
         assert done.returncode == 0, done.stderr
 
-    def _watch(self) -> None:
-        with (self.folder / "watcher.log").open("ab") as output:
+    def watch(self, name: str, *command: str, **environment: str) -> subprocess.Popen[bytes]:
+        """Start a reader of the overview, and return it when it has added its first line."""
+        with (self.folder / f"{name}.log").open("ab") as output:
             process = subprocess.Popen(
-                [sys.executable, "-m", "tests.chaos.verdict_yard.watcher"], env=self.environment, cwd=ROOT,
+                command, env={**self.environment, **environment}, cwd=ROOT,
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=output, start_new_session=True,
             )  # fmt: skip
-        self.processes["watcher"] = process
+        self.processes[name] = process
+        began = threading.Event()
 
         def read() -> None:
             assert process.stdout is not None
             with contextlib.suppress(ValueError):  # closed at the end
                 for line in process.stdout:
                     self.lines.append(json.loads(line))
+                    began.set()
 
         threading.Thread(target=read, daemon=True).start()
-        wait_for(lambda: self.lines, 120, what="first line of the watcher")
+        wait_for(began.is_set, 120 * slack(), what=f"first line of {name}")
+        return process
+
+
+@contextlib.contextmanager
+def endpoint() -> Iterator[tuple[str, dict[str, int]]]:
+    """Serve HTTP that answers 500; give its URL, and the status, which may be changed."""
+    answer = {"status": 500}
+
+    class Endpoint(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.send_response(answer["status"])
+            self.send_header("content-length", "0")
+            self.end_headers()
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Endpoint) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/", answer
+        server.shutdown()
 
 
 def slack() -> float:
@@ -201,7 +239,7 @@ def stopped(pid: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def steadily(act: Callable[[], None], every_s: float) -> Iterator[None]:
+def steadily(act: Callable[[], object], every_s: float) -> Iterator[None]:
     """Act every so often in a thread for the time of the block."""
     over = threading.Event()
 

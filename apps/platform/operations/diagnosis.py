@@ -9,16 +9,16 @@ from fnmatch import fnmatchcase
 from apps.platform.console.formatting import counted, duration, times
 from apps.platform.operations.findings import absent_pools, held, lateness
 from apps.platform.operations.findings.facts import YardFacts
-from apps.platform.operations.findings.finding import LOOK_AGAIN, Act, Finding, FindingGroup
+from apps.platform.operations.findings.finding import CHECK_BROKER, Act, Finding, FindingGroup
 from apps.platform.operations.findings.precedence import Level, Ranked, ranked
 from apps.platform.operations.findings.scheduler import look_at_schedules
 from apps.platform.operations.rows import Row
 from apps.platform.operations.server_state import ServerState
+from broker.health.server import ServerFinding
 from broker.shapes import LaneStats
 
 BROKER, SCHEDULER, LETTERS, CHECKS = map(FindingGroup, ("broker", "scheduler", "dead letters", "checks"))
 LETTERS_PAGE = "admin:switchyard_dead_letters_deadletter_changelist"
-CHECK_AGAIN = Act("Check the broker again", LOOK_AGAIN)
 ON_TIME = "Every queue is on time"
 # What is judged from the present state; the last examination is seconds old, and may say what has ended since.
 JUDGED_NOW = (
@@ -61,17 +61,20 @@ class Verdict:
         return self.act.href if self.act else ""
 
 
-def diagnose(facts: YardFacts | None, examined: Iterable[Finding] | None, open_letters: int, away: str = "") -> Verdict:
+def diagnose(
+    facts: YardFacts | None, examined: Iterable[Finding] | None, open_letters: int, away: str | ServerFinding = ""
+) -> Verdict:
     """Return the verdict.
 
     Args:
         facts: ``None`` while the broker is unavailable.
         examined: Findings of the last examination; ``None`` before the first has ended.
         open_letters: Number of dead letters not triaged yet.
-        away: How the broker is unavailable, as half a sentence.
+        away: How the broker is unavailable, as half a sentence; or what is wrong with it while it answers.
     """
     if facts is None:
-        return _verdict(ranked([_broker_away(away)]), ())
+        unknown = _server(ServerState(findings=(away,))) if isinstance(away, ServerFinding) else [_broker_away(away)]
+        return _verdict(ranked(unknown), ())
     known = examined if examined is not None else [_pending()]
     kept = [found for found in known if not any(fnmatchcase(found.name, name) for name in JUDGED_NOW)]
     return _verdict(ranked([*_now(facts, open_letters), *kept]), _figures(facts, open_letters))
@@ -98,7 +101,7 @@ def _verdict(found: Sequence[Ranked], figures: tuple[tuple[str, str], ...]) -> V
     first, *others = found
     sentence = first.sentence
     if first.level == "ok":
-        sentence = f"{ON_TIME}; {sentence}"
+        sentence = f"{ON_TIME}; {first.clause}"
     return Verdict(
         first.level,
         first.rank.label,
@@ -121,7 +124,7 @@ def _broker_away(how: str) -> Finding:
         "manage.py broker",
         then="Whether workers reach it is not known from here. New jobs are refused with 503 until it answers; pools "
         "try again by themselves. Check that the server runs and that SWITCHYARD_BROKER_URL names it.",
-        act=CHECK_AGAIN,
+        act=CHECK_BROKER,
     )
 
 
@@ -135,11 +138,11 @@ def _server(server: ServerState) -> Iterable[Finding]:
             server.remedy,
             # The rest of the page follows from this: reports and leases expire when they cannot be written.
             then=f"{server.remedy} Pools and scheduler merely cannot report: there is no need to restart them.",
-            act=CHECK_AGAIN,
+            act=CHECK_BROKER,
         )
     for found in server.findings:
         then = f"{found.remedy}{_FOLLOWS.get(found.code, '')}"
-        yield BROKER.finding(found.severity, found.code, found.seen, "", found.remedy, then=then, act=CHECK_AGAIN)
+        yield BROKER.finding(found.severity, found.code, found.seen, "", found.remedy, then=then, act=CHECK_BROKER)
 
 
 # Consequences of a finding that the rest of the page does not show, by code.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from dataclasses import dataclass
 from datetime import datetime
@@ -22,13 +23,16 @@ from apps.platform.operations.findings.facts import YardFacts, facts_of
 from apps.platform.operations.metrics_broker import YARD_STATE
 from apps.platform.operations.queries import PoolState, YardState
 from apps.platform.operations.rows import Row, yard_rows
+from apps.platform.operations.server_state import read_server_state
 from apps.platform.operations.svg import Drawing, draw
 from apps.platform.operations.timeouts import NoAnswer
 from apps.platform.operations.yard import kept_rows
 from apps.platform.operations.yard.state_words import most_held, shown_rows
 from apps.platform.schedules import queries as schedules
 from apps.platform.schedules.queries import ScheduleRow
-from broker.errors import BrokerError
+from broker.errors import BrokerError, BrokerRefused
+from broker.health.server import ServerFinding
+from broker.interface import facilities
 
 TIMEOUT_S = 2.0
 # A broker that was read before is called away once it has not answered for so long; what was read a while ago is gone.
@@ -126,7 +130,7 @@ class KeptFacts:
         self._kept: YardFacts | None = None
         self._read_s = 0.0
 
-    def read(self) -> tuple[YardFacts | None, str]:
+    def read(self) -> tuple[YardFacts | None, str | ServerFinding]:
         """Return the facts, and why they are not of now; ``None`` where the last ones are too old, or it is certain."""
         try:
             facts = facts_of(YARD_STATE.result(TIMEOUT_S))
@@ -136,6 +140,8 @@ class KeptFacts:
                 return None, f"the broker does not answer within {TIMEOUT_S:g} s"
             away = f"the broker has not answered for {duration(silent_s * 1_000)}"
             return (self._kept if silent_s < SILENT_S else None), away
+        except BrokerRefused as error:
+            return None, _refusal(error)
         except BrokerError:
             absence = switchyard_settings().absence
             return None, f"the broker does not answer{f': {absence.fact}' if absence.fact else ''}"
@@ -144,6 +150,15 @@ class KeptFacts:
 
 
 _FACTS = KeptFacts()
+
+
+def _refusal(error: BrokerRefused) -> str | ServerFinding:
+    """Return what is wrong with a server that answers with an error, such as a key that another program wrote."""
+    found = facilities().records
+    with contextlib.suppress(BrokerError):
+        for finding in read_server_state(found.calls, found.keys).errors:
+            return finding
+    return f"the broker answers with an error: {error.cause.partition(' ')[0]}"
 
 
 def _pool_row(name: str, state: YardState | None) -> PoolRow:

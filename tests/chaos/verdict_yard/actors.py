@@ -8,6 +8,7 @@ import threading
 import dramatiq
 import urllib3
 from django.db import connection, transaction
+from periodiq import cron
 
 from middleware.errors import PermanentFailure
 
@@ -22,6 +23,12 @@ dramatiq.actor(work, actor_name="login_mail", queue_name="urgent")
 dramatiq.actor(work, actor_name="slow_report", queue_name="urgent")
 dramatiq.actor(work, actor_name="welcome", queue_name="default", rate_limit="10/m")
 dramatiq.actor(work, actor_name="ping_hook", queue_name="hooks")
+dramatiq.actor(work, actor_name="long_export", queue_name="reports")
+
+
+@dramatiq.actor(queue_name="default", periodic=cron("*/5 * * * *"))
+def sync_rates() -> None:
+    work(1)
 
 
 @dramatiq.actor(queue_name="default")
@@ -35,6 +42,15 @@ def vat_report(number: int) -> None:
 
 @dramatiq.actor(queue_name="hooks", max_retries=2)
 def deliver_webhook(url: str) -> None:
+    post(url)
+
+
+@dramatiq.actor(queue_name="default", max_retries=5, min_backoff=20_000, max_backoff=20_000)
+def call_bank(url: str) -> None:
+    post(url)
+
+
+def post(url: str) -> None:
     retries = urllib3.Retry(total=0, status_forcelist=(500,), allowed_methods=None)
     with urllib3.PoolManager(timeout=2) as pool:
         pool.request("POST", url, retries=retries)

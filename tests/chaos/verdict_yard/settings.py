@@ -1,15 +1,22 @@
-"""The project without its products, on the yard of the situations. ``VERDICT_HOST`` is another machine's name."""
+"""The project without its products, on the yard of the situations. ``VERDICT_HOST`` is
+another machine's name, ``VERDICT_CLOCK_S`` how far its clock is ahead."""
 
 from __future__ import annotations
 
 import os
 import socket
+import time
 from dataclasses import replace
 
 from project.settings import *  # noqa: F403
 from project.settings import INSTALLED_APPS as PROJECT_APPS
 from project.settings import SWITCHYARD as OTHER_SWITCHYARD
 from tests.chaos.verdict_yard.yard import YARD as YARD
+
+if AHEAD_S := float(os.environ.get("VERDICT_CLOCK_S", "0")):
+    clock, clock_ns = time.time, time.time_ns
+    time.time = lambda: clock() + AHEAD_S
+    time.time_ns = lambda: clock_ns() + int(AHEAD_S * 1e9)
 
 if OTHER_HOST := os.environ.get("VERDICT_HOST"):
     socket.gethostname = lambda: OTHER_HOST

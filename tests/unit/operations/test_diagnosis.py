@@ -312,3 +312,10 @@ def test_the_two_with_the_most_slots_are_named() -> None:
     assert holders_text(counts["mail"]) == "3 × export, 2 × news, 2 × others"
     assert slot_holders(YARD, [running("export", "retries")]) == {}
     assert slot_holders(YARD, [running("hook", "hooks")]) == {"hooks": Counter(hook=1)}
+
+
+def test_a_server_that_answers_with_an_error_is_not_called_away() -> None:
+    found = diagnose(None, (), 0, ServerFinding("wrong_type", "error", "something else wrote to 1 key", "Rename it."))
+
+    assert found.sentence == "The broker is not safe: something else wrote to 1 key."
+    assert (found.label, found.then, found.action) == ("Unsafe", "Rename it.", "Check the broker again")

@@ -14,7 +14,7 @@ from django.db.migrations.executor import MigrationExecutor
 from apps.platform.conf import declared_yard
 from apps.platform.console.formatting import counted
 from apps.platform.database_lock import LockHolder, sqlite_writer
-from apps.platform.operations.findings.finding import LOOK_AT_WORKERS, Finding, FindingGroup
+from apps.platform.operations.findings.finding import CHECK_DATABASE, LOOK_AT_WORKERS, Finding, FindingGroup
 from apps.platform.workers.checks.database import made_before
 
 GROUP = FindingGroup("database")
@@ -34,7 +34,7 @@ def look() -> Iterator[Finding]:
     if connection.vendor == "sqlite" and not _file_exists():
         seen = "the SQLite file does not exist"
         cause = "First start on this machine, or SWITCHYARD_STATE_DIR or DATABASE_URL names another place"
-        yield GROUP.error("unmigrated", seen, cause, "manage.py migrate")
+        yield GROUP.error("unmigrated", seen, cause, "manage.py migrate", act=CHECK_DATABASE)
         return
     connection.ensure_connection()
     yield _latency()

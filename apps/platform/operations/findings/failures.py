@@ -11,7 +11,7 @@ from django.db import DatabaseError, ProgrammingError, connections
 
 from apps.platform.conf import switchyard_settings
 from apps.platform.console.formatting import duration
-from apps.platform.operations.findings.finding import Finding, FindingGroup
+from apps.platform.operations.findings.finding import CHECK_BROKER, CHECK_DATABASE, Finding, FindingGroup
 from apps.platform.operations.timeouts import NoAnswer, TimedCall
 from broker.errors import BrokerError
 
@@ -98,7 +98,7 @@ def database_away(group: FindingGroup, error: Exception) -> Finding:
     message = str(error).lower()
     if "password" in message or "authentication" in message or "role " in message:
         seen, cause = "the server refuses our user or password", "The password was changed on one side only"
-        return group.error("refused", seen, cause, "Correct user and password in DATABASE_URL")
+        return group.error("refused", seen, cause, "Correct user and password in DATABASE_URL", act=CHECK_DATABASE)
     if "database " in message and "does not exist" in message:
         seen, cause = (
             "the server has no database of that name",
@@ -115,7 +115,7 @@ def database_away(group: FindingGroup, error: Exception) -> Finding:
         seen, cause = "the database is locked", "Something holds the writer's lock"
         return group.error("locked", seen, cause, "End the transaction that holds it")
     seen = f"the database does not answer ({type(error).__name__})"
-    return group.error("away", seen, "It is down, or the address is wrong", DATABASE_NEXT)
+    return group.error("away", seen, "It is down, or the address is wrong", DATABASE_NEXT, act=CHECK_DATABASE)
 
 
 def hangs(group: FindingGroup, unanswered_s: float) -> Finding:
@@ -124,6 +124,7 @@ def hangs(group: FindingGroup, unanswered_s: float) -> Finding:
     if group.name in SERVERS:
         seen = f"the {group.name} has not answered {after}"
         cause = "The server is stopped, overloaded, or behind a network that drops packets"
-        return group.error("hangs", seen, cause, "Check the server's process, its log and the network between")
+        act = CHECK_BROKER if group.name == "broker" else CHECK_DATABASE
+        return group.error("hangs", seen, cause, "Check the server's process, its log and the network between", act=act)
     seen = f"the checks of {group.name} have no answer {after}"
     return group.warning("hangs", seen, "This machine is busy, or a query is slow", "manage.py doctor, again")

@@ -111,7 +111,8 @@ class FindingGroup:
 
 
 LOOK_AT_WORKERS = Act("Show every worker", "switchyard-operations-workers")
-LOOK_AGAIN = "switchyard-operations"
+CHECK_BROKER = Act("Check the broker again", "switchyard-operations")
+CHECK_DATABASE = Act("Check the database again", "switchyard-operations")
 
 
 def worst(findings: list[Finding]) -> Severity:

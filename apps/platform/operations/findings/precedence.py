@@ -138,14 +138,19 @@ class Ranked:
     place: int
 
     @property
+    def clause(self) -> str:
+        """The sentence as it stands after another one's semicolon."""
+        return self.rank.says.format(seen=self.finding.seen, subject=self.finding.subject)
+
+    @property
     def sentence(self) -> str:
         """The sentence that pages and commands say."""
-        text = self.rank.says.format(seen=self.finding.seen, subject=self.finding.subject)
+        text = self.clause
         return text[:1].upper() + text[1:] if text.startswith(_CAPITALISED) else text
 
 
 # First words that are no name: names of queues, actors and hosts keep their case.
-_CAPITALISED = ("the ", "half of ", "all of ", "no ", "nothing ", "an operator ")
+_CAPITALISED = ("the ", "of the ", "half of ", "all of ", "no ", "nothing ", "an operator ")
 
 
 def ranked(findings: Iterable[Finding]) -> list[Ranked]:

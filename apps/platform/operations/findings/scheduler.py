@@ -45,9 +45,14 @@ def look_at_leader() -> Iterator[Finding]:
         yield GROUP.ok("leads", f"a scheduler leads, its lease expires in {duration(left_ms)}")
 
 
-def look_at_schedules() -> Act:
-    """Return the button that leads to all schedules."""
-    return Act(f"Show {counted(len(schedules()), 'schedule')}", "switchyard-schedules")
+def look_at_schedules() -> Act | None:
+    """Return the button that leads to all schedules; ``None`` where there is none."""
+    count = len(schedules())
+    return Act(f"Show {counted(count, 'schedule')}", "switchyard-schedules") if count else None
+
+
+def _look_at(name: str) -> Act:
+    return Act(f"Show the schedule {name}", "switchyard-schedule", name)
 
 
 def look_at_ticks() -> Iterator[Finding]:
@@ -72,8 +77,8 @@ def look_at_ticks() -> Iterator[Finding]:
             late += 1
             seen = f"{schedule.name} was due {duration((now - due).total_seconds() * 1000)} ago and was not sent"
             cause = "No scheduler leads, or it cannot reach broker or database"
-            act = Act(f"Show the schedule {schedule.name}", "switchyard-schedule", schedule.name)
-            yield GROUP.warning("late", seen, cause, "manage.py schedules list", schedule.name, act)
+            step = "manage.py schedules list"
+            yield GROUP.warning("late", seen, cause, step, schedule.name, _look_at(schedule.name))
         elif state.lateness_ms is not None and state.lateness_ms > SENT_LATE_MS:
             late += 1
             seen = f"the last tick of {schedule.name} was sent {duration(state.lateness_ms)} late"
@@ -86,8 +91,8 @@ def look_at_ticks() -> Iterator[Finding]:
 
 def _paused(name: str, state: ScheduleState) -> Finding:
     until = f"until {state.paused_until:%Y-%m-%d %H:%M} UTC" if state.paused_until else "without an end"
-    missed = counted(state.missed, "tick")
-    seen = f"{name} is paused {until}, and has missed {missed}, which will not be sent"
+    missed = f", and has missed {counted(state.missed, 'tick')}, which will not be sent"
+    seen = f"{name} is paused {until}{missed if state.missed else '; it has missed no tick yet'}"
     reason = f": {state.paused_reason}" if state.paused_reason else ", without a reason"
     cause = f"{state.paused_by or 'An operator'} paused it{reason}"
-    return GROUP.warning("paused", seen, cause, f"manage.py schedules resume {name}", name)
+    return GROUP.warning("paused", seen, cause, f"manage.py schedules resume {name}", name, _look_at(name))

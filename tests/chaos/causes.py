@@ -1,0 +1,364 @@
+"""How each situation is made: real processes, signals, locks and servers, which know nothing of how it is judged."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
+
+import psutil
+import psycopg
+
+from apps.platform.leadership import SCHEDULER
+from broker.admin.purge import set_aside
+from broker.keys.keys import Keys
+from broker.queue import administration
+from broker.queue.results import Entry
+from tests.chaos.verdicts import WATCHER, WatchedYard, endpoint, slack, steadily, stopped
+from tests.waiting import wait_for
+
+Make = Callable[[WatchedYard], AbstractContextManager[object]]
+
+
+def sends(actor: str, queue: str, *args: object, count: int) -> Make:
+    """Return a situation of jobs that are sent."""
+
+    @contextmanager
+    def make(yard: WatchedYard) -> Iterator[None]:
+        yard.send(actor, queue, *args, count=count)
+        yield
+
+    return make
+
+
+@contextmanager
+def a_little_late(yard: WatchedYard) -> Iterator[None]:
+    """Keep a few more quick jobs waiting than the slots of urgent start within its promise."""
+
+    def refill() -> None:
+        if (missing := 8 - yard.waiting("urgent")) > 0:
+            yard.send("login_mail", "urgent", 60, count=missing)
+
+    with steadily(refill, 0.02):
+        yield
+
+
+@contextmanager
+def endpoint_down(yard: WatchedYard) -> Iterator[None]:
+    """Deliver to an HTTP server that answers 500."""
+    with endpoint() as (url, _):
+        yard.send("deliver_webhook", "hooks", url, count=20)
+        yield
+
+
+@contextmanager
+def retry_storm(yard: WatchedYard) -> Iterator[None]:
+    """Let more than 100 jobs fail at a bank that answers 500, and come back once it answers 200."""
+    with endpoint() as (url, answer):
+        yard.send("call_bank", "default", url, count=120)
+        yield
+        answer["status"] = 200
+        wait_for(partial(_nothing_retries, yard, "default"), 60 * slack(), what="the retries")
+
+
+@contextmanager
+def half_failing(yard: WatchedYard) -> Iterator[None]:
+    """Run an actor of whose jobs every second one fails for good."""
+    for number in range(40):
+        yard.send("vat_report", "default", number)
+    yield
+
+
+@contextmanager
+def paused(yard: WatchedYard) -> Iterator[None]:
+    """Pause a queue for an hour, and send jobs."""
+    family = yard.family("hooks")
+    seconds, _ = yard.server.admin.time()
+    administration.pause(family, until_ms=(int(seconds) + 3600) * 1000, by="ada", reason="bank API is away")
+    yard.send("ping_hook", "hooks", 1, count=20)
+    yield
+    administration.resume(family)
+
+
+@contextmanager
+def purged(yard: WatchedYard) -> Iterator[None]:
+    """Set aside what waits in a paused queue, as a purge does."""
+    family = yard.family("urgent")
+    administration.pause(family, by="ada")
+    yard.send("login_mail", "urgent", 1, count=7)
+    set_aside(family, "a-purge", by="ada", reason="sent twice")
+    administration.resume(family)
+    yield
+
+
+@contextmanager
+def limited(yard: WatchedYard) -> Iterator[None]:
+    """Send more mails than their rate limit lets start in a minute."""
+    yard.send("welcome", "default", 1, count=50)
+    yield
+    set_aside(yard.family("default"), "b-purge", by="ada", reason="")
+
+
+@contextmanager
+def quarantined(yard: WatchedYard) -> Iterator[None]:
+    """Put bytes into a queue that are no message."""
+    yard.family("urgent").enqueue([Entry("odd", b"\xff\xfe")])
+    yield
+    yard.server.admin.delete(yard.family("urgent").keys.quarantine)
+
+
+@contextmanager
+def undeclared(yard: WatchedYard) -> Iterator[None]:
+    """Leave messages in a queue that this release does not declare."""
+    yard.family("renamed").enqueue([Entry("left", b"{}"), Entry("behind", b"{}")])
+    yield
+    yard.server.admin.delete(*yard.server.admin.keys("*{renamed}*"))
+
+
+@contextmanager
+def parked(yard: WatchedYard) -> Iterator[None]:
+    """Send a call of an actor that no worker knows."""
+    yard.send("from_the_future", "urgent", count=3)
+    yield
+    set_aside(yard.family("urgent"), "c-purge", by="ada", reason="")
+
+
+@contextmanager
+def supervisor_stopped(yard: WatchedYard) -> Iterator[None]:
+    """Stop a pool's supervisor with SIGSTOP, its children too, and send jobs."""
+    pid = yard.supervisor("hooks")
+    with ExitStack() as stack:
+        for each in (pid, *_children(pid)):
+            stack.enter_context(stopped(each))
+        yard.send("ping_hook", "hooks", 1, count=10)
+        yield
+
+
+@contextmanager
+def elsewhere(yard: WatchedYard, host: str, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a second pool of urgent on another machine."""
+    process = yard.launch(host, "runpool", "urgent", VERDICT_HOST=host, **environment)
+    try:
+        wait_for(lambda: "pool urgent: ready" in yard.log(host), 120 * slack())
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        yard.server.admin.hdel("switchyard:{pools}:beats", f"urgent:{host}:{process.pid}")
+
+
+@contextmanager
+def host_gone(yard: WatchedYard) -> Iterator[None]:
+    """Kill all of another machine at once."""
+    with elsewhere(yard, "web-2") as process:
+        os.killpg(process.pid, signal.SIGKILL)
+        yield
+
+
+@contextmanager
+def clock_ahead(yard: WatchedYard) -> Iterator[None]:
+    """Run a pool on a machine whose clock is 61 s ahead."""
+    with elsewhere(yard, "web-3", VERDICT_CLOCK_S="61"):
+        yield
+
+
+@contextmanager
+def uneven_host(yard: WatchedYard) -> Iterator[None]:
+    """Kill the children of one of two hosts again and again."""
+    with elsewhere(yard, "web-4") as process:
+        killed: set[int] = set()
+        for _ in range(3):
+            [child] = wait_for(partial(_child, process.pid, killed), 60 * slack(), what="a child")
+            killed.add(child)
+            os.kill(child, signal.SIGKILL)
+        yield
+
+
+@contextmanager
+def scheduler_hangs(yard: WatchedYard) -> Iterator[None]:
+    """Stop the scheduler while its lease is renewed, after it had sent nothing for 20 min."""
+    renew = partial(yard.server.admin.pexpire, Keys().lock(SCHEDULER), 15_000)
+    with stopped(yard.processes["runscheduler"].pid), steadily(renew, 2.0):
+        yard.execute("UPDATE switchyard_schedules_schedulestate SET since = datetime('now', '-20 minutes')")
+        yield
+
+
+@contextmanager
+def schedule_paused(yard: WatchedYard) -> Iterator[None]:
+    """Pause a schedule by its command."""
+    yard.manage("schedules", "pause", "sync_rates", "--reason", "no rates on Sundays")
+    yield
+    yard.manage("schedules", "resume", "sync_rates")
+
+
+@contextmanager
+def scheduler_stopped(yard: WatchedYard) -> Iterator[None]:
+    """Stop the scheduler with SIGSTOP."""
+    with stopped(yard.processes["runscheduler"].pid):
+        yield
+
+
+@contextmanager
+def history_gone(yard: WatchedYard) -> Iterator[None]:
+    """Kill the history writer, and let jobs end."""
+    os.killpg(yard.processes["runhistory"].pid, signal.SIGKILL)
+    yard.processes["runhistory"].wait()
+    yard.send("send_mail", "default", 1, count=5)
+    yield
+    yard.launch("runhistory", "runhistory")
+
+
+@contextmanager
+def locked(yard: WatchedYard) -> Iterator[None]:
+    """Hold the write lock of the database from another process, while jobs write."""
+    code = f"import sqlite3,sys;c=sqlite3.connect({str(yard.database)!r},isolation_level=None,timeout=30);"
+    code += "c.execute('BEGIN IMMEDIATE');print('held',flush=True);sys.stdin.read()"
+    holder = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    try:
+        assert holder.stdout is not None and holder.stdout.readline() == b"held\n"
+        yard.send("write_row", "hooks", "a row", count=40)
+        yield
+    finally:
+        holder.kill()
+        holder.communicate()
+
+
+@contextmanager
+def table_locked(yard: WatchedYard) -> Iterator[None]:
+    """Lock a table of PostgreSQL from a shell, while jobs write to it."""
+    assert yard.postgres is not None
+    with psycopg.connect(yard.postgres.url, application_name="a shell") as connection:
+        connection.execute("LOCK TABLE verdict_row IN ACCESS EXCLUSIVE MODE")
+        yard.send("write_row", "hooks", "a row", count=40)
+        yield
+        connection.rollback()
+
+
+@contextmanager
+def postgres_stopped(yard: WatchedYard) -> Iterator[None]:
+    """Stop PostgreSQL: connections are closed, and new ones are refused."""
+    assert yard.postgres is not None
+    yard.postgres.stop()
+    try:
+        yield
+    finally:
+        yard.postgres.start()
+
+
+@contextmanager
+def database_gone(yard: WatchedYard) -> Iterator[None]:
+    """Move the database's file away."""
+    aside = yard.database.with_suffix(".aside")
+    shutil.move(yard.database, aside)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            yard.database.unlink()
+        shutil.move(aside, yard.database)
+
+
+@contextmanager
+def no_room(yard: WatchedYard) -> Iterator[None]:
+    """Let the server's memory be full."""
+    yard.server.fill()
+    try:
+        yield
+    finally:
+        yard.server.make_room()
+
+
+@contextmanager
+def evicting(yard: WatchedYard) -> Iterator[None]:
+    """Configure the server as a cache."""
+    yard.server.config_set("maxmemory-policy", "allkeys-lru")
+    try:
+        yield
+    finally:
+        yard.server.config_set("maxmemory-policy", "noeviction")
+
+
+@contextmanager
+def broker_killed(yard: WatchedYard) -> Iterator[None]:
+    """Kill the server; it starts again on its data."""
+    yard.server.kill()
+    yield
+    yard.server.restart()
+
+
+@contextmanager
+def nothing(yard: WatchedYard) -> Iterator[None]:
+    """Add nothing to the situations before."""
+    yield
+
+
+@contextmanager
+def disk_full(yard: WatchedYard) -> Iterator[None]:
+    """Read the overview where the state folder is on a disk of 64 MB with a file of 60 MB."""
+    folder = yard.folder / "small-disk"
+    folder.mkdir()
+    mount = f"mount -t tmpfs -o size=64m none {folder} && head -c 60M /dev/zero >{folder}/results"
+    run = f"{mount} && exec {shlex.join(WATCHER)}"
+    namespace = ("unshare", "--user", "--map-root-user", "--mount", "sh", "-c", run)
+    process = yard.watch("small-disk", *namespace, SWITCHYARD_STATE_DIR=str(folder))
+    try:
+        yield
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+@contextmanager
+def broker_stopped(yard: WatchedYard) -> Iterator[None]:
+    """Stop the server with SIGSTOP: connections stay open, nothing is answered."""
+    yard.server.stop()
+    try:
+        yield
+    finally:
+        yard.server.cont()
+
+
+@contextmanager
+def replica(yard: WatchedYard) -> Iterator[None]:
+    """Let the server follow another one, as after a failover that went wrong."""
+    yard.server.admin.execute_command("REPLICAOF", "127.0.0.1", "1")
+    try:
+        yield
+    finally:
+        yard.server.admin.execute_command("REPLICAOF", "NO", "ONE")
+
+
+@contextmanager
+def overwritten(yard: WatchedYard) -> Iterator[None]:
+    """Write a text where the broker keeps a hash, as another program does."""
+    key = yard.family("reports").keys.bodies
+    yard.server.admin.set(key, "of another program")
+    try:
+        yield
+    finally:
+        yard.server.admin.delete(key)
+
+
+def _nothing_retries(yard: WatchedYard, queue: str) -> bool:
+    lane = yard.stats(queue).retry
+    return not lane.waiting + lane.scheduled + lane.running
+
+
+def _child(pid: int, but: set[int]) -> list[int]:
+    """Return the process id of a child that runs jobs, other than some; none where there is none yet."""
+    with contextlib.suppress(psutil.Error):
+        children = psutil.Process(pid).children()
+        return [child.pid for child in children if child.pid not in but and "child" in " ".join(child.cmdline())][:1]
+    return []
+
+
+def _children(pid: int) -> list[int]:
+    return [child.pid for child in psutil.Process(pid).children(recursive=True)]
