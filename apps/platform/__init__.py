@@ -23,6 +23,7 @@ APPS = (
     "actors",
     "frame",
     "doctor",
+    "top",
     "deployment",
     "serving",
     "commands",

@@ -20,21 +20,24 @@ def queues(asked: str) -> Iterator[Hit]:
     for queue in declared_yard().queues:
         if asked.lower() in queue.name.lower():
             pools = ", ".join(pool.name for pool in declared_yard().pools_of(queue.name))
-            yield Hit(queue.name, queue_url(queue.name), f"pools: {pools}" if pools else "", asked == queue.name)
+            note, command = f"pools: {pools}" if pools else "", ("queues", "status", queue.name)
+            yield Hit(queue.name, queue_url(queue.name), note, asked == queue.name, command=command)
 
 
 def actors(asked: str) -> Iterator[Hit]:
     """Find actors by a part of their name."""
     for name, actor in sorted(dramatiq.get_broker().actors.items()):
         if asked.lower() in name.lower():
-            yield Hit(name, actor_url(name), f"queue {actor.queue_name}", asked == name)
+            command = ("actors", "show", name)
+            yield Hit(name, actor_url(name), f"queue {actor.queue_name}", asked == name, command=command)
 
 
 def schedules(asked: str) -> Iterator[Hit]:
     """Find schedules by a part of their name."""
     for schedule in declared_schedules():
         if asked.lower() in schedule.name.lower():
-            yield Hit(schedule.name, schedule_url(schedule.name), schedule.text, asked == schedule.name)
+            address, command = schedule_url(schedule.name), ("schedules", "show", schedule.name)
+            yield Hit(schedule.name, address, schedule.text, asked == schedule.name, command=command)
 
 
 def workers(asked: str) -> Iterator[Hit]:
@@ -51,4 +54,5 @@ def workers(asked: str) -> Iterator[Hit]:
             shown += 1
             note = f"{report.state}, {report.busy} of {report.slots} busy"
             title = f"{report.pool} on {report.host}, pid {report.pid}"
-            yield Hit(title, worker_url(report.member), note, is_id=asked == report.member)
+            command = ("workers", "--member", report.member)
+            yield Hit(title, worker_url(report.member), note, is_id=asked == report.member, command=command)

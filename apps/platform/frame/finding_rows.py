@@ -32,14 +32,16 @@ def jobs(asked: str) -> Iterator[Hit]:
     job_id = written_id(asked)
     passport = passport_of(job_id) if is_message_id(job_id) else None
     if passport is not None:
-        yield Hit(passport.id, job_url(passport.id), is_exact=True, is_id=True)
+        command = ("jobs", "show", passport.id)
+        yield Hit(passport.id, job_url(passport.id), is_exact=True, is_id=True, command=command)
 
 
 def owners(asked: str) -> Iterator[Hit]:
     """Find an owner by its whole name."""
     page = find_jobs(Filter(owner=asked), limit=1)
     if page.lines:
-        yield Hit(asked, jobs_url(owner=asked), "jobs of this owner", is_exact=True)
+        command = ("jobs", "list", "--owner", asked)
+        yield Hit(asked, jobs_url(owner=asked), "jobs of this owner", is_exact=True, command=command)
 
 
 def arguments(asked: str) -> Iterator[Hit]:
@@ -48,13 +50,17 @@ def arguments(asked: str) -> Iterator[Hit]:
     if equals and name:
         page = find_jobs(Filter(argument=(name, value)), limit=1)
         if page.lines:
-            yield Hit(f"{name}={value}", jobs_url(argument=f"{name}={value}"), "jobs with this argument", is_exact=True)
+            yield _with_argument(f"{name}={value}", "jobs with this argument")
         return
     names = {name for actor in dramatiq.get_broker().actors for name in searched_names(actor)}
     rows = SearchValue.objects.filter(name__in=names, value=search_text(asked) or "")
     for row in rows.values("name").annotate(count=Count("id")).order_by("name")[:MOST]:
-        argument = f"{row['name']}={asked}"
-        yield Hit(argument, jobs_url(argument=argument), f"{row['count']:,} jobs that have ended", is_exact=True)
+        yield _with_argument(f"{row['name']}={asked}", f"{row['count']:,} jobs that have ended")
+
+
+def _with_argument(argument: str, note: str) -> Hit:
+    command = ("jobs", "list", "--argument", argument)
+    return Hit(argument, jobs_url(argument=argument), note, is_exact=True, command=command)
 
 
 def letters(asked: str) -> Iterator[Hit]:
@@ -64,7 +70,8 @@ def letters(asked: str) -> Iterator[Hit]:
     """
     if is_job_id(written_id(asked)):
         for row in DeadLetter.objects.filter(message_id=written_id(asked)).order_by("-died_at")[:MOST]:
-            yield Hit(f"{row.exception} of {row.actor}", letter_url(row.pk), row.get_state_display().lower())
+            name, state = f"{row.exception} of {row.actor}", row.get_state_display().lower()
+            yield Hit(name, letter_url(row.pk), state, command=("deadletters", "show", row.message_id))
         return
     address = reverse("admin:switchyard_dead_letters_deadletter_changelist")
     text = Q(exception__icontains=asked) | Q(error__icontains=asked) | Q(actor=asked) | Q(queue=asked)
@@ -79,6 +86,7 @@ def letters(asked: str) -> Iterator[Hit]:
             f"{address}?fingerprint={fingerprint}",
             f"{count:,} open",
             is_id=fingerprint == asked,
+            command=("deadletters", "list", "--group", fingerprint),
         )
 
 
@@ -89,4 +97,5 @@ def alerts(asked: str) -> Iterator[Hit]:
     if number.isdecimal() and len(number) <= DIGITS:
         wanted |= Q(pk=int(number))
     for alert in Alert.objects.filter(wanted)[:MOST]:
-        yield Hit(alert.title, alert_url(alert.pk), f"A-{alert.pk}, {alert.get_state_display().lower()}")
+        note = f"A-{alert.pk}, {alert.get_state_display().lower()}"
+        yield Hit(alert.title, alert_url(alert.pk), note, command=("alerts", "show", str(alert.pk)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from apps.platform.console.formatting import counted, duration, times
@@ -26,6 +26,8 @@ JUDGED_NOW = (
     "broker.missing", "broker.another", "broker.wrong_type", "broker.nearly_full", "broker.disk", "broker.loading",
     "broker.replica", "pools.down", "pools.returning", "pools.host_gone", "queues.late", "queues.just_late",
     "queues.ends_late", "queues.paused", "queues.limited", "queues.retrying", "scheduler.down", "dead letters.*",
+    # The broker answers at this moment.
+    *(f"{of}.{why}" for of in ("pools", "queues", "scheduler", "history") for why in ("away", "hangs", "refused")),
 )  # fmt: skip
 
 
@@ -37,7 +39,6 @@ class Verdict:
         facts: Figures with their meaning.
         then: Remedy, or "".
         act: The one button; ``None`` where no page helps.
-        also: Further findings, as sentences.
         findings: All of them, the first first.
     """
 
@@ -47,8 +48,22 @@ class Verdict:
     facts: tuple[tuple[str, str], ...] = ()
     then: str = ""
     act: Act | None = None
-    also: tuple[str, ...] = field(default=())
     findings: tuple[Ranked, ...] = ()
+
+    @property
+    def step(self) -> str:
+        """Command that helps, or the next step in words; "" without a finding."""
+        return self.findings[0].finding.next if self.findings else ""
+
+    @property
+    def others(self) -> tuple[Ranked, ...]:
+        """Further findings. Paused schedules are left out: the overview lists them with links of their own."""
+        return tuple(found for found in self.findings[1:] if found.finding.name != "scheduler.paused")
+
+    @property
+    def also(self) -> tuple[str, ...]:
+        """Further findings, as sentences."""
+        return tuple(other.sentence for other in self.others)
 
     @property
     def action(self) -> str:
@@ -80,6 +95,11 @@ def diagnose(
     return _verdict(ranked([*_now(facts, open_letters), *kept]), _figures(facts, open_letters))
 
 
+def judged_now(facts: YardFacts) -> list[Ranked]:
+    """Return the findings about broker, pools and queues, the first first: they need no database."""
+    return ranked(_now(facts, open_letters=0))
+
+
 def _now(facts: YardFacts, open_letters: int) -> Iterable[Finding]:
     yield from _server(facts.state.server)
     yield from absent_pools.look(facts)
@@ -98,7 +118,7 @@ def _now(facts: YardFacts, open_letters: int) -> Iterable[Finding]:
 def _verdict(found: Sequence[Ranked], figures: tuple[tuple[str, str], ...]) -> Verdict:
     if not found:
         return Verdict("ok", "Healthy", f"{ON_TIME}.", figures)
-    first, *others = found
+    first = found[0]
     sentence = first.sentence
     if first.level == "ok":
         sentence = f"{ON_TIME}; {first.clause}"
@@ -109,8 +129,6 @@ def _verdict(found: Sequence[Ranked], figures: tuple[tuple[str, str], ...]) -> V
         figures,
         then=first.finding.then or first.finding.next,
         act=first.finding.act,
-        # The overview lists paused schedules with links of its own.
-        also=tuple(other.sentence for other in others if other.finding.name != "scheduler.paused"),
         findings=tuple(found),
     )
 

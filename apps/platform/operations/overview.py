@@ -81,6 +81,19 @@ class Room:
         """The rows that the page draws."""
         return self.old_rows or self.rows
 
+    @property
+    def also(self) -> tuple[str, ...]:
+        """What the overview says below its verdict, as sentences."""
+        paused = [
+            f"{row.name} ({row.missed:,} tick{'' if row.missed == 1 else 's'} missed)" for row in self.paused_schedules
+        ]
+        counted = "1 schedule is" if len(paused) == 1 else f"{len(paused)} schedules are"
+        return (
+            *self.verdict.also,
+            *([f"{counted} paused: {', '.join(paused)}."] if paused else ()),
+            *([f"Of the jobs, {self.unwritten}."] if self.unwritten else ()),
+        )
+
 
 def overview() -> Room:
     """Read the overview; waits at most 2 s for the broker."""

@@ -19,6 +19,7 @@ from broker.shapes import LaneStats, QueuePause, QueueStats
 from broker.stores.pool_reports import PoolReport, SilentSupervisor
 from broker.topology import Pool, Yard
 
+WORKERS_AWAY = "Unknown while the broker is unavailable. Workers go on with what they run and try again every second."
 # A supervisor that could not report tries again after 5 s.
 GRACE_S = 8.0
 
@@ -128,6 +129,56 @@ class YardState:
                 if lane.name == name:
                     return lane
         raise LookupError(f"lane {name!r} is in no queue of the yard")
+
+
+@dataclass(frozen=True, slots=True)
+class ReportedWorkers:
+    """The supervisors that report, in the order of the yard, with the sentences of their page and command.
+
+    Args:
+        missing: Pools without one.
+    """
+
+    reports: tuple[PoolReport, ...]
+    missing: tuple[str, ...]
+
+    @property
+    def title(self) -> str:
+        """The sentence that judges."""
+        if not self.reports:
+            return "No worker reports"
+        if not self.missing:
+            return "Every pool has its workers"
+        pools = "1 pool" if len(self.missing) == 1 else f"{len(self.missing)} pools"
+        return f"{pools} without a worker: {', '.join(self.missing)}"
+
+    @property
+    def lead(self) -> str:
+        """What they do, and what starts those that are missing."""
+        if not self.reports:
+            return (
+                "No supervisor reports. `manage.py runpools` starts all pools on this machine; each appears here "
+                "within 2 s."
+            )
+        busy, slots = (sum(getattr(report, name) for report in self.reports) for name in ("busy", "slots"))
+        text = f"{busy:,} of {slots:,} slots run a job."
+        if not self.missing:
+            return text
+        them, more = ("it", "") if len(self.missing) == 1 else ("them", ", and so on")
+        return f"{text} Start {them} with `manage.py runpool {self.missing[0]}`{more}."
+
+
+def reported_workers() -> ReportedWorkers:
+    """Read the supervisors that report.
+
+    Raises:
+        BrokerUnavailable: the broker did not answer.
+    """
+    names = [pool.name for pool in declared_yard().pools]
+    order = {name: place for place, name in enumerate(names)}
+    reports = sorted(facilities().pools.read_all(), key=lambda it: (order.get(it.pool, len(order)), it.host, it.pid))
+    reported = {report.pool for report in reports}
+    return ReportedWorkers(tuple(reports), tuple(name for name in names if name not in reported))
 
 
 def yard_state() -> YardState:

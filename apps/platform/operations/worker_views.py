@@ -20,9 +20,9 @@ from django.urls import reverse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST, require_safe
 
-from apps.platform.conf import declared_yard
 from apps.platform.jobs.running import RunningJob, running_or_none
 from apps.platform.operations import stack_pages
+from apps.platform.operations.queries import WORKERS_AWAY, reported_workers
 from broker.clock import datetime_of
 from broker.errors import BrokerError
 from broker.interface import facilities
@@ -83,20 +83,15 @@ def live(request: HttpRequest) -> TemplateResponse:
 
 def _content() -> dict[str, Any]:
     """Return the supervisors in the order of the topology, what they run, and the pools that nobody works."""
-    found = _supervisors()
-    if found is None:
-        return {"supervisors": None, "running": None}
+    try:
+        workers = reported_workers()
+    except BrokerError:
+        return {"supervisors": None, "running": None, "away": WORKERS_AWAY}
     running = running_or_none()
-    names = [pool.name for pool in declared_yard().pools]
-    order = {name: place for place, name in enumerate(names)}
-    found.sort(key=lambda report: (order.get(report.pool, len(order)), report.host, report.pid))
-    reported = {report.pool for report in found}
     return {
-        "supervisors": [_shown(report, running) for report in found],
+        "workers": workers,
+        "supervisors": [_shown(report, running) for report in workers.reports],
         "running": running,
-        "missing": [name for name in names if name not in reported],
-        "busy": sum(report.busy for report in found),
-        "slots": sum(report.slots for report in found),
     }
 
 

@@ -3,135 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
 from django.utils import timezone
 
 from apps.platform.conf import declared_yard
-from apps.platform.console.formatting import promise, whole_duration
 from apps.platform.jobs.running import RunningJob, running_or_none
 from apps.platform.operations.findings.facts import HeldGroup, YardFacts, held_groups
 from apps.platform.operations.metrics_broker import YARD_STATE
 from apps.platform.operations.queries import YardState
 from apps.platform.operations.rows import Row, yard_rows
 from apps.platform.operations.timeouts import NoAnswer
-from apps.platform.operations.yard.rates import Rates
 from apps.platform.operations.yard.state_words import shown_row
 from apps.platform.queues.errors import ForeignBroker
+from apps.platform.queues.facts import PauseFacts, PurgeFacts, QueueView, SlotHolder
 from apps.platform.queues.queue_line import QueueLine, line_of
 from apps.platform.queues.services import family_of
 from apps.platform.queues.slot_picture import SlotPicture, SlotRun, picture_of
-from apps.platform.queues.wait_times import EndedQueueJob, WaitTimes, ended_jobs, percentiles, times_of
+from apps.platform.queues.wait_times import EndedQueueJob, ended_jobs, percentiles, times_of
 from broker.admin.browse import BrowsedMessage, look
 from broker.admin.purge import Purge, purges
 from broker.clock import now_ms
 from broker.errors import BrokerError
-from broker.shapes import QueuePause, QueueStats
+from broker.shapes import QueuePause
 from broker.topology import Queue
 
 TIMEOUT_S: Final = 2.0
 NEXT: Final = 10
 LOOKED_THROUGH: Final = 1_000
-
-
-@dataclass(frozen=True, slots=True)
-class SlotHolder:
-    """An actor that runs in slots of the queue's pools, for this queue or another one that they serve.
-
-    Args:
-        pools: Of the slots; those of a pool that serves only the queue's retries are among them.
-        longest: The job that has run for longest.
-    """
-
-    actor: str
-    count: int
-    queues: tuple[str, ...]
-    pools: tuple[str, ...]
-    longest: RunningJob
-
-
-@dataclass(frozen=True, slots=True)
-class PauseFacts:
-    """A pause with its times."""
-
-    since: datetime | None
-    until: datetime | None
-    by: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class PurgeFacts:
-    """A purge whose messages are set aside, with its times.
-
-    Args:
-        can_undo: It is not being dropped.
-    """
-
-    id: str
-    count: int
-    at: datetime
-    until: datetime
-    by: str
-    reason: str
-    can_undo: bool
-    undoing: bool
-
-
-@dataclass(frozen=True, slots=True)
-class QueueView:
-    """A queue at one moment.
-
-    Args:
-        stats, row: ``None`` and of unknown state while the broker is unavailable.
-        holders, running: ``None`` while the broker is unavailable.
-        next, held, purges: Empty where the broker is not Switchyard's own.
-        waits, dones: WaitTimes from being ready to the start, and to the end; ``None`` without recent jobs.
-        history: Whether the database answered.
-        picture: What held the slots lately; ``None`` where nothing did, or that is unknown.
-        change: The line to change while an actor blocks the queue.
-    """
-
-    queue: Queue
-    row: Row
-    stats: QueueStats | None
-    pause: PauseFacts | None
-    rates: Rates | None
-    holders: tuple[SlotHolder, ...] | None
-    running: list[RunningJob] | None
-    next: tuple[BrowsedMessage, ...]
-    held: tuple[HeldGroup, ...]
-    waits: WaitTimes | None
-    dones: WaitTimes | None
-    history: bool
-    purges: tuple[PurgeFacts, ...]
-    pools: tuple[str, ...]
-    at: datetime
-    picture: SlotPicture | None = None
-    change: QueueLine | None = None
-
-    @property
-    def tags(self) -> tuple[str, ...]:
-        """What the topology says of it: pools, promise, limits."""
-        pools = [declared_yard().pool(name) for name in self.pools]
-        limits = (whole_duration(self.queue.soft_limit_ms), whole_duration(self.queue.hard_limit_ms))
-        return (
-            *(f"{pool.kind}, {pool.children} × {pool.slots}" for pool in pools),
-            f"promise: {promise(self.queue.objective_ms, self.queue.done_objective_ms)}",
-            f"limit {' / '.join(limits)}",
-        )
-
-    @property
-    def held_counted(self) -> int:
-        """Held messages that are counted by actor: the next to be due."""
-        return sum(group.count for group in self.held)
-
-    @property
-    def depth(self) -> int:
-        """Messages that a purge sets aside: waiting and scheduled ones, of every lane."""
-        return 0 if self.stats is None else waiting_and_scheduled(self.stats)
 
 
 def waiting_actors(queue: str) -> dict[str, int]:
@@ -144,11 +44,6 @@ def waiting_actors(queue: str) -> dict[str, int]:
     except (BrokerError, ForeignBroker):
         return {}
     return counts
-
-
-def waiting_and_scheduled(stats: QueueStats) -> int:
-    """Return how many messages of a family wait or are scheduled."""
-    return sum(lane.waiting + lane.scheduled for lane in (stats.live, stats.retry))
 
 
 def view_of(queue: Queue) -> QueueView:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from django.contrib import admin
@@ -15,13 +14,12 @@ from django.views.decorators.http import require_safe
 
 from apps.platform.conf import declared_yard
 from apps.platform.operations.findings.facts import facts_of
-from apps.platform.operations.rows import Row, yard_rows
+from apps.platform.operations.rows import yard_rows
 from apps.platform.operations.yard.state_words import shown_rows
 from apps.platform.queues import queries
+from apps.platform.queues.facts import all_queues_sentence
 from broker.shapes import QueueStats
 from broker.topology import Queue
-
-MOST_NAMED = 3
 
 
 @require_safe
@@ -37,7 +35,7 @@ def queues(request: HttpRequest) -> TemplateResponse:
         if row.kind == "queue"
         for found in [stats.get(row.name)]
     ]
-    sentence = _sentence([row for row, *_ in rows], away=state is None)
+    sentence = all_queues_sentence([row for row, *_ in rows], away=state is None)
     context = {"title": "Queues", "rows": rows, "sentence": sentence, "away": state is None, "at": timezone.now()}
     return TemplateResponse(request, "switchyard_queues/queues.html", {**admin.site.each_context(request), **context})
 
@@ -47,19 +45,6 @@ def _kept(stats: QueueStats | None) -> tuple[int | None, int | None]:
     if stats is None:
         return None, None
     return stats.retry.waiting + stats.retry.scheduled + stats.retry.running, stats.dead
-
-
-def _sentence(rows: Sequence[Row], *, away: bool) -> str:
-    """Return what the list says in one sentence."""
-    if away:
-        return "What waits is unknown"
-    named = [f"{row.name} is {row.state.word.lower()}" for row in rows if row.state.level in ("warn", "bad")]
-    if not named:
-        waiting = sum(row.waiting or 0 for row in rows)
-        counted = f"{waiting:,} job{' waits' if waiting == 1 else 's wait'}" if waiting else "nothing waits"
-        return f"Every queue is on time; {counted}"
-    more = f", and {len(named) - MOST_NAMED} more" if len(named) > MOST_NAMED else ""
-    return ", ".join(named[:MOST_NAMED]).replace("is no pool", "has no pool") + more
 
 
 @require_safe

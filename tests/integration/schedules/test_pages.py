@@ -132,7 +132,7 @@ def test_the_doctor_and_the_overview_know_a_paused_schedule(sweep, admin_client)
 
     assert "sweep is paused without an end, and has missed 2 ticks" in finding.seen
     assert finding.cause == "a.lind paused it: month end" and finding.next == "manage.py schedules resume sweep"
-    assert "1 schedule paused" in overview and address("") in overview and "(2 ticks missed)" in overview
+    assert "1 schedule is paused" in overview and address("") in overview and "(2 ticks missed)" in overview
 
 
 def test_the_command_pauses_shows_and_resumes(sweep, capsys):

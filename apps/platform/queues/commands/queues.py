@@ -7,23 +7,23 @@ from argparse import SUPPRESS, ArgumentParser
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any, TextIO, cast
+from typing import Any, cast
 
 import dramatiq
 from django.core.management.base import BaseCommand, CommandError
 from django.utils import timezone
-from rich.console import Console
-from rich.table import Table
 
 from apps.platform.audit.who import Who
+from apps.platform.conf import declared_yard
 from apps.platform.console.command_errors import as_command_error
 from apps.platform.console.command_help import ActionParser, show_examples
-from apps.platform.console.formatting import duration, promise
 from apps.platform.console.times import InvalidTime, parse_until
 from apps.platform.operations import queries
 from apps.platform.queues import services
 from apps.platform.queues.errors import ForeignBroker, NotRelocated, PurgeEnded
-from apps.platform.queues.queries import waiting_and_scheduled
+from apps.platform.queues.facts import waiting_and_scheduled
+from apps.platform.queues.printing import print_queues, status_lines
+from apps.platform.queues.queries import view_of
 from broker.admin.browse import BrowsedMessage, look
 from broker.admin.stats import family_stats
 from broker.errors import UnknownQueue
@@ -34,6 +34,7 @@ from middleware.redaction import redacted
 
 EXAMPLES = """examples:
   manage.py queues                                        list every queue
+  manage.py queues status slow                            what waits, who holds its slots, what helps
   manage.py queues pause slow --until 2h --reason "disk is full"    start nothing of slow; running messages continue
   manage.py queues resume slow
   manage.py queues purge slow --yes --reason "sent twice"  drop what waits; running messages continue
@@ -45,12 +46,14 @@ EXAMPLES = """examples:
 class Command(BaseCommand):
     """List and operate queues. Exit 1: the broker does not answer, or the queue does not exist."""
 
-    help = "List every queue; pause, resume or show one; move an actor's waiting messages to another."
+    help = "List every queue; say how one is; pause, resume or show one; move an actor's waiting messages to another."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         show_examples(parser, EXAMPLES)
         parser.add_argument("--json", action="store_true", help="print JSON")
-        acts = parser.add_subparsers(dest="act", metavar="pause|resume|purge|show|relocate", parser_class=ActionParser)
+        acts = parser.add_subparsers(
+            dest="act", metavar="status|pause|resume|purge|show|relocate", parser_class=ActionParser
+        )
         for act, text in (("pause", "start nothing; running messages continue"), ("resume", "start messages again")):
             turn = acts.add_parser(act, help=text)
             turn.add_argument("queue", metavar="QUEUE")
@@ -65,6 +68,9 @@ class Command(BaseCommand):
         drop.add_argument("--undo", action="store_true", help="put back what purges of the last minute set aside")
         drop.add_argument("--reason", default="", help="kept in the audit log")
         drop.add_argument("--json", action="store_true", default=SUPPRESS, help="print JSON")
+        status = acts.add_parser("status", help="say what its page says: what waits, who holds its slots, what helps")
+        status.add_argument("queue", metavar="QUEUE")
+        status.add_argument("--json", action="store_true", default=SUPPRESS, help="print JSON")
         show = acts.add_parser("show", help="list messages")
         show.add_argument("queue", metavar="QUEUE")
         show.add_argument("--lane", choices=["live", "retry"], default="live")
@@ -90,6 +96,8 @@ class Command(BaseCommand):
                     self._undo_purges(options) if options["undo"] else self._purge(options)
                 case "show":
                     self._show(options)
+                case "status":
+                    self._status(options)
                 case "relocate":
                     self._relocate(options)
                 case _:
@@ -201,13 +209,19 @@ class Command(BaseCommand):
             self.stderr.write(f"queues: the broker accepts no work: {state.server.refusal}. {state.server.remedy}")
         for item in state.server.findings:
             self.stderr.write(f"queues: {item.severity}: {item.seen}; {item.remedy}")
-        found = queries.queues_of(state)
         if as_json:
-            self.stdout.write(json.dumps([queue.as_json() for queue in found], indent=2))
+            self.stdout.write(json.dumps([queue.as_json() for queue in queries.queues_of(state)], indent=2))
             return
-        terminal = self.stdout.isatty()
-        console = Console(file=cast(TextIO, self.stdout), width=None if terminal else 160, highlight=False)
-        console.print(_table(found))
+        print_queues(state, self.stdout)
+
+    def _status(self, options: dict[str, Any]) -> None:
+        with _as_wrong_argument():
+            queue = declared_yard().queue_of(options["queue"])
+        lines = status_lines(view_of(queue))
+        if options["json"]:
+            self.stdout.write(json.dumps({"queue": queue.name, "sentences": lines}, indent=2))
+        else:
+            self.stdout.write("\n".join(map(printable, lines)))
 
 
 @contextmanager
@@ -238,33 +252,3 @@ def _described(seen: BrowsedMessage) -> dict[str, Any]:
         "size_bytes": seen.size_bytes,
         **payload,
     }
-
-
-def _table(found: list[queries.QueueState]) -> Table:
-    table = Table(box=None, header_style="bold")
-    counted = ("waiting", "scheduled", "parked", "running", "retrying", "dead", "quarantined")
-    for name in ("queue", *counted, "oldest", "promise"):
-        table.add_column(name, justify="left" if name in ("queue", "promise") else "right")
-    table.add_column("busy/slots", justify="right")
-    for queue in found:
-        age, objective = queue.oldest_age_ms, queue.objective_ms
-        late = age is not None and objective is not None and age > objective
-        slots = f"{queue.slots_busy}/{queue.slots}" if queue.pools_up else "no pool"
-        oldest = "" if age is None else duration(age)
-        table.add_row(
-            queue.queue + _paused(queue),
-            *(f"{getattr(queue, name):,}" for name in counted),
-            f"[red]{oldest}[/red]" if late else oldest,
-            promise(objective, queue.done_objective_ms),
-            slots,
-        )
-    return table
-
-
-def _paused(queue: queries.QueueState) -> str:
-    if not queue.paused:
-        return ""
-    until = queue.pause.until if queue.pause else None
-    if until is None:
-        return " (paused)"
-    return f" (paused until {datetime.fromtimestamp(until / 1000, UTC):%H:%M:%S} UTC)"

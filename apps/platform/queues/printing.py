@@ -1,0 +1,85 @@
+"""Queues as terminal output, with the sentences of their pages."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TextIO, cast
+
+from django.core.management.base import OutputWrapper
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from apps.platform.console.formatting import duration, promise
+from apps.platform.operations import queries
+from apps.platform.operations.diagnosis import judged_now
+from apps.platform.operations.findings.facts import facts_of
+from apps.platform.operations.yard.state_words import shown_rows
+from apps.platform.queues.facts import QueueView, all_queues_sentence
+from apps.platform.queues.queries import yard_state
+from middleware.logs import printable
+
+COUNTED = ("waiting", "scheduled", "parked", "running", "retrying", "dead", "quarantined")
+
+
+def print_queues(state: queries.YardState, out: OutputWrapper) -> None:
+    """Print every queue, the sentence of the list's page, and what the overview says of them."""
+    console = Console(file=cast(TextIO, out), width=None if out.isatty() else 160, highlight=False)
+    console.print(_table(queries.queues_of(state)))
+    facts = facts_of(state)
+    sentence = all_queues_sentence([row for row in shown_rows(facts) if row.kind == "queue"], away=False)
+    out.write(f"\n{printable(sentence)}.")
+    for found in judged_now(facts):
+        out.write(f"  {printable(found.sentence)}")
+
+
+def status_lines(view: QueueView) -> list[str]:
+    """Return what a queue's page says, and what the overview says of the queue, one sentence a line."""
+    lines = [f"{view.queue.name}: {view.row.state.word.lower()}; {view.row.promise}", view.lead]
+    if view.holders and view.holding:
+        lines.append(f"{view.holders[0].actor} {view.holding}.")
+    if view.held_back:
+        lines.append(f"Held for later: {view.held_back}.")
+    for purge in view.purges:
+        lines.append(f"{purge.sentence} {purge.end}")
+    if view.pause is not None:
+        lines.append(f"{view.pause.sentence} {view.pause.end}")
+    if view.stats is not None:
+        retry = view.stats.retry
+        retrying = retry.waiting + retry.scheduled + retry.running
+        lines.append(f"{view.row.held:,} held for later, {retrying:,} retrying, {view.stats.dead:,} dead.")
+    state = yard_state()
+    for found in judged_now(facts_of(state)) if state is not None else ():
+        if found.finding.subject == view.queue.name:
+            lines += [found.sentence, *([f"Then: {found.finding.then}"] if found.finding.then else [])]
+            lines += [f"Next: {found.finding.next}"] if found.finding.next else []
+    return lines
+
+
+def _table(found: list[queries.QueueState]) -> Table:
+    table = Table(box=None, header_style="bold")
+    for name in ("queue", *COUNTED, "oldest", "promise"):
+        table.add_column(name, justify="left" if name in ("queue", "promise") else "right")
+    table.add_column("busy/slots", justify="right")
+    for queue in found:
+        age, objective = queue.oldest_age_ms, queue.objective_ms
+        late = age is not None and objective is not None and age > objective
+        slots = f"{queue.slots_busy}/{queue.slots}" if queue.pools_up else "no pool"
+        oldest = "" if age is None else duration(age)
+        table.add_row(
+            queue.queue + _paused(queue),
+            *(f"{getattr(queue, name):,}" for name in COUNTED),
+            Text(oldest, style="red" if late else ""),
+            promise(objective, queue.done_objective_ms),
+            slots,
+        )
+    return table
+
+
+def _paused(queue: queries.QueueState) -> str:
+    if not queue.paused:
+        return ""
+    until = queue.pause.until if queue.pause else None
+    if until is None:
+        return " (paused)"
+    return f" (paused until {datetime.fromtimestamp(until / 1000, UTC):%H:%M:%S} UTC)"

@@ -1,0 +1,1 @@
+"""The overview and the lists of the operations room in a terminal."""
