@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
+from apps.platform.console.runbook import runbook_of_alert
+
 
 @dataclass(frozen=True, slots=True)
 class Notice:
@@ -49,8 +51,7 @@ class Notice:
         facts = (("Queue", self.queue), ("Actor", self.actor), ("First", self._clock(self.first_at)))
         lines += [f"{name}: {value}" for name, value in (*facts, ("Last", self._clock(self.last_at))) if value]
         lines += ["", self.sample]
-        if self.link:
-            lines += ["", self.link]
+        lines += ["", *([self.link] if self.link else []), f"Steps: {runbook_of_alert(self.kind)}"]
         return "\n".join(lines)
 
     def as_json(self) -> dict[str, object]:
@@ -69,6 +70,7 @@ class Notice:
             "first_at": self.first_at.isoformat(timespec="microseconds"),
             "last_at": self.last_at.isoformat(timespec="microseconds"),
             "link": self.link,
+            "runbook": runbook_of_alert(self.kind),
         }
 
     @staticmethod

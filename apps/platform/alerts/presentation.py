@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from apps.platform.alerts.models import Alert, Delivery, Silence
+from apps.platform.console.runbook import runbook_of_alert
 
 
 def alert_json(alert: Alert, deliveries: Sequence[Delivery] | None = None) -> dict[str, Any]:
@@ -56,6 +57,7 @@ def alert_text(alert: Alert, deliveries: Sequence[Delivery]) -> str:
     """Return an alert with its messages, one fact a line."""
     pairs = [(name, value) for name, value in alert_json(alert).items() if value not in ("", None)]
     lines = [printable(f"{name:16} {value}") for name, value in pairs]
+    lines.append(f"{'steps':16} {runbook_of_alert(alert.kind)}")
     lines += ["", *(printable(line) for line in alert.sample.splitlines())]
     for delivery in deliveries:
         sent = f" {delivery.sent_at:%Y-%m-%d %H:%M:%S} UTC" if delivery.sent_at else ""

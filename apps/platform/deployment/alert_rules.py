@@ -30,6 +30,7 @@ class Rule:
         where: Part of the yard to check first.
         cause: Usual reason for the alert.
         next_step: Remedy.
+        steps: Heading of its steps in docs/how-to/triage.md.
         needs_objective: Leave the rule out for queues without an objective.
         needs_done_objective: Leave the rule out for queues that do not promise their end.
     """
@@ -42,6 +43,7 @@ class Rule:
     summary: str
     cause: str
     next_step: str
+    steps: str
     needs_objective: bool = False
     needs_done_objective: bool = False
 
@@ -49,6 +51,7 @@ class Rule:
 QUEUE_RULES = (
     Rule(
         name="SwitchyardQueueDeep",
+        steps="Late",
         expression=f'max(switchyard_queue_depth{{queue="%(queue)s",state="waiting"}}) > {DEPTH_LIMIT}',
         hold_s=30,
         severity="objective",
@@ -60,6 +63,7 @@ QUEUE_RULES = (
     ),
     Rule(
         name="SwitchyardQueueLate",
+        steps="Late",
         expression="%(late)s",
         hold_s=30,
         severity="objective",
@@ -72,6 +76,7 @@ QUEUE_RULES = (
     ),
     Rule(
         name="SwitchyardQueueEndsLate",
+        steps="Late",
         expression="%(ends_late)s",
         hold_s=30,
         severity="objective",
@@ -84,6 +89,7 @@ QUEUE_RULES = (
     ),
     Rule(
         name="SwitchyardNothingDispatches",
+        steps="No pool",
         expression="%(late)s\nand %(busy_share)s < 0.5",
         hold_s=30,
         severity="objective",
@@ -95,6 +101,7 @@ QUEUE_RULES = (
     ),
     Rule(
         name="SwitchyardSlotsFull",
+        steps="Late",
         expression="%(late)s\nand %(busy_share)s >= 0.95",
         hold_s=60,
         severity="objective",
@@ -107,6 +114,7 @@ QUEUE_RULES = (
     ),
     Rule(
         name="SwitchyardFailureRate",
+        steps="Failing",
         expression=f"sum by (actor) (%(failed_5m)s)\n/ sum by (actor) (%(ended_5m)s) > {FAILURE_SHARE:g}\n"
         f"and sum by (actor) (%(ended_5m)s) >= {FAILURE_MIN_ATTEMPTS}",
         hold_s=60,
@@ -118,6 +126,7 @@ QUEUE_RULES = (
     ),
     Rule(
         name="SwitchyardRetryStorm",
+        steps="Retrying",
         expression=f"%(retries_5m)s > {5 * STORM_RETRIES_PER_MINUTE}\nand %(retries_5m)s > 0.5 * sum(%(ended_5m)s)",
         hold_s=60,
         severity="ticket",
@@ -128,6 +137,7 @@ QUEUE_RULES = (
     ),
     Rule(
         name="SwitchyardDeadLetters",
+        steps="Failing",
         expression='delta(switchyard_dead_letters{queue="%(queue)s"}[5m]) > 0',
         hold_s=0,
         severity="objective",
@@ -141,6 +151,7 @@ QUEUE_RULES = (
 POOL_RULES = (
     Rule(
         name="SwitchyardPoolDown",
+        steps="No pool",
         expression="max(%(up)s) == 0 or absent(%(up)s)",
         hold_s=30,
         severity="page",
@@ -151,6 +162,7 @@ POOL_RULES = (
     ),
     Rule(
         name="SwitchyardPoolCrashing",
+        steps="Crashing",
         expression=f"sum(max by (reason) (%(crashes_10m)s)) > {CRASHES_IN_TEN_MINUTES}",
         hold_s=0,
         severity="ticket",
@@ -161,6 +173,7 @@ POOL_RULES = (
     ),
     Rule(
         name="SwitchyardPoolMemory",
+        steps="Memory",
         expression='max(switchyard_worker_memory_bytes{pool="%(pool)s"}) > %(memory_threshold_bytes)s',
         hold_s=300,
         severity="ticket",
@@ -174,6 +187,7 @@ POOL_RULES = (
 YARD_RULES = (
     Rule(
         name="SwitchyardWebDown",
+        steps="The web",
         expression='up{job="web"} == 0 or absent(up{job="web"})',
         hold_s=30,
         severity="page",
@@ -184,6 +198,7 @@ YARD_RULES = (
     ),
     Rule(
         name="SwitchyardBrokerDown",
+        steps="Broker away",
         expression="max(switchyard_broker_up) == 0",
         hold_s=20,
         severity="page",
@@ -194,6 +209,7 @@ YARD_RULES = (
     ),
     Rule(
         name="SwitchyardSchedulerMissing",
+        steps="No scheduler",
         expression="max(switchyard_scheduler_up) == 0",
         hold_s=60,
         severity="page",
@@ -204,6 +220,7 @@ YARD_RULES = (
     ),
     Rule(
         name="SwitchyardDeadLettersWaiting",
+        steps="Dead letters",
         expression="switchyard_dead_letters > 0",
         hold_s=86_400,
         severity="ticket",
@@ -214,6 +231,7 @@ YARD_RULES = (
     ),
     Rule(
         name="SwitchyardQuarantined",
+        steps="Quarantined",
         expression="delta(switchyard_quarantined[5m]) > 0",
         hold_s=0,
         severity="ticket",
@@ -224,6 +242,7 @@ YARD_RULES = (
     ),
     Rule(
         name="SwitchyardQueuePaused",
+        steps="Paused",
         expression="switchyard_queue_paused == 1",
         hold_s=900,
         severity="ticket",

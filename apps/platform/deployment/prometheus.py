@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from apps.platform.console.runbook import runbook
 from apps.platform.deployment import sizes
 from apps.platform.deployment.alert_rules import POOL_RULES, QUEUE_RULES, YARD_RULES, Rule, Severity
 from apps.platform.deployment.processes import METRICS_PORT, WEB_PORT
@@ -68,6 +69,7 @@ def _alert(
         "summary": rule.summary % facts,
         "cause": rule.cause % facts,
         "next_step": rule.next_step % facts,
+        "runbook": runbook(rule.steps),
     }
     return alert
 

@@ -23,14 +23,19 @@ COUNTED = ("waiting", "scheduled", "parked", "running", "retrying", "dead", "qua
 
 
 def print_queues(state: queries.YardState, out: OutputWrapper) -> None:
-    """Print every queue, the sentence of the list's page, and what the overview says of them."""
+    """Print every queue."""
     console = Console(file=cast(TextIO, out), width=None if out.isatty() else 160, highlight=False)
     console.print(_table(queries.queues_of(state)))
+
+
+def print_sentences(state: queries.YardState, out: OutputWrapper) -> None:
+    """Print what the page of all queues says first, and what the overview says of broker, pools and queues."""
     facts = facts_of(state)
-    sentence = all_queues_sentence([row for row in shown_rows(facts) if row.kind == "queue"], away=False)
-    out.write(f"\n{printable(sentence)}.")
+    rows = [row for row in shown_rows(facts) if row.kind == "queue"]
+    out.write(f"queues: {printable(all_queues_sentence(rows, away=False))}.")
     for found in judged_now(facts):
-        out.write(f"  {printable(found.sentence)}")
+        step = f" Next: {found.finding.next}" if found.finding.next else ""
+        out.write(printable(f"queues: {found.finding.severity}: {found.sentence}{step}"))
 
 
 def status_lines(view: QueueView) -> list[str]:

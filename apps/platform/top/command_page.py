@@ -15,7 +15,7 @@ from apps.platform.jobs.commands.jobs import Command as Jobs
 from apps.platform.operations.commands.workers import Command as Workers
 from apps.platform.queues.commands.queues import Command as Queues
 from apps.platform.schedules.commands.schedules import Command as Schedules
-from apps.platform.top.text_page import Place, TextPage, TextSection
+from apps.platform.top.text_page import TextPage, TextPlace, TextSection
 
 COMMANDS: dict[str, type[BaseCommand]] = {
     "actors": Actors,
@@ -28,7 +28,7 @@ COMMANDS: dict[str, type[BaseCommand]] = {
 }
 
 
-def command_page(place: Place) -> TextPage:
+def command_page(place: TextPlace) -> TextPage:
     """Run a command that only reads, and return its output."""
     name, *arguments = place.of
     out = StringIO()

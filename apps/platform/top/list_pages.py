@@ -22,13 +22,13 @@ from apps.platform.operations.findings.facts import facts_of
 from apps.platform.operations.yard.state_words import shown_rows
 from apps.platform.queues.facts import all_queues_sentence
 from apps.platform.schedules import queries as schedules
-from apps.platform.top.text_page import Place, TextCell, TextColumn, TextPage, TextRow, TextSection
+from apps.platform.top.text_page import TextCell, TextColumn, TextPage, TextPlace, TextRow, TextSection
 from broker.clock import datetime_of
 
 LISTED: Final = 50
 
 
-class EveryRight:
+class ShellRights:
     """Who has a shell on a host of the yard: the commands show the same."""
 
     def has_perm(self, right: str) -> bool:
@@ -36,7 +36,7 @@ class EveryRight:
         return bool(right)
 
 
-def list_page(place: Place) -> TextPage:
+def list_page(place: TextPlace) -> TextPage:
     """Read the page of a place other than the overview and the output of a command.
 
     Raises:
@@ -46,7 +46,7 @@ def list_page(place: Place) -> TextPage:
     return PAGES[place.kind](place)
 
 
-def queues_page(place: Place) -> TextPage:
+def queues_page(place: TextPlace) -> TextPage:
     """List the queues."""
     state = queries.yard_state()
     rows = [row for row in shown_rows(facts_of(state)) if row.kind == "queue"]
@@ -68,7 +68,7 @@ def queues_page(place: Place) -> TextPage:
                     for name in ("waiting", "scheduled", "retrying", "running", "dead", "parked", "quarantined")
                 ),
             ),
-            Place("command", ("queues", "status", row.queue)),
+            TextPlace("command", ("queues", "status", row.queue)),
         )
         for row in rows
     ]
@@ -76,13 +76,13 @@ def queues_page(place: Place) -> TextPage:
     return _page("Queues", note, columns, shown, "The yard declares no queue.", "manage.py queues")
 
 
-def actors_page(place: Place) -> TextPage:
+def actors_page(place: TextPlace) -> TextPage:
     """List the actors."""
     columns = (TextColumn("actor"), TextColumn("queue"), TextColumn("pools"), TextColumn("does", from_width=96))
     rows = [
         TextRow(
             (each.name, each.queue, ", ".join(each.pools) or TextCell("none", "bad"), each.summary),
-            Place("command", ("actors", "show", each.name)),
+            TextPlace("command", ("actors", "show", each.name)),
         )
         for each in actors.all_actors()
     ]
@@ -90,7 +90,7 @@ def actors_page(place: Place) -> TextPage:
     return _page("Actors", "", columns, rows, empty, "manage.py actors list")
 
 
-def workers_page(place: Place) -> TextPage:
+def workers_page(place: TextPlace) -> TextPage:
     """List the supervisors."""
     found = queries.reported_workers()
     columns = (
@@ -111,7 +111,7 @@ def workers_page(place: Place) -> TextPage:
                 report.release,
                 ", ".join(f"{count} by {reason}" for reason, count in sorted(report.restarts.items())) or "none",
             ),
-            Place("command", ("workers", "--member", report.member)),
+            TextPlace("command", ("workers", "--member", report.member)),
         )
         for report in found.reports
     ]
@@ -119,7 +119,7 @@ def workers_page(place: Place) -> TextPage:
     return _page("Workers", note, columns, rows, found.lead, "manage.py workers")
 
 
-def jobs_page(place: Place) -> TextPage:
+def jobs_page(place: TextPlace) -> TextPage:
     """List jobs, newest first; ``place.of`` are conditions as pairs of name and value."""
     conditions = dict(zip(place.of[::2], place.of[1::2], strict=True))
     page = find_jobs(Filter.from_query(cast(Any, conditions)), after=place.cursor, limit=LISTED, arguments=True)
@@ -139,7 +139,7 @@ def jobs_page(place: Place) -> TextPage:
                 line.id[:8],
                 line.error or line.reason.replace("_", " ") or line.excerpt,
             ),
-            Place("command", ("jobs", "show", line.id)),
+            TextPlace("command", ("jobs", "show", line.id)),
         )
         for line in page.lines
     ]
@@ -148,12 +148,12 @@ def jobs_page(place: Place) -> TextPage:
         *(["What has ended is missing: the database does not answer."] if page.history_away else []),
     ]
     options = " ".join(f"--{name} {value}" for name, value in conditions.items())
-    older = Place("j", place.of, page.after) if page.after else None
+    older = TextPlace("j", place.of, page.after) if page.after else None
     command = f"manage.py jobs list {options}".rstrip()
     return _page("Jobs", " ".join(away), columns, rows, "No job matches.", command, older)
 
 
-def schedules_page(place: Place) -> TextPage:
+def schedules_page(place: TextPlace) -> TextPage:
     """List the schedules."""
     columns = (
         *(TextColumn("schedule"), TextColumn("when (UTC)"), TextColumn("last"), TextColumn("late", right=True)),
@@ -169,7 +169,7 @@ def schedules_page(place: Place) -> TextPage:
                 _time(row.next_tick, "when resumed" if row.paused_at else "never"),
                 TextCell("on", "ok") if row.paused_at is None else TextCell(f"paused by {row.paused_by}", "warn"),
             ),
-            Place("command", ("schedules", "show", row.name)),
+            TextPlace("command", ("schedules", "show", row.name)),
         )
         for row in schedules.overview(timezone.now())
     ]
@@ -177,7 +177,7 @@ def schedules_page(place: Place) -> TextPage:
     return _page("Schedules", "", columns, rows, empty, "manage.py schedules list")
 
 
-def groups_page(place: Place) -> TextPage:
+def groups_page(place: TextPlace) -> TextPage:
     """List the groups of open dead letters, the largest first."""
     columns = (
         *(TextColumn("letters", right=True), TextColumn("failure"), TextColumn("actor"), TextColumn("queue")),
@@ -195,7 +195,7 @@ def groups_page(place: Place) -> TextPage:
                 ago(group.first_at),
                 group.fingerprint[:16],
             ),
-            Place("group", (group.fingerprint,)),
+            TextPlace("group", (group.fingerprint,)),
         )
         for group in found
     ]
@@ -204,7 +204,7 @@ def groups_page(place: Place) -> TextPage:
     return _page("Dead letters", note, columns, rows, empty, "manage.py deadletters list")
 
 
-def group_page(place: Place) -> TextPage:
+def group_page(place: TextPlace) -> TextPage:
     """List the open letters of one group, newest first."""
     [fingerprint] = place.of
     start = int(place.cursor or 0)
@@ -214,13 +214,13 @@ def group_page(place: Place) -> TextPage:
         *(TextColumn("job"), TextColumn("state", from_width=100)),
     )
     rows = [_letter(row) for row in found[:LISTED]]
-    older = Place("group", place.of, str(start + LISTED)) if len(found) > LISTED else None
+    older = TextPlace("group", place.of, str(start + LISTED)) if len(found) > LISTED else None
     title = f"Dead letters of group {fingerprint[:16]}"
     command = f"manage.py deadletters list --group {fingerprint}"
     return _page(title, "", columns, rows, "None is open any more.", command, older)
 
 
-def alerts_page(place: Place) -> TextPage:
+def alerts_page(place: TextPlace) -> TextPage:
     """List the unresolved alerts, newest first."""
     start = int(place.cursor or 0)
     found = alerts.counted_now(alerts.listing(states=tuple(UNRESOLVED))[start : start + LISTED + 1])
@@ -238,19 +238,19 @@ def alerts_page(place: Place) -> TextPage:
                 f"{alert.count:,}",
                 alert.queue,
             ),
-            Place("command", ("alerts", "show", str(alert.pk))),
+            TextPlace("command", ("alerts", "show", str(alert.pk))),
         )
         for alert in found[:LISTED]
     ]
-    older = Place("l", (), str(start + LISTED)) if len(found) > LISTED else None
+    older = TextPlace("l", (), str(start + LISTED)) if len(found) > LISTED else None
     note = "An alert is resolved by itself once its dead letters are triaged or its cause has ended." if found else ""
     return _page("Alerts", note, columns, rows, "No alert is unresolved.", "manage.py alerts list", older)
 
 
-def found_page(place: Place) -> TextPage:
+def found_page(place: TextPlace) -> TextPage:
     """List what a text names, as the search of the pages does."""
     [asked] = place.of
-    answer = finding.found(cast(Any, EveryRight()), asked)
+    answer = finding.found(cast(Any, ShellRights()), asked)
     columns = (TextColumn("kind"), TextColumn("name"), TextColumn("note"))
     rows = [
         TextRow((group.title, hit.name, hit.note), place_of(hit.command))
@@ -262,15 +262,15 @@ def found_page(place: Place) -> TextPage:
     return _page(f"Found for {asked}", note, columns, rows, empty, "")
 
 
-def place_of(command: tuple[str, ...]) -> Place | None:
+def place_of(command: tuple[str, ...]) -> TextPlace | None:
     """Return the page that shows the same as a command; lists are pages of their own."""
     match command:
         case ("jobs", "list", option, value):
-            return Place("j", (option.removeprefix("--"), value))
+            return TextPlace("j", (option.removeprefix("--"), value))
         case ("deadletters", "list", "--group", fingerprint):
-            return Place("group", (fingerprint,))
+            return TextPlace("group", (fingerprint,))
         case _:
-            return Place("command", command) if command else None
+            return TextPlace("command", command) if command else None
 
 
 def _letter(row: DeadLetter) -> TextRow:
@@ -283,7 +283,7 @@ def _letter(row: DeadLetter) -> TextRow:
             row.message_id[:8],
             row.state,
         ),
-        Place("command", ("deadletters", "show", row.message_id)),
+        TextPlace("command", ("deadletters", "show", row.message_id)),
     )
 
 
@@ -294,7 +294,7 @@ def _page(
     rows: list[TextRow],
     empty: str,
     command: str,
-    older: Place | None = None,
+    older: TextPlace | None = None,
 ) -> TextPage:
     lines = (note,) if note else ()
     return TextPage(title, (TextSection("", "", columns, tuple(rows), lines, empty),), command, older)
@@ -304,7 +304,7 @@ def _time(moment: datetime | None, otherwise: str) -> str:
     return f"{moment:%m-%d %H:%M}" if moment else otherwise
 
 
-PAGES: Final[dict[str, Callable[[Place], TextPage]]] = {
+PAGES: Final[dict[str, Callable[[TextPlace], TextPage]]] = {
     "q": queues_page,
     "a": actors_page,
     "w": workers_page,

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from django.urls import NoReverseMatch
+
 from apps.platform.conf import declared_yard
 from apps.platform.console.formatting import ago, duration, size, whole_duration
+from apps.platform.console.runbook import runbook
 from apps.platform.jobs.running import RunningJob
 from apps.platform.operations.diagnosis import Verdict
 from apps.platform.operations.overview import PoolRow, Room
 from apps.platform.operations.rows import Row
-from apps.platform.top.text_page import Place, TextCell, TextColumn, TextPage, TextRow, TextSection
+from apps.platform.top.text_page import TextCell, TextColumn, TextPage, TextPlace, TextRow, TextSection
 
 SHOWN_RUNNING = 12
 YARD = (
@@ -47,13 +50,22 @@ ALERTS = (TextColumn("last"), TextColumn("state"), TextColumn("alert"), TextColu
 
 def help_lines(verdict: Verdict) -> list[str]:
     """Return what helps: what happens and what to do, the page's button, and the command that does the same."""
-    lines = [f"Then: {verdict.then}"] if verdict.then else []
+    lines = [f"Then: {verdict.then}"] if verdict.then and verdict.then != verdict.step else []
     if verdict.action:
-        lines.append(f"On the page: {verdict.action} ({verdict.href})")
-    if verdict.step and verdict.step not in verdict.then:
+        lines.append(f"On the page: {verdict.action}{_address(verdict)}")
+    if verdict.step and (not lines or verdict.step not in lines[0]):
         word = "Command" if verdict.step.startswith(("manage.py", "kill")) else "Next"
         lines.append(f"{word}: {verdict.step}")
+    if verdict.findings:
+        lines.append(f"Steps: {runbook(verdict.label)}")
     return lines
+
+
+def _address(verdict: Verdict) -> str:
+    try:
+        return f" ({verdict.href})"
+    except NoReverseMatch:  # a host project without these pages
+        return ""
 
 
 def also_lines(room: Room) -> Iterator[str]:
@@ -98,9 +110,9 @@ def _yard_note(room: Room) -> str:
 
 def _track(row: Row) -> TextRow:
     name = f"  {row.name}" if row.kind == "lane" else row.name
-    opens = Place("command", ("queues", "status", row.queue)) if row.queue else None
+    opens = TextPlace("command", ("queues", "status", row.queue)) if row.queue else None
     if row.kind == "pool":
-        opens = Place("command", ("workers", "--pool", row.name))
+        opens = TextPlace("command", ("workers", "--pool", row.name))
     unknown = row.waiting is None
     return TextRow(
         (
@@ -143,7 +155,7 @@ def _running(job: RunningJob) -> TextRow:
             job.holder.name,
             done,
         ),
-        Place("command", ("jobs", "show", job.id)),
+        TextPlace("command", ("jobs", "show", job.id)),
     )
 
 
@@ -167,7 +179,7 @@ def _pool(pool: PoolRow) -> TextRow:
             pool.restarts,
             f"{pool.kind}, {pool.processes} × {pool.slots}",
         ),
-        Place("command", ("workers", "--pool", pool.name)),
+        TextPlace("command", ("workers", "--pool", pool.name)),
     )
 
 
@@ -183,7 +195,7 @@ def _alerts(room: Room) -> TextSection:
                 alert.title,
                 f"{alert.count:,}",
             ),
-            Place("command", ("alerts", "show", str(alert.pk))),
+            TextPlace("command", ("alerts", "show", str(alert.pk))),
         )
         for alert in room.alerts
     )

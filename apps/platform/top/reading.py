@@ -13,7 +13,7 @@ from apps.platform.operations.overview import Room, overview
 from apps.platform.top.command_page import command_page
 from apps.platform.top.list_pages import list_page
 from apps.platform.top.overview_page import overview_page
-from apps.platform.top.text_page import Place, TextPage, TextSection
+from apps.platform.top.text_page import TextPage, TextPlace, TextSection
 from broker.errors import BrokerError
 
 log = structlog.get_logger(__name__)
@@ -31,7 +31,7 @@ class Reading:
 
     room: Room | None = None
     page: TextPage | None = None
-    place: Place | None = None
+    place: TextPlace | None = None
     at_s: float = 0.0
     failure: str = ""
 
@@ -45,7 +45,7 @@ class PageReader:
 
     def __init__(self, interval_s: float) -> None:
         self._interval_s = interval_s
-        self._place = Place("o")
+        self._place = TextPlace("o")
         self._paused = False
         self._changed = threading.Event()
         self._reading = Reading()
@@ -60,7 +60,7 @@ class PageReader:
         """What was read last."""
         return self._reading
 
-    def show(self, place: Place) -> None:
+    def show(self, place: TextPlace) -> None:
         """Read the page of another place from now on, and at once."""
         if place != self._place:
             self._place = place
@@ -79,7 +79,7 @@ class PageReader:
             self._changed.wait(self._interval_s)
             self._changed.clear()
 
-    def _read(self, place: Place) -> None:
+    def _read(self, place: TextPlace) -> None:
         close_old_connections()
         before = self._reading
         try:
@@ -94,7 +94,7 @@ class PageReader:
             self._reading = Reading(before.room, before.page, before.place, before.at_s, failure)
 
 
-def _page(place: Place, room: Room | None) -> TextPage:
+def _page(place: TextPlace, room: Room | None) -> TextPage:
     try:
         if place.kind == "o":
             return overview_page(room) if room is not None else TextPage("Overview", ())

@@ -75,7 +75,7 @@ def body(page: TextPage, width: int, chosen: int | None = None) -> tuple[list[Li
 
 def _line(line: str) -> Text:
     word, colon, rest = line.partition(": ")
-    if colon and word in ("Then", "Also", "Button", "Command", "Next", "On the page"):
+    if colon and word in ("Then", "Also", "Command", "Next", "On the page", "Steps"):
         return Text.assemble((f"{word}: ", "bold"), shown(rest))
     return Text(shown(line), overflow="fold")
 

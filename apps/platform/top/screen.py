@@ -43,7 +43,7 @@ COLOURS: Final = {"red": curses.COLOR_RED, "yellow": curses.COLOR_YELLOW, "green
 PLAIN: Final = str.maketrans({"×": "x", "–": "-", "…": "...", "“": '"', "”": '"', "›": ">", "·": "-"})
 
 
-class Interrupted(Exception):
+class SignalReceived(Exception):
     """A signal ends the screen.
 
     Args:
@@ -70,7 +70,7 @@ def run(interval_s: float) -> None:
     """Show the screen until the operator leaves it.
 
     Raises:
-        Interrupted: SIGTERM or SIGHUP came.
+        SignalReceived: SIGTERM or SIGHUP came.
     """
     reader, session = PageReader(interval_s), TopSession()
     with _signals(), _kept_messages(), _terminal() as window:
@@ -249,7 +249,7 @@ def _signals() -> Iterator[None]:
     """Turn SIGTERM and SIGHUP into an exception, so that the terminal is restored."""
 
     def leave(number: int, frame: FrameType | None) -> None:
-        raise Interrupted(number)
+        raise SignalReceived(number)
 
     before = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:

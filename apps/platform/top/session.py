@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from apps.platform.frame.navigation import ROOM
-from apps.platform.top.text_page import Place, TextPage, TextSection
+from apps.platform.top.text_page import TextPage, TextPlace, TextSection
 
 CHORD_S: Final = 1.5
 LONGEST_ASKED: Final = 200
@@ -39,7 +39,7 @@ class ChosenRow:
     """
 
     number: int | None = None
-    opens: Place | None = None
+    opens: TextPlace | None = None
     line: int = 0
 
 
@@ -53,7 +53,7 @@ class TopSession:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._chord_at_s = -CHORD_S
-        self.places = [Place("o")]
+        self.places = [TextPlace("o")]
         self.chosen = [ChosenRow()]
         self.asked: str | None = None
         self.paused_at_s: float | None = None
@@ -62,7 +62,7 @@ class TopSession:
         self.left = False
 
     @property
-    def place(self) -> Place:
+    def place(self) -> TextPlace:
         """What the operator looks at."""
         return self.places[-1]
 
@@ -130,7 +130,7 @@ class TopSession:
             case "Enter":
                 self.asked = None
                 if asked.strip():
-                    self._push(Place("found", (asked.strip(),)))
+                    self._push(TextPlace("found", (asked.strip(),)))
             case "Backspace":
                 self.asked = asked[:-1]
             case _ if len(key) == 1 and key.isprintable():
@@ -140,11 +140,11 @@ class TopSession:
         if key not in PAGES:
             self.message = f"g {key} leads nowhere; ? lists the keys."
             return
-        self.places, self.chosen = [Place("o")], [ChosenRow()]
+        self.places, self.chosen = [TextPlace("o")], [ChosenRow()]
         if key != "o":
-            self._push(Place(key))
+            self._push(TextPlace(key))
 
-    def _push(self, place: Place) -> None:
+    def _push(self, place: TextPlace) -> None:
         self.places.append(place)
         self.chosen.append(ChosenRow())
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class TextPlace:
     """What a page shows: one of the room's lists by its letter, a queue, a worker, or the output of a command.
 
     Args:
@@ -47,7 +47,7 @@ class TextRow:
     """A row of a section; ``opens`` is the page that Enter leads to."""
 
     cells: tuple[TextCell | str, ...]
-    opens: Place | None = None
+    opens: TextPlace | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ class TextPage:
     title: str
     sections: tuple[TextSection, ...]
     command: str = ""
-    older: Place | None = None
+    older: TextPlace | None = None
 
     @property
     def rows(self) -> tuple[TextRow, ...]:

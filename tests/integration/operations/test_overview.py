@@ -189,5 +189,5 @@ def test_jobs_that_nobody_writes_into_the_history_are_said_on_the_overview(
 
     assert "history" not in before
     assert re.search(
-        r"Also: of the jobs, those that ended in the last .* are not all in the history: no history w", page
+        r"Also: Of the jobs, those that ended in the last .* are not all in the history: no history w", page
     )

@@ -22,7 +22,7 @@ from apps.platform.operations import queries
 from apps.platform.queues import services
 from apps.platform.queues.errors import ForeignBroker, NotRelocated, PurgeEnded
 from apps.platform.queues.facts import waiting_and_scheduled
-from apps.platform.queues.printing import print_queues, status_lines
+from apps.platform.queues.printing import print_queues, print_sentences, status_lines
 from apps.platform.queues.queries import view_of
 from broker.admin.browse import BrowsedMessage, look
 from broker.admin.stats import family_stats
@@ -205,10 +205,8 @@ class Command(BaseCommand):
 
     def _list(self, *, as_json: bool) -> None:
         state = queries.yard_state()
-        if state.server.refusal:
-            self.stderr.write(f"queues: the broker accepts no work: {state.server.refusal}. {state.server.remedy}")
-        for item in state.server.findings:
-            self.stderr.write(f"queues: {item.severity}: {item.seen}; {item.remedy}")
+        # A program that reads the table or the JSON gets nothing else.
+        print_sentences(state, self.stderr)
         if as_json:
             self.stdout.write(json.dumps([queue.as_json() for queue in queries.queues_of(state)], indent=2))
             return

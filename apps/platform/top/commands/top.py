@@ -12,7 +12,7 @@ from rich.console import Console
 
 from apps.platform.console.command_errors import WRONG_ARGUMENTS
 from apps.platform.console.command_help import show_examples
-from apps.platform.top.frame_output import as_json, exit_code, print_frame, read_room
+from apps.platform.top.printing import as_json, exit_code, print_frame, read_room
 
 LEAST_INTERVAL_S, MOST_INTERVAL_S = 0.5, 3_600.0
 DEFAULT_INTERVAL_S = 2.0
@@ -72,6 +72,6 @@ class Command(BaseCommand):
             screen.run(interval_s)
         except KeyboardInterrupt:
             pass
-        except screen.Interrupted as end:
+        except screen.SignalReceived as end:
             sys.exit(SIGNALLED + end.number)
         return True

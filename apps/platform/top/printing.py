@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
+from apps.platform.console.runbook import runbook
 from apps.platform.operations.findings.examine import KEPT, WHOLE_S
 from apps.platform.operations.findings.finding import EXIT_CODES, worst
 from apps.platform.operations.overview import Room, overview
@@ -50,6 +51,7 @@ def as_json(room: Room) -> dict[str, Any]:
             "then": verdict.then,
             "button": verdict.action,
             "next": verdict.step,
+            "steps": runbook(verdict.label) if verdict.findings else "",
         },
         "also": list(room.also),
         "queues": [_row(row) for row, _ in room.rows],

@@ -1,0 +1,80 @@
+"""One frame of ``manage.py top``: the overview's sentences, the doctor's exit codes, and JSON."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.test import Client
+
+from apps.platform.operations.findings.finding import Finding
+from broker.interface import Facilities
+from broker.stores.pool_reports import PoolReport
+from tests.integration.operations.conftest import broker_away as broker_away
+from tests.integration.operations.conftest import slow_pool as slow_pool
+from tests.integration.operations.conftest import watcher as watcher
+from tests.integration.operations.test_overview import LIVE, text_of
+
+pytestmark = pytest.mark.django_db
+
+
+def top(*options: str) -> tuple[int, str]:
+    """Return exit code and output of one frame."""
+    out = io.StringIO()
+    try:
+        call_command("top", "--once", *options, stdout=out, stderr=io.StringIO())
+    except SystemExit as end:
+        return int(str(end.code)), out.getvalue()
+    return 0, out.getvalue()
+
+
+def joined(text: str) -> str:
+    """Return a text without spaces and marks of code, which pages and terminals set differently."""
+    return "".join(text.replace("`", "").split())
+
+
+def test_it_says_what_the_page_says(facilities: Facilities, watcher: Client, slow_pool: PoolReport) -> None:
+    page = text_of(watcher.get(LIVE).content.decode())
+    code, shown = top()
+
+    found = json.loads(top("--json")[1])
+    assert code == 1 == found["exit_code"]
+    for sentence in (found["verdict"]["sentence"], found["verdict"]["then"], *found["also"]):
+        assert joined(sentence) in joined(shown)
+        assert joined(sentence) in joined(page)
+    assert joined(found["verdict"]["button"]) in joined(page)
+    assert joined(found["verdict"]["button"]) in joined(shown)
+    for pool in found["pools"]:
+        assert pool["pool"] in shown
+
+
+def test_its_exit_code_is_the_doctors(facilities: Facilities, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "apps.platform.operations.findings.examine.KeptFindings.findings",
+        lambda self, wait_s=0.3: [Finding("database", "locked", "error", "the database is locked, by pid 4711")],
+    )
+
+    code, shown = top()
+
+    assert code == 2 and shown.startswith("Database locked  The database is locked, by pid 4711.")
+
+
+def test_an_absent_broker_is_said_with_exit_2(broker_away: None) -> None:
+    code, shown = top()
+
+    assert code == 2 and shown.startswith("Broker away  No job can be sent or seen from here")
+    assert "Unknown" in shown and "manage.py broker" in shown
+    assert json.loads(top("--json")[1])["running"] is None
+
+
+def test_one_frame_has_no_colours_where_no_terminal_is(facilities: Facilities) -> None:
+    assert "\x1b" not in top()[1]
+    assert max(map(len, top()[1].splitlines())) <= 120
+
+
+def test_an_interval_out_of_bounds_is_refused() -> None:
+    for wrong in ("0", "-1", "nan", "1e9"):
+        with pytest.raises(CommandError, match=r"choose 0\.5 to 3600 s"):
+            call_command("top", "--interval", wrong)

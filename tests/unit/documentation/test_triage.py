@@ -1,0 +1,78 @@
+"""The steps from an alert to its cause: every label, rule and kind of alert leads to a heading that exists."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import yaml
+
+from apps.platform.commands.management.commands.switchyard import MODULES
+from apps.platform.console.runbook import BY_KIND, PAGE, runbook, runbook_of_alert
+from apps.platform.deployment.alert_rules import POOL_RULES, QUEUE_RULES, YARD_RULES, Rule
+from apps.platform.operations.findings.precedence import PRECEDENCE
+from tests.unit.documentation.pages import ROOT, read
+
+TEXT = read(PAGE)
+HEADINGS = re.findall(r"^#{2,3} (.+)$", TEXT, flags=re.MULTILINE)
+ANCHORS = {heading.lower().replace(" ", "-") for heading in HEADINGS}
+LABELS = sorted({rank.label for rank in PRECEDENCE})
+RULES = (*QUEUE_RULES, *POOL_RULES, *YARD_RULES)
+DJANGO = {"migrate", "check"}
+TABLES = TEXT.split("## The server")[0]
+
+
+def anchor_of(address: str) -> str:
+    page, _, anchor = address.partition("#")
+    assert page == PAGE
+    return anchor
+
+
+@pytest.mark.parametrize("label", LABELS)
+def test_every_label_of_a_verdict_has_its_steps_and_a_row(label: str) -> None:
+    anchor = anchor_of(runbook(label))
+
+    assert anchor in ANCHORS
+    assert f"| [{label}](#{anchor}) |" in TABLES
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
+def test_every_rule_leads_to_its_steps_and_has_a_row(rule: Rule) -> None:
+    anchor = anchor_of(runbook(rule.steps))
+
+    assert anchor in ANCHORS
+    assert re.search(rf"^\| `{rule.name}` \| \[{rule.steps}\]\(#{anchor}\)", TABLES, flags=re.MULTILINE)
+
+
+def test_every_alert_of_the_rendered_rules_names_its_steps() -> None:
+    groups = yaml.safe_load((ROOT / "ops/prometheus/rules.yml").read_text(encoding="utf-8"))["groups"]
+    alerts = [alert for group in groups for alert in group["rules"]]
+
+    assert alerts
+    assert {anchor_of(alert["annotations"]["runbook"]) for alert in alerts} <= ANCHORS
+
+
+@pytest.mark.parametrize("kind", BY_KIND)
+def test_every_kind_of_alert_leads_to_its_steps(kind: str) -> None:
+    assert anchor_of(runbook_of_alert(kind)) in ANCHORS
+    assert runbook_of_alert("of another release") == PAGE
+
+
+def test_every_link_of_the_page_leads_somewhere() -> None:
+    for target in re.findall(r"\]\(([^)]+)\)", TEXT):
+        page, _, anchor = target.partition("#")
+        if page:
+            assert (ROOT / "docs/how-to" / page).is_file(), target
+        else:
+            assert anchor in ANCHORS, target
+
+
+def test_every_command_of_the_page_exists() -> None:
+    named = set(re.findall(r"manage\.py (\w+)", TEXT))
+
+    assert named - set(MODULES) - DJANGO == set()
+    assert {"top", "doctor", "queues", "workers", "broker"} <= named
+
+
+def test_no_heading_stands_twice() -> None:
+    assert len(ANCHORS) == len(HEADINGS)
