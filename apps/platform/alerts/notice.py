@@ -51,7 +51,9 @@ class Notice:
         facts = (("Queue", self.queue), ("Actor", self.actor), ("First", self._clock(self.first_at)))
         lines += [f"{name}: {value}" for name, value in (*facts, ("Last", self._clock(self.last_at))) if value]
         lines += ["", self.sample]
-        lines += ["", *([self.link] if self.link else []), f"Steps: {runbook_of_alert(self.kind)}"]
+        lines += ["", f"Steps: {runbook_of_alert(self.kind)}"]
+        if self.link:
+            lines += ["", self.link]
         return "\n".join(lines)
 
     def as_json(self) -> dict[str, object]:

@@ -9,6 +9,7 @@ from django.conf import settings
 
 WIDEST = 20
 FOLDERS = ("broker", "apps", "project", "demo")  # middleware/ is flat on purpose
+FLAT = {Path("apps/platform/short_commands/management/commands")}  # Django looks for commands in one folder
 
 
 def test_no_folder_holds_more_than_twenty_modules() -> None:
@@ -21,4 +22,4 @@ def test_no_folder_holds_more_than_twenty_modules() -> None:
     )
 
     assert len(widths) > 20
-    assert {str(folder): count for folder, count in widths.items() if count > WIDEST} == {}
+    assert {str(folder): count for folder, count in widths.items() if count > WIDEST and folder not in FLAT} == {}
