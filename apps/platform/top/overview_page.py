@@ -79,7 +79,7 @@ def overview_page(room: Room) -> TextPage:
         "Overview",
         (
             _verdict(room),
-            TextSection("The yard", _yard_note(room), YARD, tuple(_track(row) for row, _ in room.rows)),
+            TextSection("The yard", _yard_note(room), YARD, tuple(_track(row) for row, _ in room.drawn_rows)),
             running_section(room.running),
             _pools(room),
             _alerts(room),
@@ -105,6 +105,8 @@ def _verdict(room: Room) -> TextSection:
 
 
 def _yard_note(room: Room) -> str:
+    if room.old_at is not None:
+        return f"the last figures, of {room.old_at:%H:%M:%S} UTC: what waits now is unknown"
     return "what waits is unknown while the broker does not answer" if room.away else ""
 
 
