@@ -20,7 +20,7 @@ from tests.integration.operations.conftest import watcher as watcher
 
 pytestmark = pytest.mark.django_db
 # Times go on between two looks.
-TIME = re.compile(r"\d[\d.]* (?:ms|s|min|h)(?: \d\d (?:s|min))?|just now")
+TIME = re.compile(r"\d[\d.]* (?:ms|s|min|h)(?: \d\d (?:s|min))?(?: ago)?|just now")
 ADA = Who("ada", "page")
 
 
