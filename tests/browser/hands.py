@@ -7,7 +7,8 @@ a letter, ``/`` with Enter, and Enter.
 from __future__ import annotations
 
 import re
-from typing import Protocol
+from collections.abc import Callable
+from typing import Any, Protocol
 
 from playwright.sync_api import Locator, Page, expect
 
@@ -17,11 +18,13 @@ LEAST_TOUCH = 44.0
 # From one stop to the next within a row or a form, and from row to row.
 MOST_TABS = 30
 MOST_ROWS = 60
+MOST_EXCHANGES = 20
 LETTERS = {"Queues": "q", "Workers": "w", "Jobs": "j", "Schedules": "s", "Dead letters": "d", "Alerts": "l"}
 IS_FOCUSED = "node => node === document.activeElement"
 IN_MAIN = "() => document.activeElement !== null && document.querySelector('main').contains(document.activeElement)"
 IN_ROW = "node => node.closest('main tbody tr') !== null"
 IS_IN_FOCUSED_ROW = "node => node.closest('main tbody tr').contains(document.activeElement)"
+IS_BUTTON_AND_HEIGHT = "node => [node.matches('button, .sy-button'), node.offsetHeight]"
 # A line of 2 px around it, nothing on top of it.
 FOCUS_IS_SEEN = """node => {
     const style = getComputedStyle(node), box = node.getBoundingClientRect();
@@ -119,7 +122,7 @@ class Touch(Mouse):
 
     def _follow(self, found: Locator) -> None:
         expect(found).to_be_visible()
-        is_button, height = found.evaluate("node => [node.matches('button, .sy-button'), node.offsetHeight]")
+        is_button, height = ask(found, IS_BUTTON_AND_HEIGHT)
         assert not is_button or height >= LEAST_TOUCH, f"{found} is {height} px high"
         width = self.page.evaluate("() => document.documentElement.scrollWidth")
         assert width <= PHONE_WIDTH, f"{self.page.url} is {width} px wide"
@@ -178,21 +181,38 @@ class Keys:
 
     def _reach(self, wanted: Locator) -> None:
         expect(wanted).to_be_visible()
-        if wanted.evaluate(IN_ROW):
+        if ask(wanted, IN_ROW):
             self._press_until("j", wanted, IS_IN_FOCUSED_ROW, MOST_ROWS)
         elif not self.page.evaluate(IN_MAIN):
             self.page.keyboard.press("Tab")
             expect(self.page.get_by_role("link", name="Skip to the content")).to_be_focused()
             self.page.keyboard.press("Enter")
         self._press_until("Tab", wanted, IS_FOCUSED, MOST_TABS)
-        assert wanted.evaluate(FOCUS_IS_SEEN), f"the focus on {wanted} cannot be seen"
+        assert ask(wanted, FOCUS_IS_SEEN), f"the focus on {wanted} cannot be seen"
 
     def _press_until(self, key: str, wanted: Locator, is_there: str, most: int) -> None:
         for _ in range(most):
-            if wanted.evaluate(is_there):
+            if ask(wanted, is_there):
                 return
             self.page.keyboard.press(key)
         raise AssertionError(f"{wanted} is not reached with {most} times {key}")
+
+
+# By their name: who works, and the options of a context.
+WAYS: dict[str, tuple[Callable[[Page], Hand], dict[str, bool]]] = {
+    "keys": (Keys, {}),
+    "touch": (Touch, {"phone": True}),
+    "no scripts": (Mouse, {"scripts": False}),
+}
+
+
+def ask(found: Locator, question: str) -> Any:
+    """Return what a function says of a node; a page that is updated exchanges its nodes, so an old one is not asked."""
+    for _ in range(MOST_EXCHANGES):
+        answer = found.evaluate(f"node => node.isConnected ? ({question})(node) : null")
+        if answer is not None:
+            return answer
+    raise AssertionError(f"{found} is exchanged all the time")
 
 
 def menu_entry(page: Page, title: str) -> Locator:

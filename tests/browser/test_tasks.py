@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -11,7 +11,7 @@ from playwright.sync_api import Browser, BrowserContext, expect
 
 from devtools.room.yard import RoomYard
 from tests.browser.conftest import new_context
-from tests.browser.hands import Hand, Keys, Mouse, Touch
+from tests.browser.hands import WAYS, Hand, Keys, Mouse, Touch
 from tests.browser.watching import Watch
 from tests.waiting import wait_for
 
@@ -20,11 +20,6 @@ SCHEDULE = "purge_delivery_attempts"
 WAIT_S = 120.0
 # Groups of dead letters are told apart by their size.
 SIZES = {Keys: 14, Touch: 15, Mouse: 16}
-WAYS: dict[str, tuple[Callable[..., Hand], dict[str, bool]]] = {
-    "keys": (Keys, {}),
-    "touch": (Touch, {"phone": True}),
-    "no scripts": (Mouse, {"scripts": False}),
-}
 
 
 @pytest.fixture(scope="module", params=WAYS)

@@ -159,3 +159,14 @@ def test_keys_are_switched_off_and_on(admin_client: Client) -> None:
 
 def test_unfold_is_installed_where_these_tests_run() -> None:
     assert "unfold" in settings.INSTALLED_APPS
+
+
+def test_deletion_is_asked_with_a_way_back_that_needs_no_script(admin_client: Client, admin_user: User) -> None:
+    one = admin_client.get(reverse("admin:auth_user_delete", args=[admin_user.pk])).content.decode()
+    chosen = {"action": "delete_selected", "_selected_action": [admin_user.pk]}
+    many = admin_client.post(reverse("admin:auth_user_changelist"), chosen).content.decode()
+
+    assert f'href="{reverse("admin:auth_user_change", args=[admin_user.pk])}">Back</a>' in one
+    assert f'href="{reverse("admin:auth_user_changelist")}">Back</a>' in many
+    assert "Delete user</button>" in one and "Delete 1 user</button>" in many
+    assert 'href="#"' not in one + many
