@@ -1,4 +1,4 @@
-"""What the how-to pages call a page, a button or a label by its name, in italics, is in a template or the menu."""
+"""What how-to pages call by its name, in italics, is a page of the menu, or a button or label of a template."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ import pytest
 from apps.platform.frame.navigation import ROOM
 from tests.unit.documentation.pages import ROOT, name_of
 
-PAGES = sorted((ROOT / "docs" / "how-to").glob("*.md"))
+PAGES = [*sorted((ROOT / "docs" / "how-to").glob("*.md")), ROOT / "docs" / "reference" / "operations-room.md"]
 CODE = re.compile(r"^( *)```.*?^\1```|`[^`]*`", flags=re.MULTILINE | re.DOTALL)
 # A name begins with a capital letter or a number; emphasis does not.
-NAMED = re.compile(r"(?<![*\w])\*([A-Z0-9][^*]*)\*(?![*\w])")
+NAMED = re.compile(r"(?<![*\w])\*([A-Z0-9…][^*]*)\*(?![*\w])")
 MENU = {*(page.title for page in ROOM), "Operations room"}
 HIDDEN = re.compile(r'<span class="sy-hidden">.*?</span>', flags=re.DOTALL)
 TEMPLATE = re.compile(r"\{\{.*?\}\}|\{%.*?%\}|\$\{.*?\}", flags=re.DOTALL)
+VALUE = re.compile(r"\{\{.*?\}\}", flags=re.DOTALL)
 ANYTHING = "\0"
 
 
@@ -34,8 +35,10 @@ def shown() -> list[re.Pattern[str]]:
     texts = set()
     for file in (ROOT / "apps").rglob("*.*"):
         if file.suffix == ".html":
-            plain = TEMPLATE.sub(ANYTHING, HIDDEN.sub("", file.read_text(encoding="utf-8")))
-            texts |= set(re.split(r"<[^>]*>", plain))
+            plain = HIDDEN.sub("", file.read_text(encoding="utf-8"))
+            texts |= set(re.split(r"<[^>]*>", TEMPLATE.sub(ANYTHING, plain)))
+            texts |= set(re.split(r"<[^>]*>|\{%.*?%\}", VALUE.sub(ANYTHING, plain)))  # each branch of an if by itself
+            texts |= set(re.findall(r'default:"([^"]+)"', plain))
         elif file.suffix in (".js", ".py") and "migrations" not in file.parts:
             texts |= set(re.findall(r'"([^"\n]+)"', file.read_text(encoding="utf-8")))
             texts |= set(re.findall(r"`([^`\n]+)`", TEMPLATE.sub(ANYTHING, file.read_text(encoding="utf-8"))))
