@@ -113,15 +113,19 @@ def _late(row: Row, facts: YardFacts) -> Finding:
         f"{row.name} is {times(row.ratio or 0)} behind its promise, because {cause}; "
         f"{jobs_text(row.waiting or 0)}, the oldest for {duration(row.oldest_age_ms or 0)}"
     )
+    move = _move_act(row, misplaced) if misplaced else None
+    step = f"manage.py queues status {row.queue}"
+    if move is not None:
+        step = f"manage.py queues relocate {misplaced} --from {row.queue} --to QUEUE"
     return GROUP.finding(
         _severity(row.ratio or 0),
         "late",
         seen,
         then,
-        f"manage.py queues show {row.queue} --place leased",
+        step,
         row.queue,
         then=then,
-        act=(_move_act(row, misplaced) if misplaced else None) or _holders_act(row),
+        act=move or _holders_act(row),
         factor=row.ratio or 0,
     )
 
@@ -215,7 +219,7 @@ def _ends_late(row: Row) -> Finding:
         "ends_late",
         seen,
         then,
-        f"manage.py queues show {row.queue} --place leased",
+        f"manage.py queues status {row.queue}",
         row.queue,
         then=then,
         act=_holders_act(row),
