@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from types import SimpleNamespace
 
@@ -21,10 +22,13 @@ from tests.integration.doctor.conftest import Configure, of
 
 
 def look() -> list[Finding]:
-    return run_checks(FindingGroup("broker"), server.look, 2.0)
+    return run_checks(FindingGroup("broker"), server.look, 20.0)
 
 
-def test_a_sound_server_is_told_with_its_figures(own_server: ServerUnderTest) -> None:
+def test_a_sound_server_is_told_with_its_figures(own_server: ServerUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Pings and commands take what a machine that is busy with other tests gives them.
+    monkeypatch.setattr(server, "SLOW_PING_MS", 1_000.0)
+    monkeypatch.setattr(server, "STALLED_MS", 10_000.0)
     KeyspaceId(RedisCalls(own_server.admin), Keys(), [queue.name for queue in YARD.queues]).prepare()
 
     findings = look()
@@ -71,7 +75,11 @@ def test_a_server_that_frees_large_keys_while_all_wait_is_a_warning(own_server: 
     assert "CONFIG SET lazyfree-lazy-expire yes" in of(look(), "warning")["stalls"].next
 
 
-def test_many_slow_commands_of_ours_are_told_a_few_and_those_of_others_are_not(own_server: ServerUnderTest) -> None:
+def test_many_slow_commands_of_ours_are_told_a_few_and_those_of_others_are_not(
+    own_server: ServerUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "STALLED_MS", 10_000.0)
+
     def log_slow(key: str, times: int) -> None:
         own_server.config_set("slowlog-log-slower-than", 0)
         for _ in range(times):
@@ -81,7 +89,7 @@ def test_many_slow_commands_of_ours_are_told_a_few_and_those_of_others_are_not(o
     log_slow("another:key", 20)
     assert of(look(), "ok")["slow_log"].seen.startswith("its slow log holds no command of ours")
     log_slow("switchyard:key", 9)
-    assert "9 of our commands, the longest 0 ms (SET)" in of(look(), "ok")["slow_log"].seen
+    assert re.search(r"9 of our commands, the longest \d+ ms \(SET\)", of(look(), "ok")["slow_log"].seen)
     log_slow("switchyard:key", 1)
     assert "10 of our commands" in of(look(), "warning")["slow_commands"].seen
 
@@ -126,7 +134,7 @@ def test_a_clock_that_differs_is_a_warning(own_server: ServerUnderTest, monkeypa
     clock = SimpleNamespace(time=lambda: time.time() + 10, perf_counter=time.perf_counter)
     monkeypatch.setattr(server, "time", clock)
 
-    assert "10.0" in of(look(), "warning")["clock_off"].seen
+    assert re.search(r"clock is (9\.\d|10\.\d)", of(look(), "warning")["clock_off"].seen)
     assert "behind this machine" in of(look(), "warning")["clock_off"].seen
 
 
@@ -136,7 +144,8 @@ def test_a_server_far_away_is_a_warning(own_server: ServerUnderTest, configure: 
         configure(broker_url=proxy.url)
         found = of(look(), "warning")["slow"]
 
-    assert "20 pings took 1" in found.seen
+    median = re.match(r"20 pings took ([\d.]+) ms", found.seen)
+    assert median is not None and float(median[1]) >= 10
 
 
 def test_a_server_that_is_away_is_an_error_and_no_traceback(own_server: ServerUnderTest) -> None:
