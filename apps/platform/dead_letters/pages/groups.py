@@ -10,7 +10,7 @@ from django.db.models import CharField, Count
 from django.db.models.functions import Cast, Substr
 from django.utils import timezone
 
-from apps.platform.dead_letters.models import DeadLetter
+from apps.platform.dead_letters.models import OPEN_STATES, DeadLetter
 from apps.platform.dead_letters.pages.tracebacks import own_frame
 from apps.platform.dead_letters.queries import LetterGroup, first_seen
 
@@ -75,8 +75,9 @@ def rows_of(groups: Sequence[LetterGroup]) -> list[GroupRow]:
 def _recent(fingerprints: list[str]) -> dict[str, dict[str, int]]:
     """Return for each fingerprint its open letters of the last two hours, by ten minutes."""
     counted: dict[str, dict[str, int]] = {}
+    # The states are named, so that the index of groups is used up to the time.
     rows = (
-        DeadLetter.objects.filter(is_open=1, fingerprint__in=fingerprints, died_at__gte=_start())
+        DeadLetter.objects.filter(is_open=1, fingerprint__in=fingerprints, state__in=OPEN_STATES, died_at__gte=_start())
         .order_by()
         .annotate(step=Substr(Cast("died_at", CharField()), 1, _TEXT))
         .values_list("fingerprint", "step")
