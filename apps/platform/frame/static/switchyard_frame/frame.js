@@ -156,7 +156,11 @@
     }
     for (const help of document.querySelectorAll(".help-tooltip[aria-label]:not([role])")) help.setAttribute("role", "img");
   }
-  window.addEventListener("load", nameWidgets);
+  // The admin draws its fields when jQuery is ready, which may be after the page has loaded.
+  window.addEventListener("load", () => {
+    nameWidgets();
+    window.django?.jQuery?.(() => nameWidgets());
+  });
   document.addEventListener("formset:added", () => setTimeout(nameWidgets));
   document.addEventListener("change", () => setTimeout(nameWidgets));
 
