@@ -12,13 +12,13 @@ from tests.browser.conftest import new_context
 from tests.browser.pages import Sample, walked
 
 # Text that is drawn, as a person sees it: hidden or transparent does not count. What a person opens is no hidden text,
-# and the list of keys has a page of its own.
+# nor are the titles of a picture's parts, and the list of keys has a page of its own.
 DRAWN = """() => {
     const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
     let drawn = 0, hidden = 0;
     for (let node; (node = walker.nextNode());) {
         const parent = node.parentElement, length = node.data.trim().length;
-        if (["SCRIPT", "STYLE", "TEMPLATE", "NOSCRIPT", "OPTION"].includes(parent.tagName)) continue;
+        if (["SCRIPT", "STYLE", "TEMPLATE", "NOSCRIPT", "OPTION", "title"].includes(parent.tagName)) continue;
         if (parent.checkVisibility({opacityProperty: true, visibilityProperty: true})) drawn += length;
         else if (!parent.closest("details:not([open]), dialog:not([open])")) hidden += length;
     }

@@ -249,7 +249,7 @@ def test_doctor_and_metrics_show_backlog_gap_and_skipped_rows(
     writer.step()
 
     found = {each.code: each for each in history.look()}
-    assert "leads" in found and "1 rows written, nothing waits" in found["leads"].seen
+    assert "leads" in found and "1 row written, nothing waits" in found["leads"].seen
     writer.leadership.release()
 
 

@@ -12,8 +12,8 @@ from contextlib import AbstractContextManager
 import pytest
 
 from tests.chaos.server import ServerUnderTest
-from tests.chaos.verdicts import ROOT, WatchedYard
 from tests.terminal import Terminal
+from tests.verdicts.watched_yard import ROOT, WatchedYard
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.timeout(600)

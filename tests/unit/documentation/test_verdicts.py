@@ -7,8 +7,8 @@ import re
 import pytest
 
 from apps.platform.operations.findings.precedence import PRECEDENCE, Rank
-from tests.chaos.situations import SITUATIONS, Situation
 from tests.unit.documentation.pages import read
+from tests.verdicts.situations import SITUATIONS, Situation
 
 PAGE = read("docs/reference/verdicts.md")
 

@@ -79,6 +79,8 @@ def _why(name: str, last: SilentSupervisor | None) -> tuple[str, str]:
     try:
         status = psutil.Process(last.pid).status()
     except psutil.Error:
+        status = psutil.STATUS_ZOMBIE
+    if status == psutil.STATUS_ZOMBIE:  # ended, and its parent has not asked how
         return f"its supervisor (pid {last.pid}) ended without a word, its last report is {since} old", start
     if status == psutil.STATUS_STOPPED:
         return f"its supervisor (pid {last.pid}) is stopped, since {since}", f"kill -CONT {last.pid}"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tests.chaos import causes
+from tests.verdicts import causes
 
 SOON_S, BEAT_S = 10.0, 20.0
 
@@ -225,6 +225,8 @@ GROUPS: dict[str, tuple[Situation, ...]] = {
             within_s=BEAT_S,
             first=False,
         ),
+    ),
+    "schedule paused": (
         Situation(
             "a paused schedule",
             causes.schedule_paused,

@@ -11,11 +11,11 @@ from functools import partial
 
 import pytest
 
-from tests.chaos.causes import a_little_late
 from tests.chaos.server import ServerUnderTest
-from tests.chaos.situations import GROUPS, LONG
-from tests.chaos.verdict_yard.yard import YARD
-from tests.chaos.verdicts import Line, WatchedYard, now, slack, steadily
+from tests.verdicts.causes import a_little_late
+from tests.verdicts.situations import GROUPS, LONG
+from tests.verdicts.watched_yard import Line, WatchedYard, now, slack, steadily
+from tests.verdicts.yard.yard import YARD
 from tests.waiting import wait_for
 
 # In one sample a queue of 80 ms may be late on a machine that is busy with other tests; the overview says no more then.

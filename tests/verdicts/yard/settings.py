@@ -11,7 +11,7 @@ from dataclasses import replace
 from project.settings import *  # noqa: F403
 from project.settings import INSTALLED_APPS as PROJECT_APPS
 from project.settings import SWITCHYARD as OTHER_SWITCHYARD
-from tests.chaos.verdict_yard.yard import YARD as YARD
+from tests.verdicts.yard.yard import YARD as YARD
 
 if AHEAD_S := float(os.environ.get("VERDICT_CLOCK_S", "0")):
     clock, clock_ns = time.time, time.time_ns
@@ -21,7 +21,7 @@ if AHEAD_S := float(os.environ.get("VERDICT_CLOCK_S", "0")):
 if OTHER_HOST := os.environ.get("VERDICT_HOST"):
     socket.gethostname = lambda: OTHER_HOST
 
-INSTALLED_APPS = [*(app for app in PROJECT_APPS if not app.startswith("apps.product.")), "tests.chaos.verdict_yard"]
+INSTALLED_APPS = [*(app for app in PROJECT_APPS if not app.startswith("apps.product.")), "tests.verdicts.yard"]
 DRAMATIQ_BROKER = {"BROKER": "apps.platform.wiring.build_broker", "OPTIONS": {}, "MIDDLEWARE": []}
 ROOT_URLCONF = "tests.chaos.yard.urls"
 SWITCHYARD = replace(OTHER_SWITCHYARD, topology=YARD)

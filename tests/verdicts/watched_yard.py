@@ -28,11 +28,11 @@ from broker.redis.connections import connect
 from broker.shapes import QueueStats
 from tests.chaos.postgres import PostgresUnderTest
 from tests.chaos.server import ServerUnderTest
-from tests.chaos.verdict_yard.yard import YARD
+from tests.verdicts.yard.yard import YARD
 from tests.waiting import wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
-WATCHER = (sys.executable, "-m", "tests.chaos.verdict_yard.watcher")
+WATCHER = (sys.executable, "-m", "tests.verdicts.yard.watcher")
 TABLE = "CREATE TABLE IF NOT EXISTS verdict_row (id INTEGER PRIMARY KEY, job VARCHAR(60))"
 # What may be said still of a situation that has ended.
 LASTING = re.compile(
@@ -54,7 +54,7 @@ class WatchedYard:
         self.database = folder / "db.sqlite3"
         self.environment = {
             **os.environ,
-            "DJANGO_SETTINGS_MODULE": "tests.chaos.verdict_yard.settings",
+            "DJANGO_SETTINGS_MODULE": "tests.verdicts.yard.settings",
             "SWITCHYARD_BROKER_URL": server.url,
             "SWITCHYARD_STATE_DIR": str(folder),
             "PROMETHEUS_MULTIPROC_DIR": str(folder / "metrics"),

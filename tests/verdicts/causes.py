@@ -21,7 +21,7 @@ from broker.admin.purge import set_aside
 from broker.keys.keys import Keys
 from broker.queue import administration
 from broker.queue.results import Entry
-from tests.chaos.verdicts import WATCHER, WatchedYard, endpoint, slack, steadily, stopped
+from tests.verdicts.watched_yard import WATCHER, WatchedYard, endpoint, slack, steadily, stopped
 from tests.waiting import wait_for
 
 Make = Callable[[WatchedYard], AbstractContextManager[object]]
@@ -195,8 +195,10 @@ def scheduler_hangs(yard: WatchedYard) -> Iterator[None]:
 def schedule_paused(yard: WatchedYard) -> Iterator[None]:
     """Pause a schedule by its command."""
     yard.manage("schedules", "pause", "sync_rates", "--reason", "no rates on Sundays")
-    yield
-    yard.manage("schedules", "resume", "sync_rates")
+    try:
+        yield
+    finally:
+        yard.manage("schedules", "resume", "sync_rates")
 
 
 @contextmanager
