@@ -53,6 +53,7 @@ def test_a_stopped_server_is_closed_nevertheless(server: ServerUnderTest) -> Non
 
 
 def test_a_server_starts_on_a_file_whose_tail_was_cut(server: ServerUnderTest) -> None:
+    server.sync_each_write()
     for number in range(10):
         server.admin.set(f"key-{number}", "x" * 100)
 
