@@ -1,4 +1,4 @@
-"""Who holds the write lock of an SQLite file: from the kernel's table of locks, without touching the file."""
+"""Holder of the write lock of an SQLite file: from the kernel's table of locks, without touching the file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What people did on the yard: alerts, silences, bulk acts, API tokens, the audit log."""
+"""Acts of people on the yard: alerts, silences, bulk acts, API tokens, the audit log."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an actor's page says first: how its jobs of the last hour ended, and with what."""
+"""First sentence of an actor's page: how its jobs of the last hour ended, and with what."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ class ChannelRow:
 
 @dataclass(frozen=True, slots=True)
 class RuleRow:
-    """What raises an alert, and how many of its alerts are unresolved."""
+    """Cause that raises an alert, and how many of its alerts are unresolved."""
 
     name: str
     when: str

@@ -11,7 +11,7 @@ from apps.platform.audit.models import AuditEntry
 from apps.platform.audit.names import ACTS
 from apps.platform.console import links
 
-# What bulk acts name themselves in the log.
+# Names of bulk acts in the log.
 BULK = re.compile(r"bulk act (\d{1,18})")
 
 

@@ -19,7 +19,7 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class SearchAnswer:
-    """What a text names.
+    """Things that a text names.
 
     Args:
         exact: Address of the only thing that it names exactly; "" for none or several.

@@ -15,7 +15,7 @@ from apps.platform.operations.diagnosis import Verdict
 PAGE_S = 5.0
 # Of the strip alone, which open pages fetch.
 FRESH_S = 2.0
-# Nobody is shown an older one while it is read anew.
+# An older one is not shown while it is read anew.
 OLD_S = 15.0
 
 

@@ -20,7 +20,7 @@ from broker.shapes import LaneStats
 BROKER, SCHEDULER, LETTERS, CHECKS = map(FindingGroup, ("broker", "scheduler", "dead letters", "checks"))
 LETTERS_PAGE = "admin:switchyard_dead_letters_deadletter_changelist"
 ON_TIME = "Every queue is on time"
-# What is judged from the present state; the last examination is seconds old, and may say what has ended since.
+# Findings judged from the present state: the last examination is seconds old, and may say what has ended since.
 JUDGED_NOW = (
     "broker.away", "broker.hangs", "broker.refused", "broker.takes_no_work", "broker.evicting", "broker.keyspace",
     "broker.missing", "broker.another", "broker.wrong_type", "broker.nearly_full", "broker.disk", "broker.loading",

@@ -83,7 +83,7 @@ class Room:
 
     @property
     def also(self) -> tuple[str, ...]:
-        """What the overview says below its verdict, as sentences."""
+        """Sentences of the overview below its verdict."""
         paused = [
             f"{row.name} ({row.missed:,} tick{'' if row.missed == 1 else 's'} missed)" for row in self.paused_schedules
         ]

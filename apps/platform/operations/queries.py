@@ -154,7 +154,7 @@ class ReportedWorkers:
 
     @property
     def lead(self) -> str:
-        """What they do, and what starts those that are missing."""
+        """Sentence of what they do, and of what starts those that are missing."""
         if not self.reports:
             return (
                 "No supervisor reports. `manage.py runpools` starts all pools on this machine; each appears here "

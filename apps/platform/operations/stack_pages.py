@@ -14,7 +14,7 @@ from broker.stores.pool_reports import ChildStacks, Stack
 # Our own machinery within the project; other files of the project are of a task, all others of packages.
 MACHINERY = re.compile(r"^(broker/|middleware/|apps/platform/|manage\.py)")
 INTERPRETER = re.compile(r"^(?:/[^:]*)?/lib/python3\.\d+/(?=[^:]*:\d)")
-# What Dramatiq calls for each message: a stack with it runs a task.
+# Function that Dramatiq calls for each message: a stack with it runs a task.
 CALL = re.compile(r"^dramatiq/worker\.py:\d+ process_message$")
 # Where a thread waits, for what.
 WAITS = (

@@ -1,4 +1,4 @@
-"""What the pages and commands of queues show, with their sentences."""
+"""Facts of queues for pages and commands, with their sentences."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class PauseFacts:
 
     @property
     def sentence(self) -> str:
-        """Who paused the queue, since when, and why."""
+        """Sentence of who paused the queue, since when, and why."""
         by = f" by {self.by}" if self.by else ""
         since = f", {ago(self.since)} ({self.since:%Y-%m-%d %H:%M:%S} UTC)" if self.since else ""
         return f"Paused{by}{since}.{f' Reason: {self.reason}.' if self.reason else ''}"
@@ -88,14 +88,14 @@ class PurgeFacts:
 
     @property
     def sentence(self) -> str:
-        """Who set messages aside, when, and why."""
+        """Sentence of who set messages aside, when, and why."""
         messages = "1 message" if self.count == 1 else f"{self.count:,} messages"
         reason = f" Reason: {self.reason}." if self.reason else ""
         return f"{messages} set aside {ago(self.at)} by {self.by}.{reason}"
 
     @property
     def end(self) -> str:
-        """What becomes of them."""
+        """Sentence of what becomes of them."""
         if self.undoing:
             return "They are being put back."
         return (
@@ -137,7 +137,7 @@ class QueueView:
 
     @property
     def tags(self) -> tuple[str, ...]:
-        """What the topology says of it: pools, promise, limits."""
+        """Its pools, promise and limits by the topology."""
         pools = [declared_yard().pool(name) for name in self.pools]
         limits = (whole_duration(self.queue.soft_limit_ms), whole_duration(self.queue.hard_limit_ms))
         return (
@@ -153,7 +153,7 @@ class QueueView:
 
     @property
     def lead(self) -> str:
-        """What waits, in one sentence."""
+        """Sentence of what waits."""
         row = self.row
         if row.waiting is None:
             return "What waits is unknown: the broker does not answer. Messages that it accepted stay there."
@@ -167,12 +167,12 @@ class QueueView:
 
     @property
     def holding(self) -> str:
-        """What the actor with most slots does, after its name; "" where none runs."""
+        """Words after the name of the actor with most slots; "" where none runs."""
         return self.holders[0].holding(self.row.slots) if self.holders and self.row.busy else ""
 
     @property
     def held_back(self) -> str:
-        """Who is held for later, and until when, after the words "Held for later"; "" where nothing is."""
+        """Text after the words "Held for later": which actors, until when; "" where nothing is held."""
         if not self.held:
             return ""
         first, others = self.held[0], ", and others" if len(self.held) > 1 else ""

@@ -29,7 +29,7 @@ LISTED: Final = 50
 
 
 class ShellRights:
-    """Who has a shell on a host of the yard: the commands show the same."""
+    """User with every right: a shell on a host of the yard shows the same by commands."""
 
     def has_perm(self, right: str) -> bool:
         """Return whether a page may be seen."""

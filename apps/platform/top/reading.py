@@ -21,7 +21,7 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What was read last.
+    """Last reading.
 
     Args:
         page: Page of ``place``; ``None`` before it was read.
@@ -57,7 +57,7 @@ class PageReader:
 
     @property
     def reading(self) -> Reading:
-        """What was read last."""
+        """Last reading."""
         return self._reading
 
     def show(self, place: TextPlace) -> None:
@@ -84,7 +84,7 @@ class PageReader:
         before = self._reading
         try:
             if place.kind != "o" and before.place != place:
-                # What the operator asked for comes first.
+                # A page that the operator asked for comes first.
                 self._reading = Reading(before.room, _page(place, before.room), place, before.at_s)
             room = overview()
             self._reading = Reading(room, _page(place, room), place, time.monotonic())

@@ -1,4 +1,4 @@
-"""What an operator sees and does in the terminal: pages, the chosen row, the keys. It knows nothing of a terminal."""
+"""Session of an operator: pages, the chosen row, the keys. It knows nothing of a terminal."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class TopSession:
 
     @property
     def place(self) -> TextPlace:
-        """What the operator looks at."""
+        """Page that the operator looks at."""
         return self.places[-1]
 
     def row_of(self, page: TextPage) -> int | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class TextPlace:
-    """What a page shows: one of the room's lists by its letter, a queue, a worker, or the output of a command.
+    """Subject of a page: one of the room's lists by its letter, a queue, a worker, or the output of a command.
 
     Args:
         kind: ``o``, ``q``, ``a``, ``w``, ``j``, ``s``, ``d``, ``l``, ``group`` (of dead letters), ``found`` or

@@ -22,7 +22,7 @@ register = template.Library()
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """What stands around the content of a page.
+    """Parts around the content of a page.
 
     Args:
         theme: Chosen colour scheme; "" for that of the browser.

@@ -19,7 +19,7 @@ from apps.platform.jobs.running import records_of
 from apps.platform.jobs.services import request_cancel
 from broker.errors import BrokerError
 
-# What became of a job, after its count: of one and of several.
+# Outcome of a job, after its count: of one and of several.
 ANSWERS = {
     "cancelled": ("was cancelled and will not start", "were cancelled and will not start"),
     "asked": ("runs and stops within 10 seconds", "run and stop within 10 seconds"),

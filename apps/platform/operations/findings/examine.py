@@ -211,7 +211,7 @@ class KeptFindings:
         examination = Examination()
         late: set[str] = set()
         for at, check in enumerate(checks()):
-            # What a server without an answer is needed for waits with it, and is as it was.
+            # Checks that need a server without an answer wait with it, and are as they were.
             if at in due and (check.needs is None or check.needs.name not in late):
                 found = examination.without(check) or self._ask(at, check)
                 if found is None:

@@ -17,7 +17,7 @@ from broker.errors import BrokerError
 
 # Groups of the checks that ask a server for nothing but its state.
 SERVERS = ("broker", "database")
-# What a busy server or machine may cause once.
+# Errors that a busy server or machine may cause once.
 PASSING = ("away", "hangs", "locked")
 DATABASE_NEXT = "Check that the server runs and that DATABASE_URL names it; then `manage.py migrate --check`"
 
