@@ -50,6 +50,7 @@ def test_a_yard_under_chaos_is_harmed_in_every_way_and_its_ledger_adds_up(bench:
 def test_pools_of_somebody_else_are_named_beside_the_ledger(bench: Bench) -> None:
     others = bench.start("runpools", "slow", log="others")
     bench.wait_for_log("pools: all ready", log="others")
+    wait_for(lambda: bench.report("slow"))
     parent = bench.start("runpools", "urgent", "--chaos", "1/h")
     bench.wait_for_log("pools: all ready")
 
