@@ -19,7 +19,7 @@ from types import TracebackType
 
 from tests.waiting import wait_for
 
-# What curses sends to a VT100: move, erase, attributes, character sets, modes, padding.
+# Sequences that curses sends to a VT100: move, erase, attributes, character sets, modes, padding.
 _ESCAPE = re.compile(
     r"\x1b\[(?P<numbers>[?\d;]*)(?P<act>[A-Za-z])|\x1b[()][A-Z0-2]|\x1b[=>78MDEHc]|\$<\d+/?>", re.DOTALL
 )
@@ -69,7 +69,7 @@ class Terminal:
 
     @property
     def text(self) -> str:
-        """What is on the screen."""
+        """Text on the screen."""
         with self._lock:
             return "\n".join("".join(line).rstrip() for line in self._cells)
 

@@ -34,7 +34,7 @@ FOCUS_IS_SEEN = """node => {
 
 
 class Hand(Protocol):
-    """What a person does on a page, who sees only names."""
+    """Acts of a person on a page, who sees only names."""
 
     page: Page
     acts: int

@@ -1,4 +1,4 @@
-"""What a page does wrong while it is open: errors, breaches of its policy, requests to elsewhere."""
+"""Faults of a page while it is open: errors, breaches of its policy, requests to elsewhere."""
 
 from __future__ import annotations
 

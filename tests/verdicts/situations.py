@@ -345,5 +345,5 @@ POSTGRES: tuple[Situation, ...] = (
     ),
 )
 SITUATIONS = [situation for group in (*GROUPS.values(), POSTGRES) for situation in group]
-# What takes long to make or to end runs with ``bin/test --long``.
+# Situations that take long to make or to end run with ``bin/test --long``.
 LONG = ("retry storm", "ended", "clock", "uneven host", "disk full", "broker stopped")

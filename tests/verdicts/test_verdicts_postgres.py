@@ -1,4 +1,4 @@
-"""What the overview says of a PostgreSQL that is locked, or away."""
+"""The overview names a PostgreSQL that is locked, or away."""
 
 from __future__ import annotations
 

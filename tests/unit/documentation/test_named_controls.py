@@ -1,4 +1,4 @@
-"""What how-to pages call by its name, in italics, is a page of the menu, or a button or label of a template."""
+"""A thing that how-to pages name in italics is a page of the menu, or a button or label of a template."""
 
 from __future__ import annotations
 
