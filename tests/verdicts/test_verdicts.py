@@ -40,7 +40,7 @@ def yard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WatchedYard]:
 
 
 class Waits:
-    """Lateness that this machine really had: the moments at which a queue's oldest message had waited past its promise."""
+    """Lateness of this machine: the moments at which a queue's oldest message had waited past its promise."""
 
     def __init__(self, yard: WatchedYard) -> None:
         self._yard = yard

@@ -1,4 +1,4 @@
-"""A thing that how-to pages name in italics is a page of the menu, or a button or label of a template."""
+"""Names in italics on how-to pages are pages of the menu, or buttons or labels of templates."""
 
 from __future__ import annotations
 
