@@ -20,7 +20,7 @@ from broker.queue.operations import QueueOperations
 from broker.redis.calls import Word
 from broker.redis.scripts import script
 
-MOST: Final = 200
+MOST: Final = 100
 # Fields that the server looks up in one call: ids times owners.
 MOST_LOOKED_UP: Final = 10_000
 

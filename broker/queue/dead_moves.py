@@ -12,7 +12,7 @@ from broker.redis.calls import Word
 from broker.redis.scripts import script
 from broker.shapes import DeadLetter, Moved
 
-MOST: Final = 100
+MOST: Final = 50
 MOST_BYTES: Final = 500_000
 ANSWERS: Final[dict[int, Moved]] = {1: "moved", 0: "gone", -2: "full"}
 

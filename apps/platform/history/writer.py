@@ -30,10 +30,10 @@ READ_LIMIT: Final = 100
 BATCH_ROWS: Final = 500
 POLL_S: Final = 0.5
 PAUSE_S: Final = 2.0
-# A burst is written beside its workers for a quarter of the time, and without a rest once it lasts this long: where
+# A burst is written beside its workers for an eighth of the time, and without a rest once it lasts this long: where
 # processes outnumber cores, each round of the writer takes time from a worker.
 BURST_S: Final = 5.0
-REST_PER_WORK: Final = 3.0
+REST_PER_WORK: Final = 7.0
 
 
 @dataclass(slots=True)
