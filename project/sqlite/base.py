@@ -61,27 +61,45 @@ _opened: set[str] = set()
 class DatabaseWrapper(base.DatabaseWrapper):
     """Django's SQLite connection with a wait for locks that blocks no other thread or greenlet."""
 
+    init_commands: list[str]  # Django's, which its type stubs leave out
+
     def prepare_database(self) -> None:
         """Let ``migrate``, which calls this, create a file that was removed."""
         _opened.discard(str(self.settings_dict["NAME"]))
 
     def get_new_connection(self, conn_params: dict[str, Any]) -> sqlite3.Connection:
-        """Connect. SQLite itself waits for what opens the database, then no more.
+        """Connect, and wait for the lock as every statement does.
+
+        SQLite does not wait when two connections set a new file's journal: it refuses the second one at once. The
+        first tasks of a pool open the file together.
 
         Raises:
-            sqlite3.OperationalError: the file was there and is gone. An empty one in its place would hide that.
+            sqlite3.OperationalError: the file was there and is gone (an empty one in its place would hide that); or the
+                database is locked, for longer than the timeout.
         """
         name = str(conn_params["database"])
         if name in _opened and not Path(name).exists():
             raise sqlite3.OperationalError(f"the database {Path(name).name} is gone; put it back, or run migrate")
+        # Django would run them without a wait; it reads them from the settings for each connection.
+        statements, self.init_commands = self.init_commands, []
         connection: sqlite3.Connection = super().get_new_connection(conn_params)
-        connection.execute("PRAGMA busy_timeout = 0")
+        try:
+            connection.execute("PRAGMA busy_timeout = 0")
+            cursor = self._waiting_cursor(connection)
+            for statement in filter(None, map(str.strip, statements)):
+                cursor.execute(statement)
+        except BaseException:
+            connection.close()
+            raise
         if Path(name).is_file():
             _opened.add(name)
         return connection
 
     def create_cursor(self, name: str | None = None) -> Cursor:
         """Return a cursor that waits."""
-        cursor: Cursor = self.connection.cursor(factory=Cursor)
+        return self._waiting_cursor(self.connection)
+
+    def _waiting_cursor(self, connection: sqlite3.Connection) -> Cursor:
+        cursor: Cursor = connection.cursor(factory=Cursor)
         cursor.timeout_s = float(self.settings_dict["OPTIONS"].get("timeout", DEFAULT_TIMEOUT_S))
         return cursor

@@ -38,6 +38,16 @@ def write(waiting: DatabaseWrapper) -> None:
         cursor.execute("UPDATE counted SET number = number + 1")
 
 
+def connected(file: Path) -> DatabaseWrapper:
+    options = {**settings.DATABASES["default"]["OPTIONS"], "timeout": TIMEOUT_S}
+    engine = settings.DATABASES["default"]["ENGINE"]
+    connection = ConnectionHandler({"default": {"ENGINE": engine, "NAME": str(file), "OPTIONS": options}})["default"]
+    assert isinstance(connection, DatabaseWrapper)
+    connection.inc_thread_sharing()
+    connection.ensure_connection()
+    return connection
+
+
 pytestmark = pytest.mark.django_db
 both = pytest.mark.parametrize("statement", [begin, write])
 Statement = Callable[[DatabaseWrapper], None]
@@ -46,18 +56,11 @@ Statement = Callable[[DatabaseWrapper], None]
 @pytest.fixture
 def connect(tmp_path: Path) -> Iterator[Callable[[], DatabaseWrapper]]:
     """Open connections of ours to a database of this test's own, whose writers wait two seconds."""
-    options = {**settings.DATABASES["default"]["OPTIONS"], "timeout": TIMEOUT_S}
-    engine = settings.DATABASES["default"]["ENGINE"]
     opened: list[DatabaseWrapper] = []
 
     def connect() -> DatabaseWrapper:
-        handler = ConnectionHandler({"default": {"ENGINE": engine, "NAME": str(tmp_path / "db"), "OPTIONS": options}})
-        connection = handler["default"]
-        assert isinstance(connection, DatabaseWrapper)
-        connection.inc_thread_sharing()
-        connection.ensure_connection()
-        opened.append(connection)
-        return connection
+        opened.append(connected(tmp_path / "db"))
+        return opened[-1]
 
     with connect().cursor() as cursor:
         cursor.execute("CREATE TABLE counted (number INTEGER)")
@@ -80,6 +83,37 @@ def test_the_yards_database_waits_like_that() -> None:
     with connections["default"].cursor() as cursor:
         assert cursor.execute("PRAGMA busy_timeout").fetchone() == (0,)
         assert cursor.cursor.timeout_s == settings.DATABASES["default"]["OPTIONS"]["timeout"]
+
+
+@pytest.fixture
+def maker(tmp_path: Path) -> Iterator[sqlite3.Connection]:
+    """A connection that is about to make a new file, as that of another process which sets the file's journal."""
+    other = sqlite3.connect(tmp_path / "new", isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    yield other
+    other.close()
+
+
+def test_a_connection_to_a_new_file_waits_for_the_one_that_makes_it(maker: sqlite3.Connection, tmp_path: Path) -> None:
+    timer = threading.Timer(0.2, maker.execute, ["COMMIT"])
+    timer.start()
+
+    connection = connected(tmp_path / "new")  # SQLite itself refuses it at once, whatever its timeout
+
+    timer.join()
+    with connection.cursor() as cursor:
+        assert cursor.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    connection.close()
+
+
+def test_a_connection_to_a_file_that_is_never_made_is_refused_after_the_timeout(
+    maker: sqlite3.Connection, tmp_path: Path
+) -> None:
+    started = time.monotonic()
+    with pytest.raises(OperationalError, match="database is locked"):
+        connected(tmp_path / "new")
+
+    assert TIMEOUT_S <= time.monotonic() - started < TIMEOUT_S + 2
 
 
 @both

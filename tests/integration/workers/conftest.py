@@ -78,6 +78,10 @@ class Bench:
         """Return what was printed."""
         return (self.folder / log).read_text()
 
+    def unusual_log(self, log: str = "log") -> str:
+        """Return what was printed, without the lines of tasks that succeeded."""
+        return "\n".join(line for line in self.log(log).splitlines() if "] succeeded " not in line)
+
     def wait_for_log(self, text: str, timeout_s: float = 90.0, log: str = "log") -> None:
         """Wait until something was printed; by default for as long as a start may take on a busy machine.
 
