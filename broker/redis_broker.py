@@ -26,6 +26,7 @@ from broker.queue.depth_limits import DepthLimits
 from broker.queue.operations import QueueOperations
 from broker.queue.results import Lease, level_of
 from broker.queue.self_managed_leases import SelfManagedLeases
+from broker.redis.access import calls_on
 from broker.redis.calls import RedisCalls
 from broker.topology import lane_of_name
 from broker.validation import whole_delay
@@ -63,7 +64,7 @@ class RedisBroker(Broker):
     ) -> None:
         self.hooks = Hooks()
         super().__init__(middleware=middleware)
-        self.client, self.keys, self.calls = client, keys, RedisCalls(client)
+        self.client, self.keys, self.calls = client, keys, calls_on(client)
         self.families: dict[str, QueueOperations] = {}
         self.in_flight: dict[str, HeldMessage] = {}
         self.draining, self.runs_suspects = False, True

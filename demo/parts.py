@@ -13,7 +13,7 @@ from typing import Any
 from broker.clock import now_ms
 from broker.errors import BrokerError
 from broker.keys.keys import Keys
-from broker.redis.calls import RedisCalls
+from broker.redis.access import calls_on
 from broker.redis.connections import connect
 from broker.stores.pool_reports import PoolReport, PoolReports
 from broker.topology import Yard
@@ -35,7 +35,7 @@ class PoolsWatch:
     """
 
     def __init__(self, broker_url: str, yard: Yard) -> None:
-        self._reports = PoolReports(RedisCalls(connect(broker_url, profile="quick"), budget_s=1.0), Keys())
+        self._reports = PoolReports(calls_on(connect(broker_url, profile="quick"), budget_s=1.0), Keys())
         self._yard = yard
         self._since_ms = 0
 

@@ -19,7 +19,7 @@ from apps.platform.workers.metrics.restoring import keep_files, name_files
 from broker.errors import SwitchyardError
 from broker.interface import Facilities, attach
 from broker.keys.keys import Keys
-from broker.redis.calls import RedisCalls
+from broker.redis.access import calls_on
 from broker.redis.connections import connect
 from broker.redis_broker import RedisBroker
 from broker.shapes import DeadLetter
@@ -111,7 +111,7 @@ def build_yard(
         options: For :class:`broker.redis_broker.RedisBroker`.
     """
     # Queue operations ride out a restart of the server; pages and records say at once that it is down.
-    calls = RedisCalls(client, refused_s=STORES_REFUSED_S)
+    calls = calls_on(client, refused_s=STORES_REFUSED_S)
     records = JobRecords(calls, keys, (queue.name for queue in yard.queues), limits=limits)
     barrier = AckBarrier(records)
     barrier.worker_place = WorkerPlace(release=release)

@@ -17,7 +17,7 @@ import redis
 from broker.keys.queue_keys import Lane
 from broker.queue.leases import LaneKey, LeaseKeeper, owner_of
 from broker.queue.operations import QueueOperations
-from broker.redis.calls import RedisCalls
+from broker.redis.access import calls_on
 
 
 class SelfManagedLeases:
@@ -29,7 +29,7 @@ class SelfManagedLeases:
     """
 
     def __init__(self, client: redis.Redis, *, lost: Callable[[str], None]) -> None:
-        self._calls = RedisCalls(client)
+        self._calls = calls_on(client)
         self._keeper = LeaseKeeper({}, [])
         self._lost = lost
         # Each owner is a child of its own, because a lost owner's name cannot be used again.

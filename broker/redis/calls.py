@@ -23,24 +23,24 @@ from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 import redis
-from redis.backoff import NoBackoff
 from redis.connection import ConnectionPool
 from redis.exceptions import BusyLoadingError, NoScriptError, OutOfMemoryError
-from redis.retry import Retry
 
-from broker.errors import BrokerFull, BrokerUnavailable
+from broker.errors import BrokerError, BrokerFull, BrokerUnavailable
+from broker.redis.connections import lone_connection
+from broker.redis.exchange import RECONNECT_S as RECONNECT_S
+from broker.redis.exchange import Word as Word
+from broker.redis.exchange import ask, connect_within, evaluate, left_s, sent_ahead
 from broker.redis.pace import PACE
 from broker.redis.scripts import Script
-from broker.redis.server_errors import AWAY, is_away, named, unanswered
+from broker.redis.server_errors import is_away, named, unanswered
 
 T = TypeVar("T")
-Word = str | bytes | int
 
 BUDGET_S = 2.0
 # Within the budget a lost answer is asked for once more.
 ANSWER_S = 0.9
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.02, 0.3
-RECONNECT_S = 1.0
 
 
 class _Unanswered(NamedTuple):
@@ -114,7 +114,7 @@ class RedisCalls:
         try:
             for keys, args in calls:
                 give_up_s = time.monotonic() + budget_s
-                sent = connection is not None and _sent(connection, operation, keys, args)
+                sent = connection is not None and sent_ahead(connection, operation, keys, args)
                 unanswered.append(_Unanswered(keys, args, sent))
                 if not sent:
                     connection = None
@@ -141,9 +141,9 @@ class RedisCalls:
         """Return the next answer, and the connection unless it broke: then every call is made anew, by itself."""
         if connection is not None:
             try:
-                answer = connection.read_response(disable_decoding=True, timeout=min(_left_s(give_up_s), ANSWER_S))
+                answer = connection.read_response(disable_decoding=True, timeout=min(left_s(give_up_s), ANSWER_S))
             except NoScriptError:
-                answer = self.call(operation, *unanswered[0][:2], budget_s=_left_s(give_up_s))
+                answer = self.call(operation, *unanswered[0][:2], budget_s=left_s(give_up_s))
             except OutOfMemoryError as error:
                 raise BrokerFull(operation.name, str(error)) from error
             except redis.RedisError as error:
@@ -156,7 +156,7 @@ class RedisCalls:
         if connection is None:
             keys, args, sent = unanswered[0]
             try:
-                answer = self.call(operation, keys, args, budget_s=_left_s(give_up_s))
+                answer = self.call(operation, keys, args, budget_s=left_s(give_up_s))
             except BrokerUnavailable as error:
                 if sent and error.outcome == "refused":  # the answer to the first try was lost: it may have happened
                     raise BrokerUnavailable(operation.name, str(error)) from error
@@ -214,10 +214,10 @@ class RedisCalls:
             sent_before = sent
             connection = self.acquire()
             try:
-                left_s = _left_s(deadline)
-                _connect(connection, left_s)
+                within_s = left_s(deadline)
+                connect_within(connection, within_s)
                 sent = True
-                return act(connection, min(left_s, ANSWER_S) if repeatable else left_s)
+                return act(connection, min(within_s, ANSWER_S) if repeatable else within_s)
             except OutOfMemoryError as error:
                 if sent_before:  # the answer to an earlier try was lost: it may have happened
                     raise BrokerUnavailable(name, str(error)) from error
@@ -239,61 +239,38 @@ class RedisCalls:
             time.sleep(wait_s)
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
-    def acquire(self) -> Any:
-        """Return a connection for the caller alone, connected or not; :meth:`release` it."""
+    def acquire(self, key: str = "") -> Any:
+        """Return a connection for the caller alone, connected or not; :meth:`release` it.
+
+        Args:
+            key: Of what will be sent: on a cluster it chooses the node.
+        """
         if self._pid != os.getpid():  # forked: the parent's connections are the parent's
             self._idle, self._pid = [], os.getpid()
         try:
             return self._idle.pop()
         except IndexError:
-            # Not by the pool: it counts what it ever made, and refuses more than 100.
-            connection: Any = self._pool.connection_class(**self._pool.connection_kwargs)
-            connection.retry = Retry(NoBackoff(), 0)
-            connection.driver_info = None  # its name and version: two round trips, each of which may hang
-            connection.socket_timeout = ANSWER_S
-            return connection
+            return lone_connection(self._pool, ANSWER_S)
 
     def release(self, connection: Any) -> None:
         """Put a connection back. One whose answer was not read must be disconnected before."""
         if self._pid == os.getpid():
             self._idle.append(connection)
 
+    def failed(self, operation: str, error: redis.RedisError, key: str) -> BrokerError:
+        """Return this project's error for one on an acquired connection, after learning from it."""
+        return named(operation, error)
+
+    def nodes(self) -> dict[str, RedisCalls]:
+        """Return the access to each server that holds keys, by address; "" for the only one."""
+        return {"": self}
+
+    def node_of(self, key: str) -> str:
+        """Return the address of the server that holds a key, as in :meth:`nodes`."""
+        return ""
+
     def close(self) -> None:
         """Close the idle connections."""
         with contextlib.suppress(IndexError):  # none is left: other threads may acquire some meanwhile
             while True:
                 self._idle.pop().disconnect()
-
-
-def _left_s(give_up_s: float) -> float:
-    return max(give_up_s - time.monotonic(), 0.001)
-
-
-def _connect(connection: Any, within_s: float) -> None:
-    connection.socket_connect_timeout = min(within_s, RECONNECT_S)
-    connection.socket_timeout = max(connection.socket_connect_timeout / 2, 0.1)  # of the login, and of the database
-    connection.connect()
-
-
-def _sent(connection: Any, operation: Script, keys: Sequence[str], args: Sequence[Word]) -> bool:
-    try:
-        _connect(connection, RECONNECT_S)
-        command = connection.pack_command("EVALSHA", operation.sha, len(keys), *keys, *args)
-        connection.send_packed_command(command, check_health=False)
-    except AWAY:
-        return False
-    return True
-
-
-def evaluate(operation: Script, keys: Sequence[str], args: Sequence[Word], connection: Any, answer_s: float) -> Any:
-    """Run an operation on a connection. A server that does not know it, new or flushed, is given its text."""
-    try:
-        return ask(connection, ("EVALSHA", operation.sha, len(keys), *keys, *args), answer_s)
-    except NoScriptError:
-        return ask(connection, ("EVAL", operation.text, len(keys), *keys, *args), answer_s)
-
-
-def ask(connection: Any, words: Sequence[Word], answer_s: float) -> Any:
-    """Send a command and return its answer, waiting ``answer_s`` seconds for it at most."""
-    connection.send_packed_command(connection.pack_command(*words), check_health=False)
-    return connection.read_response(disable_decoding=True, timeout=answer_s)

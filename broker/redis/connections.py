@@ -7,10 +7,11 @@ was popped; so nothing here uses its defaults.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import redis
 from redis.backoff import ExponentialBackoff, NoBackoff
+from redis.connection import ConnectionPool
 from redis.retry import Retry
 
 Profile = Literal["quick", "normal", "blocking"]
@@ -49,18 +50,47 @@ class Client(redis.Redis):
     absence = Absence()
 
 
+T = TypeVar("T", bound=Client)
+
+
 def connect(url: str, *, profile: Profile = "normal", absence: Absence | None = None) -> Client:
     """Return a client. Nothing is sent before the first command.
 
     Args:
-        url: ``redis://``, ``rediss://`` or ``unix://``.
+        url: ``redis://``, ``rediss://`` or ``unix://``; ``redis+cluster://`` or ``rediss+cluster://`` for a cluster.
         absence: Words for an address at which nothing listens.
     """
+    if "+cluster://" in url:
+        from broker.redis.cluster_client import connect_cluster  # which builds on this module
+
+        return connect_cluster(url, profile=profile, absence=absence)
+    return client_of(url, Client, profile=profile, absence=absence)
+
+
+def client_of(url: str, kind: type[T], *, profile: Profile, absence: Absence | None) -> T:
+    """Return a client of a class, with the options of a profile."""
     if profile == "normal":
         # A refused or broken connection is tried again. A timeout is not: each try would cost as much once more.
         retry = Retry(ExponentialBackoff(cap=0.2, base=0.02), 2, supported_errors=(redis.ConnectionError,))
     else:
         retry = Retry(NoBackoff(), 0)
-    client: Client = Client.from_url(url, retry=retry, **options(profile))  # type: ignore[assignment]
+    client: T = kind.from_url(url, retry=retry, **options(profile))  # type: ignore[assignment]
     client.absence = absence or client.absence
     return client
+
+
+def lone_connection(pool: ConnectionPool, timeout_s: float, **place: Any) -> Any:
+    """Return a new connection that no pool counts, without retries; nothing is sent yet.
+
+    A pool counts what it ever made, and refuses more than 100.
+
+    Args:
+        pool: Its options are used.
+        timeout_s: Seconds until an answer is given up.
+        place: Options instead of the pool's: ``host`` and ``port`` of another server.
+    """
+    connection: Any = pool.connection_class(**{**pool.connection_kwargs, **place})
+    connection.retry = Retry(NoBackoff(), 0)
+    connection.driver_info = None  # its name and version: two round trips, each of which may hang
+    connection.socket_timeout = timeout_s
+    return connection

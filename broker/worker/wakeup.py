@@ -19,7 +19,6 @@ from redis.exceptions import NoScriptError
 
 from broker.redis.calls import ANSWER_S, RECONNECT_S, RedisCalls, Word
 from broker.redis.scripts import Script
-from broker.redis.server_errors import named
 
 # The server ends the wait after this time without a token: a token that was lost with its consumer delays no longer,
 # and a dead connection is noticed.
@@ -63,10 +62,10 @@ class Wakeup:
 
     def request(self, then: Script | None = None, keys: Sequence[str] = (), args: Sequence[Word] = ()) -> None:
         """Send the wait, and an operation that the server runs right after it."""
-        if self._connection is None:
-            self._connection = self._calls.acquire()
-        connection = self._connection
         try:
+            if self._connection is None:
+                self._connection = self._calls.acquire(self._key)
+            connection = self._connection
             connection.socket_connect_timeout = RECONNECT_S
             connection.connect()
             command = list(connection.pack_command("BLPOP", self._key, LONGEST_BLOCK_S))
@@ -76,7 +75,7 @@ class Wakeup:
         except BaseException as error:
             self.disconnect()
             if isinstance(error, redis.RedisError):
-                raise named("BLPOP", error) from error
+                raise self._calls.failed("BLPOP", error, self._key) from error
             raise
         self._has_operation = then is not None
         self._requested_s = time.monotonic()
@@ -98,7 +97,7 @@ class Wakeup:
         except BaseException as error:
             self.disconnect()
             if isinstance(error, redis.RedisError):
-                raise named("BLPOP", error) from error
+                raise self._calls.failed("BLPOP", error, self._key) from error
             raise
         self._requested_s = None
         return WakeupAnswer(notified, fetch)

@@ -20,7 +20,7 @@ from apps.platform.workers.shared.signal_pipe import SignalPipe
 from broker.errors import BrokerError
 from broker.keys.keys import Keys
 from broker.queue.operations import QueueOperations
-from broker.redis.calls import RedisCalls
+from broker.redis.access import calls_on
 from broker.redis.connections import connect
 from broker.stores.job_records import JobRecords
 from broker.stores.pool_reports import PoolReports
@@ -85,7 +85,7 @@ def run(plan: Plan, yard: Yard, url: str, outcomes: Path, parent_pid: int) -> in
     """Inject faults below the parent until SIGTERM, collect enqueued messages until SIGQUIT, and print the ledger."""
     signals = SignalPipe(noted=(signal.SIGTERM, signal.SIGQUIT), ignored=(signal.SIGINT, signal.SIGHUP, signal.SIGUSR1))
     client = connect(url, profile="quick")
-    calls = RedisCalls(client)
+    calls = calls_on(client)
     queues = [QueueOperations(calls, Keys().queue(queue.name)) for queue in yard.queues]
     try:
         monitor = EnqueueMonitor(url)

@@ -7,13 +7,13 @@ from django.conf import settings
 from apps.platform.conf import declared_yard, switchyard_settings
 from broker.health.watch import Watch
 from broker.keys.keys import Keys
-from broker.redis.calls import RedisCalls
+from broker.redis.access import calls_on
 from broker.redis.connections import connect
 
 
 def make_watch() -> Watch:
     """Return a watch with a connection of its own, which is not thread-safe."""
     own = switchyard_settings()
-    calls = RedisCalls(connect(own.broker_url, profile="quick", absence=own.absence), budget_s=1.0)
+    calls = calls_on(connect(own.broker_url, profile="quick", absence=own.absence), budget_s=1.0)
     queues = [queue.name for queue in declared_yard().queues]
     return Watch(calls, Keys(), queues, production=not settings.DEBUG)

@@ -1,4 +1,4 @@
-"""Servers of a test's own, whose settings it may change: Valkey and Redis."""
+"""Servers of a test's own, whose settings it may change: Valkey and Redis, and a cluster."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.chaos.cluster import ClusterUnderTest
 from tests.chaos.server import SERVER_NAMES, ServerUnderTest, server_binary
 
 
@@ -24,3 +25,10 @@ def emptied(server: ServerUnderTest) -> Iterator[ServerUnderTest]:
     server.admin.execute_command("REPLICAOF", "NO", "ONE")
     for name, value in (("maxmemory", 0), ("maxmemory-policy", "noeviction"), ("appendonly", "yes"), ("save", "")):
         server.config_set(name, value)
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterUnderTest]:
+    """A cluster of three masters for all tests; each moves back what it moves."""
+    with ClusterUnderTest(tmp_path_factory.mktemp("cluster")) as cluster:
+        yield cluster

@@ -11,7 +11,7 @@ from apps.platform.leadership import HISTORY_WRITER, anyone_leads
 from apps.platform.operations.findings.finding import Finding, FindingGroup
 from apps.platform.operations.findings.snapshot import quick_client
 from broker.keys.keys import Keys
-from broker.redis.calls import RedisCalls
+from broker.redis.access import calls_on
 from broker.stores.history_streams import HistoryStreams
 
 GROUP = FindingGroup("history")
@@ -25,7 +25,7 @@ def look() -> Iterator[Finding]:
         BrokerError: the broker does not answer.
     """
     keys = Keys()
-    with quick_client() as client, closing(RedisCalls(client, budget_s=1.0)) as calls:
+    with quick_client() as client, closing(calls_on(client, budget_s=1.0)) as calls:
         streams = HistoryStreams(calls, keys, (queue.name for queue in declared_yard().queues))
         leads = anyone_leads(calls, keys, HISTORY_WRITER)
         backlog, counts = streams.backlog(), streams.counts()

@@ -17,7 +17,7 @@ from apps.platform.operations.server_state import read_server_state
 from broker.health.keyspace_id import ACCEPT
 from broker.health.server import judge, read_facts
 from broker.keys.keys import Keys
-from broker.redis.calls import RedisCalls
+from broker.redis.access import calls_on
 from broker.redis.connections import connect
 
 GROUP = FindingGroup("broker")
@@ -80,7 +80,7 @@ def _server(client: redis.Redis, keys: Keys) -> Iterator[Finding]:
         pipe.info()
         pipe.config_get("*")
         info, config = pipe.execute(raise_on_error=False)
-    calls = RedisCalls(client, budget_s=1.0)
+    calls = calls_on(client, budget_s=1.0)
     try:
         facts, state = read_facts(calls), read_server_state(calls, keys)
     finally:

@@ -17,6 +17,7 @@ from broker.admin.look_through import fields_of
 from broker.admin.stats import family_stats
 from broker.keys.keys import Keys
 from broker.keys.queue_keys import ALL_LANES, QueueKeys
+from broker.redis.access import calls_on
 from broker.redis.calls import RedisCalls
 from broker.redis.connections import connect
 from broker.shapes import QueueStats
@@ -81,7 +82,7 @@ def read() -> Snapshot:
         BrokerError: the broker does not answer.
     """
     keys = Keys()
-    with quick_client() as client, closing(RedisCalls(client, budget_s=1.0)) as calls:
+    with quick_client() as client, closing(calls_on(client, budget_s=1.0)) as calls:
         seconds, micros = client.time()
         now_ms = seconds * 1000 + micros // 1000
         pools = PoolReports(calls, keys)

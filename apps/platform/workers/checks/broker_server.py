@@ -7,7 +7,7 @@ from django.core.checks import CheckMessage, Error, Warning
 from apps.platform.conf import switchyard_settings
 from broker.errors import BrokerUnavailable
 from broker.health.server import ServerFinding, away, judge, read_facts
-from broker.redis.calls import RedisCalls
+from broker.redis.access import calls_on
 from broker.redis.connections import connect
 
 IDS = {
@@ -32,7 +32,7 @@ def unsafe_server(url: str, *, debug: bool) -> list[CheckMessage]:
         url: Address of the broker. Never shown: it may hold a password.
         debug: A server of a development machine may do without persistence.
     """
-    calls = RedisCalls(connect(url, profile="quick", absence=switchyard_settings().absence), budget_s=1.0)
+    calls = calls_on(connect(url, profile="quick", absence=switchyard_settings().absence), budget_s=1.0)
     try:
         found = judge(read_facts(calls), production=not debug)
     except BrokerUnavailable as error:

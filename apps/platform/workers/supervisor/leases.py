@@ -20,6 +20,7 @@ from broker.queue.lease_steps import TICK_S, TickBudget, TickExhausted
 from broker.queue.leases import REPORT_S, LaneKey, LaneLeftovers, LeaseKeeper
 from broker.queue.operations import QueueOperations
 from broker.queue.results import Lease, Reclaimed
+from broker.redis.access import calls_on
 from broker.redis.calls import RedisCalls
 from broker.redis.connections import connect
 from broker.redis_broker import RedisBroker
@@ -317,7 +318,7 @@ def connect_leases(pool: Pool, yard: Yard, broker: Broker, url: str) -> ChildLea
     isolated = Served(
         tuple(yard.queue_of(queue).alone_lane for queue in names), tuple((queue, "alone") for queue in names)
     )
-    calls = RedisCalls(connect(url, profile="quick"), budget_s=TICK_S)
+    calls = calls_on(connect(url, profile="quick"), budget_s=TICK_S)
     queues = {queue: QueueOperations(calls, broker.families[queue].keys) for queue in names}
     return ChildLeases(pool, served, isolated, queues, calls, JobRecords(calls, broker.keys, broker.families))
 

@@ -14,7 +14,7 @@ from apps.platform.workers.shared.fork import resident_bytes
 from broker.clock import now_ms
 from broker.errors import BrokerError
 from broker.keys.keys import Keys
-from broker.redis.calls import RedisCalls
+from broker.redis.access import calls_on
 from broker.redis.connections import connect
 from broker.stores.pool_reports import ChildStacks, PoolReport, PoolReports
 from broker.topology import Pool
@@ -36,7 +36,7 @@ class Reporter:
         self._away = False
         self._stacks_request = ""
         # A client of its own: the broker's client waits and retries for longer than a supervisor may block.
-        calls = RedisCalls(connect(switchyard_settings().broker_url, profile="quick"), budget_s=1.0)
+        calls = calls_on(connect(switchyard_settings().broker_url, profile="quick"), budget_s=1.0)
         self._reports = PoolReports(calls, Keys())
 
     def build(

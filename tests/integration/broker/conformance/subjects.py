@@ -29,7 +29,7 @@ from broker.keys.keys import Keys
 from broker.keys.queue_keys import LANES
 from broker.portable_transport import PortableTransport
 from broker.queue.results import Entry
-from broker.redis.calls import RedisCalls
+from broker.redis.access import calls_on
 from broker.redis_broker import RedisBroker
 from broker.shapes import LaneStats
 from broker.stores.dead_lists import DeadLists
@@ -66,8 +66,10 @@ class Promises:
     keeps_unreadable: bool = True
 
 
+ATOMIC = Promises(places=1, requeues_what_it_read=True, takes_out=True, isolates=True, lists_parked=True)
 PROMISES = {
-    "atomic": Promises(places=1, requeues_what_it_read=True, takes_out=True, isolates=True, lists_parked=True),
+    "atomic": ATOMIC,
+    "cluster": ATOMIC,
     "portable": Promises(places=2, requeues_what_it_read=False, takes_out=False, isolates=False, lists_parked=False),
     "memory": Promises(
         places=1,
@@ -100,10 +102,10 @@ class Subject(ABC):
         self.client = client
         self.keys = Keys(f"test-{uuid.uuid4().hex[:8]}")
         self.promises = PROMISES[name]
-        self.dead_lists = DeadLists(RedisCalls(client), self.keys)
-        self.quarantine = Quarantine(RedisCalls(client), self.keys)
-        queues, finds = [queue.name for queue in YARD.queues], name == "atomic"
-        self.records = JobRecords(RedisCalls(client), self.keys, queues, finds_waiting=finds)
+        self.dead_lists = DeadLists(calls_on(client), self.keys)
+        self.quarantine = Quarantine(calls_on(client), self.keys)
+        queues, finds = [queue.name for queue in YARD.queues], name in ("atomic", "cluster")
+        self.records = JobRecords(calls_on(client), self.keys, queues, finds_waiting=finds)
         self.meanwhile = Meanwhile()
         self.broker, _ = self.build()
         self._holder, self.transport = self.build()
@@ -270,4 +272,5 @@ class Memory(Subject):
         self.memory.reclaim()
 
 
-SUBJECTS: dict[str, type[Subject]] = {"atomic": Atomic, "portable": Portable, "memory": Memory}
+# On a cluster the same transport: its client is another one.
+SUBJECTS: dict[str, type[Subject]] = {"atomic": Atomic, "cluster": Atomic, "portable": Portable, "memory": Memory}

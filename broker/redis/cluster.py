@@ -1,0 +1,318 @@
+"""The access to a cluster: every call goes to the node that holds its first key, within the same time budgets.
+
+All keys of a call share a hash tag, so that they are on one node. A node that no longer holds their hash slot answers
+``MOVED``: the new place is kept and asked at once. While a slot is being moved, ``ASK`` sends one call to the new node,
+and ``TRYAGAIN`` has it wait within its budget. After a failure of a node the slots are read anew from another one.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
+
+import redis
+from redis.exceptions import AskError, ClusterDownError, NoScriptError, OutOfMemoryError, TryAgainError
+
+from broker.errors import BrokerError, BrokerFull, BrokerRefused, BrokerUnavailable
+from broker.redis.calls import ANSWER_S, BUDGET_S, FIRST_PAUSE_S, LONGEST_PAUSE_S, RedisCalls
+from broker.redis.cluster_client import ClusterClient
+from broker.redis.cluster_pipeline import ClusterPipeline
+from broker.redis.connections import lone_connection
+from broker.redis.exchange import Word, ask, connect_within, evaluate, left_s, sent_ahead
+from broker.redis.hash_slots import Address, Asking, HashSlots, key_of, text_of
+from broker.redis.pace import PACE
+from broker.redis.scripts import Script
+from broker.redis.server_errors import is_away, named, unanswered
+
+T = TypeVar("T")
+
+# Redirections that are followed at once: more of them come from nodes that do not agree yet.
+FOLLOWED_AT_ONCE = 3
+# Answers of a node that did nothing.
+NOTHING_DONE = (AskError, ClusterDownError, TryAgainError)
+
+
+@dataclass(slots=True)
+class _InFlight:
+    """A call of a stream, and the connection that it was sent on, if it was."""
+
+    keys: Sequence[str]
+    args: Sequence[Word]
+    connection: Any
+    sent: bool
+
+
+class ClusterCalls(RedisCalls):
+    """Calls scripts on the nodes of a cluster, from any thread or greenlet, also after a fork.
+
+    Args:
+        client: Connected by :func:`broker.redis.connections.connect`; its slots are shared.
+        budget_s: As in :class:`broker.redis.calls.RedisCalls`.
+        refused_s: Likewise.
+    """
+
+    client: ClusterClient
+
+    def __init__(self, client: ClusterClient, *, budget_s: float = BUDGET_S, refused_s: float = BUDGET_S) -> None:
+        super().__init__(client, budget_s=budget_s, refused_s=refused_s)
+        self._slots: HashSlots = client.slots
+        self._idle_at: dict[Address, list[Any]] = {}
+        self._nodes: dict[Address, RedisCalls] = {}
+
+    def call(
+        self,
+        operation: Script,
+        keys: Sequence[str],
+        args: Sequence[Word],
+        *,
+        budget_s: float | None = None,
+        repeatable: bool = True,
+    ) -> Any:
+        """Run an operation on the node of its keys; see :meth:`broker.redis.calls.RedisCalls.call`."""
+        act = partial(evaluate, operation, keys, args)
+        return self._at(keys[0], budget_s, operation.name, act, repeatable=repeatable)
+
+    def command(self, *words: Word, budget_s: float | None = None) -> Any:
+        """Run a plain command on the node of its key, or on any without one."""
+        return self._at(key_of(words), budget_s, str(words[0]), lambda connection, s: ask(connection, words, s))
+
+    def pipeline(
+        self, commands: Sequence[Sequence[Word]], *, raise_errors: bool = True, budget_s: float | None = None
+    ) -> list[Any]:
+        """Send plain commands that may be repeated, those of a node in one round trip, to all nodes at once.
+
+        Args:
+            raise_errors: As in :meth:`broker.redis.calls.RedisCalls.pipeline`. Otherwise the commands of a node that
+                does not answer get a ``BrokerUnavailable`` each, unless no node answers.
+        """
+        if not commands:
+            return []
+        pipeline = ClusterPipeline(self, self._slots, commands, self.budget_s if budget_s is None else budget_s)
+        answers = pipeline.run(self.refused_s)
+        failed = [answer for answer in answers if isinstance(answer, BrokerError)]
+        if failed and (raise_errors or (len(failed) == len(answers) and isinstance(failed[0], BrokerUnavailable))):
+            raise next((error for error in failed if isinstance(error, BrokerUnavailable)), failed[0])
+        return answers
+
+    def stream(
+        self, operation: Script, calls: Iterable[tuple[Sequence[str], Sequence[Word]]], *, budget_s: float | None = None
+    ) -> Iterator[Any]:
+        """Run an operation on one set of keys and arguments after the other, and yield the answers in order.
+
+        While a node works on one, the next one is made ready and sent, to the same node or to another.
+        """
+        budget_s = self.budget_s if budget_s is None else budget_s
+        flying: deque[_InFlight] = deque()
+        try:
+            for keys, args in calls:
+                flying.append(self._sent_ahead(operation, keys, args, flying))
+                if len(flying) > 1:
+                    yield self._landed(operation, flying, budget_s)
+            while flying:
+                yield self._landed(operation, flying, budget_s)
+        finally:
+            for connection in {id(one.connection): one.connection for one in flying if one.connection}.values():
+                connection.disconnect()
+                self.release(connection)
+
+    def _sent_ahead(
+        self, operation: Script, keys: Sequence[str], args: Sequence[Word], flying: Sequence[_InFlight]
+    ) -> _InFlight:
+        try:
+            address = self._slots.master_of(keys[0])
+        except redis.RedisError:
+            return _InFlight(keys, args, None, sent=False)
+        used = (one.connection for one in flying if one.connection is not None)
+        shared = next((one for one in used if (one.host, one.port) == address), None)
+        connection = self.acquire_at(address) if shared is None else shared
+        if sent_ahead(connection, operation, keys, args):
+            return _InFlight(keys, args, connection, sent=True)
+        connection.disconnect()
+        for one in flying:
+            if one.connection is connection:
+                one.connection = None
+        self.release(connection)
+        return _InFlight(keys, args, None, sent=False)
+
+    def _landed(self, operation: Script, flying: deque[_InFlight], budget_s: float) -> Any:
+        """Return the answer to the oldest call of a stream; one that its node did not carry out is made anew."""
+        one = flying[0]
+        give_up_s = time.monotonic() + budget_s
+        done_nothing = not one.sent
+        if one.connection is not None:
+            try:
+                answer = one.connection.read_response(disable_decoding=True, timeout=min(budget_s, ANSWER_S))
+            except OutOfMemoryError as error:
+                raise BrokerFull(operation.name, str(error)) from error
+            except redis.RedisError as error:
+                done_nothing = isinstance(error, (*NOTHING_DONE, NoScriptError))
+                if not done_nothing and not is_away(error):
+                    raise named(operation.name, error) from error
+                if not done_nothing:
+                    one.connection.disconnect()
+                    for other in list(flying)[1:]:
+                        if other.connection is one.connection:
+                            other.connection = None
+            else:
+                self._landed_on(flying)
+                return answer
+            self._landed_on(flying)
+        else:
+            flying.popleft()
+        try:
+            return self.call(operation, one.keys, one.args, budget_s=left_s(give_up_s))
+        except BrokerUnavailable as error:
+            if not done_nothing and error.outcome == "refused":  # the answer to the first try was lost
+                raise BrokerUnavailable(operation.name, str(error)) from error
+            raise
+
+    def _landed_on(self, flying: deque[_InFlight]) -> None:
+        """Take the oldest call off a stream; put its connection back unless the next call uses it."""
+        one = flying.popleft()
+        if all(other.connection is not one.connection for other in flying):
+            self.release(one.connection)
+
+    def _at(
+        self,
+        key: str | bytes | None,
+        budget_s: float | None,
+        name: str,
+        act: Callable[[Any, float], T],
+        *,
+        repeatable: bool = True,
+    ) -> T:
+        began_s = time.monotonic()
+        deadline = began_s + (self.budget_s if budget_s is None else budget_s)
+        pause_s, redirections, sent = FIRST_PAUSE_S, 0, False
+        asked: Address | None = None
+        while True:
+            sent_before, address, connection = sent, asked, None
+            try:
+                address = asked or self._slots.master_of(key)
+                connection = self.acquire_at(address)
+                within_s = left_s(deadline)
+                connect_within(connection, within_s)
+                sent = True
+                on = connection if asked is None else Asking(connection)
+                return act(on, min(within_s, ANSWER_S) if repeatable else within_s)
+            except OutOfMemoryError as error:
+                if sent_before:  # the answer to an earlier try was lost: it may have happened
+                    raise BrokerUnavailable(name, str(error)) from error
+                raise BrokerFull(name, str(error)) from error
+            except redis.RedisError as error:
+                redirected = isinstance(error, AskError)
+                if not redirected and not is_away(error):
+                    raise named(name, error) from error
+                asked, wait_s = None, random.uniform(pause_s / 2, pause_s)  # noqa: S311  no secret
+                if isinstance(error, NOTHING_DONE):
+                    sent = sent_before
+                elif connection is not None:
+                    connection.disconnect()
+                if isinstance(error, AskError):
+                    assert address is not None  # noqa: S101  for the type checker: a node sent it
+                    asked = self._slots.redirected(error, address)
+                    redirections += 1
+                    wait_s = 0.0 if redirections <= FOLLOWED_AT_ONCE else wait_s
+                else:
+                    if not isinstance(error, TryAgainError):
+                        self._slots.doubt(address)
+                        wait_s = max(wait_s, PACE.turn_s())
+                lost = isinstance(error, redis.TimeoutError) and not repeatable
+                give_up_s = deadline if sent or redirected else min(deadline, began_s + self.refused_s)
+                if lost or time.monotonic() + wait_s >= give_up_s:
+                    raise self.given_up(name, error, sent=sent) from error
+            except BaseException:  # such as a time limit, raised by another thread: the answer may still be to come
+                if connection is not None:
+                    connection.disconnect()
+                raise
+            finally:
+                if connection is not None:
+                    self.release(connection)
+            if wait_s:
+                time.sleep(wait_s)
+                pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+
+    def given_up(self, name: str, error: redis.RedisError, *, sent: bool) -> BrokerError:
+        """Return the error for a call whose time is over."""
+        if isinstance(error, NOTHING_DONE):
+            cause = f"its hash slot is being moved or has no node ({type(error).__name__}: {error})"
+            made = BrokerUnavailable(name, cause, outcome="unknown" if sent else "refused")
+        else:
+            made = unanswered(name, error, self.client, sent=sent)
+        made.__cause__ = error
+        return made
+
+    def acquire(self, key: str = "") -> Any:
+        """Return a connection to the node that holds a key.
+
+        Raises:
+            redis.ConnectionError: no node answers.
+        """
+        return self.acquire_at(self._slots.master_of(key))
+
+    def acquire_at(self, address: Address) -> Any:
+        """Return a connection to a node; :meth:`release` it."""
+        if self._pid != os.getpid():  # forked: the parent's connections are the parent's
+            self._idle_at, self._nodes, self._pid = {}, {}, os.getpid()
+        try:
+            return self._idle_at[address].pop()
+        except (KeyError, IndexError):
+            return lone_connection(self._pool, ANSWER_S, host=address[0], port=address[1])
+
+    def release(self, connection: Any) -> None:
+        """Put a connection back. One whose answer was not read must be disconnected before."""
+        if self._pid == os.getpid():
+            self._idle_at.setdefault((connection.host, connection.port), []).append(connection)
+
+    def failed(self, operation: str, error: redis.RedisError, key: str) -> BrokerError:
+        """Return this project's error for one on an acquired connection; a slot that moved is asked elsewhere next."""
+        if isinstance(error, NOTHING_DONE):
+            self._slots.doubt(None)
+            return BrokerUnavailable(operation, f"its hash slot has moved ({error})", outcome="refused")
+        made = named(operation, error)
+        if not isinstance(made, BrokerRefused):
+            self._slots.doubt(None)
+        return made
+
+    def nodes(self) -> dict[str, RedisCalls]:
+        """Return the access to each master, by address; its budgets are those of this one.
+
+        Raises:
+            BrokerUnavailable: no node answers.
+        """
+        try:
+            masters = self._slots.masters()
+        except redis.RedisError as error:
+            raise unanswered("CLUSTER", error, self.client, sent=False) from error
+        return {text_of(address): self._node(address) for address in masters}
+
+    def _node(self, address: Address) -> RedisCalls:
+        if address not in self._nodes:
+            client = self.client.node(address)
+            self._nodes[address] = RedisCalls(client, budget_s=self.budget_s, refused_s=self.refused_s)
+        return self._nodes[address]
+
+    def node_of(self, key: str) -> str:
+        """Return the address of the master that holds a key.
+
+        Raises:
+            BrokerUnavailable: no node answers.
+        """
+        try:
+            return text_of(self._slots.master_of(key))
+        except redis.RedisError as error:
+            raise unanswered("CLUSTER", error, self.client, sent=False) from error
+
+    def close(self) -> None:
+        """Close the idle connections."""
+        for idle in list(self._idle_at.values()):
+            while idle:
+                idle.pop().disconnect()
+        for node in self._nodes.values():
+            node.close()

@@ -1,0 +1,180 @@
+"""Calls on a real cluster: each goes to its node, follows a slot that moves, and leaves the other nodes alone."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from broker.errors import BrokerRefused, BrokerUnavailable
+from broker.keys.keys import Keys
+from broker.queue.operations import QueueOperations
+from broker.queue.results import Entry
+from broker.redis.access import calls_on
+from broker.redis.calls import RedisCalls
+from broker.redis.connections import connect
+from broker.redis.pipelines import call_together
+from broker.redis.scripts import script
+from broker.worker.wakeup import Wakeup
+from tests.chaos.cluster import ClusterUnderTest
+from tests.waiting import wait_for
+
+KEYS = Keys("test")
+# On three different nodes, as the slots of these names are.
+QUEUES = ("b", "c", "a")
+
+
+@pytest.fixture
+def calls(cluster: ClusterUnderTest) -> Iterator[RedisCalls]:
+    """The access to an emptied cluster."""
+    cluster.flush()
+    calls = calls_on(connect(cluster.url))
+    yield calls
+    calls.close()
+
+
+def family(calls: RedisCalls, queue: str = "moving") -> QueueOperations:
+    """Return the operations of a queue."""
+    return QueueOperations(calls, KEYS.queue(queue))
+
+
+def test_queues_are_on_several_nodes_and_work(calls: RedisCalls) -> None:
+    families = [family(calls, queue) for queue in QUEUES]
+    for each in families:
+        each.enqueue([Entry(f"m-{number}", b"body") for number in range(1_200)])
+        each.join("child/live")
+
+    fetched = [each.fetch("child/live", 2, request=1) for each in families]
+
+    assert [[grant.lease.id for grant in found.grants] for found in fetched] == [[b"m-0", b"m-1"]] * 3
+    assert len({calls.node_of(each.keys.bodies) for each in families}) == 3
+
+
+def test_a_pipeline_asks_every_node_and_keeps_the_order(calls: RedisCalls) -> None:
+    for number, queue in enumerate(QUEUES):
+        calls.command("SET", KEYS.queue(queue).token, number)
+
+    *tokens, now, wrong = calls.pipeline(
+        [*(("GET", KEYS.queue(queue).token) for queue in QUEUES), ("TIME",), ("LLEN", KEYS.queue("a").token)],
+        raise_errors=False,
+    )
+
+    assert tokens == [b"0", b"1", b"2"]
+    assert len(now) == 2
+    assert isinstance(wrong, BrokerRefused)
+
+
+def test_an_operation_that_some_nodes_do_not_know_is_run_once_on_each(calls: RedisCalls) -> None:
+    operation = script("pause")
+    calls.call(operation, [KEYS.queue("a").paused], [0, "me", "why"])
+
+    batches = [([KEYS.queue(queue).paused], (0, "me", "why")) for queue in QUEUES]
+    answers = call_together(calls, operation, batches)
+
+    assert len(answers) == 3
+    assert calls.pipeline([("EXISTS", KEYS.queue(queue).paused) for queue in QUEUES]) == [1, 1, 1]
+
+
+def test_a_stream_of_calls_visits_the_nodes_in_order(calls: RedisCalls) -> None:
+    for queue in QUEUES:
+        family(calls, queue).enqueue([Entry(queue, b"body")])
+    turns = [family(calls, queue).backlog_call() for queue in (*QUEUES, *QUEUES)]
+
+    answers = list(calls.stream(script("backlog"), turns))
+
+    assert answers == [calls.call(script("backlog"), *turn) for turn in turns]
+
+
+def test_a_slot_that_was_moved_is_asked_at_its_new_node(cluster: ClusterUnderTest, calls: RedisCalls) -> None:
+    queue = family(calls)
+    queue.enqueue([Entry("before", b"body")])
+    target = cluster.another(cluster.owner(queue.keys.bodies))
+
+    cluster.move_at_once(queue.keys.bodies, target)
+    queue.enqueue([Entry("after", b"body")])
+    queue.enqueue([Entry("before", b"again")])
+
+    assert calls.node_of(queue.keys.bodies) == target.address
+    assert calls.pipeline([("HLEN", queue.keys.bodies)]) == [2]
+
+
+def test_a_slot_that_is_being_moved_makes_calls_wait_within_their_budget(
+    cluster: ClusterUnderTest, calls: RedisCalls
+) -> None:
+    queue = family(calls)
+    queue.enqueue([Entry("before", b"body")])
+    steps = cluster.keys_moved_one_by_one(queue.keys.bodies, cluster.another(cluster.owner(queue.keys.bodies)))
+    next(steps)
+    began_s = time.monotonic()
+
+    with pytest.raises(BrokerUnavailable, match="its hash slot is being moved") as refused:
+        queue.enqueue([Entry("during", b"body")], budget_s=0.3)
+    assert 0.1 < time.monotonic() - began_s < 1.0
+    assert refused.value.outcome == "refused"
+    # What is not there yet is asked at the new node, a single key at the old one.
+    assert calls.command("GET", queue.keys.refused) is None
+    assert calls.pipeline([("GET", queue.keys.refused), ("HLEN", queue.keys.bodies)]) == [None, 1]
+    done = threading.Event()
+
+    def enqueue() -> None:
+        queue.enqueue([Entry("waited", b"body")])
+        done.set()
+
+    thread = threading.Thread(target=enqueue)
+    thread.start()
+    assert list(steps)
+    thread.join(5)
+    assert done.is_set()
+    assert calls.command("HLEN", queue.keys.bodies) == 2
+
+
+def test_a_wait_for_the_wakeup_follows_its_slot(cluster: ClusterUnderTest, calls: RedisCalls) -> None:
+    queue = family(calls)
+    wakeup = Wakeup(calls, queue.keys.wakeup("live"))
+    wakeup.request()
+
+    cluster.move_at_once(queue.keys.bodies, cluster.another(cluster.owner(queue.keys.bodies)))
+    with pytest.raises(BrokerUnavailable, match="hash slot has moved"):
+        wait_for(lambda: wakeup.wait(0.1), 5)
+    wakeup.request()
+    queue.notify("live")
+    answer = wait_for(lambda: wakeup.wait(0.1), 5)
+
+    assert answer.notified
+    wakeup.disconnect()
+
+
+def test_a_fork_uses_connections_of_its_own(calls: RedisCalls) -> None:
+    calls.command("SET", KEYS.queue("a").token, 1)
+    reading, writing = os.pipe()
+
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.write(writing, calls.command("GET", KEYS.queue("a").token))
+        finally:
+            os._exit(0)
+    os.waitpid(pid, 0)
+
+    assert os.read(reading, 10) == b"1"
+    assert calls.command("GET", KEYS.queue("a").token) == b"1"
+    os.close(reading)
+    os.close(writing)
+
+
+def test_a_cluster_that_is_away_is_refused_within_the_budget() -> None:
+    calls = calls_on(connect("redis+cluster://127.0.0.1:1"), budget_s=0.5, refused_s=0.2)
+    began_s = time.monotonic()
+
+    with pytest.raises(BrokerUnavailable) as refused:
+        calls.command("GET", "k")
+    with pytest.raises(BrokerUnavailable):
+        calls.pipeline([("GET", "k")])
+    with pytest.raises(BrokerUnavailable):
+        calls.nodes()
+
+    assert refused.value.outcome == "refused"
+    assert time.monotonic() - began_s < 2
