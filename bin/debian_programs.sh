@@ -67,3 +67,27 @@ LD_LIBRARY_PATH=$home${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH} exec "$home/redis-ser
 WRAPPER
   .venv/bin/redis-server --version && is_redis_7 .venv/bin/redis-server
 }
+
+# The server itself and the parts of Erlang that it loads; no other package that they depend on is used.
+RABBITMQ_PACKAGES=(rabbitmq-server erlang-base erlang-asn1 erlang-crypto erlang-eldap erlang-inets erlang-mnesia
+  erlang-os-mon erlang-parsetools erlang-public-key erlang-runtime-tools erlang-ssl erlang-syntax-tools erlang-tools
+  erlang-xmerl libtinfo6 libsctp1)
+
+have_rabbitmq() { [ -x /usr/lib/rabbitmq/bin/rabbitmq-server ] || [ -x .venv/bin/rabbitmq-server-unpacked ]; }
+
+# Unpack the server and Erlang into .venv/lib/rabbitmq, and write a wrapper into .venv/bin. Debian's erl has its folder
+# written into it. An epmd that the server would start is searched in that folder.
+fetch_rabbitmq() {
+  local folder=$scratch/rabbitmq home=$PWD/.venv/lib/rabbitmq
+  download "$folder" "${RABBITMQ_PACKAGES[@]}" && unpack "$folder" || return 1
+  rm -f "$folder"/*.deb && rm -rf "$home" && mv "$folder" "$home" || return 1
+  sed -i "s|/usr/lib/erlang|$home/usr/lib/erlang|g" "$home/usr/lib/erlang/bin/erl" || return 1
+  cat >.venv/bin/rabbitmq-server-unpacked <<WRAPPER && chmod +x .venv/bin/rabbitmq-server-unpacked
+#!/bin/sh
+# Debian's RabbitMQ, unpacked; written by bin/test.
+export PATH=$home/usr/lib/erlang/bin:\$PATH
+export LD_LIBRARY_PATH=$home/lib/$(uname -m)-linux-gnu:$home/usr/lib/$(uname -m)-linux-gnu
+epmd -daemon
+exec $home/usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin/rabbitmq-server "\$@"
+WRAPPER
+}

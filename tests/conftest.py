@@ -9,7 +9,7 @@ import uuid
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dramatiq
 import pytest
@@ -29,6 +29,9 @@ from broker.redis.connections import connect
 from broker.redis_broker import RedisBroker
 from broker.topology import Yard
 from tests.environment import SERVER
+
+if TYPE_CHECKING:
+    from tests.rabbit import RabbitServer
 
 # The same examples in every run, and none that fails because the machine is busy.
 hypothesis_settings.register_profile("yard", deadline=None, derandomize=True, database=None)
@@ -72,6 +75,16 @@ def valkey(valkey_url: str) -> Iterator[redis.Redis]:
     client.flushdb()
     yield client
     client.close()
+
+
+@pytest.fixture(scope="session")
+def rabbitmq_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitServer]:
+    """A real RabbitMQ server, started when the first test asks for it."""
+    from tests.rabbit import RabbitServer
+
+    server = RabbitServer(tmp_path_factory.mktemp("rabbitmq")).start()
+    yield server
+    server.stop()
 
 
 @pytest.fixture

@@ -26,6 +26,7 @@ from apps.platform.setting_values import (
     git_release,
     number_of,
     public_url_of,
+    rabbitmq_url_of,
 )
 from broker.redis.connections import Absence
 from broker.stores.job_records import RecordLimits
@@ -36,6 +37,9 @@ KEYS: dict[str, str | None] = {
     "TOPOLOGY": None,
     "CORES": "SWITCHYARD_CORES",
     "BROKER_URL": "SWITCHYARD_BROKER_URL",
+    "REDIS_URL": "SWITCHYARD_REDIS_URL",
+    "RABBITMQ_QUEUES": "SWITCHYARD_RABBITMQ_QUEUES",
+    "RABBITMQ_CONSUMER_TIMEOUT_S": "SWITCHYARD_RABBITMQ_CONSUMER_TIMEOUT_S",
     "PUBLIC_URL": "SWITCHYARD_PUBLIC_URL",
     "ALERT_URLS": "SWITCHYARD_ALERT_URLS",
     "ALLOWED_PRIVATE_ADDRESSES": "SWITCHYARD_ALLOWED_PRIVATE_ADDRESSES",
@@ -57,6 +61,7 @@ KEYS: dict[str, str | None] = {
 
 MOST_CORES = 1_024
 HISTORY_DAYS = 30
+QUEUE_TYPES = ("quorum", "classic")
 DEFAULT_LIMITS = RecordLimits()
 # Less holds the records of a few seconds.
 LEAST_BYTES, MOST_BYTES = 1_048_576, 2**40
@@ -84,7 +89,11 @@ class SwitchyardSettings:
         history_days: Days after which a job leaves the history.
         history_rows: Jobs that the history keeps at most; 0 for 2 million on SQLite and 20 million elsewhere.
         variables: The project's own environment variables that begin with ``SWITCHYARD_``.
-        broker_named_by: Setting or variable that named the broker; "" for the socket in ``state_dir``.
+        broker_url: Address of the Redis or Valkey server, which is the broker or stands beside RabbitMQ.
+        broker_named_by: Setting or variable that named that server; "" for the socket in ``state_dir``.
+        rabbitmq_url: Address of the broker where it is RabbitMQ, else "".
+        rabbitmq_queues: Type of its queues.
+        rabbitmq_consumer_timeout_s: The server's ``consumer_timeout``, which it tells no client.
     """
 
     topology: Yard
@@ -103,6 +112,9 @@ class SwitchyardSettings:
     history_days: int = HISTORY_DAYS
     history_rows: int = 0
     broker_named_by: str = ""
+    rabbitmq_url: str = field(default="", repr=False)
+    rabbitmq_queues: str = "quorum"
+    rabbitmq_consumer_timeout_s: int = 1_800
     has_public_url: bool = False
     variables: tuple[str, ...] = ()
     audit_days: int = 365
@@ -192,9 +204,11 @@ def read(
     debug = given.flag("DEBUG", default=debug)
     base = Path(given.value("BASE_DIR", base_dir or Path.cwd())[1]).resolve()
     state_dir = given.path("STATE_DIR", base / "var").resolve()
+    rabbitmq_url = rabbitmq_url_of(*given.text("BROKER_URL"), debug=debug)
+    redis_name, redis_url = given.text("REDIS_URL" if rabbitmq_url else "BROKER_URL")
     return SwitchyardSettings(
         topology=_on_cores(yard_of(*given.value("TOPOLOGY", DEFAULT_YARD)), *given.value("CORES", "")),
-        broker_url=broker_url_of(*given.text("BROKER_URL"), state_dir, debug=debug),
+        broker_url=broker_url_of(redis_name, redis_url, state_dir, debug=debug),
         public_url=public_url_of(*given.text("PUBLIC_URL"), hosts, debug=debug),
         alert_urls=given.listed("ALERT_URLS"),
         allowed_private_addresses=addresses_of(*given.value("ALLOWED_PRIVATE_ADDRESSES", "")),
@@ -208,7 +222,10 @@ def read(
         debug=debug,
         history_days=number_of(*given.value("HISTORY_DAYS", HISTORY_DAYS), least=1, most=3_650),
         history_rows=number_of(*given.value("HISTORY_ROWS", 0), least=0, most=1_000_000_000),
-        broker_named_by=given.text("BROKER_URL")[0] if given.text("BROKER_URL")[1] else "",
+        broker_named_by=redis_name if redis_url else "",
+        rabbitmq_url=rabbitmq_url,
+        rabbitmq_queues=choice_of(*given.text("RABBITMQ_QUEUES"), QUEUE_TYPES, default="quorum"),
+        rabbitmq_consumer_timeout_s=number_of(*given.value("RABBITMQ_CONSUMER_TIMEOUT_S", 1_800), least=10, most=10**7),
         has_public_url=bool(given.text("PUBLIC_URL")[1]),
         variables=given.listed("VARIABLES"),
         audit_days=number_of(*given.value("AUDIT_DAYS", 365), least=1, most=36_500),

@@ -11,6 +11,8 @@ from urllib.parse import urlsplit
 from broker.errors import SwitchyardError
 
 BROKER_SCHEMES = ("redis", "rediss", "unix")
+RABBITMQ_SCHEMES = ("amqp", "amqps")
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
 LOG_FORMATS = ("json", "console")
 PRODUCTION_BROKER = "name the broker, for example rediss://user:password@valkey:6379/0"
 
@@ -67,6 +69,22 @@ def number_of(name: str, value: Any, *, least: int, most: int) -> int:
     return number
 
 
+def rabbitmq_url_of(name: str, value: str, *, debug: bool) -> str:
+    """Return the address of a RabbitMQ server, or "" where the broker is another one.
+
+    Raises:
+        InvalidSetting: its port is no number, or it has no password in production.
+    """
+    parts = urlsplit(value)
+    if parts.scheme not in RABBITMQ_SCHEMES:
+        return ""
+    with_valid_port(name, value)
+    if not debug and parts.hostname not in LOOPBACK and not parts.password:
+        remedy = "put a user and password into the URL, for example amqps://user:password@rabbit:5671/"
+        raise InvalidSetting(name, f"{parts.hostname} is reached without a password", remedy)
+    return value
+
+
 def broker_url_of(name: str, value: str, state_dir: Path, *, debug: bool) -> str:
     """Return the broker's address, in development a socket in the state folder. In production it needs a password.
 
@@ -75,14 +93,15 @@ def broker_url_of(name: str, value: str, state_dir: Path, *, debug: bool) -> str
     """
     if value == "":
         if not debug:
-            raise InvalidSetting("SWITCHYARD_BROKER_URL", "is not set", PRODUCTION_BROKER)
+            raise InvalidSetting(name, "is not set", PRODUCTION_BROKER)
         return f"unix://{state_dir / 'valkey.sock'}"
     parts = urlsplit(value)
     if parts.scheme not in BROKER_SCHEMES:
-        fact = f"scheme {parts.scheme!r} is not one of {', '.join(BROKER_SCHEMES)}"
+        known = BROKER_SCHEMES if name.endswith("REDIS_URL") else (*BROKER_SCHEMES, *RABBITMQ_SCHEMES)
+        fact = f"scheme {parts.scheme!r} is not one of {', '.join(known)}"
         raise InvalidSetting(name, fact, "use for example redis://127.0.0.1:6379/0")
     with_valid_port(name, value)
-    loopback = parts.hostname in ("localhost", "127.0.0.1", "::1")
+    loopback = parts.hostname in LOOPBACK
     if not debug and parts.scheme != "unix" and not loopback and not parts.password:
         remedy = "put a user and password into the URL, for example redis://user:password@valkey:6379/0"
         raise InvalidSetting(name, f"{parts.hostname} is reached without a password", remedy)

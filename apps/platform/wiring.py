@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import redis
 import structlog
+from django.core.exceptions import ImproperlyConfigured
 from django.db import close_old_connections
 from dramatiq.broker import Broker
 from dramatiq.middleware import CurrentMessage, GroupCallbacks, Middleware
@@ -17,9 +18,10 @@ from apps.platform.database_connections import Connections
 from apps.platform.transaction_warnings import TransactionWarnings
 from apps.platform.workers.metrics.restoring import keep_files, name_files
 from broker.errors import SwitchyardError
-from broker.interface import Facilities, attach
+from broker.interface import Facilities, Transport, attach
 from broker.keys.keys import Keys
 from broker.redis.access import calls_on
+from broker.redis.calls import RedisCalls
 from broker.redis.connections import connect
 from broker.redis_broker import RedisBroker
 from broker.shapes import DeadLetter
@@ -65,6 +67,9 @@ from middleware.time_limits import TimeLimits
 from middleware.typed_arguments import TypedArguments
 from middleware.unique_keys import UniqueKeys
 
+if TYPE_CHECKING:
+    from broker.rabbit.broker import RabbitBroker
+
 STORES_REFUSED_S = 0.3
 
 
@@ -86,7 +91,13 @@ def build_broker(middleware: list[Middleware] | None = None) -> Broker:
     client = connect(own.broker_url, absence=own.absence)
     extra = [*without_replaced(middleware or []), *([TransactionWarnings()] if own.debug else [])]
     settings: dict[str, Any] = {"development": own.debug, "release": own.release, "limits": own.record_limits}
-    return build_yard(own.topology, client, Keys(), extra=extra, on_dead=(project_dead_letter,), **settings)
+    if own.rabbitmq_url:
+        settings |= {"url": own.rabbitmq_url, "queue_type": own.rabbitmq_queues}
+        settings["consumer_timeout_s"] = own.rabbitmq_consumer_timeout_s
+        build: Callable[..., Broker] = build_rabbit_yard
+    else:
+        build = build_yard
+    return build(own.topology, client, Keys(), extra=extra, on_dead=(project_dead_letter,), **settings)
 
 
 def build_yard(
@@ -112,15 +123,73 @@ def build_yard(
     """
     # Queue operations ride out a restart of the server; pages and records say at once that it is down.
     calls = calls_on(client, refused_s=STORES_REFUSED_S)
-    records = JobRecords(calls, keys, (queue.name for queue in yard.queues), limits=limits)
+    records, barrier = _records(yard, calls, keys, release=release, limits=limits)
+    options = {"limits": _depths(yard), "barrier": barrier, "knows": arguments.knows, "stores": (calls,), **options}
+    broker = RedisBroker(client, keys, middleware=[], **options)
+    transport = RedisTransport(broker, yard, DeadLists(calls, keys), Quarantine(calls, keys))
+    broker.results = RecordResults(records, broker)
+    facilities = _facilities(yard, transport, records, barrier, calls, keys)
+    _equip(broker, facilities, in_order(facilities, on_dead, extra or [], development=development))
+    return broker
+
+
+def build_rabbit_yard(
+    yard: Yard,
+    client: redis.Redis,
+    keys: Keys,
+    *,
+    url: str,
+    extra: list[Middleware] | None = None,
+    on_dead: tuple[Any, ...] = (),
+    development: bool = False,
+    release: str = "",
+    limits: RecordLimits | None = None,
+    **options: Any,
+) -> RabbitBroker:
+    """Return a broker for a yard on a RabbitMQ server; ``client`` is of the server beside it.
+
+    Args:
+        options: For :class:`broker.rabbit.broker.RabbitBroker`; the others are as in :func:`build_yard`.
+
+    Raises:
+        ImproperlyConfigured: pika is not installed.
+    """
+    try:
+        from broker.rabbit.broker import RabbitBroker  # pika is installed where it is used
+        from broker.rabbit.transport import RabbitTransport
+    except ModuleNotFoundError as error:
+        raise ImproperlyConfigured(f"{error}; install the extra: pip install 'switchyard[rabbitmq]'") from error
+    calls = calls_on(client, refused_s=STORES_REFUSED_S)
+    records, barrier = _records(yard, calls, keys, release=release, limits=limits, finds_waiting=False)
+    options = {"limits": _depths(yard), "barrier": barrier, "stores": (calls,), **options}
+    broker = RabbitBroker(url, calls_on(client), keys, **options)
+    transport = RabbitTransport(broker, yard, DeadLists(calls, keys), Quarantine(calls, keys), records)
+    broker.results = RecordResults(records, broker)
+    facilities = _facilities(yard, transport, records, barrier, calls, keys)
+    _equip(broker, facilities, in_order(facilities, on_dead, extra or [], development=development))
+    return broker
+
+
+def _records(
+    yard: Yard, calls: RedisCalls, keys: Keys, *, release: str, limits: RecordLimits | None, finds_waiting: bool = True
+) -> tuple[JobRecords, AckBarrier]:
+    queues = (queue.name for queue in yard.queues)
+    records = JobRecords(calls, keys, queues, limits=limits, finds_waiting=finds_waiting)
     barrier = AckBarrier(records)
     barrier.worker_place = WorkerPlace(release=release)
-    depths = {queue.name: queue.max_depth for queue in yard.queues if queue.max_depth is not None}
-    options = {"limits": depths, "barrier": barrier, "knows": arguments.knows, "stores": (calls,), **options}
-    broker = RedisBroker(client, keys, middleware=[], **options)
-    facilities = Facilities(
+    return records, barrier
+
+
+def _depths(yard: Yard) -> dict[str, int]:
+    return {queue.name: queue.max_depth for queue in yard.queues if queue.max_depth is not None}
+
+
+def _facilities(
+    yard: Yard, transport: Transport, records: JobRecords, barrier: AckBarrier, calls: RedisCalls, keys: Keys
+) -> Facilities:
+    return Facilities(
         yard=yard,
-        transport=RedisTransport(broker, yard, DeadLists(calls, keys), Quarantine(calls, keys)),
+        transport=transport,
         records=records,
         barrier=barrier,
         windows=RateWindows(calls, keys),
@@ -128,16 +197,18 @@ def build_yard(
         pools=PoolReports(calls, keys),
         groups=GroupBarriers(calls, keys),
     )
+
+
+def _equip(broker: Broker, facilities: Facilities, middleware: Sequence[Middleware]) -> None:
+    """Give a broker its facilities, its middleware and its queues."""
     attach(broker, facilities)
-    broker.results = RecordResults(records, broker)
-    for entry in in_order(facilities, on_dead, extra or [], development=development):
+    for entry in middleware:
         broker.add_middleware(entry)
     refuse_unknown(broker)
     explain_foreign_calls()
     arguments.refuse_unusable_calls()
-    for lane in yard.lanes:
+    for lane in facilities.yard.lanes:
         broker.declare_queue(lane)
-    return broker
 
 
 def in_order(

@@ -86,6 +86,14 @@ class Keys:
         """String: the answer to a change of such a counter, for a repetition of the call. Expires after 10 s."""
         return f"{self.prefix}:limit:{{{_limiter_of(name)}}}:answer:{request}"
 
+    def redelivered(self, job_id: str) -> str:
+        """Hash: notes of a message that RabbitMQ delivers again. Expires after 72 hours.
+
+        ``crashes`` its number, ``cause`` of the last one until it is read, and ``ended:<number>`` of each publication
+        that was worked off although its acknowledgement may not have arrived.
+        """
+        return f"{self.prefix}:redelivered:{{{job_id}}}"
+
     def lock(self, name: str) -> str:
         """String: the token of the process that holds a named lock."""
         return f"{self.prefix}:lock:{name}"

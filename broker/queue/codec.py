@@ -50,14 +50,23 @@ def entry_of(message: Message[Any], actors: Mapping[str, Actor[Any, Any]] = NO_A
         InvalidMessageId, PayloadTooLarge, UnencodablePayload: it cannot be sent.
     """
     id_ = message.message_id
-    if not isinstance(id_, str) or not MESSAGE_ID.fullmatch(id_):
-        raise InvalidMessageId(id_)
+    require_id(id_)
     try:
         body = encode(in_json(message, actors))
     except UnencodablePayload as error:
         actor = actors.get(message.actor_name)
         raise (error if actor is None else with_parameter(error, actor.fn)) from None
     return Entry(id_, body, str(message.options.get("unique_key", "")))
+
+
+def require_id(id_: object) -> None:
+    """Refuse an id that no new message may have.
+
+    Raises:
+        InvalidMessageId: it is one.
+    """
+    if not isinstance(id_, str) or not MESSAGE_ID.fullmatch(id_):
+        raise InvalidMessageId(id_)
 
 
 def encode(message: Message[Any], *, grown: bool = False) -> bytes:

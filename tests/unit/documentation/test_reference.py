@@ -150,7 +150,13 @@ def test_every_direct_dependency_earns_its_line() -> None:
     lines = [line for file in ("requirements.in", "requirements-dev.in") for line in read(file).splitlines()]
     names = {re.split(r"[=\[<>]", line)[0].strip().lower() for line in lines if line and line[0] not in "#-"}
 
-    programs = {"promtool", "redis-server", "chromium", "postgres"}  # of Debian's packages, in a table of their own
+    programs = {
+        "promtool",
+        "redis-server",
+        "chromium",
+        "postgres",
+        "rabbitmq",
+    }  # of Debian's packages, in a table of their own
     assert {name.lower() for name in first_column("docs/dependencies.md")} == names | programs
 
 

@@ -32,7 +32,7 @@ from apps.platform.workers.shared.stack_files import dump_on_signal, stacks_file
 from broker.errors import BrokerUnavailable
 from broker.held_message import HeldMessage
 from broker.interface import facilities
-from broker.redis_broker import RedisBroker
+from broker.supervised_broker import SupervisedBroker
 from middleware import wait_for_broker
 from middleware.cancellation import Cancellation
 from middleware.shutdown_notices import ShutdownNotices
@@ -65,10 +65,11 @@ def serve(assignment: Assignment, row: ChildRow, *, parent_pid: int) -> int:
     # Ctrl-C reaches every process of a terminal; the supervisor handles it.
     signals = SignalPipe(noted=(signal.SIGTERM,), ignored=(signal.SIGINT, signal.SIGHUP, signal.SIGQUIT))
     broker = dramatiq.get_broker()
-    assert isinstance(broker, RedisBroker)  # noqa: S101  its supervisor starts on no other
+    assert isinstance(broker, Broker)  # noqa: S101  and of this library: its supervisor starts on no other
+    supervised: SupervisedBroker = broker  # type: ignore[assignment]
     for path in os.environ.get(MIDDLEWARE_VARIABLE, "").split():
         broker.add_middleware(import_string(path)())
-    broker.become(assignment.child, slots=assignment.slots)
+    supervised.become(assignment.child, slots=assignment.slots)
     barrier = facilities(broker).barrier
     barrier.finished = row
     barrier.worker_place = barrier.worker_place._replace(pool=assignment.pool.name, worker=assignment.child)
@@ -77,10 +78,10 @@ def serve(assignment: Assignment, row: ChildRow, *, parent_pid: int) -> int:
         os.nice(assignment.pool.nice)
     for lane in assignment.lanes:
         broker.declare_queue(lane)
-    broker.quiet = lambda: row.quiet
-    broker.runs_suspects = assignment.exclusive
+    supervised.quiet = lambda: row.quiet
+    supervised.runs_suspects = assignment.exclusive
     leaves_suspects = assignment.isolated and not assignment.exclusive
-    slots = SlotTracking(broker, row, declared_yard(), assignment.lanes, quiet_for_suspects=leaves_suspects)
+    slots = SlotTracking(supervised, row, declared_yard(), assignment.lanes, quiet_for_suspects=leaves_suspects)
     install(broker, slots)
     wait_for_broker.waiting = slots.without_limit
     broker.emit_after("process_boot")
@@ -103,7 +104,7 @@ def serve(assignment: Assignment, row: ChildRow, *, parent_pid: int) -> int:
         guard.limit_allocations()
     row.progressed()
     row.set_working()
-    stuck = watch_stuck_messages(broker, worker, row)
+    stuck = watch_stuck_messages(supervised, worker, row)
     while not received and all_work(worker) and not (assignment.isolated and is_done(row)):
         received = wait(signals, row, BEAT_S, parent_pid)
         stuck.check()
@@ -112,7 +113,7 @@ def serve(assignment: Assignment, row: ChildRow, *, parent_pid: int) -> int:
     return drain(worker, slots, row, signals, assignment.grace_s)
 
 
-def watch_stuck_messages(broker: RedisBroker, worker: dramatiq.Worker, row: ChildRow) -> StuckMessages:
+def watch_stuck_messages(broker: SupervisedBroker, worker: dramatiq.Worker, row: ChildRow) -> StuckMessages:
     """Return the watch over messages that this child holds and nothing runs."""
     work_queue: Any = worker.work_queue  # a WorkQueue, put there by the broker
     yard = declared_yard()

@@ -13,7 +13,7 @@ from dramatiq.middleware import Middleware, SkipMessage
 
 from apps.platform.workers.shared.child_table import ChildRow
 from broker.held_message import HeldMessage
-from broker.redis_broker import RedisBroker
+from broker.supervised_broker import SupervisedBroker
 from broker.topology import Yard
 from middleware.outcomes import Outcome, decide
 
@@ -37,7 +37,13 @@ class SlotTracking(Middleware):
     """
 
     def __init__(
-        self, broker: RedisBroker, row: ChildRow, yard: Yard, lanes: Sequence[str], *, quiet_for_suspects: bool = False
+        self,
+        broker: SupervisedBroker,
+        row: ChildRow,
+        yard: Yard,
+        lanes: Sequence[str],
+        *,
+        quiet_for_suspects: bool = False,
     ) -> None:
         self._broker = broker
         self._row = row

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from apps.platform.workers.shared.child_table import ChildRow
-from broker.redis_broker import RedisBroker
+from broker.supervised_broker import SupervisedBroker
 
 CHECK_EVERY_S = 1.0
 
@@ -30,7 +30,7 @@ class StuckMessages:
 
     def __init__(
         self,
-        broker: RedisBroker,
+        broker: SupervisedBroker,
         row: ChildRow,
         *,
         queued: Callable[[], list[Any]],

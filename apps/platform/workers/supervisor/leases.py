@@ -10,8 +10,6 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from dramatiq.broker import Broker
-
 from apps.platform.workers.shared.child_state import Finished, Running
 from apps.platform.workers.shared.child_table import ChildRow
 from apps.platform.workers.supervisor.backlog import BacklogPoll
@@ -20,12 +18,9 @@ from broker.queue.lease_steps import TICK_S, TickBudget, TickExhausted
 from broker.queue.leases import REPORT_S, LaneKey, LaneLeftovers, LeaseKeeper
 from broker.queue.operations import QueueOperations
 from broker.queue.results import Lease, Reclaimed
-from broker.redis.access import calls_on
 from broker.redis.calls import RedisCalls
-from broker.redis.connections import connect
-from broker.redis_broker import RedisBroker
 from broker.stores.job_records import JobRecords
-from broker.topology import Pool, Yard
+from broker.topology import Pool
 
 # A message that runs for longer than this is reported, in case it ends the supervisor as well.
 LONG_S = 1.0
@@ -298,29 +293,6 @@ class ChildLeases:
             logger.warning("%d suspects are isolated later: %s", len(self._suspects), error)
             self._suspects.append(self._suspects.pop(0))  # the server may refuse only this message
         self._isolated_waiting += count - len(self._suspects)
-
-
-def connect_leases(pool: Pool, yard: Yard, broker: Broker, url: str) -> ChildLeases:
-    """Return the leases of a pool's children, over connections of their own.
-
-    Args:
-        broker: The yard's; its keys are used.
-        url: Address of its server.
-
-    Raises:
-        TypeError: the broker is not this library's.
-    """
-    if not isinstance(broker, RedisBroker):
-        raise TypeError(f"pools run on RedisBroker, not on {type(broker).__name__}; use manage.py rundramatiq")
-    lanes = [(name, *broker.lane(name)) for name in yard.served_by(pool)]
-    served = Served(tuple(name for name, _, _ in lanes), tuple((family.keys.queue, lane) for _, family, lane in lanes))
-    names = dict.fromkeys(queue for queue, _ in served.keys)
-    isolated = Served(
-        tuple(yard.queue_of(queue).alone_lane for queue in names), tuple((queue, "alone") for queue in names)
-    )
-    calls = calls_on(connect(url, profile="quick"), budget_s=TICK_S)
-    queues = {queue: QueueOperations(calls, broker.families[queue].keys) for queue in names}
-    return ChildLeases(pool, served, isolated, queues, calls, JobRecords(calls, broker.keys, broker.families))
 
 
 def _text(id_: bytes) -> str:

@@ -24,9 +24,9 @@ from apps.platform.workers.shared.fork import EX_CRASHED, memory_bytes, prepare_
 from apps.platform.workers.shared.signal_pipe import HANDLED, SignalPipe
 from apps.platform.workers.supervisor.cancellation import CancellationWatch
 from apps.platform.workers.supervisor.children import ChildManager
+from apps.platform.workers.supervisor.connect_leases import connect_leases
 from apps.platform.workers.supervisor.exit_cause import ExitCause
 from apps.platform.workers.supervisor.health import PoolHealth
-from apps.platform.workers.supervisor.leases import connect_leases
 from apps.platform.workers.supervisor.limits import Limits
 from apps.platform.workers.supervisor.quiet_periods import QuietPeriods
 from apps.platform.workers.supervisor.recycling import Recycling

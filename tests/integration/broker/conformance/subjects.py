@@ -56,6 +56,7 @@ class Promises:
         isolates: A message can be moved to where it runs alone.
         lists_parked: Workers find what is parked before it is due; otherwise it is due soon, again and again.
         keeps_unreadable: What is no message is set aside; otherwise it cannot come into a queue.
+        tells_all: Figures say what workers hold, and how long the oldest message has waited.
     """
 
     places: int
@@ -64,6 +65,7 @@ class Promises:
     isolates: bool
     lists_parked: bool
     keeps_unreadable: bool = True
+    tells_all: bool = True
 
 
 ATOMIC = Promises(places=1, requeues_what_it_read=True, takes_out=True, isolates=True, lists_parked=True)
@@ -71,6 +73,9 @@ PROMISES = {
     "atomic": ATOMIC,
     "cluster": ATOMIC,
     "portable": Promises(places=2, requeues_what_it_read=False, takes_out=False, isolates=False, lists_parked=False),
+    "rabbitmq": Promises(
+        places=2, requeues_what_it_read=False, takes_out=False, isolates=True, lists_parked=False, tells_all=False
+    ),
     "memory": Promises(
         places=1,
         requeues_what_it_read=True,

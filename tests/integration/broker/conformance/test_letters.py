@@ -114,11 +114,18 @@ def test_stats_tell_what_waits_is_scheduled_runs_and_is_dead(subject: Subject) -
     stats = subject.transport.stats("work")
 
     live, retry = stats.live, stats.retry
-    assert live.waiting + live.running == 4, "a holder may have prefetched"
-    assert live.running >= 1
+    if subject.promises.tells_all:
+        assert live.waiting + live.running == 4, "a holder may have prefetched"
+        assert live.running >= 1
+    else:
+        assert (live.waiting <= 3, live.running, live.oldest_age_ms) == (True, 0, None)
     assert (live.scheduled, stats.dead, stats.quarantined) == (1, 1, 0)
     assert (retry.waiting, retry.scheduled, retry.running, retry.oldest_age_ms) == (0, 0, 0, None)
-    assert live.waiting == 0 or (live.oldest_age_ms is not None and 0 <= live.oldest_age_ms < 5_000)
+    assert (
+        live.waiting == 0
+        or not subject.promises.tells_all
+        or (live.oldest_age_ms is not None and 0 <= live.oldest_age_ms < 5_000)
+    )
 
 
 def test_a_cancelled_message_is_taken_out_where_that_is_promised(subject: Subject) -> None:

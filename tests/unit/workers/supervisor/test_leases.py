@@ -11,7 +11,8 @@ from apps.platform.conf import declared_yard
 from apps.platform.workers.shared.child_state import Running
 from apps.platform.workers.shared.child_table import ChildRow, ChildTable
 from apps.platform.workers.supervisor.cancellation import POLL_AGAIN_S, CancellationWatch
-from apps.platform.workers.supervisor.leases import ChildLeases, Leftovers, connect_leases
+from apps.platform.workers.supervisor.connect_leases import connect_leases
+from apps.platform.workers.supervisor.leases import ChildLeases, Leftovers
 from broker.queue.lease_steps import ANSWER_S, TICK_S
 from broker.topology import Pool
 from tests.unit.workers.supervisor.fakes import SERVED, Server, make_leases

@@ -1,0 +1,311 @@
+"""Dramatiq's broker for RabbitMQ with quorum queues, confirmed publishing and a supervisor's view of its workers."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import Any, Final
+
+from dramatiq.brokers.rabbitmq import RabbitmqBroker
+from dramatiq.common import dq_name, q_name
+from dramatiq.errors import QueueJoinTimeout, QueueNotFound
+from dramatiq.message import Message
+from dramatiq.results import ResultBackend, Results
+
+from broker.errors import BrokerError, QueueFull
+from broker.keys.keys import Keys
+from broker.keys.queue_keys import Lane
+from broker.queue import codec
+from broker.queue.arguments.types import in_json
+from broker.queue.depth_limits import DepthLimits
+from broker.queue.operations import QueueOperations
+from broker.queue.results import level_of
+from broker.rabbit.connections import AWAY, Publishers, parameters_of, unavailable
+from broker.rabbit.consumer import RabbitConsumer
+from broker.rabbit.held import Publication, RabbitMessage, properties_of
+from broker.rabbit.queues import QueueType, RabbitQueues
+from broker.redis.calls import RedisCalls
+from broker.shapes import LaneStats
+from broker.stores.redeliveries import Redeliveries, RedeliveryRecord
+from broker.topology import lane_of_name
+from broker.validation import whole_delay
+from broker.worker.ack_barrier import AckBarrier, record_enqueued
+from broker.worker.cancellations import CancellationPoll
+from broker.worker.hooks import Hooks
+from broker.worker.work_queue import WorkQueue
+
+# Time for consumers to send the last acknowledgements of a worker that ends.
+SETTLE_S: Final = 2.0
+
+
+class RabbitBroker(RabbitmqBroker):
+    """Keeps messages on a RabbitMQ server; a Redis or Valkey server beside it keeps what moves nothing.
+
+    Args:
+        url: ``amqp://`` or ``amqps://``.
+        calls: Access to the server beside it: cancellations, quarantine, notes of crashes.
+        queue_type: Of all queues; those that exist cannot be changed.
+        consumer_timeout_s: The server's setting: how long it lets a worker hold a message.
+        limits: Queue -> messages that may wait in it; read before a send, so that concurrent sends may exceed it.
+        barrier: Flushed before messages are acknowledged, and after some were enqueued.
+        stores: Access of the stores; its connections are closed with the broker's.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        calls: RedisCalls,
+        keys: Keys,
+        *,
+        queue_type: QueueType = "quorum",
+        consumer_timeout_s: int = 1_800,
+        limits: dict[str, int] | None = None,
+        barrier: AckBarrier | None = None,
+        stores: Sequence[RedisCalls] = (),
+    ) -> None:
+        self.hooks = Hooks()
+        super().__init__(confirm_delivery=True, parameters=[], middleware=[])
+        self.parameters = parameters_of(url)
+        self.consumer_timeout_s = consumer_timeout_s
+        self.client, self.calls, self.keys = calls.client, calls, keys
+        self.server_queues = RabbitQueues(keys.prefix, queue_type)
+        self.publishers = Publishers(self.parameters)
+        self.families: dict[str, QueueOperations] = {}
+        self.in_flight: dict[str, RabbitMessage] = {}
+        self.draining, self.runs_suspects = False, True
+        self.quiet: Callable[[], bool] = bool
+        self.results: ResultBackend | None = None  # a project's own Results go before it
+        self.slots: int | None = None
+        self.limits = DepthLimits(limits or {})
+        self.barrier, self._stores = barrier, stores
+        self.cancellations = CancellationPoll(partial(self.emit_after, "request_cancellation"))
+        self.delivering = threading.RLock()
+        self._redeliveries = Redeliveries(calls, keys)
+        self._lanes: dict[str, tuple[QueueOperations, Lane]] = {}
+        self._consumers: list[RabbitConsumer] = []
+        self._numbers = itertools.count(1)
+        self._name = ""
+
+    # --- A worker's side ---
+
+    def become(self, child: str, *, slots: int | None = None) -> None:
+        """Work under the name of a pool's child. Call it in the child, before anything is consumed."""
+        self._name, self.slots = child, slots
+        self.in_flight, self._consumers = {}, []
+
+    def new_owner(self, lane: str) -> str:
+        """Return a name for a consumer that was never used."""
+        name = self._name or f"{socket.gethostname()}.{os.getpid()}"
+        return f"{name}/{lane}#{next(self._numbers)}"
+
+    def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 30_000) -> RabbitConsumer:
+        """Return a consumer of a lane, or of the queue of its delayed messages.
+
+        Args:
+            prefetch: Messages of each level that the server delivers ahead.
+            timeout: Milliseconds after which a consumer without a message returns ``None``.
+
+        Raises:
+            QueueNotFound: the lane was never declared.
+            BrokerUnavailable: the server does not answer.
+        """
+        family, _ = self.lane(q_name(queue_name))
+        consumer = RabbitConsumer(self, family, queue_name, prefetch=prefetch, timeout_ms=timeout)
+        self._consumers = [*(other for other in self._consumers if not other.closed), consumer]
+        return consumer
+
+    def drain(self) -> None:
+        """Hand out nothing from now on. Running messages end, others are given back."""
+        self.draining = True
+
+    def leave(self, message: RabbitMessage) -> None:
+        """Take a message out of those in flight."""
+        if self.in_flight.get(message.message_id) is message:
+            del self.in_flight[message.message_id]
+
+    def lost(self, owner: str, ended: Sequence[Publication]) -> None:
+        """Report that a consumer lost its connection, and the messages that had ended and are not acknowledged."""
+        self.emit_after("lose_lease", owner)
+        for delivery in ended:
+            self.note_end(delivery)
+
+    def note_end(self, delivery: Publication) -> None:
+        """Note that a message has ended whose delivery is lost; where that fails it runs again."""
+        try:
+            self._redeliveries.note_end(*delivery)
+        except BrokerError as error:
+            self.logger.warning("job %s has ended and may run again, its end was not noted: %s", delivery.id, error)
+
+    def notes_of(self, message_ids: Sequence[str]) -> list[RedeliveryRecord]:
+        """Return the notes of messages that are delivered again."""
+        return self._redeliveries.read(message_ids)
+
+    def quarantine(self, family: QueueOperations, message_id: str, entry: str, body: bytes) -> None:
+        """Put unreadable bytes into the quarantine of a queue."""
+        keys = family.keys
+        self.calls.pipeline([("LPUSH", keys.quarantine, entry), ("HSET", keys.quarantined_bodies, message_id, body)])
+
+    def close(self) -> None:
+        """Acknowledge what has ended, and close the connections. The broker may be used again afterwards."""
+        for consumer in self._consumers:
+            consumer.close()
+        self.in_flight, self._consumers, self.draining = {}, [], False
+        self.publishers.close()
+        for calls in (self.calls, *self._stores):
+            calls.close()
+
+    # --- Signals ---
+
+    def emit_before(self, signal: str, *args: Any, **kwargs: Any) -> None:
+        """Call the hooks ``before_<signal>``, first to last; raise a ``MiddlewareError``, log any other exception."""
+        if signal == "worker_boot":
+            worker = args[0]
+            worker.work_queue, self.slots = WorkQueue(), self.slots or worker.worker_threads
+        elif signal == "process_message":
+            args[0].runs_in = threading.get_ident()
+        self.hooks.call_before(self, signal, args, kwargs)
+
+    def emit_after(self, signal: str, *args: Any, **kwargs: Any) -> None:
+        """Call the hooks ``after_<signal>``, last to first; log their exceptions."""
+        self.hooks.call_after(self, signal, args, kwargs)
+        if signal == "worker_shutdown":
+            self._settle()
+
+    def _settle(self) -> None:
+        """Wait until the consumers' threads have sent the last acknowledgements."""
+        give_up_s = time.monotonic() + SETTLE_S
+        while not all(consumer.settled for consumer in self._consumers) and time.monotonic() < give_up_s:
+            time.sleep(0.01)
+
+    # --- Queues and results ---
+
+    def get_results_backend(self) -> ResultBackend:
+        """Return where ``get_result`` reads; without the whole stack there may be no such place."""
+        own = any(isinstance(entry, Results) for entry in self.middleware)
+        return super().get_results_backend() if own or self.results is None else self.results
+
+    def declare_queue(self, queue_name: str, *, ensure: bool = False) -> None:
+        """Declare a queue or retry lane; on the server when it is first used."""
+        if queue_name in self.queues:
+            return
+        self.emit_before("declare_queue", queue_name)
+        base, lane = lane_of_name(queue_name)
+        family = self.families.setdefault(base, QueueOperations(self.calls, self.keys.queue(base)))
+        self._lanes[queue_name] = (family, lane)
+        self.queues.add(queue_name)
+        self.emit_after("declare_queue", queue_name)
+        delayed = dq_name(queue_name)
+        self.delay_queues.add(delayed)
+        self.emit_after("declare_delay_queue", delayed)
+
+    def lane(self, queue_name: str) -> tuple[QueueOperations, Lane]:
+        """Return the keys of a queue's family, and the kind of the lane.
+
+        Raises:
+            QueueNotFound: it was never declared.
+        """
+        try:
+            return self._lanes[queue_name]
+        except KeyError:
+            raise QueueNotFound(queue_name) from None
+
+    def count(self, names: Iterable[tuple[str, str]]) -> list[int]:
+        """Return how many messages are ready in queues of the server; what a worker holds is not counted.
+
+        Args:
+            names: Pairs of a lane and one of its queues; a queue that does not exist is declared.
+
+        Raises:
+            BrokerUnavailable: the server did not answer.
+        """
+        try:
+            with self.publishers.channel() as channel:
+                return [self.server_queues.declare(channel, lane, name) for lane, name in names]
+        except AWAY as error:
+            raise unavailable("a count", error) from error
+
+    # --- Sending ---
+
+    def enqueue(self, message: Message[Any], *, delay: int | None = None) -> Message[Any]:
+        """Enqueue a message, and return when the server has it. The delay is in milliseconds.
+
+        Raises:
+            BrokerUnavailable: the server did not answer in 2 s; the message may be there.
+            BrokerRefused: the server refused it. QueueFull: the queue is at its limit.
+            QueueNotFound: the queue was never declared.
+        """
+        lane = message.queue_name
+        self.lane(lane)
+        delay = delay and whole_delay(delay)
+        self._refuse_if_full(lane)
+        if delay:
+            message = message.copy(queue_name=dq_name(lane), options={"eta": int(time.time() * 1000) + delay})
+        self.emit_before("enqueue", message, delay)
+        self.publish(message, lane)
+        self.emit_after("enqueue", message, delay)
+        record_enqueued(self.barrier, 1)
+        return message
+
+    def enqueue_many(self, messages: Iterable[Message[Any]], *, delay: int | None = None) -> list[Message[Any]]:
+        """Enqueue messages one after the other; see :meth:`enqueue`."""
+        return [self.enqueue(message, delay=delay) for message in messages]
+
+    def publish(self, message: Message[Any], lane: str) -> None:
+        """Publish a message into the queue of its level, or that of delayed messages, without calling hooks."""
+        codec.require_id(message.message_id)
+        properties = properties_of(message.message_id)
+        body = codec.encode(in_json(message, self.actors), grown="attempts" in message.options)
+        held = message.queue_name != lane
+        name = self.server_queues.delayed(lane) if held else self.server_queues.name(lane, self.level(message))
+        declare = partial(self.server_queues.declare, lane=lane, name=name)
+        self.publishers.publish(name, body, properties, declare=declare)
+
+    def level(self, message: Message[Any]) -> int:
+        """Return the level of a message: of its own priority, else of its actor's."""
+        priority = message.options.get("priority")
+        if priority is None:
+            priority = getattr(self.actors.get(message.actor_name), "priority", 0)
+        return level_of(priority)
+
+    def _refuse_if_full(self, lane: str) -> None:
+        limit = self.limits.of(lane)
+        if limit and (depth := sum(self.count((lane, name) for name in self.server_queues.of(lane)))) >= limit:
+            raise QueueFull(lane, depth, limit)
+
+    def flush(self, queue_name: str) -> None:
+        """Drop every message of a lane that no worker holds, what the server rejected included."""
+        with suppress(*AWAY), self.publishers.channel() as channel:
+            for name in self.server_queues.every(queue_name):
+                self.server_queues.declare(channel, queue_name, name)
+                channel.queue_purge(name)
+
+    def join(self, queue_name: str, *, timeout: int | None = None, interval: int = 100) -> None:  # type: ignore[override]
+        """Wait until nothing is ready or delayed in a lane and nothing of it runs here; for tests.
+
+        Raises:
+            QueueJoinTimeout: it is not so within ``timeout`` milliseconds.
+        """
+        give_up_s = None if timeout is None else time.monotonic() + timeout / 1000
+        names = [*self.server_queues.of(queue_name), self.server_queues.delayed(queue_name)]
+        while self.in_flight or sum(self.count((queue_name, name) for name in names)):
+            if give_up_s is not None and time.monotonic() >= give_up_s:
+                raise QueueJoinTimeout(queue_name)
+            time.sleep(interval / 1000)
+
+    # --- Figures ---
+
+    def lane_stats(self, lane: str) -> LaneStats:
+        """Return what is ready and delayed in a lane. The server tells neither ages, nor what workers hold."""
+        queues = self.server_queues
+        *ready, delayed = self.count((lane, name) for name in (*queues.of(lane), queues.delayed(lane)))
+        return LaneStats(lane, sum(ready), delayed, 0, None)
+
+    def rejected(self, lane: str) -> int:
+        """Return how many messages of a lane the server rejected."""
+        return self.count([(lane, self.server_queues.rejected(lane))])[0]

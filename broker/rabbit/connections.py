@@ -1,0 +1,181 @@
+"""Connections to a RabbitMQ server, and the publishing over them: every message is confirmed by the server."""
+
+from __future__ import annotations
+
+import logging
+import os
+import ssl
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import parse_qs, urlsplit
+
+import pika
+from pika.exceptions import AMQPError, ChannelClosedByBroker, NackError, UnroutableError
+
+from broker.errors import BrokerRefused, BrokerUnavailable
+from broker.rabbit.queues import PRECONDITION_FAILED
+
+CONNECT_S: Final = 2.0
+# A server that does not answer for two of these is away.
+HEARTBEAT_S: Final = 15
+# Sent data that is not acknowledged for that long ends the connection: a network that drops packets is noticed soon.
+UNACKNOWLEDGED_MS: Final = 5_000
+# An idle connection is not used after this: the server may have closed it, and one more try would be needed.
+IDLE_S: Final = 10.0
+PUBLISH_S: Final = 2.0
+REMEDY: Final = "check SWITCHYARD_BROKER_URL and that the RabbitMQ server is up, then try again"
+# pika raises these for a connection that is gone.
+AWAY: Final = (AMQPError, OSError, AssertionError)
+
+logging.getLogger("pika").setLevel(logging.CRITICAL)  # each error is raised as well, and logged where it is handled
+
+
+def parameters_of(url: str) -> pika.URLParameters:
+    """Return connection parameters for ``amqp://`` or ``amqps://``; what its query string sets stays."""
+    parameters = pika.URLParameters(url)
+    given = parse_qs(urlsplit(url).query)
+    defaults: dict[str, Any] = {
+        "socket_timeout": CONNECT_S,
+        "stack_timeout": 2 * CONNECT_S,
+        "blocked_connection_timeout": 2 * CONNECT_S,
+        "heartbeat": HEARTBEAT_S,
+        "connection_attempts": 1,
+        "tcp_options": {"TCP_USER_TIMEOUT": UNACKNOWLEDGED_MS},
+    }
+    for name, value in defaults.items():
+        if name not in given:
+            setattr(parameters, name, value)
+    if urlsplit(url).scheme == "amqps" and "ssl_options" not in given:
+        parameters.ssl_options = pika.SSLOptions(ssl.create_default_context(), parameters.host)
+    return parameters
+
+
+def connect(parameters: Any) -> Any:
+    """Return a connection.
+
+    Raises:
+        BrokerUnavailable: the server does not answer.
+    """
+    try:
+        return pika.BlockingConnection(parameters)
+    except AWAY as error:
+        raise unavailable("a connection", error, outcome="refused") from error
+
+
+def unavailable(operation: str, error: BaseException, *, outcome: str = "unknown") -> BrokerUnavailable:
+    """Return the error for a server that did not answer. pika's errors often have no text."""
+    cause = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    return BrokerUnavailable(operation, cause, outcome=outcome, remedy=REMEDY)
+
+
+@dataclass(slots=True)
+class _Line:
+    connection: Any
+    channel: Any
+    used_s: float
+
+
+class Publishers:
+    """Channels in confirm mode, shared by the threads of a process: each has one for as long as a call takes.
+
+    Args:
+        parameters: Of :func:`parameters_of`.
+    """
+
+    def __init__(self, parameters: Any) -> None:
+        self._parameters = parameters
+        self._idle: deque[_Line] = deque()
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+
+    def publish(self, queue: str, body: bytes, properties: Any, *, declare: Callable[[Any], object]) -> None:
+        """Publish a message into a queue and wait until the server has confirmed it.
+
+        Args:
+            declare: Called with the channel when the queue does not exist.
+
+        Raises:
+            BrokerUnavailable: the server did not answer within 2 s; the message may be there.
+            BrokerRefused: the server refused the message, or has a queue of that name with other arguments.
+        """
+        give_up_s = time.monotonic() + PUBLISH_S
+        while True:
+            try:
+                with self.channel() as channel:
+                    try:
+                        channel.basic_publish("", queue, body, properties, mandatory=True)
+                    except UnroutableError:
+                        declare(channel)
+                        channel.basic_publish("", queue, body, properties, mandatory=True)
+                    return
+            except NackError as error:
+                raise BrokerRefused("a publish", f"queue {queue} rejected the message") from error
+            except AWAY as error:
+                if time.monotonic() >= give_up_s:
+                    raise unavailable("a publish", error) from error
+                time.sleep(0.05)
+
+    @contextmanager
+    def channel(self) -> Iterator[Any]:
+        """Lend a channel. After any error it is not used again: an answer may still be on its way.
+
+        Raises:
+            BrokerRefused: the server has a queue of that name with other arguments.
+        """
+        line = self._take()
+        try:
+            yield line.channel
+        except ChannelClosedByBroker as error:
+            _close(line)
+            if error.reply_code == PRECONDITION_FAILED:
+                raise BrokerRefused("a declaration", f"{error.reply_code} {error.reply_text}") from error
+            raise
+        except BaseException:
+            _close(line)
+            raise
+        line.used_s = time.monotonic()
+        with self._lock:
+            self._idle.append(line)
+
+    def close(self) -> None:
+        """Close the connections that nothing uses."""
+        with self._lock:
+            idle, self._idle = self._idle, deque()
+        if self._pid == os.getpid():
+            for line in idle:
+                _close(line)
+
+    def _take(self) -> _Line:
+        old: list[_Line] = []
+        with self._lock:
+            if self._pid != os.getpid():  # a fork: the connections are the parent's
+                self._idle, self._pid = deque(), os.getpid()
+            found = self._idle.pop() if self._idle else None
+            while self._idle and self._idle[0].used_s < time.monotonic() - IDLE_S:
+                old.append(self._idle.popleft())
+            if found is not None and found.used_s < time.monotonic() - IDLE_S:
+                old.append(found)
+                found = None
+        for line in old:
+            _close(line)
+        if found is not None:
+            return found
+        connection = pika.BlockingConnection(self._parameters)
+        try:
+            channel = connection.channel()
+            channel.confirm_delivery()
+        except BaseException:
+            with suppress(*AWAY):
+                connection.close()
+            raise
+        return _Line(connection, channel, time.monotonic())
+
+
+def _close(line: _Line) -> None:
+    with suppress(*AWAY):
+        line.connection.close()

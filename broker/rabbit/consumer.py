@@ -1,0 +1,341 @@
+"""Consumer of one lane on a RabbitMQ server: its queues of all levels, over one connection."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import Any, Final, NamedTuple
+
+from dramatiq.broker import Consumer as DramatiqConsumer
+from dramatiq.broker import MessageProxy
+from dramatiq.common import q_name
+from dramatiq.message import Message
+from dramatiq.middleware import MiddlewareError
+
+from broker.errors import BrokerError, BrokerRefused, BrokerUnavailable
+from broker.queue import codec
+from broker.queue.operations import QueueOperations
+from broker.queue.results import Lease
+from broker.rabbit.connections import AWAY, connect, unavailable
+from broker.rabbit.consuming import ConsumingRabbitBroker
+from broker.rabbit.held import Publication, RabbitMessage, read
+from broker.stores.quarantine import Quarantine
+from broker.worker.cancellations import POLL_CANCELLATIONS_S
+
+# A message that was delivered before starts this much later: the supervisor of its last worker notes how that ended.
+REDELIVERED_S: Final = 0.25
+# Messages from which acknowledgements wait for the background's flush of the records.
+MANY: Final = 16
+
+logger = logging.getLogger("switchyard.broker")
+
+
+class _Ack(NamedTuple):
+    """Publication tag of a finished message, and the flush that must have ended before it is acknowledged."""
+
+    flush: int
+    tag: int
+
+
+class _Unreadable(NamedTuple):
+    """A delivery that is no message."""
+
+    tag: int
+    id: str
+    body: bytes
+    error: Exception
+    message: Message[Any] | None
+
+
+class RabbitConsumer(DramatiqConsumer):
+    """Receives messages of a lane and acknowledges them, in batches, once their records are written.
+
+    Only the thread that calls :meth:`__next__` uses the connection; other threads leave it what is to be sent. When the
+    connection ends, the server gives all that is not acknowledged to others. Messages that no thread had started are
+    dropped here then. One that runs and is delivered again to this process is acknowledged as the new delivery.
+
+    Args:
+        lane: A lane, or the queue of its delayed messages, ``work.DQ``.
+        prefetch: Messages of each level that the server delivers ahead.
+    """
+
+    def __init__(
+        self, broker: ConsumingRabbitBroker, family: QueueOperations, lane: str, *, prefetch: int, timeout_ms: int
+    ) -> None:
+        self._broker, self._family, self._lane = broker, family, lane
+        self._holds_delayed = lane != q_name(lane)
+        self._timeout_s = timeout_ms / 1000
+        self.owner = broker.new_owner(lane)
+        self.closed = False
+        self._ready: deque[RabbitMessage] = deque()
+        self._later: deque[tuple[float, RabbitMessage]] = deque()
+        self._unacked: dict[int, Publication] = {}
+        self._unreadable: deque[_Unreadable] = deque()
+        self._acks: deque[_Ack] = deque()
+        self._returns: deque[int] = deque()
+        self._rejected: deque[int] = deque()
+        self._woken = self._away = False
+        self._sending = threading.Lock()
+        self._connection = connect(broker.parameters)
+        try:
+            self._channel = self._connection.channel()
+            self._channel.basic_qos(prefetch_count=prefetch)
+            for name in broker.server_queues.of(lane):
+                broker.server_queues.declare(self._channel, lane, name)
+                self._channel.basic_consume(name, self._receive)
+        except AWAY as error:
+            self._disconnect()
+            raise unavailable("a consumer", error) from error
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing is left to acknowledge or to give back."""
+        return self.closed or not (self._acks or self._returns or self._rejected)
+
+    def __next__(self) -> RabbitMessage | None:
+        """Return the next message, or ``None`` when none came within the timeout.
+
+        Raises:
+            BrokerError: the server is away, or refused something: Dramatiq requests another consumer.
+        """
+        give_up_s = time.monotonic() + self._timeout_s
+        try:
+            while True:
+                self._woken = False
+                self._send()
+                self._admit()
+                stops = self._broker.draining or self._broker.quiet()
+                if stops:
+                    self._give_back_ready()
+                elif self._ready:
+                    if (message := self._hand_out()) is not None:
+                        return message
+                    continue
+                if not self._holds_delayed:
+                    self._broker.cancellations.run(self._broker.in_flight)
+                left_s = give_up_s - time.monotonic()
+                if left_s <= 0:
+                    return None
+                soon = self._later or self._acks or self._broker.in_flight
+                self._connection.process_data_events(time_limit=min(left_s, POLL_CANCELLATIONS_S) if soon else left_s)
+        except AWAY as error:
+            self._lose()
+            raise unavailable("a fetch", error) from error
+        except BrokerRefused:
+            raise
+        except BrokerUnavailable as error:  # of the server that keeps the records: messages stay, nothing starts
+            if not self._away:
+                logger.warning("the consumer of %s waits: %s", self._lane, error)
+            self._away = True
+            with suppress(*AWAY):
+                self._connection.process_data_events(time_limit=self._timeout_s)
+            return None
+
+    def ack(self, message: MessageProxy) -> None:
+        """Acknowledge a message that ended, or give it back if it was not started. Never fails."""
+        assert isinstance(message, RabbitMessage)  # noqa: S101  a worker's messages come from this class
+        with self._broker.delivering:
+            self._broker.leave(message)
+            source: Any = message.source
+            lost = source.closed
+            if message.given_back:
+                return
+            if not lost:
+                if _is_unstarted(message):
+                    source._returns.append(message.tag)
+                else:
+                    barrier = self._broker.barrier
+                    source._acks.append(_Ack(barrier.begun + 1 if barrier else 0, message.tag))
+        if not lost:
+            source._wake()
+        elif not _is_unstarted(message):
+            self._broker.note_end(Publication(message.message_id, message.lease.token))
+
+    def nack(self, message: MessageProxy) -> None:
+        """Have the server reject a message that no middleware moved: it goes to the queue of rejected ones."""
+        assert isinstance(message, RabbitMessage)  # noqa: S101  see ack
+        if message.moved:
+            self.ack(message)
+            return
+        source: Any = message.source
+        with self._broker.delivering:
+            self._broker.leave(message)
+            if not source.closed:
+                source._rejected.append(message.tag)
+        source._wake()
+
+    def requeue(self, messages: Iterable[MessageProxy]) -> None:
+        """Give messages back to their queue."""
+        for message in messages:
+            assert isinstance(message, RabbitMessage)  # noqa: S101  see ack
+            source: Any = message.source
+            with self._broker.delivering:
+                self._broker.leave(message)
+                if message.given_back or message.moved:
+                    continue
+                message.given_back = True
+                if not source.closed:
+                    source._returns.append(message.tag)
+            source._wake()
+
+    def close(self) -> None:
+        """Acknowledge what has ended; the server gives everything else to others."""
+        if self.closed:
+            return
+        try:
+            self._send()
+        except (BrokerError, *AWAY) as error:
+            logger.warning("acknowledgements of %s were not sent, those jobs may run again: %s", self._lane, error)
+        self._lose()
+
+    def _receive(self, channel: Any, method: Any, properties: Any, body: bytes) -> None:
+        """Keep a delivered message until it is handed out; set aside what is no message."""
+        tag = method.delivery_tag
+        self._unacked[tag] = Publication()
+        message = None
+        try:
+            message, number = read(properties, body, self._lane)
+            if not message.options.keys() <= codec.VALIDATED:
+                self._broker.emit_before("receive_message", message)
+        except (codec.UnreadableMessage, MiddlewareError) as error:
+            id_ = codec.usable_id((properties.message_id or "").encode()) or f"unreadable-{time.time_ns()}"
+            self._unreadable.append(_Unreadable(tag, id_, body, error, message))
+            return
+        self._unacked[tag] = Publication(message.message_id, number)
+        lease = Lease(self.owner, message.message_id.encode(), number)
+        held = RabbitMessage(message, lease, self._family, source=self, tag=tag, body=body)
+        if method.redelivered and not self._holds_delayed:
+            self._later.append((time.monotonic() + REDELIVERED_S, held))
+        else:
+            self._ready.append(held)
+
+    def _set_aside(self) -> None:
+        """Put what is no message into the quarantine; until that is possible it stays unacknowledged."""
+        while self._unreadable:
+            tag, id_, body, error, message = self._unreadable[0]
+            entry = Quarantine.entry(q_name(self._lane), body, str(error), message_id=id_)
+            self._broker.quarantine(self._family, id_, entry, body)
+            self._unreadable.popleft()
+            logger.error("unreadable message of %d bytes in %s set aside: %s", len(body), self._lane, error)
+            if message is not None:
+                self._broker.emit_after("quarantine_message", message, error)
+            self._acks.append(_Ack(0, tag))
+
+    def _hand_out(self) -> RabbitMessage | None:
+        """Return the next ready message, unless one of its id runs here."""
+        message = self._ready.popleft()
+        if self._holds_delayed:
+            return message
+        with self._broker.delivering:
+            if message.message_id in self._broker.in_flight:
+                self._later.append((time.monotonic() + REDELIVERED_S, message))
+                return None
+            self._broker.in_flight[message.message_id] = message
+        return message
+
+    def _admit(self) -> None:
+        """Make messages ready that were delivered before: without those that have ended, with their crashes."""
+        self._set_aside()
+        due: list[RabbitMessage] = []
+        while self._later and self._later[0][0] <= time.monotonic():
+            due.append(self._later.popleft()[1])
+        if not due:
+            return
+        try:
+            noted = self._broker.notes_of([message.message_id for message in due])
+        except BrokerError:
+            self._later.extend((time.monotonic() + REDELIVERED_S, message) for message in due)
+            raise
+        self._away = False
+        for message, found in zip(due, noted, strict=True):
+            number = message.lease.token
+            with self._broker.delivering:
+                runs = self._broker.in_flight.get(message.message_id)
+                if runs is not None and runs.source is not self and runs.lease.token == number:
+                    runs.source, runs.tag, runs.lease = self, message.tag, message.lease
+                    continue
+            if number in found.ended:
+                self._acks.append(_Ack(0, message.tag))
+            else:
+                message.crashes, message.cause = found.crashes, found.cause
+                self._ready.append(message)
+
+    def _give_back_ready(self) -> None:
+        while self._ready:
+            self._returns.append(self._ready.popleft().tag)
+        while self._later:
+            self._returns.append(self._later.popleft()[1].tag)
+
+    def _send(self) -> None:
+        """Send what other threads left: acknowledgements, returns and rejections."""
+        with self._sending:
+            while self._returns:
+                self._nack(self._returns.popleft(), requeue=True)
+            while self._rejected:
+                self._nack(self._rejected.popleft(), requeue=False)
+            if self._acks:
+                self._acknowledge()
+
+    def _nack(self, tag: int, *, requeue: bool) -> None:
+        if tag in self._unacked:
+            self._channel.basic_nack(tag, requeue=requeue)
+            del self._unacked[tag]
+
+    def _acknowledge(self) -> None:
+        """Acknowledge all messages whose records are written, with one frame where no older one is unfinished."""
+        barrier = self._broker.barrier
+        if barrier is not None and (len(self._acks) < MANY or not barrier.in_background):
+            barrier.flush(with_starts=False)
+            self._away = False
+        written = barrier.written if barrier is not None else 0
+        done: dict[int, None] = {}
+        while self._acks and self._acks[0].flush <= written:
+            done[self._acks.popleft().tag] = None
+        oldest = 0
+        for tag in self._unacked:
+            if tag not in done:
+                break
+            oldest = tag
+        if oldest:
+            self._channel.basic_ack(oldest, multiple=True)
+        for tag in done:
+            if tag > oldest and tag in self._unacked:
+                self._channel.basic_ack(tag)
+            self._unacked.pop(tag, None)
+
+    def _wake(self) -> None:
+        """End the wait of the thread that uses the connection."""
+        if not self._woken:
+            self._woken = True
+            with suppress(*AWAY):
+                self._connection.add_callback_threadsafe(_nothing)
+
+    def _lose(self) -> None:
+        """Give up all messages: the server has given them to others, or will."""
+        with self._broker.delivering:
+            if self.closed:
+                return
+            self.closed = True
+            ended = [self._unacked[ack.tag] for ack in self._acks if ack.tag in self._unacked]
+        self._ready.clear()
+        self._later.clear()
+        self._disconnect()
+        self._broker.lost(self.owner, ended)
+
+    def _disconnect(self) -> None:
+        with suppress(*AWAY):
+            self._connection.close()
+
+
+def _is_unstarted(message: RabbitMessage) -> bool:
+    """Whether a message was skipped because its lease was in doubt; it must run elsewhere."""
+    outcome = message.outcome
+    return outcome is not None and outcome.kind == "deferred" and outcome.reason in ("lease", "quiet")
+
+
+def _nothing() -> None:
+    """Wake the connection's thread."""

@@ -1,0 +1,73 @@
+"""A message that a consumer of a RabbitMQ server holds, and its form on the wire."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Final, NamedTuple
+
+import pika
+from dramatiq.errors import DecodeError
+from dramatiq.message import Message
+
+from broker.errors import UnencodablePayload
+from broker.held_message import HeldMessage
+from broker.queue import codec, json_body
+from broker.queue.operations import QueueOperations
+from broker.queue.results import Lease
+
+CONTENT_TYPE: Final = "application/vnd.switchyard+json"
+NO_NUMBER: Final = b"0"
+PERSISTENT: Final = 2
+
+
+class Publication(NamedTuple):
+    """A delivered message's id, and the number of its publication; empty for what is no message."""
+
+    id: str = ""
+    number: bytes = NO_NUMBER
+
+
+class RabbitMessage(HeldMessage):
+    """A message with the consumer that received it, and its delivery tag there.
+
+    The fencing token of its lease is the number of its publication: two copies of a message have different ones, and
+    one that is delivered again has the same.
+    """
+
+    def __init__(
+        self, message: Message[Any], lease: Lease, family: QueueOperations, *, source: object, tag: int, body: bytes
+    ) -> None:
+        super().__init__(message, lease, family, body=body)
+        self.source = source
+        self.tag = tag
+        self.given_back = False
+
+
+def properties_of(message_id: str) -> Any:
+    """Return the properties of a new publication: persistent, with the message's id and a number of its own."""
+    return pika.BasicProperties(
+        delivery_mode=PERSISTENT,
+        content_type=CONTENT_TYPE,
+        message_id=message_id,
+        correlation_id=str(time.time_ns()),
+    )
+
+
+def read(properties: Any, body: bytes, lane: str) -> tuple[Message[Any], bytes]:
+    """Return a delivered message, and the number of its publication. Messages of stock Dramatiq are understood.
+
+    Raises:
+        UnreadableMessage: it is no message.
+    """
+    if properties.content_type == CONTENT_TYPE:
+        message: Message[Any] = codec.decode(body, message_id=properties.message_id or "", lane=lane)
+        number = str(properties.correlation_id or "")
+        return message, number.encode() if number.isdigit() and len(number) <= 20 else NO_NUMBER
+    try:
+        found: Message[Any] = Message.decode(body)
+        fields = {"actor": found.actor_name, "sent_at": found.message_timestamp}
+        fields |= {"args": list(found.args), "kwargs": found.kwargs, "options": found.options}
+        raw = json_body.encode(fields, limit_bytes=None)
+    except (DecodeError, TypeError, KeyError, AttributeError, UnencodablePayload) as error:
+        raise codec.UnreadableMessage(f"it is neither a message of this library nor of Dramatiq: {error}") from error
+    return codec.decode(raw, message_id=found.message_id, lane=lane), NO_NUMBER

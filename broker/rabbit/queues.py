@@ -1,0 +1,74 @@
+"""Queues on a RabbitMQ server: the names of each lane's queues, and how they are declared."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from dramatiq.common import dq_name, q_name
+
+from broker.queue.results import HIGH, LOW, NORMAL
+
+QueueType = Literal["quorum", "classic"]
+
+LEVELS: Final = {HIGH: ".high", NORMAL: "", LOW: ".low"}
+# Server's error for a queue that exists with other arguments.
+PRECONDITION_FAILED: Final = 406
+
+
+@dataclass(frozen=True, slots=True)
+class RabbitQueues:
+    """Names and arguments of the queues of a yard.
+
+    Each level of a lane has a queue: quorum queues have no priorities. What is due later waits in ``.DQ``, and what the
+    server rejects, for example after too many returns, in ``.XQ``.
+
+    Args:
+        prefix: First part of every name.
+        kind: ``quorum`` replicates to the nodes of a cluster; ``classic`` keeps one copy.
+    """
+
+    prefix: str
+    kind: QueueType = "quorum"
+
+    def of(self, lane: str) -> Iterator[str]:
+        """Yield the queues that a consumer of a lane reads; of ``work.DQ`` the queue of delayed messages alone."""
+        for level in (NORMAL,) if lane != q_name(lane) else LEVELS:
+            yield self.name(lane, level)
+
+    def name(self, lane: str, level: int = NORMAL) -> str:
+        """Return the name of the queue of a lane's level."""
+        return f"{self.prefix}.{lane}{LEVELS[level]}"
+
+    def delayed(self, lane: str) -> str:
+        """Return the name of the queue of a lane's delayed messages."""
+        return self.name(dq_name(lane))
+
+    def rejected(self, lane: str) -> str:
+        """Return the name of the queue of what the server rejects from a lane."""
+        return f"{self.prefix}.{q_name(lane)}.XQ"
+
+    def declare(self, channel: Any, lane: str, name: str) -> int:
+        """Declare a queue of a lane, with the one for rejected messages; return how many messages are ready in it."""
+        rejected = self.rejected(lane)
+        answer = channel.queue_declare(queue=rejected, durable=True, arguments={"x-queue-type": self.kind})
+        if name == rejected:
+            return int(answer.method.message_count)
+        answer = channel.queue_declare(queue=name, durable=True, arguments=self._arguments(rejected))
+        return int(answer.method.message_count)
+
+    def every(self, lane: str) -> list[str]:
+        """Return the names of all queues of a lane."""
+        return [*self.of(lane), self.delayed(lane), self.rejected(lane)]
+
+    def _arguments(self, rejected: str) -> dict[str, Any]:
+        arguments: dict[str, Any] = {
+            "x-queue-type": self.kind,
+            "x-dead-letter-exchange": "",
+            "x-dead-letter-routing-key": rejected,
+        }
+        if self.kind == "quorum":
+            # Without it a message is dropped when the queue of rejected ones cannot take it.
+            arguments |= {"x-dead-letter-strategy": "at-least-once", "x-overflow": "reject-publish"}
+        return arguments

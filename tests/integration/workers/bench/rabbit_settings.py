@@ -1,0 +1,7 @@
+"""The small yard on RabbitMQ, named by the environment, with the project's own broker."""
+
+from __future__ import annotations
+
+from tests.integration.workers.bench.settings import *  # noqa: F403
+
+DRAMATIQ_BROKER = {"BROKER": "apps.platform.wiring.build_broker", "OPTIONS": {}, "MIDDLEWARE": []}

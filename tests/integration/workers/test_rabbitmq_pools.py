@@ -1,0 +1,62 @@
+"""Pools on RabbitMQ: they work, drain, and lose nothing when a child is killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import redis
+
+from tests.waiting import wait_for
+
+if TYPE_CHECKING:
+    from tests.integration.workers.rabbit_bench import RabbitBench
+
+
+@pytest.fixture
+def bench(valkey: redis.Redis, valkey_url: str, tmp_path: Path, rabbitmq_server: Any) -> Iterator[RabbitBench]:
+    """A bench on RabbitMQ with empty queues."""
+    from tests.integration.workers.rabbit_bench import RabbitBench
+
+    bench = RabbitBench(valkey_url, tmp_path, rabbitmq_server.url)
+    yield bench
+    bench.stop_all()
+
+
+def test_sigterm_lets_the_running_task_end_and_leaves_the_rest(bench: RabbitBench) -> None:
+    pool = bench.start("runpool", "slow")
+    bench.wait_for_log("pool slow: ready")
+    running = [bench.send("slow", ms=1_500) for _ in range(2)]
+    wait_for(lambda: all(bench.started(token) for token in running))
+    late = [bench.send("slow") for _ in range(5)]
+
+    pool.terminate()
+
+    assert pool.wait(20) == 0
+    assert all(bench.ended(token) for token in running)
+    assert not any(bench.started(token) for token in late)
+    wait_for(lambda: bench.waiting("slow") == 5)
+    assert "drained" in bench.log()
+
+
+def test_what_a_killed_child_held_runs_again_and_nothing_that_it_had_finished(bench: RabbitBench) -> None:
+    bench.start("runpool", "urgent")
+    bench.wait_for_log("pool urgent: ready")
+    short = [bench.send("urgent") for _ in range(50)]
+    wait_for(lambda: all(bench.ended(token) for token in short))
+    long = bench.send("urgent", ms=3_000)
+    first = wait_for(lambda: bench.started(long))
+
+    os.kill(first["pid"], signal.SIGKILL)
+
+    ends = wait_for(lambda: bench.ended(long), 30)
+    assert ends["pid"] != first["pid"]
+    starts = [note["token"] for note in bench.notes("bench:started")]
+    assert [starts.count(token) for token in short] == [1] * 50
+    assert starts.count(long) == 2
+    assert bench.broker.notes_of([bench.ids[long]])[0].crashes == 1
+    wait_for(lambda: bench.waiting("urgent") == 0)

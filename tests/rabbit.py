@@ -1,0 +1,147 @@
+"""A real RabbitMQ server for tests, started without root, in a folder of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import pika
+import psutil
+
+INSTALLED = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
+START_S = 60.0
+
+
+class RabbitServer:
+    """A node on loopback ports. epmd, which the node starts beside it, ends with it.
+
+    Args:
+        folder: For its data; kept from start to start.
+        consumer_timeout_s: As the server's setting; tests have it checked every second.
+    """
+
+    def __init__(self, folder: Path, *, consumer_timeout_s: int = 1_800) -> None:
+        self.folder = folder
+        self.port, self._dist, self._epmd = _free_ports(3)
+        self._consumer_timeout_s = consumer_timeout_s
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """Address of the node."""
+        return f"amqp://guest:guest@127.0.0.1:{self.port}/"
+
+    def start(self) -> RabbitServer:
+        """Start the node, and wait until a login succeeds."""
+        self._configure()
+        with (self.folder / "log.txt").open("ab") as log:
+            self._process = subprocess.Popen(
+                [_program()], env=self._environment(), stdout=log, stderr=log, start_new_session=True
+            )
+        give_up_s = time.monotonic() + START_S
+        while True:
+            try:
+                pika.BlockingConnection(pika.URLParameters(self.url)).close()
+                return self
+            except (pika.exceptions.AMQPError, OSError) as error:
+                if time.monotonic() > give_up_s or self._process.poll() is not None:
+                    tail = (self.folder / "log.txt").read_text()[-2_000:]
+                    self.stop()
+                    raise AssertionError(f"rabbitmq-server is not up: {error!r}\n{tail}") from error
+                time.sleep(0.1)
+
+    def kill(self) -> None:
+        """Kill the node at once, as a power cut does."""
+        self._end(signal.SIGKILL)
+
+    def stop(self) -> None:
+        """End the node and epmd, and remove the data."""
+        self._end(signal.SIGKILL)
+        for process in psutil.process_iter(["name", "environ"]):
+            with contextlib.suppress(psutil.Error):
+                if process.info["name"] == "epmd" and (process.info["environ"] or {}).get("ERL_EPMD_PORT") == str(
+                    self._epmd
+                ):
+                    process.kill()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def freeze(self) -> None:
+        """Stop the node's process without ending its connections."""
+        for process in self._node():
+            process.suspend()
+
+    def thaw(self) -> None:
+        """Let a stopped node go on."""
+        for process in self._node():
+            process.resume()
+
+    def _node(self) -> list[psutil.Process]:
+        if self._process is None:
+            return []
+        try:
+            top = psutil.Process(self._process.pid)
+            return [top, *top.children(recursive=True)]
+        except psutil.NoSuchProcess:
+            return []
+
+    def _end(self, signum: int) -> None:
+        if self._process is None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signum)
+        self._process.wait(10)
+        self._process = None
+
+    def _configure(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / "rabbitmq.conf").write_text(
+            f"listeners.tcp.1 = 127.0.0.1:{self.port}\n"
+            "log.console = true\nlog.console.level = warning\nlog.file = false\n"
+            f"consumer_timeout = {self._consumer_timeout_s * 1000}\n"
+            "disk_free_limit.absolute = 50MB\nvm_memory_high_watermark.absolute = 512MB\n"
+        )
+        (self.folder / "enabled_plugins").write_text("[].")
+        (self.folder / "advanced.config").write_text(
+            "[{kernel,[{inet_dist_use_interface,{127,0,0,1}}]},{rabbit,[{channel_tick_interval,1000}]}]."
+        )
+
+    def _environment(self) -> dict[str, str]:
+        folder = self.folder
+        return {
+            **os.environ,
+            "HOME": str(folder),
+            "ERL_EPMD_PORT": str(self._epmd),
+            "ERL_EPMD_ADDRESS": "127.0.0.1",
+            "ERL_CRASH_DUMP_BYTES": "0",
+            "RABBITMQ_NODENAME": f"yard{self.port}@localhost",
+            "RABBITMQ_DIST_PORT": str(self._dist),
+            "RABBITMQ_MNESIA_BASE": str(folder / "mnesia"),
+            "RABBITMQ_LOG_BASE": str(folder / "log"),
+            "RABBITMQ_CONFIG_FILE": str(folder / "rabbitmq"),
+            "RABBITMQ_ADVANCED_CONFIG_FILE": str(folder / "advanced.config"),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(folder / "enabled_plugins"),
+            "RABBITMQ_PID_FILE": str(folder / "pid"),
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+S 2:2 +sbwt none +sbwtdcpu none +sbwtdio none",
+        }
+
+
+def _program() -> str:
+    """Return the server's program: unpacked by bin/test, or installed. Those in /usr/sbin want root."""
+    found = shutil.which("rabbitmq-server-unpacked") or (str(INSTALLED) if INSTALLED.exists() else None)
+    if found is None:
+        raise AssertionError("rabbitmq-server is missing; run bin/test, or: sudo apt install rabbitmq-server")
+    return found
+
+
+def _free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
