@@ -12,6 +12,8 @@ import dj_database_url
 
 from apps.platform import conf
 from apps.platform.conf import SwitchyardSettings
+from apps.platform.files.addresses import StorageAddress
+from apps.platform.files.declared import usable_address_of
 from apps.platform.setting_values import InvalidSetting, with_valid_port
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -37,7 +39,7 @@ class Config:
     secret_key: str = field(repr=False)
     allowed_hosts: tuple[str, ...]
     database_url: str = field(repr=False)
-    storage_url: str
+    storage: StorageAddress
     smtp_url: str = field(repr=False)
     payment_secret: str = field(repr=False)
     ssl_redirect: bool
@@ -66,7 +68,7 @@ def load(environ: Mapping[str, str]) -> Config:
         secret_key=secret_key,
         allowed_hosts=hosts,
         database_url=_database_url(environ, library.state_dir),
-        storage_url=_storage_url(environ, library.state_dir),
+        storage=_storage(environ, library.state_dir),
         smtp_url=_smtp_url(environ),
         payment_secret=_secret(environ, "SWITCHYARD_PAYMENT_SECRET", debug=debug),
         ssl_redirect=_flag(environ, "DJANGO_SSL_REDIRECT", default=False),
@@ -125,12 +127,9 @@ def _allowed_hosts(environ: Mapping[str, str], *, debug: bool) -> tuple[str, ...
     return hosts
 
 
-def _storage_url(environ: Mapping[str, str], state_dir: Path) -> str:
-    value = environ.get("SWITCHYARD_STORAGE_URL") or f"file://{state_dir / 'media'}"
-    if urlsplit(value).scheme != "file":
-        fact = f"{value!r} is no file: URL"
-        raise InvalidSetting("SWITCHYARD_STORAGE_URL", fact, "use for example file:///var/lib/switchyard/media")
-    return value
+def _storage(environ: Mapping[str, str], state_dir: Path) -> StorageAddress:
+    value = environ.get("SWITCHYARD_STORAGE_URL") or (state_dir / "media").as_uri()
+    return usable_address_of("SWITCHYARD_STORAGE_URL", value)
 
 
 def _smtp_url(environ: Mapping[str, str]) -> str:

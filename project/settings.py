@@ -10,6 +10,7 @@ import dj_database_url
 
 from apps import platform
 from apps.platform.console.page_folders import FOLDERS
+from apps.platform.files.declared import storage_of
 from broker.errors import SwitchyardError
 from project import login_lockout
 from project.config import BASE_DIR, load
@@ -156,9 +157,9 @@ STATIC_URL = "static/"
 STATIC_ROOT = BASE_DIR / "staticfiles"
 SERVESTATIC_USE_FINDERS = True
 SERVESTATIC_AUTOREFRESH = DEBUG
-MEDIA_ROOT = unquote(urlsplit(_CONFIG.storage_url).path)
+MEDIA_ROOT = _CONFIG.storage.path  # "" where files are on no disk of this machine
 STORAGES = {
-    "default": {"BACKEND": "apps.platform.jobs.storage.WholeFileStorage"},
+    "default": storage_of(_CONFIG.storage),
     "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
 }
 DATA_UPLOAD_MAX_MEMORY_SIZE = 1024 * 1024

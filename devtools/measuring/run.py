@@ -115,7 +115,7 @@ def _environment(url: str, folder: Path, contender: Contender, work: Work) -> di
         "PROMETHEUS_MULTIPROC_DIR": str(folder / "metrics"),
         # Only the broker is temporary: the actor uses the project's own database and files.
         "DATABASE_URL": os.environ.get("DATABASE_URL") or f"sqlite:///{config.state_dir / 'db.sqlite3'}",
-        "SWITCHYARD_STORAGE_URL": Path(settings.MEDIA_ROOT).as_uri(),
+        "SWITCHYARD_STORAGE_URL": os.environ.get("SWITCHYARD_STORAGE_URL") or Path(settings.MEDIA_ROOT).as_uri(),
     }
 
 

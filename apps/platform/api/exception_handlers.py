@@ -15,6 +15,7 @@ from ninja.errors import AuthenticationError, HttpError, ValidationError
 from apps.platform.api.parsing import invalid
 from apps.platform.api.problems import FieldError, Problem
 from apps.platform.api.request_jobs import NOT_ENQUEUED, UNKNOWN, current_request
+from apps.platform.files.errors import StorageError
 from broker.errors import BrokerError, BrokerFull, BrokerUnsafe, PayloadTooLarge, QueueFull, UnencodablePayload
 from middleware.errors import ArgumentMisfit
 
@@ -62,6 +63,8 @@ def _unavailable(request: HttpRequest, error: Exception) -> Problem:
         what = "broker has no room for more work"
     elif isinstance(error, BrokerUnsafe):
         what = "broker is given no work until it is safe again"
+    elif isinstance(error, StorageError):
+        what = "storage does not answer"
     else:
         what = f"{'broker' if isinstance(error, BrokerError) else 'database'} does not answer"
     return _failed(503, f"the {what}", error, retry_after_s=RETRY_AFTER_S)
@@ -114,7 +117,7 @@ REFUSALS: tuple[tuple[Any, Callable[[HttpRequest, Any], Problem]], ...] = (
     ),
     (UnencodablePayload, _unencodable),
     (ArgumentMisfit, _misfit),
-    ((BrokerError, OperationalError), _unavailable),
+    ((BrokerError, OperationalError, StorageError), _unavailable),
     (Http404, lambda request, error: Problem(404, "nothing is here")),
     (PermissionDenied, lambda request, error: Problem(403, "this is not allowed")),
     (RequestDataTooBig, lambda request, error: Problem(413, "the body is too large; send less")),

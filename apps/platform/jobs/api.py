@@ -8,7 +8,7 @@ from typing import Any
 
 from asgiref.sync import sync_to_async
 from django.core.files.base import File
-from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from django.utils.http import content_disposition_header
 from ninja import Router, Status
@@ -20,10 +20,11 @@ from apps.platform.api.schemas import Accepted
 from apps.platform.audit.services import Who
 from apps.platform.history.filters import Filter
 from apps.platform.jobs import live
+from apps.platform.jobs.downloads import LINK_HEADERS
 from apps.platform.jobs.listing.pages import LIMIT, find_jobs
 from apps.platform.jobs.presentation import job_body, result_file
 from apps.platform.jobs.queries import visible_job, visible_untracked
-from apps.platform.jobs.results import open_result
+from apps.platform.jobs.results import open_result, result_link
 from apps.platform.jobs.schemas import JobBody, JobList
 from apps.platform.jobs.services import request_cancel
 from apps.platform.jobs.streaming import Stream, free_database
@@ -97,6 +98,7 @@ RESULT_DOC: dict[str, Any] = {
             "description": "The file.",
             "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
         },
+        302: {"description": "A short-lived link to the file, where the storage makes links."},
         409: {"description": "The job has not ended."},
     }
 }
@@ -199,6 +201,8 @@ async def get_job_result(request: HttpRequest, job_id: str) -> HttpResponseBase:
     if not job.ended:
         raise Problem(409, f"the job is {job.state}; its result is here once it has succeeded")
     described = result_file(job)
+    if described is not None and (link := await sync_to_async(_link_to)(described)):
+        return HttpResponseRedirect(link, headers=LINK_HEADERS)
     file = None if described is None else await sync_to_async(open_result)(described["file"])
     if described is None or file is None:
         raise not_found("the job left no file, or it was removed")
@@ -213,6 +217,11 @@ async def get_job_result(request: HttpRequest, job_id: str) -> HttpResponseBase:
             "X-Content-Type-Options": "nosniff",
         },
     )
+
+
+def _link_to(described: dict[str, Any]) -> str:
+    content_type = described["content_type"]
+    return result_link(described["file"], filename=described["filename"], content_type=content_type)
 
 
 def _visible(request: HttpRequest, job_id: str) -> JobRecord:

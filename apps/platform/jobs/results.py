@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from django.core.files.base import ContentFile, File
-from django.core.files.storage import default_storage
+from django.core.files.storage import default_storage, storages
 from django.utils import timezone
+
+from apps.platform.files.bucket import BucketStorage
 
 FOLDER = "results"
 MAX_NAME_CHARACTERS = 80
@@ -54,13 +56,34 @@ def save_path(filename: str, path: Path | str, content_type: str) -> dict[str, A
 
 
 def open_result(name: str) -> File[Any] | None:
-    """Open a stored result; return ``None`` if it was removed or ``save_file`` never makes such a name."""
+    """Open a stored result; return ``None`` if it was removed or ``save_file`` never makes such a name.
+
+    Raises:
+        StorageError: the storage did not answer, or what it holds is not what was written.
+    """
     if not is_result_name(name):
         return None
     try:
         return default_storage.open(name, "rb")
     except FileNotFoundError:
         return None
+
+
+def result_link(name: str, *, filename: str, content_type: str) -> str:
+    """Return a short-lived link to a stored result; "" where downloads go through the web, or the file was removed.
+
+    Args:
+        filename: Name of the downloaded file.
+
+    Raises:
+        StorageUnavailable: the storage did not answer.
+    """
+    storage = storages["default"]
+    if not isinstance(storage, BucketStorage) or not storage.address.link_s:
+        return ""
+    if not is_result_name(name) or not storage.exists(name):
+        return ""
+    return storage.link(name, filename=filename, content_type=content_type)
 
 
 def is_result_name(name: object) -> bool:

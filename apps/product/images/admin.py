@@ -13,6 +13,8 @@ from django.utils.html import format_html
 
 from apps.platform.console.admin_base import ModelAdmin, TabularInline, display, job_link
 from apps.platform.console.read_only import ReadOnly
+from apps.platform.files.errors import StorageUnavailable
+from apps.platform.jobs.downloads import unavailable
 from apps.platform.jobs.results import open_result
 from apps.product.images import requests
 from apps.product.images.models import Picture, Thumbnail, ThumbnailState
@@ -56,7 +58,10 @@ class ThumbnailAdmin(ReadOnly, ModelAdmin):
             raise PermissionDenied
         thumbnail = Thumbnail.objects.filter(pk=pk, state=ThumbnailState.MADE).first()
         result = thumbnail.result if thumbnail and thumbnail.result else {}
-        file = open_result(result.get("file", ""))
+        try:
+            file = open_result(result.get("file", ""))
+        except StorageUnavailable as error:
+            return unavailable(error)
         if file is None or result["content_type"] not in PREVIEW_TYPES:
             raise Http404("this thumbnail has no file")
         with file:

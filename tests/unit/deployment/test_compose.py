@@ -90,7 +90,7 @@ def test_environment_is_one_that_production_accepts(name: str) -> None:
 
     assert config.debug is False
     assert config.library.broker_url.startswith("redis://default:")
-    assert config.storage_url == "file:///srv/media"
+    assert config.storage.path == "/srv/media"
 
 
 def test_container_holds_children_a_successor_and_isolated_ones_beside_supervisor_and_files() -> None:

@@ -62,7 +62,7 @@ def test_a_complete_production_environment_is_taken() -> None:
         ("DJANGO_DEBUG", "yes", "neither 0 nor 1"),
         ("SWITCHYARD_LOG_FORMAT", "xml", "'xml'"),
         ("SWITCHYARD_ALLOWED_PRIVATE_ADDRESSES", "127.0.0.1", "no host:port"),
-        ("SWITCHYARD_STORAGE_URL", "s3://bucket", "no file: URL"),
+        ("SWITCHYARD_STORAGE_URL", "ftp://bucket", "'ftp' is none of file, s3, gs; use for example file:///"),
         ("SWITCHYARD_SMTP_URL", "mail.example.com", "no smtp: URL"),
     ],
 )

@@ -1,17 +1,23 @@
-"""Checks of the state folder's disk: results, stacks, metrics; on a small deployment also database and broker."""
+"""Checks of the state folder's disk, and of the storage of job files where that is off the disk."""
 
 from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Iterator
+
+from django.core.files.storage import storages
 
 from apps.platform.conf import switchyard_settings
 from apps.platform.console.formatting import counted, size
+from apps.platform.files.bucket import BucketStorage
+from apps.platform.files.errors import ExtraMissing, StorageUnavailable
 from apps.platform.operations.findings.finding import Finding, FindingGroup, Severity
 from apps.platform.workers.metrics.restoring import gaps_of
 
 GROUP = FindingGroup("disk")
+STORAGE = FindingGroup("storage")
 LOW_BYTES = 1_000_000_000
 EMPTY_BYTES = 100_000_000
 
@@ -43,6 +49,29 @@ def look() -> Iterator[Finding]:
     else:
         cause = "Results, logs or the server's append-only file grew"
         yield GROUP.finding(severity, "low", seen, cause, f"du -xh --max-depth=2 {folder} | sort -h | tail")
+
+
+def look_at_storage() -> Iterator[Finding]:
+    """Reach the bucket of the default storage. A folder is the disk's check."""
+    storage = storages["default"]
+    if not isinstance(storage, BucketStorage):
+        return
+    began_s = time.monotonic()
+    quick = storage.quick()
+    try:
+        quick.reach()
+    except ExtraMissing as error:
+        yield STORAGE.error("no_client", str(error), "Its package is not installed", "install the package")
+    except StorageUnavailable as error:
+        seen = f"{storage.address.shown} was not reached: {error.cause}"
+        cause = "No such bucket, wrong credentials, or the server is down; jobs that store files fail and are retried"
+        remedy = "check SWITCHYARD_STORAGE_URL and the credentials in the environment of web and pools"
+        yield STORAGE.error("away", seen, cause, remedy)
+    else:
+        took_ms = (time.monotonic() - began_s) * 1000
+        yield STORAGE.ok("reached", f"{storage.address.shown} answered in {took_ms:.0f} ms")
+    finally:
+        quick.close()
 
 
 def _gaps() -> Iterator[Finding]:

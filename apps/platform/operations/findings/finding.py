@@ -37,7 +37,7 @@ class Finding:
 
     Args:
         group: Name of its group: ``configuration``, ``broker``, ``database``, ``pools``, ``queues``, ``actors``,
-            ``scheduler``, ``history``, ``dead letters``, ``alerts``, ``disk``.
+            ``scheduler``, ``history``, ``dead letters``, ``alerts``, ``disk``, ``storage``.
         code: Short name, stable across releases.
         severity: ``error``: work is lost, refused or held up; ``warning``: it will be, or a person should check;
             ``ok``: a fact; ``skipped``: not checked because of another finding.

@@ -1,0 +1,38 @@
+"""Errors of storages off the local disk."""
+
+from __future__ import annotations
+
+from broker.errors import SwitchyardError
+
+
+class StorageError(SwitchyardError, OSError):
+    """A storage did not carry out an operation. An ``OSError``, as that of a disk: actors retry both."""
+
+
+class StorageUnavailable(StorageError):
+    """The storage did not answer, or refused this user.
+
+    Args:
+        operation: For example ``read results/…``; holds no address and no secret.
+        cause: Name or code of the client's error.
+    """
+
+    def __init__(self, operation: str, cause: str) -> None:
+        self.operation, self.cause = operation, cause
+        super().__init__(
+            f"the storage did not {operation}: {cause}; check its address and credentials, and that it is up"
+        )
+
+
+class FileDamaged(StorageError):
+    """A stored file is not what was written: its SHA-256 or its length differs."""
+
+    def __init__(self, name: str, fact: str) -> None:
+        super().__init__(f"file {name}: {fact}; remove it and run its job again, or restore it")
+
+
+class ExtraMissing(SwitchyardError):
+    """The package of a storage is not installed."""
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(f"{package} is not installed; run: pip install 'switchyard[{extra}]'")

@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.files.storage import storages
+
+from apps.platform.files.addresses import StorageAddress
+from apps.platform.files.declared import storage_of
+from apps.platform.files.s3 import S3Storage
+from tests.factories.s3 import CREDENTIALS, S3Server
+
+StorageAt = Callable[..., S3Storage]
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """A server for all tests that leave it running."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in CREDENTIALS.items():
+            patch.setenv(name, value)
+        server = S3Server(tmp_path_factory.mktemp("s3"))
+        yield server.start()
+        server.close()
+
+
+@pytest.fixture
+def own_s3_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
+    """A server that the test may stop."""
+    for name, value in CREDENTIALS.items():
+        monkeypatch.setenv(name, value)
+    server = S3Server(tmp_path).start()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def storage_at() -> Iterator[StorageAt]:
+    """Make storages, which are closed after the test."""
+    with contextlib.ExitStack() as opened:
+
+        def make(address: StorageAddress, **limits: Any) -> S3Storage:
+            storage = S3Storage(address, **limits)
+            opened.callback(storage.close)
+            return storage
+
+        yield make
+
+
+@pytest.fixture
+def bucket(s3_server: S3Server) -> StorageAddress:
+    """An empty bucket."""
+    return s3_server.bucket()
+
+
+@pytest.fixture
+def on_s3(settings: Any, bucket: StorageAddress) -> Iterator[StorageAddress]:
+    """The project's storage is a bucket, and no local folder is set."""
+    settings.STORAGES = {**settings.STORAGES, "default": storage_of(bucket)}
+    settings.MEDIA_ROOT = "/nonexistent"
+    yield bucket
+    storages["default"].close()

@@ -1,0 +1,86 @@
+"""Storage on Google's, beside its emulator in this process: the same files, and downloads through the web only."""
+
+from __future__ import annotations
+
+import hashlib
+import socket
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from django.core.files.base import ContentFile
+
+from apps.platform.files.addresses import StorageAddress, address_of
+from apps.platform.files.bucket import PART_BYTES
+from apps.platform.files.errors import FileDamaged, StorageUnavailable
+from apps.platform.files.google import GoogleStorage
+
+
+@pytest.fixture(scope="module")
+def emulator() -> Iterator[str]:
+    from gcp_storage_emulator.server import create_server
+
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    server = create_server("127.0.0.1", port, in_memory=True, default_bucket="yard-files")
+    server.start()
+    yield f"http://127.0.0.1:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def storage(emulator: str, request: pytest.FixtureRequest) -> GoogleStorage:
+    prefix = hashlib.sha256(request.node.name.encode()).hexdigest()[:12]
+    return GoogleStorage(address_of("TEST", f"gs://yard-files/{prefix}?endpoint_url={emulator}"))
+
+
+@pytest.mark.parametrize("size_bytes", [1, PART_BYTES + 1])
+def test_what_is_saved_is_read_back(storage: GoogleStorage, size_bytes: int) -> None:
+    name = storage.save("results/a.bin", ContentFile(b"y" * size_bytes))
+
+    with storage.open(name) as file:
+        assert file.size == size_bytes
+        assert file.read() == b"y" * size_bytes
+        file.seek(size_bytes - 1)
+        assert file.read() == b"y"
+    assert storage.look(storage.key_of(name)).sha256 == hashlib.sha256(b"y" * size_bytes).hexdigest()
+
+
+def test_names_are_listed_and_removed(storage: GoogleStorage) -> None:
+    for name in ("a/one.txt", "top.txt"):
+        storage.save(name, ContentFile(b"x"))
+
+    assert storage.listdir("") == (["a"], ["top.txt"])
+    storage.delete("top.txt")
+    storage.delete("top.txt")
+    assert not storage.exists("top.txt")
+    with pytest.raises(FileNotFoundError):
+        storage.open("top.txt")
+
+
+def test_a_file_that_changed_is_not_handed_out(storage: GoogleStorage) -> None:
+    name = storage.save("a.txt", ContentFile(b"as it was"))
+    blob = storage.bucket.blob(storage.key_of(name))
+    blob.metadata = {"sha256": hashlib.sha256(b"as it was").hexdigest()}
+    blob.upload_from_string(b"as it is!")
+
+    with pytest.raises(FileDamaged, match="another SHA-256"), storage.open(name) as file:
+        file.read()
+
+
+def test_no_file_has_a_link(storage: GoogleStorage) -> None:
+    assert storage.url(storage.save("a.txt", ContentFile(b"x"))) == ""
+
+
+def test_a_server_that_is_down_is_named_without_its_address(monkeypatch: Any) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    address: StorageAddress = address_of("TEST", f"gs://yard-files?endpoint_url=http://127.0.0.1:{port}")
+    storage = GoogleStorage(address).quick()
+
+    for act in (lambda: storage.exists("a"), lambda: storage.save("a", ContentFile(b"x")), storage.reach):
+        with pytest.raises(StorageUnavailable) as failed:
+            act()
+        assert "127.0.0.1" not in str(failed.value)
+    assert threading.active_count() < 50

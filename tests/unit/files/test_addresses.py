@@ -1,0 +1,75 @@
+"""Addresses of storages: every refusal names the variable, what is wrong and a good value, and no secret."""
+
+from __future__ import annotations
+
+import pytest
+
+from apps.platform.files import declared
+from apps.platform.files.addresses import StorageAddress, address_of
+from apps.platform.files.declared import usable_address_of
+from apps.platform.setting_values import InvalidSetting
+
+NAME = "SWITCHYARD_STORAGE_URL"
+
+
+def test_an_address_of_s3_is_read_whole() -> None:
+    url = "s3://yard-files/prod/eu?endpoint_url=https://s3.example.com:9000/&region=eu-1&path_style=1&link_s=300"
+
+    address = address_of(NAME, url)
+
+    assert address == StorageAddress(
+        scheme="s3",
+        bucket="yard-files",
+        prefix="prod/eu",
+        endpoint_url="https://s3.example.com:9000",
+        region="eu-1",
+        path_style=True,
+        link_s=300,
+    )
+    assert address.shown == "s3://yard-files/prod/eu"
+
+
+def test_a_folder_and_a_bucket_of_google_are_addresses() -> None:
+    assert address_of(NAME, "file:///srv/with%20space").path == "/srv/with space"
+    assert address_of(NAME, "gs://yard-files?project=yard").project == "yard"
+
+
+@pytest.mark.parametrize(
+    ("url", "fact"),
+    [
+        ("", "is no URL"),
+        ("/srv/media", "is no URL"),
+        ("ftp://bucket", "'ftp' is none of file, s3, gs"),
+        ("s3://", "'' is no name of a bucket"),
+        ("s3://ab", "'ab' is no name of a bucket"),
+        ("s3://bucket/../up", "is no prefix of keys"),
+        ("s3://key:hunter2@bucket", "holds a user, a password or a port"),
+        ("s3://bucket:hunter2", "is no URL"),
+        ("s3://bucket?acl=public-read", "'acl' is no option of s3:"),
+        ("s3://bucket?path_style=yes", "path_style='yes' is neither 0 nor 1"),
+        ("s3://bucket?link_s=604801", "link_s='604801' is no number from 0 to 604,800"),
+        ("s3://bucket?endpoint_url=minio:9000", "endpoint_url is no http: or https: address"),
+        ("s3://bucket?endpoint_url=http://key:hunter2@minio", "or holds a password"),
+        ("s3://bucket?region=a b", "region='a b' is no name"),
+        ("gs://bucket?link_s=300", "'link_s' is no option of gs:"),
+        ("file://srv/media", "names the host 'srv'"),
+        ("file:", "names no folder"),
+        ("file:///srv?x=1", "'x' is no option of file:"),
+    ],
+)
+def test_an_unusable_address_is_refused_with_a_good_one(url: str, fact: str) -> None:
+    with pytest.raises(InvalidSetting) as refused:
+        address_of(NAME, url)
+
+    text = str(refused.value)
+    assert text.startswith(f"{NAME}: ")
+    assert fact in text
+    assert "; " in text
+    assert "hunter2" not in text
+
+
+def test_a_storage_whose_package_is_missing_is_refused_at_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(declared.PACKAGES, "s3", ("boto3_that_is_not_here", "boto3"))
+
+    with pytest.raises(InvalidSetting, match=r"needs the package boto3, .*; run: pip install boto3"):
+        usable_address_of(NAME, "s3://bucket")
