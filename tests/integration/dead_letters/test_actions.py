@@ -37,7 +37,7 @@ def test_requeue_moves_the_letter_and_says_who(
     assert act.done
     assert (row.state, row.state_by, row.claim_token) == ("replayed", "a.lind", "")
     assert [(entry["act"], entry["by"], entry["note"]) for entry in row.history] == [("requeue", "a.lind", "mended")]
-    assert LogEntry.objects.get().change_message == "Replayed: mended"
+    assert LogEntry.objects.get().change_message == "Requeued: mended"
     assert waiting(facilities) == 1
     assert facilities.transport.stats("default").dead == 0
 
@@ -49,7 +49,7 @@ def test_requeue_repeated_sends_nothing_twice(bury: Callable[..., Letter], facil
     first, second = (actions.requeue(made.id, by="a.lind") for _ in range(2))
 
     assert (first.done, second.done) == (True, False)
-    assert "is replayed already" in second.message
+    assert "is requeued already" in second.message
     assert waiting(facilities) == 1
 
 

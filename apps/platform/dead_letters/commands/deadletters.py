@@ -16,7 +16,7 @@ from apps.platform.console.command_help import ActionParser, show_examples
 from apps.platform.dead_letters import acts, presentation, queries
 from apps.platform.dead_letters.bulk import BulkResult
 from apps.platform.dead_letters.errors import UnknownDeadLetter, UnknownGroup
-from apps.platform.dead_letters.models import DeadLetter
+from apps.platform.dead_letters.models import STATE_NAMES, DeadLetter
 from apps.platform.dead_letters.reconcile import reconcile_all
 from broker.errors import BrokerError
 
@@ -28,6 +28,10 @@ EXAMPLES = """examples:
   manage.py deadletters restore 0f8fad5b-d9cb-469f-a165-70867728950e   within 90 days
   manage.py deadletters restore --group 1f2e3d4c5b6a                   all discarded ones of one cause
   manage.py deadletters note 0f8fad5b-d9cb-469f-a165-70867728950e 'waits for the new rates'"""
+
+
+# State as it is written -> as it is stored.
+STORED_STATES = {STATE_NAMES.get(state, state): state for state in DeadLetter.State.values}
 
 
 class Command(BaseCommand):
@@ -43,7 +47,7 @@ class Command(BaseCommand):
         listing.add_argument("--group", metavar="FP", default="", help="only this fingerprint")
         listing.add_argument(
             "--state",
-            choices=DeadLetter.State.values,
+            choices=STORED_STATES,
             default="",
             help="letters in this state instead of the open ones",
         )
@@ -84,7 +88,7 @@ class Command(BaseCommand):
             self._quarantined(options)
             return
         self._catch_up()
-        states = (options["state"],) if options["state"] else ()
+        states = (STORED_STATES[options["state"]],) if options["state"] else ()
         rows = queries.listing(queue=options["queue"], fingerprint=options["group"], states=states)[: options["limit"]]
         if options["json"]:
             self._print_json([presentation.summary(row) for row in rows])
