@@ -143,6 +143,14 @@ class Transport(Protocol):
             ``cancelled``: it never starts. ``asked``: a worker holds it. ``unknown``: the broker does not know it.
         """
 
+    def due_now(self, queue: str, message_id: str) -> str:
+        """Make a scheduled message due at once.
+
+        Returns:
+            ``due``: it starts as soon as a slot is free. ``waiting``: it waits or is held already. ``unknown``: the
+            queue has no such message, or cannot find it.
+        """
+
     def cancel_requested(self, held: Message[Any] | MessageProxy) -> bool:
         """Whether the cancellation of a held message was requested.
 

@@ -143,6 +143,10 @@ class PortableTransport:
         """Return ``unknown``: no queue can remove a message; the job's record carries the request."""
         return "unknown"
 
+    def due_now(self, queue: str, message_id: str) -> str:
+        """Return ``unknown``: no queue can find a delayed message."""
+        return "unknown"
+
     def cancel_requested(self, held: Message[Any] | MessageProxy) -> bool:
         """Read it from the job's record."""
         return self._records.cancel_requested(held.message_id)

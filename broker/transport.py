@@ -12,6 +12,7 @@ from dramatiq.message import Message
 from dramatiq.middleware import MiddlewareError
 
 from broker.admin.stats import family_stats
+from broker.clock import now_ms
 from broker.errors import NoSuchDeadLetter, NotQuarantined, NotRequeued, QueueFull
 from broker.held_message import HeldMessage, moved_copy, requeued_copy
 from broker.interface import Arguments, Keep
@@ -28,6 +29,7 @@ from broker.stores.quarantine import Quarantine
 from broker.topology import Yard
 
 LEAST_PARKED_MS: Final = 30_000
+BODY_CHANGED: Final = -2
 
 
 class RedisTransport:
@@ -194,6 +196,18 @@ class RedisTransport:
         """Remove a scheduled message, mark a waiting one to be dropped, request cancellation of a leased one."""
         return administration.cancel(self._family(queue), message_id, end=end)
 
+    def due_now(self, queue: str, message_id: str) -> str:
+        """Set a scheduled message's due time to now, in its schedule and in its body, from which waits are counted."""
+        family = self._family(queue)
+        while True:
+            as_read = family.calls.command("HGET", family.keys.bodies, message_id)
+            if as_read is None:
+                return "unknown"
+            body = _due_now(as_read, message_id, queue)
+            answer = administration.due_now(family, message_id, as_read=as_read, body=body)
+            if answer != BODY_CHANGED:
+                return {1: "due", 0: "waiting"}.get(answer, "unknown")
+
     def cancel_requested(self, held: Message[Any] | MessageProxy) -> bool:
         """Return what came with the message or was read since, four times a second."""
         return _held(held).cancel_requested
@@ -257,6 +271,16 @@ class RedisTransport:
 
     def _family(self, queue: str) -> QueueOperations:
         return self._broker.lane(self._yard.queue_of(queue).name)[0]
+
+
+def _due_now(body: bytes, message_id: str, lane: str) -> bytes:
+    """Return a body with the due time of now; one that cannot be read as it is: its consumer quarantines it."""
+    try:
+        message = codec.decode(body, message_id=message_id, lane=lane)
+    except codec.UnreadableMessage:
+        return body
+    message.options["due_at"] = now_ms()
+    return codec.encode(message, grown=True)
 
 
 def _held(held: Message[Any] | MessageProxy) -> HeldMessage:

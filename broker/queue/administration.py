@@ -59,6 +59,17 @@ def cancel(family: QueueOperations, message_id: str, *, end: CancelRecord = NO_R
             return answer
 
 
+def due_now(family: QueueOperations, message_id: str, *, as_read: bytes, body: bytes) -> int:
+    """Make a scheduled message due at once, with a new body.
+
+    Returns:
+        1: it is due, also by an earlier call; 0: it waits or is leased; -1: it is not here; -2: its body has changed.
+    """
+    k = family.keys
+    keys = [k.bodies, *map(k.due, ALL_LANES), *map(k.wakeup, ALL_LANES)]
+    return int(family.calls.call(script("due_now"), keys, [message_id, as_read, body]))
+
+
 def requeue(
     family: QueueOperations,
     message_id: str,

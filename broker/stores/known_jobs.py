@@ -135,7 +135,7 @@ def _of_live(found: FamilyAnswer, message: dict[str, Any]) -> Iterator[_Candidat
         attempts=live.attempt,
         generation=live.generation,
         started_at=live.started_at,
-        next_attempt_at=live.next_attempt_at,
+        next_attempt_at=_next_attempt_of(live, found, message),
         error=shown_error(live.error),
         lane=live.lane or found.queue,
         pool=live.pool,
@@ -144,6 +144,17 @@ def _of_live(found: FamilyAnswer, message: dict[str, Any]) -> Iterator[_Candidat
         body=found.body or live.message.encode(),
     )
     yield _Candidate(order, 3, record)
+
+
+def _next_attempt_of(live: LiveJob, found: FamilyAnswer, message: dict[str, Any]) -> int | None:
+    """Return when a job is to start again: as its schedule says, which an operator may have changed."""
+    if live.next_attempt_at is None or not found.body:
+        return live.next_attempt_at
+    due_at = read_number(str(found.due, "ascii", "replace"))
+    if due_at is not None:
+        return due_at
+    was_due_at = number_or_none(options_of(message).get("due_at"))
+    return live.next_attempt_at if was_due_at is None else min(was_due_at, live.next_attempt_at)
 
 
 def _of_body(job_id: str, found: FamilyAnswer, message: dict[str, Any]) -> _Candidate:

@@ -412,6 +412,18 @@ class Model:
             return "unknown"
         return "cancelled"
 
+    def due_now(self, message_id: str, as_read: bytes, body: bytes) -> int:
+        message = self.messages.get(message_id)
+        if message is None or message.body is None or message.place not in UNFINISHED:
+            return -1
+        if message.place != SCHEDULED:
+            return 0
+        if message.due_ms > self.now_ms:
+            if message.body != as_read:
+                return -2
+            message.body, message.due_ms = body, self.now_ms
+        return 1
+
     def pause(self) -> bool:
         was, self.paused = self.paused, True
         return not was

@@ -14,6 +14,7 @@ from tests.model.keyspace import NOWHERE
 from tests.model.steps import Reclaim, Steps
 
 CRASH_LIMIT = 3
+ON_SCHEDULED = ("cancel", "cancel", "due now", "due now, read before a change")
 
 
 class RareStates(Steps):
@@ -112,8 +113,11 @@ class RareStates(Steps):
                 how, stale, lambda: self.family.release(old.owner, [old], side="tail"), again=again, changes=False
             )
 
-    @rule(id_=ids, delay_ms=st.sampled_from([700, 5_000]), again=again)
-    def cancel_scheduled(self, id_: str, delay_ms: int, again: bool) -> None:
+    @rule(id_=ids, delay_ms=st.sampled_from([700, 5_000]), act=st.sampled_from(ON_SCHEDULED), again=again)
+    def act_on_scheduled(self, id_: str, delay_ms: int, act: str, again: bool) -> None:
         if self.model.place(id_) == NOWHERE:
             self._enqueue([Entry(id_, self._body(False))], "live", delay_ms=delay_ms)
-            self._cancel(id_, again=again)
+            if act == "cancel":
+                self._cancel(id_, again=again)
+        if act != "cancel":
+            self._due_now(id_, as_read=act == "due now", again=again)

@@ -18,7 +18,7 @@ from broker.redis.connections import connect
 from tests.chaos.server import ServerUnderTest
 from tests.model import invariants
 from tests.model.coverage import Coverage
-from tests.model.keyspace import ACTIVE, DEAD, NOWHERE, WAITING, Keyspace, read
+from tests.model.keyspace import ACTIVE, DEAD, NOWHERE, SCHEDULED, WAITING, Keyspace, read
 from tests.model.model import HOST, SLOTS, Full, Message, Model
 from tests.model.scripts import CLOCK_KEY, Scripts, script_of
 
@@ -269,6 +269,22 @@ class Steps:
             lambda: administration.cancel(self.family, id_),
             again=again,
             changes=expected != "unknown",
+        )
+
+    def _due_now(self, id_: str, *, as_read: bool, again: bool) -> None:
+        before = self.model.messages.get(id_)
+        later = before is not None and before.place == SCHEDULED and before.due_ms > self.model.now_ms
+        known = before.body if before is not None and before.body is not None and as_read else b"{}"
+        body = self._body(False)
+        expected = self.model.due_now(id_, known, body)
+        if later and expected == 1:
+            self._happened("due early")
+        self._step(
+            "due_now",
+            expected,
+            lambda: administration.due_now(self.family, id_, as_read=known, body=body),
+            again=again,
+            changes=later and as_read,
         )
 
     def _requeue(self, id_: str, *, as_read: bool, level: int, nonce: str, again: bool) -> None:

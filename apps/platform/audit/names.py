@@ -10,6 +10,7 @@ ACTS: dict[str, str] = {
     "queue.relocate": "Relocate an actor's messages",
     "job.cancel": "Cancel a job",
     "job.run_again": "Run a job again",
+    "job.run_now": "Run a scheduled job now",
     "job.send": "Send a job",
     "letter.acknowledge": "Acknowledge dead letters",
     "letter.requeue": "Requeue dead letters",

@@ -7,6 +7,7 @@ scan millions of rows for a rare state. The others are written so that no index 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar, Final, NamedTuple
 
 from django.db.models import CharField, Func, Q, QuerySet
@@ -39,6 +40,11 @@ class HistoryPage(NamedTuple):
 def find(job_id: str) -> JobRow | None:
     """Return a job's row, or ``None`` where the history has none."""
     return JobRow.objects.filter(job_id=job_id).first()
+
+
+def find_many(job_ids: Sequence[str]) -> list[JobRow]:
+    """Return the rows of jobs that the history has, at most a page of them."""
+    return list(JobRow.objects.filter(job_id__in=job_ids[:LIMIT]))
 
 
 def attempts(job_id: str) -> list[AttemptRow]:

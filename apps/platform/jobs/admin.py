@@ -10,7 +10,7 @@ from django.urls import path
 from apps.platform.console.admin_base import ModelAdmin
 from apps.platform.console.read_only import ReadOnly
 from apps.platform.jobs.admin_streams import events_view
-from apps.platform.jobs.listing import cancel
+from apps.platform.jobs.listing import chosen
 from apps.platform.jobs.listing import views as listing
 from apps.platform.jobs.listing.stream import list_events
 from apps.platform.jobs.models import Job
@@ -30,10 +30,11 @@ class JobAdmin(ReadOnly, ModelAdmin):
             path("", view(listing.jobs), name="switchyard_jobs_job_changelist"),
             path("live/", view(listing.live), name="switchyard_jobs_job_list_live"),
             path("events/", events_view(view, list_events), name="switchyard_jobs_job_list_events"),
-            path("chosen/cancel/", view(cancel.cancel_chosen), name="switchyard_jobs_job_cancel_chosen"),
+            path("chosen/<str:verb>/", view(chosen.chosen), name="switchyard_jobs_job_chosen"),
             path("<str:job_id>/", view(passport.passport), name="switchyard_jobs_job_change"),
             path("<str:job_id>/live/", view(passport.live), name="switchyard_jobs_job_live"),
             path("<str:job_id>/events/", events_view(view, job_events), name="switchyard_jobs_job_events"),
             path("<str:job_id>/cancel/", view(acts.cancel), name="switchyard_jobs_job_cancel"),
+            path("<str:job_id>/run-now/", view(acts.run_now), name="switchyard_jobs_job_run_now"),
             path("<str:job_id>/again/", view(acts.again), name="switchyard_jobs_job_again"),
         ]

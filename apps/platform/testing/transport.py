@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from dramatiq.broker import MessageProxy
@@ -13,6 +14,7 @@ from broker.errors import NoSuchDeadLetter
 from broker.held_message import requeued_copy
 from broker.interface import Arguments
 from broker.portable_transport import PortableTransport
+from broker.queue import codec
 from broker.queue.results import NO_RECORD, CancelRecord
 from broker.shapes import DeadLetter
 from broker.topology import Yard, lane_of_name
@@ -72,6 +74,18 @@ class MemoryTransport(PortableTransport):
         self._memory.release_key(message_id)
         self._memory.finished.add(message_id)
         return "cancelled"
+
+    def due_now(self, queue: str, message_id: str) -> str:
+        """Let a scheduled message start at once."""
+        if self.find_message(queue, message_id) is None:
+            return "unknown"
+        stored, now = self._memory.waiting.get(message_id), self._memory.now_ms()
+        if stored is None or stored.ready_ms <= now:
+            return "waiting"
+        message = stored.message()
+        message.options["due_at"] = now
+        self._memory.waiting[message_id] = replace(stored, ready_ms=now, body=codec.encode(message, grown=True))
+        return "due"
 
     def cancel_requested(self, held: Message[Any] | MessageProxy) -> bool:
         """Whether the cancellation of a message that runs was requested."""

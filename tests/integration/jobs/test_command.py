@@ -59,6 +59,17 @@ def test_cancel_prints_json(job_id: str) -> None:
     assert json.loads(run("cancel", job_id, "--json")) == {"id": job_id, "answer": "cancelled"}
 
 
+def test_run_now_starts_a_scheduled_job_and_refuses_another(job_id: str) -> None:
+    later = submit(probe_actors.add, kwargs={"a": 1, "b": 2}, delay_ms=3_600_000)
+
+    assert run("run-now", later) == f"job {later}: due now, it starts as soon as a slot is free\n"
+    assert json.loads(run("run-now", later, "--json")) == {"id": later, "answer": "due"}
+    with pytest.raises(CommandError, match="it waits or runs already, nothing was changed"):
+        run("run-now", job_id)
+    with pytest.raises(CommandError, match="no job has this id"):
+        run("run-now", UNKNOWN)
+
+
 def test_cancel_says_that_a_job_runs(job_id: str, run_worker: RunWorker) -> None:
     running = submit(probe_actors.steps, kwargs={"total": 2})
     with run_worker("default"):

@@ -188,9 +188,17 @@ ROUTES: dict[str, tuple[Row, ...]] = {
         get(LETTERS + "{letter}/note/", *ONLY_POST_ALLOWED),
         post(LETTERS + "{letter}/note/", *ACTS, act="letter.note", text="x"),
     ),
-    "admin/switchyard_jobs/job/chosen/cancel/": (
+    "admin/switchyard_jobs/job/<str:job_id>/run-now/": (
+        get(JOB + "run-now/", *ONLY_POST),
+        post(JOB + "run-now/", *ACTS, act="job.run_now"),
+    ),
+    "admin/switchyard_jobs/job/chosen/<str:verb>/": (
         get("/admin/switchyard_jobs/job/chosen/cancel/?job={job}", *OPERATORS),
+        get("/admin/switchyard_jobs/job/chosen/explode/?job={job}", 302, 404, 404, 404, 302),
         post("/admin/switchyard_jobs/job/chosen/cancel/", *ACTS, act="job.cancel", job="{job}"),
+        get("/admin/switchyard_jobs/job/chosen/run-now/?job={job}", *OPERATORS),
+        post("/admin/switchyard_jobs/job/chosen/run-now/", *ACTS, act="job.run_now", job="{job}"),
+        get("/admin/switchyard_jobs/job/chosen/run-again/?job={job}", *OPERATORS),
     ),
     "admin/switchyard_dead_letters/deadletter/<int:pk>/edit/": (
         get(LETTERS + "{letter}/edit/", *OPERATORS),

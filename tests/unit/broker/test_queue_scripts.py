@@ -175,6 +175,7 @@ def calls() -> list[tuple[str, list[str], list[Word]]]:
     dead_moves.requeue(family, [letter], {"a": (b"{}", 2)}, nonce="n")
     dead_moves.discard(family, [letter], nonce="n")
     administration.cancel(family, "a")
+    administration.due_now(family, "a", as_read=b"{}", body=b"{}")
     cancel_many(family, {"a": b""}, nonce="n")
     administration.pause(family)
     administration.resume(family)

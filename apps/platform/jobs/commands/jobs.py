@@ -1,4 +1,4 @@
-"""``manage.py jobs``: list, show, cancel, run again."""
+"""``manage.py jobs``: list, show, cancel, run now, run again."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from apps.platform.jobs.passport.again import run_again
 from apps.platform.jobs.passport.reading import passport_of
 from apps.platform.jobs.presentation import job_body
 from apps.platform.jobs.queries import find_known, find_untracked, is_message_id
+from apps.platform.jobs.run_now import start_now
 from apps.platform.jobs.services import request_cancel
 from broker.errors import SwitchyardError
 from broker.stores.job_records import JobRecord
@@ -32,6 +33,12 @@ from middleware.logs import printable
 from middleware.places import place_of
 
 ANSWERS = {"cancelled": "cancelled, it never starts", "asked": "asked to stop, it is over within 10 seconds"}
+RUN_NOW_ANSWERS = {
+    "due": "due now, it starts as soon as a slot is free",
+    "waiting": "it waits or runs already, nothing was changed",
+    "held": "a rate limit holds it, or no worker knows its actor; nothing was changed",
+    "ended": "it has ended already; to repeat it, use run-again",
+}
 
 
 EXAMPLES = """examples:
@@ -41,6 +48,7 @@ EXAMPLES = """examples:
   manage.py jobs show 0f8fad5b-d9cb-469f-a165-70867728950e
   manage.py jobs cancel 0f8fad5b-d9cb-469f-a165-70867728950e --reason 'wrong month'
   manage.py jobs cancel --filter actor=export_invoices --filter state=queued
+  manage.py jobs run-now 0f8fad5b-d9cb-469f-a165-70867728950e    before its time, or before its retry
   manage.py jobs run-again 0f8fad5b-d9cb-469f-a165-70867728950e --set month='"2026-10"'"""
 
 MOST_LISTED = 1_000
@@ -57,7 +65,7 @@ HELP = {
 
 
 class Command(BaseCommand):
-    help = "List, show, cancel or run jobs again."
+    help = "List, show and cancel jobs, run them now or again."
 
     def add_arguments(self, parser: CommandParser) -> None:
         show_examples(parser, EXAMPLES)
@@ -83,16 +91,18 @@ class Command(BaseCommand):
             "--set", action="append", default=[], metavar="NAME=JSON", dest="changes",
             help="another value for an argument, as JSON; repeatable",
         )  # fmt: skip
-        for action in (show, again):
+        now = actions.add_parser("run-now", help="start a scheduled job, or one that waits for its retry, at once")
+        for action in (show, now, again):
             action.add_argument("id", metavar="ID")
         cancel.add_argument("id", metavar="ID", nargs="?", default="")
-        for action in (cancel, again):
+        for action in (cancel, now, again):
             action.add_argument("--reason", default="", help="reason, for the audit log")
-        for action in (listing, show, cancel, again):
+        for action in (listing, show, cancel, now, again):
             action.add_argument("--json", action="store_true", dest="as_json", help="print JSON")
 
     def handle(self, *args: Any, action: str, as_json: bool = False, **options: Any) -> None:
-        act = {"list": self._list, "show": self._show, "cancel": self._cancel, "run-again": self._run_again}[action]
+        acts = {"list": self._list, "show": self._show, "cancel": self._cancel, "run-now": self._run_now}
+        act = acts.get(action, self._run_again)
         job_id = options.get("id")
         with as_command_error(f"job {job_id}" if job_id else "jobs"):
             act(options, as_json)
@@ -167,6 +177,18 @@ class Command(BaseCommand):
             self.stdout.write(json.dumps({"bulk_act": row.pk, "filter": row.filter, "total": row.total}))
         else:
             self.stdout.write(f"bulk act {row.pk} cancels about {row.total:,} jobs: manage.py bulk show {row.pk}")
+
+    def _run_now(self, options: dict[str, Any], as_json: bool) -> None:
+        job_id = options["id"]
+        known = is_message_id(job_id)
+        answer = start_now(job_id, who=Who.of_command(), reason=options["reason"]) if known else "unknown"
+        if answer == "unknown":
+            raise _unknown(job_id)
+        if answer != "due":
+            raise CommandError(f"job {job_id}: {RUN_NOW_ANSWERS[answer]}")
+        self.stdout.write(
+            json.dumps({"id": job_id, "answer": answer}) if as_json else f"job {job_id}: {RUN_NOW_ANSWERS[answer]}"
+        )
 
     def _run_again(self, options: dict[str, Any], as_json: bool) -> None:
         job_id = options["id"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import urlencode
 
@@ -42,8 +42,12 @@ def filter_of(request: HttpRequest) -> Filter:
     return Filter.from_query(request.GET, ignore=PAGE_NAMES)
 
 
-def context_of(wanted: Filter) -> dict[str, Any]:
-    """Return what the form shows for a filter."""
+def context_of(wanted: Filter, counts: Mapping[str, int] | None = None) -> dict[str, Any]:
+    """Return what the form shows for a filter.
+
+    Args:
+        counts: Unfinished jobs by state, for the ready filters.
+    """
     query = wanted.to_query()
     return {
         "query": query,
@@ -55,7 +59,10 @@ def context_of(wanted: Filter) -> dict[str, Any]:
             (("", "any"), *((queue.name, queue.name) for queue in declared_yard().queues)), wanted.queue
         ),
         "actors": sorted(dramatiq.get_broker().actors),
-        "presets": [(text, f"?{urlencode(preset)}", preset == query) for text, preset in PRESETS],
+        "presets": [
+            (text, f"?{urlencode(preset)}", preset == query, (counts or {}).get(preset.get("state", "")))
+            for text, preset in PRESETS
+        ],
         "more_open": any(
             query.get(name) for name in ("owner", "parent", "tag", "error", "fingerprint", "release", "until")
         ),

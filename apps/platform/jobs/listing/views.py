@@ -21,12 +21,14 @@ from apps.platform.history.writer_state import why_missing
 from apps.platform.jobs.admin_pages import AWAY, check, may, render
 from apps.platform.jobs.admin_streams import can_stream
 from apps.platform.jobs.listing.changes import changes_of
+from apps.platform.jobs.listing.chosen_acts import ACTS
 from apps.platform.jobs.listing.form import context_of, filter_of, searched
 from apps.platform.jobs.listing.pages import LIMIT, JobsPage, find_jobs
 from apps.platform.jobs.listing.unfinished import UNFINISHED, wants_unfinished
 from apps.platform.jobs.passport.reading import TONES, passport_of
 from apps.platform.jobs.queries import find_untracked, is_job_id, is_message_id, written_id
 from apps.platform.jobs.running import families
+from broker.admin.state_counts import state_counts
 from broker.clock import now_ms
 from broker.errors import BrokerError
 
@@ -122,14 +124,15 @@ def _list(request: HttpRequest, *, asked_id: str = "", status: int = 200) -> Htt
         "is_fullwidth": "1",
         "page": page,
         "wrong": wrong,
-        "form": context_of(wanted),
+        "form": context_of(wanted, _counts()),
         "more_fields": [(name, label, (hint, query.get(name, ""))) for name, label, hint in MORE_FIELDS],
         "tones": TONES,
         "asked": asked_id,
         "asked_id": asked_id,
         "untracked": untracked_job(asked_id),
         "may_cancel": may(request, "cancel_job"),
-        "has_live": any(line.is_live for line in page.lines),
+        "may_choose": may(request, "cancel_job") or may(request, "run_job"),
+        "chosen_acts": _chosen_acts(request, page),
         "none_found": why_none_found(wanted.argument, wanted.actor),
         "is_later": is_later,
         "missing": "" if page.broker_away or page.history_away else why_missing(),
@@ -138,6 +141,13 @@ def _list(request: HttpRequest, *, asked_id: str = "", status: int = 200) -> Htt
         "older": f"?{urlencode(query | {'after': page.after})}",
     }
     return render(request, "switchyard_jobs/list.html", context, status)
+
+
+def _counts() -> dict[str, int] | None:
+    try:
+        return state_counts(families()) if families() else None
+    except BrokerError:
+        return None  # the page says that the broker is away
 
 
 def _live_url(query: dict[str, str], page: JobsPage, shown_at: int) -> str:
@@ -157,6 +167,16 @@ def _wanted(request: HttpRequest) -> Filter:
     if wanted.argument is not None:
         check(request, "view_arguments")
     return wanted
+
+
+def _chosen_acts(request: HttpRequest, page: JobsPage) -> list[tuple[str, str, bool]]:
+    """Return the acts on ticked jobs that apply to a job of a page: button, address, whether it ends work."""
+    shown = {line.state for line in page.lines}
+    return [
+        (act.button, reverse("admin:switchyard_jobs_job_chosen", args=[verb]), act.danger)
+        for verb, act in ACTS.items()
+        if may(request, act.right) and not shown.isdisjoint(act.states)
+    ]
 
 
 def _bulk_links(request: HttpRequest, wanted: Filter) -> list[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""Acts on one job in the admin, each after a question: cancel it, run it again."""
+"""Acts on one job in the admin: run it now; after a question, cancel it or run it again."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.views.decorators.cache import never_cache
 from django.views.decorators.debug import sensitive_post_parameters
-from django.views.decorators.http import require_http_methods
+from django.views.decorators.http import require_http_methods, require_POST
 from dramatiq.middleware import MiddlewareError
 
 from apps.platform.audit.services import Who
@@ -23,6 +23,7 @@ from apps.platform.jobs.listing.views import untracked_job, without_broker, with
 from apps.platform.jobs.passport.again import run_again
 from apps.platform.jobs.passport.reading import Passport, passport_of
 from apps.platform.jobs.queries import is_job_id, is_message_id
+from apps.platform.jobs.run_now import start_now
 from apps.platform.jobs.services import request_cancel
 from broker.errors import BrokerError, SwitchyardError
 
@@ -31,6 +32,13 @@ CANCEL_ANSWERS = {
     "asked": (messages.SUCCESS, "Cancellation requested. The job is running and stops within 10 seconds."),
     "ended": (messages.WARNING, "The job has ended already; there is nothing to cancel."),
     "unknown": (messages.ERROR, "No job has this id any longer. One without a record may have ended."),
+}
+RUN_NOW_ANSWERS = {
+    "due": (messages.SUCCESS, "The job is due now: it starts as soon as a slot is free."),
+    "waiting": (messages.WARNING, "The job waits or runs already; nothing was changed."),
+    "held": (messages.WARNING, "A rate limit holds the job, or no worker knows its actor; nothing was changed."),
+    "ended": (messages.WARNING, "The job has ended already; to repeat it, run it again."),
+    "unknown": (messages.ERROR, "No job has this id any longer, or this broker cannot find a delayed one."),
 }
 METHODS = ["GET", "HEAD", "POST"]
 
@@ -49,6 +57,27 @@ def cancel(request: HttpRequest, job_id: str) -> HttpResponse:
     except BrokerError:
         return without_broker(request)
     level, text = CANCEL_ANSWERS[answer]
+    messages.add_message(request, level, text)
+    return redirect("admin:switchyard_jobs_job_change", job_id)
+
+
+@require_POST
+@never_cache
+def run_now(request: HttpRequest, job_id: str) -> HttpResponse:
+    """Make a scheduled job, or one that waits for its retry, due at once."""
+    check(request)
+    check(request, "run_job")
+    try:
+        who, reason = Who.of_request(request), request.POST.get("reason", "").strip()
+        answer = start_now(job_id, who=who, reason=reason) if is_message_id(job_id) else "unknown"
+    except BrokerError:
+        return without_broker(request)
+    except DatabaseError:
+        messages.error(
+            request, "The audit log cannot be written, so nothing was changed; check /readyz, then try again."
+        )
+        return redirect("admin:switchyard_jobs_job_change", job_id)
+    level, text = RUN_NOW_ANSWERS[answer]
     messages.add_message(request, level, text)
     return redirect("admin:switchyard_jobs_job_change", job_id)
 

@@ -16,7 +16,11 @@ from apps.platform.jobs.passport.family import children_of
 from apps.platform.jobs.passport.json_form import as_json
 from apps.platform.jobs.passport.picture import picture_of
 from apps.platform.jobs.passport.reading import TONES, Passport, passport_of
+from apps.platform.jobs.passport.timeline import acts_on, timeline_of
+from broker.admin.run_now import HELD
+from broker.clock import now_ms
 from broker.errors import BrokerError
+from broker.interface import facilities
 
 
 @never_cache
@@ -61,7 +65,15 @@ def _context_of(request: HttpRequest, job: Passport) -> dict[str, Any]:
         "job": job,
         "picture": picture_of(job),
         "children": children_of(job),
+        "events": timeline_of(job, acts_on(job) if request.user.has_perm("switchyard_audit.view_auditentry") else ()),
         "tones": TONES,
         "may_cancel": not job.ended and not job.cancel_requested and may(request, "cancel_job"),
         "may_run_again": may(request, "run_job"),
+        "may_run_now": _can_run_now(job) and may(request, "run_job"),
     }
+
+
+def _can_run_now(job: Passport) -> bool:
+    """Return whether a job waits for a time that an operator can bring forward."""
+    waits = job.state in ("scheduled", "retrying") and job.due_at is not None and job.due_at > now_ms()
+    return waits and job.reason not in HELD and facilities().transport.finds_waiting

@@ -9,16 +9,19 @@ import uuid
 import dramatiq
 import pytest
 from django.contrib.auth.models import Permission, User
+from django.contrib.messages import get_messages
 from django.test import Client
 from django.urls import reverse
 
 from apps.platform.audit.models import AuditEntry
+from apps.platform.audit.services import Who, act
 from apps.platform.history.models import AttemptRow, JobRow
 from apps.platform.jobs.passport.picture import picture_of
 from apps.platform.jobs.passport.reading import passport_of
+from apps.platform.jobs.passport.timeline import acts_on, timeline_of
 from apps.platform.jobs.queries import find_job, find_untracked
-from apps.platform.jobs.services import submit
-from broker.clock import now_ms
+from apps.platform.jobs.services import request_cancel, submit
+from broker.clock import datetime_of, now_ms
 from broker.interface import facilities
 from middleware.origin import FixedSender, sent_by
 from tests.conftest import RunWorker
@@ -237,3 +240,72 @@ def test_the_passport_as_json_hides_arguments_from_who_may_not_view_them(retried
     assert [each["state"] for each in reader["attempts"]][-1] == "succeeded"
     assert reader["enqueued_at"].endswith("+00:00") or reader["enqueued_at"].endswith("Z")
     assert f"{address}?format=json" in page_of(retried.job_id, *READER)
+
+
+def run_now_of(client: Client, job_id: str) -> tuple[int, list[str]]:
+    """Press "Run now"; return the status and the messages."""
+    response = client.post(reverse("admin:switchyard_jobs_job_run_now", args=[job_id]))
+    return response.status_code, [str(each) for each in get_messages(response.wsgi_request)]
+
+
+def test_a_scheduled_job_is_run_now_from_its_passport_with_one_row(transactional_db: None) -> None:
+    job_id = submit(probe_actors.add, kwargs={"a": 1, "b": 2}, delay_ms=3_600_000)
+    address = reverse("admin:switchyard_jobs_job_run_now", args=[job_id])
+
+    assert address in page_of(job_id, *OPERATOR) and address not in page_of(job_id, *READER)
+    assert staff(*READER).post(address).status_code == 403
+    answers = [run_now_of(staff(*OPERATOR), job_id) for _ in "12"]
+
+    assert answers == [(302, ["The job is due now: it starts as soon as a slot is free."])] * 2
+    assert address not in page_of(job_id, *OPERATOR)
+    rows = AuditEntry.objects.order_by("id").values_list("act", "target", "count", "outcome")
+    assert list(rows) == [("job.run_now", job_id, 1, "done")] * 2
+
+
+@pytest.mark.parametrize(("answer", "text"), [("held", "A rate limit holds the job"), ("ended", "has ended already")])
+def test_a_job_that_cannot_be_run_now_says_why(
+    transactional_db: None, monkeypatch: pytest.MonkeyPatch, answer: str, text: str
+) -> None:
+    monkeypatch.setattr("apps.platform.jobs.run_now.run_now", lambda facilities, job_id: answer)
+
+    _, texts = run_now_of(staff(*OPERATOR), str(uuid.uuid4()))
+
+    assert text in texts[0]
+    assert AuditEntry.objects.get().count == 0
+
+
+def test_what_happened_is_told_in_the_order_of_time(retried: JobRow) -> None:
+    with act("job.run_now", who=Who("a.lind", "page"), target=retried.job_id, reason="the partner is back") as entry:
+        entry.count = 1
+    AuditEntry.objects.update(at=datetime_of((retried.started_at or 0) - 500))
+    job = passport_of(retried.job_id)
+    assert job is not None
+
+    events = timeline_of(job, acts_on(job))
+
+    assert [(event.mark, event.what + event.note) for event in events] == [
+        ("open", "Enqueued"),
+        ("open", "Attempt 1 started after 1.0 s"),
+        ("bad", "Failed after 2.0 s"),
+        ("act", "Run a scheduled job now by a.lind"),
+        ("open", "Attempt 2 started after 4.0 s"),
+        ("ok", "Succeeded after 2.0 s"),
+    ]
+    assert [bool(event.day) for event in events[1:]].count(True) <= 1  # at midnight
+    page = page_of(retried.job_id, *READER, "view_auditentry")
+    assert "the partner is back" in page and "Retried." in page
+    assert "a.lind" not in page_of(retried.job_id, *READER)
+
+
+def test_what_is_to_come_is_told_last(transactional_db: None) -> None:
+    job_id = submit(probe_actors.add, kwargs={"a": 1, "b": 2}, delay_ms=3_600_000)
+    waiting = passport_of(job_id)
+    request_cancel(job_id)
+    cancelled = passport_of(job_id)
+    assert waiting is not None and cancelled is not None
+
+    assert [(event.mark, event.what) for event in timeline_of(waiting)] == [("open", "Enqueued"), ("next", "Due")]
+    assert [(event.mark, event.what) for event in timeline_of(cancelled)] == [
+        ("open", "Enqueued"),
+        ("open", "Cancelled"),
+    ]

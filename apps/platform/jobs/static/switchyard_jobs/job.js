@@ -30,9 +30,11 @@
   function show(html) {
     const next = new DOMParser().parseFromString(html, "text/html").body.firstElementChild;
     if (!next || !next.dataset.state) throw new Error("no job in the answer");
-    const focused = part.contains(document.activeElement) ? document.activeElement.getAttribute("href") : null;
+    const active = part.contains(document.activeElement) ? document.activeElement : null;
+    const focused = active?.getAttribute("href") ? `a[href="${CSS.escape(active.getAttribute("href"))}"]`
+      : active?.id ? `#${CSS.escape(active.id)}` : "";
     part.replaceChildren(next);
-    if (focused) part.querySelector(`a[href="${CSS.escape(focused)}"]`)?.focus({ preventScroll: true });
+    if (focused) part.querySelector(focused)?.focus({ preventScroll: true });
     if (next.dataset.state !== state) {
       state = next.dataset.state;
       announce.textContent = `The job is ${state}.`;

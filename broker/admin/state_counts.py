@@ -1,0 +1,48 @@
+"""Counts of unfinished messages by their state, over many queue families, in two round trips."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from broker.keys.queue_keys import ALL_LANES, Lane, QueueKeys
+from broker.queue.operations import QueueOperations
+
+LIVE: Final[tuple[Lane, ...]] = ("live", "alone")
+
+
+def state_counts(families: Sequence[QueueOperations]) -> dict[str, int]:
+    """Return how many messages are ``queued``, ``scheduled``, ``retrying`` and ``running``.
+
+    ``running`` counts what workers hold, of which they may not have started all. A waiting message that was cancelled
+    counts until it is dropped.
+
+    Raises:
+        BrokerUnavailable: the server did not answer.
+    """
+    counts = dict.fromkeys(("queued", "scheduled", "retrying", "running"), 0)
+    if not families:
+        return counts
+    calls = families[0].calls
+    places = [place for family in families for place in _places(family.keys)]
+    leases = [("ZRANGE", family.keys.leases, 0, -1) for family in families]
+    answers = calls.pipeline([*((command, key) for _, command, key in places), *leases])
+    owners = answers[len(places) :]
+    for (state, _, _), length in zip(places, answers, strict=False):
+        counts[state] += length
+    holds = [
+        family.keys.hold(owner.decode()) for family, found in zip(families, owners, strict=True) for owner in found
+    ]
+    held = calls.pipeline([words for hold in holds for words in (("HLEN", hold), ("HEXISTS", hold, "#"))])
+    counts["running"] = sum(held[::2]) - sum(held[1::2])
+    return counts
+
+
+def _places(keys: QueueKeys) -> list[tuple[str, str, str]]:
+    """Return the lists and schedules of a family: state of their messages, command that counts them, key."""
+    found = []
+    for lane in ALL_LANES:
+        waits, later = ("queued", "scheduled") if lane in LIVE else ("retrying", "retrying")
+        found += [(waits, "LLEN", key) for key in keys.waiting(lane)]
+        found.append((later, "ZCARD", keys.due(lane)))
+    return found

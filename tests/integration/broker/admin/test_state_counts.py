@@ -1,0 +1,29 @@
+"""Counts of unfinished messages by state."""
+
+from __future__ import annotations
+
+import redis
+
+from broker.admin.state_counts import state_counts
+from broker.keys.keys import Keys
+from broker.queue.operations import QueueOperations
+from broker.queue.results import Entry
+from broker.redis.calls import RedisCalls
+
+HOUR_MS = 3_600_000
+
+
+def test_every_place_of_every_family_counts_once(valkey: redis.Redis) -> None:
+    calls, keys = RedisCalls(valkey), Keys(prefix="counted")
+    one, other = (QueueOperations(calls, keys.queue(name)) for name in ("one", "other"))
+    one.join("worker/live")
+    one.enqueue([Entry(f"runs-{n}", b"{}") for n in range(2)])
+    one.fetch("worker/live", 2, request=1)
+    one.enqueue([Entry("high", b"{}")], level=1)
+    one.enqueue([Entry("later", b"{}")], delay_ms=HOUR_MS)
+    other.enqueue([Entry("retry", b"{}")], lane="retry")
+    other.enqueue([Entry("retry-later", b"{}")], lane="retry", delay_ms=HOUR_MS)
+    other.enqueue([Entry("waits", b"{}")])
+
+    assert state_counts([one, other]) == {"queued": 2, "scheduled": 1, "retrying": 2, "running": 2}
+    assert set(state_counts([]).values()) == {0}
