@@ -256,6 +256,14 @@ def postgres_stopped(yard: WatchedYard) -> Iterator[None]:
 
 
 @contextmanager
+def postgres_stands_still(yard: WatchedYard) -> Iterator[None]:
+    """Stop every process of PostgreSQL with SIGSTOP: connections stay open, nothing is answered."""
+    assert yard.postgres is not None
+    with yard.postgres.standing_still():
+        yield
+
+
+@contextmanager
 def database_gone(yard: WatchedYard) -> Iterator[None]:
     """Move the database's file away."""
     aside = yard.database.with_suffix(".aside")

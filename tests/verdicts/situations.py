@@ -343,6 +343,13 @@ POSTGRES: tuple[Situation, ...] = (
         r"^Of the database: the database does not answer",
         r"Check the database again",
     ),
+    Situation(
+        "PostgreSQL stands still (SIGSTOP)",
+        causes.postgres_stands_still,
+        r"^Of the database: the database (does not answer|has not answered after)",
+        r"Check the database again",
+        within_s=BEAT_S,
+    ),
 )
 SITUATIONS = [situation for group in (*GROUPS.values(), POSTGRES) for situation in group]
 # Situations that take long to make or to end run with ``bin/test --long``.

@@ -17,6 +17,7 @@ from apps.platform.console.formatting import duration
 from apps.platform.dead_letters import queries as dead_letters
 from apps.platform.history.writer_state import why_missing
 from apps.platform.jobs.running import RunningJob
+from apps.platform.operations.database_deadline import answers_within
 from apps.platform.operations.diagnosis import Verdict, diagnose
 from apps.platform.operations.findings.examine import KEPT
 from apps.platform.operations.findings.facts import YardFacts, facts_of
@@ -35,6 +36,7 @@ from broker.health.server import ServerFinding
 from broker.interface import facilities
 
 TIMEOUT_S = 2.0
+DATABASE_TIMEOUT_S = 2.0
 # A broker that was read before is called away once it has not answered for so long; what was read a while ago is gone.
 SILENT_S, FORGOTTEN_S = 6.0, 60.0
 
@@ -96,7 +98,7 @@ class Room:
 
 
 def overview() -> Room:
-    """Read the overview; waits at most 2 s for the broker."""
+    """Read the overview; waits at most 2 s for the broker, and as long for the database."""
     facts, away = _FACTS.read()
     state = facts.state if facts else None
     old = kept_rows.kept_rows() if state is None else None
@@ -105,8 +107,9 @@ def overview() -> Room:
     rows = shown_rows(facts) if facts else yard_rows(declared_yard(), None)
     latest: tuple[Alert, ...] | None
     try:
-        open_letters = dead_letters.open_count()
-        latest, paused = tuple(alerts.recent()), schedules.paused(timezone.now())
+        with answers_within(DATABASE_TIMEOUT_S):
+            open_letters = dead_letters.open_count()
+            latest, paused = tuple(alerts.recent()), schedules.paused(timezone.now())
     except DatabaseError:
         open_letters, latest, paused = 0, None, []
     pools = list(state.pools.values()) if state else []

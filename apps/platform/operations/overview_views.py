@@ -18,6 +18,7 @@ from apps.platform.audit.presentation import ShownEntry, newest_entries
 from apps.platform.conf import switchyard_settings
 from apps.platform.history.models import JobRow
 from apps.platform.operations import overview as page
+from apps.platform.operations.database_deadline import answers_within
 
 # Whether the yard is drawn or a plain table is remembered in the browser.
 YARD_COOKIE, YARD_COOKIE_S = "switchyard_yard", 31_536_000
@@ -68,8 +69,9 @@ def _first_steps(room: page.Room) -> dict[str, Any] | None:
     if room.away or any(row.waiting or row.held or row.busy or row.dead for row, _ in room.rows):
         return None
     try:
-        if JobRow.objects.exists():
-            return None
+        with answers_within(page.DATABASE_TIMEOUT_S):
+            if JobRow.objects.exists():
+                return None
     except DatabaseError:
         return None
     return {"only_log": all(url.startswith("log:") for url in switchyard_settings().alert_urls)}
@@ -80,7 +82,8 @@ def _changes(request: HttpRequest) -> list[ShownEntry] | None:
     if not request.user.has_perm("switchyard_audit.view_auditentry"):
         return None
     try:
-        return newest_entries(since=timezone.now() - timedelta(days=1), limit=MOST_CHANGES)
+        with answers_within(page.DATABASE_TIMEOUT_S):
+            return newest_entries(since=timezone.now() - timedelta(days=1), limit=MOST_CHANGES)
     except DatabaseError:
         return None
 

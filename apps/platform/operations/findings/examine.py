@@ -37,6 +37,7 @@ WHOLE_S = 9.0
 UNANSWERED_S = 4.0
 # The overview reads again and again, and can wait for longer before it says so; what was said before stays until then.
 HANGS_S, ABANDONED_S, LOOK_AFTER_S = 10.0, 30.0, 0.2
+MOST_ABANDONED = 1  # a thread each: a check that hangs for hours costs two
 # The overview asks for the findings every 2 s, and repeats cheap and urgent checks more often than others.
 SOON_S, SELDOM_S, RARELY_S = 3.0, 15.0, 120.0
 # Nothing is told of a check that is due for so long: two examinations, each as long as one may take.
@@ -121,6 +122,7 @@ class KeptCheck:
     def __init__(self, check: Check, clock: Callable[[], float]) -> None:
         self._check, self._clock = check, clock
         self._answer: Future[list[Finding]] | None = None
+        self._abandoned: list[Future[list[Finding]]] = []
         self._asked_s = 0.0
         self._unanswered_s: float | None = None
 
@@ -144,9 +146,12 @@ class KeptCheck:
     def _pending(self) -> Future[list[Finding]]:
         """Return the answer that is waited for; a new one after ``ABANDONED_S``, which finds a server that is back."""
         if self._answer is not None and self._clock() - self._asked_s > ABANDONED_S:
+            self._abandoned = [answer for answer in self._abandoned if not answer.done()]
             if self._answer.done():
-                self._unanswered_s = None
-            self._answer = None
+                self._answer = self._unanswered_s = None
+            elif len(self._abandoned) < MOST_ABANDONED:
+                self._abandoned.append(self._answer)
+                self._answer = None
         if self._answer is None:
             self._answer, self._asked_s = Future(), self._clock()
             threading.Thread(

@@ -8,8 +8,17 @@ from collections.abc import Iterator
 import pytest
 
 from apps.platform.operations.findings import examine
-from apps.platform.operations.findings.examine import FORGOTTEN_S, SELDOM_S, SOON_S, Check, KeptFindings
+from apps.platform.operations.findings.examine import (
+    ABANDONED_S,
+    FORGOTTEN_S,
+    SELDOM_S,
+    SOON_S,
+    Check,
+    KeptCheck,
+    KeptFindings,
+)
 from apps.platform.operations.findings.finding import Finding, FindingGroup
+from tests.waiting import wait_for
 
 # Other tests leave the examination out.
 FINDINGS = KeptFindings.findings
@@ -82,3 +91,29 @@ def test_the_first_reader_after_a_long_time_waits_for_the_examination(looks: Loo
     looks.now_s += 3_600
 
     assert seen(kept, 0.0) == ["run 2", "run 2"]
+
+
+def test_a_check_that_hangs_for_hours_holds_two_threads(looks: Looks, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(examine, "DEADLINE_S", 0.01)
+    monkeypatch.setattr(examine, "LOOK_AFTER_S", 0.01)
+    asked = []
+
+    def look() -> Iterator[Finding]:
+        asked.append(1)
+        return looks._look(SOON)
+
+    check = KeptCheck(Check(SOON, look, SOON_S), lambda: looks.now_s)
+    looks.may_end.clear()
+    assert check.ask() is None
+
+    for _ in range(10):
+        looks.now_s += ABANDONED_S + 1
+        [found] = check.ask() or []
+        assert found.code == "hangs"
+    assert len(asked) == 2
+
+    looks.may_end.set()
+    wait_for(lambda: looks.runs[SOON.name] == 2)
+    monkeypatch.setattr(examine, "DEADLINE_S", 10.0)
+    assert [one.code for one in check.ask() or []] == ["fine"]
+    assert len(asked) == 3
