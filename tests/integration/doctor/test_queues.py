@@ -154,3 +154,19 @@ def test_messages_of_a_queue_that_was_removed_are_an_error(enqueue: Any) -> None
 
     assert found.subject == "renamed"
     assert "2 messages are in the queue renamed" in found.seen
+
+
+def test_a_removed_queue_is_found_among_any_number_of_keys(enqueue: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [f"renamed-{number}" for number in range(40)]
+    for name in names:
+        broker = enqueue(name, Entry("left", b"{}"))
+    monkeypatch.setattr(snapshot, "SCANNED_KEYS", 1)  # one part of the keys a call
+    monkeypatch.setattr(snapshot, "SCANNED_AT_ONCE", 10)
+    search = snapshot.QueueSearch()
+
+    found = [search.look() for _ in range(40)]
+
+    assert 0 < len(found[0]) < len(found[2]) < len(names)
+    assert found[-1] == dict.fromkeys(names, 1)
+    administration.flush(broker)
+    assert names[-1] not in {name for name, count in search.look().items() if count}

@@ -25,7 +25,7 @@ from broker.stores.pool_reports import PoolReport, PoolReports, SilentSupervisor
 
 CRASH_NOTES = 1_000
 PARKED_SHOWN = 100
-SCANNED_KEYS = 200_000
+SCANNED_KEYS, SCANNED_AT_ONCE = 200_000, 2_000
 SCAN_S = 0.5
 
 
@@ -141,30 +141,50 @@ def _actor(member: bytes) -> str:
         return "?"
 
 
-def undeclared_queues() -> dict[str, int]:
-    """Return queues that the yard does not declare, with the number of their messages.
+class QueueSearch:
+    """Search for queues that the yard does not declare, continued by each call where the one before it ended.
 
-    Scans at most ``SCANNED_KEYS`` keys, for at most ``SCAN_S``.
+    A call looks through at most ``SCANNED_KEYS`` keys, for at most ``SCAN_S``: more would delay other clients.
+    """
+
+    def __init__(self) -> None:
+        self._cursor = 0
+        self._found: frozenset[str] = frozenset()
+
+    def look(self) -> dict[str, int]:
+        """Return the queues that were found so far and hold messages, with the number of these.
+
+        Raises:
+            redis.RedisError: the broker does not answer.
+        """
+        keys = Keys()
+        with quick_client() as client:
+            names = self._found | self._search(client, keys)
+            counts = {name: cast("int", client.hlen(keys.queue(name).bodies)) for name in sorted(names)}
+        self._found = frozenset(name for name, count in counts.items() if count)
+        return counts
+
+    def _search(self, client: redis.Redis, keys: Keys) -> set[str]:
+        prefix = f"{keys.prefix}:{{"
+        found: set[str] = set()
+        scanned, deadline_s = 0, time.monotonic() + SCAN_S
+        while scanned < SCANNED_KEYS and time.monotonic() < deadline_s:
+            self._cursor, names = client.scan(self._cursor, match=f"{prefix}*:bodies", count=SCANNED_AT_ONCE)
+            scanned += SCANNED_AT_ONCE
+            for key in cast("list[bytes]", names):
+                found.add(str(key, "utf-8", "replace").removeprefix(prefix).partition("}")[0])
+            if not self._cursor:
+                break
+        return found - {queue.name for queue in declared_yard().queues}
+
+
+_UNDECLARED = QueueSearch()
+
+
+def undeclared_queues() -> dict[str, int]:
+    """Return queues that the yard does not declare, as far as this process has looked, with their messages' number.
 
     Raises:
         redis.RedisError: the broker does not answer.
     """
-    with quick_client() as client:
-        return _undeclared(client, Keys())
-
-
-def _undeclared(client: redis.Redis, keys: Keys) -> dict[str, int]:
-    declared = {queue.name for queue in declared_yard().queues}
-    prefix = f"{keys.prefix}:{{"
-    found: dict[str, int] = {}
-    cursor, scanned, deadline = 0, 0, time.monotonic() + SCAN_S
-    while scanned < SCANNED_KEYS and time.monotonic() < deadline:
-        cursor, names = client.scan(cursor, match=f"{prefix}*:bodies", count=2_000)
-        scanned += 2_000
-        for key in cast("list[bytes]", names):
-            queue = key.decode("utf-8", "replace").removeprefix(prefix).partition("}")[0]
-            if queue not in declared:
-                found[queue] = int(client.hlen(key))
-        if not cursor:
-            break
-    return found
+    return _UNDECLARED.look()
