@@ -69,6 +69,11 @@ class SilentSupervisor:
     pid: int
     beat_at: int
 
+    @property
+    def member(self) -> str:
+        """The supervisor's name."""
+        return f"{self.pool}:{self.host}:{self.pid}"
+
 
 @dataclass(frozen=True, slots=True)
 class Stack:
@@ -160,19 +165,34 @@ class PoolReports:
             reports: As :meth:`read_all` returned them.
             now: Time, ms since the epoch.
         """
-        beats = self._calls.command("HGETALL", self._keys.pool_beats())
         live = {report.member for report in reports}
+        silent = [one for one in self._with_beats(now) if one.member not in live]
+        return sorted(silent, key=lambda one: (one.pool, one.host, one.pid))
+
+    def forget_silent(self, now: int) -> None:
+        """Forget the supervisors whose last report is over an hour old.
+
+        For a supervisor that starts: each one adds a beat, in a yard that nobody looks at as well.
+
+        Args:
+            now: Time, ms since the epoch.
+        """
+        self._with_beats(now)
+
+    def _with_beats(self, now: int) -> list[SilentSupervisor]:
+        """Return every supervisor that reported within the last hour, those that report still among them."""
+        beats = self._calls.command("HGETALL", self._keys.pool_beats())
         found, forgotten = [], []
         for name, beat in zip(beats[::2], beats[1::2], strict=True):
             pool, _, rest = str(name, "utf-8", "replace").partition(":")
             host, _, pid = rest.rpartition(":")
             if not (beat.isdigit() and pid.isdecimal()) or int(beat) < now - SILENT_KEPT_MS:
                 forgotten.append(name)
-            elif f"{pool}:{host}:{pid}" not in live:
+            else:
                 found.append(SilentSupervisor(pool, host, int(pid), int(beat)))
         if forgotten:
             self._calls.command("HDEL", self._keys.pool_beats(), *forgotten)
-        return sorted(found, key=lambda one: (one.pool, one.host, one.pid))
+        return found
 
 
 def _read(data: bytes) -> PoolReport | None:

@@ -34,6 +34,7 @@ class Reporter:
         self._started_at = now_ms()
         self._last: PoolReport | None = None
         self._away = False
+        self._forgot_silent = False
         self._stacks_request = ""
         # A client of its own: the broker's client waits and retries for longer than a supervisor may block.
         calls = calls_on(connect(switchyard_settings().broker_url, profile="quick"), budget_s=1.0)
@@ -74,6 +75,9 @@ class Reporter:
         self._last = report
         try:
             self._stacks_request = self._reports.write(report)
+            if not self._forgot_silent:
+                self._reports.forget_silent(report.beat_at)
+                self._forgot_silent = True
         except BrokerError as error:
             if not self._away:
                 logger.warning("pool %s: the broker accepts no report: %s", self._pool.name, error.kind)

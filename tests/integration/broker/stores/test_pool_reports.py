@@ -1,0 +1,24 @@
+"""Beats of supervisors that did not end in order."""
+
+from __future__ import annotations
+
+import redis
+
+from broker.keys.keys import Keys
+from broker.redis.calls import RedisCalls
+from broker.stores.pool_reports import SILENT_KEPT_MS, PoolReports, SilentSupervisor
+
+NOW = 1_800_000_000_000
+
+
+def test_a_supervisor_that_starts_forgets_those_that_are_silent_for_long(valkey: redis.Redis) -> None:
+    keys = Keys()
+    old, lately = "urgent:a:1", "urgent:b:2"
+    beats = {old: NOW - SILENT_KEPT_MS - 1, lately: NOW - SILENT_KEPT_MS, "written by hand": 7}
+    valkey.hset(keys.pool_beats(), mapping=beats)  # type: ignore[arg-type]
+    reports = PoolReports(RedisCalls(valkey), keys)
+
+    reports.forget_silent(NOW)
+
+    assert valkey.hkeys(keys.pool_beats()) == [lately.encode()]
+    assert reports.read_silent([], NOW) == [SilentSupervisor("urgent", "b", 2, NOW - SILENT_KEPT_MS)]
