@@ -171,6 +171,14 @@ class InvalidDeclaration(SwitchyardError, ValueError):
         super().__init__(f"{subject}: {option} is {value!r:.200}; {remedy}")
 
 
+class UnusableAddress(SwitchyardError, ValueError):
+    """The address of the broker lacks a part, or has one that cannot be used. Its password is not in the message."""
+
+    def __init__(self, fact: str, remedy: str) -> None:
+        self.fact, self.remedy = fact, remedy
+        super().__init__(f"the broker's address {fact}; {remedy}")
+
+
 class InvalidQueueName(SwitchyardError):
     """A queue name cannot be part of a key, or is the name of another key of a queue family."""
 

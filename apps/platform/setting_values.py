@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from broker.errors import SwitchyardError
+from broker.errors import SwitchyardError, UnusableAddress
+from broker.redis import sentinel_url
 
-BROKER_SCHEMES = ("redis", "rediss", "unix")
+BROKER_SCHEMES = ("redis", "rediss", "unix", *sentinel_url.SCHEMES)
 RABBITMQ_SCHEMES = ("amqp", "amqps")
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 LOG_FORMATS = ("json", "console")
@@ -100,8 +101,15 @@ def broker_url_of(name: str, value: str, state_dir: Path, *, debug: bool) -> str
         known = BROKER_SCHEMES if name.endswith("REDIS_URL") else (*BROKER_SCHEMES, *RABBITMQ_SCHEMES)
         fact = f"scheme {parts.scheme!r} is not one of {', '.join(known)}"
         raise InvalidSetting(name, fact, "use for example redis://127.0.0.1:6379/0")
-    with_valid_port(name, value)
-    loopback = parts.hostname in LOOPBACK
+    if sentinel_url.is_sentinel_url(value):
+        try:
+            hosts = {host for host, _ in sentinel_url.parse(value).sentinels}
+        except UnusableAddress as error:
+            raise InvalidSetting(name, error.fact, error.remedy) from None
+    else:
+        hosts = {parts.hostname} if parts.hostname else set()
+        with_valid_port(name, value)
+    loopback = hosts and hosts <= set(LOOPBACK)
     if not debug and parts.scheme != "unix" and not loopback and not parts.password:
         remedy = "put a user and password into the URL, for example redis://user:password@valkey:6379/0"
         raise InvalidSetting(name, f"{parts.hostname} is reached without a password", remedy)

@@ -14,6 +14,8 @@ from redis.backoff import ExponentialBackoff, NoBackoff
 from redis.connection import ConnectionPool
 from redis.retry import Retry
 
+from broker.redis.sentinel import pool_options
+
 Profile = Literal["quick", "normal", "blocking"]
 
 
@@ -57,8 +59,12 @@ def connect(url: str, *, profile: Profile = "normal", absence: Absence | None = 
     """Return a client. Nothing is sent before the first command.
 
     Args:
-        url: ``redis://``, ``rediss://`` or ``unix://``; ``redis+cluster://`` or ``rediss+cluster://`` for a cluster.
+        url: ``redis://``, ``rediss://`` or ``unix://``; ``redis+cluster://`` or ``rediss+cluster://`` for a cluster;
+            ``redis+sentinel://`` or ``rediss+sentinel://`` for the master that sentinels name.
         absence: Words for an address at which nothing listens.
+
+    Raises:
+        UnusableAddress: an address with sentinels lacks a part.
     """
     if "+cluster://" in url:
         from broker.redis.cluster_client import connect_cluster  # which builds on this module
@@ -74,7 +80,8 @@ def client_of(url: str, kind: type[T], *, profile: Profile, absence: Absence | N
         retry = Retry(ExponentialBackoff(cap=0.2, base=0.02), 2, supported_errors=(redis.ConnectionError,))
     else:
         retry = Retry(NoBackoff(), 0)
-    client: T = kind.from_url(url, retry=retry, **options(profile))  # type: ignore[assignment]
+    url, following = pool_options(url)
+    client: T = kind.from_url(url, retry=retry, **options(profile), **following)  # type: ignore[assignment]
     client.absence = absence or client.absence
     return client
 

@@ -31,8 +31,9 @@ CODES: dict[type[Exception], str] = {
     OutOfMemoryError: "OOM", ReadOnlyError: "READONLY", BusyLoadingError: "LOADING", MasterDownError: "MASTERDOWN",
     NoPermissionError: "NOPERM",
 }  # fmt: skip
-# The same in words that redis-py has no class for: too few replicas, a disk that is full, a script that runs for long.
-NOT_NOW = ("NOREPLICAS", "MISCONF", "BUSY ")
+# The same in words that redis-py has no class for: too few replicas, a disk that is full, a script that runs for long,
+# a master that became a replica while a call was blocked on it.
+NOT_NOW = ("NOREPLICAS", "MISCONF", "BUSY ", "UNBLOCKED")
 
 
 def is_away(error: Exception) -> bool:

@@ -26,6 +26,7 @@ from apps.platform.api.responses import iso_time
 from apps.platform.conf import switchyard_settings
 from broker.errors import BrokerError
 from broker.interface import facilities
+from broker.redis.sentinel import server_url
 
 # Events of one job in one answer of the server.
 BATCH = 32
@@ -157,8 +158,9 @@ class _Reader:
     async def _run(self) -> None:
         pause_s = FIRST_PAUSE_S
         while True:
-            client = _client()
+            client = None
             try:
+                client = await _client()
                 self._connection_id = await client.client_id()
                 while True:
                     await self._read_once(client)
@@ -167,7 +169,8 @@ class _Reader:
                 logger.warning("events of jobs are not read, connecting again: %s", type(error).__name__)
             finally:
                 self._connection_id = 0
-                await client.aclose()
+                if client is not None:
+                    await client.aclose()
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
 
@@ -220,9 +223,9 @@ def _unblock(connection_id: int) -> None:
     facilities().records.calls.command("CLIENT", "UNBLOCK", connection_id)
 
 
-def _client() -> redis.asyncio.Redis:
+async def _client() -> redis.asyncio.Redis:
     return redis.asyncio.Redis.from_url(
-        switchyard_settings().broker_url,
+        await sync_to_async(server_url, thread_sensitive=False)(switchyard_settings().broker_url),
         retry=Retry(NoBackoff(), 0),
         single_connection_client=True,
         protocol=2,

@@ -232,6 +232,20 @@ def _iter_queue() -> None:
     assert list(iter_queue(queue)) == [1]
 
 
+@canary("`dramatiq.worker.CONSUMER_RESTART_DELAY_SECS`")
+def _restart_delay() -> None:
+    assert dramatiq.worker.CONSUMER_RESTART_DELAY_SECS == 3.0
+    assert "time.sleep(CONSUMER_RESTART_DELAY_SECS)" in inspect.getsource(dramatiq.worker.ConsumerThread.run)
+
+
+@canary("`Connection.connect_check_health`, `.on_connect_check_health`")
+def _connecting() -> None:
+    from redis import Connection
+
+    assert "self.connect_check_health" in inspect.getsource(Connection.connect)
+    assert "self.on_connect_check_health" in inspect.getsource(Connection.connect_check_health)
+
+
 @canary("`Connection._sock`")
 def _sock() -> None:
     from redis import Connection

@@ -14,6 +14,7 @@ from apps.platform.console.formatting import duration
 from apps.platform.operations.findings.finding import CHECK_BROKER, CHECK_DATABASE, Finding, FindingGroup
 from apps.platform.operations.timeouts import NoAnswer, TimedCall
 from broker.errors import BrokerError
+from broker.redis.sentinel_url import is_sentinel_url
 
 # Groups of the checks that ask a server for nothing but its state.
 SERVERS = ("broker", "database")
@@ -72,7 +73,12 @@ def _by_its_own_check(found: Finding, server: str) -> Finding:
 def copyable(found: Finding) -> Finding:
     """Return a finding whose ``valkey-cli`` command can be copied: with the server's address, never its password."""
     parts = urlsplit(switchyard_settings().broker_url)
-    address = f"-s {parts.path}" if parts.scheme == "unix" else '-u "$SWITCHYARD_BROKER_URL"'
+    if parts.scheme == "unix":
+        address = f"-s {parts.path}"
+    elif is_sentinel_url(parts.geturl()):  # valkey-cli knows no such address
+        address = "-h MASTER -p PORT"
+    else:
+        address = '-u "$SWITCHYARD_BROKER_URL"'
     return replace(found, next=found.next.replace("valkey-cli", f"valkey-cli {address}"))
 
 

@@ -23,6 +23,7 @@ from dramatiq.errors import ConnectionClosed
 
 from apps.platform.conf import declared_yard
 from apps.platform.workers.child.assignment import Assignment
+from apps.platform.workers.child.consumer_restarts import restart_soon
 from apps.platform.workers.child.memory_guard import MemoryGuard
 from apps.platform.workers.child.slot_tracking import SlotTracking, install
 from apps.platform.workers.child.stuck_messages import StuckMessages
@@ -199,6 +200,7 @@ def make_worker(assignment: Assignment, broker: Broker) -> dramatiq.Worker:
     """
     if not assignment.lanes:
         raise ValueError(f"pool {assignment.pool.name}: it serves no lane; name its queues in project/topology.py")
+    restart_soon()
     slots = assignment.slots
     worker = dramatiq.Worker(broker, queues=set(assignment.lanes), worker_threads=slots, worker_timeout=POLL_STOP_MS)
     worker.queue_prefetch = 1 if assignment.isolated else assignment.pool.prefetch or 2 * slots

@@ -1,0 +1,168 @@
+"""Master, replica and three sentinels on loopback, for tests of ``redis+sentinel://``."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from apps.platform.embedded.server import free_port
+from apps.platform.workers.shared.parent_death import die_with_parent
+from tests.chaos.server import ServerUnderTest
+from tests.waiting import wait_for
+
+NAME = "yard"
+CONFIGURATION = """port {port}
+bind 127.0.0.1
+dir {folder}
+logfile {folder}/sentinel.log
+sentinel monitor {name} 127.0.0.1 {master} 2
+sentinel down-after-milliseconds {name} {down_ms}
+sentinel failover-timeout {name} 5000
+sentinel parallel-syncs {name} 1
+{more}
+"""
+
+
+class Sentinel:
+    """One sentinel.
+
+    Args:
+        more: Further lines of its configuration.
+    """
+
+    def __init__(self, folder: Path, binary: Path, master: int, *, down_ms: int = 1_000, more: str = "") -> None:
+        self.folder, self.port = folder, free_port()
+        folder.mkdir()
+        file = folder / "sentinel.conf"
+        file.write_text(
+            CONFIGURATION.format(port=self.port, folder=folder, name=NAME, master=master, down_ms=down_ms, more=more)
+        )
+        self._process = subprocess.Popen(
+            [str(binary), str(file), "--sentinel"],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            preexec_fn=die_with_parent(signal.SIGTERM),
+        )
+        self.admin = redis.Redis(port=self.port, retry=Retry(NoBackoff(), 0), socket_timeout=2, protocol=2)
+        wait_for(self._answers, what="the sentinel answers")
+
+    def state(self) -> dict[str, Any]:
+        """Return what it knows of the master."""
+        with contextlib.suppress(redis.RedisError):
+            words = self.admin.execute_command("SENTINEL", "MASTER", NAME)
+            found: dict[str, Any] = words if isinstance(words, dict) else _fields(words)
+            return found
+        return {}
+
+    def _answers(self) -> bool:
+        try:
+            return bool(self.admin.ping())
+        except redis.AuthenticationError:
+            return True
+        except redis.ConnectionError:
+            return False
+
+    def signal(self, signum: signal.Signals) -> None:
+        """Send a signal to its process."""
+        self._process.send_signal(signum)
+
+    def close(self) -> None:
+        """Kill it."""
+        self.admin.close()
+        self._process.kill()
+        self._process.wait()
+
+
+class Watched:
+    """Two servers of which one is the master, and the sentinels that decide which.
+
+    Args:
+        down_ms: Milliseconds of silence after which a sentinel calls a server down.
+    """
+
+    def __init__(self, folder: Path, binary: Path, *, down_ms: int = 1_000) -> None:
+        self._folder, self._binary, self._down_ms = folder, binary, down_ms
+        self.servers = [ServerUnderTest(folder / f"server{number}", binary) for number in (1, 2)]
+        self.sentinels: list[Sentinel] = []
+
+    @property
+    def url(self) -> str:
+        """Address for clients."""
+        places = ",".join(f"127.0.0.1:{sentinel.port}" for sentinel in self.sentinels)
+        return f"redis+sentinel://{places}/{NAME}/0"
+
+    @property
+    def master(self) -> ServerUnderTest:
+        """The server that the first sentinel calls the master."""
+        return next(server for server in self.servers if server.port == self.master_port())
+
+    @property
+    def replica(self) -> ServerUnderTest:
+        """The other one."""
+        return next(server for server in self.servers if server.port != self.master_port())
+
+    def master_port(self) -> int:
+        """Return the port of the master, as the first sentinel says."""
+        return int(self.sentinels[0].state()["port"])
+
+    def fail_over(self) -> None:
+        """Have the sentinels make the replica the master, and wait until all of them say so."""
+        before = self.master_port()
+        self.sentinels[0].admin.execute_command("SENTINEL", "FAILOVER", NAME)
+        wait_for(lambda: all(int(s.state().get("port", before)) != before for s in self.sentinels), 20)
+
+    def wait_until_settled(self) -> None:
+        """Wait until each sentinel knows a master that is up, its replica in step, and the other sentinels."""
+        wait_for(lambda: all(_settled(sentinel.state()) for sentinel in self.sentinels), 60, what="sentinels agree")
+        wait_for(lambda: self._in_step(), 60, what="the replica is in step")
+
+    def _in_step(self) -> bool:
+        try:
+            found: Any = self.replica.admin.info("replication")
+            return str(found["role"]) == "slave" and found["master_link_status"] == "up"
+        except redis.RedisError:
+            return False
+
+    def __enter__(self) -> Watched:
+        with contextlib.ExitStack() as opened:
+            master, replica = (opened.enter_context(server) for server in self.servers)
+            for server in self.servers:
+                server.config_set("repl-diskless-sync-delay", 0)
+            replica.admin.execute_command("REPLICAOF", "127.0.0.1", str(master.port))
+            for number in range(3):
+                sentinel = Sentinel(
+                    self._folder / f"sentinel{number}", self._binary, master.port, down_ms=self._down_ms
+                )
+                opened.callback(sentinel.close)
+                self.sentinels.append(sentinel)
+            self.wait_until_settled()
+            self._opened = opened.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._opened.close()
+
+
+@contextlib.contextmanager
+def watched(folder: Path, binary: Path, *, down_ms: int = 1_000) -> Iterator[Watched]:
+    """Run servers and sentinels for the time of the block."""
+    with Watched(folder, binary, down_ms=down_ms) as servers:
+        yield servers
+
+
+def _fields(words: list[bytes]) -> dict[str, str]:
+    texts = [str(word, "utf-8") for word in words]
+    return dict(zip(texts[::2], texts[1::2], strict=True))
+
+
+def _settled(state: dict[str, Any]) -> bool:
+    flags = state.get("flags", "")
+    return flags == "master" and int(state["num-slaves"]) == 1 and int(state["num-other-sentinels"]) == 2
