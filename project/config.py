@@ -32,6 +32,8 @@ class Config:
     Values that are or may contain secrets are left out of ``repr``: debug pages and tracebacks show that.
 
     Args:
+        database_bounced: Whether ``database_url`` is that of a PgBouncer in transaction mode.
+        database_direct_url: Address of the database server itself, for migrations.
         library: Settings that the platform apps read.
     """
 
@@ -39,6 +41,8 @@ class Config:
     secret_key: str = field(repr=False)
     allowed_hosts: tuple[str, ...]
     database_url: str = field(repr=False)
+    database_bounced: bool
+    database_direct_url: str = field(repr=False)
     storage: StorageAddress
     smtp_url: str = field(repr=False)
     payment_secret: str = field(repr=False)
@@ -62,12 +66,15 @@ def load(environ: Mapping[str, str]) -> Config:
     secret_key = _secret(environ, "DJANGO_SECRET_KEY", debug=debug)
     hosts = _allowed_hosts(environ, debug=debug)
     declared = {"TOPOLOGY": TOPOLOGY, "CONFIGURE_LOGGING": True, "VARIABLES": VARIABLES}
+    bounced = _flag(environ, "DATABASE_BOUNCED", default=False)
     library = conf.read(declared, environ, debug=debug, base_dir=BASE_DIR, hosts=hosts)
     return Config(
         debug=debug,
         secret_key=secret_key,
         allowed_hosts=hosts,
-        database_url=_database_url(environ, library.state_dir),
+        database_url=_database_url("DATABASE_URL", environ.get("DATABASE_URL"), library.state_dir),
+        database_bounced=bounced,
+        database_direct_url=_direct_url(environ, library.state_dir, bounced=bounced),
         storage=_storage(environ, library.state_dir),
         smtp_url=_smtp_url(environ),
         payment_secret=_secret(environ, "SWITCHYARD_PAYMENT_SECRET", debug=debug),
@@ -77,17 +84,28 @@ def load(environ: Mapping[str, str]) -> Config:
     )
 
 
-def _database_url(environ: Mapping[str, str], state_dir: Path) -> str:
-    url = environ.get("DATABASE_URL") or f"sqlite:///{state_dir / 'db.sqlite3'}"
-    with_valid_port("DATABASE_URL", url)
+def _database_url(variable: str, value: str | None, state_dir: Path) -> str:
+    url = value or f"sqlite:///{state_dir / 'db.sqlite3'}"
+    with_valid_port(variable, url)
     try:
-        dj_database_url.parse(url)
+        pool = dj_database_url.parse(url).get("OPTIONS", {}).get("pool", 0)
     except ValueError as error:  # its words may quote a part of the password
         scheme, separator, _ = url.partition("://")
         fact = f"{scheme!r:.40} is no database" if separator else "is no URL"
-        remedy = "set DATABASE_URL to for example postgresql://user:password@host/name"
-        raise InvalidSetting("DATABASE_URL", fact, remedy) from error
+        remedy = f"set {variable} to for example postgresql://user:password@host/name"
+        raise InvalidSetting(variable, fact, remedy) from error
+    if type(pool) is not int:  # a whole number is read as one, "true" as a bool
+        fact = f"has pool={pool!r:.40}, which is no number of connections"
+        raise InvalidSetting(variable, fact, "write for example ?pool=10, or leave it out")
     return url
+
+
+def _direct_url(environ: Mapping[str, str], state_dir: Path, *, bounced: bool) -> str:
+    direct = environ.get("DATABASE_DIRECT_URL")
+    if bounced and not direct:
+        remedy = "set it to the address of the PostgreSQL server itself, which migrations use"
+        raise InvalidSetting("DATABASE_DIRECT_URL", "is not set, and DATABASE_BOUNCED=1", remedy)
+    return _database_url("DATABASE_DIRECT_URL", direct or environ.get("DATABASE_URL"), state_dir)
 
 
 def _flag(environ: Mapping[str, str], name: str, *, default: bool) -> bool:

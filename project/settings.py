@@ -6,13 +6,11 @@ import os
 import sys
 from urllib.parse import unquote, urlsplit
 
-import dj_database_url
-
 from apps import platform
 from apps.platform.console.page_folders import FOLDERS
 from apps.platform.files.declared import storage_of
 from broker.errors import SwitchyardError
-from project import login_lockout
+from project import database, login_lockout
 from project.config import BASE_DIR, load
 
 EX_CONFIG = 78
@@ -117,29 +115,13 @@ TEMPLATES = [
     }
 ]
 
-DATABASES = {"default": dj_database_url.parse(_CONFIG.database_url)}
-if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
-    DATABASES["default"]["ENGINE"] = "project.sqlite"
-    # IMMEDIATE acquires the write lock when a transaction begins: without it, writers that read first fail as "locked".
-    DATABASES["default"]["OPTIONS"] = {
-        "transaction_mode": "IMMEDIATE",
-        "timeout": 20,
-        "init_command": "PRAGMA journal_mode=WAL;PRAGMA synchronous=NORMAL;PRAGMA journal_size_limit=67108864",
-    }
-    # A file, not memory: tests share it between threads and processes, as the yard does.
-    DATABASES["default"]["TEST"] = {"NAME": str(SWITCHYARD.state_dir / "test.sqlite3")}
-elif DATABASES["default"]["ENGINE"].endswith("postgresql"):
-    # A server that vanished is noticed within 20 s, and a job that waits for a lock is retried later: nothing else ends
-    # such a wait but the kill of the whole child at the hard limit.
-    DATABASES["default"]["OPTIONS"] = {
-        "connect_timeout": 5,
-        "keepalives_idle": 10,
-        "keepalives_interval": 3,
-        "keepalives_count": 3,
-        "tcp_user_timeout": 20_000,
-        "options": "-c lock_timeout=5s",
-        **DATABASES["default"].get("OPTIONS", {}),
-    }
+DATABASES = {
+    "default": database.declared(
+        _CONFIG.database_direct_url if database.is_direct(sys.argv) else _CONFIG.database_url,
+        bounced=_CONFIG.database_bounced and not database.is_direct(sys.argv),
+        state_dir=SWITCHYARD.state_dir,
+    )
+}
 
 _VALIDATION = "django.contrib.auth.password_validation"
 AUTH_PASSWORD_VALIDATORS = [

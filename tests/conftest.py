@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import sys
 import uuid
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dramatiq
@@ -19,6 +21,7 @@ from dramatiq import Worker
 from dramatiq.asyncio import get_event_loop_thread, set_event_loop_thread
 from dramatiq.broker import Broker
 from hypothesis import settings as hypothesis_settings
+from pytest_django.plugin import blocking_manager_key
 
 from apps.platform.conf import declared_yard
 from apps.platform.wiring import build_yard
@@ -28,7 +31,8 @@ from broker.keys.keys import Keys
 from broker.redis.connections import connect
 from broker.redis_broker import RedisBroker
 from broker.topology import Yard
-from tests.environment import SERVER
+from tests.environment import PGBOUNCER, POSTGRES, SERVER
+from tests.on_both_databases import PATHS
 
 if TYPE_CHECKING:
     from tests.rabbit import RabbitServer
@@ -38,6 +42,33 @@ hypothesis_settings.register_profile("yard", deadline=None, derandomize=True, da
 hypothesis_settings.load_profile("yard")
 
 RunWorker = Callable[..., AbstractContextManager[Worker]]
+TESTS = Path(__file__).parent
+
+
+def pytest_collection(session: pytest.Session) -> None:
+    """Load the web's application before the modules that import it: on PostgreSQL its checks ask the database."""
+    if POSTGRES:
+        with session.config.stash[blocking_manager_key].unblock():
+            importlib.import_module("project.asgi")
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest applies -m
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark the tests of :mod:`tests.on_both_databases`, and leave out those about another database."""
+    paths = [TESTS / path for path in PATHS]
+    for item in items:
+        if any(item.path == path or path in item.path.parents for path in paths):
+            item.add_marker(pytest.mark.database)
+    if POSTGRES:
+        left_out = [item for item in items if item.get_closest_marker("sqlite")]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
+
+
+@pytest.fixture(scope="session")
+def django_db_keepdb() -> bool:
+    """Keep the database of the tests on a server that the run starts and removes: a bouncer holds connections to it."""
+    return POSTGRES is not None
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -160,4 +191,6 @@ def process_environment(valkey_url: str, request: pytest.FixtureRequest) -> dict
 def _database_url() -> str:
     from django.db import connection
 
+    if POSTGRES:
+        return (PGBOUNCER or POSTGRES).url_of(connection.settings_dict["NAME"])
     return f"sqlite:///{connection.settings_dict['NAME']}"

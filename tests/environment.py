@@ -1,4 +1,8 @@
-"""Loaded before Django's settings (``-p tests.environment``): a real Valkey and a state folder for the test run."""
+"""Loaded before Django's settings (``-p tests.environment``): a real Valkey and a state folder for the test run.
+
+``TEST_DATABASE=postgres`` runs the tests on a PostgreSQL of the run's own, ``TEST_DATABASE=pgbouncer`` through a
+PgBouncer in transaction mode; without it they run on an SQLite file.
+"""
 
 from __future__ import annotations
 
@@ -9,23 +13,41 @@ import tempfile
 from pathlib import Path
 
 from apps.platform.embedded.server import EmbeddedServer
+from tests.chaos.pgbouncer import PgBouncerUnderTest
+from tests.chaos.postgres import PostgresUnderTest
+
+DATABASES = ("sqlite", "postgres", "pgbouncer")
+DATABASE = os.environ.get("TEST_DATABASE") or DATABASES[0]
+if DATABASE not in DATABASES:
+    raise SystemExit(f"TEST_DATABASE: {DATABASE!r} is none of {', '.join(DATABASES)}; leave it out for sqlite")
 
 STATE_DIR = Path(tempfile.mkdtemp(prefix="switchyard-tests-"))
 SERVER = EmbeddedServer(STATE_DIR / "valkey").start()
 
 
+POSTGRES = None if DATABASE == "sqlite" else PostgresUnderTest().__enter__()
+PGBOUNCER = PgBouncerUnderTest(POSTGRES).__enter__() if POSTGRES and DATABASE == "pgbouncer" else None
+
+
 def _clean_up() -> None:
+    for server in (PGBOUNCER, POSTGRES):
+        if server:
+            server.remove()
     SERVER.stop()
     shutil.rmtree(STATE_DIR, ignore_errors=True)
 
 
 atexit.register(_clean_up)
 
-for variable in [name for name in os.environ if name.startswith(("SWITCHYARD_", "DJANGO_")) or name == "DATABASE_URL"]:
+for variable in [name for name in os.environ if name.startswith(("SWITCHYARD_", "DJANGO_", "DATABASE_"))]:
     if variable != "DJANGO_SETTINGS_MODULE":
         del os.environ[variable]
 os.environ["SWITCHYARD_STATE_DIR"] = str(STATE_DIR)
 os.environ["SWITCHYARD_BROKER_URL"] = SERVER.url
+if POSTGRES:
+    os.environ["DATABASE_URL"] = (PGBOUNCER or POSTGRES).url
+if POSTGRES and PGBOUNCER:
+    os.environ |= {"DATABASE_BOUNCED": "1", "DATABASE_DIRECT_URL": POSTGRES.url}
 os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(STATE_DIR / "metrics")
 # What `processes="cores"` stands for, on whatever machine.
 os.environ["SWITCHYARD_CORES"] = "2"

@@ -1,4 +1,4 @@
-"""Database connections of workers: checked around each message, in threads that opened one."""
+"""Database connections of workers: kept or pooled, checked around each message, closed before a fork."""
 
 from __future__ import annotations
 
@@ -6,9 +6,72 @@ import threading
 from typing import Any
 
 from asgiref.sync import SyncToAsync
+from django.db import connections
+from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 from django_dramatiq.middleware import DbConnectionsMiddleware
 from dramatiq.broker import Broker, MessageProxy
+
+from broker.topology import Yard
+
+CONNECTION_AGE_S = 60
+# One thread runs the queries of all async actors of a child.
+ASYNC_CONNECTIONS = 1
+
+
+# Of the web, whose requests each use one, and of scheduler, history writer, commands and shells.
+WEB_CONNECTIONS, SPARE_CONNECTIONS = 40, 10
+
+
+def planned_connections(yard: Yard, *, pooled: bool = False) -> int:
+    """Return the connections that all processes of a yard may open.
+
+    Each pool counts its children, those for isolated messages and a successor.
+
+    Args:
+        pooled: Whether a child has Django's pool, with room for async actors.
+    """
+    extra = ASYNC_CONNECTIONS if pooled else 0
+    pools = sum(pool.most_connections + pool.most_children * extra for pool in yard.pools)
+    return pools + WEB_CONNECTIONS + SPARE_CONNECTIONS
+
+
+def is_pooled(alias: str) -> bool:
+    """Return whether Django's pool keeps a database's connections."""
+    return bool(connections[alias].settings_dict.get("OPTIONS", {}).get("pool"))
+
+
+def keep_in_child(slots: int) -> None:
+    """Keep each slot's database connection from message to message, for a minute at most, or in Django's pool.
+
+    Django's default, a connection for each unit of work, would cost more here than the queries of many jobs. A
+    connection that died is replaced before the next message. A pool gets room for every slot and for async actors,
+    whatever its ``max_size`` is in other processes: a slot must not wait for another's connection. Django's log of
+    queries, 9,000 a connection, is switched off: a worker has no page that shows it.
+    """
+    BaseDatabaseWrapper.queries_limit = 0
+    for database in connections.settings.values():
+        database["CONN_HEALTH_CHECKS"] = True
+        options = database.get("OPTIONS", {})
+        if pool := options.get("pool"):
+            declared = {} if pool is True else pool
+            most = slots + ASYNC_CONNECTIONS
+            options["pool"] = declared | {"min_size": min(declared.get("min_size", 0), most), "max_size": most}
+        else:
+            database["CONN_MAX_AGE"] = CONNECTION_AGE_S
+
+
+def close_all() -> None:
+    """Close this thread's database connections, and Django's pools with those of all threads.
+
+    A child must not inherit any: both processes would talk on one socket, and a pool would hand the same connection to
+    each of them without an error.
+    """
+    connections.close_all()
+    for alias in connections:
+        if is_pooled(alias):
+            connection: Any = connections[alias]  # of PostgreSQL, whose class alone has a pool
+            connection.close_pool()
 
 
 class Connections(DbConnectionsMiddleware):

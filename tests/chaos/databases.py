@@ -31,8 +31,11 @@ from tests.chaos.ledger import Ledger
 from tests.waiting import wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
-TABLE = "CREATE TABLE IF NOT EXISTS chaos_row (id INTEGER GENERATED ALWAYS AS IDENTITY, job VARCHAR(60))"
-SQLITE_TABLE = "CREATE TABLE IF NOT EXISTS chaos_row (id INTEGER PRIMARY KEY, job VARCHAR(60))"
+TABLE = (
+    "CREATE TABLE IF NOT EXISTS chaos_row (id INTEGER GENERATED ALWAYS AS IDENTITY, job VARCHAR(60), "
+    "process INTEGER, backend INTEGER DEFAULT pg_backend_pid())"
+)
+SQLITE_TABLE = "CREATE TABLE IF NOT EXISTS chaos_row (id INTEGER PRIMARY KEY, job VARCHAR(60), process INTEGER)"
 
 
 class DatabaseYard:

@@ -46,7 +46,11 @@ class PostgresUnderTest:
     @property
     def url(self) -> str:
         """Address for Django."""
-        return f"postgresql://yard@127.0.0.1:{self.port}/postgres"
+        return self.url_of("postgres")
+
+    def url_of(self, database: str) -> str:
+        """Return the address of one of its databases."""
+        return f"postgresql://yard@127.0.0.1:{self.port}/{database}"
 
     def start(self) -> None:
         """Start it on its data; return when it answers."""
@@ -112,6 +116,10 @@ class PostgresUnderTest:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.remove()
+
+    def remove(self) -> None:
+        """Stop it and remove its data."""
         self.stop()
         shutil.rmtree(self._folder, ignore_errors=True)
 

@@ -223,10 +223,12 @@ def test_a_dead_letter_gets_its_row_over_a_connection_that_postgres_cut(
     assert "dead letter has no row yet" not in postgres_yard.log()
 
 
+@pytest.mark.parametrize("query", ["", pytest.param("?pool=4", id="pooled")])
 def test_no_process_has_another_ones_connection_to_postgres(
-    postgres_yard: DatabaseYard, postgres: PostgresUnderTest
+    query: str, postgres: PostgresUnderTest, yard_on: Any
 ) -> None:
-    yard = postgres_yard
+    yard = yard_on(postgres.url + query)
+    postgres.execute("TRUNCATE chaos_row")
     fresh = connections_of(yard, postgres.port)
     yard.wait_for_completed(yard.send_rows(120, kinds=KINDS))
 
@@ -235,6 +237,10 @@ def test_no_process_has_another_ones_connection_to_postgres(
     assert len(used) >= len(KINDS)
     for found in (fresh, used):
         assert len(set(found)) == len(found), "two processes share a connection"
+    processes = "SELECT count(DISTINCT process) FROM chaos_row"
+    shared = "SELECT backend FROM chaos_row GROUP BY backend HAVING count(DISTINCT process) > 1"
+    assert postgres.execute(processes)[0][0] >= len(KINDS)
+    assert postgres.execute(shared) == [], "two processes used one backend"
 
 
 def connections_of(yard: DatabaseYard, port: int) -> list[int]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from broker.pool import SUPERVISOR_BYTES, Pool, PoolKind
-from broker.topology import Yard
 
 MIB = 2**20
 # For a child without ``memory_limit_bytes``.
@@ -19,8 +18,6 @@ SCHEDULER_MIB = 256
 HISTORY_MIB = 384
 BROKER_MIB, BROKER_DATA_MIB = 768, 512
 DATABASE_MIB = 1024
-WEB_DATABASE_CONNECTIONS = 40
-SPARE_DATABASE_CONNECTIONS = 10
 
 
 def memory_mib(pool: Pool) -> int:
@@ -40,9 +37,3 @@ def cpus(pool: Pool) -> float:
 def pids(pool: Pool) -> int:
     """Return how many processes and threads a pool may have."""
     return 64 + (pool.children + pool.most_isolated) * 32 + 2 * (pool.children + 1) * pool.slots
-
-
-def database_connections(yard: Yard) -> int:
-    """Return the connections that the database must offer: every pool's share, the web's, and a reserve."""
-    pools = sum(pool.most_connections for pool in yard.pools)
-    return pools + WEB_DATABASE_CONNECTIONS + SPARE_DATABASE_CONNECTIONS

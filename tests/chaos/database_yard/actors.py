@@ -19,7 +19,7 @@ LEDGER = Ledger(os.environ["CHAOS_LEDGER"])
 
 def write(job: str) -> None:
     with transaction.atomic(), connection.cursor() as cursor:
-        cursor.execute("INSERT INTO chaos_row (job) VALUES (%s)", [job])
+        cursor.execute("INSERT INTO chaos_row (job, process) VALUES (%s, %s)", [job, os.getpid()])
 
 
 def work(job: str, ms: int = 0) -> None:

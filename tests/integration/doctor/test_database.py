@@ -42,10 +42,12 @@ def other_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_migrated_database_is_told_with_its_figures() -> None:
     findings = look()
 
-    assert set(of(findings, "ok")) == {"server", "lock", "migrations"}
+    third = {"lock"} if connection.vendor == "sqlite" else {"connections", "connections_few"}
+    assert {"server", "migrations"} < {finding.code for finding in findings} <= {"server", "migrations"} | third
     assert len(findings) == 3
 
 
+@pytest.mark.sqlite
 def test_an_unmigrated_database_is_an_error_with_the_first_migration(other_file: Path) -> None:
     other_file.touch()
 
@@ -55,11 +57,13 @@ def test_an_unmigrated_database_is_an_error_with_the_first_migration(other_file:
     assert found.next == "manage.py migrate"
 
 
+@pytest.mark.sqlite
 def test_a_file_that_is_not_there_is_an_error_and_is_not_made(other_file: Path) -> None:
     assert list(of(look(), "error")) == ["unmigrated"]
     assert not other_file.exists()
 
 
+@pytest.mark.sqlite
 def test_a_writers_lock_that_is_never_free_is_an_error() -> None:
     with contextlib.closing(sqlite3.connect(connection.settings_dict["NAME"], isolation_level=None)) as holder:
         holder.execute("BEGIN IMMEDIATE")
@@ -98,7 +102,7 @@ def on_postgres(postgres: PostgresUnderTest, monkeypatch: pytest.MonkeyPatch) ->
 def test_postgres_without_room_for_all_pools_is_a_warning(on_postgres: Any) -> None:
     found = of(look(), "warning")["connections_few"]
 
-    assert "all pools may open" in found.seen and "for isolated runs" in found.seen
+    assert "all processes may open" in found.seen and "for isolated runs" in found.seen
     assert "max_connections" in found.next
 
 

@@ -16,10 +16,9 @@ from django.db import connection, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 
-from apps.platform.deployment.sizes import SPARE_DATABASE_CONNECTIONS, WEB_DATABASE_CONNECTIONS
+from apps.platform.database_connections import CONNECTION_AGE_S, SPARE_CONNECTIONS, WEB_CONNECTIONS
 from apps.platform.jobs.queries import find_job
 from apps.platform.jobs.services import submit
-from apps.platform.workers.child.main import CONNECTION_AGE_S
 from broker.interface import Facilities
 from broker.topology import MOST_ALONE
 from tests.conftest import RunWorker
@@ -168,6 +167,6 @@ def test_figures_of_the_page_are_those_of_the_yard(row: tuple[str, ...]) -> None
 def test_numbers_of_the_page_are_those_of_the_code() -> None:
     assert len(ROWS) == 3
     assert f"`CONN_MAX_AGE` is {CONNECTION_AGE_S} s" in PAGE
-    assert f"and {WEB_DATABASE_CONNECTIONS + SPARE_DATABASE_CONNECTIONS} for the web and to spare" in PAGE
+    assert f"and {WEB_CONNECTIONS + SPARE_CONNECTIONS} for the web and to spare" in PAGE
     assert (MOST_ALONE["threads"], MOST_ALONE["processes"], MOST_ALONE["gevent"]) == (4, 4, 2)
     assert "and 4 (greenlets: 2) in children" in PAGE

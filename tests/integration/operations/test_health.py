@@ -75,7 +75,7 @@ def test_database_that_is_away_is_named_without_its_name(
     facilities: Facilities, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name: Any = connection.settings_dict["NAME"]
-    monkeypatch.setitem(connection.settings_dict, "NAME", "/nowhere/canary.sqlite3")
+    monkeypatch.setitem(connection.settings_dict, "NAME", "/nowhere/canary")
     try:
         answer = Client().get("/readyz")
     finally:

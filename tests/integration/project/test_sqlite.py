@@ -48,7 +48,7 @@ def connected(file: Path) -> DatabaseWrapper:
     return connection
 
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.sqlite]
 both = pytest.mark.parametrize("statement", [begin, write])
 Statement = Callable[[DatabaseWrapper], None]
 

@@ -153,8 +153,13 @@ def restore(valkey: redis.Redis, state: dict[bytes, bytes]) -> None:
 
 
 def changed_rows() -> int:
+    """Return the rows that this test's transaction has changed so far."""
     connection.ensure_connection()
-    return int(connection.connection.total_changes)
+    if connection.vendor == "sqlite":
+        return int(connection.connection.total_changes)
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT sum(n_tup_ins + n_tup_upd + n_tup_del) FROM pg_stat_xact_user_tables")
+        return int(cursor.fetchone()[0])
 
 
 @pytest.mark.parametrize(("route", "row"), REQUESTS, ids=named)

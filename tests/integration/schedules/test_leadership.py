@@ -8,6 +8,7 @@ import threading
 import time
 
 import pytest
+from django.db import connections
 
 from apps.platform.leadership import Leadership
 from apps.platform.schedules.maintenance import MaintenanceTask
@@ -70,11 +71,17 @@ def test_a_lease_that_cannot_be_renewed_in_time_is_refused(lease_s, renew_s, fac
         Leadership(facilities.records.calls, facilities.records.keys, lease_s=lease_s, renew_s=renew_s)
 
 
+def run_and_close(scheduler, stop):
+    """Run a scheduler in a thread of the test, whose connections to the database end with it."""
+    scheduler.run(stop)
+    connections.close_all()
+
+
 @pytest.mark.django_db(transaction=True)
 def test_a_scheduler_stops_at_once_and_lets_go(yard):
     yard.declare()
     stop, scheduler = threading.Event(), yard.scheduler()
-    thread = threading.Thread(target=scheduler.run, args=(stop,))
+    thread = threading.Thread(target=run_and_close, args=(scheduler, stop))
     thread.start()
     wait_for(scheduler.leadership.held)
 
@@ -101,7 +108,7 @@ def test_maintenance_tasks_run_while_leading_go_on_after_a_failure_and_end_with_
 
     tasks = [MaintenanceTask("fails", 0.01, fails), MaintenanceTask("works", 0.01, lambda: done.append("worked"))]
     stop, scheduler = threading.Event(), yard.scheduler(maintenance_tasks=tasks)
-    thread = threading.Thread(target=scheduler.run, args=(stop,))
+    thread = threading.Thread(target=run_and_close, args=(scheduler, stop))
     thread.start()
 
     wait_for(lambda: done.count("tried") > 3 and done.count("worked") > 3)
@@ -123,7 +130,7 @@ def test_who_stands_by_runs_no_maintenance_tasks(yard):
     steps = []
     step = scheduler.step
     scheduler.step = lambda: (step(), steps.append(1))
-    thread = threading.Thread(target=scheduler.run, args=(stop,))
+    thread = threading.Thread(target=run_and_close, args=(scheduler, stop))
     thread.start()
 
     wait_for(lambda: len(steps) > 10)

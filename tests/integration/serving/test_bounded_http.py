@@ -284,6 +284,7 @@ def test_slow_readers_of_a_file_hold_no_place_of_a_request(web: WebProcess) -> N
     assert statuses == [200] * 5
 
 
+@pytest.mark.sqlite
 def test_a_database_that_is_moved_away_is_missed_and_not_made_again(web: WebProcess) -> None:
     database, away = web.folder / "db.sqlite3", web.folder / "away.sqlite3"
     assert web.request("GET", "/readyz")[0] == 200

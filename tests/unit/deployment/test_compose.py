@@ -10,6 +10,7 @@ import pytest
 import yaml
 from django.conf import settings
 
+from apps.platform.database_connections import SPARE_CONNECTIONS, WEB_CONNECTIONS, planned_connections
 from apps.platform.default_topology import DEFAULT_YARD
 from apps.platform.deployment import compose, sizes
 from apps.platform.deployment.rendered_files import COMPOSE_FILE, render
@@ -125,10 +126,10 @@ def test_pool_of_cores_is_rendered_for_a_number_of_cores_and_other_pools_are_not
 
 
 def test_database_offers_what_all_pools_and_the_web_may_open() -> None:
-    spare = sizes.WEB_DATABASE_CONNECTIONS + sizes.SPARE_DATABASE_CONNECTIONS
+    spare = WEB_CONNECTIONS + SPARE_CONNECTIONS
 
     vans = VANS.total_slots + VANS.slots + MOST_ALONE["processes"]
-    assert sizes.database_connections(YARD) == vans + 2 + spare
+    assert planned_connections(YARD) == vans + 2 + spare
     assert SPARE.database_connections == 2
 
 

@@ -152,6 +152,7 @@ def compares_without_case(transactional_db):
     connection.close()
 
 
+@pytest.mark.sqlite
 @pytest.mark.parametrize("address", ["g\u0131na@mail.example", "gina@ma\u0131l.example", "gina@\u017fhop.example"])
 def test_an_address_that_only_looks_like_the_accounts_is_not_its(address, compares_without_case):
     User.objects.create_user("gina", address.replace("\u0131", "i").replace("\u017f", "s"), "old password 1")

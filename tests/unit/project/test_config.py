@@ -32,6 +32,17 @@ def test_development_needs_nothing() -> None:
     assert config.database_url.endswith("db.sqlite3")
 
 
+def test_a_bouncer_needs_the_address_of_its_server() -> None:
+    server = "postgres://u:p@server/yard"
+
+    with pytest.raises(InvalidSetting, match="DATABASE_DIRECT_URL: is not set, and DATABASE_BOUNCED=1"):
+        load({**GOOD, "DATABASE_BOUNCED": "1"})
+    config = load({**GOOD, "DATABASE_BOUNCED": "1", "DATABASE_DIRECT_URL": server})
+
+    assert (config.database_bounced, config.database_direct_url) == (True, server)
+    assert load(GOOD).database_direct_url == GOOD["DATABASE_URL"]
+
+
 def test_a_complete_production_environment_is_taken() -> None:
     config = load(GOOD)
 
@@ -58,6 +69,10 @@ def test_a_complete_production_environment_is_taken() -> None:
             r"is no URL; set DATABASE_URL to for example postgresql://user:password@host/name",
         ),
         ("DATABASE_URL", "postgre://u:p@db/yard", "'postgre' is no database; set DATABASE_URL to"),
+        ("DATABASE_URL", "postgresql://u:p@db/yard?pool=auto", "has pool='auto', which is no number of connections"),
+        ("DATABASE_URL", "postgresql://u:p@db/yard?pool=true", "which is no number of connections"),
+        ("DATABASE_BOUNCED", "yes", "neither 0 nor 1"),
+        ("DATABASE_DIRECT_URL", "postgre://u:p@db/yard", "'postgre' is no database; set DATABASE_DIRECT_URL to"),
         ("SWITCHYARD_PAYMENT_SECRET", "", "is not set"),
         ("DJANGO_DEBUG", "yes", "neither 0 nor 1"),
         ("SWITCHYARD_LOG_FORMAT", "xml", "'xml'"),

@@ -13,9 +13,11 @@ from django.db.migrations.executor import MigrationExecutor
 
 from apps.platform.conf import declared_yard
 from apps.platform.console.formatting import counted
+from apps.platform.database_connections import is_pooled, planned_connections
 from apps.platform.database_lock import LockHolder, sqlite_writer
 from apps.platform.operations.findings.finding import CHECK_DATABASE, LOOK_AT_WORKERS, Finding, FindingGroup
-from apps.platform.workers.checks.database import made_before
+from apps.platform.workers.checks.bounced import is_bounced
+from apps.platform.workers.checks.database import RESERVED, connections_allowed, made_before, undeclared_bouncer
 
 GROUP = FindingGroup("database")
 SLOW_MS = 50.0
@@ -42,6 +44,8 @@ def look() -> Iterator[Finding]:
     if connection.vendor == "sqlite":
         yield from _writer_lock()
     if connection.vendor == "postgresql":
+        yield from _bouncer()
+        yield from _lock_timeout()
         yield from _connections()
         yield from _blocked()
         yield from _idle_in_transaction()
@@ -138,15 +142,15 @@ def _locked(name: str, before: LockHolder | None, after: LockHolder | None) -> F
 
 
 def _connections() -> Iterator[Finding]:
-    [(allowed,)] = _rows(
-        "SELECT current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int"
-    )
+    allowed = connections_allowed(connection)
     [(used,)] = _rows("SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'")
-    needed = sum(pool.most_connections for pool in declared_yard().pools)
+    bounced = is_bounced(connection.alias)
+    needed = planned_connections(declared_yard(), pooled=is_pooled(connection.alias))
     isolated = sum(pool.most_running - pool.total_slots for pool in declared_yard().pools)
     seen = (
-        f"{used} of {counted(allowed, 'connection')} {'is' if used == 1 else 'are'} open; all pools may open {needed} "
-        f"({isolated} of them for isolated runs and children that replace another)"
+        f"{used} of {counted(allowed, 'connection')} {'is' if used == 1 else 'are'} open; all processes may open "
+        f"{needed} ({isolated} of them for isolated runs and children that replace another)"
+        f"{', through a bouncer that shares its own' if bounced else ''}"
     )
     if used >= NEARLY_ALL * allowed:
         cause = "More processes than planned for, or connections that are never closed"
@@ -154,12 +158,31 @@ def _connections() -> Iterator[Finding]:
         yield GROUP.finding(
             "error" if used >= allowed else "warning", "connections_used", seen, cause, f'psql -c "{step}"'
         )
-    elif needed >= allowed:
-        cause = "max_connections was not raised with the pools; the web needs connections as well"
-        step = f"Set max_connections to {needed + 50} or more and restart the server, or reduce the slots of pools"
+    elif needed > allowed and not bounced:
+        cause = "max_connections was not raised with the pools"
+        step = (
+            f"Set max_connections to {needed + RESERVED} or more and restart the server, reduce the slots of pools, or "
+            "put PgBouncer before it"
+        )
         yield GROUP.warning("connections_few", seen, cause, step)
     else:
         yield GROUP.ok("connections", seen)
+
+
+def _bouncer() -> Iterator[Finding]:
+    for message in undeclared_bouncer(connection.alias):
+        cause = "DATABASE_URL names a bouncer, and DATABASE_BOUNCED is not set"
+        yield GROUP.error(str(message.id), f"the database {message.msg}", cause, str(message.hint))
+
+
+def _lock_timeout() -> Iterator[Finding]:
+    """Warn of a bounced database without a limit: a process sets its own only where it may send start-up options."""
+    [(limit_ms,)] = _rows("SELECT setting::int FROM pg_settings WHERE name = 'lock_timeout'")
+    if limit_ms == 0 and is_bounced(connection.alias):
+        user = connection.settings_dict["USER"]
+        seen = "a query waits for a lock without a limit (lock_timeout is 0)"
+        cause = "The bouncer refuses the timeout as a start-up option, and the role has none"
+        yield GROUP.warning("endless_locks", seen, cause, f"psql -c \"ALTER ROLE {user} SET lock_timeout = '5s'\"")
 
 
 def _blocked() -> Iterator[Finding]:

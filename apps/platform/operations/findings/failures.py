@@ -111,6 +111,10 @@ def database_away(group: FindingGroup, error: Exception) -> Finding:
             "DATABASE_URL is wrong, or the database was never created",
         )
         return group.error("refused", seen, cause, "createdb, with the name of DATABASE_URL")
+    if "unsupported startup parameter" in message:
+        seen, cause = "a bouncer stands before the server and refuses our options", "DATABASE_BOUNCED is not set"
+        step = "Set DATABASE_BOUNCED=1, and DATABASE_DIRECT_URL to the server itself for migrations"
+        return group.error("bounced", seen, cause, step)
     if "no such table" in message or isinstance(error, ProgrammingError):
         seen, cause = (
             "tables are missing",

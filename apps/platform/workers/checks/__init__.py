@@ -20,6 +20,7 @@ from apps.platform.conf import declared_yard, switchyard_settings
 from apps.platform.workers.checks import (
     actors,
     argument_types,
+    bounced,
     database,
     environment,
     http_clients,
@@ -46,8 +47,10 @@ def register_all() -> None:
     register(yard_is_sound, TAG)
     register(actors_are_sound, TAG)
     register(clients_have_time_limits, TAG)
+    register(bouncer_is_allowed_for, TAG)
     register(server_keeps_work, TAG, Tags.database)
     register(database_is_of_this_release, TAG, Tags.database)
+    register(database_has_room, TAG, Tags.database)
     register(server_keeps_work_deployed, TAG, deploy=True)
 
 
@@ -91,6 +94,20 @@ def server_keeps_work(app_configs: Apps, databases: Databases = None, **options:
 def database_is_of_this_release(app_configs: Apps, databases: Databases = None, **options: Any) -> list[CheckMessage]:
     """Check that no database predates the present table names, but only when databases are checked."""
     return [message for alias in databases or () for message in database.made_before(alias)]
+
+
+def bouncer_is_allowed_for(app_configs: Apps, **options: Any) -> list[CheckMessage]:
+    """Check that nothing needs a session of its own where PgBouncer in transaction mode stands before the database."""
+    return bounced.forbidden_options() + bounced.session_state()
+
+
+def database_has_room(app_configs: Apps, databases: Databases = None, **options: Any) -> list[CheckMessage]:
+    """Check the server's limit of connections and a bouncer before it, but only when databases are checked."""
+    return [
+        message
+        for alias in databases or ()
+        for message in database.undeclared_bouncer(alias) + database.too_few_connections(alias)
+    ]
 
 
 def server_keeps_work_deployed(app_configs: Apps, databases: Databases = None, **options: Any) -> list[CheckMessage]:

@@ -1,17 +1,25 @@
-"""Check that the database was made by this release's migrations."""
+"""Checks that ask the database: made by this release's migrations, room for every process, a bouncer as declared."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
-from django.core.checks import CheckMessage, Error
+from django.core.checks import CheckMessage, Error, Warning
 from django.db import DatabaseError, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations.recorder import MigrationRecorder
 
+from apps.platform.conf import declared_yard
+from apps.platform.database_connections import is_pooled, planned_connections
+from apps.platform.workers.checks.bounced import is_bounced
+
+T = TypeVar("T")
+# Connections that PostgreSQL keeps for superusers, by default.
+RESERVED = 3
 # Migrations of the time when tables had names without "switchyard_"; a project's own apps have none of these names.
 REPLACED = frozenset(
     {
@@ -30,7 +38,7 @@ def made_before(alias: str) -> list[CheckMessage]:
     connection = connections[alias]
     if connection.vendor == "sqlite" and not _file_exists(connection):
         return []
-    if REPLACED.isdisjoint(_applied_migrations(alias)):
+    if REPLACED.isdisjoint(_asked(_read_migrations, connection) or ()):
         return []
     return [
         Error(
@@ -42,27 +50,84 @@ def made_before(alias: str) -> list[CheckMessage]:
     ]
 
 
-def _applied_migrations(alias: str) -> Collection[tuple[str, str]]:
-    """Return the migrations that a database has; none when it does not answer."""
+def undeclared_bouncer(alias: str) -> list[CheckMessage]:
+    """E025: a bouncer stands before a database whose settings are those of a server."""
+    connection = connections[alias]
+    if connection.vendor != "postgresql" or is_bounced(alias) or not _asked(bouncer_answers, connection):
+        return []
+    return [
+        Error(
+            "is reached through a bouncer such as PgBouncer, and its settings are those of a server: cursors and "
+            "session settings would belong to connections that other clients get next",
+            hint="Set DATABASE_BOUNCED=1 (in other projects DISABLE_SERVER_SIDE_CURSORS), or name the server itself.",
+            obj=f"database {alias}",
+            id="switchyard.E025",
+        )
+    ]
+
+
+def too_few_connections(alias: str) -> list[CheckMessage]:
+    """W010: all processes of the yard may open more connections than the server allows; a bouncer shares its own."""
+    connection = connections[alias]
+    if connection.vendor != "postgresql" or is_bounced(alias):
+        return []
+    allowed = _asked(connections_allowed, connection)
+    planned = planned_connections(declared_yard(), pooled=is_pooled(alias))
+    if allowed is None or planned <= allowed:
+        return []
+    return [
+        Warning(
+            f"allows {allowed} connections, and all processes may open {planned}",
+            hint=f"Set max_connections to {planned + RESERVED} or more and restart the server, reduce the slots of "
+            "pools, or put PgBouncer before it.",
+            obj=f"database {alias}",
+            id="switchyard.W010",
+        )
+    ]
+
+
+def connections_allowed(connection: BaseDatabaseWrapper) -> int:
+    """Return how many connections a PostgreSQL gives to users without special rights."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int"
+        )
+        return int(cursor.fetchone()[0])
+
+
+def bouncer_answers(connection: BaseDatabaseWrapper) -> bool:
+    """Return whether a bouncer stands before a PostgreSQL: the connection names another backend than the queries do."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_backend_pid()")
+        pid = int(cursor.fetchone()[0])
+    return connection.connection is not None and connection.connection.info.backend_pid != pid
+
+
+def _asked(question: Callable[[BaseDatabaseWrapper], T], connection: BaseDatabaseWrapper) -> T | None:
+    """Return the answer of a database, or ``None`` when it gives none."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return _read_migrations(alias)
+        return _ask(question, connection.alias)
     # uvicorn loads the application inside its event loop, where Django refuses to use a connection.
     with ThreadPoolExecutor(max_workers=1) as executor:
-        return executor.submit(_read_migrations, alias).result()
+        return executor.submit(_ask, question, connection.alias).result()
 
 
-def _read_migrations(alias: str) -> Collection[tuple[str, str]]:
-    connection = connections[alias]
+def _ask(question: Callable[[BaseDatabaseWrapper], T], alias: str) -> T | None:
+    connection = connections[alias]  # of this thread
     was_open = connection.connection is not None
     try:
-        return MigrationRecorder(connection).applied_migrations()
+        return question(connection)
     except DatabaseError:
-        return ()
+        return None
     finally:
         if not was_open:
             connection.close()  # no process that is forked later inherits it
+
+
+def _read_migrations(connection: BaseDatabaseWrapper) -> Collection[tuple[str, str]]:
+    return MigrationRecorder(connection).applied_migrations()
 
 
 def set_aside(connection: BaseDatabaseWrapper) -> str:

@@ -14,13 +14,12 @@ from functools import partial
 from typing import Any, TextIO
 
 import dramatiq
-from django.db import connections
-from django.db.backends.base.base import BaseDatabaseWrapper
 from django.utils.module_loading import import_string
 from dramatiq.broker import Broker, MessageProxy
 from dramatiq.common import iter_queue
 from dramatiq.errors import ConnectionClosed
 
+from apps.platform import database_connections
 from apps.platform.conf import declared_yard
 from apps.platform.workers.child.assignment import Assignment
 from apps.platform.workers.child.consumer_restarts import restart_soon
@@ -44,7 +43,6 @@ BEAT_S = 0.5
 EX_LEFT_WORK = 3
 # Time that an idle isolated child stays up, so that the next suspect does not wait for a start.
 ISOLATED_IDLE_S = 10.0
-CONNECTION_AGE_S = 60
 
 # How soon an idle thread notices that it should stop.
 POLL_STOP_MS = 500
@@ -74,7 +72,7 @@ def serve(assignment: Assignment, row: ChildRow, *, parent_pid: int) -> int:
     barrier = facilities(broker).barrier
     barrier.finished = row
     barrier.worker_place = barrier.worker_place._replace(pool=assignment.pool.name, worker=assignment.child)
-    keep_database_connections()
+    database_connections.keep_in_child(assignment.slots)
     if assignment.pool.nice:
         os.nice(assignment.pool.nice)
     for lane in assignment.lanes:
@@ -213,19 +211,6 @@ def all_work(worker: dramatiq.Worker) -> bool:
     if ended:
         logger.error("%s ended by an exception; this child drains, to be started again", ", ".join(ended))
     return not ended
-
-
-def keep_database_connections() -> None:
-    """Keep each slot's database connections from message to message, for a minute at most.
-
-    Django's default, a connection for each unit of work, would cost more here than the queries of many jobs. A
-    connection that died is replaced before the next message. Django's log of queries, 9,000 a connection, is switched
-    off: a worker has no page that shows it.
-    """
-    BaseDatabaseWrapper.queries_limit = 0
-    for database in connections.settings.values():
-        database["CONN_MAX_AGE"] = CONNECTION_AGE_S
-        database["CONN_HEALTH_CHECKS"] = True
 
 
 def drain(worker: dramatiq.Worker, slots: SlotTracking, row: ChildRow, signals: SignalPipe, grace_s: float) -> int:

@@ -16,6 +16,7 @@ import psutil
 from django.db import connections
 from setproctitle import setproctitle
 
+from apps.platform import database_connections
 from apps.platform.conf import switchyard_settings
 from apps.platform.workers.shared.parent_death import die_with_parent
 from apps.platform.workers.shared.patching import reinit_after_fork
@@ -39,7 +40,7 @@ def fork(run: Callable[[], int], *, title: str, close_inherited: Iterable[Callab
         close_inherited: Called in the child first, to close what belongs to the parent alone (sockets, selectors).
     """
     # A connection must not be shared: both sides would talk on one socket, and SQLite's locks break.
-    connections.close_all()
+    database_connections.close_all()
     end_with_parent = die_with_parent(signal.SIGKILL)
     # A signal for the child must not run the parent's handlers, nor kill it before it can drain: signals stay blocked
     # until the child has its own SignalPipe, in an executed child too.

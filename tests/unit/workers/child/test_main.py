@@ -7,15 +7,19 @@ import logging.handlers
 from collections.abc import Iterator
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.conf import settings
 from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.utils import ConnectionHandler
 from dramatiq.brokers.stub import StubBroker
 
+from apps.platform import database_connections
+from apps.platform.database_connections import keep_in_child
 from apps.platform.workers.child.assignment import Assignment, read_assignment
-from apps.platform.workers.child.main import copy_log, keep_database_connections, make_worker
+from apps.platform.workers.child.main import copy_log, make_worker
 from apps.platform.workers.shared.child_table import ChildTable
 from broker.topology import Pool
 
@@ -70,12 +74,35 @@ def test_a_child_keeps_its_connections_but_no_log_of_queries(monkeypatch: pytest
         monkeypatch.setitem(connections.settings["default"], name, connections.settings["default"][name])
     monkeypatch.setattr(BaseDatabaseWrapper, "queries_limit", BaseDatabaseWrapper.queries_limit)
 
-    keep_database_connections()
+    keep_in_child(slots=4)
 
     connection = connections.create_connection("default")
     assert connection.settings_dict["CONN_MAX_AGE"] > 0
     assert connection.settings_dict["CONN_HEALTH_CHECKS"] is True
     assert connection.queries_log.maxlen == 0
+
+
+@pytest.mark.parametrize(
+    ("declared", "kept"),
+    [
+        (True, {"min_size": 0, "max_size": 5}),
+        ({"min_size": 8, "max_size": 8, "timeout": 2}, {"min_size": 5, "max_size": 5, "timeout": 2}),
+        ({"max_size": 2}, {"min_size": 0, "max_size": 5}),
+    ],
+)
+def test_a_childs_pool_has_room_for_each_slot_and_for_async_actors(
+    declared: Any, kept: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = {"ENGINE": "django.db.backends.postgresql", "NAME": "yard", "OPTIONS": {"pool": declared}}
+    handler = ConnectionHandler({"default": database})
+    monkeypatch.setattr(database_connections, "connections", handler)
+    monkeypatch.setattr(BaseDatabaseWrapper, "queries_limit", BaseDatabaseWrapper.queries_limit)
+
+    keep_in_child(slots=4)
+
+    found = handler.settings["default"]
+    assert found["OPTIONS"]["pool"] == kept
+    assert (found["CONN_MAX_AGE"], found["CONN_HEALTH_CHECKS"]) == (0, True)
 
 
 @pytest.fixture

@@ -1,0 +1,113 @@
+"""A PgBouncer in transaction mode before a PostgreSQL under test."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import psycopg
+
+from apps.platform.embedded.server import free_port
+from apps.platform.workers.shared.parent_death import die_with_parent
+from benchmarks.postgres import postgres_account
+from tests.chaos.postgres import PostgresUnderTest
+from tests.waiting import wait_for
+
+INI = """\
+[databases]
+* = host=127.0.0.1 port={server} user=yard
+[pgbouncer]
+listen_addr = 127.0.0.1
+listen_port = {port}
+unix_socket_dir =
+auth_type = any
+auth_file = {users}
+pool_mode = transaction
+default_pool_size = {size}
+max_client_conn = 500
+ignore_startup_parameters = {ignored}
+logfile =
+pidfile =
+"""
+FOLDER_OF_DEBIAN = "/usr/sbin"
+
+
+class PgBouncerUnderTest:
+    """A PgBouncer on loopback. It passes clients of every database on to the same database of ``server``.
+
+    It ends with the thread that starts it.
+
+    Args:
+        size: Connections to the server for each database; a client's next transaction may run on any of them.
+        ignored: Start-up parameters that it accepts and ignores; by default it refuses unknown ones.
+    """
+
+    def __init__(self, server: PostgresUnderTest, *, size: int = 10, ignored: str = "") -> None:
+        program = shutil.which("pgbouncer") or shutil.which("pgbouncer", path=FOLDER_OF_DEBIAN)
+        if program is None:
+            raise RuntimeError("PgBouncer is not here; run: sudo apt install pgbouncer")
+        self._program, self.port = program, free_port()
+        self._folder = Path(tempfile.mkdtemp(prefix="switchyard-pgbouncer-"))
+        users = self._folder / "users"
+        users.write_text('"yard" ""\n')
+        settings = self._folder / "pgbouncer.ini"
+        settings.write_text(INI.format(server=server.port, port=self.port, users=users, size=size, ignored=ignored))
+        found = postgres_account()
+        self._as: dict[str, Any] = {}
+        if found:
+            self._as = {"user": found.pw_uid, "group": found.pw_gid, "extra_groups": []}
+            for path in (self._folder, users, settings):
+                os.chown(path, found.pw_uid, found.pw_gid)
+        self._settings = settings
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """Address for Django."""
+        return self.url_of("postgres")
+
+    def url_of(self, database: str) -> str:
+        """Return the address of one of the server's databases."""
+        return f"postgresql://yard@127.0.0.1:{self.port}/{database}"
+
+    def start(self) -> None:
+        """Start it; return when the server answers through it."""
+        with (self._folder / "log").open("a") as log:
+            self._process = subprocess.Popen(
+                [self._program, self._settings], stdout=log, stderr=log, cwd=self._folder,
+                preexec_fn=die_with_parent(signal.SIGKILL), **self._as,
+            )  # fmt: skip
+        wait_for(self._answers, 30, what="PgBouncer")
+
+    def log(self) -> str:
+        """Return what it logged."""
+        return (self._folder / "log").read_text()
+
+    def __enter__(self) -> PgBouncerUnderTest:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.remove()
+
+    def remove(self) -> None:
+        """Kill it and remove its files."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait(30)
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _answers(self) -> bool:
+        try:
+            with psycopg.connect(self.url, autocommit=True, connect_timeout=5, prepare_threshold=None) as connection:
+                return connection.execute("SELECT 1").fetchall() == [(1,)]
+        except psycopg.OperationalError:
+            return False

@@ -1,0 +1,93 @@
+"""A database behind a bouncer: options and statements that need a session of their own are refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.conf import settings
+from django.db.utils import ConnectionHandler
+
+from apps.platform.workers.checks import bounced
+
+Bounce = Callable[..., None]
+
+
+@pytest.fixture
+def database(monkeypatch: pytest.MonkeyPatch) -> Bounce:
+    """Declare the default database as a PostgreSQL: ``database(bounced=True, pool=…)``."""
+
+    def declare(*, bounced_: bool = True, **options: Any) -> None:
+        entry = {"ENGINE": "django.db.backends.postgresql", "NAME": "yard", "OPTIONS": options}
+        databases = {"default": entry | {"DISABLE_SERVER_SIDE_CURSORS": bounced_}}
+        monkeypatch.setattr(settings, "DATABASES", databases)
+        monkeypatch.setattr(bounced, "connections", ConnectionHandler(databases))
+
+    return declare
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("pool", {"max_size": 3}),
+        ("pool", True),
+        ("options", "-c lock_timeout=5s"),
+        ("prepare_threshold", 5),
+        ("server_side_binding", True),
+        ("assume_role", "owner"),
+    ],
+)
+def test_an_option_that_needs_a_session_is_refused(option: str, value: Any, database: Bounce) -> None:
+    database(**{option: value, "connect_timeout": 5})
+
+    [found] = bounced.forbidden_options()
+
+    assert (found.id, found.obj) == ("switchyard.E023", "database default")
+    assert repr(option) in found.msg and found.hint
+
+
+def test_options_of_a_server_and_harmless_ones_are_allowed(database: Bounce) -> None:
+    database(connect_timeout=5, prepare_threshold=None, pool=None)
+    assert bounced.forbidden_options() == []
+
+    database(bounced_=False, pool=True, options="-c lock_timeout=5s")
+    assert bounced.forbidden_options() == []
+
+
+@pytest.mark.parametrize(
+    ("source", "text"),
+    [
+        ('cursor.execute("SELECT pg_advisory_lock(1)")', "pg_advisory_lock"),
+        ('cursor.execute("SELECT pg_try_advisory_lock(1)")', "pg_try_advisory_lock"),
+        ('cursor.execute("select pg_advisory_unlock_all()")', "pg_advisory_unlock_all"),
+        ('cursor.execute("LISTEN jobs")', "LISTEN jobs"),
+        ('cursor.execute("SELECT pg_advisory_xact_lock(1)")', ""),
+        ('say("listen to what I say")', ""),
+        ('note = "LISTENERS"', ""),
+    ],
+)
+def test_a_statement_that_keeps_state_in_its_session_is_refused(
+    source: str, text: str, database: Bounce, tmp_path: Path
+) -> None:
+    (tmp_path / "services.py").write_text(f"import x\n{source}\n")
+    database()
+
+    found = bounced.session_state([tmp_path])
+
+    assert [(one.id, one.obj) for one in found] == [("switchyard.E024", f"{tmp_path}/services.py:2")] * bool(text)
+    assert all(repr(text) in one.msg for one in found)
+
+
+def test_without_a_bouncer_they_are_allowed(database: Bounce, tmp_path: Path) -> None:
+    (tmp_path / "services.py").write_text('"LISTEN jobs"')
+    database(bounced_=False)
+
+    assert bounced.session_state([tmp_path]) == []
+
+
+def test_this_project_keeps_no_state_in_sessions(database: Bounce) -> None:
+    database()
+
+    assert bounced.session_state() == []
