@@ -79,7 +79,7 @@ def look(family: QueueOperations, stop: Stop, after: Sequence[Any] | None, limit
         ids, following = _scheduled(family, stop.lane, after, limit)
     else:
         ids, following = _running(family, after, limit)
-    return WalkPage(_readable(family, stop, ids) if ids else [], following, len(ids))
+    return WalkPage(readable(family, stop, ids) if ids else [], following, len(ids))
 
 
 def cancel_many(
@@ -149,7 +149,8 @@ def _running(family: QueueOperations, after: Sequence[Any] | None, limit: int) -
     return ids, [chosen[-1][0]] if len(chosen) == limit else None
 
 
-def _readable(family: QueueOperations, stop: Stop, ids: Sequence[bytes]) -> list[Found]:
+def readable(family: QueueOperations, stop: Stop, ids: Sequence[bytes]) -> list[Found]:
+    """Return the messages of ids that can be read and whose cancellation nobody has requested."""
     k = family.keys
     notes = [note + id_ for id_ in ids for note in (b"cancel:", b"asked:")]
     bodies, noted = family.calls.pipeline([("HMGET", k.bodies, *ids), ("HMGET", k.notes, *notes)])

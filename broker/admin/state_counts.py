@@ -1,4 +1,4 @@
-"""Counts of unfinished messages by their state, over many queue families, in two round trips."""
+"""Counts of unfinished messages by their state, over many queue families, in a few round trips."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ from typing import Final
 
 from broker.keys.queue_keys import ALL_LANES, Lane, QueueKeys
 from broker.queue.operations import QueueOperations
+from broker.stores.job_records import JobRecords
 
 LIVE: Final[tuple[Lane, ...]] = ("live", "alone")
 
 
-def state_counts(families: Sequence[QueueOperations]) -> dict[str, int]:
-    """Return how many messages are ``queued``, ``scheduled``, ``retrying`` and ``running``.
+def state_counts(families: Sequence[QueueOperations], records: JobRecords) -> dict[str, int]:
+    """Return how many messages are ``queued``, ``scheduled``, ``retrying`` and ``running``, as the list of jobs says.
 
-    ``running`` counts what workers hold, of which they may not have started all. A waiting message that was cancelled
-    counts until it is dropped.
+    A message that a worker has fetched and not started is queued. A waiting one that was cancelled counts until it is
+    dropped.
 
     Raises:
         BrokerUnavailable: the server did not answer.
@@ -33,8 +34,11 @@ def state_counts(families: Sequence[QueueOperations]) -> dict[str, int]:
     holds = [
         family.keys.hold(owner.decode()) for family, found in zip(families, owners, strict=True) for owner in found
     ]
-    held = calls.pipeline([words for hold in holds for words in (("HLEN", hold), ("HEXISTS", hold, "#"))])
-    counts["running"] = sum(held[::2]) - sum(held[1::2])
+    held = [
+        str(id_, "utf-8", "replace") for found in calls.pipeline([("HKEYS", hold) for hold in holds]) for id_ in found
+    ]
+    for known in records.states([id_ for id_ in held if id_ != "#"]):
+        counts["running" if known in ("running", None) else "queued"] += 1
     return counts
 
 

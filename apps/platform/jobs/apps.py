@@ -14,6 +14,8 @@ class JobsConfig(AppConfig):
         from apps.platform.bulk.kinds import register
         from apps.platform.jobs.bulk.again import BulkRunAgain
         from apps.platform.jobs.bulk.cancel import BulkCancel
+        from apps.platform.jobs.bulk.run_now import BulkRunNow
 
         register("job.cancel", BulkCancel())
+        register("job.run_now", BulkRunNow())
         register("job.run_again", BulkRunAgain())

@@ -1,4 +1,4 @@
-"""Bulk acts on ended jobs and on alerts."""
+"""Bulk acts that run jobs again or now, and those on alerts."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ from apps.platform.bulk.models import BulkAct
 from apps.platform.history.models import JobRow
 from broker.clock import now_ms
 from broker.interface import Facilities
+from broker.queue.operations import QueueOperations
+from broker.queue.results import Entry
 from tests.integration.bulk.conftest import Start
 
 pytestmark = pytest.mark.django_db
@@ -78,6 +80,33 @@ def test_ended_jobs_run_again_once_each(
     assert (act.state, act.done, act.skipped) == ("done", 10, 1)
     assert sent(facilities) == list(range(10))
     assert AuditEntry.objects.get(act="job.run_again").count == 10
+
+
+def test_scheduled_jobs_that_match_are_run_now_and_others_keep_their_time(
+    start: Start, finish: Finish, facilities: Facilities, work: Actor[Any, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(steps, "MOST", 4)
+    calls, keys = facilities.records.calls, facilities.records.keys.queue("urgent")
+    for number in range(10):
+        work.send_with_options(args=(number,), delay=3_600_000 + number, tags=["partner"])
+    other = work.send_with_options(args=(10,), delay=3_600_000).message_id
+    limited = b'{"actor":"work","sent_at":1,"options":{"deferred_by":"rate_limit","tags":["partner"]}}'
+    QueueOperations(calls, keys).enqueue([Entry("limited", limited)], delay_ms=60_000)
+    work.send_with_options(args=(11,), tags=["partner"])
+
+    act = finish(start("job.run_now", {"tag": "partner"}, reason="the partner is back"))
+
+    assert (act.state, act.total, act.done, act.skipped) == ("done", 10, 10, 0)
+    later = calls.command("ZRANGEBYSCORE", keys.due("live"), now_ms() + 30_000, "+inf")
+    assert {str(id_, "ascii") for id_ in later} == {other, "limited"}
+    assert calls.command("ZCOUNT", keys.due("live"), "-inf", now_ms()) == 10
+    assert AuditEntry.objects.get(act="job.run_now").count == 10
+
+
+@pytest.mark.parametrize("filter", [{"state": "queued"}, {"state": "dead"}, {"error": "KeyError"}])
+def test_only_what_waits_for_a_time_can_be_run_now(filter: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match=r"state|error"):
+        kind_of("job.run_now").check(filter)
 
 
 def test_jobs_that_no_release_would_take_are_left_out(

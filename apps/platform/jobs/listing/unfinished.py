@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Container, Mapping
 from dataclasses import replace
+from functools import lru_cache
 from heapq import nlargest
 from typing import Any, Final, NamedTuple
 
@@ -35,6 +37,9 @@ _PLACES: Final = {
     "retrying": {"waiting", "scheduled"},
     "running": {"leased"},
 }
+
+
+PLAIN: Final = re.compile(r"[A-Za-z0-9_.:@ -]+")
 
 
 class Unfinished(NamedTuple):
@@ -148,12 +153,24 @@ def _matches(fields: ComparedFields, wanted: Filter) -> bool:
         return False
     if wanted.argument is not None:
         name, value = wanted.argument
-        # Without the value in the body there is nothing to read; digits and letters are the same in JSON.
-        if value.isascii() and value.isalnum() and value.encode() not in bytes(fields.args) + bytes(fields.kwargs):
+        # Without the value in the body there is nothing to read.
+        if _is_plain(value) and value.encode() not in bytes(fields.args) + bytes(fields.kwargs):
             return False
         found = (arguments_of(fields) or {}).get(name)
         return found != HIDDEN and search_text(found) == search_text(value)
     return True
+
+
+@lru_cache(maxsize=16)
+def _is_plain(value: str) -> bool:
+    """Return whether JSON writes a value as it is. Numbers of other characters than digits have several forms."""
+    if value.isascii() and value.isalnum():
+        return True
+    try:
+        float(value)
+    except ValueError:
+        return PLAIN.fullmatch(value) is not None
+    return False
 
 
 def _line(job: Unfinished, record: JobRecord | None, *, arguments: bool) -> JobLine:

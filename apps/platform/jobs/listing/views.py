@@ -20,6 +20,7 @@ from apps.platform.history.search_values import why_none_found
 from apps.platform.history.writer_state import why_missing
 from apps.platform.jobs.admin_pages import AWAY, check, may, render
 from apps.platform.jobs.admin_streams import can_stream
+from apps.platform.jobs.bulk.run_now import STATES as DUE_LATER
 from apps.platform.jobs.listing.changes import changes_of
 from apps.platform.jobs.listing.chosen_acts import ACTS
 from apps.platform.jobs.listing.form import context_of, filter_of, searched
@@ -31,6 +32,7 @@ from apps.platform.jobs.running import families
 from broker.admin.state_counts import state_counts
 from broker.clock import now_ms
 from broker.errors import BrokerError
+from broker.interface import facilities
 
 # Fields below "Owner, tag, …": name, label, hint.
 MORE_FIELDS = (
@@ -145,7 +147,7 @@ def _list(request: HttpRequest, *, asked_id: str = "", status: int = 200) -> Htt
 
 def _counts() -> dict[str, int] | None:
     try:
-        return state_counts(families()) if families() else None
+        return state_counts(families(), facilities().records) if families() else None
     except BrokerError:
         return None  # the page says that the broker is away
 
@@ -185,6 +187,9 @@ def _bulk_links(request: HttpRequest, wanted: Filter) -> list[tuple[str, str]]:
     if wanted and wants_unfinished(wanted) and may(request, "cancel_job"):
         states = tuple(state for state in wanted.states if state in UNFINISHED)
         links.append(("Cancel all that have not ended…", "job.cancel", states))
+    later = tuple(state for state in wanted.states if state in DUE_LATER)
+    if wanted and wants_unfinished(wanted) and (later or not wanted.states) and may(request, "run_job"):
+        links.append(("Run all that wait for a time now…", "job.run_now", later))
     ended = tuple(state for state in wanted.states if state not in UNFINISHED)
     if wanted and (ended or not wanted.states) and may(request, "run_job"):
         links.append(("Run all again that have ended…", "job.run_again", ended))

@@ -110,12 +110,11 @@ def _ended(job: Passport, each: Attempt) -> TimelineEvent:
 
 def _end(job: Passport) -> Iterator[TimelineEvent]:
     """Yield the end of a job that no attempt of it has, as that of one that was cancelled while it waited."""
-    if not job.ended or job.finished_at is None:
+    if not job.ended or job.finished_at is None or (job.attempts and job.attempts[-1].state == job.state):
         return
-    if not any(each.finished_at is not None and each.finished_at >= job.finished_at for each in job.attempts):
-        reason = f": {job.reason.replace('_', ' ')}" if job.reason else ""
-        mark = "bad" if job.state == "dead" else "open"
-        yield TimelineEvent(job.finished_at, mark, WORDS.get(job.state, job.state), reason)
+    reason = f": {job.reason.replace('_', ' ')}" if job.reason else ""
+    mark = "bad" if job.state == "dead" else "open"
+    yield TimelineEvent(job.finished_at, mark, WORDS.get(job.state, job.state), reason)
 
 
 def _next(job: Passport) -> Iterator[TimelineEvent]:

@@ -1,0 +1,39 @@
+"""Values of arguments that are looked for in a body before it is read."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from apps.platform.history.search_values import search_text
+from apps.platform.jobs.listing.unfinished import _is_plain
+
+VALUES = [
+    "customer-7",
+    "mia@example.org",
+    "7",
+    "a b",
+    'say "hi"',
+    "back\\slash",
+    "grün",
+    -5,
+    1.5,
+    1e-7,
+    1e22,
+    True,
+    "1e3",
+]
+
+
+@pytest.mark.parametrize("value", VALUES)
+def test_a_plain_value_is_in_its_json_as_it_is_searched_for(value: object) -> None:
+    text = search_text(value)
+    assert text is not None
+
+    assert not _is_plain(text) or text in json.dumps({"name": value})
+
+
+@pytest.mark.parametrize(("text", "plain"), [("customer-7", True), ("42", True), ("-5", False), ('a"b', False)])
+def test_most_values_are_plain(text: str, plain: bool) -> None:
+    assert _is_plain(text) is plain
