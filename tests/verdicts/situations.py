@@ -81,7 +81,7 @@ GROUPS: dict[str, tuple[Situation, ...]] = {
             "a paused queue",
             causes.paused,
             r"^hooks starts nothing, because ada paused it .*ago until .* UTC \(bank API is away\); 20 jobs wait",
-            r"Resume hooks, 20 jobs…",
+            r"Resume hooks and start 20 jobs…",
             first=False,
             then=r"It resumes by itself at",
         ),

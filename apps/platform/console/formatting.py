@@ -35,11 +35,14 @@ def duration(ms: float) -> str:
 
 
 def whole_duration(ms: int) -> str:
-    """Return a configured time span in its largest unit without a fraction: ``80 ms``, ``90 s``, ``5 min``, ``2 h``."""
+    """Return a configured time span in its largest unit without a fraction: ``80 ms``, ``90 s``, ``5 min``, ``2 h``.
+
+    Above a second milliseconds are a fraction: ``1.5 s``.
+    """
     for unit_ms, unit in ((3_600_000, "h"), (60_000, "min"), (1_000, "s")):
         if ms >= unit_ms and ms % unit_ms == 0:
             return f"{ms // unit_ms} {unit}"
-    return f"{ms} ms"
+    return f"{ms} ms" if ms < 1_000 else f"{ms / 1_000:,} s"
 
 
 def rough_duration(ms: float) -> str:

@@ -124,7 +124,7 @@ def _verdict(found: Sequence[Ranked], figures: tuple[tuple[str, str], ...]) -> V
         sentence = f"{ON_TIME}; {first.clause}"
     return Verdict(
         first.level,
-        first.rank.label,
+        first.label,
         sentence,
         figures,
         then=first.finding.then or first.finding.next,

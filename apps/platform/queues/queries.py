@@ -11,6 +11,7 @@ from django.utils import timezone
 from apps.platform.conf import declared_yard
 from apps.platform.jobs.running import RunningJob, running_or_none
 from apps.platform.operations.findings.facts import HeldGroup, YardFacts, held_groups
+from apps.platform.operations.findings.lateness import BLOCKED, LATE_WORDS
 from apps.platform.operations.metrics_broker import YARD_STATE
 from apps.platform.operations.queries import YardState
 from apps.platform.operations.rows import Row, yard_rows
@@ -152,14 +153,14 @@ def _picture(
         if job.since is not None and (job.holder.pool in pools or job.queue == queue.name)
     ]
     runs += [SlotRun(job.actor, job.started_at, job.finished_at) for job in ended if job.started_at is not None]
-    late = row.state.word in ("Late", "Blocked", "Flooded")
+    late = row.state.word in LATE_WORDS
     return picture_of(runs, row.slots, now_ms(), late_after_ms=queue.objective_ms if late else None)
 
 
 def _change(
     queue: Queue, row: Row, holders: Sequence[SlotHolder] | None, ended: Iterable[EndedQueueJob]
 ) -> QueueLine | None:
-    if row.state.word != "Blocked" or not holders:
+    if row.state.word != BLOCKED or not holders:
         return None
     first = holders[0]
     lately = percentiles([job.run_ms for job in ended if job.actor == first.actor and job.run_ms is not None])

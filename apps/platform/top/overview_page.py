@@ -11,6 +11,7 @@ from apps.platform.console.formatting import ago, duration, size, whole_duration
 from apps.platform.console.runbook import runbook
 from apps.platform.jobs.running import RunningJob
 from apps.platform.operations.diagnosis import Verdict
+from apps.platform.operations.findings.lateness import LATE_WORDS
 from apps.platform.operations.overview import PoolRow, Room
 from apps.platform.operations.rows import Row
 from apps.platform.top.text_page import TextCell, TextColumn, TextPage, TextPlace, TextRow, TextSection
@@ -120,7 +121,7 @@ def _track(row: Row) -> TextRow:
         (
             name,
             TextCell(row.state.word, row.state.level),
-            TextCell(_age(row), row.state.level if row.state.word == "Late" else ""),
+            TextCell(_age(row), row.state.level if row.state.word in LATE_WORDS else ""),
             "unknown" if unknown else f"{row.waiting:,}",
             "" if unknown else f"{row.held:,}",
             "" if row.retrying is None else f"{row.retrying:,}",

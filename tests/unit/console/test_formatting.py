@@ -30,6 +30,8 @@ def test_time_spans_read_like_speech(ms: float, text: str) -> None:
     [
         (80, "start in 80 ms"),
         (1_000, "start in 1 s"),
+        (1_500, "start in 1.5 s"),
+        (12_345, "start in 12.345 s"),
         (300_000, "start in 5 min"),
         (90_000, "start in 90 s"),
         (7_200_000, "start in 2 h"),

@@ -10,13 +10,14 @@ import yaml
 from apps.platform.commands.management.commands.switchyard import MODULES
 from apps.platform.console.runbook import BY_KIND, PAGE, runbook, runbook_of_alert
 from apps.platform.deployment.alert_rules import POOL_RULES, QUEUE_RULES, YARD_RULES, Rule
+from apps.platform.operations.findings.lateness import LATE_WORDS
 from apps.platform.operations.findings.precedence import PRECEDENCE
 from tests.unit.documentation.pages import ROOT, read
 
 TEXT = read(PAGE)
 HEADINGS = re.findall(r"^#{2,3} (.+)$", TEXT, flags=re.MULTILINE)
 ANCHORS = {heading.lower().replace(" ", "-") for heading in HEADINGS}
-LABELS = sorted({rank.label for rank in PRECEDENCE})
+LABELS = sorted({*(rank.label for rank in PRECEDENCE), *LATE_WORDS})
 RULES = (*QUEUE_RULES, *POOL_RULES, *YARD_RULES)
 DJANGO = {"migrate", "check"}
 TABLES = TEXT.split("## The server")[0]

@@ -7,9 +7,11 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from apps.platform.operations.diagnosis import Verdict, diagnose
+from apps.platform.operations.findings import lateness
 from apps.platform.operations.findings.actors import FailingActor, host_of, judge, share_text
 from apps.platform.operations.findings.facts import HeldGroup
 from apps.platform.operations.findings.finding import Finding
+from apps.platform.operations.findings.flood import Flood
 from apps.platform.operations.findings.lateness import holders_text, slot_holders
 from apps.platform.operations.queries import YardState
 from apps.platform.operations.server_state import REFUSALS, ServerState
@@ -174,6 +176,25 @@ def test_late_because_one_actor_holds_every_slot() -> None:
     assert "more slots" in found.then
 
 
+def test_the_label_of_a_late_queue_is_the_word_of_its_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = facts(state(LATE, pool("mail", busy=4)), [running("export", "mail", ran_ms=20_000)] * 4)
+    monkeypatch.setattr(lateness, "_others", lambda queue, actor: True)
+    monkeypatch.setattr(lateness, "families", lambda queues: [])
+
+    blocked = diagnose(now, (), 0)
+    monkeypatch.setattr(lateness, "_others", lambda queue, actor: False)
+    monkeypatch.setattr(lateness, "flood_of", lambda row: Flood("acme", 0.96))
+    flooded = diagnose(now, (), 0)
+
+    assert (blocked.label, flooded.label) == ("Blocked", "Flooded")
+    assert "64 jobs wait, about 96 % of them of acme, the oldest for" in flooded.sentence
+    assert (flooded.action, flooded.href) == (
+        "Show the waiting jobs of acme",
+        "/admin/switchyard_jobs/job/?state=queued&queue=mail&owner=acme",
+    )
+    assert flooded.step == "manage.py jobs list --state queued --queue mail --owner acme"
+
+
 def test_late_because_of_several_actors_names_the_first() -> None:
     now = state(LATE, pool("mail", busy=4))
     jobs = [running(actor, "mail") for actor in ("news", "export", "hook", "report")]
@@ -208,7 +229,10 @@ def test_a_pause_names_who_set_it_why_and_until_when_and_leads_to_its_end() -> N
     assert found.sentence == (
         "mail starts nothing, because ada paused it until 2026-09-21 14:13 UTC (disk is full); 5 jobs wait."
     )
-    assert (found.action, found.href) == ("Resume mail, 5 jobs…", "/admin/operations/queues/mail/resume/")
+    idle = replace(now, queues=(replace(now.queues[0], live=lane("mail")), now.queues[1]))
+    assert verdict(idle).action == "Resume mail…"
+    assert "paused it; nothing waits yet." in verdict(idle).sentence
+    assert (found.action, found.href) == ("Resume mail and start 5 jobs…", "/admin/operations/queues/mail/resume/")
     assert "It resumes by itself at 14:13:20 UTC" in found.then
 
 

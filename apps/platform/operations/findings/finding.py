@@ -48,6 +48,7 @@ class Finding:
         then: What happens by itself and what to do, for a page; "" repeats ``next``.
         act: Button of a page.
         factor: Weight among findings of one code, the largest first.
+        word: Label of this one, where its code's says less; "" for that.
     """
 
     group: str
@@ -60,6 +61,7 @@ class Finding:
     then: str = ""
     act: Act | None = None
     factor: float = 0.0
+    word: str = ""
 
     @property
     def name(self) -> str:
@@ -85,9 +87,10 @@ class FindingGroup:
         then: str = "",
         act: Act | None = None,
         factor: float = 0.0,
+        word: str = "",
     ) -> Finding:
         """Return a finding whose severity was computed."""
-        return Finding(self.name, code, severity, seen, cause, next_step, subject, then, act, factor)
+        return Finding(self.name, code, severity, seen, cause, next_step, subject, then, act, factor, word)
 
     def ok(self, code: str, seen: str, *, cause: str = "", subject: str = "") -> Finding:
         """Return a fact."""

@@ -92,7 +92,7 @@ def _limited(queue: str, group: HeldGroup) -> Finding:
 
 def _paused(row: Row, pause: QueuePause) -> Finding:
     waiting = row.waiting or 0
-    jobs = f"{counted(waiting, 'job')} wait{'s' if waiting == 1 else ''}"
+    jobs = f"{counted(waiting, 'job')} wait{'s' if waiting == 1 else ''}" if waiting else "nothing waits yet"
     since = f" {duration(max(now_ms() - pause.since, 0))} ago" if pause.since else ""
     reason = f" ({pause.reason})" if pause.reason else ""
     until = f" until {datetime_of(pause.until):%Y-%m-%d %H:%M} UTC" if pause.until else ""
@@ -102,7 +102,8 @@ def _paused(row: Row, pause: QueuePause) -> Finding:
         if pause.until
         else "It stays paused until a person resumes it; then what waits starts as fast as its slots take it."
     )
-    act = Act(f"Resume {row.name}, {counted(waiting, 'job')}…", "switchyard-queue-resume", row.queue)
+    label = f"Resume {row.name} and start {counted(waiting, 'job')}…" if waiting else f"Resume {row.name}…"
+    act = Act(label, "switchyard-queue-resume", row.queue)
     cause = f"{pause.by or 'An operator'} paused it" + (f": {pause.reason}" if pause.reason else ", without a reason")
     return GROUP.finding(
         "warning", "paused", seen, cause, f"manage.py queues resume {row.name}", row.queue, then=then, act=act,

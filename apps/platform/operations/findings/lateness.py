@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import threading
 import time
 from collections import Counter, deque
@@ -15,6 +16,7 @@ from apps.platform.console.formatting import counted, duration, times, whole_dur
 from apps.platform.jobs.running import RunningJob, families
 from apps.platform.operations.findings.facts import YardFacts
 from apps.platform.operations.findings.finding import Act, Finding, FindingGroup, Severity
+from apps.platform.operations.findings.flood import flood_of
 from apps.platform.operations.rows import BAD_RATIO, Row
 from broker.admin.browse import look as look_into
 from broker.errors import BrokerError
@@ -34,6 +36,10 @@ MOST = 0.5
 TOO_LONG = 3
 # A supervisor reports every 2 s.
 SILENT_MS = 6_000
+# Words for a late queue, in the yard and above the sentence, where its cause is known; "Late" where it is not.
+BLOCKED, FLOODED = "Blocked", "Flooded"
+LATE_WORDS = ("Late", BLOCKED, FLOODED)
+JOBS = "admin:switchyard_jobs_job_changelist"
 
 
 class LateSamples:
@@ -109,14 +115,21 @@ def blocking_actor(row: Row, facts: YardFacts) -> str:
 def _late(row: Row, facts: YardFacts) -> Finding:
     queue = declared_yard().queue_of(row.queue)
     cause, then, misplaced = _cause(row, queue, facts)
+    flood = None if misplaced else flood_of(row)
+    share = f"about {flood.percent} of them of {flood.owner}, " if flood else ""
     seen = (
         f"{row.name} is {times(row.ratio or 0)} behind its promise, because {cause}; "
-        f"{jobs_text(row.waiting or 0)}, the oldest for {duration(row.oldest_age_ms or 0)}"
+        f"{jobs_text(row.waiting or 0)}, {share}the oldest for {duration(row.oldest_age_ms or 0)}"
     )
-    move = _move_act(row, misplaced) if misplaced else None
+    act = _move_act(row, misplaced) if misplaced else None
     step = f"manage.py queues status {row.queue}"
-    if move is not None:
+    if act is not None:
         step = f"manage.py queues relocate {misplaced} --from {row.queue} --to QUEUE"
+    if flood is not None:
+        query = urlencode({"state": "queued", "queue": row.queue, "owner": flood.owner})
+        act = Act(f"Show the waiting jobs of {flood.owner}", JOBS, query=f"?{query}")
+        step = f"manage.py jobs list --state queued --queue {row.queue} --owner {shlex.quote(flood.owner)}"
+        then = f"Ask {flood.owner} whether all of them are wanted; the list cancels those that are not. {then}"
     return GROUP.finding(
         _severity(row.ratio or 0),
         "late",
@@ -125,8 +138,9 @@ def _late(row: Row, facts: YardFacts) -> Finding:
         step,
         row.queue,
         then=then,
-        act=move or _holders_act(row),
+        act=act or _holders_act(row),
         factor=row.ratio or 0,
+        word=BLOCKED if misplaced else FLOODED if flood else "",
     )
 
 

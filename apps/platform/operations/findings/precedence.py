@@ -138,6 +138,11 @@ class Ranked:
     place: int
 
     @property
+    def label(self) -> str:
+        """Word above the sentence."""
+        return self.finding.word or self.rank.label
+
+    @property
     def clause(self) -> str:
         """The sentence as it stands after another one's semicolon."""
         return self.rank.says.format(seen=self.finding.seen, subject=self.finding.subject)

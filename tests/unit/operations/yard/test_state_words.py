@@ -5,10 +5,9 @@ from typing import Any
 import pytest
 from dramatiq.message import Message
 
-from apps.platform.operations.findings import lateness
+from apps.platform.operations.findings import flood, lateness
 from apps.platform.operations.findings.facts import YardFacts
 from apps.platform.operations.rows import Row, yard_rows
-from apps.platform.operations.yard import state_words
 from apps.platform.operations.yard.rates import Rates
 from apps.platform.operations.yard.state_words import most_held, shown_row
 from broker.admin.browse import BrowsedMessage
@@ -33,8 +32,8 @@ def waiting(monkeypatch: pytest.MonkeyPatch, first: list[str], last: list[str]) 
         found = [BrowsedMessage("", Message("mail", "work", (), {}, each), 0) for each in options]
         return Page(found)
 
-    monkeypatch.setattr(state_words, "families", lambda queues: [object()])
-    monkeypatch.setattr(state_words, "look", look)
+    monkeypatch.setattr(flood, "families", lambda queues: [object()])
+    monkeypatch.setattr(flood, "look", look)
 
 
 def test_a_late_queue_whose_slots_an_actor_holds_is_blocked(monkeypatch: pytest.MonkeyPatch) -> None:
