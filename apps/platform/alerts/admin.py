@@ -23,7 +23,7 @@ from apps.platform.bulk.services import AT_ONCE
 from apps.platform.console import links
 from apps.platform.console.admin_base import ModelAdmin
 from apps.platform.console.read_only import ReadOnly
-from apps.platform.console.runbook import runbook_of_alert
+from apps.platform.console.runbook import BY_KIND
 
 LIST_PAGE = "switchyard_alerts/list.html"
 
@@ -105,7 +105,7 @@ class AlertAdmin(ReadOnly, AlertViews, ModelAdmin):
             "others": Alert.objects.filter(fingerprint=row.fingerprint).exclude(pk=row.pk).count(),
             "queue_url": links.queue_url(row.queue) if row.queue else "",
             "actor_url": links.actor_url(row.actor) if row.actor else "",
-            "steps": runbook_of_alert(row.kind),
+            "steps": BY_KIND.get(row.kind, ""),
             "may_acknowledge": self.has_acknowledge_permission(request),
             "may_silence": self.has_silence_permission(request),
         }

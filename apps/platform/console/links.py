@@ -76,6 +76,12 @@ def worker_url(member: str) -> str:
     return f"{address}#{member}" if address else ""
 
 
+def steps_url(heading: str) -> str:
+    """Return the address of the steps for a verdict's label, or another heading of the page; "" for the whole page."""
+    address = _address("switchyard-steps")
+    return f"{address}#{heading.lower().replace(' ', '-')}" if address and heading else address
+
+
 def _address(name: str, *args: Any) -> str:
     try:
         return reverse(name, args=args)

@@ -30,7 +30,7 @@ class Rule:
         where: Part of the yard to check first.
         cause: Usual reason for the alert.
         next_step: Remedy.
-        steps: Heading of its steps in docs/how-to/triage.md.
+        steps: Heading of its steps on the page of steps, made of docs/how-to/triage.md.
         needs_objective: Leave the rule out for queues without an objective.
         needs_done_objective: Leave the rule out for queues that do not promise their end.
     """

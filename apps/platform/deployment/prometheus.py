@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from apps.platform.console.runbook import runbook
+from apps.platform.console.runbook import runbook_path
 from apps.platform.deployment import sizes
 from apps.platform.deployment.alert_rules import POOL_RULES, QUEUE_RULES, YARD_RULES, Rule, Severity
 from apps.platform.deployment.processes import METRICS_PORT, WEB_PORT
@@ -69,7 +69,7 @@ def _alert(
         "summary": rule.summary % facts,
         "cause": rule.cause % facts,
         "next_step": rule.next_step % facts,
-        "runbook": runbook(rule.steps),
+        "runbook": runbook_path(rule.steps),
     }
     return alert
 

@@ -1,12 +1,13 @@
-"""Pages of the frame: search, the strip alone, the list of keys, and the choice of a colour scheme."""
+"""Pages of the frame: search, steps, the strip alone, the list of keys, and the choice of a colour scheme."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from django.contrib import admin
 from django.core.exceptions import PermissionDenied
-from django.http import HttpRequest, HttpResponse, HttpResponseBadRequest, HttpResponseRedirect
+from django.http import HttpRequest, HttpResponse, HttpResponseBadRequest, HttpResponseRedirect, JsonResponse
 from django.shortcuts import redirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
@@ -16,6 +17,7 @@ from django.views.decorators.http import require_POST, require_safe
 
 from apps.platform.frame.finding import found
 from apps.platform.frame.strip import STRIP
+from apps.platform.frame.suggesting import suggestions
 from apps.platform.frame.theme import KEYS_COOKIE, THEME_COOKIE, THEMES
 
 LONGEST_QUERY = 200
@@ -26,11 +28,25 @@ YEAR_S = 365 * 24 * 3_600
 @never_cache
 def find(request: HttpRequest) -> HttpResponse:
     """List what a text names, by kind; redirect to the only thing that it names exactly."""
-    asked = request.GET.get("q", "").replace("\0", "").strip()[:LONGEST_QUERY]
+    asked = _asked(request)
     answer = found(request.user, asked) if asked else None
     if answer is not None and answer.exact:
         return redirect(answer.exact)
     return _page(request, "switchyard_frame/find.html", {"title": "Find", "asked": asked, "found": answer})
+
+
+@require_safe
+@never_cache
+def suggest(request: HttpRequest) -> JsonResponse:
+    """Return what the text of a search may mean; asks neither the broker nor the jobs' tables."""
+    found = suggestions(request.user, _asked(request))
+    return JsonResponse({"suggestions": [asdict(one) for one in found]})
+
+
+@require_safe
+def steps(request: HttpRequest) -> HttpResponse:
+    """Show the steps from an alert to its cause: those of ``docs/how-to/triage.md``."""
+    return _page(request, "switchyard_frame/steps.html", {"title": "Steps"})
 
 
 @require_safe
@@ -60,6 +76,10 @@ def theme(request: HttpRequest) -> HttpResponse:
     if "keys" in request.POST:
         _remember(request, answer, KEYS_COOKIE, "off" if request.POST["keys"] == "off" else "")
     return answer
+
+
+def _asked(request: HttpRequest) -> str:
+    return request.GET.get("q", "").replace("\0", "").strip()[:LONGEST_QUERY]
 
 
 def _remember(request: HttpRequest, answer: HttpResponse, name: str, value: str) -> None:

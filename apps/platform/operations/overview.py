@@ -79,6 +79,11 @@ class Room:
     old_at: datetime | None = None
 
     @property
+    def behind_s(self) -> int | None:
+        """Age of the figures that the page draws; ``None`` where they are of this moment, or there are none."""
+        return None if self.old_at is None else int((self.at - self.old_at).total_seconds())
+
+    @property
     def drawn_rows(self) -> tuple[tuple[Row, Drawing], ...]:
         """The rows that the page draws."""
         return self.old_rows or self.rows

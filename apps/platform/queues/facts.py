@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from apps.platform.conf import declared_yard
-from apps.platform.console.formatting import ago, duration, promise, whole_duration
+from apps.platform.console.formatting import ago, duration, promise, retries_text, whole_duration
 from apps.platform.jobs.running import RunningJob
 from apps.platform.operations.findings.facts import HeldGroup
 from apps.platform.operations.findings.lateness import jobs_text
@@ -139,11 +139,13 @@ class QueueView:
     def tags(self) -> tuple[str, ...]:
         """Its pools, promise and limits by the topology."""
         pools = [declared_yard().pool(name) for name in self.pools]
+        retry = self.queue.retry
         limits = (whole_duration(self.queue.soft_limit_ms), whole_duration(self.queue.hard_limit_ms))
         return (
             *(f"{pool.kind}, {pool.children} × {pool.slots}" for pool in pools),
             f"promise: {promise(self.queue.objective_ms, self.queue.done_objective_ms)}",
             f"limit {' / '.join(limits)}",
+            retries_text(retry.retries, retry.span_ms(), speed=declared_yard().retry_speed),
         )
 
     @property

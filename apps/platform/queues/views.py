@@ -37,6 +37,8 @@ def queues(request: HttpRequest) -> TemplateResponse:
     ]
     sentence = all_queues_sentence([row for row, *_ in rows], away=state is None)
     context = {"title": "Queues", "rows": rows, "sentence": sentence, "away": state is None, "at": timezone.now()}
+    if request.GET.get("part") == "live":  # what the open page fetches
+        return TemplateResponse(request, "switchyard_queues/queues_live.html", context)
     return TemplateResponse(request, "switchyard_queues/queues.html", {**admin.site.each_context(request), **context})
 
 

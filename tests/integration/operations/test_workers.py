@@ -66,6 +66,7 @@ def test_page_names_what_each_supervisor_runs_since_when(
 
     assert f'id="{slow_pool.member}"' in page
     assert re.search(r"slow on h, pid 1 .* up 1 of 2 302 MB .* 1 by memory", text)
+    assert re.search(r"runs render_report for [\d.]+ s \( 11112222 \)", text)
     assert re.search(r"render_report .* [\d.]+ s since [\d:]+ UTC .* 11112222", text)
     assert "render_report" not in client_with("view_operations").get(PAGE).content.decode()
 

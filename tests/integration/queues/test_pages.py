@@ -147,12 +147,25 @@ def test_pausing_asks_for_a_reason_and_shows_it(operator: Client, waiting: list[
     assert "Paused by operator" in text and "Reason: bad <deploy>." in text and "Resumes by itself in " in text
     assert "<deploy>" not in answer.content.decode()
     assert "by operator: bad <deploy> until" in text_of(operator.get(LIST))
+    assert f'href="{RESUME}"' in operator.get(LIST).content.decode()
     entry = AuditEntry.objects.get()
     assert (entry.act, entry.who, entry.via, entry.reason) == ("queue.pause", "operator", "page", "bad <deploy>")
 
     assert "3 waiting jobs start at once" in text_of(operator.get(RESUME))
     resumed = operator.post(RESUME, follow=True)
     assert "default is resumed." in text_of(resumed) and "Pause default…" in text_of(resumed)
+
+
+def test_the_list_pauses_each_queue_leads_to_what_waits_and_is_fetched_again(
+    operator: Client, watcher: Client, superuser: Client, waiting: list[str]
+) -> None:
+    page, part = operator.get(LIST).content.decode(), operator.get(LIST, {"part": "live"}).content.decode()
+
+    assert f'data-live="{LIST}?part=live"' in page and "switchyard_operations/room.js" in page
+    assert part.strip().startswith('<div class="sy-stack" data-verdict="')
+    assert "<html" not in part and f'href="{PAUSE}"' in part
+    assert "?state=queued&amp;queue=default" in superuser.get(LIST).content.decode()
+    assert PAUSE not in watcher.get(LIST).content.decode()
 
 
 def test_an_end_that_is_no_time_is_refused_with_what_to_write(operator: Client, facilities: Facilities) -> None:

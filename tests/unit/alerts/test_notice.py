@@ -16,7 +16,9 @@ FIRST = Notice(
 def test_first_message_tells_what_where_and_the_link() -> None:
     assert FIRST.headline == "[critical] report gave up: KeyError"
     assert "exhausted after 6 attempts" in FIRST.text
-    assert FIRST.text.endswith("Steps: docs/how-to/triage.md#dead-letters\n\nhttps://yard.example.com/admin/")
+    assert FIRST.text.endswith(
+        "Steps: http://127.0.0.1:8000/admin/operations/steps/#dead-letters\n\nhttps://yard.example.com/admin/"
+    )
 
 
 def test_digest_tells_how_many_are_new_and_how_many_there_are() -> None:

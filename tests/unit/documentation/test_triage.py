@@ -6,12 +6,16 @@ import re
 
 import pytest
 import yaml
+from django.conf import settings
+from django.urls import reverse
 
 from apps.platform.commands.management.commands.switchyard import MODULES
-from apps.platform.console.runbook import BY_KIND, PAGE, runbook, runbook_of_alert
+from apps.platform.console import runbook as console_runbook
+from apps.platform.console.runbook import BY_KIND, PAGE, runbook, runbook_of_alert, runbook_path
 from apps.platform.deployment.alert_rules import POOL_RULES, QUEUE_RULES, YARD_RULES, Rule
 from apps.platform.operations.findings.lateness import LATE_WORDS
 from apps.platform.operations.findings.precedence import PRECEDENCE
+from docs import make_steps
 from tests.unit.documentation.pages import ROOT, read
 
 TEXT = read(PAGE)
@@ -23,9 +27,13 @@ DJANGO = {"migrate", "check"}
 TABLES = TEXT.split("## The server")[0]
 
 
+STEPS = reverse("switchyard-steps")
+WEB = f"{settings.SWITCHYARD.public_url}{STEPS}"
+
+
 def anchor_of(address: str) -> str:
     page, _, anchor = address.partition("#")
-    assert page == PAGE
+    assert page in (STEPS, WEB)
     return anchor
 
 
@@ -56,7 +64,18 @@ def test_every_alert_of_the_rendered_rules_names_its_steps() -> None:
 @pytest.mark.parametrize("kind", BY_KIND)
 def test_every_kind_of_alert_leads_to_its_steps(kind: str) -> None:
     assert anchor_of(runbook_of_alert(kind)) in ANCHORS
-    assert runbook_of_alert("of another release") == PAGE
+    assert runbook_of_alert("of another release") == WEB
+
+
+def test_a_project_without_the_page_of_steps_is_told_the_documentation(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(console_runbook, "steps_url", lambda heading: "")
+
+    assert runbook("No pool") == runbook_path("No pool") == f"{PAGE}#no-pool"
+
+
+def test_the_room_s_page_of_steps_is_made_of_this_page() -> None:
+    assert make_steps.PAGE.read_text(encoding="utf-8") == make_steps.page(), "run: python -m docs.make_steps"
+    assert all(f'id="{anchor}"' in make_steps.page() for anchor in ANCHORS)
 
 
 def test_every_link_of_the_page_leads_somewhere() -> None:

@@ -16,6 +16,7 @@ for function in (
     links.alert_url,
     links.path_of,
     links.schedule_url,
+    links.steps_url,
     links.worker_url,
 ):
     register.filter(function.__name__, function)

@@ -55,7 +55,10 @@
         credentials: "same-origin", redirect: "error", signal: AbortSignal.timeout(STALE_MS),
       });
       const html = answer.ok ? await answer.text() : "";
-      if (html && !paused && Date.now() - pressed > PRESS_MS) show(html);
+      if (html && !paused && Date.now() - pressed > PRESS_MS) {
+        show(html);
+        tell();
+      }
     } catch {
       // The age below says it: the page keeps what it has.
     } finally {
@@ -63,13 +66,17 @@
     }
   }
 
+  // The web answers while the broker is away: what it shows then is as old as the broker's last answer.
   function tell() {
+    const { away, behindS } = part.firstElementChild.dataset;
     const seconds = Math.round((Date.now() - seen) / 1000);
     const stale = !paused && Date.now() - seen > STALE_MS;
     room.classList.toggle("sy-stale", stale);
     room.classList.toggle("sy-paused", paused);
-    const word = paused ? "Paused" : stale ? "Stale, last answer" : "Live,";
-    age.textContent = `${word} ${seconds} s ago`;
+    bar.classList.toggle("sy-not-live", away !== undefined);
+    const word = paused ? "Paused" : stale ? "Stale, last answer" : away !== undefined ? "Not live, last" : "Live,";
+    const noFigures = away !== undefined && !behindS && !paused && !stale;
+    age.textContent = noFigures ? "Not live" : `${word} ${seconds + (paused ? 0 : Number(behindS ?? 0))} s ago`;
   }
 
   pause.addEventListener("click", () => {
