@@ -56,6 +56,11 @@ class Verdict:
         return self.findings[0].finding.next if self.findings else ""
 
     @property
+    def subject(self) -> str:
+        """Queue, pool, schedule or channel that the sentence is about; "" for none."""
+        return self.findings[0].finding.subject if self.findings else ""
+
+    @property
     def others(self) -> tuple[Ranked, ...]:
         """Further findings. Paused schedules are left out: the overview lists them with links of their own."""
         return tuple(found for found in self.findings[1:] if found.finding.name != "scheduler.paused")

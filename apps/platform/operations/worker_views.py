@@ -63,6 +63,14 @@ class ShownSupervisor:
     memory_bytes: int
     restarts: tuple[tuple[str, int], ...]
 
+    @property
+    def by_actor(self) -> list[tuple[str, int, RunningJob]]:
+        """Actors that run, with the number of their jobs and the one that has run for longest; most first."""
+        jobs: dict[str, list[RunningJob]] = {}
+        for job in self.running or ():
+            jobs.setdefault(job.actor, []).append(job)
+        return sorted(((actor, len(of), of[0]) for actor, of in jobs.items()), key=lambda found: (-found[1], found[0]))
+
 
 @require_safe
 @never_cache

@@ -50,7 +50,12 @@ class Seen(HTMLParser):
             self.inline.append(tag)
 
 
+# Names in sentences: no space stands around them.
+NAMED = re.compile(r'<a class="sy-link sy-code" href="[^"]*">(.*?)</a>')
+
+
 def text_of(page: str) -> str:
+    page = NAMED.sub(r"\1", page)
     return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", page)).split())
 
 

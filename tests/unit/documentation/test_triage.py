@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 
 import pytest
 import yaml
@@ -17,6 +18,7 @@ from apps.platform.operations.findings.lateness import LATE_WORDS
 from apps.platform.operations.findings.precedence import PRECEDENCE
 from docs import make_steps
 from tests.unit.documentation.pages import ROOT, read
+from tests.unit.documentation.test_command_help import parser_of
 
 TEXT = read(PAGE)
 HEADINGS = re.findall(r"^#{2,3} (.+)$", TEXT, flags=re.MULTILINE)
@@ -92,6 +94,14 @@ def test_every_command_of_the_page_exists() -> None:
 
     assert named - set(MODULES) - DJANGO == set()
     assert {"top", "doctor", "queues", "workers", "broker"} <= named
+
+
+@pytest.mark.parametrize("line", sorted(set(re.findall(r"manage\.py ([^`]+)`", TEXT))))
+def test_every_command_of_the_page_is_one_that_its_parser_takes(line: str) -> None:
+    values = {"POOL": "default", "QUEUE": "default", "OTHER": "slow", "ID": "12", "…": "why", "owner=NAME": "owner=a"}
+    command, *arguments = (values.get(word, word) for word in shlex.split(line))
+
+    parser_of(command).parse_args(arguments)  # a wrong one raises CommandError
 
 
 def test_no_heading_stands_twice() -> None:

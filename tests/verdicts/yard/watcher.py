@@ -12,6 +12,7 @@ import time
 import django
 from django.template.loader import render_to_string
 
+NAMED = re.compile(r'<a class="sy-link sy-code" href="[^"]*">(.*?)</a>')  # a name in a sentence
 EVERY_S = 1.0
 
 
@@ -23,7 +24,8 @@ def main() -> None:
     while not select.select([sys.stdin], [], [], EVERY_S)[0]:
         began = time.monotonic()
         room = overview()
-        page = html.unescape(re.sub(r"\s+", " ", render_to_string("switchyard_operations/live.html", {"room": room})))
+        page = NAMED.sub(r"\1", render_to_string("switchyard_operations/live.html", {"room": room}))
+        page = html.unescape(re.sub(r"\s+", " ", page))
         verdict = room.verdict
         line = {
             "at": time.time(),

@@ -7,7 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from django import template
+from dramatiq.message import Message
 
+from apps.platform.console.formatting import ago
+from apps.platform.jobs.shown_arguments import excerpt, shown_arguments
+from broker.clock import datetime_of
 from middleware.redaction import HIDDEN
 
 register = template.Library()
@@ -35,3 +39,15 @@ def as_json(value: Any) -> str:
 def add_units(x: float, more: float) -> float:
     """Return a place that lies further to the right in a picture."""
     return x + more
+
+
+@register.filter
+def arguments_of(message: Message[Any]) -> str:
+    """Return the arguments of a message on one line, secret ones hidden; "" where it has none."""
+    return excerpt(shown_arguments(message.actor_name, message.args, message.kwargs))
+
+
+@register.filter
+def sent_ago(message: Message[Any]) -> str:
+    """Return how long ago a message was sent first."""
+    return ago(datetime_of(message.message_timestamp))
