@@ -70,7 +70,7 @@ def context_of(request: HttpRequest) -> dict[str, Any]:
     resolved = Alert.objects.filter(state=Alert.State.RESOLVED)
     return {
         "silences": silences,
-        "open_alerts": queries.open_count(),
+        "headline": queries.headline(queries.open_count()),
         "unresolved_count": unresolved.count(),
         "cards": [(card, _sent(card), bool(silenced & {"", card.fingerprint})) for card in cards],
         "ended_count": resolved.filter(resolved_at__gte=now - RESOLVED_FOR).count(),

@@ -9,6 +9,7 @@ from django.db.models import QuerySet
 from apps.platform.alerts.models import Alert, Silence
 from apps.platform.alerts.resolution import UNRESOLVED
 from apps.platform.alerts.silences import in_force, titles
+from apps.platform.console.formatting import counted
 from broker.clock import datetime_of
 from broker.errors import BrokerError
 from broker.interface import facilities
@@ -37,6 +38,11 @@ def counted_now(alerts: Iterable[Alert]) -> list[Alert]:
 def open_count() -> int:
     """Return the number of unacknowledged alerts."""
     return Alert.objects.filter(state=Alert.State.OPEN).count()
+
+
+def headline(open_count: int) -> str:
+    """Return the title of the list of alerts."""
+    return counted(open_count, "open alert") if open_count else "No open alerts"
 
 
 def open_silences() -> list[tuple[Silence, str]]:

@@ -123,6 +123,7 @@ def print_letter(row: DeadLetter, out: OutputWrapper) -> None:
         ("state", row.state_name),
         ("failed", f"{row.exception}: {row.error}"),
         ("reason", row.reason),
+        ("why", f"{row.actor} on {row.queue} {why_given_up(row)}"),
         ("attempts", f"{row.attempts}, the last took {row.duration_ms} ms"),
         ("enqueued", _moment(row.enqueued_at)),
         ("died", _moment(row.died_at)),

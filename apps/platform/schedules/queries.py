@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from apps.platform.console.formatting import ago, counted
+from apps.platform.leadership import anyone_leads
 from apps.platform.schedules.cron_words import words_of
 from apps.platform.schedules.models import ScheduleState, ScheduleTick
 from apps.platform.schedules.registry import Schedule, schedules
+from apps.platform.schedules.strips import LATE_MS
+from broker.errors import BrokerError
+from broker.interface import facilities
 
 SHOWN_TICKS = 14
 
@@ -41,6 +47,17 @@ class ScheduleRow:
         """Return the expression in words, or "" for one that has no short form."""
         return words_of(self.spec)
 
+    @property
+    def pause_words(self) -> str:
+        """Return the pause as sentences; "" for a schedule that is not paused."""
+        if self.paused_at is None:
+            return ""
+        until = self.paused_until
+        end = f"until {until.day} {until:%b %Y %H:%M} UTC" if until else "until somebody resumes it"
+        reason = f": {self.paused_reason}" if self.paused_reason else ""
+        by = f"Paused by {self.paused_by or 'somebody'} {ago(self.paused_at)}, {end}{reason}"
+        return f"{by}. It has missed {counted(self.missed, 'tick')}; resuming sends none of them."
+
 
 def overview(now: datetime.datetime) -> list[ScheduleRow]:
     """Return every declared schedule by name, including those that no scheduler has run yet."""
@@ -72,6 +89,31 @@ def row_of(schedule: Schedule, state: ScheduleState | None, now: datetime.dateti
         paused_reason=state.paused_reason,
         missed=state.missed,
     )
+
+
+def scheduler_leads() -> bool | None:
+    """Return whether a scheduler leads; ``None`` while the broker does not answer."""
+    records = facilities().records
+    try:
+        return anyone_leads(records.calls, records.keys)
+    except BrokerError:
+        return None
+
+
+def headline(rows: Sequence[ScheduleRow], leads: bool | None) -> str:
+    """Return how the schedules do, in half a sentence.
+
+    Args:
+        leads: As :func:`scheduler_leads` returns it.
+    """
+    late = sum((row.lateness_ms or 0) > LATE_MS for row in rows)
+    if leads is None:
+        return "Schedules"
+    if not leads:
+        return "No schedule is sent"
+    if late:
+        return f"{counted(late, 'schedule')} {'was' if late == 1 else 'were'} sent late"
+    return f"{counted(len(rows), 'schedule')}, sent on time" if rows else "No schedules"
 
 
 def paused(now: datetime.datetime) -> list[ScheduleRow]:

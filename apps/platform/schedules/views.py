@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import dramatiq
 from django import forms
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
@@ -21,12 +20,10 @@ from dramatiq.middleware import MiddlewareError
 from apps.platform.audit.services import Who
 from apps.platform.console.links import job_url
 from apps.platform.console.times import InvalidTime, parse_until
-from apps.platform.leadership import anyone_leads
 from apps.platform.schedules import history, next_hour, pauses, queries, services, strips
 from apps.platform.schedules.models import ScheduleState
 from apps.platform.schedules.registry import Schedule, schedules
 from broker.errors import BrokerError
-from broker.interface import facilities
 
 VIEW, RUN, PAUSE = (
     f"switchyard_schedules.{codename}" for codename in ("view_schedulestate", "run_schedule", "pause_schedule")
@@ -70,9 +67,10 @@ def all_schedules(request: HttpRequest) -> HttpResponse:
     ticks = {row.name: recent.get(row.name, []) for row in found}
     sent = {name: next((tick for tick in reversed(kept) if tick.job_id), None) for name, kept in ticks.items()}
     rows = [(row, strips.draw(ticks[row.name]), sent[row.name]) for row in found]
+    leads = queries.scheduler_leads()
     context = {
-        "title": "Schedules", "rows": rows, "leads": _leads(), "picture": next_hour.draw(schedules(), found, now),
-        "late": sum((row.lateness_ms or 0) > strips.LATE_MS for row in found), "at": now,
+        "title": "Schedules", "rows": rows, "leads": leads, "picture": next_hour.draw(schedules(), found, now),
+        "headline": queries.headline(found, leads), "at": now,
         "paused": sum(row.paused_at is not None for row in found),
     }  # fmt: skip
     return _render(request, "list.html", context)
@@ -144,18 +142,9 @@ def _page(request: HttpRequest, found: Schedule, form: PauseForm, *, status: int
         "ticks": ticks,
         "kept": history.KEPT,
         "form": form,
-        "leads": _leads(),
+        "leads": queries.scheduler_leads(),
     }
     return _render(request, "schedule.html", context, status=status)
-
-
-def _leads() -> bool | None:
-    """Return whether a scheduler leads, ``None`` while the broker does not answer."""
-    records = facilities(dramatiq.get_broker()).records
-    try:
-        return anyone_leads(records.calls, records.keys)
-    except BrokerError:
-        return None
 
 
 def _find(name: str) -> Schedule:

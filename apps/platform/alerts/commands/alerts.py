@@ -83,6 +83,7 @@ class Command(BaseCommand):
             self.stdout.write(alert_line(row))
         if not rows:
             self.stdout.write("No alert is as asked.")
+        self.stderr.write(f"alerts: {queries.headline(queries.open_count())}.")
         for silence, named in silences:
             self.stdout.write(silence_line(silence, named))
 

@@ -59,6 +59,8 @@ class Command(BaseCommand):
                 if action == "list":
                     rows = queries.overview(timezone.now())
                     answer, text = [dataclasses.asdict(row) for row in rows], _table(rows)
+                    if rows and not as_json:
+                        self.stderr.write(f"schedules: {queries.headline(rows, queries.scheduler_leads())}.")
                 else:
                     answer, text = actions[action](**options)
             except (services.UnknownSchedule, InvalidTime) as error:
@@ -90,7 +92,7 @@ class Command(BaseCommand):
         answer = dataclasses.asdict(row) | {
             "ticks": [{field: getattr(tick, field) for field in fields} for tick in ticks]
         }
-        lines = [_table([row]), ""]
+        lines = [_table([row]), "", *([row.pause_words, ""] if row.pause_words else [])]
         for tick in ticks:
             late = f"{tick.lateness_ms / 1000:.1f} s late" if tick.lateness_ms is not None else ""
             lines.append(f"{tick.due_at:%Y-%m-%d %H:%M}  {tick.outcome:8} {late:12} {tick.job_id} {tick.by}".rstrip())
