@@ -1,0 +1,155 @@
+"""What a migration does to those who write to its table meanwhile, on PostgreSQL."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+import pytest
+from django.db import NotSupportedError, connection, models, transaction
+from django.db.migrations import AddField, AddIndex, AlterField
+from django.db.migrations.loader import MigrationLoader
+from django.db.migrations.operations.base import Operation
+from django.db.migrations.state import ProjectState
+
+from apps.platform.history.models import SearchValue
+from apps.platform.online_migrations import AddIndexOnline
+from tests.chaos.postgres import PostgresUnderTest
+from tests.integration.history import test_large
+from tests.waiting import wait_for
+
+APP, TABLE = "switchyard_history", SearchValue._meta.db_table
+INDEX = models.Index(fields=["finished_at"], name="tried_index")
+WRITE = f"INSERT INTO {TABLE} (name, value, job_id, finished_at) VALUES ('n', %s, 'job', 1)"
+VALID = "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass('tried_index')"
+
+pytestmark = pytest.mark.usefixtures("on_postgres")
+
+
+@pytest.fixture
+def state(on_postgres: None) -> Iterator[ProjectState]:
+    """The models of the history; what a test adds to its table is removed."""
+    yield MigrationLoader(connection).project_state()
+    with connection.cursor() as cursor:
+        cursor.execute("DROP INDEX IF EXISTS tried_index")
+        cursor.execute(f"ALTER TABLE {TABLE} DROP COLUMN IF EXISTS tried")
+
+
+def migrate(operation: Operation, state: ProjectState, *, atomic: bool) -> ProjectState:
+    """Run an operation as a migration does, and return the state after it."""
+    after = state.clone()
+    operation.state_forwards(APP, after)
+    with connection.schema_editor(atomic=atomic) as editor:
+        operation.database_forwards(APP, editor, state, after)
+    return after
+
+
+@pytest.mark.parametrize(("operation", "holds_up"), [(AddIndex, True), (AddIndexOnline, False)])
+def test_an_index_that_waits_for_one_writer_holds_up_the_others_unless_it_is_built_online(
+    operation: type[AddIndex], holds_up: bool, state: ProjectState, postgres: PostgresUnderTest
+) -> None:
+    waits = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'CREATE INDEX%%' AND wait_event_type = 'Lock'"
+    held_up: list[bool] = []
+
+    def write(first: psycopg.Connection[Any], second: psycopg.Connection[Any]) -> None:
+        wait_for(lambda: postgres.execute(waits) == [(1,)], 30, what="the index to wait")
+        try:
+            second.execute(WRITE, ["second"])
+            held_up.append(False)
+        except psycopg.errors.LockNotAvailable:
+            held_up.append(True)
+        finally:
+            second.rollback()
+            first.commit()
+
+    with psycopg.connect(postgres.url) as first, psycopg.connect(postgres.url) as second:
+        second.execute("SET lock_timeout = '300ms'")
+        second.commit()
+        first.execute(WRITE, ["first"])
+        writer = threading.Thread(target=write, args=(first, second))
+        writer.start()
+        migrate(operation("searchvalue", INDEX), state, atomic=operation is AddIndex)
+        writer.join(30)
+
+    assert held_up == [holds_up]
+    assert postgres.execute(VALID) == [(True,)]
+
+
+def test_an_index_that_broke_off_is_built_anew(state: ProjectState, postgres: PostgresUnderTest) -> None:
+    migrate(AddIndexOnline("searchvalue", INDEX), state, atomic=False)
+    postgres.execute("UPDATE pg_index SET indisvalid = false WHERE indexrelid = to_regclass('tried_index')")
+
+    migrate(AddIndexOnline("searchvalue", INDEX), state, atomic=False)
+
+    assert postgres.execute(VALID) == [(True,)]
+
+
+def test_an_index_is_dropped_online_and_needs_no_transaction(state: ProjectState, postgres: PostgresUnderTest) -> None:
+    operation = AddIndexOnline("searchvalue", INDEX)
+    after = migrate(operation, state, atomic=False)
+
+    with connection.schema_editor(atomic=False) as editor:
+        operation.database_backwards(APP, editor, after, state)
+    with transaction.atomic(), pytest.raises(NotSupportedError, match="atomic = False"):
+        migrate(operation, state, atomic=False)
+
+    assert postgres.execute(VALID) == []
+
+
+class Writer:
+    """Writes a row a time, and notes the longest time that one took."""
+
+    def __init__(self, url: str) -> None:
+        self._stop, self.longest_ms = threading.Event(), 0.0
+        self._thread = threading.Thread(target=self._write, args=(url,))
+
+    def _write(self, url: str) -> None:
+        with psycopg.connect(url, autocommit=True) as client:
+            while not self._stop.wait(0.002):
+                started_s = time.monotonic()
+                client.execute(WRITE, ["written"])
+                self.longest_ms = max(self.longest_ms, (time.monotonic() - started_s) * 1000)
+
+    def __enter__(self) -> Writer:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stop.set()
+        self._thread.join(60)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1_800)
+def test_what_each_operation_costs_the_writers_of_five_million_rows(
+    state: ProjectState, postgres: PostgresUnderTest
+) -> None:
+    test_large.fill("postgres")
+    nullable = AddField("searchvalue", "tried", models.IntegerField(null=True))
+    not_null = models.IntegerField(default=0)
+    operations: list[tuple[str, Operation, Operation | None]] = [
+        ("AddIndex", AddIndex("searchvalue", INDEX), None),
+        ("AddIndexOnline", AddIndexOnline("searchvalue", INDEX), None),
+        ("AddField, null", nullable, None),
+        ("AddField, db_default", AddField("searchvalue", "tried", models.IntegerField(db_default=0)), None),
+        ("AddField, NOT NULL with default", AddField("searchvalue", "tried", not_null), None),
+        ("AlterField to bigint", AlterField("searchvalue", "tried", models.BigIntegerField(null=True)), nullable),
+    ]
+    found = {}
+    for name, operation, first in operations:
+        before = migrate(first, state, atomic=True) if first else state
+        with Writer(postgres.url) as writer:
+            started_s = time.monotonic()
+            migrate(operation, before, atomic=not isinstance(operation, AddIndexOnline))
+            took_s = time.monotonic() - started_s
+        found[name] = writer.longest_ms
+        print(f"{name}: {took_s:.2f} s, longest write {writer.longest_ms:.0f} ms")
+        with connection.cursor() as cursor:
+            cursor.execute("DROP INDEX IF EXISTS tried_index")
+            cursor.execute(f"ALTER TABLE {TABLE} DROP COLUMN IF EXISTS tried")
+
+    assert found["AddIndexOnline"] < found["AddIndex"] / 4
+    assert found["AddField, db_default"] < found["AlterField to bigint"] / 4
