@@ -29,6 +29,11 @@ def running() -> str:
     return _running[-1]
 
 
+def scheduled() -> str:
+    """Send a job for in an hour; return its id."""
+    return submit(actors.thank, owner="user:2", delay_ms=actors.HOUR_MS, kwargs={"customer": "customer-later"})
+
+
 def letters(count: int) -> dict[str, Any]:
     """Make dead letters of a bug of their own; return their actor, customer, fingerprint, keys and jobs."""
     customer = f"customer-{next(_numbers)}"
@@ -77,5 +82,6 @@ def job_state(job_id: str) -> str:
 
 
 MAKERS: dict[str, Callable[..., Any]] = {
-    made.__name__: made for made in (running, letters, alert, alert_state, acts, job_state, stories.make_default_late)
+    made.__name__: made
+    for made in (running, scheduled, letters, alert, alert_state, acts, job_state, stories.make_default_late)
 }

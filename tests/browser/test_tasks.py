@@ -96,6 +96,16 @@ def test_cancel_a_running_job(hand: Hand, yard: RoomYard) -> None:
     wait_for(lambda: yard.make("job_state", job) == "cancelled", WAIT_S, what="the job to be cancelled")
 
 
+def test_run_a_scheduled_job_now(hand: Hand, yard: RoomYard) -> None:
+    job = yard.make("scheduled")
+    hand.find(job)
+
+    hand.act("button", "^Run now$")
+
+    shown(hand, "starts as soon as a slot is free")
+    wait_for(lambda: yard.make("job_state", job) != "scheduled", WAIT_S, what="the job to leave its schedule")
+
+
 def test_requeue_one_letter(hand: Hand, yard: RoomYard) -> None:
     made = yard.make("letters", 1)
     before = len(yard.make("acts", "letter.requeue"))

@@ -96,3 +96,11 @@ def size(count_bytes: float) -> str:
 def times(ratio: float) -> str:
     """Return a ratio to an objective: ``3.4 ×``, ``41 ×``."""
     return f"{ratio:.1f} ×" if ratio < 9.95 else f"{ratio:,.0f} ×"
+
+
+def between(first: datetime, last: datetime) -> str:
+    """Return two times of UTC to the minute: ``22 Nov 2026 03:11 to 04:05 UTC``, or one where they are the same."""
+    began, ended = (f"{at.day} {at:%b %Y} {at:%H:%M}" for at in (first, last))
+    if began == ended:
+        return f"{began} UTC"
+    return f"{began} to {ended.removeprefix(began[:-5]) if first.date() == last.date() else ended} UTC"

@@ -18,6 +18,7 @@ from django.utils import timezone
 from apps.platform.bulk.errors import NoRoom
 from apps.platform.bulk.kinds import Item, KindTexts, Taken
 from apps.platform.bulk.models import BulkAct
+from apps.platform.console.formatting import between
 from apps.platform.dead_letters import letter_filter
 from apps.platform.dead_letters.actions import keep
 from apps.platform.dead_letters.confirmation import INSTEAD
@@ -66,7 +67,7 @@ class BulkMove:
             return []
         return [
             ("Failures", shown + (" and others" if len(causes) > 3 else "")),
-            ("Died", f"{times['first']:%Y-%m-%d %H:%M} to {times['last']:%Y-%m-%d %H:%M} UTC. Later ones stay."),
+            ("Died", f"{between(times['first'], times['last'])}. Later ones stay."),
             ("Queues", ", ".join(rows.values_list("queue", flat=True).distinct().order_by("queue"))),
             ("Instead", INSTEAD[self._move]),
         ]

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from apps.platform.console.formatting import between
 from apps.platform.dead_letters.models import DeadLetter
 from apps.platform.dead_letters.presentation import letters
 
@@ -77,7 +78,7 @@ def of_rows(action: str, rows: Sequence[DeadLetter], *, to: str = "", back: str)
         ("Failures", shown),
         (
             "Letters",
-            f"{count:,}, died {first:%Y-%m-%d %H:%M} to {last:%Y-%m-%d %H:%M} UTC. Later ones are not touched.",
+            f"{count:,}, died {between(first, last)}. Later ones are not touched.",
         ),
         ("Queues", queues),
         *((("Owners", owners),) if (owners := _owners(rows)) else ()),

@@ -158,7 +158,7 @@ def test_requeue_button_requeues(bury: Callable[..., Letter], client: Client, fa
     assert "Requeued 1 dead letter." in answer.content.decode()
     assert facilities.transport.stats("default").live.waiting == 1
     history = client.get(reverse("admin:switchyard_dead_letters_deadletter_history", args=[row.pk])).content.decode()
-    assert "Replayed" in history
+    assert "Requeued" in history
 
 
 def test_discard_asks_first_and_wants_a_reason(

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import pytest
 
-from apps.platform.console.formatting import duration, promise, size, times
+from apps.platform.console.formatting import between, duration, promise, size, times
 
 
 @pytest.mark.parametrize(
@@ -45,3 +47,11 @@ def test_promises_keep_their_unit(ms: int | None, text: str) -> None:
 def test_sizes_and_ratios() -> None:
     assert (size(118_000_000), size(1_270_000_000)) == ("118 MB", "1.27 GB")
     assert (times(3.44), times(41.2), times(1_234)) == ("3.4 ×", "41 ×", "1,234 ×")
+
+
+def test_two_times_name_their_day_once() -> None:
+    first = datetime(2026, 11, 2, 3, 11, 47, tzinfo=UTC)
+
+    assert between(first, first.replace(second=59)) == "2 Nov 2026 03:11 UTC"
+    assert between(first, first.replace(hour=14)) == "2 Nov 2026 03:11 to 14:11 UTC"
+    assert between(first, first.replace(day=12)) == "2 Nov 2026 03:11 to 12 Nov 2026 03:11 UTC"

@@ -48,11 +48,12 @@ def first_of(items: Sequence[Any], count: int) -> Sequence[Any]:
 
 @register.filter
 def clock(value: str) -> str:
-    """Return an ISO 8601 time without fractions and zone; any other text is returned unchanged."""
+    """Return an ISO 8601 time as pages write it, ``22 Nov 2026 03:11:47``; any other text is returned unchanged."""
     try:
-        return f"{datetime.fromisoformat(value):%Y-%m-%d %H:%M:%S}"
+        at = datetime.fromisoformat(value)
     except ValueError:
         return value
+    return f"{at.day} {at:%b %Y %H:%M:%S}"
 
 
 @register.filter
