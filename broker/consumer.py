@@ -12,7 +12,7 @@ from dramatiq.broker import Consumer as DramatiqConsumer
 from dramatiq.broker import MessageProxy
 
 from broker.consuming_broker import ConsumingBroker
-from broker.errors import BrokerError, BrokerUnavailable, LeaseLost
+from broker.errors import BrokerError, BrokerUnavailable, HashSlotMoved, LeaseLost
 from broker.held_message import HeldMessage
 from broker.queue.operations import QueueOperations, lane_of
 from broker.queue.results import AT_ONCE, Fetched, Lease, fetched
@@ -161,8 +161,8 @@ class Consumer(DramatiqConsumer):
         if self._wakeup.pending or (self._lane_empty and not self._parked.calls):
             try:
                 self._listen(timeout_s) if self._wakeup.pending else self._start_listening(timeout_s)
-            except BrokerUnavailable:
-                if not self._share_requested:  # otherwise :meth:`share` closed the connection, maybe late
+            except BrokerUnavailable as error:
+                if not (self._share_requested or isinstance(error, HashSlotMoved)):  # share() closed it, maybe late
                     raise
                 self._abandon_wakeup()
             return

@@ -68,6 +68,13 @@ class BrokerUnavailable(BrokerError):
         super().__init__(f"broker did not answer {operation}: {cause} (outcome {outcome}); {remedy}")
 
 
+class HashSlotMoved(BrokerUnavailable):
+    """The node of a cluster that was asked no longer holds the keys, or is handing them over; it did nothing."""
+
+    def __init__(self, operation: str, cause: str) -> None:
+        super().__init__(operation, f"its hash slot has moved ({cause})", outcome="refused", remedy="try again")
+
+
 class UnknownQueue(SwitchyardError):
     """The yard declares no queue of this name."""
 

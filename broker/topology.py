@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass, field, replace
 
 from broker.errors import InvalidQueueName, UnknownPool, UnknownQueue
+from broker.keys.keys import Keys
 from broker.keys.queue_keys import Lane, QueueKeys
 from broker.pool import MOST_ALONE as MOST_ALONE
 from broker.pool import Pool as Pool
@@ -36,6 +37,8 @@ class Queue:
             ``None`` for no such objective. Retries do not count.
         calls: Service that its actors depend on and that may be away, in a few words for people, such as
             ``mail server``. A check warns when their retries are over within 15 minutes.
+        slot_group: Hash tag of its keys instead of its name: on a cluster it decides the node. Queues of one slot group
+            are on one node. Changing it leaves messages under the old keys.
 
     Raises:
         InvalidDeclaration: an option has a value that cannot be used.
@@ -50,6 +53,7 @@ class Queue:
     max_depth: int | None = None
     calls: str = ""
     done_objective_ms: int | None = None
+    slot_group: str = ""
 
     def __post_init__(self) -> None:
         check_queue_name(self.name)
@@ -71,6 +75,9 @@ class Queue:
         require(usable, subject, "max_depth", depth, "write a number of messages, 1 or more, or leave it out")
         remedy = 'write the service in a few words, such as "mail server", or leave it out'
         require(isinstance(self.calls, str), subject, "calls", self.calls, remedy)
+        group = self.slot_group
+        usable = isinstance(group, str) and (group == "" or QUEUE_NAME.fullmatch(group) is not None)
+        require(usable, subject, "slot_group", group, "write 1 to 64 of a-z0-9_.-, or leave it out")
 
     @property
     def retry_lane(self) -> str:
@@ -115,6 +122,11 @@ class Yard:
             twice = sorted({name for name in names if names.count(name) > 1})
             subject = f"{kind.__name__.lower()} {', '.join(twice)}"
             require(not twice, subject, "name", ", ".join(twice), "rename all but one: names are unique in a yard")
+
+    @property
+    def keys(self) -> Keys:
+        """Names of the keys of this yard."""
+        return Keys(slot_groups=tuple((queue.name, queue.slot_group) for queue in self.queues if queue.slot_group))
 
     def hurried(self, retry_speed: int) -> Yard:
         """Return the same yard with the delays of its retries divided by a number."""

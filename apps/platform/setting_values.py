@@ -10,8 +10,9 @@ from urllib.parse import urlsplit
 
 from broker.errors import SwitchyardError, UnusableAddress
 from broker.redis import sentinel_url
+from broker.redis.cluster_client import is_cluster, split_cluster_url
 
-BROKER_SCHEMES = ("redis", "rediss", "unix", *sentinel_url.SCHEMES)
+BROKER_SCHEMES = ("redis", "rediss", "unix", *sentinel_url.SCHEMES, "redis+cluster", "rediss+cluster")
 RABBITMQ_SCHEMES = ("amqp", "amqps")
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 LOG_FORMATS = ("json", "console")
@@ -106,13 +107,19 @@ def broker_url_of(name: str, value: str, state_dir: Path, *, debug: bool) -> str
             hosts = {host for host, _ in sentinel_url.parse(value).sentinels}
         except UnusableAddress as error:
             raise InvalidSetting(name, error.fact, error.remedy) from None
+    elif is_cluster(value):
+        try:
+            hosts = {host for host, _ in split_cluster_url(value)[1]}
+        except UnusableAddress as error:
+            raise InvalidSetting(name, error.fact, error.remedy) from None
     else:
         hosts = {parts.hostname} if parts.hostname else set()
         with_valid_port(name, value)
     loopback = hosts and hosts <= set(LOOPBACK)
     if not debug and parts.scheme != "unix" and not loopback and not parts.password:
         remedy = "put a user and password into the URL, for example redis://user:password@valkey:6379/0"
-        raise InvalidSetting(name, f"{parts.hostname} is reached without a password", remedy)
+        far = min(hosts - set(LOOPBACK), default=parts.hostname)
+        raise InvalidSetting(name, f"{far} is reached without a password", remedy)
     return value
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import redis
@@ -121,6 +122,7 @@ def build_yard(
         limits: Of what the broker keeps of ended jobs.
         options: For :class:`broker.redis_broker.RedisBroker`.
     """
+    keys = replace(keys, slot_groups=yard.keys.slot_groups)
     # Queue operations ride out a restart of the server; pages and records say at once that it is down.
     calls = calls_on(client, refused_s=STORES_REFUSED_S)
     records, barrier = _records(yard, calls, keys, release=release, limits=limits)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from broker.health.server import ServerFinding
 from broker.keys.keys import Keys
@@ -43,11 +43,14 @@ class KeyspaceId:
 
     Args:
         queues: Of the yard: their keys show whether a keyspace is in use.
+        marks: Names of the marker and of the missed ids; by default those that are shared by all queues.
     """
 
-    def __init__(self, calls: RedisCalls, keys: Keys, queues: Iterable[str]) -> None:
+    def __init__(
+        self, calls: RedisCalls, keys: Keys, queues: Iterable[str], *, marks: tuple[str, str] | None = None
+    ) -> None:
         self.seen = ""
-        self._keys = keys
+        self._marks = marks or (keys.generation(), keys.generations_missed())
         self._used_by = [key for queue in queues for key in keys.queue(queue).all_keys()]
         self._calls = calls
 
@@ -57,25 +60,28 @@ class KeyspaceId:
         Raises:
             BrokerUnavailable: the server did not answer, or is a replica, which only reads.
         """
-        marks = [self._keys.generation(), self._keys.generations_missed()]
-        id_ = self._calls.call(MAKE, [*marks, *self._used_by], [uuid.uuid4().hex])
+        id_ = self._calls.call(MAKE, [*self._marks, *self._used_by], [uuid.uuid4().hex])
         self.seen = str(id_, "ascii") if id_ else ""
         return self.seen
 
     def is_missed(self) -> bool:
         """Return whether a process expected another keyspace here."""
-        return bool(self._calls.command("EXISTS", self._keys.generations_missed()))
+        return bool(self._calls.command("EXISTS", self._marks[1]))
 
     def accept(self) -> str:
         """Write a new marker, so that all processes resume; return the new keyspace id."""
         id_ = uuid.uuid4().hex
-        self._calls.call(ACCEPT_HERE, [self._keys.generation(), self._keys.generations_missed()], [id_])
+        self._calls.call(ACCEPT_HERE, self._marks, [id_])
         self.seen = id_
         return id_
 
-    def look(self, marker: Sequence[bytes], missed: Iterable[bytes]) -> State:
+    def commands(self) -> list[tuple[Word, ...]]:
+        """Return the commands whose answers :meth:`look` reads."""
+        return [("HGETALL", self._marks[0]), ("SMEMBERS", self._marks[1])]
+
+    def look(self, answers: Sequence[Any]) -> State:
         """Compare the keyspace with the one that this process saw first, and return the result."""
-        found = marker_of(marker, missed)
+        found = marker_of(*answers)
         if not self.seen:
             self.seen = found.id
         if found.id and found.id != self.seen and self.seen in found.instead_of:
@@ -86,12 +92,7 @@ class KeyspaceId:
 
     def miss_commands(self) -> list[tuple[Word, ...]]:
         """Return the commands that record that the keyspace this process had seen is not here."""
-        return [("SADD", self._keys.generations_missed(), self.seen)] if self.seen else []
-
-
-def marker_commands(keys: Keys) -> list[tuple[Word, ...]]:
-    """Return the two commands whose answers :func:`marker_of` reads."""
-    return [("HGETALL", keys.generation()), ("SMEMBERS", keys.generations_missed())]
+        return [("SADD", self._marks[1], self.seen)] if self.seen else []
 
 
 def marker_of(marker: Sequence[bytes], missed: Iterable[bytes]) -> Marker:

@@ -24,10 +24,10 @@ class ServerFinding:
 
     Args:
         code: Short name: ``evicting``, ``nothing_kept``, ``snapshots_only``, ``replica``, ``too_old``, ``cluster``,
-            ``loading``, ``nearly_full``, ``disk``, ``unverified``, ``away``; see also
+            ``loading``, ``nearly_full``, ``disk``, ``unverified``, ``away``, ``node_away``; see also
             :mod:`broker.health.keyspace_id` and :mod:`broker.health.key_types`.
         severity: ``error`` when work is or will be lost or refused.
-        seen: The fact, as half a sentence. Contains no address and no secret.
+        seen: The fact, as half a sentence. Contains no secret, and no address but that of a cluster's node.
         remedy: The next step, in one line.
     """
 
@@ -72,13 +72,16 @@ class ServerFacts:
 FACT_COMMANDS: Final = (("INFO",), ("CONFIG", "GET", *SETTINGS))
 
 
-def read_facts(calls: RedisCalls) -> ServerFacts:
+def read_facts(calls: RedisCalls, *, budget_s: float | None = None) -> ServerFacts:
     """Read a server's facts, in one round trip.
+
+    Args:
+        budget_s: Seconds until it counts as away; by default those of ``calls``.
 
     Raises:
         BrokerUnavailable: it does not answer.
     """
-    return facts_of(*calls.pipeline(FACT_COMMANDS, raise_errors=False))
+    return facts_of(*calls.pipeline(FACT_COMMANDS, raise_errors=False, budget_s=budget_s))
 
 
 def facts_of(info: bytes | BrokerError, config: Sequence[bytes] | BrokerError) -> ServerFacts:
@@ -187,7 +190,7 @@ def _unfit(facts: ServerFacts) -> list[ServerFinding]:
                 "cluster",
                 "error",
                 "the server is a node of a cluster, and would refuse most of the keys",
-                "Use a server that runs alone: `cluster-enabled no`.",
+                "Write `redis+cluster://` in SWITCHYARD_BROKER_URL, or use a server that runs alone.",
             )
         )
     return found

@@ -14,9 +14,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from broker.errors import BrokerUnavailable
+from broker.health.family_ids import keyspace_of
 from broker.health.key_types import type_commands, wrong_types
-from broker.health.keyspace_id import KeyspaceId, State, finding, marker_commands
-from broker.health.server import FACT_COMMANDS, ServerFinding, away, facts_of, judge
+from broker.health.keyspace_id import State, finding
+from broker.health.nodes import NodeState, by_code, read_nodes
+from broker.health.server import ServerFinding, away
 from broker.keys.keys import Keys
 from broker.redis.calls import RedisCalls, Word
 
@@ -61,7 +63,7 @@ class Watch:
         self, calls: RedisCalls, keys: Keys, queues: Sequence[str], *, production: bool, every_s: float = EVERY_S
     ) -> None:
         self.health = Health()
-        self.generation = KeyspaceId(calls, keys, queues)
+        self.generation = keyspace_of(calls, keys, queues)
         self._calls, self._keys = calls, keys
         self._families = [keys.queue(queue) for queue in queues]
         self._production = production
@@ -108,28 +110,31 @@ class Watch:
         self._calls.close()
 
     def _ask(self) -> list[ServerFinding]:
-        commands = [*FACT_COMMANDS, *marker_commands(self._keys), *type_commands(self._families)]
-        info, config, marker, missed, *types = self._calls.pipeline(commands, raise_errors=False)
-        found = judge(facts_of(info, config), production=self._production)
-        found += wrong_types(self._families, types)
-        failed = next((answer for answer in (marker, missed) if isinstance(answer, Exception)), None)
-        if failed is None:
-            self._state = self.generation.look(marker, missed)
-        else:  # a replica that lost its primary still answers the first two
+        nodes = read_nodes(self._calls, production=self._production)
+        markers = self.generation.commands()
+        answers = self._calls.pipeline([*markers, *type_commands(self._families)], raise_errors=False)
+        marked, types = answers[: len(markers)], answers[len(markers) :]
+        found = by_code(nodes) + wrong_types(self._families, types)
+        failed = next((answer for answer in marked if isinstance(answer, Exception)), None)
+        if failed is None or self._calls.spread:
+            self._state = self.generation.look(marked)
+        if failed is not None and not (self._calls.spread and isinstance(failed, BrokerUnavailable)):
+            # A replica that lost its primary still answers what read_nodes() asked.
             found.append(away(failed) if isinstance(failed, BrokerUnavailable) else _unreadable(failed))
         found += finding(self._state)
-        self._leave_word(found)
+        self._leave_word(nodes)
         return found
 
-    def _leave_word(self, found: Sequence[ServerFinding]) -> None:
-        evicting = next((item.seen for item in found if item.code == "evicting"), "")
+    def _leave_word(self, nodes: Sequence[NodeState]) -> None:
+        evicting = {node.address: item.seen for node in nodes for item in node.findings if item.code == "evicting"}
         lost = self._state in ("missing", "another")
         if not evicting and not self._refusing and not lost:
             return
         commands: list[tuple[Word, ...]] = []
         for keys in self._families:
-            if evicting:
-                commands.append(("SET", keys.refused, evicting, "PX", REFUSED_MS))
+            seen = evicting.get(self._calls.node_of(keys.refused)) if evicting else None
+            if seen is not None:
+                commands.append(("SET", keys.refused, seen, "PX", REFUSED_MS))
             elif self._refusing:
                 commands.append(("DEL", keys.refused))
         if lost:

@@ -12,12 +12,19 @@ class Keys:
     """Key names below one prefix.
 
     Keys that one operation changes together share a hash tag, so that they live on one node of a cluster.
+
+    Args:
+        slot_groups: Queues with the hash tag that they share with others instead of having their own.
     """
 
     prefix: str = "switchyard"
+    slot_groups: tuple[tuple[str, str], ...] = ()
 
     def queue(self, queue: str) -> QueueKeys:
         """Keys of a queue family."""
+        for name, group in self.slot_groups:
+            if name == queue:
+                return QueueKeys(f"{self.prefix}:{{{group}}}:queue:{queue}:", queue)
         return QueueKeys(f"{self.prefix}:{{{queue}}}:", queue)
 
     def job(self, job_id: str) -> str:

@@ -16,7 +16,8 @@ class QueueKeys:
     """Key names of a family. ``docs/reference/keys.md`` is made from the docstrings.
 
     Args:
-        base: Everything before the family's own part: ``<prefix>:{<queue>}:``.
+        base: Everything before the family's own part: ``<prefix>:{<queue>}:``, in a slot group
+            ``<prefix>:{<group>}:queue:<queue>:``.
         queue: Name of the queue, without ``-retry`` or ``-dead``.
     """
 
@@ -214,6 +215,18 @@ class QueueKeys:
     def aside_jobs(self, purge: str) -> str:
         """Hash: id that a purge set aside -> its live record. Expires after nine days."""
         return f"{self.base}aside:{purge}:jobs"
+
+    @property
+    def keyspace_id(self) -> str:
+        """Hash: the keyspace id of this family, on a cluster only, where a node may lose its keys while others keep
+        theirs. Its fields are those of the marker on a single server.
+        """
+        return f"{self.base}keyspace:id"
+
+    @property
+    def keyspaces_missed(self) -> str:
+        """Set: keyspace ids that a process had read for this family and then did not find, on a cluster only."""
+        return f"{self.base}keyspace:missed"
 
     def kinds(self) -> tuple[tuple[str, str], ...]:
         """Return every key of the family but what its owners hold, each with the type that it has when it is there."""

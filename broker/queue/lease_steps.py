@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from broker.errors import BrokerFull, BrokerRefused
+from broker.errors import BrokerFull, BrokerRefused, BrokerUnavailable
 from broker.queue.operations import QueueOperations
 
 # Longest time of a tick, and of one answer within it: a supervisor's loop waits that long for the server.
@@ -18,6 +18,7 @@ ANSWER_S: Final = 0.5
 REFUSED_S: Final = 1.0
 
 Step = Literal["renewal", "join", "report", "reclaim", "sweep"]
+STEPS: Final[tuple[Step, ...]] = ("renewal", "join", "report", "reclaim", "sweep")
 
 logger = logging.getLogger(__name__)
 
@@ -63,11 +64,14 @@ class ServedQueue:
     def attempt(self, step: Step, act: Callable[[], None], *, again_s: float = 0.0) -> None:
         """Do a step. One that the server refuses is logged once and due again in a second.
 
+        On a cluster so is one whose node does not answer, and with it every other step of the queue: the queues of the
+        other nodes go on.
+
         Args:
             again_s: Seconds until the step is due again after it succeeded.
 
         Raises:
-            BrokerUnavailable: the server did not answer.
+            BrokerUnavailable: the only server did not answer.
             TickExhausted: the tick has no time left for the step.
         """
         name = self.operations.keys.queue
@@ -78,6 +82,14 @@ class ServedQueue:
                 logger.error("queue %s: the broker refuses the lease %s, retried every second: %s", name, step, error)
             self.refused.add(step)
             self.due_s[step] = time.monotonic() + REFUSED_S
+            return
+        except BrokerUnavailable as error:
+            if not self.operations.calls.spread:
+                raise
+            if not self.refused:
+                logger.warning("queue %s: its leases are not renewed, its node does not answer: %s", name, error)
+            self.refused.add(step)
+            self.due_s.update(dict.fromkeys(STEPS, time.monotonic() + REFUSED_S))
             return
         self.due_s[step] = time.monotonic() + again_s
         if step in self.refused:

@@ -62,7 +62,12 @@ class RedisCalls:
         client: Connected by :func:`broker.redis.connections.connect`; its address and TLS are used, no connection.
         budget_s: Seconds after which a call is given up that names no budget of its own.
         refused_s: Seconds after which a call is given up that could not be sent, for pages that do without.
+
+    Attributes:
+        spread: Whether keys are spread over several servers, so that some may fail while others go on.
     """
+
+    spread = False
 
     def __init__(self, client: redis.Redis, *, budget_s: float = BUDGET_S, refused_s: float = BUDGET_S) -> None:
         self.budget_s, self.refused_s = budget_s, refused_s

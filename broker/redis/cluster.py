@@ -10,22 +10,21 @@ from __future__ import annotations
 import os
 import random
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
 import redis
-from redis.exceptions import AskError, ClusterDownError, NoScriptError, OutOfMemoryError, TryAgainError
+from redis.exceptions import AskError, OutOfMemoryError, TryAgainError
 
-from broker.errors import BrokerError, BrokerFull, BrokerRefused, BrokerUnavailable
+from broker.errors import BrokerError, BrokerFull, BrokerRefused, BrokerUnavailable, HashSlotMoved
 from broker.redis.calls import ANSWER_S, BUDGET_S, FIRST_PAUSE_S, LONGEST_PAUSE_S, RedisCalls
 from broker.redis.cluster_client import ClusterClient
 from broker.redis.cluster_pipeline import ClusterPipeline
+from broker.redis.cluster_stream import ClusterStream
 from broker.redis.connections import lone_connection
-from broker.redis.exchange import Word, ask, connect_within, evaluate, left_s, sent_ahead
-from broker.redis.hash_slots import Address, Asking, HashSlots, key_of, text_of
+from broker.redis.exchange import Word, ask, connect_within, evaluate, left_s
+from broker.redis.hash_slots import NOTHING_DONE, Address, Asking, HashSlots, key_of, text_of
 from broker.redis.pace import PACE
 from broker.redis.scripts import Script
 from broker.redis.server_errors import is_away, named, unanswered
@@ -34,18 +33,6 @@ T = TypeVar("T")
 
 # Redirections that are followed at once: more of them come from nodes that do not agree yet.
 FOLLOWED_AT_ONCE = 3
-# Answers of a node that did nothing.
-NOTHING_DONE = (AskError, ClusterDownError, TryAgainError)
-
-
-@dataclass(slots=True)
-class _InFlight:
-    """A call of a stream, and the connection that it was sent on, if it was."""
-
-    keys: Sequence[str]
-    args: Sequence[Word]
-    connection: Any
-    sent: bool
 
 
 class ClusterCalls(RedisCalls):
@@ -58,6 +45,7 @@ class ClusterCalls(RedisCalls):
     """
 
     client: ClusterClient
+    spread = True
 
     def __init__(self, client: ClusterClient, *, budget_s: float = BUDGET_S, refused_s: float = BUDGET_S) -> None:
         super().__init__(client, budget_s=budget_s, refused_s=refused_s)
@@ -107,76 +95,7 @@ class ClusterCalls(RedisCalls):
 
         While a node works on one, the next one is made ready and sent, to the same node or to another.
         """
-        budget_s = self.budget_s if budget_s is None else budget_s
-        flying: deque[_InFlight] = deque()
-        try:
-            for keys, args in calls:
-                flying.append(self._sent_ahead(operation, keys, args, flying))
-                if len(flying) > 1:
-                    yield self._landed(operation, flying, budget_s)
-            while flying:
-                yield self._landed(operation, flying, budget_s)
-        finally:
-            for connection in {id(one.connection): one.connection for one in flying if one.connection}.values():
-                connection.disconnect()
-                self.release(connection)
-
-    def _sent_ahead(
-        self, operation: Script, keys: Sequence[str], args: Sequence[Word], flying: Sequence[_InFlight]
-    ) -> _InFlight:
-        try:
-            address = self._slots.master_of(keys[0])
-        except redis.RedisError:
-            return _InFlight(keys, args, None, sent=False)
-        used = (one.connection for one in flying if one.connection is not None)
-        shared = next((one for one in used if (one.host, one.port) == address), None)
-        connection = self.acquire_at(address) if shared is None else shared
-        if sent_ahead(connection, operation, keys, args):
-            return _InFlight(keys, args, connection, sent=True)
-        connection.disconnect()
-        for one in flying:
-            if one.connection is connection:
-                one.connection = None
-        self.release(connection)
-        return _InFlight(keys, args, None, sent=False)
-
-    def _landed(self, operation: Script, flying: deque[_InFlight], budget_s: float) -> Any:
-        """Return the answer to the oldest call of a stream; one that its node did not carry out is made anew."""
-        one = flying[0]
-        give_up_s = time.monotonic() + budget_s
-        done_nothing = not one.sent
-        if one.connection is not None:
-            try:
-                answer = one.connection.read_response(disable_decoding=True, timeout=min(budget_s, ANSWER_S))
-            except OutOfMemoryError as error:
-                raise BrokerFull(operation.name, str(error)) from error
-            except redis.RedisError as error:
-                done_nothing = isinstance(error, (*NOTHING_DONE, NoScriptError))
-                if not done_nothing and not is_away(error):
-                    raise named(operation.name, error) from error
-                if not done_nothing:
-                    one.connection.disconnect()
-                    for other in list(flying)[1:]:
-                        if other.connection is one.connection:
-                            other.connection = None
-            else:
-                self._landed_on(flying)
-                return answer
-            self._landed_on(flying)
-        else:
-            flying.popleft()
-        try:
-            return self.call(operation, one.keys, one.args, budget_s=left_s(give_up_s))
-        except BrokerUnavailable as error:
-            if not done_nothing and error.outcome == "refused":  # the answer to the first try was lost
-                raise BrokerUnavailable(operation.name, str(error)) from error
-            raise
-
-    def _landed_on(self, flying: deque[_InFlight]) -> None:
-        """Take the oldest call off a stream; put its connection back unless the next call uses it."""
-        one = flying.popleft()
-        if all(other.connection is not one.connection for other in flying):
-            self.release(one.connection)
+        return ClusterStream(self, self._slots, operation, self.budget_s if budget_s is None else budget_s).run(calls)
 
     def _at(
         self,
@@ -274,7 +193,7 @@ class ClusterCalls(RedisCalls):
         """Return this project's error for one on an acquired connection; a slot that moved is asked elsewhere next."""
         if isinstance(error, NOTHING_DONE):
             self._slots.doubt(None)
-            return BrokerUnavailable(operation, f"its hash slot has moved ({error})", outcome="refused")
+            return HashSlotMoved(operation, str(error))
         made = named(operation, error)
         if not isinstance(made, BrokerRefused):
             self._slots.doubt(None)

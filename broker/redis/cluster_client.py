@@ -9,21 +9,14 @@ from urllib.parse import urlsplit, urlunsplit
 import redis
 from redis.exceptions import AskError
 
-from broker.errors import SwitchyardError
+from broker.errors import UnusableAddress
 from broker.redis.connections import Absence, Client, Profile, client_of, lone_connection
-from broker.redis.hash_slots import Address, HashSlots, key_of
+from broker.redis.hash_slots import Address, HashSlots, key_of, text_of
 
 SCHEMES: Final = {"redis+cluster": "redis", "rediss+cluster": "rediss"}
 DEFAULT_PORT: Final = 6379
 TRIES: Final = 5
-
-
-class InvalidClusterUrl(SwitchyardError, ValueError):
-    """An address of a cluster cannot be used."""
-
-    def __init__(self, fact: str) -> None:
-        example = "redis+cluster://user:password@valkey-1:6379,valkey-2:6379,valkey-3:6379"
-        super().__init__(f"the address of the cluster {fact}; write for example {example}")
+REMEDY: Final = "use for example redis+cluster://user:password@valkey-1:6379,valkey-2:6379,valkey-3:6379"
 
 
 def is_cluster(url: str) -> bool:
@@ -35,16 +28,24 @@ def split_cluster_url(url: str) -> tuple[str, list[Address]]:
     """Return the URL of the first node, and the addresses of all nodes that the URL names.
 
     Raises:
-        InvalidClusterUrl: a node has no name or no valid port, or a database is named: a cluster has one.
+        UnusableAddress: a node has no name or no valid port, or a database is named: a cluster has one. It shows
+            no node, since what looks like one may be a part of a password.
     """
     parts = urlsplit(url)
     login, at, hosts = parts.netloc.rpartition("@")
     seeds = [_seed(host) for host in hosts.split(",")]
     if parts.path.strip("/") not in ("", "0"):
-        raise InvalidClusterUrl(f"names database {parts.path.strip('/')}, and a cluster has database 0 only")
+        raise UnusableAddress(f"names database {parts.path.strip('/')}, and a cluster has database 0 only", REMEDY)
     host, port = seeds[0]
     netloc = f"{login}{at}{f'[{host}]' if ':' in host else host}:{port}"
     return urlunsplit((SCHEMES[parts.scheme], netloc, "", parts.query, "")), seeds
+
+
+def node_url(url: str, address: str) -> str:
+    """Return the URL of one node of a cluster, with the user and options of the cluster's URL."""
+    parts = urlsplit(split_cluster_url(url)[0])
+    login, at, _ = parts.netloc.rpartition("@")
+    return urlunsplit(parts._replace(netloc=f"{login}{at}{address}"))
 
 
 def _seed(text: str) -> Address:
@@ -52,9 +53,9 @@ def _seed(text: str) -> Address:
     try:
         port = parts.port
     except ValueError:
-        raise InvalidClusterUrl(f"has {text!r}, whose port is no number from 1 to 65535") from None
+        raise UnusableAddress("has a node whose port is no number from 1 to 65535", REMEDY) from None
     if not parts.hostname:
-        raise InvalidClusterUrl(f"has a node without a name ({text!r})")
+        raise UnusableAddress("has a node without a name", REMEDY)
     return parts.hostname, port or DEFAULT_PORT
 
 
@@ -88,8 +89,35 @@ class ClusterClient(Client):
         raise AssertionError("the last try returns or raises")
 
     def pipeline(self, transaction: Any = True, shard_hint: Any = None) -> Any:
-        """Return a pipeline of one node, for commands without a key."""
-        return self.node(self.slots.master_of(None)).pipeline(transaction=transaction, shard_hint=shard_hint)
+        """Return a pipeline for commands whose keys are on one node: that of the first key."""
+        return NodePipeline(self, transaction)
+
+
+class NodePipeline(redis.client.Pipeline):
+    """A pipeline that goes to the node of its first key."""
+
+    def __init__(self, cluster: ClusterClient, transaction: bool) -> None:
+        super().__init__(cluster.connection_pool, cluster.response_callbacks, transaction, None)
+        self._cluster = cluster
+
+    def execute(self, raise_on_error: bool = True) -> list[Any]:
+        """Send the commands and return the answers."""
+        keys = (key_of(words) for words, _ in self.command_stack)
+        address = self._cluster.slots.master_of(next((key for key in keys if key is not None), None))
+        with self._cluster.node(address) as node:
+            self.connection_pool = node.connection_pool
+            return list(super().execute(raise_on_error))
+
+
+def each_server(client: redis.Redis) -> list[tuple[str, redis.Redis]]:
+    """Return a client of each server that holds keys, by its address: the masters of a cluster, or "" and the client.
+
+    Raises:
+        redis.ConnectionError: no node answers.
+    """
+    if not isinstance(client, ClusterClient):
+        return [("", client)]
+    return [(text_of(address), client.node(address)) for address in client.slots.masters()]
 
 
 def connect_cluster(url: str, *, profile: Profile = "normal", absence: Absence | None = None) -> ClusterClient:
@@ -99,7 +127,7 @@ def connect_cluster(url: str, *, profile: Profile = "normal", absence: Absence |
         url: ``redis+cluster://`` or ``rediss+cluster://``, with one node or more, parted by commas.
 
     Raises:
-        InvalidClusterUrl: the URL cannot be used.
+        UnusableAddress: the URL cannot be used.
     """
     first, seeds = split_cluster_url(url)
     client = client_of(first, ClusterClient, profile=profile, absence=absence)

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import redis
 from redis.crc import key_slot
-from redis.exceptions import AskError, MovedError
+from redis.exceptions import AskError, ClusterDownError, MovedError, TryAgainError
 
 from broker.redis.exchange import Word, ask
 
@@ -29,6 +29,8 @@ APART_S: Final = 0.05
 
 # Where the key stands in commands that have it elsewhere than in the first place.
 KEY_AT: Final = {"EVAL": 3, "EVALSHA": 3, "XINFO": 2, "MEMORY": 2, "OBJECT": 2}
+# Answers of a node that did nothing.
+NOTHING_DONE: Final = (AskError, ClusterDownError, TryAgainError)
 KEYLESS: Final = frozenset({"TIME", "INFO", "CONFIG", "PING", "SCAN", "CLIENT", "SCRIPT", "ROLE", "SLOWLOG", "DBSIZE",
                             "CLUSTER", "FLUSHDB", "FLUSHALL", "ACL", "COMMAND", "MONITOR"})  # fmt: skip
 

@@ -80,8 +80,7 @@ class JobRecords:
         limits: RecordLimits | None = None,
         finds_waiting: bool = True,
     ) -> None:
-        self.calls = calls
-        self.keys = keys
+        self.calls, self.keys, self.spread = calls, keys, calls.spread
         self.queues = tuple(dict.fromkeys(queues))
         self.limits = limits or RecordLimits()
         self.finds_waiting = finds_waiting

@@ -81,6 +81,8 @@ class AckBarrier:
         self._added: deque[Step] = deque()
         self._started: dict[str, tuple[float, Callable[[Any], Step], Any]] = {}
         self._steps: dict[str, Step] = {}
+        # On a cluster: queue whose node does not answer -> last flush that wrote all of the queue.
+        self._behind: dict[str, int] = {}
         self._beginning = threading.Lock()
         self._writing = threading.Lock()
         self._some = threading.Event()
@@ -117,11 +119,16 @@ class AckBarrier:
         """Whether a step was noted that is not written."""
         return bool(self._added or self._steps or self._started)
 
-    def flush(self, *, with_starts: bool = True) -> None:
+    def written_of(self, queue: str) -> int:
+        """Return the number of the last flush that has written all of a queue."""
+        return self._behind.get(queue, self.written)
+
+    def flush(self, *, with_starts: bool = True, queue: str = "") -> None:
         """Write everything that was noted before this call.
 
         Args:
             with_starts: Also of attempts that began just now; no acknowledgement waits for those.
+            queue: The only one that matters: on a cluster, steps of others whose node is away are left.
 
         Raises:
             BrokerUnavailable: the server did not answer; the steps are kept.
@@ -130,10 +137,10 @@ class AckBarrier:
         with self._beginning:
             number = self.begun = self.begun + 1
         self._write_metrics()
-        self._write_steps(began_before_s=math.inf if with_starts else time.monotonic() - START_LAG_S)
+        self._write_steps(math.inf if with_starts else time.monotonic() - START_LAG_S, number, queue)
         with self._beginning:
             self.written = max(self.written, number)
-        if self.finished is not None:
+        if self.finished is not None and not self._behind:
             self.finished.confirm_flush(last_end)
 
     def _write_metrics(self) -> None:
@@ -144,12 +151,43 @@ class AckBarrier:
         except Exception:
             logger.critical("metrics cannot be written, some values are lost; no acknowledgement waits", exc_info=True)
 
-    def _write_steps(self, began_before_s: float) -> None:
+    def _write_steps(self, began_before_s: float, number: int, queue: str) -> None:
         with self._writing:  # also waits for steps that another thread is writing, and may have to put back
             # No more than there are now: where others note without a pause, the buffer is never empty.
             left = self._gather(began_before_s)
+            if self._records.spread:
+                self._write_by_queue(number, queue)
+                return
             while left > 0:
                 left -= self._write_some()
+
+    def _write_by_queue(self, number: int, only: str) -> None:
+        """Write the steps of each queue, on a cluster, where the node of one may be away while others answer.
+
+        Args:
+            only: Queue whose node must answer; steps of queues that are behind are then left to a later flush.
+        """
+        by_queue: dict[str, list[Step]] = {queue: [] for queue in self._behind}
+        for step in self._steps.values():
+            by_queue.setdefault(step.queue, []).append(step)
+        failed: BrokerUnavailable | None = None
+        for queue, steps in sorted(by_queue.items(), key=lambda item: item[0] in self._behind):
+            if only and queue != only and queue in self._behind:
+                continue
+            try:
+                for start in range(0, len(steps), WRITTEN_AT_ONCE):
+                    self._records.write(steps[start : start + WRITTEN_AT_ONCE])
+                    for step in steps[start : start + WRITTEN_AT_ONCE]:
+                        self._steps.pop(step.job_id, None)
+            except BrokerUnavailable as error:
+                self._behind.setdefault(queue, number - 1)
+                failed = error if not only or queue == only else failed
+            else:
+                self._behind.pop(queue, None)
+        if failed is not None:
+            with self._beginning:
+                self.written = max(self.written, number)
+            raise failed
 
     def start(self) -> None:
         """Write in the background from now on, in this process."""

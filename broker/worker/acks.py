@@ -70,7 +70,7 @@ class Acks:
             BrokerUnavailable: the records could not be written; all are kept.
         """
         if self._barrier and self._waiting and (len(self._waiting) < MANY or not self._barrier.in_background):
-            self._barrier.flush(with_starts=False)
+            self._barrier.flush(with_starts=False, queue=self._family.keys.queue)
         return self._written()
 
     def put_back(self, leases: list[Lease]) -> None:
@@ -83,7 +83,7 @@ class Acks:
             leases: list[Lease] = []
             try:
                 if self._barrier:
-                    self._barrier.flush(with_starts=False)
+                    self._barrier.flush(with_starts=False, queue=self._family.keys.queue)
                 leases = self._written()
                 stale = self._family.ack(self._owner, leases)
             except BrokerError as error:
@@ -98,7 +98,7 @@ class Acks:
             self.report_stale(stale)
 
     def _written(self) -> list[Lease]:
-        written = self._barrier.written if self._barrier else 0
+        written = self._barrier.written_of(self._family.keys.queue) if self._barrier else 0
         taken: list[Lease] = []
         while self._waiting and len(taken) < SENT_AT_ONCE:
             try:

@@ -18,7 +18,6 @@ from apps.platform.workers.child.main import MIDDLEWARE_VARIABLE
 from apps.platform.workers.shared.fork import EX_CRASHED, fork
 from apps.platform.workers.shared.signal_pipe import SignalPipe
 from broker.errors import BrokerError
-from broker.keys.keys import Keys
 from broker.queue.operations import QueueOperations
 from broker.redis.access import calls_on
 from broker.redis.connections import connect
@@ -86,12 +85,13 @@ def run(plan: Plan, yard: Yard, url: str, outcomes: Path, parent_pid: int) -> in
     signals = SignalPipe(noted=(signal.SIGTERM, signal.SIGQUIT), ignored=(signal.SIGINT, signal.SIGHUP, signal.SIGUSR1))
     client = connect(url, profile="quick")
     calls = calls_on(client)
-    queues = [QueueOperations(calls, Keys().queue(queue.name)) for queue in yard.queues]
+    keys = yard.keys
+    queues = [QueueOperations(calls, keys.queue(queue.name)) for queue in yard.queues]
     try:
         monitor = EnqueueMonitor(url)
         before = _enqueued_ids(queues)
         # The pools of this parent have not started yet, so every report is of another parent's pool.
-        foreign_pools = sorted({report.pool for report in PoolReports(calls, Keys()).read_all()})
+        foreign_pools = sorted({report.pool for report in PoolReports(calls, keys).read_all()})
     except (redis.RedisError, BrokerError) as error:
         logger.error("no chaos: the server does not permit MONITOR, so there would be no ledger: %s", error)
         return EX_CRASHED
@@ -126,7 +126,7 @@ def run(plan: Plan, yard: Yard, url: str, outcomes: Path, parent_pid: int) -> in
         before=before,
         outcomes=read_outcomes(outcomes),
         queues=queues,
-        records=JobRecords(calls, Keys(), [queue.keys.queue for queue in queues]),
+        records=JobRecords(calls, keys, [queue.keys.queue for queue in queues]),
     )
     counts = "  ".join(f"{name} {injected[name]}" for name in faults)
     warnings = "the server was away meanwhile: the ledger has a gap\n" if has_gap else ""

@@ -26,6 +26,7 @@ from apps.platform.api.responses import iso_time
 from apps.platform.conf import switchyard_settings
 from broker.errors import BrokerError
 from broker.interface import facilities
+from broker.redis.cluster_client import node_url
 from broker.redis.sentinel import server_url
 
 # Events of one job in one answer of the server.
@@ -66,7 +67,7 @@ class Watcher:
         self.after = after
         self.asked = asyncio.Event()
         self.lags = False
-        self._reader = reader
+        self.reader = reader
         self._waiting: deque[JobEvent] = deque()
         self._waiting_bytes = 0
         self._news = asyncio.Event()
@@ -75,7 +76,7 @@ class Watcher:
         """Return the events since the last call, oldest first; waits for one, and returns none after ``timeout_s``."""
         if not self._waiting and self.lags:
             self.lags = False
-            await self._reader.ask_for(self)
+            await self.reader.ask_for(self)
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 await self._news.wait()
@@ -110,19 +111,25 @@ async def watch(job_id: str, queue: str, *, after: str) -> AsyncGenerator[Watche
     """
     records = facilities().records
     key = await sync_to_async(records.follow, thread_sensitive=False)(job_id)
-    reader = _reader()
-    watcher = Watcher(reader, key or records.stream_key(job_id, queue), after)
+    key = key or records.stream_key(job_id, queue)
+    reader = _reader(await _node_of(key))
+    watcher = Watcher(reader, key, after)
     try:
         await reader.add(watcher)
         yield watcher
     finally:
-        reader.remove(watcher)
+        watcher.reader.remove(watcher)
 
 
 class _Reader:
-    """The connection of one event loop, open while somebody watches a job."""
+    """The connection of one event loop to one server, open while somebody watches a job.
 
-    def __init__(self) -> None:
+    Args:
+        address: Of a node of a cluster; "" for the only server.
+    """
+
+    def __init__(self, address: str) -> None:
+        self._address = address
         self._watchers: defaultdict[str, set[Watcher]] = defaultdict(set)
         self._connection_id = 0
         self._task: asyncio.Task[None] | None = None
@@ -153,14 +160,14 @@ class _Reader:
             if self._connection_id:
                 # Without the permission the watcher is included within BLOCK_S.
                 with suppress(BrokerError):
-                    await sync_to_async(_unblock, thread_sensitive=False)(self._connection_id)
+                    await sync_to_async(_unblock, thread_sensitive=False)(self._address, self._connection_id)
 
     async def _run(self) -> None:
         pause_s = FIRST_PAUSE_S
         while True:
             client = None
             try:
-                client = await _client()
+                client = await _client(self._address)
                 self._connection_id = await client.client_id()
                 while True:
                     await self._read_once(client)
@@ -172,7 +179,22 @@ class _Reader:
                 if client is not None:
                     await client.aclose()
             await asyncio.sleep(pause_s)
+            if self._address:
+                await self._hand_over()
+                if not self._watchers:
+                    return
             pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
+
+    async def _hand_over(self) -> None:
+        """Give watchers whose hash slot has moved to the reader of its new node."""
+        for key in list(self._watchers):
+            with suppress(BrokerError):
+                address = await _node_of(key)
+                if address == self._address:
+                    continue
+                for watcher in self._watchers.pop(key, set()):
+                    watcher.reader = _reader(address)
+                    await watcher.reader.add(watcher)
 
     async def _read_once(self, client: redis.asyncio.Redis) -> None:
         places: dict[str, str] = {}
@@ -195,15 +217,23 @@ class _Reader:
         await asyncio.sleep(0)
 
 
-_readers: WeakKeyDictionary[asyncio.AbstractEventLoop, _Reader] = WeakKeyDictionary()
+_readers: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, _Reader]] = WeakKeyDictionary()
 
 
-def _reader() -> _Reader:
-    loop = asyncio.get_running_loop()
-    reader = _readers.get(loop)
-    if reader is None:
-        reader = _readers[loop] = _Reader()
-    return reader
+def _reader(address: str) -> _Reader:
+    readers = _readers.setdefault(asyncio.get_running_loop(), {})
+    if address not in readers:
+        readers[address] = _Reader(address)
+    return readers[address]
+
+
+async def _node_of(key: str) -> str:
+    """Return the node that holds a stream, as its last answer to a command tells."""
+    calls = facilities().records.calls
+    if not calls.spread:
+        return ""
+    await sync_to_async(calls.command, thread_sensitive=False)("EXISTS", key)
+    return calls.node_of(key)
 
 
 def _event(event_id: bytes, fields: dict[bytes, bytes]) -> JobEvent:
@@ -219,13 +249,15 @@ def _number(event_id: str) -> tuple[int, int]:
     return int(first), int(second or 0)
 
 
-def _unblock(connection_id: int) -> None:
-    facilities().records.calls.command("CLIENT", "UNBLOCK", connection_id)
+def _unblock(address: str, connection_id: int) -> None:
+    if (node := facilities().records.calls.nodes().get(address)) is not None:
+        node.command("CLIENT", "UNBLOCK", connection_id)
 
 
-async def _client() -> redis.asyncio.Redis:
+async def _client(address: str = "") -> redis.asyncio.Redis:
+    url = switchyard_settings().broker_url
     return redis.asyncio.Redis.from_url(
-        await sync_to_async(server_url, thread_sensitive=False)(switchyard_settings().broker_url),
+        node_url(url, address) if address else await sync_to_async(server_url, thread_sensitive=False)(url),
         retry=Retry(NoBackoff(), 0),
         single_connection_client=True,
         protocol=2,

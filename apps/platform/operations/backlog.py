@@ -81,12 +81,13 @@ def families(broker: RedisBroker, yard: Yard) -> dict[str, QueueOperations]:
 
 
 def _scan(calls: RedisCalls, pattern: str) -> Iterator[bytes]:
-    cursor = b"0"
-    while True:
-        cursor, keys = calls.command("SCAN", cursor, "MATCH", pattern, "COUNT", 10 * AT_ONCE)
-        yield from keys
-        if cursor == b"0":
-            return
+    for node in calls.nodes().values():
+        cursor = b"0"
+        while True:
+            cursor, keys = node.command("SCAN", cursor, "MATCH", pattern, "COUNT", 10 * AT_ONCE)
+            yield from keys
+            if cursor == b"0":
+                break
 
 
 def check_backlog(

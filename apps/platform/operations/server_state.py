@@ -8,9 +8,11 @@ from django.conf import settings
 
 from apps.platform.conf import declared_yard
 from broker.errors import BrokerError
+from broker.health.family_ids import marks_of
 from broker.health.key_types import type_commands, wrong_types
-from broker.health.keyspace_id import finding, marker_commands, marker_of
-from broker.health.server import ServerFinding, judge, read_facts
+from broker.health.keyspace_id import finding, marker_of
+from broker.health.nodes import by_code, read_nodes
+from broker.health.server import ServerFinding
 from broker.keys.keys import Keys
 from broker.redis.calls import RedisCalls
 
@@ -71,13 +73,13 @@ def read_server_state(calls: RedisCalls, keys: Keys) -> ServerState:
         BrokerUnavailable: the server does not answer.
     """
     refusal, then = _refusal(calls, keys)
-    facts = read_facts(calls)
-    found = [item for item in judge(facts, production=not settings.DEBUG) if item.code != "unverified"]
+    nodes = read_nodes(calls, production=not settings.DEBUG)
+    found = [item for item in by_code(nodes) if item.code != "unverified"]
     if refusal:
         found = [item for item in found if item.code not in IMPLIED_BY_REFUSAL]
-    return ServerState(
-        refusal, then, (*_lost_keyspace(calls, keys), *_wrong_types(calls, keys), *found), facts.uptime_s
-    )
+    uptimes_s = [node.facts.uptime_s for node in nodes if node.facts is not None and node.facts.uptime_s is not None]
+    wrong = (*_lost_keyspace(calls, keys), *_wrong_types(calls, keys), *found)
+    return ServerState(refusal, then, wrong, min(uptimes_s, default=None))
 
 
 def _refusal(calls: RedisCalls, keys: Keys) -> tuple[str, str]:
@@ -97,10 +99,13 @@ def _wrong_types(calls: RedisCalls, keys: Keys) -> list[ServerFinding]:
 
 def _lost_keyspace(calls: RedisCalls, keys: Keys) -> list[ServerFinding]:
     """Return the finding for a replaced keyspace, from the markers that watchers recorded as missing."""
-    answers = calls.pipeline(marker_commands(keys), raise_errors=False)
-    if any(isinstance(answer, BrokerError) for answer in answers):  # a replica without a primary, reported above
-        return []
-    marker = marker_of(*answers)
-    if not marker.missed:
-        return []
-    return finding("another" if marker.id else "missing")
+    marks = marks_of(calls, keys, (queue.name for queue in declared_yard().queues))
+    commands = [("HGETALL" if at % 2 == 0 else "SMEMBERS", name) for pair in marks for at, name in enumerate(pair)]
+    answers = calls.pipeline(commands, raise_errors=False)
+    for hash_, missed in zip(answers[::2], answers[1::2], strict=True):
+        if isinstance(hash_, BrokerError) or isinstance(missed, BrokerError):
+            continue  # a replica without a primary, reported above
+        marker = marker_of(hash_, missed)
+        if marker.missed:
+            return finding("another" if marker.id else "missing")
+    return []

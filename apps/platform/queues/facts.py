@@ -115,6 +115,7 @@ class QueueView:
         history: Whether the database answered.
         picture: What held the slots lately; ``None`` where nothing did, or that is unknown.
         change: The line to change while an actor blocks the queue.
+        node: Address of the master of a cluster that holds it; "" where the broker is one server.
     """
 
     queue: Queue
@@ -134,6 +135,7 @@ class QueueView:
     at: datetime
     picture: SlotPicture | None = None
     change: QueueLine | None = None
+    node: str = ""
 
     @property
     def tags(self) -> tuple[str, ...]:
@@ -146,6 +148,7 @@ class QueueView:
             f"promise: {promise(self.queue.objective_ms, self.queue.done_objective_ms)}",
             f"limit {' / '.join(limits)}",
             retries_text(retry.retries, retry.span_ms(), speed=declared_yard().retry_speed),
+            *((f"on node {self.node}",) if self.node else ()),
         )
 
     @property

@@ -6,7 +6,6 @@ from django.conf import settings
 
 from apps.platform.conf import declared_yard, switchyard_settings
 from broker.health.watch import Watch
-from broker.keys.keys import Keys
 from broker.redis.access import calls_on
 from broker.redis.connections import connect
 
@@ -16,4 +15,4 @@ def make_watch() -> Watch:
     own = switchyard_settings()
     calls = calls_on(connect(own.broker_url, profile="quick", absence=own.absence), budget_s=1.0)
     queues = [queue.name for queue in declared_yard().queues]
-    return Watch(calls, Keys(), queues, production=not settings.DEBUG)
+    return Watch(calls, declared_yard().keys, queues, production=not settings.DEBUG)

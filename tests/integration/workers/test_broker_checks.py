@@ -80,7 +80,7 @@ def test_a_replica_is_refused(server: EmbeddedServer, admin: redis.Redis) -> Non
 
 
 def test_every_finding_of_a_server_has_a_check() -> None:
-    source = (settings.BASE_DIR / "broker/health/server.py").read_text()
+    source = "".join((settings.BASE_DIR / f"broker/health/{name}.py").read_text() for name in ("server", "nodes"))
 
     assert set(re.findall(r'ServerFinding\(\s*"(\w+)"', source)) == set(IDS)
 

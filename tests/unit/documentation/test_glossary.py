@@ -138,8 +138,10 @@ def shared_keys() -> Iterator[str]:
     """Return every other key, its names replaced by figures."""
     keys = Keys("")
     assert is_dataclass(keys)
-    assert {field.name for field in fields(keys)} == {"prefix"}
-    for name in (name for name in dir(Keys) if not name.startswith("_") and name not in ("prefix", "queue")):
+    assert {field.name for field in fields(keys)} == {"prefix", "slot_groups"}
+    for name in (
+        name for name in dir(Keys) if not name.startswith("_") and name not in ("prefix", "slot_groups", "queue")
+    ):
         found = getattr(keys, name)
         if callable(found):
             count = found.__code__.co_argcount - 1

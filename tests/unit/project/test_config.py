@@ -62,6 +62,9 @@ def test_a_complete_production_environment_is_taken() -> None:
         ("SWITCHYARD_BROKER_URL", "redis://valkey:6379/0", "without a password"),
         ("SWITCHYARD_BROKER_URL", "http://valkey", "'http'"),
         ("SWITCHYARD_BROKER_URL", "redis://user:pass/word@valkey:6379/0", "has a port that is no number"),
+        ("SWITCHYARD_BROKER_URL", "redis+cluster://user:pass/word@a:1,b:2", "has a node whose port is no number"),
+        ("SWITCHYARD_BROKER_URL", "redis+cluster://127.0.0.1:1,b:2", "b is reached without a password"),
+        ("SWITCHYARD_BROKER_URL", "redis+cluster://user:word@a:1,b:2/3", "names database 3"),
         ("DATABASE_URL", "postgresql://user:pass/word@postgres:5432/name", "has a port that is no number"),
         (
             "DATABASE_URL",

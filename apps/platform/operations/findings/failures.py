@@ -14,6 +14,7 @@ from apps.platform.console.formatting import duration
 from apps.platform.operations.findings.finding import CHECK_BROKER, CHECK_DATABASE, Finding, FindingGroup
 from apps.platform.operations.timeouts import NoAnswer, TimedCall
 from broker.errors import BrokerError
+from broker.redis.cluster_client import is_cluster, split_cluster_url
 from broker.redis.sentinel_url import is_sentinel_url
 
 # Groups of the checks that ask a server for nothing but its state.
@@ -72,10 +73,14 @@ def _by_its_own_check(found: Finding, server: str) -> Finding:
 
 def copyable(found: Finding) -> Finding:
     """Return a finding whose ``valkey-cli`` command can be copied: with the server's address, never its password."""
-    parts = urlsplit(switchyard_settings().broker_url)
+    url = switchyard_settings().broker_url
+    parts = urlsplit(url)
     if parts.scheme == "unix":
         address = f"-s {parts.path}"
-    elif is_sentinel_url(parts.geturl()):  # valkey-cli knows no such address
+    elif is_cluster(url):
+        host, port = split_cluster_url(url)[1][0]
+        address = f"-c -h {host} -p {port}"
+    elif is_sentinel_url(url):  # valkey-cli knows no such address
         address = "-h MASTER -p PORT"
     else:
         address = '-u "$SWITCHYARD_BROKER_URL"'

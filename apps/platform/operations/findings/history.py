@@ -10,7 +10,6 @@ from apps.platform.console.formatting import counted, duration
 from apps.platform.leadership import HISTORY_WRITER, anyone_leads
 from apps.platform.operations.findings.finding import Finding, FindingGroup
 from apps.platform.operations.findings.snapshot import quick_client
-from broker.keys.keys import Keys
 from broker.redis.access import calls_on
 from broker.stores.history_streams import HistoryStreams
 
@@ -24,7 +23,7 @@ def look() -> Iterator[Finding]:
     Raises:
         BrokerError: the broker does not answer.
     """
-    keys = Keys()
+    keys = declared_yard().keys
     with quick_client() as client, closing(calls_on(client, budget_s=1.0)) as calls:
         streams = HistoryStreams(calls, keys, (queue.name for queue in declared_yard().queues))
         leads = anyone_leads(calls, keys, HISTORY_WRITER)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from django.utils import timezone
 
+from apps.platform.conf import declared_yard
 from apps.platform.console.formatting import counted, duration
 from apps.platform.leadership import LEASE_S, SCHEDULER
 from apps.platform.operations.findings.finding import Act, Finding, FindingGroup
@@ -14,7 +15,6 @@ from apps.platform.operations.findings.snapshot import quick_client
 from apps.platform.schedules.models import ScheduleState
 from apps.platform.schedules.registry import schedules
 from apps.platform.schedules.ticks import minute_of
-from broker.keys.keys import Keys
 
 GROUP = FindingGroup("scheduler")
 LATE = datetime.timedelta(minutes=2)
@@ -28,7 +28,7 @@ def look_at_leader() -> Iterator[Finding]:
         redis.RedisError: the broker does not answer.
     """
     with quick_client() as client:
-        left_ms = int(client.pttl(Keys().lock(SCHEDULER)))
+        left_ms = int(client.pttl(declared_yard().keys.lock(SCHEDULER)))
     if left_ms == -2:
         seen = "no scheduler leads: no schedule is sent and no alert is delivered"
         cause = "No scheduler runs; missed ticks are caught up as each schedule declares, alerts wait"
@@ -40,7 +40,9 @@ def look_at_leader() -> Iterator[Finding]:
             else f"the leader's lease expires in {duration(left_ms)}"
         )
         cause = "Another program wrote the lock; no scheduler can take over, and two may lead once it is deleted"
-        yield GROUP.error("lease", seen, cause, f"valkey-cli DEL {Keys().lock(SCHEDULER)}", act=look_at_schedules())
+        yield GROUP.error(
+            "lease", seen, cause, f"valkey-cli DEL {declared_yard().keys.lock(SCHEDULER)}", act=look_at_schedules()
+        )
     else:
         yield GROUP.ok("leads", f"a scheduler leads, its lease expires in {duration(left_ms)}")
 

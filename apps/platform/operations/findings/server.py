@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import redis
@@ -14,10 +15,14 @@ from apps.platform.conf import declared_yard, switchyard_settings
 from apps.platform.console.formatting import size
 from apps.platform.operations.findings.finding import Finding, FindingGroup
 from apps.platform.operations.server_state import read_server_state
+from broker.health.family_ids import marks_of
 from broker.health.keyspace_id import ACCEPT
-from broker.health.server import judge, read_facts
+from broker.health.nodes import NodeState, by_code, places_of, read_nodes
+from broker.health.server import ServerFacts
 from broker.keys.keys import Keys
 from broker.redis.access import calls_on
+from broker.redis.calls import RedisCalls
+from broker.redis.cluster_client import each_server
 from broker.redis.connections import connect
 
 GROUP = FindingGroup("broker")
@@ -52,7 +57,8 @@ CAUSES = {
     "wrong_type": ("Another program uses the same database", ""),
     "unverified": ("An ACL user without INFO or CONFIG GET", ""),
     "too_old": ("An old package", ""),
-    "cluster": ("The address of a cluster", ""),
+    "cluster": ("The address of a cluster's node, without +cluster in its scheme", ""),
+    "node_away": ("The node was stopped or is cut off, and has no replica that took over", ""),
 }
 
 
@@ -63,47 +69,79 @@ def look() -> Iterator[Finding]:
         BrokerError: the server does not answer.
     """
     client = connect(switchyard_settings().broker_url, profile="quick")
-    keys = Keys()
+    keys = declared_yard().keys
+    calls = calls_on(client, budget_s=1.0)
     try:
         client.ping()
-        yield from _server(client, keys)
-        yield from _marker(client, keys)
-        yield _latency(client)
-        yield _clock(client)
-        yield from _slow_log(client, keys)
+        nodes = read_nodes(calls, production=True)
+        yield from _server(calls, nodes, keys)
+        answering = {node.address for node in nodes if node.facts is not None}
+        servers = [(address, server) for address, server in each_server(client) if address in answering]
+        for address, server in servers:
+            yield from _of_node(address, _minor_defects(server))
+        yield from _marker(client, calls, keys)
+        for address, server in servers:
+            yield from _of_node(address, [_latency(server), _clock(server), *_slow_log(server, keys)])
+        if calls.spread:
+            yield from _places(calls, keys)
     finally:
+        calls.close()
         client.close()
 
 
-def _server(client: redis.Redis, keys: Keys) -> Iterator[Finding]:
-    with client.pipeline(transaction=False) as pipe:
-        pipe.info()
-        pipe.config_get("*")
-        info, config = pipe.execute(raise_on_error=False)
-    calls = calls_on(client, budget_s=1.0)
-    try:
-        facts, state = read_facts(calls), read_server_state(calls, keys)
-    finally:
-        calls.close()
+def _of_node(address: str, found: Iterable[Finding]) -> Iterator[Finding]:
+    """Yield findings with the node of a cluster that they are about."""
+    for item in found:
+        yield replace(item, seen=f"node {address}: {item.seen}") if address else item
+
+
+def _places(calls: RedisCalls, keys: Keys) -> Iterator[Finding]:
+    """Report which queue is on which master of a cluster."""
+    queues = places_of(calls, keys, [queue.name for queue in declared_yard().queues])
+    for address, names in queues.items():
+        yield GROUP.ok("place", f"node {address} holds {', '.join(names) or 'no queue'}", subject=", ".join(names))
+    bare = [address for address, names in queues.items() if not names]
+    crowded = max(queues.values(), key=len)
+    if bare and len(crowded) > 1:
+        yield GROUP.ok(
+            "spread",
+            f"{', '.join(crowded)} share a node, and no queue is on {', '.join(bare)}",
+            cause="The hash of a queue's name decides its node",
+        )
+
+
+def _server(calls: RedisCalls, nodes: list[NodeState], keys: Keys) -> Iterator[Finding]:
+    state = read_server_state(calls, keys)
     if state.refusal:
         yield GROUP.error(
             "takes_no_work", f"it accepts no work: {state.refusal}", "The server refuses writes", state.remedy
         )
-    found = list(state.findings) + [item for item in judge(facts, production=True) if item.code == "unverified"]
+    found = list(state.findings) + [item for item in by_code(nodes) if item.code == "unverified"]
     for item in found:
         cause, command = CAUSES.get(item.code, ("", ""))
         yield GROUP.finding(item.severity, item.code, item.seen, cause, command or item.remedy)
+    for node in nodes:
+        if node.facts is not None:
+            yield from _of_node(node.address, [_described(node.facts)])
+
+
+def _described(facts: ServerFacts) -> Finding:
     version = ".".join(map(str, facts.version or ())) or "of unknown version"
     kept = {True: "append-only file", False: "no append-only file", None: "unknown persistence"}[facts.append_only]
     limit = f"of {size(facts.max_bytes)}" if facts.max_bytes else "without a limit"
     seen = f"{facts.name} {version}, {facts.role or 'unknown role'}, {facts.policy or 'unknown policy'}, {kept}, "
-    yield GROUP.ok("server", f"{seen}{size(facts.used_bytes)} used {limit}")
-    if not isinstance(info, Exception):
-        yield from _minor_defects(info, {} if isinstance(config, Exception) else config)
+    return GROUP.ok("server", f"{seen}{size(facts.used_bytes)} used {limit}")
 
 
-def _minor_defects(info: dict[str, Any], config: dict[str, str]) -> Iterator[Finding]:
+def _minor_defects(client: redis.Redis) -> Iterator[Finding]:
     """Yield defects that pools do not watch for, because they page nobody."""
+    with client.pipeline(transaction=False) as pipe:
+        pipe.info()
+        pipe.config_get("*")
+        info, config = pipe.execute(raise_on_error=False)
+    if isinstance(info, Exception):
+        return
+    config = {} if isinstance(config, Exception) else config
     if config.get("lazyfree-lazy-expire") == "no":
         yield GROUP.warning("stalls", "lazyfree-lazy-expire is no: the server blocks while a large key expires",
             "The default of Redis 7", "valkey-cli CONFIG SET lazyfree-lazy-expire yes, and in its configuration",
@@ -126,13 +164,21 @@ def _minor_defects(info: dict[str, Any], config: dict[str, str]) -> Iterator[Fin
             )
 
 
-def _marker(client: redis.Redis, keys: Keys) -> Iterator[Finding]:
+def _marker(client: redis.Redis, calls: RedisCalls, keys: Keys) -> Iterator[Finding]:
+    queues = [queue.name for queue in declared_yard().queues]
     try:
-        marker = client.hget(keys.generation(), "id")
-        if isinstance(marker, bytes):
-            yield GROUP.ok("marker", f"keyspace {str(marker, 'utf-8', 'replace')[:8]}")
+        marks = marks_of(calls, keys, queues)
+        markers = [client.hget(name, "id") for name, _ in marks]
+        ids = sorted({str(marker, "utf-8", "replace")[:8] for marker in markers if isinstance(marker, bytes)})
+        if all(isinstance(marker, bytes) for marker in markers):
+            yield GROUP.ok("marker", f"keyspace {' '.join(ids)}")
             return
-        used = client.exists(*(key for queue in declared_yard().queues for key in keys.queue(queue.name).all_keys()))
+        unmarked = (
+            queues
+            if len(marks) == 1
+            else [queue for queue, marker in zip(queues, markers, strict=True) if not isinstance(marker, bytes)]
+        )
+        used = any(client.exists(*keys.queue(queue).all_keys()) for queue in unmarked)
     except redis.ResponseError:  # reported above: a replica without its primary, or a key of another type
         return
     if used:

@@ -15,10 +15,10 @@ import redis
 from apps.platform.conf import declared_yard, switchyard_settings
 from broker.admin.look_through import fields_of
 from broker.admin.stats import family_stats
-from broker.keys.keys import Keys
 from broker.keys.queue_keys import ALL_LANES, QueueKeys
 from broker.redis.access import calls_on
 from broker.redis.calls import RedisCalls
+from broker.redis.cluster_client import each_server
 from broker.redis.connections import connect
 from broker.shapes import QueueStats
 from broker.stores.pool_reports import PoolReport, PoolReports, SilentSupervisor
@@ -81,7 +81,7 @@ def read() -> Snapshot:
     Raises:
         BrokerError: the broker does not answer.
     """
-    keys = Keys()
+    keys = declared_yard().keys
     with quick_client() as client, closing(calls_on(client, budget_s=1.0)) as calls:
         seconds, micros = client.time()
         now_ms = seconds * 1000 + micros // 1000
@@ -148,7 +148,7 @@ class QueueSearch:
     """
 
     def __init__(self) -> None:
-        self._cursor = 0
+        self._cursors: dict[str, int] = {}  # of each server
         self._found: frozenset[str] = frozenset()
 
     def look(self) -> dict[str, int]:
@@ -157,25 +157,34 @@ class QueueSearch:
         Raises:
             redis.RedisError: the broker does not answer.
         """
-        keys = Keys()
+        prefix = f"{declared_yard().keys.prefix}:{{"
         with quick_client() as client:
-            names = self._found | self._search(client, keys)
-            counts = {name: cast("int", client.hlen(keys.queue(name).bodies)) for name in sorted(names)}
-        self._found = frozenset(name for name, count in counts.items() if count)
-        return counts
+            found = set(self._found)
+            for address, server in each_server(client):
+                found |= self._search(address, server, prefix)
+            counts = {key: cast("int", client.hlen(key)) for key in sorted(found)}
+        self._found = frozenset(key for key, count in counts.items() if count)
+        return {_queue_of(key, prefix): count for key, count in counts.items()}
 
-    def _search(self, client: redis.Redis, keys: Keys) -> set[str]:
-        prefix = f"{keys.prefix}:{{"
+    def _search(self, address: str, client: redis.Redis, prefix: str) -> set[str]:
         found: set[str] = set()
+        cursor = self._cursors.get(address, 0)
         scanned, deadline_s = 0, time.monotonic() + SCAN_S
         while scanned < SCANNED_KEYS and time.monotonic() < deadline_s:
-            self._cursor, names = client.scan(self._cursor, match=f"{prefix}*:bodies", count=SCANNED_AT_ONCE)
+            cursor, names = client.scan(cursor, match=f"{prefix}*:bodies", count=SCANNED_AT_ONCE)
             scanned += SCANNED_AT_ONCE
-            for key in cast("list[bytes]", names):
-                found.add(str(key, "utf-8", "replace").removeprefix(prefix).partition("}")[0])
-            if not self._cursor:
+            found.update(str(key, "utf-8", "replace") for key in cast("list[bytes]", names))
+            if not cursor:
                 break
-        return found - {queue.name for queue in declared_yard().queues}
+        self._cursors[address] = cursor
+        declared = {queue.name for queue in declared_yard().queues}
+        return {key for key in found if _queue_of(key, prefix) not in declared}
+
+
+def _queue_of(key: str, prefix: str) -> str:
+    """Return the queue whose bodies a key holds, also one of a slot group."""
+    tag, _, rest = key.removeprefix(prefix).partition("}:")
+    return rest.removeprefix("queue:").removesuffix(":bodies") if rest.startswith("queue:") else tag
 
 
 _UNDECLARED = QueueSearch()

@@ -6,7 +6,8 @@ from django.core.checks import CheckMessage, Error, Warning
 
 from apps.platform.conf import switchyard_settings
 from broker.errors import BrokerUnavailable
-from broker.health.server import ServerFinding, away, judge, read_facts
+from broker.health.nodes import by_code, read_nodes
+from broker.health.server import ServerFinding, away
 from broker.redis.access import calls_on
 from broker.redis.connections import connect
 
@@ -18,6 +19,7 @@ IDS = {
     "cluster": "switchyard.E019",
     "disk": "switchyard.E020",
     "away": "switchyard.W001",
+    "node_away": "switchyard.W034",
     "unverified": "switchyard.W002",
     "snapshots_only": "switchyard.W003",
     "nearly_full": "switchyard.W004",
@@ -34,7 +36,7 @@ def unsafe_server(url: str, *, debug: bool) -> list[CheckMessage]:
     """
     calls = calls_on(connect(url, profile="quick", absence=switchyard_settings().absence), budget_s=1.0)
     try:
-        found = judge(read_facts(calls), production=not debug)
+        found = by_code(read_nodes(calls, production=not debug))
     except BrokerUnavailable as error:
         found = [away(error)]
     finally:
@@ -43,5 +45,6 @@ def unsafe_server(url: str, *, debug: bool) -> list[CheckMessage]:
 
 
 def _message(finding: ServerFinding) -> CheckMessage:
-    kind = Error if finding.severity == "error" else Warning
+    # A node that is away stops its queues, and no start: the others' go on.
+    kind = Error if finding.severity == "error" and finding.code != "node_away" else Warning
     return kind(finding.seen, hint=finding.remedy, obj="broker", id=IDS[finding.code])

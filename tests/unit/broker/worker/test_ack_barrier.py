@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import FrameType, SimpleNamespace
 from typing import Any, cast
+from unittest import mock
 
 import pytest
 from dramatiq.middleware import TimeLimitExceeded
@@ -22,9 +23,14 @@ from tests.waiting import wait_for
 
 
 class Records:
-    """Keeps what is written, and does something else as often as it is told to."""
+    """Keeps what is written, and does something else as often as it is told to.
 
-    def __init__(self) -> None:
+    Args:
+        spread: Queues are on several servers.
+    """
+
+    def __init__(self, *, spread: bool = False) -> None:
+        self.spread = spread
         self.written: list[str] = []
         self.instead: list[Callable[[], None]] = []
 
@@ -35,7 +41,7 @@ class Records:
         self.written += [step.job_id for step in steps]
 
 
-MOVES = {AckBarrier._gather.__code__, AckBarrier._write_some.__code__}
+MOVES = {AckBarrier._gather.__code__, AckBarrier._write_some.__code__, AckBarrier._write_by_queue.__code__}
 
 
 class InterruptAt:
@@ -57,15 +63,16 @@ def make(records: Records) -> AckBarrier:
     return AckBarrier(cast(JobRecords, records))
 
 
-def end(job_id: str) -> Step:
-    return ended_step("work", EndedJob(job_id, "succeeded", attempt=1))
+def end(job_id: str, queue: str = "work") -> Step:
+    return ended_step(queue, EndedJob(job_id, "succeeded", attempt=1))
 
 
-def test_an_interrupt_at_any_line_of_a_flush_loses_no_step() -> None:
+@pytest.mark.parametrize("spread", [False, True])
+def test_an_interrupt_at_any_line_of_a_flush_loses_no_step(spread: bool) -> None:
     interrupted, line = True, 0
     while interrupted:
         line += 1
-        records, tracing = Records(), sys.gettrace()
+        records, tracing = Records(spread=spread), sys.gettrace()
         steps = make(records)
         steps.add(end("a"))
         steps.add(end("b"))
@@ -211,3 +218,54 @@ def test_a_flush_that_fails_confirms_nothing() -> None:
 
     assert calls == ["last end", "metrics"]
     assert steps.written < steps.begun
+
+
+class SpreadRecords(Records):
+    """Records of a cluster; the nodes of some queues are away."""
+
+    def __init__(self) -> None:
+        super().__init__(spread=True)
+        self.away: set[str] = set()
+
+    def write(self, steps: Sequence[Step]) -> None:
+        """Write, where the node answers."""
+        if {step.queue for step in steps} & self.away:
+            raise BrokerUnavailable("job_write", "away")
+        super().write(steps)
+
+
+def test_a_node_that_is_away_holds_back_its_own_queues_only() -> None:
+    records = SpreadRecords()
+    steps = make(records)
+    records.away = {"gone"}
+    for job_id, queue in (("a", "gone"), ("b", "work")):
+        steps.add(end(job_id, queue))
+
+    steps.flush(queue="work")
+    steps.add(end("c", "work"))
+    steps.flush(queue="work")
+    with pytest.raises(BrokerUnavailable):
+        steps.flush(queue="gone")
+
+    assert records.written == ["b", "c"]
+    assert (steps.written_of("gone"), steps.written_of("work")) == (0, 3)
+    assert steps.pending
+
+
+def test_a_node_that_is_back_gets_what_waited_for_it() -> None:
+    records = SpreadRecords()
+    steps = make(records)
+    finished = mock.Mock(last_end=mock.Mock(return_value=7))
+    steps.finished = finished
+    records.away = {"gone"}
+    steps.add(end("a", "gone"))
+    steps.flush(queue="work")
+
+    finished.confirm_flush.assert_not_called()
+    records.away = set()
+    steps.flush()
+
+    assert records.written == ["a"]
+    assert steps.written_of("gone") == 2
+    assert not steps.pending
+    finished.confirm_flush.assert_called_once_with(7)

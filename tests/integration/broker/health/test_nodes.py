@@ -1,0 +1,113 @@
+"""A watch over a cluster sees every master, and notices a family whose node lost its keys."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from broker.health.nodes import by_code, places_of, read_nodes
+from broker.health.watch import Watch
+from broker.keys.keys import Keys
+from broker.queue.leases import LeaseKeeper
+from broker.queue.operations import QueueOperations
+from broker.queue.results import Entry
+from broker.redis.access import calls_on
+from broker.redis.calls import RedisCalls
+from broker.redis.connections import connect
+from tests.chaos.cluster import ClusterUnderTest
+from tests.waiting import wait_for
+
+# On three different masters.
+QUEUES = ("b", "c", "a")
+KEYS = Keys("watched")
+
+
+@pytest.fixture
+def calls(cluster: ClusterUnderTest) -> Iterator[RedisCalls]:
+    """The access to an emptied cluster."""
+    cluster.flush()
+    calls = calls_on(connect(cluster.url, profile="quick"), budget_s=1.0)
+    yield calls
+    calls.close()
+
+
+def watch_on(calls: RedisCalls) -> Watch:
+    return Watch(calls, KEYS, QUEUES, production=True)
+
+
+def test_every_master_is_checked_and_named(cluster: ClusterUnderTest, calls: RedisCalls) -> None:
+    wrong = cluster.masters[1]
+    wrong.ask("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+    try:
+        watch = watch_on(calls)
+        watch.generation.prepare()
+        [found] = watch.look().findings
+        refused = [bool(calls.command("EXISTS", KEYS.queue(queue).refused)) for queue in QUEUES]
+    finally:
+        wrong.ask("CONFIG", "SET", "maxmemory-policy", "noeviction")
+
+    assert found.code == "evicting"
+    assert found.seen.startswith(f"node {wrong.address}: ")
+    assert refused == [calls.node_of(KEYS.queue(queue).bodies) == wrong.address for queue in QUEUES]
+    assert refused.count(True) == 1
+
+
+def test_queues_are_listed_by_their_node(cluster: ClusterUnderTest, calls: RedisCalls) -> None:
+    places = places_of(calls, KEYS, QUEUES)
+
+    assert [places[node.address] for node in cluster.masters] == [["b"], ["c"], ["a"]]
+
+
+def test_a_node_that_lost_its_keys_is_noticed(cluster: ClusterUnderTest, calls: RedisCalls) -> None:
+    watch, later = watch_on(calls), watch_on(calls)
+    assert watch.generation.prepare()
+    assert watch.look().findings == ()
+
+    cluster.masters[2].ask("FLUSHALL")
+    paused = watch.look()
+    QueueOperations(calls, KEYS.queue("a")).enqueue([Entry("m", b"{}")])
+
+    assert [found.code for found in paused.findings] == ["keyspace"]
+    assert paused.pause
+    assert later.generation.prepare() == ""
+    assert later.look().pause
+    assert watch.generation.accept()
+    assert not watch.look().pause and not later.look().pause
+
+
+def test_a_marker_moves_with_its_family(cluster: ClusterUnderTest, calls: RedisCalls) -> None:
+    watch = watch_on(calls)
+    watch.generation.prepare()
+    home = cluster.owner(KEYS.queue("a").bodies)
+
+    cluster.move_at_once(KEYS.queue("a").bodies, cluster.another(home))
+
+    assert watch.look().findings == ()
+    cluster.move_at_once(KEYS.queue("a").bodies, home)
+
+
+def test_a_master_that_is_away_stops_its_own_queues_leases_only(tmp_path: Path) -> None:
+    with ClusterUnderTest(tmp_path / "cluster") as cluster:
+        calls = calls_on(connect(cluster.url, profile="quick"), budget_s=1.0)
+        watch = watch_on(calls)
+        watch.generation.prepare()
+        keeper = LeaseKeeper({name: QueueOperations(calls, KEYS.queue(name)) for name in QUEUES}, [
+            (name, "live") for name in QUEUES
+        ])  # fmt: skip
+        keeper.adopt("pool.1")
+        wait_for(lambda: keeper.tick() or keeper.has_leases("pool.1"), 10)
+        until_s = keeper.leased_until_s("pool.1")
+
+        dead = cluster.masters[0]
+        dead.kill()
+        wait_for(lambda: keeper.tick() or keeper.leased_until_s("pool.1") > until_s, 15, what="the others are renewed")
+        codes = {found.code for found in by_code(read_nodes(calls, production=True))}
+        health = watch.look()
+
+        assert not keeper.away
+        assert codes == {"node_away"}
+        assert not health.pause and health.red
+        assert f"node {dead.address}: it does not answer" in health.findings[0].seen
+        calls.close()

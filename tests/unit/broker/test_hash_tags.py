@@ -1,0 +1,51 @@
+"""Every key of an operation is given to it, and has the hash tag of its family."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from broker.keys.keys import Keys
+from broker.redis.hash_slots import slot_of
+from broker.redis.scripts import LUA
+from broker.topology import Queue, Yard
+
+SCRIPTS = sorted(str(path.relative_to(LUA)) for path in LUA.rglob("*.lua"))
+CALL = re.compile(r"redis\.p?call\(\s*(?P<command>[^,()]+?)\s*,\s*(?P<key>[^,()]+)")
+# Commands that read keys which nobody named.
+SEARCHES = ("KEYS", "SCAN", "RANDOMKEY")
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_no_script_names_a_key_itself(name: str) -> None:
+    text = re.sub(r"--.*", "", (LUA / name).read_text())
+
+    assert [call[0] for call in CALL.finditer(text) if call["key"].startswith(('"', "'")) or ".." in call["key"]] == []
+    assert [word for word in SEARCHES if re.search(rf'call\(\s*"{word}"', text)] == []
+
+
+@pytest.mark.parametrize("groups", [(), (("mail", "first"), ("sms", "first"))])
+def test_all_keys_of_a_family_are_in_one_hash_slot(groups: tuple[tuple[str, str], ...]) -> None:
+    family = Keys(slot_groups=groups).queue("mail")
+    names = [*family.all_keys(), family.hold("o"), family.ended_bucket(3), family.kept_result("j")]
+    names += [family.job_events("j"), *family.aside("p"), *family.aside_waiting("p", "live")]
+    names += [family.aside_due("p", "retry"), family.aside_jobs("p"), family.parked("live")]
+    names += [family.keyspace_id, family.keyspaces_missed]
+
+    assert len({slot_of(name) for name in names}) == 1
+
+
+def test_queues_of_one_slot_group_share_a_slot_and_no_key() -> None:
+    yard = Yard((queue("mail", "first"), queue("sms", "first"), queue("first"), queue("other")), ())
+    keys = yard.keys
+    families = [keys.queue(name) for name in ("mail", "sms", "first")]
+
+    assert len({slot_of(family.bodies) for family in families}) == 1
+    assert slot_of(keys.queue("other").bodies) == slot_of(Keys().queue("other").bodies)
+    assert len({name for family in families for name in family.all_keys()}) == 3 * len(families[0].all_keys())
+
+
+def queue(name: str, slot_group: str = "") -> Queue:
+    """Return a queue."""
+    return Queue(name, objective_ms=None, soft_limit_ms=1_000, hard_limit_ms=2_000, slot_group=slot_group)
