@@ -52,6 +52,7 @@ def test_list_and_page_show_what_waits(watcher: Client, waiting: list[str]) -> N
     assert f'href="{PAGE}"' in listed.content.decode()
     text = text_of(page)
     assert "3 waiting" in text and "start in 1 s" in text
+    assert "data-away" not in listed.content.decode() + page.content.decode()
     assert "the first 3 that wait" in text and "waits_here" in text
     assert all(id_ in page.content.decode() for id_ in waiting)
     assert "Nobody: nothing runs in them." in text
@@ -197,6 +198,7 @@ def test_pages_stay_while_the_broker_is_away(operator: Client) -> None:
         for url in (LIST, PAGE, LIVE, PAUSE, RESUME):
             answer = operator.get(url)
             assert answer.status_code == 200 and "unknown" in text_of(answer).lower(), url
+            assert (" data-away" in answer.content.decode()) == (url in (LIST, PAGE, LIVE)), url
         refused = operator.post(PAUSE, {"reason": "why"})
     assert refused.status_code == 422 and "check SWITCHYARD_BROKER_URL" in text_of(refused)
 

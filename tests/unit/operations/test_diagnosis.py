@@ -195,6 +195,22 @@ def test_the_label_of_a_late_queue_is_the_word_of_its_row(monkeypatch: pytest.Mo
     assert flooded.step == "manage.py jobs list --state queued --queue mail --owner acme"
 
 
+def test_pools_that_were_never_started_are_told_in_one_sentence() -> None:
+    found = verdict(state(None, *(down(one.name) for one in YARD.pools)))
+    some = verdict(state(None, *(down(name) for name in ("mail", "hooks", "retries"))))
+    needed = verdict(state(lane("mail", 3), *(down(one.name) for one in YARD.pools)))
+
+    assert found.sentence == (
+        "No pool serves mail, hooks, hooks-retry, retries: no supervisor of them reports; nothing waits there yet."
+    )
+    assert (found.step, found.also) == ("manage.py runpools", ())
+    assert some.step == "manage.py runpool mail"
+    assert needed.sentence.startswith("mail starts nothing, because no pool serves it")
+    assert needed.also == (
+        "No pool serves hooks, hooks-retry, retries: no supervisor of them reports; nothing waits there yet.",
+    )
+
+
 def test_late_because_of_several_actors_names_the_first() -> None:
     now = state(LATE, pool("mail", busy=4))
     jobs = [running(actor, "mail") for actor in ("news", "export", "hook", "report")]

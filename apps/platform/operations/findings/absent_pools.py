@@ -20,6 +20,8 @@ from broker.stores.pool_reports import REPORT_TTL_MS, SilentSupervisor
 GROUP = FindingGroup("pools")
 # A host that does not come back is no longer told after so long.
 HOST_TOLD_MS = 15 * 60_000
+# So many pools that were never seen are told in one sentence, with the first by name.
+MANY, NAMED = 3, 4
 LOST = "It was not started, was killed, is stopped (kill -CONT), or cannot reach the broker; nothing is lost"
 
 
@@ -30,10 +32,24 @@ def look(facts: YardFacts) -> Iterator[Finding]:
     if returning:
         yield _returning([pool.pool.name for pool in returning], facts.state.returned_s or 0)
         missing = [pool for pool in missing if pool not in returning]
+    idle = [pool for pool in missing if not pool.silent and not _waits(pool, facts)]
+    if len(idle) >= MANY:
+        yield _none_started(idle, all_of_them=len(idle) == len(facts.state.pools))
+        missing = [pool for pool in missing if pool not in idle]
     for pool in missing:
         yield _down(pool, facts)
     if facts.state.returned_s is None:
         yield from _hosts_gone(facts)
+
+
+def _none_started(idle: list[PoolState], *, all_of_them: bool) -> Finding:
+    """Return one finding for pools that were never seen and miss nothing: a yard before its first start."""
+    names = [pool.pool.name for pool in idle]
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    seen = f"no pool serves {', '.join(names[:NAMED])}{more}: no supervisor of them reports; nothing waits there yet"
+    step = "manage.py runpools" if all_of_them else f"manage.py runpool {names[0]}"
+    then = f"{_then(step)} Each pool has a supervisor of its own: `manage.py runpool POOL`."
+    return GROUP.finding("warning", "down", seen, LOST, step, then=then, act=LOOK_AT_WORKERS, factor=float(len(names)))
 
 
 def _returning(names: list[str], since_s: float) -> Finding:
@@ -46,9 +62,7 @@ def _returning(names: list[str], since_s: float) -> Finding:
 
 def _down(pool: PoolState, facts: YardFacts) -> Finding:
     name = pool.pool.name
-    served = declared_yard().served_by(pool.pool)
-    lanes = [lane for stats in facts.state.queues for lane in (stats.live, stats.retry) if lane.name in served]
-    waiting = sum(map(_waiting, lanes))
+    waiting = _waits(pool, facts)
     last = max(pool.silent, key=lambda one: one.beat_at, default=None)
     why, step = _why(name, last)
     if not waiting:
@@ -115,6 +129,13 @@ def _hosts_gone(facts: YardFacts) -> Iterator[Finding]:
             "warning", "host_gone", seen, "The machine or container ended, or the network to it is cut",
             f"ping {host}; then start its pools", host, then=then, act=LOOK_AT_WORKERS, factor=float(len(fresh)),
         )  # fmt: skip
+
+
+def _waits(pool: PoolState, facts: YardFacts) -> int:
+    served = declared_yard().served_by(pool.pool)
+    return sum(
+        _waiting(lane) for stats in facts.state.queues for lane in (stats.live, stats.retry) if lane.name in served
+    )
 
 
 def _waiting(lane: LaneStats) -> int:
