@@ -15,6 +15,7 @@ from redis.exceptions import (
 
 from broker.errors import BrokerError, BrokerFull, BrokerRefused, BrokerUnavailable
 from broker.redis.connections import Absence
+from broker.redis.tls_errors import tls_remedy
 
 # Answers of a server that cannot serve now: it starts, follows another one, or lost its master.
 AWAY = (
@@ -62,6 +63,9 @@ def unanswered(operation: str, error: redis.RedisError, client: redis.Redis, *, 
         sent: The operation was sent before, so that it may have happened.
     """
     if sent or isinstance(error, redis.TimeoutError) or not isinstance(error, redis.ConnectionError):
-        return BrokerUnavailable(operation, str(error), outcome="unknown" if sent else "refused")
+        outcome = "unknown" if sent else "refused"
+        return BrokerUnavailable(operation, str(error), outcome=outcome, remedy=tls_remedy(error))
+    if remedy := tls_remedy(error):
+        return BrokerUnavailable(operation, str(error), outcome="refused", remedy=remedy)
     absence: Absence = getattr(client, "absence", None) or Absence()
     return BrokerUnavailable(operation, absence.fact or str(error), outcome="refused", remedy=absence.remedy)

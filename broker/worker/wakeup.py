@@ -108,7 +108,8 @@ class Wakeup:
         socket_ = getattr(connection, "_sock", None)
         if socket_ is not None:
             with contextlib.suppress(OSError):
-                socket_.shutdown(socket.SHUT_RDWR)
+                # Not the shutdown of a TLS socket: it gives up TLS first, and the other thread reads what is encrypted.
+                socket.socket.shutdown(socket_, socket.SHUT_RDWR)
 
     def disconnect(self) -> None:
         """Abandon a pending wait. The server may have run the operation."""

@@ -11,6 +11,7 @@ import yaml
 
 from apps.platform.deployment import compose, prometheus
 from apps.platform.deployment.sizes import RENDERED_CORES
+from broker.redis import acl
 from broker.topology import Yard
 
 COMPOSE_FILE = "ops/compose.yaml"
@@ -39,12 +40,14 @@ def render(target: str, yard: Yard, cores: int = RENDERED_CORES) -> dict[str, st
     """Return the text of every file of a target, by its path under the repository's root.
 
     Args:
-        target: ``compose``, the only one so far.
+        target: ``compose``, or ``acl`` for the users of the broker's server.
         cores: Processors of the machine: what ``processes="cores"`` stands for.
 
     Raises:
         KeyError: there is no such target.
     """
+    if target == "acl":
+        return {"ops/users.acl": acl.render()}
     return {path: _document(target, content) for path, content in _TARGETS[target](yard.with_cores(cores)).items()}
 
 
@@ -86,4 +89,4 @@ def _compose(yard: Yard) -> dict[str, dict[str, Any]]:
 
 
 _TARGETS = {"compose": _compose}
-TARGETS = tuple(_TARGETS)
+TARGETS = (*_TARGETS, "acl")

@@ -16,6 +16,7 @@ from apps.platform.operations.timeouts import NoAnswer, TimedCall
 from broker.errors import BrokerError
 from broker.redis.cluster_client import is_cluster, split_cluster_url
 from broker.redis.sentinel_url import is_sentinel_url
+from broker.redis.tls_errors import tls_remedy
 
 # Groups of the checks that ask a server for nothing but its state.
 SERVERS = ("broker", "database")
@@ -94,6 +95,10 @@ def broker_away(group: FindingGroup, error: Exception) -> Finding:
         seen = "the server refuses our user or password"
         cause = "The password was changed on one side only"
         return group.error("refused", seen, cause, "Correct user and password in SWITCHYARD_BROKER_URL")
+    if remedy := tls_remedy(client_error):
+        fact, _, step = remedy.partition(": ")
+        cause = "TLS failed before anything was asked"
+        return group.error("refused", fact, cause, f"{step[0].upper()}{step[1:]}")
     if isinstance(client_error, redis.TimeoutError):
         seen = "the server accepts connections and does not answer within a second"
         cause = "It is stopped, swaps, or runs a long command"

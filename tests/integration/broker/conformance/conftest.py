@@ -1,4 +1,4 @@
-"""Every test of this folder runs once for each transport, on a cluster, and behind sentinels."""
+"""Every test of this folder runs once for each transport, on a cluster, behind sentinels, and over TLS as a worker."""
 
 from __future__ import annotations
 
@@ -7,10 +7,15 @@ from collections.abc import Iterator
 import pytest
 import redis
 
+from broker.redis import acl
 from broker.redis.connections import connect
 from tests.chaos.server import server_binary
 from tests.integration.broker.conformance.subjects import SUBJECTS, Subject
 from tests.sentinels import Watched
+from tests.tls import Authority, GuardedServer
+
+# The same transport, on other servers: the fixture with the address.
+REACHED_BY = {"sentinel": "sentinels_url", "tls": "secure_url"}
 
 
 @pytest.fixture(scope="session")
@@ -20,13 +25,30 @@ def sentinels(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
         yield servers
 
 
-@pytest.fixture(params=[*sorted(SUBJECTS), "rabbitmq", "sentinel"])
+@pytest.fixture(scope="session")
+def sentinels_url(sentinels: Watched) -> str:
+    """Address of the master by its sentinels."""
+    return sentinels.url
+
+
+@pytest.fixture(scope="session")
+def secure_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of a Redis with TLS alone, with a user that may do what a worker may, on keys of tests."""
+    folder = tmp_path_factory.mktemp("secure")
+    authority = Authority(folder / "authority")
+    users = acl.line("worker", acl.roles()["worker"], prefix="test-*", user="tested").replace(" off ", " on >tested ")
+    server = GuardedServer(folder / "server", server_binary("redis-server"), f"{users}\n", authority=authority)
+    yield server.url("tested", f"?ssl_ca_certs={authority.file}")
+    server.close()
+
+
+@pytest.fixture(params=[*sorted(SUBJECTS), "rabbitmq", "sentinel", "tls"])
 def subject(request: pytest.FixtureRequest, valkey: redis.Redis) -> Iterator[Subject]:
     """A transport under test, with nothing in it."""
     if request.param == "rabbitmq":
         subject = rabbit_subject(valkey, request.getfixturevalue("rabbitmq_server").url)
-    elif request.param == "sentinel":
-        valkey = connect(request.getfixturevalue("sentinels").url)
+    elif request.param in REACHED_BY:
+        valkey = connect(request.getfixturevalue(REACHED_BY[request.param]))
         subject = SUBJECTS["atomic"](valkey, "atomic")
     else:
         if request.param == "cluster":

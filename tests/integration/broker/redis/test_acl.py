@@ -1,0 +1,133 @@
+"""Users of each role on both servers: what they may do, and what they are refused."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+
+import pytest
+import redis
+
+from broker.errors import BrokerRefused
+from broker.health.watch import Watch
+from broker.keys.keys import Keys
+from broker.queue.operations import QueueOperations
+from broker.queue.results import Entry
+from broker.redis import acl
+from broker.redis.calls import RedisCalls
+from broker.redis.connections import connect
+from broker.redis.scripts import LUA
+from broker.stores.locks import Lock
+from tests.chaos.server import SERVER_NAMES, server_binary
+from tests.tls import GuardedServer
+from tests.unit.documentation.pages import ROOT
+
+ROLES = acl.roles()
+# Files with words of commands that they do not send: a table, an entry point, settings.
+NOT_SENT = ("hash_slots.py", "switchyard.py", "conf.py")
+REFUSED = r"NOPERM|permission|can't run this command"
+DESTRUCTIVE = (
+    ("FLUSHALL",), ("FLUSHDB",), ("KEYS", "*"), ("CONFIG", "SET", "maxmemory", "1"), ("SHUTDOWN",),
+    ("ACL", "LIST"), ("GET", "elsewhere"), ("SUBSCRIBE", "a"), ("REPLICAOF", "NO", "ONE"), ("SCRIPT", "FLUSH"),
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module", params=SERVER_NAMES)
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GuardedServer]:
+    """A server that has read the rendered file, with passwords."""
+    users = re.sub(r"user (\S+) off", r"user \1 on >\1", acl.render())
+    server = GuardedServer(tmp_path_factory.mktemp("acl") / "server", server_binary(request.param), users)
+    yield server
+    server.close()
+
+
+def calls_of(server: GuardedServer, role: str) -> RedisCalls:
+    return RedisCalls(connect(server.url(f"switchyard-{role}"), profile="quick"), budget_s=1.0)
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_both_servers_read_the_file_and_a_role_may_do_what_the_watch_does(server: GuardedServer, role: str) -> None:
+    calls = calls_of(server, role)
+
+    found = Watch(calls, Keys(), ("work",), production=True).look().findings
+    calls.close()
+
+    assert [finding.code for finding in found if finding.code in ("unverified", "unreadable", "away")] == []
+
+
+@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("words", DESTRUCTIVE, ids=" ".join)
+def test_no_role_may_destroy_or_look_elsewhere(server: GuardedServer, role: str, words: tuple[str, ...]) -> None:
+    calls = calls_of(server, role)
+
+    with pytest.raises(BrokerRefused, match=REFUSED):
+        calls.command(*words)
+    calls.close()
+
+
+def test_a_producer_sends_and_cannot_delete_a_queue_or_fetch_from_it(server: GuardedServer) -> None:
+    calls = calls_of(server, "producer")
+    family = QueueOperations(calls, Keys().queue("work"))
+    lock = Lock(calls, Keys(), "tests", lease_ms=1_000)
+
+    assert family.enqueue([Entry("a", b"{}")]) == ["a"]
+    assert lock.acquire()
+    lock.release()
+    for refused in (("DEL", family.keys.bodies), ("UNLINK", family.keys.bodies), ("HDEL", family.keys.bodies, "a")):
+        with pytest.raises(BrokerRefused, match=REFUSED):
+            calls.command(*refused)
+    with pytest.raises(BrokerRefused, match=REFUSED):
+        family.join("thief.1/live")
+        family.fetch("thief.1/live", 1, request=1)
+    calls.close()
+
+
+def test_a_worker_fetches_and_acknowledges(server: GuardedServer) -> None:
+    producer, worker = calls_of(server, "producer"), calls_of(server, "worker")
+    sends, works = (QueueOperations(calls, Keys().queue("other")) for calls in (producer, worker))
+
+    sends.enqueue([Entry("b", b"{}")])
+    works.join("w.1/live")
+    found = works.fetch("w.1/live", 1, request=1)
+    works.ack("w.1/live", [grant.lease for grant in found.grants])
+
+    assert [grant.lease.id for grant in found.grants] == [b"b"]
+    assert worker.command("HLEN", works.keys.bodies) == 0
+    for calls in (producer, worker):
+        calls.close()
+
+
+def test_every_lua_file_is_in_a_role_and_its_commands_are_allowed_there() -> None:
+    for path in (path for path in LUA.rglob("*.lua") if "include" not in path.parts):
+        name = path.relative_to(LUA).with_suffix("").as_posix()
+        runs = [role for role in ROLES.values() if name in role.scripts]
+        words = {word.lower() for word in re.findall(r'redis\.p?call\("([A-Z]+)"', path.read_text())}
+
+        assert runs, f"{name} is in no role of broker/redis/acl.py"
+        for role in runs:
+            assert words <= role.commands | {command for _, command in role.only}, name
+
+
+@pytest.mark.parametrize(("folder", "role"), [("broker", "worker"), ("broker", "room"), ("apps/platform", "room")])
+def test_every_command_that_the_code_names_is_allowed_there(server: GuardedServer, folder: str, role: str) -> None:
+    admin = RedisCalls(connect(server.url(), profile="quick"))
+    known = {str(name, "utf-8") for name in admin.command("COMMAND", "LIST")}
+    admin.close()
+    named: dict[str, str] = {}
+    for path in (ROOT / folder).rglob("*.py"):
+        if path.name not in NOT_SENT:
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.isupper():
+                    named[node.value.lower()] = str(path.relative_to(ROOT))
+    allowed = {command.partition("|")[0] for command in ROLES[role].commands}
+
+    missing = {word: named[word] for word in sorted(named.keys() & known - allowed - {"readonly"})}  # an error
+
+    assert missing == {}, f"add them to role {role} of broker/redis/acl.py"
+
+
+def test_passwords_are_set_by_the_operator(server: GuardedServer) -> None:
+    assert all(" off " in line and ">" not in line and "nopass" not in line for line in acl.render().splitlines())
+    with pytest.raises(redis.AuthenticationError):
+        connect(server.url("switchyard-nobody"), profile="quick").ping()

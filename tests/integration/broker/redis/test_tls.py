@@ -1,0 +1,82 @@
+"""TLS with verification: the right certificates work, and each wrong one is said with what to do."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from broker.errors import BrokerUnavailable
+from broker.redis import acl
+from broker.redis.calls import RedisCalls
+from broker.redis.connections import connect
+from tests.chaos.server import server_binary
+from tests.tls import Authority, GuardedServer
+
+USERS = re.sub(r"user (\S+) off", r"user \1 on >\1", acl.render())
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """The authority that clients trust."""
+    return Authority(tmp_path_factory.mktemp("tls") / "authority")
+
+
+@pytest.fixture(scope="module")
+def server(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GuardedServer]:
+    """A server that clients need a certificate for."""
+    folder = tmp_path_factory.mktemp("tls") / "server"
+    server = GuardedServer(folder, server_binary("redis-server"), USERS, authority=authority, clients=True)
+    yield server
+    server.close()
+
+
+def ask(url: str) -> bytes:
+    calls = RedisCalls(connect(url, profile="quick"), budget_s=0.3)
+    try:
+        answer: bytes = calls.command("PING")
+        return answer
+    finally:
+        calls.close()
+
+
+def with_certificate(authority: Authority) -> str:
+    file, key = authority.issue("client")
+    return f"&ssl_certfile={file}&ssl_keyfile={key}"
+
+
+def test_a_client_with_a_certificate_reaches_a_server_with_one(server: GuardedServer, authority: Authority) -> None:
+    query = f"?ssl_ca_certs={authority.file}{with_certificate(authority)}"
+
+    assert ask(server.url("switchyard-worker", query)) == b"PONG"
+
+
+def test_an_unknown_authority_is_said(server: GuardedServer) -> None:
+    with pytest.raises(BrokerUnavailable, match=r"authority .* is unknown here: append .ssl_ca_certs"):
+        ask(server.url())
+
+
+def test_a_missing_certificate_of_the_client_is_said(server: GuardedServer, authority: Authority) -> None:
+    with pytest.raises(BrokerUnavailable, match=r"wants a client's certificate: append .ssl_certfile"):
+        ask(server.url(query=f"?ssl_ca_certs={authority.file}"))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [({"address": "127.0.0.2"}, "is for another name"), ({"days": -1}, "has expired: renew it")],
+    ids=["name", "expired"],
+)
+def test_a_wrong_certificate_of_the_server_is_said(
+    authority: Authority, tmp_path: Path, options: dict[str, object], said: str
+) -> None:
+    certificate = authority.issue("wrong", **options)  # type: ignore[arg-type]
+    server = GuardedServer(
+        tmp_path / "server", server_binary("redis-server"), USERS, authority=authority, certificate=certificate
+    )
+    try:
+        with pytest.raises(BrokerUnavailable, match=said):
+            ask(server.url(query=f"?ssl_ca_certs={authority.file}"))
+    finally:
+        server.close()
