@@ -68,6 +68,18 @@ class PostgresUnderTest:
             self._process.send_signal(signal.SIGINT)
             self._process.wait(30)
 
+    def kill(self) -> None:
+        """Kill it without warning, as a machine that fails does: its data are recovered from the log at the next start.
+
+        Its backends notice and end by themselves; a server that starts before the last one has ended refuses the data.
+        """
+        if self._process is not None:
+            backends = psutil.Process(self._process.pid).children(recursive=True)
+            self._process.kill()
+            self._process.wait(30)
+            _, alive = psutil.wait_procs(backends, timeout=30)
+            assert not alive, f"backends outlived their server: {alive}"
+
     def runs(self) -> bool:
         """Return whether its process runs."""
         return self._process is not None and self._process.poll() is None

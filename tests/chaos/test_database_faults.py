@@ -209,6 +209,38 @@ def test_connections_that_postgres_cut_in_the_act_fail_nobody_for_good(
     assert yard.attempts_spent() <= cut
 
 
+@pytest.mark.timeout(1_200)
+@pytest.mark.parametrize("query", ["", pytest.param("?pool=4", id="pooled", marks=long)])
+@pytest.mark.parametrize("kills", [2, pytest.param(30, marks=long)])
+def test_postgres_that_is_killed_under_load_loses_no_job(
+    kills: int, query: str, postgres: PostgresUnderTest, yard_on: Any
+) -> None:
+    yard = yard_on(postgres.url + query)
+    yard.wait_for_completed(yard.send_rows(60, kinds=KINDS))
+    waits_s = []
+    with steadily(lambda: yard.send_rows(1, kinds=KINDS)[0], 0.01) as rows:
+        for _ in range(kills):
+            before = len(rows)
+            wait_for(lambda before=before: len(rows) > before + 50, 30)
+            postgres.kill()
+            sent = len(rows)
+            wait_for(lambda sent=sent: len(rows) > sent + 20, 30)
+            postgres.start()
+            started_s, completed = time.monotonic(), len(yard.ledger.jobs("completed"))
+            wait_for(lambda completed=completed: len(yard.ledger.jobs("completed")) > completed, 30)
+            waits_s.append(time.monotonic() - started_s)
+    yard.wait_for_completed(rows, 120)
+    yard.wait_until_drained()
+
+    written = {job for (job,) in postgres.execute("SELECT DISTINCT job FROM chaos_row")}
+    print(
+        f"{kills} kills, {len(rows)} tasks, the first completed {median(sorted(waits_s)):.1f} s (median), "
+        f"{max(waits_s):.1f} s (worst) after each start; attempts spent {yard.attempts_spent()}"
+    )
+    accounted(yard)
+    assert set(rows) <= written, "a committed row is gone"
+
+
 def test_a_dead_letter_gets_its_row_over_a_connection_that_postgres_cut(
     postgres: PostgresUnderTest, postgres_yard: DatabaseYard
 ) -> None:
