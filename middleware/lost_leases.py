@@ -11,7 +11,8 @@ from middleware.outcomes import Outcome, decide
 class LostLeases(Middleware):
     """Middleware that skips a message whose owner lost its lease after the fetch: another worker has the message.
 
-    For workers that renew their own leases, such as ``rundramatiq``. In a pool the supervisor replaces the child.
+    For workers that renew their own leases, such as ``rundramatiq``. In a pool the supervisor replaces the child. On
+    RabbitMQ a consumer whose connection ended has lost all that it had received.
     """
 
     def __init__(self) -> None:
@@ -22,12 +23,12 @@ class LostLeases(Middleware):
         self._lost.add(owner)
 
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
-        """Refuse a message of a lost owner.
+        """Refuse a message of a lost owner, or one that waited for a thread for so long that it was given back.
 
         Raises:
             SkipMessage: its lease is lost.
         """
-        if self._lost and message.lease.owner in self._lost:
+        if getattr(message, "given_back", False) or (self._lost and message.lease.owner in self._lost):
             message.moved = True  # type: ignore[attr-defined]
             decide(message, Outcome("deferred", "lease"))
             raise SkipMessage("its lease was lost before it started")

@@ -15,7 +15,7 @@ import pika
 import psutil
 
 INSTALLED = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
-START_S = 60.0
+START_S = 150.0
 
 
 class RabbitServer:

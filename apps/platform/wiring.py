@@ -35,6 +35,7 @@ from broker.stores.kept_results import RecordResults
 from broker.stores.pool_reports import PoolReports
 from broker.stores.quarantine import Quarantine
 from broker.stores.rate_windows import RateWindows
+from broker.stores.unique_claims import UniqueClaims
 from broker.topology import Yard
 from broker.transport import RedisTransport
 from broker.worker.ack_barrier import AckBarrier
@@ -163,7 +164,8 @@ def build_rabbit_yard(
         raise ImproperlyConfigured(f"{error}; install the extra: pip install 'switchyard[rabbitmq]'") from error
     calls = calls_on(client, refused_s=STORES_REFUSED_S)
     records, barrier = _records(yard, calls, keys, release=release, limits=limits, finds_waiting=False)
-    options = {"limits": _depths(yard), "barrier": barrier, "stores": (calls,), **options}
+    claims = UniqueClaims(calls, keys, records)
+    options = {"limits": _depths(yard), "barrier": barrier, "claims": claims, "stores": (calls,), **options}
     broker = RabbitBroker(url, calls_on(client), keys, **options)
     transport = RabbitTransport(broker, yard, DeadLists(calls, keys), Quarantine(calls, keys), records)
     broker.results = RecordResults(records, broker)

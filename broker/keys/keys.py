@@ -93,6 +93,18 @@ class Keys:
         """String: the answer to a change of such a counter, for a repetition of the call. Expires after 10 s."""
         return f"{self.prefix}:limit:{{{_limiter_of(name)}}}:answer:{request}"
 
+    def unique_claim(self, queue: str, key: str) -> str:
+        """String: unique key of a message on RabbitMQ -> its id, and when it was sent (ms). Expires after nine days."""
+        return f"{self.prefix}:{{{queue}}}:unique:{key}"
+
+    def later(self, lane: str) -> str:
+        """Sorted set: messages of a lane on RabbitMQ with a long delay -> due time, ms since the epoch."""
+        return f"{self.prefix}:{{{lane}}}:later"
+
+    def later_bodies(self, lane: str) -> str:
+        """Hash: each of those messages -> its id, a line break and its body."""
+        return f"{self.prefix}:{{{lane}}}:later.bodies"
+
     def redelivered(self, job_id: str) -> str:
         """Hash: notes of a message that RabbitMQ delivers again. Expires after 72 hours.
 

@@ -8,7 +8,6 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from functools import partial
 from typing import Any, Final
 
@@ -18,7 +17,7 @@ from dramatiq.errors import QueueJoinTimeout, QueueNotFound
 from dramatiq.message import Message
 from dramatiq.results import ResultBackend, Results
 
-from broker.errors import BrokerError, QueueFull
+from broker.errors import QueueFull
 from broker.keys.keys import Keys
 from broker.keys.queue_keys import Lane
 from broker.queue import codec
@@ -26,22 +25,28 @@ from broker.queue.arguments.types import in_json
 from broker.queue.depth_limits import DepthLimits
 from broker.queue.operations import QueueOperations
 from broker.queue.results import level_of
-from broker.rabbit.connections import AWAY, Publishers, parameters_of, unavailable
+from broker.rabbit.connections import Publishers, parameters_of
 from broker.rabbit.consumer import RabbitConsumer
+from broker.rabbit.figures import QueueFigures
 from broker.rabbit.held import Publication, RabbitMessage, properties_of
+from broker.rabbit.mover import Mover
 from broker.rabbit.queues import QueueType, RabbitQueues
 from broker.redis.calls import RedisCalls
 from broker.shapes import LaneStats
-from broker.stores.redeliveries import Redeliveries, RedeliveryRecord
+from broker.stores.quarantine import Quarantine
+from broker.stores.redeliveries import Redeliveries
+from broker.stores.unique_claims import UniqueClaims
 from broker.topology import lane_of_name
 from broker.validation import whole_delay
 from broker.worker.ack_barrier import AckBarrier, record_enqueued
 from broker.worker.cancellations import CancellationPoll
 from broker.worker.hooks import Hooks
-from broker.worker.work_queue import WorkQueue
+from broker.worker.work_queue import LevelQueue
 
 # Time for consumers to send the last acknowledgements of a worker that ends.
 SETTLE_S: Final = 2.0
+# Options of a message that is not sent for the first time.
+MOVED: Final = frozenset({"attempts", "generation", "deferred_by", "parked_ms"})
 
 
 class RabbitBroker(RabbitmqBroker):
@@ -54,6 +59,7 @@ class RabbitBroker(RabbitmqBroker):
         consumer_timeout_s: The server's setting: how long it lets a worker hold a message.
         limits: Queue -> messages that may wait in it; read before a send, so that concurrent sends may exceed it.
         barrier: Flushed before messages are acknowledged, and after some were enqueued.
+        claims: Of unique keys; without them each message is sent.
         stores: Access of the stores; its connections are closed with the broker's.
     """
 
@@ -67,12 +73,14 @@ class RabbitBroker(RabbitmqBroker):
         consumer_timeout_s: int = 1_800,
         limits: dict[str, int] | None = None,
         barrier: AckBarrier | None = None,
+        claims: UniqueClaims | None = None,
         stores: Sequence[RedisCalls] = (),
     ) -> None:
         self.hooks = Hooks()
         super().__init__(confirm_delivery=True, parameters=[], middleware=[])
         self.parameters = parameters_of(url)
-        self.consumer_timeout_s = consumer_timeout_s
+        # A worker may hold a message for half of it before it starts, and for half of it afterwards.
+        self.longest_held_ms = consumer_timeout_s * 1000 // 2
         self.client, self.calls, self.keys = calls.client, calls, keys
         self.server_queues = RabbitQueues(keys.prefix, queue_type)
         self.publishers = Publishers(self.parameters)
@@ -83,10 +91,12 @@ class RabbitBroker(RabbitmqBroker):
         self.results: ResultBackend | None = None  # a project's own Results go before it
         self.slots: int | None = None
         self.limits = DepthLimits(limits or {})
-        self.barrier, self._stores = barrier, stores
+        self.barrier, self.claims, self._stores = barrier, claims, stores
         self.cancellations = CancellationPoll(partial(self.emit_after, "request_cancellation"))
         self.delivering = threading.RLock()
-        self._redeliveries = Redeliveries(calls, keys)
+        self.redeliveries, self.unreadable = Redeliveries(calls, keys), Quarantine(calls, keys)
+        self.mover = Mover(calls, keys, lanes=lambda: sorted(self.queues), enqueue=self.enqueue)
+        self.figures = QueueFigures(self.publishers, self.server_queues, self.mover.delays)
         self._lanes: dict[str, tuple[QueueOperations, Lane]] = {}
         self._consumers: list[RabbitConsumer] = []
         self._numbers = itertools.count(1)
@@ -133,23 +143,7 @@ class RabbitBroker(RabbitmqBroker):
         """Report that a consumer lost its connection, and the messages that had ended and are not acknowledged."""
         self.emit_after("lose_lease", owner)
         for delivery in ended:
-            self.note_end(delivery)
-
-    def note_end(self, delivery: Publication) -> None:
-        """Note that a message has ended whose delivery is lost; where that fails it runs again."""
-        try:
-            self._redeliveries.note_end(*delivery)
-        except BrokerError as error:
-            self.logger.warning("job %s has ended and may run again, its end was not noted: %s", delivery.id, error)
-
-    def notes_of(self, message_ids: Sequence[str]) -> list[RedeliveryRecord]:
-        """Return the notes of messages that are delivered again."""
-        return self._redeliveries.read(message_ids)
-
-    def quarantine(self, family: QueueOperations, message_id: str, entry: str, body: bytes) -> None:
-        """Put unreadable bytes into the quarantine of a queue."""
-        keys = family.keys
-        self.calls.pipeline([("LPUSH", keys.quarantine, entry), ("HSET", keys.quarantined_bodies, message_id, body)])
+            self.redeliveries.note_end_or_log(*delivery)
 
     def close(self) -> None:
         """Acknowledge what has ended, and close the connections. The broker may be used again afterwards."""
@@ -166,15 +160,19 @@ class RabbitBroker(RabbitmqBroker):
         """Call the hooks ``before_<signal>``, first to last; raise a ``MiddlewareError``, log any other exception."""
         if signal == "worker_boot":
             worker = args[0]
-            worker.work_queue, self.slots = WorkQueue(), self.slots or worker.worker_threads
+            worker.work_queue, self.slots = LevelQueue(self.level), self.slots or worker.worker_threads
         elif signal == "process_message":
-            args[0].runs_in = threading.get_ident()
+            with self.delivering:
+                args[0].runs_in = threading.get_ident()
         self.hooks.call_before(self, signal, args, kwargs)
 
     def emit_after(self, signal: str, *args: Any, **kwargs: Any) -> None:
         """Call the hooks ``after_<signal>``, last to first; log their exceptions."""
         self.hooks.call_after(self, signal, args, kwargs)
-        if signal == "worker_shutdown":
+        if signal == "worker_boot":
+            self.mover.start()
+        elif signal == "worker_shutdown":
+            self.mover.stop()
             self._settle()
 
     def _settle(self) -> None:
@@ -216,19 +214,8 @@ class RabbitBroker(RabbitmqBroker):
             raise QueueNotFound(queue_name) from None
 
     def count(self, names: Iterable[tuple[str, str]]) -> list[int]:
-        """Return how many messages are ready in queues of the server; what a worker holds is not counted.
-
-        Args:
-            names: Pairs of a lane and one of its queues; a queue that does not exist is declared.
-
-        Raises:
-            BrokerUnavailable: the server did not answer.
-        """
-        try:
-            with self.publishers.channel() as channel:
-                return [self.server_queues.declare(channel, lane, name) for lane, name in names]
-        except AWAY as error:
-            raise unavailable("a count", error) from error
+        """Return how many messages are ready in queues of the server, see :class:`QueueFigures`."""
+        return self.figures.count(names)
 
     # --- Sending ---
 
@@ -239,15 +226,24 @@ class RabbitBroker(RabbitmqBroker):
             BrokerUnavailable: the server did not answer in 2 s; the message may be there.
             BrokerRefused: the server refused it. QueueFull: the queue is at its limit.
             QueueNotFound: the queue was never declared.
+
+        Returns:
+            The message; or, when another unfinished one holds its unique key, a copy under that one's id.
         """
         lane = message.queue_name
         self.lane(lane)
         delay = delay and whole_delay(delay)
         self._refuse_if_full(lane)
-        if delay:
+        is_long = bool(delay and delay > self.longest_held_ms)
+        if delay and not is_long:
             message = message.copy(queue_name=dq_name(lane), options={"eta": int(time.time() * 1000) + delay})
         self.emit_before("enqueue", message, delay)
-        self.publish(message, lane)
+        if (holder := self._holder(message, lane)) != message.message_id:
+            return message.copy(queue_name=lane, message_id=holder)
+        if is_long:
+            self.mover.delays.add(lane, message.message_id, self._body(message), delay_ms=delay or 0)
+        else:
+            self.publish(message, lane)
         self.emit_after("enqueue", message, delay)
         record_enqueued(self.barrier, 1)
         return message
@@ -258,13 +254,23 @@ class RabbitBroker(RabbitmqBroker):
 
     def publish(self, message: Message[Any], lane: str) -> None:
         """Publish a message into the queue of its level, or that of delayed messages, without calling hooks."""
-        codec.require_id(message.message_id)
+        body = self._body(message)
         properties = properties_of(message.message_id)
-        body = codec.encode(in_json(message, self.actors), grown="attempts" in message.options)
         held = message.queue_name != lane
         name = self.server_queues.delayed(lane) if held else self.server_queues.name(lane, self.level(message))
         declare = partial(self.server_queues.declare, lane=lane, name=name)
         self.publishers.publish(name, body, properties, declare=declare)
+
+    def _holder(self, message: Message[Any], lane: str) -> str:
+        """Return the id of the message that holds a new message's unique key; its own where none does."""
+        key = message.options.get("unique_key")
+        if self.claims is None or key is None or message.options.keys() & MOVED:
+            return message.message_id
+        return self.claims.claim(lane, str(key), message.message_id)
+
+    def _body(self, message: Message[Any]) -> bytes:
+        codec.require_id(message.message_id)
+        return codec.encode(in_json(message, self.actors), grown="attempts" in message.options)
 
     def level(self, message: Message[Any]) -> int:
         """Return the level of a message: of its own priority, else of its actor's."""
@@ -275,15 +281,12 @@ class RabbitBroker(RabbitmqBroker):
 
     def _refuse_if_full(self, lane: str) -> None:
         limit = self.limits.of(lane)
-        if limit and (depth := sum(self.count((lane, name) for name in self.server_queues.of(lane)))) >= limit:
+        if limit and (depth := self.figures.waiting(lane)) >= limit:
             raise QueueFull(lane, depth, limit)
 
     def flush(self, queue_name: str) -> None:
         """Drop every message of a lane that no worker holds, what the server rejected included."""
-        with suppress(*AWAY), self.publishers.channel() as channel:
-            for name in self.server_queues.every(queue_name):
-                self.server_queues.declare(channel, queue_name, name)
-                channel.queue_purge(name)
+        self.figures.empty(queue_name)
 
     def join(self, queue_name: str, *, timeout: int | None = None, interval: int = 100) -> None:  # type: ignore[override]
         """Wait until nothing is ready or delayed in a lane and nothing of it runs here; for tests.
@@ -301,11 +304,9 @@ class RabbitBroker(RabbitmqBroker):
     # --- Figures ---
 
     def lane_stats(self, lane: str) -> LaneStats:
-        """Return what is ready and delayed in a lane. The server tells neither ages, nor what workers hold."""
-        queues = self.server_queues
-        *ready, delayed = self.count((lane, name) for name in (*queues.of(lane), queues.delayed(lane)))
-        return LaneStats(lane, sum(ready), delayed, 0, None)
+        """Return what is ready and delayed in a lane."""
+        return self.figures.of(lane)
 
     def rejected(self, lane: str) -> int:
         """Return how many messages of a lane the server rejected."""
-        return self.count([(lane, self.server_queues.rejected(lane))])[0]
+        return self.figures.rejected(lane)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections import deque
 from collections.abc import Iterable
@@ -23,22 +22,15 @@ from broker.queue.results import Lease
 from broker.rabbit.connections import AWAY, connect, unavailable
 from broker.rabbit.consuming import ConsumingRabbitBroker
 from broker.rabbit.held import Publication, RabbitMessage, read
+from broker.rabbit.outgoing import Outgoing
 from broker.stores.quarantine import Quarantine
 from broker.worker.cancellations import POLL_CANCELLATIONS_S
 
 # A message that was delivered before starts this much later: the supervisor of its last worker notes how that ended.
 REDELIVERED_S: Final = 0.25
-# Messages from which acknowledgements wait for the background's flush of the records.
-MANY: Final = 16
+CHECK_OLD_S: Final = 1.0
 
 logger = logging.getLogger("switchyard.broker")
-
-
-class _Ack(NamedTuple):
-    """Publication tag of a finished message, and the flush that must have ended before it is acknowledged."""
-
-    flush: int
-    tag: int
 
 
 class _Unreadable(NamedTuple):
@@ -73,16 +65,13 @@ class RabbitConsumer(DramatiqConsumer):
         self.closed = False
         self._ready: deque[RabbitMessage] = deque()
         self._later: deque[tuple[float, RabbitMessage]] = deque()
-        self._unacked: dict[int, Publication] = {}
         self._unreadable: deque[_Unreadable] = deque()
-        self._acks: deque[_Ack] = deque()
-        self._returns: deque[int] = deque()
-        self._rejected: deque[int] = deque()
         self._woken = self._away = False
-        self._sending = threading.Lock()
+        self._check_old_s = 0.0
         self._connection = connect(broker.parameters)
         try:
             self._channel = self._connection.channel()
+            self.outgoing = Outgoing(self._channel, broker.barrier)
             self._channel.basic_qos(prefetch_count=prefetch)
             for name in broker.server_queues.of(lane):
                 broker.server_queues.declare(self._channel, lane, name)
@@ -94,7 +83,7 @@ class RabbitConsumer(DramatiqConsumer):
     @property
     def settled(self) -> bool:
         """Whether nothing is left to acknowledge or to give back."""
-        return self.closed or not (self._acks or self._returns or self._rejected)
+        return self.closed or not self.outgoing.pending
 
     def __next__(self) -> RabbitMessage | None:
         """Return the next message, or ``None`` when none came within the timeout.
@@ -106,7 +95,7 @@ class RabbitConsumer(DramatiqConsumer):
         try:
             while True:
                 self._woken = False
-                self._send()
+                self.outgoing.send()
                 self._admit()
                 stops = self._broker.draining or self._broker.quiet()
                 if stops:
@@ -116,11 +105,12 @@ class RabbitConsumer(DramatiqConsumer):
                         return message
                     continue
                 if not self._holds_delayed:
+                    self._give_back_old()
                     self._broker.cancellations.run(self._broker.in_flight)
                 left_s = give_up_s - time.monotonic()
                 if left_s <= 0:
                     return None
-                soon = self._later or self._acks or self._broker.in_flight
+                soon = self._later or self.outgoing.pending or self._broker.in_flight
                 self._connection.process_data_events(time_limit=min(left_s, POLL_CANCELLATIONS_S) if soon else left_s)
         except AWAY as error:
             self._lose()
@@ -146,14 +136,13 @@ class RabbitConsumer(DramatiqConsumer):
                 return
             if not lost:
                 if _is_unstarted(message):
-                    source._returns.append(message.tag)
+                    source.outgoing.give_back(message.tag)
                 else:
-                    barrier = self._broker.barrier
-                    source._acks.append(_Ack(barrier.begun + 1 if barrier else 0, message.tag))
+                    source.outgoing.ack(message.tag)
         if not lost:
             source._wake()
         elif not _is_unstarted(message):
-            self._broker.note_end(Publication(message.message_id, message.lease.token))
+            self._broker.redeliveries.note_end_or_log(message.message_id, message.lease.token)
 
     def nack(self, message: MessageProxy) -> None:
         """Have the server reject a message that no middleware moved: it goes to the queue of rejected ones."""
@@ -165,7 +154,7 @@ class RabbitConsumer(DramatiqConsumer):
         with self._broker.delivering:
             self._broker.leave(message)
             if not source.closed:
-                source._rejected.append(message.tag)
+                source.outgoing.reject(message.tag)
         source._wake()
 
     def requeue(self, messages: Iterable[MessageProxy]) -> None:
@@ -179,7 +168,7 @@ class RabbitConsumer(DramatiqConsumer):
                     continue
                 message.given_back = True
                 if not source.closed:
-                    source._returns.append(message.tag)
+                    source.outgoing.give_back(message.tag)
             source._wake()
 
     def close(self) -> None:
@@ -187,7 +176,7 @@ class RabbitConsumer(DramatiqConsumer):
         if self.closed:
             return
         try:
-            self._send()
+            self.outgoing.send()
         except (BrokerError, *AWAY) as error:
             logger.warning("acknowledgements of %s were not sent, those jobs may run again: %s", self._lane, error)
         self._lose()
@@ -195,7 +184,7 @@ class RabbitConsumer(DramatiqConsumer):
     def _receive(self, channel: Any, method: Any, properties: Any, body: bytes) -> None:
         """Keep a delivered message until it is handed out; set aside what is no message."""
         tag = method.delivery_tag
-        self._unacked[tag] = Publication()
+        self.outgoing.unacked[tag] = Publication()
         message = None
         try:
             message, number = read(properties, body, self._lane)
@@ -205,7 +194,7 @@ class RabbitConsumer(DramatiqConsumer):
             id_ = codec.usable_id((properties.message_id or "").encode()) or f"unreadable-{time.time_ns()}"
             self._unreadable.append(_Unreadable(tag, id_, body, error, message))
             return
-        self._unacked[tag] = Publication(message.message_id, number)
+        self.outgoing.unacked[tag] = Publication(message.message_id, number)
         lease = Lease(self.owner, message.message_id.encode(), number)
         held = RabbitMessage(message, lease, self._family, source=self, tag=tag, body=body)
         if method.redelivered and not self._holds_delayed:
@@ -218,12 +207,12 @@ class RabbitConsumer(DramatiqConsumer):
         while self._unreadable:
             tag, id_, body, error, message = self._unreadable[0]
             entry = Quarantine.entry(q_name(self._lane), body, str(error), message_id=id_)
-            self._broker.quarantine(self._family, id_, entry, body)
+            self._broker.unreadable.add(self._family.keys.queue, id_, entry, body)
             self._unreadable.popleft()
             logger.error("unreadable message of %d bytes in %s set aside: %s", len(body), self._lane, error)
             if message is not None:
                 self._broker.emit_after("quarantine_message", message, error)
-            self._acks.append(_Ack(0, tag))
+            self.outgoing.drop(tag)
 
     def _hand_out(self) -> RabbitMessage | None:
         """Return the next ready message, unless one of its id runs here."""
@@ -246,7 +235,7 @@ class RabbitConsumer(DramatiqConsumer):
         if not due:
             return
         try:
-            noted = self._broker.notes_of([message.message_id for message in due])
+            noted = self._broker.redeliveries.read([message.message_id for message in due])
         except BrokerError:
             self._later.extend((time.monotonic() + REDELIVERED_S, message) for message in due)
             raise
@@ -259,53 +248,29 @@ class RabbitConsumer(DramatiqConsumer):
                     runs.source, runs.tag, runs.lease = self, message.tag, message.lease
                     continue
             if number in found.ended:
-                self._acks.append(_Ack(0, message.tag))
+                self.outgoing.drop(message.tag)
             else:
                 message.crashes, message.cause = found.crashes, found.cause
                 self._ready.append(message)
 
     def _give_back_ready(self) -> None:
         while self._ready:
-            self._returns.append(self._ready.popleft().tag)
+            self.outgoing.give_back(self._ready.popleft().tag)
         while self._later:
-            self._returns.append(self._later.popleft()[1].tag)
+            self.outgoing.give_back(self._later.popleft()[1].tag)
 
-    def _send(self) -> None:
-        """Send what other threads left: acknowledgements, returns and rejections."""
-        with self._sending:
-            while self._returns:
-                self._nack(self._returns.popleft(), requeue=True)
-            while self._rejected:
-                self._nack(self._rejected.popleft(), requeue=False)
-            if self._acks:
-                self._acknowledge()
-
-    def _nack(self, tag: int, *, requeue: bool) -> None:
-        if tag in self._unacked:
-            self._channel.basic_nack(tag, requeue=requeue)
-            del self._unacked[tag]
-
-    def _acknowledge(self) -> None:
-        """Acknowledge all messages whose records are written, with one frame where no older one is unfinished."""
-        barrier = self._broker.barrier
-        if barrier is not None and (len(self._acks) < MANY or not barrier.in_background):
-            barrier.flush(with_starts=False)
-            self._away = False
-        written = barrier.written if barrier is not None else 0
-        done: dict[int, None] = {}
-        while self._acks and self._acks[0].flush <= written:
-            done[self._acks.popleft().tag] = None
-        oldest = 0
-        for tag in self._unacked:
-            if tag not in done:
-                break
-            oldest = tag
-        if oldest:
-            self._channel.basic_ack(oldest, multiple=True)
-        for tag in done:
-            if tag > oldest and tag in self._unacked:
-                self._channel.basic_ack(tag)
-            self._unacked.pop(tag, None)
+    def _give_back_old(self) -> None:
+        """Give back what has waited for a thread for too long, before the server ends the connection for it."""
+        if time.monotonic() < self._check_old_s:
+            return
+        self._check_old_s = time.monotonic() + CHECK_OLD_S
+        before_s = time.monotonic() - self._broker.longest_held_ms / 1000
+        with self._broker.delivering:
+            for message in list(self._broker.in_flight.values()):
+                if message.source is self and not message.runs_in and message.received_s < before_s:
+                    message.given_back = True
+                    self._broker.leave(message)
+                    self.outgoing.give_back(message.tag)
 
     def _wake(self) -> None:
         """End the wait of the thread that uses the connection."""
@@ -320,7 +285,7 @@ class RabbitConsumer(DramatiqConsumer):
             if self.closed:
                 return
             self.closed = True
-            ended = [self._unacked[ack.tag] for ack in self._acks if ack.tag in self._unacked]
+            ended = self.outgoing.ended()
         self._ready.clear()
         self._later.clear()
         self._disconnect()

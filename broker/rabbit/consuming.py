@@ -6,10 +6,10 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from broker.queue.operations import QueueOperations
 from broker.rabbit.held import Publication, RabbitMessage
 from broker.rabbit.queues import RabbitQueues
-from broker.stores.redeliveries import RedeliveryRecord
+from broker.stores.quarantine import Quarantine
+from broker.stores.redeliveries import Redeliveries
 from broker.worker.ack_barrier import AckBarrier
 from broker.worker.cancellations import CancellationPoll
 
@@ -19,6 +19,7 @@ class ConsumingRabbitBroker(Protocol):
 
     Attributes:
         delivering: Held while a message's delivery changes.
+        longest_held_ms: How long a message may wait here for a thread.
     """
 
     parameters: Any
@@ -27,8 +28,11 @@ class ConsumingRabbitBroker(Protocol):
     draining: bool
     quiet: Callable[[], bool]
     barrier: AckBarrier | None
+    redeliveries: Redeliveries
+    unreadable: Quarantine
     cancellations: CancellationPoll
     delivering: threading.RLock
+    longest_held_ms: int
 
     def new_owner(self, lane: str) -> str:
         """Return a name for a consumer that was never used."""
@@ -38,15 +42,6 @@ class ConsumingRabbitBroker(Protocol):
 
     def lost(self, owner: str, ended: Sequence[Publication]) -> None:
         """Report that a consumer lost its connection, and the messages that had ended and are not acknowledged."""
-
-    def note_end(self, delivery: Publication) -> None:
-        """Note that a message has ended whose delivery is lost."""
-
-    def notes_of(self, message_ids: Sequence[str]) -> list[RedeliveryRecord]:
-        """Return the notes of messages that are delivered again."""
-
-    def quarantine(self, family: QueueOperations, message_id: str, entry: str, body: bytes) -> None:
-        """Put unreadable bytes into the quarantine of a queue."""
 
     def emit_before(self, signal: str, *args: Any) -> None:
         """Call the hooks of a signal."""

@@ -41,6 +41,7 @@ class RabbitMessage(HeldMessage):
         self.source = source
         self.tag = tag
         self.given_back = False
+        self.received_s = time.monotonic()
 
 
 def properties_of(message_id: str) -> Any:

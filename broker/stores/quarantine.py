@@ -15,7 +15,7 @@ KEPT_BYTES = 4096
 
 
 class Quarantine:
-    """Describe, list and count unreadable messages. Moving one in is the broker's own atomic operation."""
+    """Describe, list and count unreadable messages. On Redis, moving one in is the broker's own atomic operation."""
 
     def __init__(self, calls: RedisCalls, keys: Keys) -> None:
         self._calls = calls
@@ -37,6 +37,11 @@ class Quarantine:
             "seen_at": now_ms(),
         }
         return json.dumps(kept)
+
+    def add(self, queue: str, message_id: str, entry: str, body: bytes) -> None:
+        """Add an entry that :meth:`entry` returned, with the whole message; from another server, so maybe twice."""
+        keys = self._keys.queue(queue)
+        self._calls.pipeline([("LPUSH", keys.quarantine, entry), ("HSET", keys.quarantined_bodies, message_id, body)])
 
     def page(self, queue: str, *, cursor: int, limit: int) -> Page[Unreadable]:
         """Return unreadable messages, newest first."""

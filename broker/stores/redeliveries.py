@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from broker.errors import BrokerError
 from broker.keys.keys import Keys
 from broker.redis.calls import RedisCalls
+
+logger = logging.getLogger("switchyard.broker")
 
 KEPT_S: Final = 72 * 3_600
 
@@ -48,6 +52,13 @@ class Redeliveries:
         """Note that a publication was worked off, and not acknowledged."""
         key = self._keys.redelivered(message_id)
         self._calls.pipeline([("HSET", key, b"ended:" + number, 1), ("EXPIRE", key, KEPT_S)])
+
+    def note_end_or_log(self, message_id: str, number: bytes) -> None:
+        """Note it; where the server does not answer, the message may run again."""
+        try:
+            self.note_end(message_id, number)
+        except BrokerError as error:
+            logger.warning("job %s has ended and may run again, its end was not noted: %s", message_id, error)
 
     def read(self, message_ids: Sequence[str]) -> list[RedeliveryRecord]:
         """Return the notes of messages, and forget the causes: each counts for one delivery."""

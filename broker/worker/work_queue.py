@@ -13,6 +13,8 @@ import itertools
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
+from dataclasses import replace
 from queue import Empty
 from typing import Any
 
@@ -95,3 +97,19 @@ class WorkQueue:
         with self._lock:
             while self.unfinished_tasks:
                 self._finished.wait()
+
+
+class LevelQueue(WorkQueue):
+    """A queue in the order of the messages' levels, where the server does not order them.
+
+    Args:
+        level: Returns the level of a message, a lower number goes first.
+    """
+
+    def __init__(self, level: Callable[[Any], int]) -> None:
+        super().__init__()
+        self._level = level
+
+    def put(self, item: Any) -> None:
+        """Add an item: the next one of its message's level."""
+        super().put(replace(item, priority=self._level(item.message)))

@@ -58,5 +58,5 @@ def test_what_a_killed_child_held_runs_again_and_nothing_that_it_had_finished(be
     starts = [note["token"] for note in bench.notes("bench:started")]
     assert [starts.count(token) for token in short] == [1] * 50
     assert starts.count(long) == 2
-    assert bench.broker.notes_of([bench.ids[long]])[0].crashes == 1
+    assert bench.broker.redeliveries.read([bench.ids[long]])[0].crashes == 1
     wait_for(lambda: bench.waiting("urgent") == 0)

@@ -27,6 +27,7 @@ from apps.platform.workers.checks import (
     installation,
     pools,
     queues,
+    rabbit,
     retries,
     undiscovered,
 )
@@ -71,7 +72,9 @@ def addresses_are_included(app_configs: Apps, **options: Any) -> list[CheckMessa
 
 def yard_is_sound(app_configs: Apps, **options: Any) -> list[CheckMessage]:
     """Check ``declared_yard()``."""
-    return check_yard(declared_yard()) + retries.hurried_retries(declared_yard(), debug=switchyard_settings().debug)
+    own = switchyard_settings()
+    on_rabbitmq = rabbit.limits_over_the_consumer_timeout(own)
+    return check_yard(declared_yard()) + on_rabbitmq + retries.hurried_retries(declared_yard(), debug=own.debug)
 
 
 def actors_are_sound(app_configs: Apps, **options: Any) -> list[CheckMessage]:

@@ -62,11 +62,11 @@ class Rabbit(Subject):
     def settle(self, held: MessageProxy) -> None:
         consumer: Any = held.source
         consumer.ack(held)
-        consumer._send()  # nothing else runs the consumer's thread
+        consumer.outgoing.send()  # nothing else runs the consumer's thread
 
     def places(self, queue: str = "work") -> int:
         """Return in how many places messages are: what the holder has is known here alone."""
-        return super().places(queue) + sum(len(consumer._unacked) for consumer in self._consumers.values())
+        return super().places(queue) + sum(len(consumer.outgoing.unacked) for consumer in self._consumers.values())
 
     def scheduled(self, **options: Any) -> set[str]:
         with pika.BlockingConnection(pika.URLParameters(self.url)) as connection:

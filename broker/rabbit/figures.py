@@ -1,0 +1,57 @@
+"""Figures of the queues on a RabbitMQ server, and their emptying."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from broker.rabbit.connections import AWAY, Publishers, unavailable
+from broker.rabbit.queues import RabbitQueues
+from broker.shapes import LaneStats
+from broker.stores.long_delays import LongDelays
+
+
+class QueueFigures:
+    """Counts of ready messages. The server tells a client neither ages, nor what workers hold."""
+
+    def __init__(self, publishers: Publishers, queues: RabbitQueues, delays: LongDelays) -> None:
+        self._publishers, self._queues, self._delays = publishers, queues, delays
+
+    def count(self, names: Iterable[tuple[str, str]]) -> list[int]:
+        """Return how many messages are ready in queues of the server.
+
+        Args:
+            names: Pairs of a lane and one of its queues; a queue that does not exist is declared.
+
+        Raises:
+            BrokerUnavailable: the server did not answer.
+        """
+        try:
+            with self._publishers.channel() as channel:
+                return [self._queues.declare(channel, lane, name) for lane, name in names]
+        except AWAY as error:
+            raise unavailable("a count", error) from error
+
+    def waiting(self, lane: str) -> int:
+        """Return how many messages of a lane are ready, of all levels."""
+        return sum(self.count((lane, name) for name in self._queues.of(lane)))
+
+    def of(self, lane: str) -> LaneStats:
+        """Return what is ready and delayed in a lane; what workers hold until it is due is not counted."""
+        *ready, delayed = self.count((lane, name) for name in (*self._queues.of(lane), self._queues.delayed(lane)))
+        [later] = self._delays.count([lane])
+        return LaneStats(lane, sum(ready), delayed + later, 0, None)
+
+    def rejected(self, lane: str) -> int:
+        """Return how many messages of a lane the server rejected."""
+        return self.count([(lane, self._queues.rejected(lane))])[0]
+
+    def empty(self, lane: str) -> None:
+        """Drop every message of a lane that no worker holds, what the server rejected included."""
+        try:
+            with self._publishers.channel() as channel:
+                for name in self._queues.every(lane):
+                    self._queues.declare(channel, lane, name)
+                    channel.queue_purge(name)
+        except AWAY as error:
+            raise unavailable("a purge", error) from error
+        self._delays.clear(lane)

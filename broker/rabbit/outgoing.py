@@ -1,0 +1,101 @@
+"""What a consumer has to tell the server: any thread notes it, the one that uses the connection sends it."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from typing import Any, Final, NamedTuple
+
+from broker.rabbit.held import Publication
+from broker.worker.ack_barrier import AckBarrier
+
+# Messages from which acknowledgements wait for the background's flush of the records.
+MANY: Final = 16
+
+
+class _Ack(NamedTuple):
+    """Delivery tag of a finished message, and the flush that must have ended before it is acknowledged."""
+
+    flush: int
+    tag: int
+
+
+class Outgoing:
+    """Acknowledgements, returns and rejections of a channel, and what is not acknowledged on it.
+
+    Args:
+        barrier: Flushed before messages are acknowledged.
+    """
+
+    def __init__(self, channel: Any, barrier: AckBarrier | None) -> None:
+        self.unacked: dict[int, Publication] = {}
+        self._channel, self._barrier = channel, barrier
+        self._acks: deque[_Ack] = deque()
+        self._returns: deque[int] = deque()
+        self._rejected: deque[int] = deque()
+        self._sending = threading.Lock()
+
+    @property
+    def pending(self) -> bool:
+        """Whether there is anything to send."""
+        return bool(self._acks or self._returns or self._rejected)
+
+    def ack(self, tag: int) -> None:
+        """Note a message that has ended; it is acknowledged after the next flush of the records."""
+        self._acks.append(_Ack(self._barrier.begun + 1 if self._barrier else 0, tag))
+
+    def drop(self, tag: int) -> None:
+        """Note a message of which no record waits to be written."""
+        self._acks.append(_Ack(0, tag))
+
+    def give_back(self, tag: int) -> None:
+        """Note a message that goes back to its queue."""
+        self._returns.append(tag)
+
+    def reject(self, tag: int) -> None:
+        """Note a message for the queue of rejected ones."""
+        self._rejected.append(tag)
+
+    def ended(self) -> list[Publication]:
+        """Return the messages that have ended and are not acknowledged."""
+        return [self.unacked[ack.tag] for ack in list(self._acks) if ack.tag in self.unacked]
+
+    def send(self) -> None:
+        """Send what was noted.
+
+        Raises:
+            BrokerUnavailable: the records could not be written; acknowledgements are kept.
+        """
+        with self._sending:
+            while self._returns:
+                self._nack(self._returns.popleft(), requeue=True)
+            while self._rejected:
+                self._nack(self._rejected.popleft(), requeue=False)
+            if self._acks:
+                self._acknowledge()
+
+    def _nack(self, tag: int, *, requeue: bool) -> None:
+        if tag in self.unacked:
+            self._channel.basic_nack(tag, requeue=requeue)
+            del self.unacked[tag]
+
+    def _acknowledge(self) -> None:
+        """Acknowledge all messages whose records are written, with one frame where no older one is unfinished."""
+        barrier = self._barrier
+        if barrier is not None and (len(self._acks) < MANY or not barrier.in_background):
+            barrier.flush(with_starts=False)
+        written = barrier.written if barrier is not None else 0
+        done: dict[int, None] = {}
+        while self._acks and self._acks[0].flush <= written:
+            done[self._acks.popleft().tag] = None
+        oldest = 0
+        for tag in self.unacked:
+            if tag not in done:
+                break
+            oldest = tag
+        if oldest:
+            self._channel.basic_ack(oldest, multiple=True)
+        for tag in done:
+            if tag > oldest and tag in self.unacked:
+                self._channel.basic_ack(tag)
+            self.unacked.pop(tag, None)

@@ -1,0 +1,42 @@
+"""Unique keys of messages on RabbitMQ, which itself takes any message: kept on the Redis server beside it."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from broker.clock import now_ms
+from broker.keys.keys import Keys
+from broker.redis.calls import RedisCalls
+from broker.stores.job_records import ENDED, LIVE_TTL_MS, JobRecords
+
+# A job without a record counts as unfinished for so long after it was sent: its record may be on its way.
+UNRECORDED_MS: Final = 10_000
+
+
+class UniqueClaims:
+    """Claims of unique keys by messages. A claim ends with its job, as the job's record tells.
+
+    A job that keeps no record holds its key for 10 s.
+    """
+
+    def __init__(self, calls: RedisCalls, keys: Keys, records: JobRecords) -> None:
+        self._calls, self._keys, self._records = calls, keys, records
+
+    def claim(self, queue: str, unique_key: str, message_id: str) -> str:
+        """Claim a key, and return the id of the message that holds it: the given one, or that of an unfinished job.
+
+        Raises:
+            BrokerUnavailable: the server did not answer.
+        """
+        key, value = self._keys.unique_claim(queue, unique_key), f"{message_id} {now_ms()}"
+        if self._calls.command("SET", key, value, "NX", "PX", LIVE_TTL_MS) is not None:
+            return message_id
+        held = self._calls.command("GET", key)
+        holder, _, sent_ms = str(held or b"", "utf-8").rpartition(" ")
+        if not holder or holder == message_id:
+            return message_id
+        [state] = self._records.states([holder])
+        if state not in ENDED if state is not None else now_ms() - int(sent_ms) < UNRECORDED_MS:
+            return holder
+        self._calls.command("SET", key, value, "PX", LIVE_TTL_MS)
+        return message_id

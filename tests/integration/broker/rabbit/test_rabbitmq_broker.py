@@ -1,0 +1,148 @@
+"""What the broker on RabbitMQ adds to the server: long delays, unique keys, levels, and deliveries that are lost."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import dramatiq
+import pytest
+
+from broker.errors import BrokerUnavailable
+from tests.waiting import wait_for
+
+Build = Callable[..., Any]
+
+
+def test_a_delay_longer_than_a_worker_may_hold_it_is_kept_in_redis_and_runs_once(
+    rabbit_yard: Build, run_worker: Any
+) -> None:
+    broker, ran = rabbit_yard(consumer_timeout_s=2), []
+    job = dramatiq.actor(lambda: ran.append(time.time()), broker=broker, queue_name="work", actor_name="job")
+
+    sent_s = time.time()
+    id_ = job.send_with_options(delay=1_200).message_id
+
+    assert broker.count([("work", "test-rabbit.work.DQ")]) == [0]
+    assert (broker.mover.delays.count(["work"]), broker.lane_stats("work").scheduled) == ([1], 1)
+    assert broker.switchyard.records.read(id_).state == "scheduled"
+    with run_worker(broker=broker):
+        wait_for(lambda: broker.switchyard.records.read(id_).state == "succeeded")
+    assert [run - sent_s >= 1.2 for run in ran] == [True]
+    assert broker.mover.delays.count(["work"]) == [0]
+
+
+def test_a_mover_that_dies_between_its_steps_loses_nothing(rabbit_yard: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    broker = rabbit_yard(consumer_timeout_s=2)
+    broker.enqueue(dramatiq.Message("work", "job", (), {}, {}), delay=1_001)
+
+    def dies(later: object) -> None:
+        raise BrokerUnavailable("ZREM", "killed")
+
+    def move() -> int:
+        return int(broker.mover.move())
+
+    with monkeypatch.context() as death:
+        death.setattr(broker.mover.delays, "remove", dies)
+        with pytest.raises(BrokerUnavailable):
+            wait_for(move)
+    wait_for(move)
+
+    wait_for(lambda: broker.lane_stats("work").waiting == 2)
+    assert broker.mover.move() == 0
+
+
+def test_one_of_two_jobs_with_a_unique_key_is_sent_until_the_first_has_ended(
+    rabbit_yard: Build, run_worker: Any
+) -> None:
+    broker = rabbit_yard()
+    job = dramatiq.actor(lambda: None, broker=broker, queue_name="work", actor_name="job", unique_key=lambda: "one")
+
+    first, second = job.send(), job.send()
+    with run_worker(broker=broker):
+        wait_for(lambda: broker.switchyard.records.read(first.message_id).state == "succeeded")
+    third = job.send()
+
+    assert second.message_id == first.message_id
+    assert third.message_id != first.message_id
+
+
+def test_a_higher_level_goes_first(rabbit_yard: Build, run_worker: Any) -> None:
+    broker, ran, go_on = rabbit_yard(), [], threading.Event()
+
+    @dramatiq.actor(broker=broker, queue_name="work")
+    def job(name: str) -> None:
+        ran.append(name)
+        go_on.wait(20)
+
+    with run_worker(broker=broker, threads=1):
+        job.send("first")
+        wait_for(lambda: ran)
+        for name, priority in (("low", 5), ("normal", 0), ("high", -5)):
+            job.send_with_options(args=(name,), priority=priority)
+        wait_for(lambda: len(broker.in_flight) == 4)
+        go_on.set()
+        wait_for(lambda: len(ran) == 4)
+
+    assert ran == ["first", "high", "normal", "low"]
+
+
+def test_what_waits_too_long_for_a_thread_is_given_back_and_runs_once(rabbit_yard: Build, run_worker: Any) -> None:
+    broker, ran, go_on = rabbit_yard(consumer_timeout_s=2), [], threading.Event()
+
+    @dramatiq.actor(broker=broker, queue_name="work")
+    def job(number: int) -> None:
+        ran.append(number)
+        go_on.wait(20)
+
+    with run_worker(broker=broker, threads=1):
+        job.send(1)
+        wait_for(lambda: ran == [1])
+        second = job.send(2).message_id
+        held = wait_for(lambda: broker.in_flight.get(second))
+        wait_for(lambda: (again := broker.in_flight.get(second)) is not None and again is not held)
+        go_on.set()
+        wait_for(lambda: broker.switchyard.records.read(second).state == "succeeded")
+
+    assert ran == [1, 2]
+
+
+def test_a_task_outlives_its_connection_and_runs_once(rabbit_yard: Build, run_worker: Any) -> None:
+    broker, ran, go_on = rabbit_yard(), [], threading.Event()
+
+    @dramatiq.actor(broker=broker, queue_name="work")
+    def job() -> None:
+        ran.append(1)
+        go_on.wait(20)
+
+    with run_worker(broker=broker, threads=2) as worker:
+        id_ = job.send().message_id
+        wait_for(lambda: ran)
+        held = broker.in_flight[id_]
+        lost = held.source
+        lost._connection.add_callback_threadsafe(lost._disconnect)
+        wait_for(lambda: held.source is not lost, 15)
+        go_on.set()
+        wait_for(lambda: broker.switchyard.records.read(id_).state == "succeeded")
+        worker.join()
+
+    assert ran == [1]
+    wait_for(lambda: broker.lane_stats("work").waiting == 0)
+
+
+def test_a_failing_job_takes_its_retries_and_ends_in_its_dead_list(rabbit_yard: Build, run_worker: Any) -> None:
+    broker = rabbit_yard()
+
+    @dramatiq.actor(broker=broker, queue_name="work")
+    def broken() -> None:
+        raise RuntimeError("no")
+
+    with run_worker(broker=broker):
+        id_ = broken.send().message_id
+        wait_for(lambda: broker.switchyard.records.read(id_).state == "dead")
+
+    letter = broker.switchyard.transport.find_dead_letter("work", id_)
+    assert letter is not None and letter.attempts == 2
+    assert broker.switchyard.transport.stats("work").quarantined == 0, "the server keeps no second copy"
