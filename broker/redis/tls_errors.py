@@ -21,10 +21,15 @@ REMEDIES: Final = (
         "the server wants a client's certificate: append ?ssl_certfile=/path/client.pem&ssl_keyfile=/path/client.key "
         "to SWITCHYARD_BROKER_URL",
     ),
+    (
+        "EOF occurred in violation",
+        "the server ended the connection within TLS, perhaps because it wants a client's certificate: append "
+        "?ssl_certfile=/path/client.pem&ssl_keyfile=/path/client.key to SWITCHYARD_BROKER_URL",
+    ),
 )
 
 
 def tls_remedy(error: BaseException | None) -> str:
     """Return what to do about a failed TLS connection; "" for any other error."""
     text = str(error) if error is not None else ""
-    return next((remedy for words, remedy in REMEDIES if "SSL" in text and words in text), "")
+    return next((remedy for words, remedy in REMEDIES if "SSL" in text.upper() and words in text), "")
