@@ -182,7 +182,7 @@ def read(wire: RedisCalls, keys: QueueKeys) -> Keyspace:
     """Return the family's keys, all of the same moment."""
     raw: dict[str, Any] = {}
     expiries: dict[str, int] = {}
-    for name_bytes, kind, value, expires_at_ms in wire.call(DUMP, [], [f"{keys.base}*"]):
+    for name_bytes, kind, value, expires_at_ms in wire.call(DUMP, [keys.bodies], [f"{keys.base}*"]):
         name = str(name_bytes, "ascii")
         if kind in (b"hash", b"zset"):
             value = dict(zip(value[::2], value[1::2], strict=True))

@@ -8,8 +8,8 @@ from hashlib import sha1
 
 from broker.redis.scripts import INCLUDE, LUA, Script
 
-# No operation declares this key; a server that is no cluster does not mind.
-CLOCK_KEY = "model-clock"
+# No operation declares this key; it is in the hash slot of the family, where a cluster does not mind.
+CLOCK_KEY = "{q}:model-clock"
 CLOCK = f"""local function now_ms()
   return tonumber(redis.call("GET", "{CLOCK_KEY}"))
 end

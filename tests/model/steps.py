@@ -13,6 +13,7 @@ from broker.keys.queue_keys import ALL_LANES, Lane
 from broker.queue import administration
 from broker.queue.operations import QueueOperations, lane_of
 from broker.queue.results import NORMAL, Entry, Fetched, Lease
+from broker.redis.access import calls_on
 from broker.redis.calls import RedisCalls
 from broker.redis.connections import connect
 from tests.chaos.server import ServerUnderTest
@@ -66,7 +67,7 @@ def bench_on(
     family_class: Callable[[RedisCalls, Any], QueueOperations] = QueueOperations,
 ) -> Bench:
     """Return a bench on a running server."""
-    family = family_class(RedisCalls(connect(server.url)), Keys("model").queue("q"))
+    family = family_class(calls_on(connect(server.url)), Keys("model").queue("q"))
     return Bench(server, family, scripts, Coverage())
 
 
@@ -83,7 +84,8 @@ class Steps:
         self.drawn = 0
         self.full = self.unsafe = self.broken = False
         self.visited: set[str] = set()
-        self.family.calls.command("FLUSHDB")
+        for node in self.family.calls.nodes().values():
+            node.command("FLUSHDB")
         self._set_clock()
         self.found = self._read()
         self.running: set[str] = set()  # what the reclaim that runs is told to have been running
