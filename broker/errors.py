@@ -248,6 +248,18 @@ class UnencodableResult(SwitchyardError, TypeError):
         super().__init__(f"the job succeeded, and its result is not stored: {path} {fact}; return {instead}")
 
 
+class ResultStoreUnavailable(SwitchyardError):
+    """A store of results did not carry out an operation; holds no address and no secret.
+
+    Args:
+        store: Name of the store: ``database``, ``s3``, ``storage``.
+    """
+
+    def __init__(self, store: str, fact: str) -> None:
+        self.store = store
+        super().__init__(f"result store {store} {fact}; check SWITCHYARD_RESULTS_URL and that the store is up")
+
+
 class ResultNotKept(SwitchyardError, ResultMissing, ResultTimeout):
     """The result of a job is asked for, and its actor keeps none. Waiting would be in vain."""
 

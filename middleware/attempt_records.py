@@ -9,17 +9,15 @@ import structlog
 
 from broker.errors import BrokerError, ResultTooLarge, UnencodableResult
 from broker.queue import codec
-from broker.queue.json_body import LIMIT_BYTES
 from broker.queue.json_values import refused_part
 from broker.stores.ended_jobs import Failure
+from broker.stores.result_stores import RECORD_LIMIT_BYTES, ResultStores
 from middleware.fingerprints import fingerprint
 from middleware.outcomes import error_text
 
 log = structlog.get_logger(__name__)
 
 ERROR_CHARACTERS = 500
-# As JSON: as much as a message. Records are in the broker's memory, and pages and commands show them whole.
-RESULT_LIMIT_BYTES = LIMIT_BYTES
 
 
 def body_of(message: Any) -> bytes:
@@ -33,19 +31,23 @@ def body_of(message: Any) -> bytes:
         return b""
 
 
-def result_of(message: Any, result: Any) -> tuple[str | None, Failure | None]:
-    """Return a result as JSON, ``null`` of none, or the failure to make it."""
+def result_of(
+    message: Any, result: Any, stores: ResultStores, *, keep_ms: int = 0
+) -> tuple[str | None, str, Failure | None]:
+    """Return a result as JSON, ``null`` of none; or the place that a store keeps it in; or the failure to keep it."""
     try:
         text = json.dumps(result)
     except (TypeError, ValueError, RecursionError):
         error: Exception = UnencodableResult(*refused_part(result, "result"))
         fact = "is no JSON"
     else:
-        if len(text) <= RESULT_LIMIT_BYTES:
-            return text, None
-        error, fact = ResultTooLarge(len(text), RESULT_LIMIT_BYTES), "is too large"
+        kept_in = stores.keep(message.message_id, text, keep_ms=keep_ms) if len(text) <= stores.limit_bytes else None
+        if kept_in is not None:
+            return (None if kept_in else text), kept_in, None
+        limit_bytes = stores.limit_bytes if len(text) > stores.limit_bytes else RECORD_LIMIT_BYTES
+        error, fact = ResultTooLarge(len(text), limit_bytes), "is too large"
     log.error(f"result {fact}, not kept", error=str(error), job_id=message.message_id, actor=message.actor_name)
-    return None, failure_of(message, error)
+    return None, "", failure_of(message, error)
 
 
 def failure_of(message: Any, exception: BaseException | None, refusal: str = "") -> Failure | None:

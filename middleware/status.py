@@ -15,6 +15,7 @@ from broker.clock import now_ms
 from broker.queue.results import NO_ROW, HistoryRow
 from broker.stores.ended_jobs import EndedJob, Failure, encode, encode_rows, kept_body
 from broker.stores.job_steps import LiveJob, Step, WorkerPlace, ended_step, live_step, sequence, success_step
+from broker.stores.result_stores import ResultStores
 from broker.topology import Yard
 from broker.worker.ack_barrier import AckBarrier
 from middleware.attempt_records import body_of, failure_of, result_of
@@ -36,8 +37,17 @@ class Status(Middleware):
 
     option_rules: ClassVar = record_rules()
 
-    def __init__(self, *, yard: Yard, barrier: AckBarrier, finds_waiting: bool = True, history_bytes: int = 0) -> None:
+    def __init__(
+        self,
+        *,
+        yard: Yard,
+        barrier: AckBarrier,
+        finds_waiting: bool = True,
+        history_bytes: int = 0,
+        results: ResultStores | None = None,
+    ) -> None:
         self._yard = yard
+        self._results = results or ResultStores()
         self._barrier = barrier
         self._finds_waiting = finds_waiting
         self._history_bytes = history_bytes
@@ -93,6 +103,7 @@ class Status(Middleware):
             worker_name = f"{socket.gethostname()}:{os.getpid()}"
             self._barrier.worker_place = self._barrier.worker_place._replace(worker=worker_name)
         logging.getLogger().addHandler(self._logs)
+        self._results.prepare()
         self._barrier.start()
 
     def after_worker_shutdown(self, broker: Broker, worker: Any) -> None:
@@ -138,11 +149,11 @@ class Status(Middleware):
             error = failure_of(message, outcome.exception, outcome.refusal)
             self._end(message, kept, "dead", reason=outcome.reason, error=error)
             return
-        text, refused, kept_ms = None, None, 0
+        text, kept_in, refused, kept_ms = None, "", None, 0
         if outcome.kind == "succeeded" and boolean_of(message, kept.actor, "store_results", default=False):
-            text, refused = result_of(message, result)
             kept_ms = message.options.get("result_ttl") or kept.result_ttl
-        self._end(message, kept, outcome.kind, result=text, error=refused, kept_ms=kept_ms)
+            text, kept_in, refused = result_of(message, result, self._results, keep_ms=kept_ms)
+        self._end(message, kept, outcome.kind, result=text, error=refused, kept_ms=kept_ms, kept_in=kept_in)
 
     def _row_of(self, message: MessageProxy) -> HistoryRow:
         """Return the row of an attempt that ends with the move of its message: no kill comes between the two."""
@@ -160,8 +171,7 @@ class Status(Middleware):
     def _add_retried(
         self, message: MessageProxy, kept: RecordOptions, exception: BaseException | None, delay_ms: int
     ) -> None:
-        attempts, queue = attempt(message), self._queue_of(message.queue_name)
-        error = failure_of(message, exception)
+        attempts, queue, error = attempt(message), self._queue_of(message.queue_name), failure_of(message, exception)
         ended = self._ended(message, "retrying", attempts=attempts, error=error)
         rows: tuple[bytes, ...] = ()
         if self._in_history(message, kept, "retrying") and not self._has_row(message):
@@ -215,9 +225,7 @@ class Status(Middleware):
     ) -> None:
         attempts = attempt(message) if attempts is None else attempts
         ended = self._ended(message, state, attempts=attempts, **details)
-        order = None
-        if started is not None:
-            order = sequence(generation=ended.generation, attempts=started, state=state)
+        order = None if started is None else sequence(generation=ended.generation, attempts=started, state=state)
         in_history = self._in_history(message, kept, state) and not (state == "dead" and self._has_row(message))
         queue = self._queue_of(message.queue_name)
         self._barrier.add(ended_step(queue, ended, order=order, in_history=in_history, kept_ms=kept_ms))
@@ -231,6 +239,7 @@ class Status(Middleware):
         reason: str = "",
         error: Failure | None = None,
         result: str | None = None,
+        kept_in: str = "",
     ) -> EndedJob:
         pool, worker, release = self._barrier.worker_place
         return EndedJob(
@@ -249,6 +258,7 @@ class Status(Middleware):
             worker,
             release,
             kept_body(body_of(message)),
+            kept_in,
         )
 
     def _logs_of(self, message: Any, state: str) -> str | None:

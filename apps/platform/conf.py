@@ -17,6 +17,7 @@ from django.conf import settings
 
 from apps.platform.declared_yard import yard_of
 from apps.platform.default_topology import DEFAULT_YARD
+from apps.platform.files.result_addresses import ResultsAddress, results_of
 from apps.platform.setting_values import (
     LOG_FORMATS,
     InvalidSetting,
@@ -47,6 +48,7 @@ KEYS: dict[str, str | None] = {
     "METRICS_DIR": "PROMETHEUS_MULTIPROC_DIR",
     "STATE_DIR": "SWITCHYARD_STATE_DIR",
     "RELEASE": "SWITCHYARD_RELEASE",
+    "RESULTS_URL": "SWITCHYARD_RESULTS_URL",
     "RECORDS_BYTES": "SWITCHYARD_RECORDS_BYTES",
     "HISTORY_BYTES": "SWITCHYARD_HISTORY_BYTES",
     "LOG_FORMAT": "SWITCHYARD_LOG_FORMAT",
@@ -59,12 +61,10 @@ KEYS: dict[str, str | None] = {
     "DEBUG": None,
 }
 
-MOST_CORES = 1_024
-HISTORY_DAYS = 30
+MOST_CORES, HISTORY_DAYS = 1_024, 30
 QUEUE_TYPES = ("quorum", "classic")
 DEFAULT_LIMITS = RecordLimits()
-# Less holds the records of a few seconds.
-LEAST_BYTES, MOST_BYTES = 1_048_576, 2**40
+LEAST_BYTES, MOST_BYTES = 1_048_576, 2**40  # less holds the records of a few seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,13 +86,12 @@ class SwitchyardSettings:
         base_dir: Folder of the project's code: root of relative paths in tracebacks, watched by ``--reload``.
         audit_days: Days for which rows of the audit log are kept.
         debug: Development, as Django's ``DEBUG`` was when the settings were read.
-        history_days: Days after which a job leaves the history.
-        history_rows: Jobs that the history keeps at most; 0 for 2 million on SQLite and 20 million elsewhere.
+        results: Store of results.
+        history_days, history_rows: Age and number of jobs that the history keeps; 0 rows: 2 million, or 20 on a server.
         variables: The project's own environment variables that begin with ``SWITCHYARD_``.
         broker_url: Address of the Redis or Valkey server, which is the broker or stands beside RabbitMQ.
         broker_named_by: Setting or variable that named that server; "" for the socket in ``state_dir``.
-        rabbitmq_url: Address of the broker where it is RabbitMQ, else "".
-        rabbitmq_queues: Type of its queues.
+        rabbitmq_url, rabbitmq_queues: Address of the broker where it is RabbitMQ, else ""; type of its queues.
         rabbitmq_consumer_timeout_s: The server's ``consumer_timeout``, which it tells no client.
     """
 
@@ -111,6 +110,7 @@ class SwitchyardSettings:
     debug: bool
     history_days: int = HISTORY_DAYS
     history_rows: int = 0
+    results: ResultsAddress = field(default_factory=ResultsAddress)
     broker_named_by: str = ""
     rabbitmq_url: str = field(default="", repr=False)
     rabbitmq_queues: str = "quorum"
@@ -229,6 +229,7 @@ def read(
         has_public_url=bool(given.text("PUBLIC_URL")[1]),
         variables=given.listed("VARIABLES"),
         audit_days=number_of(*given.value("AUDIT_DAYS", 365), least=1, most=36_500),
+        results=results_of(*given.text("RESULTS_URL")),
         record_limits=RecordLimits(
             number_of(*given.value("RECORDS_BYTES", DEFAULT_LIMITS.records_bytes), least=LEAST_BYTES, most=MOST_BYTES),
             number_of(*given.value("HISTORY_BYTES", DEFAULT_LIMITS.history_bytes), least=LEAST_BYTES, most=MOST_BYTES),

@@ -16,6 +16,7 @@ from dramatiq.middleware import CurrentMessage, GroupCallbacks, Middleware
 from apps.platform.conf import switchyard_settings
 from apps.platform.console.refusal import refuse
 from apps.platform.database_connections import Connections
+from apps.platform.jobs.result_stores.chosen import result_stores
 from apps.platform.transaction_warnings import TransactionWarnings
 from apps.platform.workers.metrics.restoring import keep_files, name_files
 from broker.errors import SwitchyardError
@@ -35,6 +36,7 @@ from broker.stores.kept_results import RecordResults
 from broker.stores.pool_reports import PoolReports
 from broker.stores.quarantine import Quarantine
 from broker.stores.rate_windows import RateWindows
+from broker.stores.result_stores import ResultStores
 from broker.stores.unique_claims import UniqueClaims
 from broker.topology import Yard
 from broker.transport import RedisTransport
@@ -93,6 +95,7 @@ def build_broker(middleware: list[Middleware] | None = None) -> Broker:
     client = connect(own.broker_url, absence=own.absence)
     extra = [*without_replaced(middleware or []), *([TransactionWarnings()] if own.debug else [])]
     settings: dict[str, Any] = {"development": own.debug, "release": own.release, "limits": own.record_limits}
+    settings["results"] = result_stores(own.results)
     if own.rabbitmq_url:
         settings |= {"url": own.rabbitmq_url, "queue_type": own.rabbitmq_queues}
         settings["consumer_timeout_s"] = own.rabbitmq_consumer_timeout_s
@@ -112,6 +115,7 @@ def build_yard(
     development: bool = False,
     release: str = "",
     limits: RecordLimits | None = None,
+    results: ResultStores | None = None,
     **options: Any,
 ) -> RedisBroker:
     """Return a broker for a yard on a server; the project and the tests both use it.
@@ -120,13 +124,14 @@ def build_yard(
         on_dead: Called with each dead letter after it is in its list.
         development: Log the traceback of a job's first failure.
         release: Name of this code in records of jobs.
-        limits: Of what the broker keeps of ended jobs.
+        limits, results: Of what the broker keeps of ended jobs; stores of results that records do not hold.
         options: For :class:`broker.redis_broker.RedisBroker`.
     """
     keys = replace(keys, slot_groups=yard.keys.slot_groups)
     # Queue operations ride out a restart of the server; pages and records say at once that it is down.
     calls = calls_on(client, refused_s=STORES_REFUSED_S)
     records, barrier = _records(yard, calls, keys, release=release, limits=limits)
+    records.results = results or records.results
     options = {"limits": _depths(yard), "barrier": barrier, "knows": arguments.knows, "stores": (calls,), **options}
     broker = RedisBroker(client, keys, middleware=[], **options)
     transport = RedisTransport(broker, yard, DeadLists(calls, keys), Quarantine(calls, keys))
@@ -147,6 +152,7 @@ def build_rabbit_yard(
     development: bool = False,
     release: str = "",
     limits: RecordLimits | None = None,
+    results: ResultStores | None = None,
     **options: Any,
 ) -> RabbitBroker:
     """Return a broker for a yard on a RabbitMQ server; ``client`` is of the server beside it.
@@ -164,6 +170,7 @@ def build_rabbit_yard(
         raise ImproperlyConfigured(f"{error}; install the extra: pip install 'switchyard[rabbitmq]'") from error
     calls = calls_on(client, refused_s=STORES_REFUSED_S)
     records, barrier = _records(yard, calls, keys, release=release, limits=limits, finds_waiting=False)
+    records.results = results or records.results
     claims = UniqueClaims(calls, keys, records)
     options = {"limits": _depths(yard), "barrier": barrier, "claims": claims, "stores": (calls,), **options}
     broker = RabbitBroker(url, calls_on(client), keys, **options)
@@ -251,6 +258,7 @@ def in_order(
             barrier=facilities.barrier,
             finds_waiting=transport.finds_waiting,
             history_bytes=facilities.records.history_share,
+            results=facilities.records.results,
         ),
         Alerts(groups=facilities.alerts),
         DeadLetters(yard=yard, transport=transport, on_dead=on_dead),

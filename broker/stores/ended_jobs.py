@@ -53,6 +53,7 @@ class EndedJob(msgspec.Struct, array_like=True, frozen=True, gc=False):
         lane: Lane that it came from: ``webhook``, ``webhook-retry``, ``webhook-alone``.
         worker: Name of the process that ran it.
         body: The message as it came from the broker, see :mod:`broker.queue.codec`; empty when it is unknown.
+        kept_in: Place of a result that is not in here, see :mod:`broker.stores.result_stores`.
     """
 
     id: str
@@ -70,6 +71,7 @@ class EndedJob(msgspec.Struct, array_like=True, frozen=True, gc=False):
     worker: str = ""
     release: str = ""
     body: bytes = b""
+    kept_in: str = ""
 
     def message(self) -> dict[str, Any]:
         """Return the fields of the message: ``actor``, ``sent_at``, ``args``, ``kwargs``, ``options``.

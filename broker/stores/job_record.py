@@ -31,6 +31,7 @@ class JobRecord:
         due_at: When the message is due, or was.
         options: Of its message; empty in what the history keeps.
         body: Its message as the broker holds it; empty when the broker does not.
+        kept_in: Place of a result that is not in the record.
     """
 
     id: str
@@ -61,6 +62,7 @@ class JobRecord:
     due_at: int | None = None
     options: Mapping[str, Any] = field(default_factory=dict, repr=False)
     body: bytes = field(default=b"", repr=False)
+    kept_in: str = ""
 
     @property
     def ended(self) -> bool:

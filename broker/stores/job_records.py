@@ -26,6 +26,7 @@ from broker.redis.scripts import script
 from broker.stores.job_record import JobRecord, cancelled_job
 from broker.stores.job_steps import DIGITS, ENDED, STEPS, Step, ended_step, sequence
 from broker.stores.known_jobs import FamilyAnswer, record_of
+from broker.stores.result_stores import ResultStores
 
 logger = logging.getLogger("switchyard.broker")
 
@@ -69,6 +70,7 @@ class JobRecords:
 
     Attributes:
         history_share: Bytes of the history's stream of one queue family.
+        results: Stores of results that records do not hold.
     """
 
     def __init__(
@@ -81,6 +83,7 @@ class JobRecords:
         finds_waiting: bool = True,
     ) -> None:
         self.calls, self.keys, self.spread = calls, keys, calls.spread
+        self.results = ResultStores()
         self.queues = tuple(dict.fromkeys(queues))
         self.limits = limits or RecordLimits()
         self.finds_waiting = finds_waiting

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from typing import Any, Final, NoReturn
 
@@ -44,6 +45,7 @@ class RecordResults(ResultBackend):
             ResultFailure: the job failed, was cancelled or expired; with the name and the text of the exception.
             ResultNotKept: its actor keeps no results.
             BrokerUnavailable: the server did not answer; with ``block`` at the end of the time.
+            ResultStoreUnavailable: the store that has the result did not answer within 2 s.
         """
         self._refuse_unkept(message)
         until_s = time.monotonic() + (DEFAULT_TIMEOUT if timeout is None else timeout) / 1000
@@ -67,6 +69,8 @@ class RecordResults(ResultBackend):
     def _result_of(self, record: JobRecord, message: Message[Any], *, block: bool) -> Any:
         ttl_ms = self._option(message, "result_ttl")
         too_old = type(ttl_ms) is int and now_ms() > (record.finished_at or now_ms()) + ttl_ms
+        if not too_old and record.kept_in and record.error is None:
+            return self._stored(record, message, block=block)
         if too_old or (record.result is None and record.error is None and not self._kept(record, message)):
             raise ResultTimeout(message) if block else ResultMissing(message)
         if record.error is not None:
@@ -76,6 +80,12 @@ class RecordResults(ResultBackend):
         if record.state != "succeeded":
             _fail(record.state.capitalize(), f"the job is {record.state}")
         return record.result
+
+    def _stored(self, record: JobRecord, message: Message[Any], *, block: bool) -> Any:
+        text = self._records.results.load(record.id, record.kept_in)
+        if text is None:
+            raise ResultTimeout(message) if block else ResultMissing(message)
+        return json.loads(text)
 
     def _kept(self, record: JobRecord, message: Message[Any]) -> bool:
         """Return whether a result that is ``None`` was kept: its actor may be unknown here."""

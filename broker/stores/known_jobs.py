@@ -96,6 +96,7 @@ def record_of_ended(ended: EndedJob, queue: str) -> JobRecord:
         worker=ended.worker,
         release=ended.release,
         body=ended.body,
+        kept_in=ended.kept_in,
     )
 
 

@@ -16,7 +16,15 @@ from apps.platform.api.parsing import invalid
 from apps.platform.api.problems import FieldError, Problem
 from apps.platform.api.request_jobs import NOT_ENQUEUED, UNKNOWN, current_request
 from apps.platform.files.errors import StorageError
-from broker.errors import BrokerError, BrokerFull, BrokerUnsafe, PayloadTooLarge, QueueFull, UnencodablePayload
+from broker.errors import (
+    BrokerError,
+    BrokerFull,
+    BrokerUnsafe,
+    PayloadTooLarge,
+    QueueFull,
+    ResultStoreUnavailable,
+    UnencodablePayload,
+)
 from middleware.errors import ArgumentMisfit
 
 RETRY_AFTER_S = 5
@@ -63,6 +71,8 @@ def _unavailable(request: HttpRequest, error: Exception) -> Problem:
         what = "broker has no room for more work"
     elif isinstance(error, BrokerUnsafe):
         what = "broker is given no work until it is safe again"
+    elif isinstance(error, ResultStoreUnavailable):
+        what = "store of results does not answer"
     elif isinstance(error, StorageError):
         what = "storage does not answer"
     else:
@@ -117,7 +127,7 @@ REFUSALS: tuple[tuple[Any, Callable[[HttpRequest, Any], Problem]], ...] = (
     ),
     (UnencodablePayload, _unencodable),
     (ArgumentMisfit, _misfit),
-    ((BrokerError, OperationalError, StorageError), _unavailable),
+    ((BrokerError, OperationalError, StorageError, ResultStoreUnavailable), _unavailable),
     (Http404, lambda request, error: Problem(404, "nothing is here")),
     (PermissionDenied, lambda request, error: Problem(403, "this is not allowed")),
     (RequestDataTooBig, lambda request, error: Problem(413, "the body is too large; send less")),

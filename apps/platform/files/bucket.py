@@ -58,6 +58,10 @@ class BucketStorage(Storage):
         """Ask for the bucket. Raises ``StorageUnavailable`` when it is not there, or refuses this user."""
 
     @abstractmethod
+    def prepare(self) -> None:
+        """Load the client, which takes up to a second, without a request."""
+
+    @abstractmethod
     def quick(self) -> BucketStorage:
         """Return a storage at the same address that gives up within 2 s."""
 
@@ -128,6 +132,11 @@ class BucketStorage(Storage):
             return ""
         kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
         return self.link(name, filename=name.rpartition("/")[2], content_type=kind)
+
+    def replace(self, name: str, content: bytes, *, content_type: str) -> None:
+        """Write a small file under its name, over one that is there."""
+        digest = hashlib.sha256(content).hexdigest()
+        self.write(self.key_of(name), iter([content]), sha256=digest, content_type=content_type)
 
     def _known(self, name: str) -> Stored:
         stored = self.look(self.key_of(name))

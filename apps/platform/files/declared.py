@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
+
+from django.utils.module_loading import import_string
 
 from apps.platform.files.addresses import StorageAddress, address_of
 from apps.platform.setting_values import InvalidSetting
+
+if TYPE_CHECKING:
+    from apps.platform.files.bucket import BucketStorage
 
 BACKENDS: Final = {
     "file": "apps.platform.jobs.storage.WholeFileStorage",
@@ -39,6 +44,12 @@ def storage_of(address: StorageAddress) -> dict[str, Any]:
     if address.scheme == "file":
         return {"BACKEND": BACKENDS["file"]}
     return {"BACKEND": BACKENDS[address.scheme], "OPTIONS": {"address": address}}
+
+
+def storage_at(address: StorageAddress) -> BucketStorage:
+    """Return the storage of a bucket."""
+    storage: BucketStorage = import_string(BACKENDS[address.scheme])(address)
+    return storage
 
 
 def _has(module: str) -> bool:

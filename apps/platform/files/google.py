@@ -34,6 +34,10 @@ class GoogleStorage(BucketStorage):
             made = self._made = (pid, self._connect())
         return made[1]
 
+    def prepare(self) -> None:
+        """Load the client."""
+        _ = self.bucket
+
     def quick(self) -> GoogleStorage:
         """Return a storage at the same address that waits for 1.5 s and repeats nothing."""
         return GoogleStorage(self.address, deadline_s=1.5)

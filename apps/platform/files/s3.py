@@ -6,6 +6,7 @@ import base64
 import contextlib
 import hashlib
 import os
+import threading
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -40,10 +41,15 @@ class S3Storage(BucketStorage):
         self._limits = (connect_s, read_s, attempts)
         # Process id and client: connections are not shared with the process that this one was forked from.
         self._made: tuple[int, Any] | None = None
+        self._making = threading.Lock()
 
     def deconstruct(self) -> tuple[str, list[Any], dict[str, Any]]:
         """Return what makes an equal storage."""
         return (f"{type(self).__module__}.{type(self).__name__}", [], {"address": self.address})
+
+    def prepare(self) -> None:
+        """Load the client."""
+        _ = self.client
 
     def quick(self) -> S3Storage:
         """Return a storage at the same address that asks once, for 0.7 s to connect and 1.2 s to answer."""
@@ -65,7 +71,10 @@ class S3Storage(BucketStorage):
         """The process's client, which threads share."""
         made, pid = self._made, os.getpid()
         if made is None or made[0] != pid:
-            made = self._made = (pid, self._connect())
+            with self._making:
+                made = self._made
+                if made is None or made[0] != pid:
+                    made = self._made = (pid, self._connect())
         return made[1]
 
     def look(self, key: str) -> Stored | None:

@@ -1,4 +1,4 @@
-"""Jobs for the admin, without a table, and the keys of ``once``."""
+"""Jobs for the admin, without a table, the keys of ``once``, and results that are kept in the database."""
 
 from __future__ import annotations
 
@@ -42,3 +42,17 @@ class DoneOnce(models.Model):
 
     def __str__(self) -> str:
         return self.key
+
+
+class StoredResult(models.Model):
+    """Result of a job that its record does not hold."""
+
+    job_id = models.CharField(primary_key=True, max_length=200)
+    text = models.TextField()
+    expires_at = models.DateTimeField(db_index=True)
+
+    class Meta:
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return self.job_id

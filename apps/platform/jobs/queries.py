@@ -13,6 +13,7 @@ from apps.platform.history.queries import find
 from broker.admin.cancel import find_unrecorded
 from broker.interface import facilities
 from broker.queue.codec import MESSAGE_ID
+from broker.stores.job_record import changed
 from broker.stores.job_records import ENDED, JobRecord
 from broker.stores.record_fields import read_json
 
@@ -45,14 +46,26 @@ def find_job(job_id: str) -> JobRecord | None:
     return facilities().records.read(job_id)
 
 
+def with_result(record: JobRecord | None) -> JobRecord | None:
+    """Return a record with the result that a store keeps for it.
+
+    Raises:
+        ResultStoreUnavailable: the store did not answer.
+    """
+    if record is None or not record.kept_in:
+        return record
+    return changed(record, result=read_json(facilities().records.results.load(record.id, record.kept_in)))
+
+
 def find_known(job_id: str) -> JobRecord | None:
     """Return a job's record, or, once it has left the broker, what the history keeps of it; ``None`` if both know none.
 
     Raises:
         BrokerUnavailable: the broker did not answer.
+        ResultStoreUnavailable: the store that has its result did not answer.
         django.db.DatabaseError: the broker has no record, and the database did not answer.
     """
-    found = find_job(job_id)
+    found = with_result(find_job(job_id))
     if found is not None or not is_message_id(job_id):
         return found
     row = find(job_id)

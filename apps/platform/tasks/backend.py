@@ -131,12 +131,13 @@ class SwitchyardBackend(BaseTaskBackend):
             TaskResultDoesNotExist: no job has the id, it is no task's, its record has been dropped, or it waits for
                 the commit of a transaction.
             BrokerUnavailable: the broker did not answer.
+            ResultStoreUnavailable: the store that has its return value did not answer.
         """
         from apps.platform.history.queries import find
-        from apps.platform.jobs.queries import find_job, is_job_id, record_of_row
+        from apps.platform.jobs.queries import find_job, is_job_id, record_of_row, with_result
 
         job_id = str(result_id).lower()
-        record = find_job(job_id)
+        record = with_result(find_job(job_id))
         if record is None and is_job_id(job_id) and (row := find(job_id)) is not None and row.state in ENDED:
             if row.state == "succeeded" and not row.result:
                 raise TaskResultDoesNotExist(f"{result_id}: it succeeded, its return value is not kept any more")

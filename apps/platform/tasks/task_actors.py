@@ -20,7 +20,7 @@ from apps.platform.tasks.finished import FinishedTasks
 from apps.platform.tasks.results import make_result
 from apps.platform.tasks.task_api import Task, TaskContext, TaskResult, normalize_json, task_started
 from broker.interface import facilities
-from middleware.attempt_records import RESULT_LIMIT_BYTES
+from broker.stores.result_stores import RECORD_LIMIT_BYTES
 from middleware.envelope import ready_since
 from middleware.retries import Retries
 from middleware.status import Status
@@ -92,7 +92,7 @@ def run_task(task: Task, broker: Broker, args: tuple[Any, ...], kwargs: dict[str
         length = len(json.dumps(value))
     except (TypeError, ValueError, RecursionError) as cause:
         raise ResultRefused(task.module_path, str(cause)) from cause
-    if length > RESULT_LIMIT_BYTES:
+    if length > RECORD_LIMIT_BYTES:
         raise ResultRefused(task.module_path, f"its return value has {length} characters")
     return value
 

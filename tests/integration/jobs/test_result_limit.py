@@ -11,7 +11,7 @@ from django.core.management import call_command
 from broker.interface import Facilities
 from tests.waiting import wait_for
 
-WHY = "result of 50000002 bytes is not stored, at most 1048576 are; store what is large, and return its name"
+WHY = "result of 50000002 bytes is not stored, at most 16777216 are; store what is large, and return its name"
 
 
 def test_jobs_show_says_why_a_result_is_missing(facilities: Facilities, run_worker: Any) -> None:

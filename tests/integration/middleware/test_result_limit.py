@@ -11,7 +11,7 @@ import pytest
 
 from broker.interface import facilities
 from broker.redis_broker import RedisBroker
-from middleware.attempt_records import RESULT_LIMIT_BYTES
+from broker.stores.result_stores import RECORD_LIMIT_BYTES as RESULT_LIMIT_BYTES
 from tests.factories.yards import small_yard
 from tests.waiting import wait_for
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,11 +17,11 @@ from apps.platform.history import queries as history
 from apps.platform.history.models import AttemptRow, JobRow
 from apps.platform.jobs.passport.attempts import Attempt, attempts_of, worker_of
 from apps.platform.jobs.presentation import public_result
-from apps.platform.jobs.queries import find_job
+from apps.platform.jobs.queries import find_job, with_result
 from apps.platform.jobs.running import limit_of
 from apps.platform.jobs.shown_arguments import shown_arguments, stored_arguments
 from broker.clock import datetime_of
-from broker.errors import BrokerError
+from broker.errors import BrokerError, ResultStoreUnavailable
 from broker.stores.job_records import ENDED, JobRecord
 
 log = structlog.get_logger(__name__)
@@ -117,6 +118,8 @@ def passport_of(job_id: str) -> Passport | None:
     record: JobRecord | None = None
     try:
         record = find_job(job_id)
+        with contextlib.suppress(ResultStoreUnavailable):  # the page shows the job without its result
+            record = with_result(record)
     except BrokerError as error:
         away = error
     row, attempts, children, letter, history_away = _stored(job_id)

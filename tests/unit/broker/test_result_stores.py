@@ -1,0 +1,130 @@
+"""Choice of the result store: the first that answers in time, none for longer than it may, and the record at last."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+import pytest
+
+from broker.errors import ResultStoreUnavailable
+from broker.stores.result_stores import LARGE_BYTES, RECORD_LIMIT_BYTES, STORE_LIMIT_BYTES, ResultStores
+
+LARGE = "x" * (LARGE_BYTES + 1)
+
+
+class Store:
+    """A store in memory that may fail, or be late until it is released."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, str] = {}
+        self.asked = 0
+        self.error: Exception | None = None
+        self.answers = threading.Event()
+        self.answers.set()
+
+    def put(self, job_id: str, text: str, *, keep_ms: int) -> str:
+        self._answer()
+        self.kept[job_id] = text
+        return f"row-{job_id}"
+
+    def get(self, job_id: str, place: str) -> str | None:
+        self._answer()
+        assert place == f"row-{job_id}"
+        return self.kept.get(job_id)
+
+    def _answer(self) -> None:
+        self.asked += 1
+        assert self.answers.wait(20)
+        if self.error is not None:
+            raise self.error
+
+
+@pytest.fixture
+def one() -> Any:
+    store = Store()
+    yield store
+    store.answers.set()
+
+
+@pytest.fixture
+def two() -> Any:
+    store = Store()
+    yield store
+    store.answers.set()
+
+
+def test_without_stores_the_record_holds_every_result_up_to_its_limit() -> None:
+    stores = ResultStores()
+
+    assert stores.limit_bytes == RECORD_LIMIT_BYTES
+    assert stores.keep("j", "1") == ""
+    assert stores.keep("j", "x" * (RECORD_LIMIT_BYTES + 1)) is None
+
+
+def test_the_chosen_store_keeps_every_result(one: Store) -> None:
+    stores = ResultStores({"one": lambda: one}, first="one")
+
+    assert stores.limit_bytes == STORE_LIMIT_BYTES
+    assert stores.keep("j", "1") == "one:row-j"
+    assert stores.load("j", "one:row-j") == "1"
+    assert stores.load("k", "one:row-k") is None
+
+
+def test_large_results_leave_the_record_and_small_ones_stay(one: Store) -> None:
+    stores = ResultStores({"one": lambda: one}, large=("one",))
+
+    assert stores.keep("small", "1") == ""
+    assert stores.keep("large", LARGE) == "one:row-large"
+
+
+def test_the_next_store_takes_over_and_the_failed_one_is_left_out_for_a_while(one: Store, two: Store) -> None:
+    stores = ResultStores({"one": lambda: one, "two": lambda: two}, first="one", large=("two",), left_out_s=0.3)
+    one.error = OSError("secret://address")
+
+    first, second = stores.keep("a", LARGE), stores.keep("b", "small")
+    asked = one.asked
+    one.error = None
+    deadline = time.monotonic() + 10
+    while stores.keep("c", "small") != "one:row-c":
+        assert time.monotonic() < deadline
+
+    assert (first, second) == ("two:row-a", "")
+    assert asked == 1
+
+
+def test_a_store_that_hangs_costs_no_job_more_than_its_share(one: Store, two: Store) -> None:
+    stores = ResultStores(
+        {"one": lambda: one, "two": lambda: two}, first="one", large=("two",), store_s=0.2, whole_s=0.3
+    )
+    one.answers.clear()
+    two.answers.clear()
+    began_s = time.monotonic()
+
+    kept = [stores.keep(str(number), LARGE) for number in range(5)]
+
+    assert kept == [""] * 5
+    assert time.monotonic() - began_s < 1.5
+    assert (one.asked, two.asked) == (1, 1)
+
+
+def test_a_result_too_large_for_the_record_is_refused_while_no_store_answers(one: Store) -> None:
+    stores = ResultStores({"one": lambda: one}, large=("one",))
+    one.error = OSError("down")
+
+    assert stores.keep("j", "x" * (RECORD_LIMIT_BYTES + 1)) is None
+
+
+def test_a_store_that_fails_to_read_is_named_without_its_error(one: Store) -> None:
+    stores = ResultStores({"one": lambda: one}, first="one")
+    one.error = OSError("secret://address")
+
+    with pytest.raises(ResultStoreUnavailable, match="result store one failed to get: OSError") as failed:
+        stores.load("j", "one:row-j")
+    assert "secret" not in str(failed.value)
+
+
+def test_a_place_in_a_store_that_is_not_configured_is_told(one: Store) -> None:
+    with pytest.raises(ResultStoreUnavailable, match="result store other is not configured in this process"):
+        ResultStores({"one": lambda: one}).load("j", "other:")
