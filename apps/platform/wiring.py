@@ -22,6 +22,7 @@ from apps.platform.workers.metrics.restoring import keep_files, name_files
 from broker.errors import SwitchyardError
 from broker.interface import Facilities, Transport, attach
 from broker.keys.keys import Keys
+from broker.rabbit.unique_claims import UniqueClaims
 from broker.redis.access import calls_on
 from broker.redis.calls import RedisCalls
 from broker.redis.connections import connect
@@ -37,7 +38,6 @@ from broker.stores.pool_reports import PoolReports
 from broker.stores.quarantine import Quarantine
 from broker.stores.rate_windows import RateWindows
 from broker.stores.result_stores import ResultStores
-from broker.stores.unique_claims import UniqueClaims
 from broker.topology import Yard
 from broker.transport import RedisTransport
 from broker.worker.ack_barrier import AckBarrier

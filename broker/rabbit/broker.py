@@ -31,11 +31,11 @@ from broker.rabbit.figures import QueueFigures
 from broker.rabbit.held import Publication, RabbitMessage, properties_of
 from broker.rabbit.mover import Mover
 from broker.rabbit.queues import QueueType, RabbitQueues
+from broker.rabbit.redeliveries import Redeliveries
+from broker.rabbit.unique_claims import UniqueClaims
 from broker.redis.calls import RedisCalls
 from broker.shapes import LaneStats
 from broker.stores.quarantine import Quarantine
-from broker.stores.redeliveries import Redeliveries
-from broker.stores.unique_claims import UniqueClaims
 from broker.topology import lane_of_name
 from broker.validation import whole_delay
 from broker.worker.ack_barrier import AckBarrier, record_enqueued

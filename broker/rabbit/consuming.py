@@ -8,8 +8,8 @@ from typing import Any, Protocol
 
 from broker.rabbit.held import Publication, RabbitMessage
 from broker.rabbit.queues import RabbitQueues
+from broker.rabbit.redeliveries import Redeliveries
 from broker.stores.quarantine import Quarantine
-from broker.stores.redeliveries import Redeliveries
 from broker.worker.ack_barrier import AckBarrier
 from broker.worker.cancellations import CancellationPoll
 

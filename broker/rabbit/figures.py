@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from broker.rabbit.connections import AWAY, Publishers, unavailable
+from broker.rabbit.long_delays import LongDelays
 from broker.rabbit.queues import RabbitQueues
 from broker.shapes import LaneStats
-from broker.stores.long_delays import LongDelays
 
 
 class QueueFigures:

@@ -13,9 +13,9 @@ from broker.errors import BrokerError
 from broker.keys.keys import Keys
 from broker.queue import codec
 from broker.queue.depth_limits import limits_lifted
+from broker.rabbit.long_delays import LongDelays
 from broker.redis.calls import RedisCalls
 from broker.stores.locks import Lock
-from broker.stores.long_delays import LongDelays
 
 POLL_S: Final = 0.5
 LEASE_MS: Final = 10_000

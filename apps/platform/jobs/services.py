@@ -1,4 +1,4 @@
-"""Enqueuing, progress and cancellation of jobs. A job is a message; its id is the message id.
+"""Enqueuing, progress, cancellation and early start of jobs. A job is a message; its id is the message id.
 
 Jobs of a request with an ``Idempotency-Key`` get ids that are derived from the claim of the key. A repetition of the
 request asks first whether they are recorded: the broker remembers a finished id for 10 minutes only.
@@ -21,6 +21,7 @@ from apps.platform.audit.services import Who, act
 from apps.platform.history.queries import find
 from apps.platform.jobs.queries import is_job_id
 from broker.admin.cancel import cancel
+from broker.admin.run_now import run_now
 from broker.clock import datetime_of
 from broker.errors import BrokerError
 from broker.interface import facilities
@@ -220,6 +221,19 @@ def _require_uuid(job_id: Any) -> None:
     text = str(job_id)
     remedy = repr(text.lower()) if is_job_id(text.lower()) else f"str(uuid5(NAMESPACE, {text!r:.100}))"
     raise ValueError(f"job_id {job_id!r:.100} is no UUID; write {remedy}")
+
+
+def start_now(job_id: str, *, who: Who, reason: str = "") -> str:
+    """Make a scheduled job, or one that waits for its retry, due at once; the answers are those of ``run_now``.
+
+    Raises:
+        BrokerUnavailable: the broker did not answer.
+        django.db.DatabaseError: the audit log cannot be written; nothing was changed.
+    """
+    with act("job.run_now", who=who, target=job_id, reason=reason) as entry:
+        answer = run_now(facilities(), job_id)
+        entry.count, entry.detail = int(answer == "due"), {"answer": answer}
+    return answer
 
 
 def enqueue_message(broker: Broker, message: Message[Any], delay_ms: int | None, *, look_up: bool) -> str:

@@ -25,10 +25,10 @@ from apps.platform.operations.metrics_broker import YARD_STATE
 from apps.platform.operations.queries import PoolState, YardState
 from apps.platform.operations.rows import Row, yard_rows
 from apps.platform.operations.server_state import read_server_state
-from apps.platform.operations.svg import Drawing, draw
 from apps.platform.operations.timeouts import NoAnswer
 from apps.platform.operations.yard import kept_rows
 from apps.platform.operations.yard.state_words import most_held, shown_rows
+from apps.platform.operations.yard.svg import Drawing, draw
 from apps.platform.schedules import queries as schedules
 from apps.platform.schedules.queries import ScheduleRow
 from broker.errors import BrokerError, BrokerRefused

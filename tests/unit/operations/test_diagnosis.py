@@ -9,9 +9,8 @@ import pytest
 from apps.platform.operations.diagnosis import Verdict, diagnose
 from apps.platform.operations.findings import lateness
 from apps.platform.operations.findings.actors import FailingActor, host_of, judge, share_text
-from apps.platform.operations.findings.facts import HeldGroup
+from apps.platform.operations.findings.facts import Flood, HeldGroup
 from apps.platform.operations.findings.finding import Finding
-from apps.platform.operations.findings.flood import Flood
 from apps.platform.operations.findings.lateness import holders_text, slot_holders
 from apps.platform.operations.queries import YardState
 from apps.platform.operations.server_state import REFUSALS, ServerState

@@ -4,7 +4,7 @@ import pytest
 
 from apps.platform.operations.queries import YardState
 from apps.platform.operations.rows import Row, yard_rows
-from apps.platform.operations.svg import PROMISE_X, draw
+from apps.platform.operations.yard.svg import PROMISE_X, draw
 from tests.unit.operations.yards import YARD, down, lane, pool, state
 
 

@@ -25,8 +25,7 @@ from apps.platform.jobs.passport.again import run_again
 from apps.platform.jobs.passport.reading import passport_of
 from apps.platform.jobs.presentation import job_body
 from apps.platform.jobs.queries import find_known, find_untracked, is_message_id
-from apps.platform.jobs.run_now import start_now
-from apps.platform.jobs.services import request_cancel
+from apps.platform.jobs.services import request_cancel, start_now
 from broker.errors import SwitchyardError
 from broker.stores.job_records import JobRecord
 from middleware.logs import printable

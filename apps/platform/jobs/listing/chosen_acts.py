@@ -16,9 +16,8 @@ from apps.platform.audit.services import Who
 from apps.platform.history.queries import find_many
 from apps.platform.jobs.passport.again import CannotRunAgain, run_again
 from apps.platform.jobs.passport.reading import passport_of
-from apps.platform.jobs.run_now import start_now
 from apps.platform.jobs.running import records_of
-from apps.platform.jobs.services import request_cancel
+from apps.platform.jobs.services import request_cancel, start_now
 from broker.errors import BrokerError, SwitchyardError
 from broker.stores.job_records import ENDED
 

@@ -23,8 +23,7 @@ from apps.platform.jobs.listing.views import untracked_job, without_broker, with
 from apps.platform.jobs.passport.again import run_again
 from apps.platform.jobs.passport.reading import Passport, passport_of
 from apps.platform.jobs.queries import is_job_id, is_message_id
-from apps.platform.jobs.run_now import start_now
-from apps.platform.jobs.services import request_cancel
+from apps.platform.jobs.services import request_cancel, start_now
 from broker.errors import BrokerError, SwitchyardError
 
 CANCEL_ANSWERS = {

@@ -23,6 +23,10 @@ from broker.queue.operations import QueueOperations
 # A page that is read every few seconds decodes so many bodies at most.
 LOOKED_THROUGH: Final = 200
 AS_SENT: Final = "delay"
+# Waiting messages of a late queue whose owners are counted: half from its head, half from its end.
+SAMPLE: Final = 200
+# Share of one owner from which a queue is flooded.
+MOST: Final = 0.8
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,3 +130,41 @@ def _words(reason: str, actor: str) -> str:
     declared = dramatiq.get_broker().actors.get(actor)
     limit = declared.options.get(reason) if declared is not None else None
     return f"{reason.replace('_', ' ')}, {limit}" if isinstance(limit, str) else reason.replace("_", " ")
+
+
+@dataclass(frozen=True, slots=True)
+class Flood:
+    """Owner of most of what waits in a queue, and the share among the messages that were looked at."""
+
+    owner: str
+    share: float
+
+    @property
+    def text(self) -> str:
+        """The share as pages say it: ``about 96 % of acme``."""
+        return f"about {self.percent} of {self.owner}"
+
+    @property
+    def percent(self) -> str:
+        """The share in per cent: ``96 %``."""
+        return f"{self.share * 100:.0f} %"
+
+
+def flood_of(row: Row) -> Flood | None:
+    """Return who floods a late queue; ``None`` where few wait, nobody's are most, or nobody else waits."""
+    waiting = row.waiting or 0
+    # Where slots are free, something else keeps jobs from starting.
+    if waiting < SAMPLE or row.busy * 2 < row.slots:
+        return None
+    half = SAMPLE // 2
+    try:
+        [family] = families([row.queue])
+        pages = [look(family, "live", "waiting", cursor=at, limit=half) for at in (0, waiting - half)]
+    except (ValueError, BrokerError):
+        return None
+    seen = [one.message for page in pages for one in page.items if one.message is not None]
+    owners = Counter(str(message.options.get("owner") or "") for message in seen)
+    [(owner, count)] = owners.most_common(1) or [("", 0)]
+    if not owner or len(owners) < 2 or count < MOST * len(seen):
+        return None
+    return Flood(owner, count / len(seen))

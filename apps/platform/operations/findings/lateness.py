@@ -14,9 +14,8 @@ import dramatiq
 from apps.platform.conf import declared_yard
 from apps.platform.console.formatting import counted, duration, times, whole_duration
 from apps.platform.jobs.running import RunningJob, families
-from apps.platform.operations.findings.facts import YardFacts
+from apps.platform.operations.findings.facts import YardFacts, flood_of
 from apps.platform.operations.findings.finding import Act, Finding, FindingGroup, Severity
-from apps.platform.operations.findings.flood import flood_of
 from apps.platform.operations.rows import BAD_RATIO, Row
 from broker.admin.browse import look as look_into
 from broker.errors import BrokerError

@@ -6,8 +6,8 @@ from collections import Counter
 from dataclasses import replace
 
 from apps.platform.conf import declared_yard
-from apps.platform.operations.findings import flood, held, lateness
-from apps.platform.operations.findings.facts import YardFacts
+from apps.platform.operations.findings import held, lateness
+from apps.platform.operations.findings.facts import YardFacts, flood_of
 from apps.platform.operations.rows import Row, RowStatus
 
 
@@ -27,7 +27,7 @@ def shown_row(row: Row, facts: YardFacts) -> Row:
         return row
     if lateness.blocking_actor(row, facts):
         return replace(row, state=replace(row.state, word=lateness.BLOCKED))
-    found = flood.flood_of(row)
+    found = flood_of(row)
     return row if found is None else replace(row, state=RowStatus(lateness.FLOODED, row.state.level, found.text))
 
 

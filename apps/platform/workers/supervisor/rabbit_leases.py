@@ -14,7 +14,7 @@ from apps.platform.workers.shared.child_table import ChildRow
 from apps.platform.workers.supervisor.leases import ChildLeases, Leftovers
 from broker.errors import BrokerError
 from broker.keys.keys import Keys
-from broker.stores.redeliveries import Redeliveries
+from broker.rabbit.redeliveries import Redeliveries
 
 # How often the isolated lanes are counted on the server.
 COUNT_EVERY_S, COUNT_AGAIN_S = 2.0, 10.0

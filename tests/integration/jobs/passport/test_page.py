@@ -266,7 +266,7 @@ def test_a_scheduled_job_is_run_now_from_its_passport_with_one_row(transactional
 def test_a_job_that_cannot_be_run_now_says_why(
     transactional_db: None, monkeypatch: pytest.MonkeyPatch, answer: str, text: str
 ) -> None:
-    monkeypatch.setattr("apps.platform.jobs.run_now.run_now", lambda facilities, job_id: answer)
+    monkeypatch.setattr("apps.platform.jobs.services.run_now", lambda facilities, job_id: answer)
 
     _, texts = run_now_of(staff(*OPERATOR), str(uuid.uuid4()))
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from dramatiq.message import Message
 
-from apps.platform.operations.findings import flood, lateness
+from apps.platform.operations.findings import facts, lateness
 from apps.platform.operations.findings.facts import YardFacts
 from apps.platform.operations.rows import Row, yard_rows
 from apps.platform.operations.yard.rates import Rates
@@ -32,8 +32,8 @@ def waiting(monkeypatch: pytest.MonkeyPatch, first: list[str], last: list[str]) 
         found = [BrowsedMessage("", Message("mail", "work", (), {}, each), 0) for each in options]
         return Page(found)
 
-    monkeypatch.setattr(flood, "families", lambda queues: [object()])
-    monkeypatch.setattr(flood, "look", look)
+    monkeypatch.setattr(facts, "families", lambda queues: [object()])
+    monkeypatch.setattr(facts, "look", look)
 
 
 def test_a_late_queue_whose_slots_an_actor_holds_is_blocked(monkeypatch: pytest.MonkeyPatch) -> None:
