@@ -34,7 +34,10 @@ class HeldMessage(MessageProxy):
         has_credit: It counts against the prefetch credit of its worker.
         moved: It is in another place already; the worker's acknowledgement is not sent.
         runs_in: Ident of the thread or greenlet that runs it.
+        given_back: Its server has it again, before it started here.
     """
+
+    given_back = False
 
     def __init__(
         self,

@@ -44,6 +44,7 @@ PLACEHOLDERS: dict[str, Any] = {
     "queue": QUEUE,
     "purge": "PURGE",
     "group_id": "GROUP",
+    "key": "KEY",
 }
 
 

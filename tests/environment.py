@@ -7,14 +7,14 @@ PgBouncer in transaction mode; without it they run on an SQLite file.
 from __future__ import annotations
 
 import atexit
+import importlib
 import os
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from apps.platform.embedded.server import EmbeddedServer
-from tests.chaos.pgbouncer import PgBouncerUnderTest
-from tests.chaos.postgres import PostgresUnderTest
 
 DATABASES = ("sqlite", "postgres", "pgbouncer")
 DATABASE = os.environ.get("TEST_DATABASE") or DATABASES[0]
@@ -25,8 +25,13 @@ STATE_DIR = Path(tempfile.mkdtemp(prefix="switchyard-tests-"))
 SERVER = EmbeddedServer(STATE_DIR / "valkey").start()
 
 
-POSTGRES = None if DATABASE == "sqlite" else PostgresUnderTest().__enter__()
-PGBOUNCER = PgBouncerUnderTest(POSTGRES).__enter__() if POSTGRES and DATABASE == "pgbouncer" else None
+def _started(module: str, server: str, *args: Any) -> Any:
+    """Return a running server of ``tests.chaos``, which the tests of the installed wheel do not have."""
+    return getattr(importlib.import_module(f"tests.chaos.{module}"), server)(*args).__enter__()
+
+
+POSTGRES = None if DATABASE == "sqlite" else _started("postgres", "PostgresUnderTest")
+PGBOUNCER = _started("pgbouncer", "PgBouncerUnderTest", POSTGRES) if DATABASE == "pgbouncer" else None
 
 
 def _clean_up() -> None:

@@ -40,7 +40,6 @@ class RabbitMessage(HeldMessage):
         super().__init__(message, lease, family, body=body)
         self.source = source
         self.tag = tag
-        self.given_back = False
         self.received_s = time.monotonic()
 
 

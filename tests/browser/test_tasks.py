@@ -81,7 +81,8 @@ def test_see_what_a_worker_runs(hand: Hand, yard: RoomYard) -> None:
     yard.make("running")
     hand.menu("Workers")
 
-    row = hand.page.get_by_role("main").get_by_role("row").filter(has_text="export_orders").first
+    rows = hand.page.get_by_role("main").get_by_role("row")
+    row = rows.filter(has_text="export_orders").filter(has_text="customer=").first
     expect(row).to_contain_text("customer=")
     expect(row).to_contain_text("since ")
 

@@ -132,7 +132,6 @@ DEFECTS = (
         'if noted and redis.call("HEXISTS"',
         'if false and redis.call("HEXISTS"',
     ),
-    lua("a message that is due early wakes nobody", "queue/due_now", "    notify(KEYS[n + 3])\n"),
     lua("a body that changed is overwritten", "queue/due_now", "body ~= ARGV[2]", "false"),
     lua("discard leaves the id in the dead list", "queue/discard", 'redis.call("LREM", KEYS[2], -1, id)\n'),
     lua(

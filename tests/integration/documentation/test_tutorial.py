@@ -23,7 +23,7 @@ COPIED = ("apps", "broker", "middleware", "project")
 COPIED_FILES = (
     "manage.py",
     "pyproject.toml",
-    *(f"tests/{name}.py" for name in ("__init__", "conftest", "environment", "waiting")),
+    *(f"tests/{name}.py" for name in ("__init__", "conftest", "environment", "on_both_databases", "waiting")),
     "tests/integration/__init__.py",
 )
 TUTORIAL = "docs/tutorial/first-actor.md"

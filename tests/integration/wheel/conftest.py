@@ -14,7 +14,7 @@ from tests.integration.wheel.packages import write_wheels
 
 EXTRAS = ("unfold", "api", "gevent", "embedded", "postgres", "tasks", "testing", "web", "abort", "rabbitmq")
 # Packages that the tests of broker and middleware need.
-TEST_PACKAGES = ("pytest", "pytest-django", "pytest-timeout", "hypothesis", "time-machine")
+TEST_PACKAGES = ("pytest", "pytest-django", "pytest-timeout", "hypothesis", "time-machine", "cryptography")
 
 
 @pytest.fixture(scope="session")

@@ -87,7 +87,7 @@ def test_without_extras_only_modules_of_an_extra_are_missing_something(
     output = least.run("-c", IMPORT_ALL, json.dumps(modules(wheel)), cwd=write_host(tmp_path))
 
     missing = json.loads(output.splitlines()[-1])
-    extras = {"django_tasks", "dramatiq_abort", "ninja", "pydantic", "gevent", "uvicorn", "pytest"}
+    extras = {"django_tasks", "dramatiq_abort", "ninja", "pydantic", "gevent", "uvicorn", "pika", "pytest"}
     assert set(missing.values()) <= extras
     assert "switchyard.jobs.api" in missing
 

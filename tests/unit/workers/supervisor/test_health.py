@@ -30,6 +30,7 @@ class AwayServer(Server):
     """A server that may be away."""
 
     away = False
+    spread = False
 
     def _refuse(self) -> None:
         if self.away:
