@@ -119,10 +119,12 @@ NOT_MADE_HERE = {
     "generation",
     "generation:missed",
     "{live}:later",
+    "{live}:later.bodies",
     "{webhook}:keyspace:id",
     "{webhook}:unique:a-key",
     "{webhook}:keyspace:missed",
     "job:{held}",
+    "redelivered:{held}",
     "tick:an_actor:2026-11-20T00:00Z",
 }
 
