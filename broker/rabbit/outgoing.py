@@ -1,4 +1,4 @@
-"""What a consumer has to tell the server: any thread notes it, the one that uses the connection sends it."""
+"""Outgoing answers of a consumer: any thread notes them, the one that uses the connection sends them."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ KEPT_S: Final = 72 * 3_600
 
 @dataclass(frozen=True, slots=True)
 class RedeliveryRecord:
-    """What is noted of a message.
+    """Notes of a message.
 
     Args:
         crashes: Times it was running when its worker crashed.

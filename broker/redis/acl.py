@@ -80,7 +80,7 @@ def roles() -> dict[str, Role]:
     })  # fmt: skip
     schedules = sends | {"alert_claim", "alert_raise", "alert_settle", "history_remove", "job_write", "job_sweep"}
     works = every_script() - {"generation_accept"}
-    # What removes whole keys, on keys that hold no message.
+    # Commands that remove whole keys, on keys that hold no message.
     own = (("lock:*", "del"), ("{*}:refused", "del"))
     lists = (
         "lrange",

@@ -1,4 +1,4 @@
-"""What a migration does to those who write to its table meanwhile, on PostgreSQL."""
+"""Migrations on PostgreSQL beside those who write to the table meanwhile."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What happened to a job, in the order of time: its enqueueing, starts, failures and end, and what people did to it."""
+"""Steps of a job in the order of time: its enqueueing, starts, failures and end, and what people did to it."""
 
 from __future__ import annotations
 

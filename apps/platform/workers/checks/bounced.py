@@ -28,7 +28,7 @@ INSTEAD = {
     "options": "Set them on the role, for example ALTER ROLE name SET lock_timeout = '5s'.",
     "pool": "Leave it out of DATABASE_URL; the bouncer is the pool.",
 }
-# What belongs to a session -> what to write instead.
+# Parts of a session -> what to write instead.
 SESSION_STATE = {
     r"\bpg_(try_)?advisory_(lock|unlock)(_shared|_all)?\b": "Use pg_advisory_xact_lock, which the transaction's end "
     "releases: a session's lock is released on another connection, and so stays for good.",

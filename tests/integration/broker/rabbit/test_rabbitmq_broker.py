@@ -1,4 +1,4 @@
-"""What the broker on RabbitMQ adds to the server: long delays, unique keys, levels, and deliveries that are lost."""
+"""Additions of the broker on RabbitMQ to its server: long delays, unique keys, levels, and deliveries that are lost."""
 
 from __future__ import annotations
 

@@ -114,7 +114,7 @@ def test_a_slot_that_is_being_moved_makes_calls_wait_within_their_budget(
         queue.enqueue([Entry("during", b"body")], budget_s=0.3)
     assert 0.1 < time.monotonic() - began_s < 1.0
     assert refused.value.outcome == "refused"
-    # What is not there yet is asked at the new node, a single key at the old one.
+    # A key that is not there yet is asked for at the new node, a single key at the old one.
     assert calls.command("GET", queue.keys.refused) is None
     assert calls.pipeline([("GET", queue.keys.refused), ("HLEN", queue.keys.bodies)]) == [None, 1]
     done = threading.Event()
