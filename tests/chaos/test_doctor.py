@@ -46,8 +46,8 @@ def ask(yard: DatabaseYard) -> dict[str, Any]:
     return report
 
 
-def ask_until(yard: DatabaseYard, *, exit_code: int) -> dict[str, Any]:
-    """Return the first report with an exit code.
+def ask_until(yard: DatabaseYard, *, exit_code: int, code: str = "") -> dict[str, Any]:
+    """Return the first report with an exit code, and with a finding of this group and code where one is named.
 
     Raises:
         AssertionError: there was none within a minute, and what the last one found.
@@ -56,7 +56,8 @@ def ask_until(yard: DatabaseYard, *, exit_code: int) -> dict[str, Any]:
 
     def asked() -> bool:
         last.update(ask(yard))
-        return bool(last["exit_code"] == exit_code)
+        codes = {f"{found['group']}.{found['code']}" for found in last["findings"]}
+        return bool(last["exit_code"] == exit_code and (not code or code in codes))
 
     try:
         wait_for(asked, 60)
@@ -74,7 +75,9 @@ def test_a_pool_that_was_killed_is_found_and_the_others_are_well(yard: DatabaseY
     yard.signal_parent(signal.SIGSTOP)  # or it would start the pool again
     os.kill(gone.pid, signal.SIGKILL)
     job = yard.send("processes_row", "processes")
-    killed = ask_until(yard, exit_code=2)
+    killed = ask_until(
+        yard, exit_code=2, code="pools.down"
+    )  # the late job may be told before its pool's report has lapsed
     yard.signal_parent(signal.SIGCONT)
     yard.wait_for_completed([job])
 
