@@ -75,9 +75,8 @@ def test_a_pool_that_was_killed_is_found_and_the_others_are_well(yard: DatabaseY
     yard.signal_parent(signal.SIGSTOP)  # or it would start the pool again
     os.kill(gone.pid, signal.SIGKILL)
     job = yard.send("processes_row", "processes")
-    killed = ask_until(
-        yard, exit_code=2, code="pools.down"
-    )  # the late job may be told before its pool's report has lapsed
+    # The late job may be told before the report of its pool has lapsed.
+    killed = ask_until(yard, exit_code=2, code="pools.down")
     yard.signal_parent(signal.SIGCONT)
     yard.wait_for_completed([job])
 
