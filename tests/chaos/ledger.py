@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterable
@@ -38,7 +39,7 @@ class Ledger:
         self.path = Path(path)
         self._file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         self._entries: list[Entry] = []
-        self._read_bytes = 0
+        self._read_bytes, self._reading = 0, threading.Lock()
 
     def note(self, phase: str, job: str) -> None:
         """Append that a job came to a phase.
@@ -52,15 +53,16 @@ class Ledger:
 
     def entries(self) -> list[Entry]:
         """Return everything noted so far, in order. Only what is new is read: ask as often as you like."""
-        with self.path.open("rb") as file:
-            file.seek(self._read_bytes)
-            new = file.read()
-        new = new[: new.rfind(b"\n") + 1]
-        self._read_bytes += len(new)
-        for line in new.decode().splitlines():
-            phase, job, pid, at_s = line.split()
-            self._entries.append(Entry(phase, job, int(pid), float(at_s)))
-        return self._entries
+        with self._reading:  # jobs of several threads ask as well
+            with self.path.open("rb") as file:
+                file.seek(self._read_bytes)
+                new = file.read()
+            new = new[: new.rfind(b"\n") + 1]
+            self._read_bytes += len(new)
+            for line in new.decode().splitlines():
+                phase, job, pid, at_s = line.split()
+                self._entries.append(Entry(phase, job, int(pid), float(at_s)))
+            return self._entries
 
     def jobs(self, phase: str) -> list[str]:
         """Return the jobs that came to a phase, as often as they did."""
