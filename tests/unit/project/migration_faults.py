@@ -23,7 +23,7 @@ from django.db.models import NOT_PROVIDED, Field, ManyToManyField, Value
 
 from apps.platform.online_migrations import AddIndexOnline
 
-# What a column in the database does not depend on.
+# Parts of a migration that no column in the database depends on.
 OF_PYTHON = frozenset(
     ("blank", "choices", "default", "editable", "error_messages", "help_text", "limit_choices_to", "related_name",
      "validators", "verbose_name")
