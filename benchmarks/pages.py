@@ -64,15 +64,15 @@ class Site:
         self._http = urllib3.PoolManager(maxsize=BROWSERS)
 
     def get_ms(self, path: str) -> float:
-        """Fetch a page and return its time.
+        """Fetch a page, as a browser does when it is sent on to another one, and return the time until it is there.
 
         Raises:
-            RuntimeError: it was not answered with 200.
+            RuntimeError: it was not answered with 200, or with the page to log in.
         """
         began_s = time.perf_counter()
-        answer = self._http.request("GET", self._url + path, headers=self._headers, redirect=False, timeout=120)
+        answer = self._http.request("GET", self._url + path, headers=self._headers, timeout=120)
         took_ms = (time.perf_counter() - began_s) * 1_000
-        if answer.status != 200:
+        if answer.status != 200 or "/login/" in (answer.geturl() or ""):
             raise RuntimeError(f"GET {path} was answered with {answer.status}: {answer.data[:200]!r}")
         return took_ms
 
