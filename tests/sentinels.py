@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from redis.retry import Retry
 from apps.platform.embedded.server import free_port
 from apps.platform.workers.shared.parent_death import die_with_parent
 from tests.chaos.server import ServerUnderTest
+from tests.tls import Authority
 from tests.waiting import wait_for
 
 NAME = "yard"
@@ -86,28 +88,40 @@ class Watched:
 
     Args:
         down_ms: Milliseconds of silence after which a sentinel calls a server down.
+        authority: Servers and sentinels speak TLS with one another and with clients, by its certificates. Each listens
+            without TLS as well, for the test.
     """
 
-    def __init__(self, folder: Path, binary: Path, *, down_ms: int = 1_000) -> None:
-        self._folder, self._binary, self._down_ms = folder, binary, down_ms
+    def __init__(self, folder: Path, binary: Path, *, down_ms: int = 1_000, authority: Authority | None = None) -> None:
+        self._folder, self._binary, self._down_ms, self._authority = folder, binary, down_ms, authority
         self.servers = [ServerUnderTest(folder / f"server{number}", binary) for number in (1, 2)]
         self.sentinels: list[Sentinel] = []
+        self._tls_ports: dict[ServerUnderTest | Sentinel, int] = {}
 
     @property
     def url(self) -> str:
         """Address for clients."""
-        places = ",".join(f"127.0.0.1:{sentinel.port}" for sentinel in self.sentinels)
-        return f"redis+sentinel://{places}/{NAME}/0"
+        return self.url_of(self.sentinels, "" if self._authority is None else f"?ssl_ca_certs={self._authority.file}")
+
+    def url_of(self, sentinels: Sequence[Sentinel], query: str = "", *, plain: bool = False) -> str:
+        """Return the address with some sentinels, at their ports without TLS where ``plain`` is set."""
+        ports = [sentinel.port if plain else self.port_of(sentinel) for sentinel in sentinels]
+        kind = "redis" if self._authority is None else "rediss"
+        return f"{kind}+sentinel://{','.join(f'127.0.0.1:{port}' for port in ports)}/{NAME}/0{query}"
+
+    def port_of(self, process: ServerUnderTest | Sentinel) -> int:
+        """Return the port that clients use."""
+        return self._tls_ports.get(process, process.port)
 
     @property
     def master(self) -> ServerUnderTest:
         """The server that the first sentinel calls the master."""
-        return next(server for server in self.servers if server.port == self.master_port())
+        return next(server for server in self.servers if self.port_of(server) == self.master_port())
 
     @property
     def replica(self) -> ServerUnderTest:
         """The other one."""
-        return next(server for server in self.servers if server.port != self.master_port())
+        return next(server for server in self.servers if self.port_of(server) != self.master_port())
 
     def master_port(self) -> int:
         """Return the port of the master, as the first sentinel says."""
@@ -136,16 +150,28 @@ class Watched:
             master, replica = (opened.enter_context(server) for server in self.servers)
             for server in self.servers:
                 server.config_set("repl-diskless-sync-delay", 0)
-            replica.admin.execute_command("REPLICAOF", "127.0.0.1", str(master.port))
+                if self._authority is not None:
+                    self._tls_ports[server] = free_port()
+                    directives = self._authority.directives(self._tls_ports[server])
+                    server.admin.execute_command("CONFIG", "SET", *chain.from_iterable(directives.items()))
+            replica.admin.execute_command("REPLICAOF", "127.0.0.1", str(self.port_of(master)))
             for number in range(3):
-                sentinel = Sentinel(
-                    self._folder / f"sentinel{number}", self._binary, master.port, down_ms=self._down_ms
-                )
+                sentinel = self._sentinel(number, self.port_of(master))
                 opened.callback(sentinel.close)
                 self.sentinels.append(sentinel)
             self.wait_until_settled()
             self._opened = opened.pop_all()
         return self
+
+    def _sentinel(self, number: int, master: int) -> Sentinel:
+        more, tls_port = "", free_port()
+        if self._authority is not None:
+            more = "\n".join(f"{name} {value}" for name, value in self._authority.directives(tls_port).items())
+        folder = self._folder / f"sentinel{number}"
+        sentinel = Sentinel(folder, self._binary, master, down_ms=self._down_ms, more=more)
+        if more:
+            self._tls_ports[sentinel] = tls_port
+        return sentinel
 
     def __exit__(self, *_: object) -> None:
         self._opened.close()

@@ -38,6 +38,14 @@ class Authority:
         file = self._write(name, key, self._signed(subject, key, address=address, days=days))
         return file, file.with_suffix(".key")
 
+    def directives(self, port: int) -> dict[str, str]:
+        """Return directives of a server or sentinel that listens with TLS as well, and replicates with TLS alone."""
+        file, key = self.issue(f"server{port}")
+        return {
+            "tls-cert-file": str(file), "tls-key-file": str(key), "tls-ca-cert-file": str(self.file),
+            "tls-auth-clients": "no", "tls-replication": "yes", "tls-port": str(port),
+        }  # fmt: skip
+
     def _signed(
         self,
         subject: x509.Name,

@@ -10,6 +10,7 @@ What clients write there meanwhile is lost: hence the question once a second.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 import redis
@@ -39,6 +40,10 @@ class Answer(NamedTuple):
     port: int
 
 
+class NoMasterNamed(redis.ConnectionError):
+    """No sentinel answers, or none that does knows a master of the address's name."""
+
+
 class Sentinels:
     """The sentinels of one master, and the master that one of them named last.
 
@@ -52,7 +57,7 @@ class Sentinels:
         self.master: tuple[str, int] | None = None
         self._epoch = -1
         self._ask_at_s = 0.0
-        self._url = url
+        self.url = url
         self._kind = SSLConnection if url.sentinel_secure else Connection
         self._options = options
         self._places = list(url.sentinels)
@@ -61,7 +66,8 @@ class Sentinels:
         """Return host and port of the master, as the first sentinel says that answers and is up to date.
 
         Raises:
-            redis.ConnectionError: none answers, or none that does knows the master.
+            NoMasterNamed: none answers, or none that does knows the master.
+            redis.AuthenticationError: a sentinel refuses the login, and none names the master.
         """
         each_s = min(ONE_S, (within_s or ALL_S) / len(self._places))
         failures: list[redis.RedisError] = []
@@ -80,7 +86,7 @@ class Sentinels:
             return self._learn(max(outdated))
         if any(isinstance(error, redis.AuthenticationError) or "NOAUTH" in str(error) for error in failures):
             raise redis.AuthenticationError("a sentinel refuses sentinel_username or sentinel_password")
-        raise redis.ConnectionError(f"no sentinel names the master {self._url.master!r}: {failures[-1]}")
+        raise NoMasterNamed(f"no sentinel names the master {self.url.master!r}: {failures[-1]}")
 
     def refresh(self) -> None:
         """Ask one sentinel for the master, at most once a second. Without an answer nothing changes."""
@@ -109,20 +115,43 @@ class Sentinels:
         return self.master
 
     def _ask(self, place: tuple[str, int], within_s: float) -> Answer:
+        # The second names a promoted server earlier than the first, and has its number already.
+        answers = self.ask(place, ("MASTER", "GET-MASTER-ADDR-BY-NAME"), within_s)
+        for answer in answers:
+            if isinstance(answer, redis.ResponseError):
+                raise redis.ConnectionError(f"sentinel {place[0]}:{place[1]}: {answer}") from answer
+        words, address = answers
+        return Answer(int(fields_of(words)["config-epoch"]), str(address[0], "utf-8"), int(address[1]))
+
+    def ask(self, place: tuple[str, int], questions: Sequence[str], within_s: float) -> list[Any]:
+        """Return the answers of one sentinel to subcommands of ``SENTINEL`` about the master; a refusal is its error.
+
+        Raises:
+            redis.ConnectionError: it does not answer.
+            redis.TimeoutError: it does not answer within the time.
+        """
         options = {**self._options, "socket_timeout": within_s, "socket_connect_timeout": within_s}
         connection: Any = self._kind(host=place[0], port=place[1], retry=Retry(NoBackoff(), 0), **options)
         try:
             connection.connect()
-            # The second names a promoted server earlier than the first, and has its number already.
-            commands = [("SENTINEL", word, self._url.master) for word in ("MASTER", "GET-MASTER-ADDR-BY-NAME")]
+            commands = [("SENTINEL", question, self.url.master) for question in questions]
             connection.send_packed_command(connection.pack_commands(commands), check_health=False)
-            words, address = (connection.read_response(disable_decoding=True) for _ in commands)
-            epoch = int(dict(zip(words[::2], words[1::2], strict=True))[b"config-epoch"])
-            return Answer(epoch, str(address[0], "utf-8"), int(address[1]))
-        except redis.ResponseError as error:
-            raise redis.ConnectionError(f"sentinel {place[0]}:{place[1]}: {error}") from error
+            return [_answer(connection) for _ in commands]
         finally:
             connection.disconnect()
+
+
+def fields_of(words: Sequence[bytes]) -> dict[str, str]:
+    """Return names and values of a sentinel's answer, which has them one after the other."""
+    texts = [str(word, "utf-8", "replace") for word in words]
+    return dict(zip(texts[::2], texts[1::2], strict=True))
+
+
+def _answer(connection: Any) -> Any:
+    try:
+        return connection.read_response(disable_decoding=True)
+    except redis.ResponseError as error:
+        return error
 
 
 class MasterConnection(Connection):

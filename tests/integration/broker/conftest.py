@@ -1,4 +1,4 @@
-"""Servers of a test's own, whose settings it may change: Valkey and Redis, and a cluster."""
+"""Servers of a test's own, whose settings it may change: Valkey and Redis, a cluster, and behind sentinels."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from broker.redis.calls import RedisCalls
 from broker.redis.hash_slots import slot_of
 from tests.chaos.cluster import ClusterUnderTest
 from tests.chaos.server import SERVER_NAMES, ServerUnderTest, server_binary
+from tests.sentinels import Watched
 
 
 @pytest.fixture(scope="module", params=SERVER_NAMES)
@@ -35,6 +36,13 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterUnderTe
     """A cluster of three masters for all tests; each moves back what it moves."""
     with ClusterUnderTest(tmp_path_factory.mktemp("cluster")) as cluster:
         yield cluster
+
+
+@pytest.fixture(scope="session")
+def sentinels(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
+    """A master with a replica and three sentinels, for all tests; each leaves them as they were."""
+    with Watched(tmp_path_factory.mktemp("sentinels"), server_binary("valkey-server")) as servers:
+        yield servers
 
 
 class SpreadKeys(AssertionError):

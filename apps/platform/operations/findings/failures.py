@@ -15,6 +15,7 @@ from apps.platform.operations.findings.finding import CHECK_BROKER, CHECK_DATABA
 from apps.platform.operations.timeouts import NoAnswer, TimedCall
 from broker.errors import BrokerError
 from broker.redis.cluster_client import is_cluster, split_cluster_url
+from broker.redis.sentinel import NoMasterNamed
 from broker.redis.sentinel_url import is_sentinel_url
 from broker.redis.tls_errors import tls_remedy
 
@@ -103,10 +104,24 @@ def broker_away(group: FindingGroup, error: Exception) -> Finding:
         seen = "the server accepts connections and does not answer within a second"
         cause = "It is stopped, swaps, or runs a long command"
         return group.error("hangs", seen, cause, "Check its process and its log; do not kill it yet")
+    if is_sentinel_url(switchyard_settings().broker_url):
+        return _master_away(group, client_error)
     absence = switchyard_settings().absence
     seen = absence.fact or f"the server does not answer ({type(client_error).__name__})"
     cause = "Nothing listens on the socket there" if absence.fact else "It is down, or the address is wrong"
     return group.error("away", seen, cause, f"{absence.remedy[0].upper()}{absence.remedy[1:]}; then `manage.py broker`")
+
+
+def _master_away(group: FindingGroup, error: BaseException) -> Finding:
+    """Return the finding for a master that sentinels name, or should name."""
+    if isinstance(error, NoMasterNamed):
+        seen, cause = "no sentinel names the master", "All sentinels are down, or the address names another master"
+        step = "Check sentinels and master's name in SWITCHYARD_BROKER_URL; ask a sentinel for SENTINEL MASTERS"
+    else:
+        seen = f"the master that the sentinels name does not answer ({type(error).__name__})"
+        cause = "It is down, and the sentinels have not replaced it yet, or cannot"
+        step = "manage.py doctor, again in a minute; then ask a sentinel for SENTINEL CKQUORUM"
+    return group.error("away", seen, cause, step)
 
 
 def database_away(group: FindingGroup, error: Exception) -> Finding:

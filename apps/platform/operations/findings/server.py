@@ -18,12 +18,15 @@ from apps.platform.operations.server_state import read_server_state
 from broker.health.family_ids import marks_of
 from broker.health.keyspace_id import ACCEPT
 from broker.health.nodes import NodeState, by_code, places_of, read_nodes
+from broker.health.sentinels import judge_replicas, judge_sentinels, most_known, read_sentinels, told
 from broker.health.server import ServerFacts
 from broker.keys.keys import Keys
 from broker.redis.access import calls_on
 from broker.redis.calls import RedisCalls
 from broker.redis.cluster_client import each_server
 from broker.redis.connections import connect
+from broker.redis.sentinel import sentinels_of
+from broker.redis.sentinel_url import is_sentinel_url, parse
 
 GROUP = FindingGroup("broker")
 PINGS = 20
@@ -59,6 +62,11 @@ CAUSES = {
     "too_old": ("An old package", ""),
     "cluster": ("The address of a cluster's node, without +cluster in its scheme", ""),
     "node_away": ("The node was stopped or is cut off, and has no replica that took over", ""),
+    "sentinel_away": ("It is down or cut off, or the address is out of date", ""),
+    "sentinels_split": ("A failover is going on, or some are cut off from the others", ""),
+    "no_quorum": ("Too many sentinels are down, or cut off from one another", ""),
+    "no_replica": ("It was never configured, is down, or the master refuses its user or password", ""),
+    "replica_behind": ("It has just started, its network is slow, or its disk is", ""),
 }
 
 
@@ -86,6 +94,33 @@ def look() -> Iterator[Finding]:
             yield from _places(calls, keys)
     finally:
         calls.close()
+        client.close()
+
+
+def look_at_sentinels() -> Iterator[Finding]:
+    """Ask every sentinel of the address for the master, and the master for its replicas; neither has to answer."""
+    url = switchyard_settings().broker_url
+    if not is_sentinel_url(url):
+        return
+    states = read_sentinels(sentinels_of(parse(url)))
+    replication = _replication(url)
+    found = judge_sentinels(states)
+    if replication is not None:
+        found += judge_replicas(replication, most_known(states))
+    if seen := told(states, replication):
+        yield GROUP.ok("sentinels", seen)
+    for item in found:
+        yield GROUP.finding(item.severity, item.code, item.seen, CAUSES[item.code][0], item.remedy)
+
+
+def _replication(url: str) -> dict[str, Any] | None:
+    client = connect(url, profile="quick")
+    try:
+        found: Any = client.info("replication")
+        return dict(found)
+    except redis.RedisError:  # away, which the server's own check reports; or an ACL user without INFO
+        return None
+    finally:
         client.close()
 
 

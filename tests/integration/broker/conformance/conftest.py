@@ -19,13 +19,6 @@ REACHED_BY = {"sentinel": "sentinels_url", "tls": "secure_url"}
 
 
 @pytest.fixture(scope="session")
-def sentinels(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
-    """A master with a replica and three sentinels."""
-    with Watched(tmp_path_factory.mktemp("sentinels"), server_binary("valkey-server")) as servers:
-        yield servers
-
-
-@pytest.fixture(scope="session")
 def sentinels_url(sentinels: Watched) -> str:
     """Address of the master by its sentinels."""
     return sentinels.url

@@ -13,6 +13,7 @@ from broker.redis import acl
 from broker.redis.calls import RedisCalls
 from broker.redis.connections import connect
 from tests.chaos.server import server_binary
+from tests.sentinels import Watched
 from tests.tls import Authority, GuardedServer
 from tests.waiting import wait_for
 
@@ -85,3 +86,24 @@ def test_a_wrong_certificate_of_the_server_is_said(
             ask(server.url(query=f"?ssl_ca_certs={authority.file}"))
     finally:
         server.close()
+
+
+def test_tls_holds_for_sentinels_and_servers_also_after_a_failover(authority: Authority, tmp_path: Path) -> None:
+    with Watched(tmp_path / "watched", server_binary("redis-server"), authority=authority) as watched:
+        trusted = f"?ssl_ca_certs={authority.file}"
+        with pytest.raises(BrokerUnavailable, match=r"authority .* is unknown here: append .ssl_ca_certs"):
+            ask(watched.url_of(watched.sentinels))
+        with pytest.raises(BrokerUnavailable, match="no sentinel names the master"):
+            ask(watched.url_of(watched.sentinels, trusted, plain=True))
+        plain_sentinels = ask(watched.url_of(watched.sentinels, f"{trusted}&sentinel_ssl=no", plain=True))
+        calls, former = RedisCalls(connect(watched.url)), watched.master
+        calls.command("SET", "before", "1")
+        watched.wait_until_settled()
+        watched.fail_over()
+        former.kill()
+        calls.command("SET", "after", "2", budget_s=10)
+        values = watched.master.admin.mget("before", "after")
+        calls.close()
+
+    assert plain_sentinels == b"PONG"
+    assert values == [b"1", b"2"]

@@ -1,0 +1,164 @@
+"""State of a master's sentinels and replicas, and findings about those that could not replace it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import redis
+
+from broker.health.server import ServerFinding
+from broker.redis.sentinel import ALL_S, ONE_S, Sentinels, fields_of
+
+# Of the master's writes that a replica has not got yet, and of its silence: it reports once a second.
+BEHIND_BYTES: Final = 1_000_000
+SILENT_S: Final = 10
+ASK_EACH: Final = "Ask each for SENTINEL CKQUORUM and SENTINEL SENTINELS; start those that are down."
+QUESTIONS: Final = ("MASTER", "GET-MASTER-ADDR-BY-NAME", "CKQUORUM")
+
+
+@dataclass(frozen=True, slots=True)
+class SentinelState:
+    """One sentinel of the address.
+
+    Args:
+        address: Its host and port.
+        master: Host and port of the server that it names; "" without an answer.
+        failure: Reason why it names none; "" when it does.
+        known: Sentinels of this master that it knows, itself among them.
+        needed: Sentinels that it must reach to start a failover: the quorum, and more than half of those known.
+        usable: Sentinels that it reaches; ``None`` where its user may not ask.
+        replicas: Replicas of the master that it knows, running or not.
+    """
+
+    address: str
+    master: str = ""
+    failure: str = ""
+    known: int = 0
+    needed: int = 0
+    usable: int | None = None
+    replicas: int = 0
+
+
+def read_sentinels(sentinels: Sentinels) -> list[SentinelState]:
+    """Ask every sentinel of an address, within a second in all."""
+    each_s = min(ONE_S, ALL_S / len(sentinels.url.sentinels))
+    return [_read(sentinels, place, each_s) for place in sentinels.url.sentinels]
+
+
+def judge_sentinels(states: Sequence[SentinelState]) -> list[ServerFinding]:
+    """Return what is wrong with the sentinels: those without an answer, of another opinion, or without a quorum."""
+    found = []
+    answered = [state for state in states if state.master]
+    if len(answered) < len(states):
+        silent = "; ".join(f"{state.address} {state.failure}" for state in states if not state.master)
+        seen = f"{len(states) - len(answered)} of {len(states)} sentinels name no master: {silent}"
+        found.append(ServerFinding("sentinel_away", "warning", seen, "Start it, or correct SWITCHYARD_BROKER_URL."))
+    named = {state.master for state in answered}
+    if len(named) > 1:
+        names = "; ".join(f"{state.address} names {state.master}" for state in answered)
+        found.append(
+            ServerFinding("sentinels_split", "warning", f"the sentinels name different masters: {names}", ASK_EACH)
+        )
+    short = [state for state in answered if state.usable is not None and state.usable < state.needed]
+    if short:
+        worst = min(short, key=lambda state: state.usable or 0)
+        seen = (
+            f"{len(short)} of {len(answered)} sentinels cannot start a failover: {worst.address} reaches "
+            f"{worst.usable} of {worst.known}, {worst.needed} have to agree"
+        )
+        found.append(ServerFinding("no_quorum", "warning", seen, ASK_EACH))
+    return found
+
+
+def judge_replicas(replication: Mapping[str, Any], known: int) -> list[ServerFinding]:
+    """Return what is wrong with the replicas of a master.
+
+    Args:
+        replication: The master's ``INFO replication``, parsed.
+        known: Replicas that the sentinels know.
+    """
+    replicas = [value for name, value in sorted(replication.items()) if re.fullmatch(r"slave\d+", name)]
+    if not replicas:
+        seen = "no replica is connected to the master: nothing takes over when it fails"
+        return [ServerFinding("no_replica", "warning", seen, "Start a replica; its log says why it does not connect.")]
+    offset = int(replication.get("master_repl_offset", 0))
+    behind = [text for replica in replicas if (text := _behind(replica, offset))]
+    if len(replicas) < known:
+        behind.append(f"{known - len(replicas)} of {known} that the sentinels know are not connected")
+    if not behind:
+        return []
+    seen = f"replicas are behind the master: {'; '.join(behind)}"
+    return [
+        ServerFinding("replica_behind", "warning", seen, "Read the replica's log; a failover now loses these writes.")
+    ]
+
+
+def most_known(states: Iterable[SentinelState]) -> int:
+    """Return how many replicas the sentinels know."""
+    return max((state.replicas for state in states), default=0)
+
+
+def told(states: Sequence[SentinelState], replication: Mapping[str, Any] | None) -> str:
+    """Return which server is the master, who says so, and how many replicas follow it; "" when no sentinel answers."""
+    answered = [state for state in states if state.master]
+    if not answered:
+        return ""
+    first = answered[0]
+    agree = sum(state.master == first.master for state in answered)
+    followed = ""
+    if replication is not None:
+        count = int(replication.get("connected_slaves", 0))
+        followed = f"; {count} replica{' follows' if count == 1 else 's follow'} it"
+    return (
+        f"{agree} of {len(states)} sentinels name {first.master} as the master; "
+        f"{first.needed} of {first.known} have to agree on another{followed}"
+    )
+
+
+def _read(sentinels: Sentinels, place: tuple[str, int], within_s: float) -> SentinelState:
+    address = f"{place[0]}:{place[1]}"
+    try:
+        words, named, quorum = sentinels.ask(place, QUESTIONS, within_s)
+    except redis.TimeoutError:
+        return SentinelState(address, failure="does not answer")
+    except redis.AuthenticationError:
+        return SentinelState(address, failure="refuses sentinel_username or sentinel_password")
+    except redis.ConnectionError:
+        return SentinelState(address, failure="is away")
+    if isinstance(words, redis.ResponseError) or named is None or isinstance(named, redis.ResponseError):
+        return SentinelState(address, failure=_refusal(words, sentinels.url.master))
+    state = fields_of(words)
+    known = int(state["num-other-sentinels"]) + 1
+    return SentinelState(
+        address,
+        master=f"{str(named[0], 'utf-8')}:{int(named[1])}",
+        known=known,
+        needed=max(int(state["quorum"]), known // 2 + 1),
+        usable=_usable(quorum),
+        replicas=int(state["num-slaves"]),
+    )
+
+
+def _refusal(answer: Any, master: str) -> str:
+    if "No such master" in str(answer):
+        return f"knows no master {master!r}"
+    return "refuses the question for the master"
+
+
+def _usable(answer: bytes | redis.ResponseError) -> int | None:
+    text = str(answer) if isinstance(answer, redis.ResponseError) else str(answer, "utf-8", "replace")
+    found = re.search(r"(\d+) usable", text)
+    return int(found[1]) if found else None
+
+
+def _behind(replica: Mapping[str, Any], offset: int) -> str:
+    address = f"{replica['ip']}:{replica['port']}"
+    if replica["state"] != "online":
+        return f"{address} is being copied to ({replica['state']})"
+    if int(replica["lag"]) > SILENT_S:
+        return f"{address} has been silent for {replica['lag']} s"
+    missing = offset - int(replica["offset"])
+    return f"{address} lacks {missing:,} bytes of writes" if missing > BEHIND_BYTES else ""

@@ -1,0 +1,134 @@
+"""The doctor asks sentinels and replicas: who is the master, and what would not replace it."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from apps.platform.operations.findings import server
+from apps.platform.operations.findings.failures import run_checks
+from apps.platform.operations.findings.finding import Finding
+from broker.health import sentinels as judged
+from tests.chaos.server import ServerUnderTest
+from tests.sentinels import NAME, Sentinel, Watched
+from tests.waiting import wait_for
+
+
+@pytest.fixture
+def watched(sentinels: Watched, settings: Any) -> Iterator[Watched]:
+    """The yard's broker is the master that the sentinels name."""
+    sentinels.wait_until_settled()
+    settings.SWITCHYARD = replace(settings.SWITCHYARD, broker_url=sentinels.url)
+    yield sentinels
+    sentinels.wait_until_settled()
+
+
+def found() -> dict[str, Finding]:
+    """Return code -> finding about the sentinels."""
+    return {finding.code: finding for finding in run_checks(server.GROUP, server.look_at_sentinels, 20.0)}
+
+
+@contextlib.contextmanager
+def stopped(*processes: Sentinel) -> Iterator[None]:
+    """Stop sentinels for the time of the block."""
+    for process in processes:
+        process.signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.signal(signal.SIGCONT)
+
+
+def test_the_master_is_named_with_those_who_say_so(watched: Watched) -> None:
+    findings = found()
+
+    assert list(findings) == ["sentinels"]
+    assert findings["sentinels"].seen == (
+        f"3 of 3 sentinels name 127.0.0.1:{watched.master_port()} as the master; 2 of 3 have to agree on another; "
+        "1 replica follows it"
+    )
+
+
+def test_sentinels_that_are_too_few_for_a_failover_are_told(watched: Watched) -> None:
+    with stopped(*watched.sentinels[1:]):
+        short = wait_for(lambda: found().get("no_quorum"), 20)
+        silent = found()["sentinel_away"]
+    settled = wait_for(lambda: "no_quorum" not in found(), 20)
+
+    assert short.severity == "warning" and settled
+    assert f"127.0.0.1:{watched.sentinels[0].port} reaches 1 of 3, 2 have to agree" in short.seen
+    assert silent.seen.startswith("2 of 3 sentinels name no master: ") and "does not answer" in silent.seen
+
+
+def test_a_sentinel_of_another_master_is_told(watched: Watched, settings: Any) -> None:
+    url = watched.url.replace(f":{watched.sentinels[2].port}/", ":1/").replace(f"/{NAME}/", "/yrad/")
+    settings.SWITCHYARD = replace(settings.SWITCHYARD, broker_url=url)
+
+    findings = found()
+    [away] = run_checks(server.GROUP, server.look, 20.0)
+
+    assert list(findings) == ["sentinel_away"]
+    assert "knows no master 'yrad'" in findings["sentinel_away"].seen
+    assert "127.0.0.1:1 is away" in findings["sentinel_away"].seen
+    assert (away.code, away.seen) == ("away", "no sentinel names the master")
+
+
+def test_a_replica_that_is_silent_or_gone_is_told(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(judged, "SILENT_S", 1)
+    replica: ServerUnderTest = watched.replica
+    replica.stop()
+    try:
+        behind = wait_for(lambda: found().get("replica_behind"), 20)
+    finally:
+        replica.cont()
+    replica.kill()
+    gone = wait_for(lambda: found().get("no_replica"), 20)
+    replica.restart()
+    replica.admin.execute_command("REPLICAOF", "127.0.0.1", str(watched.master.port))
+    wait_for(lambda: list(found()) == ["sentinels"], 20)
+
+    assert f"127.0.0.1:{replica.port} has been silent for " in behind.seen
+    assert gone.seen == "no replica is connected to the master: nothing takes over when it fails"
+
+
+def test_a_master_that_is_down_is_told_apart_from_sentinels_that_are(watched: Watched) -> None:
+    former = watched.master
+    with stopped(*watched.sentinels[:2]):  # so that none replaces it
+        former.kill()
+        [away] = wait_for(lambda: run_checks(server.GROUP, server.look, 20.0), 20)
+        named = found()["sentinels"].seen
+        former.restart()
+
+    assert away.code == "away" and away.seen.startswith("the master that the sentinels name does not answer")
+    assert named.startswith(f"1 of 3 sentinels name 127.0.0.1:{former.port} as the master")
+
+
+@pytest.mark.parametrize(
+    ("replica", "said"),
+    [
+        ({"state": "online", "lag": 1, "offset": 5_000_000}, []),
+        ({"state": "wait_bgsave", "lag": 1, "offset": 0}, ["is being copied to (wait_bgsave)"]),
+        ({"state": "online", "lag": 1, "offset": 3_000_000}, ["lacks 2,000,000 bytes of writes"]),
+    ],
+)
+def test_a_replica_is_behind_by_its_state_or_its_bytes(replica: dict[str, Any], said: list[str]) -> None:
+    info = {"role": "master", "slave0": {"ip": "a", "port": 1, **replica}, "master_repl_offset": 5_000_000}
+
+    findings = judged.judge_replicas(info, known=1)
+
+    assert [finding.seen.removeprefix("replicas are behind the master: a:1 ") for finding in findings] == said
+    assert "1 of 2 that the sentinels know are not connected" in judged.judge_replicas(info, known=2)[0].seen
+
+
+def test_sentinels_of_different_opinions_are_told() -> None:
+    states = [judged.SentinelState(name, master=master, usable=3) for name, master in (("a:1", "x:1"), ("b:1", "y:1"))]
+
+    [split] = judged.judge_sentinels(states)
+
+    assert split.seen == "the sentinels name different masters: a:1 names x:1; b:1 names y:1"
