@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import shutil
 import signal
 import socket
@@ -24,13 +25,22 @@ class RabbitServer:
     Args:
         folder: For its data; kept from start to start.
         consumer_timeout_s: As the server's setting; tests have it checked every second.
+        certificate: Files of the authority, of a certificate and of its key: the node then also takes TLS.
     """
 
-    def __init__(self, folder: Path, *, consumer_timeout_s: int = 1_800) -> None:
+    def __init__(
+        self, folder: Path, *, consumer_timeout_s: int = 1_800, certificate: tuple[Path, Path, Path] | None = None
+    ) -> None:
         self.folder = folder
-        self.port, self._dist, self._epmd = _free_ports(3)
+        self.port, self._dist, self._epmd, self.secure_port = _free_ports(4)
+        self._certificate = certificate
         self._consumer_timeout_s = consumer_timeout_s
         self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def secure_url(self) -> str:
+        """Address of the node over TLS."""
+        return f"amqps://guest:guest@127.0.0.1:{self.secure_port}/"
 
     @property
     def url(self) -> str:
@@ -104,11 +114,21 @@ class RabbitServer:
             f"listeners.tcp.1 = 127.0.0.1:{self.port}\n"
             "log.console = true\nlog.console.level = warning\nlog.file = false\n"
             f"consumer_timeout = {self._consumer_timeout_s * 1000}\n"
-            "disk_free_limit.absolute = 50MB\nvm_memory_high_watermark.absolute = 512MB\n"
+            "disk_free_limit.absolute = 50MB\nvm_memory_high_watermark.absolute = 512MB\n" + self._tls()
         )
         (self.folder / "enabled_plugins").write_text("[].")
         (self.folder / "advanced.config").write_text(
             "[{kernel,[{inet_dist_use_interface,{127,0,0,1}}]},{rabbit,[{channel_tick_interval,1000}]}]."
+        )
+
+    def _tls(self) -> str:
+        if self._certificate is None:
+            return ""
+        authority, file, key = self._certificate
+        return (
+            f"listeners.ssl.1 = 127.0.0.1:{self.secure_port}\n"
+            f"ssl_options.cacertfile = {authority}\nssl_options.certfile = {file}\nssl_options.keyfile = {key}\n"
+            "ssl_options.verify = verify_none\nssl_options.fail_if_no_peer_cert = false\n"
         )
 
     def _environment(self) -> dict[str, str]:
@@ -140,8 +160,12 @@ def _program() -> str:
 
 
 def _free_ports(count: int) -> list[int]:
+    """Return ports that nothing uses, below those of outgoing connections, which come while a node boots."""
+    found: list[int] = []
     with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
+        while len(found) < count:
+            one = stack.enter_context(socket.socket())
+            with contextlib.suppress(OSError):
+                one.bind(("127.0.0.1", random.randint(10_000, 30_000)))
+                found.append(one.getsockname()[1])
+    return found

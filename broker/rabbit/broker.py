@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import Any, Final
+from typing import Any
 
 from dramatiq.brokers.rabbitmq import RabbitmqBroker
 from dramatiq.common import dq_name, q_name
@@ -26,10 +26,11 @@ from broker.queue.depth_limits import DepthLimits
 from broker.queue.operations import QueueOperations
 from broker.queue.results import level_of
 from broker.rabbit.connections import Publishers, parameters_of
-from broker.rabbit.consumer import RabbitConsumer
+from broker.rabbit.consumer import RabbitConsumer, settle
 from broker.rabbit.figures import QueueFigures
-from broker.rabbit.held import Publication, RabbitMessage, properties_of
+from broker.rabbit.held import RabbitMessage, properties_of
 from broker.rabbit.mover import Mover
+from broker.rabbit.publication import Publication
 from broker.rabbit.queues import QueueType, RabbitQueues
 from broker.rabbit.redeliveries import Redeliveries
 from broker.rabbit.unique_claims import UniqueClaims
@@ -42,11 +43,6 @@ from broker.worker.ack_barrier import AckBarrier, record_enqueued
 from broker.worker.cancellations import CancellationPoll
 from broker.worker.hooks import Hooks
 from broker.worker.work_queue import LevelQueue
-
-# Time for consumers to send the last acknowledgements of a worker that ends.
-SETTLE_S: Final = 2.0
-# Options of a message that is not sent for the first time.
-MOVED: Final = frozenset({"attempts", "generation", "deferred_by", "parked_ms"})
 
 
 class RabbitBroker(RabbitmqBroker):
@@ -140,10 +136,9 @@ class RabbitBroker(RabbitmqBroker):
             del self.in_flight[message.message_id]
 
     def lost(self, owner: str, ended: Sequence[Publication]) -> None:
-        """Report that a consumer lost its connection, and the messages that had ended and are not acknowledged."""
+        """Report that a consumer lost its connection, and the messages that had ended and may be unacknowledged."""
         self.emit_after("lose_lease", owner)
-        for delivery in ended:
-            self.redeliveries.note_end_or_log(*delivery)
+        self.redeliveries.note_ends_or_log(ended)
 
     def close(self) -> None:
         """Acknowledge what has ended, and close the connections. The broker may be used again afterwards."""
@@ -173,13 +168,7 @@ class RabbitBroker(RabbitmqBroker):
             self.mover.start()
         elif signal == "worker_shutdown":
             self.mover.stop()
-            self._settle()
-
-    def _settle(self) -> None:
-        """Wait until the consumers' threads have sent the last acknowledgements."""
-        give_up_s = time.monotonic() + SETTLE_S
-        while not all(consumer.settled for consumer in self._consumers) and time.monotonic() < give_up_s:
-            time.sleep(0.01)
+            settle(self._consumers)
 
     # --- Queues and results ---
 
@@ -223,7 +212,7 @@ class RabbitBroker(RabbitmqBroker):
         """Enqueue a message, and return when the server has it. The delay is in milliseconds.
 
         Raises:
-            BrokerUnavailable: the server did not answer in 2 s; the message may be there.
+            BrokerUnavailable: the server was away for 2 s, or did not answer for 5 s; the message may be there.
             BrokerRefused: the server refused it. QueueFull: the queue is at its limit.
             QueueNotFound: the queue was never declared.
 
@@ -238,7 +227,8 @@ class RabbitBroker(RabbitmqBroker):
         if delay and not is_long:
             message = message.copy(queue_name=dq_name(lane), options={"eta": int(time.time() * 1000) + delay})
         self.emit_before("enqueue", message, delay)
-        if (holder := self._holder(message, lane)) != message.message_id:
+        holder = self.claims.holder_of(message, lane) if self.claims else message.message_id
+        if holder != message.message_id:
             return message.copy(queue_name=lane, message_id=holder)
         if is_long:
             self.mover.delays.add(lane, message.message_id, self._body(message), delay_ms=delay or 0)
@@ -260,13 +250,6 @@ class RabbitBroker(RabbitmqBroker):
         name = self.server_queues.delayed(lane) if held else self.server_queues.name(lane, self.level(message))
         declare = partial(self.server_queues.declare, lane=lane, name=name)
         self.publishers.publish(name, body, properties, declare=declare)
-
-    def _holder(self, message: Message[Any], lane: str) -> str:
-        """Return the id of the message that holds a new message's unique key; its own where none does."""
-        key = message.options.get("unique_key")
-        if self.claims is None or key is None or message.options.keys() & MOVED:
-            return message.message_id
-        return self.claims.claim(lane, str(key), message.message_id)
 
     def _body(self, message: Message[Any]) -> bytes:
         codec.require_id(message.message_id)

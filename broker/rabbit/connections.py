@@ -8,14 +8,16 @@ import ssl
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 
 import pika
-from pika.exceptions import AMQPError, ChannelClosedByBroker, NackError, UnroutableError
+from pika.adapters.utils.connection_workflow import AMQPConnectorException
+from pika.exceptions import AMQPError, AMQPHeartbeatTimeout, ChannelClosedByBroker, NackError, UnroutableError
 
 from broker.errors import BrokerRefused, BrokerUnavailable
 from broker.rabbit.queues import PRECONDITION_FAILED
@@ -28,9 +30,13 @@ UNACKNOWLEDGED_MS: Final = 5_000
 # An idle connection is not used after this: the server may have closed it, and one more try would be needed.
 IDLE_S: Final = 10.0
 PUBLISH_S: Final = 2.0
+# Longest wait for the answers of one call; without it pika waits for missing heartbeats, up to 40 s. A confirmation
+# that waits for a busy disk takes up to 2 s.
+ANSWER_S: Final = 5.0
+CLOSE_S: Final = 3.0
 REMEDY: Final = "check SWITCHYARD_BROKER_URL and that the RabbitMQ server is up, then try again"
-# pika raises these for a connection that is gone.
-AWAY: Final = (AMQPError, OSError, AssertionError)
+# pika raises these for a connection that is gone, or that is not made in time.
+AWAY: Final = (AMQPError, AMQPConnectorException, OSError, AssertionError)
 
 logging.getLogger("pika").setLevel(logging.CRITICAL)  # each error is raised as well, and logged where it is handled
 
@@ -73,6 +79,31 @@ def unavailable(operation: str, error: BaseException, *, outcome: str = "unknown
     return BrokerUnavailable(operation, cause, outcome=outcome, remedy=REMEDY)
 
 
+@contextmanager
+def answers_within(connection: Any, seconds: float) -> Iterator[None]:
+    """End a connection whose server does not answer in time: the block then raises one of :data:`AWAY`."""
+    if not connection.is_open:
+        yield
+        return
+    stream = connection._impl
+    error = AMQPHeartbeatTimeout(f"no answer within {seconds:g} s")
+    timer = stream._adapter_call_later(seconds, partial(stream._terminate_stream, error))
+    try:
+        yield
+    finally:
+        stream._adapter_remove_timeout(timer)
+
+
+def disconnect(connection: Any) -> bool:
+    """Close a connection, and return whether the server has confirmed that; after 3 s it is given up."""
+    try:
+        with answers_within(connection, CLOSE_S):
+            connection.close()
+    except AWAY:
+        return False
+    return True
+
+
 @dataclass(slots=True)
 class _Line:
     connection: Any
@@ -85,10 +116,11 @@ class Publishers:
 
     Args:
         parameters: Of :func:`parameters_of`.
+        answer_s: Longest time of the answers of a call.
     """
 
-    def __init__(self, parameters: Any) -> None:
-        self._parameters = parameters
+    def __init__(self, parameters: Any, *, answer_s: float = ANSWER_S) -> None:
+        self._parameters, self.answer_s = parameters, answer_s
         self._idle: deque[_Line] = deque()
         self._pid = os.getpid()
         self._lock = threading.Lock()
@@ -100,7 +132,7 @@ class Publishers:
             declare: Called with the channel when the queue does not exist.
 
         Raises:
-            BrokerUnavailable: the server did not answer within 2 s; the message may be there.
+            BrokerUnavailable: the server was away for 2 s, or did not answer for 5 s; the message may be there.
             BrokerRefused: the server refused the message, or has a queue of that name with other arguments.
         """
         give_up_s = time.monotonic() + PUBLISH_S
@@ -121,22 +153,26 @@ class Publishers:
                 time.sleep(0.05)
 
     @contextmanager
-    def channel(self) -> Iterator[Any]:
+    def channel(self, *, within_s: float = 0.0) -> Iterator[Any]:
         """Lend a channel. After any error it is not used again: an answer may still be on its way.
+
+        Args:
+            within_s: Longest time of all answers together; ``answer_s`` by default.
 
         Raises:
             BrokerRefused: the server has a queue of that name with other arguments.
         """
         line = self._take()
         try:
-            yield line.channel
+            with answers_within(line.connection, within_s or self.answer_s):
+                yield line.channel
         except ChannelClosedByBroker as error:
-            _close(line)
+            disconnect(line.connection)
             if error.reply_code == PRECONDITION_FAILED:
                 raise BrokerRefused("a declaration", f"{error.reply_code} {error.reply_text}") from error
             raise
         except BaseException:
-            _close(line)
+            disconnect(line.connection)
             raise
         line.used_s = time.monotonic()
         with self._lock:
@@ -147,8 +183,7 @@ class Publishers:
         with self._lock:
             idle, self._idle = self._idle, deque()
         if self._pid == os.getpid():
-            for line in idle:
-                _close(line)
+            _disconnect_all(idle)
 
     def _take(self) -> _Line:
         old: list[_Line] = []
@@ -161,21 +196,22 @@ class Publishers:
             if found is not None and found.used_s < time.monotonic() - IDLE_S:
                 old.append(found)
                 found = None
-        for line in old:
-            _close(line)
+        _disconnect_all(old)
         if found is not None:
             return found
         connection = pika.BlockingConnection(self._parameters)
         try:
-            channel = connection.channel()
-            channel.confirm_delivery()
+            with answers_within(connection, self.answer_s):
+                channel = connection.channel()
+                channel.confirm_delivery()
         except BaseException:
-            with suppress(*AWAY):
-                connection.close()
+            disconnect(connection)
             raise
         return _Line(connection, channel, time.monotonic())
 
 
-def _close(line: _Line) -> None:
-    with suppress(*AWAY):
-        line.connection.close()
+def _disconnect_all(lines: Iterable[_Line]) -> None:
+    """Close connections; after one whose server does not answer, leave the others to the garbage collection."""
+    for line in lines:
+        if line.connection.is_open and not disconnect(line.connection):
+            return

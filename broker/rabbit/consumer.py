@@ -5,42 +5,34 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from dramatiq.broker import Consumer as DramatiqConsumer
 from dramatiq.broker import MessageProxy
 from dramatiq.common import q_name
-from dramatiq.message import Message
 from dramatiq.middleware import MiddlewareError
 
 from broker.errors import BrokerError, BrokerRefused, BrokerUnavailable
 from broker.queue import codec
 from broker.queue.operations import QueueOperations
 from broker.queue.results import Lease
-from broker.rabbit.connections import AWAY, connect, unavailable
+from broker.rabbit.connections import AWAY, connect, disconnect, unavailable
 from broker.rabbit.consuming import ConsumingRabbitBroker
-from broker.rabbit.held import Publication, RabbitMessage, read
+from broker.rabbit.held import RabbitMessage, read
 from broker.rabbit.outgoing import Outgoing
-from broker.stores.quarantine import Quarantine
+from broker.rabbit.publication import Publication
+from broker.rabbit.unreadable import UnreadableDeliveries
 from broker.worker.cancellations import POLL_CANCELLATIONS_S
 
+# Time to send the last acknowledgements of a worker that ends.
+SETTLE_S: Final = 2.0
 # A message that was delivered before starts this much later: the supervisor of its last worker notes how that ended.
 REDELIVERED_S: Final = 0.25
 CHECK_OLD_S: Final = 1.0
 
 logger = logging.getLogger("switchyard.broker")
-
-
-class _Unreadable(NamedTuple):
-    """A delivery that is no message."""
-
-    tag: int
-    id: str
-    body: bytes
-    error: Exception
-    message: Message[Any] | None
 
 
 class RabbitConsumer(DramatiqConsumer):
@@ -65,15 +57,16 @@ class RabbitConsumer(DramatiqConsumer):
         self.closed = False
         self._ready: deque[RabbitMessage] = deque()
         self._later: deque[tuple[float, RabbitMessage]] = deque()
-        self._unreadable: deque[_Unreadable] = deque()
         self._woken = self._away = False
         self._check_old_s = 0.0
         self._connection = connect(broker.parameters)
         try:
             self._channel = self._connection.channel()
-            self.outgoing = Outgoing(self._channel, broker.barrier)
+            names = list(broker.server_queues.of(lane))
+            self.outgoing = Outgoing(self._channel, broker.barrier, window=prefetch * len(names))
+            self._unreadable = UnreadableDeliveries(broker, family, lane, self.outgoing)
             self._channel.basic_qos(prefetch_count=prefetch)
-            for name in broker.server_queues.of(lane):
+            for name in names:
                 broker.server_queues.declare(self._channel, lane, name)
                 self._channel.basic_consume(name, self._receive)
         except AWAY as error:
@@ -142,7 +135,7 @@ class RabbitConsumer(DramatiqConsumer):
         if not lost:
             source._wake()
         elif not _is_unstarted(message):
-            self._broker.redeliveries.note_end_or_log(message.message_id, message.lease.token)
+            self._broker.redeliveries.note_ends_or_log([Publication(message.message_id, message.lease.token)])
 
     def nack(self, message: MessageProxy) -> None:
         """Have the server reject a message that no middleware moved: it goes to the queue of rejected ones."""
@@ -191,28 +184,15 @@ class RabbitConsumer(DramatiqConsumer):
             if not message.options.keys() <= codec.VALIDATED:
                 self._broker.emit_before("receive_message", message)
         except (codec.UnreadableMessage, MiddlewareError) as error:
-            id_ = codec.usable_id((properties.message_id or "").encode()) or f"unreadable-{time.time_ns()}"
-            self._unreadable.append(_Unreadable(tag, id_, body, error, message))
+            self._unreadable.add(tag, properties.message_id or "", body, error, message)
             return
         self.outgoing.unacked[tag] = Publication(message.message_id, number)
         lease = Lease(self.owner, message.message_id.encode(), number)
         held = RabbitMessage(message, lease, self._family, source=self, tag=tag, body=body)
-        if method.redelivered and not self._holds_delayed:
+        if method.redelivered:
             self._later.append((time.monotonic() + REDELIVERED_S, held))
         else:
             self._ready.append(held)
-
-    def _set_aside(self) -> None:
-        """Put what is no message into the quarantine; until that is possible it stays unacknowledged."""
-        while self._unreadable:
-            tag, id_, body, error, message = self._unreadable[0]
-            entry = Quarantine.entry(q_name(self._lane), body, str(error), message_id=id_)
-            self._broker.unreadable.add(self._family.keys.queue, id_, entry, body)
-            self._unreadable.popleft()
-            logger.error("unreadable message of %d bytes in %s set aside: %s", len(body), self._lane, error)
-            if message is not None:
-                self._broker.emit_after("quarantine_message", message, error)
-            self.outgoing.drop(tag)
 
     def _hand_out(self) -> RabbitMessage | None:
         """Return the next ready message, unless one of its id runs here."""
@@ -228,7 +208,7 @@ class RabbitConsumer(DramatiqConsumer):
 
     def _admit(self) -> None:
         """Make messages ready that were delivered before: without those that have ended, with their crashes."""
-        self._set_aside()
+        self._unreadable.set_aside()
         due: list[RabbitMessage] = []
         while self._later and self._later[0][0] <= time.monotonic():
             due.append(self._later.popleft()[1])
@@ -285,21 +265,26 @@ class RabbitConsumer(DramatiqConsumer):
             if self.closed:
                 return
             self.closed = True
-            ended = self.outgoing.ended()
         self._ready.clear()
         self._later.clear()
-        self._disconnect()
-        self._broker.lost(self.owner, ended)
+        processed = self._disconnect()
+        self._broker.lost(self.owner, self.outgoing.ended(processed=processed))
 
-    def _disconnect(self) -> None:
-        with suppress(*AWAY):
-            self._connection.close()
+    def _disconnect(self) -> bool:
+        return disconnect(self._connection)
 
 
 def _is_unstarted(message: RabbitMessage) -> bool:
     """Whether a message was skipped because its lease was in doubt; it must run elsewhere."""
     outcome = message.outcome
     return outcome is not None and outcome.kind == "deferred" and outcome.reason in ("lease", "quiet")
+
+
+def settle(consumers: Sequence[RabbitConsumer]) -> None:
+    """Wait until the threads of consumers have sent their last acknowledgements."""
+    give_up_s = time.monotonic() + SETTLE_S
+    while not all(consumer.settled for consumer in consumers) and time.monotonic() < give_up_s:
+        time.sleep(0.01)
 
 
 def _nothing() -> None:

@@ -6,7 +6,8 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from broker.rabbit.held import Publication, RabbitMessage
+from broker.rabbit.held import RabbitMessage
+from broker.rabbit.publication import Publication
 from broker.rabbit.queues import RabbitQueues
 from broker.rabbit.redeliveries import Redeliveries
 from broker.stores.quarantine import Quarantine
@@ -41,7 +42,7 @@ class ConsumingRabbitBroker(Protocol):
         """Take a message out of those in flight."""
 
     def lost(self, owner: str, ended: Sequence[Publication]) -> None:
-        """Report that a consumer lost its connection, and the messages that had ended and are not acknowledged."""
+        """Report that a consumer lost its connection, and the messages that had ended and may be unacknowledged."""
 
     def emit_before(self, signal: str, *args: Any) -> None:
         """Call the hooks of a signal."""

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Final
 
 from broker.rabbit.connections import AWAY, Publishers, unavailable
 from broker.rabbit.long_delays import LongDelays
 from broker.rabbit.queues import RabbitQueues
 from broker.shapes import LaneStats
+
+# A purge declares the queues of a lane first, which takes a while each.
+PURGE_S: Final = 30.0
 
 
 class QueueFigures:
@@ -48,7 +52,7 @@ class QueueFigures:
     def empty(self, lane: str) -> None:
         """Drop every message of a lane that no worker holds, what the server rejected included."""
         try:
-            with self._publishers.channel() as channel:
+            with self._publishers.channel(within_s=PURGE_S) as channel:
                 for name in self._queues.every(lane):
                     self._queues.declare(channel, lane, name)
                     channel.queue_purge(name)

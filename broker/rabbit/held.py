@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import pika
 from dramatiq.errors import DecodeError
@@ -14,17 +14,10 @@ from broker.held_message import HeldMessage
 from broker.queue import codec, json_body
 from broker.queue.operations import QueueOperations
 from broker.queue.results import Lease
+from broker.rabbit.publication import NO_NUMBER
 
 CONTENT_TYPE: Final = "application/vnd.switchyard+json"
-NO_NUMBER: Final = b"0"
 PERSISTENT: Final = 2
-
-
-class Publication(NamedTuple):
-    """A delivered message's id, and the number of its publication; empty for what is no message."""
-
-    id: str = ""
-    number: bytes = NO_NUMBER
 
 
 class RabbitMessage(HeldMessage):

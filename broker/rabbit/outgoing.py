@@ -6,7 +6,7 @@ import threading
 from collections import deque
 from typing import Any, Final, NamedTuple
 
-from broker.rabbit.held import Publication
+from broker.rabbit.publication import Publication
 from broker.worker.ack_barrier import AckBarrier
 
 # Messages from which acknowledgements wait for the background's flush of the records.
@@ -25,10 +25,13 @@ class Outgoing:
 
     Args:
         barrier: Flushed before messages are acknowledged.
+        window: Unacknowledged messages after which the server delivers no more. It has processed all acknowledgements
+            but the last so many.
     """
 
-    def __init__(self, channel: Any, barrier: AckBarrier | None) -> None:
+    def __init__(self, channel: Any, barrier: AckBarrier | None, *, window: int) -> None:
         self.unacked: dict[int, Publication] = {}
+        self._acknowledged: deque[Publication] = deque(maxlen=window)
         self._channel, self._barrier = channel, barrier
         self._acks: deque[_Ack] = deque()
         self._returns: deque[int] = deque()
@@ -56,9 +59,15 @@ class Outgoing:
         """Note a message for the queue of rejected ones."""
         self._rejected.append(tag)
 
-    def ended(self) -> list[Publication]:
-        """Return the messages that have ended and are not acknowledged."""
-        return [self.unacked[ack.tag] for ack in list(self._acks) if ack.tag in self.unacked]
+    def ended(self, *, processed: bool) -> list[Publication]:
+        """Return the messages that have ended and may be unacknowledged.
+
+        Args:
+            processed: The server has processed all that was sent.
+        """
+        sent = () if processed else self._acknowledged
+        waiting = [self.unacked[ack.tag] for ack in list(self._acks) if ack.tag in self.unacked]
+        return [publication for publication in (*sent, *waiting) if publication.id]
 
     def send(self) -> None:
         """Send what was noted.
@@ -98,4 +107,5 @@ class Outgoing:
         for tag in done:
             if tag > oldest and tag in self.unacked:
                 self._channel.basic_ack(tag)
-            self.unacked.pop(tag, None)
+            if (acknowledged := self.unacked.pop(tag, None)) is not None:
+                self._acknowledged.append(acknowledged)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from broker.errors import BrokerError
 from broker.keys.keys import Keys
+from broker.rabbit.publication import NO_NUMBER, Publication
 from broker.redis.calls import RedisCalls
 
 logger = logging.getLogger("switchyard.broker")
 
 KEPT_S: Final = 72 * 3_600
+NAMED: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,17 +50,27 @@ class Redeliveries:
             [("HINCRBY", key, "crashes", int(counts)), ("HSET", key, "cause", cause), ("EXPIRE", key, KEPT_S)]
         )
 
-    def note_end(self, message_id: str, number: bytes) -> None:
-        """Note that a publication was worked off, and not acknowledged."""
-        key = self._keys.redelivered(message_id)
-        self._calls.pipeline([("HSET", key, b"ended:" + number, 1), ("EXPIRE", key, KEPT_S)])
+    def note_ends(self, ended: Iterable[Publication]) -> None:
+        """Note publications that were worked off, and are perhaps not acknowledged.
 
-    def note_end_or_log(self, message_id: str, number: bytes) -> None:
-        """Note it; where the server does not answer, the message may run again."""
+        Those without a number are left out: another one of the same id may follow.
+        """
+        commands: list[Sequence[Any]] = []
+        for message_id, number in ended:
+            if number == NO_NUMBER:
+                continue
+            key = self._keys.redelivered(message_id)
+            commands += [("HSET", key, b"ended:" + number, 1), ("EXPIRE", key, KEPT_S)]
+        if commands:
+            self._calls.pipeline(commands)
+
+    def note_ends_or_log(self, ended: Sequence[Publication]) -> None:
+        """Note them; where the server does not answer, the messages may run again."""
         try:
-            self.note_end(message_id, number)
+            self.note_ends(ended)
         except BrokerError as error:
-            logger.warning("job %s has ended and may run again, its end was not noted: %s", message_id, error)
+            ids = ", ".join(message_id for message_id, _ in ended[:NAMED])
+            logger.warning("%d jobs have ended and may run again, it was not noted: %s: %s", len(ended), error, ids)
 
     def read(self, message_ids: Sequence[str]) -> list[RedeliveryRecord]:
         """Return the notes of messages, and forget the causes: each counts for one delivery."""

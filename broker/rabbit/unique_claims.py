@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
+
+from dramatiq.message import Message
 
 from broker.clock import now_ms
 from broker.keys.keys import Keys
@@ -11,6 +13,8 @@ from broker.stores.job_records import ENDED, LIVE_TTL_MS, JobRecords
 
 # A job without a record counts as unfinished for so long after it was sent: its record may be on its way.
 UNRECORDED_MS: Final = 10_000
+# Options of a message that is not sent for the first time.
+MOVED: Final = frozenset({"attempts", "generation", "deferred_by", "parked_ms"})
 
 
 class UniqueClaims:
@@ -21,6 +25,16 @@ class UniqueClaims:
 
     def __init__(self, calls: RedisCalls, keys: Keys, records: JobRecords) -> None:
         self._calls, self._keys, self._records = calls, keys, records
+
+    def holder_of(self, message: Message[Any], lane: str) -> str:
+        """Claim the unique key of a new message, and return the id of the message that holds it.
+
+        It is the message itself where nothing else holds the key, where it has none, and where it was sent before.
+        """
+        key = message.options.get("unique_key")
+        if key is None or message.options.keys() & MOVED:
+            return message.message_id
+        return self.claim(lane, str(key), message.message_id)
 
     def claim(self, queue: str, unique_key: str, message_id: str) -> str:
         """Claim a key, and return the id of the message that holds it: the given one, or that of an unfinished job.

@@ -287,6 +287,17 @@ def _connection_methods() -> None:
     assert "timeout" in parameters["can_read"]
 
 
+@canary("`BlockingConnection._impl`, `._impl._adapter_call_later`, `._adapter_remove_timeout`, `._terminate_stream`")
+def _pika_timers() -> None:
+    from pika import BlockingConnection
+    from pika.connection import Connection
+
+    assert "self._impl = " in inspect.getsource(BlockingConnection.__init__)
+    assert list(inspect.signature(Connection._adapter_call_later).parameters) == ["self", "delay", "callback"]
+    assert list(inspect.signature(Connection._adapter_remove_timeout).parameters) == ["self", "timeout_id"]
+    assert list(inspect.signature(Connection._terminate_stream).parameters) == ["self", "error"]
+
+
 @canary("`Histogram._sum`, `Histogram._buckets`")
 def _histogram() -> None:
     from prometheus_client import CollectorRegistry, Histogram

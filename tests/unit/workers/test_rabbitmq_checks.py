@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+from django.core.management import call_command
+from django.core.management.base import SystemCheckError
+
 from apps.platform.conf import switchyard_settings
+from apps.platform.workers.checks import TAG
 from apps.platform.workers.checks.rabbit import limits_over_the_consumer_timeout
 from tests.factories.yards import small_yard
 
@@ -19,3 +24,11 @@ def test_a_hard_limit_over_half_of_the_consumer_timeout_is_refused() -> None:
     assert "60 s is over 59.5 s" in found.msg
     assert limits_over_the_consumer_timeout(replace(own, rabbitmq_consumer_timeout_s=120)) == []
     assert limits_over_the_consumer_timeout(replace(own, rabbitmq_consumer_timeout_s=10, rabbitmq_url="")) == []
+
+
+def test_manage_py_check_refuses_such_a_yard(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = replace(switchyard_settings(), rabbitmq_url="amqp://127.0.0.1/", rabbitmq_consumer_timeout_s=10)
+    monkeypatch.setattr("apps.platform.workers.checks.switchyard_settings", lambda: own)
+
+    with pytest.raises(SystemCheckError, match=r"\(switchyard\.E026\) its hard limit of .* is over 5 s"):
+        call_command("check", "--tag", TAG)

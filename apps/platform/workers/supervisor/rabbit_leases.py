@@ -14,6 +14,7 @@ from apps.platform.workers.shared.child_table import ChildRow
 from apps.platform.workers.supervisor.leases import ChildLeases, Leftovers
 from broker.errors import BrokerError
 from broker.keys.keys import Keys
+from broker.rabbit.publication import Publication
 from broker.rabbit.redeliveries import Redeliveries
 
 # How often the isolated lanes are counted on the server.
@@ -51,8 +52,8 @@ class RabbitLeases(ChildLeases):
     def settle(self, leftovers: Leftovers, suspects: Sequence[Running] = (), cause: str = "") -> None:
         """Note which messages a child had finished, and which crashed it, for the worker that gets them next."""
         counts = not cause.startswith("limit")
-        for done in leftovers.finished:
-            self._notes.append(partial(self._redeliveries.note_end, _text(done.id), b"%d" % done.token))
+        ended = [Publication(_text(done.id), b"%d" % done.token) for done in leftovers.finished]
+        self._notes.append(partial(self._redeliveries.note_ends, ended))
         for ran in suspects:
             self._notes.append(partial(self._redeliveries.note_crash, _text(ran.id), cause, counts=counts))
         self._write_notes()

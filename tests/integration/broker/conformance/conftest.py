@@ -35,11 +35,20 @@ def secure_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     server.close()
 
 
-@pytest.fixture(params=[*sorted(SUBJECTS), "rabbitmq", "sentinel", "tls"])
+@pytest.fixture(
+    params=[
+        *sorted(SUBJECTS),
+        "rabbitmq",
+        pytest.param("rabbitmq-classic", marks=pytest.mark.long),
+        "sentinel",
+        "tls",
+    ]
+)
 def subject(request: pytest.FixtureRequest, valkey: redis.Redis) -> Iterator[Subject]:
     """A transport under test, with nothing in it."""
-    if request.param == "rabbitmq":
-        subject = rabbit_subject(valkey, request.getfixturevalue("rabbitmq_server").url)
+    if request.param.startswith("rabbitmq"):
+        kind = "classic" if request.param.endswith("classic") else "quorum"
+        subject = rabbit_subject(valkey, request.getfixturevalue("rabbitmq_server").url, kind)
     elif request.param in REACHED_BY:
         valkey = connect(request.getfixturevalue(REACHED_BY[request.param]))
         subject = SUBJECTS["atomic"](valkey, "atomic")
@@ -51,8 +60,8 @@ def subject(request: pytest.FixtureRequest, valkey: redis.Redis) -> Iterator[Sub
     subject.close()
 
 
-def rabbit_subject(client: redis.Redis, url: str) -> Subject:
+def rabbit_subject(client: redis.Redis, url: str, kind: str) -> Subject:
     """Return the transport on RabbitMQ; its module needs pika, which the others do without."""
     from tests.integration.broker.conformance.rabbit import Rabbit
 
-    return Rabbit(client, url)
+    return Rabbit(client, url, kind)

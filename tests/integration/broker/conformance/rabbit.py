@@ -21,15 +21,13 @@ from broker.topology import Yard
 from tests.integration.broker.conformance.subjects import PROMISES, YARD, Meanwhile, Subject
 from tests.waiting import wait_for
 
-PREFIX = "conformance"
-
 
 class Rabbit(Subject):
     """One set of queues for all tests, emptied: quorum queues take a while to declare."""
 
-    def __init__(self, client: redis.Redis, url: str) -> None:
-        self.client, self.promises, self.url = client, PROMISES["rabbitmq"], url
-        self.keys = Keys(PREFIX)
+    def __init__(self, client: redis.Redis, url: str, kind: Any) -> None:
+        self.client, self.promises, self.url, self.kind = client, PROMISES["rabbitmq"], url, kind
+        self.keys = Keys(f"conformance-{kind}")  # the type of a queue cannot be changed
         calls = RedisCalls(client)
         self.dead_lists, self.quarantine = DeadLists(calls, self.keys), Quarantine(calls, self.keys)
         self.records = JobRecords(calls, self.keys, [queue.name for queue in YARD.queues], finds_waiting=False)
@@ -41,7 +39,7 @@ class Rabbit(Subject):
             self.broker.flush(lane)
 
     def build(self) -> tuple[RabbitBroker, Transport]:
-        broker = RabbitBroker(self.url, RedisCalls(self.client), self.keys)
+        broker = RabbitBroker(self.url, RedisCalls(self.client), self.keys, queue_type=self.kind)
         for entry in self._middleware():
             broker.add_middleware(entry)
         for lane in YARD.lanes:
@@ -72,7 +70,7 @@ class Rabbit(Subject):
         with pika.BlockingConnection(pika.URLParameters(self.url)) as connection:
             channel, found = connection.channel(), []
             while True:
-                method, properties, body = channel.basic_get(f"{PREFIX}.work.DQ")
+                method, properties, body = channel.basic_get(f"{self.keys.prefix}.work.DQ")
                 if method is None:
                     break
                 found.append(read(properties, body, "work.DQ")[0])
@@ -81,8 +79,8 @@ class Rabbit(Subject):
     def spoil(self, raw: bytes) -> None:
         before = self.quarantine.count("work")
         with self.broker.publishers.channel() as channel:
-            self.broker.server_queues.declare(channel, "work", f"{PREFIX}.work")
-            channel.basic_publish("", f"{PREFIX}.work", raw, pika.BasicProperties(delivery_mode=2))
+            self.broker.server_queues.declare(channel, "work", f"{self.keys.prefix}.work")
+            channel.basic_publish("", f"{self.keys.prefix}.work", raw, pika.BasicProperties(delivery_mode=2))
         consumer = self.broker.consume("work", timeout=10)
         wait_for(lambda: next(consumer) is None and self.quarantine.count("work") > before)
         consumer.close()

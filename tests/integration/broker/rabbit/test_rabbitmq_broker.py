@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import dramatiq
 import pytest
 
 from broker.errors import BrokerUnavailable
+from tests.chaos.fault_proxy import FaultProxy
 from tests.waiting import wait_for
 
 Build = Callable[..., Any]
@@ -146,3 +147,60 @@ def test_a_failing_job_takes_its_retries_and_ends_in_its_dead_list(rabbit_yard: 
     letter = broker.switchyard.transport.find_dead_letter("work", id_)
     assert letter is not None and letter.attempts == 2
     assert broker.switchyard.transport.stats("work").quarantined == 0, "the server keeps no second copy"
+
+
+@pytest.fixture
+def proxy(rabbitmq_server: Any) -> Iterator[FaultProxy]:
+    """A network between a broker and the server."""
+    with FaultProxy(rabbitmq_server.port) as proxy:
+        yield proxy
+
+
+def through(proxy: FaultProxy, query: str = "") -> str:
+    """Return the server's address behind a proxy."""
+    return f"amqp://guest:guest@127.0.0.1:{proxy.port}/{query}"
+
+
+def test_an_acknowledgement_that_the_network_swallows_does_not_run_a_job_again(
+    rabbit_yard: Build, run_worker: Any, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dramatiq.worker.CONSUMER_RESTART_DELAY_SECS", 0.1)
+    broker, ran, go_on = rabbit_yard(url=through(proxy)), [], threading.Event()
+
+    @dramatiq.actor(broker=broker, queue_name="work")
+    def job(number: int) -> None:
+        ran.append(number)
+        go_on.wait(20)
+
+    with run_worker(broker=broker, threads=2):
+        ids = [job.send(number).message_id for number in (1, 2)]
+        wait_for(lambda: len(ran) == 2)
+        held = [broker.in_flight[id_] for id_ in ids]
+        proxy.blackhole()
+        go_on.set()
+        wait_for(lambda: not any(message.source.outgoing.unacked for message in held))
+        proxy.pass_()
+        wait_for(lambda: all(message.source.closed for message in held), 15)
+        last = job.send(3).message_id
+        wait_for(lambda: broker.switchyard.records.read(last).state == "succeeded", 15)
+        wait_for(lambda: not any(consumer.outgoing.unacked for consumer in broker._consumers))
+
+    assert sorted(ran) == [1, 2, 3]
+    assert broker.lane_stats("work").waiting == 0
+
+
+def test_a_send_to_a_server_that_does_not_answer_ends(rabbit_yard: Build, proxy: FaultProxy) -> None:
+    broker = rabbit_yard(url=through(proxy, "?stack_timeout=0.5&socket_timeout=0.5"))
+    broker.publishers.answer_s = 0.3
+    message = dramatiq.Message("work", "job", (), {}, {})
+    broker.enqueue(message)
+
+    proxy.stall()
+    began_s = time.monotonic()
+    with pytest.raises(BrokerUnavailable) as refused:
+        broker.enqueue(message)
+    took_s = time.monotonic() - began_s
+    proxy.pass_()
+
+    assert refused.value.outcome == "unknown"
+    assert took_s < 5
