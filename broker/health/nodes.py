@@ -5,11 +5,33 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import Final
 
 from broker.errors import BrokerUnavailable
 from broker.health.server import ServerFacts, ServerFinding, judge, read_facts
 from broker.keys.keys import Keys
 from broker.redis.calls import RedisCalls
+
+# For a node that hangs. One that refuses connections is known as soon as the access gives up.
+LOOK_S: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class AwayPart:
+    """Part of a cluster that does not answer; empty where everything answers, and on a single server.
+
+    Args:
+        nodes: Addresses of its masters.
+        queues: Queues that they hold.
+        keys: Further keys that were asked for and lie there.
+    """
+
+    nodes: tuple[str, ...] = ()
+    queues: tuple[str, ...] = ()
+    keys: frozenset[str] = frozenset()
+
+
+NOTHING_AWAY: Final = AwayPart()
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +49,44 @@ class NodeState:
     findings: tuple[ServerFinding, ...]
 
 
-def read_nodes(calls: RedisCalls, *, production: bool) -> list[NodeState]:
+def away_part(calls: RedisCalls, keys: Keys, queues: Iterable[str], *, also: Iterable[str] = ()) -> AwayPart:
+    """Return the part of a cluster that does not answer, in one round trip to all nodes, or after ``LOOK_S``.
+
+    Args:
+        also: Keys beside those of the queues.
+
+    Raises:
+        BrokerUnavailable: no node answers.
+    """
+    if not calls.spread:
+        return NOTHING_AWAY
+    names = {keys.queue(queue).bodies: queue for queue in queues}
+    watched = [*names, *also]
+    answers = calls.pipeline([("EXISTS", key) for key in watched], raise_errors=False, budget_s=LOOK_S)
+    silent = [key for key, answer in zip(watched, answers, strict=True) if isinstance(answer, BrokerUnavailable)]
+    if not silent:
+        return NOTHING_AWAY
+    return AwayPart(
+        tuple(sorted({calls.node_of(key) for key in silent})),
+        tuple(names[key] for key in silent if key in names),
+        frozenset(key for key in silent if key not in names),
+    )
+
+
+def read_nodes(
+    calls: RedisCalls,
+    *,
+    production: bool,
+    keys: Keys | None = None,
+    queues: Iterable[str] = (),
+    away: AwayPart = NOTHING_AWAY,
+) -> list[NodeState]:
     """Read the facts of every server, and what is wrong with it.
 
     Args:
         production: See :func:`broker.health.server.judge`.
+        keys, queues: The finding about a node that does not answer names those of the queues that it holds.
+        away: Nodes that are known not to answer; they are not asked.
 
     Raises:
         BrokerUnavailable: no server answers.
@@ -41,25 +96,41 @@ def read_nodes(calls: RedisCalls, *, production: bool) -> list[NodeState]:
         facts = read_facts(calls)
         return [NodeState("", facts, tuple(judge(facts, production=production)))]
     budget_s = calls.budget_s / len(nodes)  # one after the other, and each may hang
-    found = [_read(address, node, production, budget_s) for address, node in nodes.items()]
+    found = []
+    for address, node in nodes.items():
+        state = None if address in away.nodes else _read(address, node, production, budget_s)
+        found.append(state or NodeState(address, None, ()))
     if all(state.facts is None for state in found):
         raise BrokerUnavailable("INFO", "no node of the cluster answers", outcome="refused")
-    return found
+    if all(state.facts is not None for state in found) or keys is None:
+        held: dict[str, list[str]] = {}
+    else:
+        held = places_of(calls, keys, queues)
+    return [
+        state if state.facts is not None else replace(state, findings=(_node_away(held.get(state.address, ())),))
+        for state in found
+    ]
 
 
-def _read(address: str, node: RedisCalls, production: bool, budget_s: float) -> NodeState:
+def _read(address: str, node: RedisCalls, production: bool, budget_s: float) -> NodeState | None:
     try:
         facts = read_facts(node, budget_s=budget_s)
-    except BrokerUnavailable as error:
-        missing = ServerFinding(
-            "node_away",
-            "error",
-            f"it does not answer ({error.kind}); the queues that it holds wait",
-            "Start it, or let a replica of it take over; the other nodes' queues go on.",
-        )
-        return NodeState(address, None, (missing,))
+    except BrokerUnavailable:
+        return None
     found = [item for item in judge(facts, production=production) if item.code != "cluster"]
     return NodeState(address, facts, tuple(found))
+
+
+def _node_away(queues: Iterable[str]) -> ServerFinding:
+    names = list(queues)
+    verbs = ("starts", "takes") if len(names) == 1 else ("start", "take")
+    stops = f"{', '.join(names)} {verbs[0]} nothing and {verbs[1]} no new jobs" if names else "no queue is on it"
+    return ServerFinding(
+        "node_away",
+        "error",
+        f"it does not answer; {stops}",
+        "Start it, or let a replica of it take over; the other nodes' queues go on.",
+    )
 
 
 def by_code(states: Iterable[NodeState]) -> list[ServerFinding]:

@@ -64,7 +64,7 @@ class Watch:
     ) -> None:
         self.health = Health()
         self.generation = keyspace_of(calls, keys, queues)
-        self._calls, self._keys = calls, keys
+        self._calls, self._keys, self._queues = calls, keys, tuple(queues)
         self._families = [keys.queue(queue) for queue in queues]
         self._production = production
         self._every_s = every_s
@@ -110,7 +110,7 @@ class Watch:
         self._calls.close()
 
     def _ask(self) -> list[ServerFinding]:
-        nodes = read_nodes(self._calls, production=self._production)
+        nodes = read_nodes(self._calls, production=self._production, keys=self._keys, queues=self._queues)
         markers = self.generation.commands()
         answers = self._calls.pipeline([*markers, *type_commands(self._families)], raise_errors=False)
         marked, types = answers[: len(markers)], answers[len(markers) :]

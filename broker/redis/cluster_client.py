@@ -73,9 +73,10 @@ class ClusterClient(Client):
         return self.open_node(address)
 
     def execute_command(self, *args: Any, **options: Any) -> Any:
-        """Send a command to the node of its key, and follow where the node sends it."""
+        """Send a command to the node of its key, or to one that answers, and follow where the node sends it."""
         for left in reversed(range(TRIES)):
-            address = self.slots.master_of(key_of(args))
+            key = key_of(args)
+            address = self.slots.master_of(key)
             with self.node(address) as node:
                 try:
                     return node.execute_command(*args, **options)
@@ -83,9 +84,10 @@ class ClusterClient(Client):
                     self.slots.redirected(error, address)
                     if not left:
                         raise
-                except redis.ConnectionError:
+                except (redis.ConnectionError, redis.TimeoutError):
                     self.slots.doubt(address)
-                    raise
+                    if key is not None or not left:
+                        raise
         raise AssertionError("the last try returns or raises")
 
     def pipeline(self, transaction: Any = True, shard_hint: Any = None) -> Any:

@@ -75,16 +75,20 @@ class HashSlots:
         self._connection = connection
         self._owners: list[Address | None] = []
         self._nodes: tuple[Address, ...] = ()
+        self._doubted: Address | None = None
         self._read_s = 0.0
 
     def master_of(self, key: str | bytes | None) -> Address:
-        """Return the address of the node that holds a key; of any master without one.
+        """Return the address of the node that holds a key; of any master without one, not of the last that failed.
 
         Raises:
             redis.ConnectionError: no node answers, or none holds the slot.
         """
         owners = self._owners or self.read()
-        slot = slot_of(key) if key is not None else next((at for at, one in enumerate(owners) if one is not None), 0)
+        if key is None:
+            masters = self.masters()
+            return next((one for one in masters if one != self._doubted), masters[0])
+        slot = slot_of(key)
         address = owners[slot]
         if address is None:
             raise SlotWithoutMaster(slot)
@@ -109,6 +113,7 @@ class HashSlots:
 
     def doubt(self, address: Address | None) -> None:
         """Read the map anew after a failure of a node; keep the known one where no other node answers."""
+        self._doubted = address or self._doubted
         if time.monotonic() - self._read_s < APART_S:
             return
         try:

@@ -7,7 +7,7 @@ from typing import Any
 
 from redis.exceptions import NoScriptError
 
-from broker.errors import BrokerError
+from broker.errors import BrokerError, BrokerUnavailable
 from broker.redis.calls import RedisCalls, Word
 from broker.redis.scripts import Script
 
@@ -15,12 +15,18 @@ Call = tuple[Sequence[str], Sequence[Word]]
 
 
 def call_together(
-    calls: RedisCalls, operation: Script, batches: Sequence[Call], *, commands: Sequence[Sequence[Word]] = ()
+    calls: RedisCalls,
+    operation: Script,
+    batches: Sequence[Call],
+    *,
+    commands: Sequence[Sequence[Word]] = (),
+    partly: bool = False,
 ) -> list[Any]:
     """Run an operation that may be repeated once for each set of keys and arguments, and return the answers in order.
 
     Args:
         commands: Plain commands that travel along; their answers follow. Their errors are returned, not raised.
+        partly: Return the ``BrokerUnavailable`` of a node that does not answer in place of its answers as well.
 
     Raises:
         As :meth:`broker.redis.calls.RedisCalls.call`, for the first call that failed. The others were run.
@@ -32,6 +38,6 @@ def call_together(
         whole = [("EVAL", operation.text, len(keys), *keys, *args) for keys, args in batches]
         answers[: len(batches)] = calls.pipeline(whole, raise_errors=False)
     for answer in answers[: len(batches)]:
-        if isinstance(answer, BrokerError):
+        if isinstance(answer, BrokerError) and not (partly and isinstance(answer, BrokerUnavailable)):
             raise answer
     return answers

@@ -25,7 +25,7 @@ from broker.redis.pipelines import Call, call_together
 from broker.redis.scripts import script
 from broker.stores.job_record import JobRecord, cancelled_job
 from broker.stores.job_steps import DIGITS, ENDED, STEPS, Step, ended_step, sequence
-from broker.stores.known_jobs import FamilyAnswer, record_of
+from broker.stores.known_jobs import FamilyAnswer, old_record, record_of
 from broker.stores.result_stores import ResultStores
 
 logger = logging.getLogger("switchyard.broker")
@@ -178,13 +178,14 @@ class JobRecords:
         """Return a job's record, or ``None`` when the broker does not know it. Unreadable fields are left out."""
         return self._find([job_id], raise_errors=True)[0]
 
-    def read_many(self, job_ids: Sequence[str], *, queue: str = "") -> list[JobRecord | None]:
-        """Return the records of jobs, of one queue or of any; a call of 100 takes the server about 2 ms."""
-        return self._find_all(job_ids, raise_errors=True, queues=(queue,) if queue else ())
+    def read_many(self, job_ids: Sequence[str], *, queues: Sequence[str] = ()) -> list[JobRecord | None]:
+        """Return the records of jobs, of some queues or of any; a call of 100 takes the server about 2 ms."""
+        return self._find_all(job_ids, raise_errors=True, queues=queues)
 
-    def states(self, job_ids: Sequence[str]) -> list[str | None]:
+    def states(self, job_ids: Sequence[str], *, queues: Sequence[str] = ()) -> list[str | None]:
         """Return the state of each job, 100 in a round trip; ``None`` for one that is unknown or unreadable."""
-        return [None if found is None else found.state for found in self._find_all(job_ids, raise_errors=False)]
+        records = self._find_all(job_ids, raise_errors=False, queues=queues)
+        return [None if found is None else found.state for found in records]
 
     def _find_all(
         self, job_ids: Sequence[str], *, raise_errors: bool, queues: Sequence[str] = ()
@@ -199,22 +200,27 @@ class JobRecords:
             return []
         queues = queues or self.queues
         batches = [(self._find_keys(queue), job_ids) for queue in queues]
-        # Hashes that workers of the release before write.
-        old = [("HGETALL", self.keys.job(job_id)) for job_id in job_ids]
-        answers = call_together(self.calls, READ, batches, commands=old)
+        # Hashes that workers of the release before write, which knew no cluster.
+        old = [] if self.spread else [("HGETALL", self.keys.job(job_id)) for job_id in job_ids]
+        answers = call_together(self.calls, READ, batches, commands=old, partly=True)
         found, hashes = answers[: len(batches)], answers[len(batches) :]
+        away = next((answer for answer in answers if isinstance(answer, BrokerUnavailable)), None)
         for answer in hashes:
             if isinstance(answer, BrokerUnavailable) or (raise_errors and isinstance(answer, BrokerError)):
                 raise answer
-        return [
+        known = [(queue, answer) for queue, answer in zip(queues, found, strict=True) if isinstance(answer, list)]
+        records = [
             record_of(
                 job_id,
-                [FamilyAnswer(queue, *answer[at]) for queue, answer in zip(queues, found, strict=True) if answer[at]],
-                _hash_of(hashes[at]),
+                [FamilyAnswer(queue, *answer[at]) for queue, answer in known if answer[at]],
+                old_record(hashes[at]) if hashes else {},
                 finds_waiting=self.finds_waiting,
             )
             for at, job_id in enumerate(job_ids)
         ]
+        if away is not None and None in records:  # what no node knows may be on the one that does not answer
+            raise away
+        return records
 
     def _find_keys(self, queue: str) -> list[str]:
         k = self.keys.queue(queue)
@@ -290,10 +296,3 @@ class JobRecords:
         """
         commands = [("HEXISTS", self.keys.queue(queue).notes, f"asked:{job_id}") for queue in self.queues]
         return any(self.calls.pipeline(commands))
-
-
-def _hash_of(answer: Any) -> dict[str, str]:
-    if not isinstance(answer, list):
-        return {}
-    words = [str(word, "utf-8", "replace") for word in answer]
-    return dict(zip(words[::2], words[1::2], strict=True))

@@ -77,6 +77,14 @@ def record_of(
     return changed(best, cancel_requested=best.cancel_requested or any(one.stop == b"asked" for one in found))
 
 
+def old_record(answer: Any) -> dict[str, str]:
+    """Return the fields of the record that an older release wrote, from the answer to ``HGETALL``."""
+    if not isinstance(answer, list):
+        return {}
+    words = [str(word, "utf-8", "replace") for word in answer]
+    return dict(zip(words[::2], words[1::2], strict=True))
+
+
 def record_of_ended(ended: EndedJob, queue: str) -> JobRecord:
     """Return the record in an ended attempt."""
     return record_with(

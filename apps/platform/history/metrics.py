@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from apps.platform.leadership import HISTORY_WRITER, anyone_leads
+from broker.health.nodes import away_part
 from broker.interface import facilities
 from broker.stores.history_streams import HistoryStreams
 
@@ -19,7 +20,9 @@ def history_metrics() -> list[Metric]:
     """
     own = facilities()
     calls, keys = own.records.calls, own.records.keys
-    streams = HistoryStreams(calls, keys, (queue.name for queue in own.yard.queues))
+    queues = [queue.name for queue in own.yard.queues]
+    away = away_part(calls, keys, queues).queues
+    streams = HistoryStreams(calls, keys, (queue for queue in queues if queue not in away))
     leads = anyone_leads(calls, keys, HISTORY_WRITER)
     up = GaugeMetricFamily("switchyard_history_writer_up", "Whether a history writer leads.", value=int(leads))
     return [up, *_totals(streams.counts()), *_families(streams)]

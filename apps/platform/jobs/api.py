@@ -133,7 +133,12 @@ def list_jobs(request: HttpRequest) -> dict[str, Any]:
         raise Problem(503, "the broker does not answer; try again later", headers={"Retry-After": "1"})
     if page.history_away:
         raise Problem(503, "the database does not answer; try again later", headers={"Retry-After": "1"})
-    return {"jobs": [line.as_json() for line in page.lines], "after": page.after or None, "cut": list(page.cut)}
+    return {
+        "jobs": [line.as_json() for line in page.lines],
+        "after": page.after or None,
+        "cut": list(page.cut),
+        "away": list(page.away),
+    }
 
 
 @router.get("/{job_id}", auth=read_scope, response={200: JobBody}, url_name="job", operation_id="get_job")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -16,6 +16,7 @@ from apps.platform.jobs.shown_arguments import excerpt, shown_arguments
 from broker.admin.look_through import SeenMessage, SentFields, fields_of, leased
 from broker.clock import datetime_of, now_ms
 from broker.errors import BrokerError, UnknownQueue
+from broker.health.nodes import away_part
 from broker.interface import facilities
 from broker.queue.operations import QueueOperations
 from broker.redis_broker import RedisBroker
@@ -86,7 +87,8 @@ def running_jobs(
 ) -> list[RunningJob]:
     """Return what runs, the longest first, for tables of the overview, of a queue, of an actor and of workers.
 
-    A message that a worker has fetched and not started is left out, unless it keeps no record.
+    A message that a worker has fetched and not started is left out, unless it keeps no record; likewise what lies on a
+    node of a cluster that does not answer, unless its queue is asked for.
 
     Args:
         member: Name of a supervisor.
@@ -96,7 +98,8 @@ def running_jobs(
         BrokerUnavailable: the broker did not answer.
     """
     found: list[tuple[SeenMessage, SentFields, Holder]] = []
-    for seen in leased(families([queue] if queue else None)):
+    asked = families([queue]) if queue else answering_families()
+    for seen in leased(asked):
         fields, holder = fields_of(seen.body), holder_of(seen.lease_owner)
         if fields is None or (actor and fields.actor != actor):
             continue
@@ -105,7 +108,7 @@ def running_jobs(
         if (pool and holder.pool != pool) or (member and holder.member != member):
             continue
         found.append((seen, fields, holder))
-    records = records_of([seen.id for seen, _, _ in found])
+    records = records_of([seen.id for seen, _, _ in found], queues=[family.keys.queue for family in asked])
     jobs = [
         _running(seen, fields, holder, records.get(seen.id))
         for seen, fields, holder in found
@@ -132,13 +135,30 @@ def families(queues: Iterable[str] | None = None) -> list[QueueOperations]:
     return [broker.lane(queue.name)[0] for queue in declared_yard().queues if queue.name in wanted]
 
 
-def records_of(ids: list[str]) -> dict[str, JobRecord]:
+def answering_families() -> list[QueueOperations]:
+    """Return the families of the queues of the yard without those on a node of a cluster that does not answer.
+
+    Raises:
+        BrokerUnavailable: no node answers.
+    """
+    found = families()
+    if not found or not found[0].calls.spread:
+        return found
+    keys = facilities().records.keys
+    away = away_part(found[0].calls, keys, [family.keys.queue for family in found]).queues
+    return [family for family in found if family.keys.queue not in away]
+
+
+def records_of(ids: list[str], *, queues: Sequence[str] = ()) -> dict[str, JobRecord]:
     """Return the records of jobs that have one.
+
+    Args:
+        queues: Of the jobs, where they are known.
 
     Raises:
         BrokerUnavailable: the broker did not answer.
     """
-    found = facilities().records.read_many(ids) if ids else []
+    found = facilities().records.read_many(ids, queues=queues) if ids else []
     return {record.id: record for record in found if record is not None}
 
 

@@ -56,6 +56,9 @@ class QueuesBody(BaseModel):
     """Every queue, in the order of the topology."""
 
     queues: list[QueueBody]
+    away: list[str] = Field(
+        description="Queues on a node of a cluster that does not answer; they are not among the others."
+    )
 
 
 @router.get("", auth=read_scope, response={200: QueuesBody}, url_name="queues", operation_id="list_queues")
@@ -65,4 +68,5 @@ def list_queues(request: HttpRequest) -> dict[str, Any]:
         state = YARD_STATE.result(TIMEOUT_S)
     except NoAnswer as error:
         raise BrokerUnavailable("the state of the yard", str(error)) from error
-    return {"queues": [queue.as_json() for queue in queries.queues_of(state)]}
+    queues = [queue.as_json() for queue in queries.queues_of(state)]
+    return {"queues": queues, "away": list(state.server.away.queues)}

@@ -24,8 +24,9 @@ ON_TIME = "Every queue is on time"
 JUDGED_NOW = (
     "broker.away", "broker.hangs", "broker.refused", "broker.takes_no_work", "broker.evicting", "broker.keyspace",
     "broker.missing", "broker.another", "broker.wrong_type", "broker.nearly_full", "broker.disk", "broker.loading",
-    "broker.replica", "pools.down", "pools.returning", "pools.host_gone", "queues.late", "queues.just_late",
-    "queues.ends_late", "queues.paused", "queues.limited", "queues.retrying", "scheduler.down", "dead letters.*",
+    "broker.replica", "broker.node_away", "pools.down", "pools.returning", "pools.host_gone", "queues.late",
+    "queues.just_late", "queues.ends_late", "queues.paused", "queues.limited", "queues.retrying", "scheduler.down",
+    "dead letters.*",
     # The broker answers at this moment.
     *(f"{of}.{why}" for of in ("pools", "queues", "scheduler", "history") for why in ("away", "hangs", "refused")),
 )  # fmt: skip
@@ -165,6 +166,9 @@ def _server(server: ServerState) -> Iterable[Finding]:
         )
     for found in server.findings:
         then = f"{found.remedy}{_FOLLOWS.get(found.code, '')}"
+        if found.code == "node_away":
+            then += "" if server.pools_known else " The pools' reports are on it: which pools run is not known."
+            then += "" if server.scheduler_known else " The scheduler's lease is on it: no schedule starts meanwhile."
         yield BROKER.finding(found.severity, found.code, found.seen, "", found.remedy, then=then, act=CHECK_BROKER)
 
 

@@ -26,13 +26,17 @@ class Dependency:
 
 
 def _ask_broker() -> str:
-    """Return why the broker accepts no work or may lose it, "" when it is healthy."""
+    """Return why the broker accepts no work or may lose it, "" when it is healthy.
+
+    A node of a cluster that is away is no reason: this process takes work for the queues of the others.
+    """
     found = facilities()
-    found.pools.read_all()
     server = read_server_state(found.records.calls, found.records.keys)
     if server.refusal:
         return f"accepts no work: {server.refusal}"
-    return "; ".join(error.seen for error in server.errors)
+    if server.pools_known:
+        found.pools.read_all()
+    return "; ".join(error.seen for error in server.errors if error.code != "node_away")
 
 
 def _ask_database() -> str:

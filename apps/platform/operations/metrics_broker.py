@@ -30,15 +30,26 @@ class BrokerMetrics:
         yield _broker_up(is_up=not state.server.refusal)
         yield from _lanes(state)
         yield from _families(state)
-        yield from _pools(state)
-        leads = "Whether a scheduler leads."
-        yield GaugeMetricFamily("switchyard_scheduler_up", leads, value=int(state.scheduler_up))
+        yield _away(state)
+        if state.server.pools_known:
+            yield from _pools(state)
+        if state.server.scheduler_known:
+            leads = "Whether a scheduler leads."
+            yield GaugeMetricFamily("switchyard_scheduler_up", leads, value=int(state.scheduler_up))
         with suppress(BrokerError):  # it went away since
             yield from history_metrics()
 
 
 def _broker_up(*, is_up: bool) -> Metric:
     return GaugeMetricFamily("switchyard_broker_up", "Whether the broker answers and takes work.", value=int(is_up))
+
+
+def _away(state: YardState) -> Metric:
+    text = "Whether the node of a cluster that holds a queue does not answer."
+    away = GaugeMetricFamily("switchyard_queue_away", text, labels=("queue",))
+    for queue in declared_yard().queues:
+        away.add_metric((queue.name,), int(queue.name in state.server.away.queues))
+    return away
 
 
 def _lanes(state: YardState) -> Iterator[Metric]:

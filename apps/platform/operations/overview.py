@@ -75,6 +75,7 @@ class Room:
     away: bool
     running: list[RunningJob] | None
     unwritten: str
+    pools_known: bool
     old_rows: tuple[tuple[Row, Drawing], ...] = ()
     old_at: datetime | None = None
 
@@ -131,6 +132,7 @@ def overview() -> Room:
         paused_schedules=tuple(paused),
         at=timezone.now(),
         away=state is None,
+        pools_known=state is not None and state.server.pools_known,
         running=facts.running if facts else None,
         unwritten=why_missing() if state and not away and not told else "",
         old_rows=tuple((row, draw(row)) for row in old.rows) if old else (),
@@ -184,7 +186,7 @@ def _refusal(error: BrokerRefused) -> str | ServerFinding:
 
 def _pool_row(name: str, state: YardState | None) -> PoolRow:
     pool = declared_yard().pool(name)
-    now = state.pools[name] if state else None
+    now = state.pools[name] if state and state.server.pools_known else None
     counted = sorted(now.restarts.items()) if now else []
     return PoolRow(
         state=now,

@@ -15,7 +15,7 @@ from apps.platform.operations.yard.rates import Rates, measure
 from broker.clock import now_ms
 from broker.errors import BrokerError
 from broker.interface import Facilities, facilities
-from broker.shapes import LaneStats, QueuePause, QueueStats
+from broker.shapes import QueuePause, QueueStats
 from broker.stores.pool_reports import PoolReport, SilentSupervisor
 from broker.topology import Pool, Yard
 
@@ -109,6 +109,9 @@ class YardState:
     """State of the whole yard in the broker at one moment.
 
     Args:
+        queues: Without those on a node of a cluster that does not answer: ``server.away.queues``.
+        pools: As if none were up while their reports are unknown: ``server.pools_known``.
+        scheduler_up: Also while that is unknown.
         hosts: Hosts from which a supervisor reports.
         returned_s: Seconds since the broker answers again, while pools may not have reported since; else ``None``.
         rates: By queue, where this process has read the state before.
@@ -121,14 +124,6 @@ class YardState:
     returned_s: float | None = None
     hosts: frozenset[str] = frozenset()
     rates: Mapping[str, Rates] = field(default_factory=dict)
-
-    def lane(self, name: str) -> LaneStats:
-        """Return the figures of a queue or a retry lane."""
-        for stats in self.queues:
-            for lane in (stats.live, stats.retry):
-                if lane.name == name:
-                    return lane
-        raise LookupError(f"lane {name!r} is in no queue of the yard")
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,11 +195,11 @@ _missed: dict[str, float] = {}
 
 
 def _read(yard: Yard, found: Facilities) -> YardState:
-    stats = tuple(found.transport.stats(queue.name) for queue in yard.queues)
-    reports = found.pools.read_all()
-    silent = found.pools.read_silent(reports, now_ms())
-    scheduler_up = anyone_leads(found.records.calls, found.records.keys)
     server = read_server_state(found.records.calls, found.records.keys)
+    stats = tuple(found.transport.stats(queue.name) for queue in yard.queues if queue.name not in server.away.queues)
+    reports = found.pools.read_all() if server.pools_known else []
+    silent = found.pools.read_silent(reports, now_ms()) if server.pools_known else []
+    scheduler_up = not server.scheduler_known or anyone_leads(found.records.calls, found.records.keys)
     pools = {pool.name: pool_state(pool, reports, silent) for pool in yard.pools}
     hosts = frozenset(report.host for report in reports)
     return YardState(stats, pools, scheduler_up, server, _returned_s(server), hosts, measure(stats))

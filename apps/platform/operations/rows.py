@@ -26,6 +26,7 @@ class RowStatus:
 
 
 UNKNOWN = RowStatus("Unknown", "calm", "broker away")
+AWAY = RowStatus("Away", "bad", "its node does not answer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,7 @@ class Row:
         own_track: The row below shows its retries.
         done_a_minute: Attempts that end, of the queue and its retries; ``None`` where they are not known yet.
         retries: Number and span of its retries, or "" where another row shows them.
+        slots_known: The reports of its pools can be read.
     """
 
     name: str
@@ -63,6 +65,7 @@ class Row:
     done_ratio: float | None = None
     unfinished_age_ms: int | None = None
     done_a_minute: float | None = None
+    slots_known: bool = True
 
     @property
     def folds(self) -> bool:
@@ -79,26 +82,30 @@ def _queue_and_lane(yard: Yard, queue: Queue, state: YardState | None) -> Iterat
     own = [pool for pool in yard.pools if queue.retry_lane in pool.queues]
     retries = retries_text(queue.retry.retries, queue.retry.span_ms(), speed=yard.retry_speed)
     shown = "" if own else retries
-    if state is None:
-        yield _unknown(queue.name, "queue", _promise(queue), own_track=bool(own), retries=shown)
+    stats = next((stats for stats in state.queues if stats.queue == queue.name), None) if state is not None else None
+    if state is None or stats is None:
+        word = UNKNOWN if state is None else AWAY
+        yield _unknown(queue.name, "queue", _promise(queue), own_track=bool(own), retries=shown, word=word)
         if own:
-            yield _unknown(queue.retry_lane, "lane", retries, own_track=False)
+            yield _unknown(queue.retry_lane, "lane", retries, own_track=False, word=word)
         return
-    stats = next(stats for stats in state.queues if stats.queue == queue.name)
     rates = state.rates.get(queue.name)
+    known = state.server.pools_known
     pools = [state.pools[pool.name] for pool in yard.pools_of(queue.name)]
-    row = _queue(queue, stats, pools, own_track=bool(own), retries=shown)
+    row = _queue(queue, stats, pools, own_track=bool(own), retries=shown, known=known)
     yield row if rates is None else replace(row, done_a_minute=rates.ends * 60)
     if own:
-        yield _lane(stats, [state.pools[pool.name] for pool in own], retries)
+        yield _lane(stats, [state.pools[pool.name] for pool in own], retries, known=known)
 
 
-def _queue(queue: Queue, stats: QueueStats, pools: list[PoolState], *, own_track: bool, retries: str) -> Row:
+def _queue(
+    queue: Queue, stats: QueueStats, pools: list[PoolState], *, own_track: bool, retries: str, known: bool
+) -> Row:
     live, age = stats.live, stats.live.oldest_age_ms
     ratio = age / queue.objective_ms if age is not None and queue.objective_ms else None
     unfinished = stats.oldest_unfinished_age_ms
     done_ratio = unfinished / queue.done_objective_ms if unfinished is not None and queue.done_objective_ms else None
-    up = any(pool.up for pool in pools)
+    up = not known or any(pool.up for pool in pools)
     return Row(
         name=queue.name,
         queue=queue.name,
@@ -118,11 +125,12 @@ def _queue(queue: Queue, stats: QueueStats, pools: list[PoolState], *, own_track
         signal=_signal(up=up, paused=stats.paused),
         state=_word(stats, ratio, done_ratio, pools, up=up),
         retries=retries,
+        slots_known=known,
     )
 
 
-def _lane(stats: QueueStats, pools: list[PoolState], retries: str) -> Row:
-    up = any(pool.up for pool in pools)
+def _lane(stats: QueueStats, pools: list[PoolState], retries: str, *, known: bool) -> Row:
+    up = not known or any(pool.up for pool in pools)
     return Row(
         name=stats.retry.name,
         queue=stats.queue,
@@ -138,7 +146,8 @@ def _lane(stats: QueueStats, pools: list[PoolState], retries: str) -> Row:
         dead=stats.dead,
         own_track=False,
         signal=_signal(up=up, paused=False),
-        state=_flow(pools, "", waiting=_count(stats.retry)),
+        state=_flow(pools, "", waiting=_count(stats.retry), up=up),
+        slots_known=known,
     )
 
 
@@ -150,8 +159,8 @@ def _shared(yard: Yard, state: YardState | None) -> list[Row]:
         if state is None:
             rows.append(_unknown(pool.name, "pool", works, own_track=False))
             continue
-        now = state.pools[pool.name]
-        stats = [state.lane(lane) for lane in lanes]
+        now, known = state.pools[pool.name], state.server.pools_known
+        stats = [lane for found in state.queues for lane in (found.live, found.retry) if lane.name in lanes]
         ages = [lane.oldest_age_ms for lane in stats if lane.oldest_age_ms is not None]
         rows.append(
             Row(
@@ -168,8 +177,11 @@ def _shared(yard: Yard, state: YardState | None) -> list[Row]:
                 retrying=None,
                 dead=None,
                 own_track=False,
-                signal=_signal(up=now.up, paused=False),
-                state=_flow([now], "pool, no queue", waiting=sum(_count(lane) for lane in stats)),
+                signal=_signal(up=now.up or not known, paused=False),
+                state=_flow(
+                    [now], "pool, no queue", waiting=sum(_count(lane) for lane in stats), up=now.up or not known
+                ),
+                slots_known=known,
             )
         )
     return rows
@@ -198,8 +210,8 @@ def _word(
     return RowStatus("On time", "ok")
 
 
-def _flow(pools: list[PoolState], detail: str, *, waiting: int) -> RowStatus:
-    if not any(pool.up for pool in pools):
+def _flow(pools: list[PoolState], detail: str, *, waiting: int, up: bool) -> RowStatus:
+    if not up:
         return _no_pool(pools, waiting=waiting)
     return RowStatus("Flowing", "ok", detail) if waiting else RowStatus("Quiet", "calm", detail)
 
@@ -220,7 +232,13 @@ def _count(lane: LaneStats) -> int:
 
 
 def _unknown(
-    name: str, kind: Literal["queue", "lane", "pool"], promised: str, *, own_track: bool, retries: str = ""
+    name: str,
+    kind: Literal["queue", "lane", "pool"],
+    promised: str,
+    *,
+    own_track: bool,
+    retries: str = "",
+    word: RowStatus = UNKNOWN,
 ) -> Row:
     return Row(
         name=name,
@@ -237,6 +255,6 @@ def _unknown(
         dead=None,
         own_track=own_track,
         signal="unknown",
-        state=UNKNOWN,
+        state=word,
         retries=retries,
     )

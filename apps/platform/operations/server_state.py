@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from django.conf import settings
 
 from apps.platform.conf import declared_yard
+from apps.platform.leadership import SCHEDULER
 from broker.errors import BrokerError
 from broker.health.family_ids import marks_of
 from broker.health.key_types import type_commands, wrong_types
 from broker.health.keyspace_id import finding, marker_of
-from broker.health.nodes import by_code, read_nodes
+from broker.health.nodes import NOTHING_AWAY, AwayPart, away_part, by_code, read_nodes
 from broker.health.server import ServerFinding
 from broker.keys.keys import Keys
 from broker.redis.calls import RedisCalls
@@ -45,12 +47,17 @@ class ServerState:
         remedy: Step after which the server accepts writes again.
         findings: Other defects, worst first, without those that cannot be verified.
         uptime_s: Seconds since its start, not compared; ``None`` where it does not tell.
+        away: Part of a cluster that does not answer.
+        pools_known, scheduler_known: The node with the pools' reports, and with the scheduler's lease, answers.
     """
 
     refusal: str = ""
     remedy: str = ""
     findings: tuple[ServerFinding, ...] = ()
     uptime_s: int | None = field(default=None, compare=False)
+    away: AwayPart = NOTHING_AWAY
+    pools_known: bool = True
+    scheduler_known: bool = True
 
     @property
     def errors(self) -> tuple[ServerFinding, ...]:
@@ -69,37 +76,54 @@ TAKES_WORK = ServerState()
 def read_server_state(calls: RedisCalls, keys: Keys) -> ServerState:
     """Check whether the server accepts writes, its own figures, its keyspace marker and the types of our keys.
 
+    Of a cluster the nodes that answer are judged; the others are named in ``away``, and in a finding.
+
     Raises:
-        BrokerUnavailable: the server does not answer.
+        BrokerUnavailable: the server does not answer, or no node of the cluster.
     """
-    refusal, then = _refusal(calls, keys)
-    nodes = read_nodes(calls, production=not settings.DEBUG)
+    queues = [queue.name for queue in declared_yard().queues]
+    reports, lease = keys.pool_reports(), keys.lock(SCHEDULER)
+    away = away_part(calls, keys, queues, also=(reports, lease))
+    there = [queue for queue in queues if queue not in away.queues]
+    refusal, then = _refusal(calls, keys, there)
+    nodes = read_nodes(calls, production=not settings.DEBUG, keys=keys, queues=queues, away=away)
     found = [item for item in by_code(nodes) if item.code != "unverified"]
     if refusal:
         found = [item for item in found if item.code not in IMPLIED_BY_REFUSAL]
     uptimes_s = [node.facts.uptime_s for node in nodes if node.facts is not None and node.facts.uptime_s is not None]
-    wrong = (*_lost_keyspace(calls, keys), *_wrong_types(calls, keys), *found)
-    return ServerState(refusal, then, wrong, min(uptimes_s, default=None))
+    wrong = (*_lost_keyspace(calls, keys, there), *_wrong_types(calls, keys, there), *found)
+    return ServerState(
+        refusal,
+        then,
+        wrong,
+        min(uptimes_s, default=None),
+        away,
+        pools_known=reports not in away.keys,
+        scheduler_known=lease not in away.keys,
+    )
 
 
-def _refusal(calls: RedisCalls, keys: Keys) -> tuple[str, str]:
+def _refusal(calls: RedisCalls, keys: Keys, queues: Sequence[str]) -> tuple[str, str]:
     # SETRANGE of an empty string creates no key, and a server that refuses writes refuses it too.
-    [answer] = calls.pipeline([("SETRANGE", keys.lock("takes-work"), 0, "")], raise_errors=False)
-    if not isinstance(answer, BrokerError):
+    names = [keys.queue(queue).refused for queue in queues] if calls.spread else [keys.lock("takes-work")]
+    answers = calls.pipeline([("SETRANGE", name, 0, "") for name in names], raise_errors=False)
+    # Where some nodes of a cluster accept writes, the findings about the others say what is wrong with these.
+    if not answers or not all(isinstance(answer, BrokerError) for answer in answers):
         return "", ""
+    answer = answers[0]
     if answer.code == "LOADING":
         raise answer
     return REFUSALS.get(answer.code, ("", ""))
 
 
-def _wrong_types(calls: RedisCalls, keys: Keys) -> list[ServerFinding]:
-    families = [keys.queue(queue.name) for queue in declared_yard().queues]
+def _wrong_types(calls: RedisCalls, keys: Keys, queues: Sequence[str]) -> list[ServerFinding]:
+    families = [keys.queue(queue) for queue in queues]
     return wrong_types(families, calls.pipeline(type_commands(families), raise_errors=False))
 
 
-def _lost_keyspace(calls: RedisCalls, keys: Keys) -> list[ServerFinding]:
+def _lost_keyspace(calls: RedisCalls, keys: Keys, queues: Sequence[str]) -> list[ServerFinding]:
     """Return the finding for a replaced keyspace, from the markers that watchers recorded as missing."""
-    marks = marks_of(calls, keys, (queue.name for queue in declared_yard().queues))
+    marks = marks_of(calls, keys, queues)
     commands = [("HGETALL" if at % 2 == 0 else "SMEMBERS", name) for pair in marks for at, name in enumerate(pair)]
     answers = calls.pipeline(commands, raise_errors=False)
     for hash_, missed in zip(answers[::2], answers[1::2], strict=True):

@@ -11,7 +11,7 @@ from apps.platform.console.formatting import ago, duration, promise, retries_tex
 from apps.platform.jobs.running import RunningJob
 from apps.platform.operations.findings.facts import HeldGroup
 from apps.platform.operations.findings.lateness import jobs_text
-from apps.platform.operations.rows import Row
+from apps.platform.operations.rows import AWAY, Row
 from apps.platform.operations.yard.rates import Rates
 from apps.platform.queues.queue_line import QueueLine
 from apps.platform.queues.slot_picture import SlotPicture
@@ -161,7 +161,8 @@ class QueueView:
         """Sentence of what waits."""
         row = self.row
         if row.waiting is None:
-            return "What waits is unknown: the broker does not answer. Messages that it accepted stay there."
+            silent = "its node of the cluster" if row.state == AWAY else "the broker"
+            return f"What waits is unknown: {silent} does not answer. Messages that it accepted stay there."
         if not row.waiting:
             return f"Nothing waits for a slot{f'; {row.busy} of {row.slots} slots run a job' if row.busy else ''}."
         if not row.slots:

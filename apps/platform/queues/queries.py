@@ -51,8 +51,8 @@ def view_of(queue: Queue) -> QueueView:
     """Read what a queue's page shows; waits at most 2 s for the yard's state."""
     state = yard_state()
     row = next(row for row in yard_rows(declared_yard(), state) if row.name == queue.name)
-    stats = None if state is None else next(stats for stats in state.queues if stats.queue == queue.name)
-    first, held, aside = _of_broker(queue) if state is not None else ((), (), ())
+    stats = None if state is None else next((each for each in state.queues if each.queue == queue.name), None)
+    first, held, aside = _of_broker(queue) if stats is not None else ((), (), ())
     running = running_or_none() if state is not None else None
     if state is not None:
         row = shown_row(row, YardFacts(state, (row,), running, {queue.name: held}))

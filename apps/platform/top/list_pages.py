@@ -64,7 +64,7 @@ def queues_page(place: TextPlace) -> TextPage:
                 row.queue,
                 TextCell(row.state.word, row.state.level),
                 *(
-                    f"{getattr(counted[row.queue], name):,}"
+                    f"{getattr(counted[row.queue], name):,}" if row.queue in counted else "–"
                     for name in ("waiting", "scheduled", "retrying", "running", "dead", "parked", "quarantined")
                 ),
             ),
@@ -145,6 +145,7 @@ def jobs_page(place: TextPlace) -> TextPage:
     ]
     away = [
         *(["What has not ended is missing: the broker does not answer."] if page.broker_away else []),
+        *([f"What has not ended in {', '.join(page.away)} is missing: its node does not answer."] if page.away else []),
         *(["What has ended is missing: the database does not answer."] if page.history_away else []),
     ]
     options = " ".join(f"--{name} {value}" for name, value in conditions.items())

@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from apps.platform.operations.findings import absent_pools
 from apps.platform.operations.queries import YardState
-from apps.platform.operations.rows import Row, yard_rows
+from apps.platform.operations.rows import AWAY, Row, yard_rows
+from apps.platform.operations.server_state import ServerState
 from apps.platform.operations.yard.svg import PROMISE_X, draw
-from tests.unit.operations.yards import YARD, down, lane, pool, state
+from broker.health.nodes import AwayPart
+from tests.unit.operations.yards import YARD, down, facts, lane, pool, state
 
 
 def row(name: str, now: YardState | None) -> Row:
@@ -92,3 +97,26 @@ def test_slots_of_the_actor_that_the_queue_waits_behind_are_marked() -> None:
 def test_nothing_waiting_draws_no_train() -> None:
     assert draw(row("mail", state())).train == ()
     assert draw(row("mail", None)).slots[0].kind == "gone"
+
+
+def test_a_queue_whose_node_is_away_is_told_apart_from_the_others() -> None:
+    now = state()
+    part = replace(now, queues=now.queues[1:], server=ServerState(away=AwayPart(("n:1",), ("mail",))))
+
+    assert (row("mail", part).state, row("mail", part).waiting) == (AWAY, None)
+    assert row("hooks", part).state.word == "Quiet"
+    assert row("retries", part).waiting == 0
+
+
+def test_pools_whose_reports_are_unknown_are_not_called_missing() -> None:
+    unknown = replace(
+        state(lane("mail", 3, age_ms=10), down("mail"), down("retries")), server=ServerState(pools_known=False)
+    )
+
+    found = row("mail", unknown)
+
+    assert (found.state.word, found.signal, found.slots_known) == ("On time", "open", False)
+    assert draw(found).slots == ()
+    assert row("retries", unknown).state.word == "Quiet"
+    assert not list(absent_pools.look(facts(unknown)))
+    assert list(absent_pools.look(facts(replace(unknown, server=ServerState()))))

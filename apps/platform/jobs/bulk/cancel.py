@@ -105,7 +105,7 @@ class BulkCancel:
         records = facilities().records
         for queue, ids in by_queue.items():
             # Read before: a scheduled message is taken out at once, and says what its record says.
-            found = records.read_many(ids, queue=queue)
+            found = records.read_many(ids, queues=(queue,))
             known = [record for record in found if record is not None and not record.end_recorded]
             ends = [ended_step(record.queue, cancelled_job(record)) for record in known]
             rows = dict.fromkeys(ids, b"") | {end.job_id: end.record for end in ends}

@@ -117,6 +117,7 @@ class Command(BaseCommand):
         if as_json:
             missing = [name for name, away in (("broker", page.broker_away), ("history", page.history_away)) if away]
             body = {"jobs": [line.as_json() for line in page.lines], "after": page.after or None, "cut": page.cut}
+            body |= {"away": page.away}
             self.stdout.write(json.dumps(body | {"missing": missing}, indent=2, default=str))
         else:
             print_page(page, self.stdout)

@@ -38,6 +38,7 @@ class JobsPage:
     Args:
         after: Cursor of the next page; "" at the end of the list.
         cut: Queues that hold more messages than were looked through.
+        away: Queues on a node of a cluster that does not answer: what has not ended there is missing.
         broker_away: What has not ended is missing, because the broker did not answer.
         history_away: What has ended is missing, because the database did not answer.
         broker_error: The broker's error, with its remedy; "" without one.
@@ -46,6 +47,7 @@ class JobsPage:
     lines: tuple[JobLine, ...]
     after: str
     cut: tuple[str, ...] = ()
+    away: tuple[str, ...] = ()
     broker_away: bool = False
     history_away: bool = False
     broker_error: str = ""
@@ -98,6 +100,7 @@ def find_jobs(wanted: Filter, *, after: str = "", limit: int = LIMIT, arguments:
         lines=tuple(line for line in shown if line is not None),
         after="" if next_place.live_over and next_place.ended_over else str(next_place),
         cut=tuple(live.cut),
+        away=live.away,
         broker_away=bool(broker_error),
         history_away=history_away,
         broker_error=broker_error,

@@ -30,6 +30,8 @@ def print_page(page: JobsPage, out: OutputWrapper) -> None:
             # Names in a message may contain terminal escape codes and markup.
             table.add_row(*(Text(printable(cell)) for cell in _cells(line)))
         console.print(table)
+    for queue in page.away:
+        console.print(Text(f"{queue}: its node of the cluster does not answer; what has not ended there is missing"))
     for queue in page.cut:
         console.print(Text(f"{queue}: of what waits and is scheduled, {MOST:,} messages were looked through"))
     if page.after:

@@ -14,7 +14,7 @@ import msgspec
 from apps.platform.history.filters import Filter
 from apps.platform.history.search_values import search_text
 from apps.platform.jobs.listing.lines import LONGEST_ERROR, JobLine
-from apps.platform.jobs.running import families, holder_of, records_of
+from apps.platform.jobs.running import answering_families, families, holder_of, records_of
 from apps.platform.jobs.shown_arguments import shown_arguments
 from broker.admin.look_through import (
     ComparedFields,
@@ -56,12 +56,14 @@ class UnfinishedJobs(NamedTuple):
 
     Args:
         cut: Queues that hold more than was looked through.
+        away: Queues on a node of a cluster that does not answer; their jobs are missing.
         also: Ids of those that were asked for, wherever they are in the list.
     """
 
     jobs: list[Unfinished]
     cut: list[str]
     also: set[str]
+    away: tuple[str, ...] = ()
 
 
 def wants_unfinished(wanted: Filter) -> bool:
@@ -85,9 +87,12 @@ def unfinished_jobs(
     """
     states = UNFINISHED & set(wanted.states) if wanted.states else UNFINISHED
     places = frozenset().union(*(_PLACES[state] for state in states))
-    looked = look_through(families([wanted.queue] if wanted.queue else None), places=places)
+    asked = families([wanted.queue]) if wanted.queue else answering_families()
+    names = [family.keys.queue for family in asked]
+    away = () if wanted.queue else tuple(each.keys.queue for each in families() if each.keys.queue not in names)
+    looked = look_through(asked, places=places)
     held = [seen.id for seen in looked.messages if seen.place == "leased"]
-    known = dict(zip(held, facilities().records.states(held), strict=True)) if held else {}
+    known = dict(zip(held, facilities().records.states(held, queues=names), strict=True)) if held else {}
     since, until = wanted.since_ms or 0, LARGEST if wanted.until_ms is None else wanted.until_ms
     compares = bool(wanted.actor or wanted.owner or wanted.parent or wanted.tag or wanted.argument)
     found: list[SeenMessage] = []
@@ -106,7 +111,7 @@ def unfinished_jobs(
             times.append(at)
     newest = nlargest(limit, range(len(found)), key=lambda place: (times[place], found[place].id))
     jobs = [Unfinished(times[at], found[at].id, _state(found[at], known), found[at]) for at in newest]
-    return UnfinishedJobs(jobs, looked.cut, also)
+    return UnfinishedJobs(jobs, looked.cut, also, away)
 
 
 def lines_of(jobs: list[Unfinished], wanted: Filter, *, arguments: bool) -> list[JobLine]:
@@ -118,7 +123,7 @@ def lines_of(jobs: list[Unfinished], wanted: Filter, *, arguments: bool) -> list
     Raises:
         BrokerUnavailable: the broker did not answer.
     """
-    records = records_of([job.id for job in jobs])
+    records = records_of([job.id for job in jobs], queues=sorted({job.seen.queue for job in jobs}))
     lines = [_line(job, records.get(job.id), arguments=arguments) for job in jobs]
     return [line for line in lines if not wanted.states or line.state in wanted.states]
 

@@ -28,7 +28,7 @@ from apps.platform.jobs.listing.pages import LIMIT, JobsPage, find_jobs
 from apps.platform.jobs.listing.unfinished import UNFINISHED, wants_unfinished
 from apps.platform.jobs.passport.reading import TONES, passport_of
 from apps.platform.jobs.queries import find_untracked, is_job_id, is_message_id, written_id
-from apps.platform.jobs.running import families
+from apps.platform.jobs.running import answering_families, families
 from broker.admin.state_counts import state_counts
 from broker.clock import now_ms
 from broker.errors import BrokerError
@@ -147,7 +147,7 @@ def _list(request: HttpRequest, *, asked_id: str = "", status: int = 200) -> Htt
 
 def _counts() -> dict[str, int] | None:
     try:
-        return state_counts(families(), facilities().records) if families() else None
+        return state_counts(answering_families(), facilities().records) if families() else None
     except BrokerError:
         return None  # the page says that the broker is away
 

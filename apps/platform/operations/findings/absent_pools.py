@@ -26,7 +26,9 @@ LOST = "It was not started, was killed, is stopped (kill -CONT), or cannot reach
 
 
 def look(facts: YardFacts) -> Iterator[Finding]:
-    """Judge the pools of which no supervisor reports, and the hosts that are gone."""
+    """Judge the pools of which no supervisor reports, and the hosts that are gone; none while that is unknown."""
+    if not facts.state.server.pools_known:
+        return
     missing = [pool for pool in facts.state.pools.values() if not pool.up and pool.state != "starting"]
     returning = [pool for pool in missing if pool.silent] if facts.state.returned_s is not None else []
     if returning:

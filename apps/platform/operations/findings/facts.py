@@ -15,6 +15,7 @@ from apps.platform.jobs.running import RunningJob, families, running_or_none
 from apps.platform.operations.findings.snapshot import Snapshot
 from apps.platform.operations.queries import YardState, pool_state
 from apps.platform.operations.rows import Row, yard_rows
+from apps.platform.operations.server_state import ServerState
 from broker.admin.browse import BrowsedMessage, look
 from broker.clock import datetime_of
 from broker.errors import BrokerError
@@ -79,9 +80,10 @@ def facts_of_snapshot(snapshot: Snapshot) -> YardFacts:
     """Return the facts that the doctor judges."""
     yard = declared_yard()
     pools = {pool.name: pool_state(pool, snapshot.reports, snapshot.silent) for pool in yard.pools}
-    stats = tuple(snapshot.queues[queue.name].stats for queue in yard.queues)
+    stats = tuple(snapshot.queues[queue.name].stats for queue in yard.queues if queue.name in snapshot.queues)
     hosts = frozenset(report.host for report in snapshot.reports)
-    return facts_of(YardState(stats, pools, scheduler_up=True, hosts=hosts))
+    server = ServerState(away=snapshot.away, pools_known=snapshot.pools_known)
+    return facts_of(YardState(stats, pools, scheduler_up=True, server=server, hosts=hosts))
 
 
 def _held(state: YardState) -> dict[str, tuple[HeldGroup, ...]]:

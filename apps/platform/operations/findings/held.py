@@ -7,7 +7,7 @@ from urllib.parse import urlencode
 
 from apps.platform.conf import declared_yard
 from apps.platform.console.formatting import counted, duration
-from apps.platform.jobs.running import families
+from apps.platform.jobs.running import answering_families
 from apps.platform.operations.findings.facts import HeldGroup, YardFacts
 from apps.platform.operations.findings.finding import Act, Finding, FindingGroup
 from apps.platform.operations.rows import Row
@@ -56,7 +56,7 @@ def look_at_purges() -> Iterator[Finding]:
     Raises:
         BrokerError: the broker does not answer.
     """
-    for family in families():
+    for family in answering_families():
         for purge in purges(family):
             if purge.claim:
                 continue

@@ -10,6 +10,7 @@ from apps.platform.console.formatting import counted, duration
 from apps.platform.leadership import HISTORY_WRITER, anyone_leads
 from apps.platform.operations.findings.finding import Finding, FindingGroup
 from apps.platform.operations.findings.snapshot import quick_client
+from broker.health.nodes import away_part
 from broker.redis.access import calls_on
 from broker.stores.history_streams import HistoryStreams
 
@@ -25,7 +26,9 @@ def look() -> Iterator[Finding]:
     """
     keys = declared_yard().keys
     with quick_client() as client, closing(calls_on(client, budget_s=1.0)) as calls:
-        streams = HistoryStreams(calls, keys, (queue.name for queue in declared_yard().queues))
+        queues = [queue.name for queue in declared_yard().queues]
+        away = away_part(calls, keys, queues).queues
+        streams = HistoryStreams(calls, keys, (queue for queue in queues if queue not in away))
         leads = anyone_leads(calls, keys, HISTORY_WRITER)
         backlog, counts = streams.backlog(), streams.counts()
     oldest_ms = max((each.oldest_age_ms or 0 for each in backlog), default=0)

@@ -22,7 +22,8 @@ SHOWN = 3
 def look(snapshot: Snapshot) -> Iterator[Finding]:
     """Check every queue."""
     for queue in declared_yard().queues:
-        yield from _queue(queue, snapshot.queues[queue.name])
+        if queue.name in snapshot.queues:
+            yield from _queue(queue, snapshot.queues[queue.name])
 
 
 def on_time(snapshot: Snapshot) -> Finding:

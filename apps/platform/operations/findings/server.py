@@ -17,7 +17,7 @@ from apps.platform.operations.findings.finding import Finding, FindingGroup
 from apps.platform.operations.server_state import read_server_state
 from broker.health.family_ids import marks_of
 from broker.health.keyspace_id import ACCEPT
-from broker.health.nodes import NodeState, by_code, places_of, read_nodes
+from broker.health.nodes import NodeState, away_part, by_code, places_of, read_nodes
 from broker.health.sentinels import judge_replicas, judge_sentinels, most_known, read_sentinels, told
 from broker.health.server import ServerFacts
 from broker.keys.keys import Keys
@@ -77,17 +77,18 @@ def look() -> Iterator[Finding]:
         BrokerError: the server does not answer.
     """
     client = connect(switchyard_settings().broker_url, profile="quick")
-    keys = declared_yard().keys
+    keys, queues = declared_yard().keys, [queue.name for queue in declared_yard().queues]
     calls = calls_on(client, budget_s=1.0)
     try:
         client.ping()
-        nodes = read_nodes(calls, production=True)
+        away = away_part(calls, keys, queues)
+        nodes = read_nodes(calls, production=True, keys=keys, queues=queues, away=away)
         yield from _server(calls, nodes, keys)
         answering = {node.address for node in nodes if node.facts is not None}
         servers = [(address, server) for address, server in each_server(client) if address in answering]
         for address, server in servers:
             yield from _of_node(address, _minor_defects(server))
-        yield from _marker(client, calls, keys)
+        yield from _marker(client, calls, keys, [queue for queue in queues if queue not in away.queues])
         for address, server in servers:
             yield from _of_node(address, [_latency(server), _clock(server), *_slow_log(server, keys)])
         if calls.spread:
@@ -199,8 +200,7 @@ def _minor_defects(client: redis.Redis) -> Iterator[Finding]:
             )
 
 
-def _marker(client: redis.Redis, calls: RedisCalls, keys: Keys) -> Iterator[Finding]:
-    queues = [queue.name for queue in declared_yard().queues]
+def _marker(client: redis.Redis, calls: RedisCalls, keys: Keys, queues: list[str]) -> Iterator[Finding]:
     try:
         marks = marks_of(calls, keys, queues)
         markers = [client.hget(name, "id") for name, _ in marks]

@@ -6,7 +6,7 @@ import json
 import re
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from typing import cast
 
@@ -15,6 +15,7 @@ import redis
 from apps.platform.conf import declared_yard, switchyard_settings
 from broker.admin.look_through import fields_of
 from broker.admin.stats import family_stats
+from broker.health.nodes import NOTHING_AWAY, AwayPart, away_part
 from broker.keys.queue_keys import ALL_LANES, QueueKeys
 from broker.redis.access import calls_on
 from broker.redis.calls import RedisCalls
@@ -27,6 +28,7 @@ CRASH_NOTES = 1_000
 PARKED_SHOWN = 100
 SCANNED_KEYS, SCANNED_AT_ONCE = 200_000, 2_000
 SCAN_S = 0.5
+AWAY = (redis.ConnectionError, redis.TimeoutError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +59,20 @@ class Snapshot:
 
     Args:
         now_ms: Time of the server's clock.
+        queues: Without those on a node of a cluster that does not answer.
+        away: Part of a cluster that does not answer.
     """
 
     now_ms: int
     queues: dict[str, QueueFacts]
     reports: list[PoolReport]
     silent: list[SilentSupervisor]
+    away: AwayPart = NOTHING_AWAY
+
+    @property
+    def pools_known(self) -> bool:
+        """Whether the node with the pools' reports answers."""
+        return not self.away.keys
 
 
 @contextmanager
@@ -85,15 +95,17 @@ def read() -> Snapshot:
     with quick_client() as client, closing(calls_on(client, budget_s=1.0)) as calls:
         seconds, micros = client.time()
         now_ms = seconds * 1000 + micros // 1000
+        names = [queue.name for queue in declared_yard().queues]
+        away = away_part(calls, keys, names, also=[keys.pool_reports()])
+        there = [name for name in names if name not in away.queues]
         pools = PoolReports(calls, keys)
-        reports = pools.read_all()
+        reports = [] if away.keys else pools.read_all()
         return Snapshot(
             now_ms=now_ms,
-            queues={
-                queue.name: _queue(client, calls, keys.queue(queue.name), now_ms) for queue in declared_yard().queues
-            },
+            queues={name: _queue(client, calls, keys.queue(name), now_ms) for name in there},
             reports=reports,
-            silent=pools.read_silent(reports, now_ms),
+            silent=[] if away.keys else pools.read_silent(reports, now_ms),
+            away=away,
         )
 
 
@@ -160,9 +172,15 @@ class QueueSearch:
         prefix = f"{declared_yard().keys.prefix}:{{"
         with quick_client() as client:
             found = set(self._found)
-            for address, server in each_server(client):
-                found |= self._search(address, server, prefix)
-            counts = {key: cast("int", client.hlen(key)) for key in sorted(found)}
+            servers = each_server(client)
+            away = AWAY if len(servers) > 1 else ()  # of a cluster the nodes that answer are searched
+            for address, server in servers:
+                with suppress(*away):
+                    found |= self._search(address, server, prefix)
+            counts = dict.fromkeys(sorted(found), 0)
+            for key in counts:
+                with suppress(*away):
+                    counts[key] = cast("int", client.hlen(key))
         self._found = frozenset(key for key, count in counts.items() if count)
         return {_queue_of(key, prefix): count for key, count in counts.items()}
 

@@ -57,6 +57,8 @@ def _train(row: Row) -> tuple[Mark, ...]:
 
 
 def _slots(row: Row, held: int) -> tuple[Mark, ...]:
+    if not row.slots_known:
+        return ()
     if row.slots == 0:
         return (Mark(0, SLOT, "gone"),)
     if row.slots <= SINGLE_SLOTS:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from broker.health.nodes import by_code, places_of, read_nodes
+from broker.health.nodes import LOOK_S, AwayPart, away_part, by_code, places_of, read_nodes
 from broker.health.watch import Watch
 from broker.keys.keys import Keys
 from broker.queue.leases import LeaseKeeper
@@ -105,9 +106,14 @@ def test_a_master_that_is_away_stops_its_own_queues_leases_only(tmp_path: Path) 
         wait_for(lambda: keeper.tick() or keeper.leased_until_s("pool.1") > until_s, 15, what="the others are renewed")
         codes = {found.code for found in by_code(read_nodes(calls, production=True))}
         health = watch.look()
+        began_s = time.monotonic()
+        part = away_part(calls, KEYS, QUEUES, also=[KEYS.queue("b").token, KEYS.queue("c").token])
+        took_s = time.monotonic() - began_s
 
+        assert part == AwayPart((dead.address,), ("b",), frozenset({KEYS.queue("b").token}))
+        assert took_s < 2 * LOOK_S
         assert not keeper.away
         assert codes == {"node_away"}
         assert not health.pause and health.red
-        assert f"node {dead.address}: it does not answer" in health.findings[0].seen
+        assert f"node {dead.address}: it does not answer; b starts nothing" in health.findings[0].seen
         calls.close()

@@ -1,0 +1,188 @@
+"""One master of a cluster is killed: pages, doctor, metrics and commands name its queues and judge the others."""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import dramatiq
+import pytest
+from django.conf import settings
+from django.core.management import call_command
+from django.test import Client, override_settings
+from django.urls import reverse
+from prometheus_client import CollectorRegistry, generate_latest
+
+from apps.platform.conf import declared_yard
+from apps.platform.history.filters import Filter
+from apps.platform.jobs.listing.pages import find_jobs
+from apps.platform.leadership import SCHEDULER, Leadership
+from apps.platform.operations import health
+from apps.platform.operations.findings.examine import examine
+from apps.platform.operations.findings.finding import Finding
+from apps.platform.operations.metrics_broker import BrokerMetrics
+from apps.platform.operations.overview import Room, overview
+from apps.platform.operations.queries import yard_state
+from apps.platform.wiring import build_yard
+from broker.clock import now_ms
+from broker.errors import BrokerUnavailable
+from broker.health.family_ids import keyspace_of
+from broker.interface import Facilities, facilities
+from broker.redis.connections import connect
+from broker.stores.pool_reports import PoolReport
+from tests.chaos.cluster import ClusterUnderTest, Node
+from tests.factories.brokers import the_global_broker
+from tests.factories.callers import Caller
+from tests.waiting import wait_for
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.long]
+
+# Of what is read while a node is away: nothing waits for it again and again.
+ALLOWED_S = 4.0
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[ClusterUnderTest]:
+    """The project's yard is on three masters without replicas."""
+    with ClusterUnderTest(tmp_path / "cluster") as cluster:
+        yard = declared_yard()
+        broker = build_yard(yard, connect(cluster.url), yard.keys)
+        broker.actors = dict(dramatiq.get_broker().actors)
+        own = replace(settings.SWITCHYARD, broker_url=cluster.url)
+        with override_settings(SWITCHYARD=own, DEBUG=True), the_global_broker(broker):
+            yield cluster
+
+
+def held_by(cluster: ClusterUnderTest, node: Node) -> list[str]:
+    keys = declared_yard().keys
+    return [queue.name for queue in declared_yard().queues if cluster.owner(keys.queue(queue.name).bodies) is node]
+
+
+def fill(found: Facilities) -> dict[str, str]:
+    """Send a job to every queue, let every pool report and a scheduler lead; return queue -> job."""
+    broker, sent = dramatiq.get_broker(), {}
+    keyspace_of(found.records.calls, found.records.keys, [queue.name for queue in declared_yard().queues]).prepare()
+    for queue in declared_yard().queues:
+        actor: Any = dramatiq.actor(lambda: None, broker=broker, queue_name=queue.name, actor_name=f"of_{queue.name}")
+        sent[queue.name] = actor.send().message_id
+    report(found)
+    assert Leadership(found.records.calls, found.records.keys, SCHEDULER, lease_s=600).acquire_or_renew()
+    return sent
+
+
+def report(found: Facilities) -> None:
+    now = now_ms()
+    for pool in declared_yard().pools:
+        found.pools.write(
+            PoolReport(
+                pool=pool.name, host="h", pid=1, kind=pool.kind, slots=pool.total_slots, busy=0, started_at=now,
+                beat_at=now, state="up", restarts={},
+                children=[{"pid": 2, "ready": True, "busy": 0, "done": 0, "rss_bytes": 1}],
+            )
+        )  # fmt: skip
+
+
+def timed(function: Callable[[], Any]) -> Any:
+    began_s = time.monotonic()
+    answer = function()
+    assert time.monotonic() - began_s < ALLOWED_S
+    return answer
+
+
+def words(room: Room) -> dict[str, str]:
+    return {row.name: row.state.word for row, _ in room.rows if row.kind == "queue"}
+
+
+def by_name(findings: list[Finding]) -> dict[str, Finding]:
+    return {found.name: found for found in findings}
+
+
+def output_of(*command: str) -> tuple[str, str]:
+    out, err = io.StringIO(), io.StringIO()
+    call_command(*command, stdout=out, stderr=err)
+    return out.getvalue(), err.getvalue()
+
+
+def metrics() -> dict[str, float]:
+    registry = CollectorRegistry()
+    registry.register(BrokerMetrics())  # type: ignore[arg-type]
+    lines = [line for line in generate_latest(registry).decode().splitlines() if not line.startswith("#")]
+    return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}
+
+
+def test_a_master_that_is_killed_takes_its_own_queues_away_only(cluster: ClusterUnderTest, watcher: Client) -> None:
+    found, keys, caller = facilities(), declared_yard().keys, Caller()
+    sent = fill(found)
+    shared = {cluster.owner(keys.pool_reports()), cluster.owner(keys.lock(SCHEDULER))}
+    nodes = {node: held_by(cluster, node) for node in cluster.masters}
+    dead = next(node for node, names in nodes.items() if names and node not in shared)
+    away = nodes[dead]
+    there = [name for name in sent if name not in away]
+
+    dead.kill()
+    room: Room = wait_for(lambda: (room := overview()).verdict.label == "Node away" and room, 20, what="it is said")
+    report(found)
+    room = timed(overview)
+
+    # The overview: the node and its queues by name; everything else is judged.
+    assert f"node {dead.address}: it does not answer; {', '.join(away)} start" in room.verdict.sentence
+    assert not room.away and room.pools_known and room.pools_up == len(declared_yard().pools)
+    assert {name for name, word in words(room).items() if word == "Away"} == set(away)
+    assert {row.name: row.waiting for row, _ in room.rows if row.name in there} == dict.fromkeys(there, 1)
+    assert "scheduler.down" not in {ranked.finding.name for ranked in room.verdict.findings}
+    # Pages.
+    for address in (
+        reverse("switchyard-operations"),
+        reverse("switchyard-queues"),
+        *(reverse("switchyard-queue", args=[name]) for name in (away[0], there[0])),
+    ):
+        page = timed(lambda address=address: watcher.get(address))
+        assert page.status_code == 200
+        assert "the broker does not answer" not in page.content.decode().lower()
+    page = watcher.get(reverse("switchyard-queue", args=[away[0]]))
+    assert "its node of the cluster does not answer" in page.content.decode()
+    # The list of jobs has the others' jobs, and names what is missing.
+    page = timed(lambda: find_jobs(Filter()))
+    assert {line.id for line in page.lines} == {sent[name] for name in there}
+    assert list(page.away) == away and not page.broker_away
+    assert found.records.read(sent[there[0]]) is not None
+    with pytest.raises(BrokerUnavailable):  # it may be there
+        found.records.read(sent[away[0]])
+    # API, readiness and metrics.
+    queues = timed(lambda: caller.get("/queues")).json()
+    assert (queues["away"], [queue["queue"] for queue in queues["queues"]]) == (away, there)
+    assert health._ask_broker() == ""
+    values = timed(metrics)
+    assert values["switchyard_broker_up"] == 1
+    assert {name for name in sent if values[f'switchyard_queue_away{{queue="{name}"}}']} == set(away)
+    assert values[f'switchyard_queue_depth{{queue="{there[0]}",state="waiting"}}'] == 1
+    assert values["switchyard_scheduler_up"] == 1
+    # Doctor and commands.
+    told = by_name(examine())
+    assert dead.address in told["broker.node_away"].seen and away[0] in told["broker.node_away"].seen
+    assert not {"broker.away", "broker.hangs", "pools.not_checked", "queues.not_checked"} & set(told)
+    listed, sentences = output_of("queues")
+    assert there[0] in listed and dead.address in sentences
+    assert f"{away[0]}: away" in output_of("queues", "status", away[0])[0]
+    body = json.loads(output_of("jobs", "list", "--json")[0])
+    assert body["away"] == away and body["missing"] == []
+
+    # Another node, with the pools' reports: which pools run is unknown, and no pool is called down.
+    dead.start()
+    cluster.wait_until_whole()
+    other = cluster.owner(keys.pool_reports())
+    other.kill()
+    state = wait_for(lambda: not (state := yard_state()).server.pools_known and state, 20, what="reports are unknown")
+    room = timed(overview)
+
+    assert set(state.server.away.queues) == set(nodes[other])
+    assert not room.pools_known and "reports are on it" in room.verdict.then
+    assert not {name for ranked in room.verdict.findings if (name := ranked.finding.name).startswith("pools.")}
+    assert "No pool" not in words(room).values()
+    assert not [name for name in timed(metrics) if name.startswith("switchyard_worker_up")]
+    assert not {name for name in by_name(examine()) if name in ("pools.down", "broker.away")}
