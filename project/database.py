@@ -10,6 +10,7 @@ import dj_database_url
 
 # Commands that change or read the schema: they connect past a bouncer, to DATABASE_DIRECT_URL.
 DIRECT_COMMANDS = frozenset(("migrate", "sqlmigrate", "showmigrations", "dbshell", "inspectdb"))
+SESSION = ("lock_timeout=5s", "tcp_keepalives_idle=10", "tcp_keepalives_interval=3", "tcp_keepalives_count=3")
 POOL = {
     "min_size": 0,  # opened on demand: a process that uses no database opens none
     "timeout": 5.0,  # as connect_timeout: a job that gets no connection is retried later
@@ -57,14 +58,15 @@ def _sqlite(state_dir: Path) -> dict[str, Any]:
 
 def _postgres(given: dict[str, Any], *, bounced: bool) -> dict[str, Any]:
     # A server that vanished is noticed within 20 s, and a job that waits for a lock is retried later: nothing else ends
-    # such a wait but the kill of the whole child at the hard limit.
+    # such a wait but the kill of the whole child at the hard limit. A host that vanished is noticed by the server as
+    # soon: until then it keeps the locks of its transactions, with the system's defaults for two hours.
     options = {
         "connect_timeout": 5,
         "keepalives_idle": 10,
         "keepalives_interval": 3,
         "keepalives_count": 3,
         "tcp_user_timeout": 20_000,
-        "options": "-c lock_timeout=5s",
+        "options": " ".join(f"-c {setting}" for setting in SESSION),
         **given,
     }
     entry: dict[str, Any] = {"OPTIONS": options}

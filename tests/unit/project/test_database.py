@@ -15,7 +15,9 @@ FOLDER = Path("/var/lib/yard")
 def test_a_server_has_a_timeout_for_locks_and_no_pool() -> None:
     entry = declared(URL, bounced=False, state_dir=FOLDER)
 
-    assert entry["OPTIONS"]["options"] == "-c lock_timeout=5s"
+    assert entry["OPTIONS"]["options"] == (
+        "-c lock_timeout=5s -c tcp_keepalives_idle=10 -c tcp_keepalives_interval=3 -c tcp_keepalives_count=3"
+    )
     assert "pool" not in entry["OPTIONS"]
     assert not entry["DISABLE_SERVER_SIDE_CURSORS"]
 
